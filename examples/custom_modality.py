@@ -1,0 +1,66 @@
+"""A modality of your own: wind directions, with an encoder and a likelihood that know that 359 degrees is close to 1 degree.
+
+    python examples/custom_modality.py
+
+In a spec the same classes are named by `type: "custom_modality:VonMises"`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, distributions
+from torch.distributions import Distribution, Independent, constraints
+
+import nbridge
+from nbridge.decoders import MLPDecoder
+from nbridge.encoders import MLPEncoder
+from nbridge.likelihoods import Normal
+
+
+class CircleEncoder(nbridge.Encoder):
+    """Cosine and sine of each angle, then one linear layer."""
+
+    def __init__(self, shape: tuple[int, ...], features: int, *, slope: float = 0.1) -> None:
+        super().__init__()
+        self.features = features
+        self.network = torch.nn.Sequential(torch.nn.Linear(2 * math.prod(shape), features), torch.nn.LeakyReLU(slope))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(torch.cat([x.cos(), x.sin()], dim=1).flatten(1))
+
+
+class VonMises(nbridge.Likelihood):
+    """Angles in radians, in [-pi, pi]."""
+
+    parameters_per_element = 3  # cosine and sine of the mean direction, and how concentrated the angles are around it
+    support = constraints.interval(-math.pi - 1e-5, math.pi + 1e-5)
+
+    def forward(self, raw: Tensor) -> Distribution:
+        cosine, sine, log_concentration = raw.chunk(3, dim=-1)
+        mean = torch.atan2(sine, cosine + 1e-6)
+        return Independent(distributions.VonMises(mean, log_concentration.clamp(-3, 5).exp(), validate_args=False), len(self.shape))
+
+
+def main(epochs: int = 30) -> None:
+    torch.manual_seed(0)
+    angle = (torch.rand(1500, 1) * 2 - 1) * math.pi
+    speed = torch.cat([angle.cos(), angle.sin()], dim=1) + 0.1 * torch.randn(1500, 2)
+
+    likelihoods = {"angle": VonMises((1,)), "speed": Normal((2,))}
+    decoders = {name: nbridge.Decoder(MLPDecoder(8, likelihood.raw_shape), likelihood) for name, likelihood in likelihoods.items()}
+    widths = {"angle": 32, "speed": 32}
+    encoders = {"angle": CircleEncoder((1,), 32), "speed": MLPEncoder((2,), 32)}
+    model = nbridge.BridgedVAE(encoders, decoders, nbridge.Fusion(widths, 8), nbridge.BridgeBank(widths))
+
+    rows = nbridge.Batch.complete({"angle": angle, "speed": speed})
+    settings = nbridge.TrainingSpec.model_validate({"stages": {"joint": {"epochs": epochs}, "bridges": {"epochs": epochs}}})
+    nbridge.fit(model, rows.slice(0, 1200), rows.slice(1200, 1300), settings)
+    test = rows.slice(1300, 1500)
+    error = nbridge.impute(model, test.hide("angle")).values["angle"] - test.values["angle"]
+    print(f"median error of the imputed angle: {torch.atan2(error.sin(), error.cos()).abs().median().rad2deg():.1f} degrees")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""``python -m nbridge``."""
+
+from nbridge.cli.main import main
+
+main()

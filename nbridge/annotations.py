@@ -1,0 +1,39 @@
+"""Types of constructor arguments, free of torch.
+
+A component's keyword-only arguments are its YAML schema, so their annotations come from here: they can be read, and a spec can be
+checked against them, without importing what they annotate. The same holds for the geometry ``shape``: its annotation says which shapes
+a component serves.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le, Len, Lt, Predicate, doc
+
+__all__ = [
+    "Activation", "ClassShape", "Combine", "ImageShape", "Levels", "NonNegativeFloat", "PositiveFloat", "PositiveInt", "Probability",
+    "Scale", "Shape", "Widths",
+]  # fmt: skip
+
+PositiveInt = Annotated[int, Gt(0)]
+PositiveFloat = Annotated[float, Gt(0), Predicate(lambda value: value < float("inf"))]
+NonNegativeFloat = Annotated[float, Ge(0), Predicate(lambda value: value < float("inf"))]
+Probability = Annotated[float, Ge(0), Lt(1)]
+"""A rate in [0, 1)."""
+
+Widths = tuple[PositiveInt, ...]
+"""Widths of hidden layers, or channels of convolutions, from the input on."""
+
+Activation = Literal["leaky_relu", "relu", "elu", "gelu", "silu", "tanh"]
+Combine = Literal["mean", "poe"]
+Levels = Annotated[int, Ge(2), Le(65536)]
+Scale = Literal["learned", "predicted"] | PositiveFloat
+"""Spread of a likelihood: one learned number per element, predicted from z by the decoder, or fixed (in standardised units)."""
+
+Shape = Annotated[tuple[PositiveInt, ...], Len(1), doc("shapes of one axis or more")]
+"""Any shape of one axis or more."""
+ImageShape = Annotated[tuple[PositiveInt, ...], Len(2, 4), doc("shapes of two to four axes, channels first")]
+"""Channels first, then one to three spatial axes."""
+ClassShape = Annotated[tuple[Annotated[int, Ge(2)], ...], Len(1, 1), doc("shapes of one axis, the number of classes (2 or more)")]
+"""One axis: the number of classes, two or more."""

@@ -1,0 +1,108 @@
+"""Rows of named modalities, each with a boolean mask of presence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    r"""Values and presence of B rows, by modality name.
+
+    Presence is explicit: it is never inferred from values, and a modality that is absent from a row may hold anything there (zeros,
+    noise, NaN) without changing any output. A modality that is not named at all is absent from every row.
+
+    Arguments:
+        values: Tensors by modality, :math:`(B, *shape_i)`. Categories may be class indices, :math:`(B,)`, or one-hot, :math:`(B, C)`.
+        present: Boolean masks by modality, :math:`(B,)`, one for each entry of ``values``.
+        cells: Boolean masks of single cells, :math:`(B, *shape_i)`, only for modalities with rows observed in part; a cell counts as
+            observed when its row is present and its mask is true.
+
+    Raises:
+        ValueError: when the names or the numbers of rows disagree.
+
+    Example:
+        >>> batch = Batch.complete({"image": torch.rand(3, 8), "label": torch.tensor([0, 2, 1])})
+        >>> batch.hide("label").present["label"]
+        tensor([False, False, False])
+    """
+
+    values: Mapping[str, Tensor]
+    present: Mapping[str, Tensor]
+    cells: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.values.keys() != self.present.keys():
+            raise ValueError(f"values are of {sorted(self.values)}, presence is of {sorted(self.present)}: name the same modalities")
+        if not self.cells.keys() <= self.values.keys():
+            raise ValueError(f"cells are of {sorted(self.cells)}, values are of {sorted(self.values)}")
+        if not self.values:
+            raise ValueError("a batch needs at least one modality")
+        rows = {name: len(value) for name, value in self.values.items()}
+        rows |= {f"presence of {name}": len(mask) for name, mask in self.present.items()}
+        if len(set(rows.values())) > 1:
+            raise ValueError(f"modalities differ in their number of rows: {rows}")
+        for name, mask in self.present.items():
+            if mask.dtype != torch.bool or mask.ndim != 1:
+                raise ValueError(f"presence of {name} is {mask.dtype} of shape {tuple(mask.shape)}, expected torch.bool of shape (B,)")
+        for name, mask in self.cells.items():
+            if mask.dtype != torch.bool or mask.shape != self.values[name].shape:
+                raise ValueError(
+                    f"cells of {name} are {mask.dtype} of shape {tuple(mask.shape)}, expected torch.bool of shape "
+                    f"{tuple(self.values[name].shape)}"
+                )
+
+    @classmethod
+    def complete(cls, values: Mapping[str, Tensor]) -> Batch:
+        """Rows in which every modality is present."""
+        return cls(values, {name: torch.ones(len(x), dtype=torch.bool, device=x.device) for name, x in values.items()})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The modalities that this batch names."""
+        return tuple(self.values)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the values lie."""
+        return next(iter(self.values.values())).device
+
+    def __len__(self) -> int:
+        return len(next(iter(self.values.values())))
+
+    def index(self, rows: Tensor) -> Batch:
+        """The rows picked by an index or a boolean mask."""
+        return self._map(lambda tensor: tensor[rows])
+
+    def slice(self, start: int, stop: int) -> Batch:
+        """The rows from ``start`` up to ``stop``, as views."""
+        return self._map(lambda tensor: tensor[start:stop])
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same rows on another device."""
+        return self._map(lambda tensor: tensor.to(device))
+
+    def only(self, *names: str) -> Batch:
+        """The same rows with all other modalities absent; their values stay but count for nothing."""
+        self._known(names)
+        return self._absent(set(self.values) - set(names))
+
+    def hide(self, *names: str) -> Batch:
+        """The same rows with these modalities absent; their values stay but count for nothing."""
+        self._known(names)
+        return self._absent(set(names))
+
+    def _known(self, names: tuple[str, ...]) -> None:
+        if unknown := set(names) - set(self.values):
+            raise ValueError(f"no modality {', '.join(sorted(unknown))} in this batch; it has {', '.join(self.values)}")
+
+    def _absent(self, names: set[str]) -> Batch:
+        masks = {name: torch.zeros_like(mask) if name in names else mask for name, mask in self.present.items()}
+        return Batch(self.values, masks, self.cells)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return Batch(*({name: change(tensor) for name, tensor in part.items()} for part in (self.values, self.present, self.cells)))

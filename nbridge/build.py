@@ -1,0 +1,117 @@
+"""From a spec to a model and its rows: the only file that knows both."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from nbridge.batch import Batch
+from nbridge.bridges import BridgeBank
+from nbridge.components import Component
+from nbridge.data.arrays import to_batch
+from nbridge.data.dataset import Dataset, Source, Splits, split
+from nbridge.decoders import Decoder
+from nbridge.encoders import Encoder
+from nbridge.errors import NBridgeError, SpecError
+from nbridge.fusion import Fusion
+from nbridge.likelihoods import Likelihood
+from nbridge.models.base import MultimodalVAE
+from nbridge.models.bridged import PAPER_OBJECTIVE
+from nbridge.registry import resolve
+from nbridge.spec import Spec
+from nbridge.support import check_support
+
+T = TypeVar("T")
+
+
+def build_model(spec: Spec) -> MultimodalVAE:
+    """A model with fresh weights, drawn from torch's global generator.
+
+    Raises:
+        SpecError: when a constructor refuses its arguments.
+    """
+    features = {name: modality.features for name, modality in spec.modalities.items()}
+    bank = spec.bridges.bank
+    return _construct(
+        "model",
+        resolve("models", spec.model.type, MultimodalVAE),
+        {name: build_encoder(spec, name) for name in spec.modalities},
+        {name: build_decoder(spec, name) for name in spec.modalities},
+        build_fusion(spec, tuple(spec.modalities)),
+        _construct("bridges", resolve("bridges", bank.type, BridgeBank), features, **bank.kwargs),
+        {name: modality.weight for name, modality in spec.modalities.items()},
+        objective=PAPER_OBJECTIVE if spec.bridges.objective == "paper" else spec.bridges.objective,
+        combine=spec.bridges.combine,
+        **spec.model.kwargs,
+    )
+
+
+def build_encoder(spec: Spec, name: str) -> Encoder:
+    """A fresh encoder of one modality."""
+    modality = spec.modalities[name]
+    encoder_class = resolve("encoders", modality.encoder.type, Encoder)
+    return _construct(f"modalities.{name}.encoder", encoder_class, modality.shape, modality.features, **modality.encoder.kwargs)
+
+
+def build_decoder(spec: Spec, name: str) -> Decoder:
+    """A fresh decoder of one modality, with its likelihood; the mirror of its encoder unless the spec says otherwise."""
+    modality = spec.modalities[name]
+    likelihood_class = resolve("likelihoods", modality.likelihood.type, Likelihood)
+    likelihood = _construct(f"modalities.{name}.likelihood", likelihood_class, modality.shape, **modality.likelihood.kwargs)
+    component = modality.decoder if modality.decoder.type != "mirror" else _mirror(spec, name)
+    network_class = resolve("decoders", component.type, nn.Module)
+    network = _construct(f"modalities.{name}.decoder", network_class, spec.latent_dim, likelihood.raw_shape, **component.kwargs)
+    return Decoder(network, likelihood)
+
+
+def build_fusion(spec: Spec, names: Iterable[str]) -> Fusion:
+    """A fresh fusion of a set of modalities."""
+    fusion_class = resolve("fusions", spec.fusion.type, Fusion)
+    return _construct(
+        "fusion", fusion_class, {name: spec.modalities[name].features for name in names}, spec.latent_dim, **spec.fusion.kwargs
+    )
+
+
+def build_data(spec: Spec, model: MultimodalVAE, data: Mapping[str, ArrayLike | Tensor] | Batch | None = None) -> Splits:
+    """The rows that a spec names, or rows given in memory, checked against the model's likelihoods and split.
+
+    Arguments:
+        spec: The spec.
+        model: The model that will see the rows.
+        data: Arrays by modality as in `nbridge.data.arrays.to_batch`, or a batch, instead of the spec's source.
+
+    Raises:
+        DataError: when rows do not fit the spec.
+    """
+    shapes = {name: modality.shape for name, modality in spec.modalities.items()}
+    if data is None:
+        source = _construct("data", resolve("datasets", spec.data.source.type, Source), **spec.data.source.kwargs)
+        dataset = source.load(shapes)
+    elif isinstance(data, Batch):
+        dataset = Dataset(data, None, None)
+    else:
+        dataset = Dataset(to_batch(data, shapes), None, None)
+    check_support(model.likelihoods, dataset.batch)
+    return split(dataset, validation=spec.data.validation, test=spec.data.test, seed=spec.data.seed)
+
+
+def _mirror(spec: Spec, name: str) -> Component:
+    with torch.device("meta"):
+        options = dict(build_encoder(spec, name).mirror())
+    return Component(str(options.pop("type")), options)
+
+
+def _construct(where: str, build: Callable[..., T], *geometry: object, **options: object) -> T:
+    """Calls a constructor; what it refuses becomes a mistake of the spec, what breaks inside it stays an error with its traceback."""
+    try:
+        return build(*geometry, **options)
+    except NBridgeError:
+        raise
+    except (TypeError, ValueError) as error:
+        signature = inspect.signature(build)
+        raise SpecError([f"{where}: {build.__name__}{signature} refuses its arguments: {error}"]) from error

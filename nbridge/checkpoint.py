@@ -1,0 +1,155 @@
+"""Models and training states on disk: named tensors in safetensors files, all else in JSON; nothing in them is ever executed.
+
+Reading is strict: a tensor that is missing, extra or of another shape or type, a damaged file or a newer format is an error, and nothing
+is loaded then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from nbridge.build import build_model
+from nbridge.errors import NBridgeError, RunError
+from nbridge.files import write_atomically, write_json, write_text
+from nbridge.models.base import MultimodalVAE
+from nbridge.spec import Spec
+from nbridge.version import __version__
+
+FORMAT_VERSION = 1
+TENSORS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Writes tensors, and JSON values beside them, to one file, atomically.
+
+    Raises:
+        RunError: when the file cannot be written; what stood there stays.
+    """
+    # Clones, because the format refuses tensors that share memory.
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    metadata = {"format": "nbridge", "format_version": str(FORMAT_VERSION), "state": json.dumps(state)}
+    try:
+        write_atomically(path, lambda temporary: save_file(plain, temporary, metadata))
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path}: cannot be written ({error})") from error
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads what `save_tensors` wrote.
+
+    Raises:
+        RunError: when the file is missing, damaged, of another kind or of a newer format.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != "nbridge":
+                raise RunError(f"{path}: not written by nbridge")
+            check_version(path, int(metadata["format_version"]))
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["state"])  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: no such file") from error
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        if isinstance(error, NBridgeError):
+            raise
+        raise RunError(f"{path}: truncated or damaged ({error})") from error
+
+
+def check_version(path: Path, version: object) -> None:
+    """Refuses a newer format."""
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise RunError(f"{path}: format version {version} is newer than this nbridge reads ({FORMAT_VERSION}); upgrade nbridge")
+
+
+def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: Path) -> None:
+    """Copies tensors into a module whose names, shapes and types they match exactly.
+
+    Raises:
+        RunError: naming the first tensor that is missing, extra, or of another shape or type; the module is then unchanged.
+    """
+    own = module.state_dict()
+    for name, tensor in own.items():
+        if name not in tensors:
+            raise RunError(f"{where}: tensor {name} is missing, so this is not a checkpoint of this model")
+        found = tensors[name]
+        if found.shape != tensor.shape or found.dtype != tensor.dtype:
+            raise RunError(
+                f"{where}: tensor {name} is {found.dtype} of shape {tuple(found.shape)}, the model has {tensor.dtype} of shape "
+                f"{tuple(tensor.shape)}"
+            )
+    if extra := [name for name in tensors if name not in own]:
+        raise RunError(f"{where}: tensor {extra[0]} is not in the model ({len(extra)} extra in all)")
+    module.load_state_dict(dict(tensors))
+
+
+def save_model(directory: str | os.PathLike[str], model: MultimodalVAE, spec: Spec, card: str = "") -> None:
+    """Writes a model folder: tensors, the resolved spec, and a card. ``config.json`` is written last and marks the folder as whole.
+
+    Raises:
+        RunError: when it cannot be written.
+    """
+    folder = Path(directory)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_tensors(folder / TENSORS, model.state_dict(), {})
+        write_text(folder / CARD, card)
+        write_json(folder / CONFIG, {"format_version": FORMAT_VERSION, "nbridge": __version__, "spec": spec.as_dict()})
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written ({error.strerror or error})") from error
+
+
+def load_model(directory: str | os.PathLike[str]) -> tuple[MultimodalVAE, Spec]:
+    """Reads a model folder, or the run folder around it.
+
+    Raises:
+        RunError: when it is incomplete, damaged, newer, or does not hold exactly the tensors of its spec.
+    """
+    folder = Path(directory)
+    spec = read_config(folder := folder / "model" if (folder / "model").is_dir() else folder)
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(spec)
+    load_into(model, load_tensors(folder / TENSORS)[0], folder / TENSORS)
+    return model.eval(), spec
+
+
+def load(directory: str | os.PathLike[str]) -> MultimodalVAE:
+    """The trained model of a run folder, in eval mode, on the CPU.
+
+    Raises:
+        RunError: when there is no finished model, or it is damaged, newer, or does not hold exactly the tensors of its spec.
+    """
+    return load_model(directory)[0]
+
+
+def read_config(folder: Path) -> Spec:
+    """The spec of a model folder.
+
+    Raises:
+        RunError: when there is none, or it is damaged or newer.
+    """
+    path = folder / CONFIG
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such run folder")
+    if not path.is_file():
+        unfinished = [run for run in (folder, folder.parent) if (run / "spec.resolved.yaml").is_file()]
+        hint = (
+            f"Training has not finished; go on with: nbridge resume {unfinished[0]}" if unfinished else f"A run folder has model/{CONFIG}."
+        )
+        raise RunError(f"{folder}: no finished model here. {hint}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        check_version(path, config["format_version"])
+        return Spec.model_validate(config["spec"])
+    except RunError:
+        raise
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise RunError(f"{path}: truncated or damaged ({type(error).__name__})") from error

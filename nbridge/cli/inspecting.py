@@ -1,0 +1,78 @@
+"""``nbridge validate``, ``nbridge params`` and ``nbridge schema``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nbridge.cli.options import AsJson, Overrides, SpecPath
+
+if TYPE_CHECKING:
+    from nbridge.counting import ParameterTable
+
+
+def validate(spec: SpecPath, set_: Overrides = None) -> None:
+    """Check a spec: every mistake at once, with its line."""
+    from nbridge.read import read_spec
+
+    parsed = read_spec(spec, set_ or ())
+    import torch
+
+    from nbridge.build import build_model
+
+    with torch.device("meta"):
+        model = build_model(parsed)
+    n = len(model.names)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    typer.echo(f"{spec}: valid. {n} modalities, {n * (n - 1)} bridges, {count:,} parameters")
+
+
+def params(spec: SpecPath, set_: Overrides = None, as_json: AsJson = False) -> None:
+    """Count parameters, beside those of the retrofits (JMVAE, TELBO) and of MVAE on the same parts."""
+    from nbridge.read import read_spec
+
+    parsed = read_spec(spec, set_ or ())
+    from nbridge.counting import count_parameters
+
+    table = count_parameters(parsed)
+    if as_json:
+        typer.echo(json.dumps({**asdict(table), "reduction": table.reduction}, indent=2))
+    else:
+        _print_counts(table)
+
+
+def schema(out: Annotated[str | None, typer.Option(help="A file to write; printed when left out.")] = None) -> None:
+    """Write the JSON Schema of specs, for completion and checks in an editor."""
+    from nbridge.schema import schema_text
+
+    if out is None:
+        typer.echo(schema_text(), nl=False)
+        return
+    from nbridge.files import write_text
+
+    write_text(Path(out), schema_text())
+
+
+def _print_counts(table: ParameterTable) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    parts = Table("part", title="The bridged model", title_justify="left")
+    parts.add_column("parameters", justify="right")
+    for name, count in table.parts.items():
+        parts.add_row(name, f"{count:,}")
+    console.print(parts)
+    models = Table("model", title="Models on the same parts", title_justify="left")
+    for heading in ("inference networks", "parameters", "counted"):
+        models.add_column(heading, justify="right")
+    labels = {"bridged": "bridged", "retrofit": "retrofit (JMVAE, TELBO)", "mvae": "MVAE"}
+    for line in table.models:
+        models.add_row(labels[line.name], f"{line.networks:,}", f"{line.formula:,}", "-" if line.counted is None else f"{line.counted:,}")
+    console.print(models)
+    saved = f"{abs(table.reduction):.1%} {'fewer' if table.reduction >= 0 else 'more'}"
+    console.print(f"bridged has {saved} parameters than the retrofits. Bridges grow as n(n-1), retrofits as 2^n.", highlight=False)

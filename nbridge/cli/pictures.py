@@ -1,0 +1,55 @@
+"""Pictures of generated rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from nbridge.errors import DataError
+from nbridge.files import write_atomically
+from nbridge.models.base import MultimodalVAE
+
+ZOOM = 4
+"""Screen pixels for each pixel of an image."""
+
+
+def write_grid(path: Path, model: MultimodalVAE, values: Mapping[str, Tensor]) -> None:
+    """Writes a picture with a tile for each row; the image modalities of a row stand under each other.
+
+    Raises:
+        DataError: when no modality is an image (one or three channels, two spatial axes).
+    """
+    images = [name for name, likelihood in model.likelihoods.items() if len(likelihood.shape) == 3 and likelihood.shape[0] in (1, 3)]
+    if not images:
+        shapes = ", ".join(f"{name} {list(likelihood.shape)}" for name, likelihood in model.likelihoods.items())
+        raise DataError(f"--out {path}: no modality is an image of shape [1 or 3, height, width] ({shapes}); write to an npz file instead")
+    tiles = [_stack([_pixels(model, name, values[name][row]) for name in images]) for row in range(len(values[images[0]]))]
+    columns = math.ceil(math.sqrt(len(tiles)))
+    tiles += [np.ones_like(tiles[0])] * (-len(tiles) % columns)
+    lines = [np.concatenate([_framed(tile) for tile in tiles[start : start + columns]], axis=1) for start in range(0, len(tiles), columns)]
+    picture = np.concatenate(lines).repeat(ZOOM, axis=0).repeat(ZOOM, axis=1)
+
+    from matplotlib.image import imsave
+
+    write_atomically(path, lambda temporary: imsave(temporary, picture, format="png"))
+
+
+def _pixels(model: MultimodalVAE, name: str, image: Tensor) -> np.ndarray:
+    """Colours in [0, 1], shape (H, W, 3): by the bounds of the support, or by the image's own range where it has none."""
+    support = model.likelihoods[name].support
+    low, high = getattr(support, "lower_bound", float(image.min())), getattr(support, "upper_bound", float(image.max()))
+    scaled = ((image - low) / max(high - low, 1e-12)).clamp(0, 1)
+    return scaled.expand(3, -1, -1).permute(1, 2, 0).double().numpy()
+
+
+def _stack(images: list[np.ndarray]) -> np.ndarray:
+    width = max(image.shape[1] for image in images)
+    return np.concatenate([np.pad(image, ((0, 0), (0, width - image.shape[1]), (0, 0)), constant_values=1.0) for image in images])
+
+
+def _framed(tile: np.ndarray) -> np.ndarray:
+    return np.pad(tile, ((1, 1), (1, 1), (0, 0)), constant_values=1.0)

@@ -1,0 +1,67 @@
+"""Imputation of NumPy arrays: what was read goes out again in the same layout, type and order, with the holes filled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from nbridge.data.arrays import to_batch
+from nbridge.data.column import PRESENT
+from nbridge.imputation import impute
+from nbridge.models.base import MultimodalVAE
+
+IMPUTED = "__imputed"
+"""Ending of the name of a mask of imputed rows or cells."""
+
+
+def impute_arrays(
+    model: MultimodalVAE, arrays: Mapping[str, ArrayLike | Tensor], *, samples: int | None = None, noise: bool = True, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Fills in what is absent from arrays: NaN, rows that ``NAME__present`` marks as absent, and modalities that are not there at all.
+
+    Arguments:
+        model: A trained model.
+        arrays: Arrays by modality, as `nbridge.data.arrays.to_batch` takes them; arrays of other names pass through.
+        samples: The number K of draws, or None for the point estimate.
+        noise: Whether draws include the spread of the likelihood.
+        seed: Seed of the draws.
+
+    Returns:
+        Every modality, shape (N, ...) or (K, N, ...), with observed values bit-identical, and a mask ``NAME__imputed`` for each: rows,
+        shape (N,), or cells where rows were observed in part.
+
+    Raises:
+        DataError: when the arrays do not fit the model.
+
+    Example:
+        >>> import nbridge, numpy as np
+        >>> model = nbridge.build_model(nbridge.Spec.model_validate({"modalities": {
+        ...     "x": {"shape": 2, "encoder": "mlp", "likelihood": "normal"},
+        ...     "y": {"shape": 3, "encoder": "mlp", "likelihood": "categorical"}}}))
+        >>> done = impute_arrays(model, {"x": [[0.5, 1.0], [np.nan, np.nan]], "y": [2.0, 1.0]})
+        >>> done["x"][0], done["x__imputed"], done["y__imputed"]
+        (array([0.5, 1. ]), array([False,  True]), array([False, False]))
+    """
+    shapes = {name: likelihood.shape for name, likelihood in model.likelihoods.items()}
+    done = impute(model, to_batch(arrays, shapes, allow_missing=True, ignore_extra=True), samples=samples, noise=noise, seed=seed)
+    taken = {*shapes, *(name + PRESENT for name in shapes)}
+    completed = {name: np.asarray(array) for name, array in arrays.items() if name not in taken}
+    for name in model.names:
+        guess, imputed = done.values[name].numpy(), done.imputed[name].numpy()
+        completed[name] = (
+            _placed(np.asarray(arrays[name]), guess, imputed, () if samples is None else (samples,)) if name in arrays else guess
+        )
+        completed[name + IMPUTED] = imputed.reshape(np.shape(arrays[name])) if imputed.ndim > 1 else imputed
+    return completed
+
+
+def _placed(given: np.ndarray, guess: np.ndarray, imputed: np.ndarray, draws: tuple[int, ...]) -> np.ndarray:
+    """The array given, with guesses where they are needed, in its own layout and type; draws come first."""
+    guess = guess.reshape(*draws, *given.shape)
+    if not np.issubdtype(given.dtype, np.floating):
+        guess = np.round(guess)
+    mask = imputed.reshape(given.shape) if imputed.ndim > 1 else imputed.reshape(-1, *(1 for _ in given.shape[1:]))
+    return np.where(mask, guess.astype(given.dtype), given)

@@ -1,0 +1,147 @@
+r"""Parameters of a bridged model beside the retrofits' and the product of experts', over the same parts.
+
+======================== ======================================= ======================================================================
+model                    inference networks                      parameters
+======================== ======================================= ======================================================================
+bridged                  1 fusion, :math:`2\binom{n}{2}` bridges :math:`\sum Enc_i + Fuse_M + \sum Dec_i + \sum_{i \neq j} B_{ij}`
+retrofit (JMVAE, TELBO)  :math:`\sum_k \binom{n}{k} = 2^n - 1`   :math:`2^{n-1} \sum Enc_i + \sum_{S \neq \emptyset} Fuse_S + \sum Dec_i`
+MVAE                     n                                       :math:`\sum Enc_i + \sum Head_i + \sum Dec_i`
+======================== ======================================= ======================================================================
+
+:math:`Fuse_S` is an MLP over the concatenated features of S, so its count is :math:`a + b \sum_{i \in S} F_i` and the sum over all
+subsets is :math:`(2^n - 1) a + 2^{n-1} b \sum F_i`. Bridges grow as n(n-1), retrofits as :math:`2^n`.
+
+References:
+    Bridged Variational Autoencoders for Joint Modeling of Images and Attributes (Yadav et al., WACV 2020), table 4
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+
+import torch
+from torch import nn
+
+from nbridge.build import build_decoder, build_encoder, build_fusion, build_model
+from nbridge.spec import Spec
+
+COUNTED_UP_TO = 8
+"""Modalities up to which the retrofits' networks are really built for counting; :math:`2^n` of them, so not beyond."""
+
+
+@dataclass(frozen=True)
+class ModelCount:
+    """One model's size.
+
+    Arguments:
+        name: The model.
+        networks: Its inference networks: fusions, heads and bridges.
+        formula: Its parameters by the closed formula.
+        counted: Its parameters by counting the tensors of networks that were built; None where they would be too many to build.
+    """
+
+    name: str
+    networks: int
+    formula: int
+    counted: int | None
+
+
+@dataclass(frozen=True)
+class ParameterTable:
+    """Parts and totals.
+
+    Arguments:
+        parts: Parameters of each part of the bridged model.
+        models: Bridged, retrofit and MVAE, in this order.
+    """
+
+    parts: Mapping[str, int]
+    models: tuple[ModelCount, ...]
+
+    @property
+    def reduction(self) -> float:
+        """The share of the retrofits' parameters that bridges save; negative where bridges cost more."""
+        bridged, retrofit, _ = self.models
+        return 1 - bridged.formula / retrofit.formula
+
+
+def mlp_parameters(inputs: int, outputs: int, hidden: Sequence[int], *, batch_norm: bool) -> int:
+    """Parameters of a multilayer perceptron whose hidden layers are followed by batch normalisation, as of its stacked twin."""
+    widths = [inputs, *hidden, outputs]
+    linear = sum((width + 1) * wider for width, wider in pairwise(widths))
+    return linear + (2 * sum(hidden) if batch_norm else 0)
+
+
+def count_parameters(spec: Spec) -> ParameterTable:
+    """Counts a spec's parameters in all three arrangements, by formula and by building them on torch's ``meta`` device."""
+    with torch.device("meta"):
+        encoders = {name: _count(build_encoder(spec, name)) for name in spec.modalities}
+        decoders = {name: _count(build_decoder(spec, name)) for name in spec.modalities}
+        counted_bridged = _count(build_model(spec))
+        few = len(spec.modalities) <= COUNTED_UP_TO
+        counted_retrofit = sum(decoders.values()) + _count_retrofit(spec) if few else None
+        counted_mvae = sum(decoders.values()) + _count_heads(spec)
+    parts = _parts(spec, encoders, decoders)
+    n = len(spec.modalities)
+    return ParameterTable(
+        parts,
+        (
+            ModelCount("bridged", 1 + n * (n - 1), sum(parts.values()), counted_bridged),
+            ModelCount("retrofit", 2**n - 1, retrofit_parameters(spec, encoders, decoders), counted_retrofit),
+            ModelCount("mvae", n, mvae_parameters(spec, encoders, decoders), counted_mvae),
+        ),
+    )
+
+
+def retrofit_parameters(spec: Spec, encoders: Mapping[str, int], decoders: Mapping[str, int]) -> int:
+    """The retrofits' closed formula, of the parameters of each encoder and decoder."""
+    n, features = len(spec.modalities), sum(modality.features for modality in spec.modalities.values())
+    constant = fusion_parameters(spec, 0)
+    slope = fusion_parameters(spec, 1) - constant
+    fusions = (2**n - 1) * constant + 2 ** (n - 1) * slope * features
+    return 2 ** (n - 1) * sum(encoders.values()) + fusions + sum(decoders.values())
+
+
+def mvae_parameters(spec: Spec, encoders: Mapping[str, int], decoders: Mapping[str, int]) -> int:
+    """The closed formula of MVAE: a head for each modality."""
+    heads = sum(fusion_parameters(spec, modality.features) for modality in spec.modalities.values())
+    return sum(encoders.values()) + heads + sum(decoders.values())
+
+
+def fusion_parameters(spec: Spec, features: int) -> int:
+    """Parameters of a fusion over so many features."""
+    return mlp_parameters(features, 2 * spec.latent_dim, spec.fusion.kwargs["hidden"], batch_norm=spec.fusion.kwargs["batch_norm"])
+
+
+def _parts(spec: Spec, encoders: Mapping[str, int], decoders: Mapping[str, int]) -> dict[str, int]:
+    options = spec.bridges.bank.kwargs
+    features = {name: modality.features for name, modality in spec.modalities.items()}
+    return {
+        **{f"encoder {name}": count for name, count in encoders.items()},
+        "fusion": fusion_parameters(spec, sum(features.values())),
+        **{
+            f"bridge {source} -> {target}": mlp_parameters(
+                features[source], features[target], options["hidden"], batch_norm=options["batch_norm"]
+            )
+            for source in features
+            for target in features
+            if source != target
+        },
+        **{f"decoder {name}": count for name, count in decoders.items()},
+    }
+
+
+def _count_retrofit(spec: Spec) -> int:
+    names = tuple(spec.modalities)
+    subsets = [subset for size in range(1, len(names) + 1) for subset in combinations(names, size)]
+    return sum(_count(build_fusion(spec, subset)) + sum(_count(build_encoder(spec, name)) for name in subset) for subset in subsets)
+
+
+def _count_heads(spec: Spec) -> int:
+    return sum(_count(build_encoder(spec, name)) + _count(build_fusion(spec, (name,))) for name in spec.modalities)
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

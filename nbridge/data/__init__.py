@@ -1,0 +1,1 @@
+"""Sources of rows, and the checks that every row passes before a model sees it."""

@@ -1,0 +1,110 @@
+"""Arrays by name, as they come from a file or from Python, into a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from nbridge.batch import Batch
+from nbridge.data.column import PRESENT, Column, read_column
+from nbridge.errors import DataError
+from nbridge.phrases import did_you_mean, listing
+
+
+def to_batch(
+    arrays: Mapping[str, ArrayLike | Tensor],
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    allow_missing: bool = False,
+    ignore_extra: bool = False,
+) -> Batch:
+    """Rows of named modalities from arrays, tensors or lists, by name.
+
+    A row of a modality is absent when it is all NaN, or when the optional array ``NAME__present`` says so, whatever its values are then.
+    A row with some NaN is present, with a mask of its observed cells. Values of absent rows and cells become 0 in the batch, and stay what
+    they are in the arrays, which are only read.
+
+    Arguments:
+        arrays: Rows by modality, :math:`(N, *shape_i)`, flattened or without an axis of one channel; class indices :math:`(N,)` serve
+            a shape of one axis. ``NAME__present``: truth values, :math:`(N,)`.
+        shapes: The shape of a row of each modality, by name.
+        allow_missing: Whether a modality may lack its array (then the batch doesn't name it) or be absent from every row.
+        ignore_extra: Whether arrays of other names are passed over.
+
+    Raises:
+        DataError: for the first thing that doesn't fit: the modality, the row, the value, and what was expected.
+
+    Example:
+        >>> batch = to_batch({"x": [[1.0, float("nan")], [float("nan")] * 2], "y": [0, 2]}, {"x": (2,), "y": (3,)})
+        >>> batch.present["x"].tolist(), batch.cells["x"].tolist(), batch.values["x"].tolist()
+        ([True, False], [[True, False], [False, False]], [[1.0, 0.0], [0.0, 0.0]])
+    """
+    if not ignore_extra:
+        _no_extra(arrays, shapes)
+    _no_lone_mask(arrays, shapes)
+    if not allow_missing:
+        _none_missing(arrays, shapes)
+    columns = {name: read_column(name, arrays[name], shape, arrays.get(name + PRESENT)) for name, shape in shapes.items() if name in arrays}
+    if not columns:
+        raise DataError(f"no array for any modality ({listing(shapes)}). Found: {listing(arrays)}")
+    _same_rows(columns)
+    if not allow_missing:
+        _some_present(columns)
+    return Batch(
+        {name: column.values for name, column in columns.items()},
+        {name: column.present for name, column in columns.items()},
+        {name: column.cells for name, column in columns.items() if column.cells is not None},
+    )
+
+
+def require_whole(batch: Batch, names: Iterable[str]) -> None:
+    """Checks that no row of these modalities is observed in part: one-hot rows of classes are whole or absent.
+
+    Raises:
+        DataError: for the first row that lacks some of its values.
+    """
+    for name in names:
+        if name in batch.cells:
+            partial = batch.present[name] & ~batch.cells[name].flatten(1).all(dim=1)
+            if partial.any():
+                row = int(torch.nonzero(partial)[0])
+                raise DataError(f"modality {name!r}: row {row} is NaN in part, expected a whole row of class values, or NaN throughout")
+
+
+def _no_extra(arrays: Mapping[str, ArrayLike | Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    known = {*shapes, *(name + PRESENT for name in shapes)}
+    for key in arrays:
+        if key not in known:
+            raise DataError(f"array {key!r}: no such modality.{did_you_mean(key, known)} Modalities: {listing(shapes)}")
+
+
+def _no_lone_mask(arrays: Mapping[str, ArrayLike | Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    for name in shapes:
+        if name + PRESENT in arrays and name not in arrays:
+            raise DataError(f"modality {name!r}: {name}{PRESENT} is given without an array {name!r}")
+
+
+def _none_missing(arrays: Mapping[str, ArrayLike | Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    spare = [key for key in arrays if key not in shapes]
+    for name in shapes:
+        if name not in arrays:
+            raise DataError(f"modality {name!r}: no array of this name.{did_you_mean(name, spare)} Found: {listing(arrays)}")
+
+
+def _same_rows(columns: Mapping[str, Column]) -> None:
+    (first, leader), *others = columns.items()
+    for name, column in others:
+        if len(column.present) != len(leader.present):
+            raise DataError(
+                f"modality {name!r}: {len(column.present)} rows, but {first!r} has {len(leader.present)}; "
+                "expected one row for each, NaN where it is absent"
+            )
+
+
+def _some_present(columns: Mapping[str, Column]) -> None:
+    for name, column in columns.items():
+        if not column.present.any():
+            raise DataError(f"modality {name!r}: present in none of the {len(column.present)} rows, expected at least one")

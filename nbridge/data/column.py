@@ -1,0 +1,130 @@
+"""One modality: from any array to values, presence and observed cells.
+
+Absence is said, never guessed: a row is absent when all its cells are NaN or when its presence mask is false. Zeros are values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from nbridge.errors import DataError
+
+PRESENT = "__present"
+"""What follows a modality's name in the name of its presence mask."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """Values of one modality, :math:`(N, *shape)` or class indices, :math:`(N,)`, with presence and, for rows observed in part, cells."""
+
+    values: Tensor
+    present: Tensor
+    cells: Tensor | None = None
+
+
+def read_column(name: str, array: ArrayLike | Tensor, shape: tuple[int, ...], present: ArrayLike | Tensor | None = None) -> Column:
+    """Reads one modality into new tensors; the array stays as it is.
+
+    Arguments:
+        name: The modality, for messages.
+        array: Its rows: whole, flattened, or without an axis of one channel; for a shape of one axis also class indices, :math:`(N,)`.
+        shape: The shape of a row.
+        present: One truth value a row, :math:`(N,)`.
+
+    Raises:
+        DataError: when the array holds no numbers, or not in this shape, or ones that are infinite or no class index; when it has no
+            rows; when a row is declared present and holds nothing.
+    """
+    what = f"modality {name!r}"
+    raw = _numbers(what, array)
+    if raw.ndim and not len(raw):
+        raise DataError(f"{what}: no rows")
+    indices = raw.ndim == 1 and len(shape) == 1 and shape[0] > 1
+    rows = raw if indices else _reshaped(what, raw, shape)
+    observed = ~np.isnan(rows) if rows.dtype.kind == "f" else np.ones(rows.shape, dtype=bool)
+    some = np.array(observed.reshape(len(rows), -1).any(axis=1))
+    mask = some if present is None else _read_mask(name, present, some)
+    row_mask = mask.reshape(-1, *(1 for _ in rows.shape[1:]))
+    counted = observed & row_mask
+    values = np.where(counted, rows, np.zeros((), rows.dtype))
+    if indices:
+        return Column(torch.from_numpy(_class_indices(name, values, counted, shape[0])), torch.from_numpy(mask))
+    cells = torch.from_numpy(counted) if (counted != row_mask).any() else None
+    return Column(torch.from_numpy(_float32(what, values)), torch.from_numpy(mask), cells)
+
+
+def _numbers(what: str, array: ArrayLike | Tensor) -> np.ndarray:
+    try:
+        raw = _plain(array)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{what}: not an array of numbers with rows of one shape ({str(error).splitlines()[0]})") from error
+    if raw.dtype.kind not in "buif":
+        hint = "; None is no number, NaN marks what is absent" if raw.dtype.kind == "O" else ""
+        raise DataError(f"{what}: array of dtype {raw.dtype}, expected real numbers{hint}")
+    return raw
+
+
+def _plain(array: ArrayLike | Tensor) -> np.ndarray:
+    if isinstance(array, Tensor):
+        tensor = array.detach().cpu()
+        return tensor.float().numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+    if np.ma.is_masked(array):
+        # As an array it would show what lies under its mask.
+        return np.ma.filled(np.ma.asarray(array, dtype=np.float64), np.nan)
+    return np.asarray(array)
+
+
+def _reshaped(what: str, raw: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    size = prod(shape)
+    accepted = [shape, (size,)] + [shape[1:]] * (shape[0] == 1)
+    if raw.ndim and raw.shape[1:] in accepted:
+        return raw.reshape(len(raw), *shape)
+    rows = [f"(rows, {', '.join(map(str, shape))})"]
+    if len(shape) > 1:
+        rows.append(f"(rows, {size})")
+    elif size > 1:
+        rows.append("class indices (rows,)")
+    raise DataError(f"{what}: array of shape {raw.shape}, expected {' or '.join(rows)}")
+
+
+def _read_mask(name: str, present: ArrayLike | Tensor, some: np.ndarray) -> np.ndarray:
+    key = f"{name}{PRESENT}"
+    mask = _numbers(key, present)
+    if mask.shape != some.shape:
+        raise DataError(f"{key}: array of shape {mask.shape}, expected {some.shape}, one truth value a row of {name!r}")
+    if (bad := np.flatnonzero((mask != 0) & (mask != 1))).size:
+        raise DataError(f"{key}: row {bad[0]} holds {mask[bad[0]]}, expected true or false (1 or 0)")
+    mask = mask.astype(bool)
+    if (empty := np.flatnonzero(mask & ~some)).size:
+        raise DataError(f"modality {name!r}: row {empty[0]} is all NaN, but {key} says that it is present")
+    return mask
+
+
+def _class_indices(name: str, values: np.ndarray, counted: np.ndarray, classes: int) -> np.ndarray:
+    bad = np.flatnonzero((values < 0) | (values >= classes) | (values != np.floor(values)))
+    if bad.size:
+        row, held = bad[0], values[counted]
+        hint = ""
+        if held.min() >= 1 and held.max() == classes:
+            hint = "; these labels seem to start at 1: subtract 1"
+        elif values[row] == -1:
+            hint = f"; NaN or {name}{PRESENT} marks what is absent"
+        raise DataError(f"modality {name!r}: row {row} holds {values[row]}, expected a class index from 0 to {classes - 1}{hint}")
+    return values.astype(np.int64)
+
+
+def _float32(what: str, values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        single = values.astype(np.float32, order="C")
+    if not (finite := np.isfinite(single)).all():
+        row, *cell = (int(axis[0]) for axis in np.nonzero(~finite))
+        value = values[(row, *cell)]
+        reason = "values must be finite (NaN marks what is absent)" if np.isinf(value) else "too large for float32"
+        raise DataError(f"{what}: {value} in row {row}, cell {tuple(cell)}: {reason}")
+    return single

@@ -1,0 +1,137 @@
+"""A source of rows, what it loads, and how the rows are split."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nbridge.batch import Batch
+from nbridge.errors import DataError
+
+PARTS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All rows of a source.
+
+    Arguments:
+        batch: The rows.
+        ids: Their identifiers, :math:`(N,)`, if there are any.
+        part: ``"train"`` or ``"test"`` for each row, :math:`(N,)`, where the source itself assigns them; None where rows are free.
+
+    Raises:
+        DataError: when lengths disagree or a part has another name.
+    """
+
+    batch: Batch
+    ids: np.ndarray | None = None
+    part: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        for what, array in (("ids", self.ids), ("part", self.part)):
+            if array is not None and array.shape != (len(self.batch),):
+                raise DataError(f"{what}: array of shape {array.shape} for {len(self.batch)} rows, expected ({len(self.batch)},)")
+        if self.part is not None and (other := set(self.part.tolist()) - set(PARTS)):
+            raise DataError(f"part: {sorted(map(repr, other))[0]}, expected one of {', '.join(PARTS)}")
+
+
+class Source(ABC):
+    """Where rows come from.
+
+    Keyword-only arguments of the constructor are the YAML schema of a source; :meth:`load` does all the reading, so that constructing one
+    costs nothing and touches no file.
+    """
+
+    @abstractmethod
+    def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
+        """Reads the modalities asked for, and no other.
+
+        Arguments:
+            shapes: The shape of a row of each modality, by name.
+
+        Raises:
+            DataError: when the source doesn't offer a modality, or not in this shape, or its data can't be read.
+        """
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Rows in three parts that share none, with their identifiers if the dataset has any.
+
+    A part that was not asked for (a fraction of 0) is None.
+    """
+
+    train: Batch
+    validation: Batch | None
+    test: Batch | None
+    train_ids: np.ndarray | None = None
+    validation_ids: np.ndarray | None = None
+    test_ids: np.ndarray | None = None
+
+
+def split(dataset: Dataset, *, validation: float, test: float, seed: int) -> Splits:
+    """Splits rows at random: every row falls in exactly one part.
+
+    Fractions are of all rows. Where the source itself assigns rows to a test part, they stay there: then ``test`` counts for nothing, and
+    ``validation`` is a fraction of the source's training rows.
+
+    Rows keep the order of the permutation, which depends on ``seed`` alone. The test rows don't depend on ``validation``.
+
+    Arguments:
+        dataset: All rows.
+        validation: The fraction of rows held back to choose weights by; 0 for none.
+        test: The fraction of rows held back to the end; 0 for none.
+        seed: Seed of the permutation.
+
+    Raises:
+        DataError: when a fraction is out of range, a part that was asked for gets no row, or training rows lack a modality.
+    """
+    _check_fractions(validation, test)
+    order = torch.randperm(len(dataset.batch), generator=torch.Generator().manual_seed(seed))
+    if dataset.part is None:
+        held, free = _cut(order, test, len(order), "test")
+        chosen, train = _cut(free, validation, len(order), "validation")
+    else:
+        official = torch.from_numpy(dataset.part == "test")[order]
+        held, free = order[official], order[~official]
+        chosen, train = _cut(free, validation, len(free), "validation")
+    if len(train) < 2:
+        raise DataError(f"{len(train)} of {len(order)} rows for training, expected 2 or more: give more rows or smaller fractions")
+    batch, ids = dataset.batch.index(train), _pick(dataset.ids, train)
+    _check_present(batch)
+    return Splits(batch, _rows(dataset, chosen), _rows(dataset, held), ids, _pick(dataset.ids, chosen), _pick(dataset.ids, held))
+
+
+def _check_fractions(validation: float, test: float) -> None:
+    for name, fraction in (("validation", validation), ("test", test)):
+        if not 0 <= fraction < 1:
+            raise DataError(f"{name}: fraction {fraction}, expected one in [0, 1)")
+    if not validation + test < 1:
+        raise DataError(f"validation {validation} and test {test}: they leave no row for training, expected a sum below 1")
+
+
+def _cut(rows: Tensor, fraction: float, of: int, name: str) -> tuple[Tensor, Tensor]:
+    count = round(fraction * of)
+    if fraction > 0 and count == 0:
+        raise DataError(f"{name}: a fraction of {fraction} of {of} rows is none: give more rows, a larger fraction, or 0")
+    return rows[:count], rows[count:]
+
+
+def _check_present(train: Batch) -> None:
+    for name, mask in train.present.items():
+        if not mask.any():
+            raise DataError(f"modality {name!r}: present in none of the {len(train)} training rows, so nothing can be learned about it")
+
+
+def _rows(dataset: Dataset, rows: Tensor) -> Batch | None:
+    return dataset.batch.index(rows) if len(rows) else None
+
+
+def _pick(ids: np.ndarray | None, rows: Tensor) -> np.ndarray | None:
+    return None if ids is None or not len(rows) else ids[rows.numpy()]

@@ -1,0 +1,148 @@
+"""Public files: found where they already lie, or downloaded once, checked, into a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from nbridge.data.folders import VARIABLE, data_folder
+from nbridge.errors import DataError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+_TIMEOUT = 30
+"""Seconds without an answer after which a server counts as out of reach."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Files that belong together.
+
+    Arguments:
+        name: The folder that they lie in, under $NBRIDGE_DATA and in the cache; also the name of the source.
+        url: Where they are published.
+        md5: The checksum of each file, by name.
+    """
+
+    name: str
+    url: str
+    md5: Mapping[str, str]
+
+
+def locate(collection: Collection, names: Iterable[str], *, download: bool) -> dict[str, Path]:
+    """Where these files lie: in $NBRIDGE_DATA, else in the cache, else downloaded to there.
+
+    Arguments:
+        collection: What they belong to.
+        names: The files.
+        download: Whether those that lie nowhere may be downloaded.
+
+    Raises:
+        DataError: when some are nowhere and can't be downloaded, with all their names and where to put them.
+    """
+    cache = _cache() / collection.name
+    own = None if (data := data_folder()) is None else data / collection.name
+    folders = [cache] if own is None else [own, cache]
+    found = {name: next((folder / name for folder in folders if (folder / name).is_file()), None) for name in names}
+    missing = [name for name, path in found.items() if path is None]
+    if missing:
+        reason = _download(collection, missing, cache) if download else "`download` is false"
+        if reason is not None:
+            raise DataError(_nowhere(collection, [name for name in missing if not (cache / name).is_file()], own, cache, reason))
+    return {name: path or cache / name for name, path in found.items()}
+
+
+def _nowhere(collection: Collection, missing: list[str], own: Path | None, cache: Path, reason: str) -> str:
+    place = f"{own} or {cache}" if own else cache
+    hint = f"put them in {place}" if own else f"put them in {place}, or set {VARIABLE} to a folder that has them in {collection.name}/"
+    return f"{collection.name}: {', '.join(missing)} not found, and not downloaded from {collection.url} ({reason}); {hint}"
+
+
+def _cache() -> Path:
+    import pooch
+
+    return Path(pooch.os_cache("nbridge"))
+
+
+def _download(collection: Collection, names: list[str], folder: Path) -> str | None:
+    """Downloads files, each checked before it takes its name; returns what went wrong, if anything did."""
+    import pooch
+
+    with _quiet(), _progress() as progress:
+        for name in names:
+            # pooch's annotations don't know its own progress bars and downloaders.
+            fetch: Any = pooch.HTTPDownloader(progressbar=cast("Any", Bar(progress, f"{collection.name}/{name}")), timeout=_TIMEOUT)
+            try:
+                pooch.retrieve(collection.url + name, f"md5:{collection.md5[name]}", fname=name, path=folder, downloader=fetch)
+            # Everything that requests raises is an OSError; a checksum that differs is a ValueError.
+            except ValueError:
+                return f"the checksum of {name} is not the published one"
+            except OSError as error:
+                return _reason(error)
+    return None
+
+
+def _reason(error: OSError) -> str:
+    import requests
+
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"the server answered {error.response.status_code}"
+    if isinstance(error, requests.RequestException):
+        return "no connection to the server"
+    return error.strerror or str(error)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    import pooch
+
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _progress() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+class Bar:
+    """One download in a rich progress display, with the four names that pooch calls."""
+
+    def __init__(self, progress: Progress, description: str) -> None:
+        self._progress = progress
+        self._task = progress.add_task(description, total=None)
+        self._total = 0
+
+    @property
+    def total(self) -> int:
+        """Bytes to come, 0 where the server doesn't say."""
+        return self._total
+
+    @total.setter
+    def total(self, size: int) -> None:
+        self._total = size
+        self._progress.update(self._task, total=size or None)
+
+    def update(self, size: int) -> None:
+        """Counts bytes that came."""
+        self._progress.update(self._task, advance=size)
+
+    def reset(self) -> None:
+        """Counts from 0 again."""
+        self._progress.update(self._task, completed=0)
+
+    def close(self) -> None:
+        """Leaves the bar as it is; the display ends for all files at once."""

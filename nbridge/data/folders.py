@@ -1,0 +1,44 @@
+"""Where data lies: the current folder, and the folder that the environment names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from nbridge.errors import DataError
+
+VARIABLE = "NBRIDGE_DATA"
+
+
+def data_folder() -> Path | None:
+    """The folder that the environment variable NBRIDGE_DATA names, if it is set."""
+    return _home(text) if (text := os.environ.get(VARIABLE)) else None
+
+
+def find_file(path: str | Path) -> Path:
+    """An existing file: absolute, or relative to the current folder, or else to $NBRIDGE_DATA.
+
+    Raises:
+        DataError: when there is none, with the places that were searched.
+    """
+    asked = _home(path)
+    data = data_folder()
+    folders = [Path.cwd()] if data is None else [Path.cwd(), data]
+    candidates = [asked] if asked.is_absolute() else [folder / asked for folder in folders]
+    try:
+        if file := next((candidate for candidate in candidates if candidate.is_file()), None):
+            return file
+        if folder := next((candidate for candidate in candidates if candidate.is_dir()), None):
+            raise DataError(f"{folder}: a folder, expected a file")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    if asked.is_absolute():
+        raise DataError(f"{asked}: no such file")
+    places = f"{Path.cwd()}" if data is None else f"{Path.cwd()} or in ${VARIABLE} ({data})"
+    hint = f"; set {VARIABLE} to the folder that holds your data, or write an absolute path" if data is None else ""
+    raise DataError(f"{path}: no such file in {places}{hint}")
+
+
+def _home(path: str | Path) -> Path:
+    # Path's own way raises for a user that doesn't exist; here the path is then taken as it is.
+    return Path(os.path.expanduser(path))  # noqa: PTH111

@@ -1,0 +1,144 @@
+"""NumPy archives: rows in, results out. Pickled objects are never read."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.lib.npyio import NpzFile
+from numpy.typing import ArrayLike
+
+from nbridge.data.arrays import to_batch
+from nbridge.data.column import PRESENT
+from nbridge.data.dataset import Dataset, Source
+from nbridge.data.folders import find_file
+from nbridge.data.ids import check_ids
+from nbridge.errors import DataError
+from nbridge.files import write_atomically
+from nbridge.phrases import did_you_mean, listing
+
+_UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+
+
+class NPZ(Source):
+    """Rows of a NumPy archive (``np.savez``), one array a modality.
+
+    NaN marks what is absent, and so does an optional array ``KEY__present`` of truth values.
+
+    Arguments:
+        path: The file: absolute, or relative to the current folder, or else to $NBRIDGE_DATA.
+        keys: The array of each modality, where it bears another name.
+        id: The array of identifiers; a file may do without one of the default name.
+    """
+
+    def __init__(self, *, path: str, keys: dict[str, str] | None = None, id: str = "id") -> None:  # noqa: A002 (a key of the YAML)
+        self.path = path
+        self.keys = keys or {}
+        self.id = id
+
+    def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
+        """Reads the arrays of the modalities asked for; others of the file are passed over.
+
+        Raises:
+            DataError: when the file is missing, damaged or no archive, lacks an array, or holds one that doesn't fit.
+        """
+        for name in self.keys:
+            if name not in shapes:
+                raise DataError(f"keys: {name!r} is no modality.{did_you_mean(name, shapes)} Modalities: {listing(shapes)}")
+        keys = {name: self.keys.get(name, name) for name in shapes}
+        path = find_file(self.path)
+        with _opened(path) as archive:
+            arrays = {name: _member(path, archive, key, name) for name, key in keys.items()}
+            masks = {name + PRESENT: key + PRESENT for name, key in keys.items() if key + PRESENT in archive.files}
+            arrays |= {name: _member(path, archive, key) for name, key in masks.items()}
+            asked = (self.id != "id" or "id" in archive.files) and self.id not in keys.values()
+            ids = _member(path, archive, self.id) if asked else None
+        try:
+            batch = to_batch(arrays, shapes)
+            return Dataset(batch, None if ids is None else check_ids(ids, len(batch)))
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+
+
+def read_npz(path: str | Path) -> dict[str, np.ndarray]:
+    """All arrays of an archive, by name.
+
+    Arguments:
+        path: The file: absolute, or relative to the current folder, or else to $NBRIDGE_DATA.
+
+    Raises:
+        DataError: when it is missing, damaged, no archive, or holds pickled objects.
+    """
+    found = find_file(path)
+    with _opened(found) as archive:
+        return {key: _member(found, archive, key) for key in archive.files}
+
+
+def write_npz(path: str | Path, arrays: Mapping[str, ArrayLike]) -> None:
+    """Writes an archive whole or not at all: a failure leaves an older file of this name as it was.
+
+    The same arrays give the same bytes.
+
+    Raises:
+        DataError: when an array holds objects, or the file can't be written.
+    """
+    target = Path(path)
+    plain = {key: np.asarray(array) for key, array in arrays.items()}
+    for key, array in plain.items():
+        if array.dtype.hasobject:
+            raise DataError(f"{target}: array {key!r} is of dtype {array.dtype}, expected numbers or text")
+    try:
+        write_atomically(target, lambda temporary: _write(temporary, plain))
+    except OSError as error:
+        raise DataError(f"{target}: cannot be written ({error.strerror or error})") from error
+
+
+def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    # Not np.savez: its own arguments can't be names of arrays, and the clock goes into its bytes.
+    with zipfile.ZipFile(path, "w") as archive:
+        for key, array in arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{key}.npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[NpzFile]:
+    try:
+        # Not np.load's to open: it would leave the file open when it fails.
+        file = path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    with file, _archive(path, file) as archive:
+        yield archive
+
+
+def _archive(path: Path, file: IO[bytes]) -> NpzFile:
+    if file.read(2) != b"PK":
+        raise DataError(f"{path}: not an npz file; np.savez writes one")
+    if not zipfile.is_zipfile(file):
+        raise DataError(f"{path}: truncated or damaged npz file")
+    file.seek(0)
+    try:
+        return np.load(file, allow_pickle=False)
+    except _UNREADABLE as error:
+        raise DataError(f"{path}: truncated or damaged npz file ({error})") from error
+
+
+def _member(path: Path, archive: NpzFile, key: str, modality: str | None = None) -> np.ndarray:
+    if key not in archive.files:
+        of = f" for modality {modality!r}" if modality is not None and modality != key else ""
+        raise DataError(f"{path}: no array {key!r}{of}.{did_you_mean(key, archive.files)} Found: {listing(archive.files)}")
+    try:
+        array = archive[key]
+    except _UNREADABLE as error:
+        if "allow_pickle" in str(error):
+            raise DataError(f"{path}: array {key!r} holds pickled Python objects, expected numbers or text") from error
+        raise DataError(f"{path}: array {key!r} is damaged ({error})") from error
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path}: {key!r} is no array; np.savez writes them")
+    return array

@@ -1,0 +1,87 @@
+r"""How well some modalities are predicted from others.
+
+The headline is the predictive log-likelihood, a proper score:
+
+.. math:: \log p(x_j \mid x_S) \approx \log \frac{1}{K} \sum_k p(x_j \mid z_k), \qquad z_k \sim q(z \mid x_S)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nbridge.batch import Batch
+from nbridge.imputation import serving
+from nbridge.models.base import MultimodalVAE
+
+ELEMENTS = 2**24
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One modality predicted from others.
+
+    Arguments:
+        given: The modalities observed.
+        target: The modality predicted.
+        rows: The number of rows.
+        log_likelihood: Mean predictive log-likelihood of a row, in nats.
+        accuracy: Share of rows whose most probable class is the true one; None unless the target is categorical.
+        rmse: Root-mean-square error of the predictive mean, per element; None if the target is categorical.
+    """
+
+    given: tuple[str, ...]
+    target: str
+    rows: int
+    log_likelihood: float
+    accuracy: float | None
+    rmse: float | None
+
+
+def predict(model: MultimodalVAE, batch: Batch, given: Iterable[str], target: str, *, samples: int = 200, seed: int = 0) -> Prediction:
+    """Predicts one modality from others, over the rows in which all of them are present.
+
+    Arguments:
+        model: A trained model.
+        batch: Rows that training has not seen.
+        given: The modalities to observe; none for the prior.
+        target: The modality to predict.
+        samples: The number K of draws of z.
+        seed: Seed of the draws.
+
+    Raises:
+        ValueError: when no row has all of these modalities.
+    """
+    given = tuple(given)
+    present = torch.stack([batch.present[name] for name in (*given, target)]).all(0)
+    batch = batch.index(present)
+    if not len(batch):
+        raise ValueError(f"no row has {', '.join((*given, target))} together")
+    rows = max(1, ELEMENTS // (samples * math.prod(model.likelihoods[target].shape)))
+    with serving(model, seed):
+        parts = [_scores(model, batch.slice(start, start + rows), given, target, samples) for start in range(0, len(batch), rows)]
+    log_likelihood, right, square = (torch.cat(scores).double().mean().item() for scores in zip(*parts, strict=True))
+    categorical = not model.likelihoods[target].elementwise
+    return Prediction(given, target, len(batch), log_likelihood, right if categorical else None, None if categorical else math.sqrt(square))
+
+
+def predict_each(model: MultimodalVAE, batch: Batch, *, samples: int = 200, seed: int = 0) -> list[Prediction]:
+    """Every modality predicted from all the others."""
+    pairs = [(tuple(name for name in model.names if name != target), target) for target in model.names]
+    return [predict(model, batch, given, target, samples=samples, seed=seed) for given, target in pairs]
+
+
+def _scores(model: MultimodalVAE, batch: Batch, given: tuple[str, ...], target: str, samples: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Predictive log-likelihood, whether the most probable value is the true one, and mean square error of each row."""
+    likelihood = model.likelihoods[target]
+    batch = model.prepare(batch.to(model.device))
+    z = model.posterior(batch.only(*given), samples).sample()
+    x, mean = batch.values[target], likelihood.expectation(model.decoder(target)(z)).mean(0)
+    predictive = torch.logsumexp(model.log_prob(target, z, batch), 0) - math.log(samples)
+    right = (likelihood.point(mean) == x).reshape(len(x), -1).all(1)
+    square = (mean - x).square().flatten(1).mean(1) if likelihood.elementwise else torch.zeros_like(predictive)
+    return predictive.cpu(), right.float().cpu(), square.cpu()

@@ -1,0 +1,300 @@
+r"""Likelihoods :math:`p(x_i \mid z)`: from a decoder's raw numbers to a distribution over one modality.
+
+A likelihood owns everything that depends on what the values of a modality mean: how many raw numbers an element needs and what they
+stand for (so no network ends in a sigmoid or a softmax), the support, the standard form that an encoder sees, and how a mean becomes a
+value that could have been observed. To add your own, inherit from `Likelihood`, take ``shape`` as the positional argument and your
+hyper-parameters as keyword-only ones, implement `forward`, and run `nbridge.testing.check_likelihood` on it.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, distributions, nn
+from torch.distributions import Distribution, Independent, constraints
+from torch.nn import functional as F
+
+from nbridge.annotations import ClassShape, Levels, Scale, Shape
+from nbridge.distributions import DiscretizedLogistic as RoundedLogistic
+
+LOG_SCALE = (-7.0, 7.0)
+"""Bounds of the log of a spread, in standardised units: a constant column must not send a density to infinity."""
+LOG_RATE = (-15.0, 15.0)
+"""Bounds of the log of a rate relative to its mean over the training rows."""
+
+
+class Likelihood(nn.Module, ABC):
+    """A family of distributions over one modality.
+
+    Arguments:
+        shape: Shape of the modality.
+
+    Attributes:
+        parameters_per_element: Raw numbers needed for each element.
+        support: The values that have a density, as a torch constraint over single elements.
+        discrete: Whether the values are few enough for the ``cross`` objective: regressing them does not cost diversity.
+        elementwise: Whether the distribution is an `Independent` over elements of the modality, so that a row may be observed in part.
+    """
+
+    parameters_per_element: int = 1
+    support: constraints.Constraint = constraints.real
+    discrete: bool = False
+    elementwise: bool = True
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+
+    @property
+    def raw_shape(self) -> tuple[int, ...]:
+        """What a decoder's network must give for each row: the shape with its first axis repeated for each parameter."""
+        return (self.parameters_per_element * self.shape[0], *self.shape[1:])
+
+    @abstractmethod
+    def forward(self, raw: Tensor) -> Distribution:
+        """The distribution, batch shape :math:`(*)`, of raw numbers of shape :math:`(*, *raw_shape)`."""
+
+    def fit(self, x: Tensor) -> None:
+        """Takes statistics such as a mean and a spread from observed training rows, shape :math:`(N, *shape)`."""
+
+    def canonical(self, x: Tensor) -> Tensor:
+        """The form that the distribution takes, of values in any form that a user may give; canonical values stay as they are."""
+        return x.to(torch.get_default_dtype())
+
+    def restore(self, x: Tensor, like: Tensor) -> Tensor:
+        """Undoes `canonical`: the form and type in which ``like`` was given, leading axes kept."""
+        return x.to(like.dtype) if like.is_floating_point() else x.round().to(like.dtype)
+
+    def standardize(self, x: Tensor) -> Tensor:
+        """The form that an encoder sees, of canonical values: floating point, shape :math:`(B, *shape)`, of moderate size."""
+        return x
+
+    def blank(self, rows: int) -> Tensor:
+        """A stand-in for absent values: any rows inside the support, in canonical form."""
+        return torch.zeros(rows, *self.shape)
+
+    def expectation(self, distribution: Distribution) -> Tensor:
+        """What a point estimate averages over draws of z."""
+        return distribution.mean
+
+    def point(self, expectation: Tensor) -> Tensor:
+        """The value inside the support, in canonical form, that an averaged expectation stands for."""
+        return expectation
+
+    def extra_repr(self) -> str:
+        return f"shape={self.shape}"
+
+    def _split(self, raw: Tensor) -> tuple[Tensor, ...]:
+        return raw.chunk(self.parameters_per_element, dim=-len(self.shape))
+
+    def _independent(self, elements: Distribution) -> Independent:
+        return Independent(elements, len(self.shape), validate_args=False)
+
+
+class Bernoulli(Likelihood):
+    r"""Independent Bernoulli elements, with soft targets: :math:`\log p(x \mid z) = \sum x \log \pi + (1 - x) \log(1 - \pi)`.
+
+    For grey levels between 0 and 1 this is a cross-entropy, the usual choice for MNIST, and not a normalised density.
+    """
+
+    support = constraints.unit_interval
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape)
+        self.discrete = len(self.shape) == 1
+
+    def forward(self, raw: Tensor) -> Distribution:
+        return self._independent(distributions.Bernoulli(logits=raw, validate_args=False))
+
+
+class Categorical(Likelihood):
+    """One of C classes. Values are class indices, shape (B,), or one-hot, shape (B, C); what was given comes back in its own form."""
+
+    discrete = True
+    elementwise = False
+
+    def __init__(self, shape: ClassShape) -> None:
+        super().__init__(shape)
+        self.support = constraints.integer_interval(0, self.shape[0] - 1)
+
+    def forward(self, raw: Tensor) -> Distribution:
+        return distributions.Categorical(logits=raw, validate_args=False)
+
+    def canonical(self, x: Tensor) -> Tensor:
+        return x.argmax(-1) if x.ndim == 2 else x.long()
+
+    def restore(self, x: Tensor, like: Tensor) -> Tensor:
+        return (F.one_hot(x, self.shape[0]) if like.ndim == 2 else x).to(like.dtype)
+
+    def standardize(self, x: Tensor) -> Tensor:
+        return F.one_hot(x, self.shape[0]).to(torch.get_default_dtype())
+
+    def blank(self, rows: int) -> Tensor:
+        return torch.zeros(rows, dtype=torch.long)
+
+    def expectation(self, distribution: Distribution) -> Tensor:
+        assert isinstance(distribution, distributions.Categorical)
+        return distribution.probs
+
+    def point(self, expectation: Tensor) -> Tensor:
+        return expectation.argmax(-1)
+
+
+class _LocationScale(Likelihood):
+    """A location from the decoder and a spread that is learned, predicted or fixed, in units of the training rows' spread."""
+
+    family: ClassVar[type[distributions.Normal] | type[distributions.Laplace]]
+    shift: Tensor
+    unit: Tensor
+
+    def __init__(self, shape: Shape, *, scale: Scale = "learned", standardize: bool = True) -> None:
+        super().__init__(shape)
+        self.scale, self._standardize = scale, standardize
+        self.parameters_per_element = 2 if scale == "predicted" else 1
+        if scale == "learned":
+            self.log_scale = nn.Parameter(torch.zeros(self.shape))
+        self.register_buffer("shift", torch.zeros(self.shape))
+        self.register_buffer("unit", torch.ones(self.shape))
+
+    def forward(self, raw: Tensor) -> Distribution:
+        loc, *rest = self._split(raw)
+        scale = torch.full_like(loc, self.scale) if isinstance(self.scale, float | int) else self._scale(*rest)
+        return self._independent(self.family(self.shift + self.unit * loc, self.unit * scale, validate_args=False))
+
+    def _scale(self, predicted: Tensor | None = None) -> Tensor:
+        return (self.log_scale if predicted is None else predicted).clamp(*LOG_SCALE).exp()
+
+    def fit(self, x: Tensor) -> None:
+        """Takes the mean and the standard deviation of each element; one that never varies keeps the unit 1."""
+        if self._standardize:
+            x = x.double()
+            deviation = x.std(0, correction=0).to(self.unit)
+            self.shift.copy_(x.mean(0))
+            self.unit.copy_(torch.where(deviation > 1e-6 * self.shift.abs().clamp(min=1e-30), deviation, 1.0))
+
+    def standardize(self, x: Tensor) -> Tensor:
+        return (x - self.shift) / self.unit
+
+    def blank(self, rows: int) -> Tensor:
+        return self.shift.expand(rows, *self.shape)
+
+    def extra_repr(self) -> str:
+        return f"shape={self.shape}, scale={self.scale!r}"
+
+
+class Normal(_LocationScale):
+    r"""Independent normal elements, :math:`\mathcal{N}(x; m + s\,\mu(z), (s\,\sigma)^2)`, with m and s from the training rows.
+
+    Arguments:
+        shape: Shape of the modality.
+        scale: The spread :math:`\sigma` in units of s: ``"learned"``, one number per element; ``"predicted"`` from z; or a fixed number.
+        standardize: Whether m and s are the training rows' mean and standard deviation (else 0 and 1).
+    """
+
+    family = distributions.Normal
+
+
+class Laplace(_LocationScale):
+    r"""Independent Laplace elements, :math:`\mathrm{Laplace}(x; m + s\,\mu(z), s\,b)`, with m and s from the training rows.
+
+    Arguments:
+        shape: Shape of the modality.
+        scale: The spread b in units of s: ``"learned"``, one number per element; ``"predicted"`` from z; or a fixed number.
+        standardize: Whether m and s are the training rows' mean and standard deviation (else 0 and 1).
+    """
+
+    family = distributions.Laplace
+
+
+class DiscretizedLogistic(Likelihood):
+    """Independent logistic elements rounded to equally spaced levels, for images of 256 grey or colour levels.
+
+    The scale is one learned number per channel (the first axis) in units of the range, as in Kingma et al. (2016).
+
+    Arguments:
+        shape: Shape of the modality.
+        levels: The number of levels.
+        low: The first level.
+        high: The last level; 255 for images of type uint8.
+
+    Raises:
+        ValueError: when ``high`` is not above ``low``.
+    """
+
+    def __init__(self, shape: Shape, *, levels: Levels = 256, low: float = 0.0, high: float = 1.0) -> None:
+        super().__init__(shape)
+        if not low < high:
+            raise ValueError(f"discretized_logistic: high ({high}) must be above low ({low})")
+        self.levels, self.low, self.high = levels, low, high
+        self.support = constraints.interval(low, high)
+        self.log_scale = nn.Parameter(torch.full((self.shape[0], *(1 for _ in self.shape[1:])), -2.0))
+
+    def forward(self, raw: Tensor) -> Distribution:
+        span = self.high - self.low
+        loc = (self.low + self.high) / 2 + raw * (span / 4)
+        return self._independent(RoundedLogistic(loc, self.log_scale.clamp(*LOG_SCALE) + math.log(span), self.levels, self.low, self.high))
+
+    def standardize(self, x: Tensor) -> Tensor:
+        return (x - self.low) * (4 / (self.high - self.low)) - 2
+
+    def blank(self, rows: int) -> Tensor:
+        return torch.full((rows, *self.shape), self.low)
+
+    def expectation(self, distribution: Distribution) -> Tensor:
+        # The exact mean sums over all levels; the location differs from it only where the tails are cut.
+        assert isinstance(distribution, Independent)
+        return distribution.base_dist.mode
+
+    def point(self, expectation: Tensor) -> Tensor:
+        step = (self.high - self.low) / (self.levels - 1)
+        return (self.low + ((expectation - self.low) / step).round() * step).clamp(self.low, self.high)
+
+
+class _Count(Likelihood):
+    """Counts with a log-rate relative to the training rows' mean."""
+
+    support = constraints.nonnegative_integer
+    log_mean: Tensor
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape)
+        self.register_buffer("log_mean", torch.zeros(self.shape))
+
+    def fit(self, x: Tensor) -> None:
+        """Takes the mean count of each element, with half a count added to the sum so that its log is finite."""
+        self.log_mean.copy_(((x.double().sum(0) + 0.5) / len(x)).log())
+
+    def standardize(self, x: Tensor) -> Tensor:
+        return torch.log1p(x) - F.softplus(self.log_mean)
+
+    def point(self, expectation: Tensor) -> Tensor:
+        return expectation.round()
+
+    def _log_rate(self, raw: Tensor) -> Tensor:
+        return (raw.clamp(*LOG_RATE) + self.log_mean).clamp(max=30.0)
+
+
+class Poisson(_Count):
+    r"""Independent Poisson counts with rate :math:`\bar{x}\, e^{r(z)}`, where the mean count is taken from the training rows."""
+
+    def forward(self, raw: Tensor) -> Distribution:
+        return self._independent(distributions.Poisson(self._log_rate(raw).exp(), validate_args=False))
+
+
+class NegativeBinomial(_Count):
+    r"""Independent overdispersed counts with mean :math:`\mu = \bar{x}\, e^{r(z)}` and variance :math:`\mu + \mu^2 / \theta`.
+
+    The dispersion :math:`\theta` is one learned number per element, as in scVI (Lopez et al., 2018).
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape)
+        self.log_dispersion = nn.Parameter(torch.zeros(self.shape))
+
+    def forward(self, raw: Tensor) -> Distribution:
+        log_dispersion = self.log_dispersion.clamp(*LOG_RATE)
+        logits = self._log_rate(raw) - log_dispersion
+        return self._independent(distributions.NegativeBinomial(log_dispersion.exp().expand_as(logits), logits=logits, validate_args=False))

@@ -1,0 +1,179 @@
+r"""What every model is: encoders, decoders and a posterior for any subset of modalities, plus a list of training stages.
+
+Imputation, generation and evaluation are written once over `MultimodalVAE.posterior`, ``decoders`` and `MultimodalVAE.log_joint`.
+
+Axes: K samples, M modalities, B rows, D latent dimensions.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Independent
+
+from nbridge.batch import Batch
+from nbridge.decoders import Decoder
+from nbridge.distributions import diagonal_normal
+from nbridge.encoders import Encoder
+from nbridge.errors import DataError
+from nbridge.likelihoods import Likelihood
+
+Features = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of training.
+
+    Arguments:
+        name: Its name in the spec, in the progress bar and in the metrics.
+        modules: The submodules it trains; everything else is frozen and in eval mode.
+        loss: Named terms, whose sum is minimised, of a batch, its features (see below) and the weight of KL terms against the prior.
+        rows: Which rows can teach this stage something, boolean, shape (B,), by presence.
+        features: What frozen modules give for a batch, tensors with a row each; computed once over the data, or on the fly.
+    """
+
+    name: str
+    modules: tuple[nn.Module, ...]
+    loss: Callable[[Batch, Features, float], dict[str, Tensor]]
+    rows: Callable[[Batch], Tensor]
+    features: Callable[[Batch], dict[str, Tensor]] | None = None
+
+
+class MultimodalVAE(nn.Module, ABC):
+    r"""Base of all models.
+
+    Arguments:
+        encoders: An encoder for each modality; their names are the modalities.
+        decoders: A decoder for each of them.
+        latent_dim: Dimension D of z.
+        weights: The weight :math:`w_i` of each modality's log-likelihood in training; 1 where left out.
+
+    Raises:
+        ValueError: when the names of encoders, decoders or weights disagree.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, Encoder],
+        decoders: Mapping[str, Decoder],
+        latent_dim: int,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__()
+        if set(encoders) != set(decoders):
+            raise ValueError(f"encoders are of {sorted(encoders)}, decoders are of {sorted(decoders)}: name the same modalities")
+        if unknown := set(weights or {}) - set(encoders):
+            raise ValueError(f"weights of {sorted(unknown)}, which no encoder has; modalities: {', '.join(encoders)}")
+        self.encoders = nn.ModuleDict(encoders)
+        self.decoders = nn.ModuleDict({name: decoders[name] for name in encoders})
+        self.latent_dim = latent_dim
+        self.weights = {name: float((weights or {}).get(name, 1.0)) for name in encoders}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The modalities, in order."""
+        return tuple(self.encoders)
+
+    @property
+    def likelihoods(self) -> dict[str, Likelihood]:
+        """The likelihood of each modality."""
+        return {name: self.decoder(name).likelihood for name in self.names}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters lie."""
+        return next(self.parameters()).device
+
+    def decoder(self, name: str) -> Decoder:
+        """The decoder of a modality."""
+        decoder = self.decoders[name]
+        assert isinstance(decoder, Decoder)
+        return decoder
+
+    @abstractmethod
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of training, in order."""
+
+    @abstractmethod
+    def fuse(self, features: Features, present: Tensor) -> Independent:
+        """q(z | what is present), batch shape (B,) over D, of features of every modality and presence of shape (M, B).
+
+        Features of an absent modality are finite but mean nothing. Rows with nothing present may give anything finite.
+        """
+
+    def posterior(self, batch: Batch, samples: int = 1) -> Independent:
+        """q(z | what is present), batch shape (K, B) over D; the prior for rows with nothing present.
+
+        Arguments:
+            batch: Rows with any pattern of presence.
+            samples: The number K. A deterministic model repeats one distribution; a stochastic one gives each sample its own.
+        """
+        batch = self.prepare(batch)
+        present = self.presence(batch)
+        q = self.fuse(self.encode(batch), present)
+        some = present.any(0)[:, None]
+        loc, scale = torch.where(some, q.mean, 0.0), torch.where(some, q.stddev, 1.0)
+        return diagonal_normal(loc, 2 * scale.log()).expand((samples, len(batch)))
+
+    def prior(self, *shape: int) -> Independent:
+        """N(0, I) over D with the batch shape asked for."""
+        zeros = torch.zeros(*shape, self.latent_dim, device=self.device)
+        return diagonal_normal(zeros, zeros)
+
+    def presence(self, batch: Batch) -> Tensor:
+        """Presence in the order of the modalities, shape (M, B)."""
+        return torch.stack([batch.present[name] for name in self.names])
+
+    def prepare(self, batch: Batch) -> Batch:
+        """The batch with every modality named, in canonical form, absent rows and cells blanked so that what they hold cannot matter.
+
+        Raises:
+            DataError: when the batch names a modality that the model does not have.
+        """
+        if unknown := [name for name in batch.names if name not in self.names]:
+            raise DataError(f"no modality {unknown[0]!r} in this model; it has {', '.join(self.names)}")
+        values, present = {}, {}
+        for name, likelihood in self.likelihoods.items():
+            blank = likelihood.blank(len(batch)).to(batch.device)
+            present[name] = batch.present.get(name, torch.zeros(len(batch), dtype=torch.bool, device=batch.device))
+            values[name] = self._blanked(batch, name, likelihood, blank)
+        return Batch(values, present, batch.cells)
+
+    def _blanked(self, batch: Batch, name: str, likelihood: Likelihood, blank: Tensor) -> Tensor:
+        if name not in batch.values:
+            return blank
+        x = likelihood.canonical(batch.values[name])
+        observed = batch.present[name].reshape(-1, *(1 for _ in x.shape[1:]))
+        if name in batch.cells:
+            observed = observed & batch.cells[name]
+        return torch.where(observed, x, blank)
+
+    def encode(self, batch: Batch) -> dict[str, Tensor]:
+        """Features of every modality, shape (B, F_i), of a prepared batch."""
+        return {name: encoder(self.likelihoods[name].standardize(batch.values[name])) for name, encoder in self.encoders.items()}
+
+    def log_prob(self, name: str, z: Tensor, batch: Batch) -> Tensor:
+        r""":math:`\log p(x_i \mid z)`, shape (\*, B), zero where i is absent, of z of shape (\*, B, D) and a prepared batch."""
+        log_prob = self.decoder(name).log_prob(z, batch.values[name], batch.cells.get(name))
+        return torch.where(batch.present[name], log_prob, 0.0)
+
+    def log_joint(self, batch: Batch, z: Tensor) -> Tensor:
+        r""":math:`\log p(z) + \sum_{i \in S} \log p(x_i \mid z)` over the modalities present, shape (K, B), for z of shape (K, B, D)."""
+        batch = self.prepare(batch)
+        likelihoods = torch.stack([self.log_prob(name, z, batch) for name in self.names]).sum(0)
+        return self.prior(*z.shape[:-1]).log_prob(z) + likelihoods
+
+    @torch.no_grad()
+    def fit_statistics(self, batch: Batch) -> None:
+        """Lets every likelihood take its statistics from the rows in which its modality is present."""
+        for name, likelihood in self.likelihoods.items():
+            rows = batch.present[name]
+            if name in batch.cells:
+                rows = rows & batch.cells[name].flatten(1).all(1)
+            if rows.any():
+                likelihood.fit(likelihood.canonical(batch.values[name][rows]))

@@ -1,0 +1,192 @@
+r"""The bridged VAE: one joint model, and a bridge for each ordered pair of modalities.
+
+Stage ``joint`` trains encoders, fusion and decoders on complete rows (eq. 7):
+
+.. math:: \max \; \mathbb{E}_{q(z \mid x_M)} \Big[ \sum_i w_i \log p(x_i \mid z) \Big] - \mathrm{KL}(q(z \mid x_M) \,\|\, p(z))
+
+Stage ``bridges`` freezes all of it and trains the bridges alone. From a single modality i the posterior is
+:math:`q(z \mid x_i) = \mathrm{Fuse}(h_i, \{B_{ij}(h_i)\}_{j \neq i})`, and the objective is a weighted sum, over all i, of
+
+=========== =====================================================================================================
+``elbo``    :math:`-\mathbb{E}_{q(z \mid x_i)}[w_i \log p(x_i \mid z)] + \mathrm{KL}(q(z \mid x_i) \,\|\, p(z))`, eq. 8 and 9
+``distill`` :math:`\mathrm{KL}(q(z \mid x_M) \,\|\, q(z \mid x_i))`: the joint posterior is the teacher
+``match``   :math:`\sum_{j \neq i} \| B_{ij}(h_i) - h_j \|^2`
+``cross``   :math:`-\sum_{j \neq i} \mathbb{E}_{q(z \mid x_i)}[w_j \log p(x_j \mid z)]` over discrete j; on images it would cost diversity
+=========== =====================================================================================================
+
+A term needs only the modalities it names, so rows in which others are absent train the bridges as well.
+
+References:
+    Bridged Variational Autoencoders for Joint Modeling of Images and Attributes (Yadav et al., WACV 2020)
+
+Axes: M modalities (as sources), B rows, D latent dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.distributions import Independent, kl_divergence
+
+from nbridge.annotations import Combine
+from nbridge.batch import Batch
+from nbridge.bridges import BridgeBank
+from nbridge.decoders import Decoder
+from nbridge.distributions import diagonal_normal, product_of_posteriors
+from nbridge.encoders import Encoder
+from nbridge.fusion import Fusion
+from nbridge.models.base import Features, MultimodalVAE, Stage
+
+Term = Literal["elbo", "distill", "match", "cross"]
+
+DEFAULT_OBJECTIVE: Mapping[Term, float] = {"distill": 1.0, "cross": 1.0}
+PAPER_OBJECTIVE: Mapping[Term, float] = {"elbo": 1.0}
+
+
+class BridgedVAE(MultimodalVAE):
+    """A joint VAE whose missing features are hallucinated by bridges.
+
+    Arguments:
+        encoders: An encoder for each modality.
+        decoders: A decoder for each modality.
+        fusion: Maps the features of all modalities to the posterior.
+        bridges: Maps the features of each modality to those of every other.
+        weights: The weight of each modality's log-likelihood in training; 1 where left out.
+        objective: The weights of the terms of stage ``bridges``.
+        combine: How several sources meet: ``mean`` of the features they hallucinate, or ``poe``, the product of their posteriors.
+
+    Raises:
+        ValueError: when the objective has no term that can be computed.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, Encoder],
+        decoders: Mapping[str, Decoder],
+        fusion: Fusion,
+        bridges: BridgeBank,
+        weights: Mapping[str, float] | None = None,
+        *,
+        objective: Mapping[Term, float] = DEFAULT_OBJECTIVE,
+        combine: Combine = "poe",
+    ) -> None:
+        super().__init__(encoders, decoders, fusion.latent_dim, weights)
+        self.fusion = fusion
+        self.bridges = bridges
+        self.objective = {term: weight for term, weight in objective.items() if weight and (term != "cross" or self.cross_targets())}
+        if not self.objective:
+            raise ValueError(f"objective {dict(objective)} leaves nothing to train: 'cross' needs a modality with a discrete likelihood")
+        self.combine = combine
+
+    # Serving
+
+    def fuse(self, features: Features, present: Tensor) -> Independent:
+        if bool(present.all()) or len(self.names) == 1:
+            return self.fusion(features)
+        return self._mean_of_features(features, present) if self.combine == "mean" else self._product(features, present)
+
+    def unimodal(
+        self, features: Features, counts: Mapping[str, Tensor] | None = None
+    ) -> tuple[Independent, Mapping[tuple[str, str], Tensor]]:
+        r"""Every :math:`q(z \mid x_i)`, batch shape (M, B) over D, and the hallucinated features by pair.
+
+        Arguments:
+            features: Features of every modality.
+            counts: In training, the rows over which the bridges' batch normalisation takes statistics.
+        """
+        hallucinated = self.bridges.hallucinate(features, counts)
+        filled = {
+            target: torch.stack([features[target] if source == target else hallucinated[source, target] for source in self.names])
+            for target in self.names
+        }
+        return self.fusion(filled), hallucinated
+
+    def _mean_of_features(self, features: Features, present: Tensor) -> Independent:
+        return self.fusion(self.bridges(features, dict(zip(self.names, present, strict=True))))
+
+    def _product(self, features: Features, present: Tensor) -> Independent:
+        q, _ = self.unimodal(features)
+        loc, log_variance = product_of_posteriors(q.mean, 2 * q.stddev.log(), present)
+        joint = self.fusion(features)
+        complete = present.all(0)[:, None]
+        return diagonal_normal(torch.where(complete, joint.mean, loc), torch.where(complete, 2 * joint.stddev.log(), log_variance))
+
+    # Training
+
+    def stages(self) -> tuple[Stage, ...]:
+        joint = Stage("joint", (self.encoders, self.fusion, self.decoders), self._joint_loss, lambda batch: self.presence(batch).all(0))
+        if len(self.names) == 1:
+            return (joint,)
+        return joint, Stage("bridges", (self.bridges,), self._bridges_loss, self._bridges_rows, self._bridges_features)
+
+    def _joint_loss(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:  # noqa: ARG002
+        q = self.fusion(self.encode(batch))
+        z = q.rsample()
+        terms = {name: -self.weights[name] * self.log_prob(name, z, batch).mean() for name in self.names}
+        return terms | {"kl": kl_weight * self._kl_to_prior(q).mean()}
+
+    def _bridges_rows(self, batch: Batch) -> Tensor:
+        needed = {"elbo": 1, "match": 2, "cross": 2, "distill": len(self.names)}
+        return self.presence(batch).sum(0) >= min(needed[term] for term in self.objective)
+
+    def _bridges_features(self, batch: Batch) -> dict[str, Tensor]:
+        features = self.encode(batch)
+        if "distill" not in self.objective:
+            return features
+        teacher = self.fusion(features)
+        return features | {"teacher.loc": teacher.mean, "teacher.log_variance": 2 * teacher.stddev.log()}
+
+    def _bridges_loss(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:
+        present = self.presence(batch)
+        counts = None if bool(present.all()) else batch.present
+        q, hallucinated = self.unimodal({name: features[name] for name in self.names}, counts)
+        z = q.rsample()
+        terms: dict[str, Tensor] = {}
+        if weight := self.objective.get("elbo"):
+            terms["elbo.nll"] = weight * self._own_nll(z, batch)
+            terms["elbo.kl"] = weight * kl_weight * _masked_mean(self._kl_to_prior(q), present)
+        if weight := self.objective.get("distill"):
+            teacher = diagonal_normal(features["teacher.loc"], features["teacher.log_variance"]).expand(q.batch_shape)
+            terms["distill"] = weight * _masked_mean(kl_divergence(teacher, q), present.all(0).expand_as(present))
+        if weight := self.objective.get("match"):
+            terms["match"] = weight * self._mismatch(features, hallucinated, batch)
+        if weight := self.objective.get("cross"):
+            terms["cross"] = weight * self._cross_nll(z, batch)
+        return terms
+
+    def _own_nll(self, z: Tensor, batch: Batch) -> Tensor:
+        losses = [
+            _masked_mean(-self.weights[name] * self.log_prob(name, z[i], batch), batch.present[name]) for i, name in enumerate(self.names)
+        ]
+        return torch.stack(losses).sum()
+
+    def _mismatch(self, features: Features, hallucinated: Mapping[tuple[str, str], Tensor], batch: Batch) -> Tensor:
+        losses = [
+            _masked_mean((guess - features[target]).square().sum(-1), batch.present[source] & batch.present[target])
+            for (source, target), guess in hallucinated.items()
+        ]
+        return torch.stack(losses).sum()
+
+    def _cross_nll(self, z: Tensor, batch: Batch) -> Tensor:
+        losses = [z.new_zeros(())]
+        for target in self.cross_targets():
+            sources = [i for i, name in enumerate(self.names) if name != target]
+            both = torch.stack([batch.present[self.names[i]] & batch.present[target] for i in sources])
+            losses.append(_masked_mean(-self.weights[target] * self.log_prob(target, z[sources], batch), both))
+        return torch.stack(losses).sum()
+
+    def cross_targets(self) -> Sequence[str]:
+        """The modalities that the ``cross`` objective predicts: those with a discrete likelihood."""
+        return [name for name, likelihood in self.likelihoods.items() if likelihood.discrete]
+
+    def _kl_to_prior(self, q: Independent) -> Tensor:
+        return kl_divergence(q, self.prior(*q.batch_shape))
+
+
+def _masked_mean(loss: Tensor, rows: Tensor) -> Tensor:
+    r"""The sum over leading axes of the means over the rows that count, shape (\*, B); zero where none does."""
+    kept = torch.where(rows, loss, 0.0).sum(-1) / rows.sum(-1).clamp(min=1)
+    return kept.sum()

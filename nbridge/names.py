@@ -1,0 +1,46 @@
+"""Names that a modality may bear.
+
+A name becomes a key of ``torch.nn.ModuleDict``, a part of tensor names in checkpoints, the name of arrays in npz files, and a word on the
+command line.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from nbridge.phrases import clip
+from nbridge.strict import mistake
+
+RESERVED = frozenset({
+    "T_destination", "add_module", "apply", "bfloat16", "buffers", "call_super_init", "children", "clear", "compile", "cpu", "cuda",
+    "double", "dump_patches", "eval", "extra_repr", "float", "forward", "get_buffer", "get_extra_state", "get_parameter", "get_submodule",
+    "half", "ipu", "items", "keys", "load_state_dict", "modules", "mtia", "named_buffers", "named_children", "named_modules",
+    "named_parameters", "parameters", "pop", "register_backward_hook", "register_buffer", "register_forward_hook",
+    "register_forward_pre_hook", "register_full_backward_hook", "register_full_backward_pre_hook", "register_load_state_dict_post_hook",
+    "register_load_state_dict_pre_hook", "register_module", "register_parameter", "register_state_dict_post_hook",
+    "register_state_dict_pre_hook", "requires_grad_", "set_extra_state", "set_submodule", "share_memory", "state_dict", "to", "to_empty",
+    "train", "training", "type", "update", "values", "xpu", "zero_grad",
+})  # fmt: skip
+"""Attributes of ``torch.nn.ModuleDict``, which refuses them as keys; written out because torch is not imported for a spec."""
+
+
+def check_name(name: str) -> str:
+    """A name that a modality may bear.
+
+    Raises:
+        PydanticCustomError: with the rule that it breaks.
+    """
+    if not name.isidentifier():
+        raise mistake(f"'{clip(name)}' cannot name a modality: use letters, digits and single underscores, and begin with a letter")
+    if name.startswith("_") or "__" in name:
+        raise mistake(f"'{clip(name)}' cannot name a modality: leading and double underscores are taken (NAME__present marks presence)")
+    if name in RESERVED or name == "id":
+        owner = "the rows' identifiers" if name == "id" else "torch.nn.ModuleDict"
+        raise mistake(f"'{name}' cannot name a modality: the name is taken by {owner}; choose another, such as '{name}_1'")
+    return name
+
+
+ModalityName = Annotated[str, AfterValidator(check_name)]
+"""An identifier without a leading or double underscore that is taken by nothing else."""

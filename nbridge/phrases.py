@@ -1,0 +1,76 @@
+"""Phrases that messages are made of: short, on one line, whatever they quote."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Iterable, Mapping
+
+_LONGEST = 40
+"""Characters of a quotation."""
+
+
+def clip(text: object, longest: int = _LONGEST) -> str:
+    r"""A name or a message of another library as it may stand in a message: printable and not long.
+
+    Example:
+        >>> clip("a\nb"), clip("abcdef", 3)
+        ('a?b', 'abc...')
+    """
+    line = "".join(character if character.isprintable() else "?" for character in str(text)[: longest + 1])
+    return line if len(line) <= longest else line[:longest] + "..."
+
+
+def quoted(text: str) -> str:
+    """A text in double quotes, escaped and not long."""
+    return json.dumps(text[:_LONGEST], ensure_ascii=not text.isprintable()) + ("..." if len(text) > _LONGEST else "")
+
+
+def shown(value: object) -> str:
+    """A value of YAML as it may stand in a message; mappings and lists are named, never printed.
+
+    Example:
+        >>> shown("abc"), shown(True), shown(None), shown([1, 2])
+        ('"abc"', 'true', 'nothing', 'a list')
+    """
+    if value is None:
+        return "nothing"
+    spellings = {bool: lambda value: str(value).lower(), int: str, float: _number, str: quoted}
+    return spellings.get(type(value), noun)(value)
+
+
+def noun(value: object) -> str:
+    """The kind of a value.
+
+    Example:
+        >>> noun({}), noun(3.5)
+        ('a mapping', 'a number')
+    """
+    if isinstance(value, Mapping):
+        return "a mapping"
+    nouns = {list: "a list", tuple: "a list", str: "text", bool: "true or false", int: "a number", float: "a number", type(None): "nothing"}
+    return nouns.get(type(value), f"a {type(value).__name__}")
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """The question that offers the closest of the known words, whatever their case, with a space before it; nothing when none is close.
+
+    Example:
+        >>> did_you_mean("MPL", ["conv", "mlp"])
+        " Did you mean 'mlp'?"
+    """
+    spelled = {candidate.lower(): candidate for candidate in known if candidate != word}
+    close = difflib.get_close_matches(clip(word).lower(), spelled, n=1)
+    return f" Did you mean '{spelled[close[0]]}'?" if close else ""
+
+
+def listing(names: Iterable[str]) -> str:
+    """Names in one line, to close a message with."""
+    return ", ".join(names) or "nothing"
+
+
+def _number(value: float) -> str:
+    if math.isnan(value):
+        return ".nan"
+    return repr(value) if math.isfinite(value) else f"{'-' if value < 0 else ''}.inf"

@@ -1,0 +1,219 @@
+"""The spec: what a model is made of, what it is trained on and how. Nothing is built here.
+
+A spec is read with `nbridge.read`, which adds to every mistake where it stands. Every mapping is strict: an unknown key is a mistake, as
+is a number in quotes. Components (an encoder, a data source, ...) are spelt by their type alone, or as a mapping of the type and the
+options of its constructor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
+
+from annotated_types import Ge, Len
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationInfo, field_validator, model_validator
+
+from nbridge.annotations import Combine, NonNegativeFloat, PositiveInt, Probability
+from nbridge.components import Component, Kind, check_shape
+from nbridge.names import ModalityName
+from nbridge.registry import STAGES
+from nbridge.strict import StrictModel, expected, mistake, mistake_at, mistakes
+from nbridge.training_spec import TrainingSpec
+
+SPEC_VERSION = 1
+"""The newest version of the format that this package reads."""
+
+Term = Literal["elbo", "distill", "match", "cross"]
+"""A term of the objective of stage ``bridges``."""
+
+
+def _spelt(default: Any, description: str, **more: Any) -> Any:
+    """A field whose default is spelt as in a spec, and read like one."""
+    return Field(default=default, description=description, **more)
+
+
+class DataKeys(StrictModel):
+    """How the rows of any data source are split."""
+
+    validation: Probability = Field(default=0.1, description="Share of the rows held out for validation.")
+    test: Probability = Field(
+        default=0.2, description="Share of the rows held out for testing, where the source has no test part of its own."
+    )
+    seed: int = Field(default=0, description="Seed of the split.")
+
+    @field_validator("test")
+    @classmethod
+    def _leave_rows(cls, test: float, info: ValidationInfo) -> float:
+        validation = info.data.get("validation", 0.0)
+        if validation + test >= 1:
+            raise mistake(f"validation ({validation:g}) and test ({test:g}) leave no rows for training; together they must stay below 1")
+        return test
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Where rows come from, and how they are split.
+
+    Arguments:
+        source: The data source.
+        validation: Share of the rows held out for validation.
+        test: Share of the rows held out for testing.
+        seed: Seed of the split.
+    """
+
+    source: Component
+    validation: float
+    test: float
+    seed: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The full form that a spec may hold."""
+        return {**self.source.as_dict("source"), "validation": self.validation, "test": self.test, "seed": self.seed}
+
+
+class Objective(StrictModel):
+    """Weights of the terms; one left out has weight 0."""
+
+    noun = "term"
+
+    elbo: NonNegativeFloat = Field(
+        default=0.0, description="Equations 8 and 9 of the paper: the ELBO of the one modality that is observed."
+    )
+    distill: NonNegativeFloat = Field(default=0.0, description="The joint posterior is the teacher of the bridged one.")
+    match: NonNegativeFloat = Field(default=0.0, description="Squared error of the hallucinated features.")
+    cross: NonNegativeFloat = Field(default=0.0, description="The log-likelihood of the other modalities, of the discrete ones only.")
+
+
+class BridgesKeys(StrictModel):
+    """How bridges are trained and how several of them meet."""
+
+    objective: Literal["paper"] | Objective = _spelt(
+        {"distill": 1, "cross": 1}, "What stage `bridges` minimises: `paper`, or weights of the terms elbo, distill, match and cross."
+    )
+    combine: Combine = _spelt(
+        None,
+        "How several observed modalities meet: the mean of features, or the product of posteriors; by default poe, with `paper` mean.",
+        json_schema_extra=lambda schema: schema.pop("default"),
+    )
+
+    @field_validator("objective", mode="wrap")
+    @classmethod
+    def _positive(cls, value: Any, _: Callable[[Any], Any]) -> Any:
+        terms = get_args(Term)
+        if isinstance(value, Mapping):
+            weights = Objective.model_validate(value)
+            positive = {term: weight for term in terms if (weight := getattr(weights, term))}
+            if not positive:
+                raise mistake(f"at least one of {', '.join(terms)} must have a positive weight")
+            return positive
+        if value == "paper":
+            return value
+        raise expected(f"'paper' or a mapping of weights over {', '.join(terms)}")
+
+    @field_validator("combine", mode="before")
+    @classmethod
+    def _settle(cls, value: Any, info: ValidationInfo) -> Any:
+        default = "mean" if info.data.get("objective") == "paper" else "poe"
+        return default if value is None else value
+
+
+@dataclass(frozen=True)
+class BridgesSpec:
+    """The bridges, their objective and how several of them meet.
+
+    Arguments:
+        bank: The bridges.
+        objective: ``paper``, or the positive weights by term.
+        combine: ``mean`` or ``poe``.
+    """
+
+    bank: Component
+    objective: Literal["paper"] | Mapping[Term, float]
+    combine: Combine
+
+    def as_dict(self) -> dict[str, Any]:
+        """The full form that a spec may hold."""
+        objective = self.objective if self.objective == "paper" else dict(self.objective)
+        return {**self.bank.as_dict(), "objective": objective, "combine": self.combine}
+
+
+def _one_line(text: str) -> str:
+    if not text.strip() or not text.isprintable():
+        raise expected("one line of text")
+    return text
+
+
+ENCODER = Kind("encoders")
+DECODER = Kind("decoders", words=("mirror",))
+LIKELIHOOD = Kind("likelihoods")
+FUSION = Kind("fusions", default="mlp")
+BRIDGES = Kind("bridges", default="mlp", house=BridgesKeys, build=BridgesSpec)
+MODEL = Kind("models", default="bridged", given=("objective", "combine"))
+DATA = Kind("datasets", tag="source", default="memory", house=DataKeys, build=DataSpec)
+
+
+def _one_size_is_a_shape(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (value,)
+    if isinstance(value, list | tuple):
+        return value
+    raise expected("a size or a list of sizes")
+
+
+Sizes = Annotated[tuple[PositiveInt, ...], Len(1, 8), Strict(False)]
+SpecShape = Annotated[Sizes, BeforeValidator(_one_size_is_a_shape, json_schema_input_type=PositiveInt | Sizes)]
+"""A shape of one to eight axes; a single number is a shape of one axis."""
+
+
+class ModalitySpec(StrictModel):
+    """One modality of the model."""
+
+    shape: SpecShape = Field(description="Shape of one row; for classes, their number. A single number is a shape of one axis.")
+    encoder: Annotated[Component, ENCODER] = Field(description="Maps the modality to features.")
+    decoder: Annotated[Component, DECODER] = _spelt("mirror", "Maps z to the likelihood's parameters; `mirror` is the encoder in reverse.")
+    likelihood: Annotated[Component, LIKELIHOOD] = Field(description="What the values mean: the distribution p(x|z).")
+    features: PositiveInt = Field(default=128, description="Width of the encoder's output.")
+    weight: NonNegativeFloat = Field(default=1.0, description="Weight of the modality's log-likelihood in training.")
+
+    @field_validator("encoder", "decoder", "likelihood")
+    @classmethod
+    def _serves_the_shape(cls, component: Component, info: ValidationInfo) -> Component:
+        kind = {"encoder": ENCODER, "decoder": DECODER, "likelihood": LIKELIHOOD}[info.field_name or ""]
+        if "shape" in info.data:
+            check_shape(kind, component.type, info.data["shape"])
+        return component
+
+
+class Spec(StrictModel):
+    """A whole experiment: parts over named modalities, data and training."""
+
+    spec_version: Annotated[int, Ge(1)] = Field(default=SPEC_VERSION, description="Version of this format.")
+    name: Annotated[str, AfterValidator(_one_line)] | None = Field(default=None, description="What the experiment is called.")
+    model: Annotated[Component, MODEL] = _spelt("bridged", "The model.")
+    latent_dim: PositiveInt = Field(default=32, description="Number of dimensions of z.")
+    data: Annotated[DataSpec, DATA] = _spelt("memory", "Where rows come from; `memory` where they are passed from Python.")
+    modalities: Annotated[dict[ModalityName, ModalitySpec], Len(1, 20)] = Field(description="The modalities by name, 1 to 20 of them.")
+    fusion: Annotated[Component, FUSION] = _spelt("mlp", "Maps the features of all modalities to q(z|x).")
+    bridges: Annotated[BridgesSpec, BRIDGES] = _spelt("mlp", "Maps the features of one modality to those of another.")
+    training: TrainingSpec = _spelt({}, "How the model is trained.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_this_version(cls, value: Any) -> Any:
+        version = value.get("spec_version") if isinstance(value, Mapping) else None
+        if isinstance(version, int) and version > SPEC_VERSION:
+            text = f"spec_version {version} is newer than this nbridge understands ({SPEC_VERSION}); upgrade nbridge"
+            raise mistakes(mistake_at(("spec_version",), text))
+        return value
+
+    @field_validator("training", mode="wrap")
+    @classmethod
+    def _know_the_stages(cls, value: Any, _: Callable[[Any], Any], info: ValidationInfo) -> TrainingSpec:
+        model = info.data.get("model")
+        raw = value.model_dump() if isinstance(value, TrainingSpec) else value
+        return TrainingSpec.model_validate(raw, context={"stages": STAGES.get(model.type) if model else None})
+
+    def as_dict(self) -> dict[str, Any]:
+        """The spec with every default written out, as plain YAML values; reading it gives an equal spec."""
+        return {key: value for key, value in self.model_dump(mode="json").items() if value is not None}

@@ -1,0 +1,73 @@
+"""Whether values lie where their likelihood has a density, with the first that does not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from nbridge.batch import Batch
+from nbridge.data.arrays import require_whole
+from nbridge.errors import DataError
+from nbridge.likelihoods import Likelihood
+
+
+def check_support(likelihoods: Mapping[str, Likelihood], batch: Batch) -> None:
+    """Checks every observed value.
+
+    Raises:
+        DataError: naming the modality, the first offending row, its value and the support.
+    """
+    for name, likelihood in likelihoods.items():
+        if name in batch.values:
+            _check_shape(name, likelihood, batch.values[name])
+            if not likelihood.elementwise:
+                require_whole(batch, [name])
+                _check_one_hot(name, batch)
+            _check_modality(name, likelihood, batch)
+
+
+def _check_shape(name: str, likelihood: Likelihood, x: Tensor) -> None:
+    blank = likelihood.canonical(x[:0])
+    expected = likelihood.blank(0).shape[1:]
+    if blank.shape[1:] != expected:
+        raise DataError(f"modality {name!r}: values of shape {tuple(x.shape)}, expected (rows, {', '.join(map(str, likelihood.shape))})")
+
+
+def _check_modality(name: str, likelihood: Likelihood, batch: Batch) -> None:
+    given, present = batch.values[name], batch.present[name]
+    x = likelihood.canonical(torch.where(present.reshape(-1, *(1 for _ in given.shape[1:])), given, 0))
+    inside = likelihood.support.check(x)
+    if name in batch.cells:
+        inside = inside | ~batch.cells[name]
+    wrong = ~inside.reshape(len(x), -1) & present[:, None]
+    if wrong.any():
+        row = int(wrong.any(1).nonzero()[0])
+        value = x[row].reshape(-1)[int(wrong[row].nonzero()[0])].item()
+        count = int(wrong.any(1).sum())
+        raise DataError(
+            f"modality {name!r}, row {row}: value {value:g} is outside the support of {type(likelihood).__name__}, "
+            f"{describe_support(likelihood.support)} ({count} such row{'s' if count > 1 else ''}). "
+            "Rescale the values or choose another likelihood."
+        )
+
+
+def _check_one_hot(name: str, batch: Batch) -> None:
+    given = batch.values[name]
+    if given.ndim > 1:
+        flat = given.flatten(1)
+        wrong = batch.present[name] & ~(((flat == 0) | (flat == 1)).all(1) & (flat.sum(1) == 1))
+        if wrong.any():
+            row = int(wrong.nonzero()[0])
+            raise DataError(f"modality {name!r}, row {row}: expected a class index or a one-hot row, with a single 1 among 0s")
+
+
+def describe_support(support: constraints.Constraint) -> str:
+    """A constraint in words."""
+    kind = "whole numbers" if support.is_discrete else "numbers"
+    low, high = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
+    if low is not None and high is not None:
+        return f"{kind} from {low:g} to {high:g}"
+    return f"{kind} from {low:g}" if low is not None else f"finite {kind}"

@@ -1,0 +1,312 @@
+"""One trainer for all models: it walks the stages that a model declares.
+
+For each stage it freezes everything else and puts it in eval mode, computes frozen features once, optimises, validates, and ends with the
+best weights *of that stage*. The order of rows and the noise of an epoch depend on the seed, the stage and the epoch alone, so training
+that was cut off goes on bit-identically from the last state that was handed to ``save``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from nbridge.acceleration import matmul_precision
+from nbridge.batch import Batch
+from nbridge.errors import DataError, NBridgeError
+from nbridge.models.base import Features, MultimodalVAE, Stage
+from nbridge.progress import EpochRecord, Reporter
+from nbridge.training_spec import StageSpec, TrainingSpec
+
+CHUNK = 2048
+"""Rows at a time where no gradient is taken."""
+
+
+@dataclass
+class TrainingState:
+    """Where training stands: all that is needed to go on bit-identically, besides the model's own tensors.
+
+    Arguments:
+        stage: Index of the current stage.
+        epoch: Its epochs done.
+        best_loss: Lowest validation loss of this stage.
+        best_epoch: The epoch that reached it.
+        best: The tensors of the stage's modules at that epoch.
+        optimizer: Adam's moments and steps of the current stage.
+    """
+
+    stage: int = 0
+    epoch: int = 0
+    best_loss: float = math.inf
+    best_epoch: int = 0
+    best: dict[str, Tensor] = field(default_factory=dict)
+    optimizer: dict[str, Tensor] = field(default_factory=dict)
+
+
+def fit(
+    model: MultimodalVAE,
+    train: Batch,
+    validation: Batch | None,
+    settings: TrainingSpec,
+    *,
+    reporter: Reporter | None = None,
+    state: TrainingState | None = None,
+    save: Callable[[TrainingState], None] | None = None,
+    log: Callable[[EpochRecord], None] | None = None,
+) -> TrainingState:
+    """Trains every stage of a model, in place, and leaves the model in eval mode with each stage's best weights.
+
+    Arguments:
+        model: The model. Unless it goes on from a state, its likelihoods take their statistics from the training rows.
+        train: Training rows, with any pattern of presence.
+        validation: Rows that pick the best epoch, or None to keep the last.
+        settings: The ``training`` part of a spec.
+        reporter: Hears of stages and epochs.
+        state: Where to go on, for a model that holds the tensors of that moment.
+        save: Takes the state, at least every ``settings.checkpoint_seconds`` and at the end of each stage.
+        log: Takes the record of each epoch.
+
+    Raises:
+        DataError: when no training row can teach a stage anything.
+        NBridgeError: when the loss is no longer finite.
+    """
+    if state is None:
+        state = TrainingState()
+        model.fit_statistics(train.to(model.device))
+    stages = model.stages()
+    train, validation = model.prepare(train).to(model.device), None if validation is None else model.prepare(validation).to(model.device)
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), matmul_precision(settings.precision):
+        while state.stage < len(stages):
+            stage = stages[state.stage]
+            with _only_trainable(model, stage.modules):
+                run = _StageRun(model, stage, settings, state, reporter or Reporter(), save, log)
+                run(train, validation)
+            state.stage, state.epoch, state.best_loss, state.best_epoch, state.best, state.optimizer = (
+                state.stage + 1,
+                0,
+                math.inf,
+                0,
+                {},
+                {},
+            )
+            if save:
+                save(state)
+    model.eval()
+    return state
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows that one stage learns from, with their frozen features."""
+
+    batch: Batch
+    features: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def index(self, rows: Tensor) -> _Rows:
+        return _Rows(self.batch.index(rows), {name: tensor[rows] for name, tensor in self.features.items()})
+
+    def chunks(self) -> Iterator[_Rows]:
+        for start in range(0, len(self), CHUNK):
+            stop = start + CHUNK
+            yield _Rows(self.batch.slice(start, stop), {name: tensor[start:stop] for name, tensor in self.features.items()})
+
+
+class _StageRun:
+    """One stage from its first (or its next) epoch to its best weights."""
+
+    def __init__(
+        self,
+        model: MultimodalVAE,
+        stage: Stage,
+        settings: TrainingSpec,
+        state: TrainingState,
+        reporter: Reporter,
+        save: Callable[[TrainingState], None] | None,
+        log: Callable[[EpochRecord], None] | None,
+    ) -> None:
+        self.stage, self.state, self.reporter, self.save, self.log = stage, state, reporter, save, log
+        self.seed, self.cache, self.checkpoint_seconds = settings.seed, settings.cache_features, settings.checkpoint_seconds
+        self.settings: StageSpec = settings.stage(stage.name)
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.optimizer = torch.optim.AdamW(
+            self.parameters.values(), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay, fused=True
+        )
+        self.tensors = _tensors_of(model, stage.modules)
+        self._restore()
+
+    def __call__(self, train: Batch, validation: Batch | None) -> None:
+        rows, held_out = self._training_rows(train), self._validation_rows(validation)
+        self.reporter.begin_stage(self.stage.name, len(rows), len(train), self.settings.epochs, self.state.epoch)
+        saved = time.monotonic()
+        while self.state.epoch < self.settings.epochs and not self._out_of_patience():
+            self._epoch(rows, held_out)
+            if self.save and time.monotonic() - saved >= self.checkpoint_seconds:
+                self._store()
+                self.save(self.state)
+                saved = time.monotonic()
+        for name, tensor in self.state.best.items():
+            self.tensors[name].copy_(tensor)
+        self.reporter.end_stage(self.stage.name, self.state.best_epoch, self.state.epoch)
+
+    # Rows
+
+    def _training_rows(self, batch: Batch) -> _Rows:
+        rows = self._rows(batch)
+        if len(rows) < 2:
+            raise DataError(
+                f"stage {self.stage.name}: {len(rows)} training rows have the modalities that it needs, and it takes at least 2. "
+                "Add rows in which they are present together."
+            )
+        return rows
+
+    def _validation_rows(self, batch: Batch | None) -> _Rows | None:
+        rows = None if batch is None else self._rows(batch)
+        return rows if rows else None
+
+    @torch.no_grad()
+    def _rows(self, batch: Batch) -> _Rows:
+        batch = batch.index(self.stage.rows(batch))
+        if self.stage.features is None or not self.cache or not len(batch):
+            return _Rows(batch, {})
+        parts = [self.stage.features(chunk.batch) for chunk in _Rows(batch, {}).chunks()]
+        return _Rows(batch, {name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+
+    def _features(self, rows: _Rows) -> Features:
+        if self.stage.features is None or rows.features:
+            return rows.features
+        with torch.no_grad():
+            return self.stage.features(rows.batch)
+
+    # One epoch
+
+    def _epoch(self, rows: _Rows, held_out: _Rows | None) -> None:
+        started = time.monotonic()
+        torch.manual_seed(_seed(self.seed, self.stage.name, self.state.epoch))
+        terms = self._optimise(rows)
+        validation = self._validate(held_out) if held_out is not None else {}
+        self.state.epoch += 1
+        best = self._keep_best(sum(validation.values()) if validation else -self.state.epoch)
+        record = EpochRecord(
+            stage=self.stage.name,
+            epoch=self.state.epoch,
+            loss=sum(terms.values()),
+            terms=terms,
+            validation_loss=sum(validation.values()) if validation else None,
+            validation_terms=validation,
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            best=best,
+            seconds=round(time.monotonic() - started, 4),
+        )
+        self._check_finite(record)
+        if self.log:
+            self.log(record)
+        self.reporter.end_epoch(record)
+
+    def _optimise(self, rows: _Rows) -> dict[str, float]:
+        for module in self.stage.modules:
+            module.train()
+        size = min(self.settings.batch_size, len(rows))
+        # A last batch of another size is left out: the permutation brings its rows elsewhere in the next epoch.
+        steps = len(rows) // size
+        order = torch.randperm(len(rows)).to(rows.batch.device)
+        kl_weight = min(1.0, (self.state.epoch + 1) / (self.settings.kl_annealing + 1))
+        sums: dict[str, Tensor] = {}
+        for step in range(steps):
+            self._set_learning_rate(self.state.epoch * steps + step, self.settings.epochs * steps)
+            part = rows.index(order[step * size : (step + 1) * size])
+            terms = self.stage.loss(part.batch, self._features(part), kl_weight)
+            self.optimizer.zero_grad()
+            torch.stack(list(terms.values())).sum().backward()
+            if self.settings.gradient_clip is not None:
+                nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.gradient_clip)
+            self.optimizer.step()
+            sums = {name: sums.get(name, 0.0) + term.detach() for name, term in terms.items()}
+        return {name: float(total) / steps for name, total in sums.items()}
+
+    @torch.no_grad()
+    def _validate(self, rows: _Rows) -> dict[str, float]:
+        for module in self.stage.modules:
+            module.eval()
+        # The same noise in every epoch: epochs differ by their weights alone.
+        torch.manual_seed(_seed(self.seed, self.stage.name, -1))
+        sums: dict[str, Tensor] = {}
+        for part in rows.chunks():
+            for name, term in self.stage.loss(part.batch, self._features(part), 1.0).items():
+                sums[name] = sums.get(name, 0.0) + term * len(part)
+        return {name: float(total) / len(rows) for name, total in sums.items()}
+
+    def _set_learning_rate(self, step: int, total: int) -> None:
+        rate = self.settings.learning_rate * min(1.0, (step + 1) / (self.settings.warmup_steps + 1))
+        if self.settings.schedule == "cosine":
+            done = max(0, step - self.settings.warmup_steps) / max(1, total - self.settings.warmup_steps)
+            rate *= (1 + math.cos(math.pi * min(1.0, done))) / 2
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def _keep_best(self, loss: float) -> bool:
+        if not loss < self.state.best_loss:
+            return False
+        self.state.best_loss, self.state.best_epoch = loss, self.state.epoch
+        self.state.best = {name: tensor.detach().clone() for name, tensor in self.tensors.items()}
+        return True
+
+    def _out_of_patience(self) -> bool:
+        return self.settings.patience is not None and self.state.epoch - self.state.best_epoch >= self.settings.patience
+
+    def _check_finite(self, record: EpochRecord) -> None:
+        if not math.isfinite(record.loss):
+            wrong = [name for name, value in record.terms.items() if not math.isfinite(value)]
+            raise NBridgeError(
+                f"stage {record.stage}, epoch {record.epoch}: the loss is {record.loss} (terms: {', '.join(wrong)}). "
+                "Lower training.learning_rate, or set training.gradient_clip or training.warmup_steps."
+            )
+
+    # The optimiser's state, as named tensors
+
+    def _store(self) -> None:
+        self.state.optimizer = {
+            f"{name}/{key}": tensor for name, p in self.parameters.items() for key, tensor in self.optimizer.state[p].items()
+        }
+
+    def _restore(self) -> None:
+        for key, tensor in self.state.optimizer.items():
+            name, part = key.rsplit("/", 1)
+            self.optimizer.state[self.parameters[name]][part] = tensor
+
+
+def _tensors_of(model: nn.Module, modules: tuple[nn.Module, ...]) -> dict[str, Tensor]:
+    """Parameters and buffers of these submodules, by their name in the model."""
+    inside = {id(tensor) for module in modules for tensor in module.state_dict(keep_vars=True).values()}
+    return {name: tensor.data for name, tensor in model.state_dict(keep_vars=True).items() if id(tensor) in inside}
+
+
+@contextmanager
+def _only_trainable(model: nn.Module, modules: tuple[nn.Module, ...]) -> Iterator[None]:
+    """Freezes and puts in eval mode everything but these submodules; what the caller had frozen stays frozen, in them too."""
+    before = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    inside = {parameter for module in modules for parameter in module.parameters()}
+    model.eval()
+    for parameter, trainable in before.items():
+        parameter.requires_grad_(trainable and parameter in inside)
+    try:
+        yield
+    finally:
+        for parameter, trainable in before.items():
+            parameter.requires_grad_(trainable)
+            parameter.grad = None
+        model.eval()
+
+
+def _seed(seed: int, stage: str, epoch: int) -> int:
+    digest = hashlib.sha256(f"{seed}/{stage}/{epoch}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -1,0 +1,97 @@
+"""How a model is trained: settings for all stages, and what single stages do otherwise."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge
+from pydantic import Field, ValidationInfo, create_model, field_validator, model_serializer
+
+from nbridge.annotations import NonNegativeFloat, PositiveFloat, PositiveInt
+from nbridge.errors import SpecError
+from nbridge.strict import StrictModel
+
+EPOCHS: Mapping[str, int] = {"joint": 60, "bridges": 40}
+"""Epochs of a stage that a spec does not mention."""
+
+Count = Annotated[int, Ge(0)]
+"""Zero or more."""
+
+
+class StageSettings(StrictModel):
+    """What may differ from stage to stage."""
+
+    batch_size: PositiveInt = Field(default=128, description="Rows in a step.")
+    learning_rate: PositiveFloat = Field(default=1e-3, description="Adam's learning rate, after the warm-up.")
+    gradient_clip: PositiveFloat | None = Field(default=None, description="Largest norm of the gradient; null clips nothing.")
+    schedule: Literal["constant", "cosine"] = Field(default="constant", description="The learning rate after the warm-up.")
+    warmup_steps: Count = Field(default=0, description="Steps over which the learning rate rises from 0.")
+    weight_decay: NonNegativeFloat = Field(default=0.0, description="Decoupled weight decay.")
+    kl_annealing: Count = Field(default=0, description="Epochs over which the weight of the KL term rises from 0 to 1.")
+    patience: PositiveInt | None = Field(
+        default=None, description="Epochs without a better validation loss before a stage stops; null never stops."
+    )
+
+
+class StageSpec(StageSettings):
+    """One stage of training. What a spec leaves out is taken from the settings for all stages."""
+
+    epochs: PositiveInt = Field(description="Passes over the training rows.")
+
+    @model_serializer(mode="wrap")
+    def _only_what_was_set(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        given = {name: value for name, value in handler(self).items() if name in self.model_fields_set}
+        return {"epochs": self.epochs, **given}
+
+
+class TrainingSpec(StageSettings):
+    """Training as a whole, and by stage."""
+
+    seed: int = Field(default=0, description="Seed of initial weights, order of rows and draws of z.")
+    precision: Literal["float32", "bf16"] = Field(default="float32", description="Precision of matrix products.")
+    cache_features: bool = Field(default=True, description="Whether frozen features are computed once for the stage `bridges`.")
+    checkpoint_seconds: NonNegativeFloat = Field(default=10.0, description="Shortest time between two checkpoints.")
+    stages: dict[str, StageSpec] = Field(
+        default_factory=dict, validate_default=True, description="Settings by stage, of the stages that the model declares."
+    )
+
+    @field_validator("stages", mode="wrap")
+    @classmethod
+    def _fill(cls, value: Any, handler: Callable[[Any], dict[str, StageSpec]], info: ValidationInfo) -> dict[str, StageSpec]:
+        """Gives every declared stage its settings; the names are known where a `Spec` with its model is checked."""
+        if not isinstance(value, Mapping):
+            return handler(value)
+        names = (info.context or {}).get("stages") or tuple(name for name in value if isinstance(name, str))
+        stages = zip(names, dict(_stages(names).model_validate(value)).values(), strict=True)
+        shared = {name: info.data[name] for name in StageSettings.model_fields if name in info.data}
+        return {name: _completed(stage, shared) for name, stage in stages}
+
+    def stage(self, name: str) -> StageSpec:
+        """The settings of a stage, each with its value.
+
+        Raises:
+            SpecError: when the spec does not say how long to train it.
+        """
+        if name not in self.stages:
+            raise SpecError([f"training.stages: stage '{name}' has no epochs; add {name}: {{epochs: 50}}"])
+        return self.stages[name]
+
+
+@functools.cache
+def _stages(names: tuple[str, ...]) -> type[StrictModel]:
+    """Stages by name, each with its own default of epochs, so that a stage or its epochs may be left out."""
+    fields: dict[str, Any] = {}
+    for name in names:
+        epochs = Field(default=EPOCHS.get(name, ...), description=StageSpec.model_fields["epochs"].description)
+        stage = create_model("StageSpec", __base__=StageSpec, epochs=(PositiveInt, epochs))
+        fields[f"stage_{name}"] = (stage, Field(default_factory=dict, alias=name))  # a field may not be called `copy`, a stage may
+    model = create_model("Stages", __base__=StrictModel, **fields)
+    model.noun = "stage"
+    return model
+
+
+def _completed(stage: StageSpec, shared: Mapping[str, Any]) -> StageSpec:
+    given = {name: getattr(stage, name) for name in (*sorted(stage.model_fields_set), "epochs")}
+    return StageSpec.model_construct(set(given), **{**shared, **given})

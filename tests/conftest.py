@@ -1,0 +1,47 @@
+"""What all tests share: one thread, no accelerator, examples that hypothesis draws alike each time, real data where it lies."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported: it looks for devices once.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+torch.set_num_threads(1)
+settings.register_profile(
+    "ci", deadline=None, derandomize=True, max_examples=25, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("ci")
+
+
+class Doctests:
+    """What an example in a docstring finds: torch, and its random numbers from one seed."""
+
+    @pytest.fixture(autouse=True)
+    def doctest_names(self, doctest_namespace: dict[str, Any]) -> None:
+        doctest_namespace["torch"] = torch
+        torch.manual_seed(0)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A fixture of this file reaches the tests beside it only; as a plugin it reaches the docstrings of the package too.
+    config.pluginmanager.register(Doctests())
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder that NBRIDGE_DATA names; without it a test is skipped, or fails where NBRIDGE_REQUIRE_DATA is 1."""
+    folder = os.environ.get("NBRIDGE_DATA", "")
+    if folder and Path(folder).is_dir():
+        return Path(folder)
+    reason = f"NBRIDGE_DATA names no folder ({folder!r})"
+    if os.environ.get("NBRIDGE_REQUIRE_DATA") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
