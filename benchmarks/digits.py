@@ -17,6 +17,7 @@ from statistics import mean, stdev
 
 import numpy as np
 import torch
+from readme import replace_section
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
@@ -116,10 +117,7 @@ def main() -> None:
     print(table(results))
     if not options.set:
         RESULT.write_text(json.dumps(results, indent=1) + "\n")
-        readme = ROOT / "README.md"
-        before, _, rest = readme.read_text().partition("<!-- digits -->")
-        _, _, after = rest.partition("<!-- /digits -->")
-        readme.write_text(f"{before}<!-- digits -->\n{table(results)}\n<!-- /digits -->{after}")
+        replace_section("digits", table(results))
 
 
 if __name__ == "__main__":

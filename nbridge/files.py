@@ -13,7 +13,29 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Lets ``write`` fill a temporary file beside ``path``, flushes it to the disk and renames it into place.
 
     When anything fails, a full disk included, the temporary file is removed and what stood at ``path`` stays.
+
+    Raises:
+        OSError: naming ``path``, never the temporary file, when it cannot be written.
     """
+    try:
+        _write_and_rename(path, write)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file atomically."""
+    write_atomically(path, lambda temporary: _fill(temporary, text))
+
+
+def write_json(path: Path, content: object) -> None:
+    """Writes a JSON file atomically, indented, with a newline at its end."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _write_and_rename(path: Path, write: Callable[[Path], None]) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)
     temporary = Path(name)
@@ -26,16 +48,6 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file atomically."""
-    write_atomically(path, lambda temporary: _fill(temporary, text))
-
-
-def write_json(path: Path, content: object) -> None:
-    """Writes a JSON file atomically, indented, with a newline at its end."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def _fill(path: Path, text: str) -> None:

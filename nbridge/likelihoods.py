@@ -87,7 +87,8 @@ class Likelihood(nn.Module, ABC):
     def extra_repr(self) -> str:
         return f"shape={self.shape}"
 
-    def _split(self, raw: Tensor) -> tuple[Tensor, ...]:
+    def split(self, raw: Tensor) -> tuple[Tensor, ...]:
+        """The raw numbers of each parameter, every part of the modality's shape behind the leading axes."""
         return raw.chunk(self.parameters_per_element, dim=-len(self.shape))
 
     def _independent(self, elements: Distribution) -> Independent:
@@ -160,7 +161,7 @@ class _LocationScale(Likelihood):
         self.register_buffer("unit", torch.ones(self.shape))
 
     def forward(self, raw: Tensor) -> Distribution:
-        loc, *rest = self._split(raw)
+        loc, *rest = self.split(raw)
         scale = torch.full_like(loc, self.scale) if isinstance(self.scale, float | int) else self._scale(*rest)
         return self._independent(self.family(self.shift + self.unit * loc, self.unit * scale, validate_args=False))
 

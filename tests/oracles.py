@@ -47,7 +47,9 @@ class LinearGaussian:
     def sample(self, rows: int, seed: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng(seed)
         z = rng.normal(size=(rows, self.latent_dim))
-        return {name: z @ W.T + self.offsets[name] + self.noise[name] * rng.normal(size=(rows, len(W))) for name, W in self.loadings.items()}
+        return {
+            name: z @ W.T + self.offsets[name] + self.noise[name] * rng.normal(size=(rows, len(W))) for name, W in self.loadings.items()
+        }
 
     def posterior(self, x: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Mean, shape (D,), and covariance, shape (D, D), of z given the modalities of one row."""

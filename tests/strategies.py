@@ -52,7 +52,9 @@ def modalities(draw: st.DrawFn) -> dict[str, Any]:
 @st.composite
 def specs(draw: st.DrawFn, min_size: int = 2, max_size: int = 6) -> Spec:
     """A spec of several modalities with everything drawn, checked."""
-    names = draw(st.lists(st.sampled_from(["image", "label", "text", "genes", "x", "y_2", "top"]), min_size=min_size, max_size=max_size, unique=True))
+    names = draw(
+        st.lists(st.sampled_from(["image", "label", "text", "genes", "x", "y_2", "top"]), min_size=min_size, max_size=max_size, unique=True)
+    )
     objective = st.one_of(st.just("paper"), st.dictionaries(st.sampled_from(["elbo", "distill", "match"]), st.just(0.5), min_size=1))
     return Spec.model_validate(
         {

@@ -69,7 +69,9 @@ def test_the_number_of_parameters_is_that_of_the_closed_formula(widths: dict[str
 
 
 @given(widths=WIDTHS, hidden=HIDDEN, batch_norm=st.booleans(), rows=st.integers(1, 4), seed=SEEDS)
-def test_bridges_run_together_equal_each_run_alone(widths: dict[str, int], hidden: list[int], batch_norm: bool, rows: int, seed: int) -> None:
+def test_bridges_run_together_equal_each_run_alone(
+    widths: dict[str, int], hidden: list[int], batch_norm: bool, rows: int, seed: int
+) -> None:
     bank = build(widths, hidden, batch_norm, seed)
     h = features_of(widths, rows)
     together = bank.hallucinate(h)

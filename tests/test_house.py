@@ -76,7 +76,9 @@ def test_files_of_one_room_import_each_other_in_one_direction():
         visit(module, ())
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if "models" in path.parts or path.stem in ("encoders", "decoders", "likelihoods", "fusion")])
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if "models" in path.parts or path.stem in ("encoders", "decoders", "likelihoods", "fusion")]
+)
 def test_models_and_parts_never_see_a_spec_a_path_a_device_string_or_a_logger(path: Path):
     tree = ast.parse(path.read_text())
     assert not {m for m in imports(tree) if m.split(".")[-1] in ("spec", "pathlib", "logging", "rich", "acceleration")}
@@ -108,7 +110,8 @@ def test_every_file_and_every_public_name_in_it_is_documented(path: Path):
 
 
 def test_importing_the_package_imports_no_torch_and_its_command_line_no_torch_either():
-    code = "import sys, nbridge, nbridge.cli.main; sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'sklearn', 'matplotlib', 'pydantic')))"
+    heavy = ("torch", "numpy", "sklearn", "matplotlib", "pydantic")
+    code = f"import sys, nbridge, nbridge.cli.main; sys.exit(any(module in sys.modules for module in {heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

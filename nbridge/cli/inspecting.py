@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nbridge.cli.options import AsJson, Overrides, SpecPath
+from nbridge.cli.options import AsJson, Overrides, Overwrite, SpecPath, blaming, check_output
+from nbridge.errors import SpecError
 
 if TYPE_CHECKING:
     from nbridge.counting import ParameterTable
 
 
 def validate(spec: SpecPath, set_: Overrides = None) -> None:
-    """Check a spec: every mistake at once, with its line."""
+    """Check a spec. Shows every mistake at once, each with its line. Rows of data are not read."""
     from nbridge.read import read_spec
 
     parsed = read_spec(spec, set_ or ())
@@ -24,7 +24,7 @@ def validate(spec: SpecPath, set_: Overrides = None) -> None:
 
     from nbridge.build import build_model
 
-    with torch.device("meta"):
+    with blaming(spec, SpecError), torch.device("meta"):
         model = build_model(parsed)
     n = len(model.names)
     count = sum(parameter.numel() for parameter in model.parameters())
@@ -32,29 +32,35 @@ def validate(spec: SpecPath, set_: Overrides = None) -> None:
 
 
 def params(spec: SpecPath, set_: Overrides = None, as_json: AsJson = False) -> None:
-    """Count parameters, beside those of the retrofits (JMVAE, TELBO) and of MVAE on the same parts."""
+    """Count the parameters of a model. Part by part, and beside the retrofits (JMVAE, TELBO) and MVAE on the same parts."""
     from nbridge.read import read_spec
 
     parsed = read_spec(spec, set_ or ())
     from nbridge.counting import count_parameters
 
-    table = count_parameters(parsed)
+    with blaming(spec, SpecError):
+        table = count_parameters(parsed)
     if as_json:
         typer.echo(json.dumps({**asdict(table), "reduction": table.reduction}, indent=2))
     else:
         _print_counts(table)
 
 
-def schema(out: Annotated[str | None, typer.Option(help="A file to write; printed when left out.")] = None) -> None:
-    """Write the JSON Schema of specs, for completion and checks in an editor."""
+def schema(
+    out: Annotated[str | None, typer.Option(metavar="FILE", help="A json file to write; printed when left out.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the JSON Schema of specs. An editor completes and checks specs with it."""
+    target = None if out is None else check_output(out, overwrite, (".json",))
     from nbridge.schema import schema_text
 
-    if out is None:
+    if target is None:
         typer.echo(schema_text(), nl=False)
         return
     from nbridge.files import write_text
 
-    write_text(Path(out), schema_text())
+    write_text(target, schema_text())
+    typer.echo(f"{target}: written")
 
 
 def _print_counts(table: ParameterTable) -> None:
@@ -75,4 +81,4 @@ def _print_counts(table: ParameterTable) -> None:
         models.add_row(labels[line.name], f"{line.networks:,}", f"{line.formula:,}", "-" if line.counted is None else f"{line.counted:,}")
     console.print(models)
     saved = f"{abs(table.reduction):.1%} {'fewer' if table.reduction >= 0 else 'more'}"
-    console.print(f"bridged has {saved} parameters than the retrofits. Bridges grow as n(n-1), retrofits as 2^n.", highlight=False)
+    typer.echo(f"bridged has {saved} parameters than the retrofits. Bridges grow as n(n-1), retrofits as 2^n.")

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from pathlib import Path
+from collections.abc import Callable
+from typing import NoReturn
 
 import typer
 
 from nbridge.cli import inspecting, serving, training
 from nbridge.errors import NBridgeError
 
+EXAMPLES: dict[Callable[..., None], str] = {
+    training.train: "nbridge train modality_specs/digits.yaml --out runs/digits",
+    training.resume: "nbridge resume runs/digits",
+    serving.impute: "nbridge impute runs/digits rows.npz --out completed.npz",
+    serving.generate: "nbridge generate runs/digits --given label=3 --out threes.png",
+    serving.embed: "nbridge embed runs/digits rows.npz --out codes.npz",
+    inspecting.validate: "nbridge validate my_spec.yaml --set latent_dim=8",
+    inspecting.params: "nbridge params modality_specs/digits.yaml",
+    inspecting.schema: "nbridge schema --out nbridge.schema.json",
+}
+"""The verbs in the order of their help, each with a line to type."""
+
 app = typer.Typer(
     name="nbridge",
     help="Multimodal VAEs that fill in whole missing modalities, from a declarative spec.",
+    epilog=f"Start with:  {EXAMPLES[training.train]}",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _verb in (
-    training.train,
-    training.resume,
-    serving.impute,
-    serving.generate,
-    serving.embed,
-    inspecting.validate,
-    inspecting.params,
-    inspecting.schema,
-):
-    app.command()(_verb)
 
 
 @app.callback(invoke_without_command=True)
@@ -40,10 +44,27 @@ def _options(version: bool = typer.Option(False, "--version", help="Show the ver
         raise typer.Exit
 
 
+def _interruptible(verb: Callable[..., None]) -> Callable[..., None]:
+    """The verb, with its own word and exit code when it is interrupted: typer would say nothing, or say it with another code."""
+
+    @functools.wraps(verb)
+    def run(*args: object, **kwargs: object) -> None:
+        try:
+            verb(*args, **kwargs)
+        except KeyboardInterrupt as stop:
+            _leave(str(stop) or "interrupted", 130)
+
+    return run
+
+
+for _verb, _example in EXAMPLES.items():
+    app.command(epilog=f"Example:  {_example}")(_interruptible(_verb))
+
+
 def main() -> None:
     """Runs a command. Exits with 0 on success, 2 on a mistake of the user, 1 on a failure of nbridge, 130 when interrupted."""
     # At the end, so that a spec may name a class of a module in the current folder and no installed module is hidden by it.
-    sys.path.append(str(Path.cwd()))
+    sys.path.append("")
     try:
         app()
     except NBridgeError as error:
@@ -51,10 +72,8 @@ def main() -> None:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _leave(f"{where}{error.strerror or error}", 2)
-    except KeyboardInterrupt:
-        _leave("interrupted", 130)
 
 
-def _leave(text: str, code: int) -> None:
+def _leave(text: str, code: int) -> NoReturn:
     sys.stderr.write(text + "\n")
     sys.exit(code)

@@ -1,36 +1,65 @@
-"""Arguments that several commands share, and what they do with a file that exists."""
+"""Arguments that several commands share, and what they refuse before any work is done."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from nbridge.errors import RunError
+from nbridge.errors import NBridgeError, RunError
 
 SpecPath = Annotated[str, typer.Argument(metavar="SPEC", help="A spec, a YAML file.", show_default=False)]
 RunPath = Annotated[str, typer.Argument(metavar="DIR", help="A run folder, or the model folder inside it.", show_default=False)]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one value of the spec; may be repeated.", show_default=False)
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print figures as JSON.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Seed = Annotated[int, typer.Option(help="Seed of the draws.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print figures as JSON, and nothing else, to standard output.")]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")]
+Seed = Annotated[int, typer.Option(metavar="N", min=0, max=2**63 - 1, help="Seed of the draws.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 
 
-def check_output(path: str, overwrite: bool, endings: tuple[str, ...]) -> Path:
+def check_output(path: str, overwrite: bool, endings: tuple[str, ...], rows: str | None = None) -> Path:
     """The path of a file to write.
+
+    Arguments:
+        path: The path as it was typed.
+        overwrite: Whether a file of this name may be replaced.
+        endings: How the name may end.
+        rows: The file that will be read, which is never replaced.
 
     Raises:
         RunError: when its ending is unknown, its folder does not exist, or it exists and may not be replaced.
+        DataError: when there is no file to read.
     """
     target = Path(path)
     if target.suffix not in endings:
         raise RunError(f"--out {path}: expected a file that ends in {' or '.join(endings)}")
     if not target.parent.is_dir():
         raise RunError(f"--out {path}: folder {target.parent} does not exist")
-    if target.is_dir() or (target.exists() and not overwrite):
+    if target.is_dir():
+        raise RunError(f"--out {path}: a folder, expected a file")
+    if rows is not None and _is_file_read(target, rows):
+        raise RunError(f"--out {path}: the file that is read; choose another, so that it stays as it is")
+    if target.exists() and not overwrite:
         raise RunError(f"--out {path}: exists already. Use --overwrite to replace it.")
     return target
+
+
+@contextmanager
+def blaming(where: str, kind: type[NBridgeError]) -> Iterator[None]:
+    """Puts the file or the option that mistakes of one kind are in before each of them."""
+    try:
+        yield
+    except kind as error:
+        raise NBridgeError("\n".join(f"{where}: {line}" for line in str(error).splitlines())) from error
+
+
+def _is_file_read(target: Path, rows: str) -> bool:
+    from nbridge.data.folders import find_file
+
+    source = find_file(rows)
+    return target.exists() and source.samefile(target)

@@ -2,63 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nbridge.cli.options import Overwrite, RunPath, Seed, check_output
+from nbridge.cli.options import Overwrite, RunPath, Seed, blaming, check_output
 from nbridge.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from nbridge.models.base import MultimodalVAE
+    from nbridge.likelihoods import Likelihood
     from nbridge.spec import Spec
 
+    Arrays = dict[str, np.ndarray]
+
 Rows = Annotated[str, typer.Argument(metavar="ROWS", help="An npz file, one array a modality.", show_default=False)]
-Out = Annotated[str, typer.Option(help="The npz file to write.", show_default=False)]
+Out = Annotated[str, typer.Option(metavar="FILE", help="The npz file to write.", show_default=False)]
 
 
 def impute(
     directory: RunPath,
     rows: Rows,
     out: Out,
-    samples: Annotated[int | None, typer.Option(min=1, help="Draws for each row; one best estimate when left out.")] = None,
+    samples: Annotated[int | None, typer.Option(metavar="K", min=1, help="Draws for each row; one best estimate when left out.")] = None,
     noise: Annotated[bool, typer.Option(help="Whether draws include the spread of the likelihood.")] = True,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Fill in what is absent: NaN, rows that NAME__present marks, modalities that the file lacks."""
-    target = check_output(out, overwrite, (".npz",))
+    """Fill in what is absent. Absent are NaN, rows where NAME__present is false, and modalities that the file lacks.
+
+    Observed values stay as they are, NAME__imputed tells where values were filled in, and arrays of other names pass through.
+    """
+    target = check_output(out, overwrite, (".npz",), rows)
     from nbridge.checkpoint import load_model
     from nbridge.completion import IMPUTED, impute_arrays
     from nbridge.data.npz import write_npz
 
     model, spec = load_model(directory)
-    keys = _keys(spec)
-    done = impute_arrays(model, _read_rows(spec, rows), samples=samples, noise=noise, seed=seed)
-    write_npz(target, {_renamed(name, keys): array for name, array in done.items()})
+    given, others = _read_rows(spec, rows)
+    with blaming(rows, DataError):
+        done = impute_arrays(model, given, samples=samples, noise=noise, seed=seed)
+    write_npz(target, {**others, **_under_keys(spec, done)})
     counts = ", ".join(f"{name} {int(done[name + IMPUTED].reshape(len(done[name + IMPUTED]), -1).any(1).sum()):,}" for name in model.names)
-    typer.echo(f"{target}: {len(done[model.names[0] + IMPUTED]):,} rows; imputed {counts}")
+    passed = f"; passed through {', '.join(others)}" if others else ""
+    typer.echo(f"{target}: {len(done[model.names[0] + IMPUTED]):,} rows; imputed {counts}{passed}")
 
 
 def generate(
     directory: RunPath,
-    out: Annotated[str, typer.Option(help="An npz file, or a png file for a grid of images.", show_default=False)],
-    given: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Hold a modality fixed; may be repeated.")] = None,
-    num: Annotated[int, typer.Option(min=1, help="How many rows.")] = 16,
+    out: Annotated[str, typer.Option(metavar="FILE", help="An npz file, or a png file for a grid of images.", show_default=False)],
+    given: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Hold a modality fixed: label=3, x=[0.1,0.2]; may be repeated.", show_default=False),
+    ] = None,
+    num: Annotated[int, typer.Option(metavar="N", min=1, help="How many rows.")] = 16,
     noise: Annotated[bool, typer.Option(help="Whether to draw from the likelihood; else its mean is given.")] = False,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Draw new rows, from the prior or given some modalities."""
+    """Draw new rows. They come from the prior, or from what is given of them."""
     target = check_output(out, overwrite, (".npz", ".png"))
     from nbridge.checkpoint import load_model
     from nbridge.imputation import generate as draw
 
-    model, _ = load_model(directory)
-    values = draw(model, num, _parse_given(model, given or []), noise=noise, seed=seed)
+    model, spec = load_model(directory)
+    values = draw(model, num, _parse_given(model.likelihoods, given or []), noise=noise, seed=seed)
     if target.suffix == ".png":
         from nbridge.cli.pictures import write_grid
 
@@ -66,71 +77,96 @@ def generate(
     else:
         from nbridge.data.npz import write_npz
 
-        write_npz(target, {name: x.numpy() for name, x in values.items()})
+        write_npz(target, _under_keys(spec, {name: x.numpy() for name, x in values.items()}))
     typer.echo(f"{target}: {num:,} rows")
 
 
 def embed(directory: RunPath, rows: Rows, out: Out, overwrite: Overwrite = False) -> None:
-    """Write the mean and the standard deviation of q(z|x) for each row, whatever it lacks."""
-    target = check_output(out, overwrite, (".npz",))
+    """Write the code of each row. It is the mean and the standard deviation of q(z|x), whatever the row lacks."""
+    target = check_output(out, overwrite, (".npz",), rows)
     from nbridge.checkpoint import load_model
     from nbridge.data.arrays import to_batch
     from nbridge.data.npz import write_npz
     from nbridge.imputation import embed as posterior
 
     model, spec = load_model(directory)
-    arrays = _read_rows(spec, rows)
+    given, others = _read_rows(spec, rows)
     shapes = {name: likelihood.shape for name, likelihood in model.likelihoods.items()}
-    q = posterior(model, to_batch(arrays, shapes, allow_missing=True, ignore_extra=True))
-    identifiers = {key: arrays[key] for key in [_id_key(spec)] if key in arrays}
+    with blaming(rows, DataError):
+        q = posterior(model, to_batch(given, shapes, allow_missing=True))
+    identifiers = {key: others[key] for key in [_id_key(spec)] if key in others}
     write_npz(target, {**identifiers, "mean": q.mean.numpy(), "stddev": q.stddev.numpy()})
     typer.echo(f"{target}: {len(q.mean):,} rows, {model.latent_dim} dimensions")
 
 
-def _read_rows(spec: Spec, path: str) -> dict[str, np.ndarray]:
-    """The arrays of a file under the names of the modalities."""
+def _read_rows(spec: Spec, path: str) -> tuple[Arrays, Arrays]:
+    """The arrays of a file that hold modalities, under their names, and all others."""
+    from nbridge.data.column import PRESENT
     from nbridge.data.ids import check_ids
     from nbridge.data.npz import read_npz
 
-    names = {key: name for name, key in _keys(spec).items()}
-    arrays = {_renamed(key, names): array for key, array in read_npz(path).items()}
-    try:
-        if _id_key(spec) in arrays:
-            check_ids(arrays[_id_key(spec)], len(arrays[_id_key(spec)]))
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-    return arrays
+    others = read_npz(path)
+    keys = _keys(spec)
+    with blaming(path, DataError):
+        for name, key in keys.items():
+            if key not in others and name in others and name not in keys.values():
+                raise DataError(f"array {name!r}: the spec keeps modality {name!r} in an array {key!r}; rename it")
+        taken = {name + ending: key + ending for name, key in keys.items() for ending in ("", PRESENT)}
+        given = {name: others.pop(key) for name, key in taken.items() if key in others}
+        if not given:
+            raise DataError(f"no array for any modality ({', '.join(keys.values())}). Found: {', '.join(others) or 'nothing'}")
+        if _id_key(spec) in others:
+            first = next(iter(given.values()))
+            check_ids(others[_id_key(spec)], len(first) if first.ndim else None)
+    return given, others
+
+
+def _under_keys(spec: Spec, arrays: Mapping[str, np.ndarray]) -> Arrays:
+    """Arrays of modalities, and masks that belong to them, under the keys that npz files have for them."""
+    keys = _keys(spec)
+    parts = {name: name.partition("__") for name in arrays}
+    return {keys[stem] + separator + ending: arrays[name] for name, (stem, separator, ending) in parts.items()}
 
 
 def _keys(spec: Spec) -> dict[str, str]:
-    """The key of each modality in npz files, where it bears another name."""
-    return dict(spec.data.source.kwargs.get("keys") or {})
+    """The key of each modality in npz files."""
+    named = spec.data.source.kwargs.get("keys") or {}
+    return {name: named.get(name, name) for name in spec.modalities}
 
 
 def _id_key(spec: Spec) -> str:
     return str(spec.data.source.kwargs.get("id", "id"))
 
 
-def _renamed(key: str, names: dict[str, str]) -> str:
-    """The key with its modality renamed and its ending (``__present``, ``__imputed``) kept."""
-    stem, separator, ending = key.partition("__")
-    return names.get(stem, stem) + separator + ending
-
-
-def _parse_given(model: MultimodalVAE, given: list[str]) -> dict[str, Tensor]:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    from nbridge.data.arrays import to_batch
-
+def _parse_given(likelihoods: Mapping[str, Likelihood], given: list[str]) -> dict[str, Tensor]:
     values: dict[str, Tensor] = {}
     for item in given:
         name, _, text = item.partition("=")
-        if name not in model.names:
-            raise DataError(f"--given {item}: no modality {name!r}; it has {', '.join(model.names)}")
-        try:
-            value = YAML(typ="safe").load(text)
-            values[name] = to_batch({name: [value]}, {name: model.likelihoods[name].shape}).values[name][0]
-        except (YAMLError, DataError, ValueError, TypeError) as error:
-            raise DataError(f"--given {item}: {str(error).splitlines()[0]}") from error
+        with blaming(f"--given {item}", DataError):
+            if not text:
+                raise DataError("expected NAME=VALUE, such as label=3 or x=[0.1,0.2]")
+            if name not in likelihoods:
+                from nbridge.phrases import did_you_mean, listing
+
+                raise DataError(f"no modality {name!r}.{did_you_mean(name, likelihoods)} Modalities: {listing(likelihoods)}")
+            if name in values:
+                raise DataError(f"modality {name!r} is given twice")
+            values[name] = _parse_value(name, likelihoods[name], text)
     return values
+
+
+def _parse_value(name: str, likelihood: Likelihood, text: str) -> Tensor:
+    """One row of a modality, in the YAML that a spec is written in."""
+    from nbridge import yaml_tree
+    from nbridge.data.arrays import to_batch
+    from nbridge.support import check_support
+
+    try:
+        value = yaml_tree.parse(text).value
+    except yaml_tree.Unreadable as error:
+        raise DataError(error.flaw.text) from error
+    batch = to_batch({name: [value]}, {name: likelihood.shape}, allow_missing=True)
+    if name in batch.cells or not batch.present[name].all():
+        raise DataError("NaN in it; leave out what is not known")
+    check_support({name: likelihood}, batch)
+    return batch.values[name][0]

@@ -3,66 +3,90 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nbridge.cli.options import AsJson, Device, Overrides, Overwrite, RunPath, SpecPath
+from nbridge.cli.options import AsJson, Device, Overrides, Overwrite, SpecPath, blaming
+from nbridge.errors import SpecError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from nbridge.evaluation.crossmodal import Prediction
+    from nbridge.progress import ConsoleReporter
     from nbridge.run import Run
 
 
 def train(
     spec: SpecPath,
-    out: Annotated[str | None, typer.Option(help="The run folder to make.", show_default="runs/NAME-OF-THE-SPEC")] = None,
+    out: Annotated[str | None, typer.Option(metavar="DIR", help="The run folder to make.", show_default="runs/NAME-OF-THE-SPEC")] = None,
     set_: Overrides = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train a model: the joint stage, then all bridges."""
-    from nbridge.progress import ConsoleReporter
+    """Train a model from a spec. First the joint stage, then all bridges. What Ctrl-C stops, `nbridge resume` goes on with."""
     from nbridge.read import read_spec
 
     # Read before torch is imported, so that a mistake in the spec is shown at once.
-    name = read_spec(spec, set_ or ()).name or Path(spec).stem
+    folder = out or _default_folder(spec, read_spec(spec, set_ or ()).name)
     from nbridge import run
 
     console = _console(as_json)
-    reporter = ConsoleReporter(console)
-    try:
-        done = run.train(
-            spec, out=out or str(Path("runs", name)), overwrite=overwrite, overrides=set_ or (), device=device, reporter=reporter
-        )
-    finally:
-        reporter.close()
+    with _reporting(console, folder) as reporter, blaming(spec, SpecError):
+        done = run.train(spec, out=folder, overwrite=overwrite, overrides=set_ or (), device=device, reporter=reporter)
     _summarise(done, console, as_json)
 
 
-def resume(directory: RunPath, device: Annotated[str | None, typer.Option(help="Another device than before.")] = None, as_json: AsJson = False) -> None:
-    """Go on with a run that was stopped, exactly where it was."""
+def resume(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="A run folder.", show_default=False)],
+    device: Annotated[str | None, typer.Option(metavar="NAME", help="Another device than before.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a run that was stopped. It ends exactly as if it had never stopped."""
     from nbridge import run
-    from nbridge.progress import ConsoleReporter
 
     console = _console(as_json)
-    reporter = ConsoleReporter(console)
-    try:
+    if Path(directory, "model", "config.json").is_file():
+        console.print(f"{directory}: training is over, nothing is left to do", soft_wrap=True)
+    with _reporting(console, directory) as reporter:
         done = run.resume(directory, device=device, reporter=reporter)
-    finally:
-        reporter.close()
     _summarise(done, console, as_json)
+
+
+def _default_folder(spec: str, name: str | None) -> str:
+    """A folder in ``runs``, whatever the spec calls itself."""
+    tidy = re.sub(r"[^\w.-]+", "_", name or "").strip("._")
+    return str(Path("runs", tidy or Path(spec).stem))
 
 
 def _console(as_json: bool) -> Console:
     from rich.console import Console
 
-    return Console(stderr=as_json)
+    # Names of files are shown as they are, whatever rich would read in them.
+    return Console(stderr=as_json, markup=False, emoji=False, highlight=False)
+
+
+@contextmanager
+def _reporting(console: Console, folder: str) -> Iterator[ConsoleReporter]:
+    """A reporter that leaves the terminal in order, and a word on how to go on after an interruption."""
+    from nbridge.progress import ConsoleReporter
+
+    reporter = ConsoleReporter(console)
+    try:
+        yield reporter
+    except KeyboardInterrupt as stop:
+        goes_on = Path(folder, "spec.resolved.yaml").is_file()
+        raise KeyboardInterrupt(f"interrupted; go on with: nbridge resume {shlex.quote(folder)}" if goes_on else "interrupted") from stop
+    finally:
+        reporter.close()
 
 
 def _summarise(run: Run, console: Console, as_json: bool) -> None:
@@ -76,10 +100,10 @@ def _summarise(run: Run, console: Console, as_json: bool) -> None:
         return
     if predictions:
         _print_table(predictions, console)
-    folder = run.folder
-    console.print(f"\nmodel: {folder}/model", highlight=False)
-    console.print(f"next:  nbridge impute {folder} ROWS.npz --out COMPLETED.npz", highlight=False, soft_wrap=True)
-    console.print(f"       nbridge generate {folder} --num 16 --out SAMPLES.npz", highlight=False, soft_wrap=True)
+    folder = shlex.quote(str(run.folder))
+    console.print(f"\nmodel: {Path(str(run.folder), 'model')}", soft_wrap=True)
+    console.print(f"next:  nbridge impute {folder} ROWS.npz --out COMPLETED.npz", soft_wrap=True)
+    console.print(f"       nbridge generate {folder} --num 16 --out SAMPLES.npz", soft_wrap=True)
 
 
 def _print_table(predictions: list[Prediction], console: Console) -> None:

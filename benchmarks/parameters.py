@@ -1,0 +1,31 @@
+"""Parameters of every shipped spec, beside the retrofits' and MVAE's on the same parts.
+
+python benchmarks/parameters.py
+
+writes the table in README.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from readme import replace_section
+
+from nbridge.counting import count_parameters
+from nbridge.read import read_spec
+
+SPECS = Path(__file__).resolve().parent.parent / "modality_specs"
+
+
+def main() -> None:
+    lines = ["| spec | modalities | bridged | retrofit (JMVAE, TELBO) | MVAE | bridged against retrofit |", "|---|---|---|---|---|---|"]
+    for path in sorted(SPECS.glob("*.yaml"), key=lambda path: (len(read_spec(path).modalities), path.stem)):
+        spec = read_spec(path)
+        table = count_parameters(spec)
+        counts = " | ".join(f"{model.formula:,}" for model in table.models)
+        lines.append(f"| `{path.name}` | {len(spec.modalities)} | {counts} | {-table.reduction:+.1%} |")
+    replace_section("params", "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

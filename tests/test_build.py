@@ -1,0 +1,134 @@
+"""From specs to models and rows: plug-ins, refusals, and rows that do not fit."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import nbridge
+from nbridge.build import build_data
+from nbridge.encoders import ConvEncoder, MLPEncoder
+
+MODALITIES = {
+    "x": {"shape": 3, "encoder": "mlp", "likelihood": "normal"},
+    "p": {"shape": 2, "encoder": "mlp", "likelihood": "bernoulli"},
+    "y": {"shape": 4, "encoder": "mlp", "likelihood": "categorical"},
+}
+
+
+def spec(**changes: object) -> nbridge.Spec:
+    return nbridge.Spec.model_validate({"modalities": MODALITIES, **changes})
+
+
+def rows(number: int = 20) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(0)
+    return {"x": generator.normal(size=(number, 3)), "p": generator.random((number, 2)), "y": np.arange(number) % 4}
+
+
+def refuse(data: dict[str, object]) -> str:
+    with pytest.raises(nbridge.DataError) as caught:
+        build_data(spec(), nbridge.build_model(spec()), data)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def replaced(name: str, row: object, value: object) -> dict[str, np.ndarray]:
+    data = {key: array.astype(float) for key, array in rows().items()}
+    data[name][row] = value
+    return data
+
+
+def test_parts_are_those_of_the_spec_and_decoders_mirror_their_encoders():
+    model = nbridge.build_model(
+        nbridge.Spec.model_validate(
+            {
+                "latent_dim": 5,
+                "modalities": {
+                    "a": {"shape": 7, "features": 6, "encoder": {"type": "mlp", "hidden": [9, 8]}, "likelihood": "normal"},
+                    "b": {"shape": [1, 5, 5], "encoder": {"type": "conv", "channels": [3, 4]}, "likelihood": "bernoulli"},
+                    "c": {"shape": [1, 5, 5], "encoder": "conv", "decoder": {"type": "mlp", "hidden": [11]}, "likelihood": "laplace"},
+                },
+            }
+        )
+    )
+    assert isinstance(model.encoders["a"], MLPEncoder)
+    assert isinstance(model.encoders["b"], ConvEncoder)
+    widths = {
+        name: [layer.out_features for layer in decoder.modules() if isinstance(layer, torch.nn.Linear)]
+        for name, decoder in model.decoders.items()
+    }
+    assert widths["a"] == [6, 8, 9, 7]
+    assert widths["b"] == [4 * 2 * 2]
+    assert widths["c"] == [11, 25]
+
+
+def test_rows_of_every_split_fit_and_presence_is_never_inferred_from_zeros():
+    data = rows()
+    data["x"][3] = 0.0
+    splits = build_data(spec(), nbridge.build_model(spec()), data)
+    parts = [splits.train, splits.validation, splits.test]
+    assert sum(len(part) for part in parts) == 20
+    assert all(part.present["x"].all() for part in parts)
+
+
+def test_scaling_is_fitted_on_present_training_rows_only():
+    data = rows(200)
+    absent = np.arange(200) % 3 == 0
+    data["x"] = np.where(absent[:, None], np.nan, data["x"] * 7 + 100)
+    splits = build_data(spec(), model := nbridge.build_model(spec()), data)
+    model.fit_statistics(splits.train)
+    seen = splits.train.values["x"][splits.train.present["x"]]
+    likelihood = model.likelihoods["x"]
+    torch.testing.assert_close(likelihood.shift, seen.mean(0))
+    torch.testing.assert_close(likelihood.unit, seen.std(0, correction=0))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (replaced("p", (7, 1), 1.5), "modality 'p', row 7: value 1.5 is outside the support of Bernoulli, numbers from 0 to 1"),
+        (replaced("y", 5, 4), "modality 'y': row 5 holds 4.0, expected a class index from 0 to 3"),
+        (replaced("x", (2, 0), np.inf), "modality 'x': inf in row 2, cell (0,): values must be finite (NaN marks what is absent)"),
+        (replaced("x", slice(None), np.nan), "modality 'x': present in none of the 20 rows, expected at least one"),
+        ({**rows(), "x": rows()["x"][:, :2]}, "modality 'x': array of shape (20, 2), expected (rows, 3)"),
+        ({name: array for name, array in rows().items() if name != "x"}, "modality 'x': no array of this name."),
+        ({**rows(), "y": np.full((20, 4), 0.25)}, "modality 'y', row 0: expected a class index or a one-hot row, with a single 1 among 0s"),
+        ({**rows(), "p": np.zeros(20, dtype=int)}, "modality 'p'"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused_in_one_line(data: dict[str, np.ndarray], message: str):
+    assert refuse(data).startswith(message)
+
+
+def test_entry_points_give_short_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    (tmp_path / "plugin_of_a_friend.py").write_text(
+        "import nbridge\n"
+        "class Ring(nbridge.Encoder):\n"
+        "    def __init__(self, shape, features, *, turns: int = 2):\n"
+        "        super().__init__(); self.features = features; self.turns = turns\n"
+        "    def forward(self, x): return x.new_zeros(len(x), self.features)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    point = importlib.metadata.EntryPoint("ring", "plugin_of_a_friend:Ring", "nbridge.encoders")
+    entry_points = importlib.metadata.entry_points
+    monkeypatch.setattr(
+        importlib.metadata,
+        "entry_points",
+        lambda **chosen: [point] if chosen.get("group") == "nbridge.encoders" else entry_points(**chosen),
+    )
+    chosen = {**MODALITIES, "x": {**MODALITIES["x"], "encoder": {"type": "ring", "turns": 3}}}
+    model = nbridge.build_model(nbridge.Spec.model_validate({"modalities": chosen}))
+    assert type(model.encoders["x"]).__name__ == "Ring"
+    assert model.encoders["x"].turns == 3
+    sys.modules.pop("plugin_of_a_friend")
+
+
+def test_a_constructor_that_refuses_its_options_is_a_mistake_of_the_spec():
+    wrong = {**MODALITIES["x"], "likelihood": {"type": "discretized_logistic", "low": 1.0, "high": 0.0}}
+    with pytest.raises(nbridge.SpecError, match=r"modalities.x.likelihood: .* high \(0.0\) must be above low \(1.0\)"):
+        nbridge.build_model(nbridge.Spec.model_validate({"modalities": {"x": wrong}}))
