@@ -51,8 +51,7 @@ def main(epochs: int = 30) -> None:
     model = nbridge.BridgedVAE(encoders, decoders, nbridge.Fusion(widths, 8), nbridge.BridgeBank(widths))
     settings = nbridge.TrainingSpec.model_validate({"stages": {"joint": {"epochs": epochs}, "bridges": {"epochs": epochs}}})
     nbridge.fit(model, rows.slice(0, 1200), rows.slice(1200, 1300), settings)
-    test = rows.slice(1300, 1500)
-    error = nbridge.impute(model, test.hide("angle")).values["angle"] - test.values["angle"]
+    error = nbridge.impute(model, rows.slice(1300, 1500).hide("angle")).values["angle"] - angle[1300:]
     print(f"median error of the imputed angle: {torch.atan2(error.sin(), error.cos()).abs().median().rad2deg():.1f} degrees")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -48,20 +49,38 @@ def impute_arrays(
     shapes = {name: likelihood.shape for name, likelihood in model.likelihoods.items()}
     done = impute(model, to_batch(arrays, shapes, allow_missing=True, ignore_extra=True), samples=samples, noise=noise, seed=seed)
     taken = {*shapes, *(name + PRESENT for name in shapes)}
-    completed = {name: np.asarray(array) for name, array in arrays.items() if name not in taken}
+    completed = {name: _plain(array) for name, array in arrays.items() if name not in taken}
     for name in model.names:
         guess, imputed = done.values[name].numpy(), done.imputed[name].numpy()
-        completed[name] = (
-            _placed(np.asarray(arrays[name]), guess, imputed, () if samples is None else (samples,)) if name in arrays else guess
-        )
-        completed[name + IMPUTED] = imputed.reshape(np.shape(arrays[name])) if imputed.ndim > 1 else imputed
+        if name in arrays:
+            given = _plain(arrays[name])
+            imputed = imputed.reshape(given.shape) if imputed.ndim > 1 else imputed
+            guess = _placed(given, guess, imputed, () if samples is None else (samples,))
+        completed[name], completed[name + IMPUTED] = guess, imputed
     return completed
+
+
+def _plain(array: ArrayLike | Tensor) -> np.ndarray:
+    if isinstance(array, Tensor):
+        tensor = array.detach().cpu()
+        return tensor.float().numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+    return np.asarray(array)
 
 
 def _placed(given: np.ndarray, guess: np.ndarray, imputed: np.ndarray, draws: tuple[int, ...]) -> np.ndarray:
     """The array given, with guesses where they are needed, in its own layout and type; draws come first."""
-    guess = guess.reshape(*draws, *given.shape)
-    if not np.issubdtype(given.dtype, np.floating):
-        guess = np.round(guess)
-    mask = imputed.reshape(given.shape) if imputed.ndim > 1 else imputed.reshape(-1, *(1 for _ in given.shape[1:]))
-    return np.where(mask, guess.astype(given.dtype), given)
+    filled = np.broadcast_to(given, (*draws, *given.shape)).copy()
+    mask = np.broadcast_to(imputed.reshape(*imputed.shape, *(1 for _ in given.shape[imputed.ndim :])), filled.shape)
+    filled[mask] = _cast(guess.reshape(filled.shape)[mask], given.dtype)
+    return filled
+
+
+def _cast(guess: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Guesses in the type of what was given: whole where it is whole, and its bounds in place of what lies past them."""
+    guess = guess.astype(np.float64)
+    if dtype.kind == "f":
+        return guess.clip(np.finfo(dtype).min, np.finfo(dtype).max)
+    if dtype.kind in "iu":
+        # The bound of 64 bits is no float64; the number before it is.
+        guess = guess.clip(np.iinfo(dtype).min, np.nextafter(float(np.iinfo(dtype).max), 0))
+    return guess.round()

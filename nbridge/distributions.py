@@ -5,6 +5,8 @@ Axes: K samples, M modalities, B rows, D latent dimensions.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution, Independent, Normal, constraints
@@ -14,14 +16,21 @@ LOG_VARIANCE = (-10.0, 4.0)
 """Bounds of a posterior's log-variance: wide enough never to bind on a sound model, narrow enough that no product overflows."""
 
 
-def diagonal_normal(loc: Tensor, log_variance: Tensor) -> Independent:
+class StableNormal(Normal):
+    r"""A normal distribution that squares the standardised distance, never the scale, so that a scale of 1e-25 or 1e25 does no harm."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return -((value - self.loc) / self.scale).square() / 2 - self.scale.log() - math.log(2 * math.pi) / 2
+
+
+def diagonal_normal(loc: Tensor, scale: Tensor) -> Independent:
     r"""The Gaussian :math:`\mathcal{N}(\mu, \mathrm{diag}(\sigma^2))` over the last axis.
 
     Arguments:
         loc: The mean :math:`\mu`, shape :math:`(*, D)`.
-        log_variance: :math:`\log \sigma^2`, shape :math:`(*, D)`.
+        scale: The standard deviation :math:`\sigma`, shape :math:`(*, D)`.
     """
-    return Independent(Normal(loc, (log_variance / 2).exp(), validate_args=False), 1, validate_args=False)
+    return Independent(Normal(loc, scale, validate_args=False), 1, validate_args=False)
 
 
 def product_of_posteriors(loc: Tensor, log_variance: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:

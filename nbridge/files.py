@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,14 +36,15 @@ def write_json(path: Path, content: object) -> None:
 
 
 def _write_and_rename(path: Path, write: Callable[[Path], None]) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary.open("xb").close()
+    # Of a file that open makes; tempfile and safetensors make files that only their owner may read.
+    permissions = temporary.stat().st_mode
     try:
         write(temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(permissions)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -52,10 +53,3 @@ def _write_and_rename(path: Path, write: Callable[[Path], None]) -> None:
 
 def _fill(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
-
-
-def _umask() -> int:
-    # The only way to read the mask is to set it.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

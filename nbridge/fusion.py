@@ -52,4 +52,4 @@ class Fusion(nn.Module):
         r"""The posterior, batch shape (\*) over D, of features of shape (\*, F_i), one entry for each modality."""
         raw = self.network(torch.cat([features[name] for name in self.names], dim=-1))
         loc, log_variance = raw.chunk(2, dim=-1)
-        return diagonal_normal(loc, log_variance.clamp(*LOG_VARIANCE))
+        return diagonal_normal(loc, (log_variance.clamp(*LOG_VARIANCE) / 2).exp())

@@ -69,11 +69,11 @@ def impute(model: MultimodalVAE, batch: Batch, *, samples: int | None = None, no
         >>> nbridge.impute(model, rows.hide("label"), samples=7).values["label"].shape
         torch.Size([7, 5])
     """
-    model.prepare(batch.slice(0, 0))
+    model.check_names(batch)
     check_support(model.likelihoods, batch)
     rows = max(1, ELEMENTS // ((samples or POINT_DRAWS) * sum(math.prod(x.shape) for x in model.likelihoods.values())))
     with serving(model, seed):
-        parts = [_impute_rows(model, batch.slice(start, start + rows), samples, noise) for start in range(0, len(batch), rows)]
+        parts = [_impute_rows(model, batch.slice(start, start + rows), samples, noise) for start in range(0, max(1, len(batch)), rows)]
     axis = 0 if samples is None else 1
     return Completed(
         {name: torch.cat([part.values[name] for part in parts], axis) for name in model.names},
@@ -108,12 +108,12 @@ def embed(model: MultimodalVAE, batch: Batch, *, samples: int = 1, seed: int = 0
 
     For a stochastic model it has the mean and the variance of the mixture over ``samples`` posteriors.
     """
-    model.prepare(batch.slice(0, 0))
+    model.check_names(batch)
     check_support(model.likelihoods, batch)
     with serving(model, seed):
         q = model.posterior(batch.to(model.device), samples)
         variance = q.variance.mean(0) + q.mean.var(0, correction=0)
-        return diagonal_normal(q.mean.mean(0), variance.log())
+        return diagonal_normal(q.mean.mean(0), variance.sqrt())
 
 
 def _impute_rows(model: MultimodalVAE, batch: Batch, samples: int | None, noise: bool) -> Completed:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from nbridge.annotations import ClassShape, Levels, Scale, Shape
 from nbridge.distributions import DiscretizedLogistic as RoundedLogistic
+from nbridge.distributions import StableNormal
 
 LOG_SCALE = (-7.0, 7.0)
 """Bounds of the log of a spread, in standardised units: a constant column must not send a density to infinity."""
@@ -195,7 +196,7 @@ class Normal(_LocationScale):
         standardize: Whether m and s are the training rows' mean and standard deviation (else 0 and 1).
     """
 
-    family = distributions.Normal
+    family = StableNormal
 
 
 class Laplace(_LocationScale):
@@ -247,7 +248,7 @@ class DiscretizedLogistic(Likelihood):
     def expectation(self, distribution: Distribution) -> Tensor:
         # The exact mean sums over all levels; the location differs from it only where the tails are cut.
         assert isinstance(distribution, Independent)
-        return distribution.base_dist.mode
+        return distribution.base_dist.loc.clamp(self.low, self.high)
 
     def point(self, expectation: Tensor) -> Tensor:
         step = (self.high - self.low) / (self.levels - 1)

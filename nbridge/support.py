@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -25,7 +26,7 @@ def check_support(likelihoods: Mapping[str, Likelihood], batch: Batch) -> None:
             _check_shape(name, likelihood, batch.values[name])
             if not likelihood.elementwise:
                 require_whole(batch, [name])
-                _check_one_hot(name, batch)
+                _check_classes(name, batch)
             _check_modality(name, likelihood, batch)
 
 
@@ -39,10 +40,11 @@ def _check_shape(name: str, likelihood: Likelihood, x: Tensor) -> None:
 def _check_modality(name: str, likelihood: Likelihood, batch: Batch) -> None:
     given, present = batch.values[name], batch.present[name]
     x = likelihood.canonical(torch.where(present.reshape(-1, *(1 for _ in given.shape[1:])), given, 0))
-    inside = likelihood.support.check(x)
+    # Torch counts the infinities among the real numbers.
+    inside = likelihood.support.check(x) & x.isfinite()
     if name in batch.cells:
         inside = inside | ~batch.cells[name]
-    wrong = ~inside.reshape(len(x), -1) & present[:, None]
+    wrong = ~inside.reshape(len(x), math.prod(inside.shape[1:])) & present[:, None]
     if wrong.any():
         row = int(wrong.any(1).nonzero()[0])
         value = x[row].reshape(-1)[int(wrong[row].nonzero()[0])].item()
@@ -54,14 +56,13 @@ def _check_modality(name: str, likelihood: Likelihood, batch: Batch) -> None:
         )
 
 
-def _check_one_hot(name: str, batch: Batch) -> None:
+def _check_classes(name: str, batch: Batch) -> None:
     given = batch.values[name]
-    if given.ndim > 1:
-        flat = given.flatten(1)
-        wrong = batch.present[name] & ~(((flat == 0) | (flat == 1)).all(1) & (flat.sum(1) == 1))
-        if wrong.any():
-            row = int(wrong.nonzero()[0])
-            raise DataError(f"modality {name!r}, row {row}: expected a class index or a one-hot row, with a single 1 among 0s")
+    right = given == given.floor() if given.ndim == 1 else ((given == 0) | (given == 1)).all(1) & (given.sum(1) == 1)
+    wrong = batch.present[name] & ~right
+    if wrong.any():
+        row = int(wrong.nonzero()[0])
+        raise DataError(f"modality {name!r}, row {row}: expected a class index or a one-hot row, with a single 1 among 0s")
 
 
 def describe_support(support: constraints.Constraint) -> str:

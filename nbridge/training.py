@@ -281,7 +281,7 @@ class _StageRun:
     def _restore(self) -> None:
         for key, tensor in self.state.optimizer.items():
             name, part = key.rsplit("/", 1)
-            self.optimizer.state[self.parameters[name]][part] = tensor
+            self.optimizer.state[self.parameters[name]][part] = tensor.to(self.parameters[name].device)
 
 
 def _tensors_of(model: nn.Module, modules: tuple[nn.Module, ...]) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ Count = Annotated[int, Ge(0)]
 class StageSettings(StrictModel):
     """What may differ from stage to stage."""
 
-    batch_size: PositiveInt = Field(default=128, description="Rows in a step.")
+    batch_size: Annotated[int, Ge(2)] = Field(default=128, description="Rows in a step; two at least, for batch normalisation.")
     learning_rate: PositiveFloat = Field(default=1e-3, description="Adam's learning rate, after the warm-up.")
     gradient_clip: PositiveFloat | None = Field(default=None, description="Largest norm of the gradient; null clips nothing.")
     schedule: Literal["constant", "cosine"] = Field(default="constant", description="The learning rate after the warm-up.")

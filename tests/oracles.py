@@ -117,7 +117,7 @@ class SumOfEvidence(nn.Module):
 
     def forward(self, features: Mapping[str, Tensor]) -> Independent:
         pull, precision = torch.stack(list(features.values())).sum(0).chunk(2, -1)
-        return diagonal_normal(pull / (1 + precision), -(1 + precision).log())
+        return diagonal_normal(pull / (1 + precision), (1 + precision).rsqrt())
 
 
 def exact_model(oracle: LinearGaussian, *, combine: str = "poe") -> BridgedVAE:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -63,7 +65,7 @@ def test_the_number_of_parameters_is_that_of_the_closed_formula(widths: dict[str
         for target, outputs in widths.items():
             if source != target:
                 path = [inputs, *hidden, outputs]
-                expected += sum(a * b + b for a, b in zip(path, path[1:], strict=False)) + 2 * batch_norm * sum(hidden)
+                expected += sum(a * b + b for a, b in itertools.pairwise(path)) + 2 * batch_norm * sum(hidden)
     bank = BridgeBank(widths, hidden=hidden, batch_norm=batch_norm)
     assert sum(parameter.numel() for parameter in bank.parameters()) == expected
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 
 import nbridge
+from nbridge import registry
 from nbridge.build import build_data
 from nbridge.encoders import ConvEncoder, MLPEncoder
 
@@ -105,7 +105,7 @@ def test_rows_that_do_not_fit_are_refused_in_one_line(data: dict[str, np.ndarray
     assert refuse(data).startswith(message)
 
 
-def test_entry_points_give_short_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_entry_points_give_short_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest):
     (tmp_path / "plugin_of_a_friend.py").write_text(
         "import nbridge\n"
         "class Ring(nbridge.Encoder):\n"
@@ -114,13 +114,12 @@ def test_entry_points_give_short_names(monkeypatch: pytest.MonkeyPatch, tmp_path
         "    def forward(self, x): return x.new_zeros(len(x), self.features)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    point = importlib.metadata.EntryPoint("ring", "plugin_of_a_friend:Ring", "nbridge.encoders")
-    entry_points = importlib.metadata.entry_points
-    monkeypatch.setattr(
-        importlib.metadata,
-        "entry_points",
-        lambda **chosen: [point] if chosen.get("group") == "nbridge.encoders" else entry_points(**chosen),
-    )
+    information = tmp_path / "plugin_of_a_friend-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin-of-a-friend\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text("[nbridge.encoders]\nring = plugin_of_a_friend:Ring\n")
+    registry._entry_points.cache_clear()
+    request.addfinalizer(registry._entry_points.cache_clear)
     chosen = {**MODALITIES, "x": {**MODALITIES["x"], "encoder": {"type": "ring", "turns": 3}}}
     model = nbridge.build_model(nbridge.Spec.model_validate({"modalities": chosen}))
     assert type(model.encoders["x"]).__name__ == "Ring"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -49,7 +50,7 @@ def sizes(draw: st.DrawFn) -> tuple[Spec, dict[str, Any]]:
 
 def dense(*path: int, normed: int) -> int:
     """Weights and biases along a path of widths, and two numbers for each unit of so many normalised layers."""
-    weights = sum(a * b for a, b in zip(path, path[1:], strict=False))
+    weights = sum(a * b for a, b in itertools.pairwise(path))
     return weights + sum(path[1:]) + 2 * sum(path[1 : 1 + normed])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -77,7 +78,7 @@ def undo(encoder: Encoder, latent_dim: int, shape: tuple[int, ...]) -> nn.Module
 def test_the_mirror_of_an_mlp_runs_through_its_widths_backwards(hidden: tuple[int, ...], features: int, latent_dim: int) -> None:
     decoder = undo(MLPEncoder((2, 3), features, hidden=hidden), latent_dim, (2, 3))
     path = [latent_dim, features, *reversed(hidden), 6]
-    assert widths(decoder) == [(after, before) for before, after in zip(path, path[1:], strict=False)]
+    assert widths(decoder) == [(after, before) for before, after in itertools.pairwise(path)]
 
 
 def test_the_mirror_of_an_mlp_spelt_out() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from typing import get_args
@@ -217,5 +218,5 @@ def test_halved_sizes_start_at_the_size_and_round_up(size: list[int], times: int
     sizes = halved_sizes(size, times)
     assert sizes[0] == tuple(size)
     assert len(sizes) == times + 1
-    for big, small in zip(sizes, sizes[1:], strict=False):
+    for big, small in itertools.pairwise(sizes):
         assert all(edge in (2 * half, 2 * half - 1) for edge, half in zip(big, small, strict=True))

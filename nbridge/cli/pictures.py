@@ -13,8 +13,8 @@ from nbridge.errors import DataError
 from nbridge.files import write_atomically
 from nbridge.models.base import MultimodalVAE
 
-ZOOM = 4
-"""Screen pixels for each pixel of an image."""
+TILE = 96
+"""Screen pixels of a tile, about."""
 
 
 def write_grid(path: Path, model: MultimodalVAE, values: Mapping[str, Tensor]) -> None:
@@ -28,10 +28,10 @@ def write_grid(path: Path, model: MultimodalVAE, values: Mapping[str, Tensor]) -
         shapes = ", ".join(f"{name} {list(likelihood.shape)}" for name, likelihood in model.likelihoods.items())
         raise DataError(f"--out {path}: no modality is an image of shape [1 or 3, height, width] ({shapes}); write to an npz file instead")
     tiles = [_stack([_pixels(model, name, values[name][row]) for name in images]) for row in range(len(values[images[0]]))]
-    columns = math.ceil(math.sqrt(len(tiles)))
+    columns, zoom = math.ceil(math.sqrt(len(tiles))), max(1, round(TILE / max(tiles[0].shape[:2])))
     tiles += [np.ones_like(tiles[0])] * (-len(tiles) % columns)
     lines = [np.concatenate([_framed(tile) for tile in tiles[start : start + columns]], axis=1) for start in range(0, len(tiles), columns)]
-    picture = np.concatenate(lines).repeat(ZOOM, axis=0).repeat(ZOOM, axis=1)
+    picture = np.concatenate(lines).repeat(zoom, axis=0).repeat(zoom, axis=1)
 
     from matplotlib.image import imsave
 

@@ -118,12 +118,12 @@ class MultimodalVAE(nn.Module, ABC):
         q = self.fuse(self.encode(batch), present)
         some = present.any(0)[:, None]
         loc, scale = torch.where(some, q.mean, 0.0), torch.where(some, q.stddev, 1.0)
-        return diagonal_normal(loc, 2 * scale.log()).expand((samples, len(batch)))
+        return diagonal_normal(loc, scale).expand((samples, len(batch)))
 
     def prior(self, *shape: int) -> Independent:
         """N(0, I) over D with the batch shape asked for."""
         zeros = torch.zeros(*shape, self.latent_dim, device=self.device)
-        return diagonal_normal(zeros, zeros)
+        return diagonal_normal(zeros, torch.ones_like(zeros))
 
     def presence(self, batch: Batch) -> Tensor:
         """Presence in the order of the modalities, shape (M, B)."""
@@ -135,14 +135,18 @@ class MultimodalVAE(nn.Module, ABC):
         Raises:
             DataError: when the batch names a modality that the model does not have.
         """
-        if unknown := [name for name in batch.names if name not in self.names]:
-            raise DataError(f"no modality {unknown[0]!r} in this model; it has {', '.join(self.names)}")
+        self.check_names(batch)
         values, present = {}, {}
         for name, likelihood in self.likelihoods.items():
             blank = likelihood.blank(len(batch)).to(batch.device)
             present[name] = batch.present.get(name, torch.zeros(len(batch), dtype=torch.bool, device=batch.device))
             values[name] = self._blanked(batch, name, likelihood, blank)
         return Batch(values, present, batch.cells)
+
+    def check_names(self, batch: Batch) -> None:
+        """Raises a DataError when the batch names a modality that the model does not have."""
+        if unknown := [name for name in batch.names if name not in self.names]:
+            raise DataError(f"no modality {unknown[0]!r} in this model; it has {', '.join(self.names)}")
 
     def _blanked(self, batch: Batch, name: str, likelihood: Likelihood, blank: Tensor) -> Tensor:
         if name not in batch.values:

@@ -112,7 +112,7 @@ class BridgedVAE(MultimodalVAE):
         loc, log_variance = product_of_posteriors(q.mean, 2 * q.stddev.log(), present)
         joint = self.fusion(features)
         complete = present.all(0)[:, None]
-        return diagonal_normal(torch.where(complete, joint.mean, loc), torch.where(complete, 2 * joint.stddev.log(), log_variance))
+        return diagonal_normal(torch.where(complete, joint.mean, loc), torch.where(complete, joint.stddev, (log_variance / 2).exp()))
 
     # Training
 
@@ -137,7 +137,7 @@ class BridgedVAE(MultimodalVAE):
         if "distill" not in self.objective:
             return features
         teacher = self.fusion(features)
-        return features | {"teacher.loc": teacher.mean, "teacher.log_variance": 2 * teacher.stddev.log()}
+        return features | {"teacher.loc": teacher.mean, "teacher.scale": teacher.stddev}
 
     def _bridges_loss(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:
         present = self.presence(batch)
@@ -149,7 +149,7 @@ class BridgedVAE(MultimodalVAE):
             terms["elbo.nll"] = weight * self._own_nll(z, batch)
             terms["elbo.kl"] = weight * kl_weight * _masked_mean(self._kl_to_prior(q), present)
         if weight := self.objective.get("distill"):
-            teacher = diagonal_normal(features["teacher.loc"], features["teacher.log_variance"]).expand(q.batch_shape)
+            teacher = diagonal_normal(features["teacher.loc"], features["teacher.scale"]).expand(q.batch_shape)
             terms["distill"] = weight * _masked_mean(kl_divergence(teacher, q), present.all(0).expand_as(present))
         if weight := self.objective.get("match"):
             terms["match"] = weight * self._mismatch(features, hallucinated, batch)
