@@ -57,7 +57,8 @@ def main() -> None:
         "startup",
         f"**Waiting** (`benchmarks/startup.py`, medians of {repeats} on {results['cores']} CPU cores): "
         f"`nbridge train modality_specs/digits.yaml` {results['train digits']:.0f} s from start to end; "
-        f"`--help` {results['help']:.2f} s, `validate` of a broken spec {results['validate a broken spec']:.2f} s, `schema` {results['schema']:.2f} s, none of which imports torch.",
+        f"`--help` {results['help']:.2f} s, `validate` of a broken spec {results['validate a broken spec']:.2f} s, "
+        f"`schema` {results['schema']:.2f} s, none of which imports torch.",
     )
     print(json.dumps(results, indent=1))
 

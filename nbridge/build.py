@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
@@ -17,7 +16,7 @@ from nbridge.data.arrays import to_batch
 from nbridge.data.dataset import Dataset, Source, Splits, split
 from nbridge.decoders import Decoder
 from nbridge.encoders import Encoder
-from nbridge.errors import NBridgeError, SpecError
+from nbridge.errors import DataError, NBridgeError, SpecError
 from nbridge.fusion import Fusion
 from nbridge.likelihoods import Likelihood
 from nbridge.models.base import MultimodalVAE
@@ -93,10 +92,13 @@ def build_data(spec: Spec, model: MultimodalVAE, data: Mapping[str, ArrayLike | 
         source = _construct("data", resolve("datasets", spec.data.source.type, Source), **spec.data.source.kwargs)
         dataset = source.load(shapes)
     elif isinstance(data, Batch):
-        dataset = Dataset(data, None, None)
+        dataset = Dataset(data)
     else:
-        dataset = Dataset(to_batch(data, shapes), None, None)
-    check_support(model.likelihoods, dataset.batch)
+        dataset = Dataset(to_batch(data, shapes))
+    try:
+        check_support(model.likelihoods, dataset.batch)
+    except DataError as error:
+        raise DataError(f"{dataset.origin}: {error}" if dataset.origin else str(error)) from error
     return split(dataset, validation=spec.data.validation, test=spec.data.test, seed=spec.data.seed)
 
 
@@ -113,5 +115,4 @@ def _construct(where: str, build: Callable[..., T], *geometry: object, **options
     except NBridgeError:
         raise
     except (TypeError, ValueError) as error:
-        signature = inspect.signature(build)
-        raise SpecError([f"{where}: {build.__name__}{signature} refuses its arguments: {error}"]) from error
+        raise SpecError([f"{where}: {build.__name__} refuses its arguments: {error}"]) from error

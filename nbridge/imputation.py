@@ -25,8 +25,8 @@ from nbridge.support import check_support
 
 POINT_DRAWS = 64
 """Draws of z that a point estimate averages over."""
-ELEMENTS = 2**24
-"""Numbers decoded at a time, at most: what bounds the memory of an imputation."""
+ELEMENTS = 2**21
+"""Numbers decoded at a time, at most: bounds the memory of an imputation, and keeps convolutions in the processor's cache."""
 
 
 @dataclass(frozen=True)

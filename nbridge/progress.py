@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,15 @@ class Reporter:
         """A stage is over, after so many epochs, and its best weights are in the model."""
 
 
+class _BarAboveTerms(Progress):
+    """A bar with the loss terms on lines of their own, so that a narrow terminal cuts neither."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        for task in self.tasks:
+            yield self.make_tasks_table([task])
+            yield Text(task.fields["terms"], style="dim")
+
+
 class ConsoleReporter(Reporter):
     """One rich progress bar a stage with the loss terms; about ten plain lines a stage without a terminal."""
 
@@ -68,10 +78,8 @@ class ConsoleReporter(Reporter):
         of_all = "" if rows == total_rows else f" of {total_rows:,}"
         self.console.print(f"stage {stage}: {rows:,}{of_all} rows, {epochs} epochs{again}", highlight=False)
         if self.console.is_terminal:
-            text = TextColumn("{task.fields[terms]}")
-            self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), text, console=self.console
-            )
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = _BarAboveTerms(*columns, console=self.console)
             self._task = self._bar.add_task(stage, total=epochs, completed=done, terms="")
             self._bar.start()
 

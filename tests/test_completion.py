@@ -25,9 +25,7 @@ def model() -> nbridge.MultimodalVAE:
     part = {"features": 4, "encoder": {"type": "mlp", "hidden": [4]}}
     modalities = {name: {**part, "shape": list(shape), "likelihood": LIKELIHOODS[name]} for name, shape in SHAPES.items()}
     return nbridge.build_model(
-        nbridge.Spec.model_validate(
-            {"latent_dim": 2, "modalities": modalities, "fusion": {"hidden": [4]}, "bridges": {"hidden": [4]}}
-        )
+        nbridge.Spec.model_validate({"latent_dim": 2, "modalities": modalities, "fusion": {"hidden": [4]}, "bridges": {"hidden": [4]}})
     ).eval()
 
 
@@ -101,10 +99,10 @@ def test_holes_are_filled_and_nothing_else_is_touched(
     assert np.array_equal(done["id"], arrays["id"])
     assert done["note"] == "kept"
     draws, rows = () if samples is None else (samples,), len(arrays["id"])
-    for name in SHAPES:
+    for name, shape in SHAPES.items():
         values, imputed = done[name], done[name + IMPUTED]
         if name not in arrays:
-            assert values.shape == (*draws, rows, *(SHAPES[name] if name != "label" else ()))
+            assert values.shape == (*draws, rows, *(shape if name != "label" else ()))
             assert imputed.shape == (rows,)
             assert imputed.all()
             # Without noise a draw is an expectation, which is no whole count.
@@ -114,7 +112,9 @@ def test_holes_are_filled_and_nothing_else_is_touched(
         assert values.dtype == given.dtype
         assert values.shape == (*draws, *given.shape)
         assert imputed.dtype == bool
-        assert np.array_equal(np.broadcast_to(imputed.reshape(*imputed.shape, *(1 for _ in given.shape[imputed.ndim :])), given.shape), holes)
+        assert np.array_equal(
+            np.broadcast_to(imputed.reshape(*imputed.shape, *(1 for _ in given.shape[imputed.ndim :])), given.shape), holes
+        )
         for draw in values if draws else [values]:
             assert draw[~holes].tobytes() == given[~holes].tobytes()
         assert in_support("x" if name == "count" and not noise else name, values)
@@ -182,6 +182,10 @@ def test_masked_arrays_are_filled_under_their_mask(model: nbridge.MultimodalVAE)
         ({"y": [[1.0, 2.0]]}, "no array for any modality (x, count, image, label). Found: y"),
         ({"x__present": [True]}, "modality 'x': x__present is given without an array 'x'"),
         ({"x": [[1.0] * 3], "label": [0, 1]}, "modality 'label': 2 rows, but 'x' has 1; expected one row for each, NaN where it is absent"),
+        (
+            {"label": [[0.0, 1.0, 0.0], [np.nan, 1.0, 0.0]]},
+            "modality 'label': row 1 is NaN in part, expected a whole row of class values, or NaN throughout",
+        ),
         (
             {"count": [[1, 2], [0, -1]]},
             "modality 'count', row 1: value -1 is outside the support of Poisson, whole numbers from 0 (1 such row). "

@@ -101,7 +101,9 @@ def test_absent_experts_may_hold_anything_even_nan() -> None:
 def test_the_divergence_of_diagonal_normals_is_the_closed_form(seed: int, dims: int) -> None:
     rng = np.random.default_rng(seed)
     m, l, m2, l2 = rng.normal(size=(4, 3, dims))  # noqa: E741 (log-variances)
-    got = kl_divergence(diagonal_normal(*map(torch.as_tensor, (m, np.exp(l / 2)))), diagonal_normal(*map(torch.as_tensor, (m2, np.exp(l2 / 2)))))
+    got = kl_divergence(
+        diagonal_normal(*map(torch.as_tensor, (m, np.exp(l / 2)))), diagonal_normal(*map(torch.as_tensor, (m2, np.exp(l2 / 2))))
+    )
     expected = 0.5 * (np.exp(l - l2) + (m - m2) ** 2 / np.exp(l2) - 1 - l + l2).sum(-1)
     np.testing.assert_allclose(got, expected, rtol=1e-10)
 

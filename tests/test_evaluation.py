@@ -66,6 +66,11 @@ def test_each_modality_is_predicted_from_all_others(model: nbridge.MultimodalVAE
     assert [(line.given, line.target) for line in predict_each(model, rows(), samples=2)] == [(("y",), "x"), (("x",), "y")]
 
 
+def test_nothing_is_predicted_where_no_row_is_complete(model: nbridge.MultimodalVAE):
+    assert predict_each(model, rows().hide("x"), samples=2) == []
+    assert predict_each(model, nbridge.Batch.complete({"x": rows().values["x"]}), samples=2) == []
+
+
 def test_the_gain_of_knowing_more_is_seen(model: nbridge.MultimodalVAE):
     """A trained model predicts a modality better from another that determines it than from the prior."""
     batch = rows(300)

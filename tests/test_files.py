@@ -40,7 +40,9 @@ def test_an_older_file_is_replaced(tmp_path: Path):
     assert names(tmp_path) == ["a.txt"]
 
 
-@pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt(), OSError("no number")], ids=["ValueError", "interrupted", "OSError"])
+@pytest.mark.parametrize(
+    "error", [ValueError("bad"), KeyboardInterrupt(), OSError("no number")], ids=["ValueError", "interrupted", "OSError"]
+)
 def test_a_failure_half_way_leaves_the_old_file_and_no_temporary(tmp_path: Path, error: BaseException):
     path = tmp_path / "a.txt"
     path.write_text("old")

@@ -56,10 +56,14 @@ def test_the_first_value_outside_is_named_with_its_row(kind: str, value: float, 
     batch = Batch.complete({"x": rows(likelihood, [*inside, value, inside[0], value])})
     with pytest.raises(DataError) as caught:
         check_support({"x": likelihood}, batch)
-    assert str(caught.value) == f"modality 'x', row {len(inside)}: {message} (2 such rows). Rescale the values or choose another likelihood."
+    assert (
+        str(caught.value) == f"modality 'x', row {len(inside)}: {message} (2 such rows). Rescale the values or choose another likelihood."
+    )
 
 
-@pytest.mark.parametrize(("kind", "value"), [(kind, value) for kind, value, _ in OUTSIDE] + [("poisson", float("nan")), ("normal", float("inf"))])
+@pytest.mark.parametrize(
+    ("kind", "value"), [(kind, value) for kind, value, _ in OUTSIDE] + [("poisson", float("nan")), ("normal", float("inf"))]
+)
 def test_what_an_absent_row_holds_does_not_matter(kind: str, value: float):
     likelihood, inside, _ = LIKELIHOODS[kind]
     x = rows(likelihood, [inside[0], value])
@@ -116,7 +120,8 @@ def test_one_hot_rows_are_whole_or_absent():
 
 
 @pytest.mark.parametrize(
-    ("likelihood", "shape", "expected"), [(Normal((2,)), (4, 3), "2"), (Bernoulli((1, 2, 2)), (4, 4), "1, 2, 2"), (Categorical((3,)), (4, 3, 2), "3")]
+    ("likelihood", "shape", "expected"),
+    [(Normal((2,)), (4, 3), "2"), (Bernoulli((1, 2, 2)), (4, 4), "1, 2, 2"), (Categorical((3,)), (4, 3, 2), "3")],
 )
 def test_a_row_of_another_shape_is_named_before_its_values(likelihood: Likelihood, shape: tuple[int, ...], expected: str):
     with pytest.raises(DataError) as caught:

@@ -66,7 +66,7 @@ def main() -> None:
     # At the end, so that a spec may name a class of a module in the current folder and no installed module is hidden by it.
     sys.path.append("")
     try:
-        app()
+        app(prog_name="nbridge")
     except NBridgeError as error:
         _leave(str(error), 2)
     except OSError as error:

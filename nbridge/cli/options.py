@@ -33,7 +33,7 @@ def check_output(path: str, overwrite: bool, endings: tuple[str, ...], rows: str
 
     Raises:
         RunError: when its ending is unknown, its folder does not exist, or it exists and may not be replaced.
-        DataError: when there is no file to read.
+        DataError: when it exists and there is no file to read.
     """
     target = Path(path)
     if target.suffix not in endings:
@@ -42,7 +42,7 @@ def check_output(path: str, overwrite: bool, endings: tuple[str, ...], rows: str
         raise RunError(f"--out {path}: folder {target.parent} does not exist")
     if target.is_dir():
         raise RunError(f"--out {path}: a folder, expected a file")
-    if rows is not None and _is_file_read(target, rows):
+    if rows is not None and target.exists() and _is_file_read(target, rows):
         raise RunError(f"--out {path}: the file that is read; choose another, so that it stays as it is")
     if target.exists() and not overwrite:
         raise RunError(f"--out {path}: exists already. Use --overwrite to replace it.")
@@ -61,5 +61,4 @@ def blaming(where: str, kind: type[NBridgeError]) -> Iterator[None]:
 def _is_file_read(target: Path, rows: str) -> bool:
     from nbridge.data.folders import find_file
 
-    source = find_file(rows)
-    return target.exists() and source.samefile(target)
+    return find_file(rows).samefile(target)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from nbridge.progress import ConsoleReporter
     from nbridge.run import Run
 
+SUMMARY_ROWS, SUMMARY_SAMPLES = 1000, 50
+"""What the table after training takes: enough to see that the model works, in seconds even for images."""
+
 
 def train(
     spec: SpecPath,
@@ -54,10 +57,11 @@ def resume(
     from nbridge import run
 
     console = _console(as_json)
-    if Path(directory, "model", "config.json").is_file():
-        console.print(f"{directory}: training is over, nothing is left to do", soft_wrap=True)
+    over = Path(directory, "model", "config.json").is_file()
     with _reporting(console, directory) as reporter:
         done = run.resume(directory, device=device, reporter=reporter)
+    if over:
+        console.print(f"{directory}: training is over, nothing is left to do", soft_wrap=True)
     _summarise(done, console, as_json)
 
 
@@ -94,7 +98,8 @@ def _summarise(run: Run, console: Console, as_json: bool) -> None:
     from nbridge.evaluation.crossmodal import predict_each
 
     rows = run.splits.test if run.splits.test is not None else run.splits.validation
-    predictions = predict_each(run.model, rows) if rows is not None and len(run.model.names) > 1 else []
+    few = None if rows is None else rows.slice(0, SUMMARY_ROWS)
+    predictions = predict_each(run.model, few, samples=SUMMARY_SAMPLES) if few is not None and len(run.model.names) > 1 else []
     if as_json:
         typer.echo(json.dumps({"folder": str(run.folder), "predictions": [asdict(prediction) for prediction in predictions]}, indent=2))
         return
@@ -110,10 +115,10 @@ def _print_table(predictions: list[Prediction], console: Console) -> None:
     from rich.table import Table
 
     table = Table(title=f"Each modality imputed from all others, {predictions[0].rows:,} rows not seen in training", title_justify="left")
-    for heading in ("imputed", "given", "log-likelihood (nats)", "accuracy", "RMSE"):
-        table.add_column(heading, justify="left" if heading in ("imputed", "given") else "right")
+    for heading in ("imputed", "log-likelihood (nats)", "accuracy", "RMSE"):
+        table.add_column(heading, justify="left" if heading == "imputed" else "right")
     for line in predictions:
         accuracy = "" if line.accuracy is None else f"{line.accuracy:.3f}"
         rmse = "" if line.rmse is None else f"{line.rmse:.4g}"
-        table.add_row(line.target, ", ".join(line.given), f"{line.log_likelihood:.2f}", accuracy, rmse)
+        table.add_row(line.target, f"{line.log_likelihood:.2f}", accuracy, rmse)
     console.print(table)

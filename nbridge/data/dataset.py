@@ -24,6 +24,7 @@ class Dataset:
         batch: The rows.
         ids: Their identifiers, :math:`(N,)`, if there are any.
         part: ``"train"`` or ``"test"`` for each row, :math:`(N,)`, where the source itself assigns them; None where rows are free.
+        origin: The file they come from, for messages about a row; empty where there is none.
 
     Raises:
         DataError: when lengths disagree or a part has another name.
@@ -32,6 +33,7 @@ class Dataset:
     batch: Batch
     ids: np.ndarray | None = None
     part: np.ndarray | None = None
+    origin: str = ""
 
     def __post_init__(self) -> None:
         for what, array in (("ids", self.ids), ("part", self.part)):

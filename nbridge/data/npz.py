@@ -60,7 +60,7 @@ class NPZ(Source):
             ids = _member(path, archive, self.id) if asked else None
         try:
             batch = to_batch(arrays, shapes)
-            return Dataset(batch, None if ids is None else check_ids(ids, len(batch)))
+            return Dataset(batch, None if ids is None else check_ids(ids, len(batch)), origin=str(path))
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
 

@@ -15,10 +15,8 @@ import torch
 from torch import Tensor
 
 from nbridge.batch import Batch
-from nbridge.imputation import serving
+from nbridge.imputation import ELEMENTS, serving
 from nbridge.models.base import MultimodalVAE
-
-ELEMENTS = 2**24
 
 
 @dataclass(frozen=True)
@@ -57,8 +55,7 @@ def predict(model: MultimodalVAE, batch: Batch, given: Iterable[str], target: st
         ValueError: when no row has all of these modalities.
     """
     given = tuple(given)
-    present = torch.stack([batch.present[name] for name in (*given, target)]).all(0)
-    batch = batch.index(present)
+    batch = batch.index(_together(batch, (*given, target)))
     if not len(batch):
         raise ValueError(f"no row has {', '.join((*given, target))} together")
     rows = max(1, ELEMENTS // (samples * math.prod(model.likelihoods[target].shape)))
@@ -70,9 +67,17 @@ def predict(model: MultimodalVAE, batch: Batch, given: Iterable[str], target: st
 
 
 def predict_each(model: MultimodalVAE, batch: Batch, *, samples: int = 200, seed: int = 0) -> list[Prediction]:
-    """Every modality predicted from all the others."""
+    """Every modality predicted from all the others, over the rows in which nothing is absent; an empty list when there is no such row."""
+    if not _together(batch, model.names).any():
+        return []
     pairs = [(tuple(name for name in model.names if name != target), target) for target in model.names]
     return [predict(model, batch, given, target, samples=samples, seed=seed) for given, target in pairs]
+
+
+def _together(batch: Batch, names: Iterable[str]) -> Tensor:
+    """The rows in which all of these modalities are present."""
+    absent = torch.zeros(len(batch), dtype=torch.bool, device=batch.device)
+    return torch.stack([batch.present.get(name, absent) for name in names]).all(0)
 
 
 def _scores(model: MultimodalVAE, batch: Batch, given: tuple[str, ...], target: str, samples: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,691 @@
+"""The command line: what each command writes, and that a mistake costs one clear line, exit code 2 and nothing else."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+
+import nbridge
+from nbridge import files, run
+from nbridge.checkpoint import save_model
+from nbridge.cli import main as command_line
+
+PART = "features: 4, encoder: {type: mlp, hidden: [4]}"
+SPEC = f"""
+name: tiny
+latent_dim: 2
+data: {{source: npz, path: data.npz, keys: {{label: labels}}}}
+modalities:
+  x: {{shape: 3, {PART}, likelihood: normal}}
+  counts: {{shape: 2, {PART}, likelihood: poisson}}
+  image: {{shape: [1, 2, 4], {PART}, likelihood: bernoulli}}
+  colour: {{shape: [3, 2, 2], {PART}, likelihood: bernoulli}}
+  label: {{shape: 3, {PART}, likelihood: categorical}}
+fusion: {{hidden: [4]}}
+bridges: {{hidden: [4]}}
+training: {{batch_size: 16, stages: {{joint: {{epochs: 2}}, bridges: {{epochs: 2}}}}}}
+"""
+NAMES = ("x", "counts", "image", "colour", "label")
+ROWS = 40
+COMMANDS = ("train", "resume", "impute", "generate", "embed", "validate", "params", "schema")
+
+
+def data() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        "x": rng.normal(size=(ROWS, 3)),
+        "counts": rng.poisson(3, size=(ROWS, 2)).astype(np.uint8),
+        "image": rng.random((ROWS, 2, 4)).astype(np.float32),
+        "colour": rng.random((ROWS, 3, 2, 2)),
+        "labels": (np.arange(ROWS) % 3).astype(np.int16),
+        "id": np.array([f"row {number}" for number in range(ROWS)]),
+        "temperature": np.array([36.6, 37.1]),
+    }
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with rows, a spec and a trained run."""
+    folder = tmp_path_factory.mktemp("world")
+    np.savez(folder / "data.npz", **data())
+    (folder / "tiny.yaml").write_text(SPEC)
+    nbridge.train(nbridge.read_spec(folder / "tiny.yaml", [f"data.path={folder}/data.npz"]), out=folder / "run")
+    return folder
+
+
+@pytest.fixture
+def here(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, as the current folder."""
+    monkeypatch.chdir(shutil.copytree(world, tmp_path / "here"))
+    monkeypatch.delenv("NBRIDGE_DATA", raising=False)
+    return Path.cwd()
+
+
+class Result(NamedTuple):
+    code: object
+    out: str
+    err: str
+
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Runs a command in this process."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def call(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["nbridge", *arguments])
+        with pytest.raises(SystemExit) as left:
+            command_line.main()
+        return Result(left.value.code, *capsys.readouterr())
+
+    return call
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def rewrite(**changes: np.ndarray | None) -> None:
+    arrays = {**data(), **changes}
+    np.savez("data.npz", **{name: array for name, array in arrays.items() if array is not None})
+
+
+def with_value(name: str, value: float, *rows: int) -> dict[str, np.ndarray]:
+    array = data()[name].astype(np.float64)
+    for row in rows:
+        array[row].reshape(-1)[1:2] = value
+        if array.ndim == 1:
+            array[row] = value
+    return {name: array}
+
+
+# Help
+
+
+def test_help_names_every_command_in_a_whole_sentence(call: Call):
+    result = call("--help")
+    assert result.code == 0
+    assert re.findall(r"^  ([a-z]+)  +[A-Z].*\.$", result.out, re.MULTILINE) == list(COMMANDS)
+    assert "Start with:  nbridge train modality_specs/digits.yaml --out runs/digits" in result.out
+    assert max(map(len, result.out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_ends_in_a_line_to_type(command: str, call: Call):
+    result = call(command, "--help")
+    assert result.code == 0
+    assert result.out.strip().splitlines()[-1].startswith(f"  Example:  nbridge {command} ")
+    assert max(map(len, result.out.splitlines())) <= 80
+
+
+def test_the_version_is_told(call: Call):
+    assert call("--version") == (0, f"nbridge {nbridge.__version__}\n", "")
+
+
+USAGE = {
+    "unknown command": (["trian"], "trian"),
+    "unknown option": (["validate", "tiny.yaml", "--bogus"], "--bogus"),
+    "argument missing": (["impute", "run"], "ROWS"),
+    "output missing": (["embed", "run", "data.npz"], "--out"),
+    "no draws": (["impute", "run", "data.npz", "--out", "o.npz", "--samples", "0"], "--samples"),
+    "fewer than no draws": (["impute", "run", "data.npz", "--out", "o.npz", "--samples", "-1"], "--samples"),
+    "draws in words": (["impute", "run", "data.npz", "--out", "o.npz", "--samples", "few"], "--samples"),
+    "no rows": (["generate", "run", "--out", "o.npz", "--num", "0"], "--num"),
+    "negative seed": (["generate", "run", "--out", "o.npz", "--seed", "-1"], "--seed"),
+    "huge seed": (["impute", "run", "data.npz", "--out", "o.npz", "--seed", "9" * 30], "--seed"),
+    "one argument too many": (["schema", "more"], "more"),
+}
+
+
+@pytest.mark.parametrize("mistake", USAGE)
+def test_wrong_usage_is_told_with_where_help_is(mistake: str, call: Call, here: Path):
+    arguments, named = USAGE[mistake]
+    before = contents(here)
+    result = call(*arguments)
+    assert result.code == 2
+    assert result.out == ""
+    assert result.err.startswith("Usage: nbridge")
+    assert "--help" in result.err
+    assert named in result.err.splitlines()[-1]
+    assert contents(here) == before
+
+
+# Specs
+
+LIKELIHOODS = "bernoulli, categorical, discretized_logistic, laplace, negative_binomial, normal, poisson"
+KEYS = "spec_version, name, model, latent_dim, data, modalities, fusion, bridges, training"
+ONE = "modalities: {x: {shape: 3, encoder: mlp, likelihood: normal}}\n"
+OWN_CLASS = "For your own class write 'package.module:Class'."
+BROKEN: dict[str, tuple[str | bytes, list[str]]] = {
+    "unknown key": (ONE + "lattent_dim: 3", [f"2:1: lattent_dim: unknown key 'lattent_dim'. Did you mean 'latent_dim'? Known: {KEYS}"]),
+    "wrong type": (ONE + "latent_dim: many", ['2:13: latent_dim: expected an integer, got "many"']),
+    "duplicate key": (
+        ONE + "latent_dim: 3\nlatent_dim: 4",
+        ["3:1: latent_dim: the key 'latent_dim' stands here again; the first is in line 2"],
+    ),
+    "tab": ("modalities:\n\tx: 1\n", ["2:1: a tab; indent with spaces"]),
+    "empty": ("", ["1:1: the spec is empty; it needs at least the key 'modalities'"]),
+    "not YAML": ("a: [1, 2", ["1:9: not valid YAML: while parsing a flow sequence, expected ',' or ']', but got '<stream end>'"]),
+    "no mapping": ("- a\n", ["1:1: a spec is a mapping of keys to values, this is a list"]),
+    "not text": (b"\x89PNG", [" not a text file in UTF-8 (byte 1 is 0x89)"]),
+    "unknown likelihood": (
+        "modalities: {x: {shape: 3, encoder: mlp, likelihood: gaussian}}",
+        [f"1:54: modalities.x.likelihood: unknown likelihood 'gaussian'. Known: {LIKELIHOODS}. {OWN_CLASS}"],
+    ),
+    "shapes": (
+        "modalities: {x: {shape: 0, encoder: mlp, likelihood: normal}, y: {shape: [-1, 2], encoder: mlp, likelihood: normal}}",
+        ["1:25: modalities.x.shape: expected a number above 0, got 0", "1:75: modalities.y.shape.0: expected a number above 0, got -1"],
+    ),
+    "modality twice": (
+        "modalities:\n  x: {shape: 3, encoder: mlp, likelihood: normal}\n  x: {shape: 3, encoder: mlp, likelihood: normal}\n",
+        ["3:3: modalities.x: the key 'x' stands here again; the first is in line 2"],
+    ),
+    "name": (
+        "modalities: {keys: {shape: 3, encoder: mlp, likelihood: normal}}",
+        [
+            "1:14: modalities.keys: 'keys' cannot name a modality: the name is taken by torch.nn.ModuleDict; "
+            "choose another, such as 'keys_1'"
+        ],
+    ),
+    "shape not served": (
+        "modalities: {x: {shape: [1, 4, 4], encoder: mlp, likelihood: categorical}}",
+        ["1:62: modalities.x.likelihood: categorical serves shapes of one axis, the number of classes (2 or more); this one is [1, 4, 4]"],
+    ),
+    "several": (
+        "modalities: {x: {shape: 3, likelihood: poison}}\ntrainng: 3\n",
+        [
+            "1:14: modalities.x: missing key 'encoder'",
+            f"1:40: modalities.x.likelihood: unknown likelihood 'poison'. Did you mean 'poisson'? Known: {LIKELIHOODS}. {OWN_CLASS}",
+            f"2:1: trainng: unknown key 'trainng'. Did you mean 'training'? Known: {KEYS}",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("command", ["validate", "params", "train"])
+@pytest.mark.parametrize("mistake", BROKEN)
+def test_every_mistake_in_a_spec_is_told_at_once_with_its_line(mistake: str, command: str, call: Call, here: Path):
+    text, lines = BROKEN[mistake]
+    Path("my.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    before = contents(here)
+    assert call(command, "my.yaml") == (2, "", "".join(f"my.yaml:{line}\n" for line in lines))
+    assert contents(here) == before
+
+
+def test_a_spec_that_is_no_file_is_told(call: Call, here: Path):
+    assert call("validate", "none.yaml") == (2, "", "none.yaml: no such file\n")
+    assert call("validate", "run") == (2, "", "run: a directory; name the YAML file in it\n")
+
+
+@pytest.mark.parametrize("command", ["validate", "params", "train"])
+def test_what_a_constructor_refuses_is_told_with_the_spec(command: str, call: Call, here: Path):
+    change = "modalities.image.likelihood={type: discretized_logistic, low: 3, high: 1}"
+    result = call(command, "tiny.yaml", "--set", change)
+    assert (result.code, result.out) == (2, "")
+    assert re.fullmatch(r"tiny\.yaml: .*modalities\.image\.likelihood.*high \(1\.0\) must be above low \(3\.0\)\n", result.err)
+
+
+CHANGES = {
+    "latent_dim=0": "latent_dim: expected a number above 0, got 0",
+    "latent_dim": "expected an assignment such as training.seed=1",
+    "=3": "expected an assignment such as training.seed=1",
+    "training.seed=[1": "not valid YAML: while parsing a flow sequence, expected ',' or ']', but got '<stream end>'",
+    "latent=3": f"latent: unknown key 'latent'. Did you mean 'latent_dim'? Known: {KEYS}",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_mistake_in_a_change_is_told_with_the_change(change: str, call: Call, here: Path):
+    assert call("validate", "tiny.yaml", "--set", change) == (2, "", f"--set {change}: {CHANGES[change]}\n")
+
+
+def test_a_valid_spec_is_told_with_its_size(call: Call, here: Path):
+    count = sum(parameter.numel() for parameter in nbridge.load("run").parameters())
+    assert call("validate", "tiny.yaml") == (0, f"tiny.yaml: valid. 5 modalities, 20 bridges, {count:,} parameters\n", "")
+
+
+def test_figures_are_the_same_in_the_table_and_in_json(call: Call, here: Path):
+    table, content = call("params", "tiny.yaml").out, json.loads(call("params", "tiny.yaml", "--json").out)
+    for name, count in content["parts"].items():
+        assert re.search(rf"│ {re.escape(name)} +│ +{count:,} │", table)
+    assert [line["name"] for line in content["models"]] == ["bridged", "retrofit", "mvae"]
+    assert sum(content["parts"].values()) == content["models"][0]["formula"]
+    assert f"bridged has {abs(content['reduction']):.1%} " in table
+    assert "\x1b" not in table
+
+
+def test_the_schema_is_written_as_it_is_committed(call: Call, here: Path):
+    committed = (Path(__file__).parent.parent / "nbridge.schema.json").read_text(encoding="utf-8")
+    assert call("schema") == (0, committed, "")
+    assert call("schema", "--out", "s.json") == (0, "s.json: written\n", "")
+    assert Path("s.json").read_text(encoding="utf-8") == committed
+    assert call("schema", "--out", "s.json") == (2, "", "--out s.json: exists already. Use --overwrite to replace it.\n")
+    assert call("schema", "--out", "s.json", "--overwrite").code == 0
+
+
+# Data
+
+MISSING = "Found: x, image, colour, labels, id, temperature"
+SUPPORT = "Rescale the values or choose another likelihood."
+UNFIT: dict[str, tuple[Callable[[], None], str, bool]] = {
+    "array missing": (lambda: rewrite(counts=None), f"no array 'counts'. {MISSING}", False),
+    "wrong shape": (
+        lambda: rewrite(x=data()["x"][:, :2]),
+        f"modality 'x': array of shape ({ROWS}, 2), expected (rows, 3) or class indices (rows,)",
+        True,
+    ),
+    "rows": (
+        lambda: rewrite(x=data()["x"][:9], id=None),
+        "modality 'counts': 40 rows, but 'x' has 9; expected one row for each, NaN where it is absent",
+        True,
+    ),
+    "outside the support": (
+        lambda: rewrite(**with_value("counts", -3, 7, 9)),
+        f"modality 'counts', row 7: value -3 is outside the support of Poisson, whole numbers from 0 (2 such rows). {SUPPORT}",
+        True,
+    ),
+    "no class": (
+        lambda: rewrite(**with_value("labels", 3, 5)),
+        "modality 'label': row 5 holds 3.0, expected a class index from 0 to 2",
+        True,
+    ),
+    "never present": (
+        lambda: rewrite(x=np.full((ROWS, 3), np.nan)),
+        f"modality 'x': present in none of the {ROWS} rows, expected at least one",
+        False,
+    ),
+    "ids": (
+        lambda: rewrite(id=np.array([0, 1, 1, *range(3, ROWS)])),
+        "ids: 1 stands in row 1 and again in row 2, expected each id once",
+        True,
+    ),
+    "ids of other rows": (lambda: rewrite(id=np.arange(3)), f"ids: 3 for {ROWS} rows, expected one a row", True),
+    "infinite": (
+        lambda: rewrite(**with_value("x", np.inf, 8)),
+        "modality 'x': inf in row 8, cell (1,): values must be finite (NaN marks what is absent)",
+        True,
+    ),
+    "text": (lambda: rewrite(x=np.array([["a"] * 3] * ROWS)), "modality 'x': array of dtype <U1, expected real numbers", True),
+    "no archive": (lambda: Path("data.npz").write_text("hello") and None, "not an npz file; np.savez writes one", True),
+    "truncated": (
+        lambda: Path("data.npz").write_bytes(Path("data.npz").read_bytes()[:900]) and None,
+        "truncated or damaged npz file",
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", UNFIT)
+def test_rows_that_do_not_fit_are_not_trained_on(mistake: str, call: Call, here: Path):
+    spoil, message, _ = UNFIT[mistake]
+    spoil()
+    before = contents(here)
+    result = call("train", "tiny.yaml", "--out", "new")
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    assert result.err.removeprefix(f"{here}/data.npz: ") == f"{message}\n"
+    assert contents(here) == before
+
+
+@pytest.mark.parametrize("command", ["impute", "embed"])
+@pytest.mark.parametrize("mistake", [mistake for mistake, (_, _, served) in UNFIT.items() if served])
+def test_rows_that_do_not_fit_are_not_served(mistake: str, command: str, call: Call, here: Path):
+    spoil, message, _ = UNFIT[mistake]
+    spoil()
+    before = contents(here)
+    result = call(command, "run", "data.npz", "--out", "out.npz")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.removeprefix(f"{here}/") == f"data.npz: {message}\n"
+    assert contents(here) == before
+
+
+def test_rows_that_are_nowhere_are_told_with_the_place_to_put_them(call: Call, here: Path):
+    message = f"none.npz: no such file in {here}; set NBRIDGE_DATA to the folder that holds your data, or write an absolute path\n"
+    assert call("train", "tiny.yaml", "--set", "data.path=none.npz") == (2, "", message)
+    assert call("impute", "run", "none.npz", "--out", "out.npz") == (2, "", message)
+
+
+def test_a_file_of_other_things_is_no_file_of_rows(call: Call, here: Path):
+    np.savez("data.npz", temperature=np.zeros(3))
+    assert call("embed", "run", "data.npz", "--out", "out.npz").err == (
+        "data.npz: no array for any modality (x, counts, image, colour, labels). Found: temperature\n"
+    )
+    rewrite(labels=None, label=data()["labels"])
+    assert call("impute", "run", "data.npz", "--out", "out.npz").err == (
+        "data.npz: array 'label': the spec keeps modality 'label' in an array 'labels'; rename it\n"
+    )
+
+
+# Output
+
+OUTPUT = {
+    "ending": (["impute", "run", "data.npz", "--out", "o.txt"], "--out o.txt: expected a file that ends in .npz"),
+    "no ending": (["embed", "run", "data.npz", "--out", "run"], "--out run: expected a file that ends in .npz"),
+    "ending of a picture": (["generate", "run", "--out", "o.jpg"], "--out o.jpg: expected a file that ends in .npz or .png"),
+    "no folder": (["impute", "run", "data.npz", "--out", "no/o.npz"], "--out no/o.npz: folder no does not exist"),
+    "a folder": (["generate", "run", "--out", "d.npz", "--overwrite"], "--out d.npz: a folder, expected a file"),
+    "exists": (["generate", "run", "--out", "old.npz"], "--out old.npz: exists already. Use --overwrite to replace it."),
+    "the input": (
+        ["impute", "run", "data.npz", "--out", "data.npz", "--overwrite"],
+        "--out data.npz: the file that is read; choose another, so that it stays as it is",
+    ),
+    "the input by another name": (
+        ["embed", "run", "data.npz", "--out", "link.npz", "--overwrite"],
+        "--out link.npz: the file that is read; choose another, so that it stays as it is",
+    ),
+    "no run": (["generate", "none", "--out", "o.npz"], "none: no such run folder"),
+    "no device": (
+        ["train", "tiny.yaml", "--device", "nonsense"],
+        "--device nonsense: torch has no such device here. Use auto, cpu or cuda.",
+    ),
+    "no device to go on": (
+        ["resume", "run", "--device", "nonsense"],
+        "--device nonsense: torch has no such device here. Use auto, cpu or cuda.",
+    ),
+    "nothing to go on with": (
+        ["resume", "none"],
+        "none: no run folder here (spec.resolved.yaml is missing); start one with: nbridge train SPEC --out none",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", OUTPUT)
+def test_what_cannot_be_written_is_told_before_any_work(mistake: str, call: Call, here: Path):
+    arguments, message = OUTPUT[mistake]
+    Path("d.npz").mkdir()
+    Path("old.npz").write_text("old")
+    Path("link.npz").symlink_to("data.npz")
+    before = contents(here)
+    assert call(*arguments) == (2, "", f"{message}\n")
+    assert contents(here) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["impute", "run", "data.npz", "--out", "o.npz"], "o.npz: cannot be written (No space left on device)"),
+        (["generate", "run", "--out", "o.png"], "o.png: No space left on device"),
+        (["schema", "--out", "o.json"], "o.json: No space left on device"),
+    ],
+)
+def test_a_full_disk_costs_one_line(arguments: list[str], message: str, call: Call, here: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = contents(here)
+    monkeypatch.setattr(files.os, "fsync", full)
+    assert call(*arguments) == (2, "", f"{message}\n")
+    assert contents(here) == before
+
+
+def test_a_failure_of_ours_is_not_dressed_as_a_mistake(monkeypatch: pytest.MonkeyPatch, here: Path):
+    def fail(*arguments: object, **options: object) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(run, "train", fail)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "argv", ["nbridge", "train", "tiny.yaml"])
+    with pytest.raises(RuntimeError, match="broken"):
+        command_line.main()
+
+
+# Training
+
+
+def test_without_a_terminal_training_prints_plain_lines_once(call: Call, here: Path):
+    result = call("train", "tiny.yaml", "--out", "new [bold] run")
+    assert (result.code, result.err) == (0, "")
+    assert "\x1b" not in result.out
+    assert "\r" not in result.out
+    lines = result.out.splitlines()
+    assert [line.split("  loss")[0] for line in lines[:8]] == [
+        "stage joint: 28 rows, 2 epochs", "  joint 1/2", "  joint 2/2", lines[3],
+        "stage bridges: 28 rows, 2 epochs", "  bridges 1/2", "  bridges 2/2", lines[7],
+    ]  # fmt: skip
+    assert re.fullmatch(r"stage joint: done, weights of epoch [12] kept", lines[3])
+    assert re.fullmatch(r"stage bridges: done, weights of epoch [12] kept", lines[7])
+    assert lines[8].strip() == "Each modality imputed from all others, 8 rows not seen in training"
+    for name in NAMES:
+        assert sum(line.startswith(f"│ {name} ") for line in lines) == 1
+    assert lines[-3:] == [
+        "model: new [bold] run/model",
+        "next:  nbridge impute 'new [bold] run' ROWS.npz --out COMPLETED.npz",
+        "       nbridge generate 'new [bold] run' --num 16 --out SAMPLES.npz",
+    ]
+
+
+def test_json_stands_alone_on_standard_output(call: Call, here: Path):
+    result = call("train", "tiny.yaml", "--out", "new", "--json")
+    assert result.code == 0
+    content = json.loads(result.out)
+    assert content["folder"] == "new"
+    assert [line["target"] for line in content["predictions"]] == list(NAMES)
+    assert [line["accuracy"] is None for line in content["predictions"]] == [True, True, True, True, False]
+    assert "stage joint: 28 rows, 2 epochs\n" in result.err
+    again = call("resume", "new", "--json")
+    assert json.loads(again.out) == content
+    assert again.err == "new: training is over, nothing is left to do\n"
+
+
+@pytest.mark.parametrize(("name", "folder"), [("../a b", "a_b"), ("/tmp/é", "tmp_é"), ("..", "tiny")])
+def test_runs_are_kept_in_one_folder_whatever_the_spec_calls_itself(
+    name: str, folder: str, call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[str] = []
+
+    def stop(*arguments: object, out: str, **options: object) -> None:
+        asked.append(out)
+        raise nbridge.RunError("stopped")
+
+    monkeypatch.setattr(run, "train", stop)
+    assert call("train", "tiny.yaml", "--set", f"name={name}") == (2, "", "stopped\n")
+    assert asked == [f"runs/{folder}"]
+
+
+def test_an_interruption_is_told_with_the_way_to_go_on(call: Call, here: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupt(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "train", interrupt)
+    monkeypatch.setattr(run, "resume", interrupt)
+    assert call("train", "tiny.yaml", "--out", "new") == (130, "", "interrupted\n")
+    Path("my run").mkdir()
+    Path("my run", "spec.resolved.yaml").touch()
+    for arguments in (("train", "tiny.yaml", "--out", "my run"), ("resume", "my run")):
+        assert call(*arguments) == (130, "", "interrupted; go on with: nbridge resume 'my run'\n")
+    monkeypatch.setattr("nbridge.checkpoint.load_model", interrupt)
+    assert call("generate", "run", "--out", "o.npz") == (130, "", "interrupted\n")
+
+
+def test_paths_of_any_letters_serve(call: Call, here: Path):
+    folder = Path("Größe 1 ☃")
+    folder.mkdir()
+    shutil.copy("tiny.yaml", folder / "spéc.yaml")
+    shutil.copy("data.npz", folder / "daten ü.npz")
+    assert call("train", f"{folder}/spéc.yaml", "--out", f"{folder}/run", "--set", f"data.path={folder}/daten ü.npz").code == 0
+    assert call("impute", f"{folder}/run", f"{folder}/daten ü.npz", "--out", f"{folder}/out.npz").code == 0
+
+
+# Serving
+
+
+@pytest.mark.parametrize("draws", [(), ("--samples", "3"), ("--samples", "1", "--no-noise")])
+def test_a_file_is_completed_in_its_own_keys_types_and_bits(draws: tuple[str, ...], call: Call, here: Path):
+    given = data()
+    given["x"][2] = np.nan
+    given["x"][3, 1] = np.nan
+    given["labels"][4] = -1
+    present = np.arange(ROWS) != 4
+    rewrite(x=given["x"], labels=given["labels"], labels__present=present, colour=None)
+    result = call("impute", "run", "data.npz", "--out", "out.npz", *draws)
+    assert result == (0, f"out.npz: {ROWS} rows; imputed x 2, counts 0, image 0, colour 40, label 1; passed through id, temperature\n", "")
+    done = dict(np.load("out.npz"))
+    keys = ("x", "counts", "image", "colour", "labels")
+    assert set(done) == {*keys, *(f"{key}__imputed" for key in keys), "id", "temperature"}
+    assert np.array_equal(done["id"], given["id"])
+    assert np.array_equal(done["temperature"], given["temperature"])
+    leading = (int(draws[1]),) if draws else ()
+    assert done["colour"].shape == (*leading, ROWS, 3, 2, 2)
+    assert np.array_equal(done["x__imputed"], np.isnan(given["x"]))
+    assert np.array_equal(done["labels__imputed"], ~present)
+    assert done["colour__imputed"].all()
+    for key in ("x", "counts", "image", "labels"):
+        assert done[key].dtype == given[key].dtype
+        assert done[key].shape == (*leading, *given[key].shape)
+        for draw in done[key] if draws else [done[key]]:
+            assert draw[~done[f"{key}__imputed"]].tobytes() == given[key][~done[f"{key}__imputed"]].tobytes()
+    assert np.isfinite(done["x"]).all()
+    assert np.isin(done["labels"], [0, 1, 2]).all()
+
+
+def test_codes_are_those_of_the_library(call: Call, here: Path):
+    rewrite(counts=None)
+    assert call("embed", "run", "data.npz", "--out", "codes.npz") == (0, f"codes.npz: {ROWS} rows, 2 dimensions\n", "")
+    codes, rows = dict(np.load("codes.npz")), data()
+    assert set(codes) == {"id", "mean", "stddev"}
+    assert np.array_equal(codes["id"], rows["id"])
+    batch = nbridge.Batch.complete(
+        {name: torch.from_numpy(rows["labels" if name == "label" else name]).float() for name in NAMES if name != "counts"}
+    )
+    batch.values["image"] = batch.values["image"][:, None]
+    q = nbridge.embed(nbridge.load("run"), batch)
+    assert np.allclose(codes["mean"], q.mean.numpy(), atol=1e-6)
+    assert np.allclose(codes["stddev"], q.stddev.numpy(), atol=1e-6)
+
+
+def test_what_is_given_is_held_in_every_row(call: Call, here: Path):
+    given = ("--given", "label=2", "--given", "x=[0.5, -1, 2]", "--num", "5")
+    assert call("generate", "run", "--out", "out.npz", *given) == (0, "out.npz: 5 rows\n", "")
+    done = dict(np.load("out.npz"))
+    assert set(done) == {"x", "counts", "image", "colour", "labels"}
+    assert np.array_equal(done["x"], np.tile(np.float32([0.5, -1, 2]), (5, 1)))
+    assert np.array_equal(done["labels"], [2] * 5)
+    assert len(np.unique(done["image"], axis=0)) == 5
+
+
+def test_generated_rows_follow_the_seed_and_serve_as_rows(call: Call, here: Path):
+    for out, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        call("generate", "run", "--out", f"{out}.npz", "--seed", seed, "--noise")
+    assert Path("a.npz").read_bytes() == Path("b.npz").read_bytes() != Path("c.npz").read_bytes()
+    result = call("impute", "run", "a.npz", "--out", "d.npz")
+    assert result.out == "d.npz: 16 rows; imputed x 0, counts 0, image 0, colour 0, label 0\n"
+
+
+GIVEN = {
+    "label": "expected NAME=VALUE, such as label=3 or x=[0.1,0.2]",
+    "label=": "expected NAME=VALUE, such as label=3 or x=[0.1,0.2]",
+    "lable=1": "no modality 'lable'. Did you mean 'label'? Modalities: x, counts, image, colour, label",
+    "label=7": "modality 'label': row 0 holds 7, expected a class index from 0 to 2",
+    "label=1.5": "modality 'label': row 0 holds 1.5, expected a class index from 0 to 2",
+    "label=cat": "modality 'label': array of dtype <U3, expected real numbers",
+    "label=[0,.5,.5]": "modality 'label', row 0: expected a class index or a one-hot row, with a single 1 among 0s",
+    "x=[1,2": "not valid YAML: while parsing a flow sequence, expected ',' or ']', but got '<stream end>'",
+    "x=[1,2]": "modality 'x': array of shape (1, 2), expected (rows, 3) or class indices (rows,)",
+    "x=[1,.nan,2]": "NaN in it; leave out what is not known",
+    "x=[.nan,.nan,.nan]": "NaN in it; leave out what is not known",
+    "x=[1,.inf,2]": "modality 'x': inf in row 0, cell (1,): values must be finite (NaN marks what is absent)",
+    "counts=[1,-4]": f"modality 'counts', row 0: value -4 is outside the support of Poisson, whole numbers from 0 (1 such row). {SUPPORT}",
+}
+
+
+@pytest.mark.parametrize("given", GIVEN)
+def test_a_value_that_cannot_be_given_is_told(given: str, call: Call, here: Path):
+    assert call("generate", "run", "--out", "o.npz", "--given", given) == (2, "", f"--given {given}: {GIVEN[given]}\n")
+    assert not Path("o.npz").exists()
+
+
+def test_a_modality_is_given_once(call: Call, here: Path):
+    result = call("generate", "run", "--out", "o.npz", "--given", "label=1", "--given", "label=2")
+    assert result == (2, "", "--given label=2: modality 'label' is given twice\n")
+
+
+def test_a_picture_shows_the_images_of_each_row_under_each_other(call: Call, here: Path):
+    image, colour = "[[[1,0,1,0],[0,1,0,1]]]", "[[[1,0],[0,1]],[[0,1],[0,1]],[[0,0],[1,1]]]"
+    result = call("generate", "run", "--num", "3", "--out", "o.png", "--given", f"image={image}", "--given", f"colour={colour}")
+    assert result == (0, "o.png: 3 rows\n", "")
+    tile = np.ones((6, 6, 3))  # a frame, two rows of the image, two of the coloured one beside white, a frame
+    tile[1:3, 1:5] = np.float32([[1, 0, 1, 0], [0, 1, 0, 1]])[..., None]
+    tile[3:5, 1:3] = [[[1, 0, 0], [0, 1, 0]], [[0, 0, 1], [1, 1, 1]]]
+    expected = np.concatenate([np.concatenate([tile, tile], 1), np.concatenate([tile, np.ones_like(tile)], 1)])
+    picture = imread("o.png")[..., :3]
+    zoom = picture.shape[0] // 12
+    assert picture.shape == (12 * zoom, 12 * zoom, 3)
+    assert np.allclose(picture, expected.repeat(zoom, 0).repeat(zoom, 1), atol=1 / 255)
+
+
+def test_a_model_without_images_has_no_picture(call: Call, here: Path):
+    spec = nbridge.read_spec("tiny.yaml", ["modalities={x: {shape: 3, encoder: mlp, likelihood: normal}}", "data.keys={}"])
+    save_model("plain", nbridge.build_model(spec), spec)
+    message = "--out o.png: no modality is an image of shape [1 or 3, height, width] (x [3]); write to an npz file instead\n"
+    assert call("generate", "plain", "--out", "o.png") == (2, "", message)
+
+
+# Processes
+
+
+def test_help_schema_and_a_broken_spec_do_not_import_torch(tmp_path: Path):
+    (tmp_path / "broken.yaml").write_text("modalities: {x: {shape: 0}}")
+    program = f"""
+import sys
+from nbridge.cli.main import main
+def call(*arguments):
+    sys.argv = ["nbridge", *arguments]
+    try:
+        main()
+    except SystemExit as left:
+        assert "torch" not in sys.modules, arguments
+        return left.code
+assert [call("--help"), call("--version"), call("schema")] == [0, 0, 0]
+assert [call(command, "--help") for command in {COMMANDS!r}] == [0] * {len(COMMANDS)}
+assert [call(command, "broken.yaml") for command in ("validate", "params", "train")] == [2, 2, 2]
+"""
+    result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("modalities.x.shape: expected a number above 0, got 0") == 3
+
+
+def test_a_reader_that_leaves_early_gets_no_traceback():
+    command = [sys.executable, "-m", "nbridge", "schema"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
+@pytest.mark.slow
+def test_a_run_that_control_c_stops_goes_on(here: Path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    start = [sys.executable, "-m", "nbridge", "train", "tiny.yaml", "--out", "new", "--set", "training.checkpoint_seconds=0"]
+    long = ["--set", "training.stages.joint.epochs=100000"]
+    process = subprocess.Popen([*start, *long], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    metrics, deadline = Path("new", "metrics.jsonl"), time.monotonic() + 60
+    while time.monotonic() < deadline and (not metrics.exists() or metrics.read_bytes().count(b"\n") < 3):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "interrupted; go on with: nbridge resume new\n")
+    done = metrics.read_text().splitlines()
+    resolved = Path("new", "spec.resolved.yaml")
+    resolved.write_text(resolved.read_text().replace("100000", str(len(done) + 2)))
+    nbridge.resume("new")
+    assert metrics.read_text().splitlines()[:2] == done[:2]
+    assert nbridge.load("new").names == NAMES
