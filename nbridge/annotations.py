@@ -12,22 +12,27 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Len, Lt, Predicate, doc
 
 __all__ = [
-    "Activation", "ClassShape", "Combine", "ImageShape", "Levels", "NonNegativeFloat", "PositiveFloat", "PositiveInt", "Probability",
-    "Scale", "Shape", "Widths",
+    "Activation", "Channels", "ClassShape", "Combine", "ImageShape", "Levels", "NonNegativeFloat", "PositiveFloat", "PositiveInt",
+    "Precision", "Probability", "Scale", "Seed", "Shape", "Widths",
 ]  # fmt: skip
 
 PositiveInt = Annotated[int, Gt(0)]
 PositiveFloat = Annotated[float, Gt(0), Predicate(lambda value: value < float("inf"))]
 NonNegativeFloat = Annotated[float, Ge(0), Predicate(lambda value: value < float("inf"))]
+Seed = Annotated[int, Ge(-(2**63)), Lt(2**63)]
 Probability = Annotated[float, Ge(0), Lt(1)]
 """A rate in [0, 1)."""
 
 Widths = tuple[PositiveInt, ...]
 """Widths of hidden layers, or channels of convolutions, from the input on."""
 
+Channels = Annotated[tuple[PositiveInt, ...], Len(1)]
+"""Channels of one convolution or more, from the input on."""
+
 Activation = Literal["leaky_relu", "relu", "elu", "gelu", "silu", "tanh"]
 Combine = Literal["mean", "poe"]
 Levels = Annotated[int, Ge(2), Le(65536)]
+Precision = Literal["float32", "bf16"]
 Scale = Literal["learned", "predicted"] | PositiveFloat
 """Spread of a likelihood: one learned number per element, predicted from z by the decoder, or fixed (in standardised units)."""
 

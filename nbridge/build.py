@@ -20,7 +20,7 @@ from nbridge.errors import DataError, NBridgeError, SpecError
 from nbridge.fusion import Fusion
 from nbridge.likelihoods import Likelihood
 from nbridge.models.base import MultimodalVAE
-from nbridge.models.bridged import PAPER_OBJECTIVE
+from nbridge.objectives import PAPER_OBJECTIVE
 from nbridge.registry import resolve
 from nbridge.spec import Spec
 from nbridge.support import check_support
@@ -109,10 +109,10 @@ def _mirror(spec: Spec, name: str) -> Component:
 
 
 def _construct(where: str, build: Callable[..., T], *geometry: object, **options: object) -> T:
-    """Calls a constructor; what it refuses becomes a mistake of the spec, what breaks inside it stays an error with its traceback."""
+    """Calls a constructor; what it refuses becomes a mistake of the spec."""
     try:
         return build(*geometry, **options)
     except NBridgeError:
         raise
     except (TypeError, ValueError) as error:
-        raise SpecError([f"{where}: {build.__name__} refuses its arguments: {error}"]) from error
+        raise SpecError([f"{where}: {error}"]) from error

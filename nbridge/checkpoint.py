@@ -36,7 +36,12 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, 
     """
     # Clones, because the format refuses tensors that share memory.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    metadata = {"format": "nbridge", "format_version": str(FORMAT_VERSION), "state": json.dumps(state)}
+    metadata = {
+        "format": "nbridge",
+        "format_version": str(FORMAT_VERSION),
+        "state": json.dumps(state),
+        "layout": json.dumps(_layout(plain)),
+    }
     try:
         write_atomically(path, lambda temporary: save_file(plain, temporary, metadata))
     except (OSError, SafetensorError) as error:
@@ -55,13 +60,28 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             if metadata.get("format") != "nbridge":
                 raise RunError(f"{path}: not written by nbridge")
             check_version(path, int(metadata["format_version"]))
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["state"])  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            _check_layout(path, _layout(tensors), json.loads(metadata["layout"]))
+            return tensors, json.loads(metadata["state"])
     except FileNotFoundError as error:
         raise RunError(f"{path}: no such file") from error
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         if isinstance(error, NBridgeError):
             raise
         raise RunError(f"{path}: truncated or damaged ({error})") from error
+
+
+def _layout(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """The type and shape of each tensor, which a file keeps beside its tensors, so that none can go astray."""
+    return {name: f"{tensor.dtype} of shape {tuple(tensor.shape)}" for name, tensor in tensors.items()}
+
+
+def _check_layout(path: Path, found: Mapping[str, str], written: Mapping[str, str]) -> None:
+    for name in {**written, **found}:
+        if found.get(name) != written.get(name):
+            raise RunError(
+                f"{path}: tensor {name} is {found.get(name, 'missing')}, but {written.get(name, 'nothing of this name')} was written"
+            )
 
 
 def check_version(path: Path, version: object) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from nbridge.data.arrays import to_batch
-from nbridge.data.column import PRESENT
+from nbridge.data.column import PRESENT, plain_array
+from nbridge.errors import DataError
 from nbridge.imputation import impute
 from nbridge.models.base import MultimodalVAE
+from nbridge.phrases import did_you_mean, listing
 
 IMPUTED = "__imputed"
 """Ending of the name of a mask of imputed rows or cells."""
@@ -49,22 +50,19 @@ def impute_arrays(
     shapes = {name: likelihood.shape for name, likelihood in model.likelihoods.items()}
     done = impute(model, to_batch(arrays, shapes, allow_missing=True, ignore_extra=True), samples=samples, noise=noise, seed=seed)
     taken = {*shapes, *(name + PRESENT for name in shapes)}
-    completed = {name: _plain(array) for name, array in arrays.items() if name not in taken}
+    completed = {name: plain_array(array) for name, array in arrays.items() if name not in taken}
+    for name in completed:
+        # Nearly the name of a modality that is not given: a slip of the pen would have all of it imputed in silence.
+        if near := did_you_mean(name, [modality for modality in shapes if modality not in arrays], cutoff=0.8):
+            raise DataError(f"array {name!r}: no such modality.{near} Modalities: {listing(shapes)}")
     for name in model.names:
         guess, imputed = done.values[name].numpy(), done.imputed[name].numpy()
         if name in arrays:
-            given = _plain(arrays[name])
+            given = plain_array(arrays[name])
             imputed = imputed.reshape(given.shape) if imputed.ndim > 1 else imputed
             guess = _placed(given, guess, imputed, () if samples is None else (samples,))
         completed[name], completed[name + IMPUTED] = guess, imputed
     return completed
-
-
-def _plain(array: ArrayLike | Tensor) -> np.ndarray:
-    if isinstance(array, Tensor):
-        tensor = array.detach().cpu()
-        return tensor.float().numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
-    return np.asarray(array)
 
 
 def _placed(given: np.ndarray, guess: np.ndarray, imputed: np.ndarray, draws: tuple[int, ...]) -> np.ndarray:

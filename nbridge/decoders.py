@@ -7,7 +7,7 @@ import math
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
-from nbridge.annotations import Activation, ImageShape, Probability, Shape, Widths
+from nbridge.annotations import Activation, Channels, ImageShape, Probability, Shape, Widths
 from nbridge.likelihoods import Likelihood
 from nbridge.networks import MLP, ConvUp
 
@@ -90,7 +90,7 @@ class ConvDecoder(nn.Module):
         latent_dim: int,
         shape: ImageShape,
         *,
-        channels: Widths = (64, 32),
+        channels: Channels = (64, 32),
         batch_norm: bool = True,
         activation: Activation = "leaky_relu",
     ) -> None:

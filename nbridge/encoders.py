@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from nbridge.annotations import Activation, ClassShape, ImageShape, PositiveInt, Probability, Shape, Widths
+from nbridge.annotations import Activation, Channels, ClassShape, ImageShape, PositiveInt, Probability, Shape, Widths
 from nbridge.networks import MLP, ConvDown
 
 
@@ -100,7 +100,7 @@ class ConvEncoder(Encoder):
         shape: ImageShape,
         features: int,
         *,
-        channels: Widths = (32, 64),
+        channels: Channels = (32, 64),
         batch_norm: bool = True,
         activation: Activation = "leaky_relu",
     ) -> None:

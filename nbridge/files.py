@@ -36,7 +36,7 @@ def write_json(path: Path, content: object) -> None:
 
 
 def _write_and_rename(path: Path, write: Callable[[Path], None]) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
     temporary.open("xb").close()
     # Of a file that open makes; tempfile and safetensors make files that only their owner may read.
     permissions = temporary.stat().st_mode

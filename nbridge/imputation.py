@@ -14,19 +14,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.distributions import Independent
 from torch.quasirandom import SobolEngine
 
 from nbridge.batch import Batch
 from nbridge.distributions import diagonal_normal
+from nbridge.errors import DataError
 from nbridge.models.base import MultimodalVAE
 from nbridge.support import check_support
 
 POINT_DRAWS = 64
 """Draws of z that a point estimate averages over."""
-ELEMENTS = 2**21
-"""Numbers decoded at a time, at most: bounds the memory of an imputation, and keeps convolutions in the processor's cache."""
+ELEMENTS, ROWS = 2**21, 1024
+"""Numbers decoded and rows encoded at a time, at most: bounds for memory, within which convolutions stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,10 @@ def impute(model: MultimodalVAE, batch: Batch, *, samples: int | None = None, no
         >>> nbridge.impute(model, rows.hide("label"), samples=7).values["label"].shape
         torch.Size([7, 5])
     """
-    model.check_names(batch)
-    check_support(model.likelihoods, batch)
-    rows = max(1, ELEMENTS // ((samples or POINT_DRAWS) * sum(math.prod(x.shape) for x in model.likelihoods.values())))
+    _check(model, batch, samples)
+    decoded = (POINT_DRAWS if samples is None else samples) * sum(math.prod(x.shape) for x in model.likelihoods.values())
     with serving(model, seed):
-        parts = [_impute_rows(model, batch.slice(start, start + rows), samples, noise) for start in range(0, max(1, len(batch)), rows)]
+        parts = [_impute_rows(model, part, samples, noise) for part in chunks(batch, decoded)]
     axis = 0 if samples is None else 1
     return Completed(
         {name: torch.cat([part.values[name] for part in parts], axis) for name in model.names},
@@ -82,21 +83,28 @@ def impute(model: MultimodalVAE, batch: Batch, *, samples: int | None = None, no
 
 
 def generate(
-    model: MultimodalVAE, num: int, given: Mapping[str, Tensor] | None = None, *, noise: bool = False, seed: int = 0
+    model: MultimodalVAE, num: int, given: Mapping[str, ArrayLike | Tensor] | None = None, *, noise: bool = False, seed: int = 0
 ) -> dict[str, Tensor]:
-    r"""New rows, :math:`z \sim p(z)` or :math:`z \sim q(z \mid \mathrm{given})`, then :math:`x_j \sim p(x_j \mid z)`.
+    r"""New rows: :math:`z \sim p(z)` or :math:`z \sim q(z \mid \mathrm{given})`, then the expectation of :math:`p(x_j \mid z)`.
 
     Arguments:
         model: A trained model.
         num: The number B of rows.
-        given: Values of some modalities: one, shape ``shape`` (a class index: a scalar), which all rows share, or one for each row.
-        noise: Whether to draw from the likelihood; else its expectation is given.
+        given: Values of some modalities: one that all rows share, shape ``shape`` (for classes a scalar index), or one for each row.
+        noise: Whether to draw from :math:`p(x_j \mid z)` instead, with the noise that observed values have.
         seed: Seed of the draws.
 
     Returns:
         Values of all modalities, the given ones among them, shape (B, \*shape).
     """
-    rows = {name: _repeated(x, num, model.likelihoods[name].blank(0).ndim - 1) for name, x in (given or {}).items()}
+    if num < 1:
+        raise DataError(f"num is {num}, expected 1 or more")
+    likelihoods = model.likelihoods
+    if unknown := [name for name in given or {} if name not in likelihoods]:
+        raise DataError(f"given {unknown[0]!r}: no such modality in this model; it has {', '.join(likelihoods)}")
+    rows = {name: _repeated(torch.as_tensor(x), num, likelihoods[name].blank(0).ndim - 1) for name, x in (given or {}).items()}
+    if wrong := [name for name, x in rows.items() if len(x) != num]:
+        raise DataError(f"given {wrong[0]!r}: {len(rows[wrong[0]])} rows, expected one value or {num} of them")
     anchor = model.names[0]
     blank = model.likelihoods[anchor].blank(num)
     batch = Batch.complete(rows) if rows else Batch({anchor: blank}, {anchor: torch.zeros(num, dtype=torch.bool)})
@@ -108,17 +116,35 @@ def embed(model: MultimodalVAE, batch: Batch, *, samples: int = 1, seed: int = 0
 
     For a stochastic model it has the mean and the variance of the mixture over ``samples`` posteriors.
     """
+    _check(model, batch, samples)
+    with serving(model, seed):
+        parts = [_moments(model.posterior(part.to(model.device), samples)) for part in chunks(batch, samples)]
+        mean, scale = (torch.cat(moments) for moments in zip(*parts, strict=True))
+        return diagonal_normal(mean, scale)
+
+
+def chunks(batch: Batch, elements: int) -> Iterator[Batch]:
+    """The rows in parts that fit in memory, when each row makes so many numbers; one part when there is no row."""
+    size = max(1, min(ROWS, ELEMENTS // elements))
+    for start in range(0, max(1, len(batch)), size):
+        yield batch.slice(start, start + size)
+
+
+def _check(model: MultimodalVAE, batch: Batch, samples: int | None) -> None:
+    if samples is not None and samples < 1:
+        raise DataError(f"samples is {samples}, expected 1 or more")
     model.check_names(batch)
     check_support(model.likelihoods, batch)
-    with serving(model, seed):
-        q = model.posterior(batch.to(model.device), samples)
-        variance = q.variance.mean(0) + q.mean.var(0, correction=0)
-        return diagonal_normal(q.mean.mean(0), variance.sqrt())
+
+
+def _moments(q: Independent) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the mixture of K Gaussians, each of shape (B, D)."""
+    return q.mean.mean(0), (q.variance.mean(0) + q.mean.var(0, correction=0)).sqrt()
 
 
 def _impute_rows(model: MultimodalVAE, batch: Batch, samples: int | None, noise: bool) -> Completed:
     device = batch.device
-    q = model.posterior(batch.to(model.device), samples or POINT_DRAWS)
+    q = model.posterior(batch.to(model.device), POINT_DRAWS if samples is None else samples)
     z = q.mean + q.stddev * _fixed_points(model.latent_dim).to(q.mean)[:, None] if samples is None else q.sample()
     values, imputed = {}, {}
     for name, likelihood in model.likelihoods.items():
@@ -177,4 +203,4 @@ def _fixed_points(dimension: int) -> Tensor:
 
 def _repeated(x: Tensor, num: int, axes: int) -> Tensor:
     """One value for each of so many rows; a single value, of so many axes, is shared by all."""
-    return x if x.ndim > axes and len(x) == num else x.expand(num, *x.shape)
+    return x if x.ndim > axes else x.expand(num, *x.shape)

@@ -37,6 +37,7 @@ class Likelihood(nn.Module, ABC):
         parameters_per_element: Raw numbers needed for each element.
         support: The values that have a density, as a torch constraint over single elements.
         discrete: Whether the values are few enough for the ``cross`` objective: regressing them does not cost diversity.
+        hole: What an encoder sees in place of a cell that is not observed, in standard form: the middle of the data.
         elementwise: Whether the distribution is an `Independent` over elements of the modality, so that a row may be observed in part.
     """
 
@@ -44,6 +45,7 @@ class Likelihood(nn.Module, ABC):
     support: constraints.Constraint = constraints.real
     discrete: bool = False
     elementwise: bool = True
+    hole: float = 0.0
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -58,8 +60,13 @@ class Likelihood(nn.Module, ABC):
     def forward(self, raw: Tensor) -> Distribution:
         """The distribution, batch shape :math:`(*)`, of raw numbers of shape :math:`(*, *raw_shape)`."""
 
-    def fit(self, x: Tensor) -> None:
-        """Takes statistics such as a mean and a spread from observed training rows, shape :math:`(N, *shape)`."""
+    def fit(self, x: Tensor, observed: Tensor) -> None:
+        """Takes statistics such as a mean and a spread from training rows.
+
+        Arguments:
+            x: Canonical values of the rows in which the modality is present, shape :math:`(N, *shape)`.
+            observed: Which of their cells count, boolean, of the shape of ``x``.
+        """
 
     def canonical(self, x: Tensor) -> Tensor:
         """The form that the distribution takes, of values in any form that a user may give; canonical values stay as they are."""
@@ -100,13 +107,18 @@ class Bernoulli(Likelihood):
     r"""Independent Bernoulli elements, with soft targets: :math:`\log p(x \mid z) = \sum x \log \pi + (1 - x) \log(1 - \pi)`.
 
     For grey levels between 0 and 1 this is a cross-entropy, the usual choice for MNIST, and not a normalised density.
+
+    Arguments:
+        shape: Shape of the modality.
+        attributes: Whether the elements are attributes with a meaning each, not pixels: then the ``cross`` objective predicts them.
     """
 
     support = constraints.unit_interval
+    hole = 0.5
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, *, attributes: bool = False) -> None:
         super().__init__(shape)
-        self.discrete = len(self.shape) == 1
+        self.discrete = attributes
 
     def forward(self, raw: Tensor) -> Distribution:
         return self._independent(distributions.Bernoulli(logits=raw, validate_args=False))
@@ -169,12 +181,12 @@ class _LocationScale(Likelihood):
     def _scale(self, predicted: Tensor | None = None) -> Tensor:
         return (self.log_scale if predicted is None else predicted).clamp(*LOG_SCALE).exp()
 
-    def fit(self, x: Tensor) -> None:
+    def fit(self, x: Tensor, observed: Tensor) -> None:
         """Takes the mean and the standard deviation of each element; one that never varies keeps the unit 1."""
         if self._standardize:
-            x = x.double()
-            deviation = x.std(0, correction=0).to(self.unit)
-            self.shift.copy_(x.mean(0))
+            mean = _mean(x, observed)
+            deviation = _mean((x.double() - mean).square(), observed).sqrt().to(self.unit)
+            self.shift.copy_(mean)
             self.unit.copy_(torch.where(deviation > 1e-6 * self.shift.abs().clamp(min=1e-30), deviation, 1.0))
 
     def standardize(self, x: Tensor) -> Tensor:
@@ -265,9 +277,9 @@ class _Count(Likelihood):
         super().__init__(shape)
         self.register_buffer("log_mean", torch.zeros(self.shape))
 
-    def fit(self, x: Tensor) -> None:
+    def fit(self, x: Tensor, observed: Tensor) -> None:
         """Takes the mean count of each element, with half a count added to the sum so that its log is finite."""
-        self.log_mean.copy_(((x.double().sum(0) + 0.5) / len(x)).log())
+        self.log_mean.copy_((_mean(x, observed) + 0.5 / observed.sum(0).clamp(min=1).double()).log())
 
     def standardize(self, x: Tensor) -> Tensor:
         return torch.log1p(x) - F.softplus(self.log_mean)
@@ -300,3 +312,8 @@ class NegativeBinomial(_Count):
         log_dispersion = self.log_dispersion.clamp(*LOG_RATE)
         logits = self._log_rate(raw) - log_dispersion
         return self._independent(distributions.NegativeBinomial(log_dispersion.exp().expand_as(logits), logits=logits, validate_args=False))
+
+
+def _mean(x: Tensor, observed: Tensor) -> Tensor:
+    """The mean of each element over the rows in which it is observed, in double precision; zero where it never is."""
+    return torch.where(observed, x, 0.0).double().sum(0) / observed.sum(0).clamp(min=1)

@@ -53,7 +53,7 @@ def noun(value: object) -> str:
     return nouns.get(type(value), f"a {type(value).__name__}")
 
 
-def did_you_mean(word: object, known: Iterable[str]) -> str:
+def did_you_mean(word: object, known: Iterable[str], cutoff: float = 0.6) -> str:
     """The question that offers the closest of the known words, whatever their case, with a space before it; nothing when none is close.
 
     Example:
@@ -61,7 +61,7 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
         " Did you mean 'mlp'?"
     """
     spelled = {candidate.lower(): candidate for candidate in known if candidate != word}
-    close = difflib.get_close_matches(clip(word).lower(), spelled, n=1)
+    close = difflib.get_close_matches(clip(word).lower(), spelled, n=1, cutoff=cutoff)
     return f" Did you mean '{spelled[close[0]]}'?" if close else ""
 
 

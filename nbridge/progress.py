@@ -44,8 +44,8 @@ class EpochRecord:
 class Reporter:
     """Hears what training does and says nothing. Inherit to listen."""
 
-    def begin_stage(self, stage: str, rows: int, total_rows: int, epochs: int, done: int) -> None:
-        """A stage starts, or goes on after ``done`` epochs, with so many of the training rows."""
+    def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, epochs: int, done: int) -> None:
+        """A stage starts, or goes on after ``done`` epochs, with so many of the training rows and so many validation rows."""
 
     def end_epoch(self, record: EpochRecord) -> None:
         """An epoch is over."""
@@ -72,11 +72,12 @@ class ConsoleReporter(Reporter):
         self._task = TaskID(0)
         self._epochs = 0
 
-    def begin_stage(self, stage: str, rows: int, total_rows: int, epochs: int, done: int) -> None:
+    def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, epochs: int, done: int) -> None:
         self._epochs = epochs
         again = f", going on after epoch {done}" if done else ""
         of_all = "" if rows == total_rows else f" of {total_rows:,}"
-        self.console.print(f"stage {stage}: {rows:,}{of_all} rows, {epochs} epochs{again}", highlight=False)
+        unchecked = "" if validation_rows else "; no validation row serves it, so the last weights are kept"
+        self.console.print(f"stage {stage}: {rows:,}{of_all} rows, {epochs} epochs{again}{unchecked}", highlight=False, soft_wrap=True)
         if self.console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bar = _BarAboveTerms(*columns, console=self.console)

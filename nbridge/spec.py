@@ -9,23 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from annotated_types import Ge, Len
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationInfo, field_validator, model_validator
 
-from nbridge.annotations import Combine, NonNegativeFloat, PositiveInt, Probability
+from nbridge.annotations import Combine, NonNegativeFloat, PositiveInt, Probability, Seed
 from nbridge.components import Component, Kind, check_shape
 from nbridge.names import ModalityName
+from nbridge.objectives import DEFAULT_OBJECTIVE, Term
 from nbridge.registry import STAGES
 from nbridge.strict import StrictModel, expected, mistake, mistake_at, mistakes
 from nbridge.training_spec import TrainingSpec
 
 SPEC_VERSION = 1
 """The newest version of the format that this package reads."""
-
-Term = Literal["elbo", "distill", "match", "cross"]
-"""A term of the objective of stage ``bridges``."""
 
 
 def _spelt(default: Any, description: str, **more: Any) -> Any:
@@ -40,7 +38,7 @@ class DataKeys(StrictModel):
     test: Probability = Field(
         default=0.2, description="Share of the rows held out for testing, where the source has no test part of its own."
     )
-    seed: int = Field(default=0, description="Seed of the split.")
+    seed: Seed = Field(default=0, description="Seed of the split.")
 
     @field_validator("test")
     @classmethod
@@ -89,7 +87,7 @@ class BridgesKeys(StrictModel):
     """How bridges are trained and how several of them meet."""
 
     objective: Literal["paper"] | Objective = _spelt(
-        {"distill": 1, "cross": 1}, "What stage `bridges` minimises: `paper`, or weights of the terms elbo, distill, match and cross."
+        dict(DEFAULT_OBJECTIVE), "What stage `bridges` minimises: `paper`, or weights of the terms elbo, distill, match and cross."
     )
     combine: Combine = _spelt(
         None,
@@ -213,6 +211,13 @@ class Spec(StrictModel):
         model = info.data.get("model")
         raw = value.model_dump() if isinstance(value, TrainingSpec) else value
         return TrainingSpec.model_validate(raw, context={"stages": STAGES.get(model.type) if model else None})
+
+    @model_validator(mode="after")
+    def _validate_where_patience_needs_it(self) -> Self:
+        patient = [name for name, stage in self.training.stages.items() if stage.patience is not None]
+        if patient and not self.data.validation:
+            raise mistake(f"training: stage '{patient[0]}' has patience, which data.validation 0 leaves nothing to wait for")
+        return self
 
     def as_dict(self) -> dict[str, Any]:
         """The spec with every default written out, as plain YAML values; reading it gives an equal spec."""

@@ -26,7 +26,7 @@ def check_support(likelihoods: Mapping[str, Likelihood], batch: Batch) -> None:
             _check_shape(name, likelihood, batch.values[name])
             if not likelihood.elementwise:
                 require_whole(batch, [name])
-                _check_classes(name, batch)
+                _check_classes(name, likelihood, batch)
             _check_modality(name, likelihood, batch)
 
 
@@ -56,7 +56,9 @@ def _check_modality(name: str, likelihood: Likelihood, batch: Batch) -> None:
         )
 
 
-def _check_classes(name: str, batch: Batch) -> None:
+def _check_classes(name: str, likelihood: Likelihood, batch: Batch) -> None:
+    if batch.values[name].ndim == 2 and batch.values[name].shape[1:] != likelihood.shape:
+        raise DataError(f"modality {name!r}: one-hot rows of {batch.values[name].shape[1]} classes, expected {likelihood.shape[0]}")
     given = batch.values[name]
     right = given == given.floor() if given.ndim == 1 else ((given == 0) | (given == 1)).all(1) & (given.sum(1) == 1)
     wrong = batch.present[name] & ~right

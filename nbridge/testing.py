@@ -94,7 +94,8 @@ def check_likelihood(likelihood: Likelihood, x: Tensor | None = None) -> None:
         assert likelihood.support.check(values).all(), f"{name} is outside the support"
     given = draws[0] if x is None else x
     _check_forms(likelihood, given)
-    likelihood.fit(likelihood.canonical(given))
+    canonical = likelihood.canonical(given)
+    likelihood.fit(canonical, torch.ones_like(canonical, dtype=torch.bool))
     _check_log_prob(likelihood, likelihood.canonical(given))
     expectation = likelihood.expectation(likelihood(raw.detach()))
     assert likelihood.support.check(likelihood.point(expectation.mean(0))).all(), "a point estimate is outside the support"

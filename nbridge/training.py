@@ -22,6 +22,7 @@ from nbridge.batch import Batch
 from nbridge.errors import DataError, NBridgeError
 from nbridge.models.base import Features, MultimodalVAE, Stage
 from nbridge.progress import EpochRecord, Reporter
+from nbridge.support import check_support
 from nbridge.training_spec import StageSpec, TrainingSpec
 
 CHUNK = 2048
@@ -73,33 +74,47 @@ def fit(
         log: Takes the record of each epoch.
 
     Raises:
-        DataError: when no training row can teach a stage anything.
+        DataError: when rows do not fit the model, or too few can teach a stage anything.
         NBridgeError: when the loss is no longer finite.
     """
+    check_rows(model, train)
+    train = model.prepare(train).to(model.device)
+    if validation is not None:
+        check_support(model.likelihoods, validation)
+        validation = model.prepare(validation).to(model.device)
     if state is None:
         state = TrainingState()
-        model.fit_statistics(train.to(model.device))
+        model.fit_statistics(train)
     stages = model.stages()
-    train, validation = model.prepare(train).to(model.device), None if validation is None else model.prepare(validation).to(model.device)
     devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), matmul_precision(settings.precision):
+    with torch.random.fork_rng(devices), matmul_precision(settings.precision, model.device):
         while state.stage < len(stages):
             stage = stages[state.stage]
             with _only_trainable(model, stage.modules):
                 run = _StageRun(model, stage, settings, state, reporter or Reporter(), save, log)
                 run(train, validation)
-            state.stage, state.epoch, state.best_loss, state.best_epoch, state.best, state.optimizer = (
-                state.stage + 1,
-                0,
-                math.inf,
-                0,
-                {},
-                {},
-            )
+            state = TrainingState(stage=state.stage + 1)
             if save:
                 save(state)
     model.eval()
     return state
+
+
+def check_rows(model: MultimodalVAE, train: Batch) -> None:
+    """Checks that rows fit a model and that each of its stages can learn from two of them or more.
+
+    Raises:
+        DataError: naming the modality and the row, or the stage.
+    """
+    model.check_names(train)
+    check_support(model.likelihoods, train)
+    presence = model.prepare(train)
+    for stage in model.stages():
+        if (number := int(stage.rows(presence).sum())) < 2:
+            raise DataError(
+                f"stage {stage.name}: {number} training rows have the modalities that it needs, and it takes at least 2. "
+                "Add rows in which they are present together."
+            )
 
 
 @dataclass(frozen=True)
@@ -145,8 +160,9 @@ class _StageRun:
         self._restore()
 
     def __call__(self, train: Batch, validation: Batch | None) -> None:
-        rows, held_out = self._training_rows(train), self._validation_rows(validation)
-        self.reporter.begin_stage(self.stage.name, len(rows), len(train), self.settings.epochs, self.state.epoch)
+        rows, held_out = self._rows(train), None if validation is None else self._rows(validation)
+        held_out = held_out if held_out else None
+        self.reporter.begin_stage(self.stage.name, len(rows), len(train), len(held_out or ()), self.settings.epochs, self.state.epoch)
         saved = time.monotonic()
         while self.state.epoch < self.settings.epochs and not self._out_of_patience():
             self._epoch(rows, held_out)
@@ -159,19 +175,6 @@ class _StageRun:
         self.reporter.end_stage(self.stage.name, self.state.best_epoch, self.state.epoch)
 
     # Rows
-
-    def _training_rows(self, batch: Batch) -> _Rows:
-        rows = self._rows(batch)
-        if len(rows) < 2:
-            raise DataError(
-                f"stage {self.stage.name}: {len(rows)} training rows have the modalities that it needs, and it takes at least 2. "
-                "Add rows in which they are present together."
-            )
-        return rows
-
-    def _validation_rows(self, batch: Batch | None) -> _Rows | None:
-        rows = None if batch is None else self._rows(batch)
-        return rows if rows else None
 
     @torch.no_grad()
     def _rows(self, batch: Batch) -> _Rows:
@@ -195,7 +198,7 @@ class _StageRun:
         terms = self._optimise(rows)
         validation = self._validate(held_out) if held_out is not None else {}
         self.state.epoch += 1
-        best = self._keep_best(sum(validation.values()) if validation else -self.state.epoch)
+        best = self._keep_best(sum(validation.values()) if validation else None)
         record = EpochRecord(
             stage=self.stage.name,
             epoch=self.state.epoch,
@@ -207,7 +210,7 @@ class _StageRun:
             best=best,
             seconds=round(time.monotonic() - started, 4),
         )
-        self._check_finite(record)
+        _check_finite(record)
         if self.log:
             self.log(record)
         self.reporter.end_epoch(record)
@@ -253,7 +256,11 @@ class _StageRun:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-    def _keep_best(self, loss: float) -> bool:
+    def _keep_best(self, loss: float | None) -> bool:
+        """Keeps a copy of the stage's tensors at the lowest validation loss; without validation rows the last epoch is the best."""
+        if loss is None:
+            self.state.best_epoch = self.state.epoch
+            return True
         if not loss < self.state.best_loss:
             return False
         self.state.best_loss, self.state.best_epoch = loss, self.state.epoch
@@ -262,14 +269,6 @@ class _StageRun:
 
     def _out_of_patience(self) -> bool:
         return self.settings.patience is not None and self.state.epoch - self.state.best_epoch >= self.settings.patience
-
-    def _check_finite(self, record: EpochRecord) -> None:
-        if not math.isfinite(record.loss):
-            wrong = [name for name, value in record.terms.items() if not math.isfinite(value)]
-            raise NBridgeError(
-                f"stage {record.stage}, epoch {record.epoch}: the loss is {record.loss} (terms: {', '.join(wrong)}). "
-                "Lower training.learning_rate, or set training.gradient_clip or training.warmup_steps."
-            )
 
     # The optimiser's state, as named tensors
 
@@ -282,6 +281,16 @@ class _StageRun:
         for key, tensor in self.state.optimizer.items():
             name, part = key.rsplit("/", 1)
             self.optimizer.state[self.parameters[name]][part] = tensor.to(self.parameters[name].device)
+
+
+def _check_finite(record: EpochRecord) -> None:
+    for kind, loss, terms in (("", record.loss, record.terms), ("validation ", record.validation_loss or 0.0, record.validation_terms)):
+        if not math.isfinite(loss):
+            wrong = [name for name, value in terms.items() if not math.isfinite(value)]
+            raise NBridgeError(
+                f"stage {record.stage}, epoch {record.epoch}: the {kind}loss is {loss} (terms: {', '.join(wrong)}). "
+                "Lower training.learning_rate, set training.gradient_clip or training.warmup_steps, or look for extreme values in the rows."
+            )
 
 
 def _tensors_of(model: nn.Module, modules: tuple[nn.Module, ...]) -> dict[str, Tensor]:

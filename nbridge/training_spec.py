@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 from pydantic import Field, ValidationInfo, create_model, field_validator, model_serializer
 
-from nbridge.annotations import NonNegativeFloat, PositiveFloat, PositiveInt
+from nbridge.annotations import NonNegativeFloat, PositiveFloat, PositiveInt, Precision, Seed
 from nbridge.errors import SpecError
 from nbridge.strict import StrictModel
 
@@ -49,8 +49,8 @@ class StageSpec(StageSettings):
 class TrainingSpec(StageSettings):
     """Training as a whole, and by stage."""
 
-    seed: int = Field(default=0, description="Seed of initial weights, order of rows and draws of z.")
-    precision: Literal["float32", "bf16"] = Field(default="float32", description="Precision of matrix products.")
+    seed: Seed = Field(default=0, description="Seed of initial weights, order of rows and draws of z.")
+    precision: Precision = Field(default="float32", description="Precision of matrix products.")
     cache_features: bool = Field(default=True, description="Whether frozen features are computed once for the stage `bridges`.")
     checkpoint_seconds: NonNegativeFloat = Field(default=10.0, description="Shortest time between two checkpoints.")
     stages: dict[str, StageSpec] = Field(
@@ -72,8 +72,10 @@ class TrainingSpec(StageSettings):
         """The settings of a stage, each with its value.
 
         Raises:
-            SpecError: when the spec does not say how long to train it.
+            SpecError: when nothing says how long to train it.
         """
+        if name not in self.stages and name in EPOCHS:
+            return _completed(StageSpec(epochs=EPOCHS[name]), {field: getattr(self, field) for field in StageSettings.model_fields})
         if name not in self.stages:
             raise SpecError([f"training.stages: stage '{name}' has no epochs; add {name}: {{epochs: 50}}"])
         return self.stages[name]

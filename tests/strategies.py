@@ -39,7 +39,7 @@ def modalities(draw: st.DrawFn) -> dict[str, Any]:
             likelihood = st.one_of(st.just("categorical"), elementwise)
             encoders.append({"type": "embedding", "embedding_dim": draw(st.integers(1, 3)), "hidden": draw(WIDTHS), **options})
     else:
-        encoders.append({"type": "conv", "channels": draw(WIDTHS), **options})
+        encoders.append({"type": "conv", "channels": draw(st.lists(st.integers(1, 4), min_size=1, max_size=2)), **options})
     return {
         "shape": shape,
         "encoder": draw(st.sampled_from(encoders)),

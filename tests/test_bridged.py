@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from nbridge.batch import Batch
 from nbridge.build import build_model
 from nbridge.models.base import MultimodalVAE, Stage
-from nbridge.models.bridged import DEFAULT_OBJECTIVE, PAPER_OBJECTIVE, BridgedVAE
+from nbridge.models.bridged import BridgedVAE
+from nbridge.objectives import DEFAULT_OBJECTIVE, PAPER_OBJECTIVE
 from nbridge.spec import Spec
 
 # Float32 through a few layers and sums over a few rows.
@@ -216,9 +217,16 @@ def test_no_value_of_an_absent_modality_reaches_the_gradient(term: str) -> None:
 # Which rows teach which stage
 
 
-@pytest.mark.parametrize(
-    ("objective", "least"), [({"elbo": 1}, 1), ({"match": 1}, 2), ({"cross": 1}, 2), ({"distill": 1}, 3), ({"elbo": 1, "distill": 1}, 1)]
-)
+def test_cross_takes_the_rows_that_have_its_target_and_another_modality() -> None:
+    model = small_model(objective={"cross": 1})
+    batch = some_rows(model)
+    targets = [name for name, likelihood in model.likelihoods.items() if likelihood.discrete]
+    number = torch.stack(list(batch.present.values())).sum(0)
+    expected = torch.stack([batch.present[name] for name in targets]).any(0) & (number >= 2)
+    assert torch.equal(stage(model, "bridges").rows(batch), expected)
+
+
+@pytest.mark.parametrize(("objective", "least"), [({"elbo": 1}, 1), ({"match": 1}, 2), ({"distill": 1}, 3), ({"elbo": 1, "distill": 1}, 1)])
 def test_a_stage_takes_the_rows_that_can_teach_it(objective: dict[str, float], least: int) -> None:
     model = small_model(objective=objective)
     batch = some_rows(model)

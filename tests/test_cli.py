@@ -394,11 +394,11 @@ OUTPUT = {
     "no run": (["generate", "none", "--out", "o.npz"], "none: no such run folder"),
     "no device": (
         ["train", "tiny.yaml", "--device", "nonsense"],
-        "--device nonsense: torch has no such device here. Use auto, cpu or cuda.",
+        "device 'nonsense': torch has no such device here. Use auto, cpu or cuda.",
     ),
     "no device to go on": (
         ["resume", "run", "--device", "nonsense"],
-        "--device nonsense: torch has no such device here. Use auto, cpu or cuda.",
+        "device 'nonsense': torch has no such device here. Use auto, cpu or cuda.",
     ),
     "nothing to go on with": (
         ["resume", "none"],
@@ -462,7 +462,7 @@ def test_without_a_terminal_training_prints_plain_lines_once(call: Call, here: P
     ]  # fmt: skip
     assert re.fullmatch(r"stage joint: done, weights of epoch [12] kept", lines[3])
     assert re.fullmatch(r"stage bridges: done, weights of epoch [12] kept", lines[7])
-    assert lines[8].strip() == "Each modality imputed from all others, 8 rows not seen in training"
+    assert lines[9] == "Each modality imputed from all others, 8 rows not seen in training"
     for name in NAMES:
         assert sum(line.startswith(f"│ {name} ") for line in lines) == 1
     assert lines[-3:] == [

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "nbridge"
 
 # A file imports only from lower floors. The sole exception: a paper's file imports models/base.py.
 FLOORS = [
-    ["annotations", "errors", "phrases", "version"],
+    ["annotations", "errors", "objectives", "phrases", "version"],
     ["batch", "distributions", "files", "networks", "registry"],
     ["signature", "strict"],
     ["bridges", "components", "encoders", "fusion", "likelihoods", "names", "training_spec"],
@@ -27,6 +27,8 @@ FLOORS = [
     ["build", "testing"],
     ["acceleration", "checkpoint", "counting", "imputation", "progress"],
     ["completion", "evaluation", "training"],
+    ["run_folder"],
+    ["training_state"],
     ["run"],
     ["cli"],
     ["__main__"],

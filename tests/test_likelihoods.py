@@ -31,6 +31,11 @@ SHAPE = (2, 3)
 CLOSE = {"rtol": 1e-8, "atol": 1e-10}
 
 
+def fit(likelihood: Likelihood, x: torch.Tensor) -> None:
+    """Statistics of rows that are observed whole."""
+    likelihood.fit(x, torch.ones_like(x, dtype=torch.bool))
+
+
 def raw_numbers(likelihood: Likelihood, *lead: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(*lead, *likelihood.raw_shape, generator=generator, dtype=torch.float64)
@@ -128,7 +133,7 @@ def test_location_scale_densities_are_in_the_units_of_the_values(
     # A spread that float64 tells from an offset; what is nearly constant is tested below.
     spread = max(spread, 1e-5 * abs(offset))
     x = offset + spread * rng.normal(size=(50, *SHAPE)) * rng.uniform(0.5, 2, SHAPE)
-    likelihood.fit(torch.as_tensor(x))
+    fit(likelihood, torch.as_tensor(x))
     if scale == "learned":
         torch.nn.init.normal_(likelihood.log_scale, generator=torch.Generator().manual_seed(seed))
     raw = raw_numbers(likelihood, 50, seed=seed)
@@ -151,7 +156,7 @@ def test_location_scale_densities_are_in_the_units_of_the_values(
 def test_poisson_is_poisson_about_the_training_rows_mean(seed: int, mean: float) -> None:
     likelihood = Poisson(SHAPE).double()
     x = np.random.default_rng(seed).poisson(mean, (40, *SHAPE)).astype(float)
-    likelihood.fit(torch.as_tensor(x))
+    fit(likelihood, torch.as_tensor(x))
     raw = raw_numbers(likelihood, 40, seed=seed)
     rate = (x.sum(0) + 0.5) / 40 * np.exp(raw.numpy())
     np.testing.assert_allclose(likelihood(raw).log_prob(torch.as_tensor(x)), stats.poisson(rate).logpmf(x).sum((1, 2)), **CLOSE)
@@ -162,7 +167,7 @@ def test_poisson_is_poisson_about_the_training_rows_mean(seed: int, mean: float)
 def test_negative_binomial_has_the_mean_and_the_dispersion_it_names(seed: int, mean: float, log_dispersion: float) -> None:
     likelihood = NegativeBinomial(SHAPE).double()
     x = np.random.default_rng(seed).poisson(mean, (40, *SHAPE)).astype(float)
-    likelihood.fit(torch.as_tensor(x))
+    fit(likelihood, torch.as_tensor(x))
     torch.nn.init.constant_(likelihood.log_dispersion, log_dispersion)
     raw = raw_numbers(likelihood, 40, seed=seed)
     mu, theta = (x.sum(0) + 0.5) / 40 * np.exp(raw.numpy()), np.exp(log_dispersion)
@@ -211,7 +216,7 @@ def test_shapes_of_batches_events_and_samples(name: str) -> None:
 def test_samples_and_points_lie_in_the_support_whatever_the_network_says(name: str, size: float) -> None:
     torch.manual_seed(0)
     likelihood = each()[name]
-    likelihood.fit(some_values(likelihood, 20))
+    fit(likelihood, some_values(likelihood, 20))
     distribution = likelihood(size * torch.randn(6, 5, *likelihood.raw_shape))
     expectation = likelihood.expectation(distribution)
     for x in (distribution.sample(), likelihood.point(expectation), likelihood.point(expectation.mean(0))):
@@ -225,7 +230,7 @@ def test_densities_and_their_gradients_are_finite_whatever_the_network_says(name
     torch.manual_seed(0)
     likelihood = each()[name]
     x = some_values(likelihood, 6)
-    likelihood.fit(x)
+    fit(likelihood, x)
     raw = (size * torch.randn(6, *likelihood.raw_shape)).requires_grad_()
     log_prob = likelihood(raw).log_prob(x)
     assert log_prob.isfinite().all()
@@ -252,7 +257,7 @@ def test_canonical_values_stay_as_they_are_and_come_back_in_their_own_type(name:
 @everything
 def test_what_stands_in_for_absent_values_is_harmless(name: str) -> None:
     likelihood = each()[name]
-    likelihood.fit(some_values(likelihood, 20))
+    fit(likelihood, some_values(likelihood, 20))
     blank = likelihood.blank(3)
     assert likelihood.support.check(blank).all()
     standard = likelihood.standardize(blank)
@@ -267,7 +272,7 @@ def test_what_stands_in_for_absent_values_is_harmless(name: str) -> None:
 def test_an_encoder_sees_numbers_of_moderate_size(name: str) -> None:
     likelihood = each()[name]
     x = some_values(likelihood, 200)
-    likelihood.fit(x)
+    fit(likelihood, x)
     standard = likelihood.standardize(likelihood.canonical(x))
     assert standard.abs().max() < 10
     assert standard.shape == (200, *likelihood.shape)
@@ -276,7 +281,7 @@ def test_an_encoder_sees_numbers_of_moderate_size(name: str) -> None:
 @everything
 def test_statistics_are_kept_with_the_weights(name: str) -> None:
     likelihood, other = each()[name], each()[name]
-    likelihood.fit(some_values(likelihood, 20))
+    fit(likelihood, some_values(likelihood, 20))
     other.load_state_dict(likelihood.state_dict())
     torch.manual_seed(0)
     raw, x = torch.randn(4, *likelihood.raw_shape), some_values(likelihood, 4, seed=1)
@@ -291,7 +296,7 @@ def test_statistics_are_kept_with_the_weights(name: str) -> None:
 def test_a_column_that_never_varies_does_not_blow_up(build: Callable[..., Likelihood], value: float) -> None:
     likelihood = build((2,))
     x = torch.stack([torch.full((9,), value), torch.arange(9.0)], 1)
-    likelihood.fit(x)
+    fit(likelihood, x)
     assert likelihood.unit[0] == 1
     assert likelihood.standardize(x)[:, 0].abs().max() <= 1e-6 * max(abs(value), 1)
     raw = torch.zeros(9, 2, requires_grad=True)
@@ -307,8 +312,8 @@ def test_units_of_any_size_change_the_density_by_their_log_alone(build: Callable
     x = torch.linspace(-1, 1, 9)[:, None]
     raw = torch.zeros(9, 1)
     plain, scaled = build((1,)), build((1,))
-    plain.fit(x)
-    scaled.fit(x * spread)
+    fit(plain, x)
+    fit(scaled, x * spread)
     torch.testing.assert_close(scaled.standardize(x * spread), plain.standardize(x), rtol=1e-5, atol=1e-6)
     got = scaled(raw).log_prob(x * spread) + np.log(spread)
     # Float32, with the log of the unit up to 60.
@@ -319,7 +324,7 @@ def test_units_of_any_size_change_the_density_by_their_log_alone(build: Callable
 def test_a_huge_offset_is_taken_away_before_anything_else(build: Callable[..., Likelihood]) -> None:
     x = 1e6 + 1000 * torch.linspace(-1, 1, 21, dtype=torch.float64)[:, None]
     likelihood = build((1,))
-    likelihood.fit(x)
+    fit(likelihood, x)
     standard = likelihood.standardize(likelihood.canonical(x))
     # Float32 resolves 1e6 to 0.06, a ten-thousandth of the spread of 600.
     np.testing.assert_allclose(standard, (x - x.mean()) / x.std(correction=0), atol=3e-4)
@@ -329,7 +334,7 @@ def test_a_huge_offset_is_taken_away_before_anything_else(build: Callable[..., L
 @pytest.mark.parametrize("build", [Poisson, NegativeBinomial])
 def test_counts_that_are_always_zero_keep_a_finite_rate(build: Callable[..., Likelihood]) -> None:
     likelihood = build((2,))
-    likelihood.fit(torch.zeros(10, 2))
+    fit(likelihood, torch.zeros(10, 2))
     assert likelihood.log_mean.isfinite().all()
     assert likelihood(torch.zeros(3, 2)).log_prob(torch.tensor([[0.0, 0.0], [1.0, 5.0], [100.0, 0.0]])).isfinite().all()
 
@@ -360,8 +365,8 @@ def test_training_can_make_a_class_nearly_certain(likelihood: Likelihood, x: Ten
     assert probability.min() > 0.99
 
 
-def test_a_bernoulli_over_several_axes_is_not_taken_for_a_discrete_modality() -> None:
-    assert Bernoulli((10,)).discrete
-    assert not Bernoulli((1, 8, 8)).discrete
+def test_bernoulli_elements_are_discrete_where_they_are_said_to_be_attributes() -> None:
+    assert Bernoulli((18,), attributes=True).discrete
+    assert not Bernoulli((784,)).discrete
     assert Categorical((3,)).discrete
     assert not Normal((3,)).discrete

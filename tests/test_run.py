@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 import nbridge
 from nbridge.checkpoint import CONFIG, TENSORS, save_tensors
-from nbridge.run import CHECKPOINT, METRICS
+from nbridge.run_folder import CHECKPOINT, METRICS
 
 SPEC = """
 name: tiny
@@ -171,7 +171,7 @@ def test_rows_from_python_must_be_given_again_and_be_the_same(tmp_path: Path):
     nbridge.train(spec, data, out=tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "model")
     nbridge.resume(tmp_path / "run", data)
-    with pytest.raises(nbridge.RunError, match="the training rows are not those that this run began with"):
+    with pytest.raises(nbridge.RunError, match="the rows are not those that this run began with"):
         nbridge.resume(tmp_path / "run", {**data, "x": data["x"] + 1})
     with pytest.raises(nbridge.DataError, match="pass arrays from Python"):
         nbridge.resume(tmp_path / "run")

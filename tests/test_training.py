@@ -246,7 +246,7 @@ def test_rows_with_absent_modalities_train_the_bridges_as_well():
         def __init__(self) -> None:
             self.seen: dict[str, tuple[int, int]] = {}
 
-        def begin_stage(self, stage: str, rows: int, total_rows: int, epochs: int, done: int) -> None:
+        def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, epochs: int, done: int) -> None:
             self.seen[stage] = (rows, total_rows)
 
     spec = spec_with(bridges={"hidden": [8], "objective": "paper"})

@@ -114,7 +114,8 @@ def _summarise(run: Run, console: Console, as_json: bool) -> None:
 def _print_table(predictions: list[Prediction], console: Console) -> None:
     from rich.table import Table
 
-    table = Table(title=f"Each modality imputed from all others, {predictions[0].rows:,} rows not seen in training", title_justify="left")
+    console.print(f"\nEach modality imputed from all others, {predictions[0].rows:,} rows not seen in training", soft_wrap=True)
+    table = Table()
     for heading in ("imputed", "log-likelihood (nats)", "accuracy", "RMSE"):
         table.add_column(heading, justify="left" if heading == "imputed" else "right")
     for line in predictions:

@@ -61,7 +61,7 @@ def read_column(name: str, array: ArrayLike | Tensor, shape: tuple[int, ...], pr
 
 def _numbers(what: str, array: ArrayLike | Tensor) -> np.ndarray:
     try:
-        raw = _plain(array)
+        raw = plain_array(array)
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{what}: not an array of numbers with rows of one shape ({str(error).splitlines()[0]})") from error
     if raw.dtype.kind not in "buif":
@@ -70,7 +70,8 @@ def _numbers(what: str, array: ArrayLike | Tensor) -> np.ndarray:
     return raw
 
 
-def _plain(array: ArrayLike | Tensor) -> np.ndarray:
+def plain_array(array: ArrayLike | Tensor) -> np.ndarray:
+    """The array of whatever was given: of a tensor without its gradient, of a masked array with NaN under its mask."""
     if isinstance(array, Tensor):
         tensor = array.detach().cpu()
         return tensor.float().numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()

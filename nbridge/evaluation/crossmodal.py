@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nbridge.batch import Batch
-from nbridge.imputation import ELEMENTS, serving
+from nbridge.imputation import chunks, serving
 from nbridge.models.base import MultimodalVAE
 
 
@@ -29,7 +29,7 @@ class Prediction:
         rows: The number of rows.
         log_likelihood: Mean predictive log-likelihood of a row, in nats.
         accuracy: Share of rows whose most probable class is the true one; None unless the target is categorical.
-        rmse: Root-mean-square error of the predictive mean, per element; None if the target is categorical.
+        rmse: Root-mean-square error of the point estimate, per observed element; None if the target is categorical.
     """
 
     given: tuple[str, ...]
@@ -58,9 +58,10 @@ def predict(model: MultimodalVAE, batch: Batch, given: Iterable[str], target: st
     batch = batch.index(_together(batch, (*given, target)))
     if not len(batch):
         raise ValueError(f"no row has {', '.join((*given, target))} together")
-    rows = max(1, ELEMENTS // (samples * math.prod(model.likelihoods[target].shape)))
     with serving(model, seed):
-        parts = [_scores(model, batch.slice(start, start + rows), given, target, samples) for start in range(0, len(batch), rows)]
+        parts = [
+            _scores(model, part, given, target, samples) for part in chunks(batch, samples * math.prod(model.likelihoods[target].shape))
+        ]
     log_likelihood, right, square = (torch.cat(scores).double().mean().item() for scores in zip(*parts, strict=True))
     categorical = not model.likelihoods[target].elementwise
     return Prediction(given, target, len(batch), log_likelihood, right if categorical else None, None if categorical else math.sqrt(square))
@@ -87,6 +88,8 @@ def _scores(model: MultimodalVAE, batch: Batch, given: tuple[str, ...], target: 
     z = model.posterior(batch.only(*given), samples).sample()
     x, mean = batch.values[target], likelihood.expectation(model.decoder(target)(z)).mean(0)
     predictive = torch.logsumexp(model.log_prob(target, z, batch), 0) - math.log(samples)
-    right = (likelihood.point(mean) == x).reshape(len(x), -1).all(1)
-    square = (mean - x).square().flatten(1).mean(1) if likelihood.elementwise else torch.zeros_like(predictive)
+    point = likelihood.point(mean)
+    right = (point == x).reshape(len(x), -1).all(1)
+    cells = batch.cells.get(target, torch.ones_like(x, dtype=torch.bool)).reshape(len(x), -1)
+    square = torch.where(cells, (point - x).double().square().reshape(len(x), -1), 0.0).sum(1) / cells.sum(1)
     return predictive.cpu(), right.float().cpu(), square.cpu()

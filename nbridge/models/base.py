@@ -159,7 +159,12 @@ class MultimodalVAE(nn.Module, ABC):
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """Features of every modality, shape (B, F_i), of a prepared batch."""
-        return {name: encoder(self.likelihoods[name].standardize(batch.values[name])) for name, encoder in self.encoders.items()}
+        likelihoods = self.likelihoods
+        return {name: encoder(self._standard_form(likelihoods[name], name, batch)) for name, encoder in self.encoders.items()}
+
+    def _standard_form(self, likelihood: Likelihood, name: str, batch: Batch) -> Tensor:
+        x = likelihood.standardize(batch.values[name])
+        return torch.where(batch.cells[name], x, likelihood.hole) if name in batch.cells else x
 
     def log_prob(self, name: str, z: Tensor, batch: Batch) -> Tensor:
         r""":math:`\log p(x_i \mid z)`, shape (\*, B), zero where i is absent, of z of shape (\*, B, D) and a prepared batch."""
@@ -175,9 +180,10 @@ class MultimodalVAE(nn.Module, ABC):
     @torch.no_grad()
     def fit_statistics(self, batch: Batch) -> None:
         """Lets every likelihood take its statistics from the rows in which its modality is present."""
+        batch = self.prepare(batch)
         for name, likelihood in self.likelihoods.items():
             rows = batch.present[name]
-            if name in batch.cells:
-                rows = rows & batch.cells[name].flatten(1).all(1)
-            if rows.any():
-                likelihood.fit(likelihood.canonical(batch.values[name][rows]))
+            x = batch.values[name][rows]
+            cells = batch.cells[name][rows] if name in batch.cells else torch.ones_like(x, dtype=torch.bool)
+            if len(x):
+                likelihood.fit(x, cells)

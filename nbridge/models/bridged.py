@@ -14,7 +14,8 @@ Stage ``bridges`` freezes all of it and trains the bridges alone. From a single 
 ``cross``   :math:`-\sum_{j \neq i} \mathbb{E}_{q(z \mid x_i)}[w_j \log p(x_j \mid z)]` over discrete j; on images it would cost diversity
 =========== =====================================================================================================
 
-A term needs only the modalities it names, so rows in which others are absent train the bridges as well.
+A term needs only the modalities it names, so rows in which others are absent train the bridges as well: ``elbo`` takes every row,
+``match`` and ``cross`` take rows with both modalities, ``distill`` needs complete ones.
 
 References:
     Bridged Variational Autoencoders for Joint Modeling of Images and Attributes (Yadav et al., WACV 2020)
@@ -25,7 +26,7 @@ Axes: M modalities (as sources), B rows, D latent dimensions.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -39,11 +40,7 @@ from nbridge.distributions import diagonal_normal, product_of_posteriors
 from nbridge.encoders import Encoder
 from nbridge.fusion import Fusion
 from nbridge.models.base import Features, MultimodalVAE, Stage
-
-Term = Literal["elbo", "distill", "match", "cross"]
-
-DEFAULT_OBJECTIVE: Mapping[Term, float] = {"distill": 1.0, "cross": 1.0}
-PAPER_OBJECTIVE: Mapping[Term, float] = {"elbo": 1.0}
+from nbridge.objectives import DEFAULT_OBJECTIVE, Term
 
 
 class BridgedVAE(MultimodalVAE):
@@ -76,10 +73,21 @@ class BridgedVAE(MultimodalVAE):
         super().__init__(encoders, decoders, fusion.latent_dim, weights)
         self.fusion = fusion
         self.bridges = bridges
-        self.objective = {term: weight for term, weight in objective.items() if weight and (term != "cross" or self.cross_targets())}
-        if not self.objective:
-            raise ValueError(f"objective {dict(objective)} leaves nothing to train: 'cross' needs a modality with a discrete likelihood")
+        self.objective = self._checked(objective)
+        if combine not in get_args(Combine):
+            raise ValueError(f"combine is {combine!r}, expected one of {', '.join(get_args(Combine))}")
         self.combine = combine
+
+    def _checked(self, objective: Mapping[Term, float]) -> dict[Term, float]:
+        """The terms with a weight that can be computed."""
+        if unknown := [term for term in objective if term not in get_args(Term)]:
+            raise ValueError(f"objective has no term {unknown[0]!r}; it has {', '.join(get_args(Term))}")
+        terms: dict[Term, float] = {
+            term: weight for term, weight in objective.items() if weight and (term != "cross" or self.cross_targets())
+        }
+        if not terms and len(self.names) > 1:
+            raise ValueError(f"objective {dict(objective)} leaves nothing to train: 'cross' needs a modality with a discrete likelihood")
+        return terms
 
     # Serving
 
@@ -129,8 +137,12 @@ class BridgedVAE(MultimodalVAE):
         return terms | {"kl": kl_weight * self._kl_to_prior(q).mean()}
 
     def _bridges_rows(self, batch: Batch) -> Tensor:
-        needed = {"elbo": 1, "match": 2, "cross": 2, "distill": len(self.names)}
-        return self.presence(batch).sum(0) >= min(needed[term] for term in self.objective)
+        """The rows that at least one term can be computed from."""
+        number = self.presence(batch).sum(0)
+        usable = {"elbo": number >= 1, "match": number >= 2, "distill": number == len(self.names), "cross": torch.zeros_like(number > 0)}
+        for target in self.cross_targets():
+            usable["cross"] = usable["cross"] | (batch.present[target] & (number >= 2))
+        return torch.stack([usable[term] for term in self.objective]).any(0)
 
     def _bridges_features(self, batch: Batch) -> dict[str, Tensor]:
         features = self.encode(batch)

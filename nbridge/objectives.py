@@ -1,0 +1,13 @@
+"""What stage ``bridges`` may minimise, as a spec spells it; `nbridge.models.bridged` has the formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+Term = Literal["elbo", "distill", "match", "cross"]
+
+DEFAULT_OBJECTIVE: Mapping[Term, float] = {"distill": 1.0, "cross": 1.0}
+"""What was measured to impute best (`benchmarks/digits.py`)."""
+PAPER_OBJECTIVE: Mapping[Term, float] = {"elbo": 1.0}
+"""Equations 8 and 9 of the paper."""

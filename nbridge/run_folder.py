@@ -1,0 +1,135 @@
+"""The folder of a run: made whole or not at all, and what it says of the run.
+
+======================= ===============================================================================================
+``spec.yaml``           the spec as written
+``spec.resolved.yaml``  the same with every default filled in; what `nbridge.resume` reads
+``env.json``            versions, threads and device, and a fingerprint of the rows
+``metrics.jsonl``       a line for each epoch
+``checkpoints/``        ``last.safetensors``: where training stands
+``model/``              the trained model, written when training is over
+======================= ===============================================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nbridge.acceleration import pick_device
+from nbridge.data.dataset import Splits
+from nbridge.errors import RunError
+from nbridge.files import write_json, write_text
+from nbridge.read import write_spec
+from nbridge.spec import Spec
+from nbridge.version import __version__
+
+SPEC, RESOLVED, ENVIRONMENT, METRICS, MODEL = "spec.yaml", "spec.resolved.yaml", "env.json", "metrics.jsonl", "model"
+CHECKPOINT = Path("checkpoints", "last.safetensors")
+
+
+def check_vacant(folder: Path, overwrite: bool) -> None:
+    """Raises a RunError when a folder may not be used for a new run; only run folders are ever replaced."""
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if not folder.is_dir():
+        raise RunError(f"{folder}: exists and is not a folder; choose another with --out")
+    ours = (folder / RESOLVED).is_file()
+    if not any(folder.iterdir()):
+        return
+    if not ours:
+        raise RunError(f"{folder}: exists and is not a run folder of nbridge; choose another with --out")
+    if not overwrite:
+        raise RunError(
+            f"{folder}: a run is there already. Use --overwrite to replace it, --out for another folder, or: nbridge resume {folder}"
+        )
+
+
+def create(folder: Path, spec: Spec, text: str, splits: Splits, device: str) -> None:
+    """Fills a folder beside the run folder and renames it, so that a run folder always holds all that `resume` needs."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be made ({error.strerror or error})") from error
+    try:
+        fresh.chmod(0o755)
+        (fresh / CHECKPOINT).parent.mkdir()
+        write_text(fresh / SPEC, text)
+        write_text(fresh / RESOLVED, write_spec(spec))
+        write_json(fresh / ENVIRONMENT, _environment(splits, device))
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
+            folder.replace(old)
+            fresh.replace(folder)
+            shutil.rmtree(old)
+        else:
+            fresh.replace(folder)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _environment(splits: Splits, device: str) -> dict[str, Any]:
+    return {
+        "nbridge": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": str(pick_device(device)),
+        "threads": torch.get_num_threads(),
+        "rows": {
+            "train": len(splits.train),
+            "validation": len(splits.validation) if splits.validation is not None else 0,
+            "test": len(splits.test) if splits.test is not None else 0,
+        },
+        "fingerprint": fingerprint(splits),
+    }
+
+
+def read_environment(folder: Path) -> dict[str, Any]:
+    """What `create` wrote of the machine and the rows.
+
+    Raises:
+        RunError: when it is missing or damaged.
+    """
+    expected = {"threads": int, "device": str, "fingerprint": str}
+    try:
+        environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+        if all(isinstance(environment[key], kind) for key, kind in expected.items()) and environment["threads"] > 0:
+            return environment
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise RunError(f"{folder / ENVIRONMENT}: missing or damaged, so this run cannot go on; train a new one")
+
+
+def fingerprint(splits: Splits) -> str:
+    """A hash of all values and their presence in the training and the validation rows, by which other rows are told from the same ones."""
+    digest = hashlib.sha256()
+    for batch in (splits.train, splits.validation):
+        for part in (batch.values, batch.present, batch.cells) if batch is not None else ():
+            for name in sorted(part):
+                digest.update(f"{name} {tuple(part[name].shape)} {part[name].dtype}".encode())
+                digest.update(part[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(b"validation")
+    return digest.hexdigest()
+
+
+def model_card(spec: Spec) -> str:
+    """A few words in Markdown on what a model folder holds."""
+    modalities = "\n".join(
+        f"| {name} | {list(modality.shape)} | {modality.encoder.type} | {modality.likelihood.type} |"
+        for name, modality in spec.modalities.items()
+    )
+    return (
+        f"# {spec.name or 'A bridged VAE'}\n\n"
+        f"A {spec.model.type} model of {len(spec.modalities)} modalities, made by nbridge {__version__}. "
+        f"Load it with `nbridge.load` on this folder.\n\n| modality | shape | encoder | likelihood |\n|---|---|---|---|\n{modalities}\n"
+    )

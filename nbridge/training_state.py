@@ -1,0 +1,85 @@
+"""Where training stands, on disk: one file with the model, the best tensors of the stage and the optimiser's, and the lines of metrics.
+
+Reading is as strict as for models: what is not exactly the state of this model is refused, and nothing is loaded then.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+from torch import Tensor
+
+from nbridge.checkpoint import load_into, load_tensors, save_tensors
+from nbridge.errors import RunError
+from nbridge.files import write_text
+from nbridge.models.base import MultimodalVAE
+from nbridge.progress import EpochRecord
+from nbridge.run_folder import CHECKPOINT, METRICS
+from nbridge.training import TrainingState
+
+
+def save_state(folder: Path, model: MultimodalVAE, state: TrainingState) -> None:
+    """Writes the checkpoint of a run, atomically.
+
+    Raises:
+        RunError: when it cannot be written; the checkpoint before it stays.
+    """
+    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"best/{name}": tensor for name, tensor in state.best.items()}
+    tensors |= {f"optimizer/{name}": tensor for name, tensor in state.optimizer.items()}
+    numbers = {
+        "stage": state.stage,
+        "epoch": state.epoch,
+        "best_loss": state.best_loss if math.isfinite(state.best_loss) else None,
+        "best_epoch": state.best_epoch,
+        "lines": len(_lines(folder / METRICS)),
+    }
+    save_tensors(folder / CHECKPOINT, tensors, numbers)
+
+
+def restore_state(folder: Path, model: MultimodalVAE) -> TrainingState | None:
+    """Puts the model and the metrics back to the last checkpoint; None, to begin at the start, when there is none.
+
+    Raises:
+        RunError: when the checkpoint is damaged or of another model, or the metrics cannot be written.
+    """
+    path = folder / CHECKPOINT
+    if not path.is_file():
+        _write_lines(folder / METRICS, [])
+        return None
+    tensors, numbers = load_tensors(path)
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition("/")
+        parts[part][rest] = tensor
+    load_into(model, parts["model"], path)
+    _write_lines(folder / METRICS, _lines(folder / METRICS)[: numbers["lines"]])
+    best_loss = math.inf if numbers["best_loss"] is None else numbers["best_loss"]
+    return TrainingState(numbers["stage"], numbers["epoch"], best_loss, numbers["best_epoch"], parts["best"], parts["optimizer"])
+
+
+def append_record(folder: Path, record: EpochRecord) -> None:
+    """Adds a line to the metrics of a run.
+
+    Raises:
+        RunError: when it cannot be written.
+    """
+    path = folder / METRICS
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record.as_dict()) + "\n")
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _write_lines(path: Path, lines: list[str]) -> None:
+    try:
+        write_text(path, "".join(lines))
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
