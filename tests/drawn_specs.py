@@ -41,7 +41,10 @@ def _modality(shape: st.SearchStrategy[Any], encoder: Any, likelihood: Any, deco
 MODALITIES = st.one_of(
     _modality(ANY_SHAPE | st.integers(1, 99), component("mlp", hidden=WIDTHS, dropout=RATES, **LAYERS), LIKELIHOODS, MLP),
     _modality(
-        st.lists(st.integers(1, 40), min_size=2, max_size=4), component("conv", channels=WIDTHS.filter(len), **LAYERS), LIKELIHOODS, component("conv")
+        st.lists(st.integers(1, 40), min_size=2, max_size=4),
+        component("conv", channels=WIDTHS.filter(len), **LAYERS),
+        LIKELIHOODS,
+        component("conv"),
     ),
     _modality(st.integers(2, 99), component("embedding", embedding_dim=st.integers(1, 64)), component("categorical"), MLP),
 )

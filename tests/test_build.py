@@ -13,6 +13,7 @@ import nbridge
 from nbridge import registry
 from nbridge.build import build_data
 from nbridge.encoders import ConvEncoder, MLPEncoder
+from nbridge.read import spec_from_dict
 
 MODALITIES = {
     "x": {"shape": 3, "encoder": "mlp", "likelihood": "normal"},
@@ -131,3 +132,69 @@ def test_a_constructor_that_refuses_its_options_is_a_mistake_of_the_spec():
     wrong = {**MODALITIES["x"], "likelihood": {"type": "discretized_logistic", "low": 1.0, "high": 0.0}}
     with pytest.raises(nbridge.SpecError, match=r"modalities.x.likelihood: .* high \(0.0\) must be above low \(1.0\)"):
         nbridge.build_model(nbridge.Spec.model_validate({"modalities": {"x": wrong}}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"bridges": {"objective": {"cross": 1}}, "modalities": {n: MODALITIES[n] for n in "xp"}},
+            "model: objective {'cross': 1.0} leaves nothing to train",
+        ),
+        (
+            {"modalities": {"x": {**MODALITIES["x"], "shape": [1, 4, 4], "encoder": {"type": "conv", "channels": []}}}},
+            "expected 1 or more entries, got 0",
+        ),
+        (
+            {"data": {"source": "digits", "validation": 0}, "training": {"patience": 3}},
+            "which data.validation 0 leaves nothing to wait for",
+        ),
+        ({"training": {"batch_size": 1}}, "training.batch_size: expected 2 or more, got 1"),
+        ({"training": {"seed": 2**70}}, "training.seed"),
+    ],
+)
+def test_what_cannot_work_is_refused_when_the_spec_is_read_or_built(changes: dict[str, object], message: str):
+    with pytest.raises(nbridge.SpecError) as caught:
+        nbridge.build_model(spec_from_dict({"modalities": MODALITIES, **changes}))
+    assert message in str(caught.value)
+
+
+def test_live_modules_are_checked_where_they_are_put_together():
+    good = nbridge.build_model(spec())
+    parts = (dict(good.encoders.items()), dict(good.decoders.items()), good.fusion, good.bridges)
+    with pytest.raises(ValueError, match="objective has no term 'distil'; it has elbo, distill, match, cross"):
+        nbridge.BridgedVAE(*parts, objective={"distil": 1.0})
+    with pytest.raises(ValueError, match="combine is 'pow', expected one of mean, poe"):
+        nbridge.BridgedVAE(*parts, combine="pow")
+    with pytest.raises(ValueError, match=r"weights of \['z'\], which no encoder has"):
+        nbridge.BridgedVAE(*parts, {"z": 1.0})
+    with pytest.raises(ValueError, match="name the same modalities"):
+        nbridge.BridgedVAE({"x": parts[0]["x"]}, *parts[1:])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model: nbridge.generate(model, 3, {"yy": 1}), "given 'yy': no such modality in this model; it has x, p, y"),
+        (lambda model: nbridge.generate(model, 3, {"y": [0, 1]}), "given 'y': 2 rows, expected one value or 3 of them"),
+        (lambda model: nbridge.generate(model, 0), "num is 0, expected 1 or more"),
+        (lambda model: nbridge.impute_arrays(model, rows(), samples=0), "samples is 0, expected 1 or more"),
+        (
+            lambda model: nbridge.embed(model, nbridge.Batch.complete({"x": torch.zeros(2, 3)}), samples=-1),
+            "samples is -1, expected 1 or more",
+        ),
+    ],
+)
+def test_calls_that_make_no_sense_are_told_so(call, message: str):
+    with pytest.raises(nbridge.DataError) as caught:
+        call(nbridge.build_model(spec()))
+    assert str(caught.value) == message
+
+
+def test_one_class_is_given_to_all_generated_rows_and_a_slip_of_a_name_is_noticed():
+    model = nbridge.build_model(spec())
+    assert nbridge.generate(model, 5, {"y": 2})["y"].tolist() == [2] * 5
+    values = MODALITIES | {"label": MODALITIES["y"]}
+    wide = nbridge.build_model(nbridge.Spec.model_validate({"modalities": values}))
+    with pytest.raises(nbridge.DataError, match=r"array 'lable': no such modality. Did you mean 'label'\?"):
+        nbridge.impute_arrays(wide, {**rows(), "lable": np.zeros(20)})

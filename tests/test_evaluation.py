@@ -66,6 +66,17 @@ def test_each_modality_is_predicted_from_all_others(model: nbridge.MultimodalVAE
     assert [(line.given, line.target) for line in predict_each(model, rows(), samples=2)] == [(("y",), "x"), (("x",), "y")]
 
 
+def test_errors_are_those_of_the_observed_cells(model: nbridge.MultimodalVAE):
+    batch = rows()
+    cells = torch.arange(60).reshape(30, 2) % 3 > 0
+    holed = nbridge.Batch(batch.values, batch.present, {"x": cells})
+    point = nbridge.Batch.complete({"y": batch.values["y"]})
+    torch.manual_seed(7)
+    mean = model.decoders["x"](model.posterior(point, 50).sample()).mean.mean(0)
+    square = torch.where(cells, (mean - batch.values["x"]).square(), 0).sum(1) / cells.sum(1)
+    assert predict(model, holed, ["y"], "x", samples=50, seed=7).rmse == pytest.approx(square.mean().sqrt().item(), rel=1e-5)
+
+
 def test_nothing_is_predicted_where_no_row_is_complete(model: nbridge.MultimodalVAE):
     assert predict_each(model, rows().hide("x"), samples=2) == []
     assert predict_each(model, nbridge.Batch.complete({"x": rows().values["x"]}), samples=2) == []

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +175,10 @@ def test_rows_from_python_must_be_given_again_and_be_the_same(tmp_path: Path):
     nbridge.resume(tmp_path / "run", data)
     with pytest.raises(nbridge.RunError, match="the rows are not those that this run began with"):
         nbridge.resume(tmp_path / "run", {**data, "x": data["x"] + 1})
+    validation = nbridge.train(spec, {**data, "x": np.arange(120.0).reshape(40, 3)}).splits.validation.values["x"][0, 0].item()
+    changed = np.where(np.arange(120.0).reshape(40, 3) == validation, 7.0, data["x"])
+    with pytest.raises(nbridge.RunError, match="the rows are not those that this run began with"):
+        nbridge.resume(tmp_path / "run", {**data, "x": changed})
     with pytest.raises(nbridge.DataError, match="pass arrays from Python"):
         nbridge.resume(tmp_path / "run")
 
@@ -186,6 +192,23 @@ def test_a_run_folder_that_exists_is_refused_and_kept_without_overwrite(run: Pat
     nbridge.train(spec, out=run, overwrite=True, overrides=(*QUICK, "training.seed=5"))
     assert (run / "model" / TENSORS).read_bytes() != before
     assert [path.name for path in run.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_rows_that_cannot_train_a_stage_cost_no_run_that_is_there(tmp_path: Path):
+    spec = {
+        "modalities": {
+            "x": {"shape": 3, "encoder": "mlp", "likelihood": "normal"},
+            "y": {"shape": 2, "encoder": "mlp", "likelihood": "categorical"},
+        },
+        "training": {"stages": {"joint": {"epochs": 1}, "bridges": {"epochs": 1}}},
+    }
+    data = {"x": np.random.default_rng(0).normal(size=(40, 3)), "y": np.arange(40) % 2}
+    nbridge.train(spec, data, out=tmp_path / "run")
+    before = (tmp_path / "run" / "model" / TENSORS).read_bytes()
+    apart = {**data, "x__present": np.arange(40) < 20, "y__present": np.arange(40) >= 20}
+    with pytest.raises(nbridge.DataError, match="stage joint: 0 training rows"):
+        nbridge.train(spec, apart, out=tmp_path / "run", overwrite=True)
+    assert (tmp_path / "run" / "model" / TENSORS).read_bytes() == before
 
 
 def test_what_is_no_run_folder_is_never_overwritten(tmp_path: Path, spec: Path):
@@ -274,6 +297,36 @@ def test_a_damaged_run_is_refused_in_one_line_and_left_as_it_is(kind: str, run: 
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
+def _tamper(path: Path, edit: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    """Changes tensors behind the back of what the file says of itself."""
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    edit(tensors)
+    save_file(tensors, path, metadata)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda tensors: tensors.pop("model/fusion.network.layers.0.bias"), "tensor model/fusion.network.layers.0.bias is missing"),
+        (lambda tensors: tensors.update({"best/spare": torch.zeros(2)}), "but nothing of this name was written"),
+        (lambda tensors: tensors.update({"model/fusion.network.layers.0.bias": torch.zeros(3)}), "is torch.float32 of shape (3,)"),
+    ],
+)
+def test_a_tensor_astray_in_a_checkpoint_is_refused(run: Path, edit: Callable[[dict[str, torch.Tensor]], object], message: str):
+    shutil.rmtree(run / "model")
+    _tamper(run / CHECKPOINT, edit)
+    with pytest.raises(nbridge.RunError, match=re.escape(message)):
+        nbridge.resume(run)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"threads": "two", "device": "cpu", "fingerprint": "x"}', '{"threads": 0}'])
+def test_a_damaged_environment_is_refused_by_resume(run: Path, content: str):
+    (run / "env.json").write_text(content)
+    with pytest.raises(nbridge.RunError, match=r"env.json: missing or damaged, so this run cannot go on"):
+        nbridge.resume(run)
+
+
 def test_damaged_checkpoints_are_refused_by_resume(run: Path):
     shutil.rmtree(run / "model")
     whole = (run / CHECKPOINT).read_bytes()
@@ -281,9 +334,7 @@ def test_damaged_checkpoints_are_refused_by_resume(run: Path):
     with pytest.raises(nbridge.RunError, match=r"last.safetensors: truncated or damaged"):
         nbridge.resume(run)
     (run / CHECKPOINT).write_bytes(whole)
-    (run / "env.json").write_text("{")
-    with pytest.raises(nbridge.RunError, match=r"env.json: missing or damaged, so this run cannot go on"):
-        nbridge.resume(run)
+    assert nbridge.resume(run).model.names == ("top", "bottom", "label")
 
 
 def test_no_run_folder_is_told_in_one_line(tmp_path: Path):

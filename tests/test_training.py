@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 
 import pytest
 import torch
 
 import nbridge
+from nbridge.acceleration import matmul_precision
 from nbridge.batch import Batch
 from nbridge.models.base import MultimodalVAE
 from nbridge.progress import EpochRecord, Reporter
@@ -224,6 +226,20 @@ def test_bf16_products_change_the_result_a_little_and_the_setting_is_put_back():
     assert torch.get_float32_matmul_precision() == before
     for one, other in zip(exact.epochs, rounded.epochs, strict=True):
         assert other.loss == pytest.approx(one.loss, rel=0.05)
+    # bfloat16 keeps 8 bits: products that were rounded to it cannot agree to six digits.
+    assert abs(exact.epochs[0].loss - rounded.epochs[0].loss) > 1e-5
+
+
+def test_bf16_products_come_back_in_float32_and_are_those_of_rounded_factors():
+    layer, x = torch.nn.Linear(64, 32, bias=False), torch.randn(16, 64)
+    with torch.no_grad(), matmul_precision("bf16", torch.device("cpu")):
+        y = layer(x)
+    assert y.dtype == torch.float32
+    rounded = x.bfloat16().double() @ layer.weight.bfloat16().double().T
+    # The product itself is rounded to bfloat16 once more: 2^-8 of its size at the most.
+    torch.testing.assert_close(y.double(), rounded, rtol=2**-8, atol=1e-3)
+    assert not torch.allclose(y, layer(x), rtol=1e-4, atol=1e-5)
+    assert torch.equal(layer(x), x @ layer.weight.T)
 
 
 def test_what_the_caller_froze_stays_frozen():
@@ -281,6 +297,75 @@ def test_a_loss_that_is_not_finite_stops_training_and_says_what_to_do():
     spec = spec_with(stages={"joint": {"epochs": 30, "learning_rate": 1e18}, "bridges": {"epochs": 1}})
     with pytest.raises(nbridge.NBridgeError, match=r"stage joint, epoch \d+: the loss is (nan|inf) .* Lower training.learning_rate"):
         train(spec)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"b": torch.full((ROWS, 1, 4, 4), 100.0)}, "modality 'b', row 0: value 100 is outside the support of Bernoulli"),
+        ({"a": torch.full((ROWS, 3), float("nan"))}, "modality 'a', row 0: value nan is outside the support of Normal"),
+        ({"c": torch.full((ROWS,), 4)}, "modality 'c', row 0: value 4 is outside the support of Categorical"),
+        ({"c": torch.eye(3).repeat(ROWS // 3, 1)}, "modality 'c': one-hot rows of 3 classes, expected 4"),
+        ({"d": torch.zeros(ROWS)}, "no modality 'd' in this model; it has a, b, c"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused_before_any_training(values: dict[str, torch.Tensor], message: str):
+    spec = spec_with()
+    model = fresh(spec)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(nbridge.DataError, match=re.escape(message)):
+        fit(model, Batch.complete({**rows().values, **values}), None, spec.training)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_an_infinite_validation_loss_stops_training_and_names_the_term():
+    wild = rows(24)
+    wild.values["a"][3, 0] = 1e30
+    with pytest.raises(nbridge.NBridgeError, match=r"stage joint, epoch 1: the validation loss is inf \(terms: a, kl\)"):
+        train(spec_with(), validation=wild)
+
+
+def test_validation_rows_that_no_stage_can_use_are_told_of():
+    class Validation(Reporter):
+        def __init__(self) -> None:
+            self.rows: list[int] = []
+
+        def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, epochs: int, done: int) -> None:
+            self.rows.append(validation_rows)
+
+    counted, spec = Validation(), spec_with()
+    fit(fresh(spec), rows(), rows(24).hide("c"), spec.training, reporter=counted)
+    assert counted.rows == [0, 0]
+
+
+def test_settings_alone_train_every_stage_for_its_default_epochs():
+    settings = nbridge.TrainingSpec()
+    assert [settings.stage(name).epochs for name in ("joint", "bridges")] == [60, 40]
+    with pytest.raises(nbridge.SpecError, match="stage 'other' has no epochs"):
+        settings.stage("other")
+
+
+def test_statistics_are_those_of_the_observed_cells():
+    generator = torch.Generator().manual_seed(0)
+    x = 1000 + 50 * torch.randn(60, 3, generator=generator)
+    cells = torch.arange(180).reshape(60, 3) % 4 > 0  # a hole in most rows
+    model = fresh(nbridge.Spec.model_validate({"modalities": {"a": MODALITIES["a"]}}))
+    model.fit_statistics(Batch({"a": torch.where(cells, x, 0)}, {"a": torch.ones(60, dtype=torch.bool)}, {"a": cells}))
+    for j in range(3):
+        seen = x[cells[:, j], j]
+        torch.testing.assert_close(model.likelihoods["a"].shift[j], seen.mean())
+        torch.testing.assert_close(model.likelihoods["a"].unit[j], seen.std(correction=0))
+
+
+@pytest.mark.parametrize(("likelihood", "middle"), [("normal", 0.0), ("poisson", 0.0), ("bernoulli", 0.5), ("discretized_logistic", 0.0)])
+def test_an_encoder_sees_the_middle_of_the_data_in_place_of_a_hole(likelihood: str, middle: float):
+    model = fresh(nbridge.Spec.model_validate({"modalities": {"a": {"shape": 3, "encoder": "mlp", "likelihood": likelihood}}})).eval()
+    seen: list[torch.Tensor] = []
+    model.encoders["a"].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    cells = torch.tensor([[True, False, True]])
+    batch = Batch({"a": torch.ones(1, 3)}, {"a": torch.ones(1, dtype=torch.bool)}, {"a": cells})
+    model.posterior(batch)
+    assert seen[0][0, 1] == middle
 
 
 def test_one_modality_has_a_single_stage():
