@@ -32,8 +32,7 @@ class Direction(nbridge.Likelihood):
 
     def forward(self, raw: Tensor) -> Distribution:
         cosine, sine, log_concentration = self.split(raw)
-        direction = VonMises(torch.atan2(sine, cosine + 1e-6), log_concentration.clamp(-3, 5).exp(), validate_args=False)
-        return Independent(direction, len(self.shape))
+        return Independent(VonMises(torch.atan2(sine, cosine + 1e-6), log_concentration.clamp(-3, 5).exp()), len(self.shape))
 
     def expectation(self, distribution: Distribution) -> Tensor:
         return torch.stack([distribution.mean.cos(), distribution.mean.sin()], dim=-1)  # the mean of angles is that of their directions
