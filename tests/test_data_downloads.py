@@ -161,11 +161,11 @@ def test_without_files_and_without_download_the_files_and_places_are_named(
 def test_missing_files_are_downloaded_once_and_quietly(
     server: Collection, cache: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(idx, "MNIST_FILES", server)
+    monkeypatch.setattr(idx.MNIST, "files", server)
     dataset = MNIST().load({"image": (1, 28, 28), "label": (10,)})
     assert len(dataset.batch) == 8
     assert sorted(path.name for path in (cache / "mnist").iterdir()) == sorted(NAMES)
-    monkeypatch.setattr(idx, "MNIST_FILES", replace(server, url="http://127.0.0.1:1/"))
+    monkeypatch.setattr(idx.MNIST, "files", replace(server, url="http://127.0.0.1:1/"))
     assert len(MNIST().load({"label": (10,)}).batch) == 8
     assert capfd.readouterr() == ("", "")
 

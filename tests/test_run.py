@@ -37,6 +37,14 @@ fusion: {hidden: [16]}
 bridges: {hidden: [16]}
 training: {batch_size: 256, checkpoint_seconds: 0, stages: {joint: {epochs: 25}, bridges: {epochs: 25}}}
 """
+PYTHON_SPEC = {
+    "modalities": {
+        "x": {"shape": 3, "encoder": "mlp", "likelihood": "normal"},
+        "y": {"shape": 2, "encoder": "mlp", "likelihood": "categorical"},
+    },
+    "training": {"stages": {"joint": {"epochs": 1}, "bridges": {"epochs": 1}}},
+}
+PYTHON_ROWS = {"x": np.random.default_rng(0).normal(size=(40, 3)), "y": np.arange(40) % 2}
 QUICK = ("training.stages.joint.epochs=2", "training.stages.bridges.epochs=2")
 
 
@@ -160,16 +168,7 @@ def test_resuming_a_finished_run_changes_nothing(run: Path):
 
 
 def test_rows_from_python_must_be_given_again_and_be_the_same(tmp_path: Path):
-    spec = nbridge.Spec.model_validate(
-        {
-            "modalities": {
-                "x": {"shape": 3, "encoder": "mlp", "likelihood": "normal"},
-                "y": {"shape": 2, "encoder": "mlp", "likelihood": "categorical"},
-            },
-            "training": {"stages": {"joint": {"epochs": 1}, "bridges": {"epochs": 1}}},
-        }
-    )
-    data = {"x": np.random.default_rng(0).normal(size=(40, 3)), "y": np.arange(40) % 2}
+    spec, data = PYTHON_SPEC, PYTHON_ROWS
     nbridge.train(spec, data, out=tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "model")
     nbridge.resume(tmp_path / "run", data)
@@ -195,14 +194,7 @@ def test_a_run_folder_that_exists_is_refused_and_kept_without_overwrite(run: Pat
 
 
 def test_rows_that_cannot_train_a_stage_cost_no_run_that_is_there(tmp_path: Path):
-    spec = {
-        "modalities": {
-            "x": {"shape": 3, "encoder": "mlp", "likelihood": "normal"},
-            "y": {"shape": 2, "encoder": "mlp", "likelihood": "categorical"},
-        },
-        "training": {"stages": {"joint": {"epochs": 1}, "bridges": {"epochs": 1}}},
-    }
-    data = {"x": np.random.default_rng(0).normal(size=(40, 3)), "y": np.arange(40) % 2}
+    spec, data = PYTHON_SPEC, PYTHON_ROWS
     nbridge.train(spec, data, out=tmp_path / "run")
     before = (tmp_path / "run" / "model" / TENSORS).read_bytes()
     apart = {**data, "x__present": np.arange(40) < 20, "y__present": np.arange(40) >= 20}

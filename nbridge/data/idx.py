@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -52,7 +53,39 @@ _BYTES = b"\x00\x00\x08"
 """How an idx file of unsigned bytes begins; the number of axes follows."""
 
 
-class MNIST(Source):
+class _Images(Source):
+    """Pictures of 28 x 28 grey levels in ten classes, with an official test part.
+
+    Arguments:
+        download: Whether files that lie neither under $NBRIDGE_DATA nor in the cache are downloaded to the cache.
+        binarize: Whether pixels are 1 above 127 of 255, and 0 elsewhere.
+        rows: How many training rows to use, the first ones; all if None. The test part stays whole.
+    """
+
+    files: ClassVar[Collection]
+
+    def __init__(self, *, download: bool = True, binarize: bool = False, rows: PositiveInt | None = None) -> None:
+        self.download = download
+        self.binarize = binarize
+        self.rows = rows
+
+    def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
+        """Loads the modalities asked for, training rows first.
+
+        Raises:
+            DataError: when a modality is not one of the two, or files are missing or damaged.
+        """
+        check_offers(self.files.name, _OFFERS, shapes)
+        parts = read_parts(self.files, tuple(shapes), download=self.download, rows=self.rows)
+        joined = {kind: np.concatenate([parts[part][kind] for part in PARTS]) for kind in shapes}
+        values = {
+            kind: pixels(array, binarize=self.binarize) if kind == "image" else torch.from_numpy(array).long()
+            for kind, array in joined.items()
+        }
+        return Dataset(Batch.complete(arrange(values, _OFFERS, shapes)), part=part_names(parts))
+
+
+class MNIST(_Images):
     """70,000 handwritten digits of 28 x 28 grey levels, as ``image`` in [0, 1] and ``label``; the last 10,000 are the official test part.
 
     References:
@@ -65,21 +98,10 @@ class MNIST(Source):
         rows: How many training rows to use, the first ones; all if None. The test part stays whole.
     """
 
-    def __init__(self, *, download: bool = True, binarize: bool = False, rows: PositiveInt | None = None) -> None:
-        self.download = download
-        self.binarize = binarize
-        self.rows = rows
-
-    def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
-        """Loads the modalities asked for, training rows first.
-
-        Raises:
-            DataError: when a modality is not one of the two, or files are missing or damaged.
-        """
-        return _load(MNIST_FILES, shapes, download=self.download, binarize=self.binarize, rows=self.rows)
+    files = MNIST_FILES
 
 
-class FashionMNIST(Source):
+class FashionMNIST(_Images):
     """70,000 pictures of clothes in 28 x 28 grey levels, as ``image`` in [0, 1] and ``label``; the last 10,000 are the official test part.
 
     References:
@@ -92,18 +114,7 @@ class FashionMNIST(Source):
         rows: How many training rows to use, the first ones; all if None. The test part stays whole.
     """
 
-    def __init__(self, *, download: bool = True, binarize: bool = False, rows: PositiveInt | None = None) -> None:
-        self.download = download
-        self.binarize = binarize
-        self.rows = rows
-
-    def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
-        """Loads the modalities asked for, training rows first.
-
-        Raises:
-            DataError: when a modality is not one of the two, or files are missing or damaged.
-        """
-        return _load(FASHION_FILES, shapes, download=self.download, binarize=self.binarize, rows=self.rows)
+    files = FASHION_FILES
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -176,16 +187,6 @@ def _read(path: Path, kind: str) -> np.ndarray:
         if (bad := np.flatnonzero(array > 9)).size:
             raise DataError(f"{path}: row {bad[0]} holds {array[bad[0]]}, expected a class index from 0 to 9")
     return array
-
-
-def _load(files: Collection, shapes: Mapping[str, tuple[int, ...]], *, download: bool, binarize: bool, rows: int | None) -> Dataset:
-    check_offers(files.name, _OFFERS, shapes)
-    parts = read_parts(files, tuple(shapes), download=download, rows=rows)
-    joined = {kind: np.concatenate([parts[part][kind] for part in PARTS]) for kind in shapes}
-    values = {
-        kind: pixels(array, binarize=binarize) if kind == "image" else torch.from_numpy(array).long() for kind, array in joined.items()
-    }
-    return Dataset(Batch.complete(arrange(values, _OFFERS, shapes)), part=part_names(parts))
 
 
 def part_names(parts: Mapping[str, Mapping[str, np.ndarray]]) -> np.ndarray:
