@@ -20,6 +20,7 @@ from nbridge.errors import DataError, NBridgeError, SpecError
 from nbridge.fusion import Fusion
 from nbridge.likelihoods import Likelihood
 from nbridge.models.base import MultimodalVAE
+from nbridge.models.parts import Parts
 from nbridge.objectives import PAPER_OBJECTIVE
 from nbridge.registry import resolve
 from nbridge.spec import Spec
@@ -34,46 +35,55 @@ def build_model(spec: Spec) -> MultimodalVAE:
     Raises:
         SpecError: when a constructor refuses its arguments.
     """
-    features = {name: modality.features for name, modality in spec.modalities.items()}
-    bank = spec.bridges.bank
-    return _construct(
-        "model",
-        resolve("models", spec.model.type, MultimodalVAE),
-        {name: build_encoder(spec, name) for name in spec.modalities},
-        {name: build_decoder(spec, name) for name in spec.modalities},
-        build_fusion(spec, tuple(spec.modalities)),
-        _construct("bridges", resolve("bridges", bank.type, BridgeBank), features, **bank.kwargs),
-        {name: modality.weight for name, modality in spec.modalities.items()},
-        objective=PAPER_OBJECTIVE if spec.bridges.objective == "paper" else spec.bridges.objective,
-        combine=spec.bridges.combine,
-        **spec.model.kwargs,
-    )
+    model_class = resolve("models", spec.model.type, MultimodalVAE)
+    return _construct("model", model_class.from_parts, SpecParts(spec), **spec.model.kwargs)
 
 
-def build_encoder(spec: Spec, name: str) -> Encoder:
-    """A fresh encoder of one modality."""
-    modality = spec.modalities[name]
-    encoder_class = resolve("encoders", modality.encoder.type, Encoder)
-    return _construct(f"modalities.{name}.encoder", encoder_class, modality.shape, modality.features, **modality.encoder.kwargs)
+class SpecParts(Parts):
+    """The parts that a spec names.
 
+    Arguments:
+        spec: The spec.
+    """
 
-def build_decoder(spec: Spec, name: str) -> Decoder:
-    """A fresh decoder of one modality, with its likelihood; the mirror of its encoder unless the spec says otherwise."""
-    modality = spec.modalities[name]
-    likelihood_class = resolve("likelihoods", modality.likelihood.type, Likelihood)
-    likelihood = _construct(f"modalities.{name}.likelihood", likelihood_class, modality.shape, **modality.likelihood.kwargs)
-    component = modality.decoder if modality.decoder.type != "mirror" else _mirror(spec, name)
-    network_class = resolve("decoders", component.type, nn.Module)
-    network = _construct(f"modalities.{name}.decoder", network_class, spec.latent_dim, likelihood.raw_shape, **component.kwargs)
-    return Decoder(network, likelihood)
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.names = tuple(spec.modalities)
+        self.latent_dim = spec.latent_dim
+        self.weights = {name: modality.weight for name, modality in spec.modalities.items()}
+        self.objective = PAPER_OBJECTIVE if spec.bridges.objective == "paper" else spec.bridges.objective
+        self.combine = spec.bridges.combine
 
+    def encoder(self, name: str) -> Encoder:
+        modality = self.spec.modalities[name]
+        encoder_class = resolve("encoders", modality.encoder.type, Encoder)
+        return _construct(f"modalities.{name}.encoder", encoder_class, modality.shape, modality.features, **modality.encoder.kwargs)
 
-def build_fusion(spec: Spec, names: Iterable[str]) -> Fusion:
-    """A fresh fusion of a set of modalities."""
-    fusion_class = resolve("fusions", spec.fusion.type, Fusion)
-    return _construct(
-        "fusion", fusion_class, {name: spec.modalities[name].features for name in names}, spec.latent_dim, **spec.fusion.kwargs
-    )
+    def decoder(self, name: str) -> Decoder:
+        """A decoder, the mirror of the modality's encoder unless the spec says otherwise."""
+        modality = self.spec.modalities[name]
+        likelihood_class = resolve("likelihoods", modality.likelihood.type, Likelihood)
+        likelihood = _construct(f"modalities.{name}.likelihood", likelihood_class, modality.shape, **modality.likelihood.kwargs)
+        component = modality.decoder if modality.decoder.type != "mirror" else self._mirror(name)
+        network_class = resolve("decoders", component.type, nn.Module)
+        network = _construct(f"modalities.{name}.decoder", network_class, self.latent_dim, likelihood.raw_shape, **component.kwargs)
+        return Decoder(network, likelihood)
+
+    def fusion(self, names: Iterable[str]) -> Fusion:
+        fusion_class = resolve("fusions", self.spec.fusion.type, Fusion)
+        return _construct("fusion", fusion_class, self._features(names), self.latent_dim, **self.spec.fusion.kwargs)
+
+    def bridges(self) -> BridgeBank:
+        bank = self.spec.bridges.bank
+        return _construct("bridges", resolve("bridges", bank.type, BridgeBank), self._features(self.names), **bank.kwargs)
+
+    def _features(self, names: Iterable[str]) -> dict[str, int]:
+        return {name: self.spec.modalities[name].features for name in names}
+
+    def _mirror(self, name: str) -> Component:
+        with torch.device("meta"):
+            options = dict(self.encoder(name).mirror())
+        return Component(str(options.pop("type")), options)
 
 
 def build_data(spec: Spec, model: MultimodalVAE, data: Mapping[str, ArrayLike | Tensor] | Batch | None = None) -> Splits:
@@ -100,12 +110,6 @@ def build_data(spec: Spec, model: MultimodalVAE, data: Mapping[str, ArrayLike | 
     except DataError as error:
         raise DataError(f"{dataset.origin}: {error}" if dataset.origin else str(error)) from error
     return split(dataset, validation=spec.data.validation, test=spec.data.test, seed=spec.data.seed)
-
-
-def _mirror(spec: Spec, name: str) -> Component:
-    with torch.device("meta"):
-        options = dict(build_encoder(spec, name).mirror())
-    return Component(str(options.pop("type")), options)
 
 
 def _construct(where: str, build: Callable[..., T], *geometry: object, **options: object) -> T:

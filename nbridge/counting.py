@@ -24,7 +24,8 @@ from itertools import combinations, pairwise
 import torch
 from torch import nn
 
-from nbridge.build import build_decoder, build_encoder, build_fusion, build_model
+from nbridge.build import SpecParts, build_model
+from nbridge.models.parts import Parts
 from nbridge.spec import Spec
 
 COUNTED_UP_TO = 8
@@ -76,19 +77,20 @@ def mlp_parameters(inputs: int, outputs: int, hidden: Sequence[int], *, batch_no
 
 def count_parameters(spec: Spec) -> ParameterTable:
     """Counts a spec's parameters in all three arrangements, by formula and by building them on torch's ``meta`` device."""
+    parts = SpecParts(spec)
     with torch.device("meta"):
-        encoders = {name: _count(build_encoder(spec, name)) for name in spec.modalities}
-        decoders = {name: _count(build_decoder(spec, name)) for name in spec.modalities}
+        encoders = {name: _count(parts.encoder(name)) for name in parts.names}
+        decoders = {name: _count(parts.decoder(name)) for name in parts.names}
         counted_bridged = _count(build_model(spec))
         few = len(spec.modalities) <= COUNTED_UP_TO
-        counted_retrofit = sum(decoders.values()) + _count_retrofit(spec) if few else None
-        counted_mvae = sum(decoders.values()) + _count_heads(spec)
-    parts = _parts(spec, encoders, decoders)
-    n = len(spec.modalities)
+        counted_retrofit = sum(decoders.values()) + _count_retrofit(parts) if few else None
+        counted_mvae = sum(decoders.values()) + _count_heads(parts)
+    sizes = _sizes(spec, encoders, decoders)
+    n = len(parts.names)
     return ParameterTable(
-        parts,
+        sizes,
         (
-            ModelCount("bridged", 1 + n * (n - 1), sum(parts.values()), counted_bridged),
+            ModelCount("bridged", 1 + n * (n - 1), sum(sizes.values()), counted_bridged),
             ModelCount("retrofit", 2**n - 1, retrofit_parameters(spec, encoders, decoders), counted_retrofit),
             ModelCount("mvae", n, mvae_parameters(spec, encoders, decoders), counted_mvae),
         ),
@@ -115,7 +117,7 @@ def fusion_parameters(spec: Spec, features: int) -> int:
     return mlp_parameters(features, 2 * spec.latent_dim, spec.fusion.kwargs["hidden"], batch_norm=spec.fusion.kwargs["batch_norm"])
 
 
-def _parts(spec: Spec, encoders: Mapping[str, int], decoders: Mapping[str, int]) -> dict[str, int]:
+def _sizes(spec: Spec, encoders: Mapping[str, int], decoders: Mapping[str, int]) -> dict[str, int]:
     options = spec.bridges.bank.kwargs
     features = {name: modality.features for name, modality in spec.modalities.items()}
     return {
@@ -133,14 +135,13 @@ def _parts(spec: Spec, encoders: Mapping[str, int], decoders: Mapping[str, int])
     }
 
 
-def _count_retrofit(spec: Spec) -> int:
-    names = tuple(spec.modalities)
-    subsets = [subset for size in range(1, len(names) + 1) for subset in combinations(names, size)]
-    return sum(_count(build_fusion(spec, subset)) + sum(_count(build_encoder(spec, name)) for name in subset) for subset in subsets)
+def _count_retrofit(parts: Parts) -> int:
+    subsets = [subset for size in range(1, len(parts.names) + 1) for subset in combinations(parts.names, size)]
+    return sum(_count(parts.fusion(subset)) + sum(_count(parts.encoder(name)) for name in subset) for subset in subsets)
 
 
-def _count_heads(spec: Spec) -> int:
-    return sum(_count(build_encoder(spec, name)) + _count(build_fusion(spec, (name,))) for name in spec.modalities)
+def _count_heads(parts: Parts) -> int:
+    return sum(_count(parts.encoder(name)) + _count(parts.fusion((name,))) for name in parts.names)
 
 
 def _count(module: nn.Module) -> int:

@@ -106,6 +106,57 @@ def test_rows_that_do_not_fit_are_refused_in_one_line(data: dict[str, np.ndarray
     assert refuse(data).startswith(message)
 
 
+class JointAlone(nbridge.MultimodalVAE):
+    """A model of another kind: an encoder and a head for the first modality alone, no bridges, an option of its own."""
+
+    def __init__(self, encoders, decoders, head, *, pull: float = 1.0) -> None:
+        super().__init__(encoders, decoders, head.latent_dim)
+        self.head, self.pull = head, pull
+
+    @classmethod
+    def from_parts(cls, parts, **options):
+        encoders, decoders = ({name: make(name) for name in parts.names} for make in (parts.encoder, parts.decoder))
+        return cls(encoders, decoders, parts.fusion(parts.names[:1]), **options)
+
+    def fuse(self, features, present):
+        return self.head(features)
+
+    def stages(self):
+        def loss(batch, features, kl_weight):
+            z = self.head(self.encode(batch)).rsample()
+            return {name: -self.log_prob(name, z, batch).mean() for name in self.names} | {"pull": self.pull * z.square().mean()}
+
+        return (nbridge.Stage("alone", (self,), loss, lambda batch: self.presence(batch).all(0)),)
+
+
+def test_a_model_of_another_kind_is_named_in_a_spec_takes_the_parts_it_needs_and_trains(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    kind = f"{__name__}:JointAlone"
+    run = nbridge.train(
+        {"model": {"type": kind, "pull": 0.5}, "modalities": MODALITIES, "training": {"stages": {"alone": {"epochs": 2}}}}, rows(60)
+    )
+    assert type(run.model).__name__ == "JointAlone"
+    assert run.model.pull == 0.5
+    assert {name.split(".")[0] for name, _ in run.model.named_parameters()} == {"encoders", "decoders", "head"}
+    assert nbridge.impute(run.model, run.splits.test.hide("y"), samples=3).values["y"].shape == (3, 12)
+
+
+@pytest.mark.parametrize("number", [1, 20])
+def test_one_modality_and_twenty_train_and_impute(number: int):
+    modality = {"shape": 3, "features": 4, "encoder": {"type": "mlp", "hidden": [4]}, "likelihood": "normal"}
+    spec = {
+        "latent_dim": 2,
+        "modalities": {f"m{i}": modality for i in range(number)},
+        "bridges": {"hidden": [4]},
+        "training": {"stages": {"joint": {"epochs": 1}, "bridges": {"epochs": 1}}},
+    }
+    generator = np.random.default_rng(0)
+    run = nbridge.train(spec, {f"m{i}": generator.normal(size=(50, 3)) for i in range(number)})
+    assert len(run.model.bridges.pairs) == number * (number - 1)
+    done = nbridge.impute(run.model, run.splits.test.only("m0"), samples=2)
+    assert all(torch.isfinite(values).all() for values in done.values.values())
+
+
 def test_entry_points_give_short_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest):
     (tmp_path / "plugin_of_a_friend.py").write_text(
         "import nbridge\n"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from nbridge.distributions import diagonal_normal
 from nbridge.encoders import Encoder
 from nbridge.errors import DataError
 from nbridge.likelihoods import Likelihood
+from nbridge.models.parts import Parts
 
 Features = Mapping[str, Tensor]
 
@@ -73,6 +75,16 @@ class MultimodalVAE(nn.Module, ABC):
         self.decoders = nn.ModuleDict({name: decoders[name] for name in encoders})
         self.latent_dim = latent_dim
         self.weights = {name: float((weights or {}).get(name, 1.0)) for name in encoders}
+
+    @classmethod
+    @abstractmethod
+    def from_parts(cls, parts: Parts, **options: Any) -> Self:
+        """The model that a spec describes.
+
+        Arguments:
+            parts: Makes the parts.
+            options: The model's own options in the spec.
+        """
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ Axes: M modalities (as sources), B rows, D latent dimensions.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import get_args
+from typing import Any, Self, get_args
 
 import torch
 from torch import Tensor
@@ -40,6 +40,7 @@ from nbridge.distributions import diagonal_normal, product_of_posteriors
 from nbridge.encoders import Encoder
 from nbridge.fusion import Fusion
 from nbridge.models.base import Features, MultimodalVAE, Stage
+from nbridge.models.parts import Parts
 from nbridge.objectives import DEFAULT_OBJECTIVE, Term
 
 
@@ -77,6 +78,19 @@ class BridgedVAE(MultimodalVAE):
         if combine not in get_args(Combine):
             raise ValueError(f"combine is {combine!r}, expected one of {', '.join(get_args(Combine))}")
         self.combine = combine
+
+    @classmethod
+    def from_parts(cls, parts: Parts, **options: Any) -> Self:
+        return cls(
+            {name: parts.encoder(name) for name in parts.names},
+            {name: parts.decoder(name) for name in parts.names},
+            parts.fusion(parts.names),
+            parts.bridges(),
+            parts.weights,
+            objective=parts.objective,
+            combine=parts.combine,
+            **options,
+        )
 
     def _checked(self, objective: Mapping[Term, float]) -> dict[Term, float]:
         """The terms with a weight that can be computed."""

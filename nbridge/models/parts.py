@@ -1,0 +1,47 @@
+"""What a model is made from: fresh parts on demand, as many as its paper asks for, and no spec in sight."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+
+from nbridge.annotations import Combine
+from nbridge.bridges import BridgeBank
+from nbridge.decoders import Decoder
+from nbridge.encoders import Encoder
+from nbridge.fusion import Fusion
+from nbridge.objectives import Term
+
+
+class Parts(ABC):
+    """Makes parts with fresh weights; every call makes new ones.
+
+    Attributes:
+        names: The modalities, in order.
+        latent_dim: Dimension D of z.
+        weights: The weight of each modality's log-likelihood.
+        objective: The terms of stage ``bridges`` and their weights.
+        combine: How several sources meet.
+    """
+
+    names: tuple[str, ...]
+    latent_dim: int
+    weights: Mapping[str, float]
+    objective: Mapping[Term, float]
+    combine: Combine
+
+    @abstractmethod
+    def encoder(self, name: str) -> Encoder:
+        """An encoder of one modality."""
+
+    @abstractmethod
+    def decoder(self, name: str) -> Decoder:
+        """A decoder of one modality, with its likelihood."""
+
+    @abstractmethod
+    def fusion(self, names: Iterable[str]) -> Fusion:
+        """A fusion of a set of modalities; of a single one it is the head of a unimodal posterior."""
+
+    @abstractmethod
+    def bridges(self) -> BridgeBank:
+        """A bridge for each ordered pair of modalities."""
