@@ -106,7 +106,7 @@ def generate(
     if wrong := [name for name, x in rows.items() if len(x) != num]:
         raise DataError(f"given {wrong[0]!r}: {len(rows[wrong[0]])} rows, expected one value or {num} of them")
     anchor = model.names[0]
-    blank = model.likelihoods[anchor].blank(num)
+    blank = likelihoods[anchor].blank(num).cpu()
     batch = Batch.complete(rows) if rows else Batch({anchor: blank}, {anchor: torch.zeros(num, dtype=torch.bool)})
     return {name: x[0] for name, x in impute(model, batch, samples=1, noise=noise, seed=seed).values.items()}
 
