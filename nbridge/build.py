@@ -24,7 +24,6 @@ from nbridge.models.parts import Parts
 from nbridge.objectives import PAPER_OBJECTIVE
 from nbridge.registry import resolve
 from nbridge.spec import Spec
-from nbridge.support import check_support
 
 T = TypeVar("T")
 
@@ -106,7 +105,7 @@ def build_data(spec: Spec, model: MultimodalVAE, data: Mapping[str, ArrayLike | 
     else:
         dataset = Dataset(to_batch(data, shapes))
     try:
-        check_support(model.likelihoods, dataset.batch)
+        model.check(dataset.batch)
     except DataError as error:
         raise DataError(f"{dataset.origin}: {error}" if dataset.origin else str(error)) from error
     return split(dataset, validation=spec.data.validation, test=spec.data.test, seed=spec.data.seed)

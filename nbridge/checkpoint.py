@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from nbridge.build import build_model
 from nbridge.errors import NBridgeError, RunError
-from nbridge.files import write_atomically, write_json, write_text
+from nbridge.files import write_atomically, write_json, write_text, writing
 from nbridge.models.base import MultimodalVAE
 from nbridge.spec import Spec
 from nbridge.version import __version__
@@ -96,17 +96,13 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: Path) -> 
     Raises:
         RunError: naming the first tensor that is missing, extra, or of another shape or type; the module is then unchanged.
     """
-    own = module.state_dict()
-    for name, tensor in own.items():
-        if name not in tensors:
+    own, found = _layout(module.state_dict()), _layout(tensors)
+    for name, kind in own.items():
+        if name not in found:
             raise RunError(f"{where}: tensor {name} is missing, so this is not a checkpoint of this model")
-        found = tensors[name]
-        if found.shape != tensor.shape or found.dtype != tensor.dtype:
-            raise RunError(
-                f"{where}: tensor {name} is {found.dtype} of shape {tuple(found.shape)}, the model has {tensor.dtype} of shape "
-                f"{tuple(tensor.shape)}"
-            )
-    if extra := [name for name in tensors if name not in own]:
+        if found[name] != kind:
+            raise RunError(f"{where}: tensor {name} is {found[name]}, the model has {kind}")
+    if extra := [name for name in found if name not in own]:
         raise RunError(f"{where}: tensor {extra[0]} is not in the model ({len(extra)} extra in all)")
     module.load_state_dict(dict(tensors))
 
@@ -118,13 +114,11 @@ def save_model(directory: str | os.PathLike[str], model: MultimodalVAE, spec: Sp
         RunError: when it cannot be written.
     """
     folder = Path(directory)
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         save_tensors(folder / TENSORS, model.state_dict(), {})
         write_text(folder / CARD, card)
         write_json(folder / CONFIG, {"format_version": FORMAT_VERSION, "nbridge": __version__, "spec": spec.as_dict()})
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be written ({error.strerror or error})") from error
 
 
 def load_model(directory: str | os.PathLike[str]) -> tuple[MultimodalVAE, Spec]:

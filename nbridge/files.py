@@ -5,8 +5,20 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from nbridge.errors import NBridgeError, RunError
+
+
+@contextmanager
+def writing(path: Path, kind: type[NBridgeError] = RunError) -> Iterator[None]:
+    """Tells what the system refuses to write as a mistake that a user can mend."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:

@@ -23,7 +23,6 @@ from nbridge.batch import Batch
 from nbridge.distributions import diagonal_normal
 from nbridge.errors import DataError
 from nbridge.models.base import MultimodalVAE
-from nbridge.support import check_support
 
 POINT_DRAWS = 64
 """Draws of z that a point estimate averages over."""
@@ -133,8 +132,7 @@ def chunks(batch: Batch, elements: int) -> Iterator[Batch]:
 def _check(model: MultimodalVAE, batch: Batch, samples: int | None) -> None:
     if samples is not None and samples < 1:
         raise DataError(f"samples is {samples}, expected 1 or more")
-    model.check_names(batch)
-    check_support(model.likelihoods, batch)
+    model.check(batch)
 
 
 def _moments(q: Independent) -> tuple[Tensor, Tensor]:

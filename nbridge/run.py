@@ -24,7 +24,7 @@ from nbridge.progress import Reporter
 from nbridge.read import read_spec, spec_from_dict, write_spec
 from nbridge.run_folder import MODEL, RESOLVED, check_vacant, create, fingerprint, model_card, read_environment
 from nbridge.spec import Spec
-from nbridge.training import TrainingState, check_rows, fit
+from nbridge.training import TrainingState, check_stages, fit
 from nbridge.training_state import append_record, restore_state, save_state
 
 Data = Mapping[str, ArrayLike | Tensor] | Batch
@@ -88,7 +88,8 @@ def train(
     if folder is not None:
         check_vacant(folder, overwrite)
     model, splits = _prepare(spec, data, device)
-    check_rows(model, splits.train)
+    # Before a folder is touched: what was there must not be lost to rows that cannot train.
+    check_stages(model, model.prepare(splits.train))
     if folder is not None:
         create(folder, spec, text, splits, device)
     return _train(model, spec, splits, folder, reporter, None)
@@ -157,10 +158,10 @@ def _train(
 
 
 @contextmanager
-def _threads(number: int | None) -> Iterator[None]:
+def _threads(number: int) -> Iterator[None]:
     """The number of threads that the run began with: sums over another number are not bit-identical."""
     before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
+    torch.set_num_threads(number)
     try:
         yield
     finally:

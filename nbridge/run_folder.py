@@ -25,7 +25,7 @@ import torch
 from nbridge.acceleration import pick_device
 from nbridge.data.dataset import Splits
 from nbridge.errors import RunError
-from nbridge.files import write_json, write_text
+from nbridge.files import write_json, write_text, writing
 from nbridge.read import write_spec
 from nbridge.spec import Spec
 from nbridge.version import __version__
@@ -59,20 +59,19 @@ def create(folder: Path, spec: Spec, text: str, splits: Splits, device: str) -> 
     except OSError as error:
         raise RunError(f"{folder}: cannot be made ({error.strerror or error})") from error
     try:
-        fresh.chmod(0o755)
-        (fresh / CHECKPOINT).parent.mkdir()
-        write_text(fresh / SPEC, text)
-        write_text(fresh / RESOLVED, write_spec(spec))
-        write_json(fresh / ENVIRONMENT, _environment(splits, device))
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
-            folder.replace(old)
-            fresh.replace(folder)
-            shutil.rmtree(old)
-        else:
-            fresh.replace(folder)
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be written ({error.strerror or error})") from error
+        with writing(folder):
+            fresh.chmod(0o755)
+            (fresh / CHECKPOINT).parent.mkdir()
+            write_text(fresh / SPEC, text)
+            write_text(fresh / RESOLVED, write_spec(spec))
+            write_json(fresh / ENVIRONMENT, _environment(splits, device))
+            if folder.exists():
+                old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
+                folder.replace(old)
+                fresh.replace(folder)
+                shutil.rmtree(old)
+            else:
+                fresh.replace(folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
@@ -117,7 +116,7 @@ def fingerprint(splits: Splits) -> str:
         for part in (batch.values, batch.present, batch.cells) if batch is not None else ():
             for name in sorted(part):
                 digest.update(f"{name} {tuple(part[name].shape)} {part[name].dtype}".encode())
-                digest.update(part[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+                digest.update(part[name].detach().cpu().contiguous().view(torch.uint8).numpy().data)
         digest.update(b"validation")
     return digest.hexdigest()
 

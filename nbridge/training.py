@@ -22,7 +22,6 @@ from nbridge.batch import Batch
 from nbridge.errors import DataError, NBridgeError
 from nbridge.models.base import Features, MultimodalVAE, Stage
 from nbridge.progress import EpochRecord, Reporter
-from nbridge.support import check_support
 from nbridge.training_spec import StageSpec, TrainingSpec
 
 CHUNK = 2048
@@ -77,11 +76,8 @@ def fit(
         DataError: when rows do not fit the model, or too few can teach a stage anything.
         NBridgeError: when the loss is no longer finite.
     """
-    check_rows(model, train)
-    train = model.prepare(train).to(model.device)
-    if validation is not None:
-        check_support(model.likelihoods, validation)
-        validation = model.prepare(validation).to(model.device)
+    train, validation = _prepared(model, train), None if validation is None else _prepared(model, validation)
+    check_stages(model, train)
     if state is None:
         state = TrainingState()
         model.fit_statistics(train)
@@ -100,17 +96,19 @@ def fit(
     return state
 
 
-def check_rows(model: MultimodalVAE, train: Batch) -> None:
-    """Checks that rows fit a model and that each of its stages can learn from two of them or more.
+def _prepared(model: MultimodalVAE, batch: Batch) -> Batch:
+    model.check(batch)
+    return model.prepare(batch).to(model.device)
+
+
+def check_stages(model: MultimodalVAE, train: Batch) -> None:
+    """Checks that each stage can learn from two of the prepared rows or more.
 
     Raises:
-        DataError: naming the modality and the row, or the stage.
+        DataError: naming the stage that cannot.
     """
-    model.check_names(train)
-    check_support(model.likelihoods, train)
-    presence = model.prepare(train)
     for stage in model.stages():
-        if (number := int(stage.rows(presence).sum())) < 2:
+        if (number := int(stage.rows(train).sum())) < 2:
             raise DataError(
                 f"stage {stage.name}: {number} training rows have the modalities that it needs, and it takes at least 2. "
                 "Add rows in which they are present together."
@@ -160,8 +158,8 @@ class _StageRun:
         self._restore()
 
     def __call__(self, train: Batch, validation: Batch | None) -> None:
-        rows, held_out = self._rows(train), None if validation is None else self._rows(validation)
-        held_out = held_out if held_out else None
+        rows = self._rows(train)
+        held_out = None if validation is None else self._rows(validation)
         self.reporter.begin_stage(self.stage.name, len(rows), len(train), len(held_out or ()), self.settings.epochs, self.state.epoch)
         saved = time.monotonic()
         while self.state.epoch < self.settings.epochs and not self._out_of_patience():
@@ -196,7 +194,7 @@ class _StageRun:
         started = time.monotonic()
         torch.manual_seed(_seed(self.seed, self.stage.name, self.state.epoch))
         terms = self._optimise(rows)
-        validation = self._validate(held_out) if held_out is not None else {}
+        validation = self._validate(held_out) if held_out else {}
         self.state.epoch += 1
         best = self._keep_best(sum(validation.values()) if validation else None)
         record = EpochRecord(

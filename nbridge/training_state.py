@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nbridge.checkpoint import load_into, load_tensors, save_tensors
 from nbridge.errors import RunError
-from nbridge.files import write_text
+from nbridge.files import write_text, writing
 from nbridge.models.base import MultimodalVAE
 from nbridge.progress import EpochRecord
 from nbridge.run_folder import CHECKPOINT, METRICS
@@ -53,6 +53,8 @@ def restore_state(folder: Path, model: MultimodalVAE) -> TrainingState | None:
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
     for name, tensor in tensors.items():
         part, _, rest = name.partition("/")
+        if part not in parts:
+            raise RunError(f"{path}: tensor {name} has no place in a training state, so this is not a checkpoint of a run")
         parts[part][rest] = tensor
     load_into(model, parts["model"], path)
     _write_lines(folder / METRICS, _lines(folder / METRICS)[: numbers["lines"]])
@@ -67,18 +69,13 @@ def append_record(folder: Path, record: EpochRecord) -> None:
         RunError: when it cannot be written.
     """
     path = folder / METRICS
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record.as_dict()) + "\n")
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror or error})") from error
+    with writing(path), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record.as_dict()) + "\n")
 
 
 def _write_lines(path: Path, lines: list[str]) -> None:
-    try:
+    with writing(path):
         write_text(path, "".join(lines))
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def _lines(path: Path) -> list[str]:

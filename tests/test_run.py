@@ -312,6 +312,13 @@ def test_a_tensor_astray_in_a_checkpoint_is_refused(run: Path, edit: Callable[[d
         nbridge.resume(run)
 
 
+def test_a_model_in_place_of_a_checkpoint_is_refused(run: Path):
+    (run / "model" / TENSORS).replace(run / CHECKPOINT)
+    shutil.rmtree(run / "model")
+    with pytest.raises(nbridge.RunError, match=r"has no place in a training state, so this is not a checkpoint of a run"):
+        nbridge.resume(run)
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"threads": "two", "device": "cpu", "fingerprint": "x"}', '{"threads": 0}'])
 def test_a_damaged_environment_is_refused_by_resume(run: Path, content: str):
     (run / "env.json").write_text(content)

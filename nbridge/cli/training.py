@@ -55,9 +55,11 @@ def resume(
 ) -> None:
     """Go on with a run that was stopped. It ends exactly as if it had never stopped."""
     from nbridge import run
+    from nbridge.checkpoint import CONFIG
+    from nbridge.run_folder import MODEL
 
     console = _console(as_json)
-    over = Path(directory, "model", "config.json").is_file()
+    over = Path(directory, MODEL, CONFIG).is_file()
     with _reporting(console, directory) as reporter:
         done = run.resume(directory, device=device, reporter=reporter)
     if over:
@@ -82,12 +84,13 @@ def _console(as_json: bool) -> Console:
 def _reporting(console: Console, folder: str) -> Iterator[ConsoleReporter]:
     """A reporter that leaves the terminal in order, and a word on how to go on after an interruption."""
     from nbridge.progress import ConsoleReporter
+    from nbridge.run_folder import RESOLVED
 
     reporter = ConsoleReporter(console)
     try:
         yield reporter
     except KeyboardInterrupt as stop:
-        goes_on = Path(folder, "spec.resolved.yaml").is_file()
+        goes_on = Path(folder, RESOLVED).is_file()
         raise KeyboardInterrupt(f"interrupted; go on with: nbridge resume {shlex.quote(folder)}" if goes_on else "interrupted") from stop
     finally:
         reporter.close()

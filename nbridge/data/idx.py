@@ -54,13 +54,7 @@ _BYTES = b"\x00\x00\x08"
 
 
 class _Images(Source):
-    """Pictures of 28 x 28 grey levels in ten classes, with an official test part.
-
-    Arguments:
-        download: Whether files that lie neither under $NBRIDGE_DATA nor in the cache are downloaded to the cache.
-        binarize: Whether pixels are 1 above 127 of 255, and 0 elsewhere.
-        rows: How many training rows to use, the first ones; all if None. The test part stays whole.
-    """
+    """Pictures of 28 x 28 grey levels in ten classes, with an official test part; each source says what its options mean."""
 
     files: ClassVar[Collection]
 

@@ -19,7 +19,7 @@ from nbridge.data.dataset import Dataset, Source
 from nbridge.data.folders import find_file
 from nbridge.data.ids import check_ids
 from nbridge.errors import DataError
-from nbridge.files import write_atomically
+from nbridge.files import write_atomically, writing
 from nbridge.phrases import did_you_mean, listing
 
 _UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
@@ -92,10 +92,8 @@ def write_npz(path: str | Path, arrays: Mapping[str, ArrayLike]) -> None:
     for key, array in plain.items():
         if array.dtype.hasobject:
             raise DataError(f"{target}: array {key!r} is of dtype {array.dtype}, expected numbers or text")
-    try:
+    with writing(target, DataError):
         write_atomically(target, lambda temporary: _write(temporary, plain))
-    except OSError as error:
-        raise DataError(f"{target}: cannot be written ({error.strerror or error})") from error
 
 
 def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

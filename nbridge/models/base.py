@@ -23,6 +23,7 @@ from nbridge.encoders import Encoder
 from nbridge.errors import DataError
 from nbridge.likelihoods import Likelihood
 from nbridge.models.parts import Parts
+from nbridge.support import check_support
 
 Features = Mapping[str, Tensor]
 
@@ -147,7 +148,7 @@ class MultimodalVAE(nn.Module, ABC):
         Raises:
             DataError: when the batch names a modality that the model does not have.
         """
-        self.check_names(batch)
+        self._check_names(batch)
         values, present = {}, {}
         for name, likelihood in self.likelihoods.items():
             blank = likelihood.blank(len(batch)).to(batch.device)
@@ -155,8 +156,16 @@ class MultimodalVAE(nn.Module, ABC):
             values[name] = self._blanked(batch, name, likelihood, blank)
         return Batch(values, present, batch.cells)
 
-    def check_names(self, batch: Batch) -> None:
-        """Raises a DataError when the batch names a modality that the model does not have."""
+    def check(self, batch: Batch) -> None:
+        """Checks that rows fit the model.
+
+        Raises:
+            DataError: naming a modality that the model does not have, or the first row and value outside its likelihood's support.
+        """
+        self._check_names(batch)
+        check_support(self.likelihoods, batch)
+
+    def _check_names(self, batch: Batch) -> None:
         if unknown := [name for name in batch.names if name not in self.names]:
             raise DataError(f"no modality {unknown[0]!r} in this model; it has {', '.join(self.names)}")
 
