@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from nbridge.bridges import BridgeBank
     from nbridge.build import build_model
     from nbridge.checkpoint import load
+    from nbridge.comparison import compare
     from nbridge.completion import impute_arrays
     from nbridge.decoders import Decoder
     from nbridge.encoders import Encoder
     from nbridge.errors import DataError, NBridgeError, RunError, SpecError
+    from nbridge.evaluation.suite import evaluate
     from nbridge.fusion import Fusion
     from nbridge.imputation import Completed, embed, generate, impute
     from nbridge.likelihoods import Likelihood
@@ -49,7 +51,9 @@ _HOME = {
     "Stage": "nbridge.models.base",
     "TrainingSpec": "nbridge.training_spec",
     "build_model": "nbridge.build",
+    "compare": "nbridge.comparison",
     "embed": "nbridge.imputation",
+    "evaluate": "nbridge.evaluation.suite",
     "fit": "nbridge.training",
     "generate": "nbridge.imputation",
     "impute": "nbridge.imputation",

@@ -12,16 +12,20 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Len, Lt, Predicate, doc
 
 __all__ = [
-    "Activation", "Channels", "ClassShape", "Combine", "ImageShape", "Levels", "NonNegativeFloat", "PositiveFloat", "PositiveInt",
-    "Precision", "Probability", "Scale", "Seed", "Shape", "Widths",
+    "Activation", "Channels", "ClassShape", "Combine", "Count", "ImageShape", "Levels", "NonNegativeFloat", "PositiveFloat", "PositiveInt",
+    "Precision", "Probability", "Scale", "Seed", "Shape", "Share", "Widths",
 ]  # fmt: skip
 
 PositiveInt = Annotated[int, Gt(0)]
+Count = Annotated[int, Ge(0)]
+"""Zero or more."""
 PositiveFloat = Annotated[float, Gt(0), Predicate(lambda value: value < float("inf"))]
 NonNegativeFloat = Annotated[float, Ge(0), Predicate(lambda value: value < float("inf"))]
 Seed = Annotated[int, Ge(-(2**63)), Lt(2**63)]
 Probability = Annotated[float, Ge(0), Lt(1)]
 """A rate in [0, 1)."""
+Share = Annotated[float, Gt(0), Le(1)]
+"""A part of a whole, in (0, 1]."""
 
 Widths = tuple[PositiveInt, ...]
 """Widths of hidden layers, or channels of convolutions, from the input on."""

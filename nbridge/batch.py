@@ -86,6 +86,11 @@ class Batch:
         """The same rows on another device."""
         return self._map(lambda tensor: tensor.to(device))
 
+    def select(self, *names: str) -> Batch:
+        """The same rows of these modalities alone; the others are no longer named."""
+        self._known(names)
+        return Batch(*({name: part[name] for name in names if name in part} for part in (self.values, self.present, self.cells)))
+
     def only(self, *names: str) -> Batch:
         """The same rows with all other modalities absent; their values stay but count for nothing."""
         self._known(names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -88,6 +89,8 @@ class SpecParts(Parts):
 def build_data(spec: Spec, model: MultimodalVAE, data: Mapping[str, ArrayLike | Tensor] | Batch | None = None) -> Splits:
     """The rows that a spec names, or rows given in memory, checked against the model's likelihoods and split.
 
+    A modality of the spec that the model does not have is left out after that, so that all models of a spec see the same split.
+
     Arguments:
         spec: The spec.
         model: The model that will see the rows.
@@ -104,6 +107,8 @@ def build_data(spec: Spec, model: MultimodalVAE, data: Mapping[str, ArrayLike | 
         dataset = Dataset(data)
     else:
         dataset = Dataset(to_batch(data, shapes))
+    if any(name in shapes for name in set(dataset.batch.names) - set(model.names)):
+        dataset = replace(dataset, batch=dataset.batch.select(*(name for name in dataset.batch.names if name in model.names)))
     try:
         model.check(dataset.batch)
     except DataError as error:

@@ -19,13 +19,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import pairwise
 
 import torch
 from torch import nn
 
-from nbridge.build import SpecParts, build_model
-from nbridge.models.parts import Parts
+from nbridge.build import SpecParts
+from nbridge.models.bridged import BridgedVAE
+from nbridge.models.jmvae import JMVAE
+from nbridge.models.mvae import MVAE
 from nbridge.spec import Spec
 
 COUNTED_UP_TO = 8
@@ -81,10 +83,9 @@ def count_parameters(spec: Spec) -> ParameterTable:
     with torch.device("meta"):
         encoders = {name: _count(parts.encoder(name)) for name in parts.names}
         decoders = {name: _count(parts.decoder(name)) for name in parts.names}
-        counted_bridged = _count(build_model(spec))
-        few = len(spec.modalities) <= COUNTED_UP_TO
-        counted_retrofit = sum(decoders.values()) + _count_retrofit(parts) if few else None
-        counted_mvae = sum(decoders.values()) + _count_heads(parts)
+        counted_bridged = _count(BridgedVAE.from_parts(parts))
+        counted_retrofit = _count(JMVAE.from_parts(parts)) if len(spec.modalities) <= COUNTED_UP_TO else None
+        counted_mvae = _count(MVAE.from_parts(parts))
     sizes = _sizes(spec, encoders, decoders)
     n = len(parts.names)
     return ParameterTable(
@@ -133,15 +134,6 @@ def _sizes(spec: Spec, encoders: Mapping[str, int], decoders: Mapping[str, int])
         },
         **{f"decoder {name}": count for name, count in decoders.items()},
     }
-
-
-def _count_retrofit(parts: Parts) -> int:
-    subsets = [subset for size in range(1, len(parts.names) + 1) for subset in combinations(parts.names, size)]
-    return sum(_count(parts.fusion(subset)) + sum(_count(parts.encoder(name)) for name in subset) for subset in subsets)
-
-
-def _count_heads(parts: Parts) -> int:
-    return sum(_count(parts.encoder(name)) + _count(parts.fusion((name,))) for name in parts.names)
 
 
 def _count(module: nn.Module) -> int:

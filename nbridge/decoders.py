@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent
+from torch.distributions import Distribution
 
 from nbridge.annotations import Activation, Channels, ImageShape, Probability, Shape, Widths
 from nbridge.likelihoods import Likelihood
@@ -36,12 +36,7 @@ class Decoder(nn.Module):
             x: Values in canonical form.
             cells: Observed cells, :math:`(B, *shape)`; the others do not count.
         """
-        distribution = self(z)
-        if cells is None:
-            return distribution.log_prob(x)
-        assert isinstance(distribution, Independent), "rows observed in part need independent elements"
-        elements = distribution.base_dist.log_prob(x) * cells
-        return elements.flatten(-distribution.reinterpreted_batch_ndims).sum(-1)
+        return self.likelihood.log_prob(self.network(z), x, cells)
 
 
 class MLPDecoder(nn.Module):

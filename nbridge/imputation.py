@@ -152,7 +152,7 @@ def _impute_rows(model: MultimodalVAE, batch: Batch, samples: int | None, noise:
         if given is not None and observed.all():
             values[name] = given if samples is None else given.expand(samples, *given.shape)
             continue
-        guess = _decode(model, name, z, point=samples is None, noise=noise).to(device)
+        guess = decode(model, name, z, point=samples is None, noise=noise).to(device)
         if given is not None:
             guess = likelihood.restore(guess, given)
             guess = torch.where(observed.reshape(*observed.shape, *(1 for _ in given.shape[observed.ndim :])), given, guess)
@@ -170,7 +170,16 @@ def _observed(batch: Batch, name: str) -> Tensor:
     return present
 
 
-def _decode(model: MultimodalVAE, name: str, z: Tensor, *, point: bool, noise: bool) -> Tensor:
+def decode(model: MultimodalVAE, name: str, z: Tensor, *, point: bool = False, noise: bool = False) -> Tensor:
+    r"""Canonical values of a modality, shape (K, B, \*shape), of draws of z, shape (K, B, D).
+
+    Arguments:
+        model: The model.
+        name: The modality.
+        z: Draws of z.
+        point: Whether to give the one value, shape (B, \*shape), that the average over K stands for.
+        noise: Whether to draw from :math:`p(x_j \mid z_k)` instead of taking its expectation.
+    """
     likelihood, distribution = model.likelihoods[name], model.decoder(name)(z)
     if noise and not point:
         return distribution.sample()

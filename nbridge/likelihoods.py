@@ -18,6 +18,7 @@ from torch.distributions import Distribution, Independent, constraints
 from torch.nn import functional as F
 
 from nbridge.annotations import ClassShape, Levels, Scale, Shape
+from nbridge.densities import bernoulli_log_prob
 from nbridge.distributions import DiscretizedLogistic as RoundedLogistic
 from nbridge.distributions import StableNormal
 
@@ -59,6 +60,23 @@ class Likelihood(nn.Module, ABC):
     @abstractmethod
     def forward(self, raw: Tensor) -> Distribution:
         """The distribution, batch shape :math:`(*)`, of raw numbers of shape :math:`(*, *raw_shape)`."""
+
+    def log_prob(self, raw: Tensor, x: Tensor, cells: Tensor | None = None) -> Tensor:
+        r""":math:`\log p(x_i \mid z)`, shape :math:`(*, B)`, of raw numbers of shape :math:`(*, B, *raw_shape)`.
+
+        It goes through `forward`; a likelihood whose density has a shorter way may take it here.
+
+        Arguments:
+            raw: What the decoder's network gives.
+            x: Values in canonical form, :math:`(B, *shape)`.
+            cells: Observed cells, :math:`(B, *shape)`; the others do not count.
+        """
+        distribution = self(raw)
+        if cells is None:
+            return distribution.log_prob(x)
+        assert isinstance(distribution, Independent), "rows observed in part need independent elements"
+        elements = distribution.base_dist.log_prob(x) * cells
+        return elements.flatten(-distribution.reinterpreted_batch_ndims).sum(-1)
 
     def fit(self, x: Tensor, observed: Tensor) -> None:
         """Takes statistics such as a mean and a spread from training rows.
@@ -122,6 +140,13 @@ class Bernoulli(Likelihood):
 
     def forward(self, raw: Tensor) -> Distribution:
         return self._independent(distributions.Bernoulli(logits=raw, validate_args=False))
+
+    def log_prob(self, raw: Tensor, x: Tensor, cells: Tensor | None = None) -> Tensor:
+        if cells is not None or type(self).forward is not Bernoulli.forward:
+            # Rows observed in part, or a subclass with a distribution of its own.
+            return super().log_prob(raw, x, cells)
+        axis = -len(self.shape)
+        return bernoulli_log_prob(raw.flatten(axis), x.to(raw.dtype).flatten(axis))
 
 
 class Categorical(Likelihood):

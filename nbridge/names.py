@@ -25,6 +25,8 @@ RESERVED = frozenset({
 })  # fmt: skip
 """Attributes of ``torch.nn.ModuleDict``, which refuses them as keys; written out because torch is not imported for a spec."""
 
+_OWNERS = {"id": "the rows' identifiers", "kl": "a term of the loss"}
+
 
 def check_name(name: str) -> str:
     """A name that a modality may bear.
@@ -36,8 +38,8 @@ def check_name(name: str) -> str:
         raise mistake(f"'{clip(name)}' cannot name a modality: use letters, digits and single underscores, and begin with a letter")
     if name.startswith("_") or "__" in name:
         raise mistake(f"'{clip(name)}' cannot name a modality: leading and double underscores are taken (NAME__present marks presence)")
-    if name in RESERVED or name == "id":
-        owner = "the rows' identifiers" if name == "id" else "torch.nn.ModuleDict"
+    if name in RESERVED or name in _OWNERS:
+        owner = _OWNERS.get(name, "torch.nn.ModuleDict")
         raise mistake(f"'{name}' cannot name a modality: the name is taken by {owner}; choose another, such as '{name}_1'")
     return name
 

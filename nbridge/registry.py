@@ -34,8 +34,17 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
     },
     "fusions": {"mlp": "nbridge.fusion:Fusion"},
     "bridges": {"mlp": "nbridge.bridges:BridgeBank"},
-    "models": {"bridged": "nbridge.models.bridged:BridgedVAE"},
+    "models": {
+        "bridged": "nbridge.models.bridged:BridgedVAE",
+        "joint": "nbridge.models.joint:JointVAE",
+        "vae": "nbridge.models.vae:VAE",
+        "jmvae": "nbridge.models.jmvae:JMVAE",
+        "telbo": "nbridge.models.telbo:TELBO",
+        "mvae": "nbridge.models.mvae:MVAE",
+        "bivcca": "nbridge.models.bivcca:BiVCCA",
+    },
     "datasets": {
+        "celeba": "nbridge.data.celeba:CelebA",
         "digits": "nbridge.data.digits:Digits",
         "mnist": "nbridge.data.idx:MNIST",
         "fashion_mnist": "nbridge.data.idx:FashionMNIST",
@@ -63,7 +72,15 @@ BASES: Mapping[str, str] = {
 }
 """What a class of a kind inherits from."""
 
-STAGES: Mapping[str, tuple[str, ...]] = {"bridged": ("joint", "bridges")}
+STAGES: Mapping[str, tuple[str, ...]] = {
+    "bridged": ("joint", "bridges"),
+    "joint": ("joint",),
+    "vae": ("joint",),
+    "jmvae": ("joint",),
+    "telbo": ("joint", "subsets"),
+    "mvae": ("joint",),
+    "bivcca": ("joint",),
+}
 """The training stages that a model declares, in their order."""
 
 _EXTENSIBLE = frozenset({"encoders", "decoders", "likelihoods", "datasets"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def train(
     device: str = "auto",
     reporter: Reporter | None = None,
 ) -> Run:
-    """Trains a model from a spec: joint stage, then bridges.
+    """Trains a model from a spec: every stage that the model declares, in order.
 
     Arguments:
         spec: A spec, a mapping that spells one, or the path of one.
@@ -121,6 +121,30 @@ def resume(
         if (folder / MODEL / CONFIG).is_file():
             return Run(load_model(folder)[0], spec, splits, folder)
         return _train(model, spec, splits, folder, reporter, restore_state(folder, model))
+
+
+def open_run(directory: str | os.PathLike[str], data: Data | None = None, *, device: str = "auto") -> Run:
+    """Reads a run whose training is over: its model and the rows it was split into.
+
+    Arguments:
+        directory: The run folder.
+        data: The same rows as before, if they came from Python.
+        device: Where the model goes.
+
+    Raises:
+        RunError: when there is no run, its training is not over, its rows came from Python and are not given, or the training rows are
+            others than before.
+    """
+    folder = Path(directory)
+    if not (folder / RESOLVED).is_file():
+        inside = f"; a model folder holds no rows, name the run folder {folder.parent}" if (folder / CONFIG).is_file() else ""
+        raise RunError(f"{folder}: no run folder here ({RESOLVED} is missing){inside}")
+    if not (folder / MODEL / CONFIG).is_file():
+        raise RunError(f"{folder}: training is not over; go on with: nbridge resume {folder}")
+    if data is None and read_spec(folder / RESOLVED).data.source.type == "memory":
+        raise RunError(f"{folder}: the rows of this run came from Python; pass them again, nbridge.run.open_run({str(folder)!r}, data)")
+    run = resume(folder, data, device=device)
+    return replace(run, model=run.model.to(pick_device(device)))
 
 
 def _read(spec: Spec | Mapping[str, object] | str | os.PathLike[str], overrides: Sequence[str]) -> tuple[Spec, str]:

@@ -7,6 +7,7 @@
 ``metrics.jsonl``       a line for each epoch
 ``checkpoints/``        ``last.safetensors``: where training stands
 ``model/``              the trained model, written when training is over
+``evaluation.json``     what `nbridge evaluate` measured last on the test rows; ``evaluation-train.json`` on training rows, and so on
 ======================= ===============================================================================================
 """
 
@@ -32,6 +33,11 @@ from nbridge.version import __version__
 
 SPEC, RESOLVED, ENVIRONMENT, METRICS, MODEL = "spec.yaml", "spec.resolved.yaml", "env.json", "metrics.jsonl", "model"
 CHECKPOINT = Path("checkpoints", "last.safetensors")
+
+
+def evaluation_path(folder: Path, split: str) -> Path:
+    """The file that holds the evaluation of a split."""
+    return folder / ("evaluation.json" if split == "test" else f"evaluation-{split}.json")
 
 
 def check_vacant(folder: Path, overwrite: bool) -> None:
@@ -128,7 +134,7 @@ def model_card(spec: Spec) -> str:
         for name, modality in spec.modalities.items()
     )
     return (
-        f"# {spec.name or 'A bridged VAE'}\n\n"
+        f"# {spec.name or spec.model.type}\n\n"
         f"A {spec.model.type} model of {len(spec.modalities)} modalities, made by nbridge {__version__}. "
         f"Load it with `nbridge.load` on this folder.\n\n| modality | shape | encoder | likelihood |\n|---|---|---|---|\n{modalities}\n"
     )

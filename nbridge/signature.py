@@ -16,19 +16,20 @@ import sys
 import textwrap
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nbridge import annotations, registry
+import nbridge.annotations as option_types
+from nbridge import registry
 from nbridge.errors import SpecError
 from nbridge.phrases import clip
 
 REQUIRED: Any = inspect.Parameter.empty
 """The default of an option that has none."""
 
-_NAMESPACE = {**vars(typing), **vars(annotations)}
+_NAMESPACE = {**vars(typing), "Mapping": Mapping, "Sequence": Sequence, **vars(option_types)}
 _ARGUMENT = re.compile(r"^(\w+): (.*(?:\n +.*)*)", re.MULTILINE)
 
 

@@ -210,7 +210,9 @@ class Spec(StrictModel):
     def _know_the_stages(cls, value: Any, _: Callable[[Any], Any], info: ValidationInfo) -> TrainingSpec:
         model = info.data.get("model")
         raw = value.model_dump() if isinstance(value, TrainingSpec) else value
-        return TrainingSpec.model_validate(raw, context={"stages": STAGES.get(model.type) if model else None})
+        own = STAGES.get(model.type) if model else None
+        others = [stage for stages in STAGES.values() for stage in stages] if own else ()
+        return TrainingSpec.model_validate(raw, context={"stages": own, "other_stages": others})
 
     @model_validator(mode="after")
     def _validate_where_patience_needs_it(self) -> Self:

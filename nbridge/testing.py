@@ -1,24 +1,30 @@
-"""A conformance suite for encoders and likelihoods: the built-in ones pass it, and so should yours.
+"""A conformance suite for encoders, likelihoods and models: the built-in ones pass it, and so should yours.
 
 Call a check from a test of your own; it raises an ``AssertionError`` that says what does not hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Independent
 from torch.nn import functional as F
 
+from nbridge.batch import Batch
 from nbridge.decoders import Decoder, MLPDecoder
 from nbridge.encoders import Encoder
 from nbridge.errors import NBridgeError
 from nbridge.likelihoods import Likelihood
+from nbridge.models.base import Features, MultimodalVAE, Stage
 from nbridge.registry import locate
+from nbridge.training import only_trainable
 
-ROWS = 6
+ROWS, DRAWS = 6, 8
 
 
 def check_encoder(encoder: Encoder, shape: Sequence[int], x: Tensor | None = None) -> None:
@@ -65,7 +71,8 @@ def check_encoder(encoder: Encoder, shape: Sequence[int], x: Tensor | None = Non
 def check_likelihood(likelihood: Likelihood, x: Tensor | None = None) -> None:
     """Checks what the library relies on in a likelihood.
 
-    Batch and event shapes; draws and blanks inside the support; finite log-probabilities and gradients, of extreme raw numbers too;
+    Batch and event shapes; draws and blanks inside the support; finite log-probabilities and gradients, of extreme raw numbers too; a
+    `Likelihood.log_prob` of its own agrees with the distribution;
     `Likelihood.canonical` leaves canonical values alone and `Likelihood.restore` undoes it; the standard form is floating point of the
     modality's shape; a point estimate lies inside the support; ``elementwise`` tells the truth.
 
@@ -101,6 +108,50 @@ def check_likelihood(likelihood: Likelihood, x: Tensor | None = None) -> None:
     assert likelihood.support.check(likelihood.point(expectation.mean(0))).all(), "a point estimate is outside the support"
 
 
+def check_model(model: MultimodalVAE, batch: Batch | None = None) -> None:
+    r"""Checks what the library relies on in a model: its parts, `MultimodalVAE.posterior`, `MultimodalVAE.log_joint` and its stages.
+
+    - The names of encoders, decoders and weights agree; torch knows of every module and tensor; a state dict brings the posterior back
+      bit for bit.
+    - The posterior has batch shape (K, B) over D, is finite with a positive scale whatever is present, and is the prior where nothing
+      is. In eval mode a row's posterior depends on that row alone. ``log_joint`` has shape (K, B) and is finite.
+    - What lies in absent rows and cells changes no bit of a posterior, a loss or a gradient.
+    - Each stage has a name of its own, trains submodules of the model, and picks rows by a mask of shape (B,). On rows that it picks its
+      loss is finite named scalars, the same names in training and in validation; it gives a gradient to every parameter of its modules
+      (for some draw of its noise) and, frozen as the trainer freezes it, leaves everything else and the rows themselves as they were.
+      Its features come from frozen modules, a row for each row.
+
+    Of a model whose posterior is random in itself, rows are not compared with rows served in another order or alone.
+
+    Arguments:
+        model: The model, with fresh weights; left in eval mode, its tensors as they were.
+        batch: Rows as a user would give them, to try it on, each stage able to learn from two or more of them; draws from its
+            likelihoods, with and without absent cells, when left out. Modalities are hidden in every combination besides.
+
+    Example:
+        >>> import nbridge
+        >>> part = {"shape": 3, "encoder": "mlp", "likelihood": "normal"}
+        >>> check_model(nbridge.build_model(nbridge.Spec.model_validate({"modalities": {"x": part, "y": part}})))
+    """
+    assert isinstance(model, MultimodalVAE), f"{type(model).__name__} does not inherit from nbridge.MultimodalVAE"
+    _check_registered(model)
+    with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
+        torch.manual_seed(0)
+        _check_parts(model.eval())
+        before = _copied(model.state_dict())
+        for given in [batch.to(model.device)] if batch is not None else _trials(model):
+            model.check(given)
+            model.fit_statistics(given)
+            rows = _with_every_pattern(model, given)
+            untouched = _copied_batch(rows)
+            _check_posterior(model, rows)
+            for stage in _checked_stages(model):
+                with only_trainable(model, stage.modules):
+                    _check_stage(model, stage, rows)
+            assert _equal_batches(rows, untouched), "the model changes the rows that it is given in place"
+            model.load_state_dict(before)
+
+
 def _check_forms(likelihood: Likelihood, given: Tensor) -> None:
     x = likelihood.canonical(given)
     assert torch.equal(likelihood.canonical(x), x), "canonical() changes canonical values"
@@ -120,9 +171,18 @@ def _check_log_prob(likelihood: Likelihood, x: Tensor) -> None:
     log_prob = decoder.log_prob(torch.randn(3, len(x), 4), x)
     assert log_prob.shape == (3, len(x)), f"log_prob has shape {tuple(log_prob.shape)}, expected (K, B) = {(3, len(x))}"
     _check_gradients(decoder, log_prob)
+    raw = torch.randn(3, len(x), *likelihood.raw_shape)
+    for cells in [None, torch.rand_like(x) < 0.5] if likelihood.elementwise else [None]:
+        torch.testing.assert_close(
+            likelihood.log_prob(raw, x, cells),
+            Likelihood.log_prob(likelihood, raw, x, cells),
+            rtol=1e-4,
+            atol=1e-4,
+            msg="log_prob() differs from the distribution's" + (" where cells are not observed" if cells is not None else ""),
+        )
     for size in (0.0, 30.0, -30.0, 1e4, -1e4):
         raw = torch.full((len(x), *likelihood.raw_shape), size, requires_grad=True)
-        log_prob = likelihood(raw).log_prob(x)
+        log_prob = likelihood.log_prob(raw, x)
         assert torch.isfinite(log_prob).all(), f"log_prob is not finite for raw numbers of {size:g}"
         gradient = torch.autograd.grad(log_prob.sum(), raw)[0]
         assert torch.isfinite(gradient).all(), f"the gradient is not finite for raw numbers of {size:g}"
@@ -135,3 +195,345 @@ def _check_gradients(module: torch.nn.Module, output: Tensor) -> None:
         if parameter.requires_grad:
             assert parameter.grad is not None, f"parameter {name} gets no gradient"
             assert torch.isfinite(parameter.grad).all(), f"the gradient of {name} is not finite"
+
+
+# Rows to try a model on
+
+
+def _trials(model: MultimodalVAE) -> Iterator[Batch]:
+    """Complete rows, and rows that are observed in part where a likelihood allows it."""
+    yield Batch.complete(_draws(model, ROWS))
+    whole = Batch.complete(_draws(model, ROWS))
+    cells = {name: torch.rand_like(x) < 0.7 for name, x in whole.values.items() if model.likelihoods[name].elementwise}
+    if cells:
+        yield Batch(whole.values, whole.present, cells)
+
+
+@torch.no_grad()
+def _draws(model: MultimodalVAE, rows: int) -> dict[str, Tensor]:
+    """Values of every modality, drawn from its likelihood, in canonical form."""
+    return {
+        name: likelihood.canonical(likelihood(torch.randn(rows, *likelihood.raw_shape, device=model.device)).sample())
+        for name, likelihood in model.likelihoods.items()
+    }
+
+
+def _with_every_pattern(model: MultimodalVAE, batch: Batch) -> Batch:
+    """The rows as given, then rows with every pattern of presence, or with 32 patterns at random where there are more."""
+    n = len(model.names)
+    if n <= 5:
+        patterns = torch.tensor(list(itertools.product([False, True], repeat=n)))
+    else:
+        patterns = torch.rand(32, n) < 0.5
+        patterns[0] = False
+    kept = torch.cat([torch.ones(len(batch), n, dtype=torch.bool), patterns]).to(batch.device)
+    rows = batch.index(torch.arange(len(kept), device=batch.device) % len(batch))
+    masks = {name: rows.present[name] & kept[:, i] for i, name in enumerate(model.names) if name in rows.present}
+    return Batch(rows.values, masks, rows.cells)
+
+
+def _observed(batch: Batch, name: str) -> Tensor:
+    """Which cells of a modality are observed, to be broadcast over its values."""
+    present = batch.present[name].reshape(-1, *(1 for _ in batch.values[name].shape[1:]))
+    return present & batch.cells[name] if name in batch.cells else present
+
+
+def _spoilt(batch: Batch) -> Batch:
+    """The rows with NaN wherever nothing is observed."""
+    values = {name: torch.where(_observed(batch, name), x.double(), math.nan) for name, x in batch.values.items()}
+    return Batch(values, batch.present, batch.cells)
+
+
+def _swapped(model: MultimodalVAE, prepared: Batch) -> Batch:
+    """Prepared rows with other values inside the support wherever nothing is observed."""
+    others = _draws(model, len(prepared))
+    values = {name: torch.where(_observed(prepared, name), x, others[name]) for name, x in prepared.values.items()}
+    return Batch(values, prepared.present, prepared.cells)
+
+
+def _equal_batches(one: Batch, other: Batch) -> bool:
+    pairs = [
+        (tensor, twin)
+        for part, twins in ((one.values, other.values), (one.present, other.present), (one.cells, other.cells))
+        for tensor, twin in zip(part.values(), twins.values(), strict=True)
+    ]
+    # NaN, which differs from itself, may mark what is absent.
+    return all(bool(((tensor == twin) | (tensor.isnan() & twin.isnan())).all()) for tensor, twin in pairs)
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def _copied_batch(batch: Batch) -> Batch:
+    return Batch(_copied(batch.values), _copied(batch.present), _copied(batch.cells))
+
+
+# Parts
+
+
+def _check_registered(model: MultimodalVAE) -> None:
+    modules = set(model.modules())
+    tensors = {id(tensor) for tensor in itertools.chain(model.parameters(), model.buffers())}
+    own = set(vars(nn.Module()))
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple | set) else [value]
+            for part in () if name in own else parts:
+                where = f"{path}.{name}".lstrip(".")
+                assert not isinstance(part, nn.Module) or part in modules, (
+                    f"{where} holds a module that torch does not know of, so it is not trained and not saved: put it in an nn.ModuleDict"
+                )
+                assert not isinstance(part, Tensor) or id(part) in tensors, (
+                    f"{where} holds a tensor that torch does not know of, so it is not saved: make it a parameter or a buffer"
+                )
+
+
+def _check_parts(model: MultimodalVAE) -> None:
+    names = model.names
+    assert names, "the model has no modality"
+    for what, others in (("decoders", tuple(model.decoders)), ("likelihoods", tuple(model.likelihoods)), ("weights", tuple(model.weights))):
+        assert others == names, f"{what} are of {', '.join(others)}, encoders of {', '.join(names)}: expected the same, in the same order"
+    z = model.prior(2, ROWS).sample()
+    assert z.shape == (2, ROWS, model.latent_dim), (
+        f"draws of prior(2, {ROWS}) have shape {tuple(z.shape)}, latent_dim is {model.latent_dim}"
+    )
+    for name, likelihood in model.likelihoods.items():
+        distribution = model.decoder(name)(z)
+        shapes, expected = (distribution.batch_shape, distribution.event_shape), ((2, ROWS), likelihood.blank(ROWS).shape[1:])
+        assert shapes == expected, (
+            f"p({name} | z) has batch and event shape {tuple(map(tuple, shapes))}, expected {tuple(map(tuple, expected))}"
+        )
+
+
+# The posterior
+
+
+@torch.no_grad()
+def _check_posterior(model: MultimodalVAE, rows: Batch) -> None:
+    q = model.posterior(rows, 3)
+    expected = ((3, len(rows)), (model.latent_dim,))
+    assert (q.batch_shape, q.event_shape) == expected, (
+        f"the posterior has batch and event shape {tuple(q.batch_shape)}, {tuple(q.event_shape)}, expected (K, B) and (D,), {expected}"
+    )
+    wrong = ~(q.mean.isfinite() & q.stddev.isfinite() & (q.stddev > 0)).all(-1).all(0)
+    assert not wrong.any(), f"the posterior is not finite, or its scale not positive, where {_pattern(model, rows, wrong)} is present"
+    nothing = ~model.presence(model.prepare(rows)).any(0)
+    prior = bool((q.mean[:, nothing] == 0).all() and (q.stddev[:, nothing] == 1).all())
+    assert prior, "where nothing is present the posterior is not the prior"
+    _check_rows_stand_alone(model, rows)
+    prepared = model.prepare(rows)
+    assert _equal(_moments(model, rows), _moments(model, _spoilt(rows))), "NaN in what is absent changes the posterior"
+    assert _equal(_inferred(model, prepared), _inferred(model, _swapped(model, prepared))), (
+        "infer() reads values that are absent: go through self.inputs() or self.encode(), or mask by batch.present"
+    )
+    _check_log_joint(model, rows, nothing)
+    _check_state_dict(model, rows)
+
+
+def _check_rows_stand_alone(model: MultimodalVAE, rows: Batch) -> None:
+    whole = _moments(model, rows)
+    if not _equal(whole, _moments(model, rows, seed=1)):
+        return
+    back = torch.arange(len(rows), device=rows.device).flip(0)
+    flipped = [moment[:, back] for moment in _moments(model, rows.index(back))]
+    single = [torch.cat(moment, 1) for moment in zip(*(_moments(model, rows.slice(i, i + 1)) for i in range(len(rows))), strict=True)]
+    torch.testing.assert_close(flipped, list(whole), rtol=1e-4, atol=1e-5, msg="in eval mode the order of rows changes the posterior")
+    torch.testing.assert_close(
+        single, list(whole), rtol=1e-4, atol=1e-5, msg="in eval mode a row's posterior depends on the other rows or their presence"
+    )
+
+
+def _check_log_joint(model: MultimodalVAE, rows: Batch, nothing: Tensor) -> None:
+    z = model.prior(3, len(rows)).sample()
+    with torch.no_grad():
+        log_joint, again = model.log_joint(rows, z), model.log_joint(_spoilt(rows), z)
+    assert log_joint.shape == z.shape[:2], f"log_joint has shape {tuple(log_joint.shape)}, expected (K, B) = {tuple(z.shape[:2])}"
+    wrong = ~log_joint.isfinite().all(0)
+    assert not wrong.any(), f"log_joint is not finite where {_pattern(model, rows, wrong)} is present"
+    assert torch.equal(log_joint, again), "NaN in what is absent changes log_joint"
+    prior = model.prior(3, len(rows)).log_prob(z)
+    torch.testing.assert_close(
+        log_joint[:, nothing], prior[:, nothing], rtol=1e-5, atol=1e-5, msg="where nothing is present log_joint is not log p(z)"
+    )
+
+
+def _check_state_dict(model: MultimodalVAE, rows: Batch) -> None:
+    state, whole = _copied(model.state_dict()), _moments(model, rows)
+    for tensor in model.state_dict().values():
+        tensor.copy_(tensor + 1)
+    _moments(model, rows)
+    model.load_state_dict(state)
+    assert _equal(_moments(model, rows), whole), "loading a state dict does not bring the posterior back: something is kept outside of it"
+
+
+@torch.no_grad()
+def _moments(model: MultimodalVAE, rows: Batch, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Mean and scale of the posterior, each of shape (K, B, D), for one seed."""
+    torch.manual_seed(seed)
+    q = model.posterior(rows, 2)
+    return q.mean, q.stddev
+
+
+@torch.no_grad()
+def _inferred(model: MultimodalVAE, prepared: Batch) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(0)
+    q = model.infer(prepared)
+    return q.mean, q.stddev
+
+
+def _pattern(model: MultimodalVAE, rows: Batch, wrong: Tensor) -> str:
+    """What is present in the first row that is wrong."""
+    row = int(wrong.nonzero()[0])
+    return ", ".join(name for name in model.names if name in rows.present and rows.present[name][row]) or "nothing"
+
+
+def _equal(one: Iterable[Tensor | None], other: Iterable[Tensor | None]) -> bool:
+    """Bit for bit."""
+    return all(a is b if a is None or b is None else torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+# Stages
+
+
+def _checked_stages(model: MultimodalVAE) -> tuple[Stage, ...]:
+    stages = model.stages()
+    assert stages, "stages() gives no stage"
+    names = [stage.name for stage in stages]
+    assert len(set(names)) == len(names), f"stages {', '.join(names)}: each needs a name of its own"
+    assert [stage.name for stage in model.stages()] == names, "stages() gives other stages when it is called again"
+    modules = set(model.modules())
+    for stage in stages:
+        assert stage.modules, f"stage {stage.name} trains no module"
+        for module in stage.modules:
+            assert module in modules, f"stage {stage.name} trains a {type(module).__name__} that is no submodule of the model"
+    return stages
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What a training step of a stage gives, from the same weights and the same noise."""
+
+    terms: dict[str, Tensor]
+    gradients: dict[str, Tensor | None]
+
+
+def _check_stage(model: MultimodalVAE, stage: Stage, rows: Batch) -> None:
+    where, prepared = f"stage {stage.name}", model.prepare(rows)
+    picked = stage.rows(prepared)
+    assert (picked.dtype, picked.shape) == (torch.bool, (len(rows),)), (
+        f"{where}: rows() is {picked.dtype} of shape {tuple(picked.shape)}, expected torch.bool of shape (B,) = {(len(rows),)}"
+    )
+    number = int(picked.sum())
+    assert number >= 2, f"{where} picks {number} of the rows to try it on; give rows of which it can learn from 2 or more"
+    part, state = prepared.index(picked), _copied(model.state_dict())
+    _check_features(model, stage, part)
+    step = _checked_step(model, stage, part, state)
+    _check_terms(where, step.terms)
+    _check_gradients_of_stage(model, stage, part, state, step)
+    _check_validation(model, stage, part, set(step.terms))
+    for message, other in (
+        ("NaN in what is absent changes", model.prepare(_spoilt(rows)).index(picked)),
+        ("values that are absent reach", _swapped(model, part)),
+    ):
+        again = _step(model, stage, other, state)
+        same = _equal(step.terms.values(), again.terms.values()) and _equal(step.gradients.values(), again.gradients.values())
+        assert same, (
+            f"{where}: {message} the loss or its gradients: go through self.inputs() and self.log_prob(), and mask by batch.present"
+        )
+    model.load_state_dict(state)
+
+
+def _step(model: MultimodalVAE, stage: Stage, batch: Batch, state: Mapping[str, Tensor], seed: int = 0) -> _Step:
+    model.load_state_dict(state)
+    model.zero_grad()
+    terms = _loss(model, stage, batch, seed)
+    total = torch.stack(list(terms.values())).sum()
+    if total.requires_grad:
+        total.backward()
+    gradients = {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()}
+    return _Step({name: term.detach() for name, term in terms.items()}, gradients)
+
+
+def _loss(model: MultimodalVAE, stage: Stage, batch: Batch, seed: int = 0) -> dict[str, Tensor]:
+    """The loss as in training, from frozen features."""
+    features = _features(stage, batch)
+    model.eval()
+    for module in stage.modules:
+        module.train()
+    torch.manual_seed(seed)
+    terms = stage.loss(batch, features, 1.0)
+    assert terms, f"stage {stage.name}: the loss has no terms"
+    for name, term in terms.items():
+        scalar = isinstance(term, Tensor) and term.shape == ()
+        assert scalar, f"stage {stage.name}: term {name!r} of the loss is no scalar tensor"
+    return terms
+
+
+@torch.no_grad()
+def _features(stage: Stage, batch: Batch) -> Features:
+    torch.manual_seed(0)
+    return {} if stage.features is None else stage.features(batch)
+
+
+def _check_terms(where: str, terms: Mapping[str, Tensor]) -> None:
+    for name, term in terms.items():
+        assert term.isfinite(), f"{where}: term {name!r} of the loss is not finite"
+
+
+def _check_features(model: MultimodalVAE, stage: Stage, part: Batch) -> None:
+    if stage.features is None:
+        return
+    model.eval()
+    live, whole = stage.features(part), _features(stage, part)
+    back = torch.arange(len(part), device=part.device).flip(0)
+    flipped = _features(stage, part.index(back))
+    for name, feature in whole.items():
+        which = f"stage {stage.name}: feature {name!r}"
+        assert len(feature) == len(part), f"{which} has {len(feature)} rows for {len(part)}"
+        assert not live[name].requires_grad, f"{which} depends on parameters that the stage trains, but it is computed once"
+        torch.testing.assert_close(flipped[name][back], feature, rtol=1e-4, atol=1e-5, msg=f"{which} of a row depends on the other rows")
+
+
+def _checked_step(model: MultimodalVAE, stage: Stage, part: Batch, state: Mapping[str, Tensor]) -> _Step:
+    """A step that leaves what it must: the rows, all that the stage does not train, the parameters, what is frozen, and the modes."""
+    where, before = f"stage {stage.name}", _copied_batch(part)
+    trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    step = _step(model, stage, part, state)
+    trained = {module for top in stage.modules for module in top.modules()}
+    assert _equal_batches(part, before), f"{where}: the loss changes its batch in place"
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad == trainable[name], f"{where}: the loss leaves requires_grad of {name} changed"
+        assert parameter.grad is None or trainable[name], f"{where}: {name} gets a gradient, though the stage does not train it"
+        assert torch.equal(parameter, state[name]), f"{where}: the loss changes {name} in place"
+    for path, module in model.named_modules():
+        assert module.training == (module in trained), f"{where}: the loss leaves {path or 'the model'} in another mode"
+        for name, buffer in () if module in trained else module.named_buffers(path, recurse=False):
+            if name in state:
+                assert torch.equal(buffer, state[name]), f"{where}: the loss changes {name}, which the stage does not train"
+    return step
+
+
+def _check_gradients_of_stage(model: MultimodalVAE, stage: Stage, part: Batch, state: Mapping[str, Tensor], step: _Step) -> None:
+    missing = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    # An objective may draw what it learns from: a parameter is trained when one of several draws reaches it.
+    for seed in range(1, DRAWS):
+        for name, gradient in step.gradients.items():
+            if gradient is not None:
+                assert gradient.isfinite().all(), f"stage {stage.name}: the gradient of {name} is not finite"
+                missing.discard(name)
+        if not missing:
+            return
+        step = _step(model, stage, part, state, seed)
+    raise AssertionError(
+        f"stage {stage.name}: no gradient for {', '.join(sorted(missing))}; leave out of its modules what it does not train"
+    )
+
+
+def _check_validation(model: MultimodalVAE, stage: Stage, part: Batch, names: set[str]) -> None:
+    model.eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        terms = stage.loss(part, _features(stage, part), 1.0)
+    assert set(terms) == names, f"stage {stage.name}: terms {sorted(terms)} in eval mode, {sorted(names)} in training"
+    _check_terms(f"stage {stage.name} in eval mode", terms)

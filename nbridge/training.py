@@ -86,7 +86,7 @@ def fit(
     with torch.random.fork_rng(devices), matmul_precision(settings.precision, model.device):
         while state.stage < len(stages):
             stage = stages[state.stage]
-            with _only_trainable(model, stage.modules):
+            with only_trainable(model, stage.modules):
                 run = _StageRun(model, stage, settings, state, reporter or Reporter(), save, log)
                 run(train, validation)
             state = TrainingState(stage=state.stage + 1)
@@ -163,10 +163,15 @@ class _StageRun:
         self.reporter.begin_stage(self.stage.name, len(rows), len(train), len(held_out or ()), self.settings.epochs, self.state.epoch)
         saved = time.monotonic()
         while self.state.epoch < self.settings.epochs and not self._out_of_patience():
-            self._epoch(rows, held_out)
-            if self.save and time.monotonic() - saved >= self.checkpoint_seconds:
-                self._store()
-                self.save(self.state)
+            record = self._epoch(rows, held_out)
+            try:
+                self.reporter.end_epoch(record)
+            except KeyboardInterrupt:
+                # Between two epochs, so that nothing of this one is lost, however long it took.
+                self._checkpoint()
+                raise
+            if time.monotonic() - saved >= self.checkpoint_seconds:
+                self._checkpoint()
                 saved = time.monotonic()
         for name, tensor in self.state.best.items():
             self.tensors[name].copy_(tensor)
@@ -190,7 +195,7 @@ class _StageRun:
 
     # One epoch
 
-    def _epoch(self, rows: _Rows, held_out: _Rows | None) -> None:
+    def _epoch(self, rows: _Rows, held_out: _Rows | None) -> EpochRecord:
         started = time.monotonic()
         torch.manual_seed(_seed(self.seed, self.stage.name, self.state.epoch))
         terms = self._optimise(rows)
@@ -211,7 +216,7 @@ class _StageRun:
         _check_finite(record)
         if self.log:
             self.log(record)
-        self.reporter.end_epoch(record)
+        return record
 
     def _optimise(self, rows: _Rows) -> dict[str, float]:
         for module in self.stage.modules:
@@ -270,6 +275,11 @@ class _StageRun:
 
     # The optimiser's state, as named tensors
 
+    def _checkpoint(self) -> None:
+        if self.save:
+            self._store()
+            self.save(self.state)
+
     def _store(self) -> None:
         self.state.optimizer = {
             f"{name}/{key}": tensor for name, p in self.parameters.items() for key, tensor in self.optimizer.state[p].items()
@@ -298,7 +308,7 @@ def _tensors_of(model: nn.Module, modules: tuple[nn.Module, ...]) -> dict[str, T
 
 
 @contextmanager
-def _only_trainable(model: nn.Module, modules: tuple[nn.Module, ...]) -> Iterator[None]:
+def only_trainable(model: nn.Module, modules: tuple[nn.Module, ...]) -> Iterator[None]:
     """Freezes and puts in eval mode everything but these submodules; what the caller had frozen stays frozen, in them too."""
     before = {parameter: parameter.requires_grad for parameter in model.parameters()}
     inside = {parameter for module in modules for parameter in module.parameters()}

@@ -9,15 +9,12 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 from pydantic import Field, ValidationInfo, create_model, field_validator, model_serializer
 
-from nbridge.annotations import NonNegativeFloat, PositiveFloat, PositiveInt, Precision, Seed
+from nbridge.annotations import Count, NonNegativeFloat, PositiveFloat, PositiveInt, Precision, Seed
 from nbridge.errors import SpecError
 from nbridge.strict import StrictModel
 
-EPOCHS: Mapping[str, int] = {"joint": 60, "bridges": 40}
+EPOCHS: Mapping[str, int] = {"joint": 60, "bridges": 40, "subsets": 40}
 """Epochs of a stage that a spec does not mention."""
-
-Count = Annotated[int, Ge(0)]
-"""Zero or more."""
 
 
 class StageSettings(StrictModel):
@@ -60,13 +57,18 @@ class TrainingSpec(StageSettings):
     @field_validator("stages", mode="wrap")
     @classmethod
     def _fill(cls, value: Any, handler: Callable[[Any], dict[str, StageSpec]], info: ValidationInfo) -> dict[str, StageSpec]:
-        """Gives every declared stage its settings; the names are known where a `Spec` with its model is checked."""
+        """Gives every declared stage its settings; the names are known where a `Spec` with its model is checked.
+
+        Stages of other models keep what a spec says of them, so that another model is one word away.
+        """
         if not isinstance(value, Mapping):
             return handler(value)
-        names = (info.context or {}).get("stages") or tuple(name for name in value if isinstance(name, str))
+        context = info.context or {}
+        own = context.get("stages") or tuple(name for name in value if isinstance(name, str))
+        names = tuple(dict.fromkeys((*own, *context.get("other_stages", ()))))
         stages = zip(names, dict(_stages(names).model_validate(value)).values(), strict=True)
         shared = {name: info.data[name] for name in StageSettings.model_fields if name in info.data}
-        return {name: _completed(stage, shared) for name, stage in stages}
+        return {name: _completed(stage, shared) for name, stage in stages if name in own or name in value}
 
     def stage(self, name: str) -> StageSpec:
         """The settings of a stage, each with its value.

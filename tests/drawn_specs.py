@@ -13,7 +13,7 @@ RATES = st.floats(0, 0.9)
 POSITIVE = st.floats(1e-12, 1e12)
 ACTIVATIONS = st.sampled_from(["leaky_relu", "relu", "elu", "gelu", "silu", "tanh"])
 NAMES = st.from_regex(r"[a-zA-Zäß]+(_[a-z0-9]+)?", fullmatch=True).filter(
-    lambda name: name not in RESERVED and name != "id" and name.isidentifier()
+    lambda name: name not in RESERVED and name not in ("id", "kl") and name.isidentifier()
 )
 LAYERS = {"batch_norm": st.booleans(), "activation": ACTIVATIONS}
 
@@ -49,8 +49,13 @@ MODALITIES = st.one_of(
     _modality(st.integers(2, 99), component("embedding", embedding_dim=st.integers(1, 64)), component("categorical"), MLP),
 )
 OBJECTIVES = st.just("paper") | st.dictionaries(st.sampled_from(["elbo", "distill", "match", "cross"]), POSITIVE, min_size=1)
+MODELS = st.one_of(
+    component("bridged"), component("joint"), component("vae", modality=st.none() | NAMES), component("jmvae", alpha=st.floats(0, 1e6)),
+    component("telbo", one_stage=st.booleans()), component("mvae", random_subsets=st.integers(0, 9)),
+    component("bivcca", mixing=st.none() | st.dictionaries(NAMES, st.floats(0, 1))),
+)  # fmt: skip
 SETTINGS = {
-    "batch_size": st.integers(1, 4096), "learning_rate": POSITIVE, "gradient_clip": st.none() | POSITIVE,
+    "batch_size": st.integers(2, 4096), "learning_rate": POSITIVE, "gradient_clip": st.none() | POSITIVE,
     "schedule": st.sampled_from(["constant", "cosine"]), "warmup_steps": st.integers(0, 99), "weight_decay": st.floats(0, 1),
     "kl_annealing": st.integers(0, 99), "patience": st.none() | st.integers(1, 99),
 }  # fmt: skip
@@ -59,7 +64,8 @@ TRAINING = st.fixed_dictionaries(
     {},
     optional={
         "seed": st.integers(-(2**62), 2**62), "precision": st.sampled_from(["float32", "bf16"]), "cache_features": st.booleans(),
-        "checkpoint_seconds": st.floats(0, 1e9), "stages": st.dictionaries(st.sampled_from(["joint", "bridges"]), STAGE), **SETTINGS,
+        "checkpoint_seconds": st.floats(0, 1e9),
+        "stages": st.dictionaries(st.sampled_from(["joint", "bridges", "subsets"]), STAGE), **SETTINGS,
     },
 )  # fmt: skip
 SPLIT = {"validation": st.floats(0, 0.4), "test": st.floats(0, 0.5), "seed": st.integers(0, 99)}
@@ -71,6 +77,15 @@ DATA = st.one_of(
     st.fixed_dictionaries({"source": st.just("digits")}, optional={"binarize": st.booleans(), **SPLIT}),
     st.fixed_dictionaries({}, optional=SPLIT),
 )
+
+
+def _can_wait(spec: dict[str, Any]) -> bool:
+    """Whether there are validation rows where a stage has patience."""
+    training, data = spec.get("training", {}), spec.get("data", {})
+    patient = any(part.get("patience") for part in (training, *training.get("stages", {}).values()))
+    return not patient or isinstance(data, str) or data.get("validation", 0.1) > 0
+
+
 SPECS = st.fixed_dictionaries(
     {"modalities": st.dictionaries(NAMES, MODALITIES, min_size=1, max_size=6)},
     optional={
@@ -78,7 +93,7 @@ SPECS = st.fixed_dictionaries(
         "name": st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1).filter(
             lambda text: text.isprintable() and text.strip()
         ),
-        "model": st.just("bridged") | st.just({"type": "bridged"}),
+        "model": MODELS,
         "latent_dim": st.integers(1, 512),
         "data": DATA,
         "fusion": MLP | st.fixed_dictionaries({}, optional={"hidden": WIDTHS}),
@@ -87,4 +102,4 @@ SPECS = st.fixed_dictionaries(
         ),
         "training": TRAINING,
     },
-)
+).filter(_can_wait)

@@ -1,4 +1,4 @@
-r"""A multimodal model whose every density has a closed form, in float64, and a real model of this library that equals it.
+r"""A multimodal model whose every density has a closed form, in float64, and a real model of this library, of any kind, that equals it.
 
 .. math:: z \sim \mathcal{N}(0, I), \qquad x_i = W_i z + b_i + \varepsilon_i, \qquad \varepsilon_i \sim \mathcal{N}(0, s_i^2 I)
 
@@ -7,8 +7,9 @@ Posteriors are diagonal, as the library's are, exactly when the columns of every
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +17,20 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.distributions import Independent
 
+from nbridge.batch import Batch
 from nbridge.bridges import BridgeBank
 from nbridge.decoders import Decoder
 from nbridge.distributions import diagonal_normal
 from nbridge.encoders import Encoder
 from nbridge.likelihoods import Normal
+from nbridge.models.base import MultimodalVAE
+from nbridge.models.bivcca import BiVCCA
 from nbridge.models.bridged import BridgedVAE
+from nbridge.models.jmvae import JMVAE
+from nbridge.models.joint import JointVAE
+from nbridge.models.mvae import MVAE
+from nbridge.models.retrofit import InferenceNetwork, proper_subsets
+from nbridge.models.telbo import TELBO
 
 
 @dataclass(frozen=True)
@@ -120,17 +129,78 @@ class SumOfEvidence(nn.Module):
         return diagonal_normal(pull / (1 + precision), (1 + precision).rsqrt())
 
 
-def exact_model(oracle: LinearGaussian, *, combine: str = "poe") -> BridgedVAE:
-    """A bridged model, float64, whose joint posterior, unimodal posteriors and decoders are the oracle's: its bridges say nothing."""
+class EvidenceAlone(SumOfEvidence):
+    """The evidence without the prior, an expert; where there is none, a Gaussian of variance 1e12."""
+
+    def forward(self, features: Mapping[str, Tensor]) -> Independent:
+        pull, precision = torch.stack(list(features.values())).sum(0).chunk(2, -1)
+        precision = precision.clamp(min=1e-12)
+        return diagonal_normal(pull / precision, precision.rsqrt())
+
+
+def exact_model(oracle: LinearGaussian, kind: str = "bridged", **options: Any) -> MultimodalVAE:
+    """A model of a kind, float64, whose decoders and posteriors are the oracle's; a joint VAE has the posterior of complete rows alone."""
     assert all(np.allclose(G := W.T @ W, np.diag(np.diag(G))) for W in oracle.loadings.values()), "posteriors must be diagonal"
-    encoders, decoders = {}, {}
+    decoders = {}
     for name, W in oracle.loadings.items():
-        encoders[name] = EvidenceEncoder(W, oracle.offsets[name], oracle.noise[name])
         network = nn.Linear(W.shape[1], W.shape[0], dtype=torch.float64)
         network.load_state_dict({"weight": torch.as_tensor(W), "bias": torch.as_tensor(oracle.offsets[name])})
         decoders[name] = Decoder(network, Normal((len(W),), scale=float(oracle.noise[name]), standardize=False))
+    return EXACT[kind](oracle, decoders, **options).double().eval()
+
+
+def _encoders(oracle: LinearGaussian, names: Iterable[str] | None = None) -> dict[str, Encoder]:
+    return {
+        name: EvidenceEncoder(oracle.loadings[name], oracle.offsets[name], oracle.noise[name])
+        for name in (oracle.loadings if names is None else names)
+    }
+
+
+def _bridged(oracle: LinearGaussian, decoders: Mapping[str, Decoder], **options: Any) -> BridgedVAE:
+    """Its bridges say nothing."""
+    encoders = _encoders(oracle)
     bridges = BridgeBank({name: encoder.features for name, encoder in encoders.items()}, hidden=(), batch_norm=False)
     for parameter in bridges.parameters():
         nn.init.zeros_(parameter)
-    model = BridgedVAE(encoders, decoders, SumOfEvidence(oracle.latent_dim), bridges, objective={"elbo": 1.0}, combine=combine)
-    return model.double().eval()
+    return BridgedVAE(encoders, decoders, SumOfEvidence(oracle.latent_dim), bridges, **({"objective": {"elbo": 1.0}} | options))
+
+
+def _retrofit(kind: type[JMVAE] | type[TELBO], oracle: LinearGaussian, decoders: Mapping[str, Decoder], **options: Any) -> MultimodalVAE:
+    networks = {
+        subset: InferenceNetwork(_encoders(oracle, subset), SumOfEvidence(oracle.latent_dim)) for subset in proper_subsets(oracle.loadings)
+    }
+    return kind(_encoders(oracle), decoders, SumOfEvidence(oracle.latent_dim), networks, **options)
+
+
+EXACT: dict[str, Callable[..., MultimodalVAE]] = {
+    "bridged": _bridged,
+    "joint": lambda oracle, decoders: JointVAE(_encoders(oracle), decoders, SumOfEvidence(oracle.latent_dim)),
+    "jmvae": lambda *parts, **options: _retrofit(JMVAE, *parts, **options),
+    "telbo": lambda *parts, **options: _retrofit(TELBO, *parts, **options),
+    "mvae": lambda oracle, decoders, **options: MVAE(
+        _encoders(oracle), decoders, {name: EvidenceAlone(oracle.latent_dim) for name in decoders}, **options
+    ),
+    "bivcca": lambda oracle, decoders, **options: BiVCCA(
+        _encoders(oracle), decoders, {name: SumOfEvidence(oracle.latent_dim) for name in decoders}, **options
+    ),
+}
+
+
+REPEATS = 40
+"""Means of the loss that a standard error is taken from."""
+
+
+def repeated(oracle: LinearGaussian, seed: int, draws: int = 250) -> tuple[dict[str, np.ndarray], Batch]:
+    """One row of the oracle, and a batch that holds it again and again: the mean of a loss is one over draws of z."""
+    x = {name: value[0].astype(np.float32).astype(np.float64) for name, value in oracle.sample(1, seed).items()}
+    return x, Batch.complete({name: torch.as_tensor(value).expand(draws, -1) for name, value in x.items()})
+
+
+@torch.no_grad()
+def mean_loss(model: MultimodalVAE, stage: str, batch: Batch, terms: Iterable[str] | None = None) -> tuple[float, float]:
+    """The mean of a stage's loss, or of some of its terms, over draws of z, and its standard error."""
+    loss, prepared = {each.name: each.loss for each in model.stages()}[stage], model.prepare(batch)
+    torch.manual_seed(0)
+    drawn = [loss(prepared, {}, 1.0) for _ in range(REPEATS)]
+    sums = torch.stack([sum(each[name] for name in (each if terms is None else terms)) for each in drawn])
+    return sums.mean().item(), sums.std().item() / REPEATS**0.5

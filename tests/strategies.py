@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -13,8 +14,14 @@ from nbridge.batch import Batch
 from nbridge.build import build_model
 from nbridge.likelihoods import Bernoulli, Categorical, DiscretizedLogistic, Likelihood, NegativeBinomial, Poisson
 from nbridge.models.base import MultimodalVAE
+from nbridge.registry import BUILT_IN
 from nbridge.spec import Spec
 
+MODELS = tuple(BUILT_IN["models"])
+JOINT = tuple(name for name in MODELS if name != "vae")
+"""Models of several modalities."""
+RETROFITS = {"jmvae", "telbo"}
+"""Models with a network for each of 2^n - 1 subsets, which are drawn with few modalities."""
 WIDTHS = st.lists(st.integers(1, 4), max_size=2)
 SEEDS = st.integers(0, 2**31)
 SCALES = st.sampled_from(["learned", "predicted", 0.5])
@@ -50,14 +57,30 @@ def modalities(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @st.composite
-def specs(draw: st.DrawFn, min_size: int = 2, max_size: int = 6) -> Spec:
-    """A spec of several modalities with everything drawn, checked."""
-    names = draw(
-        st.lists(st.sampled_from(["image", "label", "text", "genes", "x", "y_2", "top"]), min_size=min_size, max_size=max_size, unique=True)
-    )
+def models(draw: st.DrawFn, names: Sequence[str], kinds: Collection[str] = MODELS) -> Any:
+    """A model of one of these kinds, with options drawn."""
+    kind = draw(st.sampled_from([kind for kind in kinds if len(names) <= 4 or kind not in RETROFITS]))
+    shares = draw(st.lists(st.integers(1, 9), min_size=len(names), max_size=len(names)))
+    options: dict[str, Any] = {
+        "vae": {"modality": draw(st.sampled_from(names))},
+        "jmvae": {"alpha": draw(st.sampled_from([0.0, 0.1, 2.0]))},
+        "telbo": {"one_stage": draw(st.booleans())},
+        "mvae": {"random_subsets": draw(st.integers(0, 3))},
+        "bivcca": draw(st.sampled_from([{}, {"mixing": {n: part / sum(shares) for n, part in zip(names, shares, strict=True)}}])),
+    }
+    return {"type": kind, **options.get(kind, {})}
+
+
+@st.composite
+def specs(draw: st.DrawFn, min_size: int = 2, max_size: int = 6, kinds: Collection[str] = MODELS) -> Spec:
+    """A spec of several modalities with everything drawn, checked; a model of one of these kinds."""
+    known = ["image", "label", "text", "genes", "x", "y_2", "top"]
+    most = min(max_size, 4) if RETROFITS.issuperset(kinds) else max_size
+    names = draw(st.lists(st.sampled_from(known), min_size=min_size, max_size=most, unique=True))
     objective = st.one_of(st.just("paper"), st.dictionaries(st.sampled_from(["elbo", "distill", "match"]), st.just(0.5), min_size=1))
     return Spec.model_validate(
         {
+            "model": draw(models(names, kinds)),
             "latent_dim": draw(st.integers(1, 4)),
             "modalities": {name: draw(modalities()) for name in names},
             "fusion": {"hidden": draw(WIDTHS), "batch_norm": draw(st.booleans())},
@@ -111,9 +134,11 @@ def values(likelihood: Likelihood, rows: int, generator: torch.Generator) -> Ten
 
 
 @st.composite
-def served(draw: st.DrawFn, min_size: int = 2, max_size: int = 6, max_rows: int = 6) -> tuple[Spec, MultimodalVAE, Batch]:
-    """A spec, a model of it, and rows whose patterns of presence differ, empty ones among them."""
-    spec = draw(specs(min_size, max_size))
+def served(
+    draw: st.DrawFn, min_size: int = 2, max_size: int = 6, max_rows: int = 6, kinds: Collection[str] = MODELS
+) -> tuple[Spec, MultimodalVAE, Batch]:
+    """A spec, a model of it of one of these kinds, and rows whose patterns of presence differ, empty ones among them."""
+    spec = draw(specs(min_size, max_size, kinds))
     model = grown_model(spec, draw(SEEDS))
     rows = draw(st.integers(1, max_rows))
     present = draw(hnp.arrays(bool, (len(model.names), rows)))

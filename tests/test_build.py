@@ -118,8 +118,8 @@ class JointAlone(nbridge.MultimodalVAE):
         encoders, decoders = ({name: make(name) for name in parts.names} for make in (parts.encoder, parts.decoder))
         return cls(encoders, decoders, parts.fusion(parts.names[:1]), **options)
 
-    def fuse(self, features, present):
-        return self.head(features)
+    def infer(self, batch):
+        return self.head(self.encode(batch))
 
     def stages(self):
         def loss(batch, features, kl_weight):

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,9 @@ import nbridge
 from nbridge import files, run
 from nbridge.checkpoint import save_model
 from nbridge.cli import main as command_line
+from nbridge.cli.tables import number
+from nbridge.comparison import OutOfTime
+from nbridge.evaluation.results import METRICS, Settings, read_evaluation
 
 PART = "features: 4, encoder: {type: mlp, hidden: [4]}"
 SPEC = f"""
@@ -42,7 +46,7 @@ training: {{batch_size: 16, stages: {{joint: {{epochs: 2}}, bridges: {{epochs: 2
 """
 NAMES = ("x", "counts", "image", "colour", "label")
 ROWS = 40
-COMMANDS = ("train", "resume", "impute", "generate", "embed", "validate", "params", "schema")
+COMMANDS = ("train", "resume", "impute", "generate", "embed", "evaluate", "compare", "validate", "params", "schema")
 
 
 def data() -> dict[str, np.ndarray]:
@@ -221,7 +225,7 @@ BROKEN: dict[str, tuple[str | bytes, list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("command", ["validate", "params", "train"])
+@pytest.mark.parametrize("command", ["validate", "params", "train", "compare"])
 @pytest.mark.parametrize("mistake", BROKEN)
 def test_every_mistake_in_a_spec_is_told_at_once_with_its_line(mistake: str, command: str, call: Call, here: Path):
     text, lines = BROKEN[mistake]
@@ -236,7 +240,7 @@ def test_a_spec_that_is_no_file_is_told(call: Call, here: Path):
     assert call("validate", "run") == (2, "", "run: a directory; name the YAML file in it\n")
 
 
-@pytest.mark.parametrize("command", ["validate", "params", "train"])
+@pytest.mark.parametrize("command", ["validate", "params", "train", "compare"])
 def test_what_a_constructor_refuses_is_told_with_the_spec(command: str, call: Call, here: Path):
     change = "modalities.image.likelihood={type: discretized_logistic, low: 3, high: 1}"
     result = call(command, "tiny.yaml", "--set", change)
@@ -260,7 +264,7 @@ def test_a_mistake_in_a_change_is_told_with_the_change(change: str, call: Call, 
 
 def test_a_valid_spec_is_told_with_its_size(call: Call, here: Path):
     count = sum(parameter.numel() for parameter in nbridge.load("run").parameters())
-    assert call("validate", "tiny.yaml") == (0, f"tiny.yaml: valid. 5 modalities, 20 bridges, {count:,} parameters\n", "")
+    assert call("validate", "tiny.yaml") == (0, f"tiny.yaml: valid. bridged, 5 modalities, 20 bridges, {count:,} parameters\n", "")
 
 
 def test_figures_are_the_same_in_the_table_and_in_json(call: Call, here: Path):
@@ -638,6 +642,176 @@ def test_a_model_without_images_has_no_picture(call: Call, here: Path):
     assert call("generate", "plain", "--out", "o.png") == (2, "", message)
 
 
+# Evaluation
+
+EVALUATE = ("evaluate", "run", "--samples", "3", "--draws", "39", "--generated", "2")
+COMPARE = ("compare", "tiny.yaml", "--models", "vae,mvae", "--out", "both", "--seeds", "1", "--metrics", "likelihood", "--samples", "3")
+
+
+def _refuse(word: str) -> None:
+    raise AssertionError(word)
+
+
+def test_a_run_is_measured_in_tables_and_in_a_file_beside_it(call: Call, here: Path):
+    result = call(*EVALUATE)
+    assert (result.code, result.err) == (0, "")
+    lines = result.out.splitlines()
+    assert " ".join(line.strip() for line in lines[:2]) == (
+        "all 8 test rows; K = 3 importance samples, 39 draws, 2 generated; seed 0; classifiers tell label"
+    )
+    assert max(map(len, lines)) <= 80
+    assert lines[-1] == "run/evaluation.json: written"
+    done = read_evaluation(Path("run", "evaluation.json"))
+    assert done is not None
+    assert done.settings == Settings(samples=3, draws=39, generated=2)
+    titles = [line.strip() for line in lines if re.fullmatch(r"[a-z]+, 8 rows *", line)]
+    metrics = list(dict.fromkeys(one.metric for one in done.measurements))
+    assert titles == [f"{metric}, 8 rows" for metric in metrics]
+    assert set(metrics) == {*METRICS} - {"attributes"}
+    assert "left out: attributes; it needs a bernoulli modality with attributes: true beside others" in " ".join(result.out.split())
+    conditional = next(one for one in done.measurements if one.title == "conditional of counts,image,colour,label given x")
+    cells = [cell.strip() for line in lines if line.startswith("│ all but x ") for cell in line.split("│")[1:-1]][:5]
+    assert cells == ["all but x", "x", *(number(conditional.figures[name]) for name in list(conditional.figures))]
+    assert "itself neither a lower nor an upper bound" in " ".join(result.out.split())
+    assert "standard error of the Monte-Carlo estimate" in " ".join(result.out.split())
+
+
+def test_json_of_an_evaluation_stands_alone_and_is_the_file(call: Call, here: Path):
+    result = call(
+        *EVALUATE, "--metrics", "likelihood, predictive", "--given", "label", "--given", "", "--split", "train", "--rows", "5", "--json"
+    )
+    assert (result.code, result.err) == (0, "")
+    content = json.loads(result.out, parse_constant=_refuse)
+    assert content == json.loads(Path("run", "evaluation-train.json").read_text())
+    assert not Path("run", "evaluation.json").exists()
+    assert content["rows"] == 5
+    assert content["settings"]["given"] == [["label"], []]
+    assert {tuple(one["given"]) for one in content["measurements"] if one["metric"] == "predictive"} == {("label",), ()}
+    # Of a single row there is no spread over rows, and JSON has no word for NaN.
+    single = call(*EVALUATE, "--metrics", "likelihood", "--rows", "1", "--json")
+    assert [one["figures"]["error over rows"] for one in json.loads(single.out, parse_constant=_refuse)["measurements"]] == [None] * 11
+
+
+MODALITIES = "Modalities: x, counts, image, colour, label"
+KNOWN = "Known: likelihood, conditional, labels, predictive, coherence, diversity, agreement, attributes, imputation, calibration"
+NO_LABEL = (
+    "--label 'image': Bernoulli values are neither classes nor attributes; "
+    "take a modality with likelihood categorical, or bernoulli with attributes: true"
+)
+OPTIONS = {
+    ("--samples", "0"): "--samples 0: expected 1 or more",
+    ("--draws", "0"): "--draws 0: expected 1 or more",
+    ("--generated", "0"): "--generated 0: expected 1 or more",
+    ("--rows", "-5"): "--rows -5: expected 1 or more",
+    ("--density-rows", "0"): "--density-rows 0: expected 1 or more",
+    ("--given", "lable"): f"--given lable: no modality 'lable'. Did you mean 'label'? {MODALITIES}",
+    ("--given", "x,colr"): f"--given x,colr: no modality 'colr'. Did you mean 'colour'? {MODALITIES}",
+    ("--label", "lable"): f"--label lable: no modality 'lable'. Did you mean 'label'? {MODALITIES}",
+    ("--label", "image"): NO_LABEL,
+    ("--metrics", "likelyhood"): f"--metrics likelyhood: no such metric. Did you mean 'likelihood'? {KNOWN}",
+    ("--metrics", ","): f"--metrics: none is named. {KNOWN}",
+    ("--metrics", "attributes"): (
+        "--metrics attributes: it needs a bernoulli modality with attributes: true beside others; "
+        "modalities: x (Normal), counts (Poisson), image (Bernoulli), colour (Bernoulli), label (Categorical)"
+    ),
+    ("--split", "tests"): "--split tests: no such split. Did you mean 'test'? Known: test, validation, train",
+    ("--device", "nonsense"): "device 'nonsense': torch has no such device here. Use auto, cpu or cuda.",
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("command", ["evaluate", "compare"])
+def test_an_option_that_cannot_serve_is_told_before_any_work(command: str, options: tuple[str, str], call: Call, here: Path):
+    before = contents(here)
+    start = ("evaluate", "run") if command == "evaluate" else ("compare", "tiny.yaml", "--models", "bridged")
+    assert call(*start, *options) == (2, "", f"{OPTIONS[options]}\n")
+    assert contents(here) == before
+
+
+COMPARED = {
+    ("--models", "vae,jmvaee"): (
+        "--models jmvaee: unknown model 'jmvaee'. Did you mean 'jmvae'? Known: bivcca, bridged, jmvae, joint, mvae, telbo, vae. "
+        "For your own class write 'package.module:Class'."
+    ),
+    ("--models", "vae,vae"): "--models vae: named twice",
+    ("--models", ","): "--models: none is named. Known: bivcca, bridged, jmvae, joint, mvae, telbo, vae",
+    ("--seeds", "0"): "--seeds 0: expected 1 or more",
+    ("--minutes", "0"): "--minutes 0: expected more than 0",
+    ("--minutes", "-2.5"): "--minutes -2.5: expected more than 0",
+    ("--set", "latent_dim=0"): "--set latent_dim=0: latent_dim: expected a number above 0, got 0",
+}
+
+
+@pytest.mark.parametrize("options", COMPARED)
+def test_what_cannot_be_compared_is_told_before_any_work(options: tuple[str, str], call: Call, here: Path):
+    before = contents(here)
+    assert call("compare", "tiny.yaml", *options) == (2, "", f"{COMPARED[options]}\n")
+    assert contents(here) == before
+
+
+def test_rows_that_an_evaluation_lacks_are_told(call: Call, here: Path):
+    quick = ["model=mvae", "training.stages.joint.epochs=1"]
+    nbridge.train("tiny.yaml", out="untested", overrides=[*quick, "data.test=0"])
+    assert call("evaluate", "untested") == (2, "", "--split test: no rows, data.test of the spec is 0; take validation or train\n")
+    rewrite(x__present=np.arange(ROWS) % 2 == 0, image__present=np.arange(ROWS) % 2 == 1)
+    nbridge.train("tiny.yaml", out="apart", overrides=quick)
+    why = "none of the 8 test rows has image, x together; take others, or more rows"
+    assert call("evaluate", "apart", "--given", "image,x") == (2, "", f"--given image,x: {why}\n")
+    spec = nbridge.read_spec("tiny.yaml", [*quick, "data=memory"])
+    nbridge.train(spec, {**{name: data()[name] for name in NAMES if name != "label"}, "label": data()["labels"]}, out="python")
+    assert call("evaluate", "python") == (
+        2, "", "python: the rows of this run came from Python; pass them again, nbridge.run.open_run('python', data)\n",
+    )  # fmt: skip
+
+
+def test_a_folder_that_cannot_be_evaluated_is_told(call: Call, here: Path):
+    assert call("evaluate", "none") == (2, "", "none: no run folder here (spec.resolved.yaml is missing)\n")
+    assert call("evaluate", "run/model") == (
+        2, "", "run/model: no run folder here (spec.resolved.yaml is missing); a model folder holds no rows, name the run folder run\n",
+    )  # fmt: skip
+    shutil.rmtree("run/model")
+    assert call("evaluate", "run") == (2, "", "run: training is not over; go on with: nbridge resume run\n")
+    assert not Path("run", "evaluation.json").exists()
+
+
+def test_models_are_compared_in_a_table_and_in_files(call: Call, here: Path):
+    result = call(*COMPARE)
+    assert result.code == 0
+    assert [line for line in result.err.splitlines() if line.startswith("both")] == [
+        "both/vae/seed-0: training", "both/vae/seed-0: evaluating", "both/mvae/seed-0: training", "both/mvae/seed-0: evaluating",
+    ]  # fmt: skip
+    lines = result.out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[-1] == "both/comparison.md, with standard errors, and both/comparison.json: written"
+    content = json.loads(Path("both", "comparison.json").read_text(), parse_constant=_refuse)
+    (own,) = (line for line in content["models"][0]["figures"] if line["measurement"] == "log p(x) by q(z|x)" and "log-l" in line["figure"])
+    assert re.search(rf"│ log p\(x\) by q\(z\|x\) +│ +{own['values'][0]:.3f} │", result.out)
+    assert re.search(r"│ log p\(image\) by q\(z\|image\) +│ +- │ +-\d", result.out)
+    again = call(*COMPARE, "--json")
+    assert (again.code, again.err) == (0, "")
+    assert json.loads(again.out, parse_constant=_refuse) == content
+    assert call(*COMPARE, "--set", "latent_dim=3").err == (
+        "both/vae/seed-0: a run of another spec lies here, latent_dim differs; compare in another folder with --out, or remove this one\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("stop", "message"),
+    [
+        (KeyboardInterrupt, "interrupted; the same command goes on"),
+        (partial(OutOfTime, "stopped after 1 minutes"), "stopped after 1 minutes"),
+    ],
+)
+def test_an_interrupted_comparison_tells_that_the_same_command_goes_on(
+    stop: Callable[[], BaseException], message: str, call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupt(*arguments: object, **options: object) -> None:
+        raise stop()
+
+    monkeypatch.setattr("nbridge.comparison.compare", interrupt)
+    assert call(*COMPARE) == (130, "", f"{message}\n")
+
+
 # Processes
 
 
@@ -655,11 +829,11 @@ def call(*arguments):
         return left.code
 assert [call("--help"), call("--version"), call("schema")] == [0, 0, 0]
 assert [call(command, "--help") for command in {COMMANDS!r}] == [0] * {len(COMMANDS)}
-assert [call(command, "broken.yaml") for command in ("validate", "params", "train")] == [2, 2, 2]
+assert [call(command, "broken.yaml") for command in ("validate", "params", "train", "compare")] == [2] * 4
 """
     result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 0, result.stderr
-    assert result.stderr.count("modalities.x.shape: expected a number above 0, got 0") == 3
+    assert result.stderr.count("modalities.x.shape: expected a number above 0, got 0") == 4
 
 
 def test_a_reader_that_leaves_early_gets_no_traceback():

@@ -1,4 +1,4 @@
-"""Splits: every row in exactly one part, by seed alone, and official test rows where they belong."""
+"""Splits: every row in exactly one part, by seed alone, official rows where they belong, and groups never cut in two."""
 
 from __future__ import annotations
 
@@ -73,6 +73,49 @@ def test_the_test_rows_do_not_depend_on_the_validation_fraction() -> None:
     assert rows_of(split(dataset, validation=0.3, test=0.2, seed=0))[2] == rows_of(split(dataset, validation=0, test=0.2, seed=0))[2]
 
 
+@given(
+    st.lists(st.integers(1, 4), min_size=30, max_size=60),
+    st.sampled_from([0, 0.1, 0.25]),
+    st.sampled_from([0, 0.1, 0.3]),
+    st.integers(0, 2**63 - 1),
+    st.randoms(use_true_random=False),
+)
+def test_a_group_falls_in_one_part_and_parts_are_near_their_share(
+    sizes: list[int], validation: float, test: float, seed: int, random: Any
+) -> None:
+    names = [f"g{number}" for number, size in enumerate(sizes) for _ in range(size)]
+    random.shuffle(names)
+    splits = split(grouped(names), validation=validation, test=test, seed=seed)
+    parts = rows_of(splits)
+    assert sorted(itertools.chain(*parts)) == list(range(len(names)))
+    for share, rows in ((validation, parts[1]), (test, parts[2])):
+        assert abs(len(rows) - round(share * len(names))) <= max(sizes) / 2
+    members = [{names[row] for row in rows} for rows in parts]
+    assert sum(map(len, members)) == len(set(names))
+
+    order = np.argsort(names, kind="stable")
+    again = rows_of(split(grouped([names[row] for row in order]), validation=validation, test=test, seed=seed))
+    assert [{int(order[row]) for row in rows} for rows in again] == [set(rows) for rows in parts]
+    alone = rows_of(split(grouped(list(range(50))), validation=validation, test=test, seed=seed))
+    assert alone == rows_of(split(numbered(50), validation=validation, test=test, seed=seed))
+
+
+def grouped(names: list[Any], part: list[str] | None = None) -> Dataset:
+    batch = Batch.complete({"x": torch.arange(float(len(names))).unsqueeze(1)})
+    return Dataset(batch, groups=np.array(names), part=None if part is None else np.array(part))
+
+
+def test_parts_of_the_source_hold_and_validation_groups_come_from_its_training_rows() -> None:
+    names = [row // 4 for row in range(40)]
+    part = ["train"] * 24 + ["test"] * 16
+    train, validation, test = rows_of(split(grouped(names, part), validation=0.2, test=0.5, seed=0))
+    assert sorted(test) == list(range(24, 40))
+    assert len(validation) == 4
+    assert {row // 4 for row in validation}.isdisjoint(row // 4 for row in train)
+    part[:8] = ["validation"] * 8
+    assert sorted(rows_of(split(grouped(names, part), validation=0.2, test=0.5, seed=0))[1]) == list(range(8))
+
+
 def test_a_part_that_was_not_asked_for_is_none() -> None:
     splits = split(numbered(10), validation=0, test=0, seed=0)
     assert splits.validation is None
@@ -98,6 +141,12 @@ def test_presence_and_cells_travel_with_their_rows() -> None:
         (numbered(10), 0.5, 0.5, "validation 0.5 and test 0.5: they leave no row for training, expected a sum below 1"),
         (numbered(10), 0, 0.01, "test: a fraction of 0.01 of 10 rows is none: give more rows, a larger fraction, or 0"),
         (numbered(10, test_rows=7), 0.1, 0.5, "validation: a fraction of 0.1 of 3 rows is none: give more rows, a larger fraction, or 0"),
+        (
+            Dataset(numbered(10).batch, groups=np.arange(10) // 5),
+            0.2,
+            0,
+            "validation: a fraction of 0.2 of 10 rows in 2 groups is none: give more rows, a larger fraction, or 0",
+        ),
         (numbered(4), 0.3, 0.5, "1 of 4 rows for training, expected 2 or more: give more rows or smaller fractions"),
         (numbered(4, test_rows=4), 0, 0, "0 of 4 rows for training, expected 2 or more: give more rows or smaller fractions"),
         (
@@ -119,5 +168,7 @@ def test_a_dataset_is_as_long_as_its_ids_and_parts() -> None:
     batch = Batch.complete({"x": torch.zeros(3, 1)})
     with refused("ids: array of shape (2,) for 3 rows, expected (3,)"):
         Dataset(batch, ids=np.arange(2))
-    with refused("part: 'dev', expected one of train, test"):
+    with refused("groups: array of shape (3, 1) for 3 rows, expected (3,)"):
+        Dataset(batch, groups=np.zeros((3, 1)))
+    with refused("part: 'dev', expected one of train, validation, test"):
         Dataset(batch, part=np.array(["train", "dev", "test"]))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from nbridge.decoders import ConvDecoder, Decoder, MLPDecoder
-from nbridge.likelihoods import Bernoulli, Categorical, Normal
+from nbridge.likelihoods import Bernoulli, Categorical, Likelihood, Normal
 
 WIDTHS = st.lists(st.integers(1, 5), max_size=3).map(tuple)
 
@@ -78,3 +79,17 @@ def test_cells_that_are_not_observed_do_not_count(seed: int) -> None:
     torch.testing.assert_close(decoder.log_prob(z, x, cells), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(decoder.log_prob(z, torch.where(cells, x, 1e3), cells), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(decoder.log_prob(z, x, torch.ones_like(cells)), decoder.log_prob(z, x), rtol=1e-6, atol=1e-6)
+
+
+@given(seed=st.integers(0, 2**31), in_part=st.booleans())
+def test_a_likelihood_of_ones_own_needs_only_its_distribution(seed: int, in_part: bool) -> None:
+    class Cauchy(Likelihood):
+        def forward(self, raw: Tensor) -> Distribution:
+            return self._independent(torch.distributions.Cauchy(raw, 1.0))
+
+    torch.manual_seed(seed)
+    decoder = Decoder(MLPDecoder(2, (2, 3), hidden=()), Cauchy((2, 3)))
+    z, x = torch.randn(5, 4, 2), torch.randn(4, 2, 3)
+    cells = torch.rand(4, 2, 3) < 0.5 if in_part else torch.ones(4, 2, 3, dtype=torch.bool)
+    expected = (torch.distributions.Cauchy(decoder.network(z), 1.0).log_prob(x) * cells).sum((-2, -1))
+    torch.testing.assert_close(decoder.log_prob(z, x, cells if in_part else None), expected, rtol=1e-5, atol=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from oracles import LinearGaussian
 from scipy import stats
 from torch.distributions import kl_divergence
 
-from nbridge.distributions import DiscretizedLogistic, diagonal_normal, product_of_posteriors
+from nbridge.distributions import DiscretizedLogistic, diagonal_normal, product_of_experts, product_of_posteriors
 
 SEEDS = st.integers(0, 2**31)
 NAMES = ("a", "b", "c", "d", "e")
@@ -95,6 +96,116 @@ def test_absent_experts_may_hold_anything_even_nan() -> None:
     once = product_of_posteriors(loc, log_variance, present)
     loc[1], log_variance[1] = float("nan"), float("nan")
     torch.testing.assert_close(product_of_posteriors(loc, log_variance, present), once, rtol=0, atol=0)
+
+
+# Product of experts
+
+
+@given(
+    n=st.integers(1, 5),
+    leading=st.sampled_from([(), (1,), (3,), (2, 3)]),
+    seed=SEEDS,
+    data=st.data(),
+)
+def test_product_of_experts_adds_precisions_to_the_priors(n: int, leading: tuple[int, ...], seed: int, data: st.DataObject) -> None:
+    rng = np.random.default_rng(seed)
+    loc, log_variance = 3 * rng.normal(size=(2, n, 4, 2))
+    present = data.draw(hnp.arrays(bool, (*leading, n, 4)))
+    precision = present[..., None] * np.exp(-log_variance)
+    total = 1 + precision.sum(-3)
+    got = product_of_experts(torch.as_tensor(loc), torch.as_tensor(log_variance), torch.as_tensor(present))
+    # Float64 against float64.
+    np.testing.assert_allclose(got[0], (precision * loc).sum(-3) / total, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(got[1], -np.log(total), rtol=1e-10, atol=1e-12)
+
+
+@given(n=st.integers(0, 4), seed=SEEDS)
+def test_product_of_experts_is_the_normalised_product_of_densities_on_a_grid(n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    loc, scale = rng.normal(size=4), rng.uniform(0.3, 3.0, size=4)
+    z = np.linspace(-12, 12, 4001)
+    density = stats.norm.pdf(z) * np.prod([stats.norm.pdf(z, m, s) for m, s in zip(loc[:n], scale[:n], strict=True)], axis=0)
+    density /= density.sum()
+    mean = (density * z).sum()
+    present = torch.arange(4)[:, None] < n
+    got = product_of_experts(torch.as_tensor(loc)[:, None, None], 2 * torch.as_tensor(scale).log()[:, None, None], present)
+    # A sum over a fine grid that reaches twelve standard deviations of the prior, the widest factor that always counts.
+    np.testing.assert_allclose(got[0].item(), mean, atol=1e-6)
+    np.testing.assert_allclose(got[1].exp().item(), (density * (z - mean) ** 2).sum(), rtol=1e-6)
+
+
+@given(sizes=st.lists(st.integers(1, 6), min_size=1, max_size=5), latent_dim=st.integers(1, 3), seed=SEEDS, data=st.data())
+def test_product_of_experts_is_the_posterior_where_experts_are_the_evidence(
+    sizes: list[int], latent_dim: int, seed: int, data: st.DataObject
+) -> None:
+    oracle = LinearGaussian.random(dict(zip(NAMES, sizes, strict=False)), latent_dim, seed)
+    x = {name: value[0] for name, value in oracle.sample(1, seed + 1).items()}
+    present = data.draw(hnp.arrays(bool, len(sizes)))
+    mean, covariance = oracle.posterior({name: value for (name, value), here in zip(x.items(), present, strict=True) if here})
+    posterior_loc, posterior_log_variance = experts(oracle, x)
+    # A posterior is the prior times its evidence, whose precision is less by one; where there is none, 1e-12 stands for it.
+    evidence = (-posterior_log_variance).expm1().clamp(min=1e-12)
+    loc = posterior_loc * (-posterior_log_variance).exp() / evidence
+    got_loc, got_log_variance = product_of_experts(loc, -evidence.log(), torch.as_tensor(present)[:, None])
+    np.testing.assert_allclose(got_loc[0], mean, rtol=1e-7, atol=1e-7)
+    np.testing.assert_allclose(got_log_variance[0], np.log(np.diag(covariance)), rtol=1e-7, atol=1e-7)
+
+
+@given(n=st.integers(1, 4), magnitude=st.sampled_from([10.0, 40.0, 89.0, 100.0]), seed=SEEDS, data=st.data())
+def test_product_of_experts_of_any_width_is_exact_and_its_gradients_are_finite(
+    n: int, magnitude: float, seed: int, data: st.DataObject
+) -> None:
+    rng = np.random.default_rng(seed)
+    signs = data.draw(hnp.arrays(np.float32, (n, 3, 2), elements=st.sampled_from([-1.0, 0.0, 1.0])))
+    present = data.draw(hnp.arrays(bool, (2, n, 3)))
+    loc = torch.as_tensor(rng.normal(size=(n, 3, 2)).astype(np.float32)).requires_grad_()
+    log_variance = torch.as_tensor(magnitude * signs).requires_grad_()
+    got_loc, got_log_variance = product_of_experts(loc, log_variance, torch.as_tensor(present))
+    # Float64 holds precisions up to exp(700).
+    precision = present[..., None] * np.exp(-magnitude * signs.astype(np.float64))
+    total = 1 + precision.sum(-3)
+    np.testing.assert_allclose(got_loc.detach(), (precision * loc.detach().double().numpy()).sum(-3) / total, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(got_log_variance.detach(), -np.log(total), rtol=1e-6, atol=1e-6)
+    scale = (got_log_variance / 2).exp()
+    ((got_loc + scale * torch.as_tensor(rng.normal(size=got_loc.shape))).square().sum() + got_log_variance.sum()).backward()
+    for gradient in (loc.grad, log_variance.grad):
+        assert gradient.isfinite().all()
+        assert (gradient[~torch.as_tensor(present).any(0)] == 0).all()
+
+
+def test_with_no_expert_the_product_is_the_prior_exactly_and_gradients_are_zero() -> None:
+    loc, log_variance = torch.randn(2, 3, 4, 2).requires_grad_().unbind()
+    got_loc, got_log_variance = product_of_experts(loc, log_variance, torch.zeros(5, 3, 4, dtype=torch.bool))
+    assert got_loc.shape == got_log_variance.shape == (5, 4, 2)
+    assert (got_loc == 0).all()
+    assert (got_log_variance == 0).all()
+    for gradient in torch.autograd.grad(got_loc.sum() + got_log_variance.exp().sum(), (loc, log_variance)):
+        assert (gradient == 0).all()
+
+
+def test_absent_experts_of_a_product_may_hold_anything_even_nan() -> None:
+    loc, log_variance = torch.randn(3, 4, 2), torch.randn(3, 4, 2)
+    present = torch.tensor([[True] * 4, [False] * 4, [True, False, True, False]])
+    once = product_of_experts(loc, log_variance, present)
+    for junk in (math.nan, math.inf, -math.inf, 1e30):
+        dirty = [torch.where(present[..., None], part, junk).requires_grad_() for part in (loc, log_variance)]
+        again = product_of_experts(*dirty, present)
+        torch.testing.assert_close(again, once, rtol=0, atol=0)
+        gradients = torch.autograd.grad(sum(part.sum() for part in again), dirty)
+        assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+@given(n=st.integers(2, 5), seed=SEEDS)
+def test_the_product_of_experts_does_not_depend_on_their_order(n: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    loc, log_variance = torch.randn(2, n, 7, 3, generator=generator, dtype=torch.float64)
+    present = torch.rand(n, 7, generator=generator) < 0.6
+    order = torch.randperm(n, generator=generator)
+    again = product_of_experts(loc[order], log_variance[order], present[order])
+    torch.testing.assert_close(again, product_of_experts(loc, log_variance, present), rtol=1e-12, atol=1e-12)
+
+
+# Divergence
 
 
 @given(seed=SEEDS, dims=st.integers(1, 5))

@@ -17,19 +17,20 @@ PACKAGE = ROOT / "nbridge"
 # A file imports only from lower floors. The sole exception: a paper's file imports models/base.py.
 FLOORS = [
     ["annotations", "errors", "objectives", "phrases", "version"],
-    ["batch", "distributions", "files", "networks", "registry"],
+    ["batch", "densities", "distributions", "files", "networks", "registry"],
     ["signature", "strict"],
     ["bridges", "components", "encoders", "fusion", "likelihoods", "names", "training_spec"],
     ["data", "decoders", "spec"],
     ["support", "wording", "yaml_tree"],
     ["models", "overrides"],
     ["read", "schema"],
-    ["build", "testing"],
+    ["build"],
     ["acceleration", "checkpoint", "counting", "imputation", "progress"],
     ["completion", "evaluation", "training"],
-    ["run_folder"],
+    ["run_folder", "testing"],
     ["training_state"],
     ["run"],
+    ["comparison"],
     ["cli"],
     ["__main__"],
 ]

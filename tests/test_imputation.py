@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from oracles import LinearGaussian, exact_model
-from strategies import SEEDS, grown_model, rows_of, served, specs
+from strategies import JOINT, MODELS, SEEDS, grown_model, rows_of, served, specs
 from torch import Tensor
 
 import nbridge
@@ -23,13 +24,20 @@ from nbridge.bridges import BridgeBank
 from nbridge.checkpoint import load_model, save_model
 from nbridge.completion import IMPUTED, impute_arrays
 from nbridge.errors import DataError
+from nbridge.fusion import Fusion
 from nbridge.imputation import embed, generate, impute
 from nbridge.likelihoods import DiscretizedLogistic
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.bridged import BridgedVAE
+from nbridge.models.experts import Experts
+from nbridge.models.retrofit import Retrofit
 from nbridge.spec import Spec
 
 Served = tuple[Spec, MultimodalVAE, Batch]
+EXACT_KINDS = st.sampled_from(
+    [("bridged", {"combine": "mean"}), ("bridged", {"combine": "poe"}), ("jmvae", {}), ("telbo", {}), ("mvae", {}), ("bivcca", {})]
+)
+"""Models that have the exact posterior of every subset, and their options."""
 # Float64 through a dozen layers: batched products may sum in another order.
 CLOSE = {"rtol": 1e-7, "atol": 1e-8}
 
@@ -69,12 +77,18 @@ def agree(model: MultimodalVAE, one: Mapping[str, Tensor], other: Mapping[str, T
         torch.testing.assert_close(one[name], other[name], rtol=1e-6, atol=1e-6 + 1.001 * step)
 
 
+def of_every_kind(test: Callable[..., None], kinds: Sequence[str] = MODELS) -> Callable[..., None]:
+    """A test for each kind of model in turn, with a few examples of each."""
+    return pytest.mark.parametrize("kind", kinds)(settings(max_examples=5, suppress_health_check=list(HealthCheck))(test))
+
+
 # Presence
 
 
-@given(drawn=served(), junk=st.sampled_from([float("nan"), 0.0, -7.5, 1e30, float("inf")]), samples=st.sampled_from([None, 1, 3]))
-def test_what_absent_rows_hold_makes_no_difference(drawn: Served, junk: float, samples: int | None) -> None:
-    _, model, batch = drawn
+@of_every_kind
+@given(data=st.data(), junk=st.sampled_from([float("nan"), 0.0, -7.5, 1e30, float("inf")]), samples=st.sampled_from([None, 1, 3]))
+def test_what_absent_rows_hold_makes_no_difference(kind: str, junk: float, samples: int | None, data: st.DataObject) -> None:
+    _, model, batch = data.draw(served(kinds=[kind]))
     dirty = Batch({name: spoilt(x, batch.present[name], junk) for name, x in batch.values.items()}, batch.present)
     clean = Batch({name: x.float() for name, x in batch.values.items()}, batch.present)
     same(impute(model, dirty, samples=samples, seed=3).values, impute(model, clean, samples=samples, seed=3).values)
@@ -82,9 +96,10 @@ def test_what_absent_rows_hold_makes_no_difference(drawn: Served, junk: float, s
     same({"loc": one.mean, "scale": one.stddev}, {"loc": other.mean, "scale": other.stddev})
 
 
-@given(drawn=served(), samples=st.sampled_from([None, 1, 3]), data=st.data())
-def test_hiding_a_modality_equals_never_having_it(drawn: Served, samples: int | None, data: st.DataObject) -> None:
-    _, model, batch = drawn
+@partial(of_every_kind, kinds=JOINT)
+@given(samples=st.sampled_from([None, 1, 3]), data=st.data())
+def test_hiding_a_modality_equals_never_having_it(kind: str, samples: int | None, data: st.DataObject) -> None:
+    _, model, batch = data.draw(served(kinds=[kind]))
     hidden = data.draw(st.lists(st.sampled_from(model.names), min_size=1, max_size=len(model.names) - 1, unique=True))
     never = Batch(
         {name: x for name, x in batch.values.items() if name not in hidden},
@@ -96,9 +111,10 @@ def test_hiding_a_modality_equals_never_having_it(drawn: Served, samples: int | 
     assert all(without.imputed[name].all() for name in hidden)
 
 
-@given(drawn=served())
-def test_rows_with_nothing_observed_are_served_from_the_prior_exactly(drawn: Served) -> None:
-    _, model, batch = drawn
+@of_every_kind
+@given(data=st.data())
+def test_rows_with_nothing_observed_are_served_from_the_prior_exactly(kind: str, data: st.DataObject) -> None:
+    _, model, batch = data.draw(served(kinds=[kind]))
     q = model.posterior(batch.hide(*batch.names), samples=2)
     assert (q.mean == 0).all()
     assert (q.stddev == 1).all()
@@ -112,9 +128,10 @@ def test_rows_with_nothing_observed_are_served_from_the_prior_exactly(drawn: Ser
 
 
 @double_precision()
-@given(drawn=served(), seed=SEEDS)
-def test_the_order_of_rows_does_not_matter(drawn: Served, seed: int) -> None:
-    _, model, batch = drawn
+@of_every_kind
+@given(data=st.data(), seed=SEEDS)
+def test_the_order_of_rows_does_not_matter(kind: str, seed: int, data: st.DataObject) -> None:
+    _, model, batch = data.draw(served(kinds=[kind]))
     order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(seed))
     q, shuffled = model.posterior(batch), model.posterior(batch.index(order))
     torch.testing.assert_close(shuffled.mean, q.mean[:, order], **CLOSE)
@@ -124,9 +141,10 @@ def test_the_order_of_rows_does_not_matter(drawn: Served, seed: int) -> None:
 
 
 @double_precision()
-@given(drawn=served())
-def test_a_row_served_in_a_mixed_batch_equals_the_row_served_alone(drawn: Served) -> None:
-    _, model, batch = drawn
+@of_every_kind
+@given(data=st.data())
+def test_a_row_served_in_a_mixed_batch_equals_the_row_served_alone(kind: str, data: st.DataObject) -> None:
+    _, model, batch = data.draw(served(kinds=[kind]))
     together, q = impute(model, batch).values, model.posterior(batch)
     for row in range(len(batch)):
         one = batch.slice(row, row + 1)
@@ -137,16 +155,29 @@ def test_a_row_served_in_a_mixed_batch_equals_the_row_served_alone(drawn: Served
 
 def carried_over(model: MultimodalVAE, other: MultimodalVAE) -> None:
     """Copies weights between two models that differ in the order of their modalities alone."""
-    assert isinstance(model, BridgedVAE)
-    assert isinstance(other, BridgedVAE)
+    widths = {name: encoder.features for name, encoder in model.encoders.items()}
     other.encoders.load_state_dict(model.encoders.state_dict())
     other.decoders.load_state_dict(model.decoders.state_dict())
-    fusion = model.fusion.state_dict()
-    first = fusion["network.layers.0.weight"]
-    widths = {name: encoder.features for name, encoder in model.encoders.items()}
-    columns = dict(zip(model.names, first.split(list(widths.values()), 1), strict=True))
-    other.fusion.load_state_dict(fusion | {"network.layers.0.weight": torch.cat([columns[name] for name in other.names], 1)})
-    other.bridges.load_state_dict(bridges_in_order(model.bridges, other.bridges))
+    if isinstance(model, Experts):
+        other.heads.load_state_dict(model.heads.state_dict())
+        return
+    other.fusion.load_state_dict(in_order(model.fusion, other.fusion, widths))
+    if isinstance(model, Retrofit):
+        of_subset = {frozenset(network.encoders): network for network in model.networks.values()}
+        for network in other.networks.values():
+            twin = of_subset[frozenset(network.encoders)]
+            network.encoders.load_state_dict(twin.encoders.state_dict())
+            network.fusion.load_state_dict(in_order(twin.fusion, network.fusion, widths))
+    if isinstance(model, BridgedVAE):
+        other.bridges.load_state_dict(bridges_in_order(model.bridges, other.bridges))
+
+
+def in_order(fusion: Fusion, other: Fusion, widths: Mapping[str, int]) -> dict[str, Tensor]:
+    """The state of a fusion, with the columns of each modality in the order of another fusion."""
+    state = fusion.state_dict()
+    first = state["network.layers.0.weight"]
+    columns = dict(zip(fusion.names, first.split([widths[name] for name in fusion.names], 1), strict=True))
+    return state | {"network.layers.0.weight": torch.cat([columns[name] for name in other.names], 1)}
 
 
 def bridges_in_order(bank: BridgeBank, other: BridgeBank) -> dict[str, Tensor]:
@@ -157,8 +188,10 @@ def bridges_in_order(bank: BridgeBank, other: BridgeBank) -> dict[str, Tensor]:
 
 
 @double_precision()
-@given(spec=specs(), seed=SEEDS, data=st.data())
-def test_the_order_of_modalities_in_the_spec_changes_nothing(spec: Spec, seed: int, data: st.DataObject) -> None:
+@partial(of_every_kind, kinds=JOINT)
+@given(seed=SEEDS, data=st.data())
+def test_the_order_of_modalities_in_the_spec_changes_nothing(kind: str, seed: int, data: st.DataObject) -> None:
+    spec = data.draw(specs(kinds=[kind]))
     model = grown_model(spec, seed)
     names = data.draw(st.permutations(model.names))
     plain = spec.as_dict()
@@ -288,14 +321,14 @@ def test_cells_that_are_absent_are_imputed_and_the_others_kept() -> None:
 # One draw for all
 
 
-@given(seed=SEEDS, combine=st.sampled_from(["mean", "poe"]))
-def test_all_absent_modalities_are_decoded_from_one_draw(seed: int, combine: str) -> None:
+@given(seed=SEEDS, kind=EXACT_KINDS)
+def test_all_absent_modalities_are_decoded_from_one_draw(seed: int, kind: tuple[str, dict[str, str]]) -> None:
     oracle = LinearGaussian.random({"seen": 2, "left": 2, "right": 2}, 2, seed)
     # Left and right are the same function of z, and nearly free of noise.
     noise = {"seen": 1.0, "left": 1e-4, "right": 1e-4}
     oracle = replace(oracle, loadings={**oracle.loadings, "right": oracle.loadings["left"]}, noise=noise)
     oracle = replace(oracle, offsets={**oracle.offsets, "right": oracle.offsets["left"]})
-    model = exact_model(oracle, combine=combine)
+    model = exact_model(oracle, kind[0], **kind[1])
     rows = torch.as_tensor(oracle.sample(5, seed)["seen"])
     for batch in (Batch.complete({"seen": rows}), Batch.complete({"seen": rows}).hide("seen")):
         for with_noise in (False, True):
@@ -305,11 +338,11 @@ def test_all_absent_modalities_are_decoded_from_one_draw(seed: int, combine: str
             assert draws["left"].std(0).min() > 1e-2, "draws of z differ"
 
 
-@settings(max_examples=5)
-@given(seed=SEEDS)
-def test_draws_follow_the_conditional_of_a_linear_gaussian_model(seed: int) -> None:
+@settings(max_examples=6)
+@given(seed=SEEDS, kind=EXACT_KINDS)
+def test_draws_follow_the_conditional_of_a_linear_gaussian_model(seed: int, kind: tuple[str, dict[str, str]]) -> None:
     oracle = LinearGaussian.random({"a": 3, "b": 2, "c": 2}, 2, seed)
-    model = exact_model(oracle)
+    model = exact_model(oracle, kind[0], **kind[1])
     x = {name: value[0] for name, value in oracle.sample(1, seed).items()}
     for seen in ((), ("a",), ("a", "c")):
         given_values = {name: x[name] for name in seen}
@@ -332,10 +365,10 @@ def test_draws_follow_the_conditional_of_a_linear_gaussian_model(seed: int) -> N
 # From the disk and back
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(drawn=served(max_size=4))
-def test_a_model_that_was_saved_and_loaded_gives_equal_outputs(drawn: Served, tmp_path: Path) -> None:
-    spec, model, batch = drawn
+@of_every_kind
+@given(data=st.data())
+def test_a_model_that_was_saved_and_loaded_gives_equal_outputs(kind: str, data: st.DataObject, tmp_path: Path) -> None:
+    spec, model, batch = data.draw(served(max_size=4, kinds=[kind]))
     save_model(tmp_path, model, spec)
     loaded, loaded_spec = load_model(tmp_path)
     assert loaded_spec == spec

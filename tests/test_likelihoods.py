@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import special, stats
 from torch import Tensor
+from torch.distributions import Distribution
 
 from nbridge.decoders import Decoder, MLPDecoder
 from nbridge.likelihoods import (
@@ -198,6 +199,78 @@ def test_discretized_logistic_is_a_difference_of_distribution_functions(seed: in
     torch.testing.assert_close(got.log_prob(torch.as_tensor(x)), got.base_dist.log_prob(torch.as_tensor(x)).sum((1, 2)))
 
 
+# The short way to a density
+
+
+@everything
+@pytest.mark.parametrize("in_part", [False, True])
+def test_the_short_way_to_a_density_and_its_gradient_is_the_distributions_own(name: str, in_part: bool) -> None:
+    likelihood = each()[name].double()
+    if in_part and not likelihood.elementwise:
+        return
+    x = some_values(likelihood, 4)
+    x = x.double() if x.is_floating_point() else x
+    fit(likelihood, x)
+    cells = torch.rand(4, *SHAPE) < 0.5 if in_part else None
+    raw = (3 * raw_numbers(likelihood, 5, 4)).requires_grad_()
+    inputs = [raw, *likelihood.parameters()]
+    short, long = likelihood.log_prob(raw, x, cells), Likelihood.log_prob(likelihood, raw, x, cells)
+    assert short.shape == (5, 4)
+    torch.testing.assert_close(short, long, rtol=1e-10, atol=1e-10)
+    weight = torch.linspace(-1, 1, 20, dtype=torch.float64).reshape(5, 4)
+    for got, expected in zip(
+        torch.autograd.grad((weight * short).sum(), inputs), torch.autograd.grad((weight * long).sum(), inputs), strict=True
+    ):
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+
+
+@given(size=st.sampled_from([1.0, 30.0, 1e4]), seed=SEEDS, rows=st.integers(1, 3), soft=st.booleans())
+def test_bernoulli_is_as_exact_as_its_elements_however_sure_the_network_is(size: float, seed: int, rows: int, soft: bool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    likelihood, raw = Bernoulli((784,)), size * torch.randn(5, rows, 784, generator=generator)
+    x = torch.rand(rows, 784, generator=generator)
+    x = x if soft else x.round()
+    raw.requires_grad_()
+    short = likelihood.log_prob(raw, x)
+    expected = likelihood(raw.double()).log_prob(x.double())
+    assert short.isfinite().all()
+    # One rounding of a logit for each element and one of the sum: nothing cancels late.
+    torch.testing.assert_close(short.double(), expected, rtol=1e-5, atol=size * 784 * 2e-7)
+    gradient = torch.autograd.grad(short.sum(), raw)[0]
+    torch.testing.assert_close(gradient, x - raw.sigmoid(), rtol=1e-5, atol=1e-6)
+
+
+def test_bernoulli_is_exactly_certain_of_what_it_is_sure_of() -> None:
+    x = torch.rand(3, 784).round()
+    assert (Bernoulli((784,)).log_prob(1e4 * (2 * x - 1), x) == 0).all()
+
+
+def test_autocast_does_not_round_a_density() -> None:
+    torch.manual_seed(0)
+    likelihood, raw, x = Bernoulli((784,)), 3 * torch.randn(4, 2, 784), torch.rand(2, 784)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = likelihood.log_prob(raw, x)
+    assert torch.equal(rounded, likelihood.log_prob(raw, x))
+
+
+def test_a_subclass_with_a_distribution_of_its_own_keeps_its_density() -> None:
+    class Tempered(Bernoulli):
+        def forward(self, raw: Tensor) -> Distribution:
+            return super().forward(raw / 2)
+
+    torch.manual_seed(0)
+    raw, x = torch.randn(4, 3, *SHAPE), torch.rand(3, *SHAPE)
+    assert torch.equal(Tempered(SHAPE).log_prob(raw, x), Tempered(SHAPE)(raw).log_prob(x))
+
+
+def test_one_draw_serves_many_rows_and_many_draws_one_row() -> None:
+    torch.manual_seed(0)
+    for name, likelihood in each().items():
+        raw, x = torch.randn(5, 1, *likelihood.raw_shape), some_values(likelihood, 3)
+        assert likelihood.log_prob(raw, x).shape == (5, 3), name
+        assert likelihood.log_prob(raw, x[:1]).shape == (5, 1), name
+
+
 # What every likelihood keeps
 
 
@@ -232,7 +305,7 @@ def test_densities_and_their_gradients_are_finite_whatever_the_network_says(name
     x = some_values(likelihood, 6)
     fit(likelihood, x)
     raw = (size * torch.randn(6, *likelihood.raw_shape)).requires_grad_()
-    log_prob = likelihood(raw).log_prob(x)
+    log_prob = likelihood.log_prob(raw, x)
     assert log_prob.isfinite().all()
     log_prob.sum().backward()
     assert raw.grad.isfinite().all()

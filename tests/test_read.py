@@ -52,7 +52,7 @@ BROKEN_LINES = [
     "10:16: modalities.keys.shape.1: expected a number above 0, got 0",
     "12:39: modalities.keys.likelihood.scale: expected 'learned', 'predicted' or a number above 0, got -1",
     "13:12: training.batch_size: expected an integer, got nothing",
-    "13:35: training.stages.join: unknown stage 'join'. Did you mean 'joint'? Known: joint, bridges",
+    "13:35: training.stages.join: unknown stage 'join'. Did you mean 'joint'? Known: joint, bridges, subsets",
 ]
 
 

@@ -12,7 +12,6 @@ import torch
 from nbridge import registry
 from nbridge.encoders import Encoder, MLPEncoder
 from nbridge.errors import SpecError
-from nbridge.models.bridged import BridgedVAE
 
 OWN = "For your own class write 'package.module:Class'."
 
@@ -28,7 +27,7 @@ def test_every_built_in_name_is_a_class_of_its_kind(kind: str, name: str) -> Non
         ("encoders", "mpl", f"unknown encoder 'mpl'. Did you mean 'mlp'? Known: conv, embedding, mlp. {OWN}"),
         ("encoders", "transformer", f"unknown encoder 'transformer'. Known: conv, embedding, mlp. {OWN}"),
         ("decoders", "cnov", f"unknown decoder 'cnov'. Did you mean 'conv'? Known: conv, mlp. {OWN}"),
-        ("models", "", f"unknown model ''. Known: bridged. {OWN}"),
+        ("models", "", f"unknown model ''. Known: bivcca, bridged, jmvae, joint, mvae, telbo, vae. {OWN}"),
         ("fusions", "a\nb", f"unknown fusion 'a?b'. Known: mlp. {OWN}"),
         ("fusions", "x" * 99, f"unknown fusion '{'x' * 40}...'. Known: mlp. {OWN}"),
         ("encoders", "my.module:", "encoder 'my.module:' is not of the form 'package.module:Class'"),
@@ -102,12 +101,13 @@ def test_a_built_in_name_asks_no_installed_package(monkeypatch: pytest.MonkeyPat
     assert registry.locate("likelihoods", "normal") == "nbridge.likelihoods:Normal"
 
 
-def test_the_table_of_stages_is_what_the_model_declares() -> None:
+@pytest.mark.parametrize("name", registry.BUILT_IN["models"])
+def test_the_table_of_stages_is_what_the_model_declares(name: str) -> None:
     from nbridge.build import build_model
     from nbridge.read import spec_from_dict
 
     part = {"shape": 2, "encoder": "mlp", "likelihood": "normal"}
     with torch.random.fork_rng():
-        model = build_model(spec_from_dict({"modalities": {"a": part, "b": part}}))
-    assert isinstance(model, BridgedVAE)
-    assert tuple(stage.name for stage in model.stages()) == registry.STAGES["bridged"]
+        model = build_model(spec_from_dict({"model": name, "modalities": {"a": part, "b": part}}))
+    assert registry.load(registry.BUILT_IN["models"][name]) is type(model)
+    assert tuple(stage.name for stage in model.stages()) == registry.STAGES[name]

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 import nbridge
 from nbridge.checkpoint import CONFIG, TENSORS, save_tensors
+from nbridge.run import open_run
 from nbridge.run_folder import CHECKPOINT, METRICS
 
 SPEC = """
@@ -165,6 +166,51 @@ def test_resuming_a_finished_run_changes_nothing(run: Path):
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     nbridge.resume(run)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_an_opened_run_is_the_trained_one_with_its_rows(tmp_path: Path, spec: Path):
+    done = nbridge.train(spec, out=tmp_path / "run", overrides=QUICK)
+    opened = open_run(tmp_path / "run", device="cpu")
+    assert opened.folder == tmp_path / "run"
+    assert opened.spec == done.spec
+    assert not opened.model.training
+    assert done.model.state_dict().keys() == opened.model.state_dict().keys()
+    assert all(torch.equal(tensor, opened.model.state_dict()[name]) for name, tensor in done.model.state_dict().items())
+    for part in ("train", "validation", "test"):
+        first, second = getattr(done.splits, part), getattr(opened.splits, part)
+        assert all(torch.equal(first.values[name], second.values[name]) for name in ("top", "bottom", "label"))
+
+
+def test_a_run_that_cannot_be_opened_is_told(run: Path, tmp_path: Path):
+    refusals = {
+        tmp_path / "none": "no run folder here (spec.resolved.yaml is missing)",
+        run / "model": f"no run folder here (spec.resolved.yaml is missing); a model folder holds no rows, name the run folder {run}",
+    }
+    for folder, message in refusals.items():
+        with pytest.raises(nbridge.RunError) as caught:
+            open_run(folder)
+        assert str(caught.value) == f"{folder}: {message}"
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    del before[run / "model" / CONFIG]
+    (run / "model" / CONFIG).unlink()
+    with pytest.raises(nbridge.RunError) as caught:
+        open_run(run)
+    assert str(caught.value) == f"{run}: training is not over; go on with: nbridge resume {run}"
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_of_rows_from_python_is_opened_with_them(tmp_path: Path):
+    folder = tmp_path / "run"
+    done = nbridge.train(PYTHON_SPEC, PYTHON_ROWS, out=folder)
+    opened = open_run(folder, PYTHON_ROWS)
+    assert done.splits.test is not None
+    assert opened.splits.test is not None
+    assert torch.equal(opened.splits.test.values["x"], done.splits.test.values["x"])
+    with pytest.raises(nbridge.RunError, match="the rows are not those that this run began with"):
+        open_run(folder, {**PYTHON_ROWS, "x": PYTHON_ROWS["x"] + 1})
+    with pytest.raises(nbridge.RunError) as caught:
+        open_run(folder)
+    assert str(caught.value) == f"{folder}: the rows of this run came from Python; pass them again, nbridge.run.open_run('{folder}', data)"
 
 
 def test_rows_from_python_must_be_given_again_and_be_the_same(tmp_path: Path):

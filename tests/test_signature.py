@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from nbridge import annotations, registry
+import nbridge.annotations as option_types
+from nbridge import registry
 from nbridge.errors import SpecError
 from nbridge.signature import REQUIRED, Option, Signature, read_signature, signature_of_class, signature_of_source
 from nbridge.spec import MODEL
@@ -29,9 +30,9 @@ def test_the_source_of_a_built_in_class_says_what_its_import_says(kind: str, tar
 
 def test_a_signature_has_shape_options_defaults_and_their_descriptions() -> None:
     signature = read_signature("nbridge.encoders:EmbeddingEncoder")
-    assert signature.shape == annotations.ClassShape
+    assert signature.shape == option_types.ClassShape
     assert list(signature.options) == ["embedding_dim", "hidden", "batch_norm", "activation"]
-    assert signature.options["hidden"] == Option(annotations.Widths, (), "Widths of the hidden layers behind it.")
+    assert signature.options["hidden"] == Option(option_types.Widths, (), "Widths of the hidden layers behind it.")
     assert read_signature("nbridge.data.npz:NPZ").options["path"].default is REQUIRED
     assert read_signature("nbridge.data.npz:NPZ").shape is None
 

@@ -24,6 +24,7 @@ from nbridge.spec import BridgesKeys, BridgesSpec, DataKeys, Spec, Term
 LABEL = {"shape": 10, "encoder": "mlp", "likelihood": "categorical"}
 KEYS = "spec_version, name, model, latent_dim, data, modalities, fusion, bridges, training"
 ENCODERS = "Known: conv, embedding, mlp. For your own class write 'package.module:Class'."
+MODELS = "bivcca, bridged, jmvae, joint, mvae, telbo, vae"
 OWN = "For your own class write 'package.module:Class'."
 MODALITY_RULE = "cannot name a modality: use letters, digits and single underscores, and begin with a letter"
 UNDERSCORES = "cannot name a modality: leading and double underscores are taken (NAME__present marks presence)"
@@ -76,7 +77,8 @@ def test_a_resolved_spec_is_a_fixed_point(document: dict[str, Any]) -> None:
     second = spec_from_dict(first.as_dict())
     assert second == first
     assert second.as_dict() == first.as_dict()
-    assert {name: second.training.stage(name) for name in ("joint", "bridges")} == first.training.stages
+    declared, said = registry.STAGES[first.model.type], document.get("training", {}).get("stages", {})
+    assert {name: second.training.stage(name) for name in {*declared, *said}} == first.training.stages
     assert list(second.modalities) == list(document["modalities"])
 
 
@@ -135,6 +137,7 @@ def test_a_vetted_name_is_a_key_of_a_module_dict(name: str) -> None:
             "modalities.keys: 'keys' cannot name a modality: the name is taken by torch.nn.ModuleDict; choose another, such as 'keys_1'",
         ),
         ("id", "modalities.id: 'id' cannot name a modality: the name is taken by the rows' identifiers; choose another, such as 'id_1'"),
+        ("kl", "modalities.kl: 'kl' cannot name a modality: the name is taken by a term of the loss; choose another, such as 'kl_1'"),
     ],
 )
 def test_a_name_that_is_taken_or_no_name_is_refused(name: str, message: str) -> None:
@@ -158,9 +161,19 @@ MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
     ({"latent_dim": None}, ["latent_dim: expected an integer, got nothing"]),
     ({"latent_dim": 16.0}, ["latent_dim: expected an integer, got 16.0"]),
     ({"latent_dim": 0}, ["latent_dim: expected a number above 0, got 0"]),
-    ({"model": "brigded"}, [f"model: unknown model 'brigded'. Did you mean 'bridged'? Known: bridged. {OWN}"]),
+    (
+        {"model": "brigded"},
+        [f"model: unknown model 'brigded'. Did you mean 'bridged'? Known: {', '.join(registry.known('models'))}. {OWN}"],
+    ),
     ({"model": 1}, ["model: expected a type or a mapping with the key 'type', got 1"]),
     ({"model": {"type": "bridged", "combine": "poe"}}, ["model.combine: unknown key 'combine'. Known: type"]),
+    ({"model": {"type": "jmvae", "alfa": 1}}, ["model.alfa: unknown key 'alfa'. Did you mean 'alpha'? Known: type, alpha"]),
+    ({"model": {"type": "jmvae", "alpha": -1}}, ["model.alpha: expected 0 or more, got -1"]),
+    ({"model": {"type": "telbo", "one_stage": 1}}, ["model.one_stage: expected true or false, got 1"]),
+    ({"model": {"type": "mvae", "random_subsets": -1}}, ["model.random_subsets: expected 0 or more, got -1"]),
+    ({"model": {"type": "vae", "modality": 3}}, ["model.modality: expected text, got 3"]),
+    ({"model": {"type": "bivcca", "mixing": {"label": -1}}}, ["model.mixing.label: expected 0 or more, got -1"]),
+    ({"model": {"type": "bivcca", "mixing": 0.5}}, ["model.mixing: expected a mapping, got 0.5"]),
     (label(shape=3.7), ["modalities.label.shape: expected a size or a list of sizes, got 3.7"]),
     (label(shape=True), ["modalities.label.shape: expected a size or a list of sizes, got true"]),
     (label(shape="10"), ['modalities.label.shape: expected a size or a list of sizes, got "10"']),
@@ -266,7 +279,7 @@ MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
             "training.seed: expected an integer, got 1.5",
             "training.precision: expected 'float32' or 'bf16', got \"fp16\". Did you mean 'bf16'?",
             "training.stages.bridges.epochs: expected a number above 0, got 0",
-            "training.stages.join: unknown stage 'join'. Did you mean 'joint'? Known: joint, bridges",
+            "training.stages.join: unknown stage 'join'. Did you mean 'joint'? Known: joint, bridges, subsets",
         ],
     ),
 ]

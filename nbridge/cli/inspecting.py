@@ -23,12 +23,14 @@ def validate(spec: SpecPath, set_: Overrides = None) -> None:
     import torch
 
     from nbridge.build import build_model
+    from nbridge.models.bridged import BridgedVAE
 
     with blaming(spec, SpecError), torch.device("meta"):
         model = build_model(parsed)
     n = len(model.names)
+    parts = [f"{n} modalit{'y' if n == 1 else 'ies'}", *([f"{n * (n - 1)} bridges"] if isinstance(model, BridgedVAE) else [])]
     count = sum(parameter.numel() for parameter in model.parameters())
-    typer.echo(f"{spec}: valid. {n} modalities, {n * (n - 1)} bridges, {count:,} parameters")
+    typer.echo(f"{spec}: valid. {parsed.model.type}, {', '.join(parts)}, {count:,} parameters")
 
 
 def params(spec: SpecPath, set_: Overrides = None, as_json: AsJson = False) -> None:

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from nbridge.cli import inspecting, serving, training
+from nbridge.cli import evaluating, inspecting, serving, training
 from nbridge.errors import NBridgeError
 
 EXAMPLES: dict[Callable[..., None], str] = {
@@ -18,6 +18,8 @@ EXAMPLES: dict[Callable[..., None], str] = {
     serving.impute: "nbridge impute runs/digits rows.npz --out completed.npz",
     serving.generate: "nbridge generate runs/digits --given label=3 --out threes.png",
     serving.embed: "nbridge embed runs/digits rows.npz --out codes.npz",
+    evaluating.evaluate: "nbridge evaluate runs/digits --metrics likelihood,predictive",
+    evaluating.compare: "nbridge compare modality_specs/digits.yaml --models bridged,mvae",
     inspecting.validate: "nbridge validate my_spec.yaml --set latent_dim=8",
     inspecting.params: "nbridge params modality_specs/digits.yaml",
     inspecting.schema: "nbridge schema --out nbridge.schema.json",

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nbridge.errors import NBridgeError, RunError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from nbridge.progress import ConsoleReporter
 
 SpecPath = Annotated[str, typer.Argument(metavar="SPEC", help="A spec, a YAML file.", show_default=False)]
 RunPath = Annotated[str, typer.Argument(metavar="DIR", help="A run folder, or the model folder inside it.", show_default=False)]
@@ -56,6 +63,37 @@ def blaming(where: str, kind: type[NBridgeError]) -> Iterator[None]:
         yield
     except kind as error:
         raise NBridgeError("\n".join(f"{where}: {line}" for line in str(error).splitlines())) from error
+
+
+def default_folder(spec: str, name: str | None, prefix: str = "") -> str:
+    """A folder in ``runs``, whatever the spec calls itself."""
+    tidy = re.sub(r"[^\w.-]+", "_", name or "").strip("._")
+    return str(Path("runs", prefix + (tidy or Path(spec).stem)))
+
+
+def console_of(*, stderr: bool = False) -> Console:
+    """A console that shows names of files as they are, whatever rich would read in them."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+@contextmanager
+def reporting(console: Console, folder: str | None = None) -> Iterator[ConsoleReporter]:
+    """A reporter that leaves the terminal in order, and a word on how to go on after an interruption."""
+    from nbridge.progress import ConsoleReporter
+    from nbridge.run_folder import RESOLVED
+
+    reporter = ConsoleReporter(console)
+    try:
+        yield reporter
+    except KeyboardInterrupt as stop:
+        if folder is None:
+            raise KeyboardInterrupt(str(stop) or "interrupted; the same command goes on") from stop
+        goes_on = Path(folder, RESOLVED).is_file()
+        raise KeyboardInterrupt(f"interrupted; go on with: nbridge resume {shlex.quote(folder)}" if goes_on else "interrupted") from stop
+    finally:
+        reporter.close()
 
 
 def _is_file_read(target: Path, rows: str) -> bool:

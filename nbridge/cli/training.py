@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nbridge.cli.options import AsJson, Device, Overrides, Overwrite, SpecPath, blaming
+from nbridge.cli.options import AsJson, Device, Overrides, Overwrite, SpecPath, blaming, console_of, default_folder, reporting
 from nbridge.errors import SpecError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from nbridge.evaluation.crossmodal import Prediction
-    from nbridge.progress import ConsoleReporter
     from nbridge.run import Run
 
 SUMMARY_ROWS, SUMMARY_SAMPLES = 1000, 50
@@ -35,15 +31,15 @@ def train(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train a model from a spec. First the joint stage, then all bridges. What Ctrl-C stops, `nbridge resume` goes on with."""
+    """Train a model from a spec. First the joint stage, then what follows it. What Ctrl-C stops, `nbridge resume` goes on with."""
     from nbridge.read import read_spec
 
     # Read before torch is imported, so that a mistake in the spec is shown at once.
-    folder = out or _default_folder(spec, read_spec(spec, set_ or ()).name)
+    folder = out or default_folder(spec, read_spec(spec, set_ or ()).name)
     from nbridge import run
 
-    console = _console(as_json)
-    with _reporting(console, folder) as reporter, blaming(spec, SpecError):
+    console = console_of(stderr=as_json)
+    with reporting(console, folder) as reporter, blaming(spec, SpecError):
         done = run.train(spec, out=folder, overwrite=overwrite, overrides=set_ or (), device=device, reporter=reporter)
     _summarise(done, console, as_json)
 
@@ -58,42 +54,13 @@ def resume(
     from nbridge.checkpoint import CONFIG
     from nbridge.run_folder import MODEL
 
-    console = _console(as_json)
+    console = console_of(stderr=as_json)
     over = Path(directory, MODEL, CONFIG).is_file()
-    with _reporting(console, directory) as reporter:
+    with reporting(console, directory) as reporter:
         done = run.resume(directory, device=device, reporter=reporter)
     if over:
         console.print(f"{directory}: training is over, nothing is left to do", soft_wrap=True)
     _summarise(done, console, as_json)
-
-
-def _default_folder(spec: str, name: str | None) -> str:
-    """A folder in ``runs``, whatever the spec calls itself."""
-    tidy = re.sub(r"[^\w.-]+", "_", name or "").strip("._")
-    return str(Path("runs", tidy or Path(spec).stem))
-
-
-def _console(as_json: bool) -> Console:
-    from rich.console import Console
-
-    # Names of files are shown as they are, whatever rich would read in them.
-    return Console(stderr=as_json, markup=False, emoji=False, highlight=False)
-
-
-@contextmanager
-def _reporting(console: Console, folder: str) -> Iterator[ConsoleReporter]:
-    """A reporter that leaves the terminal in order, and a word on how to go on after an interruption."""
-    from nbridge.progress import ConsoleReporter
-    from nbridge.run_folder import RESOLVED
-
-    reporter = ConsoleReporter(console)
-    try:
-        yield reporter
-    except KeyboardInterrupt as stop:
-        goes_on = Path(folder, RESOLVED).is_file()
-        raise KeyboardInterrupt(f"interrupted; go on with: nbridge resume {shlex.quote(folder)}" if goes_on else "interrupted") from stop
-    finally:
-        reporter.close()
 
 
 def _summarise(run: Run, console: Console, as_json: bool) -> None:

@@ -14,6 +14,8 @@ from nbridge.batch import Batch
 from nbridge.errors import DataError
 
 PARTS = ("train", "test")
+"""The parts that a source with official files has."""
+_ASSIGNED = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,11 @@ class Dataset:
     Arguments:
         batch: The rows.
         ids: Their identifiers, :math:`(N,)`, if there are any.
-        part: ``"train"`` or ``"test"`` for each row, :math:`(N,)`, where the source itself assigns them; None where rows are free.
+        part: ``"train"``, ``"validation"`` or ``"test"`` for each row, :math:`(N,)`, where the source itself assigns them; None where rows
+            are free.
         origin: The file they come from, for messages about a row; empty where there is none.
+        groups: What each row belongs to (a person, a patient), :math:`(N,)`: rows of one group never fall in two parts. None where each
+            row stands for itself.
 
     Raises:
         DataError: when lengths disagree or a part has another name.
@@ -34,13 +39,14 @@ class Dataset:
     ids: np.ndarray | None = None
     part: np.ndarray | None = None
     origin: str = ""
+    groups: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for what, array in (("ids", self.ids), ("part", self.part)):
+        for what, array in (("ids", self.ids), ("part", self.part), ("groups", self.groups)):
             if array is not None and array.shape != (len(self.batch),):
                 raise DataError(f"{what}: array of shape {array.shape} for {len(self.batch)} rows, expected ({len(self.batch)},)")
-        if self.part is not None and (other := set(self.part.tolist()) - set(PARTS)):
-            raise DataError(f"part: {sorted(map(repr, other))[0]}, expected one of {', '.join(PARTS)}")
+        if self.part is not None and (other := set(self.part.tolist()) - set(_ASSIGNED)):
+            raise DataError(f"part: {sorted(map(repr, other))[0]}, expected one of {', '.join(_ASSIGNED)}")
 
 
 class Source(ABC):
@@ -78,12 +84,14 @@ class Splits:
 
 
 def split(dataset: Dataset, *, validation: float, test: float, seed: int) -> Splits:
-    """Splits rows at random: every row falls in exactly one part.
+    r"""Splits rows at random: every row falls in exactly one part, and so does every group.
 
-    Fractions are of all rows. Where the source itself assigns rows to a test part, they stay there: then ``test`` counts for nothing, and
-    ``validation`` is a fraction of the source's training rows.
+    Fractions are of all rows. Where the source itself assigns rows to parts, they stay there: then ``test`` counts for nothing, and
+    ``validation`` is a fraction of the source's training rows, or counts for nothing as well if the source has validation rows.
 
-    Rows keep the order of the permutation, which depends on ``seed`` alone. The test rows don't depend on ``validation``.
+    Rows keep the order of the permutation, which depends on ``seed`` alone. The test rows don't depend on ``validation``. Groups are
+    permuted as a whole, in the order of their sorted names, so that the parts don't depend on the order of rows either; a part ends with
+    the group that brings it closest to its fraction, at most half of the largest group away.
 
     Arguments:
         dataset: All rows.
@@ -95,19 +103,28 @@ def split(dataset: Dataset, *, validation: float, test: float, seed: int) -> Spl
         DataError: when a fraction is out of range, a part that was asked for gets no row, or training rows lack a modality.
     """
     _check_fractions(validation, test)
-    order = torch.randperm(len(dataset.batch), generator=torch.Generator().manual_seed(seed))
+    order, groups = _permuted(dataset, torch.Generator().manual_seed(seed))
     if dataset.part is None:
-        held, free = _cut(order, test, len(order), "test")
-        chosen, train = _cut(free, validation, len(order), "validation")
+        held, free = _cut(order, groups, test, len(order), "test")
+        chosen, train = _cut(free, groups, validation, len(order), "validation")
     else:
-        official = torch.from_numpy(dataset.part == "test")[order]
-        held, free = order[official], order[~official]
-        chosen, train = _cut(free, validation, len(free), "validation")
+        assigned = {part: order[torch.from_numpy(dataset.part == part)[order]] for part in _ASSIGNED}
+        held, chosen, train = assigned["test"], assigned["validation"], assigned["train"]
+        if not len(chosen):
+            chosen, train = _cut(train, groups, validation, len(train), "validation")
     if len(train) < 2:
         raise DataError(f"{len(train)} of {len(order)} rows for training, expected 2 or more: give more rows or smaller fractions")
     batch, ids = dataset.batch.index(train), _pick(dataset.ids, train)
     _check_present(batch)
     return Splits(batch, _rows(dataset, chosen), _rows(dataset, held), ids, _pick(dataset.ids, chosen), _pick(dataset.ids, held))
+
+
+def _permuted(dataset: Dataset, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The rows in random order, those of a group side by side, and the number of each row's group; where none is named, each row is one."""
+    rows = len(dataset.batch)
+    groups = torch.arange(rows) if dataset.groups is None else torch.from_numpy(np.unique(dataset.groups, return_inverse=True)[1])
+    place = torch.randperm(int(groups.max()) + 1 if rows else 0, generator=generator).argsort()
+    return place[groups].argsort(stable=True), groups
 
 
 def _check_fractions(validation: float, test: float) -> None:
@@ -118,10 +135,13 @@ def _check_fractions(validation: float, test: float) -> None:
         raise DataError(f"validation {validation} and test {test}: they leave no row for training, expected a sum below 1")
 
 
-def _cut(rows: Tensor, fraction: float, of: int, name: str) -> tuple[Tensor, Tensor]:
-    count = round(fraction * of)
+def _cut(rows: Tensor, groups: Tensor, fraction: float, of: int, name: str) -> tuple[Tensor, Tensor]:
+    """The first rows, as many as come closest to a fraction without cutting a group in two, and the others."""
+    ends = [0, *(torch.unique_consecutive(groups[rows], return_counts=True)[1].cumsum(0).tolist())]
+    count = min(ends, key=lambda end: abs(end - round(fraction * of)))
     if fraction > 0 and count == 0:
-        raise DataError(f"{name}: a fraction of {fraction} of {of} rows is none: give more rows, a larger fraction, or 0")
+        whole = "" if len(ends) > len(rows) else f" in {len(ends) - 1} groups"
+        raise DataError(f"{name}: a fraction of {fraction} of {of} rows{whole} is none: give more rows, a larger fraction, or 0")
     return rows[:count], rows[count:]
 
 

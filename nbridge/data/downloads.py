@@ -44,7 +44,7 @@ def locate(collection: Collection, names: Iterable[str], *, download: bool) -> d
     Raises:
         DataError: when some are nowhere and can't be downloaded, with all their names and where to put them.
     """
-    cache = _cache() / collection.name
+    cache = cache_folder() / collection.name
     own = None if (data := data_folder()) is None else data / collection.name
     folders = [cache] if own is None else [own, cache]
     found = {name: next((folder / name for folder in folders if (folder / name).is_file()), None) for name in names}
@@ -62,7 +62,8 @@ def _nowhere(collection: Collection, missing: list[str], own: Path | None, cache
     return f"{collection.name}: {', '.join(missing)} not found, and not downloaded from {collection.url} ({reason}); {hint}"
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """The folder of this package in the user's cache."""
     import pooch
 
     return Path(pooch.os_cache("nbridge"))

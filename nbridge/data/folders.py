@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from nbridge.errors import DataError
@@ -21,22 +22,35 @@ def find_file(path: str | Path) -> Path:
     Raises:
         DataError: when there is none, with the places that were searched.
     """
+    return _find(path, Path.is_file, Path.is_dir, "file", "folder")
+
+
+def find_folder(path: str | Path) -> Path:
+    """An existing folder: absolute, or relative to the current folder, or else to $NBRIDGE_DATA.
+
+    Raises:
+        DataError: when there is none, with the places that were searched.
+    """
+    return _find(path, Path.is_dir, Path.is_file, "folder", "file")
+
+
+def _find(path: str | Path, sought: Callable[[Path], bool], other: Callable[[Path], bool], noun: str, other_noun: str) -> Path:
     asked = _home(path)
     data = data_folder()
     folders = [Path.cwd()] if data is None else [Path.cwd(), data]
     candidates = [asked] if asked.is_absolute() else [folder / asked for folder in folders]
     try:
-        if file := next((candidate for candidate in candidates if candidate.is_file()), None):
-            return file
-        if folder := next((candidate for candidate in candidates if candidate.is_dir()), None):
-            raise DataError(f"{folder}: a folder, expected a file")
+        if found := next(filter(sought, candidates), None):
+            return found
+        if wrong := next(filter(other, candidates), None):
+            raise DataError(f"{wrong}: a {other_noun}, expected a {noun}")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     if asked.is_absolute():
-        raise DataError(f"{asked}: no such file")
+        raise DataError(f"{asked}: no such {noun}")
     places = f"{Path.cwd()}" if data is None else f"{Path.cwd()} or in ${VARIABLE} ({data})"
     hint = f"; set {VARIABLE} to the folder that holds your data, or write an absolute path" if data is None else ""
-    raise DataError(f"{path}: no such file in {places}{hint}")
+    raise DataError(f"{path}: no such {noun} in {places}{hint}")
 
 
 def _home(path: str | Path) -> Path:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from nbridge.batch import Batch
+from nbridge.evaluation.rows import rows_with, together
 from nbridge.imputation import chunks, serving
 from nbridge.models.base import MultimodalVAE
 
@@ -52,12 +53,10 @@ def predict(model: MultimodalVAE, batch: Batch, given: Iterable[str], target: st
         seed: Seed of the draws.
 
     Raises:
-        ValueError: when no row has all of these modalities.
+        DataError: when the model lacks one of these modalities, or no row has all of them.
     """
     given = tuple(given)
-    batch = batch.index(_together(batch, (*given, target)))
-    if not len(batch):
-        raise ValueError(f"no row has {', '.join((*given, target))} together")
+    batch = together(model, batch, (*given, target))
     with serving(model, seed):
         parts = [
             _scores(model, part, given, target, samples) for part in chunks(batch, samples * math.prod(model.likelihoods[target].shape))
@@ -69,16 +68,10 @@ def predict(model: MultimodalVAE, batch: Batch, given: Iterable[str], target: st
 
 def predict_each(model: MultimodalVAE, batch: Batch, *, samples: int = 200, seed: int = 0) -> list[Prediction]:
     """Every modality predicted from all the others, over the rows in which nothing is absent; an empty list when there is no such row."""
-    if not _together(batch, model.names).any():
+    if not rows_with(batch, model.names).any():
         return []
     pairs = [(tuple(name for name in model.names if name != target), target) for target in model.names]
     return [predict(model, batch, given, target, samples=samples, seed=seed) for given, target in pairs]
-
-
-def _together(batch: Batch, names: Iterable[str]) -> Tensor:
-    """The rows in which all of these modalities are present."""
-    absent = torch.zeros(len(batch), dtype=torch.bool, device=batch.device)
-    return torch.stack([batch.present.get(name, absent) for name in names]).all(0)
 
 
 def _scores(model: MultimodalVAE, batch: Batch, given: tuple[str, ...], target: str, samples: int) -> tuple[Tensor, Tensor, Tensor]:

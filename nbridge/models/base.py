@@ -8,13 +8,13 @@ Axes: K samples, M modalities, B rows, D latent dimensions.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Independent
+from torch.distributions import Independent, kl_divergence
 
 from nbridge.batch import Batch
 from nbridge.decoders import Decoder
@@ -113,10 +113,10 @@ class MultimodalVAE(nn.Module, ABC):
         """The stages of training, in order."""
 
     @abstractmethod
-    def fuse(self, features: Features, present: Tensor) -> Independent:
-        """q(z | what is present), batch shape (B,) over D, of features of every modality and presence of shape (M, B).
+    def infer(self, batch: Batch) -> Independent:
+        """q(z | what is present), batch shape (B,) over D, of a prepared batch.
 
-        Features of an absent modality are finite but mean nothing. Rows with nothing present may give anything finite.
+        Rows with nothing present may give anything finite.
         """
 
     def posterior(self, batch: Batch, samples: int = 1) -> Independent:
@@ -127,9 +127,8 @@ class MultimodalVAE(nn.Module, ABC):
             samples: The number K. A deterministic model repeats one distribution; a stochastic one gives each sample its own.
         """
         batch = self.prepare(batch)
-        present = self.presence(batch)
-        q = self.fuse(self.encode(batch), present)
-        some = present.any(0)[:, None]
+        q = self.infer(batch)
+        some = self.presence(batch).any(0)[:, None]
         loc, scale = torch.where(some, q.mean, 0.0), torch.where(some, q.stddev, 1.0)
         return diagonal_normal(loc, scale).expand((samples, len(batch)))
 
@@ -178,19 +177,48 @@ class MultimodalVAE(nn.Module, ABC):
             observed = observed & batch.cells[name]
         return torch.where(observed, x, blank)
 
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        r"""What encoders see of a prepared batch: standard form, shape (B, \*shape); zeros for an absent row, a hole for an absent cell."""
+        return {name: self._standard_form(likelihood, name, batch) for name, likelihood in self.likelihoods.items()}
+
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """Features of every modality, shape (B, F_i), of a prepared batch."""
-        likelihoods = self.likelihoods
-        return {name: encoder(self._standard_form(likelihoods[name], name, batch)) for name, encoder in self.encoders.items()}
+        inputs = self.inputs(batch)
+        return {name: encoder(inputs[name]) for name, encoder in self.encoders.items()}
 
     def _standard_form(self, likelihood: Likelihood, name: str, batch: Batch) -> Tensor:
         x = likelihood.standardize(batch.values[name])
-        return torch.where(batch.cells[name], x, likelihood.hole) if name in batch.cells else x
+        if name in batch.cells:
+            x = torch.where(batch.cells[name], x, likelihood.hole)
+        return torch.where(batch.present[name].reshape(-1, *(1 for _ in x.shape[1:])), x, 0.0)
 
     def log_prob(self, name: str, z: Tensor, batch: Batch) -> Tensor:
         r""":math:`\log p(x_i \mid z)`, shape (\*, B), zero where i is absent, of z of shape (\*, B, D) and a prepared batch."""
         log_prob = self.decoder(name).log_prob(z, batch.values[name], batch.cells.get(name))
         return torch.where(batch.present[name], log_prob, 0.0)
+
+    def negative_elbo(
+        self, q: Independent, batch: Batch, kl_weight: float, *, names: Iterable[str] | None = None, rows: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        r"""The terms of :math:`-\mathrm{ELBO}_S`, estimated by one draw of z: one for each modality of S, and ``kl``.
+
+        .. math:: -\mathrm{ELBO}_S = -\mathbb{E}_q \Big[ \sum_{i \in S} w_i \log p(x_i \mid z) \Big] + \beta \, \mathrm{KL}(q \,\|\, p(z))
+
+        Arguments:
+            q: The posterior, batch shape (B,) over D.
+            batch: A prepared batch.
+            kl_weight: The weight :math:`\beta`.
+            names: The modalities S; all when left out.
+            rows: The rows to take the mean over, boolean, shape (B,); all when left out.
+        """
+        z = q.rsample()
+        terms = {name: -self.weights[name] * self.log_prob(name, z, batch) for name in (self.names if names is None else names)}
+        terms["kl"] = kl_weight * self.kl_to_prior(q)
+        return {name: term.mean() if rows is None else masked_mean(term, rows) for name, term in terms.items()}
+
+    def kl_to_prior(self, q: Independent) -> Tensor:
+        """KL(q || p(z)), of q's batch shape."""
+        return kl_divergence(q, self.prior(*q.batch_shape))
 
     def log_joint(self, batch: Batch, z: Tensor) -> Tensor:
         r""":math:`\log p(z) + \sum_{i \in S} \log p(x_i \mid z)` over the modalities present, shape (K, B), for z of shape (K, B, D)."""
@@ -208,3 +236,8 @@ class MultimodalVAE(nn.Module, ABC):
             cells = batch.cells[name][rows] if name in batch.cells else torch.ones_like(x, dtype=torch.bool)
             if len(x):
                 likelihood.fit(x, cells)
+
+
+def masked_mean(loss: Tensor, rows: Tensor) -> Tensor:
+    r"""The means over the rows that count, added up over leading axes, both of shape (\*, B); zero where no row counts."""
+    return (torch.where(rows, loss, 0.0).sum(-1) / rows.sum(-1).clamp(min=1)).sum()

@@ -39,12 +39,13 @@ from nbridge.decoders import Decoder
 from nbridge.distributions import diagonal_normal, product_of_posteriors
 from nbridge.encoders import Encoder
 from nbridge.fusion import Fusion
-from nbridge.models.base import Features, MultimodalVAE, Stage
+from nbridge.models.base import Features, Stage, masked_mean
+from nbridge.models.joint import JointVAE
 from nbridge.models.parts import Parts
 from nbridge.objectives import DEFAULT_OBJECTIVE, Term
 
 
-class BridgedVAE(MultimodalVAE):
+class BridgedVAE(JointVAE):
     """A joint VAE whose missing features are hallucinated by bridges.
 
     Arguments:
@@ -71,8 +72,7 @@ class BridgedVAE(MultimodalVAE):
         objective: Mapping[Term, float] = DEFAULT_OBJECTIVE,
         combine: Combine = "poe",
     ) -> None:
-        super().__init__(encoders, decoders, fusion.latent_dim, weights)
-        self.fusion = fusion
+        super().__init__(encoders, decoders, fusion, weights)
         self.bridges = bridges
         self.objective = self._checked(objective)
         if combine not in get_args(Combine):
@@ -81,16 +81,8 @@ class BridgedVAE(MultimodalVAE):
 
     @classmethod
     def from_parts(cls, parts: Parts, **options: Any) -> Self:
-        return cls(
-            {name: parts.encoder(name) for name in parts.names},
-            {name: parts.decoder(name) for name in parts.names},
-            parts.fusion(parts.names),
-            parts.bridges(),
-            parts.weights,
-            objective=parts.objective,
-            combine=parts.combine,
-            **options,
-        )
+        joint = cls.joint_parts(parts)
+        return cls(*joint, parts.bridges(), parts.weights, objective=parts.objective, combine=parts.combine, **options)
 
     def _checked(self, objective: Mapping[Term, float]) -> dict[Term, float]:
         """The terms with a weight that can be computed."""
@@ -104,6 +96,9 @@ class BridgedVAE(MultimodalVAE):
         return terms
 
     # Serving
+
+    def infer(self, batch: Batch) -> Independent:
+        return self.fuse(self.encode(batch), self.presence(batch))
 
     def fuse(self, features: Features, present: Tensor) -> Independent:
         if bool(present.all()) or len(self.names) == 1:
@@ -139,16 +134,9 @@ class BridgedVAE(MultimodalVAE):
     # Training
 
     def stages(self) -> tuple[Stage, ...]:
-        joint = Stage("joint", (self.encoders, self.fusion, self.decoders), self._joint_loss, lambda batch: self.presence(batch).all(0))
         if len(self.names) == 1:
-            return (joint,)
-        return joint, Stage("bridges", (self.bridges,), self._bridges_loss, self._bridges_rows, self._bridges_features)
-
-    def _joint_loss(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:  # noqa: ARG002
-        q = self.fusion(self.encode(batch))
-        z = q.rsample()
-        terms = {name: -self.weights[name] * self.log_prob(name, z, batch).mean() for name in self.names}
-        return terms | {"kl": kl_weight * self._kl_to_prior(q).mean()}
+            return (self.joint_stage(),)
+        return self.joint_stage(), Stage("bridges", (self.bridges,), self._bridges_loss, self._bridges_rows, self._bridges_features)
 
     def _bridges_rows(self, batch: Batch) -> Tensor:
         """The rows that at least one term can be computed from."""
@@ -173,10 +161,10 @@ class BridgedVAE(MultimodalVAE):
         terms: dict[str, Tensor] = {}
         if weight := self.objective.get("elbo"):
             terms["elbo.nll"] = weight * self._own_nll(z, batch)
-            terms["elbo.kl"] = weight * kl_weight * _masked_mean(self._kl_to_prior(q), present)
+            terms["elbo.kl"] = weight * kl_weight * masked_mean(self.kl_to_prior(q), present)
         if weight := self.objective.get("distill"):
             teacher = diagonal_normal(features["teacher.loc"], features["teacher.scale"]).expand(q.batch_shape)
-            terms["distill"] = weight * _masked_mean(kl_divergence(teacher, q), present.all(0).expand_as(present))
+            terms["distill"] = weight * masked_mean(kl_divergence(teacher, q), present.all(0).expand_as(present))
         if weight := self.objective.get("match"):
             terms["match"] = weight * self._mismatch(features, hallucinated, batch)
         if weight := self.objective.get("cross"):
@@ -185,13 +173,13 @@ class BridgedVAE(MultimodalVAE):
 
     def _own_nll(self, z: Tensor, batch: Batch) -> Tensor:
         losses = [
-            _masked_mean(-self.weights[name] * self.log_prob(name, z[i], batch), batch.present[name]) for i, name in enumerate(self.names)
+            masked_mean(-self.weights[name] * self.log_prob(name, z[i], batch), batch.present[name]) for i, name in enumerate(self.names)
         ]
         return torch.stack(losses).sum()
 
     def _mismatch(self, features: Features, hallucinated: Mapping[tuple[str, str], Tensor], batch: Batch) -> Tensor:
         losses = [
-            _masked_mean((guess - features[target]).square().sum(-1), batch.present[source] & batch.present[target])
+            masked_mean((guess - features[target]).square().sum(-1), batch.present[source] & batch.present[target])
             for (source, target), guess in hallucinated.items()
         ]
         return torch.stack(losses).sum()
@@ -201,18 +189,9 @@ class BridgedVAE(MultimodalVAE):
         for target in self.cross_targets():
             sources = [i for i, name in enumerate(self.names) if name != target]
             both = torch.stack([batch.present[self.names[i]] & batch.present[target] for i in sources])
-            losses.append(_masked_mean(-self.weights[target] * self.log_prob(target, z[sources], batch), both))
+            losses.append(masked_mean(-self.weights[target] * self.log_prob(target, z[sources], batch), both))
         return torch.stack(losses).sum()
 
     def cross_targets(self) -> Sequence[str]:
         """The modalities that the ``cross`` objective predicts: those with a discrete likelihood."""
         return [name for name, likelihood in self.likelihoods.items() if likelihood.discrete]
-
-    def _kl_to_prior(self, q: Independent) -> Tensor:
-        return kl_divergence(q, self.prior(*q.batch_shape))
-
-
-def _masked_mean(loss: Tensor, rows: Tensor) -> Tensor:
-    r"""The sum over leading axes of the means over the rows that count, shape (\*, B); zero where none does."""
-    kept = torch.where(rows, loss, 0.0).sum(-1) / rows.sum(-1).clamp(min=1)
-    return kept.sum()

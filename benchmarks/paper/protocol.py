@@ -1,0 +1,173 @@
+"""What the commands of this folder share: a protocol at two scales, its comparison, and the table that README shows.
+
+``--scale cpu`` is a smaller network trained for fewer epochs; ``--scale paper`` has the paper's settings and wants one GPU. Either can be
+cut into steps with ``--minutes 9``: the same command goes on where it stopped, and prints the table once all of it is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.readme import replace_section
+from nbridge.comparison import Comparison, Spread, compare
+from nbridge.evaluation.results import Settings
+from nbridge.progress import ConsoleReporter
+from nbridge.read import read_spec
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+SPECS = ROOT / "modality_specs"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One scale of a protocol.
+
+    Arguments:
+        spec: The file of its spec.
+        evaluations: What is measured, by the name of the split.
+    """
+
+    spec: str
+    evaluations: Mapping[str, Settings]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A table of the paper.
+
+    Arguments:
+        name: Of the results and of the sections of README.
+        models: The systems: the overrides of the spec that make each.
+        scales: By name, ``cpu`` and ``paper``.
+        tables: The tables in Markdown, by section of README, of the comparisons by split.
+    """
+
+    name: str
+    models: Mapping[str, Sequence[str]]
+    scales: Mapping[str, Scale]
+    tables: Callable[[Mapping[str, Comparison]], Mapping[str, str]]
+
+
+def main(protocol: Protocol, description: str | None) -> None:
+    """Runs a protocol as a command."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", choices=sorted(protocol.scales), default="cpu")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "paper", help="folder of the runs")
+    parser.add_argument("--minutes", type=float, help="stop after so many minutes; the same command goes on")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change the spec; then nothing is written")
+    options = parser.parse_args()
+    scale = protocol.scales[options.scale]
+    folder = options.out / f"{protocol.name}-{options.scale}"
+    comparisons = {
+        split: compared(protocol, scale, settings, folder, options.seeds, options.set, options.minutes)
+        for split, settings in scale.evaluations.items()
+    }
+    text = {section: f"{table}\n{footnote(scale, comparisons)}" for section, table in protocol.tables(comparisons).items()}
+    print("\n\n".join(text.values()))
+    if options.set:
+        return
+    result = {"scale": options.scale, "spec": scale.spec, **{split: one.as_dict() for split, one in comparisons.items()}}
+    (RESULTS / f"{protocol.name}_{options.scale}.json").write_text(json.dumps(result, indent=1) + "\n")
+    if options.scale == "cpu":
+        for section, table in text.items():
+            replace_section(section, table)
+
+
+def compared(
+    protocol: Protocol, scale: Scale, settings: Settings, folder: Path, seeds: int, overrides: Sequence[str], minutes: float | None
+) -> Comparison:
+    """Trains and evaluates what is not there yet."""
+    console = Console(markup=False, emoji=False, highlight=False)
+    reporter = ConsoleReporter(console)
+    try:
+        return compare(
+            SPECS / scale.spec,
+            protocol.models,
+            folder,
+            seeds=seeds,
+            settings=settings,
+            overrides=overrides,
+            minutes=minutes,
+            announce=console.print,
+            reporter=reporter,
+        )
+    finally:
+        reporter.close()
+
+
+def footnote(scale: Scale, comparisons: Mapping[str, Comparison]) -> str:
+    """The protocol in a line: networks, epochs, seeds, rows and K."""
+    spec = read_spec(SPECS / scale.spec)
+    sizes = "; ".join(f"{name} {_network(modality)}" for name, modality in spec.modalities.items())
+    epochs = ", ".join(f"{name} {stage.epochs}" for name, stage in spec.training.stages.items())
+    first = next(iter(comparisons.values()))
+    measured = "; ".join(f"{split}: {_measured(one.settings)}" for split, one in comparisons.items())
+    return (
+        f"\n`{scale.spec}`: {sizes}; latent {spec.latent_dim}, batch {spec.training.batch_size}, Adam {spec.training.learning_rate:g} "
+        f"({spec.training.schedule}); epochs: {epochs}. Mean ± standard deviation over {first.seeds} seeds. {measured}."
+    )
+
+
+def _measured(settings: Settings) -> str:
+    rows = "all rows" if settings.rows is None else f"{settings.rows:,} rows"
+    densities = "" if settings.density_rows is None else f" ({settings.density_rows:,} of them for log-likelihoods)"
+    return f"{rows}{densities}, K = {settings.samples:,}"
+
+
+def _network(modality: Any) -> str:
+    encoder, decoder = (
+        [*component.kwargs.get("hidden", component.kwargs.get("channels", ()))] for component in (modality.encoder, modality.decoder)
+    )
+    return f"{modality.encoder.type} {encoder}" + (f", decoder {decoder}" if decoder else "")
+
+
+def figure(comparison: Comparison, model: str, measurement: str, name: str) -> Spread | None:
+    """A figure of a model over seeds; None where it has none."""
+    contestant = next(one for one in comparison.contestants if one.name == model)
+    return contestant.figures.get((measurement, name))
+
+
+def difference(one: Spread | None, other: Spread | None) -> Spread | None:
+    """The difference of two figures, seed by seed."""
+    if one is None or other is None:
+        return None
+    return Spread(tuple(a - b for a, b in zip(one.values, other.values, strict=True)))
+
+
+def cell(spread: Spread | None) -> str:
+    """A figure as a cell."""
+    return "-" if spread is None else str(spread)
+
+
+def percent(spread: Spread | None) -> str:
+    """A share as a cell."""
+    return (
+        "-"
+        if spread is None
+        else f"{100 * spread.mean:.1f} %" + (f" ± {100 * spread.deviation:.1f}" if spread.deviation is not None else "")
+    )
+
+
+def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    return "\n".join([f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def parameters(comparison: Comparison, model: str) -> str:
+    """The size of a model."""
+    return f"{next(one.parameters for one in comparison.contestants if one.name == model):,}"
+
+
+def reduction(comparison: Comparison) -> str:
+    """The share of the retrofits' parameters that bridges save."""
+    sizes = {one.name: one.parameters for one in comparison.contestants}
+    return f"Bridged has {1 - sizes['bridged'] / sizes['jmvae']:.1%} fewer parameters than JMVAE and TELBO."

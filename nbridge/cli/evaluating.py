@@ -1,0 +1,186 @@
+"""``nbridge evaluate`` and ``nbridge compare``."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from nbridge.cli.options import AsJson, Device, Overrides, Seed, SpecPath, blaming, console_of, default_folder, reporting
+from nbridge.errors import DataError, NBridgeError, SpecError
+
+if TYPE_CHECKING:
+    from nbridge.evaluation.results import Metric, Settings, Split
+
+SplitName = Annotated[str, typer.Option(metavar="NAME", help="test, validation or train.")]
+MetricNames = Annotated[
+    str | None, typer.Option(metavar="A,B", help="The metrics; all that the models support when left out.", show_default=False)
+]
+Given = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="A,B",
+        help="A conditioning set, '' for the prior; may be repeated. By default every modality alone, and all but one.",
+        show_default=False,
+    ),
+]
+NumRows = Annotated[int, typer.Option(metavar="N", help="How many rows, the first ones; 0 for all.")]
+DensityRows = Annotated[
+    int | None, typer.Option(metavar="N", help="How many of them for the metrics that take K samples.", show_default="all of them")
+]
+Samples = Annotated[int, typer.Option(metavar="K", help="Importance samples of z for each row.")]
+Draws = Annotated[int, typer.Option(metavar="N", help="Draws for each row of the metrics that need fewer.")]
+Generated = Annotated[int, typer.Option(metavar="N", help="Draws for each row that classifiers judge.")]
+Label = Annotated[str | None, typer.Option(metavar="NAME", help="The modality that classifiers tell.", show_default="the first")]
+
+
+def evaluate(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="A run folder.", show_default=False)],
+    split: SplitName = "test",
+    metrics: MetricNames = None,
+    given: Given = None,
+    rows: NumRows = 1000,
+    density_rows: DensityRows = None,
+    samples: Samples = 5000,
+    draws: Draws = 200,
+    generated: Generated = 10,
+    label: Label = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure a trained model. Likelihoods, cross-modal generation, imputation; the figures are kept in evaluation.json."""
+    from nbridge import run
+    from nbridge.cli.tables import MeasuringBar, print_evaluation
+    from nbridge.evaluation import suite
+    from nbridge.files import write_json, writing
+    from nbridge.run_folder import evaluation_path
+
+    settings = _settings(split, metrics, given, rows, density_rows, samples, draws, generated, label, seed)
+    trained = run.open_run(directory, device=device)
+    bar = MeasuringBar(console_of(stderr=True))
+    try:
+        with blaming(directory, DataError), _naming_options():
+            evaluation = suite.evaluate(trained.model, trained.spec, trained.splits, settings, announce=bar)
+    finally:
+        bar.close()
+    with writing(target := evaluation_path(Path(directory), split)):
+        write_json(target, evaluation.as_dict())
+    if as_json:
+        typer.echo(json.dumps(evaluation.as_dict(), indent=2))
+    else:
+        print_evaluation(evaluation, console_of())
+        typer.echo(f"{target}: written")
+
+
+def compare(
+    spec: SpecPath,
+    models: Annotated[str, typer.Option(metavar="A,B", help="The models to train and compare.")] = "bridged,jmvae,telbo,mvae",
+    out: Annotated[str | None, typer.Option(metavar="DIR", help="The folder.", show_default="runs/compare-NAME-OF-THE-SPEC")] = None,
+    seeds: Annotated[int, typer.Option(metavar="N", help="Trainings of each model.")] = 3,
+    set_: Overrides = None,
+    split: SplitName = "test",
+    metrics: MetricNames = None,
+    given: Given = None,
+    rows: NumRows = 1000,
+    density_rows: DensityRows = None,
+    samples: Samples = 5000,
+    draws: Draws = 200,
+    generated: Generated = 10,
+    label: Label = None,
+    device: Device = "auto",
+    minutes: Annotated[
+        float | None, typer.Option(metavar="M", help="Stop after so many minutes; the same command goes on.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train and measure several models of one spec. What is done already is kept, so that what Ctrl-C stops goes on."""
+    from nbridge.read import read_spec
+
+    # Read before torch is imported, so that a mistake in the spec is shown at once.
+    folder = default_folder(spec, read_spec(spec, set_ or ()).name, "compare-") if out is None else out
+    if minutes is not None and not minutes > 0:
+        raise NBridgeError(f"--minutes {minutes:g}: expected more than 0")
+    from nbridge import comparison
+    from nbridge.cli.tables import MeasuringBar, print_comparison
+
+    settings = _settings(split, metrics, given, rows, density_rows, samples, draws, generated, label, 0)
+    console = console_of(stderr=True)
+    bar = MeasuringBar(console)
+
+    def announce(line: str) -> None:
+        bar.close()
+        console.print(line, soft_wrap=True)
+
+    try:
+        with reporting(console) as reporter, blaming(spec, SpecError), _naming_options():
+            done = comparison.compare(
+                spec,
+                _names(models),
+                folder,
+                seeds=seeds,
+                settings=settings,
+                overrides=set_ or (),
+                device=device,
+                minutes=minutes,
+                announce=announce,
+                reporter=reporter,
+                measuring=bar,
+            )
+    finally:
+        bar.close()
+    if as_json:
+        typer.echo(json.dumps(done.as_dict(), indent=2))
+    else:
+        print_comparison(done, console_of())
+        table, figures = comparison.comparison_paths(Path(folder), split)
+        typer.echo(f"{table}, with standard errors, and {figures}: written")
+
+
+@contextmanager
+def _naming_options() -> Iterator[None]:
+    """Spells options as they are typed."""
+    from nbridge.evaluation.results import OptionError
+
+    try:
+        yield
+    except OptionError as error:
+        raise NBridgeError(re.sub(r"^\w+", lambda name: f"--{name[0].replace('_', '-')}", str(error))) from error
+
+
+def _settings(
+    split: str,
+    metrics: str | None,
+    given: list[str] | None,
+    rows: int,
+    density_rows: int | None,
+    samples: int,
+    draws: int,
+    generated: int,
+    label: str | None,
+    seed: int,
+) -> Settings:
+    from nbridge.evaluation.results import Settings
+
+    return Settings(
+        # What is no metric or split is told with the other mistakes.
+        metrics=None if metrics is None else cast("tuple[Metric, ...]", _names(metrics)),
+        given=None if given is None else tuple(_names(names) for names in given),
+        split=cast("Split", split),
+        rows=rows or None,
+        density_rows=density_rows,
+        samples=samples,
+        draws=draws,
+        generated=generated,
+        label=label,
+        seed=seed,
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -1,0 +1,173 @@
+"""Evaluations and comparisons as tables for a terminal, readable from 80 columns on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from textwrap import fill
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from nbridge.comparison import Comparison
+from nbridge.evaluation.results import ERRORS, NOTES, Evaluation, Measurement, Names, left_out, taken
+
+HEADING = 30
+"""Columns of the terminal that the first column of a comparison gets at least."""
+MANY = 8
+"""More figures of a series than this stand below each other."""
+NARROW = 12
+"""Columns of a heading."""
+
+
+def print_evaluation(evaluation: Evaluation, console: Console) -> None:
+    """A table for each metric, what to know of its figures, and what was left out."""
+    judged = any(one.metric in ("coherence", "diversity", "agreement") for one in evaluation.measurements)
+    told = f"; classifiers tell {evaluation.label}" if judged else ""
+    console.print(taken(evaluation.settings, evaluation.rows, evaluation.of_rows) + told)
+    for metric, group in groupby(evaluation.measurements, key=lambda one: one.metric):
+        measurements = list(group)
+        console.print()
+        console.print(_figures(metric, measurements, evaluation.modalities))
+        for table in _series(metric, measurements, evaluation.modalities):
+            console.print(table)
+        if metric in NOTES:
+            console.print(NOTES[metric])
+    for line in ["", *left_out(evaluation.skipped)] if evaluation.skipped else []:
+        console.print(line)
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """The figures themselves, a column for each model, as many of them beside each other as fit."""
+    rows = list(_rows(comparison))
+    models = len(comparison.contestants)
+    widest = max(len(text) for text in [one.name for one in comparison.contestants] + [cell for _, _, cells in rows for cell in cells])
+    if HEADING + models * (widest + 3) > console.width:
+        rows = [(metric, heading, [cell.replace(" ± ", "\n± ") for cell in cells]) for metric, heading, cells in rows]
+        lines = [line for _, _, cells in rows for cell in cells for line in cell.split("\n")]
+        widest = max(len(text) for text in [one.name for one in comparison.contestants] + lines)
+    fitting = max(1, (console.width - HEADING) // (widest + 3))
+    for start in range(0, models, fitting):
+        here = slice(start, start + fitting)
+        table = Table("")
+        for contestant in comparison.contestants[here]:
+            table.add_column(contestant.name, justify="right", no_wrap=True)
+        for _, metric in groupby(rows, key=lambda row: row[0]):
+            table.add_section()
+            for _, heading, cells in metric:
+                table.add_row(heading, *cells[here])
+        console.print(table)
+    for note in comparison.notes():
+        console.print(note)
+
+
+def _rows(comparison: Comparison) -> Iterator[tuple[str, str, list[str]]]:
+    """What a row belongs to, its heading and its cells: a measurement of one figure in a row, others under a row of their own."""
+    for title, everything in comparison.sections():
+        metric = title.split()[0]
+        figures = [(name, cells) for name, cells in everything if name not in ERRORS]
+        if len(figures) == 1:
+            yield metric, title, figures[0][1]
+        else:
+            yield metric, title, [""] * len(comparison.contestants)
+            yield from ((metric, f"  {name}", cells) for name, cells in figures)
+
+
+def number(x: float) -> str:
+    """A figure in as many digits as serve to compare it.
+
+    Example:
+        >>> number(-52170.04), number(-98.757), number(1.23456), number(0.91234), number(3.5e-15), number(math.nan)
+        ('-52,170.0', '-98.76', '1.235', '0.9123', '3.5e-15', '-')
+    """
+    if not math.isfinite(x):
+        return "-" if math.isnan(x) else str(x)
+    size = abs(x)
+    if 0 < size < 5e-5:
+        return f"{x:.1e}"
+    return f"{x:,.1f}" if size >= 1000 else f"{x:.2f}" if size >= 10 else f"{x:.3f}" if size >= 1 else f"{x:.4f}"
+
+
+class MeasuringBar:
+    """A progress bar over the measurements of an evaluation; nothing without a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bar: Progress | None = None
+
+    def __call__(self, title: str, done: int, of: int) -> None:
+        """A measurement begins, after so many of all."""
+        if not self.console.is_terminal:
+            return
+        if self._bar is None:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=self.console, transient=True)
+            self._bar.add_task("")
+            self._bar.start()
+        self._bar.update(self._bar.task_ids[0], description=title, completed=done, total=of)
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _figures(metric: str, measurements: Sequence[Measurement], modalities: Names) -> Table:
+    """A measurement a row; the number of rows has a column of its own where measurements differ in it."""
+    counts = {one.rows for one in measurements}
+    same = f", {measurements[0].rows:,} rows" if len(counts) == 1 else ""
+    table = Table("target", _source(metric), title=f"{metric}{same}", title_justify="left")
+    names = list(dict.fromkeys(name for one in measurements for name in one.figures))
+    for heading in [*(["rows"] if not same else []), *names]:
+        table.add_column(fill(heading, NARROW), justify="right", no_wrap=True)
+    for one in measurements:
+        cells = [number(one.figures[name]) if name in one.figures else "" for name in names]
+        table.add_row(*_pair(one, modalities), *([f"{one.rows:,}"] if not same else []), *cells)
+    return table
+
+
+def _series(metric: str, measurements: Sequence[Measurement], modalities: Names) -> Iterator[Table]:
+    """Figures by K, by level or by attribute: one below the other where they are many."""
+    for name in dict.fromkeys(name for one in measurements for name in one.series):
+        having = [one for one in measurements if name in one.series]
+        keys = list(dict.fromkeys(key for one in having for key in one.series[name]))
+        title = f"{metric} by K" if name == "K" else f"{metric}: {name}"
+        if len(keys) <= MANY:
+            table = Table("target", _source(metric), title=title, title_justify="left")
+            for key in keys:
+                table.add_column(f"{int(key):,}" if key.isdecimal() else key, justify="right", no_wrap=True)
+            for one in having:
+                table.add_row(*_pair(one, modalities), *(_cell(one, name, key) for key in keys))
+        else:
+            table = Table("", title=title, title_justify="left")
+            for one in having:
+                table.add_column(" given ".join(_pair(one, modalities)), justify="right")
+            for key in keys:
+                table.add_row(key, *(_cell(one, name, key) for one in having))
+        yield table
+
+
+def _cell(measurement: Measurement, series: str, key: str) -> str:
+    values = measurement.series[series]
+    return number(values[key]) if key in values else ""
+
+
+def _source(metric: str) -> str:
+    return "q(z|.)" if metric == "likelihood" else "given"
+
+
+def _pair(measurement: Measurement, modalities: Names) -> tuple[str, str]:
+    return _short(measurement.target, modalities), _short(measurement.given, modalities)
+
+
+def _short(names: Names, modalities: Names) -> str:
+    """A set of modalities in few letters."""
+    others = [name for name in modalities if name not in names]
+    if not others and len(names) > 1:
+        return "all"
+    if len(others) == 1 and len(names) > 2:
+        return f"all but {others[0]}"
+    return ",".join(names) or "nothing"

@@ -1,0 +1,491 @@
+"""Several models of one spec, over seeds, evaluated on the same rows.
+
+A folder holds a run folder for each model and seed, ``MODEL/seed-K/``, with its ``evaluation.json``. What is there already is kept:
+whatever interrupts a comparison, the same call goes on with it, within a training too.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nbridge.acceleration import pick_device
+from nbridge.build import build_model
+from nbridge.checkpoint import CONFIG
+from nbridge.errors import DataError, NBridgeError, RunError, SpecError
+from nbridge.evaluation.results import NOTES, finite, left_out, taken
+from nbridge.evaluation.suite import Evaluation, Judges, OptionError, Settings, check_served, evaluate, read_evaluation
+from nbridge.files import write_json, write_text, writing
+from nbridge.phrases import clip, listing
+from nbridge.progress import EpochRecord, Reporter
+from nbridge.read import read_spec
+from nbridge.registry import known, locate
+from nbridge.run import Run, open_run, resume, train
+from nbridge.run_folder import METRICS, MODEL, RESOLVED, evaluation_path
+from nbridge.spec import Spec
+from nbridge.version import __version__
+
+Models = Sequence[str] | Mapping[str, Sequence[str]]
+"""Names of models, or for each name of one's own the overrides of the spec that make it."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure over seeds.
+
+    Arguments:
+        values: One for each seed; NaN where a seed has none.
+    """
+
+    values: tuple[float, ...]
+
+    @property
+    def known(self) -> tuple[float, ...]:
+        """The values that are finite."""
+        return tuple(value for value in self.values if math.isfinite(value))
+
+    @property
+    def mean(self) -> float:
+        """The mean over the seeds that have a finite value; NaN where none has."""
+        return statistics.fmean(self.known) if self.known else math.nan
+
+    @property
+    def deviation(self) -> float | None:
+        """The standard deviation over those seeds, with n - 1 in the denominator; None for fewer than two."""
+        return statistics.stdev(self.known) if len(self.known) > 1 else None
+
+    def __str__(self) -> str:
+        if not self.known:
+            return "-"
+        digits = 2 if abs(self.mean) >= 10 else 3
+        spread = "" if self.deviation is None else f" ± {self.deviation:.{digits}f}"
+        some = "" if len(self.known) == len(self.values) else f" ({len(self.known)} of {len(self.values)})"
+        return f"{self.mean:.{digits}f}{spread}{some}"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One model of a comparison.
+
+    Arguments:
+        name: What it is called.
+        parameters: Its number of parameters.
+        seconds: Time its training took, over seeds.
+        figures: By measurement and figure, over seeds.
+    """
+
+    name: str
+    parameters: int
+    seconds: Spread
+    figures: Mapping[tuple[str, str], Spread]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Models side by side.
+
+    Arguments:
+        contestants: The models.
+        seeds: How many trainings of each.
+        settings: How they were evaluated.
+        rows: The number of rows that they were evaluated on.
+        of_rows: The number of rows of the split.
+        skipped: What could be measured of no model, with the reason.
+    """
+
+    contestants: tuple[Contestant, ...]
+    seeds: int
+    settings: Settings
+    rows: int
+    of_rows: int
+    skipped: Mapping[str, str]
+
+    def sections(self) -> Iterator[tuple[str, list[tuple[str, list[str]]]]]:
+        """By measurement, its figures with a cell for each model: every figure that some model has, parameters and seconds first."""
+        yield (
+            "training",
+            [
+                ("parameters", [f"{one.parameters:,}" for one in self.contestants]),
+                ("seconds", [f"{one.seconds.mean:,.1f}" if one.seconds.known else "-" for one in self.contestants]),
+            ],
+        )
+        # In the order of the model that has most of them, so that figures of one metric stand together.
+        fullest = sorted(self.contestants, key=lambda one: -len(one.figures))
+        keys = dict.fromkeys(key for one in fullest for key in one.figures)
+        for measurement in dict.fromkeys(measurement for measurement, _ in keys):
+            figures = [figure for title, figure in keys if title == measurement]
+            yield measurement, [(figure, [self._cell(one, measurement, figure) for one in self.contestants]) for figure in figures]
+
+    def notes(self) -> list[str]:
+        """How the figures were taken and how to read them, a line each."""
+        spread = "of one training each" if self.seeds == 1 else f"mean ± standard deviation over {self.seeds} seeds"
+        titles = {measurement for one in self.contestants for measurement, _ in one.figures}
+        notes = [note for metric, note in NOTES.items() if any(_is_of(title, metric) for title in titles)]
+        some = [one for one in self.contestants if any(0 < len(figure.known) < self.seeds for figure in one.figures.values())]
+        notes += [f"(n of {self.seeds}): over the n seeds that have a finite figure"] if some else []
+        return [f"Figures: {spread}; {taken(self.settings, self.rows, self.of_rows)}", *notes, *left_out(self.skipped)]
+
+    def markdown(self) -> str:
+        """The table in Markdown."""
+        heads = [_escaped(one.name) for one in self.contestants]
+        lines = [f"| | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
+        for measurement, figures in self.sections():
+            lines += [f"| {_escaped(measurement)}: {_escaped(figure)} | {' | '.join(cells)} |" for figure, cells in figures]
+        return "\n".join([*lines, "", *(f"- {note}" for note in self.notes())]) + "\n"
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON: every figure of every seed, null where it has none."""
+        return {
+            "seeds": self.seeds,
+            "settings": self.settings.as_dict(),
+            "rows": self.rows,
+            "of_rows": self.of_rows,
+            "skipped": dict(self.skipped),
+            "models": [
+                {
+                    "name": one.name,
+                    "parameters": one.parameters,
+                    "seconds": [finite(value) for value in one.seconds.values],
+                    "figures": [
+                        {"measurement": measurement, "figure": figure, "values": [finite(value) for value in spread.values]}
+                        for (measurement, figure), spread in one.figures.items()
+                    ],
+                }
+                for one in self.contestants
+            ],
+        }
+
+    @staticmethod
+    def _cell(contestant: Contestant, measurement: str, figure: str) -> str:
+        spread = contestant.figures.get((measurement, figure))
+        return "-" if spread is None else str(spread)
+
+
+class OutOfTime(KeyboardInterrupt):
+    """The time that a comparison was given is over; the same call goes on with it."""
+
+
+class _Clock(Reporter):
+    """Passes on what it hears, and ends a training between two epochs when time is over."""
+
+    def __init__(self, reporter: Reporter, minutes: float | None) -> None:
+        self.reporter = reporter
+        self.minutes = minutes
+        self.end = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        self.begun = False
+
+    def begin(self) -> None:
+        """Before a training or an evaluation: raises OutOfTime when time is over, but never before the first, so that each call gets on."""
+        if self.begun:
+            self.check()
+        self.begun = True
+
+    def check(self) -> None:
+        """Raises OutOfTime when time is over."""
+        if time.monotonic() > self.end:
+            raise OutOfTime(f"stopped after {self.minutes:g} minutes; the same command goes on")
+
+    def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, epochs: int, done: int) -> None:
+        self.reporter.begin_stage(stage, rows, total_rows, validation_rows, epochs, done)
+
+    def end_epoch(self, record: EpochRecord) -> None:
+        self.reporter.end_epoch(record)
+        self.check()
+
+    def end_stage(self, stage: str, best_epoch: int, epochs: int) -> None:
+        self.reporter.end_stage(stage, best_epoch, epochs)
+
+
+def compare(
+    spec: str | os.PathLike[str],
+    models: Models,
+    out: str | os.PathLike[str],
+    *,
+    seeds: int = 3,
+    settings: Settings | None = None,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    minutes: float | None = None,
+    announce: Callable[[str], None] = lambda _: None,
+    reporter: Reporter | None = None,
+    measuring: Callable[[str, int, int], None] = lambda _title, _done, _of: None,
+) -> Comparison:
+    """Trains what is not trained yet, evaluates all models on the same rows, and writes one table as Markdown and JSON.
+
+    Classifiers have the encoders of the spec itself, whatever a model changes, so that one jury judges all models.
+
+    Arguments:
+        spec: The path of a spec; its ``model`` is replaced.
+        models: Names of models, or for each name of one's own the overrides of the spec that make it.
+        out: The folder of the comparison.
+        seeds: How many trainings of each model: ``training.seed`` 0, 1, ...
+        settings: What to evaluate; a model that does not support some of it is left out there.
+        overrides: Changes to the spec for all models, ``a.b=c`` each.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        minutes: Time after which to stop; an epoch or an evaluation that has begun is ended first.
+        announce: Hears of each training and evaluation before it starts.
+        reporter: Hears of stages and epochs.
+        measuring: Hears of the measurements of an evaluation, see `nbridge.evaluate`.
+
+    Raises:
+        OutOfTime: when the time is over before the table is whole.
+        OptionError: when models, seeds or settings cannot serve.
+        SpecError: when a spec does not hold.
+        DataError: when rows do not fit it, or cannot be evaluated as asked.
+        RunError: when the folder holds runs of another spec.
+
+    Example:
+        A paper's own bridges beside the house's, over two seeds::
+
+            nbridge.compare(
+                "modality_specs/digits.yaml",
+                {"bridged": ["model=bridged"], "bridged (paper)": ["model=bridged", "bridges.objective=paper"]},
+                "runs/objectives",
+                seeds=2,
+            )
+    """
+    settings = settings or Settings()
+    base, entries = _entries(spec, models, Path(out), seeds, overrides)
+    _check(entries, settings)
+    pick_device(device)
+    clock = _Clock(reporter or Reporter(), minutes)
+    judges: Judges = {}
+
+    def measured(entry: _Entry) -> Evaluation:
+        if found := _found(entry.folder, settings):
+            return found
+        run = _trained(entry, device, announce, clock)
+        clock.begin()
+        announce(f"{entry.folder}: evaluating")
+        return _evaluated(run, base, settings, judges, measuring)
+
+    done = _measure(entries, measured)
+    _, first = done[0]
+    contestants = tuple(_gathered(name, list(runs)) for name, runs in groupby(done, key=lambda pair: pair[0].name))
+    skipped = _skipped([evaluation for _, evaluation in done])
+    comparison = Comparison(contestants, seeds, settings, first.rows, first.of_rows, skipped)
+    table, figures = comparison_paths(Path(out), settings.split)
+    with writing(figures):
+        write_json(figures, comparison.as_dict())
+        write_text(table, comparison.markdown())
+    return comparison
+
+
+def comparison_paths(folder: Path, split: str) -> tuple[Path, Path]:
+    """The table and the figures that a comparison writes."""
+    stem = "comparison" if split == "test" else f"comparison-{split}"
+    return folder / f"{stem}.md", folder / f"{stem}.json"
+
+
+# What is asked for
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One training of one model."""
+
+    name: str
+    seed: int
+    spec: Spec
+    folder: Path
+
+
+def _entries(path: str | os.PathLike[str], models: Models, out: Path, seeds: int, overrides: Sequence[str]) -> tuple[Spec, list[_Entry]]:
+    """The spec that all share, and every training. All specs are read before any training, so that a mistake in the last costs nothing."""
+    variants = _variants(models)
+    if seeds < 1:
+        raise OptionError(f"seeds {seeds}: expected 1 or more")
+    base = read_spec(path, overrides)
+    folders = _folders(variants)
+    entries = []
+    for name, changes in variants.items():
+        with _blaming(f"models {name}"):
+            spec = read_spec(path, [*overrides, *changes])
+        for seed in range(seeds):
+            training = spec.training.model_copy(update={"seed": seed})
+            seeded = spec.model_copy(update={"training": training})
+            entries.append(_Entry(name, seed, seeded, out / folders[name] / f"seed-{seed}"))
+    return base, entries
+
+
+def _variants(models: Models) -> dict[str, tuple[str, ...]]:
+    """The overrides that make each model."""
+    if isinstance(models, str):
+        models = [models]
+    if not models:
+        raise OptionError(f"models: none is named. Known: {listing(known('models'))}")
+    if isinstance(models, Mapping):
+        return {name: (changes,) if isinstance(changes, str) else tuple(changes) for name, changes in models.items()}
+    for index, name in enumerate(models):
+        if name in models[:index]:
+            raise OptionError(f"models {clip(name)}: named twice")
+        try:
+            locate("models", name)
+        except SpecError as error:
+            raise OptionError(f"models {clip(name)}: {error}") from error
+    return {name: (f"model={name}",) for name in models}
+
+
+def _folders(names: Sequence[str] | Mapping[str, object]) -> dict[str, str]:
+    """A folder for each name, of letters that every file system takes."""
+    folders: dict[str, str] = {}
+    for name in names:
+        folder = re.sub(r"[^\w.+-]+", "_", name).strip("._")
+        if not folder or not name.isprintable() or len(folder) > 100:
+            raise OptionError(f"models {clip(name)!r}: expected a name of a line with letters or digits, 100 characters at most")
+        if twin := [other for other, taken in folders.items() if taken.casefold() == folder.casefold()]:
+            raise OptionError(f"models {clip(name)!r}: would lie in the folder of {clip(twin[0])!r}, '{folder}'; choose another name")
+        folders[name] = folder
+    return folders
+
+
+def _check(entries: Sequence[_Entry], settings: Settings) -> None:
+    """Checks all that can be checked before any training."""
+    settings.check(dict.fromkeys(name for entry in entries for name in entry.spec.modalities))
+    built = []
+    for entry in entries:
+        if entry.seed == 0:
+            with _blaming(f"models {entry.name}"), torch.device("meta"):
+                built.append(build_model(entry.spec))
+    check_served(built, settings)
+    for entry in entries:
+        _check_same(entry)
+
+
+def _check_same(entry: _Entry) -> None:
+    """Raises a RunError when a run of another spec lies in a folder."""
+    if (entry.folder / RESOLVED).is_file():
+        there, now = read_spec(entry.folder / RESOLVED).as_dict(), entry.spec.as_dict()
+        if key := _difference(there, now):
+            raise RunError(
+                f"{entry.folder}: a run of another spec lies here, {key} differs; compare in another folder with --out, or remove this one"
+            )
+
+
+def _difference(one: Any, other: Any, path: str = "") -> str:
+    """The first key whose value differs; nothing where all are alike."""
+    if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
+        return "" if one == other else path
+    missing = object()
+    keys = dict.fromkeys((*one, *other))
+    return next(filter(None, (_difference(one.get(key, missing), other.get(key, missing), f"{path}.{key}".strip(".")) for key in keys)), "")
+
+
+# Training and evaluation
+
+
+def _measure(entries: Sequence[_Entry], measured: Callable[[_Entry], Evaluation]) -> list[tuple[_Entry, Evaluation]]:
+    """Each entry with its evaluation, all of them on the same rows."""
+    done: list[tuple[_Entry, Evaluation]] = []
+    seen: dict[str, tuple[str, _Entry]] = {}
+    for entry in entries:
+        with _blaming(str(entry.folder)):
+            evaluation = measured(entry)
+        for name, fingerprint in evaluation.fingerprints.items():
+            expected, other = seen.setdefault(name, (fingerprint, entry))
+            if fingerprint != expected:
+                raise RunError(
+                    f"{entry.folder}: evaluated on other rows of {name} than {other.folder}; a comparison takes the same rows, "
+                    "so keep the data of all models alike, and remove what was evaluated on older data"
+                )
+        done.append((entry, evaluation))
+    return done
+
+
+def _trained(entry: _Entry, device: str, announce: Callable[[str], None], clock: _Clock) -> Run:
+    """The run, trained as far as it is not yet, on the device."""
+    if (entry.folder / MODEL / CONFIG).is_file():
+        return open_run(entry.folder, device=device)
+    clock.begin()
+    announce(f"{entry.folder}: training")
+    if (entry.folder / RESOLVED).is_file():
+        run = resume(entry.folder, device=device, reporter=clock)
+    else:
+        run = train(entry.spec, out=entry.folder, device=device, reporter=clock)
+    return replace(run, model=run.model.to(pick_device(device)))
+
+
+def _found(folder: Path, settings: Settings) -> Evaluation | None:
+    """The evaluation of a trained run that was made just so."""
+    found = read_evaluation(evaluation_path(folder, settings.split)) if (folder / MODEL / CONFIG).is_file() else None
+    return found if found and (found.settings, found.version) == (settings, __version__) else None
+
+
+def _evaluated(run: Run, base: Spec, settings: Settings, judges: Judges, measuring: Callable[[str, int, int], None]) -> Evaluation:
+    """A new evaluation, which is kept in the run folder."""
+    assert run.folder is not None
+    shapes = {name: modality.shape for name, modality in base.modalities.items()}
+    alike = all(shapes.get(name) == modality.shape for name, modality in run.spec.modalities.items())
+    jury = base if alike else run.spec
+    evaluation = evaluate(run.model, jury, run.splits, settings, judges=judges, lenient=True, announce=measuring)
+    path = evaluation_path(run.folder, settings.split)
+    with writing(path):
+        write_json(path, evaluation.as_dict())
+    return evaluation
+
+
+@contextmanager
+def _blaming(where: str) -> Iterator[None]:
+    """Puts the run that a mistake is in before it, unless it says so itself."""
+    try:
+        yield
+    except OptionError:
+        raise
+    except SpecError as error:
+        raise SpecError([f"{where}: {problem}" for problem in error.problems]) from error
+    except NBridgeError as error:
+        if where in str(error):
+            raise
+        kind = DataError if isinstance(error, DataError) else NBridgeError
+        raise kind(f"{where}: {error}") from error
+
+
+# The table
+
+
+def _gathered(name: str, runs: Sequence[tuple[_Entry, Evaluation]]) -> Contestant:
+    """A model over its seeds; where a seed lacks a figure it counts as NaN."""
+    measured = [
+        {(measurement.title, figure): value for measurement in one.measurements for figure, value in measurement.figures.items()}
+        for _, one in runs
+    ]
+    keys = dict.fromkeys(key for one in measured for key in one)
+    figures = {key: Spread(tuple(one.get(key, math.nan) for one in measured)) for key in keys}
+    seconds = Spread(tuple(_seconds(entry.folder) for entry, _ in runs))
+    return Contestant(name, runs[0][1].parameters, seconds, figures)
+
+
+def _skipped(evaluations: Sequence[Evaluation]) -> dict[str, str]:
+    """What was left out even of the model that served most, and was measured of no other."""
+    fullest = max(evaluations, key=lambda one: len(one.measurements))
+    measured = {name for one in evaluations for measurement in one.measurements for name in (measurement.metric, measurement.title)}
+    return {what: why for what, why in fullest.skipped.items() if what not in measured}
+
+
+def _seconds(folder: Path) -> float:
+    """The time that all epochs took, those before an interruption included; NaN where nothing tells it any more."""
+    try:
+        return sum(json.loads(line)["seconds"] for line in (folder / METRICS).read_text(encoding="utf-8").splitlines())
+    except (OSError, ValueError, KeyError):
+        return math.nan
+
+
+def _is_of(title: str, metric: str) -> bool:
+    return title.startswith("log p(" if metric == "likelihood" else f"{metric} ")
+
+
+def _escaped(text: str) -> str:
+    """A text as a cell of Markdown."""
+    return text.replace("\\", "\\\\").replace("|", "\\|")

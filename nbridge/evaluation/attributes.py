@@ -1,0 +1,217 @@
+r"""How well attributes, each a yes or a no, are predicted from other modalities.
+
+The probability of an attribute is the mean over draws,
+
+.. math:: p(a \mid x_S) \approx \frac{1}{K} \sum_k p(a \mid z_k), \qquad z_k \sim q(z \mid x_S)
+
+and its prediction is yes from one half on. Attributes are rarely balanced: beside each accuracy stands that of the more frequent answer.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nbridge.batch import Batch
+from nbridge.errors import DataError
+from nbridge.evaluation.calibration import (
+    Bin,
+    calibration_error,
+    observed_cells,
+    predictive,
+    reliability,
+    require_cells,
+    require_positive,
+    row_chunks,
+    unsupported,
+)
+from nbridge.evaluation.rows import rows_to_score, together
+from nbridge.imputation import serving
+from nbridge.likelihoods import Bernoulli
+from nbridge.models.base import MultimodalVAE
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One attribute; shares are None where no row can tell.
+
+    Arguments:
+        name: Its name, or its index where none was given.
+        cells: The number of rows in which it is observed.
+        base_rate: Share of yes.
+        accuracy: Share of right predictions.
+        majority_rate: Accuracy of the more frequent answer.
+        balanced_accuracy: Mean of the accuracy among yes and that among no; None unless both occur.
+    """
+
+    name: str
+    cells: int
+    base_rate: float | None
+    accuracy: float | None
+    majority_rate: float | None
+    balanced_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class AttributeErrors:
+    r"""Scores of predicted attributes.
+
+    Arguments:
+        given: The modalities observed.
+        target: The modality predicted.
+        rows: The number of rows.
+        accuracy: Mean accuracy of the attributes that any row has.
+        majority_rate: Mean accuracy of each attribute's more frequent answer, for comparison.
+        balanced_accuracy: Mean balanced accuracy of the attributes that have one; None when none has.
+        brier: Mean :math:`(p - a)^2` over all observed cells, from 0 to 1.
+        ece: Expected calibration error of the probability of yes, over all observed cells.
+        reliability: The bins of that probability that hold a cell, from low to high.
+        attributes: The scores of each.
+    """
+
+    given: tuple[str, ...]
+    target: str
+    rows: int
+    accuracy: float
+    majority_rate: float
+    balanced_accuracy: float | None
+    brier: float
+    ece: float
+    reliability: tuple[Bin, ...]
+    attributes: tuple[Attribute, ...]
+
+
+def attribute_errors(
+    model: MultimodalVAE,
+    batch: Batch,
+    given: Iterable[str],
+    target: str,
+    *,
+    reference: Batch | None = None,
+    names: Sequence[str] | None = None,
+    samples: int = 200,
+    bins: int = 15,
+    seed: int = 0,
+) -> AttributeErrors:
+    """Scores predicted attributes, over the rows in which all these modalities are present.
+
+    Arguments:
+        model: A trained model.
+        batch: Rows that training has not seen.
+        given: The modalities to observe; none for the prior.
+        target: The modality to predict, with a Bernoulli likelihood of attributes.
+        reference: Training rows that say which answer is the more frequent one; without them the rows that are scored do.
+        names: What the attributes are called, in the order of the elements.
+        samples: The number K of draws of z.
+        bins: The number of bins of equal width over probability.
+        seed: Seed of the draws.
+
+    Raises:
+        DataError: when no row has all of these modalities, the target has no attributes, an observed cell is neither 0 nor 1, or names do
+            not match.
+    """
+    given = tuple(given)
+    rows = rows_to_score(model, batch, given, target)
+    likelihood = model.likelihoods[target]
+    if not isinstance(likelihood, Bernoulli) or not likelihood.discrete:
+        raise unsupported("attribute_errors", target, likelihood, "a bernoulli one with attributes: true")
+    require_positive(samples=samples, bins=bins)
+    names = _named(names, target, math.prod(likelihood.shape))
+    _check_answers(batch, target)
+    answers = _answers(rows, target)
+    require_cells(answers.observed, target)
+    usual = _more_frequent(answers if reference is None else _reference_answers(model, reference, target))
+    with serving(model, seed):
+        parts = [_probabilities(model, part, given, target, samples) for part in row_chunks(model, rows, target, samples)]
+    return _summary(given, target, names, torch.cat(parts), answers, usual, bins)
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """Yes or no, and whether it is observed, boolean, shape (B, A)."""
+
+    yes: Tensor
+    observed: Tensor
+
+
+def _answers(batch: Batch, target: str) -> _Answers:
+    observed = observed_cells(batch, target).flatten(1).cpu()
+    return _Answers((batch.values[target].flatten(1).cpu() == 1) & observed, observed)
+
+
+def _reference_answers(model: MultimodalVAE, reference: Batch, target: str) -> _Answers:
+    rows = together(model, reference, [target])
+    model.check(reference)
+    _check_answers(reference, target)
+    return _answers(rows, target)
+
+
+def _check_answers(batch: Batch, target: str) -> None:
+    x = batch.values[target].flatten(1)
+    counts = observed_cells(batch, target).flatten(1) & batch.present[target][:, None]
+    wrong = counts & (x != 0) & (x != 1)
+    if wrong.any():
+        row, index = wrong.nonzero()[0].tolist()
+        raise DataError(f"modality {target!r}, row {row}: attribute {index} is {x[row, index].item():g}, expected 0 or 1")
+
+
+def _named(names: Sequence[str] | None, target: str, number: int) -> tuple[str, ...]:
+    if names is None:
+        return tuple(map(str, range(number)))
+    if len(names) != number:
+        raise DataError(f"names: {len(names)} of them for the {number} attributes of {target!r}, expected one for each")
+    return tuple(names)
+
+
+def _more_frequent(answers: _Answers) -> Tensor:
+    """Whether yes is the answer of at least half of the observed rows, shape (A,)."""
+    return 2 * answers.yes.sum(0) >= answers.observed.sum(0)
+
+
+def _probabilities(model: MultimodalVAE, batch: Batch, given: tuple[str, ...], target: str, samples: int) -> Tensor:
+    """The probability of yes, float64, shape (B, A)."""
+    return predictive(model, batch, given, target, samples).mean.double().mean(0).flatten(1).cpu()
+
+
+def _attribute(name: str, p: Tensor, yes: Tensor, usual: Tensor) -> Attribute:
+    """Scores of one attribute in the rows in which it is observed."""
+    right = (p >= 0.5) == yes
+    balanced = _average([_share(right[yes]), _share(right[~yes])]) if yes.any() and not yes.all() else None
+    return Attribute(name, len(p), _share(yes), _share(right), _share(yes == usual), balanced)
+
+
+def _summary(
+    given: tuple[str, ...], target: str, names: tuple[str, ...], p: Tensor, answers: _Answers, usual: Tensor, bins: int
+) -> AttributeErrors:
+    yes, observed = answers.yes, answers.observed
+    columns = enumerate(zip(names, observed.T, strict=True))
+    attributes = tuple(_attribute(name, p[rows, i], yes[rows, i], usual[i]) for i, (name, rows) in columns)
+    balanced = [line.balanced_accuracy for line in attributes if line.balanced_accuracy is not None]
+    p, yes = p[observed], yes[observed]
+    table = reliability(p, yes, bins)
+    return AttributeErrors(
+        given=given,
+        target=target,
+        rows=len(observed),
+        accuracy=_average(line.accuracy for line in attributes),
+        majority_rate=_average(line.majority_rate for line in attributes),
+        balanced_accuracy=_average(balanced) if balanced else None,
+        brier=(p - yes.double()).square().mean().item(),
+        ece=calibration_error(table),
+        reliability=table,
+        attributes=attributes,
+    )
+
+
+def _share(true: Tensor) -> float | None:
+    return true.double().mean().item() if len(true) else None
+
+
+def _average(shares: Iterable[float | None]) -> float:
+    """The mean of those that there are, one or more."""
+    return statistics.fmean(share for share in shares if share is not None)

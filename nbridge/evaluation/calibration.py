@@ -1,0 +1,363 @@
+r"""Whether what a model predicts of a modality is as sharp, and as uncertain, as it says.
+
+Real values and counts are scored by m draws of :math:`p(x_j \mid x_S)`, with the spread of :math:`p(x_j \mid z)`: the error of their mean,
+the continuous ranked probability score (Gneiting and Raftery, 2007) and the coverage of central intervals,
+
+.. math:: \mathrm{CRPS} = \frac{1}{m} \sum_k |x_k - x| - \frac{1}{2 m (m - 1)} \sum_{k, l} |x_k - x_l|
+
+Classes are scored by :math:`p(y \mid x_S) = \frac{1}{K} \sum_k p(y \mid z_k)`: accuracy, log-likelihood, Brier score (Brier, 1950) and
+expected calibration error (Naeini et al., 2015).
+
+Axes: K samples, B rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+from torch.nn import functional as F
+
+from nbridge.batch import Batch
+from nbridge.errors import DataError
+from nbridge.evaluation.rows import rows_to_score
+from nbridge.imputation import chunks, serving
+from nbridge.likelihoods import Bernoulli, Categorical, Likelihood
+from nbridge.models.base import MultimodalVAE
+
+LEVELS = (0.5, 0.9, 0.95)
+"""Probabilities of the central intervals."""
+FEWEST_DRAWS = 39
+"""Draws of which the two halves of 5 %, 1/40 each, are whole ranks: a value beyond all draws then misses every interval."""
+
+WIDTH = 128
+"""Numbers that a draw is taken to need at least: the layers of a decoder are wider than a label."""
+
+
+@dataclass(frozen=True)
+class IntervalScores:
+    r"""Scores of draws of real values or counts; errors are in the units of the data, over all observed cells alike.
+
+    Arguments:
+        given: The modalities observed.
+        target: The modality predicted.
+        rows: The number of rows.
+        cells: The number of observed cells, the elements that the scores average over.
+        rmse: Root-mean-square error of the mean of the draws; m draws of variance v add v / m to its square.
+        crps: Continuous ranked probability score, a proper score; for a single certain value it is the absolute error.
+        coverage: Share of cells inside the central interval of each probability; equal to that probability where draws are calibrated.
+        marginal_rmse: The error of predicting each element by its mean over these rows, for comparison.
+        marginal_crps: The score of predicting each element by its values in the other rows, for comparison.
+    """
+
+    given: tuple[str, ...]
+    target: str
+    rows: int
+    cells: int
+    rmse: float
+    crps: float
+    coverage: dict[float, float]
+    marginal_rmse: float
+    marginal_crps: float
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Predictions of similar confidence.
+
+    Arguments:
+        low: The confidence above which a prediction falls into this bin; the first bin holds its lower edge too.
+        high: The confidence up to which it does.
+        confidence: Mean confidence.
+        accuracy: Share of predictions that came true.
+        count: The number of predictions, 1 or more.
+    """
+
+    low: float
+    high: float
+    confidence: float
+    accuracy: float
+    count: int
+
+
+@dataclass(frozen=True)
+class LabelCalibration:
+    r"""Scores of predicted class probabilities.
+
+    Arguments:
+        given: The modalities observed.
+        target: The modality predicted.
+        rows: The number of rows.
+        accuracy: Share of rows whose most probable class is the true one.
+        majority_rate: Share of rows of the most frequent class, for comparison.
+        brier: Brier score :math:`\sum_c (p_c - [y = c])^2`, from 0 to 2.
+        ece: Expected calibration error of the most probable class.
+        negative_log_likelihood: Mean :math:`-\log p(y \mid x_S)`, in nats.
+        reliability: The bins of confidence that hold a row, from low to high.
+    """
+
+    given: tuple[str, ...]
+    target: str
+    rows: int
+    accuracy: float
+    majority_rate: float
+    brier: float
+    ece: float
+    negative_log_likelihood: float
+    reliability: tuple[Bin, ...]
+
+
+def interval_scores(
+    model: MultimodalVAE, batch: Batch, given: Iterable[str], target: str, *, samples: int = 100, seed: int = 0
+) -> IntervalScores:
+    r"""Scores draws of real values or counts, over the rows in which all these modalities are present.
+
+    Draws are those of `nbridge.impute`: one :math:`z_k \sim q(z \mid x_S)` each, with the spread of :math:`p(x_j \mid z_k)`. Values of
+    `DiscretizedLogistic` are rounded to its levels first. Coverage is by ranks, see `coverage`.
+
+    Arguments:
+        model: A trained model.
+        batch: Rows that training has not seen.
+        given: The modalities to observe; none for the prior.
+        target: The modality to predict.
+        samples: The number m of draws, 39 or more.
+        seed: Seed of the draws.
+
+    Raises:
+        DataError: when there are too few draws, no row has all of these modalities, or the target is neither real nor counts.
+    """
+    given = tuple(given)
+    rows = rows_to_score(model, batch, given, target)
+    likelihood = model.likelihoods[target]
+    if not likelihood.elementwise or isinstance(likelihood, Bernoulli):
+        raise unsupported("interval_scores", target, likelihood, "one of real values or counts")
+    if samples < FEWEST_DRAWS:
+        raise DataError(f"samples is {samples}, expected {FEWEST_DRAWS} or more: {LEVELS[-1]:.0%} intervals need as many draws")
+    require_cells(observed_cells(rows, target), target)
+    with serving(model, seed):
+        sums = [_interval_sums(model, part, given, target, samples) for part in row_chunks(model, rows, target, samples)]
+    cells, square, *means = torch.stack(sums).sum(0).tolist()
+    crps_mean, *inside = (total / cells for total in means)
+    shares = dict(zip(LEVELS, inside, strict=True))
+    marginal = _marginal_scores(model, rows, target)
+    return IntervalScores(given, target, len(rows), int(cells), math.sqrt(square / cells), crps_mean, shares, *marginal)
+
+
+def label_calibration(
+    model: MultimodalVAE, batch: Batch, given: Iterable[str], target: str, *, samples: int = 200, bins: int = 15, seed: int = 0
+) -> LabelCalibration:
+    """Scores predicted class probabilities, over the rows in which all these modalities are present.
+
+    Arguments:
+        model: A trained model.
+        batch: Rows that training has not seen.
+        given: The modalities to observe; none for the prior.
+        target: The modality to predict, with a categorical likelihood.
+        samples: The number K of draws of z; the noise of few draws adds to the calibration error.
+        bins: The number of bins of equal width over confidence.
+        seed: Seed of the draws.
+
+    Raises:
+        DataError: when no row has all of these modalities, or the target is not categorical.
+    """
+    given = tuple(given)
+    rows = rows_to_score(model, batch, given, target)
+    likelihood = model.likelihoods[target]
+    if not isinstance(likelihood, Categorical):
+        raise unsupported("label_calibration", target, likelihood, "a categorical one")
+    require_positive(samples=samples, bins=bins)
+    with serving(model, seed):
+        parts = [_class_log_probs(model, part, given, target, samples) for part in row_chunks(model, rows, target, samples)]
+    log_probs, labels = torch.cat(parts), likelihood.canonical(rows.values[target]).cpu()
+    probabilities = log_probs.exp()
+    confidence, guess = probabilities.max(1)
+    table = reliability(confidence, guess == labels, bins)
+    return LabelCalibration(
+        given=given,
+        target=target,
+        rows=len(rows),
+        accuracy=(guess == labels).double().mean().item(),
+        majority_rate=labels.bincount().max().item() / len(labels),
+        brier=brier(probabilities, labels),
+        ece=calibration_error(table),
+        negative_log_likelihood=F.nll_loss(log_probs, labels).item(),
+        reliability=table,
+    )
+
+
+def crps(draws: Tensor, x: Tensor, *, fair: bool = True) -> Tensor:
+    r"""Continuous ranked probability score of each element, from draws of its distribution.
+
+    .. math:: \frac{1}{m} \sum_k |x_k - x| - \frac{1}{2 m (m - 1)} \sum_{k, l} |x_k - x_l|,
+        \qquad \sum_{k, l} |x_k - x_l| = 2 \sum_k (2 k - m - 1)\, x_{(k)}
+
+    The right side, over draws in order, makes it :math:`O(m \log m)`.
+
+    Arguments:
+        draws: Draws of each element, two or more, shape (m, \*).
+        x: What came true, shape (\*).
+        fair: Whether pairs are averaged over m (m - 1): an unbiased estimate of the score of the distribution drawn from (Ferro, 2014),
+            which may be below zero. Else over m squared: the score of the draws as a distribution of their own.
+
+    Returns:
+        The score, in the units of x, lower is better, float64, shape (\*).
+
+    Example:
+        >>> crps(torch.tensor([-1.0, 0.0, 1.0]), torch.tensor(3.0), fair=False)
+        tensor(2.5556, dtype=torch.float64)
+    """
+    errors = draws.double() - x.double()
+    m = len(errors)
+    return errors.abs().mean(0) - _pairs(errors.sort(0).values, m) / (m * (m - 1 if fair else m))
+
+
+def coverage(draws: Tensor, x: Tensor, level: float) -> Tensor:
+    r"""Whether each element lies in the central interval of its draws: 1 inside, 0 outside, a share at the interval's ends and for ties.
+
+    Of m draws and x, all from one distribution, each of the m + 1 ranks of x is equally likely, so rank r (the number of draws below x)
+    stands for the probabilities from :math:`r / (m + 1)` to :math:`(r + 1) / (m + 1)`; ties with x spread it over all ranks that they
+    allow. Draws from the truth are then covered with probability ``level`` exactly, by any number of draws, and for counts as well (the
+    probability integral transform of Czado et al., 2009). The ends of the interval are the quantiles of the draws at position
+    p (m + 1). With fewer than :math:`2 / (1 - \mathrm{level}) - 1` draws, x beyond all of them still counts in part.
+
+    Arguments:
+        draws: Draws of each element, shape (m, \*).
+        x: What came true, shape (\*).
+        level: The probability of the interval.
+
+    Returns:
+        Shares, float64, shape (\*); their mean is the coverage.
+
+    Example:
+        >>> coverage(torch.arange(99.0)[:, None].expand(99, 3), torch.tensor([-5.0, 0.5, 50.0]), 0.9)
+        tensor([0., 0., 1.], dtype=torch.float64)
+    """
+    return _inside(*_ranks(draws, x), level)
+
+
+def brier(probabilities: Tensor, labels: Tensor) -> float:
+    r"""Mean Brier score :math:`\sum_c (p_c - [y = c])^2`, from 0 to 2, of probabilities of shape (N, C) and class indices of shape (N,)."""
+    truth = F.one_hot(labels, probabilities.shape[1]).to(probabilities)
+    return (probabilities - truth).double().square().sum(1).mean().item()
+
+
+def reliability(confidence: Tensor, right: Tensor, bins: int = 15) -> tuple[Bin, ...]:
+    """Predictions by confidence, in bins of equal width over [0, 1]; those that hold nothing are left out.
+
+    Arguments:
+        confidence: The probability of each prediction, shape (N,).
+        right: Whether it came true, shape (N,).
+        bins: The number of bins.
+    """
+    edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
+    confidence, right = confidence.double().cpu(), right.double().cpu()
+    place = torch.bucketize(confidence, edges[1:-1])
+    count, sure, true = (torch.bincount(place, weights, bins).tolist() for weights in (None, confidence, right))
+    low, high = edges[:-1].tolist(), edges[1:].tolist()
+    return tuple(Bin(low[b], high[b], sure[b] / count[b], true[b] / count[b], count[b]) for b in range(bins) if count[b])
+
+
+def calibration_error(table: Iterable[Bin]) -> float:
+    r"""Expected calibration error of a table, :math:`\sum_b \frac{n_b}{N} |\mathrm{accuracy}_b - \mathrm{confidence}_b|`."""
+    table = tuple(table)
+    return sum(line.count * abs(line.accuracy - line.confidence) for line in table) / sum(line.count for line in table)
+
+
+def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
+    """Expected calibration error of the most probable class, of probabilities of shape (N, C) and class indices of shape (N,)."""
+    confidence, guess = probabilities.max(1)
+    return calibration_error(reliability(confidence, guess == labels, bins))
+
+
+def predictive(model: MultimodalVAE, batch: Batch, given: Iterable[str], target: str, samples: int) -> Distribution:
+    r"""The likelihoods :math:`p(x_j \mid z_k)`, batch shape (K, B), with :math:`z_k \sim q(z \mid x_S)`, of prepared rows."""
+    return model.decoder(target)(model.posterior(batch.only(*given), samples).sample())
+
+
+def row_chunks(model: MultimodalVAE, batch: Batch, target: str, samples: int) -> Iterable[Batch]:
+    """Prepared rows on the model's device, so many at a time that draws of a target fit in memory."""
+    widest = max(WIDTH, model.latent_dim, math.prod(model.likelihoods[target].shape))
+    return (model.prepare(part.to(model.device)) for part in chunks(batch, samples * widest))
+
+
+def unsupported(metric: str, name: str, likelihood: Likelihood, expected: str) -> DataError:
+    """The mistake of asking for a metric that a likelihood does not have."""
+    return DataError(f"metric {metric}: modality {name!r} has a {type(likelihood).__name__} likelihood, expected {expected}")
+
+
+def require_positive(**numbers: int) -> None:
+    """Checks that options are 1 or more.
+
+    Raises:
+        DataError: naming the first that is not.
+    """
+    for name, number in numbers.items():
+        if number < 1:
+            raise DataError(f"{name} is {number}, expected 1 or more")
+
+
+def require_cells(cells: Tensor, name: str) -> None:
+    """Checks that a modality has a cell to score.
+
+    Raises:
+        DataError: when not one is observed.
+    """
+    if not cells.any():
+        raise DataError(f"modality {name!r}: no cell is observed in the {len(cells)} rows to evaluate")
+
+
+def observed_cells(batch: Batch, name: str) -> Tensor:
+    """Which cells of a modality count, boolean, of the shape of its values, in rows in which it is present."""
+    return batch.cells.get(name, torch.ones_like(batch.values[name], dtype=torch.bool))
+
+
+def _interval_sums(model: MultimodalVAE, batch: Batch, given: tuple[str, ...], target: str, samples: int) -> Tensor:
+    """Sums over observed cells: their number, square error, CRPS, and the cells inside each interval."""
+    likelihood, cells = model.likelihoods[target], observed_cells(batch, target)
+    draws = predictive(model, batch, given, target, samples).sample()[:, cells]
+    # On the very levels that draws have, so that equal ones are ties and not neighbours in the last digit.
+    x = likelihood.point(batch.values[target].to(draws))[cells]
+    square = (draws.double().mean(0) - x).square()
+    ranks = _ranks(draws, x)
+    scores = [torch.ones_like(square), square, crps(draws, x), *(_inside(*ranks, level) for level in LEVELS)]
+    return torch.stack(scores).sum(1).cpu()
+
+
+def _marginal_scores(model: MultimodalVAE, batch: Batch, target: str) -> tuple[float, float]:
+    """RMSE of each element's mean, and CRPS of each element's values in the other rows."""
+    likelihood, cells = model.likelihoods[target], observed_cells(batch, target)
+    x, count = likelihood.point(likelihood.canonical(batch.values[target])).double(), cells.sum(0)
+    mean = torch.where(cells, x, 0.0).sum(0) / count.clamp(min=1)
+    square = torch.where(cells, (x - mean).square(), 0.0).sum() / count.sum()
+    # Averaged over rows, both terms of the score of the other rows are mean differences of pairs, the second of them halved.
+    differences = _pairs((x - mean).masked_fill(~cells, math.inf).sort(0).values, count) / (count - 1).clamp(min=1)
+    return math.sqrt(square.item()), (differences.sum() / count.sum()).item()
+
+
+def _class_log_probs(model: MultimodalVAE, batch: Batch, given: tuple[str, ...], target: str, samples: int) -> Tensor:
+    r""":math:`\log p(y \mid x_S)` of every class, shape (B, C)."""
+    distribution = predictive(model, batch, given, target, samples)
+    assert isinstance(distribution, torch.distributions.Categorical)
+    return (torch.logsumexp(distribution.logits.double(), 0) - math.log(samples)).cpu()
+
+
+def _pairs(ordered: Tensor, count: Tensor | int) -> Tensor:
+    """The sum of all distances between two of the first so many values, each pair once, of values in order along the first axis."""
+    rank = torch.arange(len(ordered), device=ordered.device).reshape(-1, *(1 for _ in ordered.shape[1:]))
+    return torch.where(rank < count, (2 * rank - count + 1) * ordered, 0.0).sum(0)
+
+
+def _ranks(draws: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """From which to which probability the rank of x among the draws goes."""
+    below, ties = (draws < x).sum(0).double(), (draws == x).sum(0)
+    return below / (len(draws) + 1), (below + ties + 1) / (len(draws) + 1)
+
+
+def _inside(low: Tensor, high: Tensor, level: float) -> Tensor:
+    """How much of each span of probabilities the central interval covers."""
+    overlap = high.clamp(max=(1 + level) / 2) - low.clamp(min=(1 - level) / 2)
+    return overlap.clamp(min=0) / (high - low)

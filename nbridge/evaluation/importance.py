@@ -1,0 +1,389 @@
+r"""Log-likelihoods by importance sampling.
+
+For any modalities T and any modalities P that the proposal observes,
+
+.. math::
+    \log p(x_T) \approx \log \frac{1}{K} \sum_k w_k, \qquad w_k = \frac{p(x_T \mid z_k) \, p(z_k)}{q(z_k \mid x_P)}, \qquad
+    z_k \sim q(z \mid x_P)
+
+Its expectation is a lower bound that rises to :math:`\log p(x_T)` with K, whatever P is: the paper's :math:`q(z \mid x, y)` and
+:math:`q(z \mid x)` are two proposals of one quantity. How far to trust it is told by the Monte-Carlo error, by the effective sample size
+:math:`(\sum_k w_k)^2 / \sum_k w_k^2` and by the curve over K.
+
+References:
+    | Importance Weighted Autoencoders (Burda, Grosse & Salakhutdinov, 2016), https://arxiv.org/abs/1509.00519
+    | Bridged Variational Autoencoders for Joint Modeling of Images and Attributes (Yadav et al., WACV 2020), tables 1 to 4
+
+Axes: K draws, B rows, D latent dimensions, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributions
+
+from nbridge.batch import Batch
+from nbridge.errors import DataError
+from nbridge.evaluation.rows import check_names, rows_with, together
+from nbridge.evaluation.weights import weigh
+from nbridge.likelihoods import Categorical
+from nbridge.models.base import MultimodalVAE
+
+Names = str | Iterable[str]
+"""One modality, or several."""
+
+
+@dataclass(frozen=True)
+class LogLikelihood:
+    """The estimate of log p(x_T), over rows.
+
+    Arguments:
+        target: The modalities T whose density it is.
+        proposal: The modalities P that the proposal observes; none for the prior.
+        rows: The number of rows, those in which all of T and P are present.
+        samples: The number K of draws for each row.
+        log_likelihood: Mean over rows, in nats.
+        standard_error: The Monte-Carlo error of that mean, by the delta method; NaN for a single draw. Where the effective sample size is
+            near 1 the draws cannot tell it, and it is too small.
+        row_error: The spread over rows divided by the root of their number: how much other rows of the same kind would change the mean;
+            NaN for a single row.
+        effective_sample_size: Median over rows, from 1 to K; K for an exact proposal.
+        curve: The mean estimate from the first 1, 10, 100, ... and K draws, by their number. It rises on average, and has settled where
+            the estimate can be trusted.
+    """
+
+    target: tuple[str, ...]
+    proposal: tuple[str, ...]
+    rows: int
+    samples: int
+    log_likelihood: float
+    standard_error: float
+    row_error: float
+    effective_sample_size: float
+    curve: dict[int, float]
+
+
+@dataclass(frozen=True)
+class RowLogLikelihoods:
+    """The estimate of log p(x_T) of each row by itself, N of them, in nats.
+
+    Arguments:
+        target: The modalities T.
+        proposal: The modalities P.
+        samples: The number K of draws for each row.
+        rows: Which rows of the batch these are, boolean, of the batch's length.
+        log_likelihood: Estimates, shape (N,), float64 like the others.
+        standard_error: Their Monte-Carlo errors, shape (N,).
+        effective_sample_size: Shape (N,).
+        curve: Estimates from the first draws, each of shape (N,), by the number of draws.
+    """
+
+    target: tuple[str, ...]
+    proposal: tuple[str, ...]
+    samples: int
+    rows: Tensor
+    log_likelihood: Tensor
+    standard_error: Tensor
+    effective_sample_size: Tensor
+    curve: dict[int, Tensor]
+
+    def mean(self) -> LogLikelihood:
+        """The estimate over all rows."""
+        return LogLikelihood(
+            self.target,
+            self.proposal,
+            len(self.log_likelihood),
+            self.samples,
+            self.log_likelihood.mean().item(),
+            _error_of_mean(self.standard_error),
+            _row_error(self.log_likelihood),
+            self.effective_sample_size.quantile(0.5).item(),
+            {number: estimate.mean().item() for number, estimate in self.curve.items()},
+        )
+
+
+@dataclass(frozen=True)
+class ConditionalLogLikelihood:
+    r"""The estimate of :math:`\log p(x_A \mid x_S) = \log p(x_A, x_S) - \log p(x_S)`, over rows.
+
+    Arguments:
+        target: The modalities A.
+        given: The modalities S.
+        rows: The number of rows, those in which all of A and S are present.
+        log_likelihood: Mean over rows, in nats. Both terms are lower bounds: their difference is *neither a lower nor an upper bound*, and
+            can be trusted only where both have settled.
+        standard_error: The Monte-Carlo error of that mean.
+        row_error: The spread over rows divided by the root of their number.
+        joint: The first term, of A and S together.
+        marginal: The second term, of S alone, over the same rows.
+    """
+
+    target: tuple[str, ...]
+    given: tuple[str, ...]
+    rows: int
+    log_likelihood: float
+    standard_error: float
+    row_error: float
+    joint: LogLikelihood
+    marginal: LogLikelihood
+
+
+@dataclass(frozen=True)
+class LabelPosterior:
+    r"""What a model says of a label, :math:`p(y = c \mid x_S)`, for N rows, by enumeration of its C classes.
+
+    Arguments:
+        label: The categorical modality y.
+        given: The modalities S.
+        samples: The number K of draws for each row.
+        rows: Which rows of the batch these are, boolean, of the batch's length.
+        log_joint: :math:`\log p(y = c, x_S)`, shape (N, C), float64 like the others, in nats.
+        probabilities: :math:`p(y = c \mid x_S)`, shape (N, C): `log_joint`, normalised.
+        direct: :math:`\log p(x_S)` from the same draws without the label, shape (N,). It equals `enumerated` but for rounding.
+        effective_sample_size: Of the draws without the label, shape (N,).
+        accuracy: Share of the rows with a label whose most probable class is the true one; None where no row has a label.
+        log_probability: Mean log-probability of the true label over those rows, in nats; None where no row has a label.
+    """
+
+    label: str
+    given: tuple[str, ...]
+    samples: int
+    rows: Tensor
+    log_joint: Tensor
+    probabilities: Tensor
+    direct: Tensor
+    effective_sample_size: Tensor
+    accuracy: float | None
+    log_probability: float | None
+
+    @property
+    def enumerated(self) -> Tensor:
+        r""":math:`\log \sum_c p(y = c, x_S)`, shape (N,): the other way to :math:`\log p(x_S)`."""
+        return self.log_joint.logsumexp(-1)
+
+
+def log_likelihood(
+    model: MultimodalVAE, batch: Batch, target: Names, proposal: Names | None = None, *, samples: int = 5000, seed: int = 0
+) -> LogLikelihood:
+    r"""The log-likelihood of some modalities, :math:`\log p(x_T)`, mean over the rows in which all that it takes are present.
+
+    In a row observed in part it is the density of the observed cells.
+
+    Arguments:
+        model: A trained model.
+        batch: Rows with any pattern of presence.
+        target: The modalities T whose density it is.
+        proposal: The modalities P that the proposal :math:`q(z \mid x_P)` observes: T when left out, none of them for the prior. They
+            need not have anything to do with T.
+        samples: The number K of draws for each row.
+        seed: Seed of the draws.
+
+    Raises:
+        DataError: when a name is unknown, no row has all of these modalities, an observed value lies outside its likelihood's support, or
+            ``samples`` is below 1.
+
+    Example:
+        >>> import nbridge
+        >>> model = nbridge.build_model(nbridge.Spec.model_validate({"modalities": {
+        ...     "top": {"shape": 4, "encoder": "mlp", "likelihood": "normal"},
+        ...     "label": {"shape": 3, "encoder": "mlp", "likelihood": "categorical"}}}))
+        >>> rows = nbridge.Batch.complete({"top": torch.randn(5, 4), "label": torch.tensor([0, 1, 2, 0, 1])})
+        >>> estimate = log_likelihood(model, rows, target="top", proposal=("top", "label"), samples=200)
+        >>> estimate.rows, list(estimate.curve)
+        (5, [1, 10, 100, 200])
+    """
+    return log_likelihood_rows(model, batch, target, proposal, samples=samples, seed=seed).mean()
+
+
+def log_likelihood_rows(
+    model: MultimodalVAE, batch: Batch, target: Names, proposal: Names | None = None, *, samples: int = 5000, seed: int = 0
+) -> RowLogLikelihoods:
+    """The log-likelihood of each row; see `log_likelihood`, whose arguments and errors these are."""
+    target = _named("target", target)
+    proposal = target if proposal is None else _names(proposal)
+    needed = (*target, *proposal)
+    rows = _checked(model, batch, needed, samples)
+
+    def terms(z: Tensor, part: Batch) -> Tensor:
+        return _log_density(model, target, z, part)
+
+    found = weigh(model, rows, proposal, terms, samples=samples, seed=seed, numbers=_numbers(model, target))
+    mask = rows_with(batch, needed).cpu()
+    return RowLogLikelihoods(target, proposal, samples, mask, found.log_mean, found.error, found.effective_sample_size, found.curve)
+
+
+def conditional_log_likelihood(
+    model: MultimodalVAE,
+    batch: Batch,
+    target: Names,
+    given: Names,
+    *,
+    joint_proposal: Names | None = None,
+    marginal_proposal: Names | None = None,
+    samples: int = 5000,
+    seed: int = 0,
+) -> ConditionalLogLikelihood:
+    r"""The log-likelihood of some modalities given others, :math:`\log p(x_A \mid x_S) = \log p(x_A, x_S) - \log p(x_S)`.
+
+    Each term is a lower bound, so the difference is neither a lower nor an upper one: look at both terms' curves. The draws of the two are
+    independent. Of a label, `label_posterior` is the better estimate.
+
+    Arguments:
+        model: A trained model.
+        batch: Rows with any pattern of presence; those with all of A, S and what the proposals observe count, for both terms.
+        target: The modalities A.
+        given: The modalities S, others than those of A.
+        joint_proposal: What the proposal of the first term observes; A and S when left out.
+        marginal_proposal: What the proposal of the second term observes; S when left out.
+        samples: The number K of draws for each row and term.
+        seed: Seed of the first term's draws; the second takes the next.
+
+    Raises:
+        DataError: as `log_likelihood` does, and when a modality is both target and given.
+    """
+    target, given = _named("target", target), _named("given", given)
+    if both := [name for name in target if name in given]:
+        raise DataError(f"modality {both[0]!r} is both target and given")
+    everything = (*target, *given)
+    proposals = [everything if joint_proposal is None else _names(joint_proposal)]
+    proposals.append(given if marginal_proposal is None else _names(marginal_proposal))
+    batch = together(model, batch, (*everything, *proposals[0], *proposals[1]))
+    joint = log_likelihood_rows(model, batch, everything, proposals[0], samples=samples, seed=seed)
+    marginal = log_likelihood_rows(model, batch, given, proposals[1], samples=samples, seed=seed + 1)
+    return conditional_of(joint, marginal)
+
+
+def conditional_of(joint: RowLogLikelihoods, marginal: RowLogLikelihoods) -> ConditionalLogLikelihood:
+    """The conditional log-likelihood as the difference of its two terms, estimated over the same rows by independent draws."""
+    difference = joint.log_likelihood - marginal.log_likelihood
+    error = (joint.standard_error.square() + marginal.standard_error.square()).sqrt()
+    return ConditionalLogLikelihood(
+        tuple(name for name in joint.target if name not in marginal.target),
+        marginal.target,
+        len(difference),
+        difference.mean().item(),
+        _error_of_mean(error),
+        _row_error(difference),
+        joint.mean(),
+        marginal.mean(),
+    )
+
+
+def label_posterior(model: MultimodalVAE, batch: Batch, label: str, given: Names, *, samples: int = 5000, seed: int = 0) -> LabelPosterior:
+    r"""The probabilities of a label's classes given other modalities, each class by the same draws from :math:`q(z \mid x_S)`.
+
+    .. math::
+        p(y = c, x_S) \approx \frac{1}{K} \sum_k w_k \, p(y = c \mid z_k), \qquad
+        w_k = \frac{p(x_S \mid z_k) \, p(z_k)}{q(z_k \mid x_S)}
+
+    Normalised over c, this is self-normalised importance sampling of :math:`p(y \mid x_S)`: unlike a difference of two bounds it is a
+    distribution. A free check: the sum over c is the direct estimate of :math:`p(x_S)`, which is returned as well.
+
+    Arguments:
+        model: A trained model.
+        batch: Rows with any pattern of presence; those with all of S count. A label that is present is not looked at, only scored.
+        label: A categorical modality.
+        given: The modalities S, the label not among them; none for the prior.
+        samples: The number K of draws for each row.
+        seed: Seed of the draws.
+
+    Raises:
+        DataError: as `log_likelihood` does, and when the label is among ``given`` or is not categorical.
+    """
+    given = _names(given)
+    classes = _number_of_classes(model, label)
+    if label in given:
+        raise DataError(f"modality {label!r} is both label and given")
+    rows = _checked(model, batch, given, samples)
+
+    def terms(z: Tensor, part: Batch) -> Tensor:
+        evidence = _log_density(model, given, z, part)[..., None]
+        return torch.cat([evidence, evidence + _log_classes(model, label, z)], -1)
+
+    # For each class a logit, its logarithm and its weight, in float64.
+    numbers = _numbers(model, given) + 6 * classes
+    found = weigh(model, rows, given, terms, samples=samples, seed=seed, numbers=numbers, functions=1 + classes)
+    log_joint = found.log_mean[:, 1:]
+    log_probability = log_joint.log_softmax(-1)
+    return LabelPosterior(
+        label,
+        given,
+        samples,
+        rows_with(batch, given).cpu(),
+        log_joint,
+        log_probability.exp(),
+        found.log_mean[:, 0],
+        found.effective_sample_size[:, 0],
+        *_label_scores(model, rows, label, log_probability),
+    )
+
+
+def _names(names: Names) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
+
+
+def _named(role: str, names: Names) -> tuple[str, ...]:
+    """The modalities, one or more."""
+    if not (found := _names(names)):
+        raise DataError(f"{role} names no modality, expected one or more")
+    return found
+
+
+def _checked(model: MultimodalVAE, batch: Batch, names: Sequence[str], samples: int) -> Batch:
+    """The rows that count, with the modalities that the model has."""
+    if samples < 1:
+        raise DataError(f"samples is {samples}, expected 1 or more")
+    rows = together(model, batch, names)
+    rows = rows.select(*(name for name in batch.names if name in model.names))
+    model.check(rows)
+    return rows
+
+
+def _log_density(model: MultimodalVAE, names: Sequence[str], z: Tensor, batch: Batch) -> Tensor:
+    r""":math:`\sum_i \log p(x_i \mid z)`, shape (K, B), float64, of z of shape (K, B, D)."""
+    total = torch.zeros(z.shape[:-1], dtype=torch.float64, device=z.device)
+    for name in names:
+        total += model.log_prob(name, z, batch)
+    return total
+
+
+def _log_classes(model: MultimodalVAE, label: str, z: Tensor) -> Tensor:
+    r""":math:`\log p(y = c \mid z)`, shape (K, B, C), normalised in float64 so that the classes add up to one."""
+    distribution = model.decoder(label)(z)
+    assert isinstance(distribution, distributions.Categorical)
+    return distribution.logits.double().log_softmax(-1)
+
+
+def _numbers(model: MultimodalVAE, names: Sequence[str]) -> int:
+    """How many numbers decoders make of one z."""
+    return sum(math.prod(model.likelihoods[name].raw_shape) for name in names)
+
+
+def _number_of_classes(model: MultimodalVAE, label: str) -> int:
+    check_names(model, [label])
+    if not isinstance(likelihood := model.likelihoods[label], Categorical):
+        raise DataError(f"modality {label!r} is {type(likelihood).__name__}, not categorical: its values cannot be enumerated")
+    return likelihood.shape[0]
+
+
+def _label_scores(model: MultimodalVAE, batch: Batch, label: str, log_probability: Tensor) -> tuple[float | None, float | None]:
+    """Accuracy and mean log-probability of the true label, over the rows that have one."""
+    present = rows_with(batch, [label]).cpu()
+    if not present.any():
+        return None, None
+    true = model.likelihoods[label].canonical(batch.values[label]).cpu()[present]
+    found = log_probability[present]
+    return (found.argmax(-1) == true).double().mean().item(), found.gather(-1, true[:, None]).mean().item()
+
+
+def _error_of_mean(errors: Tensor) -> float:
+    """The error of a mean of independent numbers."""
+    return errors.square().sum().sqrt().item() / len(errors)
+
+
+def _row_error(x: Tensor) -> float:
+    return x.std().item() / math.sqrt(len(x)) if len(x) > 1 else math.nan

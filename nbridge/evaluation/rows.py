@@ -1,0 +1,81 @@
+"""Which rows a score is taken over: those in which every modality that it needs is present."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from nbridge.batch import Batch
+from nbridge.errors import DataError
+from nbridge.models.base import MultimodalVAE
+from nbridge.phrases import did_you_mean, listing
+
+
+def rows_with(batch: Batch, names: Iterable[str]) -> Tensor:
+    """The rows in which all of these modalities are present, boolean, shape (B,); every row for no names."""
+    mask = torch.ones(len(batch), dtype=torch.bool, device=batch.device)
+    for name in names:
+        mask = mask & batch.present[name] if name in batch.names else torch.zeros_like(mask)
+    return mask
+
+
+def fingerprint(batch: Batch, name: str) -> str:
+    """A hash of a modality's values and of their presence, by which other rows are told from the same ones; empty where it has none."""
+    digest = hashlib.sha256()
+    for part in (batch.values, batch.present, batch.cells):
+        if name in part:
+            digest.update(f"{tuple(part[name].shape)} {part[name].dtype}".encode())
+            digest.update(part[name].detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest() if name in batch.names else ""
+
+
+def check_names(model: MultimodalVAE, names: Iterable[str]) -> None:
+    """Checks that a model has these modalities.
+
+    Raises:
+        DataError: naming the first that it lacks.
+    """
+    for name in names:
+        if name not in model.names:
+            raise DataError(f"no modality {name!r} in this model.{did_you_mean(name, model.names)} It has {listing(model.names)}")
+
+
+def together(model: MultimodalVAE, batch: Batch, names: Iterable[str]) -> Batch:
+    """The rows in which all of these modalities are present, whatever else they have.
+
+    Arguments:
+        model: The model that knows the modalities.
+        batch: Rows with any pattern of presence.
+        names: Modalities of the model.
+
+    Raises:
+        DataError: when a name is unknown, the batch has no row, or no row has all of these modalities.
+    """
+    names = tuple(dict.fromkeys(names))
+    check_names(model, names)
+    if not len(batch):
+        raise DataError("no rows to evaluate")
+    if not (mask := rows_with(batch, names)).any():
+        if len(names) == 1:
+            raise DataError(f"no row has {names[0]}")
+        nowhere = [name for name in names if not rows_with(batch, [name]).any()]
+        why = f": {listing(nowhere)} {'is' if len(nowhere) == 1 else 'are'} absent from every row" if nowhere else ""
+        raise DataError(f"no row has {listing(names)} together{why}")
+    return batch.index(mask)
+
+
+def rows_to_score(model: MultimodalVAE, batch: Batch, given: Iterable[str], target: str) -> Batch:
+    """The rows in which a target and all that it is to be predicted from are present, checked against the model.
+
+    Raises:
+        DataError: when the target is among the given, a value lies outside its likelihood's support, or there is no such row.
+    """
+    given = tuple(given)
+    if target in given:
+        raise DataError(f"modality {target!r} is both given and the target, expected a target to predict from others")
+    rows = together(model, batch, (*given, target))
+    model.check(batch)
+    return rows

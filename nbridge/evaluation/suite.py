@@ -1,0 +1,456 @@
+r"""Everything that can be measured of a trained model on its rows, in one pass.
+
+================ ====================================================================================================================
+``likelihood``   :math:`\log p(x_i)` and :math:`\log p(x_M)` by importance sampling, from q(z|x_M) and from q(z|x_i)
+``conditional``  :math:`\log p(x_A \mid x_S)`, a difference of two bounds
+``labels``       posteriors of classes by enumeration
+``predictive``   :math:`\log \frac{1}{K} \sum_k p(x_j \mid z_k)`, :math:`z_k \sim q(z \mid x_S)`; accuracy and RMSE of the point estimate
+``coherence``    whether a classifier tells the label in what was generated from S
+``diversity``    variance ratio and Fréchet distance of what was generated from the label
+``agreement``    whether several absent modalities, decoded from one draw, show the same label
+``attributes``   error of each attribute beside the majority class
+``imputation``   RMSE, CRPS and coverage of intervals
+``calibration``  ECE and Brier score of classes
+================ ====================================================================================================================
+
+Conditioning sets S are, unless named, every single modality and every set that leaves out one. A metric is a list of questions, each a
+target and a conditioning set, so that what one of them lacks costs none of the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import Any
+
+from nbridge.batch import Batch
+from nbridge.data.dataset import Splits
+from nbridge.errors import DataError
+from nbridge.evaluation.attributes import attribute_errors
+from nbridge.evaluation.calibration import FEWEST_DRAWS, interval_scores, label_calibration
+from nbridge.evaluation.classifiers import Judge, check_label, train_classifiers
+from nbridge.evaluation.coherence import coherence, joint_agreement
+from nbridge.evaluation.crossmodal import predict
+from nbridge.evaluation.diversity import diversity
+from nbridge.evaluation.importance import RowLogLikelihoods, conditional_of, label_posterior, log_likelihood_rows
+from nbridge.evaluation.results import METRICS, Evaluation, Measurement, Names, OptionError, Settings, Split, read_evaluation, title
+from nbridge.evaluation.rows import fingerprint, rows_with, together
+from nbridge.likelihoods import Bernoulli, Categorical
+from nbridge.models.base import MultimodalVAE
+from nbridge.phrases import listing
+from nbridge.spec import Spec
+
+__all__ = ["Evaluation", "Judges", "Measurement", "OptionError", "Settings", "Split", "check_served", "evaluate", "read_evaluation"]
+
+Judges = dict[str, dict[str, Judge]]
+"""Classifiers by modality, under a hash of all that made them, kept from one evaluation to the next."""
+Figures = tuple[int, Mapping[str, float | None], Mapping[str, Mapping[str, float]]]
+"""The number of rows, figures, and series of figures by K, by attribute or by level."""
+
+
+def evaluate(
+    model: MultimodalVAE,
+    spec: Spec,
+    splits: Splits,
+    settings: Settings | None = None,
+    *,
+    judges: Judges | None = None,
+    lenient: bool = False,
+    announce: Callable[[str, int, int], None] = lambda _title, _done, _of: None,
+) -> Evaluation:
+    """Measures what can be measured.
+
+    Arguments:
+        model: A trained model.
+        spec: Its spec, for the classifiers' encoders.
+        splits: Its rows; classifiers learn from the training rows alone.
+        settings: What to evaluate.
+        judges: Classifiers of earlier evaluations, used again where they would come out the same; filled.
+        lenient: Whether metrics that were asked for, and sets that name modalities of other models, are left out where this model does not
+            support them, as in a comparison with models that do; otherwise they are mistakes.
+        announce: Hears of each measurement before it is taken: its title, how many are done and how many there are.
+
+    Raises:
+        OptionError: when a setting cannot serve: a name is unknown, there are no rows, or a metric that was asked for isn't supported.
+        DataError: when rows do not fit the model.
+
+    Example:
+        >>> import nbridge
+        >>> import numpy as np
+        >>> spec = {
+        ...     "modalities": {"x": {"shape": 3, "encoder": "mlp", "likelihood": "normal"},
+        ...                    "y": {"shape": 2, "encoder": "mlp", "likelihood": "categorical"}},
+        ...     "training": {"stages": {"joint": {"epochs": 1}, "bridges": {"epochs": 1}}}}
+        >>> run = nbridge.train(spec, {"x": np.random.default_rng(0).normal(size=(40, 3)), "y": np.arange(40) % 2})
+        >>> done = nbridge.evaluate(run.model, run.spec, run.splits, Settings(metrics=("predictive",)))
+        >>> [measurement.title for measurement in done.measurements]
+        ['predictive of x given y', 'predictive of y given x']
+    """
+    settings = settings or Settings()
+    settings.check(spec.modalities if lenient else model.names)
+    rows, of_rows = _rows(splits, settings)
+    subject = _Subject(model, settings, spec, rows, splits.train, {} if judges is None else judges)
+    if not lenient:
+        check_served([model], settings)
+    _check_present(subject)
+    strict = settings.metrics is not None and not lenient
+    measurements, skipped = _measured(subject, strict, announce)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    fingerprints = {name: fingerprint(rows, name) for name in model.names if name in rows.names}
+    return Evaluation(settings, model.names, subject.label, parameters, len(rows), of_rows, fingerprints, measurements, skipped)
+
+
+def check_served(models: Sequence[MultimodalVAE], settings: Settings) -> None:
+    """Checks, before any rows are looked at, that models serve what was asked for by name.
+
+    Arguments:
+        models: The models, of one spec; a metric serves where one of them supports it.
+        settings: What to evaluate.
+
+    Raises:
+        OptionError: when the label is none, or a metric is supported by no model.
+    """
+    for model in models:
+        if settings.label in model.names:
+            try:
+                check_label(model, settings.label)
+            except DataError as error:
+                raise OptionError(str(error)) from error
+    likelihoods = {name: likelihood for model in models for name, likelihood in model.likelihoods.items()}
+    for metric in settings.metrics or ():
+        if not any(list(_METRICS[metric].questions(_Plan(model, settings))) for model in models):
+            described = listing(f"{name} ({type(likelihood).__name__})" for name, likelihood in likelihoods.items())
+            raise OptionError(f"metrics {metric}: it needs {_METRICS[metric].needs}; modalities: {described}")
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is asked of a model, whatever its rows."""
+
+    model: MultimodalVAE
+    settings: Settings
+
+    @property
+    def names(self) -> Names:
+        return self.model.names
+
+    @cached_property
+    def given(self) -> tuple[Names, ...]:
+        """The conditioning sets."""
+        n = len(self.names)
+        default = [given for size in dict.fromkeys((1, n - 1)) if 0 < size < n for given in combinations(self.names, size)]
+        return self.ordered(default if self.settings.given is None else self.settings.given)
+
+    def ordered(self, sets: Iterable[Iterable[str]]) -> tuple[Names, ...]:
+        """Sets of modalities, each once and in the model's order; those that name modalities of other models are left out."""
+        kept = (set(names) for names in sets if set(names) <= set(self.names))
+        return tuple(dict.fromkeys(tuple(name for name in self.names if name in names) for names in kept))
+
+    def targets(self, serves: Callable[[Any], bool]) -> list[str]:
+        """The modalities whose likelihood serves."""
+        return [name for name, likelihood in self.model.likelihoods.items() if serves(likelihood)]
+
+    @cached_property
+    def label(self) -> str | None:
+        """The modality that classifiers tell; None where the model has none."""
+        if self.settings.label is not None:
+            return self.settings.label if self.settings.label in self.names else None
+        return next(iter(self.targets(_has_classes) + self.targets(_has_attributes)), None)
+
+
+@dataclass(frozen=True)
+class _Subject(_Plan):
+    """A model with the rows that it is evaluated on, and those that classifiers learn from."""
+
+    spec: Spec
+    rows: Batch
+    train: Batch
+    judges: Judges
+
+    @cached_property
+    def density_rows(self) -> Batch:
+        """The rows of the metrics that take K samples."""
+        most = self.settings.density_rows
+        return self.rows if most is None else self.rows.slice(0, most)
+
+    def density(self, rows: Batch, target: Names, proposal: Names, seed: int) -> RowLogLikelihoods:
+        """The log-likelihood of each row."""
+        return log_likelihood_rows(self.model, rows, target, proposal, samples=self.settings.samples, seed=seed)
+
+    @cached_property
+    def joint_density(self) -> RowLogLikelihoods:
+        """That of all modalities together, kept: it is the first term of every conditional one."""
+        return self.density(self.density_rows, self.names, self.names, self.settings.seed)
+
+    @cached_property
+    def judged(self) -> dict[str, Judge]:
+        """A classifier of each modality that stands beside the label."""
+        assert self.label is not None
+        key = self._judges_key(self.label)
+        if key not in self.judges:
+            self.judges[key] = train_classifiers(self.spec, self.model, self.train, self.rows, self.label, seed=self.settings.seed)
+        return self.judges[key]
+
+    def judgeable(self, name: str) -> bool:
+        """Whether a classifier of a modality can be trained, and scored."""
+        pair = (name, str(self.label))
+        return int(rows_with(self.train, pair).sum()) > 1 and bool(rows_with(self.rows, pair).any())
+
+    def _judges_key(self, label: str) -> str:
+        """A hash of all that makes the classifiers: the label, the seed, the rows, what likelihoods took from them, and the encoders."""
+        digest = hashlib.sha256(json.dumps([label, self.settings.seed, str(self.model.device)]).encode())
+        for name, likelihood in self.model.likelihoods.items():
+            parts = self.spec.modalities[name].model_dump(mode="json", include={"shape", "features", "encoder", "likelihood"})
+            digest.update(json.dumps([name, parts, fingerprint(self.train, name), fingerprint(self.rows, name)]).encode())
+            for buffer, tensor in likelihood.named_buffers():
+                digest.update(buffer.encode() + tensor.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def _rows(splits: Splits, settings: Settings) -> tuple[Batch, int]:
+    """The rows to look at, and how many the split has."""
+    parts = {"test": splits.test, "validation": splits.validation, "train": splits.train}
+    if (rows := parts[settings.split]) is None or not len(rows):
+        others = [name for name, part in parts.items() if part is not None and len(part)]
+        raise OptionError(f"split {settings.split}: no rows, data.{settings.split} of the spec is 0; take {' or '.join(others)}")
+    return rows if settings.rows is None else rows.slice(0, settings.rows), len(rows)
+
+
+def _check_present(subject: _Subject) -> None:
+    """Checks that rows have the sets that were asked for; those of other models are none of this one's business."""
+    for option, sets in (("given", subject.settings.given), ("densities", subject.settings.densities)):
+        for names in sets or ():
+            if set(names) <= set(subject.names) and (why := _nowhere(subject, subject.rows, names)):
+                raise OptionError(f"{option} {','.join(names)}: {why}; take others, or more rows")
+
+
+def _measured(subject: _Subject, strict: bool, announce: Callable[[str, int, int], None]) -> tuple[tuple[Measurement, ...], dict[str, str]]:
+    """What was measured, and what was left out with the reason; where strict, nothing may be left out."""
+    measurements: list[Measurement] = []
+    skipped: dict[str, str] = {}
+    asked = METRICS if subject.settings.metrics is None else dict.fromkeys(subject.settings.metrics)
+    questions = [question for metric in asked for question in _questions(metric, subject, strict, skipped)]
+    for done, (metric, target, given) in enumerate(questions):
+        announce(title(metric, target, given), done, len(questions))
+        try:
+            rows, figures, series = _METRICS[metric].measure(subject, target, given)
+        except DataError as error:
+            if strict:
+                raise
+            skipped[title(metric, target, given)] = str(error)
+        else:
+            known = {name: figure for name, figure in figures.items() if figure is not None}
+            measurements.append(Measurement(metric, target, given, rows, known, series))
+    return tuple(measurements), skipped
+
+
+def _questions(metric: str, subject: _Subject, strict: bool, skipped: dict[str, str]) -> Iterator[tuple[str, Names, Names]]:
+    """What a metric asks of this model and these rows; what it cannot ask is noted with the reason."""
+    asked = dict.fromkeys(_METRICS[metric].questions(subject))
+    missing = {question: why for question in asked if (why := _METRICS[metric].missing(subject, *question))}
+    if len(missing) < len(asked):
+        skipped |= {title(metric, *question): why for question, why in missing.items()}
+        yield from ((metric, *question) for question in asked if question not in missing)
+        return
+    skipped[metric] = next(iter(missing.values()), f"it needs {_METRICS[metric].needs}")
+    if strict:
+        raise OptionError(f"metrics {metric}: {skipped[metric]}")
+
+
+def _nowhere(subject: _Subject, rows: Batch, names: Iterable[str]) -> str:
+    """That no row has some modalities together; nothing where one has."""
+    if rows_with(rows, names := tuple(dict.fromkeys(names))).any():
+        return ""
+    return f"none of the {len(rows):,} {subject.settings.split} rows has {listing(names)}{' together' if len(names) > 1 else ''}"
+
+
+def _has_classes(likelihood: object) -> bool:
+    return isinstance(likelihood, Categorical)
+
+
+def _has_attributes(likelihood: object) -> bool:
+    return isinstance(likelihood, Bernoulli) and likelihood.discrete
+
+
+def _has_values(likelihood: Any) -> bool:
+    return likelihood.elementwise and not isinstance(likelihood, Bernoulli)
+
+
+# What each metric asks: pairs of a target and a conditioning set
+
+
+def _densities(plan: _Plan) -> Iterator[tuple[Names, Names]]:
+    everything, settings = plan.names, plan.settings
+    default = [*((name,) for name in everything), everything]
+    asked = next((sets for sets in (settings.densities, settings.given) if sets is not None), default)
+    for names in plan.ordered(asked):
+        if names:
+            yield names, everything
+            yield names, names
+
+
+def _complements(plan: _Plan) -> Iterator[tuple[Names, Names]]:
+    for given in plan.given:
+        target = tuple(name for name in plan.names if name not in given)
+        if target and given:
+            yield target, given
+
+
+def _each(serves: Callable[[Any], bool] = lambda _: True) -> Callable[[_Plan], Iterator[tuple[Names, Names]]]:
+    """Each modality whose likelihood serves, from each set that leaves it out."""
+
+    def questions(plan: _Plan) -> Iterator[tuple[Names, Names]]:
+        if len(plan.names) > 1:
+            yield from (((target,), given) for target in plan.targets(serves) for given in plan.given if target not in given)
+
+    return questions
+
+
+def _judged(plan: _Plan) -> Iterator[tuple[Names, Names]]:
+    if plan.label is not None:
+        yield from ((target, given) for target, given in _each()(plan) if target != (plan.label,))
+
+
+def _from_the_label(plan: _Plan) -> Iterator[tuple[Names, Names]]:
+    if plan.label is not None and _has_classes(plan.model.likelihoods[plan.label]):
+        yield from (((target,), (plan.label,)) for target in plan.names if target != plan.label)
+
+
+def _several_absent(plan: _Plan) -> Iterator[tuple[Names, Names]]:
+    if plan.label is not None:
+        for given in plan.given:
+            absent = tuple(name for name in plan.names if name not in given)
+            if len(absent) > 1:
+                yield absent, given
+
+
+# What a question lacks: a reason, or nothing
+
+
+def _lacks_rows(subject: _Subject, target: Names, given: Names) -> str:
+    return _nowhere(subject, subject.rows, (*given, *target))
+
+
+def _lacks_density_rows(subject: _Subject, target: Names, given: Names) -> str:
+    return _nowhere(subject, subject.density_rows, (*given, *target))
+
+
+def _lacks_draws(subject: _Subject, target: Names, given: Names) -> str:
+    return f"it needs {FEWEST_DRAWS} draws or more" if subject.settings.draws < FEWEST_DRAWS else _lacks_rows(subject, target, given)
+
+
+def _lacks_a_judge(subject: _Subject, target: Names, given: Names) -> str:
+    label = str(subject.label)
+    for name in target:
+        if name != label and not subject.judgeable(name):
+            return f"a classifier needs rows with {name} and {label}, two to learn from and one of the rows evaluated"
+    return _lacks_rows(subject, (label,), given)
+
+
+# How each is measured
+
+
+def _importance(subject: _Subject, target: Names, given: Names) -> Figures:
+    if target == given == subject.names:
+        done = subject.joint_density.mean()
+    else:
+        done = subject.density(subject.density_rows, target, given, subject.settings.seed).mean()
+    figures = {
+        "log-likelihood": done.log_likelihood,
+        "standard error": done.standard_error,
+        "error over rows": done.row_error,
+        "effective sample size": done.effective_sample_size,
+    }
+    return done.rows, figures, {"K": {str(k): value for k, value in done.curve.items()}}
+
+
+def _conditional(subject: _Subject, target: Names, given: Names) -> Figures:  # noqa: ARG001 (the target is all that is not given)
+    complete = together(subject.model, subject.density_rows, subject.names)
+    # Another seed: the error of the difference takes the draws of its terms to be independent.
+    done = conditional_of(subject.joint_density, subject.density(complete, given, given, subject.settings.seed + 1))
+    figures = {"log-likelihood": done.log_likelihood, "standard error": done.standard_error, "error over rows": done.row_error}
+    return done.rows, figures, {"K": {str(k): first - done.marginal.curve[k] for k, first in done.joint.curve.items()}}
+
+
+def _labels(subject: _Subject, target: Names, given: Names) -> Figures:
+    settings = subject.settings
+    done = label_posterior(subject.model, subject.density_rows, target[0], given, samples=settings.samples, seed=settings.seed)
+    size = done.effective_sample_size.median().item()
+    figures = {"accuracy": done.accuracy, "log-probability": done.log_probability, "effective sample size": size}
+    return len(done.probabilities), figures, {}
+
+
+def _predictive(subject: _Subject, target: Names, given: Names) -> Figures:
+    settings = subject.settings
+    done = predict(subject.model, subject.rows, given, target[0], samples=settings.draws, seed=settings.seed)
+    return done.rows, {"log-likelihood": done.log_likelihood, "accuracy": done.accuracy, "RMSE": done.rmse}, {}
+
+
+def _coherence(subject: _Subject, target: Names, given: Names) -> Figures:
+    settings, judge, label = subject.settings, subject.judged[target[0]], str(subject.label)
+    done = coherence(subject.model, subject.rows, given, target[0], label, judge.classifier, samples=settings.generated, seed=settings.seed)
+    return done.rows, {"coherence": done.coherence, "classifier's accuracy": judge.accuracy}, {}
+
+
+def _diversity(subject: _Subject, target: Names, given: Names) -> Figures:
+    settings, judge, label = subject.settings, subject.judged[target[0]], str(subject.label)
+    done = diversity(subject.model, subject.rows, given, target[0], label, judge.classifier, samples=settings.generated, seed=settings.seed)
+    return done.rows, {"variance ratio": done.variance_ratio, "Fréchet distance": done.frechet, "its floor": done.floor}, {}
+
+
+def _agreement(subject: _Subject, target: Names, given: Names) -> Figures:  # noqa: ARG001 (the target is all that is not given)
+    settings, label = subject.settings, str(subject.label)
+    done = joint_agreement(subject.model, subject.rows, given, subject.judged, label, samples=settings.generated, seed=settings.seed)
+    return done.rows, {"agreement": done.agreement, "independent draws": done.control, "coherence": done.coherence}, {}
+
+
+def _attributes(subject: _Subject, target: Names, given: Names) -> Figures:
+    settings = subject.settings
+    done = attribute_errors(
+        subject.model, subject.rows, given, target[0], reference=subject.train, samples=settings.draws, seed=settings.seed
+    )
+    figures = {"accuracy": done.accuracy, "majority rate": done.majority_rate, "Brier": done.brier, "ECE": done.ece}
+    errors = {one.name: 1 - one.accuracy for one in done.attributes if one.accuracy is not None}
+    return done.rows, figures, {"error": errors}
+
+
+def _imputation(subject: _Subject, target: Names, given: Names) -> Figures:
+    settings = subject.settings
+    done = interval_scores(subject.model, subject.rows, given, target[0], samples=settings.draws, seed=settings.seed)
+    figures = {"RMSE": done.rmse, "CRPS": done.crps, "RMSE of the column mean": done.marginal_rmse}
+    return done.rows, figures, {"coverage": {f"{level:.0%}": share for level, share in done.coverage.items()}}
+
+
+def _calibration(subject: _Subject, target: Names, given: Names) -> Figures:
+    settings = subject.settings
+    done = label_calibration(subject.model, subject.rows, given, target[0], samples=settings.draws, seed=settings.seed)
+    return done.rows, {"ECE": done.ece, "Brier": done.brier, "accuracy": done.accuracy, "majority rate": done.majority_rate}, {}
+
+
+@dataclass(frozen=True)
+class _Metric:
+    """A metric: what it asks of a model, what a model needs for that, what a question lacks in the rows, and how it is answered."""
+
+    questions: Callable[[_Plan], Iterable[tuple[Names, Names]]]
+    needs: str
+    missing: Callable[[_Subject, Names, Names], str]
+    measure: Callable[[_Subject, Names, Names], Figures]
+
+
+_CLASSES = "a categorical modality beside others"
+_METRICS: Mapping[str, _Metric] = {
+    "likelihood": _Metric(_densities, "a set of modalities", _lacks_density_rows, _importance),
+    "conditional": _Metric(_complements, "two modalities or more", _lacks_density_rows, _conditional),
+    "labels": _Metric(_each(_has_classes), _CLASSES, _lacks_density_rows, _labels),
+    "predictive": _Metric(_each(), "two modalities or more", _lacks_rows, _predictive),
+    "coherence": _Metric(_judged, "a modality of classes or attributes, and another to judge", _lacks_a_judge, _coherence),
+    "diversity": _Metric(_from_the_label, "a label of classes, and another modality to judge", _lacks_a_judge, _diversity),
+    "agreement": _Metric(_several_absent, "three modalities or more, one of them of classes or attributes", _lacks_a_judge, _agreement),
+    "attributes": _Metric(_each(_has_attributes), "a bernoulli modality with attributes: true beside others", _lacks_rows, _attributes),
+    "imputation": _Metric(_each(_has_values), "a modality of real values, levels or counts beside others", _lacks_draws, _imputation),
+    "calibration": _Metric(_each(_has_classes), _CLASSES, _lacks_rows, _calibration),
+}

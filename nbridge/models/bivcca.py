@@ -1,0 +1,89 @@
+r"""BiVCCA: every modality's own posterior explains all of them, and the objective is a convex mix over who explains.
+
+.. math::
+    \max \; \sum_i \lambda_i \Big( \mathbb{E}_{q(z \mid x_i)} \Big[ \sum_j w_j \log p(x_j \mid z) \Big]
+    - \mathrm{KL}(q(z \mid x_i) \,\|\, p(z)) \Big), \qquad \sum_i \lambda_i = 1
+
+With two modalities :math:`\lambda = (\mu, 1 - \mu)` is the paper's. It has no posterior of several modalities. nbridge serves them by the
+product of their posteriors with the prior counted once, which is what the model itself implies where those are exact.
+
+References:
+    Deep Variational Canonical Correlation Analysis (Wang, Yan, Lee & Livescu, 2016), https://arxiv.org/abs/1610.03454
+
+Axes: M modalities (as sources), B rows, D latent dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.distributions import Independent
+
+from nbridge.annotations import NonNegativeFloat
+from nbridge.batch import Batch
+from nbridge.decoders import Decoder
+from nbridge.distributions import diagonal_normal, product_of_posteriors
+from nbridge.encoders import Encoder
+from nbridge.fusion import Fusion
+from nbridge.models.base import Features, Stage
+from nbridge.models.experts import Experts
+
+
+class BiVCCA(Experts):
+    """A VAE in which each modality's posterior explains all modalities.
+
+    Arguments:
+        encoders: An encoder for each modality.
+        decoders: A decoder for each modality.
+        heads: The posterior of each modality, a fusion of its features alone.
+        weights: The weight of each modality's log-likelihood in training; 1 where left out.
+        mixing: The share of each modality as the one that explains, adding up to 1; equal shares when left out.
+
+    Raises:
+        ValueError: when the shares are not of these modalities or don't add up to 1.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, Encoder],
+        decoders: Mapping[str, Decoder],
+        heads: Mapping[str, Fusion],
+        weights: Mapping[str, float] | None = None,
+        *,
+        mixing: Mapping[str, NonNegativeFloat] | None = None,
+    ) -> None:
+        super().__init__(encoders, decoders, heads, weights)
+        self.mixing = self._checked(mixing or dict.fromkeys(self.names, 1 / len(self.names)))
+
+    def _checked(self, mixing: Mapping[str, float]) -> dict[str, float]:
+        if set(mixing) != set(self.names):
+            raise ValueError(f"mixing has {', '.join(mixing)}, expected a share for each of {', '.join(self.names)}")
+        if not math.isclose(total := sum(mixing.values()), 1.0, rel_tol=1e-6):
+            raise ValueError(f"mixing adds up to {total:g}, expected 1")
+        return {name: float(mixing[name]) for name in self.names}
+
+    def infer(self, batch: Batch) -> Independent:
+        q = self.unimodal(self.encode(batch))
+        loc, log_variance = product_of_posteriors(q.mean, 2 * q.stddev.log(), self.presence(batch))
+        return diagonal_normal(loc, (log_variance / 2).exp())
+
+    def stages(self) -> tuple[Stage, ...]:
+        modules = (self.encoders, self.heads, self.decoders)
+        return (Stage("joint", modules, self._loss, lambda batch: self.presence(batch).any(0)),)
+
+    def _loss(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:  # noqa: ARG002
+        present = self.presence(batch)
+        q = self.unimodal(self.encode(batch))
+        z = q.rsample()
+        terms = {
+            name: self._mixed(-self.weights[name] * self.log_prob(name, z, batch), present & batch.present[name]) for name in self.names
+        }
+        return terms | {"kl": kl_weight * self._mixed(self.kl_to_prior(q), present)}
+
+    def _mixed(self, loss: Tensor, rows: Tensor) -> Tensor:
+        """The convex mix, over sources, of the means over the rows that count, both of shape (M, B)."""
+        shares = torch.tensor([self.mixing[name] for name in self.names], dtype=loss.dtype, device=loss.device)
+        return (shares * torch.where(rows, loss, 0.0).sum(-1) / rows.sum(-1).clamp(min=1)).sum()

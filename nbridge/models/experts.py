@@ -1,0 +1,58 @@
+r"""What MVAE and BiVCCA share: one posterior :math:`q_i(z \mid x_i)` for each modality, and no network that sees two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from torch import nn
+from torch.distributions import Independent
+
+from nbridge.decoders import Decoder
+from nbridge.distributions import diagonal_normal
+from nbridge.encoders import Encoder
+from nbridge.fusion import Fusion
+from nbridge.models.base import Features, MultimodalVAE
+from nbridge.models.parts import Parts
+
+
+class Experts(MultimodalVAE):
+    """A VAE with a unimodal posterior for each modality.
+
+    Arguments:
+        encoders: An encoder for each modality.
+        decoders: A decoder for each modality.
+        heads: A fusion of each modality's features alone.
+        weights: The weight of each modality's log-likelihood in training; 1 where left out.
+
+    Raises:
+        ValueError: when a modality lacks its head.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, Encoder],
+        decoders: Mapping[str, Decoder],
+        heads: Mapping[str, Fusion],
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(encoders, decoders, next(iter(heads.values())).latent_dim, weights)
+        if set(heads) != set(self.names):
+            raise ValueError(f"heads of {sorted(heads)}, expected one for each of {', '.join(self.names)}")
+        self.heads = nn.ModuleDict({name: heads[name] for name in self.names})
+
+    @classmethod
+    def from_parts(cls, parts: Parts, **options: Any) -> Self:
+        return cls(
+            {name: parts.encoder(name) for name in parts.names},
+            {name: parts.decoder(name) for name in parts.names},
+            {name: parts.fusion((name,)) for name in parts.names},
+            parts.weights,
+            **options,
+        )
+
+    def unimodal(self, features: Features) -> Independent:
+        """Every q_i(z | x_i), batch shape (M, B) over D."""
+        each = [self.heads[name]({name: features[name]}) for name in self.names]
+        return diagonal_normal(torch.stack([q.mean for q in each]), torch.stack([q.stddev for q in each]))

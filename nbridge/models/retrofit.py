@@ -1,0 +1,118 @@
+r"""What JMVAE and TELBO share: a joint VAE, and an inference network of its own for every other subset of modalities.
+
+There are :math:`2^n - 1` posteriors, the joint one among them, and :math:`2^{n-1}` encoders of each modality, since no two networks share
+one. Serving picks, row by row, the network of exactly what is present.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import combinations
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Independent
+
+from nbridge.batch import Batch
+from nbridge.decoders import Decoder
+from nbridge.distributions import diagonal_normal
+from nbridge.encoders import Encoder
+from nbridge.fusion import Fusion
+from nbridge.models.joint import JointVAE
+from nbridge.models.parts import Parts
+
+Subset = tuple[str, ...]
+MOST = 10
+"""Modalities up to which a network for each subset, a thousand of them, can be built at all."""
+
+
+class InferenceNetwork(nn.Module):
+    """A posterior q(z | x_S) of one subset of modalities, with encoders and a fusion of its own.
+
+    Arguments:
+        encoders: An encoder for each modality of the subset.
+        fusion: Maps their features to the posterior.
+    """
+
+    def __init__(self, encoders: Mapping[str, Encoder], fusion: Fusion) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleDict(encoders)
+        self.fusion = fusion
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Independent:
+        r"""The posterior, batch shape (B,) over D, of values in standard form, shape (B, \*shape), of the subset or more."""
+        return self.fusion({name: encoder(inputs[name]) for name, encoder in self.encoders.items()})
+
+
+class Retrofit(JointVAE):
+    """A joint VAE with an inference network for each proper subset.
+
+    Arguments:
+        encoders: The joint posterior's encoder for each modality.
+        decoders: A decoder for each modality.
+        fusion: Maps the features of all modalities to the joint posterior.
+        networks: An inference network for each nonempty proper subset of the modalities, by their names in order.
+        weights: The weight of each modality's log-likelihood in training; 1 where left out.
+
+    Raises:
+        ValueError: when a subset lacks its network.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, Encoder],
+        decoders: Mapping[str, Decoder],
+        fusion: Fusion,
+        networks: Mapping[Subset, InferenceNetwork],
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(encoders, decoders, fusion, weights)
+        self.subsets = proper_subsets(self.names)
+        if set(networks) != set(self.subsets):
+            raise ValueError(f"networks of {sorted(networks)}, expected one for each of {list(self.subsets)}")
+        self.networks = nn.ModuleDict({_key(subset): networks[subset] for subset in self.subsets})
+
+    @classmethod
+    def from_parts(cls, parts: Parts, **options: Any) -> Self:
+        joint = cls.joint_parts(parts)
+        networks = {
+            subset: InferenceNetwork({name: parts.encoder(name) for name in subset}, parts.fusion(subset))
+            for subset in proper_subsets(parts.names)
+        }
+        return cls(*joint, networks, parts.weights, **options)
+
+    def subset_posterior(self, subset: Subset, inputs: Mapping[str, Tensor]) -> Independent:
+        """q(z | x_S) of one proper subset, in standard form."""
+        return self.networks[_key(subset)](inputs)
+
+    def infer(self, batch: Batch) -> Independent:
+        present, joint = self.presence(batch), super().infer(batch)
+        if bool(present.all()):
+            return joint
+        loc, scale, inputs = joint.mean.clone(), joint.stddev.clone(), self.inputs(batch)
+        for subset in self.subsets:
+            members = torch.tensor([name in subset for name in self.names], device=present.device)
+            rows = (present == members[:, None]).all(0)
+            if bool(rows.any()):
+                q = self.subset_posterior(subset, {name: inputs[name][rows] for name in subset})
+                loc[rows], scale[rows] = q.mean, q.stddev
+        return diagonal_normal(loc, scale)
+
+
+def proper_subsets(names: Iterable[str]) -> tuple[Subset, ...]:
+    """The nonempty proper subsets, the small ones first.
+
+    Raises:
+        ValueError: when there are too many to train a network for each.
+    """
+    names = tuple(names)
+    if len(names) > MOST:
+        raise ValueError(
+            f"{len(names)} modalities take an inference network for each of {2 ** len(names) - 1:,} subsets; at most {MOST} are served"
+        )
+    return tuple(subset for size in range(1, len(names)) for subset in combinations(names, size))
+
+
+def _key(subset: Subset) -> str:
+    return "+".join(subset)

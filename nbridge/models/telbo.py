@@ -1,0 +1,95 @@
+r"""TELBO: a joint VAE, and subset posteriors that maximise the ELBO of what they see under its decoders.
+
+.. math::
+    \max \; \mathrm{ELBO}(x_M) + \sum_{\emptyset \neq S \subsetneq M} \mathrm{ELBO}_S(x_S), \qquad
+    \mathrm{ELBO}_S = \mathbb{E}_{q_S(z \mid x_S)} \Big[ \sum_{i \in S} w_i \log p(x_i \mid z) \Big]
+    - \mathrm{KL}(q_S(z \mid x_S) \,\|\, p(z))
+
+Decoders learn from the joint term alone. Two forms were published: in two stages, ``joint`` and then ``subsets`` with all else frozen (a
+retrofit of a trained joint VAE), or in one, where decoders are stopped in the subset terms: they give z its gradient and take none, and
+normalise by their running statistics.
+
+A subset's term needs only its own modalities, so in two stages the second takes incomplete rows as well.
+
+References:
+    Generative Models of Visually Grounded Imagination (Vedantam, Fischer, Huang & Murphy, 2018), https://arxiv.org/abs/1705.10762
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from nbridge.batch import Batch
+from nbridge.decoders import Decoder
+from nbridge.encoders import Encoder
+from nbridge.fusion import Fusion
+from nbridge.models.base import Features, Stage
+from nbridge.models.retrofit import InferenceNetwork, Retrofit, Subset
+
+
+class TELBO(Retrofit):
+    """A joint VAE with subset posteriors that maximise the ELBO of their own modalities.
+
+    Arguments:
+        encoders: The joint posterior's encoder for each modality.
+        decoders: A decoder for each modality.
+        fusion: Maps the features of all modalities to the joint posterior.
+        networks: An inference network for each nonempty proper subset of the modalities.
+        weights: The weight of each modality's log-likelihood in training; 1 where left out.
+        one_stage: Whether joint and subset posteriors are trained together, in stage `joint`; else stage `subsets` follows it.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, Encoder],
+        decoders: Mapping[str, Decoder],
+        fusion: Fusion,
+        networks: Mapping[Subset, InferenceNetwork],
+        weights: Mapping[str, float] | None = None,
+        *,
+        one_stage: bool = False,
+    ) -> None:
+        super().__init__(encoders, decoders, fusion, networks, weights)
+        self.one_stage = one_stage
+
+    def stages(self) -> tuple[Stage, ...]:
+        if len(self.names) == 1:
+            return (self.joint_stage(),)
+        if self.one_stage:
+            modules = (self.encoders, self.fusion, self.decoders, self.networks)
+            return (Stage("joint", modules, self._both_losses, lambda batch: self.presence(batch).all(0)),)
+        return self.joint_stage(), Stage("subsets", (self.networks,), self._subsets_loss, lambda batch: self.presence(batch).any(0))
+
+    def _both_losses(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:
+        joint = self._joint_loss(batch, features, kl_weight)
+        with _stopped(self.decoders):
+            return joint | self._subsets_loss(batch, features, kl_weight)
+
+    def _subsets_loss(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:  # noqa: ARG002
+        inputs = self.inputs(batch)
+        nll, kl = [], []
+        for subset in self.subsets:
+            rows = torch.stack([batch.present[name] for name in subset]).all(0)
+            terms = self.negative_elbo(self.subset_posterior(subset, inputs), batch, kl_weight, names=subset, rows=rows)
+            kl.append(terms.pop("kl"))
+            nll.extend(terms.values())
+        return {"subsets.nll": torch.stack(nll).sum(), "subsets.kl": torch.stack(kl).sum()}
+
+
+@contextmanager
+def _stopped(module: nn.Module) -> Iterator[None]:
+    """The module as a fixed function: eval mode, and gradients that pass through it and stay with nothing in it."""
+    modes = {part: part.training for part in module.modules()}
+    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    module.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+        for parameter in learning:
+            parameter.requires_grad_(True)

@@ -1,0 +1,54 @@
+r"""The VAE of a single modality, the yardstick of what the others add to it or lose.
+
+.. math:: \max \; \mathbb{E}_{q(z \mid x)} [ \log p(x \mid z) ] - \mathrm{KL}(q(z \mid x) \,\|\, p(z))
+
+References:
+    Auto-Encoding Variational Bayes (Kingma & Welling, 2014), https://arxiv.org/abs/1312.6114
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from nbridge.decoders import Decoder
+from nbridge.encoders import Encoder
+from nbridge.fusion import Fusion
+from nbridge.models.joint import JointVAE
+from nbridge.models.parts import Parts
+
+
+class VAE(JointVAE):
+    """A VAE of one modality of the spec; the others are left out.
+
+    Arguments:
+        encoders: The modality's encoder.
+        decoders: Its decoder.
+        fusion: Maps its features to the posterior.
+        weights: The weight of its log-likelihood in training.
+        modality: The modality; the first of the spec when left out.
+
+    Raises:
+        ValueError: when there are several modalities, or another one than was asked for.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, Encoder],
+        decoders: Mapping[str, Decoder],
+        fusion: Fusion,
+        weights: Mapping[str, float] | None = None,
+        *,
+        modality: str | None = None,
+    ) -> None:
+        super().__init__(encoders, decoders, fusion, weights)
+        if len(self.names) != 1 or modality not in (None, *self.names):
+            raise ValueError(f"a vae has one modality{f', {modality!r}' if modality else ''}; these are {', '.join(self.names)}")
+
+    @classmethod
+    def from_parts(cls, parts: Parts, *, modality: str | None = None, **options: Any) -> Self:
+        name = parts.names[0] if modality is None else modality
+        if name not in parts.names:
+            raise ValueError(f"modality {name!r} is not in the spec; it has {', '.join(parts.names)}")
+        made = {name: parts.encoder(name)}, {name: parts.decoder(name)}, parts.fusion((name,))
+        return cls(*made, {name: parts.weights.get(name, 1.0)}, modality=modality, **options)

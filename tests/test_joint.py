@@ -1,0 +1,67 @@
+"""The joint VAE: equation 7 against numbers worked out by hand and against the evidence, and the stage that other models share."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from by_hand import CERTAIN, INCOMPLETE, NAMES, WEIGHTS, Parts, divergence, gaussian, log_prob, losses, rows, stage, standard_forms
+from hypothesis import given, settings
+from oracles import LinearGaussian, exact_model, mean_loss, repeated
+from strategies import SEEDS
+
+from nbridge.batch import Batch
+from nbridge.models.joint import JointVAE
+
+FACTORS = {"a": 0.5, "b": 0.6, "c": 0.7}
+
+
+def joint(log_variance: float = 0.0) -> JointVAE:
+    parts = Parts(log_variance)
+    return JointVAE(parts.encoders(), parts.decoders(), parts.head(), WEIGHTS)
+
+
+@pytest.mark.parametrize("kl_weight", [1.0, 0.25])
+@pytest.mark.parametrize("log_variance", [CERTAIN, 0.0])
+def test_the_loss_is_equation_7(kl_weight: float, log_variance: float) -> None:
+    model, batch = joint(log_variance), rows()
+    loc, log_var = gaussian(standard_forms(batch), FACTORS, log_variance)
+    torch.manual_seed(1)
+    noise = torch.randn(loc.shape, dtype=torch.float64).numpy()
+    z = loc + np.exp(log_var / 2) * noise
+    expected = {name: -WEIGHTS[name] * log_prob(model, name, z, batch).mean() for name in NAMES}
+    expected["kl"] = kl_weight * divergence(loc, log_var).mean()
+    # Float64; the prior is in float32, where its zeros and ones are exact.
+    assert losses(model, "joint", batch, kl_weight, seed=1) == pytest.approx(expected, rel=1e-10)
+
+
+def test_it_learns_from_complete_rows_and_trains_all_that_it_has() -> None:
+    model, batch = joint(), rows(INCOMPLETE)
+    (only,) = model.stages()
+    assert only.rows(model.prepare(batch)).tolist() == [True, False, False, False, False]
+    trained = {id(parameter) for module in only.modules for parameter in module.parameters()}
+    assert trained == {id(parameter) for parameter in model.parameters()}
+
+
+def test_what_is_absent_enters_its_encoder_as_zeros() -> None:
+    model, batch = joint(), rows(INCOMPLETE)
+    q = model.posterior(batch)
+    loc, log_var = gaussian(standard_forms(batch), FACTORS)
+    present = torch.stack(list(batch.present.values())).any(0).numpy()[:, None]
+    np.testing.assert_allclose(q.mean[0].detach(), np.where(present, loc, 0), rtol=1e-10)
+    np.testing.assert_allclose(q.stddev[0].detach(), np.where(present, np.exp(log_var / 2), 1), rtol=1e-10)
+
+
+@settings(max_examples=5)
+@given(seed=SEEDS)
+def test_the_loss_is_the_evidence_where_the_posterior_is_exact(seed: int) -> None:
+    oracle = LinearGaussian.random({"a": 2, "b": 3}, 2, seed)
+    x, batch = repeated(oracle, seed)
+    loss, error = mean_loss(exact_model(oracle, "joint"), "joint", batch)
+    assert -loss == pytest.approx(oracle.log_prob(x), abs=5 * error)
+
+
+def test_a_loss_of_no_rows_of_a_modality_is_not_asked_for() -> None:
+    model, batch = joint(), rows({"a": [0] * 5})
+    assert not stage(model, "joint").rows(model.prepare(batch)).any()
+    assert not stage(model, "joint").rows(model.prepare(Batch.complete({"b": batch.values["b"]}))).any()
