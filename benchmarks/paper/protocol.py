@@ -71,7 +71,9 @@ def main(protocol: Protocol, description: str | None) -> None:
         split: compared(protocol, scale, settings, folder, options.seeds, options.set, options.minutes)
         for split, settings in scale.evaluations.items()
     }
-    text = {section: f"{table}\n{footnote(scale, comparisons)}" for section, table in protocol.tables(comparisons).items()}
+    text = dict(protocol.tables(comparisons))
+    first = next(iter(text))
+    text[first] += f"\n{footnote(scale, comparisons)}"
     print("\n\n".join(text.values()))
     if options.set:
         return
@@ -110,17 +112,17 @@ def footnote(scale: Scale, comparisons: Mapping[str, Comparison]) -> str:
     sizes = "; ".join(f"{name} {_network(modality)}" for name, modality in spec.modalities.items())
     epochs = ", ".join(f"{name} {stage.epochs}" for name, stage in spec.training.stages.items())
     first = next(iter(comparisons.values()))
-    measured = "; ".join(f"{split}: {_measured(one.settings)}" for split, one in comparisons.items())
+    measured = "; ".join(f"{split}: {_measured(one)}" for split, one in comparisons.items())
     return (
         f"\n`{scale.spec}`: {sizes}; latent {spec.latent_dim}, batch {spec.training.batch_size}, Adam {spec.training.learning_rate:g} "
         f"({spec.training.schedule}); epochs: {epochs}. Mean ± standard deviation over {first.seeds} seeds. {measured}."
     )
 
 
-def _measured(settings: Settings) -> str:
-    rows = "all rows" if settings.rows is None else f"{settings.rows:,} rows"
-    densities = "" if settings.density_rows is None else f" ({settings.density_rows:,} of them for log-likelihoods)"
-    return f"{rows}{densities}, K = {settings.samples:,}"
+def _measured(comparison: Comparison) -> str:
+    few = comparison.settings.density_rows
+    densities = "" if few is None else f" ({few:,} of them for log-likelihoods)"
+    return f"{comparison.rows:,} rows{densities}, K = {comparison.settings.samples:,}"
 
 
 def _network(modality: Any) -> str:
