@@ -39,10 +39,11 @@ def bernoulli_log_prob(logits: Tensor, x: Tensor) -> Tensor:
 def _bernoulli_log_prob(logits: Tensor, x: Tensor) -> Tensor:
     excess = logits.clamp(min=0).addcmul_(logits, x, value=-1).sum(-1)
     factors = logits.abs().sigmoid_()
-    groups = factors.shape[-1] // _GROUP
+    whole = factors.shape[-1] // _GROUP * _GROUP
     # A group has an element from each eighth of them all: products of neighbours in memory would be slow.
-    grouped = factors[..., : groups * _GROUP].unflatten(-1, (_GROUP, groups)).prod(-2)
-    return grouped.log_().sum(-1) + factors[..., groups * _GROUP :].log().sum(-1) - excess
+    grouped = factors[..., :whole].unflatten(-1, (_GROUP, whole // _GROUP)).prod(-2)
+    log_prob = grouped.log_().sum(-1) - excess
+    return log_prob if whole == factors.shape[-1] else log_prob + factors[..., whole:].log().sum(-1)
 
 
 class _BernoulliLogProb(Function):

@@ -164,18 +164,16 @@ def _noise(q: Independent, generator: Generator) -> Tensor:
 
 
 def _block(model: MultimodalVAE, batch: Batch, q: Independent, terms: LogTerms, size: int, noise: Tensor) -> Tensor:
-    r"""Log-weights of a block, shape (K, B, \*), piece by piece."""
-    (loc, scale), prior, (draws, rows) = _distinct(q), _distinct(model.prior(1, 1)), q.batch_shape
-    width, height = max(1, size // draws), min(draws, size)
-    columns = []
-    for row in range(0, rows, width):
-        some = slice(row, row + width)
-        part, column = batch.slice(row, row + width), []
-        for first in range(0, draws, height):
-            piece = slice(first, first + height) if len(loc) > 1 else slice(None)
-            column.append(_log_weights(part, (loc[piece, some], scale[piece, some]), prior, noise[first : first + height, some], terms))
-        columns.append(torch.cat(column))
-    return torch.cat(columns, 1)
+    r"""Log-weights of a block, shape (K, B, \*), a row at a time where a piece holds no more."""
+    (loc, scale), prior, width = _distinct(q), _distinct(model.prior(1, 1)), max(1, size // len(noise))
+    return torch.cat(
+        [
+            _log_weights(batch.slice(row, row + width), loc[:, some], scale[:, some], prior, noise[:, some], terms, size)
+            for row in range(0, len(batch), width)
+            for some in [slice(row, row + width)]
+        ],
+        1,
+    )
 
 
 def _distinct(q: Independent) -> tuple[Tensor, Tensor]:
@@ -186,13 +184,15 @@ def _distinct(q: Independent) -> tuple[Tensor, Tensor]:
     return normal.loc[some], normal.scale[some]
 
 
-def _log_weights(batch: Batch, q: tuple[Tensor, Tensor], prior: tuple[Tensor, Tensor], noise: Tensor, terms: LogTerms) -> Tensor:
-    r"""Log-weights of a piece, shape (K, B, \*).
+def _log_weights(
+    batch: Batch, loc: Tensor, scale: Tensor, prior: tuple[Tensor, Tensor], noise: Tensor, terms: LogTerms, size: int
+) -> Tensor:
+    r"""Log-weights of some rows, shape (K, B, \*), piece by piece.
 
     Both densities come from standardised distances, of which q's is the noise itself: nothing is lost by going to z and back.
     """
-    z = torch.addcmul(*q, noise)
-    standard = (z - prior[0]) / prior[1]
-    log_ratio = (noise.square().sum(-1).double() - standard.square().sum(-1)) / 2 + (q[1] / prior[1]).log().sum(-1)
-    log_terms = terms(z, batch).double()
+    z = torch.addcmul(loc, scale, noise)
+    distance = (z - prior[0]) / prior[1]
+    log_ratio = (noise.square().sum(-1).double() - distance.square().sum(-1)) / 2 + (scale / prior[1]).log().sum(-1)
+    log_terms = torch.cat([terms(piece, batch).double() for piece in z.split(size)])
     return log_terms + log_ratio.reshape(*log_ratio.shape, *(1 for _ in log_terms.shape[2:]))
