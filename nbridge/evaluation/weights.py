@@ -191,8 +191,9 @@ def _log_weights(
 
     Both densities come from standardised distances, of which q's is the noise itself: nothing is lost by going to z and back.
     """
-    z = torch.addcmul(loc, scale, noise)
-    distance = (z - prior[0]) / prior[1]
+    # Products and sums alone: on a processor a quotient that broadcasts, or torch.addcmul, takes ten times as long.
+    z = loc + scale * noise
+    distance = (z - prior[0]) * prior[1].reciprocal()
     log_ratio = (noise.square().sum(-1).double() - distance.square().sum(-1)) / 2 + (scale / prior[1]).log().sum(-1)
     log_terms = torch.cat([terms(piece, batch).double() for piece in z.split(size)])
     return log_terms + log_ratio.reshape(*log_ratio.shape, *(1 for _ in log_terms.shape[2:]))
