@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from nbridge.acceleration import pick_device
+from nbridge.acceleration.devices import pick_device
 from nbridge.build import build_model
 from nbridge.checkpoint import CONFIG
 from nbridge.errors import DataError, NBridgeError, RunError, SpecError

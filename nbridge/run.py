@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from nbridge.acceleration import pick_device
+from nbridge.acceleration.devices import pick_device
 from nbridge.batch import Batch
 from nbridge.build import build_data, build_model
 from nbridge.checkpoint import CONFIG, load_model, save_model

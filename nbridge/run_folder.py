@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from nbridge.acceleration import pick_device
+from nbridge.acceleration.devices import pick_device
 from nbridge.data.dataset import Splits
 from nbridge.errors import RunError
 from nbridge.files import write_json, write_text, writing

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from nbridge.acceleration import matmul_precision
+from nbridge.acceleration.precision import matmul_precision
 from nbridge.batch import Batch
 from nbridge.errors import DataError, NBridgeError
 from nbridge.models.base import Features, MultimodalVAE, Stage

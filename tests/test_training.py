@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import nbridge
-from nbridge.acceleration import matmul_precision
+from nbridge.acceleration.precision import matmul_precision
 from nbridge.batch import Batch
 from nbridge.models.base import MultimodalVAE
 from nbridge.progress import EpochRecord, Reporter

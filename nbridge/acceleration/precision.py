@@ -1,4 +1,4 @@
-"""Device and precision, applied from outside: models never mention them."""
+"""The precision of matrix products, applied from outside: models never mention it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from nbridge.annotations import Precision
-from nbridge.errors import NBridgeError
 
 
 @contextmanager
@@ -34,19 +33,3 @@ def matmul_precision(precision: Precision, device: torch.device) -> Iterator[Non
 
 def _as_float32(module: nn.Module, inputs: object, output: object) -> object:  # noqa: ARG001 (torch's signature)
     return output.float() if isinstance(output, Tensor) and output.dtype == torch.bfloat16 else output
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """The device of that name; ``auto`` takes the accelerator that torch finds, else the CPU.
-
-    Raises:
-        NBridgeError: when there is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        if name != "meta":
-            return torch.zeros(0, device=name).device
-    except (RuntimeError, AssertionError, NotImplementedError):
-        pass
-    raise NBridgeError(f"device {name!r}: torch has no such device here. Use auto, cpu or cuda.")

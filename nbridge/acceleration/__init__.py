@@ -1,0 +1,1 @@
+"""Device, precision and whatever else makes training faster, applied from outside: models never mention them."""
