@@ -197,6 +197,8 @@ class StackedBatchNorm(nn.Module):
         return rearrange(flat, "b (p c) -> p b c", p=len(x_PBC))
 
     def _statistics(self, x_PBC: Tensor, counts_PB: Tensor) -> tuple[Tensor, Tensor]:
+        # In the type of the buffers: sums over many rows need its digits.
+        x_PBC = x_PBC.to(self.running_mean.dtype)
         counts = counts_PB[..., None]
         number = counts_PB.sum(1)[:, None].to(x_PBC.dtype)
         usable = number >= 2

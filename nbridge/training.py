@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from nbridge.acceleration.precision import matmul_precision
+from nbridge.acceleration.precision import matmul_precision, resolve_precision
 from nbridge.batch import Batch
 from nbridge.errors import DataError, NBridgeError
 from nbridge.models.base import Features, MultimodalVAE, Stage
@@ -83,7 +83,7 @@ def fit(
         model.fit_statistics(train)
     stages = model.stages()
     devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), matmul_precision(settings.precision, model.device):
+    with torch.random.fork_rng(devices), matmul_precision(resolve_precision(settings.precision, model), model):
         while state.stage < len(stages):
             stage = stages[state.stage]
             with only_trainable(model, stage.modules):
