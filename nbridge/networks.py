@@ -137,22 +137,32 @@ class ConvUp(nn.Module):
 
 
 class StackedLinear(nn.Module):
-    r"""P independent linear maps in one batched product: :math:`y_p = x_p W_p + b_p`.
+    r"""P independent linear maps in one batched product: :math:`y_p = x_p W_p^\top + b_p`.
 
-    Each map starts as `torch.nn.Linear` does. Input :math:`(P, B, inputs)`, output :math:`(P, B, outputs)`.
+    Each map starts as `torch.nn.Linear` does. Input :math:`(P, B, inputs)`, output :math:`(P, B, outputs)`. Maps that follow each other may
+    share their input: from :math:`(S, B, inputs)`, with :math:`P = Sk`, each goes to k maps without being copied.
+
+    Results lie in memory with their rows last, :math:`(P, outputs, B)`, as `StackedBatchNorm` wants them; ``rows_last=False`` is for a
+    reader that wants whole rows.
     """
 
     def __init__(self, stack: int, inputs: int, outputs: int) -> None:
         super().__init__()
         bound = 1 / math.sqrt(inputs)
-        self.weight = nn.Parameter(torch.empty(stack, inputs, outputs).uniform_(-bound, bound))
+        self.weight = nn.Parameter(torch.empty(stack, inputs, outputs).uniform_(-bound, bound).mT.contiguous())
         self.bias = nn.Parameter(torch.empty(stack, 1, outputs).uniform_(-bound, bound))
 
-    def forward(self, x_PBI: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias, x_PBI, self.weight)
+    def forward(self, x_SBI: Tensor, *, rows_last: bool = True) -> Tensor:
+        stack, outputs, inputs = self.weight.shape
+        if not rows_last:
+            x_PBI = x_SBI if len(x_SBI) == stack else x_SBI.repeat_interleave(stack // len(x_SBI), dim=0)
+            return torch.baddbmm(self.bias, x_PBI, self.weight.mT)
+        shared = len(x_SBI)
+        y = torch.baddbmm(self.bias.view(shared, -1, 1), self.weight.view(shared, -1, inputs), x_SBI.mT)
+        return y.view(stack, outputs, -1).mT
 
     def extra_repr(self) -> str:
-        return "stack={}, inputs={}, outputs={}".format(*self.weight.shape)
+        return "stack={}, outputs={}, inputs={}".format(*self.weight.shape)
 
 
 class StackedBatchNorm(nn.Module):
@@ -184,8 +194,9 @@ class StackedBatchNorm(nn.Module):
             mean, variance = self._statistics(x_PBC, counts_PB)
             normal = (x_PBC - mean[:, None]) * (variance[:, None] + self.eps).rsqrt()
             return torch.addcmul(self.bias[:, None], normal, self.weight[:, None])
+        # Rows last, all maps' channels are the channels of one call, and nothing is copied where a `StackedLinear` came before.
         flat = F.batch_norm(
-            rearrange(x_PBC, "p b c -> b (p c)"),
+            rearrange(x_PBC, "p b c -> 1 (p c) b"),
             self.running_mean.view(-1),
             self.running_var.view(-1),
             self.weight.view(-1),
@@ -194,7 +205,7 @@ class StackedBatchNorm(nn.Module):
             self.momentum,
             self.eps,
         )
-        return rearrange(flat, "b (p c) -> p b c", p=len(x_PBC))
+        return rearrange(flat, "1 (p c) b -> p b c", p=len(x_PBC))
 
     def _statistics(self, x_PBC: Tensor, counts_PB: Tensor) -> tuple[Tensor, Tensor]:
         # In the type of the buffers: sums over many rows need its digits.
@@ -218,6 +229,8 @@ class StackedBatchNorm(nn.Module):
 
 class StackedMLP(nn.Module):
     """P independent MLPs of equal shape in one call, the stacked twin of `MLP`.
+
+    Networks that follow each other may share their input, as the maps of `StackedLinear` do.
 
     Arguments:
         stack: The number P of networks.
@@ -244,11 +257,12 @@ class StackedMLP(nn.Module):
         self.norms = nn.ModuleList(StackedBatchNorm(stack, width) for width in hidden if batch_norm)
         self.activation = activation_module(activation)
 
-    def forward(self, x_PBI: Tensor, counts_PB: Tensor | None = None) -> Tensor:
-        h = x_PBI
-        for depth, linear in enumerate(self.linears):
+    def forward(self, x_SBI: Tensor, counts_SB: Tensor | None = None) -> Tensor:
+        h = x_SBI
+        for depth, linear in enumerate(self.linears[:-1]):
             h = linear(h)
-            if depth < len(self.linears) - 1:
-                h = self.norms[depth](h, counts_PB) if len(self.norms) else h
-                h = self.activation(h)
-        return h
+            if len(self.norms):
+                counts_PB = None if counts_SB is None else counts_SB.repeat_interleave(len(h) // len(counts_SB), dim=0)
+                h = self.norms[depth](h, counts_PB)
+            h = self.activation(h)
+        return self.linears[-1](h, rows_last=False)
