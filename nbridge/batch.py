@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -74,9 +75,21 @@ class Batch:
     def __len__(self) -> int:
         return len(next(iter(self.values.values())))
 
+    @cached_property
+    def whole(self) -> bool:
+        """Whether it is known that nothing is absent.
+
+        A batch looks once. What is picked from it takes over its answer, so that no training step has to look, and wait for a device to
+        tell: rows that happen to be complete, of a batch that is not, count as not known.
+        """
+        return all(bool(mask.all()) for mask in (*self.present.values(), *self.cells.values()))
+
     def index(self, rows: Tensor) -> Batch:
         """The rows picked by an index or a boolean mask."""
-        return self._map(lambda tensor: tensor[rows])
+        if rows.dtype == torch.bool:
+            rows = rows.nonzero()[:, 0]
+        # Several times as fast as indexing by brackets, which serves any number of axes.
+        return self._map(lambda tensor: tensor.index_select(0, rows))
 
     def slice(self, start: int, stop: int) -> Batch:
         """The rows from ``start`` up to ``stop``, as views."""
@@ -90,6 +103,12 @@ class Batch:
         """The same rows of these modalities alone; the others are no longer named."""
         self._known(names)
         return Batch(*({name: part[name] for name in names if name in part} for part in (self.values, self.present, self.cells)))
+
+    def without_values(self, *names: str) -> Batch:
+        """The same rows and presence, with nothing in the place of these modalities' values: shape (B, 0)."""
+        self._known(names)
+        values = {name: x.new_empty(len(self), 0) if name in names else x for name, x in self.values.items()}
+        return Batch(values, self.present, {name: mask for name, mask in self.cells.items() if name not in names})
 
     def only(self, *names: str) -> Batch:
         """The same rows with all other modalities absent; their values stay but count for nothing."""
@@ -110,4 +129,7 @@ class Batch:
         return Batch(self.values, masks, self.cells)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        return Batch(*({name: change(tensor) for name, tensor in part.items()} for part in (self.values, self.present, self.cells)))
+        part = Batch(*({name: change(tensor) for name, tensor in part.items()} for part in (self.values, self.present, self.cells)))
+        if "whole" in vars(self):
+            vars(part)["whole"] = self.whole
+        return part

@@ -142,8 +142,7 @@ class StackedLinear(nn.Module):
     Each map starts as `torch.nn.Linear` does. Input :math:`(P, B, inputs)`, output :math:`(P, B, outputs)`. Maps that follow each other may
     share their input: from :math:`(S, B, inputs)`, with :math:`P = Sk`, each goes to k maps without being copied.
 
-    Results lie in memory with their rows last, :math:`(P, outputs, B)`, as `StackedBatchNorm` wants them; ``rows_last=False`` is for a
-    reader that wants whole rows.
+    Results lie in memory with their rows last, :math:`(P, outputs, B)`: the layers behind it need no copy in either direction.
     """
 
     def __init__(self, stack: int, inputs: int, outputs: int) -> None:
@@ -152,12 +151,8 @@ class StackedLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(stack, inputs, outputs).uniform_(-bound, bound).mT.contiguous())
         self.bias = nn.Parameter(torch.empty(stack, 1, outputs).uniform_(-bound, bound))
 
-    def forward(self, x_SBI: Tensor, *, rows_last: bool = True) -> Tensor:
-        stack, outputs, inputs = self.weight.shape
-        if not rows_last:
-            x_PBI = x_SBI if len(x_SBI) == stack else x_SBI.repeat_interleave(stack // len(x_SBI), dim=0)
-            return torch.baddbmm(self.bias, x_PBI, self.weight.mT)
-        shared = len(x_SBI)
+    def forward(self, x_SBI: Tensor) -> Tensor:
+        (stack, outputs, inputs), shared = self.weight.shape, len(x_SBI)
         y = torch.baddbmm(self.bias.view(shared, -1, 1), self.weight.view(shared, -1, inputs), x_SBI.mT)
         return y.view(stack, outputs, -1).mT
 
@@ -259,10 +254,11 @@ class StackedMLP(nn.Module):
 
     def forward(self, x_SBI: Tensor, counts_SB: Tensor | None = None) -> Tensor:
         h = x_SBI
-        for depth, linear in enumerate(self.linears[:-1]):
+        for depth, linear in enumerate(self.linears):
             h = linear(h)
-            if len(self.norms):
-                counts_PB = None if counts_SB is None else counts_SB.repeat_interleave(len(h) // len(counts_SB), dim=0)
-                h = self.norms[depth](h, counts_PB)
-            h = self.activation(h)
-        return self.linears[-1](h, rows_last=False)
+            if depth < len(self.linears) - 1:
+                if len(self.norms):
+                    counts_PB = None if counts_SB is None else counts_SB.repeat_interleave(len(h) // len(counts_SB), dim=0)
+                    h = self.norms[depth](h, counts_PB)
+                h = self.activation(h)
+        return h

@@ -13,10 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nbridge.acceleration.compiling import CompiledLoss
+from nbridge.acceleration.features import cached
 from nbridge.acceleration.precision import matmul_precision, resolve_precision
 from nbridge.batch import Batch
 from nbridge.errors import DataError, NBridgeError
@@ -126,7 +129,9 @@ class _Rows:
         return len(self.batch)
 
     def index(self, rows: Tensor) -> _Rows:
-        return _Rows(self.batch.index(rows), {name: tensor[rows] for name, tensor in self.features.items()})
+        # Features too large for the device come from where they lie.
+        features = {name: x.index_select(0, rows.to(x.device)).to(rows.device) for name, x in self.features.items()}
+        return _Rows(self.batch.index(rows), features)
 
     def chunks(self) -> Iterator[_Rows]:
         for start in range(0, len(self), CHUNK):
@@ -155,6 +160,7 @@ class _StageRun:
             self.parameters.values(), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay, fused=True
         )
         self.tensors = _tensors_of(model, stage.modules)
+        self.loss = CompiledLoss(stage.loss, f"stage {stage.name}", model.device) if settings.compile else stage.loss
         self._restore()
 
     def __call__(self, train: Batch, validation: Batch | None) -> None:
@@ -182,10 +188,13 @@ class _StageRun:
     @torch.no_grad()
     def _rows(self, batch: Batch) -> _Rows:
         batch = batch.index(self.stage.rows(batch))
+        # Looked at once, here: what is picked from these rows takes over the answer.
+        _ = batch.whole
         if self.stage.features is None or not self.cache or not len(batch):
             return _Rows(batch, {})
-        parts = [self.stage.features(chunk.batch) for chunk in _Rows(batch, {}).chunks()]
-        return _Rows(batch, {name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+        features = cached((self.stage.features(chunk.batch) for chunk in _Rows(batch, {}).chunks()), len(batch))
+        unread = [] if self.stage.values is None else [name for name in batch.names if name not in self.stage.values]
+        return _Rows(batch.without_values(*unread), features)
 
     def _features(self, rows: _Rows) -> Features:
         if self.stage.features is None or rows.features:
@@ -198,7 +207,9 @@ class _StageRun:
     def _epoch(self, rows: _Rows, held_out: _Rows | None) -> EpochRecord:
         started = time.monotonic()
         torch.manual_seed(_seed(self.seed, self.stage.name, self.state.epoch))
+        fresh = isinstance(self.loss, CompiledLoss) and self.loss.seconds is None
         terms = self._optimise(rows)
+        compiled = round(self.loss.seconds or 0.0, 4) if isinstance(self.loss, CompiledLoss) and fresh else None
         validation = self._validate(held_out) if held_out else {}
         self.state.epoch += 1
         best = self._keep_best(sum(validation.values()) if validation else None)
@@ -212,6 +223,7 @@ class _StageRun:
             learning_rate=self.optimizer.param_groups[0]["lr"],
             best=best,
             seconds=round(time.monotonic() - started, 4),
+            compile_seconds=compiled,
         )
         _check_finite(record)
         if self.log:
@@ -225,19 +237,26 @@ class _StageRun:
         # A last batch of another size is left out: the permutation brings its rows elsewhere in the next epoch.
         steps = len(rows) // size
         order = torch.randperm(len(rows)).to(rows.batch.device)
-        kl_weight = min(1.0, (self.state.epoch + 1) / (self.settings.kl_annealing + 1))
-        sums: dict[str, Tensor] = {}
+        kl_weight: Any = min(1.0, (self.state.epoch + 1) / (self.settings.kl_annealing + 1))
+        if isinstance(self.loss, CompiledLoss):
+            # Compiled code would hold a number fixed.
+            kl_weight = torch.tensor(kl_weight, device=rows.batch.device)
+        sums: Tensor | float = 0.0
+        names: list[str] = []
         for step in range(steps):
             self._set_learning_rate(self.state.epoch * steps + step, self.settings.epochs * steps)
             part = rows.index(order[step * size : (step + 1) * size])
-            terms = self.stage.loss(part.batch, self._features(part), kl_weight)
+            terms = self.loss(part.batch, self._features(part), kl_weight)
+            names, losses = list(terms), torch.stack(list(terms.values()))
             self.optimizer.zero_grad()
-            torch.stack(list(terms.values())).sum().backward()
+            losses.sum().backward()
             if self.settings.gradient_clip is not None:
                 nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.gradient_clip)
             self.optimizer.step()
-            sums = {name: sums.get(name, 0.0) + term.detach() for name, term in terms.items()}
-        return {name: float(total) / steps for name, total in sums.items()}
+            # On the device: the host asks for them once an epoch.
+            sums = sums + losses.detach()
+        assert isinstance(sums, Tensor)
+        return dict(zip(names, (sums / steps).tolist(), strict=True))
 
     @torch.no_grad()
     def _validate(self, rows: _Rows) -> dict[str, float]:

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 import nbridge
+from nbridge.acceleration import features
 from nbridge.acceleration.precision import matmul_precision, resolve_precision
 from nbridge.batch import Batch
+from nbridge.errors import NBridgeError
 from nbridge.models.base import MultimodalVAE
 from nbridge.networks import StackedMLP
 from nbridge.progress import EpochRecord, Reporter
@@ -293,6 +295,45 @@ def test_auto_is_float32_where_torch_does_not_say_what_the_processor_has(monkeyp
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
     monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
     assert resolve_precision("auto", torch.nn.Linear(256, 256)) == "float32"
+
+
+def test_features_in_a_file_train_the_same_bridges(monkeypatch):
+    _, inside = train(spec_with(), validation=rows(24))
+    monkeypatch.setattr(features, "SHARE", 0.0)
+    _, outside = train(spec_with(), validation=rows(24))
+    assert [e.terms for e in inside.epochs] == [e.terms for e in outside.epochs]
+
+
+@pytest.mark.slow
+def test_compiled_stages_learn_what_eager_ones_do_and_say_what_compiling_took():
+    # Annealing changes the weight of a term in the second epoch. Steps are small, because Adam makes whole steps of gradients that are
+    # nothing but rounding, such as those of a bias under a normalisation.
+    settings = {"kl_annealing": 1, "learning_rate": 1e-6, "stages": {"joint": {"epochs": 2}, "bridges": {"epochs": 2}}}
+    _, eager = train(spec_with(**settings))
+    _, compiled = train(spec_with(compile=True, **settings))
+    for one, other in zip(eager.epochs, compiled.epochs, strict=True):
+        assert other.terms == pytest.approx(one.terms, rel=1e-4)
+        assert one.compile_seconds is None
+        assert (other.compile_seconds is not None) == (other.epoch == 1)
+        assert other.compile_seconds is None or 0 < other.compile_seconds <= other.seconds
+
+
+def test_what_cannot_be_compiled_is_told_in_one_line(monkeypatch):
+    from torch._dynamo.exc import TorchDynamoException
+
+    def refuse(loss, **_):
+        def call(*_):
+            raise TorchDynamoException("\nNo working C++ compiler found\nmore")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    with pytest.raises(NBridgeError) as error:
+        train(spec_with(compile=True))
+    assert str(error.value) == (
+        "stage joint could not be compiled (No working C++ compiler found). "
+        "A C++ compiler such as g++ is needed; or set training.compile to false."
+    )
 
 
 def test_what_the_caller_froze_stays_frozen():

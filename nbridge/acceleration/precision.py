@@ -39,8 +39,8 @@ def has_bf16_products(device: torch.device) -> bool:
 def matmul_precision(products: Products, model: nn.Module) -> Iterator[None]:
     """Runs the products of a model's layers in float32, or in bfloat16.
 
-    What a network gives is float32 again, so that densities, KL terms and the optimiser stay in it; between the layers of a network
-    bfloat16 is kept, since a product would round its factors to it anyway.
+    What a network gives is float32 again, so that densities, KL terms and the optimiser stay in it. Between the layers of a network, and
+    from bridges to the fusion behind them, bfloat16 is kept, since a product would round its factors to it anyway.
     """
     if products == "float32":
         yield
@@ -57,15 +57,14 @@ def matmul_precision(products: Products, model: nn.Module) -> Iterator[None]:
 
 
 def _between_layers(model: nn.Module) -> set[nn.Module]:
-    """The layers whose output goes to another layer of the same network, and nowhere else."""
+    """What gives its output to another product: layers of a network but the last, and bridges."""
     inner: set[nn.Module] = set()
     for module in model.modules():
         if isinstance(module, nn.Sequential):
             inner.update(list(module)[:-1])
         elif isinstance(module, StackedMLP):
             inner.update(module.modules())
-            inner.remove(module)
-    return {layer for layer in inner if not next(layer.children(), None)}
+    return {layer for layer in inner if isinstance(layer, StackedMLP) or not next(layer.children(), None)}
 
 
 def _as_float32(module: nn.Module, inputs: object, output: object) -> object:  # noqa: ARG001 (torch's signature)

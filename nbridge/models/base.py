@@ -14,11 +14,11 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Independent, kl_divergence
+from torch.distributions import Independent
 
 from nbridge.batch import Batch
 from nbridge.decoders import Decoder
-from nbridge.distributions import diagonal_normal
+from nbridge.distributions import diagonal_kl, diagonal_normal
 from nbridge.encoders import Encoder
 from nbridge.errors import DataError
 from nbridge.likelihoods import Likelihood
@@ -38,6 +38,7 @@ class Stage:
         loss: Named terms, whose sum is minimised, of a batch, its features (see below) and the weight of KL terms against the prior.
         rows: Which rows can teach this stage something, boolean, shape (B,), by presence.
         features: What frozen modules give for a batch, tensors with a row each; computed once over the data, or on the fly.
+        values: The modalities whose values the loss reads, besides features and presence; all of them when left out.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Stage:
     loss: Callable[[Batch, Features, float], dict[str, Tensor]]
     rows: Callable[[Batch], Tensor]
     features: Callable[[Batch], dict[str, Tensor]] | None = None
+    values: tuple[str, ...] | None = None
 
 
 class MultimodalVAE(nn.Module, ABC):
@@ -188,14 +190,16 @@ class MultimodalVAE(nn.Module, ABC):
 
     def _standard_form(self, likelihood: Likelihood, name: str, batch: Batch) -> Tensor:
         x = likelihood.standardize(batch.values[name])
+        if batch.whole:
+            return x
         if name in batch.cells:
             x = torch.where(batch.cells[name], x, likelihood.hole)
         return torch.where(batch.present[name].reshape(-1, *(1 for _ in x.shape[1:])), x, 0.0)
 
     def log_prob(self, name: str, z: Tensor, batch: Batch) -> Tensor:
         r""":math:`\log p(x_i \mid z)`, shape (\*, B), zero where i is absent, of z of shape (\*, B, D) and a prepared batch."""
-        log_prob = self.decoder(name).log_prob(z, batch.values[name], batch.cells.get(name))
-        return torch.where(batch.present[name], log_prob, 0.0)
+        log_prob = self.decoder(name).log_prob(z, batch.values[name], None if batch.whole else batch.cells.get(name))
+        return log_prob if batch.whole else torch.where(batch.present[name], log_prob, 0.0)
 
     def negative_elbo(
         self, q: Independent, batch: Batch, kl_weight: float, *, names: Iterable[str] | None = None, rows: Tensor | None = None
@@ -218,7 +222,7 @@ class MultimodalVAE(nn.Module, ABC):
 
     def kl_to_prior(self, q: Independent) -> Tensor:
         """KL(q || p(z)), of q's batch shape."""
-        return kl_divergence(q, self.prior(*q.batch_shape))
+        return diagonal_kl(q)
 
     def log_joint(self, batch: Batch, z: Tensor) -> Tensor:
         r""":math:`\log p(z) + \sum_{i \in S} \log p(x_i \mid z)` over the modalities present, shape (K, B), for z of shape (K, B, D)."""
