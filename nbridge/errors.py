@@ -21,3 +21,7 @@ class DataError(NBridgeError):
 
 class RunError(NBridgeError):
     """A run folder or checkpoint that cannot be used as it is."""
+
+
+class LostProcessError(NBridgeError):
+    """Another process of the same training ended, so that this one cannot go on."""
