@@ -26,11 +26,11 @@ from torch.distributed.rendezvous import rendezvous
 
 from nbridge.acceleration.devices import pick_device
 from nbridge.acceleration.launched import address, place, several_processes
-from nbridge.errors import LostProcessError, NBridgeError
+from nbridge.errors import LostProcessError, NBridgeError, exit_code
 
 TIMEOUT = timedelta(minutes=5)
 """How long a process waits for what another computes: more than a step or a checkpoint takes, and a machine that hangs is still noticed."""
-GRACE = 3.0
+GRACE = 2.0
 """Seconds in which the others may say why they end; one that says nothing by then was killed."""
 
 
@@ -145,36 +145,53 @@ class World:
             return error
         if isinstance(error, _TerminatedError) or _is_broken_connection(error):
             return self.lost()
-        with suppress(RuntimeError):  # the store is gone with the process that held it
-            self._store().set(_reason(self.rank), "" if _is_told_in_a_line(error) else type(error).__name__)
+        with suppress(RuntimeError):  # the store may be gone with the process that held it
+            self._store().set(_reason(self.rank), _in_short(error))
             self.speaks = self._store().add("ended", 1) == 1
-        self._disconnect()
+            self._disconnect()
+            self._part(self._others())
         return error
 
     def lost(self) -> LostProcessError:
         """The error of a process that cannot go on without another one."""
         self._disconnect()
+        store = self._store()
         try:
-            who, kind = self._who_ended(self._store())
-            self.speaks = kind != "" and self._store().add("lost", 1) == 1
+            who, why, living = self._who_ended(store)
+            self.speaks = not why.isdecimal() and store.add("lost", 1) == 1
+            self._part(living)
         except RuntimeError:
-            who, kind = "process 0", None
-        how = f"by a failure ({kind})" if kind else "without a word"
+            # The store is gone with the main process, which holds it where torchrun does not.
+            self.speaks, who, why = True, "process 0", ""
+        if why.isdecimal():
+            return LostProcessError(f"{who} of this training ended and told why", int(why))
+        how = f"by a failure ({why})" if why else "without a word (killed, perhaps for lack of memory)"
         return LostProcessError("; ".join(filter(None, (f"{who} of this training ended {how}", self.advice))))
 
-    def _who_ended(self, store: Store) -> tuple[str, str | None]:
-        """Which process ended, and the kind of its error: empty when it has told it in a line, None when it was killed."""
-        others = [rank for rank in range(self.size) if rank != self.rank]
+    def _who_ended(self, store: Store) -> tuple[str, str, list[int]]:
+        """Which process ended, why in short (nothing when it was killed), and the others that still live."""
         store.set(f"waits/{self.rank}", "")
         deadline = time.monotonic() + GRACE
         while True:
-            told = [rank for rank in others if store.check([_reason(rank)])]
-            missing = [rank for rank in others if not store.check([f"waits/{rank}"])]
+            told = [rank for rank in self._others() if store.check([_reason(rank)])]
+            missing = [rank for rank in self._others() if not store.check([f"waits/{rank}"])]
             if told:
-                return f"process {told[0]}", store.get(_reason(told[0])).decode()
+                return f"process {told[0]}", store.get(_reason(told[0])).decode(), self._others()
             if not missing or time.monotonic() > deadline:
-                return (f"process {' and '.join(map(str, missing))}" if missing else "every process"), None
+                who = f"process {' and '.join(map(str, missing))}" if missing else "every process"
+                return who, "", [rank for rank in self._others() if rank not in missing]
             time.sleep(0.05)
+
+    def _part(self, living: list[int]) -> None:
+        """Says that this process needs the store no more; the main one waits for that where the store would go with it."""
+        store, parted = self._store(), [f"parted/{rank}" for rank in living]
+        store.set(f"parted/{self.rank}", "")
+        deadline = time.monotonic() + 5 * GRACE
+        while self.is_main and not dist.is_torchelastic_launched() and not store.check(parted) and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    def _others(self) -> list[int]:
+        return [rank for rank in range(self.size) if rank != self.rank]
 
     def _disconnect(self) -> None:
         """Closes all connections, so that those who wait for this process notice at once; what fails here has failed already."""
@@ -236,8 +253,9 @@ def _reason(rank: int) -> str:
     return f"reason/{rank}"
 
 
-def _is_told_in_a_line(error: BaseException) -> bool:
-    return isinstance(error, NBridgeError | OSError | KeyboardInterrupt | SystemExit)
+def _in_short(error: BaseException) -> str:
+    """The exit code of an error that is told in a line, the name of any other."""
+    return type(error).__name__ if (code := exit_code(error)) == 1 else str(code)
 
 
 def _is_broken_connection(error: BaseException) -> bool:

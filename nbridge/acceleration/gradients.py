@@ -30,17 +30,15 @@ def shared_loss(stage: Stage, world: World, *, complete: bool) -> Loss:
     """
     if world.alone:
         return stage.loss
-    # Buffers are equal as they are: statistics are those of all processes. The graph is the same in every step.
-    return DistributedDataParallel(
-        _SharedLoss(stage.loss, stage.modules, world, complete), broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True
-    )
+    return DistributedDataParallel(_SharedLoss(stage.loss, stage.modules, world, complete), gradient_as_bucket_view=True, static_graph=True)
 
 
 class _SharedLoss(nn.Module):
     def __init__(self, loss: Loss, modules: Sequence[nn.Module], world: World, complete: bool) -> None:
         super().__init__()
         self.loss, self.world, self.complete = loss, world, complete
-        self.trained = nn.ModuleList(modules)
+        # Parameters alone: buffers are equal as they are, for statistics are those of all processes.
+        self.trained = nn.ParameterList(p for module in modules for p in module.parameters() if p.requires_grad)
 
     def forward(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:
         with self._divisors():

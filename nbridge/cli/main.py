@@ -10,7 +10,7 @@ from typing import NoReturn
 import typer
 
 from nbridge.cli import evaluating, inspecting, serving, training
-from nbridge.errors import LostProcessError, NBridgeError
+from nbridge.errors import NBridgeError, exit_code
 
 EXAMPLES: dict[Callable[..., None], str] = {
     training.train: "nbridge train modality_specs/digits.yaml --out runs/digits",
@@ -70,7 +70,7 @@ def main() -> None:
     try:
         app(prog_name="nbridge")
     except NBridgeError as error:
-        _leave(str(error), 1 if isinstance(error, LostProcessError) else 2)
+        _leave(str(error), exit_code(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _leave(f"{where}{error.strerror or error}", 2)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nbridge.acceleration.launched import several_processes
-from nbridge.errors import LostProcessError, NBridgeError
+from nbridge.errors import exit_code
 
 
 @contextmanager
@@ -18,6 +20,8 @@ def sharing() -> Iterator[bool]:
     if not several_processes():
         yield True
         return
+    # Before torch is imported: where one process ends, torch would tell of each of its connections, with its own stack.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from nbridge.acceleration.distributed import ALONE, joined
 
     world = ALONE
@@ -25,12 +29,8 @@ def sharing() -> Iterator[bool]:
         with joined() as world:
             yield world.is_main
     except BaseException as error:
+        # torchrun ends all processes once one has ended; each of them is about to, with its own exit code.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if world.speaks:
             raise
-        raise SystemExit(_exit_code(error)) from None
-
-
-def _exit_code(error: BaseException) -> int:
-    if isinstance(error, KeyboardInterrupt):
-        return 130
-    return 2 if isinstance(error, NBridgeError | OSError) and not isinstance(error, LostProcessError) else 1
+        raise SystemExit(exit_code(error)) from None
