@@ -1,8 +1,13 @@
 r"""Batch normalisation over the rows of all processes, applied from outside: models never mention it.
 
-The statistics of a batch that is shared out are put together from each process's own number of rows, mean and variance, and in the backward
-pass the gradients of mean and variance are added up: one small exchange each way for a layer. torch's SyncBatchNorm does the same for GPUs,
-but refuses CPUs and knows nothing of `nbridge.networks.StackedBatchNorm`.
+With the number :math:`n_r`, mean :math:`m_r` and variance :math:`v_r` of the rows of process r and :math:`n = \sum_r n_r`,
+
+.. math:: m = \sum_r \frac{n_r}{n} m_r, \qquad v = \sum_r \frac{n_r}{n} \big( v_r + (m_r - m)^2 \big)
+
+which, unlike sums of squares, loses no digits where the mean is large. A layer takes one small exchange forward and one backward. torch's
+SyncBatchNorm does the same for GPUs, but refuses CPUs and knows nothing of `nbridge.networks.StackedBatchNorm`.
+
+Axes: P maps, B rows, C channels.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from nbridge.acceleration.distributed import World
 from nbridge.networks import StackedBatchNorm
 
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_BATCH_NORM: Callable[[nn.Module, Tensor], Tensor] = nn.BatchNorm1d.forward  # pyright: ignore[reportAssignmentType] (all three share it)
+_SERVING: Callable[[nn.Module, Tensor], Tensor] = nn.BatchNorm1d.forward  # pyright: ignore[reportAssignmentType] (all three share it)
 
 
 @contextmanager
@@ -40,70 +45,57 @@ def synchronised(model: nn.Module, world: World) -> Iterator[None]:
             del layer.forward
 
 
-class Moments(torch.autograd.Function):
-    r"""Mean and variance over rows that lie in several processes, and their number.
+def _together(number: Tensor, mean: Tensor, variance: Tensor, world: World) -> tuple[Tensor, Tensor, Tensor]:
+    """Number, mean and variance of the rows of all processes, from those of this one's; all of one shape."""
+    numbers, means, variances = world.gather(torch.stack([number, mean, variance])).unbind(1)
+    total = numbers.sum(0)
+    shares = numbers / total.clamp(min=1)
+    mean = (shares * means).sum(0)
+    return total, mean, (shares * (variances + (means - mean).square())).sum(0)
 
-    With the number :math:`n_r`, mean :math:`m_r` and variance :math:`v_r` of process r and :math:`n = \sum_r n_r`,
 
-    .. math:: m = \sum_r \frac{n_r}{n} m_r, \qquad v = \sum_r \frac{n_r}{n} \big( v_r + (m_r - m)^2 \big)
+class _BatchNorm(torch.autograd.Function):
+    r"""The function of `torch.nn.BatchNorm1d` and its kin over all processes, made of the passes over the rows that torch's own takes.
 
-    which, unlike sums of squares, loses no digits where the mean is large.
+    With :math:`\hat{x} = (x - m) / \sigma` the gradient is
+
+    .. math:: \frac{w}{\sigma} \Big( g - \frac{1}{n} \sum g - \frac{\hat{x}}{n} \sum g \hat{x} \Big)
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, counts: Tensor | None, axes: tuple[int, ...], world: World) -> tuple[Tensor, Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        number, mean, variance = _own_moments(x, counts, axes)
-        packed = world.gather(torch.stack([number.expand_as(mean), mean, variance]))
-        numbers, means, variances = packed.unbind(1)
-        total = numbers.sum(0)
-        shares = numbers / total.clamp(min=1)
-        mean = (shares * means).sum(0)
-        variance = (shares * (variances + (means - mean).square())).sum(0)
-        ctx.save_for_backward(x, counts, mean, total)
-        ctx.world = world
-        ctx.mark_non_differentiable(total)
-        return mean, variance, total
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, world: World) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)
+        number = torch.full_like(mean, x.numel() // len(mean))
+        number, mean, variance = _together(number, mean, variance, world)
+        ctx.save_for_backward(x, weight, number, mean, variance)
+        ctx.eps, ctx.world = eps, world
+        ctx.mark_non_differentiable(number, mean, variance)
+        return torch.native_batch_norm(x, weight, bias, mean, variance, False, 0.0, eps)[0], number, mean, variance
 
     @staticmethod
-    def backward(ctx: Any, grad_mean: Tensor, grad_variance: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        x, counts, mean, total = ctx.saved_tensors
-        by_mean, by_variance = ctx.world.gather(torch.stack([grad_mean, grad_variance])).sum(0) / total.clamp(min=1)
-        # d m / d x = 1 / n and d v / d x = 2 (x - m) / n, as a x + b in one pass.
-        slope = 2 * by_variance
-        gradient = torch.addcmul(by_mean - slope * mean, x, slope)
-        return (gradient if counts is None else torch.where(counts, gradient, 0.0)), None, None, None
-
-
-def _own_moments(x: Tensor, counts: Tensor | None, axes: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """Number, mean and variance of this process's rows, the axes kept with length 1."""
-    if counts is None:
-        variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
-        return mean.new_full((), x.numel() // mean.numel()), mean, variance
-    number = counts.sum(axes, keepdim=True).to(x.dtype)
-    divisor = number.clamp(min=1)
-    mean = torch.where(counts, x, 0.0).sum(axes, keepdim=True) / divisor
-    return number, mean, torch.where(counts, (x - mean).square(), 0.0).sum(axes, keepdim=True) / divisor
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, weight, number, mean, variance = ctx.saved_tensors
+        as_served = (None, None, False, ctx.eps, [True, True, True])
+        by_x, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(gradient, x, weight, mean, variance, *as_served)
+        sum_, product = ctx.world.gather(torch.stack([by_bias, by_weight])).sum(0)
+        inverse = (variance + ctx.eps).rsqrt()
+        scale = inverse / number if weight is None else weight * inverse / number
+        shape = (-1, *(1 for _ in x.shape[2:]))
+        by_x.addcmul_(x - mean.view(shape), (-scale * inverse * product).view(shape)).sub_((scale * sum_).view(shape))
+        return by_x, None if weight is None else by_weight, None if weight is None else by_bias, None, None
 
 
 def _plain(layer: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d, world: World, x: Tensor) -> Tensor:
-    """`torch.nn.BatchNorm1d` and its kin over all processes."""
     if not layer.training:
-        return _BATCH_NORM(layer, x)
-    axes = (0, *range(2, x.ndim))
-    mean, variance, number = Moments.apply(x, None, axes, world)  # pyright: ignore[reportGeneralTypeIssues]
-    if number.flatten()[0] < 2:
-        raise ValueError(f"batch normalisation of a single value in each channel, input size {tuple(x.shape)}")
-    _follow(layer, mean.flatten(), variance.flatten(), number.flatten())
-    normal = (x - mean) * (variance + layer.eps).rsqrt()
-    if layer.weight is None:
-        return normal
-    shape = mean.shape
-    return torch.addcmul(layer.bias.view(shape), normal, layer.weight.view(shape))
+        return _SERVING(layer, x)
+    y, number, mean, variance = _BatchNorm.apply(x, layer.weight, layer.bias, layer.eps, world)  # pyright: ignore[reportGeneralTypeIssues]
+    _follow(layer, number, mean, variance)
+    return y
 
 
 @torch.no_grad()
-def _follow(layer: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d, mean: Tensor, variance: Tensor, number: Tensor) -> None:
-    """Running statistics as torch's layers keep them: with momentum, or as an average over all batches without."""
+def _follow(layer: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d, number: Tensor, mean: Tensor, variance: Tensor) -> None:
+    """Running statistics as torch's layers keep them: with momentum or, without, as an average over all batches."""
     if layer.running_mean is None or layer.running_var is None or layer.num_batches_tracked is None:
         return
     layer.num_batches_tracked.add_(1)
@@ -112,10 +104,33 @@ def _follow(layer: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d, mean: Tenso
     layer.running_var.lerp_(variance * (number / (number - 1)), momentum)
 
 
+class _Moments(torch.autograd.Function):
+    """Number, mean and variance, shape (P, C), of the rows that count in all processes, for rows of shape (P, B, C)."""
+
+    @staticmethod
+    def forward(ctx: Any, x_PBC: Tensor, counts_PB: Tensor, world: World) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        counts, number = counts_PB[..., None], counts_PB.sum(1)[:, None].to(x_PBC.dtype)
+        mean = torch.where(counts, x_PBC, 0.0).sum(1) / number.clamp(min=1)
+        variance = torch.where(counts, (x_PBC - mean[:, None]).square(), 0.0).sum(1) / number.clamp(min=1)
+        number, mean, variance = _together(number.expand_as(mean), mean, variance, world)
+        ctx.save_for_backward(x_PBC, counts, number, mean)
+        ctx.world = world
+        ctx.mark_non_differentiable(number)
+        return number, mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor, by_mean: Tensor, by_variance: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, counts, number, mean = ctx.saved_tensors
+        by_mean, by_variance = ctx.world.gather(torch.stack([by_mean, by_variance])).sum(0) / number.clamp(min=1)
+        # d m / d x = 1 / n and d v / d x = 2 (x - m) / n.
+        gradient = torch.addcmul(by_mean[:, None], x - mean[:, None], 2 * by_variance[:, None])
+        return torch.where(counts, gradient, 0.0), None, None
+
+
 def _stacked(layer: StackedBatchNorm, world: World, x_PBC: Tensor, counts_PB: Tensor | None = None) -> Tensor:
-    """`StackedBatchNorm` over all processes; a process without marks counts all of its rows, since others may have marks."""
     if not layer.training:
         return type(layer).forward(layer, x_PBC, counts_PB)
-    counts = None if counts_PB is None else counts_PB[..., None]
-    moments = Moments.apply(x_PBC, counts, (1,), world)  # pyright: ignore[reportGeneralTypeIssues]
-    return layer.normalised(x_PBC, *(moment.squeeze(1) for moment in moments))
+    # Without marks every row counts; in other processes there may be some, so that the exchange is the same.
+    counts = torch.ones_like(x_PBC[..., 0], dtype=torch.bool) if counts_PB is None else counts_PB
+    number, mean, variance = _Moments.apply(x_PBC, counts, world)  # pyright: ignore[reportGeneralTypeIssues]
+    return layer.normalised(x_PBC, mean, variance, number)
