@@ -2,11 +2,11 @@
 
     python benchmarks/processes.py [--sizes 128,256,512,1024] [--repeats 5] [--epochs 2]
 
-writes benchmarks/results/processes.json and, where README.md has the markers, the table between them. Protocol: stage joint of MNIST image and
-label (`modality_specs/mnist_label.yaml` with an MLP of widths 512, 512 and its mirror for the image); the same global batch, so that two processes take
-half of it each; one thread a process; gloo over the loopback device. Each measurement is a run of its own by `nbridge train`, alone or under
-torchrun, the two in alternation; steps a second are those of its last epoch, validation included, as `metrics.jsonl` has them. Run it
-where nothing else runs: on two cores two processes leave none to others.
+writes benchmarks/results/processes.json and, where README.md has the markers, the table between them. Protocol: stage joint of MNIST
+image and label (`modality_specs/mnist_label.yaml` with an MLP of widths 512, 512 and its mirror for the image); the same global batch, so
+that two processes take half of it each; one thread a process; gloo over the loopback device. Each measurement is a run of its own by
+`nbridge train`, alone or under torchrun, the two in alternation; steps a second are those of its last epoch, validation included, as
+`metrics.jsonl` has them. Run it where nothing else runs: on two cores two processes leave none to others.
 """
 
 from __future__ import annotations
@@ -73,15 +73,14 @@ def compare(size: int, repeats: int, epochs: int) -> dict:
 
 def table(results: dict) -> str:
     lines = [
-        "| rows in a batch | one process, steps / s | two processes, steps / s | ratio (least, most) | validation loss of one / of two, nats |",
+        "| rows in a batch | one process, steps / s | two processes, steps / s | ratio (range) | validation loss of one / two, nats |",
         "|---|---|---|---|---|",
     ]
     for size, found in results["sizes"].items():
         one, two, ratios = found["processes_1"], found["processes_2"], found["ratios"]
-        lines.append(
-            f"| {size} | {one['steps_per_second']:.1f} | {two['steps_per_second']:.1f} | {found['ratio']:.2f} ({min(ratios):.2f}, {max(ratios):.2f}) "
-            f"| {one['validation_loss']:.2f} / {two['validation_loss']:.2f} |"
-        )
+        ratio = f"{found['ratio']:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        losses = f"{one['validation_loss']:.2f} / {two['validation_loss']:.2f}"
+        lines.append(f"| {size} | {one['steps_per_second']:.1f} | {two['steps_per_second']:.1f} | {ratio} | {losses} |")
     note = (
         f"Stage joint of MNIST image and label, image networks of widths 512, 512; the same batch shared out; one thread a process on "
         f"{results['cores']} cores; medians of {results['repeats']}, in alternation; losses after {results['epochs']} epochs."

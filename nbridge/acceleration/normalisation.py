@@ -77,7 +77,7 @@ class _BatchNorm(torch.autograd.Function):
         x, weight, number, mean, variance = ctx.saved_tensors
         as_served = (None, None, False, ctx.eps, [True, True, True])
         by_x, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(gradient, x, weight, mean, variance, *as_served)
-        sum_, product = ctx.world.gather(torch.stack([by_bias, by_weight])).sum(0)
+        sum_, product = ctx.world.total(torch.stack([by_bias, by_weight]))
         inverse = (variance + ctx.eps).rsqrt()
         scale = inverse / number if weight is None else weight * inverse / number
         shape = (-1, *(1 for _ in x.shape[2:]))
@@ -121,7 +121,7 @@ class _Moments(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, _: Tensor, by_mean: Tensor, by_variance: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, counts, number, mean = ctx.saved_tensors
-        by_mean, by_variance = ctx.world.gather(torch.stack([by_mean, by_variance])).sum(0) / number.clamp(min=1)
+        by_mean, by_variance = ctx.world.total(torch.stack([by_mean, by_variance])) / number.clamp(min=1)
         # d m / d x = 1 / n and d v / d x = 2 (x - m) / n.
         gradient = torch.addcmul(by_mean[:, None], x - mean[:, None], 2 * by_variance[:, None])
         return torch.where(counts, gradient, 0.0), None, None
