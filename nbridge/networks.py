@@ -186,9 +186,7 @@ class StackedBatchNorm(nn.Module):
 
     def forward(self, x_PBC: Tensor, counts_PB: Tensor | None = None) -> Tensor:
         if self.training and counts_PB is not None:
-            mean, variance = self._statistics(x_PBC, counts_PB)
-            normal = (x_PBC - mean[:, None]) * (variance[:, None] + self.eps).rsqrt()
-            return torch.addcmul(self.bias[:, None], normal, self.weight[:, None])
+            return self.normalised(x_PBC, *self._moments(x_PBC, counts_PB))
         # Rows last, all maps' channels are the channels of one call, and nothing is copied where a `StackedLinear` came before.
         flat = F.batch_norm(
             rearrange(x_PBC, "p b c -> 1 (p c) b"),
@@ -202,15 +200,30 @@ class StackedBatchNorm(nn.Module):
         )
         return rearrange(flat, "1 (p c) b -> p b c", p=len(x_PBC))
 
-    def _statistics(self, x_PBC: Tensor, counts_PB: Tensor) -> tuple[Tensor, Tensor]:
+    def normalised(self, x_PBC: Tensor, mean: Tensor, variance: Tensor, number: Tensor) -> Tensor:
+        """Rows normalised by a batch's statistics, which the running ones follow.
+
+        Arguments:
+            x_PBC: The rows.
+            mean: Means over the rows that count, shape (P, C).
+            variance: Their variances, without Bessel's correction.
+            number: How many rows count, broadcastable with them; where fewer than two do, the running statistics take over.
+        """
+        mean, variance = self._usable(mean, variance, number)
+        normal = (x_PBC - mean[:, None]) * (variance[:, None] + self.eps).rsqrt()
+        return torch.addcmul(self.bias[:, None], normal, self.weight[:, None])
+
+    def _moments(self, x_PBC: Tensor, counts_PB: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # In the type of the buffers: sums over many rows need its digits.
         x_PBC = x_PBC.to(self.running_mean.dtype)
         counts = counts_PB[..., None]
         number = counts_PB.sum(1)[:, None].to(x_PBC.dtype)
-        usable = number >= 2
         divisor = number.clamp(min=2)
         mean = torch.where(counts, x_PBC, 0.0).sum(1) / divisor
-        variance = torch.where(counts, (x_PBC - mean[:, None]).square(), 0.0).sum(1) / divisor
+        return mean, torch.where(counts, (x_PBC - mean[:, None]).square(), 0.0).sum(1) / divisor, number
+
+    def _usable(self, mean: Tensor, variance: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
+        usable, divisor = number >= 2, number.clamp(min=2)
         mean, variance = torch.where(usable, mean, self.running_mean), torch.where(usable, variance, self.running_var)
         with torch.no_grad():
             unbiased = torch.where(usable, variance * divisor / (divisor - 1), self.running_var)

@@ -3,7 +3,7 @@
 ======================= ===============================================================================================
 ``spec.yaml``           the spec as written
 ``spec.resolved.yaml``  the same with every default filled in; what `nbridge.resume` reads
-``env.json``            versions, threads and device, and a fingerprint of the rows
+``env.json``            versions, threads, processes and device, and a fingerprint of the rows
 ``metrics.jsonl``       a line for each epoch
 ``checkpoints/``        ``last.safetensors``: where training stands
 ``model/``              the trained model, written when training is over
@@ -57,7 +57,7 @@ def check_vacant(folder: Path, overwrite: bool) -> None:
         )
 
 
-def create(folder: Path, spec: Spec, text: str, splits: Splits, device: str) -> None:
+def create(folder: Path, spec: Spec, text: str, splits: Splits, device: str, processes: int = 1) -> None:
     """Fills a folder beside the run folder and renames it, so that a run folder always holds all that `resume` needs."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def create(folder: Path, spec: Spec, text: str, splits: Splits, device: str) -> 
             (fresh / CHECKPOINT).parent.mkdir()
             write_text(fresh / SPEC, text)
             write_text(fresh / RESOLVED, write_spec(spec))
-            write_json(fresh / ENVIRONMENT, _environment(splits, device))
+            write_json(fresh / ENVIRONMENT, _environment(splits, device, processes))
             if folder.exists():
                 old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
                 folder.replace(old)
@@ -82,7 +82,7 @@ def create(folder: Path, spec: Spec, text: str, splits: Splits, device: str) -> 
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _environment(splits: Splits, device: str) -> dict[str, Any]:
+def _environment(splits: Splits, device: str, processes: int) -> dict[str, Any]:
     return {
         "nbridge": __version__,
         "torch": torch.__version__,
@@ -90,6 +90,7 @@ def _environment(splits: Splits, device: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": str(pick_device(device)),
         "threads": torch.get_num_threads(),
+        "processes": processes,
         "rows": {
             "train": len(splits.train),
             "validation": len(splits.validation) if splits.validation is not None else 0,

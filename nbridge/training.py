@@ -3,6 +3,9 @@
 For each stage it freezes everything else and puts it in eval mode, computes frozen features once, optimises, validates, and ends with the
 best weights *of that stage*. The order of rows and the noise of an epoch depend on the seed, the stage and the epoch alone, so training
 that was cut off goes on bit-identically from the last state that was handed to ``save``.
+
+Of several processes each takes its own part of every batch, in an order that all of them draw alike; what is logged, validated and kept is
+the same in each (`nbridge.acceleration.distributed`).
 """
 
 from __future__ import annotations
@@ -19,7 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from nbridge.acceleration.compiling import CompiledLoss
+from nbridge.acceleration.distributed import ALONE, World
 from nbridge.acceleration.features import cached
+from nbridge.acceleration.gradients import shared_loss
+from nbridge.acceleration.normalisation import synchronised
 from nbridge.acceleration.precision import matmul_precision, resolve_precision
 from nbridge.batch import Batch
 from nbridge.errors import DataError, NBridgeError
@@ -62,6 +68,7 @@ def fit(
     state: TrainingState | None = None,
     save: Callable[[TrainingState], None] | None = None,
     log: Callable[[EpochRecord], None] | None = None,
+    world: World = ALONE,
 ) -> TrainingState:
     """Trains every stage of a model, in place, and leaves the model in eval mode with each stage's best weights.
 
@@ -74,23 +81,25 @@ def fit(
         state: Where to go on, for a model that holds the tensors of that moment.
         save: Takes the state, at least every ``settings.checkpoint_seconds`` and at the end of each stage.
         log: Takes the record of each epoch.
+        world: The processes that share each batch; all of them hold the same model, rows and settings.
 
     Raises:
         DataError: when rows do not fit the model, or too few can teach a stage anything.
-        NBridgeError: when the loss is no longer finite.
+        NBridgeError: when the loss is no longer finite, or a batch cannot be shared out evenly.
     """
     train, validation = _prepared(model, train), None if validation is None else _prepared(model, validation)
-    check_stages(model, train)
+    check_stages(model, train, settings, world)
     if state is None:
         state = TrainingState()
         model.fit_statistics(train)
     stages = model.stages()
     devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), matmul_precision(resolve_precision(settings.precision, model), model):
+    products = matmul_precision(resolve_precision(settings.precision, model), model)
+    with torch.random.fork_rng(devices), products, synchronised(model, world):
         while state.stage < len(stages):
             stage = stages[state.stage]
             with only_trainable(model, stage.modules):
-                run = _StageRun(model, stage, settings, state, reporter or Reporter(), save, log)
+                run = _StageRun(model, stage, settings, state, reporter or Reporter(), save, log, world)
                 run(train, validation)
             state = TrainingState(stage=state.stage + 1)
             if save:
@@ -104,16 +113,24 @@ def _prepared(model: MultimodalVAE, batch: Batch) -> Batch:
     return model.prepare(batch).to(model.device)
 
 
-def check_stages(model: MultimodalVAE, train: Batch) -> None:
-    """Checks that each stage can learn from two of the prepared rows or more.
+def check_stages(model: MultimodalVAE, train: Batch, settings: TrainingSpec, world: World = ALONE) -> None:
+    """Checks that each stage can learn from the prepared rows: two of them or more, and one for each process.
 
     Raises:
         DataError: naming the stage that cannot.
+        NBridgeError: naming the stage whose batches the processes cannot share out evenly.
     """
+    least = max(2, world.size)
     for stage in model.stages():
-        if (number := int(stage.rows(train).sum())) < 2:
+        if (size := settings.stage(stage.name).batch_size) % world.size:
+            lower = size - size % world.size
+            choice = f"{lower} or {lower + world.size}" if lower else f"{world.size}"
+            raise NBridgeError(
+                f"stage {stage.name}: {world.size} processes cannot share batches of {size} rows evenly; set batch_size to {choice}"
+            )
+        if (number := int(stage.rows(train).sum())) < least:
             raise DataError(
-                f"stage {stage.name}: {number} training rows have the modalities that it needs, and it takes at least 2. "
+                f"stage {stage.name}: {number} training rows have the modalities that it needs, and it takes at least {least}. "
                 "Add rows in which they are present together."
             )
 
@@ -151,8 +168,9 @@ class _StageRun:
         reporter: Reporter,
         save: Callable[[TrainingState], None] | None,
         log: Callable[[EpochRecord], None] | None,
+        world: World,
     ) -> None:
-        self.stage, self.state, self.reporter, self.save, self.log = stage, state, reporter, save, log
+        self.stage, self.state, self.reporter, self.save, self.log, self.world = stage, state, reporter, save, log, world
         self.seed, self.cache, self.checkpoint_seconds = settings.seed, settings.cache_features, settings.checkpoint_seconds
         self.settings: StageSpec = settings.stage(stage.name)
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -210,7 +228,7 @@ class _StageRun:
         fresh = isinstance(self.loss, CompiledLoss) and self.loss.seconds is None
         terms = self._optimise(rows)
         compiled = round(self.loss.seconds or 0.0, 4) if isinstance(self.loss, CompiledLoss) and fresh else None
-        validation = self._validate(held_out) if held_out else {}
+        validation = self._validate(held_out, tuple(terms)) if held_out else {}
         self.state.epoch += 1
         best = self._keep_best(sum(validation.values()) if validation else None)
         record = EpochRecord(
@@ -233,20 +251,25 @@ class _StageRun:
     def _optimise(self, rows: _Rows) -> dict[str, float]:
         for module in self.stage.modules:
             module.train()
-        size = min(self.settings.batch_size, len(rows))
+        size = min(self.settings.batch_size, len(rows) - len(rows) % self.world.size)
         # A last batch of another size is left out: the permutation brings its rows elsewhere in the next epoch.
         steps = len(rows) // size
         order = torch.randperm(len(rows)).to(rows.batch.device)
+        if not self.world.is_main:
+            # From here on each process draws for other rows.
+            torch.manual_seed(_seed(self.seed, self.stage.name, self.state.epoch, self.world.rank))
+        # Made anew, so that an epoch adds up gradients in the same order whether training was stopped before it or not.
+        loss = shared_loss(self.loss, self.stage.modules, self.world, complete=rows.batch.whole)
         kl_weight: Any = min(1.0, (self.state.epoch + 1) / (self.settings.kl_annealing + 1))
         if isinstance(self.loss, CompiledLoss):
             # Compiled code would hold a number fixed.
             kl_weight = torch.tensor(kl_weight, device=rows.batch.device)
-        sums: Tensor | float = 0.0
         names: list[str] = []
+        sums = torch.zeros((), device=rows.batch.device)
         for step in range(steps):
             self._set_learning_rate(self.state.epoch * steps + step, self.settings.epochs * steps)
-            part = rows.index(order[step * size : (step + 1) * size])
-            terms = self.loss(part.batch, self._features(part), kl_weight)
+            part = rows.index(self.world.share(order[step * size : (step + 1) * size]))
+            terms = loss(part.batch, self._features(part), kl_weight)
             names, losses = list(terms), torch.stack(list(terms.values()))
             self.optimizer.zero_grad()
             losses.sum().backward()
@@ -255,20 +278,21 @@ class _StageRun:
             self.optimizer.step()
             # On the device: the host asks for them once an epoch.
             sums = sums + losses.detach()
-        assert isinstance(sums, Tensor)
-        return dict(zip(names, (sums / steps).tolist(), strict=True))
+        return dict(zip(names, (self.world.total(sums) / (steps * self.world.size)).tolist(), strict=True))
 
     @torch.no_grad()
-    def _validate(self, rows: _Rows) -> dict[str, float]:
+    def _validate(self, rows: _Rows, names: tuple[str, ...]) -> dict[str, float]:
+        """The mean of every term: the same bits whatever the number of processes, for each chunk has its own noise and its own place."""
         for module in self.stage.modules:
             module.eval()
-        # The same noise in every epoch: epochs differ by their weights alone.
-        torch.manual_seed(_seed(self.seed, self.stage.name, -1))
-        sums: dict[str, Tensor] = {}
-        for part in rows.chunks():
-            for name, term in self.stage.loss(part.batch, self._features(part), 1.0).items():
-                sums[name] = sums.get(name, 0.0) + term * len(part)
-        return {name: float(total) / len(rows) for name, total in sums.items()}
+        losses = torch.zeros(math.ceil(len(rows) / CHUNK), len(names), dtype=torch.float64, device=rows.batch.device)
+        for number, part in enumerate(rows.chunks()):
+            if number % self.world.size == self.world.rank:
+                # The same noise in every epoch: epochs differ by their weights alone.
+                torch.manual_seed(_seed(self.seed, self.stage.name, -1, number))
+                terms = self.stage.loss(part.batch, self._features(part), 1.0)
+                losses[number] = torch.stack([terms[name] for name in names]) * len(part)
+        return dict(zip(names, (self.world.total(losses).sum(0) / len(rows)).tolist(), strict=True))
 
     def _set_learning_rate(self, step: int, total: int) -> None:
         rate = self.settings.learning_rate * min(1.0, (step + 1) / (self.settings.warmup_steps + 1))
@@ -343,6 +367,6 @@ def only_trainable(model: nn.Module, modules: tuple[nn.Module, ...]) -> Iterator
         model.eval()
 
 
-def _seed(seed: int, stage: str, epoch: int) -> int:
-    digest = hashlib.sha256(f"{seed}/{stage}/{epoch}".encode()).digest()
+def _seed(seed: int, stage: str, epoch: int, *part: int) -> int:
+    digest = hashlib.sha256("/".join(map(str, (seed, stage, epoch, *part))).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "nbridge"
 
 # A file imports only from lower floors. The sole exception: a paper's file imports models/base.py.
 FLOORS = [
-    ["annotations", "errors", "objectives", "phrases", "version"],
+    ["annotations", "errors", "means", "objectives", "phrases", "version"],
     ["batch", "densities", "distributions", "files", "networks", "registry"],
     ["signature", "strict"],
     ["bridges", "components", "encoders", "fusion", "likelihoods", "names", "training_spec"],

@@ -11,7 +11,7 @@ import typer
 
 from nbridge.acceleration.threads import settle_threads
 from nbridge.cli import evaluating, inspecting, serving, training
-from nbridge.errors import NBridgeError
+from nbridge.errors import NBridgeError, exit_code
 
 EXAMPLES: dict[Callable[..., None], str] = {
     training.train: "nbridge train modality_specs/digits.yaml --out runs/digits",
@@ -74,7 +74,7 @@ def main() -> None:
     try:
         app(prog_name="nbridge")
     except NBridgeError as error:
-        _leave(str(error), 2)
+        _leave(str(error), exit_code(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _leave(f"{where}{error.strerror or error}", 2)

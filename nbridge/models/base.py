@@ -22,6 +22,7 @@ from nbridge.distributions import diagonal_kl, diagonal_normal
 from nbridge.encoders import Encoder
 from nbridge.errors import DataError
 from nbridge.likelihoods import Likelihood
+from nbridge.means import masked_mean
 from nbridge.models.parts import Parts
 from nbridge.support import check_support
 
@@ -240,8 +241,3 @@ class MultimodalVAE(nn.Module, ABC):
             cells = batch.cells[name][rows] if name in batch.cells else torch.ones_like(x, dtype=torch.bool)
             if len(x):
                 likelihood.fit(x, cells)
-
-
-def masked_mean(loss: Tensor, rows: Tensor) -> Tensor:
-    r"""The means over the rows that count, added up over leading axes, both of shape (\*, B); zero where no row counts."""
-    return (torch.where(rows, loss, 0.0).sum(-1) / rows.sum(-1).clamp(min=1)).sum()

@@ -39,7 +39,8 @@ from nbridge.decoders import Decoder
 from nbridge.distributions import diagonal_kl, diagonal_normal, product_of_posteriors
 from nbridge.encoders import Encoder
 from nbridge.fusion import Fusion
-from nbridge.models.base import Features, Stage, masked_mean
+from nbridge.means import masked_mean
+from nbridge.models.base import Features, Stage
 from nbridge.models.joint import JointVAE
 from nbridge.models.parts import Parts
 from nbridge.objectives import DEFAULT_OBJECTIVE, Term
