@@ -1,4 +1,4 @@
-"""nbridge and multivae side by side in one run: speed, time to a likelihood, memory and waiting; and bridges beside TELBO for five modalities.
+"""nbridge and multivae side by side in one run: speed, time to a likelihood, memory and waiting; bridges beside TELBO for five modalities.
 
     python -m benchmarks.peers --multivae PATH_TO_PYTHON [--repeats 5] [--threads 1] [--widths 512,512 1024,1024] [--epochs 5] [--quick]
 
@@ -107,9 +107,10 @@ def mnist(folder: Path, sizes: Sizes) -> dict[str, str]:
 
 
 def _written(path: Path, train: Batch, test: Batch) -> str:
-    parts = {"train": train.values, "test": test.values}
-    np.savez(path, **{f"{name}_{part}": values[name].flatten(1).numpy() if name == "image" else values[name].numpy()
-                      for part, values in parts.items() for name in values})  # fmt: skip
+    arrays = {}
+    for part, values in (("train", train.values), ("test", test.values)):
+        arrays |= {f"image_{part}": values["image"].flatten(1).numpy(), f"label_{part}": values["label"].numpy()}
+    np.savez(path, allow_pickle=False, **arrays)
     return str(path)
 
 
@@ -117,7 +118,7 @@ def vectors(folder: Path, sizes: Sizes) -> str:
     """A file with five random vectors a row, for steps cost the same whatever rows hold."""
     draws = np.random.default_rng(0)
     rows = {f"{name}_train": draws.random((sizes.vectors, size), dtype=np.float32) for name, (size, _) in VECTORS.items()}
-    np.savez(folder / "vectors.npz", **rows)
+    np.savez(folder / "vectors.npz", allow_pickle=False, **rows)
     return str(folder / "vectors.npz")
 
 

@@ -13,6 +13,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from job import Job, first_step, multiply_adds, now, peak, quiet, rate, serve
@@ -46,7 +47,7 @@ FIRST, SECOND = "telbo, first stage", "telbo, second stage"
 
 
 def layers(widths: list[int]) -> nn.Sequential:
-    return nn.Sequential(*(layer for pair in zip(widths[:-1], widths[1:], strict=True) for layer in (nn.Linear(*pair), nn.ReLU())))
+    return nn.Sequential(*(layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU())))
 
 
 class Inference(nn.Module):

@@ -26,17 +26,15 @@ def section(results: Mapping[str, Any]) -> str:
 def _heading(results: Mapping[str, Any]) -> str:
     repeats, threads = results["repeats"], results["threads"]
     return (
-        f"`python -m benchmarks.peers` ({'; '.join(results['versions'])}; {results['machine']}; {threads} thread{'s' * (threads > 1)}; medians "
-        f"of {repeats}). MNIST with labels, batches of 128, latent 128, Adam; steps a second inside each library's own trainer."
+        f"`python -m benchmarks.peers` ({'; '.join(results['versions'])}; {results['machine']}; {threads} thread{'s' * (threads > 1)}; "
+        f"medians of {repeats}). MNIST with labels, batches of 128, latent 128, Adam; steps a second inside each library's own trainer."
     )
 
 
 def _speed(results: Mapping[str, Any]) -> str:
     fast = results["fast"]
-    lines = [
-        f"| widths | multivae / nbridge | multivae | nbridge, float32 | nbridge, {fast} | ratio | ratio, {fast} | million multiply-adds a step |",
-        "|---" * 8 + "|",
-    ]
+    heads = ["widths", "multivae / nbridge", "multivae", "nbridge, float32", f"nbridge, {fast}", "ratio", f"ratio, {fast}"]
+    lines = [f"| {' | '.join(heads)} | million multiply-adds a step |", "|---" * (len(heads) + 1) + "|"]
     for widths, found in results["speed"].items():
         for title, theirs, ours in PAIRS:
             peer, plain, quick = found["multivae"][theirs], found["nbridge float32"][ours], found[f"nbridge {fast}"][ours]
@@ -65,7 +63,9 @@ def _five(results: Mapping[str, Any]) -> str:
     texts = []
     for title, found in results["five"].items():
         base = found["subsets"]["steps_per_second"]
-        cells = [f"{name} {found[stage]['steps_per_second']:.1f} ({found[stage]['steps_per_second'] / base:.1f} times)" for name, stage in FIVE]
+        cells = [
+            f"{name} {found[stage]['steps_per_second']:.1f} ({found[stage]['steps_per_second'] / base:.1f} times)" for name, stage in FIVE
+        ]
         texts.append(f"{title}: TELBO's stage `subsets` {base:.2f} steps a second, {', '.join(cells)}")
     return f"Five modalities of 160 inputs each, our own TELBO beside bridges: {'; '.join(texts)}."
 
@@ -89,7 +89,5 @@ def _likelihood(results: Mapping[str, Any]) -> str:
 def _start(results: Mapping[str, Any]) -> str:
     start = results["start"]
     imports = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in start["imports"].items())
-    models = "; ".join(
-        f"{name} {one['first_step']:.1f} s, {one['peak_mebibytes']:,.0f} MiB" for name, one in start["models"].items()
-    )
+    models = "; ".join(f"{name} {one['first_step']:.1f} s, {one['peak_mebibytes']:,.0f} MiB" for name, one in start["models"].items())
     return f"A process that imports what training takes: {imports}. From its start to the first step, and its peak memory: {models}."
