@@ -25,15 +25,16 @@ from nbridge.acceleration.devices import pick_device
 from nbridge.build import build_model
 from nbridge.checkpoint import CONFIG
 from nbridge.errors import DataError, NBridgeError, RunError, SpecError
+from nbridge.evaluation.classifier_cache import ClassifierCache
 from nbridge.evaluation.results import NOTES, finite, left_out, taken
-from nbridge.evaluation.suite import Evaluation, Judges, OptionError, Settings, check_served, evaluate, read_evaluation
+from nbridge.evaluation.suite import Evaluation, OptionError, Settings, check_served, evaluate, read_evaluation
 from nbridge.files import write_json, write_text, writing
 from nbridge.phrases import clip, listing
 from nbridge.progress import EpochRecord, Reporter
 from nbridge.read import read_spec
 from nbridge.registry import known, locate
 from nbridge.run import Run, open_run, resume, train
-from nbridge.run_folder import METRICS, MODEL, RESOLVED, evaluation_path
+from nbridge.run_folder import CLASSIFIERS, METRICS, MODEL, RESOLVED, evaluation_path
 from nbridge.spec import Spec
 from nbridge.version import __version__
 
@@ -261,7 +262,7 @@ def compare(
     _check(entries, settings)
     pick_device(device)
     clock = _Clock(reporter or Reporter(), minutes)
-    judges: Judges = {}
+    classifiers = ClassifierCache(Path(out) / CLASSIFIERS)
 
     def measured(entry: _Entry) -> Evaluation:
         if found := _found(entry.folder, settings):
@@ -269,7 +270,7 @@ def compare(
         run = _trained(entry, device, announce, clock)
         clock.begin()
         announce(f"{entry.folder}: evaluating")
-        return _evaluated(run, base, settings, judges, measuring)
+        return _evaluated(run, base, settings, classifiers, measuring)
 
     done = _measure(entries, measured)
     _, first = done[0]
@@ -345,6 +346,10 @@ def _folders(names: Sequence[str] | Mapping[str, object]) -> dict[str, str]:
         folder = re.sub(r"[^\w.+-]+", "_", name).strip("._")
         if not folder or not name.isprintable() or len(folder) > 100:
             raise OptionError(f"models {clip(name)!r}: expected a name of a line with letters or digits, 100 characters at most")
+        if folder.casefold() == CLASSIFIERS:
+            raise OptionError(
+                f"models {clip(name)!r}: the folder '{CLASSIFIERS}' is for the classifiers of all models; choose another name"
+            )
         if twin := [other for other, taken in folders.items() if taken.casefold() == folder.casefold()]:
             raise OptionError(f"models {clip(name)!r}: would lie in the folder of {clip(twin[0])!r}, '{folder}'; choose another name")
         folders[name] = folder
@@ -423,13 +428,15 @@ def _found(folder: Path, settings: Settings) -> Evaluation | None:
     return found if found and (found.settings, found.version) == (settings, __version__) else None
 
 
-def _evaluated(run: Run, base: Spec, settings: Settings, judges: Judges, measuring: Callable[[str, int, int], None]) -> Evaluation:
+def _evaluated(
+    run: Run, base: Spec, settings: Settings, classifiers: ClassifierCache, measuring: Callable[[str, int, int], None]
+) -> Evaluation:
     """A new evaluation, which is kept in the run folder."""
     assert run.folder is not None
     shapes = {name: modality.shape for name, modality in base.modalities.items()}
     alike = all(shapes.get(name) == modality.shape for name, modality in run.spec.modalities.items())
     jury = base if alike else run.spec
-    evaluation = evaluate(run.model, jury, run.splits, settings, judges=judges, lenient=True, announce=measuring)
+    evaluation = evaluate(run.model, jury, run.splits, settings, classifiers=classifiers, lenient=True, announce=measuring)
     path = evaluation_path(run.folder, settings.split)
     with writing(path):
         write_json(path, evaluation.as_dict())

@@ -21,3 +21,14 @@ class DataError(NBridgeError):
 
 class RunError(NBridgeError):
     """A run folder or checkpoint that cannot be used as it is."""
+
+
+def require_positive(**numbers: int) -> None:
+    """Checks that options are 1 or more.
+
+    Raises:
+        DataError: naming the first that is not.
+    """
+    for name, number in numbers.items():
+        if number < 1:
+            raise DataError(f"{name} is {number}, expected 1 or more")

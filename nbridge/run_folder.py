@@ -7,6 +7,7 @@
 ``metrics.jsonl``       a line for each epoch
 ``checkpoints/``        ``last.safetensors``: where training stands
 ``model/``              the trained model, written when training is over
+``classifiers/``        the classifiers that `nbridge evaluate` trained, for the next time
 ``evaluation.json``     what `nbridge evaluate` measured last on the test rows; ``evaluation-train.json`` on training rows, and so on
 ======================= ===============================================================================================
 """
@@ -27,11 +28,13 @@ from nbridge.acceleration.devices import pick_device
 from nbridge.data.dataset import Splits
 from nbridge.errors import RunError
 from nbridge.files import write_json, write_text, writing
+from nbridge.hashing import hash_tensor
 from nbridge.read import write_spec
 from nbridge.spec import Spec
 from nbridge.version import __version__
 
 SPEC, RESOLVED, ENVIRONMENT, METRICS, MODEL = "spec.yaml", "spec.resolved.yaml", "env.json", "metrics.jsonl", "model"
+CLASSIFIERS = "classifiers"
 CHECKPOINT = Path("checkpoints", "last.safetensors")
 
 
@@ -121,8 +124,7 @@ def fingerprint(splits: Splits) -> str:
     for batch in (splits.train, splits.validation):
         for part in (batch.values, batch.present, batch.cells) if batch is not None else ():
             for name in sorted(part):
-                digest.update(f"{name} {tuple(part[name].shape)} {part[name].dtype}".encode())
-                digest.update(part[name].detach().cpu().contiguous().view(torch.uint8).numpy().data)
+                hash_tensor(digest, part[name], name)
         digest.update(b"validation")
     return digest.hexdigest()
 

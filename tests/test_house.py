@@ -17,7 +17,7 @@ PACKAGE = ROOT / "nbridge"
 # A file imports only from lower floors. The sole exception: a paper's file imports models/base.py.
 FLOORS = [
     ["annotations", "errors", "objectives", "phrases", "version"],
-    ["batch", "densities", "distributions", "files", "networks", "registry"],
+    ["batch", "densities", "distributions", "files", "hashing", "networks", "registry"],
     ["signature", "strict"],
     ["bridges", "components", "encoders", "fusion", "likelihoods", "names", "training_spec"],
     ["data", "decoders", "spec"],
