@@ -19,6 +19,7 @@ import json
 import platform
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,15 @@ def check_vacant(folder: Path, overwrite: bool) -> None:
 
 def create(folder: Path, spec: Spec, text: str, splits: Splits, device: str) -> None:
     """Fills a folder beside the run folder and renames it, so that a run folder always holds all that `resume` needs."""
+    _create(folder, spec, text, _environment(splits, device))
+
+
+def create_like(folder: Path, spec: Spec, text: str, other: Path) -> None:
+    """The same for a run on the rows, and by the versions, of another run."""
+    _create(folder, spec, text, read_environment(other))
+
+
+def _create(folder: Path, spec: Spec, text: str, environment: Mapping[str, Any]) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -73,7 +83,7 @@ def create(folder: Path, spec: Spec, text: str, splits: Splits, device: str) -> 
             (fresh / CHECKPOINT).parent.mkdir()
             write_text(fresh / SPEC, text)
             write_text(fresh / RESOLVED, write_spec(spec))
-            write_json(fresh / ENVIRONMENT, _environment(splits, device))
+            write_json(fresh / ENVIRONMENT, environment)
             if folder.exists():
                 old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
                 folder.replace(old)
@@ -85,7 +95,8 @@ def create(folder: Path, spec: Spec, text: str, splits: Splits, device: str) -> 
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _environment(splits: Splits, device: str) -> dict[str, Any]:
+def machine(device: str) -> dict[str, Any]:
+    """What decides, beside spec and rows, the last bits of a training: versions, device and threads."""
     return {
         "nbridge": __version__,
         "torch": torch.__version__,
@@ -93,6 +104,12 @@ def _environment(splits: Splits, device: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": str(pick_device(device)),
         "threads": torch.get_num_threads(),
+    }
+
+
+def _environment(splits: Splits, device: str) -> dict[str, Any]:
+    return {
+        **machine(device),
         "rows": {
             "train": len(splits.train),
             "validation": len(splits.validation) if splits.validation is not None else 0,

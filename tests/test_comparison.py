@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 import nbridge
 from nbridge import comparison
-from nbridge.comparison import Comparison, Contestant, OutOfTime, Spread, compare
+from nbridge.comparison import OutOfTime, compare
+from nbridge.comparison_table import Comparison, Contestant, Spread
 from nbridge.errors import DataError, RunError, SpecError
 from nbridge.evaluation.results import OptionError, Settings, read_evaluation
 from nbridge.files import write_json
