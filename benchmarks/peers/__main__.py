@@ -58,10 +58,10 @@ class Sizes:
         epochs: Passes for the rates, the first of which does not count.
     """
 
-    speed: int = 50 * 128
+    speed: int = 20 * 128
     likelihood: int = 156 * 128
     test: int = 1000
-    vectors: int = 5 * 128
+    vectors: int = 3 * 128
     epochs: int = 3
 
 
@@ -198,7 +198,9 @@ def starts(theirs: Side, ours: Side, job: Job, repeats: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.peers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--multivae", required=True, metavar="PYTHON", help="python of an environment with multivae")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
@@ -220,7 +222,7 @@ def main() -> None:
             "repeats": repeats,
             "fast": FAST,
             "rows": {"speed": sizes.speed, "likelihood": sizes.likelihood, "test": sizes.test},
-            "start": starts(theirs, ours, job, repeats),
+            "start": starts(theirs, ours, job, min(3, repeats)),
             "likelihood": likelihoods(theirs, ours, replace(job, rows=files["likelihood"], epochs=options.epochs)),
             "five": five(ours, replace(job, rows=vectors(Path(name), sizes)), repeats),
             "speed": speeds(theirs, ours, job, widths, repeats),
