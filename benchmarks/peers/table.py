@@ -54,7 +54,7 @@ def _parameters(found: Mapping[str, Any]) -> str:
     named = {"bridges": "bridged", "subsets": "telbo", "jmvae": "jmvae", "mvae": "mvae"}
     ours = {name: found["nbridge float32"][stage]["parameters"] for stage, name in named.items()}
     return "; ".join(
-        f"{library} {', '.join(f'{name} {count:,}' for name, count in counts.items())}"
+        f"{library} {', '.join(f'{name} {count:,.0f}' for name, count in counts.items())}"
         for library, counts in (("multivae", theirs), ("nbridge", ours))
     )
 
