@@ -43,3 +43,14 @@ def exit_code(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         return 130
     return 2 if isinstance(error, NBridgeError | OSError) else 1
+
+
+def require_positive(**numbers: int) -> None:
+    """Checks that options are 1 or more.
+
+    Raises:
+        DataError: naming the first that is not.
+    """
+    for name, number in numbers.items():
+        if number < 1:
+            raise DataError(f"{name} is {number}, expected 1 or more")

@@ -7,6 +7,7 @@
 ``metrics.jsonl``       a line for each epoch
 ``checkpoints/``        ``last.safetensors``: where training stands
 ``model/``              the trained model, written when training is over
+``classifiers/``        the classifiers that `nbridge evaluate` trained, for the next time
 ``evaluation.json``     what `nbridge evaluate` measured last on the test rows; ``evaluation-train.json`` on training rows, and so on
 ======================= ===============================================================================================
 """
@@ -18,6 +19,7 @@ import json
 import platform
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +29,13 @@ from nbridge.acceleration.devices import pick_device
 from nbridge.data.dataset import Splits
 from nbridge.errors import RunError
 from nbridge.files import write_json, write_text, writing
+from nbridge.hashing import hash_tensor
 from nbridge.read import write_spec
 from nbridge.spec import Spec
 from nbridge.version import __version__
 
 SPEC, RESOLVED, ENVIRONMENT, METRICS, MODEL = "spec.yaml", "spec.resolved.yaml", "env.json", "metrics.jsonl", "model"
+CLASSIFIERS = "classifiers"
 CHECKPOINT = Path("checkpoints", "last.safetensors")
 
 
@@ -59,6 +63,15 @@ def check_vacant(folder: Path, overwrite: bool) -> None:
 
 def create(folder: Path, spec: Spec, text: str, splits: Splits, device: str, processes: int = 1) -> None:
     """Fills a folder beside the run folder and renames it, so that a run folder always holds all that `resume` needs."""
+    _create(folder, spec, text, _environment(splits, device, processes))
+
+
+def create_like(folder: Path, spec: Spec, text: str, other: Path) -> None:
+    """The same for a run on the rows, and by the versions, of another run."""
+    _create(folder, spec, text, read_environment(other))
+
+
+def _create(folder: Path, spec: Spec, text: str, environment: Mapping[str, Any]) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -70,7 +83,7 @@ def create(folder: Path, spec: Spec, text: str, splits: Splits, device: str, pro
             (fresh / CHECKPOINT).parent.mkdir()
             write_text(fresh / SPEC, text)
             write_text(fresh / RESOLVED, write_spec(spec))
-            write_json(fresh / ENVIRONMENT, _environment(splits, device, processes))
+            write_json(fresh / ENVIRONMENT, environment)
             if folder.exists():
                 old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
                 folder.replace(old)
@@ -82,7 +95,8 @@ def create(folder: Path, spec: Spec, text: str, splits: Splits, device: str, pro
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _environment(splits: Splits, device: str, processes: int) -> dict[str, Any]:
+def machine(device: str) -> dict[str, Any]:
+    """What decides, beside spec and rows, the last bits of a training: versions, device and threads."""
     return {
         "nbridge": __version__,
         "torch": torch.__version__,
@@ -90,6 +104,12 @@ def _environment(splits: Splits, device: str, processes: int) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": str(pick_device(device)),
         "threads": torch.get_num_threads(),
+    }
+
+
+def _environment(splits: Splits, device: str, processes: int) -> dict[str, Any]:
+    return {
+        **machine(device),
         "processes": processes,
         "rows": {
             "train": len(splits.train),
@@ -122,8 +142,7 @@ def fingerprint(splits: Splits) -> str:
     for batch in (splits.train, splits.validation):
         for part in (batch.values, batch.present, batch.cells) if batch is not None else ():
             for name in sorted(part):
-                digest.update(f"{name} {tuple(part[name].shape)} {part[name].dtype}".encode())
-                digest.update(part[name].detach().cpu().contiguous().view(torch.uint8).numpy().data)
+                hash_tensor(digest, part[name], name)
         digest.update(b"validation")
     return digest.hexdigest()
 

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "nbridge"
 # A file imports only from lower floors. The sole exception: a paper's file imports models/base.py.
 FLOORS = [
     ["annotations", "errors", "means", "objectives", "phrases", "version"],
-    ["batch", "densities", "distributions", "files", "networks", "registry"],
+    ["batch", "densities", "distributions", "files", "hashing", "networks", "registry"],
     ["signature", "strict"],
     ["bridges", "components", "encoders", "fusion", "likelihoods", "names", "training_spec"],
     ["data", "decoders", "spec"],
@@ -27,9 +27,9 @@ FLOORS = [
     ["build"],
     ["acceleration", "checkpoint", "counting", "imputation", "progress"],
     ["completion", "evaluation", "training"],
-    ["run_folder", "testing"],
+    ["comparison_table", "run_folder", "testing"],
     ["training_state"],
-    ["run"],
+    ["run", "shared_joint"],
     ["comparison"],
     ["cli"],
     ["__main__"],
