@@ -15,7 +15,7 @@ from nbridge.errors import DataError
 from nbridge.likelihoods import Likelihood
 
 
-class OutsideSupport(DataError):
+class SupportError(DataError):
     """Rows with values outside a support: what the first of them holds, and how many they are."""
 
     def __init__(self, first: str, rows: int) -> None:
@@ -62,7 +62,7 @@ def _check_modality(name: str, likelihood: Likelihood, batch: Batch, first: int)
     if wrong.any():
         row = int(wrong.any(1).nonzero()[0])
         value = x[row].reshape(-1)[int(wrong[row].nonzero()[0])].item()
-        raise OutsideSupport(
+        raise SupportError(
             f"modality {name!r}, row {first + row}: value {value:g} is outside the support of {type(likelihood).__name__}, "
             f"{describe_support(likelihood.support)}",
             int(wrong.any(1).sum()),

@@ -75,7 +75,9 @@ def require_whole(batch: Batch, names: Iterable[str], first: int = 0) -> None:
             partial = batch.present[name] & ~batch.cells[name].flatten(1).all(dim=1)
             if partial.any():
                 row = int(torch.nonzero(partial)[0])
-                raise DataError(f"modality {name!r}: row {first + row} is NaN in part, expected a whole row of class values, or NaN throughout")
+                raise DataError(
+                    f"modality {name!r}: row {first + row} is NaN in part, expected a whole row of class values, or NaN throughout"
+                )
 
 
 def check_same_rows(rows: Mapping[str, int]) -> None:

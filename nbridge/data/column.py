@@ -144,7 +144,8 @@ def _class_indices(name: str, values: np.ndarray, counted: np.ndarray, classes: 
     if bad.size:
         row, held = bad[0], values[counted]
         hint = ""
-        if held.min() >= 1 and held.max() == classes:
+        # Rows from the middle of a file, perhaps few, say less about all of them.
+        if not first and held.min() >= 1 and held.max() == classes:
             hint = "; these labels seem to start at 1: subtract 1"
         elif values[row] == -1:
             hint = f"; NaN or {name}{PRESENT} marks what is absent"
