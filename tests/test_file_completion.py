@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,10 @@ def tabular(array: np.ndarray) -> pa.Array:
     return flat if native.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, int(np.prod(native.shape[1:])))
 
 
-def write(path: Path, rows: Arrays) -> Path:
-    """A file of a kind that its name tells, in groups of three rows where it has such."""
+def write(path: Path, rows: Arrays, group: int = 3) -> Path:
+    """A file of a kind that its name tells, in groups of so many rows where it has such."""
     if path.suffix == ".parquet":
-        parquet.write_table(pa.table({key: tabular(array) for key, array in rows.items() if array.ndim}), path, row_group_size=3)
+        parquet.write_table(pa.table({key: tabular(array) for key, array in rows.items() if array.ndim}), path, row_group_size=group)
     elif path.suffix == ".npz":
         (np.savez_compressed if path.name.startswith("deflated") else np.savez)(path, **rows)
     else:
@@ -182,7 +182,7 @@ def test_no_two_parts_share_their_noise(model: nbridge.MultimodalVAE) -> None:
 def test_shards_are_cut_between_units_and_are_nearly_alike(rows: int, unit: int, number: int) -> None:
     cuts = [shard_rows(rows, unit, (part, number)) for part in range(1, number + 1)]
     assert [cuts[0][0], cuts[-1][1]] == [0, rows]
-    assert all(one[1] == other[0] for one, other in zip(cuts, cuts[1:], strict=False))
+    assert all(one[1] == other[0] for one, other in pairwise(cuts))
     assert all(start % unit == 0 or start == rows for start, _ in cuts)
     units = [-(-(stop - start) // unit) for start, stop in cuts]
     assert max(units) - min(units) <= 1
@@ -516,27 +516,36 @@ def test_progress_tells_the_checks_and_then_the_rows(model: nbridge.MultimodalVA
 # On the command line
 
 
-def call(folder: Path, *arguments: str) -> tuple[int, str, str]:
-    command = [sys.executable, "-m", "nbridge", "impute", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout, done.stderr
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[object, str, str]]:
+    """Runs the command in this process, in the temporary folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def call(*arguments: str) -> tuple[object, str, str]:
+        monkeypatch.setattr(sys, "argv", ["nbridge", "impute", "model", *arguments])
+        with pytest.raises(SystemExit) as left:
+            command_line.main()
+        return left.value.code, *capsys.readouterr()
+
+    return call
 
 
-def test_the_command_writes_shards_of_every_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Another process: parts and blocks are of the size that they have.
-    monkeypatch.undo()
+@pytest.mark.parametrize(("source", "target"), [("rows.npz", "out.npz"), ("rows", "out"), ("rows.parquet", "out.parquet")])
+def test_the_command_writes_a_shard_of_every_kind(
+    source: str, target: str, call: Callable[..., tuple[object, str, str]], tmp_path: Path
+) -> None:
     model, spec = made(LIKELIHOODS, SHAPES)
     save_model(tmp_path / "model", model, spec)
-    rows = whole_rows(2500)
+    rows = whole_rows()
     rows["x"][::3] = NAN
-    expected = impute_arrays(model, rows, samples=2)
-    for kind, source, target in (("npz", "rows.npz", "out.npz"), ("folder", "rows", "out"), ("table.parquet", "r.parquet", "o.parquet")):
-        write(tmp_path / source, rows)
-        done = call(tmp_path, "model", source, "--out", target, "--samples", "2", "--shard", "2/2")
-        counts = "imputed x 492, count 0, image 0, label 0; passed through id"
-        assert done == (0, f"{target}: 1,476 rows of 2,500, the first of them row 1,024; {counts}\n", "")
-        half = {key: array[:, 1024:] if key in SHAPES else array[1024:] for key, array in expected.items()}
-        same(read(tmp_path / target), half, 2, kind == "table.parquet")
+    write(tmp_path / source, rows)
+    done = call(source, "--out", target, "--samples", "2", "--seed", "3", "--shard", "2/2")
+    counts = "imputed x 1, count 0, image 0, label 0; passed through id"
+    assert done == (0, f"{target}: 5 rows of 9, the first of them row 4; {counts}\n", "")
+    expected = impute_arrays(model, rows, samples=2, seed=3)
+    half = {key: array[:, 4:] if key in SHAPES else array[4:] for key, array in expected.items()}
+    same(read(tmp_path / target), half, 2, target == "out.parquet")
 
 
 COMMAND: dict[str, tuple[list[str], str]] = {
@@ -556,40 +565,33 @@ COMMAND: dict[str, tuple[list[str], str]] = {
 
 
 @pytest.mark.parametrize("mistake", COMMAND)
-def test_a_command_that_cannot_be_met_costs_one_line(
-    mistake: str, model: nbridge.MultimodalVAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_command_that_cannot_be_met_costs_one_line(mistake: str, call: Callable[..., tuple[object, str, str]], tmp_path: Path) -> None:
     arguments, message = COMMAND[mistake]
     for name in ("rows.npz", "rows.parquet", "rows", "old"):
         write(tmp_path / name, whole_rows())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(sys, "argv", ["nbridge", "impute", "model", *arguments])
     before = contents(tmp_path)
-    with pytest.raises(SystemExit) as left:
-        command_line.main()
-    assert (left.value.code, *capsys.readouterr()) == (2, "", f"{message}\n")
+    assert call(*arguments) == (2, "", f"{message}\n")
     assert contents(tmp_path) == before
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["rows.npz", "rows", "rows.parquet"])
+@pytest.mark.parametrize("kind", ["stored.npz", "folder", "table.parquet"])
 def test_memory_does_not_grow_with_the_file(kind: str, tmp_path: Path) -> None:
     model, spec = made({"x": "normal", "label": "categorical"}, {"x": (3,), "label": (3,)})
     save_model(tmp_path / "model", model, spec)
-    # 64 MB that pass through beside few rows to impute, and four times as much.
     code = (
-        "import sys, nbridge; from pathlib import Path; nbridge.impute_file(nbridge.load('model'), sys.argv[1], sys.argv[2], samples=1);"
-        "print(next(line.split()[1] for line in Path('/proc/self/status').read_text().splitlines() if line.startswith('VmHWM')))"
+        "import sys, nbridge; from pathlib import Path\n"
+        "for source in sys.argv[1:]:\n"
+        "    nbridge.impute_file(nbridge.load('model'), source, source.replace('rows.', 'out.'), samples=1)\n"
+        "    print(next(line.split()[1] for line in Path('/proc/self/status').read_text().splitlines() if line.startswith('VmHWM')))"
     )
-    peaks = []
-    for rows in (16_000, 64_000):
-        x = np.random.default_rng(0).normal(size=(rows, 3)).astype(np.float32)
+    files, rng = [], np.random.default_rng(0)
+    # Few numbers to fill in, and 32 MB beside them that pass through; then five times as much.
+    for rows in (4_000, 20_000):
+        x = rng.normal(size=(rows, 3)).astype(np.float32)
         x[::4] = NAN
-        folder = tmp_path / str(rows)
-        folder.mkdir()
-        source = write(folder / kind, {"x": x, "label": np.zeros(rows, int), "wide": np.ones((rows, 1000), np.float32)})
-        command = [sys.executable, "-c", code, str(source), str(folder / f"out.{kind}")]
-        peaks.append(int(subprocess.run(command, cwd=tmp_path, capture_output=True, check=True, text=True).stdout) / 1024)
-        shutil.rmtree(folder)
-    assert peaks[1] < peaks[0] + 48, "of 192 MB more"
+        wide = rng.random((rows, 2000), np.float32)
+        files.append(write(tmp_path / f"{rows}rows.{kind}", {"x": x, "label": np.zeros(rows, int), "wide": wide}, rows))
+    done = subprocess.run([sys.executable, "-c", code, *map(str, files)], cwd=tmp_path, capture_output=True, check=True, text=True)
+    few, many = (int(line) / 1024 for line in done.stdout.split())
+    assert many < few + 64, "mebibytes, of 128 more"

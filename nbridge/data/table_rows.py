@@ -141,7 +141,7 @@ class _Table(RowsOut):
             self._writer = ParquetWriter(self._path, table.schema)
         if table.num_rows:
             self._writer.write_table(table, row_group_size=table.num_rows)
-        self._pending = [table.slice(0, 0)]
+        self._pending = [table.schema.empty_table()]
 
     def close(self) -> None:
         """Closes the file."""
@@ -166,7 +166,7 @@ def table_rows(path: Path, sizes: Mapping[str, int]) -> Iterator[TableRows]:
     except ImportError as error:
         raise DataError('Parquet files need pyarrow: pip install "nbridge[tables]"') from error
     try:
-        file = ParquetFile(path, buffer_size=_READ)
+        file = ParquetFile(path, buffer_size=_READ, pre_buffer=False)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"no Parquet file, or a damaged one ({_line(error)})") from error
     with file:
