@@ -253,15 +253,18 @@ def test_null_marks_what_is_absent_from_a_table(cut: pa.DataType, model: nbridge
         "label": pa.array([0, None, 2, 1, None], pa.int8()),
         "count": pa.array([[1, 2], [3, None], None, [4, 5], [6, 7]], pa.list_(pa.int64(), 2)),
         "place": pa.array([{"lat": 1.5}] * 5),
+        "visits": pa.array([[1], [], [1, 2, 3], None, [4]]),
+        "ward": pa.array(["north", "north", "south", "west", "north"]).dictionary_encode(),
     }
     parquet.write_table(pa.table(table), tmp_path / "rows.parquet", row_group_size=2)
     impute_file(model, tmp_path / "rows.parquet", tmp_path / "out.parquet")
     done = parquet.read_table(tmp_path / "out.parquet")
     masks = ["x__imputed", "label__imputed", "count__imputed"]
-    assert done.column_names == ["name", "x", masks[0], "label", masks[1], "count", masks[2], "place", "image", "image__imputed"]
-    assert [done.schema.field(key).type for key in ("name", "x", "label", "count", "place")] == [column.type for column in table.values()]
-    assert done["name"].to_pylist() == ["a", None, "c", "d", "e"]
-    assert done["place"].to_pylist() == [{"lat": 1.5}] * 5
+    columns = ["name", "x", masks[0], "label", masks[1], "count", masks[2], "place", "visits", "ward", "image", "image__imputed"]
+    assert done.column_names == columns
+    assert [done.schema.field(key).type for key in table] == [column.type for column in table.values()]
+    for key in ("name", "place", "visits", "ward"):
+        assert done[key].to_pylist() == table[key].to_pylist()
     assert done["label__imputed"].to_pylist() == [False, True, False, False, True]
     assert done["x__imputed"].to_pylist()[1:4] == [[True] * 3, [False, True, False], [False, False, True]]
     assert done["count__imputed"].to_pylist()[1:3] == [[False, True], [True, True]]
@@ -368,6 +371,7 @@ TABLES: dict[str, tuple[dict[str, pa.Array], str]] = {
         {"x": pa.array([["a"], ["b"]])},
         "column 'x' is of type list<element: string>, expected numbers, or lists of numbers",
     ),
+    "no type": ({"x": pa.nulls(2)}, "column 'x' is of type null, expected numbers, or lists of numbers; leave out a column that holds"),
     "ragged": ({"x": pa.array([[1.0, 2.0, 3.0], [1.0]])}, "column 'x': row 1 holds 1 values, expected 3"),
     "too wide": ({"x": tabular(np.ones((2, 4)))}, "modality 'x': array of shape (2, 4), expected (rows, 3) or class indices (rows,)"),
     "nothing": ({"y": pa.array([1, 2])}, "no column for any modality (x, count, image, label). Found: y"),

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nbridge.data.blocks import Block, Filled, Layout, Output, RowsIn, RowsOut
+from nbridge.data.column import PRESENT
 from nbridge.data.ids import check_ids_layout
 from nbridge.errors import DataError
 from nbridge.files import replacing
@@ -24,7 +25,7 @@ class TableRows(RowsIn):
 
     Arguments:
         file: A `pyarrow.parquet.ParquetFile`.
-        sizes: The number of values of a row, by key, for columns of lists.
+        sizes: The number of values of a row of each modality, by key.
     """
 
     noun: ClassVar[str] = "column"
@@ -42,7 +43,8 @@ class TableRows(RowsIn):
             return Layout(np.dtype(kind.to_pandas_dtype()), (rows,))
         if _is_list(kind) and _is_number(kind.value_type):
             return Layout(np.dtype(kind.value_type.to_pandas_dtype()), (rows, getattr(kind, "list_size", self._sizes.get(key, 1))))
-        raise DataError(f"column {key!r} is of type {clip(kind)}, expected numbers, or lists of numbers")
+        hint = "; leave out a column that holds nothing" if str(kind) == "null" else ""
+        raise DataError(f"column {key!r} is of type {clip(kind)}, expected numbers, or lists of numbers{hint}")
 
     def row_bytes(self, keys: Iterable[str], rows: int) -> int:  # noqa: ARG002
         groups = (self._file.metadata.row_group(number).total_byte_size for number in range(self._file.num_row_groups))
@@ -51,7 +53,7 @@ class TableRows(RowsIn):
 
     def blocks(self, keys: Iterable[str], start: int, stop: int, size: int) -> Iterator[Block]:
         keys = tuple(keys)
-        numbers = [key for key in keys if self._is_modality(key)]
+        numbers = [key for key in keys if key.removesuffix(PRESENT) in self._sizes]
         for first, table in self._tables(keys, start, stop, size):
             read = {key: _read_column(key, table.column(key), self.layout(key).shape[1:], first) for key in numbers}
             missing = {key: mask for key, (_, mask) in read.items() if mask is not None}
@@ -78,12 +80,6 @@ class TableRows(RowsIn):
                 table.flush()
             finally:
                 table.close()
-
-    def _is_modality(self, key: str) -> bool:
-        try:
-            return bool(self.layout(key))
-        except DataError:
-            return False
 
     def _tables(self, keys: Iterable[str], start: int, stop: int, size: int) -> Iterator[tuple[int, Any]]:
         """Tables of exactly so many rows, the last of them excepted, each with the number of its first row."""
@@ -155,7 +151,7 @@ def table_rows(path: Path, sizes: Mapping[str, int]) -> Iterator[TableRows]:
 
     Arguments:
         path: The file.
-        sizes: The number of values of a row, by key, for columns of lists.
+        sizes: The number of values of a row of each modality, by key.
 
     Raises:
         DataError: when it is damaged or no such file, or pyarrow is not installed.
