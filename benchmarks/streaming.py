@@ -26,6 +26,7 @@ import torch
 from readme import README, replace_section
 
 import nbridge
+from nbridge.data.npz import write_npz
 
 RESULT = Path(__file__).resolve().parent / "results" / "streaming.json"
 KINDS = {"npz": "rows.npz", "npy": "rows", "parquet": "rows.parquet"}
@@ -61,7 +62,7 @@ def draw(rows: int, *, holes: bool = True) -> dict[str, np.ndarray]:
 def write(folder: Path, kind: str, rows: int) -> Path:
     arrays, path = draw(rows), folder / KINDS[kind]
     if kind == "npz":
-        np.savez(path, **arrays)
+        write_npz(path, arrays)
     elif kind == "npy":
         path.mkdir()
         for name, array in arrays.items():
