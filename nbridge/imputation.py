@@ -242,10 +242,14 @@ def serving(model: MultimodalVAE, seed: int) -> Iterator[None]:
             module.training = mode
 
 
-@lru_cache(maxsize=8)
 def _fixed_points(dimension: int) -> Tensor:
     """Quasi-random standard normal points, shape (K, D): the same for every row and every call."""
-    uniform = SobolEngine(dimension, scramble=True, seed=0).draw(POINT_DRAWS)
+    return _points(dimension, POINT_DRAWS, torch.get_default_dtype())
+
+
+@lru_cache(maxsize=8)
+def _points(dimension: int, number: int, dtype: torch.dtype) -> Tensor:
+    uniform = SobolEngine(dimension, scramble=True, seed=0).draw(number, dtype=dtype)
     return torch.special.ndtri(uniform.clamp(1e-4, 1 - 1e-4))
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -289,6 +290,12 @@ def test_a_modality_of_one_value_is_a_column_of_numbers(tmp_path: Path) -> None:
     assert len(set(done["age"].to_pylist()[1])) == 4
 
 
+def test_ids_with_equal_hashes_are_no_double(model: nbridge.MultimodalVAE, tmp_path: Path) -> None:
+    assert hash(-1) == hash(-2)
+    source = write(tmp_path / "rows.npz", whole_rows() | {"id": np.arange(-9, 0)})
+    assert impute_file(model, source, tmp_path / "out.npz").passed == ("id",)
+
+
 # Mistakes
 
 
@@ -417,6 +424,18 @@ def test_damage_is_told(model: nbridge.MultimodalVAE, tmp_path: Path) -> None:
     content[content.index(np.arange(900, 910).tobytes())] ^= 1
     source.write_bytes(content)
     refused(source, r"array 'note' is damaged \(Bad CRC-32 for file 'note.npy'\)$")
+    source = write(tmp_path / "cut.npz", {key: array for key, array in whole_rows().items() if key != "x"})
+    with zipfile.ZipFile(source, "a") as archive:
+        np.save(tmp_path / "x.npy", whole_rows()["x"])
+        archive.writestr("x.npy", (tmp_path / "x.npy").read_bytes()[:-30])
+    refused(source, r"array 'x' is damaged \(it ends within row 6\)$")
+    source = write(tmp_path / "text.npz", whole_rows())
+    with zipfile.ZipFile(source, "a") as archive:
+        archive.writestr("notes.txt", "a")
+    refused(source, "'notes.txt' is no array; np.savez writes them$")
+    source = write(tmp_path / "texts", whole_rows())
+    (source / "y.npy").write_text("a")
+    refused(source, "y.npy is no npy file; np.save writes one$")
     source = write(tmp_path / "pages.parquet", {"x": np.ones((9, 3))})
     content = source.read_bytes()
     source.write_bytes(content[:4] + b"\xff" * 40 + content[44:])
