@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nbridge.encoders import Encoder
     from nbridge.errors import DataError, NBridgeError, RunError, SpecError
     from nbridge.evaluation.suite import evaluate
+    from nbridge.file_completion import impute_file
     from nbridge.fusion import Fusion
     from nbridge.imputation import Completed, embed, generate, impute
     from nbridge.likelihoods import Likelihood
@@ -58,6 +59,7 @@ _HOME = {
     "generate": "nbridge.imputation",
     "impute": "nbridge.imputation",
     "impute_arrays": "nbridge.completion",
+    "impute_file": "nbridge.file_completion",
     "load": "nbridge.checkpoint",
     "read_spec": "nbridge.read",
     "resume": "nbridge.run",

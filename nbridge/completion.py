@@ -11,7 +11,7 @@ from torch import Tensor
 from nbridge.data.arrays import to_batch
 from nbridge.data.column import PRESENT, plain_array
 from nbridge.errors import DataError
-from nbridge.imputation import impute
+from nbridge.imputation import Completed, impute
 from nbridge.models.base import MultimodalVAE
 from nbridge.phrases import did_you_mean, listing
 
@@ -55,12 +55,26 @@ def impute_arrays(
         # Nearly the name of a modality that is not given: a slip of the pen would have all of it imputed in silence.
         if near := did_you_mean(name, [modality for modality in shapes if modality not in arrays], cutoff=0.8):
             raise DataError(f"array {name!r}: no such modality.{near} Modalities: {listing(shapes)}")
-    for name in model.names:
-        guess, imputed = done.values[name].numpy(), done.imputed[name].numpy()
-        if name in arrays:
-            given = plain_array(arrays[name])
-            imputed = imputed.reshape(given.shape) if imputed.ndim > 1 else imputed
-            guess = _placed(given, guess, imputed, () if samples is None else (samples,))
+    return completed | in_place(done, {name: plain_array(array) for name, array in arrays.items() if name in shapes}, samples)
+
+
+def in_place(done: Completed, given: Mapping[str, np.ndarray], samples: int | None) -> dict[str, np.ndarray]:
+    """What was imputed, put where arrays have holes, and the masks.
+
+    Arguments:
+        done: Rows in which nothing is absent.
+        given: The arrays by modality, as they were read; what their holes hold does not matter.
+        samples: The number K of draws, or None for a point estimate.
+
+    Returns:
+        As `impute_arrays`, without arrays of other names.
+    """
+    completed: dict[str, np.ndarray] = {}
+    for name, values in done.values.items():
+        guess, imputed = values.numpy(), done.imputed[name].numpy()
+        if name in given:
+            imputed = imputed.reshape(given[name].shape) if imputed.ndim > 1 else imputed
+            guess = _placed(given[name], guess, imputed, () if samples is None else (samples,))
         completed[name], completed[name + IMPUTED] = guess, imputed
     return completed
 

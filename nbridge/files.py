@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,12 +30,51 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         OSError: naming ``path``, never the temporary file, when it cannot be written.
     """
+    with replacing(path) as temporary:
+        write(temporary)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside ``path`` that takes its place at the end, as `write_atomically` does it.
+
+    Raises:
+        OSError: naming ``path``, never the temporary file, when it cannot be written.
+    """
     try:
-        _write_and_rename(path, write)
+        with _renamed(path) as temporary:
+            yield temporary
     except OSError as error:
         if error.errno is None:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextmanager
+def scratch_beside(path: Path) -> Iterator[Path]:
+    """A hidden folder beside ``path``, so that what is made in it can be renamed into place; nothing of it stays, whatever happens."""
+    folder = path.parent / _hidden(path)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def replace_folder(path: Path, folder: Path) -> None:
+    """Flushes the files of a folder to the disk and renames it to ``path``; an older folder of that name is there until then."""
+    for file in folder.iterdir():
+        _flush(file)
+    if not path.is_dir():
+        folder.rename(path)
+        return
+    older = path.rename(path.parent / _hidden(path))
+    try:
+        folder.rename(path)
+    except BaseException:
+        older.rename(path)
+        raise
+    shutil.rmtree(older)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -47,20 +87,29 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def _write_and_rename(path: Path, write: Callable[[Path], None]) -> None:
-    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
+@contextmanager
+def _renamed(path: Path) -> Iterator[Path]:
+    temporary = path.parent / _hidden(path)
     temporary.open("xb").close()
     # Of a file that open makes; tempfile and safetensors make files that only their owner may read.
     permissions = temporary.stat().st_mode
     try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        yield temporary
+        _flush(temporary)
         temporary.chmod(permissions)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _hidden(path: Path) -> str:
+    return f".{path.name}.{secrets.token_hex(4)}.tmp"
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _fill(path: Path, text: str) -> None:

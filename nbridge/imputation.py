@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from numpy.typing import ArrayLike
@@ -28,6 +29,8 @@ POINT_DRAWS = 64
 """Draws of z that a point estimate averages over."""
 ELEMENTS, ROWS = 2**21, 1024
 """Numbers decoded and rows encoded at a time, at most: bounds for memory, within which convolutions stay in the processor's cache."""
+_STRIDE = 0x9E3779B9
+"""Between the seeds of two parts: 2^32 over the golden ratio, so that the parts of neighbouring seeds stay apart (torch takes 32 bits)."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,17 @@ class Completed:
     imputed: dict[str, Tensor]
 
 
-def impute(model: MultimodalVAE, batch: Batch, *, samples: int | None = None, noise: bool = True, seed: int = 0) -> Completed:
+def impute(
+    model: MultimodalVAE, batch: Batch, *, samples: int | None = None, noise: bool = True, seed: int = 0, first: int = 0
+) -> Completed:
     r"""Fills in every absent modality of every row, and every absent cell.
 
     Without ``samples`` it gives a point estimate: the mean (the most probable class, a whole count) of
     :math:`p(x_j \mid x_S) = \mathbb{E}_{q(z \mid x_S)} [p(x_j \mid z)]`, over a fixed set of points z so that a row's result depends on
     that row alone. With ``samples=K`` it gives K draws; each draw decodes all absent modalities of a row from one z.
+
+    Rows are served in parts of `rows_at_a_time`; each part has a seed of its own, by its number, so that batches cut between two parts
+    give, put together, what all rows give at once, bit for bit.
 
     Arguments:
         model: A trained model.
@@ -57,6 +65,7 @@ def impute(model: MultimodalVAE, batch: Batch, *, samples: int | None = None, no
         samples: The number K of draws, or None for the point estimate.
         noise: Whether draws include the spread of the likelihood; without it they are the expectations of :math:`p(x_j \mid z_k)`.
         seed: Seed of the draws.
+        first: The number that the batch's first row has among all rows, a multiple of `rows_at_a_time`.
 
     Raises:
         DataError: when observed values lie outside their likelihood's support or the model lacks a modality of the batch.
@@ -71,14 +80,24 @@ def impute(model: MultimodalVAE, batch: Batch, *, samples: int | None = None, no
         torch.Size([7, 5])
     """
     _check(model, batch, samples)
-    decoded = (POINT_DRAWS if samples is None else samples) * sum(math.prod(x.shape) for x in model.likelihoods.values())
+    size = rows_at_a_time(model, samples)
+    if first < 0 or first % size:
+        raise DataError(f"first is {first}, expected a multiple of {size}, the rows that are served at a time")
+    parts = []
     with serving(model, seed):
-        parts = [_impute_rows(model, part, samples, noise) for part in chunks(batch, decoded)]
+        for number, part in enumerate(_cut(batch, size), start=first // size):
+            torch.manual_seed((seed + number * _STRIDE) % 2**63)
+            parts.append(_impute_rows(model, part, samples, noise))
     axis = 0 if samples is None else 1
     return Completed(
         {name: torch.cat([part.values[name] for part in parts], axis) for name in model.names},
         {name: torch.cat([part.imputed[name] for part in parts]) for name in model.names},
     )
+
+
+def rows_at_a_time(model: MultimodalVAE, samples: int | None = None) -> int:
+    """The number of rows that `impute` serves together, whatever the number of rows: it depends on the model and on K alone."""
+    return _size((POINT_DRAWS if samples is None else samples) * sum(math.prod(x.shape) for x in model.likelihoods.values()))
 
 
 def generate(
@@ -123,7 +142,14 @@ def embed(model: MultimodalVAE, batch: Batch, *, samples: int = 1, seed: int = 0
 
 def chunks(batch: Batch, elements: int) -> Iterator[Batch]:
     """The rows in parts that fit in memory, when each row makes so many numbers; one part when there is no row."""
-    size = max(1, min(ROWS, ELEMENTS // elements))
+    return _cut(batch, _size(elements))
+
+
+def _size(elements: int) -> int:
+    return max(1, min(ROWS, ELEMENTS // elements))
+
+
+def _cut(batch: Batch, size: int) -> Iterator[Batch]:
     for start in range(0, max(1, len(batch)), size):
         yield batch.slice(start, start + size)
 
@@ -151,7 +177,8 @@ def _impute_rows(model: MultimodalVAE, batch: Batch, samples: int | None, noise:
         if given is not None and observed.all():
             values[name] = given if samples is None else given.expand(samples, *given.shape)
             continue
-        guess = decode(model, name, z, point=samples is None, noise=noise).to(device)
+        guess = _estimate(model, name, z, observed) if samples is None else decode(model, name, z, noise=noise)
+        guess = guess.to(device)
         if given is not None:
             guess = likelihood.restore(guess, given)
             guess = torch.where(observed.reshape(*observed.shape, *(1 for _ in given.shape[observed.ndim :])), given, guess)
@@ -167,6 +194,19 @@ def _observed(batch: Batch, name: str) -> Tensor:
     if name in batch.cells:
         return batch.cells[name] & present.reshape(-1, *(1 for _ in batch.cells[name].shape[1:]))
     return present
+
+
+def _estimate(model: MultimodalVAE, name: str, z: Tensor, observed: Tensor) -> Tensor:
+    r"""The point estimate, shape (B, \*shape); of rows observed as a whole, which need none, anything."""
+    absent = ~observed.flatten(1).all(1).to(z.device) if observed.ndim > 1 else ~observed.to(z.device)
+    if absent.all():
+        return decode(model, name, z, point=True)
+    likelihood = model.likelihoods[name]
+    some = likelihood.expectation(model.decoder(name)(z[:, absent]))
+    # Each row back in its place: the order in which a mean over draws is summed depends on it, and so does the last bit.
+    expectation = some.new_zeros(len(z), len(absent), *some.shape[2:])
+    expectation[:, absent] = some
+    return likelihood.point(expectation.mean(0))
 
 
 def decode(model: MultimodalVAE, name: str, z: Tensor, *, point: bool = False, noise: bool = False) -> Tensor:
@@ -203,7 +243,12 @@ def serving(model: MultimodalVAE, seed: int) -> Iterator[None]:
 
 def _fixed_points(dimension: int) -> Tensor:
     """Quasi-random standard normal points, shape (K, D): the same for every row and every call."""
-    uniform = SobolEngine(dimension, scramble=True, seed=0).draw(POINT_DRAWS)
+    return _points(dimension, POINT_DRAWS, torch.get_default_dtype())
+
+
+@lru_cache(maxsize=8)
+def _points(dimension: int, number: int, dtype: torch.dtype) -> Tensor:
+    uniform = SobolEngine(dimension, scramble=True, seed=0).draw(number, dtype=dtype)
     return torch.special.ndtri(uniform.clamp(1e-4, 1 - 1e-4))
 
 

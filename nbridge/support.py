@@ -15,8 +15,22 @@ from nbridge.errors import DataError
 from nbridge.likelihoods import Likelihood
 
 
-def check_support(likelihoods: Mapping[str, Likelihood], batch: Batch) -> None:
+class SupportError(DataError):
+    """Rows with values outside a support: what the first of them holds, and how many they are."""
+
+    def __init__(self, first: str, rows: int) -> None:
+        self.first, self.rows = first, rows
+        advice = "Rescale the values or choose another likelihood."
+        super().__init__(f"{first} ({rows} such row{'s' if rows > 1 else ''}). {advice}")
+
+
+def check_support(likelihoods: Mapping[str, Likelihood], batch: Batch, first: int = 0) -> None:
     """Checks every observed value.
+
+    Arguments:
+        likelihoods: The likelihood of each modality.
+        batch: The rows.
+        first: The number of the first of them, for messages.
 
     Raises:
         DataError: naming the modality, the first offending row, its value and the support.
@@ -25,9 +39,9 @@ def check_support(likelihoods: Mapping[str, Likelihood], batch: Batch) -> None:
         if name in batch.values:
             _check_shape(name, likelihood, batch.values[name])
             if not likelihood.elementwise:
-                require_whole(batch, [name])
-                _check_classes(name, likelihood, batch)
-            _check_modality(name, likelihood, batch)
+                require_whole(batch, [name], first)
+                _check_classes(name, likelihood, batch, first)
+            _check_modality(name, likelihood, batch, first)
 
 
 def _check_shape(name: str, likelihood: Likelihood, x: Tensor) -> None:
@@ -37,7 +51,7 @@ def _check_shape(name: str, likelihood: Likelihood, x: Tensor) -> None:
         raise DataError(f"modality {name!r}: values of shape {tuple(x.shape)}, expected (rows, {', '.join(map(str, likelihood.shape))})")
 
 
-def _check_modality(name: str, likelihood: Likelihood, batch: Batch) -> None:
+def _check_modality(name: str, likelihood: Likelihood, batch: Batch, first: int) -> None:
     given, present = batch.values[name], batch.present[name]
     x = likelihood.canonical(torch.where(present.reshape(-1, *(1 for _ in given.shape[1:])), given, 0))
     # Torch counts the infinities among the real numbers.
@@ -48,15 +62,14 @@ def _check_modality(name: str, likelihood: Likelihood, batch: Batch) -> None:
     if wrong.any():
         row = int(wrong.any(1).nonzero()[0])
         value = x[row].reshape(-1)[int(wrong[row].nonzero()[0])].item()
-        count = int(wrong.any(1).sum())
-        raise DataError(
-            f"modality {name!r}, row {row}: value {value:g} is outside the support of {type(likelihood).__name__}, "
-            f"{describe_support(likelihood.support)} ({count} such row{'s' if count > 1 else ''}). "
-            "Rescale the values or choose another likelihood."
+        raise SupportError(
+            f"modality {name!r}, row {first + row}: value {value:g} is outside the support of {type(likelihood).__name__}, "
+            f"{describe_support(likelihood.support)}",
+            int(wrong.any(1).sum()),
         )
 
 
-def _check_classes(name: str, likelihood: Likelihood, batch: Batch) -> None:
+def _check_classes(name: str, likelihood: Likelihood, batch: Batch, first: int) -> None:
     if batch.values[name].ndim == 2 and batch.values[name].shape[1:] != likelihood.shape:
         raise DataError(f"modality {name!r}: one-hot rows of {batch.values[name].shape[1]} classes, expected {likelihood.shape[0]}")
     given = batch.values[name]
@@ -64,7 +77,7 @@ def _check_classes(name: str, likelihood: Likelihood, batch: Batch) -> None:
     wrong = batch.present[name] & ~right
     if wrong.any():
         row = int(wrong.nonzero()[0])
-        raise DataError(f"modality {name!r}, row {row}: expected a class index or a one-hot row, with a single 1 among 0s")
+        raise DataError(f"modality {name!r}, row {first + row}: expected a class index or a one-hot row, with a single 1 among 0s")
 
 
 def describe_support(support: constraints.Constraint) -> str:

@@ -19,6 +19,7 @@ from strategies import JOINT, MODELS, SEEDS, grown_model, rows_of, served, specs
 from torch import Tensor
 
 import nbridge
+from nbridge import imputation
 from nbridge.batch import Batch
 from nbridge.bridges import BridgeBank
 from nbridge.checkpoint import load_model, save_model
@@ -430,6 +431,23 @@ def test_rows_served_in_several_parts_equal_rows_served_in_one(monkeypatch: pyte
     # Float32.
     torch.testing.assert_close(impute(model, batch).values, once, rtol=1e-4, atol=1e-5)
     assert impute(model, batch, samples=100).values["y"].shape == (100, 11, 3)
+
+
+def test_a_point_estimate_of_some_rows_is_theirs_among_all() -> None:
+    kinds = {"x": (4, "normal"), "y": (3, "bernoulli"), "label": (5, "categorical"), "count": (2, "poisson")}
+    modalities = {name: {"shape": size, "encoder": "mlp", "likelihood": kind} for name, (size, kind) in kinds.items()}
+    model = grown_model(Spec.model_validate({"modalities": modalities}), 0)
+    batch = Batch.complete(rows_of(model, 9, 0))
+    some = torch.arange(9) % 4 == 1
+    for name in model.names:
+        present = {**batch.present, name: ~some}
+        done = impute(model, Batch(batch.values, present)).values[name]
+        # Rows in which nothing is absent are not decoded: here they are.
+        z = model.posterior(Batch(batch.values, present), 64)
+        points = imputation._fixed_points(model.latent_dim)[:, None]
+        expected = imputation.decode(model, name, z.mean + z.stddev * points, point=True)
+        torch.testing.assert_close(done[some], model.likelihoods[name].restore(expected, batch.values[name])[some], rtol=1e-6, atol=1e-6)
+        assert torch.equal(done[~some], batch.values[name][~some])
 
 
 def test_no_rows_in_gives_no_rows_out() -> None:

@@ -45,15 +45,38 @@ def check_output(path: str, overwrite: bool, endings: tuple[str, ...], rows: str
     target = Path(path)
     if target.suffix not in endings:
         raise RunError(f"--out {path}: expected a file that ends in {' or '.join(endings)}")
-    if not target.parent.is_dir():
-        raise RunError(f"--out {path}: folder {target.parent} does not exist")
     if target.is_dir():
         raise RunError(f"--out {path}: a folder, expected a file")
+    _check_place(target, path, overwrite, rows)
+    return target
+
+
+def check_output_folder(path: str, overwrite: bool, rows: str) -> Path:
+    """The path of a folder to write arrays to.
+
+    Arguments:
+        path: The path as it was typed.
+        overwrite: Whether a folder of this name may be replaced.
+        rows: The folder that will be read, which is never replaced.
+
+    Raises:
+        RunError: when it is a file or named like one, the folder above it does not exist, or it exists and may not be replaced.
+    """
+    target = Path(path)
+    if target.suffix in {".npz", ".npy", ".parquet"} or target.is_file():
+        raise RunError(f"--out {path}: a file, expected a folder, as {rows} is one")
+    _check_place(target, path, overwrite, rows)
+    return target
+
+
+def _check_place(target: Path, path: str, overwrite: bool, rows: str | None) -> None:
+    if not target.parent.is_dir():
+        raise RunError(f"--out {path}: folder {target.parent} does not exist")
     if rows is not None and target.exists() and _is_file_read(target, rows):
-        raise RunError(f"--out {path}: the file that is read; choose another, so that it stays as it is")
+        noun = "folder" if target.is_dir() else "file"
+        raise RunError(f"--out {path}: the {noun} that is read; choose another, so that it stays as it is")
     if target.exists() and not overwrite:
         raise RunError(f"--out {path}: exists already. Use --overwrite to replace it.")
-    return target
 
 
 @contextmanager
@@ -97,6 +120,6 @@ def reporting(console: Console, folder: str | None = None) -> Iterator[ConsoleRe
 
 
 def _is_file_read(target: Path, rows: str) -> bool:
-    from nbridge.data.folders import find_file
+    from nbridge.data.row_files import find_rows
 
-    return find_file(rows).samefile(target)
+    return find_rows(rows)[0].samefile(target)

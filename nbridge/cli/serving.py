@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nbridge.cli.options import Overwrite, RunPath, Seed, blaming, check_output
-from nbridge.errors import DataError
+from nbridge.cli.options import Overwrite, RunPath, Seed, blaming, check_output, check_output_folder, console_of
+from nbridge.errors import DataError, RunError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,35 +20,52 @@ if TYPE_CHECKING:
     Arrays = dict[str, np.ndarray]
 
 Rows = Annotated[str, typer.Argument(metavar="ROWS", help="An npz file, one array a modality.", show_default=False)]
+ManyRows = Annotated[
+    str, typer.Argument(metavar="ROWS", help="An npz file, a folder of npy files, or a parquet file, of any size.", show_default=False)
+]
+OutAlike = Annotated[str, typer.Option(metavar="PATH", help="The file to write, of the same kind; or the folder.", show_default=False)]
+Shard = Annotated[str, typer.Option(metavar="I/N", help="Write this part of the rows alone, such as 1/4.")]
 Out = Annotated[str, typer.Option(metavar="FILE", help="The npz file to write.", show_default=False)]
 
 
 def impute(
     directory: RunPath,
-    rows: Rows,
-    out: Out,
+    rows: ManyRows,
+    out: OutAlike,
     samples: Annotated[int | None, typer.Option(metavar="K", min=1, help="Draws for each row; one best estimate when left out.")] = None,
     noise: Annotated[bool, typer.Option(help="Whether draws include the spread of the likelihood.")] = True,
     seed: Seed = 0,
+    shard: Shard = "1/1",
     overwrite: Overwrite = False,
 ) -> None:
-    """Fill in what is absent. Absent are NaN, rows where NAME__present is false, and modalities that the file lacks.
+    """Fill in what is absent. Absent are NaN, null, rows where NAME__present is false, and modalities that the file lacks.
 
     Observed values stay as they are, NAME__imputed tells where values were filled in, and arrays of other names pass through.
     """
-    target = check_output(out, overwrite, (".npz",), rows)
+    from nbridge.data.row_files import FOLDER, kind_of
+
+    kind = kind_of(rows)
+    target = check_output_folder(out, overwrite, rows) if kind == FOLDER else check_output(out, overwrite, (kind,), rows)
+    from nbridge.cli.tables import MeasuringBar
+    from nbridge.file_completion import impute_file, parse_shard
+
+    try:
+        part = parse_shard(shard)
+    except DataError as error:
+        raise RunError(f"--{error}") from error
     from nbridge.checkpoint import load_model
-    from nbridge.completion import IMPUTED, impute_arrays
-    from nbridge.data.npz import write_npz
 
     model, spec = load_model(directory)
-    given, others = _read_rows(spec, rows)
-    with blaming(rows, DataError):
-        done = impute_arrays(model, given, samples=samples, noise=noise, seed=seed)
-    write_npz(target, {**others, **_under_keys(spec, done)})
-    counts = ", ".join(f"{name} {int(done[name + IMPUTED].reshape(len(done[name + IMPUTED]), -1).any(1).sum()):,}" for name in model.names)
-    passed = f"; passed through {', '.join(others)}" if others else ""
-    typer.echo(f"{target}: {len(done[model.names[0] + IMPUTED]):,} rows; imputed {counts}{passed}")
+    options = {"keys": _keys(spec), "id": _id_key(spec), "samples": samples, "noise": noise, "seed": seed, "shard": part}
+    bar = MeasuringBar(console_of(stderr=True))
+    try:
+        done = impute_file(model, rows, target, **options, progress=bar)
+    finally:
+        bar.close()
+    counts = ", ".join(f"{name} {count:,}" for name, count in done.imputed.items())
+    passed = f"; passed through {', '.join(done.passed)}" if done.passed else ""
+    of_all = "" if part[1] == 1 else f" of {done.total:,}, the first of them row {done.start:,}"
+    typer.echo(f"{target}: {done.stop - done.start:,} rows{of_all}; imputed {counts}{passed}")
 
 
 def generate(
@@ -101,20 +118,14 @@ def embed(directory: RunPath, rows: Rows, out: Out, overwrite: Overwrite = False
 
 def _read_rows(spec: Spec, path: str) -> tuple[Arrays, Arrays]:
     """The arrays of a file that hold modalities, under their names, and all others."""
-    from nbridge.data.column import PRESENT
     from nbridge.data.ids import check_ids
     from nbridge.data.npz import read_npz
+    from nbridge.file_plan import match_keys
 
-    others = read_npz(path)
-    keys = _keys(spec)
+    arrays = read_npz(path)
     with blaming(path, DataError):
-        for name, key in keys.items():
-            if key not in others and name in others and name not in keys.values():
-                raise DataError(f"array {name!r}: the spec keeps modality {name!r} in an array {key!r}; rename it")
-        taken = {name + ending: key + ending for name, key in keys.items() for ending in ("", PRESENT)}
-        given = {name: others.pop(key) for name, key in taken.items() if key in others}
-        if not given:
-            raise DataError(f"no array for any modality ({', '.join(keys.values())}). Found: {', '.join(others) or 'nothing'}")
+        taken, names = match_keys(tuple(arrays), _keys(spec), "array")
+        given, others = {name: arrays[key] for name, key in taken.items()}, {name: arrays[name] for name in names}
         if _id_key(spec) in others:
             first = next(iter(given.values()))
             check_ids(others[_id_key(spec)], len(first) if first.ndim else None)

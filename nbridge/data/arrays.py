@@ -20,6 +20,7 @@ def to_batch(
     *,
     allow_missing: bool = False,
     ignore_extra: bool = False,
+    first: int = 0,
 ) -> Batch:
     """Rows of named modalities from arrays, tensors or lists, by name.
 
@@ -33,6 +34,7 @@ def to_batch(
         shapes: The shape of a row of each modality, by name.
         allow_missing: Whether a modality may lack its array (then the batch doesn't name it) or be absent from every row.
         ignore_extra: Whether arrays of other names are passed over.
+        first: The number of the first row, for messages.
 
     Raises:
         DataError: for the first thing that doesn't fit: the modality, the row, the value, and what was expected.
@@ -47,10 +49,12 @@ def to_batch(
     _no_lone_mask(arrays, shapes)
     if not allow_missing:
         _none_missing(arrays, shapes)
-    columns = {name: read_column(name, arrays[name], shape, arrays.get(name + PRESENT)) for name, shape in shapes.items() if name in arrays}
+    columns = {
+        name: read_column(name, arrays[name], shape, arrays.get(name + PRESENT), first) for name, shape in shapes.items() if name in arrays
+    }
     if not columns:
         raise DataError(f"no array for any modality ({listing(shapes)}). Found: {listing(arrays)}")
-    _same_rows(columns)
+    check_same_rows({name: len(column.present) for name, column in columns.items()})
     if not allow_missing:
         _some_present(columns)
     return Batch(
@@ -60,7 +64,7 @@ def to_batch(
     )
 
 
-def require_whole(batch: Batch, names: Iterable[str]) -> None:
+def require_whole(batch: Batch, names: Iterable[str], first: int = 0) -> None:
     """Checks that no row of these modalities is observed in part: one-hot rows of classes are whole or absent.
 
     Raises:
@@ -71,7 +75,23 @@ def require_whole(batch: Batch, names: Iterable[str]) -> None:
             partial = batch.present[name] & ~batch.cells[name].flatten(1).all(dim=1)
             if partial.any():
                 row = int(torch.nonzero(partial)[0])
-                raise DataError(f"modality {name!r}: row {row} is NaN in part, expected a whole row of class values, or NaN throughout")
+                raise DataError(
+                    f"modality {name!r}: row {first + row} is NaN in part, expected a whole row of class values, or NaN throughout"
+                )
+
+
+def check_same_rows(rows: Mapping[str, int]) -> None:
+    """Checks that all modalities have as many rows.
+
+    Raises:
+        DataError: naming the first that has not.
+    """
+    (leader, expected), *others = rows.items()
+    for name, found in others:
+        if found != expected:
+            raise DataError(
+                f"modality {name!r}: {found} rows, but {leader!r} has {expected}; expected one row for each, NaN where it is absent"
+            )
 
 
 def _no_extra(arrays: Mapping[str, ArrayLike | Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -92,16 +112,6 @@ def _none_missing(arrays: Mapping[str, ArrayLike | Tensor], shapes: Mapping[str,
     for name in shapes:
         if name not in arrays:
             raise DataError(f"modality {name!r}: no array of this name.{did_you_mean(name, spare)} Found: {listing(arrays)}")
-
-
-def _same_rows(columns: Mapping[str, Column]) -> None:
-    (first, leader), *others = columns.items()
-    for name, column in others:
-        if len(column.present) != len(leader.present):
-            raise DataError(
-                f"modality {name!r}: {len(column.present)} rows, but {first!r} has {len(leader.present)}; "
-                "expected one row for each, NaN where it is absent"
-            )
 
 
 def _some_present(columns: Mapping[str, Column]) -> None:

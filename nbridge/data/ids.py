@@ -2,50 +2,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Container, Iterable
+from itertools import chain
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from nbridge.errors import DataError
 
 
-def check_ids(ids: ArrayLike, rows: int | None = None) -> np.ndarray:
+def check_ids(ids: ArrayLike, rows: int | None = None, first: int = 0) -> np.ndarray:
     """Identifiers as a new array of integers or text, after checking that each row has one of its own.
 
     Arguments:
         ids: One identifier a row: integers, whole numbers or text.
         rows: How many rows there should be, where that is known.
+        first: The number of the first row, for messages.
 
     Raises:
         DataError: when they are not one-dimensional, too few or too many, missing (None, NaN, an empty text), or given twice.
     """
     found = np.asarray(ids)
-    if found.ndim != 1:
-        raise DataError(f"ids: array of shape {found.shape}, expected (rows,)")
-    if rows is not None and len(found) != rows:
-        raise DataError(f"ids: {len(found)} for {rows} rows, expected one a row")
-    if found.dtype.kind not in "iuUfO":
-        raise DataError(f"ids: dtype {found.dtype}, expected integers or text")
-    _none_missing(found)
-    _whole(found)
-    plain = found.astype(np.str_ if found.dtype.kind in "OU" else np.int64 if found.dtype.kind == "f" else found.dtype)
-    _none_twice(plain)
+    check_ids_layout(found.shape, found.dtype, rows)
+    plain = _plain(found, first)
+    _none_twice([plain], first)
     return plain
 
 
-def _none_missing(ids: np.ndarray) -> None:
-    for row, value in enumerate(ids.tolist()):
+def check_ids_layout(shape: tuple[int, ...], dtype: np.dtype, rows: int | None = None) -> None:
+    """Checks what can be told of identifiers before they are read.
+
+    Raises:
+        DataError: when they are not one-dimensional, too few or too many, or neither numbers nor text.
+    """
+    if len(shape) != 1:
+        raise DataError(f"ids: array of shape {shape}, expected (rows,)")
+    if rows is not None and shape[0] != rows:
+        raise DataError(f"ids: {shape[0]} for {rows} rows, expected one a row")
+    if dtype.kind not in "iuUfO":
+        raise DataError(f"ids: dtype {dtype}, expected integers or text")
+
+
+def check_many_ids(blocks: Callable[[], Iterable[np.ndarray]]) -> None:
+    """Checks identifiers that come in blocks, keeping eight bytes of each.
+
+    Arguments:
+        blocks: Gives the identifiers of the first rows, of those after them, and so on, each time it is called.
+
+    Raises:
+        DataError: when one is missing or given twice.
+    """
+    hashes, first = [np.zeros(0, np.int64)], 0
+    for block in blocks():
+        hashes.append(np.fromiter(map(hash, _plain(block, first).tolist()), np.int64, len(block)))
+        first += len(block)
+    ordered = np.sort(np.concatenate(hashes))
+    if repeated := set(ordered[1:][ordered[1:] == ordered[:-1]].tolist()):
+        _none_twice((_plain(block, 0) for block in blocks()), 0, repeated)
+
+
+def _plain(ids: np.ndarray, first: int) -> np.ndarray:
+    _none_missing(ids, first)
+    _whole(ids, first)
+    return ids.astype(np.str_ if ids.dtype.kind in "OU" else np.int64 if ids.dtype.kind == "f" else ids.dtype)
+
+
+def _none_missing(ids: np.ndarray, first: int) -> None:
+    for row, value in enumerate(ids.tolist(), start=first):
         # NaN is the one value that differs from itself.
         if value is None or value != value or value == "":  # noqa: PLR0124
             raise DataError(f"ids: row {row} has none")
 
 
-def _whole(ids: np.ndarray) -> None:
+def _whole(ids: np.ndarray, first: int) -> None:
     if ids.dtype.kind == "f" and (bad := np.flatnonzero(~np.isfinite(ids) | (ids != np.floor(ids)) | (np.abs(ids) > 2**53))).size:
-        raise DataError(f"ids: row {bad[0]} holds {ids[bad[0]]}, expected an integer or text")
+        raise DataError(f"ids: row {first + bad[0]} holds {ids[bad[0]]}, expected an integer or text")
 
 
-def _none_twice(ids: np.ndarray) -> None:
-    first: dict[object, int] = {}
-    for row, value in enumerate(ids.tolist()):
-        if first.setdefault(value, row) != row:
-            raise DataError(f"ids: {value!r} stands in row {first[value]} and again in row {row}, expected each id once")
+def _none_twice(blocks: Iterable[np.ndarray], start: int, suspects: Container[int] | None = None) -> None:
+    """Raises for the first identifier that came before; of those with a hash among the suspects, where they are named."""
+    seen: dict[object, int] = {}
+    for row, value in enumerate(chain.from_iterable(block.tolist() for block in blocks), start=start):
+        if (suspects is None or hash(value) in suspects) and seen.setdefault(value, row) != row:
+            raise DataError(f"ids: {value!r} stands in row {seen[value]} and again in row {row}, expected each id once")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -22,7 +23,8 @@ from nbridge.errors import DataError
 from nbridge.files import write_atomically, writing
 from nbridge.phrases import did_you_mean, listing
 
-_UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged archive raises."""
 
 
 class NPZ(Source):
@@ -52,7 +54,7 @@ class NPZ(Source):
                 raise DataError(f"keys: {name!r} is no modality.{did_you_mean(name, shapes)} Modalities: {listing(shapes)}")
         keys = {name: self.keys.get(name, name) for name in shapes}
         path = find_file(self.path)
-        with _opened(path) as archive:
+        with opened_npz(path) as archive:
             arrays = {name: _member(path, archive, key, name) for name, key in keys.items()}
             masks = {name + PRESENT: key + PRESENT for name, key in keys.items() if key + PRESENT in archive.files}
             arrays |= {name: _member(path, archive, key) for name, key in masks.items()}
@@ -75,7 +77,7 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
         DataError: when it is missing, damaged, no archive, or holds pickled objects.
     """
     found = find_file(path)
-    with _opened(found) as archive:
+    with opened_npz(found) as archive:
         return {key: _member(found, archive, key) for key in archive.files}
 
 
@@ -97,15 +99,30 @@ def write_npz(path: str | Path, arrays: Mapping[str, ArrayLike]) -> None:
 
 
 def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    pack_npz(path, {key: partial(np.lib.format.write_array, array=array, allow_pickle=False) for key, array in arrays.items()})
+
+
+def pack_npz(path: Path, members: Mapping[str, Callable[[IO[bytes]], None]]) -> None:
+    """Writes an archive, member by member.
+
+    Arguments:
+        path: The file, which is written over.
+        members: What writes the npy file of each array, by name.
+    """
     # Not np.savez: its own arguments can't be names of arrays, and the clock goes into its bytes.
     with zipfile.ZipFile(path, "w") as archive:
-        for key, array in arrays.items():
+        for key, write in members.items():
             with archive.open(zipfile.ZipInfo(f"{key}.npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
+                write(member)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[NpzFile]:
+def opened_npz(path: Path) -> Iterator[NpzFile]:
+    """An archive, until the end of the block.
+
+    Raises:
+        DataError: when it can't be read, is damaged or no archive.
+    """
     try:
         # Not np.load's to open: it would leave the file open when it fails.
         file = path.open("rb")
@@ -123,7 +140,7 @@ def _archive(path: Path, file: IO[bytes]) -> NpzFile:
     file.seek(0)
     try:
         return np.load(file, allow_pickle=False)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DataError(f"{path}: truncated or damaged npz file ({error})") from error
 
 
@@ -133,7 +150,7 @@ def _member(path: Path, archive: NpzFile, key: str, modality: str | None = None)
         raise DataError(f"{path}: no array {key!r}{of}.{did_you_mean(key, archive.files)} Found: {listing(archive.files)}")
     try:
         array = archive[key]
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         if "allow_pickle" in str(error):
             raise DataError(f"{path}: array {key!r} holds pickled Python objects, expected numbers or text") from error
         raise DataError(f"{path}: array {key!r} is damaged ({error})") from error

@@ -1,0 +1,58 @@
+"""Which files hold rows that are read block by block: an npz archive, a folder of npy files, or a Parquet file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from nbridge.data.array_rows import archive_rows, folder_rows
+from nbridge.data.blocks import RowsIn
+from nbridge.data.folders import find_file, find_folder
+from nbridge.data.table_rows import table_rows
+from nbridge.errors import DataError
+
+ARCHIVE, TABLE, FOLDER = ".npz", ".parquet", ""
+"""The kinds of files, each with the ending that a file of that kind is written with; a folder has none."""
+
+
+def find_rows(path: str | Path) -> tuple[Path, str]:
+    """An existing file or folder of rows, absolute, or relative to the current folder, or else to $NBRIDGE_DATA; and its kind.
+
+    Raises:
+        DataError: when there is none, with the places that were searched.
+    """
+    try:
+        found = find_file(path)
+    except DataError:
+        try:
+            return find_folder(path), FOLDER
+        except DataError:
+            pass
+        raise
+    return found, TABLE if found.suffix == TABLE else ARCHIVE
+
+
+def kind_of(path: str | Path) -> str:
+    """The kind of a file or a folder; by its name where there is none."""
+    try:
+        return find_rows(path)[1]
+    except DataError:
+        return {TABLE: TABLE, "": FOLDER}.get(Path(path).suffix, ARCHIVE)
+
+
+def open_rows(path: Path, kind: str, sizes: Mapping[str, int], scratch: Path) -> AbstractContextManager[RowsIn]:
+    """A file of rows, until the end of the block.
+
+    Arguments:
+        path: The file or the folder.
+        kind: Its kind.
+        sizes: The number of values of a row of each modality, by key.
+        scratch: A folder for temporary files.
+
+    Raises:
+        DataError: when it is damaged, or not what its ending says.
+    """
+    if kind == TABLE:
+        return table_rows(path, sizes)
+    return folder_rows(path) if kind == FOLDER else archive_rows(path, scratch)

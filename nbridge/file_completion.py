@@ -1,0 +1,244 @@
+"""Imputation of files of any size, in bounded memory: read, filled in and written block by block, or one shard of many.
+
+The file is read twice. The first time everything is checked, so that a mistake in its last row is told before any work is done, and it is
+decided what masks tell: rows, or cells where some row is observed in part. The second time each block of rows is filled in. The result is
+that of `nbridge.completion.impute_arrays` on all rows, bit for bit; shards put together are the whole.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from nbridge.batch import Batch
+from nbridge.completion import IMPUTED, in_place
+from nbridge.data.blocks import Block, Filled, Output, RowsIn
+from nbridge.data.row_files import FOLDER, find_rows, open_rows
+from nbridge.errors import DataError
+from nbridge.file_plan import Plan, Progress, check_rows, make_plan, read_block
+from nbridge.files import scratch_beside, writing
+from nbridge.imputation import impute, rows_at_a_time
+from nbridge.models.base import MultimodalVAE
+
+BLOCK, BYTES = 8192, 2**24
+"""Rows that are held in memory at a time, and bytes of them as they are read and written: bounds, of which the narrower counts."""
+
+
+@dataclass(frozen=True)
+class FileCompleted:
+    """What `impute_file` wrote.
+
+    Arguments:
+        start: The number of the first row.
+        stop: The number of the row after the last.
+        total: The rows of the file that was read.
+        imputed: By modality, in how many of the rows something was filled in.
+        passed: The arrays or columns that passed through.
+    """
+
+    start: int
+    stop: int
+    total: int
+    imputed: Mapping[str, int]
+    passed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Filler:
+    """Fills in blocks of rows."""
+
+    model: MultimodalVAE
+    plan: Plan
+    keys: Mapping[str, str]
+    samples: int | None
+    noise: bool
+    seed: int
+
+    def fill(self, block: Block) -> dict[str, Filled]:
+        """The columns to write, by key, each with its mask behind it."""
+        batch = read_block(block, self.plan.taken, {name: likelihood.shape for name, likelihood in self.model.likelihoods.items()})
+        # Masks are of cells in all blocks, or in none.
+        cells = {name: batch.cells.get(name, _whole_rows(batch, name)) for name in self.plan.in_part}
+        rows = Batch(batch.values, batch.present, cells)
+        done = impute(self.model, rows, samples=self.samples, noise=self.noise, seed=self.seed, first=block.start)
+        given = {name: block.arrays[key] for name, key in self.plan.taken.items() if name in self.keys}
+        columns = in_place(done, given, self.samples)
+        filled = {}
+        for name, key in self.keys.items():
+            filled[key] = Filled(columns[name], 0 if self.samples is None else 1)
+            filled[key + IMPUTED] = Filled(columns[name + IMPUTED])
+        return filled
+
+
+def impute_file(
+    model: MultimodalVAE,
+    source: str | Path,
+    target: str | Path,
+    *,
+    keys: Mapping[str, str] | None = None,
+    id: str = "id",  # noqa: A002 (as of the source npz)
+    samples: int | None = None,
+    noise: bool = True,
+    seed: int = 0,
+    shard: tuple[int, int] = (1, 1),
+    progress: Progress | None = None,
+) -> FileCompleted:
+    """Fills in what is absent from a file of any size: an npz archive, a folder of npy files, or a Parquet file.
+
+    Rows are absent where all is NaN or null, where ``KEY__present`` says so, and where the file lacks the modality. What is written is of
+    the same kind: observed values bit-identical, in their type, layout and order, a mask ``KEY__imputed`` for each modality, and all else
+    as it is. It is written whole or not at all. In a Parquet file a modality is a column of numbers or of lists of so many numbers; K
+    draws are lists of K of them.
+
+    Arguments:
+        model: A trained model.
+        source: The file or the folder to read.
+        target: The one to write; an older one is replaced.
+        keys: The array or column of each modality, where it bears another name.
+        id: The array or column of identifiers, which a file may lack.
+        samples: The number K of draws, or None for the point estimate.
+        noise: Whether draws include the spread of the likelihood.
+        seed: Seed of the draws.
+        shard: Which part of the rows to read, fill in and write: its number, from 1, and the number of parts. They are cut between rows
+            that are served together (`nbridge.imputation.rows_at_a_time`); where there are more of them, some have no row. Arrays that
+            pass through are cut where they have as many rows. All rows are checked in any case, so that all parts have the same columns.
+        progress: Hears how far it is.
+
+    Raises:
+        DataError: when the rows don't fit the model, a file can't be read or written, or there is no such part.
+
+    Example:
+        >>> import nbridge, numpy as np, tempfile
+        >>> model = nbridge.build_model(nbridge.Spec.model_validate({"modalities": {
+        ...     "x": {"shape": 2, "encoder": "mlp", "likelihood": "normal"},
+        ...     "y": {"shape": 3, "encoder": "mlp", "likelihood": "categorical"}}}))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(f"{folder}/rows.npz", x=[[0.5, 1.0], [np.nan, np.nan]], y=[2, 1])
+        ...     impute_file(model, f"{folder}/rows.npz", f"{folder}/completed.npz").imputed
+        {'x': 1, 'y': 0}
+    """
+    _check_options(samples, shard)
+    path, kind = find_rows(source)
+    target = Path(target)
+    _check_target(path, kind, target)
+    named = {name: (keys or {}).get(name, name) for name in model.names}
+    sizes = {named[name]: math.prod(likelihood.shape) for name, likelihood in model.likelihoods.items()}
+    tell = progress or (lambda *_: None)
+    with (
+        writing(target, DataError),
+        scratch_beside(target) as scratch,
+        _blaming(source, path),
+        open_rows(path, kind, sizes, scratch) as rows,
+    ):
+        plan = make_plan(rows, model.likelihoods, named, id)
+        size = _rows_in_memory(rows, model, plan, samples)
+        plan = check_rows(rows, model.likelihoods, plan, id, size, tell)
+        start, stop = shard_rows(plan.rows, rows_at_a_time(model, samples), shard)
+        passed = tuple(key for key in plan.others if key not in {known + IMPUTED for known in named.values()})
+        filler = _Filler(model, plan, named, samples, noise, seed)
+        counts = _write(rows, filler, target, Output(passed, start, stop, plan.rows), size, tell)
+    return FileCompleted(start, stop, plan.rows, counts, passed)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """The number of a shard and the number of all, of ``i/n``.
+
+    Raises:
+        DataError: when there is no such shard.
+
+    Example:
+        >>> parse_shard("2/4")
+        (2, 4)
+    """
+    if not (found := re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)):
+        raise DataError(f"shard {text}: expected I/N, such as 1/4 for the first of four")
+    number, of = (int(part) for part in found.groups())
+    _check_options(None, (number, of))
+    return number, of
+
+
+def shard_rows(rows: int, unit: int, shard: tuple[int, int]) -> tuple[int, int]:
+    """The first row of a shard and the row after its last.
+
+    Arguments:
+        rows: The number of all rows.
+        unit: The number of rows between two places where they may be cut.
+        shard: The number of the shard, from 1, and the number of shards.
+
+    Example:
+        >>> [shard_rows(1000, 300, (i, 3)) for i in (1, 2, 3)]
+        [(0, 300), (300, 600), (600, 1000)]
+    """
+    (number, of), units = shard, -(-rows // unit)
+    start, stop = (units * part // of * unit for part in (number - 1, number))
+    return start, min(rows, stop)
+
+
+def _check_options(samples: int | None, shard: tuple[int, int]) -> None:
+    if samples is not None and samples < 1:
+        raise DataError(f"samples is {samples}, expected 1 or more")
+    number, of = shard
+    if of < 1:
+        raise DataError(f"shard {number}/{of}: expected I/N, such as 1/4 for the first of four")
+    if not 1 <= number <= of:
+        raise DataError(f"shard {number}/{of}: expected one from 1/{of} to {of}/{of}")
+
+
+def _check_target(source: Path, kind: str, target: Path) -> None:
+    if target.exists() and target.samefile(source):
+        raise DataError(f"{target}: the file that is read; choose another, so that it stays as it is")
+    if kind == FOLDER and target.is_dir() and (other := [file.name for file in target.iterdir() if file.suffix != ".npy"]):
+        raise DataError(f"{target}: a folder that holds other things than arrays ({sorted(other)[0]}); choose another")
+
+
+@contextmanager
+def _blaming(source: str | Path, path: Path) -> Iterator[None]:
+    """Puts the file before a mistake in it, where it is not there yet."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(str(error) if str(error).startswith(f"{path}: ") else f"{source}: {error}") from error
+
+
+def _rows_in_memory(rows: RowsIn, model: MultimodalVAE, plan: Plan, samples: int | None) -> int:
+    """How many rows are held in memory at a time: a multiple of those that are served together."""
+    read = rows.row_bytes([*plan.taken.values(), *plan.others], plan.rows)
+    made = 4 * (samples or 1) * sum(math.prod(likelihood.shape) for likelihood in model.likelihoods.values())
+    unit = rows_at_a_time(model, samples)
+    return unit * max(1, min(BLOCK, BYTES // (read + made)) // unit)
+
+
+def _write(rows: RowsIn, filler: _Filler, target: Path, output: Output, size: int, tell: Progress) -> dict[str, int]:
+    """Fills in and writes the rows of a shard, and counts by modality in how many of them something was filled in."""
+    counts = dict.fromkeys(filler.keys, 0)
+    with rows.writing(target, output) as out:
+        columns = [*filler.plan.taken.values(), *out.needs]
+        if output.start == output.stop:
+            # A row that is not written shows what the columns of a shard without rows look like.
+            (block,) = rows.blocks(columns, 0, 1, 1)
+            empty = {key: Filled(filled.array.take([], filled.axis), filled.axis) for key, filled in filler.fill(block).items()}
+            out.write(block.none(), empty)
+            return counts
+        for block in rows.blocks(columns, output.start, output.stop, size):
+            filled = filler.fill(block)
+            out.write(block, filled)
+            for name, key in filler.keys.items():
+                counts[name] += _rows_with_any(filled[key + IMPUTED].array)
+            tell("imputing", min(block.start + size, output.stop) - output.start, output.stop - output.start)
+    return counts
+
+
+def _rows_with_any(mask: np.ndarray) -> int:
+    return int(mask.reshape(len(mask), -1).any(1).sum())
+
+
+def _whole_rows(batch: Batch, name: str) -> Tensor:
+    present = batch.present[name]
+    return present.reshape(-1, *(1 for _ in batch.values[name].shape[1:])).expand(batch.values[name].shape)
