@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -81,6 +81,34 @@ class Batch:
     def slice(self, start: int, stop: int) -> Batch:
         """The rows from ``start`` up to ``stop``, as views."""
         return self._map(lambda tensor: tensor[start:stop])
+
+    def subset(self, rows: Tensor) -> Batch:
+        """The rows picked by an index or a boolean mask."""
+        return self.index(rows)
+
+    def sample(self, most: int | None = None) -> Batch:
+        """The first rows, at most so many; all when it is left out."""
+        return self if most is None else self.slice(0, most)
+
+    def representative(self) -> Batch:
+        """The rows that statistics are taken from: all."""
+        return self
+
+    def presence(self) -> Batch:
+        """The batch itself, which knows who is present."""
+        return self
+
+    def through(self, change: Callable[[Batch], Batch]) -> Batch:
+        """The rows after a change."""
+        return change(self)
+
+    def order(self, size: int, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002 (rows on disk need it)
+        """A permutation of all rows, drawn from the generator, or from torch's own."""
+        return torch.randperm(len(self), generator=generator).to(self.device)
+
+    def batches(self, parts: Iterable[Tensor]) -> Iterator[Batch]:
+        """The rows of each index, one after the other."""
+        return map(self.index, parts)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same rows on another device."""

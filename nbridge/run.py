@@ -89,7 +89,7 @@ def train(
         check_vacant(folder, overwrite)
     model, splits = _prepare(spec, data, device)
     # Before a folder is touched: what was there must not be lost to rows that cannot train.
-    check_stages(model, model.prepare(splits.train))
+    check_stages(model, splits.train.through(model.prepare))
     if folder is not None:
         create(folder, spec, text, splits, device)
     return _train(model, spec, splits, folder, reporter, None)

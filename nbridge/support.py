@@ -15,8 +15,13 @@ from nbridge.errors import DataError
 from nbridge.likelihoods import Likelihood
 
 
-def check_support(likelihoods: Mapping[str, Likelihood], batch: Batch) -> None:
+def check_support(likelihoods: Mapping[str, Likelihood], batch: Batch, first: int | None = None) -> None:
     """Checks every observed value.
+
+    Arguments:
+        likelihoods: The likelihood of each modality.
+        batch: The rows.
+        first: The number of the first row, for messages, where the batch is a part of more rows; how many rows are wrong is then not told.
 
     Raises:
         DataError: naming the modality, the first offending row, its value and the support.
@@ -25,9 +30,9 @@ def check_support(likelihoods: Mapping[str, Likelihood], batch: Batch) -> None:
         if name in batch.values:
             _check_shape(name, likelihood, batch.values[name])
             if not likelihood.elementwise:
-                require_whole(batch, [name])
-                _check_classes(name, likelihood, batch)
-            _check_modality(name, likelihood, batch)
+                require_whole(batch, [name], first or 0)
+                _check_classes(name, likelihood, batch, first or 0)
+            _check_modality(name, likelihood, batch, first)
 
 
 def _check_shape(name: str, likelihood: Likelihood, x: Tensor) -> None:
@@ -37,7 +42,7 @@ def _check_shape(name: str, likelihood: Likelihood, x: Tensor) -> None:
         raise DataError(f"modality {name!r}: values of shape {tuple(x.shape)}, expected (rows, {', '.join(map(str, likelihood.shape))})")
 
 
-def _check_modality(name: str, likelihood: Likelihood, batch: Batch) -> None:
+def _check_modality(name: str, likelihood: Likelihood, batch: Batch, first: int | None) -> None:
     given, present = batch.values[name], batch.present[name]
     x = likelihood.canonical(torch.where(present.reshape(-1, *(1 for _ in given.shape[1:])), given, 0))
     # Torch counts the infinities among the real numbers.
@@ -49,14 +54,15 @@ def _check_modality(name: str, likelihood: Likelihood, batch: Batch) -> None:
         row = int(wrong.any(1).nonzero()[0])
         value = x[row].reshape(-1)[int(wrong[row].nonzero()[0])].item()
         count = int(wrong.any(1).sum())
+        counted = f" ({count} such row{'s' if count > 1 else ''})" if first is None else ""
         raise DataError(
-            f"modality {name!r}, row {row}: value {value:g} is outside the support of {type(likelihood).__name__}, "
-            f"{describe_support(likelihood.support)} ({count} such row{'s' if count > 1 else ''}). "
+            f"modality {name!r}, row {(first or 0) + row}: value {value:g} is outside the support of {type(likelihood).__name__}, "
+            f"{describe_support(likelihood.support)}{counted}. "
             "Rescale the values or choose another likelihood."
         )
 
 
-def _check_classes(name: str, likelihood: Likelihood, batch: Batch) -> None:
+def _check_classes(name: str, likelihood: Likelihood, batch: Batch, first: int) -> None:
     if batch.values[name].ndim == 2 and batch.values[name].shape[1:] != likelihood.shape:
         raise DataError(f"modality {name!r}: one-hot rows of {batch.values[name].shape[1]} classes, expected {likelihood.shape[0]}")
     given = batch.values[name]
@@ -64,7 +70,7 @@ def _check_classes(name: str, likelihood: Likelihood, batch: Batch) -> None:
     wrong = batch.present[name] & ~right
     if wrong.any():
         row = int(wrong.nonzero()[0])
-        raise DataError(f"modality {name!r}, row {row}: expected a class index or a one-hot row, with a single 1 among 0s")
+        raise DataError(f"modality {name!r}, row {first + row}: expected a class index or a one-hot row, with a single 1 among 0s")
 
 
 def describe_support(support: constraints.Constraint) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -22,6 +22,7 @@ from nbridge.batch import Batch
 from nbridge.errors import DataError, NBridgeError
 from nbridge.models.base import Features, MultimodalVAE, Stage
 from nbridge.progress import EpochRecord, Reporter
+from nbridge.rows import Rows
 from nbridge.training_spec import StageSpec, TrainingSpec
 
 CHUNK = 2048
@@ -51,8 +52,8 @@ class TrainingState:
 
 def fit(
     model: MultimodalVAE,
-    train: Batch,
-    validation: Batch | None,
+    train: Rows,
+    validation: Rows | None,
     settings: TrainingSpec,
     *,
     reporter: Reporter | None = None,
@@ -63,8 +64,10 @@ def fit(
     """Trains every stage of a model, in place, and leaves the model in eval mode with each stage's best weights.
 
     Arguments:
-        model: The model. Unless it goes on from a state, its likelihoods take their statistics from the training rows.
-        train: Training rows, with any pattern of presence.
+        model: The model. Unless it goes on from a state, its likelihoods take their statistics from the training rows; where these lie
+            on disk, from a random sample of 65,536 of them.
+        train: Training rows, with any pattern of presence. Rows on disk are read and prepared a window at a time, and taken to be checked
+            (`nbridge.data.stored.StoredRows.check`).
         validation: Rows that pick the best epoch, or None to keep the last.
         settings: The ``training`` part of a spec.
         reporter: Hears of stages and epochs.
@@ -80,7 +83,7 @@ def fit(
     check_stages(model, train)
     if state is None:
         state = TrainingState()
-        model.fit_statistics(train)
+        model.fit_statistics(train.representative())
     stages = model.stages()
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices), matmul_precision(settings.precision, model.device):
@@ -96,19 +99,20 @@ def fit(
     return state
 
 
-def _prepared(model: MultimodalVAE, batch: Batch) -> Batch:
-    model.check(batch)
-    return model.prepare(batch).to(model.device)
+def _prepared(model: MultimodalVAE, rows: Rows) -> Rows:
+    if isinstance(rows, Batch):
+        model.check(rows)
+    return rows.through(lambda batch: model.prepare(batch).to(model.device))
 
 
-def check_stages(model: MultimodalVAE, train: Batch) -> None:
+def check_stages(model: MultimodalVAE, train: Rows) -> None:
     """Checks that each stage can learn from two of the prepared rows or more.
 
     Raises:
         DataError: naming the stage that cannot.
     """
     for stage in model.stages():
-        if (number := int(stage.rows(train).sum())) < 2:
+        if (number := int(stage.rows(train.presence()).sum())) < 2:
             raise DataError(
                 f"stage {stage.name}: {number} training rows have the modalities that it needs, and it takes at least 2. "
                 "Add rows in which they are present together."
@@ -116,8 +120,8 @@ def check_stages(model: MultimodalVAE, train: Batch) -> None:
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """The rows that one stage learns from, with their frozen features."""
+class _Part:
+    """A few rows, in memory, with their frozen features."""
 
     batch: Batch
     features: dict[str, Tensor]
@@ -125,13 +129,25 @@ class _Rows:
     def __len__(self) -> int:
         return len(self.batch)
 
-    def index(self, rows: Tensor) -> _Rows:
-        return _Rows(self.batch.index(rows), {name: tensor[rows] for name, tensor in self.features.items()})
 
-    def chunks(self) -> Iterator[_Rows]:
+@dataclass(frozen=True)
+class _Rows:
+    """The rows that one stage learns from, with their frozen features."""
+
+    batch: Rows
+    features: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def batches(self, parts: Sequence[Tensor]) -> Iterator[_Part]:
+        for part, batch in zip(parts, self.batch.batches(parts), strict=True):
+            yield _Part(batch, {name: tensor[part] for name, tensor in self.features.items()})
+
+    def chunks(self) -> Iterator[_Part]:
         for start in range(0, len(self), CHUNK):
             stop = start + CHUNK
-            yield _Rows(self.batch.slice(start, stop), {name: tensor[start:stop] for name, tensor in self.features.items()})
+            yield _Part(self.batch.slice(start, stop), {name: tensor[start:stop] for name, tensor in self.features.items()})
 
 
 class _StageRun:
@@ -157,7 +173,7 @@ class _StageRun:
         self.tensors = _tensors_of(model, stage.modules)
         self._restore()
 
-    def __call__(self, train: Batch, validation: Batch | None) -> None:
+    def __call__(self, train: Rows, validation: Rows | None) -> None:
         rows = self._rows(train)
         held_out = None if validation is None else self._rows(validation)
         self.reporter.begin_stage(self.stage.name, len(rows), len(train), len(held_out or ()), self.settings.epochs, self.state.epoch)
@@ -180,14 +196,14 @@ class _StageRun:
     # Rows
 
     @torch.no_grad()
-    def _rows(self, batch: Batch) -> _Rows:
-        batch = batch.index(self.stage.rows(batch))
+    def _rows(self, batch: Rows) -> _Rows:
+        batch = batch.subset(self.stage.rows(batch.presence()))
         if self.stage.features is None or not self.cache or not len(batch):
             return _Rows(batch, {})
         parts = [self.stage.features(chunk.batch) for chunk in _Rows(batch, {}).chunks()]
         return _Rows(batch, {name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
-    def _features(self, rows: _Rows) -> Features:
+    def _features(self, rows: _Part) -> Features:
         if self.stage.features is None or rows.features:
             return rows.features
         with torch.no_grad():
@@ -224,12 +240,11 @@ class _StageRun:
         size = min(self.settings.batch_size, len(rows))
         # A last batch of another size is left out: the permutation brings its rows elsewhere in the next epoch.
         steps = len(rows) // size
-        order = torch.randperm(len(rows)).to(rows.batch.device)
+        order = rows.batch.order(size).split(size)[:steps]
         kl_weight = min(1.0, (self.state.epoch + 1) / (self.settings.kl_annealing + 1))
         sums: dict[str, Tensor] = {}
-        for step in range(steps):
+        for step, part in enumerate(rows.batches(order)):
             self._set_learning_rate(self.state.epoch * steps + step, self.settings.epochs * steps)
-            part = rows.index(order[step * size : (step + 1) * size])
             terms = self.stage.loss(part.batch, self._features(part), kl_weight)
             self.optimizer.zero_grad()
             torch.stack(list(terms.values())).sum().backward()

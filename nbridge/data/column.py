@@ -28,7 +28,9 @@ class Column:
     cells: Tensor | None = None
 
 
-def read_column(name: str, array: ArrayLike | Tensor, shape: tuple[int, ...], present: ArrayLike | Tensor | None = None) -> Column:
+def read_column(
+    name: str, array: ArrayLike | Tensor, shape: tuple[int, ...], present: ArrayLike | Tensor | None = None, *, first: int = 0
+) -> Column:
     """Reads one modality into new tensors; the array stays as it is.
 
     Arguments:
@@ -36,6 +38,7 @@ def read_column(name: str, array: ArrayLike | Tensor, shape: tuple[int, ...], pr
         array: Its rows: whole, flattened, or without an axis of one channel; for a shape of one axis also class indices, :math:`(N,)`.
         shape: The shape of a row.
         present: One truth value a row, :math:`(N,)`.
+        first: The number of the first row, for messages, where the array is a part of a longer one.
 
     Raises:
         DataError: when the array holds no numbers, or not in this shape, or ones that are infinite or no class index; when it has no
@@ -45,18 +48,18 @@ def read_column(name: str, array: ArrayLike | Tensor, shape: tuple[int, ...], pr
     raw = _numbers(what, array)
     if raw.ndim and not len(raw):
         raise DataError(f"{what}: no rows")
-    indices = raw.ndim == 1 and len(shape) == 1 and shape[0] > 1
-    rows = raw if indices else _reshaped(what, raw, shape)
+    indices = check_layout(name, raw.shape, shape)
+    rows = raw if indices else raw.reshape(len(raw), *shape)
     observed = ~np.isnan(rows) if rows.dtype.kind == "f" else np.ones(rows.shape, dtype=bool)
     some = np.array(observed.reshape(len(rows), -1).any(axis=1))
-    mask = some if present is None else _read_mask(name, present, some)
+    mask = some if present is None else _read_mask(name, present, some, first)
     row_mask = mask.reshape(-1, *(1 for _ in rows.shape[1:]))
     counted = observed & row_mask
     values = np.where(counted, rows, np.zeros((), rows.dtype))
     if indices:
-        return Column(torch.from_numpy(_class_indices(name, values, counted, shape[0])), torch.from_numpy(mask))
+        return Column(torch.from_numpy(_class_indices(name, values, counted, shape[0], first)), torch.from_numpy(mask))
     cells = torch.from_numpy(counted) if (counted != row_mask).any() else None
-    return Column(torch.from_numpy(_float32(what, values)), torch.from_numpy(mask), cells)
+    return Column(torch.from_numpy(_float32(what, values, first)), torch.from_numpy(mask), cells)
 
 
 def _numbers(what: str, array: ArrayLike | Tensor) -> np.ndarray:
@@ -81,33 +84,45 @@ def plain_array(array: ArrayLike | Tensor) -> np.ndarray:
     return np.asarray(array)
 
 
-def _reshaped(what: str, raw: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def check_layout(name: str, found: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether an array of a shape holds class indices; otherwise it holds values, whole, flattened or without an axis of one channel.
+
+    Arguments:
+        name: The modality, for messages.
+        found: The shape of the array.
+        shape: The shape of a row.
+
+    Raises:
+        DataError: when it can be neither.
+    """
+    if len(found) == 1 and len(shape) == 1 and shape[0] > 1:
+        return True
     size = prod(shape)
     accepted = [shape, (size,)] + [shape[1:]] * (shape[0] == 1)
-    if raw.ndim and raw.shape[1:] in accepted:
-        return raw.reshape(len(raw), *shape)
+    if found and found[1:] in accepted:
+        return False
     rows = [f"(rows, {', '.join(map(str, shape))})"]
     if len(shape) > 1:
         rows.append(f"(rows, {size})")
     elif size > 1:
         rows.append("class indices (rows,)")
-    raise DataError(f"{what}: array of shape {raw.shape}, expected {' or '.join(rows)}")
+    raise DataError(f"modality {name!r}: array of shape {found}, expected {' or '.join(rows)}")
 
 
-def _read_mask(name: str, present: ArrayLike | Tensor, some: np.ndarray) -> np.ndarray:
+def _read_mask(name: str, present: ArrayLike | Tensor, some: np.ndarray, first: int) -> np.ndarray:
     key = f"{name}{PRESENT}"
     mask = _numbers(key, present)
     if mask.shape != some.shape:
         raise DataError(f"{key}: array of shape {mask.shape}, expected {some.shape}, one truth value a row of {name!r}")
     if (bad := np.flatnonzero((mask != 0) & (mask != 1))).size:
-        raise DataError(f"{key}: row {bad[0]} holds {mask[bad[0]]}, expected true or false (1 or 0)")
+        raise DataError(f"{key}: row {first + bad[0]} holds {mask[bad[0]]}, expected true or false (1 or 0)")
     mask = mask.astype(bool)
     if (empty := np.flatnonzero(mask & ~some)).size:
-        raise DataError(f"modality {name!r}: row {empty[0]} is all NaN, but {key} says that it is present")
+        raise DataError(f"modality {name!r}: row {first + empty[0]} is all NaN, but {key} says that it is present")
     return mask
 
 
-def _class_indices(name: str, values: np.ndarray, counted: np.ndarray, classes: int) -> np.ndarray:
+def _class_indices(name: str, values: np.ndarray, counted: np.ndarray, classes: int, first: int) -> np.ndarray:
     bad = np.flatnonzero((values < 0) | (values >= classes) | (values != np.floor(values)))
     if bad.size:
         row, held = bad[0], values[counted]
@@ -116,16 +131,16 @@ def _class_indices(name: str, values: np.ndarray, counted: np.ndarray, classes: 
             hint = "; these labels seem to start at 1: subtract 1"
         elif values[row] == -1:
             hint = f"; NaN or {name}{PRESENT} marks what is absent"
-        raise DataError(f"modality {name!r}: row {row} holds {values[row]}, expected a class index from 0 to {classes - 1}{hint}")
+        raise DataError(f"modality {name!r}: row {first + row} holds {values[row]}, expected a class index from 0 to {classes - 1}{hint}")
     return values.astype(np.int64)
 
 
-def _float32(what: str, values: np.ndarray) -> np.ndarray:
+def _float32(what: str, values: np.ndarray, first: int) -> np.ndarray:
     with np.errstate(over="ignore"):
         single = values.astype(np.float32, order="C")
     if not (finite := np.isfinite(single)).all():
         row, *cell = (int(axis[0]) for axis in np.nonzero(~finite))
         value = values[(row, *cell)]
         reason = "values must be finite (NaN marks what is absent)" if np.isinf(value) else "too large for float32"
-        raise DataError(f"{what}: {value} in row {row}, cell {tuple(cell)}: {reason}")
+        raise DataError(f"{what}: {value} in row {first + row}, cell {tuple(cell)}: {reason}")
     return single
