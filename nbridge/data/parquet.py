@@ -58,6 +58,7 @@ class Parquet(Source):
         for file in files:
             for name, shape in shapes.items():
                 _check_columns(file, name, columns[name], shape)
+                _check_alike(files[0], file, columns[name])
         taken = {column for names in columns.values() for column in names}
         rows = open_rows(_ParquetStore(path, shapes, files, columns))
         return Dataset(rows, self._ids(path, files, len(rows)) if self.id not in taken else None)
@@ -200,6 +201,14 @@ def _check_columns(file: _File, name: str, columns: Sequence[str], shape: tuple[
     if not _is_list(file.types[columns[0]]):
         with naming(file.path):
             _check_width(name, len(columns), shape)
+
+
+def _check_alike(first: _File, file: _File, columns: Sequence[str]) -> None:
+    for column in columns:
+        if _is_list(first.types[column]) != _is_list(file.types[column]):
+            raise DataError(
+                f"{file.path}: column {column!r} of type {clip(file.types[column])}, but {clip(first.types[column])} in {first.path.name}"
+            )
 
 
 def _check_width(name: str, columns: int, shape: tuple[int, ...]) -> None:

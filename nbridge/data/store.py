@@ -13,7 +13,6 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from nbridge.data.column import Column, read_column
 from nbridge.errors import DataError
@@ -77,7 +76,7 @@ class Store(ABC):
         """
         start, stop = int(rows[0]), int(rows[-1]) + 1
         raw, mask = self.read(name, start, stop), self.mask(name)
-        if len(rows) < stop - start:
+        if not np.array_equal(rows, np.arange(start, stop)):
             raw = raw[rows - start]
         origin, first = self.place(start)
         with naming(origin):
@@ -107,8 +106,3 @@ def even_blocks(rows: int, shapes: Mapping[str, tuple[int, ...]]) -> list[int]:
     """The number of rows of each block, where a format is free to choose."""
     size = rows_of(BLOCK, shapes)
     return [min(size, rows - start) for start in range(0, rows, size)]
-
-
-def empty_like(column: Column, rows: int) -> torch.Tensor:
-    """Room for the values of so many rows."""
-    return column.values.new_empty((rows, *column.values.shape[1:]))

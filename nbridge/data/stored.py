@@ -20,7 +20,7 @@ from nbridge.batch import Batch
 from nbridge.data import store as sizes
 from nbridge.data.arrays import check_some_present
 from nbridge.data.column import Column
-from nbridge.data.store import Store, bytes_of, empty_like, naming, rows_of
+from nbridge.data.store import Store, bytes_of, naming, rows_of
 from nbridge.errors import DataError
 
 LIMIT = 2**32
@@ -263,12 +263,10 @@ def _scan(store: Store, name: str) -> _Scanned:
     for start, stop in store.pieces():
         column = store.column(name, np.arange(start, stop))
         present[start:stop] = column.present
-        values, partial = empty_like(column, 0), partial or column.cells is not None
-        for tensor in (column.values, column.present, column.cells):
-            if tensor is not None:
-                digest.update(f"{start} {tuple(tensor.shape)} {tensor.dtype}".encode())
-                digest.update(tensor.view(torch.uint8).numpy().data)
-    return _Scanned(values, torch.empty(values.shape, dtype=torch.bool) if partial else None, present, digest.hexdigest())
+        values, partial = column.values, partial or column.cells is not None
+        digest.update(_spelt(column).view(torch.uint8).numpy().data)
+    digest.update(f"{tuple(values.shape[1:])} {values.dtype}".encode() + present.numpy().tobytes())
+    return _Scanned(values[:0].clone(), torch.empty(values[:0].shape, dtype=torch.bool) if partial else None, present, digest.hexdigest())
 
 
 def _spans(store: Store, positions: np.ndarray) -> list[tuple[int, int]]:
@@ -278,6 +276,14 @@ def _spans(store: Store, positions: np.ndarray) -> list[tuple[int, int]]:
     piece = np.searchsorted(store.cuts, positions, side="right")
     ends = [*(np.flatnonzero(np.diff(piece)) + 1).tolist(), len(positions)]
     return list(zip([0, *ends[:-1]], ends, strict=True))
+
+
+def _spelt(column: Column) -> Tensor:
+    """Values with NaN in the holes of present rows: the same however rows are cut into pieces."""
+    if column.cells is None:
+        return column.values
+    absent = ~column.present.reshape(-1, *(1 for _ in column.values.shape[1:]))
+    return torch.where(column.cells | absent, column.values, torch.nan)
 
 
 def _cells(column: Column) -> Tensor:
