@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from nbridge.cli import main as command_line
 from nbridge.data import store, stored
 from nbridge.data.arrays import to_batch
 from nbridge.data.dataset import Dataset, Source, split
-from nbridge.data.npy import NPYFolder
+from nbridge.data.npy import NPYFolder, NPYStore
 from nbridge.data.parquet import Parquet
 from nbridge.data.stored import StoredRows
 from nbridge.errors import DataError
@@ -239,18 +238,33 @@ def test_a_window_is_read_ahead_but_no_more(tmp_path: Path, monkeypatch: pytest.
     assert reads == [93, 93]
 
 
-def test_what_goes_wrong_while_reading_ahead_is_told_by_the_batch_that_needs_it(tmp_path: Path):
-    rows = opened(npy_source(tmp_path))
-    path = tmp_path / "rows" / "x.npy"
-    os.truncate(path, path.stat().st_size - 8)
-    seen = []
-    with pytest.raises(DataError, match=f"^{re.escape(str(path))}: shorter than it was when it was opened$"):
+def test_what_goes_wrong_while_reading_ahead_is_told_by_the_batch_that_needs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    rows, read, seen = opened(npy_source(tmp_path)), NPYStore.read, []
+
+    def failing(self: NPYStore, name: str, start: int, stop: int) -> np.ndarray:
+        if stop == ROWS:
+            raise DataError("the last rows are gone")
+        return read(self, name, start, stop)
+
+    monkeypatch.setattr(NPYStore, "read", failing)
+    with pytest.raises(DataError, match=r"^the last rows are gone$"):
         seen.extend(map(len, rows.batches(torch.arange(ROWS).split(31))))
     assert seen == [31] * 9
-    rows = opened(NPYFolder(path=str(write_npy(tmp_path / "rows", arrays()))))
-    write_npy(tmp_path / "rows", {"x": np.ones((ROWS, 3))})
-    with pytest.raises(DataError, match=f"^{re.escape(str(tmp_path / 'rows'))}: modality 'x' has changed since it was opened$"):
+
+
+def test_a_file_that_changes_after_it_was_opened_is_told(tmp_path: Path):
+    given = {**arrays(), "b": arrays()["b"].astype(float)}
+    holes = np.where(np.arange(4) == 2, NAN, given["b"])
+    rows = opened(NPYFolder(path=str(write_npy(tmp_path / "rows", given))))
+    for name, array in (("x", np.ones((ROWS, 3))), ("b", holes)):
+        write_npy(tmp_path / "rows", {**given, name: array})
+        with pytest.raises(DataError, match=f"^{re.escape(str(tmp_path / 'rows'))}: modality '{name}' has changed since it was opened$"):
+            rows.slice(0, 10)
+    write_npy(tmp_path / "rows", {**given, "b": arrays()["b"]})
+    with pytest.raises(DataError, match=f"^{re.escape(str(tmp_path / 'rows' / 'b.npy'))}: has changed since it was opened$"):
         rows.slice(0, 10)
+    write_npy(tmp_path / "rows", given)
+    assert len(rows.slice(0, 10)) == 10
 
 
 def test_more_than_fits_in_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -57,7 +57,7 @@ class NPYFolder(Source):
         with naming(folder):
             check_same_rows({name: array.shape[0] for name, array in arrays.items()})
         masks = {name: _mask(folder, key, arrays[name].shape[0]) for name, key in keys.items() if _file(folder, key + PRESENT).is_file()}
-        rows = open_rows(_NPYStore(folder, shapes, arrays, masks))
+        rows = open_rows(NPYStore(folder, shapes, arrays, masks))
         return Dataset(rows, self._ids(folder, len(rows)) if self.id not in keys.values() else None)
 
     def _ids(self, folder: Path, rows: int) -> np.ndarray | None:
@@ -79,16 +79,18 @@ class _Array:
     shape: tuple[int, ...]
     dtype: np.dtype
     offset: int
+    size: int
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """The rows from ``start`` up to ``stop``."""
         each = prod(self.shape[1:])
         try:
+            same = self.path.stat().st_size == self.size
             flat = np.fromfile(self.path, self.dtype, (stop - start) * each, offset=self.offset + start * each * self.dtype.itemsize)
         except _UNREADABLE as error:
             raise DataError(f"{self.path}: cannot be read ({_reason(error)})") from error
-        if len(flat) < (stop - start) * each:
-            raise DataError(f"{self.path}: shorter than it was when it was opened")
+        if not same or len(flat) < (stop - start) * each:
+            raise DataError(f"{self.path}: has changed since it was opened")
         return flat.reshape(stop - start, *self.shape[1:])
 
     def whole(self) -> np.ndarray:
@@ -96,8 +98,8 @@ class _Array:
         return self.rows(0, self.shape[0]) if self.shape else np.empty(())
 
 
-class _NPYStore(Store):
-    """Arrays of one folder, row by row."""
+class NPYStore(Store):
+    """The arrays of a folder, of equal length."""
 
     def __init__(
         self, folder: Path, shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, _Array], masks: Mapping[str, np.ndarray]
@@ -130,7 +132,7 @@ def _open(folder: Path, key: str, modality: str | None = None) -> _Array:
         raise DataError(f"{path}: {_damage(path, error)}") from error
     if array.ndim > 1 and not array.flags.c_contiguous:
         raise DataError(f"{path}: columns lie one after the other (Fortran order), expected rows: save np.ascontiguousarray of it")
-    return _Array(path, array.shape, array.dtype, array.offset)
+    return _Array(path, array.shape, array.dtype, array.offset, path.stat().st_size)
 
 
 def _mask(folder: Path, key: str, rows: int) -> np.ndarray:

@@ -170,7 +170,7 @@ class StoredRows:
     # Reading
 
     def check(self, check: Callable[[Batch, int], None]) -> None:
-        """Has all rows of the store checked, a piece at a time.
+        """Has all rows of a store checked, a piece at a time; a subset is no longer all of them.
 
         Arguments:
             check: Takes a batch and the number of its first row, and raises a DataError.
@@ -178,6 +178,7 @@ class StoredRows:
         Raises:
             DataError: the same, with the file before it.
         """
+        assert len(self) == self.store.rows
         for start, stop in self.store.pieces():
             origin, first = self.store.place(start)
             batch = self.slice(start, stop)
@@ -216,7 +217,8 @@ class StoredRows:
         cells = torch.empty(values.shape, dtype=torch.bool) if name in self.template.cells else None
         for start, stop in spans:
             column, place = self.store.column(name, positions[start:stop]), places[start:stop]
-            if not torch.equal(column.present, present[place]) or column.values.dtype != like.dtype:
+            unlike = column.values.dtype != like.dtype or (cells is None and column.cells is not None)
+            if unlike or not torch.equal(column.present, present[place]):
                 raise DataError(f"{self.store.place(int(positions[start]))[0]}: modality {name!r} has changed since it was opened")
             values[place] = column.values
             if cells is not None:
