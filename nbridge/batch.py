@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -75,14 +74,16 @@ class Batch:
     def __len__(self) -> int:
         return len(next(iter(self.values.values())))
 
-    @cached_property
+    @property
     def whole(self) -> bool:
         """Whether it is known that nothing is absent.
 
         A batch looks once. What is picked from it takes over its answer, so that no training step has to look, and wait for a device to
         tell: rows that happen to be complete, of a batch that is not, count as not known.
         """
-        return all(bool(mask.all()) for mask in (*self.present.values(), *self.cells.values()))
+        if "_whole" not in vars(self):
+            vars(self)["_whole"] = all(bool(mask.all()) for mask in (*self.present.values(), *self.cells.values()))
+        return vars(self)["_whole"]
 
     def index(self, rows: Tensor) -> Batch:
         """The rows picked by an index or a boolean mask."""
@@ -94,6 +95,34 @@ class Batch:
     def slice(self, start: int, stop: int) -> Batch:
         """The rows from ``start`` up to ``stop``, as views."""
         return self._map(lambda tensor: tensor[start:stop])
+
+    def subset(self, rows: Tensor) -> Batch:
+        """The rows picked by an index or a boolean mask."""
+        return self.index(rows)
+
+    def sample(self, most: int | None = None) -> Batch:
+        """The first rows, at most so many; all when it is left out."""
+        return self if most is None else self.slice(0, most)
+
+    def representative(self) -> Batch:
+        """The rows that statistics are taken from: all."""
+        return self
+
+    def presence(self) -> Batch:
+        """The batch itself, which knows who is present."""
+        return self
+
+    def through(self, change: Callable[[Batch], Batch]) -> Batch:
+        """The rows after a change."""
+        return change(self)
+
+    def order(self, size: int, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002 (rows on disk need it)
+        """A permutation of all rows, drawn from the generator, or from torch's own."""
+        return torch.randperm(len(self), generator=generator).to(self.device)
+
+    def batches(self, parts: Iterable[Tensor]) -> Iterator[Batch]:
+        """The rows of each index, one after the other."""
+        return map(self.index, parts)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same rows on another device."""
@@ -130,6 +159,6 @@ class Batch:
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         part = Batch(*({name: change(tensor) for name, tensor in part.items()} for part in (self.values, self.present, self.cells)))
-        if "whole" in vars(self):
-            vars(part)["whole"] = self.whole
+        if "_whole" in vars(self):
+            vars(part)["_whole"] = self.whole
         return part

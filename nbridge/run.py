@@ -94,7 +94,7 @@ def train(
             check_vacant(folder, overwrite)
         model, splits = _prepare(spec, data, device, world)
         # Before a folder is touched: what was there must not be lost to rows that cannot train.
-        check_stages(model, model.prepare(splits.train), spec.training, world)
+        check_stages(model, splits.train.through(model.prepare), spec.training, world)
         _check_alike(write_spec(spec), splits, world)
         if folder is not None:
             if world.is_main:

@@ -26,7 +26,9 @@ from typing import Any
 import torch
 
 from nbridge.acceleration.devices import pick_device
+from nbridge.batch import Batch
 from nbridge.data.dataset import Splits
+from nbridge.data.stored import StoredRows
 from nbridge.errors import RunError
 from nbridge.files import write_json, write_text, writing
 from nbridge.hashing import hash_tensor
@@ -137,9 +139,15 @@ def read_environment(folder: Path) -> dict[str, Any]:
 
 
 def fingerprint(splits: Splits) -> str:
-    """A hash of all values and their presence in the training and the validation rows, by which other rows are told from the same ones."""
+    """A hash of all values and their presence in the training and the validation rows, by which other rows are told from the same ones.
+
+    Rows on disk bring a hash of their own, which was made when they were opened and covers the whole of their files.
+    """
     digest = hashlib.sha256()
-    for batch in (splits.train, splits.validation):
+    for rows in (splits.train, splits.validation):
+        if isinstance(rows, StoredRows):
+            digest.update(rows.digest().encode())
+        batch = rows if isinstance(rows, Batch) else None
         for part in (batch.values, batch.present, batch.cells) if batch is not None else ():
             for name in sorted(part):
                 hash_tensor(digest, part[name], name)

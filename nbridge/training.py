@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +31,7 @@ from nbridge.batch import Batch
 from nbridge.errors import DataError, NBridgeError
 from nbridge.models.base import Features, MultimodalVAE, Stage
 from nbridge.progress import EpochRecord, Reporter
+from nbridge.rows import Rows
 from nbridge.training_spec import StageSpec, TrainingSpec
 
 CHUNK = 2048
@@ -60,8 +61,8 @@ class TrainingState:
 
 def fit(
     model: MultimodalVAE,
-    train: Batch,
-    validation: Batch | None,
+    train: Rows,
+    validation: Rows | None,
     settings: TrainingSpec,
     *,
     reporter: Reporter | None = None,
@@ -73,8 +74,10 @@ def fit(
     """Trains every stage of a model, in place, and leaves the model in eval mode with each stage's best weights.
 
     Arguments:
-        model: The model. Unless it goes on from a state, its likelihoods take their statistics from the training rows.
-        train: Training rows, with any pattern of presence.
+        model: The model. Unless it goes on from a state, its likelihoods take their statistics from the training rows; where these lie
+            on disk, from a random sample of 65,536 of them.
+        train: Training rows, with any pattern of presence. Rows on disk are read and prepared a window at a time, and taken to be checked
+            (`nbridge.data.stored.StoredRows.check`).
         validation: Rows that pick the best epoch, or None to keep the last.
         settings: The ``training`` part of a spec.
         reporter: Hears of stages and epochs.
@@ -91,7 +94,7 @@ def fit(
     check_stages(model, train, settings, world)
     if state is None:
         state = TrainingState()
-        model.fit_statistics(train)
+        model.fit_statistics(train.representative())
     stages = model.stages()
     devices = [model.device] if model.device.type == "cuda" else []
     products = matmul_precision(resolve_precision(settings.precision, model), model)
@@ -108,12 +111,13 @@ def fit(
     return state
 
 
-def _prepared(model: MultimodalVAE, batch: Batch) -> Batch:
-    model.check(batch)
-    return model.prepare(batch).to(model.device)
+def _prepared(model: MultimodalVAE, rows: Rows) -> Rows:
+    if isinstance(rows, Batch):
+        model.check(rows)
+    return rows.through(lambda batch: model.prepare(batch).to(model.device))
 
 
-def check_stages(model: MultimodalVAE, train: Batch, settings: TrainingSpec, world: World = ALONE) -> None:
+def check_stages(model: MultimodalVAE, train: Rows, settings: TrainingSpec, world: World = ALONE) -> None:
     """Checks that each stage can learn from the prepared rows: two of them or more, and one for each process.
 
     Raises:
@@ -128,7 +132,7 @@ def check_stages(model: MultimodalVAE, train: Batch, settings: TrainingSpec, wor
             raise NBridgeError(
                 f"stage {stage.name}: {world.size} processes cannot share batches of {size} rows evenly; set batch_size to {choice}"
             )
-        if (number := int(stage.rows(train).sum())) < least:
+        if (number := int(stage.rows(train.presence()).sum())) < least:
             raise DataError(
                 f"stage {stage.name}: {number} training rows have the modalities that it needs, and it takes at least {least}. "
                 "Add rows in which they are present together."
@@ -136,8 +140,8 @@ def check_stages(model: MultimodalVAE, train: Batch, settings: TrainingSpec, wor
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """The rows that one stage learns from, with their frozen features."""
+class _Part:
+    """A few rows, in memory, with their frozen features."""
 
     batch: Batch
     features: dict[str, Tensor]
@@ -145,15 +149,31 @@ class _Rows:
     def __len__(self) -> int:
         return len(self.batch)
 
-    def index(self, rows: Tensor) -> _Rows:
-        # Features too large for the device come from where they lie.
-        features = {name: x.index_select(0, rows.to(x.device)).to(rows.device) for name, x in self.features.items()}
-        return _Rows(self.batch.index(rows), features)
 
-    def chunks(self) -> Iterator[_Rows]:
-        for start in range(0, len(self), CHUNK):
-            stop = start + CHUNK
-            yield _Rows(self.batch.slice(start, stop), {name: tensor[start:stop] for name, tensor in self.features.items()})
+@dataclass(frozen=True)
+class _Rows:
+    """The rows that one stage learns from, with their frozen features."""
+
+    batch: Rows
+    features: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def batches(self, parts: Sequence[Tensor]) -> Iterator[_Part]:
+        for part, batch in zip(parts, self.batch.batches(parts), strict=True):
+            # Features too large for the device come from where they lie.
+            features = {name: x.index_select(0, part.to(x.device)).to(batch.device) for name, x in self.features.items()}
+            yield _Part(batch, features)
+
+    @property
+    def chunks(self) -> int:
+        return math.ceil(len(self) / CHUNK)
+
+    def chunk(self, number: int) -> _Part:
+        start, stop = number * CHUNK, (number + 1) * CHUNK
+        batch = self.batch.slice(start, stop)
+        return _Part(batch, {name: x[start:stop].to(batch.device) for name, x in self.features.items()})
 
 
 class _StageRun:
@@ -177,11 +197,11 @@ class _StageRun:
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay, fused=True
         )
-        self.tensors = _tensors_of(model, stage.modules)
+        self.tensors, self.device = _tensors_of(model, stage.modules), model.device
         self.loss = CompiledLoss(stage.loss, f"stage {stage.name}", model.device) if settings.compile else stage.loss
         self._restore()
 
-    def __call__(self, train: Batch, validation: Batch | None) -> None:
+    def __call__(self, train: Rows, validation: Rows | None) -> None:
         rows = self._rows(train)
         held_out = None if validation is None else self._rows(validation)
         self.reporter.begin_stage(self.stage.name, len(rows), len(train), len(held_out or ()), self.settings.epochs, self.state.epoch)
@@ -204,17 +224,18 @@ class _StageRun:
     # Rows
 
     @torch.no_grad()
-    def _rows(self, batch: Batch) -> _Rows:
-        batch = batch.index(self.stage.rows(batch))
+    def _rows(self, batch: Rows) -> _Rows:
+        batch = batch.subset(self.stage.rows(batch.presence()))
         # Looked at once, here: what is picked from these rows takes over the answer.
         _ = batch.whole
         if self.stage.features is None or not self.cache or not len(batch):
             return _Rows(batch, {})
-        features = cached((self.stage.features(chunk.batch) for chunk in _Rows(batch, {}).chunks()), len(batch))
+        given = _Rows(batch, {})
+        features = cached((self.stage.features(given.chunk(number).batch) for number in range(given.chunks)), len(batch))
         unread = [] if self.stage.values is None else [name for name in batch.names if name not in self.stage.values]
         return _Rows(batch.without_values(*unread), features)
 
-    def _features(self, rows: _Rows) -> Features:
+    def _features(self, rows: _Part) -> Features:
         if self.stage.features is None or rows.features:
             return rows.features
         with torch.no_grad():
@@ -254,7 +275,7 @@ class _StageRun:
         size = min(self.settings.batch_size, len(rows) - len(rows) % self.world.size)
         # A last batch of another size is left out: the permutation brings its rows elsewhere in the next epoch.
         steps = len(rows) // size
-        order = torch.randperm(len(rows)).to(rows.batch.device)
+        order = rows.batch.order(size).split(size)[:steps]
         if not self.world.is_main:
             # From here on each process draws for other rows.
             torch.manual_seed(_seed(self.seed, self.stage.name, self.state.epoch, self.world.rank))
@@ -263,12 +284,11 @@ class _StageRun:
         kl_weight: Any = min(1.0, (self.state.epoch + 1) / (self.settings.kl_annealing + 1))
         if isinstance(self.loss, CompiledLoss):
             # Compiled code would hold a number fixed.
-            kl_weight = torch.tensor(kl_weight, device=rows.batch.device)
+            kl_weight = torch.tensor(kl_weight, device=self.device)
         names: list[str] = []
-        sums = torch.zeros((), device=rows.batch.device)
-        for step in range(steps):
+        sums = torch.zeros((), device=self.device)
+        for step, part in enumerate(rows.batches([self.world.share(rows) for rows in order])):
             self._set_learning_rate(self.state.epoch * steps + step, self.settings.epochs * steps)
-            part = rows.index(self.world.share(order[step * size : (step + 1) * size]))
             terms = loss(part.batch, self._features(part), kl_weight)
             names, losses = list(terms), torch.stack(list(terms.values()))
             self.optimizer.zero_grad()
@@ -285,13 +305,13 @@ class _StageRun:
         """The mean of every term: the same bits whatever the number of processes, for each chunk has its own noise and its own place."""
         for module in self.stage.modules:
             module.eval()
-        losses = torch.zeros(math.ceil(len(rows) / CHUNK), len(names), dtype=torch.float64, device=rows.batch.device)
-        for number, part in enumerate(rows.chunks()):
-            if number % self.world.size == self.world.rank:
-                # The same noise in every epoch: epochs differ by their weights alone.
-                torch.manual_seed(_seed(self.seed, self.stage.name, -1, number))
-                terms = self.stage.loss(part.batch, self._features(part), 1.0)
-                losses[number] = torch.stack([terms[name] for name in names]) * len(part)
+        losses = torch.zeros(rows.chunks, len(names), dtype=torch.float64, device=self.device)
+        for number in range(self.world.rank, rows.chunks, self.world.size):
+            # The same noise in every epoch: epochs differ by their weights alone.
+            torch.manual_seed(_seed(self.seed, self.stage.name, -1, number))
+            part = rows.chunk(number)
+            terms = self.stage.loss(part.batch, self._features(part), 1.0)
+            losses[number] = torch.stack([terms[name] for name in names]) * len(part)
         return dict(zip(names, (self.world.total(losses).sum(0) / len(rows)).tolist(), strict=True))
 
     def _set_learning_rate(self, step: int, total: int) -> None:

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "nbridge"
 FLOORS = [
     ["annotations", "errors", "means", "objectives", "phrases", "version"],
     ["batch", "densities", "distributions", "files", "hashing", "networks", "registry"],
-    ["signature", "strict"],
+    ["rows", "signature", "strict"],
     ["bridges", "components", "encoders", "fusion", "likelihoods", "names", "training_spec"],
     ["data", "decoders", "spec"],
     ["support", "wording", "yaml_tree"],

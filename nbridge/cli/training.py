@@ -73,7 +73,7 @@ def _summarise(run: Run, console: Console, as_json: bool) -> None:
     from nbridge.evaluation.crossmodal import predict_each
 
     rows = run.splits.test if run.splits.test is not None else run.splits.validation
-    few = None if rows is None else rows.slice(0, SUMMARY_ROWS)
+    few = None if rows is None else rows.sample(SUMMARY_ROWS)
     predictions = predict_each(run.model, few, samples=SUMMARY_SAMPLES) if few is not None and len(run.model.names) > 1 else []
     if as_json:
         typer.echo(json.dumps({"folder": str(run.folder), "predictions": [asdict(prediction) for prediction in predictions]}, indent=2))

@@ -64,7 +64,7 @@ def evaluate(
     Arguments:
         model: A trained model.
         spec: Its spec, for the classifiers' encoders.
-        splits: Its rows; classifiers learn from the training rows alone.
+        splits: Its rows; classifiers learn from the training rows alone, from a random sample of 65,536 where they lie on disk.
         settings: What to evaluate.
         classifiers: Those of earlier evaluations, used again where they would come out the same; filled.
         lenient: Whether metrics that were asked for, and sets that name modalities of other models, are left out where this model does not
@@ -90,7 +90,8 @@ def evaluate(
     settings = settings or Settings()
     settings.check(spec.modalities if lenient else model.names)
     rows, of_rows = _rows(splits, settings)
-    subject = _Subject(model, settings, spec, rows, splits.train, ClassifierCache() if classifiers is None else classifiers)
+    judges = ClassifierCache() if classifiers is None else classifiers
+    subject = _Subject(model, settings, spec, rows, splits.train.representative(), judges)
     if not lenient:
         check_served([model], settings)
     _check_present(subject)
@@ -202,7 +203,7 @@ def _rows(splits: Splits, settings: Settings) -> tuple[Batch, int]:
     if (rows := parts[settings.split]) is None or not len(rows):
         others = [name for name, part in parts.items() if part is not None and len(part)]
         raise OptionError(f"split {settings.split}: no rows, data.{settings.split} of the spec is 0; take {' or '.join(others)}")
-    return rows if settings.rows is None else rows.slice(0, settings.rows), len(rows)
+    return rows.sample(settings.rows), len(rows)
 
 
 def _check_present(subject: _Subject) -> None:

@@ -158,14 +158,18 @@ class MultimodalVAE(nn.Module, ABC):
             values[name] = self._blanked(batch, name, likelihood, blank)
         return Batch(values, present, batch.cells)
 
-    def check(self, batch: Batch) -> None:
+    def check(self, batch: Batch, first: int | None = None) -> None:
         """Checks that rows fit the model.
+
+        Arguments:
+            batch: The rows.
+            first: The number of the first row, for messages, where the batch is a part of more rows.
 
         Raises:
             DataError: naming a modality that the model does not have, or the first row and value outside its likelihood's support.
         """
         self._check_names(batch)
-        check_support(self.likelihoods, batch)
+        check_support(self.likelihoods, batch, first or 0, counted=first is None)
 
     def _check_names(self, batch: Batch) -> None:
         if unknown := [name for name in batch.names if name not in self.names]:
