@@ -82,7 +82,10 @@ def _cut(path: Path, size: int) -> None:
             "{f}/x.npy: modality 'x': array of shape (), expected (rows, 1, 2, 2) or (rows, 4)",
         ),
         (lambda f: np.save(f / "y.npy", np.array(list("abcde"))), "{f}/y.npy: modality 'y': array of dtype <U1, expected real numbers"),
-        (lambda f: np.save(f / "x.npy", np.zeros((5, 4), complex)), "{f}/x.npy: modality 'x': array of dtype complex128, expected real numbers"),
+        (
+            lambda f: np.save(f / "x.npy", np.zeros((5, 4), complex)),
+            "{f}/x.npy: modality 'x': array of dtype complex128, expected real numbers",
+        ),
         (lambda f: np.save(f / "y.npy", np.array([0, 1, 2, 3, 0])), "{f}: modality 'y': row 3 holds 3, expected a class index from 0 to 2"),
         (
             lambda f: np.save(f / "x.npy", np.where(np.arange(20) == 13, np.inf, 0).reshape(5, 4)),
