@@ -2,7 +2,7 @@
 
     python benchmarks/bridges.py [--repeats 5] [--modalities 2 3 5 10 20]
 
-writes benchmarks/results/bridges.json and the table between the markers of README.md. Protocol: one thread; n - 1 random vectors of 16
+writes benchmarks/results/bridges.json and a table in benchmarks/README.md. Protocol: one thread; n - 1 random vectors of 16
 values and a label of 10 classes, encoders of one hidden layer of 32, features 128, latent 32, batches of 128; the default bridges, by the
 default objective and by the paper's. Seconds are those of the trainer's own epochs but the first, medians of repeats that go through all n
 in turn; memory is the peak of a process that trains, less that of one that only builds the model.
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from readme import README, replace_section
+from readme import replace_section
 
 import nbridge
 from nbridge.progress import EpochRecord, Reporter
@@ -146,8 +146,7 @@ def main() -> None:
     results = {"threads": torch.get_num_threads(), "repeats": options.repeats, "batch_size": BATCH, "table": table}
     print(section(results))
     RESULT.write_text(json.dumps(results, indent=1) + "\n")
-    if "<!-- bridges -->" in README.read_text():
-        replace_section("bridges", section(results))
+    replace_section("bridges", section(results))
 
 
 if __name__ == "__main__":

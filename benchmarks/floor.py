@@ -2,7 +2,7 @@
 
     python -m benchmarks.floor [--widths 512,512 1024,1024] [--threads 1] [--repeats 5]
 
-writes benchmarks/results/floor.json and a table in README.md. The floor of a step is the time of its matrix products at the highest rate
+writes benchmarks/results/floor.json and a table in benchmarks/README.md. The floor of a step is the time of its matrix products at the highest rate
 measured on this machine, in the precision at hand, plus the time that the optimiser's numbers take to pass through memory:
 
     floor = operations / rate + 28 bytes x parameters / bandwidth
@@ -151,7 +151,7 @@ def measure(
         steps: dict[tuple[Products, bool], list[tuple[float, float]]] = {way: [] for way in ways}
         for repeat in range(repeats):
             for products, how in ways:
-                if not how or repeat < 3:  # compilation takes longer than what it is compared on
+                if not how or repeat < 1:  # compilation takes longer than what it is compared on
                     steps[products, how].append(step_seconds(trained(of, products, compiled=how), batch, str(device)))
         for (products, how), found in steps.items():
             rate = product_rate(products, product_shapes(of), device)
@@ -190,7 +190,7 @@ def main() -> None:
     parser.add_argument("--widths", nargs="+", default=["512,512", "1024,1024"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--compile", action="store_true", help="compiled stages as well, in the first three repeats")
+    parser.add_argument("--compile", action="store_true", help="compiled stages as well, in the first repeat")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     specs = {text: spec([int(width) for width in text.split(",")]) for text in options.widths}

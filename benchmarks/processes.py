@@ -2,7 +2,7 @@
 
     python benchmarks/processes.py [--sizes 128,256,512,1024] [--repeats 5] [--epochs 2]
 
-writes benchmarks/results/processes.json and, where README.md has the markers, the table between them. Protocol: stage joint of MNIST
+writes benchmarks/results/processes.json and a table in benchmarks/README.md. Protocol: stage joint of MNIST
 image and label (`modality_specs/mnist_label.yaml` with an MLP of widths 512, 512 and its mirror for the image); the same global batch, so
 that two processes take half of it each; one thread a process; gloo over the loopback device. Each measurement is a run of its own by
 `nbridge train`, alone or under torchrun, the two in alternation; steps a second are those of its last epoch, validation included, as
@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from readme import README, replace_section
+from readme import replace_section
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "processes.json"
@@ -103,8 +103,7 @@ def main() -> None:
     print(json.dumps(results, indent=1))
     print(table(results))
     RESULT.write_text(json.dumps(results, indent=1) + "\n")
-    if "<!-- processes -->" in README.read_text():
-        replace_section("processes", table(results))
+    replace_section("processes", table(results))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ import torch
 
 from benchmarks.peers.job import Job, now
 from benchmarks.peers.table import section
-from benchmarks.readme import README, replace_section
+from benchmarks.readme import replace_section
 from nbridge import Batch, Spec
 from nbridge.annotations import Precision
 from nbridge.build import build_data, build_model
@@ -233,8 +233,7 @@ def main() -> None:
     if options.quick:
         return
     RESULT.write_text(json.dumps(results, indent=1) + "\n")
-    if "<!-- peers -->" in README.read_text():
-        replace_section("peers", text)
+    replace_section("peers", text)
 
 
 if __name__ == "__main__":
