@@ -47,20 +47,21 @@ METRICS = {
 def measure(seed: int, overrides: tuple[str, ...], samples: int) -> tuple[dict[str, dict[str, float]], Splits]:
     run = nbridge.train(SPEC, overrides=(f"training.seed={seed}", *overrides))
     assert run.splits.test is not None
+    test = run.splits.test.sample()
     figures: dict[str, dict[str, float]] = {}
     for question, (given, target) in QUESTIONS.items():
-        answer = predict(run.model, run.splits.test, given, target, samples=samples)
+        answer = predict(run.model, test, given, target, samples=samples)
         figures[question] = {"log_likelihood": answer.log_likelihood}
         if answer.accuracy is not None:
             figures[question]["accuracy"] = answer.accuracy
         else:
-            point = nbridge.impute(run.model, run.splits.test.only(*given)).values[target]
-            figures[question]["point_log_likelihood"] = bernoulli(run.splits.test.values[target], point)
+            point = nbridge.impute(run.model, test.only(*given)).values[target]
+            figures[question]["point_log_likelihood"] = bernoulli(test.values[target], point)
     return figures, run.splits
 
 
 def references(splits: Splits) -> dict[str, dict[str, float]]:
-    train, test = splits.train.values, splits.test.values if splits.test is not None else {}
+    train, test = splits.train.sample().values, splits.test.sample().values if splits.test is not None else {}
     figures: dict[str, dict[str, float]] = {}
     for question, (given, target) in QUESTIONS.items():
         if target == "label" and "label" not in given:

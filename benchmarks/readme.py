@@ -1,16 +1,19 @@
-"""Tables that README shows, between markers, written by the benchmarks alone."""
+"""Tables that README.md and benchmarks/README.md show, between markers, written by the benchmarks alone."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+HERE = Path(__file__).resolve().parent
+README = HERE.parent / "README.md"
+PAGES = (README, HERE / "README.md")
 
 
 def replace_section(name: str, text: str) -> None:
-    """Puts a text between the markers of that name."""
-    before, opening, rest = README.read_text().partition(f"<!-- {name} -->")
-    _, closing, after = rest.partition(f"<!-- /{name} -->")
-    assert opening, f"README.md has no marker <!-- {name} -->"
-    assert closing, f"README.md has no marker <!-- /{name} -->"
-    README.write_text(f"{before}{opening}\n{text}\n{closing}{after}")
+    """Puts a text between the markers of that name, in the page that has them."""
+    opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
+    (page,) = (page for page in PAGES if opening in page.read_text())
+    before, _, rest = page.read_text().partition(opening)
+    _, found, after = rest.partition(closing)
+    assert found, f"{page.name} has no marker {closing}"
+    page.write_text(f"{before}{opening}\n{text}\n{closing}{after}")

@@ -36,7 +36,7 @@ Channels = Annotated[tuple[PositiveInt, ...], Len(1)]
 Activation = Literal["leaky_relu", "relu", "elu", "gelu", "silu", "tanh"]
 Combine = Literal["mean", "poe"]
 Levels = Annotated[int, Ge(2), Le(65536)]
-Precision = Literal["float32", "bf16"]
+Precision = Literal["auto", "float32", "bf16"]
 Scale = Literal["learned", "predicted"] | PositiveFloat
 """Spread of a likelihood: one learned number per element, predicted from z by the decoder, or fixed (in standardised units)."""
 

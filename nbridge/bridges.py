@@ -77,8 +77,10 @@ class BridgeBank(nn.Module):
         """
         outputs: dict[Pair, Tensor] = {}
         for shape, pairs in self.groups.items():
-            counts = None if present is None else torch.stack([present[source] for source, _ in pairs])
-            stacked = self.stacks[shape](torch.stack([features[source] for source, _ in pairs]), counts)
+            # Each source of a group has as many bridges in it as every other, one after the other.
+            sources = tuple(dict.fromkeys(source for source, _ in pairs))
+            counts = None if present is None else torch.stack([present[source] for source in sources])
+            stacked = self.stacks[shape](torch.stack([features[source] for source in sources]), counts)
             outputs |= zip(pairs, stacked.unbind(), strict=True)
         return outputs
 

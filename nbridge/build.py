@@ -15,6 +15,7 @@ from nbridge.bridges import BridgeBank
 from nbridge.components import Component
 from nbridge.data.arrays import to_batch
 from nbridge.data.dataset import Dataset, Source, Splits, split
+from nbridge.data.stored import StoredRows
 from nbridge.decoders import Decoder
 from nbridge.encoders import Encoder
 from nbridge.errors import DataError, NBridgeError, SpecError
@@ -109,11 +110,18 @@ def build_data(spec: Spec, model: MultimodalVAE, data: Mapping[str, ArrayLike | 
         dataset = Dataset(to_batch(data, shapes))
     if any(name in shapes for name in set(dataset.batch.names) - set(model.names)):
         dataset = replace(dataset, batch=dataset.batch.select(*(name for name in dataset.batch.names if name in model.names)))
+    _check(model, dataset)
+    return split(dataset, validation=spec.data.validation, test=spec.data.test, seed=spec.data.seed)
+
+
+def _check(model: MultimodalVAE, dataset: Dataset) -> None:
+    if isinstance(dataset.batch, StoredRows):
+        dataset.batch.check(model.check)
+        return
     try:
-        model.check(dataset.batch)
+        model.check(dataset.batch.sample())
     except DataError as error:
         raise DataError(f"{dataset.origin}: {error}" if dataset.origin else str(error)) from error
-    return split(dataset, validation=spec.data.validation, test=spec.data.test, seed=spec.data.seed)
 
 
 def _construct(where: str, build: Callable[..., T], *geometry: object, **options: object) -> T:

@@ -10,7 +10,6 @@ import json
 import math
 import os
 import re
-import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,153 +23,23 @@ import torch
 from nbridge.acceleration.devices import pick_device
 from nbridge.build import build_model
 from nbridge.checkpoint import CONFIG
+from nbridge.comparison_table import Comparison, Contestant, gathered, measured_of_none
 from nbridge.errors import DataError, NBridgeError, RunError, SpecError
-from nbridge.evaluation.results import NOTES, finite, left_out, taken
-from nbridge.evaluation.suite import Evaluation, Judges, OptionError, Settings, check_served, evaluate, read_evaluation
+from nbridge.evaluation.classifier_cache import ClassifierCache
+from nbridge.evaluation.suite import Evaluation, OptionError, Settings, check_served, evaluate, read_evaluation
 from nbridge.files import write_json, write_text, writing
 from nbridge.phrases import clip, listing
 from nbridge.progress import EpochRecord, Reporter
 from nbridge.read import read_spec
 from nbridge.registry import known, locate
 from nbridge.run import Run, open_run, resume, train
-from nbridge.run_folder import METRICS, MODEL, RESOLVED, evaluation_path
+from nbridge.run_folder import CLASSIFIERS, METRICS, MODEL, RESOLVED, check_vacant, evaluation_path
+from nbridge.shared_joint import begin_after_joint
 from nbridge.spec import Spec
 from nbridge.version import __version__
 
 Models = Sequence[str] | Mapping[str, Sequence[str]]
 """Names of models, or for each name of one's own the overrides of the spec that make it."""
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A figure over seeds.
-
-    Arguments:
-        values: One for each seed; NaN where a seed has none.
-    """
-
-    values: tuple[float, ...]
-
-    @property
-    def known(self) -> tuple[float, ...]:
-        """The values that are finite."""
-        return tuple(value for value in self.values if math.isfinite(value))
-
-    @property
-    def mean(self) -> float:
-        """The mean over the seeds that have a finite value; NaN where none has."""
-        return statistics.fmean(self.known) if self.known else math.nan
-
-    @property
-    def deviation(self) -> float | None:
-        """The standard deviation over those seeds, with n - 1 in the denominator; None for fewer than two."""
-        return statistics.stdev(self.known) if len(self.known) > 1 else None
-
-    def __str__(self) -> str:
-        if not self.known:
-            return "-"
-        digits = 2 if abs(self.mean) >= 10 else 3
-        spread = "" if self.deviation is None else f" ± {self.deviation:.{digits}f}"
-        some = "" if len(self.known) == len(self.values) else f" ({len(self.known)} of {len(self.values)})"
-        return f"{self.mean:.{digits}f}{spread}{some}"
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """One model of a comparison.
-
-    Arguments:
-        name: What it is called.
-        parameters: Its number of parameters.
-        seconds: Time its training took, over seeds.
-        figures: By measurement and figure, over seeds.
-    """
-
-    name: str
-    parameters: int
-    seconds: Spread
-    figures: Mapping[tuple[str, str], Spread]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Models side by side.
-
-    Arguments:
-        contestants: The models.
-        seeds: How many trainings of each.
-        settings: How they were evaluated.
-        rows: The number of rows that they were evaluated on.
-        of_rows: The number of rows of the split.
-        skipped: What could be measured of no model, with the reason.
-    """
-
-    contestants: tuple[Contestant, ...]
-    seeds: int
-    settings: Settings
-    rows: int
-    of_rows: int
-    skipped: Mapping[str, str]
-
-    def sections(self) -> Iterator[tuple[str, list[tuple[str, list[str]]]]]:
-        """By measurement, its figures with a cell for each model: every figure that some model has, parameters and seconds first."""
-        yield (
-            "training",
-            [
-                ("parameters", [f"{one.parameters:,}" for one in self.contestants]),
-                ("seconds", [f"{one.seconds.mean:,.1f}" if one.seconds.known else "-" for one in self.contestants]),
-            ],
-        )
-        # In the order of the model that has most of them, so that figures of one metric stand together.
-        fullest = sorted(self.contestants, key=lambda one: -len(one.figures))
-        keys = dict.fromkeys(key for one in fullest for key in one.figures)
-        for measurement in dict.fromkeys(measurement for measurement, _ in keys):
-            figures = [figure for title, figure in keys if title == measurement]
-            yield measurement, [(figure, [self._cell(one, measurement, figure) for one in self.contestants]) for figure in figures]
-
-    def notes(self) -> list[str]:
-        """How the figures were taken and how to read them, a line each."""
-        spread = "of one training each" if self.seeds == 1 else f"mean ± standard deviation over {self.seeds} seeds"
-        titles = {measurement for one in self.contestants for measurement, _ in one.figures}
-        notes = [note for metric, note in NOTES.items() if any(_is_of(title, metric) for title in titles)]
-        some = [one for one in self.contestants if any(0 < len(figure.known) < self.seeds for figure in one.figures.values())]
-        notes += [f"(n of {self.seeds}): over the n seeds that have a finite figure"] if some else []
-        return [f"Figures: {spread}; {taken(self.settings, self.rows, self.of_rows)}", *notes, *left_out(self.skipped)]
-
-    def markdown(self) -> str:
-        """The table in Markdown."""
-        heads = [_escaped(one.name) for one in self.contestants]
-        lines = [f"| | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
-        for measurement, figures in self.sections():
-            lines += [f"| {_escaped(measurement)}: {_escaped(figure)} | {' | '.join(cells)} |" for figure, cells in figures]
-        return "\n".join([*lines, "", *(f"- {note}" for note in self.notes())]) + "\n"
-
-    def as_dict(self) -> dict[str, object]:
-        """For JSON: every figure of every seed, null where it has none."""
-        return {
-            "seeds": self.seeds,
-            "settings": self.settings.as_dict(),
-            "rows": self.rows,
-            "of_rows": self.of_rows,
-            "skipped": dict(self.skipped),
-            "models": [
-                {
-                    "name": one.name,
-                    "parameters": one.parameters,
-                    "seconds": [finite(value) for value in one.seconds.values],
-                    "figures": [
-                        {"measurement": measurement, "figure": figure, "values": [finite(value) for value in spread.values]}
-                        for (measurement, figure), spread in one.figures.items()
-                    ],
-                }
-                for one in self.contestants
-            ],
-        }
-
-    @staticmethod
-    def _cell(contestant: Contestant, measurement: str, figure: str) -> str:
-        spread = contestant.figures.get((measurement, figure))
-        return "-" if spread is None else str(spread)
 
 
 class OutOfTime(KeyboardInterrupt):
@@ -261,21 +130,26 @@ def compare(
     _check(entries, settings)
     pick_device(device)
     clock = _Clock(reporter or Reporter(), minutes)
-    judges: Judges = {}
+    classifiers = ClassifierCache(Path(out) / CLASSIFIERS)
 
     def measured(entry: _Entry) -> Evaluation:
         if found := _found(entry.folder, settings):
             return found
-        run = _trained(entry, device, announce, clock)
+        run = _trained(entry, [other.folder for other in entries], device, announce, clock)
         clock.begin()
         announce(f"{entry.folder}: evaluating")
-        return _evaluated(run, base, settings, judges, measuring)
+        return _evaluated(run, base, settings, classifiers, measuring)
 
     done = _measure(entries, measured)
     _, first = done[0]
-    contestants = tuple(_gathered(name, list(runs)) for name, runs in groupby(done, key=lambda pair: pair[0].name))
-    skipped = _skipped([evaluation for _, evaluation in done])
-    comparison = Comparison(contestants, seeds, settings, first.rows, first.of_rows, skipped)
+    comparison = Comparison(
+        tuple(_contestant(name, list(runs)) for name, runs in groupby(done, key=lambda pair: pair[0].name)),
+        seeds,
+        settings,
+        first.rows,
+        first.of_rows,
+        measured_of_none([evaluation for _, evaluation in done]),
+    )
     table, figures = comparison_paths(Path(out), settings.split)
     with writing(figures):
         write_json(figures, comparison.as_dict())
@@ -345,6 +219,10 @@ def _folders(names: Sequence[str] | Mapping[str, object]) -> dict[str, str]:
         folder = re.sub(r"[^\w.+-]+", "_", name).strip("._")
         if not folder or not name.isprintable() or len(folder) > 100:
             raise OptionError(f"models {clip(name)!r}: expected a name of a line with letters or digits, 100 characters at most")
+        if folder.casefold() == CLASSIFIERS:
+            raise OptionError(
+                f"models {clip(name)!r}: the folder '{CLASSIFIERS}' is for the classifiers of all models; choose another name"
+            )
         if twin := [other for other, taken in folders.items() if taken.casefold() == folder.casefold()]:
             raise OptionError(f"models {clip(name)!r}: would lie in the folder of {clip(twin[0])!r}, '{folder}'; choose another name")
         folders[name] = folder
@@ -404,13 +282,17 @@ def _measure(entries: Sequence[_Entry], measured: Callable[[_Entry], Evaluation]
     return done
 
 
-def _trained(entry: _Entry, device: str, announce: Callable[[str], None], clock: _Clock) -> Run:
-    """The run, trained as far as it is not yet, on the device."""
+def _trained(entry: _Entry, others: Sequence[Path], device: str, announce: Callable[[str], None], clock: _Clock) -> Run:
+    """The run, trained as far as it is not yet, on the device; what another has trained already in the same way is taken from there."""
     if (entry.folder / MODEL / CONFIG).is_file():
         return open_run(entry.folder, device=device)
     clock.begin()
-    announce(f"{entry.folder}: training")
-    if (entry.folder / RESOLVED).is_file():
+    begun = (entry.folder / RESOLVED).is_file()
+    if not begun:
+        check_vacant(entry.folder, overwrite=False)
+    other = None if begun else begin_after_joint(entry.folder, entry.spec, others, device)
+    announce(f"{entry.folder}: training" + (f", stage joint as in {other}" if other else ""))
+    if begun or other:
         run = resume(entry.folder, device=device, reporter=clock)
     else:
         run = train(entry.spec, out=entry.folder, device=device, reporter=clock)
@@ -423,13 +305,15 @@ def _found(folder: Path, settings: Settings) -> Evaluation | None:
     return found if found and (found.settings, found.version) == (settings, __version__) else None
 
 
-def _evaluated(run: Run, base: Spec, settings: Settings, judges: Judges, measuring: Callable[[str, int, int], None]) -> Evaluation:
+def _evaluated(
+    run: Run, base: Spec, settings: Settings, classifiers: ClassifierCache, measuring: Callable[[str, int, int], None]
+) -> Evaluation:
     """A new evaluation, which is kept in the run folder."""
     assert run.folder is not None
     shapes = {name: modality.shape for name, modality in base.modalities.items()}
     alike = all(shapes.get(name) == modality.shape for name, modality in run.spec.modalities.items())
     jury = base if alike else run.spec
-    evaluation = evaluate(run.model, jury, run.splits, settings, judges=judges, lenient=True, announce=measuring)
+    evaluation = evaluate(run.model, jury, run.splits, settings, classifiers=classifiers, lenient=True, announce=measuring)
     path = evaluation_path(run.folder, settings.split)
     with writing(path):
         write_json(path, evaluation.as_dict())
@@ -452,26 +336,8 @@ def _blaming(where: str) -> Iterator[None]:
         raise kind(f"{where}: {error}") from error
 
 
-# The table
-
-
-def _gathered(name: str, runs: Sequence[tuple[_Entry, Evaluation]]) -> Contestant:
-    """A model over its seeds; where a seed lacks a figure it counts as NaN."""
-    measured = [
-        {(measurement.title, figure): value for measurement in one.measurements for figure, value in measurement.figures.items()}
-        for _, one in runs
-    ]
-    keys = dict.fromkeys(key for one in measured for key in one)
-    figures = {key: Spread(tuple(one.get(key, math.nan) for one in measured)) for key in keys}
-    seconds = Spread(tuple(_seconds(entry.folder) for entry, _ in runs))
-    return Contestant(name, runs[0][1].parameters, seconds, figures)
-
-
-def _skipped(evaluations: Sequence[Evaluation]) -> dict[str, str]:
-    """What was left out even of the model that served most, and was measured of no other."""
-    fullest = max(evaluations, key=lambda one: len(one.measurements))
-    measured = {name for one in evaluations for measurement in one.measurements for name in (measurement.metric, measurement.title)}
-    return {what: why for what, why in fullest.skipped.items() if what not in measured}
+def _contestant(name: str, runs: Sequence[tuple[_Entry, Evaluation]]) -> Contestant:
+    return gathered(name, [evaluation for _, evaluation in runs], [_seconds(entry.folder) for entry, _ in runs])
 
 
 def _seconds(folder: Path) -> float:
@@ -480,12 +346,3 @@ def _seconds(folder: Path) -> float:
         return sum(json.loads(line)["seconds"] for line in (folder / METRICS).read_text(encoding="utf-8").splitlines())
     except (OSError, ValueError, KeyError):
         return math.nan
-
-
-def _is_of(title: str, metric: str) -> bool:
-    return title.startswith("log p(" if metric == "likelihood" else f"{metric} ")
-
-
-def _escaped(text: str) -> str:
-    """A text as a cell of Markdown."""
-    return text.replace("\\", "\\\\").replace("|", "\\|")

@@ -33,6 +33,20 @@ def diagonal_normal(loc: Tensor, scale: Tensor) -> Independent:
     return Independent(Normal(loc, scale, validate_args=False), 1, validate_args=False)
 
 
+def diagonal_kl(q: Independent, p: Independent | None = None) -> Tensor:
+    r"""The divergence of two Gaussians with diagonal covariances, of their batch shape; the prior N(0, I) stands for a p left out.
+
+    .. math:: \mathrm{KL}(q \,\|\, p) = \sum_d \Big( \log \frac{\sigma_p}{\sigma_q} + \frac{\sigma_q^2 + (\mu_q - \mu_p)^2}{2 \sigma_p^2}
+        - \frac{1}{2} \Big)
+
+    Equal to `torch.distributions.kl_divergence`, which a compiler cannot follow.
+    """
+    if p is None:
+        return ((q.stddev.square() + q.mean.square() - 1) / 2 - q.stddev.log()).sum(-1)
+    ratio = q.stddev / p.stddev
+    return ((ratio.square() + ((q.mean - p.mean) / p.stddev).square() - 1) / 2 - ratio.log()).sum(-1)
+
+
 def product_of_posteriors(loc: Tensor, log_variance: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     r"""Multiplies the unimodal posteriors of the modalities present, counting the prior once.
 

@@ -21,3 +21,36 @@ class DataError(NBridgeError):
 
 class RunError(NBridgeError):
     """A run folder or checkpoint that cannot be used as it is."""
+
+
+class LostProcessError(NBridgeError):
+    """Another process of the same training ended, so that this one cannot go on.
+
+    Arguments:
+        text: Which one, and what to do.
+        exit_code: What it ended with, if it told its reason itself.
+    """
+
+    def __init__(self, text: str, exit_code: int = 1) -> None:
+        self.exit_code = exit_code
+        super().__init__(text)
+
+
+def exit_code(error: BaseException) -> int:
+    """What the command line ends with: 2 on a mistake of the user, 130 when interrupted, 1 on a failure of nbridge."""
+    if isinstance(error, LostProcessError):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return 2 if isinstance(error, NBridgeError | OSError) else 1
+
+
+def require_positive(**numbers: int) -> None:
+    """Checks that options are 1 or more.
+
+    Raises:
+        DataError: naming the first that is not.
+    """
+    for name, number in numbers.items():
+        if number < 1:
+            raise DataError(f"{name} is {number}, expected 1 or more")

@@ -145,7 +145,7 @@ def _is_in_part(rows: RowsIn, plan: Plan, name: str, likelihood: Likelihood, siz
             check_support({name: likelihood}, batch, block.start)
         except SupportError as found:
             # It goes on, to say how many rows there are.
-            outside = found if outside is None else SupportError(outside.first, outside.rows + found.rows)
+            outside = found if outside is None else SupportError(outside.first, (outside.rows or 0) + (found.rows or 0))
         tell(f"checking {name}", min(block.start + size, plan.rows), plan.rows)
     if outside is not None:
         raise outside

@@ -22,7 +22,7 @@ from torch.quasirandom import SobolEngine
 
 from nbridge.batch import Batch
 from nbridge.distributions import diagonal_normal
-from nbridge.errors import DataError
+from nbridge.errors import DataError, require_positive
 from nbridge.models.base import MultimodalVAE
 
 POINT_DRAWS = 64
@@ -115,8 +115,7 @@ def generate(
     Returns:
         Values of all modalities, the given ones among them, shape (B, \*shape).
     """
-    if num < 1:
-        raise DataError(f"num is {num}, expected 1 or more")
+    require_positive(num=num)
     likelihoods = model.likelihoods
     if unknown := [name for name in given or {} if name not in likelihoods]:
         raise DataError(f"given {unknown[0]!r}: no such modality in this model; it has {', '.join(likelihoods)}")
@@ -156,8 +155,8 @@ def _cut(batch: Batch, size: int) -> Iterator[Batch]:
 
 
 def _check(model: MultimodalVAE, batch: Batch, samples: int | None) -> None:
-    if samples is not None and samples < 1:
-        raise DataError(f"samples is {samples}, expected 1 or more")
+    if samples is not None:
+        require_positive(samples=samples)
     model.check(batch)
 
 

@@ -137,22 +137,27 @@ class ConvUp(nn.Module):
 
 
 class StackedLinear(nn.Module):
-    r"""P independent linear maps in one batched product: :math:`y_p = x_p W_p + b_p`.
+    r"""P independent linear maps in one batched product: :math:`y_p = x_p W_p^\top + b_p`.
 
-    Each map starts as `torch.nn.Linear` does. Input :math:`(P, B, inputs)`, output :math:`(P, B, outputs)`.
+    Each map starts as `torch.nn.Linear` does. Input :math:`(P, B, inputs)`, output :math:`(P, B, outputs)`. Maps that follow each other may
+    share their input: from :math:`(S, B, inputs)`, with :math:`P = Sk`, each goes to k maps without being copied.
+
+    Results lie in memory with their rows last, :math:`(P, outputs, B)`: the layers behind it need no copy in either direction.
     """
 
     def __init__(self, stack: int, inputs: int, outputs: int) -> None:
         super().__init__()
         bound = 1 / math.sqrt(inputs)
-        self.weight = nn.Parameter(torch.empty(stack, inputs, outputs).uniform_(-bound, bound))
+        self.weight = nn.Parameter(torch.empty(stack, inputs, outputs).uniform_(-bound, bound).mT.contiguous())
         self.bias = nn.Parameter(torch.empty(stack, 1, outputs).uniform_(-bound, bound))
 
-    def forward(self, x_PBI: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias, x_PBI, self.weight)
+    def forward(self, x_SBI: Tensor) -> Tensor:
+        (stack, outputs, inputs), shared = self.weight.shape, len(x_SBI)
+        y = torch.baddbmm(self.bias.view(shared, -1, 1), self.weight.view(shared, -1, inputs), x_SBI.mT)
+        return y.view(stack, outputs, -1).mT
 
     def extra_repr(self) -> str:
-        return "stack={}, inputs={}, outputs={}".format(*self.weight.shape)
+        return "stack={}, outputs={}, inputs={}".format(*self.weight.shape)
 
 
 class StackedBatchNorm(nn.Module):
@@ -181,11 +186,10 @@ class StackedBatchNorm(nn.Module):
 
     def forward(self, x_PBC: Tensor, counts_PB: Tensor | None = None) -> Tensor:
         if self.training and counts_PB is not None:
-            mean, variance = self._statistics(x_PBC, counts_PB)
-            normal = (x_PBC - mean[:, None]) * (variance[:, None] + self.eps).rsqrt()
-            return torch.addcmul(self.bias[:, None], normal, self.weight[:, None])
+            return self.normalised(x_PBC, *self._moments(x_PBC, counts_PB))
+        # Rows last, all maps' channels are the channels of one call, and nothing is copied where a `StackedLinear` came before.
         flat = F.batch_norm(
-            rearrange(x_PBC, "p b c -> b (p c)"),
+            rearrange(x_PBC, "p b c -> 1 (p c) b"),
             self.running_mean.view(-1),
             self.running_var.view(-1),
             self.weight.view(-1),
@@ -194,15 +198,32 @@ class StackedBatchNorm(nn.Module):
             self.momentum,
             self.eps,
         )
-        return rearrange(flat, "b (p c) -> p b c", p=len(x_PBC))
+        return rearrange(flat, "1 (p c) b -> p b c", p=len(x_PBC))
 
-    def _statistics(self, x_PBC: Tensor, counts_PB: Tensor) -> tuple[Tensor, Tensor]:
+    def normalised(self, x_PBC: Tensor, mean: Tensor, variance: Tensor, number: Tensor) -> Tensor:
+        """Rows normalised by a batch's statistics, which the running ones follow.
+
+        Arguments:
+            x_PBC: The rows.
+            mean: Means over the rows that count, shape (P, C).
+            variance: Their variances, without Bessel's correction.
+            number: How many rows count, broadcastable with them; where fewer than two do, the running statistics take over.
+        """
+        mean, variance = self._usable(mean, variance, number)
+        normal = (x_PBC - mean[:, None]) * (variance[:, None] + self.eps).rsqrt()
+        return torch.addcmul(self.bias[:, None], normal, self.weight[:, None])
+
+    def _moments(self, x_PBC: Tensor, counts_PB: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        # In the type of the buffers: sums over many rows need its digits.
+        x_PBC = x_PBC.to(self.running_mean.dtype)
         counts = counts_PB[..., None]
         number = counts_PB.sum(1)[:, None].to(x_PBC.dtype)
-        usable = number >= 2
         divisor = number.clamp(min=2)
         mean = torch.where(counts, x_PBC, 0.0).sum(1) / divisor
-        variance = torch.where(counts, (x_PBC - mean[:, None]).square(), 0.0).sum(1) / divisor
+        return mean, torch.where(counts, (x_PBC - mean[:, None]).square(), 0.0).sum(1) / divisor, number
+
+    def _usable(self, mean: Tensor, variance: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
+        usable, divisor = number >= 2, number.clamp(min=2)
         mean, variance = torch.where(usable, mean, self.running_mean), torch.where(usable, variance, self.running_var)
         with torch.no_grad():
             unbiased = torch.where(usable, variance * divisor / (divisor - 1), self.running_var)
@@ -216,6 +237,8 @@ class StackedBatchNorm(nn.Module):
 
 class StackedMLP(nn.Module):
     """P independent MLPs of equal shape in one call, the stacked twin of `MLP`.
+
+    Networks that follow each other may share their input, as the maps of `StackedLinear` do.
 
     Arguments:
         stack: The number P of networks.
@@ -242,11 +265,13 @@ class StackedMLP(nn.Module):
         self.norms = nn.ModuleList(StackedBatchNorm(stack, width) for width in hidden if batch_norm)
         self.activation = activation_module(activation)
 
-    def forward(self, x_PBI: Tensor, counts_PB: Tensor | None = None) -> Tensor:
-        h = x_PBI
+    def forward(self, x_SBI: Tensor, counts_SB: Tensor | None = None) -> Tensor:
+        h = x_SBI
         for depth, linear in enumerate(self.linears):
             h = linear(h)
             if depth < len(self.linears) - 1:
-                h = self.norms[depth](h, counts_PB) if len(self.norms) else h
+                if len(self.norms):
+                    counts_PB = None if counts_SB is None else counts_SB.repeat_interleave(len(h) // len(counts_SB), dim=0)
+                    h = self.norms[depth](h, counts_PB)
                 h = self.activation(h)
         return h

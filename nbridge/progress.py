@@ -24,6 +24,7 @@ class EpochRecord:
         learning_rate: At the end of the epoch.
         best: Whether these are the best weights of the stage so far.
         seconds: Time this epoch took.
+        compile_seconds: How much of it was the stage's compilation; None where nothing was compiled.
     """
 
     stage: str
@@ -35,10 +36,11 @@ class EpochRecord:
     learning_rate: float
     best: bool
     seconds: float
+    compile_seconds: float | None = None
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "compile_seconds" or value is not None}
 
 
 class Reporter:
@@ -85,6 +87,8 @@ class ConsoleReporter(Reporter):
             self._bar.start()
 
     def end_epoch(self, record: EpochRecord) -> None:
+        if record.compile_seconds is not None:
+            self.console.print(f"stage {record.stage}: compiled in {record.compile_seconds:.0f} s", highlight=False)
         if self._bar is not None:
             self._bar.update(self._task, completed=record.epoch, terms=describe(record))
         elif record.epoch in (1, self._epochs) or record.epoch % max(1, self._epochs // 10) == 0:

@@ -50,6 +50,8 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "fashion_mnist": "nbridge.data.idx:FashionMNIST",
         "mnist_fashion": "nbridge.data.paired:MNISTFashion",
         "npz": "nbridge.data.npz:NPZ",
+        "npy": "nbridge.data.npy:NPYFolder",
+        "parquet": "nbridge.data.parquet:Parquet",
         "memory": "nbridge.data.memory:Memory",
     },
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,11 +15,12 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from nbridge.acceleration.devices import pick_device
+from nbridge.acceleration.distributed import World, joined
 from nbridge.batch import Batch
 from nbridge.build import build_data, build_model
 from nbridge.checkpoint import CONFIG, load_model, save_model
 from nbridge.data.dataset import Splits
-from nbridge.errors import NBridgeError, RunError
+from nbridge.errors import DataError, NBridgeError, RunError
 from nbridge.models.base import MultimodalVAE
 from nbridge.progress import Reporter
 from nbridge.read import read_spec, spec_from_dict, write_spec
@@ -59,6 +61,8 @@ def train(
 ) -> Run:
     """Trains a model from a spec: every stage that the model declares, in order.
 
+    Under torchrun all processes call this alike and train one model together; the first of them writes.
+
     Arguments:
         spec: A spec, a mapping that spells one, or the path of one.
         data: Arrays by modality (NaN or ``NAME__present`` for absence) or a batch, instead of the source that the spec names.
@@ -83,16 +87,20 @@ def train(
         >>> run.model.names
         ('x', 'y')
     """
-    spec, text = _read(spec, overrides)
-    folder = None if out is None else Path(out)
-    if folder is not None:
-        check_vacant(folder, overwrite)
-    model, splits = _prepare(spec, data, device)
-    # Before a folder is touched: what was there must not be lost to rows that cannot train.
-    check_stages(model, model.prepare(splits.train))
-    if folder is not None:
-        create(folder, spec, text, splits, device)
-    return _train(model, spec, splits, folder, reporter, None)
+    with joined() as world:
+        spec, text = _read(spec, overrides)
+        folder = None if out is None else Path(out)
+        if folder is not None and world.is_main:
+            check_vacant(folder, overwrite)
+        model, splits = _prepare(spec, data, device, world)
+        # Before a folder is touched: what was there must not be lost to rows that cannot train.
+        check_stages(model, splits.train.through(model.prepare), spec.training, world)
+        _check_alike(write_spec(spec), splits, world)
+        if folder is not None:
+            if world.is_main:
+                create(folder, spec, text, splits, device, world.size)
+            _advise(world, folder)
+        return _train(model, spec, splits, folder, reporter, None, world)
 
 
 def resume(
@@ -110,17 +118,21 @@ def resume(
         RunError: when there is no run, its checkpoint is damaged, or the training rows are others than before.
     """
     folder = Path(directory)
-    if not (folder / RESOLVED).is_file():
-        raise RunError(f"{folder}: no run folder here ({RESOLVED} is missing); start one with: nbridge train SPEC --out {folder}")
-    spec = read_spec(folder / RESOLVED)
-    environment = read_environment(folder)
-    with _threads(environment["threads"]):
-        model, splits = _prepare(spec, data, device or environment["device"])
-        if environment["fingerprint"] != fingerprint(splits):
-            raise RunError(f"{folder}: the rows are not those that this run began with; train a new run in another folder")
-        if (folder / MODEL / CONFIG).is_file():
-            return Run(load_model(folder)[0], spec, splits, folder)
-        return _train(model, spec, splits, folder, reporter, restore_state(folder, model))
+    with joined() as world:
+        if not (folder / RESOLVED).is_file():
+            raise RunError(f"{folder}: no run folder here ({RESOLVED} is missing); start one with: nbridge train SPEC --out {folder}")
+        spec = read_spec(folder / RESOLVED)
+        environment = read_environment(folder)
+        # With other processes nothing is bit-identical anyway, and the threads that one process had are too many for each of several.
+        threads = environment["threads"] if environment.get("processes", 1) == world.size else torch.get_num_threads()
+        with _threads(threads):
+            model, splits = _prepare(spec, data, device or environment["device"], world)
+            if environment["fingerprint"] != fingerprint(splits):
+                raise RunError(f"{folder}: the rows are not those that this run began with; train a new run in another folder")
+            if (folder / MODEL / CONFIG).is_file():
+                return Run(load_model(folder)[0], spec, splits, folder)
+            _advise(world, folder)
+            return _train(model, spec, splits, folder, reporter, _restore(folder, model, world), world)
 
 
 def open_run(directory: str | os.PathLike[str], data: Data | None = None, *, device: str = "auto") -> Run:
@@ -157,11 +169,30 @@ def _read(spec: Spec | Mapping[str, object] | str | os.PathLike[str], overrides:
     return spec, write_spec(spec)
 
 
-def _prepare(spec: Spec, data: Data | None, device: str) -> tuple[MultimodalVAE, Splits]:
+def _prepare(spec: Spec, data: Data | None, device: str, world: World) -> tuple[MultimodalVAE, Splits]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.training.seed)
         model = build_model(spec)
-    return model.to(pick_device(device)), build_data(spec, model, data)
+    with world.main_first():
+        splits = build_data(spec, model, data)
+    return model.to(world.device(device)), splits
+
+
+def _check_alike(spec: str, splits: Splits, world: World) -> None:
+    """Processes that train on other rows or settings than the others would spoil the model without a word."""
+    if not world.alone and not world.agrees(spec + fingerprint(splits)):
+        raise DataError("the processes of this training read different specs or rows; give all of them the same files")
+
+
+def _advise(world: World, folder: Path) -> None:
+    world.advice = f"nothing before the last checkpoint is lost; go on with: nbridge resume {shlex.quote(str(folder))}"
+
+
+def _restore(folder: Path, model: MultimodalVAE, world: World) -> TrainingState | None:
+    state = restore_state(folder, model, metrics=world.is_main)
+    if not world.agrees("none" if state is None else f"{state.stage} {state.epoch}"):
+        raise RunError(f"{folder}: the processes read different checkpoints here; resume needs a folder that all machines share")
+    return state
 
 
 def _train(
@@ -171,13 +202,24 @@ def _train(
     folder: Path | None,
     reporter: Reporter | None,
     state: TrainingState | None,
+    world: World,
 ) -> Run:
-    save = None if folder is None else partial(save_state, folder, model)
-    log = None if folder is None else partial(append_record, folder)
-    fit(model, splits.train, splits.validation, spec.training, reporter=reporter, state=state, save=save, log=log)
+    own = folder if world.is_main else None
+    fit(
+        model,
+        splits.train,
+        splits.validation,
+        spec.training,
+        reporter=reporter if world.is_main else None,
+        state=state,
+        save=None if own is None else partial(save_state, own, model),
+        log=None if own is None else partial(append_record, own),
+        world=world,
+    )
     model.cpu()
-    if folder is not None:
-        save_model(folder / MODEL, model, spec, model_card(spec))
+    if own is not None:
+        save_model(own / MODEL, model, spec, model_card(spec))
+    world.barrier()
     return Run(model, spec, splits, folder)
 
 

@@ -3,10 +3,11 @@
 ======================= ===============================================================================================
 ``spec.yaml``           the spec as written
 ``spec.resolved.yaml``  the same with every default filled in; what `nbridge.resume` reads
-``env.json``            versions, threads and device, and a fingerprint of the rows
+``env.json``            versions, threads, processes and device, and a fingerprint of the rows
 ``metrics.jsonl``       a line for each epoch
 ``checkpoints/``        ``last.safetensors``: where training stands
 ``model/``              the trained model, written when training is over
+``classifiers/``        the classifiers that `nbridge evaluate` trained, for the next time
 ``evaluation.json``     what `nbridge evaluate` measured last on the test rows; ``evaluation-train.json`` on training rows, and so on
 ======================= ===============================================================================================
 """
@@ -18,20 +19,25 @@ import json
 import platform
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from nbridge.acceleration.devices import pick_device
+from nbridge.batch import Batch
 from nbridge.data.dataset import Splits
+from nbridge.data.stored import StoredRows
 from nbridge.errors import RunError
 from nbridge.files import write_json, write_text, writing
+from nbridge.hashing import hash_tensor
 from nbridge.read import write_spec
 from nbridge.spec import Spec
 from nbridge.version import __version__
 
 SPEC, RESOLVED, ENVIRONMENT, METRICS, MODEL = "spec.yaml", "spec.resolved.yaml", "env.json", "metrics.jsonl", "model"
+CLASSIFIERS = "classifiers"
 CHECKPOINT = Path("checkpoints", "last.safetensors")
 
 
@@ -57,8 +63,17 @@ def check_vacant(folder: Path, overwrite: bool) -> None:
         )
 
 
-def create(folder: Path, spec: Spec, text: str, splits: Splits, device: str) -> None:
+def create(folder: Path, spec: Spec, text: str, splits: Splits, device: str, processes: int = 1) -> None:
     """Fills a folder beside the run folder and renames it, so that a run folder always holds all that `resume` needs."""
+    _create(folder, spec, text, _environment(splits, device, processes))
+
+
+def create_like(folder: Path, spec: Spec, text: str, other: Path) -> None:
+    """The same for a run on the rows, and by the versions, of another run."""
+    _create(folder, spec, text, read_environment(other))
+
+
+def _create(folder: Path, spec: Spec, text: str, environment: Mapping[str, Any]) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -70,7 +85,7 @@ def create(folder: Path, spec: Spec, text: str, splits: Splits, device: str) -> 
             (fresh / CHECKPOINT).parent.mkdir()
             write_text(fresh / SPEC, text)
             write_text(fresh / RESOLVED, write_spec(spec))
-            write_json(fresh / ENVIRONMENT, _environment(splits, device))
+            write_json(fresh / ENVIRONMENT, environment)
             if folder.exists():
                 old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
                 folder.replace(old)
@@ -82,7 +97,8 @@ def create(folder: Path, spec: Spec, text: str, splits: Splits, device: str) -> 
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _environment(splits: Splits, device: str) -> dict[str, Any]:
+def machine(device: str) -> dict[str, Any]:
+    """What decides, beside spec and rows, the last bits of a training: versions, device and threads."""
     return {
         "nbridge": __version__,
         "torch": torch.__version__,
@@ -90,6 +106,13 @@ def _environment(splits: Splits, device: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": str(pick_device(device)),
         "threads": torch.get_num_threads(),
+    }
+
+
+def _environment(splits: Splits, device: str, processes: int) -> dict[str, Any]:
+    return {
+        **machine(device),
+        "processes": processes,
         "rows": {
             "train": len(splits.train),
             "validation": len(splits.validation) if splits.validation is not None else 0,
@@ -116,13 +139,18 @@ def read_environment(folder: Path) -> dict[str, Any]:
 
 
 def fingerprint(splits: Splits) -> str:
-    """A hash of all values and their presence in the training and the validation rows, by which other rows are told from the same ones."""
+    """A hash of all values and their presence in the training and the validation rows, by which other rows are told from the same ones.
+
+    Rows on disk bring a hash of their own, which was made when they were opened and covers the whole of their files.
+    """
     digest = hashlib.sha256()
-    for batch in (splits.train, splits.validation):
+    for rows in (splits.train, splits.validation):
+        if isinstance(rows, StoredRows):
+            digest.update(rows.digest().encode())
+        batch = rows if isinstance(rows, Batch) else None
         for part in (batch.values, batch.present, batch.cells) if batch is not None else ():
             for name in sorted(part):
-                digest.update(f"{name} {tuple(part[name].shape)} {part[name].dtype}".encode())
-                digest.update(part[name].detach().cpu().contiguous().view(torch.uint8).numpy().data)
+                hash_tensor(digest, part[name], name)
         digest.update(b"validation")
     return digest.hexdigest()
 

@@ -16,21 +16,22 @@ from nbridge.likelihoods import Likelihood
 
 
 class SupportError(DataError):
-    """Rows with values outside a support: what the first of them holds, and how many they are."""
+    """Rows with values outside a support: what the first of them holds, and how many they are, where that is known."""
 
-    def __init__(self, first: str, rows: int) -> None:
+    def __init__(self, first: str, rows: int | None) -> None:
         self.first, self.rows = first, rows
-        advice = "Rescale the values or choose another likelihood."
-        super().__init__(f"{first} ({rows} such row{'s' if rows > 1 else ''}). {advice}")
+        counted = "" if rows is None else f" ({rows} such row{'s' if rows > 1 else ''})"
+        super().__init__(f"{first}{counted}. Rescale the values or choose another likelihood.")
 
 
-def check_support(likelihoods: Mapping[str, Likelihood], batch: Batch, first: int = 0) -> None:
+def check_support(likelihoods: Mapping[str, Likelihood], batch: Batch, first: int = 0, *, counted: bool = True) -> None:
     """Checks every observed value.
 
     Arguments:
         likelihoods: The likelihood of each modality.
         batch: The rows.
-        first: The number of the first of them, for messages.
+        first: The number of the first row, for messages.
+        counted: Whether these are all rows, so that it can be told how many are wrong.
 
     Raises:
         DataError: naming the modality, the first offending row, its value and the support.
@@ -41,7 +42,7 @@ def check_support(likelihoods: Mapping[str, Likelihood], batch: Batch, first: in
             if not likelihood.elementwise:
                 require_whole(batch, [name], first)
                 _check_classes(name, likelihood, batch, first)
-            _check_modality(name, likelihood, batch, first)
+            _check_modality(name, likelihood, batch, first, counted)
 
 
 def _check_shape(name: str, likelihood: Likelihood, x: Tensor) -> None:
@@ -51,7 +52,7 @@ def _check_shape(name: str, likelihood: Likelihood, x: Tensor) -> None:
         raise DataError(f"modality {name!r}: values of shape {tuple(x.shape)}, expected (rows, {', '.join(map(str, likelihood.shape))})")
 
 
-def _check_modality(name: str, likelihood: Likelihood, batch: Batch, first: int) -> None:
+def _check_modality(name: str, likelihood: Likelihood, batch: Batch, first: int, counted: bool) -> None:
     given, present = batch.values[name], batch.present[name]
     x = likelihood.canonical(torch.where(present.reshape(-1, *(1 for _ in given.shape[1:])), given, 0))
     # Torch counts the infinities among the real numbers.
@@ -65,7 +66,7 @@ def _check_modality(name: str, likelihood: Likelihood, batch: Batch, first: int)
         raise SupportError(
             f"modality {name!r}, row {first + row}: value {value:g} is outside the support of {type(likelihood).__name__}, "
             f"{describe_support(likelihood.support)}",
-            int(wrong.any(1).sum()),
+            int(wrong.any(1).sum()) if counted else None,
         )
 
 

@@ -3,6 +3,9 @@
 For each stage it freezes everything else and puts it in eval mode, computes frozen features once, optimises, validates, and ends with the
 best weights *of that stage*. The order of rows and the noise of an epoch depend on the seed, the stage and the epoch alone, so training
 that was cut off goes on bit-identically from the last state that was handed to ``save``.
+
+Of several processes each takes its own part of every batch, in an order that all of them draw alike; what is logged, validated and kept is
+the same in each (`nbridge.acceleration.distributed`).
 """
 
 from __future__ import annotations
@@ -10,18 +13,25 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nbridge.acceleration.precision import matmul_precision
+from nbridge.acceleration.compiling import CompiledLoss
+from nbridge.acceleration.distributed import ALONE, World
+from nbridge.acceleration.features import cached
+from nbridge.acceleration.gradients import shared_loss
+from nbridge.acceleration.normalisation import synchronised
+from nbridge.acceleration.precision import matmul_precision, resolve_precision
 from nbridge.batch import Batch
 from nbridge.errors import DataError, NBridgeError
 from nbridge.models.base import Features, MultimodalVAE, Stage
 from nbridge.progress import EpochRecord, Reporter
+from nbridge.rows import Rows
 from nbridge.training_spec import StageSpec, TrainingSpec
 
 CHUNK = 2048
@@ -51,43 +61,48 @@ class TrainingState:
 
 def fit(
     model: MultimodalVAE,
-    train: Batch,
-    validation: Batch | None,
+    train: Rows,
+    validation: Rows | None,
     settings: TrainingSpec,
     *,
     reporter: Reporter | None = None,
     state: TrainingState | None = None,
     save: Callable[[TrainingState], None] | None = None,
     log: Callable[[EpochRecord], None] | None = None,
+    world: World = ALONE,
 ) -> TrainingState:
     """Trains every stage of a model, in place, and leaves the model in eval mode with each stage's best weights.
 
     Arguments:
-        model: The model. Unless it goes on from a state, its likelihoods take their statistics from the training rows.
-        train: Training rows, with any pattern of presence.
+        model: The model. Unless it goes on from a state, its likelihoods take their statistics from the training rows; where these lie
+            on disk, from a random sample of 65,536 of them.
+        train: Training rows, with any pattern of presence. Rows on disk are read and prepared a window at a time, and taken to be checked
+            (`nbridge.data.stored.StoredRows.check`).
         validation: Rows that pick the best epoch, or None to keep the last.
         settings: The ``training`` part of a spec.
         reporter: Hears of stages and epochs.
         state: Where to go on, for a model that holds the tensors of that moment.
         save: Takes the state, at least every ``settings.checkpoint_seconds`` and at the end of each stage.
         log: Takes the record of each epoch.
+        world: The processes that share each batch; all of them hold the same model, rows and settings.
 
     Raises:
         DataError: when rows do not fit the model, or too few can teach a stage anything.
-        NBridgeError: when the loss is no longer finite.
+        NBridgeError: when the loss is no longer finite, or a batch cannot be shared out evenly.
     """
     train, validation = _prepared(model, train), None if validation is None else _prepared(model, validation)
-    check_stages(model, train)
+    check_stages(model, train, settings, world)
     if state is None:
         state = TrainingState()
-        model.fit_statistics(train)
+        model.fit_statistics(train.representative())
     stages = model.stages()
     devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), matmul_precision(settings.precision, model.device):
+    products = matmul_precision(resolve_precision(settings.precision, model), model)
+    with torch.random.fork_rng(devices), products, synchronised(model, world):
         while state.stage < len(stages):
             stage = stages[state.stage]
             with only_trainable(model, stage.modules):
-                run = _StageRun(model, stage, settings, state, reporter or Reporter(), save, log)
+                run = _StageRun(model, stage, settings, state, reporter or Reporter(), save, log, world)
                 run(train, validation)
             state = TrainingState(stage=state.stage + 1)
             if save:
@@ -96,28 +111,37 @@ def fit(
     return state
 
 
-def _prepared(model: MultimodalVAE, batch: Batch) -> Batch:
-    model.check(batch)
-    return model.prepare(batch).to(model.device)
+def _prepared(model: MultimodalVAE, rows: Rows) -> Rows:
+    if isinstance(rows, Batch):
+        model.check(rows)
+    return rows.through(lambda batch: model.prepare(batch).to(model.device))
 
 
-def check_stages(model: MultimodalVAE, train: Batch) -> None:
-    """Checks that each stage can learn from two of the prepared rows or more.
+def check_stages(model: MultimodalVAE, train: Rows, settings: TrainingSpec, world: World = ALONE) -> None:
+    """Checks that each stage can learn from the prepared rows: two of them or more, and one for each process.
 
     Raises:
         DataError: naming the stage that cannot.
+        NBridgeError: naming the stage whose batches the processes cannot share out evenly.
     """
+    least = max(2, world.size)
     for stage in model.stages():
-        if (number := int(stage.rows(train).sum())) < 2:
+        if (size := settings.stage(stage.name).batch_size) % world.size:
+            lower = size - size % world.size
+            choice = f"{lower} or {lower + world.size}" if lower else f"{world.size}"
+            raise NBridgeError(
+                f"stage {stage.name}: {world.size} processes cannot share batches of {size} rows evenly; set batch_size to {choice}"
+            )
+        if (number := int(stage.rows(train.presence()).sum())) < least:
             raise DataError(
-                f"stage {stage.name}: {number} training rows have the modalities that it needs, and it takes at least 2. "
+                f"stage {stage.name}: {number} training rows have the modalities that it needs, and it takes at least {least}. "
                 "Add rows in which they are present together."
             )
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """The rows that one stage learns from, with their frozen features."""
+class _Part:
+    """A few rows, in memory, with their frozen features."""
 
     batch: Batch
     features: dict[str, Tensor]
@@ -125,13 +149,31 @@ class _Rows:
     def __len__(self) -> int:
         return len(self.batch)
 
-    def index(self, rows: Tensor) -> _Rows:
-        return _Rows(self.batch.index(rows), {name: tensor[rows] for name, tensor in self.features.items()})
 
-    def chunks(self) -> Iterator[_Rows]:
-        for start in range(0, len(self), CHUNK):
-            stop = start + CHUNK
-            yield _Rows(self.batch.slice(start, stop), {name: tensor[start:stop] for name, tensor in self.features.items()})
+@dataclass(frozen=True)
+class _Rows:
+    """The rows that one stage learns from, with their frozen features."""
+
+    batch: Rows
+    features: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def batches(self, parts: Sequence[Tensor]) -> Iterator[_Part]:
+        for part, batch in zip(parts, self.batch.batches(parts), strict=True):
+            # Features too large for the device come from where they lie.
+            features = {name: x.index_select(0, part.to(x.device)).to(batch.device) for name, x in self.features.items()}
+            yield _Part(batch, features)
+
+    @property
+    def chunks(self) -> int:
+        return math.ceil(len(self) / CHUNK)
+
+    def chunk(self, number: int) -> _Part:
+        start, stop = number * CHUNK, (number + 1) * CHUNK
+        batch = self.batch.slice(start, stop)
+        return _Part(batch, {name: x[start:stop].to(batch.device) for name, x in self.features.items()})
 
 
 class _StageRun:
@@ -146,18 +188,20 @@ class _StageRun:
         reporter: Reporter,
         save: Callable[[TrainingState], None] | None,
         log: Callable[[EpochRecord], None] | None,
+        world: World,
     ) -> None:
-        self.stage, self.state, self.reporter, self.save, self.log = stage, state, reporter, save, log
+        self.stage, self.state, self.reporter, self.save, self.log, self.world = stage, state, reporter, save, log, world
         self.seed, self.cache, self.checkpoint_seconds = settings.seed, settings.cache_features, settings.checkpoint_seconds
         self.settings: StageSpec = settings.stage(stage.name)
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay, fused=True
         )
-        self.tensors = _tensors_of(model, stage.modules)
+        self.tensors, self.device = _tensors_of(model, stage.modules), model.device
+        self.loss = CompiledLoss(stage.loss, f"stage {stage.name}", model.device) if settings.compile else stage.loss
         self._restore()
 
-    def __call__(self, train: Batch, validation: Batch | None) -> None:
+    def __call__(self, train: Rows, validation: Rows | None) -> None:
         rows = self._rows(train)
         held_out = None if validation is None else self._rows(validation)
         self.reporter.begin_stage(self.stage.name, len(rows), len(train), len(held_out or ()), self.settings.epochs, self.state.epoch)
@@ -180,14 +224,18 @@ class _StageRun:
     # Rows
 
     @torch.no_grad()
-    def _rows(self, batch: Batch) -> _Rows:
-        batch = batch.index(self.stage.rows(batch))
+    def _rows(self, batch: Rows) -> _Rows:
+        batch = batch.subset(self.stage.rows(batch.presence()))
+        # Looked at once, here: what is picked from these rows takes over the answer.
+        _ = batch.whole
         if self.stage.features is None or not self.cache or not len(batch):
             return _Rows(batch, {})
-        parts = [self.stage.features(chunk.batch) for chunk in _Rows(batch, {}).chunks()]
-        return _Rows(batch, {name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+        given = _Rows(batch, {})
+        features = cached((self.stage.features(given.chunk(number).batch) for number in range(given.chunks)), len(batch))
+        unread = [] if self.stage.values is None else [name for name in batch.names if name not in self.stage.values]
+        return _Rows(batch.without_values(*unread), features)
 
-    def _features(self, rows: _Rows) -> Features:
+    def _features(self, rows: _Part) -> Features:
         if self.stage.features is None or rows.features:
             return rows.features
         with torch.no_grad():
@@ -198,8 +246,10 @@ class _StageRun:
     def _epoch(self, rows: _Rows, held_out: _Rows | None) -> EpochRecord:
         started = time.monotonic()
         torch.manual_seed(_seed(self.seed, self.stage.name, self.state.epoch))
+        fresh = isinstance(self.loss, CompiledLoss) and self.loss.seconds is None
         terms = self._optimise(rows)
-        validation = self._validate(held_out) if held_out else {}
+        compiled = round(self.loss.seconds or 0.0, 4) if isinstance(self.loss, CompiledLoss) and fresh else None
+        validation = self._validate(held_out, tuple(terms)) if held_out else {}
         self.state.epoch += 1
         best = self._keep_best(sum(validation.values()) if validation else None)
         record = EpochRecord(
@@ -212,6 +262,7 @@ class _StageRun:
             learning_rate=self.optimizer.param_groups[0]["lr"],
             best=best,
             seconds=round(time.monotonic() - started, 4),
+            compile_seconds=compiled,
         )
         _check_finite(record)
         if self.log:
@@ -221,35 +272,47 @@ class _StageRun:
     def _optimise(self, rows: _Rows) -> dict[str, float]:
         for module in self.stage.modules:
             module.train()
-        size = min(self.settings.batch_size, len(rows))
+        size = min(self.settings.batch_size, len(rows) - len(rows) % self.world.size)
         # A last batch of another size is left out: the permutation brings its rows elsewhere in the next epoch.
         steps = len(rows) // size
-        order = torch.randperm(len(rows)).to(rows.batch.device)
-        kl_weight = min(1.0, (self.state.epoch + 1) / (self.settings.kl_annealing + 1))
-        sums: dict[str, Tensor] = {}
-        for step in range(steps):
+        order = rows.batch.order(size).split(size)[:steps]
+        if not self.world.is_main:
+            # From here on each process draws for other rows.
+            torch.manual_seed(_seed(self.seed, self.stage.name, self.state.epoch, self.world.rank))
+        # Made anew, so that an epoch adds up gradients in the same order whether training was stopped before it or not.
+        loss = shared_loss(self.loss, self.stage.modules, self.world, complete=rows.batch.whole)
+        kl_weight: Any = min(1.0, (self.state.epoch + 1) / (self.settings.kl_annealing + 1))
+        if isinstance(self.loss, CompiledLoss):
+            # Compiled code would hold a number fixed.
+            kl_weight = torch.tensor(kl_weight, device=self.device)
+        names: list[str] = []
+        sums = torch.zeros((), device=self.device)
+        for step, part in enumerate(rows.batches([self.world.share(rows) for rows in order])):
             self._set_learning_rate(self.state.epoch * steps + step, self.settings.epochs * steps)
-            part = rows.index(order[step * size : (step + 1) * size])
-            terms = self.stage.loss(part.batch, self._features(part), kl_weight)
+            terms = loss(part.batch, self._features(part), kl_weight)
+            names, losses = list(terms), torch.stack(list(terms.values()))
             self.optimizer.zero_grad()
-            torch.stack(list(terms.values())).sum().backward()
+            losses.sum().backward()
             if self.settings.gradient_clip is not None:
                 nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.gradient_clip)
             self.optimizer.step()
-            sums = {name: sums.get(name, 0.0) + term.detach() for name, term in terms.items()}
-        return {name: float(total) / steps for name, total in sums.items()}
+            # On the device: the host asks for them once an epoch.
+            sums = sums + losses.detach()
+        return dict(zip(names, (self.world.total(sums) / (steps * self.world.size)).tolist(), strict=True))
 
     @torch.no_grad()
-    def _validate(self, rows: _Rows) -> dict[str, float]:
+    def _validate(self, rows: _Rows, names: tuple[str, ...]) -> dict[str, float]:
+        """The mean of every term: the same bits whatever the number of processes, for each chunk has its own noise and its own place."""
         for module in self.stage.modules:
             module.eval()
-        # The same noise in every epoch: epochs differ by their weights alone.
-        torch.manual_seed(_seed(self.seed, self.stage.name, -1))
-        sums: dict[str, Tensor] = {}
-        for part in rows.chunks():
-            for name, term in self.stage.loss(part.batch, self._features(part), 1.0).items():
-                sums[name] = sums.get(name, 0.0) + term * len(part)
-        return {name: float(total) / len(rows) for name, total in sums.items()}
+        losses = torch.zeros(rows.chunks, len(names), dtype=torch.float64, device=self.device)
+        for number in range(self.world.rank, rows.chunks, self.world.size):
+            # The same noise in every epoch: epochs differ by their weights alone.
+            torch.manual_seed(_seed(self.seed, self.stage.name, -1, number))
+            part = rows.chunk(number)
+            terms = self.stage.loss(part.batch, self._features(part), 1.0)
+            losses[number] = torch.stack([terms[name] for name in names]) * len(part)
+        return dict(zip(names, (self.world.total(losses).sum(0) / len(rows)).tolist(), strict=True))
 
     def _set_learning_rate(self, step: int, total: int) -> None:
         rate = self.settings.learning_rate * min(1.0, (step + 1) / (self.settings.warmup_steps + 1))
@@ -324,6 +387,6 @@ def only_trainable(model: nn.Module, modules: tuple[nn.Module, ...]) -> Iterator
         model.eval()
 
 
-def _seed(seed: int, stage: str, epoch: int) -> int:
-    digest = hashlib.sha256(f"{seed}/{stage}/{epoch}".encode()).digest()
+def _seed(seed: int, stage: str, epoch: int, *part: int) -> int:
+    digest = hashlib.sha256("/".join(map(str, (seed, stage, epoch, *part))).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -39,15 +39,21 @@ def save_state(folder: Path, model: MultimodalVAE, state: TrainingState) -> None
     save_tensors(folder / CHECKPOINT, tensors, numbers)
 
 
-def restore_state(folder: Path, model: MultimodalVAE) -> TrainingState | None:
+def restore_state(folder: Path, model: MultimodalVAE, *, metrics: bool = True) -> TrainingState | None:
     """Puts the model and the metrics back to the last checkpoint; None, to begin at the start, when there is none.
+
+    Arguments:
+        folder: The run folder.
+        model: The model.
+        metrics: Whether the metrics are put back; of several processes, one does it.
 
     Raises:
         RunError: when the checkpoint is damaged or of another model, or the metrics cannot be written.
     """
     path = folder / CHECKPOINT
     if not path.is_file():
-        _write_lines(folder / METRICS, [])
+        if metrics:
+            _write_lines(folder / METRICS, [])
         return None
     tensors, numbers = load_tensors(path)
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
@@ -57,7 +63,8 @@ def restore_state(folder: Path, model: MultimodalVAE) -> TrainingState | None:
             raise RunError(f"{path}: tensor {name} has no place in a training state, so this is not a checkpoint of a run")
         parts[part][rest] = tensor
     load_into(model, parts["model"], path)
-    _write_lines(folder / METRICS, _lines(folder / METRICS)[: numbers["lines"]])
+    if metrics:
+        _write_lines(folder / METRICS, _lines(folder / METRICS)[: numbers["lines"]])
     best_loss = math.inf if numbers["best_loss"] is None else numbers["best_loss"]
     return TrainingState(numbers["stage"], numbers["epoch"], best_loss, numbers["best_epoch"], parts["best"], parts["optimizer"])
 

@@ -45,3 +45,19 @@ def real_data() -> Path:
     if os.environ.get("NBRIDGE_REQUIRE_DATA") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The modalities whose classifiers were trained, in order, for one epoch each."""
+    from nbridge.evaluation import classifiers
+
+    heard: list[str] = []
+    original = classifiers.train_classifier
+
+    def train_classifier(encoder: Any, likelihood: Any, label_likelihood: Any, train: Any, name: str, label: str, **options: Any) -> Any:
+        heard.append(name)
+        return original(encoder, likelihood, label_likelihood, train, name, label, **{**options, "epochs": 1})
+
+    monkeypatch.setattr(classifiers, "train_classifier", train_classifier)
+    return heard

@@ -36,7 +36,7 @@ def alone(bank: BridgeBank, source: str, target: str, h: Tensor) -> Tensor:
     group = next(shape for shape, pairs in bank.groups.items() if (source, target) in pairs)
     position, stack = bank.groups[group].index((source, target)), bank.stacks[group]
     for depth, linear in enumerate(stack.linears):
-        h = h @ linear.weight[position] + linear.bias[position, 0]
+        h = h @ linear.weight[position].T + linear.bias[position, 0]
         if depth < len(stack.linears) - 1:
             if len(stack.norms):
                 norm = stack.norms[depth]

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 import nbridge
 from nbridge import comparison
-from nbridge.comparison import Comparison, Contestant, OutOfTime, Spread, compare
+from nbridge.comparison import OutOfTime, compare
+from nbridge.comparison_table import Comparison, Contestant, Spread
 from nbridge.errors import DataError, RunError, SpecError
-from nbridge.evaluation import suite
 from nbridge.evaluation.results import OptionError, Settings, read_evaluation
 from nbridge.files import write_json
 from nbridge.progress import EpochRecord, Reporter
@@ -313,20 +313,21 @@ def test_models_on_other_rows_are_not_compared(spec: Path, tmp_path: Path):
     )
 
 
-def test_one_jury_judges_all_models_whatever_their_encoders(spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    trainings: list[list[int]] = []
-    original = suite.train_classifiers
-
-    def train_classifiers(spec: nbridge.Spec, *arguments: Any, **options: Any) -> Any:
-        trainings.append([modality.features for modality in spec.modalities.values()])
-        return original(spec, *arguments, **options)
-
-    monkeypatch.setattr(suite, "train_classifiers", train_classifiers)
+def test_one_jury_judges_all_models_whatever_their_encoders(spec: Path, tmp_path: Path, trainings: list[str]):
     models = {"small": ["model=mvae"], "wide": ["model=mvae", "modalities.x.features=9"], "bridged": ["model=bridged"]}
-    done = run(spec, tmp_path, models, replace(QUICK, metrics=("coherence",)), seeds=1)
-    assert trainings == [[4, 4, 4]]
+    settings = replace(QUICK, metrics=("coherence",))
+    done = run(spec, tmp_path, models, settings, seeds=1)
+    assert trainings == ["x", "image"]
     accuracies = [one.figures["coherence of x given label", "classifier's accuracy"].values for one in done.contestants]
     assert len(set(accuracies)) == 1
+    again = run(spec, tmp_path, models, replace(settings, generated=3), seeds=1)
+    assert trainings == ["x", "image"]
+    for path in tmp_path.glob("*/seed-0/evaluation.json"):
+        path.unlink()
+    for path in (tmp_path / "classifiers").iterdir():
+        path.unlink()
+    assert run(spec, tmp_path, models, replace(settings, generated=3), seeds=1).contestants == again.contestants
+    assert trainings == ["x", "image"] * 2
 
 
 # Models of one's own
@@ -352,6 +353,11 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "a model twice": (["vae", "mvae", "vae"], {}, "models vae: named twice"),
     "no model": ([], {}, "models: none is named. Known: bivcca, bridged, jmvae, joint, mvae, telbo, vae"),
     "no models of one's own": ({}, {}, "models: none is named. Known: bivcca, bridged, jmvae, joint, mvae, telbo, vae"),
+    "a model where classifiers lie": (
+        {"Classifiers": ["model=vae"]},
+        {},
+        "models 'Classifiers': the folder 'classifiers' is for the classifiers of all models; choose another name",
+    ),
     "no seeds": (["vae"], {"seeds": 0}, "seeds 0: expected 1 or more"),
     "one folder for two": (
         {"a b": ["model=vae"], "A/b": ["model=vae"]},

@@ -15,7 +15,7 @@ from oracles import LinearGaussian
 from scipy import stats
 from torch.distributions import kl_divergence
 
-from nbridge.distributions import DiscretizedLogistic, diagonal_normal, product_of_experts, product_of_posteriors
+from nbridge.distributions import DiscretizedLogistic, diagonal_kl, diagonal_normal, product_of_experts, product_of_posteriors
 
 SEEDS = st.integers(0, 2**31)
 NAMES = ("a", "b", "c", "d", "e")
@@ -41,6 +41,15 @@ def test_product_of_posteriors_is_the_posterior_of_a_linear_gaussian_model(
     # Float64 throughout: all that is lost is the rounding of a few sums and inverses.
     np.testing.assert_allclose(loc[0], mean, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(log_variance[0], np.log(np.diag(covariance)), rtol=1e-9, atol=1e-9)
+
+
+@given(lead=st.lists(st.integers(1, 3), max_size=2), width=st.integers(1, 4), seed=st.integers(0, 2**31))
+def test_the_divergence_of_gaussians_is_torchs_and_the_priors_where_none_is_named(lead: list[int], width: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    q, p = (diagonal_normal(3 * torch.randn(*lead, width).double(), torch.randn(*lead, width).double().exp()) for _ in range(2))
+    prior = diagonal_normal(torch.zeros(*lead, width).double(), torch.ones(*lead, width).double())
+    torch.testing.assert_close(diagonal_kl(q, p), kl_divergence(q, p))
+    torch.testing.assert_close(diagonal_kl(q), kl_divergence(q, prior))
 
 
 @given(n=st.integers(2, 5), seed=SEEDS)

@@ -16,9 +16,9 @@ PACKAGE = ROOT / "nbridge"
 
 # A file imports only from lower floors. The sole exception: a paper's file imports models/base.py.
 FLOORS = [
-    ["annotations", "errors", "objectives", "phrases", "version"],
-    ["batch", "densities", "distributions", "files", "networks", "registry"],
-    ["signature", "strict"],
+    ["annotations", "errors", "means", "objectives", "phrases", "version"],
+    ["batch", "densities", "distributions", "files", "hashing", "networks", "registry"],
+    ["rows", "signature", "strict"],
     ["bridges", "components", "encoders", "fusion", "likelihoods", "names", "training_spec"],
     ["data", "decoders", "spec"],
     ["support", "wording", "yaml_tree"],
@@ -27,9 +27,9 @@ FLOORS = [
     ["build"],
     ["acceleration", "checkpoint", "counting", "imputation", "progress"],
     ["completion", "evaluation", "file_plan", "training"],
-    ["file_completion", "run_folder", "testing"],
+    ["comparison_table", "file_completion", "run_folder", "testing"],
     ["training_state"],
-    ["run"],
+    ["run", "shared_joint"],
     ["comparison"],
     ["cli"],
     ["__main__"],

@@ -35,11 +35,11 @@ def randomise(modules: Iterable[nn.Module]) -> None:
 def looped(stacked: StackedMLP) -> list[MLP]:
     """The same networks one by one, float64, with the same weights and statistics."""
     stack = len(stacked.linears[0].weight)
-    widths = [stacked.linears[0].weight.shape[1], *(linear.weight.shape[2] for linear in stacked.linears)]
+    widths = [stacked.linears[0].weight.shape[2], *(linear.weight.shape[1] for linear in stacked.linears)]
     singles = [MLP(widths[0], widths[-1], hidden=widths[1:-1], batch_norm=len(stacked.norms) > 0).double() for _ in range(stack)]
     for p, single in enumerate(singles):
         for linear, source in zip(layers(single, nn.Linear), stacked.linears, strict=True):
-            linear.load_state_dict({"weight": source.weight[p].T, "bias": source.bias[p, 0]})
+            linear.load_state_dict({"weight": source.weight[p], "bias": source.bias[p, 0]})
         for norm, source in zip(layers(single, nn.BatchNorm1d), stacked.norms, strict=True):
             state = {name: tensor[p] for name, tensor in source.state_dict().items()}
             norm.load_state_dict(state | {"num_batches_tracked": torch.tensor(0)})
@@ -84,7 +84,7 @@ def test_stacked_networks_equal_looped_ones_in_values_gradients_and_statistics(
     for kind, count in ((nn.Linear, len(stacked.linears)), (nn.BatchNorm1d, len(stacked.norms))):
         for depth in range(count):
             twins = [layers(single, kind)[depth] for single in singles]
-            weight = torch.stack([twin.weight.grad.T if kind is nn.Linear else twin.weight.grad for twin in twins])
+            weight = torch.stack([twin.weight.grad for twin in twins])
             bias = torch.stack([twin.bias.grad for twin in twins])
             expected += [weight, bias[:, None] if kind is nn.Linear else bias]
     # Float64; with two rows alike in a unit the normalisation divides by sqrt(1e-5), which magnifies rounding.

@@ -277,7 +277,7 @@ MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
         [
             "training.learning_rate: expected a number above 0, got 0",
             "training.seed: expected an integer, got 1.5",
-            "training.precision: expected 'float32' or 'bf16', got \"fp16\". Did you mean 'bf16'?",
+            "training.precision: expected 'auto', 'float32' or 'bf16', got \"fp16\". Did you mean 'bf16'?",
             "training.stages.bridges.epochs: expected a number above 0, got 0",
             "training.stages.join: unknown stage 'join'. Did you mean 'joint'? Known: joint, bridges, subsets",
         ],

@@ -25,13 +25,15 @@ from nbridge.errors import DataError
 from nbridge.evaluation import suite
 from nbridge.evaluation.attributes import attribute_errors
 from nbridge.evaluation.calibration import interval_scores, label_calibration
+from nbridge.evaluation.classifier_cache import ClassifierCache
+from nbridge.evaluation.classifiers import train_classifiers
 from nbridge.evaluation.coherence import coherence, joint_agreement
 from nbridge.evaluation.crossmodal import predict
 from nbridge.evaluation.diversity import diversity
 from nbridge.evaluation.importance import conditional_log_likelihood, label_posterior, log_likelihood
 from nbridge.evaluation.results import METRICS, Evaluation, Measurement, OptionError, Settings, read_evaluation, taken
 from nbridge.evaluation.rows import fingerprint
-from nbridge.evaluation.suite import Judges, evaluate
+from nbridge.evaluation.suite import evaluate
 from nbridge.files import write_json
 from nbridge.models.base import MultimodalVAE
 from nbridge.read import spec_from_dict
@@ -155,11 +157,10 @@ def test_attributes_are_the_label_where_there_are_no_classes():
 def test_each_figure_is_that_of_its_metric_alone():
     model, spec, splits = FOUR
     settings = replace(QUICK, seed=7, given=(("label",), ("image",), ("x",)))
-    judges: Judges = {}
-    done = {one.title: one for one in evaluate(model, spec, splits, settings, judges=judges).measurements}
+    done = {one.title: one for one in evaluate(model, spec, splits, settings).measurements}
     rows, one = splits.test.slice(0, 12), {"samples": 3, "seed": 7}
     draws, few = {"samples": 39, "seed": 7}, {"samples": 2, "seed": 7}
-    (jury,) = judges.values()
+    jury = train_classifiers(spec, model, splits.train, rows, "label", seed=7)
     density = log_likelihood(model, rows, "x", **one)
     curve = {str(number): value for number, value in density.curve.items()}
     expected: dict[str, Mapping[str, Any]] = {
@@ -429,20 +430,6 @@ def test_a_set_that_no_row_has_is_told():
 # Classifiers
 
 
-@pytest.fixture
-def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The labels of the juries that were trained."""
-    heard: list[str] = []
-    original = suite.train_classifiers
-
-    def train_classifiers(spec: Spec, model: MultimodalVAE, train: Batch, test: Batch, label: str, **options: Any) -> Any:
-        heard.append(label)
-        return original(spec, model, train, test, label, epochs=1, **options)
-
-    monkeypatch.setattr(suite, "train_classifiers", train_classifiers)
-    return heard
-
-
 def _with_values(splits: Splits, part: str, name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Splits:
     batch = getattr(splits, part)
     return replace(splits, **{part: Batch({**batch.values, name: change(batch.values[name])}, batch.present, batch.cells)})
@@ -456,25 +443,39 @@ def _flip_first(x: torch.Tensor) -> torch.Tensor:
 
 def test_classifiers_serve_again_where_they_would_come_out_the_same(trainings: list[str]):
     model, spec, splits = THREE
-    judges: Judges = {}
+    cache = ClassifierCache()
     settings = replace(QUICK, metrics=("coherence",))
-    first = evaluate(model, spec, splits, settings, judges=judges)
-    again = evaluate(model, spec, splits, replace(settings, generated=3, draws=50), judges=judges)
+    first = evaluate(model, spec, splits, settings, classifiers=cache)
+    again = evaluate(model, spec, splits, replace(settings, generated=3, draws=50), classifiers=cache)
     torch.manual_seed(1)
     other = build_model(spec).eval()
     other.fit_statistics(splits.train)
-    evaluate(other, spec, splits, settings, judges=judges)
-    assert trainings == ["label"]
+    evaluate(other, spec, splits, settings, classifiers=cache)
+    assert trainings == ["x", "image"]
     accuracy = "classifier's accuracy"
     assert [one.figures[accuracy] for one in first.measurements] == [one.figures[accuracy] for one in again.measurements]
 
 
-@pytest.mark.parametrize("change", ["rows", "fewer rows", "training rows", "labels", "presence", "seed", "encoder", "statistics", "label"])
-def test_classifiers_are_trained_again_where_they_would_not(change: str, trainings: list[str]):
+RETRAINED = {
+    "rows": (),
+    "fewer rows": (),
+    "presence": (),
+    "training rows": ("x",),
+    "labels": ("x", "flags"),
+    "seed": ("x", "flags"),
+    "encoder": ("x",),
+    "statistics": ("x",),
+    "label": ("x", "label"),
+}
+"""By what differs from the evaluation before, the modalities whose classifiers are trained again."""
+
+
+@pytest.mark.parametrize(("change", "expected"), RETRAINED.items(), ids=RETRAINED)
+def test_classifiers_are_trained_again_exactly_where_they_would_not(change: str, expected: tuple[str, ...], trainings: list[str]):
     model, spec, splits = subject("x", "flags", "label")
     settings = replace(QUICK, metrics=("coherence",))
-    judges: Judges = {}
-    evaluate(model, spec, splits, settings, judges=judges)
+    cache = ClassifierCache()
+    evaluate(model, spec, splits, settings, classifiers=cache)
     assert splits.test is not None
     if change == "rows":
         splits = _with_values(splits, "test", "x", _flip_first)
@@ -494,8 +495,9 @@ def test_classifiers_are_trained_again_where_they_would_not(change: str, trainin
         model.fit_statistics(splits.test)
     else:
         settings = replace(settings, label="flags")
-    evaluate(model, spec, splits, settings, judges=judges)
-    assert len(trainings) == len(judges) == 2
+    reused = evaluate(model, spec, splits, settings, classifiers=cache)
+    assert trainings == ["x", "flags", *expected]
+    assert reused == evaluate(model, spec, splits, settings)
 
 
 def test_rows_are_told_from_others_by_modality():

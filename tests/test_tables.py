@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from nbridge.cli.tables import MeasuringBar, print_comparison, print_evaluation
-from nbridge.comparison import Comparison, Contestant, Spread
+from nbridge.comparison_table import Comparison, Contestant, Spread
 from nbridge.evaluation.results import Evaluation, Measurement, Settings
 
 NAMES = ("fac", "fou", "kar", "mor", "pix", "zer", "label")

@@ -10,9 +10,12 @@ import pytest
 import torch
 
 import nbridge
-from nbridge.acceleration.precision import matmul_precision
+from nbridge.acceleration import features
+from nbridge.acceleration.precision import matmul_precision, resolve_precision
 from nbridge.batch import Batch
+from nbridge.errors import NBridgeError
 from nbridge.models.base import MultimodalVAE
+from nbridge.networks import StackedMLP
 from nbridge.progress import EpochRecord, Reporter
 from nbridge.training import TrainingState, fit
 
@@ -230,16 +233,110 @@ def test_bf16_products_change_the_result_a_little_and_the_setting_is_put_back():
     assert abs(exact.epochs[0].loss - rounded.epochs[0].loss) > 1e-5
 
 
-def test_bf16_products_come_back_in_float32_and_are_those_of_rounded_factors():
-    layer, x = torch.nn.Linear(64, 32, bias=False), torch.randn(16, 64)
-    with torch.no_grad(), matmul_precision("bf16", torch.device("cpu")):
-        y = layer(x)
+def rounded_product(x, layer):
+    """The product of factors rounded to bfloat16, exactly, and then rounded to bfloat16 itself."""
+    return (x.bfloat16().double() @ layer.weight.bfloat16().double().T).bfloat16()
+
+
+def test_bf16_products_are_those_of_rounded_factors_and_what_a_network_gives_is_float32():
+    first, last = torch.nn.Linear(64, 32, bias=False), torch.nn.Linear(32, 8, bias=False)
+    network, x = torch.nn.Sequential(first, torch.nn.ReLU(), last), torch.randn(16, 64)
+    with torch.no_grad(), matmul_precision("bf16", network):
+        y = network(x)
     assert y.dtype == torch.float32
-    rounded = x.bfloat16().double() @ layer.weight.bfloat16().double().T
-    # The product itself is rounded to bfloat16 once more: 2^-8 of its size at the most.
-    torch.testing.assert_close(y.double(), rounded, rtol=2**-8, atol=1e-3)
-    assert not torch.allclose(y, layer(x), rtol=1e-4, atol=1e-5)
-    assert torch.equal(layer(x), x @ layer.weight.T)
+    # Sums are taken in another order: a rounding may fall to the other side, 2^-8 of the size at the most.
+    torch.testing.assert_close(y, rounded_product(rounded_product(x, first).relu(), last).float(), rtol=2**-7, atol=2**-9)
+    assert not torch.allclose(y, network(x), rtol=1e-4, atol=1e-5)
+    assert torch.equal(network(x), (x @ first.weight.T).relu() @ last.weight.T)
+
+
+def test_modules_of_ones_own_see_float32_between_their_layers():
+    class Own(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.seen = torch.nn.Linear(4, 4), []
+
+        def forward(self, x):
+            self.seen = [self.layer(x), self.layer.weight @ x.T]
+            return self.seen[1]
+
+    own = Own()
+    with matmul_precision("bf16", own):
+        y = own(torch.randn(3, 4))
+    assert own.seen[0].dtype == y.dtype == torch.float32
+
+
+@pytest.mark.parametrize("counts", [None, torch.arange(40) < 25])
+def test_the_gradients_of_bf16_products_are_close_to_those_of_float32(counts):
+    stack, x = StackedMLP(3, 24, 5, hidden=(48,)), torch.randn(3, 40, 24)
+    mask = None if counts is None else counts.expand(3, 40)
+    gradients = []
+    for products in ("float32", "bf16"):
+        stack.zero_grad()
+        with matmul_precision(products, stack):
+            stack(x, mask).square().sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in stack.parameters()]))
+        assert all(p.grad.dtype == torch.float32 for p in stack.parameters())
+    exact, rounded = gradients
+    assert (exact - rounded).norm() < 0.03 * exact.norm()
+    assert not torch.equal(exact, rounded)
+
+
+@pytest.mark.parametrize(("width", "processor", "expected"), [(256, True, "bf16"), (255, True, "float32"), (256, False, "float32")])
+def test_auto_takes_bf16_where_the_processor_has_it_and_a_layer_is_wide(monkeypatch, width, processor, expected):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: processor)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    model = torch.nn.Linear(256, width)
+    assert resolve_precision("auto", model) == expected
+    assert [resolve_precision(precision, model) for precision in ("float32", "bf16")] == ["float32", "bf16"]
+
+
+def test_auto_is_float32_where_torch_does_not_say_what_the_processor_has(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
+    assert resolve_precision("auto", torch.nn.Linear(256, 256)) == "float32"
+
+
+def test_features_in_a_file_train_the_same_bridges(monkeypatch):
+    _, inside = train(spec_with(), validation=rows(24))
+    monkeypatch.setattr(features, "SHARE", 0.0)
+    _, outside = train(spec_with(), validation=rows(24))
+    assert [e.terms for e in inside.epochs] == [e.terms for e in outside.epochs]
+
+
+@pytest.mark.slow
+def test_a_compiled_stage_learns_what_an_eager_one_does_and_says_what_compiling_took():
+    # Annealing changes the weight of a term in the second epoch. Steps are small, because Adam makes whole steps of gradients that are
+    # nothing but rounding, such as those of a bias under a normalisation.
+    training = {"batch_size": 32, "kl_annealing": 1, "learning_rate": 1e-6, "stages": {"joint": {"epochs": 2}}}
+    keys = {"model": "joint", "latent_dim": 4, "modalities": {"a": MODALITIES["a"], "c": MODALITIES["c"]}, "fusion": {"hidden": []}}
+    eager, compiled = Records(), Records()
+    for recorder, compiling in ((eager, False), (compiled, True)):
+        spec = nbridge.Spec.model_validate({**keys, "training": {**training, "compile": compiling}})
+        fit(fresh(spec), rows().select("a", "c"), None, spec.training, reporter=recorder)
+    for one, other in zip(eager.epochs, compiled.epochs, strict=True):
+        assert other.terms == pytest.approx(one.terms, rel=1e-4)
+        assert one.compile_seconds is None
+        assert (other.compile_seconds is not None) == (other.epoch == 1)
+        assert other.compile_seconds is None or 0 < other.compile_seconds <= other.seconds
+
+
+def test_what_cannot_be_compiled_is_told_in_one_line(monkeypatch):
+    from torch._dynamo.exc import TorchDynamoException
+
+    def refuse(loss, **_):
+        def call(*_):
+            raise TorchDynamoException("\nNo working C++ compiler found\nmore")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    with pytest.raises(NBridgeError) as error:
+        train(spec_with(compile=True))
+    assert str(error.value) == (
+        "stage joint could not be compiled (No working C++ compiler found). "
+        "A C++ compiler such as g++ is needed; or set training.compile to false."
+    )
 
 
 def test_what_the_caller_froze_stays_frozen():

@@ -37,7 +37,7 @@ def digits_from_labels(run: Run) -> Tensor:
 def images_from_images(run: Run, given: str, target: str) -> Tensor:
     """Figures 6 and 7: the image given, then draws of the other."""
     assert run.splits.test is not None
-    rows = first_of_each_class(run.splits.test.values["label"])
+    rows = first_of_each_class(run.splits.test.sample().values["label"])
     batch = run.splits.test.index(rows)
     drawn = nbridge.impute(run.model, batch.only(given), samples=DRAWS, noise=False).values[target]
     return torch.cat([batch.values[given][:, None], drawn.transpose(0, 1)], dim=1)
@@ -45,7 +45,7 @@ def images_from_images(run: Run, given: str, target: str) -> Tensor:
 
 def faces_from_attributes(run: Run) -> Tensor:
     """Figure 4: a row for each attribute, alone beside the most frequent ones; a column for each draw."""
-    attributes = run.splits.train.values["attributes"]
+    attributes = run.splits.train.sample().values["attributes"]
     usual = (attributes.mean(0) > 0.5).float()
     rows = [usual] + [torch.where(torch.arange(len(usual)) == index, 1.0, usual) for index in range(min(len(usual), ROWS - 1))]
     return torch.stack([nbridge.generate(run.model, DRAWS, {"attributes": row})["image"] for row in rows])

@@ -16,7 +16,8 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.readme import replace_section
-from nbridge.comparison import Comparison, Spread, compare
+from nbridge.comparison import compare
+from nbridge.comparison_table import Comparison, Spread
 from nbridge.evaluation.results import Settings
 from nbridge.progress import ConsoleReporter
 from nbridge.read import read_spec

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from benchmarks.paper.protocol import Protocol, Scale, cell, difference, figure, main, markdown, parameters, percent, reduction
-from nbridge.comparison import Comparison
+from nbridge.comparison_table import Comparison
 from nbridge.evaluation.results import Settings, Split
 
 MODELS = {name: (f"model={name}",) for name in ("vae", "joint", "jmvae", "telbo", "mvae", "bivcca", "bridged")}

@@ -3,32 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
 
 from nbridge.annotations import Precision
+from nbridge.networks import StackedMLP
+
+WIDE = 2**16
+"""Numbers in the largest weight from which on bfloat16 products pay for the roundings around them (measured: 256 x 256)."""
+
+Products = Literal["float32", "bf16"]
+
+
+def resolve_precision(precision: Precision, model: nn.Module) -> Products:
+    """What ``auto`` stands for: bfloat16 where the device multiplies it faster and the model is wide enough to gain, float32 elsewhere."""
+    if precision != "auto":
+        return precision
+    wide = max((parameter.numel() for parameter in model.parameters() if parameter.ndim > 1), default=0) >= WIDE
+    return "bf16" if wide and has_bf16_products(next(model.parameters()).device) else "float32"
+
+
+def has_bf16_products(device: torch.device) -> bool:
+    """Whether a device has instructions for products of bfloat16 (avx512_bf16, amx_bf16, CUDA from Ampere on)."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    # Not part of torch's public names, and the only place where it says so: without it, float32.
+    asked = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    return device.type == "cpu" and any(ask is not None and ask() for ask in asked)
 
 
 @contextmanager
-def matmul_precision(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Runs the products of layers in float32, or in bfloat16 with results back in float32.
+def matmul_precision(products: Products, model: nn.Module) -> Iterator[None]:
+    """Runs the products of a model's layers in float32, or in bfloat16.
 
-    Everything else (normalisation, densities, KL terms, the optimiser) stays in float32. Processors with bfloat16 products (avx512_bf16,
-    amx_bf16, CUDA from Ampere on) gain speed on wide layers; others lose it.
+    What a network gives is float32 again, so that densities, KL terms and the optimiser stay in it. Between the layers of a network, and
+    from bridges to the fusion behind them, bfloat16 is kept, since a product would round its factors to it anyway.
     """
-    if precision == "float32":
+    if products == "float32":
         yield
         return
-    hook = register_module_forward_hook(_as_float32)  # pyright: ignore[reportArgumentType] (a hook may give another output)
-    try:
+    device = next(model.parameters()).device
+    between = _between_layers(model)
+    with ExitStack() as stack:
+        for module in model.modules():
+            if module not in between:
+                stack.callback(module.register_forward_hook(_as_float32).remove)
         # Without a cache: it would keep the weights' rounded copies over the optimiser's steps.
-        with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):
-            yield
-    finally:
-        hook.remove()
+        stack.enter_context(torch.autocast(device.type, torch.bfloat16, cache_enabled=False))
+        yield
+
+
+def _between_layers(model: nn.Module) -> set[nn.Module]:
+    """What gives its output to another product: layers of a network but the last, and bridges."""
+    inner: set[nn.Module] = set()
+    for module in model.modules():
+        if isinstance(module, nn.Sequential):
+            inner.update(list(module)[:-1])
+        elif isinstance(module, StackedMLP):
+            inner.update(module.modules())
+    return {layer for layer in inner if isinstance(layer, StackedMLP) or not next(layer.children(), None)}
 
 
 def _as_float32(module: nn.Module, inputs: object, output: object) -> object:  # noqa: ARG001 (torch's signature)

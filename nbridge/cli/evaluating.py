@@ -58,15 +58,17 @@ def evaluate(
     from nbridge import run
     from nbridge.cli.tables import MeasuringBar, print_evaluation
     from nbridge.evaluation import suite
+    from nbridge.evaluation.classifier_cache import ClassifierCache
     from nbridge.files import write_json, writing
-    from nbridge.run_folder import evaluation_path
+    from nbridge.run_folder import CLASSIFIERS, evaluation_path
 
     settings = _settings(split, metrics, given, rows, density_rows, samples, draws, generated, label, seed)
+    cache = ClassifierCache(Path(directory) / CLASSIFIERS)
     trained = run.open_run(directory, device=device)
     bar = MeasuringBar(console_of(stderr=True))
     try:
         with blaming(directory, DataError), _naming_options():
-            evaluation = suite.evaluate(trained.model, trained.spec, trained.splits, settings, announce=bar)
+            evaluation = suite.evaluate(trained.model, trained.spec, trained.splits, settings, classifiers=cache, announce=bar)
     finally:
         bar.close()
     with writing(target := evaluation_path(Path(directory), split)):

@@ -9,8 +9,9 @@ from typing import NoReturn
 
 import typer
 
+from nbridge.acceleration.threads import settle_threads
 from nbridge.cli import evaluating, inspecting, serving, training
-from nbridge.errors import NBridgeError
+from nbridge.errors import NBridgeError, exit_code
 
 EXAMPLES: dict[Callable[..., None], str] = {
     training.train: "nbridge train modality_specs/digits.yaml --out runs/digits",
@@ -25,6 +26,7 @@ EXAMPLES: dict[Callable[..., None], str] = {
     inspecting.schema: "nbridge schema --out nbridge.schema.json",
 }
 """The verbs in the order of their help, each with a line to type."""
+COMPUTING = (training.train, training.resume, serving.impute, serving.generate, serving.embed, evaluating.evaluate, evaluating.compare)
 
 app = typer.Typer(
     name="nbridge",
@@ -67,10 +69,12 @@ def main() -> None:
     """Runs a command. Exits with 0 on success, 2 on a mistake of the user, 1 on a failure of nbridge, 130 when interrupted."""
     # At the end, so that a spec may name a class of a module in the current folder and no installed module is hidden by it.
     sys.path.append("")
+    if sys.argv[1:2] and sys.argv[1] in {verb.__name__ for verb in COMPUTING} and "--help" not in sys.argv:
+        settle_threads()
     try:
         app(prog_name="nbridge")
     except NBridgeError as error:
-        _leave(str(error), 2)
+        _leave(str(error), exit_code(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _leave(f"{where}{error.strerror or error}", 2)

@@ -94,11 +94,11 @@ def default_folder(spec: str, name: str | None, prefix: str = "") -> str:
     return str(Path("runs", prefix + (tidy or Path(spec).stem)))
 
 
-def console_of(*, stderr: bool = False) -> Console:
-    """A console that shows names of files as they are, whatever rich would read in them."""
+def console_of(*, stderr: bool = False, quiet: bool = False) -> Console:
+    """A console that shows names of files as they are, whatever rich would read in them, or nothing at all."""
     from rich.console import Console
 
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    return Console(stderr=stderr, quiet=quiet, markup=False, emoji=False, highlight=False)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from nbridge.comparison import Comparison
+from nbridge.comparison_table import Comparison
 from nbridge.evaluation.results import ERRORS, NOTES, Evaluation, Measurement, Names, left_out, taken
 
 HEADING = 30

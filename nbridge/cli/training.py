@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nbridge.cli.options import AsJson, Device, Overrides, Overwrite, SpecPath, blaming, console_of, default_folder, reporting
+from nbridge.cli.sharing import sharing
 from nbridge.errors import SpecError
 
 if TYPE_CHECKING:
@@ -32,16 +33,18 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a model from a spec. First the joint stage, then what follows it. What Ctrl-C stops, `nbridge resume` goes on with."""
-    from nbridge.read import read_spec
+    with sharing() as is_main:
+        from nbridge.read import read_spec
 
-    # Read before torch is imported, so that a mistake in the spec is shown at once.
-    folder = out or default_folder(spec, read_spec(spec, set_ or ()).name)
-    from nbridge import run
+        # Read before torch is imported, so that a mistake in the spec is shown at once.
+        folder = out or default_folder(spec, read_spec(spec, set_ or ()).name)
+        from nbridge import run
 
-    console = console_of(stderr=as_json)
-    with reporting(console, folder) as reporter, blaming(spec, SpecError):
-        done = run.train(spec, out=folder, overwrite=overwrite, overrides=set_ or (), device=device, reporter=reporter)
-    _summarise(done, console, as_json)
+        console = console_of(stderr=as_json, quiet=not is_main)
+        with reporting(console, folder) as reporter, blaming(spec, SpecError):
+            done = run.train(spec, out=folder, overwrite=overwrite, overrides=set_ or (), device=device, reporter=reporter)
+    if is_main:
+        _summarise(done, console, as_json)
 
 
 def resume(
@@ -54,13 +57,15 @@ def resume(
     from nbridge.checkpoint import CONFIG
     from nbridge.run_folder import MODEL
 
-    console = console_of(stderr=as_json)
     over = Path(directory, MODEL, CONFIG).is_file()
-    with reporting(console, directory) as reporter:
-        done = run.resume(directory, device=device, reporter=reporter)
+    with sharing() as is_main:
+        console = console_of(stderr=as_json, quiet=not is_main)
+        with reporting(console, directory) as reporter:
+            done = run.resume(directory, device=device, reporter=reporter)
     if over:
         console.print(f"{directory}: training is over, nothing is left to do", soft_wrap=True)
-    _summarise(done, console, as_json)
+    if is_main:
+        _summarise(done, console, as_json)
 
 
 def _summarise(run: Run, console: Console, as_json: bool) -> None:
@@ -68,7 +73,7 @@ def _summarise(run: Run, console: Console, as_json: bool) -> None:
     from nbridge.evaluation.crossmodal import predict_each
 
     rows = run.splits.test if run.splits.test is not None else run.splits.validation
-    few = None if rows is None else rows.slice(0, SUMMARY_ROWS)
+    few = None if rows is None else rows.sample(SUMMARY_ROWS)
     predictions = predict_each(run.model, few, samples=SUMMARY_SAMPLES) if few is not None and len(run.model.names) > 1 else []
     if as_json:
         typer.echo(json.dumps({"folder": str(run.folder), "predictions": [asdict(prediction) for prediction in predictions]}, indent=2))

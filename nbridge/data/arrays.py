@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from nbridge.batch import Batch
-from nbridge.data.column import PRESENT, Column, read_column
+from nbridge.data.column import PRESENT, read_column
 from nbridge.errors import DataError
 from nbridge.phrases import did_you_mean, listing
 
@@ -50,22 +50,30 @@ def to_batch(
     if not allow_missing:
         _none_missing(arrays, shapes)
     columns = {
-        name: read_column(name, arrays[name], shape, arrays.get(name + PRESENT), first) for name, shape in shapes.items() if name in arrays
+        name: read_column(name, arrays[name], shape, arrays.get(name + PRESENT), first=first)
+        for name, shape in shapes.items()
+        if name in arrays
     }
     if not columns:
         raise DataError(f"no array for any modality ({listing(shapes)}). Found: {listing(arrays)}")
-    check_same_rows({name: len(column.present) for name, column in columns.items()})
+    present = {name: column.present for name, column in columns.items()}
+    check_same_rows({name: len(mask) for name, mask in present.items()})
     if not allow_missing:
-        _some_present(columns)
+        check_some_present(present)
     return Batch(
         {name: column.values for name, column in columns.items()},
-        {name: column.present for name, column in columns.items()},
+        present,
         {name: column.cells for name, column in columns.items() if column.cells is not None},
     )
 
 
 def require_whole(batch: Batch, names: Iterable[str], first: int = 0) -> None:
     """Checks that no row of these modalities is observed in part: one-hot rows of classes are whole or absent.
+
+    Arguments:
+        batch: The rows.
+        names: The modalities.
+        first: The number of the first row, for messages.
 
     Raises:
         DataError: for the first row that lacks some of its values.
@@ -78,20 +86,6 @@ def require_whole(batch: Batch, names: Iterable[str], first: int = 0) -> None:
                 raise DataError(
                     f"modality {name!r}: row {first + row} is NaN in part, expected a whole row of class values, or NaN throughout"
                 )
-
-
-def check_same_rows(rows: Mapping[str, int]) -> None:
-    """Checks that all modalities have as many rows.
-
-    Raises:
-        DataError: naming the first that has not.
-    """
-    (leader, expected), *others = rows.items()
-    for name, found in others:
-        if found != expected:
-            raise DataError(
-                f"modality {name!r}: {found} rows, but {leader!r} has {expected}; expected one row for each, NaN where it is absent"
-            )
 
 
 def _no_extra(arrays: Mapping[str, ArrayLike | Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -114,7 +108,32 @@ def _none_missing(arrays: Mapping[str, ArrayLike | Tensor], shapes: Mapping[str,
             raise DataError(f"modality {name!r}: no array of this name.{did_you_mean(name, spare)} Found: {listing(arrays)}")
 
 
-def _some_present(columns: Mapping[str, Column]) -> None:
-    for name, column in columns.items():
-        if not column.present.any():
-            raise DataError(f"modality {name!r}: present in none of the {len(column.present)} rows, expected at least one")
+def check_same_rows(counts: Mapping[str, int]) -> None:
+    """Checks that all modalities have as many rows as the first.
+
+    Arguments:
+        counts: Rows by modality.
+
+    Raises:
+        DataError: for the first that has not.
+    """
+    (first, leader), *others = counts.items()
+    for name, count in others:
+        if count != leader:
+            raise DataError(
+                f"modality {name!r}: {count} rows, but {first!r} has {leader}; expected one row for each, NaN where it is absent"
+            )
+
+
+def check_some_present(present: Mapping[str, Tensor]) -> None:
+    """Checks that each modality is present in a row at least.
+
+    Arguments:
+        present: Boolean masks by modality, :math:`(N,)`.
+
+    Raises:
+        DataError: for the first that is not.
+    """
+    for name, mask in present.items():
+        if not mask.any():
+            raise DataError(f"modality {name!r}: present in none of the {len(mask)} rows, expected at least one")

@@ -29,7 +29,7 @@ class Column:
 
 
 def read_column(
-    name: str, array: ArrayLike | Tensor, shape: tuple[int, ...], present: ArrayLike | Tensor | None = None, first: int = 0
+    name: str, array: ArrayLike | Tensor, shape: tuple[int, ...], present: ArrayLike | Tensor | None = None, *, first: int = 0
 ) -> Column:
     """Reads one modality into new tensors; the array stays as it is.
 
@@ -38,7 +38,7 @@ def read_column(
         array: Its rows: whole, flattened, or without an axis of one channel; for a shape of one axis also class indices, :math:`(N,)`.
         shape: The shape of a row.
         present: One truth value a row, :math:`(N,)`.
-        first: The number of the first row, for messages.
+        first: The number of the first row, for messages, where the array is a part of a longer one.
 
     Raises:
         DataError: when the array holds no numbers, or not in this shape, or ones that are infinite or no class index; when it has no

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nbridge.batch import Batch
 from nbridge.errors import DataError
+from nbridge.rows import Rows
 
 PARTS = ("train", "test")
 """The parts that a source with official files has."""
@@ -23,7 +24,7 @@ class Dataset:
     """All rows of a source.
 
     Arguments:
-        batch: The rows.
+        batch: The rows, in memory or on disk.
         ids: Their identifiers, :math:`(N,)`, if there are any.
         part: ``"train"``, ``"validation"`` or ``"test"`` for each row, :math:`(N,)`, where the source itself assigns them; None where rows
             are free.
@@ -35,7 +36,7 @@ class Dataset:
         DataError: when lengths disagree or a part has another name.
     """
 
-    batch: Batch
+    batch: Rows
     ids: np.ndarray | None = None
     part: np.ndarray | None = None
     origin: str = ""
@@ -75,9 +76,9 @@ class Splits:
     A part that was not asked for (a fraction of 0) is None.
     """
 
-    train: Batch
-    validation: Batch | None
-    test: Batch | None
+    train: Rows
+    validation: Rows | None
+    test: Rows | None
     train_ids: np.ndarray | None = None
     validation_ids: np.ndarray | None = None
     test_ids: np.ndarray | None = None
@@ -91,7 +92,8 @@ def split(dataset: Dataset, *, validation: float, test: float, seed: int) -> Spl
 
     Rows keep the order of the permutation, which depends on ``seed`` alone. The test rows don't depend on ``validation``. Groups are
     permuted as a whole, in the order of their sorted names, so that the parts don't depend on the order of rows either; a part ends with
-    the group that brings it closest to its fraction, at most half of the largest group away.
+    the group that brings it closest to its fraction, at most half of the largest group away. Rows on disk fall into the same parts,
+    but keep their order there.
 
     Arguments:
         dataset: All rows.
@@ -114,7 +116,9 @@ def split(dataset: Dataset, *, validation: float, test: float, seed: int) -> Spl
             chosen, train = _cut(train, groups, validation, len(train), "validation")
     if len(train) < 2:
         raise DataError(f"{len(train)} of {len(order)} rows for training, expected 2 or more: give more rows or smaller fractions")
-    batch, ids = dataset.batch.index(train), _pick(dataset.ids, train)
+    if not isinstance(dataset.batch, Batch):
+        train, chosen, held = train.sort().values, chosen.sort().values, held.sort().values
+    batch, ids = dataset.batch.subset(train), _pick(dataset.ids, train)
     _check_present(batch)
     return Splits(batch, _rows(dataset, chosen), _rows(dataset, held), ids, _pick(dataset.ids, chosen), _pick(dataset.ids, held))
 
@@ -145,14 +149,14 @@ def _cut(rows: Tensor, groups: Tensor, fraction: float, of: int, name: str) -> t
     return rows[:count], rows[count:]
 
 
-def _check_present(train: Batch) -> None:
+def _check_present(train: Rows) -> None:
     for name, mask in train.present.items():
         if not mask.any():
             raise DataError(f"modality {name!r}: present in none of the {len(train)} training rows, so nothing can be learned about it")
 
 
-def _rows(dataset: Dataset, rows: Tensor) -> Batch | None:
-    return dataset.batch.index(rows) if len(rows) else None
+def _rows(dataset: Dataset, rows: Tensor) -> Rows | None:
+    return dataset.batch.subset(rows) if len(rows) else None
 
 
 def _pick(ids: np.ndarray | None, rows: Tensor) -> np.ndarray | None:

@@ -34,6 +34,15 @@ def find_folder(path: str | Path) -> Path:
     return _find(path, Path.is_dir, Path.is_file, "folder", "file")
 
 
+def find_file_or_folder(path: str | Path) -> Path:
+    """An existing file or folder: absolute, or relative to the current folder, or else to $NBRIDGE_DATA.
+
+    Raises:
+        DataError: when there is none, with the places that were searched.
+    """
+    return _find(path, Path.exists, Path.exists, "file or folder", "")
+
+
 def _find(path: str | Path, sought: Callable[[Path], bool], other: Callable[[Path], bool], noun: str, other_noun: str) -> Path:
     asked = _home(path)
     data = data_folder()

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from nbridge.batch import Batch
-from nbridge.errors import DataError
+from nbridge.errors import DataError, require_positive
 from nbridge.evaluation.calibration import (
     Bin,
     calibration_error,
@@ -26,7 +26,6 @@ from nbridge.evaluation.calibration import (
     predictive,
     reliability,
     require_cells,
-    require_positive,
     row_chunks,
     unsupported,
 )

@@ -23,7 +23,7 @@ from torch.distributions import Distribution
 from torch.nn import functional as F
 
 from nbridge.batch import Batch
-from nbridge.errors import DataError
+from nbridge.errors import DataError, require_positive
 from nbridge.evaluation.rows import rows_to_score
 from nbridge.imputation import chunks, serving
 from nbridge.likelihoods import Bernoulli, Categorical, Likelihood
@@ -287,17 +287,6 @@ def row_chunks(model: MultimodalVAE, batch: Batch, target: str, samples: int) ->
 def unsupported(metric: str, name: str, likelihood: Likelihood, expected: str) -> DataError:
     """The mistake of asking for a metric that a likelihood does not have."""
     return DataError(f"metric {metric}: modality {name!r} has a {type(likelihood).__name__} likelihood, expected {expected}")
-
-
-def require_positive(**numbers: int) -> None:
-    """Checks that options are 1 or more.
-
-    Raises:
-        DataError: naming the first that is not.
-    """
-    for name, number in numbers.items():
-        if number < 1:
-            raise DataError(f"{name} is {number}, expected 1 or more")
 
 
 def require_cells(cells: Tensor, name: str) -> None:

@@ -12,6 +12,8 @@ What a label says is held as whole numbers, shape (B, L): a class index, L = 1, 
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,13 +27,19 @@ from nbridge.build import SpecParts
 from nbridge.decoders import Decoder, MLPDecoder
 from nbridge.encoders import Encoder
 from nbridge.errors import DataError
-from nbridge.evaluation.rows import check_names, rows_with
+from nbridge.evaluation.classifier_cache import ClassifierCache
+from nbridge.evaluation.rows import check_names, fingerprint, rows_with
+from nbridge.hashing import hash_tensor
 from nbridge.imputation import chunks
 from nbridge.likelihoods import Likelihood
 from nbridge.models.base import MultimodalVAE
 from nbridge.networks import activation_module
 from nbridge.phrases import listing
 from nbridge.spec import Spec
+from nbridge.version import __version__
+
+VERSION = 1
+"""Of what a classifier is and how it learns: one that was kept serves as long as this stays the same."""
 
 
 class Classifier(nn.Module):
@@ -65,6 +73,11 @@ class Classifier(nn.Module):
     def device(self) -> torch.device:
         """Where the parameters lie."""
         return next(self.head.parameters()).device
+
+    @property
+    def learnt(self) -> nn.Module:
+        """What training changes: the encoder and the head, without the likelihoods."""
+        return nn.ModuleDict({"encoder": self.encoder, "head": self.head.network})
 
     def features(self, x: Tensor, cells: Tensor | None = None) -> Tensor:
         r"""The penultimate layer, shape (B, F).
@@ -188,6 +201,7 @@ def train_classifiers(
     batch_size: int = 128,
     learning_rate: float = 1e-3,
     seed: int = 0,
+    cache: ClassifierCache | None = None,
 ) -> dict[str, Judge]:
     """A judge for every modality but the label, trained on training rows and scored on rows held out.
 
@@ -204,6 +218,7 @@ def train_classifiers(
         batch_size: Rows of a step.
         learning_rate: Adam's learning rate.
         seed: Seed of weights, of the order of rows and of the rows picked.
+        cache: Classifiers of earlier calls, used again where they would come out the same; filled.
 
     Raises:
         DataError: when the model lacks the label, the label has neither classes nor attributes, or values lie outside their likelihood's
@@ -213,6 +228,7 @@ def train_classifiers(
     for batch in (train, test):
         model.check(batch)
     judges = {}
+    cache = ClassifierCache() if cache is None else cache
     for name in model.names:
         if name == label or rows_with(train, (name, label)).sum() < 2 or not rows_with(test, (name, label)).any():
             continue
@@ -220,9 +236,14 @@ def train_classifiers(
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
             encoder = SpecParts(spec).encoder(name).to(model.device)
-        likelihoods = model.likelihoods[name], model.likelihoods[label]
+            classifier = Classifier(encoder, model.likelihoods[name], model.likelihoods[label]).to(model.device)
         options = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
-        classifier = train_classifier(encoder, *likelihoods, learnt, name, label, **options)
+        key = _key(spec, classifier, learnt, name, label, options)
+        if cache.restore(name, key, classifier.learnt):
+            classifier.eval().requires_grad_(False)
+        else:
+            classifier = train_classifier(encoder, model.likelihoods[name], model.likelihoods[label], learnt, name, label, **options)
+            cache.keep(name, key, classifier.learnt)
         judges[name] = Judge(classifier, classifier.accuracy(held_out, name, label), len(held_out), len(learnt))
     return judges
 
@@ -274,6 +295,22 @@ def share(parts: Iterable[tuple[Tensor, Tensor]]) -> float:
     sums = torch.tensor([(int((right & counts).sum()), counts.expand_as(right).sum()) for right, counts in parts], dtype=torch.float64)
     right, counted = sums.sum(0)
     return float(right / counted)
+
+
+def _key(spec: Spec, classifier: Classifier, learnt: Batch, name: str, label: str, options: Mapping[str, float]) -> str:
+    """A hash of all that makes a classifier: its rows, its parts, what likelihoods took from the rows, how and where it is trained."""
+    parts = {
+        one: spec.modalities[one].model_dump(mode="json", include={"shape", "features", "encoder", "likelihood"}) for one in (name, label)
+    }
+    del parts[label]["encoder"], parts[label]["features"]
+    rows = [fingerprint(learnt, one) for one in (name, label)]
+    digest = hashlib.sha256(json.dumps([VERSION, __version__, name, label, parts, rows, options, str(classifier.device)]).encode())
+    for buffer, tensor in classifier.likelihood.named_buffers():
+        hash_tensor(digest, tensor, buffer)
+    # Of the label's likelihood all of it, for the loss is its density.
+    for tensor_name, tensor in classifier.head.likelihood.state_dict().items():
+        hash_tensor(digest, tensor, tensor_name)
+    return digest.hexdigest()
 
 
 def _check_kind(label: str, likelihood: Likelihood) -> None:

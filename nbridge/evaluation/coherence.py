@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from nbridge.batch import Batch
-from nbridge.errors import DataError
+from nbridge.errors import DataError, require_positive
 from nbridge.evaluation.classifiers import Classifier, Judge, check_label, judge_of, label_numbers, labels_of, share
 from nbridge.evaluation.rows import check_names, rows_with, together
 from nbridge.imputation import chunks, decode, serving
@@ -117,7 +117,7 @@ def coherence(
     given = tuple(given)
     check_names(model, (target,))
     check_label(model, label)
-    check_samples(samples)
+    require_positive(samples=samples)
     if target == label:
         raise DataError(f"target {target!r} is the label, which needs no classifier; nbridge.evaluation.crossmodal.predict scores it")
     model.check(batch)
@@ -162,7 +162,7 @@ def joint_agreement(
     """
     given = tuple(given)
     check_label(model, label)
-    check_samples(samples)
+    require_positive(samples=samples)
     model.check(batch)
     batch = together(model, batch, (*given, label))
     absent = tuple(name for name in model.names if name not in given)
@@ -183,16 +183,6 @@ def joint_agreement(
 def verdicts(classifier: Classifier, x: Tensor) -> Tensor:
     r"""A classifier's verdicts on draws, shape (K, B, L), of canonical values of shape (K, B, \*shape)."""
     return classifier.verdict(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-
-
-def check_samples(samples: int) -> None:
-    """Checks a number of draws.
-
-    Raises:
-        DataError: when it is below 1.
-    """
-    if samples < 1:
-        raise DataError(f"samples is {samples}, expected 1 or more")
 
 
 def _coherent(

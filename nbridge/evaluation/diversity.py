@@ -33,9 +33,8 @@ import torch
 from torch import Tensor
 
 from nbridge.batch import Batch
-from nbridge.errors import DataError
+from nbridge.errors import DataError, require_positive
 from nbridge.evaluation.classifiers import Classifier, check_label, labels_of
-from nbridge.evaluation.coherence import check_samples
 from nbridge.evaluation.rows import together
 from nbridge.imputation import chunks, decode, serving
 from nbridge.models.base import MultimodalVAE
@@ -100,7 +99,7 @@ def diversity(
     """
     given = tuple(given)
     check_label(model, label)
-    check_samples(samples)
+    require_positive(samples=samples)
     model.check(batch)
     batch = _whole(together(model, batch, (*given, target, label)), target, label)
     if len(batch) < 4:

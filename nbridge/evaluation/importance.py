@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, distributions
 
 from nbridge.batch import Batch
-from nbridge.errors import DataError
+from nbridge.errors import DataError, require_positive
 from nbridge.evaluation.rows import check_names, rows_with, together
 from nbridge.evaluation.weights import weigh
 from nbridge.likelihoods import Categorical
@@ -335,8 +335,7 @@ def _named(role: str, names: Names) -> tuple[str, ...]:
 
 def _checked(model: MultimodalVAE, batch: Batch, names: Sequence[str], samples: int) -> Batch:
     """The rows that count, with the modalities that the model has."""
-    if samples < 1:
-        raise DataError(f"samples is {samples}, expected 1 or more")
+    require_positive(samples=samples)
     rows = together(model, batch, names)
     rows = rows.select(*(name for name in batch.names if name in model.names))
     model.check(rows)

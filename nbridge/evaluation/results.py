@@ -59,7 +59,7 @@ class Settings:
         densities: The sets of modalities whose density ``likelihood`` estimates; the conditioning sets that were asked for when left out,
             else every single modality and all together.
         split: The rows.
-        rows: How many of them, the first ones; None for all.
+        rows: How many of them, the first ones, or of rows on disk a random sample; None for all.
         density_rows: How many of those serve the metrics that take K samples, again the first ones; None for all.
         samples: Importance samples of z, the number K of ``likelihood``, ``conditional`` and ``labels``.
         draws: Draws of z of ``predictive``, ``attributes``, ``imputation`` and ``calibration``.

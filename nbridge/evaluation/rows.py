@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nbridge.batch import Batch
 from nbridge.errors import DataError
+from nbridge.hashing import hash_tensor
 from nbridge.models.base import MultimodalVAE
 from nbridge.phrases import did_you_mean, listing
 
@@ -27,8 +28,7 @@ def fingerprint(batch: Batch, name: str) -> str:
     digest = hashlib.sha256()
     for part in (batch.values, batch.present, batch.cells):
         if name in part:
-            digest.update(f"{tuple(part[name].shape)} {part[name].dtype}".encode())
-            digest.update(part[name].detach().cpu().contiguous().view(torch.uint8).numpy().data)
+            hash_tensor(digest, part[name])
     return digest.hexdigest() if name in batch.names else ""
 
 

@@ -19,8 +19,6 @@ target and a conditioning set, so that what one of them lacks costs none of the 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,6 +30,7 @@ from nbridge.data.dataset import Splits
 from nbridge.errors import DataError
 from nbridge.evaluation.attributes import attribute_errors
 from nbridge.evaluation.calibration import FEWEST_DRAWS, interval_scores, label_calibration
+from nbridge.evaluation.classifier_cache import ClassifierCache
 from nbridge.evaluation.classifiers import Judge, check_label, train_classifiers
 from nbridge.evaluation.coherence import coherence, joint_agreement
 from nbridge.evaluation.crossmodal import predict
@@ -44,10 +43,8 @@ from nbridge.models.base import MultimodalVAE
 from nbridge.phrases import listing
 from nbridge.spec import Spec
 
-__all__ = ["Evaluation", "Judges", "Measurement", "OptionError", "Settings", "Split", "check_served", "evaluate", "read_evaluation"]
+__all__ = ["Evaluation", "Measurement", "OptionError", "Settings", "Split", "check_served", "evaluate", "read_evaluation"]
 
-Judges = dict[str, dict[str, Judge]]
-"""Classifiers by modality, under a hash of all that made them, kept from one evaluation to the next."""
 Figures = tuple[int, Mapping[str, float | None], Mapping[str, Mapping[str, float]]]
 """The number of rows, figures, and series of figures by K, by attribute or by level."""
 
@@ -58,7 +55,7 @@ def evaluate(
     splits: Splits,
     settings: Settings | None = None,
     *,
-    judges: Judges | None = None,
+    classifiers: ClassifierCache | None = None,
     lenient: bool = False,
     announce: Callable[[str, int, int], None] = lambda _title, _done, _of: None,
 ) -> Evaluation:
@@ -67,9 +64,9 @@ def evaluate(
     Arguments:
         model: A trained model.
         spec: Its spec, for the classifiers' encoders.
-        splits: Its rows; classifiers learn from the training rows alone.
+        splits: Its rows; classifiers learn from the training rows alone, from a random sample of 65,536 where they lie on disk.
         settings: What to evaluate.
-        judges: Classifiers of earlier evaluations, used again where they would come out the same; filled.
+        classifiers: Those of earlier evaluations, used again where they would come out the same; filled.
         lenient: Whether metrics that were asked for, and sets that name modalities of other models, are left out where this model does not
             support them, as in a comparison with models that do; otherwise they are mistakes.
         announce: Hears of each measurement before it is taken: its title, how many are done and how many there are.
@@ -93,7 +90,8 @@ def evaluate(
     settings = settings or Settings()
     settings.check(spec.modalities if lenient else model.names)
     rows, of_rows = _rows(splits, settings)
-    subject = _Subject(model, settings, spec, rows, splits.train, {} if judges is None else judges)
+    judges = ClassifierCache() if classifiers is None else classifiers
+    subject = _Subject(model, settings, spec, rows, splits.train.representative(), judges)
     if not lenient:
         check_served([model], settings)
     _check_present(subject)
@@ -169,7 +167,7 @@ class _Subject(_Plan):
     spec: Spec
     rows: Batch
     train: Batch
-    judges: Judges
+    classifiers: ClassifierCache
 
     @cached_property
     def density_rows(self) -> Batch:
@@ -190,25 +188,13 @@ class _Subject(_Plan):
     def judged(self) -> dict[str, Judge]:
         """A classifier of each modality that stands beside the label."""
         assert self.label is not None
-        key = self._judges_key(self.label)
-        if key not in self.judges:
-            self.judges[key] = train_classifiers(self.spec, self.model, self.train, self.rows, self.label, seed=self.settings.seed)
-        return self.judges[key]
+        seed, cache = self.settings.seed, self.classifiers
+        return train_classifiers(self.spec, self.model, self.train, self.rows, self.label, seed=seed, cache=cache)
 
     def judgeable(self, name: str) -> bool:
         """Whether a classifier of a modality can be trained, and scored."""
         pair = (name, str(self.label))
         return int(rows_with(self.train, pair).sum()) > 1 and bool(rows_with(self.rows, pair).any())
-
-    def _judges_key(self, label: str) -> str:
-        """A hash of all that makes the classifiers: the label, the seed, the rows, what likelihoods took from them, and the encoders."""
-        digest = hashlib.sha256(json.dumps([label, self.settings.seed, str(self.model.device)]).encode())
-        for name, likelihood in self.model.likelihoods.items():
-            parts = self.spec.modalities[name].model_dump(mode="json", include={"shape", "features", "encoder", "likelihood"})
-            digest.update(json.dumps([name, parts, fingerprint(self.train, name), fingerprint(self.rows, name)]).encode())
-            for buffer, tensor in likelihood.named_buffers():
-                digest.update(buffer.encode() + tensor.cpu().numpy().tobytes())
-        return digest.hexdigest()
 
 
 def _rows(splits: Splits, settings: Settings) -> tuple[Batch, int]:
@@ -217,7 +203,7 @@ def _rows(splits: Splits, settings: Settings) -> tuple[Batch, int]:
     if (rows := parts[settings.split]) is None or not len(rows):
         others = [name for name, part in parts.items() if part is not None and len(part)]
         raise OptionError(f"split {settings.split}: no rows, data.{settings.split} of the spec is 0; take {' or '.join(others)}")
-    return rows if settings.rows is None else rows.slice(0, settings.rows), len(rows)
+    return rows.sample(settings.rows), len(rows)
 
 
 def _check_present(subject: _Subject) -> None:

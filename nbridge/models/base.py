@@ -14,14 +14,15 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Independent, kl_divergence
+from torch.distributions import Independent
 
 from nbridge.batch import Batch
 from nbridge.decoders import Decoder
-from nbridge.distributions import diagonal_normal
+from nbridge.distributions import diagonal_kl, diagonal_normal
 from nbridge.encoders import Encoder
 from nbridge.errors import DataError
 from nbridge.likelihoods import Likelihood
+from nbridge.means import masked_mean
 from nbridge.models.parts import Parts
 from nbridge.support import check_support
 
@@ -38,6 +39,7 @@ class Stage:
         loss: Named terms, whose sum is minimised, of a batch, its features (see below) and the weight of KL terms against the prior.
         rows: Which rows can teach this stage something, boolean, shape (B,), by presence.
         features: What frozen modules give for a batch, tensors with a row each; computed once over the data, or on the fly.
+        values: The modalities whose values the loss reads, besides features and presence; all of them when left out.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Stage:
     loss: Callable[[Batch, Features, float], dict[str, Tensor]]
     rows: Callable[[Batch], Tensor]
     features: Callable[[Batch], dict[str, Tensor]] | None = None
+    values: tuple[str, ...] | None = None
 
 
 class MultimodalVAE(nn.Module, ABC):
@@ -155,14 +158,18 @@ class MultimodalVAE(nn.Module, ABC):
             values[name] = self._blanked(batch, name, likelihood, blank)
         return Batch(values, present, batch.cells)
 
-    def check(self, batch: Batch) -> None:
+    def check(self, batch: Batch, first: int | None = None) -> None:
         """Checks that rows fit the model.
+
+        Arguments:
+            batch: The rows.
+            first: The number of the first row, for messages, where the batch is a part of more rows.
 
         Raises:
             DataError: naming a modality that the model does not have, or the first row and value outside its likelihood's support.
         """
         self._check_names(batch)
-        check_support(self.likelihoods, batch)
+        check_support(self.likelihoods, batch, first or 0, counted=first is None)
 
     def _check_names(self, batch: Batch) -> None:
         if unknown := [name for name in batch.names if name not in self.names]:
@@ -188,14 +195,16 @@ class MultimodalVAE(nn.Module, ABC):
 
     def _standard_form(self, likelihood: Likelihood, name: str, batch: Batch) -> Tensor:
         x = likelihood.standardize(batch.values[name])
+        if batch.whole:
+            return x
         if name in batch.cells:
             x = torch.where(batch.cells[name], x, likelihood.hole)
         return torch.where(batch.present[name].reshape(-1, *(1 for _ in x.shape[1:])), x, 0.0)
 
     def log_prob(self, name: str, z: Tensor, batch: Batch) -> Tensor:
         r""":math:`\log p(x_i \mid z)`, shape (\*, B), zero where i is absent, of z of shape (\*, B, D) and a prepared batch."""
-        log_prob = self.decoder(name).log_prob(z, batch.values[name], batch.cells.get(name))
-        return torch.where(batch.present[name], log_prob, 0.0)
+        log_prob = self.decoder(name).log_prob(z, batch.values[name], None if batch.whole else batch.cells.get(name))
+        return log_prob if batch.whole else torch.where(batch.present[name], log_prob, 0.0)
 
     def negative_elbo(
         self, q: Independent, batch: Batch, kl_weight: float, *, names: Iterable[str] | None = None, rows: Tensor | None = None
@@ -218,7 +227,7 @@ class MultimodalVAE(nn.Module, ABC):
 
     def kl_to_prior(self, q: Independent) -> Tensor:
         """KL(q || p(z)), of q's batch shape."""
-        return kl_divergence(q, self.prior(*q.batch_shape))
+        return diagonal_kl(q)
 
     def log_joint(self, batch: Batch, z: Tensor) -> Tensor:
         r""":math:`\log p(z) + \sum_{i \in S} \log p(x_i \mid z)` over the modalities present, shape (K, B), for z of shape (K, B, D)."""
@@ -236,8 +245,3 @@ class MultimodalVAE(nn.Module, ABC):
             cells = batch.cells[name][rows] if name in batch.cells else torch.ones_like(x, dtype=torch.bool)
             if len(x):
                 likelihood.fit(x, cells)
-
-
-def masked_mean(loss: Tensor, rows: Tensor) -> Tensor:
-    r"""The means over the rows that count, added up over leading axes, both of shape (\*, B); zero where no row counts."""
-    return (torch.where(rows, loss, 0.0).sum(-1) / rows.sum(-1).clamp(min=1)).sum()

@@ -28,6 +28,7 @@ from nbridge.decoders import Decoder
 from nbridge.distributions import diagonal_normal, product_of_posteriors
 from nbridge.encoders import Encoder
 from nbridge.fusion import Fusion
+from nbridge.means import divisor
 from nbridge.models.base import Features, Stage
 from nbridge.models.experts import Experts
 
@@ -86,4 +87,4 @@ class BiVCCA(Experts):
     def _mixed(self, loss: Tensor, rows: Tensor) -> Tensor:
         """The convex mix, over sources, of the means over the rows that count, both of shape (M, B)."""
         shares = torch.tensor([self.mixing[name] for name in self.names], dtype=loss.dtype, device=loss.device)
-        return (shares * torch.where(rows, loss, 0.0).sum(-1) / rows.sum(-1).clamp(min=1)).sum()
+        return (shares * torch.where(rows, loss, 0.0).sum(-1) / divisor(rows)).sum()

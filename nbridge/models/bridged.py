@@ -30,16 +30,17 @@ from typing import Any, Self, get_args
 
 import torch
 from torch import Tensor
-from torch.distributions import Independent, kl_divergence
+from torch.distributions import Independent
 
 from nbridge.annotations import Combine
 from nbridge.batch import Batch
 from nbridge.bridges import BridgeBank
 from nbridge.decoders import Decoder
-from nbridge.distributions import diagonal_normal, product_of_posteriors
+from nbridge.distributions import diagonal_kl, diagonal_normal, product_of_posteriors
 from nbridge.encoders import Encoder
 from nbridge.fusion import Fusion
-from nbridge.models.base import Features, Stage, masked_mean
+from nbridge.means import masked_mean
+from nbridge.models.base import Features, Stage
 from nbridge.models.joint import JointVAE
 from nbridge.models.parts import Parts
 from nbridge.objectives import DEFAULT_OBJECTIVE, Term
@@ -115,8 +116,12 @@ class BridgedVAE(JointVAE):
             counts: In training, the rows over which the bridges' batch normalisation takes statistics.
         """
         hallucinated = self.bridges.hallucinate(features, counts)
+        if not hallucinated:
+            return self.fusion({name: features[name][None] for name in self.names}), hallucinated
+        # In the precision of what the bridges give, so that no copy of it is made for the sake of the one observed modality.
+        dtype = next(iter(hallucinated.values())).dtype
         filled = {
-            target: torch.stack([features[target] if source == target else hallucinated[source, target] for source in self.names])
+            target: torch.stack([features[target].to(dtype) if source == target else hallucinated[source, target] for source in self.names])
             for target in self.names
         }
         return self.fusion(filled), hallucinated
@@ -136,7 +141,10 @@ class BridgedVAE(JointVAE):
     def stages(self) -> tuple[Stage, ...]:
         if len(self.names) == 1:
             return (self.joint_stage(),)
-        return self.joint_stage(), Stage("bridges", (self.bridges,), self._bridges_loss, self._bridges_rows, self._bridges_features)
+        bridges = Stage(
+            "bridges", (self.bridges,), self._bridges_loss, self._bridges_rows, self._bridges_features, values=self._bridges_values()
+        )
+        return self.joint_stage(), bridges
 
     def _bridges_rows(self, batch: Batch) -> Tensor:
         """The rows that at least one term can be computed from."""
@@ -145,6 +153,10 @@ class BridgedVAE(JointVAE):
         for target in self.cross_targets():
             usable["cross"] = usable["cross"] | (batch.present[target] & (number >= 2))
         return torch.stack([usable[term] for term in self.objective]).any(0)
+
+    def _bridges_values(self) -> tuple[str, ...]:
+        """The modalities whose log-likelihood is a term."""
+        return self.names if "elbo" in self.objective else tuple(self.cross_targets()) if "cross" in self.objective else ()
 
     def _bridges_features(self, batch: Batch) -> dict[str, Tensor]:
         features = self.encode(batch)
@@ -155,16 +167,16 @@ class BridgedVAE(JointVAE):
 
     def _bridges_loss(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:
         present = self.presence(batch)
-        counts = None if bool(present.all()) else batch.present
-        q, hallucinated = self.unimodal({name: features[name] for name in self.names}, counts)
-        z = q.rsample()
+        q, hallucinated = self.unimodal({name: features[name] for name in self.names}, None if batch.whole else batch.present)
+        z = q.rsample() if self._bridges_values() else q.mean
         terms: dict[str, Tensor] = {}
         if weight := self.objective.get("elbo"):
             terms["elbo.nll"] = weight * self._own_nll(z, batch)
             terms["elbo.kl"] = weight * kl_weight * masked_mean(self.kl_to_prior(q), present)
         if weight := self.objective.get("distill"):
-            teacher = diagonal_normal(features["teacher.loc"], features["teacher.scale"]).expand(q.batch_shape)
-            terms["distill"] = weight * masked_mean(kl_divergence(teacher, q), present.all(0).expand_as(present))
+            # Its rows meet those of each source by broadcasting.
+            teacher = diagonal_normal(features["teacher.loc"], features["teacher.scale"])
+            terms["distill"] = weight * masked_mean(diagonal_kl(teacher, q), present.all(0).expand_as(present))
         if weight := self.objective.get("match"):
             terms["match"] = weight * self._mismatch(features, hallucinated, batch)
         if weight := self.objective.get("cross"):

@@ -16,11 +16,11 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.distributions import kl_divergence
 
 from nbridge.annotations import NonNegativeFloat
 from nbridge.batch import Batch
 from nbridge.decoders import Decoder
+from nbridge.distributions import diagonal_kl
 from nbridge.encoders import Encoder
 from nbridge.fusion import Fusion
 from nbridge.models.base import Features, Stage
@@ -61,6 +61,6 @@ class JMVAE(Retrofit):
         q = self.fusion(self.encode(batch))
         terms = self.negative_elbo(q, batch, kl_weight)
         if self.alpha and self.subsets:
-            divergences = [kl_divergence(q, self.subset_posterior(subset, inputs)).mean() for subset in self.subsets]
+            divergences = [diagonal_kl(q, self.subset_posterior(subset, inputs)).mean() for subset in self.subsets]
             terms["subsets.divergence"] = self.alpha * torch.stack(divergences).sum()
         return terms

@@ -65,7 +65,11 @@ class JointVAE(MultimodalVAE):
 
     def joint_stage(self) -> Stage:
         """Stage ``joint``: encoders, fusion and decoders learn from complete rows."""
-        return Stage("joint", (self.encoders, self.fusion, self.decoders), self._joint_loss, lambda batch: self.presence(batch).all(0))
+        return Stage("joint", (self.encoders, self.fusion, self.decoders), self._joint_loss, self._complete)
+
+    def _complete(self, batch: Batch) -> Tensor:
+        """The rows in which every modality is present."""
+        return self.presence(batch).all(0)
 
     def _joint_loss(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:  # noqa: ARG002
         return self.negative_elbo(self.fusion(self.encode(batch)), batch, kl_weight)

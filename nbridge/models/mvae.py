@@ -34,7 +34,8 @@ from nbridge.decoders import Decoder
 from nbridge.distributions import diagonal_normal, product_of_experts
 from nbridge.encoders import Encoder
 from nbridge.fusion import Fusion
-from nbridge.models.base import Features, Stage, masked_mean
+from nbridge.means import divisor, masked_mean
+from nbridge.models.base import Features, Stage
 from nbridge.models.experts import Experts
 
 
@@ -78,12 +79,14 @@ class MVAE(Experts):
         present = subsets[..., None] & self.presence(batch)
         q = self._product(self.unimodal(self.encode(batch)), present)
         z, rows = q.rsample(), present.any(1)
+        # One for all terms, over all subsets: processes that draw others have as many of them in all, if not of each modality.
+        number = divisor(rows)
         terms = {}
         for index, name in enumerate(self.names):
             members = subsets[:, index]
             log_prob = -self.weights[name] * self.log_prob(name, z[members], batch)
-            terms[name] = masked_mean(log_prob, rows[members])
-        return terms | {"kl": kl_weight * masked_mean(self.kl_to_prior(q), rows)}
+            terms[name] = masked_mean(log_prob, rows[members], number[members])
+        return terms | {"kl": kl_weight * masked_mean(self.kl_to_prior(q), rows, number)}
 
     def _subsets(self) -> Tensor:
         """All modalities, each alone, and k at random: boolean, shape (S, M)."""

@@ -1,0 +1,53 @@
+"""The gradient of a batch that is shared out over processes, by torch's DistributedDataParallel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from nbridge.acceleration.distributed import World
+from nbridge.batch import Batch
+from nbridge.means import divided_by
+from nbridge.models.base import Features
+
+Loss = Callable[[Batch, Features, float], dict[str, Tensor]]
+
+
+def shared_loss(loss: Loss, modules: Sequence[nn.Module], world: World, *, complete: bool) -> Loss:
+    """A stage's loss, whose gradients are those of the mean over all processes.
+
+    A term that is a mean over some of the rows (`nbridge.means.masked_mean`) is divided by each process's share of the rows that count in
+    all of them, so that the mean over processes is the mean over the rows of the whole batch.
+
+    Arguments:
+        loss: The loss of a stage.
+        modules: What the stage trains.
+        world: The processes; where there is one, this is the loss itself.
+        complete: Whether every modality is present in every row of the stage, so that all processes count as many rows.
+    """
+    if world.alone:
+        return loss
+    return DistributedDataParallel(_SharedLoss(loss, modules, world, complete), gradient_as_bucket_view=True, static_graph=True)
+
+
+class _SharedLoss(nn.Module):
+    def __init__(self, loss: Loss, modules: Sequence[nn.Module], world: World, complete: bool) -> None:
+        super().__init__()
+        self.loss, self.world, self.complete = loss, world, complete
+        # Parameters alone: buffers are equal as they are, for statistics are those of all processes.
+        self.trained = nn.ParameterList(p for module in modules for p in module.parameters() if p.requires_grad)
+
+    def forward(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:
+        with self._divisors():
+            return self.loss(batch, features, kl_weight)
+
+    def _divisors(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.complete else divided_by(self._share_of_rows)
+
+    @torch.no_grad()
+    def _share_of_rows(self, number: Tensor) -> Tensor:
+        return self.world.gather(number).sum(0).clamp(min=1) / self.world.size

@@ -1,0 +1,143 @@
+r"""Batch normalisation over the rows of all processes, applied from outside: models never mention it.
+
+With the number :math:`n_r`, mean :math:`m_r` and variance :math:`v_r` of the rows of process r and :math:`n = \sum_r n_r`,
+
+.. math:: m = \sum_r \frac{n_r}{n} m_r, \qquad v = \sum_r \frac{n_r}{n} \big( v_r + (m_r - m)^2 \big)
+
+which, unlike sums of squares, loses no digits where the mean is large. A layer takes one small exchange forward and one backward. torch's
+SyncBatchNorm does the same for GPUs, but refuses CPUs and knows nothing of `nbridge.networks.StackedBatchNorm`.
+
+Axes: P maps, B rows, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nbridge.acceleration.distributed import World
+from nbridge.networks import StackedBatchNorm
+
+_PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_SERVING: Callable[[nn.Module, Tensor], Tensor] = nn.BatchNorm1d.forward  # pyright: ignore[reportAssignmentType] (all three share it)
+
+
+@contextmanager
+def synchronised(model: nn.Module, world: World) -> Iterator[None]:
+    """Lets every batch normalisation of a model, in training mode, take its statistics over the rows of all processes.
+
+    Arguments:
+        model: The model.
+        world: The processes; where there is one, nothing changes.
+    """
+    layers = [] if world.alone else [module for module in model.modules() if isinstance(module, (*_PLAIN, StackedBatchNorm))]
+    for layer in layers:
+        layer.forward = partial(_stacked if isinstance(layer, StackedBatchNorm) else _plain, layer, world)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _together(number: Tensor, mean: Tensor, variance: Tensor, world: World) -> tuple[Tensor, Tensor, Tensor]:
+    """Number, mean and variance of the rows of all processes, from those of this one's; all of one shape."""
+    numbers, means, variances = world.gather(torch.stack([number, mean, variance])).unbind(1)
+    total = numbers.sum(0)
+    shares = numbers / total.clamp(min=1)
+    mean = (shares * means).sum(0)
+    return total, mean, (shares * (variances + (means - mean).square())).sum(0)
+
+
+class _BatchNorm(torch.autograd.Function):
+    r"""The function of `torch.nn.BatchNorm1d` and its kin over all processes, made of the passes over the rows that torch's own takes.
+
+    With :math:`\hat{x} = (x - m) / \sigma` the gradient is
+
+    .. math:: \frac{w}{\sigma} \Big( g - \frac{1}{n} \sum g - \frac{\hat{x}}{n} \sum g \hat{x} \Big)
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, world: World) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)
+        number = torch.full_like(mean, x.numel() // len(mean))
+        number, mean, variance = _together(number, mean, variance, world)
+        ctx.save_for_backward(x, weight, number, mean, variance)
+        ctx.eps, ctx.world = eps, world
+        ctx.mark_non_differentiable(number, mean, variance)
+        return torch.native_batch_norm(x, weight, bias, mean, variance, False, 0.0, eps)[0], number, mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, weight, number, mean, variance = ctx.saved_tensors
+        as_served = (None, None, False, ctx.eps, [True, True, True])
+        by_x, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(gradient, x, weight, mean, variance, *as_served)
+        sum_, product = ctx.world.total(torch.stack([by_bias, by_weight]))
+        inverse = (variance + ctx.eps).rsqrt()
+        scale = inverse / number if weight is None else weight * inverse / number
+        shape = (-1, *(1 for _ in x.shape[2:]))
+        by_x.addcmul_(x - mean.view(shape), (-scale * inverse * product).view(shape)).sub_((scale * sum_).view(shape))
+        return by_x, None if weight is None else by_weight, None if weight is None else by_bias, None, None
+
+
+def _as_kept(layer: nn.Module, x: Tensor) -> Tensor:
+    """Rows in the precision of the running statistics: sums over many of them need its digits."""
+    return x if layer.running_mean is None else x.to(layer.running_mean.dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def _plain(layer: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d, world: World, x: Tensor) -> Tensor:
+    if not layer.training:
+        return _SERVING(layer, x)
+    x = _as_kept(layer, x)
+    y, number, mean, variance = _BatchNorm.apply(x, layer.weight, layer.bias, layer.eps, world)  # pyright: ignore[reportGeneralTypeIssues]
+    _follow(layer, number, mean, variance)
+    return y
+
+
+@torch.no_grad()
+def _follow(layer: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d, number: Tensor, mean: Tensor, variance: Tensor) -> None:
+    """Running statistics as torch's layers keep them: with momentum or, without, as an average over all batches."""
+    if layer.running_mean is None or layer.running_var is None or layer.num_batches_tracked is None:
+        return
+    layer.num_batches_tracked.add_(1)
+    momentum = 1 / float(layer.num_batches_tracked) if layer.momentum is None else layer.momentum
+    layer.running_mean.lerp_(mean, momentum)
+    layer.running_var.lerp_(variance * (number / (number - 1)), momentum)
+
+
+class _Moments(torch.autograd.Function):
+    """Number, mean and variance, shape (P, C), of the rows that count in all processes, for rows of shape (P, B, C)."""
+
+    @staticmethod
+    def forward(ctx: Any, x_PBC: Tensor, counts_PB: Tensor, world: World) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        counts, number = counts_PB[..., None], counts_PB.sum(1)[:, None].to(x_PBC.dtype)
+        mean = torch.where(counts, x_PBC, 0.0).sum(1) / number.clamp(min=1)
+        variance = torch.where(counts, (x_PBC - mean[:, None]).square(), 0.0).sum(1) / number.clamp(min=1)
+        number, mean, variance = _together(number.expand_as(mean), mean, variance, world)
+        ctx.save_for_backward(x_PBC, counts, number, mean)
+        ctx.world = world
+        ctx.mark_non_differentiable(number)
+        return number, mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor, by_mean: Tensor, by_variance: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, counts, number, mean = ctx.saved_tensors
+        by_mean, by_variance = ctx.world.total(torch.stack([by_mean, by_variance])) / number.clamp(min=1)
+        # d m / d x = 1 / n and d v / d x = 2 (x - m) / n.
+        gradient = torch.addcmul(by_mean[:, None], x - mean[:, None], 2 * by_variance[:, None])
+        return torch.where(counts, gradient, 0.0), None, None
+
+
+def _stacked(layer: StackedBatchNorm, world: World, x_PBC: Tensor, counts_PB: Tensor | None = None) -> Tensor:
+    if not layer.training:
+        return type(layer).forward(layer, x_PBC, counts_PB)
+    x_PBC = _as_kept(layer, x_PBC)
+    # Without marks every row counts; in other processes there may be some, so that the exchange is the same.
+    counts = torch.ones_like(x_PBC[..., 0], dtype=torch.bool) if counts_PB is None else counts_PB
+    number, mean, variance = _Moments.apply(x_PBC, counts, world)  # pyright: ignore[reportGeneralTypeIssues]
+    return layer.normalised(x_PBC, mean, variance, number)
