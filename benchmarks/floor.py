@@ -2,8 +2,8 @@
 
     python -m benchmarks.floor [--widths 512,512 1024,1024] [--threads 1] [--repeats 5]
 
-writes benchmarks/results/floor.json and a table in benchmarks/README.md. The floor of a step is the time of its matrix products at the highest rate
-measured on this machine, in the precision at hand, plus the time that the optimiser's numbers take to pass through memory:
+writes benchmarks/results/floor.json and a table in benchmarks/README.md. The floor of a step is the time of its matrix products at the
+highest rate measured on this machine, in the precision at hand, plus the time that the optimiser's numbers take to pass through memory:
 
     floor = operations / rate + 28 bytes x parameters / bandwidth
 

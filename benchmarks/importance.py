@@ -2,7 +2,7 @@
 
     python benchmarks/importance.py [--rows 10] [--repeats 5]
 
-writes benchmarks/results/importance.json and, where README.md has the markers, the sentence between them. Protocol: one thread; an image of
+writes benchmarks/results/importance.json and a sentence in benchmarks/README.md. Protocol: one thread; an image of
 784 Bernoulli pixels and its label, fresh weights, latent 64; `log_likelihood` of the image, 5,000 draws a row from q(z | image), against
 the image decoder's network alone, without gradients, over as many z cut into the same pieces; the two alternate, and the ratio is that of
 their medians. Memory is the peak of a process that does nothing else, less that of one that draws once.
@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from readme import README, replace_section
+from readme import replace_section
 
 import nbridge
 from nbridge.evaluation import weights
@@ -117,8 +117,7 @@ def main() -> None:
     print(json.dumps(results, indent=1))
     print(sentence(results))
     RESULT.write_text(json.dumps(results, indent=1) + "\n")
-    if "<!-- importance -->" in README.read_text():
-        replace_section("importance", sentence(results))
+    replace_section("importance", sentence(results))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
     python benchmarks/streaming.py [--rows 1000000]
 
 writes benchmarks/results/streaming.json and a table in benchmarks/README.md. Protocol: one thread; vectors of 32
-and 16 numbers and a label, of which a third is absent from each row's modalities at random (a row with nothing keeps its label), and single
-cells from a twentieth of the first vectors; the default parts with latent 16, trained for an epoch a stage on 4,000 rows, since the weights
-make no difference. `nbridge impute` runs as a process of its own: memory is its peak (VmHWM), time that of the whole process. Beside it, as
+and 16 numbers and a label; each is absent from a third of the rows (never all three), and single cells are absent from a twentieth of the
+first vectors; the default parts with latent 16, trained for an epoch a stage on 4,000 rows, since the weights make no difference to what
+is measured. `nbridge impute` runs as a process of its own: memory is its peak (VmHWM), time that of the whole process. Beside it, as
 the model's own speed: `nbridge.impute` of rows that lie in memory.
 """
 
@@ -115,8 +115,9 @@ def bare(model: nbridge.MultimodalVAE) -> float:
 def table(results: dict) -> str:
     few, many = results["few_rows"], results["rows"]
     lines = [
-        f"**Files of any size** (`benchmarks/streaming.py`, one thread; vectors of 32 and 16 and a label, a third of all absent): `nbridge "
-        f"impute` of {many:,} rows. The model's own speed, on rows in memory, is {results['bare_rows_per_second']:,.0f} rows per second.",
+        "**Files of any size** (`benchmarks/streaming.py`, one thread; vectors of 32 and 16 numbers and a label, each absent from a third of "
+        f"the rows): `nbridge impute` of {many:,} rows. The model's own speed, on rows in memory, is {results['bare_rows_per_second']:,.0f} "
+        "rows per second.",
         "",
         f"| kind | peak memory, {few:,} rows | peak memory, {many:,} rows | rows per second, start and checks included |",
         "|---|---|---|---|",
