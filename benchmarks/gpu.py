@@ -3,8 +3,8 @@
     python -m benchmarks.gpu [--spec modality_specs/mnist_paper.yaml] [--repeats 5]
 
 writes benchmarks/results/gpu.json, with the device's name, and a table in benchmarks/README.md. The floor is that of benchmarks/floor.py;
-each precision is measured as it is and compiled, where kernels are launched as one graph. Seconds of a system are those of its stages' median
-epochs on 57,000 rows of random images and labels, times the paper's 500 epochs, without evaluation.
+each precision is measured as it is and compiled, where kernels are launched as one graph. Seconds of a system are those of its stages'
+median epochs on 57,000 rows of random images and labels, times the paper's 500 epochs, without evaluation.
 """
 
 from __future__ import annotations

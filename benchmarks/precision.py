@@ -3,8 +3,8 @@
     python -m benchmarks.precision [--seeds 3] [--rows 12800] [--epochs 10]
 
 writes benchmarks/results/precision.json and a line in benchmarks/README.md. Protocol: MNIST's images and labels
-(modality_specs/mnist_label.yaml with widths 512, 512, the first ROWS training rows), stage `joint`; log p(image, label) of 1,000 test rows by importance sampling, K = 100, in
-float32 for both; seconds of training alone, the two in turn, one thread.
+(modality_specs/mnist_label.yaml with widths 512, 512, the first ROWS training rows), stage `joint`; log p(image, label) of 1,000 test
+rows by importance sampling, K = 100, in float32 for both; seconds of training alone, the two in turn, one thread.
 """
 
 from __future__ import annotations

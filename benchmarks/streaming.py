@@ -115,9 +115,9 @@ def bare(model: nbridge.MultimodalVAE) -> float:
 def table(results: dict) -> str:
     few, many = results["few_rows"], results["rows"]
     lines = [
-        "**Files of any size** (`benchmarks/streaming.py`, one thread; vectors of 32 and 16 numbers and a label, each absent from a third of "
-        f"the rows): `nbridge impute` of {many:,} rows. The model's own speed, on rows in memory, is {results['bare_rows_per_second']:,.0f} "
-        "rows per second.",
+        "**Files of any size** (`benchmarks/streaming.py`, one thread; vectors of 32 and 16 numbers and a label, each absent from a third "
+        f"of the rows): `nbridge impute` of {many:,} rows. The model's own speed, on rows in memory, is "
+        f"{results['bare_rows_per_second']:,.0f} rows per second.",
         "",
         f"| kind | peak memory, {few:,} rows | peak memory, {many:,} rows | rows per second, start and checks included |",
         "|---|---|---|---|",

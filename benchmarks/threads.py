@@ -3,8 +3,9 @@
     python -m benchmarks.threads [--repeats 5]
 
 writes benchmarks/results/threads.json and a table in benchmarks/README.md. Protocol: `nbridge train` in a process of its own, a model of
-widths 512 on random images and labels, the median epoch but the first; on free cores and beside one busy process on each core but one. Ways: all cores
-with torch's default waiting; all cores with the waiting that nbridge sets; the number of threads that nbridge chooses as well.
+widths 512 on random images and labels, the median epoch but the first; on free cores and beside one busy process on each core but one.
+Ways: all cores with torch's default waiting; all cores with the waiting that nbridge sets; the number of threads that nbridge chooses as
+well.
 """
 
 from __future__ import annotations
