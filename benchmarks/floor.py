@@ -31,7 +31,7 @@ from benchmarks.readme import replace_section
 from nbridge.acceleration.precision import Products, has_bf16_products
 from nbridge.progress import EpochRecord, Reporter
 
-RESULT = Path(__file__).resolve().parent / "results" / "floor.json"
+RESULTS = Path(__file__).resolve().parent / "results"
 ROWS, BATCH, LATENT, EPOCHS = 6400, 128, 128, 4
 BYTES = 28
 """What Adam moves for each parameter."""
@@ -149,10 +149,9 @@ def measure(
     for name, of in specs.items():
         operations, parameters = counted(trained(of, "float32"), batch, device)
         steps: dict[tuple[Products, bool], list[tuple[float, float]]] = {way: [] for way in ways}
-        for repeat in range(repeats):
+        for _ in range(repeats):
             for products, how in ways:
-                if not how or repeat < 1:  # compilation takes longer than what it is compared on
-                    steps[products, how].append(step_seconds(trained(of, products, compiled=how), batch, str(device)))
+                steps[products, how].append(step_seconds(trained(of, products, compiled=how), batch, str(device)))
         for (products, how), found in steps.items():
             rate = product_rate(products, product_shapes(of), device)
             step, arithmetic, memory = median(seconds for seconds, _ in found), operations / rate, BYTES * parameters / moved
@@ -190,14 +189,17 @@ def main() -> None:
     parser.add_argument("--widths", nargs="+", default=["512,512", "1024,1024"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--compile", action="store_true", help="compiled stages as well, in the first repeat")
+    parser.add_argument("--compile", action="store_true", help="compiled stages beside eager ones; writes results/compile.json instead")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     specs = {text: spec([int(width) for width in text.split(",")]) for text in options.widths}
     results = measure(specs, rows(), options.repeats, torch.device("cpu"), compiled=options.compile)
-    RESULT.write_text(json.dumps({"threads": options.threads, "repeats": options.repeats, "steps": results}, indent=1) + "\n")
-    print(table(results))
-    replace_section("floor", table(results))
+    name = "compile" if options.compile else "floor"
+    settings = {"threads": options.threads, "repeats": options.repeats}
+    (RESULTS / f"{name}.json").write_text(json.dumps({**settings, "steps": results}, indent=1) + "\n")
+    text = f"{options.threads} thread{'s' if options.threads > 1 else ''}, medians of {options.repeats}:\n\n{table(results)}"
+    print(text)
+    replace_section(name, text)
 
 
 if __name__ == "__main__":
