@@ -353,6 +353,15 @@ def test_training_from_disk_is_training_in_memory_on_the_same_rows_in_the_same_o
     assert all(torch.equal(tensor, from_memory[1][name]) for name, tensor in from_disk[1].items())
 
 
+def test_batches_that_happen_to_be_whole_train_as_in_memory_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(store, "WINDOW", 2**26)
+    generator, spec = np.random.default_rng(1), nbridge.Spec.model_validate(SPEC)
+    given = {"x": generator.normal(size=(ROWS, 3)), "b": generator.random((ROWS, 4)), "y": generator.integers(0, 4, ROWS).astype(float)}
+    given["b"][7, 1] = given["y"][9] = NAN
+    rows = opened(NPYFolder(path=str(write_npy(tmp_path / "rows", given))))
+    assert trained(rows, None, spec)[0] == trained(to_batch(given, SHAPES), None, spec)[0]
+
+
 def _stage_rows(spec: nbridge.Spec, rows: StoredRows) -> list[StoredRows]:
     model = nbridge.build_model(spec)
     prepared = rows.through(model.prepare)

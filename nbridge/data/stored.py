@@ -56,8 +56,10 @@ class StoredRows:
 
     @property
     def whole(self) -> bool:
-        """Whether nothing is absent from any row, single cells included."""
-        return not self.template.cells and all(bool(mask.all()) for mask in self.present.values())
+        """Whether nothing is absent from any row, single cells included; looked at once."""
+        if "_whole" not in vars(self):
+            vars(self)["_whole"] = not self.template.cells and all(bool(mask.all()) for mask in self.present.values())
+        return vars(self)["_whole"]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -104,7 +106,7 @@ class StoredRows:
         Raises:
             DataError: when they would fill more than `LIMIT` bytes, or cannot be read any more.
         """
-        return self._changed(self._read(rows.nonzero().squeeze(1) if rows.dtype == torch.bool else rows))
+        return self._served(self._read(rows.nonzero().squeeze(1) if rows.dtype == torch.bool else rows))
 
     def slice(self, start: int, stop: int) -> Batch:
         """The rows from ``start`` up to ``stop``."""
@@ -170,7 +172,7 @@ class StoredRows:
     def _cut(self, rows: Callable[[], Batch], group: list[Tensor]) -> Iterator[Batch]:
         window, start = rows(), 0
         for part in group:
-            yield self._changed(window.slice(start, start + len(part)))
+            yield self._served(window.slice(start, start + len(part)))
             start += len(part)
 
     def _window(self, size: int) -> int:
@@ -205,6 +207,12 @@ class StoredRows:
 
     def _changed(self, batch: Batch) -> Batch:
         return batch if self.change is None else self.change(batch)
+
+    def _served(self, batch: Batch) -> Batch:
+        batch = self._changed(batch)
+        # As in memory: what is picked from rows takes over their answer, and no step has to look.
+        vars(batch)["_whole"] = self.whole
+        return batch
 
     def _read(self, rows: Tensor) -> Batch:
         if len(rows) > (most := self._fitting(LIMIT)):
