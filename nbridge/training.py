@@ -287,7 +287,7 @@ class _StageRun:
             kl_weight = torch.tensor(kl_weight, device=self.device)
         names: list[str] = []
         sums = torch.zeros((), device=self.device)
-        for step, part in enumerate(rows.batches([self.world.share(rows) for rows in order])):
+        for step, part in enumerate(rows.batches([self.world.share(part) for part in order])):
             self._set_learning_rate(self.state.epoch * steps + step, self.settings.epochs * steps)
             terms = loss(part.batch, self._features(part), kl_weight)
             names, losses = list(terms), torch.stack(list(terms.values()))

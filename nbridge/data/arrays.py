@@ -67,6 +67,23 @@ def to_batch(
     )
 
 
+def keys_of(names: Iterable[str], keys: Mapping[str, str]) -> dict[str, str]:
+    """The name that each modality's array bears.
+
+    Arguments:
+        names: The modalities.
+        keys: The names of those arrays that are called otherwise than their modality.
+
+    Raises:
+        DataError: when one of them belongs to no modality.
+    """
+    names = tuple(names)
+    for name in keys:
+        if name not in names:
+            raise DataError(f"keys: {name!r} is no modality.{did_you_mean(name, names)} Modalities: {listing(names)}")
+    return {name: keys.get(name, name) for name in names}
+
+
 def require_whole(batch: Batch, names: Iterable[str], first: int = 0) -> None:
     """Checks that no row of these modalities is observed in part: one-hot rows of classes are whole or absent.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nbridge.data.arrays import check_same_rows
+from nbridge.data.arrays import check_same_rows, keys_of
 from nbridge.data.column import PRESENT, check_layout
 from nbridge.data.dataset import Dataset, Source
 from nbridge.data.folders import find_folder
@@ -45,10 +45,7 @@ class NPYFolder(Source):
         Raises:
             DataError: when the folder or a file is missing, a file is damaged or no array, or holds one that doesn't fit.
         """
-        for name in self.keys:
-            if name not in shapes:
-                raise DataError(f"keys: {name!r} is no modality.{did_you_mean(name, shapes)} Modalities: {listing(shapes)}")
-        keys = {name: self.keys.get(name, name) for name in shapes}
+        keys = keys_of(shapes, self.keys)
         folder = find_folder(self.path)
         arrays = {name: _open(folder, key, name) for name, key in keys.items()}
         for name, array in arrays.items():

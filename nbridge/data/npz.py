@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import ArrayLike
 
-from nbridge.data.arrays import to_batch
+from nbridge.data.arrays import keys_of, to_batch
 from nbridge.data.column import PRESENT
 from nbridge.data.dataset import Dataset, Source
 from nbridge.data.folders import find_file
@@ -49,10 +49,7 @@ class NPZ(Source):
         Raises:
             DataError: when the file is missing, damaged or no archive, lacks an array, or holds one that doesn't fit.
         """
-        for name in self.keys:
-            if name not in shapes:
-                raise DataError(f"keys: {name!r} is no modality.{did_you_mean(name, shapes)} Modalities: {listing(shapes)}")
-        keys = {name: self.keys.get(name, name) for name in shapes}
+        keys = keys_of(shapes, self.keys)
         path = find_file(self.path)
         with opened_npz(path) as archive:
             arrays = {name: _member(path, archive, key, name) for name, key in keys.items()}
