@@ -24,14 +24,13 @@ from statistics import median
 import numpy as np
 
 from benchmarks.readme import replace_section
-from nbridge.acceleration.threads import SPINS
 
 RESULT = Path(__file__).resolve().parent / "results" / "threads.json"
 CORES = os.cpu_count() or 1
 # GNU's OpenMP waits for some milliseconds unless told otherwise.
 WAYS: dict[str, dict[str, str]] = {
     "all cores, torch's waiting": {"OMP_NUM_THREADS": str(CORES), "GOMP_SPINCOUNT": "300000"},
-    "all cores, nbridge's waiting": {"OMP_NUM_THREADS": str(CORES), "GOMP_SPINCOUNT": SPINS},
+    "all cores, nbridge's waiting": {"OMP_NUM_THREADS": str(CORES), "OMP_WAIT_POLICY": "PASSIVE"},
     "as nbridge chooses": {},
 }
 SPEC = """
@@ -41,7 +40,7 @@ data: {source: npz, path: rows.npz, validation: 0, test: 0}
 modalities:
   image: {shape: [1, 28, 28], encoder: {type: mlp, hidden: [512]}, features: 512, likelihood: bernoulli}
   label: {shape: 10, encoder: {type: mlp, hidden: [512]}, features: 512, likelihood: categorical}
-training: {batch_size: 128, stages: {joint: {epochs: 4}}}
+training: {batch_size: 128, stages: {joint: {epochs: 3}}}
 """
 
 

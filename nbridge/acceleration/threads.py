@@ -1,8 +1,8 @@
 """How many threads to work with, and how they wait: settings of the process, made before torch is loaded.
 
 Threads of one product wait for each other. Where something else runs on their cores, the one that was put off holds up the others, and
-those wait in a loop that keeps it off its core: two threads beside other work ran 7 to 40 times slower than one. So threads sleep while
-they wait, after a short loop, and there are no more of them than cores are free.
+those wait in a loop that keeps it off its core: two threads beside other work ran 4 to 40 times slower than one. So threads sleep while
+they wait, and there are no more of them than cores are free.
 """
 
 from __future__ import annotations
@@ -13,9 +13,6 @@ import time
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
-SPINS = "10000"
-"""Turns of the loop in which a thread of GNU's OpenMP waits before it sleeps, some 20 microseconds: longer than threads of one product are
-apart on free cores."""
 WATCHED = 0.1
 """Seconds over which the load of the machine is watched."""
 _STATISTICS = Path("/proc/stat")
@@ -28,9 +25,9 @@ def settle_threads(environment: MutableMapping[str, str] = os.environ) -> None:
     """
     if "torch" in sys.modules:
         return
-    if "OMP_WAIT_POLICY" not in environment:
-        environment.setdefault("GOMP_SPINCOUNT", SPINS)
-        environment.setdefault("KMP_BLOCKTIME", "0")
+    # Asleep at once: on free cores it costs nothing that can be measured, beside other work a short loop is as bad as a long one.
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    environment.setdefault("KMP_BLOCKTIME", "0")
     if not environment.get("OMP_NUM_THREADS"):
         environment["OMP_NUM_THREADS"] = str(free_cores())
 
