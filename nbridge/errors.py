@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+
 
 class NBridgeError(ValueError):
     """A user's mistake. The text says what was found, where, what was expected and what to do."""
@@ -54,3 +58,12 @@ def require_positive(**numbers: int) -> None:
     for name, number in numbers.items():
         if number < 1:
             raise DataError(f"{name} is {number}, expected 1 or more")
+
+
+@contextmanager
+def naming(origin: str | PathLike[str]) -> Iterator[None]:
+    """Puts the file that a mistake in the data is in before it."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{origin}: {error}") from error

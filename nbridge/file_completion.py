@@ -21,7 +21,7 @@ from nbridge.batch import Batch
 from nbridge.completion import IMPUTED, in_place
 from nbridge.data.blocks import Block, Filled, Output, RowsIn
 from nbridge.data.row_files import FOLDER, find_rows, open_rows
-from nbridge.errors import DataError
+from nbridge.errors import DataError, require_positive
 from nbridge.file_plan import Plan, Progress, check_rows, make_plan, read_block
 from nbridge.files import scratch_beside, writing
 from nbridge.imputation import impute, rows_at_a_time
@@ -182,8 +182,8 @@ def shard_rows(rows: int, unit: int, shard: tuple[int, int]) -> tuple[int, int]:
 
 
 def _check_options(samples: int | None, shard: tuple[int, int]) -> None:
-    if samples is not None and samples < 1:
-        raise DataError(f"samples is {samples}, expected 1 or more")
+    if samples is not None:
+        require_positive(samples=samples)
     number, of = shard
     if of < 1:
         raise DataError(f"shard {number}/{of}: expected I/N, such as 1/4 for the first of four")

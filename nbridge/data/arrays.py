@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 import torch
 from numpy.typing import ArrayLike
@@ -12,6 +13,8 @@ from nbridge.batch import Batch
 from nbridge.data.column import PRESENT, read_column
 from nbridge.errors import DataError
 from nbridge.phrases import did_you_mean, listing
+
+Key = TypeVar("Key")
 
 
 def to_batch(
@@ -67,12 +70,13 @@ def to_batch(
     )
 
 
-def keys_of(names: Iterable[str], keys: Mapping[str, str]) -> dict[str, str]:
-    """The name that each modality's array bears.
+def keys_of(names: Iterable[str], keys: Mapping[str, Key], option: str = "keys") -> dict[str, Key | str]:
+    """What each modality is called in a file.
 
     Arguments:
         names: The modalities.
-        keys: The names of those arrays that are called otherwise than their modality.
+        keys: What those are called that bear another name than their own.
+        option: The option that says so, for messages.
 
     Raises:
         DataError: when one of them belongs to no modality.
@@ -80,7 +84,7 @@ def keys_of(names: Iterable[str], keys: Mapping[str, str]) -> dict[str, str]:
     names = tuple(names)
     for name in keys:
         if name not in names:
-            raise DataError(f"keys: {name!r} is no modality.{did_you_mean(name, names)} Modalities: {listing(names)}")
+            raise DataError(f"{option}: {name!r} is no modality.{did_you_mean(name, names)} Modalities: {listing(names)}")
     return {name: keys.get(name, name) for name in names}
 
 

@@ -14,9 +14,9 @@ from nbridge.data.column import PRESENT, check_layout
 from nbridge.data.dataset import Dataset, Source
 from nbridge.data.folders import find_folder
 from nbridge.data.ids import check_ids
-from nbridge.data.store import Store, even_blocks, naming
+from nbridge.data.store import Store, even_blocks
 from nbridge.data.stored import open_rows
-from nbridge.errors import DataError
+from nbridge.errors import DataError, naming
 from nbridge.phrases import clip, did_you_mean, listing
 
 _UNREADABLE = (OSError, EOFError, ValueError, OverflowError, MemoryError)

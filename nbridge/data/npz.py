@@ -19,7 +19,7 @@ from nbridge.data.column import PRESENT
 from nbridge.data.dataset import Dataset, Source
 from nbridge.data.folders import find_file
 from nbridge.data.ids import check_ids
-from nbridge.errors import DataError
+from nbridge.errors import DataError, naming
 from nbridge.files import write_atomically, writing
 from nbridge.phrases import did_you_mean, listing
 
@@ -57,11 +57,9 @@ class NPZ(Source):
             arrays |= {name: _member(path, archive, key) for name, key in masks.items()}
             asked = (self.id != "id" or "id" in archive.files) and self.id not in keys.values()
             ids = _member(path, archive, self.id) if asked else None
-        try:
+        with naming(path):
             batch = to_batch(arrays, shapes)
             return Dataset(batch, None if ids is None else check_ids(ids, len(batch)), origin=str(path))
-        except DataError as error:
-            raise DataError(f"{path}: {error}") from error
 
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from nbridge.data.arrays import keys_of
 from nbridge.data.dataset import Dataset, Source
 from nbridge.data.folders import find_file_or_folder
 from nbridge.data.ids import check_ids
-from nbridge.data.store import Store, bytes_of, naming
+from nbridge.data.store import Store, bytes_of
 from nbridge.data.stored import LIMIT, open_rows
-from nbridge.errors import DataError
+from nbridge.errors import DataError, naming
 from nbridge.phrases import clip, did_you_mean, listing
 
 
@@ -49,12 +50,10 @@ class Parquet(Source):
         Raises:
             DataError: when pyarrow is missing, a file is missing or damaged, or a column is missing or doesn't fit.
         """
-        for name in self.columns:
-            if name not in shapes:
-                raise DataError(f"columns: {name!r} is no modality.{did_you_mean(name, shapes)} Modalities: {listing(shapes)}")
+        asked = keys_of(shapes, self.columns, "columns")
         path = find_file_or_folder(self.path)
         files = [_open(file) for file in _files(path)]
-        columns = {name: _chosen(files[0], name, self.columns.get(name, name)) for name in shapes}
+        columns = {name: _chosen(files[0], name, words) for name, words in asked.items()}
         for file in files:
             for name, shape in shapes.items():
                 _check_columns(file, name, columns[name], shape)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 
 import numpy as np
 
 from nbridge.data.column import Column, read_column
-from nbridge.errors import DataError
+from nbridge.errors import naming
 
 WINDOW = 2**26
 """Bytes of values that are shuffled together; training holds two windows, the one that it is in and the one that is read ahead."""
@@ -81,15 +80,6 @@ class Store(ABC):
         origin, first = self.place(start)
         with naming(origin):
             return read_column(name, raw, self.shapes[name], None if mask is None else mask[rows], first=start - first)
-
-
-@contextmanager
-def naming(origin: str | Path) -> Iterator[None]:
-    """Puts the file that a mistake is in before it."""
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f"{origin}: {error}") from error
 
 
 def bytes_of(shapes: Mapping[str, tuple[int, ...]], names: Iterable[str] | None = None) -> int:

@@ -20,8 +20,8 @@ from nbridge.batch import Batch
 from nbridge.data import store as sizes
 from nbridge.data.arrays import check_some_present
 from nbridge.data.column import Column
-from nbridge.data.store import Store, bytes_of, naming, rows_of
-from nbridge.errors import DataError
+from nbridge.data.store import Store, bytes_of, rows_of
+from nbridge.errors import DataError, naming
 
 LIMIT = 2**32
 """Bytes of values that are ever read at once; what takes more is refused."""

@@ -79,8 +79,10 @@ def _scores(model: MultimodalVAE, batch: Batch, given: tuple[str, ...], target: 
     likelihood = model.likelihoods[target]
     batch = model.prepare(batch.to(model.device))
     z = model.posterior(batch.only(*given), samples).sample()
-    x, mean = batch.values[target], likelihood.expectation(model.decoder(target)(z)).mean(0)
-    predictive = torch.logsumexp(model.log_prob(target, z, batch), 0) - math.log(samples)
+    x, raw = batch.values[target], model.decoder(target).network(z)
+    mean = likelihood.expectation(likelihood(raw)).mean(0)
+    # Of rows in which the target is present.
+    predictive = torch.logsumexp(likelihood.log_prob(raw, x, batch.cells.get(target)), 0) - math.log(samples)
     point = likelihood.point(mean)
     right = (point == x).reshape(len(x), -1).all(1)
     cells = batch.cells.get(target, torch.ones_like(x, dtype=torch.bool)).reshape(len(x), -1)

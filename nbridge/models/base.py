@@ -190,7 +190,10 @@ class MultimodalVAE(nn.Module, ABC):
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """Features of every modality, shape (B, F_i), of a prepared batch."""
-        inputs = self.inputs(batch)
+        return self.encode_inputs(self.inputs(batch))
+
+    def encode_inputs(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Features of every modality, shape (B, F_i), of `inputs` that are there already."""
         return {name: encoder(inputs[name]) for name, encoder in self.encoders.items()}
 
     def _standard_form(self, likelihood: Likelihood, name: str, batch: Batch) -> Tensor:

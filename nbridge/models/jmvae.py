@@ -58,7 +58,7 @@ class JMVAE(Retrofit):
 
     def _loss(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:  # noqa: ARG002
         inputs = self.inputs(batch)
-        q = self.fusion(self.encode(batch))
+        q = self.fusion(self.encode_inputs(inputs))
         terms = self.negative_elbo(q, batch, kl_weight)
         if self.alpha and self.subsets:
             divergences = [diagonal_kl(q, self.subset_posterior(subset, inputs)).mean() for subset in self.subsets]

@@ -87,10 +87,11 @@ class Retrofit(JointVAE):
         return self.networks[_key(subset)](inputs)
 
     def infer(self, batch: Batch) -> Independent:
-        present, joint = self.presence(batch), super().infer(batch)
+        present, inputs = self.presence(batch), self.inputs(batch)
+        joint = self.fusion(self.encode_inputs(inputs))
         if bool(present.all()):
             return joint
-        loc, scale, inputs = joint.mean.clone(), joint.stddev.clone(), self.inputs(batch)
+        loc, scale = joint.mean.clone(), joint.stddev.clone()
         for subset in self.subsets:
             members = torch.tensor([name in subset for name in self.names], device=present.device)
             rows = (present == members[:, None]).all(0)
