@@ -1,7 +1,8 @@
 """What one of several processes does in `test_distributed`; started with the variables that torchrun sets.
 
-python ranks.py work FOLDER       gradients, statistics, parts of batches and a training without noise, written to FOLDER
-python ranks.py nbridge ...       the command line, where the process of rank 1 fails in epoch 3
+python ranks.py work FOLDER memory    gradients, statistics, parts of batches and a training without noise, written to FOLDER
+python ranks.py work FOLDER network   the same between processes that share no memory
+python ranks.py nbridge ...           the command line without shared memory, where the process of rank 1 fails in epoch 3
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch.distributions import Normal
 
 import nbridge
 from nbridge import training
+from nbridge.acceleration import shared_memory
 from nbridge.acceleration.distributed import World, joined
 from nbridge.acceleration.gradients import shared_loss
 from nbridge.acceleration.normalisation import synchronised
@@ -177,9 +179,16 @@ def curve(world: World, *, complete: bool) -> list[dict[str, object]]:
     return [{key: value for key, value in record.as_dict().items() if key != "seconds"} for record in records]
 
 
-def work(folder: Path) -> None:
+def without_shared_memory() -> None:
+    shared_memory.PLACE = Path("/no/such/place")
+
+
+def work(folder: Path, way: str) -> None:
     without_noise()
+    if way == "network":
+        without_shared_memory()
     with joined() as world:
+        assert (world.memory is None) == (way == "network")
         save_file(gradients(world), folder / f"gradients{world.rank}.safetensors")
         save_file(normalised(world), folder / f"normalised{world.rank}.safetensors")
         told = {"parts": parts_of_batches(world), "complete": curve(world, complete=True), "some": curve(world, complete=False)}
@@ -197,9 +206,10 @@ def failing_command() -> None:
         return validate(self, *arguments)
 
     training._StageRun._validate = fail
+    without_shared_memory()
     main()
 
 
 if __name__ == "__main__":
     verb = sys.argv.pop(1)
-    work(Path(sys.argv[1])) if verb == "work" else failing_command()
+    work(Path(sys.argv[1]), sys.argv[2]) if verb == "work" else failing_command()

@@ -94,11 +94,11 @@ def whole(spec: Path) -> tuple[Path, str]:
     return folder, output
 
 
-@pytest.fixture(scope="module")
-def worked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What both processes of `ranks` wrote."""
+@pytest.fixture(scope="module", params=["memory", "network"])
+def worked(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """What both processes of `ranks` wrote, which told each other of it through memory or through gloo."""
     folder = tmp_path_factory.mktemp("worked")
-    for code, _, errors in ended(by_hand(RANKS, "work", folder)):
+    for code, _, errors in ended(by_hand(RANKS, "work", folder, request.param)):
         assert code == 0, errors
     return folder
 

@@ -1,7 +1,8 @@
 """Several processes that train one model, as torchrun starts them: who they are, what they tell each other, how they end together.
 
 A process is alone unless its environment says otherwise (torchrun sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT); a world
-of one process costs nothing and changes nothing. What travels goes through torch.distributed: gloo between CPUs, NCCL between GPUs.
+of one process costs nothing and changes nothing. What travels goes through torch.distributed, gloo between CPUs and NCCL between GPUs, or,
+between CPUs of one machine, through memory that they share.
 
 A process that ends takes the others with it. It leaves its reason in the store that they met in, so that a mistake is told once, and those
 that remain can tell of one that was killed.
@@ -26,6 +27,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from nbridge.acceleration.devices import pick_device
 from nbridge.acceleration.launched import address, place, several_processes
+from nbridge.acceleration.shared_memory import CHUNK, LostMemberError, SharedMemory, share_memory
 from nbridge.errors import LostProcessError, NBridgeError, exit_code
 
 TIMEOUT = timedelta(minutes=5)
@@ -48,6 +50,7 @@ class World:
         store: What they met in.
 
     Attributes:
+        memory: What processes on the CPUs of one machine share.
         speaks: Whether an error that ends this process is its own to tell.
         advice: What to do when a process is lost.
     """
@@ -55,6 +58,7 @@ class World:
     def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, store: Store | None = None) -> None:
         self.rank, self.size, self.local_rank, self.store = rank, size, local_rank, store
         self.small: dist.ProcessGroup | None = None
+        self.memory: SharedMemory | None = None
         self.speaks, self.advice = True, ""
         self._turns = 0
 
@@ -94,6 +98,8 @@ class World:
         if self.alone:
             return tensor
         tensor = tensor.clone(memory_format=torch.contiguous_format)
+        if self.memory and tensor.device.type == "cpu":
+            return self.memory.add_up(tensor)
         self._group().allreduce([tensor]).wait()
         return tensor
 
@@ -101,6 +107,8 @@ class World:
         r"""What every process holds, shape (size, \*shape); for small tensors as well."""
         if self.alone:
             return tensor[None]
+        if self.memory and tensor.device.type == "cpu" and tensor.nbytes <= CHUNK:
+            return self.memory.gather(tensor)
         found = tensor.new_empty(self.size, *tensor.shape)
         self._group().allgather([list(found.unbind())], [tensor.contiguous()]).wait()
         return found
@@ -199,6 +207,8 @@ class World:
 
     def _disconnect(self) -> None:
         """Closes all connections, so that those who wait for this process notice at once; what fails here has failed already."""
+        if self.memory:
+            self.memory.close()
         for group in (self.small, dist.group.WORLD):
             with suppress(Exception):
                 cast("Any", group).abort()
@@ -234,6 +244,8 @@ def joined() -> Iterator[World]:
                 raise reason from error
     finally:
         _current = ALONE
+        if world.memory:
+            world.memory.close()
         with suppress(Exception):
             dist.destroy_process_group()
 
@@ -245,6 +257,7 @@ def _join() -> World:
         nccl = torch.cuda.is_available() and dist.is_nccl_available()
         dist.init_process_group("cpu:gloo,cuda:nccl" if nccl else "gloo", store=store, rank=rank, world_size=size, timeout=TIMEOUT)
         world = World(rank, size, local_rank, PrefixStore("nbridge", store))
+        world.memory = share_memory(PrefixStore("memory", store), rank, size, TIMEOUT)
         # Two communicators of NCCL can lock each other out; the connections of gloo are independent.
         world.small = None if nccl else cast("dist.ProcessGroup", dist.new_group())
     except (RuntimeError, ValueError) as error:
@@ -264,7 +277,7 @@ def _in_short(error: BaseException) -> str:
 
 def _is_broken_connection(error: BaseException) -> bool:
     """Gloo raises bare RuntimeErrors, known by the file of its own that they name."""
-    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
+    return isinstance(error, (dist.DistError, LostMemberError)) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
 
 
 @contextmanager

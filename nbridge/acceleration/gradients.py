@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nbridge.acceleration.distributed import World
+from nbridge.acceleration.shared_memory import SharedMemory
 from nbridge.batch import Batch
 from nbridge.means import divided_by
 from nbridge.models.base import Features
@@ -31,7 +32,18 @@ def shared_loss(loss: Loss, modules: Sequence[nn.Module], world: World, *, compl
     """
     if world.alone:
         return loss
-    return DistributedDataParallel(_SharedLoss(loss, modules, world, complete), gradient_as_bucket_view=True, static_graph=True)
+    shared = DistributedDataParallel(_SharedLoss(loss, modules, world, complete), gradient_as_bucket_view=True, static_graph=True)
+    if world.memory and all(parameter.device.type == "cpu" for parameter in shared.parameters()):
+        # Nameless, because torch reads a hook's annotations and does not know those that are text.
+        shared.register_comm_hook(world.memory, lambda memory, bucket: _mean_in_memory(memory, bucket.buffer()))
+    return shared
+
+
+def _mean_in_memory(memory: SharedMemory, gradients: Tensor) -> torch.futures.Future[Tensor]:
+    """The mean over all processes, there when the call ends, as torch asks for it."""
+    mean: torch.futures.Future[Tensor] = torch.futures.Future()
+    mean.set_result(memory.add_up(gradients).div_(memory.size))
+    return mean
 
 
 class _SharedLoss(nn.Module):

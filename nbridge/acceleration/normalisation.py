@@ -75,13 +75,15 @@ class _BatchNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight, number, mean, variance = ctx.saved_tensors
-        as_served = (None, None, False, ctx.eps, [True, True, True])
-        by_x, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(gradient, x, weight, mean, variance, *as_served)
-        sum_, product = ctx.world.total(torch.stack([by_bias, by_weight]))
+        sums_only = (None, None, False, ctx.eps, [False, True, True])
+        _, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(gradient, x, weight, mean, variance, *sums_only)
+        sum_, product = ctx.world.total(torch.stack([by_bias, by_weight])) / number
         inverse = (variance + ctx.eps).rsqrt()
-        scale = inverse / number if weight is None else weight * inverse / number
+        scale = inverse if weight is None else weight * inverse
         shape = (-1, *(1 for _ in x.shape[2:]))
-        by_x.addcmul_(x - mean.view(shape), (-scale * inverse * product).view(shape)).sub_((scale * sum_).view(shape))
+        # In two passes over the rows: x gathered with all that is constant in a channel, then the gradient.
+        by_rows = -scale * inverse * product
+        by_x = torch.addcmul((-scale * sum_ - by_rows * mean).view(shape), x, by_rows.view(shape)).addcmul_(gradient, scale.view(shape))
         return by_x, None if weight is None else by_weight, None if weight is None else by_bias, None, None
 
 
