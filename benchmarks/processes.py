@@ -4,7 +4,7 @@
 
 writes benchmarks/results/processes.json and a table in benchmarks/README.md. Protocol: stage joint of MNIST
 image and label (`modality_specs/mnist_label.yaml` with an MLP of widths 512, 512 and its mirror for the image); the same global batch, so
-that two processes take half of it each; one thread a process; exchanges through memory that they share. Each measurement is a run of its own by
+that two processes take half of it each; one thread a process; exchanges through shared memory. Each measurement is a run of its own by
 `nbridge train`, alone or under torchrun, the two in alternation; steps a second are those of its last epoch, validation included, as
 `metrics.jsonl` has them. Run it where nothing else runs: on two cores two processes leave none to others.
 """

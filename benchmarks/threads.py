@@ -1,11 +1,10 @@
-"""What other work on the same cores does to training: as torch waits by default, and as `nbridge train` settles threads.
+"""What other work on the same cores does to training: by the number of threads, and by how they wait.
 
     python -m benchmarks.threads [--repeats 5]
 
 writes benchmarks/results/threads.json and a table in benchmarks/README.md. Protocol: `nbridge train` in a process of its own, a model of
 widths 512 on random images and labels, the median epoch but the first; on free cores and beside one busy process on each core but one.
-Ways: all cores with torch's default waiting; all cores with the waiting that nbridge sets; the number of threads that nbridge chooses as
-well.
+Ways: as many threads as cores, which wait as torch's do by default or which sleep at once; one thread; as `nbridge train` chooses.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ from benchmarks.readme import replace_section
 
 RESULT = Path(__file__).resolve().parent / "results" / "threads.json"
 CORES = os.cpu_count() or 1
-# GNU's OpenMP waits for some milliseconds unless told otherwise.
 WAYS: dict[str, dict[str, str]] = {
-    "all cores, torch's waiting": {"OMP_NUM_THREADS": str(CORES), "GOMP_SPINCOUNT": "300000"},
-    "all cores, nbridge's waiting": {"OMP_NUM_THREADS": str(CORES), "OMP_WAIT_POLICY": "PASSIVE"},
+    "a thread a core": {"OMP_NUM_THREADS": str(CORES)},
+    "a thread a core, asleep while waiting": {"OMP_NUM_THREADS": str(CORES), "OMP_WAIT_POLICY": "PASSIVE"},
+    "one thread": {"OMP_NUM_THREADS": "1"},
     "as nbridge chooses": {},
 }
 SPEC = """

@@ -20,7 +20,11 @@ from nbridge.networks import StackedMLP
 Pair = tuple[str, str]
 
 
-class BridgeBank(nn.Module):
+class Bridges(nn.Module):
+    """What stands for the features of absent modalities; its constructor takes the width of each modality's features."""
+
+
+class BridgeBank(Bridges):
     r"""All n(n-1) bridges, as MLPs; those of equal shape run as one batched product.
 
     Arguments:
@@ -91,13 +95,24 @@ class BridgeBank(nn.Module):
 
         Rows with nothing observed get zeros.
         """
-        hallucinated = self.hallucinate(features)
-        count = torch.stack(list(present.values())).sum(0).clamp(min=1)[:, None]
-        filled: dict[str, Tensor] = {}
-        for target, observed in features.items():
-            total = torch.zeros_like(observed)
-            for source in features:
-                if source != target:
-                    total = total + torch.where(present[source][:, None], hallucinated[source, target], 0.0)
-            filled[target] = torch.where(present[target][:, None], observed, total / count)
-        return filled
+        return mean_of_sources(features, self.hallucinate(features), torch.stack([present[name] for name in features]))
+
+
+def mean_of_sources(features: Mapping[str, Tensor], hallucinated: Mapping[Pair, Tensor], given: Tensor) -> dict[str, Tensor]:
+    r"""Features with the mean of what the given modalities hallucinate in the place of the others.
+
+    Arguments:
+        features: Features of every modality, shape (B, F_i), in order.
+        hallucinated: What each modality says of every other, by pair.
+        given: Which modalities count as observed, boolean, shape (M, B).
+    """
+    present = dict(zip(features, given, strict=True))
+    count = given.sum(0).clamp(min=1)[:, None]
+    filled: dict[str, Tensor] = {}
+    for target, observed in features.items():
+        total = torch.zeros_like(observed)
+        for source in features:
+            if source != target:
+                total = total + torch.where(present[source][:, None], hallucinated[source, target], 0.0)
+        filled[target] = torch.where(present[target][:, None], observed, total / count)
+    return filled

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from nbridge.batch import Batch
-from nbridge.bridges import BridgeBank
+from nbridge.bridges import Bridges
 from nbridge.components import Component
 from nbridge.data.arrays import to_batch
 from nbridge.data.dataset import Dataset, Source, Splits, split
@@ -19,9 +19,12 @@ from nbridge.data.stored import StoredRows
 from nbridge.decoders import Decoder
 from nbridge.encoders import Encoder
 from nbridge.errors import DataError, NBridgeError, SpecError
+from nbridge.flow_bridge import FlowBridge
 from nbridge.fusion import Fusion
 from nbridge.likelihoods import Likelihood
 from nbridge.models.base import MultimodalVAE
+from nbridge.models.bridged import BridgedVAE
+from nbridge.models.flow_bridged import FlowBridgedVAE
 from nbridge.models.parts import Parts
 from nbridge.objectives import PAPER_OBJECTIVE
 from nbridge.registry import resolve
@@ -36,8 +39,19 @@ def build_model(spec: Spec) -> MultimodalVAE:
     Raises:
         SpecError: when a constructor refuses its arguments.
     """
-    model_class = resolve("models", spec.model.type, MultimodalVAE)
-    return _construct("model", model_class.from_parts, SpecParts(spec), **spec.model.kwargs)
+    return _construct("model", model_class(spec).from_parts, SpecParts(spec), **spec.model.kwargs)
+
+
+def model_class(spec: Spec) -> type[MultimodalVAE]:
+    """The class of a spec's model."""
+    named = resolve("models", spec.model.type, MultimodalVAE)
+    return bridged_class(spec) if named is BridgedVAE else named
+
+
+def bridged_class(spec: Spec) -> type[BridgedVAE | FlowBridgedVAE]:
+    """The class of a bridged model, by whether its bridges draw."""
+    bridges = resolve("bridges", spec.bridges.bank.type, Bridges)
+    return FlowBridgedVAE if issubclass(bridges, FlowBridge) else BridgedVAE
 
 
 class SpecParts(Parts):
@@ -53,7 +67,7 @@ class SpecParts(Parts):
         self.latent_dim = spec.latent_dim
         self.weights = {name: modality.weight for name, modality in spec.modalities.items()}
         self.objective = PAPER_OBJECTIVE if spec.bridges.objective == "paper" else spec.bridges.objective
-        self.combine = spec.bridges.combine
+        self.combine, self.subsets = spec.bridges.combine, spec.bridges.subsets
 
     def encoder(self, name: str) -> Encoder:
         modality = self.spec.modalities[name]
@@ -74,9 +88,9 @@ class SpecParts(Parts):
         fusion_class = resolve("fusions", self.spec.fusion.type, Fusion)
         return _construct("fusion", fusion_class, self._features(names), self.latent_dim, **self.spec.fusion.kwargs)
 
-    def bridges(self) -> BridgeBank:
+    def bridges(self) -> Bridges:
         bank = self.spec.bridges.bank
-        return _construct("bridges", resolve("bridges", bank.type, BridgeBank), self._features(self.names), **bank.kwargs)
+        return _construct("bridges", resolve("bridges", bank.type, Bridges), self._features(self.names), **bank.kwargs)
 
     def _features(self, names: Iterable[str]) -> dict[str, int]:
         return {name: self.spec.modalities[name].features for name in names}

@@ -19,13 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, permutations
 
 import torch
 from torch import nn
 
-from nbridge.build import SpecParts
-from nbridge.models.bridged import BridgedVAE
+from nbridge.build import SpecParts, bridged_class
+from nbridge.flow_bridge import WAVES
+from nbridge.models.flow_bridged import FlowBridgedVAE
 from nbridge.models.jmvae import JMVAE
 from nbridge.models.mvae import MVAE
 from nbridge.spec import Spec
@@ -83,7 +84,7 @@ def count_parameters(spec: Spec) -> ParameterTable:
     with torch.device("meta"):
         encoders = {name: _count(parts.encoder(name)) for name in parts.names}
         decoders = {name: _count(parts.decoder(name)) for name in parts.names}
-        counted_bridged = _count(BridgedVAE.from_parts(parts))
+        counted_bridged = _count(bridged_class(spec).from_parts(parts))
         counted_retrofit = _count(JMVAE.from_parts(parts)) if len(spec.modalities) <= COUNTED_UP_TO else None
         counted_mvae = _count(MVAE.from_parts(parts))
     sizes = _sizes(spec, encoders, decoders)
@@ -91,7 +92,7 @@ def count_parameters(spec: Spec) -> ParameterTable:
     return ParameterTable(
         sizes,
         (
-            ModelCount("bridged", 1 + n * (n - 1), sum(sizes.values()), counted_bridged),
+            ModelCount("bridged", 1 + sum(name.startswith(("bridge", "flow")) for name in sizes), sum(sizes.values()), counted_bridged),
             ModelCount("retrofit", 2**n - 1, retrofit_parameters(spec, encoders, decoders), counted_retrofit),
             ModelCount("mvae", n, mvae_parameters(spec, encoders, decoders), counted_mvae),
         ),
@@ -119,20 +120,25 @@ def fusion_parameters(spec: Spec, features: int) -> int:
 
 
 def _sizes(spec: Spec, encoders: Mapping[str, int], decoders: Mapping[str, int]) -> dict[str, int]:
-    options = spec.bridges.bank.kwargs
     features = {name: modality.features for name, modality in spec.modalities.items()}
     return {
         **{f"encoder {name}": count for name, count in encoders.items()},
         "fusion": fusion_parameters(spec, sum(features.values())),
-        **{
-            f"bridge {source} -> {target}": mlp_parameters(
-                features[source], features[target], options["hidden"], batch_norm=options["batch_norm"]
-            )
-            for source in features
-            for target in features
-            if source != target
-        },
+        **_bridges(spec, features),
         **{f"decoder {name}": count for name, count in decoders.items()},
+    }
+
+
+def _bridges(spec: Spec, features: Mapping[str, int]) -> dict[str, int]:
+    """A bridge for each ordered pair, or the one network of a flow."""
+    options, total = spec.bridges.bank.kwargs, sum(features.values())
+    if issubclass(bridged_class(spec), FlowBridgedVAE):
+        return {"flow": mlp_parameters(total + 2 * len(features) + 2 * WAVES, total, options["hidden"], batch_norm=False)}
+    return {
+        f"bridge {source} -> {target}": mlp_parameters(
+            features[source], features[target], options["hidden"], batch_norm=options["batch_norm"]
+        )
+        for source, target in permutations(features, 2)
     }
 
 

@@ -33,7 +33,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "negative_binomial": "nbridge.likelihoods:NegativeBinomial",
     },
     "fusions": {"mlp": "nbridge.fusion:Fusion"},
-    "bridges": {"mlp": "nbridge.bridges:BridgeBank"},
+    "bridges": {"mlp": "nbridge.bridges:BridgeBank", "flow": "nbridge.flow_bridge:FlowBridge"},
     "models": {
         "bridged": "nbridge.models.bridged:BridgedVAE",
         "joint": "nbridge.models.joint:JointVAE",
@@ -68,7 +68,7 @@ BASES: Mapping[str, str] = {
     "decoders": "torch.nn:Module",
     "likelihoods": "nbridge.likelihoods:Likelihood",
     "fusions": "nbridge.fusion:Fusion",
-    "bridges": "nbridge.bridges:BridgeBank",
+    "bridges": "nbridge.bridges:Bridges",
     "models": "nbridge.models.base:MultimodalVAE",
     "datasets": "nbridge.data.dataset:Source",
 }

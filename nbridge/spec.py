@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal, Self, get_args
 from annotated_types import Ge, Len
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationInfo, field_validator, model_validator
 
-from nbridge.annotations import Combine, NonNegativeFloat, PositiveInt, Probability, Seed
+from nbridge.annotations import Combine, NonNegativeFloat, PositiveInt, Probability, Seed, Subsets
 from nbridge.components import Component, Kind, check_shape
 from nbridge.names import ModalityName
-from nbridge.objectives import DEFAULT_OBJECTIVE, Term
+from nbridge.objectives import DEFAULT_OBJECTIVE, DEFAULT_SUBSETS, Term
 from nbridge.registry import STAGES
 from nbridge.strict import StrictModel, expected, mistake, mistake_at, mistakes
 from nbridge.training_spec import TrainingSpec
@@ -94,6 +94,10 @@ class BridgesKeys(StrictModel):
         "How several observed modalities meet: the mean of features, or the product of posteriors; by default poe, with `paper` mean.",
         json_schema_extra=lambda schema: schema.pop("default"),
     )
+    subsets: Subsets = Field(
+        default=DEFAULT_SUBSETS,
+        description="Which sets of sources bridges are trained for: singletons (the paper), one more at random of each row, or all.",
+    )
 
     @field_validator("objective", mode="wrap")
     @classmethod
@@ -116,6 +120,10 @@ class BridgesKeys(StrictModel):
         return default if value is None else value
 
 
+STOCHASTIC = frozenset({"flow"})
+"""Bridges that draw: they have one way to learn, and take all observed modalities at once."""
+
+
 @dataclass(frozen=True)
 class BridgesSpec:
     """The bridges, their objective and how several of them meet.
@@ -124,16 +132,20 @@ class BridgesSpec:
         bank: The bridges.
         objective: ``paper``, or the positive weights by term.
         combine: ``mean`` or ``poe``.
+        subsets: ``singletons``, ``random`` or ``all``.
     """
 
     bank: Component
     objective: Literal["paper"] | Mapping[Term, float]
     combine: Combine
+    subsets: Subsets = DEFAULT_SUBSETS
 
     def as_dict(self) -> dict[str, Any]:
         """The full form that a spec may hold."""
+        if self.bank.type in STOCHASTIC:
+            return self.bank.as_dict()
         objective = self.objective if self.objective == "paper" else dict(self.objective)
-        return {**self.bank.as_dict(), "objective": objective, "combine": self.combine}
+        return {**self.bank.as_dict(), "objective": objective, "combine": self.combine, "subsets": self.subsets}
 
 
 def _one_line(text: str) -> str:
@@ -147,7 +159,7 @@ DECODER = Kind("decoders", words=("mirror",))
 LIKELIHOOD = Kind("likelihoods")
 FUSION = Kind("fusions", default="mlp")
 BRIDGES = Kind("bridges", default="mlp", house=BridgesKeys, build=BridgesSpec)
-MODEL = Kind("models", default="bridged", given=("objective", "combine"))
+MODEL = Kind("models", default="bridged", given=("objective", "combine", "subsets"))
 DATA = Kind("datasets", tag="source", default="memory", house=DataKeys, build=DataSpec)
 
 
@@ -203,6 +215,16 @@ class Spec(StrictModel):
         if isinstance(version, int) and version > SPEC_VERSION:
             text = f"spec_version {version} is newer than this nbridge understands ({SPEC_VERSION}); upgrade nbridge"
             raise mistakes(mistake_at(("spec_version",), text))
+        return value
+
+    @field_validator("bridges", mode="before")
+    @classmethod
+    def _leave_flows_alone(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and (kind := value.get("type")) in STOCHASTIC:
+            for key in BridgesKeys.model_fields:
+                if key in value:
+                    text = f"a {kind} has one objective and takes all observed modalities at once; leave '{key}' out"
+                    raise mistakes(mistake_at((key,), text))
         return value
 
     @field_validator("training", mode="wrap")

@@ -205,6 +205,9 @@ class _StageRun:
         rows = self._rows(train)
         held_out = None if validation is None else self._rows(validation)
         self.reporter.begin_stage(self.stage.name, len(rows), len(train), len(held_out or ()), self.settings.epochs, self.state.epoch)
+        if self.stage.begin and self.state.epoch == 0:
+            parts = (rows.chunk(number) for number in range(rows.chunks))
+            self.stage.begin((part.batch, self._features(part)) for part in parts)
         saved = time.monotonic()
         while self.state.epoch < self.settings.epochs and not self._out_of_patience():
             record = self._epoch(rows, held_out)
@@ -311,7 +314,8 @@ class _StageRun:
             torch.manual_seed(_seed(self.seed, self.stage.name, -1, number))
             part = rows.chunk(number)
             terms = self.stage.loss(part.batch, self._features(part), 1.0)
-            losses[number] = torch.stack([terms[name] for name in names]) * len(part)
+            # Of rows in which nothing is absent a loss may have fewer terms than of others.
+            losses[number] = torch.stack([terms.get(name, losses.new_zeros(())) for name in names]) * len(part)
         return dict(zip(names, (self.world.total(losses).sum(0) / len(rows)).tolist(), strict=True))
 
     def _set_learning_rate(self, step: int, total: int) -> None:

@@ -51,7 +51,7 @@ class TrainingSpec(StageSettings):
         default="auto", description="Precision of matrix products; auto takes bf16 where the processor has it and layers are wide."
     )
     compile: bool = Field(
-        default=False, description="Whether stages are compiled by torch: half a minute or more each, then 10 to 20 % faster on a CPU."
+        default=False, description="Whether stages are compiled by torch: ten seconds or more each, then up to 14 % faster on a CPU."
     )
     cache_features: bool = Field(default=True, description="Whether frozen features are computed once for the stage `bridges`.")
     checkpoint_seconds: NonNegativeFloat = Field(default=10.0, description="Shortest time between two checkpoints.")

@@ -139,7 +139,7 @@ class EvidenceAlone(SumOfEvidence):
 
 
 def exact_model(oracle: LinearGaussian, kind: str = "bridged", **options: Any) -> MultimodalVAE:
-    """A model of a kind, float64, whose decoders and posteriors are the oracle's; a joint VAE has the posterior of complete rows alone."""
+    """A model of a kind, float64, whose decoders and posteriors are the oracle's."""
     assert all(np.allclose(G := W.T @ W, np.diag(np.diag(G))) for W in oracle.loadings.values()), "posteriors must be diagonal"
     decoders = {}
     for name, W in oracle.loadings.items():

@@ -116,23 +116,22 @@ def test_the_joint_loss_is_equation_7(kl_weight: float) -> None:
 
 def bridges_by_hand(model: BridgedVAE, batch: Batch, seed: int, kl_weight: float) -> dict[str, Tensor]:
     """Every term of stage ``bridges``, unweighted, source by source."""
-    h = model.encode(batch)
-    teacher_loc, teacher_log_variance = posterior_by_hand(model, h)
+    h, present = model.encode(batch), batch.present
+    teacher_loc, teacher_log_variance = posterior_by_hand(model, {name: x * present[name][:, None] for name, x in h.items()})
     hallucinated = model.bridges.hallucinate(h)
     names = model.names
     filled = [{name: h[name] if name == source else hallucinated[source, name] for name in names} for source in names]
     posteriors = [posterior_by_hand(model, features) for features in filled]
     loc, log_variance = (torch.stack(part) for part in zip(*posteriors, strict=True))
     z = draw(loc, log_variance, seed)
-    present = batch.present
-    complete = torch.stack([present[name] for name in names]).all(0)
+    several = torch.stack([present[name] for name in names]).sum(0) >= 2
     terms = dict.fromkeys(("elbo.nll", "elbo.kl", "distill", "match", "cross"), torch.zeros(()))
     for i, source in enumerate(names):
         own = -WEIGHTS[source] * log_prob_by_hand(model, source, z[i], batch)
         terms["elbo.nll"] = terms["elbo.nll"] + mean_over(own, present[source])
         terms["elbo.kl"] = terms["elbo.kl"] + kl_weight * mean_over(kl_by_hand(loc[i], log_variance[i]), present[source])
         divergence = kl_by_hand(teacher_loc, teacher_log_variance, loc[i], log_variance[i])
-        terms["distill"] = terms["distill"] + mean_over(divergence, complete)
+        terms["distill"] = terms["distill"] + mean_over(divergence, present[source] & several)
         for target in names:
             both = present[source] & present[target]
             if target != source:
@@ -226,12 +225,12 @@ def test_cross_takes_the_rows_that_have_its_target_and_another_modality() -> Non
     assert torch.equal(stage(model, "bridges").rows(batch), expected)
 
 
-@pytest.mark.parametrize(("objective", "least"), [({"elbo": 1}, 1), ({"match": 1}, 2), ({"distill": 1}, 3), ({"elbo": 1, "distill": 1}, 1)])
+@pytest.mark.parametrize(("objective", "least"), [({"elbo": 1}, 1), ({"match": 1}, 2), ({"distill": 1}, 2), ({"elbo": 1, "distill": 1}, 1)])
 def test_a_stage_takes_the_rows_that_can_teach_it(objective: dict[str, float], least: int) -> None:
     model = small_model(objective=objective)
     batch = some_rows(model)
     number = torch.stack(list(batch.present.values())).sum(0)
-    assert torch.equal(stage(model, "joint").rows(batch), number == 3)
+    assert torch.equal(stage(model, "joint").rows(batch), number >= 1)
     assert torch.equal(stage(model, "bridges").rows(batch), number >= least)
 
 

@@ -23,6 +23,7 @@ from nbridge.acceleration.distributed import ALONE, World, joined
 from nbridge.acceleration.normalisation import synchronised
 from nbridge.checkpoint import TENSORS
 from nbridge.means import divided_by, divisor, masked_mean
+from nbridge.models import joint
 from nbridge.run_folder import CHECKPOINT, METRICS
 
 SPEC = """
@@ -108,6 +109,7 @@ def without_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch.distributions import Normal
 
     monkeypatch.setattr(Normal, "rsample", Normal.rsample)
+    monkeypatch.setattr(joint, "random_part", joint.random_part)
     monkeypatch.setattr("nbridge.training.CHUNK", 16)
     ranks.without_noise()
 

@@ -16,10 +16,11 @@ PACKAGE = ROOT / "nbridge"
 
 # A file imports only from lower floors. The sole exception: a paper's file imports models/base.py.
 FLOORS = [
-    ["annotations", "errors", "means", "objectives", "phrases", "version"],
-    ["batch", "densities", "distributions", "files", "hashing", "networks", "registry"],
+    ["annotations", "errors", "means", "phrases", "version"],
+    ["batch", "densities", "distributions", "files", "hashing", "networks", "objectives", "registry", "subsets"],
     ["rows", "signature", "strict"],
     ["bridges", "components", "encoders", "fusion", "likelihoods", "names", "training_spec"],
+    ["flow_bridge"],
     ["data", "decoders", "spec"],
     ["support", "wording", "yaml_tree"],
     ["models", "overrides"],

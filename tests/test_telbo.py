@@ -200,5 +200,5 @@ def test_one_stage_is_the_first_of_the_stages_that_the_registry_declares() -> No
     one, spec, batch = real_model(ONE_STAGE)
     assert [stage.name for stage in one.stages()] == ["joint"]
     assert set(spec.training.stages) == set(STAGES["telbo"]) == {stage.name for stage in real_model("telbo")[0].stages()}
-    assert torch.equal(stage(one, "joint").rows(batch.hide("x")), torch.zeros(40, dtype=torch.bool))
+    assert torch.equal(stage(one, "joint").rows(batch.hide(*batch.names)), torch.zeros(40, dtype=torch.bool))
     assert torch.equal(stage(one, "joint").rows(batch), torch.ones(40, dtype=torch.bool))

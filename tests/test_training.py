@@ -351,9 +351,9 @@ def test_what_the_caller_froze_stays_frozen():
     assert all(parameter.requires_grad for parameter in model.decoders.parameters())
 
 
-def test_rows_with_absent_modalities_train_the_bridges_as_well():
+def test_rows_with_absent_modalities_train_every_stage_that_they_can_teach():
     batch = rows()
-    partial = Batch(batch.values, {**batch.present, "a": torch.arange(ROWS) < 40})
+    partial = Batch(batch.values, {name: torch.arange(ROWS) < number for name, number in (("a", 40), ("b", ROWS), ("c", 60))})
 
     class Rows(Reporter):
         def __init__(self) -> None:
@@ -362,10 +362,10 @@ def test_rows_with_absent_modalities_train_the_bridges_as_well():
         def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, epochs: int, done: int) -> None:
             self.seen[stage] = (rows, total_rows)
 
-    spec = spec_with(bridges={"hidden": [8], "objective": "paper"})
-    counted = Rows()
-    fit(fresh(spec), partial, None, spec.training, reporter=counted)
-    assert counted.seen == {"joint": (40, ROWS), "bridges": (ROWS, ROWS)}
+    for objective, taught in (("paper", ROWS), ({"distill": 1}, 60)):
+        spec, counted = spec_with(bridges={"hidden": [8], "objective": objective}), Rows()
+        fit(fresh(spec), partial, None, spec.training, reporter=counted)
+        assert counted.seen == {"joint": (ROWS, ROWS), "bridges": (taught, ROWS)}
 
 
 @pytest.mark.parametrize("filler", [0.0, 1e6, float("nan")])
@@ -382,12 +382,14 @@ def test_what_an_absent_modality_holds_changes_no_trained_tensor(filler: float):
         assert torch.equal(tensor, other.state_dict()[name]), name
 
 
-def test_no_complete_row_is_a_clear_error():
-    batch = rows()
-    never = Batch(batch.values, {**batch.present, "a": torch.arange(ROWS) < 50, "b": torch.arange(ROWS) >= 50})
-    message = "stage joint: 0 training rows have the modalities that it needs, and it takes at least 2. Add rows in which they are present"
+def test_rows_that_teach_bridges_nothing_are_a_clear_error():
+    batch, number = rows(), torch.arange(ROWS) % 3
+    apart = Batch(batch.values, {name: number == i for i, name in enumerate(batch.names)})
+    message = (
+        "stage bridges: 0 training rows have the modalities that it needs, and it takes at least 2. Add rows in which they are present"
+    )
     with pytest.raises(nbridge.DataError, match=message):
-        train(spec_with(), never)
+        train(spec_with(bridges={"hidden": [8], "objective": {"distill": 1}}), apart)
 
 
 def test_a_loss_that_is_not_finite_stops_training_and_says_what_to_do():
@@ -431,7 +433,7 @@ def test_validation_rows_that_no_stage_can_use_are_told_of():
             self.rows.append(validation_rows)
 
     counted, spec = Validation(), spec_with()
-    fit(fresh(spec), rows(), rows(24).hide("c"), spec.training, reporter=counted)
+    fit(fresh(spec), rows(), rows(24).hide(*rows(24).names), spec.training, reporter=counted)
     assert counted.rows == [0, 0]
 
 

@@ -1,8 +1,9 @@
-"""How many threads to work with, and how they wait: settings of the process, made before torch is loaded.
+"""How many threads to work with: a setting of the process, made before torch is loaded.
 
 Threads of one product wait for each other. Where something else runs on their cores, the one that was put off holds up the others, and
-those wait in a loop that keeps it off its core: two threads beside other work ran 4 to 40 times slower than one. So threads sleep while
-they wait, and there are no more of them than cores are free.
+those wait in a loop that keeps it off its core: two threads beside other work ran 3 to 40 times slower than one. So there are no more of
+them than cores are free. How they wait is left to torch: threads that sleep at once are hurt less by work that begins later, but on free
+cores two of them are slower than one (`benchmarks/threads.py`).
 """
 
 from __future__ import annotations
@@ -19,16 +20,11 @@ _STATISTICS = Path("/proc/stat")
 
 
 def settle_threads(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Chooses the number of threads and how they wait, in the environment of this process; what stands there already is kept.
+    """Chooses the number of threads, in the environment of this process, unless it stands there already.
 
-    Does nothing once torch is loaded, which reads these settings only then.
+    Does nothing once torch is loaded, which reads the environment only then.
     """
-    if "torch" in sys.modules:
-        return
-    # Asleep at once: on free cores it costs nothing that can be measured, beside other work a short loop is as bad as a long one.
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    environment.setdefault("KMP_BLOCKTIME", "0")
-    if not environment.get("OMP_NUM_THREADS"):
+    if "torch" not in sys.modules and not environment.get("OMP_NUM_THREADS"):
         environment["OMP_NUM_THREADS"] = str(free_cores())
 
 

@@ -24,11 +24,14 @@ def validate(spec: SpecPath, set_: Overrides = None) -> None:
 
     from nbridge.build import build_model
     from nbridge.models.bridged import BridgedVAE
+    from nbridge.models.flow_bridged import FlowBridgedVAE
 
     with blaming(spec, SpecError), torch.device("meta"):
         model = build_model(parsed)
     n = len(model.names)
-    parts = [f"{n} modalit{'y' if n == 1 else 'ies'}", *([f"{n * (n - 1)} bridges"] if isinstance(model, BridgedVAE) else [])]
+    parts = [f"{n} modalit{'y' if n == 1 else 'ies'}"]
+    if isinstance(model, (BridgedVAE, FlowBridgedVAE)):
+        parts.append("a flow" if isinstance(model, FlowBridgedVAE) else f"{n * (n - 1)} bridges")
     count = sum(parameter.numel() for parameter in model.parameters())
     typer.echo(f"{spec}: valid. {parsed.model.type}, {', '.join(parts)}, {count:,} parameters")
 

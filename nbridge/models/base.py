@@ -40,6 +40,7 @@ class Stage:
         rows: Which rows can teach this stage something, boolean, shape (B,), by presence.
         features: What frozen modules give for a batch, tensors with a row each; computed once over the data, or on the fly.
         values: The modalities whose values the loss reads, besides features and presence; all of them when left out.
+        begin: Called once before the first epoch with the rows that the stage learns from, part by part, and their features.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Stage:
     rows: Callable[[Batch], Tensor]
     features: Callable[[Batch], dict[str, Tensor]] | None = None
     values: tuple[str, ...] | None = None
+    begin: Callable[[Iterable[tuple[Batch, Features]]], None] | None = None
 
 
 class MultimodalVAE(nn.Module, ABC):

@@ -1,21 +1,22 @@
 r"""The bridged VAE: one joint model, and a bridge for each ordered pair of modalities.
 
-Stage ``joint`` trains encoders, fusion and decoders on complete rows (eq. 7):
-
-.. math:: \max \; \mathbb{E}_{q(z \mid x_M)} \Big[ \sum_i w_i \log p(x_i \mid z) \Big] - \mathrm{KL}(q(z \mid x_M) \,\|\, p(z))
+Stage ``joint`` trains encoders, fusion and decoders on every row by the evidence of what it has (eq. 7; `nbridge.models.joint`).
 
 Stage ``bridges`` freezes all of it and trains the bridges alone. From a single modality i the posterior is
 :math:`q(z \mid x_i) = \mathrm{Fuse}(h_i, \{B_{ij}(h_i)\}_{j \neq i})`, and the objective is a weighted sum, over all i, of
 
 =========== =====================================================================================================
 ``elbo``    :math:`-\mathbb{E}_{q(z \mid x_i)}[w_i \log p(x_i \mid z)] + \mathrm{KL}(q(z \mid x_i) \,\|\, p(z))`, eq. 8 and 9
-``distill`` :math:`\mathrm{KL}(q(z \mid x_M) \,\|\, q(z \mid x_i))`: the joint posterior is the teacher
+``distill`` :math:`\mathrm{KL}(q(z \mid x_O) \,\|\, q(z \mid x_i))`: the posterior of all that a row has, O, is the teacher
 ``match``   :math:`\sum_{j \neq i} \| B_{ij}(h_i) - h_j \|^2`
 ``cross``   :math:`-\sum_{j \neq i} \mathbb{E}_{q(z \mid x_i)}[w_j \log p(x_j \mid z)]` over discrete j; on images it would cost diversity
 =========== =====================================================================================================
 
+With ``subsets`` the same is asked of larger sets of sources, whose posterior is the one that serves them (``combine``): of each row one
+set S drawn at random, or every S, of two modalities or more but not all that the row has; ``match`` is of single sources alone.
+
 A term needs only the modalities it names, so rows in which others are absent train the bridges as well: ``elbo`` takes every row,
-``match`` and ``cross`` take rows with both modalities, ``distill`` needs complete ones.
+``match`` and ``cross`` take rows with both modalities, ``distill`` takes rows with i and anything else.
 
 References:
     Bridged Variational Autoencoders for Joint Modeling of Images and Attributes (Yadav et al., WACV 2020)
@@ -25,16 +26,16 @@ Axes: M modalities (as sources), B rows, D latent dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self, get_args
 
 import torch
 from torch import Tensor
 from torch.distributions import Independent
 
-from nbridge.annotations import Combine
+from nbridge.annotations import Combine, Subsets
 from nbridge.batch import Batch
-from nbridge.bridges import BridgeBank
+from nbridge.bridges import BridgeBank, mean_of_sources
 from nbridge.decoders import Decoder
 from nbridge.distributions import diagonal_kl, diagonal_normal, product_of_posteriors
 from nbridge.encoders import Encoder
@@ -43,7 +44,8 @@ from nbridge.means import masked_mean
 from nbridge.models.base import Features, Stage
 from nbridge.models.joint import JointVAE
 from nbridge.models.parts import Parts
-from nbridge.objectives import DEFAULT_OBJECTIVE, Term
+from nbridge.objectives import DEFAULT_OBJECTIVE, DEFAULT_SUBSETS, Term
+from nbridge.subsets import all_parts, random_part
 
 
 class BridgedVAE(JointVAE):
@@ -57,6 +59,7 @@ class BridgedVAE(JointVAE):
         weights: The weight of each modality's log-likelihood in training; 1 where left out.
         objective: The weights of the terms of stage ``bridges``.
         combine: How several sources meet: ``mean`` of the features they hallucinate, or ``poe``, the product of their posteriors.
+        subsets: Which sources bridges are trained for: ``singletons``, one larger set of each row at ``random`` besides, or ``all``.
 
     Raises:
         ValueError: when the objective has no term that can be computed.
@@ -72,6 +75,7 @@ class BridgedVAE(JointVAE):
         *,
         objective: Mapping[Term, float] = DEFAULT_OBJECTIVE,
         combine: Combine = "poe",
+        subsets: Subsets = DEFAULT_SUBSETS,
     ) -> None:
         super().__init__(encoders, decoders, fusion, weights)
         self.bridges = bridges
@@ -79,11 +83,16 @@ class BridgedVAE(JointVAE):
         if combine not in get_args(Combine):
             raise ValueError(f"combine is {combine!r}, expected one of {', '.join(get_args(Combine))}")
         self.combine = combine
+        if subsets not in get_args(Subsets):
+            raise ValueError(f"subsets is {subsets!r}, expected one of {', '.join(get_args(Subsets))}")
+        self.subsets = subsets
 
     @classmethod
     def from_parts(cls, parts: Parts, **options: Any) -> Self:
-        joint = cls.joint_parts(parts)
-        return cls(*joint, parts.bridges(), parts.weights, objective=parts.objective, combine=parts.combine, **options)
+        joint, bridges = cls.joint_parts(parts), parts.bridges()
+        if not isinstance(bridges, BridgeBank):
+            raise TypeError(f"bridges are a {type(bridges).__name__}, expected a BridgeBank")
+        return cls(*joint, bridges, parts.weights, objective=parts.objective, combine=parts.combine, subsets=parts.subsets, **options)
 
     def _checked(self, objective: Mapping[Term, float]) -> dict[Term, float]:
         """The terms with a weight that can be computed."""
@@ -130,11 +139,9 @@ class BridgedVAE(JointVAE):
         return self.fusion(self.bridges(features, dict(zip(self.names, present, strict=True))))
 
     def _product(self, features: Features, present: Tensor) -> Independent:
-        q, _ = self.unimodal(features)
-        loc, log_variance = product_of_posteriors(q.mean, 2 * q.stddev.log(), present)
-        joint = self.fusion(features)
+        q, joint = self._combined(*self.unimodal(features), present, features), self.fusion(features)
         complete = present.all(0)[:, None]
-        return diagonal_normal(torch.where(complete, joint.mean, loc), torch.where(complete, joint.stddev, (log_variance / 2).exp()))
+        return diagonal_normal(torch.where(complete, joint.mean, q.mean), torch.where(complete, joint.stddev, q.stddev))
 
     # Training
 
@@ -149,7 +156,7 @@ class BridgedVAE(JointVAE):
     def _bridges_rows(self, batch: Batch) -> Tensor:
         """The rows that at least one term can be computed from."""
         number = self.presence(batch).sum(0)
-        usable = {"elbo": number >= 1, "match": number >= 2, "distill": number == len(self.names), "cross": torch.zeros_like(number > 0)}
+        usable = {"elbo": number >= 1, "match": number >= 2, "distill": number >= 2, "cross": torch.zeros_like(number > 0)}
         for target in self.cross_targets():
             usable["cross"] = usable["cross"] | (batch.present[target] & (number >= 2))
         return torch.stack([usable[term] for term in self.objective]).any(0)
@@ -162,7 +169,7 @@ class BridgedVAE(JointVAE):
         features = self.encode(batch)
         if "distill" not in self.objective:
             return features
-        teacher = self.fusion(features)
+        teacher = self.observed_posterior(features, batch)
         return features | {"teacher.loc": teacher.mean, "teacher.scale": teacher.stddev}
 
     def _bridges_loss(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:
@@ -174,14 +181,60 @@ class BridgedVAE(JointVAE):
             terms["elbo.nll"] = weight * self._own_nll(z, batch)
             terms["elbo.kl"] = weight * kl_weight * masked_mean(self.kl_to_prior(q), present)
         if weight := self.objective.get("distill"):
-            # Its rows meet those of each source by broadcasting.
+            # Its rows meet those of each source by broadcasting; what a source says alone has nothing to teach it.
             teacher = diagonal_normal(features["teacher.loc"], features["teacher.scale"])
-            terms["distill"] = weight * masked_mean(diagonal_kl(teacher, q), present.all(0).expand_as(present))
+            terms["distill"] = weight * masked_mean(diagonal_kl(teacher, q), present & (present.sum(0) >= 2))
         if weight := self.objective.get("match"):
             terms["match"] = weight * self._mismatch(features, hallucinated, batch)
         if weight := self.objective.get("cross"):
             terms["cross"] = weight * self._cross_nll(z, batch)
+        for given in self._larger_sets(present):
+            for term, loss in self._set_losses(q, hallucinated, given, batch, features, kl_weight).items():
+                terms[term] = terms[term] + loss
         return terms
+
+    def _larger_sets(self, present: Tensor) -> Iterable[Tensor]:
+        """Sets of two sources or more, but not all that a row has, each boolean, shape (M, B); none of a row that has no such set."""
+        if self.subsets == "singletons" or len(self.names) < 3:
+            return []
+        if self.subsets == "random":
+            return [random_part(present, 2) & (present.sum(0) >= 3)]
+        parts = all_parts(len(self.names), 2, present.device)
+        return [part[:, None] & (present | ~part[:, None]).all(0) & (present & ~part[:, None]).any(0) for part in parts]
+
+    def _set_losses(
+        self,
+        unimodal: Independent,
+        hallucinated: Mapping[tuple[str, str], Tensor],
+        given: Tensor,
+        batch: Batch,
+        features: Features,
+        kl_weight: float,
+    ) -> dict[str, Tensor]:
+        """The terms of a set of sources, boolean, shape (M, B), with the posterior that serves it; rows without a set do not count."""
+        q, rows, terms = self._combined(unimodal, hallucinated, given, features), given.any(0), {}
+        z = q.rsample()
+        if weight := self.objective.get("elbo"):
+            own = [torch.where(given[i], -self.weights[name] * self.log_prob(name, z, batch), 0.0) for i, name in enumerate(self.names)]
+            terms["elbo.nll"] = weight * masked_mean(torch.stack(own).sum(0), rows)
+            terms["elbo.kl"] = weight * kl_weight * masked_mean(self.kl_to_prior(q), rows)
+        if weight := self.objective.get("distill"):
+            teacher = diagonal_normal(features["teacher.loc"], features["teacher.scale"])
+            terms["distill"] = weight * masked_mean(diagonal_kl(teacher, q), rows)
+        if weight := self.objective.get("cross"):
+            wanted = {name: rows & batch.present[name] & ~given[self.names.index(name)] for name in self.cross_targets()}
+            losses = [masked_mean(-self.weights[name] * self.log_prob(name, z, batch), rows) for name, rows in wanted.items()]
+            terms["cross"] = weight * torch.stack(losses).sum()
+        return terms
+
+    def _combined(
+        self, unimodal: Independent, hallucinated: Mapping[tuple[str, str], Tensor], given: Tensor, features: Features
+    ) -> Independent:
+        """The posterior of sets of sources, boolean, shape (M, B), from what each says alone."""
+        if self.combine == "mean":
+            return self.fusion(mean_of_sources({name: features[name] for name in self.names}, hallucinated, given))
+        loc, log_variance = product_of_posteriors(unimodal.mean, 2 * unimodal.stddev.log(), given)
+        return diagonal_normal(loc, (log_variance / 2).exp())
 
     def _own_nll(self, z: Tensor, batch: Batch) -> Tensor:
         losses = [

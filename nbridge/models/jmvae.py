@@ -3,6 +3,10 @@ r"""JMVAE: a joint VAE whose subset posteriors are drawn towards the joint one w
 .. math::
     \max \; \mathrm{ELBO}(x_M) - \alpha \sum_{\emptyset \neq S \subsetneq M} \mathrm{KL}(q(z \mid x_M) \,\|\, q_S(z \mid x_S))
 
+A row in which only O is observed teaches by the same formula with O in the place of M, its posterior :math:`q_O` being that subset's own:
+
+.. math:: \max \; \mathrm{ELBO}(x_O) - \alpha \sum_{\emptyset \neq S \subsetneq O} \mathrm{KL}(q_O(z \mid x_O) \,\|\, q_S(z \mid x_S))
+
 With two modalities this is equation 7 of the paper, with alpha 0 the joint VAE. The divergence reaches the joint encoder too: alpha trades
 its evidence for posteriors that a single modality can follow.
 
@@ -16,11 +20,12 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.distributions import Independent
 
 from nbridge.annotations import NonNegativeFloat
 from nbridge.batch import Batch
 from nbridge.decoders import Decoder
-from nbridge.distributions import diagonal_kl
+from nbridge.distributions import diagonal_kl, diagonal_normal
 from nbridge.encoders import Encoder
 from nbridge.fusion import Fusion
 from nbridge.models.base import Features, Stage
@@ -53,14 +58,34 @@ class JMVAE(Retrofit):
         self.alpha = alpha
 
     def stages(self) -> tuple[Stage, ...]:
-        modules = (self.encoders, self.fusion, self.decoders, *((self.networks,) if self.alpha else ()))
-        return (Stage("joint", modules, self._loss, lambda batch: self.presence(batch).all(0)),)
+        modules = (self.encoders, self.fusion, self.decoders, *((self.networks,) if self.subsets else ()))
+        return (Stage("joint", modules, self._loss, self._observed),)
 
     def _loss(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:  # noqa: ARG002
         inputs = self.inputs(batch)
         q = self.fusion(self.encode_inputs(inputs))
+        subsets = {subset: self.subset_posterior(subset, inputs) for subset in self.subsets} if self.alpha or not batch.whole else {}
+        if not batch.whole:
+            q = self._of_observed(q, subsets, self.presence(batch))
         terms = self.negative_elbo(q, batch, kl_weight)
         if self.alpha and self.subsets:
-            divergences = [diagonal_kl(q, self.subset_posterior(subset, inputs)).mean() for subset in self.subsets]
+            divergences = [self._divergence(q, subset, posterior, batch) for subset, posterior in subsets.items()]
             terms["subsets.divergence"] = self.alpha * torch.stack(divergences).sum()
         return terms
+
+    def _of_observed(self, joint: Independent, subsets: Mapping[Subset, Independent], present: Tensor) -> Independent:
+        """Each row's posterior of exactly what it has, batch shape (B,) over D."""
+        loc, scale = joint.mean, joint.stddev
+        for subset, q in subsets.items():
+            rows = self._exactly(subset, present)[:, None]
+            loc, scale = torch.where(rows, q.mean, loc), torch.where(rows, q.stddev, scale)
+        return diagonal_normal(loc, scale)
+
+    def _divergence(self, q: Independent, subset: Subset, posterior: Independent, batch: Batch) -> Tensor:
+        """The mean over rows; those that have no more than the subset, or not all of it, count with zero."""
+        divergence = diagonal_kl(q, posterior)
+        if batch.whole:
+            return divergence.mean()
+        present = self.presence(batch)
+        has_all = torch.stack([batch.present[name] for name in subset]).all(0)
+        return torch.where(has_all & ~self._exactly(subset, present), divergence, 0.0).mean()

@@ -1,9 +1,22 @@
-r"""The joint VAE: one encoder of all modalities, nothing more (equation 7; JMVAE-zero of Suzuki et al.).
+r"""The joint VAE: one encoder of all modalities (equation 7; JMVAE-zero of Suzuki et al.), for rows with any of them.
 
-.. math:: \max \; \mathbb{E}_{q(z \mid x_M)} \Big[ \sum_i w_i \log p(x_i \mid z) \Big] - \mathrm{KL}(q(z \mid x_M) \,\|\, p(z))
+A row in which the modalities S are observed teaches it by its own evidence bound, of which equation 7 is the case S = M:
 
-It is trained on complete rows and knows no way to serve others: what is absent enters its encoder as zeros, the crude remedy that the
-other models are measured against. Their stage ``joint`` is this one.
+.. math:: \max \; \mathbb{E}_{q(z \mid x_S)} \Big[ \sum_{i \in S} w_i \log p(x_i \mid z) \Big] - \mathrm{KL}(q(z \mid x_S) \,\|\, p(z)),
+    \qquad q(z \mid x_S) = \mathrm{Fuse}(\{h_i\}_{i \in S}, \{0\}_{j \notin S})
+
+Zeros stand where the features of an absent modality would be, so that one encoder is amortised over all patterns of presence; whatever it
+makes of them, the bound holds. The sum over rows bounds the log-likelihood of all that was observed: where values are missing at random,
+given what is observed, decoders learn the same distribution as from complete rows. No row needs every modality.
+
+Where rows are incomplete their posteriors stand in for richer ones, and are to agree with them. So in such data a random part S of what a
+row has, O, is held against all of it, whose posterior is the teacher (no gradient):
+
+.. math:: \min \; \mathrm{KL}(q(z \mid x_O) \,\|\, q(z \mid x_S)), \qquad |S| \sim U\{1, \dots, |O| - 1\}, \qquad S \subset O
+
+The divergence is forward: averaged over rows it is least where :math:`q(z \mid x_S)` is the mean of the posteriors of all that might go
+with :math:`x_S`. Learned vectors in the place of zeros, and bridges that fill in features while all learn, were no better
+(`benchmarks/missing.py`).
 
 References:
     | Joint Multimodal Learning with Deep Generative Models (Suzuki, Nakayama & Matsuo, 2016), https://arxiv.org/abs/1611.01891
@@ -15,19 +28,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 from torch.distributions import Independent
 
 from nbridge.batch import Batch
 from nbridge.decoders import Decoder
+from nbridge.distributions import diagonal_kl, diagonal_normal
 from nbridge.encoders import Encoder
 from nbridge.fusion import Fusion
 from nbridge.models.base import Features, MultimodalVAE, Stage
 from nbridge.models.parts import Parts
+from nbridge.subsets import random_part
 
 
 class JointVAE(MultimodalVAE):
-    """A VAE of all modalities at once; absent ones enter its encoder as zeros.
+    """A VAE of all modalities at once; zeros stand for the features of those that are absent.
 
     Arguments:
         encoders: An encoder for each modality.
@@ -58,18 +74,39 @@ class JointVAE(MultimodalVAE):
         return encoders, decoders, parts.fusion(parts.names)
 
     def infer(self, batch: Batch) -> Independent:
-        return self.fusion(self.encode(batch))
+        return self.observed_posterior(self.encode(batch), batch)
+
+    def observed_posterior(self, features: Features, batch: Batch) -> Independent:
+        r""":math:`q(z \mid x_S)`, batch shape (B,) over D, of the features of a prepared batch."""
+        return self.fusion(self.filled(features, batch))
+
+    def filled(self, features: Features, batch: Batch) -> Features:
+        """Features of a prepared batch, shape (B, F_i), with zeros in the place of absent ones; the same tensors where none is absent."""
+        if batch.whole:
+            return features
+        return {name: torch.where(batch.present[name][:, None], h, 0.0) for name, h in features.items()}
 
     def stages(self) -> tuple[Stage, ...]:
         return (self.joint_stage(),)
 
     def joint_stage(self) -> Stage:
-        """Stage ``joint``: encoders, fusion and decoders learn from complete rows."""
-        return Stage("joint", (self.encoders, self.fusion, self.decoders), self._joint_loss, self._complete)
+        """Stage ``joint``: encoders, fusion and decoders learn from every row in which something is observed."""
+        return Stage("joint", (self.encoders, self.fusion, self.decoders), self._joint_loss, self._observed)
 
-    def _complete(self, batch: Batch) -> Tensor:
-        """The rows in which every modality is present."""
-        return self.presence(batch).all(0)
+    def _observed(self, batch: Batch) -> Tensor:
+        """The rows in which at least one modality is present."""
+        return self.presence(batch).any(0)
 
-    def _joint_loss(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:  # noqa: ARG002
-        return self.negative_elbo(self.fusion(self.encode(batch)), batch, kl_weight)
+    def _joint_loss(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:
+        features = self.encode(batch)
+        q = self.observed_posterior(features, batch)
+        terms = self.negative_elbo(q, batch, kl_weight)
+        return terms if batch.whole else terms | {"distill": self._divergence_of_parts(q, features, batch)}
+
+    def _divergence_of_parts(self, q: Independent, features: Features, batch: Batch) -> Tensor:
+        """The mean over rows of the divergence of a random part of each from all of it; zero for a row with one modality."""
+        present = self.presence(batch)
+        part = Batch(batch.values, dict(zip(self.names, random_part(present), strict=True)), batch.cells)
+        teacher = diagonal_normal(q.mean.detach(), q.stddev.detach())
+        divergence = diagonal_kl(teacher, self.observed_posterior(features, part))
+        return torch.where(present.sum(0) >= 2, divergence, 0.0).mean()

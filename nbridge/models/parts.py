@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 
-from nbridge.annotations import Combine
-from nbridge.bridges import BridgeBank
+from nbridge.annotations import Combine, Subsets
+from nbridge.bridges import Bridges
 from nbridge.decoders import Decoder
 from nbridge.encoders import Encoder
 from nbridge.fusion import Fusion
@@ -22,6 +22,7 @@ class Parts(ABC):
         weights: The weight of each modality's log-likelihood.
         objective: The terms of stage ``bridges`` and their weights.
         combine: How several sources meet.
+        subsets: Which sets of sources the bridges are trained for.
     """
 
     names: tuple[str, ...]
@@ -29,6 +30,7 @@ class Parts(ABC):
     weights: Mapping[str, float]
     objective: Mapping[Term, float]
     combine: Combine
+    subsets: Subsets
 
     @abstractmethod
     def encoder(self, name: str) -> Encoder:
@@ -43,5 +45,5 @@ class Parts(ABC):
         """A fusion of a set of modalities; of a single one it is the head of a unimodal posterior."""
 
     @abstractmethod
-    def bridges(self) -> BridgeBank:
-        """A bridge for each ordered pair of modalities."""
+    def bridges(self) -> Bridges:
+        """What gives the features of absent modalities."""

@@ -93,12 +93,16 @@ class Retrofit(JointVAE):
             return joint
         loc, scale = joint.mean.clone(), joint.stddev.clone()
         for subset in self.subsets:
-            members = torch.tensor([name in subset for name in self.names], device=present.device)
-            rows = (present == members[:, None]).all(0)
+            rows = self._exactly(subset, present)
             if bool(rows.any()):
                 q = self.subset_posterior(subset, {name: inputs[name][rows] for name in subset})
                 loc[rows], scale[rows] = q.mean, q.stddev
         return diagonal_normal(loc, scale)
+
+    def _exactly(self, subset: Subset, present: Tensor) -> Tensor:
+        """The rows in which these modalities are present and no others, boolean, shape (B,), of presence of shape (M, B)."""
+        members = torch.tensor([name in subset for name in self.names], device=present.device)
+        return (present == members[:, None]).all(0)
 
 
 def proper_subsets(names: Iterable[str]) -> tuple[Subset, ...]:

@@ -9,7 +9,8 @@ Decoders learn from the joint term alone. Two forms were published: in two stage
 retrofit of a trained joint VAE), or in one, where decoders are stopped in the subset terms: they give z its gradient and take none, and
 normalise by their running statistics.
 
-A subset's term needs only its own modalities, so in two stages the second takes incomplete rows as well.
+A subset's term needs only its own modalities, and the joint term of an incomplete row is the evidence of what it has
+(`nbridge.models.joint`), so both forms learn from incomplete rows.
 
 References:
     Generative Models of Visually Grounded Imagination (Vedantam, Fischer, Huang & Murphy, 2018), https://arxiv.org/abs/1705.10762
@@ -61,8 +62,8 @@ class TELBO(Retrofit):
             return (self.joint_stage(),)
         if self.one_stage:
             modules = (self.encoders, self.fusion, self.decoders, self.networks)
-            return (Stage("joint", modules, self._both_losses, lambda batch: self.presence(batch).all(0)),)
-        return self.joint_stage(), Stage("subsets", (self.networks,), self._subsets_loss, lambda batch: self.presence(batch).any(0))
+            return (Stage("joint", modules, self._both_losses, self._observed),)
+        return self.joint_stage(), Stage("subsets", (self.networks,), self._subsets_loss, self._observed)
 
     def _both_losses(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:
         joint = self._joint_loss(batch, features, kl_weight)
