@@ -30,6 +30,7 @@ from nbridge.acceleration.precision import matmul_precision, resolve_precision
 from nbridge.batch import Batch
 from nbridge.errors import DataError, NBridgeError
 from nbridge.models.base import Features, MultimodalVAE, Stage
+from nbridge.patterns import Patterns
 from nbridge.progress import EpochRecord, Reporter
 from nbridge.rows import Rows
 from nbridge.training_spec import StageSpec, TrainingSpec
@@ -92,6 +93,7 @@ def fit(
     """
     train, validation = _prepared(model, train), None if validation is None else _prepared(model, validation)
     check_stages(model, train, settings, world)
+    model.patterns = Patterns.of(model.names, train.present)
     if state is None:
         state = TrainingState()
         model.fit_statistics(train.representative())

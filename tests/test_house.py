@@ -16,8 +16,8 @@ PACKAGE = ROOT / "nbridge"
 
 # A file imports only from lower floors. The sole exception: a paper's file imports models/base.py.
 FLOORS = [
-    ["annotations", "errors", "means", "objectives", "phrases", "version"],
-    ["batch", "densities", "distributions", "files", "hashing", "networks", "registry"],
+    ["annotations", "errors", "findings", "means", "objectives", "phrases", "version"],
+    ["batch", "densities", "distributions", "files", "hashing", "networks", "patterns", "registry"],
     ["rows", "signature", "strict"],
     ["bridges", "components", "encoders", "fusion", "likelihoods", "names", "training_spec"],
     ["data", "decoders", "spec"],
