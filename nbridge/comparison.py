@@ -28,6 +28,7 @@ from nbridge.errors import DataError, NBridgeError, RunError, SpecError
 from nbridge.evaluation.classifier_cache import ClassifierCache
 from nbridge.evaluation.suite import Evaluation, OptionError, Settings, check_served, evaluate, read_evaluation
 from nbridge.files import write_json, write_text, writing
+from nbridge.findings import Finding
 from nbridge.phrases import clip, listing
 from nbridge.progress import EpochRecord, Reporter
 from nbridge.read import read_spec
@@ -65,6 +66,9 @@ class _Clock(Reporter):
         """Raises OutOfTime when time is over."""
         if time.monotonic() > self.end:
             raise OutOfTime(f"stopped after {self.minutes:g} minutes; the same command goes on")
+
+    def warn(self, finding: Finding) -> None:
+        self.reporter.warn(finding)
 
     def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, epochs: int, done: int) -> None:
         self.reporter.begin_stage(stage, rows, total_rows, validation_rows, epochs, done)
@@ -138,7 +142,10 @@ def compare(
         run = _trained(entry, [other.folder for other in entries], device, announce, clock)
         clock.begin()
         announce(f"{entry.folder}: evaluating")
-        return _evaluated(run, base, settings, classifiers, measuring)
+        evaluation = _evaluated(run, base, settings, classifiers, measuring)
+        for finding in evaluation.warnings:
+            announce(f"{entry.folder}: {finding.line}")
+        return evaluation
 
     done = _measure(entries, measured)
     _, first = done[0]
