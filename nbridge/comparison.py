@@ -55,6 +55,7 @@ class _Clock(Reporter):
         self.minutes = minutes
         self.end = math.inf if minutes is None else time.monotonic() + 60 * minutes
         self.begun = False
+        self.told: set[str] = set()
 
     def begin(self) -> None:
         """Before a training or an evaluation: raises OutOfTime when time is over, but never before the first, so that each call gets on."""
@@ -68,7 +69,10 @@ class _Clock(Reporter):
             raise OutOfTime(f"stopped after {self.minutes:g} minutes; the same command goes on")
 
     def warn(self, finding: Finding) -> None:
-        self.reporter.warn(finding)
+        # All models have the same rows: what is worth a warning of them is told once.
+        if finding.text not in self.told:
+            self.told.add(finding.text)
+            self.reporter.warn(finding)
 
     def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, epochs: int, done: int) -> None:
         self.reporter.begin_stage(stage, rows, total_rows, validation_rows, epochs, done)
@@ -144,7 +148,8 @@ def compare(
         announce(f"{entry.folder}: evaluating")
         evaluation = _evaluated(run, base, settings, classifiers, measuring)
         for finding in evaluation.warnings:
-            announce(f"{entry.folder}: {finding.line}")
+            if finding.text not in clock.told:
+                announce(f"{entry.folder}: {finding.line}")
         return evaluation
 
     done = _measure(entries, measured)

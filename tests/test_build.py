@@ -311,3 +311,28 @@ def test_modalities_that_no_training_row_has_together_are_told():
 def test_a_batch_that_lacks_a_modality_altogether_is_refused():
     data = build_data(spec(), nbridge.build_model(spec()), rows()).train
     assert refuse(data.select("x")) == "modality 'p': not in these rows, so nothing can be learned about it; they have x"
+
+
+@pytest.mark.parametrize("source", ["npz", "npy"])
+def test_rows_of_files_in_which_nothing_is_observed_are_dropped_as_those_in_memory(source: str, tmp_path: Path):
+    data = rows(40)
+    data["x"][[4, 7]], data["p"][[4, 7]] = np.nan, np.nan
+    data["y"] = np.where(np.isin(np.arange(40), [4, 7]), np.nan, data["y"])
+    if source == "npz":
+        np.savez(path := tmp_path / "rows.npz", **data, id=np.arange(40) + 100)
+    else:
+        path = tmp_path
+        for name, array in {**data, "id": np.arange(40) + 100}.items():
+            np.save(path / f"{name}.npy", array)
+    chosen = {"source": source, "path": str(path)}
+    model = nbridge.build_model(spec())
+    splits = build_data(spec(data={**chosen, "empty_rows": "drop"}), model)
+    ids = np.concatenate([splits.train_ids, splits.validation_ids, splits.test_ids])
+    assert sorted(ids) == [number + 100 for number in range(40) if number not in (4, 7)]
+    test = splits.test.sample()
+    torch.testing.assert_close(test.values["x"].double().numpy(), data["x"][splits.test_ids - 100], check_dtype=False)
+    with pytest.raises(nbridge.DataError) as caught:
+        build_data(spec(data={**chosen, "empty_rows": "refuse"}), model)
+    assert str(caught.value) == (
+        f"{path}: nothing is observed in rows 4, 7, and data.empty_rows is refuse; leave them out, or set data.empty_rows to drop"
+    )

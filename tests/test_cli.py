@@ -734,6 +734,40 @@ def test_what_training_never_had_is_told_when_it_begins_and_when_it_is_evaluated
     assert [one.as_dict() for one in done.warnings] == [written]
 
 
+def test_a_model_at_chance_is_told_after_training_and_after_every_evaluation(call: Call, here: Path):
+    rng = np.random.default_rng(0)
+    arrays = {
+        "x": rng.normal(size=(200, 3)),
+        "counts": rng.poisson(3, size=(200, 2)),
+        "image": rng.random((200, 2, 4)),
+        "colour": rng.random((200, 3, 2, 2)),
+        "labels": rng.integers(0, 3, 200),
+    }
+    np.savez("data.npz", **arrays)
+    begin = "warning: modality 'label': imputed from the others it is at chance, "
+    trained = call("train", "tiny.yaml", "--out", "idle")
+    lines = trained.out.splitlines()
+    assert (trained.code, trained.err) == (0, "")
+    assert sum(line.startswith(begin) for line in lines) == 1
+    assert lines[-3] == "model: idle/model"
+    told = json.loads(call("resume", "idle", "--json").out)["warnings"]
+    assert [f"warning: {one['text']}" for one in told] == [line for line in lines if line.startswith("warning: ")]
+    result = call("evaluate", "idle", "--metrics", "predictive", "--draws", "3", "--json")
+    written = json.loads(Path("idle", "evaluation.json").read_text())["warnings"]
+    assert json.loads(result.out)["warnings"] == written
+    assert result.err.splitlines() == [f"warning: {one['text']}" for one in written]
+    (chance,) = [one for one in written if (one["kind"], one["where"]) == ("chance", "label")]
+    assert chance["figures"].keys() == {"gain", "standard error", "pairs", "share of pairs with a gain"}
+    assert chance["figures"]["pairs"] == 20
+
+
+def test_what_is_worth_a_warning_of_the_rows_of_a_comparison_is_told_once(call: Call, here: Path):
+    rewrite(x__present=np.arange(ROWS) % 2 == 0, image__present=np.arange(ROWS) % 2 == 1)
+    result = call("compare", "tiny.yaml", "--models", "mvae", "--out", "both", "--seeds", "2", "--metrics", "likelihood", "--samples", "3")
+    assert result.code == 0
+    assert result.err.count("warning: no training row has both x and image, ") == 1
+
+
 def test_an_evaluation_of_an_older_version_has_no_warnings(call: Call, here: Path):
     call("evaluate", "run", "--metrics", "predictive", "--draws", "3")
     path = Path("run", "evaluation.json")
