@@ -184,7 +184,7 @@ def _at_chance(model: MultimodalVAE, batch: Batch, seed: int) -> Iterator[Findin
         done = condition_test(model, batch, target, seed=seed)
         if done is None or not done.at_chance:
             continue
-        gain = f"{done.gain:.2g} ± {done.standard_error:.2g} nats"
+        gain = f"{_short(done.gain)} ± {_short(done.standard_error)} nats"
         text = (
             f"modality {target!r}: imputed from the others it is at chance, {gain} above what the others "
             f"of another row give ({done.pairs} pairs of rows); raise its weight in the spec, unless they tell nothing of it"
@@ -234,6 +234,11 @@ def _edges(model: MultimodalVAE, batch: Batch, seed: int) -> Iterator[Finding]:
             found = list(likelihood.edges(raw, x, cells))
         for edge in found:
             yield Finding("edge", name, f"modality {name!r}: {edge.text}", dict(edge.figures))
+
+
+def _short(number: float) -> str:
+    """Two digits, and all those before the point."""
+    return f"{number:.0f}" if abs(number) >= 10 else f"{number:.2g}"
 
 
 def _few(batch: Batch, seed: int, most: int = ROWS) -> Batch:
