@@ -12,9 +12,8 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Len, Lt, Predicate, doc
 
 __all__ = [
-    "Activation", "Channels", "ClassShape", "Combine", "Count", "ImageShape", "Levels", "NonNegativeFloat", "PositiveFloat", "PositiveInt",
-    "Precision", "Probability", "Scale", "Seed", "Shape", "Share",
-    "Subsets", "Widths",
+    "Activation", "Channels", "ClassShape", "Combine", "Count", "EmptyRows", "ImageShape", "Levels", "NonNegativeFloat", "PositiveFloat",
+    "PositiveInt", "Precision", "Probability", "Scale", "Seed", "Shape", "Share", "Subsets", "Widths",
 ]  # fmt: skip
 
 PositiveInt = Annotated[int, Gt(0)]
@@ -37,6 +36,7 @@ Channels = Annotated[tuple[PositiveInt, ...], Len(1)]
 Activation = Literal["leaky_relu", "relu", "elu", "gelu", "silu", "tanh"]
 Combine = Literal["mean", "poe"]
 Subsets = Literal["singletons", "random", "all"]
+EmptyRows = Literal["keep", "drop", "refuse"]
 Levels = Annotated[int, Ge(2), Le(65536)]
 Precision = Literal["auto", "float32", "bf16"]
 Scale = Literal["learned", "predicted"] | PositiveFloat

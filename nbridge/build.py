@@ -10,6 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from nbridge.annotations import EmptyRows
 from nbridge.batch import Batch
 from nbridge.bridges import Bridges
 from nbridge.components import Component
@@ -19,6 +20,7 @@ from nbridge.data.stored import StoredRows
 from nbridge.decoders import Decoder
 from nbridge.encoders import Encoder
 from nbridge.errors import DataError, NBridgeError, SpecError
+from nbridge.findings import Finding
 from nbridge.flow_bridge import FlowBridge
 from nbridge.fusion import Fusion
 from nbridge.likelihoods import Likelihood
@@ -27,10 +29,14 @@ from nbridge.models.bridged import BridgedVAE
 from nbridge.models.flow_bridged import FlowBridgedVAE
 from nbridge.models.parts import Parts
 from nbridge.objectives import PAPER_OBJECTIVE
+from nbridge.patterns import never_together, nothing_observed, numbered
+from nbridge.phrases import listing
 from nbridge.registry import resolve
 from nbridge.spec import Spec
 
 T = TypeVar("T")
+_BY_ROW = ("ids", "part", "groups")
+"""What a dataset has of each row, beside its values."""
 
 
 def build_model(spec: Spec) -> MultimodalVAE:
@@ -101,7 +107,13 @@ class SpecParts(Parts):
         return Component(str(options.pop("type")), options)
 
 
-def build_data(spec: Spec, model: MultimodalVAE, data: Mapping[str, ArrayLike | Tensor] | Batch | None = None) -> Splits:
+def build_data(
+    spec: Spec,
+    model: MultimodalVAE,
+    data: Mapping[str, ArrayLike | Tensor] | Batch | None = None,
+    *,
+    warn: Callable[[Finding], None] = lambda _: None,
+) -> Splits:
     """The rows that a spec names, or rows given in memory, checked against the model's likelihoods and split.
 
     A modality of the spec that the model does not have is left out after that, so that all models of a spec see the same split.
@@ -110,9 +122,10 @@ def build_data(spec: Spec, model: MultimodalVAE, data: Mapping[str, ArrayLike | 
         spec: The spec.
         model: The model that will see the rows.
         data: Arrays by modality as in `nbridge.data.arrays.to_batch`, or a batch, instead of the spec's source.
+        warn: Hears of rows in which nothing is observed, and of modalities that no training row has together.
 
     Raises:
-        DataError: when rows do not fit the spec.
+        DataError: when rows do not fit the spec, or lack a modality altogether.
     """
     shapes = {name: modality.shape for name, modality in spec.modalities.items()}
     if data is None:
@@ -122,10 +135,43 @@ def build_data(spec: Spec, model: MultimodalVAE, data: Mapping[str, ArrayLike | 
         dataset = Dataset(data)
     else:
         dataset = Dataset(to_batch(data, shapes))
+    if missing := [name for name in model.names if name not in dataset.batch.names]:
+        found = listing(dataset.batch.names)
+        raise DataError(f"modality {missing[0]!r}: not in these rows, so nothing can be learned about it; they have {found}")
+    empty = _empty_rows(dataset)
     if any(name in shapes for name in set(dataset.batch.names) - set(model.names)):
         dataset = replace(dataset, batch=dataset.batch.select(*(name for name in dataset.batch.names if name in model.names)))
     _check(model, dataset)
-    return split(dataset, validation=spec.data.validation, test=spec.data.test, seed=spec.data.seed)
+    if len(empty):
+        dataset = _without_empty(dataset, empty, spec.data.empty_rows, warn)
+    splits = split(dataset, validation=spec.data.validation, test=spec.data.test, seed=spec.data.seed)
+    for finding in never_together(model.names, splits.train.present):
+        warn(finding)
+    return splits
+
+
+def _empty_rows(dataset: Dataset) -> Tensor:
+    """The numbers of the rows in which nothing is observed."""
+    return (~torch.stack(list(dataset.batch.present.values())).any(0)).nonzero()[:, 0]
+
+
+def _without_empty(dataset: Dataset, empty: Tensor, what: EmptyRows, warn: Callable[[Finding], None]) -> Dataset:
+    """What becomes of rows in which nothing is observed, by the word of the spec."""
+    rows = empty.tolist()
+    if what == "refuse":
+        where = dataset.batch.store.origin if isinstance(dataset.batch, StoredRows) else dataset.origin
+        origin = f"{where}: " if where else ""
+        advice = "leave them out, or set data.empty_rows to drop"
+        raise DataError(f"{origin}nothing is observed in {numbered(rows)}, and data.empty_rows is refuse; {advice}")
+    if what == "keep":
+        warn(nothing_observed(rows, "such rows stay in their split and teach nothing; data.empty_rows: drop leaves them out"))
+        return dataset
+    warn(nothing_observed(rows, "such rows are left out (data.empty_rows: drop)"))
+    kept = torch.ones(len(dataset.batch), dtype=torch.bool)
+    kept[empty.cpu()] = False
+    picked = kept.nonzero()[:, 0]
+    arrays = {name: None if array is None else array[picked.numpy()] for name, array in vars(dataset).items() if name in _BY_ROW}
+    return replace(dataset, batch=dataset.batch.subset(picked), **arrays)
 
 
 def _check(model: MultimodalVAE, dataset: Dataset) -> None:

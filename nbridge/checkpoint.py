@@ -21,6 +21,7 @@ from nbridge.build import build_model
 from nbridge.errors import NBridgeError, RunError
 from nbridge.files import write_atomically, write_json, write_text, writing
 from nbridge.models.base import MultimodalVAE
+from nbridge.patterns import Patterns
 from nbridge.spec import Spec
 from nbridge.version import __version__
 
@@ -110,6 +111,8 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: Path) -> 
 def save_model(directory: str | os.PathLike[str], model: MultimodalVAE, spec: Spec, card: str = "") -> None:
     """Writes a model folder: tensors, the resolved spec, and a card. ``config.json`` is written last and marks the folder as whole.
 
+    It keeps the patterns of presence that training saw, so that rows unlike them can be told wherever the model is read.
+
     Raises:
         RunError: when it cannot be written.
     """
@@ -118,7 +121,8 @@ def save_model(directory: str | os.PathLike[str], model: MultimodalVAE, spec: Sp
         folder.mkdir(parents=True, exist_ok=True)
         save_tensors(folder / TENSORS, model.state_dict(), {})
         write_text(folder / CARD, card)
-        write_json(folder / CONFIG, {"format_version": FORMAT_VERSION, "nbridge": __version__, "spec": spec.as_dict()})
+        seen = {} if model.patterns is None else {"patterns": model.patterns.as_dict()}
+        write_json(folder / CONFIG, {"format_version": FORMAT_VERSION, "nbridge": __version__, "spec": spec.as_dict(), **seen})
 
 
 def load_model(directory: str | os.PathLike[str]) -> tuple[MultimodalVAE, Spec]:
@@ -128,10 +132,11 @@ def load_model(directory: str | os.PathLike[str]) -> tuple[MultimodalVAE, Spec]:
         RunError: when it is incomplete, damaged, newer, or does not hold exactly the tensors of its spec.
     """
     folder = Path(directory)
-    spec = read_config(folder := folder / "model" if (folder / "model").is_dir() else folder)
+    spec, patterns = read_config(folder := folder / "model" if (folder / "model").is_dir() else folder)
     with torch.random.fork_rng(devices=[]):
         model = build_model(spec)
     load_into(model, load_tensors(folder / TENSORS)[0], folder / TENSORS)
+    model.patterns = patterns
     return model.eval(), spec
 
 
@@ -144,8 +149,8 @@ def load(directory: str | os.PathLike[str]) -> MultimodalVAE:
     return load_model(directory)[0]
 
 
-def read_config(folder: Path) -> Spec:
-    """The spec of a model folder.
+def read_config(folder: Path) -> tuple[Spec, Patterns | None]:
+    """The spec of a model folder, and the patterns of presence that training saw; None where an older nbridge kept none.
 
     Raises:
         RunError: when there is none, or it is damaged or newer.
@@ -162,8 +167,9 @@ def read_config(folder: Path) -> Spec:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         check_version(path, config["format_version"])
-        return Spec.model_validate(config["spec"])
+        seen = config.get("patterns")
+        return Spec.model_validate(config["spec"]), None if seen is None else Patterns.from_dict(seen)
     except RunError:
         raise
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise RunError(f"{path}: truncated or damaged ({type(error).__name__})") from error

@@ -28,6 +28,7 @@ from nbridge.errors import DataError, NBridgeError, RunError, SpecError
 from nbridge.evaluation.classifier_cache import ClassifierCache
 from nbridge.evaluation.suite import Evaluation, OptionError, Settings, check_served, evaluate, read_evaluation
 from nbridge.files import write_json, write_text, writing
+from nbridge.findings import Finding
 from nbridge.phrases import clip, listing
 from nbridge.progress import EpochRecord, Reporter
 from nbridge.read import read_spec
@@ -54,6 +55,7 @@ class _Clock(Reporter):
         self.minutes = minutes
         self.end = math.inf if minutes is None else time.monotonic() + 60 * minutes
         self.begun = False
+        self.told: set[str] = set()
 
     def begin(self) -> None:
         """Before a training or an evaluation: raises OutOfTime when time is over, but never before the first, so that each call gets on."""
@@ -65,6 +67,12 @@ class _Clock(Reporter):
         """Raises OutOfTime when time is over."""
         if time.monotonic() > self.end:
             raise OutOfTime(f"stopped after {self.minutes:g} minutes; the same command goes on")
+
+    def warn(self, finding: Finding) -> None:
+        # All models have the same rows: what is worth a warning of them is told once.
+        if finding.text not in self.told:
+            self.told.add(finding.text)
+            self.reporter.warn(finding)
 
     def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, epochs: int, done: int) -> None:
         self.reporter.begin_stage(stage, rows, total_rows, validation_rows, epochs, done)
@@ -138,7 +146,11 @@ def compare(
         run = _trained(entry, [other.folder for other in entries], device, announce, clock)
         clock.begin()
         announce(f"{entry.folder}: evaluating")
-        return _evaluated(run, base, settings, classifiers, measuring)
+        evaluation = _evaluated(run, base, settings, classifiers, measuring)
+        for finding in evaluation.warnings:
+            if finding.text not in clock.told:
+                announce(f"{entry.folder}: {finding.line}")
+        return evaluation
 
     done = _measure(entries, measured)
     _, first = done[0]

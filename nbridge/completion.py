@@ -24,6 +24,8 @@ def impute_arrays(
 ) -> dict[str, np.ndarray]:
     """Fills in what is absent from arrays: NaN, rows that ``NAME__present`` marks as absent, and modalities that are not there at all.
 
+    It says nothing of rows unlike those of training; ``nbridge.patterns.unseen(model.patterns, count(model.names, masks))`` does.
+
     Arguments:
         model: A trained model.
         arrays: Arrays by modality, as `nbridge.data.arrays.to_batch` takes them; arrays of other names pass through.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,8 +25,10 @@ from nbridge.data.row_files import FOLDER, find_rows, open_rows
 from nbridge.errors import DataError, require_positive
 from nbridge.file_plan import Plan, Progress, check_rows, make_plan, read_block
 from nbridge.files import scratch_beside, writing
+from nbridge.findings import Finding
 from nbridge.imputation import impute, rows_at_a_time
 from nbridge.models.base import MultimodalVAE
+from nbridge.patterns import count, unseen
 
 BLOCK, BYTES = 8192, 2**24
 """Rows that are held in memory at a time, and bytes of them as they are read and written: bounds, of which the narrower counts."""
@@ -41,6 +44,7 @@ class FileCompleted:
         total: The rows of the file that was read.
         imputed: By modality, in how many of the rows something was filled in.
         passed: The arrays or columns that passed through.
+        warnings: That rows have patterns of presence that no training row had.
     """
 
     start: int
@@ -48,6 +52,7 @@ class FileCompleted:
     total: int
     imputed: Mapping[str, int]
     passed: tuple[str, ...]
+    warnings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,9 +66,12 @@ class _Filler:
     noise: bool
     seed: int
 
-    def fill(self, block: Block) -> dict[str, Filled]:
+    def read(self, block: Block) -> Batch:
+        """The rows as the model takes them."""
+        return read_block(block, self.plan.taken, {name: likelihood.shape for name, likelihood in self.model.likelihoods.items()})
+
+    def fill(self, block: Block, batch: Batch) -> dict[str, Filled]:
         """The columns to write, by key, each with its mask behind it."""
-        batch = read_block(block, self.plan.taken, {name: likelihood.shape for name, likelihood in self.model.likelihoods.items()})
         # Masks are of cells in all blocks, or in none.
         cells = {name: batch.cells.get(name, _whole_rows(batch, name)) for name in self.plan.in_part}
         rows = Batch(batch.values, batch.present, cells)
@@ -143,8 +151,8 @@ def impute_file(
         start, stop = shard_rows(plan.rows, rows_at_a_time(model, samples), shard)
         passed = tuple(key for key in plan.others if key not in {known + IMPUTED for known in named.values()})
         filler = _Filler(model, plan, named, samples, noise, seed)
-        counts = _write(rows, filler, target, Output(passed, start, stop, plan.rows), size, tell)
-    return FileCompleted(start, stop, plan.rows, counts, passed)
+        counts, patterns = _write(rows, filler, target, Output(passed, start, stop, plan.rows), size, tell)
+    return FileCompleted(start, stop, plan.rows, counts, passed, unseen(model.patterns, patterns))
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -215,24 +223,27 @@ def _rows_in_memory(rows: RowsIn, model: MultimodalVAE, plan: Plan, samples: int
     return unit * max(1, min(BLOCK, BYTES // (read + made)) // unit)
 
 
-def _write(rows: RowsIn, filler: _Filler, target: Path, output: Output, size: int, tell: Progress) -> dict[str, int]:
-    """Fills in and writes the rows of a shard, and counts by modality in how many of them something was filled in."""
-    counts = dict.fromkeys(filler.keys, 0)
+def _write(rows: RowsIn, filler: _Filler, target: Path, output: Output, size: int, tell: Progress) -> tuple[dict[str, int], Counter[str]]:
+    """Fills in and writes the rows of a shard; counts by modality in how many of them something was filled in, and their patterns."""
+    counts, patterns = dict.fromkeys(filler.keys, 0), Counter[str]()
     with rows.writing(target, output) as out:
         columns = [*filler.plan.taken.values(), *out.needs]
         if output.start == output.stop:
             # A row that is not written shows what the columns of a shard without rows look like.
             (block,) = rows.blocks(columns, 0, 1, 1)
-            empty = {key: Filled(filled.array.take([], filled.axis), filled.axis) for key, filled in filler.fill(block).items()}
+            shown = filler.fill(block, filler.read(block))
+            empty = {key: Filled(filled.array.take([], filled.axis), filled.axis) for key, filled in shown.items()}
             out.write(block.none(), empty)
-            return counts
+            return counts, patterns
         for block in rows.blocks(columns, output.start, output.stop, size):
-            filled = filler.fill(block)
+            batch = filler.read(block)
+            patterns += count(filler.model.names, batch.present)
+            filled = filler.fill(block, batch)
             out.write(block, filled)
             for name, key in filler.keys.items():
                 counts[name] += _rows_with_any(filled[key + IMPUTED].array)
             tell("imputing", min(block.start + size, output.stop) - output.start, output.stop - output.start)
-    return counts
+    return counts, patterns
 
 
 def _rows_with_any(mask: np.ndarray) -> int:

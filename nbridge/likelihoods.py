@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -26,6 +28,25 @@ LOG_SCALE = (-7.0, 7.0)
 """Bounds of the log of a spread, in standardised units: a constant column must not send a density to infinity."""
 LOG_RATE = (-15.0, 15.0)
 """Bounds of the log of a rate relative to its mean over the training rows."""
+MOSTLY = 0.9
+"""The share of values at the ends of a support, or equal to 0 or 1, from which on another likelihood would serve them better."""
+BOUND, NEAR = 0.05, 0.01
+"""The share of predicted numbers at one of their bounds that is told, and how near a bound counts as there."""
+CERTAIN, WRONG = 15.0, 1e-3
+"""Log-odds from which on a probability counts as certain, and the share of values predicted so, and wrongly, that is told."""
+
+
+@dataclass(frozen=True)
+class Edge:
+    """Something at the edge of what a likelihood can say.
+
+    Arguments:
+        text: What, and what to do, in words that follow the name of the modality.
+        figures: What it rests on.
+    """
+
+    text: str
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 class Likelihood(nn.Module, ABC):
@@ -110,6 +131,26 @@ class Likelihood(nn.Module, ABC):
         """The value inside the support, in canonical form, that an averaged expectation stands for."""
         return expectation
 
+    def edges(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[Edge]:  # noqa: ARG002 (for likelihoods with bounds of their own)
+        r"""Where values, or what is predicted of them, stand at the edge of what this likelihood can say.
+
+        `nbridge.evaluate` tells of each in a line. By default it is of real values that lie mostly, nine in ten, exactly at an end of the
+        support; a likelihood of your own may add what it knows of its bounds: ``yield from super().edges(raw, x, observed)`` first.
+
+        Arguments:
+            raw: What the decoder's network gives for rows that have the modality, one z each, :math:`(B, *raw_shape)`.
+            x: Their values in canonical form.
+            observed: Which of them count, boolean, of the shape of ``x``.
+        """
+        ends = [end for name in ("lower_bound", "upper_bound") if (end := getattr(self.support, name, None)) is not None]
+        if not ends or self.support.is_discrete or not observed.any():
+            return
+        at_end = torch.stack([x == end for end in ends]).any(0)
+        if (share := _share(at_end, observed)) >= MOSTLY:
+            named = " or ".join(f"{end:g}" for end in ends)
+            text = f"{share:.0%} of its values are exactly {named}, at an end of the support; if there are two kinds, use bernoulli"
+            yield Edge(text, {"share of values at an end": share})
+
     def extra_repr(self) -> str:
         return f"shape={self.shape}"
 
@@ -147,6 +188,19 @@ class Bernoulli(Likelihood):
             return super().log_prob(raw, x, cells)
         axis = -len(self.shape)
         return bernoulli_log_prob(raw.flatten(axis), x.to(raw.dtype).flatten(axis))
+
+    def edges(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[Edge]:
+        """Values that are predicted with certainty, and wrongly; the ends of the support are where binary values belong."""
+        if type(self).forward is not Bernoulli.forward:
+            # A subclass may read its raw numbers in another way.
+            return
+        wrong = (raw.abs() >= CERTAIN) & ((raw > 0) != (x > 0.5))
+        if observed.any() and (share := _share(wrong, observed)) >= WRONG:
+            text = (
+                f"{share:.1%} of its values are predicted wrongly with a probability within {math.exp(-CERTAIN):.0e} of 0 or 1, at "
+                f"{CERTAIN:.0f} nats each or more; lower training.learning_rate, or set training.gradient_clip"
+            )
+            yield Edge(text, {"share of values certain and wrong": share})
 
 
 class Categorical(Likelihood):
@@ -220,6 +274,20 @@ class _LocationScale(Likelihood):
     def blank(self, rows: int) -> Tensor:
         return self.shift.expand(rows, *self.shape)
 
+    def edges(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[Edge]:
+        """Values that are nearly all 0 or 1, and spreads at a bound."""
+        yield from super().edges(raw, x, observed)
+        zeros, ones = ((_share(x == value, observed) if observed.any() else 0.0) for value in (0, 1))
+        if zeros and ones and zeros + ones >= MOSTLY:
+            text = (
+                f"{zeros + ones:.0%} of its values are exactly 0 or 1, which a density describes ever better as it narrows; use bernoulli"
+            )
+            yield Edge(text, {"share of values 0": zeros, "share of values 1": ones})
+        if self.scale == "learned":
+            yield from _bounded("learned spread", self.log_scale, "leave out elements that never vary, or give scale a number")
+        elif self.scale == "predicted":
+            yield from _bounded_share("predicted spreads", self.split(raw)[1], observed, LOG_SCALE, "use scale: learned, or a number")
+
     def extra_repr(self) -> str:
         return f"shape={self.shape}, scale={self.scale!r}"
 
@@ -282,6 +350,11 @@ class DiscretizedLogistic(Likelihood):
     def blank(self, rows: int) -> Tensor:
         return torch.full((rows, *self.shape), self.low)
 
+    def edges(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[Edge]:
+        """Values at the first and the last level, and spreads at a bound."""
+        yield from super().edges(raw, x, observed)
+        yield from _bounded("learned spread", self.log_scale, "leave out channels that never vary", unit="channel")
+
     def expectation(self, distribution: Distribution) -> Tensor:
         # The exact mean sums over all levels; the location differs from it only where the tails are cut.
         assert isinstance(distribution, Independent)
@@ -312,6 +385,11 @@ class _Count(Likelihood):
     def point(self, expectation: Tensor) -> Tensor:
         return expectation.round()
 
+    def edges(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[Edge]:
+        """Rates at a bound."""
+        yield from super().edges(raw, x, observed)
+        yield from _bounded_share("predicted rates", raw, observed, LOG_RATE, "look for extreme counts, or leave out what is always 0")
+
     def _log_rate(self, raw: Tensor) -> Tensor:
         return (raw.clamp(*LOG_RATE) + self.log_mean).clamp(max=30.0)
 
@@ -338,7 +416,34 @@ class NegativeBinomial(_Count):
         logits = self._log_rate(raw) - log_dispersion
         return self._independent(distributions.NegativeBinomial(log_dispersion.exp().expand_as(logits), logits=logits, validate_args=False))
 
+    def edges(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[Edge]:
+        """Rates and dispersions at a bound."""
+        yield from super().edges(raw, x, observed)
+        yield from _bounded("dispersion", self.log_dispersion, "where it is at the upper one, use poisson", bounds=LOG_RATE)
+
 
 def _mean(x: Tensor, observed: Tensor) -> Tensor:
     """The mean of each element over the rows in which it is observed, in double precision; zero where it never is."""
     return torch.where(observed, x, 0.0).double().sum(0) / observed.sum(0).clamp(min=1)
+
+
+def _share(cells: Tensor, observed: Tensor) -> float:
+    """The share of some cells among those observed, one or more."""
+    return (cells & observed).sum().item() / observed.sum().item()
+
+
+def _bounded(what: str, log: Tensor, advice: str, *, bounds: tuple[float, float] = LOG_SCALE, unit: str = "element") -> Iterator[Edge]:
+    """That a learned number is at a bound for some elements, where its gradient is zero and training can move it no more."""
+    low, high = int((log <= bounds[0] + NEAR).sum()), int((log >= bounds[1] - NEAR).sum())
+    for number, side, bound in ((low, "lower", bounds[0]), (high, "upper", bounds[1])):
+        if number:
+            text = f"the {what} of {number:,} of {log.numel():,} {unit}s is at its {side} bound, {math.exp(bound):.2g}; {advice}"
+            yield Edge(text, {f"{unit}s at the {side} bound": number, f"{unit}s": log.numel()})
+
+
+def _bounded_share(what: str, log: Tensor, observed: Tensor, bounds: tuple[float, float], advice: str) -> Iterator[Edge]:
+    """That a predicted number is at a bound in many cells."""
+    at = (log <= bounds[0] + NEAR) | (log >= bounds[1] - NEAR)
+    if observed.any() and (share := _share(at, observed)) >= BOUND:
+        text = f"{share:.0%} of its {what} are at their bounds, {math.exp(bounds[0]):.2g} and {math.exp(bounds[1]):.2g} units; {advice}"
+        yield Edge(text, {"share at a bound": share})

@@ -9,6 +9,8 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from nbridge.findings import Finding
+
 
 @dataclass(frozen=True)
 class EpochRecord:
@@ -46,6 +48,9 @@ class EpochRecord:
 class Reporter:
     """Hears what training does and says nothing. Inherit to listen."""
 
+    def warn(self, finding: Finding) -> None:
+        """Something of the rows is worth a warning."""
+
     def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, epochs: int, done: int) -> None:
         """A stage starts, or goes on after ``done`` epochs, with so many of the training rows and so many validation rows."""
 
@@ -73,6 +78,9 @@ class ConsoleReporter(Reporter):
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._epochs = 0
+
+    def warn(self, finding: Finding) -> None:
+        self.console.print(finding.line, highlight=False, soft_wrap=True)
 
     def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, epochs: int, done: int) -> None:
         self._epochs = epochs

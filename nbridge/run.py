@@ -70,7 +70,7 @@ def train(
         overwrite: Whether a run folder of that name may be replaced.
         overrides: Changes to a spec that is given by its path, ``a.b=c`` each.
         device: ``auto``, ``cpu`` or ``cuda``.
-        reporter: Hears of stages and epochs.
+        reporter: Hears of stages and epochs, and of rows that are worth a warning.
 
     Raises:
         SpecError: when the spec does not hold.
@@ -92,7 +92,7 @@ def train(
         folder = None if out is None else Path(out)
         if folder is not None and world.is_main:
             check_vacant(folder, overwrite)
-        model, splits = _prepare(spec, data, device, world)
+        model, splits = _prepare(spec, data, device, world, reporter)
         # Before a folder is touched: what was there must not be lost to rows that cannot train.
         check_stages(model, splits.train.through(model.prepare), spec.training, world)
         _check_alike(write_spec(spec), splits, world)
@@ -126,7 +126,7 @@ def resume(
         # With other processes nothing is bit-identical anyway, and the threads that one process had are too many for each of several.
         threads = environment["threads"] if environment.get("processes", 1) == world.size else torch.get_num_threads()
         with _threads(threads):
-            model, splits = _prepare(spec, data, device or environment["device"], world)
+            model, splits = _prepare(spec, data, device or environment["device"], world, reporter)
             if environment["fingerprint"] != fingerprint(splits):
                 raise RunError(f"{folder}: the rows are not those that this run began with; train a new run in another folder")
             if (folder / MODEL / CONFIG).is_file():
@@ -169,12 +169,13 @@ def _read(spec: Spec | Mapping[str, object] | str | os.PathLike[str], overrides:
     return spec, write_spec(spec)
 
 
-def _prepare(spec: Spec, data: Data | None, device: str, world: World) -> tuple[MultimodalVAE, Splits]:
+def _prepare(spec: Spec, data: Data | None, device: str, world: World, reporter: Reporter | None) -> tuple[MultimodalVAE, Splits]:
+    listener = reporter if reporter is not None and world.is_main else Reporter()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.training.seed)
         model = build_model(spec)
     with world.main_first():
-        splits = build_data(spec, model, data)
+        splits = build_data(spec, model, data, warn=listener.warn)
     return model.to(world.device(device)), splits
 
 

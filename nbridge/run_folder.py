@@ -6,7 +6,7 @@
 ``env.json``            versions, threads, processes and device, and a fingerprint of the rows
 ``metrics.jsonl``       a line for each epoch
 ``checkpoints/``        ``last.safetensors``: where training stands
-``model/``              the trained model, written when training is over
+``model/``              the trained model, with the patterns of presence that it learned from, written when training is over
 ``classifiers/``        the classifiers that `nbridge evaluate` trained, for the next time
 ``evaluation.json``     what `nbridge evaluate` measured last on the test rows; ``evaluation-train.json`` on training rows, and so on
 ======================= ===============================================================================================

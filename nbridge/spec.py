@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from annotated_types import Ge, Len
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationInfo, field_validator, model_validator
 
-from nbridge.annotations import Combine, NonNegativeFloat, PositiveInt, Probability, Seed, Subsets
+from nbridge.annotations import Combine, EmptyRows, NonNegativeFloat, PositiveInt, Probability, Seed, Subsets
 from nbridge.components import Component, Kind, check_shape
 from nbridge.names import ModalityName
 from nbridge.objectives import DEFAULT_OBJECTIVE, DEFAULT_SUBSETS, Term
@@ -39,6 +39,10 @@ class DataKeys(StrictModel):
         default=0.2, description="Share of the rows held out for testing, where the source has no test part of its own."
     )
     seed: Seed = Field(default=0, description="Seed of the split.")
+    empty_rows: EmptyRows = Field(
+        default="keep",
+        description="What becomes of rows in which nothing is observed: `keep` them, though they teach nothing, `drop` them, or `refuse`.",
+    )
 
     @field_validator("test")
     @classmethod
@@ -58,16 +62,19 @@ class DataSpec:
         validation: Share of the rows held out for validation.
         test: Share of the rows held out for testing.
         seed: Seed of the split.
+        empty_rows: What becomes of rows in which nothing is observed.
     """
 
     source: Component
     validation: float
     test: float
     seed: int
+    empty_rows: EmptyRows
 
     def as_dict(self) -> dict[str, Any]:
         """The full form that a spec may hold."""
-        return {**self.source.as_dict("source"), "validation": self.validation, "test": self.test, "seed": self.seed}
+        split = {"validation": self.validation, "test": self.test, "seed": self.seed}
+        return {**self.source.as_dict("source"), **split, "empty_rows": self.empty_rows}
 
 
 class Objective(StrictModel):

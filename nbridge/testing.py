@@ -19,7 +19,7 @@ from nbridge.batch import Batch
 from nbridge.decoders import Decoder, MLPDecoder
 from nbridge.encoders import Encoder
 from nbridge.errors import NBridgeError
-from nbridge.likelihoods import Likelihood
+from nbridge.likelihoods import Edge, Likelihood
 from nbridge.models.base import Features, MultimodalVAE, Stage
 from nbridge.registry import locate
 from nbridge.training import only_trainable
@@ -72,7 +72,7 @@ def check_likelihood(likelihood: Likelihood, x: Tensor | None = None) -> None:
     """Checks what the library relies on in a likelihood.
 
     Batch and event shapes; draws and blanks inside the support; finite log-probabilities and gradients, of extreme raw numbers too; a
-    `Likelihood.log_prob` of its own agrees with the distribution;
+    `Likelihood.log_prob` of its own agrees with the distribution; `Likelihood.edges` takes what the house gives it;
     `Likelihood.canonical` leaves canonical values alone and `Likelihood.restore` undoes it; the standard form is floating point of the
     modality's shape; a point estimate lies inside the support; ``elementwise`` tells the truth.
 
@@ -106,6 +106,9 @@ def check_likelihood(likelihood: Likelihood, x: Tensor | None = None) -> None:
     _check_log_prob(likelihood, likelihood.canonical(given))
     expectation = likelihood.expectation(likelihood(raw.detach()))
     assert likelihood.support.check(likelihood.point(expectation.mean(0))).all(), "a point estimate is outside the support"
+    for edge in likelihood.edges(raw[0].detach(), draws[0], torch.ones_like(draws[0], dtype=torch.bool)):
+        assert isinstance(edge, Edge), f"edges() gives a {type(edge).__name__}, expected nbridge.likelihoods.Edge"
+        assert "\n" not in edge.text, "edges() gives a text of several lines"
 
 
 def check_model(model: MultimodalVAE, batch: Batch | None = None) -> None:

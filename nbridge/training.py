@@ -30,6 +30,7 @@ from nbridge.acceleration.precision import matmul_precision, resolve_precision
 from nbridge.batch import Batch
 from nbridge.errors import DataError, NBridgeError
 from nbridge.models.base import Features, MultimodalVAE, Stage
+from nbridge.patterns import Patterns
 from nbridge.progress import EpochRecord, Reporter
 from nbridge.rows import Rows
 from nbridge.training_spec import StageSpec, TrainingSpec
@@ -92,6 +93,7 @@ def fit(
     """
     train, validation = _prepared(model, train), None if validation is None else _prepared(model, validation)
     check_stages(model, train, settings, world)
+    model.patterns = Patterns.of(model.names, train.present)
     if state is None:
         state = TrainingState()
         model.fit_statistics(train.representative())
@@ -118,12 +120,14 @@ def _prepared(model: MultimodalVAE, rows: Rows) -> Rows:
 
 
 def check_stages(model: MultimodalVAE, train: Rows, settings: TrainingSpec, world: World = ALONE) -> None:
-    """Checks that each stage can learn from the prepared rows: two of them or more, and one for each process.
+    """Checks that each modality is in some of the prepared rows, and that each stage can learn from two of them, and one for each process.
 
     Raises:
-        DataError: naming the stage that cannot.
+        DataError: naming the modality that no row has, or the stage that cannot learn.
         NBridgeError: naming the stage whose batches the processes cannot share out evenly.
     """
+    if never := [name for name, mask in train.present.items() if not mask.any()]:
+        raise DataError(f"modality {never[0]!r}: present in none of the {len(train)} training rows, so nothing can be learned about it")
     least = max(2, world.size)
     for stage in model.stages():
         if (size := settings.stage(stage.name).batch_size) % world.size:

@@ -12,6 +12,7 @@ import torch
 import nbridge
 from nbridge import registry
 from nbridge.build import build_data
+from nbridge.data.dataset import Splits
 from nbridge.encoders import ConvEncoder, MLPEncoder
 from nbridge.read import spec_from_dict
 
@@ -249,3 +250,89 @@ def test_one_class_is_given_to_all_generated_rows_and_a_slip_of_a_name_is_notice
     wide = nbridge.build_model(nbridge.Spec.model_validate({"modalities": values}))
     with pytest.raises(nbridge.DataError, match=r"array 'lable': no such modality. Did you mean 'label'\?"):
         nbridge.impute_arrays(wide, {**rows(), "lable": np.zeros(20)})
+
+
+# Rows and pairs that are worth a warning
+
+
+def heard(data: dict[str, np.ndarray], **keys: object) -> tuple[Splits, list[str]]:
+    lines: list[str] = []
+    chosen = spec(data=keys) if keys else spec()
+    return build_data(chosen, nbridge.build_model(chosen), data, warn=lambda finding: lines.append(finding.text)), lines
+
+
+def with_empty_rows(*numbers: int) -> dict[str, np.ndarray]:
+    data = rows(40)
+    masks = {f"{name}__present": np.ones(40, dtype=bool) for name in data}
+    for mask in masks.values():
+        mask[list(numbers)] = False
+    return {**data, **masks}
+
+
+def test_rows_in_which_nothing_is_observed_are_named_and_stay_unless_the_spec_says_otherwise():
+    splits, lines = heard(with_empty_rows(4, 7, 9, 12, 30))
+    assert lines == [
+        "nothing is observed in rows 4, 7, 9 and 2 more (5 in all); such rows stay in their split and teach nothing; "
+        "data.empty_rows: drop leaves them out"
+    ]
+    assert sum(len(part) for part in (splits.train, splits.validation, splits.test)) == 40
+    splits, lines = heard(with_empty_rows(4), empty_rows="drop")
+    assert lines == ["nothing is observed in row 4; such rows are left out (data.empty_rows: drop)"]
+    parts = (splits.train, splits.validation, splits.test)
+    assert sum(len(part) for part in parts) == 39
+    assert all(torch.stack(list(part.present.values())).any(0).all() for part in parts)
+    with pytest.raises(nbridge.DataError) as caught:
+        heard(with_empty_rows(4, 7), empty_rows="refuse")
+    assert str(caught.value) == (
+        "nothing is observed in rows 4, 7, and data.empty_rows is refuse; leave them out, or set data.empty_rows to drop"
+    )
+    for choice in ("keep", "drop", "refuse"):
+        assert heard(rows(40), empty_rows=choice)[1] == []
+
+
+def test_rows_that_are_dropped_leave_the_split_of_the_others_as_it_would_be_without_them():
+    data, kept = rows(40), np.delete(np.arange(40), [4, 7])
+    splits, _ = heard(with_empty_rows(4, 7), empty_rows="drop")
+    without, lines = heard({name: array[kept] for name, array in data.items()})
+    assert lines == []
+    for part in ("train", "validation", "test"):
+        assert all(torch.equal(getattr(splits, part).values[name], getattr(without, part).values[name]) for name in data)
+
+
+def test_modalities_that_no_training_row_has_together_are_told():
+    data = rows(40)
+    first, second, *_ = data
+    even = np.arange(40) % 2 == 0
+    _, lines = heard({**data, f"{first}__present": even, f"{second}__present": ~even})
+    (line,) = lines
+    assert line.startswith(f"no training row has both {first} and {second}, so ")
+
+
+def test_a_batch_that_lacks_a_modality_altogether_is_refused():
+    data = build_data(spec(), nbridge.build_model(spec()), rows()).train
+    assert refuse(data.select("x")) == "modality 'p': not in these rows, so nothing can be learned about it; they have x"
+
+
+@pytest.mark.parametrize("source", ["npz", "npy"])
+def test_rows_of_files_in_which_nothing_is_observed_are_dropped_as_those_in_memory(source: str, tmp_path: Path):
+    data = rows(40)
+    data["x"][[4, 7]], data["p"][[4, 7]] = np.nan, np.nan
+    data["y"] = np.where(np.isin(np.arange(40), [4, 7]), np.nan, data["y"])
+    if source == "npz":
+        np.savez(path := tmp_path / "rows.npz", **data, id=np.arange(40) + 100)
+    else:
+        path = tmp_path
+        for name, array in {**data, "id": np.arange(40) + 100}.items():
+            np.save(path / f"{name}.npy", array)
+    chosen = {"source": source, "path": str(path)}
+    model = nbridge.build_model(spec())
+    splits = build_data(spec(data={**chosen, "empty_rows": "drop"}), model)
+    ids = np.concatenate([splits.train_ids, splits.validation_ids, splits.test_ids])
+    assert sorted(ids) == [number + 100 for number in range(40) if number not in (4, 7)]
+    test = splits.test.sample()
+    torch.testing.assert_close(test.values["x"].double().numpy(), data["x"][splits.test_ids - 100], check_dtype=False)
+    with pytest.raises(nbridge.DataError) as caught:
+        build_data(spec(data={**chosen, "empty_rows": "refuse"}), model)
+    assert str(caught.value) == (
+        f"{path}: nothing is observed in rows 4, 7, and data.empty_rows is refuse; leave them out, or set data.empty_rows to drop"
+    )

@@ -540,7 +540,13 @@ def test_a_file_is_completed_in_its_own_keys_types_and_bits(draws: tuple[str, ..
     present = np.arange(ROWS) != 4
     rewrite(x=given["x"], labels=given["labels"], labels__present=present, colour=None)
     result = call("impute", "run", "data.npz", "--out", "out.npz", *draws)
-    assert result == (0, f"out.npz: {ROWS} rows; imputed x 2, counts 0, image 0, colour 40, label 1; passed through id, temperature\n", "")
+    assert (result.code, result.out) == (
+        0, f"out.npz: {ROWS} rows; imputed x 2, counts 0, image 0, colour 40, label 1; passed through id, temperature\n",
+    )  # fmt: skip
+    assert result.err == (
+        "warning: rows with all but colour observed: 38 rows; with only counts, image, label observed: 1 row; "
+        "with only x, counts, image observed: 1 row; no training row had these patterns (each is a part of one that it had)\n"
+    )
     done = dict(np.load("out.npz"))
     keys = ("x", "counts", "image", "colour", "labels")
     assert set(done) == {*keys, *(f"{key}__imputed" for key in keys), "id", "temperature"}
@@ -690,6 +696,87 @@ def test_json_of_an_evaluation_stands_alone_and_is_the_file(call: Call, here: Pa
     # Of a single row there is no spread over rows, and JSON has no word for NaN.
     single = call(*EVALUATE, "--metrics", "likelihood", "--rows", "1", "--json")
     assert [one["figures"]["error over rows"] for one in json.loads(single.out, parse_constant=_refuse)["measurements"]] == [None] * 11
+
+
+def test_rows_unlike_those_of_training_are_told_on_standard_error(call: Call, here: Path):
+    rewrite(x=None)
+    for folder in ("run", "run/model"):
+        result = call("impute", folder, "data.npz", "--out", "o.npz", "--overwrite")
+        assert result.code == 0
+        assert result.err == (
+            "warning: rows with all but x observed: 40 rows; no training row had this pattern (28 had these modalities and more)\n"
+        )
+    content = json.loads(Path("run", "model", "config.json").read_text())
+    assert content["patterns"] == {"names": list(NAMES), "rows": {"11111": 28}, "others": 0, "other_rows": 0}
+    del content["patterns"]
+    Path("run", "model", "config.json").write_text(json.dumps(content))
+    assert call("impute", "run", "data.npz", "--out", "o.npz", "--overwrite").err == ""
+    Path("run", "model", "config.json").write_text(json.dumps({**content, "patterns": {"rows": 3}}))
+    assert call("impute", "run", "data.npz", "--out", "p.npz") == (2, "", "run/model/config.json: truncated or damaged (KeyError)\n")
+
+
+def test_what_training_never_had_is_told_when_it_begins_and_when_it_is_evaluated(call: Call, here: Path):
+    rewrite(x__present=np.arange(ROWS) % 2 == 0, image__present=np.arange(ROWS) % 2 == 1)
+    line = (
+        "warning: no training row has both x and image, so x -> image and image -> x have no pairs to learn from; "
+        "counts, colour, label, observed with each of them, serve instead"
+    )
+    trained = call("train", "tiny.yaml", "--out", "apart", "--set", "model=mvae", "--set", "training.stages.joint.epochs=1")
+    assert (trained.code, trained.err) == (0, "")
+    assert trained.out.splitlines()[0] == line
+    result = call("evaluate", "apart", "--metrics", "predictive", "--draws", "3")
+    assert (result.code, result.err) == (0, f"{line}\n")
+    (written,) = json.loads(Path("apart", "evaluation.json").read_text())["warnings"]
+    assert (written["kind"], written["where"], f"warning: {written['text']}") == ("apart", "x,image", line)
+    assert written["figures"] == {"pairs": [["x", "image"]], "instead": ["counts", "colour", "label"]}
+    done = read_evaluation(Path("apart", "evaluation.json"))
+    assert done is not None
+    assert [one.as_dict() for one in done.warnings] == [written]
+
+
+def test_a_model_at_chance_is_told_after_training_and_after_every_evaluation(call: Call, here: Path):
+    rng = np.random.default_rng(0)
+    arrays = {
+        "x": rng.normal(size=(200, 3)),
+        "counts": rng.poisson(3, size=(200, 2)),
+        "image": rng.random((200, 2, 4)),
+        "colour": rng.random((200, 3, 2, 2)),
+        "labels": rng.integers(0, 3, 200),
+    }
+    np.savez("data.npz", **arrays)
+    begin = "warning: modality 'label': imputed from the others it is at chance, "
+    trained = call("train", "tiny.yaml", "--out", "idle")
+    lines = trained.out.splitlines()
+    assert (trained.code, trained.err) == (0, "")
+    assert sum(line.startswith(begin) for line in lines) == 1
+    assert lines[-3] == "model: idle/model"
+    told = json.loads(call("resume", "idle", "--json").out)["warnings"]
+    assert [f"warning: {one['text']}" for one in told] == [line for line in lines if line.startswith("warning: ")]
+    result = call("evaluate", "idle", "--metrics", "predictive", "--draws", "3", "--json")
+    written = json.loads(Path("idle", "evaluation.json").read_text())["warnings"]
+    assert json.loads(result.out)["warnings"] == written
+    assert result.err.splitlines() == [f"warning: {one['text']}" for one in written]
+    (chance,) = [one for one in written if (one["kind"], one["where"]) == ("chance", "label")]
+    assert chance["figures"].keys() == {"gain", "standard error", "pairs", "share of pairs with a gain"}
+    assert chance["figures"]["pairs"] == 20
+
+
+def test_what_is_worth_a_warning_of_the_rows_of_a_comparison_is_told_once(call: Call, here: Path):
+    rewrite(x__present=np.arange(ROWS) % 2 == 0, image__present=np.arange(ROWS) % 2 == 1)
+    result = call("compare", "tiny.yaml", "--models", "mvae", "--out", "both", "--seeds", "2", "--metrics", "likelihood", "--samples", "3")
+    assert result.code == 0
+    assert result.err.count("warning: no training row has both x and image, ") == 1
+
+
+def test_an_evaluation_of_an_older_version_has_no_warnings(call: Call, here: Path):
+    call("evaluate", "run", "--metrics", "predictive", "--draws", "3")
+    path = Path("run", "evaluation.json")
+    content = json.loads(path.read_text())
+    del content["warnings"]
+    path.write_text(json.dumps(content))
+    done = read_evaluation(path)
+    assert done is not None
+    assert done.warnings == ()
 
 
 MODALITIES = "Modalities: x, counts, image, colour, label"

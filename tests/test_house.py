@@ -16,8 +16,8 @@ PACKAGE = ROOT / "nbridge"
 
 # A file imports only from lower floors. The sole exception: a paper's file imports models/base.py.
 FLOORS = [
-    ["annotations", "errors", "means", "phrases", "version"],
-    ["batch", "densities", "distributions", "files", "hashing", "networks", "objectives", "registry", "subsets"],
+    ["annotations", "errors", "findings", "means", "phrases", "version"],
+    ["batch", "densities", "distributions", "files", "hashing", "networks", "objectives", "patterns", "registry", "subsets"],
     ["rows", "signature", "strict"],
     ["bridges", "components", "encoders", "fusion", "likelihoods", "names", "training_spec"],
     ["flow_bridge"],

@@ -382,6 +382,14 @@ def test_what_an_absent_modality_holds_changes_no_trained_tensor(filler: float):
         assert torch.equal(tensor, other.state_dict()[name]), name
 
 
+def test_a_modality_that_no_row_has_is_a_clear_error():
+    batch = rows()
+    for never in (batch.hide("b"), batch.select("a", "c")):
+        with pytest.raises(nbridge.DataError) as caught:
+            train(spec_with(), never)
+        assert str(caught.value) == f"modality 'b': present in none of the {ROWS} training rows, so nothing can be learned about it"
+
+
 def test_rows_that_teach_bridges_nothing_are_a_clear_error():
     batch, number = rows(), torch.arange(ROWS) % 3
     apart = Batch(batch.values, {name: number == i for i, name in enumerate(batch.names)})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from nbridge.cli.options import AsJson, Device, Overrides, Seed, SpecPath, blaming, console_of, default_folder, reporting
+from nbridge.cli.options import AsJson, Device, Overrides, Seed, SpecPath, blaming, console_of, default_folder, reporting, warning
 from nbridge.errors import DataError, NBridgeError, SpecError
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def evaluate(
         bar.close()
     with writing(target := evaluation_path(Path(directory), split)):
         write_json(target, evaluation.as_dict())
+    warning(evaluation.warnings)
     if as_json:
         typer.echo(json.dumps(evaluation.as_dict(), indent=2))
     else:

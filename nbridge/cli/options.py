@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nbridge.errors import NBridgeError, RunError
+from nbridge.findings import Finding
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -99,6 +100,12 @@ def console_of(*, stderr: bool = False, quiet: bool = False) -> Console:
     from rich.console import Console
 
     return Console(stderr=stderr, quiet=quiet, markup=False, emoji=False, highlight=False)
+
+
+def warning(findings: Iterable[Finding]) -> None:
+    """Tells what is worth a warning on standard error, a line each."""
+    for finding in findings:
+        typer.echo(finding.line, err=True)
 
 
 @contextmanager

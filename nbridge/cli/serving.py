@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nbridge.cli.options import Overwrite, RunPath, Seed, blaming, check_output, check_output_folder, console_of
+from nbridge.cli.options import Overwrite, RunPath, Seed, blaming, check_output, check_output_folder, console_of, warning
 from nbridge.errors import DataError, RunError
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def impute(
         done = impute_file(model, rows, target, **options, progress=bar)
     finally:
         bar.close()
+    warning(done.warnings)
     counts = ", ".join(f"{name} {count:,}" for name, count in done.imputed.items())
     passed = f"; passed through {', '.join(done.passed)}" if done.passed else ""
     of_all = "" if part[1] == 1 else f" of {done.total:,}, the first of them row {done.start:,}"

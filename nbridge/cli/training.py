@@ -69,14 +69,19 @@ def resume(
 
 
 def _summarise(run: Run, console: Console, as_json: bool) -> None:
-    """What the model fills in on rows that it has not seen, and what to type next."""
+    """What the model fills in on rows that it has not seen, what is worth a warning, and what to type next."""
     from nbridge.evaluation.crossmodal import predict_each
+    from nbridge.evaluation.findings import of_model
 
     rows = run.splits.test if run.splits.test is not None else run.splits.validation
     few = None if rows is None else rows.sample(SUMMARY_ROWS)
     predictions = predict_each(run.model, few, samples=SUMMARY_SAMPLES) if few is not None and len(run.model.names) > 1 else []
+    findings = () if few is None else of_model(run.model, few)
+    for finding in findings:
+        console.print(finding.line, soft_wrap=True)
     if as_json:
-        typer.echo(json.dumps({"folder": str(run.folder), "predictions": [asdict(prediction) for prediction in predictions]}, indent=2))
+        told = {"predictions": [asdict(one) for one in predictions], "warnings": [one.as_dict() for one in findings]}
+        typer.echo(json.dumps({"folder": str(run.folder), **told}, indent=2))
         return
     if predictions:
         _print_table(predictions, console)

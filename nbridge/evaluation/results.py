@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 from nbridge.errors import DataError
 from nbridge.evaluation.calibration import FEWEST_DRAWS
+from nbridge.findings import Finding
 from nbridge.phrases import did_you_mean, listing
 from nbridge.version import __version__
 
@@ -182,6 +183,7 @@ class Evaluation:
         measurements: In the order of the metrics.
         skipped: What was left out, metrics or single measurements by their title, each with the reason.
         version: The version of nbridge that measured.
+        warnings: What a user should know, a line each with the figures behind it.
     """
 
     settings: Settings
@@ -194,6 +196,7 @@ class Evaluation:
     measurements: tuple[Measurement, ...]
     skipped: Mapping[str, str]
     version: str = __version__
+    warnings: tuple[Finding, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -208,6 +211,7 @@ class Evaluation:
             "fingerprints": dict(self.fingerprints),
             "measurements": [measurement.as_dict() for measurement in self.measurements],
             "skipped": dict(self.skipped),
+            "warnings": [finding.as_dict() for finding in self.warnings],
         }
 
 
@@ -217,7 +221,10 @@ def read_evaluation(path: Path) -> Evaluation | None:
         content = json.loads(path.read_text(encoding="utf-8"))
         measurements = tuple(Measurement.from_dict(entry) for entry in content["measurements"])
         settings, modalities = Settings.from_dict(content["settings"]), tuple(content["modalities"])
-        return Evaluation(**{**content, "settings": settings, "modalities": modalities, "measurements": measurements})
+        parts = {"settings": settings, "modalities": modalities, "measurements": measurements}
+        # An older file has none.
+        warnings = tuple(Finding.from_dict(entry) for entry in content.get("warnings", ()))
+        return Evaluation(**{**content, **parts, "warnings": warnings})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -13,6 +13,8 @@ r"""Everything that can be measured of a trained model on its rows, in one pass.
 ``calibration``  ECE and Brier score of classes
 ================ ====================================================================================================================
 
+Beside them stand warnings (`nbridge.evaluation.findings`), from a small sample of the rows and whatever was asked for.
+
 Conditioning sets S are, unless named, every single modality and every set that leaves out one. A metric is a list of questions, each a
 target and a conditioning set, so that what one of them lacks costs none of the others.
 """
@@ -35,6 +37,7 @@ from nbridge.evaluation.classifiers import Judge, check_label, train_classifiers
 from nbridge.evaluation.coherence import coherence, joint_agreement
 from nbridge.evaluation.crossmodal import predict
 from nbridge.evaluation.diversity import diversity
+from nbridge.evaluation.findings import of_evaluation
 from nbridge.evaluation.importance import RowLogLikelihoods, conditional_of, label_posterior, log_likelihood_rows
 from nbridge.evaluation.results import METRICS, Evaluation, Measurement, Names, OptionError, Settings, Split, read_evaluation, title
 from nbridge.evaluation.rows import fingerprint, rows_with, together
@@ -99,7 +102,19 @@ def evaluate(
     measurements, skipped = _measured(subject, strict, announce)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     fingerprints = {name: fingerprint(rows, name) for name in model.names if name in rows.names}
-    return Evaluation(settings, model.names, subject.label, parameters, len(rows), of_rows, fingerprints, measurements, skipped)
+    warnings = of_evaluation(model, rows, splits.train, seed=settings.seed)
+    return Evaluation(
+        settings=settings,
+        modalities=model.names,
+        label=subject.label,
+        parameters=parameters,
+        rows=len(rows),
+        of_rows=of_rows,
+        fingerprints=fingerprints,
+        measurements=measurements,
+        skipped=skipped,
+        warnings=warnings,
+    )
 
 
 def check_served(models: Sequence[MultimodalVAE], settings: Settings) -> None:

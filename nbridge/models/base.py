@@ -24,6 +24,7 @@ from nbridge.errors import DataError
 from nbridge.likelihoods import Likelihood
 from nbridge.means import masked_mean
 from nbridge.models.parts import Parts
+from nbridge.patterns import Patterns
 from nbridge.support import check_support
 
 Features = Mapping[str, Tensor]
@@ -61,9 +62,14 @@ class MultimodalVAE(nn.Module, ABC):
         latent_dim: Dimension D of z.
         weights: The weight :math:`w_i` of each modality's log-likelihood in training; 1 where left out.
 
+    Attributes:
+        patterns: Which modalities its training rows had together; None before training, or where it is not known.
+
     Raises:
         ValueError: when the names of encoders, decoders or weights disagree.
     """
+
+    patterns: Patterns | None = None
 
     def __init__(
         self,

@@ -1,0 +1,246 @@
+r"""What a user should know of a trained model and is easily missed in tables: each a line, with the figures behind it.
+
+**At chance.** Stage ``joint`` may store a small modality in directions of z that the others do not reach; what is then imputed is its
+marginal distribution, whatever is observed (see `condition_test`). **Inactive units** of z carry nothing (see `inactive_units`).
+**Edges**: a likelihood tells itself where it is pressed against its bounds (`nbridge.Likelihood.edges`). Beside these stand what training
+never saw: patterns of presence, and pairs of modalities (`nbridge.patterns`).
+
+Axes: K samples, B rows, P pairs of rows, D latent dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from nbridge.batch import Batch
+from nbridge.evaluation.rows import check_names
+from nbridge.findings import Finding
+from nbridge.imputation import ELEMENTS, serving
+from nbridge.models.base import MultimodalVAE
+from nbridge.patterns import count, never_together, unseen
+from nbridge.rows import Rows
+
+DRAWS, ROWS = 16, 512
+"""Draws of z for each row, and rows at most, that tests of a model take: a small part of what an evaluation does."""
+FEWEST = 30
+"""Rows below which nothing is told that rests on their spread."""
+ERRORS = 2.0
+"""Standard errors by which a gain must lie above zero to count as one."""
+ACTIVE = 0.01
+"""Variance of its posterior mean from which on a unit of z is active (Burda et al., 2016)."""
+NOTEWORTHY = 0.5
+"""Share of inactive units that is told."""
+WIDTH = 128
+"""Numbers that a draw is taken to need at least: the layers of a decoder are wider than a label."""
+
+
+@dataclass(frozen=True)
+class ConditionTest:
+    """Whether a modality is predicted better from its own row than from another one.
+
+    Arguments:
+        target: The modality.
+        pairs: The number P of pairs of rows.
+        gain: Mean gain in predictive log-likelihood of a row, in nats.
+        standard_error: Of that mean, over pairs.
+        wins: The share of pairs with a gain among those that differ; one half by chance.
+        differing: The number of pairs that differ.
+    """
+
+    target: str
+    pairs: int
+    gain: float
+    standard_error: float
+    wins: float
+    differing: int
+
+    @property
+    def at_chance(self) -> bool:
+        """Whether neither the mean gain nor the share of pairs with a gain is above what chance gives, by two standard errors."""
+        if not self.differing:
+            return True
+        return self.gain <= ERRORS * self.standard_error and self.wins <= 0.5 + ERRORS * 0.5 / math.sqrt(self.differing)
+
+
+def condition_test(
+    model: MultimodalVAE, batch: Batch, target: str, *, samples: int = DRAWS, rows: int = ROWS, seed: int = 0
+) -> ConditionTest | None:
+    r"""Tests whether what is predicted of a modality depends on the others at all: the test of a permutation of their rows.
+
+    Rows are drawn at random and paired; each pair swaps what its two rows were observed with. With :math:`x_j` the target, S whatever
+    else a row has, and :math:`\ell(b, c) = \log \frac{1}{K} \sum_k p(x_j^b \mid z_k)`, :math:`z_k \sim q(z \mid x_S^c)`, the gain of the
+    pair (b, c) is
+
+    .. math:: \Delta_{bc} = \tfrac{1}{2} \big( \ell(b, b) + \ell(c, c) - \ell(b, c) - \ell(c, b) \big)
+
+    Where the target is independent of the others, or the model takes no notice of them, :math:`\Delta` is symmetric about zero exactly,
+    whatever the likelihood and however poor the model: rows that are hard to predict and conditions that make sharp predictions cancel.
+    Its mean is an estimate of how many nats the others tell of the target, as the model uses them. Two figures are looked at, since a few
+    extreme rows can hide a mean: the mean against its standard error, and the share of pairs with a gain against one half.
+
+    Arguments:
+        model: A trained model.
+        batch: Rows that training has not seen; those with the target and another modality serve.
+        target: The modality.
+        samples: The number K of draws of z.
+        rows: How many rows to draw, at most.
+        seed: Seed of the draws, of rows and of z.
+
+    Returns:
+        The test; None where fewer than 30 rows serve, or the target is the same in both rows of every pair.
+
+    Raises:
+        DataError: when the model lacks the target.
+
+    References:
+        Permutation, Parametric and Bootstrap Tests of Hypotheses (Good, 2005)
+    """
+    check_names(model, (target,))
+    if target not in batch.names or len(model.names) < 2:
+        return None
+    others = torch.stack([batch.present[name] for name in batch.names if name != target] or [torch.zeros_like(batch.present[target])])
+    serving_rows = (batch.present[target] & others.any(0)).nonzero()[:, 0]
+    picked = serving_rows[torch.randperm(len(serving_rows), generator=Generator().manual_seed(seed)).to(serving_rows.device)]
+    picked = picked[: min(rows, len(picked)) // 2 * 2]
+    if len(picked) < FEWEST:
+        return None
+    widest = max(WIDTH, model.latent_dim, math.prod(model.likelihoods[target].shape))
+    size = max(2, ELEMENTS // (samples * widest) // 2 * 2)
+    with serving(model, seed):
+        parts = [_gains(model, batch.index(part), target, samples) for part in picked.split(size)]
+    gains, unlike = (torch.cat(part) for part in zip(*parts, strict=True))
+    if not unlike.any():
+        return None
+    differing = gains[gains != 0]
+    wins = (differing > 0).double().mean().item() if len(differing) else 0.5
+    error = gains.std().item() / math.sqrt(len(gains))
+    return ConditionTest(target, len(gains), gains.mean().item(), error, wins, len(differing))
+
+
+def inactive_units(model: MultimodalVAE, batch: Batch, *, seed: int = 0) -> list[int]:
+    r"""The units d of z that carry nothing about rows: :math:`\mathrm{Var}_x \big( \mathbb{E}_{q(z \mid x)} [z_d] \big) < 0.01`.
+
+    Arguments:
+        model: A trained model.
+        batch: Rows, two or more, served from whatever they have.
+        seed: Seed of a stochastic posterior.
+
+    References:
+        Importance Weighted Autoencoders (Burda, Grosse & Salakhutdinov, 2016), https://arxiv.org/abs/1509.00519
+    """
+    with serving(model, seed):
+        means = [model.posterior(batch.slice(start, start + ROWS).to(model.device)).mean[0] for start in range(0, len(batch), ROWS)]
+    return (torch.cat(means).double().var(0) < ACTIVE).nonzero()[:, 0].tolist()
+
+
+def of_model(model: MultimodalVAE, batch: Batch, *, seed: int = 0) -> tuple[Finding, ...]:
+    """What rows show of a model: modalities at chance, inactive units of z, and likelihoods at an edge.
+
+    Arguments:
+        model: A trained model.
+        batch: Rows that training has not seen; 512 of them are drawn for each test, and fewer than 30 show nothing.
+        seed: Seed of the draws.
+    """
+    return (*_at_chance(model, batch, seed), *_inactive(model, batch, seed), *_edges(model, batch, seed))
+
+
+def of_evaluation(model: MultimodalVAE, batch: Batch, train: Rows, *, seed: int = 0) -> tuple[Finding, ...]:
+    """All findings: those of the model, patterns of presence that training never had, and modalities that it never had together.
+
+    Arguments:
+        model: A trained model.
+        batch: The rows that it is evaluated on.
+        train: The rows that it was trained on.
+        seed: Seed of the draws.
+    """
+    patterns = unseen(model.patterns, count(model.names, batch.present))
+    return (*never_together(model.names, train.present), *patterns, *of_model(model, batch, seed=seed))
+
+
+def _gains(model: MultimodalVAE, batch: Batch, target: str, samples: int) -> tuple[Tensor, Tensor]:
+    """The gain of each pair, float64, and whether its two targets differ; the second half of the rows are the partners of the first."""
+    batch, half = model.prepare(batch.to(model.device)), len(batch) // 2
+    z = model.posterior(batch.hide(target), samples).sample()
+    raw, likelihood = model.decoder(target).network(z), model.likelihoods[target]
+
+    def predictive(x: Tensor, cells: Tensor | None) -> Tensor:
+        return torch.logsumexp(likelihood.log_prob(raw, x, cells).double(), 0)
+
+    # The decoded draws stay, and the targets change places: the same four terms, and nothing is decoded twice.
+    x, cells = batch.values[target], batch.cells.get(target)
+    swapped = x.roll(half, 0)
+    gain = predictive(x, cells) - predictive(swapped, None if cells is None else cells.roll(half, 0))
+    unlike = (x != swapped).reshape(len(x), -1).any(1)
+    return (gain[:half] + gain[half:]).cpu() / 2, unlike[:half].cpu()
+
+
+def _at_chance(model: MultimodalVAE, batch: Batch, seed: int) -> Iterator[Finding]:
+    for target in model.names:
+        done = condition_test(model, batch, target, seed=seed)
+        if done is None or not done.at_chance:
+            continue
+        gain = f"{_short(done.gain)} ± {_short(done.standard_error)} nats"
+        text = (
+            f"modality {target!r}: imputed from the others it is at chance, {gain} above what the others "
+            f"of another row give ({done.pairs} pairs of rows); raise its weight in the spec, unless they tell nothing of it"
+        )
+        figures = {
+            "gain": done.gain,
+            "standard error": done.standard_error,
+            "pairs": done.pairs,
+            "share of pairs with a gain": done.wins,
+        }
+        yield Finding("chance", target, text, figures)
+
+
+def _inactive(model: MultimodalVAE, batch: Batch, seed: int) -> Iterator[Finding]:
+    few = _few(batch, seed)
+    if len(few) < FEWEST:
+        return
+    units = inactive_units(model, few, seed=seed)
+    if len(units) < NOTEWORTHY * model.latent_dim:
+        return
+    all_of_them = len(units) == model.latent_dim
+    advice = (
+        "the posterior has collapsed to the prior: set training.kl_annealing, or train longer"
+        if all_of_them
+        else (f"latent_dim: {model.latent_dim - len(units)} would do as well")
+    )
+    text = (
+        f"{len(units)} of {model.latent_dim} latent units are inactive (their posterior mean varies by less than {ACTIVE:g} over "
+        f"{len(few):,} rows); {advice}"
+    )
+    yield Finding("inactive", "", text, {"inactive": units, "of": model.latent_dim, "rows": len(few)})
+
+
+def _edges(model: MultimodalVAE, batch: Batch, seed: int) -> Iterator[Finding]:
+    for name, likelihood in model.likelihoods.items():
+        if name not in batch.names:
+            continue
+        most = max(FEWEST, min(ROWS, ELEMENTS // max(WIDTH, math.prod(likelihood.raw_shape))))
+        rows = _few(batch.index(batch.present[name]), seed, most)
+        if len(rows) < FEWEST:
+            continue
+        with serving(model, seed):
+            prepared = model.prepare(rows.to(model.device))
+            raw = model.decoder(name).network(model.posterior(prepared).mean[0])
+            x = prepared.values[name]
+            cells = prepared.cells.get(name, torch.ones_like(x, dtype=torch.bool))
+            found = list(likelihood.edges(raw, x, cells))
+        for edge in found:
+            yield Finding("edge", name, f"modality {name!r}: {edge.text}", dict(edge.figures))
+
+
+def _short(number: float) -> str:
+    """Two digits, and all those before the point."""
+    return f"{number:.0f}" if abs(number) >= 10 else f"{number:.2g}"
+
+
+def _few(batch: Batch, seed: int, most: int = ROWS) -> Batch:
+    """At most so many rows, drawn at random."""
+    return batch if len(batch) <= most else batch.index(torch.randperm(len(batch), generator=Generator().manual_seed(seed))[:most])
