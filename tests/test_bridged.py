@@ -20,10 +20,12 @@ from torch.nn import functional as F
 
 from nbridge.batch import Batch
 from nbridge.build import build_model
+from nbridge.distributions import diagonal_kl, diagonal_normal
 from nbridge.models.base import MultimodalVAE, Stage
 from nbridge.models.bridged import BridgedVAE
 from nbridge.objectives import DEFAULT_OBJECTIVE, PAPER_OBJECTIVE
 from nbridge.spec import Spec
+from nbridge.subsets import random_part
 
 # Float32 through a few layers and sums over a few rows.
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
@@ -31,7 +33,7 @@ WEIGHTS = {"image": 1.0, "tag": 10.0, "size": 0.5}
 ROWS = 6
 
 
-def small_model(combine: str = "poe", objective: Any = "paper", seed: int = 0) -> BridgedVAE:
+def small_model(combine: str = "poe", objective: Any = "paper", seed: int = 0, subsets: str = "singletons") -> BridgedVAE:
     """An image, a class and two reals, with weights, in eval mode so that every pass gives the same."""
     modalities = {
         "image": {"shape": [1, 2, 3], "encoder": {"type": "mlp", "hidden": [5]}, "likelihood": "bernoulli", "features": 4},
@@ -43,7 +45,7 @@ def small_model(combine: str = "poe", objective: Any = "paper", seed: int = 0) -
             "latent_dim": 3,
             "modalities": {name: part | {"weight": WEIGHTS[name]} for name, part in modalities.items()},
             "fusion": {"hidden": [6]},
-            "bridges": {"hidden": [5], "objective": objective, "combine": combine},
+            "bridges": {"hidden": [5], "objective": objective, "combine": combine, "subsets": subsets},
         }
     )
     model = grown_model(spec, seed)
@@ -165,6 +167,48 @@ def test_every_term_of_the_bridges_objective_is_what_the_table_says(objective: A
     weights = {"elbo": 1.0} if objective == "paper" else objective
     by_hand = bridges_by_hand(model, batch, 7, 0.25)
     expected = {name: weights[name.split(".")[0]] * term for name, term in by_hand.items() if name.split(".")[0] in weights}
+    torch.testing.assert_close(terms, expected, **CLOSE)
+
+
+EVERY_TERM = {"elbo": 0.5, "distill": 2.0, "match": 3.0, "cross": 0.1}
+
+
+@pytest.mark.parametrize("combine", ["mean", "poe"])
+@pytest.mark.parametrize("subsets", ["random", "all"])
+def test_larger_sets_of_sources_are_asked_the_same_with_the_posterior_that_serves_them(subsets: str, combine: str) -> None:
+    """Of rows that have more than the set: what it adds to the terms of single sources, set by set and row by row."""
+    model, plain = small_model(combine, EVERY_TERM, subsets=subsets), small_model(combine, EVERY_TERM)
+    batch, names = some_rows(model), model.names
+    features = stage(model, "bridges").features(batch)
+    torch.manual_seed(7)
+    alone = stage(plain, "bridges").loss(batch, features, 0.25)
+    state = torch.get_rng_state()
+    torch.manual_seed(7)
+    terms = stage(model, "bridges").loss(batch, features, 0.25)
+    torch.set_rng_state(state)
+    if subsets == "all":
+        sets = [[{*pair}] * ROWS for pair in (names[:2], (names[0], names[2]), names[1:])]
+    else:
+        part = random_part(model.presence(batch), 2)
+        sets = [[{name for name, member in zip(names, part[:, row].tolist(), strict=True) if member} for row in range(ROWS)]]
+    expected = {term: loss.clone() for term, loss in alone.items()}
+    for members in sets:
+        noise, found = torch.randn(ROWS, model.latent_dim), {term: [] for term in expected}
+        for row, members_of_row in enumerate(members):
+            one = batch.slice(row, row + 1)
+            has = {name for name in names if bool(one.present[name])}
+            if not (members_of_row < has and len(members_of_row) == 2):
+                continue
+            q = model.infer(model.prepare(one.only(*members_of_row)))
+            z = q.mean + q.stddev * noise[row]
+            said = {name: -WEIGHTS[name] * model.log_prob(name, z, one)[0] for name in names}
+            teacher = diagonal_normal(features["teacher.loc"][row], features["teacher.scale"][row])
+            found["elbo.nll"].append(torch.stack([said[name] for name in members_of_row]).sum())
+            found["elbo.kl"].append(0.25 * model.kl_to_prior(q)[0])
+            found["distill"].append(diagonal_kl(teacher, q)[0])
+            found["cross"] += [said["tag"]] if "tag" in has - members_of_row else []
+        for term, losses in found.items():
+            expected[term] = expected[term] + EVERY_TERM[term.split(".")[0]] * (torch.stack(losses).mean() if losses else 0.0)
     torch.testing.assert_close(terms, expected, **CLOSE)
 
 

@@ -1,0 +1,124 @@
+"""What bridges should be trained for, and how several sources should meet, by the number of modalities observed.
+
+    python -m benchmarks.subsets [--seeds 3] [--sets 6] [--samples 100]
+
+writes benchmarks/results/subsets.json and a table in benchmarks/README.md. Protocol: `modality_specs/mfeat.yaml`, six descriptions of a
+digit and its class; stage `joint` of a seed is the same for all variants. For every number of observed modalities, the same random sets
+of them predict each modality that is not in the set, on test rows: accuracy and predictive log-likelihood (LL) of the class, and predictive
+LL of a number of the six vectors, in nats.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+
+import nbridge
+from benchmarks.readme import replace_section
+from nbridge.batch import Batch
+from nbridge.build import build_data
+from nbridge.evaluation.crossmodal import predict
+from nbridge.models.base import MultimodalVAE
+from nbridge.training_state import TrainingState
+
+ROOT = Path(__file__).resolve().parent.parent
+SPEC = ROOT / "modality_specs" / "mfeat.yaml"
+RESULT = ROOT / "benchmarks" / "results" / "subsets.json"
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "singletons, poe": {"subsets": "singletons", "combine": "poe"},
+    "singletons, mean": {"subsets": "singletons", "combine": "mean"},
+    "random, poe": {"subsets": "random", "combine": "poe"},
+    "random, mean": {"subsets": "random", "combine": "mean"},
+    "flow": {"type": "flow"},
+}
+FIGURES = {"accuracy": "accuracy of the class", "class": "LL of the class", "vectors": "LL of a number of the vectors"}
+
+
+def spec(variant: str, seed: int) -> nbridge.Spec:
+    described = nbridge.read_spec(SPEC, overrides=[f"training.seed={seed}"]).as_dict()
+    return nbridge.Spec.model_validate(described | {"bridges": dict(VARIANTS[variant])})
+
+
+def trained(seed: int) -> dict[str, tuple[MultimodalVAE, Batch]]:
+    """Every variant over one joint stage, with the test rows."""
+    models, joint = {}, {}
+    for variant in VARIANTS:
+        chosen = spec(variant, seed)
+        torch.manual_seed(seed)
+        model = nbridge.build_model(chosen)
+        splits = build_data(chosen, model)
+        assert splits.test is not None
+        assert splits.validation is not None
+        train, validation = splits.train.sample(), splits.validation.sample()
+        if joint:
+            model.load_state_dict(joint, strict=False)
+            nbridge.fit(model, train, validation, chosen.training, state=TrainingState(stage=1))
+        else:
+            nbridge.fit(model, train, validation, chosen.training)
+            joint = {name: x.clone() for name, x in model.state_dict().items() if not name.startswith("bridges")}
+        models[variant] = (model, splits.test.sample())
+    return models
+
+
+def measure(model: MultimodalVAE, test: Batch, sets: int, samples: int) -> dict[str, list[float]]:
+    """Figures by the number of modalities observed, from 1 to all but one."""
+    draw, found = random.Random(0), {name: [] for name in FIGURES}
+    for size in range(1, len(model.names)):
+        seen: dict[str, list[float]] = {name: [] for name in FIGURES}
+        for _ in range(sets):
+            given = draw.sample(model.names, size)
+            for target in (name for name in model.names if name not in given):
+                answer = predict(model, test, given, target, samples=samples)
+                if answer.accuracy is None:
+                    seen["vectors"].append(answer.log_likelihood / math.prod(model.likelihoods[target].shape))
+                else:
+                    seen["accuracy"].append(answer.accuracy)
+                    seen["class"].append(answer.log_likelihood)
+        for name, values in seen.items():
+            found[name].append(mean(values) if values else math.nan)
+    return found
+
+
+def table(results: dict) -> str:
+    lines = []
+    for figure, title in FIGURES.items():
+        runs = {variant: [run[figure] for run in runs] for variant, runs in results["variants"].items()}
+        sizes = range(len(next(iter(runs.values()))[0]))
+        lines += ["", f"| {title}, given | " + " | ".join(str(size + 1) for size in sizes) + " |", "|---" * (len(sizes) + 1) + "|"]
+        for variant, values in runs.items():
+            cells = [[run[size] for run in values if not math.isnan(run[size])] for size in sizes]
+            lines.append(f"| {variant} | " + " | ".join(_spread(cell) for cell in cells) + " |")
+    return "\n".join([*lines[1:], "", f"Means ± standard deviations over {results['seeds']} seeds."])
+
+
+def _spread(values: list[float]) -> str:
+    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "") if values else ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--sets", type=int, default=6)
+    parser.add_argument("--samples", type=int, default=100)
+    options = parser.parse_args()
+    variants: dict[str, list] = {variant: [] for variant in VARIANTS}
+    for seed in range(options.seeds):
+        for variant, (model, test) in trained(seed).items():
+            variants[variant].append(measure(model, test, options.sets, options.samples))
+            print(seed, variant, {name: [round(x, 3) for x in values] for name, values in variants[variant][-1].items()}, flush=True)
+    results = {"spec": SPEC.name, "seeds": options.seeds, "sets": options.sets, "samples": options.samples, "variants": variants}
+    print(table(results))
+    RESULT.write_text(json.dumps(results, indent=1) + "\n")
+    replace_section("subsets", table(results))
+
+
+if __name__ == "__main__":
+    main()
