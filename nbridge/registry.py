@@ -49,6 +49,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "mnist": "nbridge.data.idx:MNIST",
         "fashion_mnist": "nbridge.data.idx:FashionMNIST",
         "mnist_fashion": "nbridge.data.paired:MNISTFashion",
+        "polymnist": "nbridge.data.polymnist:PolyMNIST",
         "npz": "nbridge.data.npz:NPZ",
         "npy": "nbridge.data.npy:NPYFolder",
         "parquet": "nbridge.data.parquet:Parquet",

@@ -315,7 +315,7 @@ from nbridge.read import parse_spec, write_spec
 from nbridge.schema import schema_text
 schema_text()
 good = "modalities: {image: {shape: [1, 8, 8], encoder: conv, likelihood: normal, decoder: conv}}"
-for source in ("digits", "mnist", "fashion_mnist", "mnist_fashion", "memory"):
+for source in ("digits", "mnist", "fashion_mnist", "mnist_fashion", "polymnist", "memory"):
     write_spec(parse_spec(good, overrides=[f"data={source}"]))
 try:
     parse_spec(good, overrides=["modalities.image.encoder=mpl", "training.seed=x"])

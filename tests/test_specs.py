@@ -23,6 +23,7 @@ TWO_STEPS = {
     "mnist_paper_cpu": (128, ("data.rows=280",)),
     "mnist_fashion_paper": (128, ("data.rows=280",)),
     "mnist_fashion_paper_cpu": (128, ("data.rows=280",)),
+    "polymnist": (128, ("data.rows=280", "data.test_rows=20")),
 }
 
 
@@ -52,7 +53,10 @@ def test_a_shipped_spec_counts_its_parameters_by_formula_and_by_tensors(path: Pa
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
-def test_a_shipped_spec_trains_two_steps_and_imputes(path: Path, request: pytest.FixtureRequest):
+def test_a_shipped_spec_trains_two_steps_and_imputes(
+    path: Path, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("pooch.os_cache", lambda _: tmp_path)
     if path.stem != "digits":
         request.getfixturevalue("real_data")
     batch_size, changes = TWO_STEPS[path.stem]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,9 +17,9 @@ from nbridge.annotations import PositiveInt, Share
 from nbridge.batch import Batch
 from nbridge.data.celeba_tables import Attributes, read_attributes, read_identities, read_partition
 from nbridge.data.dataset import Dataset, Source
-from nbridge.data.downloads import cache_folder
-from nbridge.data.folders import data_folder, find_folder
+from nbridge.data.downloads import locate_folder
 from nbridge.data.offers import Offer, check_offers
+from nbridge.data.photographs import DAMAGED, read_colours
 from nbridge.errors import DataError
 
 PAPER_ATTRIBUTES = (
@@ -37,7 +35,6 @@ _PARTS = np.array(["train", "validation", "test"])
 _GET = (
     f"CelebA may not be passed on: get it from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html and put {_IMAGES}.zip and {_TABLE} there"
 )
-_DAMAGED = (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 class CelebA(Source):
@@ -86,7 +83,7 @@ class CelebA(Source):
         """
         check_offers("celeba", {name: Offer(shapes.get(name, ())) for name in ("image", "attributes")}, shapes)
         size = _side(shapes["image"]) if "image" in shapes else 0
-        folder = _located(self.path)
+        folder = locate_folder("celeba", self.path, FOLDER, _GET)
         table = _table(folder)
         images = table.images[: self.rows]
         if self.rows is not None and self.rows > len(images):
@@ -174,7 +171,7 @@ def _opened(folder: Path) -> Iterator[Store]:
         raise DataError(f"{folder}: {archives[0].name} and {archives[1].name}, expected one archive; move the other elsewhere")
     try:
         archive = zipfile.ZipFile(archives[0])
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise DataError(f"{archives[0]}: not a zip file, or damaged ({error}); fetch it again") from error
     with archive:
         yield Store(archives[0], _photographs(archive.namelist()), archive.read)
@@ -200,13 +197,7 @@ def read_square(store: Store, image: str, size: int, crop: float) -> np.ndarray:
     """
     from PIL import Image
 
-    try:
-        with Image.open(io.BytesIO(store.read(store.members[image])), formats=("JPEG",)) as photograph:
-            colours = photograph.convert("RGB")
-    # Pillow says with SyntaxError and ValueError, too, that a file is none.
-    except (*_DAMAGED, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = "not a JPEG image" if isinstance(error, Image.UnidentifiedImageError) else str(error)
-        raise DataError(f"{store.path}: {image} cannot be read ({reason}); fetch it again") from error
+    colours = read_colours(lambda: store.read(store.members[image]), f"{store.path}: {image}")
     side = max(1, round(crop * min(colours.size)))
     left, top = ((edge - side) / 2 for edge in colours.size)
     return np.asarray(colours.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + side, top + side)))
@@ -216,19 +207,6 @@ def _side(shape: tuple[int, ...]) -> int:
     if len(shape) != 3 or shape[0] != 3 or shape[1] != shape[2]:
         raise DataError(f"modality 'image': celeba offers colour squares of any size, shape (3, S, S), which can't take the shape {shape}")
     return shape[1]
-
-
-def _located(path: str | None) -> Path:
-    if path is not None:
-        try:
-            return find_folder(path)
-        except DataError as error:
-            raise DataError(f"celeba: {error}; {_GET}") from error
-    homes = [home for home in (data_folder(), cache_folder()) if home is not None]
-    if found := next((home / FOLDER for home in homes if (home / FOLDER).is_dir()), None):
-        return found
-    places = " or ".join(str(home / FOLDER) for home in homes)
-    raise DataError(f"celeba: no folder {places}; {_GET}, or name its folder with `path`")
 
 
 def _table(folder: Path) -> Attributes:

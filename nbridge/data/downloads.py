@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from nbridge.data.folders import VARIABLE, data_folder
+from nbridge.data.folders import VARIABLE, data_folder, find_folder
 from nbridge.errors import DataError
 
 if TYPE_CHECKING:
@@ -54,6 +54,30 @@ def locate(collection: Collection, names: Iterable[str], *, download: bool) -> d
         if reason is not None:
             raise DataError(_nowhere(collection, [name for name in missing if not (cache / name).is_file()], own, cache, reason))
     return {name: path or cache / name for name, path in found.items()}
+
+
+def locate_folder(source: str, path: str | None, name: str, hint: str) -> Path:
+    """A folder that cannot be downloaded: the one that a spec names, or else the one of this name in $NBRIDGE_DATA or in the cache.
+
+    Arguments:
+        source: The name of the source, for messages.
+        path: What the spec says: absolute, or relative to the current folder, or else to $NBRIDGE_DATA; None where it says nothing.
+        name: What the folder is called otherwise.
+        hint: How to come by it.
+
+    Raises:
+        DataError: when there is none, with the places that were searched and the hint.
+    """
+    if path is not None:
+        try:
+            return find_folder(path)
+        except DataError as error:
+            raise DataError(f"{source}: {error}; {hint}") from error
+    homes = [home for home in (data_folder(), cache_folder()) if home is not None]
+    if found := next((home / name for home in homes if (home / name).is_dir()), None):
+        return found
+    places = " or ".join(str(home / name) for home in homes)
+    raise DataError(f"{source}: no folder {places}; {hint}, or name its folder with `path`")
 
 
 def _nowhere(collection: Collection, missing: list[str], own: Path | None, cache: Path, reason: str) -> str:
