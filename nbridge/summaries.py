@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -179,7 +180,9 @@ def _figures(draws: Tensor, levels: tuple[float, ...]) -> dict[str, Tensor]:
     mean = draws.mean(0)
     # Not torch's own variance, which warns of rows that are none.
     variance = (draws - mean).square().sum(0) / (len(draws) - 1)
-    ordered, ranks = draws.sort(0).values, [_rank(level, len(draws)) for level in levels]
+    # Torch takes more than ten times as long to sort on a CPU.
+    ordered = torch.from_numpy(np.sort(draws.cpu().numpy(), axis=0)).to(draws.device)
+    ranks = [_rank(level, len(draws)) for level in levels]
     lower, upper = ordered[[rank - 1 for rank in ranks]], ordered[[len(draws) - rank for rank in ranks]]
     return {"mean": mean, "sd": variance.sqrt(), "lower": lower, "upper": upper}
 

@@ -13,6 +13,7 @@ from scipy import stats
 from test_file_completion import KINDS, leftovers, read, write
 
 import nbridge
+from nbridge import imputation
 from nbridge.batch import Batch
 from nbridge.completion import impute_arrays
 from nbridge.errors import DataError
@@ -145,6 +146,21 @@ def test_rows_in_parts_equal_all_rows_at_once(model: nbridge.MultimodalVAE, monk
     assert len(whole.mean["count"].unique(dim=0)) == 13
     with pytest.raises(DataError, match=r"^first is 3, expected a multiple of 5, the rows that are served at a time$"):
         summarise(model, batch, first=3)
+
+
+def test_memory_holds_a_few_rows_of_one_modality_at_a_time(model: nbridge.MultimodalVAE, monkeypatch: pytest.MonkeyPatch):
+    drawn: list[int] = []
+
+    def decode(*arguments: Any, **options: Any) -> torch.Tensor:
+        draws = imputation.decode(*arguments, **options)
+        drawn.append(draws.numel())
+        return draws
+
+    monkeypatch.setattr("nbridge.summaries.decode", decode)
+    monkeypatch.setattr("nbridge.imputation.ELEMENTS", 20_000)
+    summarise(model, Batch.complete({"label": torch.zeros(300)}), draws=399)
+    assert len(drawn) == 3 * 81  # of 12 numbers a row four rows fit, and an imputation is cut into parts of 26
+    assert max(drawn) <= 20_000
 
 
 def test_no_rows_in_gives_no_rows_out(model: nbridge.MultimodalVAE):
