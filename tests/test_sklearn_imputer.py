@@ -321,6 +321,9 @@ def test_hidden_blocks_of_real_digits_are_filled_in_better_than_by_their_means(r
     cells = slice(0, -1)
     ours, theirs = (error(X[test, cells], hidden[test, cells], guess[:, cells]) for guess in (done, means))
     assert ours < 0.9 * theirs
+    lower, upper = (ends[:, cells][np.isnan(hidden[test, cells])] for ends in imputer.interval(hidden[test], 0.9))
+    truth = X[test, cells][np.isnan(hidden[test, cells])]
+    assert 0.8 < ((lower <= truth) & (truth <= upper)).mean() < 0.96
     absent = np.isnan(hidden[test, -1])
     assert (done[absent, -1] == X[test, -1][absent]).mean() > 0.7
 
