@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from nbridge.evaluation.suite import evaluate
     from nbridge.file_completion import impute_file
     from nbridge.fusion import Fusion
-    from nbridge.imputation import Completed, embed, generate, impute
+    from nbridge.imputation import embed, generate, impute
     from nbridge.likelihoods import Likelihood
     from nbridge.models.base import MultimodalVAE, Stage
     from nbridge.models.bridged import BridgedVAE
     from nbridge.read import read_spec
     from nbridge.run import Run, resume, train
+    from nbridge.sklearn_imputer import NBridgeImputer
     from nbridge.spec import Spec
     from nbridge.training import fit
     from nbridge.training_spec import TrainingSpec
@@ -37,7 +38,6 @@ _HOME = {
     "Batch": "nbridge.batch",
     "BridgeBank": "nbridge.bridges",
     "BridgedVAE": "nbridge.models.bridged",
-    "Completed": "nbridge.imputation",
     "DataError": "nbridge.errors",
     "Decoder": "nbridge.decoders",
     "Encoder": "nbridge.encoders",
@@ -45,6 +45,7 @@ _HOME = {
     "Likelihood": "nbridge.likelihoods",
     "MultimodalVAE": "nbridge.models.base",
     "NBridgeError": "nbridge.errors",
+    "NBridgeImputer": "nbridge.sklearn_imputer",
     "Run": "nbridge.run",
     "RunError": "nbridge.errors",
     "Spec": "nbridge.spec",

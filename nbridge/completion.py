@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,13 +14,21 @@ from nbridge.errors import DataError
 from nbridge.imputation import Completed, impute
 from nbridge.models.base import MultimodalVAE
 from nbridge.phrases import did_you_mean, listing
+from nbridge.summaries import BY_LEVEL, DRAWS, FIGURES, Summary, check_levels, summarise
 
 IMPUTED = "__imputed"
 """Ending of the name of a mask of imputed rows or cells."""
 
 
 def impute_arrays(
-    model: MultimodalVAE, arrays: Mapping[str, ArrayLike | Tensor], *, samples: int | None = None, noise: bool = True, seed: int = 0
+    model: MultimodalVAE,
+    arrays: Mapping[str, ArrayLike | Tensor],
+    *,
+    samples: int | None = None,
+    noise: bool = True,
+    seed: int = 0,
+    intervals: Sequence[float] = (),
+    draws: int = DRAWS,
 ) -> dict[str, np.ndarray]:
     """Fills in what is absent from arrays: NaN, rows that ``NAME__present`` marks as absent, and modalities that are not there at all.
 
@@ -32,13 +40,17 @@ def impute_arrays(
         samples: The number K of draws, or None for the point estimate.
         noise: Whether draws include the spread of the likelihood.
         seed: Seed of the draws.
+        intervals: Probabilities of central intervals to give beside the point estimate, such as 0.9; see `nbridge.summaries.summarise`.
+        draws: The number of draws that intervals are taken from.
 
     Returns:
         Every modality, shape (N, ...) or (K, N, ...), with observed values bit-identical, and a mask ``NAME__imputed`` for each: rows,
-        shape (N,), or cells where rows were observed in part.
+        shape (N,), or cells where rows were observed in part. With intervals also ``NAME__mean``, ``NAME__sd``, ``NAME__lower`` and
+        ``NAME__upper`` of the predictive distribution, in the layout of NAME as floating point, the ends behind an axis of levels where
+        there are several; for classes ``NAME__probability``, shape (N, C). Observed cells have their own value and a deviation of 0.
 
     Raises:
-        DataError: when the arrays do not fit the model.
+        DataError: when the arrays do not fit the model, a level is no probability or needs more draws, or intervals meet samples.
 
     Example:
         >>> import nbridge, numpy as np
@@ -49,15 +61,33 @@ def impute_arrays(
         >>> done["x"][0], done["x__imputed"], done["y__imputed"]
         (array([0.5, 1. ]), array([False,  True]), array([False, False]))
     """
+    check_intervals(intervals, draws, samples)
     shapes = {name: likelihood.shape for name, likelihood in model.likelihoods.items()}
-    done = impute(model, to_batch(arrays, shapes, allow_missing=True, ignore_extra=True), samples=samples, noise=noise, seed=seed)
+    batch = to_batch(arrays, shapes, allow_missing=True, ignore_extra=True)
+    done = impute(model, batch, samples=samples, noise=noise, seed=seed)
     taken = {*shapes, *(name + PRESENT for name in shapes)}
     completed = {name: plain_array(array) for name, array in arrays.items() if name not in taken}
     for name in completed:
         # Nearly the name of a modality that is not given: a slip of the pen would have all of it imputed in silence.
         if near := did_you_mean(name, [modality for modality in shapes if modality not in arrays], cutoff=0.8):
             raise DataError(f"array {name!r}: no such modality.{near} Modalities: {listing(shapes)}")
-    return completed | in_place(done, {name: plain_array(array) for name, array in arrays.items() if name in shapes}, samples)
+    given = {name: plain_array(array) for name, array in arrays.items() if name in shapes}
+    completed |= in_place(done, given, samples)
+    if intervals:
+        completed |= summary_in_place(summarise(model, batch, levels=intervals, draws=draws, seed=seed), done, given)
+    return completed
+
+
+def check_intervals(intervals: Sequence[float], draws: int, samples: int | None) -> None:
+    """Checks that intervals can be had: they describe the point estimate, and need draws enough.
+
+    Raises:
+        DataError: when they cannot.
+    """
+    if intervals:
+        check_levels(intervals, draws)
+        if samples is not None:
+            raise DataError("intervals go with the one best estimate, and samples are draws instead of it; leave out one of them")
 
 
 def in_place(done: Completed, given: Mapping[str, np.ndarray], samples: int | None) -> dict[str, np.ndarray]:
@@ -73,12 +103,43 @@ def in_place(done: Completed, given: Mapping[str, np.ndarray], samples: int | No
     """
     completed: dict[str, np.ndarray] = {}
     for name, values in done.values.items():
-        guess, imputed = values.numpy(), done.imputed[name].numpy()
+        guess, imputed = values.numpy(), _mask(done, given, name)
         if name in given:
-            imputed = imputed.reshape(given[name].shape) if imputed.ndim > 1 else imputed
             guess = _placed(given[name], guess, imputed, () if samples is None else (samples,))
         completed[name], completed[name + IMPUTED] = guess, imputed
     return completed
+
+
+def summary_in_place(summary: Summary, done: Completed, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Figures of what was imputed, in the layout of the arrays, with observed values where nothing was.
+
+    Arguments:
+        summary: The figures, of the same rows.
+        done: Rows in which nothing is absent.
+        given: The arrays by modality, as they were read.
+
+    Returns:
+        By ``NAME__FIGURE``, in floating point that holds what NAME holds.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for name in done.values:
+        for what in FIGURES:
+            if name not in getattr(summary, what):
+                continue
+            figure, levels = getattr(summary, what)[name].numpy(), ()
+            if what in BY_LEVEL:
+                figure, levels = (figure, (len(figure),)) if len(figure) > 1 else (figure[0], ())
+            if name in given and what != "probability":
+                own = given[name].astype(np.result_type(given[name].dtype, np.float32))
+                figure = _placed(np.zeros_like(own) if what == "sd" else own, figure, _mask(done, given, name), levels)
+            arrays[f"{name}__{what}"] = figure
+    return arrays
+
+
+def _mask(done: Completed, given: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """Which rows of an array, or which of its cells, were imputed."""
+    imputed = done.imputed[name].numpy()
+    return imputed.reshape(given[name].shape) if name in given and imputed.ndim > 1 else imputed
 
 
 def _placed(given: np.ndarray, guess: np.ndarray, imputed: np.ndarray, draws: tuple[int, ...]) -> np.ndarray:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from nbridge.batch import Batch
-from nbridge.completion import IMPUTED, in_place
+from nbridge.completion import IMPUTED, check_intervals, in_place, summary_in_place
 from nbridge.data.blocks import Block, Filled, Output, RowsIn
 from nbridge.data.row_files import FOLDER, find_rows, open_rows
 from nbridge.errors import DataError, require_positive
@@ -29,6 +29,7 @@ from nbridge.findings import Finding
 from nbridge.imputation import impute, rows_at_a_time
 from nbridge.models.base import MultimodalVAE
 from nbridge.patterns import count, unseen
+from nbridge.summaries import BY_LEVEL, DRAWS, FIGURES, summarise
 
 BLOCK, BYTES = 8192, 2**24
 """Rows that are held in memory at a time, and bytes of them as they are read and written: bounds, of which the narrower counts."""
@@ -65,6 +66,8 @@ class _Filler:
     samples: int | None
     noise: bool
     seed: int
+    intervals: Sequence[float]
+    draws: int
 
     def read(self, block: Block) -> Batch:
         """The rows as the model takes them."""
@@ -78,11 +81,25 @@ class _Filler:
         done = impute(self.model, rows, samples=self.samples, noise=self.noise, seed=self.seed, first=block.start)
         given = {name: block.arrays[key] for name, key in self.plan.taken.items() if name in self.keys}
         columns = in_place(done, given, self.samples)
+        figures: dict[str, np.ndarray] = {}
+        if self.intervals:
+            summary = summarise(self.model, rows, levels=self.intervals, draws=self.draws, seed=self.seed, first=block.start)
+            figures = summary_in_place(summary, done, given)
         filled = {}
         for name, key in self.keys.items():
             filled[key] = Filled(columns[name], 0 if self.samples is None else 1)
             filled[key + IMPUTED] = Filled(columns[name + IMPUTED])
+            if self.intervals:
+                filled |= self._figures(name, key, figures)
         return filled
+
+    def _figures(self, name: str, key: str, figures: Mapping[str, np.ndarray]) -> dict[str, Filled]:
+        """The columns that describe a modality, each behind an axis of levels where it has one."""
+        return {
+            f"{key}__{what}": Filled(figures[f"{name}__{what}"], int(what in BY_LEVEL and len(self.intervals) > 1))
+            for what in FIGURES
+            if f"{name}__{what}" in figures
+        }
 
 
 def impute_file(
@@ -95,6 +112,8 @@ def impute_file(
     samples: int | None = None,
     noise: bool = True,
     seed: int = 0,
+    intervals: Sequence[float] = (),
+    draws: int = DRAWS,
     shard: tuple[int, int] = (1, 1),
     progress: Progress | None = None,
 ) -> FileCompleted:
@@ -114,13 +133,17 @@ def impute_file(
         samples: The number K of draws, or None for the point estimate.
         noise: Whether draws include the spread of the likelihood.
         seed: Seed of the draws.
+        intervals: Probabilities of central intervals to write beside the point estimate, as ``KEY__mean``, ``KEY__sd``, ``KEY__lower`` and
+            ``KEY__upper``, or ``KEY__probability`` for classes: see `nbridge.completion.impute_arrays`.
+        draws: The number of draws that intervals are taken from.
         shard: Which part of the rows to read, fill in and write: its number, from 1, and the number of parts. They are cut between rows
             that are served together (`nbridge.imputation.rows_at_a_time`); where there are more of them, some have no row. Arrays that
             pass through are cut where they have as many rows. All rows are checked in any case, so that all parts have the same columns.
         progress: Hears how far it is.
 
     Raises:
-        DataError: when the rows don't fit the model, a file can't be read or written, or there is no such part.
+        DataError: when the rows don't fit the model, a file can't be read or written, there is no such part, or a level is no probability,
+            needs more draws or meets samples.
 
     Example:
         >>> import nbridge, numpy as np, tempfile
@@ -133,6 +156,7 @@ def impute_file(
         {'x': 1, 'y': 0}
     """
     _check_options(samples, shard)
+    check_intervals(intervals, draws, samples)
     path, kind = find_rows(source)
     target = Path(target)
     _check_target(path, kind, target)
@@ -146,11 +170,12 @@ def impute_file(
         open_rows(path, kind, sizes, scratch) as rows,
     ):
         plan = make_plan(rows, model.likelihoods, named, id)
-        size = _rows_in_memory(rows, model, plan, samples)
+        size = _rows_in_memory(rows, model, plan, samples, intervals)
         plan = check_rows(rows, model.likelihoods, plan, id, size, tell)
         start, stop = shard_rows(plan.rows, rows_at_a_time(model, samples), shard)
-        passed = tuple(key for key in plan.others if key not in {known + IMPUTED for known in named.values()})
-        filler = _Filler(model, plan, named, samples, noise, seed)
+        made = (IMPUTED, *(f"__{what}" for what in FIGURES if intervals))
+        passed = tuple(key for key in plan.others if key not in {known + ending for known in named.values() for ending in made})
+        filler = _Filler(model, plan, named, samples, noise, seed, intervals, draws)
         counts, patterns = _write(rows, filler, target, Output(passed, start, stop, plan.rows), size, tell)
     return FileCompleted(start, stop, plan.rows, counts, passed, unseen(model.patterns, patterns))
 
@@ -215,10 +240,11 @@ def _blaming(source: str | Path, path: Path) -> Iterator[None]:
         raise DataError(str(error) if str(error).startswith(f"{path}: ") else f"{source}: {error}") from error
 
 
-def _rows_in_memory(rows: RowsIn, model: MultimodalVAE, plan: Plan, samples: int | None) -> int:
+def _rows_in_memory(rows: RowsIn, model: MultimodalVAE, plan: Plan, samples: int | None, intervals: Sequence[float]) -> int:
     """How many rows are held in memory at a time: a multiple of those that are served together."""
     read = rows.row_bytes([*plan.taken.values(), *plan.others], plan.rows)
-    made = 4 * (samples or 1) * sum(math.prod(likelihood.shape) for likelihood in model.likelihoods.values())
+    numbers = (samples or 1) + (2 + 2 * len(intervals) if intervals else 0)
+    made = 4 * numbers * sum(math.prod(likelihood.shape) for likelihood in model.likelihoods.values())
     unit = rows_at_a_time(model, samples)
     return unit * max(1, min(BLOCK, BYTES // (read + made)) // unit)
 

@@ -86,7 +86,7 @@ def impute(
     parts = []
     with serving(model, seed):
         for number, part in enumerate(_cut(batch, size), start=first // size):
-            torch.manual_seed((seed + number * _STRIDE) % 2**63)
+            torch.manual_seed(part_seed(seed, number))
             parts.append(_impute_rows(model, part, samples, noise))
     axis = 0 if samples is None else 1
     return Completed(
@@ -98,6 +98,11 @@ def impute(
 def rows_at_a_time(model: MultimodalVAE, samples: int | None = None) -> int:
     """The number of rows that `impute` serves together, whatever the number of rows: it depends on the model and on K alone."""
     return _size((POINT_DRAWS if samples is None else samples) * sum(math.prod(x.shape) for x in model.likelihoods.values()))
+
+
+def part_seed(seed: int, number: int) -> int:
+    """The seed of a part of the rows, by its number."""
+    return (seed + number * _STRIDE) % 2**63
 
 
 def generate(
@@ -171,7 +176,7 @@ def _impute_rows(model: MultimodalVAE, batch: Batch, samples: int | None, noise:
     z = q.mean + q.stddev * _fixed_points(model.latent_dim).to(q.mean)[:, None] if samples is None else q.sample()
     values, imputed = {}, {}
     for name, likelihood in model.likelihoods.items():
-        observed = _observed(batch, name)
+        observed = which_observed(batch, name)
         imputed[name] = ~observed
         given = batch.values.get(name)
         if given is not None and observed.all():
@@ -186,7 +191,7 @@ def _impute_rows(model: MultimodalVAE, batch: Batch, samples: int | None, noise:
     return Completed(values, imputed)
 
 
-def _observed(batch: Batch, name: str) -> Tensor:
+def which_observed(batch: Batch, name: str) -> Tensor:
     """Which rows of a modality, or which of its cells, are observed."""
     if name not in batch.values:
         return torch.zeros(len(batch), dtype=torch.bool, device=batch.device)

@@ -395,6 +395,22 @@ OUTPUT = {
         ["embed", "run", "data.npz", "--out", "link.npz", "--overwrite"],
         "--out link.npz: the file that is read; choose another, so that it stays as it is",
     ),
+    "no levels": (
+        ["impute", "run", "data.npz", "--out", "o.npz", "--intervals", "high"],
+        "--intervals high: expected probabilities between 0 and 1, such as 0.9 or 0.5,0.9",
+    ),
+    "a level in percent": (
+        ["impute", "run", "data.npz", "--out", "o.npz", "--intervals", "90"],
+        "--intervals: level 90, expected a probability between 0 and 1, such as 0.9; for 90 % write 0.9",
+    ),
+    "too few draws": (
+        ["impute", "run", "data.npz", "--out", "o.npz", "--intervals", "0.9", "--draws", "10"],
+        "--intervals: level 0.9 needs 19 draws or more, and draws is 10; raise it",
+    ),
+    "intervals of draws": (
+        ["impute", "run", "data.npz", "--out", "o.npz", "--intervals", "0.9", "--samples", "3"],
+        "--intervals go with the one best estimate, and samples are draws instead of it; leave out one of them",
+    ),
     "no run": (["generate", "none", "--out", "o.npz"], "none: no such run folder"),
     "no device": (
         ["train", "tiny.yaml", "--device", "nonsense"],
@@ -564,6 +580,21 @@ def test_a_file_is_completed_in_its_own_keys_types_and_bits(draws: tuple[str, ..
             assert draw[~done[f"{key}__imputed"]].tobytes() == given[key][~done[f"{key}__imputed"]].tobytes()
     assert np.isfinite(done["x"]).all()
     assert np.isin(done["labels"], [0, 1, 2]).all()
+
+
+def test_intervals_are_written_under_the_keys_of_the_file(call: Call, here: Path):
+    given = data()
+    given["x"][2] = np.nan
+    rewrite(x=given["x"], labels=None)
+    result = call("impute", "run", "data.npz", "--out", "out.npz", "--intervals", "0.5,0.9", "--draws", "39")
+    assert result.code == 0
+    done = dict(np.load("out.npz"))
+    assert done["labels__probability"].shape == (ROWS, 3)
+    assert done["x__lower"].shape == done["x__upper"].shape == (2, *given["x"].shape)
+    expected = nbridge.impute_arrays(nbridge.load("run"), {"x": given["x"]}, intervals=(0.5, 0.9), draws=39)
+    assert np.array_equal(done["x__mean"][:2], expected["x__mean"][:2])
+    assert done["x__sd"][2].min() > 0
+    assert not done["x__sd"][[0, 1, *range(3, ROWS)]].any()
 
 
 def test_codes_are_those_of_the_library(call: Call, here: Path):

@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,9 +73,15 @@ training: {stages: {joint: {epochs: 1}, bridges: {epochs: 1}}}
 
 
 @pytest.mark.slow
-def test_the_example_of_readme_runs_and_imputes_most_labels(capsys: pytest.CaptureFixture[str]):
-    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    exec(compile(code, "README.md", "exec"), {})
+def test_the_examples_of_readme_run_and_impute_most_labels(capsys: pytest.CaptureFixture[str]):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    for code in blocks:
+        exec(compile(code, "README.md", "exec"), names)
+    assert len(blocks) == 2
     share = float(re.search(r"labels imputed correctly: ([\d.]+)", capsys.readouterr().out)[1])
     # Two modalities that tell the classes apart: 15 % of mistakes would be a broken model.
     assert share > 0.85
+    assert (names["completed"][400:, 3] == names["label"][400:]).mean() > 0.85
+    assert names["twenty"].shape == (20, 600, 4)
+    assert (names["lower"] <= names["upper"])[:150, :3].all()

@@ -35,31 +35,43 @@ def impute(
     samples: Annotated[int | None, typer.Option(metavar="K", min=1, help="Draws for each row; one best estimate when left out.")] = None,
     noise: Annotated[bool, typer.Option(help="Whether draws include the spread of the likelihood.")] = True,
     seed: Seed = 0,
+    intervals: Annotated[
+        str | None,
+        typer.Option(
+            metavar="P,P", help="Also write NAME__mean, __sd, __lower and __upper: central intervals, such as 0.9.", show_default=False
+        ),
+    ] = None,
+    draws: Annotated[int, typer.Option(metavar="K", min=1, help="Draws that intervals are taken from.")] = 399,
     shard: Shard = "1/1",
     overwrite: Overwrite = False,
 ) -> None:
     """Fill in what is absent. Absent are NaN, null, rows where NAME__present is false, and modalities that the file lacks.
 
-    Observed values stay as they are, NAME__imputed tells where values were filled in, and arrays of other names pass through.
+    Observed values stay as they are, NAME__imputed tells where values were filled in, and arrays of other names pass through. Intervals are
+    of the predictive distribution, several of them behind an axis of levels; classes have NAME__probability instead.
     """
     from nbridge.data.row_files import FOLDER, kind_of
 
     kind = kind_of(rows)
     target = check_output_folder(out, overwrite, rows) if kind == FOLDER else check_output(out, overwrite, (kind,), rows)
     from nbridge.cli.tables import MeasuringBar
+    from nbridge.completion import check_intervals
     from nbridge.file_completion import impute_file, parse_shard
+    from nbridge.summaries import parse_levels
 
     try:
         part = parse_shard(shard)
+        levels = () if intervals is None else parse_levels(intervals)
+        check_intervals(levels, draws, samples)
     except DataError as error:
         raise RunError(f"--{error}") from error
     from nbridge.checkpoint import load_model
 
     model, spec = load_model(directory)
-    options = {"keys": _keys(spec), "id": _id_key(spec), "samples": samples, "noise": noise, "seed": seed, "shard": part}
+    options = {"keys": _keys(spec), "id": _id_key(spec), "samples": samples, "noise": noise, "seed": seed}
     bar = MeasuringBar(console_of(stderr=True))
     try:
-        done = impute_file(model, rows, target, **options, progress=bar)
+        done = impute_file(model, rows, target, **options, intervals=levels, draws=draws, shard=part, progress=bar)
     finally:
         bar.close()
     warning(done.warnings)
