@@ -197,8 +197,12 @@ class MultimodalVAE(nn.Module, ABC):
         return {name: self._standard_form(likelihood, name, batch) for name, likelihood in self.likelihoods.items()}
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
-        """Features of every modality, shape (B, F_i), of a prepared batch."""
-        return self.encode_inputs(self.inputs(batch))
+        """Features of every modality, shape (B, F_i), of a prepared batch; of an absent one anything finite, which is not to be used."""
+        inputs = self.inputs(batch)
+        if torch.is_grad_enabled() or batch.whole:
+            # All rows, so that shapes stay and no process that trains waits for one that skips an encoder.
+            return self.encode_inputs(inputs)
+        return {name: _encode_some(encoder, inputs[name], batch.present[name]) for name, encoder in self.encoders.items()}
 
     def encode_inputs(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Features of every modality, shape (B, F_i), of `inputs` that are there already."""
@@ -256,3 +260,13 @@ class MultimodalVAE(nn.Module, ABC):
             cells = batch.cells[name][rows] if name in batch.cells else torch.ones_like(x, dtype=torch.bool)
             if len(x):
                 likelihood.fit(x, cells)
+
+
+def _encode_some(encoder: nn.Module, x: Tensor, rows: Tensor) -> Tensor:
+    """Features of the rows that have something to encode, zeros for the others."""
+    some = rows.nonzero()[:, 0]
+    if len(some) == len(rows):
+        return encoder(x)
+    encoded = encoder(x[some] if len(some) else x[:1])
+    features = encoded.new_zeros(len(rows), *encoded.shape[1:])
+    return features.index_copy(0, some, encoded[: len(some)])
