@@ -1,6 +1,6 @@
 """What bridges should be trained for, and how several sources should meet, by the number of modalities observed.
 
-    python -m benchmarks.subsets [--seeds 3] [--sets 6] [--samples 100]
+    python -m benchmarks.subsets [--seeds 3] [--sets 4] [--samples 50]
 
 writes benchmarks/results/subsets.json and a table in benchmarks/README.md. Protocol: `modality_specs/mfeat.yaml`, six descriptions of a
 digit and its class; stage `joint` of a seed is the same for all variants. For every number of observed modalities, the same random sets
@@ -106,8 +106,8 @@ def _spread(values: list[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--sets", type=int, default=6)
-    parser.add_argument("--samples", type=int, default=100)
+    parser.add_argument("--sets", type=int, default=4)
+    parser.add_argument("--samples", type=int, default=50)
     options = parser.parse_args()
     variants: dict[str, list] = {variant: [] for variant in VARIANTS}
     for seed in range(options.seeds):

@@ -20,6 +20,7 @@ from nbridge.batch import Batch
 from nbridge.distributions import diagonal_kl
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.jmvae import JMVAE
+from nbridge.registry import STAGES
 from nbridge.subsets import random_part
 
 SYSTEMS: Mapping[str, Mapping[str, Any]] = {
@@ -35,7 +36,8 @@ def build(system: str) -> MultimodalVAE:
 
 
 def spec_of(system: str) -> nbridge.Spec:
-    stages = {"joint": {"epochs": 3}, "bridges": {"epochs": 3}}
+    model = SYSTEMS[system]["model"]
+    stages = {name: {"epochs": 3} for name in STAGES[model if isinstance(model, str) else model["type"]]}
     training = {"batch_size": 24, "stages": stages, "precision": "float32"}
     return nbridge.Spec.model_validate(
         {"latent_dim": 4, "modalities": ranks.MODALITIES, "fusion": {"hidden": [8]}, "training": training, **SYSTEMS[system]}

@@ -244,7 +244,7 @@ def test_rows_that_cannot_train_a_stage_cost_no_run_that_is_there(tmp_path: Path
     nbridge.train(spec, data, out=tmp_path / "run")
     before = (tmp_path / "run" / "model" / TENSORS).read_bytes()
     apart = {**data, "x__present": np.arange(40) < 20, "y__present": np.arange(40) >= 20}
-    with pytest.raises(nbridge.DataError, match="stage joint: 0 training rows"):
+    with pytest.raises(nbridge.DataError, match="stage bridges: 0 training rows"):
         nbridge.train(spec, apart, out=tmp_path / "run", overwrite=True)
     assert (tmp_path / "run" / "model" / TENSORS).read_bytes() == before
 
