@@ -1,7 +1,7 @@
 """What one of several processes does in `test_distributed`; started with the variables that torchrun sets.
 
 python ranks.py work FOLDER memory    gradients, statistics, parts of batches and a training without noise, written to FOLDER
-python ranks.py work FOLDER network   the same between processes that share no memory
+python ranks.py work FOLDER network   gradients and statistics alone, between processes that share no memory
 python ranks.py nbridge ...           the command line without shared memory, where the process of rank 1 fails in epoch 3
 """
 
@@ -194,8 +194,9 @@ def work(folder: Path, way: str) -> None:
         assert (world.memory is None) == (way == "network")
         save_file(gradients(world), folder / f"gradients{world.rank}.safetensors")
         save_file(normalised(world), folder / f"normalised{world.rank}.safetensors")
-        told = {"parts": parts_of_batches(world), "complete": curve(world, complete=True), "some": curve(world, complete=False)}
-        (folder / f"told{world.rank}.json").write_text(json.dumps(told))
+        if way == "memory":
+            told = {"parts": parts_of_batches(world), "complete": curve(world, complete=True), "some": curve(world, complete=False)}
+            (folder / f"told{world.rank}.json").write_text(json.dumps(told))
 
 
 def failing_command() -> None:

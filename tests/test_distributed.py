@@ -95,11 +95,20 @@ def whole(spec: Path) -> tuple[Path, str]:
     return folder, output
 
 
-@pytest.fixture(scope="module", params=["memory", "network"])
-def worked(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
-    """What both processes of `ranks` wrote, which told each other of it through memory or through gloo."""
-    folder = tmp_path_factory.mktemp("worked")
-    for code, _, errors in ended(by_hand(RANKS, "work", folder, request.param)):
+@pytest.fixture(scope="module")
+def worked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What both processes of `ranks` wrote, which told each other of it through memory."""
+    return working(tmp_path_factory.mktemp("worked"), "memory")
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What they wrote when they told each other of it through gloo."""
+    return working(tmp_path_factory.mktemp("apart"), "network")
+
+
+def working(folder: Path, way: str) -> Path:
+    for code, _, errors in ended(by_hand(RANKS, "work", folder, way)):
         assert code == 0, errors
     return folder
 
@@ -155,11 +164,12 @@ def test_a_mean_over_rows_is_divided_by_what_its_surroundings_say():
 
 
 @pytest.mark.usefixtures("without_noise")
-def test_gradients_terms_and_running_statistics_of_two_processes_are_those_of_one(worked: Path):
+@pytest.mark.parametrize("way", ["worked", "apart"])
+def test_gradients_terms_and_running_statistics_of_two_processes_are_those_of_one(way: str, request: pytest.FixtureRequest):
     """For every model, on rows with absent modalities, some of them in one process only."""
     expected = ranks.gradients(ALONE)
     for rank in range(2):
-        found = load_file(worked / f"gradients{rank}.safetensors")
+        found = load_file(request.getfixturevalue(way) / f"gradients{rank}.safetensors")
         assert found.keys() == expected.keys()
         for name, tensor in expected.items():
             torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
@@ -167,8 +177,10 @@ def test_gradients_terms_and_running_statistics_of_two_processes_are_those_of_on
         assert any(tensor.abs().max() > 1e-3 for name, tensor in expected.items() if name.startswith(f"{system}/joint/gradient"))
 
 
-def test_normalisations_over_two_processes_are_those_over_one(worked: Path):
-    expected, found = ranks.normalised(ALONE), [load_file(worked / f"normalised{rank}.safetensors") for rank in range(2)]
+@pytest.mark.parametrize("way", ["worked", "apart"])
+def test_normalisations_over_two_processes_are_those_over_one(way: str, request: pytest.FixtureRequest):
+    folder = request.getfixturevalue(way)
+    expected, found = ranks.normalised(ALONE), [load_file(folder / f"normalised{rank}.safetensors") for rank in range(2)]
     for name, tensor in expected.items():
         case, _, part = name.partition("/")
         if part in ("y", "x.grad", "served"):

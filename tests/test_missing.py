@@ -37,7 +37,7 @@ def build(system: str) -> MultimodalVAE:
 
 def spec_of(system: str) -> nbridge.Spec:
     model = SYSTEMS[system]["model"]
-    stages = {name: {"epochs": 3} for name in STAGES[model if isinstance(model, str) else model["type"]]}
+    stages = {name: {"epochs": 2} for name in STAGES[model if isinstance(model, str) else model["type"]]}
     training = {"batch_size": 24, "stages": stages, "precision": "float32"}
     return nbridge.Spec.model_validate(
         {"latent_dim": 4, "modalities": ranks.MODALITIES, "fusion": {"hidden": [8]}, "training": training, **SYSTEMS[system]}
