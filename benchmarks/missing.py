@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -58,16 +59,16 @@ class Tokens(Zeros):
         super().__init__(*parts)
         self.tokens = nn.ParameterDict({name: torch.zeros(width) for name, width in WIDTHS.items()})
 
-    def filled(self, features: Features, batch: Batch) -> Features:
-        return {name: torch.where(batch.present[name][:, None], h, self.tokens[name].to(h.dtype)) for name, h in features.items()}
+    def filled(self, features: Features, present: Mapping[str, Tensor]) -> Features:
+        return {name: torch.where(present[name][:, None], h, self.tokens[name].to(h.dtype)) for name, h in features.items()}
 
     def joint_stage(self) -> Stage:
         return replace(stage := super().joint_stage(), modules=(*stage.modules, self.tokens))
 
 
 class Bridged(Zeros):
-    def filled(self, features: Features, batch: Batch) -> Features:
-        return features if batch.whole else self.bridges(features, batch.present)
+    def filled(self, features: Features, present: Mapping[str, Tensor]) -> Features:
+        return self.bridges(features, present)
 
     def joint_stage(self) -> Stage:
         return replace(stage := super().joint_stage(), modules=(*stage.modules, self.bridges))

@@ -78,13 +78,11 @@ class JointVAE(MultimodalVAE):
 
     def observed_posterior(self, features: Features, batch: Batch) -> Independent:
         r""":math:`q(z \mid x_S)`, batch shape (B,) over D, of the features of a prepared batch."""
-        return self.fusion(self.filled(features, batch))
+        return self.fusion(features if batch.whole else self.filled(features, batch.present))
 
-    def filled(self, features: Features, batch: Batch) -> Features:
-        """Features of a prepared batch, shape (B, F_i), with zeros in the place of absent ones; the same tensors where none is absent."""
-        if batch.whole:
-            return features
-        return {name: torch.where(batch.present[name][:, None], h, 0.0) for name, h in features.items()}
+    def filled(self, features: Features, present: Mapping[str, Tensor]) -> Features:
+        """Features, shape (B, F_i), with zeros in the place of absent ones, by presence of shape (B,)."""
+        return {name: torch.where(present[name][:, None], h, 0.0) for name, h in features.items()}
 
     def stages(self) -> tuple[Stage, ...]:
         return (self.joint_stage(),)
@@ -106,7 +104,7 @@ class JointVAE(MultimodalVAE):
     def _divergence_of_parts(self, q: Independent, features: Features, batch: Batch) -> Tensor:
         """The mean over rows of the divergence of a random part of each from all of it; zero for a row with one modality."""
         present = self.presence(batch)
-        part = Batch(batch.values, dict(zip(self.names, random_part(present), strict=True)), batch.cells)
+        part = dict(zip(self.names, random_part(present), strict=True))
         teacher = diagonal_normal(q.mean.detach(), q.stddev.detach())
-        divergence = diagonal_kl(teacher, self.observed_posterior(features, part))
+        divergence = diagonal_kl(teacher, self.fusion(self.filled(features, part)))
         return torch.where(present.sum(0) >= 2, divergence, 0.0).mean()
