@@ -92,7 +92,7 @@ def count_parameters(spec: Spec) -> ParameterTable:
     return ParameterTable(
         sizes,
         (
-            ModelCount("bridged", 1 + sum(name.startswith(("bridge", "flow")) for name in sizes), sum(sizes.values()), counted_bridged),
+            ModelCount("bridged", 1 + len(_bridges(spec)), sum(sizes.values()), counted_bridged),
             ModelCount("retrofit", 2**n - 1, retrofit_parameters(spec, encoders, decoders), counted_retrofit),
             ModelCount("mvae", n, mvae_parameters(spec, encoders, decoders), counted_mvae),
         ),
@@ -120,17 +120,17 @@ def fusion_parameters(spec: Spec, features: int) -> int:
 
 
 def _sizes(spec: Spec, encoders: Mapping[str, int], decoders: Mapping[str, int]) -> dict[str, int]:
-    features = {name: modality.features for name, modality in spec.modalities.items()}
     return {
         **{f"encoder {name}": count for name, count in encoders.items()},
-        "fusion": fusion_parameters(spec, sum(features.values())),
-        **_bridges(spec, features),
+        "fusion": fusion_parameters(spec, sum(modality.features for modality in spec.modalities.values())),
+        **_bridges(spec),
         **{f"decoder {name}": count for name, count in decoders.items()},
     }
 
 
-def _bridges(spec: Spec, features: Mapping[str, int]) -> dict[str, int]:
+def _bridges(spec: Spec) -> dict[str, int]:
     """A bridge for each ordered pair, or the one network of a flow."""
+    features = {name: modality.features for name, modality in spec.modalities.items()}
     options, total = spec.bridges.bank.kwargs, sum(features.values())
     if issubclass(bridged_class(spec), FlowBridgedVAE):
         return {"flow": mlp_parameters(total + 2 * len(features) + 2 * WAVES, total, options["hidden"], batch_norm=False)}

@@ -107,7 +107,7 @@ class FlowBridge(Bridges):
         """
         if self.training:
             self._follow()
-        h, cells = self._standard(features), self._cells(wanted)
+        h, cells = self._standard(self._flat(features)), self._cells(wanted)
         noise, time = torch.randn_like(h), torch.rand(len(h), 1, device=h.device)
         there = torch.where(cells, torch.lerp(noise, h, time), torch.where(self._cells(given), h, 0.0))
         error = (self._velocity(there, given, wanted, time) - (h - noise)).square()
@@ -126,15 +126,14 @@ class FlowBridge(Bridges):
         drawn = h.expand(samples, *h.shape)
         if bool(some.any()):
             observed = self._cells(present)[some]
-            filled = self._solve(self._standard(features)[some], present[:, some], samples) * self.scale + self.loc
+            filled = self._solve(self._standard(h)[some], present[:, some], observed, samples) * self.scale + self.loc
             drawn = drawn.clone()
             drawn[:, some] = torch.where(observed, h[some], filled)
         return dict(zip(self.widths, drawn.split(list(self.widths.values()), -1), strict=True))
 
-    def _solve(self, h: Tensor, present: Tensor, samples: int) -> Tensor:
-        """Draws of standardised features, shape (K, B, F), by the midpoint rule; observed ones stay."""
-        rows, cells = len(h), self._cells(present)
-        present, cells = present.repeat(1, samples), cells.repeat(samples, 1)
+    def _solve(self, h: Tensor, present: Tensor, cells: Tensor, samples: int) -> Tensor:
+        """Draws of standardised features, shape (K, B, F), by the midpoint rule; observed ones, by modality and by cell, stay."""
+        rows, present, cells = len(h), present.repeat(1, samples), cells.repeat(samples, 1)
         start = torch.where(cells, h.repeat(samples, 1), torch.randn(samples * rows, h.shape[1], device=h.device, dtype=h.dtype))
         pieces = zip(start.split(PIECE), present.split(PIECE, 1), cells.split(PIECE), strict=True)
         return torch.cat([self._carried(*piece) for piece in pieces]).view(samples, rows, -1)
@@ -167,8 +166,8 @@ class FlowBridge(Bridges):
     def _flat(self, features: Mapping[str, Tensor]) -> Tensor:
         return torch.cat([features[name] for name in self.widths], -1)
 
-    def _standard(self, features: Mapping[str, Tensor]) -> Tensor:
-        return (self._flat(features) - self.loc) / self.scale
+    def _standard(self, flat: Tensor) -> Tensor:
+        return (flat - self.loc) / self.scale
 
     def _cells(self, present: Tensor) -> Tensor:
         """Presence of modalities, shape (M, B), as presence of features, shape (B, F)."""

@@ -81,8 +81,7 @@ def impute(
     """
     _check(model, batch, samples)
     size = rows_at_a_time(model, samples)
-    if first < 0 or first % size:
-        raise DataError(f"first is {first}, expected a multiple of {size}, the rows that are served at a time")
+    check_first(first, size)
     parts = []
     with serving(model, seed):
         for number, part in enumerate(_cut(batch, size), start=first // size):
@@ -98,6 +97,16 @@ def impute(
 def rows_at_a_time(model: MultimodalVAE, samples: int | None = None) -> int:
     """The number of rows that `impute` serves together, whatever the number of rows: it depends on the model and on K alone."""
     return _size((POINT_DRAWS if samples is None else samples) * sum(math.prod(x.shape) for x in model.likelihoods.values()))
+
+
+def check_first(first: int, size: int) -> None:
+    """Checks that rows begin with a part of so many.
+
+    Raises:
+        DataError: when they do not.
+    """
+    if first < 0 or first % size:
+        raise DataError(f"first is {first}, expected a multiple of {size}, the rows that are served at a time")
 
 
 def part_seed(seed: int, number: int) -> int:

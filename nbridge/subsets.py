@@ -1,14 +1,19 @@
-"""Parts of what rows have: which modalities are given, and which are to be said.
+"""Subsets of modalities, and parts of what rows have.
 
-Axes: V subsets, M modalities, B rows.
+Axes: M modalities, B rows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import combinations
 
 import torch
 from torch import Tensor
+
+Subset = tuple[str, ...]
+MOST = 10
+"""Modalities up to which something for each subset, a thousand of them, can be had at all."""
 
 
 def random_part(present: Tensor, least: int = 1) -> Tensor:
@@ -21,10 +26,17 @@ def random_part(present: Tensor, least: int = 1) -> Tensor:
     return present & (order < size.floor())
 
 
-def all_parts(number: int, least: int, device: torch.device) -> Tensor:
-    """Every part of so many modalities but all of them, of so many members at least: boolean, shape (V, M), the small ones first."""
-    parts = [part for size in range(least, number) for part in combinations(range(number), size)]
-    members = torch.zeros(len(parts), number, dtype=torch.bool)
-    for row, part in enumerate(parts):
-        members[row, list(part)] = True
-    return members.to(device)
+def proper_subsets(names: Iterable[str], what: str = "an inference network") -> tuple[Subset, ...]:
+    """The nonempty proper subsets, the small ones first.
+
+    Arguments:
+        names: The modalities.
+        what: What each subset takes, for the message.
+
+    Raises:
+        ValueError: when there are too many to have that for each.
+    """
+    names = tuple(names)
+    if len(names) > MOST:
+        raise ValueError(f"{len(names)} modalities take {what} for each of {2 ** len(names) - 1:,} subsets; at most {MOST} are served")
+    return tuple(subset for size in range(1, len(names)) for subset in combinations(names, size))

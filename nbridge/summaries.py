@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from nbridge.batch import Batch
 from nbridge.errors import DataError, require_positive
-from nbridge.imputation import decode, part_seed, rows_at_a_time, serving, which_observed
+from nbridge.imputation import check_first, decode, part_seed, rows_at_a_time, serving, which_observed
 from nbridge.likelihoods import Categorical, Likelihood
 from nbridge.models.base import MultimodalVAE
 
@@ -89,11 +89,10 @@ def summarise(
     """
     levels = check_levels(levels, draws)
     model.check(batch)
-    if first < 0 or first % rows_at_a_time(model):
-        raise DataError(f"first is {first}, expected a multiple of {rows_at_a_time(model)}, the rows that are served at a time")
+    check_first(first, unit := rows_at_a_time(model))
     parts = []
     with serving(model, seed):
-        for start, part in _parts(batch, rows_at_a_time(model), rows_at_a_time(model, draws)):
+        for start, part in _parts(batch, unit, rows_at_a_time(model, draws)):
             torch.manual_seed(part_seed(seed, first + start))
             parts.append(_summarise_rows(model, part, levels, draws))
     return Summary(

@@ -29,8 +29,9 @@ from nbridge.models.bridged import BridgedVAE
 from nbridge.models.jmvae import JMVAE
 from nbridge.models.joint import JointVAE
 from nbridge.models.mvae import MVAE
-from nbridge.models.retrofit import InferenceNetwork, proper_subsets
+from nbridge.models.retrofit import InferenceNetwork
 from nbridge.models.telbo import TELBO
+from nbridge.subsets import proper_subsets
 
 
 @dataclass(frozen=True)

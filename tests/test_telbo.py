@@ -31,9 +31,10 @@ from torch import Tensor
 
 import nbridge
 from nbridge.batch import Batch
-from nbridge.models.retrofit import InferenceNetwork, proper_subsets
+from nbridge.models.retrofit import InferenceNetwork
 from nbridge.models.telbo import TELBO
 from nbridge.registry import STAGES
+from nbridge.subsets import proper_subsets
 from nbridge.training import TrainingState, fit, only_trainable
 
 JOINT = {"a": 0.5, "b": 0.6, "c": 0.7}

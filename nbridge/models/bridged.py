@@ -45,7 +45,7 @@ from nbridge.models.base import Features, Stage
 from nbridge.models.joint import JointVAE
 from nbridge.models.parts import Parts
 from nbridge.objectives import DEFAULT_OBJECTIVE, DEFAULT_SUBSETS, Term
-from nbridge.subsets import all_parts, random_part
+from nbridge.subsets import proper_subsets, random_part
 
 
 class BridgedVAE(JointVAE):
@@ -62,8 +62,10 @@ class BridgedVAE(JointVAE):
         subsets: Which sources bridges are trained for: ``singletons``, one larger set of each row at ``random`` besides, or ``all``.
 
     Raises:
-        ValueError: when the objective has no term that can be computed.
+        ValueError: when the objective has no term that can be computed, or there are too many sets of sources to take all.
     """
+
+    sets: Tensor
 
     def __init__(
         self,
@@ -86,6 +88,9 @@ class BridgedVAE(JointVAE):
         if subsets not in get_args(Subsets):
             raise ValueError(f"subsets is {subsets!r}, expected one of {', '.join(get_args(Subsets))}")
         self.subsets = subsets
+        sets = [subset for subset in proper_subsets(self.names, "terms of their own") if len(subset) > 1] if subsets == "all" else []
+        members = torch.tensor([[name in subset for name in self.names] for subset in sets], dtype=torch.bool)
+        self.register_buffer("sets", members.view(-1, len(self.names)), persistent=False)
 
     @classmethod
     def from_parts(cls, parts: Parts, **options: Any) -> Self:
@@ -181,9 +186,8 @@ class BridgedVAE(JointVAE):
             terms["elbo.nll"] = weight * self._own_nll(z, batch)
             terms["elbo.kl"] = weight * kl_weight * masked_mean(self.kl_to_prior(q), present)
         if weight := self.objective.get("distill"):
-            # Its rows meet those of each source by broadcasting; what a source says alone has nothing to teach it.
-            teacher = diagonal_normal(features["teacher.loc"], features["teacher.scale"])
-            terms["distill"] = weight * masked_mean(diagonal_kl(teacher, q), present & (present.sum(0) >= 2))
+            # The teacher's rows meet those of each source by broadcasting; what a source says alone has nothing to teach it.
+            terms["distill"] = weight * masked_mean(diagonal_kl(_teacher(features), q), present & (present.sum(0) >= 2))
         if weight := self.objective.get("match"):
             terms["match"] = weight * self._mismatch(features, hallucinated, batch)
         if weight := self.objective.get("cross"):
@@ -199,8 +203,7 @@ class BridgedVAE(JointVAE):
             return []
         if self.subsets == "random":
             return [random_part(present, 2) & (present.sum(0) >= 3)]
-        parts = all_parts(len(self.names), 2, present.device)
-        return [part[:, None] & (present | ~part[:, None]).all(0) & (present & ~part[:, None]).any(0) for part in parts]
+        return [part & (present | ~part).all(0) & (present & ~part).any(0) for part in self.sets[..., None]]
 
     def _set_losses(
         self,
@@ -219,8 +222,7 @@ class BridgedVAE(JointVAE):
             terms["elbo.nll"] = weight * masked_mean(torch.stack(own).sum(0), rows)
             terms["elbo.kl"] = weight * kl_weight * masked_mean(self.kl_to_prior(q), rows)
         if weight := self.objective.get("distill"):
-            teacher = diagonal_normal(features["teacher.loc"], features["teacher.scale"])
-            terms["distill"] = weight * masked_mean(diagonal_kl(teacher, q), rows)
+            terms["distill"] = weight * masked_mean(diagonal_kl(_teacher(features), q), rows)
         if weight := self.objective.get("cross"):
             wanted = {name: rows & batch.present[name] & ~given[self.names.index(name)] for name in self.cross_targets()}
             losses = [masked_mean(-self.weights[name] * self.log_prob(name, z, batch), rows) for name, rows in wanted.items()]
@@ -260,3 +262,8 @@ class BridgedVAE(JointVAE):
     def cross_targets(self) -> Sequence[str]:
         """The modalities that the ``cross`` objective predicts: those with a discrete likelihood."""
         return [name for name, likelihood in self.likelihoods.items() if likelihood.discrete]
+
+
+def _teacher(features: Features) -> Independent:
+    """The posterior of all that each row has, batch shape (B,) over D."""
+    return diagonal_normal(features["teacher.loc"], features["teacher.scale"])

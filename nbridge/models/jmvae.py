@@ -29,7 +29,8 @@ from nbridge.distributions import diagonal_kl, diagonal_normal
 from nbridge.encoders import Encoder
 from nbridge.fusion import Fusion
 from nbridge.models.base import Features, Stage
-from nbridge.models.retrofit import InferenceNetwork, Retrofit, Subset
+from nbridge.models.retrofit import InferenceNetwork, Retrofit
+from nbridge.subsets import Subset
 
 
 class JMVAE(Retrofit):
@@ -65,27 +66,25 @@ class JMVAE(Retrofit):
         inputs = self.inputs(batch)
         q = self.fusion(self.encode_inputs(inputs))
         subsets = {subset: self.subset_posterior(subset, inputs) for subset in self.subsets} if self.alpha or not batch.whole else {}
-        if not batch.whole:
-            q = self._of_observed(q, subsets, self.presence(batch))
+        exactly = {} if batch.whole else {subset: self._exactly(subset, self.presence(batch)) for subset in subsets}
+        for subset, rows in exactly.items():
+            q = _where(rows, subsets[subset], q)
         terms = self.negative_elbo(q, batch, kl_weight)
         if self.alpha and self.subsets:
-            divergences = [self._divergence(q, subset, posterior, batch) for subset, posterior in subsets.items()]
+            divergences = [self._divergence(q, subset, posterior, batch, exactly.get(subset)) for subset, posterior in subsets.items()]
             terms["subsets.divergence"] = self.alpha * torch.stack(divergences).sum()
         return terms
 
-    def _of_observed(self, joint: Independent, subsets: Mapping[Subset, Independent], present: Tensor) -> Independent:
-        """Each row's posterior of exactly what it has, batch shape (B,) over D."""
-        loc, scale = joint.mean, joint.stddev
-        for subset, q in subsets.items():
-            rows = self._exactly(subset, present)[:, None]
-            loc, scale = torch.where(rows, q.mean, loc), torch.where(rows, q.stddev, scale)
-        return diagonal_normal(loc, scale)
-
-    def _divergence(self, q: Independent, subset: Subset, posterior: Independent, batch: Batch) -> Tensor:
+    def _divergence(self, q: Independent, subset: Subset, posterior: Independent, batch: Batch, exactly: Tensor | None) -> Tensor:
         """The mean over rows; those that have no more than the subset, or not all of it, count with zero."""
         divergence = diagonal_kl(q, posterior)
-        if batch.whole:
+        if exactly is None:
             return divergence.mean()
-        present = self.presence(batch)
         has_all = torch.stack([batch.present[name] for name in subset]).all(0)
-        return torch.where(has_all & ~self._exactly(subset, present), divergence, 0.0).mean()
+        return torch.where(has_all & ~exactly, divergence, 0.0).mean()
+
+
+def _where(rows: Tensor, one: Independent, other: Independent) -> Independent:
+    """One posterior in some rows, boolean, shape (B,), the other in all others."""
+    rows = rows[:, None]
+    return diagonal_normal(torch.where(rows, one.mean, other.mean), torch.where(rows, one.stddev, other.stddev))

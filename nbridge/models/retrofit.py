@@ -6,8 +6,7 @@ one. Serving picks, row by row, the network of exactly what is present.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from itertools import combinations
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
@@ -21,10 +20,7 @@ from nbridge.encoders import Encoder
 from nbridge.fusion import Fusion
 from nbridge.models.joint import JointVAE
 from nbridge.models.parts import Parts
-
-Subset = tuple[str, ...]
-MOST = 10
-"""Modalities up to which a network for each subset, a thousand of them, can be built at all."""
+from nbridge.subsets import Subset, proper_subsets
 
 
 class InferenceNetwork(nn.Module):
@@ -103,20 +99,6 @@ class Retrofit(JointVAE):
         """The rows in which these modalities are present and no others, boolean, shape (B,), of presence of shape (M, B)."""
         members = torch.tensor([name in subset for name in self.names], device=present.device)
         return (present == members[:, None]).all(0)
-
-
-def proper_subsets(names: Iterable[str]) -> tuple[Subset, ...]:
-    """The nonempty proper subsets, the small ones first.
-
-    Raises:
-        ValueError: when there are too many to train a network for each.
-    """
-    names = tuple(names)
-    if len(names) > MOST:
-        raise ValueError(
-            f"{len(names)} modalities take an inference network for each of {2 ** len(names) - 1:,} subsets; at most {MOST} are served"
-        )
-    return tuple(subset for size in range(1, len(names)) for subset in combinations(names, size))
 
 
 def _key(subset: Subset) -> str:

@@ -29,7 +29,8 @@ from nbridge.decoders import Decoder
 from nbridge.encoders import Encoder
 from nbridge.fusion import Fusion
 from nbridge.models.base import Features, Stage
-from nbridge.models.retrofit import InferenceNetwork, Retrofit, Subset
+from nbridge.models.retrofit import InferenceNetwork, Retrofit
+from nbridge.subsets import Subset
 
 
 class TELBO(Retrofit):
