@@ -150,6 +150,20 @@ def build_data(
     return splits
 
 
+def settle(spec: Spec) -> Spec:
+    """The spec with what its data source leaves to the files written out, so that a model reads other files as those that it learned from.
+
+    Raises:
+        DataError: when the files do not fit the spec, or can't be read.
+    """
+    source = _construct("data", resolve("datasets", spec.data.source.type, Source), **spec.data.source.kwargs)
+    options = source.settled({name: modality.shape for name, modality in spec.modalities.items()})
+    if not options:
+        return spec
+    named = Component(spec.data.source.type, {**spec.data.source.kwargs, **options})
+    return spec.model_copy(update={"data": replace(spec.data, source=named)})
+
+
 def _empty_rows(dataset: Dataset) -> Tensor:
     """The numbers of the rows in which nothing is observed."""
     return (~torch.stack(list(dataset.batch.present.values())).any(0)).nonzero()[:, 0]

@@ -53,6 +53,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "npz": "nbridge.data.npz:NPZ",
         "npy": "nbridge.data.npy:NPYFolder",
         "parquet": "nbridge.data.parquet:Parquet",
+        "table": "nbridge.data.table:Table",
         "memory": "nbridge.data.memory:Memory",
     },
 }

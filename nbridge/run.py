@@ -17,7 +17,7 @@ from torch import Tensor
 from nbridge.acceleration.devices import pick_device
 from nbridge.acceleration.distributed import World, joined
 from nbridge.batch import Batch
-from nbridge.build import build_data, build_model
+from nbridge.build import build_data, build_model, settle
 from nbridge.checkpoint import CONFIG, load_model, save_model
 from nbridge.data.dataset import Splits
 from nbridge.errors import DataError, NBridgeError, RunError
@@ -92,6 +92,7 @@ def train(
         folder = None if out is None else Path(out)
         if folder is not None and world.is_main:
             check_vacant(folder, overwrite)
+        spec = settle(spec) if data is None else spec
         model, splits = _prepare(spec, data, device, world, reporter)
         # Before a folder is touched: what was there must not be lost to rows that cannot train.
         check_stages(model, splits.train.through(model.prepare), spec.training, world)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,6 +68,17 @@ class Source(ABC):
         Raises:
             DataError: when the source doesn't offer a modality, or not in this shape, or its data can't be read.
         """
+
+    def settled(self, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, Any]:  # noqa: ARG002 (for sources that leave something open)
+        """Options to keep with a model in the place of those that leave something to the data, such as a pattern of names; none by default.
+
+        Arguments:
+            shapes: The shape of a row of each modality, by name.
+
+        Raises:
+            DataError: as `load`.
+        """
+        return {}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,111 @@
+"""Cells of a table, as text, into numbers: reals, 0 and 1, or the numbers of classes; NaN where a cell is absent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+import numpy as np
+
+from nbridge.errors import DataError
+from nbridge.phrases import clip, listing, quoted
+
+MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL")
+"""Texts of an absent cell, whatever a spec adds to them."""
+TRUTHS = {"true": "1", "false": "0"}
+"""What truth values count as, where numbers are expected."""
+MOST_CLASSES = 1000
+"""More classes than this in a column are a mistake."""
+
+Where = Callable[[int], str]
+"""Tells the place of a cell by its number among those given: the row, and the line where there are lines."""
+
+
+def read_cells(column: str, cells: Sequence[str], classes: Sequence[str], missing: Collection[str], where: Where) -> np.ndarray:
+    """A column as numbers, shape (N,), NaN where it is absent.
+
+    Arguments:
+        column: Its name, for messages.
+        cells: Its texts; blanks around them do not count.
+        classes: Its classes, whose numbers take their places; none for numbers.
+        missing: Texts of absent cells; one that is a class counts as the class.
+        where: Tells the place of a cell, for messages.
+
+    Raises:
+        DataError: for the first cell that is neither absent nor a finite number, or no such class.
+
+    Example:
+        >>> read_cells("age", ["71", " 8.5", "NA"], (), MISSING, str), read_cells("sex", ["m", "", "f"], ("f", "m"), MISSING, str)
+        (array([71. ,  8.5,  nan]), array([ 1., nan,  0.]))
+    """
+    texts = [cell.strip() for cell in cells]
+    if classes:
+        return _classes(column, texts, classes, missing, where)
+    try:
+        numbers = np.array([math.nan if text in missing else float(text) for text in texts])
+        # Python's way to part digits is no number of a table.
+        if np.isinf(numbers).any() or "_" in "".join(texts):
+            raise ValueError
+    except ValueError:
+        return np.array([_number(column, text, missing, lambda row=row: where(row)) for row, text in enumerate(texts)])
+    return numbers
+
+
+def number_of(text: str) -> float | None:
+    """The number that a text is; None where it is none, or not finite.
+
+    Example:
+        >>> number_of("2.5e3"), number_of("TRUE"), number_of("1_000"), number_of("inf")
+        (2500.0, 1.0, None, None)
+    """
+    try:
+        number = float(TRUTHS.get(text.lower(), text))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and "_" not in text else None
+
+
+def ordered_classes(texts: Iterable[str]) -> tuple[str, ...]:
+    """Different texts in order: of their numbers where all are numbers, else of the alphabet.
+
+    Example:
+        >>> ordered_classes(["10", "9", "10"]), ordered_classes(["b", "a", "10"])
+        (('9', '10'), ('10', 'a', 'b'))
+    """
+    different = sorted(set(texts))
+    numbers = {text: number_of(text) for text in different}
+    if any(number is None for number in numbers.values()):
+        return tuple(different)
+    return tuple(sorted(different, key=lambda text: numbers[text] or 0.0))
+
+
+def _number(column: str, text: str, missing: Collection[str], where: Callable[[], str]) -> float:
+    if text in missing:
+        return math.nan
+    if (number := number_of(text)) is None:
+        hint = "" if text.lower().strip("+-") in ("inf", "infinity") else ", or data.classes to list the classes of this column"
+        raise DataError(
+            f"column {clip(column)!r}: {where()} holds {quoted(text)}, expected a finite number{hint}; an empty cell is one that is absent"
+        )
+    return number
+
+
+def _classes(column: str, texts: Sequence[str], classes: Sequence[str], missing: Collection[str], where: Where) -> np.ndarray:
+    known = {text: float(place) for place, text in enumerate(classes)}
+    found: dict[str, float] = {}
+    # Numbers may be spelt in another way, such as 1.0 for 1.
+    numbers = {number_of(text): place for text, place in known.items()}
+    for text in dict.fromkeys(texts):
+        if text in known:
+            found[text] = known[text]
+        elif text in missing:
+            found[text] = math.nan
+        elif None not in numbers and (place := numbers.get(number_of(text))) is not None:
+            found[text] = place
+        else:
+            listed = listing(classes[:10]) + (", ..." if len(classes) > 10 else "")
+            raise DataError(
+                f"column {clip(column)!r}: {where(texts.index(text))} holds {quoted(text)}, a class that data.classes does not list; "
+                f"it lists {clip(listed, 200)}. An empty cell is one that is absent."
+            )
+    return np.array([found[text] for text in texts], dtype=np.float64)

@@ -1,0 +1,200 @@
+"""Tables of single values, csv or parquet: a row a sample, a column a variable, an empty cell where nothing is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from nbridge.data.arrays import keys_of, to_batch
+from nbridge.data.cells import MISSING, number_of, ordered_classes, read_cells
+from nbridge.data.column import PRESENT
+from nbridge.data.dataset import Dataset, Source
+from nbridge.data.folders import find_file
+from nbridge.data.ids import check_ids
+from nbridge.data.table_file import TableFile, open_table
+from nbridge.data.table_layout import TableLayout, check_presence, expand
+from nbridge.errors import DataError, naming
+from nbridge.phrases import clip, listing, quoted
+
+
+class Table(Source):
+    """Rows of a csv or parquet file of single values, or of several joined on a column of identifiers; text may be classes.
+
+    A modality is one column or several side by side. An empty cell, NA, NaN or null marks what is absent. Files are read whole into memory;
+    rows larger than memory, and lists in a column, are for `parquet`.
+
+    Arguments:
+        path: The file (.csv, .tsv, either with .gz, or .parquet), or several to join: absolute, or relative to the current folder, or
+            else to $NBRIDGE_DATA.
+        columns: The columns of each modality: one, a pattern such as lab_*, or a list; by default the column of its name.
+        classes: The classes of columns that have them, in order. Text has classes; two of them are 0 and 1, more are one-hot, or the class
+            index where the column is all of its modality. There they may be left out: those of the data are then kept with the model.
+        id: The column of identifiers; files may do without one of the default name, unless several are joined.
+        missing: Texts that mark an absent cell as well, such as -999 or unknown.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str | tuple[str, ...],
+        columns: dict[str, str | tuple[str, ...]] | None = None,
+        classes: dict[str, tuple[str | int | float, ...]] | None = None,
+        id: str = "id",  # noqa: A002 (a key of the YAML)
+        missing: tuple[str | int | float, ...] = (),
+    ) -> None:
+        self.paths = (path,) if isinstance(path, str) else path
+        self.columns = columns or {}
+        self.classes = {column: tuple(map(str, texts)) for column, texts in (classes or {}).items()}
+        self.id = id
+        self.missing = frozenset((*MISSING, *map(str, missing)))
+
+    def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
+        """Reads the columns of the modalities asked for; others are passed over.
+
+        Raises:
+            DataError: when a file is missing or damaged, a column is missing or holds what it may not, or rows can't be joined.
+        """
+        files = self.files()
+        layout = self.layout(shapes, files)
+        read = _joined([read_numbers(file, layout) for file in files])
+        with naming(read.origin):
+            batch = to_batch({name: layout.array(name, read.numbers) for name in shapes}, shapes)
+        return Dataset(batch, read.ids, origin=read.origin)
+
+    def settled(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+        """The same with every column and every class by its name, as the files have them now."""
+        layout = self.layout(shapes, self.files())
+        return {"columns": dict(layout.columns), "classes": dict(layout.classes)}
+
+    def files(self) -> list[TableFile]:
+        """The files, their headers read.
+
+        Raises:
+            DataError: when one can't be read, or several have no identifiers or share a column.
+        """
+        if not self.paths:
+            raise DataError("path: no file")
+        files = [open_table(find_file(path)) for path in self.paths]
+        if len(files) > 1:
+            _check_joinable(files, self.id)
+        return files
+
+    def layout(self, shapes: Mapping[str, tuple[int, ...]], files: Sequence[TableFile]) -> TableLayout:
+        """Which columns are which modality.
+
+        Arguments:
+            shapes: The shape of a row of each modality, by name.
+            files: The files that have the columns; read where a column of classes is not listed.
+
+        Raises:
+            DataError: when a column is missing, or columns don't fill a shape.
+        """
+        asked = keys_of(shapes, self.columns, "columns")
+        known = [column for file in files for column in file.columns if column != self.id]
+        with naming(listing(map(str, (file.path for file in files)))):
+            columns = {name: expand(name, words, known) for name, words in asked.items()}
+        plain = TableLayout(shapes, columns, self.classes, self.id, self.missing)
+        plain.check()
+        bare = {columns[name][0]: name for name in shapes if plain.is_index(name) and columns[name][0] not in self.classes}
+        found = {column: _found_classes(files, column, name, shapes[name][0], self.missing) for column, name in bare.items()}
+        return replace(plain, classes={**self.classes, **found})
+
+    def layout_of(self, shapes: Mapping[str, tuple[int, ...]]) -> TableLayout:
+        """The same by what is written in the spec alone, which is all where it was settled."""
+        columns = {name: (words,) if isinstance(words, str) else tuple(words) for name, words in keys_of(shapes, self.columns).items()}
+        return TableLayout(shapes, columns, self.classes, self.id, self.missing)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Columns of a file as numbers.
+
+    Arguments:
+        origin: The file, for messages.
+        numbers: By column, shape (N,), NaN where they are absent.
+        ids: The identifiers of rows, as text, shape (N,); None where the file has none.
+    """
+
+    origin: str
+    numbers: Mapping[str, np.ndarray]
+    ids: np.ndarray | None
+
+
+def read_numbers(file: TableFile, layout: TableLayout) -> Numbers:
+    """What a file has of the columns of modalities, and its identifiers.
+
+    Raises:
+        DataError: for the first cell that holds what it may not, or when it has no rows, or identifiers that repeat.
+    """
+    taken = [column for columns in layout.columns.values() for column in columns if column in file.columns]
+    masks = {name: name + PRESENT for name in layout.columns if name + PRESENT in file.columns and layout.columns[name][0] in taken}
+    if layout.id != "id":
+        file.require(layout.id)
+    names = [layout.id] if layout.id in file.columns and layout.id not in taken else []
+    parts: dict[str, list[np.ndarray]] = {column: [] for column in taken}
+    ids: list[str] = []
+    for chunk in file.chunks(dict.fromkeys([*taken, *masks.values(), *names])):
+        with naming(file.path):
+            numbers = layout.numbers(chunk, taken)
+            for name, mask in masks.items():
+                array = layout.array(name, numbers)
+                check_presence(name, read_cells(mask, chunk.cells[mask], (), layout.missing, chunk.where), array, chunk.where)
+        for column, values in numbers.items():
+            parts[column].append(values)
+        ids += [text.strip() for name in names for text in chunk.cells[name]]
+    if not taken or not parts[taken[0]]:
+        raise DataError(f"{file.path}: {'no rows' if taken else 'no column of any modality'}")
+    with naming(f"{file.path}: column {layout.id!r}"):
+        found = check_ids(ids) if names else None
+    return Numbers(str(file.path), {column: np.concatenate(values) for column, values in parts.items()}, found)
+
+
+def _joined(parts: Sequence[Numbers]) -> Numbers:
+    """The rows of all files by their identifiers, in the order in which these come first; NaN where a file lacks the row."""
+    if len(parts) == 1:
+        return parts[0]
+    known = [{} if part.ids is None else {text: row for row, text in enumerate(part.ids.tolist())} for part in parts]
+    for part, rows in zip(parts[1:], known[1:], strict=True):
+        if not rows.keys() & {text for other in known if other is not rows for text in other}:
+            raise DataError(
+                f"{part.origin}: no identifier is in the other files as well ({quoted(next(iter(rows)))} here, "
+                f"{quoted(next(iter(known[0])))} in {parts[0].origin}), so that no row can be joined"
+            )
+    every = list(dict.fromkeys(text for rows in known for text in rows))
+    numbers: dict[str, np.ndarray] = {}
+    for part, rows in zip(parts, known, strict=True):
+        places = np.array([rows.get(text, -1) for text in every])
+        for column, values in part.numbers.items():
+            numbers[column] = np.where(places < 0, np.nan, values[places])
+    return Numbers(listing(part.origin for part in parts), numbers, np.array(every))
+
+
+def _check_joinable(files: Sequence[TableFile], id_column: str) -> None:
+    owners: dict[str, TableFile] = {}
+    for file in files:
+        file.require(id_column, " of identifiers, on which files are joined (data.id)")
+        for column in file.columns:
+            if column != id_column and (other := owners.setdefault(column, file)) is not file:
+                raise DataError(f"{file.path}: column {clip(column)!r} is in {other.path} as well; rename one of them")
+
+
+def _found_classes(files: Sequence[TableFile], column: str, name: str, count: int, missing: frozenset[str]) -> tuple[str, ...]:
+    """The classes of a column that is all of a modality: its own numbers where they are indices, else its texts in order."""
+    file = next(file for file in files if column in file.columns)
+    texts: set[str] = set()
+    for chunk in file.chunks([column]):
+        texts |= {text.strip() for text in chunk.cells[column]} - missing
+    numbers = [number_of(text) for text in texts]
+    if all(number in range(count) for number in numbers if number is not None) and None not in numbers:
+        return tuple(map(str, range(count)))
+    classes = ordered_classes(texts)
+    if len(classes) != count:
+        listed = clip(listing(classes[:10]), 100) + (", ..." if len(classes) > 10 else "")
+        raise DataError(
+            f"{file.path}: column {clip(column)!r} has {len(classes)} classes ({listed}), but modality {name!r} is of shape ({count},); "
+            f"write shape: {len(classes)}, or list the classes in data.classes"
+        )
+    return classes
