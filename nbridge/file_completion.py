@@ -22,6 +22,7 @@ from nbridge.batch import Batch
 from nbridge.completion import IMPUTED, check_intervals, in_place, summary_in_place
 from nbridge.data.blocks import Block, Filled, Output, RowsIn
 from nbridge.data.row_files import FOLDER, find_rows, open_rows
+from nbridge.data.table_layout import TableLayout
 from nbridge.errors import DataError, require_positive
 from nbridge.file_plan import Plan, Progress, check_rows, make_plan, read_block
 from nbridge.files import scratch_beside, writing
@@ -115,14 +116,17 @@ def impute_file(
     intervals: Sequence[float] = (),
     draws: int = DRAWS,
     shard: tuple[int, int] = (1, 1),
+    table: TableLayout | None = None,
     progress: Progress | None = None,
 ) -> FileCompleted:
-    """Fills in what is absent from a file of any size: an npz archive, a folder of npy files, or a Parquet file.
+    """Fills in what is absent from a file of any size: an npz archive, a folder of npy files, a Parquet file, or a csv file.
 
     Rows are absent where all is NaN or null, where ``KEY__present`` says so, and where the file lacks the modality. What is written is of
     the same kind: observed values bit-identical, in their type, layout and order, a mask ``KEY__imputed`` for each modality, and all else
     as it is. It is written whole or not at all. In a Parquet file a modality is a column of numbers or of lists of so many numbers; K
-    draws are lists of K of them.
+    draws are lists of K of them. In a table of single values, csv or Parquet with ``table``, a modality is some columns: what was observed
+    is written as it stood, text and all; masks follow the columns, ``NAME__imputed``, or ``COLUMN__imputed`` where some row has a modality
+    in part; K draws are K rows, told apart by a column ``draw``; figures are ``COLUMN__mean`` and so on.
 
     Arguments:
         model: A trained model.
@@ -139,6 +143,7 @@ def impute_file(
         shard: Which part of the rows to read, fill in and write: its number, from 1, and the number of parts. They are cut between rows
             that are served together (`nbridge.imputation.rows_at_a_time`); where there are more of them, some have no row. Arrays that
             pass through are cut where they have as many rows. All rows are checked in any case, so that all parts have the same columns.
+        table: Which columns of a table of single values are which modality: see `nbridge.data.table.Table.layout_of`.
         progress: Hears how far it is.
 
     Raises:
@@ -157,6 +162,8 @@ def impute_file(
     """
     _check_options(samples, shard)
     check_intervals(intervals, draws, samples)
+    if table is not None and samples is not None:
+        table.check_draws()
     path, kind = find_rows(source)
     target = Path(target)
     _check_target(path, kind, target)
@@ -167,7 +174,7 @@ def impute_file(
         writing(target, DataError),
         scratch_beside(target) as scratch,
         _blaming(source, path),
-        open_rows(path, kind, sizes, scratch) as rows,
+        open_rows(path, kind, sizes, scratch, table, intervals) as rows,
     ):
         plan = make_plan(rows, model.likelihoods, named, id)
         size = _rows_in_memory(rows, model, plan, samples, intervals)

@@ -44,7 +44,7 @@ def check_output(path: str, overwrite: bool, endings: tuple[str, ...], rows: str
         DataError: when it exists and there is no file to read.
     """
     target = Path(path)
-    if target.suffix not in endings:
+    if not any(target.name.lower().endswith(ending) and len(target.name) > len(ending) for ending in endings):
         raise RunError(f"--out {path}: expected a file that ends in {' or '.join(endings)}")
     if target.is_dir():
         raise RunError(f"--out {path}: a folder, expected a file")
@@ -64,7 +64,7 @@ def check_output_folder(path: str, overwrite: bool, rows: str) -> Path:
         RunError: when it is a file or named like one, the folder above it does not exist, or it exists and may not be replaced.
     """
     target = Path(path)
-    if target.suffix in {".npz", ".npy", ".parquet"} or target.is_file():
+    if target.suffix in {".npz", ".npy", ".parquet", ".csv", ".tsv", ".gz"} or target.is_file():
         raise RunError(f"--out {path}: a file, expected a folder, as {rows} is one")
     _check_place(target, path, overwrite, rows)
     return target

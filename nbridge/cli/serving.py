@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from nbridge.data.table_layout import TableLayout
     from nbridge.likelihoods import Likelihood
     from nbridge.spec import Spec
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 Rows = Annotated[str, typer.Argument(metavar="ROWS", help="An npz file, one array a modality.", show_default=False)]
 ManyRows = Annotated[
-    str, typer.Argument(metavar="ROWS", help="An npz file, a folder of npy files, or a parquet file, of any size.", show_default=False)
+    str, typer.Argument(metavar="ROWS", help="An npz file, a folder of npy files, a parquet or csv file, of any size.", show_default=False)
 ]
 OutAlike = Annotated[str, typer.Option(metavar="PATH", help="The file to write, of the same kind; or the folder.", show_default=False)]
 Shard = Annotated[str, typer.Option(metavar="I/N", help="Write this part of the rows alone, such as 1/4.")]
@@ -45,10 +46,10 @@ def impute(
     shard: Shard = "1/1",
     overwrite: Overwrite = False,
 ) -> None:
-    """Fill in what is absent. Absent are NaN, null, rows where NAME__present is false, and modalities that the file lacks.
+    """Fill in what is absent. Absent are NaN, null, empty cells, rows where NAME__present is false, and modalities that the file lacks.
 
-    Observed values stay as they are, NAME__imputed tells where values were filled in, and arrays of other names pass through. Intervals are
-    of the predictive distribution, several of them behind an axis of levels; classes have NAME__probability instead.
+    Observed values stay as they are, to the letter in a csv file, NAME__imputed tells where values were filled in, all else passes through.
+    Intervals are of the predictive distribution, several of them behind an axis of levels; classes have NAME__probability instead.
     """
     from nbridge.data.row_files import FOLDER, kind_of
 
@@ -68,7 +69,7 @@ def impute(
     from nbridge.checkpoint import load_model
 
     model, spec = load_model(directory)
-    options = {"keys": _keys(spec), "id": _id_key(spec), "samples": samples, "noise": noise, "seed": seed}
+    options = {"keys": _keys(spec), "id": _id_key(spec), "samples": samples, "noise": noise, "seed": seed, "table": _table(spec)}
     bar = MeasuringBar(console_of(stderr=True))
     try:
         done = impute_file(model, rows, target, **options, intervals=levels, draws=draws, shard=part, progress=bar)
@@ -156,6 +157,17 @@ def _keys(spec: Spec) -> dict[str, str]:
     """The key of each modality in npz files."""
     named = spec.data.source.kwargs.get("keys") or {}
     return {name: named.get(name, name) for name in spec.modalities}
+
+
+def _table(spec: Spec) -> TableLayout | None:
+    """Which columns of a csv file are which modality, of a model that was trained from one."""
+    from nbridge.registry import BUILT_IN, locate
+
+    if locate("datasets", spec.data.source.type) != BUILT_IN["datasets"]["table"]:
+        return None
+    from nbridge.data.table import Table
+
+    return Table(**spec.data.source.kwargs).layout_of({name: modality.shape for name, modality in spec.modalities.items()})
 
 
 def _id_key(spec: Spec) -> str:

@@ -87,7 +87,8 @@ def _summarise(run: Run, console: Console, as_json: bool) -> None:
         _print_table(predictions, console)
     folder = shlex.quote(str(run.folder))
     console.print(f"\nmodel: {Path(str(run.folder), 'model')}", soft_wrap=True)
-    console.print(f"next:  nbridge impute {folder} ROWS.npz --out COMPLETED.npz", soft_wrap=True)
+    ending = "csv" if run.spec.data.source.type == "table" else "npz"
+    console.print(f"next:  nbridge impute {folder} ROWS.{ending} --out COMPLETED.{ending}", soft_wrap=True)
     console.print(f"       nbridge generate {folder} --num 16 --out SAMPLES.npz", soft_wrap=True)
 
 

@@ -1,19 +1,24 @@
-"""Which files hold rows that are read block by block: an npz archive, a folder of npy files, or a Parquet file."""
+"""Which files hold rows that are read block by block: an npz archive, a folder of npy files, a Parquet file, or a csv file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from nbridge.data.array_rows import archive_rows, folder_rows
 from nbridge.data.blocks import RowsIn
+from nbridge.data.cell_rows import cell_rows
+from nbridge.data.csv_text import ENDINGS
 from nbridge.data.folders import find_file, find_folder
+from nbridge.data.table_file import ending_of
+from nbridge.data.table_layout import TableLayout
 from nbridge.data.table_rows import table_rows
 from nbridge.errors import DataError
 
 ARCHIVE, TABLE, FOLDER = ".npz", ".parquet", ""
-"""The kinds of files, each with the ending that a file of that kind is written with; a folder has none."""
+"""The kinds of files, each with the ending that a file of that kind is written with; a folder has none, and those of csv are
+`nbridge.data.csv_text.ENDINGS`."""
 
 
 def find_rows(path: str | Path) -> tuple[Path, str]:
@@ -30,7 +35,7 @@ def find_rows(path: str | Path) -> tuple[Path, str]:
         except DataError:
             pass
         raise
-    return found, TABLE if found.suffix == TABLE else ARCHIVE
+    return found, ending_of(found) or ARCHIVE
 
 
 def kind_of(path: str | Path) -> str:
@@ -38,10 +43,17 @@ def kind_of(path: str | Path) -> str:
     try:
         return find_rows(path)[1]
     except DataError:
-        return {TABLE: TABLE, "": FOLDER}.get(Path(path).suffix, ARCHIVE)
+        return ending_of(path) or ("" if not Path(path).suffix else ARCHIVE)
 
 
-def open_rows(path: Path, kind: str, sizes: Mapping[str, int], scratch: Path) -> AbstractContextManager[RowsIn]:
+def open_rows(
+    path: Path,
+    kind: str,
+    sizes: Mapping[str, int],
+    scratch: Path,
+    table: TableLayout | None = None,
+    levels: Sequence[float] = (),
+) -> AbstractContextManager[RowsIn]:
     """A file of rows, until the end of the block.
 
     Arguments:
@@ -49,10 +61,16 @@ def open_rows(path: Path, kind: str, sizes: Mapping[str, int], scratch: Path) ->
         kind: Its kind.
         sizes: The number of values of a row of each modality, by key.
         scratch: A folder for temporary files.
+        table: Which columns of single values are which modality, for csv and such Parquet files.
+        levels: The levels of intervals, which name columns of such a file.
 
     Raises:
         DataError: when it is damaged, or not what its ending says.
     """
+    if kind in ENDINGS and table is None:
+        raise DataError("a csv file, whose columns this model knows nothing of: it was not trained from one (data: {source: table})")
+    if table is not None and kind in (*ENDINGS, TABLE):
+        return cell_rows(path, table, scratch, levels)
     if kind == TABLE:
         return table_rows(path, sizes)
     return folder_rows(path) if kind == FOLDER else archive_rows(path, scratch)

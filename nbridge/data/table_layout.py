@@ -76,6 +76,19 @@ class TableLayout:
             if column not in owners:
                 raise DataError(f"classes: {no_column(column, ' in any modality', tuple(owners))}")
 
+    def check_draws(self) -> None:
+        """Checks that a draw of each column is a draw of its class: elements that are drawn apart may show none, or two.
+
+        Raises:
+            DataError: when some column is one-hot.
+        """
+        for name in self.columns:
+            if wide := next((field.column for field in self.fields(name) if field.stop - field.start > 1), None):
+                raise DataError(
+                    f"samples: column {clip(wide)!r} of {len(self.classes[wide])} classes is one-hot in modality {name!r}, whose draws are "
+                    "no classes; make it a modality of its own, or leave samples out"
+                )
+
     def is_index(self, name: str) -> bool:
         """Whether a modality is one column of class indices."""
         shape = self.shapes[name]
