@@ -6,9 +6,12 @@ command line.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from typing import Annotated
 
 from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
 
 from nbridge.phrases import clip
 from nbridge.strict import mistake
@@ -42,6 +45,24 @@ def check_name(name: str) -> str:
         owner = _OWNERS.get(name, "torch.nn.ModuleDict")
         raise mistake(f"'{name}' cannot name a modality: the name is taken by {owner}; choose another, such as '{name}_1'")
     return name
+
+
+def free_name(text: str, taken: Collection[str] = ()) -> str:
+    """A name that a modality may bear, as near to a text as can be, and that no other one bears.
+
+    Example:
+        >>> free_name("Blood pressure (mm)"), free_name("1st", ["column_1st"]), free_name("keys")
+        ('Blood_pressure_mm', 'column_1st_2', 'column_keys')
+    """
+    stem = re.sub(r"[\W_]+", "_", text).strip("_")
+    try:
+        name = check_name(stem)
+    except PydanticCustomError:
+        name = f"column_{stem}".strip("_")
+    number = 1
+    while (found := name if number == 1 else f"{name}_{number}") in taken:
+        number += 1
+    return found
 
 
 ModalityName = Annotated[str, AfterValidator(check_name)]

@@ -10,10 +10,11 @@ from typing import NoReturn
 import typer
 
 from nbridge.acceleration.threads import settle_threads
-from nbridge.cli import evaluating, inspecting, serving, training
+from nbridge.cli import evaluating, inspecting, serving, starting, training
 from nbridge.errors import NBridgeError, exit_code
 
 EXAMPLES: dict[Callable[..., None], str] = {
+    starting.init: "nbridge init rows.csv --out rows.yaml",
     training.train: "nbridge train modality_specs/digits.yaml --out runs/digits",
     training.resume: "nbridge resume runs/digits",
     serving.impute: "nbridge impute runs/digits rows.npz --out completed.npz",

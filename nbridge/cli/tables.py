@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from textwrap import fill
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -61,6 +62,30 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         console.print(table)
     for note in comparison.notes():
         console.print(note)
+
+
+def print_patterns(present: Mapping[str, np.ndarray], console: Console, most: int) -> None:
+    """Which modalities rows have together: a row a pattern, the most frequent first.
+
+    Arguments:
+        present: The presence of each modality, (N,).
+        console: Where to.
+        most: Patterns to show; the others are counted.
+    """
+    masks = np.stack(list(present.values()), axis=1)
+    patterns, counts = np.unique(masks, axis=0, return_counts=True)
+    order = sorted(range(len(counts)), key=lambda place: (-counts[place], -patterns[place].sum(), tuple(~patterns[place])))
+    table = Table("rows", title=f"present together, {len(masks):,} rows", title_justify="left")
+    table.columns[0].justify = "right"
+    for name in present:
+        table.add_column(name, justify="center")
+    for place in order[:most]:
+        table.add_row(f"{counts[place]:,}", *("x" if there else "-" for there in patterns[place]))
+    table.add_section()
+    table.add_row(f"{len(masks):,}", *(f"{share:.0%}" for share in masks.mean(0)))
+    console.print(table)
+    if rest := order[most:]:
+        console.print(f"and {len(rest):,} more patterns of {counts[rest].sum():,} rows")
 
 
 def _rows(comparison: Comparison) -> Iterator[tuple[str, str, list[str]]]:

@@ -46,8 +46,8 @@ class CellStyle:
             return
         self._seen = True
         if self._classes or (len(self._spelt) < 2 and cells[there[0]].strip().lower() in TRUTHS):
-            firsts = np.unique(numbers[there], return_index=True)[1].tolist()
-            self._spelt = {int(numbers[there[first]]): cells[there[first]].strip() for first in firsts} | self._spelt
+            firsts: list[int] = [there[first] for first in np.unique(numbers[there], return_index=True)[1]]
+            self._spelt = {int(numbers[row]): cells[row].strip() for row in firsts} | self._spelt
         elif not self._spelt:
             self._whole = self._whole and bool((numbers[there] == np.floor(numbers[there])).all())
             self._decimals = max(self._decimals, *(_decimals(cells[row]) for row in there))

@@ -32,7 +32,7 @@ class Table(Source):
         columns: The columns of each modality: one, a pattern such as lab_*, or a list; by default the column of its name.
         classes: The classes of columns that have them, in order. Text has classes; two of them are 0 and 1, more are one-hot, or the class
             index where the column is all of its modality. There they may be left out: those of the data are then kept with the model.
-        id: The column of identifiers; files may do without one of the default name, unless several are joined.
+        id: The column of identifiers, "" for none; files may do without one of the default name, unless several are joined.
         missing: Texts that mark an absent cell as well, such as -999 or unknown.
     """
 
@@ -59,7 +59,7 @@ class Table(Source):
         """
         files = self.files()
         layout = self.layout(shapes, files)
-        read = _joined([read_numbers(file, layout) for file in files])
+        read = join([read_numbers(file, layout) for file in files])
         with naming(read.origin):
             batch = to_batch({name: layout.array(name, read.numbers) for name in shapes}, shapes)
         return Dataset(batch, read.ids, origin=read.origin)
@@ -79,7 +79,7 @@ class Table(Source):
             raise DataError("path: no file")
         files = [open_table(find_file(path)) for path in self.paths]
         if len(files) > 1:
-            _check_joinable(files, self.id)
+            check_joinable(files, self.id)
         return files
 
     def layout(self, shapes: Mapping[str, tuple[int, ...]], files: Sequence[TableFile]) -> TableLayout:
@@ -131,7 +131,7 @@ def read_numbers(file: TableFile, layout: TableLayout) -> Numbers:
     """
     taken = [column for columns in layout.columns.values() for column in columns if column in file.columns]
     masks = {name: name + PRESENT for name in layout.columns if name + PRESENT in file.columns and layout.columns[name][0] in taken}
-    if layout.id != "id":
+    if layout.id not in ("id", ""):
         file.require(layout.id)
     names = [layout.id] if layout.id in file.columns and layout.id not in taken else []
     parts: dict[str, list[np.ndarray]] = {column: [] for column in taken}
@@ -152,8 +152,12 @@ def read_numbers(file: TableFile, layout: TableLayout) -> Numbers:
     return Numbers(str(file.path), {column: np.concatenate(values) for column, values in parts.items()}, found)
 
 
-def _joined(parts: Sequence[Numbers]) -> Numbers:
-    """The rows of all files by their identifiers, in the order in which these come first; NaN where a file lacks the row."""
+def join(parts: Sequence[Numbers]) -> Numbers:
+    """The rows of all files by their identifiers, in the order in which these come first; NaN where a file lacks the row.
+
+    Raises:
+        DataError: when a file has no identifier in common with the others.
+    """
     if len(parts) == 1:
         return parts[0]
     known = [{} if part.ids is None else {text: row for row, text in enumerate(part.ids.tolist())} for part in parts]
@@ -172,7 +176,12 @@ def _joined(parts: Sequence[Numbers]) -> Numbers:
     return Numbers(listing(part.origin for part in parts), numbers, np.array(every))
 
 
-def _check_joinable(files: Sequence[TableFile], id_column: str) -> None:
+def check_joinable(files: Sequence[TableFile], id_column: str) -> None:
+    """Checks that all files have identifiers, and no other column in common.
+
+    Raises:
+        DataError: for the first that has not.
+    """
     owners: dict[str, TableFile] = {}
     for file in files:
         file.require(id_column, " of identifiers, on which files are joined (data.id)")

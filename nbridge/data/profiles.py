@@ -1,0 +1,126 @@
+"""What the columns of tables hold, whatever it is: for a spec that is yet to be written, and for checks of one that is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nbridge.data.cells import number_of, ordered_classes
+from nbridge.data.ids import check_ids
+from nbridge.data.table import Numbers, check_joinable, join
+from nbridge.data.table_file import TableFile
+from nbridge.errors import DataError, naming
+
+FEW_WORDS, MARKED = 3, 0.8
+"""Up to so many different words in a column of numbers, of which so large a share is numbers, mark absent cells."""
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """A column.
+
+    Arguments:
+        name: Its name.
+        texts: Its different texts in order, in which absent ones are not.
+        codes: The place of each row's text among them, (N,); -1 where it is absent.
+        markers: Words that mark absent cells among numbers; they count as absent.
+    """
+
+    name: str
+    texts: tuple[str, ...]
+    codes: np.ndarray
+    markers: tuple[str, ...] = ()
+    _numbers: tuple[float | None, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_numbers", tuple(map(number_of, self.texts)))
+
+    @property
+    def present(self) -> np.ndarray:
+        """Which rows have a value, (N,)."""
+        return self.codes >= 0
+
+    @property
+    def numeric(self) -> bool:
+        """Whether all values are numbers."""
+        return bool(self.texts) and None not in self._numbers
+
+    @property
+    def values(self) -> np.ndarray:
+        """The numbers of a numeric column, (N,), NaN where it is absent."""
+        known = np.array([np.nan if number is None else number for number in self._numbers] + [np.nan])
+        return known[self.codes]
+
+    @property
+    def distinct(self) -> tuple[float, ...]:
+        """The different numbers of a numeric column, in order: 1 and 1.0 are one."""
+        return tuple(sorted({number for number in self._numbers if number is not None}))
+
+    @property
+    def whole(self) -> bool:
+        """Whether all values are whole numbers."""
+        return self.numeric and all(number == int(number) for number in self._numbers if number is not None)
+
+    def counts(self) -> np.ndarray:
+        """The number of rows of each text."""
+        return np.bincount(self.codes[self.present], minlength=len(self.texts))
+
+
+def read_profiles(files: Sequence[TableFile], id_column: str | None, missing: Collection[str]) -> tuple[list[Profile], np.ndarray | None]:
+    """All columns of one file, or of several that are joined, and the identifiers of the rows.
+
+    Arguments:
+        files: The files.
+        id_column: The column of identifiers, if there is one; several files need it.
+        missing: Texts of absent cells.
+
+    Raises:
+        DataError: when a file can't be read or has no rows, or rows can't be joined.
+    """
+    if id_column is not None:
+        check_joinable(files, id_column)
+    texts: dict[str, list[str]] = {}
+    read = join([_read(file, id_column, missing, texts) for file in files])
+    profiles = [_profile(column, texts[column], np.nan_to_num(codes, nan=-1).astype(np.int64)) for column, codes in read.numbers.items()]
+    return profiles, read.ids
+
+
+def _read(file: TableFile, id_column: str | None, missing: Collection[str], texts: dict[str, list[str]]) -> Numbers:
+    """The columns of a file as places among their different texts, NaN where they are absent."""
+    columns = [column for column in file.columns if column != id_column]
+    places: dict[str, dict[str, float]] = {column: dict.fromkeys(missing, np.nan) for column in columns}
+    parts: dict[str, list[np.ndarray]] = {column: [] for column in columns}
+    ids: list[str] = []
+    rows = 0
+    for chunk in file.chunks(file.columns):
+        rows += chunk.rows
+        for column in columns:
+            known = places[column]
+            stripped = [text.strip() for text in chunk.cells[column]]
+            for text in dict.fromkeys(stripped):
+                known.setdefault(text, float(len(known) - len(missing)))
+            parts[column].append(np.array([known[text] for text in stripped]))
+        ids += [text.strip() for text in chunk.cells[id_column]] if id_column is not None else []
+    if not rows:
+        raise DataError(f"{file.path}: no rows")
+    with naming(f"{file.path}: column {id_column!r}"):
+        found = check_ids(ids) if id_column is not None else None
+    for column in columns:
+        texts[column] = [text for text in places[column] if text not in missing]
+    return Numbers(str(file.path), {column: np.concatenate(part) for column, part in parts.items()}, found)
+
+
+def _profile(name: str, texts: Sequence[str], codes: np.ndarray) -> Profile:
+    """A column, its texts in order; words that mark absent cells among numbers are taken out of them."""
+    rows = Counter(codes[codes >= 0].tolist())
+    words = [place for place, text in enumerate(texts) if number_of(text) is None]
+    numbers = sum(rows[place] for place in range(len(texts))) - sum(rows[place] for place in words)
+    marked = 0 < len(words) <= FEW_WORDS and len(texts) - len(words) > 2 * FEW_WORDS and numbers >= MARKED * rows.total()
+    kept = [text for place, text in enumerate(texts) if not marked or place not in words]
+    ordered = ordered_classes(kept)
+    place_of = {text: place for place, text in enumerate(ordered)}
+    moved = np.array([place_of.get(text, -1) for text in texts] + [-1], dtype=np.int64)
+    return Profile(name, ordered, moved[codes], tuple(texts[place] for place in words) if marked else ())

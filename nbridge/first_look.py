@@ -1,0 +1,225 @@
+"""A first look at files of rows: which modalities they seem to have, who is present where, and a spec to begin with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nbridge.data.cells import MISSING
+from nbridge.data.column import PRESENT
+from nbridge.data.folders import find_file
+from nbridge.data.ids import check_ids
+from nbridge.data.npz import read_npz
+from nbridge.data.profiles import Profile, read_profiles
+from nbridge.data.table_file import TableFile, ending_of, open_table
+from nbridge.errors import DataError, naming
+from nbridge.first_spec import Outline, Part, parts_of, spec_text, wrapped
+from nbridge.guesses import FEW, ROWS_A_CLASS, Guesses, guess_modalities, is_identifier
+from nbridge.names import free_name
+from nbridge.phrases import clip, listing
+
+ID_WORDS = re.compile(r"(^|[_.\- ])(ids?|key|uuid|barcode|sample|subject|patient|participant|index)$|[a-z]Id$|[a-zA-Z]ID$")
+"""Names that identifiers have."""
+NAMED = 12
+"""Columns that remarks name."""
+SENTINELS = frozenset(sign * number for sign in (-1, 1) for number in (99, 999, 9999, 99999))
+"""Numbers that often mark an absent cell."""
+
+
+@dataclass(frozen=True)
+class FirstLook:
+    """What a first look tells.
+
+    Arguments:
+        text: A spec.
+        rows: The number of rows.
+        present: The presence of each modality, (N,).
+        remarks: What is worth a second look, a line each.
+    """
+
+    text: str
+    rows: int
+    present: Mapping[str, np.ndarray]
+    remarks: tuple[str, ...]
+
+
+def look(paths: Sequence[str], id_column: str | None = None) -> FirstLook:
+    """Looks at a table of single values (csv, parquet), at several that are joined, or at an npz archive.
+
+    Arguments:
+        paths: The files.
+        id_column: The column of identifiers, or the array; guessed where it is left out.
+
+    Raises:
+        DataError: when a file can't be read, rows can't be joined, or nothing in them can be a modality.
+    """
+    found = [find_file(path) for path in paths]
+    if len(paths) == 1 and found[0].suffix == ".npz":
+        return _look_at_arrays(paths[0], found[0], id_column)
+    for path in found:
+        if not ending_of(path):
+            raise DataError(f"{path}: expected tables (.csv, .tsv, .csv.gz, .tsv.gz, .parquet), or one npz archive")
+    return _look_at_tables(paths, [open_table(path) for path in found], id_column)
+
+
+def _look_at_tables(paths: Sequence[str], files: Sequence[TableFile], id_column: str | None) -> FirstLook:
+    if id_column is not None:
+        for file in files:
+            file.require(id_column)
+    elif len(files) > 1:
+        id_column = _common_id(files)
+    profiles, ids = read_profiles(files, id_column, MISSING)
+    if ids is None:
+        id_column = _found_id(profiles)
+        profiles = [profile for profile in profiles if profile.name != id_column]
+    guesses = guess_modalities(profiles)
+    if not guesses.modalities:
+        raise DataError(f"{listing(map(str, paths))}: no column that a modality can be made of ({_left_out(guesses)})")
+    rows = len(profiles[0].codes)
+    lone = any(profile.name == "id" for profile in profiles)
+    source = _source(paths, guesses, id_column if id_column is not None else "" if lone else None)
+    remarks = [*_remarks(guesses), *_sentinels(guesses)]
+    head = [
+        f"{rows:,} rows, {len(profiles):,} columns; every guess is yours to change. After a change: nbridge validate SPEC --data",
+        *remarks,
+    ]
+    reasons = {
+        "id": "tells rows apart" if id_column else "no column tells all rows apart",
+        "columns": "the columns of each modality",
+        "classes": "the classes of a column in the order of their numbers",
+        "missing": "words among numbers, taken for absent cells",
+    }
+    text = spec_text(Outline(Path(paths[0]).name.partition(".")[0] or "table", source, rows, parts_of(guesses), wrapped(head), reasons))
+    present = {guess.name: np.any([column.present for column in guess.columns], axis=0) for guess in guesses.modalities}
+    return FirstLook(text, rows, present, tuple(remarks))
+
+
+def _common_id(files: Sequence[TableFile]) -> str:
+    """The column on which files can be joined: one that all of them have."""
+    common = [column for column in files[0].columns if all(column in file.columns for file in files)]
+    chosen = next((column for column in ("id", *common) if column in common and (column == "id" or ID_WORDS.search(column))), None)
+    if chosen is None and len(common) != 1:
+        shown = f"they share {listing(common)}" if common else "they share no column"
+        raise DataError(f"several files are joined on a column of identifiers, and {shown}; name one with --id")
+    return chosen or common[0]
+
+
+def _found_id(profiles: Sequence[Profile]) -> str | None:
+    """The column of identifiers: by its name, or the first one."""
+    telling = [profile for profile in profiles if profile.present.all() and len(profile.texts) == len(profile.codes)]
+    named = [profile.name for profile in telling if profile.name == "id" or (ID_WORDS.search(profile.name) and is_identifier(profile))]
+    if named:
+        return "id" if "id" in named else named[0]
+    return profiles[0].name if profiles and profiles[0] in telling and is_identifier(profiles[0]) else None
+
+
+def _source(paths: Sequence[str], guesses: Guesses, id_column: str | None) -> dict[str, object]:
+    columns = {guess.name: tuple(column.name for column in guess.columns) for guess in guesses.modalities}
+    classes = {column: texts for guess in guesses.modalities for column, texts in guess.classes.items()}
+    missing = sorted({marker for guess in guesses.modalities for column in guess.columns for marker in column.markers})
+    options: dict[str, object] = {"source": "table", "path": str(paths[0]) if len(paths) == 1 else [str(path) for path in paths]}
+    options |= {} if id_column is None else {"id": id_column}
+    options |= {"missing": missing} if missing else {}
+    options["columns"] = columns
+    return options | ({"classes": classes} if classes else {})
+
+
+def _remarks(guesses: Guesses) -> list[str]:
+    reasons: dict[str, list[str]] = {}
+    for column, reason in guesses.left_out.items():
+        reasons.setdefault(reason, []).append(clip(column))
+    return [f"left out: {_some(columns)}: {reason}" for reason, columns in reasons.items()]
+
+
+def _left_out(guesses: Guesses) -> str:
+    return clip("; ".join(f"{clip(column)} {reason}" for column, reason in guesses.left_out.items()), 200) or "no columns"
+
+
+def _sentinels(guesses: Guesses) -> list[str]:
+    """Numbers that may mark absent cells."""
+    found = []
+    for column in (column for guess in guesses.modalities for column in guess.columns if column.numeric):
+        for end, inner in ((column.distinct[0], column.distinct[1:]), (column.distinct[-1], column.distinct[:-1])):
+            if end in SENTINELS and len(inner) > 2 and abs(end) > 3 * max(abs(inner[0]), abs(inner[-1])):
+                rows = f"{int((column.values == end).sum()):,} rows"
+                found.append(
+                    f"{clip(column.name)}: {end:g} in {rows}, far from all else; if it marks absent cells, data.missing: [{end:g}]"
+                )
+    return found[:NAMED]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return listing(names[:NAMED]) + more
+
+
+# Arrays
+
+
+def _look_at_arrays(path: str, found: Path, id_key: str | None) -> FirstLook:
+    arrays = read_npz(found)
+    key = id_key or ("id" if "id" in arrays else None)
+    if key is not None:
+        if key not in arrays:
+            raise DataError(f"{found}: no array {key!r}. Found: {listing(arrays)}")
+        with naming(found):
+            check_ids(arrays[key])
+    rows = _rows_of(arrays, key)
+    parts, keys, present, left = [], {}, {}, []
+    for name, array in arrays.items():
+        if name == key or name.endswith(PRESENT):
+            continue
+        part = _part(free_name(name, present), array, rows)
+        if part is None:
+            left.append(name)
+            continue
+        parts.append(part)
+        keys |= {part.name: name} if part.name != name else {}
+        some = ~np.isnan(array.reshape(rows, -1)).all(1) if array.dtype.kind == "f" else np.ones(rows, dtype=bool)
+        mask = arrays.get(name + PRESENT)
+        present[part.name] = some if mask is None or mask.shape != (rows,) else some & mask.astype(bool)
+    if not parts:
+        raise DataError(f"{found}: no array that a modality can be made of. Found: {listing(arrays)}")
+    remarks = [f"left out: {_some(left)}: no array of numbers with {rows:,} rows"] if left else []
+    head = [f"{rows:,} rows, {len(parts)} arrays; every guess is yours to change. After a change: nbridge validate SPEC --data", *remarks]
+    source = {"source": "npz", "path": str(path), **({"keys": keys} if keys else {}), **({"id": key} if key not in (None, "id") else {})}
+    text = spec_text(Outline(found.stem, source, rows, parts, wrapped(head), {"keys": "arrays whose names no modality may bear"}))
+    return FirstLook(text, rows, present, tuple(remarks))
+
+
+def _rows_of(arrays: Mapping[str, np.ndarray], key: str | None) -> int:
+    """The number of rows: that of identifiers, or that of most arrays."""
+    lengths = [len(array) for name, array in arrays.items() if array.ndim and (key is None or name == key)]
+    return max(lengths, key=lengths.count, default=0)
+
+
+def _part(name: str, array: np.ndarray, rows: int) -> Part | None:
+    """A modality of an array; None where it can be none."""
+    if array.dtype.kind not in "buif" or array.ndim < 1 or len(array) != rows or not array.size:
+        return None
+    known = array[~np.isnan(array)] if array.dtype.kind == "f" else array
+    if not known.size:
+        return None
+    high, whole = float(known.max()), bool((known == np.floor(known)).all())
+    if array.ndim == 1 and whole and known.min() >= 0 and 2 <= high < FEW * ROWS_A_CLASS and (high + 1) * ROWS_A_CLASS <= len(known):
+        return Part(name, (int(high) + 1,), "categorical", f"class indices up to {high:g}", classes=True)
+    shape = array.shape[1:] or (1,)
+    shape = (1, *shape) if len(shape) == 2 else shape
+    return Part(
+        name, shape, *_values(float(known.min()), high, whole, byte_images=array.dtype == np.uint8 and len(shape) > 1, one=len(shape) == 1)
+    )
+
+
+def _values(low: float, high: float, whole: bool, *, byte_images: bool, one: bool) -> tuple[str, str]:
+    """The likelihood of values, and why."""
+    if low >= 0 and high <= 1 and (whole or not one):
+        return ("{type: bernoulli, attributes: true}" if one else "bernoulli"), "values from 0 to 1"
+    if byte_images:
+        return "{type: discretized_logistic, high: 255}", "bytes, as images have them"
+    if whole and low == 0:
+        return "negative_binomial", f"whole numbers from 0 to {high:g}"
+    return "normal", "numbers, standardised"

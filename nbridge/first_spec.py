@@ -1,0 +1,195 @@
+"""A first spec for data that nobody has described yet: what was guessed, why, and settings by the number of rows.
+
+It is text with comments, checked as any spec is before it is handed out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from nbridge import yaml_tree
+from nbridge.guesses import Guess, Guesses
+from nbridge.read import parse_spec
+
+SCHEMA = "nbridge.schema.json"
+STEPS, FEWEST, MOST = 2000, 10, 400
+"""Steps of a stage that epochs aim at, and bounds of the epochs that this takes."""
+SMALL, LARGE = 40, 20_000
+"""Fewer rows than this are all trained on; with more, steps are larger."""
+WIDTH = 120
+"""Characters of a line."""
+WORDS = frozenset({"yes", "no", "on", "off", "y", "n"})
+"""Text in YAML 1.2, but truth values to older readers."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A modality of a first spec.
+
+    Arguments:
+        name: Its name.
+        shape: The shape of a row.
+        likelihood: What its values mean, as a spec spells it.
+        why: Why.
+        classes: Whether it is one column of classes.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    likelihood: str
+    why: str = ""
+    classes: bool = False
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a first spec is made of.
+
+    Arguments:
+        name: What it is called.
+        source: The data source and its options.
+        rows: The number of rows.
+        parts: The modalities.
+        remarks: Lines of comment on the data.
+        reasons: By option of the source, a comment.
+    """
+
+    name: str
+    source: Mapping[str, Any]
+    rows: int
+    parts: Sequence[Part]
+    remarks: Sequence[str] = ()
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+
+def parts_of(guesses: Guesses) -> list[Part]:
+    """The modalities of a table."""
+    return [
+        Part(guess.name, (guess.size,), _likelihood(guess), guess.why, guess.likelihood == "categorical") for guess in guesses.modalities
+    ]
+
+
+def spec_text(outline: Outline) -> str:
+    """The spec as YAML with comments.
+
+    Raises:
+        SpecError: when it does not hold.
+    """
+    size = sum(math.prod(part.shape) for part in outline.parts)
+    hidden = 64 if size <= 200 else 128 if size <= 1000 else 256
+    lines = [
+        f"# yaml-language-server: $schema={SCHEMA}",
+        *(f"# {line}" for line in outline.remarks),
+        "spec_version: 1",
+        f"name: {scalar(outline.name)}",
+        f"latent_dim: {min(32, max(4, size // 4))}",
+        "data:",
+        *_source(outline),
+        "modalities:",
+        *(line for part in outline.parts for line in _modality(part, hidden, size)),
+        f"fusion: {{hidden: [{hidden}]}}",
+        f"bridges: {{hidden: [{hidden}]}}",
+        *_training(outline),
+    ]
+    text = "\n".join(lines) + "\n"
+    parse_spec(text)
+    return text
+
+
+def scalar(value: object) -> str:
+    """A value as YAML on one line; text in quotes where it needs them.
+
+    Example:
+        >>> scalar("lab 1"), scalar("1.0"), scalar("a: b"), scalar("yes"), scalar(3)
+        ('lab 1', '"1.0"', '"a: b"', '"yes"', '3')
+    """
+    if not isinstance(value, str):
+        return json.dumps(value)
+    if re.fullmatch(r"[^\W\d](?:[\w ./*-]*[\w*])?", value) and value.lower() not in WORDS:
+        try:
+            if yaml_tree.parse(f"[{value}]").value == [value]:
+                return value
+        except yaml_tree.Unreadable:
+            pass
+    return json.dumps(value, ensure_ascii=not value.isprintable())
+
+
+def _likelihood(guess: Guess) -> str:
+    return "{type: bernoulli, attributes: true}" if guess.likelihood == "bernoulli" else guess.likelihood
+
+
+def _source(outline: Outline) -> list[str]:
+    lines: list[str] = []
+    for option, value in outline.source.items():
+        lines += _comment(outline.reasons.get(option, ""), 2)
+        if isinstance(value, Mapping):
+            lines += [f"  {option}:", *(line for key, items in value.items() for line in _listed(f"    {scalar(key)}: ", items))]
+        elif isinstance(value, list | tuple):
+            lines += _listed(f"  {option}: ", value)
+        else:
+            lines.append(f"  {option}: {scalar(value)}")
+    shares = "validation: 0.1, test: 0.1" if outline.rows >= SMALL else "validation: 0.0, test: 0.0"
+    lines += _comment("shares of the rows that are held out, to keep the best weights by and to measure on", 2)
+    return [*lines, *(f"  {share}" for share in shares.split(", "))]
+
+
+def _listed(start: str, items: Any) -> list[str]:
+    """Items in brackets, over as many lines as they take; a single value stands by itself."""
+    if not isinstance(items, list | tuple):
+        return [f"{start}{scalar(items)}"]
+    lines, line = [], start + "["
+    for place, item in enumerate(items):
+        word = scalar(item) + ("," if place < len(items) - 1 else "]")
+        if len(line) + len(word) + 1 > WIDTH and line.strip() != "[":
+            lines.append(line)
+            line = " " * (len(start) - len(start.lstrip()) + 2) + word
+        else:
+            line += word if line.endswith("[") else f" {word}"
+    return [*lines, line]
+
+
+def _modality(part: Part, hidden: int, size: int) -> list[str]:
+    shape = str(part.shape[0]) if len(part.shape) == 1 else json.dumps(list(part.shape))
+    # A column of few nats beside many is easily left to itself: see the README.
+    weight = ", weight: 10" if part.classes and size - part.shape[0] >= 8 else ""
+    encoder = f"{{type: mlp, hidden: [{hidden}]}}"
+    body = f"{{shape: {shape}, encoder: {encoder}, likelihood: {part.likelihood}, features: {max(32, hidden // 2)}{weight}}}"
+    return [*_comment(part.why, 2), f"  {part.name}: {body}"]
+
+
+def _training(outline: Outline) -> list[str]:
+    held = 0.2 if outline.rows >= SMALL else 0.0
+    training = max(2, round(outline.rows * (1 - held)))
+    batch = 256 if outline.rows > LARGE else 64
+    epochs = min(MOST, max(FEWEST, math.ceil(STEPS / max(1, training // batch))))
+    return [
+        "training:",
+        f"  batch_size: {batch}",
+        "  learning_rate: 3.0e-3",
+        "  schedule: cosine",
+        *_comment(f"about {epochs * max(1, training // batch):,} steps a stage", 2),
+        f"  stages: {{joint: {{epochs: {epochs}}}, bridges: {{epochs: {epochs}}}}}",
+    ]
+
+
+def _comment(text: str, indent: int) -> list[str]:
+    """A comment over as many lines as it takes."""
+    lines: list[str] = []
+    line = ""
+    for word in text.split():
+        if line and len(line) + len(word) + 1 > WIDTH - indent - 2:
+            lines.append(line)
+            line = word
+        else:
+            line = f"{line} {word}".strip()
+    return [" " * indent + f"# {line}" for line in (*lines, line) if line]
+
+
+def wrapped(remarks: Iterable[str]) -> list[str]:
+    """Remarks as lines of a comment."""
+    return [line.removeprefix("# ") for remark in remarks for line in _comment(remark, 0)]
