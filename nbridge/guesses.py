@@ -209,29 +209,31 @@ def _by_kind(groups: Iterable[tuple[str, str, list[Profile]]], kinds: Mapping[st
     """Modalities of one kind each; kinds of few columns in their group join those of other groups."""
     loose: dict[Kind, list[tuple[str, list[Profile]]]] = {}
     for name, why, group in groups:
-        parts = _grouped(_settled(group, kinds), lambda item: item[1])
-        for kind, items in parts.items():
-            columns = [profile for profile, _ in items]
+        parts: dict[Kind, list[Profile]] = {}
+        for profile, kind in _settled(group, kinds):
+            parts.setdefault(kind, []).append(profile)
+        for kind, columns in parts.items():
             if kind == "classes":
                 yield from (Guess(column.name, kind, (column,), "") for column in columns)
             elif len(columns) >= ALONE or (name and len(parts) == 1):
                 yield Guess(name if name and len(parts) == 1 else _called(name, kind), kind, tuple(columns), why)
             else:
                 loose.setdefault(kind, []).append((name, columns))
-    for kind, parts in loose.items():
-        columns = [column for _, part in parts for column in part]
-        name = _called(parts[0][0], kind) if len({name for name, _ in parts}) == 1 else kind
+    for kind, found in loose.items():
+        columns = [column for _, part in found for column in part]
+        name = _called(found[0][0], kind) if len({name for name, _ in found}) == 1 else kind
         yield Guess(columns[0].name if len(columns) == 1 else name, kind, tuple(columns), "")
 
 
 def _settled(group: Sequence[Profile], kinds: Mapping[str, Kind]) -> list[tuple[Profile, Kind]]:
     """Kinds in the light of the group: whole numbers among counts are counts, and a few counts among numbers are numbers."""
-    found = {profile.name: kinds[profile.name] for profile in group}
-    whole = [profile for profile in group if profile.numeric and profile.whole and kinds[profile.name] in ("classes", "counts")]
-    if sum(kind == "counts" for kind in found.values()) >= ALONE:
-        found |= {profile.name: "counts" for profile in whole if profile.distinct[0] >= 0}
-    elif any(kind == "numbers" for kind in found.values()):
-        found |= {name: "numbers" for name, kind in found.items() if kind == "counts"}
+    found: dict[str, Kind] = {profile.name: kinds[profile.name] for profile in group}
+    counts = [name for name, kind in found.items() if kind == "counts"]
+    if len(counts) >= ALONE:
+        few = [profile for profile in group if profile.numeric and found[profile.name] == "classes" and profile.distinct[0] >= 0]
+        found.update({profile.name: "counts" for profile in few})
+    elif "numbers" in found.values():
+        found.update(dict.fromkeys(counts, "numbers"))
     return [(profile, found[profile.name]) for profile in group]
 
 

@@ -30,7 +30,7 @@ FLOORS = [
     ["first_look"],
     ["acceleration", "checkpoint", "counting", "imputation", "progress"],
     ["evaluation", "file_plan", "summaries", "training"],
-    ["comparison_table", "completion", "run_folder", "testing"],
+    ["comparison_table", "completion", "data_checks", "run_folder", "testing"],
     ["file_completion", "training_state"],
     ["run", "shared_joint"],
     ["comparison", "sklearn_imputer"],

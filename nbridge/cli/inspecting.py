@@ -8,15 +8,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nbridge.cli.options import AsJson, Overrides, Overwrite, SpecPath, blaming, check_output
-from nbridge.errors import SpecError
+from nbridge.cli.options import PATTERNS, AsJson, Overrides, Overwrite, SpecPath, blaming, check_output, console_of
+from nbridge.errors import DataError, SpecError
 
 if TYPE_CHECKING:
     from nbridge.counting import ParameterTable
+    from nbridge.spec import Spec
 
 
-def validate(spec: SpecPath, set_: Overrides = None) -> None:
-    """Check a spec. Shows every mistake at once, each with its line. Rows of data are not read."""
+def validate(
+    spec: SpecPath,
+    set_: Overrides = None,
+    data: Annotated[bool, typer.Option("--data", help="Check the rows that it names as well, before any training.")] = False,
+) -> None:
+    """Check a spec. Shows every mistake at once, each with its line. Rows of data are not read without --data.
+
+    With it, what forbids training is an error, and what is likely a mistake (a constant column, identifiers taken for values, values far
+    outside, columns of two modalities that hold the same) a warning.
+    """
     from nbridge.read import read_spec
 
     parsed = read_spec(spec, set_ or ())
@@ -34,6 +43,24 @@ def validate(spec: SpecPath, set_: Overrides = None) -> None:
         parts.append("a flow" if isinstance(model, FlowBridgedVAE) else f"{n * (n - 1)} bridges")
     count = sum(parameter.numel() for parameter in model.parameters())
     typer.echo(f"{spec}: valid. {parsed.model.type}, {', '.join(parts)}, {count:,} parameters")
+    if data:
+        _check_data(parsed)
+
+
+def _check_data(spec: Spec) -> None:
+    """Tells what is found in the rows; errors end it."""
+    from nbridge.cli.tables import print_patterns
+    from nbridge.data_checks import check_data
+
+    found = check_data(spec)
+    if found.present:
+        print_patterns(found.present, console_of(), PATTERNS)
+    for line in found.warnings:
+        typer.echo(f"warning: {line}", err=True)
+    if found.errors:
+        raise DataError("\n".join(f"error: {line}" for line in found.errors))
+    count = len(found.warnings)
+    typer.echo(f"data: {found.rows:,} rows, no errors, {count if count else 'no'} warning{'s' if count != 1 else ''}")
 
 
 def params(spec: SpecPath, set_: Overrides = None, as_json: AsJson = False) -> None:

@@ -27,6 +27,8 @@ Overrides = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print figures as JSON, and nothing else, to standard output.")]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")]
 Seed = Annotated[int, typer.Option(metavar="N", min=0, max=2**63 - 1, help="Seed of the draws.")]
+PATTERNS = 12
+"""Patterns of presence that a table shows."""
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 
 

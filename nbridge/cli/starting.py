@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nbridge.cli.options import Overwrite, check_output, console_of
+from nbridge.cli.options import PATTERNS, Overwrite, check_output, console_of
 from nbridge.errors import RunError
 
 if TYPE_CHECKING:
     from nbridge.first_look import FirstLook
-
-PATTERNS = 12
-"""Patterns that the table shows."""
 
 
 def init(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -102,10 +102,65 @@ class Table(Source):
         found = {column: _found_classes(files, column, name, shapes[name][0], self.missing) for column, name in bare.items()}
         return replace(plain, classes={**self.classes, **found})
 
+    def mistakes(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
+        """What forbids to load the modalities: the first mistake of each column, and those of identifiers, a line each.
+
+        Arguments:
+            shapes: The shape of a row of each modality, by name.
+        """
+        try:
+            files = self.files()
+            keys_of(shapes, self.columns, "columns")
+        except DataError as error:
+            return (str(error),)
+        found = [self._mistakes_of(name, shape, files) for name, shape in shapes.items()]
+        found += [self._id_mistakes(file) for file in files]
+        if not any(found):
+            found.append(_tried(lambda: self.load(shapes)))
+        return tuple(dict.fromkeys(line for lines in found for line in lines))
+
+    def _mistakes_of(self, name: str, shape: tuple[int, ...], files: Sequence[TableFile]) -> list[str]:
+        """Those of one modality: of its columns as they are named, of the cells of each, and of them together."""
+        known = [column for file in files for column in file.columns if column != self.id]
+        try:
+            columns = expand(name, self.columns.get(name, name), known)
+        except DataError as error:
+            return [f"{listing(str(file.path) for file in files)}: {error}"]
+        own = Table(path=self.paths, columns={name: columns}, id=self.id)
+        own.classes = {column: texts for column, texts in self.classes.items() if column in columns}
+        own.missing = self.missing
+        layout = TableLayout({name: shape}, {name: columns}, own.classes, self.id, self.missing)
+        lines: list[str] = []
+        if own.classes or not layout.is_index(name):
+            for file in files:
+                for column in columns:
+                    lines += _tried(lambda f=file, c=column: _read_column(f, layout, c)) if column in file.columns else []
+        return lines or _tried(lambda: own.layout({name: shape}, files))
+
+    def _id_mistakes(self, file: TableFile) -> list[str]:
+        """Those of the identifiers of a file, where it has any and they are no values."""
+        return _tried(lambda: read_numbers(file, TableLayout({}, {}, {}, self.id, self.missing))) if self.id in file.columns else []
+
     def layout_of(self, shapes: Mapping[str, tuple[int, ...]]) -> TableLayout:
         """The same by what is written in the spec alone, which is all where it was settled."""
         columns = {name: (words,) if isinstance(words, str) else tuple(words) for name, words in keys_of(shapes, self.columns).items()}
         return TableLayout(shapes, columns, self.classes, self.id, self.missing)
+
+
+def _tried(read: Callable[[], object]) -> list[str]:
+    """The mistake that reading meets, if there is one."""
+    try:
+        read()
+    except DataError as error:
+        return [str(error)]
+    return []
+
+
+def _read_column(file: TableFile, layout: TableLayout, column: str) -> None:
+    """Reads a column for its mistakes."""
+    for chunk in file.chunks([column]):
+        with naming(file.path):
+            layout.numbers(chunk, [column])
 
 
 @dataclass(frozen=True)
@@ -136,7 +191,9 @@ def read_numbers(file: TableFile, layout: TableLayout) -> Numbers:
     names = [layout.id] if layout.id in file.columns and layout.id not in taken else []
     parts: dict[str, list[np.ndarray]] = {column: [] for column in taken}
     ids: list[str] = []
+    rows = 0
     for chunk in file.chunks(dict.fromkeys([*taken, *masks.values(), *names])):
+        rows += chunk.rows
         with naming(file.path):
             numbers = layout.numbers(chunk, taken)
             for name, mask in masks.items():
@@ -145,8 +202,8 @@ def read_numbers(file: TableFile, layout: TableLayout) -> Numbers:
         for column, values in numbers.items():
             parts[column].append(values)
         ids += [text.strip() for name in names for text in chunk.cells[name]]
-    if not taken or not parts[taken[0]]:
-        raise DataError(f"{file.path}: {'no rows' if taken else 'no column of any modality'}")
+    if not rows:
+        raise DataError(f"{file.path}: no rows")
     with naming(f"{file.path}: column {layout.id!r}"):
         found = check_ids(ids) if names else None
     return Numbers(str(file.path), {column: np.concatenate(values) for column, values in parts.items()}, found)
