@@ -17,9 +17,9 @@ However many columns there are, modalities are few: n of them have n (n - 1) bri
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 
@@ -29,8 +29,6 @@ from nbridge.data.table_layout import ADDED
 from nbridge.names import free_name
 from nbridge.phrases import clip, listing
 
-Item = TypeVar("Item")
-Key = TypeVar("Key")
 Kind = Literal["classes", "binary", "counts", "numbers", "left out"]
 MOST_MODALITIES = 8
 """More modalities than this are put together."""
@@ -171,7 +169,9 @@ def prefix_of(name: str) -> str:
 def _by_name(profiles: Sequence[Profile]) -> dict[str, list[Profile]]:
     """Columns by the beginning of their names; those that share it with no other column under an empty one."""
     for cut in (prefix_of, lambda name: re.split(r"[_.\-]|\d+$", name)[0]):
-        groups = _grouped(profiles, lambda profile, cut=cut: cut(profile.name))
+        groups: dict[str, list[Profile]] = {}
+        for profile in profiles:
+            groups.setdefault(cut(profile.name), []).append(profile)
         shared = {name: group for name, group in groups.items() if name and len(group) > 1}
         if len(shared) < MOST_MODALITIES:
             break
@@ -210,7 +210,7 @@ def _by_kind(groups: Iterable[tuple[str, str, list[Profile]]], kinds: Mapping[st
     loose: dict[Kind, list[tuple[str, list[Profile]]]] = {}
     for name, why, group in groups:
         parts: dict[Kind, list[Profile]] = {}
-        for profile, kind in _settled(group, kinds):
+        for profile, kind in _settled(name, group, kinds):
             parts.setdefault(kind, []).append(profile)
         for kind, columns in parts.items():
             if kind == "classes":
@@ -225,15 +225,18 @@ def _by_kind(groups: Iterable[tuple[str, str, list[Profile]]], kinds: Mapping[st
         yield Guess(columns[0].name if len(columns) == 1 else name, kind, tuple(columns), "")
 
 
-def _settled(group: Sequence[Profile], kinds: Mapping[str, Kind]) -> list[tuple[Profile, Kind]]:
-    """Kinds in the light of the group: whole numbers among counts are counts, and a few counts among numbers are numbers."""
+def _settled(name: str, group: Sequence[Profile], kinds: Mapping[str, Kind]) -> list[tuple[Profile, Kind]]:
+    """Kinds in the light of the group: whole numbers among counts are counts, and a few counts among numbers of one name are numbers."""
     found: dict[str, Kind] = {profile.name: kinds[profile.name] for profile in group}
-    counts = [name for name, kind in found.items() if kind == "counts"]
+    counts = [column for column, kind in found.items() if kind == "counts"]
     if len(counts) >= ALONE:
-        few = [profile for profile in group if profile.numeric and found[profile.name] == "classes" and profile.distinct[0] >= 0]
-        found.update({profile.name: "counts" for profile in few})
-    elif "numbers" in found.values():
-        found.update(dict.fromkeys(counts, "numbers"))
+        for profile in group:
+            few = found[profile.name] == "classes" or (found[profile.name] == "numbers" and 2 * len(counts) > len(group))
+            if few and profile.whole and profile.distinct[0] >= 0:
+                found[profile.name] = "counts"
+    elif name and "numbers" in found.values():
+        for column in counts:
+            found[column] = "numbers"
     return [(profile, found[profile.name]) for profile in group]
 
 
@@ -266,10 +269,3 @@ def _what(guess: Guess) -> str:
         "binary": f"{count} columns of two values",
         "classes": f"{count} columns of classes, one-hot",
     }[guess.kind]
-
-
-def _grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
-    groups: dict[Key, list[Item]] = {}
-    for item in items:
-        groups.setdefault(key(item), []).append(item)
-    return groups
