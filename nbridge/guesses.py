@@ -252,8 +252,8 @@ def _fewer(guesses: list[Guess]) -> list[Guess]:
         columns = tuple(column for guess in single for column in guess.columns)
         guesses = [*others, Guess("classes", "classes", columns, "too many columns of classes for a modality each")]
     while len(guesses) > MOST_MODALITIES:
-        kinds = [guess.kind for guess in guesses]
-        many = max(dict.fromkeys(kinds), key=kinds.count)
+        kinds: list[Kind] = [guess.kind for guess in guesses]
+        many = max(kinds, key=kinds.count)
         one, other = sorted((guess for guess in guesses if guess.kind == many), key=lambda guess: guess.size)[:2]
         joined = Guess(many, many, (*one.columns, *other.columns), "small groups put together")
         guesses = [joined if guess is one else guess for guess in guesses if guess is not other]
