@@ -88,7 +88,7 @@ def _look_at_tables(paths: Sequence[str], files: Sequence[TableFile], id_column:
         *remarks,
     ]
     reasons = {
-        "id": "tells rows apart" if id_column else "no column tells all rows apart",
+        "id": "tells rows apart" if id_column is not None else "no column tells all rows apart",
         "columns": "the columns of each modality",
         "classes": "the classes of a column in the order of their numbers",
         "missing": "words among numbers, taken for absent cells",

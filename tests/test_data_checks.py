@@ -87,8 +87,8 @@ def test_missing_columns_and_wrong_shapes_are_told_at_once(here: Path):
     del columns["n"]
     found = checked(columns, {**LIKELIHOODS, "x": (3, "normal")})
     assert found.errors == (
-        "modality 'x': 2 columns (x_1, x_2), but its shape is (3,); write shape: 2",
         f"{here / 'rows.csv'}: no column 'n'. Found: x_1, x_2, sex, grade",
+        "modality 'x': 2 columns (x_1, x_2), but its shape is (3,); write shape: 2",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -113,29 +113,29 @@ class Table(Source):
             keys_of(shapes, self.columns, "columns")
         except DataError as error:
             return (str(error),)
-        found = [self._mistakes_of(name, shape, files) for name, shape in shapes.items()]
-        found += [self._id_mistakes(file) for file in files]
-        if not any(found):
-            found.append(_tried(lambda: self.load(shapes)))
-        return tuple(dict.fromkeys(line for lines in found for line in lines))
-
-    def _mistakes_of(self, name: str, shape: tuple[int, ...], files: Sequence[TableFile]) -> list[str]:
-        """Those of one modality: of its columns as they are named, of the cells of each, and of them together."""
         known = [column for file in files for column in file.columns if column != self.id]
-        try:
-            columns = expand(name, self.columns.get(name, name), known)
-        except DataError as error:
-            return [f"{listing(str(file.path) for file in files)}: {error}"]
-        own = Table(path=self.paths, columns={name: columns}, id=self.id)
-        own.classes = {column: texts for column, texts in self.classes.items() if column in columns}
-        own.missing = self.missing
-        layout = TableLayout({name: shape}, {name: columns}, own.classes, self.id, self.missing)
+        columns: dict[str, tuple[str, ...]] = {}
         lines: list[str] = []
-        if own.classes or not layout.is_index(name):
-            for file in files:
-                for column in columns:
-                    lines += _tried(lambda f=file, c=column: _read_column(f, layout, c)) if column in file.columns else []
-        return lines or _tried(lambda: own.layout({name: shape}, files))
+        for name in shapes:
+            try:
+                columns[name] = expand(name, self.columns.get(name, name), known)
+            except DataError as error:
+                lines.append(f"{listing(str(file.path) for file in files)}: {error}")
+        layout = TableLayout(shapes, columns, self.classes, self.id, self.missing)
+        open_classes = {names[0] for name, names in columns.items() if layout.is_index(name)} - set(self.classes)
+        cells = {column: line for file in files for column, line in _cell_mistakes(file, layout, open_classes).items()}
+        for name, names in columns.items():
+            own = [cells[column] for column in names if column in cells]
+            lines += own or self._mistakes_of(name, shapes[name], names, files)
+        lines += [line for file in files for line in self._id_mistakes(file)]
+        return tuple(dict.fromkeys(lines or _tried(lambda: self.load(shapes))))
+
+    def _mistakes_of(self, name: str, shape: tuple[int, ...], columns: tuple[str, ...], files: Sequence[TableFile]) -> list[str]:
+        """What is wrong with the columns of a modality together, or with the classes of its one column."""
+        classes: dict[str, tuple[str | int | float, ...]] = {column: self.classes[column] for column in columns if column in self.classes}
+        own = Table(path=self.paths, columns={name: columns}, classes=classes, id=self.id)
+        own.missing = self.missing
+        return _tried(lambda: own.layout({name: shape}, files))
 
     def _id_mistakes(self, file: TableFile) -> list[str]:
         """Those of the identifiers of a file, where it has any and they are no values."""
@@ -156,11 +156,20 @@ def _tried(read: Callable[[], object]) -> list[str]:
     return []
 
 
-def _read_column(file: TableFile, layout: TableLayout, column: str) -> None:
-    """Reads a column for its mistakes."""
-    for chunk in file.chunks([column]):
-        with naming(file.path):
-            layout.numbers(chunk, [column])
+def _cell_mistakes(file: TableFile, layout: TableLayout, passed_over: Collection[str]) -> dict[str, str]:
+    """The first cell of each column that can't be read, by column, in one pass; what ends the pass stands under the first."""
+    taken = [column for columns in layout.columns.values() for column in columns if column in file.columns and column not in passed_over]
+    found: dict[str, str] = {}
+
+    def read() -> None:
+        for chunk in file.chunks(taken):
+            for column in taken:
+                if column not in found and (lines := _tried(lambda c=column, part=chunk: layout.numbers(part, [c]))):
+                    found[column] = f"{file.path}: {lines[0]}"
+
+    if broken := _tried(read):
+        found[taken[0]] = broken[0]
+    return found
 
 
 @dataclass(frozen=True)
