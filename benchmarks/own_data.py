@@ -51,8 +51,8 @@ def made(rows: int, seed: int) -> tuple[Table, Table]:
     truth["stage"] = [STAGES[place] for place in np.digitize(z[:, 0] + 0.3 * rng.normal(size=rows), [-0.8, 0.2, 1])]
     truth |= {f"lab_{place + 1}": [f"{5 + x:.2f}" for x in lab[:, place]] for place in range(30)}
     truth |= {f"rna_{place + 1}": [str(x) for x in counts[:, place]] for place in range(20)}
-    blocks = ("clin", "stage", "lab", "rna")
-    hidden = dict(zip(blocks, rng.random((4, rows)) < MISSING, strict=True))
+    blocks: tuple[str, ...] = ("clin", "stage", "lab", "rna")
+    hidden: dict[str, np.ndarray] = dict(zip(blocks, rng.random((4, rows)) < MISSING, strict=True))
     hidden["clin"] &= ~np.all(list(hidden.values()), axis=0)
     given: Table = {}
     for column, cells in truth.items():

@@ -15,6 +15,7 @@ from nbridge.data.table import Table
 from nbridge.data.table_layout import TableLayout
 from nbridge.errors import DataError, SpecError
 from nbridge.findings import Finding
+from nbridge.guesses import counts_rows
 from nbridge.likelihoods import Categorical, Likelihood
 from nbridge.models.base import MultimodalVAE
 from nbridge.patterns import numbered
@@ -163,8 +164,8 @@ def _identifiers(elements: Sequence[_Element]) -> Iterator[str]:
         known = element.known
         if len(known) < len(element.values) or len(known) < 2 * ROWS_A_CLASS or (known != np.floor(known)).any():
             continue
-        if len(np.unique(known)) == len(known) and np.ptp(known) <= 2 * len(known):
-            yield f"modality {element.modality!r}: {clip(element.label)}: whole numbers that differ in all rows; are they identifiers?"
+        if len(np.unique(known)) == len(known) and counts_rows(known):
+            yield f"modality {element.modality!r}: {clip(element.label)}: whole numbers that count the rows; are they identifiers?"
 
 
 def _outside(elements: Sequence[_Element], *, skewed: bool) -> Iterator[str]:

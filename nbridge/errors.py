@@ -62,8 +62,8 @@ def require_positive(**numbers: int) -> None:
 
 @contextmanager
 def naming(origin: str | PathLike[str]) -> Iterator[None]:
-    """Puts the file that a mistake in the data is in before it."""
+    """Puts the file that a mistake in the data is in before it, where it is not there yet."""
     try:
         yield
     except DataError as error:
-        raise DataError(f"{origin}: {error}") from error
+        raise DataError(str(error) if str(error).startswith(f"{origin}: ") else f"{origin}: {error}") from error

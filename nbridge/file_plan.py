@@ -52,7 +52,7 @@ def make_plan(rows: RowsIn, likelihoods: Mapping[str, Likelihood], keys: Mapping
     for key in others:
         # As for arrays in memory: a slip of the pen would have all of a modality imputed in silence.
         absent = [known for name, known in keys.items() if name not in taken]
-        if key != id_key and (near := did_you_mean(key, absent, cutoff=0.8)):
+        if rows.by_name and key != id_key and (near := did_you_mean(key, absent, cutoff=0.8)):
             raise DataError(f"{rows.noun} {key!r}: no such modality.{near} Modalities: {listing(keys.values())}")
     counts = {name: _rows_of(rows, taken, name, likelihood) for name, likelihood in likelihoods.items() if _is_there(taken, name)}
     check_same_rows(counts)

@@ -149,7 +149,18 @@ def is_identifier(profile: Profile) -> bool:
     rows = len(profile.codes)
     if rows < 2 * ROWS_A_CLASS or not profile.present.all() or len(profile.texts) < rows:
         return False
-    return not profile.numeric or (profile.whole and profile.distinct[-1] - profile.distinct[0] <= 2 * rows)
+    return not profile.numeric or (profile.whole and counts_rows(profile.values))
+
+
+def counts_rows(values: np.ndarray) -> bool:
+    """Whether whole numbers that all differ number the rows: they rise from row to row with few gaps, or have none.
+
+    Example:
+        >>> counts_rows(np.array([7, 8, 10])), counts_rows(np.array([2, 0, 1])), counts_rows(np.array([30, 18, 25]))
+        (True, True, False)
+    """
+    span = np.ptp(values)
+    return bool(span == len(values) - 1 or (span <= 2 * len(values) and (np.diff(values) > 0).all()))
 
 
 def prefix_of(name: str) -> str:

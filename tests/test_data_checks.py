@@ -111,7 +111,7 @@ DOUBTS: dict[str, tuple[dict[str, list[Any]], dict[str, Any], str]] = {
     ),
     "empty": ({"x_1": [""] * ROWS}, {}, "modality 'x': x_1: no value in any row, so nothing can be learned of it; leave it out"),
     "identifiers": (
-        {"x_1": list(range(100, 100 + ROWS))}, {}, "modality 'x': x_1: whole numbers that differ in all rows; are they identifiers?"
+        {"x_1": list(range(100, 100 + ROWS))}, {}, "modality 'x': x_1: whole numbers that count the rows; are they identifiers?"
     ),
     "twins": (
         {"n": [row % 7 for row in range(ROWS)], "x_1": [row % 7 for row in range(ROWS)]}, {},

@@ -134,6 +134,20 @@ def test_numbers_are_classes_however_they_are_spelt_and_na_may_be_one(path: Path
     assert found.present["region"].tolist() == [True, True, False]
 
 
+def test_huge_numbers_are_classes_as_well(path: Path):
+    write(path, "key,x\n99999999999999999999999,1\n-5,2\n99999999999999999999999,3\n,4\n")
+    source = Table(path="rows.csv")
+    assert source.settled({"key": (2,)})["classes"] == {"key": ("-5", "99999999999999999999999")}
+    assert source.load({"key": (2,)}).batch.sample().values["key"].tolist() == [1, 0, 1, 0]
+
+
+def test_a_column_without_a_name_is_one(path: Path):
+    write(path, ",x,nan\n0,1,NAN\n1,2,3\n")
+    batch = Table(path="rows.csv").load({"x": (1,), "nan": (1,)}).batch
+    assert batch.present["nan"].tolist() == [False, True]
+    assert Table(path="rows.csv", columns={"x": ("", "x")}).load({"x": (2,)}).batch.sample().values["x"].tolist() == [[0, 1], [1, 2]]
+
+
 def test_further_texts_mark_absent_cells_where_the_spec_says_so(path: Path):
     write(path, "x,y\n1,unknown\n-999,2\n")
     batch = Table(path="rows.csv", missing=(-999, "unknown")).load({"x": (1,), "y": (1,)}).batch
@@ -196,6 +210,10 @@ def test_patterns_and_classes_are_written_out_for_the_model(path: Path):
         (TEXT.replace("63.0", "63,0").replace("0.25,", "0.25"), f"column 'sex': row 2 (line 4) holds \"0\", {LISTED.format('f, m')}"),
         (TEXT.replace("63.0", "old"), f"column 'age': row 2 (line 4) holds \"old\", {FINITE}"),
         (TEXT.replace("63.0", "6_3"), f"column 'age': row 2 (line 4) holds \"6_3\", {FINITE}"),
+        (
+            TEXT.replace("63.0", '"63,0"'),
+            f"column 'age': row 2 (line 4) holds \"63,0\", expected a finite number with a decimal point; {ABSENT}",
+        ),
         (TEXT.replace("63.0", "-inf"), f"column 'age': row 2 (line 4) holds \"-inf\", expected a finite number; {ABSENT}"),
         (TEXT.replace(",m,", ",x,"), f"column 'sex': row 1 (line 3) holds \"x\", {LISTED.format('f, m')}"),
         (
@@ -391,6 +409,40 @@ def test_a_file_to_fill_in_that_does_not_fit_is_told_and_nothing_is_written(path
     with refused(f"{source}: {message}"):
         impute_file(network, source, "out.csv", table=layout)
     assert sorted(file.name for file in path.parent.iterdir()) == ["new rows.csv", "rows.csv"]
+
+
+def test_a_further_text_of_absence_is_filled_in_as_well(path: Path, model: Any):
+    network, _ = model
+    source = write(path.parent / "marked.csv", "stage,clinic\nI,-999\n-999,-999\n")
+    layout = Table(
+        path="rows.csv", columns=COLUMNS | {"lab": ("lab_1", "lab_2")}, classes={**CLASSES, "stage": ("I", "II")}, missing=(-999,)
+    )
+    impute_file(network, source, "out.csv", table=layout.layout_of(SHAPES))
+    rows = list(csv.DictReader(Path("out.csv").read_text().splitlines()))
+    assert [(row["stage"] in ("I", "II"), row["stage__imputed"], row["clinic"]) for row in rows] == [
+        (True, "0", "-999"),
+        (True, "1", "-999"),
+    ]
+
+
+def test_rows_of_one_of_several_files_are_filled_in(path: Path):
+    write(path.parent / "one.csv", "sample,x\ns1,1\ns2,2\ns3,\ns4,5\n")
+    write(path.parent / "other.csv", "sample,y\ns1,1\ns2,2\ns3,4\n")
+    spec = spec_of({}, shapes={"x": (1,), "y": (1,)}, likelihoods={"x": "normal", "y": "normal"})
+    document = spec.as_dict()
+    document["data"] |= {"path": ["one.csv", "other.csv"], "id": "sample"}
+    network = nbridge.train(document).model
+    layout = Table(path=("one.csv", "other.csv"), id="sample").layout_of({"x": (1,), "y": (1,)})
+    impute_file(network, "one.csv", "out.csv", table=layout, id="sample")
+    header, *rows = csv.reader(Path("out.csv").read_text().splitlines())
+    assert header == ["sample", "x", "y", "x__imputed", "y__imputed"]
+    assert [row[:2] for row in rows[:2]] == [["s1", "1"], ["s2", "2"]]
+    assert all(row[1] and row[2] and row[4] == "1" for row in rows)
+
+
+def test_a_model_that_never_saw_a_table_refuses_one(path: Path, model: Any):
+    with refused("rows.csv: a csv file, whose columns this model knows nothing of: it was not trained from one (data: {source: table})"):
+        impute_file(model[0], "rows.csv", "out.csv")
 
 
 def test_a_column_is_never_written_twice(path: Path, model: Any):

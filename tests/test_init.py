@@ -268,6 +268,8 @@ def test_from_a_csv_to_a_completed_csv_without_a_file_edited(here: Path, call: C
     assert (code, out.splitlines()[-1]) == (0, "data: 400 rows, no errors, no warnings")
     fewer = [word for stage in ("joint", "bridges") for word in ("--set", f"training.stages.{stage}.epochs=50")]
     assert call("train", "clinic.yaml", "--out", "run", *fewer)[0] == 0
+    assert call("embed", "run", "my clinic.csv", "--out", "codes.npz")[:2] == (0, "codes.npz: 400 rows, 5 dimensions\n")
+    assert np.load("codes.npz")["sample"].tolist() == truth["sample"]
     code, out, _ = call("impute", "run", "my clinic.csv", "--out", "completed.csv")
     assert code == 0
     assert out.startswith("completed.csv: 400 rows; imputed clin ")

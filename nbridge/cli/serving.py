@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
     Arrays = dict[str, np.ndarray]
 
-Rows = Annotated[str, typer.Argument(metavar="ROWS", help="An npz file, one array a modality.", show_default=False)]
+Rows = Annotated[
+    str, typer.Argument(metavar="ROWS", help="An npz file, one array a modality, or a csv or parquet table.", show_default=False)
+]
 ManyRows = Annotated[
     str, typer.Argument(metavar="ROWS", help="An npz file, a folder of npy files, a parquet or csv file, of any size.", show_default=False)
 ]
@@ -134,8 +137,11 @@ def _read_rows(spec: Spec, path: str) -> tuple[Arrays, Arrays]:
     """The arrays of a file that hold modalities, under their names, and all others."""
     from nbridge.data.ids import check_ids
     from nbridge.data.npz import read_npz
+    from nbridge.data.table_file import ending_of
     from nbridge.file_plan import match_keys
 
+    if ending_of(path) and (layout := _table(spec)) is not None:
+        return _read_table(layout, path)
     arrays = read_npz(path)
     with blaming(path, DataError):
         taken, names = match_keys(tuple(arrays), _keys(spec), "array")
@@ -144,6 +150,24 @@ def _read_rows(spec: Spec, path: str) -> tuple[Arrays, Arrays]:
             first = next(iter(given.values()))
             check_ids(others[_id_key(spec)], len(first) if first.ndim else None)
     return given, others
+
+
+def _read_table(layout: TableLayout, path: str) -> tuple[Arrays, Arrays]:
+    """The modalities of a table, and its identifiers."""
+    from tempfile import TemporaryDirectory
+
+    from nbridge.data.cell_rows import cell_rows
+    from nbridge.data.folders import find_file
+    from nbridge.data.ids import check_ids
+    from nbridge.errors import naming
+
+    found = find_file(path)
+    with TemporaryDirectory() as scratch, naming(found), cell_rows(found, layout, Path(scratch)) as table:
+        (block,) = table.blocks(table.there, 0, table.rows, table.rows)
+        if layout.id not in table.passed:
+            return dict(block.arrays), {}
+        (texts,) = table.identifiers(layout.id, table.rows, table.rows)
+        return dict(block.arrays), {layout.id: check_ids(texts)}
 
 
 def _under_keys(spec: Spec, arrays: Mapping[str, np.ndarray]) -> Arrays:

@@ -113,9 +113,11 @@ class RowsIn(ABC):
     Attributes:
         noun: What its columns are called.
         keys: Their names, in order.
+        by_name: Whether a column that bears nearly the name of a modality is a slip of the pen.
     """
 
     noun: ClassVar[str]
+    by_name: ClassVar[bool] = True
     keys: tuple[str, ...]
 
     @abstractmethod

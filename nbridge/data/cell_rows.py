@@ -46,6 +46,7 @@ class CellRows(RowsIn):
     """
 
     noun: ClassVar[str] = "column"
+    by_name: ClassVar[bool] = False
 
     def __init__(self, file: TableFile, layout: TableLayout, scratch: Path, levels: Sequence[float] = ()) -> None:
         self.file, self.layout_, self.levels = file, layout, levels

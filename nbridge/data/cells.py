@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
@@ -80,10 +81,14 @@ def ordered_classes(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def _number(column: str, text: str, missing: Collection[str], where: Callable[[], str]) -> float:
-    if text in missing:
+    if text in missing or text.lower() == "nan":
         return math.nan
     if (number := number_of(text)) is None:
-        hint = "" if text.lower().strip("+-") in ("inf", "infinity") else ", or data.classes to list the classes of this column"
+        hint = ", or data.classes to list the classes of this column"
+        if text.lower().strip("+-") in ("inf", "infinity"):
+            hint = ""
+        elif re.fullmatch(r"[-+]?\d+,\d+", text):
+            hint = " with a decimal point"
         raise DataError(
             f"column {clip(column)!r}: {where()} holds {quoted(text)}, expected a finite number{hint}; an empty cell is one that is absent"
         )
