@@ -84,6 +84,7 @@ def spec_text(outline: Outline) -> str:
     hidden = 64 if size <= 200 else 128 if size <= 1000 else 256
     lines = [
         f"# yaml-language-server: $schema={SCHEMA}",
+        f"# An editor checks and completes this file once there is the schema: nbridge schema --out {SCHEMA}",
         *(f"# {line}" for line in outline.remarks),
         "spec_version: 1",
         f"name: {scalar(outline.name)}",

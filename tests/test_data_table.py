@@ -440,6 +440,24 @@ def test_rows_of_one_of_several_files_are_filled_in(path: Path):
     assert all(row[1] and row[2] and row[4] == "1" for row in rows)
 
 
+def test_one_hot_columns_are_filled_in_by_one_of_their_classes_and_never_drawn(path: Path):
+    write(path, "colour,size\n" + "red,S\nblue,M\ngreen,L\n,S\nred,\n" * 3)
+    classes = {"colour": ("blue", "green", "red"), "size": ("L", "M", "S")}
+    shapes, kinds = {"look": (6,)}, {"look": "bernoulli"}
+    spec = spec_of({"look": ("colour", "size")}, classes, shapes, kinds)
+    network, layout = nbridge.train(spec).model, Table(**spec.data.source.kwargs).layout_of(shapes)
+    impute_file(network, "rows.csv", "out.csv", table=layout, intervals=(0.9,))
+    for row in csv.DictReader(Path("out.csv").read_text().splitlines()):
+        assert row["colour"] in classes["colour"]
+        assert row["size"] in classes["size"]
+        assert (row["colour__probability"] == "1") == (row["colour__imputed"] == "0")
+    message = (
+        "samples: column 'colour' of 3 classes is one-hot in modality 'look', whose draws are no classes; make it a modality of its own, "
+    )
+    with refused(message + "or leave samples out"):
+        impute_file(network, "rows.csv", "out.csv", table=layout, samples=2)
+
+
 def test_a_model_that_never_saw_a_table_refuses_one(path: Path, model: Any):
     with refused("rows.csv: a csv file, whose columns this model knows nothing of: it was not trained from one (data: {source: table})"):
         impute_file(model[0], "rows.csv", "out.csv")
