@@ -1,0 +1,202 @@
+"""PolyMNIST: whether views that are generated show the digit of those that are given, by models of nbridge and of multivae.
+
+    python -m benchmarks.polymnist --multivae PATH_TO_PYTHON [--seeds 3] [--shares 0,0.2,0.5] [--systems flow,...] [--jobs 2]
+
+PATH_TO_PYTHON belongs to an environment with ``pip install torch==2.13.0 torchvision==0.28.0 multivae==1.0.3 einops`` (for CPUs). What
+was measured is kept in benchmarks/results/polymnist.json, run by run, and not measured again; the table in benchmarks/README.md shows it.
+
+Protocol, the same for every system: the rows of nbridge's source `polymnist`, five views and no label; convolutional encoders and
+decoders, of the same classes with the same widths; z of as many dimensions; a Laplace likelihood of fixed spread on standardised pixels;
+Adam with a rate that falls as a cosine, 128 rows a step; as many epochs for encoders and decoders as for what is trained after them
+(models of one stage have twice as many). Views are absent from training rows at random (one of each row stays); test rows are complete.
+multivae's JNF takes complete rows alone; where half of the views are missing, those are a few in a hundred.
+
+Coherence: the share of generated views in which a classifier, trained on real ones, sees the digit of the row; five sets of each size,
+one draw a row. Agreement: the share of rows whose four absent views, generated from one, show one digit; then with a draw for each view.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import nbridge
+from benchmarks.polymnist.task import SHAPE, VIEWS, Task, subsets
+from benchmarks.readme import replace_section
+from nbridge.build import build_data
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+RESULT = HERE.parent / "results" / "polymnist.json"
+TASK = Task()
+ROWS = {"rows": 6000, "test_rows": 500, "judges": 12000}
+GROUPS = (("bridged", "flow", "telbo"), ("jmvae",), ("mvae",), ("jnf",), ("mmvaeplus",))
+"""Systems that one process trains."""
+THEIRS = ("jnf", "mmvaeplus")
+
+
+def source(rows: int, missing: float) -> nbridge.Splits:
+    modalities: dict[str, Any] = {name: {"shape": SHAPE, "encoder": "mlp", "likelihood": "laplace"} for name in VIEWS}
+    modalities["label"] = {"shape": 10, "encoder": "mlp", "likelihood": "categorical"}
+    data = {"source": "polymnist", "rows": rows, "test_rows": ROWS["test_rows"], "missing": missing, "validation": 0.05}
+    spec = nbridge.Spec.model_validate({"data": data, "modalities": modalities})
+    return build_data(spec, nbridge.build_model(spec))
+
+
+def write_rows(path: Path, missing: float) -> None:
+    splits = source(ROWS["rows"], missing)
+    arrays: dict[str, np.ndarray] = {}
+    for part in ("train", "validation", "test"):
+        batch = getattr(splits, part).sample()
+        arrays |= {f"{name}_{part}": (batch.values[name] * 255).round().to(torch.uint8).numpy() for name in VIEWS}
+        arrays[f"present_{part}"] = torch.stack([batch.present[name] for name in VIEWS], 1).numpy()
+        arrays[f"label_{part}"] = batch.values["label"].numpy()
+    np.savez(path, allow_pickle=False, **arrays)
+
+
+def judges() -> dict[str, nn.Module]:
+    """A classifier of each view, trained on twice as many rows as the models have, all complete."""
+    train = source(ROWS["judges"], 0.0).train.sample()
+    return {name: judge(train.values[name], train.values["label"]) for name in VIEWS}
+
+
+def judge(x: Tensor, y: Tensor) -> nn.Module:
+    torch.manual_seed(0)
+    convolutions = [layer for a, b in ((3, 16), (16, 32)) for layer in (nn.Conv2d(a, b, 3, 2, 1), nn.BatchNorm2d(b), nn.ReLU())]
+    network = nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(32 * 49, 128), nn.ReLU(), nn.Linear(128, 10))
+    optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
+    for _ in range(8):
+        for index in torch.randperm(len(x)).split(128):
+            optimizer.zero_grad()
+            F.cross_entropy(network(x[index]), y[index]).backward()
+            optimizer.step()
+    return network.eval()
+
+
+@torch.no_grad()
+def score(pictures: Path, jury: Mapping[str, nn.Module], y: Tensor) -> dict[str, Any]:
+    """Coherence by the number of views given; agreement of four views given one, of one draw and of one draw each."""
+    with np.load(pictures) as arrays:
+        said = {key: jury[key.rpartition("/")[2]](torch.from_numpy(arrays[key]).float() / 255).argmax(1) for key in arrays.files}
+    right: dict[int, list[float]] = {}
+    agreed: dict[str, list[float]] = {"shared": [], "own": []}
+    for given in subsets():
+        absent = [name for name in VIEWS if name not in given]
+        found = {kind: [said.get(f"{kind}/{'+'.join(given)}/{name}") for name in absent] for kind in agreed}
+        right.setdefault(len(given), []).append(mean((x == y).float().mean().item() for x in found["shared"] if x is not None))
+        for kind, verdicts in found.items():
+            if len(given) == 1:
+                stacked = torch.stack([x for x in verdicts if x is not None])
+                agreed[kind].append((stacked == stacked[0]).all(0).float().mean().item())
+    return {"coherence": [mean(values) for values in right.values()], "agreement": mean(agreed["shared"]), "control": mean(agreed["own"])}
+
+
+def run(task: Task, python: Mapping[str, str], jury: Mapping[str, nn.Module]) -> dict[str, dict[str, Any]]:
+    """The figures of the systems of one process."""
+    theirs = task.systems[0] in THEIRS
+    with tempfile.TemporaryDirectory() as folder:
+        command = [python["multivae" if theirs else "nbridge"], str(HERE / f"{'multivae' if theirs else 'nbridge'}_runner.py")]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        started = time.monotonic()
+        done = subprocess.run(
+            [*command, replace(task, pictures=folder).as_json()], capture_output=True, text=True, check=False, env=environment
+        )
+        if done.returncode:
+            raise SystemExit(f"{task.systems}: failed\n{done.stderr[-3000:]}")
+        with np.load(task.rows) as arrays:
+            y = torch.from_numpy(arrays["label_test"])
+        found = {system: score(Path(folder) / f"{system}.npz", jury, y) for system in task.systems}
+    print(f"{time.monotonic() - started:.0f} s", task.seed, Path(task.rows).stem, json.dumps(found), flush=True)
+    return found
+
+
+def tasks(options: argparse.Namespace, folder: Path, known: Mapping[str, Any]) -> Iterator[tuple[str, Task]]:
+    """What was not measured yet, seed by seed."""
+    asked = options.systems.split(",")
+    for seed in range(options.seeds):
+        for share in options.shares.split(","):
+            for group in GROUPS:
+                systems = tuple(name for name in group if name in asked and len(known.get(share, {}).get(name, ())) <= seed)
+                if systems:
+                    yield share, replace(TASK, systems=systems, rows=str(folder / f"{share}.npz"), seed=seed)
+
+
+def table(results: dict[str, Any]) -> str:
+    lines = []
+    for share, systems in results["shares"].items():
+        head = f"{float(share):.0%} of views missing in training" if float(share) else "complete rows"
+        lines += ["", f"| {head} | 1 given | 2 | 3 | 4 | four agree, given one | of a draw each |", "|---" * 7 + "|"]
+        for name in (name for group in GROUPS for name in group if systems.get(name)):
+            runs = systems[name]
+            cells = [_spread([one["coherence"][size] for one in runs]) for size in range(4)]
+            cells += [_spread([one[key] for one in runs]) for key in ("agreement", "control")]
+            lines.append(f"| {name} ({len(runs)}) | " + " | ".join(cells) + " |")
+    judged = mean(results["classifiers"].values())
+    return "\n".join(
+        [*lines[1:], "", f"Means ± standard deviations over seeds (their number). The classifiers read {judged:.3f} of real views."]
+    )
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--multivae", metavar="PYTHON", help="python of an environment with multivae; without it only nbridge's systems are run"
+    )
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--shares", default="0,0.2,0.5")
+    parser.add_argument("--systems", default=",".join(name for group in GROUPS for name in group))
+    parser.add_argument("--jobs", type=int, default=1, help="processes at once, of one thread each")
+    options = parser.parse_args()
+    if not options.multivae:
+        options.systems = ",".join(name for name in options.systems.split(",") if name not in THEIRS)
+    torch.set_num_threads(1)
+    results: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {"task": asdict(TASK), "rows": ROWS, "shares": {}}
+    python = {"nbridge": sys.executable, "multivae": options.multivae}
+    jury = judges()
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(options.jobs) as pool:
+        folder = Path(name)
+        for share in options.shares.split(","):
+            write_rows(folder / f"{share}.npz", float(share))
+        results["classifiers"] = accuracies(folder / f"{options.shares.split(',')[0]}.npz", jury)
+        waiting = [(share, pool.submit(run, task, python, jury)) for share, task in tasks(options, folder, results["shares"])]
+        for share, future in waiting:
+            for system, found in future.result().items():
+                results["shares"].setdefault(share, {}).setdefault(system, []).append(found)
+            RESULT.write_text(json.dumps(results, indent=1) + "\n")
+    print(table(results))
+    replace_section("polymnist", table(results))
+
+
+@torch.no_grad()
+def accuracies(rows: Path, jury: Mapping[str, nn.Module]) -> dict[str, float]:
+    """The share of real test views that each classifier reads rightly."""
+    with np.load(rows) as arrays:
+        y = torch.from_numpy(arrays["label_test"])
+        return {
+            name: (network(torch.from_numpy(arrays[f"{name}_test"]).float() / 255).argmax(1) == y).float().mean().item()
+            for name, network in jury.items()
+        }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""What the runners of both libraries share: a task that comes as JSON, the parts of every model, and pictures that go back in a file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nbridge.decoders import ConvDecoder
+from nbridge.encoders import ConvEncoder
+
+VIEWS = tuple(f"view{number}" for number in range(5))
+SHAPE = (3, 28, 28)
+
+Subset = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One process's work: models that are trained, and files with the pictures that they generate.
+
+    Arguments:
+        systems: Their names; those of one process share their first stage.
+        rows: The .npz file with views, masks and statistics.
+        pictures: The folder for SYSTEM.npz.
+        seed: Seed of weights, training and draws.
+        epochs: Epochs of the stage that trains encoders and decoders, and of the one after it; models without one have twice as many.
+        latent_dim: Dimension of z.
+        features: Width of what encoders give.
+        hidden: Width of the layer behind all features.
+        channels: Of convolutions.
+        scale: The spread of the Laplace likelihood, in units of each pixel's standard deviation.
+        batch_size: Rows of a step.
+        learning_rate: Adam's.
+    """
+
+    systems: tuple[str, ...] = ()
+    rows: str = ""
+    pictures: str = ""
+    seed: int = 0
+    epochs: int = 15
+    latent_dim: int = 64
+    features: int = 64
+    hidden: int = 256
+    channels: tuple[int, ...] = (16, 32)
+    scale: float = 0.3
+    batch_size: int = 128
+    learning_rate: float = 2e-3
+
+    def as_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    def encoder(self) -> ConvEncoder:
+        return ConvEncoder(SHAPE, self.features, channels=self.channels)
+
+    def decoder(self) -> ConvDecoder:
+        return ConvDecoder(self.latent_dim, SHAPE, channels=tuple(reversed(self.channels)))
+
+    def read(self, part: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Colours in [0, 1], zeros where absent, and which rows have each view."""
+        with np.load(self.rows) as arrays:
+            values = {name: torch.from_numpy(arrays[f"{name}_{part}"]).float() / 255 for name in VIEWS}
+            present = torch.from_numpy(arrays[f"present_{part}"])
+        return values, dict(zip(VIEWS, present.T.contiguous(), strict=True))
+
+
+def subsets() -> list[Subset]:
+    """Five sets of each size from 1 to 4: neighbours on a circle, so that each view is in as many of them as any other."""
+    return [
+        tuple(VIEWS[(start + step) % len(VIEWS)] for step in range(size)) for size in range(1, len(VIEWS)) for start in range(len(VIEWS))
+    ]
+
+
+def keep_pictures(path: Path, generate: Callable[[Subset, Sequence[str]], Mapping[str, Tensor]]) -> None:
+    """Writes the absent views for each subset: of one draw, and where one view is given also each of a draw of its own.
+
+    Arguments:
+        path: The .npz file.
+        generate: Colours of shape (B, 3, 28, 28) of the views asked for, from one new draw given a subset.
+    """
+    arrays = {}
+    for given in subsets():
+        absent = [name for name in VIEWS if name not in given]
+        drawn = dict(generate(given, absent))
+        found = {"shared": drawn}
+        if len(given) == 1:
+            found["own"] = {name: generate(given, [name])[name] for name in absent}
+        arrays |= {f"{kind}/{'+'.join(given)}/{name}": _levels(x) for kind, views in found.items() for name, x in views.items()}
+    np.savez(path, allow_pickle=False, **arrays)
+
+
+def serve(tasks: Callable[[Task], None]) -> None:
+    """Does the task in the first argument, on one thread."""
+    torch.set_num_threads(1)
+    raw = json.loads(sys.argv[1])
+    tasks(Task(**{name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}))
+
+
+def _levels(colours: Tensor) -> np.ndarray:
+    return (colours.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
