@@ -3,8 +3,8 @@ r"""A prior that is fitted after training: a mixture of Gaussians on the aggrega
 .. math:: \hat{p}(z) = \sum_c \pi_c \, \mathcal{N}(z \mid \mu_c, \Sigma_c) \approx q(z) = \frac{1}{N} \sum_n q(z \mid x_n)
 
 A VAE is trained with :math:`p(z) = \mathcal{N}(0, I)`, but the codes of its rows, q(z), do not fill it: what is decoded from the holes
-looks like no row. The mixture keeps to where codes are. It says where *generated* rows begin and nothing else: the ELBO, importance sampling
-and rows in which nothing is observed keep the model's own p(z), for it is log p(x) under that prior which they bound, estimate and draw from.
+looks like no row. The mixture keeps to where codes are. It says where *generated* rows begin and nothing else: the ELBO, importance
+sampling and rows in which nothing is observed keep the model's own p(z), for it is p(x) under that prior which they are about.
 
 Several draws of each row's posterior make far more of few rows than one. A full covariance pays where there are many draws for each of its
 numbers, and does harm below; with fewer, covariances are diagonal.
