@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Len, Lt, Predicate, doc
 
 __all__ = [
-    "Activation", "Channels", "ClassShape", "Combine", "Count", "EmptyRows", "ImageShape", "Levels", "NonNegativeFloat", "PositiveFloat",
-    "PositiveInt", "Precision", "Probability", "Scale", "Seed", "Shape", "Share", "Subsets", "Widths",
+    "Activation", "Channels", "ClassShape", "Combine", "Components", "Count", "EmptyRows", "ImageShape", "Levels", "NonNegativeFloat",
+    "PositiveFloat", "PositiveInt", "Precision", "Prior", "Probability", "Scale", "Seed", "Shape", "Share", "Subsets", "Widths",
 ]  # fmt: skip
 
 PositiveInt = Annotated[int, Gt(0)]
@@ -35,6 +35,9 @@ Channels = Annotated[tuple[PositiveInt, ...], Len(1)]
 
 Activation = Literal["leaky_relu", "relu", "elu", "gelu", "silu", "tanh"]
 Combine = Literal["mean", "poe"]
+Components = Annotated[int, Ge(1), Le(200)]
+"""The Gaussians of a mixture."""
+Prior = Literal["normal", "mixture"]
 Subsets = Literal["singletons", "random", "all"]
 EmptyRows = Literal["keep", "drop", "refuse"]
 Levels = Annotated[int, Ge(2), Le(65536)]

@@ -24,6 +24,7 @@ from nbridge.findings import Finding
 from nbridge.flow_bridge import FlowBridge
 from nbridge.fusion import Fusion
 from nbridge.likelihoods import Likelihood
+from nbridge.mixture import Mixture
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.bridged import BridgedVAE
 from nbridge.models.flow_bridged import FlowBridgedVAE
@@ -45,7 +46,10 @@ def build_model(spec: Spec) -> MultimodalVAE:
     Raises:
         SpecError: when a constructor refuses its arguments.
     """
-    return _construct("model", model_class(spec).from_parts, SpecParts(spec), **spec.model.kwargs)
+    model = _construct("model", model_class(spec).from_parts, SpecParts(spec), **spec.model.kwargs)
+    if spec.prior.type != "normal":
+        model.mixture = _construct("prior", resolve("priors", spec.prior.type, Mixture), spec.latent_dim, **spec.prior.kwargs)
+    return model
 
 
 def model_class(spec: Spec) -> type[MultimodalVAE]:

@@ -96,7 +96,7 @@ class Kind:
         """The constructor's signature of a type."""
         if type_name in self.words:
             return Signature()
-        target = registry.locate(self.name, type_name)
+        target = registry.locate(self.name, type_name, self.words)
         if not registry.is_house(target):
             registry.resolve(self.name, type_name, registry.load(registry.BASES[self.name]))
         return read_signature(target, self.given)

@@ -9,7 +9,8 @@ Axes: K samples, B rows, D latent dimensions.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+import typing
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,10 +21,13 @@ from torch import Tensor
 from torch.distributions import Independent
 from torch.quasirandom import SobolEngine
 
+from nbridge.annotations import Prior
 from nbridge.batch import Batch
 from nbridge.distributions import diagonal_normal
 from nbridge.errors import DataError, require_positive
+from nbridge.mixture import Mixture
 from nbridge.models.base import MultimodalVAE
+from nbridge.phrases import clip, did_you_mean, listing
 
 POINT_DRAWS = 64
 """Draws of z that a point estimate averages over."""
@@ -61,7 +65,8 @@ def impute(
 
     Arguments:
         model: A trained model.
-        batch: Rows with any pattern of presence; rows with nothing observed are served from the prior.
+        batch: Rows with any pattern of presence; rows with nothing observed are served from the prior N(0, I),
+            the model's own, even where `generate` would draw from a mixture.
         samples: The number K of draws, or None for the point estimate.
         noise: Whether draws include the spread of the likelihood; without it they are the expectations of :math:`p(x_j \mid z_k)`.
         seed: Seed of the draws.
@@ -115,9 +120,17 @@ def part_seed(seed: int, number: int) -> int:
 
 
 def generate(
-    model: MultimodalVAE, num: int, given: Mapping[str, ArrayLike | Tensor] | None = None, *, noise: bool = False, seed: int = 0
+    model: MultimodalVAE,
+    num: int,
+    given: Mapping[str, ArrayLike | Tensor] | None = None,
+    *,
+    noise: bool = False,
+    seed: int = 0,
+    prior: Prior | None = None,
 ) -> dict[str, Tensor]:
     r"""New rows: :math:`z \sim p(z)` or :math:`z \sim q(z \mid \mathrm{given})`, then the expectation of :math:`p(x_j \mid z)`.
+
+    With nothing given, a model that was trained with ``prior: mixture`` draws z from its mixture (see `nbridge.mixture`).
 
     Arguments:
         model: A trained model.
@@ -125,11 +138,17 @@ def generate(
         given: Values of some modalities: one that all rows share, shape ``shape`` (for classes a scalar index), or one for each row.
         noise: Whether to draw from :math:`p(x_j \mid z)` instead, with the noise that observed values have.
         seed: Seed of the draws.
+        prior: Where z comes from when nothing is given: ``normal``, N(0, I), or ``mixture``; what the model was trained with if left out.
 
     Returns:
         Values of all modalities, the given ones among them, shape (B, \*shape).
+
+    Raises:
+        DataError: when given values do not fit, or the prior asked for is not to be had.
     """
     require_positive(num=num)
+    if (mixture := mixture_for(model, prior, given or ())) is not None:
+        return _drawn_from(mixture, model, num, noise, seed)
     likelihoods = model.likelihoods
     if unknown := [name for name in given or {} if name not in likelihoods]:
         raise DataError(f"given {unknown[0]!r}: no such modality in this model; it has {', '.join(likelihoods)}")
@@ -140,6 +159,38 @@ def generate(
     blank = likelihoods[anchor].blank(num).cpu()
     batch = Batch.complete(rows) if rows else Batch({anchor: blank}, {anchor: torch.zeros(num, dtype=torch.bool)})
     return {name: x[0] for name, x in impute(model, batch, samples=1, noise=noise, seed=seed).values.items()}
+
+
+def mixture_for(model: MultimodalVAE, prior: str | None, given: Iterable[str] = ()) -> Mixture | None:
+    """The mixture that rows are drawn from; None for N(0, I), and where something is given.
+
+    Arguments:
+        model: A trained model.
+        prior: ``normal``, ``mixture``, or None for what the model was trained with.
+        given: The modalities given.
+
+    Raises:
+        DataError: when there is no prior of this name, the model has no mixture, or something is given as well.
+    """
+    given, names = tuple(given), typing.get_args(Prior)
+    if prior is not None and prior not in names:
+        raise DataError(f"unknown prior '{clip(prior)}'.{did_you_mean(prior, names)} Known: {listing(names)}")
+    if prior is not None and given:
+        raise DataError(f"a prior is for rows drawn from nothing, and {listing(given)} is given; leave one of them out")
+    if prior == "mixture" and model.mixture is None:
+        raise DataError("this model has no mixture; train one whose spec says prior: mixture")
+    return None if given or prior == "normal" else model.mixture
+
+
+def _drawn_from(mixture: Mixture, model: MultimodalVAE, num: int, noise: bool, seed: int) -> dict[str, Tensor]:
+    """Rows decoded from draws of a mixture, in parts as `impute` has them."""
+    size, parts = rows_at_a_time(model, 1), []
+    with serving(model, seed):
+        for number, start in enumerate(range(0, num, size)):
+            torch.manual_seed(part_seed(seed, number))
+            z = mixture.sample(1, min(size, num - start))
+            parts.append({name: decode(model, name, z, noise=noise)[0].cpu() for name in model.names})
+    return {name: torch.cat([part[name] for part in parts]) for name in model.names}
 
 
 def embed(model: MultimodalVAE, batch: Batch, *, samples: int = 1, seed: int = 0) -> Independent:

@@ -34,6 +34,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
     },
     "fusions": {"mlp": "nbridge.fusion:Fusion"},
     "bridges": {"mlp": "nbridge.bridges:BridgeBank", "flow": "nbridge.flow_bridge:FlowBridge"},
+    "priors": {"mixture": "nbridge.mixture:Mixture"},
     "models": {
         "bridged": "nbridge.models.bridged:BridgedVAE",
         "joint": "nbridge.models.joint:JointVAE",
@@ -60,8 +61,8 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
 """The class of each short name, by kind."""
 
 NOUNS: Mapping[str, str] = {
-    "encoders": "encoder", "decoders": "decoder", "likelihoods": "likelihood", "fusions": "fusion", "bridges": "bridges", "models": "model",
-    "datasets": "data source",
+    "encoders": "encoder", "decoders": "decoder", "likelihoods": "likelihood", "fusions": "fusion", "bridges": "bridges", "priors": "prior",
+    "models": "model", "datasets": "data source",
 }  # fmt: skip
 """What an error calls one component of a kind."""
 
@@ -71,6 +72,7 @@ BASES: Mapping[str, str] = {
     "likelihoods": "nbridge.likelihoods:Likelihood",
     "fusions": "nbridge.fusion:Fusion",
     "bridges": "nbridge.bridges:Bridges",
+    "priors": "nbridge.mixture:Mixture",
     "models": "nbridge.models.base:MultimodalVAE",
     "datasets": "nbridge.data.dataset:Source",
 }
@@ -96,8 +98,13 @@ def known(kind: str) -> list[str]:
     return sorted({*BUILT_IN[kind], *_entry_points(kind)})
 
 
-def locate(kind: str, name: str) -> str:
+def locate(kind: str, name: str, words: tuple[str, ...] = ()) -> str:
     """The class, as ``package.module:Class``, that a type of a spec stands for.
+
+    Arguments:
+        kind: One of the kinds of `BUILT_IN`.
+        name: The type, as a spec spells it.
+        words: What else a spec may say here, for the message.
 
     Raises:
         SpecError: when the name is unknown.
@@ -111,7 +118,7 @@ def locate(kind: str, name: str) -> str:
     installed = _entry_points(kind)
     if name in installed:
         return installed[name]
-    names = known(kind)
+    names = sorted({*known(kind), *words})
     raise SpecError([
         f"unknown {NOUNS[kind]} '{clip(name)}'.{did_you_mean(name, names)} Known: {', '.join(names)}. "
         "For your own class write 'package.module:Class'."

@@ -17,7 +17,7 @@ from nbridge import registry, spec
 from nbridge.components import Kind
 
 _KINDS: Mapping[str, Kind] = {
-    kind.name: kind for kind in (spec.MODEL, spec.DATA, spec.ENCODER, spec.DECODER, spec.LIKELIHOOD, spec.FUSION, spec.BRIDGES)
+    kind.name: kind for kind in (spec.MODEL, spec.DATA, spec.ENCODER, spec.DECODER, spec.LIKELIHOOD, spec.FUSION, spec.BRIDGES, spec.PRIOR)
 }
 _OWN_CLASS = {"type": "string", "pattern": r"^[^\W\d][\w.]*:[^\W\d][\w.]*$", "description": "Your own class, as package.module:Class."}
 

@@ -32,7 +32,7 @@ from nbridge.training_state import save_state
 STAGE = "joint"
 PARTS = ("encoders.", "fusion.", "decoders.")
 """How the names of the tensors begin that this stage trains."""
-_OTHERS = ("name", "model", "bridges", "training")
+_OTHERS = ("name", "model", "bridges", "prior", "training")
 """What of a spec this stage does not read, or not as it stands there."""
 
 

@@ -166,6 +166,7 @@ DECODER = Kind("decoders", words=("mirror",))
 LIKELIHOOD = Kind("likelihoods")
 FUSION = Kind("fusions", default="mlp")
 BRIDGES = Kind("bridges", default="mlp", house=BridgesKeys, build=BridgesSpec)
+PRIOR = Kind("priors", default="normal", words=("normal",))
 MODEL = Kind("models", default="bridged", given=("objective", "combine", "subsets"))
 DATA = Kind("datasets", tag="source", default="memory", house=DataKeys, build=DataSpec)
 
@@ -213,6 +214,9 @@ class Spec(StrictModel):
     modalities: Annotated[dict[ModalityName, ModalitySpec], Len(1, 20)] = Field(description="The modalities by name, 1 to 20 of them.")
     fusion: Annotated[Component, FUSION] = _spelt("mlp", "Maps the features of all modalities to q(z|x).")
     bridges: Annotated[BridgesSpec, BRIDGES] = _spelt("mlp", "Maps the features of one modality to those of another.")
+    prior: Annotated[Component, PRIOR] = _spelt(
+        "normal", "Where rows that are generated from nothing begin: N(0, I), or a mixture fitted to the training rows' codes."
+    )
     training: TrainingSpec = _spelt({}, "How the model is trained.")
 
     @model_validator(mode="before")

@@ -29,6 +29,7 @@ from nbridge.acceleration.normalisation import synchronised
 from nbridge.acceleration.precision import matmul_precision, resolve_precision
 from nbridge.batch import Batch
 from nbridge.errors import DataError, NBridgeError
+from nbridge.findings import Finding
 from nbridge.models.base import Features, MultimodalVAE, Stage
 from nbridge.patterns import Patterns
 from nbridge.progress import EpochRecord, Reporter
@@ -74,6 +75,8 @@ def fit(
 ) -> TrainingState:
     """Trains every stage of a model, in place, and leaves the model in eval mode with each stage's best weights.
 
+    A model with a `nbridge.mixture.Mixture` has it fitted at the end, whatever state training went on from.
+
     Arguments:
         model: The model. Unless it goes on from a state, its likelihoods take their statistics from the training rows; where these lie
             on disk, from a random sample of 65,536 of them.
@@ -110,7 +113,18 @@ def fit(
             if save:
                 save(state)
     model.eval()
+    _fit_mixture(model, train, settings.seed, reporter or Reporter())
     return state
+
+
+def _fit_mixture(model: MultimodalVAE, train: Rows, seed: int, reporter: Reporter) -> None:
+    """Fits what rows are generated from, where the model has a mixture for that: last, because it rests on what all stages made."""
+    if model.mixture is None:
+        return
+    found, asked = model.mixture.learn(model.posterior, train, _seed(seed, "mixture", 0)), model.mixture.components
+    if found < asked:
+        text = f"{len(train):,} training rows are too few for a mixture of {asked} components (prior); it has {found}"
+        reporter.warn(Finding("prior", "", text, {"rows": len(train), "components": found, "asked": asked}))
 
 
 def _prepared(model: MultimodalVAE, rows: Rows) -> Rows:

@@ -101,6 +101,7 @@ SPECS = st.fixed_dictionaries(
         "bridges": st.fixed_dictionaries(
             {}, optional={"hidden": WIDTHS, "objective": OBJECTIVES, "combine": st.sampled_from(["mean", "poe"])}
         ),
+        "prior": st.just("normal") | component("mixture", components=st.integers(1, 200)),
         "training": TRAINING,
     },
 ).filter(_can_wait)

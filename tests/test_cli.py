@@ -176,7 +176,7 @@ def test_wrong_usage_is_told_with_where_help_is(mistake: str, call: Call, here: 
 # Specs
 
 LIKELIHOODS = "bernoulli, categorical, discretized_logistic, laplace, negative_binomial, normal, poisson"
-KEYS = "spec_version, name, model, latent_dim, data, modalities, fusion, bridges, training"
+KEYS = "spec_version, name, model, latent_dim, data, modalities, fusion, bridges, prior, training"
 ONE = "modalities: {x: {shape: 3, encoder: mlp, likelihood: normal}}\n"
 OWN_CLASS = "For your own class write 'package.module:Class'."
 BROKEN: dict[str, tuple[str | bytes, list[str]]] = {
@@ -656,6 +656,28 @@ def test_a_value_that_cannot_be_given_is_told(given: str, call: Call, here: Path
 def test_a_modality_is_given_once(call: Call, here: Path):
     result = call("generate", "run", "--out", "o.npz", "--given", "label=1", "--given", "label=2")
     assert result == (2, "", "--given label=2: modality 'label' is given twice\n")
+
+
+def test_rows_come_from_the_mixture_of_a_model_that_has_one_unless_told_otherwise(call: Call, here: Path):
+    spec = nbridge.read_spec("tiny.yaml", ["prior=mixture", "training.stages.joint.epochs=1", "training.stages.bridges.epochs=1"])
+    model = nbridge.train(spec, out="mixed").model
+    for option, prior in (((), None), (("--prior", "mixture"), "mixture"), (("--prior", "normal"), "normal")):
+        assert call("generate", "mixed", "--out", "o.npz", "--num", "5", "--overwrite", *option) == (0, "o.npz: 5 rows\n", "")
+        assert np.array_equal(np.load("o.npz")["x"], nbridge.generate(model, 5, prior=prior)["x"].numpy())
+    assert not torch.equal(nbridge.generate(model, 5)["x"], nbridge.generate(model, 5, prior="normal")["x"])
+
+
+PRIORS = {
+    ("--prior", "norml"): "unknown prior 'norml'. Did you mean 'normal'? Known: normal, mixture",
+    ("--prior", "mixture"): "this model has no mixture; train one whose spec says prior: mixture",
+    ("--prior", "normal", "--given", "label=1"): "a prior is for rows drawn from nothing, and label is given; leave one of them out",
+}
+
+
+@pytest.mark.parametrize("arguments", PRIORS)
+def test_a_prior_that_is_not_to_be_had_is_told(arguments: tuple[str, ...], call: Call, here: Path):
+    assert call("generate", "run", "--out", "o.npz", *arguments) == (2, "", f"--prior {arguments[1]}: {PRIORS[arguments]}\n")
+    assert not Path("o.npz").exists()
 
 
 def test_a_picture_shows_the_images_of_each_row_under_each_other(call: Call, here: Path):

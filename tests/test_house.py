@@ -19,7 +19,7 @@ FLOORS = [
     ["annotations", "errors", "findings", "means", "phrases", "version"],
     ["batch", "densities", "distributions", "files", "hashing", "networks", "objectives", "patterns", "registry", "subsets"],
     ["rows", "signature", "strict"],
-    ["bridges", "components", "encoders", "fusion", "likelihoods", "names", "training_spec"],
+    ["bridges", "components", "encoders", "fusion", "likelihoods", "mixture", "names", "training_spec"],
     ["flow_bridge"],
     ["data", "decoders", "spec"],
     ["support", "wording", "yaml_tree"],

@@ -142,6 +142,7 @@ SAME = {
     "other bridges": ["bridges.hidden=[5]", "training.stages.bridges.epochs=9"],
     "another model": ["model=telbo"],
     "the plain model": ["model=joint"],
+    "another prior": ["prior=mixture"],
     "how often to save": ["training.checkpoint_seconds=3", "training.cache_features=false", "name=another"],
     "what the stage says itself": ["training.learning_rate=0.5", "training.stages.joint.learning_rate=0.001"],
 }

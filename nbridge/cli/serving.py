@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from nbridge.annotations import Prior
     from nbridge.data.table_layout import TableLayout
     from nbridge.likelihoods import Likelihood
     from nbridge.spec import Spec
@@ -94,6 +95,12 @@ def generate(
     ] = None,
     num: Annotated[int, typer.Option(metavar="N", min=1, help="How many rows.")] = 16,
     noise: Annotated[bool, typer.Option(help="Whether to draw from the likelihood; else its mean is given.")] = False,
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="With nothing given: normal, N(0, I), or mixture.", show_default="what the model was trained with"
+        ),
+    ] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -101,9 +108,13 @@ def generate(
     target = check_output(out, overwrite, (".npz", ".png"))
     from nbridge.checkpoint import load_model
     from nbridge.imputation import generate as draw
+    from nbridge.imputation import mixture_for
 
     model, spec = load_model(directory)
-    values = draw(model, num, _parse_given(model.likelihoods, given or []), noise=noise, seed=seed)
+    fixed = _parse_given(model.likelihoods, given or [])
+    with blaming(f"--prior {prior}", DataError):
+        mixture_for(model, prior, fixed)
+    values = draw(model, num, fixed, noise=noise, seed=seed, prior=cast("Prior | None", prior))
     if target.suffix == ".png":
         from nbridge.cli.pictures import write_grid
 

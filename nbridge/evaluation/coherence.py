@@ -102,7 +102,7 @@ def coherence(
     Arguments:
         model: A trained model.
         batch: Rows that neither the model nor the classifier has seen.
-        given: The modalities to observe, the label among them or not; none for the prior.
+        given: The modalities to observe, the label among them or not; none for the model's own prior, N(0, I).
         target: The modality to generate.
         label: The modality that the classifier tells.
         classifier: The classifier of the target.
@@ -149,7 +149,7 @@ def joint_agreement(
     Arguments:
         model: A trained model.
         batch: Rows that neither the model nor the classifiers have seen.
-        given: The modalities to observe; none for the prior.
+        given: The modalities to observe; none for the model's own prior, N(0, I).
         judges: A judge for each of the other modalities but the label.
         label: The modality that they tell.
         samples: The number K of draws of z for each row.

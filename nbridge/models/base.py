@@ -23,6 +23,7 @@ from nbridge.encoders import Encoder
 from nbridge.errors import DataError
 from nbridge.likelihoods import Likelihood
 from nbridge.means import masked_mean
+from nbridge.mixture import Mixture
 from nbridge.models.parts import Parts
 from nbridge.patterns import Patterns
 from nbridge.support import check_support
@@ -64,6 +65,7 @@ class MultimodalVAE(nn.Module, ABC):
 
     Attributes:
         patterns: Which modalities its training rows had together; None before training, or where it is not known.
+        mixture: What training fits to the codes of its rows, for generation from nothing; None, the default, where N(0, I) serves.
 
     Raises:
         ValueError: when the names of encoders, decoders or weights disagree.
@@ -86,6 +88,7 @@ class MultimodalVAE(nn.Module, ABC):
         self.encoders = nn.ModuleDict(encoders)
         self.decoders = nn.ModuleDict({name: decoders[name] for name in encoders})
         self.latent_dim = latent_dim
+        self.mixture: Mixture | None = None
         self.weights = {name: float((weights or {}).get(name, 1.0)) for name in encoders}
 
     @classmethod
@@ -144,7 +147,7 @@ class MultimodalVAE(nn.Module, ABC):
         return diagonal_normal(loc, scale).expand((samples, len(batch)))
 
     def prior(self, *shape: int) -> Independent:
-        """N(0, I) over D with the batch shape asked for."""
+        """p(z) = N(0, I) over D with the batch shape asked for: the prior of every density, also of a model with a `mixture`."""
         zeros = torch.zeros(*shape, self.latent_dim, device=self.device)
         return diagonal_normal(zeros, torch.ones_like(zeros))
 
