@@ -40,6 +40,7 @@ import nbridge
 from benchmarks.polymnist.task import SHAPE, VIEWS, Task, subsets
 from benchmarks.readme import replace_section
 from nbridge.build import build_data
+from nbridge.data.dataset import Splits
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -51,7 +52,7 @@ GROUPS = (("bridged", "flow", "telbo"), ("jmvae",), ("mvae",), ("jnf",), ("mmvae
 THEIRS = ("jnf", "mmvaeplus")
 
 
-def source(rows: int, missing: float) -> nbridge.Splits:
+def source(rows: int, missing: float) -> Splits:
     modalities: dict[str, Any] = {name: {"shape": SHAPE, "encoder": "mlp", "likelihood": "laplace"} for name in VIEWS}
     modalities["label"] = {"shape": 10, "encoder": "mlp", "likelihood": "categorical"}
     data = {"source": "polymnist", "rows": rows, "test_rows": ROWS["test_rows"], "missing": missing, "validation": 0.05}

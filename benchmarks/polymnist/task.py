@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,8 +99,8 @@ def keep_pictures(path: Path, generate: Callable[[Subset, Sequence[str]], Mappin
 def serve(tasks: Callable[[Task], None]) -> None:
     """Does the task in the first argument, on one thread."""
     torch.set_num_threads(1)
-    raw = json.loads(sys.argv[1])
-    tasks(Task(**{name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}))
+    raw: dict[str, Any] = json.loads(sys.argv[1])
+    tasks(Task(**raw | {name: tuple(value) for name, value in raw.items() if isinstance(value, list)}))
 
 
 def _levels(colours: Tensor) -> np.ndarray:
