@@ -100,7 +100,8 @@ def serve(tasks: Callable[[Task], None]) -> None:
     """Does the task in the first argument, on one thread."""
     torch.set_num_threads(1)
     raw: dict[str, Any] = json.loads(sys.argv[1])
-    tasks(Task(**raw | {name: tuple(value) for name, value in raw.items() if isinstance(value, list)}))
+    lists: dict[str, Any] = {name: tuple(value) for name, value in raw.items() if isinstance(value, list)}
+    tasks(Task(**{**raw, **lists}))
 
 
 def _levels(colours: Tensor) -> np.ndarray:
