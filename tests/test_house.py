@@ -26,7 +26,7 @@ FLOORS = [
     ["models", "overrides"],
     ["read", "schema"],
     ["build"],
-    ["acceleration", "checkpoint", "counting", "imputation", "progress"],
+    ["acceleration", "calibrating", "checkpoint", "counting", "imputation", "progress"],
     ["evaluation", "file_plan", "summaries", "training"],
     ["comparison_table", "completion", "run_folder", "testing"],
     ["file_completion", "training_state"],
