@@ -2,7 +2,8 @@
 
     python -m benchmarks.imputers [--seeds 3] [--data mfeat,folds,test] [--methods ...]
 
-writes benchmarks/results/imputers.json and a table in benchmarks/README.md; runs that the file holds already are not repeated. Protocol:
+writes benchmarks/results/imputers.json and a table in benchmarks/README.md; runs that the file holds already are not repeated, so that it
+goes on where it was stopped: delete the file to begin anew. Protocol:
 columns standardised by the training rows; of training rows each modality is missing with probability 1/4, of rows to fill in with
 probability 1/2, at random, one of each row always there.
 
@@ -290,13 +291,13 @@ def measure(data: str, method: str, seed: int) -> dict[str, dict[str, float]]:
 
 
 def table(results: Mapping[str, Any], seeds: int) -> str:
-    lines = [f"| mean ± sd of {seeds} seeds | | " + " | ".join(FIGURES.values()) + " |", "|---" * (len(FIGURES) + 2) + "|"]
+    lines = ["| mean ± sd over seeds | | seeds | " + " | ".join(FIGURES.values()) + " |", "|---" * (len(FIGURES) + 3) + "|"]
     for data in DATA:
         found = [results[f"{data} {method} {seed}"] for method in METHODS for seed in range(seeds) if f"{data} {method} {seed}" in results]
         for name in dict.fromkeys(name for run in found for name in run):
             values = [[run[name][figure] for run in found if name in run] for figure in FIGURES]
-            cells = [f"{mean(v):.3f} ± {stdev(v) if len(v) > 1 else 0:.3f}" for v in values]
-            lines.append(f"| {TITLES[data]} | {name} | " + " | ".join(cells) + " |")
+            cells = [f"{mean(v):.3f} ± {stdev(v):.3f}" if len(v) > 1 else f"{v[0]:.3f}" for v in values]
+            lines.append(f"| {TITLES[data]} | {name} | {len(values[0])} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
