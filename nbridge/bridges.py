@@ -88,6 +88,24 @@ class BridgeBank(Bridges):
             outputs |= zip(pairs, stacked.unbind(), strict=True)
         return outputs
 
+    def hallucinate_from(self, source: str, h: Tensor) -> dict[str, Tensor]:
+        r"""The :math:`B_{ij}(h_i)` of one source i, shape :math:`(B, F_j)`, by target j; in eval mode.
+
+        Arguments:
+            source: The source.
+            h: Its features, shape :math:`(B, F_i)`, of the rows that have it.
+        """
+        outputs: dict[str, Tensor] = {}
+        for shape, pairs in self.groups.items():
+            places = [place for place, pair in enumerate(pairs) if pair[0] == source]
+            if places:
+                stack = self.stacks[shape]
+                assert isinstance(stack, StackedMLP)
+                # The bridges of a source follow each other.
+                hallucinated = stack.some(slice(places[0], places[-1] + 1), h)
+                outputs |= zip((pairs[place][1] for place in places), hallucinated.unbind(), strict=True)
+        return outputs
+
     def forward(self, features: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
         r"""Absent features filled in by the mean over the observed sources, observed ones untouched.
 

@@ -61,6 +61,8 @@ class Likelihood(nn.Module, ABC):
         discrete: Whether the values are few enough for the ``cross`` objective: regressing them does not cost diversity.
         hole: What an encoder sees in place of a cell that is not observed, in standard form: the middle of the data.
         elementwise: Whether the distribution is an `Independent` over elements of the modality, so that a row may be observed in part.
+        spread: A factor of the distribution's spread (a temperature, of classes), one number, which `nbridge.calibrating` sets once
+            training is over; None where the family has none.
     """
 
     parameters_per_element: int = 1
@@ -68,10 +70,12 @@ class Likelihood(nn.Module, ABC):
     discrete: bool = False
     elementwise: bool = True
     hole: float = 0.0
+    spread: Tensor | None
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = tuple(shape)
+        self.register_buffer("spread", None)
 
     @property
     def raw_shape(self) -> tuple[int, ...]:
@@ -158,6 +162,11 @@ class Likelihood(nn.Module, ABC):
         """The raw numbers of each parameter, every part of the modality's shape behind the leading axes."""
         return raw.chunk(self.parameters_per_element, dim=-len(self.shape))
 
+    @property
+    def _factor(self) -> Tensor:
+        assert self.spread is not None, "this family has a spread"
+        return self.spread
+
     def _independent(self, elements: Distribution) -> Independent:
         return Independent(elements, len(self.shape), validate_args=False)
 
@@ -211,10 +220,11 @@ class Categorical(Likelihood):
 
     def __init__(self, shape: ClassShape) -> None:
         super().__init__(shape)
+        self.spread = torch.ones(())
         self.support = constraints.integer_interval(0, self.shape[0] - 1)
 
     def forward(self, raw: Tensor) -> Distribution:
-        return distributions.Categorical(logits=raw, validate_args=False)
+        return distributions.Categorical(logits=raw / self._factor, validate_args=False)
 
     def canonical(self, x: Tensor) -> Tensor:
         return x.argmax(-1) if x.ndim == 2 else x.long()
@@ -251,11 +261,12 @@ class _LocationScale(Likelihood):
             self.log_scale = nn.Parameter(torch.zeros(self.shape))
         self.register_buffer("shift", torch.zeros(self.shape))
         self.register_buffer("unit", torch.ones(self.shape))
+        self.spread = torch.ones(())
 
     def forward(self, raw: Tensor) -> Distribution:
         loc, *rest = self.split(raw)
         scale = torch.full_like(loc, self.scale) if isinstance(self.scale, float | int) else self._scale(*rest)
-        return self._independent(self.family(self.shift + self.unit * loc, self.unit * scale, validate_args=False))
+        return self._independent(self.family(self.shift + self.unit * loc, self.unit * scale * self._factor, validate_args=False))
 
     def _scale(self, predicted: Tensor | None = None) -> Tensor:
         return (self.log_scale if predicted is None else predicted).clamp(*LOG_SCALE).exp()
@@ -337,12 +348,14 @@ class DiscretizedLogistic(Likelihood):
             raise ValueError(f"discretized_logistic: high ({high}) must be above low ({low})")
         self.levels, self.low, self.high = levels, low, high
         self.support = constraints.interval(low, high)
+        self.spread = torch.ones(())
         self.log_scale = nn.Parameter(torch.full((self.shape[0], *(1 for _ in self.shape[1:])), -2.0))
 
     def forward(self, raw: Tensor) -> Distribution:
         span = self.high - self.low
         loc = (self.low + self.high) / 2 + raw * (span / 4)
-        return self._independent(RoundedLogistic(loc, self.log_scale.clamp(*LOG_SCALE) + math.log(span), self.levels, self.low, self.high))
+        log_scale = self.log_scale.clamp(*LOG_SCALE) + math.log(span) + self._factor.log()
+        return self._independent(RoundedLogistic(loc, log_scale, self.levels, self.low, self.high))
 
     def standardize(self, x: Tensor) -> Tensor:
         return (x - self.low) * (4 / (self.high - self.low)) - 2

@@ -152,8 +152,16 @@ class StackedLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(stack, 1, outputs).uniform_(-bound, bound))
 
     def forward(self, x_SBI: Tensor) -> Tensor:
-        (stack, outputs, inputs), shared = self.weight.shape, len(x_SBI)
-        y = torch.baddbmm(self.bias.view(shared, -1, 1), self.weight.view(shared, -1, inputs), x_SBI.mT)
+        return self._mapped(self.weight, self.bias, x_SBI)
+
+    def some(self, maps: slice, x_SBI: Tensor) -> Tensor:
+        """What some of the maps give."""
+        return self._mapped(self.weight[maps], self.bias[maps], x_SBI)
+
+    @staticmethod
+    def _mapped(weight: Tensor, bias: Tensor, x_SBI: Tensor) -> Tensor:
+        (stack, outputs, inputs), shared = weight.shape, len(x_SBI)
+        y = torch.baddbmm(bias.view(shared, -1, 1), weight.view(shared, -1, inputs), x_SBI.mT)
         return y.view(stack, outputs, -1).mT
 
     def extra_repr(self) -> str:
@@ -187,13 +195,20 @@ class StackedBatchNorm(nn.Module):
     def forward(self, x_PBC: Tensor, counts_PB: Tensor | None = None) -> Tensor:
         if self.training and counts_PB is not None:
             return self.normalised(x_PBC, *self._moments(x_PBC, counts_PB))
+        return self._channels(slice(None), x_PBC)
+
+    def some(self, maps: slice, x_PBC: Tensor) -> Tensor:
+        """Rows of some of the maps, normalised by their running statistics; in eval mode."""
+        return self._channels(maps, x_PBC)
+
+    def _channels(self, maps: slice, x_PBC: Tensor) -> Tensor:
         # Rows last, all maps' channels are the channels of one call, and nothing is copied where a `StackedLinear` came before.
         flat = F.batch_norm(
             rearrange(x_PBC, "p b c -> 1 (p c) b"),
-            self.running_mean.view(-1),
-            self.running_var.view(-1),
-            self.weight.view(-1),
-            self.bias.view(-1),
+            self.running_mean[maps].view(-1),
+            self.running_var[maps].view(-1),
+            self.weight[maps].view(-1),
+            self.bias[maps].view(-1),
             self.training,
             self.momentum,
             self.eps,
@@ -264,6 +279,25 @@ class StackedMLP(nn.Module):
         self.linears = nn.ModuleList(StackedLinear(stack, a, b) for a, b in pairwise(widths))
         self.norms = nn.ModuleList(StackedBatchNorm(stack, width) for width in hidden if batch_norm)
         self.activation = activation_module(activation)
+
+    def some(self, maps: slice, x_BI: Tensor) -> Tensor:
+        """What some of the networks, which follow each other, give for rows that are theirs alone, shape (p, B, outputs); in eval mode.
+
+        Arguments:
+            maps: The networks.
+            x_BI: The rows, shape (B, inputs).
+        """
+        h = x_BI[None]
+        for depth, linear in enumerate(self.linears):
+            assert isinstance(linear, StackedLinear)
+            h = linear.some(maps, h)
+            if depth < len(self.linears) - 1:
+                if len(self.norms):
+                    norm = self.norms[depth]
+                    assert isinstance(norm, StackedBatchNorm)
+                    h = norm.some(maps, h)
+                h = self.activation(h)
+        return h
 
     def forward(self, x_SBI: Tensor, counts_SB: Tensor | None = None) -> Tensor:
         h = x_SBI

@@ -297,7 +297,8 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         steps = max(1, training // self.batch_size)
         epochs = min(MOST, max(FEWEST, math.ceil(STEPS / steps))) if self.epochs is None else self.epochs
         stages = {stage: {"epochs": epochs} for stage in ("joint", "bridges", "subsets")}
-        shared = {"batch_size": self.batch_size, "learning_rate": self.learning_rate, "schedule": "cosine", "seed": seed}
+        # Intervals and draws are what this class promises, so the rows held out set how wide they are.
+        shared = {"calibrate": True, "batch_size": self.batch_size, "learning_rate": self.learning_rate, "schedule": "cosine", "seed": seed}
         return {"data": {"source": "memory", "validation": held, "test": 0.0, "seed": seed}, "training": {**shared, "stages": stages}}
 
     def _arrays(self, table: np.ndarray) -> dict[str, np.ndarray]:

@@ -28,6 +28,7 @@ from nbridge.acceleration.gradients import shared_loss
 from nbridge.acceleration.normalisation import synchronised
 from nbridge.acceleration.precision import matmul_precision, resolve_precision
 from nbridge.batch import Batch
+from nbridge.calibrating import calibrate, uncalibrate
 from nbridge.errors import DataError, NBridgeError
 from nbridge.findings import Finding
 from nbridge.models.base import Features, MultimodalVAE, Stage
@@ -97,6 +98,7 @@ def fit(
     train, validation = _prepared(model, train), None if validation is None else _prepared(model, validation)
     check_stages(model, train, settings, world)
     model.patterns = Patterns.of(model.names, train.present)
+    uncalibrate(model)
     if state is None:
         state = TrainingState()
         model.fit_statistics(train.representative())
@@ -112,7 +114,10 @@ def fit(
             state = TrainingState(stage=state.stage + 1)
             if save:
                 save(state)
-    model.eval()
+        model.eval()
+        if settings.calibrate and validation is not None:
+            torch.manual_seed(_seed(settings.seed, "calibrate", 0))
+            calibrate(model, validation)
     _fit_mixture(model, train, settings.seed, reporter or Reporter())
     return state
 

@@ -54,6 +54,11 @@ class TrainingSpec(StageSettings):
         default=False, description="Whether stages are compiled by torch: ten seconds or more each, then up to 14 % faster on a CPU."
     )
     cache_features: bool = Field(default=True, description="Whether frozen features are computed once for the stage `bridges`.")
+    calibrate: bool = Field(
+        default=False,
+        description="Whether, at the end, validation rows set how widely each modality is spread about what is served, so that "
+        "intervals and probabilities are honest.",
+    )
     checkpoint_seconds: NonNegativeFloat = Field(default=10.0, description="Shortest time between two checkpoints.")
     stages: dict[str, StageSpec] = Field(
         default_factory=dict, validate_default=True, description="Settings by stage, of the stages that the model declares."

@@ -356,13 +356,12 @@ def test_complete_rows_get_the_joint_posterior_whatever_stands_beside_them(drawn
     prepared = model.prepare(batch)
     joint = model.fusion(model.encode(prepared))
     q = model.posterior(batch, samples=2)
-    if model.combine == "poe" or complete.all():
-        assert torch.equal(q.mean[:, complete], joint.mean[complete].expand(2, -1, -1))
-    else:
-        # Observed features are bit-identical, but pass through another product of the fusion.
-        torch.testing.assert_close(q.mean[:, complete], joint.mean[complete].expand(2, -1, -1), rtol=1e-5, atol=1e-5)
+    if complete.all():
+        assert torch.equal(q.mean, joint.mean.expand(2, -1, -1))
+    # Among other rows the same networks, whose products may add up in another order.
+    torch.testing.assert_close(q.mean[:, complete], joint.mean[complete].expand(2, -1, -1), rtol=1e-5, atol=1e-5)
     # The scale goes through a logarithm and an exponential, which may cost its last bits.
-    torch.testing.assert_close(q.stddev[:, complete], joint.stddev[complete].expand(2, -1, -1), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(q.stddev[:, complete], joint.stddev[complete].expand(2, -1, -1), rtol=1e-5, atol=1e-6)
 
 
 @given(drawn=served(max_size=4, kinds=["bridged"]))

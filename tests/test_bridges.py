@@ -83,6 +83,18 @@ def test_bridges_run_together_equal_each_run_alone(
         torch.testing.assert_close(got, alone(bank, source, target, h[source]), rtol=1e-9, atol=1e-9)
 
 
+@given(widths=WIDTHS, hidden=HIDDEN, batch_norm=st.booleans(), rows=st.integers(1, 4), seed=SEEDS)
+def test_the_bridges_of_one_source_are_those_among_all(widths: dict[str, int], hidden: list[int], batch_norm: bool, rows: int, seed: int):
+    bank = build(widths, hidden, batch_norm, seed)
+    h = features_of(widths, rows)
+    together = bank.hallucinate(h)
+    for source in widths:
+        from_it = bank.hallucinate_from(source, h[source])
+        assert from_it.keys() == widths.keys() - {source}
+        for target, got in from_it.items():
+            torch.testing.assert_close(got, together[source, target], rtol=1e-9, atol=1e-9)
+
+
 @given(widths=WIDTHS, rows=st.integers(1, 6), seed=SEEDS, data=st.data())
 def test_absent_features_are_the_mean_over_the_sources_and_observed_ones_stay_bit_identical(
     widths: dict[str, int], rows: int, seed: int, data: st.DataObject

@@ -210,3 +210,39 @@ def test_an_id_that_stands_twice_is_named(tmp_path: Path) -> None:
     write_npz(path, {"image": np.zeros((2, 2)), "id": [4, 4]})
     with refused(f"{path}: ids: 4 stands in row 0 and again in row 1, expected each id once"):
         NPZ(path="rows.npz").load({"image": (2,)})
+
+
+def test_an_archive_with_a_test_part_of_its_own_is_read_as_it_is(tmp_path: Path) -> None:
+    """What only one part has an array of is absent from the other; text is classes; masks count where they are."""
+    write_npz(
+        tmp_path / "rows.npz",
+        {
+            "train_x": np.ones((3, 2)), "train_y": np.array(["b", "", "a"]),
+            "train_z": np.ones((3, 2)), "train_id": np.array(["p", "q", "r"]),
+            "test_x": np.full((2, 2), 2.0), "test_y": np.array(["a", "a"]), "test_x__present": np.array([True, False]),
+            "test_id": np.array(["s", "t"]),
+        },
+    )  # fmt: skip
+    dataset = NPZ(path="rows.npz", parts=True, classes={"y": ["a", "b"]}).load({"x": (2,), "y": (2,), "z": (2,)})
+    batch = dataset.batch
+    assert dataset.part is not None
+    assert dataset.part.tolist() == ["train"] * 3 + ["test"] * 2
+    assert dataset.ids is not None
+    assert dataset.ids.tolist() == list("pqrst")
+    assert batch.present["x"].tolist() == [True, True, True, True, False]
+    assert batch.present["y"].tolist() == [True, False, True, True, True]
+    assert batch.values["y"].tolist() == [1, 0, 0, 0, 0]
+    assert batch.present["z"].tolist() == [True, True, True, False, False]
+    assert batch.values["x"][:, 0].tolist() == [1, 1, 1, 2, 0]
+
+
+def test_parts_and_classes_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    write_npz(tmp_path / "rows.npz", {"train_x": np.ones((3, 2)), "test_x": np.ones((1, 2)), "train_y": np.array(["a", "c", "b"])})
+    shapes = {"x": (2,), "y": (2,)}
+    path = tmp_path / "rows.npz"
+    with refused(f"{path}: no array 'train_w' for modality 'y'. Did you mean 'train_y'? Found: train_x, test_x, train_y"):
+        NPZ(path=str(path), parts=True, keys={"y": "w"}).load(shapes)
+    with refused(f"{path}: modality 'y': class 'c', expected one of a, b, or an empty text"):
+        NPZ(path=str(path), parts=True, classes={"y": ["a", "b"]}).load(shapes)
+    with refused("classes: 'w' is no modality. Modalities: x, y"):
+        NPZ(path=str(path), parts=True, classes={"w": ["a", "b"]}).load(shapes)

@@ -28,7 +28,7 @@ FLOORS = [
     ["build", "guesses"],
     ["first_spec"],
     ["first_look"],
-    ["acceleration", "checkpoint", "counting", "imputation", "progress"],
+    ["acceleration", "calibrating", "checkpoint", "counting", "imputation", "progress"],
     ["evaluation", "file_plan", "summaries", "training"],
     ["comparison_table", "completion", "data_checks", "run_folder", "testing"],
     ["file_completion", "training_state"],

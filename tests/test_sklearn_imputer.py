@@ -166,7 +166,8 @@ def test_columns_have_names_where_the_table_has_them():
     assert imputer.model_.names == ("signal", "a_type", "count")
     plain = small(epochs=1).fit(table())
     np.testing.assert_array_equal(imputer.transform(frame(table())), plain.transform(table()))
-    with pytest.raises(ValueError, match="feature names should match those that were passed during fit"):
+    unseen = r"feature names should match those that were passed during fit\.\nFeature names unseen at fit time:\n- size\n"
+    with pytest.raises(ValueError, match=unseen):
         imputer.transform(frame(table()).rename_columns(["size", "width", "type", "3rd"]))
 
 

@@ -24,6 +24,7 @@ TWO_STEPS = {
     "mnist_fashion_paper": (128, ("data.rows=280",)),
     "mnist_fashion_paper_cpu": (128, ("data.rows=280",)),
     "polymnist": (128, ("data.rows=280", "data.test_rows=20")),
+    "tcga": (60, ()),
 }
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from nbridge.data.arrays import keys_of, to_batch
 from nbridge.data.column import PRESENT
-from nbridge.data.dataset import Dataset, Source
+from nbridge.data.dataset import PARTS, Dataset, Source
 from nbridge.data.folders import find_file
 from nbridge.data.ids import check_ids
 from nbridge.errors import DataError, naming
@@ -30,18 +31,32 @@ UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, MemoryError, zipfile.
 class NPZ(Source):
     """Rows of a NumPy archive (``np.savez``), one array a modality.
 
-    NaN marks what is absent, and so does an optional array ``KEY__present`` of truth values.
+    NaN marks what is absent, and so does an optional array ``KEY__present`` of truth values. With ``parts`` an archive that comes with a
+    test part of its own is read as it is: ``train_KEY`` and ``test_KEY`` are the rows to learn from and those to test on, and a modality
+    that only one part has an array of is absent from the other.
 
     Arguments:
         path: The file: absolute, or relative to the current folder, or else to $NBRIDGE_DATA.
         keys: The array of each modality, where it bears another name.
         id: The array of identifiers; a file may do without one of the default name.
+        parts: Whether the archive has two arrays of each, ``train_KEY`` and ``test_KEY``.
+        classes: Of modalities whose array holds text, the classes, in the order of their numbers.
     """
 
-    def __init__(self, *, path: str, keys: dict[str, str] | None = None, id: str = "id") -> None:  # noqa: A002 (a key of the YAML)
+    def __init__(
+        self,
+        *,
+        path: str,
+        keys: dict[str, str] | None = None,
+        id: str = "id",  # noqa: A002 (a key of the YAML)
+        parts: bool = False,
+        classes: dict[str, list[str]] | None = None,
+    ) -> None:
         self.path = path
         self.keys = keys or {}
         self.id = id
+        self.parts = parts
+        self.classes = classes or {}
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
         """Reads the arrays of the modalities asked for; others of the file are passed over.
@@ -50,16 +65,55 @@ class NPZ(Source):
             DataError: when the file is missing, damaged or no archive, lacks an array, or holds one that doesn't fit.
         """
         keys = keys_of(shapes, self.keys)
+        keys_of(shapes, self.classes, "classes")
         path = find_file(self.path)
         with opened_npz(path) as archive:
-            arrays = {name: _member(path, archive, key, name) for name, key in keys.items()}
-            masks = {name + PRESENT: key + PRESENT for name, key in keys.items() if key + PRESENT in archive.files}
-            arrays |= {name: _member(path, archive, key) for name, key in masks.items()}
-            asked = (self.id != "id" or "id" in archive.files) and self.id not in keys.values()
-            ids = _member(path, archive, self.id) if asked else None
+            found = [self._read(path, archive, keys, f"{part}_") for part in PARTS] if self.parts else [self._read(path, archive, keys, "")]
+        ids = [arrays.pop("") for arrays in found if "" in arrays]
         with naming(path):
-            batch = to_batch(arrays, shapes)
-            return Dataset(batch, None if ids is None else check_ids(ids, len(batch)), origin=str(path))
+            batch = to_batch(_one_after_the_other(found) if self.parts else found[0], shapes)
+            named = check_ids(np.concatenate(ids), len(batch)) if len(ids) == len(found) else None
+            part = np.repeat(PARTS, [_rows_of(arrays) for arrays in found]) if self.parts else None
+            return Dataset(batch, named, part, origin=str(path))
+
+    def _read(self, path: Path, archive: NpzFile, keys: Mapping[str, str], prefix: str) -> dict[str, np.ndarray]:
+        """The arrays of a part by modality, its masks, and under no name its identifiers, if it has any."""
+        others = [part + "_" for part in PARTS if part + "_" != prefix] if prefix else []
+        arrays: dict[str, np.ndarray] = {}
+        for name, key in keys.items():
+            if prefix + key in archive.files or not any(other + key in archive.files for other in others):
+                arrays[name] = self._numbered(path, name, _member(path, archive, prefix + key, name))
+            if prefix + key + PRESENT in archive.files:
+                arrays[name + PRESENT] = _member(path, archive, prefix + key + PRESENT)
+        if (self.id != "id" or prefix + self.id in archive.files) and self.id not in keys.values():
+            arrays[""] = _member(path, archive, prefix + self.id)
+        return arrays
+
+    def _numbered(self, path: Path, name: str, array: np.ndarray) -> np.ndarray:
+        """Classes by their number, NaN in the place of an empty text."""
+        if name not in self.classes or array.dtype.kind != "U":
+            return array
+        classes = self.classes[name]
+        if unknown := sorted(set(array.tolist()) - {*classes, ""}):
+            raise DataError(f"{path}: modality {name!r}: class {unknown[0]!r}, expected one of {listing(classes)}, or an empty text")
+        numbers = {text: float(number) for number, text in enumerate(classes)} | {"": math.nan}
+        return np.array([numbers[text] for text in array.tolist()])
+
+
+def _rows_of(arrays: Mapping[str, np.ndarray]) -> int:
+    return len(next(iter(arrays.values())))
+
+
+def _one_after_the_other(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The rows of all parts; what a part has no array of is absent from its rows."""
+    whole: dict[str, np.ndarray] = {}
+    for name in dict.fromkeys(name for arrays in parts for name in arrays):
+        like = next(arrays[name] for arrays in parts if name in arrays)
+        # A part without a mask has what it has an array of.
+        fillers = [float(name.removesuffix(PRESENT) in arrays) if name.endswith(PRESENT) else math.nan for arrays in parts]
+        missing = [np.full((_rows_of(arrays), *like.shape[1:]), filler) for arrays, filler in zip(parts, fillers, strict=True)]
+        whole[name] = np.concatenate([arrays.get(name, absent) for arrays, absent in zip(parts, missing, strict=True)])
+    return whole
 
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:

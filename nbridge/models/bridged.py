@@ -144,9 +144,25 @@ class BridgedVAE(JointVAE):
         return self.fusion(self.bridges(features, dict(zip(self.names, present, strict=True))))
 
     def _product(self, features: Features, present: Tensor) -> Independent:
-        q, joint = self._combined(*self.unimodal(features), present, features), self.fusion(features)
-        complete = present.all(0)[:, None]
-        return diagonal_normal(torch.where(complete, joint.mean, q.mean), torch.where(complete, joint.stddev, q.stddev))
+        """The joint posterior of complete rows, and of each other row the product of what its sources say, one by one.
+
+        A source works for the rows that have it and lack another: the cost is that of what is there. In training, where shapes stay, it is
+        `unimodal` that takes all sources for all rows at once.
+        """
+        loc = next(iter(features.values())).new_zeros(*present.shape, self.latent_dim)
+        log_variance, complete = torch.zeros_like(loc), present.all(0)
+        for number, name in enumerate(self.names):
+            if len(rows := (present[number] & ~complete).nonzero()[:, 0]):
+                h = features[name].index_select(0, rows)
+                q = self.fusion(self.bridges.hallucinate_from(name, h) | {name: h})
+                loc[number] = loc[number].index_copy(0, rows, q.mean.to(loc.dtype))
+                log_variance[number] = log_variance[number].index_copy(0, rows, 2 * q.stddev.log().to(loc.dtype))
+        mean, log_variance = product_of_posteriors(loc, log_variance, present)
+        scale = (log_variance / 2).exp()
+        if len(rows := complete.nonzero()[:, 0]):
+            q = self.fusion({name: h.index_select(0, rows) for name, h in features.items()})
+            mean, scale = mean.index_copy(0, rows, q.mean.to(mean.dtype)), scale.index_copy(0, rows, q.stddev.to(mean.dtype))
+        return diagonal_normal(mean, scale)
 
     # Training
 
