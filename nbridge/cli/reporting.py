@@ -38,7 +38,7 @@ def report_on(run: Run, console: Console) -> bool:
 
     try:
         write_report(run)
-    except Exception as error:  # noqa: BLE001 (a training that is over is worth more than a page about it)
+    except Exception as error:
         again = f"to try again: nbridge report {shlex.quote(str(run.folder))}"
         console.print(f"warning: the report was not written ({clip(error, 200) or type(error).__name__}); {again}", soft_wrap=True)
         return False

@@ -1,4 +1,4 @@
-"""What was trained and on what: the spec in a few figures, the rows, the patterns of presence, the parameters, the machine, the spec itself."""
+"""What was trained, on what and where: the spec in a few figures, patterns of presence, parameters, the machine, the spec itself."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _rows(subject: Subject) -> str:
     counts = subject.environment.get("rows")
     if not isinstance(counts, dict):
         return ""
-    return ", ".join(f"{number:,} for {part}" for part, number in counts.items() if isinstance(number, int) and number)
+    return ", ".join(f"{number:,} {part}" for part, number in counts.items() if isinstance(number, int) and number)
 
 
 def _training(subject: Subject) -> str:

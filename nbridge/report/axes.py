@@ -98,9 +98,9 @@ def framed(title: str, x: Axis, y: Axis, *, width: int = WIDTH, height: int = HE
         frame.svg.append(element("path", d=f"M{at} {bottom}v4", class_="axis"))
         frame.svg.append(element("text", _named(value, x), x=at, y=bottom + 15, class_="below"))
     frame.svg.append(element("path", d=f"M{LEFT} {TOP}V{bottom}H{right}", class_="axis"))
-    frame.svg.append(element("text", x.label, x=_short((LEFT + right) / 2), y=height - 5, class_="below label"))
+    frame.svg.append(element("text", x.label, x=_short((LEFT + right) / 2), y=bottom + (33 if numbers else 17), class_="below"))
     middle = _short((TOP + bottom) / 2)
-    frame.svg.append(element("text", y.label, transform=f"translate(11 {middle}) rotate(-90)", class_="below label"))
+    frame.svg.append(element("text", y.label, transform=f"translate({LEFT - (41 if numbers else 9)} {middle}) rotate(-90)", class_="below"))
     return frame
 
 

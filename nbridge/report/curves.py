@@ -34,9 +34,7 @@ def section(subject: Subject) -> Iterator[Element]:
         yield element("div", *_charts(stage, epochs, terms), class_="charts")
         if len(terms) >= CHARTS:
             yield paragraph(f"and {len(terms) - CHARTS + 1} more terms, which metrics.jsonl holds", quiet=True)
-    yield paragraph(
-        f"Terms carry their weights. The first {STEEP:.0%} of the epochs are left out where they fall from outside the frame.", quiet=True
-    )
+    yield paragraph(f"Terms carry their weights. Of the first {STEEP:.0%} of the epochs, those beyond the frame are not drawn.", quiet=True)
 
 
 def _line(stage: str, epochs: Sequence[EpochRecord]) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ def section(subject: Subject) -> Iterator[Element]:
         quiet=True,
     )
     for target in shown:
-        yield from _picture(served, target, _columns(model, shown))
+        yield from _picture(subject, served, target, _columns(model, shown))
     if more := targets[TARGETS:]:
         yield paragraph(f"and {len(more)} more: {', '.join(more)}", quiet=True)
 
@@ -60,14 +60,28 @@ def chosen(model: MultimodalVAE, batch: Batch, target: str, most: int) -> Batch:
     number = torch.stack([batch.present[name] for name in batch.names]).sum(0)
     having = batch.present[target].nonzero()[:, 0]
     having = having[(-number[having]).argsort(stable=True)]
-    label = next((name for name in batch.names if isinstance(model.likelihoods[name], Categorical)), None)
-    if label is not None:
+    if (label := labelled(model)) is not None:
         classes = torch.where(batch.present[label], model.prepare(batch).values[label], -1)
         turns = _turns(classes[having].tolist())
         first = torch.tensor(sorted(range(len(turns)), key=turns.__getitem__)[:most], dtype=torch.long)
         having = having[first]
         having = having[classes[having].argsort(stable=True)]
     return batch.index(having[:most])
+
+
+def labelled(model: MultimodalVAE) -> str | None:
+    """The first modality of classes, if there is one."""
+    return next((name for name, likelihood in model.likelihoods.items() if isinstance(likelihood, Categorical)), None)
+
+
+def _caption(subject: Subject, served: Served, batch: Batch) -> str:
+    """The rows, and their classes where there are any."""
+    told = f"{len(batch)} row{'s' if len(batch) != 1 else ''} side by side"
+    if (label := labelled(served.model)) is None:
+        return told
+    names, of = subject.classes(label), served.model.prepare(batch).values[label].tolist()
+    classes = (names[one] if there else "–" for one, there in zip(of, batch.present[label].tolist(), strict=True))
+    return f"{told}; {label}: {', '.join(classes)}"
 
 
 def _turns(classes: Sequence[int]) -> list[int]:
@@ -91,8 +105,8 @@ def _zoom(shape: Sequence[int]) -> float:
     return min(1.0, SIDE / max(shape[1:]))
 
 
-def _picture(served: Served, target: str, columns: int) -> Iterator[Element]:
-    """The heading and the picture of one modality; nothing where no row has it."""
+def _picture(subject: Subject, served: Served, target: str, columns: int) -> Iterator[Element]:
+    """The heading and the picture of one modality; a word where no row has it."""
     model, batch = served.model, chosen(served.model, served.many, target, columns)
     yield element("h3", target)
     if not len(batch):
@@ -108,7 +122,7 @@ def _picture(served: Served, target: str, columns: int) -> Iterator[Element]:
             text = f"{int(rows_with.sum())} images of {target}, {heading}"
             picture = element("img", src=strip(tiles, SIDE), alt=text)
         rows.append(element("tr", element("th", heading, scope="row"), element("td", picture)))
-    whole = element("table", element("caption", f"{len(batch)} rows side by side"), element("tbody", *rows), class_="strips")
+    whole = element("table", element("caption", _caption(subject, served, batch)), element("tbody", *rows), class_="strips")
     yield scrolling(whole, target)
     others = len(model.names) - 1
     if others > SOURCES:

@@ -76,8 +76,7 @@ def section(subject: Subject) -> Iterator[Element]:
     yield table(f"Classes predicted on rows of the {served.split} split", headings, rows, words=2)
     yield element("h3", "Confusion")
     yield paragraph("A row a true class, a column a predicted one; percent of the row.", quiet=True)
-    for one in found[:MATRICES]:
-        yield _matrix(one, subject.classes(one.name))
+    yield element("div", *(_matrix(one, subject.classes(one.name)) for one in found[:MATRICES]), class_="matrices")
     if more := found[MATRICES:]:
         yield paragraph(f"and {len(more)} more, whose accuracies stand above", quiet=True)
     yield element("h3", "Calibration")
@@ -121,7 +120,7 @@ def _probabilities(served: Served, name: str, part: Batch) -> Tensor:
 
 def _matrix(one: Predicted, classes: Sequence[str]) -> Element:
     """Counts as percent of the true class, in cells as deep in colour."""
-    caption = f"{one.name} from {one.given}, {one.rows:,} rows, accuracy {one.accuracy:.3f}"
+    caption = f"{one.name} from {one.given}: accuracy {one.accuracy:.3f}"
     if len(classes) > CLASSES:
         return _mixed(one, classes, caption)
     shares = (one.counts.double() / one.counts.sum(1, keepdim=True).clamp(min=1)).tolist()
@@ -141,5 +140,5 @@ def _mixed(one: Predicted, classes: Sequence[str], caption: str) -> Element:
     wrong = one.counts - torch.diag(one.counts.diagonal())
     numbers, places = wrong.flatten().sort(descending=True, stable=True)
     pairs = [(number, divmod(place, len(classes))) for number, place in zip(numbers.tolist(), places.tolist(), strict=True) if number]
-    rows = [(classes[true], classes[guess], f"{number:,}") for number, (true, guess) in pairs[:MIXED]]
-    return table(f"{caption}: most frequent mistakes", ("true", "predicted", "rows"), rows, words=2)
+    rows = [[classes[true], classes[guess], f"{number:,}"] for number, (true, guess) in pairs[:MIXED]]
+    return table(f"{caption}; most frequent mistakes", ("true", "predicted", "rows"), rows, words=2)

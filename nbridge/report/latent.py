@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from nbridge.imputation import embed
-from nbridge.likelihoods import Categorical
 from nbridge.report.axes import Axis
 from nbridge.report.charts import Line, map_of
+from nbridge.report.images import labelled
 from nbridge.report.style import COLOURS, SHAPES
 from nbridge.report.subject import MANY, LeftOut, Served, Subject
 from nbridge.report.tree import element, paragraph
@@ -27,7 +27,7 @@ def section(subject: Subject) -> Iterator[Element]:
     if served.model.latent_dim < 2 or len(rows) < FEWEST:
         raise LeftOut(f"a map takes two latent dimensions and {FEWEST} rows or more")
     points, shares = principal(embed(served.model, rows, seed=served.seed).mean.cpu())
-    label = next((name for name, one in served.model.likelihoods.items() if isinstance(one, Categorical)), None)
+    label = labelled(served.model)
     classes = [] if label is None else subject.classes(label)
     coloured = label is not None and len(classes) <= COLOURS * SHAPES
     clouds, names = _by_class(served, points, label, classes) if label is not None and coloured else ([Line(_pairs(points), "cloud")], [])

@@ -17,12 +17,12 @@ SHAPES = 2
 STYLE = """
 :root {
   color-scheme: light dark;
-  --paper: #fff; --ink: #1d2126; --quiet: #59636e; --line: #d5dae0; --fill: #f5f7f9; --heat: 62%;
+  --paper: #fff; --ink: #1d2126; --quiet: #59636e; --line: #d5dae0; --fill: #f5f7f9; --heat: 62%; --dots: .4;
   --c0: #0072b2; --c1: #d55e00; --c2: #009e73; --c3: #cc79a7; --c4: #e69f00; --c5: #56b4e9; --c6: #8c7a00; --c7: #4d4d4d;
 }
 @media (prefers-color-scheme: dark) {
   :root {
-    --paper: #14171b; --ink: #e3e6ea; --quiet: #9aa4ae; --line: #363d45; --fill: #1d2228; --heat: 48%;
+    --paper: #14171b; --ink: #e3e6ea; --quiet: #9aa4ae; --line: #363d45; --fill: #1d2228; --heat: 48%; --dots: .6;
     --c0: #56b4e9; --c1: #f08a3c; --c2: #1fbf92; --c3: #e09cc3; --c4: #e69f00; --c5: #2f8fd0; --c6: #f0e442; --c7: #b8b8b8;
   }
 }
@@ -41,7 +41,7 @@ nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; list-style: none; m
 footer { margin-top: 3rem; padding-top: .75rem; border-top: 1px solid var(--line); }
 .scroll { overflow-x: auto; margin: .75rem 0; max-width: 100%; }
 table { border-collapse: collapse; font-size: .9rem; }
-caption { text-align: left; padding-bottom: .35rem; }
+caption { text-align: left; padding-bottom: .35rem; white-space: nowrap; }
 th, td { padding: .25rem .75rem .25rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); font-weight: 400; }
 th, td { overflow-wrap: normal; }
 thead th { color: var(--quiet); }
@@ -49,7 +49,7 @@ thead th { color: var(--quiet); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.25rem; margin: .75rem 0; }
 dt { color: var(--quiet); }
 dd { margin: 0; min-width: 0; }
-pre { background: var(--fill); padding: .9rem 1rem; overflow: auto; max-height: 34rem; font-size: .82rem; line-height: 1.5; border-radius: 4px; }
+pre { background: var(--fill); padding: .9rem 1rem; overflow: auto; max-height: 34rem; font-size: .82rem; border-radius: 4px; }
 ul.warnings { padding-left: 1.1rem; } ul.warnings li { margin: .4rem 0; max-width: 46rem; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(17.5rem, 100%), 1fr)); gap: 1rem 1.25rem; margin: .75rem 0; }
 figure { margin: 0; min-width: 0; }
@@ -67,9 +67,9 @@ svg text { fill: var(--quiet); font-size: 11px; font-variant-numeric: tabular-nu
 .second { stroke: var(--c1); stroke-dasharray: 5 2.5; }
 .mark { fill: var(--paper); stroke: var(--c1); stroke-width: 2; }
 .point { fill: var(--c0); }
-.dots { fill: none; stroke-width: 3; stroke-opacity: .55; }
+.dots { fill: none; stroke-width: 3; stroke-opacity: .75; }
 .cloud, .round { stroke-linecap: round; }
-.cloud { stroke: var(--c0); stroke-opacity: .3; }
+.cloud { stroke: var(--c0); stroke-opacity: var(--dots); }
 .square { stroke-linecap: square; stroke-width: 2.6; }
 .other { stroke: var(--quiet); stroke-opacity: .3; stroke-linecap: round; }
 .c0 { stroke: var(--c0); } .c1 { stroke: var(--c1); } .c2 { stroke: var(--c2); } .c3 { stroke: var(--c3); }
@@ -78,22 +78,23 @@ svg .name {
   fill: var(--ink); font-size: 14px; font-weight: 650; text-anchor: middle; dominant-baseline: central;
   paint-order: stroke; stroke: var(--paper); stroke-width: 4px; stroke-linejoin: round;
 }
-.map { max-width: 34rem; }
+.map { max-width: 36rem; } .map .dots { stroke-width: 3.6; } .map .square { stroke-width: 3.2; }
 .key { display: inline-block; width: 1.6rem; height: .65em; }
 .strips { border-collapse: collapse; width: 100%; max-width: 46rem; }
 .strips th, .strips td { border: 0; padding: .15rem 0; vertical-align: middle; }
 .strips th { padding-right: .75rem; width: 1%; white-space: nowrap; color: var(--quiet); }
 .strips img { display: block; width: 100%; height: auto; image-rendering: pixelated; }
+.matrices { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(19rem, 100%), 1fr)); gap: .25rem 1.25rem; }
 .matrix { font-size: .8rem; font-variant-numeric: tabular-nums; }
-.matrix th, .matrix td { border: 1px solid var(--paper); padding: .15rem .3rem; text-align: center; min-width: 1.75rem; }
-.matrix th { color: var(--quiet); }
+.matrix th, .matrix td { border: 1px solid var(--paper); padding: .15rem .1rem; text-align: center; min-width: 1.75rem; }
+.matrix th { color: var(--quiet); } .matrix th[scope=row] { padding-right: .4rem; text-align: right; } .matrix caption { white-space: normal; }
 .matrix td { background: color-mix(in srgb, var(--c0) calc(var(--share) * var(--heat)), var(--fill)); }
 .matrix .zero { color: transparent; }
 .hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 @media (max-width: 30rem) {
   body { padding: 1.25rem .9rem 3rem; }
   dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .4rem; }
-  .strips th { white-space: normal; max-width: 5.5rem; }
+  .strips th { white-space: normal; max-width: 5.5rem; } caption { white-space: normal; }
 }
 @media print { body { max-width: none; } section { break-inside: avoid-page; } .scroll { overflow: visible; } pre { max-height: none; } }
 """

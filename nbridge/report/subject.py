@@ -1,4 +1,4 @@
-"""What a report is about: all that a run folder holds, and, where training is over and its rows are at hand, the model and rows it did not see.
+"""What a report is about: what a run folder holds and, where training is over and rows are at hand, the model and rows it did not see.
 
 A section that a run has nothing for raises `LeftOut`, with the reason.
 """
@@ -21,16 +21,16 @@ from nbridge.patterns import Patterns
 from nbridge.phrases import clip
 from nbridge.progress import EpochRecord
 from nbridge.read import read_spec
+from nbridge.rows import Rows
 from nbridge.run import Run, open_run
 from nbridge.run_folder import ENVIRONMENT, METRICS, MODEL, RESOLVED, SPEC, evaluation_path
-from nbridge.rows import Rows
 from nbridge.spec import Spec
 
 MANY = 2000
 """Rows that cheap figures take, at most."""
 
 
-class LeftOut(Exception):
+class LeftOut(Exception):  # noqa: N818 (it is no mistake)
     """A section that this run has nothing for; the text is the reason, in a line."""
 
 

@@ -40,8 +40,8 @@ CELLS, POINTS = 20_000, 500
 """Cells that figures are taken over, and those that a chart shows, at most, drawn at random."""
 NUMBERS, FEWEST = 100_000_000, 30
 """Numbers that are drawn for a modality, about, at most: so many rows of a wide one serve, though not fewer than these."""
-BINS = 10
-"""Bins of predicted probabilities."""
+BINS, POOLED = 10, 20
+"""Bins of predicted probabilities, and how many predictions a point of a chart stands for at least."""
 
 
 @dataclass(frozen=True)
@@ -215,8 +215,35 @@ def _probabilities(one: Binary) -> Element:
 
 
 def probabilities(name: str, bins: Sequence[Bin], came_true: str, promised: str) -> Element:
-    """What came true in each bin of predicted probability."""
-    points = [(100 * one.confidence, 100 * one.accuracy) for one in bins]
+    """What came true in each bin of predicted probability, of bins that hold enough to tell."""
+    points = [(100 * one.confidence, 100 * one.accuracy) for one in pooled(bins)]
     told = "; ".join(f"{true:.0f} % at {sure:.0f} %" for sure, true in points)
     chart = agreement(f"{name}: {told}", Axis(0, 100, promised), Axis(0, 100, came_true), points)
     return element("figure", element("figcaption", element("b", name), " probabilities"), chart)
+
+
+def pooled(bins: Sequence[Bin], least: int = POOLED) -> list[Bin]:
+    """Bins in order, each joined with those before it that hold too few to tell.
+
+    Example:
+        >>> [one.count for one in pooled([Bin(0, 0.5, 0.4, 0.5, 6), Bin(0.5, 0.8, 0.6, 1, 9), Bin(0.8, 1, 0.9, 1, 70)], 10)]
+        [15, 70]
+    """
+    found: list[Bin] = []
+    for one in bins:
+        if found and found[-1].count < least:
+            found[-1] = _joined(found[-1], one)
+        else:
+            found.append(one)
+    if len(found) > 1 and found[-1].count < least:
+        found[-2:] = [_joined(*found[-2:])]
+    return found
+
+
+def _joined(one: Bin, other: Bin) -> Bin:
+    count = one.count + other.count
+    confidence, accuracy = (
+        (first * one.count + second * other.count) / count
+        for first, second in ((one.confidence, other.confidence), (one.accuracy, other.accuracy))
+    )
+    return Bin(one.low, other.high, confidence, accuracy, count)
