@@ -42,7 +42,7 @@ def trained(subject: Subject) -> Iterator[Element]:
 def parameters(subject: Subject) -> Iterator[Element]:
     """Parameters of the bridged model beside the retrofits'."""
     try:
-        counts = count_parameters(subject.spec)
+        counts = count_parameters(subject.spec, build=False)
     except NBridgeError as error:
         raise LeftOut(str(error)) from error
     rows = [(LABELS[one.name], f"{one.networks:,}", f"{one.formula:,}") for one in counts.models]

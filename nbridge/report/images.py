@@ -39,8 +39,9 @@ def section(subject: Subject) -> Iterator[Element]:
         raise LeftOut("no modality is an image of shape [1 or 3, height, width]")
     shown = targets[:TARGETS]
     yield paragraph(
-        f"Rows of the {served.split} split. What is imputed is the best estimate, as nbridge impute fills it in: an average over "
-        f"{POINT_DRAWS} draws of z, smoother than any image. The last line is one draw, from all others.",
+        f"Rows of the {served.split} split, reconstructed from all that they have, and imputed from others. What is imputed is the best "
+        f"estimate, as nbridge impute fills it in: an average over {POINT_DRAWS} draws of z, smoother than any image; the last line is a "
+        "single draw, from all others.",
         quiet=True,
     )
     for target in shown:
@@ -134,7 +135,7 @@ def _lines(served: Served, batch: Batch, target: str) -> Iterator[tuple[str, Ten
     model, everything = served.model, torch.ones(len(batch), dtype=torch.bool)
     others = [name for name in model.names if name != target]
     yield "real", model.prepare(batch).values[target], everything
-    yield "reconstructed from everything", _reconstructed(model, batch, target, served.seed), everything
+    yield "reconstructed", _reconstructed(model, batch, target, served.seed), everything
     having = torch.stack([batch.present[name] for name in others]).any(0) if others else ~everything
     if len(others) > 1:
         yield "from all others", _imputed(model, batch, others, target, served.seed), having

@@ -21,7 +21,7 @@ from nbridge.imputation import serving
 from nbridge.likelihoods import Categorical
 from nbridge.report.subject import LeftOut, Served, Subject
 from nbridge.report.tree import element, paragraph, scrolling, table
-from nbridge.report.values import probabilities
+from nbridge.report.values import HONEST, probabilities
 
 DRAWS = 64
 """Draws of z for each row."""
@@ -80,7 +80,7 @@ def section(subject: Subject) -> Iterator[Element]:
     if more := found[MATRICES:]:
         yield paragraph(f"and {len(more)} more, whose accuracies stand above", quiet=True)
     yield element("h3", "Calibration")
-    yield paragraph("On the dashed line where probabilities are honest; below it where the model is too sure of itself.", quiet=True)
+    yield paragraph(HONEST, quiet=True)
     honest = [one for place, one in enumerate(found) if place == 0 or found[place - 1].name != one.name]
     charts = (probabilities(f"{one.name} from {one.given}", one.bins, "right, %", "confidence, %") for one in honest)
     yield element("div", *charts, class_="charts")

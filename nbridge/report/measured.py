@@ -35,7 +35,7 @@ def evaluation(subject: Subject) -> Iterator[Element]:
     if not subject.evaluations:
         raise LeftOut(f"nbridge evaluate {subject.folder.name} has not measured any")
     for done in subject.evaluations:
-        yield paragraph(f"{taken(done.settings, done.rows, done.of_rows)}.", quiet=True)
+        yield paragraph(f"Measured on {taken(done.settings, done.rows, done.of_rows)}.", quiet=True)
         for metric, group in groupby(done.measurements, key=lambda one: one.metric):
             yield from _metric(done, metric, list(group))
         for line in left_out(done.skipped):

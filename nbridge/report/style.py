@@ -86,16 +86,19 @@ svg .name {
 .strips img { display: block; width: 100%; height: auto; image-rendering: pixelated; }
 .matrices { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(19rem, 100%), 1fr)); gap: .25rem 1.25rem; }
 .matrix { font-size: .8rem; font-variant-numeric: tabular-nums; }
-.matrix th, .matrix td { border: 1px solid var(--paper); padding: .15rem .1rem; text-align: center; min-width: 1.75rem; }
-.matrix th { color: var(--quiet); } .matrix th[scope=row] { padding-right: .4rem; text-align: right; } .matrix caption { white-space: normal; }
+.matrix th, .matrix td { border: 1px solid var(--paper); padding: .15rem .05rem; text-align: center; min-width: 1.65rem; }
+.matrix th { color: var(--quiet); }
+.matrix th[scope=row] { padding-right: .4rem; text-align: right; } .matrix caption { white-space: normal; }
 .matrix td { background: color-mix(in srgb, var(--c0) calc(var(--share) * var(--heat)), var(--fill)); }
 .matrix .zero { color: transparent; }
 .hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 @media (max-width: 30rem) {
   body { padding: 1.25rem .9rem 3rem; }
   dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .4rem; }
-  .strips th { white-space: normal; max-width: 5.5rem; } caption { white-space: normal; }
+  .strips tr, .strips th, .strips td { display: block; width: 100%; } caption { white-space: normal; }
 }
-@media print { body { max-width: none; } section { break-inside: avoid-page; } .scroll { overflow: visible; } pre { max-height: none; } }
+@media print {
+  body { max-width: none; } figure, table { break-inside: avoid; } .scroll { overflow: visible; } pre { max-height: none; }
+}
 """
 """The style sheet; it refers to nothing outside the page."""

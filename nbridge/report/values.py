@@ -30,9 +30,9 @@ from nbridge.report.images import is_image
 from nbridge.report.subject import LeftOut, Served, Subject
 from nbridge.report.tree import element, paragraph, table
 
-DRAWS = 99
+DRAWS = 49
 """Draws of each cell: intervals of all levels below end at whole ranks of them."""
-LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98)
+LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.96)
 """Probabilities of central intervals."""
 TOLD = 0.9
 """The one that the table tells."""
@@ -42,6 +42,10 @@ NUMBERS, FEWEST = 100_000_000, 30
 """Numbers that are drawn for a modality, about, at most: so many rows of a wide one serve, though not fewer than these."""
 BINS, POOLED = 10, 20
 """Bins of predicted probabilities, and how many predictions a point of a chart stands for at least."""
+
+
+HONEST = "On the dashed line probabilities are honest; below it the model is too sure of itself, above it not sure enough."
+"""How a calibration curve is read."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ def section(subject: Subject) -> Iterator[Element]:
         yield element("h3", "Imputed beside true")
         yield element("div", *map(_scatter, values), class_="charts")
     yield element("h3", "Calibration")
-    yield paragraph("On the dashed line where probabilities are honest; below it where the model is too sure of itself.", quiet=True)
+    yield paragraph(HONEST, quiet=True)
     yield element("div", *map(_intervals, values), *map(_probabilities, binary), class_="charts")
 
 
