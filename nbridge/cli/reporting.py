@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nbridge.cli.options import Seed
+from nbridge.findings import Finding
 from nbridge.phrases import clip
 
 if TYPE_CHECKING:
@@ -32,12 +33,12 @@ def report(
     typer.echo(f"{write_report(directory, rows=rows, seed=seed)}: written")
 
 
-def report_on(run: Run, console: Console) -> bool:
+def report_on(run: Run, findings: tuple[Finding, ...] | None, console: Console) -> bool:
     """Writes the report of a training that just ended, which whatever happens to it must not fail: says whether it is there."""
     from nbridge.report.page import write_report
 
     try:
-        write_report(run)
+        write_report(run, findings=findings)
     except Exception as error:
         again = f"to try again: nbridge report {shlex.quote(str(run.folder))}"
         console.print(f"warning: the report was not written ({clip(error, 200) or type(error).__name__}); {again}", soft_wrap=True)

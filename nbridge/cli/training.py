@@ -83,7 +83,7 @@ def _summarise(run: Run, console: Console, as_json: bool, *, with_report: bool) 
     findings = () if few is None else of_model(run.model, few)
     for finding in findings:
         console.print(finding.line, soft_wrap=True)
-    reported = with_report and report_on(run, console)
+    reported = with_report and report_on(run, findings, console)
     if as_json:
         told = {"predictions": [asdict(one) for one in predictions], "warnings": [one.as_dict() for one in findings]}
         typer.echo(json.dumps({"folder": str(run.folder), **told}, indent=2))

@@ -11,7 +11,7 @@ from nbridge.report.tree import element
 
 WIDTH, HEIGHT = 320, 210
 """Size of a chart in units of the picture, about as many pixels as it gets on a page."""
-LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 38
+LEFT, RIGHT, TOP, BOTTOM = 60, 10, 10, 38
 """Room around the frame, for numbers and labels."""
 
 
@@ -100,7 +100,7 @@ def framed(title: str, x: Axis, y: Axis, *, width: int = WIDTH, height: int = HE
     frame.svg.append(element("path", d=f"M{LEFT} {TOP}V{bottom}H{right}", class_="axis"))
     frame.svg.append(element("text", x.label, x=_short((LEFT + right) / 2), y=bottom + (33 if numbers else 17), class_="below"))
     middle = _short((TOP + bottom) / 2)
-    frame.svg.append(element("text", y.label, transform=f"translate({LEFT - (41 if numbers else 9)} {middle}) rotate(-90)", class_="below"))
+    frame.svg.append(element("text", y.label, transform=f"translate({10 if numbers else LEFT - 9} {middle}) rotate(-90)", class_="below"))
     return frame
 
 
@@ -109,5 +109,5 @@ def _short(number: float) -> str:
 
 
 def _named(value: float, axis: Axis) -> str:
-    size = max(abs(axis.low), abs(axis.high))
-    return f"{value:,g}" if 1e-3 <= size < 1e5 else f"{value:.2g}"
+    """A number beside an axis, large ones by thousands, so that there is room for it."""
+    return f"{value / 1000:,g}k" if max(abs(axis.low), abs(axis.high)) >= 1e5 else f"{value:,g}"

@@ -98,7 +98,9 @@ def thinned(points: Points, most: int = MOST) -> Points:
 
 
 def _through(frame: Frame, points: Points) -> str:
-    return "M" + "L".join(f"{frame.across(x):.1f} {frame.down(y):.1f}" for x, y in points)
+    """A line, or a dot where there is one point alone."""
+    path = "M" + "L".join(f"{frame.across(x):.1f} {frame.down(y):.1f}" for x, y in points)
+    return path if len(points) > 1 else f"{path}h0"
 
 
 def _dots(frame: Frame, points: Points) -> str:

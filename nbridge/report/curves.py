@@ -14,6 +14,8 @@ from nbridge.report.tree import element, paragraph, table
 
 STEEP = 0.05
 """The share of a stage's epochs, the first ones, that axes need not hold: from an untrained model all falls steeply."""
+FEWEST = 4
+"""Epochs that an axis is long at least."""
 CHARTS = 24
 """Charts of a stage, at most."""
 SQUARES = frozenset({"match"})
@@ -70,7 +72,7 @@ def _chart(stage: str, name: str, unit: str, epochs: Sequence[EpochRecord], trai
     inside = [value for curve in curves for _, value in curve[int(STEEP * len(epochs)) :]]
     y = Axis.over(inside, unit or "loss")
     drawn = [_from_inside(curve, y) for curve in curves]
-    x = Axis(0, max(1, epochs[-1].epoch), "epochs")
+    x = Axis(0, max(FEWEST, epochs[-1].epoch), "epochs")
     mark = next((point for point in drawn[1] or drawn[0] if point[0] == kept), None)
     ends = "; ".join(f"{which} from {curve[0][1]:.3g} to {curve[-1][1]:.3g}" for which, curve in _named(curves))
     title = f"{name} of stage {stage} over {len(epochs)} epochs: {ends}"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nbridge.batch import Batch
-from nbridge.imputation import POINT_DRAWS, decode, impute, serving
+from nbridge.imputation import POINT_DRAWS, decode, serving
 from nbridge.likelihoods import Categorical
 from nbridge.models.base import MultimodalVAE
 from nbridge.report.pictures import scaled, strip
@@ -40,8 +40,8 @@ def section(subject: Subject) -> Iterator[Element]:
     shown = targets[:TARGETS]
     yield paragraph(
         f"Rows of the {served.split} split, reconstructed from all that they have, and imputed from others. What is imputed is the best "
-        f"estimate, as nbridge impute fills it in: an average over {POINT_DRAWS} draws of z, smoother than any image; the last line is a "
-        "single draw, from all others.",
+        f"estimate, as from nbridge impute: the mean over {POINT_DRAWS} draws of z, smoother than any image; the last line is a single "
+        "draw, from all others.",
         quiet=True,
     )
     for target in shown:
@@ -131,29 +131,26 @@ def _picture(subject: Subject, served: Served, target: str, columns: int) -> Ite
 
 
 def _lines(served: Served, batch: Batch, target: str) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """A heading, images (B, C, H, W), and which rows have what they are imputed from."""
+    """A heading, images (B, C, H, W), and which rows have what they are made from."""
     model, everything = served.model, torch.ones(len(batch), dtype=torch.bool)
     others = [name for name in model.names if name != target]
     yield "real", model.prepare(batch).values[target], everything
-    yield "reconstructed", _reconstructed(model, batch, target, served.seed), everything
-    having = torch.stack([batch.present[name] for name in others]).any(0) if others else ~everything
+    yield "reconstructed", _estimate(served, batch, target), everything
+    if not others:
+        return
+    some = torch.stack([batch.present[name] for name in others]).any(0)
     if len(others) > 1:
-        yield "from all others", _imputed(model, batch, others, target, served.seed), having
+        yield "from all others", _estimate(served, batch.only(*others), target), some
     for name in others[:SOURCES]:
-        yield f"from {name}", _imputed(model, batch, [name], target, served.seed), batch.present[name]
-    if others:
-        drawn = impute(model, batch.only(*others), samples=1, noise=False, seed=served.seed)
-        yield "a draw", drawn.values[target][0], having
+        yield f"from {name}", _estimate(served, batch.only(name), target), batch.present[name]
+    yield "a draw", _estimate(served, batch.only(*others), target, draws=1), some
 
 
-def _imputed(model: MultimodalVAE, batch: Batch, given: Sequence[str], target: str, seed: int) -> Tensor:
-    return impute(model, batch.only(*given), seed=seed).values[target]
-
-
-def _reconstructed(model: MultimodalVAE, batch: Batch, target: str, seed: int) -> Tensor:
-    with serving(model, seed):
-        z = model.posterior(batch.to(model.device), POINT_DRAWS).sample()
-        return decode(model, target, z, point=True)
+def _estimate(served: Served, batch: Batch, target: str, draws: int = POINT_DRAWS) -> Tensor:
+    """The mean image over draws of z given what is present."""
+    model = served.model
+    with serving(model, served.seed):
+        return decode(model, target, model.posterior(batch.to(model.device), draws).sample(), point=True)
 
 
 def _range(model: MultimodalVAE, batch: Batch, target: str) -> tuple[float, float]:

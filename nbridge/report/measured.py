@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from xml.etree.ElementTree import Element
 
-from nbridge.evaluation.findings import of_evaluation
+from nbridge.evaluation.findings import of_model
 from nbridge.evaluation.results import NOTES, Evaluation, Measurement, abbreviated, left_out, taken
+from nbridge.patterns import count, never_together, unseen
 from nbridge.phrases import number
 from nbridge.report.subject import LeftOut, Subject
 from nbridge.report.tree import element, paragraph, table
@@ -23,9 +24,11 @@ LEVELS = 4
 def warnings(subject: Subject) -> Iterator[Element]:
     """What a user should know and is easily missed."""
     served = subject.model_and_rows
-    found = of_evaluation(served.model, served.many.slice(0, ROWS), served.train, seed=served.seed)
+    rows, names = served.many.slice(0, ROWS), served.model.names
+    of_rows = (*never_together(names, served.train.present), *unseen(served.model.patterns, count(names, rows.present)))
+    found = (*of_rows, *(of_model(served.model, rows, seed=served.seed) if served.findings is None else served.findings))
     if not found:
-        yield paragraph("None: no modality is at chance given the others, no likelihood stands at its bounds, and most of z is in use.")
+        yield paragraph("None. No modality is at chance given the others, no likelihood stands at its bounds, and most of z is in use.")
         return
     yield element("ul", *(element("li", one.text) for one in found), class_="warnings")
 

@@ -12,6 +12,7 @@ from xml.etree.ElementTree import Element
 
 from nbridge.errors import RunError, require_positive
 from nbridge.files import write_text, writing
+from nbridge.findings import Finding
 from nbridge.report import about, curves, images, labels, latent, measured, values
 from nbridge.report.style import STYLE
 from nbridge.report.subject import LeftOut, Subject, read_subject, subject_of
@@ -58,13 +59,14 @@ SECTIONS = (
 """The page from top to bottom."""
 
 
-def write_report(run: Run | str | Path, *, rows: int = ROWS, seed: int = 0) -> Path:
+def write_report(run: Run | str | Path, *, rows: int = ROWS, seed: int = 0, findings: tuple[Finding, ...] | None = None) -> Path:
     """Writes ``report.html`` into a run folder, atomically, and says where it is.
 
     Arguments:
         run: The run, or its folder. Of a run that is not over, or whose rows cannot be read, what its folder holds is shown.
         rows: Rows for figures that take many draws of each.
         seed: Seed of all draws.
+        findings: What `nbridge.evaluation.findings.of_model` found of the run, where it was asked already.
 
     Raises:
         RunError: when there is no run folder, or it cannot be written.
@@ -74,7 +76,7 @@ def write_report(run: Run | str | Path, *, rows: int = ROWS, seed: int = 0) -> P
     folder = run.folder if isinstance(run, Run) else Path(run)
     if folder is None:
         raise RunError("this run was not kept, so there is no folder for its report; train with out=FOLDER")
-    subject = subject_of(run, folder, rows, seed) if isinstance(run, Run) else read_subject(folder, rows, seed)
+    subject = subject_of(run, folder, rows, seed, findings) if isinstance(run, Run) else read_subject(folder, rows, seed)
     with writing(target := folder / REPORT):
         write_text(target, page(subject))
     return target

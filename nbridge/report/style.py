@@ -63,7 +63,7 @@ svg text { fill: var(--quiet); font-size: 11px; font-variant-numeric: tabular-nu
 .grid { stroke: var(--line); fill: none; stroke-width: 1; }
 .equal { stroke: var(--quiet); fill: none; stroke-width: 1; stroke-dasharray: 3 3; }
 .line { fill: none; stroke-width: 1.75; stroke-linejoin: round; }
-.first { stroke: var(--c0); }
+.first { stroke: var(--c0); stroke-linecap: round; }
 .second { stroke: var(--c1); stroke-dasharray: 5 2.5; }
 .mark { fill: var(--paper); stroke: var(--c1); stroke-width: 2; }
 .point { fill: var(--c0); }

@@ -16,6 +16,7 @@ from nbridge.batch import Batch
 from nbridge.checkpoint import CONFIG, read_config
 from nbridge.errors import DataError, NBridgeError, RunError
 from nbridge.evaluation.results import SPLITS, Evaluation, read_evaluation
+from nbridge.findings import Finding
 from nbridge.models.base import MultimodalVAE
 from nbridge.patterns import Patterns
 from nbridge.phrases import clip
@@ -44,8 +45,8 @@ class Served:
         many: Rows that it did not learn from, `MANY` at most.
         few: The first of them, for figures that take many draws of each.
         split: Which rows they are, ``test`` or ``validation``.
-        of_rows: How many there are.
         seed: Seed of all draws.
+        findings: What `of_model` found of them; None where it has not been asked yet.
     """
 
     model: MultimodalVAE
@@ -53,8 +54,8 @@ class Served:
     many: Batch
     few: Batch
     split: str
-    of_rows: int
     seed: int
+    findings: tuple[Finding, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def read_subject(folder: Path, rows: int, seed: int) -> Subject:
     return subject_of(run, folder, rows, seed)
 
 
-def subject_of(run: Run, folder: Path, rows: int, seed: int) -> Subject:
+def subject_of(run: Run, folder: Path, rows: int, seed: int, findings: tuple[Finding, ...] | None = None) -> Subject:
     """A run whose model and rows are in memory.
 
     Arguments:
@@ -163,12 +164,13 @@ def subject_of(run: Run, folder: Path, rows: int, seed: int) -> Subject:
         folder: Its folder.
         rows: Rows for figures that take many draws of each.
         seed: Seed of all draws.
+        findings: What is known already of the model on these rows.
     """
     split, held = ("test", run.splits.test) if run.splits.test is not None else ("validation", run.splits.validation)
     if held is None:
         return Subject(folder, run.spec, "no test rows and no validation rows, and training's own would flatter the model")
     many = held.sample(max(MANY, rows))
-    return Subject(folder, run.spec, Served(run.model, run.splits.train, many, many.slice(0, rows), split, len(held), seed))
+    return Subject(folder, run.spec, Served(run.model, run.splits.train, many, many.slice(0, rows), split, seed, findings))
 
 
 def _text(path: Path) -> str:
