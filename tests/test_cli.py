@@ -485,8 +485,9 @@ def test_without_a_terminal_training_prints_plain_lines_once(call: Call, here: P
     assert lines[9] == "Each modality imputed from all others, 8 rows not seen in training"
     for name in NAMES:
         assert sum(line.startswith(f"│ {name} ") for line in lines) == 1
-    assert lines[-3:] == [
+    assert lines[-4:] == [
         "model: new [bold] run/model",
+        "report: new [bold] run/report.html",
         "next:  nbridge impute 'new [bold] run' ROWS.npz --out COMPLETED.npz",
         "       nbridge generate 'new [bold] run' --num 16 --out SAMPLES.npz",
     ]

@@ -40,8 +40,11 @@ def lines(title: str, x: Axis, y: Axis, drawn: Iterable[Line], *, mark: tuple[fl
     frame = framed(title, x, y)
     for line in drawn:
         frame.svg.append(element("path", d=_through(frame, thinned(line.points)), class_=f"line {line.style}"))
+        if len(line.points) == 1:
+            # Of no length, so that no line would show it.
+            frame.svg.append(_circle(frame, line.points[0], 2.5, "point"))
     if mark is not None:
-        frame.svg.append(element("circle", cx=f"{frame.across(mark[0]):.1f}", cy=f"{frame.down(mark[1]):.1f}", r=3.5, class_="mark"))
+        frame.svg.append(_circle(frame, mark, 3.5, "mark"))
     return frame.svg
 
 
@@ -68,8 +71,8 @@ def agreement(title: str, x: Axis, y: Axis, points: Points) -> Element:
     frame = framed(title, x, y)
     frame.svg.append(_diagonal(frame))
     frame.svg.append(element("path", d=_through(frame, points), class_="line first"))
-    for across, up in points:
-        frame.svg.append(element("circle", cx=f"{frame.across(across):.1f}", cy=f"{frame.down(up):.1f}", r=2.5, class_="point"))
+    for point in points:
+        frame.svg.append(_circle(frame, point, 2.5, "point"))
     return frame.svg
 
 
@@ -98,9 +101,12 @@ def thinned(points: Points, most: int = MOST) -> Points:
 
 
 def _through(frame: Frame, points: Points) -> str:
-    """A line, or a dot where there is one point alone."""
-    path = "M" + "L".join(f"{frame.across(x):.1f} {frame.down(y):.1f}" for x, y in points)
-    return path if len(points) > 1 else f"{path}h0"
+    return "M" + "L".join(f"{frame.across(x):.1f} {frame.down(y):.1f}" for x, y in points)
+
+
+def _circle(frame: Frame, point: tuple[float, float], radius: float, style: str) -> Element:
+    across, down = frame.across(point[0]), frame.down(point[1])
+    return element("circle", cx=f"{across:.1f}", cy=f"{down:.1f}", r=radius, class_=style)
 
 
 def _dots(frame: Frame, points: Points) -> str:

@@ -41,8 +41,8 @@ def section(subject: Subject) -> Iterator[Element]:
 
 def _line(stage: str, epochs: Sequence[EpochRecord]) -> tuple[str, ...]:
     kept = _kept(epochs)
-    validation = "–" if kept.validation_loss is None else f"{kept.validation_loss:.2f}"
-    return stage, f"{len(epochs):,}", f"{kept.epoch:,}", f"{kept.loss:.2f}", validation, duration(sum(one.seconds for one in epochs))
+    validation = "–" if kept.validation_loss is None else f"{kept.validation_loss:,.2f}"
+    return stage, f"{len(epochs):,}", f"{kept.epoch:,}", f"{kept.loss:,.2f}", validation, duration(sum(one.seconds for one in epochs))
 
 
 def _kept(epochs: Sequence[EpochRecord]) -> EpochRecord:

@@ -39,7 +39,7 @@ a { color: var(--c0); text-underline-offset: .15em; }
 nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; list-style: none; margin: 1.25rem 0 0; padding: 0; font-size: .9rem; }
 .quiet, caption, figcaption, footer { color: var(--quiet); font-size: .9rem; }
 footer { margin-top: 3rem; padding-top: .75rem; border-top: 1px solid var(--line); }
-.scroll { overflow-x: auto; margin: .75rem 0; max-width: 100%; }
+.scroll { position: relative; overflow-x: auto; margin: .75rem 0; max-width: 100%; }
 table { border-collapse: collapse; font-size: .9rem; }
 caption { text-align: left; padding-bottom: .35rem; white-space: nowrap; }
 th, td { padding: .25rem .75rem .25rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); font-weight: 400; }
@@ -63,7 +63,7 @@ svg text { fill: var(--quiet); font-size: 11px; font-variant-numeric: tabular-nu
 .grid { stroke: var(--line); fill: none; stroke-width: 1; }
 .equal { stroke: var(--quiet); fill: none; stroke-width: 1; stroke-dasharray: 3 3; }
 .line { fill: none; stroke-width: 1.75; stroke-linejoin: round; }
-.first { stroke: var(--c0); stroke-linecap: round; }
+.first { stroke: var(--c0); }
 .second { stroke: var(--c1); stroke-dasharray: 5 2.5; }
 .mark { fill: var(--paper); stroke: var(--c1); stroke-width: 2; }
 .point { fill: var(--c0); }
