@@ -781,7 +781,7 @@ def test_a_model_at_chance_is_told_after_training_and_after_every_evaluation(cal
     lines = trained.out.splitlines()
     assert (trained.code, trained.err) == (0, "")
     assert sum(line.startswith(begin) for line in lines) == 1
-    assert lines[-3] == "model: idle/model"
+    assert lines[-4] == "model: idle/model"
     told = json.loads(call("resume", "idle", "--json").out)["warnings"]
     assert [f"warning: {one['text']}" for one in told] == [line for line in lines if line.startswith("warning: ")]
     result = call("evaluate", "idle", "--metrics", "predictive", "--draws", "3", "--json")
