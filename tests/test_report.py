@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -187,7 +188,7 @@ def test_every_section_is_shown_or_left_out_with_a_reason(document: Node):
     missing = {node.attributes["id"]: node.text for node in shown["left-out"].all("b")}
     assert [one.id for one in SECTIONS if one.id not in missing] == [name for name in shown if name != "left-out"]
     assert missing == {"evaluation": "Evaluation"}
-    assert [line.text for line in shown["left-out"].all("li")] == ["Evaluation: nbridge evaluate run has not measured any"]
+    assert [line.text for line in shown["left-out"].all("li")] == ["Evaluation: nothing was measured yet; nbridge evaluate run does it"]
     for one in SECTIONS:
         if one.id in shown:
             assert shown[one.id].inside[0].text == one.heading
@@ -309,6 +310,15 @@ def test_a_place_without_a_tile_stays_clear_and_large_tiles_shrink():
     assert whole.shape == (5, 32, 4)
     assert whole[0, :, 3].tolist() == [*[255] * 10, *[0] * 12, *[255] * 10]
     assert set(whole[:, :10, :3].reshape(-1).tolist()) == {200}
+
+
+def test_pictures_leave_room_on_the_page_whatever_they_show():
+    shape = (3, 218, 178)
+    many = SimpleNamespace(names=range(20), likelihoods={name: SimpleNamespace(shape=shape) for name in range(20)})
+    columns, lines = images._columns(many, range(images.TARGETS)), images.TARGETS * (4 + images.SOURCES)
+    noise = np.random.default_rng(0).integers(0, 256, (218, 178, 3), np.uint8)
+    assert columns >= images.FEWEST
+    assert lines * len(pictures.strip([noise] * columns, images.SIDE)) < 2_600_000
 
 
 def known(rows: Batch) -> Served:
@@ -453,7 +463,7 @@ def test_an_unfinished_run_is_shown_as_far_as_it_is(folder: Path):
     reasons = [line.text for line in shown["left-out"].all("li")]
     assert reasons == [
         f"Warnings, Images, Values, Classes, Latent map: {folder}: training is not over; go on with: nbridge resume {folder}",
-        "Evaluation: nbridge evaluate run has not measured any",
+        "Evaluation: nothing was measured yet; nbridge evaluate run does it",
         "Patterns of presence: a model keeps them once training is over",
     ]
 

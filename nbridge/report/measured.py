@@ -36,7 +36,7 @@ def warnings(subject: Subject) -> Iterator[Element]:
 def evaluation(subject: Subject) -> Iterator[Element]:
     """The figures of each split that was evaluated, a table a metric."""
     if not subject.evaluations:
-        raise LeftOut(f"nbridge evaluate {subject.folder.name} has not measured any")
+        raise LeftOut(f"nothing was measured yet; nbridge evaluate {subject.folder.name} does it")
     for done in subject.evaluations:
         yield paragraph(f"Measured on {taken(done.settings, done.rows, done.of_rows)}.", quiet=True)
         for metric, group in groupby(done.measurements, key=lambda one: one.metric):
