@@ -43,7 +43,7 @@ class ModelCount:
         name: The model.
         networks: Its inference networks: fusions, heads and bridges.
         formula: Its parameters by the closed formula.
-        counted: Its parameters by counting the tensors of networks that were built; None where they would be too many to build.
+        counted: Its parameters by counting the tensors of networks that were built; None where they were not, or would be too many.
     """
 
     name: str
@@ -78,15 +78,20 @@ def mlp_parameters(inputs: int, outputs: int, hidden: Sequence[int], *, batch_no
     return linear + (2 * sum(hidden) if batch_norm else 0)
 
 
-def count_parameters(spec: Spec) -> ParameterTable:
-    """Counts a spec's parameters in all three arrangements, by formula and by building them on torch's ``meta`` device."""
+def count_parameters(spec: Spec, *, build: bool = True) -> ParameterTable:
+    """Counts a spec's parameters in all three arrangements, by formula and by building them on torch's ``meta`` device.
+
+    Arguments:
+        spec: The spec.
+        build: Whether they are built, which takes a while for many modalities; else the formulas alone are given.
+    """
     parts = SpecParts(spec)
     with torch.device("meta"):
         encoders = {name: _count(parts.encoder(name)) for name in parts.names}
         decoders = {name: _count(parts.decoder(name)) for name in parts.names}
-        counted_bridged = _count(bridged_class(spec).from_parts(parts))
-        counted_retrofit = _count(JMVAE.from_parts(parts)) if len(spec.modalities) <= COUNTED_UP_TO else None
-        counted_mvae = _count(MVAE.from_parts(parts))
+        counted_bridged = _count(bridged_class(spec).from_parts(parts)) if build else None
+        counted_retrofit = _count(JMVAE.from_parts(parts)) if build and len(spec.modalities) <= COUNTED_UP_TO else None
+        counted_mvae = _count(MVAE.from_parts(parts)) if build else None
     sizes = _sizes(spec, encoders, decoders)
     n = len(parts.names)
     return ParameterTable(

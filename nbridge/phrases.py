@@ -70,6 +70,21 @@ def listing(names: Iterable[str]) -> str:
     return ", ".join(names) or "nothing"
 
 
+def number(x: float) -> str:
+    """A figure in as many digits as serve to compare it.
+
+    Example:
+        >>> number(-52170.04), number(-98.757), number(1.23456), number(0.91234), number(3.5e-15), number(math.nan)
+        ('-52,170.0', '-98.76', '1.235', '0.9123', '3.5e-15', '-')
+    """
+    if not math.isfinite(x):
+        return "-" if math.isnan(x) else str(x)
+    size = abs(x)
+    if 0 < size < 5e-5:
+        return f"{x:.1e}"
+    return f"{x:,.1f}" if size >= 1000 else f"{x:.2f}" if size >= 10 else f"{x:.3f}" if size >= 1 else f"{x:.4f}"
+
+
 def _number(value: float) -> str:
     if math.isnan(value):
         return ".nan"

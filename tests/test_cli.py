@@ -46,7 +46,7 @@ training: {{batch_size: 16, stages: {{joint: {{epochs: 2}}, bridges: {{epochs: 2
 """
 NAMES = ("x", "counts", "image", "colour", "label")
 ROWS = 40
-COMMANDS = ("init", "train", "resume", "impute", "generate", "embed", "evaluate", "compare", "validate", "params", "schema")
+COMMANDS = ("init", "train", "resume", "impute", "generate", "embed", "evaluate", "report", "compare", "validate", "params", "schema")
 
 
 def data() -> dict[str, np.ndarray]:
@@ -485,8 +485,9 @@ def test_without_a_terminal_training_prints_plain_lines_once(call: Call, here: P
     assert lines[9] == "Each modality imputed from all others, 8 rows not seen in training"
     for name in NAMES:
         assert sum(line.startswith(f"│ {name} ") for line in lines) == 1
-    assert lines[-3:] == [
+    assert lines[-4:] == [
         "model: new [bold] run/model",
+        "report: new [bold] run/report.html",
         "next:  nbridge impute 'new [bold] run' ROWS.npz --out COMPLETED.npz",
         "       nbridge generate 'new [bold] run' --num 16 --out SAMPLES.npz",
     ]
@@ -802,7 +803,7 @@ def test_a_model_at_chance_is_told_after_training_and_after_every_evaluation(cal
     lines = trained.out.splitlines()
     assert (trained.code, trained.err) == (0, "")
     assert sum(line.startswith(begin) for line in lines) == 1
-    assert lines[-3] == "model: idle/model"
+    assert lines[-4] == "model: idle/model"
     told = json.loads(call("resume", "idle", "--json").out)["warnings"]
     assert [f"warning: {one['text']}" for one in told] == [line for line in lines if line.startswith("warning: ")]
     result = call("evaluate", "idle", "--metrics", "predictive", "--draws", "3", "--json")

@@ -33,7 +33,7 @@ FLOORS = [
     ["comparison_table", "completion", "data_checks", "run_folder", "testing"],
     ["file_completion", "training_state"],
     ["run", "shared_joint"],
-    ["comparison", "sklearn_imputer"],
+    ["comparison", "report", "sklearn_imputer"],
     ["cli"],
     ["__main__"],
 ]

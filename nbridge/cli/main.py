@@ -10,7 +10,7 @@ from typing import NoReturn
 import typer
 
 from nbridge.acceleration.threads import settle_threads
-from nbridge.cli import evaluating, inspecting, serving, starting, training
+from nbridge.cli import evaluating, inspecting, reporting, serving, starting, training
 from nbridge.errors import NBridgeError, exit_code
 
 EXAMPLES: dict[Callable[..., None], str] = {
@@ -21,13 +21,23 @@ EXAMPLES: dict[Callable[..., None], str] = {
     serving.generate: "nbridge generate runs/digits --given label=3 --out threes.png",
     serving.embed: "nbridge embed runs/digits rows.npz --out codes.npz",
     evaluating.evaluate: "nbridge evaluate runs/digits --metrics likelihood,predictive",
+    reporting.report: "nbridge report runs/digits",
     evaluating.compare: "nbridge compare modality_specs/digits.yaml --models bridged,mvae",
     inspecting.validate: "nbridge validate my_spec.yaml --set latent_dim=8",
     inspecting.params: "nbridge params modality_specs/digits.yaml",
     inspecting.schema: "nbridge schema --out nbridge.schema.json",
 }
 """The verbs in the order of their help, each with a line to type."""
-COMPUTING = (training.train, training.resume, serving.impute, serving.generate, serving.embed, evaluating.evaluate, evaluating.compare)
+COMPUTING = (
+    training.train,
+    training.resume,
+    serving.impute,
+    serving.generate,
+    serving.embed,
+    evaluating.evaluate,
+    reporting.report,
+    evaluating.compare,
+)
 
 app = typer.Typer(
     name="nbridge",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from textwrap import fill
@@ -13,7 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from nbridge.comparison_table import Comparison
-from nbridge.evaluation.results import ERRORS, NOTES, Evaluation, Measurement, Names, left_out, taken
+from nbridge.evaluation.results import ERRORS, NOTES, Evaluation, Measurement, Names, abbreviated, left_out, taken
+from nbridge.phrases import number
 
 HEADING = 30
 """Columns of the terminal that the first column of a comparison gets at least."""
@@ -100,21 +100,6 @@ def _rows(comparison: Comparison) -> Iterator[tuple[str, str, list[str]]]:
             yield from ((metric, f"  {name}", cells) for name, cells in figures)
 
 
-def number(x: float) -> str:
-    """A figure in as many digits as serve to compare it.
-
-    Example:
-        >>> number(-52170.04), number(-98.757), number(1.23456), number(0.91234), number(3.5e-15), number(math.nan)
-        ('-52,170.0', '-98.76', '1.235', '0.9123', '3.5e-15', '-')
-    """
-    if not math.isfinite(x):
-        return "-" if math.isnan(x) else str(x)
-    size = abs(x)
-    if 0 < size < 5e-5:
-        return f"{x:.1e}"
-    return f"{x:,.1f}" if size >= 1000 else f"{x:.2f}" if size >= 10 else f"{x:.3f}" if size >= 1 else f"{x:.4f}"
-
-
 class MeasuringBar:
     """A progress bar over the measurements of an evaluation; nothing without a terminal."""
 
@@ -185,14 +170,4 @@ def _source(metric: str) -> str:
 
 
 def _pair(measurement: Measurement, modalities: Names) -> tuple[str, str]:
-    return _short(measurement.target, modalities), _short(measurement.given, modalities)
-
-
-def _short(names: Names, modalities: Names) -> str:
-    """A set of modalities in few letters."""
-    others = [name for name in modalities if name not in names]
-    if not others and len(names) > 1:
-        return "all"
-    if len(others) == 1 and len(names) > 2:
-        return f"all but {others[0]}"
-    return ",".join(names) or "nothing"
+    return abbreviated(measurement.target, modalities), abbreviated(measurement.given, modalities)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nbridge.cli.options import AsJson, Device, Overrides, Overwrite, SpecPath, blaming, console_of, default_folder, reporting
+from nbridge.cli.reporting import WithoutReport, report_on
 from nbridge.cli.sharing import sharing
 from nbridge.errors import SpecError
 
@@ -30,6 +31,7 @@ def train(
     set_: Overrides = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
+    no_report: WithoutReport = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a model from a spec. First the joint stage, then what follows it. What Ctrl-C stops, `nbridge resume` goes on with."""
@@ -44,12 +46,13 @@ def train(
         with reporting(console, folder) as reporter, blaming(spec, SpecError):
             done = run.train(spec, out=folder, overwrite=overwrite, overrides=set_ or (), device=device, reporter=reporter)
     if is_main:
-        _summarise(done, console, as_json)
+        _summarise(done, console, as_json, with_report=not no_report)
 
 
 def resume(
     directory: Annotated[str, typer.Argument(metavar="DIR", help="A run folder.", show_default=False)],
     device: Annotated[str | None, typer.Option(metavar="NAME", help="Another device than before.", show_default=False)] = None,
+    no_report: WithoutReport = False,
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run that was stopped. It ends exactly as if it had never stopped."""
@@ -65,13 +68,14 @@ def resume(
     if over:
         console.print(f"{directory}: training is over, nothing is left to do", soft_wrap=True)
     if is_main:
-        _summarise(done, console, as_json)
+        _summarise(done, console, as_json, with_report=not (no_report or over))
 
 
-def _summarise(run: Run, console: Console, as_json: bool) -> None:
+def _summarise(run: Run, console: Console, as_json: bool, *, with_report: bool) -> None:
     """What the model fills in on rows that it has not seen, what is worth a warning, and what to type next."""
     from nbridge.evaluation.crossmodal import predict_each
     from nbridge.evaluation.findings import of_model
+    from nbridge.run_folder import REPORT
 
     rows = run.splits.test if run.splits.test is not None else run.splits.validation
     few = None if rows is None else rows.sample(SUMMARY_ROWS)
@@ -79,6 +83,7 @@ def _summarise(run: Run, console: Console, as_json: bool) -> None:
     findings = () if few is None else of_model(run.model, few)
     for finding in findings:
         console.print(finding.line, soft_wrap=True)
+    reported = with_report and report_on(run, findings, console)
     if as_json:
         told = {"predictions": [asdict(one) for one in predictions], "warnings": [one.as_dict() for one in findings]}
         typer.echo(json.dumps({"folder": str(run.folder), **told}, indent=2))
@@ -87,6 +92,8 @@ def _summarise(run: Run, console: Console, as_json: bool) -> None:
         _print_table(predictions, console)
     folder = shlex.quote(str(run.folder))
     console.print(f"\nmodel: {Path(str(run.folder), 'model')}", soft_wrap=True)
+    if reported:
+        console.print(f"report: {Path(str(run.folder), REPORT)}", soft_wrap=True)
     ending = "csv" if run.spec.data.source.type == "table" else "npz"
     console.print(f"next:  nbridge impute {folder} ROWS.{ending} --out COMPLETED.{ending}", soft_wrap=True)
     console.print(f"       nbridge generate {folder} --num 16 --out SAMPLES.npz", soft_wrap=True)

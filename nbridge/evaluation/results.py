@@ -254,6 +254,16 @@ def left_out(skipped: Mapping[str, str]) -> list[str]:
     return lines
 
 
+def abbreviated(names: Names, modalities: Names) -> str:
+    """A set of modalities in few letters."""
+    others = [name for name in modalities if name not in names]
+    if not others and len(names) > 1:
+        return "all"
+    if len(others) == 1 and len(names) > 2:
+        return f"all but {others[0]}"
+    return ",".join(names) or "nothing"
+
+
 def finite(number: float) -> float | None:
     """A number as JSON holds it: None for NaN and the infinities."""
     return number if math.isfinite(number) else None

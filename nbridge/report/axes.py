@@ -1,0 +1,113 @@
+"""Axes of a chart in SVG: from the units of the data to those of the picture, with round numbers along them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from xml.etree.ElementTree import Element
+
+from nbridge.report.tree import element
+
+WIDTH, HEIGHT = 320, 210
+"""Size of a chart in units of the picture, about as many pixels as it gets on a page."""
+LEFT, RIGHT, TOP, BOTTOM = 60, 10, 10, 38
+"""Room around the frame, for numbers and labels."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis.
+
+    Arguments:
+        low: The number at its beginning.
+        high: The number at its end, above ``low``.
+        label: What it shows, with its unit.
+    """
+
+    low: float
+    high: float
+    label: str
+
+    @classmethod
+    def over(cls, values: Sequence[float], label: str, margin: float = 0.04) -> Axis:
+        """An axis that holds finite values, with a margin around them."""
+        low, high = min(values), max(values)
+        room = (high - low) * margin or max(abs(low), 1.0) * margin
+        return cls(low - room, high + room, label)
+
+    def ticks(self, about: int = 4) -> list[float]:
+        """Round numbers along the axis.
+
+        Example:
+            >>> Axis(0, 97, "").ticks(), Axis(-0.013, 0.034, "").ticks()
+            ([0.0, 20.0, 40.0, 60.0, 80.0], [-0.01, 0.0, 0.01, 0.02, 0.03])
+        """
+        rough = (self.high - self.low) / about
+        size = 10.0 ** math.floor(math.log10(rough))
+        step = size * min((1, 2, 5, 10), key=lambda multiple: abs(math.log(multiple * size / rough)))
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        digits = max(0, -math.floor(math.log10(step)))
+        return [round(number * step, digits) + 0.0 for number in range(first, last + 1)]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture with two axes.
+
+    Arguments:
+        svg: The picture.
+        x: The axis to the right.
+        y: The axis upwards.
+    """
+
+    svg: Element
+    x: Axis
+    y: Axis
+    width: int
+    height: int
+
+    def across(self, value: float) -> float:
+        """Where a number lies from the left."""
+        return LEFT + (self.width - LEFT - RIGHT) * (value - self.x.low) / (self.x.high - self.x.low)
+
+    def down(self, value: float) -> float:
+        """Where a number lies from the top."""
+        return self.height - BOTTOM - (self.height - TOP - BOTTOM) * (value - self.y.low) / (self.y.high - self.y.low)
+
+
+def framed(title: str, x: Axis, y: Axis, *, width: int = WIDTH, height: int = HEIGHT, numbers: bool = True) -> Frame:
+    """A picture with its axes, lines at round numbers, and nothing else.
+
+    Arguments:
+        title: What it shows, for those who cannot see it.
+        x: The axis to the right.
+        y: The axis upwards.
+        width: In units of the picture.
+        height: In units of the picture.
+        numbers: Whether numbers stand along the axes.
+    """
+    frame = Frame(element("svg", element("title", title), viewBox=f"0 0 {width} {height}", role="img"), x, y, width, height)
+    right, bottom = width - RIGHT, height - BOTTOM
+    for value in y.ticks() if numbers else ():
+        at = _short(frame.down(value))
+        frame.svg.append(element("path", d=f"M{LEFT} {at}H{right}", class_="grid"))
+        frame.svg.append(element("text", _named(value, y), x=LEFT - 6, y=at, class_="left"))
+    for value in x.ticks(5) if numbers else ():
+        at = _short(frame.across(value))
+        frame.svg.append(element("path", d=f"M{at} {bottom}v4", class_="axis"))
+        frame.svg.append(element("text", _named(value, x), x=at, y=bottom + 15, class_="below"))
+    frame.svg.append(element("path", d=f"M{LEFT} {TOP}V{bottom}H{right}", class_="axis"))
+    frame.svg.append(element("text", x.label, x=_short((LEFT + right) / 2), y=bottom + (33 if numbers else 17), class_="below"))
+    middle = _short((TOP + bottom) / 2)
+    frame.svg.append(element("text", y.label, transform=f"translate({10 if numbers else LEFT - 9} {middle}) rotate(-90)", class_="below"))
+    return frame
+
+
+def _short(number: float) -> str:
+    return f"{number:.1f}".removesuffix(".0")
+
+
+def _named(value: float, axis: Axis) -> str:
+    """A number beside an axis, large ones by thousands, so that there is room for it."""
+    return f"{value / 1000:,g}k" if max(abs(axis.low), abs(axis.high)) >= 1e5 else f"{value:,g}"

@@ -1,0 +1,96 @@
+"""Loss curves: a chart for the loss of each stage and one for each of its terms, on training and on validation rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from xml.etree.ElementTree import Element
+
+from nbridge.progress import EpochRecord
+from nbridge.report.about import duration
+from nbridge.report.axes import Axis
+from nbridge.report.charts import Line, Points, lines
+from nbridge.report.subject import LeftOut, Subject
+from nbridge.report.tree import element, paragraph, table
+
+STEEP = 0.05
+"""The share of a stage's epochs, the first ones, that axes need not hold: from an untrained model all falls steeply."""
+FEWEST = 4
+"""Epochs that an axis is long at least."""
+CHARTS = 24
+"""Charts of a stage, at most."""
+SQUARES = frozenset({"match"})
+"""Terms that are squared errors of features, in no unit; all others are in nats."""
+
+
+def section(subject: Subject) -> Iterator[Element]:
+    """What each stage came to, and how."""
+    stages = subject.epochs
+    if not stages:
+        raise LeftOut("no epoch is over")
+    headings = ("stage", "epochs", "weights of epoch", "loss, training", "loss, validation", "time")
+    yield table("Stages; losses are of the epoch whose weights were kept", headings, [_line(stage, each) for stage, each in stages.items()])
+    yield element("p", _key("first"), " training ", _key("second"), " validation; ", "the circle is the epoch whose weights were kept.")
+    for stage, epochs in stages.items():
+        yield element("h3", f"Stage {stage}")
+        terms = list(dict.fromkeys(term for record in epochs for term in (*record.terms, *record.validation_terms)))
+        yield element("div", *_charts(stage, epochs, terms), class_="charts")
+        if len(terms) >= CHARTS:
+            yield paragraph(f"and {len(terms) - CHARTS + 1} more terms, which metrics.jsonl holds", quiet=True)
+    yield paragraph(f"Terms carry their weights. Of the first {STEEP:.0%} of the epochs, those beyond the frame are not drawn.", quiet=True)
+
+
+def _line(stage: str, epochs: Sequence[EpochRecord]) -> tuple[str, ...]:
+    kept = _kept(epochs)
+    validation = "–" if kept.validation_loss is None else f"{kept.validation_loss:,.2f}"
+    return stage, f"{len(epochs):,}", f"{kept.epoch:,}", f"{kept.loss:,.2f}", validation, duration(sum(one.seconds for one in epochs))
+
+
+def _kept(epochs: Sequence[EpochRecord]) -> EpochRecord:
+    return next((record for record in reversed(epochs) if record.best), epochs[-1])
+
+
+def _charts(stage: str, epochs: Sequence[EpochRecord], terms: Sequence[str]) -> Iterator[Element]:
+    whole = "" if SQUARES & set(terms) else "nats"
+    kept = _kept(epochs).epoch
+    yield _chart(stage, "loss", whole, epochs, lambda one: one.loss, lambda one: one.validation_loss, kept)
+    for term in terms[: CHARTS - 1] if len(terms) > 1 else ():
+
+        def training(one: EpochRecord, term: str = term) -> float | None:
+            return one.terms.get(term)
+
+        def validation(one: EpochRecord, term: str = term) -> float | None:
+            return one.validation_terms.get(term)
+
+        yield _chart(stage, term, "squared error" if term in SQUARES else "nats", epochs, training, validation, kept)
+
+
+Figure = Callable[[EpochRecord], float | None]
+
+
+def _chart(stage: str, name: str, unit: str, epochs: Sequence[EpochRecord], training: Figure, validation: Figure, kept: int) -> Element:
+    curves = [[(record.epoch, value) for record in epochs if (value := figure(record)) is not None] for figure in (training, validation)]
+    inside = [value for curve in curves for _, value in curve[int(STEEP * len(epochs)) :]]
+    y = Axis.over(inside, unit or "loss")
+    drawn = [_from_inside(curve, y) for curve in curves]
+    x = Axis(0, max(FEWEST, epochs[-1].epoch), "epochs")
+    mark = next((point for point in drawn[1] or drawn[0] if point[0] == kept), None)
+    ends = "; ".join(f"{which} from {curve[0][1]:.3g} to {curve[-1][1]:.3g}" for which, curve in _named(curves))
+    title = f"{name} of stage {stage} over {len(epochs)} epochs: {ends}"
+    found = [Line(curve, style) for curve, style in zip(drawn, ("first", "second"), strict=True) if curve]
+    return element("figure", element("figcaption", element("b", name)), lines(title, x, y, found, mark=mark))
+
+
+def _named(curves: Sequence[Points]) -> list[tuple[str, Points]]:
+    return [(which, curve) for which, curve in zip(("training", "validation"), curves, strict=True) if curve]
+
+
+def _from_inside(curve: Points, y: Axis) -> Points:
+    """A curve without its first points, as far as they lie outside the axis."""
+    first = next((place for place, (_, value) in enumerate(curve) if y.low <= value <= y.high), len(curve))
+    return curve[first:]
+
+
+def _key(style: str) -> Element:
+    """A piece of a line, as charts draw it."""
+    line = element("path", d="M0 5H26", class_=f"line {style}")
+    return element("svg", line, viewBox="0 0 26 10", class_="key", aria_hidden="true")

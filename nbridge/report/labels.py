@@ -1,0 +1,144 @@
+r"""Classes, predicted from all others and from each single one: confusion matrices, and whether probabilities are honest.
+
+.. math:: p(y \mid x_S) = \frac{1}{K} \sum_k p(y \mid z_k), \qquad z_k \sim q(z \mid x_S)
+
+Axes: K samples, B rows, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from xml.etree.ElementTree import Element
+
+import torch
+from torch import Tensor
+
+from nbridge.batch import Batch
+from nbridge.evaluation.calibration import Bin, reliability, row_chunks
+from nbridge.evaluation.rows import rows_with
+from nbridge.imputation import serving
+from nbridge.likelihoods import Categorical
+from nbridge.report.subject import LeftOut, Served, Subject
+from nbridge.report.tree import element, paragraph, scrolling, table
+from nbridge.report.values import HONEST, probabilities
+
+DRAWS = 64
+"""Draws of z for each row."""
+MATRICES, CLASSES = 12, 25
+"""Matrices that are shown, and classes up to which one can be read."""
+BINS = 10
+"""Bins of predicted probabilities."""
+MIXED = 10
+"""Pairs of classes that are named where there are too many for a matrix."""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Classes of one modality, predicted from others.
+
+    Arguments:
+        name: The modality.
+        given: What it is predicted from, in words.
+        counts: Rows by true and by predicted class, shape (C, C).
+        bins: Predictions of similar confidence.
+    """
+
+    name: str
+    given: str
+    counts: Tensor
+    bins: tuple[Bin, ...]
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return int(self.counts.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """The share of rows whose most probable class is the true one."""
+        return self.counts.diagonal().sum().item() / self.rows
+
+    @property
+    def common(self) -> float:
+        """The share of rows of the most frequent class."""
+        return self.counts.sum(1).max().item() / self.rows
+
+
+def section(subject: Subject) -> Iterator[Element]:
+    """Accuracies, matrices and honesty of each modality of classes."""
+    served = subject.model_and_rows
+    found = [one for name in served.model.names for one in predicted(served, name)]
+    if not found:
+        raise LeftOut("no modality holds classes beside others to predict them from")
+    headings = ("predicted", "from", "rows", "accuracy", "of the most frequent class")
+    rows = [(one.name, one.given, f"{one.rows:,}", f"{one.accuracy:.3f}", f"{one.common:.3f}") for one in found]
+    yield table(f"Classes predicted on rows of the {served.split} split", headings, rows, words=2)
+    yield element("h3", "Confusion")
+    yield paragraph("A row a true class, a column a predicted one; percent of the row.", quiet=True)
+    yield element("div", *(_matrix(one, subject.classes(one.name)) for one in found[:MATRICES]), class_="matrices")
+    if more := found[MATRICES:]:
+        yield paragraph(f"and {len(more)} more, whose accuracies stand above", quiet=True)
+    yield element("h3", "Calibration")
+    yield paragraph(HONEST, quiet=True)
+    honest = [one for place, one in enumerate(found) if place == 0 or found[place - 1].name != one.name]
+    charts = (probabilities(f"{one.name} from {one.given}", one.bins, "right, %", "confidence, %") for one in honest)
+    yield element("div", *charts, class_="charts")
+
+
+def predicted(served: Served, name: str) -> Iterator[Predicted]:
+    """One modality from all others first, then from each single one; nothing where it has no classes or no row serves."""
+    model, batch = served.model, served.few
+    if not isinstance(model.likelihoods[name], Categorical):
+        return
+    others = [other for other in model.names if other != name]
+    sets = [("all others", others)] if len(others) > 1 else []
+    for words, given in [*sets, *((other, [other]) for other in others)]:
+        some = torch.stack([rows_with(batch, [other]) for other in given]).any(0)
+        rows = rows_with(batch, [name]) & some
+        if rows.any():
+            yield _predicted(served, rows, name, words, given)
+
+
+def _predicted(served: Served, rows: Tensor, name: str, words: str, given: Sequence[str]) -> Predicted:
+    model, batch = served.model, served.few.index(rows)
+    likelihood = model.likelihoods[name]
+    with serving(model, served.seed):
+        parts = [_probabilities(served, name, part.only(*given)) for part in row_chunks(model, batch, name, DRAWS)]
+    confidence, guess = torch.cat(parts).max(1)
+    true, classes = likelihood.canonical(batch.values[name]).long().cpu(), likelihood.shape[0]
+    counts = torch.bincount(true * classes + guess, minlength=classes * classes).reshape(classes, classes)
+    return Predicted(name, words, counts, reliability(confidence, guess == true, BINS))
+
+
+def _probabilities(served: Served, name: str, part: Batch) -> Tensor:
+    """Probabilities of the classes, (b, C)."""
+    model = served.model
+    likelihood, z = model.likelihoods[name], model.posterior(part, DRAWS).sample()
+    return likelihood.expectation(model.decoder(name)(z)).double().mean(0).cpu()
+
+
+def _matrix(one: Predicted, classes: Sequence[str]) -> Element:
+    """Counts as percent of the true class, in cells as deep in colour."""
+    caption = f"{one.name} from {one.given}: accuracy {one.accuracy:.3f}"
+    if len(classes) > CLASSES:
+        return _mixed(one, classes, caption)
+    shares = (one.counts.double() / one.counts.sum(1, keepdim=True).clamp(min=1)).tolist()
+    head = element("tr", element("td"), *(element("th", name, scope="col") for name in classes))
+    rows = (element("tr", element("th", name, scope="row"), *map(_cell, line)) for name, line in zip(classes, shares, strict=True))
+    whole = element("table", element("caption", caption), element("thead", head), element("tbody", *rows), class_="matrix")
+    return scrolling(whole, caption)
+
+
+def _cell(share: float) -> Element:
+    percent = round(100 * share)
+    return element("td", f"{percent}", style=f"--share:{share:.2f}".removesuffix(".00"), class_=None if percent else "zero")
+
+
+def _mixed(one: Predicted, classes: Sequence[str], caption: str) -> Element:
+    """The pairs of classes that are taken for one another most often, where they are too many for a matrix."""
+    wrong = one.counts - torch.diag(one.counts.diagonal())
+    numbers, places = wrong.flatten().sort(descending=True, stable=True)
+    pairs = [(number, divmod(place, len(classes))) for number, place in zip(numbers.tolist(), places.tolist(), strict=True) if number]
+    rows = [[classes[true], classes[guess], f"{number:,}"] for number, (true, guess) in pairs[:MIXED]]
+    return table(f"{caption}; most frequent mistakes", ("true", "predicted", "rows"), rows, words=2)

@@ -1,0 +1,72 @@
+"""What is known of a model beside pictures: warnings, and the figures that ``nbridge evaluate`` measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from xml.etree.ElementTree import Element
+
+from nbridge.evaluation.findings import of_model
+from nbridge.evaluation.results import NOTES, Evaluation, Measurement, abbreviated, left_out, taken
+from nbridge.patterns import count, never_together, unseen
+from nbridge.phrases import number
+from nbridge.report.subject import LeftOut, Subject
+from nbridge.report.tree import element, paragraph, table
+
+ROWS = 1000
+"""Rows that warnings rest on, as those after training do."""
+LINES = 150
+"""Measurements of a metric that are shown."""
+LEVELS = 4
+"""Figures of a series, by level, that stand in a table."""
+
+
+def warnings(subject: Subject) -> Iterator[Element]:
+    """What a user should know and is easily missed."""
+    served = subject.model_and_rows
+    rows, names = served.many.slice(0, ROWS), served.model.names
+    of_rows = (*never_together(names, served.train.present), *unseen(served.model.patterns, count(names, rows.present)))
+    found = (*of_rows, *(of_model(served.model, rows, seed=served.seed) if served.findings is None else served.findings))
+    if not found:
+        yield paragraph("None. No modality is at chance given the others, no likelihood stands at its bounds, and most of z is in use.")
+        return
+    yield element("ul", *(element("li", one.text) for one in found), class_="warnings")
+
+
+def evaluation(subject: Subject) -> Iterator[Element]:
+    """The figures of each split that was evaluated, a table a metric."""
+    if not subject.evaluations:
+        raise LeftOut(f"nothing was measured yet; nbridge evaluate {subject.folder.name} does it")
+    for done in subject.evaluations:
+        yield paragraph(f"Measured on {taken(done.settings, done.rows, done.of_rows)}.", quiet=True)
+        for metric, group in groupby(done.measurements, key=lambda one: one.metric):
+            yield from _metric(done, metric, list(group))
+        for line in left_out(done.skipped):
+            yield paragraph(line, quiet=True)
+
+
+def _metric(done: Evaluation, metric: str, measurements: Sequence[Measurement]) -> Iterator[Element]:
+    figures = list(dict.fromkeys(name for one in measurements for name in one.figures))
+    series = list(dict.fromkeys((name, key) for one in measurements for name, keys in _short(one) for key in keys))
+    yield element("h3", metric if done.settings.split == "test" else f"{metric}, {done.settings.split} rows")
+    headings = ("target", "q(z|.)" if metric == "likelihood" else "given", "rows", *figures, *(f"{name} {key}" for name, key in series))
+    rows = [
+        (
+            *(abbreviated(names, done.modalities) for names in (one.target, one.given)),
+            f"{one.rows:,}",
+            *(number(one.figures[name]) if name in one.figures else "" for name in figures),
+            *(number(one.series[name][key]) if key in one.series.get(name, {}) else "" for name, key in series),
+        )
+        for one in measurements[:LINES]
+    ]
+    more = f", the first {LINES} of {len(measurements):,}" if len(measurements) > LINES else ""
+    yield table(f"{len(measurements[:LINES])} measurements{more}", headings, rows, words=2)
+    if metric in NOTES:
+        yield paragraph(NOTES[metric].partition(": ")[2], quiet=True)
+
+
+def _short(measurement: Measurement) -> Iterator[tuple[str, Sequence[str]]]:
+    """Series that fit into a table; curves over K are about settling, not about the model."""
+    for name, values in measurement.series.items():
+        if name != "K" and len(values) <= LEVELS:
+            yield name, tuple(values)

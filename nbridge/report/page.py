@@ -1,0 +1,140 @@
+"""``report.html``: one page that holds all it shows, to be read anywhere, attached and archived.
+
+It refers to nothing outside itself and runs no script; its own policy tells a browser to refuse both. The same run gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+from nbridge.errors import RunError, require_positive
+from nbridge.files import write_text, writing
+from nbridge.findings import Finding
+from nbridge.report import about, curves, images, labels, latent, measured, values
+from nbridge.report.style import STYLE
+from nbridge.report.subject import LeftOut, Subject, read_subject, subject_of
+from nbridge.report.tree import element, written
+from nbridge.run import Run
+from nbridge.run_folder import REPORT
+from nbridge.version import __version__
+
+ROWS = 200
+"""Rows for figures that take many draws of each."""
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+"""What a browser may load: pictures and styles inside the page."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page.
+
+    Arguments:
+        id: What a link to it names.
+        heading: Above it.
+        content: What it shows of a run; raises `LeftOut` where there is nothing.
+    """
+
+    id: str
+    heading: str
+    content: Callable[[Subject], Iterator[Element]]
+
+
+SECTIONS = (
+    Section("trained", "What was trained", about.trained),
+    Section("warnings", "Warnings", measured.warnings),
+    Section("curves", "Loss curves", curves.section),
+    Section("images", "Images", images.section),
+    Section("values", "Values", values.section),
+    Section("labels", "Classes", labels.section),
+    Section("latent", "Latent map", latent.section),
+    Section("evaluation", "Evaluation", measured.evaluation),
+    Section("patterns", "Patterns of presence", about.patterns),
+    Section("parameters", "Parameters", about.parameters),
+    Section("environment", "Environment", about.environment),
+    Section("spec", "Spec", about.written_spec),
+)
+"""The page from top to bottom."""
+
+
+def write_report(run: Run | str | Path, *, rows: int = ROWS, seed: int = 0, findings: tuple[Finding, ...] | None = None) -> Path:
+    """Writes ``report.html`` into a run folder, atomically, and says where it is.
+
+    Arguments:
+        run: The run, or its folder. Of a run that is not over, or whose rows cannot be read, what its folder holds is shown.
+        rows: Rows for figures that take many draws of each.
+        seed: Seed of all draws.
+        findings: What `nbridge.evaluation.findings.of_model` found of the run, where it was asked already.
+
+    Raises:
+        RunError: when there is no run folder, or it cannot be written.
+        DataError: when ``rows`` is not positive.
+    """
+    require_positive(rows=rows)
+    folder = run.folder if isinstance(run, Run) else Path(run)
+    if folder is None:
+        raise RunError("this run was not kept, so there is no folder for its report; train with out=FOLDER")
+    subject = subject_of(run, folder, rows, seed, findings) if isinstance(run, Run) else read_subject(folder, rows, seed)
+    with writing(target := folder / REPORT):
+        write_text(target, page(subject))
+    return target
+
+
+def page(subject: Subject) -> str:
+    """The page of a run."""
+    shown, missing = [], {}
+    for section in SECTIONS:
+        try:
+            # Whole, so that a section is shown or left out, never half of it.
+            shown.append((section, list(section.content(subject))))
+        except LeftOut as reason:
+            missing.setdefault(str(reason), []).append(section)
+    name = subject.spec.name or subject.folder.name
+    links = [*((section.id, section.heading) for section, _ in shown), *([("left-out", "Left out")] if missing else [])]
+    body = element(
+        "body",
+        element("header", element("h1", name), _subtitle(subject), _contents(links)),
+        element("main", *(_shown(section, content) for section, content in shown), _left_out(missing)),
+        element("footer", f"Made by nbridge {__version__} from the run folder {subject.folder.name}."),
+    )
+    return "<!doctype html>\n" + written(element("html", _head(name), body, lang="en")) + "\n"
+
+
+def _head(name: str) -> Element:
+    return element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", f"{name}: report of a run"),
+        element("link", rel="icon", href="data:,"),
+        element("style", STYLE),
+    )
+
+
+def _subtitle(subject: Subject) -> Element:
+    names = list(subject.spec.modalities)
+    return element("p", f"A {subject.spec.model.type} model of {len(names)} modalities: {', '.join(names)}", class_="quiet")
+
+
+def _contents(links: list[tuple[str, str]]) -> Element:
+    items = (element("li", element("a", heading, href=f"#{name}")) for name, heading in links)
+    return element("nav", element("ul", *items), aria_label="Contents")
+
+
+def _shown(section: Section, content: list[Element]) -> Element:
+    return element("section", element("h2", section.heading), *content, id=section.id)
+
+
+def _left_out(missing: dict[str, list[Section]]) -> Element | None:
+    """What is not shown, a line for each reason; links to it still lead somewhere."""
+    if not missing:
+        return None
+    lines = []
+    for reason, sections in missing.items():
+        names = [element("b", section.heading, id=section.id) for section in sections]
+        apart = [part for name in names for part in (", ", name)][1:]
+        lines.append(element("li", *apart, f": {reason}"))
+    return element("section", element("h2", "Left out"), element("ul", *lines), id="left-out")

@@ -1,0 +1,104 @@
+"""How a page looks: a style sheet for light and dark, for wide screens, telephones and paper.
+
+Colours are those of Okabe and Ito, which the colour-blind tell apart; where there are more than eight classes, round and square points take
+turns, and names stand on the map.
+
+References:
+    Color Universal Design (Okabe & Ito, 2008), https://jfly.uni-koeln.de/color
+"""
+
+from __future__ import annotations
+
+COLOURS = 8
+"""Colours that tell classes apart."""
+SHAPES = 2
+"""Shapes that do: each colour serves so many classes."""
+
+STYLE = """
+:root {
+  color-scheme: light dark;
+  --paper: #fff; --ink: #1d2126; --quiet: #59636e; --line: #d5dae0; --fill: #f5f7f9; --heat: 62%; --dots: .4;
+  --c0: #0072b2; --c1: #d55e00; --c2: #009e73; --c3: #cc79a7; --c4: #e69f00; --c5: #56b4e9; --c6: #8c7a00; --c7: #4d4d4d;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --paper: #14171b; --ink: #e3e6ea; --quiet: #9aa4ae; --line: #363d45; --fill: #1d2228; --heat: 48%; --dots: .6;
+    --c0: #56b4e9; --c1: #f08a3c; --c2: #1fbf92; --c3: #e09cc3; --c4: #e69f00; --c5: #2f8fd0; --c6: #f0e442; --c7: #b8b8b8;
+  }
+}
+* { box-sizing: border-box; }
+body {
+  margin: 0 auto; max-width: 62rem; padding: 2rem 1.25rem 4rem; background: var(--paper); color: var(--ink);
+  font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; overflow-wrap: break-word;
+}
+h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .25rem; font-weight: 650; }
+h2 { font-size: 1.2rem; margin: 3rem 0 .75rem; padding-top: .75rem; border-top: 1px solid var(--line); font-weight: 650; }
+h3 { font-size: 1rem; margin: 1.75rem 0 .5rem; font-weight: 650; }
+p { margin: .5rem 0; max-width: 46rem; }
+a { color: var(--c0); text-underline-offset: .15em; }
+nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; list-style: none; margin: 1.25rem 0 0; padding: 0; font-size: .9rem; }
+.quiet, caption, figcaption, footer { color: var(--quiet); font-size: .9rem; }
+footer { margin-top: 3rem; padding-top: .75rem; border-top: 1px solid var(--line); }
+.scroll { position: relative; overflow-x: auto; margin: .75rem 0; max-width: 100%; }
+table { border-collapse: collapse; font-size: .9rem; }
+caption { text-align: left; padding-bottom: .35rem; white-space: nowrap; }
+th, td { padding: .25rem .75rem .25rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); font-weight: 400; }
+th, td { overflow-wrap: normal; }
+thead th { color: var(--quiet); }
+.figure { text-align: right; font-variant-numeric: tabular-nums; padding-left: .5rem; white-space: nowrap; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.25rem; margin: .75rem 0; }
+dt { color: var(--quiet); }
+dd { margin: 0; min-width: 0; }
+pre { background: var(--fill); padding: .9rem 1rem; overflow: auto; max-height: 34rem; font-size: .82rem; border-radius: 4px; }
+ul.warnings { padding-left: 1.1rem; } ul.warnings li { margin: .4rem 0; max-width: 46rem; }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(17.5rem, 100%), 1fr)); gap: 1rem 1.25rem; margin: .75rem 0; }
+figure { margin: 0; min-width: 0; }
+figcaption { margin-bottom: .2rem; }
+figcaption b { color: var(--ink); font-weight: 650; }
+svg { display: block; width: 100%; height: auto; }
+svg text { fill: var(--quiet); font-size: 11px; font-variant-numeric: tabular-nums; }
+.left { text-anchor: end; dominant-baseline: central; }
+.below { text-anchor: middle; }
+.axis { stroke: var(--quiet); fill: none; stroke-width: 1; }
+.grid { stroke: var(--line); fill: none; stroke-width: 1; }
+.equal { stroke: var(--quiet); fill: none; stroke-width: 1; stroke-dasharray: 3 3; }
+.line { fill: none; stroke-width: 1.75; stroke-linejoin: round; }
+.first { stroke: var(--c0); }
+.second { stroke: var(--c1); stroke-dasharray: 5 2.5; }
+.mark { fill: var(--paper); stroke: var(--c1); stroke-width: 2; }
+.point { fill: var(--c0); }
+.dots { fill: none; stroke-width: 3; stroke-opacity: .75; }
+.cloud, .round { stroke-linecap: round; }
+.cloud { stroke: var(--c0); stroke-opacity: var(--dots); }
+.square { stroke-linecap: square; stroke-width: 2.6; }
+.other { stroke: var(--quiet); stroke-opacity: .3; stroke-linecap: round; }
+.c0 { stroke: var(--c0); } .c1 { stroke: var(--c1); } .c2 { stroke: var(--c2); } .c3 { stroke: var(--c3); }
+.c4 { stroke: var(--c4); } .c5 { stroke: var(--c5); } .c6 { stroke: var(--c6); } .c7 { stroke: var(--c7); }
+svg .name {
+  fill: var(--ink); font-size: 14px; font-weight: 650; text-anchor: middle; dominant-baseline: central;
+  paint-order: stroke; stroke: var(--paper); stroke-width: 4px; stroke-linejoin: round;
+}
+.map { max-width: 36rem; } .map .dots { stroke-width: 3.6; } .map .square { stroke-width: 3.2; }
+.key { display: inline-block; width: 1.6rem; height: .65em; }
+.strips { border-collapse: collapse; width: 100%; max-width: 46rem; }
+.strips th, .strips td { border: 0; padding: .15rem 0; vertical-align: middle; }
+.strips th { padding-right: .75rem; width: 1%; white-space: nowrap; color: var(--quiet); }
+.strips img { display: block; width: 100%; height: auto; image-rendering: pixelated; }
+.matrices { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(19rem, 100%), 1fr)); gap: .25rem 1.25rem; }
+.matrix { font-size: .8rem; font-variant-numeric: tabular-nums; }
+.matrix th, .matrix td { border: 1px solid var(--paper); padding: .15rem .05rem; text-align: center; min-width: 1.65rem; }
+.matrix th { color: var(--quiet); }
+.matrix th[scope=row] { padding-right: .4rem; text-align: right; } .matrix caption { white-space: normal; }
+.matrix td { background: color-mix(in srgb, var(--c0) calc(var(--share) * var(--heat)), var(--fill)); }
+.matrix .zero { color: transparent; }
+.hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
+@media (max-width: 30rem) {
+  body { padding: 1.25rem .9rem 3rem; }
+  dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .4rem; }
+  .strips tr, .strips th, .strips td { display: block; width: 100%; } caption { white-space: normal; }
+}
+@media print {
+  body { max-width: none; } figure, table { break-inside: avoid; } .scroll { overflow: visible; } pre { max-height: none; }
+}
+"""
+"""The style sheet; it refers to nothing outside the page."""
