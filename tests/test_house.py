@@ -127,5 +127,5 @@ def test_readme_shows_exactly_two_commands_that_set_everything_up():
     assert len(commands) == 2
     assert all("-c constraints.txt" in line for line in commands)
     assert commands[0].endswith("nbridge train modality_specs/digits.yaml")
-    assert commands[1].endswith("pytest")
+    assert commands[1].endswith("pytest -n auto --dist loadfile")
     assert "torch==2.13.0" in (ROOT / "constraints.txt").read_text().splitlines()
