@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pydantic_core import PydanticCustomError
 from rich.console import Console
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import Tags, check_random_state
@@ -21,7 +19,7 @@ from nbridge.batch import Batch
 from nbridge.data.arrays import to_batch
 from nbridge.errors import DataError, require_positive
 from nbridge.imputation import impute
-from nbridge.names import check_name
+from nbridge.names import free_name
 from nbridge.phrases import clip, did_you_mean, listing, noun
 from nbridge.progress import ConsoleReporter
 from nbridge.run import train
@@ -237,7 +235,7 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         groups: list[_Group] = []
         for key, columns in wanted.items():
             group = _Group(
-                key, _identifier(key, {group.name for group in groups}), np.array(_numbers(key, columns, names, count), dtype=int)
+                key, free_name(str(key), {group.name for group in groups}), np.array(_numbers(key, columns, names, count), dtype=int)
             )
             groups.append(group)
         owners: dict[int, Hashable] = {}
@@ -370,19 +368,6 @@ def _number(key: object, column: Any, names: Any, count: int) -> int:
     if not -count <= column < count:
         raise DataError(f"groups: {key!r} has column {column}, and X has {count} columns, 0 to {count - 1}")
     return int(column) % count
-
-
-def _identifier(key: object, taken: set[str]) -> str:
-    """What a group is called in the model: its own name, as far as a modality may bear it."""
-    stem = re.sub(r"[\W_]+", "_", str(key), flags=re.ASCII).strip("_")
-    try:
-        name = check_name(stem)
-    except PydanticCustomError:
-        name = f"column_{stem}".strip("_")
-    number = 1
-    while (found := name if number == 1 else f"{name}_{number}") in taken:
-        number += 1
-    return found
 
 
 def _type(likelihood: Any) -> Any:
