@@ -991,7 +991,10 @@ def test_a_run_that_control_c_stops_goes_on(here: Path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     start = [sys.executable, "-m", "nbridge", "train", "tiny.yaml", "--out", "new", "--set", "training.checkpoint_seconds=0"]
     long = ["--set", "training.stages.joint.epochs=100000"]
-    process = subprocess.Popen([*start, *long], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    # A shell's background jobs ignore the signal, and so would what they start.
+    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([*start, *long], env=environment, preexec_fn=heard, **pipes)
     metrics, deadline = Path("new", "metrics.jsonl"), time.monotonic() + 60
     while time.monotonic() < deadline and (not metrics.exists() or metrics.read_bytes().count(b"\n") < 3):
         time.sleep(0.02)
