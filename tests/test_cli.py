@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -994,7 +994,7 @@ def test_a_run_that_control_c_stops_goes_on(here: Path):
     # A shell's background jobs ignore the signal, and so would what they start.
     heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen([*start, *long], env=environment, preexec_fn=heard, **pipes)
+    process = subprocess.Popen([*start, *long], env=environment, preexec_fn=heard, **pipes)  # noqa: PLW1509
     metrics, deadline = Path("new", "metrics.jsonl"), time.monotonic() + 60
     while time.monotonic() < deadline and (not metrics.exists() or metrics.read_bytes().count(b"\n") < 3):
         time.sleep(0.02)
