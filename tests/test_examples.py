@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
+import torch
+from PIL import Image
 
 import nbridge
 from nbridge.testing import check_encoder, check_likelihood
@@ -28,7 +31,13 @@ def load_example(name: str) -> ModuleType:
 
 
 def test_every_example_is_known_here():
-    assert {path.stem for path in (ROOT / "examples").glob("*.py")} == {"custom_modality"}
+    assert {path.stem for path in (ROOT / "examples").glob("*.py")} == {
+        "custom_likelihood",
+        "custom_modality",
+        "image_attributes",
+        "omics",
+        "sensors",
+    }
 
 
 def test_the_custom_modality_is_short_conforms_and_imputes_angles(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
@@ -70,6 +79,44 @@ training: {stages: {joint: {epochs: 1}, bridges: {epochs: 1}}}
     message = r"modalities.angle.encoder.slop: unknown key 'slop'. Did you mean 'slope'?"
     with pytest.raises(nbridge.SpecError, match=re.escape(message)):
         nbridge.read_spec(path)
+
+
+def test_the_custom_likelihood_conforms_and_stands_jerks_better_than_a_normal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, real_data: Path
+):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    example = load_example("custom_likelihood")
+    check_likelihood(example.StudentT((2, 3)))
+    raw, jerk = torch.zeros(1, 1), torch.tensor([[8.0]])
+    scipy_log_density = scipy.stats.t(df=3).logpdf(8.0)
+    assert example.StudentT((1,)).log_prob(raw, jerk).item() == pytest.approx(scipy_log_density, abs=1e-4)
+    example.main(epochs=1, windows=500)
+    assert len(re.findall(r"log p\(phone \| watch\) -\d+\.\d nats a window\n", capsys.readouterr().out)) == 2
+
+
+def test_omics_imputes_protein_better_than_the_mean_patient(capsys: pytest.CaptureFixture[str], real_data: Path):
+    load_example("omics").main(epochs=(30, 15))
+    out = capsys.readouterr().out
+    found = re.search(r"protein of (\d+) patients left out: RMSE ([\d.]+), of the mean ([\d.]+)\n", out)
+    assert found is not None
+    assert float(found[2]) < float(found[3])
+    assert re.search(r"protein never measured: 70 patients, 20 draws each; surest of \S+, \S+, \S+\n", out)
+
+
+def test_sensors_tell_activities_from_the_watch_alone(capsys: pytest.CaptureFixture[str], real_data: Path):
+    load_example("sensors").main(epochs=8, people=12)
+    out = capsys.readouterr().out
+    commonest, both, watch, phone = (int(share) for share in re.findall(r"(\d+)%", out)[:4])
+    assert min(both, watch, phone) > commonest
+    assert len(re.findall(r"phone_\w+ imputed from the watch: 90 % intervals hold \d+% of the values\n", out)) == 2
+
+
+def test_images_with_attributes_draw_faces_of_each_description(capsys: pytest.CaptureFixture[str], real_data: Path, tmp_path: Path):
+    example = load_example("image_attributes")
+    example.main(str(tmp_path / "faces.png"), rows=300, epochs=1)
+    with Image.open(tmp_path / "faces.png") as faces:
+        assert faces.size == (8 * 64, len(example.DESCRIPTIONS) * 64)
+    assert re.findall(r"(\w+) told from the face", capsys.readouterr().out) == list(example.NAMES)
 
 
 @pytest.mark.slow

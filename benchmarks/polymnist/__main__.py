@@ -46,8 +46,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 RESULT = HERE.parent / "results" / "polymnist.json"
 TASK = Task()
-ROWS = {"rows": 6000, "test_rows": 500, "judges": 12000}
-GROUPS = (("bridged", "flow", "telbo"), ("jmvae",), ("mvae",), ("jnf",), ("mmvaeplus",))
+ROWS = {"rows": 20000, "test_rows": 500, "judges": 20000}
+GROUPS = (("bridged", "flow", "flow_long"), ("telbo",), ("jmvae",), ("mvae",), ("jnf",), ("mmvaeplus",))
 """Systems that one process trains."""
 THEIRS = ("jnf", "mmvaeplus")
 

@@ -18,11 +18,12 @@ from nbridge.training_state import TrainingState
 OPTIONS: Mapping[str, dict[str, Any]] = {
     "bridged": {},
     "flow": {"bridges": {"type": "flow"}},
+    "flow_long": {"bridges": {"type": "flow"}},
     "telbo": {"model": "telbo"},
     "jmvae": {"model": "jmvae"},
     "mvae": {"model": "mvae"},
 }
-AFTER_JOINT = {"bridged": "bridges", "flow": "bridges", "telbo": "subsets"}
+AFTER_JOINT = {"bridged": "bridges", "flow": "bridges", "flow_long": "bridges", "telbo": "subsets"}
 """Systems that begin with stage `joint`, and what follows it."""
 
 
@@ -30,18 +31,21 @@ def spec(system: str, task: Task) -> nbridge.Spec:
     view = {
         "shape": SHAPE,
         "features": task.features,
-        "encoder": {"type": "conv", "channels": task.channels},
+        "encoder": {"type": "mlp", "hidden": [task.encoder_hidden]},
+        "decoder": {"type": "conv", "channels": task.channels},
         "likelihood": {"type": "laplace", "scale": task.scale},
     }
     names = ("joint", AFTER_JOINT[system]) if system in AFTER_JOINT else STAGES[system]
     stages = {name: {"epochs": task.epochs * 2 // len(names)} for name in names}
+    if system == "flow_long":
+        stages["bridges"]["epochs"] *= 5
     return nbridge.Spec.model_validate({
         "latent_dim": task.latent_dim,
         "modalities": dict.fromkeys(VIEWS, view),
         "fusion": {"hidden": [task.hidden]},
         "training": {
             "batch_size": task.batch_size, "learning_rate": task.learning_rate, "schedule": "cosine", "seed": task.seed,
-            "precision": "float32", "stages": stages,
+            "stages": stages,
         },
         **OPTIONS[system],
     })  # fmt: skip

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nbridge.decoders import ConvDecoder
-from nbridge.encoders import ConvEncoder
+from nbridge.encoders import MLPEncoder
 
 VIEWS = tuple(f"view{number}" for number in range(5))
 SHAPE = (3, 28, 28)
@@ -33,9 +33,10 @@ class Task:
         seed: Seed of weights, training and draws.
         epochs: Epochs of the stage that trains encoders and decoders, and of the one after it; models without one have twice as many.
         latent_dim: Dimension of z.
+        encoder_hidden: Width of the hidden layer of encoders.
         features: Width of what encoders give.
         hidden: Width of the layer behind all features.
-        channels: Of convolutions.
+        channels: Of the decoders' transposed convolutions.
         scale: The spread of the Laplace likelihood, in units of each pixel's standard deviation.
         batch_size: Rows of a step.
         learning_rate: Adam's.
@@ -45,11 +46,12 @@ class Task:
     rows: str = ""
     pictures: str = ""
     seed: int = 0
-    epochs: int = 15
-    latent_dim: int = 64
+    epochs: int = 8
+    latent_dim: int = 160
+    encoder_hidden: int = 128
     features: int = 64
     hidden: int = 256
-    channels: tuple[int, ...] = (16, 32)
+    channels: tuple[int, ...] = (32, 16)
     scale: float = 0.3
     batch_size: int = 128
     learning_rate: float = 2e-3
@@ -57,11 +59,11 @@ class Task:
     def as_json(self) -> str:
         return json.dumps(asdict(self))
 
-    def encoder(self) -> ConvEncoder:
-        return ConvEncoder(SHAPE, self.features, channels=self.channels)
+    def encoder(self) -> MLPEncoder:
+        return MLPEncoder(SHAPE, self.features, hidden=(self.encoder_hidden,))
 
     def decoder(self) -> ConvDecoder:
-        return ConvDecoder(self.latent_dim, SHAPE, channels=tuple(reversed(self.channels)))
+        return ConvDecoder(self.latent_dim, SHAPE, channels=self.channels)
 
     def read(self, part: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Colours in [0, 1], zeros where absent, and which rows have each view."""
@@ -99,6 +101,7 @@ def keep_pictures(path: Path, generate: Callable[[Subset, Sequence[str]], Mappin
 def serve(tasks: Callable[[Task], None]) -> None:
     """Does the task in the first argument, on one thread."""
     torch.set_num_threads(1)
+    torch.set_float32_matmul_precision("medium")  # bfloat16 where the processor has products of it, in both libraries
     raw: dict[str, Any] = json.loads(sys.argv[1])
     lists: dict[str, Any] = {name: tuple(value) for name, value in raw.items() if isinstance(value, list)}
     tasks(Task(**{**raw, **lists}))

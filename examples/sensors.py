@@ -1,0 +1,54 @@
+"""Sensors: what somebody does, told by a watch, a phone or both, and what the phone would have felt when it was left at home.
+
+Run `python examples/sensors.py` where $NBRIDGE_DATA holds `sp_sw_har` (windows of 1.28 s at 50 Hz from an accelerometer and a gyroscope in
+each device). Six of 23 people are kept for the test, and in training the phone is missing from a third of the windows.
+"""
+
+import numpy as np
+
+import nbridge
+from nbridge.data.npz import read_npz
+
+WATCH, PHONE = ("watch_acc", "watch_gyro"), ("phone_acc", "phone_gyro")
+SERIES = {"shape": [3, 64], "features": 32, "encoder": {"type": "conv", "channels": [16, 32]}, "likelihood": "normal"}
+SPEC = {
+    "latent_dim": 32,
+    "modalities": {
+        **dict.fromkeys((*WATCH, *PHONE), SERIES),
+        "activity": {"shape": 5, "encoder": "mlp", "likelihood": "categorical", "weight": 50},
+    },
+    "bridges": {"subsets": "random"},
+    "training": {"learning_rate": 2e-3, "schedule": "cosine"},
+}
+
+
+def main(epochs: int = 15, people: int = 23) -> None:
+    recorded = read_npz("sp_sw_har/sp_sw_har_50hz_w64.npz")
+    windows = recorded["subject"] <= people
+    rows = {name: recorded[name][windows].astype(np.float32) for name in (*WATCH, *PHONE)}
+    rows["activity"] = recorded["label"][windows].astype(float)
+    strangers = recorded["subject"][windows] > people - 6
+
+    training = {name: x[~strangers].copy() for name, x in rows.items()}
+    at_home = np.random.default_rng(0).random(len(training["activity"])) < 1 / 3
+    for name in PHONE:
+        training[name][at_home] = np.nan
+    stages = {"joint": {"epochs": epochs}, "bridges": {"epochs": epochs}}
+    run = nbridge.train({**SPEC, "training": {**SPEC["training"], "stages": stages}}, training)
+
+    test = {name: x[strangers] for name, x in rows.items()}
+    print(
+        f"activities of people never seen; the commonest is {np.bincount(test['activity'].astype(int)).max() / strangers.sum():.0%} of it"
+    )
+    for what, names in {"watch and phone": (*WATCH, *PHONE), "watch": WATCH, "phone": PHONE}.items():
+        told = nbridge.impute_arrays(run.model, {name: test[name] for name in names})["activity"]
+        print(f"  told by {what}: {(told == test['activity']).mean():.0%}")
+
+    filled = nbridge.impute_arrays(run.model, {name: test[name] for name in WATCH}, intervals=(0.9,))
+    for name in PHONE:
+        within = (filled[f"{name}__lower"] <= test[name]) & (test[name] <= filled[f"{name}__upper"])
+        print(f"{name} imputed from the watch: 90 % intervals hold {within.mean():.0%} of the values")
+
+
+if __name__ == "__main__":
+    main()
