@@ -104,7 +104,7 @@ def test_omics_imputes_protein_better_than_the_mean_patient(capsys: pytest.Captu
 
 
 def test_sensors_tell_activities_from_the_watch_alone(capsys: pytest.CaptureFixture[str], real_data: Path):
-    load_example("sensors").main(epochs=8, people=12)
+    load_example("sensors").main(epochs=5, people=12)
     out = capsys.readouterr().out
     commonest, both, watch, phone = (int(share) for share in re.findall(r"(\d+)%", out)[:4])
     assert min(both, watch, phone) > commonest
