@@ -1,4 +1,4 @@
-"""Tables that README.md and benchmarks/README.md show, between markers, written by the benchmarks alone."""
+"""Tables that README.md, docs and benchmarks/README.md show, between markers, written by the benchmarks alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
-PAGES = (README, HERE / "README.md")
+PAGES = (README, HERE / "README.md", *sorted((HERE.parent / "docs").glob("*.md")))
 
 
 def replace_section(name: str, text: str) -> None:

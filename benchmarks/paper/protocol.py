@@ -1,4 +1,4 @@
-"""What the commands of this folder share: a protocol at two scales, its comparison, and the table that README shows.
+"""What the commands of this folder share: a protocol at two scales, its comparison, and the table that docs/paper.md shows.
 
 ``--scale cpu`` is a smaller network trained for fewer epochs; ``--scale paper`` has the paper's settings and wants one GPU. Either can be
 cut into steps with ``--minutes 9``: the same command goes on where it stopped, and prints the table once all of it is there.
@@ -45,10 +45,10 @@ class Protocol:
     """A table of the paper.
 
     Arguments:
-        name: Of the results and of the sections of README.
+        name: Of the results and of the sections of docs/paper.md.
         models: The systems: the overrides of the spec that make each.
         scales: By name, ``cpu`` and ``paper``.
-        tables: The tables in Markdown, by section of README, of the comparisons by split.
+        tables: The tables in Markdown, by section of docs/paper.md, of the comparisons by split.
     """
 
     name: str

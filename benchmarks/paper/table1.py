@@ -3,7 +3,7 @@
     python -m benchmarks.paper.table1 [--scale cpu|paper] [--seeds 3] [--minutes 9]
 
 trains seven systems on all 60,000 training rows (5 % of them held out to choose weights by), measures them, and writes the tables of
-README.md and benchmarks/results/table1_SCALE.json. At the paper's scale on one GPU, in steps: ``--scale paper --minutes 9`` until it is
+docs/paper.md and benchmarks/results/table1_SCALE.json. At the paper's scale on one GPU, in steps: ``--scale paper --minutes 9`` until it is
 done.
 """
 

@@ -3,7 +3,7 @@
     python -m benchmarks.paper.table3 [--scale cpu|paper] [--seeds 3] [--minutes 9]
 
 trains five systems (and a VAE and a joint VAE for the likelihoods), measures log p(image) by importance sampling and the accuracy of the
-attributes of images of people that training has not seen, and writes the tables of README.md and benchmarks/results/table3_SCALE.json.
+attributes of images of people that training has not seen, and writes the tables of docs/paper.md and benchmarks/results/table3_SCALE.json.
 The CPU scale reads the first 10,000 images ($NBRIDGE_DATA/celeba10k). At the paper's scale on one GPU, in steps: ``--scale paper
 --minutes 9`` until it is done.
 """

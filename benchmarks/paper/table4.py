@@ -4,7 +4,7 @@
 
 trains four systems, and bridges by the default objective of this library, measures log p of each image by importance sampling from q(z|all)
 and from its own q(z|image), the tag's accuracy from one image and from both, and whether two absent modalities agree; writes the table of
-README.md and benchmarks/results/table4_SCALE.json. At the paper's scale on one GPU, in steps: ``--scale paper --minutes 9`` until it is
+docs/paper.md and benchmarks/results/table4_SCALE.json. At the paper's scale on one GPU, in steps: ``--scale paper --minutes 9`` until it is
 done.
 """
 

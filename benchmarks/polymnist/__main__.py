@@ -6,9 +6,10 @@ PATH_TO_PYTHON belongs to an environment with ``pip install torch==2.13.0 torchv
 was measured is kept in benchmarks/results/polymnist.json, run by run, and not measured again; the table in benchmarks/README.md shows it.
 
 Protocol, the same for every system: the rows of nbridge's source `polymnist`, five views and no label; encoders of one hidden layer and
-convolutional decoders, of the same classes with the same widths; z of as many dimensions; a Laplace likelihood of fixed spread on standardised pixels;
-Adam with a rate that falls as a cosine, 128 rows a step; as many epochs for encoders and decoders as for what is trained after them
-(models of one stage have twice as many). Views are absent from training rows at random (one of each row stays); test rows are complete.
+convolutional decoders, of the same classes with the same widths; z of as many dimensions; a Laplace likelihood of fixed spread on
+standardised pixels; Adam with a rate that falls as a cosine, 128 rows a step; as many epochs for encoders and decoders as for what is
+trained after them (models of one stage have twice as many). Views are absent from training rows at random (one of each row stays); test
+rows are complete.
 multivae's JNF takes complete rows alone; where half of the views are missing, those are a few in a hundred.
 
 Coherence: the share of generated views in which a classifier, trained on real ones, sees the digit of the row; five sets of each size,
