@@ -2,7 +2,7 @@
 """multivae's side: JNF and MMVAE+ trained by its own trainers, on nbridge's encoders and decoders.
 
 It is run with the python of an environment that holds multivae (and einops, for the parts). Choices in its favour: pixels are
-standardised and the learning rate falls as in nbridge, weights are those of the best training loss of each stage, MMVAE+ draws one sample
+standardised as in nbridge, weights are those of the best training loss of each stage, MMVAE+ draws one sample
 and has its own Laplace distributions, as in its paper's experiment. JNF takes complete rows alone, MMVAE+ all of them with their masks.
 """
 
@@ -142,7 +142,6 @@ def train(system: str, task: Task, values: dict[str, Tensor], present: dict[str,
         config = (MultistageTrainerConfig if two else BaseTrainerConfig)(
             output_dir=folder, per_device_train_batch_size=task.batch_size, num_epochs=2 * task.epochs,
             learning_rate=task.learning_rate, optimizer_cls="Adam", seed=task.seed, no_cuda=True,
-            scheduler_cls="CosineAnnealingLR", scheduler_params={"T_max": task.epochs if two else 2 * task.epochs},
         )  # fmt: skip
         model = build(system, task)
         model.device = "cpu"

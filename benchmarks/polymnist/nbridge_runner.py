@@ -18,12 +18,11 @@ from nbridge.training_state import TrainingState
 OPTIONS: Mapping[str, dict[str, Any]] = {
     "bridged": {},
     "flow": {"bridges": {"type": "flow"}},
-    "flow_long": {"bridges": {"type": "flow"}},
     "telbo": {"model": "telbo"},
     "jmvae": {"model": "jmvae"},
     "mvae": {"model": "mvae"},
 }
-AFTER_JOINT = {"bridged": "bridges", "flow": "bridges", "flow_long": "bridges", "telbo": "subsets"}
+AFTER_JOINT = {"bridged": "bridges", "flow": "bridges", "telbo": "subsets"}
 """Systems that begin with stage `joint`, and what follows it."""
 
 
@@ -37,14 +36,12 @@ def spec(system: str, task: Task) -> nbridge.Spec:
     }
     names = ("joint", AFTER_JOINT[system]) if system in AFTER_JOINT else STAGES[system]
     stages = {name: {"epochs": task.epochs * 2 // len(names)} for name in names}
-    if system == "flow_long":
-        stages["bridges"]["epochs"] *= 5
     return nbridge.Spec.model_validate({
         "latent_dim": task.latent_dim,
         "modalities": dict.fromkeys(VIEWS, view),
         "fusion": {"hidden": [task.hidden]},
         "training": {
-            "batch_size": task.batch_size, "learning_rate": task.learning_rate, "schedule": "cosine", "seed": task.seed,
+            "batch_size": task.batch_size, "learning_rate": task.learning_rate, "seed": task.seed,
             "stages": stages,
         },
         **OPTIONS[system],
