@@ -195,14 +195,10 @@ def _keys(spec: Spec) -> dict[str, str]:
 
 
 def _table(spec: Spec) -> TableLayout | None:
-    """Which columns of a csv file are which modality, of a model that was trained from one."""
-    from nbridge.registry import BUILT_IN, locate
+    """Which columns of a csv file are which modality, of a model that was trained from one, or from a data frame."""
+    from nbridge.build import table_of
 
-    if locate("datasets", spec.data.source.type) != BUILT_IN["datasets"]["table"]:
-        return None
-    from nbridge.data.table import Table
-
-    return Table(**spec.data.source.kwargs).layout_of({name: modality.shape for name, modality in spec.modalities.items()})
+    return table_of(spec)
 
 
 def _id_key(spec: Spec) -> str:
