@@ -122,7 +122,8 @@ def _look_at_tables(name: str, source: Mapping[str, object], files: Sequence[Tab
     guesses = replace(guesses, left_out={**guesses.left_out, **found.left_out})
     parts, lists = parts_of(guesses), _parts_of_vectors(found.vectors, [guess.name for guess in guesses.modalities])
     if not parts and not lists:
-        where = listing(str(file.path) for file in files)
+        paths = source.get("path", files[0].path)
+        where = listing(map(str, paths)) if isinstance(paths, list) else paths
         raise DataError(f"{where}: no column that a modality can be made of ({_left_out(guesses)})")
     lone = any(profile.name == "id" for profile in profiles)
     id_option = None if framed else id_column if id_column is not None else "" if lone else None

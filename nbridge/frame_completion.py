@@ -101,7 +101,7 @@ def impute(
         if isinstance(rows, Mapping) and not is_frame(rows):
             return impute_arrays(model, rows, samples=samples, noise=noise, seed=seed, intervals=intervals, draws=draws)
         raise DataError(
-            "this model knows no columns, as it was trained from arrays; pass a dict of arrays by modality, or train from a frame"
+            "this model knows no columns: it was trained from arrays; pass a dict of arrays by modality, or train one from a frame"
         )
     wishes = Wishes(samples, noise, seed, intervals, draws)
     wishes.check()

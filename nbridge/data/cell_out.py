@@ -18,7 +18,7 @@ from nbridge.data.table_file import ArrowTable, CsvTable
 
 
 class CsvOut(RowsOut):
-    """A csv file that is written as another one stands.
+    """A csv file that is written as another one stands; modalities of lists, which it has no place for, are left out.
 
     Arguments:
         path: The file to write.
@@ -36,6 +36,8 @@ class CsvOut(RowsOut):
         self._begun = False
 
     def write(self, block: Block, done: Mapping[str, Filled]) -> None:  # noqa: ARG002 (rows are read again)
+        listed = {name for name, columns in self._plan.layout.columns.items() if columns[0] in self._plan.layout.lists}
+        done = {key: filled for key, filled in done.items() if key.partition("__")[0] not in listed}
         columns, draws = columns_of(self._plan, done), draws_of(self._plan, done)
         if not self._begun:
             self._writer.write([self._header(columns, draws)])
@@ -88,7 +90,7 @@ class Renewed:
         places = np.where(self.fill, len(given) + np.cumsum(self.fill) - 1, self.rows)
         kind = given.type
         plain = given.dictionary_decode() if pa.types.is_dictionary(kind) else given
-        both = pa.concat_arrays([plain if plain.type == self.values.type else plain.cast(self.values.type), self.values])
+        both = pa.concat_arrays([pa.nulls(len(plain), self.values.type) if pa.types.is_null(kind) else plain, self.values])
         found = both.take(pa.array(places))
         return found.cast(kind) if pa.types.is_dictionary(kind) else found
 
@@ -146,6 +148,7 @@ class ArrowOut(RowsOut):
         """The values of the rows written that are anew."""
         pa = arrow_cells.pyarrow_of()
         if column.numbers.ndim > 2:
+            kind = arrow_cells.list_type(column.numbers.shape[2:], pa.float64()) if pa.types.is_null(kind) else kind
             vectors = column.numbers[places % draws if len(column.numbers) > 1 else 0, places // draws]
             return arrow_cells.lists(arrow_cells.shaped(vectors, kind, self.plan.shapes.get(column.name, ())), kind)
         assert column.style is not None

@@ -51,6 +51,7 @@ class CellRows(RowsIn):
 
     def __init__(self, file: TableFile, layout: TableLayout, scratch: Path | None = None, levels: Sequence[float] = ()) -> None:
         self.file, self._layout = file, layout.among(file)
+        self._layout.check()
         self.there = tuple(name for name in layout.columns if _has(file, layout, name))
         taken = [column for name in self.there for column in layout.columns[name]]
         made = {stem + ending for stem in (*layout.columns, *taken, *_columns(layout)) for ending in ADDED}

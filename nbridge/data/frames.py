@@ -50,7 +50,7 @@ def open_frame(data: FrameLike) -> Frame:
     """
     pyarrow_of("data frames")
     if _is_lazy(data):
-        raise DataError(f"a {type(data).__name__} has no rows yet, expected a data frame; collect it first")
+        raise DataError(f"rows of type {type(data).__name__}, which are still to come, expected a data frame that holds them")
     if _is_hub(data):
         from nbridge.data.hub_frames import HubFrame
 
@@ -122,16 +122,21 @@ class PandasFrame(Frame):
         for name, cells in renewed.items():
             if cells.fill.any():
                 place = self.names.index(name)
-                out.isetitem(place, self._filled(out.iloc[:, place], cells))
+                out.isetitem(place, self._filled(name, out.iloc[:, place], cells))
         for name in [name for name in added if name in self.names]:
             out.isetitem(self.names.index(name), pd.Series(added[name].to_pylist(), index=out.index))
         new = {name: array.to_pylist() for name, array in added.items() if name not in self.names}
-        return pd.concat([out, pd.DataFrame(new, index=out.index)], axis=1) if new else out
+        out = pd.concat([out, pd.DataFrame(new, index=out.index)], axis=1) if new else out
+        out.attrs = dict(self._frame.attrs)
+        return out
 
-    def _filled(self, series: Any, cells: Renewed) -> Any:
+    def _filled(self, name: str, series: Any, cells: Renewed) -> Any:
         import pandas as pd
 
         values, places, kind = cells.values.to_pylist(), np.flatnonzero(cells.fill), series.dtype
+        if isinstance(kind, pd.ArrowDtype):
+            array = pd.arrays.ArrowExtensionArray(cells.put(self.arrow(name)))
+            return pd.Series(array, index=series.index, name=series.name)
         if isinstance(kind, pd.CategoricalDtype):
             # A class that no row of this frame has, and its type does not list, has to be made room for.
             by_text = {str(one): one for one in kind.categories}

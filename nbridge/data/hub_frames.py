@@ -81,28 +81,18 @@ class HubFrame(Frame):
 
     def _made(self, columns: Mapping[str, Any]) -> Any:
         """A dataset of columns as they are stored, with the features of the one that was given."""
-        pa = pyarrow_of()
-        table = pa.table(dict(columns)).cast(_plain_schema(pa, columns))
+        pa, schema = pyarrow_of(), self._dataset.features.arrow_schema
+        table = pa.Table.from_arrays([_typed(columns[field.name], field.type) for field in schema], schema=schema)
         sink = pa.BufferOutputStream()
-        schema = self._dataset.features.arrow_schema
-        fields = [pa.ExtensionArray.from_storage(field.type, _whole(table, field.name)) if _is_extension(field.type) else
-                  _whole(table, field.name).cast(field.type) for field in schema]  # fmt: skip
-        typed = pa.Table.from_arrays(fields, schema=schema)
-        with pa.ipc.new_stream(sink, typed.schema) as stream:
-            stream.write_table(typed)
+        with pa.ipc.new_stream(sink, schema) as stream:
+            stream.write_table(table)
         return type(self._dataset).from_buffer(sink.getvalue(), info=self._dataset.info.copy(), split=self._dataset.split)
 
 
-def _plain_schema(pa: Any, columns: Mapping[str, Any]) -> Any:
-    return pa.schema([(name, array.type) for name, array in columns.items()])
-
-
-def _whole(table: Any, name: str) -> Any:
-    return table.column(name).combine_chunks()
-
-
-def _is_extension(kind: Any) -> bool:
-    return isinstance(kind, pyarrow_of().BaseExtensionType)
+def _typed(array: Any, kind: Any) -> Any:
+    """A column as it is stored, as one of the type that a feature has."""
+    pa = pyarrow_of()
+    return pa.ExtensionArray.from_storage(kind, array) if isinstance(kind, pa.BaseExtensionType) else array.cast(kind)
 
 
 def _is(feature: object, name: str) -> bool:

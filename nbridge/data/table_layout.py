@@ -88,9 +88,9 @@ class TableLayout:
         return next((field.column for field in self.fields(name) if field.start <= element < field.stop), self.columns[name][-1])
 
     def among(self, file: TableFile) -> TableLayout:
-        """The same, with lists where a file has lists."""
-        there = {column for columns in self.columns.values() for column in columns if column in file.columns}
-        return replace(self, lists=(self.lists - there) | {column for column in there if file.is_list(column)})
+        """The same, with lists where a file has lists as well."""
+        there = (column for columns in self.columns.values() for column in columns if column in file.columns)
+        return replace(self, lists=self.lists | {column for column in there if file.is_list(column)})
 
     def is_index(self, name: str) -> bool:
         """Whether a modality is one column of class indices."""
@@ -119,6 +119,9 @@ class TableLayout:
         if column not in self.lists:
             return read_cells(column, chunk.single(column), self.classes.get(column, ()), self.missing, chunk.where)
         if column not in chunk.vectors:
+            if all(text.strip() in self.missing for text in chunk.single(column)):
+                # A column of nothing has no type that tells of lists.
+                return np.full((chunk.rows, self._width(column)), np.nan, np.float32)
             raise DataError(f"column {clip(column)!r} holds single values, expected lists of {self._width(column)} numbers")
         array, width = chunk.vectors[column], self._width(column)
         flat = array.reshape(len(array), -1)
