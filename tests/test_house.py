@@ -32,7 +32,7 @@ FLOORS = [
     ["evaluation", "file_plan", "summaries", "training"],
     ["comparison_table", "completion", "data_checks", "run_folder", "testing"],
     ["file_completion", "training_state"],
-    ["frame_completion", "run", "shared_joint"],
+    ["frame_completion", "joined_completion", "run", "shared_joint"],
     ["comparison", "report", "sklearn_imputer"],
     ["cli"],
     ["__main__"],

@@ -54,6 +54,11 @@ def value_type(kind: Any) -> Any:
     return kind
 
 
+def flat_type(kind: Any) -> Any:
+    """The type of the values of a dictionary; of any other type itself."""
+    return kind.value_type if pyarrow_of().types.is_dictionary(kind) else kind
+
+
 def unfit(kind: Any) -> str:
     """Why nothing can be learned of a column of a type; empty where something can."""
     types = pyarrow_of().types

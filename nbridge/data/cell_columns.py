@@ -29,6 +29,7 @@ class CellPlan:
         levels: The levels of intervals, which name their columns.
         kept: The columns of the table that are written again, in order.
         passed: Those of them that are of no modality.
+        written: The columns of modalities that are written; None for all of them.
     """
 
     layout: TableLayout
@@ -37,6 +38,11 @@ class CellPlan:
     levels: Sequence[float]
     kept: tuple[str, ...]
     passed: tuple[str, ...]
+    written: frozenset[str] | None = None
+
+    def fields(self, name: str) -> list[Field]:
+        """The columns of a modality that are written."""
+        return [field for field in self.layout.fields(name) if self.written is None or field.column in self.written]
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ def columns_of(plan: CellPlan, done: Mapping[str, Filled]) -> list[CellColumn]:
     Raises:
         DataError: when two would bear one name.
     """
-    names = [name for name in plan.layout.columns if name in done]
+    names = [name for name in plan.layout.columns if name in done and plan.fields(name)]
     values = [column for name in names for column in _filled(plan, name, done)]
     masks = [column for name in names for column in _masks(plan, name, done[name + IMPUTED].array)]
     figures = [column for name in names for column in _figures(plan, name, done)]
@@ -94,7 +100,7 @@ def draws_of(plan: CellPlan, done: Mapping[str, Filled]) -> int:
 
 def _filled(plan: CellPlan, name: str, done: Mapping[str, Filled]) -> Iterator[CellColumn]:
     filled, mask = done[name], done[name + IMPUTED].array
-    for field in plan.layout.fields(name):
+    for field in plan.fields(name):
         numbers = _guess(plan, name, field, filled.array if filled.axis else filled.array[None])
         yield CellColumn(field.column, numbers, _cells(mask, field), style=plan.styles.get(field.column))
 
@@ -110,12 +116,12 @@ def _guess(plan: CellPlan, name: str, field: Field, array: np.ndarray) -> np.nda
 
 
 def _cells(mask: np.ndarray, field: Field) -> np.ndarray:
-    return mask if mask.ndim == 1 else mask.reshape(len(mask), -1)[:, field.start : field.stop].any(1)
+    return mask if mask.ndim == 1 else np.asarray(mask.reshape(len(mask), -1)[:, field.start : field.stop].any(axis=1))
 
 
 def _masks(plan: CellPlan, name: str, mask: np.ndarray) -> Iterator[CellColumn]:
     """A column for the modality, or one for each of its columns where some row is observed in part; of vectors one of vectors."""
-    fields, everywhere = list(plan.layout.fields(name)), np.ones(len(mask), dtype=bool)
+    fields, everywhere = plan.fields(name), np.ones(len(mask), dtype=bool)
     if mask.ndim > 1 and fields[0].column in plan.layout.lists:
         yield CellColumn(fields[0].column + IMPUTED, mask.reshape(1, len(mask), -1), everywhere, mask=True)
         return
@@ -126,7 +132,7 @@ def _masks(plan: CellPlan, name: str, mask: np.ndarray) -> Iterator[CellColumn]:
 def _figures(plan: CellPlan, name: str, done: Mapping[str, Filled]) -> Iterator[CellColumn]:
     """Of columns of numbers the mean, the deviation and the ends of intervals; of classes the probability of the one that is written."""
     mask = done[name + IMPUTED].array
-    for field in plan.layout.fields(name):
+    for field in plan.fields(name):
         cells, column = _cells(mask, field), field.column
         if field.classes or plan.layout.is_index(name):
             if (probability := _probability(plan, name, field, done)) is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ import numpy as np
 from nbridge.data import arrow_cells
 from nbridge.data.blocks import Block, Filled, RowsOut
 from nbridge.data.cell_columns import DRAW, CellColumn, CellPlan, columns_of, draws_of
-from nbridge.data.csv_text import CsvWriter, as_cell, split_text
+from nbridge.data.csv_text import CsvWriter, Record, as_cell, split_text
 from nbridge.data.table_file import ArrowTable, CsvTable
 
 
@@ -26,12 +26,15 @@ class CsvOut(RowsOut):
         file: The other one.
         start: The number of the first row that is written.
         packed: Whether to pack it by gzip.
+        more: Rows that come after those of the other file: the values of some of its columns.
     """
 
-    def __init__(self, path: Path, plan: CellPlan, file: CsvTable, start: int, *, packed: bool) -> None:
+    def __init__(
+        self, path: Path, plan: CellPlan, file: CsvTable, start: int, *, packed: bool, more: Sequence[Mapping[str, str]] = ()
+    ) -> None:
         self._plan, self._file = plan, file.file
         self._writer = CsvWriter(path, file.file, packed=packed)
-        self._records = islice(file.file.records(), start, None)
+        self._records = islice(chain(file.file.records(), self._more(more)), start, None)
         self._places = [file.columns.index(column) for column in plan.kept]
         self._begun = False
 
@@ -48,6 +51,11 @@ class CsvOut(RowsOut):
     def close(self) -> None:
         """Closes the file."""
         self._writer.close()
+
+    def _more(self, rows: Sequence[Mapping[str, str]]) -> Iterator[Record]:
+        for row in rows:
+            values = [row.get(column, "") for column in self._file.columns]
+            yield Record(0, values, self._file.delimiter.join(as_cell(value, self._file.delimiter) for value in values))
 
     def _header(self, columns: Sequence[CellColumn], draws: int) -> str:
         there = split_text(self._file.header, self._file.columns, self._file.delimiter)
@@ -185,11 +193,15 @@ class ParquetOut(ArrowOut):
         plan: What is known of the table that is read.
         table: The table.
         start: The number of the first row that is written.
+        rows: The number of rows of the table, where more come after them.
+        more: Rows that come after those of the table: the values of some of its columns, as text.
     """
 
-    def __init__(self, path: Path, plan: CellPlan, table: ArrowTable, start: int) -> None:
+    def __init__(
+        self, path: Path, plan: CellPlan, table: ArrowTable, start: int, *, rows: int = 0, more: Sequence[Mapping[str, str]] = ()
+    ) -> None:
         super().__init__(plan, table, start)
-        self._path = path
+        self._path, self._rows, self._more = path, rows, more
         self._writer: Any = None
 
     def put(self, given: Any, rows: np.ndarray, renewed: Mapping[str, Renewed], added: Mapping[str, Any]) -> None:
@@ -203,6 +215,21 @@ class ParquetOut(ArrowOut):
             self._writer = ParquetWriter(self._path, out.schema)
         if out.num_rows:
             self._writer.write_table(out)
+
+    def given(self, start: int, stop: int, columns: Sequence[CellColumn]) -> Any:
+        if not self._more or stop <= self._rows:
+            return super().given(start, stop, columns)
+        pa = arrow_cells.pyarrow_of()
+        rows = self._more[max(0, start - self._rows) : stop - self._rows]
+        fields = [(name, self.table.kind(name)) for name in self.plan.kept]
+        added = {
+            name: pa.array([row.get(name) for row in rows], pa.string()).cast(arrow_cells.flat_type(kind)).cast(kind)
+            if any(name in row for row in rows)
+            else pa.nulls(len(rows), kind)
+            for name, kind in fields
+        }
+        there = super().given(start, min(stop, self._rows), columns) if start < self._rows else None
+        return pa.concat_tables([*([] if there is None else [there]), pa.table(added)], promote_options="permissive")
 
     def close(self) -> None:
         """Closes the file."""

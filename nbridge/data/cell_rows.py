@@ -52,14 +52,13 @@ class CellRows(RowsIn):
     def __init__(self, file: TableFile, layout: TableLayout, scratch: Path | None = None, levels: Sequence[float] = ()) -> None:
         self.file, self._layout = file, layout.among(file)
         self._layout.check()
-        self.there = tuple(name for name in layout.columns if _has(file, layout, name))
+        self.there = tuple(name for name in layout.columns if has_modality(file.columns, layout, name))
         taken = [column for name in self.there for column in layout.columns[name]]
-        made = {stem + ending for stem in (*layout.columns, *taken, *_columns(layout)) for ending in ADDED}
-        kept = tuple(column for column in file.columns if column in taken or column not in made)
+        kept = kept_columns(file, layout)
         reserved = {*layout.columns, *(name + PRESENT for name in layout.columns)}
         self.passed = tuple(column for column in kept if column not in taken)
         self.keys = (*self.there, *(column for column in self.passed if column not in reserved))
-        _no_slip(self.passed, layout, self.there)
+        no_slip(self.passed, layout, self.there)
         styles = {column: CellStyle(layout.classes.get(column, ())) for column in _columns(layout) - self._layout.lists}
         self.plan = CellPlan(self._layout, styles, {}, tuple(levels), kept, self.passed)
         self._widths = {name: 0 if self._layout.is_index(name) else list(self._layout.fields(name))[-1].stop for name in self.there}
@@ -193,24 +192,48 @@ def cell_rows(path: Path, layout: TableLayout, scratch: Path, levels: Sequence[f
     yield CellRows(open_table(path), layout, scratch, levels)
 
 
-def _has(file: TableFile, layout: TableLayout, name: str) -> bool:
-    """Whether a file has a modality: all of its columns, or none of them."""
-    missing = [column for column in layout.columns[name] if column not in file.columns]
+def kept_columns(file: TableFile, layout: TableLayout) -> tuple[str, ...]:
+    """The columns of a table that are written again: all but those that an imputation made of it before."""
+    made = {stem + ending for stem in (*layout.columns, *_columns(layout)) for ending in ADDED}
+    return tuple(column for column in file.columns if column in _columns(layout) or column not in made)
+
+
+def has_modality(found: Sequence[str], layout: TableLayout, name: str) -> bool:
+    """Whether columns hold a modality: all of its own, or none of them.
+
+    Arguments:
+        found: The columns that there are.
+        layout: Which columns are which modality.
+        name: The modality.
+
+    Raises:
+        DataError: when some of its columns are there.
+    """
+    missing = [column for column in layout.columns[name] if column not in found]
     if missing and len(missing) < len(layout.columns[name]):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        spare = [column for column in file.columns if column not in _columns(layout)]
+        spare = [column for column in found if column not in _columns(layout)]
         near = did_you_mean(missing[0], spare, cutoff=0.8)
         raise DataError(
             f"column {clip(missing[0])!r}{more} of modality {name!r} is missing.{near} Add it, with empty cells where nothing is known; "
             "a file may lack all columns of a modality, not some"
         )
-    if missing and name + PRESENT in file.columns:
+    if missing and name + PRESENT in found:
         raise DataError(f"modality {name!r}: {name}{PRESENT} is given without its columns ({clip(listing(layout.columns[name]), 100)})")
     return not missing
 
 
-def _no_slip(passed: Sequence[str], layout: TableLayout, there: Sequence[str]) -> None:
-    """Refuses a column that is nearly one of a modality that is not there, all of which would be imputed in silence."""
+def no_slip(passed: Sequence[str], layout: TableLayout, there: Sequence[str]) -> None:
+    """Refuses a column that is nearly one of a modality that is not there, all of which would be imputed in silence.
+
+    Arguments:
+        passed: The columns of no modality.
+        layout: Which columns are which modality.
+        there: The modalities that are there.
+
+    Raises:
+        DataError: for the first such column, or when there is no modality.
+    """
     absent = [column for name in layout.columns if name not in there for column in layout.columns[name]]
     for column in passed:
         if column != layout.id and (near := did_you_mean(column, absent, cutoff=0.8)):

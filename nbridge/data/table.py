@@ -17,7 +17,7 @@ from nbridge.data.column import PRESENT
 from nbridge.data.dataset import Dataset, Source
 from nbridge.data.folders import find_file
 from nbridge.data.ids import check_ids
-from nbridge.data.table_file import TableFile, open_table
+from nbridge.data.table_file import Chunk, TableFile, open_table
 from nbridge.data.table_layout import TableLayout, check_presence, expand
 from nbridge.errors import DataError, naming
 from nbridge.phrases import clip, listing, quoted
@@ -72,7 +72,7 @@ class Table(Source):
         read = join([read_numbers(file, layout) for file in files])
         with naming(read.origin):
             batch = to_batch({name: layout.array(name, read.numbers) for name in shapes}, shapes)
-        return Dataset(batch, read.ids, origin=read.origin, place=partial(_place, layout, files, read))
+        return Dataset(batch, read.ids, origin=read.origin, place=partial(place_of, layout, files, read))
 
     def settled(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         """The same with every column and every class by its name, as the files have them now."""
@@ -172,7 +172,7 @@ def _layout(
     return layout
 
 
-def _place(layout: TableLayout, files: Sequence[TableFile], read: Numbers, name: str, row: int, element: int) -> str:
+def place_of(layout: TableLayout, files: Sequence[TableFile], read: Numbers, name: str, row: int, element: int) -> str:
     """The place of a cell, for messages: the file, the modality, the column and the row in the file."""
     column = layout.element(name, element)
     file = next(file for file in files if column in file.columns)
@@ -222,8 +222,15 @@ class Numbers:
     rows: Mapping[str, np.ndarray] | None = None
 
 
-def read_numbers(file: TableFile, layout: TableLayout) -> Numbers:
+def read_numbers(
+    file: TableFile, layout: TableLayout, hear: Callable[[Chunk, Mapping[str, np.ndarray]], None] = lambda *_: None
+) -> Numbers:
     """What a file has of the columns of modalities, and its identifiers.
+
+    Arguments:
+        file: The file.
+        layout: Which columns are which modality.
+        hear: Is handed each chunk, and its columns as numbers.
 
     Raises:
         DataError: for the first cell that holds what it may not, or when it has no rows, or identifiers that repeat.
@@ -241,6 +248,7 @@ def read_numbers(file: TableFile, layout: TableLayout) -> Numbers:
         rows += chunk.rows
         with naming(file.path):
             numbers = layout.numbers(chunk, taken)
+            hear(chunk, numbers)
             for name, mask in masks.items():
                 array = layout.array(name, numbers)
                 check_presence(name, read_cells(mask, chunk.single(mask), (), layout.missing, chunk.where), array, chunk.where)
@@ -263,11 +271,12 @@ def join(parts: Sequence[Numbers]) -> Numbers:
     if len(parts) == 1:
         return parts[0]
     known = [{} if part.ids is None else {text: row for row, text in enumerate(part.ids.tolist())} for part in parts]
-    for part, rows in zip(parts[1:], known[1:], strict=True):
-        if not rows.keys() & {text for other in known if other is not rows for text in other}:
+    for number in (*range(1, len(parts)), 0):
+        rows, other = known[number], 0 if number else 1
+        if not rows.keys() & {text for place, texts in enumerate(known) if place != number for text in texts}:
             raise DataError(
-                f"{part.origin}: no identifier is in the other files as well ({quoted(next(iter(rows)))} here, "
-                f"{quoted(next(iter(known[0])))} in {parts[0].origin}), so that no row can be joined"
+                f"{parts[number].origin}: no identifier is in the other files as well ({quoted(next(iter(rows)))} here, "
+                f"{quoted(next(iter(known[other])))} in {parts[other].origin}), so that no row can be joined"
             )
     every = list(dict.fromkeys(text for rows in known for text in rows))
     numbers: dict[str, np.ndarray] = {}
