@@ -320,7 +320,8 @@ def test_lists_that_do_not_fit_are_told(path: Path):
     )  # fmt: skip
     refusals: list[tuple[Any, Any, str]] = [
         ({}, {"x": (3,)}, f"{found}: column 'x': row 0 holds 2 values, expected 3"),
-        ({}, {"ragged": (2,)}, f"{found}: column 'ragged': row 1 holds 2 values, but row 0 1; lists of one length are vectors of a modality"),
+        ({}, {"ragged": (2,)}, f"{found}: column 'ragged': row 1 holds 2 values, but row 0 1; lists of one length are vectors of a "
+         "modality"),
         ({}, {"words": (2,)}, f"{found}: column 'words' holds lists that are not of numbers (list<element: string>)"),
         ({}, {"when": (1,)}, f"{found}: column 'when' holds dates or times (timestamp[us, tz=UTC]), which are no numbers; count days or "
          "seconds since one of them"),

@@ -69,8 +69,8 @@ def write(path: Path, columns: Sequence[str], rows: Rows) -> Path:
     if path.suffix == ".parquet":
         kinds = {"colour": pa.dictionary(pa.int8(), pa.string()), "who": pa.string(), "size": pa.bool_(), "other": pa.int32()}
         made = {column: [row[place] or None for row in cells] for place, column in enumerate(columns)}
-        typed = {column: [cell if cell is None else {"size": cell == "1", "other": int(cell or 0)}.get(column, cell) if column in ("size", "other")
-                          else cell for cell in held] for column, held in made.items()}  # fmt: skip
+        plain = {"size": lambda cell: cell == "1", "other": int}
+        typed = {column: [cell and plain.get(column, str)(cell) for cell in held] for column, held in made.items()}
         parquet.write_table(pa.table({column: pa.array(held, kinds[column]) for column, held in typed.items()}), path, row_group_size=2)
         return path
     with gzip.open(path, "wt", newline="") if path.suffix == ".gz" else path.open("w", newline="") as file:  # type: ignore[operator]
@@ -187,8 +187,8 @@ def test_the_tables_of_a_run_are_completed_by_one_command(
         return call(monkeypatch, capsys, "impute", "run", *arguments)
 
     told = (
-        "done: one.csv, two.tsv.gz, three.parquet: 3 rows; imputed clinical 3, stage 2, look 2\none.csv lacked 1 of these rows, which come at "
-        "its end\ntwo.tsv.gz lacked 1 of these rows, which come at its end\nthree.parquet lacked 1 of these rows, which come at its end\n"
+        "done: one.csv, two.tsv.gz, three.parquet: 3 rows; imputed clinical 3, stage 2, look 2\none.csv lacked 1 of these rows, which come "
+        "at its end\ntwo.tsv.gz lacked 1 of these rows, which come at its end\nthree.parquet lacked 1 of these rows, which come at its end\n"
     )
     assert said("--to", "done") == (0, told, "")
     assert (here / "done" / "one.csv").read_text().splitlines()[1] == "50,a,,f,0,0"
@@ -204,8 +204,8 @@ def test_the_tables_of_a_run_are_completed_by_one_command(
         ("--to", "none/done"): "--to none/done: folder none does not exist",
         ("--to", "new", "--shard", "1/2"): "--to new: goes without --shard; all tables are written whole, by their names",
         ("--to", "new", "--out", "new.csv"): "--to new: goes without --out; all tables are written whole, by their names",
-        ("one.csv", "one.csv", "--to", "new"): f"{here}/one.csv: {here}/one.csv bears this name as well, so that they can't lie in one folder; "
-        "rename one of them",
+        ("one.csv", "one.csv", "--to", "new"): f"{here}/one.csv: {here}/one.csv bears this name as well, so that they can't lie in "
+        "one folder; rename one of them",
     }  # fmt: skip
     for arguments, message in refusals.items():
         assert said(*arguments) == (2, "", f"{message}\n")
@@ -230,7 +230,7 @@ def test_a_mistake_in_one_of_the_tables_is_told_and_nothing_is_written(here: Pat
     with pytest.raises(DataError, match=f"^{message}"):
         impute_tables(model, list(FILES), "new")
     write(here / "one.csv", ("age", "who"), {"a": {"age": "50"}})
-    with pytest.raises(DataError, match="^column 'sex' of modality 'clinical' is missing"):
+    with pytest.raises(DataError, match=r"^column 'sex' of modality 'clinical' is missing"):
         impute_tables(model, list(FILES), "new")
     assert not (here / "new").exists()
 

@@ -5,7 +5,7 @@ A vector is a list of numbers, or a list of such lists; those of one column have
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from math import prod
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from nbridge.data.cell_style import CellStyle
+from nbridge.data.cells import NumberCells
 from nbridge.errors import DataError
 from nbridge.phrases import clip
 
@@ -84,9 +85,16 @@ def _is_number(kind: Any) -> bool:
     return types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
 
 
-def texts(array: Any) -> list[str]:
+def cells(array: Any) -> Sequence[str]:
     """Single values as texts; empty ones where they are null."""
-    return ["" if value is None else str(value) for value in array.to_pylist()]
+    types = pyarrow_of().types
+
+    def texts() -> list[str]:
+        return ["" if value is None else str(value) for value in array.to_pylist()]
+
+    if types.is_integer(array.type) or types.is_floating(array.type):
+        return NumberCells(array.to_numpy(zero_copy_only=False).astype(np.float64), texts)
+    return texts()
 
 
 # Vectors

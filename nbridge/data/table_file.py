@@ -163,7 +163,7 @@ class ArrowTable(TableFile):
         single, listed = [c for c in columns if not self.is_list(c)], [c for c in columns if self.is_list(c)]
         start = 0
         for batch in self.batches(columns, size):
-            cells = {column: arrow_cells.texts(batch.column(column)) for column in single}
+            cells = {column: arrow_cells.cells(batch.column(column)) for column in single}
             yield Chunk(start, batch.num_rows, cells, vectors={column: self._vectors(column, batch, start) for column in listed})
             start += batch.num_rows
 
