@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -287,6 +288,39 @@ def test_truth_values_enumerations_and_decimals_stay_what_they_are() -> None:
     table = frame.to_arrow()
     assert nbridge.impute(model, table).schema == table.schema
     assert nbridge.impute(model, table.to_batches()[0]).schema == table.schema
+
+
+def test_numbers_that_mark_absent_cells_and_masked_arrays_are_holes() -> None:
+    shapes = {"a": 1, "n": 1}
+    model = nbridge.build_model(spec_of(shapes, {"a": "normal", "n": "poisson"}, missing=[-999])).eval()
+    frame = pd.DataFrame({"a": [1, -999, 3], "n": np.array([123456789, 2, -999], dtype=np.int32)})
+    done, mask = nbridge.impute(model, frame, mask=True)
+    assert done.dtypes.equals(frame.dtypes)
+    assert mask.to_numpy().tolist() == [[False, False], [True, False], [False, True]]
+    assert done.where(~mask, -999).equals(frame)
+    assert not (done == -999).any().any()
+    masked = {"a": np.ma.array([1, 2, 3], mask=[False, True, False]), "n": np.array([1, 2, 3])}
+    done, mask = nbridge.impute(model, masked, mask=True)
+    assert (mask["a"].tolist(), done["a"][[0, 2]].tolist()) == ([False, True, False], [1, 3])
+
+
+def test_figures_of_an_earlier_time_are_replaced(model: Any) -> None:
+    table = some_rows(4)
+    figures = nbridge.impute(model, table, intervals=(0.9,))
+    for frame in (figures, figures.to_pandas(), pl.from_arrow(figures)):
+        again = nbridge.impute(model, frame, intervals=(0.9,), mask=True)
+        assert list(lists(again[0])) == list(lists(frame))
+        assert lists(again[0])["age__sd"] == [0.0] * 4
+        assert not any(any(cells) for cells in lists(again[1]).values())
+    with refused("table: column 'draw' would be written twice; rename that of the file"):
+        nbridge.impute(model, table.append_column("draw", [[1] * 4]), samples=2)
+
+
+def test_frames_need_pyarrow_and_say_so(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = some_rows(4).to_pandas()
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with refused('data frames are read by pyarrow, which is not installed: pip install "nbridge[tables]"'):
+        nbridge.impute(model, frame)
 
 
 def test_an_unknown_library_that_speaks_arrow_gets_a_table(model: Any) -> None:

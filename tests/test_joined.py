@@ -204,8 +204,8 @@ def test_the_tables_of_a_run_are_completed_by_one_command(
         ("--to", "none/done"): "--to none/done: folder none does not exist",
         ("--to", "new", "--shard", "1/2"): "--to new: goes without --shard; all tables are written whole, by their names",
         ("--to", "new", "--out", "new.csv"): "--to new: goes without --out; all tables are written whole, by their names",
-        ("one.csv", "one.csv", "--to", "new"): f"{here}/one.csv: {here}/one.csv bears this name as well, so that they can't lie in "
-        "one folder; rename one of them",
+        ("one.csv", "one.csv", "--to", "new"): f"{here}/one.csv: {here}/one.csv bears this name as well, so that they can't "
+        "lie in one folder; rename one of them",
     }  # fmt: skip
     for arguments, message in refusals.items():
         assert said(*arguments) == (2, "", f"{message}\n")

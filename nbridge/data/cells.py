@@ -65,8 +65,7 @@ def read_cells(column: str, cells: Sequence[str], classes: Sequence[str], missin
         >>> read_cells("age", ["71", " 8.5", "NA"], (), MISSING, str), read_cells("sex", ["m", "", "f"], ("f", "m"), MISSING, str)
         (array([71. ,  8.5,  nan]), array([ 1., nan,  0.]))
     """
-    plain = isinstance(cells, NumberCells) and not classes and all(number_of(text) is None for text in missing)
-    if plain and not np.isinf(cells.numbers).any():
+    if isinstance(cells, NumberCells) and _is_plain(cells, classes, missing):
         return cells.numbers
     texts = [cell.strip() for cell in cells]
     if classes:
@@ -79,6 +78,11 @@ def read_cells(column: str, cells: Sequence[str], classes: Sequence[str], missin
     except ValueError:
         return np.array([_number(column, text, missing, lambda row=row: where(row)) for row, text in enumerate(texts)])
     return numbers
+
+
+def _is_plain(cells: NumberCells, classes: Sequence[str], missing: Collection[str]) -> bool:
+    """Whether numbers are what their texts would be read as."""
+    return not classes and not np.isinf(cells.numbers).any() and all(number_of(text) is None for text in missing)
 
 
 def number_of(text: str) -> float | None:

@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike
 from nbridge.data import arrow_cells
 from nbridge.data.arrow_cells import pyarrow_of
 from nbridge.data.cell_out import Renewed
+from nbridge.data.column import plain_array
 from nbridge.data.frame_kind import Frame, converted
 from nbridge.errors import DataError
 from nbridge.phrases import clip, listing
@@ -247,7 +248,7 @@ class ArraysFrame(Frame):
     def __init__(self, arrays: Mapping[str, ArrayLike]) -> None:
         if is_split(arrays):
             raise DataError(f"a dict of data frames ({clip(listing(map(str, arrays)), 100)}), expected one of them, or a dict of arrays")
-        self._arrays = {str(name): np.asarray(array) for name, array in arrays.items()}
+        self._arrays = {str(name): plain_array(array) for name, array in arrays.items()}
         self.names = tuple(self._arrays)
         self.rows = len(next(iter(self._arrays.values()))) if self._arrays and next(iter(self._arrays.values())).ndim else 0
         for name, array in self._arrays.items():
