@@ -186,10 +186,8 @@ def test_the_tables_of_a_run_are_completed_by_one_command(
     def said(*arguments: str) -> tuple[object, str, str]:
         return call(monkeypatch, capsys, "impute", "run", *arguments)
 
-    told = (
-        "done: one.csv, two.tsv.gz, three.parquet: 3 rows; imputed clinical 3, stage 2, look 2\none.csv lacked 1 of these rows, which come "
-        "at its end\ntwo.tsv.gz lacked 1 of these rows, which come at its end\nthree.parquet lacked 1 of these rows, which come at its end\n"
-    )
+    lacked = "".join(f"{file} lacked 1 of these rows, which come at its end\n" for file in FILES)
+    told = f"done: one.csv, two.tsv.gz, three.parquet: 3 rows; imputed clinical 3, stage 2, look 2\n{lacked}"
     assert said("--to", "done") == (0, told, "")
     assert (here / "done" / "one.csv").read_text().splitlines()[1] == "50,a,,f,0,0"
     kept = parquet.read_schema(here / "done" / "three.parquet")

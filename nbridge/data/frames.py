@@ -15,7 +15,7 @@ Hugging Face         a ``datasets.Dataset``: see `nbridge.data.hub_frames`
 from __future__ import annotations
 
 import sys
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -143,14 +143,13 @@ class PandasFrame(Frame):
             by_text = {str(one): one for one in kind.categories}
             values = [by_text.get(str(value), value) for value in values]
             series = series.cat.add_categories([value for value in dict.fromkeys(values) if value not in kind.categories])
-        if not isinstance(kind, np.dtype) or kind.kind == "O":
-            array, like = series.array.copy(), next((value for value in series if isinstance(value, np.ndarray)), None)
-            for place, value in zip(places.tolist(), values, strict=True):
-                array[place] = np.asarray(value, like.dtype) if like is not None and isinstance(value, list) else value
-        else:
+        if isinstance(kind, np.dtype):
             array = series.to_numpy(copy=True)
-            array[places] = np.array(values, dtype=kind)
-        return pd.Series(array, index=series.index, name=series.name, copy=False)
+            array[places] = _objects(values, series) if kind.kind == "O" else np.array(values, dtype=kind)
+        else:
+            array = series.array.copy()
+            array[places] = pd.array(values, dtype=series.dtype)
+        return pd.Series(array, index=series.index, name=series.name, dtype=series.dtype, copy=False)
 
     def flags(self, rows: np.ndarray, columns: Mapping[str, np.ndarray]) -> Any:
         import pandas as pd
@@ -163,6 +162,15 @@ class PandasFrame(Frame):
 
     def _label(self, name: str) -> Hashable:
         return self._frame.columns[self.names.index(name)] if name in self.names else name
+
+
+def _objects(values: Sequence[Any], like: Iterable[object]) -> np.ndarray:
+    """Values as objects, lists as arrays where others of the column are arrays."""
+    array = next((value for value in like if isinstance(value, np.ndarray)), None)
+    found = np.empty(len(values), dtype=object)
+    for place, value in enumerate(values):
+        found[place] = np.asarray(value, array.dtype) if array is not None and isinstance(value, list) else value
+    return found
 
 
 class PolarsFrame(Frame):
