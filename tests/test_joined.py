@@ -23,6 +23,7 @@ from nbridge.cli import main as command_line
 from nbridge.errors import DataError
 from nbridge.file_completion import Wishes, impute_file
 from nbridge.joined_completion import impute_tables
+from nbridge.read import write_spec
 
 COLUMNS: dict[str, Any] = {"clinical": ("age", "sex", "bmi"), "stage": ("stage",), "look": ("colour", "size")}
 CLASSES: dict[str, Any] = {"sex": ("f", "m"), "stage": ("I", "II", "III"), "colour": ("blue", "green", "red")}
@@ -217,6 +218,23 @@ def test_the_tables_of_a_run_are_completed_by_one_command(
     # New tables go the same way, and what none of them has is written into the first.
     assert said("one.csv", "two.tsv.gz", "--to", "new")[0] == 0
     assert (here / "new" / "one.csv").read_text().splitlines()[0].startswith("age,who,note,sex,colour,size,")
+
+
+def test_a_run_of_several_tables_says_how_to_complete_them_and_does(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows: Rows = {f"p{row}": {column: cells[row % len(cells)] for column, cells in KNOWN.items()} for row in range(12)}
+    for file, columns in FILES.items():
+        write(here / file, columns, {name: cells for row, (name, cells) in enumerate(rows.items()) if row != len(file)})
+    document = spec_of(validation=0.0, test=0.0).as_dict()
+    document["training"] = {"batch_size": 8, "stages": {"joint": {"epochs": 1}, "bridges": {"epochs": 1}}}
+    (here / "spec.yaml").write_text(write_spec(nbridge.Spec.model_validate(document)))
+    code, out, _ = call(monkeypatch, capsys, "train", "spec.yaml", "--out", "trained", "--no-report")
+    assert code == 0
+    assert "next:  nbridge impute trained --to COMPLETED" in out.splitlines()
+    assert call(monkeypatch, capsys, "impute", "trained", "--to", "COMPLETED")[0] == 0
+    # Two of them lacked a row that the others have.
+    assert [len(read(here / "COMPLETED" / file)) for file in FILES] == [12, 12, 12]
 
 
 def test_a_mistake_in_one_of_the_tables_is_told_and_nothing_is_written(here: Path, model: Any) -> None:
