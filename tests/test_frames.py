@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +291,50 @@ def test_truth_values_enumerations_and_decimals_stay_what_they_are() -> None:
     assert nbridge.impute(model, table.to_batches()[0]).schema == table.schema
 
 
+GRID = [[[1.0, 2.0], [3.0, 4.0]], None, [[1.0, None], [3.0, 4.0]]]
+TENSOR = pa.ExtensionArray.from_storage(
+    pa.fixed_shape_tensor(pa.float32(), [2, 2]), pa.array([[1, 2, 3, 4], None, [5, 6, 7, 8]], pa.list_(pa.float32(), 4))
+)
+ODD: dict[str, tuple[str, Callable[[], Any]]] = {
+    "sparse": ("a", lambda: pd.DataFrame({"a": pd.arrays.SparseArray([1.5, NAN, 3.0])})),
+    "half": ("a", lambda: pd.DataFrame({"a": np.array([1.5, NAN, 3.0], dtype=np.float16)})),
+    "Python's own decimals": ("a", lambda: pd.DataFrame({"a": [Decimal("1.25"), None, Decimal("3")]})),
+    "arrays of two axes": ("v", lambda: pd.DataFrame({"v": [np.eye(2, dtype=np.float32), None, np.eye(2, dtype=np.float32)]})),
+    "lists of lists": ("v", lambda: pd.DataFrame({"v": GRID})),
+    "large lists": ("v", lambda: pa.table({"v": pa.array(GRID, pa.large_list(pa.list_(pa.float32(), 2)))})),
+    "arrays of polars": ("v", lambda: pl.DataFrame({"v": pl.Series(GRID, dtype=pl.Array(pl.Float32, (2, 2)))})),
+    "tensors": ("v", lambda: pa.table({"v": TENSOR})),
+    "views": ("s", lambda: pa.table({"s": pa.array(["x", None, "z"]).cast(pa.string_view())})),
+    "ordered": ("s", lambda: pa.table({"s": pa.array(["x", None, "z"]).cast(pa.dictionary(pa.int8(), pa.string(), ordered=True))})),
+    "pieces with dictionaries": (
+        "s",
+        lambda: pa.table({"s": pa.chunked_array([pa.array(["x", None]).dictionary_encode(), pa.array(["z"]).dictionary_encode()])}),
+    ),
+    "metadata": (
+        "a",
+        lambda: pa.table({"a": [1.0, None, 2.0]}, schema=pa.schema([pa.field("a", pa.float64(), metadata={"unit": "mm"})], {"of": "me"})),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_types_that_are_seldom_are_kept(name: str) -> None:
+    shapes, kinds = {"a": 1, "s": 3, "v": (2, 2)}, {"a": "normal", "s": "categorical", "v": "normal"}
+    model = nbridge.build_model(spec_of(shapes, kinds, {name: name for name in shapes}, {"s": ("x", "y", "z")})).eval()
+    column, make = ODD[name]
+    frame = make()
+    for samples in (None, 2):
+        done = nbridge.impute(model, frame, samples=samples)
+        own = done[[column]] if isinstance(frame, pd.DataFrame) else done.select([column])
+        assert own.dtypes.equals(frame.dtypes) if isinstance(frame, pd.DataFrame) else own.schema == frame.schema
+        if isinstance(frame, pa.Table):
+            assert own.schema.equals(frame.schema, check_metadata=True)
+        before, after = lists(frame)[column], lists(own)[column][:: samples or 1]
+        assert str(before[0]) == str(after[0])
+        assert None not in after
+        assert np.shape(before[0]) == np.shape(after[1])
+
+
 def test_numbers_that_mark_absent_cells_and_masked_arrays_are_holes() -> None:
     shapes = {"a": 1, "n": 1}
     model = nbridge.build_model(spec_of(shapes, {"a": "normal", "n": "poisson"}, missing=[-999])).eval()
@@ -383,6 +428,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         "data frame: column 'age' holds dates or times (timestamp[ns, tz=UTC]), which are no numbers; count days or seconds since one of "
         "them",
     ),
+    "periods": (
+        lambda: changed(age=pd.period_range("2020", periods=4)),
+        "data frame: column 'age' is of type extension<pandas.period<ArrowPeriodType>..., expected numbers, text, truth values, or "
+        "lists of numbers",
+    ),
     "an infinite number": (
         lambda: changed(age=[1, 2, 3, float("inf")]),
         'data frame: column \'age\': row 3 holds "inf", expected a finite number; an empty cell is one that is absent',
@@ -400,6 +450,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "frames by name": (
         lambda: {"train": changed()}, "a dict of data frames (train), expected one of them, or a dict of arrays"
+    ),
+    "rows of several lengths": (
+        lambda: {"age": [[1], [2, 3]]},
+        "arrays: array 'age': not an array with rows of one shape (setting an array element with a sequence. The requested array has "
+        "an inhomogeneous shape after 1 dim...)",
     ),
     "arrays of several lengths": (
         lambda: {"age": np.zeros(3), "sex": np.array(["f"])}, "array 'sex' of shape (1,), expected 3 rows, as 'age' has"

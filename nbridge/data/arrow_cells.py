@@ -97,6 +97,21 @@ def cells(array: Any) -> Sequence[str]:
     return texts()
 
 
+def stored(array: Any) -> Any:
+    """The lists that a column of tensors is stored as; any other column as it is, as what an extension stores may mean something else."""
+    pa = pyarrow_of()
+    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    return array.storage if isinstance(array, pa.ExtensionArray) and is_list(array.storage.type) else array
+
+
+def take(array: Any, rows: np.ndarray) -> Any:
+    """Some rows of a column."""
+    pa = pyarrow_of()
+    # Views of text are the one type that pyarrow takes no rows of.
+    plain = array.cast(pa.large_string()) if pa.types.is_string_view(array.type) else array
+    return plain.take(pa.array(rows)).cast(array.type) if plain is not array else array.take(pa.array(rows))
+
+
 # Vectors
 
 

@@ -94,12 +94,12 @@ class Renewed:
         """The column that was given, with these values in it."""
         pa = arrow_cells.pyarrow_of()
         if not self.fill.any():
-            return given.take(pa.array(self.rows))
+            return arrow_cells.take(given, self.rows)
         places = np.where(self.fill, len(given) + np.cumsum(self.fill) - 1, self.rows)
         kind = given.type
         plain = given.dictionary_decode() if pa.types.is_dictionary(kind) else given
         both = pa.concat_arrays([pa.nulls(len(plain), self.values.type) if pa.types.is_null(kind) else plain, self.values])
-        found = both.take(pa.array(places))
+        found = arrow_cells.take(both, places)
         return found.cast(kind) if pa.types.is_dictionary(kind) else found
 
 

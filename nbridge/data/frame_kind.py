@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nbridge.data.arrow_cells import pyarrow_of
+from nbridge.data.arrow_cells import pyarrow_of, stored
 from nbridge.data.cell_out import Renewed
 from nbridge.errors import DataError
 from nbridge.phrases import clip
@@ -80,8 +80,7 @@ def converted(name: str, convert: Callable[[Any], Any], values: Iterable[object]
             ) from error
         reason = clip(str(error).splitlines()[0] if str(error) else type(error).__name__, 100)
         raise DataError(f"column {clip(name)!r} can't be read ({reason})") from error
-    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-    return array.storage if isinstance(array, pa.ExtensionArray) else array
+    return stored(array)
 
 
 def _absent(value: object) -> bool:

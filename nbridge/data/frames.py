@@ -110,6 +110,9 @@ class PandasFrame(Frame):
 
     def arrow(self, name: str) -> Any:
         series = self._frame.iloc[:, self.names.index(name)]
+        series = series.sparse.to_dense() if hasattr(series, "sparse") else series
+        if series.dtype == object and any(isinstance(value, np.ndarray) and value.ndim > 1 for value in series):
+            series = series.map(lambda value: value.tolist() if isinstance(value, np.ndarray) else value)
         return converted(name, lambda pa: pa.array(series, from_pandas=True), series)
 
     def classes(self, name: str) -> tuple[str, ...]:
@@ -138,6 +141,8 @@ class PandasFrame(Frame):
         if isinstance(kind, pd.ArrowDtype):
             array = pd.arrays.ArrowExtensionArray(cells.put(self.arrow(name)))
             return pd.Series(array, index=series.index, name=series.name)
+        if isinstance(kind, pd.SparseDtype):
+            return self._filled(name, series.sparse.to_dense(), cells).astype(kind)
         if isinstance(kind, pd.CategoricalDtype):
             # A class that no row of this frame has, and its type does not list, has to be made room for.
             by_text = {str(one): one for one in kind.categories}
@@ -224,12 +229,14 @@ class ArrowFrame(Frame):
         self.rows, self.names = self._table.num_rows, tuple(self._table.column_names)
 
     def arrow(self, name: str) -> Any:
-        array = self._table.column(name).combine_chunks()
-        return array.storage if hasattr(array, "storage") else array
+        return arrow_cells.stored(self._table.column(name))
 
     def completed(self, rows: np.ndarray, renewed: Mapping[str, Renewed], added: Mapping[str, Any]) -> Any:
         pa = pyarrow_of()
-        out = self._table if self.every(rows) else self._table.take(pa.array(rows))
+        out = self._table
+        if not self.every(rows):
+            columns = [arrow_cells.take(column.combine_chunks(), rows) for column in out.columns]
+            out = pa.Table.from_arrays(columns, schema=out.schema)
         for name, cells in renewed.items():
             if cells.fill.any():
                 place, field = self.names.index(name), self._table.schema.field(name)
@@ -256,7 +263,7 @@ class ArraysFrame(Frame):
     def __init__(self, arrays: Mapping[str, ArrayLike]) -> None:
         if is_split(arrays):
             raise DataError(f"a dict of data frames ({clip(listing(map(str, arrays)), 100)}), expected one of them, or a dict of arrays")
-        self._arrays = {str(name): plain_array(array) for name, array in arrays.items()}
+        self._arrays = {str(name): _plain(str(name), array) for name, array in arrays.items()}
         self.names = tuple(self._arrays)
         self.rows = len(next(iter(self._arrays.values()))) if self._arrays and next(iter(self._arrays.values())).ndim else 0
         for name, array in self._arrays.items():
@@ -292,6 +299,14 @@ class ArraysFrame(Frame):
 
     def flags(self, rows: np.ndarray, columns: Mapping[str, np.ndarray]) -> Any:  # noqa: ARG002 (arrays have no index)
         return dict(columns)
+
+
+def _plain(name: str, array: ArrayLike) -> np.ndarray:
+    try:
+        return plain_array(array)
+    except (TypeError, ValueError) as error:
+        reason = clip(str(error).splitlines()[0], 100)
+        raise DataError(f"arrays: array {clip(name)!r}: not an array with rows of one shape ({reason})") from error
 
 
 def _array(array: Any) -> np.ndarray:

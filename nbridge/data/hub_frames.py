@@ -67,8 +67,7 @@ class HubFrame(Frame):
 
     def _stored(self, name: str) -> Any:
         """A column as it is stored, without the types that the library adds to those of arrow."""
-        array = self._dataset.with_format("arrow").select_columns([name])[:].column(name).combine_chunks()
-        return array.storage if isinstance(array, pyarrow_of().ExtensionArray) else array
+        return arrow_cells.stored(self._dataset.with_format("arrow").select_columns([name])[:].column(name))
 
     def _filled(self, name: str, given: Any, cells: Renewed) -> Any:
         pa, feature, values = pyarrow_of(), self._dataset.features[name], cells.values
