@@ -139,7 +139,7 @@ def impute_file(
     target: str | Path,
     *,
     keys: Mapping[str, str] | None = None,
-    id: str = "id",  # noqa: A002 (as of the source npz)
+    id: str | None = None,  # noqa: A002 (as of the source npz)
     samples: int | None = None,
     noise: bool = True,
     seed: int = 0,
@@ -163,7 +163,7 @@ def impute_file(
         source: The file or the folder to read.
         target: The one to write; an older one is replaced.
         keys: The array or column of each modality, where it bears another name.
-        id: The array or column of identifiers, which a file may lack.
+        id: The array or column of identifiers, which a file may lack; that of the table, or ``id``, where it is left out.
         samples: The number K of draws, or None for the point estimate.
         noise: Whether draws include the spread of the likelihood.
         seed: Seed of the draws.
@@ -173,7 +173,7 @@ def impute_file(
         shard: Which part of the rows to read, fill in and write: its number, from 1, and the number of parts. They are cut between rows
             that are served together (`nbridge.imputation.rows_at_a_time`); where there are more of them, some have no row. Arrays that
             pass through are cut where they have as many rows. All rows are checked in any case, so that all parts have the same columns.
-        table: Which columns of a table of single values are which modality: see `nbridge.data.table.Table.layout_of`.
+        table: Which columns of a table are which modality, where it is not that of the tables or frames that the model learned from.
         progress: Hears how far it is.
 
     Raises:
@@ -191,6 +191,8 @@ def impute_file(
         {'x': 1, 'y': 0}
     """
     _check_shard(shard)
+    table = model.table if table is None else table
+    id_key = id if id is not None else "id" if table is None else table.id
     wishes = Wishes(samples, noise, seed, intervals, draws)
     wishes.check()
     path, kind = find_rows(source)
@@ -204,7 +206,7 @@ def impute_file(
         _blaming(source, path),
         open_rows(path, kind, sizes, scratch, table, intervals) as rows,
     ):
-        return complete(model, rows, partial(rows.writing, target), wishes, keys=named, id_key=id, shard=shard, progress=progress)
+        return complete(model, rows, partial(rows.writing, target), wishes, keys=named, id_key=id_key, shard=shard, progress=progress)
 
 
 def complete(

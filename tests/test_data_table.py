@@ -500,9 +500,18 @@ def test_values_outside_a_support_are_told_with_their_file_their_column_and_thei
         impute_file(network.model, "new.csv", "out.csv", table=network.model.table)
 
 
+def test_a_model_knows_the_columns_that_it_learned_from(path: Path, model: Any):
+    network, layout = model
+    told = impute_file(network, "rows.csv", "out.csv", table=layout)
+    assert impute_file(network, "rows.csv", "again.csv") == told
+    assert Path("again.csv").read_text() == Path("out.csv").read_text()
+
+
 def test_a_model_that_never_saw_a_table_refuses_one(path: Path, model: Any):
+    network = nbridge.build_model(spec_of(COLUMNS, CLASSES).model_copy(update={"data": nbridge.Spec.model_validate(
+        {"modalities": {"x": {"shape": 1, "encoder": "mlp", "likelihood": "normal"}}}).data}))  # fmt: skip
     with refused("rows.csv: a csv file, whose columns this model knows nothing of: it was not trained from one (data: {source: table})"):
-        impute_file(model[0], "rows.csv", "out.csv")
+        impute_file(network, "rows.csv", "out.csv")
 
 
 def test_a_column_is_never_written_twice(path: Path, model: Any):
