@@ -12,7 +12,6 @@ from nbridge.version import __version__
 
 if TYPE_CHECKING:
     from nbridge.batch import Batch
-    from nbridge.bridges import BridgeBank
     from nbridge.build import build_model
     from nbridge.checkpoint import load
     from nbridge.comparison import compare
@@ -22,8 +21,10 @@ if TYPE_CHECKING:
     from nbridge.errors import DataError, NBridgeError, RunError, SpecError
     from nbridge.evaluation.suite import evaluate
     from nbridge.file_completion import impute_file
+    from nbridge.first_look import init
+    from nbridge.frame_completion import impute
     from nbridge.fusion import Fusion
-    from nbridge.imputation import embed, generate, impute
+    from nbridge.imputation import embed, generate
     from nbridge.likelihoods import Likelihood
     from nbridge.models.base import MultimodalVAE, Stage
     from nbridge.models.bridged import BridgedVAE
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Batch": "nbridge.batch",
-    "BridgeBank": "nbridge.bridges",
     "BridgedVAE": "nbridge.models.bridged",
     "DataError": "nbridge.errors",
     "Decoder": "nbridge.decoders",
@@ -58,9 +58,10 @@ _HOME = {
     "evaluate": "nbridge.evaluation.suite",
     "fit": "nbridge.training",
     "generate": "nbridge.imputation",
-    "impute": "nbridge.imputation",
+    "impute": "nbridge.frame_completion",
     "impute_arrays": "nbridge.completion",
     "impute_file": "nbridge.file_completion",
+    "init": "nbridge.first_look",
     "load": "nbridge.checkpoint",
     "read_spec": "nbridge.read",
     "resume": "nbridge.run",

@@ -16,7 +16,11 @@ from nbridge.bridges import Bridges
 from nbridge.components import Component
 from nbridge.data.arrays import to_batch
 from nbridge.data.dataset import Dataset, Source, Splits, split
+from nbridge.data.frame_table import FrameSource, FrameTable
+from nbridge.data.frames import FrameLike, is_split, open_frame
 from nbridge.data.stored import StoredRows
+from nbridge.data.table import Table
+from nbridge.data.table_layout import TableLayout
 from nbridge.decoders import Decoder
 from nbridge.encoders import Encoder
 from nbridge.errors import DataError, NBridgeError, SpecError
@@ -32,8 +36,9 @@ from nbridge.models.parts import Parts
 from nbridge.objectives import PAPER_OBJECTIVE
 from nbridge.patterns import never_together, nothing_observed, numbered
 from nbridge.phrases import listing
-from nbridge.registry import resolve
+from nbridge.registry import BUILT_IN, locate, resolve
 from nbridge.spec import Spec
+from nbridge.support import SupportError
 
 T = TypeVar("T")
 _BY_ROW = ("ids", "part", "groups")
@@ -49,6 +54,7 @@ def build_model(spec: Spec) -> MultimodalVAE:
     model = _construct("model", model_class(spec).from_parts, SpecParts(spec), **spec.model.kwargs)
     if spec.prior.type != "normal":
         model.mixture = _construct("prior", resolve("priors", spec.prior.type, Mixture), spec.latent_dim, **spec.prior.kwargs)
+    model.table = table_of(spec)
     return model
 
 
@@ -114,7 +120,7 @@ class SpecParts(Parts):
 def build_data(
     spec: Spec,
     model: MultimodalVAE,
-    data: Mapping[str, ArrayLike | Tensor] | Batch | None = None,
+    data: Mapping[str, ArrayLike | Tensor] | Batch | FrameTable | None = None,
     *,
     warn: Callable[[Finding], None] = lambda _: None,
 ) -> Splits:
@@ -125,16 +131,15 @@ def build_data(
     Arguments:
         spec: The spec.
         model: The model that will see the rows.
-        data: Arrays by modality as in `nbridge.data.arrays.to_batch`, or a batch, instead of the spec's source.
+        data: Arrays by modality as in `nbridge.data.arrays.to_batch`, a batch, or what `read_frame` gives, instead of the spec's source.
         warn: Hears of rows in which nothing is observed, and of modalities that no training row has together.
 
     Raises:
         DataError: when rows do not fit the spec, or lack a modality altogether.
     """
     shapes = {name: modality.shape for name, modality in spec.modalities.items()}
-    if data is None:
-        source = _construct("data", resolve("datasets", spec.data.source.type, Source), **spec.data.source.kwargs)
-        dataset = source.load(shapes)
+    if data is None or isinstance(data, FrameTable):
+        dataset = _source(spec, data).load(shapes)
     elif isinstance(data, Batch):
         dataset = Dataset(data)
     else:
@@ -154,18 +159,66 @@ def build_data(
     return splits
 
 
-def settle(spec: Spec) -> Spec:
+def settle(spec: Spec, frame: FrameTable | None = None) -> Spec:
     """The spec with what its data source leaves to the files written out, so that a model reads other files as those that it learned from.
+
+    Arguments:
+        spec: The spec.
+        frame: A data frame in the place of the files.
 
     Raises:
         DataError: when the files do not fit the spec, or can't be read.
     """
-    source = _construct("data", resolve("datasets", spec.data.source.type, Source), **spec.data.source.kwargs)
-    options = source.settled({name: modality.shape for name, modality in spec.modalities.items()})
+    options = _source(spec, frame).settled({name: modality.shape for name, modality in spec.modalities.items()})
     if not options:
         return spec
-    named = Component(spec.data.source.type, {**spec.data.source.kwargs, **options})
+    # Rows of a spec whose source knows no columns are those of the frame from now on.
+    own = spec.data.source if frame is None or _is_table(spec) else Component("frame")
+    named = Component(own.type, {**own.kwargs, **options})
     return spec.model_copy(update={"data": replace(spec.data, source=named)})
+
+
+def read_frame(spec: Spec, data: Mapping[str, ArrayLike | Tensor] | Batch | FrameLike | None) -> FrameTable | None:
+    """The table that rows passed from Python are; None where they are arrays by modality, a batch or nothing.
+
+    Arguments:
+        spec: The spec, by whose source a dict of arrays is one of columns or of modalities.
+        data: The rows.
+
+    Raises:
+        DataError: when a data frame can't be read.
+    """
+    if data is None or isinstance(data, Batch):
+        return None
+    if isinstance(data, Mapping):
+        by_modality = not _is_table(spec) or (spec.data.source.type == "table" and set(spec.modalities) <= set(data))
+        return None if by_modality and not is_split(data) else FrameTable(open_frame(data))
+    return FrameTable(open_frame(data))
+
+
+def table_of(spec: Spec) -> TableLayout | None:
+    """Which columns of a table are which modality, where the rows of a spec are one; settled, it knows all of them."""
+    if not _is_table(spec):
+        return None
+    try:
+        source = _source(spec)
+        assert isinstance(source, Table)
+        return source.layout_of({name: modality.shape for name, modality in spec.modalities.items()})
+    except DataError:
+        # Told when rows are read.
+        return None
+
+
+def _is_table(spec: Spec) -> bool:
+    return locate("datasets", spec.data.source.type) in (BUILT_IN["datasets"]["table"], BUILT_IN["datasets"]["frame"])
+
+
+def _source(spec: Spec, frame: FrameTable | None = None) -> Source:
+    """The data source of a spec, over a data frame where there is one."""
+    if frame is not None and not _is_table(spec):
+        return FrameSource().over(frame)
+    source = _construct("data", resolve("datasets", spec.data.source.type, Source), **spec.data.source.kwargs)
+    return source if frame is None or not isinstance(source, Table) else source.over(frame)
 
 
 def _empty_rows(dataset: Dataset) -> Tensor:
@@ -198,6 +251,10 @@ def _check(model: MultimodalVAE, dataset: Dataset) -> None:
         return
     try:
         model.check(dataset.batch.sample())
+    except SupportError as error:
+        if dataset.place is not None:
+            raise error.at(dataset.place) from error
+        raise DataError(f"{dataset.origin}: {error}" if dataset.origin else str(error)) from error
     except DataError as error:
         raise DataError(f"{dataset.origin}: {error}" if dataset.origin else str(error)) from error
 

@@ -22,7 +22,7 @@ from nbridge.patterns import numbered
 from nbridge.phrases import clip, listing
 from nbridge.registry import resolve
 from nbridge.spec import Spec
-from nbridge.support import check_support
+from nbridge.support import SupportError, check_support
 
 ROWS_A_CLASS = 5
 """Fewer rows than this for each class are few."""
@@ -104,7 +104,8 @@ def _element_names(layout: TableLayout, name: str) -> list[str]:
         return list(layout.columns[name])
     names: list[str] = []
     for one in layout.fields(name):
-        names += [one.column] if one.stop - one.start == 1 else [f"{one.column}={text}" for text in one.classes]
+        several = one.classes and [f"{one.column}={text}" for text in one.classes]
+        names += [one.column] if one.stop - one.start == 1 else several or [f"{one.column}[{i}]" for i in range(one.stop - one.start)]
     return names
 
 
@@ -115,6 +116,8 @@ def _unsupported(model: MultimodalVAE, dataset: Dataset) -> Iterator[str]:
     for name, likelihood in model.likelihoods.items():
         try:
             check_support({name: likelihood}, batch.select(name))
+        except SupportError as error:
+            yield str(error.at(dataset.place)) if dataset.place is not None else f"{origin}{error}"
         except DataError as error:
             yield f"{origin}{error}"
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from nbridge.batch import Batch
 from nbridge.completion import IMPUTED, check_intervals, in_place, summary_in_place
-from nbridge.data.blocks import Block, Filled, Output, RowsIn
+from nbridge.data.blocks import Block, Filled, Output, RowsIn, RowsOut
 from nbridge.data.row_files import FOLDER, find_rows, open_rows
 from nbridge.data.table_layout import TableLayout
 from nbridge.errors import DataError, require_positive
@@ -58,17 +59,43 @@ class FileCompleted:
 
 
 @dataclass(frozen=True)
+class Wishes:
+    """What is wanted of what is filled in, as `impute_file` has it.
+
+    Arguments:
+        samples: The number K of draws, or None for the point estimate.
+        noise: Whether draws include the spread of the likelihood.
+        seed: Seed of the draws.
+        intervals: Probabilities of central intervals.
+        draws: The number of draws that intervals are taken from.
+    """
+
+    samples: int | None = None
+    noise: bool = True
+    seed: int = 0
+    intervals: Sequence[float] = ()
+    draws: int = DRAWS
+
+    def check(self) -> None:
+        """Checks that they go together.
+
+        Raises:
+            DataError: when they do not.
+        """
+        if self.samples is not None:
+            require_positive(samples=self.samples)
+        check_intervals(self.intervals, self.draws, self.samples)
+
+
+@dataclass(frozen=True)
 class _Filler:
     """Fills in blocks of rows."""
 
     model: MultimodalVAE
     plan: Plan
     keys: Mapping[str, str]
-    samples: int | None
-    noise: bool
-    seed: int
-    intervals: Sequence[float]
-    draws: int
+    wishes: Wishes
+    one_hot: Mapping[str, Sequence[tuple[int, int]]]
 
     def read(self, block: Block) -> Batch:
         """The rows as the model takes them."""
@@ -79,25 +106,28 @@ class _Filler:
         # Masks are of cells in all blocks, or in none.
         cells = {name: batch.cells.get(name, _whole_rows(batch, name)) for name in self.plan.in_part}
         rows = Batch(batch.values, batch.present, cells)
-        done = impute(self.model, rows, samples=self.samples, noise=self.noise, seed=self.seed, first=block.start)
+        want = self.wishes
+        done = impute(
+            self.model, rows, samples=want.samples, noise=want.noise, seed=want.seed, first=block.start, one_hot=self.one_hot
+        )  # fmt: skip
         given = {name: block.arrays[key] for name, key in self.plan.taken.items() if name in self.keys}
-        columns = in_place(done, given, self.samples)
+        columns = in_place(done, given, want.samples)
         figures: dict[str, np.ndarray] = {}
-        if self.intervals:
-            summary = summarise(self.model, rows, levels=self.intervals, draws=self.draws, seed=self.seed, first=block.start)
+        if want.intervals:
+            summary = summarise(self.model, rows, levels=want.intervals, draws=want.draws, seed=want.seed, first=block.start)
             figures = summary_in_place(summary, done, given)
         filled = {}
         for name, key in self.keys.items():
-            filled[key] = Filled(columns[name], 0 if self.samples is None else 1)
+            filled[key] = Filled(columns[name], 0 if want.samples is None else 1)
             filled[key + IMPUTED] = Filled(columns[name + IMPUTED])
-            if self.intervals:
+            if want.intervals:
                 filled |= self._figures(name, key, figures)
         return filled
 
     def _figures(self, name: str, key: str, figures: Mapping[str, np.ndarray]) -> dict[str, Filled]:
         """The columns that describe a modality, each behind an axis of levels where it has one."""
         return {
-            f"{key}__{what}": Filled(figures[f"{name}__{what}"], int(what in BY_LEVEL and len(self.intervals) > 1))
+            f"{key}__{what}": Filled(figures[f"{name}__{what}"], int(what in BY_LEVEL and len(self.wishes.intervals) > 1))
             for what in FIGURES
             if f"{name}__{what}" in figures
         }
@@ -109,7 +139,7 @@ def impute_file(
     target: str | Path,
     *,
     keys: Mapping[str, str] | None = None,
-    id: str = "id",  # noqa: A002 (as of the source npz)
+    id: str | None = None,  # noqa: A002 (as of the source npz)
     samples: int | None = None,
     noise: bool = True,
     seed: int = 0,
@@ -133,7 +163,7 @@ def impute_file(
         source: The file or the folder to read.
         target: The one to write; an older one is replaced.
         keys: The array or column of each modality, where it bears another name.
-        id: The array or column of identifiers, which a file may lack.
+        id: The array or column of identifiers, which a file may lack; that of the table, or ``id``, where it is left out.
         samples: The number K of draws, or None for the point estimate.
         noise: Whether draws include the spread of the likelihood.
         seed: Seed of the draws.
@@ -143,7 +173,7 @@ def impute_file(
         shard: Which part of the rows to read, fill in and write: its number, from 1, and the number of parts. They are cut between rows
             that are served together (`nbridge.imputation.rows_at_a_time`); where there are more of them, some have no row. Arrays that
             pass through are cut where they have as many rows. All rows are checked in any case, so that all parts have the same columns.
-        table: Which columns of a table of single values are which modality: see `nbridge.data.table.Table.layout_of`.
+        table: Which columns of a table are which modality, where it is not that of the tables or frames that the model learned from.
         progress: Hears how far it is.
 
     Raises:
@@ -160,30 +190,61 @@ def impute_file(
         ...     impute_file(model, f"{folder}/rows.npz", f"{folder}/completed.npz").imputed
         {'x': 1, 'y': 0}
     """
-    _check_options(samples, shard)
-    check_intervals(intervals, draws, samples)
-    if table is not None and samples is not None:
-        table.check_draws()
+    _check_shard(shard)
+    table = model.table if table is None else table
+    id_key = id if id is not None else "id" if table is None else table.id
+    wishes = Wishes(samples, noise, seed, intervals, draws)
+    wishes.check()
     path, kind = find_rows(source)
     target = Path(target)
     _check_target(path, kind, target)
     named = {name: (keys or {}).get(name, name) for name in model.names}
     sizes = {named[name]: math.prod(likelihood.shape) for name, likelihood in model.likelihoods.items()}
-    tell = progress or (lambda *_: None)
     with (
         writing(target, DataError),
         scratch_beside(target) as scratch,
         _blaming(source, path),
         open_rows(path, kind, sizes, scratch, table, intervals) as rows,
     ):
-        plan = make_plan(rows, model.likelihoods, named, id)
-        size = _rows_in_memory(rows, model, plan, samples, intervals)
-        plan = check_rows(rows, model.likelihoods, plan, id, size, tell)
-        start, stop = shard_rows(plan.rows, rows_at_a_time(model, samples), shard)
-        made = (IMPUTED, *(f"__{what}" for what in FIGURES if intervals))
-        passed = tuple(key for key in plan.others if key not in {known + ending for known in named.values() for ending in made})
-        filler = _Filler(model, plan, named, samples, noise, seed, intervals, draws)
-        counts, patterns = _write(rows, filler, target, Output(passed, start, stop, plan.rows), size, tell)
+        return complete(model, rows, partial(rows.writing, target), wishes, keys=named, id_key=id_key, shard=shard, progress=progress)
+
+
+def complete(
+    model: MultimodalVAE,
+    rows: RowsIn,
+    opened: Callable[[Output], AbstractContextManager[RowsOut]],
+    wishes: Wishes,
+    *,
+    keys: Mapping[str, str],
+    id_key: str | None = None,
+    shard: tuple[int, int] = (1, 1),
+    progress: Progress | None = None,
+) -> FileCompleted:
+    """Fills in rows of whatever kind: checks all of them, and then reads, fills in and writes block by block.
+
+    Arguments:
+        model: A trained model.
+        rows: The rows.
+        opened: Opens what is written.
+        wishes: What is wanted of what is filled in.
+        keys: The array or column of each modality.
+        id_key: The array or column of identifiers; None where rows are told by their place.
+        shard: Which part of the rows to fill in.
+        progress: Hears how far it is.
+
+    Raises:
+        DataError: when the rows don't fit the model.
+    """
+    tell = progress or (lambda *_: None)
+    plan = make_plan(rows, model.likelihoods, keys, id_key)
+    size = _rows_in_memory(rows, model, plan, wishes.samples, wishes.intervals)
+    plan = check_rows(rows, model.likelihoods, plan, id_key, size, tell)
+    start, stop = shard_rows(plan.rows, rows_at_a_time(model, wishes.samples), shard)
+    made = (IMPUTED, *(f"__{what}" for what in FIGURES if wishes.intervals))
+    passed = tuple(key for key in plan.others if key not in {known + ending for known in keys.values() for ending in made})
+    filler = _Filler(model, plan, keys, wishes, {name: rows.one_hot(keys[name]) for name in model.names})
+    with opened(output := Output(passed, start, stop, plan.rows)) as out:
+        counts, patterns = _write(rows, filler, out, output, size, tell)
     return FileCompleted(start, stop, plan.rows, counts, passed, unseen(model.patterns, patterns))
 
 
@@ -200,7 +261,7 @@ def parse_shard(text: str) -> tuple[int, int]:
     if not (found := re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)):
         raise DataError(f"shard {text}: expected I/N, such as 1/4 for the first of four")
     number, of = (int(part) for part in found.groups())
-    _check_options(None, (number, of))
+    _check_shard((number, of))
     return number, of
 
 
@@ -221,9 +282,7 @@ def shard_rows(rows: int, unit: int, shard: tuple[int, int]) -> tuple[int, int]:
     return start, min(rows, stop)
 
 
-def _check_options(samples: int | None, shard: tuple[int, int]) -> None:
-    if samples is not None:
-        require_positive(samples=samples)
+def _check_shard(shard: tuple[int, int]) -> None:
     number, of = shard
     if of < 1:
         raise DataError(f"shard {number}/{of}: expected I/N, such as 1/4 for the first of four")
@@ -256,26 +315,25 @@ def _rows_in_memory(rows: RowsIn, model: MultimodalVAE, plan: Plan, samples: int
     return unit * max(1, min(BLOCK, BYTES // (read + made)) // unit)
 
 
-def _write(rows: RowsIn, filler: _Filler, target: Path, output: Output, size: int, tell: Progress) -> tuple[dict[str, int], Counter[str]]:
+def _write(rows: RowsIn, filler: _Filler, out: RowsOut, output: Output, size: int, tell: Progress) -> tuple[dict[str, int], Counter[str]]:
     """Fills in and writes the rows of a shard; counts by modality in how many of them something was filled in, and their patterns."""
     counts, patterns = dict.fromkeys(filler.keys, 0), Counter[str]()
-    with rows.writing(target, output) as out:
-        columns = [*filler.plan.taken.values(), *out.needs]
-        if output.start == output.stop:
-            # A row that is not written shows what the columns of a shard without rows look like.
-            (block,) = rows.blocks(columns, 0, 1, 1)
-            shown = filler.fill(block, filler.read(block))
-            empty = {key: Filled(filled.array.take([], filled.axis), filled.axis) for key, filled in shown.items()}
-            out.write(block.none(), empty)
-            return counts, patterns
-        for block in rows.blocks(columns, output.start, output.stop, size):
-            batch = filler.read(block)
-            patterns += count(filler.model.names, batch.present)
-            filled = filler.fill(block, batch)
-            out.write(block, filled)
-            for name, key in filler.keys.items():
-                counts[name] += _rows_with_any(filled[key + IMPUTED].array)
-            tell("imputing", min(block.start + size, output.stop) - output.start, output.stop - output.start)
+    columns = [*filler.plan.taken.values(), *out.needs]
+    if output.start == output.stop:
+        # A row that is not written shows what the columns of a shard without rows look like.
+        (block,) = rows.blocks(columns, 0, 1, 1)
+        shown = filler.fill(block, filler.read(block))
+        empty = {key: Filled(filled.array.take([], filled.axis), filled.axis) for key, filled in shown.items()}
+        out.write(block.none(), empty)
+        return counts, patterns
+    for block in rows.blocks(columns, output.start, output.stop, size):
+        batch = filler.read(block)
+        patterns += count(filler.model.names, batch.present)
+        filled = filler.fill(block, batch)
+        out.write(block, filled)
+        for name, key in filler.keys.items():
+            counts[name] += _rows_with_any(filled[key + IMPUTED].array)
+        tell("imputing", min(block.start + size, output.stop) - output.start, output.stop - output.start)
     return counts, patterns
 
 

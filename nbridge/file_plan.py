@@ -36,14 +36,14 @@ class Plan:
     in_part: frozenset[str] = frozenset()
 
 
-def make_plan(rows: RowsIn, likelihoods: Mapping[str, Likelihood], keys: Mapping[str, str], id_key: str) -> Plan:
+def make_plan(rows: RowsIn, likelihoods: Mapping[str, Likelihood], keys: Mapping[str, str], id_key: str | None) -> Plan:
     """What names, types and shapes tell, before any row is read.
 
     Arguments:
         rows: The file.
         likelihoods: The likelihood of each modality of a model.
         keys: The key of each modality.
-        id_key: The key of identifiers.
+        id_key: The key of identifiers; None where rows are told by their place.
 
     Raises:
         DataError: when a column doesn't fit its modality, or is there under a name that is nearly right.
@@ -59,21 +59,21 @@ def make_plan(rows: RowsIn, likelihoods: Mapping[str, Likelihood], keys: Mapping
     return Plan(taken, others, next(iter(counts.values())))
 
 
-def check_rows(rows: RowsIn, likelihoods: Mapping[str, Likelihood], plan: Plan, id_key: str, size: int, tell: Progress) -> Plan:
+def check_rows(rows: RowsIn, likelihoods: Mapping[str, Likelihood], plan: Plan, id_key: str | None, size: int, tell: Progress) -> Plan:
     """Checks every row, and finds the modalities of which some row is observed in part.
 
     Arguments:
         rows: The file.
         likelihoods: The likelihood of each modality of a model.
         plan: What is known of the file.
-        id_key: The key of identifiers.
+        id_key: The key of identifiers; None where rows are told by their place.
         size: The number of rows to read at a time.
         tell: Hears how far it is.
 
     Raises:
         DataError: for the first thing that doesn't fit, with the number of its row in the file.
     """
-    if id_key in plan.others:
+    if id_key is not None and id_key in plan.others:
         check_many_ids(lambda: rows.identifiers(id_key, plan.rows, size))
     for key in plan.others:
         rows.check_passed(key)
@@ -145,8 +145,8 @@ def _is_in_part(rows: RowsIn, plan: Plan, name: str, likelihood: Likelihood, siz
             check_support({name: likelihood}, batch, block.start)
         except SupportError as found:
             # It goes on, to say how many rows there are.
-            outside = found if outside is None else SupportError(outside.first, (outside.rows or 0) + (found.rows or 0))
+            outside = found if outside is None else SupportError(outside.cell, outside.problem, (outside.rows or 0) + (found.rows or 0))
         tell(f"checking {name}", min(block.start + size, plan.rows), plan.rows)
     if outside is not None:
-        raise outside
+        raise outside.at(rows.place)
     return in_part

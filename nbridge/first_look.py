@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from os import PathLike, fspath
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +13,23 @@ import numpy as np
 from nbridge.data.cells import MISSING
 from nbridge.data.column import PRESENT
 from nbridge.data.folders import find_file
+from nbridge.data.frame_table import FrameTable
+from nbridge.data.frames import FrameLike, open_frame
 from nbridge.data.ids import check_ids
 from nbridge.data.npz import read_npz
-from nbridge.data.profiles import Profile, read_profiles
+from nbridge.data.profiles import Profile, Vectors, read_profiles
 from nbridge.data.table_file import TableFile, ending_of, open_table
 from nbridge.errors import DataError, naming
 from nbridge.first_spec import Outline, Part, parts_of, spec_text, wrapped
 from nbridge.guesses import FEW, ROWS_A_CLASS, Guesses, guess_modalities, is_identifier
 from nbridge.names import free_name
 from nbridge.phrases import clip, listing
+from nbridge.read import parse_spec
+from nbridge.spec import Spec
 
 ID_WORDS = re.compile(r"(^|[_.\- ])(ids?|key|uuid|barcode|sample|subject|patient|participant|index)$|[a-z]Id$|[a-zA-Z]ID$")
 """Names that identifiers have."""
+_AFTER = {False: " After a change: nbridge validate SPEC --data", True: ""}
 NAMED = 12
 """Columns that remarks name."""
 SENTINELS = frozenset(sign * number for sign in (-1, 1) for number in (99, 999, 9999, 99999))
@@ -46,6 +52,39 @@ class FirstLook:
     present: Mapping[str, np.ndarray]
     remarks: tuple[str, ...]
 
+    @property
+    def spec(self) -> Spec:
+        """The spec that the text spells."""
+        return parse_spec(self.text)
+
+
+def init(data: FrameLike, *, id: str | None = None) -> FirstLook:  # noqa: A002 (as the command has it)
+    """Looks at data that nobody has described yet, as ``nbridge init`` does: modalities and likelihoods guessed, each with its reason.
+
+    Arguments:
+        data: A data frame of pandas, polars or pyarrow, a ``datasets.Dataset``, a dict of arrays; or the path of a file (csv, parquet,
+            npz), or of several tables that are joined, in a list.
+        id: The column of identifiers, in files; guessed where it is left out. Rows of a frame are told by their place.
+
+    Returns:
+        ``spec``, with which `nbridge.train` goes on, and ``text``, the same in YAML with the reasons as comments, to read or to keep.
+
+    Raises:
+        DataError: when data can't be read, or nothing in them can be a modality.
+
+    Example:
+        >>> found = init({"dose": np.arange(40) / 7 % 1, "arm": np.array(["a", "b", "c", "d"] * 10)})
+        >>> list(found.spec.modalities)
+        ['arm', 'dose']
+    """
+    if isinstance(data, str | PathLike):
+        return look([fspath(data)], id)
+    if isinstance(data, list | tuple):
+        return look([fspath(path) for path in data], id)
+    if id is not None:
+        raise DataError("id: rows of a data frame are told by their place; leave it out")
+    return _look_at_tables("data", {"source": "frame"}, [FrameTable(open_frame(data))], None)
+
 
 def look(paths: Sequence[str], id_column: str | None = None) -> FirstLook:
     """Looks at a table of single values (csv, parquet), at several that are joined, or at an npz archive.
@@ -63,39 +102,60 @@ def look(paths: Sequence[str], id_column: str | None = None) -> FirstLook:
     for path in found:
         if not ending_of(path):
             raise DataError(f"{path}: expected tables (.csv, .tsv, .csv.gz, .tsv.gz, .parquet), or one npz archive")
-    return _look_at_tables(paths, [open_table(path) for path in found], id_column)
+    source = {"source": "table", "path": str(paths[0]) if len(paths) == 1 else [str(path) for path in paths]}
+    name = Path(paths[0]).name.partition(".")[0] or "table"
+    return _look_at_tables(name, source, [open_table(path) for path in found], id_column)
 
 
-def _look_at_tables(paths: Sequence[str], files: Sequence[TableFile], id_column: str | None) -> FirstLook:
+def _look_at_tables(name: str, source: Mapping[str, object], files: Sequence[TableFile], id_column: str | None) -> FirstLook:
     if id_column is not None:
         for file in files:
             file.require(id_column)
     elif len(files) > 1:
         id_column = _common_id(files)
-    profiles, ids = read_profiles(files, id_column, MISSING)
-    if ids is None:
+    found = read_profiles(files, id_column, MISSING)
+    profiles, framed = found.columns, source["source"] == "frame"
+    if found.ids is None and not framed:
         id_column = _found_id(profiles)
         profiles = [profile for profile in profiles if profile.name != id_column]
     guesses = guess_modalities(profiles)
-    if not guesses.modalities:
-        raise DataError(f"{listing(map(str, paths))}: no column that a modality can be made of ({_left_out(guesses)})")
-    rows = len(profiles[0].codes)
+    guesses = replace(guesses, left_out={**guesses.left_out, **found.left_out})
+    parts, lists = parts_of(guesses), _parts_of_vectors(found.vectors, [guess.name for guess in guesses.modalities])
+    if not parts and not lists:
+        paths = source.get("path", files[0].path)
+        where = listing(map(str, paths)) if isinstance(paths, list) else paths
+        raise DataError(f"{where}: no column that a modality can be made of ({_left_out(guesses)})")
     lone = any(profile.name == "id" for profile in profiles)
-    source = _source(paths, guesses, id_column if id_column is not None else "" if lone else None)
+    id_option = None if framed else id_column if id_column is not None else "" if lone else None
+    columns = {part.name: vectors.name for part, vectors in lists}
     remarks = [*_remarks(guesses), *_sentinels(guesses)]
-    head = [
-        f"{rows:,} rows, {len(profiles):,} columns; every guess is yours to change. After a change: nbridge validate SPEC --data",
-        *remarks,
-    ]
+    many = len(profiles) + len(found.vectors) + len(found.left_out)
+    head = [f"{found.rows:,} rows, {many:,} columns; every guess is yours to change.{_AFTER[framed]}", *remarks]
     reasons = {
         "id": "tells rows apart" if id_column is not None else "no column tells all rows apart",
         "columns": "the columns of each modality",
         "classes": "the classes of a column in the order of their numbers",
         "missing": "words among numbers, taken for absent cells",
     }
-    text = spec_text(Outline(Path(paths[0]).name.partition(".")[0] or "table", source, rows, parts_of(guesses), wrapped(head), reasons))
+    every = [*parts, *(part for part, _ in lists)]
+    options = _source(source, guesses, columns, id_option)
+    text = spec_text(Outline(name, options, found.rows, every, wrapped(head), reasons))
     present = {guess.name: np.any([column.present for column in guess.columns], axis=0) for guess in guesses.modalities}
-    return FirstLook(text, rows, present, tuple(remarks))
+    present |= {part.name: ~np.isnan(vectors.array).all(1) for part, vectors in lists}
+    return FirstLook(text, found.rows, present, tuple(remarks))
+
+
+def _parts_of_vectors(columns: Sequence[Vectors], taken: Sequence[str]) -> list[tuple[Part, Vectors]]:
+    """A modality for each column of lists."""
+    found: list[tuple[Part, Vectors]] = []
+    for vectors in columns:
+        name = free_name(vectors.name, {*taken, *(part.name for part, _ in found)})
+        array = vectors.array.reshape(len(vectors.array), *vectors.shape)
+        part = _part(name, array, len(array), whole_bytes=vectors.whole_bytes)
+        if part is not None:
+            sizes = " x ".join(map(str, vectors.shape))
+            found.append((replace(part, why=f"lists of {sizes} numbers; {part.why}"), vectors))
+    return found
 
 
 def _common_id(files: Sequence[TableFile]) -> str:
@@ -117,14 +177,13 @@ def _found_id(profiles: Sequence[Profile]) -> str | None:
     return profiles[0].name if profiles and profiles[0] in telling and is_identifier(profiles[0]) else None
 
 
-def _source(paths: Sequence[str], guesses: Guesses, id_column: str | None) -> dict[str, object]:
+def _source(source: Mapping[str, object], guesses: Guesses, lists: Mapping[str, str], id_column: str | None) -> dict[str, object]:
     columns = {guess.name: tuple(column.name for column in guess.columns) for guess in guesses.modalities}
     classes = {column: texts for guess in guesses.modalities for column, texts in guess.classes.items()}
     missing = sorted({marker for guess in guesses.modalities for column in guess.columns for marker in column.markers})
-    options: dict[str, object] = {"source": "table", "path": str(paths[0]) if len(paths) == 1 else [str(path) for path in paths]}
-    options |= {} if id_column is None else {"id": id_column}
+    options = dict(source) | ({} if id_column is None else {"id": id_column})
     options |= {"missing": missing} if missing else {}
-    options["columns"] = columns
+    options["columns"] = {**columns, **lists}
     return options | ({"classes": classes} if classes else {})
 
 
@@ -197,7 +256,7 @@ def _rows_of(arrays: Mapping[str, np.ndarray], key: str | None) -> int:
     return max(lengths, key=lengths.count, default=0)
 
 
-def _part(name: str, array: np.ndarray, rows: int) -> Part | None:
+def _part(name: str, array: np.ndarray, rows: int, *, whole_bytes: bool = False) -> Part | None:
     """A modality of an array; None where it can be none."""
     if array.dtype.kind not in "buif" or array.ndim < 1 or len(array) != rows or not array.size:
         return None
@@ -210,7 +269,11 @@ def _part(name: str, array: np.ndarray, rows: int) -> Part | None:
     shape = array.shape[1:] or (1,)
     shape = (1, *shape) if len(shape) == 2 else shape
     return Part(
-        name, shape, *_values(float(known.min()), high, whole, byte_images=array.dtype == np.uint8 and len(shape) > 1, one=len(shape) == 1)
+        name,
+        shape,
+        *_values(
+            float(known.min()), high, whole, byte_images=(whole_bytes or array.dtype == np.uint8) and len(shape) > 1, one=len(shape) == 1
+        ),
     )
 
 

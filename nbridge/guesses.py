@@ -120,6 +120,8 @@ def kind_of(profile: Profile) -> tuple[Kind, str]:
         return "left out", "tells of other columns"
     if different < 2:
         return "left out", f"holds {clip(profile.texts[0])!r} alone" if profile.texts else "is empty"
+    if profile.declared:
+        return "binary" if different == 2 else "classes", f"{different} classes, which the data declare"
     if is_identifier(profile):
         return "left out", "looks like identifiers: whole numbers in a row, or text, that differ in all rows"
     if different == 2:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -52,7 +52,14 @@ class Completed:
 
 
 def impute(
-    model: MultimodalVAE, batch: Batch, *, samples: int | None = None, noise: bool = True, seed: int = 0, first: int = 0
+    model: MultimodalVAE,
+    batch: Batch,
+    *,
+    samples: int | None = None,
+    noise: bool = True,
+    seed: int = 0,
+    first: int = 0,
+    one_hot: Mapping[str, Sequence[tuple[int, int]]] | None = None,
 ) -> Completed:
     r"""Fills in every absent modality of every row, and every absent cell.
 
@@ -71,6 +78,8 @@ def impute(
         noise: Whether draws include the spread of the likelihood; without it they are the expectations of :math:`p(x_j \mid z_k)`.
         seed: Seed of the draws.
         first: The number that the batch's first row has among all rows, a multiple of `rows_at_a_time`.
+        one_hot: By modality, the first element, and the element after the last, of each group of elements that show one class: a draw of
+            them is one class, c with the probability :math:`\mathbb{E}[x_c \mid z_k] / \sum_d \mathbb{E}[x_d \mid z_k]`.
 
     Raises:
         DataError: when observed values lie outside their likelihood's support or the model lacks a modality of the batch.
@@ -91,7 +100,7 @@ def impute(
     with serving(model, seed):
         for number, part in enumerate(_cut(batch, size), start=first // size):
             torch.manual_seed(part_seed(seed, number))
-            parts.append(_impute_rows(model, part, samples, noise))
+            parts.append(_impute_rows(model, part, samples, noise, one_hot or {}))
     axis = 0 if samples is None else 1
     return Completed(
         {name: torch.cat([part.values[name] for part in parts], axis) for name in model.names},
@@ -230,7 +239,9 @@ def _moments(q: Independent) -> tuple[Tensor, Tensor]:
     return q.mean.mean(0), (q.variance.mean(0) + q.mean.var(0, correction=0)).sqrt()
 
 
-def _impute_rows(model: MultimodalVAE, batch: Batch, samples: int | None, noise: bool) -> Completed:
+def _impute_rows(
+    model: MultimodalVAE, batch: Batch, samples: int | None, noise: bool, one_hot: Mapping[str, Sequence[tuple[int, int]]]
+) -> Completed:
     device = batch.device
     q = model.posterior(batch.to(model.device), POINT_DRAWS if samples is None else samples)
     z = q.mean + q.stddev * _fixed_points(model.latent_dim).to(q.mean)[:, None] if samples is None else q.sample()
@@ -243,12 +254,25 @@ def _impute_rows(model: MultimodalVAE, batch: Batch, samples: int | None, noise:
             values[name] = given if samples is None else given.expand(samples, *given.shape)
             continue
         guess = _estimate(model, name, z, observed) if samples is None else decode(model, name, z, noise=noise)
+        if samples is not None and noise and one_hot.get(name):
+            guess = _drawn_classes(guess, likelihood.expectation(model.decoder(name)(z)), one_hot[name])
         guess = guess.to(device)
         if given is not None:
             guess = likelihood.restore(guess, given)
             guess = torch.where(observed.reshape(*observed.shape, *(1 for _ in given.shape[observed.ndim :])), given, guess)
         values[name] = guess
     return Completed(values, imputed)
+
+
+def _drawn_classes(draws: Tensor, expectation: Tensor, groups: Sequence[tuple[int, int]]) -> Tensor:
+    """Draws of a modality, (K, B, ...), whose groups of elements show one class each: drawn apart, they would show none, or several."""
+    flat, means = draws.flatten(2).clone(), expectation.flatten(2)
+    for start, stop in groups:
+        # Never all of them 0, as those of a density may be.
+        weights = means[..., start:stop].clamp(1e-12, 1.0)
+        drawn = torch.multinomial(weights.flatten(0, 1), 1).reshape(weights.shape[:2])
+        flat[..., start:stop] = torch.nn.functional.one_hot(drawn, stop - start).to(flat)
+    return flat.reshape(draws.shape)
 
 
 def which_observed(batch: Batch, name: str) -> Tensor:

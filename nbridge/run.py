@@ -17,9 +17,11 @@ from torch import Tensor
 from nbridge.acceleration.devices import pick_device
 from nbridge.acceleration.distributed import World, joined
 from nbridge.batch import Batch
-from nbridge.build import build_data, build_model, settle
+from nbridge.build import build_data, build_model, read_frame, settle
 from nbridge.checkpoint import CONFIG, load_model, save_model
 from nbridge.data.dataset import Splits
+from nbridge.data.frame_table import FrameTable
+from nbridge.data.frames import FrameLike
 from nbridge.errors import DataError, NBridgeError, RunError
 from nbridge.models.base import MultimodalVAE
 from nbridge.progress import Reporter
@@ -29,7 +31,7 @@ from nbridge.spec import Spec
 from nbridge.training import TrainingState, check_stages, fit
 from nbridge.training_state import append_record, restore_state, save_state
 
-Data = Mapping[str, ArrayLike | Tensor] | Batch
+Data = Mapping[str, ArrayLike | Tensor] | Batch | FrameLike
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ def train(
 
     Arguments:
         spec: A spec, a mapping that spells one, or the path of one.
-        data: Arrays by modality (NaN or ``NAME__present`` for absence) or a batch, instead of the source that the spec names.
+        data: Arrays by modality (NaN or ``NAME__present`` for absence), a batch, or a data frame (pandas, polars, pyarrow, a
+            ``datasets.Dataset``), instead of the source that the spec names.
         out: The run folder to make; nothing is written when it is left out.
         overwrite: Whether a run folder of that name may be replaced.
         overrides: Changes to a spec that is given by its path, ``a.b=c`` each.
@@ -92,7 +95,8 @@ def train(
         folder = None if out is None else Path(out)
         if folder is not None and world.is_main:
             check_vacant(folder, overwrite)
-        spec = settle(spec) if data is None else spec
+        frame = read_frame(spec, data)
+        spec, data = (settle(spec, frame), frame) if data is None or frame is not None else (spec, data)
         model, splits = _prepare(spec, data, device, world, reporter)
         # Before a folder is touched: what was there must not be lost to rows that cannot train.
         check_stages(model, splits.train.through(model.prepare), spec.training, world)
@@ -154,7 +158,7 @@ def open_run(directory: str | os.PathLike[str], data: Data | None = None, *, dev
         raise RunError(f"{folder}: no run folder here ({RESOLVED} is missing){inside}")
     if not (folder / MODEL / CONFIG).is_file():
         raise RunError(f"{folder}: training is not over; go on with: nbridge resume {folder}")
-    if data is None and read_spec(folder / RESOLVED).data.source.type == "memory":
+    if data is None and read_spec(folder / RESOLVED).data.source.type in ("memory", "frame"):
         raise RunError(f"{folder}: the rows of this run came from Python; pass them again, nbridge.run.open_run({str(folder)!r}, data)")
     run = resume(folder, data, device=device)
     return replace(run, model=run.model.to(pick_device(device)))
@@ -176,7 +180,8 @@ def _prepare(spec: Spec, data: Data | None, device: str, world: World, reporter:
         torch.manual_seed(spec.training.seed)
         model = build_model(spec)
     with world.main_first():
-        splits = build_data(spec, model, data, warn=listener.warn)
+        frame = data if isinstance(data, FrameTable) else read_frame(spec, data)
+        splits = build_data(spec, model, data if frame is None else frame, warn=listener.warn)
     return model.to(world.device(device)), splits
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -16,12 +16,24 @@ from nbridge.likelihoods import Likelihood
 
 
 class SupportError(DataError):
-    """Rows with values outside a support: what the first of them holds, and how many they are, where that is known."""
+    """Rows with values outside a support.
 
-    def __init__(self, first: str, rows: int | None) -> None:
-        self.first, self.rows = first, rows
+    Arguments:
+        cell: The first of them: its modality, its row and its element.
+        problem: What is wrong with its value.
+        rows: How many rows there are, where that is known.
+        place: Where the cell is, in words; the modality and the row where it is left out.
+    """
+
+    def __init__(self, cell: tuple[str, int, int], problem: str, rows: int | None, place: str = "") -> None:
+        self.cell, self.problem, self.rows = cell, problem, rows
         counted = "" if rows is None else f" ({rows} such row{'s' if rows > 1 else ''})"
-        super().__init__(f"{first}{counted}. Rescale the values or choose another likelihood.")
+        where = place or f"modality {cell[0]!r}, row {cell[1]}"
+        super().__init__(f"{where}: {problem}{counted}. Rescale the values or choose another likelihood.")
+
+    def at(self, place: Callable[[str, int, int], str] | None) -> SupportError:
+        """The same with the place of the cell as the files have it, where they have any."""
+        return self if place is None else SupportError(self.cell, self.problem, self.rows, place(*self.cell))
 
 
 def check_support(likelihoods: Mapping[str, Likelihood], batch: Batch, first: int = 0, *, counted: bool = True) -> None:
@@ -62,10 +74,11 @@ def _check_modality(name: str, likelihood: Likelihood, batch: Batch, first: int,
     wrong = ~inside.reshape(len(x), math.prod(inside.shape[1:])) & present[:, None]
     if wrong.any():
         row = int(wrong.any(1).nonzero()[0])
-        value = x[row].reshape(-1)[int(wrong[row].nonzero()[0])].item()
+        element = int(wrong[row].nonzero()[0])
+        value = x[row].reshape(-1)[element].item()
         raise SupportError(
-            f"modality {name!r}, row {first + row}: value {value:g} is outside the support of {type(likelihood).__name__}, "
-            f"{describe_support(likelihood.support)}",
+            (name, first + row, element),
+            f"value {value:g} is outside the support of {type(likelihood).__name__}, {describe_support(likelihood.support)}",
             int(wrong.any(1).sum()) if counted else None,
         )
 

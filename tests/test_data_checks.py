@@ -98,9 +98,10 @@ def test_values_outside_their_support_are_told_for_each_modality(here: Path):
     columns["x_1"], columns["x_2"] = [0.5] * ROWS, [0.5, 0.5, 7] + [0.25] * (ROWS - 3)
     end = "Rescale the values or choose another likelihood."
     assert checked(columns, {**LIKELIHOODS, "x": (2, "bernoulli")}).errors == (
-        f"{here / 'rows.csv'}: modality 'x', row 2: value 7 is outside the support of Bernoulli, numbers from 0 to 1 (1 such row). {end}",
-        f"{here / 'rows.csv'}: modality 'n', row 4: value -1 is outside the support of NegativeBinomial, whole numbers from 0 "
-        f"(2 such rows). {end}",
+        f"{here / 'rows.csv'}: modality 'x', column 'x_2', row 2 (line 4): value 7 is outside the support of Bernoulli, numbers from 0 to "
+        f"1 (1 such row). {end}",
+        f"{here / 'rows.csv'}: modality 'n', column 'n', row 4 (line 6): value -1 is outside the support of NegativeBinomial, whole "
+        f"numbers from 0 (2 such rows). {end}",
     )
 
 

@@ -301,11 +301,39 @@ def test_files_that_cannot_be_joined_are_told(path: Path):
         Table(path=("one.csv", "other.csv")).load(shapes)
 
 
-def test_lists_in_a_column_are_for_another_source(path: Path):
-    parquet.write_table(pa.table({"x": [[1.0, 2.0]]}), "rows.parquet")
-    with refused(f"{path.parent / 'rows.parquet'}: column 'x' of type list<element: double>, expected single values; lists are read by "
-                 "`source: parquet`"):  # fmt: skip
-        Table(path="rows.parquet").load({"x": (1,)})
+def test_lists_in_a_column_are_a_modality(path: Path):
+    lists = pa.array([[1.0, 2.0], None, [3.0, None]])
+    parquet.write_table(pa.table({"x": lists, "y": [1, 2, 3], "grid": [[[1, 2], [3, 4]], None, [[5, 6], [7, 8]]]}), "rows.parquet")
+    batch = Table(path="rows.parquet").load({"x": (2,), "y": (1,), "grid": (1, 2, 2)}).batch.sample()
+    assert batch.values["x"].tolist() == [[1, 2], [0, 0], [3, 0]]
+    assert batch.cells["x"].tolist() == [[True, True], [False, False], [True, False]]
+    assert batch.values["grid"][2].flatten().tolist() == [5, 6, 7, 8]
+    assert batch.present["grid"].tolist() == [True, False, True]
+
+
+def test_lists_that_do_not_fit_are_told(path: Path):
+    found = path.parent / "rows.parquet"
+    parquet.write_table(
+        pa.table({"x": [[1.0, 2.0], [3.0, 4.0]], "y": [1, 2], "ragged": [[1], [2, 3]], "words": [["a"], ["b"]],
+                  "when": pa.array([0, 1], pa.timestamp("us", "UTC")), "far": [[1.0], [float("inf")]]}),
+        found,
+    )  # fmt: skip
+    refusals: list[tuple[Any, Any, str]] = [
+        ({}, {"x": (3,)}, f"{found}: column 'x': row 0 holds 2 values, expected 3"),
+        ({}, {"ragged": (2,)}, f"{found}: column 'ragged': row 1 holds 2 values, but row 0 1; lists of one length are vectors of a "
+         "modality"),
+        ({}, {"words": (2,)}, f"{found}: column 'words' holds lists that are not of numbers (list<element: string>)"),
+        ({}, {"when": (1,)}, f"{found}: column 'when' holds dates or times (timestamp[us, tz=UTC]), which are no numbers; count days or "
+         "seconds since one of them"),
+        ({}, {"far": (1,)}, f"{found}: column 'far': row 1 holds an infinite number; null or NaN marks what is absent"),
+        ({"z": ("x", "y")}, {"z": (3,)}, "modality 'z': column 'x' holds lists, expected one column of lists, or several of single values"),
+    ]  # fmt: skip
+    for columns, shapes, message in refusals:
+        with refused(message):
+            Table(path="rows.parquet", columns=columns).load(shapes)
+
+
+def test_a_damaged_parquet_file_is_told(path: Path):
     write(path.parent / "rows.parquet", "no table")
     with pytest.raises(DataError, match=r"rows\.parquet: not a parquet file, or truncated or damaged \("):
         Table(path="rows.parquet").load({"x": (1,)})
@@ -440,7 +468,7 @@ def test_rows_of_one_of_several_files_are_filled_in(path: Path):
     assert all(row[1] and row[2] and row[4] == "1" for row in rows)
 
 
-def test_one_hot_columns_are_filled_in_by_one_of_their_classes_and_never_drawn(path: Path):
+def test_one_hot_columns_are_filled_in_and_drawn_as_one_of_their_classes(path: Path):
     write(path, "colour,size\n" + "red,S\nblue,M\ngreen,L\n,S\nred,\n" * 3)
     classes = {"colour": ("blue", "green", "red"), "size": ("L", "M", "S")}
     shapes, kinds = {"look": (6,)}, {"look": "bernoulli"}
@@ -451,16 +479,39 @@ def test_one_hot_columns_are_filled_in_by_one_of_their_classes_and_never_drawn(p
         assert row["colour"] in classes["colour"]
         assert row["size"] in classes["size"]
         assert (row["colour__probability"] == "1") == (row["colour__imputed"] == "0")
-    message = (
-        "samples: column 'colour' of 3 classes is one-hot in modality 'look', whose draws are no classes; make it a modality of its own, "
-    )
-    with refused(message + "or leave samples out"):
-        impute_file(network, "rows.csv", "out.csv", table=layout, samples=2)
+    impute_file(network, "rows.csv", "out.csv", table=layout, samples=40)
+    rows = list(csv.DictReader(Path("out.csv").read_text().splitlines()))
+    assert {row["colour"] for row in rows if row["colour__imputed"] == "1"} == set(classes["colour"])
+    assert {row["colour"] for row in rows[:40]} == {"red"}
+
+
+def test_values_outside_a_support_are_told_with_their_file_their_column_and_their_row(path: Path):
+    one = write(path.parent / "one.csv", 'id,x,note\na,1,"two\nlines"\nb,2,\nc,3,\n')
+    other = write(path.parent / "other.csv", "n_2,n_1,id\n1,4,c\n2,5,b\n-3,6,a\n")
+    shapes, kinds = {"x": (1,), "n": (2,)}, {"x": "normal", "n": "poisson"}
+    spec = spec_of({"n": "n_*"}, shapes=shapes, likelihoods=kinds).as_dict()
+    spec["data"]["path"] = ["one.csv", "other.csv"]
+    end = "outside the support of Poisson, whole numbers from 0 (1 such row). Rescale the values or choose another likelihood."
+    with refused(f"{other}: modality 'n', column 'n_2', row 2 (line 4): value -3 is {end}"):
+        nbridge.train(spec)
+    network = nbridge.train({**spec, "data": {**spec["data"], "path": [str(one), str(write(other, other.read_text().replace("-3", "3")))]}})
+    write(path.parent / "new.csv", "n_1,n_2\n1,2\n-1,2\n")
+    with refused(f"new.csv: modality 'n', column 'n_1', row 1 (line 3): value -1 is {end}"):
+        impute_file(network.model, "new.csv", "out.csv", table=network.model.table)
+
+
+def test_a_model_knows_the_columns_that_it_learned_from(path: Path, model: Any):
+    network, layout = model
+    told = impute_file(network, "rows.csv", "out.csv", table=layout)
+    assert impute_file(network, "rows.csv", "again.csv") == told
+    assert Path("again.csv").read_text() == Path("out.csv").read_text()
 
 
 def test_a_model_that_never_saw_a_table_refuses_one(path: Path, model: Any):
+    network = nbridge.build_model(spec_of(COLUMNS, CLASSES).model_copy(update={"data": nbridge.Spec.model_validate(
+        {"modalities": {"x": {"shape": 1, "encoder": "mlp", "likelihood": "normal"}}}).data}))  # fmt: skip
     with refused("rows.csv: a csv file, whose columns this model knows nothing of: it was not trained from one (data: {source: table})"):
-        impute_file(model[0], "rows.csv", "out.csv")
+        impute_file(network, "rows.csv", "out.csv")
 
 
 def test_a_column_is_never_written_twice(path: Path, model: Any):

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
 import torch
@@ -125,10 +126,15 @@ def test_the_examples_of_readme_run_and_impute_most_labels(capsys: pytest.Captur
     names: dict[str, Any] = {}
     for code in blocks:
         exec(compile(code, "README.md", "exec"), names)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     share = float(re.search(r"labels imputed correctly: ([\d.]+)", capsys.readouterr().out)[1])
     # Two modalities that tell the classes apart: 15 % of mistakes would be a broken model.
     assert share > 0.85
     assert (names["completed"][400:, 3] == names["label"][400:]).mean() > 0.85
+    frame, whole, filled = names["frame"], names["whole"], names["filled"]
+    assert whole.dtypes.equals(frame.dtypes)
+    assert whole.index.equals(frame.index)
+    assert whole.where(~filled).equals(frame)
+    assert (whole["stage"] == pd.Series(names["label"], frame.index).map({0: "I", 1: "II", 2: "III"}))[400:].mean() > 0.85
     assert names["twenty"].shape == (20, 600, 4)
     assert (names["lower"] <= names["upper"])[:150, :3].all()

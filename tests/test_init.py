@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from nbridge.cli import main as command_line
 from nbridge.data.table_file import open_table
@@ -287,6 +289,41 @@ def test_from_a_csv_to_a_completed_csv_without_a_file_edited(here: Path, call: C
     assert np.sqrt((errors**2).mean()) < 0.9
     right = [row["stage"] == was for row, was, cell in zip(completed, truth["stage"], given["stage"], strict=True) if not cell]
     assert np.mean(right) > 0.6
+
+
+def test_from_a_parquet_file_of_lists_to_a_completed_one(here: Path, call: Call):
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(80, 1))
+    cells: dict[str, Any] = {"genes": (z + 0.1 * rng.normal(size=(80, 5))).tolist(), "codes": rng.poisson(np.exp(z + 1), (80, 3)).tolist()}
+    cells["scan"] = rng.integers(0, 256, (80, 2, 3), dtype=np.uint8).tolist()
+    cells["ragged"] = [[1.0] * (1 + row % 2) for row in range(80)]
+    cells["age"] = (60 + 9 * z[:, 0]).round(1).tolist()
+    for place, name in enumerate(("genes", "codes", "scan", "age")):
+        cells[name][place::9] = [None] * len(cells[name][place::9])
+    kinds = {"genes": pa.list_(pa.float32()), "codes": pa.list_(pa.int32(), 3), "scan": pa.list_(pa.list_(pa.uint8()))}
+    given = pa.table({name: pa.array(column, kinds.get(name)) for name, column in cells.items()})
+    parquet.write_table(given, "rows.parquet", row_group_size=30)
+    code, out, _ = call("init", "rows.parquet")
+    assert code == 0
+    assert "left out: ragged: holds lists of several lengths" in out.splitlines()
+    spec = parse_spec((here / "rows.yaml").read_text())
+    assert {name: (one.shape, one.likelihood.type) for name, one in spec.modalities.items()} == {
+        "age": ((1,), "normal"), "genes": ((5,), "normal"), "codes": ((3,), "negative_binomial"),
+        "scan": ((1, 2, 3), "discretized_logistic"),
+    }  # fmt: skip
+    assert call("validate", "rows.yaml", "--data")[0] == 0
+    fewer = [word for stage in ("joint", "bridges") for word in ("--set", f"training.stages.{stage}.epochs=2")]
+    assert call("train", "rows.yaml", "--out", "run", *fewer)[0] == 0
+    for more in ((), ("--samples", "2"), ("--intervals", "0.5,0.9")):
+        assert call("impute", "run", "rows.parquet", "--out", "out.parquet", "--overwrite", *more)[0] == 0
+        done = parquet.read_table("out.parquet")
+        assert done.select(given.column_names).schema.equals(given.schema)
+        for name in given.column_names:
+            after = done[name].to_pylist()[:: 2 if "--samples" in more else 1]
+            assert None not in after
+            assert all(one is None or one == other for one, other in zip(given[name].to_pylist(), after, strict=True))
+    widths = {name: np.shape(done[name].to_pylist()) for name in ("genes__mean", "codes__sd", "scan__lower_0.9", "genes__upper_0.5")}
+    assert widths == {"genes__mean": (80, 5), "codes__sd": (80, 3), "scan__lower_0.9": (80, 6), "genes__upper_0.5": (80, 5)}
 
 
 def test_the_file_that_is_read_is_never_replaced(here: Path, call: Call):

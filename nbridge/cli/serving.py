@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from nbridge.annotations import Prior
     from nbridge.data.table_layout import TableLayout
+    from nbridge.file_completion import Wishes
     from nbridge.likelihoods import Likelihood
     from nbridge.spec import Spec
 
@@ -26,17 +27,28 @@ Rows = Annotated[
     str, typer.Argument(metavar="ROWS", help="An npz file, one array a modality, or a csv or parquet table.", show_default=False)
 ]
 ManyRows = Annotated[
-    str, typer.Argument(metavar="ROWS", help="An npz file, a folder of npy files, a parquet or csv file, of any size.", show_default=False)
+    list[str] | None,
+    typer.Argument(
+        metavar="ROWS",
+        help="An npz file, a folder of npy files, a parquet or csv file, of any size; with --to several.",
+        show_default=False,
+    ),
 ]
-OutAlike = Annotated[str, typer.Option(metavar="PATH", help="The file to write, of the same kind; or the folder.", show_default=False)]
+OutAlike = Annotated[
+    str | None, typer.Option(metavar="PATH", help="The file to write, of the same kind; or the folder.", show_default=False)
+]
 Shard = Annotated[str, typer.Option(metavar="I/N", help="Write this part of the rows alone, such as 1/4.")]
 Out = Annotated[str, typer.Option(metavar="FILE", help="The npz file to write.", show_default=False)]
 
 
 def impute(
     directory: RunPath,
-    rows: ManyRows,
-    out: OutAlike,
+    rows: ManyRows = None,
+    out: OutAlike = None,
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Write several tables, joined on identifiers, each by its name.", show_default=False),
+    ] = None,
     samples: Annotated[int | None, typer.Option(metavar="K", min=1, help="Draws for each row; one best estimate when left out.")] = None,
     noise: Annotated[bool, typer.Option(help="Whether draws include the spread of the likelihood.")] = True,
     seed: Seed = 0,
@@ -54,29 +66,37 @@ def impute(
 
     Observed values stay as they are, to the letter in a csv file, NAME__imputed tells where values were filled in, all else passes through.
     Intervals are of the predictive distribution, several of them behind an axis of levels; classes have NAME__probability instead.
+    With --to, tables that are joined are each written back; without ROWS they are those that the run was trained from, and rows that one of
+    them lacks come at its end.
     """
-    from nbridge.data.row_files import FOLDER, kind_of
-
-    kind = kind_of(rows)
-    target = check_output_folder(out, overwrite, rows) if kind == FOLDER else check_output(out, overwrite, (kind,), rows)
+    target = None if to is not None else _target(rows or [], out, overwrite)
     from nbridge.cli.tables import MeasuringBar
-    from nbridge.completion import check_intervals
-    from nbridge.file_completion import impute_file, parse_shard
+    from nbridge.file_completion import Wishes, impute_file, parse_shard
     from nbridge.summaries import parse_levels
 
     try:
         part = parse_shard(shard)
         levels = () if intervals is None else parse_levels(intervals)
-        check_intervals(levels, draws, samples)
+        wishes = Wishes(samples, noise, seed, levels, draws)
+        wishes.check()
     except DataError as error:
         raise RunError(f"--{error}") from error
+    if to is not None:
+        if out is not None or part[1] > 1:
+            other = "--out" if out is not None else "--shard"
+            raise RunError(f"--to {to}: goes without {other}; all tables are written whole, by their names")
+        _impute_tables(directory, rows or [], to, wishes, overwrite)
+        return
     from nbridge.checkpoint import load_model
 
+    assert rows is not None
+    assert target is not None
+    (path,) = rows
     model, spec = load_model(directory)
     options = {"keys": _keys(spec), "id": _id_key(spec), "samples": samples, "noise": noise, "seed": seed, "table": _table(spec)}
     bar = MeasuringBar(console_of(stderr=True))
     try:
-        done = impute_file(model, rows, target, **options, intervals=levels, draws=draws, shard=part, progress=bar)
+        done = impute_file(model, path, target, **options, intervals=levels, draws=draws, shard=part, progress=bar)
     finally:
         bar.close()
     warning(done.warnings)
@@ -84,6 +104,47 @@ def impute(
     passed = f"; passed through {', '.join(done.passed)}" if done.passed else ""
     of_all = "" if part[1] == 1 else f" of {done.total:,}, the first of them row {done.start:,}"
     typer.echo(f"{target}: {done.stop - done.start:,} rows{of_all}; imputed {counts}{passed}")
+
+
+def _target(rows: Sequence[str], out: str | None, overwrite: bool) -> Path:
+    """The file or the folder to write where one is read."""
+    from nbridge.data.row_files import FOLDER, kind_of
+
+    if not rows:
+        raise typer.BadParameter("Missing argument 'ROWS', the file to fill in. With --to FOLDER, those of the run.")
+    if len(rows) > 1:
+        raise typer.BadParameter("Several ROWS are joined on their identifiers and written to a folder: --to FOLDER.")
+    if out is None:
+        raise typer.BadParameter("Missing option '--out', the file to write.")
+    kind = kind_of(rows[0])
+    return check_output_folder(out, overwrite, rows[0]) if kind == FOLDER else check_output(out, overwrite, (kind,), rows[0])
+
+
+def _impute_tables(directory: str, rows: Sequence[str], to: str, wishes: Wishes, overwrite: bool) -> None:
+    """Fills in tables that are joined, those of the run where none is named."""
+    from nbridge.checkpoint import load_model
+    from nbridge.cli.tables import MeasuringBar
+    from nbridge.joined_completion import impute_tables
+
+    if not Path(to).absolute().parent.is_dir():
+        raise RunError(f"--to {to}: folder {Path(to).parent} does not exist")
+    if Path(to).exists() and not overwrite:
+        raise RunError(f"--to {to}: exists already. Use --overwrite to replace it.")
+    model, spec = load_model(directory)
+    named = spec.data.source.kwargs.get("path", ()) if model.table is not None else ()
+    paths = rows or ([named] if isinstance(named, str) else list(named))
+    if not paths:
+        raise RunError(f"{directory}: this run was not trained from tables; name the files to fill in")
+    bar = MeasuringBar(console_of(stderr=True))
+    try:
+        done = impute_tables(model, paths, to, wishes, progress=bar)
+    finally:
+        bar.close()
+    warning(done.rows.warnings)
+    counts = ", ".join(f"{name} {count:,}" for name, count in done.rows.imputed.items())
+    typer.echo(f"{to}: {', '.join(path.name for path in done.files)}: {done.rows.total:,} rows; imputed {counts}")
+    for file, count in done.lacking.items():
+        typer.echo(f"{Path(file).name} lacked {count:,} of these rows, which come at its end")
 
 
 def generate(
@@ -195,14 +256,10 @@ def _keys(spec: Spec) -> dict[str, str]:
 
 
 def _table(spec: Spec) -> TableLayout | None:
-    """Which columns of a csv file are which modality, of a model that was trained from one."""
-    from nbridge.registry import BUILT_IN, locate
+    """Which columns of a csv file are which modality, of a model that was trained from one, or from a data frame."""
+    from nbridge.build import table_of
 
-    if locate("datasets", spec.data.source.type) != BUILT_IN["datasets"]["table"]:
-        return None
-    from nbridge.data.table import Table
-
-    return Table(**spec.data.source.kwargs).layout_of({name: modality.shape for name, modality in spec.modalities.items()})
+    return table_of(spec)
 
 
 def _id_key(spec: Spec) -> str:

@@ -95,7 +95,9 @@ def _summarise(run: Run, console: Console, as_json: bool, *, with_report: bool) 
     if reported:
         console.print(f"report: {Path(str(run.folder), REPORT)}", soft_wrap=True)
     ending = "csv" if run.spec.data.source.type == "table" else "npz"
-    console.print(f"next:  nbridge impute {folder} ROWS.{ending} --out COMPLETED.{ending}", soft_wrap=True)
+    joined = ending == "csv" and not isinstance(run.spec.data.source.kwargs["path"], str)
+    files = "--to COMPLETED" if joined else f"ROWS.{ending} --out COMPLETED.{ending}"
+    console.print(f"next:  nbridge impute {folder} {files}", soft_wrap=True)
     console.print(f"       nbridge generate {folder} --num 16 --out SAMPLES.npz", soft_wrap=True)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,11 +114,17 @@ class RowsIn(ABC):
         noun: What its columns are called.
         keys: Their names, in order.
         by_name: Whether a column that bears nearly the name of a modality is a slip of the pen.
+        place: The place of a cell, in words, by its modality, its row and its element; None where a modality is no columns.
     """
 
     noun: ClassVar[str]
     by_name: ClassVar[bool] = True
     keys: tuple[str, ...]
+    place: Callable[[str, int, int], str] | None = None
+
+    def one_hot(self, key: str) -> tuple[tuple[int, int], ...]:  # noqa: ARG002 (for kinds that have classes)
+        """The first element, and the element after the last, of each group of elements of a modality that show one class."""
+        return ()
 
     @abstractmethod
     def layout(self, key: str) -> Layout:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nbridge.data.cells import TRUTHS
+from nbridge.data.cells import TRUTHS, NumberCells
 
 _DECIMALS = 6
 """More decimals than this are those of a machine."""
@@ -45,6 +45,11 @@ class CellStyle:
         if not there:
             return
         self._seen = True
+        if isinstance(cells, NumberCells) and not self._classes:
+            # Where they go they are numbers again.
+            self._whole = self._whole and bool((numbers[there] == np.floor(numbers[there])).all())
+            self._decimals = max(self._decimals, 0 if self._whole else _DECIMALS + 1)
+            return
         if self._classes or (len(self._spelt) < 2 and cells[there[0]].strip().lower() in TRUTHS):
             firsts: list[int] = [there[first] for first in np.unique(numbers[there], return_index=True)[1]]
             self._spelt = {int(numbers[row]): cells[row].strip() for row in firsts} | self._spelt

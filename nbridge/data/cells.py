@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import overload
 
 import numpy as np
 
@@ -20,6 +21,31 @@ MOST_CLASSES = 1000
 
 Where = Callable[[int], str]
 """Tells the place of a cell by its number among those given: the row, and the line where there are lines."""
+
+
+class NumberCells(Sequence[str]):
+    """Cells that are stored as numbers: their texts are made when they are asked for, which takes far longer than all else.
+
+    Arguments:
+        numbers: The numbers, (N,), NaN where they are absent.
+        texts: Gives the texts, empty where they are absent.
+    """
+
+    def __init__(self, numbers: np.ndarray, texts: Callable[[], Sequence[str]]) -> None:
+        self.numbers, self._make = numbers, texts
+        self._texts: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[str]: ...
+    def __getitem__(self, place: int | slice) -> str | Sequence[str]:
+        if self._texts is None:
+            self._texts = self._make()
+        return self._texts[place]
 
 
 def read_cells(column: str, cells: Sequence[str], classes: Sequence[str], missing: Collection[str], where: Where) -> np.ndarray:
@@ -39,6 +65,8 @@ def read_cells(column: str, cells: Sequence[str], classes: Sequence[str], missin
         >>> read_cells("age", ["71", " 8.5", "NA"], (), MISSING, str), read_cells("sex", ["m", "", "f"], ("f", "m"), MISSING, str)
         (array([71. ,  8.5,  nan]), array([ 1., nan,  0.]))
     """
+    if isinstance(cells, NumberCells) and _is_plain(cells, classes, missing):
+        return cells.numbers
     texts = [cell.strip() for cell in cells]
     if classes:
         return _classes(column, texts, classes, missing, where)
@@ -50,6 +78,11 @@ def read_cells(column: str, cells: Sequence[str], classes: Sequence[str], missin
     except ValueError:
         return np.array([_number(column, text, missing, lambda row=row: where(row)) for row, text in enumerate(texts)])
     return numbers
+
+
+def _is_plain(cells: NumberCells, classes: Sequence[str], missing: Collection[str]) -> bool:
+    """Whether numbers are what their texts would be read as."""
+    return not classes and not np.isinf(cells.numbers).any() and all(number_of(text) is None for text in missing)
 
 
 def number_of(text: str) -> float | None:

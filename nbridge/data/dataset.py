@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,7 @@ class Dataset:
     part: np.ndarray | None = None
     origin: str = ""
     groups: np.ndarray | None = None
+    place: Callable[[str, int, int], str] | None = None
 
     def __post_init__(self) -> None:
         for what, array in (("ids", self.ids), ("part", self.part), ("groups", self.groups)):

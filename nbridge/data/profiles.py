@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,12 +27,14 @@ class Profile:
         texts: Its different texts in order, in which absent ones are not.
         codes: The place of each row's text among them, (N,); -1 where it is absent.
         markers: Words that mark absent cells among numbers; they count as absent.
+        declared: Whether the texts are classes that the data declare, in their order.
     """
 
     name: str
     texts: tuple[str, ...]
     codes: np.ndarray
     markers: tuple[str, ...] = ()
+    declared: bool = False
     _numbers: tuple[float | None, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -46,7 +48,7 @@ class Profile:
     @property
     def numeric(self) -> bool:
         """Whether all values are numbers."""
-        return bool(self.texts) and None not in self._numbers
+        return bool(self.texts) and not self.declared and None not in self._numbers
 
     @property
     def values(self) -> np.ndarray:
@@ -69,7 +71,43 @@ class Profile:
         return np.bincount(self.codes[self.present], minlength=len(self.texts))
 
 
-def read_profiles(files: Sequence[TableFile], id_column: str | None, missing: Collection[str]) -> tuple[list[Profile], np.ndarray | None]:
+@dataclass(frozen=True, eq=False)
+class Vectors:
+    """A column of lists of numbers.
+
+    Arguments:
+        name: Its name.
+        array: The numbers, (N, n), NaN where they are absent.
+        shape: The shape of a row.
+        whole_bytes: Whether they are stored as bytes, as images are.
+    """
+
+    name: str
+    array: np.ndarray
+    shape: tuple[int, ...]
+    whole_bytes: bool = False
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """All columns of a table.
+
+    Arguments:
+        columns: Those of single values.
+        vectors: Those of lists.
+        left_out: Those that nothing can be learned of, with the reason.
+        ids: The identifiers of the rows; None where there are none.
+        rows: The number of rows.
+    """
+
+    columns: list[Profile]
+    vectors: list[Vectors]
+    left_out: Mapping[str, str]
+    ids: np.ndarray | None
+    rows: int
+
+
+def read_profiles(files: Sequence[TableFile], id_column: str | None, missing: Collection[str]) -> Profiles:
     """All columns of one file, or of several that are joined, and the identifiers of the rows.
 
     Arguments:
@@ -80,37 +118,79 @@ def read_profiles(files: Sequence[TableFile], id_column: str | None, missing: Co
     Raises:
         DataError: when a file can't be read or has no rows, or rows can't be joined.
     """
-    if id_column is not None:
+    if id_column is not None and len(files) > 1:
         check_joinable(files, id_column)
     texts: dict[str, list[str]] = {}
-    read = join([_read(file, id_column, missing, texts) for file in files])
-    profiles = [_profile(column, texts[column], np.nan_to_num(codes, nan=-1).astype(np.int64)) for column, codes in read.numbers.items()]
-    return profiles, read.ids
+    found = [_read(file, id_column, missing, texts) for file in files]
+    read = join([numbers for numbers, *_ in found])
+    shapes = {column: shape for _, vectors, _, _ in found for column, shape in vectors.items()}
+    columns: list[Profile] = []
+    vectors: list[Vectors] = []
+    for column, values in read.numbers.items():
+        file = next(file for file in files if column in file.columns)
+        if column in shapes:
+            vectors.append(Vectors(column, values, *shapes[column]))
+        else:
+            profile = _profile(column, texts[column], np.nan_to_num(values, nan=-1).astype(np.int64))
+            columns.append(_declared(profile, file.classes(column)))
+    left_out = {column: reason for _, _, unfit, _ in found for column, reason in unfit.items()}
+    return Profiles(columns, vectors, left_out, read.ids, found[0][3] if read.ids is None else len(read.ids))
 
 
-def _read(file: TableFile, id_column: str | None, missing: Collection[str], texts: dict[str, list[str]]) -> Numbers:
-    """The columns of a file as places among their different texts, NaN where they are absent."""
-    columns = [column for column in file.columns if column != id_column]
+_Found = tuple[Numbers, dict[str, tuple[tuple[int, ...], bool]], dict[str, str], int]
+
+
+def _read(file: TableFile, id_column: str | None, missing: Collection[str], texts: dict[str, list[str]]) -> _Found:
+    """The columns of a file: single values as places among their different texts, vectors; why others are left out; and rows."""
+    unfit = {column: reason for column in file.columns if column != id_column and (reason := file.unfit(column))}
+    columns = [column for column in file.columns if column != id_column and column not in unfit and not file.is_list(column)]
     places: dict[str, dict[str, float]] = {column: dict.fromkeys(missing, np.nan) for column in columns}
     parts: dict[str, list[np.ndarray]] = {column: [] for column in columns}
     ids: list[str] = []
     rows = 0
-    for chunk in file.chunks(file.columns):
+    for chunk in file.chunks([*columns, *([id_column] if id_column is not None else [])]):
         rows += chunk.rows
         for column in columns:
             known = places[column]
-            stripped = [text.strip() for text in chunk.cells[column]]
+            stripped = [text.strip() for text in chunk.single(column)]
             for text in dict.fromkeys(stripped):
                 known.setdefault(text, float(len(known) - len(missing)))
             parts[column].append(np.array([known[text] for text in stripped]))
-        ids += [text.strip() for text in chunk.cells[id_column]] if id_column is not None else []
+        ids += [text.strip() for text in chunk.single(id_column)] if id_column is not None else []
     if not rows:
         raise DataError(f"{file.path}: no rows")
     with naming(f"{file.path}: column {id_column!r}"):
         found = check_ids(ids) if id_column is not None else None
     for column in columns:
         texts[column] = [text for text in places[column] if text not in missing]
-    return Numbers(str(file.path), {column: np.concatenate(part) for column, part in parts.items()}, found)
+    vectors = {column: _vectors(file, column) for column in file.columns if column not in unfit and file.is_list(column)}
+    told = {column: array for column, array in vectors.items() if isinstance(array, str)}
+    kept = {column: array for column, array in vectors.items() if not isinstance(array, str)}
+    shapes = {column: (array.shape[1:], file.whole_bytes(column)) for column, array in kept.items()}
+    numbers = {column: np.concatenate(part) for column, part in parts.items()}
+    numbers |= {column: array.reshape(len(array), -1) for column, array in kept.items()}
+    return Numbers(str(file.path), numbers, found), shapes, {**unfit, **told}, rows
+
+
+def _vectors(file: TableFile, column: str) -> np.ndarray | str:
+    """The vectors of a column; why there are none of one length."""
+    try:
+        parts = [chunk.vectors[column] for chunk in file.chunks([column])]
+    except DataError:
+        return "holds lists of several lengths"
+    shapes = {part.shape[1:] for part in parts if part.size}
+    if len(shapes) != 1:
+        return "holds lists of several lengths" if shapes else "is empty"
+    shape = shapes.pop()
+    return np.concatenate([part if part.size else np.full((len(part), *shape), np.nan, np.float32) for part in parts])
+
+
+def _declared(profile: Profile, classes: tuple[str, ...]) -> Profile:
+    """A column with the classes that it declares, among which ones may be that no row has."""
+    if not classes or not set(profile.texts) <= set(classes):
+        return profile
+    moved = np.array([*(classes.index(text) for text in profile.texts), -1], dtype=np.int64)
+    return Profile(profile.name, classes, moved[profile.codes], declared=True)
 
 
 def _profile(name: str, texts: Sequence[str], codes: np.ndarray) -> Profile:

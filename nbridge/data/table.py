@@ -1,9 +1,12 @@
-"""Tables of single values, csv or parquet: a row a sample, a column a variable, an empty cell where nothing is known."""
+"""Tables, csv or parquet: a row a sample, a column a variable, an empty cell where nothing is known."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,7 @@ from nbridge.data.column import PRESENT
 from nbridge.data.dataset import Dataset, Source
 from nbridge.data.folders import find_file
 from nbridge.data.ids import check_ids
-from nbridge.data.table_file import TableFile, open_table
+from nbridge.data.table_file import Chunk, TableFile, open_table
 from nbridge.data.table_layout import TableLayout, check_presence, expand
 from nbridge.errors import DataError, naming
 from nbridge.phrases import clip, listing, quoted
@@ -23,8 +26,8 @@ from nbridge.phrases import clip, listing, quoted
 class Table(Source):
     """Rows of a csv or parquet file of single values, or of several joined on a column of identifiers; text may be classes.
 
-    A modality is one column or several side by side. An empty cell, NA, NaN or null marks what is absent. Files are read whole into memory;
-    rows larger than memory, and lists in a column, are for `parquet`.
+    A modality is one column or several side by side, or a column of lists of numbers, which parquet files may have. An empty cell, NA, NaN
+    or null marks what is absent. Files are read whole into memory; rows larger than memory are for `parquet`.
 
     Arguments:
         path: The file (.csv, .tsv, either with .gz, or .parquet), or several to join: absolute, or relative to the current folder, or
@@ -50,6 +53,13 @@ class Table(Source):
         self.classes = {column: tuple(map(str, texts)) for column, texts in (classes or {}).items()}
         self.id = id
         self.missing = frozenset((*MISSING, *map(str, missing)))
+        self._given: TableFile | None = None
+
+    def over(self, table: TableFile) -> Table:
+        """The same columns of a table that is in memory, in the place of the files; its rows are told by their place alone."""
+        other = copy(self)
+        other._given, other.id = table, ""
+        return other
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
         """Reads the columns of the modalities asked for; others are passed over.
@@ -62,7 +72,7 @@ class Table(Source):
         read = join([read_numbers(file, layout) for file in files])
         with naming(read.origin):
             batch = to_batch({name: layout.array(name, read.numbers) for name in shapes}, shapes)
-        return Dataset(batch, read.ids, origin=read.origin)
+        return Dataset(batch, read.ids, origin=read.origin, place=partial(place_of, layout, files, read))
 
     def settled(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         """The same with every column and every class by its name, as the files have them now."""
@@ -75,6 +85,8 @@ class Table(Source):
         Raises:
             DataError: when one can't be read, or several have no identifiers or share a column.
         """
+        if self._given is not None:
+            return [self._given]
         if not self.paths:
             raise DataError("path: no file")
         files = [open_table(find_file(path)) for path in self.paths]
@@ -96,7 +108,7 @@ class Table(Source):
         known = [column for file in files for column in file.columns if column != self.id]
         with naming(listing(map(str, (file.path for file in files)))):
             columns = {name: expand(name, words, known) for name, words in asked.items()}
-        plain = TableLayout(shapes, columns, self.classes, self.id, self.missing)
+        plain = _layout(shapes, columns, self, files)
         plain.check()
         bare = {columns[name][0]: name for name in shapes if plain.is_index(name) and columns[name][0] not in self.classes}
         found = {column: _found_classes(files, column, name, shapes[name][0], self.missing) for column, name in bare.items()}
@@ -121,7 +133,7 @@ class Table(Source):
                 columns[name] = expand(name, self.columns.get(name, name), known)
             except DataError as error:
                 lines.append(f"{listing(str(file.path) for file in files)}: {error}")
-        layout = TableLayout(shapes, columns, self.classes, self.id, self.missing)
+        layout = _layout(shapes, columns, self, files)
         open_classes = {names[0] for name, names in columns.items() if layout.is_index(name)} - set(self.classes)
         cells = {column: line for file in files for column, line in _cell_mistakes(file, layout, open_classes).items()}
         for name, names in columns.items():
@@ -134,7 +146,7 @@ class Table(Source):
         """What is wrong with the columns of a modality together, or with the classes of its one column."""
         classes: dict[str, tuple[str | int | float, ...]] = {column: self.classes[column] for column in columns if column in self.classes}
         own = Table(path=self.paths, columns={name: columns}, classes=classes, id=self.id)
-        own.missing = self.missing
+        own.missing, own._given = self.missing, self._given
         return _tried(lambda: own.layout({name: shape}, files))
 
     def _id_mistakes(self, file: TableFile) -> list[str]:
@@ -144,7 +156,28 @@ class Table(Source):
     def layout_of(self, shapes: Mapping[str, tuple[int, ...]]) -> TableLayout:
         """The same by what is written in the spec alone, which is all where it was settled."""
         columns = {name: (words,) if isinstance(words, str) else tuple(words) for name, words in keys_of(shapes, self.columns).items()}
-        return TableLayout(shapes, columns, self.classes, self.id, self.missing)
+        # A column of classes has them written out by now, so that another one that is all of several elements has lists.
+        alone = {name: names[0] for name, names in columns.items() if len(names) == 1 and prod(shapes[name]) > 1}
+        lists = frozenset(column for column in alone.values() if column not in self.classes)
+        return TableLayout(shapes, columns, self.classes, self.id, self.missing, lists)
+
+
+def _layout(
+    shapes: Mapping[str, tuple[int, ...]], columns: Mapping[str, tuple[str, ...]], source: Table, files: Sequence[TableFile]
+) -> TableLayout:
+    """The layout of columns that are known, with lists where files have them."""
+    layout = TableLayout(shapes, columns, source.classes, source.id, source.missing)
+    for file in files:
+        layout = layout.among(file)
+    return layout
+
+
+def place_of(layout: TableLayout, files: Sequence[TableFile], read: Numbers, name: str, row: int, element: int) -> str:
+    """The place of a cell, for messages: the file, the modality, the column and the row in the file."""
+    column = layout.element(name, element)
+    file = next(file for file in files if column in file.columns)
+    own = row if read.rows is None else int(read.rows[str(file.path)][row])
+    return f"{file.path}: modality {name!r}, column {clip(column)!r}, {file.where(own)}"
 
 
 def _tried(read: Callable[[], object]) -> list[str]:
@@ -178,21 +211,31 @@ class Numbers:
 
     Arguments:
         origin: The file, for messages.
-        numbers: By column, shape (N,), NaN where they are absent.
+        numbers: By column, shape (N,), or (N, n) of lists, NaN where they are absent.
         ids: The identifiers of rows, as text, shape (N,); None where the file has none.
+        rows: By file, the number that each row has there, (N,), -1 where the file lacks it; None where there is one file.
     """
 
     origin: str
     numbers: Mapping[str, np.ndarray]
     ids: np.ndarray | None
+    rows: Mapping[str, np.ndarray] | None = None
 
 
-def read_numbers(file: TableFile, layout: TableLayout) -> Numbers:
+def read_numbers(
+    file: TableFile, layout: TableLayout, hear: Callable[[Chunk, Mapping[str, np.ndarray]], None] = lambda *_: None
+) -> Numbers:
     """What a file has of the columns of modalities, and its identifiers.
+
+    Arguments:
+        file: The file.
+        layout: Which columns are which modality.
+        hear: Is handed each chunk, and its columns as numbers.
 
     Raises:
         DataError: for the first cell that holds what it may not, or when it has no rows, or identifiers that repeat.
     """
+    layout = layout.among(file)
     taken = [column for columns in layout.columns.values() for column in columns if column in file.columns]
     masks = {name: name + PRESENT for name in layout.columns if name + PRESENT in file.columns and layout.columns[name][0] in taken}
     if layout.id not in ("id", ""):
@@ -205,12 +248,13 @@ def read_numbers(file: TableFile, layout: TableLayout) -> Numbers:
         rows += chunk.rows
         with naming(file.path):
             numbers = layout.numbers(chunk, taken)
+            hear(chunk, numbers)
             for name, mask in masks.items():
                 array = layout.array(name, numbers)
-                check_presence(name, read_cells(mask, chunk.cells[mask], (), layout.missing, chunk.where), array, chunk.where)
+                check_presence(name, read_cells(mask, chunk.single(mask), (), layout.missing, chunk.where), array, chunk.where)
         for column, values in numbers.items():
             parts[column].append(values)
-        ids += [text.strip() for name in names for text in chunk.cells[name]]
+        ids += [text.strip() for name in names for text in chunk.single(name)]
     if not rows:
         raise DataError(f"{file.path}: no rows")
     with naming(f"{file.path}: column {layout.id!r}"):
@@ -227,19 +271,21 @@ def join(parts: Sequence[Numbers]) -> Numbers:
     if len(parts) == 1:
         return parts[0]
     known = [{} if part.ids is None else {text: row for row, text in enumerate(part.ids.tolist())} for part in parts]
-    for part, rows in zip(parts[1:], known[1:], strict=True):
-        if not rows.keys() & {text for other in known if other is not rows for text in other}:
+    for number in (*range(1, len(parts)), 0):
+        rows, other = known[number], 0 if number else 1
+        if not rows.keys() & {text for place, texts in enumerate(known) if place != number for text in texts}:
             raise DataError(
-                f"{part.origin}: no identifier is in the other files as well ({quoted(next(iter(rows)))} here, "
-                f"{quoted(next(iter(known[0])))} in {parts[0].origin}), so that no row can be joined"
+                f"{parts[number].origin}: no identifier is in the other files as well ({quoted(next(iter(rows)))} here, "
+                f"{quoted(next(iter(known[other])))} in {parts[other].origin}), so that no row can be joined"
             )
     every = list(dict.fromkeys(text for rows in known for text in rows))
     numbers: dict[str, np.ndarray] = {}
-    for part, rows in zip(parts, known, strict=True):
-        places = np.array([rows.get(text, -1) for text in every])
+    places = {part.origin: np.array([rows.get(text, -1) for text in every]) for part, rows in zip(parts, known, strict=True)}
+    for part in parts:
+        there = places[part.origin] >= 0
         for column, values in part.numbers.items():
-            numbers[column] = np.where(places < 0, np.nan, values[places])
-    return Numbers(listing(part.origin for part in parts), numbers, np.array(every))
+            numbers[column] = np.where(there.reshape(-1, *(1 for _ in values.shape[1:])), values[places[part.origin]], np.nan)
+    return Numbers(listing(part.origin for part in parts), numbers, np.array(every), places)
 
 
 def check_joinable(files: Sequence[TableFile], id_column: str) -> None:
@@ -261,7 +307,7 @@ def _found_classes(files: Sequence[TableFile], column: str, name: str, count: in
     file = next(file for file in files if column in file.columns)
     texts: set[str] = set()
     for chunk in file.chunks([column]):
-        texts |= {text.strip() for text in chunk.cells[column]} - missing
+        texts |= {text.strip() for text in chunk.single(column)} - missing
     numbers = [number_of(text) for text in texts]
     if all(number in range(count) for number in numbers if number is not None) and None not in numbers:
         return tuple(map(str, range(count)))

@@ -1,15 +1,19 @@
-"""Files of single values, csv or parquet, as columns of text: what a table source and an imputation of such a file read."""
+"""Tables, csv or parquet, as columns of text, and lists as vectors: what a table source and an imputation of such a file read."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from nbridge.data import arrow_cells
+from nbridge.data.arrow_cells import pyarrow_of
 from nbridge.data.csv_text import ENDINGS, CsvFile
 from nbridge.errors import DataError
 from nbridge.phrases import clip, did_you_mean, listing
@@ -26,14 +30,26 @@ class Chunk:
     Arguments:
         start: The number of the first row.
         rows: How many there are.
-        cells: The texts of each column; a null is an empty text.
+        cells: The texts of each column of single values; a null is an empty text.
         lines: The line that each row ends in, in files that have lines.
+        vectors: The vectors of each column of lists, :math:`(N, *shape)`, as `nbridge.data.arrow_cells.vectors` gives them.
     """
 
     start: int
     rows: int
     cells: Mapping[str, Sequence[str]]
     lines: Sequence[int] = ()
+    vectors: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def single(self, column: str) -> Sequence[str]:
+        """The texts of a column.
+
+        Raises:
+            DataError: when it holds lists.
+        """
+        if column in self.vectors:
+            raise DataError(f"column {clip(column)!r} holds lists, expected single values; lists are a modality of their own")
+        return self.cells[column]
 
     def where(self, row: int) -> str:
         """The place of a row, by its number in the chunk."""
@@ -41,14 +57,14 @@ class Chunk:
 
 
 class TableFile(ABC):
-    """A file of named columns of single values.
+    """Named columns, of a file or in memory.
 
     Attributes:
-        path: The file.
+        path: The file; words for what is in memory.
         columns: The names of its columns.
     """
 
-    path: Path
+    path: Path | str
     columns: tuple[str, ...]
 
     @abstractmethod
@@ -58,6 +74,29 @@ class TableFile(ABC):
         Raises:
             DataError: when the file is damaged.
         """
+
+    def is_list(self, column: str) -> bool:  # noqa: ARG002 (for kinds that have lists)
+        """Whether a column holds vectors."""
+        return False
+
+    def unfit(self, column: str) -> str:  # noqa: ARG002 (for kinds that have types)
+        """Why no modality can be made of a column; empty where one can."""
+        return ""
+
+    def classes(self, column: str) -> tuple[str, ...]:  # noqa: ARG002 (for kinds that know them)
+        """The classes that a column declares, in order; none where it declares none."""
+        return ()
+
+    def whole_bytes(self, column: str) -> bool:  # noqa: ARG002 (for kinds that have types)
+        """Whether a column of lists holds bytes."""
+        return False
+
+    def where(self, row: int) -> str:
+        """The place of a row, for messages."""
+        for chunk in self.chunks([]):
+            if chunk.start <= row < chunk.start + chunk.rows:
+                return chunk.where(row - chunk.start)
+        return f"row {row}"
 
     def require(self, column: str, what: str = "") -> None:
         """Checks that a column is there.
@@ -89,8 +128,54 @@ class CsvTable(TableFile):
             start += len(part)
 
 
-class ParquetTable(TableFile):
-    """A Parquet file of columns of single values.
+class ArrowTable(TableFile):
+    """Columns of Apache Arrow, whose types tell what they hold."""
+
+    @abstractmethod
+    def kind(self, column: str) -> Any:
+        """The type of a column."""
+
+    @abstractmethod
+    def batches(self, columns: Sequence[str], size: int) -> Iterator[Any]:
+        """All rows of these columns, at most so many at a time."""
+
+    @abstractmethod
+    def read(self, columns: Sequence[str], start: int, stop: int) -> Any:
+        """The rows from ``start`` up to ``stop`` of these columns, as a table."""
+
+    def is_list(self, column: str) -> bool:
+        return arrow_cells.is_vector(self.kind(column))
+
+    def unfit(self, column: str) -> str:
+        return arrow_cells.unfit(self.kind(column))
+
+    def whole_bytes(self, column: str) -> bool:
+        return str(arrow_cells.value_type(self.kind(column))) == "uint8"
+
+    def where(self, row: int) -> str:
+        return f"row {row}"
+
+    def chunks(self, columns: Iterable[str], size: int = CHUNK) -> Iterator[Chunk]:
+        columns = tuple(columns)
+        for column in columns:
+            if reason := self.unfit(column):
+                raise DataError(f"{self.path}: column {clip(column)!r} {reason}")
+        single, listed = [c for c in columns if not self.is_list(c)], [c for c in columns if self.is_list(c)]
+        start = 0
+        for batch in self.batches(columns, size):
+            cells = {column: arrow_cells.cells(batch.column(column)) for column in single}
+            yield Chunk(start, batch.num_rows, cells, vectors={column: self._vectors(column, batch, start) for column in listed})
+            start += batch.num_rows
+
+    def _vectors(self, column: str, batch: Any, start: int) -> np.ndarray:
+        try:
+            return arrow_cells.vectors(column, batch.column(column), lambda row: f"row {start + row}")
+        except DataError as error:
+            raise DataError(f"{self.path}: {error}") from error
+
+
+class ParquetTable(ArrowTable):
+    """A Parquet file.
 
     Arguments:
         path: The file.
@@ -110,22 +195,28 @@ class ParquetTable(TableFile):
         if twice := [name for name in self.columns if self.columns.count(name) > 1]:
             raise DataError(f"{path}: column {twice[0]!r} is there twice")
 
-    def chunks(self, columns: Iterable[str], size: int = CHUNK) -> Iterator[Chunk]:
-        columns = tuple(columns)
-        for column in columns:
-            self._check_single(column)
-        start = 0
-        for batch in self.batches(columns, size):
-            cells = {column: [_text(value) for value in batch.column(column).to_pylist()] for column in columns}
-            yield Chunk(start, batch.num_rows, cells)
-            start += batch.num_rows
+    def kind(self, column: str) -> Any:
+        return self.schema.field(column).type
 
     def batches(self, columns: Sequence[str], size: int) -> Iterator[Any]:
-        """Record batches of so many rows at most."""
         from pyarrow.parquet import ParquetFile
 
         with self.told(), ParquetFile(self.path) as file:
             yield from file.iter_batches(size, columns=list(columns), use_threads=False)
+
+    def read(self, columns: Sequence[str], start: int, stop: int) -> Any:
+        import pyarrow as pa
+        from pyarrow.parquet import ParquetFile
+
+        parts, first = [], 0
+        with self.told(), ParquetFile(self.path) as file:
+            for number in range(file.num_row_groups):
+                last = first + file.metadata.row_group(number).num_rows
+                if last > start and first < stop:
+                    group = file.read_row_group(number, columns=list(columns), use_threads=False)
+                    parts.append(group.slice(max(0, start - first), min(last, stop) - max(first, start)))
+                first = last
+        return pa.concat_tables(parts) if parts else self.schema.empty_table().select(list(columns))
 
     @contextmanager
     def told(self) -> Iterator[None]:
@@ -135,26 +226,6 @@ class ParquetTable(TableFile):
         except (OSError, EOFError, pyarrow_of().ArrowException) as error:
             reason = clip((str(error).splitlines() or [type(error).__name__])[0], 100)
             raise DataError(f"{self.path}: not a parquet file, or truncated or damaged ({reason})") from error
-
-    def _check_single(self, column: str) -> None:
-        kind = self.schema.field(column).type
-        if kind.num_fields:
-            raise DataError(
-                f"{self.path}: column {clip(column)!r} of type {clip(kind)}, expected single values; lists are read by `source: parquet`"
-            )
-
-
-def pyarrow_of() -> Any:
-    """The package pyarrow.
-
-    Raises:
-        DataError: when it is not installed.
-    """
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise DataError('parquet files are read by pyarrow, which is not installed: pip install "nbridge[tables]"') from error
-    return pyarrow
 
 
 def is_csv(path: str | Path) -> bool:
@@ -195,7 +266,3 @@ def no_column(column: str, what: str, columns: Sequence[str]) -> str:
     """The message for a column that is not among others."""
     shown = listing(columns[:20]) + (f", and {len(columns) - 20} more" if len(columns) > 20 else "")
     return f"no column {clip(column)!r}{what}.{did_you_mean(column, columns)} Found: {clip(shown, 400)}"
-
-
-def _text(value: object) -> str:
-    return "" if value is None else str(value)

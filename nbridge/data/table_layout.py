@@ -2,20 +2,21 @@
 
 A modality of shape (n,) is n elements side by side. A column of numbers is one of them, and so is a column of two classes, as 0 and 1; a
 column of C > 2 classes among others is C of them, one-hot. A column of C classes alone, for a modality of shape (C,), is a class index.
+A column of lists is a modality by itself, of any shape that has as many elements.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
 
 from nbridge.data.cells import MISSING, Where, read_cells
 from nbridge.data.column import PRESENT
-from nbridge.data.table_file import Chunk, no_column
+from nbridge.data.table_file import Chunk, TableFile, no_column
 from nbridge.errors import DataError
 from nbridge.phrases import clip, listing
 
@@ -50,6 +51,7 @@ class TableLayout:
         classes: The classes of columns that have them, in order.
         id: The column of identifiers.
         missing: Texts of absent cells.
+        lists: The columns of lists.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -57,6 +59,7 @@ class TableLayout:
     classes: Mapping[str, tuple[str, ...]]
     id: str = "id"
     missing: frozenset[str] = frozenset(MISSING)
+    lists: frozenset[str] = frozenset()
 
     def check(self) -> None:
         """Checks that columns fill shapes, and that no column is in two modalities.
@@ -76,23 +79,23 @@ class TableLayout:
             if column not in owners:
                 raise DataError(f"classes: {no_column(column, ' in any modality', tuple(owners))}")
 
-    def check_draws(self) -> None:
-        """Checks that a draw of each column is a draw of its class: elements that are drawn apart may show none, or two.
+    def one_hot(self, name: str) -> tuple[tuple[int, int], ...]:
+        """The first element, and the element after the last, of each column of a modality that is one-hot."""
+        return tuple((field.start, field.stop) for field in self.fields(name) if field.classes and field.stop - field.start > 1)
 
-        Raises:
-            DataError: when some column is one-hot.
-        """
-        for name in self.columns:
-            if wide := next((field.column for field in self.fields(name) if field.stop - field.start > 1), None):
-                raise DataError(
-                    f"samples: column {clip(wide)!r} of {len(self.classes[wide])} classes is one-hot in modality {name!r}, whose draws are "
-                    "no classes; make it a modality of its own, or leave samples out"
-                )
+    def element(self, name: str, element: int) -> str:
+        """The column that an element of a modality is of."""
+        return next((field.column for field in self.fields(name) if field.start <= element < field.stop), self.columns[name][-1])
+
+    def among(self, file: TableFile) -> TableLayout:
+        """The same, with lists where a file has lists as well."""
+        there = (column for columns in self.columns.values() for column in columns if column in file.columns)
+        return replace(self, lists=self.lists | {column for column in there if file.is_list(column)})
 
     def is_index(self, name: str) -> bool:
         """Whether a modality is one column of class indices."""
         shape = self.shapes[name]
-        return len(self.columns[name]) == 1 and len(shape) == 1 and shape[0] > 1
+        return len(self.columns[name]) == 1 and len(shape) == 1 and shape[0] > 1 and self.columns[name][0] not in self.lists
 
     def fields(self, name: str) -> Iterator[Field]:
         """The columns of a modality, each with its elements."""
@@ -100,6 +103,7 @@ class TableLayout:
         for column in self.columns[name]:
             classes = self.classes.get(column, ())
             width = len(classes) if len(classes) > 2 and not self.is_index(name) else 1
+            width = prod(self.shapes[name]) if column in self.lists else width
             yield Field(column, classes, start, start + width)
             start += width
 
@@ -109,9 +113,28 @@ class TableLayout:
         Raises:
             DataError: for the first cell that can't be one.
         """
-        return {
-            column: read_cells(column, chunk.cells[column], self.classes.get(column, ()), self.missing, chunk.where) for column in columns
-        }
+        return {column: self._read(chunk, column) for column in columns}
+
+    def _read(self, chunk: Chunk, column: str) -> np.ndarray:
+        if column not in self.lists:
+            return read_cells(column, chunk.single(column), self.classes.get(column, ()), self.missing, chunk.where)
+        if column not in chunk.vectors:
+            if all(text.strip() in self.missing for text in chunk.single(column)):
+                # A column of nothing has no type that tells of lists.
+                return np.full((chunk.rows, self._width(column)), np.nan, np.float32)
+            raise DataError(f"column {clip(column)!r} holds single values, expected lists of {self._width(column)} numbers")
+        array, width = chunk.vectors[column], self._width(column)
+        flat = array.reshape(len(array), -1)
+        if array.size and flat.shape[1] != width:
+            row = int(np.flatnonzero(~np.isnan(flat).all(1))[0]) if not np.isnan(flat).all() else 0
+            raise DataError(f"column {clip(column)!r}: {chunk.where(row)} holds {_by(array.shape[1:])} values, expected {width}")
+        if np.isinf(flat).any():
+            row = int(np.flatnonzero(np.isinf(flat).any(1))[0])
+            raise DataError(f"column {clip(column)!r}: {chunk.where(row)} holds an infinite number; null or NaN marks what is absent")
+        return flat if array.size else np.full((len(array), width), np.nan, np.float32)
+
+    def _width(self, column: str) -> int:
+        return next(prod(self.shapes[name]) for name, columns in self.columns.items() if column in columns)
 
     def array(self, name: str, numbers: Mapping[str, np.ndarray]) -> np.ndarray:
         """A modality as an array: class indices, :math:`(N,)`, or elements, :math:`(N, n)`, NaN where they are absent.
@@ -127,6 +150,10 @@ class TableLayout:
 
     def _check_width(self, name: str) -> None:
         fields, shape = list(self.fields(name)), self.shapes[name]
+        if (listed := [field.column for field in fields if field.column in self.lists]) and len(fields) > 1:
+            raise DataError(
+                f"modality {name!r}: column {clip(listed[0])!r} holds lists, expected one column of lists, or several of single values"
+            )
         if self.is_index(name):
             classes = fields[0].classes
             if classes and len(classes) != shape[0]:
@@ -192,7 +219,13 @@ def check_presence(name: str, mask: np.ndarray, array: np.ndarray, where: Where)
 
 
 def _elements(numbers: np.ndarray, width: int) -> np.ndarray:
+    if numbers.ndim > 1:
+        return numbers
     if width == 1:
         return numbers[:, None]
     places = np.arange(width)
     return np.where(np.isnan(numbers)[:, None], np.nan, (numbers[:, None] == places).astype(np.float64))
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

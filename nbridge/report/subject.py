@@ -147,7 +147,7 @@ def read_subject(folder: Path, rows: int, seed: int) -> Subject:
     if not (folder / RESOLVED).is_file():
         raise RunError(f"{folder}: no run folder here ({RESOLVED} is missing); nbridge train SPEC makes one")
     spec = read_spec(folder / RESOLVED)
-    if spec.data.source.type == "memory":
+    if spec.data.source.type in ("memory", "frame"):
         return Subject(folder, spec, "the rows of this run came from Python, where nbridge.report.page.write_report(run) shows them")
     try:
         run = open_run(folder, device="cpu")
