@@ -14,6 +14,7 @@ multivae's JNF takes complete rows alone; where half of the views are missing, t
 
 Coherence: the share of generated views in which a classifier, trained on real ones, sees the digit of the row; five sets of each size,
 one draw a row. Agreement: the share of rows whose four absent views, generated from one, show one digit; then with a draw for each view.
+Variety: the variance of generated pixels among rows of one digit, as a share of that of real ones: mean images are easy to read.
 """
 
 from __future__ import annotations
@@ -92,21 +93,35 @@ def judge(x: Tensor, y: Tensor) -> nn.Module:
 
 
 @torch.no_grad()
-def score(pictures: Path, jury: Mapping[str, nn.Module], y: Tensor) -> dict[str, Any]:
-    """Coherence by the number of views given; agreement of four views given one, of one draw and of one draw each."""
+def score(pictures: Path, jury: Mapping[str, nn.Module], rows: Path) -> dict[str, Any]:
+    """By the number of views given coherence and variety; agreement of four views given one, of one draw and of one draw each."""
+    with np.load(rows) as arrays:
+        y, real = torch.from_numpy(arrays["label_test"]), {name: variance(arrays[f"{name}_test"], arrays["label_test"]) for name in VIEWS}
+    said, varied = {}, {}
     with np.load(pictures) as arrays:
-        said = {key: jury[key.rpartition("/")[2]](torch.from_numpy(arrays[key]).float() / 255).argmax(1) for key in arrays.files}
+        for key in arrays.files:
+            name = key.rpartition("/")[2]
+            said[key] = jury[name](torch.from_numpy(arrays[key]).float() / 255).argmax(1)
+            varied[key] = variance(arrays[key], y.numpy()) / real[name]
     right: dict[int, list[float]] = {}
+    variety: dict[int, list[float]] = {}
     agreed: dict[str, list[float]] = {"shared": [], "own": []}
     for given in subsets():
         absent = [name for name in VIEWS if name not in given]
         found = {kind: [said.get(f"{kind}/{'+'.join(given)}/{name}") for name in absent] for kind in agreed}
         right.setdefault(len(given), []).append(mean((x == y).float().mean().item() for x in found["shared"] if x is not None))
+        variety.setdefault(len(given), []).append(mean(varied[f"shared/{'+'.join(given)}/{name}"] for name in absent))
         for kind, verdicts in found.items():
             if len(given) == 1:
                 stacked = torch.stack([x for x in verdicts if x is not None])
                 agreed[kind].append((stacked == stacked[0]).all(0).float().mean().item())
-    return {"coherence": [mean(values) for values in right.values()], "agreement": mean(agreed["shared"]), "control": mean(agreed["own"])}
+    by_size = {"coherence": [mean(values) for values in right.values()], "variety": [mean(values) for values in variety.values()]}
+    return {**by_size, "agreement": mean(agreed["shared"]), "control": mean(agreed["own"])}
+
+
+def variance(views: np.ndarray, y: np.ndarray) -> float:
+    """The variance of pixels among views of one digit, summed over pixels."""
+    return sum(float(views[y == digit].astype(np.float32).var(0).sum()) * (y == digit).mean() for digit in range(10))
 
 
 def run(task: Task, python: Mapping[str, str], jury: Mapping[str, nn.Module]) -> dict[str, dict[str, Any]]:
@@ -121,9 +136,7 @@ def run(task: Task, python: Mapping[str, str], jury: Mapping[str, nn.Module]) ->
         )
         if done.returncode:
             raise SystemExit(f"{task.systems}: failed\n{done.stderr[-3000:]}")
-        with np.load(task.rows) as arrays:
-            y = torch.from_numpy(arrays["label_test"])
-        found = {system: score(Path(folder) / f"{system}.npz", jury, y) for system in task.systems}
+        found = {system: score(Path(folder) / f"{system}.npz", jury, Path(task.rows)) for system in task.systems}
     print(f"{time.monotonic() - started:.0f} s", task.seed, Path(task.rows).stem, json.dumps(found), flush=True)
     return found
 
@@ -143,11 +156,12 @@ def table(results: dict[str, Any]) -> str:
     lines = []
     for share, systems in results["shares"].items():
         head = f"{float(share):.0%} of views missing in training" if float(share) else "complete rows"
-        lines += ["", f"| {head} | 1 given | 2 | 3 | 4 | four agree, given one | of a draw each |", "|---" * 7 + "|"]
+        lines += ["", f"| {head} | 1 given | 2 | 3 | 4 | four agree, given one | of a draw each | variety |", "|---" * 8 + "|"]
         for name in (name for group in GROUPS for name in group if systems.get(name)):
             runs = systems[name]
             cells = [_spread([one["coherence"][size] for one in runs]) for size in range(4)]
             cells += [_spread([one[key] for one in runs]) for key in ("agreement", "control")]
+            cells.append(_spread([mean(one["variety"]) for one in runs]))
             lines.append(f"| {name} ({len(runs)}) | " + " | ".join(cells) + " |")
     judged = mean(results["classifiers"].values())
     return "\n".join(
