@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ from nbridge.batch import Batch
 from nbridge.checkpoint import load_model
 from nbridge.cli import exploring
 from nbridge.cli import main as command_line
+from nbridge.data.npy import NPYFolder
+from nbridge.data.stored import StoredRows
 from nbridge.explore import answers, controls, requests, uploads
 from nbridge.explore.app import STATIC, make_app
 from nbridge.explore.guard import HEADERS, refusal
@@ -628,6 +631,21 @@ def test_rows_that_came_from_python_are_explored_where_they_are_and_missed_elsew
     assert there.title == "run"
 
 
+def test_rows_on_disk_are_picked_as_those_in_memory(session: Session, run: Run, tmp_path: Path):
+    for name, array in data().items():
+        np.save(tmp_path / f"{name}.npy", array)
+    stored = NPYFolder(path=str(tmp_path)).load({name: likelihood.shape for name, likelihood in session.model.likelihoods.items()}).batch
+    assert isinstance(stored, StoredRows)
+    places = torch.tensor([int(one[1:]) for one in run.splits.test_ids])
+    disk = replace(session, rows=stored.subset(places), train=None, ids=None)
+    memory = replace(session, train=None, ids=None)
+    one, other = (TestClient(make_app(each), base_url=HOST) for each in (disk, memory))
+    for path in ("spec", "row/3", "latent"):
+        assert one.get(f"/api/{path}").json() == other.get(f"/api/{path}").json()
+    question = {"given": {"x": {"row": 3}, "image": {"row": 5}}}
+    assert ask(one, "impute", **question) == ask(other, "impute", **question)
+
+
 def test_rows_that_cannot_be_read_cost_the_page_a_line(run: Run, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch):
     folder = shutil.copytree(str(run.folder), tmp_path / "run")
     spec = folder / "spec.resolved.yaml"
@@ -822,6 +840,7 @@ def test_in_a_browser_a_row_is_picked_and_what_is_not_given_of_it_is_imputed(pag
 
     assert page.one("h1").text == "tiny & <b>small</b>"
     assert len(page.all("section.card")) == len(NAMES)
+    assert [len(page.all(card(name, kind))) for name, kind in (("x", ".real"), ("counts", ".real"), ("label", ".isreal"))] == [3, 2, 1]
     page.after(lambda: page.one("#next").click(), "x")
     assert page.one("#row").get_attribute("value") == "1"
     page.switch("x", True)
@@ -840,6 +859,7 @@ def test_in_a_browser_a_row_is_picked_and_what_is_not_given_of_it_is_imputed(pag
     assert not page.all(card("x", ".span"))
     page.type(field, "")
     page.until(lambda: len(page.all(card("x", ".span"))) == 1)
+    page.settled("the rest of x, wide")
     page.switch("label", True)
     page.settled("from x, label")
     classes = Select(page.one(card("label", "select")))
@@ -898,6 +918,7 @@ def test_in_a_browser_rows_are_drawn_from_nothing_and_the_map_is_decoded(page: P
 
     page.one("#nothing").click()
     page.settled("from nothing, by the mixture prior")
+    assert not page.all(".real, .isreal")
     assert len(page.all(card("image", ".draws img"))) == 8
     page.after(lambda: page.one("#prior option[value=normal]").click(), "x")
     page.settled("by the normal prior")

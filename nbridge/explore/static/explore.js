@@ -122,10 +122,10 @@ async function imputed() {
 
 function showImputed(answer, more) {
   tell(byId("error"), "");
-  for (const [name, card] of page.cards) if (answer.modalities[name]) card.show(answer.modalities[name]);
-  page.points = answer.map ?? [];
   // Rows from nothing have nothing to do with the one that was picked.
   page.compared = page.row !== null && answer.known.length > 0;
+  for (const [name, card] of page.cards) if (answer.modalities[name]) card.show(answer.modalities[name]);
+  page.points = answer.map ?? [];
   page.map?.now(page.points);
   byId("priors").hidden = page.spec.priors.length < 2 || answer.known.length > 0;
   if (!more) byId("status").textContent = inWords(answer);
@@ -136,7 +136,8 @@ function inWords(answer) {
   if (!names.length) return "Everything is given: switch a modality off to see it imputed.";
   const guesses = names.filter((name) => answer.modalities[name].probabilities).map((name) => `${name}: ${page.cards.get(name).guess(answer.modalities[name])}`);
   const from = answer.known.length ? `from ${answer.known.join(", ")}` : `from nothing, by the ${byId("prior").value} prior`;
-  const told = [`${names.join(", ")} ${from}`, ...guesses].join("; ");
+  const open = names.map((name) => (answer.known.includes(name) ? `the rest of ${name}` : name));
+  const told = [`${open.join(", ")} ${from}`, ...guesses].join("; ");
   const bars = names.some((name) => answer.modalities[name].elements) ? `; bars are ${SHARE.format(answer.level)} intervals${page.compared ? ", ◆ the row's own values" : ""}` : "";
   return `${told}. Figures over ${answer.draws} draws${bars}. ${Math.round(answer.milliseconds)} ms`;
 }
