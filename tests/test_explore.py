@@ -902,6 +902,7 @@ def test_in_a_browser_an_image_is_drawn_by_pointer_touch_and_keys_and_uploaded(p
     page.after(lambda: page.one(card("image", ".tools button:nth-of-type(3)")).click(), "x")
     canvas = page.one(CANVAS)
     assert page.ink == BLACK
+    assert not page.all(".real, .isreal")
     stroke = ActionChains(page.browser, 20).move_to_element(canvas).click_and_hold().move_by_offset(40, 20).release()
     page.after(stroke.perform, "x")
     assert (drawn := page.ink) > BLACK + 600

@@ -96,6 +96,9 @@ def warm_up(session: Session) -> None:
     """Does once what the page will ask first, so that its first answer is as quick as the others."""
     session.alone(controls.describe, session)
     session.alone(answers.prior, session, requests.Prior())
+    for name, there in ({} if session.rows is None else session.rows.present).items():
+        if there[0]:
+            session.alone(answers.impute, session, requests.Impute(given={name: requests.Given(row=0)}))
     if not session.no_map:
         session.alone(latent_map, session)
 

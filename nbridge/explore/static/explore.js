@@ -122,8 +122,8 @@ async function imputed() {
 
 function showImputed(answer, more) {
   tell(byId("error"), "");
-  // Rows from nothing have nothing to do with the one that was picked.
-  page.compared = page.row !== null && answer.known.length > 0;
+  // What comes from nothing, or from a picture of somebody's own, has nothing to do with the row that was picked.
+  page.compared = answer.known.some((name) => page.cards.get(name).own);
   for (const [name, card] of page.cards) if (answer.modalities[name]) card.show(answer.modalities[name]);
   page.points = answer.map ?? [];
   page.map?.now(page.points);
@@ -150,6 +150,7 @@ class Card {
     this.name = modality.name;
     this.given = number === 0;
     this.real = null; // its value in the row that was picked
+    this.own = false; // whether what is given began as that value
     const id = `modality-${number}`;
     this.switch = make("input", { type: "checkbox", role: "switch", id: `${id}-given`, "aria-label": `${this.name} given`, onchange: () => this.give(this.switch.checked) });
     this.body = make("div");
@@ -174,6 +175,7 @@ class Card {
   pick(value) {
     this.real = value;
     tell(this.error, "");
+    this.own = value !== null;
     if (value === null) this.given = false;
     else this.take(value);
     this.render();
@@ -260,6 +262,7 @@ class ImageCard extends Card {
   }
 
   clear() {
+    this.own = false;
     this.paper.fillStyle = "#000";
     this.paper.fillRect(0, 0, this.canvas.width, this.canvas.height);
     this.drawn();
@@ -329,6 +332,7 @@ class ImageCard extends Card {
       if (file.size > page.spec.upload) throw new Told(`too large: ${page.spec.upload / 2 ** 20} MiB at most`);
       const answer = await ask(`api/upload?modality=${encodeURIComponent(this.name)}`, { method: "POST", body: file });
       this.value = { picture: answer.picture };
+      this.own = false;
       await this.put(answer.picture);
       changed();
     } catch (error) {
@@ -718,7 +722,7 @@ function offerRows(count) {
   byId("previous").addEventListener("click", step(-1));
   byId("next").addEventListener("click", step(1));
   byId("random").addEventListener("click", () => pickRow(Math.floor(Math.random() * count)));
-  byId("row").addEventListener("change", () => pickRow(byId("row").value));
+  byId("row").addEventListener("change", () => byId("row").value && pickRow(byId("row").value));
   byId("rows").addEventListener("submit", (event) => event.preventDefault());
 }
 
