@@ -467,6 +467,14 @@ MISTAKES: dict[str, tuple[dict[str, Any] | bytes, int, str]] = {
     "another kind": ({"given": {"x": {"label": 1}}}, 422, "x: expected values or row, got label"),
     "NaN": (b'{"given": {"x": {"values": [1, NaN, 2]}}}', 422, "given.x.values.1: expected a finite number, got .nan"),
     "infinite": (b'{"given": {"x": {"values": [1, 2, 1e999]}}}', 422, "given.x.values.2: expected a finite number, got .inf"),
+    "too large for the model's numbers": (
+        {"given": {"x": {"values": [1, 2, 1e300]}}}, 422, "x: value 1e+300 is outside the support of Normal, finite numbers",
+    ),
+    "too far from the data": (
+        {"given": {"wide": {"values": [3e38] * 40}}}, 422,
+        "image: what is given is so far from the data that the model has no number for it; keep nearer to them",
+    ),
+    "null": ({"given": {"x": {"values": None}}}, 422, "given.x: expected one of row, picture, values, label, got 0 of them"),
     "text": ({"given": {"x": {"values": ["1", 2, 3]}}}, 422, 'given.x.values.0: expected a number, got "1"'),
     "too few": ({"given": {"x": {"values": [1]}}}, 422, "x: 1 values, expected 3"),
     "all empty": ({"given": {"x": {"values": [None] * 3}}}, 422, "x: no value is given; leave the modality out"),
@@ -515,6 +523,8 @@ def test_what_cannot_be_answered_is_told_in_a_line(client: TestClient, mistake: 
 def test_mistakes_of_the_other_questions_are_told_alike(client: TestClient, session: Session):
     assert refused(client, {"prior": "mixtur"}, "prior") == (422, "unknown prior 'mixtur'. Did you mean 'mixture'? Known: normal, mixture")
     assert refused(client, {"point": [1]}, "decode") == (422, "point: expected 2 or more entries, got 1")
+    told = "image: what is given is so far from the data that the model has no number for it; keep nearer to them"
+    assert refused(client, {"point": [1e300, 1e300]}, "decode") == (422, told)
     assert refused(client, b'{"point": [1, NaN]}', "decode") == (422, "point.1: expected a finite number, got .nan")
     for path, status, line in (
         ("/api/row/24", 404, "row 24: no such row; the test split has rows 0 to 23"),

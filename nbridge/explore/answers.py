@@ -108,7 +108,10 @@ def _answer(session: Session, z: Tensor, names: Iterable[str], show: Show, skipp
     for name in names:
         likelihood = session.model.likelihoods[name]
         distribution = session.model.decoder(name)(z)
-        noisy, expectation = distribution.sample(), likelihood.expectation(distribution)
+        expectation = likelihood.expectation(distribution)
+        if not (z.isfinite().all() and expectation.isfinite().all()):
+            raise DataError(f"{name}: what is given is so far from the data that the model has no number for it; keep nearer to them")
+        noisy = distribution.sample()
         if name in skipped:
             continue
         expected, kind = likelihood.point(expectation), kind_of(likelihood)

@@ -62,8 +62,8 @@ def _one(session: Session, name: str, given: Given) -> Batch:
     if given.row is not None:
         return _of_row(session, name, given.row)
     wanted = {"image": "picture", "classes": "label"}.get(kind_of(likelihood), "values")
-    if wanted not in given.model_fields_set:
-        raise DataError(f"{name}: expected {wanted} or row, got {', '.join(given.model_fields_set)}")
+    if given.kinds != (wanted,):
+        raise DataError(f"{name}: expected {wanted} or row, got {', '.join(given.kinds)}")
     if given.picture is not None:
         return _checked(name, likelihood, _of_picture(session, name, likelihood, given.picture))
     if given.values is not None:
@@ -101,13 +101,15 @@ def _of_values(name: str, likelihood: Likelihood, values: list[float | None]) ->
 
 def _checked(name: str, likelihood: Likelihood, x: Tensor, cells: Tensor | None = None) -> Batch:
     """One row of a modality whose values have a density."""
-    wrong = ~(likelihood.support.check(x) & x.isfinite())
+    canonical = likelihood.canonical(x)
+    # What is finite in JSON may be too large for the model's own numbers.
+    wrong = ~(likelihood.support.check(x) & canonical.isfinite())
     if wrong.any():
         value = x[wrong][0].item()
         raise DataError(
             f"{name}: value {value:g} is outside the support of {type(likelihood).__name__}, {describe_support(likelihood.support)}"
         )
-    return Batch({name: likelihood.canonical(x)}, {name: torch.tensor([True])}, {} if cells is None else {name: cells})
+    return Batch({name: canonical}, {name: torch.tensor([True])}, {} if cells is None else {name: cells})
 
 
 def _small(name: str, label: int | None) -> int:

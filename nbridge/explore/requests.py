@@ -34,9 +34,14 @@ class Given(StrictModel):
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
-        if len(self.model_fields_set) != 1:
-            raise mistake(f"expected one of {', '.join(type(self).model_fields)}, got {len(self.model_fields_set)} of them")
+        if len(kinds := self.kinds) != 1:
+            raise mistake(f"expected one of {', '.join(type(self).model_fields)}, got {len(kinds)} of them")
         return self
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What is there; one thing, once it is checked."""
+        return tuple(name for name in type(self).model_fields if getattr(self, name) is not None)
 
 
 class _Showing(StrictModel):
