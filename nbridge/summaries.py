@@ -168,14 +168,19 @@ def _summarise_rows(model: MultimodalVAE, batch: Batch, levels: tuple[float, ...
             # In the units and at least the precision of what was given; never rounded to whole numbers, which would narrow intervals.
             like = given.to(torch.promote_types(given.dtype, drawn.dtype) if given.is_floating_point() else torch.float64)
             drawn, given = likelihood.restore(drawn, like), like
-        for what, figure in _figures(drawn, levels).items():
+        for what, figure in figures_of(drawn, levels).items():
             own = None if given is None else torch.zeros_like(given) if what == "sd" else given
             getattr(summary, what)[name] = _among_observed(figure, int(what in BY_LEVEL), own, observed, absent)
     return summary
 
 
-def _figures(draws: Tensor, levels: tuple[float, ...]) -> dict[str, Tensor]:
-    """Mean, deviation and ends of intervals of draws, shape (K, B, ...); the ends of L levels come first."""
+def figures_of(draws: Tensor, levels: Sequence[float]) -> dict[str, Tensor]:
+    """``mean``, ``sd``, ``lower`` and ``upper`` of draws, shape (K, B, ...); the ends of L intervals come first.
+
+    Arguments:
+        draws: The draws.
+        levels: The probabilities of the intervals, none of which needs more draws (see `check_levels`).
+    """
     mean = draws.mean(0)
     # Not torch's own variance, which warns of rows that are none.
     variance = (draws - mean).square().sum(0) / (len(draws) - 1)

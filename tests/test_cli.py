@@ -46,7 +46,21 @@ training: {{batch_size: 16, stages: {{joint: {{epochs: 2}}, bridges: {{epochs: 2
 """
 NAMES = ("x", "counts", "image", "colour", "label")
 ROWS = 40
-COMMANDS = ("init", "train", "resume", "impute", "generate", "embed", "evaluate", "report", "compare", "validate", "params", "schema")
+COMMANDS = (
+    "init",
+    "train",
+    "resume",
+    "impute",
+    "generate",
+    "embed",
+    "evaluate",
+    "report",
+    "explore",
+    "compare",
+    "validate",
+    "params",
+    "schema",
+)
 
 
 def data() -> dict[str, np.ndarray]:

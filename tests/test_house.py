@@ -16,7 +16,7 @@ PACKAGE = ROOT / "nbridge"
 
 # A file imports only from lower floors. The sole exception: a paper's file imports models/base.py.
 FLOORS = [
-    ["annotations", "errors", "findings", "means", "phrases", "version"],
+    ["annotations", "errors", "findings", "means", "palette", "phrases", "pictures", "plane", "version"],
     ["batch", "densities", "distributions", "files", "hashing", "networks", "objectives", "patterns", "registry", "subsets"],
     ["rows", "signature", "strict"],
     ["bridges", "components", "encoders", "fusion", "likelihoods", "mixture", "names", "training_spec"],
@@ -25,7 +25,7 @@ FLOORS = [
     ["support", "wording", "yaml_tree"],
     ["models", "overrides"],
     ["read", "schema"],
-    ["build", "guesses"],
+    ["build", "guesses", "kinds"],
     ["first_spec"],
     ["first_look"],
     ["acceleration", "calibrating", "checkpoint", "counting", "imputation", "progress"],
@@ -33,7 +33,7 @@ FLOORS = [
     ["comparison_table", "completion", "data_checks", "run_folder", "testing"],
     ["file_completion", "training_state"],
     ["frame_completion", "joined_completion", "run", "shared_joint"],
-    ["comparison", "report", "sklearn_imputer"],
+    ["comparison", "explore", "report", "sklearn_imputer"],
     ["cli"],
     ["__main__"],
 ]

@@ -26,13 +26,15 @@ from sklearn.decomposition import PCA
 from toys import CLASSES, Toy
 
 import nbridge
+from nbridge import pictures
 from nbridge.batch import Batch
 from nbridge.cli import main as command_line
 from nbridge.evaluation.calibration import reliability
 from nbridge.evaluation.results import Settings
 from nbridge.files import write_json
 from nbridge.phrases import number
-from nbridge.report import about, images, labels, latent, page, pictures, values
+from nbridge.plane import Plane
+from nbridge.report import about, images, labels, page, values
 from nbridge.report.axes import Axis
 from nbridge.report.page import SECTIONS, write_report
 from nbridge.report.subject import Served
@@ -396,12 +398,15 @@ def test_joined_bins_hold_enough_and_the_same_predictions(confidence: list[float
 
 def test_the_map_is_that_of_principal_components_and_the_same_for_rows_in_another_order():
     means = torch.randn(60, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([3.0, 1, 2, 0.1, 0.5])
-    points, shares = latent.principal(means)
+    plane = Plane.through(means)
+    points = plane.points(means)
     oracle = PCA(2).fit(means.double().numpy())
     assert np.allclose(np.abs(oracle.transform(means.double().numpy())), points.abs().numpy(), atol=1e-5)
-    assert shares == pytest.approx(oracle.explained_variance_ratio_, abs=1e-6)
+    assert plane.shares == pytest.approx(oracle.explained_variance_ratio_, abs=1e-6)
     order = torch.randperm(60, generator=torch.Generator().manual_seed(1))
-    assert torch.allclose(latent.principal(means[order])[0], points[order])
+    assert torch.allclose(Plane.through(means[order]).points(means[order]), points[order])
+    assert torch.allclose(plane.points(plane.z(points)), points)
+    assert torch.allclose(plane.z(points), torch.from_numpy(oracle.inverse_transform(oracle.transform(means.double().numpy()))))
 
 
 @given(low=st.floats(-1e6, 1e6), size=st.floats(1e-3, 1e6))

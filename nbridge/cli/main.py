@@ -10,7 +10,7 @@ from typing import NoReturn
 import typer
 
 from nbridge.acceleration.threads import settle_threads
-from nbridge.cli import evaluating, inspecting, reporting, serving, starting, training
+from nbridge.cli import evaluating, exploring, inspecting, reporting, serving, starting, training
 from nbridge.errors import NBridgeError, exit_code
 
 EXAMPLES: dict[Callable[..., None], str] = {
@@ -22,6 +22,7 @@ EXAMPLES: dict[Callable[..., None], str] = {
     serving.embed: "nbridge embed runs/digits rows.npz --out codes.npz",
     evaluating.evaluate: "nbridge evaluate runs/digits --metrics likelihood,predictive",
     reporting.report: "nbridge report runs/digits",
+    exploring.explore: "nbridge explore runs/digits",
     evaluating.compare: "nbridge compare modality_specs/digits.yaml --models bridged,mvae",
     inspecting.validate: "nbridge validate my_spec.yaml --set latent_dim=8",
     inspecting.params: "nbridge params modality_specs/digits.yaml",
@@ -36,6 +37,7 @@ COMPUTING = (
     serving.embed,
     evaluating.evaluate,
     reporting.report,
+    exploring.explore,
     evaluating.compare,
 )
 

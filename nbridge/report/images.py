@@ -12,9 +12,9 @@ from torch import Tensor
 
 from nbridge.batch import Batch
 from nbridge.imputation import POINT_DRAWS, decode, serving
-from nbridge.likelihoods import Categorical
+from nbridge.kinds import brightness, class_names, is_image, labelled
 from nbridge.models.base import MultimodalVAE
-from nbridge.report.pictures import scaled, strip
+from nbridge.pictures import scaled, strip
 from nbridge.report.subject import LeftOut, Served, Subject
 from nbridge.report.tree import element, paragraph, scrolling
 
@@ -50,12 +50,6 @@ def section(subject: Subject) -> Iterator[Element]:
         yield paragraph(f"and {len(more)} more: {', '.join(more)}", quiet=True)
 
 
-def is_image(model: MultimodalVAE, name: str) -> bool:
-    """Whether a modality is an image of one or three channels."""
-    shape = model.likelihoods[name].shape
-    return len(shape) == 3 and shape[0] in (1, 3)
-
-
 def chosen(model: MultimodalVAE, batch: Batch, target: str, most: int) -> Batch:
     """Rows to show: those that have the target and most others, of one class after the other where there are classes."""
     number = torch.stack([batch.present[name] for name in batch.names]).sum(0)
@@ -70,17 +64,12 @@ def chosen(model: MultimodalVAE, batch: Batch, target: str, most: int) -> Batch:
     return batch.index(having[:most])
 
 
-def labelled(model: MultimodalVAE) -> str | None:
-    """The first modality of classes, if there is one."""
-    return next((name for name, likelihood in model.likelihoods.items() if isinstance(likelihood, Categorical)), None)
-
-
 def _caption(subject: Subject, served: Served, batch: Batch) -> str:
     """The rows, and their classes where there are any."""
     told = f"{len(batch)} row{'s' if len(batch) != 1 else ''} side by side"
     if (label := labelled(served.model)) is None:
         return told
-    names, of = subject.classes(label), served.model.prepare(batch).values[label].tolist()
+    names, of = class_names(subject.spec, label), served.model.prepare(batch).values[label].tolist()
     classes = (names[one] if there else "–" for one, there in zip(of, batch.present[label].tolist(), strict=True))
     return f"{told}; {label}: {', '.join(classes)}"
 
@@ -113,7 +102,7 @@ def _picture(subject: Subject, served: Served, target: str, columns: int) -> Ite
     if not len(batch):
         yield paragraph("absent from all of these rows", quiet=True)
         return
-    low, high = _range(model, batch, target)
+    low, high = brightness(model.likelihoods[target], model.prepare(batch).values[target])
     lines = list(_lines(served, batch, target))
     rows = []
     for heading, images, rows_with in lines:
@@ -151,10 +140,3 @@ def _estimate(served: Served, batch: Batch, target: str, draws: int = POINT_DRAW
     model = served.model
     with serving(model, served.seed):
         return decode(model, target, model.posterior(batch.to(model.device), draws).sample(), point=True)
-
-
-def _range(model: MultimodalVAE, batch: Batch, target: str) -> tuple[float, float]:
-    """What is dark and what is bright: the bounds of the support, or the range of real images where it has none."""
-    real, support = model.prepare(batch).values[target], model.likelihoods[target].support
-    low, high = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
-    return float(real.min() if low is None else low), float(real.max() if high is None else high)

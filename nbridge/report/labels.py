@@ -18,6 +18,7 @@ from nbridge.batch import Batch
 from nbridge.evaluation.calibration import Bin, reliability, row_chunks
 from nbridge.evaluation.rows import rows_with
 from nbridge.imputation import serving
+from nbridge.kinds import class_names
 from nbridge.likelihoods import Categorical
 from nbridge.report.subject import LeftOut, Served, Subject
 from nbridge.report.tree import element, paragraph, scrolling, table
@@ -76,7 +77,7 @@ def section(subject: Subject) -> Iterator[Element]:
     yield table(f"Classes predicted on rows of the {served.split} split", headings, rows, words=2)
     yield element("h3", "Confusion")
     yield paragraph("A row a true class, a column a predicted one; percent of the row.", quiet=True)
-    yield element("div", *(_matrix(one, subject.classes(one.name)) for one in found[:MATRICES]), class_="matrices")
+    yield element("div", *(_matrix(one, class_names(subject.spec, one.name)) for one in found[:MATRICES]), class_="matrices")
     if more := found[MATRICES:]:
         yield paragraph(f"and {len(more)} more, whose accuracies stand above", quiet=True)
     yield element("h3", "Calibration")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from xml.etree.ElementTree import Element
 
-import torch
 from torch import Tensor
 
 from nbridge.imputation import embed
+from nbridge.kinds import class_names, labelled
+from nbridge.palette import COLOURS, SHAPES
+from nbridge.plane import Plane
 from nbridge.report.axes import Axis
 from nbridge.report.charts import Line, map_of
-from nbridge.report.images import labelled
-from nbridge.report.style import COLOURS, SHAPES
 from nbridge.report.subject import MANY, LeftOut, Served, Subject
 from nbridge.report.tree import element, paragraph
 
@@ -26,33 +26,22 @@ def section(subject: Subject) -> Iterator[Element]:
     rows = served.many.slice(0, MANY)
     if served.model.latent_dim < 2 or len(rows) < FEWEST:
         raise LeftOut(f"a map takes two latent dimensions and {FEWEST} rows or more")
-    points, shares = principal(embed(served.model, rows, seed=served.seed).mean.cpu())
+    means = embed(served.model, rows, seed=served.seed).mean
+    plane = Plane.through(means)
+    points = plane.points(means)
     label = labelled(served.model)
-    classes = [] if label is None else subject.classes(label)
+    classes = [] if label is None else class_names(subject.spec, label)
     coloured = label is not None and len(classes) <= COLOURS * SHAPES
     clouds, names = _by_class(served, points, label, classes) if label is not None and coloured else ([Line(_pairs(points), "cloud")], [])
     by = f", coloured by {label}; each name stands at the median of its rows" if coloured else ""
     yield paragraph(f"Posterior means of {len(rows):,} rows of the {served.split} split, from all that they have{by}.", quiet=True)
     x, y = (
         Axis.over(points[:, axis].tolist(), f"principal component {axis + 1} ({share:.0%} of the variance)")
-        for axis, share in enumerate(shares)
+        for axis, share in enumerate(plane.shares)
     )
     yield element("figure", map_of(f"Map of {len(rows)} rows in the latent space{by}", x, y, clouds, names), class_="map")
     if label is not None and not coloured:
         yield paragraph(f"{label} has {len(classes)} classes, more than colours can tell apart", quiet=True)
-
-
-def principal(means: Tensor) -> tuple[Tensor, tuple[float, float]]:
-    """Rows along their two principal components, (B, 2), and the share of the variance along each.
-
-    A component's sign is that of its largest weight, so that equal rows give equal maps.
-    """
-    centred = means.double() - means.double().mean(0)
-    _, spread, directions = torch.linalg.svd(centred, full_matrices=False)
-    largest = directions.abs().argmax(1, keepdim=True)
-    directions = directions * directions.gather(1, largest).sign()
-    shares = (spread.square() / spread.square().sum().clamp(min=1e-300)).tolist()
-    return centred @ directions[:2].T, (shares[0], shares[1])
 
 
 def _by_class(served: Served, points: Tensor, label: str, classes: Sequence[str]) -> tuple[list[Line], list[tuple[float, float, str]]]:

@@ -1,32 +1,12 @@
-"""How a page looks: a style sheet for light and dark, for wide screens, telephones and paper.
-
-Colours are those of Okabe and Ito, which the colour-blind tell apart; where there are more than eight classes, round and square points take
-turns, and names stand on the map.
-
-References:
-    Color Universal Design (Okabe & Ito, 2008), https://jfly.uni-koeln.de/color
-"""
+"""How the report looks: a style sheet for light and dark, for wide screens, telephones and paper."""
 
 from __future__ import annotations
 
-COLOURS = 8
-"""Colours that tell classes apart."""
-SHAPES = 2
-"""Shapes that do: each colour serves so many classes."""
+from nbridge.palette import PALETTE
 
-STYLE = """
-:root {
-  color-scheme: light dark;
-  --paper: #fff; --ink: #1d2126; --quiet: #59636e; --line: #d5dae0; --fill: #f5f7f9; --heat: 62%; --dots: .4;
-  --c0: #0072b2; --c1: #d55e00; --c2: #009e73; --c3: #cc79a7; --c4: #e69f00; --c5: #56b4e9; --c6: #8c7a00; --c7: #4d4d4d;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --paper: #14171b; --ink: #e3e6ea; --quiet: #9aa4ae; --line: #363d45; --fill: #1d2228; --heat: 48%; --dots: .6;
-    --c0: #56b4e9; --c1: #f08a3c; --c2: #1fbf92; --c3: #e09cc3; --c4: #e69f00; --c5: #2f8fd0; --c6: #f0e442; --c7: #b8b8b8;
-  }
-}
-* { box-sizing: border-box; }
+STYLE = (
+    PALETTE
+    + """* { box-sizing: border-box; }
 body {
   margin: 0 auto; max-width: 62rem; padding: 2rem 1.25rem 4rem; background: var(--paper); color: var(--ink);
   font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; overflow-wrap: break-word;
@@ -101,4 +81,5 @@ svg .name {
   body { max-width: none; } figure, table { break-inside: avoid; } .scroll { overflow: visible; } pre { max-height: none; }
 }
 """
+)
 """The style sheet; it refers to nothing outside the page."""

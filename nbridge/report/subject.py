@@ -19,7 +19,6 @@ from nbridge.evaluation.results import SPLITS, Evaluation, read_evaluation
 from nbridge.findings import Finding
 from nbridge.models.base import MultimodalVAE
 from nbridge.patterns import Patterns
-from nbridge.phrases import clip
 from nbridge.progress import EpochRecord
 from nbridge.read import read_spec
 from nbridge.rows import Rows
@@ -123,13 +122,6 @@ class Subject:
         """What ``nbridge evaluate`` measured, on test rows first."""
         found = (read_evaluation(evaluation_path(self.folder, split)) for split in SPLITS)
         return [evaluation for evaluation in found if evaluation is not None]
-
-    def classes(self, name: str) -> list[str]:
-        """What the classes of a modality are called: as in the data, or by their numbers."""
-        options, count = self.spec.data.source.kwargs, self.spec.modalities[name].shape[0]
-        column = (options.get("columns") or {}).get(name, name)
-        texts = (options.get("classes") or {}).get(column if isinstance(column, str) else column[0], ())
-        return [clip(text, 24) for text in texts] if len(texts) == count else [str(number) for number in range(count)]
 
 
 def read_subject(folder: Path, rows: int, seed: int) -> Subject:

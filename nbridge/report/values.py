@@ -23,10 +23,10 @@ from torch import Generator, Tensor
 from nbridge.batch import Batch
 from nbridge.evaluation.calibration import Bin, coverage, observed_cells, reliability, row_chunks
 from nbridge.imputation import serving
+from nbridge.kinds import is_image
 from nbridge.likelihoods import Bernoulli
 from nbridge.report.axes import Axis
 from nbridge.report.charts import Line, agreement, scatter
-from nbridge.report.images import is_image
 from nbridge.report.subject import LeftOut, Served, Subject
 from nbridge.report.tree import element, paragraph, table
 

@@ -1,0 +1,149 @@
+r"""What draws of z say of each modality, in a form that JSON can hold.
+
+.. math:: z_k \sim q(z \mid x_S), \qquad p(x_j \mid x_S) \approx \frac{1}{K} \sum_k p(x_j \mid z_k)
+
+All modalities are decoded from the same draws, so that the k-th picture, class and dot belong together. Draws are those of
+`nbridge.impute` with the same seed, bit for bit: with the noise of the likelihood for values, without it for images and classes. Figures
+are taken over all K draws, of which the page shows a few.
+
+Axes: K draws, B = 1 row, D latent dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nbridge.errors import DataError
+from nbridge.explore.controls import PAGE, figures
+from nbridge.explore.given import SIDE, batch_of, picture
+from nbridge.explore.latent import plane_of
+from nbridge.explore.requests import Decode, Impute, Prior
+from nbridge.explore.session import Session
+from nbridge.imputation import mixture_for, part_seed, serving, which_observed
+from nbridge.kinds import kind_of
+from nbridge.models.base import MultimodalVAE
+from nbridge.phrases import did_you_mean
+from nbridge.pictures import address, scaled, shrunk
+from nbridge.summaries import figures_of
+
+SHOWN = 8
+"""Draws that are shown."""
+DRAWS = (99, 39, 19)
+"""Draws that figures are taken over, the fewest where rows are large: intervals of 90 % end at whole ranks of each."""
+NUMBERS = 2**18
+"""Numbers that are decoded for one answer, about, at most."""
+LEVEL = 0.9
+"""Probability of the intervals."""
+
+Show = Mapping[str, list[int]]
+
+
+def impute(session: Session, request: Impute) -> dict[str, Any]:
+    """Draws of what is not given, from what is.
+
+    Raises:
+        DataError: when what is given does not fit the model, or an element is asked for that a modality does not have.
+    """
+    batch, model = batch_of(session, request.given), session.model
+    open_ = [name for name in model.names if not which_observed(batch, name).all()]
+    with serving(model, part_seed(request.seed, 0)):
+        z = model.posterior(batch, draws_of(model)).sample()
+        return _answer(session, z, open_, request.show, skipped=_images(model, batch.names))
+
+
+def prior(session: Session, request: Prior) -> dict[str, Any]:
+    """Draws of rows from nothing, as `nbridge.generate` has them.
+
+    Raises:
+        DataError: when the prior asked for is not to be had.
+    """
+    model = session.model
+    mixture = mixture_for(model, request.prior)
+    with serving(model, part_seed(request.seed, 0)):
+        drawn = model.prior(1, draws_of(model)).sample() if mixture is None else mixture.sample(1, draws_of(model))
+        return _answer(session, drawn.transpose(0, 1), model.names, request.show)
+
+
+def decode(session: Session, request: Decode) -> dict[str, Any]:
+    """What the model says of a point of the map; the other directions of the latent space stay at their mean.
+
+    Raises:
+        DataError: when there is no map.
+    """
+    model = session.model
+    z = plane_of(session).z(torch.tensor(request.point, dtype=torch.float64)).to(torch.get_default_dtype())
+    with serving(model, part_seed(request.seed, 0)):
+        return _answer(session, z.expand(draws_of(model), 1, -1), model.names, request.show)
+
+
+def draws_of(model: MultimodalVAE) -> int:
+    """The number K of draws that figures are taken over."""
+    size = sum(math.prod(likelihood.shape) for likelihood in model.likelihoods.values())
+    return next((number for number in DRAWS if number * size <= NUMBERS), DRAWS[-1])
+
+
+def _images(model: MultimodalVAE, names: Iterable[str]) -> set[str]:
+    return {name for name in names if kind_of(model.likelihoods[name]) == "image"}
+
+
+def _answer(session: Session, z: Tensor, names: Iterable[str], show: Show, skipped: Iterable[str] = ()) -> dict[str, Any]:
+    """What draws of z, shape (K, 1, D), say of these modalities.
+
+    Arguments:
+        session: The model that is explored.
+        z: The draws.
+        names: Modalities, in the order of the model.
+        show: Which elements of vectors are told.
+        skipped: Modalities that are decoded, so that the noise of later ones is that of `nbridge.impute`, and not told.
+    """
+    if unknown := [name for name in show if name not in session.model.names]:
+        known = session.model.names
+        raise DataError(f"show: no modality {unknown[0]!r} in this model.{did_you_mean(unknown[0], known)} It has {', '.join(known)}")
+    told = {}
+    for name in names:
+        likelihood = session.model.likelihoods[name]
+        distribution = session.model.decoder(name)(z)
+        expectation = likelihood.expectation(distribution)
+        if not (z.isfinite().all() and expectation.isfinite().all()):
+            raise DataError(f"{name}: what is given is so far from the data that the model has no number for it; keep nearer to them")
+        noisy = distribution.sample()
+        if name in skipped:
+            continue
+        expected, kind = likelihood.point(expectation), kind_of(likelihood)
+        if kind == "image":
+            told[name] = _image(session, name, expected[:, 0])
+        elif kind == "classes":
+            told[name] = {"probabilities": figures(expectation.double().mean(0)[0]), "draws": expected[:SHOWN, 0].tolist()}
+        else:
+            # Of zeros and ones their probabilities tell more than draws of them do.
+            told[name] = _elements(name, (expected if kind == "flags" else noisy)[:, 0], show.get(name))
+    points = {} if session.plane is None else {"map": figures(session.plane.points(z[:SHOWN, 0]))}
+    return {"modalities": told, "draws": len(z), "level": LEVEL, **points}
+
+
+def _image(session: Session, name: str, draws: Tensor) -> dict[str, Any]:
+    """Some of the draws, shape (K, C, H, W), their mean, and their deviation: bright where it is largest."""
+    deviation = draws.double().std(0, correction=0).mean(0, keepdim=True)
+    most = deviation.max().item()
+    return {
+        "draws": [picture(session, name, image) for image in draws[:SHOWN]],
+        "mean": picture(session, name, draws.mean(0)),
+        "sd": address(shrunk(scaled(deviation, 0, most), SIDE)),
+        "most": figures(torch.tensor([most]))[0],
+    }
+
+
+def _elements(name: str, draws: Tensor, wanted: list[int] | None) -> dict[str, Any]:
+    r"""Figures of some elements of draws, shape (K, \*shape)."""
+    flat = draws.flatten(1).double()
+    places = list(range(min(PAGE, flat.shape[1]))) if wanted is None else wanted
+    if beyond := [place for place in places if place >= flat.shape[1]]:
+        raise DataError(f"show.{name}: no element {beyond[0]}, there are 0 to {flat.shape[1] - 1}")
+    some = flat[:, places]
+    told = {what: figure[0] if what in ("lower", "upper") else figure for what, figure in figures_of(some, [LEVEL]).items()}
+    return {"elements": places, **{what: figures(figure) for what, figure in told.items()}, "draws": figures(some[:SHOWN].T)}

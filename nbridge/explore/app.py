@@ -1,0 +1,167 @@
+"""The page and what it asks, as an ASGI application.
+
+=========================  ==================================================================================
+``GET /``                  the page; ``explore.js``, ``explore.css`` and ``palette.css`` belong to it
+``GET /api/spec``          the controls, by modality
+``GET /api/row/{number}``  a row of the run
+``GET /api/latent``        the latent map
+``POST /api/impute``       draws of what is not given
+``POST /api/prior``        draws of rows from nothing
+``POST /api/decode``       what the model says of a point of the map
+``POST /api/upload``       a picture of any size, brought to that of ``?modality=NAME``; the body is the file
+=========================  ==================================================================================
+
+What is wrong is told as ``{"error": LINE}``: 400 for what is no JSON, 403 for others' pages (see `nbridge.explore.guard`), 404 for what is
+not there, 413 for too many bytes, 422 for what the model cannot take.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from nbridge.errors import DataError, NBridgeError
+from nbridge.explore import answers, controls, requests
+from nbridge.explore.given import row_of
+from nbridge.explore.guard import Guard
+from nbridge.explore.latent import latent_map
+from nbridge.explore.session import Session
+from nbridge.explore.uploads import upload
+from nbridge.palette import PALETTE
+from nbridge.phrases import clip
+
+STATIC = Path(__file__).parent / "static"
+"""The files of the page."""
+BODY = 8 * 2**20
+"""Bytes of a question, at most."""
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class _TooLargeError(NBridgeError):
+    """A body of too many bytes."""
+
+
+class _NotThereError(NBridgeError):
+    """A path, or a row, that is not there."""
+
+
+def make_app(session: Session) -> ASGIApp:
+    """The application that serves a session."""
+
+    async def spec(_: Request) -> Response:
+        return _json(await run_in_threadpool(session.alone, controls.describe, session))
+
+    async def row(request: Request) -> Response:
+        return _json(await run_in_threadpool(session.alone, _row, session, request.path_params["number"]))
+
+    async def latent(_: Request) -> Response:
+        return _json(await run_in_threadpool(session.alone, latent_map, session))
+
+    async def uploaded(request: Request) -> Response:
+        content = await _body(request, controls.UPLOAD)
+        return _json(await run_in_threadpool(session.alone, upload, session, request.query_params.get("modality", ""), content))
+
+    app = Starlette(
+        routes=[
+            Route("/", _file("index.html"), methods=["GET"]),
+            Route("/explore.js", _file("explore.js"), methods=["GET"]),
+            Route("/explore.css", _file("explore.css"), methods=["GET"]),
+            Route("/palette.css", _palette, methods=["GET"]),
+            Route("/api/spec", spec, methods=["GET"]),
+            Route("/api/row/{number}", row, methods=["GET"]),
+            Route("/api/latent", latent, methods=["GET"]),
+            Route("/api/impute", _answering(session, requests.Impute, answers.impute), methods=["POST"]),
+            Route("/api/prior", _answering(session, requests.Prior, answers.prior), methods=["POST"]),
+            Route("/api/decode", _answering(session, requests.Decode, answers.decode), methods=["POST"]),
+            Route("/api/upload", uploaded, methods=["POST"]),
+        ],
+        exception_handlers={NBridgeError: _mistake, HTTPException: _refused, Exception: _failure},
+    )
+    # Around everything, its own failures too.
+    return Guard(app)
+
+
+def warm_up(session: Session) -> None:
+    """Does once what the page will ask first, so that its first answer is as quick as the others."""
+    session.alone(controls.describe, session)
+    session.alone(answers.prior, session, requests.Prior())
+    for name, there in ({} if session.rows is None else session.rows.present).items():
+        if there[0]:
+            session.alone(answers.impute, session, requests.Impute(given={name: requests.Given(row=0)}))
+    if not session.no_map:
+        session.alone(latent_map, session)
+
+
+def _answering(session: Session, kind: type[requests.Request], answer: Callable[[Session, requests.Request], Any]) -> Endpoint:
+    """An endpoint that reads a question, and answers it in a thread in which the model works for nobody else."""
+
+    async def endpoint(request: Request) -> Response:
+        question = requests.read(kind, await _body(request, BODY))
+        return _json(await run_in_threadpool(session.alone, answer, session, question))
+
+    return endpoint
+
+
+async def _body(request: Request, most: int) -> bytes:
+    """The bytes of a body, of which no more are taken than may be there, whatever it says of its length."""
+    told = request.headers.get("content-length", "0")
+    content = bytearray()
+    if not told.isdigit() or int(told) <= most:
+        async for chunk in request.stream():
+            content += chunk
+            if len(content) > most:
+                break
+        else:
+            return bytes(content)
+    raise _TooLargeError(f"too large: {most // 2**20} MiB at most")
+
+
+def _row(session: Session, number: str) -> dict[str, Any]:
+    if not (number.isascii() and number.isdigit() and len(number) < 16):
+        raise _NotThereError(f"row {clip(number)}: expected a number")
+    try:
+        return row_of(session, int(number))
+    except DataError as error:
+        raise _NotThereError(str(error)) from error
+
+
+def _file(name: str) -> Endpoint:
+    async def endpoint(_: Request) -> Response:
+        return FileResponse(STATIC / name)
+
+    return endpoint
+
+
+async def _palette(_: Request) -> Response:
+    return Response(PALETTE, media_type="text/css")
+
+
+def _json(content: object, status: int = 200) -> Response:
+    # What is no number has no place in JSON; better no answer than one that a browser cannot read.
+    return Response(json.dumps(content, allow_nan=False, separators=(",", ":")), status, media_type="application/json")
+
+
+async def _mistake(_: Request, error: Exception) -> Response:
+    kinds = {_TooLargeError: 413, _NotThereError: 404, requests.UnreadableError: 400}
+    return _json({"error": " ".join(str(error).splitlines())}, kinds.get(type(error), 422))
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _json({"error": f"{request.method} {clip(request.url.path)}: {error.detail.lower()}"}, error.status_code)
+
+
+async def _failure(_: Request, error: Exception) -> Response:
+    # The server writes the traceback to the terminal.
+    return _json({"error": f"nbridge failed ({type(error).__name__}); the terminal says more"}, 500)

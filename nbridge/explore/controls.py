@@ -1,0 +1,90 @@
+"""What the page offers for each modality, from the spec and the ranges of the data alone: a control is a mapping that JSON can hold."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from nbridge.explore.session import Session
+from nbridge.kinds import Kind, class_names, element_names, kind_of
+from nbridge.likelihoods import Likelihood
+
+DRAWABLE = 64
+"""Pixels of the longer side of an image up to which it can be drawn by hand."""
+PAGE = 12
+"""Elements of a vector that are shown at a time."""
+UPLOAD = 16 * 2**20
+"""Bytes of a file that is uploaded, at most."""
+DIGITS = 6
+"""Digits in which a figure is told."""
+
+
+def describe(session: Session) -> dict[str, Any]:
+    """All that the page has to know to begin with."""
+    model, spec = session.model, session.spec
+    priors = ["normal"] if model.mixture is None else ["mixture", "normal"]
+    rows = None if session.rows is None else {"split": session.split, "count": len(session.rows)}
+    return {
+        "title": session.title,
+        "model": spec.model.type,
+        "latent_dim": model.latent_dim,
+        "rows": rows,
+        "without_rows": session.reason,
+        "priors": priors,
+        "upload": UPLOAD,
+        "page": PAGE,
+        "modalities": [control(session, name) for name in model.names],
+    }
+
+
+def control(session: Session, name: str) -> dict[str, Any]:
+    """The control of one modality."""
+    likelihood = session.model.likelihoods[name]
+    kind = kind_of(likelihood)
+    same = {"name": name, "kind": kind, "shape": list(likelihood.shape), "likelihood": session.spec.modalities[name].likelihood.type}
+    if kind == "image":
+        channels, height, width = likelihood.shape
+        return {**same, "drawable": channels == 1 and max(height, width) <= DRAWABLE}
+    if kind == "classes":
+        return {**same, "classes": class_names(session.spec, name)}
+    return {**same, **_elements(session, name, likelihood, kind)}
+
+
+def canonical_shape(likelihood: Likelihood) -> tuple[int, ...]:
+    """The shape of one row in canonical form: none, of classes."""
+    return tuple(likelihood.blank(1).shape[1:])
+
+
+def _elements(session: Session, name: str, likelihood: Likelihood, kind: Kind) -> dict[str, Any]:
+    """Names, ranges and first values of the elements of a vector, and those that vary most before the others."""
+    ranges, shape = session.ranges(name), canonical_shape(likelihood)
+    low, high, mean, sd = (x.flatten() for x in (ranges.low, ranges.high, ranges.mean, ranges.sd))
+    whole = likelihood.support.is_discrete
+    binary = kind == "flags" and all(bool(((x := batch.values[name]) == x.round()).all()) for batch in session.reference)
+    if kind == "flags":
+        low, high = torch.zeros_like(low), torch.ones_like(high)
+    low, high = low.nan_to_num(0.0), high.nan_to_num(1.0)
+    room = (high <= low).double()
+    blank = likelihood.blank(1)[0].flatten().double()
+    # An element that never varies has room on both sides, or above where there is nothing below.
+    low, high = (low - room).clamp(min=getattr(likelihood.support, "lower_bound", -math.inf)), high + room
+    start = likelihood.point(torch.where(mean.isnan(), blank, mean).reshape(shape).to(torch.get_default_dtype())).double().flatten()
+    return {
+        "size": len(low),
+        "names": element_names(session.spec, name, shape),
+        "low": figures(low),
+        "high": figures(high),
+        "start": figures(start.round() if binary else start),
+        "varied": sd.nan_to_num(0.0).argsort(descending=True, stable=True).tolist(),
+        "whole": whole or binary,
+        "binary": binary,
+    }
+
+
+def figures(x: torch.Tensor) -> list[Any]:
+    """Numbers in as many digits as are worth telling, in lists as deep as the tensor."""
+    if x.ndim > 1:
+        return [figures(part) for part in x]
+    return [float(f"{value:.{DIGITS}g}") for value in x.tolist()]

@@ -1,0 +1,42 @@
+"""The latent map: posterior means of rows on the plane in which they vary most, with their classes where there are any."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nbridge.errors import DataError
+from nbridge.explore.controls import figures
+from nbridge.explore.session import Session
+from nbridge.kinds import class_names, labelled
+from nbridge.palette import COLOURS, SHAPES
+from nbridge.plane import Plane
+
+
+def latent_map(session: Session) -> dict[str, Any]:
+    """The map: points, shape (B, 2), and the class of each, -1 where it is absent.
+
+    Raises:
+        DataError: when there is none.
+    """
+    plane = plane_of(session)
+    rows = session.many
+    assert rows is not None, "a plane goes through rows"
+    found: dict[str, Any] = {"points": figures(plane.points(session.codes)), "shares": list(plane.shares), "split": session.split}
+    if (label := labelled(session.model)) is None:
+        return found
+    names = class_names(session.spec, label)
+    if len(names) > COLOURS * SHAPES or label not in rows.names:
+        return found
+    classes = session.model.prepare(rows).values[label].masked_fill(~rows.present[label], -1)
+    return {**found, "label": label, "names": names, "classes": classes.tolist(), "colours": COLOURS}
+
+
+def plane_of(session: Session) -> Plane:
+    """The plane of the map.
+
+    Raises:
+        DataError: when there is none.
+    """
+    if session.plane is None:
+        raise DataError(session.no_map)
+    return session.plane

@@ -1,0 +1,51 @@
+r"""A plane through a latent space: the two directions in which points vary most, and the way there and back.
+
+.. math:: p = (z - \bar z) \, [d_1, d_2], \qquad z = \bar z + p_1 d_1^T + p_2 d_2^T
+
+Axes: B rows, D latent dimensions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Plane:
+    """The plane of two principal components, in double precision.
+
+    Arguments:
+        centre: The mean of the points, shape (D,).
+        directions: Two directions at right angles, of length 1, shape (2, D).
+        shares: The share of the variance along each.
+    """
+
+    centre: Tensor
+    directions: Tensor
+    shares: tuple[float, float]
+
+    @classmethod
+    def through(cls, means: Tensor) -> Self:
+        """The plane in which points, shape (B, D), of two dimensions or more, vary most.
+
+        A direction's sign is that of its largest weight, so that equal points give equal planes.
+        """
+        means = means.double().cpu()
+        centre = means.mean(0)
+        _, spread, directions = torch.linalg.svd(means - centre, full_matrices=False)
+        largest = directions.abs().argmax(1, keepdim=True)
+        directions = directions * directions.gather(1, largest).sign()
+        shares = (spread.square() / spread.square().sum().clamp(min=1e-300)).tolist()
+        return cls(centre, directions[:2], (shares[0], shares[1]))
+
+    def points(self, z: Tensor) -> Tensor:
+        r"""Where z, shape (\*, D), falls on the plane, shape (\*, 2)."""
+        return (z.double().cpu() - self.centre) @ self.directions.T
+
+    def z(self, points: Tensor) -> Tensor:
+        r"""The z on the plane, shape (\*, D), of points, shape (\*, 2)."""
+        return self.centre + points.double().cpu() @ self.directions
