@@ -424,7 +424,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         "data frame: a MultiIndex of columns, expected one level; flatten it, or frame.reset_index() for rows",
     ),
     "dates": (
-        lambda: changed(age=pd.date_range("2020", periods=4, tz="UTC")),
+        lambda: changed(age=pd.date_range("2020", periods=4, tz="UTC").as_unit("ns")),
         "data frame: column 'age' holds dates or times (timestamp[ns, tz=UTC]), which are no numbers; count days or seconds since one of "
         "them",
     ),
@@ -562,7 +562,7 @@ def test_classes_that_a_frame_declares_are_its_classes_and_dates_are_left_out() 
     rows = 60
     frame = pd.DataFrame({
         "grade": pd.Categorical(["low", "high", "mid"] * 20, categories=["low", "mid", "high", "extreme"]),
-        "when": pd.date_range("2020", periods=rows, tz="UTC"),
+        "when": pd.date_range("2020", periods=rows, tz="UTC").as_unit("ns"),
         "x": np.random.default_rng(0).normal(size=rows), "ragged": [[1.0], [1.0, 2.0]] * 30, "words": [["a"]] * rows,
         "v": list(np.random.default_rng(0).normal(size=(rows, 4))),
     })  # fmt: skip
