@@ -131,13 +131,18 @@ def load_model(directory: str | os.PathLike[str]) -> tuple[MultimodalVAE, Spec]:
     Raises:
         RunError: when it is incomplete, damaged, newer, or does not hold exactly the tensors of its spec.
     """
-    folder = Path(directory)
-    spec, patterns = read_config(folder := folder / "model" if (folder / "model").is_dir() else folder)
+    spec, patterns = read_config(folder := model_folder(directory))
     with torch.random.fork_rng(devices=[]):
         model = build_model(spec)
     load_into(model, load_tensors(folder / TENSORS)[0], folder / TENSORS)
     model.patterns = patterns
     return model.eval(), spec
+
+
+def model_folder(directory: str | os.PathLike[str]) -> Path:
+    """The model folder that a path stands for: itself, or the one inside a run folder."""
+    folder = Path(directory)
+    return folder / "model" if (folder / "model").is_dir() else folder
 
 
 def load(directory: str | os.PathLike[str]) -> MultimodalVAE:

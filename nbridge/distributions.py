@@ -33,6 +33,12 @@ def diagonal_normal(loc: Tensor, scale: Tensor) -> Independent:
     return Independent(Normal(loc, scale, validate_args=False), 1, validate_args=False)
 
 
+def diagonal_where(rows: Tensor, q: Independent, p: Independent) -> Independent:
+    """One Gaussian in some rows, boolean, shape (B,), another in all others, each of batch shape (B,) over D."""
+    rows = rows[:, None]
+    return diagonal_normal(torch.where(rows, q.mean, p.mean), torch.where(rows, q.stddev, p.stddev))
+
+
 def diagonal_kl(q: Independent, p: Independent | None = None) -> Tensor:
     r"""The divergence of two Gaussians with diagonal covariances, of their batch shape; the prior N(0, I) stands for a p left out.
 

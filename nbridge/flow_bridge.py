@@ -113,28 +113,40 @@ class FlowBridge(Bridges):
         error = (self._velocity(there, given, wanted, time) - (h - noise)).square()
         return torch.where(cells, error, 0.0).sum(-1) / cells.sum(-1).clamp(min=1)
 
-    def draw(self, features: Mapping[str, Tensor], present: Tensor, samples: int = 1) -> dict[str, Tensor]:
+    def draw(self, features: Mapping[str, Tensor], present: Tensor, samples: int = 1, noise: Tensor | None = None) -> dict[str, Tensor]:
         """Features with draws in the place of absent ones, shape (K, B, F_i); observed ones are as they came.
 
         Arguments:
             features: Features of every modality, shape (B, F_i); anything finite where the modality is absent.
             present: Which modalities are observed, boolean, shape (M, B).
             samples: The number K of draws.
+            noise: Standard normal noise that all rows share, shape (K, F); each row's own, drawn anew, when left out.
         """
         h = self._flat(features)
         some = ~present.all(0)
         drawn = h.expand(samples, *h.shape)
         if bool(some.any()):
             observed = self._cells(present)[some]
-            filled = self._solve(self._standard(h)[some], present[:, some], observed, samples) * self.scale + self.loc
+            filled = self._solve(self._standard(h)[some], present[:, some], observed, samples, noise) * self.scale + self.loc
             drawn = drawn.clone()
             drawn[:, some] = torch.where(observed, h[some], filled)
         return dict(zip(self.widths, drawn.split(list(self.widths.values()), -1), strict=True))
 
-    def _solve(self, h: Tensor, present: Tensor, cells: Tensor, samples: int) -> Tensor:
+    def draw_by_masks(self, features: Mapping[str, Tensor], present: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        """The same of given noise, shape (K, F), by masks alone: all rows go through the flow, whatever they have."""
+        h, samples = self._flat(features), len(noise)
+        cells = self._cells(present)
+        start = torch.where(cells, self._standard(h), noise[:, None])
+        rows = cells.expand(samples, -1, -1).flatten(0, 1)
+        filled = self._carried(start.flatten(0, 1), present.repeat(1, samples), rows).view_as(start) * self.scale + self.loc
+        drawn = torch.where(cells, h, filled)
+        return dict(zip(self.widths, drawn.split(list(self.widths.values()), -1), strict=True))
+
+    def _solve(self, h: Tensor, present: Tensor, cells: Tensor, samples: int, noise: Tensor | None) -> Tensor:
         """Draws of standardised features, shape (K, B, F), by the midpoint rule; observed ones, by modality and by cell, stay."""
         rows, present, cells = len(h), present.repeat(1, samples), cells.repeat(samples, 1)
-        start = torch.where(cells, h.repeat(samples, 1), torch.randn(samples * rows, h.shape[1], device=h.device, dtype=h.dtype))
+        own = torch.randn(samples * rows, h.shape[1], device=h.device, dtype=h.dtype) if noise is None else noise.repeat_interleave(rows, 0)
+        start = torch.where(cells, h.repeat(samples, 1), own)
         pieces = zip(start.split(PIECE), present.split(PIECE, 1), cells.split(PIECE), strict=True)
         return torch.cat([self._carried(*piece) for piece in pieces]).view(samples, rows, -1)
 
@@ -147,7 +159,7 @@ class FlowBridge(Bridges):
         return state
 
     def _change(self, state: Tensor, present: Tensor, cells: Tensor, time: float) -> Tensor:
-        return torch.where(cells, 0.0, self._velocity(state, present, ~present, state.new_full((len(state), 1), time)))
+        return torch.where(cells, 0.0, self._velocity(state, present, ~present, state.new_full((state.shape[0], 1), time)))
 
     def _velocity(self, there: Tensor, given: Tensor, wanted: Tensor, time: Tensor) -> Tensor:
         angles = time * self.frequencies

@@ -243,8 +243,12 @@ def _impute_rows(
     model: MultimodalVAE, batch: Batch, samples: int | None, noise: bool, one_hot: Mapping[str, Sequence[tuple[int, int]]]
 ) -> Completed:
     device = batch.device
-    q = model.posterior(batch.to(model.device), POINT_DRAWS if samples is None else samples)
-    z = q.mean + q.stddev * _fixed_points(model.latent_dim).to(q.mean)[:, None] if samples is None else q.sample()
+    rows = batch.to(model.device)
+    if samples is None:
+        points, fixed = fixed_points(model)
+        z = point_draws(model.fixed_posterior(rows, fixed.to(model.device)), points)
+    else:
+        z = model.posterior(rows, samples).sample()
     values, imputed = {}, {}
     for name, likelihood in model.likelihoods.items():
         observed = which_observed(batch, name)
@@ -330,9 +334,26 @@ def serving(model: MultimodalVAE, seed: int) -> Iterator[None]:
             module.training = mode
 
 
-def _fixed_points(dimension: int) -> Tensor:
-    """Quasi-random standard normal points, shape (K, D): the same for every row and every call."""
-    return _points(dimension, POINT_DRAWS, torch.get_default_dtype())
+def fixed_points(model: MultimodalVAE) -> tuple[Tensor, Tensor]:
+    """What stands for chance in a point estimate, the same for every row and every call: standard normal numbers.
+
+    Returns:
+        Quasi-random ones that z is made of, shape (K, D), and those that a stochastic model makes its posterior of, shape
+        (K, `noise_width`), pseudo-random because these are too many for K quasi-random points to be even.
+    """
+    dtype = torch.get_default_dtype()
+    noise = torch.randn(POINT_DRAWS, model.noise_width, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    return _points(model.latent_dim, POINT_DRAWS, dtype), noise
+
+
+def point_draws(q: Independent, points: Tensor) -> Tensor:
+    """What a point estimate averages over: z of shape (K, B, D), of a posterior of batch shape (K, B) or (B,) over D.
+
+    Arguments:
+        q: The posterior.
+        points: Standard normal points, shape (K, D).
+    """
+    return q.mean + q.stddev * points.to(q.mean)[:, None]
 
 
 @lru_cache(maxsize=8)

@@ -457,9 +457,9 @@ def test_a_point_estimate_of_some_rows_is_theirs_among_all() -> None:
         present = {**batch.present, name: ~some}
         done = impute(model, Batch(batch.values, present)).values[name]
         # Rows in which nothing is absent are not decoded: here they are.
-        z = model.posterior(Batch(batch.values, present), 64)
-        points = imputation._fixed_points(model.latent_dim)[:, None]
-        expected = imputation.decode(model, name, z.mean + z.stddev * points, point=True)
+        points, noise = imputation.fixed_points(model)
+        z = imputation.point_draws(model.fixed_posterior(Batch(batch.values, present), noise), points)
+        expected = imputation.decode(model, name, z, point=True)
         torch.testing.assert_close(done[some], model.likelihoods[name].restore(expected, batch.values[name])[some], rtol=1e-6, atol=1e-6)
         assert torch.equal(done[~some], batch.values[name][~some])
 

@@ -10,7 +10,7 @@ from typing import NoReturn
 import typer
 
 from nbridge.acceleration.threads import settle_threads
-from nbridge.cli import evaluating, exploring, inspecting, reporting, serving, starting, training
+from nbridge.cli import evaluating, exploring, exporting, hub, inspecting, reporting, serving, starting, training
 from nbridge.errors import NBridgeError, exit_code
 
 EXAMPLES: dict[Callable[..., None], str] = {
@@ -23,6 +23,9 @@ EXAMPLES: dict[Callable[..., None], str] = {
     evaluating.evaluate: "nbridge evaluate runs/digits --metrics likelihood,predictive",
     reporting.report: "nbridge report runs/digits",
     exploring.explore: "nbridge explore runs/digits",
+    exporting.export: "nbridge export runs/digits --given top,label --out digits.onnx",
+    hub.push: "nbridge push runs/digits user/digits --private",
+    hub.pull: "nbridge pull user/digits --out digits",
     evaluating.compare: "nbridge compare modality_specs/digits.yaml --models bridged,mvae",
     inspecting.validate: "nbridge validate my_spec.yaml --set latent_dim=8",
     inspecting.params: "nbridge params modality_specs/digits.yaml",
@@ -38,6 +41,7 @@ COMPUTING = (
     evaluating.evaluate,
     reporting.report,
     exploring.explore,
+    exporting.export,
     evaluating.compare,
 )
 

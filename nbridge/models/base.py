@@ -21,7 +21,7 @@ from nbridge.data.table_layout import TableLayout
 from nbridge.decoders import Decoder
 from nbridge.distributions import diagonal_kl, diagonal_normal
 from nbridge.encoders import Encoder
-from nbridge.errors import DataError
+from nbridge.errors import DataError, NBridgeError
 from nbridge.likelihoods import Likelihood
 from nbridge.means import masked_mean
 from nbridge.mixture import Mixture
@@ -68,6 +68,7 @@ class MultimodalVAE(nn.Module, ABC):
         patterns: Which modalities its training rows had together; None before training, or where it is not known.
         table: Which columns of a table are which modality, where it learned from a table or a data frame; None elsewhere.
         mixture: What training fits to the codes of its rows, for generation from nothing; None, the default, where N(0, I) serves.
+        noise_width: Numbers that a stochastic model draws to make one part of a posterior; 0, the default, where there is one part.
 
     Raises:
         ValueError: when the names of encoders, decoders or weights disagree.
@@ -75,6 +76,7 @@ class MultimodalVAE(nn.Module, ABC):
 
     patterns: Patterns | None = None
     table: TableLayout | None = None
+    noise_width: int = 0
 
     def __init__(
         self,
@@ -148,6 +150,30 @@ class MultimodalVAE(nn.Module, ABC):
         some = self.presence(batch).any(0)[:, None]
         loc, scale = torch.where(some, q.mean, 0.0), torch.where(some, q.stddev, 1.0)
         return diagonal_normal(loc, scale).expand((samples, len(batch)))
+
+    def fixed_posterior(self, batch: Batch, noise: Tensor) -> Independent:
+        """The `posterior` without chance, batch shape (K, B) over D: a stochastic model makes its K parts of the noise given.
+
+        Arguments:
+            batch: Rows with any pattern of presence.
+            noise: Standard normal numbers, shape (K, `noise_width`), which all rows share.
+        """
+        return self.posterior(batch, len(noise))
+
+    def masked_posterior(self, inputs: Mapping[str, Tensor], present: Tensor, noise: Tensor) -> Independent:  # noqa: ARG002
+        r"""The same by masks alone, batch shape (B,) or (K, B) over D: no step depends on a value, so that a graph can be made of it.
+
+        A model of your own needs it to be exported, and for nothing else. Rows with nothing present may give anything finite.
+
+        Arguments:
+            inputs: What encoders see, as `inputs` gives it, shape (B, \*shape).
+            present: Presence in the order of the modalities, shape (M, B).
+            noise: Standard normal numbers, shape (K, `noise_width`).
+
+        Raises:
+            NBridgeError: when the model has none.
+        """
+        raise NBridgeError(f"{type(self).__name__} has no masked_posterior, which export needs")
 
     def prior(self, *shape: int) -> Independent:
         """p(z) = N(0, I) over D with the batch shape asked for: the prior of every density, also of a model with a `mixture`."""

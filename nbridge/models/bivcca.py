@@ -66,9 +66,8 @@ class BiVCCA(Experts):
             raise ValueError(f"mixing adds up to {total:g}, expected 1")
         return {name: float(mixing[name]) for name in self.names}
 
-    def infer(self, batch: Batch) -> Independent:
-        q = self.unimodal(self.encode(batch))
-        loc, log_variance = product_of_posteriors(q.mean, 2 * q.stddev.log(), self.presence(batch))
+    def combined(self, q: Independent, present: Tensor) -> Independent:
+        loc, log_variance = product_of_posteriors(q.mean, 2 * q.stddev.log(), present)
         return diagonal_normal(loc, (log_variance / 2).exp())
 
     def stages(self) -> tuple[Stage, ...]:

@@ -37,7 +37,7 @@ from nbridge.annotations import Combine, Subsets
 from nbridge.batch import Batch
 from nbridge.bridges import BridgeBank, mean_of_sources
 from nbridge.decoders import Decoder
-from nbridge.distributions import diagonal_kl, diagonal_normal, product_of_posteriors
+from nbridge.distributions import diagonal_kl, diagonal_normal, diagonal_where, product_of_posteriors
 from nbridge.encoders import Encoder
 from nbridge.fusion import Fusion
 from nbridge.means import masked_mean
@@ -119,6 +119,13 @@ class BridgedVAE(JointVAE):
         if bool(present.all()) or len(self.names) == 1:
             return self.fusion(features)
         return self._mean_of_features(features, present) if self.combine == "mean" else self._product(features, present)
+
+    def masked_posterior(self, inputs: Mapping[str, Tensor], present: Tensor, noise: Tensor) -> Independent:  # noqa: ARG002 (of flows)
+        features = self.encode_inputs(inputs)
+        q = self.fusion(features)
+        if len(self.names) == 1:
+            return q
+        return diagonal_where(present.all(0), q, self._combined(*self.unimodal(features), present, features))
 
     def unimodal(
         self, features: Features, counts: Mapping[str, Tensor] | None = None

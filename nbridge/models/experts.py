@@ -2,13 +2,15 @@ r"""What MVAE and BiVCCA share: one posterior :math:`q_i(z \mid x_i)` for each m
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributions import Independent
 
+from nbridge.batch import Batch
 from nbridge.decoders import Decoder
 from nbridge.distributions import diagonal_normal
 from nbridge.encoders import Encoder
@@ -51,6 +53,16 @@ class Experts(MultimodalVAE):
             parts.weights,
             **options,
         )
+
+    @abstractmethod
+    def combined(self, q: Independent, present: Tensor) -> Independent:
+        r"""The posterior of the modalities present, shape (\*, M, B), of every :math:`q_i(z \mid x_i)`, batch shape (M, B) over D."""
+
+    def infer(self, batch: Batch) -> Independent:
+        return self.combined(self.unimodal(self.encode(batch)), self.presence(batch))
+
+    def masked_posterior(self, inputs: Mapping[str, Tensor], present: Tensor, noise: Tensor) -> Independent:  # noqa: ARG002 (of flows)
+        return self.combined(self.unimodal(self.encode_inputs(inputs)), present)
 
     def unimodal(self, features: Features) -> Independent:
         """Every q_i(z | x_i), batch shape (M, B) over D."""

@@ -60,6 +60,7 @@ class FlowBridgedVAE(JointVAE):
     ) -> None:
         super().__init__(encoders, decoders, fusion, weights)
         self.bridges = bridges
+        self.noise_width = len(bridges.loc)
 
     @classmethod
     def from_parts(cls, parts: Parts, **options: Any) -> Self:
@@ -82,12 +83,21 @@ class FlowBridgedVAE(JointVAE):
             batch: Rows with any pattern of presence.
             samples: The number K.
         """
+        return self._parts(batch, samples)
+
+    def fixed_posterior(self, batch: Batch, noise: Tensor) -> Independent:
+        return self._parts(batch, len(noise), noise)
+
+    def masked_posterior(self, inputs: Mapping[str, Tensor], present: Tensor, noise: Tensor) -> Independent:
+        return self.fusion(self.bridges.draw_by_masks(self.encode_inputs(inputs), present, noise))
+
+    def _parts(self, batch: Batch, samples: int, noise: Tensor | None = None) -> Independent:
         batch = self.prepare(batch)
-        some, q = self.presence(batch).any(0)[:, None], self._draws(batch, samples)
+        some, q = self.presence(batch).any(0)[:, None], self._draws(batch, samples, noise)
         return diagonal_normal(torch.where(some, q.mean, 0.0), torch.where(some, q.stddev, 1.0))
 
-    def _draws(self, batch: Batch, samples: int) -> Independent:
-        return self.fusion(self.bridges.draw(self.encode(batch), self.presence(batch), samples))
+    def _draws(self, batch: Batch, samples: int, noise: Tensor | None = None) -> Independent:
+        return self.fusion(self.bridges.draw(self.encode(batch), self.presence(batch), samples, noise))
 
     # Training
 

@@ -25,7 +25,7 @@ from torch.distributions import Independent
 from nbridge.annotations import NonNegativeFloat
 from nbridge.batch import Batch
 from nbridge.decoders import Decoder
-from nbridge.distributions import diagonal_kl, diagonal_normal
+from nbridge.distributions import diagonal_kl, diagonal_where
 from nbridge.encoders import Encoder
 from nbridge.fusion import Fusion
 from nbridge.models.base import Features, Stage
@@ -68,7 +68,7 @@ class JMVAE(Retrofit):
         subsets = {subset: self.subset_posterior(subset, inputs) for subset in self.subsets} if self.alpha or not batch.whole else {}
         exactly = {} if batch.whole else {subset: self._exactly(subset, self.presence(batch)) for subset in subsets}
         for subset, rows in exactly.items():
-            q = _where(rows, subsets[subset], q)
+            q = diagonal_where(rows, subsets[subset], q)
         terms = self.negative_elbo(q, batch, kl_weight)
         if self.alpha and self.subsets:
             divergences = [self._divergence(q, subset, posterior, batch, exactly.get(subset)) for subset, posterior in subsets.items()]
@@ -82,9 +82,3 @@ class JMVAE(Retrofit):
             return divergence.mean()
         has_all = torch.stack([batch.present[name] for name in subset]).all(0)
         return torch.where(has_all & ~exactly, divergence, 0.0).mean()
-
-
-def _where(rows: Tensor, one: Independent, other: Independent) -> Independent:
-    """One posterior in some rows, boolean, shape (B,), the other in all others."""
-    rows = rows[:, None]
-    return diagonal_normal(torch.where(rows, one.mean, other.mean), torch.where(rows, one.stddev, other.stddev))

@@ -76,6 +76,9 @@ class JointVAE(MultimodalVAE):
     def infer(self, batch: Batch) -> Independent:
         return self.observed_posterior(self.encode(batch), batch)
 
+    def masked_posterior(self, inputs: Mapping[str, Tensor], present: Tensor, noise: Tensor) -> Independent:  # noqa: ARG002 (of flows)
+        return self.fusion(self.filled(self.encode_inputs(inputs), dict(zip(self.names, present, strict=True))))
+
     def observed_posterior(self, features: Features, batch: Batch) -> Independent:
         r""":math:`q(z \mid x_S)`, batch shape (B,) over D, of the features of a prepared batch."""
         return self.fusion(features if batch.whole else self.filled(features, batch.present))

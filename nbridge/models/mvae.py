@@ -62,12 +62,8 @@ class MVAE(Experts):
         super().__init__(encoders, decoders, heads, weights)
         self.random_subsets = random_subsets
 
-    def infer(self, batch: Batch) -> Independent:
-        return self._product(self.unimodal(self.encode(batch)), self.presence(batch))
-
-    def _product(self, experts: Independent, present: Tensor) -> Independent:
-        r"""The product of the experts present, batch shape (\*, B) over D, for presence of shape (\*, M, B)."""
-        loc, log_variance = product_of_experts(experts.mean, 2 * experts.stddev.log(), present)
+    def combined(self, q: Independent, present: Tensor) -> Independent:
+        loc, log_variance = product_of_experts(q.mean, 2 * q.stddev.log(), present)
         return diagonal_normal(loc, (log_variance / 2).exp())
 
     def stages(self) -> tuple[Stage, ...]:
@@ -77,7 +73,7 @@ class MVAE(Experts):
     def _loss(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:  # noqa: ARG002
         subsets = self._subsets().to(batch.device)
         present = subsets[..., None] & self.presence(batch)
-        q = self._product(self.unimodal(self.encode(batch)), present)
+        q = self.combined(self.unimodal(self.encode(batch)), present)
         z, rows = q.rsample(), present.any(1)
         # One for all terms, over all subsets: processes that draw others have as many of them in all, if not of each modality.
         number = divisor(rows)

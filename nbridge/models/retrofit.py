@@ -15,7 +15,7 @@ from torch.distributions import Independent
 
 from nbridge.batch import Batch
 from nbridge.decoders import Decoder
-from nbridge.distributions import diagonal_normal
+from nbridge.distributions import diagonal_normal, diagonal_where
 from nbridge.encoders import Encoder
 from nbridge.fusion import Fusion
 from nbridge.models.joint import JointVAE
@@ -94,6 +94,12 @@ class Retrofit(JointVAE):
                 q = self.subset_posterior(subset, {name: inputs[name][rows] for name in subset})
                 loc[rows], scale[rows] = q.mean, q.stddev
         return diagonal_normal(loc, scale)
+
+    def masked_posterior(self, inputs: Mapping[str, Tensor], present: Tensor, noise: Tensor) -> Independent:  # noqa: ARG002 (of flows)
+        q = self.fusion(self.encode_inputs(inputs))
+        for subset in self.subsets:
+            q = diagonal_where(self._exactly(subset, present), self.subset_posterior(subset, inputs), q)
+        return q
 
     def _exactly(self, subset: Subset, present: Tensor) -> Tensor:
         """The rows in which these modalities are present and no others, boolean, shape (B,), of presence of shape (M, B)."""
