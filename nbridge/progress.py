@@ -60,6 +60,43 @@ class Reporter:
     def end_stage(self, stage: str, best_epoch: int, epochs: int) -> None:
         """A stage is over, after so many epochs, and its best weights are in the model."""
 
+    def final(self, figures: Mapping[str, float]) -> None:
+        """What the trained model reaches on rows that it has not seen, by name."""
+
+    def close(self) -> None:
+        """Nothing more will be told."""
+
+
+class Reporters(Reporter):
+    """Several that hear the same, one after the other."""
+
+    def __init__(self, *reporters: Reporter) -> None:
+        self.reporters = reporters
+
+    def warn(self, finding: Finding) -> None:
+        for reporter in self.reporters:
+            reporter.warn(finding)
+
+    def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, epochs: int, done: int) -> None:
+        for reporter in self.reporters:
+            reporter.begin_stage(stage, rows, total_rows, validation_rows, epochs, done)
+
+    def end_epoch(self, record: EpochRecord) -> None:
+        for reporter in self.reporters:
+            reporter.end_epoch(record)
+
+    def end_stage(self, stage: str, best_epoch: int, epochs: int) -> None:
+        for reporter in self.reporters:
+            reporter.end_stage(stage, best_epoch, epochs)
+
+    def final(self, figures: Mapping[str, float]) -> None:
+        for reporter in self.reporters:
+            reporter.final(figures)
+
+    def close(self) -> None:
+        for reporter in self.reporters:
+            reporter.close()
+
 
 class _BarAboveTerms(Progress):
     """A bar with the loss terms on lines of their own, so that a narrow terminal cuts neither."""

@@ -9,6 +9,7 @@
 ``model/``              the trained model, with the patterns of presence that it learned from, written when training is over
 ``classifiers/``        the classifiers that `nbridge evaluate` trained, for the next time
 ``evaluation.json``     what `nbridge evaluate` measured last on the test rows; ``evaluation-train.json`` on training rows, and so on
+``tensorboard/``        the metrics as TensorBoard reads them, written by `--log tensorboard`
 ``report.html``         the run as a page, as `nbridge train` and `nbridge report` write it
 ======================= ===============================================================================================
 """
@@ -38,7 +39,7 @@ from nbridge.spec import Spec
 from nbridge.version import __version__
 
 SPEC, RESOLVED, ENVIRONMENT, METRICS, MODEL = "spec.yaml", "spec.resolved.yaml", "env.json", "metrics.jsonl", "model"
-CLASSIFIERS, REPORT = "classifiers", "report.html"
+CLASSIFIERS, REPORT, TENSORBOARD = "classifiers", "report.html", "tensorboard"
 CHECKPOINT = Path("checkpoints", "last.safetensors")
 
 

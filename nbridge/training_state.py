@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 from torch import Tensor
@@ -78,6 +79,17 @@ def append_record(folder: Path, record: EpochRecord) -> None:
     path = folder / METRICS
     with writing(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record.as_dict()) + "\n")
+
+
+def read_records(folder: Path) -> Iterator[EpochRecord]:
+    """The metrics of a run, epoch by epoch. A line that a run was killed in the middle of is passed over."""
+    path = folder / METRICS
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+        try:
+            record = EpochRecord(**json.loads(line))
+        except (ValueError, TypeError):
+            continue
+        yield record
 
 
 def _write_lines(path: Path, lines: list[str]) -> None:

@@ -32,7 +32,7 @@ FLOORS = [
     ["evaluation", "file_plan", "graph", "hub", "summaries", "training"],
     ["comparison_table", "completion", "data_checks", "export", "run_folder", "testing"],
     ["file_completion", "training_state"],
-    ["frame_completion", "joined_completion", "run", "shared_joint"],
+    ["frame_completion", "joined_completion", "run", "shared_joint", "tracking"],
     ["comparison", "explore", "report", "sklearn_imputer"],
     ["cli"],
     ["__main__"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,12 +14,14 @@ import typer
 from nbridge.cli.options import AsJson, Device, Overrides, Overwrite, SpecPath, blaming, console_of, default_folder, reporting
 from nbridge.cli.reporting import WithoutReport, report_on
 from nbridge.cli.sharing import sharing
+from nbridge.cli.tracking import Log, check_logger, tracking
 from nbridge.errors import SpecError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from nbridge.evaluation.crossmodal import Prediction
+    from nbridge.progress import Reporter
     from nbridge.run import Run
 
 SUMMARY_ROWS, SUMMARY_SAMPLES = 1000, 50
@@ -31,47 +34,58 @@ def train(
     set_: Overrides = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
+    log: Log = None,
     no_report: WithoutReport = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a model from a spec. First the joint stage, then what follows it. What Ctrl-C stops, `nbridge resume` goes on with."""
-    with sharing() as is_main:
-        from nbridge.read import read_spec
+    with ExitStack() as stack:
+        with sharing() as is_main:
+            check_logger(log)
+            from nbridge.read import read_spec
 
-        # Read before torch is imported, so that a mistake in the spec is shown at once.
-        folder = out or default_folder(spec, read_spec(spec, set_ or ()).name)
-        from nbridge import run
+            # Read before torch is imported, so that a mistake in the spec is shown at once.
+            folder = out or default_folder(spec, read_spec(spec, set_ or ()).name)
+            from nbridge import run
+            from nbridge.progress import Reporters
 
-        console = console_of(stderr=as_json, quiet=not is_main)
-        with reporting(console, folder) as reporter, blaming(spec, SpecError):
-            done = run.train(spec, out=folder, overwrite=overwrite, overrides=set_ or (), device=device, reporter=reporter)
-    if is_main:
-        _summarise(done, console, as_json, with_report=not no_report)
+            console = console_of(stderr=as_json, quiet=not is_main)
+            tracker = stack.enter_context(tracking(log, folder))
+            with reporting(console, folder) as reporter, blaming(spec, SpecError):
+                told = Reporters(reporter, tracker)
+                done = run.train(spec, out=folder, overwrite=overwrite, overrides=set_ or (), device=device, reporter=told)
+        if is_main:
+            _summarise(done, console, as_json, tracker, with_report=not no_report)
 
 
 def resume(
     directory: Annotated[str, typer.Argument(metavar="DIR", help="A run folder.", show_default=False)],
     device: Annotated[str | None, typer.Option(metavar="NAME", help="Another device than before.", show_default=False)] = None,
+    log: Log = None,
     no_report: WithoutReport = False,
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run that was stopped. It ends exactly as if it had never stopped."""
-    from nbridge import run
-    from nbridge.checkpoint import CONFIG
-    from nbridge.run_folder import MODEL
+    with ExitStack() as stack:
+        with sharing() as is_main:
+            check_logger(log)
+            from nbridge import run
+            from nbridge.checkpoint import CONFIG
+            from nbridge.progress import Reporters
+            from nbridge.run_folder import MODEL
 
-    over = Path(directory, MODEL, CONFIG).is_file()
-    with sharing() as is_main:
-        console = console_of(stderr=as_json, quiet=not is_main)
-        with reporting(console, directory) as reporter:
-            done = run.resume(directory, device=device, reporter=reporter)
-    if over:
-        console.print(f"{directory}: training is over, nothing is left to do", soft_wrap=True)
-    if is_main:
-        _summarise(done, console, as_json, with_report=not (no_report or over))
+            over = Path(directory, MODEL, CONFIG).is_file()
+            console = console_of(stderr=as_json, quiet=not is_main)
+            tracker = stack.enter_context(tracking(log, directory))
+            with reporting(console, directory) as reporter:
+                done = run.resume(directory, device=device, reporter=Reporters(reporter, tracker))
+        if over:
+            console.print(f"{directory}: training is over, nothing is left to do", soft_wrap=True)
+        if is_main:
+            _summarise(done, console, as_json, tracker, with_report=not (no_report or over))
 
 
-def _summarise(run: Run, console: Console, as_json: bool, *, with_report: bool) -> None:
+def _summarise(run: Run, console: Console, as_json: bool, tracker: Reporter, *, with_report: bool) -> None:
     """What the model fills in on rows that it has not seen, what is worth a warning, and what to type next."""
     from nbridge.evaluation.crossmodal import predict_each
     from nbridge.evaluation.findings import of_model
@@ -80,6 +94,7 @@ def _summarise(run: Run, console: Console, as_json: bool, *, with_report: bool) 
     rows = run.splits.test if run.splits.test is not None else run.splits.validation
     few = None if rows is None else rows.sample(SUMMARY_ROWS)
     predictions = predict_each(run.model, few, samples=SUMMARY_SAMPLES) if few is not None and len(run.model.names) > 1 else []
+    tracker.final(_figures(predictions))
     findings = () if few is None else of_model(run.model, few)
     for finding in findings:
         console.print(finding.line, soft_wrap=True)
@@ -99,6 +114,13 @@ def _summarise(run: Run, console: Console, as_json: bool, *, with_report: bool) 
     files = "--to COMPLETED" if joined else f"ROWS.{ending} --out COMPLETED.{ending}"
     console.print(f"next:  nbridge impute {folder} {files}", soft_wrap=True)
     console.print(f"       nbridge generate {folder} --num 16 --out SAMPLES.npz", soft_wrap=True)
+
+
+def _figures(predictions: list[Prediction]) -> dict[str, float]:
+    """The figures of the table, by modality and kind."""
+    kinds = ("log_likelihood", "accuracy", "rmse")
+    found = {f"{one.target}/{kind}": getattr(one, kind) for one in predictions for kind in kinds}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _print_table(predictions: list[Prediction], console: Console) -> None:

@@ -23,8 +23,9 @@ from nbridge.progress import EpochRecord
 from nbridge.read import read_spec
 from nbridge.rows import Rows
 from nbridge.run import Run, open_run
-from nbridge.run_folder import ENVIRONMENT, METRICS, MODEL, RESOLVED, SPEC, evaluation_path
+from nbridge.run_folder import ENVIRONMENT, MODEL, RESOLVED, SPEC, evaluation_path
 from nbridge.spec import Spec
+from nbridge.training_state import read_records
 
 MANY = 2000
 """Rows that cheap figures take, at most."""
@@ -99,13 +100,9 @@ class Subject:
 
     @cached_property
     def epochs(self) -> Mapping[str, Sequence[EpochRecord]]:
-        """The epochs of each stage, in order. A line that a run was killed in the middle of is passed over."""
+        """The epochs of each stage, in order."""
         stages: dict[str, list[EpochRecord]] = {}
-        for line in _text(self.folder / METRICS).splitlines():
-            try:
-                record = EpochRecord(**json.loads(line))
-            except (ValueError, TypeError):
-                continue
+        for record in read_records(self.folder):
             stages.setdefault(record.stage, []).append(record)
         return stages
 

@@ -1,0 +1,51 @@
+"""``--log``: where else a command writes the metrics of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nbridge.errors import RunError
+from nbridge.phrases import clip, did_you_mean, listing
+
+if TYPE_CHECKING:
+    from nbridge.progress import Reporter
+
+LOGGERS = ("tensorboard",)
+
+Log = Annotated[
+    str | None,
+    # By its second name under torchrun, which takes the first one for an option of its own, cut short.
+    typer.Option("--log", "--logger", metavar="NAME", help="Also write metrics to DIR/tensorboard: tensorboard.", show_default=False),
+]
+
+
+def check_logger(name: str | None) -> None:
+    """Checks that there is a logger of this name.
+
+    Raises:
+        RunError: when there is none, or what it needs is not installed.
+    """
+    if name is None:
+        return
+    if name not in LOGGERS:
+        raise RunError(f"--log {clip(name)}: unknown logger '{clip(name)}'.{did_you_mean(name, LOGGERS)} Known: {listing(LOGGERS)}")
+    if find_spec("tensorboard") is None:
+        raise RunError('--log tensorboard needs tensorboard, which is not installed: pip install "nbridge[tracking]"')
+
+
+@contextmanager
+def tracking(name: str | None, folder: str) -> Iterator[Reporter]:
+    """A reporter that writes the metrics of a run for a logger, or nothing where none is asked for."""
+    from nbridge.progress import Reporter
+    from nbridge.tracking import TensorBoard
+
+    reporter = Reporter() if name is None else TensorBoard(folder)
+    try:
+        yield reporter
+    finally:
+        reporter.close()
