@@ -89,7 +89,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(spec: Path) -> tuple[Path, str]:
     """A run of two processes, and what they printed."""
     folder = spec.parent / "whole"
-    [(code, output, errors)] = ended([by_torchrun("train", spec, "--out", folder)])
+    [(code, output, errors)] = ended([by_torchrun("train", spec, "--out", folder, "--logger", "tensorboard")])
     assert code == 0, errors
     assert errors == ""
     return folder, output
@@ -236,6 +236,7 @@ def test_one_of_two_processes_writes_and_speaks(whole: tuple[Path, str]):
     assert output.count("stage joint: done") == output.count("next:") == 1
     assert json.loads((folder / "env.json").read_text())["processes"] == 2
     assert not [path.name for path in folder.parent.iterdir() if path.name.startswith(".")]
+    assert len(list((folder / "tensorboard").iterdir())) == 1
     assert nbridge.load(folder).names == ("top", "bottom", "label")
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections import defaultdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -140,16 +137,3 @@ def test_unknown_loggers_and_a_missing_extra_are_told_before_anything_is_written
     told = call("train", "tiny.yaml", "--log", "tensorboard").exception
     assert str(told) == '--log tensorboard needs tensorboard, which is not installed: pip install "nbridge[tracking]"'
     assert not Path("runs").exists()
-
-
-@pytest.mark.slow
-def test_of_several_processes_the_first_one_writes(spec: Path, tmp_path: Path):
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "nbridge", "train", "tiny.yaml"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    options = ["--out", "run", "--logger", "tensorboard", "--no-report"]
-    done = subprocess.run(
-        [sys.executable, *command, *options], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(list(Path("run/tensorboard").iterdir())) == 1
-    check(Path("run"))
