@@ -140,6 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
         repository = self.hub.repositories.get(repo)
         if self.hub.broken:
             self._refuse(500, "")
+        elif self._token() not in ("", TOKEN, READER):
+            self._send(401, b"", {"X-Error-Message": "Invalid credentials in Authorization header"})
         elif repository is None or (repository.private and self._token() != TOKEN):
             self._refuse(404 if self._token() else 401, "RepoNotFound")
         elif repository.gated and self._token() != TOKEN:

@@ -219,6 +219,7 @@ def test_what_is_no_whole_model_is_not_pulled_and_leaves_nothing(run, server, tm
         ({"private": True}, {}, "user/weather: no such repository on {hub}, or a private one that this token may not see; log in with: "),
         ({"gated": True}, {}, "user/weather: access has to be asked for first, on {hub}"),
         ({}, {"revision": "v9"}, "user/weather: no branch, tag or commit 'v9'"),
+        ({}, {"token": "hf_old"}, "user/weather: {hub} does not know this token; log in with: hf auth login, or set HF_TOKEN"),
         ({}, {"repo": "no name!"}, "no name!: not the name of a repository, expected user/name"),
     ],
 )
