@@ -187,8 +187,7 @@ def _traced(graph: ImputationGraph, rows: Mapping[str, Tensor]) -> ExportedProgr
         program = torch.export.export(by_name, (), dict(rows), dynamic_shapes={name: {0: number} for name in rows}, strict=False)
     except Exception as error:
         # Whatever a part of one's own does that a graph cannot: torch tells it in many ways, and at length.
-        reason = next(iter(str(error).strip().splitlines()), "")
-        raise RunError(f"cannot be exported: torch.export cannot follow a part of the model ({clip(reason, 200)})") from error
+        raise RunError(f"cannot be exported: torch.export cannot follow a part of the model ({_first_line(error)})") from error
     for node in program.graph.nodes:
         # Which lines of whose files it came from is nobody's business.
         node.meta.pop("stack_trace", None)
@@ -197,20 +196,24 @@ def _traced(graph: ImputationGraph, rows: Mapping[str, Tensor]) -> ExportedProgr
     return program
 
 
+def _first_line(error: Exception) -> str:
+    return clip(next(iter(str(error).strip().splitlines()), type(error).__name__), 200)
+
+
 def _write_pt2(program: ExportedProgram, rows: Mapping[str, Tensor], description: Mapping[str, Any], path: Path) -> None:  # noqa: ARG001
     with path.open("wb") as file:
         torch.export.save(program, file, extra_files={f"{KEY}.json": json.dumps(description)})
 
 
 def _write_onnx(program: ExportedProgram, rows: Mapping[str, Tensor], description: Mapping[str, Any], path: Path) -> None:
-    made = torch.onnx.export(
-        program,
-        input_names=list(rows),
-        output_names=list(description["outputs"]),
-        dynamic_shapes={name: {0: "rows"} for name in rows},
-        dynamo=True,
-        verbose=False,
-    )
+    names = {"input_names": list(rows), "output_names": list(description["outputs"])}
+    shapes = {name: {0: "rows"} for name in rows}
+    try:
+        made = torch.onnx.export(program, **names, dynamic_shapes=shapes, dynamo=True, verbose=False)
+    except Exception as error:
+        raise RunError(
+            f"cannot be exported to ONNX, perhaps to .pt2: a part of the model has no like there ({_first_line(error)})"
+        ) from error
     assert made is not None
     made.model.producer_name, made.model.producer_version = "nbridge", __version__
     made.model.metadata_props[KEY] = json.dumps(description)
