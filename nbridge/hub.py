@@ -130,6 +130,8 @@ def pull(
 def load(repo: str, *, revision: str | None = None, token: str | None = None, endpoint: str | None = None) -> MultimodalVAE:
     """The model of a repository, in eval mode, on the CPU; its files stay in the hub's own cache.
 
+    Where ``HF_HUB_OFFLINE`` is set, the cache serves what was loaded before.
+
     Arguments:
         repo: ``user/name``.
         revision: A branch, a tag or a commit; ``main`` when left out.
@@ -140,8 +142,13 @@ def load(repo: str, *, revision: str | None = None, token: str | None = None, en
         RunError: as `pull` does.
     """
     api = _api(token, endpoint)
+    from huggingface_hub import constants
+
     with _telling(repo, revision, api):
-        found = _download(api, repo, revision)
+        if constants.HF_HUB_OFFLINE:
+            found = Path(api.snapshot_download(repo, revision=revision, allow_patterns=list(FILES)))
+        else:
+            found = _download(api, repo, revision)
     return _read(found, repo)
 
 
@@ -185,7 +192,9 @@ def _download(api: HfApi, repo: str, revision: str | None, place: Path | None = 
     if not {CONFIG, TENSORS} <= set(names):
         holds = f"it holds {_few(names)}" if names else "it is empty"
         raise RunError(f"{repo}: no model of nbridge here, which has {CONFIG} and {TENSORS}; {holds}")
-    return Path(api.snapshot_download(repo, revision=info.sha, allow_patterns=list(FILES), local_dir=place))
+    # The cache learns what a branch stood for last, a folder gets exactly what was looked at.
+    exactly = revision if place is None else info.sha
+    return Path(api.snapshot_download(repo, revision=exactly, allow_patterns=list(FILES), local_dir=place))
 
 
 def _read(place: Path, repo: str) -> MultimodalVAE:
@@ -251,7 +260,8 @@ def _reason(error: Exception, revision: str | None, api: HfApi) -> str | None:
         (errors.RevisionNotFoundError, f"no branch, tag or commit {clip(revision)!r}"),
         (errors.HfHubHTTPError, _answer(error, api, log_in) if isinstance(error, errors.HfHubHTTPError) else ""),
         (errors.LocalTokenNotFoundError, f"a token is needed; {log_in}"),
-        ((errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError), f"{api.endpoint} cannot be reached, or HF_HUB_OFFLINE is set"),
+        (errors.OfflineModeIsEnabled, f"{api.endpoint} is not asked, because HF_HUB_OFFLINE is set"),
+        (errors.LocalEntryNotFoundError, f"not in the hub's own cache, and {api.endpoint} cannot be reached or HF_HUB_OFFLINE is set"),
         (unreachable, f"{api.endpoint} cannot be reached ({clip(error, 100) or type(error).__name__})"),
         # A card's header that the hub does not take, such as a licence that it does not know.
         (ValueError, clip(" ".join(str(error).split()), 200)),

@@ -50,6 +50,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     disable_progress_bars()
     with serving() as found:
         yield found
@@ -239,6 +240,24 @@ def test_a_hub_that_is_out_of_order_or_not_there_is_told(run: Path, server: Loca
     with pytest.raises(RunError) as error:
         hub.pull("user/weather", tmp_path / "pulled", endpoint="http://127.0.0.1:9")
     assert re.fullmatch(r"user/weather: http://127.0.0.1:9 cannot be reached \(.+\)", told(error))
+
+
+def test_without_a_network_the_cache_serves_what_was_loaded_before(run, server, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    server.put("user/weather", whole(run))
+    hub.load("user/weather", endpoint=server.endpoint)
+    asked = list(server.asked)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert same(hub.load("user/weather", endpoint=server.endpoint), nbridge.load(run))
+    with pytest.raises(RunError) as error:
+        hub.load("user/other", endpoint=server.endpoint)
+    reason = f"not in the hub's own cache, and {server.endpoint} cannot be reached or HF_HUB_OFFLINE is set"
+    assert told(error) == f"user/other: {reason}"
+    with pytest.raises(RunError) as error:
+        pull(server, tmp_path / "pulled")
+    assert told(error) == f"user/weather: {server.endpoint} is not asked, because HF_HUB_OFFLINE is set"
+    assert server.asked == asked
 
 
 def test_a_push_that_may_not_be_is_told_and_changes_nothing(run: Path, server: LocalHub):
