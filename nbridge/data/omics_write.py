@@ -1,0 +1,166 @@
+"""AnnData and MuData with some elements changed: a file copied element by element, or a copy of an object in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nbridge.data.omics_changes import Changes
+from nbridge.data.omics_file import Omics, anndata_of, omics_of, opened, opened_file, pandas_of
+from nbridge.data.omics_growth import paired, widened
+
+_SLOTS = ("layers", "obsm", "varm", "obsp", "varp")
+_EMPTY: dict[str, Any] = {}
+
+
+def write_file(source: Path, target: Path, changes: Changes) -> None:
+    """Writes a file anew: what changes is written as anndata writes it, compressed as it was, and all else is copied as it stands.
+
+    Arguments:
+        source: The file.
+        target: The new one, which is written over.
+        changes: What changes.
+    """
+    import h5py
+
+    with opened_file(source) as file, opened(source) as omics:
+        whole: dict[str, Any] = {}
+        for part, elements in changes.elements.items():
+            if part in changes.made:
+                whole[f"mod/{part}"] = _made(elements)
+            else:
+                whole |= {f"mod/{part}/{path}" if part else path: value for path, value in elements.items()}
+        whole |= _maps(omics, file, changes)
+        with h5py.File(target, "w", userblock_size=file.userblock_size) as out:
+            _copy(file, out, "", whole)
+            if changes.made:
+                out["mod"].attrs["mod-order"] = [*omics.parts, *changes.made]
+        if file.userblock_size:
+            with source.open("rb") as old, target.open("r+b") as new:
+                new.write(old.read(file.userblock_size))
+
+
+def renewed(data: Any, changes: Changes) -> Any:
+    """A copy of an object with what changes; the object stays as it is.
+
+    Arguments:
+        data: A MuData or AnnData object.
+        changes: What changes.
+    """
+    omics = omics_of(data)
+    if not omics.parts:
+        return _anndata(data, changes.elements[""])
+    import mudata
+
+    # Of a copy everything is changed here; the way of pulling columns, which warns, is nobody's wish.
+    with mudata.set_options(pull_on_update=False):
+        done = data.copy()
+        for name, elements in changes.elements.items():
+            if name in changes.made:
+                done.mod[name] = _made(elements)
+            elif name:
+                done.mod[name] = _anndata(data.mod[name], elements)
+        done.update()
+        done.obs = changes.elements[""]["obs"]
+        for path, value in changes.elements[""].items():
+            if path.startswith("obsm/"):
+                done.obsm[path.removeprefix("obsm/")] = value
+    return done
+
+
+def _anndata(data: Any, elements: Mapping[str, Any]) -> Any:
+    """A copy of an AnnData object with some elements changed, perhaps of more observations."""
+    slots: dict[str, dict[str, Any]] = {slot: {key: deepcopy(value) for key, value in getattr(data, slot).items()} for slot in _SLOTS}
+    for path, value in elements.items():
+        slot, _, key = path.partition("/")
+        if slot in slots and value is None:
+            slots[slot].pop(key, None)
+        elif slot in slots:
+            slots[slot][key] = value
+    x = elements.get("X", data.X)
+    raw = data.raw
+    kept = None
+    if raw is not None and elements.get("raw/X", raw) is not None:
+        kept = {"X": elements.get("raw/X", raw.X).copy(), "var": raw.var.copy(), "varm": deepcopy(dict(raw.varm))}
+    return anndata_of().AnnData(
+        X=None if x is None else x.copy(), obs=elements["obs"], var=data.var.copy(), uns=deepcopy(dict(data.uns)), raw=kept, **slots
+    )  # fmt: skip
+
+
+def _made(elements: Mapping[str, Any]) -> Any:
+    """A new AnnData object."""
+    named = [(*path.split("/", 1), value) for path, value in elements.items() if "/" in path]
+    inside = {slot: {key: value for own, key, value in named if own == slot} for slot in ("layers", "obsm")}
+    return anndata_of().AnnData(X=elements.get("X"), obs=elements["obs"], var=elements["var"], **inside)
+
+
+def _maps(omics: Omics, file: Any, changes: Changes) -> dict[str, Any]:
+    """What a MuData file keeps of its modalities: masks, and the places of their observations and variables among all of them."""
+    found: dict[str, Any] = {}
+    total = len(changes.names)
+    for part in changes.gained:
+        rows = np.full(total, -1) if part in changes.made else omics.rows_of(omics.parts[part])
+        places = np.where(rows >= 0, rows, (rows >= 0).sum() + np.cumsum(rows < 0) - 1)
+        like = file[f"obsm/{part}"].shape if f"obsm/{part}" in file else (total, 1)
+        found[f"obsm/{part}"] = np.ones(like, dtype=bool)
+        found[f"obsmap/{part}"] = (places + 1).astype(np.uint32)
+    for part in changes.made:
+        found |= _var_maps(file, found, part, changes.elements[part]["var"])
+    return found
+
+
+def _var_maps(file: Any, found: Mapping[str, Any], part: str, var: Any) -> dict[str, Any]:
+    """The same of variables, for a modality that is new: its variables come last."""
+    read = anndata_of().io.read_elem
+    whole = found.get("var", read(file["var"]))
+    count, new = len(whole), len(var)
+    made: dict[str, Any] = {"var": whole.reindex([*whole.index, *var.index]) if whole.index.is_unique else _appended(whole, var)}
+    for slot, more in (("varm", widened), ("varmap", widened), ("varp", paired)):
+        for key in [*file.get(slot, _EMPTY), *(path.partition("/")[2] for path in found if path.startswith(f"{slot}/"))]:
+            made[f"{slot}/{key}"] = more(found.get(f"{slot}/{key}", None) if f"{slot}/{key}" in found else read(file[slot][key]), new)
+    mask = np.arange(count + new) >= count
+    return made | {f"varm/{part}": mask[:, None], f"varmap/{part}": np.where(mask, np.arange(count + new) - count + 1, 0).astype(np.uint32)}
+
+
+def _appended(whole: Any, var: Any) -> Any:
+    return pandas_of().concat([whole, pandas_of().DataFrame(index=var.index)])
+
+
+def _copy(source: Any, target: Any, prefix: str, changes: Mapping[str, Any]) -> None:
+    """Copies a group, with some of what is below it written anew."""
+    _copy_attributes(source, target)
+    inside = {path for path in changes if path.startswith(prefix)}
+    new = [key for key in dict.fromkeys(path[len(prefix) :].partition("/")[0] for path in inside) if key not in source]
+    for key in [*source, *new]:
+        path = prefix + key
+        if path in changes:
+            if changes[path] is not None:
+                _write(target, key, changes[path], _compression(source.get(key)))
+        elif any(other.startswith(f"{path}/") for other in inside):
+            if key not in source:
+                _write(target, key, {}, None)
+            _copy(source.get(key, _EMPTY), target[key] if key in target else target.create_group(key), f"{path}/", changes)
+        else:
+            source.copy(source[key], target, key)
+
+
+def _write(target: Any, key: str, value: Any, compression: str | None) -> None:
+    anndata_of().io.write_elem(target, key, value, dataset_kwargs={} if compression is None else {"compression": compression})
+
+
+def _compression(element: Any) -> str | None:
+    """How an element is compressed: an array, or the values of a sparse matrix or of a table."""
+    if element is None:
+        return None
+    if hasattr(element, "compression"):
+        return element.compression
+    return next((found for child in element.values() if (found := _compression(child)) is not None), None)
+
+
+def _copy_attributes(source: Any, target: Any) -> None:
+    for key in getattr(source, "attrs", _EMPTY):
+        target.attrs.create(key, source.attrs[key], dtype=source.attrs.get_id(key).dtype)
