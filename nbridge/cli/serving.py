@@ -30,7 +30,7 @@ ManyRows = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="ROWS",
-        help="An npz file, a folder of npy files, a parquet or csv file, of any size; with --to several.",
+        help="An npz file, a folder of npy files, a parquet or csv file, of any size; an h5mu or h5ad file; with --to several.",
         show_default=False,
     ),
 ]

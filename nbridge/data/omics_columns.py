@@ -10,9 +10,10 @@ import numpy as np
 
 from nbridge.data.cell_columns import IMPUTED
 from nbridge.data.cells import number_of
+from nbridge.data.omics_classes import texts_of
 from nbridge.data.omics_file import pandas_of
 from nbridge.data.omics_layout import Address
-from nbridge.data.omics_values import Values, texts_of
+from nbridge.data.omics_values import Values
 
 
 @dataclass(frozen=True)

@@ -229,7 +229,7 @@ def _of_group(name: str, where: str, group: Any, parts: Mapping[str, Part] | Non
 def _of_object(name: str, where: str, data: Any, parts: Mapping[str, Part] | None = None) -> Part:
     if getattr(data, "isbacked", False):
         raise DataError(f"{where} is backed by a file; to_memory() reads it, or name the file")
-    named = {slot: list(getattr(data, slot, None) or ()) for slot in _DICTS}
+    named = {slot: [str(key) for key in getattr(data, slot, None) or ()] for slot in _DICTS}
     # Of MuData, X and raw belong to the modalities.
     single = [] if hasattr(data, "mod") else [*(["X"] if data.X is not None else []), *(["raw/X"] if data.raw is not None else [])]
     return Part(name, where, _elements(named, single, parts or {}), partial(_element, data))

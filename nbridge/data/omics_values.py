@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from nbridge.data.blocks import Layout
-from nbridge.data.cells import MISSING, number_of, ordered_classes, read_cells
+from nbridge.data.omics_classes import check_classes, class_codes, found_classes, is_numeric
 from nbridge.data.omics_file import Omics, Part
 from nbridge.data.omics_layout import FLAG, Address, OmicsLayout, address_of, parse_address
 from nbridge.data.table_layout import expand
@@ -304,10 +304,10 @@ def _columns(part: Part, rows: np.ndarray, name: str, addresses: tuple[Address, 
     index = len(columns) == 1 and len(shape) == 1 and shape[0] > 1
     listed = layout.classes.get(name, ())
     if index or listed or (len(columns) == 1 and not is_numeric(part.obs[columns[0]])):
-        classes = listed or _found_classes(part, name, columns[0], shape)
+        classes = listed or found_classes(part, name, columns[0], shape)
         with naming(part.where):
-            _check_classes(name, columns[0], classes, shape)
-            codes = _codes(part, columns[0], classes)
+            check_classes(name, columns[0], classes, shape)
+            codes = class_codes(part, columns[0], classes)
         # What is missing is no number of a class.
         numbers, missing = np.where(np.isnan(codes), 0, codes).astype(np.int64), np.isnan(codes)
         if not index:
@@ -322,58 +322,3 @@ def _columns(part: Part, rows: np.ndarray, name: str, addresses: tuple[Address, 
         )
     numbers = np.stack([part.obs[column].astype("float64").to_numpy(dtype=np.float64, na_value=np.nan) for column in columns], axis=1)
     return Columns(name, addresses, part, rows, tuple(columns), (), numbers, np.isnan(numbers))
-
-
-def is_numeric(column: Any) -> bool:
-    """Whether a column of a data frame holds numbers or truth values."""
-    return getattr(column.dtype, "kind", "O") in "buif" and not hasattr(column.dtype, "categories")
-
-
-def texts_of(column: Any) -> tuple[np.ndarray, list[str]]:
-    """The different values of a column as texts, and for each row the place of its own, -1 where it is missing."""
-    codes, different = column.factorize()
-    return np.asarray(codes), [_text(value) for value in different]
-
-
-def _text(value: object) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
-
-
-def declared_classes(column: Any) -> tuple[str, ...]:
-    """The classes of a column: its categories in their order, or else its texts."""
-    if hasattr(column.dtype, "categories"):
-        return tuple(text for text in map(_text, column.dtype.categories) if text not in MISSING)
-    return ordered_classes(text for text in texts_of(column)[1] if text not in MISSING)
-
-
-def _found_classes(part: Part, name: str, column: str, shape: tuple[int, ...]) -> tuple[str, ...]:
-    values = part.obs[column]
-    classes, count = declared_classes(values), max(2, shape[0])
-    if is_numeric(values) and all(number_of(text) in range(count) for text in classes):
-        return tuple(map(str, range(count)))
-    if len(classes) != count:
-        listed = clip(listing(classes[:10]), 100) + (", ..." if len(classes) > 10 else "")
-        raise DataError(
-            f"{part.where}: obs/{column} has {len(classes)} classes ({listed}), but modality {name!r} is of shape {shape}; "
-            f"write shape: {len(classes)}, or list the classes in data.classes"
-        )
-    return classes
-
-
-def _check_classes(name: str, column: str, classes: tuple[str, ...], shape: tuple[int, ...]) -> None:
-    if len(shape) != 1 or len(classes) != max(2, shape[0]):
-        raise DataError(f"classes: modality {name!r} (obs/{clip(column)}) has {len(classes)}, but its shape is {shape}")
-    if twice := next((text for text in classes if classes.count(text) > 1), None):
-        raise DataError(f"classes: modality {name!r}: class {clip(twice)!r} is listed twice")
-
-
-def _codes(part: Part, column: str, classes: tuple[str, ...]) -> np.ndarray:
-    """The numbers of classes, NaN where they are missing."""
-    codes, texts = texts_of(part.obs[column])
-    first = {code: row for row, code in reversed(list(enumerate(codes.tolist())))}
-
-    def where(place: int) -> str:
-        return f"observation {clip(part.names[first[place]])!r}"
-
-    numbers = read_cells(f"obs/{column}", texts, classes, MISSING, where)
-    return np.append(numbers, np.nan)[codes]
