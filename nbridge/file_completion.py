@@ -199,6 +199,8 @@ def impute_file(
     wishes.check()
     path, kind = find_rows(source)
     target = Path(target)
+    if kind in OMICS and shard[1] > 1:
+        raise DataError(f"{source}: {kind} files are written whole; leave the shard out")
     _check_target(path, kind, target)
     # Of MuData and AnnData the model knows where modalities lie.
     named = {name: name if kind in OMICS else (keys or {}).get(name, name) for name in model.names}

@@ -231,7 +231,7 @@ def _change_matrix(growing: _Growing, target: Target, cells: Cells) -> None:
     beside = f"{'obsm' if address.slot == 'obsm' else 'layers'}/{target.name}"
     if len(cells.columns) < value.shape[1]:
         growing.partly.append(f"other variables of {address.path}")
-    growing.elements[address.path] = placed(value, gained, cells, _flat(filling.values[0]))
+    growing.elements[address.path] = _as_before(growing, address.path, placed(value, gained, cells, _flat(filling.values[0])))
     if filling.mask.ndim > 1:
         mask = mask_of((growing.size + gained, value.shape[1]), cells)
         growing.elements[beside + IMPUTED] = mask.toarray() if address.slot == "obsm" else mask
@@ -240,6 +240,17 @@ def _change_matrix(growing: _Growing, target: Target, cells: Cells) -> None:
         dtype = value.dtype if drawn else np.result_type(value.dtype, np.float32)
         base = with_type(value, dtype, zeros=ending == "__sd")
         growing.elements[beside + ending] = placed(base, gained, cells, _flat(values))
+
+
+def _as_before(growing: _Growing, path: str, matrix: Any) -> Any:
+    """A matrix as the table that it was, where it was one."""
+    before = None if growing.part is None or path not in growing.part.elements else growing.part.read(path)
+    if not hasattr(before, "columns"):
+        return matrix
+    table = grown_frame(before, growing.gained)
+    for place, column in enumerate(table.columns):
+        table[column] = matrix[:, place]
+    return with_own_types(table, before)
 
 
 def _flat(values: np.ndarray) -> np.ndarray:

@@ -94,11 +94,13 @@ class Matrix(Values):
     """Variables of X or of a layer, or an array of obsm.
 
     Arguments:
-        value: All of it, dense or sparse by rows.
+        value: All of it, dense or sparse, as it is stored.
+        by_rows: The same, from which rows are quickly taken.
         columns: The places of the variables in it.
     """
 
     value: Any
+    by_rows: Any
     columns: np.ndarray
 
     @property
@@ -111,7 +113,7 @@ class Matrix(Values):
         return len(self.columns) == self.value.shape[1]
 
     def own(self, rows: np.ndarray) -> np.ndarray:
-        some = self.value[rows]
+        some = self.by_rows[rows]
         if hasattr(some, "toarray"):
             return some.toarray() if self._in_order else some[:, self.columns].toarray()
         return np.asarray(some if self._in_order else some[:, self.columns])
@@ -231,12 +233,11 @@ def _matrix(part: Part, rows: np.ndarray, name: str, address: Address, layout: O
         if len(columns) != size:
             picked = "" if len(columns) == value.shape[1] else " that data.variables picks"
             raise DataError(
-                f"modality {name!r}: {len(columns)} variables of {address}{picked}, but its shape is {layout.shapes[name]}; "
+                f"{len(columns):,} variables of {address}{picked}, but the shape of modality {name!r} is {layout.shapes[name]}; "
                 f"write shape: {len(columns)}, or choose variables (data.variables)"
             )
-    if hasattr(value, "tocsr"):
-        value = value.tocsr()
-    return Matrix(name, (address,), part, rows, tuple(known[column] for column in columns) if known else (), (), value, columns)
+    by_rows = value.tocsr() if hasattr(value, "tocsr") else value
+    return Matrix(name, (address,), part, rows, tuple(known[column] for column in columns) if known else (), (), value, by_rows, columns)
 
 
 def _numeric(part: Part, address: Address, name: str) -> tuple[Any, tuple[str, ...]]:
