@@ -17,7 +17,7 @@ from nbridge.completion import impute_arrays
 from nbridge.data.cell_rows import CellRows
 from nbridge.data.frame_table import FrameTable
 from nbridge.data.frames import FrameLike, is_frame, open_frame
-from nbridge.data.omics_file import is_omics
+from nbridge.data.omics_file import copied, is_omics
 from nbridge.data.omics_rows import object_rows
 from nbridge.errors import DataError, naming
 from nbridge.file_completion import Wishes, complete
@@ -136,6 +136,7 @@ def _impute_object(model: MultimodalVAE, data: Any, wishes: Wishes, mask: bool) 
     if mask:
         raise DataError("mask is for data frames; obs of the copy has NAME__imputed")
     wishes.check()
+    data = copied(data) if data.is_view else data
     rows = object_rows(data, model.omics.of(model.names), wishes.intervals)
     with naming(rows.origin):
         complete(model, rows, rows.collecting, wishes, keys={name: name for name in model.names})

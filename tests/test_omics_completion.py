@@ -99,10 +99,11 @@ def test_all_else_in_a_file_is_copied_byte_by_byte(tmp_path: Path, model: nbridg
         file.create_group("of_another_program")["x"] = [1, 2]
     nbridge.impute_file(model, path, tmp_path / "out.h5mu")
     before, after = contents(path), contents(tmp_path / "out.h5mu")
-    grown = ("mod/prot/X", "mod/prot/obs", "mod/prot/layers", "mod/prot/obsm", "mod/prot/obsp", "obs", "obsm/prot", "obsmap/prot")
+    grown = [f"mod/prot/{slot}" for slot in ("X", "obs", "layers", "obsm", "obsp")] + ["obs/stage", "obs/age", "obsm/prot", "obsmap/prot"]
     kept = {name: held for name, held in before.items() if not any(name == one or name.startswith(f"{one}/") for one in grown)}
+    del kept["obs"]  # its attributes list the columns
     assert {name: after[name] for name in kept} == kept
-    assert {"mod/rna/X/data", "mod/rna/raw/X/data", "mod/prot/uns/panel", "uns/title", "of_another_program/x"} <= kept.keys()
+    assert {"obs/_index", "mod/rna/X/data", "mod/rna/raw/X/data", "mod/prot/uns/panel", "uns/title", "of_another_program/x"} <= kept.keys()
     assert (tmp_path / "out.h5mu").read_bytes()[:64] == path.read_bytes()[:64]
     with h5py.File(tmp_path / "out.h5mu") as file:
         assert (file["mod/prot/X"].compression, file["mod/prot/layers/raw"].compression) == ("gzip", "gzip")
@@ -152,6 +153,38 @@ def test_an_object_is_completed_in_a_copy_as_its_file_is(tmp_path: Path, model: 
     pd.testing.assert_frame_equal(data.obs, before.obs)
     assert done.mod["rna"].raw is not None
     assert not np.shares_memory(done.mod["rna"].layers["log"], data.mod["rna"].layers["log"])
+
+
+def test_views_and_columns_that_were_pulled_from_modalities(model: nbridge.MultimodalVAE):
+    data = study()
+    with pytest.warns(FutureWarning, match="will not pull"):
+        pulled = mudata.MuData(dict(data.mod))
+    pulled.obs = pulled.obs.join(data.obs)
+    whole = nbridge.impute(model, pulled)
+    pd.testing.assert_frame_equal(whole.obs[pulled.obs.columns].drop(columns=["stage", "age"]), pulled.obs.drop(columns=["stage", "age"]))
+    half = nbridge.impute(model, pulled[pulled.obs_names[::2]])
+    assert not half.is_view
+    np.testing.assert_allclose(half.mod["prot"][half.obs_names].X, whole.mod["prot"][half.obs_names].X, rtol=1e-5)  # other batches
+
+
+@pytest.mark.filterwarnings("ignore:.*without encoding metadata")
+def test_tables_of_old_files_are_written_anew_since_their_categories_are_references(tmp_path: Path):
+    path = write(tmp_path / "in.h5ad", adata(np.eye(12) + 1, observations(12), [f"v{place}" for place in range(12)]))
+    codes = np.array([-1, 0, 1] * 4, dtype=np.int8)
+    with h5py.File(path, "r+") as file:
+        for slot in ("obs", "obsm/table"):
+            if slot in file:
+                del file[slot]
+            group = file.create_group(slot)
+            group.attrs.update({"encoding-type": "dataframe", "encoding-version": "0.1.0", "_index": "_index", "column-order": ["kind"]})
+            group["_index"], group["__categories/kind"], group["kind"] = observations(12), ["one", "two"], codes
+            group["kind"].attrs["categories"] = group["__categories/kind"].ref
+    run = nbridge.train(spec_of({"X": 12, "kind": 2}, {"X": "normal", "kind": "categorical"}, source="h5ad", path=str(path)))
+    nbridge.impute_file(run.model, path, tmp_path / "out.h5ad")
+    done = read(tmp_path / "out.h5ad")
+    assert done.obs["kind"].notna().all()
+    assert done.obs["kind"][codes >= 0].tolist() == ["one", "two"] * 4
+    assert done.obsm["table"]["kind"].cat.codes.tolist() == codes.tolist()
 
 
 def test_draws_and_figures_lie_beside_the_matrix(model: nbridge.MultimodalVAE):

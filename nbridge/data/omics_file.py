@@ -43,6 +43,23 @@ def pandas_of() -> Any:
     return pandas
 
 
+@contextmanager
+def pulling_nothing() -> Iterator[None]:
+    """MuData objects pull no columns from their modalities until the end of the block, which they would do with a warning."""
+    import mudata
+
+    with mudata.set_options(pull_on_update=False):
+        yield
+
+
+def copied(data: Any) -> Any:
+    """A copy of a MuData or AnnData object, of which nothing is shared; of a view an object of its own."""
+    if not hasattr(data, "mod"):
+        return data.copy()
+    with pulling_nothing():
+        return data.copy()
+
+
 def is_omics(data: object) -> bool:
     """Whether something is an AnnData or MuData object; neither library is imported for that."""
     kinds = [getattr(sys.modules.get(module), name, None) for module, name in (("anndata", "AnnData"), ("mudata", "MuData"))]
@@ -178,12 +195,16 @@ def opened_file(path: Path) -> Iterator[Any]:
     import h5py
 
     try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
         file = h5py.File(path, "r")
     except OSError as error:
-        if error.errno and not path.is_file():
-            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-        told = "truncated HDF5 file" if "truncated" in str(error) else f"no HDF5 file, which {path.suffix} files are, or a damaged one"
-        raise DataError(f"{path}: {told}") from error
+        told = f"no HDF5 file, which {path.suffix} files are, or a damaged one"
+        known = {"truncated": "truncated HDF5 file", "lock": "another program has it open for writing; close it there"}
+        raise DataError(f"{path}: {next((text for word, text in known.items() if word in str(error)), told)}") from error
     with file:
         yield file
 
@@ -209,7 +230,7 @@ def _of_file(path: Path, file: Any) -> Omics:
     if kind != "MuData" and "mod" not in file:
         return Omics(str(path), _of_group("", str(path), file), {})
     _check_axis(str(path), int(file.attrs.get("axis", 0)))
-    order = [str(name) for name in file["mod"].attrs.get("mod-order", list(file["mod"]))]
+    order = [str(name) for name in file["mod"].attrs.get("mod-order", list(file["mod"])) if name in file["mod"]]
     parts = {name: _of_group(name, f"{path}: modality {name!r}", file["mod"][name]) for name in order}
     return Omics(str(path), _of_group("", str(path), file, parts), parts)
 

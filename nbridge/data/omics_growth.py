@@ -75,7 +75,7 @@ def grown_frame(frame: Any, added: np.ndarray) -> Any:
 
 def nullable(dtype: Any) -> str | None:
     """The type of a column that holds the same and NA as well; None where it does already."""
-    kind = dtype.kind if isinstance(dtype, np.dtype) else ""
+    kind = dtype.kind if isinstance(dtype, np.dtype) else "O" if str(dtype).startswith("str") else ""
     if kind in "iu" and kind:
         return f"{'U' if kind == 'u' else ''}Int{8 * dtype.itemsize}"
     return {"b": "boolean", "O": "category"}.get(kind)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from copy import deepcopy
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nbridge.data.omics_changes import Changes
-from nbridge.data.omics_file import Omics, anndata_of, omics_of, opened, opened_file, pandas_of
+from nbridge.data.omics_file import Omics, anndata_of, copied, opened, opened_file, pandas_of, pulling_nothing
 from nbridge.data.omics_growth import paired, widened
 
 _SLOTS = ("layers", "obsm", "varm", "obsp", "varp")
@@ -29,19 +28,46 @@ def write_file(source: Path, target: Path, changes: Changes) -> None:
 
     with opened_file(source) as file, opened(source) as omics:
         whole: dict[str, Any] = {}
+        orders: dict[str, list[str]] = {}
         for part, elements in changes.elements.items():
+            prefix = f"mod/{part}/" if part else ""
             if part in changes.made:
                 whole[f"mod/{part}"] = _made(elements)
-            else:
-                whole |= {f"mod/{part}/{path}" if part else path: value for path, value in elements.items()}
+                continue
+            whole |= {prefix + path: value for path, value in elements.items()}
+            if part not in changes.gained and not _is_old(file[f"{prefix}obs"]):
+                frame = whole.pop(f"{prefix}obs")
+                before = omics.parts[part].obs if part else omics.whole.obs
+                whole |= {f"{prefix}obs/{column}": value for column, value in _changed_columns(before, frame)}
+                orders[f"{prefix}obs"] = [str(column) for column in frame.columns]
         whole |= _maps(omics, file, changes)
         with h5py.File(target, "w", userblock_size=file.userblock_size) as out:
             _copy(file, out, "", whole)
+            for path, columns in orders.items():
+                out[path].attrs["column-order"] = columns
             if changes.made:
                 out["mod"].attrs["mod-order"] = [*omics.parts, *changes.made]
         if file.userblock_size:
             with source.open("rb") as old, target.open("r+b") as new:
                 new.write(old.read(file.userblock_size))
+
+
+def _changed_columns(before: Any, after: Any) -> Iterator[tuple[str, Any]]:
+    """The columns of a table that are new or have changed, as they are written."""
+    for column in after.columns:
+        series = after[column]
+        if column not in before.columns or not series.equals(before[column]):
+            yield str(column), series.to_numpy() if isinstance(series.dtype, np.dtype) else series.array
+
+
+def _is_old(group: Any) -> bool:
+    """Whether a table is as anndata before 0.8 wrote them: its categories are references, which no other file can have."""
+    return group.attrs.get("encoding-type", "") == "dataframe" and group.attrs.get("encoding-version", "") == "0.1.0"
+
+
+def _has_old(element: Any) -> bool:
+    """Whether there is such a table somewhere in a group."""
+    return hasattr(element, "values") and any(_is_old(child) or _has_old(child) for child in element.values())
 
 
 def renewed(data: Any, changes: Changes) -> Any:
@@ -51,19 +77,15 @@ def renewed(data: Any, changes: Changes) -> Any:
         data: A MuData or AnnData object.
         changes: What changes.
     """
-    omics = omics_of(data)
-    if not omics.parts:
-        return _anndata(data, changes.elements[""])
-    import mudata
-
-    # Of a copy everything is changed here; the way of pulling columns, which warns, is nobody's wish.
-    with mudata.set_options(pull_on_update=False):
-        done = data.copy()
+    done = copied(data)
+    if not hasattr(done, "mod"):
+        return _anndata(done, changes.elements[""])
+    with pulling_nothing():
         for name, elements in changes.elements.items():
             if name in changes.made:
                 done.mod[name] = _made(elements)
             elif name:
-                done.mod[name] = _anndata(data.mod[name], elements)
+                done.mod[name] = _anndata(done.mod[name], elements)
         done.update()
         done.obs = changes.elements[""]["obs"]
         for path, value in changes.elements[""].items():
@@ -73,21 +95,18 @@ def renewed(data: Any, changes: Changes) -> Any:
 
 
 def _anndata(data: Any, elements: Mapping[str, Any]) -> Any:
-    """A copy of an AnnData object with some elements changed, perhaps of more observations."""
-    slots: dict[str, dict[str, Any]] = {slot: {key: deepcopy(value) for key, value in getattr(data, slot).items()} for slot in _SLOTS}
+    """An AnnData object made anew of an object that nobody else has, with some elements changed, perhaps of more observations."""
+    slots: dict[str, dict[str, Any]] = {slot: dict(getattr(data, slot)) for slot in _SLOTS}
     for path, value in elements.items():
         slot, _, key = path.partition("/")
         if slot in slots and value is None:
             slots[slot].pop(key, None)
         elif slot in slots:
             slots[slot][key] = value
-    x = elements.get("X", data.X)
     raw = data.raw
-    kept = None
-    if raw is not None and elements.get("raw/X", raw) is not None:
-        kept = {"X": elements.get("raw/X", raw.X).copy(), "var": raw.var.copy(), "varm": deepcopy(dict(raw.varm))}
+    kept = None if raw is None else {"X": elements.get("raw/X", raw.X), "var": raw.var, "varm": dict(raw.varm)}
     return anndata_of().AnnData(
-        X=None if x is None else x.copy(), obs=elements["obs"], var=data.var.copy(), uns=deepcopy(dict(data.uns)), raw=kept, **slots
+        X=elements.get("X", data.X), obs=elements["obs"], var=data.var, uns=data.uns, raw=kept, **slots
     )  # fmt: skip
 
 
@@ -140,7 +159,9 @@ def _copy(source: Any, target: Any, prefix: str, changes: Mapping[str, Any]) -> 
         if path in changes:
             if changes[path] is not None:
                 _write(target, key, changes[path], _compression(source.get(key)))
-        elif any(other.startswith(f"{path}/") for other in inside):
+        elif key in source and _is_old(source[key]):
+            _write(target, key, anndata_of().io.read_elem(source[key]), _compression(source[key]))
+        elif any(other.startswith(f"{path}/") for other in inside) or (key in source and _has_old(source[key])):
             if key not in source:
                 _write(target, key, {}, None)
             _copy(source.get(key, _EMPTY), target[key] if key in target else target.create_group(key), f"{path}/", changes)
