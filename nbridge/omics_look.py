@@ -18,9 +18,8 @@ import numpy as np
 
 from nbridge.data.omics_classes import declared_classes, is_numeric, texts_of
 from nbridge.data.omics_file import Omics, Part
-from nbridge.data.omics_layout import Address, OmicsLayout
+from nbridge.data.omics_layout import Address, OmicsLayout, told_of
 from nbridge.data.omics_values import values_of
-from nbridge.data.table_layout import ADDED
 from nbridge.errors import DataError
 from nbridge.first_spec import Part as SpecPart
 from nbridge.guesses import CLASSES, MOST_MODALITIES, ROWS_A_CLASS
@@ -111,7 +110,7 @@ def look_at(omics: Omics) -> OmicsLook:
 
 
 def _look_at_matrix(found: OmicsLook, omics: Omics, part: Part) -> None:
-    layers = [path for path in part.elements if path.startswith("layers/") and not path.endswith(ADDED)]
+    layers = [path for path in part.elements if path.startswith("layers/") and told_of(path) is None]
     counts = [path for path in layers if _COUNTS.search(path.removeprefix("layers/"))]
     held = {path: held for path in ("X", *counts) if path in part.elements and (held := _held(part.read(path))) is not None}
     named = part.name or "X"
@@ -150,7 +149,7 @@ def _look_at_arrays(found: OmicsLook, omics: Omics, part: Part) -> None:
     left: list[str] = []
     for path in part.elements:
         key = path.removeprefix("obsm/")
-        if key == path or key.endswith(ADDED):
+        if key == path or told_of(key) is not None:
             continue
         held = None if key.startswith(_EMBEDDING) else _held(part.read(path))
         if held is None:
@@ -186,7 +185,7 @@ def _look_at_columns(found: OmicsLook, omics: Omics, columns: Iterable[tuple[Par
 def _classes(part: Part, column: str) -> tuple[tuple[str, ...], str]:
     """The classes of a column, or why it is no modality."""
     values = part.obs[column]
-    if column.endswith(ADDED):
+    if told_of(column) is not None:
         return (), "tells of other columns"
     truth = str(values.dtype) in ("bool", "boolean")
     if is_numeric(values) and not truth:

@@ -213,8 +213,22 @@ def test_draws_and_figures_lie_beside_the_matrix(model: nbridge.MultimodalVAE):
     assert figures.obsm["stage__probability"].columns.tolist() == ["I", "II", "III"]
 
 
+def test_what_an_earlier_imputation_wrote_beside_modalities_does_not_stay(tmp_path: Path, model: nbridge.MultimodalVAE):
+    path, once, twice = (tmp_path / f"{name}.h5mu" for name in ("in", "once", "twice"))
+    nbridge.impute_file(model, write(path, study()), once, samples=2)
+    assert nbridge.impute_file(model, once, twice, intervals=(0.9,)).imputed == dict.fromkeys(KINDS, 0)
+    first, second = read(once), read(twice)
+    for done in (second, nbridge.impute(model, first, samples=3)):
+        assert done.obs.columns.tolist() == ["stage", "age", *(f"{name}__imputed" for name in KINDS)]
+        assert not done.obs[[f"{name}__imputed" for name in KINDS]].any(axis=None)
+        assert list(done.mod["prot"].layers) == ["raw"]
+        np.testing.assert_array_equal(done.mod["prot"].X, first.mod["prot"].X)
+    assert list(look([str(once)]).spec.modalities) == list(look([str(path)]).spec.modalities)
+
+
 def test_what_a_file_lacks_altogether_is_made(tmp_path: Path, model: nbridge.MultimodalVAE):
     only = joined({"rna": study().mod["rna"]})
+    only.var["flag"], only.varm["loadings"] = True, np.ones((5, 2))
     path = write(tmp_path / "in.h5mu", only)
     assert nbridge.impute_file(model, path, tmp_path / "out.h5mu").imputed == {"rna": 0, "prot": ROWS, "stage": ROWS, "age": ROWS}
     expected = nbridge.impute_arrays(model, {"rna": arrays_of(study())["rna"]})
@@ -229,6 +243,8 @@ def test_what_a_file_lacks_altogether_is_made(tmp_path: Path, model: nbridge.Mul
         with mudata.set_options(pull_on_update=False):
             done.update()  # it is an object that mudata takes for whole
         assert done.varmap["prot"].tolist() == [0] * 5 + [1, 2, 3]
+        assert done.var["flag"].isna().tolist() == [False] * 5 + [True] * 3
+        assert np.isnan(done.varm["loadings"]).all(1).tolist() == [False] * 5 + [True] * 3
 
 
 def test_anndata_with_layers_embeddings_and_types_of_every_kind(tmp_path: Path):

@@ -21,7 +21,7 @@ from nbridge.data.cell_columns import IMPUTED
 from nbridge.data.omics_columns import filled_columns
 from nbridge.data.omics_file import Omics, Part, pandas_of
 from nbridge.data.omics_growth import Cells, grown, grown_frame, mask_of, paired, placed, with_own_types, with_type
-from nbridge.data.omics_layout import Address, OmicsLayout
+from nbridge.data.omics_layout import Address, OmicsLayout, told_of
 from nbridge.data.omics_values import Matrix, Values
 from nbridge.errors import DataError
 from nbridge.findings import Finding
@@ -119,6 +119,7 @@ class _Growing:
         variables: The names of the variables of a new part.
         elements: What has changed.
         partly: What the model knows some variables of.
+        columns: The columns of obs that were written beside others.
     """
 
     name: str
@@ -128,6 +129,7 @@ class _Growing:
     variables: tuple[str, ...]
     elements: dict[str, Any] = field(default_factory=dict)
     partly: list[str] = field(default_factory=list)
+    columns: set[str] = field(default_factory=set)
 
     @cached_property
     def gained(self) -> np.ndarray:
@@ -185,6 +187,8 @@ def changes_of(omics: Omics, targets: Sequence[Target]) -> Changes:
     whole = growing.setdefault("", _Growing("", omics.whole, omics.whole.names, np.arange(len(omics.whole.names)), ()))
     for target in targets:
         whole.obs[target.name + IMPUTED] = target.filling.flags
+    for one in growing.values():
+        _forget(one, targets)
     findings = tuple(finding for one in growing.values() if (finding := _grow_others(one)) is not None)
     elements = {name: {**one.elements, "obs": one.described} for name, one in growing.items()}
     for name, one in growing.items():
@@ -219,8 +223,10 @@ def _change(growing: _Growing, target: Target) -> None:
                 growing.elements[f"obsm/{target.name}{ending}"] = frames.probabilities(values)
             else:
                 frames.fill(ending, values, cells)
+                growing.columns |= {one.name + ending for one in target.addresses}
         if filling.mask.ndim > 1 and target.width > 1:
             frames.mark(cells)
+            growing.columns |= {one.name + IMPUTED for one in target.addresses}
         return
     _change_matrix(growing, target, Cells(rows, _columns(growing, target), filling.cells(target.width)))
 
@@ -276,6 +282,16 @@ def _nothing(growing: _Growing, target: Target) -> np.ndarray:
     """A matrix that the part lacks, of no observed value."""
     width = target.width if target.addresses[0].slot == "obsm" else len(growing.var_names)
     return np.full((growing.size, width), np.nan, np.float32)
+
+
+def _forget(growing: _Growing, targets: Sequence[Target]) -> None:
+    """Leaves out what an earlier imputation wrote beside modalities, where it is not written anew."""
+    names = {target.name for target in targets} | {address.name for target in targets for address in target.addresses}
+    for path in growing.part.elements if growing.part is not None else ():
+        if told_of(path.partition("/")[2]) in names:
+            growing.elements.setdefault(path, None)
+    written = {target.name + IMPUTED for target in targets} | growing.columns
+    growing.obs.drop(columns=[one for one in growing.obs if told_of(one) in names and one not in written], inplace=True)
 
 
 def _grow_others(growing: _Growing) -> Finding | None:

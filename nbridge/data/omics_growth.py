@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nbridge.data.omics_file import anndata_of
+from nbridge.data.omics_file import anndata_of, pandas_of
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,17 @@ def paired(value: Any, gained: int) -> Any:
     return whole
 
 
-def widened(value: Any, gained: int) -> Any:
-    """As `grown`, with zeros or false: of the maps and masks that a MuData object keeps of its modalities."""
-    return np.concatenate([value, np.zeros((gained, *value.shape[1:]), value.dtype)])
+def widened(value: Any, added: np.ndarray) -> Any:
+    """What a MuData object keeps of its variables, with more of them: maps and masks of its modalities with zeros, all else as `grown`."""
+    if hasattr(value, "columns"):
+        return grown_frame(value, added)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "bui":
+        return np.concatenate([value, np.zeros((len(added), *value.shape[1:]), value.dtype)])
+    return grown(value, len(added))
 
 
 def grown_frame(frame: Any, added: np.ndarray) -> Any:
-    """A data frame with observations more, of which it knows nothing."""
+    """A data frame with rows more, of which it knows nothing."""
     if not len(added):
         return frame.copy()
     frame = frame.copy()
@@ -70,7 +74,9 @@ def grown_frame(frame: Any, added: np.ndarray) -> Any:
         dtype = frame[column].dtype
         if (kind := nullable(dtype)) is not None:
             frame[column] = frame[column].astype(kind)
-    return frame.reindex([*frame.index, *added.tolist()]).rename_axis(frame.index.name)
+    index = pandas_of().Index([*frame.index, *added.tolist()], name=frame.index.name)
+    # By place, since names of variables of several modalities may repeat.
+    return frame.reset_index(drop=True).reindex(range(len(index))).set_axis(index)
 
 
 def nullable(dtype: Any) -> str | None:
@@ -83,7 +89,7 @@ def nullable(dtype: Any) -> str | None:
 
 def with_own_types(frame: Any, before: Any) -> Any:
     """A grown data frame in which columns that lack nothing are of the types that they had."""
-    for column in before.columns:
+    for column in (one for one in before.columns if one in frame.columns):
         dtype = before[column].dtype
         if frame[column].dtype != dtype and isinstance(dtype, np.dtype) and not frame[column].isna().any():
             frame[column] = frame[column].astype(dtype)

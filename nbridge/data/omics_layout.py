@@ -7,6 +7,7 @@ object, which has one modality, ``X`` or ``layers/counts``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,9 @@ SLOTS = ("X", "layers", "obsm", "obs")
 """The slots that modalities lie in."""
 FLAG = "var/"
 """What a boolean column of ``var`` is named with, where it picks variables."""
+
+
+_BESIDE = re.compile(r"(.*)__(?:imputed|draw_\d+|mean|sd|lower|upper|probability)(?:_[\d.]+)?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,17 @@ class OmicsLayout:
     def of(self, names: Iterable[str]) -> OmicsLayout:
         """The places of these modalities alone."""
         return replace(self, shapes={name: self.shapes[name] for name in names})
+
+
+def told_of(key: str) -> str | None:
+    """The modality, or the column, that an element tells of which imputation has written beside it; None of any other element.
+
+    Example:
+        >>> told_of("prot__lower_0.9"), told_of("stage__draw_12"), told_of("prot")
+        ('prot', 'stage', None)
+    """
+    found = _BESIDE.fullmatch(key)
+    return None if found is None else found[1]
 
 
 def parse_address(text: str) -> Address:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from nbridge.data.omics_changes import Changes
-from nbridge.data.omics_file import Omics, anndata_of, copied, opened, opened_file, pandas_of, pulling_nothing
-from nbridge.data.omics_growth import paired, widened
+from nbridge.data.omics_file import Omics, anndata_of, copied, opened, opened_file, pulling_nothing
+from nbridge.data.omics_growth import grown_frame, paired, widened
 
 _SLOTS = ("layers", "obsm", "varm", "obsp", "varp")
 _EMPTY: dict[str, Any] = {}
@@ -27,33 +27,39 @@ def write_file(source: Path, target: Path, changes: Changes) -> None:
     import h5py
 
     with opened_file(source) as file, opened(source) as omics:
-        whole: dict[str, Any] = {}
-        orders: dict[str, list[str]] = {}
-        for part, elements in changes.elements.items():
-            prefix = f"mod/{part}/" if part else ""
-            if part in changes.made:
-                whole[f"mod/{part}"] = _made(elements)
-                continue
-            whole |= {prefix + path: value for path, value in elements.items()}
-            if part not in changes.gained and not _is_old(file[f"{prefix}obs"]):
-                frame = whole.pop(f"{prefix}obs")
-                before = omics.parts[part].obs if part else omics.whole.obs
-                whole |= {f"{prefix}obs/{column}": value for column, value in _changed_columns(before, frame)}
-                orders[f"{prefix}obs"] = [str(column) for column in frame.columns]
-        whole |= _maps(omics, file, changes)
+        written, columns = _by_path(omics, file, changes)
         with h5py.File(target, "w", userblock_size=file.userblock_size) as out:
-            _copy(file, out, "", whole)
-            for path, columns in orders.items():
-                out[path].attrs["column-order"] = columns
+            _copy(file, out, "", written)
+            for path, names in columns.items():
+                out[path].attrs["column-order"] = names
             if changes.made:
                 out["mod"].attrs["mod-order"] = [*omics.parts, *changes.made]
         if file.userblock_size:
+            # Where an .h5mu file says that it is one.
             with source.open("rb") as old, target.open("r+b") as new:
                 new.write(old.read(file.userblock_size))
 
 
+def _by_path(omics: Omics, file: Any, changes: Changes) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """What is written anew, by its path in a file, and the columns of each table of which only some are."""
+    written: dict[str, Any] = {}
+    columns: dict[str, list[str]] = {}
+    for part, elements in changes.elements.items():
+        if part in changes.made:
+            written[f"mod/{part}"] = _made(elements)
+            continue
+        prefix = f"mod/{part}/" if part else ""
+        written |= {prefix + path: value for path, value in elements.items()}
+        if part not in changes.gained and not _is_old(file[f"{prefix}obs"]):
+            after, before = written.pop(f"{prefix}obs"), omics.parts[part].obs if part else omics.whole.obs
+            written |= {f"{prefix}obs/{column}": value for column, value in _changed_columns(before, after)}
+            columns[f"{prefix}obs"] = [str(column) for column in after.columns]
+    return written | _maps(omics, file, changes), columns
+
+
 def _changed_columns(before: Any, after: Any) -> Iterator[tuple[str, Any]]:
-    """The columns of a table that are new or have changed, as they are written."""
+    """The columns of a table that are new or have changed, as they are written; None for those that are there no more."""
+    yield from ((str(column), None) for column in before.columns if column not in after.columns)
     for column in after.columns:
         series = after[column]
         if column not in before.columns or not series.equals(before[column]):
@@ -134,19 +140,17 @@ def _maps(omics: Omics, file: Any, changes: Changes) -> dict[str, Any]:
 
 def _var_maps(file: Any, found: Mapping[str, Any], part: str, var: Any) -> dict[str, Any]:
     """The same of variables, for a modality that is new: its variables come last."""
-    read = anndata_of().io.read_elem
-    whole = found.get("var", read(file["var"]))
-    count, new = len(whole), len(var)
-    made: dict[str, Any] = {"var": whole.reindex([*whole.index, *var.index]) if whole.index.is_unique else _appended(whole, var)}
-    for slot, more in (("varm", widened), ("varmap", widened), ("varp", paired)):
-        for key in [*file.get(slot, _EMPTY), *(path.partition("/")[2] for path in found if path.startswith(f"{slot}/"))]:
-            made[f"{slot}/{key}"] = more(found.get(f"{slot}/{key}", None) if f"{slot}/{key}" in found else read(file[slot][key]), new)
-    mask = np.arange(count + new) >= count
-    return made | {f"varm/{part}": mask[:, None], f"varmap/{part}": np.where(mask, np.arange(count + new) - count + 1, 0).astype(np.uint32)}
 
+    def known(path: str) -> Any:
+        return found[path] if path in found else anndata_of().io.read_elem(file[path])
 
-def _appended(whole: Any, var: Any) -> Any:
-    return pandas_of().concat([whole, pandas_of().DataFrame(index=var.index)])
+    added, count = var.index.to_numpy(), len(known("var"))
+    paths = [f"{slot}/{key}" for slot in ("varm", "varmap", "varp") for key in file.get(slot, _EMPTY)]
+    paths += [path for path in found if path.startswith(("varm/", "varmap/"))]
+    more = {path: paired(known(path), len(added)) if path.startswith("varp/") else widened(known(path), added) for path in paths}
+    mask = np.arange(count + len(added)) >= count
+    places = np.where(mask, np.cumsum(mask), 0).astype(np.uint32)
+    return {**more, "var": grown_frame(known("var"), added), f"varm/{part}": mask[:, None], f"varmap/{part}": places}
 
 
 def _copy(source: Any, target: Any, prefix: str, changes: Mapping[str, Any]) -> None:
