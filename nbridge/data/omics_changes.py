@@ -250,7 +250,9 @@ def _change_matrix(growing: _Growing, target: Target, cells: Cells) -> None:
 
 def _as_before(growing: _Growing, path: str, matrix: Any) -> Any:
     """A matrix as the table that it was, where it was one."""
-    before = None if growing.part is None or path not in growing.part.elements else growing.part.read(path)
+    if growing.part is None or path not in growing.part.elements or not path.startswith("obsm/"):
+        return matrix
+    before = growing.part.read(path)
     if not hasattr(before, "columns"):
         return matrix
     table = grown_frame(before, growing.gained)
