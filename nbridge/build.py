@@ -18,6 +18,9 @@ from nbridge.data.arrays import to_batch
 from nbridge.data.dataset import Dataset, Source, Splits, split
 from nbridge.data.frame_table import FrameSource, FrameTable
 from nbridge.data.frames import FrameLike, is_split, open_frame
+from nbridge.data.h5mu import H5MU, MuDataSource
+from nbridge.data.omics_file import Omics, is_omics, omics_of
+from nbridge.data.omics_layout import OmicsLayout
 from nbridge.data.stored import StoredRows
 from nbridge.data.table import Table
 from nbridge.data.table_layout import TableLayout
@@ -41,6 +44,8 @@ from nbridge.spec import Spec
 from nbridge.support import SupportError
 
 T = TypeVar("T")
+Given = FrameTable | Omics
+"""What rows passed from Python are read as: a table, or a MuData or AnnData object."""
 _BY_ROW = ("ids", "part", "groups")
 """What a dataset has of each row, beside its values."""
 
@@ -54,7 +59,7 @@ def build_model(spec: Spec) -> MultimodalVAE:
     model = _construct("model", model_class(spec).from_parts, SpecParts(spec), **spec.model.kwargs)
     if spec.prior.type != "normal":
         model.mixture = _construct("prior", resolve("priors", spec.prior.type, Mixture), spec.latent_dim, **spec.prior.kwargs)
-    model.table = table_of(spec)
+    model.table, model.omics = table_of(spec), omics_layout_of(spec)
     return model
 
 
@@ -120,7 +125,7 @@ class SpecParts(Parts):
 def build_data(
     spec: Spec,
     model: MultimodalVAE,
-    data: Mapping[str, ArrayLike | Tensor] | Batch | FrameTable | None = None,
+    data: Mapping[str, ArrayLike | Tensor] | Batch | Given | None = None,
     *,
     warn: Callable[[Finding], None] = lambda _: None,
 ) -> Splits:
@@ -138,7 +143,7 @@ def build_data(
         DataError: when rows do not fit the spec, or lack a modality altogether.
     """
     shapes = {name: modality.shape for name, modality in spec.modalities.items()}
-    if data is None or isinstance(data, FrameTable):
+    if data is None or isinstance(data, Given):
         dataset = _source(spec, data).load(shapes)
     elif isinstance(data, Batch):
         dataset = Dataset(data)
@@ -159,12 +164,12 @@ def build_data(
     return splits
 
 
-def settle(spec: Spec, frame: FrameTable | None = None) -> Spec:
+def settle(spec: Spec, frame: Given | None = None) -> Spec:
     """The spec with what its data source leaves to the files written out, so that a model reads other files as those that it learned from.
 
     Arguments:
         spec: The spec.
-        frame: A data frame in the place of the files.
+        frame: A data frame or an object in the place of the files.
 
     Raises:
         DataError: when the files do not fit the spec, or can't be read.
@@ -172,22 +177,25 @@ def settle(spec: Spec, frame: FrameTable | None = None) -> Spec:
     options = _source(spec, frame).settled({name: modality.shape for name, modality in spec.modalities.items()})
     if not options:
         return spec
-    # Rows of a spec whose source knows no columns are those of the frame from now on.
-    own = spec.data.source if frame is None or _is_table(spec) else Component("frame")
+    # Rows of a spec whose source knows no such data are those of the frame, or of the object, from now on.
+    fits = _is_omics(spec) if isinstance(frame, Omics) else _is_table(spec)
+    own = spec.data.source if frame is None or fits else Component("mudata" if isinstance(frame, Omics) else "frame")
     named = Component(own.type, {**own.kwargs, **options})
     return spec.model_copy(update={"data": replace(spec.data, source=named)})
 
 
-def read_frame(spec: Spec, data: Mapping[str, ArrayLike | Tensor] | Batch | FrameLike | None) -> FrameTable | None:
-    """The table that rows passed from Python are; None where they are arrays by modality, a batch or nothing.
+def read_frame(spec: Spec, data: Mapping[str, ArrayLike | Tensor] | Batch | FrameLike | None) -> Given | None:
+    """The table, or the MuData or AnnData object, that rows passed from Python are; None where they are arrays by modality or a batch.
 
     Arguments:
         spec: The spec, by whose source a dict of arrays is one of columns or of modalities.
         data: The rows.
 
     Raises:
-        DataError: when a data frame can't be read.
+        DataError: when a data frame or an object can't be read.
     """
+    if is_omics(data):
+        return omics_of(data)
     if data is None or isinstance(data, Batch):
         return None
     if isinstance(data, Mapping):
@@ -209,16 +217,37 @@ def table_of(spec: Spec) -> TableLayout | None:
         return None
 
 
+def omics_layout_of(spec: Spec) -> OmicsLayout | None:
+    """Where modalities lie in MuData or AnnData, where the rows of a spec are such; settled, it knows every name."""
+    if not _is_omics(spec):
+        return None
+    try:
+        source = _source(spec)
+        assert isinstance(source, H5MU)
+        return source.layout_of({name: modality.shape for name, modality in spec.modalities.items()})
+    except DataError:
+        # Told when rows are read.
+        return None
+
+
+def _is_omics(spec: Spec) -> bool:
+    return locate("datasets", spec.data.source.type) in (BUILT_IN["datasets"]["h5mu"], BUILT_IN["datasets"]["mudata"])
+
+
 def _is_table(spec: Spec) -> bool:
     return locate("datasets", spec.data.source.type) in (BUILT_IN["datasets"]["table"], BUILT_IN["datasets"]["frame"])
 
 
-def _source(spec: Spec, frame: FrameTable | None = None) -> Source:
-    """The data source of a spec, over a data frame where there is one."""
-    if frame is not None and not _is_table(spec):
+def _source(spec: Spec, frame: Given | None = None) -> Source:
+    """The data source of a spec, over a data frame or an object where there is one."""
+    if isinstance(frame, FrameTable) and not _is_table(spec):
         return FrameSource().over(frame)
+    if isinstance(frame, Omics) and not _is_omics(spec):
+        return MuDataSource().over(frame)
     source = _construct("data", resolve("datasets", spec.data.source.type, Source), **spec.data.source.kwargs)
-    return source if frame is None or not isinstance(source, Table) else source.over(frame)
+    if isinstance(frame, FrameTable) and isinstance(source, Table):
+        return source.over(frame)
+    return source.over(frame) if isinstance(frame, Omics) and isinstance(source, H5MU) else source
 
 
 def _empty_rows(dataset: Dataset) -> Tensor:

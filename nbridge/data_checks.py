@@ -11,6 +11,7 @@ import numpy as np
 from nbridge.batch import Batch
 from nbridge.build import build_data, build_model
 from nbridge.data.dataset import Dataset, Source
+from nbridge.data.h5mu import H5MU
 from nbridge.data.table import Table
 from nbridge.data.table_layout import TableLayout
 from nbridge.errors import DataError, SpecError
@@ -71,7 +72,7 @@ def check_data(spec: Spec) -> Checked:
     shapes = {name: modality.shape for name, modality in spec.modalities.items()}
     try:
         source = resolve("datasets", spec.data.source.type, Source)(**spec.data.source.kwargs)
-        if isinstance(source, Table) and (errors := source.mistakes(shapes)):
+        if isinstance(source, Table | H5MU) and (errors := source.mistakes(shapes)):
             return Checked(errors)
         dataset = source.load(shapes)
         labels = _labels(source, shapes)
@@ -92,7 +93,9 @@ def check_data(spec: Spec) -> Checked:
 
 
 def _labels(source: Source, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
-    """What the elements of a modality are called: by their columns, where they have any."""
+    """What the elements of a modality are called: by their columns or variables, where they have any."""
+    if isinstance(source, H5MU):
+        return source.labels(shapes)
     if isinstance(source, Table):
         layout = source.layout(shapes, source.files())
         return {name: _element_names(layout, name) for name in shapes}

@@ -22,6 +22,7 @@ from torch import Tensor
 from nbridge.batch import Batch
 from nbridge.completion import IMPUTED, check_intervals, in_place, summary_in_place
 from nbridge.data.blocks import Block, Filled, Output, RowsIn, RowsOut
+from nbridge.data.omics_file import ENDINGS as OMICS
 from nbridge.data.row_files import FOLDER, find_rows, open_rows
 from nbridge.data.table_layout import TableLayout
 from nbridge.errors import DataError, require_positive
@@ -47,7 +48,7 @@ class FileCompleted:
         total: The rows of the file that was read.
         imputed: By modality, in how many of the rows something was filled in.
         passed: The arrays or columns that passed through.
-        warnings: That rows have patterns of presence that no training row had.
+        warnings: That rows have patterns of presence that no training row had, and what of a file could not be kept as it was.
     """
 
     start: int
@@ -149,14 +150,15 @@ def impute_file(
     table: TableLayout | None = None,
     progress: Progress | None = None,
 ) -> FileCompleted:
-    """Fills in what is absent from a file of any size: an npz archive, a folder of npy files, a Parquet file, or a csv file.
+    """Fills in what is absent from a file of any size: npz, a folder of npy files, Parquet, csv; or from an .h5mu or .h5ad file.
 
     Rows are absent where all is NaN or null, where ``KEY__present`` says so, and where the file lacks the modality. What is written is of
     the same kind: observed values bit-identical, in their type, layout and order, a mask ``KEY__imputed`` for each modality, and all else
     as it is. It is written whole or not at all. In a Parquet file a modality is a column of numbers or of lists of so many numbers; K
     draws are lists of K of them. In a table of single values, csv or Parquet with ``table``, a modality is some columns: what was observed
     is written as it stood, text and all; masks follow the columns, ``NAME__imputed``, or ``COLUMN__imputed`` where some row has a modality
-    in part; K draws are K rows, told apart by a column ``draw``; figures are ``COLUMN__mean`` and so on.
+    in part; K draws are K rows, told apart by a column ``draw``; figures are ``COLUMN__mean`` and so on. What becomes of an .h5mu or
+    .h5ad file, which is read whole, tells `nbridge.data.omics_changes`.
 
     Arguments:
         model: A trained model.
@@ -197,14 +199,18 @@ def impute_file(
     wishes.check()
     path, kind = find_rows(source)
     target = Path(target)
+    if kind in OMICS and shard[1] > 1:
+        raise DataError(f"{source}: {kind} files are written whole; leave the shard out")
     _check_target(path, kind, target)
-    named = {name: (keys or {}).get(name, name) for name in model.names}
+    # Of MuData and AnnData the model knows where modalities lie.
+    named = {name: name if kind in OMICS else (keys or {}).get(name, name) for name in model.names}
+    omics = None if model.omics is None else model.omics.of(model.names)
     sizes = {named[name]: math.prod(likelihood.shape) for name, likelihood in model.likelihoods.items()}
     with (
         writing(target, DataError),
         scratch_beside(target) as scratch,
         _blaming(source, path),
-        open_rows(path, kind, sizes, scratch, table, intervals) as rows,
+        open_rows(path, kind, sizes, scratch, table, omics, intervals) as rows,
     ):
         return complete(model, rows, partial(rows.writing, target), wishes, keys=named, id_key=id_key, shard=shard, progress=progress)
 
@@ -245,7 +251,7 @@ def complete(
     filler = _Filler(model, plan, keys, wishes, {name: rows.one_hot(keys[name]) for name in model.names})
     with opened(output := Output(passed, start, stop, plan.rows)) as out:
         counts, patterns = _write(rows, filler, out, output, size, tell)
-    return FileCompleted(start, stop, plan.rows, counts, passed, unseen(model.patterns, patterns))
+    return FileCompleted(start, stop, plan.rows, counts, passed, (*unseen(model.patterns, patterns), *rows.findings))
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -17,12 +17,14 @@ from nbridge.data.frame_table import FrameTable
 from nbridge.data.frames import FrameLike, open_frame
 from nbridge.data.ids import check_ids
 from nbridge.data.npz import read_npz
+from nbridge.data.omics_file import Omics, is_omics, is_omics_file, omics_of, opened
 from nbridge.data.profiles import Profile, Vectors, read_profiles
 from nbridge.data.table_file import TableFile, ending_of, open_table
 from nbridge.errors import DataError, naming
 from nbridge.first_spec import Outline, Part, parts_of, spec_text, wrapped
 from nbridge.guesses import FEW, ROWS_A_CLASS, Guesses, guess_modalities, is_identifier
 from nbridge.names import free_name
+from nbridge.omics_look import look_at
 from nbridge.phrases import clip, listing
 from nbridge.read import parse_spec
 from nbridge.spec import Spec
@@ -62,8 +64,8 @@ def init(data: FrameLike, *, id: str | None = None) -> FirstLook:  # noqa: A002 
     """Looks at data that nobody has described yet, as ``nbridge init`` does: modalities and likelihoods guessed, each with its reason.
 
     Arguments:
-        data: A data frame of pandas, polars or pyarrow, a ``datasets.Dataset``, a dict of arrays; or the path of a file (csv, parquet,
-            npz), or of several tables that are joined, in a list.
+        data: A data frame of pandas, polars or pyarrow, a ``datasets.Dataset``, a dict of arrays, a MuData or AnnData object; or the path
+            of a file (csv, parquet, npz, h5mu, h5ad), or of several tables that are joined, in a list.
         id: The column of identifiers, in files; guessed where it is left out. Rows of a frame are told by their place.
 
     Returns:
@@ -77,6 +79,10 @@ def init(data: FrameLike, *, id: str | None = None) -> FirstLook:  # noqa: A002 
         >>> list(found.spec.modalities)
         ['arm', 'dose']
     """
+    if is_omics(data):
+        if id is not None:
+            raise DataError("id: observations have obs_names; leave it out")
+        return _look_at_omics("data", {"source": "mudata"}, omics_of(data))
     if isinstance(data, str | PathLike):
         return look([fspath(data)], id)
     if isinstance(data, list | tuple):
@@ -87,7 +93,7 @@ def init(data: FrameLike, *, id: str | None = None) -> FirstLook:  # noqa: A002 
 
 
 def look(paths: Sequence[str], id_column: str | None = None) -> FirstLook:
-    """Looks at a table of single values (csv, parquet), at several that are joined, or at an npz archive.
+    """Looks at a table of single values (csv, parquet), at several that are joined, at an npz archive, or at an .h5mu or .h5ad file.
 
     Arguments:
         paths: The files.
@@ -99,9 +105,14 @@ def look(paths: Sequence[str], id_column: str | None = None) -> FirstLook:
     found = [find_file(path) for path in paths]
     if len(paths) == 1 and found[0].suffix == ".npz":
         return _look_at_arrays(paths[0], found[0], id_column)
+    if len(paths) == 1 and is_omics_file(found[0]):
+        if id_column is not None:
+            raise DataError(f"{paths[0]}: observations have obs_names; leave --id out")
+        with opened(found[0]) as omics:
+            return _look_at_omics(found[0].stem, {"source": found[0].suffix[1:], "path": str(paths[0])}, omics)
     for path in found:
         if not ending_of(path):
-            raise DataError(f"{path}: expected tables (.csv, .tsv, .csv.gz, .tsv.gz, .parquet), or one npz archive")
+            raise DataError(f"{path}: expected tables (.csv, .tsv, .csv.gz, .tsv.gz, .parquet), or one .npz, .h5mu or .h5ad file")
     source = {"source": "table", "path": str(paths[0]) if len(paths) == 1 else [str(path) for path in paths]}
     name = Path(paths[0]).name.partition(".")[0] or "table"
     return _look_at_tables(name, source, [open_table(path) for path in found], id_column)
@@ -214,6 +225,21 @@ def _sentinels(guesses: Guesses) -> list[str]:
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
     return listing(names[:NAMED]) + more
+
+
+# MuData and AnnData
+
+
+def _look_at_omics(name: str, source: Mapping[str, object], omics: Omics) -> FirstLook:
+    found = look_at(omics)
+    head = [f"{found.rows:,} observations; every guess is yours to change.{_AFTER[source['source'] == 'mudata']}", *found.remarks]
+    reasons = {
+        "keys": "where modalities lie whose names don't tell",
+        "variables": "which variables of a modality",
+        "classes": "the classes of a column in the order of their numbers",
+    }
+    text = spec_text(Outline(name, {**source, **found.options}, found.rows, found.parts, wrapped(head), reasons))
+    return FirstLook(text, found.rows, found.present, tuple(found.remarks))
 
 
 # Arrays

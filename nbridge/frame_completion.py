@@ -17,6 +17,8 @@ from nbridge.completion import impute_arrays
 from nbridge.data.cell_rows import CellRows
 from nbridge.data.frame_table import FrameTable
 from nbridge.data.frames import FrameLike, is_frame, open_frame
+from nbridge.data.omics_file import copied, is_omics
+from nbridge.data.omics_rows import object_rows
 from nbridge.errors import DataError, naming
 from nbridge.file_completion import Wishes, complete
 from nbridge.imputation import Completed
@@ -67,8 +69,10 @@ def impute(
     Arguments:
         model: A model that was trained from a data frame or from a table (``data: {source: table}``).
         rows: A data frame of pandas, polars or pyarrow (of other libraries through ``__arrow_c_stream__``, which come back as a pyarrow
-            table), a ``datasets.Dataset``, or a dict of arrays; for any model also a `Batch`, see `nbridge.imputation.impute`, and for one
-            that was trained from arrays a dict of arrays by modality, see `nbridge.completion.impute_arrays`.
+            table), a ``datasets.Dataset``, or a dict of arrays. Of a model that learned from such data a MuData or AnnData object, of
+            which a copy comes back, as `nbridge.data.omics_changes` describes it. For any model also a `Batch`, see
+            `nbridge.imputation.impute`, and for one that was trained from arrays a dict of arrays by modality, see
+            `nbridge.completion.impute_arrays`.
         samples: The number K of draws, or None for the one best estimate.
         noise: Whether draws include the spread of the likelihood.
         seed: Seed of the draws.
@@ -97,13 +101,15 @@ def impute(
         if intervals or mask:
             raise DataError("intervals and mask are for data frames; nbridge.summaries.summarise describes a batch")
         return imputation.impute(model, rows, samples=samples, noise=noise, seed=seed, first=first)
+    wishes = Wishes(samples, noise, seed, intervals, draws)
+    if is_omics(rows):
+        return _impute_object(model, rows, wishes, mask)
     if model.table is None:
         if isinstance(rows, Mapping) and not is_frame(rows):
             return impute_arrays(model, rows, samples=samples, noise=noise, seed=seed, intervals=intervals, draws=draws)
         raise DataError(
             "this model knows no columns: it was trained from arrays; pass a dict of arrays by modality, or train one from a frame"
         )
-    wishes = Wishes(samples, noise, seed, intervals, draws)
     wishes.check()
     frame = open_frame(rows)
     with naming(frame.noun):
@@ -118,3 +124,20 @@ def impute(
     flags = {name: renewed[name].fill if name in renewed else np.zeros(len(out.rows), dtype=bool) for name in frame.names}
     flags |= {name: np.full(len(out.rows), name in values) for name in added}
     return done, frame.flags(out.rows, flags)
+
+
+def _impute_object(model: MultimodalVAE, data: Any, wishes: Wishes, mask: bool) -> Any:
+    """A copy of a MuData or AnnData object with nothing absent."""
+    if model.omics is None:
+        raise DataError(
+            "this model does not know where modalities lie in such an object: train one from it, or from an .h5mu or .h5ad file "
+            "(data: {source: h5mu})"
+        )
+    if mask:
+        raise DataError("mask is for data frames; obs of the copy has NAME__imputed")
+    wishes.check()
+    data = copied(data) if data.is_view else data
+    rows = object_rows(data, model.omics.of(model.names), wishes.intervals)
+    with naming(rows.origin):
+        complete(model, rows, rows.collecting, wishes, keys={name: name for name in model.names})
+    return rows.completed(data)

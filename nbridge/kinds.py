@@ -52,7 +52,7 @@ def class_names(spec: Spec, name: str) -> list[str]:
 
 
 def element_names(spec: Spec, name: str, shape: Sequence[int]) -> list[str]:
-    """What the elements of a modality are called: as the columns of a table, or by their places along each axis.
+    """What the elements of a modality are called: as the columns of a table or as variables, or by their places along each axis.
 
     Arguments:
         spec: The spec.
@@ -66,6 +66,7 @@ def element_names(spec: Spec, name: str, shape: Sequence[int]) -> list[str]:
 
 
 def _columns(spec: Spec, name: str) -> list[str]:
-    """The columns of a table that a modality is; of other sources its own name."""
-    columns = (spec.data.source.kwargs.get("columns") or {}).get(name, name)
+    """The columns of a table, or the variables, that a modality is; of other sources its own name."""
+    options = spec.data.source.kwargs
+    columns = (options.get("columns") or options.get("variables") or {}).get(name, name)
     return [columns] if isinstance(columns, str) else [str(column) for column in columns]

@@ -56,10 +56,16 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "parquet": "nbridge.data.parquet:Parquet",
         "table": "nbridge.data.table:Table",
         "frame": "nbridge.data.frame_table:FrameSource",
+        "h5mu": "nbridge.data.h5mu:H5MU",
+        "h5ad": "nbridge.data.h5mu:H5MU",
+        "mudata": "nbridge.data.h5mu:MuDataSource",
         "memory": "nbridge.data.memory:Memory",
     },
 }
 """The class of each short name, by kind."""
+
+FROM_PYTHON = ("memory", "frame", "mudata")
+"""Data sources of rows that no file holds."""
 
 NOUNS: Mapping[str, str] = {
     "encoders": "encoder", "decoders": "decoder", "likelihoods": "likelihood", "fusions": "fusion", "bridges": "bridges", "priors": "prior",

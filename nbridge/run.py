@@ -17,15 +17,15 @@ from torch import Tensor
 from nbridge.acceleration.devices import pick_device
 from nbridge.acceleration.distributed import World, joined
 from nbridge.batch import Batch
-from nbridge.build import build_data, build_model, read_frame, settle
+from nbridge.build import Given, build_data, build_model, read_frame, settle
 from nbridge.checkpoint import CONFIG, load_model, save_model
 from nbridge.data.dataset import Splits
-from nbridge.data.frame_table import FrameTable
 from nbridge.data.frames import FrameLike
 from nbridge.errors import DataError, NBridgeError, RunError
 from nbridge.models.base import MultimodalVAE
 from nbridge.progress import Reporter
 from nbridge.read import read_spec, spec_from_dict, write_spec
+from nbridge.registry import FROM_PYTHON
 from nbridge.run_folder import MODEL, RESOLVED, check_vacant, create, fingerprint, model_card, read_environment
 from nbridge.spec import Spec
 from nbridge.training import TrainingState, check_stages, fit
@@ -67,8 +67,8 @@ def train(
 
     Arguments:
         spec: A spec, a mapping that spells one, or the path of one.
-        data: Arrays by modality (NaN or ``NAME__present`` for absence), a batch, or a data frame (pandas, polars, pyarrow, a
-            ``datasets.Dataset``), instead of the source that the spec names.
+        data: Arrays by modality (NaN or ``NAME__present`` for absence), a batch, a data frame (pandas, polars, pyarrow, a
+            ``datasets.Dataset``), or a MuData or AnnData object, instead of the source that the spec names.
         out: The run folder to make; nothing is written when it is left out.
         overwrite: Whether a run folder of that name may be replaced.
         overrides: Changes to a spec that is given by its path, ``a.b=c`` each.
@@ -158,7 +158,7 @@ def open_run(directory: str | os.PathLike[str], data: Data | None = None, *, dev
         raise RunError(f"{folder}: no run folder here ({RESOLVED} is missing){inside}")
     if not (folder / MODEL / CONFIG).is_file():
         raise RunError(f"{folder}: training is not over; go on with: nbridge resume {folder}")
-    if data is None and read_spec(folder / RESOLVED).data.source.type in ("memory", "frame"):
+    if data is None and read_spec(folder / RESOLVED).data.source.type in FROM_PYTHON:
         raise RunError(f"{folder}: the rows of this run came from Python; pass them again, nbridge.run.open_run({str(folder)!r}, data)")
     run = resume(folder, data, device=device)
     return replace(run, model=run.model.to(pick_device(device)))
@@ -180,7 +180,7 @@ def _prepare(spec: Spec, data: Data | None, device: str, world: World, reporter:
         torch.manual_seed(spec.training.seed)
         model = build_model(spec)
     with world.main_first():
-        frame = data if isinstance(data, FrameTable) else read_frame(spec, data)
+        frame = data if isinstance(data, Given) else read_frame(spec, data)
         splits = build_data(spec, model, data if frame is None else frame, warn=listener.warn)
     return model.to(world.device(device)), splits
 

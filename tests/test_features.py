@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from nbridge import free_memory as machine_memory
 from nbridge.acceleration import features
 from nbridge.acceleration.features import cached, free_memory
 from nbridge.errors import NBridgeError
@@ -56,8 +57,8 @@ def test_a_full_disk_is_an_error_before_anything_is_written(monkeypatch, tmp_pat
 
 def test_free_memory_is_the_smaller_of_what_the_machine_and_the_container_have(monkeypatch, tmp_path):
     machine, limit, used = (tmp_path / name for name in ("meminfo", "max", "current"))
-    monkeypatch.setattr(features, "_MEMORY", machine)
-    monkeypatch.setattr(features, "_GROUPS", (limit, used))
+    monkeypatch.setattr(machine_memory, "_MEMORY", machine)
+    monkeypatch.setattr(machine_memory, "_GROUPS", (limit, used))
     assert free_memory(CPU) == float("inf")
     machine.write_text("MemTotal:       8000 kB\nMemAvailable:   4000 kB\n")
     assert free_memory(CPU) == 4000 * 1024

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "nbridge"
 
 # A file imports only from lower floors. The sole exception: a paper's file imports models/base.py.
 FLOORS = [
-    ["annotations", "errors", "findings", "means", "palette", "phrases", "pictures", "plane", "version"],
+    ["annotations", "errors", "findings", "free_memory", "means", "palette", "phrases", "pictures", "plane", "version"],
     ["batch", "densities", "distributions", "files", "hashing", "networks", "objectives", "patterns", "registry", "subsets"],
     ["rows", "signature", "strict"],
     ["bridges", "components", "encoders", "fusion", "likelihoods", "mixture", "names", "training_spec"],
@@ -27,6 +27,7 @@ FLOORS = [
     ["read", "schema"],
     ["build", "guesses", "kinds"],
     ["first_spec"],
+    ["omics_look"],
     ["first_look"],
     ["acceleration", "calibrating", "checkpoint", "counting", "imputation", "progress"],
     ["evaluation", "file_plan", "graph", "hub", "summaries", "training"],

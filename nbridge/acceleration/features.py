@@ -6,17 +6,15 @@ import math
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from nbridge.errors import NBridgeError
+from nbridge.free_memory import free_bytes
 
 SHARE = 0.25
 """The share of the memory which is free that features may take; larger ones go to a file."""
-_MEMORY = Path("/proc/meminfo")
-_GROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current"))
 
 
 def cached(parts: Iterable[Mapping[str, Tensor]], rows: int, limit: float | None = None) -> dict[str, Tensor]:
@@ -78,15 +76,4 @@ def free_memory(device: torch.device) -> float:
     """Bytes that are free: of the accelerator, or of the machine and the container of this process; infinite where nothing says."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
-    found = [math.inf]
-    try:
-        lines = dict(line.split(":") for line in _MEMORY.read_text(encoding="ascii").splitlines())
-        found.append(float(lines["MemAvailable"].split()[0]) * 1024)
-    except (OSError, ValueError, KeyError):
-        pass
-    try:
-        limit, used = (path.read_text(encoding="ascii").strip() for path in _GROUPS)
-        found.append(float(limit) - float(used))
-    except (OSError, ValueError):
-        pass
-    return max(0.0, min(found))
+    return free_bytes()

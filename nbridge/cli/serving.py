@@ -24,13 +24,16 @@ if TYPE_CHECKING:
     Arrays = dict[str, np.ndarray]
 
 Rows = Annotated[
-    str, typer.Argument(metavar="ROWS", help="An npz file, one array a modality, or a csv or parquet table.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="ROWS", help="An npz file, one array a modality, a csv or parquet table, or an h5mu or h5ad file.", show_default=False
+    ),
 ]
 ManyRows = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="ROWS",
-        help="An npz file, a folder of npy files, a parquet or csv file, of any size; with --to several.",
+        help="An npz file, a folder of npy files, a parquet or csv file, of any size; an h5mu or h5ad file; with --to several.",
         show_default=False,
     ),
 ]
@@ -209,9 +212,12 @@ def _read_rows(spec: Spec, path: str) -> tuple[Arrays, Arrays]:
     """The arrays of a file that hold modalities, under their names, and all others."""
     from nbridge.data.ids import check_ids
     from nbridge.data.npz import read_npz
+    from nbridge.data.omics_file import is_omics_file
     from nbridge.data.table_file import ending_of
     from nbridge.file_plan import match_keys
 
+    if is_omics_file(path):
+        return _read_omics(spec, path)
     if ending_of(path) and (layout := _table(spec)) is not None:
         return _read_table(layout, path)
     arrays = read_npz(path)
@@ -242,6 +248,26 @@ def _read_table(layout: TableLayout, path: str) -> tuple[Arrays, Arrays]:
         return dict(block.arrays), {layout.id: check_ids(texts)}
 
 
+def _read_omics(spec: Spec, path: str) -> tuple[Arrays, Arrays]:
+    """The modalities of an .h5mu or .h5ad file, and its obs_names."""
+    from tempfile import TemporaryDirectory
+
+    from nbridge.build import omics_layout_of
+    from nbridge.data.row_files import find_rows, open_rows
+    from nbridge.errors import naming
+
+    found, kind = find_rows(path)
+    with (
+        TemporaryDirectory() as scratch,
+        naming(found),
+        open_rows(found, kind, {}, Path(scratch), omics=omics_layout_of(spec)) as rows,
+    ):
+        total = rows.layout(rows.keys[0]).shape[0]
+        (block,) = rows.blocks(rows.keys, 0, total, total)
+        (names,) = rows.identifiers("", total, total)
+        return {key: block.with_nan(key) for key in rows.keys}, {_id_key(spec): names}
+
+
 def _under_keys(spec: Spec, arrays: Mapping[str, np.ndarray]) -> Arrays:
     """Arrays of modalities, and masks that belong to them, under the keys that npz files have for them."""
     keys = _keys(spec)
@@ -250,8 +276,10 @@ def _under_keys(spec: Spec, arrays: Mapping[str, np.ndarray]) -> Arrays:
 
 
 def _keys(spec: Spec) -> dict[str, str]:
-    """The key of each modality in npz files."""
-    named = spec.data.source.kwargs.get("keys") or {}
+    """The key of each modality in npz files; keys of MuData are no names that such files have."""
+    from nbridge.build import omics_layout_of
+
+    named = (spec.data.source.kwargs.get("keys") if omics_layout_of(spec) is None else None) or {}
     return {name: named.get(name, name) for name in spec.modalities}
 
 

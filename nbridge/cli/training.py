@@ -109,7 +109,8 @@ def _summarise(run: Run, console: Console, as_json: bool, tracker: Reporter, *, 
     console.print(f"\nmodel: {Path(str(run.folder), 'model')}", soft_wrap=True)
     if reported:
         console.print(f"report: {Path(str(run.folder), REPORT)}", soft_wrap=True)
-    ending = "csv" if run.spec.data.source.type == "table" else "npz"
+    path = run.spec.data.source.kwargs.get("path", "")
+    ending = "csv" if run.spec.data.source.type == "table" else Path(path).suffix[1:] if run.model.omics is not None and path else "npz"
     joined = ending == "csv" and not isinstance(run.spec.data.source.kwargs["path"], str)
     files = "--to COMPLETED" if joined else f"ROWS.{ending} --out COMPLETED.{ending}"
     console.print(f"next:  nbridge impute {folder} {files}", soft_wrap=True)

@@ -11,6 +11,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from nbridge.findings import Finding
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -115,12 +117,14 @@ class RowsIn(ABC):
         keys: Their names, in order.
         by_name: Whether a column that bears nearly the name of a modality is a slip of the pen.
         place: The place of a cell, in words, by its modality, its row and its element; None where a modality is no columns.
+        findings: What could not be kept as it was, once all is written.
     """
 
     noun: ClassVar[str]
     by_name: ClassVar[bool] = True
     keys: tuple[str, ...]
     place: Callable[[str, int, int], str] | None = None
+    findings: tuple[Finding, ...] = ()
 
     def one_hot(self, key: str) -> tuple[tuple[int, int], ...]:  # noqa: ARG002 (for kinds that have classes)
         """The first element, and the element after the last, of each group of elements of a modality that show one class."""

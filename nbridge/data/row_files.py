@@ -1,4 +1,4 @@
-"""Which files hold rows that are read block by block: an npz archive, a folder of npy files, a Parquet file, or a csv file."""
+"""Which files hold rows that are read block by block: an npz archive, a folder of npy files, a Parquet file, a csv file, an .h5mu file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from nbridge.data.blocks import RowsIn
 from nbridge.data.cell_rows import cell_rows
 from nbridge.data.csv_text import ENDINGS
 from nbridge.data.folders import find_file, find_folder
+from nbridge.data.omics_file import ENDINGS as OMICS
+from nbridge.data.omics_file import is_omics_file
+from nbridge.data.omics_layout import OmicsLayout
+from nbridge.data.omics_rows import omics_rows
 from nbridge.data.table_file import ending_of
 from nbridge.data.table_layout import TableLayout
 from nbridge.data.table_rows import table_rows
@@ -18,7 +22,7 @@ from nbridge.errors import DataError
 
 ARCHIVE, TABLE, FOLDER = ".npz", ".parquet", ""
 """The kinds of files, each with the ending that a file of that kind is written with; a folder has none, and those of csv are
-`nbridge.data.csv_text.ENDINGS`."""
+`nbridge.data.csv_text.ENDINGS`, those of MuData and AnnData `nbridge.data.omics_file.ENDINGS`."""
 
 
 def find_rows(path: str | Path) -> tuple[Path, str]:
@@ -35,7 +39,7 @@ def find_rows(path: str | Path) -> tuple[Path, str]:
         except DataError:
             pass
         raise
-    return found, ending_of(found) or ARCHIVE
+    return found, ending_of(found) or (found.suffix if is_omics_file(found) else ARCHIVE)
 
 
 def kind_of(path: str | Path) -> str:
@@ -43,7 +47,8 @@ def kind_of(path: str | Path) -> str:
     try:
         return find_rows(path)[1]
     except DataError:
-        return ending_of(path) or ("" if not Path(path).suffix else ARCHIVE)
+        ending = Path(path).suffix
+        return ending_of(path) or ("" if not ending else ending if is_omics_file(path) else ARCHIVE)
 
 
 def open_rows(
@@ -52,6 +57,7 @@ def open_rows(
     sizes: Mapping[str, int],
     scratch: Path,
     table: TableLayout | None = None,
+    omics: OmicsLayout | None = None,
     levels: Sequence[float] = (),
 ) -> AbstractContextManager[RowsIn]:
     """A file of rows, until the end of the block.
@@ -62,11 +68,18 @@ def open_rows(
         sizes: The number of values of a row of each modality, by key.
         scratch: A folder for temporary files.
         table: Which columns of single values are which modality, for csv and such Parquet files.
+        omics: Where modalities lie in MuData and AnnData.
         levels: The levels of intervals, which name columns of such a file.
 
     Raises:
         DataError: when it is damaged, or not what its ending says.
     """
+    if kind in OMICS:
+        if omics is None:
+            raise DataError(
+                "this model does not know where modalities lie in such a file: it was not trained from one (data: {source: h5mu})"
+            )
+        return omics_rows(path, omics, levels)
     if kind in ENDINGS and table is None:
         raise DataError("a csv file, whose columns this model knows nothing of: it was not trained from one (data: {source: table})")
     if table is not None and kind in (*ENDINGS, TABLE):

@@ -25,6 +25,7 @@ from nbridge.kinds import brightness
 from nbridge.models.base import MultimodalVAE
 from nbridge.phrases import clip
 from nbridge.plane import Plane
+from nbridge.registry import FROM_PYTHON
 from nbridge.rows import Rows
 from nbridge.run import Run, open_run
 from nbridge.spec import Spec
@@ -181,7 +182,7 @@ def session_of(run: Run) -> Session:
 
 def _without_advice(reason: str, spec: Spec) -> str:
     """A reason in a line, for a page on which no Python can be typed."""
-    if spec.data.source.type == "memory":
+    if spec.data.source.type in FROM_PYTHON:
         return "the rows of this run came from Python"
     return clip(reason.splitlines()[0], 300)
 

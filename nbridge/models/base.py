@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent
 
 from nbridge.batch import Batch
+from nbridge.data.omics_layout import OmicsLayout
 from nbridge.data.table_layout import TableLayout
 from nbridge.decoders import Decoder
 from nbridge.distributions import diagonal_kl, diagonal_normal
@@ -67,6 +68,7 @@ class MultimodalVAE(nn.Module, ABC):
     Attributes:
         patterns: Which modalities its training rows had together; None before training, or where it is not known.
         table: Which columns of a table are which modality, where it learned from a table or a data frame; None elsewhere.
+        omics: Where modalities lie in MuData or AnnData, where it learned from such data; None elsewhere.
         mixture: What training fits to the codes of its rows, for generation from nothing; None, the default, where N(0, I) serves.
         noise_width: Numbers that a stochastic model draws to make one part of a posterior; 0, the default, where there is one part.
 
@@ -76,7 +78,11 @@ class MultimodalVAE(nn.Module, ABC):
 
     patterns: Patterns | None = None
     table: TableLayout | None = None
+<<<<<<< HEAD
     noise_width: int = 0
+=======
+    omics: OmicsLayout | None = None
+>>>>>>> omics
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ from nbridge.models.base import MultimodalVAE
 from nbridge.patterns import Patterns
 from nbridge.progress import EpochRecord
 from nbridge.read import read_spec
+from nbridge.registry import FROM_PYTHON
 from nbridge.rows import Rows
 from nbridge.run import Run, open_run
 from nbridge.run_folder import ENVIRONMENT, MODEL, RESOLVED, SPEC, evaluation_path
@@ -136,7 +137,7 @@ def read_subject(folder: Path, rows: int, seed: int) -> Subject:
     if not (folder / RESOLVED).is_file():
         raise RunError(f"{folder}: no run folder here ({RESOLVED} is missing); nbridge train SPEC makes one")
     spec = read_spec(folder / RESOLVED)
-    if spec.data.source.type in ("memory", "frame"):
+    if spec.data.source.type in FROM_PYTHON:
         return Subject(folder, spec, "the rows of this run came from Python, where nbridge.report.page.write_report(run) shows them")
     try:
         run = open_run(folder, device="cpu")

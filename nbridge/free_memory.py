@@ -1,0 +1,25 @@
+"""The memory that is free: of the machine, and of the container of this process."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+_MEMORY = Path("/proc/meminfo")
+_GROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current"))
+
+
+def free_bytes() -> float:
+    """Bytes that are free; infinite where nothing says."""
+    found = [math.inf]
+    try:
+        lines = dict(line.split(":") for line in _MEMORY.read_text(encoding="ascii").splitlines())
+        found.append(float(lines["MemAvailable"].split()[0]) * 1024)
+    except (OSError, ValueError, KeyError):
+        pass
+    try:
+        limit, used = (path.read_text(encoding="ascii").strip() for path in _GROUPS)
+        found.append(float(limit) - float(used))
+    except (OSError, ValueError):
+        pass
+    return max(0.0, min(found))
