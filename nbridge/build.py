@@ -210,7 +210,7 @@ def table_of(spec: Spec) -> TableLayout | None:
 
 
 def _is_table(spec: Spec) -> bool:
-    return locate("datasets", spec.data.source.type) in (BUILT_IN["datasets"]["table"], BUILT_IN["datasets"]["frame"])
+    return locate("datasets", spec.data.source.type) in {BUILT_IN["datasets"][name] for name in ("table", "frame", "images")}
 
 
 def _source(spec: Spec, frame: FrameTable | None = None) -> Source:

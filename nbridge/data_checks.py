@@ -94,7 +94,7 @@ def check_data(spec: Spec) -> Checked:
 def _labels(source: Source, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
     """What the elements of a modality are called: by their columns, where they have any."""
     if isinstance(source, Table):
-        layout = source.layout(shapes, source.files())
+        layout = source.layout(shapes, source.files(shapes))
         return {name: _element_names(layout, name) for name in shapes}
     return {name: [name] if prod(shape) == 1 else [f"{name}[{i}]" for i in range(prod(shape))] for name, shape in shapes.items()}
 
