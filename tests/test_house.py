@@ -33,6 +33,7 @@ FLOORS = [
     ["comparison_table", "completion", "data_checks", "run_folder", "testing"],
     ["file_completion", "training_state"],
     ["frame_completion", "joined_completion", "run", "shared_joint"],
+    ["image_completion"],
     ["comparison", "explore", "report", "sklearn_imputer"],
     ["cli"],
     ["__main__"],
