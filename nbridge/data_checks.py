@@ -16,6 +16,7 @@ from nbridge.data.table_layout import TableLayout
 from nbridge.errors import DataError, SpecError
 from nbridge.findings import Finding
 from nbridge.guesses import counts_rows
+from nbridge.kinds import kind_of
 from nbridge.likelihoods import Categorical, Likelihood
 from nbridge.models.base import MultimodalVAE
 from nbridge.patterns import numbered
@@ -87,7 +88,7 @@ def check_data(spec: Spec) -> Checked:
             errors = (str(error),)
     batch = dataset.batch.representative()
     present = {name: mask.numpy() for name, mask in dataset.batch.present.items()}
-    warnings = (*(finding.text for finding in heard), *_doubts(model, batch, labels))
+    warnings = (*source.remarks(shapes), *(finding.text for finding in heard), *_doubts(model, batch, labels))
     return Checked(errors, warnings, len(dataset.batch), present)
 
 
@@ -124,8 +125,10 @@ def _unsupported(model: MultimodalVAE, dataset: Dataset) -> Iterator[str]:
 
 def _doubts(model: MultimodalVAE, batch: Batch, labels: Mapping[str, Sequence[str]]) -> Iterator[str]:
     """What is likely a mistake, a line each."""
-    elements = [element for name in model.names for element in _elements(batch, name, labels[name], model.likelihoods[name])]
-    for name, likelihood in model.likelihoods.items():
+    # A pixel says little by itself: that of a corner is often the same in all images.
+    plain = {name: likelihood for name, likelihood in model.likelihoods.items() if kind_of(likelihood) != "image"}
+    elements = [element for name, likelihood in plain.items() for element in _elements(batch, name, labels[name], likelihood)]
+    for name, likelihood in plain.items():
         if isinstance(likelihood, Categorical):
             yield from _classes(name, likelihood, batch)
         else:

@@ -12,7 +12,7 @@ from nbridge.data.folders import find_file, find_file_or_folder, find_folder
 from nbridge.data.image_files import images_in, is_image
 from nbridge.data.image_places import Place
 from nbridge.data.image_rows import ImageRows
-from nbridge.data.image_tables import ImageFolder, ImagePaths
+from nbridge.data.image_tables import ImageFolder
 from nbridge.data.images import Images
 from nbridge.data.table_file import TableFile, ending_of, open_table
 from nbridge.errors import DataError
@@ -98,7 +98,9 @@ def holds_images(path: str | Path) -> bool:
     """Whether something is a folder of images, or of folders of images."""
     try:
         found = find_folder(path)
-        return any(is_image(file.name) for folder in (found, *(sub for sub in found.iterdir() if sub.is_dir())) for file in folder.iterdir())
+        return any(
+            is_image(file.name) for folder in (found, *(sub for sub in found.iterdir() if sub.is_dir())) for file in folder.iterdir()
+        )
     except (DataError, OSError):
         return False
 

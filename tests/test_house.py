@@ -27,6 +27,7 @@ FLOORS = [
     ["read", "schema"],
     ["build", "guesses", "kinds"],
     ["first_spec"],
+    ["first_arrays", "first_images"],
     ["first_look"],
     ["acceleration", "calibrating", "checkpoint", "counting", "imputation", "progress"],
     ["evaluation", "file_plan", "summaries", "training"],

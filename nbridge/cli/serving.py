@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from nbridge.cli.joining import IMAGES, are_images, impute_folders, impute_joined
 from nbridge.cli.options import Overwrite, RunPath, Seed, blaming, check_output, check_output_folder, console_of, warning
 from nbridge.errors import DataError, RunError
 
@@ -17,17 +18,10 @@ if TYPE_CHECKING:
 
     from nbridge.annotations import Prior
     from nbridge.data.table_layout import TableLayout
-    from nbridge.file_completion import Wishes
-    from nbridge.file_plan import Progress
-    from nbridge.joined_completion import TablesCompleted
     from nbridge.likelihoods import Likelihood
-    from nbridge.models.base import MultimodalVAE
     from nbridge.spec import Spec
 
     Arrays = dict[str, np.ndarray]
-
-IMAGES = "images"
-"""The data source of images in files."""
 
 Rows = Annotated[
     str, typer.Argument(metavar="ROWS", help="An npz file, one array a modality, or a csv or parquet table.", show_default=False)
@@ -74,8 +68,8 @@ def impute(
 
     Observed values stay as they are, to the letter in a csv file, NAME__imputed tells where values were filled in, all else passes through.
     Intervals are of the predictive distribution, several of them behind an axis of levels; classes have NAME__probability instead.
-    With --to, tables and folders of images that are joined are each written back; without ROWS they are those that the run was trained from,
-    and rows that one of them lacks come at its end. Images that were there are copied, and imputed ones are PNG files beside them.
+    With --to, tables and folders of images that are joined are each written back; without ROWS they are those that the run was trained
+    from, and rows that one of them lacks come at its end. Images that were there are copied, and imputed ones are PNG files beside them.
     """
     target = None if to is not None else _target(rows or [], out, overwrite)
     from nbridge.cli.tables import MeasuringBar
@@ -93,7 +87,7 @@ def impute(
         if out is not None or part[1] > 1:
             other = "--out" if out is not None else "--shard"
             raise RunError(f"--to {to}: goes without {other}; all tables are written whole, by their names")
-        _impute_joined(directory, rows or [], to, wishes, overwrite)
+        impute_joined(directory, rows or [], to, wishes, overwrite)
         return
     from nbridge.checkpoint import load_model
 
@@ -101,8 +95,8 @@ def impute(
     assert target is not None
     (path,) = rows
     model, spec = load_model(directory)
-    if spec.data.source.type == IMAGES and _are_images(path, target, part):
-        _impute_images(model, spec, rows, str(target), wishes)
+    if spec.data.source.type == IMAGES and are_images(path, target, part):
+        impute_folders(model, spec, rows, str(target), wishes)
         return
     options = {"keys": _keys(spec), "id": _id_key(spec), "samples": samples, "noise": noise, "seed": seed, "table": _table(spec)}
     bar = MeasuringBar(console_of(stderr=True))
@@ -129,65 +123,6 @@ def _target(rows: Sequence[str], out: str | None, overwrite: bool) -> Path:
         raise typer.BadParameter("Missing option '--out', the file to write.")
     kind = kind_of(rows[0])
     return check_output_folder(out, overwrite, rows[0]) if kind == FOLDER else check_output(out, overwrite, (kind,), rows[0])
-
-
-def _impute_joined(directory: str, rows: Sequence[str], to: str, wishes: Wishes, overwrite: bool) -> None:
-    """Fills in tables, or folders of images, that are joined: those of the run where none is named."""
-    from nbridge.checkpoint import load_model
-
-    if not Path(to).absolute().parent.is_dir():
-        raise RunError(f"--to {to}: folder {Path(to).parent} does not exist")
-    if Path(to).exists() and not overwrite:
-        raise RunError(f"--to {to}: exists already. Use --overwrite to replace it.")
-    model, spec = load_model(directory)
-    if spec.data.source.type == IMAGES:
-        _impute_images(model, spec, rows, to, wishes)
-        return
-    named = spec.data.source.kwargs.get("path", ()) if model.table is not None else ()
-    paths = rows or ([named] if isinstance(named, str) else list(named))
-    if not paths:
-        raise RunError(f"{directory}: this run was not trained from tables; name the files to fill in")
-    from nbridge.joined_completion import impute_tables
-
-    _tell(to, lambda progress: impute_tables(model, paths, to, wishes, progress=progress))
-
-
-def _impute_images(model: MultimodalVAE, spec: Spec, rows: Sequence[str], to: str, wishes: Wishes) -> None:
-    """Fills in images in files and the tables beside them."""
-    from nbridge.data.images import Images
-    from nbridge.image_completion import impute_images
-
-    source = Images(**spec.data.source.kwargs)
-    _tell(to, lambda progress: impute_images(model, source, to, rows, wishes, progress=progress))
-
-
-def _tell(to: str, work: Callable[[Progress], TablesCompleted]) -> None:
-    """Fills in what is joined, and says what was done."""
-    from nbridge.cli.tables import MeasuringBar
-
-    bar = MeasuringBar(console_of(stderr=True))
-    try:
-        done = work(bar)
-    finally:
-        bar.close()
-    warning(done.rows.warnings)
-    counts = ", ".join(f"{name} {count:,}" for name, count in done.rows.imputed.items())
-    typer.echo(f"{to}: {', '.join(path.name for path in done.files)}: {done.rows.total:,} rows; imputed {counts}")
-    for file, count in done.lacking.items():
-        typer.echo(f"{Path(file).name} lacked {count:,} of these rows, which come at its end")
-
-
-def _are_images(path: str, target: Path, part: tuple[int, int]) -> bool:
-    """Whether rows are images in files; a table of them, or a part of them, can't be written by itself."""
-    from nbridge.data.table_file import ending_of
-    from nbridge.image_completion import holds_images
-
-    if ending_of(path):
-        raise RunError(f"--out {target}: this model has images, which are files of their own; write to a folder, --to FOLDER")
-    if found := holds_images(path):
-        if part[1] > 1:
-            raise RunError(f"--shard {part[0]}/{part[1]}: images are written whole; leave it out")
-    return found
 
 
 def generate(

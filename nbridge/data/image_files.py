@@ -116,7 +116,9 @@ def images_in(folder: Path) -> Found:
     stems: dict[str, Path] = {}
     for path in images:
         if (other := stems.setdefault(path.stem.strip(), path)) is not path:
-            raise DataError(f"{folder}: {other.name} and {path.name} have one stem, so that either could be the image of one row; remove one")
+            raise DataError(
+                f"{folder}: {other.name} and {path.name} have one stem, so that either could be the image of one row; remove one"
+            )
     return Found(images, tuple(path for path in entries if path not in images))
 
 

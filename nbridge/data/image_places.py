@@ -53,7 +53,14 @@ class NewImages:
 
 
 def name_images(
-    modality: str, rows: Sequence[int], stems: Sequence[str], of: int, taken: set[str], *, samples: int | None = None, beside: str | None = None
+    modality: str,
+    rows: Sequence[int],
+    stems: Sequence[str],
+    of: int,
+    taken: set[str],
+    *,
+    samples: int | None = None,
+    beside: str | None = None,
 ) -> NewImages:
     """Finds a file for each image that is imputed.
 
@@ -83,7 +90,9 @@ def name_images(
         names = _names(stem, beside, endings)
         if clash := sorted(taken.intersection(names)):
             if beside is None:
-                raise DataError(f"modality {modality!r}: {clash[0]} is there, and would be an image of row {quoted(stem)} as well; rename it")
+                raise DataError(
+                    f"modality {modality!r}: {clash[0]} is there, and would be an image of row {quoted(stem)} as well; rename it"
+                )
             names = _free(f"{stem}_{modality}", beside, endings, taken)
         taken.update(names)
         found.append(names)

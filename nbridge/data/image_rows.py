@@ -78,7 +78,9 @@ class ImageRows(JoinedRows):
     @property
     def names(self) -> set[str]:
         """What is written, by its name or that of the folder that it lies in."""
-        files = {Path(place.folder, own).parts[0] for name, place in self.places.items() for own in (*self._there[name], *self.new[name].names)}
+        files = {
+            Path(place.folder, own).parts[0] for name, place in self.places.items() for own in (*self._there[name], *self.new[name].names)
+        }
         return files | {Path(part.file.path).name for part in self.parts}
 
     @contextmanager
@@ -98,9 +100,19 @@ class ImageRows(JoinedRows):
     def _named(self, name: str, taken: set[str]) -> NewImages:
         absent = np.isnan(self._arrays[name][:, 0]) if name in self._arrays else np.ones(self.rows, dtype=bool)
         rows = np.flatnonzero(absent).tolist()
-        stems = [str(row if self._read.ids is None else self._read.ids[row]) for row in rows]
+        said = self._said(self.places[name].column)
+        stems = [Path(said.get(row, "")).stem or str(row if self._read.ids is None else self._read.ids[row]) for row in rows]
         beside = str(Path(next(iter(self._there[name]), f"{name}/_")).parent) if self.places[name].column else None
         return name_images(name, rows, stems, self.rows, taken, samples=self.samples, beside=beside)
+
+    def _said(self, column: str) -> dict[int, str]:
+        """The paths that a column names, by row, whether there are such files or not."""
+        table = next((file for file in self._files if isinstance(file, ImagePaths) and column in file.columns), None)
+        if table is None:
+            return {}
+        texts = table.texts(column)
+        places = np.arange(self.rows) if self._read.rows is None else self._read.rows[str(table.path)]
+        return {row: texts[place] for row, place in enumerate(places.tolist()) if place >= 0}
 
     def _as_written(self, part: Part, *, first: bool) -> Part:
         """A table as it is written: a column of paths has a class for each new file; other images have a column of their mask alone."""
@@ -166,18 +178,19 @@ def _files(place: Place, tables: Sequence[TableFile], folder: ImageFolder | None
     """The files of a modality that are there, by their paths relative to its folder; not those that are named by absolute paths."""
     if folder is not None:
         return {path.name: path for path in folder.images}
+    table = next((table for table in tables if isinstance(table, ImagePaths) and place.column in table.columns), None)
     found: dict[str, Path] = {}
-    for table in tables:
-        if isinstance(table, ImagePaths) and place.column in table.columns:
-            for row, text in enumerate(table.paths(place.column)):
-                own = os.path.normpath(text)
-                if own.startswith(".."):
-                    raise DataError(
-                        f"{table.path}: column {clip(place.column)!r}: {table.where(row)} names {quoted(text)}, outside of {table.root}, so "
-                        "that it can't be copied with the table; name a folder above both, data.root, or write absolute paths"
-                    )
-                if text and not Path(own).is_absolute():
-                    found[own] = table.root / text
+    if table is None:
+        return found
+    for row, text in enumerate(table.texts(place.column)):
+        own = os.path.normpath(text)
+        if Path(own).parts[:1] == ("..",):
+            raise DataError(
+                f"{table.path}: column {clip(place.column)!r}: {table.where(row)} names {quoted(text)}, outside of {table.root}, so that "
+                "it can't be copied with the table; name a folder above both, data.root, or write absolute paths"
+            )
+        if (path := table.file_of(text)) is not None and not Path(own).is_absolute():
+            found[own] = path
     return found
 
 

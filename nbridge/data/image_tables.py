@@ -45,6 +45,11 @@ class ImageFolder(TableFile):
         """The identifiers of the rows."""
         return [path.stem for path in self.images]
 
+    @property
+    def passed_over(self) -> str:
+        """What is no image, in words."""
+        return clip(listing(path.name for path in self.others), 100)
+
     def is_list(self, column: str) -> bool:
         return column != self._id
 
@@ -74,12 +79,13 @@ class ImagePaths(TableFile):
         frames: What the images of each of these columns are decoded to.
         root: The folder that paths are relative to.
         missing: Texts of absent cells.
+        strict: Whether a file that is not there is a mistake; it is absent otherwise.
     """
 
-    def __init__(self, file: TableFile, frames: Mapping[str, Frame], root: Path, missing: Collection[str]) -> None:
+    def __init__(self, file: TableFile, frames: Mapping[str, Frame], root: Path, missing: Collection[str], *, strict: bool = True) -> None:
         self.file, self.root = file, root
         self.path, self.columns = file.path, file.columns
-        self._frames, self._missing = frames, missing
+        self._frames, self._missing, self._strict = frames, missing, strict
 
     def is_list(self, column: str) -> bool:
         return column in self._frames or self.file.is_list(column)
@@ -104,19 +110,25 @@ class ImagePaths(TableFile):
             cells = {column: texts for column, texts in chunk.cells.items() if column not in taken}
             yield Chunk(chunk.start, chunk.rows, cells, chunk.lines, {**chunk.vectors, **images})
 
-    def paths(self, column: str) -> list[str]:
-        """The path of each row, as it stands in a column; empty where it is absent."""
+    def texts(self, column: str) -> list[str]:
+        """The paths of all rows as they stand in a column; empty where it is absent."""
         texts = (text.strip() for chunk in self.file.chunks([column]) for text in chunk.single(column))
         return ["" if text in self._missing else text for text in texts]
 
+    def file_of(self, text: str) -> Path | None:
+        """The file that a text names; None where it names none, or one that is not there."""
+        path = self.root / text
+        # Path's own way raises for a text that no file can be called.
+        return path if text not in self._missing and os.path.isfile(path) else None  # noqa: PTH113
+
     def _decoded(self, chunk: Chunk, column: str) -> np.ndarray:
         texts = [text.strip() for text in chunk.single(column)]
-        paths = [None if text in self._missing else self.root / text for text in texts]
-        for row, path in enumerate(paths):
-            if path is not None and not os.path.isfile(path):  # noqa: PTH113 (a text that no file can be called raises elsewhere)
+        paths = [self.file_of(text) for text in texts]
+        for row, (text, path) in enumerate(zip(texts, paths, strict=True)):
+            if self._strict and path is None and text not in self._missing:
                 raise DataError(
-                    f"{self.path}: column {clip(column)!r}: {chunk.where(row)} names {quoted(texts[row])}, no such file in {self.root}; "
-                    "an empty cell is an image that is absent"
+                    f"{self.path}: column {clip(column)!r}: {chunk.where(row)} names {quoted(text)}, no such file in {self.root}; an empty "
+                    "cell is an image that is absent, and with data.missing_files: absent this one is"
                 )
         return decoded(self._frames[column], paths)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nbridge.annotations import Resize
+from nbridge.annotations import MissingFiles, Resize
 from nbridge.data.arrays import keys_of
 from nbridge.data.folders import find_file, find_folder
 from nbridge.data.image_files import Frame
@@ -21,9 +21,9 @@ class Images(Table):
     """Images in files: a folder for each modality, or a column of paths in a table; other columns of the table are modalities as well.
 
     The file ``faces/anna.png`` is the image of the row ``anna``. Rows of folders and tables are joined on that identifier; what a folder or
-    a table lacks is absent. Images are read by Pillow into memory, in grey for shapes [1, H, W] and in colour for [3, H, W], as values from 0
-    to 1, whole multiples of 1/255, which `bernoulli` and `discretized_logistic` take. They are turned as their EXIF data say, and what is
-    transparent lies on white. Hidden files, and files that are no images by their names, are passed over.
+    a table lacks is absent. Images are read by Pillow into memory, in grey for shapes [1, H, W] and in colour for [3, H, W], as values
+    from 0 to 1, whole multiples of 1/255, which `bernoulli` and `discretized_logistic` take. They are turned as their EXIF data say, and
+    what is transparent lies on white. Hidden files, and files that are no images by their names, are passed over.
 
     Arguments:
         folders: The folder of images of each modality.
@@ -36,6 +36,7 @@ class Images(Table):
         missing: Texts that mark an absent cell as well, such as -999 or unknown.
         resize: How images of another size become ones of the shape: crop keeps their middle, pad adds bars, stretch changes their
             proportions. Without it an image of another size is a mistake.
+        missing_files: Whether a file that a column names and that is not there is absent; it is refused as a mistake otherwise.
     """
 
     def __init__(
@@ -50,10 +51,12 @@ class Images(Table):
         id: str = "id",  # noqa: A002 (a key of the YAML)
         missing: tuple[str | int | float, ...] = (),
         resize: Resize | None = None,
+        missing_files: MissingFiles = "refuse",
     ) -> None:
         super().__init__(path=table, columns={**(columns or {}), **(files or {})}, classes=classes, id=id, missing=missing)
         self.folders, self.path_columns = folders or {}, files or {}
-        self.root, self.resize = root, resize
+        self.root, self.missing_files = root, missing_files
+        self.resize: Resize | None = resize
         self._asked = dict(columns or {})
 
     def files(self, shapes: Mapping[str, tuple[int, ...]]) -> list[TableFile]:
@@ -98,7 +101,7 @@ class Images(Table):
         frames = {column: Frame(name, shapes[name], self.resize) for name, column in self.path_columns.items()}
         known = find_folder(self.root) if root is None and self.root is not None else root
         return [
-            ImagePaths(table, own, known or Path(table.path).parent, self.missing)
+            ImagePaths(table, own, known or Path(table.path).parent, self.missing, strict=self.missing_files == "refuse")
             if (own := {column: frame for column, frame in frames.items() if column in table.columns})
             else table
             for table in tables
@@ -108,6 +111,10 @@ class Images(Table):
         options = super().settled(shapes)
         columns = {name: names for name, names in options["columns"].items() if name not in {*self.folders, *self.path_columns}}
         return {**options, "columns": columns}
+
+    def remarks(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
+        folders = [file for file in self.files(shapes) if isinstance(file, ImageFolder)]
+        return tuple(f"{folder.path}: passed over, no images by their names: {folder.passed_over}" for folder in folders if folder.others)
 
     def _check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Checks what options tell by themselves."""
