@@ -150,10 +150,10 @@ def _look_at_tables(
     }
     options = _source(images.source, guesses, columns, id_option)
     text = spec_text(Outline(name, options, found.rows, [*images.parts, *every], wrapped(head), reasons))
-    present: dict[str, np.ndarray] = dict(zip((part.name for part in images.parts), presence_of(kept, named, found), strict=True))
-    present |= {guess.name: np.any([column.present for column in guess.columns], axis=0) for guess in guesses.modalities}
+    present = {guess.name: np.any([column.present for column in guess.columns], axis=0) for guess in guesses.modalities}
     present |= {part.name: ~np.isnan(vectors.array).all(1) for part, vectors in lists}
-    return FirstLook(text, found.rows, present, tuple(remarks))
+    seen = dict(zip((part.name for part in images.parts), presence_of(kept, named, found), strict=True))
+    return FirstLook(text, found.rows, {**seen, **present}, tuple(remarks))
 
 
 def _keys(files: Sequence[TableFile], id_column: str | None, folders: Sequence[ImagesOf]) -> tuple[str | None, ImagesOf | None]:

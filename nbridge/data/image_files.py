@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm")
 """How the names of images end, in small letters or capitals."""
-_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """No others that Pillow knows: some of them are programs to run."""
 _OF_SYSTEMS = frozenset({"thumbs.db", "desktop.ini"})
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)

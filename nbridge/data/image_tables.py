@@ -33,7 +33,7 @@ class ImageFolder(TableFile):
     """
 
     def __init__(self, folder: Path, id_column: str, frame: Frame | None = None) -> None:
-        self.path: Path = folder
+        self.path = folder
         self.images, self.others = images_in(folder)
         if not self.images:
             raise DataError(f"{folder}: no image in this folder ({listing(ENDINGS)})")
