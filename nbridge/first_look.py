@@ -136,7 +136,7 @@ def _look_at_tables(
     lone = any(profile.name == "id" for profile in profiles)
     id_option = None if framed or not files else id_column if id_column is not None else "" if lone else None
     columns = {part.name: vectors.name for part, vectors in lists}
-    remarks = [*_remarks(guesses), *_sentinels(guesses), *lost_images(profiles), *images.remarks]
+    remarks = [*_remarks(guesses), *_sentinels(guesses), *lost_images([one for one in found.columns if one.name not in named]), *images.remarks]
     many = len(profiles) + len(named) + len(found.vectors) + len(found.left_out)
     folders_of_images = f"{len(kept)} folder{'s' if len(kept) > 1 else ''} of images" if kept else ""
     counted = ", ".join(filter(None, [f"{found.rows:,} rows", f"{many:,} columns" if files else "", folders_of_images]))

@@ -39,6 +39,11 @@ def save(path: Path, array: np.ndarray, **options: Any) -> Path:
     return path
 
 
+def stored(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
 def folder(path: Path, names: Sequence[str], shape: tuple[int, ...] = (4, 6, 3)) -> Path:
     for seed, name in enumerate(names):
         save(path / name, pixels(seed, shape))
@@ -87,7 +92,7 @@ def test_rows_of_folders_and_tables_are_joined_on_the_names_of_files(tmp_path: P
         "height": [True, False, True, False, False],
     }
     for name, path, row in (("front", front / "ünïcode.bmp", 1), ("back", back / "d.png", 0)):
-        levels = np.asarray(Image.open(path)).reshape(4, 6, -1).transpose(2, 0, 1)
+        levels = stored(path).reshape(4, 6, -1).transpose(2, 0, 1)
         assert torch.equal(dataset.batch.values[name][row], torch.from_numpy(levels.copy()) / 255)
     assert dataset.place is not None
     assert dataset.place("front", 3, 0) == f"{front}: modality 'front', column 'front', a b.png"
@@ -275,5 +280,5 @@ def test_real_photographs_are_read_as_they_are(tmp_path: Path, real_data: Path):
     assert dataset.ids is not None
     assert dataset.ids.tolist() == [Path(name).stem for name in names]
     for name, image in zip(names, dataset.batch.values["face"], strict=True):
-        levels = np.asarray(Image.open(tmp_path / name)).transpose(2, 0, 1)
+        levels = stored(tmp_path / name).transpose(2, 0, 1)
         assert torch.equal(image, torch.from_numpy(levels.copy()) / 255)
