@@ -65,7 +65,7 @@ def init(data: FrameLike, *, id: str | None = None) -> FirstLook:  # noqa: A002 
 
     Arguments:
         data: A data frame of pandas, polars or pyarrow, a ``datasets.Dataset``, a dict of arrays; or the path of a file (csv, parquet,
-            npz), or of several tables that are joined, in a list.
+            npz) or of a folder of images, or of several tables and folders that are joined, in a list.
         id: The column of identifiers, in files; guessed where it is left out. Rows of a frame are told by their place.
 
     Returns:
@@ -89,10 +89,10 @@ def init(data: FrameLike, *, id: str | None = None) -> FirstLook:  # noqa: A002 
 
 
 def look(paths: Sequence[str], id_column: str | None = None) -> FirstLook:
-    """Looks at a table of single values (csv, parquet), at several that are joined, or at an npz archive.
+    """Looks at tables of single values (csv, parquet), at folders of images, at several that are joined, or at an npz archive.
 
     Arguments:
-        paths: The files.
+        paths: The files and folders.
         id_column: The column of identifiers, or the array; guessed where it is left out.
 
     Raises:
@@ -136,7 +136,12 @@ def _look_at_tables(
     lone = any(profile.name == "id" for profile in profiles)
     id_option = None if framed or not files else id_column if id_column is not None else "" if lone else None
     columns = {part.name: vectors.name for part, vectors in lists}
-    remarks = [*_remarks(guesses), *_sentinels(guesses), *lost_images([one for one in found.columns if one.name not in named]), *images.remarks]
+    remarks = [
+        *_remarks(guesses),
+        *_sentinels(guesses),
+        *lost_images([one for one in found.columns if one.name not in named]),
+        *images.remarks,
+    ]
     many = len(profiles) + len(named) + len(found.vectors) + len(found.left_out)
     folders_of_images = f"{len(kept)} folder{'s' if len(kept) > 1 else ''} of images" if kept else ""
     counted = ", ".join(filter(None, [f"{found.rows:,} rows", f"{many:,} columns" if files else "", folders_of_images]))

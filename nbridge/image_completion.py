@@ -94,17 +94,6 @@ def impute_images(
     return TablesCompleted(done, tuple(folder / Path(table.path).name for table in tables), lacking)
 
 
-def holds_images(path: str | Path) -> bool:
-    """Whether something is a folder of images, or of folders of images."""
-    try:
-        found = find_folder(path)
-        return any(
-            is_image(file.name) for folder in (found, *(sub for sub in found.iterdir() if sub.is_dir())) for file in folder.iterdir()
-        )
-    except (DataError, OSError):
-        return False
-
-
 def _given(source: Images, rows: Sequence[str | Path]) -> _Given:
     """What was named: tables and folders by modality; all of the source where nothing was."""
     if not rows:

@@ -225,16 +225,18 @@ def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path):
 def test_files_that_have_no_row_in_common_are_told(tmp_path: Path):
     faces = folder(tmp_path / "faces", ["000001.png"])
     people = table(tmp_path / "people.csv", {"id": ["1", "2"], "age": ["5", "6"]})
-    with refused(
-        f'{faces}: no identifier is in the other files as well ("000001" here, "1" in {people}), so that no row can be joined'
-    ):
+    with refused(f'{faces}: no identifier is in the other files as well ("000001" here, "1" in {people}), so that no row can be joined'):
         loaded({"face": COLOUR, "age": (1,)}, folders={"face": str(faces)}, table=str(people))
 
 
 @pytest.mark.parametrize(
     ("options", "shapes", "message"),
     [
-        ({}, {"face": COLOUR}, "images: neither folders nor files; name the folder of a modality, folders: {image: faces}, or source: table"),
+        (
+            {},
+            {"face": COLOUR},
+            "images: neither folders nor files; name the folder of a modality, folders: {image: faces}, or source: table",
+        ),
         ({"folders": {"fase": "x"}}, {"face": COLOUR}, "folders: 'fase' is no modality. Did you mean 'face'? Modalities: face"),
         ({"files": {"face": "x"}}, {"face": COLOUR}, "files: columns of a table, and data.table names none"),
         (

@@ -209,7 +209,10 @@ def test_from_folders_to_completed_ones_without_a_file_edited(here: Path, call: 
             if row % 5 or name == "back":
                 (here / "shots" / name).mkdir(parents=True, exist_ok=True)
                 Image.fromarray(image).save(here / "shots" / name / f"{row:02}.png")
-    table(here / "words.csv", {"row": [f"{row:02}" for row in range(60)], "corner": [corners[row % 3] if row % 4 else "" for row in range(60)]})
+    table(
+        here / "words.csv",
+        {"row": [f"{row:02}" for row in range(60)], "corner": [corners[row % 3] if row % 4 else "" for row in range(60)]},
+    )
     code, out, error = call("init", "shots", "words.csv", "--out", "spec.yaml")
     assert (code, error) == (0, "")
     assert out.splitlines()[-3] == "spec.yaml: 3 modalities, 60 rows"

@@ -82,12 +82,13 @@ def _tell(to: str, work: Callable[[Progress], TablesCompleted]) -> None:
 
 def are_images(path: str, target: Path, part: tuple[int, int]) -> bool:
     """Whether rows are images in files; a table of them, or a part of them, can't be written by itself."""
+    from nbridge.data.row_files import FOLDER, find_rows
     from nbridge.data.table_file import ending_of
-    from nbridge.image_completion import holds_images
 
     if ending_of(path):
         raise RunError(f"--out {target}: this model has images, which are files of their own; write to a folder, --to FOLDER")
-    found = holds_images(path)
+    folder, kind = find_rows(path)
+    found = kind == FOLDER and not any(file.suffix == ".npy" for file in folder.iterdir())
     if found and part[1] > 1:
         raise RunError(f"--shard {part[0]}/{part[1]}: images are written whole; leave it out")
     return found

@@ -113,13 +113,13 @@ def images_in(folder: Path) -> Found:
         images = tuple(path for path in entries if is_image(path.name) and path.is_file())
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror})") from error
-    stems: dict[str, Path] = {}
+    stems, known = dict[str, Path](), set(images)
     for path in images:
         if (other := stems.setdefault(path.stem.strip(), path)) is not path:
             raise DataError(
                 f"{folder}: {other.name} and {path.name} have one stem, so that either could be the image of one row; remove one"
             )
-    return Found(images, tuple(path for path in entries if path not in images))
+    return Found(images, tuple(path for path in entries if path not in known))
 
 
 def is_image(name: str) -> bool:
