@@ -125,6 +125,8 @@ def _unsupported(model: MultimodalVAE, dataset: Dataset) -> Iterator[str]:
 
 def _doubts(model: MultimodalVAE, batch: Batch, labels: Mapping[str, Sequence[str]]) -> Iterator[str]:
     """What is likely a mistake, a line each."""
+    for name in model.names:
+        yield from _dark(name, model.likelihoods[name], batch)
     # A pixel says little by itself: that of a corner is often the same in all images.
     plain = {name: likelihood for name, likelihood in model.likelihoods.items() if kind_of(likelihood) != "image"}
     elements = [element for name, likelihood in plain.items() for element in _elements(batch, name, labels[name], likelihood)]
@@ -197,6 +199,15 @@ def _binary(name: str, likelihood: Likelihood, elements: Sequence[_Element]) -> 
     both = [element.label for element in elements if element.known.size and set(np.unique(element.known).tolist()) == {0.0, 1.0}]
     if both and len(both) == len(elements):
         yield f"modality {name!r}: {_some(both)}: 0 and 1 alone; use likelihood: bernoulli"
+
+
+def _dark(name: str, likelihood: Likelihood, batch: Batch) -> Iterator[str]:
+    """Images from 0 to 1 of which a likelihood expects bytes."""
+    high = getattr(likelihood.support, "upper_bound", None)
+    if kind_of(likelihood) != "image" or high is None or not batch.present[name].any():
+        return
+    if (most := float(batch.values[name][batch.present[name]].nan_to_num().max())) <= high / 100:
+        yield f"modality {name!r}: no value above {most:g}, and its likelihood has them up to {high:g}; set its high"
 
 
 def _classes(name: str, likelihood: Categorical, batch: Batch) -> Iterator[str]:

@@ -6,6 +6,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
 
 from nbridge.data.csv_text import as_cell
 from nbridge.data.folders import find_file, find_file_or_folder, find_folder
@@ -14,7 +17,9 @@ from nbridge.data.image_places import Place
 from nbridge.data.image_rows import ImageRows
 from nbridge.data.image_tables import ImageFolder
 from nbridge.data.images import Images
+from nbridge.data.joined_rows import JoinedRows
 from nbridge.data.table_file import TableFile, ending_of, open_table
+from nbridge.data.table_layout import TableLayout
 from nbridge.errors import DataError
 from nbridge.file_completion import Wishes, complete
 from nbridge.file_plan import Progress
@@ -76,22 +81,44 @@ def impute_images(
     assert model.table is not None, "images are read as tables are"
     wishes = wishes or Wishes()
     wishes.check()
-    shapes = {name: modality.shape for name, modality in model.likelihoods.items()}
     folder, given = Path(target), _given(source, rows)
-    places = {name: place for name, place in _places(source, given).items() if name in shapes}
-    if wishes.intervals and set(places) == set(shapes):
+    places = _places(source, given)
+    if wishes.intervals and set(model.names) <= set(places):
         raise DataError("intervals are of numbers in tables, and this model has images alone; --samples K draws some")
     _check_apart(folder, given)
     with writing(folder, DataError), scratch_beside(folder) as scratch:
-        folders = {name: source.folder(name, path, shapes) for name, path in given.folders.items() if name in shapes}
-        tables = source.with_images([open_table(path) for path in given.tables], shapes, given.root)
-        tables = tables or [_rows_of(folders.values(), scratch / ROWS, source.id)]
+        tables, folders = _opened(source, model.table, given, scratch)
         read = ImageRows(tables, folders, model.table, places, samples=wishes.samples, levels=wishes.intervals)
         _check_older(folder, read.names, direct=given.direct)
         keys = {name: name for name in model.names}
         done = complete(model, read, partial(read.writing, folder), wishes, keys=keys, progress=progress)
         lacking = {path: count for path, count in read.lacking.items() if given.tables}
     return TablesCompleted(done, tuple(folder / Path(table.path).name for table in tables), lacking)
+
+
+def read_images(source: Images, layout: TableLayout, rows: Sequence[str | Path]) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+    """The arrays of images in files and of tables beside them, by modality, and the identifiers of the rows, where they have any.
+
+    Arguments:
+        source: How images lie.
+        layout: Which columns are which modality.
+        rows: Tables and folders, as `impute_images` takes them.
+
+    Raises:
+        DataError: when they can't be read or joined.
+    """
+    with TemporaryDirectory() as scratch:
+        tables, folders = _opened(source, layout, _given(source, rows), Path(scratch))
+        read = JoinedRows([*tables, *folders.values()], layout)
+        (block,) = read.blocks(read.there, 0, read.rows, read.rows)
+        return dict(block.arrays), read.ids
+
+
+def _opened(source: Images, layout: TableLayout, given: _Given, scratch: Path) -> tuple[list[TableFile], dict[str, ImageFolder]]:
+    """The tables, one at least, and the folder of each modality that has one."""
+    folders = {name: source.folder(name, path, layout.shapes) for name, path in given.folders.items()}
+    tables = source.with_images([open_table(path) for path in given.tables], layout.shapes, given.root)
+    return tables or [_rows_of(folders.values(), scratch / ROWS, source.id)], folders
 
 
 def _given(source: Images, rows: Sequence[str | Path]) -> _Given:

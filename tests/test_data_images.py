@@ -20,7 +20,9 @@ from PIL import Image
 from nbridge.data.dataset import Dataset
 from nbridge.data.image_files import Frame, write_png
 from nbridge.data.images import Images
+from nbridge.data_checks import check_data
 from nbridge.errors import DataError
+from nbridge.read import parse_spec, spec_from_dict
 
 GREY, COLOUR = (1, 4, 6), (3, 4, 6)
 
@@ -272,6 +274,22 @@ def test_every_kind_of_mistake_is_told_at_once(tmp_path: Path):
     source = Images(folders={"front": str(front), "back": str(back)}, table=str(people))
     lines = source.mistakes(shapes)
     assert [line.partition(": ")[0] for line in lines] == [str(front / "a.png"), str(back / "b.png"), str(people)]
+
+
+def test_a_likelihood_of_bytes_is_doubted(tmp_path: Path):
+    folder(tmp_path / "faces", [f"{row}.png" for row in range(40)])
+    part = {"shape": list(COLOUR), "encoder": "mlp", "likelihood": {"type": "discretized_logistic", "high": 255}}
+    spec = {"modalities": {"face": part}, "data": {"source": "images", "folders": {"face": str(tmp_path / "faces")}}}
+    told = "modality 'face': no value above 1, and its likelihood has them up to 255; set its high"
+    assert check_data(spec_from_dict(spec)).warnings == (told,)
+    part["likelihood"] = "discretized_logistic"
+    assert check_data(spec_from_dict(spec)).warnings == ()
+
+
+def test_the_spec_that_is_shown_holds():
+    shown = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
+    spec = parse_spec(re.findall(r"```yaml\n(data:.*?)```", shown, re.DOTALL)[0])
+    assert Images(**spec.data.source.kwargs).folders == {"front": "shots/front", "back": "shots/back"}
 
 
 def test_real_photographs_are_read_as_they_are(tmp_path: Path, real_data: Path):

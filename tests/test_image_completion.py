@@ -24,6 +24,7 @@ from nbridge.data.images import Images
 from nbridge.errors import DataError
 from nbridge.file_completion import Wishes
 from nbridge.image_completion import impute_images
+from nbridge.imputation import embed
 
 SHAPES: dict[str, Any] = {"front": (3, 4, 6), "back": (1, 4, 4), "person": (2,)}
 COLUMNS = ("age", "sex")
@@ -220,6 +221,18 @@ def test_a_folder_alone_is_completed_with_a_table_of_its_rows(here: Path):
     assert sorted(path.name for path in (here / "both").iterdir()) == ["back", "front", "rows.csv"]
 
 
+def test_a_model_of_fewer_modalities_leaves_the_others_as_they_are(here: Path):
+    spec = nbridge.Spec.model_validate({**made(**FOLDERS)[1].as_dict(), "model": "vae"})
+    model = nbridge.build_model(spec).eval()
+    assert model.names == ("front",)
+    before = files(here)
+    done = impute_images(model, Images(**spec.data.source.kwargs), "done")
+    assert done.rows.imputed == {"front": 2}
+    written = files(here / "done")
+    assert {name for name in written if f"shots/{name}" not in before} == {"people.csv", "front/d.png", "front/ü.png"}
+    assert [row["age"] for row in lines(here / "done" / "people.csv")] == [person(who)[0] for who in ORDER]
+
+
 def test_what_was_completed_can_be_completed_again(here: Path):
     model, spec = made(**FOLDERS)
     source = Images(**spec.data.source.kwargs)
@@ -270,8 +283,8 @@ def test_images_that_have_no_place_are_told_before_any_work(here: Path):
     parquet.write_table(table.set_column(1, "photo", pa.array(cells)), "sub/rows.parquet")
     model, spec = made(**PATHS)
     with refused(
-        f"{here / 'sub' / 'rows.parquet'}: column 'photo': row 0 names \"../imgs/e front.png\", outside of {here / 'sub'}, so that it can't "
-        "be copied with the table; name a folder above both, data.root, or write absolute paths"
+        f"{here / 'sub' / 'rows.parquet'}: column 'photo': row 0 names \"../imgs/e front.png\", outside of {here / 'sub'}, so that it "
+        "can't be copied with the table; name a folder above both, data.root, or write absolute paths"
     ):
         impute_images(model, Images(**spec.data.source.kwargs), "done", ["sub/rows.parquet"])
     assert not (here / "done").exists()
@@ -332,7 +345,8 @@ def test_the_command_writes_folders(here: Path, monkeypatch: pytest.MonkeyPatch,
     alone = "alone: rows.csv: 3 rows; imputed front 0, back 3, person 3\n"
     assert said("shots/front", "--out", "alone") == (0, alone, "")
     refusals: Mapping[tuple[str, ...], str] = {
-        ("people.csv", "--out", "new.csv"): "--out new.csv: this model has images, which are files of their own; write to a folder, --to FOLDER",
+        ("people.csv", "--out", "new.csv"): "--out new.csv: this model has images, which are files of their own; write to a folder, "
+        "--to FOLDER",
         ("shots", "--out", "new", "--shard", "1/2"): "--shard 1/2: images are written whole; leave it out",
         ("shots/front", "--out", "shots/front", "--overwrite"): "--out shots/front: the folder that is read; choose another, so that it "
         "stays as it is",
@@ -340,6 +354,12 @@ def test_the_command_writes_folders(here: Path, monkeypatch: pytest.MonkeyPatch,
     for arguments, message in refusals.items():
         assert said(*arguments) == (2, "", f"{message}\n")
     assert not (here / "new").exists()
+    assert call(monkeypatch, capsys, "embed", "run", "shots/front", "--out", "codes.npz") == (0, "codes.npz: 3 rows, 2 dimensions\n", "")
+    codes = np.load("codes.npz")
+    names = sorted(HAVE["front"])
+    alone = nbridge.Batch.complete({"front": torch.from_numpy(arrays(names)["front"])})
+    assert codes["who"].tolist() == names
+    assert np.allclose(codes["mean"], embed(model, alone).mean)
     # Arrays go their own way.
     np.savez("rows.npz", **arrays(ORDER))
     assert said("rows.npz", "--out", "completed.npz")[0] == 0

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     Arrays = dict[str, np.ndarray]
 
 Rows = Annotated[
-    str, typer.Argument(metavar="ROWS", help="An npz file, one array a modality, or a csv or parquet table.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="ROWS", help="An npz file, one array a modality, a csv or parquet table, or a folder of images.", show_default=False
+    ),
 ]
 ManyRows = Annotated[
     list[str] | None,
@@ -190,6 +193,8 @@ def _read_rows(spec: Spec, path: str) -> tuple[Arrays, Arrays]:
     from nbridge.data.table_file import ending_of
     from nbridge.file_plan import match_keys
 
+    if spec.data.source.type == IMAGES and not path.endswith(".npz"):
+        return _read_images(spec, path)
     if ending_of(path) and (layout := _table(spec)) is not None:
         return _read_table(layout, path)
     arrays = read_npz(path)
@@ -200,6 +205,17 @@ def _read_rows(spec: Spec, path: str) -> tuple[Arrays, Arrays]:
             first = next(iter(given.values()))
             check_ids(others[_id_key(spec)], len(first) if first.ndim else None)
     return given, others
+
+
+def _read_images(spec: Spec, path: str) -> tuple[Arrays, Arrays]:
+    """The modalities of a folder of images, or of a table of their paths, and its identifiers."""
+    from nbridge.data.images import Images
+    from nbridge.image_completion import read_images
+
+    layout = _table(spec)
+    assert layout is not None, "images are read as tables are"
+    arrays, ids = read_images(Images(**spec.data.source.kwargs), layout, [path])
+    return arrays, {} if ids is None else {layout.id: ids}
 
 
 def _read_table(layout: TableLayout, path: str) -> tuple[Arrays, Arrays]:

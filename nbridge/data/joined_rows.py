@@ -86,6 +86,11 @@ class JoinedRows(RowsIn):
         self.parts = [self._part(number, file) for number, file in enumerate(files)]
         self.lacking = {str(part.file.path): len(part.more) for part in self.parts if part.more}
 
+    @property
+    def ids(self) -> np.ndarray | None:
+        """The identifiers of the rows, (N,); None where they have none."""
+        return self._read.ids
+
     def layout(self, key: str) -> Layout:
         return Layout(self._arrays[key].dtype, self._arrays[key].shape)
 
