@@ -155,7 +155,7 @@ def paths_of(profile: Profile, root: Path) -> ImagesOf | None:
 
 def names_images(profile: Profile) -> bool:
     """Whether a column holds names of images, whether they are there or not."""
-    return bool(profile.texts) and sum(map(is_image, profile.texts)) >= MOSTLY * len(profile.texts)
+    return bool(profile.texts) and not profile.numeric and sum(map(is_image, profile.texts)) >= MOSTLY * len(profile.texts)
 
 
 def all_paths(profiles: Sequence[Profile], files: Sequence[TableFile], root: ImagesOf | None) -> dict[str, ImagesOf]:
