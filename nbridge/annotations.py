@@ -12,8 +12,9 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Len, Lt, Predicate, doc
 
 __all__ = [
-    "Activation", "Channels", "ClassShape", "Combine", "Components", "Count", "EmptyRows", "ImageShape", "Levels", "NonNegativeFloat",
-    "PositiveFloat", "PositiveInt", "Precision", "Prior", "Probability", "Scale", "Seed", "Shape", "Share", "Subsets", "Widths",
+    "Activation", "Channels", "ClassShape", "Combine", "Components", "Count", "EmptyRows", "ImageShape", "Levels", "MissingFiles",
+    "NonNegativeFloat",
+    "PositiveFloat", "PositiveInt", "Precision", "Prior", "Probability", "Resize", "Scale", "Seed", "Shape", "Share", "Subsets", "Widths",
 ]  # fmt: skip
 
 PositiveInt = Annotated[int, Gt(0)]
@@ -40,6 +41,9 @@ Components = Annotated[int, Ge(1), Le(200)]
 Prior = Literal["normal", "mixture"]
 Subsets = Literal["singletons", "random", "all"]
 EmptyRows = Literal["keep", "drop", "refuse"]
+MissingFiles = Literal["absent", "refuse"]
+Resize = Literal["crop", "pad", "stretch"]
+"""How an image of another size becomes one of the size wanted: its middle, all of it with bars, or all of it out of proportion."""
 Levels = Annotated[int, Ge(2), Le(65536)]
 Precision = Literal["auto", "float32", "bf16"]
 Scale = Literal["learned", "predicted"] | PositiveFloat

@@ -199,7 +199,7 @@ def read_frame(spec: Spec, data: Mapping[str, ArrayLike | Tensor] | Batch | Fram
     if data is None or isinstance(data, Batch):
         return None
     if isinstance(data, Mapping):
-        by_modality = not _is_table(spec) or (spec.data.source.type == "table" and set(spec.modalities) <= set(data))
+        by_modality = not _is_table(spec) or (spec.data.source.type in ("table", "images") and set(spec.modalities) <= set(data))
         return None if by_modality and not is_split(data) else FrameTable(open_frame(data))
     return FrameTable(open_frame(data))
 
@@ -235,7 +235,7 @@ def _is_omics(spec: Spec) -> bool:
 
 
 def _is_table(spec: Spec) -> bool:
-    return locate("datasets", spec.data.source.type) in (BUILT_IN["datasets"]["table"], BUILT_IN["datasets"]["frame"])
+    return locate("datasets", spec.data.source.type) in {BUILT_IN["datasets"][name] for name in ("table", "frame", "images")}
 
 
 def _source(spec: Spec, frame: Given | None = None) -> Source:

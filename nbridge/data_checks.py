@@ -17,6 +17,7 @@ from nbridge.data.table_layout import TableLayout
 from nbridge.errors import DataError, SpecError
 from nbridge.findings import Finding
 from nbridge.guesses import counts_rows
+from nbridge.kinds import kind_of
 from nbridge.likelihoods import Categorical, Likelihood
 from nbridge.models.base import MultimodalVAE
 from nbridge.patterns import numbered
@@ -88,7 +89,7 @@ def check_data(spec: Spec) -> Checked:
             errors = (str(error),)
     batch = dataset.batch.representative()
     present = {name: mask.numpy() for name, mask in dataset.batch.present.items()}
-    warnings = (*(finding.text for finding in heard), *_doubts(model, batch, labels))
+    warnings = (*source.remarks(shapes), *(finding.text for finding in heard), *_doubts(model, batch, labels))
     return Checked(errors, warnings, len(dataset.batch), present)
 
 
@@ -97,7 +98,7 @@ def _labels(source: Source, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, 
     if isinstance(source, H5MU):
         return source.labels(shapes)
     if isinstance(source, Table):
-        layout = source.layout(shapes, source.files())
+        layout = source.layout(shapes, source.files(shapes))
         return {name: _element_names(layout, name) for name in shapes}
     return {name: [name] if prod(shape) == 1 else [f"{name}[{i}]" for i in range(prod(shape))] for name, shape in shapes.items()}
 
@@ -127,8 +128,12 @@ def _unsupported(model: MultimodalVAE, dataset: Dataset) -> Iterator[str]:
 
 def _doubts(model: MultimodalVAE, batch: Batch, labels: Mapping[str, Sequence[str]]) -> Iterator[str]:
     """What is likely a mistake, a line each."""
-    elements = [element for name in model.names for element in _elements(batch, name, labels[name], model.likelihoods[name])]
-    for name, likelihood in model.likelihoods.items():
+    for name in model.names:
+        yield from _dark(name, model.likelihoods[name], batch)
+    # A pixel says little by itself: that of a corner is often the same in all images.
+    plain = {name: likelihood for name, likelihood in model.likelihoods.items() if kind_of(likelihood) != "image"}
+    elements = [element for name, likelihood in plain.items() for element in _elements(batch, name, labels[name], likelihood)]
+    for name, likelihood in plain.items():
         if isinstance(likelihood, Categorical):
             yield from _classes(name, likelihood, batch)
         else:
@@ -197,6 +202,15 @@ def _binary(name: str, likelihood: Likelihood, elements: Sequence[_Element]) -> 
     both = [element.label for element in elements if element.known.size and set(np.unique(element.known).tolist()) == {0.0, 1.0}]
     if both and len(both) == len(elements):
         yield f"modality {name!r}: {_some(both)}: 0 and 1 alone; use likelihood: bernoulli"
+
+
+def _dark(name: str, likelihood: Likelihood, batch: Batch) -> Iterator[str]:
+    """Images from 0 to 1 of which a likelihood expects bytes."""
+    high = getattr(likelihood.support, "upper_bound", None)
+    if kind_of(likelihood) != "image" or high is None or not batch.present[name].any():
+        return
+    if (most := float(batch.values[name][batch.present[name]].nan_to_num().max())) <= high / 100:
+        yield f"modality {name!r}: no value above {most:g}, and its likelihood has them up to {high:g}; set its high"
 
 
 def _classes(name: str, likelihood: Categorical, batch: Batch) -> Iterator[str]:

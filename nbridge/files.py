@@ -62,9 +62,10 @@ def scratch_beside(path: Path) -> Iterator[Path]:
 
 
 def replace_folder(path: Path, folder: Path) -> None:
-    """Flushes the files of a folder to the disk and renames it to ``path``; an older folder of that name is there until then."""
-    for file in folder.iterdir():
-        _flush(file)
+    """Flushes all files in a folder to the disk and renames it to ``path``; an older folder of that name is there until then."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            _flush(file)
     if not path.is_dir():
         folder.rename(path)
         return

@@ -12,7 +12,7 @@ import numpy as np
 
 from nbridge.data.cells import MISSING
 from nbridge.data.column import PRESENT
-from nbridge.data.folders import find_file
+from nbridge.data.folders import find_file_or_folder
 from nbridge.data.frame_table import FrameTable
 from nbridge.data.frames import FrameLike, open_frame
 from nbridge.data.ids import check_ids
@@ -21,8 +21,10 @@ from nbridge.data.omics_file import Omics, is_omics, is_omics_file, omics_of, op
 from nbridge.data.profiles import Profile, Vectors, read_profiles
 from nbridge.data.table_file import TableFile, ending_of, open_table
 from nbridge.errors import DataError, naming
+from nbridge.first_arrays import part_of_array
+from nbridge.first_images import ImagesOf, all_paths, id_of, images_of, look_at_images, lost_images, paths_of, presence_of
 from nbridge.first_spec import Outline, Part, parts_of, spec_text, wrapped
-from nbridge.guesses import FEW, ROWS_A_CLASS, Guesses, guess_modalities, is_identifier
+from nbridge.guesses import Guesses, guess_modalities, is_identifier
 from nbridge.names import free_name
 from nbridge.omics_look import look_at
 from nbridge.phrases import clip, listing
@@ -65,7 +67,7 @@ def init(data: FrameLike, *, id: str | None = None) -> FirstLook:  # noqa: A002 
 
     Arguments:
         data: A data frame of pandas, polars or pyarrow, a ``datasets.Dataset``, a dict of arrays, a MuData or AnnData object; or the path
-            of a file (csv, parquet, npz, h5mu, h5ad), or of several tables that are joined, in a list.
+            of a file (csv, parquet, npz, h5mu, h5ad) or of a folder of images, or of several tables and folders that are joined, in a list.
         id: The column of identifiers, in files; guessed where it is left out. Rows of a frame are told by their place.
 
     Returns:
@@ -93,67 +95,104 @@ def init(data: FrameLike, *, id: str | None = None) -> FirstLook:  # noqa: A002 
 
 
 def look(paths: Sequence[str], id_column: str | None = None) -> FirstLook:
-    """Looks at a table of single values (csv, parquet), at several that are joined, at an npz archive, or at an .h5mu or .h5ad file.
+    """Looks at tables of single values (csv, parquet), at folders of images, at several that are joined, or at one npz, h5mu or h5ad file.
 
     Arguments:
-        paths: The files.
+        paths: The files and folders.
         id_column: The column of identifiers, or the array; guessed where it is left out.
 
     Raises:
         DataError: when a file can't be read, rows can't be joined, or nothing in them can be a modality.
     """
-    found = [find_file(path) for path in paths]
-    if len(paths) == 1 and found[0].suffix == ".npz":
+    found = [find_file_or_folder(path) for path in paths]
+    if len(paths) == 1 and found[0].suffix == ".npz" and found[0].is_file():
         return _look_at_arrays(paths[0], found[0], id_column)
     if len(paths) == 1 and is_omics_file(found[0]):
         if id_column is not None:
             raise DataError(f"{paths[0]}: observations have obs_names; leave --id out")
         with opened(found[0]) as omics:
             return _look_at_omics(found[0].stem, {"source": found[0].suffix[1:], "path": str(paths[0])}, omics)
-    for path in found:
+    images = [one for typed, path in zip(paths, found, strict=True) if path.is_dir() for one in images_of(typed, path)]
+    tables = {typed: path for typed, path in zip(paths, found, strict=True) if not path.is_dir()}
+    for path in tables.values():
         if not ending_of(path):
-            raise DataError(f"{path}: expected tables (.csv, .tsv, .csv.gz, .tsv.gz, .parquet), or one .npz, .h5mu or .h5ad file")
-    source = {"source": "table", "path": str(paths[0]) if len(paths) == 1 else [str(path) for path in paths]}
-    name = Path(paths[0]).name.partition(".")[0] or "table"
-    return _look_at_tables(name, source, [open_table(path) for path in found], id_column)
+            raise DataError(
+                f"{path}: expected tables (.csv, .tsv, .csv.gz, .tsv.gz, .parquet), folders of images, or one .npz, .h5mu or .h5ad file"
+            )
+    source = {"source": "table", "path": next(iter(tables)) if len(tables) == 1 else list(tables)}
+    name = found[0].resolve().name.partition(".")[0] or "table"
+    return _look_at_tables(name, source, [open_table(path) for path in tables.values()], id_column, images)
 
 
-def _look_at_tables(name: str, source: Mapping[str, object], files: Sequence[TableFile], id_column: str | None) -> FirstLook:
-    if id_column is not None:
-        for file in files:
-            file.require(id_column)
-    elif len(files) > 1:
-        id_column = _common_id(files)
-    found = read_profiles(files, id_column, MISSING)
-    profiles, framed = found.columns, source["source"] == "frame"
+def _look_at_tables(
+    name: str, source: Mapping[str, object], files: Sequence[TableFile], id_column: str | None, folders: Sequence[ImagesOf] = ()
+) -> FirstLook:
+    id_column, root = _keys(files, id_column, folders)
+    kept = folders if root is None else ()
+    found = read_profiles([*files, *(one.table(id_column or "id") for one in kept)], id_column, MISSING)
+    framed = source["source"] == "frame"
+    named = {} if framed else all_paths(found.columns, files, root)
+    profiles = [profile for profile in found.columns if profile.name not in named]
     if found.ids is None and not framed:
         id_column = _found_id(profiles)
         profiles = [profile for profile in profiles if profile.name != id_column]
     guesses = guess_modalities(profiles)
     guesses = replace(guesses, left_out={**guesses.left_out, **found.left_out})
     parts, lists = parts_of(guesses), _parts_of_vectors(found.vectors, [guess.name for guess in guesses.modalities])
-    if not parts and not lists:
+    every = [*parts, *(part for part, _ in lists)]
+    taken = {*(column for file in files for column in file.columns), *(part.name for part in every)}
+    images = look_at_images([*kept, *named.values()], source, taken, None if root is None else root.where)
+    if not every and not images.parts:
         paths = source.get("path", files[0].path)
         where = listing(map(str, paths)) if isinstance(paths, list) else paths
         raise DataError(f"{where}: no column that a modality can be made of ({_left_out(guesses)})")
     lone = any(profile.name == "id" for profile in profiles)
-    id_option = None if framed else id_column if id_column is not None else "" if lone else None
+    id_option = None if framed or not files else id_column if id_column is not None else "" if lone else None
     columns = {part.name: vectors.name for part, vectors in lists}
-    remarks = [*_remarks(guesses), *_sentinels(guesses)]
-    many = len(profiles) + len(found.vectors) + len(found.left_out)
-    head = [f"{found.rows:,} rows, {many:,} columns; every guess is yours to change.{_AFTER[framed]}", *remarks]
+    remarks = [
+        *_remarks(guesses),
+        *_sentinels(guesses),
+        *lost_images([one for one in found.columns if one.name not in named]),
+        *images.remarks,
+    ]
+    many = len(profiles) + len(named) + len(found.vectors) + len(found.left_out)
+    folders_of_images = f"{len(kept)} folder{'s' if len(kept) > 1 else ''} of images" if kept else ""
+    counted = ", ".join(filter(None, [f"{found.rows:,} rows", f"{many:,} columns" if files else "", folders_of_images]))
+    head = [f"{counted}; every guess is yours to change.{_AFTER[framed]}", *remarks]
     reasons = {
         "id": "tells rows apart" if id_column is not None else "no column tells all rows apart",
         "columns": "the columns of each modality",
         "classes": "the classes of a column in the order of their numbers",
         "missing": "words among numbers, taken for absent cells",
+        **images.reasons,
     }
-    every = [*parts, *(part for part, _ in lists)]
-    options = _source(source, guesses, columns, id_option)
-    text = spec_text(Outline(name, options, found.rows, every, wrapped(head), reasons))
+    options = _source(images.source, guesses, columns, id_option)
+    text = spec_text(Outline(name, options, found.rows, [*images.parts, *every], wrapped(head), reasons))
     present = {guess.name: np.any([column.present for column in guess.columns], axis=0) for guess in guesses.modalities}
     present |= {part.name: ~np.isnan(vectors.array).all(1) for part, vectors in lists}
-    return FirstLook(text, found.rows, present, tuple(remarks))
+    seen = dict(zip((part.name for part in images.parts), presence_of(kept, named, found), strict=True))
+    return FirstLook(text, found.rows, {**seen, **present}, tuple(remarks))
+
+
+def _keys(files: Sequence[TableFile], id_column: str | None, folders: Sequence[ImagesOf]) -> tuple[str | None, ImagesOf | None]:
+    """The column of identifiers; and the folder that holds the images that a column names by their files, where there is one."""
+    if id_column is not None:
+        for file in files:
+            file.require(id_column)
+        return id_column, None
+    if not folders:
+        return (_common_id(files) if len(files) > 1 else None), None
+    if not files:
+        return "id", None
+    profiles = [one for one in read_profiles(files[:1], None, MISSING).columns if all(one.name in file.columns for file in files)]
+    if (column := id_of(profiles, set[str]().union(*(one.stems for one in folders)))) is not None:
+        return column, None
+    if len(folders) == 1 and any(paths_of(profile, folders[0].images[0].parent) for profile in profiles):
+        return (_common_id(files) if len(files) > 1 else None), folders[0]
+    example = folders[0].images[0].stem
+    raise DataError(
+        f"{files[0].path}: no column tells whose images these are, such as {example!r} in {folders[0].where}; name it with --id"
+    )
 
 
 def _parts_of_vectors(columns: Sequence[Vectors], taken: Sequence[str]) -> list[tuple[Part, Vectors]]:
@@ -162,7 +201,7 @@ def _parts_of_vectors(columns: Sequence[Vectors], taken: Sequence[str]) -> list[
     for vectors in columns:
         name = free_name(vectors.name, {*taken, *(part.name for part, _ in found)})
         array = vectors.array.reshape(len(vectors.array), *vectors.shape)
-        part = _part(name, array, len(array), whole_bytes=vectors.whole_bytes)
+        part = part_of_array(name, array, len(array), whole_bytes=vectors.whole_bytes)
         if part is not None:
             sizes = " x ".join(map(str, vectors.shape))
             found.append((replace(part, why=f"lists of {sizes} numbers; {part.why}"), vectors))
@@ -194,7 +233,7 @@ def _source(source: Mapping[str, object], guesses: Guesses, lists: Mapping[str, 
     missing = sorted({marker for guess in guesses.modalities for column in guess.columns for marker in column.markers})
     options = dict(source) | ({} if id_column is None else {"id": id_column})
     options |= {"missing": missing} if missing else {}
-    options["columns"] = {**columns, **lists}
+    options |= {"columns": {**columns, **lists}} if columns or lists else {}
     return options | ({"classes": classes} if classes else {})
 
 
@@ -258,7 +297,7 @@ def _look_at_arrays(path: str, found: Path, id_key: str | None) -> FirstLook:
     for name, array in arrays.items():
         if name == key or name.endswith(PRESENT):
             continue
-        part = _part(free_name(name, present), array, rows)
+        part = part_of_array(free_name(name, present), array, rows)
         if part is None:
             left.append(name)
             continue
@@ -280,35 +319,3 @@ def _rows_of(arrays: Mapping[str, np.ndarray], key: str | None) -> int:
     """The number of rows: that of identifiers, or that of most arrays."""
     lengths = [len(array) for name, array in arrays.items() if array.ndim and (key is None or name == key)]
     return max(lengths, key=lengths.count, default=0)
-
-
-def _part(name: str, array: np.ndarray, rows: int, *, whole_bytes: bool = False) -> Part | None:
-    """A modality of an array; None where it can be none."""
-    if array.dtype.kind not in "buif" or array.ndim < 1 or len(array) != rows or not array.size:
-        return None
-    known = array[~np.isnan(array)] if array.dtype.kind == "f" else array
-    if not known.size:
-        return None
-    high, whole = float(known.max()), bool((known == np.floor(known)).all())
-    if array.ndim == 1 and whole and known.min() >= 0 and 2 <= high < FEW * ROWS_A_CLASS and (high + 1) * ROWS_A_CLASS <= len(known):
-        return Part(name, (int(high) + 1,), "categorical", f"class indices up to {high:g}", classes=True)
-    shape = array.shape[1:] or (1,)
-    shape = (1, *shape) if len(shape) == 2 else shape
-    return Part(
-        name,
-        shape,
-        *_values(
-            float(known.min()), high, whole, byte_images=(whole_bytes or array.dtype == np.uint8) and len(shape) > 1, one=len(shape) == 1
-        ),
-    )
-
-
-def _values(low: float, high: float, whole: bool, *, byte_images: bool, one: bool) -> tuple[str, str]:
-    """The likelihood of values, and why."""
-    if low >= 0 and high <= 1 and (whole or not one):
-        return ("{type: bernoulli, attributes: true}" if one else "bernoulli"), "values from 0 to 1"
-    if byte_images:
-        return "{type: discretized_logistic, high: 255}", "bytes, as images have them"
-    if whole and low == 0:
-        return "negative_binomial", f"whole numbers from 0 to {high:g}"
-    return "normal", "numbers, standardised"

@@ -21,6 +21,8 @@ STEPS, FEWEST, MOST = 2000, 10, 400
 """Steps of a stage that epochs aim at, and bounds of the epochs that this takes."""
 SMALL, LARGE = 40, 20_000
 """Fewer rows than this are all trained on; with more, steps are larger."""
+BESIDE_IMAGES = 50
+"""The weight of what is no image beside images, which have hundreds of nats."""
 WIDTH = 120
 """Characters of a line."""
 WORDS = frozenset({"yes", "no", "on", "off", "y", "n"})
@@ -37,6 +39,7 @@ class Part:
         likelihood: What its values mean, as a spec spells it.
         why: Why.
         classes: Whether it is one column of classes.
+        encoder: The encoder of an image, as a spec spells it; empty for all else, which has an mlp.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Part:
     likelihood: str
     why: str = ""
     classes: bool = False
+    encoder: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def spec_text(outline: Outline) -> str:
         "data:",
         *_source(outline),
         "modalities:",
-        *(line for part in outline.parts for line in _modality(part, hidden, size)),
+        *(line for part in outline.parts for line in _modality(part, hidden, _weight(part, outline.parts))),
         f"fusion: {{hidden: [{hidden}]}}",
         f"bridges: {{hidden: [{hidden}]}}",
         *_training(outline),
@@ -154,13 +158,20 @@ def _listed(start: str, items: Any) -> list[str]:
     return [*lines, line]
 
 
-def _modality(part: Part, hidden: int, size: int) -> list[str]:
+def _modality(part: Part, hidden: int, weight: int) -> list[str]:
     shape = str(part.shape[0]) if len(part.shape) == 1 else json.dumps(list(part.shape))
-    # A column of few nats beside many is easily left to itself: see the README.
-    weight = ", weight: 10" if part.classes and size - part.shape[0] >= 8 else ""
-    encoder = f"{{type: mlp, hidden: [{hidden}]}}"
-    body = f"{{shape: {shape}, encoder: {encoder}, likelihood: {part.likelihood}, features: {max(32, hidden // 2)}{weight}}}"
+    encoder = part.encoder or f"{{type: mlp, hidden: [{hidden}]}}"
+    body = f"{{shape: {shape}, encoder: {encoder}, likelihood: {part.likelihood}, features: {max(32, hidden // 2)}"
+    body += f", weight: {weight}}}" if weight > 1 else "}"
     return [*_comment(part.why, 2), f"  {part.name}: {body}"]
+
+
+def _weight(part: Part, parts: Sequence[Part]) -> int:
+    """A modality of few nats beside many is easily left to itself: see the README."""
+    others = sum(math.prod(other.shape) for other in parts if other is not part)
+    if any(other.encoder for other in parts) and not part.encoder:
+        return BESIDE_IMAGES
+    return 10 if part.classes and others >= 8 else 1
 
 
 def _training(outline: Outline) -> list[str]:

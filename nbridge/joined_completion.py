@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from nbridge.data.folders import find_file
-from nbridge.data.joined_rows import JoinedRows
+from nbridge.data.joined_rows import JoinedRows, check_names
 from nbridge.data.table_file import open_table
 from nbridge.errors import DataError
 from nbridge.file_completion import FileCompleted, Wishes, complete
@@ -63,7 +63,8 @@ def impute_tables(
     folder, paths = Path(target), [find_file(path) for path in sources]
     _check_folder(folder, paths)
     with writing(folder, DataError):
-        rows = JoinedRows([open_table(path) for path in paths], model.table, wishes.intervals)
+        check_names(files := [open_table(path) for path in paths])
+        rows = JoinedRows(files, model.table, wishes.intervals)
         done = complete(
             model, rows, partial(rows.writing, folder), wishes, keys={name: name for name in model.names}, progress=progress
         )  # fmt: skip

@@ -55,6 +55,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "npy": "nbridge.data.npy:NPYFolder",
         "parquet": "nbridge.data.parquet:Parquet",
         "table": "nbridge.data.table:Table",
+        "images": "nbridge.data.images:Images",
         "frame": "nbridge.data.frame_table:FrameSource",
         "h5mu": "nbridge.data.h5mu:H5MU",
         "h5ad": "nbridge.data.h5mu:H5MU",

@@ -248,7 +248,8 @@ def test_a_file_of_nothing_to_learn_is_told(here: Path, call: Call):
         look(["rows.csv"])
     (here / "rows.txt").write_text("x\n1\n")
     assert call("init", "rows.txt") == (
-        2, "", f"{here / 'rows.txt'}: expected tables (.csv, .tsv, .csv.gz, .tsv.gz, .parquet), or one .npz, .h5mu or .h5ad file\n"
+        2, "", f"{here / 'rows.txt'}: expected tables (.csv, .tsv, .csv.gz, .tsv.gz, .parquet), folders of images, or one .npz, .h5mu or "
+        ".h5ad file\n"
     )  # fmt: skip
     assert not (here / "rows.yaml").exists()
 

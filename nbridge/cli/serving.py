@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from nbridge.cli.joining import IMAGES, are_images, impute_folders, impute_joined
 from nbridge.cli.options import Overwrite, RunPath, Seed, blaming, check_output, check_output_folder, console_of, warning
 from nbridge.errors import DataError, RunError
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from nbridge.annotations import Prior
     from nbridge.data.table_layout import TableLayout
-    from nbridge.file_completion import Wishes
     from nbridge.likelihoods import Likelihood
     from nbridge.spec import Spec
 
@@ -26,14 +26,17 @@ if TYPE_CHECKING:
 Rows = Annotated[
     str,
     typer.Argument(
-        metavar="ROWS", help="An npz file, one array a modality, a csv or parquet table, or an h5mu or h5ad file.", show_default=False
+        metavar="ROWS",
+        help="An npz file, one array a modality, a csv or parquet table, an h5mu or h5ad file, or a folder of images.",
+        show_default=False,
     ),
 ]
 ManyRows = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="ROWS",
-        help="An npz file, a folder of npy files, a parquet or csv file, of any size; an h5mu or h5ad file; with --to several.",
+        help="An npz file, a folder of npy files, a parquet or csv file, of any size; an h5mu or h5ad file; a folder of images; with --to "
+        "several.",
         show_default=False,
     ),
 ]
@@ -50,7 +53,9 @@ def impute(
     out: OutAlike = None,
     to: Annotated[
         str | None,
-        typer.Option(metavar="FOLDER", help="Write several tables, joined on identifiers, each by its name.", show_default=False),
+        typer.Option(
+            metavar="FOLDER", help="Write several tables or folders of images, joined on identifiers, each by its name.", show_default=False
+        ),
     ] = None,
     samples: Annotated[int | None, typer.Option(metavar="K", min=1, help="Draws for each row; one best estimate when left out.")] = None,
     noise: Annotated[bool, typer.Option(help="Whether draws include the spread of the likelihood.")] = True,
@@ -69,8 +74,8 @@ def impute(
 
     Observed values stay as they are, to the letter in a csv file, NAME__imputed tells where values were filled in, all else passes through.
     Intervals are of the predictive distribution, several of them behind an axis of levels; classes have NAME__probability instead.
-    With --to, tables that are joined are each written back; without ROWS they are those that the run was trained from, and rows that one of
-    them lacks come at its end.
+    With --to, tables and folders of images that are joined are each written back; without ROWS they are those that the run was trained
+    from, and rows that one of them lacks come at its end. Images that were there are copied, and imputed ones are PNG files beside them.
     """
     target = None if to is not None else _target(rows or [], out, overwrite)
     from nbridge.cli.tables import MeasuringBar
@@ -88,7 +93,7 @@ def impute(
         if out is not None or part[1] > 1:
             other = "--out" if out is not None else "--shard"
             raise RunError(f"--to {to}: goes without {other}; all tables are written whole, by their names")
-        _impute_tables(directory, rows or [], to, wishes, overwrite)
+        impute_joined(directory, rows or [], to, wishes, overwrite)
         return
     from nbridge.checkpoint import load_model
 
@@ -96,6 +101,9 @@ def impute(
     assert target is not None
     (path,) = rows
     model, spec = load_model(directory)
+    if spec.data.source.type == IMAGES and are_images(path, target, part):
+        impute_folders(model, spec, rows, str(target), wishes)
+        return
     options = {"keys": _keys(spec), "id": _id_key(spec), "samples": samples, "noise": noise, "seed": seed, "table": _table(spec)}
     bar = MeasuringBar(console_of(stderr=True))
     try:
@@ -121,33 +129,6 @@ def _target(rows: Sequence[str], out: str | None, overwrite: bool) -> Path:
         raise typer.BadParameter("Missing option '--out', the file to write.")
     kind = kind_of(rows[0])
     return check_output_folder(out, overwrite, rows[0]) if kind == FOLDER else check_output(out, overwrite, (kind,), rows[0])
-
-
-def _impute_tables(directory: str, rows: Sequence[str], to: str, wishes: Wishes, overwrite: bool) -> None:
-    """Fills in tables that are joined, those of the run where none is named."""
-    from nbridge.checkpoint import load_model
-    from nbridge.cli.tables import MeasuringBar
-    from nbridge.joined_completion import impute_tables
-
-    if not Path(to).absolute().parent.is_dir():
-        raise RunError(f"--to {to}: folder {Path(to).parent} does not exist")
-    if Path(to).exists() and not overwrite:
-        raise RunError(f"--to {to}: exists already. Use --overwrite to replace it.")
-    model, spec = load_model(directory)
-    named = spec.data.source.kwargs.get("path", ()) if model.table is not None else ()
-    paths = rows or ([named] if isinstance(named, str) else list(named))
-    if not paths:
-        raise RunError(f"{directory}: this run was not trained from tables; name the files to fill in")
-    bar = MeasuringBar(console_of(stderr=True))
-    try:
-        done = impute_tables(model, paths, to, wishes, progress=bar)
-    finally:
-        bar.close()
-    warning(done.rows.warnings)
-    counts = ", ".join(f"{name} {count:,}" for name, count in done.rows.imputed.items())
-    typer.echo(f"{to}: {', '.join(path.name for path in done.files)}: {done.rows.total:,} rows; imputed {counts}")
-    for file, count in done.lacking.items():
-        typer.echo(f"{Path(file).name} lacked {count:,} of these rows, which come at its end")
 
 
 def generate(
@@ -218,6 +199,8 @@ def _read_rows(spec: Spec, path: str) -> tuple[Arrays, Arrays]:
 
     if is_omics_file(path):
         return _read_omics(spec, path)
+    if spec.data.source.type == IMAGES and not path.endswith(".npz"):
+        return _read_images(spec, path)
     if ending_of(path) and (layout := _table(spec)) is not None:
         return _read_table(layout, path)
     arrays = read_npz(path)
@@ -228,6 +211,17 @@ def _read_rows(spec: Spec, path: str) -> tuple[Arrays, Arrays]:
             first = next(iter(given.values()))
             check_ids(others[_id_key(spec)], len(first) if first.ndim else None)
     return given, others
+
+
+def _read_images(spec: Spec, path: str) -> tuple[Arrays, Arrays]:
+    """The modalities of a folder of images, or of a table of their paths, and its identifiers."""
+    from nbridge.data.images import Images
+    from nbridge.image_completion import read_images
+
+    layout = _table(spec)
+    assert layout is not None, "images are read as tables are"
+    arrays, ids = read_images(Images(**spec.data.source.kwargs), layout, [path])
+    return arrays, {} if ids is None else {layout.id: ids}
 
 
 def _read_table(layout: TableLayout, path: str) -> tuple[Arrays, Arrays]:

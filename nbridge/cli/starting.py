@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 def init(
     data: Annotated[
         list[str],
-        typer.Argument(metavar="DATA...", help="A csv or parquet file, several to join, or an npz, h5mu or h5ad file.", show_default=False),
+        typer.Argument(
+            metavar="DATA...",
+            help="A csv or parquet file, a folder of images, several to join, or an npz, h5mu or h5ad file.",
+            show_default=False,
+        ),
     ],
     out: Annotated[str | None, typer.Option(metavar="FILE", help="The spec to write.", show_default="NAME-OF-THE-DATA.yaml")] = None,
     id_: Annotated[

@@ -109,9 +109,10 @@ def _summarise(run: Run, console: Console, as_json: bool, tracker: Reporter, *, 
     console.print(f"\nmodel: {Path(str(run.folder), 'model')}", soft_wrap=True)
     if reported:
         console.print(f"report: {Path(str(run.folder), REPORT)}", soft_wrap=True)
-    path = run.spec.data.source.kwargs.get("path", "")
-    ending = "csv" if run.spec.data.source.type == "table" else Path(path).suffix[1:] if run.model.omics is not None and path else "npz"
-    joined = ending == "csv" and not isinstance(run.spec.data.source.kwargs["path"], str)
+    source = run.spec.data.source
+    path = source.kwargs.get("path", "")
+    ending = "csv" if source.type == "table" else Path(path).suffix[1:] if run.model.omics is not None and path else "npz"
+    joined = source.type == "images" or (ending == "csv" and not isinstance(path, str))
     files = "--to COMPLETED" if joined else f"ROWS.{ending} --out COMPLETED.{ending}"
     console.print(f"next:  nbridge impute {folder} {files}", soft_wrap=True)
     console.print(f"       nbridge generate {folder} --num 16 --out SAMPLES.npz", soft_wrap=True)

@@ -30,6 +30,7 @@ class CellPlan:
         kept: The columns of the table that are written again, in order.
         passed: Those of them that are of no modality.
         written: The columns of modalities that are written; None for all of them.
+        elsewhere: Modalities whose values are written elsewhere, as images are; the table tells which were imputed.
     """
 
     layout: TableLayout
@@ -39,6 +40,7 @@ class CellPlan:
     kept: tuple[str, ...]
     passed: tuple[str, ...]
     written: frozenset[str] | None = None
+    elsewhere: tuple[str, ...] = ()
 
     def fields(self, name: str) -> list[Field]:
         """The columns of a modality that are written."""
@@ -84,7 +86,8 @@ def columns_of(plan: CellPlan, done: Mapping[str, Filled]) -> list[CellColumn]:
     """
     names = [name for name in plan.layout.columns if name in done and plan.fields(name)]
     values = [column for name in names for column in _filled(plan, name, done)]
-    masks = [column for name in names for column in _masks(plan, name, done[name + IMPUTED].array)]
+    told = [*names, *(name for name in plan.elsewhere if name + IMPUTED in done)]
+    masks = [column for name in told for column in _masks(plan, name, done[name + IMPUTED].array)]
     figures = [column for name in names for column in _figures(plan, name, done)]
     columns = [*values, *masks, *figures]
     named = [*plan.passed, *(column.name for column in columns), *([DRAW] if draws_of(plan, done) else [])]
@@ -96,6 +99,12 @@ def columns_of(plan: CellPlan, done: Mapping[str, Filled]) -> list[CellColumn]:
 def draws_of(plan: CellPlan, done: Mapping[str, Filled]) -> int:
     """The number of draws; 0 for the one best estimate."""
     return next((len(filled.array) for name, filled in done.items() if filled.axis and name in plan.layout.columns), 0)
+
+
+def rows_of(done: Mapping[str, Filled]) -> int:
+    """The number of rows of columns that were filled in."""
+    filled = next(iter(done.values()))
+    return filled.array.shape[filled.axis]
 
 
 def _filled(plan: CellPlan, name: str, done: Mapping[str, Filled]) -> Iterator[CellColumn]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from nbridge.data import arrow_cells
 from nbridge.data.blocks import Block, Filled, RowsOut
-from nbridge.data.cell_columns import DRAW, CellColumn, CellPlan, columns_of, draws_of
+from nbridge.data.cell_columns import DRAW, CellColumn, CellPlan, columns_of, draws_of, rows_of
 from nbridge.data.csv_text import CsvWriter, Record, as_cell, split_text
 from nbridge.data.table_file import ArrowTable, CsvTable
 
@@ -39,13 +39,14 @@ class CsvOut(RowsOut):
         self._begun = False
 
     def write(self, block: Block, done: Mapping[str, Filled]) -> None:  # noqa: ARG002 (rows are read again)
+        rows = rows_of(done)
         listed = {name for name, columns in self._plan.layout.columns.items() if columns[0] in self._plan.layout.lists}
         done = {key: filled for key, filled in done.items() if key.partition("__")[0] not in listed}
         columns, draws = columns_of(self._plan, done), draws_of(self._plan, done)
         if not self._begun:
             self._writer.write([self._header(columns, draws)])
             self._begun = True
-        records = list(islice(self._records, len(columns[0].fill)))
+        records = list(islice(self._records, rows))
         self._writer.write([line for row, record in enumerate(records) for line in self._lines(record, row, columns, draws)])
 
     def close(self) -> None:
@@ -120,7 +121,7 @@ class ArrowOut(RowsOut):
 
     def write(self, block: Block, done: Mapping[str, Filled]) -> None:  # noqa: ARG002 (rows are read again)
         columns, draws = columns_of(self.plan, done), draws_of(self.plan, done)
-        count = len(columns[0].fill)
+        count = rows_of(done)
         rows = np.repeat(np.arange(count), max(1, draws))
         given = self.given(self._row, self._row + count, columns)
         self._row += count

@@ -81,6 +81,17 @@ class Source(ABC):
         """
         return {}
 
+    def remarks(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:  # noqa: ARG002 (for sources that pass something over)
+        """What is worth a second look in its files, though it forbids nothing; none by default.
+
+        Arguments:
+            shapes: The shape of a row of each modality, by name.
+
+        Raises:
+            DataError: as `load`.
+        """
+        return ()
+
 
 @dataclass(frozen=True)
 class Splits:

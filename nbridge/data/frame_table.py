@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from nbridge.data.arrow_cells import pyarrow_of
@@ -76,12 +76,15 @@ class FrameSource(Table):
     ) -> None:
         super().__init__(path=(), columns=columns, classes=classes, id="", missing=missing)
 
-    def files(self) -> list[TableFile]:
+    def files(self, shapes: Mapping[str, tuple[int, ...]]) -> list[TableFile]:
         """The frame.
+
+        Arguments:
+            shapes: The shape of a row of each modality, by name.
 
         Raises:
             DataError: when none was passed.
         """
         if self._given is None:
             raise DataError("the rows of this spec are a data frame: pass it from Python, nbridge.train(spec, data=frame)")
-        return super().files()
+        return super().files(shapes)

@@ -28,7 +28,7 @@ from nbridge.files import replace_folder, scratch_beside
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """A table among those that are joined.
 
     Arguments:
@@ -56,17 +56,17 @@ class JoinedRows(RowsIn):
 
     Attributes:
         rows: The number of rows of all tables.
+        parts: The tables as they are written.
         lacking: By table, how many of them it lacks.
 
     Raises:
-        DataError: for the first cell that holds what it may not, when tables can't be joined, or two of them bear one name.
+        DataError: for the first cell that holds what it may not, or when tables can't be joined.
     """
 
     noun: ClassVar[str] = "column"
     by_name: ClassVar[bool] = False
 
     def __init__(self, files: Sequence[TableFile], layout: TableLayout, levels: Sequence[float] = ()) -> None:
-        _check_names(files)
         if len(files) > 1:
             check_joinable(files, layout.id)
         for file in files:
@@ -83,8 +83,13 @@ class JoinedRows(RowsIn):
         self._arrays = {name: layout.array(name, self._read.numbers) for name in self.there}
         self.rows = len(next(iter(self._arrays.values())))
         self.place = partial(place_of, layout, files, self._read)
-        self._parts = [self._part(number, file) for number, file in enumerate(files)]
-        self.lacking = {str(part.file.path): len(part.more) for part in self._parts if part.more}
+        self.parts = [self._part(number, file) for number, file in enumerate(files)]
+        self.lacking = {str(part.file.path): len(part.more) for part in self.parts if part.more}
+
+    @property
+    def ids(self) -> np.ndarray | None:
+        """The identifiers of the rows, (N,); None where they have none."""
+        return self._read.ids
 
     def layout(self, key: str) -> Layout:
         return Layout(self._arrays[key].dtype, self._arrays[key].shape)
@@ -108,14 +113,14 @@ class JoinedRows(RowsIn):
 
     @contextmanager
     def writing(self, target: Path, output: Output) -> Iterator[RowsOut]:  # noqa: ARG002 (all rows are written)
-        out = _AllRows()
+        out = AllRows()
         yield out
         done = out.done()
         with scratch_beside(target) as scratch:
             folder = scratch / "tables"
             folder.mkdir()
-            for part in self._parts:
-                _write(part, folder / Path(part.file.path).name, done)
+            for part in self.parts:
+                write_part(part, folder / Path(part.file.path).name, done)
             replace_folder(target, folder)
 
     def _hear(self, chunk: Chunk, numbers: Mapping[str, np.ndarray]) -> None:
@@ -125,7 +130,7 @@ class JoinedRows(RowsIn):
                 self._styles[column].learn(chunk.single(column), values)
         self._shapes |= {column: array.shape[1:] for column, array in chunk.vectors.items() if array.size}
 
-    def _part(self, number: int, file: TableFile) -> _Part:
+    def _part(self, number: int, file: TableFile) -> Part:
         kept = kept_columns(file, self._layout)
         # What no table has goes into the first one.
         spare = {column for name in self._layout.columns if name not in self.there for column in self._layout.columns[name]}
@@ -137,10 +142,10 @@ class JoinedRows(RowsIn):
         there, lacking = np.flatnonzero(places >= 0), np.flatnonzero(places < 0)
         order = np.concatenate([there[np.argsort(places[there])], lacking])
         ids = [] if self._read.ids is None else self._read.ids[lacking].tolist()
-        return _Part(file, plan, order, len(there), [{self._layout.id: text} for text in ids])
+        return Part(file, plan, order, len(there), [{self._layout.id: text} for text in ids])
 
 
-class _AllRows(RowsOut):
+class AllRows(RowsOut):
     """Rows that wait until all of them are there: tables have them in orders of their own."""
 
     def __init__(self) -> None:
@@ -158,7 +163,14 @@ class _AllRows(RowsOut):
         }  # fmt: skip
 
 
-def _write(part: _Part, path: Path, done: Mapping[str, Filled]) -> None:
+def write_part(part: Part, path: Path, done: Mapping[str, Filled]) -> None:
+    """Writes a table among those that are joined.
+
+    Arguments:
+        part: The table.
+        path: The file to write.
+        done: All rows of what was filled in.
+    """
     if isinstance(part.file, CsvTable):
         out: CsvOut | ParquetOut = CsvOut(path, part.plan, part.file, 0, packed=path.name.endswith(".gz"), more=part.more)
     else:
@@ -173,8 +185,12 @@ def _write(part: _Part, path: Path, done: Mapping[str, Filled]) -> None:
         out.close()
 
 
-def _check_names(files: Sequence[TableFile]) -> None:
-    """Checks that files can lie in one folder."""
+def check_names(files: Sequence[TableFile]) -> None:
+    """Checks that files can lie in one folder.
+
+    Raises:
+        DataError: when two of them bear one name.
+    """
     found: dict[str, TableFile] = {}
     for file in files:
         name = Path(file.path).name

@@ -67,7 +67,7 @@ class Table(Source):
         Raises:
             DataError: when a file is missing or damaged, a column is missing or holds what it may not, or rows can't be joined.
         """
-        files = self.files()
+        files = self.files(shapes)
         layout = self.layout(shapes, files)
         read = join([read_numbers(file, layout) for file in files])
         with naming(read.origin):
@@ -76,11 +76,14 @@ class Table(Source):
 
     def settled(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         """The same with every column and every class by its name, as the files have them now."""
-        layout = self.layout(shapes, self.files())
+        layout = self.layout(shapes, self.files(shapes))
         return {"columns": dict(layout.columns), "classes": dict(layout.classes)}
 
-    def files(self) -> list[TableFile]:
+    def files(self, shapes: Mapping[str, tuple[int, ...]]) -> list[TableFile]:  # noqa: ARG002 (for kinds that have images)
         """The files, their headers read.
+
+        Arguments:
+            shapes: The shape of a row of each modality, by name.
 
         Raises:
             DataError: when one can't be read, or several have no identifiers or share a column.
@@ -121,7 +124,7 @@ class Table(Source):
             shapes: The shape of a row of each modality, by name.
         """
         try:
-            files = self.files()
+            files = self.files(shapes)
             keys_of(shapes, self.columns, "columns")
         except DataError as error:
             return (str(error),)

@@ -146,7 +146,7 @@ class TableLayout:
         if self.is_index(name):
             return numbers[self.columns[name][0]]
         parts = [_elements(numbers[field.column], field.stop - field.start) for field in self.fields(name)]
-        return np.concatenate(parts, axis=1)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def _check_width(self, name: str) -> None:
         fields, shape = list(self.fields(name)), self.shapes[name]

@@ -78,11 +78,8 @@ class MultimodalVAE(nn.Module, ABC):
 
     patterns: Patterns | None = None
     table: TableLayout | None = None
-<<<<<<< HEAD
-    noise_width: int = 0
-=======
     omics: OmicsLayout | None = None
->>>>>>> omics
+    noise_width: int = 0
 
     def __init__(
         self,
