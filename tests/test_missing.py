@@ -20,6 +20,7 @@ from nbridge.batch import Batch
 from nbridge.distributions import diagonal_kl
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.jmvae import JMVAE
+from nbridge.models.joint import JointVAE
 from nbridge.registry import STAGES
 from nbridge.subsets import random_part
 
@@ -135,6 +136,34 @@ def test_in_stage_joint_a_random_part_of_each_row_learns_from_all_of_it(present:
     assert terms["distill"].item() == pytest.approx(expected, rel=1e-3, abs=1e-5)
     terms["distill"].backward()
     assert all(parameter.grad is None for parameter in model.decoders.parameters())
+
+
+@pytest.mark.parametrize("system", ["joint", "bridged", "flow"])
+def test_complete_rows_teach_their_parts_where_a_spec_says_so(system: str):
+    """Self-distillation is one more term, that of incomplete rows; equation 7 stands as it was."""
+    described = spec_of(system).as_dict()
+    kind = described["model"] if isinstance(described["model"], str) else described["model"]["type"]
+    losses: list[dict[str, Tensor]] = []
+    for chosen in ("incomplete", "always"):
+        torch.manual_seed(3)
+        model = nbridge.build_model(nbridge.Spec.model_validate({**described, "model": {"type": kind, "self_distill": chosen}})).eval()
+        batch = model.prepare(ranks.rows(9, complete=True))
+        torch.manual_seed(0)
+        losses.append(model.stages()[0].loss(batch, {}, 1.0))
+    without, with_parts = losses
+    assert "distill" not in without
+    assert {name: value for name, value in with_parts.items() if name != "distill"} == without
+    torch.manual_seed(0)
+    torch.randn(9, model.latent_dim)  # the draw of z
+    part = dict(zip(model.names, random_part(model.presence(batch)), strict=True))
+    posterior, poorer = (JointVAE.infer(model, one) for one in (batch, model.prepare(Batch(batch.values, part))))
+    assert with_parts["distill"].item() == pytest.approx(diagonal_kl(posterior, poorer).mean().item(), rel=1e-4)
+
+
+def test_what_self_distill_is_not_is_told():
+    model = build("joint")
+    with pytest.raises(ValueError, match="self_distill is 'never', expected one of incomplete, always"):
+        type(model)(model.encoders, model.decoders, model.fusion, self_distill="never")  # type: ignore[call-arg]
 
 
 def test_distill_teaches_from_all_that_a_row_has():

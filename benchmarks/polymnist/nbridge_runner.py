@@ -15,14 +15,16 @@ from nbridge.imputation import serving
 from nbridge.registry import STAGES
 from nbridge.training_state import TrainingState
 
+DISTILLED = {"type": "bridged", "self_distill": "always"}
 OPTIONS: Mapping[str, dict[str, Any]] = {
-    "bridged": {},
-    "flow": {"bridges": {"type": "flow"}},
+    "bridged": {"model": DISTILLED},
+    "flow": {"model": DISTILLED, "bridges": {"type": "flow"}},
+    "equation7": {},
     "telbo": {"model": "telbo"},
     "jmvae": {"model": "jmvae"},
     "mvae": {"model": "mvae"},
 }
-AFTER_JOINT = {"bridged": "bridges", "flow": "bridges", "telbo": "subsets"}
+AFTER_JOINT = {"bridged": "bridges", "flow": "bridges", "equation7": "bridges", "telbo": "subsets"}
 """Systems that begin with stage `joint`, and what follows it."""
 
 

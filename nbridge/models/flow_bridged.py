@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent
 
+from nbridge.annotations import SelfDistill
 from nbridge.batch import Batch
 from nbridge.decoders import Decoder
 from nbridge.distributions import diagonal_normal
@@ -48,6 +49,7 @@ class FlowBridgedVAE(JointVAE):
         fusion: Maps the features of all modalities to the posterior.
         bridges: Draws the features of absent modalities.
         weights: The weight of each modality's log-likelihood in training; 1 where left out.
+        self_distill: As of `JointVAE`.
     """
 
     def __init__(
@@ -57,8 +59,10 @@ class FlowBridgedVAE(JointVAE):
         fusion: Fusion,
         bridges: FlowBridge,
         weights: Mapping[str, float] | None = None,
+        *,
+        self_distill: SelfDistill = "incomplete",
     ) -> None:
-        super().__init__(encoders, decoders, fusion, weights)
+        super().__init__(encoders, decoders, fusion, weights, self_distill=self_distill)
         self.bridges = bridges
         self.noise_width = len(bridges.loc)
 

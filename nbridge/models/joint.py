@@ -16,7 +16,8 @@ row has, O, is held against all of it, whose posterior is the teacher (no gradie
 
 The divergence is forward: averaged over rows it is least where :math:`q(z \mid x_S)` is the mean of the posteriors of all that might go
 with :math:`x_S`. Learned vectors in the place of zeros, and bridges that fill in features while all learn, were no better
-(`benchmarks/missing.py`).
+(`benchmarks/missing.py`). Complete rows do without, as equation 7 has it, unless ``self_distill`` is ``always``: then each encoder learns
+to tell what the others show, and bridges find it in its features (`benchmarks/polymnist`).
 
 References:
     | Joint Multimodal Learning with Deep Generative Models (Suzuki, Nakayama & Matsuo, 2016), https://arxiv.org/abs/1611.01891
@@ -26,12 +27,13 @@ References:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import torch
 from torch import Tensor
 from torch.distributions import Independent
 
+from nbridge.annotations import SelfDistill
 from nbridge.batch import Batch
 from nbridge.decoders import Decoder
 from nbridge.distributions import diagonal_kl, diagonal_normal
@@ -50,6 +52,10 @@ class JointVAE(MultimodalVAE):
         decoders: A decoder for each modality.
         fusion: Maps the features of all modalities to the posterior.
         weights: The weight of each modality's log-likelihood in training; 1 where left out.
+        self_distill: When random parts of a row learn from all of it: where rows are ``incomplete``, or ``always``.
+
+    Raises:
+        ValueError: when ``self_distill`` is neither.
     """
 
     def __init__(
@@ -58,9 +64,13 @@ class JointVAE(MultimodalVAE):
         decoders: Mapping[str, Decoder],
         fusion: Fusion,
         weights: Mapping[str, float] | None = None,
+        *,
+        self_distill: SelfDistill = "incomplete",
     ) -> None:
         super().__init__(encoders, decoders, fusion.latent_dim, weights)
-        self.fusion = fusion
+        if self_distill not in get_args(SelfDistill):
+            raise ValueError(f"self_distill is {self_distill!r}, expected one of {', '.join(get_args(SelfDistill))}")
+        self.fusion, self.self_distill = fusion, self_distill
 
     @classmethod
     def from_parts(cls, parts: Parts, **options: Any) -> Self:
@@ -102,7 +112,9 @@ class JointVAE(MultimodalVAE):
         features = self.encode(batch)
         q = self.observed_posterior(features, batch)
         terms = self.negative_elbo(q, batch, kl_weight)
-        return terms if batch.whole else terms | {"distill": self._divergence_of_parts(q, features, batch)}
+        if len(self.names) == 1 or (batch.whole and self.self_distill == "incomplete"):
+            return terms
+        return terms | {"distill": self._divergence_of_parts(q, features, batch)}
 
     def _divergence_of_parts(self, q: Independent, features: Features, batch: Batch) -> Tensor:
         """The mean over rows of the divergence of a random part of each from all of it; zero for a row with one modality."""
