@@ -2,7 +2,7 @@
 
 python benchmarks/parameters.py
 
-writes the table in README.md.
+writes the table in docs/results.md.
 """
 
 from __future__ import annotations

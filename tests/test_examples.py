@@ -120,21 +120,31 @@ def test_images_with_attributes_draw_faces_of_each_description(capsys: pytest.Ca
     assert re.findall(r"(\w+) told from the face", capsys.readouterr().out) == list(example.NAMES)
 
 
-@pytest.mark.slow
-def test_the_examples_of_readme_run_and_impute_most_labels(capsys: pytest.CaptureFixture[str]):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+def run_blocks(path: Path) -> dict[str, Any]:
+    """The names that are there after the Python of a document has run from top to bottom."""
     names: dict[str, Any] = {}
-    for code in blocks:
-        exec(compile(code, "README.md", "exec"), names)
-    assert len(blocks) == 3
+    for code in re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL):
+        exec(compile(code, path.name, "exec"), names)
+    return names
+
+
+@pytest.mark.slow
+def test_the_example_of_readme_runs_and_imputes_most_labels(capsys: pytest.CaptureFixture[str]):
+    names = run_blocks(ROOT / "README.md")
     share = float(re.search(r"labels imputed correctly: ([\d.]+)", capsys.readouterr().out)[1])
     # Two modalities that tell the classes apart: 15 % of mistakes would be a broken model.
     assert share > 0.85
-    assert (names["completed"][400:, 3] == names["label"][400:]).mean() > 0.85
-    frame, whole, filled = names["frame"], names["whole"], names["filled"]
+    assert names["draws"]["signal"].shape == (20, 600, 8)
+
+
+@pytest.mark.slow
+def test_the_examples_of_data_complete_a_frame_and_a_table():
+    names = run_blocks(ROOT / "docs" / "data.md")
+    label, frame, whole, filled = names["label"], names["frame"], names["whole"], names["filled"]
     assert whole.dtypes.equals(frame.dtypes)
     assert whole.index.equals(frame.index)
     assert whole.where(~filled).equals(frame)
-    assert (whole["stage"] == pd.Series(names["label"], frame.index).map({0: "I", 1: "II", 2: "III"}))[400:].mean() > 0.85
+    assert (whole["stage"] == pd.Series(label, frame.index).map({0: "I", 1: "II", 2: "III"}))[400:].mean() > 0.85
+    assert (names["completed"][400:, 3] == label[400:]).mean() > 0.85
     assert names["twenty"].shape == (20, 600, 4)
     assert (names["lower"] <= names["upper"])[:150, :3].all()
