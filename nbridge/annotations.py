@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt, Le, Len, Lt, Predicate, doc
 
 __all__ = [
     "Activation", "Channels", "ClassShape", "Combine", "Components", "Count", "EmptyRows", "ImageShape", "Levels", "MissingFiles",
-    "NonNegativeFloat", "PositiveFloat", "PositiveInt", "Precision", "Prior", "Probability", "Resize", "Scale", "Seed", "SelfDistill",
+    "NonNegativeFloat", "PositiveFloat", "PositiveInt", "Precision", "Prior", "Probability", "Resize", "Scale", "Seed",
     "Shape", "Share", "Subsets", "Widths",
 ]  # fmt: skip
 
@@ -40,7 +40,6 @@ Components = Annotated[int, Ge(1), Le(200)]
 """The Gaussians of a mixture."""
 Prior = Literal["normal", "mixture"]
 Subsets = Literal["singletons", "random", "all"]
-SelfDistill = Literal["incomplete", "always"]
 EmptyRows = Literal["keep", "drop", "refuse"]
 MissingFiles = Literal["absent", "refuse"]
 Resize = Literal["crop", "pad", "stretch"]

@@ -95,7 +95,7 @@ def _key(spec: Spec) -> dict[str, Any] | None:
     shared = set(TrainingSpec.model_fields) - set(StageSettings.model_fields) - {"stages", "cache_features", "checkpoint_seconds"}
     return {
         **{key: value for key, value in spec.as_dict().items() if key not in _OTHERS},
-        "self_distill": model.self_distill,
+        "coupling": model.coupling,
         "training": {key: getattr(settings, key) for key in sorted(shared)},
         STAGE: {key: getattr(stage, key) for key in StageSpec.model_fields},
     }

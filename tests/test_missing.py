@@ -139,31 +139,30 @@ def test_in_stage_joint_a_random_part_of_each_row_learns_from_all_of_it(present:
 
 
 @pytest.mark.parametrize("system", ["joint", "bridged", "flow"])
-def test_complete_rows_teach_their_parts_where_a_spec_says_so(system: str):
-    """Self-distillation is one more term, that of incomplete rows; equation 7 stands as it was."""
+@pytest.mark.parametrize("complete", [True, False])
+def test_coupling_draws_parts_and_wholes_of_all_rows_together(system: str, complete: bool):
+    """One more term, the divergence that incomplete rows have by default, with a weight; the evidence stands as it was."""
     described = spec_of(system).as_dict()
     kind = described["model"] if isinstance(described["model"], str) else described["model"]["type"]
     losses: list[dict[str, Tensor]] = []
-    for chosen in ("incomplete", "always"):
+    for coupling in (0.0, 3.0):
         torch.manual_seed(3)
-        model = nbridge.build_model(nbridge.Spec.model_validate({**described, "model": {"type": kind, "self_distill": chosen}})).eval()
-        batch = model.prepare(ranks.rows(9, complete=True))
+        model = nbridge.build_model(nbridge.Spec.model_validate({**described, "model": {"type": kind, "coupling": coupling}})).eval()
+        batch = model.prepare(ranks.rows(30, complete=complete))
         torch.manual_seed(0)
         losses.append(model.stages()[0].loss(batch, {}, 1.0))
-    without, with_parts = losses
-    assert "distill" not in without
-    assert {name: value for name, value in with_parts.items() if name != "distill"} == without
+    without, coupled = losses
+    assert {name: value for name, value in coupled.items() if name != "coupling"} == {n: x for n, x in without.items() if n != "distill"}
+    assert ("distill" in without) is not complete
     torch.manual_seed(0)
-    torch.randn(9, model.latent_dim)  # the draw of z
+    torch.randn(30, model.latent_dim)  # the draw of z
     part = dict(zip(model.names, random_part(model.presence(batch)), strict=True))
     posterior, poorer = (JointVAE.infer(model, one) for one in (batch, model.prepare(Batch(batch.values, part))))
-    assert with_parts["distill"].item() == pytest.approx(diagonal_kl(posterior, poorer).mean().item(), rel=1e-4)
-
-
-def test_what_self_distill_is_not_is_told():
-    model = build("joint")
-    with pytest.raises(ValueError, match="self_distill is 'never', expected one of incomplete, always"):
-        type(model)(model.encoders, model.decoders, model.fusion, self_distill="never")  # type: ignore[call-arg]
+    divergence = torch.where(model.presence(batch).sum(0) >= 2, diagonal_kl(posterior, poorer), 0.0).mean()
+    torch.testing.assert_close(coupled["coupling"], 3 * divergence, rtol=1e-4, atol=1e-5)
+    # Both sides give way, where a teacher would stand still.
+    found, expected = (torch.autograd.grad(term, list(model.fusion.parameters())) for term in (coupled["coupling"], 3 * divergence))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_distill_teaches_from_all_that_a_row_has():

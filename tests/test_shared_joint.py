@@ -164,7 +164,7 @@ OTHER = {
     "mvae": ["model=mvae"],
     "bivcca": ["model=bivcca"],
     "vae": ["model=vae"],
-    "parts that learn from the whole": ["model={type: bridged, self_distill: always}"],
+    "coupling": ["model={type: bridged, coupling: 1}"],
     "a class of one's own": ["model=nbridge.models.joint:JointVAE"],
 }
 

@@ -50,7 +50,7 @@ def test_the_shortest_spec_is_filled_with_defaults() -> None:
     assert modality.shape == (10,)
     assert modality.encoder == Component("mlp", {"hidden": (128,), "batch_norm": True, "activation": "leaky_relu", "dropout": 0.0})
     assert (modality.decoder, modality.features, modality.weight) == (Component("mirror"), 128, 1.0)
-    assert (shortest.model, shortest.latent_dim, shortest.name) == (Component("bridged"), 32, None)
+    assert (shortest.model, shortest.latent_dim, shortest.name) == (Component("bridged", {"coupling": 0.0}), 32, None)
     assert (shortest.data.source, shortest.data.validation, shortest.data.test, shortest.data.seed) == (Component("memory"), 0.1, 0.2, 0)
     assert shortest.bridges == BridgesSpec(
         Component("mlp", {"hidden": (128,), "batch_norm": True, "activation": "leaky_relu"}), {"distill": 1.0, "cross": 1.0}, "poe"
@@ -166,7 +166,7 @@ MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
         [f"model: unknown model 'brigded'. Did you mean 'bridged'? Known: {', '.join(registry.known('models'))}. {OWN}"],
     ),
     ({"model": 1}, ["model: expected a type or a mapping with the key 'type', got 1"]),
-    ({"model": {"type": "bridged", "combine": "poe"}}, ["model.combine: unknown key 'combine'. Known: type"]),
+    ({"model": {"type": "bridged", "combine": "poe"}}, ["model.combine: unknown key 'combine'. Known: type, coupling"]),
     ({"model": {"type": "jmvae", "alfa": 1}}, ["model.alfa: unknown key 'alfa'. Did you mean 'alpha'? Known: type, alpha"]),
     ({"model": {"type": "jmvae", "alpha": -1}}, ["model.alpha: expected 0 or more, got -1"]),
     ({"model": {"type": "telbo", "one_stage": 1}}, ["model.one_stage: expected true or false, got 1"]),

@@ -144,7 +144,7 @@ def train(system: str, task: Task, values: dict[str, Tensor], present: dict[str,
     two = system == "jnf"
     with tempfile.TemporaryDirectory() as folder:
         config = (MultistageTrainerConfig if two else BaseTrainerConfig)(
-            output_dir=folder, per_device_train_batch_size=task.batch_size, num_epochs=2 * task.epochs,
+            output_dir=folder, per_device_train_batch_size=task.batch_size, num_epochs=(2 if two else 1) * task.epochs,
             learning_rate=task.learning_rate, optimizer_cls="Adam", seed=task.seed, no_cuda=True,
         )  # fmt: skip
         model = build(system, task)

@@ -15,10 +15,10 @@ from nbridge.imputation import serving
 from nbridge.registry import STAGES
 from nbridge.training_state import TrainingState
 
-DISTILLED = {"type": "bridged", "self_distill": "always"}
+COUPLED = {"type": "bridged", "coupling": 3}
 OPTIONS: Mapping[str, dict[str, Any]] = {
-    "bridged": {"model": DISTILLED},
-    "flow": {"model": DISTILLED, "bridges": {"type": "flow"}},
+    "bridged": {"model": COUPLED},
+    "flow": {"model": COUPLED, "bridges": {"type": "flow"}},
     "equation7": {},
     "telbo": {"model": "telbo"},
     "jmvae": {"model": "jmvae"},
@@ -37,7 +37,7 @@ def spec(system: str, task: Task) -> nbridge.Spec:
         "likelihood": {"type": "laplace", "scale": task.scale},
     }
     names = ("joint", AFTER_JOINT[system]) if system in AFTER_JOINT else STAGES[system]
-    stages = {name: {"epochs": task.epochs * 2 // len(names)} for name in names}
+    stages = {name: {"epochs": task.epochs} for name in names}
     return nbridge.Spec.model_validate({
         "latent_dim": task.latent_dim,
         "modalities": dict.fromkeys(VIEWS, view),

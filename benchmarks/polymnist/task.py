@@ -47,7 +47,7 @@ class Task:
     rows: str = ""
     pictures: str = ""
     seed: int = 0
-    epochs: int = 4
+    epochs: int = 8
     latent_dim: int = 160
     encoder_hidden: int = 128
     features: int = 64

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent
 
-from nbridge.annotations import Combine, SelfDistill, Subsets
+from nbridge.annotations import Combine, NonNegativeFloat, Subsets
 from nbridge.batch import Batch
 from nbridge.bridges import BridgeBank, mean_of_sources
 from nbridge.decoders import Decoder
@@ -60,7 +60,7 @@ class BridgedVAE(JointVAE):
         objective: The weights of the terms of stage ``bridges``.
         combine: How several sources meet: ``mean`` of the features they hallucinate, or ``poe``, the product of their posteriors.
         subsets: Which sources bridges are trained for: ``singletons``, one larger set of each row at ``random`` besides, or ``all``.
-        self_distill: As of `JointVAE`.
+        coupling: As of `JointVAE`.
 
     Raises:
         ValueError: when the objective has no term that can be computed, or there are too many sets of sources to take all.
@@ -79,9 +79,9 @@ class BridgedVAE(JointVAE):
         objective: Mapping[Term, float] = DEFAULT_OBJECTIVE,
         combine: Combine = "poe",
         subsets: Subsets = DEFAULT_SUBSETS,
-        self_distill: SelfDistill = "incomplete",
+        coupling: NonNegativeFloat = 0.0,
     ) -> None:
-        super().__init__(encoders, decoders, fusion, weights, self_distill=self_distill)
+        super().__init__(encoders, decoders, fusion, weights, coupling=coupling)
         self.bridges = bridges
         self.objective = self._checked(objective)
         if combine not in get_args(Combine):

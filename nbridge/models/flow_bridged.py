@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent
 
-from nbridge.annotations import SelfDistill
+from nbridge.annotations import NonNegativeFloat
 from nbridge.batch import Batch
 from nbridge.decoders import Decoder
 from nbridge.distributions import diagonal_normal
@@ -49,7 +49,7 @@ class FlowBridgedVAE(JointVAE):
         fusion: Maps the features of all modalities to the posterior.
         bridges: Draws the features of absent modalities.
         weights: The weight of each modality's log-likelihood in training; 1 where left out.
-        self_distill: As of `JointVAE`.
+        coupling: As of `JointVAE`.
     """
 
     def __init__(
@@ -60,9 +60,9 @@ class FlowBridgedVAE(JointVAE):
         bridges: FlowBridge,
         weights: Mapping[str, float] | None = None,
         *,
-        self_distill: SelfDistill = "incomplete",
+        coupling: NonNegativeFloat = 0.0,
     ) -> None:
-        super().__init__(encoders, decoders, fusion, weights, self_distill=self_distill)
+        super().__init__(encoders, decoders, fusion, weights, coupling=coupling)
         self.bridges = bridges
         self.noise_width = len(bridges.loc)
 

@@ -16,8 +16,15 @@ row has, O, is held against all of it, whose posterior is the teacher (no gradie
 
 The divergence is forward: averaged over rows it is least where :math:`q(z \mid x_S)` is the mean of the posteriors of all that might go
 with :math:`x_S`. Learned vectors in the place of zeros, and bridges that fill in features while all learn, were no better
-(`benchmarks/missing.py`). Complete rows do without, as equation 7 has it, unless ``self_distill`` is ``always``: then each encoder learns
-to tell what the others show, and bridges find it in its features (`benchmarks/polymnist`).
+(`benchmarks/missing.py`).
+
+With a ``coupling`` c > 0 that divergence, of random parts of all rows, complete ones too, is minimised by both of its sides:
+
+.. math:: \max \; \mathrm{ELBO}(x_O) - c \, \mathbb{E}_S \, \mathrm{KL}(q(z \mid x_O) \,\|\, q(z \mid x_S))
+
+JMVAE's objective with one encoder in the place of all: its alpha times the number of its subsets is c. Evidence is traded for a z that
+parts can follow, and features from which bridges find it; where views share little of what they show, a digit on photographs, they find far
+more (`benchmarks/polymnist`).
 
 References:
     | Joint Multimodal Learning with Deep Generative Models (Suzuki, Nakayama & Matsuo, 2016), https://arxiv.org/abs/1611.01891
@@ -27,13 +34,13 @@ References:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.distributions import Independent
 
-from nbridge.annotations import SelfDistill
+from nbridge.annotations import NonNegativeFloat
 from nbridge.batch import Batch
 from nbridge.decoders import Decoder
 from nbridge.distributions import diagonal_kl, diagonal_normal
@@ -52,10 +59,8 @@ class JointVAE(MultimodalVAE):
         decoders: A decoder for each modality.
         fusion: Maps the features of all modalities to the posterior.
         weights: The weight of each modality's log-likelihood in training; 1 where left out.
-        self_distill: When random parts of a row learn from all of it: where rows are ``incomplete``, or ``always``.
-
-    Raises:
-        ValueError: when ``self_distill`` is neither.
+        coupling: The weight c of the divergence that draws the posteriors of all of a row and of random parts of it together; with 0, the
+            default, only incomplete rows teach their parts, and complete ones have equation 7.
     """
 
     def __init__(
@@ -65,12 +70,10 @@ class JointVAE(MultimodalVAE):
         fusion: Fusion,
         weights: Mapping[str, float] | None = None,
         *,
-        self_distill: SelfDistill = "incomplete",
+        coupling: NonNegativeFloat = 0.0,
     ) -> None:
         super().__init__(encoders, decoders, fusion.latent_dim, weights)
-        if self_distill not in get_args(SelfDistill):
-            raise ValueError(f"self_distill is {self_distill!r}, expected one of {', '.join(get_args(SelfDistill))}")
-        self.fusion, self.self_distill = fusion, self_distill
+        self.fusion, self.coupling = fusion, coupling
 
     @classmethod
     def from_parts(cls, parts: Parts, **options: Any) -> Self:
@@ -112,14 +115,16 @@ class JointVAE(MultimodalVAE):
         features = self.encode(batch)
         q = self.observed_posterior(features, batch)
         terms = self.negative_elbo(q, batch, kl_weight)
-        if len(self.names) == 1 or (batch.whole and self.self_distill == "incomplete"):
+        if self.coupling and len(self.names) > 1:
+            return terms | {"coupling": self.coupling * self._divergence_of_parts(q, features, batch)}
+        if batch.whole:
             return terms
-        return terms | {"distill": self._divergence_of_parts(q, features, batch)}
+        teacher = diagonal_normal(q.mean.detach(), q.stddev.detach())
+        return terms | {"distill": self._divergence_of_parts(teacher, features, batch)}
 
     def _divergence_of_parts(self, q: Independent, features: Features, batch: Batch) -> Tensor:
         """The mean over rows of the divergence of a random part of each from all of it; zero for a row with one modality."""
         present = self.presence(batch)
         part = dict(zip(self.names, random_part(present), strict=True))
-        teacher = diagonal_normal(q.mean.detach(), q.stddev.detach())
-        divergence = diagonal_kl(teacher, self.fusion(self.filled(features, part)))
+        divergence = diagonal_kl(q, self.fusion(self.filled(features, part)))
         return torch.where(present.sum(0) >= 2, divergence, 0.0).mean()
