@@ -10,8 +10,8 @@ encoders of one hidden layer and convolutional decoders, of the same classes wit
 likelihood of fixed spread on standardised pixels; Adam, 128 rows a step; as many epochs for encoders and decoders, and as many again for
 what systems of two stages (`bridged`, `flow`, `telbo`, `jnf`) train after them. Views are absent from training rows at random (one of each
 row stays); test rows are complete. multivae's JNF takes complete rows alone; where half of the views are missing, those are a few in a
-hundred. `bridged` and `flow` stand on one stage `joint` with a coupling of 3, which is JMVAE's alpha of .1 times its 30 subsets, `equation7`
-and `telbo` on one without.
+hundred. `bridged` and `flow` stand on one stage `joint` with a coupling of 3, which is JMVAE's alpha of .1 times its 30 subsets,
+`equation7` and `telbo` on one without.
 
 Coherence: the share of generated views in which a classifier, trained on real ones, sees the digit of the row; five sets of each size,
 one draw a row. Agreement: the share of rows whose four absent views, generated from one, show one digit; then with a draw for each view.
