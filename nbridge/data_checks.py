@@ -25,6 +25,7 @@ from nbridge.phrases import clip, listing
 from nbridge.registry import resolve
 from nbridge.spec import Spec
 from nbridge.support import SupportError, check_support
+from nbridge.training import check_stages
 
 ROWS_A_CLASS = 5
 """Fewer rows than this for each class are few."""
@@ -84,7 +85,8 @@ def check_data(spec: Spec) -> Checked:
     heard: list[Finding] = []
     if not errors:
         try:
-            build_data(spec, model, warn=heard.append)
+            splits = build_data(spec, model, warn=heard.append)
+            check_stages(model, splits.train.through(model.prepare), spec.training)
         except DataError as error:
             errors = (str(error),)
     batch = dataset.batch.representative()

@@ -78,7 +78,7 @@ def test_every_mistake_is_told_at_once(here: Path):
         "An empty cell is one that is absent.",
         f"{here / 'rows.csv'}: column 'grade' has 4 classes (a, b, c, d), but modality 'grade' is of shape (3,); write shape: 4, "
         "or list the classes in data.classes",
-        f"{here / 'rows.csv'}: column 'id': ids: 'r1' stands in row 1 and again in row 11, expected each id once",
+        f"{here / 'rows.csv'}: column 'id': 'r1' stands in row 1 (line 3) and again in row 11 (line 13), expected each id once",
     )
 
 

@@ -202,7 +202,7 @@ def test_identifiers_that_repeat_are_none(here: Path):
     write(here / "rows.csv", {"id": [1, 1, 2] * 20, "x": column_of("normal")})
     spec = parse_spec(look(["rows.csv"]).text)
     assert spec.data.source.kwargs["id"] == ""
-    with refused(f"{here / 'rows.csv'}: column 'id': ids: '1' stands in row 0 and again in row 1, expected each id once"):
+    with refused(f"{here / 'rows.csv'}: column 'id': '1' stands in row 0 (line 2) and again in row 1 (line 3), expected each id once"):
         look(["rows.csv"], "id")
 
 

@@ -239,7 +239,7 @@ def test_a_run_of_several_tables_says_how_to_complete_them_and_does(
 
 def test_a_mistake_in_one_of_the_tables_is_told_and_nothing_is_written(here: Path, model: Any) -> None:
     write(here / "one.csv", FILES["one.csv"], {"a": {"age": "50"}, "a ": {"age": "50"}})
-    with refused(f"{here}/one.csv: column 'who': ids: 'a' stands in row 0 and again in row 1, expected each id once"):
+    with refused(f"{here}/one.csv: column 'who': 'a' stands in row 0 (line 2) and again in row 1 (line 3), expected each id once"):
         impute_tables(model, list(FILES), "new")
     write(here / "one.csv", ("age", "who", "sex"), {"x": {"age": "50"}})
     message = re.escape(f'{here}/one.csv: no identifier is in the other files as well ("x" here')

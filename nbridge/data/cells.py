@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
+from decimal import Decimal
 from typing import overload
 
 import numpy as np
@@ -18,6 +19,8 @@ TRUTHS = {"true": "1", "false": "0"}
 """What truth values count as, where numbers are expected."""
 MOST_CLASSES = 1000
 """More classes than this in a column are a mistake."""
+LARGEST = float(np.finfo(np.float32).max)
+"""The largest number that a model takes in."""
 
 Where = Callable[[int], str]
 """Tells the place of a cell by its number among those given: the row, and the line where there are lines."""
@@ -73,7 +76,7 @@ def read_cells(column: str, cells: Sequence[str], classes: Sequence[str], missin
     try:
         numbers = np.array([math.nan if text in missing else float(text) for text in texts])
         # Python's way to part digits is no number of a table.
-        if np.isinf(numbers).any() or "_" in "".join(texts):
+        if (np.abs(numbers) > LARGEST).any() or "_" in "".join(texts):
             raise ValueError
     except ValueError:
         return np.array([_number(column, text, missing, lambda row=row: where(row)) for row, text in enumerate(texts)])
@@ -82,7 +85,7 @@ def read_cells(column: str, cells: Sequence[str], classes: Sequence[str], missin
 
 def _is_plain(cells: NumberCells, classes: Sequence[str], missing: Collection[str]) -> bool:
     """Whether numbers are what their texts would be read as."""
-    return not classes and not np.isinf(cells.numbers).any() and all(number_of(text) is None for text in missing)
+    return not classes and not (np.abs(cells.numbers) > LARGEST).any() and all(number_of(text) is None for text in missing)
 
 
 def number_of(text: str) -> float | None:
@@ -99,6 +102,16 @@ def number_of(text: str) -> float | None:
     return number if math.isfinite(number) and "_" not in text else None
 
 
+def exact_number_of(text: str) -> Decimal | None:
+    """The number that a text is, to its last digit; None where `number_of` gives none.
+
+    Example:
+        >>> exact_number_of("1000000000000000001") == exact_number_of("1000000000000000002"), exact_number_of("1.0") == 1
+        (False, True)
+    """
+    return None if number_of(text) is None else Decimal(TRUTHS.get(text.lower(), text))
+
+
 def ordered_classes(texts: Iterable[str]) -> tuple[str, ...]:
     """Different texts in order: of their numbers where all are numbers, else of the alphabet.
 
@@ -107,10 +120,10 @@ def ordered_classes(texts: Iterable[str]) -> tuple[str, ...]:
         (('9', '10'), ('10', 'a', 'b'))
     """
     different = sorted(set(texts))
-    numbers = {text: number_of(text) for text in different}
-    if any(number is None for number in numbers.values()):
+    numbers = [number for text in different if (number := exact_number_of(text)) is not None]
+    if len(numbers) < len(different):
         return tuple(different)
-    return tuple(sorted(different, key=lambda text: numbers[text] or 0.0))
+    return tuple(text for _, text in sorted(zip(numbers, different, strict=True)))
 
 
 def _number(column: str, text: str, missing: Collection[str], where: Callable[[], str]) -> float:
@@ -125,6 +138,8 @@ def _number(column: str, text: str, missing: Collection[str], where: Callable[[]
         raise DataError(
             f"column {clip(column)!r}: {where()} holds {quoted(text)}, expected a finite number{hint}; an empty cell is one that is absent"
         )
+    if abs(number) > LARGEST:
+        raise DataError(f"column {clip(column)!r}: {where()} holds {quoted(text)}, expected a number of float32, up to {LARGEST:.2g}")
     return number
 
 
@@ -132,13 +147,13 @@ def _classes(column: str, texts: Sequence[str], classes: Sequence[str], missing:
     known = {text: float(place) for place, text in enumerate(classes)}
     found: dict[str, float] = {}
     # Numbers may be spelt in another way, such as 1.0 for 1.
-    numbers = {number_of(text): place for text, place in known.items()}
+    numbers = {exact_number_of(text): place for text, place in known.items()}
     for text in dict.fromkeys(texts):
         if text in known:
             found[text] = known[text]
         elif text in missing:
             found[text] = math.nan
-        elif None not in numbers and (place := numbers.get(number_of(text))) is not None:
+        elif None not in numbers and (place := numbers.get(exact_number_of(text))) is not None:
             found[text] = place
         else:
             listed = listing(classes[:10]) + (", ..." if len(classes) > 10 else "")

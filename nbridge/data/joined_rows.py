@@ -20,9 +20,9 @@ from nbridge.data.cell_columns import CellPlan
 from nbridge.data.cell_out import CsvOut, ParquetOut
 from nbridge.data.cell_rows import has_modality, kept_columns, no_slip
 from nbridge.data.cell_style import CellStyle
-from nbridge.data.table import check_joinable, join, place_of, read_numbers
 from nbridge.data.table_file import CHUNK, ArrowTable, Chunk, CsvTable, TableFile
 from nbridge.data.table_layout import TableLayout
+from nbridge.data.table_numbers import check_joinable, join_files, place_of
 from nbridge.errors import DataError
 from nbridge.files import replace_folder, scratch_beside
 
@@ -79,7 +79,7 @@ class JoinedRows(RowsIn):
         self._layout, self._levels, self._files = layout, levels, files
         self._styles = {column: CellStyle(layout.classes.get(column, ())) for column in known - layout.lists}
         self._shapes: dict[str, tuple[int, ...]] = {}
-        self._read = join([read_numbers(file, layout, self._hear) for file in files])
+        self._read = join_files(files, layout, self._hear)
         self._arrays = {name: layout.array(name, self._read.numbers) for name in self.there}
         self.rows = len(next(iter(self._arrays.values())))
         self.place = partial(place_of, layout, files, self._read)

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from nbridge.data.cells import number_of, ordered_classes
+from nbridge.data.cells import exact_number_of, number_of, ordered_classes
 from nbridge.data.ids import check_ids
-from nbridge.data.table import Numbers, check_joinable, join
 from nbridge.data.table_file import TableFile
+from nbridge.data.table_numbers import Numbers, check_joinable, join
 from nbridge.errors import DataError, naming
 
+EXACT = 2**53
+"""Whole numbers up to this one are floats."""
 FEW_WORDS, MARKED = 3, 0.8
 """Up to so many different words in a column of numbers, of which so large a share is numbers, mark absent cells."""
 
@@ -36,9 +38,12 @@ class Profile:
     markers: tuple[str, ...] = ()
     declared: bool = False
     _numbers: tuple[float | None, ...] = field(init=False, repr=False, compare=False)
+    _codes: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_numbers", tuple(map(number_of, self.texts)))
+        numbers = tuple(map(number_of, self.texts))
+        object.__setattr__(self, "_numbers", numbers)
+        object.__setattr__(self, "_codes", _are_codes(self.texts, numbers))
 
     @property
     def present(self) -> np.ndarray:
@@ -47,8 +52,8 @@ class Profile:
 
     @property
     def numeric(self) -> bool:
-        """Whether all values are numbers."""
-        return bool(self.texts) and not self.declared and None not in self._numbers
+        """Whether all values are numbers, and not codes of more digits than a number holds."""
+        return bool(self.texts) and not self.declared and not self._codes and None not in self._numbers
 
     @property
     def values(self) -> np.ndarray:
@@ -159,8 +164,8 @@ def _read(file: TableFile, id_column: str | None, missing: Collection[str], text
         ids += [text.strip() for text in chunk.single(id_column)] if id_column is not None else []
     if not rows:
         raise DataError(f"{file.path}: no rows")
-    with naming(f"{file.path}: column {id_column!r}"):
-        found = check_ids(ids) if id_column is not None else None
+    with naming(file.path):
+        found = check_ids(ids, told=file.ids(id_column)) if id_column is not None else None
     for column in columns:
         texts[column] = [text for text in places[column] if text not in missing]
     vectors = {column: _vectors(file, column) for column in file.columns if column not in unfit and file.is_list(column)}
@@ -183,6 +188,14 @@ def _vectors(file: TableFile, column: str) -> np.ndarray | str:
         return "holds lists of several lengths" if shapes else "is empty"
     shape = shapes.pop()
     return np.concatenate([part if part.size else np.full((len(part), *shape), np.nan, np.float32) for part in parts])
+
+
+def _are_codes(texts: Sequence[str], numbers: Sequence[float | None]) -> bool:
+    """Whether numbers are all whole ones that a float does not hold, or not told apart by floats: 1000000000000000001, as keys are."""
+    large = [text for text, number in zip(texts, numbers, strict=True) if number is not None and abs(number) > EXACT]
+    if len(large) == len(texts) and all(text.lstrip("+-").isdigit() for text in large):
+        return bool(texts)
+    return len({float(text) for text in large}) < len(set(map(exact_number_of, large)))
 
 
 def _declared(profile: Profile, classes: tuple[str, ...]) -> Profile:
