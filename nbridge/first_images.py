@@ -203,9 +203,13 @@ def id_of(profiles: Sequence[Profile], stems: Collection[str]) -> str | None:
         profiles: The columns.
         stems: The identifiers.
     """
+    shared = {profile.name: len(set(stems).intersection(profile.texts)) for profile in profiles}
     telling = [profile for profile in profiles if profile.present.all() and len(profile.texts) == len(profile.codes)]
-    shared = {profile.name: len(set(stems).intersection(profile.texts)) for profile in telling}
-    best = max(shared, key=shared.__getitem__, default="")
+    # One that holds half of them and does not tell rows apart has a mistake in it, which is told where it is read.
+    meant = [profile for profile in profiles if profile not in telling and shared[profile.name] > len(stems) / 2]
+    best = max((profile.name for profile in telling), key=shared.__getitem__, default="")
+    if meant and not shared.get(best):
+        return meant[0].name
     return best if shared.get(best) else None
 
 

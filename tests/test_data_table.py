@@ -227,7 +227,7 @@ def test_patterns_and_classes_are_written_out_for_the_model(path: Path):
         ),
         (TEXT.replace("c,", "a,"), "column 'id': 'a' stands in row 0 (line 2) and again in row 2 (line 4), expected each id once"),
         (TEXT.replace("c,", ","), "column 'id': row 2 (line 4) has none, expected an identifier in each row"),
-        (TEXT.encode("utf-16"), "not text in UTF-8 (byte 0xff); save it again as CSV UTF-8"),
+        (TEXT.encode("utf-16"), "line 1: not text in UTF-8 (byte 0xff); save it again as CSV UTF-8"),
         (
             TEXT.replace("note", "lab__present").replace(",x\n", ",1\n").replace('"one, ""two"""', "1").replace(",y", ",1"),
             "column 'lab__present': row 1 (line 3) says that lab is present, but all its cells are empty",

@@ -139,7 +139,7 @@ def _number(column: str, text: str, missing: Collection[str], where: Callable[[]
             f"column {clip(column)!r}: {where()} holds {quoted(text)}, expected a finite number{hint}; an empty cell is one that is absent"
         )
     if abs(number) > LARGEST:
-        raise DataError(f"column {clip(column)!r}: {where()} holds {quoted(text)}, expected a number of float32, up to {LARGEST:.2g}")
+        raise DataError(f"column {clip(column)!r}: {where()} holds {quoted(text)}, expected a number from {-LARGEST:.2g} to {LARGEST:.2g}")
     return number
 
 
