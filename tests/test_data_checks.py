@@ -119,10 +119,10 @@ DOUBTS: dict[str, tuple[dict[str, list[Any]], dict[str, Any], str]] = {
         "modalities 'x' and 'n': x_1 and n hold the same in all rows, so that imputation seems better than it is wherever both are there; "
         "leave one out",
     ),
-    "one row": ({"grade": ["c"] + ["a", "b"] * 19 + ["a"]}, {}, "modality 'grade': one row of class 2 (counted from 0)"),
+    "one row": ({"grade": ["c"] + ["a", "b"] * 19 + ["a"]}, {}, "modality 'grade': one row of class c"),
     "no row": (
         {"grade": ["a", "b"] * 20}, {"classes": {"sex": ["f", "m"], "grade": ["a", "b", "c"]}},
-        "modality 'grade': no row of class 2 (counted from 0)",
+        "modality 'grade': no row of class c",
     ),
     "far": (
         {"x_1": [*good()["x_1"][:-2], -999, -999]}, {},
