@@ -10,7 +10,7 @@ from nbridge.data.arrays import check_same_rows, to_batch
 from nbridge.data.blocks import Block, RowsIn
 from nbridge.data.column import PRESENT, check_layout, check_mask_layout
 from nbridge.data.ids import check_many_ids
-from nbridge.errors import DataError
+from nbridge.errors import CellError, DataError
 from nbridge.likelihoods import Likelihood
 from nbridge.phrases import did_you_mean, listing
 from nbridge.support import SupportError, check_support
@@ -139,7 +139,10 @@ def _is_in_part(rows: RowsIn, plan: Plan, name: str, likelihood: Likelihood, siz
     in_part, outside = False, None
     taken = {known: plan.taken[known] for known in (name, name + PRESENT) if known in plan.taken}
     for block in rows.blocks(taken.values(), 0, plan.rows, size):
-        batch = read_block(block, taken, {name: likelihood.shape})
+        try:
+            batch = read_block(block, taken, {name: likelihood.shape})
+        except CellError as error:
+            raise error.at(rows.place) from error
         in_part = in_part or name in batch.cells
         try:
             check_support({name: likelihood}, batch, block.start)

@@ -291,7 +291,10 @@ def _look_at_arrays(path: str, found: Path, id_key: str | None) -> FirstLook:
         present[part.name] = some if mask is None or mask.shape != (rows,) else some & mask.astype(bool)
     if not parts:
         raise DataError(f"{found}: no array that a modality can be made of. Found: {listing(arrays)}")
-    remarks = [f"left out: {_some(left)}: no array of numbers with {rows:,} rows"] if left else []
+    texts = [name for name in left if arrays[name].dtype.kind == "U" and arrays[name].shape == (rows,)]
+    others = [name for name in left if name not in texts]
+    remarks = [f"left out: {_some(texts)}: text; write the numbers of its classes, from 0"] if texts else []
+    remarks += [f"left out: {_some(others)}: no array of numbers with {rows:,} rows"] if others else []
     head = [f"{rows:,} rows, {len(parts)} arrays; every guess is yours to change. After a change: nbridge validate SPEC --data", *remarks]
     source = {"source": "npz", "path": str(path), **({"keys": keys} if keys else {}), **({"id": key} if key not in (None, "id") else {})}
     text = spec_text(Outline(found.stem, source, rows, parts, wrapped(head), {"keys": "arrays whose names no modality may bear"}))
