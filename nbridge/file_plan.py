@@ -74,7 +74,7 @@ def check_rows(rows: RowsIn, likelihoods: Mapping[str, Likelihood], plan: Plan, 
         DataError: for the first thing that doesn't fit, with the number of its row in the file.
     """
     if id_key is not None and id_key in plan.others:
-        check_many_ids(lambda: rows.identifiers(id_key, plan.rows, size), rows.ids(id_key))
+        check_many_ids(lambda: rows.identifiers(id_key, plan.rows, size), rows.told_ids(id_key))
     for key in plan.others:
         rows.check_passed(key)
     there = {name: likelihood for name, likelihood in likelihoods.items() if name in plan.taken}

@@ -239,7 +239,7 @@ def _read_table(layout: TableLayout, path: str) -> tuple[Arrays, Arrays]:
         if layout.id not in table.passed:
             return dict(block.arrays), {}
         (texts,) = table.identifiers(layout.id, table.rows, table.rows)
-        return dict(block.arrays), {layout.id: check_ids(texts, told=table.ids(layout.id))}
+        return dict(block.arrays), {layout.id: check_ids(texts, told=table.told_ids(layout.id))}
 
 
 def _read_omics(spec: Spec, path: str) -> tuple[Arrays, Arrays]:

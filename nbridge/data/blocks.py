@@ -159,7 +159,7 @@ class RowsIn(ABC):
             DataError: when the column holds none.
         """
 
-    def ids(self, key: str) -> Told:  # noqa: ARG002 (for kinds whose columns have names)
+    def told_ids(self, key: str) -> Told:  # noqa: ARG002 (for kinds whose columns have names)
         """How mistakes in identifiers are told."""
         return IDS
 

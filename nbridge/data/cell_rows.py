@@ -20,7 +20,7 @@ from nbridge.data.cell_out import CsvOut, MemoryOut, ParquetOut
 from nbridge.data.cell_style import CellStyle
 from nbridge.data.cells import read_cells
 from nbridge.data.column import PRESENT
-from nbridge.data.ids import Told
+from nbridge.data.ids import Told, identifier_of
 from nbridge.data.table_file import ArrowTable, CsvTable, TableFile, open_table
 from nbridge.data.table_layout import ADDED, TableLayout
 from nbridge.data.table_presence import check_presence
@@ -86,10 +86,10 @@ class CellRows(RowsIn):
 
     def identifiers(self, key: str, rows: int, size: int) -> Iterator[np.ndarray]:  # noqa: ARG002
         for chunk in self.file.chunks([key], size):
-            yield np.array([text.strip() for text in chunk.single(key)], dtype=object)
+            yield np.array([identifier_of(text) for text in chunk.single(key)], dtype=object)
 
-    def ids(self, key: str) -> Told:
-        return self.file.ids(key)
+    def told_ids(self, key: str) -> Told:
+        return self.file.told_ids(key)
 
     def check_passed(self, key: str) -> None:
         """Has nothing to check: any column can be written as it was read."""

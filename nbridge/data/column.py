@@ -162,5 +162,5 @@ def _float32(name: str, values: np.ndarray, first: int) -> np.ndarray:
         reason = "values must be finite (NaN marks what is absent)" if np.isinf(value) else "too large for float32"
         element = int(np.ravel_multi_index(tuple(cell), values.shape[1:]))
         text = f"modality {name!r}: {value} in row {first + row}, cell {tuple(cell)}: {reason}"
-        raise CellError(text, (name, first + row, element), f"value {value:g}: {reason}")
+        raise CellError(text, (name, first + row, element), f"{value:g}, {reason}")
     return single

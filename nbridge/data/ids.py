@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from itertools import chain
@@ -27,6 +28,16 @@ class Told:
 
 IDS = Told()
 """Identifiers that are an array."""
+
+
+def identifier_of(text: str) -> str:
+    """A text as an identifier: without blanks around it, its accents composed, as names of files spell them apart on some systems.
+
+    Example:
+        >>> identifier_of(" Jose\u0301") == "Jos\u00e9"
+        True
+    """
+    return unicodedata.normalize("NFC", text.strip())
 
 
 def check_ids(ids: ArrayLike, rows: int | None = None, told: Told = IDS) -> np.ndarray:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nbridge.data.cells import exact_number_of, number_of, ordered_classes
-from nbridge.data.ids import check_ids
+from nbridge.data.ids import check_ids, identifier_of
 from nbridge.data.table_file import TableFile
 from nbridge.data.table_numbers import Numbers, check_joinable, join
 from nbridge.errors import DataError, naming
@@ -161,11 +161,11 @@ def _read(file: TableFile, id_column: str | None, missing: Collection[str], text
             for text in dict.fromkeys(stripped):
                 known.setdefault(text, float(len(known) - len(missing)))
             parts[column].append(np.array([known[text] for text in stripped]))
-        ids += [text.strip() for text in chunk.single(id_column)] if id_column is not None else []
+        ids += [identifier_of(text) for text in chunk.single(id_column)] if id_column is not None else []
     if not rows:
         raise DataError(f"{file.path}: no rows")
     with naming(file.path):
-        found = check_ids(ids, told=file.ids(id_column)) if id_column is not None else None
+        found = check_ids(ids, told=file.told_ids(id_column)) if id_column is not None else None
     for column in columns:
         texts[column] = [text for text in places[column] if text not in missing]
     vectors = {column: _vectors(file, column) for column in file.columns if column not in unfit and file.is_list(column)}

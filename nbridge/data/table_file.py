@@ -92,7 +92,7 @@ class TableFile(ABC):
         """Whether a column of lists holds bytes."""
         return False
 
-    def ids(self, column: str) -> Told:
+    def told_ids(self, column: str) -> Told:
         """How mistakes in a column of identifiers are told."""
         return Told(f"column {clip(column)!r}", self.where)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from nbridge.data.cells import read_cells
 from nbridge.data.column import PRESENT
-from nbridge.data.ids import check_ids
+from nbridge.data.ids import check_ids, identifier_of
 from nbridge.data.table_file import Chunk, TableFile
 from nbridge.data.table_layout import TableLayout
 from nbridge.data.table_presence import check_joined, check_presence, check_said
@@ -79,11 +79,11 @@ def read_numbers(
                     parts.setdefault(masks[name], []).append(mask)
         for column, values in numbers.items():
             parts[column].append(values)
-        ids += [text.strip() for name in names for text in chunk.single(name)]
+        ids += [identifier_of(text) for name in names for text in chunk.single(name)]
     if not rows:
         raise DataError(f"{file.path}: no rows")
     with naming(file.path):
-        found = check_ids(ids, told=file.ids(layout.id)) if names else None
+        found = check_ids(ids, told=file.told_ids(layout.id)) if names else None
     return Numbers(str(file.path), {column: np.concatenate(values) for column, values in parts.items()}, found)
 
 
