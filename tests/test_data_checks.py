@@ -159,6 +159,15 @@ def test_modalities_that_no_row_has_together_are_a_warning():
     assert [line.partition(",")[0] for line in checked(columns).warnings] == ["no training row has both n and sex"]
 
 
+def test_what_training_would_refuse_is_an_error():
+    columns = {"x_1": [1.5, 2.5, 3.5, ""] * 10, "grade": ["", "", "", "a", *["", "", "", "b"] * 9]}
+    found = checked({**columns, "x_2": columns["x_1"]}, {"x": (2, "normal"), "grade": (2, "categorical")}, classes={})
+    assert found.errors == (
+        "stage bridges: 0 training rows have the modalities that it needs, and it takes at least 2. Add rows in which they are present "
+        "together.",
+    )  # fmt: skip
+
+
 def test_rows_of_other_sources_are_checked_as_well(here: Path):
     np.savez("rows.npz", x=np.c_[np.ones(ROWS), np.arange(ROWS) % 9 * 1.5], y=np.arange(ROWS) % 3)
     part = {"features": 4, "encoder": {"type": "mlp", "hidden": [4]}}

@@ -206,6 +206,25 @@ def test_identifiers_that_repeat_are_none(here: Path):
         look(["rows.csv"], "id")
 
 
+@pytest.mark.parametrize(
+    ("spoil", "what"),
+    [
+        (lambda ids: [*ids[:-1], ids[0]], "'{0}' stands in row 0 (line 2) and again in row 59 (line 61), expected each id once"),
+        (lambda ids: ["", *ids[1:]], "row 0 (line 2) has none, expected an identifier in each row"),
+    ],
+    ids=["twice", "missing"],
+)
+@pytest.mark.parametrize("ids", [[f"p{row}" for row in range(60)], list(range(1, 61))], ids=["text", "numbers"])
+def test_what_spoils_a_column_of_identifiers_is_told(here: Path, ids: list[Any], spoil: Callable[[list[Any]], list[Any]], what: str):
+    write(here / "rows.csv", {"patient": spoil(ids), "x": column_of("normal")[:60]})
+    found = look(["rows.csv"])
+    assert list(found.spec.modalities) == ["x"]
+    assert found.remarks == (f"left out: patient: no identifiers, as {what.format(ids[0])}",)
+    # Visits of patients repeat them on purpose.
+    write(here / "rows.csv", {"patient": [f"p{row // 2}" for row in range(60)], "x": column_of("normal")[:60]})
+    assert look(["rows.csv"]).remarks == ("left out: patient: text of 30 different values in 60 rows, too many for classes",)
+
+
 def test_arrays_of_an_archive_are_described(here: Path):
     rng = np.random.default_rng(0)
     rows = 100
@@ -226,6 +245,18 @@ def test_arrays_of_an_archive_are_described(here: Path):
     assert spec.data.source.kwargs["keys"] == {"column_keys": "keys"}
     assert found.present["x"].sum() == rows / 2
     assert found.remarks == ("left out: note: no array of numbers with 100 rows",)
+
+
+def test_arrays_that_do_not_fit_together_are_told(here: Path):
+    x, path = np.random.default_rng(0).normal(size=(30, 2)), here / "rows.npz"
+    np.savez(path, x=x, kind=np.array(["a", "b"] * 15))
+    assert look(["rows.npz"]).remarks == ("left out: kind: text; write the numbers of its classes, from 0",)
+    np.savez(path, x=x, id=np.arange(29))
+    with refused(f"{path}: ids: 29 for 30 rows, expected one a row"):
+        look(["rows.npz"])
+    np.savez(path, x=x[:0])
+    with refused(f"{path}: no rows"):
+        look(["rows.npz"])
 
 
 @pytest.mark.parametrize(

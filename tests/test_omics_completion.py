@@ -329,6 +329,13 @@ def test_mistakes_in_files_to_complete(tmp_path: Path, model: nbridge.Multimodal
         "Did you mean 'CD4'? Found: CD3, CD4"
     ):
         nbridge.impute_file(model, tmp_path / "few.h5mu", out)
+    far = copy_of(data)
+    far.mod["prot"].X[2, 1] = np.inf
+    with refused(
+        f"{write(tmp_path / 'far.h5mu', far)}: modality 'prot' (prot/X, 'CD4'), observation 'cell31': inf, values must be finite (NaN "
+        "marks what is absent)"
+    ):
+        nbridge.impute_file(model, tmp_path / "far.h5mu", out)
     one = write(tmp_path / "one.h5ad", data.mod["rna"])
     with pytest.raises(DataError, match=r"an AnnData object has no modalities, and modality 'rna' lies in 'rna/X'"):
         nbridge.impute_file(model, one, tmp_path / "out.h5ad")
