@@ -237,8 +237,7 @@ def test_files_that_have_no_row_in_common_are_told(tmp_path: Path):
         ("110", ""),
         ("111", "row 2 (line 4) says that face is present, but all its cells are empty"),
         ("010", "row 0 (line 2) says that face is absent, but it has values; empty its cells, or say 1"),
-        ("11x", "row 2 (line 4) holds \"x\", expected a finite number, or data.classes to list the classes of this column; an empty cell is "
-         "one that is absent"),
+        ("112", "row 2 (line 4) says neither 1 nor 0, expected one of them"),
     ],
 )  # fmt: skip
 def test_a_column_of_presence_says_what_the_folder_has_or_is_told(tmp_path: Path, said: str, message: str):
