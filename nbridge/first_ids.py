@@ -43,7 +43,8 @@ def found_id(profiles: Sequence[Profile]) -> str | None:
     Arguments:
         profiles: The columns.
     """
-    telling = [profile for profile in profiles if profile.present.all() and len(profile.texts) == len(profile.codes)]
+    # A column without a name can't be named.
+    telling = [profile for profile in profiles if profile.name and profile.present.all() and len(profile.texts) == len(profile.codes)]
     named = [profile.name for profile in telling if profile.name == "id" or (ID_WORDS.search(profile.name) and is_identifier(profile))]
     if named:
         return "id" if "id" in named else named[0]

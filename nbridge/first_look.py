@@ -32,6 +32,7 @@ from nbridge.read import parse_spec
 from nbridge.spec import Spec
 
 _AFTER = {False: " After a change: nbridge validate SPEC --data", True: ""}
+UNNAMED = "a column without a name"
 NAMED = 12
 """Columns that remarks name."""
 SENTINELS = frozenset(sign * number for sign in (-1, 1) for number in (99, 999, 9999, 99999))
@@ -145,7 +146,8 @@ def _look_at_tables(
     if not every and not images.parts:
         paths = source.get("path", files[0].path)
         where = listing(map(str, paths)) if isinstance(paths, list) else paths
-        raise DataError(f"{where}: no column that a modality can be made of ({_left_out(guesses)})")
+        alone = f"column {clip(id_column)!r}, which tells rows apart, is alone" if id_column and not guesses.left_out else ""
+        raise DataError(f"{where}: no column that a modality can be made of ({alone or _left_out(guesses)})")
     lone = any("id" in file.columns for file in files)
     id_option = None if framed or not files else id_column if id_column is not None else "" if lone else None
     columns = {part.name: vectors.name for part, vectors in lists}
@@ -157,7 +159,9 @@ def _look_at_tables(
     ]
     many = len(profiles) + len(named) + len(found.vectors) + len(found.left_out) + len(spoilt)
     folders_of_images = f"{len(kept)} folder{'s' if len(kept) > 1 else ''} of images" if kept else ""
-    counted = ", ".join(filter(None, [f"{found.rows:,} rows", f"{many:,} columns" if files else "", folders_of_images]))
+    counted = ", ".join(
+        filter(None, [f"{found.rows:,} rows", f"{many:,} column{'s' if many != 1 else ''}" if files else "", folders_of_images])
+    )
     head = [f"{counted}; every guess is yours to change.{_AFTER[framed]}", *remarks]
     reasons = {
         "id": "tells rows apart" if id_column is not None else "no column tells all rows apart",
@@ -221,12 +225,12 @@ def _source(source: Mapping[str, object], guesses: Guesses, lists: Mapping[str, 
 def _remarks(guesses: Guesses) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for column, reason in guesses.left_out.items():
-        reasons.setdefault(reason, []).append(clip(column))
+        reasons.setdefault(reason, []).append(clip(column) or UNNAMED)
     return [f"left out: {_some(columns)}: {reason}" for reason, columns in reasons.items()]
 
 
 def _left_out(guesses: Guesses) -> str:
-    return clip("; ".join(f"{clip(column)} {reason}" for column, reason in guesses.left_out.items()), 200) or "no columns"
+    return clip("; ".join(f"{clip(column) or UNNAMED} {reason}" for column, reason in guesses.left_out.items()), 200) or "no columns"
 
 
 def _sentinels(guesses: Guesses) -> list[str]:

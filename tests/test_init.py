@@ -225,6 +225,32 @@ def test_what_spoils_a_column_of_identifiers_is_told(here: Path, ids: list[Any],
     assert look(["rows.csv"]).remarks == ("left out: patient: text of 30 different values in 60 rows, too many for classes",)
 
 
+@pytest.mark.parametrize(("cell", "what"), [("{},5", "commas"), ("1,{:03}", "commas"), ("{} %", "percent signs")])
+def test_numbers_that_are_spelt_otherwise_are_told_and_are_no_identifiers(here: Path, cell: str, what: str):
+    write(here / "rows.csv", {"dose": [cell.format(row) for row in range(60)], "x": column_of("normal")[:60]})
+    found = look(["rows.csv"])
+    assert list(found.spec.modalities) == ["x"]
+    assert found.spec.data.source.kwargs["id"] == "id"
+    first = cell.format(0)
+    assert found.remarks == (
+        f"left out: dose: text such as {first!r}, numbers with {what}; write them with a decimal point and nothing else",
+    )  # fmt: skip
+
+
+def test_a_column_without_a_name_is_no_column_of_identifiers(here: Path):
+    write(here / "rows.csv", {"": list(range(60)), "x": column_of("normal")[:60]})
+    assert look(["rows.csv"]).remarks == (
+        "left out: a column without a name: looks like identifiers: whole numbers in a row, or text, that differ in all rows",
+    )  # fmt: skip
+    write(here / "one.csv", {"": list(range(60)), "id": list(range(60)), "x": column_of("normal")[:60]})
+    write(here / "other.csv", {"": list(range(60)), "id": list(range(60)), "y": column_of("normal")[:60]})
+    with refused(
+        f"{here / 'other.csv'}: a column without a name is in {here / 'one.csv'} as well; give them names, or leave them out where they "
+        "count the rows"
+    ):
+        look(["one.csv", "other.csv"])
+
+
 def test_arrays_of_an_archive_are_described(here: Path):
     rng = np.random.default_rng(0)
     rows = 100

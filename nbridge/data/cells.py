@@ -21,6 +21,7 @@ MOST_CLASSES = 1000
 """More classes than this in a column are a mistake."""
 LARGEST = float(np.finfo(np.float32).max)
 """The largest number that a model takes in."""
+_SPELT = {r"[-+]?\d+(,\d+)+(\.\d+)?": "numbers with commas", r"[-+]?\d+([.,]\d+)? ?%": "numbers with percent signs"}
 
 Where = Callable[[int], str]
 """Tells the place of a cell by its number among those given: the row, and the line where there are lines."""
@@ -110,6 +111,25 @@ def exact_number_of(text: str) -> Decimal | None:
         (False, True)
     """
     return None if number_of(text) is None else Decimal(TRUTHS.get(text.lower(), text))
+
+
+def spelt_otherwise(texts: Sequence[str]) -> str:
+    """Words on numbers that are spelt as none is here; empty where texts are something else.
+
+    Arguments:
+        texts: Different texts of a column.
+
+    Example:
+        >>> spelt_otherwise([f"{place},5" for place in range(20)])
+        "text such as '0,5', numbers with commas; write them with a decimal point and nothing else"
+        >>> spelt_otherwise(["63.5", "12"]), spelt_otherwise(["a,5", "b,6"])
+        ('', '')
+    """
+    others = [text for text in texts if number_of(text) is None]
+    for pattern, what in _SPELT.items():
+        if others and all(re.fullmatch(pattern, text) for text in others):
+            return f"text such as {clip(others[0])!r}, {what}; write them with a decimal point and nothing else"
+    return ""
 
 
 def ordered_classes(texts: Iterable[str]) -> tuple[str, ...]:

@@ -23,8 +23,9 @@ from nbridge.data.cell_style import CellStyle
 from nbridge.data.table_file import CHUNK, ArrowTable, Chunk, CsvTable, TableFile
 from nbridge.data.table_layout import TableLayout
 from nbridge.data.table_numbers import check_joinable, join_files, place_of
-from nbridge.errors import DataError
+from nbridge.errors import DataError, naming
 from nbridge.files import replace_folder, scratch_beside
+from nbridge.phrases import listing
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,10 @@ class JoinedRows(RowsIn):
             layout = layout.among(file)
         layout.check()
         columns = [column for file in files for column in file.columns if len(files) == 1 or column != layout.id]
-        self.there = self.keys = tuple(name for name in layout.columns if has_modality(columns, layout, name))
         known = {column for names in layout.columns.values() for column in names}
-        no_slip([column for file in files for column in kept_columns(file, layout) if column not in known], layout, self.there)
+        with naming(listing(str(file.path) for file in files)):
+            self.there = self.keys = tuple(name for name in layout.columns if has_modality(columns, layout, name))
+            no_slip([column for file in files for column in kept_columns(file, layout) if column not in known], layout, self.there)
         self._layout, self._levels, self._files = layout, levels, files
         self._styles = {column: CellStyle(layout.classes.get(column, ())) for column in known - layout.lists}
         self._shapes: dict[str, tuple[int, ...]] = {}

@@ -16,6 +16,8 @@ from nbridge.data.table_presence import check_joined, check_presence, check_said
 from nbridge.errors import DataError, naming
 from nbridge.phrases import clip, listing, quoted
 
+UNNAMED = "a column without a name", "give them names, or leave them out where they count the rows"
+
 
 @dataclass(frozen=True)
 class Numbers:
@@ -145,4 +147,5 @@ def check_joinable(files: Sequence[TableFile], id_column: str) -> None:
         file.require(id_column, " of identifiers, on which files are joined (data.id)")
         for column in file.columns:
             if column != id_column and (other := owners.setdefault(column, file)) is not file:
-                raise DataError(f"{file.path}: column {clip(column)!r} is in {other.path} as well; rename one of them")
+                what, how = (f"column {clip(column)!r}", "rename one of them") if column else UNNAMED
+                raise DataError(f"{file.path}: {what} is in {other.path} as well; {how}")
