@@ -298,6 +298,20 @@ def test_counts_that_are_whole_stay_whole_where_all_variables_are_known_and_beco
         assert np.isnan(done.X[8:, 1]).all() == (kind is np.float64)
 
 
+def test_large_codes_of_classes_are_imputed_to_the_last_digit():
+    # None of them is a float.
+    codes = 10**18 + 1 + np.arange(24) % 3
+    parts = {name: adata(np.eye(24, 3) + codes[:, None] % 10, observations(24), [f"{name}{place}" for place in range(3)]) for name in "ab"}
+    data = joined(parts, pd.DataFrame({"kind": codes}, index=observations(24)))
+    spec = spec_of({"a": 3, "b": 3, "kind": 3}, {"a": "normal", "b": "normal", "kind": "categorical"}, keys={"kind": "obs/kind"})
+    model = nbridge.train(spec, data).model
+    holes = copy_of(data)
+    holes.obs["kind"] = pd.array([None if row % 2 else int(code) for row, code in enumerate(codes)], dtype="Int64")
+    done: Any = nbridge.impute(model, holes)
+    assert set(done.obs["kind"].tolist()) <= set(codes.tolist())
+    assert done.obs["kind"][::2].tolist() == codes[::2].tolist()
+
+
 def test_nothing_is_written_when_writing_fails(tmp_path: Path, model: nbridge.MultimodalVAE, monkeypatch: pytest.MonkeyPatch):
     path, out = write(tmp_path / "in.h5mu", study()), tmp_path / "out.h5mu"
     out.write_text("older")
