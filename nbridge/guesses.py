@@ -69,7 +69,8 @@ class Guess:
     @property
     def size(self) -> int:
         """The number of its elements, or of its classes."""
-        widths = [len(self.classes.get(column.name, ())) for column in self.columns]
+        classes = self.classes
+        widths = [len(classes.get(column.name, ())) for column in self.columns]
         return widths[0] if self.likelihood == "categorical" else sum(width if width > 2 else 1 for width in widths)
 
     @property
@@ -205,6 +206,9 @@ def _by_absence(name: str, group: Sequence[Profile]) -> list[tuple[str, str, lis
     """Columns of a group by the rows that they are absent from together: names, reasons and columns; one group where they hang together."""
     blocks: list[list[Profile]] = []
     for profile in group:
+        # Most columns of wide tables lack next to nothing, and none of these begins a block that counts.
+        if (~profile.present).mean() < ALIKE * OFTEN:
+            continue
         near = next((block for block in blocks if _absent_together(block[0].present, profile.present)), None)
         if near is None:
             blocks.append([profile])

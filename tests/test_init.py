@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from nbridge import guesses
 from nbridge.cli import main as command_line
 from nbridge.data.table_file import open_table
 from nbridge.errors import DataError
@@ -174,6 +175,23 @@ def test_columns_that_are_absent_together_are_a_modality_whatever_they_are_calle
     write(here / "rows.csv", {name: np.where(hidden[place], "", column_of("normal")).tolist() for name, place in blocks.items()})
     columns = parse_spec(look(["rows.csv"]).text).data.source.kwargs["columns"]
     assert sorted(columns.values()) == [("iron", "zinc", "lead"), ("pressure", "pulse", "weight")]
+
+
+def test_columns_of_a_wide_table_that_lack_nothing_are_not_compared_with_each_other(here: Path, monkeypatch: pytest.MonkeyPatch):
+    compared: list[float] = []
+
+    def absent_together(one: np.ndarray, other: np.ndarray) -> bool:
+        compared.append(min((~one).mean(), (~other).mean()))
+        return original(one, other)
+
+    original = guesses._absent_together
+    monkeypatch.setattr(guesses, "_absent_together", absent_together)
+    rng = np.random.default_rng(0)
+    cells: dict[str, Any] = {f"gene_{place}": rng.normal(size=60).round(3).tolist() for place in range(100)}
+    cells |= {f"gene_{place}": [*[""] * 20, *cells[f"gene_{place}"][20:]] for place in range(4)}
+    write(here / "rows.csv", cells)
+    assert [len(columns) for columns in look(["rows.csv"]).spec.data.source.kwargs["columns"].values()] == [4, 96]
+    assert compared == [pytest.approx(1 / 3)] * 3
 
 
 def test_a_number_that_may_mark_absence_is_told(here: Path):

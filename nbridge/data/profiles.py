@@ -30,6 +30,9 @@ class Profile:
         codes: The place of each row's text among them, (N,); -1 where it is absent.
         markers: Words that mark absent cells among numbers; they count as absent.
         declared: Whether the texts are classes that the data declare, in their order.
+
+    Attributes:
+        numeric: Whether all values are numbers, and not codes of more digits than a number holds.
     """
 
     name: str
@@ -38,22 +41,18 @@ class Profile:
     markers: tuple[str, ...] = ()
     declared: bool = False
     _numbers: tuple[float | None, ...] = field(init=False, repr=False, compare=False)
-    _codes: bool = field(init=False, repr=False, compare=False)
+    numeric: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         numbers = tuple(map(number_of, self.texts))
         object.__setattr__(self, "_numbers", numbers)
-        object.__setattr__(self, "_codes", _are_codes(self.texts, numbers))
+        plain = bool(self.texts) and not self.declared and None not in numbers and not _are_codes(self.texts, numbers)
+        object.__setattr__(self, "numeric", plain)
 
     @property
     def present(self) -> np.ndarray:
         """Which rows have a value, (N,)."""
         return self.codes >= 0
-
-    @property
-    def numeric(self) -> bool:
-        """Whether all values are numbers, and not codes of more digits than a number holds."""
-        return bool(self.texts) and not self.declared and not self._codes and None not in self._numbers
 
     @property
     def values(self) -> np.ndarray:
