@@ -25,6 +25,7 @@ from nbridge.phrases import clip, listing
 from nbridge.registry import resolve
 from nbridge.spec import Spec
 from nbridge.support import SupportError, check_support
+from nbridge.training import check_stages
 
 ROWS_A_CLASS = 5
 """Fewer rows than this for each class are few."""
@@ -76,7 +77,7 @@ def check_data(spec: Spec) -> Checked:
         if isinstance(source, Table | H5MU) and (errors := source.mistakes(shapes)):
             return Checked(errors)
         dataset = source.load(shapes)
-        labels = _labels(source, shapes)
+        labels, classes = _labels(source, shapes), _classes_of(source, shapes)
     except (DataError, TypeError, SpecError) as error:
         return Checked(tuple(str(error).splitlines()))
     model = build_model(spec)
@@ -84,12 +85,13 @@ def check_data(spec: Spec) -> Checked:
     heard: list[Finding] = []
     if not errors:
         try:
-            build_data(spec, model, warn=heard.append)
+            splits = build_data(spec, model, warn=heard.append)
+            check_stages(model, splits.train.through(model.prepare), spec.training)
         except DataError as error:
             errors = (str(error),)
     batch = dataset.batch.representative()
     present = {name: mask.numpy() for name, mask in dataset.batch.present.items()}
-    warnings = (*source.remarks(shapes), *(finding.text for finding in heard), *_doubts(model, batch, labels))
+    warnings = (*source.remarks(shapes), *(finding.text for finding in heard), *_doubts(model, batch, labels, classes))
     return Checked(errors, warnings, len(dataset.batch), present)
 
 
@@ -101,6 +103,16 @@ def _labels(source: Source, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, 
         layout = source.layout(shapes, source.files(shapes))
         return {name: _element_names(layout, name) for name in shapes}
     return {name: [name] if prod(shape) == 1 else [f"{name}[{i}]" for i in range(prod(shape))] for name, shape in shapes.items()}
+
+
+def _classes_of(source: Source, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Sequence[str]]:
+    """What the classes of a modality are called, where they have names."""
+    if isinstance(source, H5MU):
+        return {name: tuple(map(str, texts)) for name, texts in source.classes.items()}
+    if not isinstance(source, Table):
+        return {}
+    layout = source.layout(shapes, source.files(shapes))
+    return {name: layout.classes.get(layout.columns[name][0], ()) for name in shapes if layout.is_index(name)}
 
 
 def _element_names(layout: TableLayout, name: str) -> list[str]:
@@ -126,7 +138,7 @@ def _unsupported(model: MultimodalVAE, dataset: Dataset) -> Iterator[str]:
             yield f"{origin}{error}"
 
 
-def _doubts(model: MultimodalVAE, batch: Batch, labels: Mapping[str, Sequence[str]]) -> Iterator[str]:
+def _doubts(model: MultimodalVAE, batch: Batch, labels: Mapping[str, Sequence[str]], classes: Mapping[str, Sequence[str]]) -> Iterator[str]:
     """What is likely a mistake, a line each."""
     for name in model.names:
         yield from _dark(name, model.likelihoods[name], batch)
@@ -135,7 +147,7 @@ def _doubts(model: MultimodalVAE, batch: Batch, labels: Mapping[str, Sequence[st
     elements = [element for name, likelihood in plain.items() for element in _elements(batch, name, labels[name], likelihood)]
     for name, likelihood in plain.items():
         if isinstance(likelihood, Categorical):
-            yield from _classes(name, likelihood, batch)
+            yield from _classes(name, likelihood, batch, classes.get(name, ()))
         else:
             own = [element for element in elements if element.modality == name]
             yield from _constant(name, own)
@@ -213,7 +225,7 @@ def _dark(name: str, likelihood: Likelihood, batch: Batch) -> Iterator[str]:
         yield f"modality {name!r}: no value above {most:g}, and its likelihood has them up to {high:g}; set its high"
 
 
-def _classes(name: str, likelihood: Categorical, batch: Batch) -> Iterator[str]:
+def _classes(name: str, likelihood: Categorical, batch: Batch, names: Sequence[str]) -> Iterator[str]:
     known = likelihood.canonical(batch.values[name])[batch.present[name]].numpy()
     counts = np.bincount(known, minlength=likelihood.shape[0])
     if likelihood.shape[0] * ROWS_A_CLASS > len(known):
@@ -221,7 +233,8 @@ def _classes(name: str, likelihood: Categorical, batch: Batch) -> Iterator[str]:
         return
     for number, what in ((0, "no row"), (1, "one row")):
         if few := np.flatnonzero(counts == number).tolist():
-            yield f"modality {name!r}: {what} of class{'es' if len(few) > 1 else ''} {_some([str(one) for one in few])} (counted from 0)"
+            called = _some([names[one] for one in few]) if names else f"{_some([str(one) for one in few])} (counted from 0)"
+            yield f"modality {name!r}: {what} of class{'es' if len(few) > 1 else ''} {called}"
 
 
 def _twins(elements: Sequence[_Element]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 
@@ -21,6 +21,24 @@ class SpecError(NBridgeError):
 
 class DataError(NBridgeError):
     """Data that does not fit the spec: the modality, the first offending row and its value."""
+
+
+class CellError(DataError):
+    """A value that no model takes in, among the rows of an array.
+
+    Arguments:
+        text: What is wrong, and where in the array.
+        cell: Its modality, its row and its element.
+        problem: What is wrong with it.
+    """
+
+    def __init__(self, text: str, cell: tuple[str, int, int], problem: str) -> None:
+        self.cell, self.problem = cell, problem
+        super().__init__(text)
+
+    def at(self, place: Callable[[str, int, int], str] | None) -> DataError:
+        """The same with the place of the cell as a file has it, where it has any."""
+        return self if place is None else DataError(f"{place(*self.cell)}: {self.problem}")
 
 
 class RunError(NBridgeError):

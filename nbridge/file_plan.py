@@ -10,7 +10,7 @@ from nbridge.data.arrays import check_same_rows, to_batch
 from nbridge.data.blocks import Block, RowsIn
 from nbridge.data.column import PRESENT, check_layout, check_mask_layout
 from nbridge.data.ids import check_many_ids
-from nbridge.errors import DataError
+from nbridge.errors import CellError, DataError
 from nbridge.likelihoods import Likelihood
 from nbridge.phrases import did_you_mean, listing
 from nbridge.support import SupportError, check_support
@@ -74,7 +74,7 @@ def check_rows(rows: RowsIn, likelihoods: Mapping[str, Likelihood], plan: Plan, 
         DataError: for the first thing that doesn't fit, with the number of its row in the file.
     """
     if id_key is not None and id_key in plan.others:
-        check_many_ids(lambda: rows.identifiers(id_key, plan.rows, size))
+        check_many_ids(lambda: rows.identifiers(id_key, plan.rows, size), rows.told_ids(id_key))
     for key in plan.others:
         rows.check_passed(key)
     there = {name: likelihood for name, likelihood in likelihoods.items() if name in plan.taken}
@@ -139,7 +139,10 @@ def _is_in_part(rows: RowsIn, plan: Plan, name: str, likelihood: Likelihood, siz
     in_part, outside = False, None
     taken = {known: plan.taken[known] for known in (name, name + PRESENT) if known in plan.taken}
     for block in rows.blocks(taken.values(), 0, plan.rows, size):
-        batch = read_block(block, taken, {name: likelihood.shape})
+        try:
+            batch = read_block(block, taken, {name: likelihood.shape})
+        except CellError as error:
+            raise error.at(rows.place) from error
         in_part = in_part or name in batch.cells
         try:
             check_support({name: likelihood}, batch, block.start)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nbridge.data.image_files import ENDINGS, Found, Frame, Size, by, images_in, is_image, size_of
+from nbridge.data.ids import identifier_of
+from nbridge.data.image_files import ENDINGS, Found, Frame, Size, by, file_at, images_in, is_image, size_of
 from nbridge.data.image_tables import ImageFolder
 from nbridge.data.profiles import Profile, Profiles
 from nbridge.data.table_file import TableFile
@@ -51,7 +52,7 @@ class ImagesOf:
     @property
     def stems(self) -> set[str]:
         """The identifiers of images in a folder."""
-        return {path.stem for path in self.images}
+        return {identifier_of(path.stem) for path in self.images}
 
     def table(self, id_column: str) -> ImageFolder:
         """A folder as a table of identifiers."""
@@ -144,7 +145,7 @@ def paths_of(profile: Profile, root: Path) -> ImagesOf | None:
     """
     if not names_images(profile):
         return None
-    there = [path for text in profile.texts if (path := root / text).is_file()]
+    there = [path for text in profile.texts if (path := file_at(root, text)) is not None]
     missing = len(profile.texts) - len(there)
     remark = (
         f"{clip(profile.name)}: {missing:,} of the {len(profile.texts):,} files that it names are not in {root}; taken for absent, "
@@ -203,9 +204,13 @@ def id_of(profiles: Sequence[Profile], stems: Collection[str]) -> str | None:
         profiles: The columns.
         stems: The identifiers.
     """
+    shared = {profile.name: len(set(stems).intersection(map(identifier_of, profile.texts))) for profile in profiles}
     telling = [profile for profile in profiles if profile.present.all() and len(profile.texts) == len(profile.codes)]
-    shared = {profile.name: len(set(stems).intersection(profile.texts)) for profile in telling}
-    best = max(shared, key=shared.__getitem__, default="")
+    # One that holds half of them and does not tell rows apart has a mistake in it, which is told where it is read.
+    meant = [profile for profile in profiles if profile not in telling and shared[profile.name] > len(stems) / 2]
+    best = max((profile.name for profile in telling), key=shared.__getitem__, default="")
+    if meant and not shared.get(best):
+        return meant[0].name
     return best if shared.get(best) else None
 
 

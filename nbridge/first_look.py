@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
@@ -18,22 +17,22 @@ from nbridge.data.frames import FrameLike, open_frame
 from nbridge.data.ids import check_ids
 from nbridge.data.npz import read_npz
 from nbridge.data.omics_file import Omics, is_omics, is_omics_file, omics_of, opened
-from nbridge.data.profiles import Profile, Vectors, read_profiles
+from nbridge.data.profiles import Vectors, read_profiles
 from nbridge.data.table_file import TableFile, ending_of, open_table
 from nbridge.errors import DataError, naming
 from nbridge.first_arrays import part_of_array
+from nbridge.first_ids import common_id, found_id, spoilt_ids
 from nbridge.first_images import ImagesOf, all_paths, id_of, images_of, look_at_images, lost_images, paths_of, presence_of
 from nbridge.first_spec import Outline, Part, parts_of, spec_text, wrapped
-from nbridge.guesses import Guesses, guess_modalities, is_identifier
+from nbridge.guesses import Guesses, guess_modalities
 from nbridge.names import free_name
 from nbridge.omics_look import look_at
 from nbridge.phrases import clip, listing
 from nbridge.read import parse_spec
 from nbridge.spec import Spec
 
-ID_WORDS = re.compile(r"(^|[_.\- ])(ids?|key|uuid|barcode|sample|subject|patient|participant|index)$|[a-z]Id$|[a-zA-Z]ID$")
-"""Names that identifiers have."""
 _AFTER = {False: " After a change: nbridge validate SPEC --data", True: ""}
+UNNAMED = "a column without a name"
 NAMED = 12
 """Columns that remarks name."""
 SENTINELS = frozenset(sign * number for sign in (-1, 1) for number in (99, 999, 9999, 99999))
@@ -133,11 +132,13 @@ def _look_at_tables(
     framed = source["source"] == "frame"
     named = {} if framed else all_paths(found.columns, files, root)
     profiles = [profile for profile in found.columns if profile.name not in named]
+    spoilt: dict[str, str] = {}
     if found.ids is None and not framed:
-        id_column = _found_id(profiles)
-        profiles = [profile for profile in profiles if profile.name != id_column]
+        id_column = found_id(profiles)
+        spoilt = {} if id_column is not None else spoilt_ids(profiles, files[0])
+        profiles = [profile for profile in profiles if profile.name not in (id_column, *spoilt)]
     guesses = guess_modalities(profiles)
-    guesses = replace(guesses, left_out={**guesses.left_out, **found.left_out})
+    guesses = replace(guesses, left_out={**spoilt, **guesses.left_out, **found.left_out})
     parts, lists = parts_of(guesses), _parts_of_vectors(found.vectors, [guess.name for guess in guesses.modalities])
     every = [*parts, *(part for part, _ in lists)]
     taken = {*(column for file in files for column in file.columns), *(part.name for part in every)}
@@ -145,8 +146,9 @@ def _look_at_tables(
     if not every and not images.parts:
         paths = source.get("path", files[0].path)
         where = listing(map(str, paths)) if isinstance(paths, list) else paths
-        raise DataError(f"{where}: no column that a modality can be made of ({_left_out(guesses)})")
-    lone = any(profile.name == "id" for profile in profiles)
+        alone = f"column {clip(id_column)!r}, which tells rows apart, is alone" if id_column and not guesses.left_out else ""
+        raise DataError(f"{where}: no column that a modality can be made of ({alone or _left_out(guesses)})")
+    lone = any("id" in file.columns for file in files)
     id_option = None if framed or not files else id_column if id_column is not None else "" if lone else None
     columns = {part.name: vectors.name for part, vectors in lists}
     remarks = [
@@ -155,9 +157,11 @@ def _look_at_tables(
         *lost_images([one for one in found.columns if one.name not in named]),
         *images.remarks,
     ]
-    many = len(profiles) + len(named) + len(found.vectors) + len(found.left_out)
+    many = len(profiles) + len(named) + len(found.vectors) + len(found.left_out) + len(spoilt)
     folders_of_images = f"{len(kept)} folder{'s' if len(kept) > 1 else ''} of images" if kept else ""
-    counted = ", ".join(filter(None, [f"{found.rows:,} rows", f"{many:,} columns" if files else "", folders_of_images]))
+    counted = ", ".join(
+        filter(None, [f"{found.rows:,} rows", f"{many:,} column{'s' if many != 1 else ''}" if files else "", folders_of_images])
+    )
     head = [f"{counted}; every guess is yours to change.{_AFTER[framed]}", *remarks]
     reasons = {
         "id": "tells rows apart" if id_column is not None else "no column tells all rows apart",
@@ -181,14 +185,14 @@ def _keys(files: Sequence[TableFile], id_column: str | None, folders: Sequence[I
             file.require(id_column)
         return id_column, None
     if not folders:
-        return (_common_id(files) if len(files) > 1 else None), None
+        return (common_id(files) if len(files) > 1 else None), None
     if not files:
         return "id", None
     profiles = [one for one in read_profiles(files[:1], None, MISSING).columns if all(one.name in file.columns for file in files)]
     if (column := id_of(profiles, set[str]().union(*(one.stems for one in folders)))) is not None:
         return column, None
     if len(folders) == 1 and any(paths_of(profile, folders[0].images[0].parent) for profile in profiles):
-        return (_common_id(files) if len(files) > 1 else None), folders[0]
+        return (common_id(files) if len(files) > 1 else None), folders[0]
     example = folders[0].images[0].stem
     raise DataError(
         f"{files[0].path}: no column tells whose images these are, such as {example!r} in {folders[0].where}; name it with --id"
@@ -208,25 +212,6 @@ def _parts_of_vectors(columns: Sequence[Vectors], taken: Sequence[str]) -> list[
     return found
 
 
-def _common_id(files: Sequence[TableFile]) -> str:
-    """The column on which files can be joined: one that all of them have."""
-    common = [column for column in files[0].columns if all(column in file.columns for file in files)]
-    chosen = next((column for column in ("id", *common) if column in common and (column == "id" or ID_WORDS.search(column))), None)
-    if chosen is None and len(common) != 1:
-        shown = f"they share {listing(common)}" if common else "they share no column"
-        raise DataError(f"several files are joined on a column of identifiers, and {shown}; name one with --id")
-    return chosen or common[0]
-
-
-def _found_id(profiles: Sequence[Profile]) -> str | None:
-    """The column of identifiers: by its name, or the first one."""
-    telling = [profile for profile in profiles if profile.present.all() and len(profile.texts) == len(profile.codes)]
-    named = [profile.name for profile in telling if profile.name == "id" or (ID_WORDS.search(profile.name) and is_identifier(profile))]
-    if named:
-        return "id" if "id" in named else named[0]
-    return profiles[0].name if profiles and profiles[0] in telling and is_identifier(profiles[0]) else None
-
-
 def _source(source: Mapping[str, object], guesses: Guesses, lists: Mapping[str, str], id_column: str | None) -> dict[str, object]:
     columns = {guess.name: tuple(column.name for column in guess.columns) for guess in guesses.modalities}
     classes = {column: texts for guess in guesses.modalities for column, texts in guess.classes.items()}
@@ -240,12 +225,12 @@ def _source(source: Mapping[str, object], guesses: Guesses, lists: Mapping[str, 
 def _remarks(guesses: Guesses) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for column, reason in guesses.left_out.items():
-        reasons.setdefault(reason, []).append(clip(column))
+        reasons.setdefault(reason, []).append(clip(column) or UNNAMED)
     return [f"left out: {_some(columns)}: {reason}" for reason, columns in reasons.items()]
 
 
 def _left_out(guesses: Guesses) -> str:
-    return clip("; ".join(f"{clip(column)} {reason}" for column, reason in guesses.left_out.items()), 200) or "no columns"
+    return clip("; ".join(f"{clip(column) or UNNAMED} {reason}" for column, reason in guesses.left_out.items()), 200) or "no columns"
 
 
 def _sentinels(guesses: Guesses) -> list[str]:
@@ -287,12 +272,14 @@ def _look_at_omics(name: str, source: Mapping[str, object], omics: Omics) -> Fir
 def _look_at_arrays(path: str, found: Path, id_key: str | None) -> FirstLook:
     arrays = read_npz(found)
     key = id_key or ("id" if "id" in arrays else None)
-    if key is not None:
-        if key not in arrays:
-            raise DataError(f"{found}: no array {key!r}. Found: {listing(arrays)}")
-        with naming(found):
-            check_ids(arrays[key])
+    if key is not None and key not in arrays:
+        raise DataError(f"{found}: no array {key!r}. Found: {listing(arrays)}")
     rows = _rows_of(arrays, key)
+    if key is not None:
+        with naming(found):
+            check_ids(arrays[key], rows)
+    if not rows:
+        raise DataError(f"{found}: no rows")
     parts, keys, present, left = [], {}, {}, []
     for name, array in arrays.items():
         if name == key or name.endswith(PRESENT):
@@ -308,7 +295,10 @@ def _look_at_arrays(path: str, found: Path, id_key: str | None) -> FirstLook:
         present[part.name] = some if mask is None or mask.shape != (rows,) else some & mask.astype(bool)
     if not parts:
         raise DataError(f"{found}: no array that a modality can be made of. Found: {listing(arrays)}")
-    remarks = [f"left out: {_some(left)}: no array of numbers with {rows:,} rows"] if left else []
+    texts = [name for name in left if arrays[name].dtype.kind == "U" and arrays[name].shape == (rows,)]
+    others = [name for name in left if name not in texts]
+    remarks = [f"left out: {_some(texts)}: text; write the numbers of its classes, from 0"] if texts else []
+    remarks += [f"left out: {_some(others)}: no array of numbers with {rows:,} rows"] if others else []
     head = [f"{rows:,} rows, {len(parts)} arrays; every guess is yours to change. After a change: nbridge validate SPEC --data", *remarks]
     source = {"source": "npz", "path": str(path), **({"keys": keys} if keys else {}), **({"id": key} if key not in (None, "id") else {})}
     text = spec_text(Outline(found.stem, source, rows, parts, wrapped(head), {"keys": "arrays whose names no modality may bear"}))
@@ -316,6 +306,7 @@ def _look_at_arrays(path: str, found: Path, id_key: str | None) -> FirstLook:
 
 
 def _rows_of(arrays: Mapping[str, np.ndarray], key: str | None) -> int:
-    """The number of rows: that of identifiers, or that of most arrays."""
-    lengths = [len(array) for name, array in arrays.items() if array.ndim and (key is None or name == key)]
-    return max(lengths, key=lengths.count, default=0)
+    """The number of rows: that of identifiers, where other arrays have as many, or that of most arrays."""
+    lengths = [len(array) for name, array in arrays.items() if array.ndim and name != key]
+    ids = len(arrays[key]) if key is not None and arrays[key].ndim else -1
+    return ids if ids in lengths else max(lengths, key=lengths.count, default=0)

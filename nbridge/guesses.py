@@ -23,7 +23,7 @@ from typing import Literal
 
 import numpy as np
 
-from nbridge.data.cells import number_of
+from nbridge.data.cells import number_of, spelt_otherwise
 from nbridge.data.profiles import Profile
 from nbridge.data.table_layout import ADDED
 from nbridge.names import free_name
@@ -69,7 +69,8 @@ class Guess:
     @property
     def size(self) -> int:
         """The number of its elements, or of its classes."""
-        widths = [len(self.classes.get(column.name, ())) for column in self.columns]
+        classes = self.classes
+        widths = [len(classes.get(column.name, ())) for column in self.columns]
         return widths[0] if self.likelihood == "categorical" else sum(width if width > 2 else 1 for width in widths)
 
     @property
@@ -122,11 +123,18 @@ def kind_of(profile: Profile) -> tuple[Kind, str]:
         return "left out", f"holds {clip(profile.texts[0])!r} alone" if profile.texts else "is empty"
     if profile.declared:
         return "binary" if different == 2 else "classes", f"{different} classes, which the data declare"
-    if is_identifier(profile):
-        return "left out", "looks like identifiers: whole numbers in a row, or text, that differ in all rows"
+    if reason := _nothing_to_learn(profile):
+        return "left out", reason
     if different == 2:
         return "binary", f"two values, {clip(listing(profile.texts[:2]))}"
     return _kind_of_numbers(profile, different, rows) if profile.numeric else _kind_of_text(profile, different, rows)
+
+
+def _nothing_to_learn(profile: Profile) -> str:
+    """Why a column of many values is none that a modality has; empty where it may be one."""
+    if is_identifier(profile):
+        return "looks like identifiers: whole numbers in a row, or text, that differ in all rows"
+    return spelt_otherwise(profile.texts) if len(profile.texts) > FEW else ""
 
 
 def _kind_of_numbers(profile: Profile, different: int, rows: int) -> tuple[Kind, str]:
@@ -149,7 +157,7 @@ def _kind_of_text(profile: Profile, different: int, rows: int) -> tuple[Kind, st
 def is_identifier(profile: Profile) -> bool:
     """Whether a column tells rows apart, and nothing else: text, or whole numbers in a row, that differ in all rows."""
     rows = len(profile.codes)
-    if rows < 2 * ROWS_A_CLASS or not profile.present.all() or len(profile.texts) < rows:
+    if rows < 2 * ROWS_A_CLASS or not profile.present.all() or len(profile.texts) < rows or spelt_otherwise(profile.texts):
         return False
     return not profile.numeric or (profile.whole and counts_rows(profile.values))
 
@@ -198,6 +206,9 @@ def _by_absence(name: str, group: Sequence[Profile]) -> list[tuple[str, str, lis
     """Columns of a group by the rows that they are absent from together: names, reasons and columns; one group where they hang together."""
     blocks: list[list[Profile]] = []
     for profile in group:
+        # Most columns of wide tables lack next to nothing, and none of these begins a block that counts.
+        if (~profile.present).mean() < ALIKE * OFTEN:
+            continue
         near = next((block for block in blocks if _absent_together(block[0].present, profile.present)), None)
         if near is None:
             blocks.append([profile])

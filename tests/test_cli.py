@@ -147,6 +147,7 @@ def test_help_names_every_command_in_a_whole_sentence(call: Call):
     assert result.code == 0
     assert re.findall(r"^  ([a-z]+)  +[A-Z].*\.$", result.out, re.MULTILINE) == list(COMMANDS)
     assert "Start with:  nbridge train modality_specs/digits.yaml --out runs/digits" in result.out
+    assert result.out.rstrip().endswith("or with a file of your own:  nbridge init rows.csv")
     assert max(map(len, result.out.splitlines())) <= 80
 
 

@@ -255,9 +255,9 @@ def test_ids_come_through(ids: Any) -> None:
     [
         ([5, 3, 5], "ids: 5 stands in row 0 and again in row 2, expected each id once"),
         (["a", "b", "b"], "ids: 'b' stands in row 1 and again in row 2, expected each id once"),
-        (["a", None, "b"], "ids: row 1 has none"),
-        (["a", "", "b"], "ids: row 1 has none"),
-        ([0.0, NAN, 1.0], "ids: row 1 has none"),
+        (["a", None, "b"], "ids: row 1 has none, expected an identifier in each row"),
+        (["a", "", "b"], "ids: row 1 has none, expected an identifier in each row"),
+        ([0.0, NAN, 1.0], "ids: row 1 has none, expected an identifier in each row"),
         ([0.0, 1.5, 1.0], "ids: row 1 holds 1.5, expected an integer or text"),
         ([[1], [2], [3]], "ids: array of shape (3, 1), expected (rows,)"),
         ([1, 2], "ids: 2 for 3 rows, expected one a row"),

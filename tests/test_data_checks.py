@@ -78,7 +78,7 @@ def test_every_mistake_is_told_at_once(here: Path):
         "An empty cell is one that is absent.",
         f"{here / 'rows.csv'}: column 'grade' has 4 classes (a, b, c, d), but modality 'grade' is of shape (3,); write shape: 4, "
         "or list the classes in data.classes",
-        f"{here / 'rows.csv'}: column 'id': ids: 'r1' stands in row 1 and again in row 11, expected each id once",
+        f"{here / 'rows.csv'}: column 'id': 'r1' stands in row 1 (line 3) and again in row 11 (line 13), expected each id once",
     )
 
 
@@ -119,10 +119,10 @@ DOUBTS: dict[str, tuple[dict[str, list[Any]], dict[str, Any], str]] = {
         "modalities 'x' and 'n': x_1 and n hold the same in all rows, so that imputation seems better than it is wherever both are there; "
         "leave one out",
     ),
-    "one row": ({"grade": ["c"] + ["a", "b"] * 19 + ["a"]}, {}, "modality 'grade': one row of class 2 (counted from 0)"),
+    "one row": ({"grade": ["c"] + ["a", "b"] * 19 + ["a"]}, {}, "modality 'grade': one row of class c"),
     "no row": (
         {"grade": ["a", "b"] * 20}, {"classes": {"sex": ["f", "m"], "grade": ["a", "b", "c"]}},
-        "modality 'grade': no row of class 2 (counted from 0)",
+        "modality 'grade': no row of class c",
     ),
     "far": (
         {"x_1": [*good()["x_1"][:-2], -999, -999]}, {},
@@ -157,6 +157,15 @@ def test_modalities_that_no_row_has_together_are_a_warning():
     columns["n"] = ["" if row < 20 else cell for row, cell in enumerate(columns["n"])]
     columns["sex"] = [cell if row < 20 else "" for row, cell in enumerate(columns["sex"])]
     assert [line.partition(",")[0] for line in checked(columns).warnings] == ["no training row has both n and sex"]
+
+
+def test_what_training_would_refuse_is_an_error():
+    columns = {"x_1": [1.5, 2.5, 3.5, ""] * 10, "grade": ["", "", "", "a", *["", "", "", "b"] * 9]}
+    found = checked({**columns, "x_2": columns["x_1"]}, {"x": (2, "normal"), "grade": (2, "categorical")}, classes={})
+    assert found.errors == (
+        "stage bridges: 0 training rows have the modalities that it needs, and it takes at least 2. Add rows in which they are present "
+        "together.",
+    )  # fmt: skip
 
 
 def test_rows_of_other_sources_are_checked_as_well(here: Path):

@@ -191,6 +191,10 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
         "modality 'rna': obs/batch has 2 classes (one, two), but modality 'stage' is of shape (3,); write shape: 2, or list the classes in "
         "data.classes",
     ),
+    "an infinite value": (
+        lambda data: data.mod["prot"].X.__setitem__((2, 1), np.inf), {},
+        "modality 'prot' (prot/X, 'CD4'), observation 'cell31': inf, values must be finite (NaN marks what is absent)",
+    ),
     "text side by side": (
         None, {"keys": {"age": ["rna/obs/depth", "rna/obs/batch"]}},
         "modality 'rna': obs/batch holds category, expected numbers; classes are a modality alone",

@@ -232,6 +232,26 @@ def test_files_that_have_no_row_in_common_are_told(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("110", ""),
+        ("111", "row 2 (line 4) says that face is present, but all its cells are empty"),
+        ("010", "row 0 (line 2) says that face is absent, but it has values; empty its cells, or say 1"),
+        ("112", "row 2 (line 4) says neither 1 nor 0, expected one of them"),
+    ],
+)  # fmt: skip
+def test_a_column_of_presence_says_what_the_folder_has_or_is_told(tmp_path: Path, said: str, message: str):
+    faces = folder(tmp_path / "faces", ["a.png", "b.png"])
+    people = table(tmp_path / "people.csv", {"id": ["b", "a", "c"], "age": ["5", "6", "7"], "face__present": list(said)})
+    shapes, options = {"face": COLOUR, "age": (1,)}, {"folders": {"face": str(faces)}, "table": str(people)}
+    if message:
+        with refused(f"{people}: column 'face__present': {message}"):
+            loaded(shapes, **options)
+    else:
+        assert loaded(shapes, **options).batch.present["face"].tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize(
     ("options", "shapes", "message"),
     [
         (

@@ -242,7 +242,7 @@ def test_parts_and_classes_that_do_not_fit_are_named(tmp_path: Path) -> None:
     path = tmp_path / "rows.npz"
     with refused(f"{path}: no array 'train_w' for modality 'y'. Did you mean 'train_y'? Found: train_x, test_x, train_y"):
         NPZ(path=str(path), parts=True, keys={"y": "w"}).load(shapes)
-    with refused(f"{path}: modality 'y': class 'c', expected one of a, b, or an empty text"):
+    with refused(f"{path}: modality 'y': row 1 holds 'c', expected one of a, b, or an empty text"):
         NPZ(path=str(path), parts=True, classes={"y": ["a", "b"]}).load(shapes)
     with refused("classes: 'w' is no modality. Modalities: x, y"):
         NPZ(path=str(path), parts=True, classes={"w": ["a", "b"]}).load(shapes)

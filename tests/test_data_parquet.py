@@ -94,7 +94,7 @@ def test_files_of_a_folder_follow_each_other_by_name(tmp_path: Path):
         ({"y": [0, 2, 4]}, "modality 'y': row 2 holds 4, expected a class index from 0 to 2"),
         ({"y": pa.array([None] * 3, pa.int8())}, "modality 'y': present in none of the 3 rows, expected at least one"),
         ({"id": [4, 4, 5]}, "ids: 4 stands in row 0 and again in row 1, expected each id once"),
-        ({"id": ["a", None, "b"]}, "ids: row 1 has none"),
+        ({"id": ["a", None, "b"]}, "ids: row 1 has none, expected an identifier in each row"),
     ],
 )
 def test_a_file_that_does_not_fit_is_named(path: Path, columns: dict[str, Any], message: str):

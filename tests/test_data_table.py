@@ -225,9 +225,9 @@ def test_patterns_and_classes_are_written_out_for_the_model(path: Path):
             TEXT.replace("II", "III").replace("d,58,f,", "d,58,f,V"),
             "column 'stage' has 3 classes (I, III, V), but modality 'stage' is of shape (2,)" + RESHAPE.format(3),
         ),
-        (TEXT.replace("c,", "a,"), "column 'id': ids: 'a' stands in row 0 and again in row 2, expected each id once"),
-        (TEXT.replace("c,", ","), "column 'id': ids: row 2 has none"),
-        (TEXT.encode("utf-16"), "not text in UTF-8 (byte 0xff); save it again as CSV UTF-8"),
+        (TEXT.replace("c,", "a,"), "column 'id': 'a' stands in row 0 (line 2) and again in row 2 (line 4), expected each id once"),
+        (TEXT.replace("c,", ","), "column 'id': row 2 (line 4) has none, expected an identifier in each row"),
+        (TEXT.encode("utf-16"), "line 1: not text in UTF-8 (byte 0xff); save it again as CSV UTF-8"),
         (
             TEXT.replace("note", "lab__present").replace(",x\n", ",1\n").replace('"one, ""two"""', "1").replace(",y", ",1"),
             "column 'lab__present': row 1 (line 3) says that lab is present, but all its cells are empty",
@@ -427,7 +427,7 @@ def test_columns_count_by_name_and_a_modality_may_be_missing(path: Path, model: 
         ("note\nx\n", "no column of any modality (age, sex, stage, lab_1, lab_2). Found: note"),
         ("stage\nIII\n", f"column 'stage': row 0 (line 2) holds \"III\", {LISTED.format('I, II')}"),
         ("age,sex\nf,1\n", f"column 'age': row 0 (line 2) holds \"f\", {FINITE}"),
-        ("id,stage\n1,I\n1,II\n", "ids: '1' stands in row 0 and again in row 1, expected each id once"),
+        ("id,stage\n1,I\n1,II\n", "column 'id': '1' stands in row 0 (line 2) and again in row 1 (line 3), expected each id once"),
         ("stage,stage__imputed_\nI\n", "row 0 (line 2) has 1 cell, expected 2, as the header has"),
     ],
 )

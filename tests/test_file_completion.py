@@ -323,7 +323,7 @@ MISTAKES: dict[str, tuple[Arrays, str]] = {
     ),
     "present by halves": ({"x__present": np.full(9, 0.5)}, "x__present: row 0 holds 0.5, expected true or false (1 or 0)"),
     "an id twice, in two blocks": ({"id": np.arange(9) % 8}, "ids: 0 stands in row 0 and again in row 8, expected each id once"),
-    "no id": ({"id": np.array([*range(8), NAN])}, "ids: row 8 has none"),
+    "no id": ({"id": np.array([*range(8), NAN])}, "ids: row 8 has none, expected an identifier in each row"),
     "one-hot rows of two": (
         {"label": np.where(np.arange(9)[:, None] == 7, 1.0, [[1.0, 0.0, 0.0]])},
         "modality 'label', row 7: expected a class index or a one-hot row, with a single 1 among 0s",
@@ -389,7 +389,10 @@ TABLES: dict[str, tuple[dict[str, pa.Array], str]] = {
         "column 'x__present' is of type string, expected numbers, or lists of numbers",
     ),
     "ids of lists": ({"x": tabular(np.ones((2, 3))), "id": pa.array([[1], [2]])}, "ids: column of type list<element: int64>, expected"),
-    "an id that is missing": ({"x": tabular(np.ones((2, 3))), "id": pa.array(["a", None])}, "ids: row 1 has none"),
+    "an id that is missing": (
+        {"x": tabular(np.ones((2, 3))), "id": pa.array(["a", None])},
+        "ids: row 1 has none, expected an identifier in each row",
+    ),
 }
 
 

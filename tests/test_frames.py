@@ -408,7 +408,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "one name twice": (lambda: changed().set_axis([*TYPES][:-1] + ["id"], axis=1), "data frame: column 'id' is there twice"),
     "mixed": (
         lambda: changed(stage=[1, "I", 2.5, None]),
-        "data frame: column 'stage' holds values of different types (int, str, float), expected one of them",
+        "data frame: column 'stage' holds values of different types (int, str, float), expected one of them; row 1 is the first of another "
+        "than int",
     ),
     "no rows": (lambda: changed().iloc[:0], "data frame: no rows"),
     "no rows of polars": (lambda: pl.DataFrame({"age": [], "sex": []}), "data frame: no rows"),
@@ -574,7 +575,9 @@ def test_classes_that_a_frame_declares_are_its_classes_and_dates_are_left_out() 
         "left out: words: holds lists that are not of numbers (list<item: string>)",
         "left out: ragged: holds lists of several lengths",
     )
-    with refused("data frame: column 'x' holds values of different types (int, str), expected one of them"):
+    with refused(
+        "data frame: column 'x' holds values of different types (int, str), expected one of them; row 1 is the first of another than int"
+    ):
         nbridge.init(pd.DataFrame({"x": [1, "a"]}))
     with refused("data frame: no rows"):
         nbridge.init(frame.iloc[:0])

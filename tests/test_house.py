@@ -27,7 +27,7 @@ FLOORS = [
     ["read", "schema"],
     ["build", "guesses", "kinds"],
     ["first_spec"],
-    ["first_arrays", "first_images", "omics_look"],
+    ["first_arrays", "first_ids", "first_images", "omics_look"],
     ["first_look"],
     ["acceleration", "calibrating", "checkpoint", "counting", "imputation", "progress"],
     ["evaluation", "file_plan", "graph", "hub", "summaries", "training"],

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from nbridge import guesses
 from nbridge.cli import main as command_line
 from nbridge.data.table_file import open_table
 from nbridge.errors import DataError
@@ -176,6 +177,23 @@ def test_columns_that_are_absent_together_are_a_modality_whatever_they_are_calle
     assert sorted(columns.values()) == [("iron", "zinc", "lead"), ("pressure", "pulse", "weight")]
 
 
+def test_columns_of_a_wide_table_that_lack_nothing_are_not_compared_with_each_other(here: Path, monkeypatch: pytest.MonkeyPatch):
+    compared: list[float] = []
+
+    def absent_together(one: np.ndarray, other: np.ndarray) -> bool:
+        compared.append(min((~one).mean(), (~other).mean()))
+        return original(one, other)
+
+    original = guesses._absent_together
+    monkeypatch.setattr(guesses, "_absent_together", absent_together)
+    rng = np.random.default_rng(0)
+    cells: dict[str, Any] = {f"gene_{place}": rng.normal(size=60).round(3).tolist() for place in range(100)}
+    cells |= {f"gene_{place}": [*[""] * 20, *cells[f"gene_{place}"][20:]] for place in range(4)}
+    write(here / "rows.csv", cells)
+    assert [len(columns) for columns in look(["rows.csv"]).spec.data.source.kwargs["columns"].values()] == [4, 96]
+    assert compared == [pytest.approx(1 / 3)] * 3
+
+
 def test_a_number_that_may_mark_absence_is_told(here: Path):
     values = column_of("normal")
     write(here / "rows.csv", {"x": [*values[:-3], -999, -999, -999], "y": values})
@@ -202,8 +220,53 @@ def test_identifiers_that_repeat_are_none(here: Path):
     write(here / "rows.csv", {"id": [1, 1, 2] * 20, "x": column_of("normal")})
     spec = parse_spec(look(["rows.csv"]).text)
     assert spec.data.source.kwargs["id"] == ""
-    with refused(f"{here / 'rows.csv'}: column 'id': ids: '1' stands in row 0 and again in row 1, expected each id once"):
+    with refused(f"{here / 'rows.csv'}: column 'id': '1' stands in row 0 (line 2) and again in row 1 (line 3), expected each id once"):
         look(["rows.csv"], "id")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "what"),
+    [
+        (lambda ids: [*ids[:-1], ids[0]], "'{0}' stands in row 0 (line 2) and again in row 59 (line 61), expected each id once"),
+        (lambda ids: ["", *ids[1:]], "row 0 (line 2) has none, expected an identifier in each row"),
+    ],
+    ids=["twice", "missing"],
+)
+@pytest.mark.parametrize("ids", [[f"p{row}" for row in range(60)], list(range(1, 61))], ids=["text", "numbers"])
+def test_what_spoils_a_column_of_identifiers_is_told(here: Path, ids: list[Any], spoil: Callable[[list[Any]], list[Any]], what: str):
+    write(here / "rows.csv", {"patient": spoil(ids), "x": column_of("normal")[:60]})
+    found = look(["rows.csv"])
+    assert list(found.spec.modalities) == ["x"]
+    assert found.remarks == (f"left out: patient: no identifiers, as {what.format(ids[0])}",)
+    # Visits of patients repeat them on purpose.
+    write(here / "rows.csv", {"patient": [f"p{row // 2}" for row in range(60)], "x": column_of("normal")[:60]})
+    assert look(["rows.csv"]).remarks == ("left out: patient: text of 30 different values in 60 rows, too many for classes",)
+
+
+@pytest.mark.parametrize(("cell", "what"), [("{},5", "commas"), ("1,{:03}", "commas"), ("{} %", "percent signs")])
+def test_numbers_that_are_spelt_otherwise_are_told_and_are_no_identifiers(here: Path, cell: str, what: str):
+    write(here / "rows.csv", {"dose": [cell.format(row) for row in range(60)], "x": column_of("normal")[:60]})
+    found = look(["rows.csv"])
+    assert list(found.spec.modalities) == ["x"]
+    assert found.spec.data.source.kwargs["id"] == "id"
+    first = cell.format(0)
+    assert found.remarks == (
+        f"left out: dose: text such as {first!r}, numbers with {what}; write them with a decimal point and nothing else",
+    )  # fmt: skip
+
+
+def test_a_column_without_a_name_is_no_column_of_identifiers(here: Path):
+    write(here / "rows.csv", {"": list(range(60)), "x": column_of("normal")[:60]})
+    assert look(["rows.csv"]).remarks == (
+        "left out: a column without a name: looks like identifiers: whole numbers in a row, or text, that differ in all rows",
+    )  # fmt: skip
+    write(here / "one.csv", {"": list(range(60)), "id": list(range(60)), "x": column_of("normal")[:60]})
+    write(here / "other.csv", {"": list(range(60)), "id": list(range(60)), "y": column_of("normal")[:60]})
+    with refused(
+        f"{here / 'other.csv'}: a column without a name is in {here / 'one.csv'} as well; give them names, or leave them out where they "
+        "count the rows"
+    ):
+        look(["one.csv", "other.csv"])
 
 
 def test_arrays_of_an_archive_are_described(here: Path):
@@ -226,6 +289,18 @@ def test_arrays_of_an_archive_are_described(here: Path):
     assert spec.data.source.kwargs["keys"] == {"column_keys": "keys"}
     assert found.present["x"].sum() == rows / 2
     assert found.remarks == ("left out: note: no array of numbers with 100 rows",)
+
+
+def test_arrays_that_do_not_fit_together_are_told(here: Path):
+    x, path = np.random.default_rng(0).normal(size=(30, 2)), here / "rows.npz"
+    np.savez(path, x=x, kind=np.array(["a", "b"] * 15))
+    assert look(["rows.npz"]).remarks == ("left out: kind: text; write the numbers of its classes, from 0",)
+    np.savez(path, x=x, id=np.arange(29))
+    with refused(f"{path}: ids: 29 for 30 rows, expected one a row"):
+        look(["rows.npz"])
+    np.savez(path, x=x[:0])
+    with refused(f"{path}: no rows"):
+        look(["rows.npz"])
 
 
 @pytest.mark.parametrize(

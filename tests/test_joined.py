@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import re
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -239,16 +240,37 @@ def test_a_run_of_several_tables_says_how_to_complete_them_and_does(
 
 def test_a_mistake_in_one_of_the_tables_is_told_and_nothing_is_written(here: Path, model: Any) -> None:
     write(here / "one.csv", FILES["one.csv"], {"a": {"age": "50"}, "a ": {"age": "50"}})
-    with refused(f"{here}/one.csv: column 'who': ids: 'a' stands in row 0 and again in row 1, expected each id once"):
+    with refused(f"{here}/one.csv: column 'who': 'a' stands in row 0 (line 2) and again in row 1 (line 3), expected each id once"):
         impute_tables(model, list(FILES), "new")
     write(here / "one.csv", ("age", "who", "sex"), {"x": {"age": "50"}})
     message = re.escape(f'{here}/one.csv: no identifier is in the other files as well ("x" here')
     with pytest.raises(DataError, match=f"^{message}"):
         impute_tables(model, list(FILES), "new")
     write(here / "one.csv", ("age", "who"), {"a": {"age": "50"}})
-    with pytest.raises(DataError, match=r"^column 'sex' of modality 'clinical' is missing"):
+    with pytest.raises(DataError, match=r"three.parquet: column 'sex' of modality 'clinical' is missing"):
         impute_tables(model, list(FILES), "new")
     assert not (here / "new").exists()
+
+
+def test_a_column_of_presence_in_another_table_says_what_the_cells_say_or_is_told(here: Path, model: Any) -> None:
+    rows: Rows = {f"p{row}": {column: cells[row % len(cells)] for column, cells in KNOWN.items()} for row in range(4)}
+    for file, columns in FILES.items():
+        write(here / file, columns, rows)
+    first = (here / "one.csv").read_text().splitlines()
+    # The third table, with the modality, lacks a row that the first has.
+    write(here / "three.parquet", FILES["three.parquet"], {name: cells for name, cells in rows.items() if name != "p2"})
+    name = next(name for name, columns in model.table.columns.items() if set(columns) <= set(FILES["three.parquet"]))
+    for said, told in (("1111", "row 2 (line 4) says that {} is present, but all its cells are empty"), ("1101", ""),
+                       ("1?01", "row 1 (line 3) holds"), ("0101", "row 0 (line 2) says that {} is absent, but it has values")):  # fmt: skip
+        (here / "one.csv").write_text("\n".join(f"{line},{end}" for line, end in zip(first, [f"{name}__present", *said], strict=True)))
+        if told:
+            message = re.escape(f"{here}/one.csv: column '{name}__present': {told.format(name)}")
+            with pytest.raises(DataError, match=f"^{message}"):
+                impute_tables(model, list(FILES), "new")
+        else:
+            impute_tables(model, list(FILES), "new")
+            assert (here / "new" / "one.csv").exists()
+            shutil.rmtree(here / "new")
 
 
 def test_one_table_is_written_to_a_folder_as_well(here: Path, model: Any) -> None:

@@ -298,6 +298,20 @@ def test_counts_that_are_whole_stay_whole_where_all_variables_are_known_and_beco
         assert np.isnan(done.X[8:, 1]).all() == (kind is np.float64)
 
 
+def test_large_codes_of_classes_are_imputed_to_the_last_digit():
+    # None of them is a float.
+    codes = 10**18 + 1 + np.arange(24) % 3
+    parts = {name: adata(np.eye(24, 3) + codes[:, None] % 10, observations(24), [f"{name}{place}" for place in range(3)]) for name in "ab"}
+    data = joined(parts, pd.DataFrame({"kind": codes}, index=observations(24)))
+    spec = spec_of({"a": 3, "b": 3, "kind": 3}, {"a": "normal", "b": "normal", "kind": "categorical"}, keys={"kind": "obs/kind"})
+    model = nbridge.train(spec, data).model
+    holes = copy_of(data)
+    holes.obs["kind"] = pd.array([None if row % 2 else int(code) for row, code in enumerate(codes)], dtype="Int64")
+    done: Any = nbridge.impute(model, holes)
+    assert set(done.obs["kind"].tolist()) <= set(codes.tolist())
+    assert done.obs["kind"][::2].tolist() == codes[::2].tolist()
+
+
 def test_nothing_is_written_when_writing_fails(tmp_path: Path, model: nbridge.MultimodalVAE, monkeypatch: pytest.MonkeyPatch):
     path, out = write(tmp_path / "in.h5mu", study()), tmp_path / "out.h5mu"
     out.write_text("older")
@@ -329,6 +343,13 @@ def test_mistakes_in_files_to_complete(tmp_path: Path, model: nbridge.Multimodal
         "Did you mean 'CD4'? Found: CD3, CD4"
     ):
         nbridge.impute_file(model, tmp_path / "few.h5mu", out)
+    far = copy_of(data)
+    far.mod["prot"].X[2, 1] = np.inf
+    with refused(
+        f"{write(tmp_path / 'far.h5mu', far)}: modality 'prot' (prot/X, 'CD4'), observation 'cell31': inf, values must be finite (NaN "
+        "marks what is absent)"
+    ):
+        nbridge.impute_file(model, tmp_path / "far.h5mu", out)
     one = write(tmp_path / "one.h5ad", data.mod["rna"])
     with pytest.raises(DataError, match=r"an AnnData object has no modalities, and modality 'rna' lies in 'rna/X'"):
         nbridge.impute_file(model, one, tmp_path / "out.h5ad")

@@ -23,8 +23,8 @@ def validate(
 ) -> None:
     """Check a spec. Shows every mistake at once, each with its line. Rows of data are not read without --data.
 
-    With it, what forbids training is an error, and what is likely a mistake (a constant column, identifiers taken for values, values far
-    outside, columns of two modalities that hold the same) a warning.
+    With --data, what forbids training is an error, and what is likely a mistake (a constant column, identifiers taken for values, values
+    far outside, columns of two modalities that hold the same) a warning.
     """
     from nbridge.read import read_spec
 

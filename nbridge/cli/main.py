@@ -27,7 +27,7 @@ EXAMPLES: dict[Callable[..., None], str] = {
     hub.push: "nbridge push runs/digits user/digits --private",
     hub.pull: "nbridge pull user/digits --out digits",
     evaluating.compare: "nbridge compare modality_specs/digits.yaml --models bridged,mvae",
-    inspecting.validate: "nbridge validate my_spec.yaml --set latent_dim=8",
+    inspecting.validate: "nbridge validate rows.yaml --data",
     inspecting.params: "nbridge params modality_specs/digits.yaml",
     inspecting.schema: "nbridge schema --out nbridge.schema.json",
 }
@@ -48,7 +48,7 @@ COMPUTING = (
 app = typer.Typer(
     name="nbridge",
     help="Multimodal VAEs that fill in whole missing modalities, from a declarative spec.",
-    epilog=f"Start with:  {EXAMPLES[training.train]}",
+    epilog=f"Start with:  {EXAMPLES[training.train]}\n\nor with a file of your own:  nbridge init rows.csv",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -112,7 +112,7 @@ def impute(
         bar.close()
     warning(done.warnings)
     counts = ", ".join(f"{name} {count:,}" for name, count in done.imputed.items())
-    passed = f"; passed through {', '.join(done.passed)}" if done.passed else ""
+    passed = f"; passed through {', '.join(name or 'a column without a name' for name in done.passed)}" if done.passed else ""
     of_all = "" if part[1] == 1 else f" of {done.total:,}, the first of them row {done.start:,}"
     typer.echo(f"{target}: {done.stop - done.start:,} rows{of_all}; imputed {counts}{passed}")
 
@@ -239,7 +239,7 @@ def _read_table(layout: TableLayout, path: str) -> tuple[Arrays, Arrays]:
         if layout.id not in table.passed:
             return dict(block.arrays), {}
         (texts,) = table.identifiers(layout.id, table.rows, table.rows)
-        return dict(block.arrays), {layout.id: check_ids(texts)}
+        return dict(block.arrays), {layout.id: check_ids(texts, told=table.told_ids(layout.id))}
 
 
 def _read_omics(spec: Spec, path: str) -> tuple[Arrays, Arrays]:

@@ -75,7 +75,9 @@ def print_patterns(present: Mapping[str, np.ndarray], console: Console, most: in
     masks = np.stack(list(present.values()), axis=1)
     patterns, counts = np.unique(masks, axis=0, return_counts=True)
     order = sorted(range(len(counts)), key=lambda place: (-counts[place], -patterns[place].sum(), tuple(~patterns[place])))
-    table = Table("rows", title=f"present together, {len(masks):,} rows", title_justify="left")
+    # No title of the table, which would be as narrow as the table.
+    console.print(f"present together, {len(masks):,} row{'s' if len(masks) != 1 else ''}", soft_wrap=True)
+    table = Table("rows")
     table.columns[0].justify = "right"
     for name in present:
         table.add_column(name, justify="center")

@@ -110,12 +110,21 @@ def _summarise(run: Run, console: Console, as_json: bool, tracker: Reporter, *, 
     if reported:
         console.print(f"report: {Path(str(run.folder), REPORT)}", soft_wrap=True)
     source = run.spec.data.source
-    path = source.kwargs.get("path", "")
-    ending = "csv" if source.type == "table" else Path(path).suffix[1:] if run.model.omics is not None and path else "npz"
-    joined = source.type == "images" or (ending == "csv" and not isinstance(path, str))
-    files = "--to COMPLETED" if joined else f"ROWS.{ending} --out COMPLETED.{ending}"
+    joined = source.type == "images" or (source.type == "table" and not isinstance(source.kwargs.get("path", ""), str))
+    ending = "" if joined else _ending(run)
+    files = "--to COMPLETED" if joined else f"ROWS{ending} --out COMPLETED{ending}"
     console.print(f"next:  nbridge impute {folder} {files}", soft_wrap=True)
     console.print(f"       nbridge generate {folder} --num 16 --out SAMPLES.npz", soft_wrap=True)
+
+
+def _ending(run: Run) -> str:
+    """How a file that the model completes may end: as the one that it was trained from."""
+    path = str(run.spec.data.source.kwargs.get("path", ""))
+    if run.model.omics is not None and path:
+        return Path(path).suffix
+    if run.spec.data.source.type == "parquet" or path.endswith(".parquet"):
+        return ".parquet"
+    return "" if run.spec.data.source.type == "npy" else ".csv" if run.model.table is not None else ".npz"
 
 
 def _figures(predictions: list[Prediction]) -> dict[str, float]:
@@ -128,7 +137,8 @@ def _figures(predictions: list[Prediction]) -> dict[str, float]:
 def _print_table(predictions: list[Prediction], console: Console) -> None:
     from rich.table import Table
 
-    console.print(f"\nEach modality imputed from all others, {predictions[0].rows:,} rows not seen in training", soft_wrap=True)
+    rows = f"{predictions[0].rows:,} row{'s' if predictions[0].rows != 1 else ''}"
+    console.print(f"\nEach modality imputed from all others, {rows} not seen in training", soft_wrap=True)
     table = Table()
     for heading in ("imputed", "log-likelihood (nats)", "accuracy", "RMSE"):
         table.add_column(heading, justify="left" if heading == "imputed" else "right")

@@ -231,7 +231,8 @@ def value_of(number: float, kind: Any, style: CellStyle) -> object:
         return number >= 0.5
     if types.is_integer(kind):
         low, high = _bounds(kind)
-        return min(max(round(float(style.text(number))), low), high)
+        # By way of a float the last digits of large codes would change.
+        return min(max(round(Decimal(style.text(number))), low), high)
     if types.is_decimal(kind):
         return Decimal(style.text(number)).quantize(Decimal(1).scaleb(-kind.scale))
     if types.is_floating(kind):

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from nbridge.data.ids import IDS, Told
 from nbridge.findings import Finding
 
 
@@ -157,6 +158,10 @@ class RowsIn(ABC):
         Raises:
             DataError: when the column holds none.
         """
+
+    def told_ids(self, key: str) -> Told:  # noqa: ARG002 (for kinds whose columns have names)
+        """How mistakes in identifiers are told."""
+        return IDS
 
     @abstractmethod
     def check_passed(self, key: str) -> None:

@@ -20,8 +20,10 @@ from nbridge.data.cell_out import CsvOut, MemoryOut, ParquetOut
 from nbridge.data.cell_style import CellStyle
 from nbridge.data.cells import read_cells
 from nbridge.data.column import PRESENT
+from nbridge.data.ids import Told, identifier_of
 from nbridge.data.table_file import ArrowTable, CsvTable, TableFile, open_table
-from nbridge.data.table_layout import ADDED, TableLayout, check_presence
+from nbridge.data.table_layout import ADDED, TableLayout
+from nbridge.data.table_presence import check_presence
 from nbridge.errors import DataError
 from nbridge.files import replacing
 from nbridge.phrases import clip, did_you_mean, listing
@@ -84,7 +86,10 @@ class CellRows(RowsIn):
 
     def identifiers(self, key: str, rows: int, size: int) -> Iterator[np.ndarray]:  # noqa: ARG002
         for chunk in self.file.chunks([key], size):
-            yield np.array([text.strip() for text in chunk.single(key)], dtype=object)
+            yield np.array([identifier_of(text) for text in chunk.single(key)], dtype=object)
+
+    def told_ids(self, key: str) -> Told:
+        return self.file.told_ids(key)
 
     def check_passed(self, key: str) -> None:
         """Has nothing to check: any column can be written as it was read."""

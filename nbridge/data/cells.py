@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
+from decimal import Decimal
 from typing import overload
 
 import numpy as np
@@ -18,6 +19,9 @@ TRUTHS = {"true": "1", "false": "0"}
 """What truth values count as, where numbers are expected."""
 MOST_CLASSES = 1000
 """More classes than this in a column are a mistake."""
+LARGEST = float(np.finfo(np.float32).max)
+"""The largest number that a model takes in."""
+_SPELT = {r"[-+]?\d+(,\d+)+(\.\d+)?": "numbers with commas", r"[-+]?\d+([.,]\d+)? ?%": "numbers with percent signs"}
 
 Where = Callable[[int], str]
 """Tells the place of a cell by its number among those given: the row, and the line where there are lines."""
@@ -73,7 +77,7 @@ def read_cells(column: str, cells: Sequence[str], classes: Sequence[str], missin
     try:
         numbers = np.array([math.nan if text in missing else float(text) for text in texts])
         # Python's way to part digits is no number of a table.
-        if np.isinf(numbers).any() or "_" in "".join(texts):
+        if (np.abs(numbers) > LARGEST).any() or "_" in "".join(texts):
             raise ValueError
     except ValueError:
         return np.array([_number(column, text, missing, lambda row=row: where(row)) for row, text in enumerate(texts)])
@@ -82,7 +86,7 @@ def read_cells(column: str, cells: Sequence[str], classes: Sequence[str], missin
 
 def _is_plain(cells: NumberCells, classes: Sequence[str], missing: Collection[str]) -> bool:
     """Whether numbers are what their texts would be read as."""
-    return not classes and not np.isinf(cells.numbers).any() and all(number_of(text) is None for text in missing)
+    return not classes and not (np.abs(cells.numbers) > LARGEST).any() and all(number_of(text) is None for text in missing)
 
 
 def number_of(text: str) -> float | None:
@@ -99,6 +103,35 @@ def number_of(text: str) -> float | None:
     return number if math.isfinite(number) and "_" not in text else None
 
 
+def exact_number_of(text: str) -> Decimal | None:
+    """The number that a text is, to its last digit; None where `number_of` gives none.
+
+    Example:
+        >>> exact_number_of("1000000000000000001") == exact_number_of("1000000000000000002"), exact_number_of("1.0") == 1
+        (False, True)
+    """
+    return None if number_of(text) is None else Decimal(TRUTHS.get(text.lower(), text))
+
+
+def spelt_otherwise(texts: Sequence[str]) -> str:
+    """Words on numbers that are spelt as none is here; empty where texts are something else.
+
+    Arguments:
+        texts: Different texts of a column.
+
+    Example:
+        >>> spelt_otherwise([f"{place},5" for place in range(20)])
+        "text such as '0,5', numbers with commas; write them with a decimal point and nothing else"
+        >>> spelt_otherwise(["63.5", "12"]), spelt_otherwise(["a,5", "b,6"])
+        ('', '')
+    """
+    others = [text for text in texts if number_of(text) is None]
+    for pattern, what in _SPELT.items():
+        if others and all(re.fullmatch(pattern, text) for text in others):
+            return f"text such as {clip(others[0])!r}, {what}; write them with a decimal point and nothing else"
+    return ""
+
+
 def ordered_classes(texts: Iterable[str]) -> tuple[str, ...]:
     """Different texts in order: of their numbers where all are numbers, else of the alphabet.
 
@@ -107,10 +140,10 @@ def ordered_classes(texts: Iterable[str]) -> tuple[str, ...]:
         (('9', '10'), ('10', 'a', 'b'))
     """
     different = sorted(set(texts))
-    numbers = {text: number_of(text) for text in different}
-    if any(number is None for number in numbers.values()):
+    numbers = [number for text in different if (number := exact_number_of(text)) is not None]
+    if len(numbers) < len(different):
         return tuple(different)
-    return tuple(sorted(different, key=lambda text: numbers[text] or 0.0))
+    return tuple(text for _, text in sorted(zip(numbers, different, strict=True)))
 
 
 def _number(column: str, text: str, missing: Collection[str], where: Callable[[], str]) -> float:
@@ -125,6 +158,8 @@ def _number(column: str, text: str, missing: Collection[str], where: Callable[[]
         raise DataError(
             f"column {clip(column)!r}: {where()} holds {quoted(text)}, expected a finite number{hint}; an empty cell is one that is absent"
         )
+    if abs(number) > LARGEST:
+        raise DataError(f"column {clip(column)!r}: {where()} holds {quoted(text)}, expected a number from {-LARGEST:.2g} to {LARGEST:.2g}")
     return number
 
 
@@ -132,13 +167,13 @@ def _classes(column: str, texts: Sequence[str], classes: Sequence[str], missing:
     known = {text: float(place) for place, text in enumerate(classes)}
     found: dict[str, float] = {}
     # Numbers may be spelt in another way, such as 1.0 for 1.
-    numbers = {number_of(text): place for text, place in known.items()}
+    numbers = {exact_number_of(text): place for text, place in known.items()}
     for text in dict.fromkeys(texts):
         if text in known:
             found[text] = known[text]
         elif text in missing:
             found[text] = math.nan
-        elif None not in numbers and (place := numbers.get(number_of(text))) is not None:
+        elif None not in numbers and (place := numbers.get(exact_number_of(text))) is not None:
             found[text] = place
         else:
             listed = listing(classes[:10]) + (", ..." if len(classes) > 10 else "")

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from nbridge.errors import DataError
+from nbridge.errors import CellError, DataError
 
 PRESENT = "__present"
 """What follows a modality's name in the name of its presence mask."""
@@ -58,7 +58,7 @@ def read_column(
     if indices:
         return Column(torch.from_numpy(_class_indices(name, values, counted, shape[0], first)), torch.from_numpy(mask))
     cells = torch.from_numpy(counted) if (counted != row_mask).any() else None
-    return Column(torch.from_numpy(_float32(what, values, first)), torch.from_numpy(mask), cells)
+    return Column(torch.from_numpy(_float32(name, values, first)), torch.from_numpy(mask), cells)
 
 
 def _numbers(what: str, array: ArrayLike | Tensor) -> np.ndarray:
@@ -153,12 +153,14 @@ def _class_indices(name: str, values: np.ndarray, counted: np.ndarray, classes: 
     return values.astype(np.int64)
 
 
-def _float32(what: str, values: np.ndarray, first: int) -> np.ndarray:
+def _float32(name: str, values: np.ndarray, first: int) -> np.ndarray:
     with np.errstate(over="ignore"):
         single = values.astype(np.float32, order="C")
     if not (finite := np.isfinite(single)).all():
         row, *cell = (int(axis[0]) for axis in np.nonzero(~finite))
         value = values[(row, *cell)]
         reason = "values must be finite (NaN marks what is absent)" if np.isinf(value) else "too large for float32"
-        raise DataError(f"{what}: {value} in row {first + row}, cell {tuple(cell)}: {reason}")
+        element = int(np.ravel_multi_index(tuple(cell), values.shape[1:]))
+        text = f"modality {name!r}: {value} in row {first + row}, cell {tuple(cell)}: {reason}"
+        raise CellError(text, (name, first + row, element), f"{value:g}, {reason}")
     return single

@@ -128,12 +128,26 @@ class CsvFile:
             raise
         except UnicodeDecodeError as error:
             byte = f"0x{error.object[error.start]:02x}"
-            raise DataError(f"{self.path}: not text in UTF-8 (byte {byte}); save it again as CSV UTF-8") from error
+            line = self._undecodable_line()
+            raise DataError(f"{self.path}: line {line}: not text in UTF-8 (byte {byte}); save it again as CSV UTF-8") from error
         except _UNREADABLE as error:
             gz = self.path.name.endswith(".gz")
             reason = getattr(error, "strerror", None) or str(error)
             what = "not a gzip file, or truncated or damaged" if gz else "cannot be read"
             raise DataError(f"{self.path}: {what} ({clip(reason, 100)})") from error
+
+    def _undecodable_line(self) -> int:
+        """The first line that is no UTF-8."""
+        with self._opened() as file:
+            return next((number for number, line in enumerate(file, start=1) if not _is_utf8(line)), 1)
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def split_text(text: str, values: Sequence[str], delimiter: str) -> list[str]:

@@ -73,10 +73,13 @@ def converted(name: str, convert: Callable[[Any], Any], values: Iterable[object]
     try:
         array = convert(pa)
     except (pa.ArrowException, TypeError, ValueError, OverflowError, NotImplementedError) as error:
-        found = list(dict.fromkeys(type(value).__name__ for value in values if not _absent(value)))
+        rows = [(row, type(value).__name__) for row, value in enumerate(values) if not _absent(value)]
+        found = list(dict.fromkeys(kind for _, kind in rows))
         if len(found) > 1:
+            other = next(row for row, kind in rows if kind == found[1])
             raise DataError(
-                f"column {clip(name)!r} holds values of different types ({', '.join(found[:4])}), expected one of them"
+                f"column {clip(name)!r} holds values of different types ({', '.join(found[:4])}), expected one of them; row {other} is the "
+                f"first of another than {found[0]}"
             ) from error
         reason = clip(str(error).splitlines()[0] if str(error) else type(error).__name__, 100)
         raise DataError(f"column {clip(name)!r} can't be read ({reason})") from error

@@ -16,7 +16,7 @@ from nbridge.data.folders import find_file
 from nbridge.data.omics_file import ENDINGS, Omics, is_omics_file, omics_of, opened
 from nbridge.data.omics_layout import OmicsLayout
 from nbridge.data.omics_values import Values, values_of
-from nbridge.errors import DataError, naming
+from nbridge.errors import CellError, DataError, naming
 from nbridge.free_memory import free_bytes
 from nbridge.phrases import listing
 
@@ -69,10 +69,16 @@ class H5MU(Source):
             for name, one in values.items():
                 arrays[name], missing = one.block(0, len(ids))
                 arrays[name + PRESENT] = ~missing.reshape(len(ids), -1).all(axis=1)
-            places = {name: one.place for name, one in values.items()}
-            batch = to_batch(arrays, shapes)
-        origin = omics.origin
-        return Dataset(batch, ids, origin=origin, place=lambda name, row, element: f"{origin}: {places[name](str(ids[row]), element)}")
+            places, origin = {name: one.place for name, one in values.items()}, omics.origin
+
+            def place(name: str, row: int, element: int) -> str:
+                return f"{origin}: {places[name](str(ids[row]), element)}"
+
+            try:
+                batch = to_batch(arrays, shapes)
+            except CellError as error:
+                raise error.at(place) from error
+        return Dataset(batch, ids, origin=origin, place=place)
 
     def settled(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         """The same with every place, every variable and every class by its name, as the file has them now."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
@@ -11,21 +13,48 @@ from numpy.typing import ArrayLike
 from nbridge.errors import DataError
 
 
-def check_ids(ids: ArrayLike, rows: int | None = None, first: int = 0) -> np.ndarray:
+@dataclass(frozen=True)
+class Told:
+    """How a mistake in identifiers is told.
+
+    Arguments:
+        what: What they are called.
+        where: Tells the place of a row by its number: the row, and the line where there are lines.
+    """
+
+    what: str = "ids"
+    where: Callable[[int], str] = "row {}".format
+
+
+IDS = Told()
+"""Identifiers that are an array."""
+
+
+def identifier_of(text: str) -> str:
+    """A text as an identifier: without blanks around it, its accents composed, as names of files spell them apart on some systems.
+
+    Example:
+        >>> identifier_of(" Jose\u0301") == "Jos\u00e9"
+        True
+    """
+    return unicodedata.normalize("NFC", text.strip())
+
+
+def check_ids(ids: ArrayLike, rows: int | None = None, told: Told = IDS) -> np.ndarray:
     """Identifiers as a new array of integers or text, after checking that each row has one of its own.
 
     Arguments:
         ids: One identifier a row: integers, whole numbers or text.
         rows: How many rows there should be, where that is known.
-        first: The number of the first row, for messages.
+        told: How mistakes are told.
 
     Raises:
         DataError: when they are not one-dimensional, too few or too many, missing (None, NaN, an empty text), or given twice.
     """
     found = np.asarray(ids)
     check_ids_layout(found.shape, found.dtype, rows)
-    plain = _plain(found, first)
-    _none_twice([plain], first)
+    plain = _plain(found, 0, told)
+    _none_twice([plain], told)
     return plain
 
 
@@ -43,45 +72,47 @@ def check_ids_layout(shape: tuple[int, ...], dtype: np.dtype, rows: int | None =
         raise DataError(f"ids: dtype {dtype}, expected integers or text")
 
 
-def check_many_ids(blocks: Callable[[], Iterable[np.ndarray]]) -> None:
+def check_many_ids(blocks: Callable[[], Iterable[np.ndarray]], told: Told = IDS) -> None:
     """Checks identifiers that come in blocks, keeping eight bytes of each.
 
     Arguments:
         blocks: Gives the identifiers of the first rows, of those after them, and so on, each time it is called.
+        told: How mistakes are told.
 
     Raises:
         DataError: when one is missing or given twice.
     """
     hashes, first = [np.zeros(0, np.int64)], 0
     for block in blocks():
-        hashes.append(np.fromiter(map(hash, _plain(block, first).tolist()), np.int64, len(block)))
+        hashes.append(np.fromiter(map(hash, _plain(block, first, told).tolist()), np.int64, len(block)))
         first += len(block)
     ordered = np.sort(np.concatenate(hashes))
     if repeated := set(ordered[1:][ordered[1:] == ordered[:-1]].tolist()):
-        _none_twice((_plain(block, 0) for block in blocks()), 0, repeated)
+        _none_twice((_plain(block, 0, told) for block in blocks()), told, repeated)
 
 
-def _plain(ids: np.ndarray, first: int) -> np.ndarray:
-    _none_missing(ids, first)
-    _whole(ids, first)
+def _plain(ids: np.ndarray, first: int, told: Told) -> np.ndarray:
+    _none_missing(ids, first, told)
+    _whole(ids, first, told)
     return ids.astype(np.str_ if ids.dtype.kind in "OU" else np.int64 if ids.dtype.kind == "f" else ids.dtype)
 
 
-def _none_missing(ids: np.ndarray, first: int) -> None:
+def _none_missing(ids: np.ndarray, first: int, told: Told) -> None:
     for row, value in enumerate(ids.tolist(), start=first):
         # NaN is the one value that differs from itself.
         if value is None or value != value or value == "":  # noqa: PLR0124
-            raise DataError(f"ids: row {row} has none")
+            raise DataError(f"{told.what}: {told.where(row)} has none, expected an identifier in each row")
 
 
-def _whole(ids: np.ndarray, first: int) -> None:
+def _whole(ids: np.ndarray, first: int, told: Told) -> None:
     if ids.dtype.kind == "f" and (bad := np.flatnonzero(~np.isfinite(ids) | (ids != np.floor(ids)) | (np.abs(ids) > 2**53))).size:
-        raise DataError(f"ids: row {first + bad[0]} holds {ids[bad[0]]}, expected an integer or text")
+        raise DataError(f"{told.what}: {told.where(first + int(bad[0]))} holds {ids[bad[0]]}, expected an integer or text")
 
 
-def _none_twice(blocks: Iterable[np.ndarray], start: int, suspects: Container[int] | None = None) -> None:
+def _none_twice(blocks: Iterable[np.ndarray], told: Told, suspects: Container[int] | None = None) -> None:
     """Raises for the first identifier that came before; of those with a hash among the suspects, where they are named."""
     seen: dict[object, int] = {}
-    for row, value in enumerate(chain.from_iterable(block.tolist() for block in blocks), start=start):
+    for row, value in enumerate(chain.from_iterable(block.tolist() for block in blocks)):
         if (suspects is None or hash(value) in suspects) and seen.setdefault(value, row) != row:
-            raise DataError(f"ids: {value!r} stands in row {seen[value]} and again in row {row}, expected each id once")
+            first, again = told.where(seen[value]), told.where(row)
+            raise DataError(f"{told.what}: {value!r} stands in {first} and again in {again}, expected each id once")

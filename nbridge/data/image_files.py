@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import unicodedata
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nbridge.annotations import Resize
+from nbridge.data.ids import identifier_of
 from nbridge.data.photographs import DAMAGED
 from nbridge.errors import DataError
 from nbridge.phrases import clip, listing
@@ -115,11 +118,23 @@ def images_in(folder: Path) -> Found:
         raise DataError(f"{folder}: cannot be read ({error.strerror})") from error
     stems, known = dict[str, Path](), set(images)
     for path in images:
-        if (other := stems.setdefault(path.stem.strip(), path)) is not path:
+        if (other := stems.setdefault(identifier_of(path.stem), path)) is not path:
             raise DataError(
                 f"{folder}: {other.name} and {path.name} have one stem, so that either could be the image of one row; remove one"
             )
     return Found(images, tuple(path for path in entries if path not in known))
+
+
+def file_at(root: Path, text: str) -> Path | None:
+    """The file that a text names, whether accents are composed in its name or not; None where there is none.
+
+    Arguments:
+        root: The folder that paths are relative to.
+        text: The path.
+    """
+    spelt = dict.fromkeys((text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)))
+    # Path's own way raises for a text that no file can be called.
+    return next((root / one for one in spelt if os.path.isfile(root / one)), None)  # noqa: PTH113
 
 
 def is_image(name: str) -> bool:

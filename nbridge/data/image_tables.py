@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from nbridge.data.image_files import ENDINGS, Frame, images_in
+from nbridge.data.ids import identifier_of
+from nbridge.data.image_files import ENDINGS, Frame, file_at, images_in
 from nbridge.data.table_file import CHUNK, Chunk, TableFile
 from nbridge.errors import DataError
 from nbridge.phrases import clip, listing, quoted
@@ -43,7 +43,7 @@ class ImageFolder(TableFile):
     @property
     def stems(self) -> list[str]:
         """The identifiers of the rows."""
-        return [path.stem for path in self.images]
+        return [identifier_of(path.stem) for path in self.images]
 
     @property
     def passed_over(self) -> str:
@@ -64,7 +64,7 @@ class ImageFolder(TableFile):
         size = min(size, AT_ONCE) if self.columns[-1] in columns else size
         for start in range(0, len(self.images), size):
             part = self.images[start : start + size]
-            cells = {self._id: [path.stem for path in part]} if self._id in columns else {}
+            cells = {self._id: [identifier_of(path.stem) for path in part]} if self._id in columns else {}
             vectors = {}
             if self._frame is not None and self._frame.name in columns:
                 vectors[self._frame.name] = decoded(self._frame, part)
@@ -117,9 +117,7 @@ class ImagePaths(TableFile):
 
     def file_of(self, text: str) -> Path | None:
         """The file that a text names; None where it names none, or one that is not there."""
-        path = self.root / text
-        # Path's own way raises for a text that no file can be called.
-        return path if text not in self._missing and os.path.isfile(path) else None  # noqa: PTH113
+        return None if text in self._missing else file_at(self.root, text)
 
     def _decoded(self, chunk: Chunk, column: str) -> np.ndarray:
         texts = [text.strip() for text in chunk.single(column)]

@@ -11,8 +11,9 @@ from nbridge.data.arrays import keys_of
 from nbridge.data.folders import find_file, find_folder
 from nbridge.data.image_files import Frame
 from nbridge.data.image_tables import ImageFolder, ImagePaths
-from nbridge.data.table import Table, check_joinable
+from nbridge.data.table import Table
 from nbridge.data.table_file import TableFile, open_table
+from nbridge.data.table_numbers import check_joinable
 from nbridge.errors import DataError
 from nbridge.phrases import listing
 

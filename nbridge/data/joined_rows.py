@@ -20,11 +20,12 @@ from nbridge.data.cell_columns import CellPlan
 from nbridge.data.cell_out import CsvOut, ParquetOut
 from nbridge.data.cell_rows import has_modality, kept_columns, no_slip
 from nbridge.data.cell_style import CellStyle
-from nbridge.data.table import check_joinable, join, place_of, read_numbers
 from nbridge.data.table_file import CHUNK, ArrowTable, Chunk, CsvTable, TableFile
 from nbridge.data.table_layout import TableLayout
-from nbridge.errors import DataError
+from nbridge.data.table_numbers import check_joinable, join_files, place_of
+from nbridge.errors import DataError, naming
 from nbridge.files import replace_folder, scratch_beside
+from nbridge.phrases import listing
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,14 @@ class JoinedRows(RowsIn):
             layout = layout.among(file)
         layout.check()
         columns = [column for file in files for column in file.columns if len(files) == 1 or column != layout.id]
-        self.there = self.keys = tuple(name for name in layout.columns if has_modality(columns, layout, name))
         known = {column for names in layout.columns.values() for column in names}
-        no_slip([column for file in files for column in kept_columns(file, layout) if column not in known], layout, self.there)
+        with naming(listing(str(file.path) for file in files)):
+            self.there = self.keys = tuple(name for name in layout.columns if has_modality(columns, layout, name))
+            no_slip([column for file in files for column in kept_columns(file, layout) if column not in known], layout, self.there)
         self._layout, self._levels, self._files = layout, levels, files
         self._styles = {column: CellStyle(layout.classes.get(column, ())) for column in known - layout.lists}
         self._shapes: dict[str, tuple[int, ...]] = {}
-        self._read = join([read_numbers(file, layout, self._hear) for file in files])
+        self._read = join_files(files, layout, self._hear)
         self._arrays = {name: layout.array(name, self._read.numbers) for name in self.there}
         self.rows = len(next(iter(self._arrays.values())))
         self.place = partial(place_of, layout, files, self._read)

@@ -94,8 +94,11 @@ class NPZ(Source):
         if name not in self.classes or array.dtype.kind != "U":
             return array
         classes = self.classes[name]
-        if unknown := sorted(set(array.tolist()) - {*classes, ""}):
-            raise DataError(f"{path}: modality {name!r}: class {unknown[0]!r}, expected one of {listing(classes)}, or an empty text")
+        known = {*classes, ""}
+        if (row := next((row for row, text in enumerate(array.tolist()) if text not in known), None)) is not None:
+            raise DataError(
+                f"{path}: modality {name!r}: row {row} holds {str(array[row])!r}, expected one of {listing(classes)}, or an empty text"
+            )
         numbers = {text: float(number) for number, text in enumerate(classes)} | {"": math.nan}
         return np.array([numbers[text] for text in array.tolist()])
 

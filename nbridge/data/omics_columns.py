@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nbridge.data.cell_columns import IMPUTED
-from nbridge.data.cells import number_of
+from nbridge.data.cells import exact_number_of, number_of
 from nbridge.data.omics_classes import texts_of
 from nbridge.data.omics_file import pandas_of
 from nbridge.data.omics_layout import Address
@@ -75,7 +75,11 @@ class FilledColumns:
         series = self.frame[column].copy()
         if hasattr(series.dtype, "categories"):
             return self._categories(series, texts, rows)
-        if getattr(series.dtype, "kind", "O") in "buif":
+        if getattr(series.dtype, "kind", "O") in "iu":
+            # By way of a float the last digits of large codes would change.
+            series.iloc[rows] = [int(exact_number_of(text) or 0) for text in texts.tolist()]
+            return series
+        if getattr(series.dtype, "kind", "O") in "bf":
             # Numbers that are classes, and truth values.
             return _in_type(series, rows, np.array([number_of(text) for text in texts.tolist()], float))
         series.iloc[rows] = texts

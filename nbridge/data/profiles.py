@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from nbridge.data.cells import number_of, ordered_classes
-from nbridge.data.ids import check_ids
-from nbridge.data.table import Numbers, check_joinable, join
+from nbridge.data.cells import exact_number_of, number_of, ordered_classes
+from nbridge.data.ids import check_ids, identifier_of
 from nbridge.data.table_file import TableFile
+from nbridge.data.table_numbers import Numbers, check_joinable, join
 from nbridge.errors import DataError, naming
 
+EXACT = 2**53
+"""Whole numbers up to this one are floats."""
 FEW_WORDS, MARKED = 3, 0.8
 """Up to so many different words in a column of numbers, of which so large a share is numbers, mark absent cells."""
 
@@ -28,6 +30,9 @@ class Profile:
         codes: The place of each row's text among them, (N,); -1 where it is absent.
         markers: Words that mark absent cells among numbers; they count as absent.
         declared: Whether the texts are classes that the data declare, in their order.
+
+    Attributes:
+        numeric: Whether all values are numbers, and not codes of more digits than a number holds.
     """
 
     name: str
@@ -36,19 +41,18 @@ class Profile:
     markers: tuple[str, ...] = ()
     declared: bool = False
     _numbers: tuple[float | None, ...] = field(init=False, repr=False, compare=False)
+    numeric: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_numbers", tuple(map(number_of, self.texts)))
+        numbers = tuple(map(number_of, self.texts))
+        object.__setattr__(self, "_numbers", numbers)
+        plain = bool(self.texts) and not self.declared and None not in numbers and not _are_codes(self.texts, numbers)
+        object.__setattr__(self, "numeric", plain)
 
     @property
     def present(self) -> np.ndarray:
         """Which rows have a value, (N,)."""
         return self.codes >= 0
-
-    @property
-    def numeric(self) -> bool:
-        """Whether all values are numbers."""
-        return bool(self.texts) and not self.declared and None not in self._numbers
 
     @property
     def values(self) -> np.ndarray:
@@ -156,11 +160,11 @@ def _read(file: TableFile, id_column: str | None, missing: Collection[str], text
             for text in dict.fromkeys(stripped):
                 known.setdefault(text, float(len(known) - len(missing)))
             parts[column].append(np.array([known[text] for text in stripped]))
-        ids += [text.strip() for text in chunk.single(id_column)] if id_column is not None else []
+        ids += [identifier_of(text) for text in chunk.single(id_column)] if id_column is not None else []
     if not rows:
         raise DataError(f"{file.path}: no rows")
-    with naming(f"{file.path}: column {id_column!r}"):
-        found = check_ids(ids) if id_column is not None else None
+    with naming(file.path):
+        found = check_ids(ids, told=file.told_ids(id_column)) if id_column is not None else None
     for column in columns:
         texts[column] = [text for text in places[column] if text not in missing]
     vectors = {column: _vectors(file, column) for column in file.columns if column not in unfit and file.is_list(column)}
@@ -183,6 +187,14 @@ def _vectors(file: TableFile, column: str) -> np.ndarray | str:
         return "holds lists of several lengths" if shapes else "is empty"
     shape = shapes.pop()
     return np.concatenate([part if part.size else np.full((len(part), *shape), np.nan, np.float32) for part in parts])
+
+
+def _are_codes(texts: Sequence[str], numbers: Sequence[float | None]) -> bool:
+    """Whether numbers are all whole ones that a float does not hold, or not told apart by floats: 1000000000000000001, as keys are."""
+    large = [text for text, number in zip(texts, numbers, strict=True) if number is not None and abs(number) > EXACT]
+    if len(large) == len(texts) and all(text.lstrip("+-").isdigit() for text in large):
+        return bool(texts)
+    return len({float(text) for text in large}) < len(set(map(exact_number_of, large)))
 
 
 def _declared(profile: Profile, classes: tuple[str, ...]) -> Profile:

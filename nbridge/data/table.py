@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from math import prod
 from typing import Any
 
-import numpy as np
-
 from nbridge.data.arrays import keys_of, to_batch
-from nbridge.data.cells import MISSING, number_of, ordered_classes, read_cells
-from nbridge.data.column import PRESENT
+from nbridge.data.cells import MISSING, number_of, ordered_classes
 from nbridge.data.dataset import Dataset, Source
 from nbridge.data.folders import find_file
-from nbridge.data.ids import check_ids
-from nbridge.data.table_file import Chunk, TableFile, open_table
-from nbridge.data.table_layout import TableLayout, check_presence, expand
+from nbridge.data.table_file import TableFile, open_table
+from nbridge.data.table_layout import TableLayout, expand
+from nbridge.data.table_numbers import check_joinable, join_files, place_of, read_numbers
 from nbridge.errors import DataError, naming
-from nbridge.phrases import clip, listing, quoted
+from nbridge.phrases import clip, listing
 
 
 class Table(Source):
@@ -69,7 +66,7 @@ class Table(Source):
         """
         files = self.files(shapes)
         layout = self.layout(shapes, files)
-        read = join([read_numbers(file, layout) for file in files])
+        read = join_files(files, layout)
         with naming(read.origin):
             batch = to_batch({name: layout.array(name, read.numbers) for name in shapes}, shapes)
         return Dataset(batch, read.ids, origin=read.origin, place=partial(place_of, layout, files, read))
@@ -175,14 +172,6 @@ def _layout(
     return layout
 
 
-def place_of(layout: TableLayout, files: Sequence[TableFile], read: Numbers, name: str, row: int, element: int) -> str:
-    """The place of a cell, for messages: the file, the modality, the column and the row in the file."""
-    column = layout.element(name, element)
-    file = next(file for file in files if column in file.columns)
-    own = row if read.rows is None else int(read.rows[str(file.path)][row])
-    return f"{file.path}: modality {name!r}, column {clip(column)!r}, {file.where(own)}"
-
-
 def _tried(read: Callable[[], object]) -> list[str]:
     """The mistake that reading meets, if there is one."""
     try:
@@ -206,103 +195,6 @@ def _cell_mistakes(file: TableFile, layout: TableLayout, passed_over: Collection
     if broken := _tried(read):
         found[taken[0]] = broken[0]
     return found
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """Columns of a file as numbers.
-
-    Arguments:
-        origin: The file, for messages.
-        numbers: By column, shape (N,), or (N, n) of lists, NaN where they are absent.
-        ids: The identifiers of rows, as text, shape (N,); None where the file has none.
-        rows: By file, the number that each row has there, (N,), -1 where the file lacks it; None where there is one file.
-    """
-
-    origin: str
-    numbers: Mapping[str, np.ndarray]
-    ids: np.ndarray | None
-    rows: Mapping[str, np.ndarray] | None = None
-
-
-def read_numbers(
-    file: TableFile, layout: TableLayout, hear: Callable[[Chunk, Mapping[str, np.ndarray]], None] = lambda *_: None
-) -> Numbers:
-    """What a file has of the columns of modalities, and its identifiers.
-
-    Arguments:
-        file: The file.
-        layout: Which columns are which modality.
-        hear: Is handed each chunk, and its columns as numbers.
-
-    Raises:
-        DataError: for the first cell that holds what it may not, or when it has no rows, or identifiers that repeat.
-    """
-    layout = layout.among(file)
-    taken = [column for columns in layout.columns.values() for column in columns if column in file.columns]
-    masks = {name: name + PRESENT for name in layout.columns if name + PRESENT in file.columns and layout.columns[name][0] in taken}
-    if layout.id not in ("id", ""):
-        file.require(layout.id)
-    names = [layout.id] if layout.id in file.columns and layout.id not in taken else []
-    parts: dict[str, list[np.ndarray]] = {column: [] for column in taken}
-    ids: list[str] = []
-    rows = 0
-    for chunk in file.chunks(dict.fromkeys([*taken, *masks.values(), *names])):
-        rows += chunk.rows
-        with naming(file.path):
-            numbers = layout.numbers(chunk, taken)
-            hear(chunk, numbers)
-            for name, mask in masks.items():
-                array = layout.array(name, numbers)
-                check_presence(name, read_cells(mask, chunk.single(mask), (), layout.missing, chunk.where), array, chunk.where)
-        for column, values in numbers.items():
-            parts[column].append(values)
-        ids += [text.strip() for name in names for text in chunk.single(name)]
-    if not rows:
-        raise DataError(f"{file.path}: no rows")
-    with naming(f"{file.path}: column {layout.id!r}"):
-        found = check_ids(ids) if names else None
-    return Numbers(str(file.path), {column: np.concatenate(values) for column, values in parts.items()}, found)
-
-
-def join(parts: Sequence[Numbers]) -> Numbers:
-    """The rows of all files by their identifiers, in the order in which these come first; NaN where a file lacks the row.
-
-    Raises:
-        DataError: when a file has no identifier in common with the others.
-    """
-    if len(parts) == 1:
-        return parts[0]
-    known = [{} if part.ids is None else {text: row for row, text in enumerate(part.ids.tolist())} for part in parts]
-    for number in (*range(1, len(parts)), 0):
-        rows, other = known[number], 0 if number else 1
-        if not rows.keys() & {text for place, texts in enumerate(known) if place != number for text in texts}:
-            raise DataError(
-                f"{parts[number].origin}: no identifier is in the other files as well ({quoted(next(iter(rows)))} here, "
-                f"{quoted(next(iter(known[other])))} in {parts[other].origin}), so that no row can be joined"
-            )
-    every = list(dict.fromkeys(text for rows in known for text in rows))
-    numbers: dict[str, np.ndarray] = {}
-    places = {part.origin: np.array([rows.get(text, -1) for text in every]) for part, rows in zip(parts, known, strict=True)}
-    for part in parts:
-        there = places[part.origin] >= 0
-        for column, values in part.numbers.items():
-            numbers[column] = np.where(there.reshape(-1, *(1 for _ in values.shape[1:])), values[places[part.origin]], np.nan)
-    return Numbers(listing(part.origin for part in parts), numbers, np.array(every), places)
-
-
-def check_joinable(files: Sequence[TableFile], id_column: str) -> None:
-    """Checks that all files have identifiers, and no other column in common.
-
-    Raises:
-        DataError: for the first that has not.
-    """
-    owners: dict[str, TableFile] = {}
-    for file in files:
-        file.require(id_column, " of identifiers, on which files are joined (data.id)")
-        for column in file.columns:
-            if column != id_column and (other := owners.setdefault(column, file)) is not file:
-                raise DataError(f"{file.path}: column {clip(column)!r} is in {other.path} as well; rename one of them")
 
 
 def _found_classes(files: Sequence[TableFile], column: str, name: str, count: int, missing: frozenset[str]) -> tuple[str, ...]:

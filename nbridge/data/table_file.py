@@ -15,6 +15,7 @@ import numpy as np
 from nbridge.data import arrow_cells
 from nbridge.data.arrow_cells import pyarrow_of
 from nbridge.data.csv_text import ENDINGS, CsvFile
+from nbridge.data.ids import Told
 from nbridge.errors import DataError
 from nbridge.phrases import clip, did_you_mean, listing
 
@@ -90,6 +91,10 @@ class TableFile(ABC):
     def whole_bytes(self, column: str) -> bool:  # noqa: ARG002 (for kinds that have types)
         """Whether a column of lists holds bytes."""
         return False
+
+    def told_ids(self, column: str) -> Told:
+        """How mistakes in a column of identifiers are told."""
+        return Told(f"column {clip(column)!r}", self.where)
 
     def where(self, row: int) -> str:
         """The place of a row, for messages."""

@@ -14,7 +14,7 @@ from math import prod
 
 import numpy as np
 
-from nbridge.data.cells import MISSING, Where, read_cells
+from nbridge.data.cells import LARGEST, MISSING, read_cells
 from nbridge.data.column import PRESENT
 from nbridge.data.table_file import Chunk, TableFile, no_column
 from nbridge.errors import DataError
@@ -128,9 +128,10 @@ class TableLayout:
         if array.size and flat.shape[1] != width:
             row = int(np.flatnonzero(~np.isnan(flat).all(1))[0]) if not np.isnan(flat).all() else 0
             raise DataError(f"column {clip(column)!r}: {chunk.where(row)} holds {_by(array.shape[1:])} values, expected {width}")
-        if np.isinf(flat).any():
-            row = int(np.flatnonzero(np.isinf(flat).any(1))[0])
-            raise DataError(f"column {clip(column)!r}: {chunk.where(row)} holds an infinite number; null or NaN marks what is absent")
+        if (far := (np.abs(flat) > LARGEST).any(1)).any():
+            row = int(np.flatnonzero(far)[0])
+            what = "an infinite number; null or NaN marks what is absent" if np.isinf(flat[row]).any() else "a number beyond float32"
+            raise DataError(f"column {clip(column)!r}: {chunk.where(row)} holds {what}")
         return flat if array.size else np.full((len(array), width), np.nan, np.float32)
 
     def _width(self, column: str) -> int:
@@ -191,31 +192,6 @@ def expand(name: str, asked: str | Sequence[str], columns: Sequence[str]) -> tup
     if twice := next((column for column in found if found.count(column) > 1), None):
         raise DataError(f"columns: modality {name!r}: column {clip(twice)!r} is named twice")
     return tuple(found)
-
-
-def check_presence(name: str, mask: np.ndarray, array: np.ndarray, where: Where) -> None:
-    """Checks that a column of presence says what the cells say.
-
-    Arguments:
-        name: The modality.
-        mask: What is said of each row: 1 or 0.
-        array: The modality.
-        where: Tells the place of a row, for messages.
-
-    Raises:
-        DataError: for the first row in which it does not.
-    """
-    some = ~np.isnan(array.reshape(len(array), -1)).all(1)
-    wrong = np.flatnonzero((mask != some) | np.isnan(mask))
-    if not wrong.size:
-        return
-    row, key = int(wrong[0]), f"{name}{PRESENT}"
-    place = where(row)
-    if mask[row] not in (0, 1):
-        raise DataError(f"column {key!r}: {place} says nothing but 1 or 0, expected one of them")
-    if mask[row]:
-        raise DataError(f"column {key!r}: {place} says that {name} is present, but all its cells are empty")
-    raise DataError(f"column {key!r}: {place} says that {name} is absent, but it has values; empty its cells, or say 1")
 
 
 def _elements(numbers: np.ndarray, width: int) -> np.ndarray:
