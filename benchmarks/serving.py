@@ -2,9 +2,9 @@
 
     python -m benchmarks.serving [--rows 10000] [--repeats 5] [--specs digits,mfeat]
 
-writes benchmarks/results/serving.json and a table in benchmarks/README.md. Models of shipped specs, and `polymnist` with a flow (which decode
-images for many minutes), with initial weights (time does not depend on them); values drawn from their likelihoods; each modality of a mixed
-row is there with probability one half, one of them always. Three batches of the same rows are timed in turn, on one thread, medians:
+writes benchmarks/results/serving.json and a table in benchmarks/README.md. Models of shipped specs, and `polymnist` with a flow (these two
+decode images for many minutes), with initial weights (time does not depend on them); values drawn from their likelihoods; each modality of
+a mixed row is there with probability one half, one of them always. Three batches of the same rows are timed in turn, on one thread:
 
 - `posterior`: q(z given what is present) alone, 1,024 rows at a time as `nbridge.impute` takes them;
 - `impute`: all of `nbridge.impute`, the point estimate of everything absent from 64 draws of z. Of rows in which nothing is absent it
