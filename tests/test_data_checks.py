@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import csv
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import commands
 import numpy as np
 import pytest
+from commands import Call
 
-from nbridge.cli import main as command_line
 from nbridge.data_checks import Checked, check_data
 from nbridge.read import spec_from_dict
 
@@ -183,21 +183,12 @@ def test_rows_of_other_sources_are_checked_as_well(here: Path):
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[object, str, str]]:
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """Runs a command in this process."""
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def call(*arguments: str) -> tuple[object, str, str]:
-        monkeypatch.setattr(sys, "argv", ["nbridge", *arguments])
-        with pytest.raises(SystemExit) as left:
-            command_line.main()
-        return (left.value.code, *capsys.readouterr())
-
-    return call
+    return commands.in_this_process(monkeypatch, capsys, columns=80)
 
 
-def test_the_command_parts_errors_from_warnings(call: Callable[..., tuple[object, str, str]], here: Path):
+def test_the_command_parts_errors_from_warnings(call: Call, here: Path):
     checked({**good(), "x_1": [5] * ROWS})
     Path("spec.yaml").write_text(
         "latent_dim: 2\ndata: {source: table, path: rows.csv, columns: {x: x_*}}\n"

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import csv
 import re
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import commands
 import numpy as np
 import pyarrow as pa
 import pytest
+from commands import Call
 from pyarrow import parquet
 
 from nbridge import guesses
-from nbridge.cli import main as command_line
 from nbridge.data.table_file import open_table
 from nbridge.errors import DataError
 from nbridge.first_look import look
@@ -23,7 +23,6 @@ from nbridge.guesses import MOST_MODALITIES
 from nbridge.read import parse_spec
 
 ROWS = 400
-Call = Callable[..., tuple[object, str, str]]
 
 
 def refused(message: str) -> Any:
@@ -40,16 +39,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def call(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """Runs a command in this process."""
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setenv("COLUMNS", "100")
-
-    def call(*arguments: str) -> tuple[object, str, str]:
-        monkeypatch.setattr(sys, "argv", ["nbridge", *arguments])
-        with pytest.raises(SystemExit) as left:
-            command_line.main()
-        return (left.value.code, *capsys.readouterr())
-
-    return call
+    return commands.in_this_process(monkeypatch, capsys, columns=100)
 
 
 def write(path: Path, columns: dict[str, Sequence[object]]) -> Path:

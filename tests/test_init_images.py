@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import csv
 import re
-import sys
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import commands
 import numpy as np
 import pytest
+from commands import Call
 from PIL import Image
 
-from nbridge.cli import main as command_line
 from nbridge.errors import DataError
 from nbridge.explore.session import open_session
 from nbridge.first_look import FirstLook, look
 from nbridge.run import open_run
-
-Call = Callable[..., tuple[object, str, str]]
 
 
 def refused(message: str) -> Any:
@@ -37,16 +35,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def call(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """Runs a command in this process."""
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def call(*arguments: str) -> tuple[object, str, str]:
-        monkeypatch.setattr(sys, "argv", ["nbridge", *arguments])
-        with pytest.raises(SystemExit) as left:
-            command_line.main()
-        return (left.value.code, *capsys.readouterr())
-
-    return call
+    return commands.in_this_process(monkeypatch, capsys, columns=120)
 
 
 def picture(path: Path, size: tuple[int, int], *, mode: str = "RGB", seed: int = 0, ink: float | None = None) -> Path:

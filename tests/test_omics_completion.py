@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import commands
 import h5py
 import mudata
 import numpy as np
 import pandas as pd
 import pytest
+from commands import Call
 from omics import KINDS, ROWS, adata, contents, copy_of, dense, joined, observations, read, spec_of, study, study_model, write
 from scipy import sparse
 
 import nbridge
-from nbridge.cli import main as command_line
 from nbridge.data import omics_rows
 from nbridge.data.npz import read_npz
 from nbridge.errors import DataError
@@ -26,7 +25,6 @@ from nbridge.first_look import look
 from nbridge.kinds import class_names, element_names
 
 GENES = [0, 1, 3, 4]
-Call = Callable[..., tuple[object, str, str]]
 
 
 def refused(message: str) -> Any:
@@ -42,16 +40,7 @@ def model() -> nbridge.MultimodalVAE:
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """Runs a command in this process, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setenv("COLUMNS", "100")
-
-    def call(*arguments: str) -> tuple[object, str, str]:
-        monkeypatch.setattr(sys, "argv", ["nbridge", *arguments])
-        with pytest.raises(SystemExit) as left:
-            command_line.main()
-        return (left.value.code, *capsys.readouterr())
-
-    return call
+    return commands.in_this_process(monkeypatch, capsys, columns=100)
 
 
 def arrays_of(data: mudata.MuData) -> dict[str, np.ndarray]:
