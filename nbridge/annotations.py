@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt, Le, Len, Lt, Predicate, doc
 __all__ = [
     "Activation", "Channels", "ClassShape", "Combine", "Components", "Count", "EmptyRows", "ImageShape", "Levels", "MissingFiles",
     "NonNegativeFloat", "PositiveFloat", "PositiveInt", "Precision", "Prior", "Probability", "Resize", "Scale", "Seed",
-    "Shape", "Share", "Subsets", "Widths",
+    "Shape", "Share", "SourceEncoders", "Subsets", "Widths",
 ]  # fmt: skip
 
 PositiveInt = Annotated[int, Gt(0)]
@@ -39,6 +39,7 @@ Combine = Literal["mean", "poe"]
 Components = Annotated[int, Ge(1), Le(200)]
 """The Gaussians of a mixture."""
 Prior = Literal["normal", "mixture"]
+SourceEncoders = Literal["shared", "own"]
 Subsets = Literal["singletons", "random", "all"]
 EmptyRows = Literal["keep", "drop", "refuse"]
 MissingFiles = Literal["absent", "refuse"]

@@ -88,7 +88,7 @@ class SpecParts(Parts):
         self.latent_dim = spec.latent_dim
         self.weights = {name: modality.weight for name, modality in spec.modalities.items()}
         self.objective = PAPER_OBJECTIVE if spec.bridges.objective == "paper" else spec.bridges.objective
-        self.combine, self.subsets = spec.bridges.combine, spec.bridges.subsets
+        self.combine, self.subsets, self.source_encoders = spec.bridges.combine, spec.bridges.subsets, spec.bridges.encoders
 
     def encoder(self, name: str) -> Encoder:
         modality = self.spec.modalities[name]
@@ -109,9 +109,10 @@ class SpecParts(Parts):
         fusion_class = resolve("fusions", self.spec.fusion.type, Fusion)
         return _construct("fusion", fusion_class, self._features(names), self.latent_dim, **self.spec.fusion.kwargs)
 
-    def bridges(self) -> Bridges:
+    def bridges(self, condition: int = 0) -> Bridges:
         bank = self.spec.bridges.bank
-        return _construct("bridges", resolve("bridges", bank.type, Bridges), self._features(self.names), **bank.kwargs)
+        more = (condition,) if condition else ()
+        return _construct("bridges", resolve("bridges", bank.type, Bridges), self._features(self.names), *more, **bank.kwargs)
 
     def _features(self, names: Iterable[str]) -> dict[str, int]:
         return {name: self.spec.modalities[name].features for name in names}

@@ -9,7 +9,8 @@ MVAE                     n                                       :math:`\sum Enc
 ======================== ======================================= ======================================================================
 
 :math:`Fuse_S` is an MLP over the concatenated features of S, so its count is :math:`a + b \sum_{i \in S} F_i` and the sum over all
-subsets is :math:`(2^n - 1) a + 2^{n-1} b \sum F_i`. Bridges grow as n(n-1), retrofits as :math:`2^n`.
+subsets is :math:`(2^n - 1) a + 2^{n-1} b \sum F_i`. Bridges grow as n(n-1), retrofits as :math:`2^n`. Encoders of their own for bridges add
+:math:`\sum Enc_i`, and a head for each to a flow.
 
 References:
     Bridged Variational Autoencoders for Joint Modeling of Images and Attributes (Yadav et al., WACV 2020), table 4
@@ -97,7 +98,7 @@ def count_parameters(spec: Spec, *, build: bool = True) -> ParameterTable:
     return ParameterTable(
         sizes,
         (
-            ModelCount("bridged", 1 + len(_bridges(spec)), sum(sizes.values()), counted_bridged),
+            ModelCount("bridged", 1 + _networks(spec), sum(sizes.values()), counted_bridged),
             ModelCount("retrofit", 2**n - 1, retrofit_parameters(spec, encoders, decoders), counted_retrofit),
             ModelCount("mvae", n, mvae_parameters(spec, encoders, decoders), counted_mvae),
         ),
@@ -128,23 +129,37 @@ def _sizes(spec: Spec, encoders: Mapping[str, int], decoders: Mapping[str, int])
     return {
         **{f"encoder {name}": count for name, count in encoders.items()},
         "fusion": fusion_parameters(spec, sum(modality.features for modality in spec.modalities.values())),
-        **_bridges(spec),
+        **_bridges(spec, encoders),
         **{f"decoder {name}": count for name, count in decoders.items()},
     }
 
 
-def _bridges(spec: Spec) -> dict[str, int]:
-    """A bridge for each ordered pair, or the one network of a flow."""
+def _networks(spec: Spec) -> int:
+    """The bridges, or the flow and its guides."""
+    n = len(spec.modalities)
+    return (1 + n * _own(spec)) if issubclass(bridged_class(spec), FlowBridgedVAE) else n * (n - 1)
+
+
+def _own(spec: Spec) -> bool:
+    """Whether bridges have encoders of their own."""
+    return spec.bridges.encoders == "own" and len(spec.modalities) > 1
+
+
+def _bridges(spec: Spec, encoders: Mapping[str, int]) -> dict[str, int]:
+    """A bridge for each ordered pair, or the one network of a flow; and what these have of their own to read."""
     features = {name: modality.features for name, modality in spec.modalities.items()}
-    options, total = spec.bridges.bank.kwargs, sum(features.values())
+    options, total, own = spec.bridges.bank.kwargs, sum(features.values()), _own(spec)
     if issubclass(bridged_class(spec), FlowBridgedVAE):
-        return {"flow": mlp_parameters(total + 2 * len(features) + 2 * WAVES, total, options["hidden"], batch_norm=False)}
-    return {
+        inputs = total + 2 * len(features) + 2 * WAVES + (2 * spec.latent_dim if own else 0)
+        guides = {f"guide {name}": count + fusion_parameters(spec, features[name]) for name, count in encoders.items() if own}
+        return {"flow": mlp_parameters(inputs, total, options["hidden"], batch_norm=False), **guides}
+    bridges = {
         f"bridge {source} -> {target}": mlp_parameters(
             features[source], features[target], options["hidden"], batch_norm=options["batch_norm"]
         )
         for source, target in permutations(features, 2)
     }
+    return {**bridges, **{f"encoder {name} for bridges": count for name, count in encoders.items() if own}}
 
 
 def _count(module: nn.Module) -> int:

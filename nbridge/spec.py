@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from annotated_types import Ge, Len
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationInfo, field_validator, model_validator
 
-from nbridge.annotations import Combine, EmptyRows, NonNegativeFloat, PositiveInt, Probability, Seed, Subsets
+from nbridge.annotations import Combine, EmptyRows, NonNegativeFloat, PositiveInt, Probability, Seed, SourceEncoders, Subsets
 from nbridge.components import Component, Kind, check_shape
 from nbridge.names import ModalityName
 from nbridge.objectives import DEFAULT_OBJECTIVE, DEFAULT_SUBSETS, Term
@@ -106,6 +106,11 @@ class BridgesKeys(StrictModel):
         description="Which sets of sources bridges are trained for: singletons (the paper), one more at random of each row, or all.",
     )
 
+    encoders: SourceEncoders = Field(
+        default="shared",
+        description="What bridges read: the features of the joint encoders, or of encoders of their own that learn with them.",
+    )
+
     @field_validator("objective", mode="wrap")
     @classmethod
     def _positive(cls, value: Any, _: Callable[[Any], Any]) -> Any:
@@ -140,19 +145,22 @@ class BridgesSpec:
         objective: ``paper``, or the positive weights by term.
         combine: ``mean`` or ``poe``.
         subsets: ``singletons``, ``random`` or ``all``.
+        encoders: ``shared`` or ``own``.
     """
 
     bank: Component
     objective: Literal["paper"] | Mapping[Term, float]
     combine: Combine
     subsets: Subsets = DEFAULT_SUBSETS
+    encoders: SourceEncoders = "shared"
 
     def as_dict(self) -> dict[str, Any]:
         """The full form that a spec may hold."""
         if self.bank.type in STOCHASTIC:
-            return self.bank.as_dict()
+            return {**self.bank.as_dict(), "encoders": self.encoders}
         objective = self.objective if self.objective == "paper" else dict(self.objective)
-        return {**self.bank.as_dict(), "objective": objective, "combine": self.combine, "subsets": self.subsets}
+        keys = {"objective": objective, "combine": self.combine, "subsets": self.subsets, "encoders": self.encoders}
+        return {**self.bank.as_dict(), **keys}
 
 
 def _one_line(text: str) -> str:
@@ -233,7 +241,7 @@ class Spec(StrictModel):
     def _leave_flows_alone(cls, value: Any) -> Any:
         if isinstance(value, Mapping) and (kind := value.get("type")) in STOCHASTIC:
             for key in BridgesKeys.model_fields:
-                if key in value:
+                if key in value and key != "encoders":
                     text = f"a {kind} has one objective and takes all observed modalities at once; leave '{key}' out"
                     raise mistakes(mistake_at((key,), text))
         return value

@@ -99,7 +99,13 @@ SPECS = st.fixed_dictionaries(
         "data": DATA,
         "fusion": MLP | st.fixed_dictionaries({}, optional={"hidden": WIDTHS}),
         "bridges": st.fixed_dictionaries(
-            {}, optional={"hidden": WIDTHS, "objective": OBJECTIVES, "combine": st.sampled_from(["mean", "poe"])}
+            {},
+            optional={
+                "hidden": WIDTHS,
+                "objective": OBJECTIVES,
+                "combine": st.sampled_from(["mean", "poe"]),
+                "encoders": st.sampled_from(["shared", "own"]),
+            },
         ),
         "prior": st.just("normal") | component("mixture", components=st.integers(1, 200)),
         "training": TRAINING,

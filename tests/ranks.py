@@ -41,6 +41,7 @@ MODALITIES = {
 ALL_TERMS = {"type": "mlp", "hidden": [8], "objective": {"elbo": 1, "distill": 0.5, "match": 0.1, "cross": 2}}
 SYSTEMS = {
     "bridged": {"model": "bridged", "bridges": ALL_TERMS},
+    "bridged, own encoders": {"model": "bridged", "bridges": {**ALL_TERMS, "encoders": "own"}},
     "telbo": {"model": {"type": "telbo", "one_stage": True}},
     "telbo_apart": {"model": "telbo"},
     "jmvae": {"model": "jmvae"},

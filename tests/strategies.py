@@ -89,6 +89,7 @@ def specs(draw: st.DrawFn, min_size: int = 2, max_size: int = 6, kinds: Collecti
                 "batch_norm": draw(st.booleans()),
                 "objective": draw(objective),
                 "combine": draw(st.sampled_from(["mean", "poe"])),
+                "encoders": draw(st.sampled_from(["shared", "own"])),
             },
         }
     )

@@ -33,7 +33,9 @@ WEIGHTS = {"image": 1.0, "tag": 10.0, "size": 0.5}
 ROWS = 6
 
 
-def small_model(combine: str = "poe", objective: Any = "paper", seed: int = 0, subsets: str = "singletons") -> BridgedVAE:
+def small_model(
+    combine: str = "poe", objective: Any = "paper", seed: int = 0, subsets: str = "singletons", encoders: str = "shared"
+) -> BridgedVAE:
     """An image, a class and two reals, with weights, in eval mode so that every pass gives the same."""
     modalities = {
         "image": {"shape": [1, 2, 3], "encoder": {"type": "mlp", "hidden": [5]}, "likelihood": "bernoulli", "features": 4},
@@ -45,7 +47,7 @@ def small_model(combine: str = "poe", objective: Any = "paper", seed: int = 0, s
             "latent_dim": 3,
             "modalities": {name: part | {"weight": WEIGHTS[name]} for name, part in modalities.items()},
             "fusion": {"hidden": [6]},
-            "bridges": {"hidden": [5], "objective": objective, "combine": combine, "subsets": subsets},
+            "bridges": {"hidden": [5], "objective": objective, "combine": combine, "subsets": subsets, "encoders": encoders},
         }
     )
     model = grown_model(spec, seed)
@@ -120,7 +122,8 @@ def bridges_by_hand(model: BridgedVAE, batch: Batch, seed: int, kl_weight: float
     """Every term of stage ``bridges``, unweighted, source by source."""
     h, present = model.encode(batch), batch.present
     teacher_loc, teacher_log_variance = posterior_by_hand(model, {name: x * present[name][:, None] for name, x in h.items()})
-    hallucinated = model.bridges.hallucinate(h)
+    read = {name: encoder(model.inputs(batch)[name]) for name, encoder in model.sources.items()} if model.sources else h
+    hallucinated = model.bridges.hallucinate(read)
     names = model.names
     filled = [{name: h[name] if name == source else hallucinated[source, name] for name in names} for source in names]
     posteriors = [posterior_by_hand(model, features) for features in filled]
@@ -146,6 +149,7 @@ def bridges_by_hand(model: BridgedVAE, batch: Batch, seed: int, kl_weight: float
 
 
 @pytest.mark.parametrize("complete", [True, False])
+@pytest.mark.parametrize("encoders", ["shared", "own"])
 @pytest.mark.parametrize(
     "objective",
     [
@@ -157,8 +161,8 @@ def bridges_by_hand(model: BridgedVAE, batch: Batch, seed: int, kl_weight: float
         "paper",
     ],
 )
-def test_every_term_of_the_bridges_objective_is_what_the_table_says(objective: Any, complete: bool) -> None:
-    model = small_model(objective=objective)
+def test_every_term_of_the_bridges_objective_is_what_the_table_says(objective: Any, encoders: str, complete: bool) -> None:
+    model = small_model(objective=objective, encoders=encoders)
     batch = some_rows(model, complete=complete)
     bridges = stage(model, "bridges")
     features = bridges.features(batch)
@@ -278,12 +282,35 @@ def test_a_stage_takes_the_rows_that_can_teach_it(objective: dict[str, float], l
     assert torch.equal(stage(model, "bridges").rows(batch), number >= least)
 
 
-def test_stage_joint_trains_all_but_the_bridges_and_stage_bridges_the_rest() -> None:
-    model = small_model()
+@pytest.mark.parametrize("encoders", ["shared", "own"])
+def test_stage_joint_trains_all_but_the_bridges_and_stage_bridges_the_rest(encoders: str) -> None:
+    model = small_model(encoders=encoders)
     trained = [{id(p) for module in stage(model, name).modules for p in module.parameters()} for name in ("joint", "bridges")]
     assert trained[0].isdisjoint(trained[1])
     assert trained[0] | trained[1] == {id(parameter) for parameter in model.parameters()}
-    assert trained[1] == {id(parameter) for parameter in model.bridges.parameters()}
+    assert trained[1] == {id(parameter) for module in (model.bridges, model.sources) for parameter in module.parameters()}
+    assert bool(model.sources) is (encoders == "own")
+
+
+@pytest.mark.parametrize("combine", ["mean", "poe"])
+def test_encoders_of_their_own_begin_as_the_joint_ones_and_leave_complete_rows_alone(combine: str) -> None:
+    own, shared = small_model(combine, encoders="own"), small_model(combine)
+    shared.load_state_dict({name: x for name, x in own.state_dict().items() if not name.startswith("sources.")})
+    batch, complete = some_rows(own), some_rows(own, complete=True)
+    assert not torch.allclose(own.infer(batch).mean, shared.infer(batch).mean)
+    assert torch.equal(own.infer(complete).mean, shared.infer(complete).mean)
+    begin = stage(own, "bridges").begin
+    assert begin is not None
+    begin(())
+    torch.testing.assert_close(own.infer(batch).mean, shared.infer(batch).mean, **CLOSE)
+    assert all(a is not b for a, b in zip(own.sources.parameters(), own.encoders.parameters(), strict=True))
+
+
+def test_encoders_of_their_own_are_one_for_each_modality() -> None:
+    model = build_model(two_reals(encoders="own"))
+    parts = (dict(model.encoders), dict(model.decoders), model.fusion, model.bridges)
+    with pytest.raises(ValueError, match=r"^encoders for bridges are of \['x'\], expected one for each of x, y$"):
+        BridgedVAE(*parts, sources={"x": model.sources["x"]}, objective={"elbo": 1.0})
 
 
 # Objectives that leave nothing to train
@@ -309,8 +336,9 @@ def test_cross_beside_other_terms_is_passed_over_where_nothing_is_discrete() -> 
 
 
 def test_a_single_modality_has_no_stage_of_bridges() -> None:
-    spec = Spec.model_validate({"modalities": {"x": {"shape": 2, "encoder": "mlp", "likelihood": "normal"}}})
-    model = grown_model(spec, 0)
+    modalities = {"x": {"shape": 2, "encoder": "mlp", "likelihood": "normal"}}
+    model = grown_model(Spec.model_validate({"modalities": modalities, "bridges": {"encoders": "own"}}), 0)
+    assert not model.sources
     assert [stage.name for stage in model.stages()] == ["joint"]
     batch = Batch.complete(rows_of(model, 4, 0))
     q = model.posterior(Batch(batch.values, {"x": torch.tensor([True, True, False, True])}))
@@ -369,12 +397,13 @@ def test_the_mean_combines_features_and_poe_posteriors(drawn: tuple[Spec, Multim
     _, model, batch = drawn
     prepared = model.prepare(batch)
     h = model.encode(prepared)
+    read = model.read(h, model.inputs(prepared))
     q = model.posterior(batch)
     for row in range(len(batch)):
         present = [name for name in model.names if batch.present[name][row]]
         if not 0 < len(present) < len(model.names):
             continue
-        guesses = model.bridges.hallucinate({name: x[row : row + 1] for name, x in h.items()})
+        guesses = model.bridges.hallucinate({name: x[row : row + 1] for name, x in read.items()})
         if model.combine == "mean":
             features = {
                 name: h[name][row : row + 1] if name in present else torch.stack([guesses[i, name] for i in present]).mean(0)

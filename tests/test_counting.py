@@ -40,12 +40,12 @@ def sizes(draw: st.DrawFn) -> tuple[Spec, dict[str, Any]]:
         "fusion": draw(HIDDEN),
         "bridge": draw(HIDDEN),
         "bn": draw(st.booleans()),
+        "own": draw(st.booleans()),
     }
     modalities = [modality(*parts, batch_norm=drawn["bn"]) for parts in zip(drawn["shape"], drawn["F"], drawn["hidden"], strict=True)]
     options = {"batch_norm": drawn["bn"]}
-    return spec_of(
-        modalities, latent_dim=drawn["D"], fusion={"hidden": drawn["fusion"], **options}, bridges={"hidden": drawn["bridge"], **options}
-    ), drawn
+    bridges = {"hidden": drawn["bridge"], "encoders": "own" if drawn["own"] else "shared", **options}
+    return spec_of(modalities, latent_dim=drawn["D"], fusion={"hidden": drawn["fusion"], **options}, bridges=bridges), drawn
 
 
 def dense(*path: int, normed: int) -> int:
@@ -70,7 +70,7 @@ def enumerated(d: dict[str, Any]) -> dict[str, int]:
 
     everything = list(range(n))
     decoders = sum(map(decoder, everything))
-    bridged = sum(map(encoder, everything)) + fusion(everything) + decoders
+    bridged = (1 + d["own"]) * sum(map(encoder, everything)) + fusion(everything) + decoders
     for i in everything:
         for j in everything:
             if i != j:

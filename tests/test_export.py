@@ -45,7 +45,9 @@ MIXED, COUNTED = ("image", "label", "size"), ("genes", "cells", "depth", "grey")
 MODELS: dict[str, dict[str, Any]] = {
     "bridged": {},
     "bridged, mean": {"bridges": {"hidden": [5], "combine": "mean"}},
+    "bridged, own encoders": {"bridges": {"hidden": [5], "encoders": "own"}},
     "flow": {"bridges": {"type": "flow", "hidden": [8], "steps": 2}},
+    "flow, own encoders": {"bridges": {"type": "flow", "hidden": [8], "steps": 2, "encoders": "own"}},
     **{name: {"model": name} for name in ("jmvae", "telbo", "mvae", "bivcca", "joint", "vae")},
 }
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from oracles import EvidenceEncoder, LinearGaussian, SumOfEvidence
+from strategies import grown_model, rows_of
 from torch import Tensor, nn
 
 import nbridge
 from nbridge.batch import Batch
 from nbridge.counting import count_parameters
 from nbridge.decoders import Decoder
+from nbridge.distributions import diagonal_kl
 from nbridge.errors import SpecError
 from nbridge.evaluation.importance import log_likelihood_rows
 from nbridge.flow_bridge import FlowBridge
@@ -191,19 +195,88 @@ def test_weights_of_importance_are_unbiased_whatever_the_flow_draws():
         assert (np.abs(found.log_likelihood.numpy() - exact) < 4 * error + 1e-3).all()
 
 
+OWN = {"bridges": {**SPEC["bridges"], "encoders": "own"}}
+
+
 def test_a_bridged_model_with_a_flow_is_a_model_like_any_other():
     check_model(nbridge.build_model(spec()))
 
 
-def test_its_parameters_are_counted():
-    table = count_parameters(spec())
+@pytest.mark.parametrize(("changes", "networks"), [({}, 2), (OWN, 5)])
+def test_its_parameters_are_counted(changes: Mapping[str, Any], networks: int):
+    """One fusion and one flow; with encoders of their own a guide for each of three modalities."""
+    table = count_parameters(spec(**changes))
     assert table.models[0].formula == table.models[0].counted
-    assert table.models[0].networks == 2
+    assert table.models[0].networks == networks
     assert sum(table.parts.values()) == table.models[0].formula
 
 
-def test_training_goes_on_bit_identically_and_a_saved_model_draws_the_same(tmp_path: Path):
-    changes = {"data": {"source": "digits"}}
+def own_model() -> tuple[FlowBridgedVAE, Batch]:
+    """A model with guides, and rows of every pattern of presence."""
+    model = grown_model(spec(**OWN), 0)
+    assert isinstance(model, FlowBridgedVAE)
+    present = torch.tensor([[row >> i & 1 for row in range(8)] for i in range(3)], dtype=torch.bool)
+    rows = Batch(rows_of(model, 8, 1), dict(zip(model.names, present, strict=True)))
+    return model, model.prepare(rows)
+
+
+def test_guides_learn_the_posterior_of_all_that_a_row_has_and_nothing_from_the_flow():
+    model, batch = own_model()
+    stage = model.stages()[1]
+    features = stage.features(batch)
+    model.bridges.train()
+    terms = stage.loss(batch, features, 1.0)
+    expected, inputs = torch.zeros(()), model.inputs(batch)
+    for name, guide in model.guides.items():
+        rows = batch.present[name] & (model.presence(batch).sum(0) >= 2)
+        expected = expected + diagonal_kl(model.observed_posterior(model.encode(batch), batch), guide(inputs))[rows].mean()
+    torch.testing.assert_close(terms["distill"], expected, rtol=1e-4, atol=1e-4)
+    for term, learns, others in (("flow", model.bridges.network, model.guides), ("distill", model.guides, model.bridges.network)):
+        gradients = torch.autograd.grad(terms[term], list(learns.parameters()), retain_graph=True)
+        assert all(bool(gradient.any()) for gradient in gradients)
+        unreached = torch.autograd.grad(terms[term], list(others.parameters()), allow_unused=True, retain_graph=True)
+        assert all(gradient is None for gradient in unreached)
+
+
+def test_a_flow_is_told_mean_and_spread_of_the_product_of_what_is_observed(monkeypatch: pytest.MonkeyPatch):
+    """Row by row, of every pattern; complete rows need no draw, and of a row with nothing the prior is told."""
+    model, batch = own_model()
+    told: list[Tensor] = []
+    draw = FlowBridge.draw
+
+    def spy(self: FlowBridge, features: Any, present: Tensor, samples: int, noise: Tensor | None, condition: Tensor) -> dict[str, Tensor]:
+        told.append(condition)
+        return draw(self, features, present, samples, noise, condition)
+
+    monkeypatch.setattr(FlowBridge, "draw", spy)
+    model.posterior(batch, samples=2)
+    inputs = model.inputs(batch)
+    for row in range(7):
+        has = [name for name in model.names if bool(batch.present[name][row])]
+        each = [model.guides[name]({name: inputs[name][row : row + 1]}) for name in has]
+        precision = torch.ones(1, model.latent_dim)
+        mean = torch.zeros(1, model.latent_dim)
+        if each:
+            parts = torch.stack([1 / q.variance for q in each])
+            precision = torch.maximum(parts.sum(0) - (len(each) - 1), parts.amax(0))
+            mean = (parts * torch.stack([q.mean for q in each])).sum(0) / precision
+        torch.testing.assert_close(told[0][row], torch.cat([mean, precision**-0.5], -1)[0], rtol=1e-3, atol=1e-4)
+
+
+def test_guides_begin_with_the_weights_of_the_joint_encoders_and_are_one_for_each_modality():
+    model, batch = own_model()
+    begin = model.stages()[1].begin
+    assert begin is not None
+    begin([(batch, model.encode(batch))])
+    for name, guide in model.guides.items():
+        assert all(torch.equal(x, model.encoders[name].state_dict()[key]) for key, x in guide.encoders[name].state_dict().items())
+    with pytest.raises(ValueError, match=r"^guides of \['top'\], expected one for each of top, bottom, label$"):
+        FlowBridgedVAE(dict(model.encoders), dict(model.decoders), model.fusion, model.bridges, guides={"top": model.guides["top"]})
+
+
+@pytest.mark.parametrize("own", [{}, OWN])
+def test_training_goes_on_bit_identically_and_a_saved_model_draws_the_same(own: Mapping[str, Any], tmp_path: Path):
+    changes = {"data": {"source": "digits"}, **own}
     whole = nbridge.train(spec(**changes), out=tmp_path / "whole")
     loaded = nbridge.load(tmp_path / "whole")
     rows = whole.splits.test.sample(20).only("label")

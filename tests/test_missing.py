@@ -28,6 +28,7 @@ SYSTEMS: Mapping[str, Mapping[str, Any]] = {
     **ranks.SYSTEMS,
     "joint": {"model": "joint"},
     "flow": {"model": "bridged", "bridges": {"type": "flow", "hidden": [8], "steps": 2}},
+    "flow, own encoders": {"model": "bridged", "bridges": {"type": "flow", "hidden": [8], "steps": 2, "encoders": "own"}},
 }
 
 
@@ -126,7 +127,6 @@ def test_in_stage_joint_a_random_part_of_each_row_learns_from_all_of_it(present:
     torch.manual_seed(seed)
     terms = model.stages()[0].loss(batch, {}, 1.0)
     torch.manual_seed(seed)
-    torch.randn(present.shape[1], model.latent_dim)  # the draw of z
     part, expected = random_part(torch.as_tensor(present)), 0.0
     for row in range(present.shape[1]):
         one = batch.slice(row, row + 1)
@@ -141,28 +141,38 @@ def test_in_stage_joint_a_random_part_of_each_row_learns_from_all_of_it(present:
 @pytest.mark.parametrize("system", ["joint", "bridged", "flow"])
 @pytest.mark.parametrize("complete", [True, False])
 def test_coupling_draws_parts_and_wholes_of_all_rows_together(system: str, complete: bool):
-    """One more term, the divergence that incomplete rows have by default, with a weight; the evidence stands as it was."""
+    """One more term, the divergence that incomplete rows have by default, with a weight; the evidence stands beside it as it is."""
     described = spec_of(system).as_dict()
     kind = described["model"] if isinstance(described["model"], str) else described["model"]["type"]
-    losses: list[dict[str, Tensor]] = []
-    for coupling in (0.0, 3.0):
-        torch.manual_seed(3)
-        model = nbridge.build_model(nbridge.Spec.model_validate({**described, "model": {"type": kind, "coupling": coupling}})).eval()
-        batch = model.prepare(ranks.rows(30, complete=complete))
-        torch.manual_seed(0)
-        losses.append(model.stages()[0].loss(batch, {}, 1.0))
-    without, coupled = losses
-    assert {name: value for name, value in coupled.items() if name != "coupling"} == {n: x for n, x in without.items() if n != "distill"}
-    assert ("distill" in without) is not complete
+    torch.manual_seed(3)
+    model = nbridge.build_model(nbridge.Spec.model_validate({**described, "model": {"type": kind, "coupling": 3.0}})).eval()
+    assert isinstance(model, JointVAE)
+    batch = model.prepare(ranks.rows(30, complete=complete))
     torch.manual_seed(0)
-    torch.randn(30, model.latent_dim)  # the draw of z
+    coupled = model.stages()[0].loss(batch, {}, 1.0)
+    torch.manual_seed(0)
     part = dict(zip(model.names, random_part(model.presence(batch)), strict=True))
     posterior, poorer = (JointVAE.infer(model, one) for one in (batch, model.prepare(Batch(batch.values, part))))
+    evidence = model.negative_elbo(posterior, batch, 1.0)
+    torch.testing.assert_close({name: term for name, term in coupled.items() if name != "coupling"}, evidence)
     divergence = torch.where(model.presence(batch).sum(0) >= 2, diagonal_kl(posterior, poorer), 0.0).mean()
     torch.testing.assert_close(coupled["coupling"], 3 * divergence, rtol=1e-4, atol=1e-5)
     # Both sides give way, where a teacher would stand still.
     found, expected = (torch.autograd.grad(term, list(model.fusion.parameters())) for term in (coupled["coupling"], 3 * divergence))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("coupling", [0.0, 3.0])
+def test_in_training_the_fusion_is_normalised_by_the_mixture_of_wholes_and_parts_that_it_will_serve(coupling: float):
+    """Statistics of wholes for wholes and of parts for parts would be neither's when their average serves."""
+    model = build("joint")
+    assert isinstance(model, JointVAE)
+    model.coupling = coupling
+    batch = model.train().prepare(ranks.rows(30, complete=False))
+    model.stages()[0].loss(batch, {}, 1.0)
+    layers = [layer for layer in model.fusion.modules() if isinstance(layer, torch.nn.BatchNorm1d)]
+    assert [layer.num_batches_tracked.item() for layer in layers if layer.num_batches_tracked is not None] == [1] * len(layers)
+    assert layers
 
 
 def test_distill_teaches_from_all_that_a_row_has():

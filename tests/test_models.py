@@ -34,6 +34,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     **{name: {"model": name} for name in MODELS},
     "bridged, paper": {"bridges": {"objective": "paper"}},
     "bridged, all terms": {"bridges": {"objective": {"elbo": 1, "distill": 1, "match": 1, "cross": 1}, "combine": "mean"}},
+    "bridged, own encoders": {"bridges": {"encoders": "own"}},
+    "flow, own encoders": {"bridges": {"type": "flow", "encoders": "own"}},
     "vae of the label": {"model": {"type": "vae", "modality": "label"}},
     "jmvae, alpha 0": {"model": {"type": "jmvae", "alpha": 0}},
     "telbo, one stage": {"model": {"type": "telbo", "one_stage": True}},

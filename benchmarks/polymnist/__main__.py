@@ -8,10 +8,11 @@ was measured is kept in benchmarks/results/polymnist.json, run by run, and not m
 Protocol, the same for every system: the rows of nbridge's source `polymnist`, five views and no label, each pixel the mean of two by two;
 encoders of one hidden layer and convolutional decoders, of the same classes with the same widths; z of as many dimensions; a Laplace
 likelihood of fixed spread on standardised pixels; Adam, 128 rows a step; as many epochs for encoders and decoders, and as many again for
-what systems of two stages (`bridged`, `flow`, `telbo`, `jnf`) train after them. Views are absent from training rows at random (one of each
-row stays); test rows are complete. multivae's JNF takes complete rows alone; where half of the views are missing, those are a few in a
-hundred. `bridged` and `flow` stand on one stage `joint` with a coupling of 3, which is JMVAE's alpha of .1 times its 30 subsets,
-`equation7` and `telbo` on one without.
+what systems of two stages (`bridged` and its kin, `telbo`, `jnf`) train after them. Views are absent from training rows at random (one of
+each row stays); test rows are complete. multivae's JNF takes complete rows alone; where half of the views are missing, those are a few in
+a hundred. `bridged`, `flow` and `shared` stand on one stage `joint` with a coupling of 3, which is JMVAE's alpha of .1 times its 30
+subsets, `own`, `equation7` (nbridge's default) and `telbo` on one without. Bridges of `bridged`, `flow` and `own` have encoders of their
+own.
 
 Coherence: the share of generated views in which a classifier, trained on real ones, sees the digit of the row; five sets of each size,
 one draw a row. Agreement: the share of rows whose four absent views, generated from one, show one digit; then with a draw for each view.
@@ -51,9 +52,15 @@ ROOT = HERE.parent.parent
 RESULT = HERE.parent / "results" / "polymnist.json"
 TASK = Task()
 ROWS = {"rows": 20000, "test_rows": 500, "judges": 20000}
-GROUPS = (("bridged", "flow"), ("equation7", "telbo"), ("jmvae",), ("mvae",), ("jnf",), ("mmvaeplus",))
+GROUPS = (("bridged", "flow", "shared"), ("own", "equation7"), ("telbo",), ("jmvae",), ("mvae",), ("jnf",), ("mmvaeplus",))
 """Systems that one process trains, after one stage `joint` where they have it."""
-NAMES = {"bridged": "bridged, coupling 3", "flow": "flow, coupling 3", "equation7": "bridged"}
+NAMES = {
+    "bridged": "bridged, coupling 3, own encoders",
+    "flow": "flow, coupling 3, own encoders",
+    "shared": "bridged, coupling 3",
+    "own": "bridged, own encoders",
+    "equation7": "bridged",
+}
 THEIRS = ("jnf", "mmvaeplus")
 WHOLE = (3, 28, 28)
 """A view as the source has it."""

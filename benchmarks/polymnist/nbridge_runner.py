@@ -17,14 +17,16 @@ from nbridge.training_state import TrainingState
 
 COUPLED = {"type": "bridged", "coupling": 3}
 OPTIONS: Mapping[str, dict[str, Any]] = {
-    "bridged": {"model": COUPLED},
-    "flow": {"model": COUPLED, "bridges": {"type": "flow"}},
+    "bridged": {"model": COUPLED, "bridges": {"encoders": "own"}},
+    "flow": {"model": COUPLED, "bridges": {"type": "flow", "encoders": "own"}},
+    "shared": {"model": COUPLED},
     "equation7": {},
+    "own": {"bridges": {"encoders": "own"}},
     "telbo": {"model": "telbo"},
     "jmvae": {"model": "jmvae"},
     "mvae": {"model": "mvae"},
 }
-AFTER_JOINT = {"bridged": "bridges", "flow": "bridges", "equation7": "bridges", "telbo": "subsets"}
+AFTER_JOINT = {**dict.fromkeys(("bridged", "flow", "shared", "equation7", "own"), "bridges"), "telbo": "subsets"}
 """Systems that begin with stage `joint`, and what follows it."""
 
 

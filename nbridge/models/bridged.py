@@ -12,6 +12,13 @@ Stage ``bridges`` freezes all of it and trains the bridges alone. From a single 
 ``cross``   :math:`-\sum_{j \neq i} \mathbb{E}_{q(z \mid x_i)}[w_j \log p(x_j \mid z)]` over discrete j; on images it would cost diversity
 =========== =====================================================================================================
 
+With encoders of their own, copies of the joint ones :math:`f_i` that go on learning in this stage, bridges read :math:`g_i(x_i)`:
+
+.. math:: q(z \mid x_i) = \mathrm{Fuse}(f_i(x_i), \{B_{ij}(g_i(x_i))\}_{j \neq i})
+
+Joint encoders need not tell what another modality tells as well: of one digit on five photographs each may leave the digit to the others.
+Bridges that read nothing else find little that is shared there (`benchmarks/polymnist`).
+
 With ``subsets`` the same is asked of larger sets of sources, whose posterior is the one that serves them (``combine``): of each row one
 set S drawn at random, or every S, of two modalities or more but not all that the row has; ``match`` is of single sources alone.
 
@@ -30,7 +37,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Independent
 
 from nbridge.annotations import Combine, NonNegativeFloat, Subsets
@@ -42,7 +49,7 @@ from nbridge.encoders import Encoder
 from nbridge.fusion import Fusion
 from nbridge.means import masked_mean
 from nbridge.models.base import Features, Stage
-from nbridge.models.joint import JointVAE
+from nbridge.models.joint import JointVAE, teacher, with_teacher
 from nbridge.models.parts import Parts
 from nbridge.objectives import DEFAULT_OBJECTIVE, DEFAULT_SUBSETS, Term
 from nbridge.subsets import proper_subsets, random_part
@@ -57,6 +64,8 @@ class BridgedVAE(JointVAE):
         fusion: Maps the features of all modalities to the posterior.
         bridges: Maps the features of each modality to those of every other.
         weights: The weight of each modality's log-likelihood in training; 1 where left out.
+        sources: An encoder for each modality that bridges alone read, of the shapes of the joint ones, whose weights it takes before it
+            learns; they read what the joint encoders give when left out.
         objective: The weights of the terms of stage ``bridges``.
         combine: How several sources meet: ``mean`` of the features they hallucinate, or ``poe``, the product of their posteriors.
         subsets: Which sources bridges are trained for: ``singletons``, one larger set of each row at ``random`` besides, or ``all``.
@@ -75,6 +84,7 @@ class BridgedVAE(JointVAE):
         fusion: Fusion,
         bridges: BridgeBank,
         weights: Mapping[str, float] | None = None,
+        sources: Mapping[str, Encoder] | None = None,
         *,
         objective: Mapping[Term, float] = DEFAULT_OBJECTIVE,
         combine: Combine = "poe",
@@ -83,6 +93,9 @@ class BridgedVAE(JointVAE):
     ) -> None:
         super().__init__(encoders, decoders, fusion, weights, coupling=coupling)
         self.bridges = bridges
+        if sources and set(sources) != set(self.names):
+            raise ValueError(f"encoders for bridges are of {sorted(sources)}, expected one for each of {', '.join(self.names)}")
+        self.sources = nn.ModuleDict({name: sources[name] for name in self.names} if sources else {})
         self.objective = self._checked(objective)
         if combine not in get_args(Combine):
             raise ValueError(f"combine is {combine!r}, expected one of {', '.join(get_args(Combine))}")
@@ -99,7 +112,17 @@ class BridgedVAE(JointVAE):
         joint, bridges = cls.joint_parts(parts), parts.bridges()
         if not isinstance(bridges, BridgeBank):
             raise TypeError(f"bridges are a {type(bridges).__name__}, expected a BridgeBank")
-        return cls(*joint, bridges, parts.weights, objective=parts.objective, combine=parts.combine, subsets=parts.subsets, **options)
+        own = parts.source_encoders == "own" and len(parts.names) > 1
+        return cls(
+            *joint,
+            bridges,
+            parts.weights,
+            {name: parts.encoder(name) for name in parts.names} if own else None,
+            objective=parts.objective,
+            combine=parts.combine,
+            subsets=parts.subsets,
+            **options,
+        )
 
     def _checked(self, objective: Mapping[Term, float]) -> dict[Term, float]:
         """The terms with a weight that can be computed."""
@@ -115,30 +138,34 @@ class BridgedVAE(JointVAE):
     # Serving
 
     def infer(self, batch: Batch) -> Independent:
-        return self.fuse(self.encode(batch), self.presence(batch))
-
-    def fuse(self, features: Features, present: Tensor) -> Independent:
+        features, present = self.encode(batch), self.presence(batch)
         if bool(present.all()) or len(self.names) == 1:
             return self.fusion(features)
-        return self._mean_of_features(features, present) if self.combine == "mean" else self._product(features, present)
+        inputs = self.inputs(batch) if self.sources else {}
+        return self._mean_of_features(features, inputs, present) if self.combine == "mean" else self._product(features, inputs, present)
 
     def masked_posterior(self, inputs: Mapping[str, Tensor], present: Tensor, noise: Tensor) -> Independent:  # noqa: ARG002 (of flows)
         features = self.encode_inputs(inputs)
         q = self.fusion(features)
         if len(self.names) == 1:
             return q
-        return diagonal_where(present.all(0), q, self._combined(*self.unimodal(features), present, features))
+        return diagonal_where(present.all(0), q, self._combined(*self.unimodal(features, self.read(features, inputs)), present, features))
+
+    def read(self, features: Features, inputs: Mapping[str, Tensor]) -> Features:
+        """What bridges read, shape (B, F_i): the features of the joint encoders, or what encoders of their own make of inputs."""
+        return {name: encoder(inputs[name]) for name, encoder in self.sources.items()} if self.sources else features
 
     def unimodal(
-        self, features: Features, counts: Mapping[str, Tensor] | None = None
+        self, features: Features, read: Features, counts: Mapping[str, Tensor] | None = None
     ) -> tuple[Independent, Mapping[tuple[str, str], Tensor]]:
         r"""Every :math:`q(z \mid x_i)`, batch shape (M, B) over D, and the hallucinated features by pair.
 
         Arguments:
             features: Features of every modality.
+            read: What bridges read of every modality.
             counts: In training, the rows over which the bridges' batch normalisation takes statistics.
         """
-        hallucinated = self.bridges.hallucinate(features, counts)
+        hallucinated = self.bridges.hallucinate(read, counts)
         if not hallucinated:
             return self.fusion({name: features[name][None] for name in self.names}), hallucinated
         # In the precision of what the bridges give, so that no copy of it is made for the sake of the one observed modality.
@@ -149,10 +176,10 @@ class BridgedVAE(JointVAE):
         }
         return self.fusion(filled), hallucinated
 
-    def _mean_of_features(self, features: Features, present: Tensor) -> Independent:
-        return self.fusion(self.bridges(features, dict(zip(self.names, present, strict=True))))
+    def _mean_of_features(self, features: Features, inputs: Mapping[str, Tensor], present: Tensor) -> Independent:
+        return self.fusion(mean_of_sources(features, self.bridges.hallucinate(self.read(features, inputs)), present))
 
-    def _product(self, features: Features, present: Tensor) -> Independent:
+    def _product(self, features: Features, inputs: Mapping[str, Tensor], present: Tensor) -> Independent:
         """The joint posterior of complete rows, and of each other row the product of what its sources say, one by one.
 
         A source works for the rows that have it and lack another: the cost is that of what is there. In training, where shapes stay, it is
@@ -163,7 +190,8 @@ class BridgedVAE(JointVAE):
         for number, name in enumerate(self.names):
             if len(rows := (present[number] & ~complete).nonzero()[:, 0]):
                 h = features[name].index_select(0, rows)
-                q = self.fusion(self.bridges.hallucinate_from(name, h) | {name: h})
+                read = self.sources[name](inputs[name].index_select(0, rows)) if self.sources else h
+                q = self.fusion(self.bridges.hallucinate_from(name, read) | {name: h})
                 loc[number] = loc[number].index_copy(0, rows, q.mean.to(loc.dtype))
                 log_variance[number] = log_variance[number].index_copy(0, rows, 2 * q.stddev.log().to(loc.dtype))
         mean, log_variance = product_of_posteriors(loc, log_variance, present)
@@ -179,9 +207,18 @@ class BridgedVAE(JointVAE):
         if len(self.names) == 1:
             return (self.joint_stage(),)
         bridges = Stage(
-            "bridges", (self.bridges,), self._bridges_loss, self._bridges_rows, self._bridges_features, values=self._bridges_values()
+            "bridges",
+            (self.bridges, self.sources) if self.sources else (self.bridges,),
+            self._bridges_loss,
+            self._bridges_rows,
+            self._bridges_features,
+            values=None if self.sources else self._bridges_values(),
+            begin=self._begin_as_joint if self.sources else None,
         )
         return self.joint_stage(), bridges
+
+    def _begin_as_joint(self, parts: Iterable[tuple[Batch, Features]]) -> None:  # noqa: ARG002 (other stages look at their rows)
+        self.sources.load_state_dict(self.encoders.state_dict())
 
     def _bridges_rows(self, batch: Batch) -> Tensor:
         """The rows that at least one term can be computed from."""
@@ -199,12 +236,13 @@ class BridgedVAE(JointVAE):
         features = self.encode(batch)
         if "distill" not in self.objective:
             return features
-        teacher = self.observed_posterior(features, batch)
-        return features | {"teacher.loc": teacher.mean, "teacher.scale": teacher.stddev}
+        return with_teacher(features, self.observed_posterior(features, batch))
 
     def _bridges_loss(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:
         present = self.presence(batch)
-        q, hallucinated = self.unimodal({name: features[name] for name in self.names}, None if batch.whole else batch.present)
+        own = {name: features[name] for name in self.names}
+        read = self.read(own, self.inputs(batch) if self.sources else {})
+        q, hallucinated = self.unimodal(own, read, None if batch.whole else batch.present)
         z = q.rsample() if self._bridges_values() else q.mean
         terms: dict[str, Tensor] = {}
         if weight := self.objective.get("elbo"):
@@ -212,7 +250,7 @@ class BridgedVAE(JointVAE):
             terms["elbo.kl"] = weight * kl_weight * masked_mean(self.kl_to_prior(q), present)
         if weight := self.objective.get("distill"):
             # The teacher's rows meet those of each source by broadcasting; what a source says alone has nothing to teach it.
-            terms["distill"] = weight * masked_mean(diagonal_kl(_teacher(features), q), present & (present.sum(0) >= 2))
+            terms["distill"] = weight * masked_mean(diagonal_kl(teacher(features), q), present & (present.sum(0) >= 2))
         if weight := self.objective.get("match"):
             terms["match"] = weight * self._mismatch(features, hallucinated, batch)
         if weight := self.objective.get("cross"):
@@ -247,7 +285,7 @@ class BridgedVAE(JointVAE):
             terms["elbo.nll"] = weight * masked_mean(torch.stack(own).sum(0), rows)
             terms["elbo.kl"] = weight * kl_weight * masked_mean(self.kl_to_prior(q), rows)
         if weight := self.objective.get("distill"):
-            terms["distill"] = weight * masked_mean(diagonal_kl(_teacher(features), q), rows)
+            terms["distill"] = weight * masked_mean(diagonal_kl(teacher(features), q), rows)
         if weight := self.objective.get("cross"):
             wanted = {name: rows & batch.present[name] & ~given[self.names.index(name)] for name in self.cross_targets()}
             losses = [masked_mean(-self.weights[name] * self.log_prob(name, z, batch), rows) for name, rows in wanted.items()]
@@ -287,8 +325,3 @@ class BridgedVAE(JointVAE):
     def cross_targets(self) -> Sequence[str]:
         """The modalities that the ``cross`` objective predicts: those with a discrete likelihood."""
         return [name for name, likelihood in self.likelihoods.items() if likelihood.discrete]
-
-
-def _teacher(features: Features) -> Independent:
-    """The posterior of all that each row has, batch shape (B,) over D."""
-    return diagonal_normal(features["teacher.loc"], features["teacher.scale"])

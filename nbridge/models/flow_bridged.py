@@ -6,6 +6,14 @@ given and the rest is to be drawn,
 
 .. math:: |S| \sim U\{1, \dots, |O| - 1\}, \qquad S \subset O, \qquad A = O \setminus S
 
+With encoders of their own (`bridges.encoders`), copies of the joint ones that go on learning in this stage, each modality also says alone
+what z is: :math:`q_i(z \mid x_i)`, which minimises :math:`\mathrm{KL}(q(z \mid x_O) \,\|\, q_i(z \mid x_i))`. The flow is told mean and
+spread of the product of what S says,
+
+.. math:: q_S \propto p(z)^{1 - |S|} \prod_{i \in S} q_i(z \mid x_i)
+
+so that it need not find by itself, behind its noise, what little of :math:`h_S` tells of what is shared. It is the flow alone that draws.
+
 The posterior is then a mixture with as many parts as draws, from which every absent modality is decoded together:
 
 .. math:: q(z \mid x_S) = \mathbb{E}_{\hat{h}_A \sim p(h_A \mid h_S)} \big[ \mathrm{Fuse}(h_S, \hat{h}_A) \big]
@@ -23,20 +31,21 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Independent
 
 from nbridge.annotations import NonNegativeFloat
 from nbridge.batch import Batch
 from nbridge.decoders import Decoder
-from nbridge.distributions import diagonal_normal
+from nbridge.distributions import diagonal_kl, diagonal_normal, product_of_posteriors
 from nbridge.encoders import Encoder
 from nbridge.flow_bridge import FlowBridge
 from nbridge.fusion import Fusion
 from nbridge.means import masked_mean
 from nbridge.models.base import Features, Stage
-from nbridge.models.joint import JointVAE
+from nbridge.models.joint import JointVAE, teacher, with_teacher
 from nbridge.models.parts import Parts
+from nbridge.models.retrofit import InferenceNetwork
 from nbridge.subsets import random_part
 
 
@@ -49,7 +58,11 @@ class FlowBridgedVAE(JointVAE):
         fusion: Maps the features of all modalities to the posterior.
         bridges: Draws the features of absent modalities.
         weights: The weight of each modality's log-likelihood in training; 1 where left out.
+        guides: An inference network for each modality, whose product of posteriors the flow is told; none when left out.
         coupling: As of `JointVAE`.
+
+    Raises:
+        ValueError: when a modality lacks its guide.
     """
 
     def __init__(
@@ -59,19 +72,25 @@ class FlowBridgedVAE(JointVAE):
         fusion: Fusion,
         bridges: FlowBridge,
         weights: Mapping[str, float] | None = None,
+        guides: Mapping[str, InferenceNetwork] | None = None,
         *,
         coupling: NonNegativeFloat = 0.0,
     ) -> None:
         super().__init__(encoders, decoders, fusion, weights, coupling=coupling)
         self.bridges = bridges
+        if guides and set(guides) != set(self.names):
+            raise ValueError(f"guides of {sorted(guides)}, expected one for each of {', '.join(self.names)}")
+        self.guides = nn.ModuleDict({name: guides[name] for name in self.names} if guides else {})
         self.noise_width = len(bridges.loc)
 
     @classmethod
     def from_parts(cls, parts: Parts, **options: Any) -> Self:
-        joint, bridges = cls.joint_parts(parts), parts.bridges()
+        own = parts.source_encoders == "own" and len(parts.names) > 1
+        joint, bridges = cls.joint_parts(parts), parts.bridges(2 * parts.latent_dim if own else 0)
         if not isinstance(bridges, FlowBridge):
             raise TypeError(f"bridges are a {type(bridges).__name__}, expected a FlowBridge")
-        return cls(*joint, bridges, parts.weights, **options)
+        guides = {name: InferenceNetwork({name: parts.encoder(name)}, parts.fusion((name,))) for name in parts.names} if own else None
+        return cls(*joint, bridges, parts.weights, guides, **options)
 
     # Serving
 
@@ -93,7 +112,8 @@ class FlowBridgedVAE(JointVAE):
         return self._parts(batch, len(noise), noise)
 
     def masked_posterior(self, inputs: Mapping[str, Tensor], present: Tensor, noise: Tensor) -> Independent:
-        return self.fusion(self.bridges.draw_by_masks(self.encode_inputs(inputs), present, noise))
+        told = _told(*self._unimodal(inputs), present) if self.guides else None
+        return self.fusion(self.bridges.draw_by_masks(self.encode_inputs(inputs), present, noise, told))
 
     def _parts(self, batch: Batch, samples: int, noise: Tensor | None = None) -> Independent:
         batch = self.prepare(batch)
@@ -101,24 +121,72 @@ class FlowBridgedVAE(JointVAE):
         return diagonal_normal(torch.where(some, q.mean, 0.0), torch.where(some, q.stddev, 1.0))
 
     def _draws(self, batch: Batch, samples: int, noise: Tensor | None = None) -> Independent:
-        return self.fusion(self.bridges.draw(self.encode(batch), self.presence(batch), samples, noise))
+        present = self.presence(batch)
+        told = _told(*self._unimodal(self.inputs(batch), present & ~present.all(0)), present) if self.guides else None
+        return self.fusion(self.bridges.draw(self.encode(batch), present, samples, noise, told))
+
+    def _unimodal(self, inputs: Mapping[str, Tensor], rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Means and log-variances of what each modality says alone, shape (M, B, D).
+
+        Arguments:
+            inputs: What encoders see.
+            rows: The rows of each modality to take, boolean, shape (M, B), the prior standing for others; all when left out.
+        """
+        if rows is None:
+            each = [guide(inputs) for guide in self.guides.values()]
+            return torch.stack([q.mean for q in each]), 2 * torch.stack([q.stddev for q in each]).log()
+        loc = torch.zeros(*rows.shape, self.latent_dim, device=rows.device)
+        log_variance = torch.zeros_like(loc)
+        for number, (name, guide) in enumerate(self.guides.items()):
+            if len(some := rows[number].nonzero()[:, 0]):
+                q = guide({name: inputs[name].index_select(0, some)})
+                loc[number, some], log_variance[number, some] = q.mean.to(loc.dtype), 2 * q.stddev.log().to(loc.dtype)
+        return loc, log_variance
 
     # Training
 
     def stages(self) -> tuple[Stage, ...]:
         if len(self.names) == 1:
             return (self.joint_stage(),)
-        bridges = Stage("bridges", (self.bridges,), self._flow_loss, self._several, self.encode, values=(), begin=self._standardise)
+        bridges = Stage(
+            "bridges",
+            (self.bridges, self.guides) if self.guides else (self.bridges,),
+            self._flow_loss,
+            self._several,
+            self._flow_features,
+            values=None if self.guides else (),
+            begin=self._begin,
+        )
         return self.joint_stage(), bridges
 
     def _several(self, batch: Batch) -> Tensor:
         """The rows in which two modalities or more are present."""
         return self.presence(batch).sum(0) >= 2
 
-    def _standardise(self, parts: Iterable[tuple[Batch, Features]]) -> None:
+    def _begin(self, parts: Iterable[tuple[Batch, Features]]) -> None:
         self.bridges.standardise((features, batch.present) for batch, features in parts)
+        for name, guide in self.guides.items():
+            assert isinstance(guide, InferenceNetwork)
+            guide.encoders[name].load_state_dict(self.encoders[name].state_dict())
+
+    def _flow_features(self, batch: Batch) -> dict[str, Tensor]:
+        features = self.encode(batch)
+        return with_teacher(features, self.observed_posterior(features, batch)) if self.guides else features
 
     def _flow_loss(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:  # noqa: ARG002
         present = self.presence(batch)
-        given = random_part(present)
-        return {"flow": masked_mean(self.bridges.loss(features, given, present & ~given), present.sum(0) >= 2)}
+        given, several, told, terms = random_part(present), present.sum(0) >= 2, None, {}
+        if self.guides:
+            loc, log_variance = self._unimodal(self.inputs(batch))
+            divergence = diagonal_kl(teacher(features), diagonal_normal(loc, (log_variance / 2).exp()))
+            terms["distill"] = masked_mean(divergence, present & several)
+            # What the flow makes of it is not for the guides to learn.
+            told = _told(loc.detach(), log_variance.detach(), given)
+        terms["flow"] = masked_mean(self.bridges.loss(features, given, present & ~given, told), several)
+        return terms
+
+
+def _told(loc: Tensor, log_variance: Tensor, given: Tensor) -> Tensor:
+    """Mean and spread, shape (B, 2 D), of the product of what the given modalities say alone; of the prior where nothing is given."""
+    mean, log_variance = product_of_posteriors(loc, log_variance, given)
+    return torch.cat([mean, (log_variance / 2).exp()], -1)

@@ -113,18 +113,32 @@ class JointVAE(MultimodalVAE):
 
     def _joint_loss(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:
         features = self.encode(batch)
-        q = self.observed_posterior(features, batch)
-        terms = self.negative_elbo(q, batch, kl_weight)
-        if self.coupling and len(self.names) > 1:
-            return terms | {"coupling": self.coupling * self._divergence_of_parts(q, features, batch)}
-        if batch.whole:
-            return terms
-        teacher = diagonal_normal(q.mean.detach(), q.stddev.detach())
-        return terms | {"distill": self._divergence_of_parts(teacher, features, batch)}
+        if len(self.names) == 1 or (batch.whole and not self.coupling):
+            return self.negative_elbo(self.observed_posterior(features, batch), batch, kl_weight)
+        whole, part = self._wholes_and_parts(features, batch)
+        terms = self.negative_elbo(whole, batch, kl_weight)
+        several = self.presence(batch).sum(0) >= 2
+        if self.coupling:
+            return terms | {"coupling": self.coupling * torch.where(several, diagonal_kl(whole, part), 0.0).mean()}
+        fixed = diagonal_normal(whole.mean.detach(), whole.stddev.detach())
+        return terms | {"distill": torch.where(several, diagonal_kl(fixed, part), 0.0).mean()}
 
-    def _divergence_of_parts(self, q: Independent, features: Features, batch: Batch) -> Tensor:
-        """The mean over rows of the divergence of a random part of each from all of it; zero for a row with one modality."""
-        present = self.presence(batch)
-        part = dict(zip(self.names, random_part(present), strict=True))
-        divergence = diagonal_kl(q, self.fusion(self.filled(features, part)))
-        return torch.where(present.sum(0) >= 2, divergence, 0.0).mean()
+    def _wholes_and_parts(self, features: Features, batch: Batch) -> tuple[Independent, Independent]:
+        """The posteriors of all and of a random part of each row.
+
+        Both in one pass, so that batch normalisation sees the mixture whose statistics serve.
+        """
+        observed = features if batch.whole else self.filled(features, batch.present)
+        part = self.filled(features, dict(zip(self.names, random_part(self.presence(batch)), strict=True)))
+        q = self.fusion({name: torch.stack([observed[name], part[name]]) for name in self.names})
+        return diagonal_normal(q.mean[0], q.stddev[0]), diagonal_normal(q.mean[1], q.stddev[1])
+
+
+def with_teacher(features: Features, q: Independent) -> dict[str, Tensor]:
+    """Frozen features, and beside them the posterior that later stages learn from."""
+    return {**features, "teacher.loc": q.mean, "teacher.scale": q.stddev}
+
+
+def teacher(features: Features) -> Independent:
+    """The posterior that is kept beside features, batch shape (B,) over D."""
+    return diagonal_normal(features["teacher.loc"], features["teacher.scale"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 
-from nbridge.annotations import Combine, Subsets
+from nbridge.annotations import Combine, SourceEncoders, Subsets
 from nbridge.bridges import Bridges
 from nbridge.decoders import Decoder
 from nbridge.encoders import Encoder
@@ -23,6 +23,7 @@ class Parts(ABC):
         objective: The terms of stage ``bridges`` and their weights.
         combine: How several sources meet.
         subsets: Which sets of sources the bridges are trained for.
+        source_encoders: Whether bridges read what the joint encoders give, or have encoders of their own.
     """
 
     names: tuple[str, ...]
@@ -31,6 +32,7 @@ class Parts(ABC):
     objective: Mapping[Term, float]
     combine: Combine
     subsets: Subsets
+    source_encoders: SourceEncoders
 
     @abstractmethod
     def encoder(self, name: str) -> Encoder:
@@ -45,5 +47,9 @@ class Parts(ABC):
         """A fusion of a set of modalities; of a single one it is the head of a unimodal posterior."""
 
     @abstractmethod
-    def bridges(self) -> Bridges:
-        """What gives the features of absent modalities."""
+    def bridges(self, condition: int = 0) -> Bridges:
+        """What gives the features of absent modalities.
+
+        Arguments:
+            condition: Width of what a flow is told besides the features of what is observed.
+        """
