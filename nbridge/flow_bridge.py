@@ -6,9 +6,9 @@ conditional flow matching to carry noise into the conditional distribution :math
 
 .. math:: \min_v \; \mathbb{E} \, \frac{1}{|A|} \big\| v(h_A^t, h_S, S, A, t) - (h_A - \epsilon) \big\|^2
 
-where v may be told more of :math:`x_S` than :math:`h_S`. A proper loss: its minimiser has the data's own conditional distribution, where a
-regression has its mean alone and the ELBO of eq. 8 the widest Gaussian that decodes well. One network serves every S and every A, one draw
-of noise all of A, so that what it fills in agrees.
+where v may be told more of :math:`x_S` than :math:`h_S`, by a ``condition`` of C numbers. A proper loss: its minimiser has the data's own
+conditional distribution, where a regression has its mean alone and the ELBO of eq. 8 the widest Gaussian that decodes well. One network
+serves every S and every A, one draw of noise all of A, so that what it fills in agrees.
 
 References:
     | Flow Matching for Generative Modeling (Lipman, Chen, Ben-Hamu, Nickel & Le, 2023), https://arxiv.org/abs/2210.02747
@@ -44,7 +44,7 @@ class FlowBridge(Bridges):
 
     Arguments:
         features: Width of each modality's features.
-        condition: Width of what else it is told of each row, :math:`c`; none by default.
+        condition: The number C of what else it is told of each row; 0 by default.
         hidden: Widths of the hidden layers of the velocity's network.
         steps: Steps of the midpoint rule from noise to features; each takes two passes through the network.
         decay: What an exponential moving average of the weights keeps at each step of training; that average serves.

@@ -108,7 +108,7 @@ class BridgesKeys(StrictModel):
 
     encoders: SourceEncoders = Field(
         default="shared",
-        description="What bridges read: the features of the joint encoders, or of encoders of their own that learn with them.",
+        description="What bridges go by: the frozen joint encoders alone, or also encoders of their own that learn with them.",
     )
 
     @field_validator("objective", mode="wrap")

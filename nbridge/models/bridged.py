@@ -2,7 +2,7 @@ r"""The bridged VAE: one joint model, and a bridge for each ordered pair of moda
 
 Stage ``joint`` trains encoders, fusion and decoders on every row by the evidence of what it has (eq. 7; `nbridge.models.joint`).
 
-Stage ``bridges`` freezes all of it and trains the bridges alone. From a single modality i the posterior is
+Stage ``bridges`` freezes all of it and trains the bridges. From a single modality i the posterior is
 :math:`q(z \mid x_i) = \mathrm{Fuse}(h_i, \{B_{ij}(h_i)\}_{j \neq i})`, and the objective is a weighted sum, over all i, of
 
 =========== =====================================================================================================
@@ -72,7 +72,8 @@ class BridgedVAE(JointVAE):
         coupling: As of `JointVAE`.
 
     Raises:
-        ValueError: when the objective has no term that can be computed, or there are too many sets of sources to take all.
+        ValueError: when a modality lacks its source, the objective has no term that can be computed, or there are too many sets of
+            sources to take all.
     """
 
     sets: Tensor
@@ -240,9 +241,9 @@ class BridgedVAE(JointVAE):
 
     def _bridges_loss(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:
         present = self.presence(batch)
-        own = {name: features[name] for name in self.names}
-        read = self.read(own, self.inputs(batch) if self.sources else {})
-        q, hallucinated = self.unimodal(own, read, None if batch.whole else batch.present)
+        h = {name: features[name] for name in self.names}
+        read = self.read(h, self.inputs(batch) if self.sources else {})
+        q, hallucinated = self.unimodal(h, read, None if batch.whole else batch.present)
         z = q.rsample() if self._bridges_values() else q.mean
         terms: dict[str, Tensor] = {}
         if weight := self.objective.get("elbo"):

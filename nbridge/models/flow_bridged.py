@@ -7,8 +7,8 @@ given and the rest is to be drawn,
 .. math:: |S| \sim U\{1, \dots, |O| - 1\}, \qquad S \subset O, \qquad A = O \setminus S
 
 With encoders of their own (`bridges.encoders`), copies of the joint ones that go on learning in this stage, each modality also says alone
-what z is: :math:`q_i(z \mid x_i)`, which minimises :math:`\mathrm{KL}(q(z \mid x_O) \,\|\, q_i(z \mid x_i))`. The flow is told mean and
-spread of the product of what S says,
+what z is: :math:`q_i(z \mid x_i)`, which minimises :math:`\mathrm{KL}(q(z \mid x_O) \,\|\, q_i(z \mid x_i)) / D`. The flow is told, besides
+:math:`h_S`, mean and spread of the product of what S says,
 
 .. math:: q_S \propto p(z)^{1 - |S|} \prod_{i \in S} q_i(z \mid x_i)
 
@@ -112,8 +112,8 @@ class FlowBridgedVAE(JointVAE):
         return self._parts(batch, len(noise), noise)
 
     def masked_posterior(self, inputs: Mapping[str, Tensor], present: Tensor, noise: Tensor) -> Independent:
-        told = _told(*self._unimodal(inputs), present) if self.guides else None
-        return self.fusion(self.bridges.draw_by_masks(self.encode_inputs(inputs), present, noise, told))
+        told = self._told(*self._unimodal(inputs), present) if self.guides else {}
+        return self.fusion(self.bridges.draw_by_masks(self.encode_inputs(inputs), present, noise, **told))
 
     def _parts(self, batch: Batch, samples: int, noise: Tensor | None = None) -> Independent:
         batch = self.prepare(batch)
@@ -122,8 +122,8 @@ class FlowBridgedVAE(JointVAE):
 
     def _draws(self, batch: Batch, samples: int, noise: Tensor | None = None) -> Independent:
         present = self.presence(batch)
-        told = _told(*self._unimodal(self.inputs(batch), present & ~present.all(0)), present) if self.guides else None
-        return self.fusion(self.bridges.draw(self.encode(batch), present, samples, noise, told))
+        told = self._told(*self._unimodal(self.inputs(batch), present & ~present.all(0)), present) if self.guides else {}
+        return self.fusion(self.bridges.draw(self.encode(batch), present, samples, noise, **told))
 
     def _unimodal(self, inputs: Mapping[str, Tensor], rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Means and log-variances of what each modality says alone, shape (M, B, D).
@@ -135,13 +135,19 @@ class FlowBridgedVAE(JointVAE):
         if rows is None:
             each = [guide(inputs) for guide in self.guides.values()]
             return torch.stack([q.mean for q in each]), 2 * torch.stack([q.stddev for q in each]).log()
-        loc = torch.zeros(*rows.shape, self.latent_dim, device=rows.device)
+        loc = self.bridges.loc.new_zeros(*rows.shape, self.latent_dim)
         log_variance = torch.zeros_like(loc)
         for number, (name, guide) in enumerate(self.guides.items()):
             if len(some := rows[number].nonzero()[:, 0]):
                 q = guide({name: inputs[name].index_select(0, some)})
                 loc[number, some], log_variance[number, some] = q.mean.to(loc.dtype), 2 * q.stddev.log().to(loc.dtype)
         return loc, log_variance
+
+    @staticmethod
+    def _told(loc: Tensor, log_variance: Tensor, given: Tensor) -> dict[str, Tensor]:
+        """Mean and spread, shape (B, 2 D), of the product of what the given modalities say alone; of the prior where nothing is given."""
+        mean, log_variance = product_of_posteriors(loc, log_variance, given)
+        return {"condition": torch.cat([mean, (log_variance / 2).exp()], -1)}
 
     # Training
 
@@ -175,18 +181,14 @@ class FlowBridgedVAE(JointVAE):
 
     def _flow_loss(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:  # noqa: ARG002
         present = self.presence(batch)
-        given, several, told, terms = random_part(present), present.sum(0) >= 2, None, {}
+        given, several = random_part(present), present.sum(0) >= 2
+        terms, told = {}, {}
         if self.guides:
             loc, log_variance = self._unimodal(self.inputs(batch))
             divergence = diagonal_kl(teacher(features), diagonal_normal(loc, (log_variance / 2).exp()))
-            terms["distill"] = masked_mean(divergence, present & several)
+            # Of one dimension, as the flow's error is of one feature.
+            terms["distill"] = masked_mean(divergence, present & several) / self.latent_dim
             # What the flow makes of it is not for the guides to learn.
-            told = _told(loc.detach(), log_variance.detach(), given)
-        terms["flow"] = masked_mean(self.bridges.loss(features, given, present & ~given, told), several)
+            told = self._told(loc.detach(), log_variance.detach(), given)
+        terms["flow"] = masked_mean(self.bridges.loss(features, given, present & ~given, **told), several)
         return terms
-
-
-def _told(loc: Tensor, log_variance: Tensor, given: Tensor) -> Tensor:
-    """Mean and spread, shape (B, 2 D), of the product of what the given modalities say alone; of the prior where nothing is given."""
-    mean, log_variance = product_of_posteriors(loc, log_variance, given)
-    return torch.cat([mean, (log_variance / 2).exp()], -1)

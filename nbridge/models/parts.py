@@ -23,7 +23,7 @@ class Parts(ABC):
         objective: The terms of stage ``bridges`` and their weights.
         combine: How several sources meet.
         subsets: Which sets of sources the bridges are trained for.
-        source_encoders: Whether bridges read what the joint encoders give, or have encoders of their own.
+        source_encoders: Whether bridges go by the joint encoders alone, or have encoders of their own.
     """
 
     names: tuple[str, ...]
