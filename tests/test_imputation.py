@@ -171,6 +171,7 @@ def carried_over(model: MultimodalVAE, other: MultimodalVAE) -> None:
             network.fusion.load_state_dict(in_order(twin.fusion, network.fusion, widths))
     if isinstance(model, BridgedVAE):
         other.bridges.load_state_dict(bridges_in_order(model.bridges, other.bridges))
+        other.sources.load_state_dict(model.sources.state_dict())
 
 
 def in_order(fusion: Fusion, other: Fusion, widths: Mapping[str, int]) -> dict[str, Tensor]:
