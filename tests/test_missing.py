@@ -156,6 +156,13 @@ def test_coupling_draws_parts_and_wholes_of_all_rows_together(system: str, compl
     posterior, poorer = (JointVAE.infer(model, one) for one in (batch, model.prepare(Batch(batch.values, part))))
     evidence = model.negative_elbo(posterior, batch, 1.0)
     torch.testing.assert_close({name: term for name, term in coupled.items() if name != "coupling"}, evidence)
+    model.coupling = 0.0
+    torch.manual_seed(0)
+    without = model.stages()[0].loss(batch, {}, 1.0)
+    assert ("distill" in without) is not complete
+    torch.manual_seed(0)
+    evidence = model.negative_elbo(posterior, batch, 1.0)
+    torch.testing.assert_close({name: term for name, term in without.items() if name != "distill"}, evidence)
     divergence = torch.where(model.presence(batch).sum(0) >= 2, diagonal_kl(posterior, poorer), 0.0).mean()
     torch.testing.assert_close(coupled["coupling"], 3 * divergence, rtol=1e-4, atol=1e-5)
     # Both sides give way, where a teacher would stand still.
