@@ -24,7 +24,7 @@ FLOORS = [
     ["data", "decoders", "spec"],
     ["support", "wording", "yaml_tree"],
     ["models", "overrides"],
-    ["read", "schema"],
+    ["inference", "read", "schema"],
     ["build", "guesses", "kinds"],
     ["first_spec"],
     ["first_arrays", "first_ids", "first_images", "omics_look"],
