@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Len, Lt, Predicate, doc
 
 __all__ = [
-    "Activation", "Channels", "ClassShape", "Combine", "Components", "Count", "EmptyRows", "ImageShape", "Levels", "MissingFiles",
-    "NonNegativeFloat", "PositiveFloat", "PositiveInt", "Precision", "Prior", "Probability", "Resize", "Scale", "Seed",
+    "Activation", "Channels", "ClassShape", "Combine", "Components", "Count", "Coupling", "EmptyRows", "Exponents", "ImageShape", "Levels",
+    "MissingFiles", "NonNegativeFloat", "PositiveFloat", "PositiveInt", "Precision", "Prior", "Probability", "Resize", "Scale", "Seed",
     "Shape", "Share", "SourceEncoders", "Subsets", "Widths",
 ]  # fmt: skip
 
@@ -36,11 +36,15 @@ Channels = Annotated[tuple[PositiveInt, ...], Len(1)]
 
 Activation = Literal["leaky_relu", "relu", "elu", "gelu", "silu", "tanh"]
 Combine = Literal["mean", "poe"]
+Coupling = Literal["auto"] | NonNegativeFloat
+"""Weight of the divergence between posteriors of whole rows and of parts of them; auto leaves it to the objective."""
 Components = Annotated[int, Ge(1), Le(200)]
 """The Gaussians of a mixture."""
 Prior = Literal["normal", "mixture"]
 SourceEncoders = Literal["shared", "own"]
 Subsets = Literal["singletons", "random", "all"]
+Exponents = Literal["fitted", "ones"]
+"""How far a product trusts each of the posteriors that it multiplies: as validation rows say, or all alike."""
 EmptyRows = Literal["keep", "drop", "refuse"]
 MissingFiles = Literal["absent", "refuse"]
 Resize = Literal["crop", "pad", "stretch"]

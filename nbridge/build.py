@@ -35,6 +35,7 @@ from nbridge.mixture import Mixture
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.bridged import BridgedVAE
 from nbridge.models.flow_bridged import FlowBridgedVAE
+from nbridge.models.joint import JointVAE
 from nbridge.models.parts import Parts
 from nbridge.objectives import PAPER_OBJECTIVE
 from nbridge.patterns import never_together, nothing_observed, numbered
@@ -63,6 +64,13 @@ def build_model(spec: Spec) -> MultimodalVAE:
     return model
 
 
+def automatic_weights(spec: Spec) -> tuple[str, ...]:
+    """The modalities whose weight is to follow from the data; none where the spec asks for the paper's objective or its equation 7."""
+    if spec.bridges.objective == "paper" or model_class(spec) is JointVAE:
+        return ()
+    return tuple(name for name, modality in spec.modalities.items() if modality.weight == "auto")
+
+
 def model_class(spec: Spec) -> type[MultimodalVAE]:
     """The class of a spec's model."""
     named = resolve("models", spec.model.type, MultimodalVAE)
@@ -86,9 +94,11 @@ class SpecParts(Parts):
         self.spec = spec
         self.names = tuple(spec.modalities)
         self.latent_dim = spec.latent_dim
-        self.weights = {name: modality.weight for name, modality in spec.modalities.items()}
+        # Those that follow from the data are known once there are rows.
+        self.weights = {name: 1.0 if modality.weight == "auto" else modality.weight for name, modality in spec.modalities.items()}
         self.objective = PAPER_OBJECTIVE if spec.bridges.objective == "paper" else spec.bridges.objective
         self.combine, self.subsets, self.source_encoders = spec.bridges.combine, spec.bridges.subsets, spec.bridges.encoders
+        self.exponents = spec.bridges.exponents
 
     def encoder(self, name: str) -> Encoder:
         modality = self.spec.modalities[name]

@@ -53,16 +53,19 @@ def diagonal_kl(q: Independent, p: Independent | None = None) -> Tensor:
     return ((ratio.square() + ((q.mean - p.mean) / p.stddev).square() - 1) / 2 - ratio.log()).sum(-1)
 
 
-def product_of_posteriors(loc: Tensor, log_variance: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Multiplies the unimodal posteriors of the modalities present, counting the prior once.
+def product_of_posteriors(loc: Tensor, log_variance: Tensor, present: Tensor, exponents: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    r"""Multiplies the unimodal posteriors of the observed modalities, counting the prior once.
 
-    .. math:: p(z \mid x_S) \propto p(z)^{1 - |S|} \prod_{i \in S} p(z \mid x_i), \qquad p(z) = \mathcal{N}(0, I)
+    .. math:: p(z \mid x_S) \propto p(z)^{1 - \sum_S a_i} \prod_{i \in S} p(z \mid x_i)^{a_i}, \qquad p(z) = \mathcal{N}(0, I)
 
-    This is exact when the modalities are independent given z. For Gaussians :math:`\mathcal{N}(\mu_i, \lambda_i^{-1})` the product has
-    precision :math:`\lambda = \sum_i \lambda_i - (|S| - 1)` and mean :math:`\lambda^{-1} \sum_i \lambda_i \mu_i`. Approximate posteriors
-    may be wider than the prior and make :math:`\lambda` non-positive; it is therefore never taken below :math:`\max_i \lambda_i`, a bound
-    that exact posteriors satisfy by themselves: evidence does not widen a Gaussian posterior. With one modality present the result is
-    its own posterior, with none it is the prior.
+    With all exponents :math:`a_i` at 1, the default, this is exact when the modalities are independent given z. Approximate posteriors are
+    not equally reliable: an exponent below 1 discounts an overconfident one, an exponent above 1 sharpens a modest one.
+
+    For Gaussians :math:`\mathcal{N}(\mu_i, \lambda_i^{-1})` the product has precision :math:`\lambda = \sum_i a_i \lambda_i - (\sum_i a_i - 1)`
+    and mean :math:`\lambda^{-1} \sum_i a_i \lambda_i \mu_i`. Posteriors wider than the prior could make :math:`\lambda` non-positive; it is
+    therefore never below the precision of the sharpest expert, :math:`\max_i a_i \lambda_i - (a_i - 1)`, a bound that exact posteriors meet
+    by themselves because evidence does not widen a Gaussian posterior. With one modality observed and an exponent of 1 the result is its own
+    posterior; with none it is the prior.
 
     References:
         Multimodal Generative Models for Scalable Weakly-Supervised Learning (Wu & Goodman, 2018), https://arxiv.org/abs/1802.05335
@@ -71,15 +74,23 @@ def product_of_posteriors(loc: Tensor, log_variance: Tensor, present: Tensor) ->
         loc: Means :math:`\mu_i`, shape :math:`(M, B, D)`.
         log_variance: Log-variances :math:`-\log \lambda_i`, shape :math:`(M, B, D)`.
         present: Which modalities are observed, boolean, shape :math:`(M, B)`.
+        exponents: The exponents :math:`a_i`, positive, broadcastable with :math:`(M, B, D)`; all 1 when left out.
 
     Returns:
         Mean and log-variance, each of shape :math:`(B, D)`.
     """
-    precision = torch.where(present[..., None], (-log_variance).exp(), 0.0)
-    count = present.sum(0)[..., None]
-    total = torch.maximum(precision.sum(0) - (count - 1), precision.amax(0))
-    weighted = (precision * torch.where(present[..., None], loc, 0.0)).sum(0)
-    return weighted / total, -total.log()
+    observed = present[..., None]
+    precision = torch.where(observed, (-log_variance).exp(), 0.0)
+    if exponents is None:
+        total = torch.maximum(precision.sum(0) - (present.sum(0)[..., None] - 1), precision.amax(0))
+        return (precision * torch.where(observed, loc, 0.0)).sum(0) / total, -total.log()
+    a = torch.where(observed, exponents, 0.0)
+    tempered = a * precision
+    # What each expert amounts to by itself; one that is wider than the prior stays as it is, for a large exponent would make it improper.
+    alone = torch.maximum(tempered - (a - 1), precision.clamp(max=1))
+    total = torch.maximum(tempered.sum(0) - (a.sum(0) - 1), torch.where(observed, alone, 0.0).amax(0))
+    # With nothing observed the sum is the prior's precision, 1.
+    return (tempered * torch.where(observed, loc, 0.0)).sum(0) / total, -total.log()
 
 
 def product_of_experts(loc: Tensor, log_variance: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,3 +15,5 @@ DEFAULT_SUBSETS: Subsets = "singletons"
 """The sets of sources that bridges are trained for."""
 PAPER_OBJECTIVE: Mapping[Term, float] = {"elbo": 1.0}
 """Equations 8 and 9 of the paper."""
+DEFAULT_COUPLING = 1.0
+"""The coupling of bridged models, but for the paper's objective, which has none."""

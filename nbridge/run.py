@@ -17,11 +17,12 @@ from torch import Tensor
 from nbridge.acceleration.devices import pick_device
 from nbridge.acceleration.distributed import World, joined
 from nbridge.batch import Batch
-from nbridge.build import Given, build_data, build_model, read_frame, settle
+from nbridge.build import Given, automatic_weights, build_data, build_model, read_frame, settle
 from nbridge.checkpoint import CONFIG, load_model, save_model
 from nbridge.data.dataset import Splits
 from nbridge.data.frames import FrameLike
 from nbridge.errors import DataError, NBridgeError, RunError
+from nbridge.inference.weights import fit_weights
 from nbridge.models.base import MultimodalVAE
 from nbridge.progress import Reporter
 from nbridge.read import read_spec, spec_from_dict, write_spec
@@ -182,6 +183,9 @@ def _prepare(spec: Spec, data: Data | None, device: str, world: World, reporter:
     with world.main_first():
         frame = data if isinstance(data, Given) else read_frame(spec, data)
         splits = build_data(spec, model, data if frame is None else frame, warn=listener.warn)
+    if wanted := [name for name in automatic_weights(spec) if name in model.weights]:
+        weights = fit_weights(model, splits.train)
+        model.weights.update({name: weights[name] for name in wanted})
     return model.to(world.device(device)), splits
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from annotated_types import Ge, Len
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationInfo, field_validator, model_validator
 
-from nbridge.annotations import Combine, EmptyRows, NonNegativeFloat, PositiveInt, Probability, Seed, SourceEncoders, Subsets
+from nbridge.annotations import Combine, EmptyRows, Exponents, NonNegativeFloat, PositiveInt, Probability, Seed, SourceEncoders, Subsets
 from nbridge.components import Component, Kind, check_shape
 from nbridge.names import ModalityName
 from nbridge.objectives import DEFAULT_OBJECTIVE, DEFAULT_SUBSETS, Term
@@ -90,6 +90,10 @@ class Objective(StrictModel):
     cross: NonNegativeFloat = Field(default=0.0, description="The log-likelihood of the other modalities, of the discrete ones only.")
 
 
+_BY_OBJECTIVE = {"combine": ("mean", "poe"), "encoders": ("shared", "own"), "exponents": ("ones", "fitted")}
+"""What options of the bridges default to: with the paper's objective, and with any other."""
+
+
 class BridgesKeys(StrictModel):
     """How bridges are trained and how several of them meet."""
 
@@ -106,9 +110,17 @@ class BridgesKeys(StrictModel):
         description="Which sets of sources bridges are trained for: singletons (the paper), one more at random of each row, or all.",
     )
 
-    encoders: SourceEncoders = Field(
-        default="shared",
-        description="What bridges go by: the frozen joint encoders alone, or also encoders of their own that learn with them.",
+    encoders: SourceEncoders = _spelt(
+        None,
+        "What bridges read: features of the frozen joint encoders, or those of encoders of their own, which learn with them; by default own, "
+        "with `paper` shared.",
+        json_schema_extra=lambda schema: schema.pop("default"),
+    )
+    exponents: Exponents = _spelt(
+        None,
+        "How far the product of posteriors (poe) trusts each observed modality: fitted on validation rows, or ones; by default fitted, with "
+        "`paper` ones.",
+        json_schema_extra=lambda schema: schema.pop("default"),
     )
 
     @field_validator("objective", mode="wrap")
@@ -125,11 +137,13 @@ class BridgesKeys(StrictModel):
             return value
         raise expected(f"'paper' or a mapping of weights over {', '.join(terms)}")
 
-    @field_validator("combine", mode="before")
+    @field_validator("combine", "encoders", "exponents", mode="before")
     @classmethod
     def _settle(cls, value: Any, info: ValidationInfo) -> Any:
-        default = "mean" if info.data.get("objective") == "paper" else "poe"
-        return default if value is None else value
+        if value is not None:
+            return value
+        paper, default = _BY_OBJECTIVE[str(info.field_name)]
+        return paper if info.data.get("objective") == "paper" else default
 
 
 STOCHASTIC = frozenset({"flow"})
@@ -146,13 +160,15 @@ class BridgesSpec:
         combine: ``mean`` or ``poe``.
         subsets: ``singletons``, ``random`` or ``all``.
         encoders: ``shared`` or ``own``.
+        exponents: ``fitted`` or ``ones``.
     """
 
     bank: Component
     objective: Literal["paper"] | Mapping[Term, float]
     combine: Combine
     subsets: Subsets = DEFAULT_SUBSETS
-    encoders: SourceEncoders = "shared"
+    encoders: SourceEncoders = "own"
+    exponents: Exponents = "fitted"
 
     def as_dict(self) -> dict[str, Any]:
         """The full form that a spec may hold."""
@@ -160,6 +176,7 @@ class BridgesSpec:
             return {**self.bank.as_dict(), "encoders": self.encoders}
         objective = self.objective if self.objective == "paper" else dict(self.objective)
         keys = {"objective": objective, "combine": self.combine, "subsets": self.subsets, "encoders": self.encoders}
+        keys["exponents"] = self.exponents
         return {**self.bank.as_dict(), **keys}
 
 
@@ -175,7 +192,7 @@ LIKELIHOOD = Kind("likelihoods")
 FUSION = Kind("fusions", default="mlp")
 BRIDGES = Kind("bridges", default="mlp", house=BridgesKeys, build=BridgesSpec)
 PRIOR = Kind("priors", default="normal", words=("normal",))
-MODEL = Kind("models", default="bridged", given=("objective", "combine", "subsets"))
+MODEL = Kind("models", default="bridged", given=("objective", "combine", "subsets", "exponents"))
 DATA = Kind("datasets", tag="source", default="memory", house=DataKeys, build=DataSpec)
 
 
@@ -200,7 +217,10 @@ class ModalitySpec(StrictModel):
     decoder: Annotated[Component, DECODER] = _spelt("mirror", "Maps z to the likelihood's parameters; `mirror` is the encoder in reverse.")
     likelihood: Annotated[Component, LIKELIHOOD] = Field(description="What the values mean: the distribution p(x|z).")
     features: PositiveInt = Field(default=128, description="Width of the encoder's output.")
-    weight: NonNegativeFloat = Field(default=1.0, description="Weight of the modality's log-likelihood in training.")
+    weight: Literal["auto"] | NonNegativeFloat = Field(
+        default="auto",
+        description="Weight of the modality's log-likelihood in training; auto follows from the nats of all modalities in the training rows.",
+    )
 
     @field_validator("encoder", "decoder", "likelihood")
     @classmethod

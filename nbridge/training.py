@@ -31,6 +31,7 @@ from nbridge.batch import Batch
 from nbridge.calibrating import calibrate, uncalibrate
 from nbridge.errors import DataError, NBridgeError
 from nbridge.findings import Finding
+from nbridge.inference.exponents import fit_exponents, reset_exponents
 from nbridge.models.base import Features, MultimodalVAE, Stage
 from nbridge.patterns import Patterns
 from nbridge.progress import EpochRecord, Reporter
@@ -99,6 +100,7 @@ def fit(
     check_stages(model, train, settings, world)
     model.patterns = Patterns.of(model.names, train.present)
     uncalibrate(model)
+    reset_exponents(model)
     if state is None:
         state = TrainingState()
         model.fit_statistics(train.representative())
@@ -115,6 +117,9 @@ def fit(
             if save:
                 save(state)
         model.eval()
+        if validation is not None:
+            torch.manual_seed(_seed(settings.seed, "exponents", 0))
+            fit_exponents(model, validation)
         if settings.calibrate and validation is not None:
             torch.manual_seed(_seed(settings.seed, "calibrate", 0))
             calibrate(model, validation)

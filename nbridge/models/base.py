@@ -70,6 +70,8 @@ class MultimodalVAE(nn.Module, ABC):
         table: Which columns of a table are which modality, where it learned from a table or a data frame; None elsewhere.
         omics: Where modalities lie in MuData or AnnData, where it learned from such data; None elsewhere.
         mixture: What training fits to the codes of its rows, for generation from nothing; None, the default, where N(0, I) serves.
+        exponents: The exponent of each expert in a product of posteriors by number of modalities given, shape (M + 1, M); None where no such
+            product serves.
         noise_width: Numbers that a stochastic model draws to make one part of a posterior; 0, the default, where there is one part.
 
     Raises:
@@ -79,6 +81,7 @@ class MultimodalVAE(nn.Module, ABC):
     patterns: Patterns | None = None
     table: TableLayout | None = None
     omics: OmicsLayout | None = None
+    exponents: Tensor | None
     noise_width: int = 0
 
     def __init__(
@@ -97,6 +100,7 @@ class MultimodalVAE(nn.Module, ABC):
         self.decoders = nn.ModuleDict({name: decoders[name] for name in encoders})
         self.latent_dim = latent_dim
         self.mixture: Mixture | None = None
+        self.register_buffer("exponents", None)
         self.weights = {name: float((weights or {}).get(name, 1.0)) for name in encoders}
 
     @classmethod
@@ -177,6 +181,12 @@ class MultimodalVAE(nn.Module, ABC):
             NBridgeError: when the model has none.
         """
         raise NBridgeError(f"{type(self).__name__} has no masked_posterior, which export needs")
+
+    def experts(self, batch: Batch) -> tuple[Tensor, Tensor] | None:  # noqa: ARG002 (for models that multiply posteriors)
+        r"""Mean and log-variance of :math:`q_i(z \mid x_i)`, shape (M, B, D) each, of a prepared batch, where a product of them with a table of
+        `exponents` serves; None, the default, elsewhere. Where a modality is missing, its values are finite and meaningless.
+        """
+        return None
 
     def prior(self, *shape: int) -> Independent:
         """p(z) = N(0, I) over D with the batch shape asked for: the prior of every density, also of a model with a `mixture`."""

@@ -40,7 +40,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
 
-from nbridge.annotations import Combine, NonNegativeFloat, Subsets
+from nbridge.annotations import Combine, Coupling, Exponents, Subsets
 from nbridge.batch import Batch
 from nbridge.bridges import BridgeBank, mean_of_sources
 from nbridge.decoders import Decoder
@@ -51,7 +51,7 @@ from nbridge.means import masked_mean
 from nbridge.models.base import Features, Stage
 from nbridge.models.joint import JointVAE, teacher, with_teacher
 from nbridge.models.parts import Parts
-from nbridge.objectives import DEFAULT_OBJECTIVE, DEFAULT_SUBSETS, Term
+from nbridge.objectives import DEFAULT_COUPLING, DEFAULT_OBJECTIVE, DEFAULT_SUBSETS, PAPER_OBJECTIVE, Term
 from nbridge.subsets import proper_subsets, random_part
 
 
@@ -69,7 +69,8 @@ class BridgedVAE(JointVAE):
         objective: The weights of the terms of stage ``bridges``.
         combine: How several sources meet: ``mean`` of the features they hallucinate, or ``poe``, the product of their posteriors.
         subsets: Which sources bridges are trained for: ``singletons``, one larger set of each row at ``random`` besides, or ``all``.
-        coupling: As of `JointVAE`.
+        exponents: Whether the product of posteriors has exponents ``fitted`` on validation rows (`nbridge.inference.exponents`), or ``ones``.
+        coupling: As of `JointVAE`; with auto it is 0 for the paper's objective, which is equation 8 alone, and 1 for all others.
 
     Raises:
         ValueError: when a modality lacks its source, the objective has no term that can be computed, or there are too many sets of
@@ -90,9 +91,11 @@ class BridgedVAE(JointVAE):
         objective: Mapping[Term, float] = DEFAULT_OBJECTIVE,
         combine: Combine = "poe",
         subsets: Subsets = DEFAULT_SUBSETS,
-        coupling: NonNegativeFloat = 0.0,
+        exponents: Exponents = "fitted",
+        coupling: Coupling = "auto",
     ) -> None:
-        super().__init__(encoders, decoders, fusion, weights, coupling=coupling)
+        paper = dict(objective) == dict(PAPER_OBJECTIVE)
+        super().__init__(encoders, decoders, fusion, weights, coupling=(0.0 if paper else DEFAULT_COUPLING) if coupling == "auto" else coupling)
         self.bridges = bridges
         if sources and set(sources) != set(self.names):
             raise ValueError(f"encoders for bridges are of {sorted(sources)}, expected one for each of {', '.join(self.names)}")
@@ -107,6 +110,8 @@ class BridgedVAE(JointVAE):
         sets = [subset for subset in proper_subsets(self.names, "terms of their own") if len(subset) > 1] if subsets == "all" else []
         members = torch.tensor([[name in subset for name in self.names] for subset in sets], dtype=torch.bool)
         self.register_buffer("sets", members.view(-1, len(self.names)), persistent=False)
+        if exponents == "fitted" and combine == "poe" and len(self.names) > 1:
+            self.exponents = torch.ones(len(self.names) + 1, len(self.names))
 
     @classmethod
     def from_parts(cls, parts: Parts, **options: Any) -> Self:
@@ -122,6 +127,7 @@ class BridgedVAE(JointVAE):
             objective=parts.objective,
             combine=parts.combine,
             subsets=parts.subsets,
+            exponents=parts.exponents,
             **options,
         )
 
@@ -195,7 +201,7 @@ class BridgedVAE(JointVAE):
                 q = self.fusion(self.bridges.hallucinate_from(name, read) | {name: h})
                 loc[number] = loc[number].index_copy(0, rows, q.mean.to(loc.dtype))
                 log_variance[number] = log_variance[number].index_copy(0, rows, 2 * q.stddev.log().to(loc.dtype))
-        mean, log_variance = product_of_posteriors(loc, log_variance, present)
+        mean, log_variance = product_of_posteriors(loc, log_variance, present, self._exponents_of(present))
         scale = (log_variance / 2).exp()
         if len(rows := complete.nonzero()[:, 0]):
             q = self.fusion({name: h.index_select(0, rows) for name, h in features.items()})
@@ -299,8 +305,19 @@ class BridgedVAE(JointVAE):
         """The posterior of sets of sources, boolean, shape (M, B), from what each says alone."""
         if self.combine == "mean":
             return self.fusion(mean_of_sources({name: features[name] for name in self.names}, hallucinated, given))
-        loc, log_variance = product_of_posteriors(unimodal.mean, 2 * unimodal.stddev.log(), given)
+        loc, log_variance = product_of_posteriors(unimodal.mean, 2 * unimodal.stddev.log(), given, self._exponents_of(given))
         return diagonal_normal(loc, (log_variance / 2).exp())
+
+    def _exponents_of(self, given: Tensor) -> Tensor | None:
+        """The exponent of each expert, shape (M, B, 1), by the number of modalities given: boolean, shape (M, B); None for ones."""
+        return None if self.exponents is None else self.exponents[given.sum(0)].T[..., None]
+
+    def experts(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        if self.exponents is None:
+            return None
+        inputs = self.inputs(batch)
+        q, _ = self.unimodal(features := self.encode_inputs(inputs), self.read(features, inputs))
+        return q.mean, 2 * q.stddev.log()
 
     def _own_nll(self, z: Tensor, batch: Batch) -> Tensor:
         losses = [

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
 
-from nbridge.annotations import NonNegativeFloat
+from nbridge.annotations import Coupling
 from nbridge.batch import Batch
 from nbridge.decoders import Decoder
 from nbridge.distributions import diagonal_kl, diagonal_normal, product_of_posteriors
@@ -46,6 +46,7 @@ from nbridge.models.base import Features, Stage
 from nbridge.models.joint import JointVAE, teacher, with_teacher
 from nbridge.models.parts import Parts
 from nbridge.models.retrofit import InferenceNetwork
+from nbridge.objectives import DEFAULT_COUPLING
 from nbridge.subsets import random_part
 
 
@@ -59,7 +60,7 @@ class FlowBridgedVAE(JointVAE):
         bridges: Draws the features of absent modalities.
         weights: The weight of each modality's log-likelihood in training; 1 where left out.
         guides: An inference network for each modality, whose product of posteriors the flow is told; none when left out.
-        coupling: As of `JointVAE`.
+        coupling: As of `JointVAE`; 1 with auto.
 
     Raises:
         ValueError: when a modality lacks its guide.
@@ -74,9 +75,9 @@ class FlowBridgedVAE(JointVAE):
         weights: Mapping[str, float] | None = None,
         guides: Mapping[str, InferenceNetwork] | None = None,
         *,
-        coupling: NonNegativeFloat = 0.0,
+        coupling: Coupling = "auto",
     ) -> None:
-        super().__init__(encoders, decoders, fusion, weights, coupling=coupling)
+        super().__init__(encoders, decoders, fusion, weights, coupling=DEFAULT_COUPLING if coupling == "auto" else coupling)
         self.bridges = bridges
         if guides and set(guides) != set(self.names):
             raise ValueError(f"guides of {sorted(guides)}, expected one for each of {', '.join(self.names)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 
-from nbridge.annotations import Combine, SourceEncoders, Subsets
+from nbridge.annotations import Combine, Exponents, SourceEncoders, Subsets
 from nbridge.bridges import Bridges
 from nbridge.decoders import Decoder
 from nbridge.encoders import Encoder
@@ -23,6 +23,7 @@ class Parts(ABC):
         objective: The terms of stage ``bridges`` and their weights.
         combine: How several sources meet.
         subsets: Which sets of sources the bridges are trained for.
+        exponents: Whether a product of posteriors has fitted exponents.
         source_encoders: Whether bridges go by the joint encoders alone, or have encoders of their own.
     """
 
@@ -32,6 +33,7 @@ class Parts(ABC):
     objective: Mapping[Term, float]
     combine: Combine
     subsets: Subsets
+    exponents: Exponents
     source_encoders: SourceEncoders
 
     @abstractmethod

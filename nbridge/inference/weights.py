@@ -1,0 +1,54 @@
+r"""Weights of likelihoods that follow from the data.
+
+A modality of many elements has thousands of nats where a label has two, so that a joint model may ignore the label at next to no cost.
+Equal shares for all (weights in inverse proportion to the nats) would spoil images for the sake of a label. The weight lies between:
+
+.. math:: w_i = \sqrt{\max_j L_j / L_i}, \qquad L_i = -\frac{1}{N} \sum_n \log p_\mathrm{free}(x_{ni})
+
+with :math:`L_i` the nats of modality i under the best model that ignores all others (`nbridge.inference.free`), real values in units of
+their own spread. The largest modality has weight 1; log-likelihoods are always reported without weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from nbridge.inference.free import marginal_nats
+from nbridge.models.base import MultimodalVAE
+from nbridge.rows import Rows
+
+LEAST = 0.05
+"""Nats below which a modality counts as this many: one that hardly varies has little to teach, and is not to outweigh all others."""
+
+
+def weights_of(nats: Mapping[str, float]) -> dict[str, float]:
+    """The weight of each modality from its nats.
+
+    Arguments:
+        nats: Nats of each modality under its free baseline.
+
+    Example:
+        >>> weights_of({"image": 400.0, "label": 1.0})
+        {'image': 1.0, 'label': 20.0}
+    """
+    bounded = {name: max(LEAST, value) for name, value in nats.items()}
+    most = max(bounded.values())
+    # Rounded, so that sums of another order give the same weights.
+    return {name: float(f"{math.sqrt(most / value):.4g}") for name, value in bounded.items()}
+
+
+def fit_weights(model: MultimodalVAE, rows: Rows) -> dict[str, float]:
+    """The weights of all modalities of a model by its training rows; 1 for one that no row has.
+
+    Arguments:
+        model: The model, whose likelihoods say what values mean.
+        rows: Training rows, prepared or not, with any pattern of observed modalities.
+    """
+    batch = model.prepare(rows.representative())
+    nats: dict[str, float] = {}
+    for name, likelihood in model.likelihoods.items():
+        mask = batch.present[name]
+        if mask.any():
+            nats[name] = marginal_nats(likelihood, batch.values[name][mask], batch.cells[name][mask] if name in batch.cells else None)
+    return dict.fromkeys(model.names, 1.0) | (weights_of(nats) if nats else {})
