@@ -37,7 +37,7 @@ Channels = Annotated[tuple[PositiveInt, ...], Len(1)]
 Activation = Literal["leaky_relu", "relu", "elu", "gelu", "silu", "tanh"]
 Combine = Literal["mean", "poe"]
 Coupling = Literal["auto"] | NonNegativeFloat
-"""Weight of the divergence between posteriors of whole rows and of parts of them; auto leaves it to the objective."""
+"""Weight of a term that stage `joint` adds to equation 7; auto leaves it to the objective of the bridges."""
 Components = Annotated[int, Ge(1), Le(200)]
 """The Gaussians of a mixture."""
 Prior = Literal["normal", "mixture"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from nbridge.annotations import Subsets
+from nbridge.annotations import Coupling, Subsets
 
 Term = Literal["elbo", "distill", "match", "cross"]
 
@@ -15,5 +15,18 @@ DEFAULT_SUBSETS: Subsets = "singletons"
 """The sets of sources that bridges are trained for."""
 PAPER_OBJECTIVE: Mapping[Term, float] = {"elbo": 1.0}
 """Equations 8 and 9 of the paper."""
-DEFAULT_COUPLING = 1.0
-"""The coupling of bridged models, but for the paper's objective, which has none."""
+DEFAULT_COUPLING, DEFAULT_LEAVE_ONE_OUT = 1.0, 0.3
+"""Stage ``joint`` of bridged models (`nbridge.models.joint`), but for the paper's objective."""
+
+
+def joint_options(coupling: Coupling, leave_one_out: Coupling, *, paper: bool = False) -> dict[str, float]:
+    """The weights of the terms that stage ``joint`` adds to equation 7.
+
+    Arguments:
+        coupling: A weight, or auto.
+        leave_one_out: A weight, or auto.
+        paper: Whether bridges have the paper's objective, with which auto is 0.
+    """
+    defaults = {"coupling": 0.0 if paper else DEFAULT_COUPLING, "leave_one_out": 0.0 if paper else DEFAULT_LEAVE_ONE_OUT}
+    asked = {"coupling": coupling, "leave_one_out": leave_one_out}
+    return {name: defaults[name] if value == "auto" else value for name, value in asked.items()}

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from nbridge.build import build_model
+from nbridge.build import automatic_weights, build_model
 from nbridge.checkpoint import CONFIG, TENSORS, load_into, load_tensors
 from nbridge.errors import NBridgeError
 from nbridge.files import write_text, writing
@@ -95,7 +95,8 @@ def _key(spec: Spec) -> dict[str, Any] | None:
     shared = set(TrainingSpec.model_fields) - set(StageSettings.model_fields) - {"stages", "cache_features", "checkpoint_seconds"}
     return {
         **{key: value for key, value in spec.as_dict().items() if key not in _OTHERS},
-        "coupling": model.coupling,
+        "coupling": (model.coupling, model.leave_one_out),
+        "weights": automatic_weights(spec),
         "training": {key: getattr(settings, key) for key in sorted(shared)},
         STAGE: {key: getattr(stage, key) for key in StageSpec.model_fields},
     }

@@ -94,7 +94,9 @@ def test_every_model_of_a_single_modality_conforms_and_has_one_stage(model: str)
 def test_what_a_spec_says_of_weights_and_options_reaches_the_model(variant: str) -> None:
     model, component = build(variant), spec_from_dict(spec_of(variant)).model
     assert model.weights == {name: MODALITIES[name].get("weight", 1.0) for name in model.names}
+    settled = {"coupling": 0.0, "leave_one_out": 0.0} if variant == "bridged, paper" else {"coupling": 1.0, "leave_one_out": 0.3}
     options = {name: value for name, value in component.kwargs.items() if name not in ("modality", "mixing")}
+    options = {name: settled[name] if value == "auto" else value for name, value in options.items()}
     assert {name: getattr(model, name) for name in options} == options
 
 
@@ -192,7 +194,7 @@ def test_a_run_that_was_stopped_ends_bit_identically_to_one_that_was_not(variant
 
 def test_models_with_a_joint_stage_of_their_own_begin_and_end_it_bit_identically() -> None:
     """From one seed the encoders, decoders and the joint fusion are the same, whatever a model has beside them."""
-    variants = ["joint", "bridged", "bridged, paper", "telbo", "jmvae, alpha 0"]
+    variants = ["joint", "bridged, paper", "telbo", "jmvae, alpha 0"]
     fresh = {variant: build(variant).state_dict() for variant in variants}
     trained: dict[str, dict[str, torch.Tensor]] = {}
     for variant in variants:

@@ -49,8 +49,12 @@ def test_the_shortest_spec_is_filled_with_defaults() -> None:
     modality = shortest.modalities["label"]
     assert modality.shape == (10,)
     assert modality.encoder == Component("mlp", {"hidden": (128,), "batch_norm": True, "activation": "leaky_relu", "dropout": 0.0})
-    assert (modality.decoder, modality.features, modality.weight) == (Component("mirror"), 128, 1.0)
-    assert (shortest.model, shortest.latent_dim, shortest.name) == (Component("bridged", {"coupling": 0.0}), 32, None)
+    assert (modality.decoder, modality.features, modality.weight) == (Component("mirror"), 128, "auto")
+    assert (shortest.model, shortest.latent_dim, shortest.name) == (
+        Component("bridged", {"coupling": "auto", "leave_one_out": "auto"}),
+        32,
+        None,
+    )
     assert (shortest.data.source, shortest.data.validation, shortest.data.test, shortest.data.seed) == (Component("memory"), 0.1, 0.2, 0)
     assert shortest.bridges == BridgesSpec(
         Component("mlp", {"hidden": (128,), "batch_norm": True, "activation": "leaky_relu"}), {"distill": 1.0, "cross": 1.0}, "poe"
@@ -166,7 +170,7 @@ MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
         [f"model: unknown model 'brigded'. Did you mean 'bridged'? Known: {', '.join(registry.known('models'))}. {OWN}"],
     ),
     ({"model": 1}, ["model: expected a type or a mapping with the key 'type', got 1"]),
-    ({"model": {"type": "bridged", "combine": "poe"}}, ["model.combine: unknown key 'combine'. Known: type, coupling"]),
+    ({"model": {"type": "bridged", "combine": "poe"}}, ["model.combine: unknown key 'combine'. Known: type, coupling, leave_one_out"]),
     ({"model": {"type": "jmvae", "alfa": 1}}, ["model.alfa: unknown key 'alfa'. Did you mean 'alpha'? Known: type, alpha"]),
     ({"model": {"type": "jmvae", "alpha": -1}}, ["model.alpha: expected 0 or more, got -1"]),
     ({"model": {"type": "telbo", "one_stage": 1}}, ["model.one_stage: expected true or false, got 1"]),
@@ -233,9 +237,9 @@ MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
             "modalities.label.decoder: conv serves shapes of two to four axes, channels first; this one is [10]",
         ],
     ),
-    (label(weight=float("nan")), ["modalities.label.weight: expected a finite number, got .nan"]),
-    (label(weight=float("-inf")), ["modalities.label.weight: expected a finite number, got -.inf"]),
-    (label(weight=-1), ["modalities.label.weight: expected 0 or more, got -1"]),
+    (label(weight=float("nan")), ["modalities.label.weight: expected 'auto' or a finite number, got .nan"]),
+    (label(weight=float("-inf")), ["modalities.label.weight: expected 'auto' or a finite number, got -.inf"]),
+    (label(weight=-1), ["modalities.label.weight: expected 'auto' or 0 or more, got -1"]),
     (
         {"data": "digit"},
         [f"data: unknown data source 'digit'. Did you mean 'digits'? Known: {', '.join(registry.known('datasets'))}. {OWN}"],

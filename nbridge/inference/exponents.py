@@ -109,6 +109,9 @@ class _Objective:
         largest = LARGEST if int(self.given.sum(0).max()) > 1 else 0.0
         bounds = [BOUNDS] * names + [(0.0, largest)]
         found = minimize(self, np.zeros(names + 1), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": ITERATIONS})
+        if not np.isfinite(found.fun):
+            # Decoders that overflow say nothing of how reliable experts are.
+            return np.zeros(names), 0.0
         return found.x[:names], float(found.x[names])
 
     def __call__(self, point: np.ndarray) -> tuple[float, np.ndarray]:

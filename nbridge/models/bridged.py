@@ -51,7 +51,7 @@ from nbridge.means import masked_mean
 from nbridge.models.base import Features, Stage
 from nbridge.models.joint import JointVAE, teacher, with_teacher
 from nbridge.models.parts import Parts
-from nbridge.objectives import DEFAULT_COUPLING, DEFAULT_OBJECTIVE, DEFAULT_SUBSETS, PAPER_OBJECTIVE, Term
+from nbridge.objectives import DEFAULT_OBJECTIVE, DEFAULT_SUBSETS, PAPER_OBJECTIVE, Term, joint_options
 from nbridge.subsets import proper_subsets, random_part
 
 
@@ -70,7 +70,8 @@ class BridgedVAE(JointVAE):
         combine: How several sources meet: ``mean`` of the features they hallucinate, or ``poe``, the product of their posteriors.
         subsets: Which sources bridges are trained for: ``singletons``, one larger set of each row at ``random`` besides, or ``all``.
         exponents: Whether the product of posteriors has exponents ``fitted`` on validation rows (`nbridge.inference.exponents`), or ``ones``.
-        coupling: As of `JointVAE`; with auto it is 0 for the paper's objective, which is equation 8 alone, and 1 for all others.
+        coupling: As of `JointVAE`; auto is 0 with the paper's objective, whose stage ``joint`` is equation 7, and 1 with any other.
+        leave_one_out: As of `JointVAE`; auto is 0 with the paper's objective and 0.3 with any other.
 
     Raises:
         ValueError: when a modality lacks its source, the objective has no term that can be computed, or there are too many sets of
@@ -93,9 +94,10 @@ class BridgedVAE(JointVAE):
         subsets: Subsets = DEFAULT_SUBSETS,
         exponents: Exponents = "fitted",
         coupling: Coupling = "auto",
+        leave_one_out: Coupling = "auto",
     ) -> None:
-        paper = dict(objective) == dict(PAPER_OBJECTIVE)
-        super().__init__(encoders, decoders, fusion, weights, coupling=(0.0 if paper else DEFAULT_COUPLING) if coupling == "auto" else coupling)
+        joint = joint_options(coupling, leave_one_out, paper=dict(objective) == dict(PAPER_OBJECTIVE))
+        super().__init__(encoders, decoders, fusion, weights, **joint)
         self.bridges = bridges
         if sources and set(sources) != set(self.names):
             raise ValueError(f"encoders for bridges are of {sorted(sources)}, expected one for each of {', '.join(self.names)}")

@@ -46,7 +46,7 @@ from nbridge.models.base import Features, Stage
 from nbridge.models.joint import JointVAE, teacher, with_teacher
 from nbridge.models.parts import Parts
 from nbridge.models.retrofit import InferenceNetwork
-from nbridge.objectives import DEFAULT_COUPLING
+from nbridge.objectives import joint_options
 from nbridge.subsets import random_part
 
 
@@ -60,7 +60,8 @@ class FlowBridgedVAE(JointVAE):
         bridges: Draws the features of absent modalities.
         weights: The weight of each modality's log-likelihood in training; 1 where left out.
         guides: An inference network for each modality, whose product of posteriors the flow is told; none when left out.
-        coupling: As of `JointVAE`; 1 with auto.
+        coupling: As of `JointVAE`; auto is 1.
+        leave_one_out: As of `JointVAE`; auto is 0.3.
 
     Raises:
         ValueError: when a modality lacks its guide.
@@ -76,8 +77,9 @@ class FlowBridgedVAE(JointVAE):
         guides: Mapping[str, InferenceNetwork] | None = None,
         *,
         coupling: Coupling = "auto",
+        leave_one_out: Coupling = "auto",
     ) -> None:
-        super().__init__(encoders, decoders, fusion, weights, coupling=DEFAULT_COUPLING if coupling == "auto" else coupling)
+        super().__init__(encoders, decoders, fusion, weights, **joint_options(coupling, leave_one_out))
         self.bridges = bridges
         if guides and set(guides) != set(self.names):
             raise ValueError(f"guides of {sorted(guides)}, expected one for each of {', '.join(self.names)}")
