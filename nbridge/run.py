@@ -17,7 +17,7 @@ from torch import Tensor
 from nbridge.acceleration.devices import pick_device
 from nbridge.acceleration.distributed import World, joined
 from nbridge.batch import Batch
-from nbridge.build import Given, automatic_weights, build_data, build_model, read_frame, settle
+from nbridge.build import Given, automatic_weights, build_data, build_model, read_frame, settle, with_weights
 from nbridge.checkpoint import CONFIG, load_model, save_model
 from nbridge.data.dataset import Splits
 from nbridge.data.frames import FrameLike
@@ -229,7 +229,7 @@ def _train(
     )
     model.cpu()
     if own is not None:
-        save_model(own / MODEL, model, spec, model_card(spec))
+        save_model(own / MODEL, model, with_weights(spec, model.weights), model_card(spec))
     world.barrier()
     return Run(model, spec, splits, folder)
 

@@ -54,7 +54,7 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         likelihoods: What values mean, as in a spec: one likelihood for all groups, or one for each by the group's name (by the column's
             name or number where ``groups`` is left out); ``normal`` where a mapping leaves it out. ``categorical`` makes the values of a
             single column classes, as fit sees them, and takes several columns as one-hot.
-        weights: Weights of log-likelihoods in training, by group; 1 where left out. A column of classes beside a wide group wants 10.
+        weights: Weights of log-likelihoods in training, by group; they follow from the data where left out.
         model: A model of a spec, such as ``bridged``, ``mvae`` or ``jmvae``.
         latent_dim: Number of dimensions of z.
         hidden: Widths of the hidden layers of every network.
@@ -251,7 +251,7 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def _modalities(self, table: np.ndarray, groups: list[_Group]) -> dict[str, dict[str, Any]]:
         """The modalities of a spec, once it is known which columns they have and which of these hold classes."""
         likelihoods = self._by_group(self.likelihoods, "likelihoods", groups, "normal")
-        weights = self._by_group(self.weights, "weights", groups, 1.0)
+        weights = self._by_group(self.weights, "weights", groups, "auto")
         self.groups_ = {group.name: group.columns for group in groups}
         self.categories_ = {
             name: np.unique(table[:, columns][~np.isnan(table[:, columns])])
@@ -266,7 +266,7 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
                 "encoder": {"type": "mlp", "hidden": list(self.hidden)},
                 "likelihood": likelihoods[name],
                 "features": self.features,
-                "weight": float(weights[name]),
+                "weight": weights[name] if weights[name] == "auto" else float(weights[name]),
             }
             for name, columns in self.groups_.items()
         }

@@ -146,7 +146,9 @@ def test_coupling_draws_parts_and_wholes_of_all_rows_together(system: str, compl
     described = spec_of(system).as_dict()
     kind = described["model"] if isinstance(described["model"], str) else described["model"]["type"]
     torch.manual_seed(3)
-    model = nbridge.build_model(nbridge.Spec.model_validate({**described, "model": {"type": kind, "coupling": 3.0, "leave_one_out": 0.0}})).eval()
+    model = nbridge.build_model(
+        nbridge.Spec.model_validate({**described, "model": {"type": kind, "coupling": 3.0, "leave_one_out": 0.0}})
+    ).eval()
     assert isinstance(model, JointVAE)
     batch = model.prepare(ranks.rows(30, complete=complete))
     torch.manual_seed(0)

@@ -181,7 +181,9 @@ class JointVAE(MultimodalVAE):
         for number, (name, (start, stop)) in enumerate(zip(self.names, self._shares(len(batch)), strict=True)):
             x, cells = batch.values[name], None if batch.whole else batch.cells.get(name)
             log_prob = self.decoder(name).log_prob(
-                torch.cat([z, z_others[start:stop]]), torch.cat([x, x[start:stop]]), None if cells is None else torch.cat([cells, cells[start:stop]])
+                torch.cat([z, z_others[start:stop]]),
+                torch.cat([x, x[start:stop]]),
+                None if cells is None else torch.cat([cells, cells[start:stop]]),
             )
             own, predicted = log_prob[: len(batch)], log_prob[len(batch) :]
             # Of a row that has nothing else there is nothing to predict from.

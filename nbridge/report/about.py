@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 from nbridge.counting import ParameterTable, count_parameters
 from nbridge.errors import NBridgeError
 from nbridge.phrases import clip
-from nbridge.report.subject import LeftOut, Subject
+from nbridge.report.subject import LeftOut, Served, Subject
 from nbridge.report.tree import element, paragraph, table
 
 PATTERNS = 12
@@ -32,11 +32,19 @@ def trained(subject: Subject) -> Iterator[Element]:
     }
     yield element("dl", *(part for name, fact in facts.items() if fact for part in (element("dt", name), element("dd", fact))))
     headings = ("modality", "encoder", "likelihood", "shape", "weight")
+    weights = subject.served.model.weights if isinstance(subject.served, Served) else {}
     rows = [
-        (name, one.encoder.type, one.likelihood.type, " × ".join(map(str, one.shape)), f"{one.weight:g}")
+        (name, one.encoder.type, one.likelihood.type, " × ".join(map(str, one.shape)), _weight(one.weight, weights.get(name)))
         for name, one in spec.modalities.items()
     ]
     yield table("Modalities", headings, rows, words=3)
+
+
+def _weight(asked: float | str, used: float | None) -> str:
+    """A weight, and whether it follows from the data."""
+    if not isinstance(asked, str):
+        return f"{asked:g}"
+    return asked if used is None else f"{used:.3g} ({asked})"
 
 
 def parameters(subject: Subject) -> Iterator[Element]:
