@@ -61,10 +61,11 @@ def product_of_posteriors(loc: Tensor, log_variance: Tensor, present: Tensor, ex
     With all exponents :math:`a_i` at 1, the default, this is exact when the modalities are independent given z. Approximate posteriors are
     not equally reliable: an exponent below 1 discounts an overconfident one, an exponent above 1 sharpens a modest one.
 
-    For Gaussians :math:`\mathcal{N}(\mu_i, \lambda_i^{-1})` the product has precision :math:`\lambda = \sum_i a_i \lambda_i - (\sum_i a_i - 1)`
-    and mean :math:`\lambda^{-1} \sum_i a_i \lambda_i \mu_i`. Posteriors wider than the prior could make :math:`\lambda` non-positive; it is
-    therefore never below the precision of the sharpest expert, :math:`\max_i a_i \lambda_i - (a_i - 1)`, a bound that exact posteriors meet
-    by themselves because evidence does not widen a Gaussian posterior. With one modality observed and an exponent of 1 the result is its own
+    For Gaussians :math:`\mathcal{N}(\mu_i, \lambda_i^{-1})` the product has precision
+    :math:`\lambda = \sum_i a_i \lambda_i - (\sum_i a_i - 1)` and mean :math:`\lambda^{-1} \sum_i a_i \lambda_i \mu_i`. Posteriors wider
+    than the prior could make :math:`\lambda` non-positive; it is therefore never below the precision of the sharpest expert,
+    :math:`\max_i a_i \lambda_i - (a_i - 1)`, a bound that exact posteriors meet by themselves because evidence does not widen a Gaussian
+    posterior. With one modality observed and an exponent of 1 the result is its own
     posterior; with none it is the prior.
 
     References:

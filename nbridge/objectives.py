@@ -27,6 +27,8 @@ def joint_options(coupling: Coupling, leave_one_out: Coupling, *, paper: bool = 
         leave_one_out: A weight, or auto.
         paper: Whether bridges have the paper's objective, with which auto is 0.
     """
-    defaults = {"coupling": 0.0 if paper else DEFAULT_COUPLING, "leave_one_out": 0.0 if paper else DEFAULT_LEAVE_ONE_OUT}
-    asked = {"coupling": coupling, "leave_one_out": leave_one_out}
-    return {name: defaults[name] if value == "auto" else value for name, value in asked.items()}
+
+    def settled(value: Coupling, default: float) -> float:
+        return value if not isinstance(value, str) else 0.0 if paper else default
+
+    return {"coupling": settled(coupling, DEFAULT_COUPLING), "leave_one_out": settled(leave_one_out, DEFAULT_LEAVE_ONE_OUT)}

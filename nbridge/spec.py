@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationI
 from nbridge.annotations import Combine, EmptyRows, Exponents, NonNegativeFloat, PositiveInt, Probability, Seed, SourceEncoders, Subsets
 from nbridge.components import Component, Kind, check_shape
 from nbridge.names import ModalityName
-from nbridge.objectives import DEFAULT_OBJECTIVE, DEFAULT_SUBSETS, Term
+from nbridge.objectives import DEFAULT_OBJECTIVE, Term
 from nbridge.registry import STAGES
 from nbridge.strict import StrictModel, expected, mistake, mistake_at, mistakes
 from nbridge.training_spec import TrainingSpec
@@ -90,7 +90,12 @@ class Objective(StrictModel):
     cross: NonNegativeFloat = Field(default=0.0, description="The log-likelihood of the other modalities, of the discrete ones only.")
 
 
-_BY_OBJECTIVE = {"combine": ("mean", "poe"), "encoders": ("shared", "own"), "exponents": ("ones", "fitted")}
+_BY_OBJECTIVE = {
+    "combine": ("mean", "poe"),
+    "subsets": ("singletons", "random"),
+    "encoders": ("shared", "own"),
+    "exponents": ("ones", "fitted"),
+}
 """What options of the bridges default to: with the paper's objective, and with any other."""
 
 
@@ -105,21 +110,23 @@ class BridgesKeys(StrictModel):
         "How several observed modalities meet: the mean of features, or the product of posteriors; by default poe, with `paper` mean.",
         json_schema_extra=lambda schema: schema.pop("default"),
     )
-    subsets: Subsets = Field(
-        default=DEFAULT_SUBSETS,
-        description="Which sets of sources bridges are trained for: singletons (the paper), one more at random of each row, or all.",
+    subsets: Subsets = _spelt(
+        None,
+        "Which sets of sources bridges are trained for: singletons, one larger set at random of each row besides, or all; by default "
+        "random, with `paper` singletons.",
+        json_schema_extra=lambda schema: schema.pop("default"),
     )
 
     encoders: SourceEncoders = _spelt(
         None,
-        "What bridges read: features of the frozen joint encoders, or those of encoders of their own, which learn with them; by default own, "
+        "What bridges read: features of the frozen joint encoders, or of encoders of their own, which learn with them; by default own, "
         "with `paper` shared.",
         json_schema_extra=lambda schema: schema.pop("default"),
     )
     exponents: Exponents = _spelt(
         None,
-        "How far the product of posteriors (poe) trusts each observed modality: fitted on validation rows, or ones; by default fitted, with "
-        "`paper` ones.",
+        "How far the product of posteriors (poe) trusts each observed modality: fitted on validation rows, or ones; by default fitted, "
+        "with `paper` ones.",
         json_schema_extra=lambda schema: schema.pop("default"),
     )
 
@@ -137,7 +144,7 @@ class BridgesKeys(StrictModel):
             return value
         raise expected(f"'paper' or a mapping of weights over {', '.join(terms)}")
 
-    @field_validator("combine", "encoders", "exponents", mode="before")
+    @field_validator("combine", "subsets", "encoders", "exponents", mode="before")
     @classmethod
     def _settle(cls, value: Any, info: ValidationInfo) -> Any:
         if value is not None:
@@ -166,7 +173,7 @@ class BridgesSpec:
     bank: Component
     objective: Literal["paper"] | Mapping[Term, float]
     combine: Combine
-    subsets: Subsets = DEFAULT_SUBSETS
+    subsets: Subsets = "random"
     encoders: SourceEncoders = "own"
     exponents: Exponents = "fitted"
 
@@ -219,7 +226,7 @@ class ModalitySpec(StrictModel):
     features: PositiveInt = Field(default=128, description="Width of the encoder's output.")
     weight: Literal["auto"] | NonNegativeFloat = Field(
         default="auto",
-        description="Weight of the modality's log-likelihood in training; auto follows from the nats of all modalities in the training rows.",
+        description="Weight of the modality's log-likelihood in training; auto follows from the nats of all modalities in training rows.",
     )
 
     @field_validator("encoder", "decoder", "likelihood")

@@ -120,7 +120,7 @@ def test_an_expert_that_counts_its_evidence_several_times_is_discounted_and_a_mo
 
 def test_modalities_that_repeat_each_other_count_less_the_more_of_them_are_given():
     loadings, offsets, noise = (dict(getattr(ORACLE, part)) for part in ("loadings", "offsets", "noise"))
-    alike = {name: "a" for name in ("a", "b", "c")} | {"target": "b"}
+    alike = dict.fromkeys(("a", "b", "c"), "a") | {"target": "b"}
     oracle = LinearGaussian(*({name: part[source] for name, source in alike.items()} for part in (loadings, offsets, noise)))
     values = oracle.sample(1500, 1)
     rows = Batch.complete({name: torch.as_tensor(values["a" if name in "abc" else name]) for name in oracle.loadings})

@@ -1,8 +1,8 @@
 r"""Exponents of experts: how far a product of posteriors may trust each of its factors, fitted on validation rows.
 
-A product multiplies what single modalities say as if all were equally reliable and independent. A modality whose encoder overfits is precise
-and wrong, and modalities that repeat each other are counted twice, so that observing more can make answers worse. Once training is over, each
-source i therefore gets an exponent, the most probable one given the predictive log-likelihood of hidden modalities:
+A product multiplies what single modalities say as if all were equally reliable and independent. A modality whose encoder overfits is
+precise and wrong, and modalities that repeat each other are counted twice, so that observing more can make answers worse. Once training is
+over, each source i therefore gets an exponent, the most probable one given the predictive log-likelihood of hidden modalities:
 
 .. math:: q(z \mid x_S) \propto p(z)^{1 - \sum_S a_i} \prod_{i \in S} q_i(z \mid x_i)^{a_i}, \qquad a_i = e^{\alpha_i} |S|^{-\gamma}
 

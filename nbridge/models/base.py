@@ -70,8 +70,8 @@ class MultimodalVAE(nn.Module, ABC):
         table: Which columns of a table are which modality, where it learned from a table or a data frame; None elsewhere.
         omics: Where modalities lie in MuData or AnnData, where it learned from such data; None elsewhere.
         mixture: What training fits to the codes of its rows, for generation from nothing; None, the default, where N(0, I) serves.
-        exponents: The exponent of each expert in a product of posteriors by number of modalities given, shape (M + 1, M); None where no such
-            product serves.
+        exponents: The exponent of each expert in a product of posteriors, by number of modalities given, shape (M + 1, M); None where no
+            such product serves.
         noise_width: Numbers that a stochastic model draws to make one part of a posterior; 0, the default, where there is one part.
 
     Raises:
@@ -183,8 +183,12 @@ class MultimodalVAE(nn.Module, ABC):
         raise NBridgeError(f"{type(self).__name__} has no masked_posterior, which export needs")
 
     def experts(self, batch: Batch) -> tuple[Tensor, Tensor] | None:  # noqa: ARG002 (for models that multiply posteriors)
-        r"""Mean and log-variance of :math:`q_i(z \mid x_i)`, shape (M, B, D) each, of a prepared batch, where a product of them with a table of
-        `exponents` serves; None, the default, elsewhere. Where a modality is missing, its values are finite and meaningless.
+        r"""Mean and log-variance of every :math:`q_i(z \mid x_i)`, shape (M, B, D) each, whose product with `exponents` serves; else None.
+
+        Where a modality is missing, they are finite and meaningless.
+
+        Arguments:
+            batch: A prepared batch.
         """
         return None
 

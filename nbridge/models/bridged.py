@@ -69,7 +69,8 @@ class BridgedVAE(JointVAE):
         objective: The weights of the terms of stage ``bridges``.
         combine: How several sources meet: ``mean`` of the features they hallucinate, or ``poe``, the product of their posteriors.
         subsets: Which sources bridges are trained for: ``singletons``, one larger set of each row at ``random`` besides, or ``all``.
-        exponents: Whether the product of posteriors has exponents ``fitted`` on validation rows (`nbridge.inference.exponents`), or ``ones``.
+        exponents: Whether the product of posteriors has exponents ``fitted`` on validation rows (`nbridge.inference.exponents`) or
+            ``ones``.
         coupling: As of `JointVAE`; auto is 0 with the paper's objective, whose stage ``joint`` is equation 7, and 1 with any other.
         leave_one_out: As of `JointVAE`; auto is 0 with the paper's objective and 0.3 with any other.
 
