@@ -17,6 +17,7 @@ from statistics import mean, stdev
 
 import numpy as np
 import torch
+from designs import overrides as pinned
 from readme import replace_section
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
@@ -28,7 +29,10 @@ from nbridge.evaluation.crossmodal import predict
 ROOT = Path(__file__).resolve().parent.parent
 SPEC = ROOT / "modality_specs" / "digits.yaml"
 RESULT = ROOT / "benchmarks" / "results" / "digits.json"
-OBJECTIVES = {"distill + cross, poe (default)": (), "paper (eq. 8, 9), mean": ("bridges.objective=paper",)}
+OBJECTIVES = {
+    "distill + cross, poe": pinned("top", "bottom"),
+    "paper (eq. 8, 9), mean": pinned("top", "bottom", objective="paper", combine="mean"),
+}
 QUESTIONS: dict[str, tuple[tuple[str, ...], str]] = {
     "label given both halves": (("top", "bottom"), "label"),
     "label given top": (("top",), "label"),

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import nbridge
+from benchmarks.designs import JOINT, plain
 from benchmarks.readme import replace_section
 from nbridge.imputation import serving
 from nbridge.models.base import MultimodalVAE
@@ -35,10 +36,10 @@ TRAIN = 1300
 BRIDGES = {"hidden": [128, 128]}
 SYSTEMS: dict[str, dict[str, Any]] = {
     "paper": {"bridges": {**BRIDGES, "objective": "paper"}},
-    "default": {"bridges": BRIDGES},
-    "own encoders": {"bridges": {**BRIDGES, "encoders": "own"}},
-    "flow": {"bridges": {"type": "flow"}},
-    "flow with own encoders": {"bridges": {"type": "flow", "encoders": "own"}},
+    "plain": plain(**BRIDGES),
+    "own encoders": plain(**BRIDGES, encoders="own"),
+    "flow": {"model": dict(JOINT), "bridges": {"type": "flow", "encoders": "shared"}},
+    "flow with own encoders": {"model": dict(JOINT), "bridges": {"type": "flow", "encoders": "own"}},
     "jmvae": {"model": "jmvae"},
 }
 FIGURES = {

@@ -90,7 +90,8 @@ def measure(design: str, share: float, seed: int, samples: int) -> dict[str, flo
     spec = nbridge.read_spec(SPEC, overrides=[f"training.seed={seed}"])
     torch.manual_seed(seed)
     base = nbridge.build_model(spec)
-    model = DESIGNS[design](base.encoders, base.decoders, base.fusion, base.bridges, base.weights)
+    plain = {"coupling": 0.0, "leave_one_out": 0.0, "exponents": "ones"}
+    model = DESIGNS[design](base.encoders, base.decoders, base.fusion, base.bridges, base.weights, **plain)
     splits = build_data(spec, model)
     assert splits.validation is not None
     assert splits.test is not None

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 import nbridge
+from benchmarks.designs import BRIDGES, JOINT
 from benchmarks.readme import replace_section
 from nbridge.batch import Batch
 from nbridge.build import build_data
@@ -44,7 +45,9 @@ FIGURES = {"accuracy": "accuracy of the class", "class": "LL of the class", "vec
 
 def spec(variant: str, seed: int) -> nbridge.Spec:
     described = nbridge.read_spec(SPEC, overrides=[f"training.seed={seed}"]).as_dict()
-    return nbridge.Spec.model_validate(described | {"bridges": dict(VARIANTS[variant])})
+    stochastic = VARIANTS[variant].get("type") == "flow"
+    bridges = {"encoders": "shared"} if stochastic else BRIDGES
+    return nbridge.Spec.model_validate(described | {"model": dict(JOINT), "bridges": {**bridges, **VARIANTS[variant]}})
 
 
 def trained(seed: int) -> dict[str, tuple[MultimodalVAE, Batch]]:

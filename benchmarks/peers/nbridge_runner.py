@@ -23,9 +23,12 @@ from nbridge.progress import EpochRecord, Reporter  # noqa: E402
 from nbridge.registry import STAGES  # noqa: E402
 from nbridge.training import only_trainable  # noqa: E402
 
+# Equation 7 and bridges on frozen encoders: what the peer's models are measured beside.
+JOINT = {"type": "bridged", "coupling": 0, "leave_one_out": 0}
+BRIDGES = {"encoders": "shared", "subsets": "singletons", "exponents": "ones"}
 VARIANTS: Mapping[str, tuple[dict[str, Any], dict[str, str]]] = {
     "joint": ({}, {"joint": "joint"}),
-    "bridged": ({}, {"joint": "joint", "bridges": "bridges"}),
+    "bridged": (BRIDGES, {"joint": "joint", "bridges": "bridges"}),
     "bridged (paper)": ({"objective": "paper"}, {"bridges": "bridges, paper's objective"}),
     "jmvae": ({}, {"joint": "jmvae"}),
     "telbo": ({}, {"subsets": "subsets"}),
@@ -42,7 +45,7 @@ def spec(model: str, job: Job) -> nbridge.Spec:
     kind = model.partition(" ")[0]
     return nbridge.Spec.model_validate(
         {
-            "model": kind,
+            "model": JOINT if kind == "bridged" else kind,
             "latent_dim": job.latent_dim,
             "data": {"source": "memory", "validation": 0, "test": 0},
             "modalities": _modalities(job, alike),

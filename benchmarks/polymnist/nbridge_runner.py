@@ -10,18 +10,19 @@ import torch
 from torch import Tensor
 
 import nbridge
+from benchmarks.designs import BRIDGES, JOINT, plain
 from benchmarks.polymnist.task import SHAPE, VIEWS, Subset, Task, keep_pictures, serve
 from nbridge.imputation import serving
 from nbridge.registry import STAGES
 from nbridge.training_state import TrainingState
 
-COUPLED = {"type": "bridged", "coupling": 3}
+COUPLED = {**JOINT, "coupling": 3}
 OPTIONS: Mapping[str, dict[str, Any]] = {
-    "bridged": {"model": COUPLED, "bridges": {"encoders": "own"}},
+    "bridged": {"model": COUPLED, "bridges": {**BRIDGES, "encoders": "own"}},
     "flow": {"model": COUPLED, "bridges": {"type": "flow", "encoders": "own"}},
-    "shared": {"model": COUPLED},
-    "equation7": {},
-    "own": {"bridges": {"encoders": "own"}},
+    "shared": {"model": COUPLED, "bridges": dict(BRIDGES)},
+    "equation7": plain(),
+    "own": plain(encoders="own"),
     "telbo": {"model": "telbo"},
     "jmvae": {"model": "jmvae"},
     "mvae": {"model": "mvae"},
