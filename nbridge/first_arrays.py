@@ -78,13 +78,9 @@ def _column(name: str, known: np.ndarray, rows: int) -> Part | str:
     """A modality of one number a row, or why it can be none."""
     tally = Tally.of(known)
     count, low, high = len(tally.values), tally.low, tally.high
-    if count == 1:
-        return f"holds {low:g} alone"
-    if len(known) == rows == count >= 2 * ROWS_A_CLASS and tally.whole and counts_rows(known):
-        return "looks like identifiers: whole numbers in a row that differ in all rows"
     if (low, high) == (0, 1) and tally.whole:
         return Part(name, (1,), BINARY, "values from 0 to 1")
-    found = kind_of_numbers(name, tally) if count > 2 else ColumnKind("classes", f"two values, {low:g}, {high:g}")
+    found = _column_kind(name, tally, known, rows)
     if found.kind == "left out":
         return found.why
     if found.kind != "classes":
@@ -92,6 +88,18 @@ def _column(name: str, known: np.ndarray, rows: int) -> Part | str:
     if tally.whole and low >= 0 and high < min(MOST_CLASSES, 2 * count):
         return Part(name, (int(high) + 1,), "categorical", f"class indices: {found.reason}")
     return Part(name, (1,), "normal", f"numbers, standardised; could also be classes: {count:,} values; write their indices, from 0")
+
+
+def _column_kind(name: str, tally: Tally, known: np.ndarray, rows: int) -> ColumnKind:
+    """The kind of one number a row."""
+    count = len(tally.values)
+    if count == 1:
+        return ColumnKind("left out", f"holds {tally.low:g} alone")
+    if len(known) == rows == count >= 2 * ROWS_A_CLASS and tally.whole and counts_rows(known):
+        return ColumnKind("left out", "looks like identifiers: whole numbers in a row that differ in all rows")
+    if count == 2:
+        return ColumnKind("classes", f"two values, {tally.low:g}, {tally.high:g}")
+    return kind_of_numbers(name, tally)
 
 
 def _values(known: np.ndarray, *, byte_images: bool, one: bool) -> tuple[str, str]:

@@ -130,14 +130,10 @@ def empty_cells(columns: Sequence[Profile]) -> str:
 def kind_of(profile: Profile) -> ColumnKind:
     """What a column holds, and why it is taken for that."""
     different = len(profile.distinct if profile.numeric else profile.texts)
-    if profile.name.endswith(ADDED):
-        return ColumnKind("left out", "tells of other columns")
-    if different < 2:
-        return ColumnKind("left out", f"holds {clip(profile.texts[0])!r} alone" if profile.texts else "is empty")
+    if reason := _nothing_to_learn(profile, different):
+        return ColumnKind("left out", reason)
     if profile.declared:
         return ColumnKind("binary" if different == 2 else "classes", f"{different} classes, which the data declare", certain=True)
-    if reason := _nothing_to_learn(profile):
-        return ColumnKind("left out", reason)
     if different == 2:
         return ColumnKind("binary", f"two values, {clip(listing(_spellings(profile)))}")
     if profile.numeric:
@@ -153,8 +149,14 @@ def _what_texts_are(texts: Sequence[str]) -> str:
     return "text and numbers" if numbers else "text"
 
 
-def _nothing_to_learn(profile: Profile) -> str:
-    """Why a column of many values is none that a modality has; empty where it may be one."""
+def _nothing_to_learn(profile: Profile, different: int) -> str:
+    """Why a column is none that a modality has; empty where it may be one."""
+    if profile.name.endswith(ADDED):
+        return "tells of other columns"
+    if different < 2:
+        return f"holds {clip(profile.texts[0])!r} alone" if profile.texts else "is empty"
+    if profile.declared:
+        return ""
     if reason := why_dates(profile):
         return reason
     if is_identifier(profile):
@@ -253,8 +255,8 @@ def _by_kind(groups: Iterable[tuple[str, str, list[Profile]]], kinds: Mapping[st
 def _settled(name: str, group: Sequence[Profile], kinds: Mapping[str, ColumnKind]) -> list[tuple[Profile, Kind]]:
     """Kinds in the light of the group, but for those that names make certain.
 
-    Whole numbers among counts are counts, a few counts among numbers of one name are numbers, and small whole numbers from 0 on of different
-    ranges are counts together.
+    Whole numbers among counts are counts, a few counts among numbers of one name are numbers, and columns that could be counts and have
+    different ranges are counts together.
     """
     found: dict[str, Kind] = {profile.name: kinds[profile.name].kind for profile in group}
     open_ = [profile for profile in group if not kinds[profile.name].certain]

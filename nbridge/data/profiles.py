@@ -196,7 +196,7 @@ def _vectors(file: TableFile, column: str) -> np.ndarray | str:
 
 
 def _are_codes(texts: Sequence[str], numbers: Sequence[float | None]) -> bool:
-    """Whether numbers are codes: with leading zeros, all whole and too large for floats, or not distinguished by floats, as long keys are."""
+    """Whether numbers are codes: with leading zeros, or with more digits than floats hold, as long keys have."""
     if any(map(is_padded, texts)):
         return True
     large = [text for text, number in zip(texts, numbers, strict=True) if number is not None and abs(number) > EXACT]
