@@ -151,7 +151,7 @@ def kind_of_text(name: str, rows: np.ndarray, what: str = "text") -> ColumnKind:
     if not repeats(rows):
         return ColumnKind("left out", f"{held} in {total:,} rows, too few rows a value for classes")
     few = total < ROWS_A_CLASS * different
-    return ColumnKind("classes", held, f"few rows a class, {total / different:.1f} on average: could also be free text" if few else "")
+    return ColumnKind("classes", held, f"could also be free text: few rows a class, {total / different:.1f} on average" if few else "")
 
 
 def repeats(rows: np.ndarray) -> bool:
