@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from nbridge.data.image_tables import ImageFolder
 from nbridge.data.profiles import Profile, Profiles
 from nbridge.data.table_file import TableFile
 from nbridge.errors import DataError
-from nbridge.first_spec import Part
+from nbridge.first_spec import Part, conv_encoder
 from nbridge.names import free_name
 from nbridge.phrases import clip, listing
 
@@ -229,8 +228,7 @@ def _part(name: str, paths: Sequence[Path], what: str) -> tuple[Part, bool]:
     pixels = np.stack([colour.decode(path) for path in some])
     grey = all(size.channels == 1 for size in sizes) or bool((pixels == pixels[:, :1]).all())
     likelihood, reason = _likelihood(pixels / 255, grey=grey)
-    layers = max(1, min(3, int(math.log2(min(height, width))) - 2))
-    encoder = f"{{type: conv, channels: {[16, 32, 64][:layers]}}}"
+    encoder = conv_encoder((height, width))
     count = f"{what}{len(paths):,} image{'s' if len(paths) != 1 else ''}"
     return Part(name, (1 if grey else 3, height, width), likelihood, f"{count} {why}; {reason}", encoder=encoder), resized
 

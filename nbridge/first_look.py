@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os import PathLike, fspath
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from nbridge.data.omics_file import Omics, is_omics, is_omics_file, omics_of, op
 from nbridge.data.profiles import Vectors, read_profiles
 from nbridge.data.table_file import TableFile, ending_of, open_table
 from nbridge.errors import DataError, naming
-from nbridge.first_arrays import part_of_array
+from nbridge.first_arrays import part_of_array, part_of_texts
 from nbridge.first_ids import common_id, found_id, spoilt_ids
 from nbridge.first_images import ImagesOf, all_paths, id_of, images_of, look_at_images, lost_images, paths_of, presence_of
 from nbridge.first_spec import Outline, Part, parts_of, spec_text, wrapped
@@ -48,12 +48,14 @@ class FirstLook:
         rows: The number of rows.
         present: The presence of each modality, (N,).
         remarks: What is worth a second look, a line each.
+        empty: The number of rows that lack a column, an array or a folder of images, of those that some rows lack.
     """
 
     text: str
     rows: int
     present: Mapping[str, np.ndarray]
     remarks: tuple[str, ...]
+    empty: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def spec(self) -> Spec:
@@ -175,7 +177,9 @@ def _look_at_tables(
     present = {guess.name: np.any([column.present for column in guess.columns], axis=0) for guess in guesses.modalities}
     present |= {part.name: ~np.isnan(vectors.array).all(1) for part, vectors in lists}
     seen = dict(zip((part.name for part in images.parts), presence_of(kept, named, found), strict=True))
-    return FirstLook(text, found.rows, {**seen, **present}, tuple(remarks))
+    lists_present = {part.name: present[part.name] for part, _ in lists}
+    by_column = {**{one.name: one.present for one in found.columns}, **seen, **lists_present}
+    return FirstLook(text, found.rows, {**seen, **present}, tuple(remarks), _empty(by_column))
 
 
 def _keys(files: Sequence[TableFile], id_column: str | None, folders: Sequence[ImagesOf]) -> tuple[str | None, ImagesOf | None]:
@@ -206,7 +210,7 @@ def _parts_of_vectors(columns: Sequence[Vectors], taken: Sequence[str]) -> list[
         name = free_name(vectors.name, {*taken, *(part.name for part, _ in found)})
         array = vectors.array.reshape(len(vectors.array), *vectors.shape)
         part = part_of_array(name, array, len(array), whole_bytes=vectors.whole_bytes)
-        if part is not None:
+        if isinstance(part, Part):
             sizes = " x ".join(map(str, vectors.shape))
             found.append((replace(part, why=f"lists of {sizes} numbers; {part.why}"), vectors))
     return found
@@ -246,6 +250,12 @@ def _sentinels(guesses: Guesses) -> list[str]:
     return found[:NAMED]
 
 
+def _empty(present: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """The rows that lack something, by name; what all rows have is left out."""
+    lacking = {name: int((~mask).sum()) for name, mask in present.items()}
+    return {name: rows for name, rows in lacking.items() if rows}
+
+
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
     return listing(names[:NAMED]) + more
@@ -263,7 +273,7 @@ def _look_at_omics(name: str, source: Mapping[str, object], omics: Omics) -> Fir
         "classes": "the classes of a column in the order of their numbers",
     }
     text = spec_text(Outline(name, {**source, **found.options}, found.rows, found.parts, wrapped(head), reasons))
-    return FirstLook(text, found.rows, found.present, tuple(found.remarks))
+    return FirstLook(text, found.rows, found.present, tuple(found.remarks), _empty(found.present))
 
 
 # Arrays
@@ -280,29 +290,36 @@ def _look_at_arrays(path: str, found: Path, id_key: str | None) -> FirstLook:
             check_ids(arrays[key], rows)
     if not rows:
         raise DataError(f"{found}: no rows")
-    parts, keys, present, left = [], {}, {}, []
+    parts, keys, classes, present, left = [], {}, {}, {}, {}
     for name, array in arrays.items():
         if name == key or name.endswith(PRESENT):
             continue
-        part = part_of_array(free_name(name, present), array, rows)
-        if part is None:
-            left.append(name)
+        called = free_name(name, present)
+        part = part_of_array(called, array, rows)
+        some = (
+            ~np.isnan(array.reshape(rows, -1)).all(1) if isinstance(part, Part) and array.dtype.kind == "f" else np.ones(rows, dtype=bool)
+        )
+        if array.dtype.kind == "U" and array.shape == (rows,):
+            some, texts = array != "", part_of_texts(called, array)
+            part = texts if isinstance(texts, str) else texts[0]
+            classes |= {} if isinstance(texts, str) else {called: texts[1]}
+        if isinstance(part, str):
+            left.setdefault(part, []).append(name)
             continue
-        parts.append(part)
-        keys |= {part.name: name} if part.name != name else {}
-        some = ~np.isnan(array.reshape(rows, -1)).all(1) if array.dtype.kind == "f" else np.ones(rows, dtype=bool)
         mask = arrays.get(name + PRESENT)
-        present[part.name] = some if mask is None or mask.shape != (rows,) else some & mask.astype(bool)
+        present[called] = some if mask is None or mask.shape != (rows,) else some & mask.astype(bool)
+        lacking = int((~present[called]).sum())
+        parts.append(replace(part, why=f"{part.why}; empty in {lacking:,} of {rows:,} rows" if lacking else part.why))
+        keys |= {called: name} if called != name else {}
     if not parts:
         raise DataError(f"{found}: no array that a modality can be made of. Found: {listing(arrays)}")
-    texts = [name for name in left if arrays[name].dtype.kind == "U" and arrays[name].shape == (rows,)]
-    others = [name for name in left if name not in texts]
-    remarks = [f"left out: {_some(texts)}: text; write the numbers of its classes, from 0"] if texts else []
-    remarks += [f"left out: {_some(others)}: no array of numbers with {rows:,} rows"] if others else []
+    remarks = [f"left out: {_some(names)}: {reason}" for reason, names in left.items()]
     head = [f"{rows:,} rows, {len(parts)} arrays; every guess is yours to change. After a change: nbridge validate SPEC --data", *remarks]
-    source = {"source": "npz", "path": str(path), **({"keys": keys} if keys else {}), **({"id": key} if key not in (None, "id") else {})}
-    text = spec_text(Outline(found.stem, source, rows, parts, wrapped(head), {"keys": "arrays whose names no modality may bear"}))
-    return FirstLook(text, rows, present, tuple(remarks))
+    source = {"source": "npz", "path": str(path), "keys": keys, "id": "" if key in (None, "id") else key, "classes": classes}
+    reasons = {"keys": "arrays whose names no modality may have", "classes": "the classes of text in the order of their numbers"}
+    source = {option: value for option, value in source.items() if value}
+    text = spec_text(Outline(found.stem, source, rows, parts, wrapped(head), reasons))
+    return FirstLook(text, rows, present, tuple(remarks), _empty(present))
 
 
 def _rows_of(arrays: Mapping[str, np.ndarray], key: str | None) -> int:

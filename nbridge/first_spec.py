@@ -17,12 +17,8 @@ from nbridge.guesses import Guess, Guesses
 from nbridge.read import parse_spec
 
 SCHEMA = "nbridge.schema.json"
-STEPS, FEWEST, MOST = 2000, 10, 400
-"""Steps of a stage that epochs aim at, and bounds of the epochs that this takes."""
 SMALL, LARGE = 40, 20_000
 """Fewer rows than this are all trained on; with more, steps are larger."""
-BESIDE_IMAGES = 50
-"""The weight of what is no image beside images, which have hundreds of nats."""
 WIDTH = 120
 """Characters of a line."""
 WORDS = frozenset({"yes", "no", "on", "off", "y", "n"})
@@ -38,7 +34,6 @@ class Part:
         shape: The shape of a row.
         likelihood: What its values mean, as a spec spells it.
         why: Why.
-        classes: Whether it is one column of classes.
         encoder: The encoder of an image, as a spec spells it; empty for all else, which has an mlp.
     """
 
@@ -46,7 +41,6 @@ class Part:
     shape: tuple[int, ...]
     likelihood: str
     why: str = ""
-    classes: bool = False
     encoder: str = ""
 
 
@@ -73,9 +67,18 @@ class Outline:
 
 def parts_of(guesses: Guesses) -> list[Part]:
     """The modalities of a table."""
-    return [
-        Part(guess.name, (guess.size,), _likelihood(guess), guess.why, guess.likelihood == "categorical") for guess in guesses.modalities
-    ]
+    return [Part(guess.name, (guess.size,), _likelihood(guess), guess.why) for guess in guesses.modalities]
+
+
+def conv_encoder(sides: Sequence[int]) -> str:
+    """The encoder of images, as a spec spells it: as many convolutions as leave four pixels of the shortest side, three at most.
+
+    Example:
+        >>> conv_encoder((8, 8)), conv_encoder((64, 48))
+        ('{type: conv, channels: [16]}', '{type: conv, channels: [16, 32, 64]}')
+    """
+    layers = max(1, min(3, int(math.log2(min(sides))) - 2))
+    return f"{{type: conv, channels: {[16, 32, 64][:layers]}}}"
 
 
 def spec_text(outline: Outline) -> str:
@@ -96,7 +99,7 @@ def spec_text(outline: Outline) -> str:
         "data:",
         *_source(outline),
         "modalities:",
-        *(line for part in outline.parts for line in _modality(part, hidden, _weight(part, outline.parts))),
+        *(line for part in outline.parts for line in _modality(part, hidden)),
         f"fusion: {{hidden: [{hidden}]}}",
         f"bridges: {{hidden: [{hidden}]}}",
         *_training(outline),
@@ -158,35 +161,16 @@ def _listed(start: str, items: Any) -> list[str]:
     return [*lines, line]
 
 
-def _modality(part: Part, hidden: int, weight: int) -> list[str]:
+def _modality(part: Part, hidden: int) -> list[str]:
     shape = str(part.shape[0]) if len(part.shape) == 1 else json.dumps(list(part.shape))
     encoder = part.encoder or f"{{type: mlp, hidden: [{hidden}]}}"
-    body = f"{{shape: {shape}, encoder: {encoder}, likelihood: {part.likelihood}, features: {max(32, hidden // 2)}"
-    body += f", weight: {weight}}}" if weight > 1 else "}"
+    body = f"{{shape: {shape}, encoder: {encoder}, likelihood: {part.likelihood}, features: {max(32, hidden // 2)}}}"
     return [*_comment(part.why, 2), f"  {part.name}: {body}"]
 
 
-def _weight(part: Part, parts: Sequence[Part]) -> int:
-    """A modality of few nats beside many is easily left to itself: see the README."""
-    others = sum(math.prod(other.shape) for other in parts if other is not part)
-    if any(other.encoder for other in parts) and not part.encoder:
-        return BESIDE_IMAGES
-    return 10 if part.classes and others >= 8 else 1
-
-
 def _training(outline: Outline) -> list[str]:
-    held = 0.2 if outline.rows >= SMALL else 0.0
-    training = max(2, round(outline.rows * (1 - held)))
     batch = 256 if outline.rows > LARGE else 64
-    epochs = min(MOST, max(FEWEST, math.ceil(STEPS / max(1, training // batch))))
-    return [
-        "training:",
-        f"  batch_size: {batch}",
-        "  learning_rate: 3.0e-3",
-        "  schedule: cosine",
-        *_comment(f"about {epochs * max(1, training // batch):,} steps a stage", 2),
-        f"  stages: {{joint: {{epochs: {epochs}}}, bridges: {{epochs: {epochs}}}}}",
-    ]
+    return ["training:", f"  batch_size: {batch}", "  learning_rate: 3.0e-3", "  schedule: cosine"]
 
 
 def _comment(text: str, indent: int) -> list[str]:

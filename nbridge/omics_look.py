@@ -10,19 +10,22 @@ columns of obs             classes of text or truth values; numbers (often figur
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from nbridge.column_kinds import kind_of_text
+from nbridge.data.cells import MOST_CLASSES
 from nbridge.data.omics_classes import declared_classes, is_numeric, texts_of
 from nbridge.data.omics_file import Omics, Part
 from nbridge.data.omics_layout import Address, OmicsLayout, told_of
 from nbridge.data.omics_values import values_of
+from nbridge.dates import holds_dates
 from nbridge.errors import DataError
 from nbridge.first_spec import Part as SpecPart
-from nbridge.guesses import CLASSES, MOST_MODALITIES, ROWS_A_CLASS
+from nbridge.guesses import MOST_MODALITIES
 from nbridge.names import free_name
 from nbridge.phrases import clip
 
@@ -178,7 +181,7 @@ def _look_at_columns(found: OmicsLook, omics: Omics, columns: Iterable[tuple[Par
         if name != column or part.name or column in omics.parts or (name == "X" and not omics.parts):
             found.keys[name] = str(address)
         found.classes[name] = classes
-        _add(found, omics, SpecPart(name, (len(classes),), "categorical", f"{address}: {len(classes)} classes", classes=True))
+        _add(found, omics, SpecPart(name, (len(classes),), "categorical", f"{address}: {len(classes)} classes"))
     found.remarks += [f"left out: {clip(', '.join(names), 200)}: {reason}" for reason, names in left.items()]
 
 
@@ -195,12 +198,21 @@ def _classes(part: Part, column: str) -> tuple[tuple[str, ...], str]:
     codes, texts = texts_of(values)
     classes = ("0", "1") if truth else declared_classes(values)
     used = [text for text in texts if truth or text in classes]
-    known = int((codes >= 0).sum())
+    reason = _why_none(column, codes, used)
+    if not reason and len(classes) > MOST_CLASSES:
+        reason = "too many different values for classes"
+    return (() if reason else classes), reason
+
+
+def _why_none(column: str, codes: np.ndarray, used: Sequence[str]) -> str:
+    """Why texts are no classes; empty where they are."""
     if len(used) < 2:
-        return (), "fewer than two different values"
-    if len(classes) > CLASSES or len(classes) * ROWS_A_CLASS > known:
-        return (), "too many different values for classes"
-    return classes, ""
+        return "fewer than two different values"
+    if holds_dates(used):
+        return "dates, which are no numbers"
+    rows = np.bincount(codes[codes >= 0])
+    found = kind_of_text(column, rows[rows > 0]) if len(used) > 2 else None
+    return found.why if found is not None and found.kind == "left out" else ""
 
 
 def _add(found: OmicsLook, omics: Omics, part: SpecPart) -> None:

@@ -10,9 +10,13 @@ import typer
 
 from nbridge.cli.options import PATTERNS, Overwrite, check_output, console_of
 from nbridge.errors import RunError
+from nbridge.phrases import clip
 
 if TYPE_CHECKING:
     from nbridge.first_look import FirstLook
+
+NAMED = 12
+"""Columns that the line on empty cells names."""
 
 
 def init(
@@ -52,5 +56,15 @@ def _show(found: FirstLook) -> None:
     from nbridge.cli.tables import print_patterns
 
     print_patterns(found.present, console_of(), PATTERNS)
+    typer.echo(_empty_cells(found))
     for remark in found.remarks:
         typer.echo(remark)
+
+
+def _empty_cells(found: FirstLook) -> str:
+    """How many rows lack which column, those that most rows lack first."""
+    if not found.empty:
+        return "empty: none"
+    most = sorted(found.empty.items(), key=lambda item: -item[1])
+    more = f" and {len(most) - NAMED:,} more" if len(most) > NAMED else ""
+    return f"empty, of {found.rows:,} rows: {', '.join(f'{clip(name)} {rows:,}' for name, rows in most[:NAMED])}{more}"

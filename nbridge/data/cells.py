@@ -103,6 +103,16 @@ def number_of(text: str) -> float | None:
     return number if math.isfinite(number) and "_" not in text else None
 
 
+def is_padded(text: str) -> bool:
+    """Whether a text is a whole number with leading zeros, as codes have: calculating with it would lose them.
+
+    Example:
+        >>> [is_padded(text) for text in ("007", "00", "0", "10", "0.5", "07.5")]
+        [True, True, False, False, False, False]
+    """
+    return len(text) > 1 and text[0] == "0" and text.isdigit()
+
+
 def exact_number_of(text: str) -> Decimal | None:
     """The number that a text is, to its last digit; None where `number_of` gives none.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from nbridge.data.cells import exact_number_of, number_of, ordered_classes
+from nbridge.data.cells import exact_number_of, is_padded, number_of, ordered_classes
 from nbridge.data.ids import check_ids, identifier_of
 from nbridge.data.table_file import TableFile
 from nbridge.data.table_numbers import Numbers, check_joinable, join
@@ -32,7 +32,7 @@ class Profile:
         declared: Whether the texts are classes that the data declare, in their order.
 
     Attributes:
-        numeric: Whether all values are numbers, and not codes of more digits than a number holds.
+        numeric: Whether all values are numbers, and not codes: with leading zeros, or of more digits than a number holds.
     """
 
     name: str
@@ -73,6 +73,12 @@ class Profile:
     def counts(self) -> np.ndarray:
         """The number of rows of each text."""
         return np.bincount(self.codes[self.present], minlength=len(self.texts))
+
+    def tally(self) -> tuple[np.ndarray, np.ndarray]:
+        """The distinct numbers of a numeric column in order, and the number of rows of each, both (k,)."""
+        numbers = np.array([number for number in self._numbers if number is not None])
+        values, places = np.unique(numbers, return_inverse=True)
+        return values, np.bincount(places, weights=self.counts()).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +196,9 @@ def _vectors(file: TableFile, column: str) -> np.ndarray | str:
 
 
 def _are_codes(texts: Sequence[str], numbers: Sequence[float | None]) -> bool:
-    """Whether numbers are all whole ones that a float does not hold, or not told apart by floats: 1000000000000000001, as keys are."""
+    """Whether numbers are codes: with leading zeros, or with more digits than floats hold, as long keys have."""
+    if any(map(is_padded, texts)):
+        return True
     large = [text for text, number in zip(texts, numbers, strict=True) if number is not None and abs(number) > EXACT]
     if len(large) == len(texts) and all(text.lstrip("+-").isdigit() for text in large):
         return bool(texts)
