@@ -25,8 +25,9 @@ from nbridge.acceleration.compiling import CompiledLoss
 from nbridge.acceleration.distributed import ALONE, World
 from nbridge.acceleration.features import cached
 from nbridge.acceleration.gradients import shared_loss
+from nbridge.acceleration.measuring import choose_precision
 from nbridge.acceleration.normalisation import synchronised
-from nbridge.acceleration.precision import matmul_precision, resolve_precision
+from nbridge.acceleration.precision import Products, matmul_precision
 from nbridge.batch import Batch
 from nbridge.calibrating import calibrate, uncalibrate
 from nbridge.errors import DataError, NBridgeError
@@ -73,6 +74,7 @@ def fit(
     save: Callable[[TrainingState], None] | None = None,
     log: Callable[[EpochRecord], None] | None = None,
     world: World = ALONE,
+    products: Products | None = None,
 ) -> TrainingState:
     """Trains every stage of a model, in place, and leaves the model in eval mode with each stage's best weights.
 
@@ -90,6 +92,7 @@ def fit(
         save: Takes the state, at least every ``settings.checkpoint_seconds`` and at the end of each stage.
         log: Takes the record of each epoch.
         world: The processes that share each batch; all of them hold the same model, rows and settings.
+        products: The precision of matrix products, where it was chosen before; ``settings.precision`` decides when left out.
 
     Raises:
         DataError: when rows do not fit the model, or too few can teach a stage anything.
@@ -104,8 +107,8 @@ def fit(
         model.fit_statistics(train.representative())
     stages = model.stages()
     devices = [model.device] if model.device.type == "cuda" else []
-    products = matmul_precision(resolve_precision(settings.precision, model), model)
-    with torch.random.fork_rng(devices), products, synchronised(model, world):
+    products = products or choose_precision(settings.precision, model, settings.batch_size, world=world).chosen
+    with torch.random.fork_rng(devices), matmul_precision(products, model), synchronised(model, world):
         while state.stage < len(stages):
             stage = stages[state.stage]
             with only_trainable(model, stage.modules):

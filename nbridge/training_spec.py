@@ -48,7 +48,9 @@ class TrainingSpec(StageSettings):
 
     seed: Seed = Field(default=0, description="Seed of initial weights, order of rows and draws of z.")
     precision: Precision = Field(
-        default="auto", description="Precision of matrix products; auto takes bf16 where the processor has it and layers are wide."
+        default="auto",
+        description="Precision of matrix products; auto times those of wide layers on this machine and takes bf16 where it is clearly "
+        "faster.",
     )
     compile: bool = Field(
         default=False, description="Whether stages are compiled by torch: ten seconds or more each, then up to 14 % faster on a CPU."
