@@ -29,7 +29,7 @@ from nbridge.acceleration.measuring import choose_precision
 from nbridge.acceleration.normalisation import synchronised
 from nbridge.acceleration.precision import Products, matmul_precision
 from nbridge.batch import Batch
-from nbridge.calibrating import calibrate, uncalibrate
+from nbridge.calibrating import calibrate, conform, halves, uncalibrate
 from nbridge.errors import DataError, NBridgeError
 from nbridge.findings import Finding
 from nbridge.models.base import Features, MultimodalVAE, Stage
@@ -99,6 +99,7 @@ def fit(
         NBridgeError: when the loss is no longer finite, or a batch cannot be shared out evenly.
     """
     train, validation = _prepared(model, train), None if validation is None else _prepared(model, validation)
+    validation, held = _held_for_intervals(model, validation, settings)
     check_stages(model, train, settings, world)
     model.patterns = Patterns.of(model.names, train.present)
     uncalibrate(model)
@@ -118,11 +119,30 @@ def fit(
             if save:
                 save(state)
         model.eval()
-        if settings.calibrate and validation is not None:
-            torch.manual_seed(_seed(settings.seed, "calibrate", 0))
-            calibrate(model, validation)
+    _calibrate(model, validation, held, settings)
     _fit_mixture(model, train, settings.seed, reporter or Reporter())
     return state
+
+
+def _held_for_intervals(model: MultimodalVAE, validation: Rows | None, settings: TrainingSpec) -> tuple[Rows | None, Rows | None]:
+    """The validation rows, and those among them that conformal intervals need untouched by all else: half of them, where asked for."""
+    if not settings.conformal:
+        return validation, None
+    if validation is None:
+        raise DataError("training.conformal: needs validation rows, and there are none; raise data.validation")
+    if model.conformal is None:
+        raise DataError("training.conformal: this model was built without; build it from a spec with training: {conformal: true}")
+    return halves(validation, _seed(settings.seed, "halves", 0))
+
+
+def _calibrate(model: MultimodalVAE, validation: Rows | None, held: Rows | None, settings: TrainingSpec) -> None:
+    """Sets spreads and conformal intervals for what is served, with the products that serving takes."""
+    with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
+        torch.manual_seed(_seed(settings.seed, "calibrate", 0))
+        if settings.calibrate and validation is not None:
+            calibrate(model, validation)
+        if held is not None:
+            conform(model, held)
 
 
 def _fit_mixture(model: MultimodalVAE, train: Rows, seed: int, reporter: Reporter) -> None:

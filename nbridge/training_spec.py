@@ -57,9 +57,14 @@ class TrainingSpec(StageSettings):
     )
     cache_features: bool = Field(default=True, description="Whether frozen features are computed once for the stage `bridges`.")
     calibrate: bool = Field(
+        default=True,
+        description="Whether, after training, validation rows set how widely each modality is spread about what is served, by the number "
+        "of modalities given, so that intervals and probabilities are honest; with `objective: paper` false by default.",
+    )
+    conformal: bool = Field(
         default=False,
-        description="Whether, at the end, validation rows set how widely each modality is spread about what is served, so that "
-        "intervals and probabilities are honest.",
+        description="Whether half of the validation rows are kept for split-conformal intervals, which hold at least their share of values "
+        "whatever the model is worth.",
     )
     checkpoint_seconds: NonNegativeFloat = Field(default=10.0, description="Shortest time between two checkpoints.")
     stages: dict[str, StageSpec] = Field(

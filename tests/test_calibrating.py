@@ -11,7 +11,7 @@ from torch import nn
 
 import nbridge
 from nbridge.batch import Batch
-from nbridge.calibrating import PRIOR, calibrate, uncalibrate
+from nbridge.calibrating import FEWEST, NUMBER_PRIOR, PRIOR, calibrate, uncalibrate
 from nbridge.evaluation.calibration import coverage
 from nbridge.likelihoods import Categorical, Likelihood
 from nbridge.models.base import MultimodalVAE
@@ -48,13 +48,14 @@ def model_and_rows(number: int = 400, true: float = 2.0) -> tuple[MultimodalVAE,
         for likelihood in model.likelihoods.values():
             if likelihood.spread is not None:
                 likelihood.spread.fill_(true)
-        values = {name: model.decoder(name)(z).sample() for name in model.names}
+        values = {name: model.decoder(name).served(z).sample() for name in model.names}
     uncalibrate(model)
     return model, Batch.complete(values)
 
 
-def factor(likelihood: Likelihood) -> float | None:
-    return None if likelihood.spread is None else likelihood.spread.item()
+def factors(likelihood: Likelihood) -> list[float] | None:
+    """By number of other modalities given, the overall one first."""
+    return None if likelihood.spread is None else likelihood.spread.tolist()
 
 
 @pytest.mark.parametrize("true", [0.6, 2.0])
@@ -62,10 +63,11 @@ def test_the_spread_of_rows_is_found_whatever_training_made_of_it(true: float):
     model, rows = model_and_rows(true=true)
     found = calibrate(model, model.prepare(rows))
     assert found.keys() == {"x", "l", "p", "y"}
-    for name, value in found.items():
-        assert value == pytest.approx(true, rel=0.25 if name == "y" else 0.1), name
-        assert factor(model.likelihoods[name]) == pytest.approx(value)
-    assert factor(model.likelihoods["c"]) is None
+    for name, by_number in found.items():
+        assert len(by_number) == len(model.names)
+        assert by_number == pytest.approx([true] * len(model.names), rel=0.25 if name == "y" else 0.1), name
+        assert factors(model.likelihoods[name]) == pytest.approx(by_number)
+    assert factors(model.likelihoods["c"]) is None
 
 
 def test_intervals_that_were_too_narrow_hold_what_they_promise():
@@ -84,9 +86,10 @@ def test_intervals_that_were_too_narrow_hold_what_they_promise():
 def test_a_few_labels_all_guessed_rightly_make_no_model_certain():
     model, rows = model_and_rows(10)
     rows = Batch({**rows.values, "y": torch.zeros(10, dtype=torch.long)}, rows.present)
-    value = calibrate(model, model.prepare(rows))["y"]
+    values = calibrate(model, model.prepare(rows))["y"]
     # Without what is known of factors beforehand the best one is at its bound.
-    assert math.exp(-2 * PRIOR) < value < 1
+    assert math.exp(-2 * PRIOR) < values[0] < 1
+    assert all(math.exp(-2 * PRIOR - 2 * NUMBER_PRIOR) < value < 1 for value in values)
 
 
 def test_rows_that_lack_a_modality_and_rows_that_have_it_alone_do_not_count():
@@ -100,28 +103,28 @@ def test_rows_that_lack_a_modality_and_rows_that_have_it_alone_do_not_count():
     present = {name: there if name == "x" else ~alone for name in rows.names}
     torch.manual_seed(1)
     got = calibrate(model, model.prepare(Batch(junk, present)))
-    assert got["x"] == pytest.approx(2, rel=0.3)
+    assert got["x"][0] == pytest.approx(2, rel=0.3)
     only = Batch(rows.values, {name: torch.full((60,), name == "x") for name in rows.names})
     assert calibrate(model, model.prepare(only)) == {}
-    assert factor(model.likelihoods["x"]) == 1
+    assert factors(model.likelihoods["x"]) == [1] * len(model.names)
 
 
-def test_training_calibrates_at_its_end_when_asked_and_changes_no_weight():
+def test_training_calibrates_at_its_end_unless_asked_not_to_and_changes_no_weight():
     _, rows = model_and_rows(120)
     runs = {asked: nbridge.train(spec(calibrate=asked), rows).model for asked in (False, True)}
     plain, calibrated = (runs[asked].state_dict() for asked in (False, True))
     changed = {name for name, tensor in plain.items() if not torch.equal(tensor, calibrated[name])}
     assert changed == {f"decoders.{name}.likelihood.spread" for name in ("x", "l", "p", "y")}
-    assert factor(runs[False].likelihoods["x"]) == 1
+    assert factors(runs[False].likelihoods["x"]) == [1] * len(MODALITIES)
     assert torch.equal(
         calibrated["decoders.x.likelihood.spread"],
-        nbridge.train(spec(calibrate=True), rows).model.state_dict()["decoders.x.likelihood.spread"],
+        nbridge.train(spec(), rows).model.state_dict()["decoders.x.likelihood.spread"],
     )
 
 
 def test_what_was_calibrated_is_kept_with_the_model(tmp_path: Path):
     _, rows = model_and_rows(120)
-    run = nbridge.train(spec(calibrate=True), rows, out=tmp_path / "run")
+    run = nbridge.train(spec(), rows, out=tmp_path / "run")
     again = nbridge.load(tmp_path / "run")
     for name, likelihood in run.model.likelihoods.items():
-        assert factor(again.likelihoods[name]) == factor(likelihood)
+        assert factors(again.likelihoods[name]) == factors(likelihood)

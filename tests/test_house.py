@@ -20,7 +20,7 @@ FLOORS = [
     ["batch", "densities", "distributions", "files", "hashing", "networks", "objectives", "patterns", "registry", "subsets"],
     ["rows", "signature", "strict"],
     ["bridges", "components", "encoders", "fusion", "likelihoods", "mixture", "names", "training_spec"],
-    ["flow_bridge"],
+    ["conformal", "flow_bridge"],
     ["data", "decoders", "spec"],
     ["support", "wording", "yaml_tree"],
     ["models", "overrides"],

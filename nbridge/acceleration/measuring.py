@@ -84,7 +84,7 @@ def choose_precision(asked: Precision, model: nn.Module, rows: int, *, clock: Cl
 def wide_weights(model: nn.Module) -> list[Tensor]:
     """The largest weights of different shapes, largest first, that have `WIDE` numbers: matrices, stacks of matrices, convolutions."""
     by_shape = {tuple(weight.shape): weight for weight in model.parameters() if weight.ndim > 1 and weight.numel() >= WIDE}
-    return sorted(by_shape.values(), key=lambda weight: weight.numel(), reverse=True)[:LAYERS]
+    return list[Tensor](sorted(by_shape.values(), key=lambda weight: weight.numel(), reverse=True)[:LAYERS])
 
 
 def measure(weights: list[Tensor], rows: int, clock: Clock | None = None) -> tuple[float, float]:
