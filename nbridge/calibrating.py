@@ -53,7 +53,7 @@ FEWEST, MANY = 10, 64
 """Rows that a factor takes, and rows that count whatever memory they take."""
 CONFORMAL_ROWS = 4096
 """Rows that conformal intervals are fitted to, at most, for each number of modalities given."""
-FACTORS = torch.linspace(-2.0, 2.0, 25, dtype=torch.float64)
+FACTORS = torch.linspace(-2.0, 2.0, 17, dtype=torch.float64)
 """Logarithms of the factors tried; the best one lies between them, on a parabola. Beyond these bounds the model itself is wrong."""
 PRIOR, NUMBER_PRIOR = 0.5, 0.25
 """Standard deviations of the log of a modality's factor, and of its factors by number about that, before any row was seen."""
