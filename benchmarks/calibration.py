@@ -2,10 +2,10 @@
 
     python -m benchmarks.calibration [--data mfeat,tcga] [--seeds 3] [--set training.stages.joint.epochs=40 ...]
 
-prints a line for each data set, kind of calibration and number given. Protocol: the shipped spec, its own split; each test row is served from
-a random set of so many of its other modalities, each modality hidden in turn. Coverage is the share of all real cells in central 90 %
-intervals; `worst` that of the modality farthest from 90 %. `one factor` serves with each modality's overall factor, `by number` with the
-factor for the number given. ECE of so few rows is never zero: `by chance` is that of labels drawn from the predicted probabilities.
+prints a line for each data set, kind of calibration and number given. Protocol: the shipped spec and its own split; each modality is hidden
+in turn, and each test row served from a random set of its others, of each size. `in 90 %` is the share of all real cells in central 90 %
+intervals; `worst modality` is the one farthest from 90 %. `one factor` serves with each modality's overall factor, `by number` with that of
+the number given. ECE of so few rows is never zero: `by chance` is that of labels drawn from the predicted probabilities.
 """
 
 from __future__ import annotations

@@ -212,11 +212,11 @@ def test_an_exported_graph_has_the_factors_of_what_is_present():
     torch.manual_seed(3)
     model = nbridge.build_model(spec()).eval()
     rows = nbridge.generate(model, 300, noise=True)
-    with torch.no_grad():
-        # Without a bias to decide for them all, rows are of different classes.
-        model.decoder("y").network.get_parameter("network.layers.6.bias").zero_()
-        for parameter in model.decoder("y").network.parameters():
-            parameter.mul_(3)
+    # Class 0 is the most probable one for most z, and class 1 has the largest logit on the mean over z.
+    first, last = nn.Linear(3, 1), nn.Linear(1, 3)
+    first.weight.data, first.bias.data = torch.tensor([[1.0, 0, 0]]), torch.tensor([-0.5])
+    last.weight.data, last.bias.data = torch.tensor([[0.0], [10], [0]]), torch.tensor([1.0, 0, -9])
+    model.decoder("y").network = nn.Sequential(first, nn.ReLU(), last)
     present = {name: torch.rand(300, generator=torch.Generator().manual_seed(1)) < 0.5 for name in model.names}
     hidden = Batch(rows, {**present, "y": torch.zeros(300, dtype=torch.bool)})
 
@@ -227,12 +227,12 @@ def test_an_exported_graph_has_the_factors_of_what_is_present():
             completed = graph({**inputs, **{f"{name}__present": mask for name, mask in hidden.present.items()}})
         return completed["y__completed"], nbridge.impute(model, hidden).values["y"]
 
-    _, plain = guesses()
-    # Where probabilities are averaged over z, a temperature changes which class is the most probable one.
     spread_by_number(model, 1.0, 0.02, 50.0, 0.02, 50.0)
     exported, imputed = guesses()
     assert torch.equal(exported, imputed)
-    assert not torch.equal(imputed, plain)
+    given = model.given("y", hidden)
+    found = {number: set(imputed[given == number].tolist()) for number in range(1, 5)}
+    assert found == {1: {0}, 2: {1}, 3: {0}, 4: {1}}
 
 
 def test_the_papers_models_are_calibrated_where_asked_alone():
