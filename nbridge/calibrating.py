@@ -47,9 +47,9 @@ from nbridge.subsets import part_of_size
 
 DRAWS, ROUNDS = 64, 8
 """Draws of z for each row, and parts of each row that it is served from, at least."""
-NUMBERS = 2**23
+NUMBERS = 2**22
 """Numbers that all draws of one modality, or all values of the rows, may come to: a bound for memory; rows beyond it do not count."""
-FEWEST, MANY = 10, 64
+FEWEST, MANY = 10, 16
 """Rows that a factor takes, and rows that count whatever memory they take."""
 CONFORMAL_ROWS = 4096
 """Rows that conformal intervals are fitted to, at most, for each number of modalities given."""

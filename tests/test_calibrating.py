@@ -217,7 +217,8 @@ def test_an_exported_graph_has_the_factors_of_what_is_present():
     first.weight.data, first.bias.data = torch.tensor([[1.0, 0, 0]]), torch.tensor([-0.5])
     last.weight.data, last.bias.data = torch.tensor([[0.0], [10], [0]]), torch.tensor([1.0, 0, -9])
     model.decoder("y").network = nn.Sequential(first, nn.ReLU(), last)
-    present = {name: torch.rand(300, generator=torch.Generator().manual_seed(1)) < 0.5 for name in model.names}
+    generator = torch.Generator().manual_seed(1)
+    present = {name: torch.rand(300, generator=generator) < 0.5 for name in model.names}
     hidden = Batch(rows, {**present, "y": torch.zeros(300, dtype=torch.bool)})
 
     def guesses() -> tuple[torch.Tensor, torch.Tensor]:
