@@ -85,7 +85,8 @@ def fit(
             on disk, from a random sample of 65,536 of them.
         train: Training rows, with any pattern of presence. Rows on disk are read and prepared a window at a time, and taken to be checked
             (`nbridge.data.stored.StoredRows.check`).
-        validation: Rows that pick the best epoch, or None to keep the last.
+        validation: Rows that pick the best epoch and calibrate what is served (`nbridge.calibrating`), or None to keep the last epoch
+            and the spreads that training found.
         settings: The ``training`` part of a spec.
         reporter: Hears of stages and epochs.
         state: Where to go on, for a model that holds the tensors of that moment.
