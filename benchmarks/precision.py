@@ -19,7 +19,7 @@ import torch
 import nbridge
 from benchmarks.floor import Seconds
 from benchmarks.readme import replace_section
-from nbridge.acceleration.precision import resolve_precision
+from nbridge.acceleration.measuring import choose_precision
 from nbridge.build import build_data, build_model
 from nbridge.evaluation.importance import log_likelihood
 
@@ -57,7 +57,7 @@ def main() -> None:
         for way in WAYS if seed % 2 == 0 else WAYS[::-1]:
             clock = Seconds()
             run = nbridge.train(spec(seed, way, options.epochs), train, reporter=clock)
-            products = resolve_precision("auto", run.model)
+            products = choose_precision("auto", run.model, 128).chosen
             likelihood = log_likelihood(run.model, test, run.model.names, samples=100)
             seconds = median(epoch.seconds for epoch in clock.epochs)
             found[way].append({"log_likelihood": likelihood.log_likelihood, "epoch_seconds": seconds})

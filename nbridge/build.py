@@ -14,6 +14,7 @@ from nbridge.annotations import EmptyRows
 from nbridge.batch import Batch
 from nbridge.bridges import Bridges
 from nbridge.components import Component
+from nbridge.conformal import Conformal, has_intervals
 from nbridge.data.arrays import to_batch
 from nbridge.data.dataset import Dataset, Source, Splits, split
 from nbridge.data.frame_table import FrameSource, FrameTable
@@ -60,6 +61,8 @@ def build_model(spec: Spec) -> MultimodalVAE:
     model = _construct("model", model_class(spec).from_parts, SpecParts(spec), **spec.model.kwargs)
     if spec.prior.type != "normal":
         model.mixture = _construct("prior", resolve("priors", spec.prior.type, Mixture), spec.latent_dim, **spec.prior.kwargs)
+    if spec.training.conformal:
+        model.conformal = Conformal([name for name, one in model.likelihoods.items() if has_intervals(one)], len(model.names))
     model.table, model.omics = table_of(spec), omics_layout_of(spec)
     return model
 

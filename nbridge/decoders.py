@@ -28,6 +28,10 @@ class Decoder(nn.Module):
     def forward(self, z: Tensor) -> Distribution:
         return self.likelihood(self.network(z))
 
+    def served(self, z: Tensor, given: Tensor | None = None) -> Distribution:
+        """The calibrated distribution that imputations are drawn from; see `nbridge.likelihoods.Likelihood.served`."""
+        return self.likelihood.served(self.network(z), given)
+
     def log_prob(self, z: Tensor, x: Tensor, cells: Tensor | None = None) -> Tensor:
         r""":math:`\log p(x_i \mid z)`, shape :math:`(*)`, of values of shape :math:`(B, *shape)` under z of shape :math:`(*, B, D)`.
 

@@ -49,17 +49,20 @@ class ImputationGraph(nn.Module):
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Completed values of modalities wanted, of values and presence of those given."""
-        z = point_draws(self.posterior(inputs), self.points)
-        return {name + COMPLETED: self._completed(name, z, inputs) for name in self.wanted}
+        z, number = point_draws(self.posterior(inputs), self.points), self._presence(inputs).sum(0)
+        return {name + COMPLETED: self._completed(name, z, number, inputs) for name in self.wanted}
 
     def posterior(self, inputs: Mapping[str, Tensor]) -> Independent:
         """q(z | what is present), batch shape (B,) or (K, B) over D; the prior for rows with nothing present."""
-        rows = inputs[self.given[0]].shape[0]
-        nowhere = torch.zeros(rows, dtype=torch.bool)
-        present = torch.stack([inputs[name + PRESENT] if name in self.given else nowhere for name in self.model.names])
+        present = self._presence(inputs)
         forms = {name: self._standard_form(name, inputs, shown) for name, shown in zip(self.model.names, present, strict=True)}
         q, some = self.model.masked_posterior(forms, present, self.noise), present.any(0)[:, None]
         return diagonal_normal(torch.where(some, q.mean, 0.0), torch.where(some, q.stddev, 1.0))
+
+    def _presence(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Presence in the order of the model's modalities, shape (M, B)."""
+        nowhere = torch.zeros(inputs[self.given[0]].shape[0], dtype=torch.bool)
+        return torch.stack([inputs[name + PRESENT] if name in self.given else nowhere for name in self.model.names])
 
     def _standard_form(self, name: str, inputs: Mapping[str, Tensor], present: Tensor) -> Tensor:
         """What an encoder sees: zeros for an absent row, as in `MultimodalVAE.inputs`."""
@@ -69,8 +72,9 @@ class ImputationGraph(nn.Module):
         form = likelihood.standardize(x)
         return torch.where(_beside(present, form), form, 0.0)
 
-    def _completed(self, name: str, z: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        guess = decode(self.model, name, z, point=True)
+    def _completed(self, name: str, z: Tensor, number: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        """What is present, and the estimate of what is not: of these rows all that is present, so many modalities, is another one."""
+        guess = decode(self.model, name, z, number, point=True)
         return torch.where(_beside(inputs[name + PRESENT], guess), inputs[name], guess) if name in self.given else guess
 
 

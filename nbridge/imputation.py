@@ -251,15 +251,15 @@ def _impute_rows(
         z = model.posterior(rows, samples).sample()
     values, imputed = {}, {}
     for name, likelihood in model.likelihoods.items():
-        observed = which_observed(batch, name)
+        observed, others = which_observed(batch, name), model.given(name, rows)
         imputed[name] = ~observed
         given = batch.values.get(name)
         if given is not None and observed.all():
             values[name] = given if samples is None else given.expand(samples, *given.shape)
             continue
-        guess = _estimate(model, name, z, observed) if samples is None else decode(model, name, z, noise=noise)
+        guess = _estimate(model, name, z, observed, others) if samples is None else decode(model, name, z, others, noise=noise)
         if samples is not None and noise and one_hot.get(name):
-            guess = _drawn_classes(guess, likelihood.expectation(model.decoder(name)(z)), one_hot[name])
+            guess = _drawn_classes(guess, likelihood.expectation(model.decoder(name).served(z, others)), one_hot[name])
         guess = guess.to(device)
         if given is not None:
             guess = likelihood.restore(guess, given)
@@ -289,30 +289,31 @@ def which_observed(batch: Batch, name: str) -> Tensor:
     return present
 
 
-def _estimate(model: MultimodalVAE, name: str, z: Tensor, observed: Tensor) -> Tensor:
+def _estimate(model: MultimodalVAE, name: str, z: Tensor, observed: Tensor, others: Tensor) -> Tensor:
     r"""The point estimate, shape (B, \*shape); of rows observed as a whole, which need none, anything."""
     absent = ~observed.flatten(1).all(1).to(z.device) if observed.ndim > 1 else ~observed.to(z.device)
     if absent.all():
-        return decode(model, name, z, point=True)
+        return decode(model, name, z, others, point=True)
     likelihood = model.likelihoods[name]
-    some = likelihood.expectation(model.decoder(name)(z[:, absent]))
+    some = likelihood.expectation(model.decoder(name).served(z[:, absent], others[absent]))
     # Each row back in its place: the order in which a mean over draws is summed depends on it, and so does the last bit.
     expectation = some.new_zeros(len(z), len(absent), *some.shape[2:])
     expectation[:, absent] = some
     return likelihood.point(expectation.mean(0))
 
 
-def decode(model: MultimodalVAE, name: str, z: Tensor, *, point: bool = False, noise: bool = False) -> Tensor:
+def decode(model: MultimodalVAE, name: str, z: Tensor, given: Tensor | None = None, *, point: bool = False, noise: bool = False) -> Tensor:
     r"""Canonical values of a modality, shape (K, B, \*shape), of draws of z, shape (K, B, D).
 
     Arguments:
         model: The model.
         name: The modality.
         z: Draws of z.
+        given: How many other modalities z was inferred from, shape (B,), as `nbridge.MultimodalVAE.given` has it; nothing when left out.
         point: Whether to give the one value, shape (B, \*shape), that the average over K stands for.
         noise: Whether to draw from :math:`p(x_j \mid z_k)` instead of taking its expectation.
     """
-    likelihood, distribution = model.likelihoods[name], model.decoder(name)(z)
+    likelihood, distribution = model.likelihoods[name], model.decoder(name).served(z, given)
     if noise and not point:
         return distribution.sample()
     expectation = likelihood.expectation(distribution)

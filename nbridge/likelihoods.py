@@ -8,6 +8,7 @@ hyper-parameters as keyword-only ones, implement `forward`, and run `nbridge.tes
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -61,8 +62,10 @@ class Likelihood(nn.Module, ABC):
         discrete: Whether the values are few enough for the ``cross`` objective: regressing them does not cost diversity.
         hole: What an encoder sees in place of a cell that is not observed, in standard form: the middle of the data.
         elementwise: Whether the distribution is an `Independent` over elements of the modality, so that a row may be observed in part.
-        spread: A factor of the distribution's spread (a temperature, of classes), one number, which `nbridge.calibrating` sets once
-            training is over; None where the family has none.
+        spread: Factors of the distribution's spread (temperatures, for classes) as it is served, shape (n,): one for each number of
+            other modalities given, the first where nothing is given. `nbridge.calibrating` sets them after training; densities never
+            use them. None where the family has none; `forward` of a family with factors takes one as its second argument.
+        resolution: The distance between neighbouring values; 0 where values are continuous.
     """
 
     parameters_per_element: int = 1
@@ -70,6 +73,7 @@ class Likelihood(nn.Module, ABC):
     discrete: bool = False
     elementwise: bool = True
     hole: float = 0.0
+    resolution: float = 0.0
     spread: Tensor | None
 
     def __init__(self, shape: Shape) -> None:
@@ -96,12 +100,31 @@ class Likelihood(nn.Module, ABC):
             x: Values in canonical form, :math:`(B, *shape)`.
             cells: Observed cells, :math:`(B, *shape)`; the others do not count.
         """
-        distribution = self(raw)
-        if cells is None:
-            return distribution.log_prob(x)
-        assert isinstance(distribution, Independent), "rows observed in part need independent elements"
-        elements = distribution.base_dist.log_prob(x) * cells
-        return elements.flatten(-distribution.reinterpreted_batch_ndims).sum(-1)
+        return _log_prob(self(raw), x, cells)
+
+    def served(self, raw: Tensor, given: Tensor | None = None) -> Distribution:
+        r"""The calibrated distribution, which imputations are drawn from, of raw numbers of shape :math:`(*, B, *raw_shape)`.
+
+        Arguments:
+            raw: What the decoder's network gives.
+            given: How many other modalities z was inferred from, integers, shape (B,); nothing when left out.
+        """
+        if self.spread is None or not self.takes_factor:
+            return self(raw)
+        if given is None:
+            return self(raw, self.spread[0])
+        return self(raw, self.spread[given.clamp(max=len(self.spread) - 1)].reshape(-1, *(1 for _ in self.shape)))
+
+    def served_log_prob(self, raw: Tensor, x: Tensor, cells: Tensor | None = None, given: Tensor | None = None) -> Tensor:
+        r"""`log_prob` of the distribution that `served` gives."""
+        if self.spread is None or not self.takes_factor:
+            return self.log_prob(raw, x, cells)
+        return _log_prob(self.served(raw, given), x, cells)
+
+    @property
+    def takes_factor(self) -> bool:
+        """Whether `forward` takes a factor of the spread; a class of one's own may override it without."""
+        return "factor" in inspect.signature(type(self).forward).parameters
 
     def fit(self, x: Tensor, observed: Tensor) -> None:
         """Takes statistics such as a mean and a spread from training rows.
@@ -162,11 +185,6 @@ class Likelihood(nn.Module, ABC):
         """The raw numbers of each parameter, every part of the modality's shape behind the leading axes."""
         return raw.chunk(self.parameters_per_element, dim=-len(self.shape))
 
-    @property
-    def _factor(self) -> Tensor:
-        assert self.spread is not None, "this family has a spread"
-        return self.spread
-
     def _independent(self, elements: Distribution) -> Independent:
         return Independent(elements, len(self.shape), validate_args=False)
 
@@ -220,11 +238,11 @@ class Categorical(Likelihood):
 
     def __init__(self, shape: ClassShape) -> None:
         super().__init__(shape)
-        self.spread = torch.ones(())
+        self.spread = torch.ones(1)
         self.support = constraints.integer_interval(0, self.shape[0] - 1)
 
-    def forward(self, raw: Tensor) -> Distribution:
-        return distributions.Categorical(logits=raw / self._factor, validate_args=False)
+    def forward(self, raw: Tensor, factor: Tensor | None = None) -> Distribution:
+        return distributions.Categorical(logits=raw if factor is None else raw / factor, validate_args=False)
 
     def canonical(self, x: Tensor) -> Tensor:
         return x.argmax(-1) if x.ndim == 2 else x.long()
@@ -261,12 +279,14 @@ class _LocationScale(Likelihood):
             self.log_scale = nn.Parameter(torch.zeros(self.shape))
         self.register_buffer("shift", torch.zeros(self.shape))
         self.register_buffer("unit", torch.ones(self.shape))
-        self.spread = torch.ones(())
+        self.spread = torch.ones(1)
 
-    def forward(self, raw: Tensor) -> Distribution:
+    def forward(self, raw: Tensor, factor: Tensor | None = None) -> Distribution:
         loc, *rest = self.split(raw)
-        scale = torch.full_like(loc, self.scale) if isinstance(self.scale, float | int) else self._scale(*rest)
-        return self._independent(self.family(self.shift + self.unit * loc, self.unit * scale * self._factor, validate_args=False))
+        scale = self.unit * (torch.full_like(loc, self.scale) if isinstance(self.scale, float | int) else self._scale(*rest))
+        return self._independent(
+            self.family(self.shift + self.unit * loc, scale if factor is None else scale * factor, validate_args=False)
+        )
 
     def _scale(self, predicted: Tensor | None = None) -> Tensor:
         return (self.log_scale if predicted is None else predicted).clamp(*LOG_SCALE).exp()
@@ -347,14 +367,16 @@ class DiscretizedLogistic(Likelihood):
         if not low < high:
             raise ValueError(f"discretized_logistic: high ({high}) must be above low ({low})")
         self.levels, self.low, self.high = levels, low, high
+        self.resolution = (high - low) / (levels - 1)
         self.support = constraints.interval(low, high)
-        self.spread = torch.ones(())
+        self.spread = torch.ones(1)
         self.log_scale = nn.Parameter(torch.full((self.shape[0], *(1 for _ in self.shape[1:])), -2.0))
 
-    def forward(self, raw: Tensor) -> Distribution:
+    def forward(self, raw: Tensor, factor: Tensor | None = None) -> Distribution:
         span = self.high - self.low
         loc = (self.low + self.high) / 2 + raw * (span / 4)
-        log_scale = self.log_scale.clamp(*LOG_SCALE) + math.log(span) + self._factor.log()
+        log_scale = self.log_scale.clamp(*LOG_SCALE) + math.log(span)
+        log_scale = log_scale if factor is None else log_scale + factor.log()
         return self._independent(RoundedLogistic(loc, log_scale, self.levels, self.low, self.high))
 
     def standardize(self, x: Tensor) -> Tensor:
@@ -382,6 +404,7 @@ class _Count(Likelihood):
     """Counts with a log-rate relative to the training rows' mean."""
 
     support = constraints.nonnegative_integer
+    resolution = 1.0
     log_mean: Tensor
 
     def __init__(self, shape: Shape) -> None:
@@ -433,6 +456,15 @@ class NegativeBinomial(_Count):
         """Rates and dispersions at a bound."""
         yield from super().edges(raw, x, observed)
         yield from _bounded("dispersion", self.log_dispersion, "where it is at the upper one, use poisson", bounds=LOG_RATE)
+
+
+def _log_prob(distribution: Distribution, x: Tensor, cells: Tensor | None) -> Tensor:
+    """The log-density of the cells that count."""
+    if cells is None:
+        return distribution.log_prob(x)
+    assert isinstance(distribution, Independent), "rows observed in part need independent elements"
+    elements = distribution.base_dist.log_prob(x) * cells
+    return elements.flatten(-distribution.reinterpreted_batch_ndims).sum(-1)
 
 
 def _mean(x: Tensor, observed: Tensor) -> Tensor:

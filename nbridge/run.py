@@ -16,6 +16,8 @@ from torch import Tensor
 
 from nbridge.acceleration.devices import pick_device
 from nbridge.acceleration.distributed import World, joined
+from nbridge.acceleration.measuring import choose_precision
+from nbridge.acceleration.precision import Products
 from nbridge.batch import Batch
 from nbridge.build import Given, automatic_weights, build_data, build_model, read_frame, settle, with_weights
 from nbridge.checkpoint import CONFIG, load_model, save_model
@@ -102,11 +104,12 @@ def train(
         # Before a folder is touched: what was there must not be lost to rows that cannot train.
         check_stages(model, splits.train.through(model.prepare), spec.training, world)
         _check_alike(write_spec(spec), splits, world)
+        precision = choose_precision(spec.training.precision, model, spec.training.batch_size, world=world)
         if folder is not None:
             if world.is_main:
-                create(folder, spec, text, splits, device, world.size)
+                create(folder, spec, text, splits, device, precision, world.size)
             _advise(world, folder)
-        return _train(model, spec, splits, folder, reporter, None, world)
+        return _train(model, spec, splits, folder, reporter, None, world, precision.chosen)
 
 
 def resume(
@@ -138,7 +141,9 @@ def resume(
             if (folder / MODEL / CONFIG).is_file():
                 return Run(load_model(folder)[0], spec, splits, folder)
             _advise(world, folder)
-            return _train(model, spec, splits, folder, reporter, _restore(folder, model, world), world)
+            # As chosen when the run began: measured again, it could be another one.
+            products = environment["precision"]["chosen"]
+            return _train(model, spec, splits, folder, reporter, _restore(folder, model, world), world, products)
 
 
 def open_run(directory: str | os.PathLike[str], data: Data | None = None, *, device: str = "auto") -> Run:
@@ -214,6 +219,7 @@ def _train(
     reporter: Reporter | None,
     state: TrainingState | None,
     world: World,
+    products: Products,
 ) -> Run:
     own = folder if world.is_main else None
     fit(
@@ -226,6 +232,7 @@ def _train(
         save=None if own is None else partial(save_state, own, model),
         log=None if own is None else partial(append_record, own),
         world=world,
+        products=products,
     )
     model.cpu()
     if own is not None:

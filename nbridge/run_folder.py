@@ -3,7 +3,7 @@
 ======================= ===============================================================================================
 ``spec.yaml``           the spec as written
 ``spec.resolved.yaml``  the same with every default filled in; what `nbridge.resume` reads
-``env.json``            versions, threads, processes and device, and a fingerprint of the rows
+``env.json``            versions, threads, processes and device, the precision chosen, and a fingerprint of the rows
 ``metrics.jsonl``       a line for each epoch
 ``checkpoints/``        ``last.safetensors``: where training stands
 ``model/``              the trained model, with the patterns of presence that it learned from, written when training is over
@@ -23,11 +23,13 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from nbridge.acceleration.devices import pick_device
+from nbridge.acceleration.measuring import Chosen
+from nbridge.acceleration.precision import Products
 from nbridge.batch import Batch
 from nbridge.data.dataset import Splits
 from nbridge.data.stored import StoredRows
@@ -65,9 +67,9 @@ def check_vacant(folder: Path, overwrite: bool) -> None:
         )
 
 
-def create(folder: Path, spec: Spec, text: str, splits: Splits, device: str, processes: int = 1) -> None:
+def create(folder: Path, spec: Spec, text: str, splits: Splits, device: str, precision: Chosen, processes: int = 1) -> None:
     """Fills a folder beside the run folder and renames it, so that a run folder always holds all that `resume` needs."""
-    _create(folder, spec, text, _environment(splits, device, processes))
+    _create(folder, spec, text, {**_environment(splits, device, processes), "precision": precision.as_dict()})
 
 
 def create_like(folder: Path, spec: Spec, text: str, other: Path) -> None:
@@ -130,10 +132,11 @@ def read_environment(folder: Path) -> dict[str, Any]:
     Raises:
         RunError: when it is missing or damaged.
     """
-    expected = {"threads": int, "device": str, "fingerprint": str}
+    expected = {"threads": int, "device": str, "fingerprint": str, "precision": dict}
     try:
         environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
-        if all(isinstance(environment[key], kind) for key, kind in expected.items()) and environment["threads"] > 0:
+        whole = all(isinstance(environment[key], kind) for key, kind in expected.items()) and environment["threads"] > 0
+        if whole and environment["precision"]["chosen"] in get_args(Products):
             return environment
     except (OSError, ValueError, KeyError, TypeError):
         pass

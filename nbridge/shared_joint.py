@@ -91,8 +91,9 @@ def _key(spec: Spec) -> dict[str, Any] | None:
     if not isinstance(model, JointVAE) or model.stages()[0] != model.joint_stage():
         return None
     settings, stage = spec.training, spec.training.stage(STAGE)
-    # What only says how often to save, or belongs to other stages, changes no tensor of this one.
-    shared = set(TrainingSpec.model_fields) - set(StageSettings.model_fields) - {"stages", "cache_features", "checkpoint_seconds"}
+    # What only says how often to save, or belongs to other stages or to what follows them, changes no tensor of this one.
+    others = {"stages", "cache_features", "calibrate", "checkpoint_seconds"}
+    shared = set(TrainingSpec.model_fields) - set(StageSettings.model_fields) - others
     return {
         **{key: value for key, value in spec.as_dict().items() if key not in _OTHERS},
         "coupling": (model.coupling, model.leave_one_out),

@@ -278,6 +278,9 @@ class Spec(StrictModel):
     def _know_the_stages(cls, value: Any, _: Callable[[Any], Any], info: ValidationInfo) -> TrainingSpec:
         model = info.data.get("model")
         raw = value.model_dump() if isinstance(value, TrainingSpec) else value
+        if isinstance(raw, Mapping) and "bridges" in info.data and info.data["bridges"].objective == "paper":
+            # The paper's models are served as the paper has them.
+            raw = {"calibrate": False, **raw}
         own = STAGES.get(model.type) if model else None
         others = [stage for stages in STAGES.values() for stage in stages] if own else ()
         return TrainingSpec.model_validate(raw, context={"stages": own, "other_stages": others})
@@ -287,6 +290,8 @@ class Spec(StrictModel):
         patient = [name for name, stage in self.training.stages.items() if stage.patience is not None]
         if patient and not self.data.validation:
             raise mistake(f"training: stage '{patient[0]}' has patience, which data.validation 0 leaves nothing to wait for")
+        if self.training.conformal and not self.data.validation:
+            raise mistake("training: conformal needs validation rows, and data.validation is 0")
         return self
 
     def as_dict(self) -> dict[str, Any]:

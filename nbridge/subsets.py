@@ -26,6 +26,17 @@ def random_part(present: Tensor, least: int = 1) -> Tensor:
     return present & (order < size.floor())
 
 
+def part_of_size(present: Tensor, size: Tensor) -> Tensor:
+    """Of what each row has, a random part of a given size, boolean, shape (M, B), as presence is; all of it where it has no more.
+
+    Arguments:
+        present: Presence, boolean, shape (M, B).
+        size: The sizes, integers, shape (B,).
+    """
+    order = torch.where(present, torch.rand(present.shape, device=present.device), 2.0).argsort(0).argsort(0)
+    return present & (order < size)
+
+
 def proper_subsets(names: Iterable[str], what: str = "an inference network") -> tuple[Subset, ...]:
     """The nonempty proper subsets, the small ones first.
 

@@ -3,7 +3,8 @@ r"""How sure an imputation is: mean, deviation and central intervals of the pred
 A draw takes :math:`z_k \sim q(z \mid x_S)`, then :math:`x_k \sim p(x_j \mid z_k)` with the spread of the likelihood: what is summarised is
 :math:`p(x_j \mid x_S)`, in which observations are spread as well, and not the mean of :math:`p(x_j \mid z)` alone. Of m draws and
 the truth, all from one distribution, each of the m + 1 ranks of the truth is equally likely, so the interval from the r-th draw to the
-r-th from the end holds it with probability :math:`1 - 2 r / (m + 1)` exactly; r is the largest that keeps this at the level or above.
+r-th from the end holds it with probability :math:`1 - 2 r / (m + 1)` exactly; r is the largest that keeps this at the level or above. A
+model that was trained with ``conformal: true`` has the intervals of `nbridge.conformal` instead, which hold whatever the model is worth.
 
 Axes: K draws, L levels, B rows.
 """
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nbridge.batch import Batch
+from nbridge.conformal import check_draws
 from nbridge.errors import DataError, require_positive
 from nbridge.imputation import check_first, decode, part_seed, rows_at_a_time, serving, which_observed
 from nbridge.likelihoods import Categorical, Likelihood
@@ -88,6 +90,8 @@ def summarise(
         (torch.Size([5, 4]), torch.Size([2, 5, 4]), tensor([0., 1., 0.]))
     """
     levels = check_levels(levels, draws)
+    if model.conformal is not None:
+        check_draws(draws)
     model.check(batch)
     check_first(first, unit := rows_at_a_time(model))
     parts = []
@@ -154,21 +158,25 @@ def _joined(parts: Sequence[dict[str, Tensor]], axis: int) -> dict[str, Tensor]:
 
 
 def _summarise_rows(model: MultimodalVAE, batch: Batch, levels: tuple[float, ...], draws: int) -> Summary:
-    z = model.posterior(batch.to(model.device), draws).sample()
-    summary = Summary(levels)
+    rows = batch.to(model.device)
+    z, summary = model.posterior(rows, draws).sample(), Summary(levels)
     for name, likelihood in model.likelihoods.items():
         observed, given = which_observed(batch, name), batch.values.get(name)
         absent = ~observed.flatten(1).all(1) if observed.ndim > 1 else ~observed
+        some = absent.to(z.device)
+        z_some, number = z[:, some], model.given(name, rows)[some]
         if isinstance(likelihood, Categorical):
-            probability = likelihood.expectation(model.decoder(name)(z[:, absent.to(z.device)])).mean(0).to(batch.device)
+            probability = likelihood.expectation(model.decoder(name).served(z_some, number)).mean(0).to(batch.device)
             summary.probability[name] = _class_probabilities(likelihood, probability, given, absent)
             continue
-        drawn = decode(model, name, z[:, absent.to(z.device)], noise=True).to(batch.device)
+        drawn = decode(model, name, z_some, number, noise=True).to(batch.device)
+        conformal = model.conformal if model.conformal is not None and name in model.conformal.names else None
+        ends = () if conformal is None else conformal.ends(name, likelihood, drawn, levels, number.to(batch.device))
         if given is not None:
             # In the units and at least the precision of what was given; never rounded to whole numbers, which would narrow intervals.
             like = given.to(torch.promote_types(given.dtype, drawn.dtype) if given.is_floating_point() else torch.float64)
-            drawn, given = likelihood.restore(drawn, like), like
-        for what, figure in figures_of(drawn, levels).items():
+            drawn, given, ends = likelihood.restore(drawn, like), like, tuple(likelihood.restore(end, like) for end in ends)
+        for what, figure in {**figures_of(drawn, levels), **dict(zip(BY_LEVEL, ends, strict=False))}.items():
             own = None if given is None else torch.zeros_like(given) if what == "sd" else given
             getattr(summary, what)[name] = _among_observed(figure, int(what in BY_LEVEL), own, observed, absent)
     return summary

@@ -25,10 +25,11 @@ from nbridge.acceleration.compiling import CompiledLoss
 from nbridge.acceleration.distributed import ALONE, World
 from nbridge.acceleration.features import cached
 from nbridge.acceleration.gradients import shared_loss
+from nbridge.acceleration.measuring import choose_precision
 from nbridge.acceleration.normalisation import synchronised
-from nbridge.acceleration.precision import matmul_precision, resolve_precision
+from nbridge.acceleration.precision import Products, matmul_precision
 from nbridge.batch import Batch
-from nbridge.calibrating import calibrate, uncalibrate
+from nbridge.calibrating import calibrate, conform, halves, uncalibrate
 from nbridge.errors import DataError, NBridgeError
 from nbridge.findings import Finding
 from nbridge.inference.exponents import fit_exponents, reset_exponents
@@ -74,6 +75,7 @@ def fit(
     save: Callable[[TrainingState], None] | None = None,
     log: Callable[[EpochRecord], None] | None = None,
     world: World = ALONE,
+    products: Products | None = None,
 ) -> TrainingState:
     """Trains every stage of a model, in place, and leaves the model in eval mode with each stage's best weights.
 
@@ -84,19 +86,22 @@ def fit(
             on disk, from a random sample of 65,536 of them.
         train: Training rows, with any pattern of presence. Rows on disk are read and prepared a window at a time, and taken to be checked
             (`nbridge.data.stored.StoredRows.check`).
-        validation: Rows that pick the best epoch, or None to keep the last.
+        validation: Rows that pick the best epoch and calibrate what is served (`nbridge.calibrating`), or None to keep the last epoch
+            and the spreads that training found.
         settings: The ``training`` part of a spec.
         reporter: Hears of stages and epochs.
         state: Where to go on, for a model that holds the tensors of that moment.
         save: Takes the state, at least every ``settings.checkpoint_seconds`` and at the end of each stage.
         log: Takes the record of each epoch.
         world: The processes that share each batch; all of them hold the same model, rows and settings.
+        products: The precision of matrix products, where it was chosen before; ``settings.precision`` decides when left out.
 
     Raises:
         DataError: when rows do not fit the model, or too few can teach a stage anything.
         NBridgeError: when the loss is no longer finite, or a batch cannot be shared out evenly.
     """
     train, validation = _prepared(model, train), None if validation is None else _prepared(model, validation)
+    validation, held = _held_for_intervals(model, validation, settings)
     check_stages(model, train, settings, world)
     model.patterns = Patterns.of(model.names, train.present)
     uncalibrate(model)
@@ -106,8 +111,8 @@ def fit(
         model.fit_statistics(train.representative())
     stages = model.stages()
     devices = [model.device] if model.device.type == "cuda" else []
-    products = matmul_precision(resolve_precision(settings.precision, model), model)
-    with torch.random.fork_rng(devices), products, synchronised(model, world):
+    products = products or choose_precision(settings.precision, model, settings.batch_size, world=world).chosen
+    with torch.random.fork_rng(devices), matmul_precision(products, model), synchronised(model, world):
         while state.stage < len(stages):
             stage = stages[state.stage]
             with only_trainable(model, stage.modules):
@@ -117,14 +122,33 @@ def fit(
             if save:
                 save(state)
         model.eval()
+    _fit_serving(model, validation, held, settings)
+    _fit_mixture(model, train, settings.seed, reporter or Reporter())
+    return state
+
+
+def _held_for_intervals(model: MultimodalVAE, validation: Rows | None, settings: TrainingSpec) -> tuple[Rows | None, Rows | None]:
+    """The validation rows, and those among them that conformal intervals need untouched by all else: half of them, where asked for."""
+    if not settings.conformal:
+        return validation, None
+    if validation is None:
+        raise DataError("training.conformal: needs validation rows, and there are none; raise data.validation")
+    if model.conformal is None:
+        raise DataError("training.conformal: this model was built without; build it from a spec with training: {conformal: true}")
+    return halves(validation, _seed(settings.seed, "halves", 0))
+
+
+def _fit_serving(model: MultimodalVAE, validation: Rows | None, held: Rows | None, settings: TrainingSpec) -> None:
+    """Fits what serving alone uses, in the precision of serving: exponents of experts, then spreads and conformal intervals on top of them."""
+    with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
         if validation is not None:
             torch.manual_seed(_seed(settings.seed, "exponents", 0))
             fit_exponents(model, validation)
+        torch.manual_seed(_seed(settings.seed, "calibrate", 0))
         if settings.calibrate and validation is not None:
-            torch.manual_seed(_seed(settings.seed, "calibrate", 0))
             calibrate(model, validation)
-    _fit_mixture(model, train, settings.seed, reporter or Reporter())
-    return state
+        if held is not None:
+            conform(model, held)
 
 
 def _fit_mixture(model: MultimodalVAE, train: Rows, seed: int, reporter: Reporter) -> None:

@@ -48,16 +48,23 @@ class TrainingSpec(StageSettings):
 
     seed: Seed = Field(default=0, description="Seed of initial weights, order of rows and draws of z.")
     precision: Precision = Field(
-        default="auto", description="Precision of matrix products; auto takes bf16 where the processor has it and layers are wide."
+        default="auto",
+        description="Precision of matrix products; auto times those of wide layers on this machine and takes bf16 where it is clearly "
+        "faster.",
     )
     compile: bool = Field(
         default=False, description="Whether stages are compiled by torch: ten seconds or more each, then up to 14 % faster on a CPU."
     )
     cache_features: bool = Field(default=True, description="Whether frozen features are computed once for the stage `bridges`.")
     calibrate: bool = Field(
+        default=True,
+        description="Whether, after training, validation rows set how widely each modality is spread about what is served, by the number "
+        "of modalities given, so that intervals and probabilities are honest; with `objective: paper` false by default.",
+    )
+    conformal: bool = Field(
         default=False,
-        description="Whether, at the end, validation rows set how widely each modality is spread about what is served, so that "
-        "intervals and probabilities are honest.",
+        description="Whether half of the validation rows are kept for split-conformal intervals, which hold at least their share of values "
+        "whatever the model is worth.",
     )
     checkpoint_seconds: NonNegativeFloat = Field(default=10.0, description="Shortest time between two checkpoints.")
     stages: dict[str, StageSpec] = Field(

@@ -64,7 +64,7 @@ TRAINING = st.fixed_dictionaries(
     {},
     optional={
         "seed": st.integers(-(2**62), 2**62), "precision": st.sampled_from(["auto", "float32", "bf16"]),
-        "cache_features": st.booleans(), "compile": st.booleans(),
+        "cache_features": st.booleans(), "compile": st.booleans(), "calibrate": st.booleans(),
         "checkpoint_seconds": st.floats(0, 1e9),
         "stages": st.dictionaries(st.sampled_from(["joint", "bridges", "subsets"]), STAGE), **SETTINGS,
     },

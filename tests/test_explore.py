@@ -235,7 +235,7 @@ def test_what_is_imputed_is_what_the_library_imputes_with_the_same_seed(client: 
     assert answer["draws"] == K
     with serving(session.model, 5):
         z = session.model.posterior(row, K).sample()
-        chances = session.model.decoder("label")(z).probs.mean(0)[0]
+        chances = session.model.decoder("label").served(z, session.model.given("label", row)).probs.mean(0)[0]
     plane = Plane.through(nbridge.embed(session.model, run.splits.test).mean)
     assert near(answer["map"], plane.points(z[:8, 0]))
     for name, told in answer["modalities"].items():
@@ -327,7 +327,7 @@ def test_the_map_has_the_posterior_means_of_the_rows_and_decodes_a_point_of_it(c
     z = (plane.centre + 0.3 * plane.directions[0] - 0.2 * plane.directions[1]).float()
     answer = ask(client, "decode", point=point)["modalities"]
     with torch.no_grad():
-        assert near(answer["label"]["probabilities"], session.model.decoder("label")(z).probs)
+        assert near(answer["label"]["probabilities"], session.model.decoder("label").served(z).probs)
         assert np.array_equal(pixels(answer["image"]["mean"]), pictures.scaled(session.model.decoder("image")(z).mean, 0, 1))
 
 

@@ -32,7 +32,7 @@ FLOORS = [
         "names",
         "training_spec",
     ],
-    ["flow_bridge"],
+    ["conformal", "flow_bridge"],
     ["data", "decoders", "spec"],
     ["column_kinds", "support", "wording", "yaml_tree"],
     ["models", "overrides"],

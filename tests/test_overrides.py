@@ -49,7 +49,7 @@ ASSIGNMENTS = [
         [
             "training.sed: unknown key 'sed'. Did you mean 'seed'? Known: batch_size, learning_rate, gradient_clip, schedule, "
             "warmup_steps, weight_decay, kl_annealing, patience, seed, precision, compile, cache_features, "
-            "calibrate, checkpoint_seconds, stages"
+            "calibrate, conformal, checkpoint_seconds, stages"
         ],
     ),
     ("modalities.image.shape=3", ["modalities.image: missing key 'encoder'", "modalities.image: missing key 'likelihood'"]),

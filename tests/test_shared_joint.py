@@ -145,6 +145,7 @@ SAME = {
     "the plain model": ["model=joint"],
     "another prior": ["prior=mixture"],
     "how often to save": ["training.checkpoint_seconds=3", "training.cache_features=false", "name=another"],
+    "what is set after training": ["training.calibrate=false"],
     "what the stage says itself": ["training.learning_rate=0.5", "training.stages.joint.learning_rate=0.001"],
 }
 OTHER = {
@@ -154,6 +155,7 @@ OTHER = {
     "its own learning rate": ["training.stages.joint.learning_rate=0.01"],
     "batch size": ["training.batch_size=8"],
     "precision": ["training.precision=bf16"],
+    "validation rows": ["training.conformal=true"],
     "split": ["data.seed=1"],
     "weight": ["modalities.label.weight=3"],
     "encoder": ["modalities.x.encoder.hidden=[5]"],

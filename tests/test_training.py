@@ -11,7 +11,7 @@ import torch
 
 import nbridge
 from nbridge.acceleration import features
-from nbridge.acceleration.precision import matmul_precision, resolve_precision
+from nbridge.acceleration.precision import matmul_precision
 from nbridge.batch import Batch
 from nbridge.errors import NBridgeError
 from nbridge.models.base import MultimodalVAE
@@ -155,7 +155,7 @@ def test_training_goes_on_bit_identically_from_any_saved_state():
 def test_the_best_weights_are_those_of_each_stage():
     """MultiVae's two-stage models keep the best weights of stage one, because the two losses are not comparable."""
     stages = {"joint": {"epochs": 6, "learning_rate": 0.1}, "bridges": {"epochs": 6, "learning_rate": 0.1}}
-    spec = spec_with(stages=stages, checkpoint_seconds=0.0)
+    spec = spec_with(stages=stages, checkpoint_seconds=0.0, calibrate=False)
     model, records, snapshots = fresh(spec), Records(), {}
     fit(
         model,
@@ -282,21 +282,6 @@ def test_the_gradients_of_bf16_products_are_close_to_those_of_float32(counts):
     exact, rounded = gradients
     assert (exact - rounded).norm() < 0.03 * exact.norm()
     assert not torch.equal(exact, rounded)
-
-
-@pytest.mark.parametrize(("width", "processor", "expected"), [(256, True, "bf16"), (255, True, "float32"), (256, False, "float32")])
-def test_auto_takes_bf16_where_the_processor_has_it_and_a_layer_is_wide(monkeypatch, width, processor, expected):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: processor)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    model = torch.nn.Linear(256, width)
-    assert resolve_precision("auto", model) == expected
-    assert [resolve_precision(precision, model) for precision in ("float32", "bf16")] == ["float32", "bf16"]
-
-
-def test_auto_is_float32_where_torch_does_not_say_what_the_processor_has(monkeypatch):
-    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
-    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
-    assert resolve_precision("auto", torch.nn.Linear(256, 256)) == "float32"
 
 
 def test_features_in_a_file_train_the_same_bridges(monkeypatch):

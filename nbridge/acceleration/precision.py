@@ -9,21 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from nbridge.annotations import Precision
 from nbridge.networks import StackedMLP
 
-WIDE = 2**16
-"""Numbers in the largest weight from which on bfloat16 products pay for the roundings around them (measured: 256 x 256)."""
-
 Products = Literal["float32", "bf16"]
-
-
-def resolve_precision(precision: Precision, model: nn.Module) -> Products:
-    """What ``auto`` stands for: bfloat16 where the device multiplies it faster and the model is wide enough to gain, float32 elsewhere."""
-    if precision != "auto":
-        return precision
-    wide = max((parameter.numel() for parameter in model.parameters() if parameter.ndim > 1), default=0) >= WIDE
-    return "bf16" if wide and has_bf16_products(next(model.parameters()).device) else "float32"
 
 
 def has_bf16_products(device: torch.device) -> bool:

@@ -274,8 +274,9 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int 
 
 
 def predictive(model: MultimodalVAE, batch: Batch, given: Iterable[str], target: str, samples: int) -> Distribution:
-    r"""The likelihoods :math:`p(x_j \mid z_k)`, batch shape (K, B), with :math:`z_k \sim q(z \mid x_S)`, of prepared rows."""
-    return model.decoder(target)(model.posterior(batch.only(*given), samples).sample())
+    r"""The served :math:`p(x_j \mid z_k)`, batch shape (K, B), with :math:`z_k \sim q(z \mid x_S)`, of prepared rows."""
+    rows = batch.only(*given)
+    return model.decoder(target).served(model.posterior(rows, samples).sample(), model.given(target, rows))
 
 
 def row_chunks(model: MultimodalVAE, batch: Batch, target: str, samples: int) -> Iterable[Batch]:

@@ -190,8 +190,9 @@ def _coherent(
 ) -> tuple[Tensor, Tensor]:
     """Which verdicts are the true label, shape (K, B, L), and which count, shape (B, L)."""
     truth, observed = labels_of(model.likelihoods[label], batch, label)
-    z = model.posterior(batch.only(*given), samples).sample()
-    return verdicts(classifier, decode(model, target, z, noise=noise)) == truth, observed
+    rows = batch.only(*given)
+    z = model.posterior(rows, samples).sample()
+    return verdicts(classifier, decode(model, target, z, model.given(target, rows), noise=noise)) == truth, observed
 
 
 def _agreeing(
@@ -205,15 +206,16 @@ def _agreeing(
 ) -> tuple[tuple[Tensor, Tensor], ...]:
     """Which verdicts are the same under one draw, under draws of their own, and the true label under one draw, with what counts."""
     truth, observed = labels_of(model.likelihoods[label], batch, label)
+    rows = batch.only(*given)
 
     def draw() -> Tensor:
-        return model.posterior(batch.only(*given), samples).sample()
+        return model.posterior(rows, samples).sample()
 
     def verdict(name: str, z: Tensor) -> Tensor:
-        classifier = panel[name]
+        classifier, number = panel[name], model.given(name, rows)
         if classifier is None:
-            return label_numbers(model.likelihoods[name], decode(model, name, z))
-        return verdicts(classifier, decode(model, name, z, noise=noise))
+            return label_numbers(model.likelihoods[name], decode(model, name, z, number))
+        return verdicts(classifier, decode(model, name, z, number, noise=noise))
 
     z = draw()
     shared = torch.stack([verdict(name, z) for name in panel])

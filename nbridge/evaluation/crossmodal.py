@@ -78,11 +78,12 @@ def _scores(model: MultimodalVAE, batch: Batch, given: tuple[str, ...], target: 
     """Predictive log-likelihood, whether the most probable value is the true one, and mean square error of each row."""
     likelihood = model.likelihoods[target]
     batch = model.prepare(batch.to(model.device))
-    z = model.posterior(batch.only(*given), samples).sample()
+    rows = batch.only(*given)
+    z, number = model.posterior(rows, samples).sample(), model.given(target, rows)
     x, raw = batch.values[target], model.decoder(target).network(z)
-    mean = likelihood.expectation(likelihood(raw)).mean(0)
+    mean = likelihood.expectation(likelihood.served(raw, number)).mean(0)
     # Of rows in which the target is present.
-    predictive = torch.logsumexp(likelihood.log_prob(raw, x, batch.cells.get(target)), 0) - math.log(samples)
+    predictive = torch.logsumexp(likelihood.served_log_prob(raw, x, batch.cells.get(target), number), 0) - math.log(samples)
     point = likelihood.point(mean)
     right = (point == x).reshape(len(x), -1).all(1)
     cells = batch.cells.get(target, torch.ones_like(x, dtype=torch.bool)).reshape(len(x), -1)

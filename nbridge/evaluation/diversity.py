@@ -221,7 +221,8 @@ def _described(
         if given is None:
             x = likelihood.canonical(here.values[target])
         else:
-            x = decode(model, target, model.posterior(here.only(*given)).sample(), noise=noise)[0]
+            rows = here.only(*given)
+            x = decode(model, target, model.posterior(rows).sample(), model.given(target, rows), noise=noise)[0]
         features.append(classifier.features(x).double().cpu())
         spread.add(likelihood.standardize(x).flatten(1), classes[start : start + len(part)])
         start += len(part)

@@ -165,11 +165,11 @@ def of_evaluation(model: MultimodalVAE, batch: Batch, train: Rows, *, seed: int 
 def _gains(model: MultimodalVAE, batch: Batch, target: str, samples: int) -> tuple[Tensor, Tensor]:
     """The gain of each pair, float64, and whether its two targets differ; the second half of the rows are the partners of the first."""
     batch, half = model.prepare(batch.to(model.device)), len(batch) // 2
-    z = model.posterior(batch.hide(target), samples).sample()
+    z, number = model.posterior(batch.hide(target), samples).sample(), model.given(target, batch)
     raw, likelihood = model.decoder(target).network(z), model.likelihoods[target]
 
     def predictive(x: Tensor, cells: Tensor | None) -> Tensor:
-        return torch.logsumexp(likelihood.log_prob(raw, x, cells).double(), 0)
+        return torch.logsumexp(likelihood.served_log_prob(raw, x, cells, number).double(), 0)
 
     # The decoded draws stay, and the targets change places: the same four terms, and nothing is decoded twice.
     x, cells = batch.values[target], batch.cells.get(target)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nbridge.batch import Batch
 from nbridge.errors import DataError
 from nbridge.explore.controls import PAGE, figures
 from nbridge.explore.given import SIDE, batch_of, picture
@@ -53,7 +54,7 @@ def impute(session: Session, request: Impute) -> dict[str, Any]:
     open_ = [name for name in model.names if not which_observed(batch, name).all()]
     with serving(model, part_seed(request.seed, 0)):
         z = model.posterior(batch, draws_of(model)).sample()
-        return _answer(session, z, open_, request.show, skipped=_images(model, batch.names))
+        return _answer(session, z, open_, request.show, batch, skipped=_images(model, batch.names))
 
 
 def prior(session: Session, request: Prior) -> dict[str, Any]:
@@ -91,7 +92,9 @@ def _images(model: MultimodalVAE, names: Iterable[str]) -> set[str]:
     return {name for name in names if kind_of(model.likelihoods[name]) == "image"}
 
 
-def _answer(session: Session, z: Tensor, names: Iterable[str], show: Show, skipped: Iterable[str] = ()) -> dict[str, Any]:
+def _answer(
+    session: Session, z: Tensor, names: Iterable[str], show: Show, given: Batch | None = None, skipped: Iterable[str] = ()
+) -> dict[str, Any]:
     """What draws of z, shape (K, 1, D), say of these modalities.
 
     Arguments:
@@ -99,6 +102,7 @@ def _answer(session: Session, z: Tensor, names: Iterable[str], show: Show, skipp
         z: The draws.
         names: Modalities, in the order of the model.
         show: Which elements of vectors are told.
+        given: The row that z was inferred from; None where nothing was given.
         skipped: Modalities that are decoded, so that the noise of later ones is that of `nbridge.impute`, and not told.
     """
     if unknown := [name for name in show if name not in session.model.names]:
@@ -107,7 +111,7 @@ def _answer(session: Session, z: Tensor, names: Iterable[str], show: Show, skipp
     told = {}
     for name in names:
         likelihood = session.model.likelihoods[name]
-        distribution = session.model.decoder(name)(z)
+        distribution = session.model.decoder(name).served(z, None if given is None else session.model.given(name, given))
         expectation = likelihood.expectation(distribution)
         if not (z.isfinite().all() and expectation.isfinite().all()):
             raise DataError(f"{name}: what is given is so far from the data that the model has no number for it; keep nearer to them")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent
 
 from nbridge.batch import Batch
+from nbridge.conformal import Conformal
 from nbridge.data.omics_layout import OmicsLayout
 from nbridge.data.table_layout import TableLayout
 from nbridge.decoders import Decoder
@@ -72,6 +73,7 @@ class MultimodalVAE(nn.Module, ABC):
         mixture: What training fits to the codes of its rows, for generation from nothing; None, the default, where N(0, I) serves.
         exponents: The exponent of each expert in a product of posteriors, by number of modalities given, shape (M + 1, M); None where no
             such product serves.
+        conformal: What intervals are scaled by, where they are split-conformal ones; None, the default, where draws alone give them.
         noise_width: Numbers that a stochastic model draws to make one part of a posterior; 0, the default, where there is one part.
 
     Raises:
@@ -99,8 +101,12 @@ class MultimodalVAE(nn.Module, ABC):
         self.encoders = nn.ModuleDict(encoders)
         self.decoders = nn.ModuleDict({name: decoders[name] for name in encoders})
         self.latent_dim = latent_dim
+        for likelihood in self.likelihoods.values():
+            if likelihood.spread is not None:
+                likelihood.spread = likelihood.spread.new_ones(len(self.names))
         self.mixture: Mixture | None = None
         self.register_buffer("exponents", None)
+        self.conformal: Conformal | None = None
         self.weights = {name: float((weights or {}).get(name, 1.0)) for name in encoders}
 
     @classmethod
@@ -200,6 +206,14 @@ class MultimodalVAE(nn.Module, ABC):
     def presence(self, batch: Batch) -> Tensor:
         """Presence in the order of the modalities, shape (M, B)."""
         return torch.stack([batch.present[name] for name in self.names])
+
+    def given(self, name: str, batch: Batch) -> Tensor:
+        """How many modalities besides one each row has, integers, shape (B,): what served distributions are calibrated by."""
+        number = torch.zeros(len(batch), dtype=torch.long, device=batch.device)
+        for other, present in batch.present.items():
+            if other != name:
+                number += present
+        return number
 
     def prepare(self, batch: Batch) -> Batch:
         """The batch with every modality named, in canonical form, absent rows and cells blanked so that what they hold cannot matter.

@@ -81,8 +81,13 @@ def environment(subject: Subject) -> Iterator[Element]:
     """What decides the last bits, beside spec and rows."""
     if not subject.environment:
         raise LeftOut("env.json is missing or damaged")
-    facts = [(name, value) for name, value in subject.environment.items() if name != "rows"]
+    facts = [(name, _plain(value)) for name, value in subject.environment.items() if name != "rows"]
     yield element("dl", *(part for name, value in facts for part in (element("dt", clip(name)), element("dd", clip(value, 200)))))
+
+
+def _plain(value: object) -> object:
+    """A mapping as words."""
+    return ", ".join(f"{name} {one}" for name, one in value.items()) if isinstance(value, dict) else value
 
 
 def written_spec(subject: Subject) -> Iterator[Element]:

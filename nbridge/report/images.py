@@ -139,4 +139,5 @@ def _estimate(served: Served, batch: Batch, target: str, draws: int = POINT_DRAW
     """The mean image over draws of z given what is present."""
     model = served.model
     with serving(model, served.seed):
-        return decode(model, target, model.posterior(batch.to(model.device), draws).sample(), point=True)
+        z = model.posterior(batch.to(model.device), draws).sample()
+        return decode(model, target, z, model.given(target, batch).to(z.device), point=True)

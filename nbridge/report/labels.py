@@ -116,7 +116,7 @@ def _probabilities(served: Served, name: str, part: Batch) -> Tensor:
     """Probabilities of the classes, (b, C)."""
     model = served.model
     likelihood, z = model.likelihoods[name], model.posterior(part, DRAWS).sample()
-    return likelihood.expectation(model.decoder(name)(z)).double().mean(0).cpu()
+    return likelihood.expectation(model.decoder(name).served(z, model.given(name, part))).double().mean(0).cpu()
 
 
 def _matrix(one: Predicted, classes: Sequence[str]) -> Element:

@@ -171,7 +171,7 @@ def _draws(served: Served, rows: Batch, name: str, cells: Tensor, *, noise: bool
     with serving(model, served.seed):
         for part in row_chunks(model, rows, name, DRAWS):
             z = model.posterior(part.hide(name), DRAWS).sample()
-            distribution = model.decoder(name)(z)
+            distribution = model.decoder(name).served(z, model.given(name, part))
             yield (
                 distribution.sample() if noise else model.likelihoods[name].expectation(distribution),
                 cells[done : done + len(part)].to(z.device),
