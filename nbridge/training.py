@@ -139,7 +139,7 @@ def _held_for_intervals(model: MultimodalVAE, validation: Rows | None, settings:
 
 
 def _fit_serving(model: MultimodalVAE, validation: Rows | None, held: Rows | None, settings: TrainingSpec) -> None:
-    """Fits what serving alone uses, in the precision of serving: exponents of experts, then spreads and conformal intervals on top of them."""
+    """Fits what serving alone uses, in the precision of serving: exponents, then spreads and conformal intervals."""
     with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
         if validation is not None:
             torch.manual_seed(_seed(settings.seed, "exponents", 0))
