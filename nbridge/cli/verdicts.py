@@ -1,0 +1,38 @@
+"""A verdict for a terminal: a short table, the columns that stand out, and the advice."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from nbridge.evaluation.verdict import FIGURES, Comparison, Outcome, Verdict, digits
+
+STYLES: dict[Outcome, str] = {"worse": "bold red", "better": "green"}
+"""How outcomes that stand out are shown."""
+
+
+def print_verdict(verdict: Verdict, console: Console) -> None:
+    """Each modality beside its baseline, the worst and best columns, and what to do."""
+    tested = [one for one in verdict.modalities if one.outcome != "not tested"]
+    if not tested:
+        reasons = [f"{one.target} ({one.reason})" for one in verdict.modalities]
+        console.print(f"\nBeside a free baseline: not tested: {verdict.reason or ', '.join(reasons)}", soft_wrap=True)
+        return
+    console.print(f"\nVerdict: {verdict.headline}", style=STYLES["worse"] if verdict.of("worse") else None, soft_wrap=True)
+    table = Table()
+    for heading in ("imputed", "rows", "figure", "model", "baseline", "ahead by", "which", "verdict"):
+        table.add_column(heading, justify="right" if heading in ("rows", "model", "baseline", "ahead by") else "left")
+    for one in verdict.modalities:
+        table.add_row(*_cells(one), Text(one.words.removesuffix(" the baseline"), STYLES.get(one.outcome, "")))
+    console.print(table)
+    for line in (*verdict.column_lines(), *(f"advice: {line}" for line in verdict.advice)):
+        console.print(line, soft_wrap=True)
+    console.print(verdict.note)
+
+
+def _cells(one: Comparison) -> tuple[str, ...]:
+    if one.outcome == "not tested":
+        return one.target, f"{one.rows:,}", *[""] * 5
+    ahead = f"{digits(one.ahead)} ± {digits(one.standard_error)}"
+    return one.target, f"{one.rows:,}", FIGURES[one.figure], digits(one.model), digits(one.baseline), ahead, one.predictor
