@@ -32,7 +32,7 @@ def impute_arrays(
 ) -> dict[str, np.ndarray]:
     """Fills in what is absent from arrays: NaN, rows that ``NAME__present`` marks as absent, and modalities that are not there at all.
 
-    It says nothing of rows unlike those of training; ``nbridge.patterns.unseen(model.patterns, count(model.names, masks))`` does.
+    It says nothing of rows unlike those of training; ``nbridge.patterns.unseen(model.patterns, count(model.names, masks), model.learned)`` does.
 
     Arguments:
         model: A trained model.

@@ -54,7 +54,7 @@ def evaluate(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Measure a trained model. Each modality beside a free baseline; likelihoods, cross-modal generation, imputation; the figures are kept in evaluation.json."""
+    """Measure a trained model. A verdict, likelihoods, cross-modal generation, imputation; the figures are kept in evaluation.json."""
     from nbridge import run
     from nbridge.cli.tables import MeasuringBar, print_evaluation
     from nbridge.cli.verdicts import print_verdict

@@ -21,10 +21,10 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
         return
     console.print(f"\nVerdict: {verdict.headline}", style=STYLES["worse"] if verdict.of("worse") else None, soft_wrap=True)
     table = Table()
-    for heading in ("imputed", "rows", "figure", "model", "baseline", "ahead by", "which", "verdict"):
-        table.add_column(heading, justify="right" if heading in ("rows", "model", "baseline", "ahead by") else "left")
+    for heading in ("imputed", "rows", "figure", "model", "baseline", "ahead by", "verdict"):
+        table.add_column(heading, justify="right" if heading in ("rows", "model", "ahead by") else "left")
     for one in verdict.modalities:
-        table.add_row(*_cells(one), Text(one.words.removesuffix(" the baseline"), STYLES.get(one.outcome, "")))
+        table.add_row(*_cells(one), Text(one.words if one.reason else one.outcome, STYLES.get(one.outcome, "")))
     console.print(table)
     for line in (*verdict.column_lines(), *(f"advice: {line}" for line in verdict.advice)):
         console.print(line, soft_wrap=True)
@@ -33,6 +33,6 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
 
 def _cells(one: Comparison) -> tuple[str, ...]:
     if one.outcome == "not tested":
-        return one.target, f"{one.rows:,}", *[""] * 5
-    ahead = f"{digits(one.ahead)} ± {digits(one.standard_error)}"
-    return one.target, f"{one.rows:,}", FIGURES[one.figure], digits(one.model), digits(one.baseline), ahead, one.predictor
+        return one.target, f"{one.rows:,}", *[""] * 4
+    ahead = f"{one.ahead:.2f} ± {one.standard_error:.2f}"
+    return one.target, f"{one.rows:,}", FIGURES[one.figure], digits(one.model), f"{digits(one.baseline)} {one.predictor}", ahead

@@ -139,7 +139,7 @@ def _few_rows(trained: Trained) -> str:
 
 
 def _another_model(comparison: Comparison, trained: Trained) -> str:
-    local = comparison.predictor.endswith("neighbours")
+    local = comparison.predictor == "neighbours"
     why = "rows that resemble each other predict it better" if local else "a linear predictor does better"
     capacity = "a larger encoder (hidden), " if local else ""
     return f"{why}: try {capacity}a higher modalities.{comparison.target}.weight, or {_other_model(trained)}"

@@ -1,7 +1,7 @@
 """What free baselines see of a row: all other modalities side by side, in standard form, with nothing missing.
 
-Columns are standardised by the training rows (counts on log(1 + x), pixels by one spread for the image, classes one-hot); what is missing is
-the column's mean, and an indicator for each modality says whether the row has it. Of a wide modality principal components are kept.
+Columns are standardised by the training rows (counts on log(1 + x), pixels by one spread for the image, classes one-hot). What is missing
+becomes the column's mean, and an indicator for each modality says whether the row has it. Of a wide modality principal components are kept.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 r"""Free baselines: what scikit-learn predicts of a modality from the others, fitted in seconds on the rows that the model learned from.
 
 ================= ================================================================================================================
-``column mean``   of real values and counts
+``mean``          of each column of real values or counts
 ``most frequent`` answer, of classes and binary columns
 ``ridge``         ridge regression, its penalty by leave-one-out error; of many questions on indicators of their answers
 ``logistic``      logistic regression, of up to eight questions
-``10 neighbours`` the mean of the ten nearest, or the answer that most of them give
+``neighbours``    the mean of the ten nearest, or the answer that most of them give
 ================= ================================================================================================================
 
 The best of them is chosen on rows of its own, never on those that it is compared on (`chosen`).
@@ -18,6 +18,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -83,13 +84,13 @@ def constant(target: Target, train: Known) -> Values:
 
 def candidates(target: Target) -> Iterator[Candidate]:
     """The baselines that compete for a target, the simplest first."""
-    yield Candidate("most frequent" if isinstance(target, Questions) else "column mean", lambda train: _constant(target, train))
+    yield Candidate("most frequent" if isinstance(target, Questions) else "mean", lambda train: _constant(target, train))
     if isinstance(target, Questions) and len(target.names) <= FEW_QUESTIONS:
         for strength in STRENGTHS:
             yield Candidate("logistic", lambda train, strength=strength: _logistic(train, strength))
     else:
         yield Candidate("ridge", lambda train: _ridge(target, train))
-    yield Candidate("10 neighbours", lambda train: _neighbours(target, train))
+    yield Candidate("neighbours", lambda train: _neighbours(target, train))
 
 
 def chosen(target: Target, train: Known, choosing: Known | None, seed: int = 0) -> tuple[str, Predictor]:
@@ -154,7 +155,7 @@ def _ridge(target: Target, train: Known) -> Predictor:
 
     def answers(inputs: Inputs) -> Values:
         scores = predict(inputs)
-        return np.stack([scores[:, start:stop].argmax(1) for start, stop in zip(spans, spans[1:], strict=False)], 1).astype(float)
+        return np.stack([scores[:, start:stop].argmax(1) for start, stop in pairwise(spans)], 1).astype(float)
 
     return answers
 

@@ -109,8 +109,10 @@ def evaluate(
     fingerprints = {name: fingerprint(rows, name) for name in model.names if name in rows.names}
     warnings = of_evaluation(model, rows, splits.train, seed=settings.seed)
     # A comparison of models measures them against each other.
-    verdict = None if lenient else compare_with_baselines(
-        model, spec, splits, rows=rows, split=settings.split, records=records, seed=settings.seed
+    verdict = (
+        None
+        if lenient
+        else compare_with_baselines(model, spec, splits, rows=rows, split=settings.split, records=records, seed=settings.seed)
     )
     return Evaluation(
         settings=settings,

@@ -102,11 +102,8 @@ class Questions:
         answers = np.empty((len(values), len(self.names)))
         for place, ((start, stop), classes) in enumerate(zip(self.spans, self.classes, strict=True)):
             part = values[:, start:stop]
-            if stop - start > 1:
-                # argmax takes NaN for the largest.
-                answer = part.argmax(1).astype(float)
-            else:
-                answer = part[:, 0] if classes > 2 else (part[:, 0] >= 0.5).astype(float)
+            one_hot = stop - start > 1
+            answer = part.argmax(1) if one_hot else part[:, 0] if classes > 2 else part[:, 0] >= 0.5
             answers[:, place] = np.where(np.isnan(part).any(1), np.nan, answer)
         return answers
 

@@ -29,7 +29,7 @@ WORDS: Mapping[Outcome, str] = {
     "not tested": "not tested",
 }
 """Outcomes as they are shown."""
-FIGURES: Mapping[Figure, str] = {"rmse": "RMSE / sd", "accuracy": "accuracy"}
+FIGURES: Mapping[Figure, str] = {"rmse": "RMSE/sd", "accuracy": "accuracy"}
 """Figures as they are shown."""
 _EXACT = 1e-9
 """Difference between two figures that rounding alone makes."""
@@ -152,7 +152,7 @@ class Verdict:
         text = (
             f"Each modality is hidden in turn and imputed from all others that a row has, on {rows} {self.split} rows. The baseline "
             f"(linear, 10 nearest neighbours or a constant, whichever is best on {chosen}) was fitted on {fitted} training rows. "
-            "Better or worse: ahead or behind by more than two standard errors. RMSE / sd: error in standard deviations of a column "
+            "Better or worse: ahead or behind by more than two standard errors. RMSE/sd: error in standard deviations of a column "
             "(counts as log(1 + x)); accuracy: of a question, such as a class. Both are means over columns."
         )
         early = " There are no test rows: validation rows also chose the best epoch, so the model may look better than it is."

@@ -188,8 +188,7 @@ class _Judge:
         self, name: str, target: Target, fitted_on: np.ndarray, rows: np.ndarray, predicted: Values
     ) -> tuple[Comparison, list[Comparison]]:
         train, test = self._known(self.train, name, target, fitted_on), self._known(self.test, name, target, rows)
-        choosing = None if self.choosing is None else self._known(self.choosing, name, target, self.choosing.of(name, TEST_ROWS))
-        predictor, baseline = chosen(target, train, choosing if choosing is not None and len(choosing.truth) >= CHOOSING else None, self.seed)
+        predictor, baseline = chosen(target, train, self._choosing_rows(name, target), self.seed)
         ours = target.scores(test.truth, target.scaled(predicted, logged=True))
         theirs = target.scores(test.truth, baseline(test.inputs))
         plain = target.scores(test.truth, constant(target, train))
@@ -202,6 +201,11 @@ class _Judge:
         single = len(target.names) == 1 and target.names[0] in ("", name)
         each = [] if single else [compared(label, slice(place, place + 1), (1, 1)) for place, label in enumerate(target.names)]
         return whole, each
+
+    def _choosing_rows(self, name: str, target: Target) -> Known | None:
+        if self.choosing is None or len(rows := self.choosing.of(name, TEST_ROWS)) < CHOOSING:
+            return None
+        return self._known(self.choosing, name, target, rows)
 
     def _known(self, part: _Part, name: str, target: Target, rows: np.ndarray) -> Known:
         inputs, factors = inputs_of(self.blocks, {other: values[rows] for other, values in part.values.items()}, name)

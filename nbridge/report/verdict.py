@@ -10,6 +10,7 @@ from nbridge.phrases import clip
 from nbridge.report.subject import Subject
 from nbridge.report.tree import Content, element, paragraph, table
 
+FIGURE_HEADINGS = ("rows", "model", "baseline's", "ahead by")
 COLUMNS = 8
 """Columns that are shown of the worst, and of the best."""
 CLASSES = {"worse": "worse", "better": "better"}
@@ -23,7 +24,7 @@ def section(subject: Subject) -> Iterator[Element]:
     yield element("p", headline, class_="headline worse" if verdict.of("worse") else "headline")
     if not verdict.modalities:
         return
-    headings = ("modality", "verdict", "figure", "baseline", "rows", "model", "its figure", "ahead by", "fitted on")
+    headings = ("modality", "verdict", "figure", "baseline", *FIGURE_HEADINGS, "fitted on")
     yield table("Each modality imputed from all others", headings, map(_row, verdict.modalities), words=4)
     if verdict.advice:
         yield element("ul", *(element("li", line) for line in verdict.advice), class_="warnings")
@@ -39,7 +40,7 @@ def _columns(verdict: Verdict) -> Iterator[Element]:
             total = sum(one.outcome == outcome for one in verdict.columns)
             which = f"the {len(named)} furthest {'behind' if outcome == 'worse' else 'ahead'} of " if total > len(named) else ""
             caption = f"Columns {WORDS[outcome]}: {which}{total:,} of {len(verdict.columns):,}"
-            yield table(caption, ("column", "modality", "figure", "baseline", "rows", "model", "its figure", "ahead by"), _cells(named), words=4)
+            yield table(caption, ("column", "modality", "figure", "baseline", *FIGURE_HEADINGS), _cells(named), words=4)
 
 
 def _cells(named: Sequence[Comparison]) -> Iterator[Sequence[Content]]:
