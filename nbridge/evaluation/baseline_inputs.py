@@ -53,12 +53,12 @@ class Block:
 
     def of(self, values: Values) -> Inputs:
         """The columns of rows, shape (N, F), of its values, shape (N, E), NaN where they are missing."""
-        standard = np.nan_to_num(np.clip((_plain(values, self.classes, self.logged) - self.centre) / self.unit, -FAR, FAR))
-        kept = standard if self.components is None else self.components.transform(standard)
+        standard: Inputs = np.nan_to_num(np.clip((_plain(values, self.classes, self.logged) - self.centre) / self.unit, -FAR, FAR))
+        kept = standard if self.components is None else np.asarray(self.components.transform(standard), np.float64)
         if self.indicated is None:
             return kept
         present = ~np.isnan(values).all(1)
-        return np.column_stack([kept, present - self.indicated])
+        return np.column_stack([kept, np.where(present, 1.0, 0.0) - self.indicated])
 
 
 def blocks_of(model: MultimodalVAE, train: Mapping[str, Values], seed: int = 0) -> dict[str, Block]:
@@ -101,7 +101,7 @@ def _fitted(likelihood: Likelihood, values: Values, share: int, seed: int) -> Bl
         return Block(classes, logged, centre, unit, None, indicated)
     rows = bare.of(values[np.flatnonzero(present)[:FITTED]])
     kept = min(share, len(rows) - 1, plain.shape[1] - 1)
-    components = None if kept < 1 else PCA(kept, svd_solver="randomized", iterated_power=2, random_state=seed).fit(rows)
+    components = None if kept < 1 else PCA(kept, svd_solver="randomized", random_state=seed).fit(rows)
     return Block(classes, logged, centre, unit, components, indicated)
 
 

@@ -102,8 +102,11 @@ def chosen(target: Target, train: Known, choosing: Known | None, seed: int = 0) 
         choosing: The rows by which the best is chosen, others than those that it will be compared on; cross-validation on the training
             rows when left out.
         seed: Seed of the folds.
+
+    Without inputs, or with fewer than ten rows, it is the constant.
     """
-    competing = [*candidates(target)] if train.inputs.shape[1] else [next(candidates(target))]
+    enough = train.inputs.shape[1] and len(train.truth) >= NEIGHBOURS
+    competing = [*candidates(target)] if enough else [next(candidates(target))]
     with warnings.catch_warnings():
         # A step limit is part of the baseline: what it has found by then is what it offers.
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -122,7 +125,7 @@ def _cross_validated(target: Target, candidate: Candidate, train: Known, seed: i
     places = np.arange(len(order)) % FOLDS
     for fold in range(FOLDS):
         rest, held = order[places != fold], order[places == fold]
-        predicted[places == fold] = candidate.fit(train.index(rest))(train.inputs[held]) if len(rest) else 0.0
+        predicted[places == fold] = candidate.fit(train.index(rest))(train.inputs[held])
     return _loss(target, train.truth[order], predicted)
 
 

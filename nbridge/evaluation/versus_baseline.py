@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
+from torch.distributions import constraints
 
 from nbridge.batch import Batch
 from nbridge.data.dataset import Splits
@@ -225,7 +226,7 @@ def predicted_values(model: MultimodalVAE, batch: Batch, target: str, *, seed: i
         target: The modality.
         seed: Seed of the draws of counts.
     """
-    counts = model.likelihoods[target].support is torch.distributions.constraints.nonnegative_integer
+    counts = model.likelihoods[target].support is constraints.nonnegative_integer
     points, noise = fixed_points(model)
     parts = []
     with serving(model, seed):

@@ -139,7 +139,7 @@ class BridgedVAE(JointVAE):
     # Serving
 
     def learned(self, pattern: str) -> bool:
-        """Sources are served one by one, through bridges that each pair of modalities teaches; only complete rows are served by all at once."""
+        """Sources are served one by one, by bridges that pairs of modalities teach; only complete rows are served by all at once."""
         if self.patterns is None or pattern in self.patterns.rows:
             return True
         return "0" in pattern and "1" in pattern and self.patterns.pairwise(pattern)

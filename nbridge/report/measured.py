@@ -32,7 +32,7 @@ def warnings(subject: Subject) -> Iterator[Element]:
     found = (*of_rows, *(of_model(served.model, rows, seed=served.seed) if served.findings is None else served.findings))
     if not found:
         yield paragraph(
-            "None, and all were tested. No modality is at chance given the others, no likelihood stands at its bounds, and most of z is in use."
+            "None. All was tested: no modality is at chance given the others, no likelihood is at its bounds, and most of z is in use."
         )
         return
     yield element("ul", *(element("li", one.text) for one in found), class_="warnings")
