@@ -158,7 +158,7 @@ def test_too_few_rows_are_not_tested(part: str, rows: float):
     assert {one.words for one in verdict.modalities} == {f"not tested ({number} {part} rows, {FEWEST} needed)"}
     assert {one.rows for one in verdict.modalities} == {number}
     assert math.isnan(verdict.modalities[0].model)
-    assert verdict.headline == f"not tested: {', '.join(LIKELIHOODS)}"
+    assert verdict.headline == f"not tested ({number} {part} rows, {FEWEST} needed): {', '.join(LIKELIHOODS)}"
 
 
 def test_without_rows_nothing_is_tested():
@@ -479,9 +479,8 @@ def shown(verdict: Verdict, width: int = 80) -> str:
 def test_a_terminal_shows_figures_words_and_advice():
     model, spec, splits = subject(linear_rows(300))
     verdict = compare_with_baselines(model, spec, splits)
-    text = shown(verdict)
-    lines = text.splitlines()
-    assert lines[1] == f"Verdict: {verdict.headline}"
+    lines = shown(verdict, 200).splitlines()
+    assert lines[0] == f"Verdict: {verdict.headline}"
     for one in verdict.modalities:
         (line,) = [line for line in lines if line.startswith(f"│ {one.target} ")]
         assert f"{one.model:.3f}" in line
@@ -490,7 +489,8 @@ def test_a_terminal_shows_figures_words_and_advice():
     assert [line for line in lines if line.startswith("advice: ")] == [f"advice: {line}" for line in verdict.advice]
     assert sum(line.startswith("columns worse than the baseline: ") for line in lines) == 1
     few = compare_with_baselines(model, spec, splits, rows=splits.test.slice(0, 5), split="test")
-    assert shown(few).splitlines()[1].startswith("Beside a free baseline: not tested: x (5 test rows, 20 needed), y (5 test rows")
+    assert shown(few, 200) == "Verdict: not tested (5 test rows, 20 needed): x, y, counts, flags, image, label\n"
+    assert max(len(line) for line in shown(verdict).splitlines()) <= 80
 
 
 def test_a_run_and_an_evaluation_have_the_same_verdict(tmp_path: Path):

@@ -82,6 +82,7 @@ def evaluate(
     else:
         if evaluation.verdict is not None:
             print_verdict(evaluation.verdict, console_of())
+            typer.echo()
         print_evaluation(evaluation, console_of())
         typer.echo(f"{target}: written")
 

@@ -109,6 +109,7 @@ def _summarise(run: Run, console: Console, as_json: bool, tracker: Reporter, *, 
     if predictions:
         _print_table(predictions, console)
     if verdict is not None:
+        console.print()
         print_verdict(verdict, console)
     folder = shlex.quote(str(run.folder))
     console.print(f"\nmodel: {Path(str(run.folder), 'model')}", soft_wrap=True)

@@ -16,10 +16,9 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
     """Each modality beside its baseline, the worst and best columns, and what to do."""
     tested = [one for one in verdict.modalities if one.outcome != "not tested"]
     if not tested:
-        reasons = [f"{one.target} ({one.reason})" for one in verdict.modalities]
-        console.print(f"\nBeside a free baseline: not tested: {verdict.reason or ', '.join(reasons)}", soft_wrap=True)
+        console.print(f"Verdict: {verdict.headline}")
         return
-    console.print(f"\nVerdict: {verdict.headline}", style=STYLES["worse"] if verdict.of("worse") else None, soft_wrap=True)
+    console.print(f"Verdict: {verdict.headline}", style=STYLES["worse"] if verdict.of("worse") else None)
     table = Table()
     for heading in ("imputed", "rows", "figure", "model", "baseline", "ahead by", "verdict"):
         table.add_column(heading, justify="right" if heading in ("rows", "model", "ahead by") else "left")
@@ -27,7 +26,7 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
         table.add_row(*_cells(one), Text(one.words if one.reason else one.outcome, STYLES.get(one.outcome, "")))
     console.print(table)
     for line in (*verdict.column_lines(), *(f"advice: {line}" for line in verdict.advice)):
-        console.print(line, soft_wrap=True)
+        console.print(line)
     console.print(verdict.note)
 
 

@@ -133,13 +133,11 @@ class Verdict:
         """
         if self.reason:
             return f"not tested: {self.reason}"
-        parts = []
-        for outcome, words in (
-            ("worse", "worse than a free baseline"), ("as good", "as good"), ("better", "better"), ("not tested", "not tested")
-        ):  # fmt: skip
-            if names := list(dict.fromkeys(one.target for one in self.modalities if one.outcome == outcome)):
-                parts.append(f"{words}: {', '.join(names)}")
-        text = "; ".join(parts)
+        groups: dict[str, list[str]] = {"worse than a free baseline": [], "as good": [], "better": []}
+        for one in self.modalities:
+            words = one.words if one.reason else "worse than a free baseline" if one.outcome == "worse" else one.outcome
+            groups.setdefault(words, []).append(one.target)
+        text = "; ".join(f"{words}: {', '.join(dict.fromkeys(names))}" for words, names in groups.items() if names)
         return text if text.startswith(("worse", "not tested")) else f"beside a free baseline, {text}"
 
     @property
