@@ -177,7 +177,8 @@ LEARNED = {
 def test_a_model_knows_which_patterns_it_has_learned_to_serve(kind: str, options: str, bridges: str, training: tuple[str, ...]):
     part = {"shape": 1, "encoder": {"type": "mlp", "hidden": [2]}, "likelihood": "normal", "features": 2}
     spec = {
-        "latent_dim": 1, "model": {"type": kind, **json.loads(options)}, "bridges": {"type": bridges}, "modalities": dict.fromkeys(NAMES, part)
+        "latent_dim": 1, "model": {"type": kind, **json.loads(options)}, "bridges": {"type": bridges},
+        "modalities": dict.fromkeys(NAMES, part),
     }  # fmt: skip
     model = build_model(spec_from_dict(spec))
     patterns = ["".join(bits) for bits in product("01", repeat=3)]

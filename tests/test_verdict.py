@@ -479,7 +479,7 @@ def shown(verdict: Verdict, width: int = 80) -> str:
 def test_a_terminal_shows_figures_words_and_advice():
     model, spec, splits = subject(linear_rows(300))
     verdict = compare_with_baselines(model, spec, splits)
-    lines = shown(verdict, 200).splitlines()
+    lines = shown(verdict, 250).splitlines()
     assert lines[0] == f"Verdict: {verdict.headline}"
     for one in verdict.modalities:
         (line,) = [line for line in lines if line.startswith(f"│ {one.target} ")]
