@@ -23,7 +23,10 @@ import nbridge
 from nbridge.batch import Batch
 from nbridge.build import build_data, build_model
 from nbridge.cli.verdicts import print_verdict
+from nbridge.data.arrays import to_batch
 from nbridge.data.dataset import Splits
+from nbridge.data.npy import NPYFolder
+from nbridge.data.stored import StoredRows
 from nbridge.evaluation import versus_baseline
 from nbridge.evaluation.advice import advise, lines_of, trained_as
 from nbridge.evaluation.baseline_inputs import COMPONENTS, WIDE, blocks_of, inputs_of
@@ -205,6 +208,24 @@ def test_the_same_rows_and_seed_give_the_same_verdict_and_leave_no_trace():
     assert torch.equal(torch.get_rng_state(), state)
     assert np.array_equal(np.random.get_state()[1], generator)  # noqa: NPY002
     assert compare_with_baselines(model, spec, splits) == first
+
+
+def test_rows_on_disk_have_the_verdict_of_rows_in_memory(tmp_path: Path):
+    rows = {name: x for name, x in linear_rows(200).items() if name in ("x", "y", "label")}
+    rows["x"][::4] = np.nan
+    for name, x in rows.items():
+        np.save(tmp_path / f"{name}.npy", x)
+    model, spec, _ = subject(rows)
+    shapes = {name: likelihood.shape for name, likelihood in model.likelihoods.items()}
+    stored, memory = NPYFolder(path=str(tmp_path)).load(shapes).batch, to_batch(rows, shapes)
+    assert isinstance(stored, StoredRows)
+    cut = torch.arange(200)
+    verdicts = [
+        compare_with_baselines(model, spec, Splits(one.subset(cut[:120]), one.subset(cut[120:150]), one.subset(cut[150:])))
+        for one in (stored, memory)
+    ]
+    assert verdicts[0] == verdicts[1]
+    assert {one.outcome for one in verdicts[0].modalities} == {"worse"}
 
 
 def test_test_rows_choose_nothing():
@@ -432,7 +453,7 @@ def test_advice_follows_from_what_was_found():
         return advise(comparison, likelihood, x, trained_as(spec, rows, epochs or []))
 
     assert told() == (
-        "a linear predictor does better: try a higher modalities.x.weight, or model: jmvae (nbridge compare SPEC --models bridged,jmvae "
+        "a linear predictor does better: try a higher weight in the spec, or model: jmvae (nbridge compare SPEC --models bridged,jmvae "
         "measures both)"
     )
     assert told(epochs=records("joint", 10, 10)) == (
@@ -444,7 +465,7 @@ def test_advice_follows_from_what_was_found():
     )
     assert told(rows=80) == "80 training rows are few for 2 latent dimensions: try latent_dim: 2, training.weight_decay: 0.01, or more rows"
     ignored = Comparison("x", "", "rmse", 60, 1.0, 0.4, 1.0, 0.05, "worse", "ridge", 5000)
-    assert told(ignored).startswith("it is imputed no better than by the column mean, so the other modalities do not reach it: raise")
+    assert told(ignored).startswith("imputed no better than by the column mean, so the other modalities do not reach it: raise")
     assert "its values are 0 and 1, and its likelihood is Normal: use likelihood: {type: bernoulli" in told(x=(values > 0).astype(float))
     whole = np.arange(300)[:, None] % 7 + 1.0
     assert told(x=whole).endswith("if they stand for classes, use likelihood: categorical with shape: 8")

@@ -33,5 +33,5 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
 def _cells(one: Comparison) -> tuple[str, ...]:
     if one.outcome == "not tested":
         return one.target, f"{one.rows:,}", *[""] * 4
-    ahead = f"{one.ahead:.2f} ± {one.standard_error:.2f}"
+    ahead = f"{one.ahead:.2f} ± {one.standard_error:.2f}" if one.standard_error >= 0.005 else f"{one.ahead:.2f} ± <0.01"
     return one.target, f"{one.rows:,}", FIGURES[one.figure], digits(one.model), f"{digits(one.baseline)} {one.predictor}", ahead

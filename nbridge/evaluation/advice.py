@@ -120,9 +120,7 @@ def _ignored(comparison: Comparison, trained: Trained) -> str:
     if outcome_of(ahead, comparison.standard_error) == "better":
         return ""
     what = "the most frequent class" if comparison.figure == "accuracy" else "the column mean"
-    own = trained.spec.modalities[comparison.target].weight
-    weight = f"raise modalities.{comparison.target}.weight ({own:g})"
-    return f"it is imputed no better than by {what}, so the other modalities do not reach it: {weight}, or {_other_model(trained)}"
+    return f"imputed no better than by {what}, so the other modalities do not reach it: raise its weight in the spec, or {_other_model(trained)}"
 
 
 def _is_small(trained: Trained) -> bool:
@@ -142,7 +140,7 @@ def _another_model(comparison: Comparison, trained: Trained) -> str:
     local = comparison.predictor == "neighbours"
     why = "rows that resemble each other predict it better" if local else "a linear predictor does better"
     capacity = "a larger encoder (hidden), " if local else ""
-    return f"{why}: try {capacity}a higher modalities.{comparison.target}.weight, or {_other_model(trained)}"
+    return f"{why}: try {capacity}a higher weight in the spec, or {_other_model(trained)}"
 
 
 def _other_model(trained: Trained) -> str:
