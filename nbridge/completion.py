@@ -32,7 +32,8 @@ def impute_arrays(
 ) -> dict[str, np.ndarray]:
     """Fills in what is absent from arrays: NaN, rows that ``NAME__present`` marks as absent, and modalities that are not there at all.
 
-    It says nothing of rows unlike those of training; ``nbridge.patterns.unseen(model.patterns, count(model.names, masks))`` does.
+    It does not warn of rows unlike those of training, as ``unseen(model.patterns, count(model.names, masks), model.learned)`` of
+    `nbridge.patterns` does.
 
     Arguments:
         model: A trained model.

@@ -251,7 +251,7 @@ def complete(
     filler = _Filler(model, plan, keys, wishes, {name: rows.one_hot(keys[name]) for name in model.names})
     with opened(output := Output(passed, start, stop, plan.rows)) as out:
         counts, patterns = _write(rows, filler, out, output, size, tell)
-    return FileCompleted(start, stop, plan.rows, counts, passed, (*unseen(model.patterns, patterns), *rows.findings))
+    return FileCompleted(start, stop, plan.rows, counts, passed, (*unseen(model.patterns, patterns, model.learned), *rows.findings))
 
 
 def parse_shard(text: str) -> tuple[int, int]:

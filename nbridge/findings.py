@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Concern = Literal["chance", "inactive", "edge", "pattern", "apart", "empty", "prior", "slot"]
+Concern = Literal["chance", "inactive", "edge", "pattern", "apart", "empty", "prior", "slot", "untested"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Finding:
         kind: ``chance`` (a modality that the others do not help to predict), ``inactive`` (latent units that carry nothing), ``edge``
             (a likelihood at the edge of what it can say), ``pattern`` (rows unlike any that training saw), ``apart`` (modalities never
             observed together in training), ``empty`` (rows in which nothing is observed), ``prior`` (a mixture of fewer components than
-            asked for) or ``slot`` (a part of an .h5mu file that could not be kept as it was).
+            asked for), ``slot`` (a part of an .h5mu file that could not be kept as it was) or ``untested`` (what too few rows leave open).
         where: The modality, or several with a comma between them; empty where it concerns them all.
         text: One line: what, where, and what to do.
         figures: What it rests on, as JSON holds it.
@@ -35,8 +35,8 @@ class Finding:
 
     @property
     def line(self) -> str:
-        """As it stands in a log."""
-        return f"warning: {self.text}"
+        """As it stands in a log: a warning, or a note on what was not tested."""
+        return f"{'note' if self.kind == 'untested' else 'warning'}: {self.text}"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -6,7 +6,7 @@ A pattern is a string of a 1 or a 0 for each modality, in the order of the model
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -83,6 +83,17 @@ class Patterns:
         wanted = int(pattern, 2)
         return sum(number for other, number in self.rows.items() if int(other, 2) & wanted == wanted)
 
+    def pairwise(self, pattern: str) -> bool:
+        """Whether each pair of a pattern's modalities is together in some row, and a single one in any; True where it has none.
+
+        Example:
+            >>> Patterns(("x", "y", "z"), {"110": 5, "011": 4, "101": 2}).pairwise("111")
+            True
+        """
+        own = [place for place, bit in enumerate(pattern) if bit == "1"]
+        sets = combinations(own, 2) if len(own) > 1 else ((place,) for place in own)
+        return all(any(all(other[place] == "1" for place in those) for other in self.rows) for those in sets)
+
 
 def count(names: Sequence[str], present: Mapping[str, Tensor]) -> Counter[str]:
     """The number of rows of each pattern.
@@ -101,18 +112,19 @@ def count(names: Sequence[str], present: Mapping[str, Tensor]) -> Counter[str]:
     return Counter(dict(zip(spelt, numbers.tolist(), strict=True)))
 
 
-def unseen(patterns: Patterns | None, counts: Mapping[str, int]) -> tuple[Finding, ...]:
-    """One finding where rows have patterns of presence that no training row had; nothing where it is not known what training had.
-
-    A pattern that is a part of one that training had (as an image alone is, where training rows had image and label) is told all the same,
-    with the number of rows that had its modalities and more: a model learns to do without what it was given, but rows that lack something
-    by themselves may be other rows.
+def unseen(patterns: Patterns | None, counts: Mapping[str, int], learned: Callable[[str], bool] | None = None) -> tuple[Finding, ...]:
+    """One finding where rows have patterns of presence that training neither had nor taught; nothing where it is not known what it had.
 
     Arguments:
         patterns: Those of the training rows.
         counts: The number of rows of each pattern to serve, by `count`.
+        learned: Whether a model has learned to serve a pattern that no training row had (`nbridge.MultimodalVAE.learned`), as most models
+            learn to serve an image alone from rows with image and label; when left out, no such pattern counts as learned.
     """
-    if patterns is None or not (new := {pattern: number for pattern, number in counts.items() if pattern not in patterns.rows}):
+    if patterns is None:
+        return ()
+    taught = learned or (lambda _: False)
+    if not (new := {pattern: number for pattern, number in counts.items() if pattern not in patterns.rows and not taught(pattern)}):
         return ()
     ordered = sorted(new.items(), key=lambda item: (-item[1], item[0].count("0"), item[0]))
     have = {pattern: patterns.with_these(pattern) for pattern in new}

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -24,15 +24,16 @@ from nbridge.checkpoint import CONFIG, load_model, save_model
 from nbridge.data.dataset import Splits
 from nbridge.data.frames import FrameLike
 from nbridge.errors import DataError, NBridgeError, RunError
+from nbridge.evaluation.verdict import Verdict, read_verdict
 from nbridge.inference.weights import fit_weights
 from nbridge.models.base import MultimodalVAE
 from nbridge.progress import Reporter
 from nbridge.read import read_spec, spec_from_dict, write_spec
 from nbridge.registry import FROM_PYTHON
-from nbridge.run_folder import MODEL, RESOLVED, check_vacant, create, fingerprint, model_card, read_environment
+from nbridge.run_folder import MODEL, RESOLVED, VERDICT, check_vacant, create, fingerprint, model_card, read_environment
 from nbridge.spec import Spec
 from nbridge.training import TrainingState, check_stages, fit
-from nbridge.training_state import append_record, restore_state, save_state
+from nbridge.training_state import append_record, read_records, restore_state, save_state
 
 Data = Mapping[str, ArrayLike | Tensor] | Batch | FrameLike
 
@@ -52,6 +53,16 @@ class Run:
     spec: Spec
     splits: Splits
     folder: Path | None
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """Each modality, imputed from the others, beside a free baseline: as the run folder has it, or else measured, in seconds."""
+        if self.folder is not None and (kept := read_verdict(self.folder / VERDICT)) is not None:
+            return kept
+        from nbridge.evaluation.versus_baseline import compare_with_baselines
+
+        records = () if self.folder is None else tuple(read_records(self.folder))
+        return compare_with_baselines(self.model, self.spec, self.splits, records=records)
 
 
 def train(

@@ -9,6 +9,7 @@
 ``model/``              the trained model, with the patterns of presence that it learned from, written when training is over
 ``classifiers/``        the classifiers that `nbridge evaluate` trained, for the next time
 ``evaluation.json``     what `nbridge evaluate` measured last on the test rows; ``evaluation-train.json`` on training rows, and so on
+``verdict.json``         each modality, imputed from the others, beside a free baseline, as `nbridge train` measured it at its end
 ``tensorboard/``        the metrics as TensorBoard reads them, written by `--log tensorboard`
 ``report.html``         the run as a page, as `nbridge train` and `nbridge report` write it
 ======================= ===============================================================================================
@@ -41,7 +42,7 @@ from nbridge.spec import Spec
 from nbridge.version import __version__
 
 SPEC, RESOLVED, ENVIRONMENT, METRICS, MODEL = "spec.yaml", "spec.resolved.yaml", "env.json", "metrics.jsonl", "model"
-CLASSIFIERS, REPORT, TENSORBOARD = "classifiers", "report.html", "tensorboard"
+CLASSIFIERS, REPORT, TENSORBOARD, VERDICT = "classifiers", "report.html", "tensorboard", "verdict.json"
 CHECKPOINT = Path("checkpoints", "last.safetensors")
 
 

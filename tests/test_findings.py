@@ -16,7 +16,7 @@ from torch import nn
 import nbridge
 from nbridge.batch import Batch
 from nbridge.decoders import Decoder
-from nbridge.evaluation.findings import FEWEST, condition_test, inactive_units, of_evaluation, of_model
+from nbridge.evaluation.findings import FEWEST, condition_test, inactive_units, of_evaluation, of_model, untested
 from nbridge.evaluation.results import Settings
 from nbridge.findings import Finding
 from nbridge.imputation import ELEMENTS
@@ -268,14 +268,17 @@ def trap() -> tuple[MultimodalVAE, Batch]:
 @pytest.mark.usefixtures("double")
 def test_findings_are_lines_with_the_figures_behind_them():
     model, rows = trap()
-    model.patterns = Patterns.of(model.names, {name: torch.ones(9, dtype=torch.bool) for name in model.names})
+    model.patterns = Patterns(model.names, {"110": 9, "101": 8})
     present = {**rows.present, "a": torch.arange(200) >= 12}
     train = Batch(rows.values, {**rows.present, "a": torch.arange(200) < 10, "b": torch.arange(200) >= 10})
     found = of_evaluation(model, Batch(rows.values, present), train)
     assert [(one.kind, one.where) for one in found] == [("apart", "a,b"), ("pattern", ""), ("chance", "c"), ("edge", "c")]
     apart, pattern, chance, edge = found
     assert apart.text.endswith("c, observed with each of them, serves instead")
-    assert pattern.text == ("rows with only b, c observed: 12 rows; no training row had this pattern (9 had these modalities and more)")
+    assert pattern.text == (
+        "rows with everything observed: 188 rows; with only b, c observed: 12 rows; no training row had these patterns "
+        "(2 of them are not even a part of one that it had)"
+    )
     figures = chance.figures
     assert chance.text == (
         f"modality 'c': imputed from the others it is at chance, {figures['gain']:.2g} ± {figures['standard error']:.2g} nats above what "
@@ -341,3 +344,31 @@ def test_a_trained_model_tells_which_of_its_modalities_is_apart():
     done = nbridge.evaluate(run.model, run.spec, run.splits, Settings(metrics=("predictive",), draws=20))
     assert [one.where for one in done.warnings if one.kind == "chance"] == ["label"]
     assert run.model.patterns == Patterns(("x", "y", "label"), {"111": len(run.splits.train)})
+
+
+# What is not tested
+
+
+@pytest.mark.usefixtures("double")
+def test_what_too_few_rows_leave_open_is_said_and_nothing_else_is():
+    model, rows = exact_model(ONE_APART, "mvae"), batch_of(ONE_APART, 200, 0)
+    assert untested(model, rows) == ()
+    assert untested(model, rows.slice(0, FEWEST)) == ()
+    few = rows.slice(0, FEWEST - 1)
+    (finding,) = untested(model, few)
+    assert finding.line == (
+        "note: not tested, for fewer than 30 rows: whether it is at chance given the others (a, b, c: 29 rows); inactive latent units "
+        "(29 rows); values at the edge of a likelihood (a, b, c: 29 rows)"
+    )
+    assert of_model(model, few) == (finding,)
+    masks = {**rows.present, "a": torch.arange(200) < 12, "b": torch.arange(200) >= 199}
+    (finding,) = [one for one in of_evaluation(model, Batch(rows.values, masks), rows) if one.kind == "untested"]
+    assert finding.text == (
+        "not tested, for fewer than 30 rows: whether it is at chance given the others (a: 12 rows; b: 1 row; c: 13 rows); "
+        "values at the edge of a likelihood (a: 12 rows; b: 1 row)"
+    )
+    assert finding.figures["values at the edge of a likelihood"] == {"a": 12, "b": 1}
+    unnamed = rows.select("a", "b")
+    assert untested(model, unnamed)[0].figures == {
+        "whether it is at chance given the others": {"c": 0}, "values at the edge of a likelihood": {"c": 0}
+    }  # fmt: skip

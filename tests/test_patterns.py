@@ -11,8 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nbridge.build import build_model
 from nbridge.findings import Finding
 from nbridge.patterns import Patterns, count, never_together, numbered, unseen
+from nbridge.read import spec_from_dict
 
 NAMES = ("image", "label", "text")
 MASKS = st.integers(1, 5).flatmap(lambda n: st.lists(st.lists(st.booleans(), min_size=n, max_size=n), max_size=30))
@@ -42,6 +44,9 @@ def test_patterns_are_counted_as_rows_one_by_one(rows: list[list[bool]]):
     for pattern in ("".join(bits) for bits in product("01", repeat=len(names))):
         fitting = (row for row in spelt if all(bit == "1" for bit, wanted in zip(row, pattern, strict=True) if wanted == "1"))
         assert everything.with_these(pattern) == sum(1 for _ in fitting)
+        own = [place for place, bit in enumerate(pattern) if bit == "1"]
+        pairs = [(i, j) for i in own for j in own if i < j or len(own) == 1]
+        assert everything.pairwise(pattern) == all(any(row[i] == row[j] == "1" for row in spelt) for i, j in pairs)
 
 
 def test_a_modality_that_rows_do_not_name_is_absent_from_all_of_them():
@@ -140,3 +145,47 @@ def test_pairs_that_are_never_together_are_all_told(rows: list[list[bool]]):
 def test_rows_are_named_by_the_first_few():
     assert numbered(range(3)) == "rows 0, 1, 2"
     assert numbered(range(2000)) == "rows 0, 1, 2 and 1,997 more (2,000 in all)"
+
+
+# What a model has learned to serve
+
+PAIRS, WHOLE, APART = ("110", "011", "101"), ("111",), ("110", "001")
+EVERY = {"111", "110", "101", "011", "100", "010", "001"}
+SINGLE = {"100", "010", "001"}
+LEARNED = {
+    # model, its options, bridges, training patterns: what it serves
+    ("bridged", "{}", "mlp", WHOLE): EVERY,
+    ("bridged", "{}", "mlp", PAIRS): {*PAIRS, *SINGLE},
+    ("bridged", "{}", "mlp", APART): {"110", *SINGLE},
+    ("bridged", "{}", "flow", WHOLE): EVERY,
+    ("bridged", "{}", "flow", PAIRS): {*PAIRS, *SINGLE},
+    ("joint", "{}", "mlp", WHOLE): {"111"},
+    ("joint", '{"coupling": 1.0}', "mlp", WHOLE): EVERY,
+    ("joint", "{}", "mlp", (*WHOLE, "100")): EVERY,
+    ("joint", "{}", "mlp", PAIRS): {*PAIRS, *SINGLE},
+    ("jmvae", "{}", "mlp", WHOLE): EVERY,
+    ("jmvae", '{"alpha": 0.0}', "mlp", WHOLE): {"111"},
+    ("jmvae", "{}", "mlp", PAIRS): {*PAIRS, *SINGLE},
+    ("telbo", "{}", "mlp", PAIRS): {*PAIRS, *SINGLE},
+    ("mvae", "{}", "mlp", PAIRS): EVERY,
+    ("mvae", "{}", "mlp", APART): {"110", *SINGLE},
+    ("bivcca", "{}", "mlp", PAIRS): EVERY,
+}
+
+
+@pytest.mark.parametrize(("kind", "options", "bridges", "training"), LEARNED)
+def test_a_model_knows_which_patterns_it_has_learned_to_serve(kind: str, options: str, bridges: str, training: tuple[str, ...]):
+    part = {"shape": 1, "encoder": {"type": "mlp", "hidden": [2]}, "likelihood": "normal", "features": 2}
+    spec = {
+        "latent_dim": 1, "model": {"type": kind, **json.loads(options)}, "bridges": {"type": bridges},
+        "modalities": dict.fromkeys(NAMES, part),
+    }  # fmt: skip
+    model = build_model(spec_from_dict(spec))
+    patterns = ["".join(bits) for bits in product("01", repeat=3)]
+    assert all(model.learned(pattern) for pattern in patterns), "nothing is known of its training"
+    model.patterns = Patterns.of(NAMES, present(list(training)))
+    expected = LEARNED[kind, options, bridges, training]
+    assert {pattern for pattern in patterns if model.learned(pattern)} == expected
+    found = unseen(model.patterns, dict.fromkeys(patterns, 2), model.learned)
+    assert {one["pattern"] for one in found[0].figures["patterns"]} == set(patterns) - expected
+    assert unseen(model.patterns, dict.fromkeys(expected, 1), model.learned) == ()

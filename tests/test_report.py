@@ -29,8 +29,10 @@ import nbridge
 from nbridge import pictures
 from nbridge.batch import Batch
 from nbridge.cli import main as command_line
+from nbridge.data.dataset import Splits
 from nbridge.evaluation.calibration import reliability
 from nbridge.evaluation.results import Settings
+from nbridge.evaluation.verdict import Comparison, Verdict, digits
 from nbridge.files import write_json
 from nbridge.phrases import number
 from nbridge.plane import Plane
@@ -40,7 +42,7 @@ from nbridge.report.page import SECTIONS, write_report
 from nbridge.report.subject import Served
 from nbridge.report.tree import element, written
 from nbridge.run import Run
-from nbridge.run_folder import METRICS, MODEL, REPORT
+from nbridge.run_folder import METRICS, MODEL, REPORT, VERDICT
 
 HOSTILE = "<script>alert(1)</script> & \"x' </style>"
 PART = "features: 4, encoder: {type: mlp, hidden: [4]}"
@@ -467,7 +469,7 @@ def test_an_unfinished_run_is_shown_as_far_as_it_is(folder: Path):
     assert "not over yet" in shown["trained"].text
     reasons = [line.text for line in shown["left-out"].all("li")]
     assert reasons == [
-        f"Warnings, Images, Values, Classes, Latent map: {folder}: training is not over; go on with: nbridge resume {folder}",
+        f"Verdict, Warnings, Images, Values, Classes, Latent map: {folder}: training is not over; go on with: nbridge resume {folder}",
         "Evaluation: nothing was measured yet; nbridge evaluate run does it",
         "Patterns of presence: a model keeps them once training is over",
     ]
@@ -579,3 +581,56 @@ def test_a_browser_shows_every_section_without_complaint_and_without_scrolling_s
     document, console = browsed(chromium, tmp_path / "around.html", tmp_path / "two")
     assert [line for line in console if "heard" in line]
     assert document.one("title").text == "true 0"
+
+
+# The verdict
+
+
+def test_the_verdict_comes_first_and_is_red_where_the_model_is_worse(document: Node, run: Run):
+    verdict = run.verdict
+    assert verdict.of("worse") or verdict.of("as good")
+    assert next(iter(sections(document))) == "verdict"
+    assert document.one("nav").all("a")[0].text == "Verdict"
+    section = sections(document)["verdict"]
+    headline = next(node for node in section.all("p") if "headline" in node.attributes.get("class", ""))
+    assert headline.text.lower() == f"{verdict.headline.lower()}."
+    rows = tables(section)["Each modality imputed from all others"]
+    assert [row[:2] for row in rows] == [[one.target, one.words] for one in verdict.modalities]
+    assert [row[5] for row in rows] == [digits(one.model) for one in verdict.modalities]
+    assert section.all("p")[-1].text == verdict.note
+
+
+def test_a_verdict_that_a_run_keeps_is_shown_without_its_rows(folder: Path):
+    kept = Verdict(
+        "test",
+        (
+            Comparison("x", "", "rmse", 60, 0.9, 0.4, 1.0, 0.1, "worse", "ridge", 210, (2, 2)),
+            Comparison(HOSTILE, "", "accuracy", 3, reason="3 test rows, 20 needed"),
+        ),
+        (Comparison("x", "age", "rmse", 60, 0.9, 0.4, 1.0, 0.1, "worse", "ridge", 210),),
+        (f"x: {HOSTILE}",),
+    )
+    write_json(folder / VERDICT, kept.as_dict())
+    (folder.parent / "nowhere").mkdir()
+    spec = (folder / "spec.resolved.yaml").read_text()
+    (folder / "spec.resolved.yaml").write_text(re.sub(r"path: .*data\.npz", f"path: {folder.parent}/nowhere/data.npz", spec))
+    text = write_report(folder).read_text(encoding="utf-8")
+    section = sections(read(text))["verdict"]
+    red = [node.text for node in section.all("p", "span") if "worse" in node.attributes.get("class", "").split()]
+    assert red == [
+        f"Worse than a free baseline: x; not tested (3 test rows, 20 needed): {HOSTILE}.",
+        "worse than the baseline",
+        "0.900",
+        "0.900",
+    ]
+    assert section.one("li").text == f"x: {HOSTILE}"
+    assert tables(section)["Columns worse than the baseline: 1 of 1"][0][:2] == ["age", "x"]
+    assert not read(text).all("script")
+    assert re.search(r"\.worse \{ color: var\(--bad\)", text)
+
+
+def test_without_rows_the_verdict_says_that_nothing_was_tested(folder: Path, run: Run):
+    bare = Run(run.model, run.spec, Splits(run.splits.train, None, None), folder)
+    shown = sections(read(write_report(bare).read_text(encoding="utf-8")))
+    assert next(iter(shown)) == "verdict"
+    assert shown["verdict"].one("p").text.startswith("Not tested: no test rows and no validation rows; ")

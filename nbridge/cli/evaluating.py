@@ -54,13 +54,15 @@ def evaluate(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Measure a trained model. Likelihoods, cross-modal generation, imputation; the figures are kept in evaluation.json."""
+    """Measure a trained model. A verdict, likelihoods, cross-modal generation, imputation; the figures are kept in evaluation.json."""
     from nbridge import run
     from nbridge.cli.tables import MeasuringBar, print_evaluation
+    from nbridge.cli.verdicts import print_verdict
     from nbridge.evaluation import suite
     from nbridge.evaluation.classifier_cache import ClassifierCache
     from nbridge.files import write_json, writing
     from nbridge.run_folder import CLASSIFIERS, evaluation_path
+    from nbridge.training_state import read_records
 
     settings = _settings(split, metrics, given, rows, density_rows, samples, draws, generated, label, seed)
     cache = ClassifierCache(Path(directory) / CLASSIFIERS)
@@ -68,7 +70,8 @@ def evaluate(
     bar = MeasuringBar(console_of(stderr=True))
     try:
         with blaming(directory, DataError), _naming_options():
-            evaluation = suite.evaluate(trained.model, trained.spec, trained.splits, settings, classifiers=cache, announce=bar)
+            parts = (trained.model, trained.spec, trained.splits, settings)
+            evaluation = suite.evaluate(*parts, classifiers=cache, announce=bar, records=read_records(Path(directory)))
     finally:
         bar.close()
     with writing(target := evaluation_path(Path(directory), split)):
@@ -77,6 +80,9 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(evaluation.as_dict(), indent=2))
     else:
+        if evaluation.verdict is not None:
+            print_verdict(evaluation.verdict, console_of())
+            typer.echo()
         print_evaluation(evaluation, console_of())
         typer.echo(f"{target}: written")
 

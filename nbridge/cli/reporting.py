@@ -14,6 +14,7 @@ from nbridge.phrases import clip
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from nbridge.evaluation.verdict import Verdict
     from nbridge.run import Run
 
 WithoutReport = Annotated[bool, typer.Option("--no-report", help="Write no report.html at the end.")]
@@ -31,6 +32,22 @@ def report(
     from nbridge.report.page import write_report
 
     typer.echo(f"{write_report(directory, rows=rows, seed=seed)}: written")
+
+
+def verdict_on(run: Run, console: Console) -> Verdict | None:
+    """The verdict on a training that just ended, kept in its folder; whatever happens to it, the training must not fail: None then."""
+    from nbridge.files import write_json, writing
+    from nbridge.run_folder import VERDICT
+
+    try:
+        verdict = run.verdict
+        if run.folder is not None:
+            with writing(target := run.folder / VERDICT):
+                write_json(target, verdict.as_dict())
+    except Exception as error:
+        console.print(f"warning: there is no verdict on this model ({clip(error, 200) or type(error).__name__})", soft_wrap=True)
+        return None
+    return verdict
 
 
 def report_on(run: Run, findings: tuple[Finding, ...] | None, console: Console) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nbridge.cli.options import AsJson, Device, Overrides, Overwrite, SpecPath, blaming, console_of, default_folder, reporting
-from nbridge.cli.reporting import WithoutReport, report_on
+from nbridge.cli.reporting import WithoutReport, report_on, verdict_on
 from nbridge.cli.sharing import sharing
 from nbridge.cli.tracking import Log, check_logger, tracking
 from nbridge.errors import SpecError
@@ -86,7 +86,8 @@ def resume(
 
 
 def _summarise(run: Run, console: Console, as_json: bool, tracker: Reporter, *, with_report: bool) -> None:
-    """What the model fills in on rows that it has not seen, what is worth a warning, and what to type next."""
+    """What the model fills in on rows that it has not seen, also beside a free baseline, what is worth a warning, and what to type next."""
+    from nbridge.cli.verdicts import print_verdict
     from nbridge.evaluation.crossmodal import predict_each
     from nbridge.evaluation.findings import of_model
     from nbridge.run_folder import REPORT
@@ -98,13 +99,18 @@ def _summarise(run: Run, console: Console, as_json: bool, tracker: Reporter, *, 
     findings = () if few is None else of_model(run.model, few)
     for finding in findings:
         console.print(finding.line, soft_wrap=True)
+    verdict = verdict_on(run, console)
     reported = with_report and report_on(run, findings, console)
     if as_json:
         told = {"predictions": [asdict(one) for one in predictions], "warnings": [one.as_dict() for one in findings]}
+        told |= {"verdict": None if verdict is None else verdict.as_dict()}
         typer.echo(json.dumps({"folder": str(run.folder), **told}, indent=2))
         return
     if predictions:
         _print_table(predictions, console)
+    if verdict is not None:
+        console.print()
+        print_verdict(verdict, console)
     folder = shlex.quote(str(run.folder))
     console.print(f"\nmodel: {Path(str(run.folder), 'model')}", soft_wrap=True)
     if reported:

@@ -11,7 +11,7 @@ Axes: K samples, B rows, P pairs of rows, D latent dimensions.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -143,10 +143,50 @@ def of_model(model: MultimodalVAE, batch: Batch, *, seed: int = 0) -> tuple[Find
 
     Arguments:
         model: A trained model.
-        batch: Rows that training has not seen; 512 of them are drawn for each test, and fewer than 30 show nothing.
+        batch: Rows that training has not seen; 512 of them are drawn for each test. What fewer than 30 rows leave open is in a finding of
+            its own (`untested`).
         seed: Seed of the draws.
     """
-    return (*_at_chance(model, batch, seed), *_inactive(model, batch, seed), *_edges(model, batch, seed))
+    found = (*_at_chance(model, batch, seed), *_inactive(model, batch, seed), *_edges(model, batch, seed))
+    return (*found, *untested(model, batch))
+
+
+def untested(model: MultimodalVAE, batch: Batch) -> tuple[Finding, ...]:
+    """What `of_model` cannot test for want of rows, in one finding: no warning of it means nothing then.
+
+    Arguments:
+        model: The model.
+        batch: The rows that it was to be tested on.
+    """
+    having = {name: int(batch.present[name].sum()) if name in batch.names else 0 for name in model.names}
+    several = {}
+    if len(model.names) > 1:
+        others = {name: [mask for other, mask in batch.present.items() if other != name] for name in batch.names}
+        several = dict.fromkeys(model.names, 0)
+        several |= {name: int((batch.present[name] & torch.stack(masks).any(0)).sum()) for name, masks in others.items() if masks}
+    tests = {
+        "whether it is at chance given the others": several,
+        "inactive latent units": {"": len(batch)},
+        "values at the edge of a likelihood": having,
+    }
+    few = {test: {name: rows for name, rows in counts.items() if rows < FEWEST} for test, counts in tests.items()}
+    lines = [f"{test} ({_counted(counts)})" for test, counts in few.items() if counts]
+    if not lines:
+        return ()
+    text = f"not tested, for fewer than {FEWEST} rows: {'; '.join(lines)}"
+    return (Finding("untested", "", text, {test: counts for test, counts in few.items() if counts}),)
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    """Names by their number of rows."""
+    by_rows: dict[int, list[str]] = {}
+    for name, rows in counts.items():
+        by_rows.setdefault(rows, []).append(name)
+    parts = []
+    for rows, names in by_rows.items():
+        named = ", ".join(filter(None, names))
+        parts.append(f"{named}{': ' if named else ''}{rows} row{'s' if rows != 1 else ''}")
+    return "; ".join(parts)
 
 
 def of_evaluation(model: MultimodalVAE, batch: Batch, train: Rows, *, seed: int = 0) -> tuple[Finding, ...]:
@@ -158,7 +198,7 @@ def of_evaluation(model: MultimodalVAE, batch: Batch, train: Rows, *, seed: int 
         train: The rows that it was trained on.
         seed: Seed of the draws.
     """
-    patterns = unseen(model.patterns, count(model.names, batch.present))
+    patterns = unseen(model.patterns, count(model.names, batch.present), model.learned)
     return (*never_together(model.names, train.present), *patterns, *of_model(model, batch, seed=seed))
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 from nbridge.errors import DataError
 from nbridge.evaluation.calibration import FEWEST_DRAWS
+from nbridge.evaluation.verdict import Verdict
 from nbridge.findings import Finding
 from nbridge.phrases import did_you_mean, listing
 from nbridge.version import __version__
@@ -184,6 +185,7 @@ class Evaluation:
         skipped: What was left out, metrics or single measurements by their title, each with the reason.
         version: The version of nbridge that measured.
         warnings: What a user should know, a line each with the figures behind it.
+        verdict: The model beside free baselines on the same rows; None where it was not asked for.
     """
 
     settings: Settings
@@ -197,6 +199,7 @@ class Evaluation:
     skipped: Mapping[str, str]
     version: str = __version__
     warnings: tuple[Finding, ...] = ()
+    verdict: Verdict | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -212,6 +215,7 @@ class Evaluation:
             "measurements": [measurement.as_dict() for measurement in self.measurements],
             "skipped": dict(self.skipped),
             "warnings": [finding.as_dict() for finding in self.warnings],
+            "verdict": None if self.verdict is None else self.verdict.as_dict(),
         }
 
 
@@ -224,7 +228,8 @@ def read_evaluation(path: Path) -> Evaluation | None:
         parts = {"settings": settings, "modalities": modalities, "measurements": measurements}
         # An older file has none.
         warnings = tuple(Finding.from_dict(entry) for entry in content.get("warnings", ()))
-        return Evaluation(**{**content, **parts, "warnings": warnings})
+        verdict = None if content.get("verdict") is None else Verdict.from_dict(content["verdict"])
+        return Evaluation(**{**content, **parts, "warnings": warnings, "verdict": verdict})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -13,7 +13,8 @@ r"""Everything that can be measured of a trained model on its rows, in one pass.
 ``calibration``  ECE and Brier score of classes
 ================ ====================================================================================================================
 
-Beside them stand warnings (`nbridge.evaluation.findings`), from a small sample of the rows and whatever was asked for.
+Beside them stand warnings (`nbridge.evaluation.findings`), from a small sample of the rows, and a verdict on each modality beside a free
+baseline (`nbridge.evaluation.versus_baseline`), whatever was asked for.
 
 Conditioning sets S are, unless named, every single modality and every set that leaves out one. A metric is a list of questions, each a
 target and a conditioning set, so that what one of them lacks costs none of the others.
@@ -41,9 +42,11 @@ from nbridge.evaluation.findings import of_evaluation
 from nbridge.evaluation.importance import RowLogLikelihoods, conditional_of, label_posterior, log_likelihood_rows
 from nbridge.evaluation.results import METRICS, Evaluation, Measurement, Names, OptionError, Settings, Split, read_evaluation, title
 from nbridge.evaluation.rows import fingerprint, rows_with, together
+from nbridge.evaluation.versus_baseline import compare_with_baselines
 from nbridge.likelihoods import Bernoulli, Categorical
 from nbridge.models.base import MultimodalVAE
 from nbridge.phrases import listing
+from nbridge.progress import EpochRecord
 from nbridge.spec import Spec
 
 __all__ = ["Evaluation", "Measurement", "OptionError", "Settings", "Split", "check_served", "evaluate", "read_evaluation"]
@@ -60,6 +63,7 @@ def evaluate(
     *,
     classifiers: ClassifierCache | None = None,
     lenient: bool = False,
+    records: Iterable[EpochRecord] = (),
     announce: Callable[[str, int, int], None] = lambda _title, _done, _of: None,
 ) -> Evaluation:
     """Measures what can be measured.
@@ -72,6 +76,7 @@ def evaluate(
         classifiers: Those of earlier evaluations, used again where they would come out the same; filled.
         lenient: Whether metrics that were asked for, and sets that name modalities of other models, are left out where this model does not
             support them, as in a comparison with models that do; otherwise they are mistakes.
+        records: The records of the model's training, for the advice of the verdict.
         announce: Hears of each measurement before it is taken: its title, how many are done and how many there are.
 
     Raises:
@@ -103,6 +108,12 @@ def evaluate(
     parameters = sum(parameter.numel() for parameter in model.parameters())
     fingerprints = {name: fingerprint(rows, name) for name in model.names if name in rows.names}
     warnings = of_evaluation(model, rows, splits.train, seed=settings.seed)
+    # A comparison of models measures them against each other.
+    verdict = (
+        None
+        if lenient
+        else compare_with_baselines(model, spec, splits, rows=rows, split=settings.split, records=records, seed=settings.seed)
+    )
     return Evaluation(
         settings=settings,
         modalities=model.names,
@@ -114,6 +125,7 @@ def evaluate(
         measurements=measurements,
         skipped=skipped,
         warnings=warnings,
+        verdict=verdict,
     )
 
 

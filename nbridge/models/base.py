@@ -198,6 +198,20 @@ class MultimodalVAE(nn.Module, ABC):
         """
         return None
 
+    def learned(self, pattern: str) -> bool:
+        """Whether training taught the model to serve rows with exactly the modalities of a pattern; True where it is not known.
+
+        By default it did where some training row had all of them, and perhaps more: a model learns from parts of what a row has. Models
+        that learn more, or less, from a row say so. Nothing observed is served from the prior, and counts as learned only where training
+        had such rows.
+
+        Arguments:
+            pattern: A 1 or a 0 for each modality, in order (`nbridge.patterns`).
+        """
+        if self.patterns is None or pattern in self.patterns.rows:
+            return True
+        return "1" in pattern and self.patterns.with_these(pattern) > 0
+
     def prior(self, *shape: int) -> Independent:
         """p(z) = N(0, I) over D with the batch shape asked for: the prior of every density, also of a model with a `mixture`."""
         zeros = torch.zeros(*shape, self.latent_dim, device=self.device)

@@ -147,6 +147,12 @@ class BridgedVAE(JointVAE):
 
     # Serving
 
+    def learned(self, pattern: str) -> bool:
+        """Sources are served one by one, by bridges that pairs of modalities teach; only complete rows are served by all at once."""
+        if self.patterns is None or pattern in self.patterns.rows:
+            return True
+        return "0" in pattern and "1" in pattern and self.patterns.pairwise(pattern)
+
     def infer(self, batch: Batch) -> Independent:
         features, present = self.encode(batch), self.presence(batch)
         if bool(present.all()) or len(self.names) == 1:

@@ -54,6 +54,12 @@ class Experts(MultimodalVAE):
             **options,
         )
 
+    def learned(self, pattern: str) -> bool:
+        """A product of experts serves any set of them, provided that each pair was observed together."""
+        if self.patterns is None or pattern in self.patterns.rows:
+            return True
+        return "1" in pattern and self.patterns.pairwise(pattern)
+
     @abstractmethod
     def combined(self, q: Independent, present: Tensor) -> Independent:
         r"""The posterior of the modalities present, shape (\*, M, B), of every :math:`q_i(z \mid x_i)`, batch shape (M, B) over D."""

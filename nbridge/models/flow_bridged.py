@@ -42,7 +42,7 @@ from nbridge.encoders import Encoder
 from nbridge.flow_bridge import FlowBridge
 from nbridge.fusion import Fusion
 from nbridge.means import masked_mean
-from nbridge.models.base import Features, Stage
+from nbridge.models.base import Features, MultimodalVAE, Stage
 from nbridge.models.joint import JointVAE, teacher, with_teacher
 from nbridge.models.parts import Parts
 from nbridge.models.retrofit import InferenceNetwork
@@ -96,6 +96,10 @@ class FlowBridgedVAE(JointVAE):
         return cls(*joint, bridges, parts.weights, guides, **options)
 
     # Serving
+
+    def learned(self, pattern: str) -> bool:
+        """As of any model: random parts of all rows teach the flow."""
+        return MultimodalVAE.learned(self, pattern)
 
     def infer(self, batch: Batch) -> Independent:
         """One part of the mixture, drawn anew at every call."""

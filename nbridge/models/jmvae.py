@@ -58,6 +58,10 @@ class JMVAE(Retrofit):
         super().__init__(encoders, decoders, fusion, networks, weights)
         self.alpha = alpha
 
+    def learned(self, pattern: str) -> bool:
+        """As of any retrofit; without the divergence, alpha 0, the network of a subset learns only from rows that have nothing else."""
+        return super().learned(pattern) if self.alpha else self.patterns is None or pattern in self.patterns.rows
+
     def stages(self) -> tuple[Stage, ...]:
         modules = (self.encoders, self.fusion, self.decoders, *((self.networks,) if self.subsets else ()))
         return (Stage("joint", modules, self._loss, self._observed),)

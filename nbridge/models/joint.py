@@ -95,6 +95,12 @@ class JointVAE(MultimodalVAE):
         decoders = {name: parts.decoder(name) for name in parts.names}
         return encoders, decoders, parts.fusion(parts.names)
 
+    def learned(self, pattern: str) -> bool:
+        """As of any model, but complete rows teach their parts only with a coupling, or beside incomplete rows."""
+        if self.patterns is None or pattern in self.patterns.rows:
+            return True
+        return (self.coupling > 0 or any("0" in other for other in self.patterns.rows)) and super().learned(pattern)
+
     def infer(self, batch: Batch) -> Independent:
         return self.observed_posterior(self.encode(batch), batch)
 

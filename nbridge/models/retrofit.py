@@ -18,6 +18,7 @@ from nbridge.decoders import Decoder
 from nbridge.distributions import diagonal_normal, diagonal_where
 from nbridge.encoders import Encoder
 from nbridge.fusion import Fusion
+from nbridge.models.base import MultimodalVAE
 from nbridge.models.joint import JointVAE
 from nbridge.models.parts import Parts
 from nbridge.subsets import Subset, proper_subsets
@@ -77,6 +78,10 @@ class Retrofit(JointVAE):
             for subset in proper_subsets(parts.names)
         }
         return cls(*joint, networks, parts.weights, **options)
+
+    def learned(self, pattern: str) -> bool:
+        """As of any model: the network of a subset learns from all rows that have it."""
+        return MultimodalVAE.learned(self, pattern)
 
     def subset_posterior(self, subset: Subset, inputs: Mapping[str, Tensor]) -> Independent:
         """q(z | x_S) of one proper subset, in standard form."""

@@ -25,10 +25,15 @@ def warnings(subject: Subject) -> Iterator[Element]:
     """What a user should know and is easily missed."""
     served = subject.model_and_rows
     rows, names = served.many.slice(0, ROWS), served.model.names
-    of_rows = (*never_together(names, served.train.present), *unseen(served.model.patterns, count(names, rows.present)))
+    of_rows = (
+        *never_together(names, served.train.present),
+        *unseen(served.model.patterns, count(names, rows.present), served.model.learned),
+    )
     found = (*of_rows, *(of_model(served.model, rows, seed=served.seed) if served.findings is None else served.findings))
     if not found:
-        yield paragraph("None. No modality is at chance given the others, no likelihood stands at its bounds, and most of z is in use.")
+        yield paragraph(
+            "None. All was tested: no modality is at chance given the others, no likelihood is at its bounds, and most of z is in use."
+        )
         return
     yield element("ul", *(element("li", one.text) for one in found), class_="warnings")
 

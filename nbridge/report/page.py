@@ -13,7 +13,7 @@ from xml.etree.ElementTree import Element
 from nbridge.errors import RunError, require_positive
 from nbridge.files import write_text, writing
 from nbridge.findings import Finding
-from nbridge.report import about, curves, images, labels, latent, measured, values
+from nbridge.report import about, curves, images, labels, latent, measured, values, verdict
 from nbridge.report.style import STYLE
 from nbridge.report.subject import LeftOut, Subject, read_subject, subject_of
 from nbridge.report.tree import element, written
@@ -43,6 +43,7 @@ class Section:
 
 
 SECTIONS = (
+    Section("verdict", "Verdict", verdict.section),
     Section("trained", "What was trained", about.trained),
     Section("warnings", "Warnings", measured.warnings),
     Section("curves", "Loss curves", curves.section),

@@ -30,6 +30,8 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.25rem; 
 dt { color: var(--quiet); }
 dd { margin: 0; min-width: 0; }
 pre { background: var(--fill); padding: .9rem 1rem; overflow: auto; max-height: 34rem; font-size: .82rem; border-radius: 4px; }
+.worse { color: var(--bad); font-weight: 650; } .better { color: var(--good); }
+p.headline { font-size: 1.1rem; max-width: none; }
 ul.warnings { padding-left: 1.1rem; } ul.warnings li { margin: .4rem 0; max-width: 46rem; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(17.5rem, 100%), 1fr)); gap: 1rem 1.25rem; margin: .75rem 0; }
 figure { margin: 0; min-width: 0; }

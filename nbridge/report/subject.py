@@ -16,6 +16,7 @@ from nbridge.batch import Batch
 from nbridge.checkpoint import CONFIG, read_config
 from nbridge.errors import DataError, NBridgeError, RunError
 from nbridge.evaluation.results import SPLITS, Evaluation, read_evaluation
+from nbridge.evaluation.verdict import Verdict, read_verdict
 from nbridge.findings import Finding
 from nbridge.models.base import MultimodalVAE
 from nbridge.patterns import Patterns
@@ -24,7 +25,7 @@ from nbridge.read import read_spec
 from nbridge.registry import FROM_PYTHON
 from nbridge.rows import Rows
 from nbridge.run import Run, open_run
-from nbridge.run_folder import ENVIRONMENT, MODEL, RESOLVED, SPEC, evaluation_path
+from nbridge.run_folder import ENVIRONMENT, MODEL, RESOLVED, SPEC, VERDICT, evaluation_path
 from nbridge.spec import Spec
 from nbridge.training_state import read_records
 
@@ -67,11 +68,22 @@ class Subject:
         folder: Its folder.
         spec: Its spec.
         served: Its model and rows; a reason where they are not to be had.
+        run: The run itself, where its training is over and its rows are at hand.
     """
 
     folder: Path
     spec: Spec
     served: Served | str
+    run: Run | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict on the model: as the run folder has it, or else measured."""
+        if self.run is not None:
+            return self.run.verdict
+        if self.over and (kept := read_verdict(self.folder / VERDICT)) is not None:
+            return kept
+        raise LeftOut(self.served if isinstance(self.served, str) else "its rows are not at hand")
 
     @property
     def model_and_rows(self) -> Served:
@@ -158,9 +170,9 @@ def subject_of(run: Run, folder: Path, rows: int, seed: int, findings: tuple[Fin
     """
     split, held = ("test", run.splits.test) if run.splits.test is not None else ("validation", run.splits.validation)
     if held is None:
-        return Subject(folder, run.spec, "no test rows and no validation rows, and training's own would flatter the model")
+        return Subject(folder, run.spec, "no test rows and no validation rows, and training's own would flatter the model", run)
     many = held.sample(max(MANY, rows))
-    return Subject(folder, run.spec, Served(run.model, run.splits.train, many, many.slice(0, rows), split, seed, findings))
+    return Subject(folder, run.spec, Served(run.model, run.splits.train, many, many.slice(0, rows), split, seed, findings), run)
 
 
 def _text(path: Path) -> str:

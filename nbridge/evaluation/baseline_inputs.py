@@ -1,0 +1,115 @@
+"""What free baselines see of a row: all other modalities side by side, in standard form, with nothing missing.
+
+Columns are standardised by the training rows (counts on log(1 + x), pixels by one spread for the image, classes one-hot). What is missing
+becomes the column's mean, and an indicator for each modality says whether the row has it. Of a wide modality principal components are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from torch.distributions import constraints
+
+from nbridge.evaluation.targets import Values
+from nbridge.kinds import kind_of
+from nbridge.likelihoods import Categorical, Likelihood
+from nbridge.models.base import MultimodalVAE
+
+WIDE = 100
+"""Columns from which on a modality is wide."""
+COMPONENTS, FEWEST = 400, 20
+"""Principal components that wide modalities share, and those that each of them has at least."""
+FITTED = 2000
+"""Rows that principal components are taken from, at most."""
+FAR = 10.0
+"""Standard deviations beyond which a value counts as this far, so that columns that nearly never vary rule nothing."""
+
+Inputs = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Block:
+    """How one modality becomes columns.
+
+    Arguments:
+        classes: The number of its classes; 0 where it has none.
+        logged: Whether its values are counts.
+        centre: The mean of each column.
+        unit: The spread of each column; infinite for one that never varies.
+        components: The principal components that are kept; None where all columns are.
+        indicated: The mean of its presence where some training rows lack it, for an indicator; None where none does.
+    """
+
+    classes: int
+    logged: bool
+    centre: Values
+    unit: Values
+    components: PCA | None
+    indicated: float | None
+
+    def of(self, values: Values) -> Inputs:
+        """The columns of rows, shape (N, F), of its values, shape (N, E), NaN where they are missing."""
+        standard: Inputs = np.nan_to_num(np.clip((_plain(values, self.classes, self.logged) - self.centre) / self.unit, -FAR, FAR))
+        kept = standard if self.components is None else np.asarray(self.components.transform(standard), np.float64)
+        if self.indicated is None:
+            return kept
+        present = ~np.isnan(values).all(1)
+        return np.column_stack([kept, np.where(present, 1.0, 0.0) - self.indicated])
+
+
+def blocks_of(model: MultimodalVAE, train: Mapping[str, Values], seed: int = 0) -> dict[str, Block]:
+    """The block of each modality, fitted on training rows.
+
+    Arguments:
+        model: The model that knows the likelihoods.
+        train: Values of each modality in the training rows, shape (N, E).
+        seed: Seed of the solver of principal components.
+    """
+    wide = sum(values.shape[1] > WIDE for values in train.values())
+    share = max(FEWEST, COMPONENTS // max(1, wide))
+    return {name: _fitted(model.likelihoods[name], values, share, seed) for name, values in train.items()}
+
+
+def inputs_of(blocks: Mapping[str, Block], values: Mapping[str, Values], target: str) -> tuple[Inputs, Inputs]:
+    """What a baseline of a target sees, shape (N, F), and the factors by which distances weigh its columns, shape (F,).
+
+    Factors give every modality the same weight in a distance, however many columns it has.
+    """
+    parts = [blocks[name].of(x) for name, x in values.items() if name != target]
+    factors = [np.full(part.shape[1], 1 / np.sqrt(max(1, part.shape[1]))) for part in parts]
+    return np.concatenate(parts, 1), np.concatenate(factors)
+
+
+def _fitted(likelihood: Likelihood, values: Values, share: int, seed: int) -> Block:
+    classes = likelihood.shape[0] if isinstance(likelihood, Categorical) else 0
+    logged = likelihood.support is constraints.nonnegative_integer
+    plain, present = _plain(values, classes, logged), ~np.isnan(values).all(1)
+    seen = ~np.isnan(plain)
+    number = np.maximum(seen.sum(0), 1)
+    centre = np.where(seen, plain, 0.0).sum(0) / number
+    spread = np.sqrt(np.where(seen, (plain - centre) ** 2, 0.0).sum(0) / number)
+    if classes or kind_of(likelihood) == "image":
+        spread = np.full_like(spread, np.sqrt((spread**2).mean()))
+    unit = np.where(spread > 1e-6 * np.abs(centre), spread, np.inf)
+    indicated = None if present.all() or not present.any() else float(present.mean())
+    bare = Block(classes, logged, centre, unit, None, None)
+    if plain.shape[1] <= WIDE:
+        return Block(classes, logged, centre, unit, None, indicated)
+    rows = bare.of(values[np.flatnonzero(present)[:FITTED]])
+    kept = min(share, len(rows) - 1, plain.shape[1] - 1)
+    components = None if kept < 1 else PCA(kept, svd_solver="randomized", random_state=seed).fit(rows)
+    return Block(classes, logged, centre, unit, components, indicated)
+
+
+def _plain(values: Values, classes: int, logged: bool) -> Values:
+    """Values as columns: classes one-hot, counts on log(1 + x); NaN where they are missing."""
+    if logged:
+        return np.log1p(np.maximum(values, 0.0))
+    if not classes:
+        return values
+    one_hot = (values == np.arange(classes)).astype(float)
+    return np.where(np.isnan(values), np.nan, one_hot)

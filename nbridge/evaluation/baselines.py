@@ -1,0 +1,242 @@
+r"""Free baselines: what scikit-learn predicts of a modality from the others, fitted in seconds on the rows that the model learned from.
+
+================= ================================================================================================================
+``mean``          of each column of real values or counts
+``most frequent`` answer, of classes and binary columns
+``ridge``         ridge regression, its penalty by leave-one-out error; of many questions on indicators of their answers
+``logistic``      logistic regression, of up to eight questions
+``neighbours``    the mean of the ten nearest, or the answer that most of them give
+================= ================================================================================================================
+
+The best of them is chosen on rows of its own, never on those that it is compared on (`chosen`).
+
+Axes: N rows, F inputs, C columns or questions, E elements.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.neighbors import NearestNeighbors
+
+from nbridge.evaluation.baseline_inputs import Inputs
+from nbridge.evaluation.paired import paired
+from nbridge.evaluation.targets import Numbers, Questions, Target, Values
+
+NEIGHBOURS = 10
+PENALTIES = tuple(10.0**power for power in range(-1, 5))
+"""Penalties of ridge regression that are tried."""
+STRENGTHS = (0.01, 1.0)
+"""Inverse penalties of logistic regression that are tried."""
+FEW_QUESTIONS = 8
+"""Questions up to which each has a logistic regression of its own."""
+APART = 100
+"""Columns with missing cells that are fitted on their own rows, at most; in further ones a missing cell is taken for the mean."""
+WORK, FEWEST_STEPS, MOST_STEPS = 2e10, 30, 300
+"""Products that a logistic regression may take, and the bounds of its steps."""
+FOLDS, FOLDED = 3, 2000
+"""Folds of a cross-validation, and the rows that it takes at most."""
+
+Predictor = Callable[[Inputs], Values]
+"""Predictions in the standard form of a target, of the inputs of rows."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """Rows with their inputs and what is to be predicted.
+
+    Arguments:
+        inputs: Shape (N, F).
+        factors: The weight of each input in a distance, shape (F,).
+        truth: In the standard form of a target, NaN where it is missing.
+    """
+
+    inputs: Inputs
+    factors: Inputs
+    truth: Values
+
+    def index(self, rows: Sequence[int] | np.ndarray) -> Known:
+        """Some of the rows."""
+        return Known(self.inputs[rows], self.factors, self.truth[rows])
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A kind of baseline: its name, and how it is fitted."""
+
+    name: str
+    fit: Callable[[Known], Predictor]
+
+
+def constant(target: Target, train: Known) -> Values:
+    """The prediction without any input, shape (1, E) or (1, C): the mean, which is 0 in standard form, or the most frequent answer."""
+    if isinstance(target, Numbers):
+        return np.zeros((1, len(target.elements)))
+    return np.array([[_most_frequent(train.truth[:, place]) for place in range(len(target.names))]])
+
+
+def candidates(target: Target) -> Iterator[Candidate]:
+    """The baselines that compete for a target, the simplest first."""
+    yield Candidate("most frequent" if isinstance(target, Questions) else "mean", lambda train: _constant(target, train))
+    if isinstance(target, Questions) and len(target.names) <= FEW_QUESTIONS:
+        for strength in STRENGTHS:
+            yield Candidate("logistic", lambda train, strength=strength: _logistic(train, strength))
+    else:
+        yield Candidate("ridge", lambda train: _ridge(target, train))
+    yield Candidate("neighbours", lambda train: _neighbours(target, train))
+
+
+def chosen(target: Target, train: Known, choosing: Known | None, seed: int = 0) -> tuple[str, Predictor]:
+    """The best baseline of a target, fitted, with its name.
+
+    Arguments:
+        target: What is to be predicted.
+        train: The rows to fit on, each with a truth.
+        choosing: The rows by which the best is chosen, others than those that it will be compared on; cross-validation on the training
+            rows when left out.
+        seed: Seed of the folds.
+
+    Without inputs, or with fewer than ten rows, it is the constant.
+    """
+    enough = train.inputs.shape[1] and len(train.truth) >= NEIGHBOURS
+    competing = [*candidates(target)] if enough else [next(candidates(target))]
+    with warnings.catch_warnings():
+        # A step limit is part of the baseline: what it has found by then is what it offers.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        if choosing is not None:
+            fitted = [(one, one.fit(train)) for one in competing]
+            best, predict = min(fitted, key=lambda pair: _loss(target, choosing.truth, pair[1](choosing.inputs)))
+            return best.name, predict
+        losses = [_cross_validated(target, one, train, seed) for one in competing] if len(competing) > 1 else [0.0]
+        best = competing[int(np.argmin(losses))]
+        return best.name, best.fit(train)
+
+
+def _cross_validated(target: Target, candidate: Candidate, train: Known, seed: int) -> float:
+    order = torch.randperm(len(train.truth), generator=torch.Generator().manual_seed(seed)).numpy()[:FOLDED]
+    predicted = np.empty((len(order), train.truth.shape[1]))
+    places = np.arange(len(order)) % FOLDS
+    for fold in range(FOLDS):
+        rest, held = order[places != fold], order[places == fold]
+        predicted[places == fold] = candidate.fit(train.index(rest))(train.inputs[held])
+    return _loss(target, train.truth[order], predicted)
+
+
+def _loss(target: Target, truth: Values, predicted: Values) -> float:
+    scores = target.scores(truth, predicted)
+    figure = paired(scores, scores, root=target.figure == "rmse").model
+    return figure if target.figure == "rmse" else -figure
+
+
+def _constant(target: Target, train: Known) -> Predictor:
+    row = constant(target, train)
+    return lambda inputs: row.repeat(len(inputs), 0)
+
+
+def _most_frequent(answers: Values) -> float:
+    seen, numbers = np.unique(answers[~np.isnan(answers)], return_counts=True)
+    return float(seen[numbers.argmax()]) if len(seen) else 0.0
+
+
+# Ridge regression
+
+
+def _ridge(target: Target, train: Known) -> Predictor:
+    if isinstance(target, Numbers):
+        return _linear(train.inputs, train.truth)
+    spans = np.cumsum([0, *target.classes])
+    places = [np.arange(classes) for classes in target.classes]
+    truth = [np.where(np.isnan(train.truth[:, [c]]), np.nan, train.truth[:, [c]] == place) for c, place in enumerate(places)]
+    predict = _linear(train.inputs, np.concatenate(truth, 1))
+
+    def answers(inputs: Inputs) -> Values:
+        scores = predict(inputs)
+        return np.stack([scores[:, start:stop].argmax(1) for start, stop in pairwise(spans)], 1).astype(float)
+
+    return answers
+
+
+def _linear(inputs: Inputs, truth: Values) -> Predictor:
+    """Ridge regression of each column on the rows in which it is observed."""
+    missing = np.isnan(truth)
+    partly = np.flatnonzero(missing.any(0) & ~missing.all(0))
+    apart, filled = partly[:APART], np.where(missing, np.nanmean(np.where(missing.all(0), 0.0, truth), 0), truth)
+    fits = [(np.setdiff1d(np.arange(truth.shape[1]), apart), slice(None)), *(([column], ~missing[:, column]) for column in apart)]
+    models = [(columns, _solved(inputs[rows], filled[rows][:, columns])) for columns, rows in fits if len(columns)]
+
+    def predict(new: Inputs) -> Values:
+        predicted = np.empty((len(new), truth.shape[1]))
+        for columns, model in models:
+            predicted[:, columns] = model(new)
+        return predicted
+
+    return predict
+
+
+def _solved(inputs: Inputs, truth: Values) -> Predictor:
+    if len(inputs) < 2:
+        mean = truth.mean(0)
+        return lambda new: np.broadcast_to(mean, (len(new), len(mean)))
+    model = RidgeCV(alphas=PENALTIES, alpha_per_target=truth.shape[1] > 1).fit(inputs, truth)
+    return lambda new: model.predict(new).reshape(len(new), -1)
+
+
+# Logistic regression
+
+
+def _logistic(train: Known, strength: float) -> Predictor:
+    models = [_classifier(train.inputs, train.truth[:, place], strength) for place in range(train.truth.shape[1])]
+    return lambda inputs: np.stack([model(inputs) for model in models], 1)
+
+
+def _classifier(inputs: Inputs, answers: Values, strength: float) -> Predictor:
+    known = ~np.isnan(answers)
+    classes = np.unique(answers[known])
+    if len(classes) < 2:
+        only = float(classes[0]) if len(classes) else 0.0
+        return lambda new: np.full(len(new), only)
+    work = known.sum() * inputs.shape[1] * (1 if len(classes) == 2 else len(classes)) * 4.0
+    steps = int(np.clip(WORK / work, FEWEST_STEPS, MOST_STEPS))
+    model = LogisticRegression(C=strength, max_iter=steps).fit(inputs[known], answers[known].astype(np.int64))
+    return lambda new: model.predict(new).astype(float)
+
+
+# Nearest neighbours
+
+
+def _neighbours(target: Target, train: Known) -> Predictor:
+    found = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(train.inputs)), algorithm="brute").fit(train.inputs * train.factors)
+
+    def predict(inputs: Inputs) -> Values:
+        near = found.kneighbors(inputs * train.factors, return_distance=False)
+        return _means(train.truth, near) if isinstance(target, Numbers) else _votes(target, train.truth, near)
+
+    return predict
+
+
+def _means(truth: Values, near: np.ndarray) -> Values:
+    """The mean of those neighbours that have a column; 0, its mean in standard form, where none has it."""
+    seen = ~np.isnan(truth)
+    filled = np.where(seen, truth, 0.0)
+    total, number = np.zeros((len(near), truth.shape[1])), np.zeros((len(near), truth.shape[1]))
+    for place in range(near.shape[1]):
+        total += filled[near[:, place]]
+        number += seen[near[:, place]]
+    return total / np.maximum(number, 1.0)
+
+
+def _votes(target: Questions, truth: Values, near: np.ndarray) -> Values:
+    """The answer that most of the neighbours give, the first of several that as many give."""
+    answers = np.empty((len(near), truth.shape[1]))
+    for column, classes in enumerate(target.classes):
+        given = truth[:, column][near]
+        votes = (given[..., None] == np.arange(classes)).sum(1)
+        answers[:, column] = votes.argmax(1)
+    return answers

@@ -1,0 +1,76 @@
+r"""A model and a baseline scored on the same rows: both figures, their difference, and its standard error over rows.
+
+Scores are an array :math:`s_{rc}`, row r and column c, NaN where nothing is to be scored. A column's figure is the mean over its rows
+(accuracy), or the root of that mean (RMSE); the figure of several columns is the mean over columns, so that no column's unit is pooled
+with another's.
+
+The difference is paired: what makes a row hard for both cancels. Its standard error follows from the influence of each row,
+
+.. math:: \mathrm{SE}^2 = \frac{1}{n (n - 1)} \sum_r \Big( \frac{1}{C} \sum_c \frac{n}{n_c} \big( \psi^A_{rc} - \psi^B_{rc} \big) \Big)^2,
+    \qquad \psi_{rc} = s_{rc} - \bar{s}_c \quad \text{or, of a root,} \quad \frac{s_{rc} - \bar{s}_c}{2 \sqrt{\bar{s}_c}}
+
+which is the delta method; rows without a score in column c have no influence on it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two predictors on the same rows.
+
+    Arguments:
+        rows: The number n of rows with a score.
+        model: The model's figure.
+        baseline: The baseline's figure.
+        standard_error: The standard error of the difference between the two; 0 where the difference is the same in every row.
+    """
+
+    rows: int
+    model: float
+    baseline: float
+    standard_error: float
+
+
+def paired(model: Scores, baseline: Scores, *, root: bool) -> Paired:
+    """Compares two predictors.
+
+    Arguments:
+        model: The model's scores, shape (N, C); NaN where there is none.
+        baseline: The baseline's scores, NaN in the same places.
+        root: Whether scores are squared errors, whose mean is to be shown as its root.
+
+    Example:
+        >>> paired(np.array([[0.0], [1.0]]), np.array([[0.0], [1.0]]), root=False)
+        Paired(rows=2, model=0.5, baseline=0.5, standard_error=0.0)
+    """
+    scored = ~np.isnan(model)
+    columns = scored.any(0)
+    model, baseline, scored = model[:, columns], baseline[:, columns], scored[:, columns]
+    rows = int(scored.any(1).sum())
+    if not rows:
+        return Paired(0, math.nan, math.nan, math.nan)
+    first, first_influence = _figure(model, scored, root)
+    second, second_influence = _figure(baseline, scored, root)
+    per_row = ((first_influence - second_influence) * (rows / scored.sum(0))).mean(1)
+    error = math.sqrt(float((per_row**2).sum()) / (rows * (rows - 1))) if rows > 1 else math.nan
+    return Paired(rows, first, second, error)
+
+
+def _figure(scores: Scores, scored: NDArray[np.bool_], root: bool) -> tuple[float, Scores]:
+    """The mean over columns of each column's figure, and the influence of each score on its column's figure."""
+    means = np.where(scored, scores, 0.0).sum(0) / scored.sum(0)
+    influence = np.where(scored, scores - means, 0.0)
+    if not root:
+        return float(means.mean()), influence
+    roots = np.sqrt(means)
+    # A column without any error has no influence to divide.
+    return float(roots.mean()), influence / (2 * np.where(roots > 0, roots, 1.0))

@@ -1,0 +1,228 @@
+r"""What is to be predicted of a modality, on scales that pool no units: columns in standard deviations, and questions right or wrong.
+
+A real-valued column is scored in its own standard deviations over the training rows, a count on :math:`\log(1 + x)`, the pixels of an image
+as one column, since they share a unit. A class, one-hot or by its index, is one question, and so is a binary column. Columns that never
+vary in the training rows are left out.
+
+Axes: N rows, E elements of a modality, C columns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.distributions import constraints
+
+from nbridge.batch import Batch
+from nbridge.evaluation.paired import Scores
+from nbridge.evaluation.verdict import Figure
+from nbridge.imputation import which_observed
+from nbridge.kinds import element_names, kind_of
+from nbridge.likelihoods import Bernoulli, Categorical, Likelihood
+from nbridge.models.base import MultimodalVAE
+from nbridge.phrases import clip
+from nbridge.spec import Spec
+
+Values = NDArray[np.float64]
+COLUMNS, QUESTIONS = 1000, 200
+"""Columns of numbers, and questions, of a modality that are scored, at most; of more, a random sample."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Columns of real values or counts.
+
+    Arguments:
+        names: The name of each column, C of them.
+        elements: The elements that are scored, by their place in the flattened modality.
+        columns: The column of each of them.
+        centre: Their means over the training rows, of log(1 + x) where ``logged``.
+        unit: Their standard deviations.
+        logged: Whether values are counts.
+        of_columns: The number of columns that could have been scored.
+    """
+
+    names: tuple[str, ...]
+    elements: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    centre: Values
+    unit: Values
+    logged: bool
+    of_columns: int
+    figure: ClassVar[Figure] = "rmse"
+
+    def scaled(self, values: Values, *, logged: bool = False) -> Values:
+        """Values in standard form, shape (N, elements); NaN stays.
+
+        Arguments:
+            values: Of the flattened modality, shape (N, E).
+            logged: Whether they are log(1 + x) already.
+        """
+        return (_log1p(values[:, self.elements], self.logged and not logged) - self.centre) / self.unit
+
+    def scores(self, truth: Values, predicted: Values) -> Scores:
+        """The mean squared error of each column in each row, shape (N, C), of values in standard form."""
+        squares = (truth - predicted) ** 2
+        if len(self.names) == len(self.elements):
+            return squares
+        scores = np.full((len(truth), len(self.names)), np.nan)
+        for column in range(len(self.names)):
+            own = squares[:, self.columns == column]
+            seen = ~np.isnan(own)
+            some = seen.any(1)
+            scores[some, column] = np.where(seen, own, 0.0).sum(1)[some] / seen.sum(1)[some]
+        return scores
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Questions with one right answer each: classes and binary columns.
+
+    Arguments:
+        names: The name of each, C of them.
+        spans: The first element of each, and the element after its last.
+        classes: The number of answers of each.
+        of_columns: The number of questions that could have been scored.
+    """
+
+    names: tuple[str, ...]
+    spans: tuple[tuple[int, int], ...]
+    classes: tuple[int, ...]
+    of_columns: int
+    figure: ClassVar[Figure] = "accuracy"
+
+    def scaled(self, values: Values, *, logged: bool = False) -> Values:  # noqa: ARG002 (of counts)
+        """The answers, shape (N, C), of values or of what is expected of them, shape (N, E); NaN where an element is missing."""
+        answers = np.empty((len(values), len(self.names)))
+        for place, ((start, stop), classes) in enumerate(zip(self.spans, self.classes, strict=True)):
+            part = values[:, start:stop]
+            one_hot = stop - start > 1
+            answer = part.argmax(1) if one_hot else part[:, 0] if classes > 2 else part[:, 0] >= 0.5
+            answers[:, place] = np.where(np.isnan(part).any(1), np.nan, answer)
+        return answers
+
+    def scores(self, truth: Values, predicted: Values) -> Scores:
+        """Whether each answer is right, 1 or 0, shape (N, C); NaN where it is not known."""
+        return np.where(np.isnan(truth), np.nan, (truth == predicted).astype(float))
+
+
+Target = Numbers | Questions
+
+
+def values_of(model: MultimodalVAE, batch: Batch, name: str) -> Values:
+    """The canonical values of a modality, flattened, shape (N, E), float64; NaN where they are not observed. Classes are indices."""
+    x = model.prepare(batch).values[name]
+    values = x.reshape(len(x), -1).double().cpu().numpy()
+    observed = which_observed(batch, name).cpu().reshape(len(x), -1).expand(values.shape).numpy()
+    return np.where(observed, values, np.nan)
+
+
+def targets_of(model: MultimodalVAE, spec: Spec, name: str, train: Values, seed: int = 0) -> tuple[Target, ...]:
+    """What is to be predicted of a modality: its columns of numbers, its questions, or both; nothing where no column varies.
+
+    Arguments:
+        model: The model.
+        spec: Its spec, for the names of columns.
+        name: The modality.
+        train: Its values in the training rows, shape (N, E).
+        seed: Seed of the sample of columns, where there are many.
+    """
+    likelihood = model.likelihoods[name]
+    if isinstance(likelihood, Categorical):
+        return _questions([("", 0, 1, likelihood.shape[0])], train, seed)
+    logged = likelihood.support is constraints.nonnegative_integer
+    if kind_of(likelihood) == "image":
+        return _pixels(train, logged, seed)
+    numbers, questions = [], []
+    for label, start, stop, classes in _fields(model, spec, name):
+        if classes or _is_binary(likelihood, train[:, start]):
+            questions.append((label, start, stop, classes or 2))
+        else:
+            numbers.append((label, start))
+    return (*_numbers(numbers, train, logged, seed), *_questions(questions, train, seed))
+
+
+def _fields(model: MultimodalVAE, spec: Spec, name: str) -> Iterator[tuple[str, int, int, int]]:
+    """Names, first elements, ends and numbers of classes (0 for numbers) of what a modality consists of."""
+    shape = model.likelihoods[name].shape
+    if model.table is None or name not in model.table.columns:
+        yield from ((label, place, place + 1, 0) for place, label in enumerate(element_names(spec, name, shape)))
+        return
+    for field in model.table.fields(name):
+        label = clip(field.column, 60)
+        if field.classes or field.stop - field.start == 1:
+            yield label, field.start, field.stop, len(field.classes)
+        else:
+            yield from ((f"{label}[{place - field.start}]", place, place + 1, 0) for place in range(field.start, field.stop))
+
+
+def _is_binary(likelihood: Likelihood, values: Values) -> bool:
+    """Whether an element is a question of yes or no: an attribute, or one that is 0 or 1 in all training rows."""
+    if not isinstance(likelihood, Bernoulli):
+        return False
+    seen = values[~np.isnan(values)]
+    return likelihood.discrete or bool(np.isin(seen, (0.0, 1.0)).all())
+
+
+def _pixels(train: Values, logged: bool, seed: int) -> tuple[Numbers, ...]:
+    """An image as one column: its pixels, or a sample of them, in the unit of all."""
+    elements = _sampled(train.shape[1], COLUMNS, seed)
+    centre, unit, _ = _statistics(_log1p(train[:, elements], logged))
+    pooled = math.sqrt(float((unit**2).mean()))
+    if not pooled:
+        return ()
+    return (Numbers(("",), elements, np.zeros(len(elements), np.int64), centre, np.full(len(elements), pooled), logged, 1),)
+
+
+def _numbers(fields: Sequence[tuple[str, int]], train: Values, logged: bool, seed: int) -> tuple[Numbers, ...]:
+    if not fields:
+        return ()
+    places = np.array([place for _, place in fields])
+    centre, unit, varies = _statistics(_log1p(train[:, places], logged))
+    kept = np.flatnonzero(varies)
+    if not len(kept):
+        return ()
+    kept, of_columns = kept[_sampled(len(kept), COLUMNS, seed)], len(kept)
+    names = tuple(fields[place][0] for place in kept)
+    return (Numbers(names, places[kept], np.arange(len(kept)), centre[kept], unit[kept], logged, of_columns),)
+
+
+def _questions(fields: Sequence[tuple[str, int, int, int]], train: Values, seed: int) -> tuple[Questions, ...]:
+    if not fields:
+        return ()
+    every = Questions(tuple(one[0] for one in fields), tuple(one[1:3] for one in fields), tuple(one[3] for one in fields), len(fields))
+    answers = every.scaled(train)
+    varies = [column for column in range(len(fields)) if len(np.unique(answers[~np.isnan(answers[:, column]), column])) > 1]
+    if not varies:
+        return ()
+    kept = [fields[varies[place]] for place in _sampled(len(varies), QUESTIONS, seed)]
+    names, spans, classes = tuple(one[0] for one in kept), tuple(one[1:3] for one in kept), tuple(one[3] for one in kept)
+    return (Questions(names, spans, classes, len(varies)),)
+
+
+def _statistics(values: Values) -> tuple[Values, Values, NDArray[np.bool_]]:
+    """Mean, standard deviation and whether it varies, of each column over the rows in which it is observed."""
+    seen = ~np.isnan(values)
+    number = np.maximum(seen.sum(0), 1)
+    centre = np.where(seen, values, 0.0).sum(0) / number
+    unit = np.sqrt(np.where(seen, (values - centre) ** 2, 0.0).sum(0) / number)
+    # Of a column that never varies, rounding leaves a little.
+    varies = unit > 1e-6 * np.abs(centre)
+    return centre, np.where(varies, unit, 0.0), varies
+
+
+def _log1p(values: Values, logged: bool) -> Values:
+    return np.log1p(np.maximum(values, 0.0)) if logged else values
+
+
+def _sampled(number: int, most: int, seed: int) -> NDArray[np.int64]:
+    """The first ``number`` places, or an ordered random sample of them."""
+    if number <= most:
+        return np.arange(number)
+    return torch.randperm(number, generator=torch.Generator().manual_seed(seed))[:most].sort().values.numpy()

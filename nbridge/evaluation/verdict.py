@@ -1,0 +1,228 @@
+"""The verdict on a trained model: each modality, imputed from the others, beside a free baseline; in words, figures and JSON.
+
+`nbridge.evaluation.versus_baseline` measures it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from nbridge.version import __version__
+
+Outcome = Literal["better", "as good", "worse", "not tested"]
+Figure = Literal["rmse", "accuracy"]
+FEWEST = 20
+"""Rows below which nothing is compared."""
+ERRORS = 2.0
+"""Standard errors by which one predictor must be ahead of the other."""
+SHOWN = 3
+"""Columns that a text shows of the worst, and of the best."""
+WORDS: Mapping[Outcome, str] = {
+    "better": "better than the baseline",
+    "as good": "as good as the baseline",
+    "worse": "worse than the baseline",
+    "not tested": "not tested",
+}
+"""Outcomes as they are shown."""
+FIGURES: Mapping[Figure, str] = {"rmse": "RMSE/sd", "accuracy": "accuracy"}
+"""Figures as they are shown."""
+_EXACT = 1e-9
+"""Difference between two figures that rounding alone makes."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One modality, or one of its columns, beside a baseline.
+
+    Arguments:
+        target: The modality.
+        column: The column; empty where the comparison is of the whole modality.
+        figure: ``rmse``, in standard deviations of the training rows (of log(1 + x) for counts), or ``accuracy``; of a whole modality
+            the mean over its columns.
+        rows: The number of rows that both were scored on.
+        model: The model's figure; NaN where nothing was tested.
+        baseline: The baseline's figure.
+        constant: The figure of the training rows' column mean or most frequent class.
+        standard_error: Of the difference between model and baseline, over rows.
+        outcome: Whether the model is better than, as good as, or worse than the baseline.
+        predictor: What the baseline is, such as ``ridge``.
+        train_rows: The number of training rows that the baseline was fitted on.
+        columns: The number of columns that were scored, and of those that could have been.
+        reason: Why nothing was tested; empty where it was.
+    """
+
+    target: str
+    column: str
+    figure: Figure
+    rows: int
+    model: float = math.nan
+    baseline: float = math.nan
+    constant: float = math.nan
+    standard_error: float = math.nan
+    outcome: Outcome = "not tested"
+    predictor: str = ""
+    train_rows: int = 0
+    columns: tuple[int, int] = (1, 1)
+    reason: str = ""
+
+    @property
+    def ahead(self) -> float:
+        """By how much the model is ahead of the baseline, in the unit of the figure; negative where it is behind."""
+        return self.baseline - self.model if self.figure == "rmse" else self.model - self.baseline
+
+    @property
+    def words(self) -> str:
+        """The outcome in words, with the reason where nothing was tested."""
+        return f"{WORDS[self.outcome]} ({self.reason})" if self.reason else WORDS[self.outcome]
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Comparison:
+        """What `as_dict` gave."""
+        numbers = {name: math.nan if content[name] is None else float(content[name]) for name in _NUMBERS}
+        if content["outcome"] not in WORDS or content["figure"] not in FIGURES:
+            raise ValueError("an outcome or a figure of another version")
+        first, second = content["columns"]
+        return cls(**{**content, **numbers, "columns": (int(first), int(second))})
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, which has no NaN: None stands for it."""
+        numbers = {name: number if math.isfinite(number := getattr(self, name)) else None for name in _NUMBERS}
+        return {**asdict(self), **numbers, "columns": list(self.columns)}
+
+
+_NUMBERS = ("model", "baseline", "constant", "standard_error")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All comparisons of a model, and the advice that follows.
+
+    Arguments:
+        split: The rows that were scored: ``test``, or ``validation`` where there are no test rows; empty where there are neither.
+        modalities: A comparison for each modality and figure.
+        columns: A comparison for each column of modalities that have several.
+        advice: What to do where the model is worse, a line each, which begins with the modality.
+        reason: Why nothing at all was tested; empty where something was.
+        version: The version of nbridge that measured.
+    """
+
+    split: str
+    modalities: tuple[Comparison, ...] = ()
+    columns: tuple[Comparison, ...] = ()
+    advice: tuple[str, ...] = ()
+    reason: str = ""
+    version: str = __version__
+
+    def of(self, outcome: Outcome) -> tuple[Comparison, ...]:
+        """The modalities with this outcome."""
+        return tuple(one for one in self.modalities if one.outcome == outcome)
+
+    @property
+    def headline(self) -> str:
+        """The verdict in a line.
+
+        Example:
+            >>> sex = Comparison("sex", "", "accuracy", 60, 0.4, 0.9, 0.5, 0.05, "worse", "logistic", 240)
+            >>> Verdict("test", (sex,)).headline
+            'worse than a free baseline: sex'
+        """
+        if self.reason:
+            return f"not tested: {self.reason}"
+        groups: dict[str, list[str]] = {"worse than a free baseline": [], "as good": [], "better": []}
+        for one in self.modalities:
+            words = one.words if one.reason else "worse than a free baseline" if one.outcome == "worse" else one.outcome
+            groups.setdefault(words, []).append(one.target)
+        text = "; ".join(f"{words}: {', '.join(dict.fromkeys(names))}" for words, names in groups.items() if names)
+        return text if text.startswith(("worse", "not tested")) else f"beside a free baseline, {text}"
+
+    @property
+    def note(self) -> str:
+        """How it was measured, in a line or two; empty where nothing was."""
+        if not (tested := [one for one in self.modalities if one.outcome != "not tested"]):
+            return ""
+        rows, fitted = _between([one.rows for one in tested]), _between([one.train_rows for one in tested])
+        chosen = "validation rows" if self.split == "test" else "training rows"
+        text = (
+            f"Each modality is hidden in turn and imputed from all others that a row has, on {rows} {self.split} rows. The baseline "
+            f"(linear, 10 nearest neighbours or a constant, whichever is best on {chosen}) was fitted on {fitted} training rows. "
+            "Better or worse: ahead or behind by more than two standard errors. RMSE/sd: error in standard deviations of a column "
+            "(counts as log(1 + x)); accuracy: of a question, such as a class. Both are means over columns."
+        )
+        early = " There are no test rows: validation rows also chose the best epoch, so the model may look better than it is."
+        return text + (early if self.split == "validation" else "")
+
+    def extremes(self, most: int = SHOWN) -> tuple[tuple[Comparison, ...], tuple[Comparison, ...]]:
+        """Of the columns, those in which the model is worse, furthest behind first, and better, furthest ahead first.
+
+        Arguments:
+            most: How many of each, at most.
+        """
+        worse = sorted((one for one in self.columns if one.outcome == "worse"), key=lambda one: one.ahead)
+        better = sorted((one for one in self.columns if one.outcome == "better"), key=lambda one: -one.ahead)
+        return tuple(worse[:most]), tuple(better[:most])
+
+    def column_lines(self) -> list[str]:
+        """The worst and the best columns, a line each; none where no modality has several columns."""
+        counts = {outcome: sum(one.outcome == outcome for one in self.columns) for outcome in WORDS}
+        lines = []
+        for outcome, named in zip(("worse", "better"), self.extremes(), strict=True):
+            if named:
+                shown = ", ".join(f"{one.target}.{one.column} ({digits(one.model)} against {digits(one.baseline)})" for one in named)
+                more = f", and {counts[outcome] - len(named)} more" if counts[outcome] > len(named) else ""
+                lines.append(f"columns {WORDS[outcome]}: {shown}{more}")
+        return lines
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Verdict:
+        """What `as_dict` gave.
+
+        Raises:
+            ValueError: when it is something else; KeyError and TypeError likewise.
+        """
+        parts = {name: tuple(Comparison.from_dict(entry) for entry in content[name]) for name in ("modalities", "columns")}
+        return cls(**{**content, **parts, "advice": tuple(map(str, content["advice"]))})
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        parts = {name: [one.as_dict() for one in getattr(self, name)] for name in ("modalities", "columns")}
+        return {"version": self.version, "split": self.split, **parts, "advice": list(self.advice), "reason": self.reason}
+
+
+def read_verdict(path: Path) -> Verdict | None:
+    """A verdict that was written as JSON; None where there is none, or none of this form."""
+    try:
+        return Verdict.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def outcome_of(ahead: float, standard_error: float) -> Outcome:
+    """The outcome of a difference with its standard error.
+
+    Example:
+        >>> outcome_of(0.3, 0.1), outcome_of(0.15, 0.1), outcome_of(-0.3, 0.1), outcome_of(0.0, 0.0)
+        ('better', 'as good', 'worse', 'as good')
+    """
+    least = max(ERRORS * standard_error, _EXACT)
+    return "better" if ahead > least else "worse" if ahead < -least else "as good"
+
+
+def digits(number: float) -> str:
+    """A figure of a verdict, which is of the order of 1.
+
+    Example:
+        >>> digits(0.41234), digits(12.345), digits(math.nan)
+        ('0.412', '12.3', '-')
+    """
+    return "-" if math.isnan(number) else f"{number:.3f}" if abs(number) < 10 else f"{number:.3g}"
+
+
+def _between(numbers: Sequence[int]) -> str:
+    """One number, or the range of several."""
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

@@ -1,0 +1,274 @@
+"""Measures the verdict: each modality hidden in turn and imputed from all others that a row has, by the model and by a free baseline.
+
+Both are scored on the same rows, which neither has learned from. Everything is seeded; of much data a sample serves, so that it takes
+seconds: its sizes are in every `nbridge.evaluation.verdict.Comparison`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+from torch.distributions import constraints
+
+from nbridge.batch import Batch
+from nbridge.data.dataset import Splits
+from nbridge.evaluation.advice import Trained, advise, lines_of, trained_as
+from nbridge.evaluation.baseline_inputs import Block, blocks_of, inputs_of
+from nbridge.evaluation.baselines import Known, chosen, constant
+from nbridge.evaluation.paired import Scores, paired
+from nbridge.evaluation.targets import Numbers, Target, Values, targets_of, values_of
+from nbridge.evaluation.verdict import FEWEST, Comparison, Verdict, outcome_of
+from nbridge.imputation import POINT_DRAWS, chunks, decode, fixed_points, point_draws, serving
+from nbridge.likelihoods import Categorical
+from nbridge.models.base import MultimodalVAE
+from nbridge.progress import EpochRecord
+from nbridge.rows import Rows
+from nbridge.spec import Spec
+
+TRAIN_ROWS, TEST_ROWS = 5000, 2000
+"""Rows that a baseline is fitted on, and rows that both are compared on, at most."""
+OWN_ROWS = 1000
+"""Of them, rows that have a modality which few rows have, at least, where there are as many."""
+FIT_VALUES, DECODED = 2**25, 2**26
+"""Values that the training rows of all modalities hold, and values of one modality that the model decodes, at most."""
+LEAST_TRAIN, LEAST_TEST = 500, 250
+"""Rows that serve however wide they are."""
+CHOOSING = 50
+"""Validation rows from which on they choose the baseline; cross-validation does where there are fewer."""
+
+
+def compare_with_baselines(
+    model: MultimodalVAE,
+    spec: Spec,
+    splits: Splits,
+    *,
+    rows: Batch | None = None,
+    split: Literal["test", "validation", "train"] | None = None,
+    records: Iterable[EpochRecord] = (),
+    seed: int = 0,
+) -> Verdict:
+    """Compares a trained model with free baselines, modality by modality and column by column.
+
+    Arguments:
+        model: A trained model.
+        spec: Its spec, for the names of columns and for advice.
+        splits: Its rows. Baselines are fitted on the training rows, and chosen on the validation rows where test rows are compared on.
+        rows: The rows to compare on; a sample of those of ``split`` when left out.
+        split: Which rows they are; the test rows when left out, or the validation rows where there are none.
+        records: The records of its training, for advice.
+        seed: Seed of samples, folds and draws.
+
+    Example:
+        >>> import nbridge
+        >>> spec = {
+        ...     "modalities": {"x": {"shape": 3, "encoder": "mlp", "likelihood": "normal"},
+        ...                    "y": {"shape": 2, "encoder": "mlp", "likelihood": "categorical"}},
+        ...     "training": {"stages": {"joint": {"epochs": 1}, "bridges": {"epochs": 1}}}}
+        >>> run = nbridge.train(spec, {"x": np.random.default_rng(0).normal(size=(40, 3)), "y": np.arange(40) % 2})
+        >>> compare_with_baselines(run.model, run.spec, run.splits).modalities[1].words
+        'not tested (8 test rows, 20 needed)'
+    """
+    if split is None:
+        split = "test" if splits.test is not None and len(splits.test) else "validation"
+    parts = {"test": splits.test, "validation": splits.validation}
+    if split == "train":
+        return Verdict(split, reason="training rows flatter the model; take test or validation rows")
+    held = parts[split] if rows is None else rows
+    if held is None or not len(held):
+        return Verdict("", reason="no test rows and no validation rows; set data.test or data.validation in the spec")
+    if len(model.names) < 2:
+        return Verdict(split, reason="a model of one modality has no others to impute it from")
+    serving_rows = {name: _usable(held, name) for name in model.names}
+    if max(int(mask.sum()) for mask in serving_rows.values()) < FEWEST:
+        most = {name: _too_few(name, int(mask.sum()), split, model) for name, mask in serving_rows.items()}
+        return Verdict(split, tuple(most.values()))
+    with threadpool_limits(1):
+        return _Judge(model, spec, splits, held, split, seed).verdict(records)
+
+
+def _too_few(name: str, rows: int, split: str, model: MultimodalVAE) -> Comparison:
+    figure = "accuracy" if isinstance(model.likelihoods[name], Categorical) else "rmse"
+    return Comparison(name, "", figure, rows, reason=f"{rows} {split} row{'s' if rows != 1 else ''}, {FEWEST} needed")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A sample of rows: the rows, their values, and those of them that serve each target."""
+
+    batch: Batch
+    values: Mapping[str, Values]
+    serving: Mapping[str, Tensor]
+
+    def of(self, target: str, most: int) -> np.ndarray:
+        """The places of rows that serve a target, at most so many."""
+        return self.serving[target][:most].numpy()
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """A model with rows to compare it on."""
+
+    model: MultimodalVAE
+    spec: Spec
+    splits: Splits
+    held: Rows
+    split: str
+    seed: int
+
+    def verdict(self, records: Iterable[EpochRecord]) -> Verdict:
+        trained = trained_as(self.spec, len(self.splits.train), records)
+        modalities: list[Comparison] = []
+        columns: list[Comparison] = []
+        advice: list[tuple[str, str]] = []
+        for name in self.model.names:
+            for whole, parts in self._of_modality(name):
+                modalities.append(whole)
+                columns += parts
+                if whole.outcome == "worse":
+                    advice.append((name, self._advice(whole, trained)))
+        return Verdict(self.split, tuple(modalities), tuple(columns), lines_of(advice))
+
+    @cached_property
+    def train(self) -> _Part:
+        return self._sampled(self.splits.train, TRAIN_ROWS)
+
+    @cached_property
+    def test(self) -> _Part:
+        return self._sampled(self.held, TEST_ROWS)
+
+    @cached_property
+    def choosing(self) -> _Part | None:
+        """Rows that choose the baseline: validation rows, unless they are compared on."""
+        validation = self.splits.validation
+        return None if self.split == "validation" or validation is None else self._sampled(validation, TEST_ROWS)
+
+    @cached_property
+    def blocks(self) -> dict[str, Block]:
+        return blocks_of(self.model, self.train.values, self.seed)
+
+    def _sampled(self, rows: Rows, most: int) -> _Part:
+        """Rows at random, and more of those that have a modality which few have."""
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.seed))
+        wide = sum(likelihood.blank(1).numel() for likelihood in self.model.likelihoods.values())
+        most = min(most, max(LEAST_TRAIN, FIT_VALUES // wide))
+        taken = torch.zeros(len(rows), dtype=torch.bool)
+        taken[order[:most]] = True
+        for name in self.model.names:
+            usable = order[_usable(rows, name)[order]]
+            taken[usable[: min(OWN_ROWS, most)]] = True
+        picked = order[taken[order]]
+        batch = rows.index(picked)
+        values = {name: values_of(self.model, batch, name) for name in self.model.names}
+        return _Part(batch, values, {name: _usable(batch, name).nonzero()[:, 0] for name in self.model.names})
+
+    def _of_modality(self, name: str) -> Iterator[tuple[Comparison, list[Comparison]]]:
+        """The comparisons of a modality, one for each figure, each with those of its columns."""
+        fitted_on, rows = self.train.of(name, TRAIN_ROWS), self.test.of(name, TEST_ROWS)
+        rows = rows[: max(LEAST_TEST, DECODED // (POINT_DRAWS * self.train.values[name].shape[1]))]
+        if len(rows) < FEWEST:
+            yield _too_few(name, len(rows), self.split, self.model), []
+            return
+        targets = targets_of(self.model, self.spec, name, self.train.values[name][fitted_on], self.seed) if len(fitted_on) else ()
+        if not targets:
+            why = "no column of it varies in the training rows" if len(fitted_on) else "no training row has it beside another modality"
+            yield Comparison(name, "", "rmse", len(rows), reason=why), []
+            return
+        chunk = self.test.batch.index(torch.from_numpy(rows))
+        predicted = predicted_values(self.model, chunk, name, seed=self.seed)
+        for target in targets:
+            yield self._compared(name, target, fitted_on, rows, predicted)
+
+    def _compared(
+        self, name: str, target: Target, fitted_on: np.ndarray, rows: np.ndarray, predicted: Values
+    ) -> tuple[Comparison, list[Comparison]]:
+        train, test = self._known(self.train, name, target, fitted_on), self._known(self.test, name, target, rows)
+        predictor, baseline = chosen(target, train, self._choosing_rows(name, target), self.seed)
+        ours = target.scores(test.truth, target.scaled(predicted, logged=True))
+        theirs = target.scores(test.truth, baseline(test.inputs))
+        plain = target.scores(test.truth, constant(target, train))
+
+        def compared(column: str, places: slice, columns: tuple[int, int]) -> Comparison:
+            scores = (ours[:, places], theirs[:, places], plain[:, places])
+            return _comparison(name, column, target, scores, self.split, predictor, len(train.truth), columns)
+
+        whole = compared("", slice(None), (len(target.names), target.of_columns))
+        single = len(target.names) == 1 and target.names[0] in ("", name)
+        each = [] if single else [compared(label, slice(place, place + 1), (1, 1)) for place, label in enumerate(target.names)]
+        return whole, each
+
+    def _choosing_rows(self, name: str, target: Target) -> Known | None:
+        if self.choosing is None or len(rows := self.choosing.of(name, TEST_ROWS)) < CHOOSING:
+            return None
+        return self._known(self.choosing, name, target, rows)
+
+    def _known(self, part: _Part, name: str, target: Target, rows: np.ndarray) -> Known:
+        inputs, factors = inputs_of(self.blocks, {other: values[rows] for other, values in part.values.items()}, name)
+        return Known(inputs, factors, target.scaled(part.values[name][rows]))
+
+    def _advice(self, comparison: Comparison, trained: Trained) -> str:
+        name = comparison.target
+        return advise(comparison, self.model.likelihoods[name], self.train.values[name], trained)
+
+
+def predicted_values(model: MultimodalVAE, batch: Batch, target: str, *, seed: int = 0) -> Values:
+    """What a model imputes of a modality from the others, shape (B, E): the point estimate; of counts the mean of log(1 + x) over draws.
+
+    Arguments:
+        model: A trained model.
+        batch: Rows; their values of the target are hidden.
+        target: The modality.
+        seed: Seed of the draws of counts.
+    """
+    counts = model.likelihoods[target].support is constraints.nonnegative_integer
+    points, noise = fixed_points(model)
+    parts = []
+    with serving(model, seed):
+        for part in chunks(batch.hide(target), POINT_DRAWS * model.likelihoods[target].blank(1).numel()):
+            z = point_draws(model.fixed_posterior(part.to(model.device), noise.to(model.device)), points)
+            if counts:
+                # The estimate that minimises the error of log(1 + x), as a baseline fitted on that scale does.
+                parts.append(torch.log1p(decode(model, target, z, noise=True).double()).mean(0).cpu())
+            else:
+                parts.append(decode(model, target, z, point=True).cpu())
+    values = torch.cat(parts)
+    return values.reshape(len(values), -1).double().numpy()
+
+
+def _comparison(
+    name: str,
+    column: str,
+    target: Target,
+    scores: tuple[Scores, Scores, Scores],
+    split: str,
+    predictor: str,
+    train_rows: int,
+    columns: tuple[int, int],
+) -> Comparison:
+    ours, theirs, plain = scores
+    root = isinstance(target, Numbers)
+    done = paired(ours, theirs, root=root)
+    if done.rows < FEWEST:
+        reason = f"{done.rows} {split} row{'s' if done.rows != 1 else ''}, {FEWEST} needed"
+        return Comparison(name, column, target.figure, done.rows, train_rows=train_rows, columns=columns, reason=reason)
+    without = paired(plain, plain, root=root).model
+    ahead = done.baseline - done.model if root else done.model - done.baseline
+    outcome = outcome_of(ahead, done.standard_error)
+    return Comparison(
+        name, column, target.figure, done.rows, done.model, done.baseline, without, done.standard_error, outcome, predictor, train_rows,
+        columns,
+    )  # fmt: skip
+
+
+def _usable(rows: Rows, target: str) -> Tensor:
+    """The rows that have a modality and another one, boolean, shape (N,)."""
+    absent = torch.zeros(len(rows), dtype=torch.bool)
+    others = [mask.cpu() for name, mask in rows.present.items() if name != target]
+    own = rows.present[target].cpu() if target in rows.present else absent
+    return own & torch.stack(others or [absent]).any(0)

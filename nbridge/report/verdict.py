@@ -1,0 +1,62 @@
+"""The verdict, first on the page: each modality beside a free baseline, red where the model is worse, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from xml.etree.ElementTree import Element
+
+from nbridge.evaluation.verdict import FIGURES, WORDS, Comparison, Verdict, digits
+from nbridge.phrases import clip
+from nbridge.report.subject import Subject
+from nbridge.report.tree import Content, element, paragraph, table
+
+FIGURE_HEADINGS = ("rows", "model", "baseline's", "ahead by")
+COLUMNS = 8
+"""Columns that are shown of the worst, and of the best."""
+CLASSES = {"worse": "worse", "better": "better"}
+"""Classes of the style sheet by outcome."""
+
+
+def section(subject: Subject) -> Iterator[Element]:
+    """The headline, a line a modality, advice, and the columns that stand out."""
+    verdict = subject.verdict
+    headline = verdict.headline[:1].upper() + verdict.headline[1:] + "."
+    yield element("p", headline, class_="headline worse" if verdict.of("worse") else "headline")
+    if not verdict.modalities:
+        return
+    headings = ("modality", "verdict", "figure", "baseline", *FIGURE_HEADINGS, "fitted on")
+    yield table("Each modality imputed from all others", headings, map(_row, verdict.modalities), words=4)
+    if verdict.advice:
+        yield element("ul", *(element("li", line) for line in verdict.advice), class_="warnings")
+    yield from _columns(verdict)
+    if verdict.note:
+        yield paragraph(verdict.note, quiet=True)
+
+
+def _columns(verdict: Verdict) -> Iterator[Element]:
+    """The worst and the best columns of modalities that have several."""
+    for outcome, named in zip(("worse", "better"), verdict.extremes(COLUMNS), strict=True):
+        if named:
+            total = sum(one.outcome == outcome for one in verdict.columns)
+            which = f"the {len(named)} furthest {'behind' if outcome == 'worse' else 'ahead'} of " if total > len(named) else ""
+            caption = f"Columns {WORDS[outcome]}: {which}{total:,} of {len(verdict.columns):,}"
+            yield table(caption, ("column", "modality", "figure", "baseline", *FIGURE_HEADINGS), _cells(named), words=4)
+
+
+def _cells(named: Sequence[Comparison]) -> Iterator[Sequence[Content]]:
+    for one in named:
+        yield clip(one.column, 60), one.target, FIGURES[one.figure], one.predictor, *_figures(one)
+
+
+def _row(one: Comparison) -> Sequence[Content]:
+    words = element("span", one.words, class_=CLASSES.get(one.outcome))
+    if one.outcome == "not tested":
+        return one.target, words, "", "", f"{one.rows:,}", "", "", "", ""
+    scored, possible = one.columns
+    of_columns = f", {scored:,} of {possible:,} columns" if scored < possible else f", {scored:,} columns" if scored > 1 else ""
+    return one.target, words, FIGURES[one.figure] + of_columns, one.predictor, *_figures(one), f"{one.train_rows:,}"
+
+
+def _figures(one: Comparison) -> tuple[Content, ...]:
+    ours = element("span", digits(one.model), class_=CLASSES.get(one.outcome))
+    return f"{one.rows:,}", ours, digits(one.baseline), f"{digits(one.ahead)} ± {digits(one.standard_error)}"
