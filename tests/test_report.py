@@ -285,7 +285,7 @@ def test_rows_patterns_and_parameters_are_those_of_the_run(document: Node, run: 
     parts = tables(shown["parameters"])["Parts of the bridged model"]
     own = sum(parameter.numel() for parameter in run.model.parameters())
     assert sum(int(row[2].replace(",", "")) for row in parts) == own
-    assert [row[:2] for row in parts] == [["encoders", "7"], ["fusion", "1"], ["bridges", "42"], ["decoders", "7"]]
+    assert [row[:2] for row in parts] == [["encoders", "14"], ["fusion", "1"], ["bridges", "42"], ["decoders", "7"]]
 
 
 def test_the_real_images_of_a_page_are_those_of_the_rows(document: Node, run: Run):
