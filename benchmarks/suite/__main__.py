@@ -19,8 +19,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import nbridge
 from benchmarks.suite.baseline import baseline
 from benchmarks.suite.figures import figures_of
@@ -40,7 +38,8 @@ def run(task: Task, system: System, seed: int, budget: int) -> dict[str, Any]:
     """Trains a system on a task and measures it; times are seconds of the processor, which other work on the machine does not change."""
     spec = spec_of(task, system, seed, budget)
     splits = split_of(task, seed)
-    assert isinstance(splits.train, Batch) and isinstance(splits.test, Batch)
+    assert isinstance(splits.train, Batch)
+    assert isinstance(splits.test, Batch)
     started = time.process_time()
     model = nbridge.train(spec, device="cpu").model
     trained = time.process_time()
@@ -50,7 +49,7 @@ def run(task: Task, system: System, seed: int, budget: int) -> dict[str, Any]:
     found = figures_of(task, serve(model, task, test, units_of(task, splits.train)), splits.test, panel)
     if panel is not None:
         again = reconstructions(model, task, test)
-        verdicts = panel.verdicts((), again.drawn, again.rows, splits.test)
+        verdicts = panel.verdicts(again.drawn, again.rows, splits.test)
         found["ceilings"] = {"real": panel.real(splits.test), "reconstructions": verdicts}
     times = {"train_seconds": round(trained - started, 1), "measure_seconds": round(time.process_time() - judged, 1)}
     parameters = sum(p.numel() for p in model.parameters())
@@ -67,7 +66,7 @@ def run_baseline(task: Task, seed: int) -> dict[str, Any]:
 
 
 def fill(results: Results, tasks: list[Task], systems: list[System], seeds: list[int], budget: int) -> None:
-    """Runs what is not kept yet, seed by seed; a run that fails is printed, kept as failed, and run again next time."""
+    """Runs what is not kept yet, seed by seed; a run that fails is printed, and run again next time."""
     for seed in seeds:
         for task in tasks:
             if key_of(task.name, "baseline", seed, 0) not in results:
@@ -88,23 +87,24 @@ def fill(results: Results, tasks: list[Task], systems: list[System], seeds: list
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", default=",".join(TASKS), help="names, with commas between")
-    parser.add_argument("--systems", default=",".join(BUILT_IN), help="names, or ablations name:key=value,...")
-    parser.add_argument("--seeds", default="3", help="how many (3), or which ones (0,2)")
+    parser.add_argument("--systems", help="names, or ablations name:key=value,...; the library's own when left out")
+    parser.add_argument("--seeds", default="3", help="how many (3), or which ones (0,2; of a single one 2,)")
     parser.add_argument("--budget", type=int, default=BUDGET, help="updates of each of two stages")
     parser.add_argument("--out", type=Path, default=RESULT, help="the file of results")
     parser.add_argument("--table", action="store_true", help="print the tables of what is kept, and run nothing")
+    parser.add_argument("--targets", action="store_true", help="columns for each modality, in the place of each kind")
     options = parser.parse_args(arguments)
     try:
-        tasks, systems = [_task(name) for name in options.tasks.split(",")], parse_systems(options.systems)
+        tasks, systems = [_task(name) for name in options.tasks.split(",")], parse_systems(options.systems or ",".join(BUILT_IN))
     except NBridgeError as error:
         print(error, file=sys.stderr)
         return 2
-    seeds = [int(seed) for seed in options.seeds.split(",")] if "," in options.seeds else list(range(int(options.seeds)))
+    seeds = [int(seed) for seed in options.seeds.split(",") if seed] if "," in options.seeds else list(range(int(options.seeds)))
     results = Results(options.out)
-    torch.set_float32_matmul_precision("highest")
     if not options.table:
         fill(results, tasks, systems, seeds, options.budget)
-    print(tables(results.read(), tasks, systems if "--systems" in (arguments or sys.argv) else None, options.budget))
+    shown = None if options.systems is None else systems
+    print(tables(results.read(), tasks, shown, options.budget, targets=options.targets))
     return 0
 
 

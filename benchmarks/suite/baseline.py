@@ -50,7 +50,8 @@ class Rows:
 def baseline(task: Task, seed: int) -> Iterator[Served]:
     """The answers of the baseline to every question of a task."""
     splits = split_of(task, seed)
-    assert splits.validation is not None and splits.test is not None
+    assert splits.validation is not None
+    assert splits.test is not None
     parts = (part.sample().select(*task.modalities) for part in (splits.train, splits.validation, splits.test))
     rows = Rows(task, *parts)
     units = units_of(task, rows.train)
@@ -173,7 +174,7 @@ def _ridge(x: np.ndarray, y: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, n
     scale = np.where(y.std(0) > 1e-6, y.std(0), 1.0)
     model = RidgeCV(alphas=ALPHAS, store_cv_results=True).fit(x, (y - y.mean(0)) / scale)
     squares = np.asarray(model.cv_results_).reshape(len(x), y.shape[1], len(ALPHAS))
-    left_out = squares[:, :, ALPHAS.index(float(model.alpha_))].mean(0)
+    left_out = squares[:, :, squares.mean((0, 1)).argmin()].mean(0)
     return np.asarray(model.predict(new)).reshape(len(new), -1) * scale + y.mean(0), np.sqrt(left_out) * scale
 
 

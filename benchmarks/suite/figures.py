@@ -34,7 +34,7 @@ def figures_of(task: Task, served: Iterable[Served], test: Batch, panel: Panel |
     for one in served:
         answers += one.answers
         if panel is not None:
-            judged += [(len(one.given), name, found) for name, found in panel.verdicts(one.given, one.drawn, one.rows, test).items()]
+            judged += [(len(one.given), name, found) for name, found in panel.verdicts(one.drawn, one.rows, test).items()]
     broken, pairs = violations(answers)
     found: Figures = {"kinds": {}, "targets": {}, "monotonicity": {"broken": broken, "pairs": pairs}}
     for name in task.modalities:

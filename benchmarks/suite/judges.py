@@ -72,11 +72,10 @@ class Panel:
         label = self.task.label
         return label not in self.task.modalities or self.task.kind(str(label)) == "classes"
 
-    def verdicts(self, given: tuple[str, ...], drawn: Mapping[str, Tensor], rows: Tensor, test: Batch) -> dict[str, dict[str, float]]:
+    def verdicts(self, drawn: Mapping[str, Tensor], rows: Tensor, test: Batch) -> dict[str, dict[str, float]]:
         """Figures of what was drawn for some test rows, by name: coherence and variety of images, and under "" what all show together.
 
         Arguments:
-            given: The modalities that were observed.
             drawn: Images and label decoded from one draw of z, in canonical form.
             rows: Indices of the test rows.
             test: The test rows.

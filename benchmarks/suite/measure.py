@@ -237,7 +237,8 @@ def violations(answers: Iterable[Answer]) -> tuple[int, int]:
 
 def _paired(less: Answer, more: Answer) -> Tensor:
     """The differences in log-likelihood over the rows of both answers."""
-    assert less.log_likelihood is not None and more.log_likelihood is not None
+    assert less.log_likelihood is not None
+    assert more.log_likelihood is not None
     shared = torch.isin(more.rows, less.rows)
     place = torch.searchsorted(less.rows, more.rows[shared])
     return more.log_likelihood[shared] - less.log_likelihood[place]

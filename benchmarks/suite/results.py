@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nbridge.files import write_atomically
+from nbridge.files import replacing
 
 RESULT = Path(__file__).resolve().parent.parent / "results" / "suite.json"
 DIGITS = 5
@@ -44,7 +44,8 @@ class Results:
             runs = dict(sorted({**self.read(), key: _rounded(run)}.items()))
             lines = (f"{json.dumps(name)}: {json.dumps(one)}" for name, one in runs.items())
             text = "{\n" + ",\n".join(lines) + "\n}\n"
-            write_atomically(self.path, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)
+            with replacing(self.path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

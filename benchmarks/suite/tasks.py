@@ -105,7 +105,8 @@ def split_of(task: Task, seed: int) -> Splits:
 def _split(name: str, seed: int) -> Splits:
     task = TASKS[name]
     found = split(task.read(seed), validation=0.1, test=task.test, seed=seed)
-    assert found.validation is not None and found.test is not None
+    assert found.validation is not None
+    assert found.test is not None
     share = 1.0 if task.train_rows is None else min(1.0, task.train_rows / (len(found.train) + len(found.validation)))
     train, validation = (rows.sample(round(share * len(rows))) for rows in (found.train, found.validation))
     return Splits(train, validation, found.test.sample(task.test_rows))
@@ -234,7 +235,10 @@ TABLES: Mapping[str, tuple[Mapping[str, tuple[str, ...]], Modalities]] = {
         },
     ),
     "hdma": (
-        {"numbers": ("dir", "hir", "lvr", "ccs", "mcs", "uria"), "binary": ("pbcr", "dmi", "self", "single", "comdominiom", "black", "deny")},
+        {
+            "numbers": ("dir", "hir", "lvr", "ccs", "mcs", "uria"),
+            "binary": ("pbcr", "dmi", "self", "single", "comdominiom", "black", "deny"),
+        },
         {"numbers": ((6,), "normal"), "binary": ((7,), ATTRIBUTES)},
     ),
 }  # fmt: skip
