@@ -240,7 +240,7 @@ def _paired(less: Answer, more: Answer) -> Tensor:
     assert less.log_likelihood is not None
     assert more.log_likelihood is not None
     shared = torch.isin(more.rows, less.rows)
-    place = torch.searchsorted(less.rows, more.rows[shared])
+    place = torch.searchsorted(less.rows.contiguous(), more.rows[shared])
     return more.log_likelihood[shared] - less.log_likelihood[place]
 
 

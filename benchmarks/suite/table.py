@@ -47,7 +47,7 @@ class Column:
     def of_runs(self, system: str, runs: Runs) -> dict[str, list[float]]:
         """The figure of each seed by the number given, relative to the baseline where it is so."""
         found: dict[str, list[float]] = {}
-        for seed, run in runs[system].items():
+        for seed, run in runs.get(system, {}).items():
             base = self.of_run(runs.get(BASELINE, {}).get(seed, {self.group: {}})) if self.relative and system != BASELINE else {}
             for number, value in self.of_run(run).items():
                 found.setdefault(number, []).append(value - base.get(number, 0.0))
