@@ -25,7 +25,8 @@ from benchmarks.suite.figures import figures_of
 from benchmarks.suite.judges import panel_of
 from benchmarks.suite.measure import reconstructions, serve, units_of
 from benchmarks.suite.results import RESULT, Results, key_of
-from benchmarks.suite.systems import BUILT_IN, System, parse_systems, spec_of
+from benchmarks.suite.rivals import run_rival, serves
+from benchmarks.suite.systems import BUILT_IN, RIVALS, System, parse_systems, spec_of
 from benchmarks.suite.table import tables
 from benchmarks.suite.tasks import TASKS, Task, split_of
 from nbridge.batch import Batch
@@ -56,6 +57,15 @@ def run(task: Task, system: System, seed: int, budget: int) -> dict[str, Any]:
     return {"overrides": list(system.overrides), **times, "parameters": parameters, **found}
 
 
+def run_rival_of(task: Task, system: System, seed: int, budget: int, python: str | None) -> dict[str, Any]:
+    """The figures of a system of multivae."""
+    if python is None:
+        raise NBridgeError(f"{system.name} takes --multivae PYTHON, an environment that has multivae")
+    if not serves(task) or (panel := panel_of(task, seed)) is None:
+        raise NBridgeError(f"{system.name} is for PolyMNIST alone")
+    return run_rival(task, system.name, spec_of(task, System("default"), seed, budget), panel, python, budget)
+
+
 def run_baseline(task: Task, seed: int) -> dict[str, Any]:
     """The figures of the free baseline."""
     splits = split_of(task, seed)
@@ -65,7 +75,7 @@ def run_baseline(task: Task, seed: int) -> dict[str, Any]:
     return {"train_seconds": round(time.process_time() - started, 1), **found}
 
 
-def fill(results: Results, tasks: list[Task], systems: list[System], seeds: list[int], budget: int) -> None:
+def fill(results: Results, tasks: list[Task], systems: list[System], seeds: list[int], budget: int, python: str | None = None) -> None:
     """Runs what is not kept yet, seed by seed; a run that fails is printed, and run again next time."""
     for seed in seeds:
         for task in tasks:
@@ -76,12 +86,13 @@ def fill(results: Results, tasks: list[Task], systems: list[System], seeds: list
                 if key in results:
                     continue
                 try:
-                    found = run(task, system, seed, budget)
+                    rival = system.name in RIVALS
+                    found = run_rival_of(task, system, seed, budget, python) if rival else run(task, system, seed, budget)
                 except NBridgeError as error:
                     print(f"{key}: failed: {error}", flush=True)
                     continue
                 results.put(key, found)
-                print(f"{key}: trained in {found['train_seconds']} s, measured in {found['measure_seconds']} s", flush=True)
+                print(f"{key}: trained in {found['train_seconds']} s, measured in {found.get('measure_seconds', 0)} s", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -90,6 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--systems", help="names, or ablations name:key=value,...; the library's own when left out")
     parser.add_argument("--seeds", default="3", help="how many (3), or which ones (0,2; of a single one 2,)")
     parser.add_argument("--budget", type=int, default=BUDGET, help="updates of each of two stages")
+    parser.add_argument("--multivae", metavar="PYTHON", help="python of an environment with multivae, for its systems on PolyMNIST")
     parser.add_argument("--out", type=Path, default=RESULT, help="the file of results")
     parser.add_argument("--table", action="store_true", help="print the tables of what is kept, and run nothing")
     parser.add_argument("--targets", action="store_true", help="columns for each modality, in the place of each kind")
@@ -102,7 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
     seeds = [int(seed) for seed in options.seeds.split(",") if seed] if "," in options.seeds else list(range(int(options.seeds)))
     results = Results(options.out)
     if not options.table:
-        fill(results, tasks, systems, seeds, options.budget)
+        fill(results, tasks, systems, seeds, options.budget, options.multivae)
     shown = None if options.systems is None else systems
     print(tables(results.read(), tasks, shown, options.budget, targets=options.targets))
     return 0

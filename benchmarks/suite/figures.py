@@ -16,6 +16,8 @@ from benchmarks.suite.tasks import Task
 from nbridge.batch import Batch
 from nbridge.evaluation.calibration import calibration_error, reliability
 
+Judged = tuple[int, str, Mapping[str, float]]
+"""The number given, the image ("" for all together), and its figures by name."""
 Figures = dict[str, Any]
 """``kinds`` and ``targets``: figures by name, then by the number given as text; ``monotonicity``; ``agreement`` by the number given."""
 
@@ -30,7 +32,7 @@ def figures_of(task: Task, served: Iterable[Served], test: Batch, panel: Panel |
         panel: The judges, where there are images.
     """
     answers: list[Answer] = []
-    judged: list[tuple[int, str, dict[str, float]]] = []
+    judged: list[Judged] = []
     for one in served:
         answers += one.answers
         if panel is not None:
@@ -38,25 +40,28 @@ def figures_of(task: Task, served: Iterable[Served], test: Batch, panel: Panel |
     broken, pairs = violations(answers)
     found: Figures = {"kinds": {}, "targets": {}, "monotonicity": {"broken": broken, "pairs": pairs}}
     for name in task.modalities:
-        found["targets"][name] = _by_number([a for a in answers if a.target == name], task, [j for j in judged if j[1] == name])
+        found["targets"][name] = by_number([a for a in answers if a.target == name], task, [j for j in judged if j[1] == name])
     for kind in dict.fromkeys(task.kind(name) for name in task.modalities):
         of_kind = [a for a in answers if task.kind(a.target) == kind]
-        found["kinds"][kind] = _by_number(of_kind, task, [j for j in judged if j[1] in task.modalities and task.kind(j[1]) == kind])
-    together = [(number, found) for number, name, found in judged if not name]
-    if together:
-        found["agreement"] = {
-            str(number): _means([one for n, one in together if n == number]) for number in sorted({n for n, _ in together})
-        }
+        found["kinds"][kind] = by_number(of_kind, task, [j for j in judged if j[1] in task.modalities and task.kind(j[1]) == kind])
+    if together := [one for one in judged if not one[1]]:
+        found["agreement"] = of_number(together)
     return found
 
 
-def _by_number(answers: Sequence[Answer], task: Task, judged: Sequence[tuple[int, str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+def by_number(answers: Sequence[Answer], task: Task, judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
+    """Figures by the number given, as text."""
     numbers = sorted({len(answer.given) for answer in answers} | {number for number, _, _ in judged})
     return {
         str(number): _summary([a for a in answers if len(a.given) == number], task)
         | _means([found for n, _, found in judged if n == number])
         for number in numbers
     }
+
+
+def of_number(judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
+    """Means over sets by the number given, as text."""
+    return {str(n): _means([found for number, _, found in judged if number == n]) for n in sorted({number for number, _, _ in judged})}
 
 
 def _summary(answers: Sequence[Answer], task: Task) -> dict[str, float]:

@@ -153,6 +153,8 @@ def _spread(values: Sequence[float], form: str) -> str:
 
 
 def _violations(found: Sequence[Run]) -> str:
+    if not found[0]["monotonicity"]["pairs"]:
+        return ""
     return f"{mean(run['monotonicity']['broken'] for run in found):.3g} of {found[0]['monotonicity']['pairs']}"
 
 
