@@ -7,17 +7,20 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import nbridge
 from benchmarks.suite import __main__ as suite
-from benchmarks.suite import baseline, judges, measure, systems, table
+from benchmarks.suite import baseline, judges, measure, rivals, systems, table
 from benchmarks.suite.figures import figures_of
+from benchmarks.suite.judges import Panel
 from benchmarks.suite.measure import MOST, Answer, Served, questions, violations
 from benchmarks.suite.results import Results, key_of
 from benchmarks.suite.systems import System, epochs_of, parse_systems, spec_of
-from benchmarks.suite.tasks import TASKS, Task, encoder_of, split_of
+from benchmarks.suite.tasks import TASKS, VIEWS, Task, encoder_of, split_of
 from nbridge.batch import Batch
 from nbridge.data.dataset import Dataset
 from nbridge.errors import NBridgeError
@@ -293,3 +296,63 @@ def test_a_table_may_have_columns_of_each_modality_and_the_systems_asked_for():
     assert "| label: LL | label: accuracy |" in text
     assert "jmvae" not in text
     assert text.index("| mvae (1)") < text.index("| default (1)")
+
+
+# Rivals
+
+
+class _Told(nn.Module):
+    """A judge that reads the class from the brightness of an image: class c is c / 10."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return -(10 * x.mean((1, 2, 3))[:, None] - torch.arange(10)).abs()
+
+
+def test_pictures_of_a_rival_are_judged_by_the_number_given(tmp_path):
+    label = torch.tensor([1, 2, 3, 4] * 5)
+    noise = torch.rand(20, 3, 14, 14, generator=torch.Generator().manual_seed(0)) / 50
+
+    def images(classes: torch.Tensor) -> torch.Tensor:
+        return classes[:, None, None, None] / 10 + noise
+
+    test = Batch.complete({**dict.fromkeys(VIEWS, images(label)), "label": label})
+    panel = Panel(TASKS["polymnist"], dict.fromkeys(VIEWS, _Told()))
+    wrong = torch.where(torch.arange(20) < 5, 9, label)
+    arrays = {"shared/view0/view1": label, "shared/view0/view2": wrong, "own/view0/view1": wrong, "shared/view0+view1/view2": label}
+    pictures = {key: (255 * images(classes)).round().to(torch.uint8).numpy() for key, classes in arrays.items()}
+    np.savez(tmp_path / "jnf.npz", allow_pickle=False, **pictures)
+    found = rivals.figures_of_pictures(tmp_path / "jnf.npz", panel, test)
+    assert found["kinds"]["images"]["1"]["coherence"] == pytest.approx((1 + 0.75) / 2)
+    assert found["kinds"]["images"]["2"]["coherence"] == 1
+    assert found["kinds"]["images"]["2"]["variety"] == pytest.approx(1, abs=0.05)
+    assert found["agreement"] == {"1": {"agreement": 0.75}}
+
+
+@pytest.mark.parametrize(
+    ("system", "epochs", "latent_dim", "beta"), [("jnf", 20, 32, 1.0), ("mmvaeplus", 20, 32, 1.0), ("mmvaeplus_authors", 20, 64, 2.5)]
+)
+def test_a_rival_has_as_many_updates_and_the_sizes_of_the_default(tmp_path, system, epochs, latent_dim, beta):
+    modalities = {name: {"shape": (3, 14, 14), "encoder": "conv", "likelihood": "laplace"} for name in VIEWS}
+    spec = nbridge.Spec.model_validate({"modalities": modalities, "training": {"seed": 3}})
+    half = torch.arange(2560) < 1280
+    train = Batch({name: torch.zeros(2560, 1) for name in VIEWS}, {name: half | (name != "view0") for name in VIEWS})
+    task = rivals.described_for(system, spec, train, 200, tmp_path)
+    assert task.systems == (system.partition("_")[0],)
+    # JNF's complete rows are 10 batches, of two stages; those of MMVAE+ are 20, of one.
+    assert (task.epochs, task.latent_dim, task.beta, task.seed) == (epochs, latent_dim, beta, 3)
+    default = nbridge.build_model(spec)
+    sizes = {
+        name: [tuple(p.shape) for p in network.parameters()] for name, network in (("encoder", task.encoder()), ("decoder", task.decoder()))
+    }
+    assert sizes["encoder"] == [tuple(p.shape) for p in default.encoders["view0"].parameters()]
+    if latent_dim == spec.latent_dim:
+        assert sizes["decoder"] == [tuple(p.shape) for p in default.decoder("view0").network.parameters()]
+
+
+def test_a_rival_without_its_environment_is_left_out(tmp_path, capsys):
+    path = tmp_path / "s.json"
+    Results(path).put(key_of("digits", "baseline", 0, 0), _run(0.5, -1.0))
+    assert suite.main(["--tasks", "digits", "--systems", "jnf", "--seeds", "1", "--out", str(path)]) == 0
+    assert "failed: jnf takes --multivae PYTHON" in capsys.readouterr().out
+    assert suite.main(["--tasks", "digits", "--systems", "jnf", "--seeds", "1", "--out", str(path), "--multivae", "python"]) == 0
+    assert "failed: jnf is for PolyMNIST alone" in capsys.readouterr().out

@@ -4,7 +4,10 @@
 
 A system is a name, or an ablation that is given here: ``--systems "default,own:bridges.encoders=own,model.coupling=1"``. Each run is kept
 in benchmarks/results/suite.json as soon as it is done, and what is kept is not run again; several processes may fill one file. With
-``--table`` nothing is run: the tables of what is kept are printed.
+``--table`` nothing is run: the tables of what is kept are printed, and with ``--readme`` put into benchmarks/README.md as well.
+
+multivae's systems on PolyMNIST, jnf, mmvaeplus and mmvaeplus_authors, take ``--multivae PYTHON``, the python of an environment with
+``pip install torch==2.13.0 torchvision==0.28.0 multivae==1.0.3 einops`` (`benchmarks.suite.rivals`).
 
 Protocol: a spec says names, shapes and likelihoods (`benchmarks.suite.tasks`), all else is the library's default. A model of two stages
 takes ``--budget`` updates in each, one of a single stage twice as many. Rows are split by the seed; test rows choose nothing. Figures:
@@ -20,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import nbridge
+from benchmarks.readme import replace_section
 from benchmarks.suite.baseline import baseline
 from benchmarks.suite.figures import figures_of
 from benchmarks.suite.judges import panel_of
@@ -104,6 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--multivae", metavar="PYTHON", help="python of an environment with multivae, for its systems on PolyMNIST")
     parser.add_argument("--out", type=Path, default=RESULT, help="the file of results")
     parser.add_argument("--table", action="store_true", help="print the tables of what is kept, and run nothing")
+    parser.add_argument("--readme", action="store_true", help="put the tables into benchmarks/README.md as well")
     parser.add_argument("--targets", action="store_true", help="columns for each modality, in the place of each kind")
     options = parser.parse_args(arguments)
     try:
@@ -116,7 +121,10 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.table:
         fill(results, tasks, systems, seeds, options.budget, options.multivae)
     shown = None if options.systems is None else systems
-    print(tables(results.read(), tasks, shown, options.budget, targets=options.targets))
+    text = tables(results.read(), tasks, shown, options.budget, targets=options.targets)
+    print(text)
+    if options.readme:
+        replace_section("suite", text)
     return 0
 
 

@@ -93,7 +93,8 @@ def _calibration(confidence: Tensor, right: Tensor) -> dict[str, float]:
         calibration_error(reliability(confidence, torch.rand(len(confidence), generator=generator, dtype=torch.float64) < confidence))
         for _ in range(10)
     ]
-    return {"ece": calibration_error(reliability(confidence, right)), "ece_by_chance": mean(chance)}
+    error = calibration_error(reliability(confidence, right))
+    return {"ece": error, "ece_by_chance": mean(chance), "ece_above_chance": error - mean(chance)}
 
 
 def _means(found: Sequence[Mapping[str, float]]) -> dict[str, float]:

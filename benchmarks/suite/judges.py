@@ -56,7 +56,7 @@ class Panel:
     """
 
     task: Task
-    networks: Mapping[str, Network]
+    networks: Mapping[str, nn.Module]
 
     @torch.no_grad()
     def tell(self, name: str, x: Tensor) -> Tensor:

@@ -58,12 +58,12 @@ FIGURES: Mapping[str, tuple[Column, ...]] = {
     "classes": (
         Column("LL", "classes", "ll", 2, 1, relative=True),
         Column("accuracy", "classes", "accuracy", 3, 1),
-        Column("ECE", "classes", "ece"),
+        Column("ECE above chance", "classes", "ece_above_chance"),
     ),
     "attributes": (
         Column("LL each", "attributes", "ll_each", 3, 1, relative=True),
         Column("accuracy", "attributes", "accuracy", 3, 1),
-        Column("ECE", "attributes", "ece"),
+        Column("ECE above chance", "attributes", "ece_above_chance"),
     ),
     "reals": (
         Column("LL each", "reals", "ll_each", 3, 1, relative=True),
