@@ -94,13 +94,14 @@ class Panel:
         return found
 
     def real(self, test: Batch) -> dict[str, float]:
-        """Accuracy of the judges on real test rows, their mean and the least, and how often all of them agree."""
+        """Accuracy of the judges on real test rows, their mean and the least, and how often several of them agree."""
         assert self.task.label is not None
         complete = torch.stack([test.present[name] for name in self.networks]).all(0).nonzero()[:, 0]
         truth = _label_numbers(test.values[self.task.label][complete])
         said = torch.stack([self.tell(name, test.values[name][complete].float()) for name in self.networks])
         right = [(one == truth).double().mean().item() for one in said]
-        return {"judges": mean(right), "least": min(right), "agreement": (said == said[0]).all(0).double().mean().item()}
+        found = {"judges": mean(right), "least": min(right)}
+        return found if len(said) < 2 else {**found, "agreement": (said == said[0]).all(0).double().mean().item()}
 
 
 def variety(generated: Tensor, real: Tensor, classes: Tensor) -> float:

@@ -169,11 +169,8 @@ def _ceilings(runs: Runs) -> str:
         return ""
     real, again = found[0]["real"], found[0]["reconstructions"]
     rebuilt = [one["coherence"] for name, one in again.items() if name]
-    agree = f", all agree {again['']['agreement']:.3f}" if "" in again else ""
-    return (
-        f"Judges: {real['judges']:.3f} of real images (least {real['least']:.3f}), all agree {real['agreement']:.3f}; of reconstructions "
-        f"{mean(rebuilt):.3f}{agree}."
-    )
+    agree = [f", all agree {one['agreement']:.3f}" if "agreement" in one else "" for one in (real, again.get("", {}))]
+    return f"Judges: {real['judges']:.3f} of real images (least {real['least']:.3f}){agree[0]}; of reconstructions {mean(rebuilt):.3f}{agree[1]}."
 
 
 # Ranks
