@@ -170,7 +170,8 @@ def _ceilings(runs: Runs) -> str:
     real, again = found[0]["real"], found[0]["reconstructions"]
     rebuilt = [one["coherence"] for name, one in again.items() if name]
     agree = [f", all agree {one['agreement']:.3f}" if "agreement" in one else "" for one in (real, again.get("", {}))]
-    return f"Judges: {real['judges']:.3f} of real images (least {real['least']:.3f}){agree[0]}; of reconstructions {mean(rebuilt):.3f}{agree[1]}."
+    judged = f"Judges: {real['judges']:.3f} of real images (least {real['least']:.3f}){agree[0]}"
+    return f"{judged}; of reconstructions {mean(rebuilt):.3f}{agree[1]}."
 
 
 # Ranks
