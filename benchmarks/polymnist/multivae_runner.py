@@ -130,7 +130,7 @@ def build(system: str, task: Task) -> Any:
         config = JNFConfig(latent_dim=task.latent_dim, warmup=task.epochs, **common)
         return JNF(config, {name: Encoder(task) for name in VIEWS}, decoders, joint_encoder=JointEncoder(task))
     half = task.latent_dim // 2
-    config = MMVAEPlusConfig(latent_dim=half, modalities_specific_dim=half, K=1, loss="iwae_looser", beta=1.0, **common)
+    config = MMVAEPlusConfig(latent_dim=half, modalities_specific_dim=half, K=1, loss="iwae_looser", beta=task.beta, **common)
     return MMVAEPlus(config, {name: SplitEncoder(task) for name in VIEWS}, decoders)
 
 

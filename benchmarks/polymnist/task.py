@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nbridge.decoders import ConvDecoder
-from nbridge.encoders import MLPEncoder
+from nbridge.encoders import ConvEncoder, Encoder, MLPEncoder
 
 VIEWS = tuple(f"view{number}" for number in range(5))
 SHAPE = (3, 14, 14)
@@ -35,10 +35,12 @@ class Task:
         epochs: Epochs of the stage that trains encoders and decoders, and of the one after it; models without one have twice as many.
         latent_dim: Dimension of z.
         encoder_hidden: Width of the hidden layer of encoders.
+        encoder_channels: Of encoders with convolutions, in the place of those with a hidden layer.
         features: Width of what encoders give.
         hidden: Width of the layer behind all features.
         channels: Of the decoders' transposed convolutions.
         scale: The spread of the Laplace likelihood, in units of each pixel's standard deviation.
+        beta: The weight of MMVAE+'s KL term.
         batch_size: Rows of a step.
         learning_rate: Adam's.
     """
@@ -50,17 +52,21 @@ class Task:
     epochs: int = 8
     latent_dim: int = 160
     encoder_hidden: int = 128
+    encoder_channels: tuple[int, ...] = ()
     features: int = 64
     hidden: int = 256
     channels: tuple[int, ...] = (32,)
     scale: float = 0.3
+    beta: float = 1.0
     batch_size: int = 128
     learning_rate: float = 2e-3
 
     def as_json(self) -> str:
         return json.dumps(asdict(self))
 
-    def encoder(self) -> MLPEncoder:
+    def encoder(self) -> Encoder:
+        if self.encoder_channels:
+            return ConvEncoder(SHAPE, self.features, channels=self.encoder_channels)
         return MLPEncoder(SHAPE, self.features, hidden=(self.encoder_hidden,))
 
     def decoder(self) -> ConvDecoder:

@@ -1,0 +1,153 @@
+"""The systems that are compared: the library's default, the paper's model, the baselines, and ablations given on the command line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.suite.tasks import Task, encoder_of, split_of
+from nbridge.errors import NBridgeError
+from nbridge.overrides import apply
+from nbridge.read import spec_from_dict
+from nbridge.registry import STAGES
+from nbridge.spec import Spec
+from nbridge.training_spec import StageSettings
+
+BUILT_IN: Mapping[str, tuple[str, ...]] = {
+    "default": (),
+    "paper": ("bridges.objective=paper",),
+    "jmvae": ("model=jmvae",),
+    "telbo": ("model=telbo",),
+    "mvae": ("model=mvae",),
+    "joint": ("model=joint",),
+}
+"""Systems by name, each as overrides of a task's spec."""
+RIVALS = ("jnf", "mmvaeplus", "mmvaeplus_authors")
+"""Systems of multivae, which have no spec."""
+BATCH_SIZE = StageSettings.model_fields["batch_size"].default
+
+
+@dataclass(frozen=True)
+class System:
+    """A system of the table.
+
+    Arguments:
+        name: What the table calls it.
+        overrides: Assignments ``path.to.key=value`` to the task's spec.
+    """
+
+    name: str
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """What results are kept under: an ablation by all that it says."""
+        if BUILT_IN.get(self.name, ()) == self.overrides:
+            return self.name
+        return f"{self.name}:{','.join(self.overrides)}"
+
+
+def parse_systems(text: str) -> list[System]:
+    """Systems of a list such as ``default,own:bridges.encoders=own,model.coupling=1,jmvae``.
+
+    An ablation is ``name:key=value,key=value,...``; values are YAML, and commas inside brackets do not separate.
+
+    Raises:
+        NBridgeError: when a name is unknown, or an assignment belongs to no ablation.
+
+    Example:
+        >>> [system.key for system in parse_systems("default,own:bridges.encoders=own,model.coupling=1,jmvae")]
+        ['default', 'own:bridges.encoders=own,model.coupling=1', 'jmvae']
+    """
+    found: list[System] = []
+    for token in _tokens(text):
+        key, equals, _ = token.partition("=")
+        name, colon, first = key.partition(":")
+        if equals and colon:
+            found.append(System(name.strip(), (first.strip() + token[len(key) :],)))
+        elif equals and found and found[-1].overrides and found[-1].name not in BUILT_IN:
+            found[-1] = System(found[-1].name, (*found[-1].overrides, token))
+        elif token in BUILT_IN:
+            found.append(System(token, BUILT_IN[token]))
+        elif token in RIVALS:
+            found.append(System(token))
+        else:
+            raise NBridgeError(f"--systems: '{token}' is none of {', '.join((*BUILT_IN, *RIVALS))}, nor an ablation name:key=value,...")
+    return found
+
+
+def _tokens(text: str) -> list[str]:
+    """The parts between commas that no bracket encloses."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "[{") - (character in "]}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts if part.strip()]
+
+
+def spec_of(task: Task, system: System, seed: int, budget: int) -> Spec:
+    """The spec of a run: names, shapes, likelihoods and rows of the task, what the system overrides, and the budget.
+
+    Arguments:
+        task: The task.
+        system: The system.
+        seed: The seed of the split and of training.
+        budget: Updates of each of two stages; a model of one stage has twice as many, so that all systems have equally many.
+
+    Raises:
+        NBridgeError: when an assignment cannot be made.
+        SpecError: when the spec does not hold.
+    """
+    document: dict[str, Any] = {
+        "name": f"{task.name}, {system.name}",
+        "data": {"source": "benchmarks.suite.source:TaskRows", "task": task.name, "seed": seed},
+        "modalities": {
+            name: {"shape": list(shape), "encoder": encoder_of(shape), "likelihood": likelihood}
+            for name, (shape, likelihood) in task.modalities.items()
+        },
+        "training": {"seed": seed},
+    }
+    for assignment in system.overrides:
+        if flaws := apply(assignment, document).flaws:
+            raise NBridgeError(f"--systems {system.name}: {assignment}: {flaws[0].text}")
+    give_budget(document, budget, len(split_of(task, seed).train))
+    return spec_from_dict(document)
+
+
+def give_budget(document: dict[str, Any], budget: int, rows: int) -> None:
+    """Sets how long each stage of a spec trains, unless the spec says so already.
+
+    Arguments:
+        document: The spec as a mapping, changed in place.
+        budget: Updates of each of two stages.
+        rows: The number of training rows.
+    """
+    model = document.get("model", "bridged")
+    stages = STAGES[model if isinstance(model, str) else model.get("type", "bridged")]
+    training: dict[str, Any] = document["training"]
+    settings: dict[str, Any] = training.setdefault("stages", {})
+    for stage in stages:
+        own = settings.setdefault(stage, {})
+        size = own.get("batch_size", training.get("batch_size", BATCH_SIZE))
+        own.setdefault("epochs", epochs_of(math.ceil(2 * budget / len(stages)), rows, size))
+
+
+def epochs_of(updates: int, rows: int, batch_size: int) -> int:
+    """The epochs that hold so many updates: an epoch has as many as whole batches, and one of all rows where they are fewer.
+
+    Example:
+        >>> epochs_of(1500, 1200, 128), epochs_of(1500, 100, 128)
+        (167, 1500)
+    """
+    return math.ceil(updates / (rows // min(batch_size, rows)))
+
+
+def names_of(systems: Sequence[System]) -> dict[str, str]:
+    """The name of each system by its key; where two share one, their keys."""
+    names = [system.name for system in systems]
+    return {system.key: system.name if names.count(system.name) == 1 else system.key for system in systems}
