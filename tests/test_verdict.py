@@ -185,7 +185,7 @@ def test_validation_rows_serve_where_there_are_no_test_rows_and_say_so():
     assert verdict.note.endswith(
         "There are no test rows: validation rows also chose the best epoch, so the model may look better than it is."
     )
-    assert "whichever is best on training rows" in verdict.note
+    assert "chosen by cross-validation of the training rows)" in verdict.note
 
 
 def test_a_modality_is_compared_on_rows_that_have_it_and_another():

@@ -120,8 +120,8 @@ def _ignored(comparison: Comparison, trained: Trained) -> str:
     if outcome_of(ahead, comparison.standard_error) == "better":
         return ""
     what = "the most frequent class" if comparison.figure == "accuracy" else "the column mean"
-    remedy = f"raise its weight in the spec, or {_other_model(trained)}"
-    return f"imputed no better than by {what}, so the other modalities do not reach it: {remedy}"
+    found = f"imputed no better than by {what}, so the other modalities do not reach it"
+    return f"{found}: raise its weight in the spec, or {_other_model(trained)}"
 
 
 def _is_small(trained: Trained) -> bool:

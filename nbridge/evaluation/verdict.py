@@ -18,6 +18,8 @@ Outcome = Literal["better", "as good", "worse", "not tested"]
 Figure = Literal["rmse", "accuracy"]
 FEWEST = 20
 """Rows below which nothing is compared."""
+CHOOSING = 50
+"""Validation rows from which on they choose the baseline; cross-validation does where there are fewer."""
 ERRORS = 2.0
 """Standard errors by which one predictor must be ahead of the other."""
 SHOWN = 3
@@ -146,10 +148,11 @@ class Verdict:
         if not (tested := [one for one in self.modalities if one.outcome != "not tested"]):
             return ""
         rows, fitted = _between([one.rows for one in tested]), _between([one.train_rows for one in tested])
-        chosen = "validation rows" if self.split == "test" else "training rows"
+        folds = "cross-validation of the training rows"
+        chosen = f"validation rows, or by {folds} where fewer than {CHOOSING} serve" if self.split == "test" else folds
         text = (
             f"Each modality is hidden in turn and imputed from all others that a row has, on {rows} {self.split} rows. The baseline "
-            f"(linear, 10 nearest neighbours or a constant, whichever is best on {chosen}) was fitted on {fitted} training rows. "
+            f"(linear, 10 nearest neighbours or a constant, chosen by {chosen}) was fitted on {fitted} training rows. "
             "Better or worse: ahead or behind by more than two standard errors. RMSE/sd: error in standard deviations of a column "
             "(counts as log(1 + x)); accuracy: of a question, such as a class. Both are means over columns."
         )

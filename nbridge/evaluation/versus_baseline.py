@@ -24,7 +24,7 @@ from nbridge.evaluation.baseline_inputs import Block, blocks_of, inputs_of
 from nbridge.evaluation.baselines import Known, chosen, constant
 from nbridge.evaluation.paired import Scores, paired
 from nbridge.evaluation.targets import Numbers, Target, Values, targets_of, values_of
-from nbridge.evaluation.verdict import FEWEST, Comparison, Verdict, outcome_of
+from nbridge.evaluation.verdict import CHOOSING, FEWEST, Comparison, Verdict, outcome_of
 from nbridge.imputation import POINT_DRAWS, chunks, decode, fixed_points, point_draws, serving
 from nbridge.likelihoods import Categorical
 from nbridge.models.base import MultimodalVAE
@@ -40,8 +40,6 @@ FIT_VALUES, DECODED = 2**25, 2**26
 """Values that the training rows of all modalities hold, and values of one modality that the model decodes, at most."""
 LEAST_TRAIN, LEAST_TEST = 500, 250
 """Rows that serve however wide they are."""
-CHOOSING = 50
-"""Validation rows from which on they choose the baseline; cross-validation does where there are fewer."""
 
 
 def compare_with_baselines(
