@@ -32,7 +32,7 @@ from nbridge.errors import DataError, NBridgeError, SpecError
 from nbridge.findings import Finding
 from nbridge.flow_bridge import FlowBridge
 from nbridge.fusion import Fusion
-from nbridge.honest_splits import assigned, labels_of, of_groups
+from nbridge.honest_splits import assigned, check_named, labels_of, of_groups
 from nbridge.likelihoods import Likelihood
 from nbridge.mixture import Mixture
 from nbridge.models.base import MultimodalVAE
@@ -275,7 +275,9 @@ def _loaded(
         return source.load(shapes), partial(source.row_labels, shapes=shapes)
     if isinstance(data, Batch):
         return Dataset(data), partial(labels_of, {})
-    beside = {spec.data.group, spec.data.split} - set(shapes)
+    named = {key: column for key, column in (("group", spec.data.group), ("split", spec.data.split)) if column is not None}
+    check_named(data, named, shapes)
+    beside = set(named.values()) - set(shapes)
     return Dataset(to_batch({name: array for name, array in data.items() if name not in beside}, shapes)), partial(labels_of, data)
 
 

@@ -6,8 +6,9 @@ or photograph fall into several parts, the figures praise what was memorised.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -40,6 +41,22 @@ def labels_of(arrays: Mapping[str, ArrayLike | Tensor], column: str) -> RowLabel
         found = f"Found: {listing(arrays)}" if arrays else "these rows are a batch; pass arrays by name, or a data frame"
         raise NoColumnError(f"no array {clip(column)!r}.{did_you_mean(column, arrays)} {found}")
     return array_labels(f"array {clip(column)!r}", plain_array(arrays[column]))
+
+
+def check_named(arrays: Mapping[str, ArrayLike | Tensor], named: Mapping[str, str], modalities: Collection[str]) -> None:
+    """Checks that arrays are there which a spec names; else those of other names would be taken for slips of modalities.
+
+    Arguments:
+        arrays: The arrays by name.
+        named: What a spec names, by its key.
+        modalities: The modalities, which may be named as well.
+
+    Raises:
+        NoColumnError: for the first that is missing.
+    """
+    for key, column in named.items():
+        if column not in modalities:
+            _named(key, partial(labels_of, arrays), column)
 
 
 def assigned(

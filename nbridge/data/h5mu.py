@@ -99,7 +99,7 @@ class H5MU(Source):
         """The values of a column of obs, ``COLUMN`` or ``MODALITY/obs/COLUMN``."""
         addresses = {column, f"obs/{column}"}
         owner = next((name for name in shapes if addresses & {*self.keys.get(name, (name,))}), "")
-        with self.opened() as omics, naming(omics.origin):
+        with self.opened() as omics:
             return replace(obs_labels(omics, column), modality=owner)
 
     @contextmanager

@@ -35,9 +35,10 @@ def obs_labels(omics: Omics, column: str) -> RowLabels:
 
     def agreed(one: list[str], other: list[str]) -> list[str]:
         if (row := next((row for row, (a, b) in enumerate(zip(one, other, strict=True)) if a and b and a != b), None)) is not None:
-            raise DataError(
-                f"{what}: {where(row)} has {one[row]!r} in one modality and {other[row]!r} in another; name MODALITY/obs/{name}"
+            text = (
+                f"{where(row)} has {clip(one[row])!r} in one modality and {clip(other[row])!r} in another; name MODALITY/obs/{clip(name)}"
             )
+            raise DataError(f"{omics.origin}: {what}: {text}")
         return [a or b for a, b in zip(one, other, strict=True)]
 
     return RowLabels(what, reduce(agreed, [_texts(omics, part, name) for part in parts]), where, omics.origin)
@@ -55,7 +56,9 @@ def _found(omics: Omics, column: str) -> tuple[str, list[Part]]:
         return name, [part]
     every = [str(one) for one in omics.whole.obs.columns]
     every += [f"{part.name}/obs/{one}" for part in omics.parts.values() for one in part.obs.columns]
-    raise NoColumnError(f"no column {clip(column)!r} in obs.{did_you_mean(column, every)} Found: {clip(listing(every), 400)}")
+    raise NoColumnError(
+        f"{omics.origin}: no column {clip(column)!r} in obs.{did_you_mean(column, [*every, *(one.rpartition("/")[2] for one in every)])} Found: {clip(listing(every), 400)}"
+    )
 
 
 def _texts(omics: Omics, part: Part, column: str) -> list[str]:
