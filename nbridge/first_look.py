@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 
@@ -18,12 +19,14 @@ from nbridge.data.ids import check_ids
 from nbridge.data.npz import read_npz
 from nbridge.data.omics_file import Omics, is_omics, is_omics_file, omics_of, opened
 from nbridge.data.profiles import Vectors, read_profiles
+from nbridge.data.row_labels import RowLabels, label_texts
 from nbridge.data.table_file import TableFile, ending_of, open_table
 from nbridge.errors import DataError, naming
 from nbridge.first_arrays import part_of_array
 from nbridge.first_ids import common_id, found_id, spoilt_ids
 from nbridge.first_images import ImagesOf, all_paths, id_of, images_of, look_at_images, lost_images, paths_of, presence_of
 from nbridge.first_spec import Outline, Part, parts_of, spec_text, wrapped
+from nbridge.first_splits import column_texts, file_labels, keys_among, keys_of_items, keys_of_labels
 from nbridge.guesses import Guesses, guess_modalities
 from nbridge.names import free_name
 from nbridge.omics_look import look_at
@@ -137,6 +140,8 @@ def _look_at_tables(
         id_column = found_id(profiles)
         spoilt = {} if id_column is not None else spoilt_ids(profiles, files[0])
         profiles = [profile for profile in profiles if profile.name not in (id_column, *spoilt)]
+    keys = keys_among({profile.name: partial(column_texts, profile) for profile in profiles})
+    profiles = [profile for profile in profiles if profile.name not in keys.taken]
     guesses = guess_modalities(profiles)
     guesses = replace(guesses, left_out={**spoilt, **guesses.left_out, **found.left_out})
     parts, lists = parts_of(guesses), _parts_of_vectors(found.vectors, [guess.name for guess in guesses.modalities])
@@ -148,6 +153,10 @@ def _look_at_tables(
         where = listing(map(str, paths)) if isinstance(paths, list) else paths
         alone = f"column {clip(id_column)!r}, which tells rows apart, is alone" if id_column and not guesses.left_out else ""
         raise DataError(f"{where}: no column that a modality can be made of ({alone or _left_out(guesses)})")
+    shots = [RowLabels(one.name, column_texts(one), alone=True) for one in found.columns if one.name in named]
+    ids = [] if found.ids is None else found.ids.tolist()
+    shots += [file_labels(part.name, one.images, ids) for part, one in zip(images.parts, kept, strict=False)]
+    keys = keys_of_items(keys_of_labels(keys, shots), _items_of(guesses, lists))
     lone = any("id" in file.columns for file in files)
     id_option = None if framed or not files else id_column if id_column is not None else "" if lone else None
     columns = {part.name: vectors.name for part, vectors in lists}
@@ -156,8 +165,16 @@ def _look_at_tables(
         *_sentinels(guesses),
         *lost_images([one for one in found.columns if one.name not in named]),
         *images.remarks,
+        *keys.remarks,
     ]
-    many = len(profiles) + len(named) + len(found.vectors) + len(found.left_out) + len(spoilt)
+    many = (
+        len(profiles)
+        + len(named)
+        + len(found.vectors)
+        + len(found.left_out)
+        + len(spoilt)
+        + len(keys.taken & {one.name for one in found.columns})
+    )
     folders_of_images = f"{len(kept)} folder{'s' if len(kept) > 1 else ''} of images" if kept else ""
     counted = ", ".join(
         filter(None, [f"{found.rows:,} rows", f"{many:,} column{'s' if many != 1 else ''}" if files else "", folders_of_images])
@@ -169,8 +186,9 @@ def _look_at_tables(
         "classes": "the classes of a column in the order of their numbers",
         "missing": "words among numbers, taken for absent cells",
         **images.reasons,
+        **keys.reasons,
     }
-    options = _source(images.source, guesses, columns, id_option)
+    options = {**_source(images.source, guesses, columns, id_option), **keys.options}
     text = spec_text(Outline(name, options, found.rows, [*images.parts, *every], wrapped(head), reasons))
     present = {guess.name: np.any([column.present for column in guess.columns], axis=0) for guess in guesses.modalities}
     present |= {part.name: ~np.isnan(vectors.array).all(1) for part, vectors in lists}
@@ -210,6 +228,16 @@ def _parts_of_vectors(columns: Sequence[Vectors], taken: Sequence[str]) -> list[
             sizes = " x ".join(map(str, vectors.shape))
             found.append((replace(part, why=f"lists of {sizes} numbers; {part.why}"), vectors))
     return found
+
+
+def _items_of(guesses: Guesses, lists: Sequence[tuple[Part, Vectors]]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """The rows of each modality of numbers, and which of them are present."""
+    for guess in guesses.modalities:
+        if all(column.numeric for column in guess.columns):
+            values = np.stack([column.values for column in guess.columns], axis=1)
+            yield guess.name, values, np.any(~np.isnan(values), axis=1)
+    for part, vectors in lists:
+        yield part.name, vectors.array, np.any(~np.isnan(vectors.array), axis=1)
 
 
 def _source(source: Mapping[str, object], guesses: Guesses, lists: Mapping[str, str], id_column: str | None) -> dict[str, object]:
@@ -262,7 +290,8 @@ def _look_at_omics(name: str, source: Mapping[str, object], omics: Omics) -> Fir
         "variables": "which variables of a modality",
         "classes": "the classes of a column in the order of their numbers",
     }
-    text = spec_text(Outline(name, {**source, **found.options}, found.rows, found.parts, wrapped(head), reasons))
+    options = {**source, **found.options, **found.splits.options}
+    text = spec_text(Outline(name, options, found.rows, found.parts, wrapped(head), {**reasons, **found.splits.reasons}))
     return FirstLook(text, found.rows, found.present, tuple(found.remarks))
 
 
@@ -280,9 +309,11 @@ def _look_at_arrays(path: str, found: Path, id_key: str | None) -> FirstLook:
             check_ids(arrays[key], rows)
     if not rows:
         raise DataError(f"{found}: no rows")
+    single = {name: array for name, array in arrays.items() if array.shape == (rows,) and name != key and not name.endswith(PRESENT)}
+    splits = keys_among({name: partial(label_texts, array) for name, array in single.items()})
     parts, keys, present, left = [], {}, {}, []
     for name, array in arrays.items():
-        if name == key or name.endswith(PRESENT):
+        if name == key or name.endswith(PRESENT) or name in splits.taken:
             continue
         part = part_of_array(free_name(name, present), array, rows)
         if part is None:
@@ -299,9 +330,12 @@ def _look_at_arrays(path: str, found: Path, id_key: str | None) -> FirstLook:
     others = [name for name in left if name not in texts]
     remarks = [f"left out: {_some(texts)}: text; write the numbers of its classes, from 0"] if texts else []
     remarks += [f"left out: {_some(others)}: no array of numbers with {rows:,} rows"] if others else []
+    splits = keys_of_items(splits, ((one.name, arrays[keys.get(one.name, one.name)], present[one.name]) for one in parts))
+    remarks += splits.remarks
     head = [f"{rows:,} rows, {len(parts)} arrays; every guess is yours to change. After a change: nbridge validate SPEC --data", *remarks]
     source = {"source": "npz", "path": str(path), **({"keys": keys} if keys else {}), **({"id": key} if key not in (None, "id") else {})}
-    text = spec_text(Outline(found.stem, source, rows, parts, wrapped(head), {"keys": "arrays whose names no modality may bear"}))
+    reasons = {"keys": "arrays whose names no modality may bear", **splits.reasons}
+    text = spec_text(Outline(found.stem, {**source, **splits.options}, rows, parts, wrapped(head), reasons))
     return FirstLook(text, rows, present, tuple(remarks))
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nbridge.data.column import plain_array
 from nbridge.data.dataset import Dataset, Splits
-from nbridge.data.items import item_labels, spelt, telling
+from nbridge.data.items import FEWEST, item_labels, spelt, telling
 from nbridge.data.row_labels import Groups, NoColumnError, RowLabels, array_labels, check_undivided, groups_of, parts_of
 from nbridge.errors import DataError
 from nbridge.findings import Finding
@@ -136,7 +136,7 @@ def of_items(splits: Splits) -> Iterator[Finding]:
     held = {name: rows for name, rows in (("validation", splits.validation), ("test", splits.test)) if rows is not None}
     for name in splits.train.names:
         trained = _items(splits.train, name)
-        if trained is None:
+        if len(trained) < FEWEST:
             continue
         for part, rows in held.items():
             digests = [item for item in _digests(rows, name) if item]
@@ -175,12 +175,12 @@ def _fitting(labels: RowLabels, dataset: Dataset) -> RowLabels:
     return labels
 
 
-def _items(rows: Rows, name: str) -> set[str] | None:
-    """The items of training rows; None where their modality may repeat by chance."""
+def _items(rows: Rows, name: str) -> set[str]:
+    """The items of training rows; none where their modality may repeat by chance."""
     sample = rows.select(name).representative()
     values = spelt(sample, name)[sample.present[name]].cpu().numpy()
     if not len(values) or not telling(values):
-        return None
+        return set()
     return {item for item in _digests(rows, name) if item}
 
 

@@ -26,7 +26,7 @@ FLOORS = [
     ["honest_splits", "models", "overrides"],
     ["read", "schema"],
     ["build", "guesses", "kinds"],
-    ["first_spec"],
+    ["first_spec", "first_splits"],
     ["first_arrays", "first_ids", "first_images", "omics_look"],
     ["first_look"],
     ["acceleration", "calibrating", "checkpoint", "counting", "imputation", "progress"],

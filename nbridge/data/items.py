@@ -16,6 +16,8 @@ AT_ONCE = 4096
 """Rows that are read at a time."""
 ELEMENTS = 4
 """Items of fewer elements repeat without being the same thing."""
+FEWEST = 10
+"""Fewer different items than this are classes, and no groups that could be held out."""
 BY_CHANCE = 0.01
 """Repeats are worth a word only where fewer pairs of rows than this are expected to agree by chance."""
 

@@ -56,9 +56,8 @@ def _found(omics: Omics, column: str) -> tuple[str, list[Part]]:
         return name, [part]
     every = [str(one) for one in omics.whole.obs.columns]
     every += [f"{part.name}/obs/{one}" for part in omics.parts.values() for one in part.obs.columns]
-    raise NoColumnError(
-        f"{omics.origin}: no column {clip(column)!r} in obs.{did_you_mean(column, [*every, *(one.rpartition("/")[2] for one in every)])} Found: {clip(listing(every), 400)}"
-    )
+    near = did_you_mean(column, [*every, *(one.rpartition("/")[2] for one in every)])
+    raise NoColumnError(f"{omics.origin}: no column {clip(column)!r} in obs.{near} Found: {clip(listing(every), 400)}")
 
 
 def _texts(omics: Omics, part: Part, column: str) -> list[str]:
