@@ -140,8 +140,9 @@ def build_data(
     Arguments:
         spec: The spec.
         model: The model that will see the rows.
-        data: Arrays by modality as in `nbridge.data.arrays.to_batch`, a batch, or what `read_frame` gives, instead of the spec's source.
-        warn: Hears of rows in which nothing is observed, and of modalities that no training row has together.
+        data: Arrays by modality as in `nbridge.data.arrays.to_batch`, with those that `data.group` and `data.split` name; a batch, or
+            what `read_frame` gives, instead of the spec's source.
+        warn: Callback for warnings: rows in which nothing is observed, modalities that no training row has together, doubtful groups.
 
     Raises:
         DataError: when rows do not fit the spec, or lack a modality altogether.
@@ -251,7 +252,8 @@ def source_of(spec: Spec, frame: Given | None = None) -> Source:
         SpecError: when its constructor refuses its options.
     """
     source = _source(spec, frame)
-    source.reserved = frozenset(column for column in (spec.data.group, spec.data.split) if column is not None)
+    if reserved := frozenset(column for column in (spec.data.group, spec.data.split) if column is not None):
+        source.reserved = reserved
     return source
 
 

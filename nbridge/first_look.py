@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike, fspath
@@ -18,7 +18,7 @@ from nbridge.data.frames import FrameLike, open_frame
 from nbridge.data.ids import check_ids
 from nbridge.data.npz import read_npz
 from nbridge.data.omics_file import Omics, is_omics, is_omics_file, omics_of, opened
-from nbridge.data.profiles import Vectors, read_profiles
+from nbridge.data.profiles import Profiles, Vectors, read_profiles
 from nbridge.data.row_labels import RowLabels, label_texts
 from nbridge.data.table_file import TableFile, ending_of, open_table
 from nbridge.errors import DataError, naming
@@ -153,10 +153,8 @@ def _look_at_tables(
         where = listing(map(str, paths)) if isinstance(paths, list) else paths
         alone = f"column {clip(id_column)!r}, which tells rows apart, is alone" if id_column and not guesses.left_out else ""
         raise DataError(f"{where}: no column that a modality can be made of ({alone or _left_out(guesses)})")
-    shots = [RowLabels(one.name, column_texts(one), alone=True) for one in found.columns if one.name in named]
-    ids = [] if found.ids is None else found.ids.tolist()
-    shots += [file_labels(part.name, one.images, ids) for part, one in zip(images.parts, kept, strict=False)]
-    keys = keys_of_items(keys_of_labels(keys, shots), _items_of(guesses, lists))
+    folders_of = {part.name: one.images for part, one in zip(images.parts, kept, strict=False)}
+    keys = keys_of_items(keys_of_labels(keys, _shots(found, named, folders_of)), _items_of(guesses, lists))
     lone = any("id" in file.columns for file in files)
     id_option = None if framed or not files else id_column if id_column is not None else "" if lone else None
     columns = {part.name: vectors.name for part, vectors in lists}
@@ -228,6 +226,13 @@ def _parts_of_vectors(columns: Sequence[Vectors], taken: Sequence[str]) -> list[
             sizes = " x ".join(map(str, vectors.shape))
             found.append((replace(part, why=f"lists of {sizes} numbers; {part.why}"), vectors))
     return found
+
+
+def _shots(found: Profiles, named: Collection[str], folders: Mapping[str, Sequence[Path]]) -> list[RowLabels]:
+    """Which image each row has: by the path in a column, or by the file in a folder."""
+    ids = [] if found.ids is None else found.ids.tolist()
+    paths = [RowLabels(one.name, column_texts(one), alone=True) for one in found.columns if one.name in named]
+    return [*paths, *(file_labels(name, files, ids) for name, files in folders.items())]
 
 
 def _items_of(guesses: Guesses, lists: Sequence[tuple[Part, Vectors]]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:

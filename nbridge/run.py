@@ -67,7 +67,7 @@ def train(
 
     Arguments:
         spec: A spec, a mapping that spells one, or the path of one.
-        data: Arrays by modality (NaN or ``NAME__present`` for absence), a batch, a data frame (pandas, polars, pyarrow, a
+        data: Arrays by modality (NaN or ``NAME__present`` for absence) and those that `data.group` and `data.split` name, a batch, a data frame (pandas, polars, pyarrow, a
             ``datasets.Dataset``), or a MuData or AnnData object, instead of the source that the spec names.
         out: The run folder to make; nothing is written when it is left out.
         overwrite: Whether a run folder of that name may be replaced.

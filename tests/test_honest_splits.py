@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import commands
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,15 +18,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import nbridge
 from nbridge.batch import Batch
 from nbridge.build import build_data, build_model, read_frame
 from nbridge.data.dataset import Splits
+from nbridge.data.items import telling
 from nbridge.data.npz import write_npz
 from nbridge.data.omics_file import pulling_nothing
 from nbridge.data.row_labels import RowLabels, groups_of, label_texts, parts_of
-from nbridge.errors import DataError
+from nbridge.data_checks import check_data
+from nbridge.errors import DataError, RunError
 from nbridge.findings import Finding
-from nbridge.read import spec_from_dict
+from nbridge.first_look import look
+from nbridge.first_splits import keys_among
+from nbridge.read import spec_from_dict, write_spec
+from nbridge.run import open_run
 
 ROWS, PATIENTS = 60, 15
 EXPECTED = "expected train (or training), validation (or valid, val, dev) or test in each row"
@@ -486,3 +494,175 @@ def test_groups_of_one_row_and_groups_that_leave_parts_short_are_warnings():
     ]
     assert doubts(rows(), group="patient") == []
     assert doubts(rows()) == []
+
+
+# Training, its run folder, and what comes after
+
+
+def test_from_the_command_line_a_run_goes_on_and_other_files_need_no_column(here: Path, monkeypatch: Any, capsys: Any):
+    call = commands.in_this_process(monkeypatch, capsys, columns=120)
+    found = columns_of(rows())
+    write_csv("rows.csv", found)
+    document = spec({"source": "table", "path": "rows.csv", "columns": {"x": "x_*"}})
+    Path("spec.yaml").write_text(write_spec(spec_from_dict(document)))
+    words = ("--out", "run", "--no-report", "--set", "data.group=patient", "--set", "data.split=fold")
+    code, _, error = call("train", "spec.yaml", *words)
+    assert code == 0, error
+    run = open_run("run")
+    assert (run.spec.data.group, run.spec.data.split) == ("patient", "fold")
+    assert run.spec.data.source.kwargs["columns"] == {"x": ("x_1", "x_2"), "y": ("y",)}
+    assert [len(part) for part in parts_in(run.splits)] == [32, 16, 12]
+    assert call("evaluate", "run", "--metrics", "predictive", "--draws", "3")[0] == 0
+
+    write_csv("new.csv", {"x_1": [1, ""], "x_2": [2, ""], "y": ["", 0.5]})
+    code, _, error = call("impute", "run", "new.csv", "--out", "done.csv")
+    assert (code, error.count("\n")) == (0, error.count("warning:")), error
+    write_csv("rows.csv", {**found, "fold": np.roll(found["fold"], 1), "patient": np.roll(found["patient"], 1)})
+    code, _, error = call("resume", "run", "--no-report")
+    assert (code, error) == (2, "run: the rows are not those that this run began with; train a new run in another folder\n")
+    write_csv("rows.csv", {name: array for name, array in found.items() if name != "fold"})
+    code, _, error = call("resume", "run", "--no-report")
+    assert (code, error) == (
+        2, f"data.split: {here / 'rows.csv'}: no column 'fold'. Found: x_1, x_2, y, patient\n"
+    )  # fmt: skip
+
+
+def test_a_run_on_arrays_goes_on_with_the_same_groups(here: Path):
+    found = rows()
+    arrays = {name: found[name] for name in ("x", "y", "patient")}
+    run = nbridge.train(spec("memory", group="patient"), arrays, out="run")
+    again = nbridge.resume("run", arrays)
+    assert parts_in(again.splits) == parts_in(run.splits)
+    with pytest.raises(RunError, match="the rows are not those that this run began with"):
+        nbridge.resume("run", {**arrays, "patient": np.arange(ROWS) // 4})
+    completed = nbridge.impute_arrays(run.model, {**arrays, "x": np.full((ROWS, 2), np.nan)})
+    assert completed["patient"].tolist() == found["patient"].tolist()
+    assert np.isfinite(completed["x"]).all()
+
+
+def shared(rng: np.random.Generator, count: int) -> np.ndarray:
+    """A recording of 6 numbers in several rows."""
+    return rng.normal(size=(count, 6))[np.arange(ROWS) % count].round(4)
+
+
+def test_validate_warns_of_items_that_training_and_held_out_rows_share():
+    rng = np.random.default_rng(0)
+    found = {"number": np.arange(ROWS) % 7, **{f"v_{i}": column for i, column in enumerate(shared(rng, 20).T)}}
+    write_csv("rows.csv", {**found, "patient": np.arange(ROWS) % 20})
+    document: dict[str, Any] = spec({"source": "table", "path": "rows.csv", "columns": {"v": "v_*"}})
+    document["modalities"] = {"v": {**PART["part"], "shape": 6}, "number": {**PART["part"], "shape": 1}}
+    (warning,) = check_data(spec_from_dict(document)).warnings
+    assert warning.startswith("modality 'v': ")
+    assert warning.endswith(
+        "validation rows have an item that training rows have as well, so that validation figures praise what was memorised; data.group: v "
+        "keeps rows of one item together, or name the column of patients, speakers or photographs"
+    )
+    for group in ("v", "patient"):
+        document["data"]["group"] = group
+        assert check_data(spec_from_dict(document)).warnings == ()
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=20)
+def test_vectors_of_few_values_repeat_by_chance_and_others_do_not(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    assert not telling(rng.integers(0, 2, (200, 8)))
+    assert not telling(rng.normal(size=(200, 3)))
+    assert telling(rng.normal(size=(200, 6))[rng.integers(0, 60, 200)])
+    assert not telling(np.zeros((50, 100)))
+
+
+# A first spec
+
+
+def proposed(columns: Mapping[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:
+    found = keys_among({name: partial(label_texts, np.asarray(values)) for name, values in columns.items()})
+    return dict(found.options), found.remarks
+
+
+FOUR = [f"s{row % 15}" for row in range(ROWS)]
+PROPOSED: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+    "a patient": ({"patient": FOUR}, {"group": "patient"}),
+    "a number of a subject": ({"SubjectID": np.arange(ROWS) // 4}, {"group": "SubjectID"}),
+    "speakers by name": ({"speaker": [f"{'abcdefghijklmno'[row % 15]}na" for row in range(ROWS)]}, {"group": "speaker"}),
+    "a site by its code": ({"recruiting_site_id": FOUR}, {"group": "recruiting_site_id"}),
+    "patients before sites": ({"site": [f"c{row % 12}" for row in range(ROWS)], "patient": FOUR}, {"group": "patient"}),
+    "a family of plants": ({"family": [f"{'abcdefghijklmno'[row % 15]}aceae" for row in range(ROWS)]}, {}),
+    "persons in a household": ({"household": np.arange(ROWS) % 6, "n_persons": np.arange(ROWS) % 15}, {}),
+    "nobody twice": ({"patient": np.arange(ROWS)}, {}),
+    "one missing": ({"patient": ["", *FOUR[1:]]}, {}),
+    "nearly one patient": ({"patient": [0] * 50 + list(range(1, 11))}, {"group": "patient"}),
+    "parts": ({"split": ["train"] * 50 + ["test"] * 10, "y": FOUR}, {"split": "split"}),
+    "parts in several spellings": ({"my_fold": ["Training", "dev"] * 30}, {"split": "my_fold"}),
+    "folds": ({"fold": np.arange(ROWS) % 5}, {}),
+    "no training rows": ({"set": ["test", "dev"] * 30}, {}),
+    "parts and patients": ({"patient": [f"p{row // 4}" for row in range(ROWS)], "part": ["train"] * 40 + ["test"] * 20},
+                           {"split": "part", "group": "patient"}),
+    "patients in two parts": ({"patient": FOUR, "part": ["train"] * 40 + ["test"] * 20}, {"split": "part"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PROPOSED)
+def test_columns_of_groups_and_parts_are_known_by_their_names_and_their_values(name: str):
+    columns, options = PROPOSED[name]
+    found, remarks = proposed(columns)
+    assert found == options
+    assert sum(remark.startswith("data.") for remark in remarks) == len(options)
+
+
+def test_init_writes_groups_and_parts_with_their_reasons_and_the_spec_trains():
+    found = {**columns_of(rows()), "fold": np.where(np.arange(ROWS) % PATIENTS < 12, "train", "test")}
+    write_csv("rows.csv", found)
+    made = look(["rows.csv"])
+    assert (made.spec.data.group, made.spec.data.split) == ("patient", "fold")
+    assert {"patient", "fold"}.isdisjoint(made.spec.modalities)
+    assert "  # 60 rows of 15 patients; they stay in one part: else validation praises what was memorised\n  group: patient\n" in made.text
+    assert "  # assigns rows to parts: train 48, test 12; shares below of parts that it has count for nothing\n  split: fold\n" in made.text
+    test = build_data(made.spec, build_model(made.spec)).test
+    assert test is not None
+    assert len(test) == 12
+    arrays = {name: array for name, array in rows().items() if name != "fold"}
+    write_npz("rows.npz", arrays)
+    made = look(["rows.npz"])
+    assert (made.spec.data.group, list(made.spec.modalities)) == ("patient", ["x", "y"])
+    assert nbridge.init(arrays).spec.data.group == "patient"
+    pytest.importorskip("anndata")
+    made = nbridge.init(annotated(arrays))
+    assert (made.spec.data.group, list(made.spec.modalities)) == ("patient", ["X"])
+
+
+def test_init_proposes_a_modality_whose_items_repeat(here: Path):
+    rng = np.random.default_rng(0)
+    write_npz("rows.npz", {"speech": shared(rng, 20), "image": rng.normal(size=(ROWS, 8))})
+    made = look(["rows.npz"])
+    assert made.spec.data.group == "speech"
+    assert made.remarks == (
+        "data.group: speech: 60 of 60 rows share their speech with others (20 different), so that rows of one are kept in one part",
+    )
+    parts = build_data(made.spec, build_model(made.spec))
+    told = [{tuple(row) for row in part.slice(0, len(part)).values["speech"].tolist()} for part in (parts.train, parts.test) if part]
+    assert told[0].isdisjoint(told[1])
+    write_csv("rows.csv", {"y": rng.normal(size=ROWS), **{f"v_{i}": column for i, column in enumerate(shared(rng, 20).T)}})
+    assert look(["rows.csv"]).spec.data.group == "v"
+    write_npz("few.npz", {"speech": shared(rng, 5), "image": rng.normal(size=(ROWS, 8))})
+    assert look(["few.npz"]).spec.data.group is None
+
+
+def test_init_proposes_a_photograph_that_several_rows_have(here: Path):
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(here / f"{number}.png")
+    write_csv("rows.csv", {"y": rng.normal(size=ROWS), "photo": [f"{row % 20}.png" for row in range(ROWS)]})
+    assert look(["rows.csv"]).spec.data.group == "photo"
+    (here / "shots").mkdir()
+    for row in range(ROWS):
+        (here / "shots" / f"{row}.png").write_bytes((here / f"{row % 20}.png").read_bytes())
+    write_csv("table.csv", {"id": np.arange(ROWS), "y": rng.normal(size=ROWS)})
+    made = look(["table.csv", "shots"])
+    assert made.spec.data.group == "shots"
+    parts = build_data(made.spec, build_model(made.spec))
+    assert parts.test_ids is not None
+    assert parts.train_ids is not None
+    assert {int(one) % 20 for one in parts.test_ids}.isdisjoint(int(one) % 20 for one in parts.train_ids)
