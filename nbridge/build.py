@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -22,6 +23,7 @@ from nbridge.data.frames import FrameLike, is_split, open_frame
 from nbridge.data.h5mu import H5MU, MuDataSource
 from nbridge.data.omics_file import Omics, is_omics, omics_of
 from nbridge.data.omics_layout import OmicsLayout
+from nbridge.data.row_labels import RowLabels
 from nbridge.data.stored import StoredRows
 from nbridge.data.table import Table
 from nbridge.data.table_layout import TableLayout
@@ -31,6 +33,7 @@ from nbridge.errors import DataError, NBridgeError, SpecError
 from nbridge.findings import Finding
 from nbridge.flow_bridge import FlowBridge
 from nbridge.fusion import Fusion
+from nbridge.honest_splits import assigned, check_named, labels_of, of_groups
 from nbridge.likelihoods import Likelihood
 from nbridge.mixture import Mixture
 from nbridge.models.base import MultimodalVAE
@@ -159,22 +162,20 @@ def build_data(
     Arguments:
         spec: The spec.
         model: The model that will see the rows.
-        data: Arrays by modality as in `nbridge.data.arrays.to_batch`, a batch, or what `read_frame` gives, instead of the spec's source.
-        warn: Hears of rows in which nothing is observed, and of modalities that no training row has together.
+        data: Arrays by modality as in `nbridge.data.arrays.to_batch`, with those that `data.group` and `data.split` name; a batch, or
+            what `read_frame` gives, instead of the spec's source.
+        warn: Callback for warnings: rows in which nothing is observed, modalities that no training row has together, doubtful groups.
 
     Raises:
         DataError: when rows do not fit the spec, or lack a modality altogether.
     """
     shapes = {name: modality.shape for name, modality in spec.modalities.items()}
-    if data is None or isinstance(data, Given):
-        dataset = _source(spec, data).load(shapes)
-    elif isinstance(data, Batch):
-        dataset = Dataset(data)
-    else:
-        dataset = Dataset(to_batch(data, shapes))
+    dataset, labels = _loaded(spec, data, shapes)
     if missing := [name for name in model.names if name not in dataset.batch.names]:
         found = listing(dataset.batch.names)
         raise DataError(f"modality {missing[0]!r}: not in these rows, so nothing can be learned about it; they have {found}")
+    held_out = spec.data.validation + spec.data.test > 0
+    dataset, groups = assigned(dataset, labels, group=spec.data.group, split=spec.data.split, held_out=held_out)
     empty = _empty_rows(dataset)
     if any(name in shapes for name in set(dataset.batch.names) - set(model.names)):
         dataset = replace(dataset, batch=dataset.batch.select(*(name for name in dataset.batch.names if name in model.names)))
@@ -182,7 +183,8 @@ def build_data(
     if len(empty):
         dataset = _without_empty(dataset, empty, spec.data.empty_rows, warn)
     splits = split(dataset, validation=spec.data.validation, test=spec.data.test, seed=spec.data.seed)
-    for finding in never_together(model.names, splits.train.present):
+    found = of_groups(groups, dataset, splits, validation=spec.data.validation, test=spec.data.test)
+    for finding in (*found, *never_together(model.names, splits.train.present)):
         warn(finding)
     return splits
 
@@ -197,7 +199,7 @@ def settle(spec: Spec, frame: Given | None = None) -> Spec:
     Raises:
         DataError: when the files do not fit the spec, or can't be read.
     """
-    options = _source(spec, frame).settled({name: modality.shape for name, modality in spec.modalities.items()})
+    options = source_of(spec, frame).settled({name: modality.shape for name, modality in spec.modalities.items()})
     if not options:
         return spec
     # Rows of a spec whose source knows no such data are those of the frame, or of the object, from now on.
@@ -232,7 +234,7 @@ def table_of(spec: Spec) -> TableLayout | None:
     if not _is_table(spec):
         return None
     try:
-        source = _source(spec)
+        source = source_of(spec)
         assert isinstance(source, Table)
         return source.layout_of({name: modality.shape for name, modality in spec.modalities.items()})
     except DataError:
@@ -245,7 +247,7 @@ def omics_layout_of(spec: Spec) -> OmicsLayout | None:
     if not _is_omics(spec):
         return None
     try:
-        source = _source(spec)
+        source = source_of(spec)
         assert isinstance(source, H5MU)
         return source.layout_of({name: modality.shape for name, modality in spec.modalities.items()})
     except DataError:
@@ -261,8 +263,23 @@ def _is_table(spec: Spec) -> bool:
     return locate("datasets", spec.data.source.type) in {BUILT_IN["datasets"][name] for name in ("table", "frame", "images")}
 
 
-def _source(spec: Spec, frame: Given | None = None) -> Source:
-    """The data source of a spec, over a data frame or an object where there is one."""
+def source_of(spec: Spec, frame: Given | None = None) -> Source:
+    """The data source of a spec, over a data frame or an object where there is one.
+
+    Arguments:
+        spec: The spec.
+        frame: A data frame or an object in the place of the files.
+
+    Raises:
+        SpecError: when its constructor refuses its options.
+    """
+    source = _source(spec, frame)
+    if reserved := frozenset(column for column in (spec.data.group, spec.data.split) if column is not None):
+        source.reserved = reserved
+    return source
+
+
+def _source(spec: Spec, frame: Given | None) -> Source:
     if isinstance(frame, FrameTable) and not _is_table(spec):
         return FrameSource().over(frame)
     if isinstance(frame, Omics) and not _is_omics(spec):
@@ -271,6 +288,21 @@ def _source(spec: Spec, frame: Given | None = None) -> Source:
     if isinstance(frame, FrameTable) and isinstance(source, Table):
         return source.over(frame)
     return source.over(frame) if isinstance(frame, Omics) and isinstance(source, H5MU) else source
+
+
+def _loaded(
+    spec: Spec, data: Mapping[str, ArrayLike | Tensor] | Batch | Given | None, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[Dataset, Callable[[str], RowLabels]]:
+    """All rows, and what reads a column of labels that is no modality."""
+    if data is None or isinstance(data, Given):
+        source = source_of(spec, data)
+        return source.load(shapes), partial(source.row_labels, shapes=shapes)
+    if isinstance(data, Batch):
+        return Dataset(data), partial(labels_of, {})
+    named = {key: column for key, column in (("group", spec.data.group), ("split", spec.data.split)) if column is not None}
+    check_named(data, named, shapes)
+    beside = set(named.values()) - set(shapes)
+    return Dataset(to_batch({name: array for name, array in data.items() if name not in beside}, shapes)), partial(labels_of, data)
 
 
 def _empty_rows(dataset: Dataset) -> Tensor:

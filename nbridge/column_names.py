@@ -50,8 +50,8 @@ def hint_of(name: str) -> Hint:
     Example:
         >>> [hint_of(name) for name in ("n_visits", "class_count", "tumor_stage", "type_of_cell", "age_group")]
         ['counts', 'counts', 'classes', 'classes', 'classes']
-        >>> [hint_of(name) for name in ("age", "zip", "user_id", "store_id", "class_id", "x1")]
-        ['quantity', 'codes', 'owner', 'codes', 'classes', '']
+        >>> [hint_of(name) for name in ("age", "zip", "user_id", "cost_per_user", "store_id", "class_id", "x1")]
+        ['quantity', 'codes', 'owner', 'quantity', 'codes', 'classes', '']
     """
     words = words_of(name)
     if not words:
@@ -60,7 +60,7 @@ def hint_of(name: str) -> Hint:
     owner = words[:-1] if several and words[-1] in IDENTIFYING else words
     hints: dict[Hint, bool] = {
         "counts": words[-1] in COUNTS or (several and words[0] in COUNTED),
-        "owner": owner[-1] in OWNERS,
+        "owner": owner[-1] in OWNERS and "per" not in words,
         "classes": words[-1] in CLASSES or owner[-1] in CLASSES or (several and words[1] == "of" and words[0] in CLASSES),
         "codes": words[-1] in CODES or (several and words[-1] in {"id", "ids"}),
         "quantity": not QUANTITIES.isdisjoint(words),

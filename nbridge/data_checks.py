@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 
 from nbridge.batch import Batch
-from nbridge.build import build_data, build_model
+from nbridge.build import build_data, build_model, source_of
 from nbridge.data.dataset import Dataset, Source
 from nbridge.data.h5mu import H5MU
 from nbridge.data.table import Table
@@ -17,12 +17,12 @@ from nbridge.data.table_layout import TableLayout
 from nbridge.errors import DataError, SpecError
 from nbridge.findings import Finding
 from nbridge.guesses import counts_rows
+from nbridge.honest_splits import of_items
 from nbridge.kinds import kind_of
 from nbridge.likelihoods import Categorical, Likelihood
 from nbridge.models.base import MultimodalVAE
 from nbridge.patterns import numbered
 from nbridge.phrases import clip, listing
-from nbridge.registry import resolve
 from nbridge.spec import Spec
 from nbridge.support import SupportError, check_support
 from nbridge.training import check_stages
@@ -73,7 +73,7 @@ def check_data(spec: Spec) -> Checked:
     """
     shapes = {name: modality.shape for name, modality in spec.modalities.items()}
     try:
-        source = resolve("datasets", spec.data.source.type, Source)(**spec.data.source.kwargs)
+        source = source_of(spec)
         if isinstance(source, Table | H5MU) and (errors := source.mistakes(shapes)):
             return Checked(errors)
         dataset = source.load(shapes)
@@ -87,6 +87,7 @@ def check_data(spec: Spec) -> Checked:
         try:
             splits = build_data(spec, model, warn=heard.append)
             check_stages(model, splits.train.through(model.prepare), spec.training)
+            heard += of_items(splits) if spec.data.group is None and dataset.groups is None else ()
         except DataError as error:
             errors = (str(error),)
     batch = dataset.batch.representative()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Concern = Literal["chance", "inactive", "edge", "pattern", "apart", "empty", "prior", "slot", "untested"]
+Concern = Literal["chance", "inactive", "edge", "pattern", "apart", "empty", "prior", "slot", "split", "untested"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class Finding:
         kind: ``chance`` (a modality that the others do not help to predict), ``inactive`` (latent units that carry nothing), ``edge``
             (a likelihood at the edge of what it can say), ``pattern`` (rows unlike any that training saw), ``apart`` (modalities never
             observed together in training), ``empty`` (rows in which nothing is observed), ``prior`` (a mixture of fewer components than
-            asked for), ``slot`` (a part of an .h5mu file that could not be kept as it was) or ``untested`` (what too few rows leave open).
+            asked for), ``slot`` (a part of an .h5mu file that could not be kept as it was), ``split`` (parts that are not as they should
+            be, or share items) or ``untested`` (what too few rows leave open).
         where: The modality, or several with a comma between them; empty where it concerns them all.
         text: One line: what, where, and what to do.
         figures: What it rests on, as JSON holds it.

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 
 import numpy as np
 
 from nbridge.data.cells import MISSING
-from nbridge.data.column import PRESENT
 from nbridge.data.folders import find_file_or_folder
 from nbridge.data.frame_table import FrameTable
 from nbridge.data.frames import FrameLike, open_frame
-from nbridge.data.ids import check_ids
-from nbridge.data.npz import read_npz
 from nbridge.data.omics_file import Omics, is_omics, is_omics_file, omics_of, opened
-from nbridge.data.profiles import Vectors, read_profiles
+from nbridge.data.profiles import Profiles, Vectors, read_profiles
+from nbridge.data.row_labels import RowLabels
 from nbridge.data.table_file import TableFile, ending_of, open_table
-from nbridge.errors import DataError, naming
-from nbridge.first_arrays import part_of_array, part_of_texts
+from nbridge.errors import DataError
+from nbridge.first_arrays import part_of_array
 from nbridge.first_ids import common_id, found_id, spoilt_ids
 from nbridge.first_images import ImagesOf, all_paths, id_of, images_of, look_at_images, lost_images, paths_of, presence_of
 from nbridge.first_spec import Outline, Part, parts_of, spec_text, wrapped
+from nbridge.first_splits import column_texts, file_labels, keys_among, keys_of_items, keys_of_labels
 from nbridge.guesses import Guesses, guess_modalities
 from nbridge.names import free_name
+from nbridge.npz_look import look_at_npz
 from nbridge.omics_look import look_at
-from nbridge.phrases import clip, listing
+from nbridge.phrases import clip, listing, some_of
 from nbridge.read import parse_spec
 from nbridge.spec import Spec
 
@@ -139,6 +140,8 @@ def _look_at_tables(
         id_column = found_id(profiles)
         spoilt = {} if id_column is not None else spoilt_ids(profiles, files[0])
         profiles = [profile for profile in profiles if profile.name not in (id_column, *spoilt)]
+    keys = keys_among({profile.name: partial(column_texts, profile) for profile in profiles})
+    profiles = [profile for profile in profiles if profile.name not in keys.taken]
     guesses = guess_modalities(profiles)
     guesses = replace(guesses, left_out={**spoilt, **guesses.left_out, **found.left_out})
     parts, lists = parts_of(guesses), _parts_of_vectors(found.vectors, [guess.name for guess in guesses.modalities])
@@ -150,6 +153,8 @@ def _look_at_tables(
         where = listing(map(str, paths)) if isinstance(paths, list) else paths
         alone = f"column {clip(id_column)!r}, which tells rows apart, is alone" if id_column and not guesses.left_out else ""
         raise DataError(f"{where}: no column that a modality can be made of ({alone or _left_out(guesses)})")
+    folders_of = {part.name: one.images for part, one in zip(images.parts, kept, strict=False)}
+    keys = keys_of_items(keys_of_labels(keys, _shots(found, named, folders_of)), _items_of(guesses, lists))
     lone = any("id" in file.columns for file in files)
     id_option = None if framed or not files else id_column if id_column is not None else "" if lone else None
     columns = {part.name: vectors.name for part, vectors in lists}
@@ -158,8 +163,16 @@ def _look_at_tables(
         *_sentinels(guesses),
         *lost_images([one for one in found.columns if one.name not in named]),
         *images.remarks,
+        *keys.remarks,
     ]
-    many = len(profiles) + len(named) + len(found.vectors) + len(found.left_out) + len(spoilt)
+    many = (
+        len(profiles)
+        + len(named)
+        + len(found.vectors)
+        + len(found.left_out)
+        + len(spoilt)
+        + len(keys.taken & {one.name for one in found.columns})
+    )
     folders_of_images = f"{len(kept)} folder{'s' if len(kept) > 1 else ''} of images" if kept else ""
     counted = ", ".join(
         filter(None, [f"{found.rows:,} rows", f"{many:,} column{'s' if many != 1 else ''}" if files else "", folders_of_images])
@@ -171,8 +184,9 @@ def _look_at_tables(
         "classes": "the classes of a column in the order of their numbers",
         "missing": "words among numbers, taken for absent cells",
         **images.reasons,
+        **keys.reasons,
     }
-    options = _source(images.source, guesses, columns, id_option)
+    options = {**_source(images.source, guesses, columns, id_option), **keys.options}
     text = spec_text(Outline(name, options, found.rows, [*images.parts, *every], wrapped(head), reasons))
     present = {guess.name: np.any([column.present for column in guess.columns], axis=0) for guess in guesses.modalities}
     present |= {part.name: ~np.isnan(vectors.array).all(1) for part, vectors in lists}
@@ -216,6 +230,23 @@ def _parts_of_vectors(columns: Sequence[Vectors], taken: Sequence[str]) -> list[
     return found
 
 
+def _shots(found: Profiles, named: Collection[str], folders: Mapping[str, Sequence[Path]]) -> list[RowLabels]:
+    """Which image each row has: by the path in a column, or by the file in a folder."""
+    ids = [] if found.ids is None else found.ids.tolist()
+    paths = [RowLabels(one.name, column_texts(one), alone=True) for one in found.columns if one.name in named]
+    return [*paths, *(file_labels(name, files, ids) for name, files in folders.items())]
+
+
+def _items_of(guesses: Guesses, lists: Sequence[tuple[Part, Vectors]]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """The rows of each modality of numbers, and which of them are present."""
+    for guess in guesses.modalities:
+        if all(column.numeric for column in guess.columns):
+            values = np.stack([column.values for column in guess.columns], axis=1)
+            yield guess.name, values, np.any(~np.isnan(values), axis=1)
+    for part, vectors in lists:
+        yield part.name, vectors.array, np.any(~np.isnan(vectors.array), axis=1)
+
+
 def _source(source: Mapping[str, object], guesses: Guesses, lists: Mapping[str, str], id_column: str | None) -> dict[str, object]:
     columns = {guess.name: tuple(column.name for column in guess.columns) for guess in guesses.modalities}
     classes = {column: texts for guess in guesses.modalities for column, texts in guess.classes.items()}
@@ -230,7 +261,7 @@ def _remarks(guesses: Guesses) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for column, reason in guesses.left_out.items():
         reasons.setdefault(reason, []).append(clip(column) or UNNAMED)
-    return [f"left out: {_some(columns)}: {reason}" for reason, columns in reasons.items()]
+    return [f"left out: {some_of(columns, NAMED)}: {reason}" for reason, columns in reasons.items()]
 
 
 def _left_out(guesses: Guesses) -> str:
@@ -256,11 +287,6 @@ def _empty(present: Mapping[str, np.ndarray]) -> dict[str, int]:
     return {name: rows for name, rows in lacking.items() if rows}
 
 
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return listing(names[:NAMED]) + more
-
-
 # MuData and AnnData
 
 
@@ -272,58 +298,17 @@ def _look_at_omics(name: str, source: Mapping[str, object], omics: Omics) -> Fir
         "variables": "which variables of a modality",
         "classes": "the classes of a column in the order of their numbers",
     }
-    text = spec_text(Outline(name, {**source, **found.options}, found.rows, found.parts, wrapped(head), reasons))
+    options = {**source, **found.options, **found.splits.options}
+    text = spec_text(Outline(name, options, found.rows, found.parts, wrapped(head), {**reasons, **found.splits.reasons}))
     return FirstLook(text, found.rows, found.present, tuple(found.remarks), _empty(found.present))
 
 
 # Arrays
 
 
-def _look_at_arrays(path: str, found: Path, id_key: str | None) -> FirstLook:
-    arrays = read_npz(found)
-    key = id_key or ("id" if "id" in arrays else None)
-    if key is not None and key not in arrays:
-        raise DataError(f"{found}: no array {key!r}. Found: {listing(arrays)}")
-    rows = _rows_of(arrays, key)
-    if key is not None:
-        with naming(found):
-            check_ids(arrays[key], rows)
-    if not rows:
-        raise DataError(f"{found}: no rows")
-    parts, keys, classes, present, left = [], {}, {}, {}, {}
-    for name, array in arrays.items():
-        if name == key or name.endswith(PRESENT):
-            continue
-        called = free_name(name, present)
-        part = part_of_array(called, array, rows)
-        some = (
-            ~np.isnan(array.reshape(rows, -1)).all(1) if isinstance(part, Part) and array.dtype.kind == "f" else np.ones(rows, dtype=bool)
-        )
-        if array.dtype.kind == "U" and array.shape == (rows,):
-            some, texts = array != "", part_of_texts(called, array)
-            part = texts if isinstance(texts, str) else texts[0]
-            classes |= {} if isinstance(texts, str) else {called: texts[1]}
-        if isinstance(part, str):
-            left.setdefault(part, []).append(name)
-            continue
-        mask = arrays.get(name + PRESENT)
-        present[called] = some if mask is None or mask.shape != (rows,) else some & mask.astype(bool)
-        lacking = int((~present[called]).sum())
-        parts.append(replace(part, why=f"{part.why}; empty in {lacking:,} of {rows:,} rows" if lacking else part.why))
-        keys |= {called: name} if called != name else {}
-    if not parts:
-        raise DataError(f"{found}: no array that a modality can be made of. Found: {listing(arrays)}")
-    remarks = [f"left out: {_some(names)}: {reason}" for reason, names in left.items()]
-    head = [f"{rows:,} rows, {len(parts)} arrays; every guess is yours to change. After a change: nbridge validate SPEC --data", *remarks]
-    source = {"source": "npz", "path": str(path), "keys": keys, "id": "" if key in (None, "id") else key, "classes": classes}
-    reasons = {"keys": "arrays whose names no modality may have", "classes": "the classes of text in the order of their numbers"}
-    source = {option: value for option, value in source.items() if value}
-    text = spec_text(Outline(found.stem, source, rows, parts, wrapped(head), reasons))
-    return FirstLook(text, rows, present, tuple(remarks), _empty(present))
-
-
-def _rows_of(arrays: Mapping[str, np.ndarray], key: str | None) -> int:
-    """The number of rows: that of identifiers, where other arrays have as many, or that of most arrays."""
-    lengths = [len(array) for name, array in arrays.items() if array.ndim and name != key]
-    ids = len(arrays[key]) if key is not None and arrays[key].ndim else -1
-    return ids if ids in lengths else max(lengths, key=lengths.count, default=0)
+def _look_at_arrays(path: str, file: Path, id_key: str | None) -> FirstLook:
+    found = look_at_npz(file, id_key)
+    counted = f"{found.rows:,} rows, {len(found.parts)} arrays; every guess is yours to change.{_AFTER[False]}"
+    source = {"source": "npz", "path": str(path), **found.options}
+    outline = Outline(file.stem, source, found.rows, found.parts, wrapped([counted, *found.remarks]), found.reasons)
+    return FirstLook(spec_text(outline), found.rows, found.present, tuple(found.remarks), _empty(found.present))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,13 @@ from nbridge.column_kinds import kind_of_text
 from nbridge.data.cells import MOST_CLASSES
 from nbridge.data.omics_classes import declared_classes, is_numeric, texts_of
 from nbridge.data.omics_file import Omics, Part
+from nbridge.data.omics_labels import obs_labels
 from nbridge.data.omics_layout import Address, OmicsLayout, told_of
 from nbridge.data.omics_values import values_of
 from nbridge.dates import holds_dates
 from nbridge.errors import DataError
 from nbridge.first_spec import Part as SpecPart
+from nbridge.first_splits import SplitKeys, keys_among
 from nbridge.guesses import MOST_MODALITIES
 from nbridge.names import free_name
 from nbridge.phrases import clip
@@ -52,6 +55,7 @@ class OmicsLook:
         classes: The classes of columns, by modality.
         present: The presence of each modality, (N,).
         remarks: What is worth a second look, a line each.
+        splits: How rows should be split.
     """
 
     rows: int
@@ -61,6 +65,7 @@ class OmicsLook:
     classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     present: dict[str, np.ndarray] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    splits: SplitKeys = field(default_factory=SplitKeys)
 
     @property
     def options(self) -> dict[str, Mapping[str, object]]:
@@ -105,11 +110,22 @@ def look_at(omics: Omics) -> OmicsLook:
         _look_at_arrays(found, omics, part)
     columns = [(part, str(column)) for part in (omics.whole, *omics.parts.values()) for column in part.obs.columns]
     own = {f"{part.name}:{column}" for part, column in columns if part.name}
+    found.splits = keys_among({column: partial(_labels, omics, column) for _, column in columns})
+    found.remarks += found.splits.remarks
+    columns = [(part, column) for part, column in columns if column not in found.splits.taken]
     # What the whole object has pulled from its modalities is theirs.
     _look_at_columns(found, omics, [(part, column) for part, column in columns if part.name or column not in own])
     if not found.parts:
         raise DataError(f"{omics.origin}: nothing that a modality can be made of")
     return found
+
+
+def _labels(omics: Omics, column: str) -> Sequence[str]:
+    """The values of a column of obs; none where modalities disagree."""
+    try:
+        return obs_labels(omics, column).texts
+    except DataError:
+        return [""]
 
 
 def _look_at_matrix(found: OmicsLook, omics: Omics, part: Part) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 _LONGEST = 40
 """Characters of a quotation."""
@@ -68,6 +68,16 @@ def did_you_mean(word: object, known: Iterable[str], cutoff: float = 0.6) -> str
 def listing(names: Iterable[str]) -> str:
     """Names in one line, to close a message with."""
     return ", ".join(names) or "nothing"
+
+
+def some_of(names: Sequence[str], most: int) -> str:
+    """The first of many names in one line, and how many more there are.
+
+    Example:
+        >>> some_of(["a", "b", "c"], 2)
+        'a, b and 1 more'
+    """
+    return listing(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def number(x: float) -> str:

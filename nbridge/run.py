@@ -81,8 +81,8 @@ def train(
 
     Arguments:
         spec: A spec, a mapping that spells one, or the path of one.
-        data: Arrays by modality (NaN or ``NAME__present`` for absence), a batch, a data frame (pandas, polars, pyarrow, a
-            ``datasets.Dataset``), or a MuData or AnnData object, instead of the source that the spec names.
+        data: Arrays by modality (NaN or ``NAME__present`` for absence), and those that `data.group` and `data.split` name; a batch, a
+            data frame (pandas, polars, pyarrow, a ``datasets.Dataset``), or a MuData or AnnData object, instead of the spec's source.
         out: The run folder to make; nothing is written when it is left out.
         overwrite: Whether a run folder of that name may be replaced.
         overrides: Changes to a spec that is given by its path, ``a.b=c`` each.

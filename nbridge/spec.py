@@ -18,6 +18,7 @@ from nbridge.annotations import Combine, EmptyRows, Exponents, NonNegativeFloat,
 from nbridge.components import Component, Kind, check_shape
 from nbridge.names import ModalityName
 from nbridge.objectives import DEFAULT_OBJECTIVE, Term
+from nbridge.phrases import clip
 from nbridge.registry import STAGES
 from nbridge.strict import StrictModel, expected, mistake, mistake_at, mistakes
 from nbridge.training_spec import TrainingSpec
@@ -29,6 +30,15 @@ SPEC_VERSION = 1
 def _spelt(default: Any, description: str, **more: Any) -> Any:
     """A field whose default is spelt as in a spec, and read like one."""
     return Field(default=default, description=description, **more)
+
+
+def _one_line(text: str) -> str:
+    if not text.strip() or not text.isprintable():
+        raise expected("one line of text")
+    return text
+
+
+OneLine = Annotated[str, AfterValidator(_one_line)]
 
 
 class DataKeys(StrictModel):
@@ -43,6 +53,16 @@ class DataKeys(StrictModel):
         default="keep",
         description="What becomes of rows in which nothing is observed: `keep` them, though they teach nothing, `drop` them, or `refuse`.",
     )
+    group: OneLine | None = Field(
+        default=None,
+        description="The column (or array) that says which patient, speaker or photograph a row belongs to, or a modality whose items "
+        "repeat: rows of one group never fall in two parts.",
+    )
+    split: OneLine | None = Field(
+        default=None,
+        description="The column (or array) that assigns each row to a part: train, validation or test. `test`, and `validation` where "
+        "it has validation rows, then count for nothing.",
+    )
 
     @field_validator("test")
     @classmethod
@@ -51,6 +71,13 @@ class DataKeys(StrictModel):
         if validation + test >= 1:
             raise mistake(f"validation ({validation:g}) and test ({test:g}) leave no rows for training; together they must stay below 1")
         return test
+
+    @field_validator("split")
+    @classmethod
+    def _differ(cls, split: str | None, info: ValidationInfo) -> str | None:
+        if split is not None and split == info.data.get("group"):
+            raise mistake(f"column '{clip(split)}' is data.group as well; name the column that says train, validation or test")
+        return split
 
 
 @dataclass(frozen=True)
@@ -63,6 +90,8 @@ class DataSpec:
         test: Share of the rows held out for testing.
         seed: Seed of the split.
         empty_rows: What becomes of rows in which nothing is observed.
+        group: The column, or the modality, whose values make groups that are never divided; None where each row stands for itself.
+        split: The column that assigns rows to parts; None where they are drawn at random.
     """
 
     source: Component
@@ -70,11 +99,14 @@ class DataSpec:
     test: float
     seed: int
     empty_rows: EmptyRows
+    group: str | None = None
+    split: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The full form that a spec may hold."""
-        split = {"validation": self.validation, "test": self.test, "seed": self.seed}
-        return {**self.source.as_dict("source"), **split, "empty_rows": self.empty_rows}
+        shares = {"validation": self.validation, "test": self.test, "seed": self.seed, "empty_rows": self.empty_rows}
+        columns = {key: column for key, column in (("group", self.group), ("split", self.split)) if column is not None}
+        return {**self.source.as_dict("source"), **shares, **columns}
 
 
 class Objective(StrictModel):
@@ -187,12 +219,6 @@ class BridgesSpec:
         return {**self.bank.as_dict(), **keys}
 
 
-def _one_line(text: str) -> str:
-    if not text.strip() or not text.isprintable():
-        raise expected("one line of text")
-    return text
-
-
 ENCODER = Kind("encoders")
 DECODER = Kind("decoders", words=("mirror",))
 LIKELIHOOD = Kind("likelihoods")
@@ -242,7 +268,7 @@ class Spec(StrictModel):
     """A whole experiment: parts over named modalities, data and training."""
 
     spec_version: Annotated[int, Ge(1)] = Field(default=SPEC_VERSION, description="Version of this format.")
-    name: Annotated[str, AfterValidator(_one_line)] | None = Field(default=None, description="What the experiment is called.")
+    name: OneLine | None = Field(default=None, description="What the experiment is called.")
     model: Annotated[Component, MODEL] = _spelt("bridged", "The model.")
     latent_dim: PositiveInt = Field(default=32, description="Number of dimensions of z.")
     data: Annotated[DataSpec, DATA] = _spelt("memory", "Where rows come from; `memory` where they are passed from Python.")
@@ -288,9 +314,9 @@ class Spec(StrictModel):
     @model_validator(mode="after")
     def _validate_where_patience_needs_it(self) -> Self:
         patient = [name for name, stage in self.training.stages.items() if stage.patience is not None]
-        if patient and not self.data.validation:
+        if patient and not self.data.validation and self.data.split is None:
             raise mistake(f"training: stage '{patient[0]}' has patience, which data.validation 0 leaves nothing to wait for")
-        if self.training.conformal and not self.data.validation:
+        if self.training.conformal and not self.data.validation and self.data.split is None:
             raise mistake("training: conformal needs validation rows, and data.validation is 0")
         return self
 

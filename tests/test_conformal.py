@@ -198,6 +198,9 @@ def test_what_conformal_intervals_need_is_said_in_a_line():
     rows = rows_of(40, torch.Generator().manual_seed(8))
     with pytest.raises(nbridge.SpecError, match=r"training: conformal needs validation rows, and data.validation is 0"):
         spec_from_dict({**spec().as_dict(), "data": {"source": "memory", "validation": 0}})
+    # A column may assign rows to validation; whether it does, training finds out.
+    parted = spec_from_dict({**spec().as_dict(), "data": {"source": "memory", "validation": 0, "split": "fold"}})
+    assert parted.training.conformal
     model = nbridge.build_model(spec())
     with pytest.raises(nbridge.DataError, match=r"training.conformal: needs validation rows, and there are none; raise data.validation"):
         nbridge.fit(model, rows, None, spec().training)

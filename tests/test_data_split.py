@@ -145,7 +145,7 @@ def test_presence_and_cells_travel_with_their_rows() -> None:
             Dataset(numbered(10).batch, groups=np.arange(10) // 5),
             0.2,
             0,
-            "validation: a fraction of 0.2 of 10 rows in 2 groups is none: give more rows, a larger fraction, or 0",
+            "validation: a fraction of 0.2 of 10 rows in 2 groups, the largest of 5, is none: give more rows, a larger fraction, or 0",
         ),
         (numbered(4), 0.3, 0.5, "1 of 4 rows for training, expected 2 or more: give more rows or smaller fractions"),
         (numbered(4, test_rows=4), 0, 0, "0 of 4 rows for training, expected 2 or more: give more rows or smaller fractions"),

@@ -232,7 +232,9 @@ def test_what_spoils_a_column_of_identifiers_is_told(here: Path, ids: list[Any],
     assert found.remarks == (f"left out: patient: no identifiers, as {what.format(ids[0])}",)
     # Visits of patients repeat them on purpose.
     write(here / "rows.csv", {"patient": [f"p{row // 2}" for row in range(60)], "x": column_of("normal")[:60]})
-    assert look(["rows.csv"]).remarks == ("left out: patient: identifiers that repeat: 30 different values in 60 rows",)
+    found = look(["rows.csv"])
+    assert found.remarks == ("data.group: patient: 60 rows of 30 patients; rows of one are kept in one part",)
+    assert (found.spec.data.group, list(found.spec.modalities)) == ("patient", ["x"])
 
 
 @pytest.mark.parametrize(("cell", "what"), [("{},5", "commas"), ("1,{:03}", "commas"), ("{} %", "percent signs")])

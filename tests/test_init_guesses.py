@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nbridge
+from nbridge.build import build_data, build_model
 from nbridge.column_kinds import ColumnKind, Tally, kind_of_numbers, kind_of_text, repeats
 from nbridge.data.cells import MOST_CLASSES, ordered_classes
 from nbridge.data.profiles import Profile
@@ -399,9 +400,9 @@ def test_single_numbers_of_an_archive_are_taken_for_what_those_of_a_table_are(he
     assert found.empty == {"site": 250}
     assert found.remarks == (
         "left out: same: holds 1 alone",
-        "left out: subject: identifiers that repeat: 50 different values in 1,000 rows",
         "left out: row: looks like identifiers: whole numbers in a row that differ in all rows",
         "left out: day: dates, which are no numbers; count days since one of them",
+        "data.group: subject: 1,000 rows of 50 subjects; rows of one are kept in one part",
     )
     assert "could also be classes: 3 values; write their indices, from 0" in comments(found)
     assert check_data(found.spec).errors == ()
@@ -417,7 +418,7 @@ def test_texts_of_obs_are_classes_by_the_rules_of_tables():
     found = nbridge.init(anndata.AnnData(np.random.default_rng(0).normal(size=(240, 3)), obs=obs))
     assert {name: one.shape[0] for name, one in found.spec.modalities.items()} == {"X": 3, "cell_type": 60, "sex": 2}
     assert found.remarks == (
-        "left out: obs/donor: identifiers that repeat: 20 different values in 240 rows",
+        "data.group: donor: 240 rows of 20 donors; rows of one are kept in one part",
         "left out: obs/seen: dates, which are no numbers",
         "left out: obs/note: text of 240 different values in 240 rows, too few rows a value for classes",
     )
@@ -471,3 +472,86 @@ def test_real_tables_are_described_as_their_sources_describe_them(real_data: Pat
     assert sizes | REAL[name] == sizes
     assert len(sizes) <= MOST_MODALITIES
     assert check_data(found.spec).errors == ()
+
+
+# Groups and parts of the split beside guesses
+
+
+def visits(count: int = 40, each: int = 3) -> dict[str, np.ndarray]:
+    """Rows of patients with classes by repetition and an empty cell, and all rows of a patient in one part."""
+    rng, owner = np.random.default_rng(0), np.repeat(np.arange(count), each)
+    rows = len(owner)
+    arm = np.array(["a", "b", "c"])[rng.integers(0, 3, rows)]
+    arm[0] = ""
+    return {
+        "patient": np.array([f"p{one:02}" for one in owner]),
+        "split": np.where(owner < count - 8, "train", np.where(owner < count - 4, "val", "test")),
+        "arm": arm,
+        "dose": rng.normal(size=rows),
+        "pulse": rng.normal(size=rows),
+    }
+
+
+def saved(here: Path, columns: Mapping[str, np.ndarray], ending: str) -> str:
+    path = here / f"visits.{ending}"
+    if ending == "npz":
+        np.savez(path, **dict(columns))
+    else:
+        lines = [",".join(columns), *(",".join(map(str, row)) for row in zip(*columns.values(), strict=True))]
+        path.write_text("\n".join(lines) + "\n")
+    return path.name
+
+
+@pytest.mark.parametrize("ending", ["csv", "npz"])
+@pytest.mark.parametrize(
+    ("owner", "who"),
+    [("patient", "patients"), ("subject", "subjects"), ("user_id", "users"), ("study_donor", "donors"), ("customer", "customers")],
+)
+def test_an_owner_that_repeats_groups_rows_and_is_neither_a_modality_nor_left_out(here: Path, owner: str, who: str, ending: str):
+    columns = visits()
+    columns = {owner: columns["patient"], **{name: columns[name] for name in ("arm", "dose", "pulse")}}
+    found = look([saved(here, columns, ending)])
+    assert (found.spec.data.group, found.spec.data.split) == (owner, None)
+    assert set(found.spec.data.source.kwargs["classes"]) == {"arm"}
+    assert found.empty == {"arm": 1}
+    assert f"# 120 rows of 40 {who}; they stay in one part" in found.text
+    assert not any(line.startswith("left out") for line in found.remarks)
+    parts = build_data(found.spec, build_model(found.spec))
+    sizes = [len(part) for part in (parts.train, parts.validation, parts.test) if part is not None]
+    assert sum(sizes) == 120
+    assert len(sizes) == 3
+    assert all(size % 3 == 0 for size in sizes)
+
+
+@pytest.mark.parametrize("ending", ["csv", "npz"])
+@pytest.mark.parametrize("name", ["split", "fold"])
+def test_a_column_of_parts_splits_rows_and_is_no_class(here: Path, name: str, ending: str):
+    columns = visits()
+    columns = {"subject": columns["patient"], name: columns["split"], "arm": columns["arm"], "dose": columns["dose"]}
+    found = look([saved(here, columns, ending)])
+    assert (found.spec.data.group, found.spec.data.split) == ("subject", name)
+    assert set(found.spec.modalities) == {"arm", "dose"}
+    assert set(found.spec.data.source.kwargs["classes"]) == {"arm"}
+    assert "# assigns rows to parts: train 96, validation 12, test 12;" in found.text
+    parts = build_data(found.spec, build_model(found.spec))
+    assert [len(part) for part in (parts.train, parts.validation, parts.test) if part is not None] == [96, 12, 12]
+
+
+@pytest.mark.parametrize("ending", ["csv", "npz"])
+def test_owners_and_parts_that_are_not_proposed_are_no_modality_either(here: Path, ending: str):
+    columns = visits(10, 12)
+    # The rows of each of ten patients, few enough for classes, are in several parts.
+    parts = np.array(["train", "train", "test"] * 40)
+    found = look([saved(here, {**columns, "split": parts, "fold": parts}, ending)])
+    assert (found.spec.data.group, found.spec.data.split) == (None, "split")
+    assert {"patient", "split", "fold"}.isdisjoint(found.spec.modalities)
+    assert set(found.spec.data.source.kwargs["classes"]) == {"arm"}
+    assert "left out: fold: assigns rows to parts as well, and data.split names one column" in found.remarks
+    assert any(line.startswith("patient: rows of one of its 10 values are in several parts") for line in found.remarks)
+    alone = {name: array for name, array in columns.items() if name != "split"}
+    # An empty cell is no group.
+    alone["patient"] = np.array(["", *visits()["patient"][1:]])
+    found = look([saved(here, alone, ending)])
+    assert found.spec.data.group is None
+    assert "patient" not in found.spec.modalities
+    assert found.remarks == ("left out: patient: identifiers that repeat: 40 different values in 119 rows",)

@@ -245,7 +245,7 @@ MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
         [f"data: unknown data source 'digit'. Did you mean 'digits'? Known: {', '.join(registry.known('datasets'))}. {OWN}"],
     ),
     ({"data": {"source": "npz"}}, ["data: missing key 'path'"]),
-    ({"data": {"type": "digits"}}, ["data.type: unknown key 'type'. Known: source, validation, test, seed, empty_rows"]),
+    ({"data": {"type": "digits"}}, ["data.type: unknown key 'type'. Known: source, validation, test, seed, empty_rows, group, split"]),
     ({"data": {"validation": 1}}, ["data.validation: expected a number below 1, got 1"]),
     (
         {"data": {"source": "npz", "path": 3, "validation": 0.5, "test": 0.5}},

@@ -24,7 +24,7 @@ def validate(
     """Check a spec. Shows every mistake at once, each with its line. Rows of data are not read without --data.
 
     With --data, what forbids training is an error, and what is likely a mistake (a constant column, identifiers taken for values, values
-    far outside, columns of two modalities that hold the same) a warning.
+    far outside, columns of two modalities that hold the same, items that training and held-out rows share) a warning.
     """
     from nbridge.read import read_spec
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nbridge.batch import Batch
+from nbridge.data.row_labels import NoColumnError, RowLabels
 from nbridge.errors import DataError
 from nbridge.rows import Rows
 
@@ -57,7 +58,12 @@ class Source(ABC):
 
     Keyword-only arguments of the constructor are the YAML schema of a source; :meth:`load` does all the reading, so that constructing one
     costs nothing and touches no file.
+
+    Attributes:
+        reserved: Columns that say how rows are split (`data.group`, `data.split`); patterns of columns do not match them.
     """
+
+    reserved: frozenset[str] = frozenset()
 
     @abstractmethod
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
@@ -92,6 +98,19 @@ class Source(ABC):
         """
         return ()
 
+    def row_labels(self, column: str, shapes: Mapping[str, tuple[int, ...]]) -> RowLabels:  # noqa: ARG002 (for sources with columns)
+        """The values of a column that is no modality, one for each row, in the order of the rows that `load` gives.
+
+        Arguments:
+            column: The column, as `data.group` or `data.split` names it.
+            shapes: The shape of a row of each modality, by name.
+
+        Raises:
+            NoColumnError: when there is no such column, or it does not hold one value for each row.
+            DataError: when it can't be read.
+        """
+        raise NoColumnError(f"no column {column!r}: this data source has none beside its modalities")
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -116,8 +135,8 @@ def split(dataset: Dataset, *, validation: float, test: float, seed: int) -> Spl
 
     Rows keep the order of the permutation, which depends on ``seed`` alone. The test rows don't depend on ``validation``. Groups are
     permuted as a whole, in the order of their sorted names, so that the parts don't depend on the order of rows either; a part ends with
-    the group that brings it closest to its fraction, at most half of the largest group away. Rows on disk fall into the same parts,
-    but keep their order there.
+    the group that brings it closest to its fraction, at most half of the largest group away; where that leaves it more than half of the
+    fraction away, groups that are too large are passed over instead. Rows on disk fall into the same parts, but keep their order there.
 
     Arguments:
         dataset: All rows.
@@ -164,13 +183,27 @@ def _check_fractions(validation: float, test: float) -> None:
 
 
 def _cut(rows: Tensor, groups: Tensor, fraction: float, of: int, name: str) -> tuple[Tensor, Tensor]:
-    """The first rows, as many as come closest to a fraction without cutting a group in two, and the others."""
-    ends = [0, *(torch.unique_consecutive(groups[rows], return_counts=True)[1].cumsum(0).tolist())]
-    count = min(ends, key=lambda end: abs(end - round(fraction * of)))
-    if fraction > 0 and count == 0:
-        whole = "" if len(ends) > len(rows) else f" in {len(ends) - 1} groups"
+    """Rows of whole groups, as many as come closest to a fraction, and the others."""
+    sizes = torch.unique_consecutive(groups[rows], return_counts=True)[1]
+    wanted = round(fraction * of)
+    count = min((0, *sizes.cumsum(0).tolist()), key=lambda end: abs(end - wanted))
+    taken = torch.arange(len(rows)) < count
+    if 2 * abs(count - wanted) > wanted:
+        fitting = torch.tensor(_fitting(sizes.tolist(), wanted), dtype=torch.bool).repeat_interleave(sizes)
+        taken = fitting if abs(int(fitting.sum()) - wanted) < abs(count - wanted) else taken
+    if fraction > 0 and not taken.any():
+        whole = "" if len(sizes) == len(rows) else f" in {len(sizes)} group{'s' if len(sizes) > 1 else ''}, the largest of {sizes.max()},"
         raise DataError(f"{name}: a fraction of {fraction} of {of} rows{whole} is none: give more rows, a larger fraction, or 0")
-    return rows[:count], rows[count:]
+    return rows[taken], rows[~taken]
+
+
+def _fitting(sizes: Sequence[int], wanted: int) -> list[bool]:
+    """The groups, in order, each of which brings the number of rows closer to the one wanted; those too large are passed over."""
+    taken, total = [], 0
+    for size in sizes:
+        taken.append(abs(total + size - wanted) < abs(total - wanted))
+        total += size if taken[-1] else 0
+    return taken
 
 
 def _check_present(train: Rows) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -14,8 +15,10 @@ from nbridge.data.column import PRESENT
 from nbridge.data.dataset import Dataset, Source
 from nbridge.data.folders import find_file
 from nbridge.data.omics_file import ENDINGS, Omics, is_omics_file, omics_of, opened
+from nbridge.data.omics_labels import obs_labels
 from nbridge.data.omics_layout import OmicsLayout
 from nbridge.data.omics_values import Values, values_of
+from nbridge.data.row_labels import RowLabels
 from nbridge.errors import CellError, DataError, naming
 from nbridge.free_memory import free_bytes
 from nbridge.phrases import listing
@@ -92,6 +95,13 @@ class H5MU(Source):
             "classes": {name: one.classes for name, one in values.items() if one.classes},
         }
 
+    def row_labels(self, column: str, shapes: Mapping[str, tuple[int, ...]]) -> RowLabels:
+        """The values of a column of obs, ``COLUMN`` or ``MODALITY/obs/COLUMN``."""
+        addresses = {column, f"obs/{column}"}
+        owner = next((name for name in shapes if addresses & {*self.keys.get(name, (name,))}), "")
+        with self.opened() as omics:
+            return replace(obs_labels(omics, column), modality=owner)
+
     @contextmanager
     def opened(self) -> Iterator[Omics]:
         """The object, until the end of the block.
@@ -126,7 +136,8 @@ class H5MU(Source):
         """
         for option, named in (("keys", self.keys), ("variables", self.variables), ("classes", self.classes)):
             keys_of(shapes, named, option)
-        return OmicsLayout(shapes, self.keys, self.variables, self.classes)
+        reserved = frozenset(column.rpartition("/")[2] for column in self.reserved)
+        return OmicsLayout(shapes, self.keys, self.variables, self.classes, reserved)
 
     def labels(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
         """What the elements of each modality are called.

@@ -110,6 +110,9 @@ class ImagePaths(TableFile):
             cells = {column: texts for column, texts in chunk.cells.items() if column not in taken}
             yield Chunk(chunk.start, chunk.rows, cells, chunk.lines, {**chunk.vectors, **images})
 
+    def as_text(self) -> TableFile:
+        return self.file
+
     def texts(self, column: str) -> list[str]:
         """The paths of all rows as they stand in a column; empty where it is absent."""
         texts = (text.strip() for chunk in self.file.chunks([column]) for text in chunk.single(column))

@@ -14,6 +14,7 @@ from nbridge.data.column import PRESENT, check_layout
 from nbridge.data.dataset import Dataset, Source
 from nbridge.data.folders import find_folder
 from nbridge.data.ids import check_ids
+from nbridge.data.row_labels import NoColumnError, RowLabels, array_labels
 from nbridge.data.store import Store, even_blocks
 from nbridge.data.stored import open_rows
 from nbridge.errors import DataError, naming
@@ -56,6 +57,16 @@ class NPYFolder(Source):
         masks = {name: _mask(folder, key, arrays[name].shape[0]) for name, key in keys.items() if _file(folder, key + PRESENT).is_file()}
         rows = open_rows(NPYStore(folder, shapes, arrays, masks))
         return Dataset(rows, self._ids(folder, len(rows)) if self.id not in keys.values() else None)
+
+    def row_labels(self, column: str, shapes: Mapping[str, tuple[int, ...]]) -> RowLabels:  # noqa: ARG002
+        """The values of a file ``COLUMN.npy``."""
+        folder = find_folder(self.path)
+        if not _file(folder, column).is_file():
+            raise NoColumnError(f"{folder}: {_no_file(folder, column)}")
+        array = _open(folder, column)
+        if array.shape[1:] not in ((), (1,)):
+            raise NoColumnError(f"{array.path}: array of shape {array.shape}, expected one value for each row, (rows,)")
+        return array_labels(f"array {column!r}", array.whole(), str(array.path))
 
     def _ids(self, folder: Path, rows: int) -> np.ndarray | None:
         if self.id == "id" and not _file(folder, "id").is_file():
@@ -116,13 +127,17 @@ def _file(folder: Path, key: str) -> Path:
     return folder / f"{key}.npy"
 
 
+def _no_file(folder: Path, key: str, modality: str | None = None) -> str:
+    found = sorted(file.stem for file in folder.glob("*.npy"))
+    of = f" for modality {modality!r}" if modality is not None and modality != key else ""
+    return f"no file '{key}.npy'{of}.{did_you_mean(key, found)} Found: {listing(found)}"
+
+
 def _open(folder: Path, key: str, modality: str | None = None) -> _Array:
     """An array whose header holds and whose file is long enough; its rows are not read."""
     path = _file(folder, key)
     if not path.is_file():
-        found = sorted(file.stem for file in folder.glob("*.npy"))
-        of = f" for modality {modality!r}" if modality is not None and modality != key else ""
-        raise DataError(f"{folder}: no file '{key}.npy'{of}.{did_you_mean(key, found)} Found: {listing(found)}")
+        raise DataError(f"{folder}: {_no_file(folder, key, modality)}")
     try:
         array = np.lib.format.open_memmap(path, mode="r")
     except _UNREADABLE as error:

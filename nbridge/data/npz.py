@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -20,6 +21,7 @@ from nbridge.data.column import PRESENT
 from nbridge.data.dataset import PARTS, Dataset, Source
 from nbridge.data.folders import find_file
 from nbridge.data.ids import check_ids
+from nbridge.data.row_labels import NoColumnError, RowLabels, array_labels
 from nbridge.errors import DataError, naming
 from nbridge.files import write_atomically, writing
 from nbridge.phrases import did_you_mean, listing
@@ -75,6 +77,19 @@ class NPZ(Source):
             named = check_ids(np.concatenate(ids), len(batch)) if len(ids) == len(found) else None
             part = np.repeat(PARTS, [_rows_of(arrays) for arrays in found]) if self.parts else None
             return Dataset(batch, named, part, origin=str(path))
+
+    def row_labels(self, column: str, shapes: Mapping[str, tuple[int, ...]]) -> RowLabels:  # noqa: ARG002
+        """The values of an array; with `parts` those of its two arrays, one after the other."""
+        path = find_file(self.path)
+        what = f"array {column!r}"
+        with opened_npz(path) as archive:
+            names = [f"{part}_{column}" for part in PARTS] if self.parts else [column]
+            for name in names:
+                if name not in archive.files:
+                    raise NoColumnError(f"{path}: {_no_array(name, archive)}")
+            arrays = [_member(path, archive, name) for name in names]
+        found = [array_labels(what, array, str(path)) for array in arrays]
+        return replace(found[0], texts=[text for labels in found for text in labels.texts])
 
     def _read(self, path: Path, archive: NpzFile, keys: Mapping[str, str], prefix: str) -> dict[str, np.ndarray]:
         """The arrays of a part by modality, its masks, and under no name its identifiers, if it has any."""
@@ -196,10 +211,14 @@ def _archive(path: Path, file: IO[bytes]) -> NpzFile:
         raise DataError(f"{path}: truncated or damaged npz file ({error})") from error
 
 
+def _no_array(key: str, archive: NpzFile, modality: str | None = None) -> str:
+    of = f" for modality {modality!r}" if modality is not None and modality != key else ""
+    return f"no array {key!r}{of}.{did_you_mean(key, archive.files)} Found: {listing(archive.files)}"
+
+
 def _member(path: Path, archive: NpzFile, key: str, modality: str | None = None) -> np.ndarray:
     if key not in archive.files:
-        of = f" for modality {modality!r}" if modality is not None and modality != key else ""
-        raise DataError(f"{path}: no array {key!r}{of}.{did_you_mean(key, archive.files)} Found: {listing(archive.files)}")
+        raise DataError(f"{path}: {_no_array(key, archive, modality)}")
     try:
         array = archive[key]
     except UNREADABLE as error:

@@ -55,12 +55,14 @@ class OmicsLayout:
         keys: The addresses of those that don't lie where their name says, as a spec writes them.
         variables: The variables of a matrix by name or pattern, or ``var/COLUMN``; all of them where it is left out.
         classes: The classes of columns that have them, in order, by modality.
+        reserved: Columns of obs that patterns do not match.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     keys: Mapping[str, tuple[str, ...]]
     variables: Mapping[str, tuple[str, ...]]
     classes: Mapping[str, tuple[str, ...]]
+    reserved: frozenset[str] = frozenset()
 
     def of(self, names: Iterable[str]) -> OmicsLayout:
         """The places of these modalities alone."""

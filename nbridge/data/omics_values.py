@@ -165,7 +165,8 @@ def addresses_of(omics: Omics, name: str, layout: OmicsLayout) -> tuple[Address,
     part = omics.part(asked[0].part)
     known = [] if part is None else [str(column) for column in part.obs.columns]
     with naming(omics.origin):
-        return tuple(Address(asked[0].part, "obs", column) for column in expand(name, [address.name for address in asked], known))
+        columns = expand(name, [address.name for address in asked], known, layout.reserved)
+        return tuple(Address(asked[0].part, "obs", column) for column in columns)
 
 
 def values_of(omics: Omics, name: str, layout: OmicsLayout) -> Values:

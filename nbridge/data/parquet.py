@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -17,8 +17,10 @@ from nbridge.data.arrays import keys_of
 from nbridge.data.dataset import Dataset, Source
 from nbridge.data.folders import find_file_or_folder
 from nbridge.data.ids import check_ids
+from nbridge.data.row_labels import NoColumnError, RowLabels, label_texts
 from nbridge.data.store import Store, bytes_of
 from nbridge.data.stored import LIMIT, open_rows
+from nbridge.data.table_file import no_column
 from nbridge.errors import DataError, naming
 from nbridge.phrases import clip, did_you_mean, listing
 
@@ -53,7 +55,7 @@ class Parquet(Source):
         asked = keys_of(shapes, self.columns, "columns")
         path = find_file_or_folder(self.path)
         files = [_open(file) for file in _files(path)]
-        columns = {name: _chosen(files[0], name, words) for name, words in asked.items()}
+        columns = {name: _chosen(files[0], name, words, self.reserved) for name, words in asked.items()}
         for file in files:
             for name, shape in shapes.items():
                 _check_columns(file, name, columns[name], shape)
@@ -61,6 +63,27 @@ class Parquet(Source):
         taken = {column for names in columns.values() for column in names}
         rows = open_rows(_ParquetStore(path, shapes, files, columns))
         return Dataset(rows, self._ids(path, files, len(rows)) if self.id not in taken else None)
+
+    def row_labels(self, column: str, shapes: Mapping[str, tuple[int, ...]]) -> RowLabels:  # noqa: ARG002
+        """The values of a column of all files; no other column is read."""
+        path = find_file_or_folder(self.path)
+        files = [_open(file) for file in _files(path)]
+        for file in files:
+            if column not in file.types:
+                raise NoColumnError(f"{file.path}: {no_column(column, '', list(file.types))}")
+            if _pyarrow().types.is_nested(file.types[column]):
+                raise NoColumnError(
+                    f"{file.path}: column {clip(column)!r} holds {clip(file.types[column])}, expected one value for each row"
+                )
+        texts = [label_texts(_read(file, [column]).column(column).to_pylist()) for file in files]
+        ends = np.cumsum([len(part) for part in texts])
+
+        def where(row: int) -> str:
+            number = int(np.searchsorted(ends, row, side="right"))
+            of = f" of {files[number].path.name}" if len(files) > 1 else ""
+            return f"row {row - int(ends[number]) + len(texts[number])}{of}"
+
+        return RowLabels(f"column {clip(column)!r}", [text for part in texts for text in part], where, str(path))
 
     def _ids(self, path: Path, files: Sequence[_File], rows: int) -> np.ndarray | None:
         if self.id == "id" and not all("id" in file.types for file in files):
@@ -162,11 +185,15 @@ def _open(path: Path) -> _File:
     return _File(path, metadata, {field.name: field.type for field in schema}, groups)
 
 
-def _chosen(file: _File, name: str, asked: str | Sequence[str]) -> tuple[str, ...]:
-    """The columns of a modality: those asked for, patterns filled in, in the order of the file."""
+def _chosen(file: _File, name: str, asked: str | Sequence[str], reserved: Collection[str] = ()) -> tuple[str, ...]:
+    """The columns of a modality: those asked for, patterns filled in, in the order of the file; patterns do not match reserved ones."""
     columns: list[str] = []
     for word in [asked] if isinstance(asked, str) else asked:
-        found = [word] if word in file.types else [column for column in file.types if "*" in word and fnmatchcase(column, word)]
+        found = (
+            [word]
+            if word in file.types
+            else [column for column in file.types if "*" in word and fnmatchcase(column, word) and column not in reserved]
+        )
         if not found:
             raise _missing(file, name, word)
         columns += found

@@ -13,9 +13,11 @@ from nbridge.data.arrays import keys_of, to_batch
 from nbridge.data.cells import MISSING, number_of, ordered_classes
 from nbridge.data.dataset import Dataset, Source
 from nbridge.data.folders import find_file
-from nbridge.data.table_file import TableFile, open_table
+from nbridge.data.ids import identifier_of
+from nbridge.data.row_labels import NoColumnError, RowLabels
+from nbridge.data.table_file import TableFile, no_column, open_table
 from nbridge.data.table_layout import TableLayout, expand
-from nbridge.data.table_numbers import check_joinable, join_files, place_of, read_numbers
+from nbridge.data.table_numbers import check_joinable, join, join_files, place_of, read_numbers
 from nbridge.errors import DataError, naming
 from nbridge.phrases import clip, listing
 
@@ -107,7 +109,7 @@ class Table(Source):
         asked = keys_of(shapes, self.columns, "columns")
         known = [column for file in files for column in file.columns if column != self.id]
         with naming(listing(map(str, (file.path for file in files)))):
-            columns = {name: expand(name, words, known) for name, words in asked.items()}
+            columns = {name: expand(name, words, known, self.reserved) for name, words in asked.items()}
         plain = _layout(shapes, columns, self, files)
         plain.check()
         bare = {columns[name][0]: name for name in shapes if plain.is_index(name) and columns[name][0] not in self.classes}
@@ -130,7 +132,7 @@ class Table(Source):
         lines: list[str] = []
         for name in shapes:
             try:
-                columns[name] = expand(name, self.columns.get(name, name), known)
+                columns[name] = expand(name, self.columns.get(name, name), known, self.reserved)
             except DataError as error:
                 lines.append(f"{listing(str(file.path) for file in files)}: {error}")
         layout = _layout(shapes, columns, self, files)
@@ -153,6 +155,38 @@ class Table(Source):
         """Those of the identifiers of a file, where it has any and they are no values."""
         return _tried(lambda: read_numbers(file, TableLayout({}, {}, {}, self.id, self.missing))) if self.id in file.columns else []
 
+    def row_labels(self, column: str, shapes: Mapping[str, tuple[int, ...]]) -> RowLabels:
+        """The texts of a column of one file; rows that another file adds to it have none."""
+        files = self.files(shapes)
+        file = next((file for file in files if column in file.columns), None)
+        if file is None:
+            known = list(dict.fromkeys(column for file in files for column in file.columns))
+            raise NoColumnError(f"{listing(str(file.path) for file in files)}: {no_column(column, '', known)}")
+        owner = next((name for name in shapes if column in _words(self.columns.get(name, name))), "")
+        what, stored = f"column {clip(column)!r}", file.as_text()
+        if reason := stored.unfit(column):
+            raise NoColumnError(f"{file.path}: {what} {reason}")
+        if stored.is_list(column):
+            raise NoColumnError(f"{file.path}: {what} holds lists, expected one value for each row")
+        with naming(file.path):
+            texts = [identifier_of(text) for chunk in stored.chunks([column]) for text in chunk.single(column)]
+        texts = ["" if text in self.missing else text for text in texts]
+        labels = RowLabels(what, texts, file.where, str(file.path), owner, alone=file.is_list(column))
+        return labels if len(files) == 1 else self._joined(labels, files, file)
+
+    def _joined(self, labels: RowLabels, files: Sequence[TableFile], owner: TableFile) -> RowLabels:
+        """The labels of one file in the order of the rows of all files."""
+        read = join([read_numbers(file, TableLayout({}, {}, {}, self.id, self.missing)) for file in files])
+        assert read.rows is not None
+        assert read.ids is not None
+        rows, ids = read.rows[str(owner.path)].tolist(), read.ids
+        texts = [labels.texts[row] if row >= 0 else "" for row in rows]
+
+        def where(row: int) -> str:
+            return owner.where(rows[row]) if rows[row] >= 0 else f"id {clip(ids[row])!r}, which is in other files alone,"
+
+        return replace(labels, texts=texts, where=where)
+
     def layout_of(self, shapes: Mapping[str, tuple[int, ...]]) -> TableLayout:
         """The same by what is written in the spec alone, which is all where it was settled."""
         columns = {name: (words,) if isinstance(words, str) else tuple(words) for name, words in keys_of(shapes, self.columns).items()}
@@ -160,6 +194,10 @@ class Table(Source):
         alone = {name: names[0] for name, names in columns.items() if len(names) == 1 and prod(shapes[name]) > 1}
         lists = frozenset(column for column in alone.values() if column not in self.classes)
         return TableLayout(shapes, columns, self.classes, self.id, self.missing, lists)
+
+
+def _words(words: str | Sequence[str]) -> Sequence[str]:
+    return (words,) if isinstance(words, str) else words
 
 
 def _layout(

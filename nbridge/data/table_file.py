@@ -92,6 +92,10 @@ class TableFile(ABC):
         """Whether a column of lists holds bytes."""
         return False
 
+    def as_text(self) -> TableFile:
+        """The same columns as they are stored, without the images that paths in them name."""
+        return self
+
     def told_ids(self, column: str) -> Told:
         """How mistakes in a column of identifiers are told."""
         return Told(f"column {clip(column)!r}", self.where)

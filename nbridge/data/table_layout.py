@@ -8,7 +8,7 @@ A column of lists is a modality by itself, of any shape that has as many element
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -167,13 +167,14 @@ class TableLayout:
             raise DataError(f"modality {name!r}: {count} ({named}){elements}, but its shape is {shape}; write shape: {fields[-1].stop}")
 
 
-def expand(name: str, asked: str | Sequence[str], columns: Sequence[str]) -> tuple[str, ...]:
+def expand(name: str, asked: str | Sequence[str], columns: Sequence[str], reserved: Collection[str] = ()) -> tuple[str, ...]:
     """The columns of a modality, patterns filled in, in the order of the file.
 
     Arguments:
         name: The modality.
         asked: Names of columns, or patterns such as ``lab_*``.
         columns: All columns that it may have.
+        reserved: Columns that patterns do not match.
 
     Raises:
         DataError: when one is missing, or named twice.
@@ -185,7 +186,8 @@ def expand(name: str, asked: str | Sequence[str], columns: Sequence[str]) -> tup
     found: list[str] = []
     for word in [asked] if isinstance(asked, str) else asked:
         pattern = re.compile(".*".join(map(re.escape, word.split("*"))), re.DOTALL)
-        named = [column for column in columns if pattern.fullmatch(column) and (column == word or not column.endswith(ADDED))]
+        matching = [column for column in columns if pattern.fullmatch(column)]
+        named = [column for column in matching if column == word or not (column.endswith(ADDED) or column in reserved)]
         if not named:
             raise DataError(no_column(word, f" for modality {name!r}" if word != name else "", columns))
         found += named
