@@ -14,7 +14,7 @@ ROUNDS = 50
 PATIENCE = 10
 """Rounds without improvement after which a stage with a budget of updates stops, by default: 20 % of the budget."""
 DECAY = 0.1
-"""Share of the budget over which the learning rate falls to 0 at the end of the schedule ``decay``."""
+"""Share of the rounds over which the learning rate falls to 0 at the end of the schedule ``decay``."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,11 @@ class Budget:
     def round(self) -> int:
         """Updates of a round; the last one may have fewer."""
         return self.steps if self.epochs is not None else math.ceil(self.updates / ROUNDS)
+
+    @property
+    def decay(self) -> int:
+        """Updates over which the schedule ``decay`` ends: whole rounds, one at least."""
+        return max(1, round(DECAY * math.ceil(self.updates / self.round))) * self.round
 
     @property
     def unit(self) -> Literal["epoch", "update"]:

@@ -450,13 +450,6 @@ def test_validation_rows_that_no_stage_can_use_are_told_of():
     assert counted.rows == [0, 0]
 
 
-def test_settings_alone_train_every_stage_for_its_default_epochs():
-    settings = nbridge.TrainingSpec()
-    assert [settings.stage(name).epochs for name in ("joint", "bridges")] == [60, 40]
-    with pytest.raises(nbridge.SpecError, match="stage 'other' has no epochs"):
-        settings.stage("other")
-
-
 def test_statistics_are_those_of_the_observed_cells():
     generator = torch.Generator().manual_seed(0)
     x = 1000 + 50 * torch.randn(60, 3, generator=generator)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from nbridge.acceleration.compiling import CompiledLoss
 from nbridge.acceleration.distributed import World
 from nbridge.acceleration.gradients import shared_loss
-from nbridge.budgets import DECAY, Budget, budget_of, patience_of, schedule_of
+from nbridge.budgets import Budget, budget_of, patience_of, schedule_of
 from nbridge.errors import NBridgeError
 from nbridge.inference.free import Marginal
 from nbridge.models.base import MultimodalVAE, Stage
@@ -141,12 +141,11 @@ class StageRun:
         # A last batch of another size is left out: the permutation brings its rows elsewhere in the next epoch.
         self.budget: Budget = budget_of(self.stage.name, self.settings, len(rows) // self.batch_size)
         self.patience, self.schedule = patience_of(self.settings, self.budget), schedule_of(self.settings, self.budget)
-        self.decay = max(1, round(DECAY * self.budget.updates))
 
     def _end(self) -> int:
         """The update at which the stage ends, as far as it is known."""
         if self.state.decay_from is not None:
-            return self.state.decay_from + self.decay
+            return self.state.decay_from + self.budget.decay
         return self.state.update if self._out_of_patience() and self.schedule != "decay" else self.budget.updates
 
     def _out_of_patience(self) -> bool:
@@ -154,7 +153,7 @@ class StageRun:
 
     def _decay_early(self) -> None:
         """Where patience has run out, begins the decay of the learning rate, from the best weights."""
-        begun = self.state.decay_from is not None or self.state.update >= self.budget.updates - self.decay
+        begun = self.state.decay_from is not None or self.state.update >= self.budget.updates - self.budget.decay
         if self.schedule == "decay" and not begun and self._out_of_patience():
             self.state.decay_from = self.state.update
             self._take_best()
@@ -248,8 +247,8 @@ class StageRun:
             done = max(0, update - warmup) / max(1, total - warmup)
             rate *= (1 + math.cos(math.pi * min(1.0, done))) / 2
         elif self.schedule == "decay":
-            begin = total - self.decay if self.state.decay_from is None else self.state.decay_from
-            rate *= 1 - max(0, update - begin) / self.decay
+            begin = total - self.budget.decay if self.state.decay_from is None else self.state.decay_from
+            rate *= 1 - max(0, update - begin) / self.budget.decay
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
