@@ -38,7 +38,7 @@ class Automatic:
 
 AUTOMATIC: Mapping[str, Automatic] = {"joint": Automatic(60, 1500, 10_000)}
 """Automatic budgets of stages by name."""
-OTHERS = Automatic(40, 1000, 6000)
+OTHERS = Automatic(40, 1500, 6000)
 """The automatic budget of every other stage: bridges and inference networks learn from features that no longer change."""
 
 

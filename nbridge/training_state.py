@@ -65,6 +65,8 @@ def restore_state(folder: Path, model: MultimodalVAE, *, metrics: bool = True) -
         if part not in parts:
             raise RunError(f"{path}: tensor {name} has no place in a training state, so this is not a checkpoint of a run")
         parts[part][rest] = tensor
+    if missing := sorted({"stage", "epoch", "update", "best_score", "best_update", "decay_from", "lines"} - numbers.keys()):
+        raise RunError(f"{path}: {missing[0]} is missing, so another version of nbridge wrote it; train a new run in another folder")
     load_into(model, parts["model"], path)
     if metrics:
         _write_lines(folder / METRICS, _lines(folder / METRICS)[: numbers["lines"]])

@@ -19,6 +19,7 @@ from nbridge.budgets import Budget
 from nbridge.inference.hidden import HiddenModalities
 from nbridge.models.base import MultimodalVAE
 from nbridge.progress import ConsoleReporter, EpochRecord, Reporter, Reporters
+from nbridge.run import resume
 from nbridge.stages.validation import Validator
 from nbridge.training import TrainingState, fit
 
@@ -234,10 +235,21 @@ def test_a_state_that_is_written_comes_back_with_its_decay(tmp_path: Any):
     with pytest.raises(KeyboardInterrupt):
         nbridge.train(spec, values, out=tmp_path / "cut", device="cpu", reporter=Stop(stops[0]))
     with pytest.raises(KeyboardInterrupt):
-        nbridge.run.resume(tmp_path / "cut", values, reporter=Stop(stops[1]))
-    cut = nbridge.run.resume(tmp_path / "cut", values)
+        resume(tmp_path / "cut", values, reporter=Stop(stops[1]))
+    cut = resume(tmp_path / "cut", values)
     assert all(torch.equal(tensor, cut.model.state_dict()[name]) for name, tensor in whole.model.state_dict().items())
     assert [without_time(one) for one in map_records(tmp_path / "cut")] == [without_time(one) for one in map_records(tmp_path / "whole")]
+
+
+def test_a_checkpoint_of_another_version_is_refused(tmp_path: Any):
+    from nbridge.checkpoint import save_tensors
+    from nbridge.run_folder import CHECKPOINT
+    from nbridge.training_state import restore_state
+
+    (tmp_path / CHECKPOINT).parent.mkdir(parents=True, exist_ok=True)
+    save_tensors(tmp_path / CHECKPOINT, {}, {"stage": 0, "epoch": 3, "best_loss": 1.0, "best_epoch": 2, "lines": 3})
+    with pytest.raises(nbridge.RunError, match="best_score is missing, so another version of nbridge wrote it; train a new run"):
+        restore_state(tmp_path, fresh(spec_with()))
 
 
 def map_records(folder: Any) -> list[EpochRecord]:
