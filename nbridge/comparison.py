@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from nbridge.acceleration.devices import pick_device
+from nbridge.budgets import Budget
 from nbridge.build import build_model
 from nbridge.checkpoint import CONFIG
 from nbridge.comparison_table import Comparison, Contestant, gathered, measured_of_none
@@ -48,7 +49,7 @@ class OutOfTime(KeyboardInterrupt):
 
 
 class _Clock(Reporter):
-    """Passes on what it hears, and ends a training between two epochs when time is over."""
+    """Passes on what it hears, and ends a training between two rounds when time is over."""
 
     def __init__(self, reporter: Reporter, minutes: float | None) -> None:
         self.reporter = reporter
@@ -74,15 +75,15 @@ class _Clock(Reporter):
             self.told.add(finding.text)
             self.reporter.warn(finding)
 
-    def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, epochs: int, done: int) -> None:
-        self.reporter.begin_stage(stage, rows, total_rows, validation_rows, epochs, done)
+    def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, budget: Budget, done: int) -> None:
+        self.reporter.begin_stage(stage, rows, total_rows, validation_rows, budget, done)
 
     def end_epoch(self, record: EpochRecord) -> None:
         self.reporter.end_epoch(record)
         self.check()
 
-    def end_stage(self, stage: str, best_epoch: int, epochs: int) -> None:
-        self.reporter.end_stage(stage, best_epoch, epochs)
+    def end_stage(self, stage: str, best: int, done: int) -> None:
+        self.reporter.end_stage(stage, best, done)
 
 
 def compare(

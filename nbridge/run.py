@@ -217,7 +217,7 @@ def _advise(world: World, folder: Path) -> None:
 
 def _restore(folder: Path, model: MultimodalVAE, world: World) -> TrainingState | None:
     state = restore_state(folder, model, metrics=world.is_main)
-    if not world.agrees("none" if state is None else f"{state.stage} {state.epoch}"):
+    if not world.agrees("none" if state is None else f"{state.stage} {state.update}"):
         raise RunError(f"{folder}: the processes read different checkpoints here; resume needs a folder that all machines share")
     return state
 

@@ -88,7 +88,7 @@ def _key(spec: Spec) -> dict[str, Any] | None:
         return None
     with torch.device("meta"):
         model = build_model(spec)
-    if not isinstance(model, JointVAE) or model.stages()[0] != model.joint_stage():
+    if not isinstance(model, JointVAE) or (first := model.stages()[0]) != model.joint_stage(serves=first.serves):
         return None
     settings, stage = spec.training, spec.training.stage(STAGE)
     # What only says how often to save, or belongs to other stages or to what follows them, changes no tensor of this one.
@@ -100,6 +100,8 @@ def _key(spec: Spec) -> dict[str, Any] | None:
         "weights": automatic_weights(spec),
         "training": {key: getattr(settings, key) for key in sorted(shared)},
         STAGE: {key: getattr(stage, key) for key in StageSpec.model_fields},
+        # Where it decides which weights are the best.
+        "serves": first.serves if stage.epochs is None else None,
     }
 
 

@@ -313,7 +313,7 @@ class Spec(StrictModel):
 
     @model_validator(mode="after")
     def _validate_where_patience_needs_it(self) -> Self:
-        patient = [name for name, stage in self.training.stages.items() if stage.patience is not None]
+        patient = [name for name, stage in self.training.stages.items() if isinstance(stage.patience, int)]
         if patient and not self.data.validation and self.data.split is None:
             raise mistake(f"training: stage '{patient[0]}' has patience, which data.validation 0 leaves nothing to wait for")
         if self.training.conformal and not self.data.validation and self.data.split is None:

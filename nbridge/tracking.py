@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nbridge.budgets import Budget
 from nbridge.progress import EpochRecord, Reporter
 from nbridge.run_folder import TENSORBOARD
 from nbridge.training_state import read_records
@@ -20,11 +21,12 @@ SECONDS = 10
 
 
 class TensorBoard(Reporter):
-    """Writes losses, their terms and learning rates to ``tensorboard/`` in a run folder, a step an epoch of each stage.
+    """Writes losses, their terms and learning rates to ``tensorboard/`` in a run folder; steps are updates of each stage.
 
-    Tags are ``STAGE/loss/train``, ``STAGE/loss/validation``, ``STAGE/TERM/train`` and so on, ``STAGE/learning_rate``, and ``final/...`` for
-    what the trained model reaches. When it begins, or goes on with a run, it writes what the metrics hold already, in the place of older
-    events: no epoch is there twice, and none is missing, however the run was stopped.
+    Tags are ``STAGE/loss/train``, ``STAGE/loss/validation``, ``STAGE/TERM/train`` and so on, ``STAGE/hidden/overall`` and
+    ``STAGE/hidden/MODALITY`` (nats of hidden modalities over the free baseline), ``STAGE/learning_rate``, and ``final/...`` for the trained
+    model. When training begins or resumes, it replaces older events by the metrics of the run folder: no step is there twice, and none is
+    missing, however the run was stopped.
 
     Arguments:
         folder: The run folder.
@@ -39,13 +41,13 @@ class TensorBoard(Reporter):
         self.folder = Path(folder)
         self._writer: SummaryWriter | None = None
 
-    def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, epochs: int, done: int) -> None:  # noqa: ARG002
+    def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, budget: Budget, done: int) -> None:  # noqa: ARG002
         self._open()
 
     def end_epoch(self, record: EpochRecord) -> None:
         writer = self._open()
         for tag, value in scalars(record).items():
-            writer.add_scalar(tag, value, record.epoch)
+            writer.add_scalar(tag, value, record.update)
 
     def final(self, figures: Mapping[str, float]) -> None:
         writer = self._open()
@@ -58,7 +60,7 @@ class TensorBoard(Reporter):
             self._writer = None
 
     def _open(self) -> SummaryWriter:
-        """The writer; when it is first needed, the events of the epochs that the run has behind it are written anew."""
+        """The writer; when it is first needed, the events of past rounds are written anew."""
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -72,10 +74,13 @@ class TensorBoard(Reporter):
 
 
 def scalars(record: EpochRecord) -> dict[str, float]:
-    """The figures of an epoch, by tag."""
+    """The figures of a round, by tag."""
     figures = {"loss/train": record.loss, "learning_rate": record.learning_rate}
     if record.validation_loss is not None:
         figures["loss/validation"] = record.validation_loss
+    if record.hidden is not None:
+        figures["hidden/overall"] = record.hidden
+    figures |= {f"hidden/{name}": value for name, value in record.hidden_terms.items()}
     for kind, terms in (("train", record.terms), ("validation", record.validation_terms)):
         figures |= {f"{name}/{kind}": value for name, value in terms.items()}
     return {f"{record.stage}/{tag}": value for tag, value in figures.items()}

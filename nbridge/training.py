@@ -1,8 +1,9 @@
 """One trainer for all models: it walks the stages that a model declares.
 
 For each stage it freezes everything else and puts it in eval mode, computes frozen features once, optimises, validates, and ends with the
-best weights *of that stage*. The order of rows and the noise of an epoch depend on the seed, the stage and the epoch alone, so training
-that was cut off goes on bit-identically from the last state that was handed to ``save``.
+best weights *of that stage* (`nbridge.stages.run`). The order of rows depends on the seed, the stage and the epoch alone, the noise on the
+seed, the stage and the round, which ends with a validation; so training that was cut off goes on bit-identically from the last state that
+was handed to ``save``.
 
 Of several processes each takes its own part of every batch, in an order that all of them draw alike; what is logged, validated and kept is
 the same in each (`nbridge.acceleration.distributed`).
@@ -10,21 +11,12 @@ the same in each (`nbridge.acceleration.distributed`).
 
 from __future__ import annotations
 
-import hashlib
-import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+import functools
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
 
-from nbridge.acceleration.compiling import CompiledLoss
 from nbridge.acceleration.distributed import ALONE, World
-from nbridge.acceleration.features import cached
-from nbridge.acceleration.gradients import shared_loss
 from nbridge.acceleration.measuring import choose_precision
 from nbridge.acceleration.normalisation import synchronised
 from nbridge.acceleration.precision import Products, matmul_precision
@@ -33,35 +25,16 @@ from nbridge.calibrating import calibrate, conform, halves, uncalibrate
 from nbridge.errors import DataError, NBridgeError
 from nbridge.findings import Finding
 from nbridge.inference.exponents import fit_exponents, reset_exponents
-from nbridge.models.base import Features, MultimodalVAE, Stage
+from nbridge.models.base import MultimodalVAE
 from nbridge.patterns import Patterns
 from nbridge.progress import EpochRecord, Reporter
 from nbridge.rows import Rows
-from nbridge.training_spec import StageSpec, TrainingSpec
+from nbridge.stages.run import Listeners, StageRun, TrainingState, only_trainable
+from nbridge.stages.seeds import seed_of as _seed
+from nbridge.stages.validation import baseline_of
+from nbridge.training_spec import TrainingSpec
 
-CHUNK = 2048
-"""Rows at a time where no gradient is taken."""
-
-
-@dataclass
-class TrainingState:
-    """Where training stands: all that is needed to go on bit-identically, besides the model's own tensors.
-
-    Arguments:
-        stage: Index of the current stage.
-        epoch: Its epochs done.
-        best_loss: Lowest validation loss of this stage.
-        best_epoch: The epoch that reached it.
-        best: The tensors of the stage's modules at that epoch.
-        optimizer: Adam's moments and steps of the current stage.
-    """
-
-    stage: int = 0
-    epoch: int = 0
-    best_loss: float = math.inf
-    best_epoch: int = 0
-    best: dict[str, Tensor] = field(default_factory=dict)
-    optimizer: dict[str, Tensor] = field(default_factory=dict)
+__all__ = ["TrainingState", "check_stages", "fit", "only_trainable"]
 
 
 def fit(
@@ -86,13 +59,13 @@ def fit(
             on disk, from a random sample of 65,536 of them.
         train: Training rows, with any pattern of presence. Rows on disk are read and prepared a window at a time, and taken to be checked
             (`nbridge.data.stored.StoredRows.check`).
-        validation: Rows that pick the best epoch and calibrate what is served (`nbridge.calibrating`), or None to keep the last epoch
+        validation: Rows that pick the best weights and calibrate what is served (`nbridge.calibrating`), or None to keep the last weights
             and the spreads that training found.
         settings: The ``training`` part of a spec.
-        reporter: Hears of stages and epochs.
+        reporter: Progress of stages and rounds.
         state: Where to go on, for a model that holds the tensors of that moment.
         save: Takes the state, at least every ``settings.checkpoint_seconds`` and at the end of each stage.
-        log: Takes the record of each epoch.
+        log: Takes the record of each round: an epoch, or 2 % of a budget in updates.
         world: The processes that share each batch; all of them hold the same model, rows and settings.
         products: The precision of matrix products, where it was chosen before; ``settings.precision`` decides when left out.
 
@@ -109,15 +82,15 @@ def fit(
     if state is None:
         state = TrainingState()
         model.fit_statistics(train.representative())
-    stages = model.stages()
+    stages, listeners = model.stages(), Listeners(reporter or Reporter(), save, log)
+    free = functools.cache(lambda: baseline_of(model, train))
     devices = [model.device] if model.device.type == "cuda" else []
     products = products or choose_precision(settings.precision, model, settings.batch_size, world=world).chosen
     with torch.random.fork_rng(devices), matmul_precision(products, model), synchronised(model, world):
         while state.stage < len(stages):
             stage = stages[state.stage]
             with only_trainable(model, stage.modules):
-                run = _StageRun(model, stage, settings, state, reporter or Reporter(), save, log, world)
-                run(train, validation)
+                StageRun(model, stage, settings, state, listeners, free, world)(train, validation)
             state = TrainingState(stage=state.stage + 1)
             if save:
                 save(state)
@@ -189,260 +162,3 @@ def check_stages(model: MultimodalVAE, train: Rows, settings: TrainingSpec, worl
                 f"stage {stage.name}: {number} training rows have the modalities that it needs, and it takes at least {least}. "
                 "Add rows in which they are present together."
             )
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A few rows, in memory, with their frozen features."""
-
-    batch: Batch
-    features: dict[str, Tensor]
-
-    def __len__(self) -> int:
-        return len(self.batch)
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """The rows that one stage learns from, with their frozen features."""
-
-    batch: Rows
-    features: dict[str, Tensor]
-
-    def __len__(self) -> int:
-        return len(self.batch)
-
-    def batches(self, parts: Sequence[Tensor]) -> Iterator[_Part]:
-        for part, batch in zip(parts, self.batch.batches(parts), strict=True):
-            # Features too large for the device come from where they lie.
-            features = {name: x.index_select(0, part.to(x.device)).to(batch.device) for name, x in self.features.items()}
-            yield _Part(batch, features)
-
-    @property
-    def chunks(self) -> int:
-        return math.ceil(len(self) / CHUNK)
-
-    def chunk(self, number: int) -> _Part:
-        start, stop = number * CHUNK, (number + 1) * CHUNK
-        batch = self.batch.slice(start, stop)
-        return _Part(batch, {name: x[start:stop].to(batch.device) for name, x in self.features.items()})
-
-
-class _StageRun:
-    """One stage from its first (or its next) epoch to its best weights."""
-
-    def __init__(
-        self,
-        model: MultimodalVAE,
-        stage: Stage,
-        settings: TrainingSpec,
-        state: TrainingState,
-        reporter: Reporter,
-        save: Callable[[TrainingState], None] | None,
-        log: Callable[[EpochRecord], None] | None,
-        world: World,
-    ) -> None:
-        self.stage, self.state, self.reporter, self.save, self.log, self.world = stage, state, reporter, save, log, world
-        self.seed, self.cache, self.checkpoint_seconds = settings.seed, settings.cache_features, settings.checkpoint_seconds
-        self.settings: StageSpec = settings.stage(stage.name)
-        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay, fused=True
-        )
-        self.tensors, self.device = _tensors_of(model, stage.modules), model.device
-        self.loss = CompiledLoss(stage.loss, f"stage {stage.name}", model.device) if settings.compile else stage.loss
-        self._restore()
-
-    def __call__(self, train: Rows, validation: Rows | None) -> None:
-        rows = self._rows(train)
-        held_out = None if validation is None else self._rows(validation)
-        self.reporter.begin_stage(self.stage.name, len(rows), len(train), len(held_out or ()), self.settings.epochs, self.state.epoch)
-        if self.stage.begin and self.state.epoch == 0:
-            parts = (rows.chunk(number) for number in range(rows.chunks))
-            self.stage.begin((part.batch, self._features(part)) for part in parts)
-        saved = time.monotonic()
-        while self.state.epoch < self.settings.epochs and not self._out_of_patience():
-            record = self._epoch(rows, held_out)
-            try:
-                self.reporter.end_epoch(record)
-            except KeyboardInterrupt:
-                # Between two epochs, so that nothing of this one is lost, however long it took.
-                self._checkpoint()
-                raise
-            if time.monotonic() - saved >= self.checkpoint_seconds:
-                self._checkpoint()
-                saved = time.monotonic()
-        for name, tensor in self.state.best.items():
-            self.tensors[name].copy_(tensor)
-        self.reporter.end_stage(self.stage.name, self.state.best_epoch, self.state.epoch)
-
-    # Rows
-
-    @torch.no_grad()
-    def _rows(self, batch: Rows) -> _Rows:
-        batch = batch.subset(self.stage.rows(batch.presence()))
-        # Looked at once, here: what is picked from these rows takes over the answer.
-        _ = batch.whole
-        if self.stage.features is None or not self.cache or not len(batch):
-            return _Rows(batch, {})
-        given = _Rows(batch, {})
-        features = cached((self.stage.features(given.chunk(number).batch) for number in range(given.chunks)), len(batch))
-        unread = [] if self.stage.values is None else [name for name in batch.names if name not in self.stage.values]
-        return _Rows(batch.without_values(*unread), features)
-
-    def _features(self, rows: _Part) -> Features:
-        if self.stage.features is None or rows.features:
-            return rows.features
-        with torch.no_grad():
-            return self.stage.features(rows.batch)
-
-    # One epoch
-
-    def _epoch(self, rows: _Rows, held_out: _Rows | None) -> EpochRecord:
-        started = time.monotonic()
-        torch.manual_seed(_seed(self.seed, self.stage.name, self.state.epoch))
-        fresh = isinstance(self.loss, CompiledLoss) and self.loss.seconds is None
-        terms = self._optimise(rows)
-        compiled = round(self.loss.seconds or 0.0, 4) if isinstance(self.loss, CompiledLoss) and fresh else None
-        validation = self._validate(held_out, tuple(terms)) if held_out else {}
-        self.state.epoch += 1
-        best = self._keep_best(sum(validation.values()) if validation else None)
-        record = EpochRecord(
-            stage=self.stage.name,
-            epoch=self.state.epoch,
-            loss=sum(terms.values()),
-            terms=terms,
-            validation_loss=sum(validation.values()) if validation else None,
-            validation_terms=validation,
-            learning_rate=self.optimizer.param_groups[0]["lr"],
-            best=best,
-            seconds=round(time.monotonic() - started, 4),
-            compile_seconds=compiled,
-        )
-        _check_finite(record)
-        if self.log:
-            self.log(record)
-        return record
-
-    def _optimise(self, rows: _Rows) -> dict[str, float]:
-        for module in self.stage.modules:
-            module.train()
-        size = min(self.settings.batch_size, len(rows) - len(rows) % self.world.size)
-        # A last batch of another size is left out: the permutation brings its rows elsewhere in the next epoch.
-        steps = len(rows) // size
-        order = rows.batch.order(size).split(size)[:steps]
-        if not self.world.is_main:
-            # From here on each process draws for other rows.
-            torch.manual_seed(_seed(self.seed, self.stage.name, self.state.epoch, self.world.rank))
-        # Made anew, so that an epoch adds up gradients in the same order whether training was stopped before it or not.
-        loss = shared_loss(self.loss, self.stage.modules, self.world, complete=rows.batch.whole)
-        kl_weight: Any = min(1.0, (self.state.epoch + 1) / (self.settings.kl_annealing + 1))
-        if isinstance(self.loss, CompiledLoss):
-            # Compiled code would hold a number fixed.
-            kl_weight = torch.tensor(kl_weight, device=self.device)
-        names: list[str] = []
-        sums = torch.zeros((), device=self.device)
-        for step, part in enumerate(rows.batches([self.world.share(part) for part in order])):
-            self._set_learning_rate(self.state.epoch * steps + step, self.settings.epochs * steps)
-            terms = loss(part.batch, self._features(part), kl_weight)
-            names, losses = list(terms), torch.stack(list(terms.values()))
-            self.optimizer.zero_grad()
-            losses.sum().backward()
-            if self.settings.gradient_clip is not None:
-                nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.gradient_clip)
-            self.optimizer.step()
-            # On the device: the host asks for them once an epoch.
-            sums = sums + losses.detach()
-        return dict(zip(names, (self.world.total(sums) / (steps * self.world.size)).tolist(), strict=True))
-
-    @torch.no_grad()
-    def _validate(self, rows: _Rows, names: tuple[str, ...]) -> dict[str, float]:
-        """The mean of every term: the same bits whatever the number of processes, for each chunk has its own noise and its own place."""
-        for module in self.stage.modules:
-            module.eval()
-        losses = torch.zeros(rows.chunks, len(names), dtype=torch.float64, device=self.device)
-        for number in range(self.world.rank, rows.chunks, self.world.size):
-            # The same noise in every epoch: epochs differ by their weights alone.
-            torch.manual_seed(_seed(self.seed, self.stage.name, -1, number))
-            part = rows.chunk(number)
-            terms = self.stage.loss(part.batch, self._features(part), 1.0)
-            # Of rows in which nothing is absent a loss may have fewer terms than of others.
-            losses[number] = torch.stack([terms.get(name, losses.new_zeros(())) for name in names]) * len(part)
-        return dict(zip(names, (self.world.total(losses).sum(0) / len(rows)).tolist(), strict=True))
-
-    def _set_learning_rate(self, step: int, total: int) -> None:
-        rate = self.settings.learning_rate * min(1.0, (step + 1) / (self.settings.warmup_steps + 1))
-        if self.settings.schedule == "cosine":
-            done = max(0, step - self.settings.warmup_steps) / max(1, total - self.settings.warmup_steps)
-            rate *= (1 + math.cos(math.pi * min(1.0, done))) / 2
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-
-    def _keep_best(self, loss: float | None) -> bool:
-        """Keeps a copy of the stage's tensors at the lowest validation loss; without validation rows the last epoch is the best."""
-        if loss is None:
-            self.state.best_epoch = self.state.epoch
-            return True
-        if not loss < self.state.best_loss:
-            return False
-        self.state.best_loss, self.state.best_epoch = loss, self.state.epoch
-        self.state.best = {name: tensor.detach().clone() for name, tensor in self.tensors.items()}
-        return True
-
-    def _out_of_patience(self) -> bool:
-        return self.settings.patience is not None and self.state.epoch - self.state.best_epoch >= self.settings.patience
-
-    # The optimiser's state, as named tensors
-
-    def _checkpoint(self) -> None:
-        if self.save:
-            self._store()
-            self.save(self.state)
-
-    def _store(self) -> None:
-        self.state.optimizer = {
-            f"{name}/{key}": tensor for name, p in self.parameters.items() for key, tensor in self.optimizer.state[p].items()
-        }
-
-    def _restore(self) -> None:
-        for key, tensor in self.state.optimizer.items():
-            name, part = key.rsplit("/", 1)
-            self.optimizer.state[self.parameters[name]][part] = tensor.to(self.parameters[name].device)
-
-
-def _check_finite(record: EpochRecord) -> None:
-    for kind, loss, terms in (("", record.loss, record.terms), ("validation ", record.validation_loss or 0.0, record.validation_terms)):
-        if not math.isfinite(loss):
-            wrong = [name for name, value in terms.items() if not math.isfinite(value)]
-            raise NBridgeError(
-                f"stage {record.stage}, epoch {record.epoch}: the {kind}loss is {loss} (terms: {', '.join(wrong)}). "
-                "Lower training.learning_rate, set training.gradient_clip or training.warmup_steps, or look for extreme values in the rows."
-            )
-
-
-def _tensors_of(model: nn.Module, modules: tuple[nn.Module, ...]) -> dict[str, Tensor]:
-    """Parameters and buffers of these submodules, by their name in the model."""
-    inside = {id(tensor) for module in modules for tensor in module.state_dict(keep_vars=True).values()}
-    return {name: tensor.data for name, tensor in model.state_dict(keep_vars=True).items() if id(tensor) in inside}
-
-
-@contextmanager
-def only_trainable(model: nn.Module, modules: tuple[nn.Module, ...]) -> Iterator[None]:
-    """Freezes and puts in eval mode everything but these submodules; what the caller had frozen stays frozen, in them too."""
-    before = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    inside = {parameter for module in modules for parameter in module.parameters()}
-    model.eval()
-    for parameter, trainable in before.items():
-        parameter.requires_grad_(trainable and parameter in inside)
-    try:
-        yield
-    finally:
-        for parameter, trainable in before.items():
-            parameter.requires_grad_(trainable)
-            parameter.grad = None
-        model.eval()
-
-
-def _seed(seed: int, stage: str, epoch: int, *part: int) -> int:
-    digest = hashlib.sha256("/".join(map(str, (seed, stage, epoch, *part))).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge
-from pydantic import Field, ValidationInfo, create_model, field_validator, model_serializer
+from pydantic import Field, ValidationInfo, create_model, field_validator, model_serializer, model_validator
 
 from nbridge.annotations import Count, NonNegativeFloat, PositiveFloat, PositiveInt, Precision, Seed
-from nbridge.errors import SpecError
-from nbridge.strict import StrictModel
-
-EPOCHS: Mapping[str, int] = {"joint": 60, "bridges": 40, "subsets": 40}
-"""Epochs of a stage that a spec does not mention."""
+from nbridge.strict import StrictModel, mistake
 
 
 class StageSettings(StrictModel):
@@ -23,24 +19,38 @@ class StageSettings(StrictModel):
     batch_size: Annotated[int, Ge(2)] = Field(default=128, description="Rows in a step; two at least, for batch normalisation.")
     learning_rate: PositiveFloat = Field(default=1e-3, description="Adam's learning rate, after the warm-up.")
     gradient_clip: PositiveFloat | None = Field(default=None, description="Largest norm of the gradient; null clips nothing.")
-    schedule: Literal["constant", "cosine"] = Field(default="constant", description="The learning rate after the warm-up.")
+    schedule: Literal["auto", "constant", "cosine", "decay"] = Field(
+        default="auto",
+        description="The learning rate after the warm-up: constant; cosine, half a cosine over the budget; or decay, constant and then "
+        "falling to 0 over a tenth of the budget, at its end or where patience runs out. auto is constant with epochs, else decay.",
+    )
     warmup_steps: Count = Field(default=0, description="Steps over which the learning rate rises from 0.")
     weight_decay: NonNegativeFloat = Field(default=0.0, description="Decoupled weight decay.")
     kl_annealing: Count = Field(default=0, description="Epochs over which the weight of the KL term rises from 0 to 1.")
-    patience: PositiveInt | None = Field(
-        default=None, description="Epochs without a better validation loss before a stage stops; null never stops."
+    patience: PositiveInt | Literal["auto"] | None = Field(
+        default="auto",
+        description="Epochs, or rounds of 2 % of the updates, without a better validation figure before a stage stops; null never stops, "
+        "auto is null with epochs, else 10.",
+    )
+    updates: PositiveInt | None = Field(
+        default=None, description="Optimiser steps; where neither updates nor epochs are given, they follow from the number of rows."
     )
 
 
 class StageSpec(StageSettings):
     """One stage of training. What a spec leaves out is taken from the settings for all stages."""
 
-    epochs: PositiveInt = Field(description="Passes over the training rows.")
+    epochs: PositiveInt | None = Field(default=None, description="Passes over the training rows, in place of updates.")
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        if self.epochs is not None and self.updates is not None:
+            raise mistake(f"give epochs ({self.epochs}) or updates ({self.updates}), not both; null leaves one out")
+        return self
 
     @model_serializer(mode="wrap")
     def _only_what_was_set(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        given = {name: value for name, value in handler(self).items() if name in self.model_fields_set}
-        return {"epochs": self.epochs, **given}
+        return {name: value for name, value in handler(self).items() if name in self.model_fields_set}
 
 
 class TrainingSpec(StageSettings):
@@ -88,31 +98,25 @@ class TrainingSpec(StageSettings):
         return {name: _completed(stage, shared) for name, stage in stages if name in own or name in value}
 
     def stage(self, name: str) -> StageSpec:
-        """The settings of a stage, each with its value.
-
-        Raises:
-            SpecError: when nothing says how long to train it.
-        """
-        if name not in self.stages and name in EPOCHS:
-            return _completed(StageSpec(epochs=EPOCHS[name]), {field: getattr(self, field) for field in StageSettings.model_fields})
-        if name not in self.stages:
-            raise SpecError([f"training.stages: stage '{name}' has no epochs; add {name}: {{epochs: 50}}"])
-        return self.stages[name]
+        """The settings of a stage, each with its value."""
+        if name in self.stages:
+            return self.stages[name]
+        return _completed(StageSpec(), {field: getattr(self, field) for field in StageSettings.model_fields})
 
 
 @functools.cache
 def _stages(names: tuple[str, ...]) -> type[StrictModel]:
-    """Stages by name, each with its own default of epochs, so that a stage or its epochs may be left out."""
-    fields: dict[str, Any] = {}
-    for name in names:
-        epochs = Field(default=EPOCHS.get(name, ...), description=StageSpec.model_fields["epochs"].description)
-        stage = create_model("StageSpec", __base__=StageSpec, epochs=(PositiveInt, epochs))
-        fields[f"stage_{name}"] = (stage, Field(default_factory=dict, alias=name))  # a field may not be called `copy`, a stage may
+    """Stages by name, any of which may be left out."""
+    # A field may not be called `copy`, a stage may.
+    fields: dict[str, Any] = {f"stage_{name}": (StageSpec, Field(default_factory=StageSpec, alias=name)) for name in names}
     model = create_model("Stages", __base__=StrictModel, **fields)
     model.noun = "stage"
     return model
 
 
 def _completed(stage: StageSpec, shared: Mapping[str, Any]) -> StageSpec:
-    given = {name: getattr(stage, name) for name in (*sorted(stage.model_fields_set), "epochs")}
-    return StageSpec.model_construct(set(given), **{**shared, **given})
+    given = {name: getattr(stage, name) for name in sorted(stage.model_fields_set)}
+    if given.get("epochs") is not None:
+        # Of a budget for all stages and one for this stage, the latter counts.
+        shared = {**shared, "updates": None}
+    return StageSpec.model_construct(set(given), **{"epochs": None, **shared, **given})

@@ -33,8 +33,10 @@ def save_state(folder: Path, model: MultimodalVAE, state: TrainingState) -> None
     numbers = {
         "stage": state.stage,
         "epoch": state.epoch,
-        "best_loss": state.best_loss if math.isfinite(state.best_loss) else None,
-        "best_epoch": state.best_epoch,
+        "update": state.update,
+        "best_score": state.best_score if math.isfinite(state.best_score) else None,
+        "best_update": state.best_update,
+        "decay_from": state.decay_from,
         "lines": len(_lines(folder / METRICS)),
     }
     save_tensors(folder / CHECKPOINT, tensors, numbers)
@@ -63,11 +65,14 @@ def restore_state(folder: Path, model: MultimodalVAE, *, metrics: bool = True) -
         if part not in parts:
             raise RunError(f"{path}: tensor {name} has no place in a training state, so this is not a checkpoint of a run")
         parts[part][rest] = tensor
+    if missing := sorted({"stage", "epoch", "update", "best_score", "best_update", "decay_from", "lines"} - numbers.keys()):
+        raise RunError(f"{path}: {missing[0]} is missing, so another version of nbridge wrote it; train a new run in another folder")
     load_into(model, parts["model"], path)
     if metrics:
         _write_lines(folder / METRICS, _lines(folder / METRICS)[: numbers["lines"]])
-    best_loss = math.inf if numbers["best_loss"] is None else numbers["best_loss"]
-    return TrainingState(numbers["stage"], numbers["epoch"], best_loss, numbers["best_epoch"], parts["best"], parts["optimizer"])
+    score = math.inf if numbers["best_score"] is None else numbers["best_score"]
+    counts = {name: numbers[name] for name in ("stage", "epoch", "update", "best_update", "decay_from")}
+    return TrainingState(**counts, best_score=score, best=parts["best"], optimizer=parts["optimizer"])
 
 
 def append_record(folder: Path, record: EpochRecord) -> None:
@@ -82,7 +87,7 @@ def append_record(folder: Path, record: EpochRecord) -> None:
 
 
 def read_records(folder: Path) -> Iterator[EpochRecord]:
-    """The metrics of a run, epoch by epoch. A line that a run was killed in the middle of is passed over."""
+    """The metrics of a run, round by round. A line that a run was killed in the middle of is passed over."""
     path = folder / METRICS
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         try:

@@ -56,10 +56,13 @@ MODELS = st.one_of(
 )  # fmt: skip
 SETTINGS = {
     "batch_size": st.integers(2, 4096), "learning_rate": POSITIVE, "gradient_clip": st.none() | POSITIVE,
-    "schedule": st.sampled_from(["constant", "cosine"]), "warmup_steps": st.integers(0, 99), "weight_decay": st.floats(0, 1),
-    "kl_annealing": st.integers(0, 99), "patience": st.none() | st.integers(1, 99),
+    "schedule": st.sampled_from(["auto", "constant", "cosine", "decay"]), "warmup_steps": st.integers(0, 99),
+    "weight_decay": st.floats(0, 1), "kl_annealing": st.integers(0, 99), "patience": st.none() | st.just("auto") | st.integers(1, 99),
+    "updates": st.none() | st.integers(1, 99_999),
 }  # fmt: skip
-STAGE = st.fixed_dictionaries({}, optional={"epochs": st.integers(1, 999), **SETTINGS})
+STAGE = st.fixed_dictionaries({}, optional={"epochs": st.none() | st.integers(1, 999), **SETTINGS}).filter(
+    lambda stage: not (stage.get("epochs") and stage.get("updates"))
+)
 TRAINING = st.fixed_dictionaries(
     {},
     optional={
@@ -83,7 +86,7 @@ DATA = st.one_of(
 def _can_wait(spec: dict[str, Any]) -> bool:
     """Whether there are validation rows where a stage has patience."""
     training, data = spec.get("training", {}), spec.get("data", {})
-    patient = any(part.get("patience") for part in (training, *training.get("stages", {}).values()))
+    patient = any(isinstance(part.get("patience"), int) for part in (training, *training.get("stages", {}).values()))
     return not patient or isinstance(data, str) or data.get("validation", 0.1) > 0
 
 

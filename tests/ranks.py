@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 import nbridge
-from nbridge import training
 from nbridge.acceleration import shared_memory
 from nbridge.acceleration.distributed import World, joined
 from nbridge.acceleration.gradients import shared_loss
@@ -30,6 +29,8 @@ from nbridge.models.base import MultimodalVAE
 from nbridge.models.joint import JointVAE
 from nbridge.networks import StackedBatchNorm, StackedMLP
 from nbridge.progress import EpochRecord
+from nbridge.stages import rows as stage_rows
+from nbridge.stages.run import StageRun
 from nbridge.training import fit, only_trainable
 
 ROWS = 24
@@ -178,7 +179,7 @@ def curve(world: World, *, complete: bool) -> list[dict[str, object]]:
     model = build("bridged")
     still_biases(model)
     settings = spec_of("bridged").training
-    training.CHUNK = 16  # several chunks of validation rows, and an odd number of them
+    stage_rows.CHUNK = 16  # several chunks of validation rows, and an odd number of them
     fit(model, rows(120, complete=complete), rows(40, complete=complete), settings, log=records.append, world=world)
     return [{key: value for key, value in record.as_dict().items() if key != "seconds"} for record in records]
 
@@ -203,14 +204,14 @@ def work(folder: Path, way: str) -> None:
 def failing_command() -> None:
     from nbridge.cli.main import main
 
-    validate = training._StageRun._validate
+    keep_best = StageRun._keep_best
 
-    def fail(self: training._StageRun, *arguments: object) -> dict[str, float]:
-        if os.environ["RANK"] == "1" and self.state.epoch == 2:
+    def fail(self: StageRun, score: float | None) -> bool:
+        if os.environ["RANK"] == "1" and self.state.epoch == 3:
             raise ZeroDivisionError("of all things")
-        return validate(self, *arguments)
+        return keep_best(self, score)
 
-    training._StageRun._validate = fail
+    StageRun._keep_best = fail
     without_shared_memory()
     main()
 

@@ -335,11 +335,12 @@ def trained(train: Any, validation: Any, spec: nbridge.Spec) -> tuple[list[dict[
 
 
 @KINDS
+@pytest.mark.parametrize("budget", [{"epochs": 2}, {"updates": 9}], ids=["epochs", "updates"])
 @pytest.mark.parametrize("model", ["bridged", "mvae"])
 def test_training_from_disk_is_training_in_memory_on_the_same_rows_in_the_same_order(
-    kind: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, model: str, budget: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    settings = {**SPEC["training"], "stages": {"joint": {"epochs": 2}, **({"bridges": {"epochs": 2}} if model == "bridged" else {})}}
+    settings = {**SPEC["training"], "stages": {"joint": budget, **({"bridges": budget} if model == "bridged" else {})}}
     spec = nbridge.Spec.model_validate({**SPEC, "model": model, "training": settings})
     rows, whole = opened(SOURCES[kind](tmp_path)), in_memory()
     train, held_out = torch.arange(ROWS)[:250], torch.arange(ROWS)[250:]
@@ -350,6 +351,7 @@ def test_training_from_disk_is_training_in_memory_on_the_same_rows_in_the_same_o
     from_disk = trained(rows.subset(train), rows.subset(held_out), spec)
     from_memory = trained(whole.index(train), whole.index(held_out), spec)
     assert from_disk[0] == from_memory[0]
+    assert ("hidden" in from_disk[0][-1]) == ("updates" in budget)
     assert all(torch.equal(tensor, from_memory[1][name]) for name, tensor in from_disk[1].items())
 
 

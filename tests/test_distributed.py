@@ -119,7 +119,7 @@ def without_noise(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Normal, "rsample", Normal.rsample)
     monkeypatch.setattr(joint, "random_part", joint.random_part)
-    monkeypatch.setattr("nbridge.training.CHUNK", 16)
+    monkeypatch.setattr("nbridge.stages.rows.CHUNK", 16)
     ranks.without_noise()
 
 

@@ -259,7 +259,7 @@ def test_stages_are_told_as_their_metrics_say(document: Node, run: Run):
         epochs = [record for record in records if record["stage"] == stage]
         best = [record for record in epochs if record["best"]][-1]
         seconds = about.duration(sum(record["seconds"] for record in epochs))
-        figures = (str(len(epochs)), str(best["epoch"]), f"{best['loss']:,.2f}", f"{best['validation_loss']:,.2f}", seconds)
+        figures = (str(epochs[-1]["update"]), str(best["update"]), f"{best['loss']:,.2f}", f"{best['validation_loss']:,.2f}", seconds)
         expected.append([stage, *figures])
     section = sections(document)["curves"]
     assert next(iter(tables(section).values())) == expected

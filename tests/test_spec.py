@@ -59,7 +59,9 @@ def test_the_shortest_spec_is_filled_with_defaults() -> None:
     assert shortest.bridges == BridgesSpec(
         Component("mlp", {"hidden": (128,), "batch_norm": True, "activation": "leaky_relu"}), {"distill": 1.0, "cross": 1.0}, "poe"
     )
-    assert {name: stage.epochs for name, stage in shortest.training.stages.items()} == {"joint": 60, "bridges": 40}
+    assert {name: (stage.epochs, stage.updates) for name, stage in shortest.training.stages.items()} == {
+        "joint": (None, None), "bridges": (None, None)
+    }  # fmt: skip
 
 
 def test_the_short_and_the_full_spelling_are_one() -> None:
@@ -90,11 +92,27 @@ def test_a_stage_takes_from_training_what_it_does_not_say() -> None:
     training = spec(
         training={"batch_size": 32, "gradient_clip": 5, "patience": 3, "stages": {"joint": {"gradient_clip": None, "learning_rate": 1}}}
     ).training
-    joint, bridges = training.stage("joint"), training.stage("bridges")
-    assert (joint.epochs, joint.batch_size, joint.gradient_clip, joint.learning_rate, joint.patience) == (60, 32, None, 1.0, 3)
-    assert (bridges.epochs, bridges.batch_size, bridges.gradient_clip, bridges.learning_rate) == (40, 32, 5.0, 1e-3)
-    with pytest.raises(SpecError, match=r"^training\.stages: stage 'third' has no epochs; add third: \{epochs: 50\}$"):
-        training.stage("third")
+    joint, bridges, third = training.stage("joint"), training.stage("bridges"), training.stage("third")
+    assert (joint.batch_size, joint.gradient_clip, joint.learning_rate, joint.patience) == (32, None, 1.0, 3)
+    assert (bridges.batch_size, bridges.gradient_clip, bridges.learning_rate) == (32, 5.0, 1e-3)
+    assert (third.batch_size, third.epochs, third.updates) == (32, None, None)
+
+
+@pytest.mark.parametrize(
+    ("joint", "budget"),
+    [
+        ({}, (None, 900)),
+        ({"updates": 50}, (None, 50)),
+        ({"epochs": 7}, (7, None)),
+        ({"updates": None}, (None, None)),
+        ({"epochs": None}, (None, 900)),
+    ],
+)
+def test_the_budget_of_a_stage_counts_before_that_of_all_stages(joint: dict[str, Any], budget: tuple[int | None, int | None]) -> None:
+    one = spec(training={"updates": 900, "stages": {"joint": joint}})
+    for training in (one.training, spec_from_dict(one.as_dict()).training):
+        assert (training.stage("joint").epochs, training.stage("joint").updates) == budget
+        assert training.stage("bridges").updates == 900
 
 
 def test_the_default_objective_and_the_terms_are_the_models() -> None:
@@ -276,6 +294,14 @@ MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
     ),
     ({"training": 3}, ["training: expected a mapping, got 3"]),
     ({"training": {"stages": 3}}, ["training.stages: expected a mapping, got 3"]),
+    (
+        {"training": {"updates": 0, "stages": {"joint": {"epochs": 5, "updates": 100}, "bridges": {"patience": "none"}}}},
+        [
+            "training.updates: expected a number above 0, got 0",
+            "training.stages.joint: give epochs (5) or updates (100), not both; null leaves one out",
+            "training.stages.bridges.patience: expected an integer or 'auto', got \"none\"",
+        ],
+    ),
     (
         {"training": {"seed": 1.5, "precision": "fp16", "learning_rate": 0, "stages": {"join": {"epochs": 1}, "bridges": {"epochs": 0}}}},
         [

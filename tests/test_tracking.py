@@ -59,7 +59,7 @@ def metrics(folder: Path) -> Series:
         figures |= {f"{name}/train": value for name, value in record["terms"].items()}
         figures |= {f"{name}/validation": value for name, value in record["validation_terms"].items()}
         for name, value in figures.items():
-            found[f"{record['stage']}/{name}"].append((record["epoch"], value))
+            found[f"{record['stage']}/{name}"].append((record["update"], value))
     return dict(found)
 
 
@@ -68,7 +68,7 @@ def check(folder: Path) -> None:
     written = {tag: series for tag, series in written.items() if not tag.startswith("final/")}
     assert written.keys() == kept.keys()
     for tag, series in kept.items():
-        assert [step for step, _ in written[tag]] == [epoch for epoch, _ in series]
+        assert [step for step, _ in written[tag]] == [update for update, _ in series]
         # TensorBoard's numbers are float32.
         np.testing.assert_allclose([x for _, x in written[tag]], [x for _, x in series], rtol=1e-6)
 
@@ -107,7 +107,7 @@ def test_a_run_that_goes_on_has_no_step_twice_and_none_missing(spec: Path, stage
         nbridge.train(spec, out="run", reporter=Reporters(TensorBoard("run"), Stopped(stage, epoch)))
     # A kill later than the last checkpoint: lines that resume takes back, and their events.
     with Path("run", METRICS).open("a") as file:
-        file.write(json.dumps({**json.loads(Path("run", METRICS).read_text().splitlines()[-1]), "epoch": 99}) + "\n")
+        file.write(json.dumps({**json.loads(Path("run", METRICS).read_text().splitlines()[-1]), "epoch": 99, "update": 99}) + "\n")
     assert call("resume", "run", "--log", "tensorboard").exit_code == 0
     check(Path("run"))
     assert [step for step, _ in events(Path("run"))["bridges/loss/train"]] == [1, 2, 3, 4]

@@ -13,6 +13,7 @@ import nbridge
 from nbridge.acceleration import features
 from nbridge.acceleration.precision import matmul_precision
 from nbridge.batch import Batch
+from nbridge.budgets import Budget
 from nbridge.errors import NBridgeError
 from nbridge.models.base import MultimodalVAE
 from nbridge.networks import StackedMLP
@@ -58,12 +59,16 @@ class Records(Reporter):
     def __init__(self) -> None:
         self.epochs: list[EpochRecord] = []
         self.stages: list[tuple[str, int, int]] = []
+        self.budgets: list[Budget] = []
+
+    def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, budget: Budget, done: int) -> None:
+        self.budgets.append(budget)
 
     def end_epoch(self, record: EpochRecord) -> None:
         self.epochs.append(record)
 
-    def end_stage(self, stage: str, best_epoch: int, epochs: int) -> None:
-        self.stages.append((stage, best_epoch, epochs))
+    def end_stage(self, stage: str, best: int, done: int) -> None:
+        self.stages.append((stage, self.budgets[-1].counted(best), self.budgets[-1].counted(done)))
 
 
 def train(
@@ -346,7 +351,7 @@ def test_rows_with_absent_modalities_train_every_stage_that_they_can_teach():
         def __init__(self) -> None:
             self.seen: dict[str, tuple[int, int]] = {}
 
-        def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, epochs: int, done: int) -> None:
+        def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, budget: Budget, done: int) -> None:
             self.seen[stage] = (rows, total_rows)
 
     for objective, taught in (("paper", ROWS), ({"distill": 1}, 60)):
@@ -424,19 +429,12 @@ def test_validation_rows_that_no_stage_can_use_are_told_of():
         def __init__(self) -> None:
             self.rows: list[int] = []
 
-        def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, epochs: int, done: int) -> None:
+        def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, budget: Budget, done: int) -> None:
             self.rows.append(validation_rows)
 
     counted, spec = Validation(), spec_with()
     fit(fresh(spec), rows(), rows(24).hide(*rows(24).names), spec.training, reporter=counted)
     assert counted.rows == [0, 0]
-
-
-def test_settings_alone_train_every_stage_for_its_default_epochs():
-    settings = nbridge.TrainingSpec()
-    assert [settings.stage(name).epochs for name in ("joint", "bridges")] == [60, 40]
-    with pytest.raises(nbridge.SpecError, match="stage 'other' has no epochs"):
-        settings.stage("other")
 
 
 def test_statistics_are_those_of_the_observed_cells():

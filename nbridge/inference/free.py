@@ -43,6 +43,8 @@ from nbridge.likelihoods import (
 
 MOST_ROWS = 10_000
 """Rows that a marginal is fitted to, at most, taken at equal distances: more would change no digit that matters."""
+MOST_NUMBERS = 2**24
+"""Numbers of all those rows, at most: a bound for memory."""
 STEPS, RATE = 200, 0.05
 """Steps and learning rate of the fit of a likelihood without a closed form."""
 DISPERSION = 1e6
@@ -91,8 +93,7 @@ def fit_marginal(likelihood: Likelihood, x: Tensor, cells: Tensor | None = None)
     """
     if not len(x):
         raise ValueError("a marginal needs at least one row")
-    rows = torch.arange(0, len(x), math.ceil(len(x) / MOST_ROWS), device=x.device)
-    x, cells = x.index_select(0, rows), None if cells is None else cells.index_select(0, rows)
+    x, cells = _some(x, cells)
     if type(likelihood) is Categorical:
         frequencies = torch.bincount(x, minlength=likelihood.shape[0]).double() + 0.5 / likelihood.shape[0]
         log_probs = (frequencies / frequencies.sum()).log()
@@ -121,6 +122,7 @@ def marginal_nats(likelihood: Likelihood, x: Tensor, cells: Tensor | None = None
         >>> round(marginal_nats(Normal((3,)), 1000 * torch.randn(10_000, 3, generator=torch.Generator().manual_seed(0))), 1)
         4.3
     """
+    x, cells = _some(x, cells)
     marginal = fit_marginal(likelihood, x, cells)
     if marginal.unit is None:
         return -marginal.log_prob(x, cells).mean().item()
@@ -128,6 +130,15 @@ def marginal_nats(likelihood: Likelihood, x: Tensor, cells: Tensor | None = None
     observed = varies if cells is None else cells & varies
     log_unit = torch.where(observed, marginal.unit.clamp(min=1e-300).log(), 0.0).flatten(1).sum(1)
     return -(marginal.log_prob(x, observed) + log_unit).mean().item()
+
+
+def _some(x: Tensor, cells: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Rows at equal distances, as many as the bounds allow."""
+    most = min(MOST_ROWS, max(1, MOST_NUMBERS // math.prod(x.shape[1:])))
+    if len(x) <= most:
+        return x, cells
+    rows = torch.arange(most, device=x.device) * len(x) // most
+    return x.index_select(0, rows), None if cells is None else cells.index_select(0, rows)
 
 
 def _summed(elements: Distribution, x: Tensor, cells: Tensor | None) -> Tensor:

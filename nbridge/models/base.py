@@ -45,7 +45,9 @@ class Stage:
         rows: Which rows can teach this stage something, boolean, shape (B,), by presence.
         features: What frozen modules give for a batch, tensors with a row each; computed once over the data, or on the fly.
         values: The modalities whose values the loss reads, besides features and presence; all of them when left out.
-        begin: Called once before the first epoch with the rows that the stage learns from, part by part, and their features.
+        begin: Called once before the first update with the rows that the stage learns from, part by part, and their features.
+        serves: Whether the model's posterior serves any subset of modalities from this stage on. Then, with a budget in updates, the best
+            weights are those that predict hidden modalities best; elsewhere those with the lowest validation loss.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Stage:
     features: Callable[[Batch], dict[str, Tensor]] | None = None
     values: tuple[str, ...] | None = None
     begin: Callable[[Iterable[tuple[Batch, Features]]], None] | None = None
+    serves: bool = True
 
 
 class MultimodalVAE(nn.Module, ABC):

@@ -231,7 +231,7 @@ class BridgedVAE(JointVAE):
             values=None if self.sources else self._bridges_values(),
             begin=self._begin_as_joint if self.sources else None,
         )
-        return self.joint_stage(), bridges
+        return self.joint_stage(serves=False), bridges
 
     def _begin_as_joint(self, parts: Iterable[tuple[Batch, Features]]) -> None:  # noqa: ARG002 (other stages look at their rows)
         self.sources.load_state_dict(self.encoders.state_dict())

@@ -170,7 +170,7 @@ class FlowBridgedVAE(JointVAE):
             values=None if self.guides else (),
             begin=self._begin,
         )
-        return self.joint_stage(), bridges
+        return self.joint_stage(serves=False), bridges
 
     def _several(self, batch: Batch) -> Tensor:
         """The rows in which two modalities or more are present."""

@@ -118,9 +118,13 @@ class JointVAE(MultimodalVAE):
     def stages(self) -> tuple[Stage, ...]:
         return (self.joint_stage(),)
 
-    def joint_stage(self) -> Stage:
-        """Stage ``joint``: encoders, fusion and decoders learn from every row in which something is observed."""
-        return Stage("joint", (self.encoders, self.fusion, self.decoders), self._joint_loss, self._observed)
+    def joint_stage(self, *, serves: bool = True) -> Stage:
+        """Stage ``joint``: encoders, fusion and decoders learn from every row in which something is observed.
+
+        Arguments:
+            serves: Whether no later stage trains what serves incomplete rows.
+        """
+        return Stage("joint", (self.encoders, self.fusion, self.decoders), self._joint_loss, self._observed, serves=serves)
 
     def _observed(self, batch: Batch) -> Tensor:
         """The rows in which at least one modality is present."""

@@ -64,7 +64,7 @@ class TELBO(Retrofit):
         if self.one_stage:
             modules = (self.encoders, self.fusion, self.decoders, self.networks)
             return (Stage("joint", modules, self._both_losses, self._observed),)
-        return self.joint_stage(), Stage("subsets", (self.networks,), self._subsets_loss, self._observed)
+        return self.joint_stage(serves=False), Stage("subsets", (self.networks,), self._subsets_loss, self._observed)
 
     def _both_losses(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:
         joint = self._joint_loss(batch, features, kl_weight)

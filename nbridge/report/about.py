@@ -107,11 +107,11 @@ def _rows(subject: Subject) -> str:
 
 
 def _training(subject: Subject) -> str:
-    done = sum(len(epochs) for epochs in subject.epochs.values())
+    done = sum(epochs[-1].update for epochs in subject.epochs.values())
     seconds = sum(record.seconds for epochs in subject.epochs.values() for record in epochs)
     device = subject.environment.get("device", "an unknown device")
     unfinished = "" if subject.over else "; not over yet"
-    return f"{done:,} epochs in {duration(seconds)} on {clip(device)}{unfinished}"
+    return f"{done:,} updates in {duration(seconds)} on {clip(device)}{unfinished}"
 
 
 def duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Loss curves: a chart for the loss of each stage and one for each of its terms, on training and on validation rows."""
+"""Curves of training: the loss of each stage and each of its terms, on training and validation rows, and the hidden modalities."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from nbridge.report.subject import LeftOut, Subject
 from nbridge.report.tree import element, paragraph, table
 
 STEEP = 0.05
-"""The share of a stage's epochs, the first ones, that axes need not hold: from an untrained model all falls steeply."""
+"""The share of a stage's rounds, the first ones, that axes need not hold: from an untrained model all falls steeply."""
 FEWEST = 4
-"""Epochs that an axis is long at least."""
+"""Updates that an axis is long at least."""
 CHARTS = 24
 """Charts of a stage, at most."""
 SQUARES = frozenset({"match"})
@@ -26,23 +26,30 @@ def section(subject: Subject) -> Iterator[Element]:
     """What each stage came to, and how."""
     stages = subject.epochs
     if not stages:
-        raise LeftOut("no epoch is over")
-    headings = ("stage", "epochs", "weights of epoch", "loss, training", "loss, validation", "time")
-    yield table("Stages; losses are of the epoch whose weights were kept", headings, [_line(stage, each) for stage, each in stages.items()])
-    yield element("p", _key("first"), " training ", _key("second"), " validation; ", "the circle is the epoch whose weights were kept.")
+        raise LeftOut("no round of training is over")
+    headings = ("stage", "updates", "weights of update", "loss, training", "loss, validation", "time")
+    yield table("Stages; losses are of the round whose weights were kept", headings, [_line(stage, each) for stage, each in stages.items()])
+    yield element("p", _key("first"), " training ", _key("second"), " validation; ", "the circle is the update whose weights were kept.")
     for stage, epochs in stages.items():
         yield element("h3", f"Stage {stage}")
         terms = list(dict.fromkeys(term for record in epochs for term in (*record.terms, *record.validation_terms)))
         yield element("div", *_charts(stage, epochs, terms), class_="charts")
         if len(terms) >= CHARTS:
             yield paragraph(f"and {len(terms) - CHARTS + 1} more terms, which metrics.jsonl holds", quiet=True)
-    yield paragraph(f"Terms carry their weights. Of the first {STEEP:.0%} of the epochs, those beyond the frame are not drawn.", quiet=True)
+    yield paragraph(f"Terms carry their weights. Of the first {STEEP:.0%} of the rounds, those beyond the frame are not drawn.", quiet=True)
 
 
 def _line(stage: str, epochs: Sequence[EpochRecord]) -> tuple[str, ...]:
     kept = _kept(epochs)
     validation = "–" if kept.validation_loss is None else f"{kept.validation_loss:,.2f}"
-    return stage, f"{len(epochs):,}", f"{kept.epoch:,}", f"{kept.loss:,.2f}", validation, duration(sum(one.seconds for one in epochs))
+    return (
+        stage,
+        f"{epochs[-1].update:,}",
+        f"{kept.update:,}",
+        f"{kept.loss:,.2f}",
+        validation,
+        duration(sum(one.seconds for one in epochs)),
+    )
 
 
 def _kept(epochs: Sequence[EpochRecord]) -> EpochRecord:
@@ -51,8 +58,11 @@ def _kept(epochs: Sequence[EpochRecord]) -> EpochRecord:
 
 def _charts(stage: str, epochs: Sequence[EpochRecord], terms: Sequence[str]) -> Iterator[Element]:
     whole = "" if SQUARES & set(terms) else "nats"
-    kept = _kept(epochs).epoch
+    kept = _kept(epochs).update
     yield _chart(stage, "loss", whole, epochs, lambda one: one.loss, lambda one: one.validation_loss, kept)
+    if epochs[-1].hidden is not None:
+        title = "hidden modalities, nats over their marginals"
+        yield _chart(stage, title, "nats", epochs, lambda _: None, lambda one: one.hidden, kept)
     for term in terms[: CHARTS - 1] if len(terms) > 1 else ():
 
         def training(one: EpochRecord, term: str = term) -> float | None:
@@ -68,14 +78,14 @@ Figure = Callable[[EpochRecord], float | None]
 
 
 def _chart(stage: str, name: str, unit: str, epochs: Sequence[EpochRecord], training: Figure, validation: Figure, kept: int) -> Element:
-    curves = [[(record.epoch, value) for record in epochs if (value := figure(record)) is not None] for figure in (training, validation)]
+    curves = [[(record.update, value) for record in epochs if (value := figure(record)) is not None] for figure in (training, validation)]
     inside = [value for curve in curves for _, value in curve[int(STEEP * len(epochs)) :]]
     y = Axis.over(inside, unit or "loss")
     drawn = [_from_inside(curve, y) for curve in curves]
-    x = Axis(0, max(FEWEST, epochs[-1].epoch), "epochs")
+    x = Axis(0, max(FEWEST, epochs[-1].update), "updates")
     mark = next((point for point in drawn[1] or drawn[0] if point[0] == kept), None)
     ends = "; ".join(f"{which} from {curve[0][1]:.3g} to {curve[-1][1]:.3g}" for which, curve in _named(curves))
-    title = f"{name} of stage {stage} over {len(epochs)} epochs: {ends}"
+    title = f"{name} of stage {stage} over {epochs[-1].update:,} updates: {ends}"
     found = [Line(curve, style) for curve, style in zip(drawn, ("first", "second"), strict=True) if curve]
     return element("figure", element("figcaption", element("b", name)), lines(title, x, y, found, mark=mark))
 
