@@ -55,23 +55,23 @@ class Zeros(BridgedVAE):
 
 
 class Tokens(Zeros):
-    def __init__(self, *parts: Any) -> None:
-        super().__init__(*parts)
+    def __init__(self, *parts: Any, **options: Any) -> None:
+        super().__init__(*parts, **options)
         self.tokens = nn.ParameterDict({name: torch.zeros(width) for name, width in WIDTHS.items()})
 
     def filled(self, features: Features, present: Mapping[str, Tensor]) -> Features:
         return {name: torch.where(present[name][:, None], h, self.tokens[name].to(h.dtype)) for name, h in features.items()}
 
-    def joint_stage(self) -> Stage:
-        return replace(stage := super().joint_stage(), modules=(*stage.modules, self.tokens))
+    def joint_stage(self, *, serves: bool = True) -> Stage:
+        return replace(stage := super().joint_stage(serves=serves), modules=(*stage.modules, self.tokens))
 
 
 class Bridged(Zeros):
     def filled(self, features: Features, present: Mapping[str, Tensor]) -> Features:
         return self.bridges(features, present)
 
-    def joint_stage(self) -> Stage:
-        return replace(stage := super().joint_stage(), modules=(*stage.modules, self.bridges))
+    def joint_stage(self, *, serves: bool = True) -> Stage:
+        return replace(stage := super().joint_stage(serves=serves), modules=(*stage.modules, self.bridges))
 
 
 DESIGNS = {"complete": Complete, "zeros": Zeros, "tokens": Tokens, "bridged": Bridged, "distilled": BridgedVAE}

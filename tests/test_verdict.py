@@ -441,7 +441,7 @@ RECORD = {"loss": 1.0, "terms": {}, "validation_terms": {}, "learning_rate": 1e-
 
 def records(stage: str, epochs: int, best: int, *, validation: bool = True) -> list[EpochRecord]:
     loss = 1.0 if validation else None
-    return [EpochRecord(stage=stage, epoch=n, best=n <= best, validation_loss=loss, **RECORD) for n in range(1, epochs + 1)]
+    return [EpochRecord(stage=stage, epoch=n, update=10 * n, best=n <= best, validation_loss=loss, **RECORD) for n in range(1, epochs + 1)]
 
 
 def test_advice_follows_from_what_was_found():
@@ -457,11 +457,11 @@ def test_advice_follows_from_what_was_found():
         "measures both)"
     )
     assert told(epochs=records("joint", 10, 10)) == (
-        "stage joint was still improving when it ended, epoch 10 of 10 was its best: raise training.stages.joint.epochs to 20"
+        "stage joint was still improving when it ended: set training.stages.joint.updates to 200"
     )
     assert told(epochs=records("joint", 10, 10, validation=False)) == told()
     assert told(rows=80, epochs=records("bridges", 40, 3)).startswith(
-        "stage bridges overfitted its 80 training rows (epoch 3 of 40 was its best)"
+        "stage bridges overfitted its 80 training rows (its best weights are of update 30 of 400)"
     )
     assert told(rows=80) == "80 training rows are few for 2 latent dimensions: try latent_dim: 2, training.weight_decay: 0.01, or more rows"
     ignored = Comparison("x", "", "rmse", 60, 1.0, 0.4, 1.0, 0.05, "worse", "ridge", 5000)

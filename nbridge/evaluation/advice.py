@@ -15,8 +15,9 @@ from nbridge.spec import Spec
 
 FEW = 50
 """Training rows for each latent dimension, below which there are few."""
-EARLY = 0.25
-"""The part of a stage's epochs in which a best epoch is early: what followed was overfitting."""
+EARLY, LONG = 0.25, 100
+"""The share of a stage's updates in which best weights are early, so that the rest was overfitting, and updates of a stage that is long
+enough to say so."""
 CLASSES, REPEATED = 200, 5
 """Distinct whole numbers up to which a column may be of classes, and the rows that each has on average at least."""
 
@@ -28,7 +29,7 @@ class Trained:
     Arguments:
         spec: Its spec.
         rows: The number of training rows.
-        best: By stage that had validation rows, its best epoch and how many there were.
+        best: By stage that had validation rows, the update of its best weights and the number of updates.
     """
 
     spec: Spec
@@ -41,7 +42,7 @@ def trained_as(spec: Spec, rows: int, records: Iterable[EpochRecord]) -> Trained
     best: dict[str, tuple[int, int]] = {}
     for record in records:
         if record.validation_loss is not None:
-            best[record.stage] = (record.epoch if record.best else best.get(record.stage, (0, 0))[0], record.epoch)
+            best[record.stage] = (record.update if record.best else best.get(record.stage, (0, 0))[0], record.update)
     return Trained(spec, rows, best)
 
 
@@ -95,21 +96,20 @@ def _mismatched(likelihood: Likelihood, values: Values) -> str:
 
 
 def _unfinished(trained: Trained) -> str:
-    """A stage whose last epoch was its best."""
-    for stage, (best, epochs) in trained.best.items():
-        if best == epochs:
-            longer = f"raise training.stages.{stage}.epochs to {2 * epochs}"
-            return f"stage {stage} was still improving when it ended, epoch {epochs} of {epochs} was its best: {longer}"
+    """A stage whose last weights were its best."""
+    for stage, (best, updates) in trained.best.items():
+        if best == updates:
+            return f"stage {stage} was still improving when it ended: set training.stages.{stage}.updates to {2 * updates}"
     return ""
 
 
 def _overfitted(trained: Trained) -> str:
-    """Few rows, and a best epoch long before the last."""
-    for stage, (best, epochs) in trained.best.items():
-        if _is_small(trained) and epochs >= 8 and best <= EARLY * epochs:
+    """Few rows, and best weights long before the last."""
+    for stage, (best, updates) in trained.best.items():
+        if _is_small(trained) and updates >= LONG and best <= EARLY * updates:
             return (
-                f"stage {stage} overfitted its {trained.rows:,} training rows (epoch {best} of {epochs} was its best): try latent_dim: "
-                f"{_smaller(trained)}, training.weight_decay: 0.01, or more rows"
+                f"stage {stage} overfitted its {trained.rows:,} training rows (its best weights are of update {best:,} of "
+                f"{updates:,}): try latent_dim: {_smaller(trained)}, training.weight_decay: 0.01, or more rows"
             )
     return ""
 
