@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.suite.tasks import Task, encoder_of, split_of
+from benchmarks.suite.tasks import Task, encoder_of
 from nbridge.errors import NBridgeError
 from nbridge.overrides import apply
 from nbridge.read import spec_from_dict
@@ -115,36 +115,24 @@ def spec_of(task: Task, system: System, seed: int, budget: int) -> Spec:
     for assignment in system.overrides:
         if flaws := apply(assignment, document).flaws:
             raise NBridgeError(f"--systems {system.name}: {assignment}: {flaws[0].text}")
-    give_budget(document, budget, len(split_of(task, seed).train))
+    give_budget(document, budget)
     return spec_from_dict(document)
 
 
-def give_budget(document: dict[str, Any], budget: int, rows: int) -> None:
-    """Sets how long each stage of a spec trains, unless the spec says so already.
+def give_budget(document: dict[str, Any], budget: int) -> None:
+    """Sets the updates of each stage of a spec, unless the spec says how long it trains; stages still stop early.
 
     Arguments:
         document: The spec as a mapping, changed in place.
         budget: Updates of each of two stages.
-        rows: The number of training rows.
     """
     model = document.get("model", "bridged")
     stages = STAGES[model if isinstance(model, str) else model.get("type", "bridged")]
-    training: dict[str, Any] = document["training"]
-    settings: dict[str, Any] = training.setdefault("stages", {})
+    settings: dict[str, Any] = document["training"].setdefault("stages", {})
     for stage in stages:
         own = settings.setdefault(stage, {})
-        size = own.get("batch_size", training.get("batch_size", BATCH_SIZE))
-        own.setdefault("epochs", epochs_of(math.ceil(2 * budget / len(stages)), rows, size))
-
-
-def epochs_of(updates: int, rows: int, batch_size: int) -> int:
-    """The epochs that hold so many updates: an epoch has as many as whole batches, and one of all rows where they are fewer.
-
-    Example:
-        >>> epochs_of(1500, 1200, 128), epochs_of(1500, 100, 128)
-        (167, 1500)
-    """
-    return math.ceil(updates / (rows // min(batch_size, rows)))
+        if "epochs" not in own:
+            own.setdefault("updates", math.ceil(2 * budget / len(stages)))
 
 
 def names_of(systems: Sequence[System]) -> dict[str, str]:
