@@ -156,16 +156,16 @@ class FlowBridge(Bridges):
             product: The product of what they say one by one, batch shape (B,) over D.
             noise: Standard normal numbers, shape (K, B, D), or (K, 1, D) where all rows share them.
         """
-        samples, rows = len(noise), len(product.mean)
+        samples, rows = noise.shape[0], product.mean.shape[0]
         state = (self.temperature * noise).expand(samples, rows, -1).flatten(0, 1)
         condition = self._condition(features, given, product).repeat(samples, 1)
         flags = given.T.to(state.dtype).repeat(samples, 1)
         step = math.pi / 2 / self.steps
         for number in range(self.steps):
-            angle = state.new_full((len(state), 1), number * step)
+            angle = state.new_full((state.shape[0], 1), number * step)
             middle = state + self._velocity(state, angle, condition, flags) * step / 2
             state = state + self._velocity(middle, angle + step / 2, condition, flags) * step
-        u = product.mean + self._start(product) * state.view(samples, rows, -1)
+        u = product.mean + self._start(product) * state.view(samples, rows, self.latent_dim)
         return diagonal_normal(u, (self.temperature * self.end).expand_as(u))
 
     @torch.no_grad()

@@ -131,8 +131,8 @@ class FlowBridgedVAE(JointVAE):
         # The dtype of what is served is that of the posterior, in whatever precision networks compute.
         loc = torch.where(complete, joint.mean, 0.0).expand(samples, -1, -1).clone()
         scale = torch.where(complete, joint.stddev, 1.0).expand(samples, -1, -1).clone()
-        inputs = self.inputs(batch)
-        for rows in (present.any(0) & ~present.all(0)).nonzero()[:, 0].split(max(1, PIECE // samples)):
+        inputs, incomplete = self.inputs(batch), (present.any(0) & ~present.all(0)).nonzero()[:, 0]
+        for rows in incomplete.split(max(1, PIECE // samples)) if len(incomplete) else ():
             given, some = present[:, rows], {name: h.index_select(0, rows) for name, h in features.items()}
             read = self._read(some, {name: x.index_select(0, rows) for name, x in inputs.items()})
             own_noise = noise if noise.shape[1] == 1 else noise.index_select(1, rows)
