@@ -7,7 +7,9 @@ dimensions and several modes. A draw of it is split into a part that a flow make
 .. math:: z = u + \hat\sigma \epsilon', \qquad u = \mu_O + \sqrt{(\sigma_O^2 - \hat\sigma^2)_+} \, \epsilon'',
     \qquad \hat\sigma^{-2} = \mathbb{E}[\sigma_O^{-2}]
 
-so that the density of z given u is known whatever the flow does. The flow works on u in the product's own units,
+so that the density of z given u is known whatever the flow does. What serves is :math:`z = u + \hat\sigma \epsilon' / 2`: decoders read the
+last noise as noise, and with half of it draws were of more predictive likelihood and more often of the right class, on digits and on PolyMNIST.
+The flow works on u in the product's own units,
 
 .. math:: y = (u - \mu_S) / s_S, \qquad s_S^2 = \max(\sigma_S^2 - \hat\sigma^2, \; \hat\sigma^2 / 4)
 
@@ -18,7 +20,7 @@ noise, :math:`\theta = 0`, to data, :math:`\theta = \pi / 2`:
     \qquad \frac{dw}{d\theta} = v
 
 If y is standard normal, the best v is 0 and w stays what it was. So with v = 0, which is about where it starts, the flow *is* the product
-of Gaussians, and training can only improve on it. One network serves every S; what it draws is one z for all absent modalities, which
+of Gaussians (short of that half), and training can only improve on it. One network serves every S; what it draws is one z for all absent modalities, which
 therefore agree.
 
 References:
@@ -47,6 +49,8 @@ WAVES = 4
 """Frequencies of the sines and cosines by which the network sees the time."""
 NARROWEST = 0.5
 """The least spread that the flow starts from, in units of the last Gaussian's scale."""
+LAST = 0.5
+r"""The scale of the last Gaussian as it serves, in units of :math:`\hat\sigma`."""
 SMALLEST = 1e-4
 """The least spread that an input is divided by: one that never changes stays as it is."""
 
@@ -148,7 +152,7 @@ class FlowBridge(Bridges):
         return (found - (angle.cos() * y - angle.sin() * noise)).square().mean(-1)
 
     def draw(self, features: Mapping[str, Tensor], given: Tensor, product: Independent, noise: Tensor) -> Independent:
-        r"""Gaussians :math:`\mathcal{N}(u_k, \hat\sigma^2)`, batch shape (K, B) over D; a draw from each is one from :math:`p(z \mid x_S)`.
+        r"""Gaussians :math:`\mathcal{N}(u_k, \hat\sigma^2 / 4)`, batch shape (K, B) over D; a draw from each is one from :math:`p(z \mid x_S)`.
 
         Arguments:
             features: Features of every modality, shape (B, F_i); anything finite where it is not given.
@@ -166,7 +170,7 @@ class FlowBridge(Bridges):
             middle = state + self._velocity(state, angle, condition, flags) * step / 2
             state = state + self._velocity(middle, angle + step / 2, condition, flags) * step
         u = product.mean + self._start(product) * state.view(samples, rows, self.latent_dim)
-        return diagonal_normal(u, (self.temperature * self.end).expand_as(u))
+        return diagonal_normal(u, (self.temperature * LAST * self.end).expand_as(u))
 
     @torch.no_grad()
     def follow(self) -> None:

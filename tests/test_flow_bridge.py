@@ -24,7 +24,7 @@ from nbridge.decoders import Decoder
 from nbridge.distributions import diagonal_kl, diagonal_normal
 from nbridge.errors import SpecError
 from nbridge.evaluation.importance import log_likelihood_rows
-from nbridge.flow_bridge import NARROWEST, FlowBridge
+from nbridge.flow_bridge import LAST, NARROWEST, FlowBridge
 from nbridge.likelihoods import Normal
 from nbridge.models import flow_bridged
 from nbridge.models.flow_bridged import FlowBridgedVAE
@@ -80,20 +80,20 @@ def test_draws_depend_on_nothing_that_stands_where_a_modality_is_absent(present:
     assert drawn.batch_shape == (samples, rows)
     assert drawn.mean.isfinite().all()
     assert torch.equal(drawn.mean, flow.draw(swapped, masks, gaussians(rows), noise).mean)
-    assert torch.equal(drawn.stddev, flow.end.expand(samples, rows, D))
+    assert torch.equal(drawn.stddev, (LAST * flow.end).expand(samples, rows, D))
     # Each draw is its own: the last one by itself.
     torch.testing.assert_close(flow.draw(given_, masks, gaussians(rows), noise[-1:]).mean[0], drawn.mean[-1], rtol=1e-4, atol=1e-5)
 
 
 @given(st.integers(1, 5), st.floats(0.1, 2), st.integers(0, 99))
 def test_with_no_velocity_it_is_the_product_of_gaussians_times_the_temperature(rows: int, temperature: float, seed: int):
-    r"""Start and last Gaussian have the product's variance together, or that of the narrowest start where the product is narrower."""
+    r"""Start and last Gaussian have the product's variance together (the last at its full scale), or that of the narrowest start where the product is narrower."""
     flow, product = still(FlowBridge(WIDTHS, D, width=8, steps=3, temperature=temperature)), gaussians(rows, seed)
     noise, everything = torch.randn(4, rows, D), torch.ones(3, rows, dtype=torch.bool)
     drawn = flow.draw(features(rows), everything, product, noise)
     start = (drawn.mean - product.mean) / (temperature * noise)
     torch.testing.assert_close(start, start[:1].expand_as(start), rtol=1e-2, atol=1e-3)
-    found = start[0].square() + (drawn.stddev[0] / temperature).square()
+    found = start[0].square() + (drawn.stddev[0] / (temperature * LAST)).square()
     expected = torch.maximum(product.variance, (1 + NARROWEST**2) * flow.end.square())
     torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-3)
 
@@ -194,7 +194,7 @@ def test_it_learns_modes_that_a_product_of_gaussians_cannot_have():
     assert (told.sign() == sign).float().mean() > 0.97
     for drawn in (free, told):
         assert drawn.abs().mean().item() == pytest.approx(1, abs=0.1)
-        assert (drawn - drawn.sign()).std().item() == pytest.approx(0.2, abs=0.06)
+        assert (drawn - drawn.sign()).std().item() == pytest.approx(LAST * 0.2, abs=0.06)
 
 
 def test_importance_weights_are_unbiased_whatever_the_flow_draws():
@@ -210,7 +210,7 @@ def test_importance_weights_are_unbiased_whatever_the_flow_draws():
     flow = FlowBridge({name: encoder.features for name, encoder in encoders.items()}, oracle.latent_dim, width=16, steps=3)
     flow.average.last.load_state_dict({name: 30 * x for name, x in flow.average.last.state_dict().items()})
     # Wider than any posterior, as a proposal has to be.
-    flow.end.fill_(1.0)
+    flow.end.fill_(1 / LAST)
     fusion = SumOfEvidence(oracle.latent_dim)
     model = FlowBridgedVAE(encoders, decoders, fusion, flow, dict.fromkeys(encoders, fusion)).double().eval()
     x = oracle.sample(6, seed=2)
@@ -286,7 +286,7 @@ def test_rows_are_served_around_the_product_of_what_is_observed(changes: Mapping
         elif each:
             parts = torch.stack([1 / q.variance[0] for q in each])
             precision = torch.maximum(parts.sum(0) - (len(each) - 1), parts.amax(0))
-            mean, scale = (parts * torch.stack([q.mean[0] for q in each])).sum(0) / precision, model.bridges.end
+            mean, scale = (parts * torch.stack([q.mean[0] for q in each])).sum(0) / precision, LAST * model.bridges.end
         torch.testing.assert_close(found.mean[0, row], mean, rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(found.stddev[0, row], scale, rtol=1e-4, atol=1e-5)
 
