@@ -126,10 +126,10 @@ def fusion_parameters(spec: Spec, features: int) -> int:
 
 
 def flow_parameters(features: int, latent_dim: int, modalities: int, width: int, blocks: int) -> int:
-    """Parameters of a flow's network: a first and a last linear map, and blocks of two with one of the context."""
+    """Parameters of a flow's network: two linear maps, blocks of two with one of the context, and its start's widening."""
     first, last = (features + 3 * latent_dim + 1) * width, (width + 1) * latent_dim
     block = 2 * (width + 1) * width + (modalities + 2 * WAVES + 1) * 2 * width
-    return first + blocks * block + last
+    return first + blocks * block + last + modalities * latent_dim
 
 
 def _sizes(spec: Spec, encoders: Mapping[str, int], decoders: Mapping[str, int]) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def test_draws_depend_on_nothing_that_stands_where_a_modality_is_absent(present:
 
 @given(st.integers(1, 5), st.floats(0.1, 2), st.integers(0, 99))
 def test_with_no_velocity_it_is_the_product_of_gaussians_times_the_temperature(rows: int, temperature: float, seed: int):
-    r"""Start and last Gaussian have the product's variance together (the last at its full scale), or that of the narrowest start where the product is narrower."""
+    """Start and last Gaussian, at its full scale, have the product's variance together, or that of the narrowest start."""
     flow, product = still(FlowBridge(WIDTHS, D, width=8, steps=3, temperature=temperature)), gaussians(rows, seed)
     noise, everything = torch.randn(4, rows, D), torch.ones(3, rows, dtype=torch.bool)
     drawn = flow.draw(features(rows), everything, product, noise)
@@ -197,6 +198,22 @@ def test_it_learns_modes_that_a_product_of_gaussians_cannot_have():
         assert (drawn - drawn.sign()).std().item() == pytest.approx(LAST * 0.2, abs=0.06)
 
 
+def test_the_start_widens_where_the_product_is_too_narrow_by_the_number_given():
+    """Rows spread three times as far as a product of two says, and as far as a product of one does."""
+    torch.manual_seed(0)
+    rows, flow = 2000, FlowBridge({"a": 1, "b": 1}, 2, width=8, blocks=1)
+    flow.end.fill_(0.01)
+    h, two = {"a": torch.zeros(rows, 1), "b": torch.zeros(rows, 1)}, torch.arange(rows) % 2 == 0
+    product = diagonal_normal(torch.zeros(rows, 2), torch.ones(rows, 2))
+    posterior = diagonal_normal(torch.randn(rows, 2) * torch.where(two, 3.0, 1.0)[:, None], torch.full((rows, 2), 0.01))
+    optimizer = torch.optim.Adam([flow.widening], lr=0.05)
+    for _ in range(150):
+        optimizer.zero_grad()
+        flow.loss(h, torch.stack([torch.ones_like(two), two]), product, posterior).mean().backward()
+        optimizer.step()
+    torch.testing.assert_close(flow.widening.exp(), torch.tensor([[1.0, 1.0], [3.0, 3.0]]), rtol=0.1, atol=0)
+
+
 def test_importance_weights_are_unbiased_whatever_the_flow_draws():
     """A linear-Gaussian model, whose evidence is known, and a flow that was never trained."""
     oracle = LinearGaussian.random({"a": 3, "b": 2, "c": 2}, 2, seed=1)
@@ -211,6 +228,7 @@ def test_importance_weights_are_unbiased_whatever_the_flow_draws():
     flow.average.last.load_state_dict({name: 30 * x for name, x in flow.average.last.state_dict().items()})
     # Wider than any posterior, as a proposal has to be.
     flow.end.fill_(1 / LAST)
+    nn.init.constant_(flow.widening, math.log(0.5))
     fusion = SumOfEvidence(oracle.latent_dim)
     model = FlowBridgedVAE(encoders, decoders, fusion, flow, dict.fromkeys(encoders, fusion)).double().eval()
     x = oracle.sample(6, seed=2)
@@ -264,7 +282,7 @@ def test_guides_learn_the_posterior_of_all_that_a_row_has_and_nothing_from_the_f
         rows = batch.present[name] & (model.presence(batch).sum(0) >= 2)
         expected = expected + diagonal_kl(q, guide(read))[rows].mean() / model.latent_dim
     torch.testing.assert_close(terms["distill"], expected, rtol=1e-4, atol=1e-4)
-    for term, learns, others in (("flow", model.bridges.network, model.guides), ("distill", model.guides, model.bridges.network)):
+    for term, learns, others in (("flow", model.bridges, model.guides), ("distill", model.guides, model.bridges)):
         gradients = torch.autograd.grad(terms[term], list(learns.parameters()), retain_graph=True)
         assert all(bool(gradient.any()) for gradient in gradients)
         unreached = torch.autograd.grad(terms[term], list(others.parameters()), allow_unused=True, retain_graph=True)

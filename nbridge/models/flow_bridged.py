@@ -15,7 +15,7 @@ present, from the posterior :math:`q(z \mid x_O)` of all that a row has:
 A Gaussian given little, a label or one view, covers all that might go with it by one blob, most of which is like no row. The flow's draws
 each are of one such row: they vary more, are worth more likelihood, and every absent modality is decoded from the same one.
 
-The posterior is then a mixture with as many parts as draws, :math:`q(z \mid x_S) = \mathbb{E}_u \, \mathcal{N}(z \mid u, \hat\sigma^2 / 4)`.
+The posterior is then a mixture with as many parts as draws, :math:`q(z \mid x_S) = \mathbb{E}_u \, \mathcal{N}(z \mid u, \hat\sigma^2/4)`.
 Each draw :math:`z_k` comes from a Gaussian of its own, :math:`q_k`, whatever the flow's density, so :math:`p(x_S, z_k) / q_k(z_k)` is an
 unbiased importance weight for every k. Complete rows have the joint posterior, rows with nothing present the prior.
 
@@ -47,7 +47,7 @@ from nbridge.subsets import random_part
 
 PIECE = 4096
 """Draws that go through the flow together, so that they stay in the processor's cache."""
-PARTS = 2
+PARTS = 4
 """Random parts of each row that the flow learns from in one step: it costs little beside encoders, and wants many."""
 
 
