@@ -134,9 +134,9 @@ class SpecParts(Parts):
         fusion_class = resolve("fusions", self.spec.fusion.type, Fusion)
         return _construct("fusion", fusion_class, self._features(names), self.latent_dim, **self.spec.fusion.kwargs)
 
-    def bridges(self, condition: int = 0) -> Bridges:
+    def bridges(self, latent_dim: int | None = None) -> Bridges:
         bank = self.spec.bridges.bank
-        more = (condition,) if condition else ()
+        more = () if latent_dim is None else (latent_dim,)
         return _construct("bridges", resolve("bridges", bank.type, Bridges), self._features(self.names), *more, **bank.kwargs)
 
     def _features(self, names: Iterable[str]) -> dict[str, int]:

@@ -10,7 +10,7 @@ MVAE                     n                                       :math:`\sum Enc
 
 :math:`Fuse_S` is an MLP over the concatenated features of S, so its count is :math:`a + b \sum_{i \in S} F_i` and the sum over all
 subsets is :math:`(2^n - 1) a + 2^{n-1} b \sum F_i`. Bridges grow as n(n-1), retrofits as :math:`2^n`. Encoders of their own for bridges add
-:math:`\sum Enc_i`, and a head for each to a flow.
+:math:`\sum Enc_i`. A flow is one network, with a head for each modality.
 
 References:
     Bridged Variational Autoencoders for Joint Modeling of Images and Attributes (Yadav et al., WACV 2020), table 4
@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from nbridge.build import SpecParts, bridged_class
-from nbridge.flow_bridge import WAVES
+from nbridge.flow_bridge import WAVES, default_width
 from nbridge.models.flow_bridged import FlowBridgedVAE
 from nbridge.models.jmvae import JMVAE
 from nbridge.models.mvae import MVAE
@@ -125,6 +125,13 @@ def fusion_parameters(spec: Spec, features: int) -> int:
     return mlp_parameters(features, 2 * spec.latent_dim, spec.fusion.kwargs["hidden"], batch_norm=spec.fusion.kwargs["batch_norm"])
 
 
+def flow_parameters(features: int, latent_dim: int, modalities: int, width: int, blocks: int) -> int:
+    """Parameters of a flow's network: two linear maps, blocks of two with one of the context, and its start's widening."""
+    first, last = (features + 3 * latent_dim + 1) * width, (width + 1) * latent_dim
+    block = 2 * (width + 1) * width + (modalities + 2 * WAVES + 1) * 2 * width
+    return first + blocks * block + last + modalities * latent_dim
+
+
 def _sizes(spec: Spec, encoders: Mapping[str, int], decoders: Mapping[str, int]) -> dict[str, int]:
     return {
         **{f"encoder {name}": count for name, count in encoders.items()},
@@ -135,9 +142,9 @@ def _sizes(spec: Spec, encoders: Mapping[str, int], decoders: Mapping[str, int])
 
 
 def _networks(spec: Spec) -> int:
-    """The bridges, or the flow and its guides."""
+    """The bridges, or the flow and a guide for each modality."""
     n = len(spec.modalities)
-    return (1 + n * _own(spec)) if issubclass(bridged_class(spec), FlowBridgedVAE) else n * (n - 1)
+    return 1 + n if issubclass(bridged_class(spec), FlowBridgedVAE) else n * (n - 1)
 
 
 def _own(spec: Spec) -> bool:
@@ -150,9 +157,9 @@ def _bridges(spec: Spec, encoders: Mapping[str, int]) -> dict[str, int]:
     features = {name: modality.features for name, modality in spec.modalities.items()}
     options, total, own = spec.bridges.bank.kwargs, sum(features.values()), _own(spec)
     if issubclass(bridged_class(spec), FlowBridgedVAE):
-        inputs = total + 2 * len(features) + 2 * WAVES + (2 * spec.latent_dim if own else 0)
-        guides = {f"guide {name}": count + fusion_parameters(spec, features[name]) for name, count in encoders.items() if own}
-        return {"flow": mlp_parameters(inputs, total, options["hidden"], batch_norm=False), **guides}
+        guides = {f"guide {name}": own * count + fusion_parameters(spec, features[name]) for name, count in encoders.items()}
+        width = options["width"] or default_width(spec.latent_dim)
+        return {"flow": flow_parameters(total, spec.latent_dim, len(features), width, options["blocks"]), **guides}
     bridges = {
         f"bridge {source} -> {target}": mlp_parameters(
             features[source], features[target], options["hidden"], batch_norm=options["batch_norm"]

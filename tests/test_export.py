@@ -46,8 +46,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "bridged": {},
     "bridged, mean": {"bridges": {"hidden": [5], "combine": "mean"}},
     "bridged, own encoders": {"bridges": {"hidden": [5], "encoders": "own"}},
-    "flow": {"bridges": {"type": "flow", "hidden": [8], "steps": 2}},
-    "flow, own encoders": {"bridges": {"type": "flow", "hidden": [8], "steps": 2, "encoders": "own"}},
+    "flow": {"bridges": {"type": "flow", "width": 8, "steps": 2, "encoders": "shared"}},
+    "flow, own encoders": {"bridges": {"type": "flow", "width": 8, "steps": 2, "encoders": "own"}},
     **{name: {"model": name} for name in ("jmvae", "telbo", "mvae", "bivcca", "joint", "vae")},
 }
 

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "nbridge"
 # A file imports only from lower floors. The sole exception: a paper's file imports models/base.py.
 FLOORS = [
     ["annotations", "errors", "findings", "free_memory", "means", "palette", "phrases", "pictures", "plane", "version"],
-    ["batch", "densities", "distributions", "files", "hashing", "networks", "objectives", "patterns", "registry", "subsets"],
+    ["batch", "densities", "distributions", "files", "hashing", "modulated", "networks", "objectives", "patterns", "registry", "subsets"],
     ["rows", "signature", "strict"],
     [
         "bridges",

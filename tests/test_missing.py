@@ -27,8 +27,8 @@ from nbridge.subsets import random_part
 SYSTEMS: Mapping[str, Mapping[str, Any]] = {
     **ranks.SYSTEMS,
     "joint": {"model": "joint"},
-    "flow": {"model": "bridged", "bridges": {"type": "flow", "hidden": [8], "steps": 2}},
-    "flow, own encoders": {"model": "bridged", "bridges": {"type": "flow", "hidden": [8], "steps": 2, "encoders": "own"}},
+    "flow": {"model": "bridged", "bridges": {"type": "flow", "width": 8, "steps": 2}},
+    "flow, own encoders": {"model": "bridged", "bridges": {"type": "flow", "width": 8, "steps": 2, "encoders": "own"}},
 }
 
 

@@ -46,7 +46,8 @@ ROWS = 60
 
 def spec_of(variant: str, n: int = 3, **training: Any) -> dict[str, Any]:
     """A spec that differs from that of another variant in a word or two; its settings for bridges and for all stages stay."""
-    bridges = {"hidden": [5], **VARIANTS[variant].get("bridges", {})}
+    chosen = VARIANTS[variant].get("bridges", {})
+    bridges = {"width": 5, **chosen} if chosen.get("type") == "flow" else {"hidden": [5], **chosen}
     stages = {"joint": {"epochs": 2}, "bridges": {"epochs": 2, "learning_rate": 0.01}, "subsets": {"epochs": 2}}
     return {
         "model": VARIANTS[variant].get("model", "bridged"),

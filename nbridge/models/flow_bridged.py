@@ -1,26 +1,23 @@
-r"""The bridged VAE with a stochastic bridge: one joint model, and a flow that draws the features of whatever is absent.
+r"""The bridged VAE with a stochastic bridge: one joint model, a posterior of each modality alone, and a flow that refines their product.
 
-Stage ``joint`` is that of every bridged model. Stage ``bridges`` freezes it and trains a flow on its features
-(`nbridge.flow_bridge.FlowBridge`), on every row in which two modalities or more are present: of what a row has, O, a random part S is
-given and the rest is to be drawn,
+Stage ``joint`` is that of every bridged model. Stage ``bridges`` freezes it and learns, on every row in which two modalities or more are
+present, from the posterior :math:`q(z \mid x_O)` of all that a row has:
 
-.. math:: |S| \sim U\{1, \dots, |O| - 1\}, \qquad S \subset O, \qquad A = O \setminus S
+- **Guides**, a Gaussian :math:`q_i(z \mid x_i)` for each modality i, which minimise
+  :math:`\mathrm{KL}(q(z \mid x_O) \,\|\, q_i(z \mid x_i)) / D`. They read the frozen joint features, or have encoders of their own
+  (`bridges.encoders`), copies of the joint ones that go on learning.
+- **A flow** (`nbridge.flow_bridge.FlowBridge`) that starts at the product of what a random part S of the row says,
 
-With encoders of their own (`bridges.encoders`), copies of the joint ones that go on learning in this stage, each modality also says alone
-what z is: :math:`q_i(z \mid x_i)`, which minimises :math:`\mathrm{KL}(q(z \mid x_O) \,\|\, q_i(z \mid x_i)) / D`. The flow is told, besides
-:math:`h_S`, mean and spread of the product of what S says,
+.. math:: q_S \propto p(z)^{1 - |S|} \prod_{i \in S} q_i(z \mid x_i), \qquad |S| \sim U\{1, \dots, |O| - 1\}, \qquad S \subset O
 
-.. math:: q_S \propto p(z)^{1 - |S|} \prod_{i \in S} q_i(z \mid x_i)
+  and ends at z of the whole row. Guides get no gradient from it.
 
-so that it need not find by itself, behind its noise, what little of :math:`h_S` tells of what is shared. It is the flow alone that draws.
+A Gaussian given little, a label or one view, covers all that might go with it by one blob, most of which is like no row. The flow's draws
+each are of one such row: they vary more, are worth more likelihood, and every absent modality is decoded from the same one.
 
-The posterior is then a mixture with as many parts as draws, from which every absent modality is decoded together:
-
-.. math:: q(z \mid x_S) = \mathbb{E}_{\hat{h}_A \sim p(h_A \mid h_S)} \big[ \mathrm{Fuse}(h_S, \hat{h}_A) \big]
-
-If the flow has the data's conditional distribution, this is the mean of the joint posteriors :math:`q(z \mid x_M)` over the rows that
-agree in :math:`x_S`, the very distribution that JMVAE fits a Gaussian to. Each draw :math:`z_k` comes from a Gaussian of its own,
-:math:`q_k`, whatever the flow's density, so :math:`p(x_S, z_k) / q_k(z_k)` is an unbiased weight of importance for every k.
+The posterior is then a mixture with as many parts as draws, :math:`q(z \mid x_S) = \mathbb{E}_u \, \mathcal{N}(z \mid u, \hat\sigma^2/4)`.
+Each draw :math:`z_k` comes from a Gaussian of its own, :math:`q_k`, whatever the flow's density, so :math:`p(x_S, z_k) / q_k(z_k)` is an
+unbiased importance weight for every k. Complete rows have the joint posterior, rows with nothing present the prior.
 
 Axes: K samples, M modalities, B rows, D latent dimensions.
 """
@@ -37,7 +34,7 @@ from torch.distributions import Independent
 from nbridge.annotations import Coupling
 from nbridge.batch import Batch
 from nbridge.decoders import Decoder
-from nbridge.distributions import diagonal_kl, diagonal_normal, product_of_posteriors
+from nbridge.distributions import diagonal_kl, diagonal_normal, diagonal_where, product_of_posteriors
 from nbridge.encoders import Encoder
 from nbridge.flow_bridge import FlowBridge
 from nbridge.fusion import Fusion
@@ -49,17 +46,22 @@ from nbridge.models.retrofit import InferenceNetwork
 from nbridge.objectives import joint_options
 from nbridge.subsets import random_part
 
+PIECE = 4096
+"""Draws that go through the flow together, so that they stay in the processor's cache."""
+PARTS = 4
+"""Random parts of each row that the flow learns from in one step: it costs little beside encoders, and wants many."""
+
 
 class FlowBridgedVAE(JointVAE):
-    """A joint VAE whose missing features are drawn by a flow.
+    """A joint VAE whose z, where modalities are missing, is drawn by a flow.
 
     Arguments:
         encoders: An encoder for each modality.
         decoders: A decoder for each modality.
         fusion: Maps the features of all modalities to the posterior.
-        bridges: Draws the features of absent modalities.
+        bridges: The flow.
+        guides: What each modality says alone of z: an inference network that reads its values, or a fusion of its joint features alone.
         weights: The weight of each modality's log-likelihood in training; 1 where left out.
-        guides: An inference network for each modality, whose product of posteriors the flow is told; none when left out.
         coupling: As of `JointVAE`; auto is 1.
         leave_one_out: As of `JointVAE`; auto is 0.3.
 
@@ -73,27 +75,30 @@ class FlowBridgedVAE(JointVAE):
         decoders: Mapping[str, Decoder],
         fusion: Fusion,
         bridges: FlowBridge,
+        guides: Mapping[str, InferenceNetwork] | Mapping[str, Fusion],
         weights: Mapping[str, float] | None = None,
-        guides: Mapping[str, InferenceNetwork] | None = None,
         *,
         coupling: Coupling = "auto",
         leave_one_out: Coupling = "auto",
     ) -> None:
         super().__init__(encoders, decoders, fusion, weights, **joint_options(coupling, leave_one_out))
         self.bridges = bridges
-        if guides and set(guides) != set(self.names):
+        if set(guides) != set(self.names):
             raise ValueError(f"guides of {sorted(guides)}, expected one for each of {', '.join(self.names)}")
-        self.guides = nn.ModuleDict({name: guides[name] for name in self.names} if guides else {})
-        self.noise_width = len(bridges.loc)
+        self.guides = nn.ModuleDict({name: guides[name] for name in self.names})
+        self.own_encoders = all(isinstance(guide, InferenceNetwork) for guide in guides.values())
+        self.noise_width = self.latent_dim
 
     @classmethod
     def from_parts(cls, parts: Parts, **options: Any) -> Self:
-        own = parts.source_encoders == "own" and len(parts.names) > 1
-        joint, bridges = cls.joint_parts(parts), parts.bridges(2 * parts.latent_dim if own else 0)
+        joint, bridges = cls.joint_parts(parts), parts.bridges(parts.latent_dim)
         if not isinstance(bridges, FlowBridge):
             raise TypeError(f"bridges are a {type(bridges).__name__}, expected a FlowBridge")
-        guides = {name: InferenceNetwork({name: parts.encoder(name)}, parts.fusion((name,))) for name in parts.names} if own else None
-        return cls(*joint, bridges, parts.weights, guides, **options)
+        heads = {name: parts.fusion((name,)) for name in parts.names}
+        if parts.source_encoders == "own" and len(parts.names) > 1:
+            networks = {name: InferenceNetwork({name: parts.encoder(name)}, head) for name, head in heads.items()}
+            return cls(*joint, bridges, networks, parts.weights, **options)
+        return cls(*joint, bridges, heads, parts.weights, **options)
 
     # Serving
 
@@ -103,58 +108,72 @@ class FlowBridgedVAE(JointVAE):
 
     def infer(self, batch: Batch) -> Independent:
         """One part of the mixture, drawn anew at every call."""
-        q = self._draws(batch, 1)
+        q = self._parts(batch, self._noise(1, batch))
         return diagonal_normal(q.mean[0], q.stddev[0])
 
     def posterior(self, batch: Batch, samples: int = 1) -> Independent:
-        """K parts of q(z | what is present), batch shape (K, B) over D, each from features of its own; the prior where nothing is present.
+        """K parts of q(z | what is present), batch shape (K, B) over D, each around a draw of its own; the prior where nothing is present.
 
         Arguments:
             batch: Rows with any pattern of presence.
             samples: The number K.
         """
-        return self._parts(batch, samples)
+        return self._parts(self.prepare(batch), self._noise(samples, batch))
 
     def fixed_posterior(self, batch: Batch, noise: Tensor) -> Independent:
-        return self._parts(batch, len(noise), noise)
+        return self._parts(self.prepare(batch), noise[:, None])
 
     def masked_posterior(self, inputs: Mapping[str, Tensor], present: Tensor, noise: Tensor) -> Independent:
-        told = self._told(*self._unimodal(inputs), present) if self.guides else {}
-        return self.fusion(self.bridges.draw_by_masks(self.encode_inputs(inputs), present, noise, **told))
+        features = self.encode_inputs(inputs)
+        drawn = self.bridges.draw(features, present, self._product(*self._unimodal(self._read(features, inputs)), present), noise[:, None])
+        return diagonal_where(present.all(0), self.fusion(features), drawn)
 
-    def _parts(self, batch: Batch, samples: int, noise: Tensor | None = None) -> Independent:
-        batch = self.prepare(batch)
-        some, q = self.presence(batch).any(0)[:, None], self._draws(batch, samples, noise)
-        return diagonal_normal(torch.where(some, q.mean, 0.0), torch.where(some, q.stddev, 1.0))
+    def _noise(self, samples: int, batch: Batch) -> Tensor:
+        return torch.randn(samples, len(batch), self.latent_dim, device=self.device, dtype=self.bridges.loc.dtype)
 
-    def _draws(self, batch: Batch, samples: int, noise: Tensor | None = None) -> Independent:
-        present = self.presence(batch)
-        told = self._told(*self._unimodal(self.inputs(batch), present & ~present.all(0)), present) if self.guides else {}
-        return self.fusion(self.bridges.draw(self.encode(batch), present, samples, noise, **told))
+    def _parts(self, batch: Batch, noise: Tensor) -> Independent:
+        """Parts of a prepared batch's posteriors from noise, shape (K, B, D) or (K, 1, D)."""
+        features, present, samples = self.encode(batch), self.presence(batch), len(noise)
+        joint, complete = self.fusion(features), present.all(0)[:, None]
+        # The dtype of what is served is that of the posterior, in whatever precision networks compute.
+        loc = torch.where(complete, joint.mean, 0.0).expand(samples, -1, -1).clone()
+        scale = torch.where(complete, joint.stddev, 1.0).expand(samples, -1, -1).clone()
+        inputs, incomplete = self.inputs(batch), (present.any(0) & ~present.all(0)).nonzero()[:, 0]
+        for rows in incomplete.split(max(1, PIECE // samples)) if len(incomplete) else ():
+            given, some = present[:, rows], {name: h.index_select(0, rows) for name, h in features.items()}
+            read = self._read(some, {name: x.index_select(0, rows) for name, x in inputs.items()})
+            own_noise = noise if noise.shape[1] == 1 else noise.index_select(1, rows)
+            drawn = self.bridges.draw(some, given, self._product(*self._unimodal(read, given), given), own_noise)
+            loc[:, rows], scale[:, rows] = drawn.mean.to(loc.dtype), drawn.stddev.to(scale.dtype)
+        return diagonal_normal(loc, scale)
 
-    def _unimodal(self, inputs: Mapping[str, Tensor], rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _read(self, features: Features, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What guides read."""
+        return inputs if self.own_encoders else features
+
+    def _unimodal(self, read: Mapping[str, Tensor], rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Means and log-variances of what each modality says alone, shape (M, B, D).
 
         Arguments:
-            inputs: What encoders see.
+            read: What guides read.
             rows: The rows of each modality to take, boolean, shape (M, B), the prior standing for others; all when left out.
         """
         if rows is None:
-            each = [guide(inputs) for guide in self.guides.values()]
+            each = [guide(read) for guide in self.guides.values()]
             return torch.stack([q.mean for q in each]), 2 * torch.stack([q.stddev for q in each]).log()
         loc = self.bridges.loc.new_zeros(*rows.shape, self.latent_dim)
         log_variance = torch.zeros_like(loc)
         for number, (name, guide) in enumerate(self.guides.items()):
             if len(some := rows[number].nonzero()[:, 0]):
-                q = guide({name: inputs[name].index_select(0, some)})
+                q = guide({name: read[name].index_select(0, some)})
                 loc[number, some], log_variance[number, some] = q.mean.to(loc.dtype), 2 * q.stddev.log().to(loc.dtype)
         return loc, log_variance
 
     @staticmethod
-    def _told(loc: Tensor, log_variance: Tensor, given: Tensor) -> dict[str, Tensor]:
-        """Mean and spread, shape (B, 2 D), of the product of what the given modalities say alone; of the prior where nothing is given."""
+    def _product(loc: Tensor, log_variance: Tensor, given: Tensor) -> Independent:
+        """The product of what the given modalities say alone, batch shape (B,) over D; the prior where nothing is given."""
         mean, log_variance = product_of_posteriors(loc, log_variance, given)
-        return {"condition": torch.cat([mean, (log_variance / 2).exp()], -1)}
+        return diagonal_normal(mean, (log_variance / 2).exp())
 
     # Training
 
@@ -163,11 +182,11 @@ class FlowBridgedVAE(JointVAE):
             return (self.joint_stage(),)
         bridges = Stage(
             "bridges",
-            (self.bridges, self.guides) if self.guides else (self.bridges,),
+            (self.bridges, self.guides),
             self._flow_loss,
             self._several,
             self._flow_features,
-            values=None if self.guides else (),
+            values=None if self.own_encoders else (),
             begin=self._begin,
         )
         return self.joint_stage(serves=False), bridges
@@ -177,25 +196,30 @@ class FlowBridgedVAE(JointVAE):
         return self.presence(batch).sum(0) >= 2
 
     def _begin(self, parts: Iterable[tuple[Batch, Features]]) -> None:
-        self.bridges.standardise((features, batch.present) for batch, features in parts)
+        self.bridges.standardise((features, self.presence(batch), teacher(features)) for batch, features in parts)
         for name, guide in self.guides.items():
-            assert isinstance(guide, InferenceNetwork)
-            guide.encoders[name].load_state_dict(self.encoders[name].state_dict())
+            if isinstance(guide, InferenceNetwork):
+                guide.encoders[name].load_state_dict(self.encoders[name].state_dict())
 
     def _flow_features(self, batch: Batch) -> dict[str, Tensor]:
         features = self.encode(batch)
-        return with_teacher(features, self.observed_posterior(features, batch)) if self.guides else features
+        return with_teacher(features, self.observed_posterior(features, batch))
 
     def _flow_loss(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:  # noqa: ARG002
-        present = self.presence(batch)
-        given, several = random_part(present), present.sum(0) >= 2
-        terms, told = {}, {}
-        if self.guides:
-            loc, log_variance = self._unimodal(self.inputs(batch))
-            divergence = diagonal_kl(teacher(features), diagonal_normal(loc, (log_variance / 2).exp()))
-            # Of one dimension, as the flow's error is of one feature.
-            terms["distill"] = masked_mean(divergence, present & several) / self.latent_dim
+        present, posterior = self.presence(batch), teacher(features)
+        several = present.sum(0) >= 2
+        loc, log_variance = self._unimodal(self._read(features, self.inputs(batch) if self.own_encoders else {}))
+        divergence = diagonal_kl(posterior, diagonal_normal(loc, (log_variance / 2).exp()))
+        if self.bridges.training:
+            self.bridges.follow()
+        errors = []
+        for _ in range(PARTS):
+            given = random_part(present)
             # What the flow makes of it is not for the guides to learn.
-            told = self._told(loc.detach(), log_variance.detach(), given)
-        terms["flow"] = masked_mean(self.bridges.loss(features, given, present & ~given, **told), several)
-        return terms
+            product = self._product(loc.detach(), log_variance.detach(), given)
+            errors.append(self.bridges.loss(features, given, product, posterior))
+        # Both are of one dimension.
+        return {
+            "distill": masked_mean(divergence, present & several) / self.latent_dim,
+            "flow": masked_mean(torch.stack(errors).mean(0), several),
+        }

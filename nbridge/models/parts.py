@@ -49,9 +49,9 @@ class Parts(ABC):
         """A fusion of a set of modalities; of a single one it is the head of a unimodal posterior."""
 
     @abstractmethod
-    def bridges(self, condition: int = 0) -> Bridges:
-        """What gives the features of absent modalities.
+    def bridges(self, latent_dim: int | None = None) -> Bridges:
+        """What stands for absent modalities.
 
         Arguments:
-            condition: Width of what a flow is told besides the features of what is observed.
+            latent_dim: Dimension D of z, for a flow, which draws z; left out for bridges of features.
         """
