@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,9 +14,3 @@ BRIDGES: Mapping[str, Any] = {"encoders": "shared", "subsets": "singletons", "ex
 def plain(**bridges: Any) -> dict[str, Any]:
     """Parts of a spec: bridges on a stage `joint` by equation 7, with other options of the bridges where given."""
     return {"model": dict(JOINT), "bridges": {**BRIDGES, **bridges}}
-
-
-def overrides(*modalities: str, **bridges: Any) -> tuple[str, ...]:
-    """The same as overrides of a spec, with a weight of 1 for these modalities."""
-    parts = plain(**bridges)
-    return (*(f"{name}={json.dumps(value)}" for name, value in parts.items()), *(f"modalities.{name}.weight=1" for name in modalities))

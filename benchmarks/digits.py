@@ -2,7 +2,7 @@
 
     python benchmarks/digits.py [--seeds 3] [--samples 200]
 
-writes benchmarks/results/digits.json and a table in docs/results.md. Protocol: modality_specs/digits.yaml as it is; the
+writes benchmarks/results/digits.json and a table in docs/results.md. Protocol: benchmarks/specs/digits.yaml; the
 joint stage of a seed is the same for both objectives; figures are over the test split, which no seed changes. References: logistic
 regression on the raw pixels, and for images the mean of the training images of the *true* class (a reference that is told the label).
 """
@@ -17,7 +17,6 @@ from statistics import mean, stdev
 
 import numpy as np
 import torch
-from designs import overrides as pinned
 from readme import replace_section
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
@@ -27,11 +26,11 @@ from nbridge.data.dataset import Splits
 from nbridge.evaluation.crossmodal import predict
 
 ROOT = Path(__file__).resolve().parent.parent
-SPEC = ROOT / "modality_specs" / "digits.yaml"
+SPEC = ROOT / "benchmarks" / "specs" / "digits.yaml"
 RESULT = ROOT / "benchmarks" / "results" / "digits.json"
 OBJECTIVES = {
-    "distill + cross, poe": pinned("top", "bottom"),
-    "paper (eq. 8, 9), mean": pinned("top", "bottom", objective="paper", combine="mean"),
+    "distill + cross, poe": (),
+    "paper (eq. 8, 9), mean": ("bridges.objective=paper", "bridges.combine=mean"),
 }
 QUESTIONS: dict[str, tuple[tuple[str, ...], str]] = {
     "label given both halves": (("top", "bottom"), "label"),

@@ -15,7 +15,7 @@ probability 1/2, at random, one of each row always there.
 Labels are one-hot columns to scikit-learn, and the largest is the class. What each says of how sure it is: KNNImputer (10 neighbours) the
 values of the neighbours, and for labels their shares; IterativeImputer (BayesianRidge on 100 columns, drawn
 by how much a column is correlated with them, 5 rounds, because all columns would take hours) 20 draws of `sample_posterior`, and for labels
-their shares; the column mean the values of the training rows. nbridge is the shipped spec (modality_specs/mfeat.yaml, tcga.yaml), with and
+their shares; the column mean the values of the training rows. nbridge is the spec benchmarks/specs/mfeat.yaml or tcga.yaml, with and
 without `calibrate`, and the same with a flow. A label's calibration error is never zero in so few rows: `by chance` is that of labels
 drawn from the same probabilities.
 """
@@ -224,7 +224,7 @@ def bridged(name: str, *changes: str) -> Callable[[Task, int], dict[str, Predict
     """A model of the shipped spec, as it serves and before its spreads were calibrated."""
 
     def run(task: Task, seed: int) -> dict[str, Prediction]:
-        spec = nbridge.read_spec(HERE.parent / "modality_specs" / f"{task.spec}.yaml", overrides=[*changes, f"training.seed={seed}"])
+        spec = nbridge.read_spec(HERE / "specs" / f"{task.spec}.yaml", overrides=[*changes, f"training.seed={seed}"])
         memory = {"source": "memory", "validation": spec.data.validation, "test": 0.0, "seed": seed}
         model = nbridge.train({**spec.as_dict(), "data": memory}, task.train, device="cpu").model
         found = {name: served(model, task)}

@@ -2,7 +2,7 @@
 
     python -m benchmarks.missing [--seeds 3] [--shares 0.2,0.5,0.8] [--samples 200]
 
-writes benchmarks/results/missing.json and a table in benchmarks/README.md. Protocol: `modality_specs/digits.yaml` (two halves of a digit
+writes benchmarks/results/missing.json and a table in benchmarks/README.md. Protocol: `benchmarks/specs/digits.yaml` (two halves of a digit
 and its label); of every training and validation row each modality is hidden with the share's probability, but never all; the test rows
 are complete, and each modality of them is predicted from every subset of the others. Designs differ in stage `joint` alone, that is in
 what stands for the features of an absent modality and in which rows teach; bridges are trained alike afterwards, by default.
@@ -39,7 +39,7 @@ from nbridge.models.base import Features, Stage
 from nbridge.models.bridged import BridgedVAE
 
 ROOT = Path(__file__).resolve().parent.parent
-SPEC = ROOT / "modality_specs" / "digits.yaml"
+SPEC = ROOT / "benchmarks" / "specs" / "digits.yaml"
 WIDTHS = {name: modality.features for name, modality in nbridge.read_spec(SPEC).modalities.items()}
 RESULT = ROOT / "benchmarks" / "results" / "missing.json"
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.prior [--seeds 3]
 
-writes benchmarks/results/prior.json and a table in benchmarks/README.md. Protocol: modality_specs/digits.yaml as it is, trained once a
+writes benchmarks/results/prior.json and a table in benchmarks/README.md. Protocol: benchmarks/specs/digits.yaml, trained once a
 seed; mixtures differ in their components alone. Of 20 sets of draws, each as many as there are test rows (expectations, as images are
 shown): "halves and label agree" is the share of draws in which a classifier of each half and the label decoded beside them name one digit,
 "halves agree" the same of the two halves. The Fréchet distance is in the features of both classifiers, between each set and the test rows;
@@ -31,7 +31,7 @@ from nbridge.mixture import Mixture
 from nbridge.models.base import MultimodalVAE
 
 ROOT = Path(__file__).resolve().parent.parent
-SPEC = ROOT / "modality_specs" / "digits.yaml"
+SPEC = ROOT / "benchmarks" / "specs" / "digits.yaml"
 RESULT = ROOT / "benchmarks" / "results" / "prior.json"
 LABEL, SETS, SAMPLES = "label", 20, 500
 COMPONENTS = (1, 10, 50)

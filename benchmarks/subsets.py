@@ -2,7 +2,7 @@
 
     python -m benchmarks.subsets [--seeds 3] [--sets 2] [--samples 50]
 
-writes benchmarks/results/subsets.json and a table in benchmarks/README.md. Protocol: `modality_specs/mfeat.yaml`, six descriptions of a
+writes benchmarks/results/subsets.json and a table in benchmarks/README.md. Protocol: `benchmarks/specs/mfeat.yaml`, six descriptions of a
 digit and its class; stage `joint` of a seed is the same for all variants. For every number of observed modalities each modality is
 predicted from random sets of so many others, the same for all variants, on test rows: accuracy and predictive log-likelihood (LL) of the
 class, and predictive LL of a number of the six vectors, in nats.
@@ -31,7 +31,7 @@ from nbridge.models.base import MultimodalVAE
 from nbridge.training_state import TrainingState
 
 ROOT = Path(__file__).resolve().parent.parent
-SPEC = ROOT / "modality_specs" / "mfeat.yaml"
+SPEC = ROOT / "benchmarks" / "specs" / "mfeat.yaml"
 RESULT = ROOT / "benchmarks" / "results" / "subsets.json"
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "singletons, poe": {"subsets": "singletons", "combine": "poe"},

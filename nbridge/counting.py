@@ -60,10 +60,12 @@ class ParameterTable:
     Arguments:
         parts: Parameters of each part of the bridged model.
         models: Bridged, retrofit and MVAE, in this order.
+        paper: Parameters of the bridged model with ``objective: paper``, whose bridges have no encoders of their own; None of a flow.
     """
 
     parts: Mapping[str, int]
     models: tuple[ModelCount, ...]
+    paper: int | None = None
 
     @property
     def reduction(self) -> float:
@@ -102,6 +104,7 @@ def count_parameters(spec: Spec, *, build: bool = True) -> ParameterTable:
             ModelCount("retrofit", 2**n - 1, retrofit_parameters(spec, encoders, decoders), counted_retrofit),
             ModelCount("mvae", n, mvae_parameters(spec, encoders, decoders), counted_mvae),
         ),
+        None if issubclass(bridged_class(spec), FlowBridgedVAE) else sum(sizes.values()) - _own(spec) * sum(encoders.values()),
     )
 
 

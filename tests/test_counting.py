@@ -95,6 +95,8 @@ def test_formula_tensors_and_an_enumeration_of_all_subsets_agree(drawn: tuple[Sp
         assert model.formula == expected[model.name]
         assert model.counted == expected[model.name]
     assert sum(table.parts.values()) == table.models[0].counted
+    own = sum(count for part, count in table.parts.items() if part.endswith(" for bridges"))
+    assert table.paper == table.models[0].formula - own
     assert table.reduction == pytest.approx(1 - expected["bridged"] / expected["retrofit"])
     n = numbers["n"]
     assert [model.networks for model in table.models] == [1 + n * (n - 1), 2**n - 1, n]

@@ -114,3 +114,5 @@ def _print_counts(table: ParameterTable) -> None:
     console.print(models)
     saved = f"{abs(table.reduction):.1%} {'fewer' if table.reduction >= 0 else 'more'}"
     typer.echo(f"bridged has {saved} parameters than the retrofits. Bridges grow as n(n-1), retrofits as 2^n.")
+    if table.paper not in (None, table.models[0].formula):
+        typer.echo(f"With bridges: {{objective: paper}}, without encoders of their own for bridges, it has {table.paper:,}.")
