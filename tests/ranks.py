@@ -173,12 +173,14 @@ def still_biases(model: nn.Module) -> None:
                 linear.bias.requires_grad_(False)
 
 
-def curve(world: World, *, complete: bool) -> list[dict[str, object]]:
-    """What an epoch after the other reports of a training without noise."""
+def curve(world: World, *, complete: bool, updates: int | None = None) -> list[dict[str, object]]:
+    """The records of a training without noise, by epochs or, with a budget in updates, by rounds."""
     records: list[EpochRecord] = []
     model = build("bridged")
     still_biases(model)
     settings = spec_of("bridged").training
+    if updates is not None:
+        settings = nbridge.TrainingSpec.model_validate({"batch_size": 24, "gradient_clip": 50.0, "updates": updates, "patience": 3})
     stage_rows.CHUNK = 16  # several chunks of validation rows, and an odd number of them
     fit(model, rows(120, complete=complete), rows(40, complete=complete), settings, log=records.append, world=world)
     return [{key: value for key, value in record.as_dict().items() if key != "seconds"} for record in records]
@@ -198,6 +200,7 @@ def work(folder: Path, way: str) -> None:
         save_file(normalised(world), folder / f"normalised{world.rank}.safetensors")
         if way == "memory":
             told = {"parts": parts_of_batches(world), "complete": curve(world, complete=True), "some": curve(world, complete=False)}
+            told["updates"] = curve(world, complete=False, updates=12)
             (folder / f"told{world.rank}.json").write_text(json.dumps(told))
 
 

@@ -206,14 +206,16 @@ def test_processes_see_parts_of_the_batches_of_one_and_other_ones_in_each_epoch(
 
 
 @pytest.mark.usefixtures("without_noise")
-@pytest.mark.parametrize("kind", ["complete", "some"])
+@pytest.mark.parametrize("kind", ["complete", "some", "updates"])
 def test_two_processes_have_the_loss_curve_of_one_where_there_is_no_noise(worked: Path, kind: str):
-    expected = ranks.curve(ALONE, complete=kind == "complete")
+    expected = ranks.curve(ALONE, complete=kind == "complete", updates=12 if kind == "updates" else None)
     assert told(worked, 0)[kind] == told(worked, 1)[kind]
     for one, two in zip(expected, told(worked, 0)[kind], strict=True):
         assert (two["stage"], two["epoch"], two["best"]) == (one["stage"], one["epoch"], one["best"])
         assert two["terms"] == pytest.approx(one["terms"], rel=1e-4, abs=1e-5)
         assert two["validation_terms"] == pytest.approx(one["validation_terms"], rel=1e-4, abs=1e-5)
+        assert two.get("hidden_terms", {}) == pytest.approx(one.get("hidden_terms", {}), rel=1e-3, abs=1e-4)
+    assert ("hidden" in expected[-1]) == (kind == "updates")
 
 
 def test_two_processes_have_about_the_loss_curve_of_one_where_noise_is_drawn(whole: tuple[Path, str], spec: Path):

@@ -465,7 +465,7 @@ def test_an_unfinished_run_is_shown_as_far_as_it_is(folder: Path):
         file.write('{"stage": "bridges", "epo')
     shown = sections(read(write_report(folder).read_text(encoding="utf-8")))
     assert list(shown) == ["trained", "curves", "parameters", "environment", "spec", "left-out"]
-    assert "5 epochs in" in shown["trained"].text
+    assert "30 updates in" in shown["trained"].text
     assert "not over yet" in shown["trained"].text
     reasons = [line.text for line in shown["left-out"].all("li")]
     assert reasons == [
@@ -479,7 +479,7 @@ def test_a_run_that_has_just_begun_has_no_curves(folder: Path):
     shutil.rmtree(folder / MODEL)
     (folder / METRICS).unlink()
     missing = sections(read(write_report(folder).read_text(encoding="utf-8")))["left-out"]
-    assert "Loss curves: no epoch is over" in [line.text for line in missing.all("li")]
+    assert "Loss curves: no round of training is over" in [line.text for line in missing.all("li")]
 
 
 def test_rows_from_python_are_shown_where_they_are(tmp_path: Path):

@@ -171,7 +171,7 @@ def _hidden(
         return None
     width = sum(math.prod(likelihood.raw_shape) for likelihood in model.likelihoods.values())
     # A flow integrates an equation for each draw, which costs several times what a step of its training does.
-    decoded = max(learned // 16, 512) if model.noise_width else max(learned // 2, NUMBERS // width)
+    decoded = max(learned // 16, 512) if model.noise_width else max(learned // 4, NUMBERS // width)
     number = min(ROWS, int(several.sum()), decoded // FEWEST_DRAWS)
     rows = some_of(validation, several, number)
     assert rows is not None
