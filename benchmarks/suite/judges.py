@@ -25,7 +25,7 @@ from nbridge.files import write_atomically
 from nbridge.hashing import hash_tensor
 
 VERSION = 1
-STEPS, BATCH, LEARNING_RATE = 2_500, 128, 2e-3
+STEPS, BATCH, LEARNING_RATE = 4_000, 128, 2e-3
 
 
 class Network(nn.Module):

@@ -137,7 +137,7 @@ def _training_part(read: Callable[[int], Dataset], name: str) -> tuple[Tensor, T
 
 
 VIEWS = tuple(f"view{number}" for number in range(5))
-POLYMNIST_ROWS, POLYMNIST_JUDGED = 12_000, 30_000
+POLYMNIST_ROWS, POLYMNIST_JUDGED = 12_000, 60_000
 
 
 def _polymnist(missing: float, _seed: int) -> Dataset:
