@@ -199,10 +199,14 @@ def _prepare(spec: Spec, data: Data | None, device: str, world: World, reporter:
     with world.main_first():
         frame = data if isinstance(data, Given) else read_frame(spec, data)
         splits = build_data(spec, model, data if frame is None else frame, warn=listener.warn)
+    return model.to(world.device(device)), splits
+
+
+def _weigh(model: MultimodalVAE, spec: Spec, splits: Splits) -> None:
+    """Gives a model the weights that follow from its training rows."""
     if wanted := [name for name in automatic_weights(spec) if name in model.weights]:
         weights = fit_weights(model, splits.train)
         model.weights.update({name: weights[name] for name in wanted})
-    return model.to(world.device(device)), splits
 
 
 def _check_alike(spec: str, splits: Splits, world: World) -> None:
@@ -232,6 +236,7 @@ def _train(
     world: World,
     products: Products,
 ) -> Run:
+    _weigh(model, spec, splits)
     own = folder if world.is_main else None
     fit(
         model,

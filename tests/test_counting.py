@@ -104,7 +104,8 @@ def test_formula_tensors_and_an_enumeration_of_all_subsets_agree(drawn: tuple[Sp
 
 
 def equal_sizes(n: int) -> ParameterTable:
-    return count_parameters(spec_of([modality(4, 3, [5])] * n, latent_dim=2, fusion={"hidden": [6]}, bridges={"hidden": [7]}))
+    bridges = {"hidden": [7], "encoders": "shared"}
+    return count_parameters(spec_of([modality(4, 3, [5])] * n, latent_dim=2, fusion={"hidden": [6]}, bridges=bridges))
 
 
 # One modality of four values, by hand: encoder 4-5-3 with two normalised layers, decoder 2-3-5-4, bridge 3-7-3, fusion 3n-6-4.
@@ -131,6 +132,14 @@ def test_three_modalities_by_hand() -> None:
     assert retrofit.counted == retrofit.formula == 12 * ENCODER + fusion(3) + 3 * fusion(2) + 3 * fusion(1) + 3 * DECODER
     assert mvae.counted == mvae.formula == 3 * ENCODER + 3 * fusion(1) + 3 * DECODER
     assert [model.networks for model in (bridged, retrofit, mvae)] == [7, 7, 3]
+
+
+def test_encoders_of_their_own_for_bridges_add_each_encoder_once_more_and_are_the_default() -> None:
+    for n in (2, 3, 5):
+        default = count_parameters(spec_of([modality(4, 3, [5])] * n, latent_dim=2, fusion={"hidden": [6]}, bridges={"hidden": [7]}))
+        shared = equal_sizes(n)
+        assert default.models[0].counted == default.models[0].formula == shared.models[0].formula + n * ENCODER
+        assert default.paper == shared.paper == shared.models[0].formula
 
 
 def test_bridges_grow_as_n_times_n_minus_one_and_the_retrofits_double() -> None:

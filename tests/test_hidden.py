@@ -21,7 +21,7 @@ KINDS = ["jmvae", "mvae", "bridged", "flow"]
 
 
 def model_of(kind: str) -> MultimodalVAE:
-    bridges = {"type": "flow", "hidden": [8]} if kind == "flow" else {"hidden": [8]}
+    bridges = {"type": "flow", "width": 8} if kind == "flow" else {"hidden": [8]}
     keys = {"latent_dim": 2, "modalities": MODALITIES, "fusion": {"hidden": [8]}}
     keys |= {"bridges": bridges} if kind in ("flow", "bridged") else {"model": kind}
     torch.manual_seed(0)

@@ -73,7 +73,10 @@ def test_with_alpha_0_it_is_the_joint_vae_bit_for_bit() -> None:
     part = {"features": 4, "encoder": {"type": "mlp", "hidden": [5]}}
     spec = {
         "latent_dim": 2,
-        "modalities": {"x": {"shape": 3, "likelihood": "normal", **part}, "y": {"shape": 4, "likelihood": "categorical", **part}},
+        "modalities": {
+            "x": {"shape": 3, "likelihood": "normal", "weight": 1, **part},
+            "y": {"shape": 4, "likelihood": "categorical", "weight": 1, **part},
+        },
         "training": {"batch_size": 8, "weight_decay": 0.1, "gradient_clip": 1.0, "stages": {"joint": {"epochs": 3}}},
     }
     data = {"x": np.random.default_rng(0).normal(size=(60, 3)), "y": np.arange(60) % 4}

@@ -48,7 +48,7 @@ ASSIGNMENTS = [
         "training.sed=1",
         [
             "training.sed: unknown key 'sed'. Did you mean 'seed'? Known: batch_size, learning_rate, gradient_clip, schedule, "
-            "warmup_steps, weight_decay, kl_annealing, patience, seed, precision, compile, cache_features, "
+            "warmup_steps, weight_decay, kl_annealing, patience, updates, seed, precision, compile, cache_features, "
             "calibrate, conformal, checkpoint_seconds, stages"
         ],
     ),

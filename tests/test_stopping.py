@@ -28,7 +28,7 @@ MODALITIES = {
     "b": {"shape": 4, "features": 6, "encoder": {"type": "mlp", "hidden": [6]}, "likelihood": "bernoulli"},
     "c": {"shape": 4, "features": 6, "encoder": {"type": "mlp", "hidden": [6]}, "likelihood": "categorical", "weight": 2},
 }
-FLOW = {"type": "flow", "hidden": [8], "steps": 1}
+FLOW = {"type": "flow", "width": 8, "steps": 1}
 
 
 def spec_with(updates: int | None = 100, **keys: Any) -> nbridge.Spec:
