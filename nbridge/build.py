@@ -77,15 +77,6 @@ def automatic_weights(spec: Spec) -> tuple[str, ...]:
     return tuple(name for name, modality in spec.modalities.items() if modality.weight == "auto")
 
 
-def with_weights(spec: Spec, weights: Mapping[str, float]) -> Spec:
-    """The spec with the weights of a model written out where they follow from the data."""
-    auto = [name for name, modality in spec.modalities.items() if modality.weight == "auto" and name in weights]
-    if not auto:
-        return spec
-    written = {name: spec.modalities[name].model_copy(update={"weight": weights[name]}) for name in auto}
-    return spec.model_copy(update={"modalities": {**spec.modalities, **written}})
-
-
 def model_class(spec: Spec) -> type[MultimodalVAE]:
     """The class of a spec's model."""
     named = resolve("models", spec.model.type, MultimodalVAE)

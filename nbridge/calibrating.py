@@ -146,7 +146,7 @@ def _numbers(model: MultimodalVAE, rows: Batch, name: str) -> Tensor:
 
 
 def _served_from(model: MultimodalVAE, rows: Batch, name: str, numbers: Tensor) -> Batch:
-    """The rows with so many of their modalities besides one, at random."""
+    """The rows with a given number of their other modalities, chosen at random."""
     others = model.presence(rows)
     others[model.names.index(name)] = False
     return Batch(rows.values, dict(zip(model.names, part_of_size(others, numbers), strict=True)), rows.cells)

@@ -49,7 +49,7 @@ class OutOfTime(KeyboardInterrupt):
 
 
 class _Clock(Reporter):
-    """Passes on what it hears, and ends a training between two rounds when time is over."""
+    """Forwards every callback, and ends a training between two rounds when time is up."""
 
     def __init__(self, reporter: Reporter, minutes: float | None) -> None:
         self.reporter = reporter

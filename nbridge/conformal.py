@@ -126,7 +126,7 @@ def has_intervals(likelihood: Likelihood) -> bool:
 
 
 def check_draws(draws: int) -> None:
-    """Checks that conformal intervals can be taken from so many draws.
+    """Checks that there are enough draws for conformal intervals.
 
     Raises:
         DataError: when they cannot.

@@ -19,13 +19,13 @@ from nbridge.acceleration.distributed import World, joined
 from nbridge.acceleration.measuring import choose_precision
 from nbridge.acceleration.precision import Products
 from nbridge.batch import Batch
-from nbridge.build import Given, automatic_weights, build_data, build_model, read_frame, settle, with_weights
+from nbridge.build import Given, automatic_weights, build_data, build_model, read_frame, settle
 from nbridge.checkpoint import CONFIG, load_model, save_model
 from nbridge.data.dataset import Splits
 from nbridge.data.frames import FrameLike
 from nbridge.errors import DataError, NBridgeError, RunError
 from nbridge.evaluation.verdict import Verdict, read_verdict
-from nbridge.inference.weights import fit_weights
+from nbridge.inference.weights import fit_weights, with_weights
 from nbridge.models.base import MultimodalVAE
 from nbridge.progress import Reporter
 from nbridge.read import read_spec, spec_from_dict, write_spec

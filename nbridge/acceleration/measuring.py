@@ -90,7 +90,7 @@ def wide_weights(model: nn.Module) -> list[Tensor]:
 def measure(weights: list[Tensor], rows: int, clock: Clock | None = None) -> tuple[float, float]:
     """Seconds of the products with these weights, in float32 and in bfloat16: of each the best of a few repeats, taken in turns.
 
-    A convolution is timed as the product of its weight with so many patches of its input.
+    A convolution is timed as the product of its weight with the patches of its input.
 
     Arguments:
         weights: Weights of any shape, outputs first, or stacks of matrices.

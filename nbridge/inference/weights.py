@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from nbridge.inference.free import marginal_nats
 from nbridge.models.base import MultimodalVAE
 from nbridge.rows import Rows
+from nbridge.spec import Spec
 
 LEAST = 0.05
 """Nats below which a modality counts as this many: one that hardly varies has little to teach, and is not to outweigh all others."""
@@ -52,3 +53,12 @@ def fit_weights(model: MultimodalVAE, rows: Rows) -> dict[str, float]:
         if mask.any():
             nats[name] = marginal_nats(likelihood, batch.values[name][mask], batch.cells[name][mask] if name in batch.cells else None)
     return dict.fromkeys(model.names, 1.0) | (weights_of(nats) if nats else {})
+
+
+def with_weights(spec: Spec, weights: Mapping[str, float]) -> Spec:
+    """The spec with the weights of a model written out where they follow from the data."""
+    auto = [name for name, modality in spec.modalities.items() if modality.weight == "auto" and name in weights]
+    if not auto:
+        return spec
+    written = {name: spec.modalities[name].model_copy(update={"weight": weights[name]}) for name in auto}
+    return spec.model_copy(update={"modalities": {**spec.modalities, **written}})
