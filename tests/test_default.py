@@ -137,5 +137,5 @@ def test_twenty_modalities_train():
 def test_a_modality_without_training_rows_is_one_line():
     rows = values()
     rows["b"][:] = np.nan
-    with pytest.raises(DataError, match="^modality 'b': present in none of the 150 rows, expected at least one$"):
+    with pytest.raises(DataError, match=r"^modality 'b': present in none of the 150 rows, expected at least one$"):
         nbridge.train(spec(THREE), rows)
