@@ -65,8 +65,7 @@ def product_of_posteriors(loc: Tensor, log_variance: Tensor, present: Tensor, ex
     :math:`\lambda = \sum_i a_i \lambda_i - (\sum_i a_i - 1)` and mean :math:`\lambda^{-1} \sum_i a_i \lambda_i \mu_i`. Posteriors wider
     than the prior could make :math:`\lambda` non-positive; it is therefore never below the precision of the sharpest expert,
     :math:`\max_i a_i \lambda_i - (a_i - 1)`, a bound that exact posteriors meet by themselves because evidence does not widen a Gaussian
-    posterior. With one modality observed and an exponent of 1 the result is its own
-    posterior; with none it is the prior.
+    posterior. With one modality observed and an exponent of 1 the result is its own posterior; with none it is the prior.
 
     References:
         Multimodal Generative Models for Scalable Weakly-Supervised Learning (Wu & Goodman, 2018), https://arxiv.org/abs/1802.05335

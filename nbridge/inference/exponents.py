@@ -12,9 +12,6 @@ over, each source i therefore gets an exponent, the most probable one given the 
 where S is a random part, of random size, of what a row has, O. One number a source, and one for all that says how much experts repeat each
 other; nothing is trained again. The noise is drawn once, so that the objective is a deterministic function of its few parameters.
 
-References:
-    On the Limitations of Multimodal VAEs (Daunhawer et al., ICLR 2022), https://arxiv.org/abs/2110.04121
-
 Axes: K samples, M modalities, B rows, D latent dimensions.
 """
 
@@ -72,11 +69,7 @@ def fit_exponents(model: MultimodalVAE, rows: Rows) -> dict[str, float]:
     number = max(1, min(ITEMS, NUMBERS // (DRAWS * width)))
     several = several.repeat(math.ceil(number / len(several)))
     chosen = several[torch.randperm(len(several), device=several.device)[:number]]
-    with torch.no_grad():
-        objective = _Objective.of(model, batch.index(chosen), len(set(chosen.tolist())))
-    if objective is None:
-        return {}
-    logs, gamma = objective.best()
+    logs, gamma = _Objective(model, batch.index(chosen), len(set(chosen.tolist()))).best()
     sizes = torch.arange(len(model.names) + 1).clamp(min=1)
     model.exponents.copy_(torch.from_numpy(np.exp(logs)) * sizes[:, None] ** -gamma)
     return dict(zip(model.names, model.exponents[1].tolist(), strict=True))
@@ -85,20 +78,19 @@ def fit_exponents(model: MultimodalVAE, rows: Rows) -> dict[str, float]:
 class _Objective:
     """The negative log-posterior of the exponents, per item, and its gradient."""
 
-    def __init__(self, model: MultimodalVAE, batch: Batch, experts: tuple[Tensor, Tensor], rows: int) -> None:
-        self.model, self.batch, self.experts = model, batch, experts
+    def __init__(self, model: MultimodalVAE, batch: Batch, rows: int) -> None:
+        with torch.no_grad():
+            experts = model.experts(batch)
+        assert experts is not None, "a model with exponents multiplies experts"
+        self.model, self.experts = model, experts
         present = model.presence(batch)
         self.given = random_part(present)
-        self.hidden = present & ~self.given
+        hidden = {name: mask.nonzero()[:, 0] for name, mask in zip(model.names, present & ~self.given, strict=True)}
+        # Picked once: the objective is asked for many times.
+        self.targets = {name: (picked, batch.index(picked)) for name, picked in hidden.items() if model.weights[name] and len(picked)}
         self.noise = torch.randn(DRAWS, *experts[0].shape[1:], device=experts[0].device)
         # Items repeat rows: what was seen once counts once.
         self.shrinkage = 1 / rows
-
-    @classmethod
-    def of(cls, model: MultimodalVAE, batch: Batch, rows: int) -> _Objective | None:
-        """The objective over items; None where the model multiplies no experts."""
-        experts = model.experts(batch)
-        return None if experts is None else cls(model, batch, experts, rows)
 
     def best(self) -> tuple[np.ndarray, float]:
         """Logarithms of the exponents and gamma."""
@@ -122,14 +114,12 @@ class _Objective:
         return loss.item(), gradient.double().cpu().numpy()
 
     def _negative_log_posterior(self, parameters: Tensor) -> Tensor:
-        model, weights = self.model, self.model.weights
         sizes = self.given.sum(0).clamp(min=1)
         exponents = (parameters[:-1, None] - parameters[-1] * sizes.log()).exp()[..., None]
         mean, log_variance = product_of_posteriors(*self.experts, self.given, exponents)
         z = mean + (log_variance / 2).exp() * self.noise
         score = z.new_zeros(())
-        for number, name in enumerate(model.names):
-            if weights[name] and len(rows := self.hidden[number].nonzero()[:, 0]):
-                scores = model.log_prob(name, z[:, rows], self.batch.index(rows)).logsumexp(0)
-                score = score + weights[name] * scores.sum() / len(self.hidden[0])
+        for name, (rows, batch) in self.targets.items():
+            scores = self.model.log_prob(name, z[:, rows], batch).logsumexp(0)
+            score = score + self.model.weights[name] * scores.sum() / self.given.shape[1]
         return self.shrinkage * (parameters / SPREAD).square().sum() / 2 - score

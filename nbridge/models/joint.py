@@ -155,8 +155,10 @@ class JointVAE(MultimodalVAE):
             parts["others"] = present & ~self._left_out(present)
         q = self._posteriors_of(parts, features)
         whole = q["whole"]
-        terms = self._terms_and_prediction(whole, q["others"], batch, kl_weight) if self.leave_one_out else None
-        terms = self.negative_elbo(whole, batch, kl_weight) if terms is None else terms
+        if self.leave_one_out:
+            terms = self._terms_and_prediction(whole, q["others"], batch, kl_weight)
+        else:
+            terms = self.negative_elbo(whole, batch, kl_weight)
         if self.coupling:
             terms["coupling"] = self.coupling * self._divergence_of_parts(whole, q["part"], batch)
         return terms
