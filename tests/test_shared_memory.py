@@ -167,3 +167,17 @@ def test_a_member_that_ends_or_is_silent_is_told(other: str, message: str, monke
         path.unlink()
         process.kill()
         process.communicate()
+
+
+def test_the_last_word_of_a_member_that_ends_at_once_is_heard(monkeypatch: pytest.MonkeyPatch):
+    """It says it and ends between a look at its counter and the question whether it lives."""
+    monkeypatch.setattr(shared_memory, "LOOKS", 1)
+    with shared(2) as (one, other):
+
+        def ends(memory: SharedMemory, rank: int) -> bool:
+            other._exchange(torch.tensor([2.0]))
+            return True
+
+        with monkeypatch.context() as patch:
+            patch.setattr(SharedMemory, "_has_ended", ends)
+            assert one.gather(torch.tensor([1.0])).tolist() == [[1.0], [2.0]]

@@ -153,7 +153,8 @@ class SharedMemory:
 
     def _check_others(self, began: float) -> None:
         for rank in range(self.size):
-            if rank != self.rank and self._has_ended(rank):
+            # In this order: one that said its last word and ended since the last look has been heard.
+            if rank != self.rank and self._has_ended(rank) and self._counters[rank] < self._turn:
                 raise LostMemberError(f"process {rank}, which shares memory, has ended")
         if time.monotonic() - began > self.timeout:
             raise LostMemberError(f"a process that shares memory has said nothing for {self.timeout:.0f} s")
