@@ -22,7 +22,9 @@ from benchmarks.suite.results import Results, key_of
 from benchmarks.suite.systems import System, parse_systems, spec_of
 from benchmarks.suite.tasks import TASKS, VIEWS, Task, encoder_of
 from nbridge.batch import Batch
+from nbridge.build import build_model
 from nbridge.data.dataset import Dataset
+from nbridge.data.digits import Digits
 from nbridge.errors import NBridgeError
 
 ABLATION = "own:bridges.encoders=own,model.coupling=1"
@@ -150,6 +152,24 @@ def test_figures_are_means_over_questions_and_calibration_pools_predictions():
     assert label["ece"] == pytest.approx(0.25)
     assert found["kinds"]["classes"] == found["targets"]["label"]
     assert "agreement" not in found
+
+
+def test_what_is_measured_is_what_is_served_with_the_spread_of_each_number_given(monkeypatch):
+    monkeypatch.setattr(measure, "DRAWS", 4)
+    task = TASKS["digits"]
+    model = build_model(spec_of(task, System("default"), 0, 20))
+    # Beyond all certainty where one modality is given, none at all where two are.
+    model.likelihoods["label"].spread.copy_(torch.tensor([1.0, 1e-4, 1e4]))
+    test = Digits().load(task.shapes).batch.sample(20)
+    answers = [one for served in measure.serve(model, task, test, {}) for one in served.answers if one.target == "label"]
+    for one in answers:
+        assert one.log_likelihood is not None
+        assert one.confidence is not None
+        if len(one.given) == 1:
+            assert one.log_likelihood.mean() < -100
+        else:
+            assert one.log_likelihood.numpy() == pytest.approx(math.log(0.1), abs=1e-3)
+            assert one.confidence.numpy() == pytest.approx(0.1, abs=1e-3)
 
 
 # The free baseline

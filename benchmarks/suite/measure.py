@@ -1,7 +1,8 @@
 r"""What is measured of a trained model: every hidden modality predicted from others, by the number given.
 
 A question is a pair (S, j): modality j predicted from those of S. All answers to the questions of one S come from the same draws
-:math:`z_k \sim q(z \mid x_S)`, and each gives, row by row, :math:`\log \frac{1}{K} \sum_k p(x_j \mid z_k)`.
+:math:`z_k \sim q(z \mid x_S)`, and each gives, row by row, :math:`\log \frac{1}{K} \sum_k p(x_j \mid z_k)`, with the calibrated p
+that imputations are drawn from.
 
 **Monotonicity**: of all questions (S, j) and (S', j) with S a proper subset of S', the number in which the mean over rows of the
 difference in log-likelihood, S' minus S, is below zero by more than two standard errors, paired over the rows that have all of S' and j.
@@ -174,7 +175,7 @@ def _asked(model: MultimodalVAE, task: Task, rows: Batch, given: Names, targets:
         # Of rows without the target an image is drawn as well, for they may have the label.
         raw = model.decoder(target).network(z)
         if len(some):
-            figures[target] = _figures(model, task, rows.index(some), target, raw[:, some], units)
+            figures[target] = _figures(model, task, rows.index(some), target, raw[:, some], units, len(given))
         if target in _looked_at(task, targets):
             drawn[target] = model.likelihoods[target].expectation(model.likelihoods[target](raw[0]))
     for name in _looked_at(task, model.names):
@@ -183,11 +184,15 @@ def _asked(model: MultimodalVAE, task: Task, rows: Batch, given: Names, targets:
     return figures, drawn
 
 
-def _figures(model: MultimodalVAE, task: Task, rows: Batch, target: str, raw: Tensor, units: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _figures(
+    model: MultimodalVAE, task: Task, rows: Batch, target: str, raw: Tensor, units: Mapping[str, Tensor], number: int
+) -> dict[str, Tensor]:
+    """The figures of what is served: with the spreads that calibration found for this number of modalities given."""
     likelihood, kind, x = model.likelihoods[target], task.kind(target), rows.values[target]
-    log_prob = likelihood.log_prob(raw, x, rows.cells.get(target)).double()
+    given = torch.full((len(x),), number)
+    log_prob = likelihood.served_log_prob(raw, x, rows.cells.get(target), given).double()
     found = {"log_likelihood": torch.logsumexp(log_prob, 0) - math.log(len(raw))}
-    distribution = likelihood(raw)
+    distribution = likelihood.served(raw, given)
     cells = rows.cells.get(target, torch.ones_like(x, dtype=torch.bool))
     if kind == "classes":
         assert isinstance(distribution, Categorical)
