@@ -1,4 +1,4 @@
-"""A first spec for data that nobody has described yet: what was guessed, why, and settings by the number of rows.
+"""A first spec for data that nobody has described yet: what was guessed, why, and networks of a fitting size.
 
 It is text with comments, checked as any spec is before it is handed out.
 """
@@ -17,8 +17,8 @@ from nbridge.guesses import Guess, Guesses
 from nbridge.read import parse_spec
 
 SCHEMA = "nbridge.schema.json"
-SMALL, LARGE = 40, 20_000
-"""Fewer rows than this are all trained on; with more, steps are larger."""
+SMALL = 40
+"""Fewer rows than this are all trained on."""
 WIDTH = 120
 """Characters of a line."""
 WORDS = frozenset({"yes", "no", "on", "off", "y", "n"})
@@ -81,28 +81,57 @@ def conv_encoder(sides: Sequence[int]) -> str:
     return f"{{type: conv, channels: {[16, 32, 64][:layers]}}}"
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """How large the networks of a first spec are.
+
+    Arguments:
+        latent_dim: Dimensions of z.
+        hidden: Width of hidden layers.
+        features: Width of what encoders give.
+    """
+
+    latent_dim: int
+    hidden: int
+    features: int
+
+
+def sizes_of(numbers: int) -> Sizes:
+    """Sizes that grow with what a row holds.
+
+    Arguments:
+        numbers: Numbers of a row in all modalities, with as many for a class as there are classes.
+
+    Example:
+        >>> sizes_of(12)
+        Sizes(latent_dim=4, hidden=64, features=32)
+        >>> sizes_of(794)
+        Sizes(latent_dim=32, hidden=128, features=64)
+    """
+    hidden = 64 if numbers <= 200 else 128 if numbers <= 1000 else 256
+    return Sizes(min(32, max(4, numbers // 4)), hidden, max(32, hidden // 2))
+
+
 def spec_text(outline: Outline) -> str:
     """The spec as YAML with comments.
 
     Raises:
         SpecError: when it does not hold.
     """
-    size = sum(math.prod(part.shape) for part in outline.parts)
-    hidden = 64 if size <= 200 else 128 if size <= 1000 else 256
+    sizes = sizes_of(sum(math.prod(part.shape) for part in outline.parts))
     lines = [
         f"# yaml-language-server: $schema={SCHEMA}",
         f"# An editor checks and completes this file once there is the schema: nbridge schema --out {SCHEMA}",
         *(f"# {line}" for line in outline.remarks),
         "spec_version: 1",
         f"name: {scalar(outline.name)}",
-        f"latent_dim: {min(32, max(4, size // 4))}",
+        f"latent_dim: {sizes.latent_dim}",
         "data:",
         *_source(outline),
         "modalities:",
-        *(line for part in outline.parts for line in _modality(part, hidden)),
-        f"fusion: {{hidden: [{hidden}]}}",
-        f"bridges: {{hidden: [{hidden}]}}",
-        *_training(outline),
+        *(line for part in outline.parts for line in _modality(part, sizes)),
+        f"fusion: {{hidden: [{sizes.hidden}]}}",
+        f"bridges: {{hidden: [{sizes.hidden}]}}",
     ]
     text = "\n".join(lines) + "\n"
     parse_spec(text)
@@ -161,16 +190,11 @@ def _listed(start: str, items: Any) -> list[str]:
     return [*lines, line]
 
 
-def _modality(part: Part, hidden: int) -> list[str]:
+def _modality(part: Part, sizes: Sizes) -> list[str]:
     shape = str(part.shape[0]) if len(part.shape) == 1 else json.dumps(list(part.shape))
-    encoder = part.encoder or f"{{type: mlp, hidden: [{hidden}]}}"
-    body = f"{{shape: {shape}, encoder: {encoder}, likelihood: {part.likelihood}, features: {max(32, hidden // 2)}}}"
+    encoder = part.encoder or f"{{type: mlp, hidden: [{sizes.hidden}]}}"
+    body = f"{{shape: {shape}, encoder: {encoder}, likelihood: {part.likelihood}, features: {sizes.features}}}"
     return [*_comment(part.why, 2), f"  {part.name}: {body}"]
-
-
-def _training(outline: Outline) -> list[str]:
-    batch = 256 if outline.rows > LARGE else 64
-    return ["training:", f"  batch_size: {batch}", "  learning_rate: 3.0e-3", "  schedule: cosine"]
 
 
 def _comment(text: str, indent: int) -> list[str]:

@@ -83,10 +83,9 @@ def test_blocks_of_a_table_are_found_and_described(here: Path):
     assert options["columns"]["lab"] == tuple(f"lab_{place}" for place in range(1, 9))
     assert found.text.startswith("# yaml-language-server: $schema=")
     assert "# names begin with rna; 6 columns of whole numbers from 0 on" in found.text
-    # Weights and the length of training follow from the data.
+    # Weights and the length of training follow from the data, and the rest is the library's default.
     assert "weight:" not in found.text
-    assert "epochs" not in found.text
-    assert (spec.training.batch_size, spec.training.schedule) == (64, "cosine")
+    assert "training:" not in found.text
 
 
 def column_of(kind: str, rows: int = 60) -> list[object]:

@@ -20,7 +20,7 @@ from benchmarks.suite.judges import Panel
 from benchmarks.suite.measure import MOST, Answer, Served, questions, violations
 from benchmarks.suite.results import Results, key_of
 from benchmarks.suite.systems import System, parse_systems, spec_of
-from benchmarks.suite.tasks import TASKS, VIEWS, Task, encoder_of
+from benchmarks.suite.tasks import TASKS, VIEWS, Task
 from nbridge.batch import Batch
 from nbridge.build import build_model
 from nbridge.data.dataset import Dataset
@@ -70,20 +70,33 @@ def test_a_system_that_is_none_is_one_line(text):
         parse_systems(text)
 
 
-def test_a_spec_says_names_shapes_and_likelihoods_and_how_long_to_train_and_nothing_else():
-    task = TASKS["digits"]
+def test_a_spec_says_names_shapes_likelihoods_the_sizes_of_init_and_how_long_to_train_and_nothing_else():
+    task = TASKS["mnist"]
     spec = spec_of(task, System("default"), seed=2, budget=30)
+    mlp = {"type": "mlp", "hidden": [128]}
+    encoders = {"image": "conv", "label": mlp}
     plain = nbridge.Spec.model_validate({
+        "latent_dim": 32,
         "modalities": {
-            modality: {"shape": shape, "encoder": encoder_of(shape), "likelihood": what}
+            modality: {"shape": shape, "encoder": encoders[modality], "likelihood": what, "features": 64}
             for modality, (shape, what) in task.modalities.items()
-        }
+        },
+        "fusion": mlp,
+        "bridges": mlp,
     })  # fmt: skip
     assert spec.modalities == plain.modalities
     assert (spec.model, spec.latent_dim, spec.fusion, spec.bridges) == (plain.model, plain.latent_dim, plain.fusion, plain.bridges)
     changed = {"seed", "stages"}
     assert spec.training.model_dump(exclude=changed) == plain.training.model_dump(exclude=changed)
     assert spec.training.seed == 2
+
+
+def test_what_a_system_overrides_of_one_network_leaves_the_others():
+    (system,) = parse_systems("wide:bridges.hidden=[8],bridges.objective=paper")
+    spec = spec_of(TASKS["digits"], system, seed=0, budget=30)
+    assert spec.bridges.bank.kwargs["hidden"] == (8,)
+    assert spec.fusion.kwargs["hidden"] == (64,)
+    assert all(one.encoder.kwargs["hidden"] == (64,) for one in spec.modalities.values())
 
 
 def test_all_systems_have_equally_many_updates():

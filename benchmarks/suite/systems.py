@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.suite.tasks import Task, encoder_of
 from nbridge.errors import NBridgeError
+from nbridge.first_spec import sizes_of
 from nbridge.overrides import apply
 from nbridge.read import spec_from_dict
 from nbridge.registry import STAGES
@@ -93,6 +94,8 @@ def _tokens(text: str) -> list[str]:
 def spec_of(task: Task, system: System, seed: int, budget: int) -> Spec:
     """The spec of a run: names, shapes, likelihoods and rows of the task, what the system overrides, and the budget.
 
+    Networks are as large as ``nbridge init`` makes them.
+
     Arguments:
         task: The task.
         system: The system.
@@ -103,13 +106,26 @@ def spec_of(task: Task, system: System, seed: int, budget: int) -> Spec:
         NBridgeError: when an assignment cannot be made.
         SpecError: when the spec does not hold.
     """
+    sizes = sizes_of(sum(math.prod(shape) for shape in task.shapes.values()))
+
+    def network(kind: str = "mlp") -> dict[str, Any]:
+        return {"type": kind, "hidden": [sizes.hidden]} if kind == "mlp" else {"type": kind}
+
     document: dict[str, Any] = {
         "name": f"{task.name}, {system.name}",
         "data": {"source": "benchmarks.suite.source:TaskRows", "task": task.name, "seed": seed},
+        "latent_dim": sizes.latent_dim,
         "modalities": {
-            name: {"shape": list(shape), "encoder": encoder_of(shape), "likelihood": likelihood}
+            name: {
+                "shape": list(shape),
+                "encoder": network(encoder_of(shape)),
+                "likelihood": likelihood,
+                "features": sizes.features,
+            }
             for name, (shape, likelihood) in task.modalities.items()
         },
+        "fusion": network(),
+        "bridges": network(),
         "training": {"seed": seed},
     }
     for assignment in system.overrides:
