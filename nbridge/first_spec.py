@@ -106,10 +106,10 @@ def sizes_of(numbers: int) -> Sizes:
         >>> sizes_of(12)
         Sizes(latent_dim=4, hidden=64, features=32)
         >>> sizes_of(794)
-        Sizes(latent_dim=32, hidden=128, features=64)
+        Sizes(latent_dim=32, hidden=128, features=128)
     """
-    hidden = 64 if numbers <= 200 else 128 if numbers <= 1000 else 256
-    return Sizes(min(32, max(4, numbers // 4)), hidden, max(32, hidden // 2))
+    hidden = 64 if numbers <= 50 else 128 if numbers <= 1000 else 256
+    return Sizes(min(32, max(4, numbers // 4)), hidden, 32 if hidden == 64 else 128)
 
 
 def spec_text(outline: Outline) -> str:

@@ -78,7 +78,7 @@ def test_a_spec_says_names_shapes_likelihoods_the_sizes_of_init_and_how_long_to_
     plain = nbridge.Spec.model_validate({
         "latent_dim": 32,
         "modalities": {
-            modality: {"shape": shape, "encoder": encoders[modality], "likelihood": what, "features": 64}
+            modality: {"shape": shape, "encoder": encoders[modality], "likelihood": what, "features": 128}
             for modality, (shape, what) in task.modalities.items()
         },
         "fusion": mlp,
@@ -95,8 +95,8 @@ def test_what_a_system_overrides_of_one_network_leaves_the_others():
     (system,) = parse_systems("wide:bridges.hidden=[8],bridges.objective=paper")
     spec = spec_of(TASKS["digits"], system, seed=0, budget=30)
     assert spec.bridges.bank.kwargs["hidden"] == (8,)
-    assert spec.fusion.kwargs["hidden"] == (64,)
-    assert all(one.encoder.kwargs["hidden"] == (64,) for one in spec.modalities.values())
+    assert spec.fusion.kwargs["hidden"] == (128,)
+    assert all(one.encoder.kwargs["hidden"] == (128,) for one in spec.modalities.values())
 
 
 def test_all_systems_have_equally_many_updates():
