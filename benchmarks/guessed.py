@@ -11,13 +11,14 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 import numpy as np
 
 import nbridge
+from benchmarks.readme import spread
 from nbridge.data.folders import data_folder
 
 CLASSES, ROWS, WIDTH, NOISE = 100, 16, 64, 1.2
@@ -46,11 +47,7 @@ def rows_of(file: Path, folder: Path, seeds: int) -> Iterator[str]:
                 found[one.target, one.figure].append((one.model, one.baseline, one.rows))
     for (target, figure), values in found.items():
         model, baseline, rows = zip(*values, strict=True)
-        yield f"| {file.stem} | {target} | {figure} | {_spread(model)} | {_spread(baseline)} | {mean(rows):.0f} |"
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
+        yield f"| {file.stem} | {target} | {figure} | {spread(model)} | {spread(baseline)} | {mean(rows):.0f} |"
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import nbridge
-from benchmarks.readme import replace_section
+from benchmarks.readme import replace_section, spread
 from nbridge.batch import Batch
 from nbridge.calibrating import uncalibrate
 from nbridge.data.npz import read_npz
@@ -296,7 +296,7 @@ def table(results: Mapping[str, Any], seeds: int) -> str:
         found = [results[f"{data} {method} {seed}"] for method in METHODS for seed in range(seeds) if f"{data} {method} {seed}" in results]
         for name in dict.fromkeys(name for run in found for name in run):
             values = [[run[name][figure] for run in found if name in run] for figure in FIGURES]
-            cells = [f"{mean(v):.3f} ± {stdev(v):.3f}" if len(v) > 1 else f"{v[0]:.3f}" for v in values]
+            cells = [spread(v) for v in values]
             lines.append(f"| {TITLES[data]} | {name} | {len(values[0])} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

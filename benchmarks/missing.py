@@ -23,14 +23,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import nbridge
-from benchmarks.readme import replace_section
+from benchmarks.readme import replace_section, spread
 from nbridge.batch import Batch
 from nbridge.build import build_data
 from nbridge.errors import DataError
@@ -117,13 +117,9 @@ def table(results: dict) -> str:
         questions = list(next(iter(runs.values()))[0])
         lines += ["", f"| {float(share):.0%} of modalities missing | " + " | ".join(questions) + " |", "|---" * (len(questions) + 1) + "|"]
         for name in DESIGNS:
-            cells = [_spread([run[question] for run in runs[name]]) for question in questions] if name in runs else ["too few rows"] * 1
+            cells = [spread([run[question] for run in runs[name]]) for question in questions] if name in runs else ["too few rows"] * 1
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines[1:] + ["", f"Means ± standard deviations over {results['seeds']} seeds; log-likelihoods (LL) in nats."])
-
-
-def _spread(values: list[float]) -> str:
-    return f"{mean(values):.3f} ± {stdev(values):.3f}" if len(values) > 1 else f"{values[0]:.3f}"
 
 
 def main() -> None:

@@ -16,14 +16,14 @@ import math
 import random
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import torch
 
 import nbridge
 from benchmarks.designs import BRIDGES, JOINT
-from benchmarks.readme import replace_section
+from benchmarks.readme import replace_section, spread
 from nbridge.batch import Batch
 from nbridge.build import build_data
 from nbridge.evaluation.crossmodal import predict
@@ -97,12 +97,8 @@ def table(results: dict) -> str:
         sizes = range(len(next(iter(runs.values()))[0]))
         lines += ["", f"| {title}, given | " + " | ".join(str(size + 1) for size in sizes) + " |", "|---" * (len(sizes) + 1) + "|"]
         for variant, values in runs.items():
-            lines.append(f"| {variant} | " + " | ".join(_spread([run[size] for run in values]) for size in sizes) + " |")
+            lines.append(f"| {variant} | " + " | ".join(spread([run[size] for run in values]) for size in sizes) + " |")
     return "\n".join([*lines[1:], "", f"Means ± standard deviations over {results['seeds']} seeds."])
-
-
-def _spread(values: list[float]) -> str:
-    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
 
 def main() -> None:

@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nbridge import yaml_tree
+from nbridge.first_splits import SHARES, SMALL
 from nbridge.guesses import Guess, Guesses
 from nbridge.read import parse_spec
 
 SCHEMA = "nbridge.schema.json"
-SMALL = 40
-"""Fewer rows than this are all trained on."""
 WIDTH = 120
 """Characters of a line."""
 WORDS = frozenset({"yes", "no", "on", "off", "y", "n"})
@@ -170,7 +169,8 @@ def _source(outline: Outline) -> list[str]:
             lines += _listed(f"  {option}: ", value)
         else:
             lines.append(f"  {option}: {scalar(value)}")
-    shares = "validation: 0.1, test: 0.1" if outline.rows >= SMALL else "validation: 0.0, test: 0.0"
+    share = SHARES if outline.rows >= SMALL else 0.0
+    shares = f"validation: {share}, test: {share}"
     lines += _comment("shares of the rows that are held out, to keep the best weights by and to measure on", 2)
     return [*lines, *(f"  {share}" for share in shares.split(", "))]
 

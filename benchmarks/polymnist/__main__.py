@@ -29,11 +29,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,7 @@ from torch.nn import functional as F
 
 import nbridge
 from benchmarks.polymnist.task import VIEWS, Task, subsets
-from benchmarks.readme import replace_section
+from benchmarks.readme import replace_section, spread
 from nbridge.build import build_data
 from nbridge.data.dataset import Splits
 
@@ -177,18 +177,14 @@ def table(results: dict[str, Any]) -> str:
         lines += ["", f"| {head} | 1 given | 2 | 3 | 4 | four agree, given one | of a draw each | variety |", "|---" * 8 + "|"]
         for name in (name for group in GROUPS for name in group if systems.get(name)):
             runs = systems[name]
-            cells = [_spread([one["coherence"][size] for one in runs]) for size in range(4)]
-            cells += [_spread([one[key] for one in runs]) for key in ("agreement", "control")]
-            cells.append(_spread([mean(one["variety"]) for one in runs]))
+            cells = [spread([one["coherence"][size] for one in runs]) for size in range(4)]
+            cells += [spread([one[key] for one in runs]) for key in ("agreement", "control")]
+            cells.append(spread([mean(one["variety"]) for one in runs]))
             lines.append(f"| {NAMES.get(name, name)} ({len(runs)}) | " + " | ".join(cells) + " |")
     judged = mean(results["classifiers"].values())
     return "\n".join(
         [*lines[1:], "", f"Means ± standard deviations over seeds (their number). The classifiers read {judged:.3f} of real views."]
     )
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
 
 def main() -> None:

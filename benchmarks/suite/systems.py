@@ -94,7 +94,7 @@ def _tokens(text: str) -> list[str]:
 def spec_of(task: Task, system: System, seed: int, budget: int) -> Spec:
     """The spec of a run: names, shapes, likelihoods and rows of the task, what the system overrides, and the budget.
 
-    Networks are as large as ``nbridge init`` makes them.
+    Networks are as large as ``nbridge init`` makes them, but for the channels of convolutions, which are the library's default.
 
     Arguments:
         task: The task.

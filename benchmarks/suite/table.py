@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import mean, stdev
 from typing import Any
 
+from benchmarks.readme import spread
 from benchmarks.suite.systems import BUILT_IN, RIVALS, System
 from benchmarks.suite.tasks import Task
 
@@ -145,11 +146,7 @@ def _name(key: str) -> str:
 def _cell(column: Column, system: str, runs: Runs) -> str:
     """The figures by the number given; with a sign where they are relative to the baseline's."""
     sign = "+" if column.relative and system != BASELINE and column.of_runs(BASELINE, runs) else ""
-    return " / ".join(_spread(values, f"{sign}.{column.digits}f") for values in column.of_runs(system, runs).values())
-
-
-def _spread(values: Sequence[float], form: str) -> str:
-    return f"{mean(values):{form}}" + (f" ± {stdev(values):{form.lstrip('+')}}" if len(values) > 1 else "")
+    return " / ".join(spread(values, f"{sign}.{column.digits}f") for values in column.of_runs(system, runs).values())
 
 
 def _violations(found: Sequence[Run]) -> str:
