@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-JOINT: Mapping[str, Any] = {"type": "bridged", "coupling": 0, "leave_one_out": 0}
+JOINT: Mapping[str, Any] = {"type": "bridged", "coupling": 0, "leave_one_out": 0, "contrast": 0}
 """Stage `joint` by equation 7 alone."""
-BRIDGES: Mapping[str, Any] = {"encoders": "shared", "subsets": "singletons", "exponents": "ones"}
+BRIDGES: Mapping[str, Any] = {"encoders": "shared", "subsets": "singletons", "exponents": "ones", "prior": "normal"}
 """Bridges that read the frozen joint encoders, learn from single sources and multiply as equals."""
 
 

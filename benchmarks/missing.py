@@ -90,7 +90,7 @@ def measure(design: str, share: float, seed: int, samples: int) -> dict[str, flo
     spec = nbridge.read_spec(SPEC, overrides=[f"training.seed={seed}"])
     torch.manual_seed(seed)
     base = nbridge.build_model(spec)
-    plain = {"coupling": 0.0, "leave_one_out": 0.0, "exponents": "ones"}
+    plain = {"coupling": 0.0, "leave_one_out": 0.0, "contrast": 0.0, "exponents": "ones", "prior": "normal"}
     model = DESIGNS[design](base.encoders, base.decoders, base.fusion, base.bridges, base.weights, **plain)
     splits = build_data(spec, model)
     assert splits.validation is not None

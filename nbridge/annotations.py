@@ -12,9 +12,9 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Len, Lt, Predicate, doc
 
 __all__ = [
-    "Activation", "Channels", "ClassShape", "Combine", "Components", "Count", "Coupling", "EmptyRows", "Exponents", "ImageShape", "Levels",
-    "MissingFiles", "NonNegativeFloat", "PositiveFloat", "PositiveInt", "Precision", "Prior", "Probability", "Resize", "Scale", "Seed",
-    "Shape", "Share", "SourceEncoders", "Subsets", "Widths",
+    "Activation", "Channels", "ClassShape", "Combine", "Components", "Count", "Coupling", "EmptyRows", "Exponents", "ImageShape",
+    "Levels", "MissingFiles", "NonNegativeFloat", "PositiveFloat", "PositiveInt", "Precision", "Prior", "Probability", "ProductPrior",
+    "Resize", "Scale", "Seed", "Shape", "Share", "SourceEncoders", "Subsets", "Widths",
 ]  # fmt: skip
 
 PositiveInt = Annotated[int, Gt(0)]
@@ -41,6 +41,8 @@ Coupling = Literal["auto"] | NonNegativeFloat
 Components = Annotated[int, Ge(1), Le(200)]
 """The Gaussians of a mixture."""
 Prior = Literal["normal", "mixture"]
+ProductPrior = Literal["auto", "normal", "mixture"]
+"""The prior in a product of posteriors; auto is chosen on validation rows."""
 SourceEncoders = Literal["shared", "own"]
 Subsets = Literal["singletons", "random", "all"]
 Exponents = Literal["fitted", "ones"]

@@ -104,7 +104,7 @@ class SpecParts(Parts):
         self.weights = {name: 1.0 if modality.weight == "auto" else modality.weight for name, modality in spec.modalities.items()}
         self.objective = PAPER_OBJECTIVE if spec.bridges.objective == "paper" else spec.bridges.objective
         self.combine, self.subsets, self.source_encoders = spec.bridges.combine, spec.bridges.subsets, spec.bridges.encoders
-        self.exponents = spec.bridges.exponents
+        self.exponents, self.prior = spec.bridges.exponents, spec.bridges.prior
 
     def encoder(self, name: str) -> Encoder:
         modality = self.spec.modalities[name]

@@ -93,6 +93,46 @@ def product_of_posteriors(loc: Tensor, log_variance: Tensor, present: Tensor, ex
     return (tempered * torch.where(observed, loc, 0.0)).sum(0) / total, -total.log()
 
 
+def product_with_mixture(
+    loc: Tensor, log_variance: Tensor, present: Tensor, exponents: Tensor | None, mixture: tuple[Tensor, Tensor, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Multiplies the unimodal posteriors of the observed modalities with a mixture of Gaussians in the place of the prior.
+
+    .. math:: q(z \mid x_S) \propto \hat{p}(z) \prod_{i \in S} \Big( \frac{q_i(z \mid x_i)}{\bar{q}(z)} \Big)^{a_i}, \qquad
+        \hat{p}(z) = \sum_c \pi_c \, \mathcal{N}(m_c, v_c)
+
+    with :math:`\bar{q}` the Gaussian of the mixture's mean and variance: unimodal posteriors are fitted to codes that are distributed like
+    the mixture, so this is what each of them must be measured against for its evidence. Where a posterior is wider than that it adds
+    nothing. The result is a mixture again, in closed form, whose components have precision :math:`\lambda_c = 1 / v_c + \ell`, mean
+    :math:`\lambda_c^{-1} (m_c / v_c + \eta)` and weight proportional to :math:`\pi_c \int \mathcal{N}(z \mid m_c, v_c)
+    e^{\eta z - \ell z^2 / 2} dz`.
+
+    Arguments:
+        loc: Means of the posteriors, shape :math:`(M, B, D)`.
+        log_variance: Their log-variances, shape :math:`(M, B, D)`.
+        present: Which modalities are observed, boolean, shape :math:`(M, B)`.
+        exponents: The exponents :math:`a_i`, positive, broadcastable with :math:`(M, B, D)`, or None for ones.
+        mixture: Weights :math:`\pi`, shape :math:`(C,)`, means m and variances v, each of shape :math:`(C, D)`.
+
+    Returns:
+        Log-weights of the components, shape :math:`(B, C)`, normalised, and what observed modalities add to every component: the precision
+        :math:`\ell` and the natural mean :math:`\eta`, each of shape :math:`(B, D)`.
+    """
+    weights, means, variances = mixture
+    centre = weights @ means
+    spread = (weights[:, None] * (variances + (means - centre).square())).sum(0)
+    gain = (-log_variance).exp() - 1 / spread
+    told = present[..., None] & (gain > 0)
+    a = torch.ones_like(gain) if exponents is None else exponents
+    precision = torch.where(told, a * gain, 0.0).sum(0)
+    natural = torch.where(told, a * (loc * (-log_variance).exp() - centre / spread), 0.0).sum(0)
+    total = 1 / variances + precision[:, None]
+    mean = (means / variances + natural[:, None]) / total
+    # Of each component the integral, but for what all of them share.
+    exponent = mean.square() * total - means.square() / variances - (variances * total).log()
+    return (weights.log() + exponent.sum(-1) / 2).log_softmax(-1), precision, natural
+
+
 def product_of_experts(loc: Tensor, log_variance: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     r"""Multiplies the prior with the experts of the modalities present.
 

@@ -209,9 +209,8 @@ def embed(model: MultimodalVAE, batch: Batch, *, samples: int = 1, seed: int = 0
     """
     _check(model, batch, samples)
     with serving(model, seed):
-        parts = [_moments(model.posterior(part.to(model.device), samples)) for part in chunks(batch, samples)]
-        mean, scale = (torch.cat(moments) for moments in zip(*parts, strict=True))
-        return diagonal_normal(mean, scale)
+        parts = [model.moments(part.to(model.device), samples) for part in chunks(batch, samples)]
+        return diagonal_normal(torch.cat([q.mean for q in parts]), torch.cat([q.stddev for q in parts]))
 
 
 def chunks(batch: Batch, elements: int) -> Iterator[Batch]:
@@ -232,11 +231,6 @@ def _check(model: MultimodalVAE, batch: Batch, samples: int | None) -> None:
     if samples is not None:
         require_positive(samples=samples)
     model.check(batch)
-
-
-def _moments(q: Independent) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the mixture of K Gaussians, each of shape (B, D)."""
-    return q.mean.mean(0), (q.variance.mean(0) + q.mean.var(0, correction=0)).sqrt()
 
 
 def _impute_rows(

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Size, Tensor, nn
@@ -62,6 +63,7 @@ class Mixture(nn.Module):
     weights: Tensor
     means: Tensor
     scales: Tensor
+    rows_each: int = ROWS_EACH
 
     def __init__(self, latent_dim: int, *, components: Components = 10) -> None:
         super().__init__()
@@ -96,7 +98,7 @@ class Mixture(nn.Module):
         """
         chosen = _pick(rows, seed)
         z = _draws(posterior, chosen, max(1, min(DRAWS, ROWS // len(chosen))), seed)
-        number = min(self.components, max(1, len(chosen) // ROWS_EACH))
+        number = min(self.components, max(1, len(chosen) // self.rows_each))
         self.fit(z, number, seed)
         return number
 
@@ -120,6 +122,43 @@ class Mixture(nn.Module):
     def _suffice(self, draws: int, components: int) -> bool:
         """Whether so many draws tell full covariances."""
         return draws >= FULL * components * self.latent_dim
+
+
+class DiagonalMixture(Mixture):
+    """A mixture with diagonal covariances that stands for the prior in a product of posteriors once it is fitted.
+
+    Attributes:
+        always: Whether it serves once it is fitted, or only where that was found to be better.
+        fitted: Whether it is fitted. Known without a look at its tensors, so that a graph can be traced.
+    """
+
+    rows_each = 20
+    always: bool = False
+    fitted: bool = False
+
+    def parameters_of_components(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights, shape (C,), means and variances, each of shape (C, D)."""
+        return self.weights, self.means, self.scales.square()
+
+    @torch.no_grad()
+    def fit(self, z: Tensor, components: int | None = None, seed: int = 0) -> None:
+        super().fit(z, components, seed)
+        self.fitted = True
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Makes it N(0, I) again."""
+        self.weights.copy_(torch.arange(self.components) == 0)
+        self.means.zero_()
+        self.scales.fill_(1.0)
+        self.fitted = False
+
+    def _suffice(self, draws: int, components: int) -> bool:  # noqa: ARG002
+        return False
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.fitted = int((self.weights > 0).sum()) > 1
 
 
 def _pick(rows: Rows, seed: int) -> Rows:

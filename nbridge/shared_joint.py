@@ -96,7 +96,7 @@ def _key(spec: Spec) -> dict[str, Any] | None:
     shared = set(TrainingSpec.model_fields) - set(StageSettings.model_fields) - others
     return {
         **{key: value for key, value in spec.as_dict().items() if key not in _OTHERS},
-        "coupling": (model.coupling, model.leave_one_out),
+        "coupling": (model.coupling, model.leave_one_out, model.contrast),
         "weights": automatic_weights(spec),
         "training": {key: getattr(settings, key) for key in sorted(shared)},
         STAGE: {key: getattr(stage, key) for key in StageSpec.model_fields},

@@ -14,7 +14,18 @@ from typing import Annotated, Any, Literal, Self, get_args
 from annotated_types import Ge, Len
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationInfo, field_validator, model_validator
 
-from nbridge.annotations import Combine, EmptyRows, Exponents, NonNegativeFloat, PositiveInt, Probability, Seed, SourceEncoders, Subsets
+from nbridge.annotations import (
+    Combine,
+    EmptyRows,
+    Exponents,
+    NonNegativeFloat,
+    PositiveInt,
+    Probability,
+    ProductPrior,
+    Seed,
+    SourceEncoders,
+    Subsets,
+)
 from nbridge.components import Component, Kind, check_shape
 from nbridge.names import ModalityName
 from nbridge.objectives import DEFAULT_OBJECTIVE, Term
@@ -127,6 +138,7 @@ _BY_OBJECTIVE = {
     "subsets": ("singletons", "random"),
     "encoders": ("shared", "own"),
     "exponents": ("ones", "fitted"),
+    "prior": ("normal", "auto"),
 }
 """What options of the bridges default to: with the paper's objective, and with any other."""
 
@@ -162,6 +174,13 @@ class BridgesKeys(StrictModel):
         json_schema_extra=lambda schema: schema.pop("default"),
     )
 
+    prior: ProductPrior = _spelt(
+        None,
+        "The prior in the product of posteriors (poe): normal, N(0, I); mixture, Gaussians fitted to the codes of the training rows; or "
+        "auto, the one that predicts hidden modalities of validation rows better; by default auto, with `paper` normal.",
+        json_schema_extra=lambda schema: schema.pop("default"),
+    )
+
     @field_validator("objective", mode="wrap")
     @classmethod
     def _positive(cls, value: Any, _: Callable[[Any], Any]) -> Any:
@@ -176,7 +195,7 @@ class BridgesKeys(StrictModel):
             return value
         raise expected(f"'paper' or a mapping of weights over {', '.join(terms)}")
 
-    @field_validator("combine", "subsets", "encoders", "exponents", mode="before")
+    @field_validator("combine", "subsets", "encoders", "exponents", "prior", mode="before")
     @classmethod
     def _settle(cls, value: Any, info: ValidationInfo) -> Any:
         if value is not None:
@@ -200,6 +219,7 @@ class BridgesSpec:
         subsets: ``singletons``, ``random`` or ``all``.
         encoders: ``shared`` or ``own``.
         exponents: ``fitted`` or ``ones``.
+        prior: ``auto``, ``normal`` or ``mixture``.
     """
 
     bank: Component
@@ -208,6 +228,7 @@ class BridgesSpec:
     subsets: Subsets = "random"
     encoders: SourceEncoders = "own"
     exponents: Exponents = "fitted"
+    prior: ProductPrior = "auto"
 
     def as_dict(self) -> dict[str, Any]:
         """The full form that a spec may hold."""
@@ -215,7 +236,7 @@ class BridgesSpec:
             return {**self.bank.as_dict(), "encoders": self.encoders}
         objective = self.objective if self.objective == "paper" else dict(self.objective)
         keys = {"objective": objective, "combine": self.combine, "subsets": self.subsets, "encoders": self.encoders}
-        keys["exponents"] = self.exponents
+        keys |= {"exponents": self.exponents, "prior": self.prior}
         return {**self.bank.as_dict(), **keys}
 
 
@@ -225,7 +246,7 @@ LIKELIHOOD = Kind("likelihoods")
 FUSION = Kind("fusions", default="mlp")
 BRIDGES = Kind("bridges", default="mlp", house=BridgesKeys, build=BridgesSpec)
 PRIOR = Kind("priors", default="normal", words=("normal",))
-MODEL = Kind("models", default="bridged", given=("objective", "combine", "subsets", "exponents"))
+MODEL = Kind("models", default="bridged", given=("objective", "combine", "subsets", "exponents", "prior"))
 DATA = Kind("datasets", tag="source", default="memory", house=DataKeys, build=DataSpec)
 
 

@@ -25,6 +25,8 @@ from nbridge.calibrating import calibrate, conform, halves, uncalibrate
 from nbridge.errors import DataError, NBridgeError
 from nbridge.findings import Finding
 from nbridge.inference.exponents import fit_exponents, reset_exponents
+from nbridge.inference.product_prior import choose_prior, reset_prior
+from nbridge.inference.weights import weigh_contrast
 from nbridge.models.base import MultimodalVAE
 from nbridge.patterns import Patterns
 from nbridge.progress import EpochRecord, Reporter
@@ -79,6 +81,8 @@ def fit(
     model.patterns = Patterns.of(model.names, train.present)
     uncalibrate(model)
     reset_exponents(model)
+    reset_prior(model)
+    weigh_contrast(model, train)
     if state is None:
         state = TrainingState()
         model.fit_statistics(train.representative())
@@ -95,7 +99,7 @@ def fit(
             if save:
                 save(state)
         model.eval()
-    _fit_serving(model, validation, held, settings)
+    _fit_serving(model, train, validation, held, settings)
     _fit_mixture(model, train, settings.seed, reporter or Reporter())
     return state
 
@@ -111,12 +115,13 @@ def _held_for_intervals(model: MultimodalVAE, validation: Rows | None, settings:
     return halves(validation, _seed(settings.seed, "halves", 0))
 
 
-def _fit_serving(model: MultimodalVAE, validation: Rows | None, held: Rows | None, settings: TrainingSpec) -> None:
-    """Fits what serving alone uses, in the precision of serving: exponents, then spreads and conformal intervals."""
+def _fit_serving(model: MultimodalVAE, train: Rows, validation: Rows | None, held: Rows | None, settings: TrainingSpec) -> None:
+    """Fits what serving alone uses, in the precision of serving: exponents, the prior of products, then spreads and intervals."""
     with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
         if validation is not None:
             torch.manual_seed(_seed(settings.seed, "exponents", 0))
             fit_exponents(model, validation)
+        choose_prior(model, train, validation, _seed(settings.seed, "prior", 0))
         torch.manual_seed(_seed(settings.seed, "calibrate", 0))
         if settings.calibrate and validation is not None:
             calibrate(model, validation)

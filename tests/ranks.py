@@ -41,7 +41,7 @@ MODALITIES = {
 }
 ALL_TERMS = {"type": "mlp", "hidden": [8], "objective": {"elbo": 1, "distill": 0.5, "match": 0.1, "cross": 2}}
 # Without random parts of rows: processes draw others than one process does, and the same figures are asked of both.
-STILL = {"type": "bridged", "coupling": 0, "leave_one_out": 0}
+STILL = {"type": "bridged", "coupling": 0, "leave_one_out": 0, "contrast": 0}
 SYSTEMS = {
     "bridged": {"model": STILL, "bridges": {**ALL_TERMS, "encoders": "shared", "subsets": "singletons"}},
     "bridged, own encoders": {"model": STILL, "bridges": {**ALL_TERMS, "encoders": "own", "subsets": "singletons"}},

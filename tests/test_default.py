@@ -54,7 +54,7 @@ def imputes(run: nbridge.run.Run) -> bool:
 def test_a_spec_without_options_has_own_encoders_a_coupling_and_fitted_exponents():
     model = nbridge.train(spec(THREE), values()).model
     assert isinstance(model, BridgedVAE)
-    assert (model.coupling, model.leave_one_out, model.subsets, model.combine) == (1.0, 0.3, "random", "poe")
+    assert (model.coupling, model.leave_one_out, model.contrast, model.subsets, model.combine) == (1.0, 0.3, 0.01, "random", "poe")
     assert len(model.sources) == 3
     assert model.exponents is not None
     assert not (model.exponents == 1).all()
@@ -63,7 +63,7 @@ def test_a_spec_without_options_has_own_encoders_a_coupling_and_fitted_exponents
 def test_the_papers_objective_is_one_word_and_brings_back_all_that_the_paper_has():
     model = nbridge.train(spec(THREE, bridges={"hidden": [8], "objective": "paper"}), values()).model
     assert isinstance(model, BridgedVAE)
-    assert (model.coupling, model.leave_one_out, model.subsets, model.combine) == (0.0, 0.0, "singletons", "mean")
+    assert (model.coupling, model.leave_one_out, model.contrast, model.subsets, model.combine) == (0.0, 0.0, 0.0, "singletons", "mean")
     assert (len(model.sources), model.exponents) == (0, None)
     assert set(model.weights.values()) == {1.0}
     assert all(likelihood.spread is None or (likelihood.spread == 1).all() for likelihood in model.likelihoods.values())

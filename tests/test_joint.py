@@ -7,11 +7,14 @@ import pytest
 import torch
 from by_hand import CERTAIN, INCOMPLETE, NAMES, WEIGHTS, Parts, divergence, gaussian, log_prob, losses, rows, stage, standard_forms
 from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from oracles import LinearGaussian, exact_model, mean_loss, repeated
 from strategies import SEEDS
+from torch.nn import functional as F
 
 from nbridge.batch import Batch
-from nbridge.models.joint import JointVAE
+from nbridge.models.joint import JointVAE, contrast
 
 FACTORS = {"a": 0.5, "b": 0.6, "c": 0.7}
 
@@ -67,3 +70,20 @@ def test_a_modality_that_a_batch_does_not_name_is_absent_from_its_rows() -> None
     some = Batch.complete({"b": batch.values["b"]})
     assert stage(model, "joint").rows(model.prepare(some)).all()
     torch.testing.assert_close(model.posterior(some).mean, model.posterior(batch.only("b")).mean)
+
+
+@given(present=hnp.arrays(bool, 7), seed=st.integers(0, 2**31))
+def test_the_contrast_is_infonce_over_the_rows_that_have_both_parts(present: np.ndarray, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    one, other = torch.randn(2, 7, 3, generator=generator).requires_grad_()
+    rows = torch.as_tensor(present)
+    found = contrast(one, other, rows)
+    some = rows.nonzero()[:, 0]
+    if len(some):
+        similarity = F.cosine_similarity(one[some][:, None], other[some][None], dim=-1) / 0.1
+        own = torch.arange(len(some))
+        expected = (F.cross_entropy(similarity, own) + F.cross_entropy(similarity.T, own)) / 2
+    else:
+        expected = torch.zeros(())
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(found, (one, other)))

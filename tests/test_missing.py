@@ -147,7 +147,7 @@ def test_coupling_draws_parts_and_wholes_of_all_rows_together(system: str, compl
     kind = described["model"] if isinstance(described["model"], str) else described["model"]["type"]
     torch.manual_seed(3)
     model = nbridge.build_model(
-        nbridge.Spec.model_validate({**described, "model": {"type": kind, "coupling": 3.0, "leave_one_out": 0.0}})
+        nbridge.Spec.model_validate({**described, "model": {"type": kind, "coupling": 3.0, "leave_one_out": 0.0, "contrast": 0.0}})
     ).eval()
     assert isinstance(model, JointVAE)
     batch = model.prepare(ranks.rows(30, complete=complete))

@@ -26,7 +26,7 @@ PART = "features: 4, encoder: {type: mlp, hidden: [4], dropout: 0.1}"
 SPEC = f"""
 latent_dim: 2
 data: {{source: npz, path: DATA}}
-model: {{type: bridged, coupling: 0, leave_one_out: 0}}
+model: {{type: bridged, coupling: 0, leave_one_out: 0, contrast: 0}}
 modalities:
   x: {{shape: 3, {PART}, likelihood: normal, weight: 1}}
   image: {{shape: 4, {PART}, likelihood: bernoulli, weight: 1}}
@@ -36,7 +36,7 @@ bridges: {{hidden: [4]}}
 training: {{batch_size: 16, checkpoint_seconds: 0, stages: {{joint: {{epochs: 3}}, bridges: {{epochs: 2}}, subsets: {{epochs: 2}}}}}}
 """
 MODELS = {
-    "bridged": ["model={type: bridged, coupling: 0, leave_one_out: 0}"],
+    "bridged": ["model={type: bridged, coupling: 0, leave_one_out: 0, contrast: 0}"],
     "joint": ["model=joint"],
     "bridged (paper)": ["model=bridged", "bridges.objective=paper"],
     "telbo": ["model=telbo"],
@@ -167,8 +167,8 @@ OTHER = {
     "mvae": ["model=mvae"],
     "bivcca": ["model=bivcca"],
     "vae": ["model=vae"],
-    "coupling": ["model={type: bridged, coupling: 1, leave_one_out: 0}"],
-    "leaving one out": ["model={type: bridged, coupling: 0, leave_one_out: 1}"],
+    "coupling": ["model={type: bridged, coupling: 1, leave_one_out: 0, contrast: 0}"],
+    "leaving one out": ["model={type: bridged, coupling: 0, leave_one_out: 1, contrast: 0}"],
     "a weight that follows from the data": ["modalities.x.weight=auto"],
     "a class of one's own": ["model=nbridge.models.joint:JointVAE"],
 }

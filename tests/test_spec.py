@@ -51,7 +51,7 @@ def test_the_shortest_spec_is_filled_with_defaults() -> None:
     assert modality.encoder == Component("mlp", {"hidden": (128,), "batch_norm": True, "activation": "leaky_relu", "dropout": 0.0})
     assert (modality.decoder, modality.features, modality.weight) == (Component("mirror"), 128, "auto")
     assert (shortest.model, shortest.latent_dim, shortest.name) == (
-        Component("bridged", {"coupling": "auto", "leave_one_out": "auto"}),
+        Component("bridged", {"coupling": "auto", "leave_one_out": "auto", "contrast": "auto"}),
         32,
         None,
     )
@@ -188,7 +188,10 @@ MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
         [f"model: unknown model 'brigded'. Did you mean 'bridged'? Known: {', '.join(registry.known('models'))}. {OWN}"],
     ),
     ({"model": 1}, ["model: expected a type or a mapping with the key 'type', got 1"]),
-    ({"model": {"type": "bridged", "combine": "poe"}}, ["model.combine: unknown key 'combine'. Known: type, coupling, leave_one_out"]),
+    (
+        {"model": {"type": "bridged", "combine": "poe"}},
+        ["model.combine: unknown key 'combine'. Known: type, coupling, leave_one_out, contrast"],
+    ),
     ({"model": {"type": "jmvae", "alfa": 1}}, ["model.alfa: unknown key 'alfa'. Did you mean 'alpha'? Known: type, alpha"]),
     ({"model": {"type": "jmvae", "alpha": -1}}, ["model.alpha: expected 0 or more, got -1"]),
     ({"model": {"type": "telbo", "one_stage": 1}}, ["model.one_stage: expected true or false, got 1"]),

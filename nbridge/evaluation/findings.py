@@ -134,7 +134,7 @@ def inactive_units(model: MultimodalVAE, batch: Batch, *, seed: int = 0) -> list
         Importance Weighted Autoencoders (Burda, Grosse & Salakhutdinov, 2016), https://arxiv.org/abs/1509.00519
     """
     with serving(model, seed):
-        means = [model.posterior(batch.slice(start, start + ROWS).to(model.device)).mean[0] for start in range(0, len(batch), ROWS)]
+        means = [model.moments(batch.slice(start, start + ROWS).to(model.device)).mean for start in range(0, len(batch), ROWS)]
     return (torch.cat(means).double().var(0) < ACTIVE).nonzero()[:, 0].tolist()
 
 
@@ -268,7 +268,7 @@ def _edges(model: MultimodalVAE, batch: Batch, seed: int) -> Iterator[Finding]:
             continue
         with serving(model, seed):
             prepared = model.prepare(rows.to(model.device))
-            raw = model.decoder(name).network(model.posterior(prepared).mean[0])
+            raw = model.decoder(name).network(model.moments(prepared).mean)
             x = prepared.values[name]
             cells = prepared.cells.get(name, torch.ones_like(x, dtype=torch.bool))
             found = list(likelihood.edges(raw, x, cells))

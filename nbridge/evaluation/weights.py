@@ -104,7 +104,7 @@ def _estimates(
     batch, sums = model.prepare(batch), _Sums(sizes.samples)
     observed = batch.only(*proposal)
     while sums.done < sizes.samples:
-        q = model.posterior(observed, min(sizes.samples - sums.done, sizes.draws))
+        q = model.proposal(observed, min(sizes.samples - sums.done, sizes.draws))
         sums.add(_block(model, batch, q, terms, sizes.piece, _noise(q, generator)))
     return sums.estimates()
 

@@ -17,13 +17,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import torch
+
 from nbridge.inference.free import marginal_nats
 from nbridge.models.base import MultimodalVAE
+from nbridge.models.joint import JointVAE
 from nbridge.rows import Rows
 from nbridge.spec import Spec
 
 LEAST = 0.05
 """Nats below which a modality counts as this many: one that hardly varies has little to teach, and is not to outweigh all others."""
+ENOUGH = 5_000
+"""Rows with two modalities or more from which on the contrast has its full weight."""
 
 
 def weights_of(nats: Mapping[str, float]) -> dict[str, float]:
@@ -49,13 +54,38 @@ def fit_weights(model: MultimodalVAE, rows: Rows) -> dict[str, float]:
         model: The model, whose likelihoods say what values mean.
         rows: Training rows, prepared or not, with any pattern of observed modalities.
     """
+    nats = nats_of(model, rows)
+    return dict.fromkeys(model.names, 1.0) | (weights_of(nats) if nats else {})
+
+
+def weigh_contrast(model: MultimodalVAE, rows: Rows) -> None:
+    r"""Sets the nats by which a joint model weighs its contrast (`nbridge.models.joint`): :math:`\min(1, N / 5000) \sum_i L_i`.
+
+    Arguments:
+        model: The model, whose likelihoods say what values mean.
+        rows: Training rows, prepared or not, with any pattern of observed modalities.
+    """
+    if isinstance(model, JointVAE) and model.contrast:
+        several = int((torch.stack(list(rows.present.values())).sum(0) >= 2).sum())
+        nats = sum(max(LEAST, value) for value in nats_of(model, rows).values())
+        # Rounded as weights are.
+        model.contrast_nats = float(f"{min(1.0, several / ENOUGH) * nats:.4g}")
+
+
+def nats_of(model: MultimodalVAE, rows: Rows) -> dict[str, float]:
+    """The nats of each modality that some row has, under its free baseline.
+
+    Arguments:
+        model: The model, whose likelihoods say what values mean.
+        rows: Rows, prepared or not, with any pattern of observed modalities.
+    """
     batch = model.prepare(rows.representative())
     nats: dict[str, float] = {}
     for name, likelihood in model.likelihoods.items():
         mask = batch.present[name]
         if mask.any():
             nats[name] = marginal_nats(likelihood, batch.values[name][mask], batch.cells[name][mask] if name in batch.cells else None)
-    return dict.fromkeys(model.names, 1.0) | (weights_of(nats) if nats else {})
+    return nats
 
 
 def with_weights(spec: Spec, weights: Mapping[str, float]) -> Spec:

@@ -26,7 +26,7 @@ from nbridge.encoders import Encoder
 from nbridge.errors import DataError, NBridgeError
 from nbridge.likelihoods import Likelihood
 from nbridge.means import masked_mean
-from nbridge.mixture import Mixture
+from nbridge.mixture import DiagonalMixture, Mixture
 from nbridge.models.parts import Parts
 from nbridge.patterns import Patterns
 from nbridge.support import check_support
@@ -76,8 +76,8 @@ class MultimodalVAE(nn.Module, ABC):
         mixture: What training fits to the codes of its rows, for generation from nothing; None, the default, where N(0, I) serves.
         exponents: The exponent of each expert in a product of posteriors, by number of modalities given, shape (M + 1, M); None where no
             such product serves.
+        codes: The mixture that may stand for the prior in that product (`nbridge.inference.product_prior`); None where it never does.
         conformal: What intervals are scaled by, where they are split-conformal ones; None, the default, where draws alone give them.
-        noise_width: Numbers that a stochastic model draws to make one part of a posterior; 0, the default, where there is one part.
 
     Raises:
         ValueError: when the names of encoders, decoders or weights disagree.
@@ -87,7 +87,6 @@ class MultimodalVAE(nn.Module, ABC):
     table: TableLayout | None = None
     omics: OmicsLayout | None = None
     exponents: Tensor | None
-    noise_width: int = 0
 
     def __init__(
         self,
@@ -109,6 +108,7 @@ class MultimodalVAE(nn.Module, ABC):
                 likelihood.spread = likelihood.spread.new_ones(len(self.names))
         self.mixture: Mixture | None = None
         self.register_buffer("exponents", None)
+        self.codes: DiagonalMixture | None = None
         self.conformal: Conformal | None = None
         self.weights = {name: float((weights or {}).get(name, 1.0)) for name in encoders}
 
@@ -136,6 +136,11 @@ class MultimodalVAE(nn.Module, ABC):
     def device(self) -> torch.device:
         """Where the parameters lie."""
         return next(self.parameters()).device
+
+    @property
+    def noise_width(self) -> int:
+        """Numbers that a stochastic model draws to make one part of a posterior; 0, the default, where there is one part."""
+        return 0
 
     def decoder(self, name: str) -> Decoder:
         """The decoder of a modality."""
@@ -166,6 +171,20 @@ class MultimodalVAE(nn.Module, ABC):
         some = self.presence(batch).any(0)[:, None]
         loc, scale = torch.where(some, q.mean, 0.0), torch.where(some, q.stddev, 1.0)
         return diagonal_normal(loc, scale).expand((samples, len(batch)))
+
+    def proposal(self, batch: Batch, samples: int = 1) -> Independent:
+        """What importance sampling draws z from, batch shape (K, B) over D; the `posterior`, unless a model has one of wider tails."""
+        return self.posterior(batch, samples)
+
+    def moments(self, batch: Batch, samples: int = 1) -> Independent:
+        """A Gaussian with the mean and the variance of q(z | what is present), batch shape (B,) over D.
+
+        Arguments:
+            batch: Rows with any pattern of presence.
+            samples: Parts of a stochastic model's posterior to take the mean over.
+        """
+        q = self.posterior(batch, samples)
+        return diagonal_normal(q.mean.mean(0), (q.variance.mean(0) + q.mean.var(0, correction=0)).sqrt())
 
     def fixed_posterior(self, batch: Batch, noise: Tensor) -> Independent:
         """The `posterior` without chance, batch shape (K, B) over D: a stochastic model makes its K parts of the noise given.

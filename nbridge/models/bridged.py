@@ -33,6 +33,7 @@ Axes: M modalities (as sources), B rows, D latent dimensions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self, get_args
 
@@ -40,19 +41,25 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
 
-from nbridge.annotations import Combine, Coupling, Exponents, Subsets
+from nbridge.annotations import Combine, Coupling, Exponents, ProductPrior, Subsets
 from nbridge.batch import Batch
 from nbridge.bridges import BridgeBank, mean_of_sources
 from nbridge.decoders import Decoder
-from nbridge.distributions import diagonal_kl, diagonal_normal, diagonal_where, product_of_posteriors
+from nbridge.distributions import diagonal_kl, diagonal_normal, diagonal_where, product_of_posteriors, product_with_mixture
 from nbridge.encoders import Encoder
 from nbridge.fusion import Fusion
 from nbridge.means import masked_mean
-from nbridge.models.base import Features, Stage
+from nbridge.mixture import DiagonalMixture
+from nbridge.models.base import Features, MultimodalVAE, Stage
 from nbridge.models.joint import JointVAE, teacher, with_teacher
 from nbridge.models.parts import Parts
 from nbridge.objectives import DEFAULT_OBJECTIVE, DEFAULT_SUBSETS, PAPER_OBJECTIVE, Term, joint_options
 from nbridge.subsets import proper_subsets, random_part
+
+COMPONENTS = 200
+"""Gaussians that stand for the prior in a product of posteriors, at most."""
+PIECE = 2**22
+"""Numbers of all components of some rows, at most, that are in memory together."""
 
 
 class BridgedVAE(JointVAE):
@@ -71,8 +78,11 @@ class BridgedVAE(JointVAE):
         subsets: Which sources bridges are trained for: ``singletons``, one larger set of each row at ``random`` besides, or ``all``.
         exponents: Whether the product of posteriors has exponents ``fitted`` on validation rows (`nbridge.inference.exponents`) or
             ``ones``.
+        prior: The prior in the product of posteriors: ``normal``, N(0, I); ``mixture``, Gaussians that are fitted to the codes of the
+            training rows; or ``auto``, the better of them on validation rows (`nbridge.inference.product_prior`).
         coupling: As of `JointVAE`; auto is 0 with the paper's objective, whose stage ``joint`` is equation 7, and 1 with any other.
         leave_one_out: As of `JointVAE`; auto is 0 with the paper's objective and 0.3 with any other.
+        contrast: As of `JointVAE`; auto is 0 with the paper's objective and 0.01 with any other.
 
     Raises:
         ValueError: when a modality lacks its source, the objective has no term that can be computed, or there are too many sets of
@@ -94,10 +104,12 @@ class BridgedVAE(JointVAE):
         combine: Combine = "poe",
         subsets: Subsets = DEFAULT_SUBSETS,
         exponents: Exponents = "fitted",
+        prior: ProductPrior = "normal",
         coupling: Coupling = "auto",
         leave_one_out: Coupling = "auto",
+        contrast: Coupling = "auto",
     ) -> None:
-        joint = joint_options(coupling, leave_one_out, paper=dict(objective) == dict(PAPER_OBJECTIVE))
+        joint = joint_options(coupling, leave_one_out, contrast, paper=dict(objective) == dict(PAPER_OBJECTIVE))
         super().__init__(encoders, decoders, fusion, weights, **joint)
         self.bridges = bridges
         if sources and set(sources) != set(self.names):
@@ -115,6 +127,9 @@ class BridgedVAE(JointVAE):
         self.register_buffer("sets", members.view(-1, len(self.names)), persistent=False)
         if exponents == "fitted" and combine == "poe" and len(self.names) > 1:
             self.exponents = torch.ones(len(self.names) + 1, len(self.names))
+        if prior != "normal" and combine == "poe" and len(self.names) > 1:
+            self.codes = DiagonalMixture(self.latent_dim, components=COMPONENTS)
+            self.codes.always = prior == "mixture"
 
     @classmethod
     def from_parts(cls, parts: Parts, **options: Any) -> Self:
@@ -131,6 +146,7 @@ class BridgedVAE(JointVAE):
             combine=parts.combine,
             subsets=parts.subsets,
             exponents=parts.exponents,
+            prior=parts.prior,
             **options,
         )
 
@@ -160,11 +176,52 @@ class BridgedVAE(JointVAE):
         inputs = self.inputs(batch) if self.sources else {}
         return self._mean_of_features(features, inputs, present) if self.combine == "mean" else self._product(features, inputs, present)
 
-    def masked_posterior(self, inputs: Mapping[str, Tensor], present: Tensor, noise: Tensor) -> Independent:  # noqa: ARG002 (of flows)
+    @property
+    def noise_width(self) -> int:
+        return 1 if self._mixture is not None else 0
+
+    @property
+    def _mixture(self) -> DiagonalMixture | None:
+        """The mixture in the place of the prior, once it is fitted."""
+        return self.codes if self.codes is not None and self.codes.fitted else None
+
+    def posterior(self, batch: Batch, samples: int = 1) -> Independent:
+        """K parts of q(z | what is present), batch shape (K, B) over D, of which one draw each serves; the prior where nothing is present.
+
+        With N(0, I) in the product all parts are the same Gaussian. With a mixture each is a component, drawn by its weight.
+
+        Arguments:
+            batch: Rows with any pattern of presence.
+            samples: The number K.
+        """
+        if self._mixture is None:
+            return super().posterior(batch, samples)
+        return self._components(self.prepare(batch), torch.randn(samples, len(batch), 1, device=self.device))
+
+    def proposal(self, batch: Batch, samples: int = 1) -> Independent:
+        """The product with N(0, I): a component of a mixture is so narrow that a few draws would have all the weight."""
+        return MultimodalVAE.posterior(self, batch, samples)
+
+    def fixed_posterior(self, batch: Batch, noise: Tensor) -> Independent:
+        return super().fixed_posterior(batch, noise) if self._mixture is None else self._components(self.prepare(batch), noise[:, None])
+
+    def moments(self, batch: Batch, samples: int = 1) -> Independent:
+        if (mixture := self._mixture) is None:
+            return super().moments(batch, samples)
+        batch = self.prepare(batch)
+        # Exact, so that no draw of a component decides where a row lies.
+        parts = [self._mixture_moments(part, mixture) for part in self._pieces(batch)]
+        return diagonal_normal(torch.cat([q.mean for q in parts]), torch.cat([q.stddev for q in parts]))
+
+    def masked_posterior(self, inputs: Mapping[str, Tensor], present: Tensor, noise: Tensor) -> Independent:
         features = self.encode_inputs(inputs)
         q = self.fusion(features)
         if len(self.names) == 1:
             return q
+        if (mixture := self._mixture) is not None:
+            unimodal, _ = self.unimodal(features, self.read(features, inputs))
+            product = self._with_mixture(unimodal.mean, 2 * unimodal.stddev.log(), present, mixture)
+            return diagonal_where(present.all(0), q, draw_component(*product, mixture, noise[:, None]))
         return diagonal_where(present.all(0), q, self._combined(*self.unimodal(features, self.read(features, inputs)), present, features))
 
     def read(self, features: Features, inputs: Mapping[str, Tensor]) -> Features:
@@ -201,21 +258,71 @@ class BridgedVAE(JointVAE):
         A source works for the rows that have it and lack another: the cost is that of what is there. In training, where shapes stay, it is
         `unimodal` that takes all sources for all rows at once.
         """
-        loc = next(iter(features.values())).new_zeros(*present.shape, self.latent_dim)
-        log_variance, complete = torch.zeros_like(loc), present.all(0)
-        for number, name in enumerate(self.names):
-            if len(rows := (present[number] & ~complete).nonzero()[:, 0]):
-                h = features[name].index_select(0, rows)
-                read = self.sources[name](inputs[name].index_select(0, rows)) if self.sources else h
-                q = self.fusion(self.bridges.hallucinate_from(name, read) | {name: h})
-                loc[number] = loc[number].index_copy(0, rows, q.mean.to(loc.dtype))
-                log_variance[number] = log_variance[number].index_copy(0, rows, 2 * q.stddev.log().to(loc.dtype))
+        complete = present.all(0)
+        loc, log_variance = self._each(features, inputs, present & ~complete)
         mean, log_variance = product_of_posteriors(loc, log_variance, present, self._exponents_of(present))
         scale = (log_variance / 2).exp()
         if len(rows := complete.nonzero()[:, 0]):
             q = self.fusion({name: h.index_select(0, rows) for name, h in features.items()})
             mean, scale = mean.index_copy(0, rows, q.mean.to(mean.dtype)), scale.index_copy(0, rows, q.stddev.to(mean.dtype))
         return diagonal_normal(mean, scale)
+
+    def _each(self, features: Features, inputs: Mapping[str, Tensor], wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and log-variances of what each source says alone in the rows wanted, boolean, shape (M, B): zeros elsewhere, (M, B, D)."""
+        loc = next(iter(features.values())).new_zeros(*wanted.shape, self.latent_dim)
+        log_variance = torch.zeros_like(loc)
+        for number, name in enumerate(self.names):
+            if len(rows := wanted[number].nonzero()[:, 0]):
+                h = features[name].index_select(0, rows)
+                read = self.sources[name](inputs[name].index_select(0, rows)) if self.sources else h
+                q = self.fusion(self.bridges.hallucinate_from(name, read) | {name: h})
+                loc[number] = loc[number].index_copy(0, rows, q.mean.to(loc.dtype))
+                log_variance[number] = log_variance[number].index_copy(0, rows, 2 * q.stddev.log().to(loc.dtype))
+        return loc, log_variance
+
+    def _pieces(self, batch: Batch) -> Iterable[Batch]:
+        """The rows in parts of which all components fit in memory."""
+        rows = max(1, PIECE // (COMPONENTS * self.latent_dim))
+        return (batch.slice(start, start + rows) for start in range(0, max(1, len(batch)), rows))
+
+    def _components(self, batch: Batch, noise: Tensor) -> Independent:
+        """Components of a prepared batch's posteriors, drawn by noise, shape (K, B, 1) or (K, 1, 1)."""
+        mixture, parts, start = self._mixture, [], 0
+        assert mixture is not None
+        for part in self._pieces(batch):
+            own = noise if noise.shape[1] == 1 else noise[:, start : start + len(part)]
+            parts.append(self._some_components(part, own, mixture))
+            start += len(part)
+        return diagonal_normal(torch.cat([q.mean for q in parts], 1), torch.cat([q.stddev for q in parts], 1))
+
+    def _some_components(self, batch: Batch, noise: Tensor, mixture: DiagonalMixture) -> Independent:
+        q, product, incomplete = self._joint_and_product(batch, mixture)
+        drawn = draw_component(*product, mixture, noise)
+        rows = incomplete[:, None]
+        return diagonal_normal(torch.where(rows, drawn.mean, q.mean), torch.where(rows, drawn.stddev, q.stddev))
+
+    def _mixture_moments(self, batch: Batch, mixture: DiagonalMixture) -> Independent:
+        q, (log_weights, precision, natural), incomplete = self._joint_and_product(batch, mixture)
+        _, means, variances = mixture.parameters_of_components()
+        total = 1 / variances + precision[:, None]
+        each, weights = (means / variances + natural[:, None]) / total, log_weights.exp()[..., None]
+        mean = (weights * each).sum(1)
+        variance = (weights * (1 / total + (each - mean[:, None]).square())).sum(1)
+        return diagonal_where(incomplete, diagonal_normal(mean, variance.sqrt()), q)
+
+    def _joint_and_product(self, batch: Batch, mixture: DiagonalMixture) -> tuple[Independent, tuple[Tensor, Tensor, Tensor], Tensor]:
+        """What serves complete rows and, as N(0, I), rows with nothing; the product that serves all others; and which these are."""
+        features, present = self.encode(batch), self.presence(batch)
+        some, complete = present.any(0)[:, None], present.all(0)
+        joint = self.fusion(features)
+        prior_where_nothing = diagonal_normal(torch.where(some, joint.mean, 0.0), torch.where(some, joint.stddev, 1.0))
+        loc, log_variance = self._each(features, self.inputs(batch) if self.sources else {}, present & ~complete)
+        return prior_where_nothing, self._with_mixture(loc, log_variance, present, mixture), present.any(0) & ~complete
+
+    def _with_mixture(self, loc: Tensor, log_variance: Tensor, present: Tensor, mixture: DiagonalMixture) -> tuple[Tensor, Tensor, Tensor]:
+        """`product_with_mixture`, in the precision of the mixture."""
+        of = mixture.parameters_of_components()
+        return product_with_mixture(loc.to(of[1]), log_variance.to(of[1]), present, self._exponents_of(present), of)
 
     # Training
 
@@ -352,3 +459,21 @@ class BridgedVAE(JointVAE):
     def cross_targets(self) -> Sequence[str]:
         """The modalities that the ``cross`` objective predicts: those with a discrete likelihood."""
         return [name for name, likelihood in self.likelihoods.items() if likelihood.discrete]
+
+
+def draw_component(log_weights: Tensor, precision: Tensor, natural: Tensor, mixture: DiagonalMixture, noise: Tensor) -> Independent:
+    """A component of each row's posterior for each draw, by its weight, batch shape (K, B) over D.
+
+    Arguments:
+        log_weights: As of `product_with_mixture`, shape (B, C).
+        precision: What modalities add to the precision of every component, shape (B, D).
+        natural: What they add to its natural mean, shape (B, D).
+        mixture: The mixture in the place of the prior.
+        noise: Standard normal numbers that choose, shape (K, B, 1), or (K, 1, 1) where rows share them.
+    """
+    _, means, variances = mixture.parameters_of_components()
+    quantile = (1 + torch.erf(noise / math.sqrt(2))) / 2
+    # The last sum may be below 1 by rounding.
+    chosen = (log_weights.exp().cumsum(-1) < quantile).sum(-1).clamp(max=len(means) - 1)
+    total = 1 / variances[chosen] + precision
+    return diagonal_normal((means[chosen] / variances[chosen] + natural) / total, total.rsqrt())

@@ -64,6 +64,7 @@ class FlowBridgedVAE(JointVAE):
         weights: The weight of each modality's log-likelihood in training; 1 where left out.
         coupling: As of `JointVAE`; auto is 1.
         leave_one_out: As of `JointVAE`; auto is 0.3.
+        contrast: As of `JointVAE`; auto is 0.01.
 
     Raises:
         ValueError: when a modality lacks its guide.
@@ -80,14 +81,14 @@ class FlowBridgedVAE(JointVAE):
         *,
         coupling: Coupling = "auto",
         leave_one_out: Coupling = "auto",
+        contrast: Coupling = "auto",
     ) -> None:
-        super().__init__(encoders, decoders, fusion, weights, **joint_options(coupling, leave_one_out))
+        super().__init__(encoders, decoders, fusion, weights, **joint_options(coupling, leave_one_out, contrast))
         self.bridges = bridges
         if set(guides) != set(self.names):
             raise ValueError(f"guides of {sorted(guides)}, expected one for each of {', '.join(self.names)}")
         self.guides = nn.ModuleDict({name: guides[name] for name in self.names})
         self.own_encoders = all(isinstance(guide, InferenceNetwork) for guide in guides.values())
-        self.noise_width = self.latent_dim
 
     @classmethod
     def from_parts(cls, parts: Parts, **options: Any) -> Self:
@@ -101,6 +102,10 @@ class FlowBridgedVAE(JointVAE):
         return cls(*joint, bridges, heads, parts.weights, **options)
 
     # Serving
+
+    @property
+    def noise_width(self) -> int:
+        return self.latent_dim
 
     def learned(self, pattern: str) -> bool:
         """As of any model: random parts of all rows teach the flow."""

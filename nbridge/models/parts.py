@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 
-from nbridge.annotations import Combine, Exponents, SourceEncoders, Subsets
+from nbridge.annotations import Combine, Exponents, ProductPrior, SourceEncoders, Subsets
 from nbridge.bridges import Bridges
 from nbridge.decoders import Decoder
 from nbridge.encoders import Encoder
@@ -24,6 +24,7 @@ class Parts(ABC):
         combine: How several sources meet.
         subsets: Which sets of sources the bridges are trained for.
         exponents: Whether a product of posteriors has fitted exponents.
+        prior: The prior in a product of posteriors.
         source_encoders: Whether bridges go by the joint encoders alone, or have encoders of their own.
     """
 
@@ -34,6 +35,7 @@ class Parts(ABC):
     combine: Combine
     subsets: Subsets
     exponents: Exponents
+    prior: ProductPrior
     source_encoders: SourceEncoders
 
     @abstractmethod

@@ -1,0 +1,111 @@
+r"""The prior in a product of posteriors: N(0, I), or a mixture fitted to the codes of training rows, whichever predicts better.
+
+A product of Gaussians is one blob, however many digits go with the photograph that is given, and N(0, I) says that all of z is as likely as
+any. With a mixture of many components in its place (`nbridge.distributions.product_with_mixture`) each draw is from one component, near
+codes that rows do have, and all hidden modalities are decoded from it. Nothing is trained for it.
+
+It pays where modalities are images, and does harm where rows are few for the components. So it serves where hidden modalities of
+validation rows are predicted better with it, beyond two standard errors, and N(0, I) serves elsewhere. A mixture already says what unimodal
+posteriors agree on; exponents that were fitted to the product with N(0, I) are tried as they are and smaller.
+
+Axes: M modalities, B rows.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from nbridge.batch import Batch
+from nbridge.inference.hidden import WORST, hidden_log_likelihood, random_parts
+from nbridge.models.base import MultimodalVAE
+from nbridge.rows import Rows
+
+DRAWS, ITEMS = 32, 1024
+"""Draws of z of each item, and items: rows with one random part each."""
+NUMBERS = 2**24
+"""Numbers that decoders give for one candidate, at most."""
+TEMPERS = (1.0, 0.7)
+"""What exponents are multiplied by beside a mixture."""
+
+
+def reset_prior(model: MultimodalVAE) -> None:
+    """Lets N(0, I) serve again, in place."""
+    if model.codes is not None:
+        model.codes.reset()
+
+
+def choose_prior(model: MultimodalVAE, train: Rows, validation: Rows | None, seed: int) -> bool:
+    """Fits a mixture to the codes of training rows, and keeps it where it predicts hidden modalities of validation rows better.
+
+    Arguments:
+        model: A trained model, in eval mode, with its exponents.
+        train: Prepared training rows.
+        validation: Prepared rows that training has not seen, or None.
+        seed: Seed of rows, parts and draws.
+
+    Returns:
+        Whether the mixture serves.
+    """
+    reset_prior(model)
+    codes = model.codes
+    if codes is None:
+        return False
+    trial = None if validation is None else _Trial.of(model, validation, seed)
+    if trial is None and not codes.always:
+        return False
+    normal = None if trial is None else trial.scores()
+    codes.learn(model.posterior, train, seed)
+    if trial is None or normal is None:
+        return True
+    fitted = None if model.exponents is None else model.exponents.clone()
+    found = []
+    for temper in TEMPERS if fitted is not None else (1.0,):
+        if fitted is not None and model.exponents is not None:
+            model.exponents.copy_(fitted * temper)
+        found.append((temper, trial.scores()))
+    temper, best = max(found, key=lambda one: float(one[1].mean()))
+    if fitted is not None and model.exponents is not None:
+        model.exponents.copy_(fitted * temper)
+    gain = best - normal
+    if codes.always or gain.mean() > 2 * gain.std() / math.sqrt(len(gain)):
+        return True
+    reset_prior(model)
+    if fitted is not None and model.exponents is not None:
+        model.exponents.copy_(fitted)
+    return False
+
+
+class _Trial:
+    """Fixed rows with fixed parts hidden, repeated where rows are few."""
+
+    def __init__(self, model: MultimodalVAE, batch: Batch, repeats: int, seed: int) -> None:
+        self.model, self.rows, self.repeats, self.seed = model, len(batch), repeats, seed
+        self.batch = batch.index(torch.arange(len(batch), device=batch.device).repeat(repeats))
+        self.parts = random_parts(model, self.batch, torch.Generator().manual_seed(seed))
+        self.hidden = model.presence(self.batch) & ~self.parts
+
+    @classmethod
+    def of(cls, model: MultimodalVAE, rows: Rows, seed: int) -> _Trial | None:
+        """A trial on some of the rows with two modalities or more; None where fewer than two have them."""
+        batch = rows.representative()
+        several = (model.presence(batch).sum(0) >= 2).nonzero()[:, 0]
+        if len(several) < 2:
+            return None
+        width = sum(math.prod(likelihood.raw_shape) for likelihood in model.likelihoods.values())
+        items = max(2, min(ITEMS, NUMBERS // (DRAWS * width)))
+        order = torch.randperm(len(several), generator=torch.Generator().manual_seed(seed))[:items]
+        chosen = several[order.to(several.device)]
+        return cls(model, batch.index(chosen), max(1, items // len(chosen)), seed)
+
+    @torch.no_grad()
+    def scores(self) -> Tensor:
+        """The log-likelihood of what is hidden of each row, with the model's weights, shape (B,)."""
+        found = hidden_log_likelihood(self.model, self.batch, self.parts, DRAWS, torch.Generator().manual_seed(self.seed))
+        total = torch.zeros(len(self.batch), dtype=torch.float64, device=self.batch.device)
+        for (name, weight), mask in zip(self.model.weights.items(), self.hidden, strict=True):
+            values = found[name].double().nan_to_num(WORST, WORST, WORST).clamp(min=WORST)
+            total[mask] += weight * values
+        return total.view(self.repeats, self.rows).mean(0)
