@@ -12,11 +12,14 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.update(TQDM_DISABLE="1", CUDA_VISIBLE_DEVICES="")
+os.environ["TQDM_DISABLE"] = "1"
+if __name__ == "__main__":
+    # This benchmark is one of CPUs; `long_rival`, which takes parts from here, is not.
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 warnings.filterwarnings("ignore")
 
 import numpy as np  # noqa: E402
@@ -24,7 +27,7 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from benchmarks.peers.torchvision_shim import import_torchvision  # noqa: E402
-from benchmarks.polymnist.task import SHAPE, VIEWS, Subset, Task, keep_pictures, serve  # noqa: E402
+from benchmarks.polymnist.task import VIEWS, Subset, Task, keep_pictures, serve  # noqa: E402
 from nbridge.networks import MLP  # noqa: E402
 
 import_torchvision()
@@ -94,10 +97,10 @@ class SplitEncoder(BaseMultilatentEncoder):
 class Decoder(BaseDecoder):
     def __init__(self, task: Task) -> None:
         super().__init__()
-        self.latent_dim, self.body = task.latent_dim, task.decoder()
+        self.latent_dim, self.shape, self.body = task.latent_dim, task.shape, task.decoder()
 
     def forward(self, z: Tensor) -> Any:
-        return ModelOutput(reconstruction=self.body(z.reshape(-1, z.shape[-1])).reshape(*z.shape[:-1], *SHAPE))
+        return ModelOutput(reconstruction=self.body(z.reshape(-1, z.shape[-1])).reshape(*z.shape[:-1], *self.shape))
 
 
 class Remembered(nn.Module):
@@ -116,22 +119,26 @@ class Remembered(nn.Module):
         return self.answers[key][1]
 
 
-def build(system: str, task: Task) -> Any:
+Part = Callable[[Task], nn.Module]
+
+
+def build(system: str, task: Task, encoder: Part = SplitEncoder, decoder: Part = Decoder) -> Any:
+    """A model with the seed's first weights; another encoder is for MMVAE+ alone."""
     torch.manual_seed(task.seed)
     np.random.seed(task.seed)  # noqa: NPY002 (multivae draws from it)
     common: dict[str, Any] = {
         "n_modalities": len(VIEWS),
-        "input_dims": dict.fromkeys(VIEWS, SHAPE),
+        "input_dims": dict.fromkeys(VIEWS, task.shape),
         "decoders_dist": dict.fromkeys(VIEWS, "laplace"),
         "decoder_dist_params": {name: {"scale": task.scale} for name in VIEWS},
     }
-    decoders = {name: Decoder(task) for name in VIEWS}
+    decoders = {name: decoder(task) for name in VIEWS}
     if system == "jnf":
         config = JNFConfig(latent_dim=task.latent_dim, warmup=task.epochs, **common)
         return JNF(config, {name: Encoder(task) for name in VIEWS}, decoders, joint_encoder=JointEncoder(task))
     half = task.latent_dim // 2
     config = MMVAEPlusConfig(latent_dim=half, modalities_specific_dim=half, K=1, loss="iwae_looser", beta=task.beta, **common)
-    return MMVAEPlus(config, {name: SplitEncoder(task) for name in VIEWS}, decoders)
+    return MMVAEPlus(config, {name: encoder(task) for name in VIEWS}, decoders)
 
 
 def train(system: str, task: Task, values: dict[str, Tensor], present: dict[str, Tensor]) -> Any:

@@ -76,7 +76,7 @@ def generate(model: nbridge.MultimodalVAE, test: nbridge.Batch, given: Subset, v
     parts = []
     for start in range(0, len(test), 250):
         z = model.posterior(test.slice(start, start + 250).only(*given)).sample()[0]
-        parts.append({name: model.likelihoods[name].expectation(model.decoder(name)(z)) for name in views})
+        parts.append({name: model.likelihoods[name].expectation(model.decoder(name)(z)).cpu() for name in views})
     return {name: torch.cat([part[name] for part in parts]) for name in views}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -41,6 +42,7 @@ class Task:
         channels: Of the decoders' transposed convolutions.
         scale: The spread of the Laplace likelihood, in units of each pixel's standard deviation.
         beta: The weight of MMVAE+'s KL term.
+        shape: The shape of a view.
         batch_size: Rows of a step.
         learning_rate: Adam's.
     """
@@ -58,6 +60,7 @@ class Task:
     channels: tuple[int, ...] = (32,)
     scale: float = 0.3
     beta: float = 1.0
+    shape: tuple[int, int, int] = SHAPE
     batch_size: int = 128
     learning_rate: float = 2e-3
 
@@ -66,11 +69,11 @@ class Task:
 
     def encoder(self) -> Encoder:
         if self.encoder_channels:
-            return ConvEncoder(SHAPE, self.features, channels=self.encoder_channels)
-        return MLPEncoder(SHAPE, self.features, hidden=(self.encoder_hidden,))
+            return ConvEncoder(self.shape, self.features, channels=self.encoder_channels)
+        return MLPEncoder(self.shape, self.features, hidden=(self.encoder_hidden,))
 
     def decoder(self) -> ConvDecoder:
-        return ConvDecoder(self.latent_dim, SHAPE, channels=self.channels)
+        return ConvDecoder(self.latent_dim, self.shape, channels=self.channels)
 
     def read(self, part: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Colours in [0, 1], zeros where absent, and which rows have each view."""
@@ -87,22 +90,33 @@ def subsets() -> list[Subset]:
     ]
 
 
-def keep_pictures(path: Path, generate: Callable[[Subset, Sequence[str]], Mapping[str, Tensor]]) -> None:
+def keep_pictures(path: Path, generate: Callable[[Subset, Sequence[str]], Mapping[str, Tensor]], *, rebuilt: bool = False) -> None:
     """Writes the absent views for each subset: of one draw, and where one view is given also each of a draw of its own.
 
     Arguments:
         path: The .npz file.
         generate: Colours, shape (B, 3, H, W), of the views asked for, from one new draw given a subset.
+        rebuilt: Whether to write all views given all of them as well.
     """
     arrays = {}
-    for given in subsets():
-        absent = [name for name in VIEWS if name not in given]
+    for given in [*subsets(), VIEWS] if rebuilt else subsets():
+        absent = [name for name in VIEWS if name not in given] or list(VIEWS)
         drawn = dict(generate(given, absent))
         found = {"shared": drawn}
         if len(given) == 1:
             found["own"] = {name: generate(given, [name])[name] for name in absent}
         arrays |= {f"{kind}/{'+'.join(given)}/{name}": _levels(x) for kind, views in found.items() for name, x in views.items()}
     np.savez(path, allow_pickle=False, **arrays)
+
+
+def device_name() -> str:
+    """What models are trained on where no device is named: the first GPU, or else the processor."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text().splitlines() if about.is_file() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
 
 
 def serve(tasks: Callable[[Task], None]) -> None:

@@ -111,14 +111,14 @@ def variety(generated: Tensor, real: Tensor, classes: Tensor) -> float:
     return (a[counts] / b[counts]).mean().item()
 
 
-def panel_of(task: Task, seed: int) -> Panel | None:
-    """The judges of a task's images, from the cache or trained; None where nothing is judged."""
+def panel_of(task: Task, seed: int, steps: int | None = None) -> Panel | None:
+    """The judges of a task's images, from the cache or trained, `STEPS` unless told otherwise; None where nothing is judged."""
     if not task.images:
         return None
-    return Panel(task, {name: _judge(task, name, seed) for name in task.images})
+    return Panel(task, {name: _judge(task, name, seed, steps or STEPS) for name in task.images})
 
 
-def _judge(task: Task, name: str, seed: int) -> Network:
+def _judge(task: Task, name: str, seed: int, steps: int) -> Network:
     assert task.label is not None
     if task.judge_rows is not None:
         x, y = task.judge_rows(name)
@@ -130,21 +130,23 @@ def _judge(task: Task, name: str, seed: int) -> Network:
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         network = Network(tuple(x.shape[1:]), outputs)
-        path = cache_folder() / "suite" / f"{_key(network, x, y)}.safetensors"
+        path = cache_folder() / "suite" / f"{_key(network, x, y, steps)}.safetensors"
         if path.is_file():
             network.load_state_dict(load_file(path))
         else:
-            _train(network, x.float(), y)
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            _train(network.to(device), x.float().to(device), y.to(device), steps)
+            network.cpu()
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, lambda temporary: save_file(network.state_dict(), temporary))
     return network.eval().requires_grad_(False)
 
 
-def _train(network: Network, x: Tensor, y: Tensor) -> None:
+def _train(network: Network, x: Tensor, y: Tensor, steps: int) -> None:
     """Adam with a rate that falls to zero; images are shifted by a pixel at random where they have sides of 12 or more."""
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-    for _ in range(STEPS):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
         index = torch.randint(len(x), (min(BATCH, len(x)),))
         raw = network(_shifted(x[index]))
         loss = F.cross_entropy(raw, y[index]) if y.ndim == 1 else F.binary_cross_entropy_with_logits(raw, y[index].float())
@@ -161,8 +163,8 @@ def _shifted(x: Tensor) -> Tensor:
     return F.pad(x, (1, 1, 1, 1), mode="replicate")[:, :, 1 + down : 1 + down + x.shape[2], 1 + right : 1 + right + x.shape[3]]
 
 
-def _key(network: Network, x: Tensor, y: Tensor) -> str:
-    digest = hashlib.sha256(f"{VERSION} {STEPS} {BATCH} {LEARNING_RATE} {network}".encode())
+def _key(network: Network, x: Tensor, y: Tensor, steps: int) -> str:
+    digest = hashlib.sha256(f"{VERSION} {steps} {BATCH} {LEARNING_RATE} {network}".encode())
     for tensor in (x, y):
         hash_tensor(digest, tensor)
     return digest.hexdigest()[:32]

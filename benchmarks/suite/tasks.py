@@ -127,7 +127,7 @@ def _mnist_fashion(_seed: int) -> Dataset:
     return MNISTFashion().load({"fashion": (1, 28, 28), "mnist": (1, 28, 28), "label": (10,)})
 
 
-def _training_part(read: Callable[[int], Dataset], name: str) -> tuple[Tensor, Tensor]:
+def training_part(read: Callable[[int], Dataset], name: str) -> tuple[Tensor, Tensor]:
     """All rows of a source's training part, for a judge."""
     data = read(0)
     assert data.part is not None
@@ -250,9 +250,9 @@ def _all_tasks() -> list[Task]:
     tasks = [
         Task("digits", "digits in halves + label", HALVES, _digits, label="label"),
         Task("mnist", "MNIST + label", {"image": images, "label": label}, _mnist, "label", train_rows=20_000, test_rows=500,
-             judge_rows=partial(_training_part, _mnist)),
+             judge_rows=partial(training_part, _mnist)),
         Task("mnist_fashion", "MNIST + Fashion-MNIST + label", {"fashion": images, "mnist": images, "label": label}, _mnist_fashion,
-             "label", train_rows=20_000, test_rows=500, judge_rows=partial(_training_part, _mnist_fashion)),
+             "label", train_rows=20_000, test_rows=500, judge_rows=partial(training_part, _mnist_fashion)),
     ]  # fmt: skip
     for missing, suffix in ((0.0, ""), (0.2, "20"), (0.5, "50")):
         title = f"PolyMNIST 14 x 14, {f'{missing:.0%} missing' if missing else 'complete'}"
