@@ -15,7 +15,7 @@ DEFAULT_SUBSETS: Subsets = "singletons"
 """The sets of sources that bridges are trained for."""
 PAPER_OBJECTIVE: Mapping[Term, float] = {"elbo": 1.0}
 """Equations 8 and 9 of the paper."""
-DEFAULT_COUPLING, DEFAULT_LEAVE_ONE_OUT, DEFAULT_CONTRAST = 1.0, 0.3, 0.01
+DEFAULT_COUPLING, DEFAULT_LEAVE_ONE_OUT, DEFAULT_CONTRAST = 1.0, 0.3, 0.07
 """Stage ``joint`` of bridged models (`nbridge.models.joint`), but for the paper's objective."""
 
 

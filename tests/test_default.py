@@ -54,7 +54,7 @@ def imputes(run: nbridge.run.Run) -> bool:
 def test_a_spec_without_options_has_own_encoders_a_coupling_and_fitted_exponents():
     model = nbridge.train(spec(THREE), values()).model
     assert isinstance(model, BridgedVAE)
-    assert (model.coupling, model.leave_one_out, model.contrast, model.subsets, model.combine) == (1.0, 0.3, 0.01, "random", "poe")
+    assert (model.coupling, model.leave_one_out, model.contrast, model.subsets, model.combine) == (1.0, 0.3, 0.07, "random", "poe")
     assert len(model.sources) == 3
     assert model.exponents is not None
     assert not (model.exponents == 1).all()

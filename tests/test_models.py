@@ -95,7 +95,7 @@ def test_every_model_of_a_single_modality_conforms_and_has_one_stage(model: str)
 def test_what_a_spec_says_of_weights_and_options_reaches_the_model(variant: str) -> None:
     model, component = build(variant), spec_from_dict(spec_of(variant)).model
     assert model.weights == {name: MODALITIES[name].get("weight", 1.0) for name in model.names}
-    off, on = {"coupling": 0.0, "leave_one_out": 0.0, "contrast": 0.0}, {"coupling": 1.0, "leave_one_out": 0.3, "contrast": 0.01}
+    off, on = {"coupling": 0.0, "leave_one_out": 0.0, "contrast": 0.0}, {"coupling": 1.0, "leave_one_out": 0.3, "contrast": 0.07}
     settled = off if variant == "bridged, paper" else on
     options = {name: value for name, value in component.kwargs.items() if name not in ("modality", "mixing")}
     options = {name: settled[name] if value == "auto" else value for name, value in options.items()}

@@ -59,7 +59,7 @@ def fit_weights(model: MultimodalVAE, rows: Rows) -> dict[str, float]:
 
 
 def weigh_contrast(model: MultimodalVAE, rows: Rows) -> None:
-    r"""Sets the nats by which a joint model weighs its contrast (`nbridge.models.joint`): :math:`\min(1, N / 5000) \sum_i L_i`.
+    r"""Sets the nats by which a joint model weighs its contrast (`nbridge.models.joint`): :math:`\min(1, N / 5000)^2 \sum_i L_i`.
 
     Arguments:
         model: The model, whose likelihoods say what values mean.
@@ -69,7 +69,7 @@ def weigh_contrast(model: MultimodalVAE, rows: Rows) -> None:
         several = int((torch.stack(list(rows.present.values())).sum(0) >= 2).sum())
         nats = sum(max(LEAST, value) for value in nats_of(model, rows).values())
         # Rounded as weights are.
-        model.contrast_nats = float(f"{min(1.0, several / ENOUGH) * nats:.4g}")
+        model.contrast_nats = float(f"{min(1.0, several / ENOUGH) ** 2 * nats:.4g}")
 
 
 def nats_of(model: MultimodalVAE, rows: Rows) -> dict[str, float]:

@@ -82,7 +82,7 @@ class BridgedVAE(JointVAE):
             training rows; or ``auto``, the better of them on validation rows (`nbridge.inference.product_prior`).
         coupling: As of `JointVAE`; auto is 0 with the paper's objective, whose stage ``joint`` is equation 7, and 1 with any other.
         leave_one_out: As of `JointVAE`; auto is 0 with the paper's objective and 0.3 with any other.
-        contrast: As of `JointVAE`; auto is 0 with the paper's objective and 0.01 with any other.
+        contrast: As of `JointVAE`; auto is 0 with the paper's objective and 0.07 with any other.
 
     Raises:
         ValueError: when a modality lacks its source, the objective has no term that can be computed, or there are too many sets of

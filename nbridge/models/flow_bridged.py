@@ -64,7 +64,7 @@ class FlowBridgedVAE(JointVAE):
         weights: The weight of each modality's log-likelihood in training; 1 where left out.
         coupling: As of `JointVAE`; auto is 1.
         leave_one_out: As of `JointVAE`; auto is 0.3.
-        contrast: As of `JointVAE`; auto is 0.01.
+        contrast: As of `JointVAE`; auto is 0.07.
 
     Raises:
         ValueError: when a modality lacks its guide.

@@ -36,7 +36,7 @@ work for any other; both show when something is missing. Where rows are few, it 
 Weight g of ``contrast`` adds InfoNCE between the means of two disjoint parts of each row, S and T, with the other rows of the batch as
 negatives, cosine similarity s and temperature :math:`\tau = 0.1`:
 
-.. math:: \min \; g \, L \min(1, N / 5000) \, \mathbb{E}_{S, T} \Big[ -\log
+.. math:: \min \; g \, L \min(1, N / 5000)^2 \, \mathbb{E}_{S, T} \Big[ -\log
     \frac{e^{s(\mu_S, \mu_T) / \tau}}{\sum_{n} e^{s(\mu_S, \mu_{T n}) / \tau}} \Big], \qquad S \cap T = \emptyset, \; S \cup T \subset O
 
 What two parts both tell of a row may be 2 nats of 4,000, a digit on photographs, and little of the ELBO depends on it: contrast makes
