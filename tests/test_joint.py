@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,10 @@ from strategies import SEEDS
 from torch.nn import functional as F
 
 from nbridge.batch import Batch
+from nbridge.build import build_model
+from nbridge.inference.weights import weigh_contrast
 from nbridge.models.joint import JointVAE, contrast
+from nbridge.spec import Spec
 
 FACTORS = {"a": 0.5, "b": 0.6, "c": 0.7}
 
@@ -87,3 +92,16 @@ def test_the_contrast_is_infonce_over_the_rows_that_have_both_parts(present: np.
         expected = torch.zeros(())
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(found, (one, other)))
+
+
+@pytest.mark.parametrize(("number", "share"), [(500, 0.01), (2_500, 0.25), (5_000, 1.0), (6_000, 1.0)])
+def test_the_contrast_weighs_a_share_of_the_nats_of_a_row_and_less_where_rows_are_few(number: int, share: float) -> None:
+    """Standard normal values have half of log(2 pi e) nats each; rows with one modality can be held against nothing."""
+    generator = torch.Generator().manual_seed(0)
+    values = {"x": torch.randn(number + 100, 3, generator=generator), "y": torch.randn(number + 100, 2, generator=generator)}
+    both = torch.arange(number + 100) < number
+    views = {name: {"shape": x.shape[1], "encoder": "mlp", "likelihood": "normal"} for name, x in values.items()}
+    model = build_model(Spec.model_validate({"modalities": views, "model": "bridged"}))
+    assert isinstance(model, JointVAE)
+    weigh_contrast(model, Batch(values, {"x": torch.ones_like(both), "y": both}))
+    assert model.contrast_nats == pytest.approx(share * 5 * math.log(2 * math.pi * math.e) / 2, rel=0.05)

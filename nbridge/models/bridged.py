@@ -200,7 +200,7 @@ class BridgedVAE(JointVAE):
 
     def proposal(self, batch: Batch, samples: int = 1) -> Independent:
         """The product with N(0, I): a component of a mixture is so narrow that a few draws would have all the weight."""
-        return MultimodalVAE.posterior(self, batch, samples)
+        return self.posterior(batch, samples) if self._mixture is None else MultimodalVAE.posterior(self, batch, samples)
 
     def fixed_posterior(self, batch: Batch, noise: Tensor) -> Independent:
         return super().fixed_posterior(batch, noise) if self._mixture is None else self._components(self.prepare(batch), noise[:, None])
