@@ -104,4 +104,4 @@ def test_the_contrast_weighs_a_share_of_the_nats_of_a_row_and_less_where_rows_ar
     model = build_model(Spec.model_validate({"modalities": views, "model": "bridged"}))
     assert isinstance(model, JointVAE)
     weigh_contrast(model, Batch(values, {"x": torch.ones_like(both), "y": both}))
-    assert model.contrast_nats == pytest.approx(share * 5 * math.log(2 * math.pi * math.e) / 2, rel=0.05)
+    assert model.contrast_nats == pytest.approx(share * 2 * math.sqrt(6) * math.log(2 * math.pi * math.e) / 2, rel=0.05)

@@ -36,12 +36,12 @@ work for any other; both show when something is missing. Where rows are few, it 
 Weight g of ``contrast`` adds InfoNCE between the means of two disjoint parts of each row, S and T, with the other rows of the batch as
 negatives, cosine similarity s and temperature :math:`\tau = 0.1`:
 
-.. math:: \min \; g \, L \min(1, N / 5000)^2 \, \mathbb{E}_{S, T} \Big[ -\log
+.. math:: \min \; g \, L \, \mathbb{E}_{S, T} \Big[ -\log
     \frac{e^{s(\mu_S, \mu_T) / \tau}}{\sum_{n} e^{s(\mu_S, \mu_{T n}) / \tau}} \Big], \qquad S \cap T = \emptyset, \; S \cup T \subset O
 
 What two parts both tell of a row may be 2 nats of 4,000, a digit on photographs, and little of the ELBO depends on it: contrast makes
 each modality say it, and in the same directions of z. The weight is relative to the nats L of a row under the free baseline, and smaller
-where rows, N, are so few that they could be told apart by heart.
+where rows are so few that they could be told apart by heart (`nbridge.inference.weights.weigh_contrast`).
 
 References:
     | Joint Multimodal Learning with Deep Generative Models (Suzuki, Nakayama & Matsuo, 2016), https://arxiv.org/abs/1611.01891
@@ -90,7 +90,7 @@ class JointVAE(MultimodalVAE):
 
     Attributes:
         contrast_nats: What g is multiplied by: nats of a row, fewer where training rows are few. Training sets it
-            (`nbridge.inference.weights.contrast_nats`).
+            (`nbridge.inference.weights.weigh_contrast`).
     """
 
     contrast_nats: float = 0.0
