@@ -63,8 +63,8 @@ def weigh_contrast(model: MultimodalVAE, rows: Rows) -> None:
 
     .. math:: \min(1, N / 5000)^2 \, M \, \Big( \prod_i L_i \Big)^{1 / M}
 
-    A geometric mean, because modalities can share no more than the small ones have: with the sum, a photograph of 17,000 nats would have its
-    attributes learned by heart.
+    A geometric mean, because modalities can share no more than the small ones have: by the sum, a photograph of 17,000 nats would
+    have its attributes learned by heart.
 
     Arguments:
         model: The model, whose likelihoods say what values mean.
