@@ -172,7 +172,7 @@ def _pick(rows: Rows, seed: int) -> Rows:
 def _draws(posterior: Callable[[Batch, int], Independent], rows: Rows, number: int, seed: int) -> Tensor:
     """So many draws of the posterior of each row, shape (N, D), on the CPU."""
     mask = next(iter(rows.present.values()))
-    with torch.random.fork_rng([mask.device] if mask.device.type == "cuda" else []):
+    with torch.random.fork_rng([mask.device] if mask.is_cuda else []):
         torch.manual_seed(seed)
         parts = (rows.slice(start, start + CHUNK) for start in range(0, len(rows), CHUNK))
         return torch.cat([posterior(part, number).sample().flatten(0, 1).cpu() for part in parts])
