@@ -94,14 +94,14 @@ def test_the_contrast_is_infonce_over_the_rows_that_have_both_parts(present: np.
     assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(found, (one, other)))
 
 
-@pytest.mark.parametrize(("number", "share"), [(500, 0.01), (2_500, 0.25), (5_000, 1.0), (6_000, 1.0)])
+@pytest.mark.parametrize(("number", "share"), [(500, 0.0), (2_500, 0.25), (5_000, 1.0), (6_000, 1.0)])
 def test_the_contrast_weighs_a_share_of_the_nats_of_a_row_and_less_where_rows_are_few(number: int, share: float) -> None:
-    """Standard normal values have half of log(2 pi e) nats each; rows with one modality can be held against nothing."""
+    """Standard normal values have half of log(2 pi e) nats each; rows with one modality can be held against nothing, and few leave it out."""
     generator = torch.Generator().manual_seed(0)
     values = {"x": torch.randn(number + 100, 3, generator=generator), "y": torch.randn(number + 100, 2, generator=generator)}
     both = torch.arange(number + 100) < number
     views = {name: {"shape": x.shape[1], "encoder": "mlp", "likelihood": "normal"} for name, x in values.items()}
-    model = build_model(Spec.model_validate({"modalities": views, "model": "bridged"}))
+    model = build_model(Spec.model_validate({"modalities": views, "model": {"type": "bridged", "contrast": 3.0}}))
     assert isinstance(model, JointVAE)
     weigh_contrast(model, Batch(values, {"x": torch.ones_like(both), "y": both}))
     assert model.contrast_nats == pytest.approx(share * 2 * math.sqrt(6) * math.log(2 * math.pi * math.e) / 2, rel=0.05)

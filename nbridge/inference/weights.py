@@ -29,6 +29,8 @@ LEAST = 0.05
 """Nats below which a modality counts as this many: one that hardly varies has little to teach, and is not to outweigh all others."""
 ENOUGH = 5_000
 """Rows with two modalities or more from which on the contrast has its full weight."""
+LEAST_CONTRAST = 2.0
+"""Nats below which a contrast is left out: the parts that it takes would cost more, by the statistics of batch normalisation, than it gives."""
 
 
 def weights_of(nats: Mapping[str, float]) -> dict[str, float]:
@@ -75,7 +77,8 @@ def weigh_contrast(model: MultimodalVAE, rows: Rows) -> None:
         logs = [math.log(max(LEAST, value)) for value in nats_of(model, rows).values()]
         nats = len(logs) * math.exp(sum(logs) / max(1, len(logs)))
         # Rounded as weights are.
-        model.contrast_nats = float(f"{min(1.0, several / ENOUGH) ** 2 * nats:.4g}")
+        scale = float(f"{min(1.0, several / ENOUGH) ** 2 * nats:.4g}")
+        model.contrast_nats = scale if model.contrast * scale >= LEAST_CONTRAST else 0.0
 
 
 def nats_of(model: MultimodalVAE, rows: Rows) -> dict[str, float]:

@@ -89,8 +89,8 @@ class JointVAE(MultimodalVAE):
             default.
 
     Attributes:
-        contrast_nats: What g is multiplied by: nats of a row, fewer where training rows are few. Training sets it
-            (`nbridge.inference.weights.weigh_contrast`).
+        contrast_nats: What g is multiplied by: nats of a row, fewer where training rows are few; without a contrast where it is 0. Training
+            sets it (`nbridge.inference.weights.weigh_contrast`).
     """
 
     contrast_nats: float = 0.0
@@ -108,6 +108,11 @@ class JointVAE(MultimodalVAE):
     ) -> None:
         super().__init__(encoders, decoders, fusion.latent_dim, weights)
         self.fusion, self.coupling, self.leave_one_out, self.contrast = fusion, coupling, leave_one_out, contrast
+
+    @property
+    def contrast_weight(self) -> float:
+        """The weight of the contrast in nats."""
+        return self.contrast * self.contrast_nats
 
     @classmethod
     def from_parts(cls, parts: Parts, **options: Any) -> Self:
@@ -157,7 +162,7 @@ class JointVAE(MultimodalVAE):
 
     def _joint_loss(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:
         features = self.encode(batch)
-        if (self.coupling or self.leave_one_out or self.contrast) and len(self.names) > 1:
+        if (self.coupling or self.leave_one_out or self.contrast_weight) and len(self.names) > 1:
             return self._loss_with_parts(features, batch, kl_weight)
         q = self.observed_posterior(features, batch)
         terms = self.negative_elbo(q, batch, kl_weight)
@@ -174,9 +179,9 @@ class JointVAE(MultimodalVAE):
         """The terms of the ELBO of each row, its ``coupling`` to a random part, the prediction of what is left out and the contrast."""
         present = self.presence(batch)
         parts = {"whole": present}
-        if self.coupling or self.contrast:
+        if self.coupling or self.contrast_weight:
             parts["part"] = random_part(present)
-        if self.contrast:
+        if self.contrast_weight:
             parts["apart"] = random_part(present & ~parts["part"])
         if self.leave_one_out:
             parts["others"] = present & ~self._left_out(present)
@@ -188,9 +193,9 @@ class JointVAE(MultimodalVAE):
             terms = self.negative_elbo(whole, batch, kl_weight)
         if self.coupling:
             terms["coupling"] = self.coupling * self._divergence_of_parts(whole, q["part"], batch)
-        if self.contrast:
+        if self.contrast_weight:
             both = parts["part"].any(0) & parts["apart"].any(0)
-            terms["contrast"] = self.contrast * self.contrast_nats * contrast(q["part"].mean, q["apart"].mean, both)
+            terms["contrast"] = self.contrast_weight * contrast(q["part"].mean, q["apart"].mean, both)
         return terms
 
     def _posteriors_of(self, parts: Mapping[str, Tensor], features: Features) -> dict[str, Independent]:
