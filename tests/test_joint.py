@@ -96,7 +96,7 @@ def test_the_contrast_is_infonce_over_the_rows_that_have_both_parts(present: np.
 
 @pytest.mark.parametrize(("number", "share"), [(500, 0.0), (2_500, 0.25), (5_000, 1.0), (6_000, 1.0)])
 def test_the_contrast_weighs_a_share_of_the_nats_of_a_row_and_less_where_rows_are_few(number: int, share: float) -> None:
-    """Standard normal values have half of log(2 pi e) nats each; rows with one modality can be held against nothing, and few leave it out."""
+    """Standard normal values have half of log(2 pi e) nats each; rows with one modality cannot be compared; few rows leave it out."""
     generator = torch.Generator().manual_seed(0)
     values = {"x": torch.randn(number + 100, 3, generator=generator), "y": torch.randn(number + 100, 2, generator=generator)}
     both = torch.arange(number + 100) < number

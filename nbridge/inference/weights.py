@@ -30,7 +30,7 @@ LEAST = 0.05
 ENOUGH = 5_000
 """Rows with two modalities or more from which on the contrast has its full weight."""
 LEAST_CONTRAST = 2.0
-"""Nats below which a contrast is left out: the parts that it takes would cost more, by the statistics of batch normalisation, than it gives."""
+"""Nats below which a contrast is left out: its parts would only move the statistics of batch normalisation."""
 
 
 def weights_of(nats: Mapping[str, float]) -> dict[str, float]:
