@@ -18,7 +18,7 @@ from nbridge.distributions import product_of_posteriors, product_with_mixture
 from nbridge.evaluation.importance import log_likelihood
 from nbridge.export import export_model
 from nbridge.imputation import embed
-from nbridge.inference.product_prior import choose_prior, reset_prior
+from nbridge.inference.product_prior import _better, choose_prior, reset_prior
 from nbridge.mixture import DiagonalMixture
 from nbridge.models.bridged import BridgedVAE, draw_component
 from nbridge.spec import Spec
@@ -232,3 +232,9 @@ def test_a_reset_mixture_is_the_standard_normal_and_serves_nothing(always: nbrid
     assert (q.mean == q.mean[:1]).all()
     model.load_state_dict(before)
     assert model.codes.fitted
+
+
+@pytest.mark.parametrize(("gains", "better"), [((1.0, 1.0), True), ((1.0, -0.2), False), ((0.0, 0.0), False), ((3.0, -0.001), True)])
+def test_a_mixture_must_help_on_the_whole_and_harm_no_modality(gains: tuple[float, float], better: bool):
+    noise = torch.randn(2, 400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert _better(torch.tensor(gains)[:, None] + (noise - noise.mean(1, keepdim=True))) is better

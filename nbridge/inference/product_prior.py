@@ -5,7 +5,7 @@ any. With a mixture of many components in its place (`nbridge.distributions.prod
 codes that rows do have, and all hidden modalities are decoded from it. Nothing is trained for it.
 
 It pays where modalities are images, and does harm where rows are few for the components. So it serves where hidden modalities of
-validation rows are predicted better with it, beyond two standard errors, and N(0, I) serves elsewhere. A mixture already says what unimodal
+validation rows are predicted better with it, beyond two standard errors, and none of them worse, beyond one; N(0, I) serves elsewhere. A mixture already says what unimodal
 posteriors agree on; exponents that were fitted to the product with N(0, I) are tried as they are and smaller.
 
 Axes: M modalities, B rows.
@@ -66,16 +66,22 @@ def choose_prior(model: MultimodalVAE, train: Rows, validation: Rows | None, see
         if fitted is not None and model.exponents is not None:
             model.exponents.copy_(fitted * temper)
         found.append((temper, trial.scores()))
-    temper, best = max(found, key=lambda one: float(one[1].mean()))
+    temper, best = max(found, key=lambda one: float(one[1].sum()))
     if fitted is not None and model.exponents is not None:
         model.exponents.copy_(fitted * temper)
-    gain = best - normal
-    if codes.always or gain.mean() > 2 * gain.std() / math.sqrt(len(gain)):
+    if codes.always or _better(best - normal):
         return True
     reset_prior(model)
     if fitted is not None and model.exponents is not None:
         model.exponents.copy_(fitted)
     return False
+
+
+def _better(gain: Tensor) -> bool:
+    """Whether a gain in log-likelihood, shape (M, B), is one for all modalities together, and a loss for none of them."""
+    errors = [(one.mean(), one.std() / math.sqrt(gain.shape[1])) for one in (gain.sum(0), *gain)]
+    (mean, error), each = errors[0], errors[1:]
+    return bool(mean > 2 * error) and all(bool(mean >= -error) for mean, error in each)
 
 
 class _Trial:
@@ -102,10 +108,10 @@ class _Trial:
 
     @torch.no_grad()
     def scores(self) -> Tensor:
-        """The log-likelihood of what is hidden of each row, with the model's weights, shape (B,)."""
+        """The log-likelihood of what is hidden of each row, with the model's weights, shape (M, B); 0 where nothing is hidden."""
         found = hidden_log_likelihood(self.model, self.batch, self.parts, DRAWS, torch.Generator().manual_seed(self.seed))
-        total = torch.zeros(len(self.batch), dtype=torch.float64, device=self.batch.device)
-        for (name, weight), mask in zip(self.model.weights.items(), self.hidden, strict=True):
+        scores = torch.zeros(self.hidden.shape, dtype=torch.float64, device=self.batch.device)
+        for number, (name, weight) in enumerate(self.model.weights.items()):
             values = found[name].double().nan_to_num(WORST, WORST, WORST).clamp(min=WORST)
-            total[mask] += weight * values
-        return total.view(self.repeats, self.rows).mean(0)
+            scores[number, self.hidden[number]] = weight * values
+        return scores.view(-1, self.repeats, self.rows).mean(1)
