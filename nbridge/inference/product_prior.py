@@ -5,8 +5,9 @@ any. With a mixture of many components in its place (`nbridge.distributions.prod
 codes that rows do have, and all hidden modalities are decoded from it. Nothing is trained for it.
 
 It pays where modalities are images, and does harm where rows are few for the components. So it serves where hidden modalities of
-validation rows are predicted better with it, beyond two standard errors, and none of them worse, beyond one; N(0, I) serves elsewhere. A mixture already says what unimodal
-posteriors agree on; exponents that were fitted to the product with N(0, I) are tried as they are and smaller.
+validation rows are predicted better with it, beyond two standard errors, and none of them worse, beyond one; N(0, I) serves elsewhere. A
+mixture already says what unimodal posteriors agree on; exponents that were fitted to the product with N(0, I) are tried as they are and
+smaller.
 
 Axes: M modalities, B rows.
 """
