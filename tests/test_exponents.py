@@ -20,6 +20,7 @@ from nbridge.distributions import product_of_posteriors
 from nbridge.evaluation.importance import log_likelihood
 from nbridge.inference.exponents import BOUNDS, fit_exponents, reset_exponents
 from nbridge.models.base import MultimodalVAE
+from nbridge.models.joint import JointVAE
 
 SEEDS = st.integers(0, 2**31)
 LOGS = st.floats(-3, 3, width=32)
@@ -203,3 +204,16 @@ def test_reset_puts_every_exponent_back():
     model.exponents.fill_(2.0)
     reset_exponents(model)
     assert (model.exponents == 1).all()
+
+
+@pytest.mark.parametrize("nats", [0.0, 100.0])
+def test_what_views_share_by_contrast_is_not_given_up_for_likelihood(nats: float):
+    model = oracle_model()
+    assert isinstance(model, JointVAE)
+    model.contrast, model.contrast_nats = 0.1, nats
+    model.fusion = Scaled(model.fusion, 50.0)
+    found = fitted(model, oracle_rows(1000))
+    assert (found["a"] >= 0.699) if nats else (found["a"] < 0.5)
+    assert model.exponents is not None
+    if nats:
+        torch.testing.assert_close(model.exponents[2], model.exponents[1])
