@@ -40,8 +40,8 @@ BOUNDS = (-2.0, 2.0)
 """Bounds of the logarithm of an exponent: beyond them, a modality is not to be used at all, or something else is wrong."""
 LARGEST = 1.0
 """Upper bound of gamma: with it, experts count as one however many there are."""
-LEAST_SHARED = math.log(0.7)
-"""Lower bound of the logarithm where three modalities or more have learned by contrast what they share."""
+LEAST_SHARED, LARGEST_SHARED = math.log(0.7), 0.3
+"""Lower bound of the logarithm, and upper bound of gamma, where three modalities or more have learned by contrast what they share."""
 ITERATIONS = 15
 
 
@@ -105,7 +105,7 @@ class _Objective:
         if names > 2 and isinstance(self.model, JointVAE) and self.model.contrast_weight:
             # The few nats that all views share must not be given up for a likelier background: with half of the views of PolyMNIST missing
             # in training, unbounded exponents gain 40 nats of 590 pixels, and lose the digit.
-            least, largest = LEAST_SHARED, 0.0
+            least, largest = LEAST_SHARED, min(largest, LARGEST_SHARED)
         bounds = [(least, BOUNDS[1])] * names + [(0.0, largest)]
         found = minimize(self, np.zeros(names + 1), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": ITERATIONS})
         if not np.isfinite(found.fun):
