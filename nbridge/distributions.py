@@ -122,10 +122,10 @@ def product_with_mixture(
     centre = weights @ means
     spread = (weights[:, None] * (variances + (means - centre).square())).sum(0)
     gain = (-log_variance).exp() - 1 / spread
-    told = present[..., None] & (gain > 0)
+    counts = present[..., None] & (gain > 0)
     a = torch.ones_like(gain) if exponents is None else exponents
-    precision = torch.where(told, a * gain, 0.0).sum(0)
-    natural = torch.where(told, a * (loc * (-log_variance).exp() - centre / spread), 0.0).sum(0)
+    precision = torch.where(counts, a * gain, 0.0).sum(0)
+    natural = torch.where(counts, a * (loc * (-log_variance).exp() - centre / spread), 0.0).sum(0)
     total = 1 / variances + precision[:, None]
     mean = (means / variances + natural[:, None]) / total
     # Of each component the integral, but for what all of them share.

@@ -129,7 +129,7 @@ class DiagonalMixture(Mixture):
 
     Attributes:
         always: Whether it serves once it is fitted, or only where that was found to be better.
-        fitted: Whether it is fitted. Known without a look at its tensors, so that a graph can be traced.
+        fitted: Whether it is fitted, with two components or more. Known without a look at its tensors, so that a graph can be traced.
     """
 
     rows_each = 20
@@ -143,7 +143,7 @@ class DiagonalMixture(Mixture):
     @torch.no_grad()
     def fit(self, z: Tensor, components: int | None = None, seed: int = 0) -> None:
         super().fit(z, components, seed)
-        self.fitted = True
+        self.fitted = self._several()
 
     @torch.no_grad()
     def reset(self) -> None:
@@ -158,7 +158,10 @@ class DiagonalMixture(Mixture):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self.fitted = int((self.weights > 0).sum()) > 1
+        self.fitted = self._several()
+
+    def _several(self) -> bool:
+        return int((self.weights > 0).sum()) > 1
 
 
 def _pick(rows: Rows, seed: int) -> Rows:

@@ -238,3 +238,11 @@ def test_a_reset_mixture_is_the_standard_normal_and_serves_nothing(always: nbrid
 def test_a_mixture_must_help_on_the_whole_and_harm_no_modality(gains: tuple[float, float], better: bool):
     noise = torch.randn(2, 400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert _better(torch.tensor(gains)[:, None] + (noise - noise.mean(1, keepdim=True))) is better
+
+
+def test_rows_for_one_component_alone_leave_the_standard_normal_before_and_after_a_model_is_read_again():
+    mixture = DiagonalMixture(2, components=5)
+    mixture.fit(torch.randn(30, 2), 1)
+    again = DiagonalMixture(2, components=5)
+    again.load_state_dict(mixture.state_dict())
+    assert (mixture.fitted, again.fitted) == (False, False)

@@ -60,7 +60,7 @@ def choose_prior(model: MultimodalVAE, train: Rows, validation: Rows | None, see
     normal = None if trial is None else trial.scores()
     codes.learn(model.posterior, train, seed)
     if trial is None or normal is None:
-        return True
+        return codes.fitted
     fitted = None if model.exponents is None else model.exponents.clone()
     found = []
     for temper in TEMPERS if fitted is not None else (1.0,):
@@ -71,7 +71,7 @@ def choose_prior(model: MultimodalVAE, train: Rows, validation: Rows | None, see
     if fitted is not None and model.exponents is not None:
         model.exponents.copy_(fitted * temper)
     if codes.always or _better(best - normal):
-        return True
+        return codes.fitted
     reset_prior(model)
     if fitted is not None and model.exponents is not None:
         model.exponents.copy_(fitted)

@@ -297,9 +297,7 @@ class BridgedVAE(JointVAE):
 
     def _some_components(self, batch: Batch, noise: Tensor, mixture: DiagonalMixture) -> Independent:
         q, product, incomplete = self._joint_and_product(batch, mixture)
-        drawn = draw_component(*product, mixture, noise)
-        rows = incomplete[:, None]
-        return diagonal_normal(torch.where(rows, drawn.mean, q.mean), torch.where(rows, drawn.stddev, q.stddev))
+        return diagonal_where(incomplete, draw_component(*product, mixture, noise), q)
 
     def _mixture_moments(self, batch: Batch, mixture: DiagonalMixture) -> Independent:
         q, (log_weights, precision, natural), incomplete = self._joint_and_product(batch, mixture)

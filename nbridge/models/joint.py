@@ -39,9 +39,9 @@ negatives, cosine similarity s and temperature :math:`\tau = 0.1`:
 .. math:: \min \; g \, L \, \mathbb{E}_{S, T} \Big[ -\log
     \frac{e^{s(\mu_S, \mu_T) / \tau}}{\sum_{n} e^{s(\mu_S, \mu_{T n}) / \tau}} \Big], \qquad S \cap T = \emptyset, \; S \cup T \subset O
 
-What two parts both tell of a row may be 2 nats of 4,000, a digit on photographs, and little of the ELBO depends on it: contrast makes
-each modality say it, and in the same directions of z. The weight is relative to the nats L of a row under the free baseline, and smaller
-where rows are so few that they could be told apart by heart (`nbridge.inference.weights.weigh_contrast`).
+The information that two parts of a row share, such as the digit on two photographs, may be 2 nats of 4,000, and hardly affects the
+ELBO. The contrast makes each modality encode it, in the same directions of z. Its weight is relative to the nats L of a row under the free
+baseline, and smaller where a model could memorise the few rows that there are (`nbridge.inference.weights.weigh_contrast`).
 
 References:
     | Joint Multimodal Learning with Deep Generative Models (Suzuki, Nakayama & Matsuo, 2016), https://arxiv.org/abs/1611.01891
