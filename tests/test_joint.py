@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from nbridge.batch import Batch
 from nbridge.build import build_model
 from nbridge.inference.weights import weigh_contrast
-from nbridge.models.joint import JointVAE, contrast
+from nbridge.models.joint import JointVAE, contrast, contrast_by_row
 from nbridge.spec import Spec
 
 FACTORS = {"a": 0.5, "b": 0.6, "c": 0.7}
@@ -92,6 +92,15 @@ def test_the_contrast_is_infonce_over_the_rows_that_have_both_parts(present: np.
         expected = torch.zeros(())
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(found, (one, other)))
+
+
+@given(seed=st.integers(0, 2**31))
+def test_the_contrast_of_draws_against_one_target_is_that_of_each_draw(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    draws, target = torch.randn(4, 7, 3, generator=generator), torch.randn(7, 3, generator=generator)
+    rows = torch.ones(7, dtype=torch.bool)
+    expected = [contrast(draw, target, rows) for draw in draws]
+    torch.testing.assert_close(contrast_by_row(draws, target).mean(-1), torch.stack(expected))
 
 
 @pytest.mark.parametrize(("number", "share"), [(500, 0.0), (2_500, 0.25), (5_000, 1.0), (6_000, 1.0)])

@@ -18,7 +18,7 @@ from nbridge.distributions import product_of_posteriors, product_with_mixture
 from nbridge.evaluation.importance import log_likelihood
 from nbridge.export import export_model
 from nbridge.imputation import embed
-from nbridge.inference.product_prior import _better, choose_prior, reset_prior
+from nbridge.inference.product_prior import _better, _Trial, choose_prior, reset_prior
 from nbridge.mixture import DiagonalMixture
 from nbridge.models.bridged import BridgedVAE, draw_component
 from nbridge.spec import Spec
@@ -201,6 +201,26 @@ def test_auto_keeps_the_better_one_on_validation_rows_with_the_exponents_it_had(
         model.load_state_dict(before)
     torch.testing.assert_close(model.exponents, exponents)
     assert model.codes.fitted
+
+
+def test_with_a_contrast_a_choice_also_counts_what_tells_rows_apart(always: nbridge.Run):
+    """Beside the scores of modalities, -InfoNCE times its weight, averaged over parts of one row: at best 0, at worst about a row in B."""
+    model = bridged(always)
+    validation = model.prepare(Batch.complete({name: torch.as_tensor(x) for name, x in rows(300, 2).items()}))
+    trial = _Trial.of(model, validation, 0)
+    assert trial is not None
+    plain = trial.scores()
+    assert plain.shape == (len(model.names), 300)
+    model.contrast, before = 0.5, model.contrast
+    model.contrast_nats = 8.0
+    try:
+        scores = trial.scores()
+    finally:
+        model.contrast, model.contrast_nats = before, 0.0
+    assert scores.shape == (len(model.names) + 1, 300)
+    torch.testing.assert_close(scores[:-1], plain, rtol=0, atol=0)
+    assert (scores[-1] <= 0).all()
+    assert -4 * np.log(300) < scores[-1].mean() < -0.1
 
 
 def test_a_mixture_that_predicts_worse_is_not_kept(always: nbridge.Run, monkeypatch: pytest.MonkeyPatch):

@@ -36,7 +36,7 @@ def random_parts(model: MultimodalVAE, batch: Batch, generator: torch.Generator)
         generator: Source of randomness.
     """
     present = model.presence(batch)
-    with _seeded(model, generator):
+    with seeded(model, generator):
         return random_part(present) & (present.sum(0) >= 2)
 
 
@@ -63,7 +63,7 @@ def hidden_log_likelihood(model: MultimodalVAE, batch: Batch, parts: Tensor, dra
     widest = max(math.prod(likelihood.raw_shape) for likelihood in model.likelihoods.values())
     rows = max(1, NUMBERS // (draws * widest))
     scores: dict[str, list[Tensor]] = {name: [] for name in model.names}
-    with _seeded(model, generator):
+    with seeded(model, generator):
         for start in range(0, len(batch), rows):
             part = batch.slice(start, start + rows)
             for name, values in _scores(model, part, parts[:, start : start + rows], hidden[:, start : start + rows], draws).items():
@@ -84,7 +84,7 @@ def _scores(model: MultimodalVAE, batch: Batch, parts: Tensor, hidden: Tensor, d
 
 
 @contextmanager
-def _seeded(model: MultimodalVAE, generator: torch.Generator) -> Iterator[None]:
+def seeded(model: MultimodalVAE, generator: torch.Generator) -> Iterator[None]:
     """Seeds torch's own generator, which posteriors draw from, with the next number of another; it is put back afterwards."""
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):

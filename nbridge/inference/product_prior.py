@@ -5,9 +5,9 @@ any. With a mixture of many components in its place (`nbridge.distributions.prod
 codes that rows do have, and all hidden modalities are decoded from it. Nothing is trained for it.
 
 It pays where modalities are images, and does harm where rows are few for the components. So it serves where hidden modalities of
-validation rows are predicted better with it, beyond two standard errors, and none of them worse, beyond one; N(0, I) serves elsewhere. A
-mixture already says what unimodal posteriors agree on; exponents that were fitted to the product with N(0, I) are tried as they are and
-smaller.
+validation rows are predicted better with it, beyond two standard errors, and none of them worse, beyond one; N(0, I) serves elsewhere.
+"Better" is the objective of the exponents (`nbridge.inference.exponents`), with the contrast where the model has one. A mixture already
+says what unimodal posteriors agree on; exponents that were fitted to the product with N(0, I) are tried as they are and smaller.
 
 Axes: M modalities, B rows.
 """
@@ -20,15 +20,19 @@ import torch
 from torch import Tensor
 
 from nbridge.batch import Batch
-from nbridge.inference.hidden import WORST, hidden_log_likelihood, random_parts
+from nbridge.inference.exponents import contrast_weight, mean_of_hidden
+from nbridge.inference.hidden import WORST, hidden_log_likelihood, random_parts, seeded
 from nbridge.models.base import MultimodalVAE
+from nbridge.models.joint import contrast_by_row
 from nbridge.rows import Rows
 
 DRAWS, ITEMS = 32, 1024
 """Draws of z of each item, and items: rows with one random part each."""
+CONTRASTED = 8
+"""Draws of each item that are held against what is hidden of it."""
 NUMBERS = 2**24
 """Numbers that decoders give for one candidate, at most."""
-TEMPERS = (1.0, 0.7)
+TEMPERS = (1.0, 0.7, 0.5, 0.35)
 """What exponents are multiplied by beside a mixture."""
 
 
@@ -62,19 +66,21 @@ def choose_prior(model: MultimodalVAE, train: Rows, validation: Rows | None, see
     if trial is None or normal is None:
         return codes.fitted
     fitted = None if model.exponents is None else model.exponents.clone()
-    found = []
-    for temper in TEMPERS if fitted is not None else (1.0,):
-        if fitted is not None and model.exponents is not None:
-            model.exponents.copy_(fitted * temper)
-        found.append((temper, trial.scores()))
-    temper, best = max(found, key=lambda one: float(one[1].sum()))
-    if fitted is not None and model.exponents is not None:
-        model.exponents.copy_(fitted * temper)
-    if codes.always or _better(best - normal):
+
+    def temper(factor: float) -> None:
+        if model.exponents is not None and fitted is not None:
+            model.exponents.copy_(fitted * factor)
+
+    scores: dict[float, Tensor] = {}
+    for factor in TEMPERS if fitted is not None else (1.0,):
+        temper(factor)
+        scores[factor] = trial.scores()
+    best = max(scores, key=lambda factor: float(scores[factor].sum()))
+    if codes.always or _better(scores[best] - normal):
+        temper(best)
         return codes.fitted
     reset_prior(model)
-    if fitted is not None and model.exponents is not None:
-        model.exponents.copy_(fitted)
+    temper(1.0)
     return False
 
 
@@ -109,10 +115,25 @@ class _Trial:
 
     @torch.no_grad()
     def scores(self) -> Tensor:
-        """The log-likelihood of what is hidden of each row, with the model's weights, shape (M, B); 0 where nothing is hidden."""
+        """The log-likelihood of what is hidden of each row, with the model's weights, shape (M, B), 0 where nothing is hidden.
+
+        Beside a contrast, the row after the last says how well each is told from other rows by its draws, weighed as in training.
+        """
         found = hidden_log_likelihood(self.model, self.batch, self.parts, DRAWS, torch.Generator().manual_seed(self.seed))
         scores = torch.zeros(self.hidden.shape, dtype=torch.float64, device=self.batch.device)
         for number, (name, weight) in enumerate(self.model.weights.items()):
             values = found[name].double().nan_to_num(WORST, WORST, WORST).clamp(min=WORST)
             scores[number, self.hidden[number]] = weight * values
+        if weight := contrast_weight(self.model):
+            scores = torch.cat([scores, -weight * self._contrast()[None]])
         return scores.view(-1, self.repeats, self.rows).mean(1)
+
+    def _contrast(self) -> Tensor:
+        """InfoNCE of each item's draws and what is hidden of it, shape (B,); the negatives are other rows."""
+        experts = self.model.experts(self.batch)
+        assert experts is not None, "a model with a mixture multiplies experts"
+        given = Batch(self.batch.values, dict(zip(self.model.names, self.parts, strict=True)), self.batch.cells)
+        with seeded(self.model, torch.Generator().manual_seed(self.seed)):
+            z = self.model.posterior(given, CONTRASTED).rsample()
+        hidden = mean_of_hidden(experts, self.hidden).view(self.repeats, self.rows, -1)
+        return contrast_by_row(z.view(len(z), *hidden.shape), hidden).mean(0).flatten().double()

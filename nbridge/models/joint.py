@@ -254,12 +254,22 @@ def contrast(one: Tensor, other: Tensor, rows: Tensor) -> Tensor:
         other: Another one, shape (B, D).
         rows: The rows that have both, boolean, shape (B,).
     """
-    similarity = F.normalize(one.float(), dim=-1) @ F.normalize(other.float(), dim=-1).T / TEMPERATURE
-    # Shapes stay whatever is missing; -1e9 in the place of -inf, whose gradient is NaN in a row without any negative.
-    pairs = torch.where(rows[:, None] & rows, similarity, -1e9)
-    own = pairs.diagonal()
-    losses = pairs.logsumexp(0) + pairs.logsumexp(1) - 2 * own
-    return masked_mean(losses / 2, rows)
+    return masked_mean(contrast_by_row(one, other, rows), rows)
+
+
+def contrast_by_row(one: Tensor, other: Tensor, rows: Tensor | None = None) -> Tensor:
+    """What `contrast` is the mean of, shape (*, B).
+
+    Arguments:
+        one: A vector of each row, shape (*, B, D).
+        other: Another one, of a shape that broadcasts with it.
+        rows: The rows that have both, boolean, shape (B,); all of them when left out.
+    """
+    pairs = F.normalize(one.float(), dim=-1) @ F.normalize(other.float(), dim=-1).mT / TEMPERATURE
+    if rows is not None:
+        # Shapes stay whatever is missing; -1e9 in the place of -inf, whose gradient is NaN in a row without any negative.
+        pairs = torch.where(rows[:, None] & rows, pairs, -1e9)
+    return (pairs.logsumexp(-2) + pairs.logsumexp(-1) - 2 * pairs.diagonal(dim1=-2, dim2=-1)) / 2
 
 
 def with_teacher(features: Features, q: Independent) -> dict[str, Tensor]:
