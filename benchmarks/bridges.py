@@ -25,7 +25,7 @@ from designs import plain
 from readme import replace_section
 
 import nbridge
-from nbridge.progress import EpochRecord, Reporter
+from nbridge.training.progress import EpochRecord, Reporter
 
 RESULT = Path(__file__).resolve().parent / "results" / "bridges.json"
 BATCH, STEPS, EPOCHS = 128, 8, 3

@@ -21,9 +21,9 @@ from torch import Tensor
 
 import nbridge
 from nbridge.evaluation.calibration import coverage, expected_calibration_error
-from nbridge.likelihoods import Categorical
 from nbridge.models.base import MultimodalVAE
-from nbridge.subsets import part_of_size
+from nbridge.models.subsets import part_of_size
+from nbridge.nn.likelihoods import Categorical
 
 HERE = Path(__file__).parent
 LEVEL, DRAWS, NUMBERS = 0.9, 79, 2**21

@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 import nbridge
-from nbridge.data.dataset import Splits
+from nbridge.data.split import Splits
 from nbridge.evaluation.crossmodal import predict
 
 ROOT = Path(__file__).resolve().parent.parent

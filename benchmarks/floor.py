@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import nbridge
 from benchmarks.readme import replace_section
 from nbridge.acceleration.precision import Products, has_bf16_products
-from nbridge.progress import EpochRecord, Reporter
+from nbridge.training.progress import EpochRecord, Reporter
 
 RESULTS = Path(__file__).resolve().parent / "results"
 ROWS, BATCH, LATENT, EPOCHS = 6400, 128, 128, 4

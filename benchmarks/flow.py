@@ -28,7 +28,7 @@ from torch.nn import functional as F
 import nbridge
 from benchmarks.designs import JOINT, plain
 from benchmarks.readme import replace_section
-from nbridge.imputation import serving
+from nbridge.inference.impute import serving
 from nbridge.models.base import MultimodalVAE
 
 RESULT = Path(__file__).resolve().parent / "results" / "flow.json"

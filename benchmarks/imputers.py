@@ -42,12 +42,12 @@ from torch.nn import functional as F
 
 import nbridge
 from benchmarks.readme import replace_section, spread
-from nbridge.batch import Batch
-from nbridge.calibrating import uncalibrate
-from nbridge.data.npz import read_npz
+from nbridge.data.batch import Batch
+from nbridge.data.numpy.npz import read_npz
 from nbridge.evaluation.calibration import coverage, crps, expected_calibration_error
+from nbridge.inference.calibration import uncalibrate
+from nbridge.inference.intervals import summarise
 from nbridge.models.base import MultimodalVAE
-from nbridge.summaries import summarise
 
 HERE = Path(__file__).resolve().parent
 RESULT = HERE / "results" / "imputers.json"

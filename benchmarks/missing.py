@@ -31,12 +31,12 @@ from torch import Tensor, nn
 
 import nbridge
 from benchmarks.readme import replace_section, spread
-from nbridge.batch import Batch
-from nbridge.build import build_data
+from nbridge.data.batch import Batch
 from nbridge.errors import DataError
 from nbridge.evaluation.crossmodal import predict
 from nbridge.models.base import Features, Stage
 from nbridge.models.bridged import BridgedVAE
+from nbridge.training.build import build_data
 
 ROOT = Path(__file__).resolve().parent.parent
 SPEC = ROOT / "benchmarks" / "specs" / "digits.yaml"

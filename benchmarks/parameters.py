@@ -11,8 +11,8 @@ from pathlib import Path
 
 from readme import replace_section
 
-from nbridge.counting import count_parameters
-from nbridge.read import read_spec
+from nbridge.evaluation.parameter_counts import count_parameters
+from nbridge.spec.reader import read_spec
 
 SPECS = Path(__file__).resolve().parent.parent / "modality_specs"
 

@@ -20,8 +20,8 @@ import nbridge
 from benchmarks.floor import Seconds
 from benchmarks.readme import replace_section
 from nbridge.acceleration.measuring import choose_precision
-from nbridge.build import build_data, build_model
 from nbridge.evaluation.importance import log_likelihood
+from nbridge.training.build import build_data, build_model
 
 ROOT = Path(__file__).resolve().parent.parent
 SPEC = ROOT / "modality_specs" / "mnist_label.yaml"

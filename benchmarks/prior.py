@@ -26,9 +26,9 @@ import nbridge
 from benchmarks.readme import replace_section
 from nbridge.evaluation.classifiers import Judge, train_classifiers
 from nbridge.evaluation.diversity import frechet_distance
-from nbridge.imputation import serving
-from nbridge.mixture import Mixture
+from nbridge.inference.impute import serving
 from nbridge.models.base import MultimodalVAE
+from nbridge.models.mixture_prior import Mixture
 
 ROOT = Path(__file__).resolve().parent.parent
 SPEC = ROOT / "benchmarks" / "specs" / "digits.yaml"

@@ -25,8 +25,8 @@ import torch
 
 import nbridge
 from benchmarks.readme import replace_section
-from nbridge.batch import Batch
-from nbridge.imputation import POINT_DRAWS, rows_at_a_time, serving
+from nbridge.data.batch import Batch
+from nbridge.inference.impute import POINT_DRAWS, rows_at_a_time, serving
 from nbridge.models.base import MultimodalVAE
 
 HERE = Path(__file__).resolve().parent

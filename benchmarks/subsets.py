@@ -24,11 +24,11 @@ import torch
 import nbridge
 from benchmarks.designs import BRIDGES, JOINT
 from benchmarks.readme import replace_section, spread
-from nbridge.batch import Batch
-from nbridge.build import build_data
+from nbridge.data.batch import Batch
 from nbridge.evaluation.crossmodal import predict
 from nbridge.models.base import MultimodalVAE
-from nbridge.training_state import TrainingState
+from nbridge.training.build import build_data
+from nbridge.training.state import TrainingState
 
 ROOT = Path(__file__).resolve().parent.parent
 SPEC = ROOT / "benchmarks" / "specs" / "mfeat.yaml"

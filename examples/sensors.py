@@ -7,7 +7,7 @@ each device). Six of 23 people are kept for the test, and in training the phone 
 import numpy as np
 
 import nbridge
-from nbridge.data.npz import read_npz
+from nbridge.data.numpy.npz import read_npz
 
 WATCH, PHONE = ("watch_acc", "watch_gyro"), ("phone_acc", "phone_gyro")
 SERIES = {"shape": [3, 64], "features": 32, "encoder": {"type": "conv", "channels": [16, 32]}, "likelihood": "normal"}

@@ -11,61 +11,61 @@ from typing import TYPE_CHECKING
 from nbridge.version import __version__
 
 if TYPE_CHECKING:
-    from nbridge.batch import Batch
-    from nbridge.build import build_model
-    from nbridge.checkpoint import load
-    from nbridge.comparison import compare
-    from nbridge.completion import impute_arrays
-    from nbridge.decoders import Decoder
-    from nbridge.encoders import Encoder
+    from nbridge.data.batch import Batch
+    from nbridge.draft.draft import init
     from nbridge.errors import DataError, NBridgeError, RunError, SpecError
     from nbridge.evaluation.suite import evaluate
-    from nbridge.file_completion import impute_file
-    from nbridge.first_look import init
-    from nbridge.frame_completion import impute
-    from nbridge.fusion import Fusion
-    from nbridge.imputation import embed, generate
-    from nbridge.likelihoods import Likelihood
+    from nbridge.inference.array_completion import impute_arrays
+    from nbridge.inference.file_completion import impute_file
+    from nbridge.inference.frame_completion import impute
+    from nbridge.inference.impute import embed, generate
     from nbridge.models.base import MultimodalVAE, Stage
     from nbridge.models.bridged import BridgedVAE
-    from nbridge.read import read_spec
-    from nbridge.run import Run, resume, train
-    from nbridge.sklearn_imputer import NBridgeImputer
-    from nbridge.spec import Spec
-    from nbridge.training import fit
-    from nbridge.training_spec import TrainingSpec
+    from nbridge.nn.decoders import Decoder
+    from nbridge.nn.encoders import Encoder
+    from nbridge.nn.fusion import Fusion
+    from nbridge.nn.likelihoods import Likelihood
+    from nbridge.runs.comparison import compare
+    from nbridge.runs.run import Run, resume, train
+    from nbridge.sklearn import NBridgeImputer
+    from nbridge.spec.reader import read_spec
+    from nbridge.spec.spec import Spec
+    from nbridge.spec.training import TrainingSpec
+    from nbridge.training.build import build_model
+    from nbridge.training.checkpoint import load
+    from nbridge.training.trainer import fit
 
 _HOME = {
-    "Batch": "nbridge.batch",
+    "Batch": "nbridge.data.batch",
     "BridgedVAE": "nbridge.models.bridged",
     "DataError": "nbridge.errors",
-    "Decoder": "nbridge.decoders",
-    "Encoder": "nbridge.encoders",
-    "Fusion": "nbridge.fusion",
-    "Likelihood": "nbridge.likelihoods",
+    "Decoder": "nbridge.nn.decoders",
+    "Encoder": "nbridge.nn.encoders",
+    "Fusion": "nbridge.nn.fusion",
+    "Likelihood": "nbridge.nn.likelihoods",
     "MultimodalVAE": "nbridge.models.base",
     "NBridgeError": "nbridge.errors",
-    "NBridgeImputer": "nbridge.sklearn_imputer",
-    "Run": "nbridge.run",
+    "NBridgeImputer": "nbridge.sklearn",
+    "Run": "nbridge.runs.run",
     "RunError": "nbridge.errors",
-    "Spec": "nbridge.spec",
+    "Spec": "nbridge.spec.spec",
     "SpecError": "nbridge.errors",
     "Stage": "nbridge.models.base",
-    "TrainingSpec": "nbridge.training_spec",
-    "build_model": "nbridge.build",
-    "compare": "nbridge.comparison",
-    "embed": "nbridge.imputation",
+    "TrainingSpec": "nbridge.spec.training",
+    "build_model": "nbridge.training.build",
+    "compare": "nbridge.runs.comparison",
+    "embed": "nbridge.inference.impute",
     "evaluate": "nbridge.evaluation.suite",
-    "fit": "nbridge.training",
-    "generate": "nbridge.imputation",
-    "impute": "nbridge.frame_completion",
-    "impute_arrays": "nbridge.completion",
-    "impute_file": "nbridge.file_completion",
-    "init": "nbridge.first_look",
-    "load": "nbridge.checkpoint",
-    "read_spec": "nbridge.read",
-    "resume": "nbridge.run",
-    "train": "nbridge.run",
+    "fit": "nbridge.training.trainer",
+    "generate": "nbridge.inference.impute",
+    "impute": "nbridge.inference.frame_completion",
+    "impute_arrays": "nbridge.inference.array_completion",
+    "impute_file": "nbridge.inference.file_completion",
+    "init": "nbridge.draft.draft",
+    "load": "nbridge.training.checkpoint",
+    "read_spec": "nbridge.spec.reader",
+    "resume": "nbridge.runs.run",
+    "train": "nbridge.runs.run",
 }
 
 __all__ = ["__version__", *_HOME]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from torch.distributions import Independent
 from torch.nn import functional as F
 
-from nbridge.batch import Batch
-from nbridge.decoders import Decoder, MLPDecoder
-from nbridge.encoders import Encoder
+from nbridge.data.batch import Batch
 from nbridge.errors import NBridgeError
-from nbridge.likelihoods import Edge, Likelihood
 from nbridge.models.base import Features, MultimodalVAE, Stage
-from nbridge.registry import locate
-from nbridge.training import only_trainable
+from nbridge.nn.decoders import Decoder, MLPDecoder
+from nbridge.nn.encoders import Encoder
+from nbridge.nn.likelihoods import Edge, Likelihood
+from nbridge.spec.registry import locate
+from nbridge.training.trainer import only_trainable
 
 ROWS, DRAWS = 6, 8
 
@@ -39,7 +39,7 @@ def check_encoder(encoder: Encoder, shape: Sequence[int], x: Tensor | None = Non
         x: Rows in standard form to try it on, six of them; random ones when left out.
 
     Example:
-        >>> from nbridge.encoders import MLPEncoder
+        >>> from nbridge.nn.encoders import MLPEncoder
         >>> check_encoder(MLPEncoder((3, 4), 8), (3, 4))
     """
     assert isinstance(encoder, Encoder), f"{type(encoder).__name__} does not inherit from nbridge.Encoder"
@@ -81,7 +81,7 @@ def check_likelihood(likelihood: Likelihood, x: Tensor | None = None) -> None:
         x: Rows as a user would give them, to try it on; its own draws when left out.
 
     Example:
-        >>> from nbridge.likelihoods import Normal
+        >>> from nbridge.nn.likelihoods import Normal
         >>> check_likelihood(Normal((3, 4)))
     """
     assert isinstance(likelihood, Likelihood), f"{type(likelihood).__name__} does not inherit from nbridge.Likelihood"
@@ -107,7 +107,7 @@ def check_likelihood(likelihood: Likelihood, x: Tensor | None = None) -> None:
     expectation = likelihood.expectation(likelihood(raw.detach()))
     assert likelihood.support.check(likelihood.point(expectation.mean(0))).all(), "a point estimate is outside the support"
     for edge in likelihood.edges(raw[0].detach(), draws[0], torch.ones_like(draws[0], dtype=torch.bool)):
-        assert isinstance(edge, Edge), f"edges() gives a {type(edge).__name__}, expected nbridge.likelihoods.Edge"
+        assert isinstance(edge, Edge), f"edges() gives a {type(edge).__name__}, expected nbridge.nn.likelihoods.Edge"
         assert "\n" not in edge.text, "edges() gives a text of several lines"
 
 

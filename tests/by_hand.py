@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
 
-from nbridge.batch import Batch
-from nbridge.decoders import Decoder
-from nbridge.distributions import diagonal_normal
-from nbridge.encoders import Encoder
-from nbridge.likelihoods import Categorical, Likelihood, Normal
+from nbridge.data.batch import Batch
 from nbridge.models.base import MultimodalVAE, Stage
+from nbridge.nn.decoders import Decoder
+from nbridge.nn.distributions import diagonal_normal
+from nbridge.nn.encoders import Encoder
+from nbridge.nn.likelihoods import Categorical, Likelihood, Normal
 
 D, ROWS, CERTAIN = 2, 5, -60.0
 NAMES = ("a", "b", "c")

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from nbridge.names import RESERVED
+from nbridge.spec.names import RESERVED
 
 WIDTHS = st.lists(st.integers(1, 300), max_size=3)
 RATES = st.floats(0, 0.9)

@@ -17,12 +17,7 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.distributions import Independent
 
-from nbridge.batch import Batch
-from nbridge.bridges import BridgeBank
-from nbridge.decoders import Decoder
-from nbridge.distributions import diagonal_normal
-from nbridge.encoders import Encoder
-from nbridge.likelihoods import Normal
+from nbridge.data.batch import Batch
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.bivcca import BiVCCA
 from nbridge.models.bridged import BridgedVAE
@@ -30,8 +25,13 @@ from nbridge.models.jmvae import JMVAE
 from nbridge.models.joint import JointVAE
 from nbridge.models.mvae import MVAE
 from nbridge.models.retrofit import InferenceNetwork
+from nbridge.models.subsets import proper_subsets
 from nbridge.models.telbo import TELBO
-from nbridge.subsets import proper_subsets
+from nbridge.nn.bridges import BridgeBank
+from nbridge.nn.decoders import Decoder
+from nbridge.nn.distributions import diagonal_normal
+from nbridge.nn.encoders import Encoder
+from nbridge.nn.likelihoods import Normal
 
 
 @dataclass(frozen=True)

@@ -23,15 +23,15 @@ from nbridge.acceleration import shared_memory
 from nbridge.acceleration.distributed import World, joined
 from nbridge.acceleration.gradients import shared_loss
 from nbridge.acceleration.normalisation import synchronised
-from nbridge.batch import Batch
+from nbridge.data.batch import Batch
 from nbridge.models import joint
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.joint import JointVAE
-from nbridge.networks import StackedBatchNorm, StackedMLP
-from nbridge.progress import EpochRecord
-from nbridge.stages import rows as stage_rows
-from nbridge.stages.run import StageRun
-from nbridge.training import fit, only_trainable
+from nbridge.nn.networks import StackedBatchNorm, StackedMLP
+from nbridge.training import stage_rows
+from nbridge.training.progress import EpochRecord
+from nbridge.training.stage import StageRun
+from nbridge.training.trainer import fit, only_trainable
 
 ROWS = 24
 MODALITIES = {

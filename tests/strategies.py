@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor, nn
 
-from nbridge.batch import Batch
-from nbridge.build import build_model
-from nbridge.likelihoods import Bernoulli, Categorical, DiscretizedLogistic, Likelihood, NegativeBinomial, Poisson
+from nbridge.data.batch import Batch
 from nbridge.models.base import MultimodalVAE
-from nbridge.registry import BUILT_IN
-from nbridge.spec import Spec
+from nbridge.nn.likelihoods import Bernoulli, Categorical, DiscretizedLogistic, Likelihood, NegativeBinomial, Poisson
+from nbridge.spec.registry import BUILT_IN
+from nbridge.spec.spec import Spec
+from nbridge.training.build import build_model
 
 MODELS = tuple(BUILT_IN["models"])
 JOINT = tuple(name for name in MODELS if name != "vae")

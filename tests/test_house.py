@@ -14,51 +14,16 @@ import nbridge
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "nbridge"
 
-# A file imports only from lower floors. The sole exception: a paper's file imports models/base.py.
-FLOORS = [
-    ["annotations", "errors", "findings", "free_memory", "means", "palette", "phrases", "pictures", "plane", "version"],
-    ["batch", "densities", "distributions", "files", "hashing", "modulated", "networks", "objectives", "patterns", "registry", "subsets"],
-    ["rows", "signature", "strict"],
-    [
-        "bridges",
-        "column_names",
-        "components",
-        "dates",
-        "encoders",
-        "fusion",
-        "likelihoods",
-        "mixture",
-        "name_groups",
-        "names",
-        "training_spec",
-    ],
-    ["budgets", "conformal", "flow_bridge"],
-    ["data", "decoders", "spec"],
-    ["column_kinds", "support", "wording", "yaml_tree"],
-    ["honest_splits", "models", "overrides"],
-    ["inference", "read", "schema"],
-    ["build", "guesses", "kinds"],
-    ["first_splits"],
-    ["first_spec"],
-    ["first_arrays", "first_ids", "first_images", "omics_look"],
-    ["npz_look"],
-    ["first_look"],
-    ["acceleration", "calibrating", "checkpoint", "counting", "imputation", "progress"],
-    ["stages"],
-    ["evaluation", "file_plan", "graph", "hub", "summaries", "training"],
-    ["comparison_table", "completion", "data_checks", "export", "run_folder", "testing"],
-    ["file_completion", "training_state"],
-    ["frame_completion", "joined_completion", "run", "shared_joint", "tracking"],
-    ["image_completion"],
-    ["comparison", "explore", "report", "sklearn_imputer"],
-    ["cli"],
-    ["__main__"],
-]
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+# A package, or a file at the root, imports only from those before it, and from itself.
+PACKAGES = [
+    "version", "errors", "common", "spec", "nn", "data", "models", "acceleration", "inference", "visual", "training", "evaluation",
+    "runs", "draft", "sharing", "report", "explore", "sklearn", "testing", "cli", "__main__",
+]  # fmt: skip
+PLACE = {name: number for number, name in enumerate(PACKAGES)}
 FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
 
 
-def room(module: str) -> str:
+def package(module: str) -> str:
     return module.split(".")[1]
 
 
@@ -75,16 +40,19 @@ def module_of(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_of)
-def test_a_file_imports_only_from_lower_floors(path: Path):
-    own = room(module_of(path))
-    assert own in FLOOR, f"{own} has no floor yet"
+def test_a_file_imports_only_from_its_own_package_and_those_before_it(path: Path):
+    own = package(module_of(path))
+    assert own in PLACE, f"{own} is no package that has a place yet"
     for module in imports(ast.parse(path.read_text())):
-        if module.split(".")[0] != "nbridge" or module == "nbridge.version":
-            continue
-        assert FLOOR[room(module)] < FLOOR[own] or room(module) == own, f"{own} imports {module}"
+        if module.startswith("nbridge."):
+            assert PLACE[package(module)] <= PLACE[own], f"{own} imports {module}"
 
 
-def test_files_of_one_room_import_each_other_in_one_direction():
+def test_the_root_has_few_files():
+    assert len(list(PACKAGE.glob("*.py"))) <= 8
+
+
+def test_files_import_each_other_in_one_direction():
     edges = {module_of(path): {m for m in imports(ast.parse(path.read_text())) if m.startswith("nbridge.")} for path in FILES}
     done: set[str] = set()
 

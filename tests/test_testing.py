@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from nbridge.batch import Batch
-from nbridge.decoders import Decoder, MLPDecoder
-from nbridge.distributions import diagonal_normal
-from nbridge.encoders import ConvEncoder, EmbeddingEncoder, Encoder, MLPEncoder
-from nbridge.fusion import Fusion
-from nbridge.likelihoods import Bernoulli, Categorical, DiscretizedLogistic, Laplace, Likelihood, NegativeBinomial, Poisson
-from nbridge.likelihoods import Normal as NormalLikelihood
+from nbridge.data.batch import Batch
 from nbridge.models.base import MultimodalVAE, Stage
 from nbridge.models.parts import Parts
+from nbridge.nn.decoders import Decoder, MLPDecoder
+from nbridge.nn.distributions import diagonal_normal
+from nbridge.nn.encoders import ConvEncoder, EmbeddingEncoder, Encoder, MLPEncoder
+from nbridge.nn.fusion import Fusion
+from nbridge.nn.likelihoods import Bernoulli, Categorical, DiscretizedLogistic, Laplace, Likelihood, NegativeBinomial, Poisson
+from nbridge.nn.likelihoods import Normal as NormalLikelihood
 from nbridge.testing import check_encoder, check_likelihood, check_model
 
 ENCODERS = {

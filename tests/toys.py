@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.distributions import Independent
 from torch.nn import functional as F
 
-from nbridge.batch import Batch
-from nbridge.decoders import Decoder
-from nbridge.distributions import diagonal_normal
-from nbridge.encoders import Encoder
+from nbridge.data.batch import Batch
 from nbridge.evaluation.classifiers import Classifier
-from nbridge.likelihoods import Bernoulli, Categorical, Likelihood, Normal
 from nbridge.models.base import MultimodalVAE
+from nbridge.nn.decoders import Decoder
+from nbridge.nn.distributions import diagonal_normal
+from nbridge.nn.encoders import Encoder
+from nbridge.nn.likelihoods import Bernoulli, Categorical, Likelihood, Normal
 
 CLASSES = 4
 

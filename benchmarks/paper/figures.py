@@ -23,7 +23,7 @@ from torch import Tensor
 
 import nbridge
 from benchmarks.paper.protocol import ROOT
-from nbridge.run import Run, open_run
+from nbridge.runs.run import Run, open_run
 
 DRAWS, ROWS = 10, 10
 

@@ -16,11 +16,11 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.readme import replace_section
-from nbridge.comparison import compare
-from nbridge.comparison_table import Comparison, Spread
 from nbridge.evaluation.results import Settings
-from nbridge.progress import ConsoleReporter
-from nbridge.read import read_spec
+from nbridge.runs.comparison import compare
+from nbridge.runs.comparison_table import Comparison, Spread
+from nbridge.spec.reader import read_spec
+from nbridge.training.progress import ConsoleReporter
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

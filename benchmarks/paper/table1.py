@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from benchmarks.paper.protocol import Protocol, Scale, cell, difference, figure, main, markdown, parameters, percent, reduction
-from nbridge.comparison_table import Comparison
 from nbridge.evaluation.results import Settings, Split
+from nbridge.runs.comparison_table import Comparison
 
 MODELS = {name: (f"model={name}",) for name in ("vae", "joint", "jmvae", "telbo", "mvae", "bivcca", "bridged")}
 PAPER = {

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from benchmarks.paper.protocol import Protocol, Scale, cell, figure, main, markdown, parameters, percent, reduction
-from nbridge.comparison_table import Comparison
 from nbridge.evaluation.results import Settings
+from nbridge.runs.comparison_table import Comparison
 
 DEFAULT = "bridged, default objective"
 MODELS = {name: (f"model={name}",) for name in ("jmvae", "telbo", "mvae", "bridged")} | {

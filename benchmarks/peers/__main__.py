@@ -34,8 +34,8 @@ from benchmarks.peers.job import Job, now
 from benchmarks.peers.table import section
 from benchmarks.readme import replace_section
 from nbridge import Batch, Spec
-from nbridge.annotations import Precision
-from nbridge.build import build_data, build_model
+from nbridge.spec.option_types import Precision
+from nbridge.training.build import build_data, build_model
 
 HERE = Path(__file__).resolve().parent
 RESULT = HERE.parent / "results" / "peers.json"

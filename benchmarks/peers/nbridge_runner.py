@@ -19,9 +19,9 @@ import nbridge  # noqa: E402
 from nbridge import fit, train  # noqa: E402
 from nbridge.data.arrays import to_batch  # noqa: E402
 from nbridge.evaluation.importance import log_likelihood  # noqa: E402
-from nbridge.progress import EpochRecord, Reporter  # noqa: E402
-from nbridge.registry import STAGES  # noqa: E402
-from nbridge.training import only_trainable  # noqa: E402
+from nbridge.spec.registry import STAGES  # noqa: E402
+from nbridge.training.progress import EpochRecord, Reporter  # noqa: E402
+from nbridge.training.trainer import only_trainable  # noqa: E402
 
 # Equation 7 and bridges on frozen encoders: what the peer's models are measured beside.
 JOINT = {"type": "bridged", "coupling": 0, "leave_one_out": 0}

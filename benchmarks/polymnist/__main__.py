@@ -44,8 +44,8 @@ from torch.nn import functional as F
 import nbridge
 from benchmarks.polymnist.task import VIEWS, Task, subsets
 from benchmarks.readme import replace_section, spread
-from nbridge.build import build_data
-from nbridge.data.dataset import Splits
+from nbridge.data.split import Splits
+from nbridge.training.build import build_data
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent

@@ -43,16 +43,16 @@ from benchmarks.suite.judges import STEPS, panel_of
 from benchmarks.suite.rivals import figures_of_pictures, write_rows
 from benchmarks.suite.systems import BATCH_SIZE, give_budget
 from benchmarks.suite.tasks import Task, encoder_of, training_part
-from nbridge.batch import Batch
-from nbridge.build import build_data, build_model
-from nbridge.data.dataset import Dataset
-from nbridge.data.polymnist import PolyMNIST
-from nbridge.files import write_json
-from nbridge.imputation import serving
-from nbridge.progress import EpochRecord, Reporter, describe
-from nbridge.run_folder import RESOLVED
-from nbridge.spec import Spec
-from nbridge.training_state import read_records
+from nbridge.common.atomic_files import write_json
+from nbridge.data.batch import Batch
+from nbridge.data.benchmarks.polymnist import PolyMNIST
+from nbridge.data.split import Dataset
+from nbridge.inference.impute import serving
+from nbridge.spec.spec import Spec
+from nbridge.training.build import build_data, build_model
+from nbridge.training.progress import EpochRecord, Reporter, describe
+from nbridge.training.run_folder import RESOLVED
+from nbridge.training.state import read_records
 
 HERE = Path(__file__).resolve().parent
 ROOT, RESULT = HERE.parent.parent, HERE.parent / "results" / "polymnist_long.json"

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from benchmarks.polymnist.multivae_runner import build, decode
 from benchmarks.polymnist.task import VIEWS, Subset, Task, device_name, keep_pictures
-from nbridge.files import replacing, write_json
+from nbridge.common.atomic_files import replacing, write_json
 
 TASK = Task(
     shape=(3, 28, 28), latent_dim=64, beta=2.5, scale=0.75, learning_rate=1e-3,

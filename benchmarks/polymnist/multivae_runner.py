@@ -28,7 +28,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from benchmarks.peers.torchvision_shim import import_torchvision  # noqa: E402
 from benchmarks.polymnist.task import VIEWS, Subset, Task, keep_pictures, serve  # noqa: E402
-from nbridge.networks import MLP  # noqa: E402
+from nbridge.nn.networks import MLP  # noqa: E402
 
 import_torchvision()
 

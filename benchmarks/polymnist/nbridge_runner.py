@@ -12,9 +12,9 @@ from torch import Tensor
 import nbridge
 from benchmarks.designs import BRIDGES, JOINT, plain
 from benchmarks.polymnist.task import SHAPE, VIEWS, Subset, Task, keep_pictures, serve
-from nbridge.imputation import serving
-from nbridge.registry import STAGES
-from nbridge.training_state import TrainingState
+from nbridge.inference.impute import serving
+from nbridge.spec.registry import STAGES
+from nbridge.training.state import TrainingState
 
 COUPLED = {**JOINT, "coupling": 3}
 OPTIONS: Mapping[str, dict[str, Any]] = {

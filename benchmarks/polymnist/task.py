@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nbridge.decoders import ConvDecoder
-from nbridge.encoders import ConvEncoder, Encoder, MLPEncoder
+from nbridge.nn.decoders import ConvDecoder
+from nbridge.nn.encoders import ConvEncoder, Encoder, MLPEncoder
 
 VIEWS = tuple(f"view{number}" for number in range(5))
 SHAPE = (3, 14, 14)

@@ -33,7 +33,7 @@ from benchmarks.suite.rivals import run_rival, serves
 from benchmarks.suite.systems import BUILT_IN, RIVALS, System, parse_systems, spec_of
 from benchmarks.suite.table import tables
 from benchmarks.suite.tasks import TASKS, Task, split_of
-from nbridge.batch import Batch
+from nbridge.data.batch import Batch
 from nbridge.errors import NBridgeError
 
 BUDGET = 1_500

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from benchmarks.suite.measure import LEVEL, Answer, Names, Served, by_set, questions, units_of
 from benchmarks.suite.tasks import Task, split_of
-from nbridge.batch import Batch
+from nbridge.data.batch import Batch
 from nbridge.evaluation.rows import rows_with
 
 COMPONENTS = 150

@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.suite.judges import Panel
 from benchmarks.suite.measure import Answer, Served, violations
 from benchmarks.suite.tasks import Task
-from nbridge.batch import Batch
+from nbridge.data.batch import Batch
 from nbridge.evaluation.calibration import calibration_error, reliability
 
 Judged = tuple[int, str, Mapping[str, float]]

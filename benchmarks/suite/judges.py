@@ -18,11 +18,11 @@ from torch.nn import functional as F
 
 from benchmarks.suite.source import together
 from benchmarks.suite.tasks import Task, split_of
-from nbridge.batch import Batch
-from nbridge.data.downloads import cache_folder
+from nbridge.common.atomic_files import write_atomically
+from nbridge.common.hashing import hash_tensor
+from nbridge.data.batch import Batch
+from nbridge.data.benchmarks.download import cache_folder
 from nbridge.evaluation.diversity import class_variances
-from nbridge.files import write_atomically
-from nbridge.hashing import hash_tensor
 
 VERSION = 1
 STEPS, BATCH, LEARNING_RATE = 4_000, 128, 2e-3

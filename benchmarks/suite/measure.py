@@ -23,10 +23,10 @@ from torch import Tensor
 from torch.distributions import Categorical
 
 from benchmarks.suite.tasks import Task
-from nbridge.batch import Batch
+from nbridge.data.batch import Batch
 from nbridge.evaluation.calibration import coverage
 from nbridge.evaluation.rows import rows_with
-from nbridge.imputation import chunks, serving
+from nbridge.inference.impute import chunks, serving
 from nbridge.models.base import MultimodalVAE
 
 DRAWS, IMAGE_DRAWS = 64, 32

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nbridge.files import replacing
+from nbridge.common.atomic_files import replacing
 
 RESULT = Path(__file__).resolve().parent.parent / "results" / "suite.json"
 DIGITS = 5

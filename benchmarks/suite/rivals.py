@@ -25,10 +25,10 @@ from benchmarks.polymnist import task as polymnist
 from benchmarks.suite.figures import Judged, by_number, of_number
 from benchmarks.suite.judges import Panel
 from benchmarks.suite.tasks import Task, split_of
-from nbridge.batch import Batch
+from nbridge.data.batch import Batch
+from nbridge.data.rows import Rows
 from nbridge.errors import NBridgeError
-from nbridge.rows import Rows
-from nbridge.spec import Spec
+from nbridge.spec.spec import Spec
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RUNNER = ROOT / "benchmarks" / "polymnist" / "multivae_runner.py"

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from benchmarks.suite.tasks import TASKS, split_of
-from nbridge.annotations import Seed
-from nbridge.batch import Batch
-from nbridge.data.dataset import Dataset, Source
+from nbridge.data.batch import Batch
+from nbridge.data.split import Dataset, Source
+from nbridge.spec.option_types import Seed
 
 
 class TaskRows(Source):

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.suite.tasks import Task, encoder_of
+from nbridge.draft.writer import sizes_of
 from nbridge.errors import NBridgeError
-from nbridge.first_spec import sizes_of
-from nbridge.overrides import apply
-from nbridge.read import spec_from_dict
-from nbridge.registry import STAGES
-from nbridge.spec import Spec
-from nbridge.training_spec import StageSettings
+from nbridge.spec.overrides import apply
+from nbridge.spec.reader import spec_from_dict
+from nbridge.spec.registry import STAGES
+from nbridge.spec.spec import Spec
+from nbridge.spec.training import StageSettings
 
 BUILT_IN: Mapping[str, tuple[str, ...]] = {
     "default": (),

@@ -18,16 +18,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nbridge.batch import Batch
-from nbridge.data.celeba import CelebA
-from nbridge.data.dataset import Dataset, Splits, split
-from nbridge.data.digits import Digits
+from nbridge.data.batch import Batch
+from nbridge.data.benchmarks.celeba import CelebA
+from nbridge.data.benchmarks.digits import Digits
+from nbridge.data.benchmarks.mnist import MNIST
+from nbridge.data.benchmarks.paired import MNISTFashion
+from nbridge.data.benchmarks.polymnist import PolyMNIST
 from nbridge.data.folders import data_folder
-from nbridge.data.idx import MNIST
-from nbridge.data.npz import NPZ, read_npz
-from nbridge.data.paired import MNISTFashion
-from nbridge.data.polymnist import PolyMNIST
-from nbridge.data.table import Table
+from nbridge.data.numpy.npz import NPZ, read_npz
+from nbridge.data.split import Dataset, Splits, split
+from nbridge.data.tables.source import Table
 
 Shape = tuple[int, ...]
 Likelihood = str | Mapping[str, Any]

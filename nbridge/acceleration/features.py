@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from nbridge.common.memory import free_bytes
 from nbridge.errors import NBridgeError
-from nbridge.free_memory import free_bytes
 
 SHARE = 0.25
 """The share of the memory which is free that features may take; larger ones go to a file."""

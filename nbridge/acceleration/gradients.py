@@ -11,9 +11,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nbridge.acceleration.distributed import World
 from nbridge.acceleration.shared_memory import SharedMemory
-from nbridge.batch import Batch
-from nbridge.means import divided_by
+from nbridge.data.batch import Batch
 from nbridge.models.base import Features
+from nbridge.models.reductions import divided_by
 
 Loss = Callable[[Batch, Features, float], dict[str, Tensor]]
 
@@ -21,8 +21,8 @@ Loss = Callable[[Batch, Features, float], dict[str, Tensor]]
 def shared_loss(loss: Loss, modules: Sequence[nn.Module], world: World, *, complete: bool) -> Loss:
     """A stage's loss, whose gradients are those of the mean over all processes.
 
-    A term that is a mean over some of the rows (`nbridge.means.masked_mean`) is divided by each process's share of the rows that count in
-    all of them, so that the mean over processes is the mean over the rows of the whole batch.
+    A term that is a mean over some of the rows (`nbridge.models.reductions.masked_mean`) is divided by each process's share of the rows
+    that count in all of them, so that the mean over processes is the mean over the rows of the whole batch.
 
     Arguments:
         loss: The loss of a stage.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from nbridge.acceleration.distributed import ALONE, World
 from nbridge.acceleration.precision import Products, has_bf16_products
-from nbridge.annotations import Precision
+from nbridge.spec.option_types import Precision
 
 WIDE = 2**16
 """Numbers in the largest weight from which on bfloat16 can pay for its roundings (measured: 256 x 256); below it nothing is timed."""

@@ -5,7 +5,7 @@ With the number :math:`n_r`, mean :math:`m_r` and variance :math:`v_r` of the ro
 .. math:: m = \sum_r \frac{n_r}{n} m_r, \qquad v = \sum_r \frac{n_r}{n} \big( v_r + (m_r - m)^2 \big)
 
 which, unlike sums of squares, loses no digits where the mean is large. A layer takes one small exchange forward and one backward. torch's
-SyncBatchNorm does the same for GPUs, but refuses CPUs and knows nothing of `nbridge.networks.StackedBatchNorm`.
+SyncBatchNorm does the same for GPUs, but refuses CPUs and knows nothing of `nbridge.nn.networks.StackedBatchNorm`.
 
 Axes: P maps, B rows, C channels.
 """
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from nbridge.acceleration.distributed import World
-from nbridge.networks import StackedBatchNorm
+from nbridge.nn.networks import StackedBatchNorm
 
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _SERVING: Callable[[nn.Module, Tensor], Tensor] = nn.BatchNorm1d.forward  # pyright: ignore[reportAssignmentType] (all three share it)

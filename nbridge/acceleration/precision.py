@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from nbridge.networks import StackedMLP
+from nbridge.nn.networks import StackedMLP
 
 Products = Literal["float32", "bf16"]
 

@@ -55,14 +55,14 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a trained model. A verdict, likelihoods, cross-modal generation, imputation; the figures are kept in evaluation.json."""
-    from nbridge import run
     from nbridge.cli.tables import MeasuringBar, print_evaluation
     from nbridge.cli.verdicts import print_verdict
+    from nbridge.common.atomic_files import write_json, writing
     from nbridge.evaluation import suite
     from nbridge.evaluation.classifier_cache import ClassifierCache
-    from nbridge.files import write_json, writing
-    from nbridge.run_folder import CLASSIFIERS, evaluation_path
-    from nbridge.training_state import read_records
+    from nbridge.runs import run
+    from nbridge.training.run_folder import CLASSIFIERS, evaluation_path
+    from nbridge.training.state import read_records
 
     settings = _settings(split, metrics, given, rows, density_rows, samples, draws, generated, label, seed)
     cache = ClassifierCache(Path(directory) / CLASSIFIERS)
@@ -109,14 +109,14 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Train and measure several models of one spec. What is done already is kept, so that what Ctrl-C stops goes on."""
-    from nbridge.read import read_spec
+    from nbridge.spec.reader import read_spec
 
     # Read before torch is imported, so that a mistake in the spec is shown at once.
     folder = default_folder(spec, read_spec(spec, set_ or ()).name, "compare-") if out is None else out
     if minutes is not None and not minutes > 0:
         raise NBridgeError(f"--minutes {minutes:g}: expected more than 0")
-    from nbridge import comparison
     from nbridge.cli.tables import MeasuringBar, print_comparison
+    from nbridge.runs import comparison
 
     settings = _settings(split, metrics, given, rows, density_rows, samples, draws, generated, label, 0)
     console = console_of(stderr=True)

@@ -22,8 +22,8 @@ def export(
     It gives the best estimate that `nbridge impute` gives, in the units of the data, for any number of rows.
     """
     target = check_output(out, overwrite, (".onnx", ".pt2"))
-    from nbridge.checkpoint import load_model
-    from nbridge.export import export_model
+    from nbridge.sharing.onnx import export_model
+    from nbridge.training.checkpoint import load_model
 
     model, spec = load_model(directory)
     classes = spec.data.source.kwargs.get("classes") or {}

@@ -24,7 +24,7 @@ def push(
 
     The token is that of `hf auth login`, or HF_TOKEN; HF_ENDPOINT names another hub.
     """
-    from nbridge import hub
+    from nbridge.sharing import hub
 
     typer.echo(f"{hub.push(directory, repo, private=private, revision=revision, license=license_)}: pushed")
 
@@ -36,6 +36,6 @@ def pull(
     overwrite: Overwrite = False,
 ) -> None:
     """Pull a model from the Hugging Face Hub. It is read strictly, and appears whole or not at all; every command takes it for a run."""
-    from nbridge import hub
+    from nbridge.sharing import hub
 
     typer.echo(f"{hub.pull(repo, out, revision=revision, overwrite=overwrite)}: pulled")

@@ -12,8 +12,8 @@ from nbridge.cli.options import PATTERNS, AsJson, Overrides, Overwrite, SpecPath
 from nbridge.errors import DataError, SpecError
 
 if TYPE_CHECKING:
-    from nbridge.counting import ParameterTable
-    from nbridge.spec import Spec
+    from nbridge.evaluation.parameter_counts import ParameterTable
+    from nbridge.spec.spec import Spec
 
 
 def validate(
@@ -26,14 +26,14 @@ def validate(
     With --data, what forbids training is an error, and what is likely a mistake (a constant column, identifiers taken for values, values
     far outside, columns of two modalities that hold the same, items that training and held-out rows share) a warning.
     """
-    from nbridge.read import read_spec
+    from nbridge.spec.reader import read_spec
 
     parsed = read_spec(spec, set_ or ())
     import torch
 
-    from nbridge.build import build_model
     from nbridge.models.bridged import BridgedVAE
     from nbridge.models.flow_bridged import FlowBridgedVAE
+    from nbridge.training.build import build_model
 
     with blaming(spec, SpecError), torch.device("meta"):
         model = build_model(parsed)
@@ -50,7 +50,7 @@ def validate(
 def _check_data(spec: Spec) -> None:
     """Tells what is found in the rows; errors end it."""
     from nbridge.cli.tables import print_patterns
-    from nbridge.data_checks import check_data
+    from nbridge.draft.checks import check_data
 
     found = check_data(spec)
     if found.present:
@@ -65,10 +65,10 @@ def _check_data(spec: Spec) -> None:
 
 def params(spec: SpecPath, set_: Overrides = None, as_json: AsJson = False) -> None:
     """Count the parameters of a model. Part by part, and beside the retrofits (JMVAE, TELBO) and MVAE on the same parts."""
-    from nbridge.read import read_spec
+    from nbridge.spec.reader import read_spec
 
     parsed = read_spec(spec, set_ or ())
-    from nbridge.counting import count_parameters
+    from nbridge.evaluation.parameter_counts import count_parameters
 
     with blaming(spec, SpecError):
         table = count_parameters(parsed)
@@ -84,12 +84,12 @@ def schema(
 ) -> None:
     """Write the JSON Schema of specs. An editor completes and checks specs with it."""
     target = None if out is None else check_output(out, overwrite, (".json",))
-    from nbridge.schema import schema_text
+    from nbridge.spec.json_schema import schema_text
 
     if target is None:
         typer.echo(schema_text(), nl=False)
         return
-    from nbridge.files import write_text
+    from nbridge.common.atomic_files import write_text
 
     write_text(target, schema_text())
     typer.echo(f"{target}: written")

@@ -12,11 +12,11 @@ from nbridge.cli.options import console_of, warning
 from nbridge.errors import RunError
 
 if TYPE_CHECKING:
-    from nbridge.file_completion import Wishes
-    from nbridge.file_plan import Progress
-    from nbridge.joined_completion import TablesCompleted
+    from nbridge.inference.file_completion import Wishes
+    from nbridge.inference.file_plan import Progress
+    from nbridge.inference.joined_completion import TablesCompleted
     from nbridge.models.base import MultimodalVAE
-    from nbridge.spec import Spec
+    from nbridge.spec.spec import Spec
 
 IMAGES = "images"
 """The data source of images in files."""
@@ -36,7 +36,7 @@ def impute_joined(directory: str, rows: Sequence[str], to: str, wishes: Wishes, 
         RunError: when the folder can't be written, or the run has no files of its own.
         DataError: when rows don't fit the model or can't be joined.
     """
-    from nbridge.checkpoint import load_model
+    from nbridge.training.checkpoint import load_model
 
     if not Path(to).absolute().parent.is_dir():
         raise RunError(f"--to {to}: folder {Path(to).parent} does not exist")
@@ -50,15 +50,15 @@ def impute_joined(directory: str, rows: Sequence[str], to: str, wishes: Wishes, 
     paths = rows or ([named] if isinstance(named, str) else list(named))
     if not paths:
         raise RunError(f"{directory}: this run was not trained from tables; name the files to fill in")
-    from nbridge.joined_completion import impute_tables
+    from nbridge.inference.joined_completion import impute_tables
 
     _tell(to, lambda progress: impute_tables(model, paths, to, wishes, progress=progress))
 
 
 def impute_folders(model: MultimodalVAE, spec: Spec, rows: Sequence[str], to: str, wishes: Wishes) -> None:
     """Fills in images in files and the tables beside them."""
-    from nbridge.data.images import Images
-    from nbridge.image_completion import impute_images
+    from nbridge.data.images.source import Images
+    from nbridge.inference.image_completion import impute_images
 
     source = Images(**spec.data.source.kwargs)
     _tell(to, lambda progress: impute_images(model, source, to, rows, wishes, progress=progress))
@@ -82,8 +82,8 @@ def _tell(to: str, work: Callable[[Progress], TablesCompleted]) -> None:
 
 def are_images(path: str, target: Path, part: tuple[int, int]) -> bool:
     """Whether rows are images in files; a table of them, or a part of them, can't be written by itself."""
-    from nbridge.data.row_files import FOLDER, find_rows
-    from nbridge.data.table_file import ending_of
+    from nbridge.data.streaming.files import FOLDER, find_rows
+    from nbridge.data.tables.columns import ending_of
 
     if ending_of(path):
         raise RunError(f"--out {target}: this model has images, which are files of their own; write to a folder, --to FOLDER")

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nbridge.common.warnings import Finding
 from nbridge.errors import NBridgeError, RunError
-from nbridge.findings import Finding
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from nbridge.progress import ConsoleReporter
+    from nbridge.training.progress import ConsoleReporter
 
 SpecPath = Annotated[str, typer.Argument(metavar="SPEC", help="A spec, a YAML file.", show_default=False)]
 RunPath = Annotated[str, typer.Argument(metavar="DIR", help="A run folder, or the model folder inside it.", show_default=False)]
@@ -113,8 +113,8 @@ def warning(findings: Iterable[Finding]) -> None:
 @contextmanager
 def reporting(console: Console, folder: str | None = None) -> Iterator[ConsoleReporter]:
     """A reporter that leaves the terminal in order, and a word on how to go on after an interruption."""
-    from nbridge.progress import ConsoleReporter
-    from nbridge.run_folder import RESOLVED
+    from nbridge.training.progress import ConsoleReporter
+    from nbridge.training.run_folder import RESOLVED
 
     reporter = ConsoleReporter(console)
     try:
@@ -129,6 +129,6 @@ def reporting(console: Console, folder: str | None = None) -> Iterator[ConsoleRe
 
 
 def _is_file_read(target: Path, rows: str) -> bool:
-    from nbridge.data.row_files import find_rows
+    from nbridge.data.streaming.files import find_rows
 
     return find_rows(rows)[0].samefile(target)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from nbridge.common.atomic_files import write_atomically
 from nbridge.errors import DataError
-from nbridge.files import write_atomically
 from nbridge.models.base import MultimodalVAE
 
 TILE = 96

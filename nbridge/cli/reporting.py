@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nbridge.cli.options import Seed
-from nbridge.findings import Finding
-from nbridge.phrases import clip
+from nbridge.common.messages import clip
+from nbridge.common.warnings import Finding
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from nbridge.evaluation.verdict import Verdict
-    from nbridge.run import Run
+    from nbridge.runs.run import Run
 
 WithoutReport = Annotated[bool, typer.Option("--no-report", help="Write no report.html at the end.")]
 
@@ -36,8 +36,8 @@ def report(
 
 def verdict_on(run: Run, console: Console) -> Verdict | None:
     """The verdict on a training that just ended, kept in its folder; whatever happens to it, the training must not fail: None then."""
-    from nbridge.files import write_json, writing
-    from nbridge.run_folder import VERDICT
+    from nbridge.common.atomic_files import write_json, writing
+    from nbridge.training.run_folder import VERDICT
 
     try:
         verdict = run.verdict

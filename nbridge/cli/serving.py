@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from nbridge.annotations import Prior
-    from nbridge.data.table_layout import TableLayout
-    from nbridge.likelihoods import Likelihood
-    from nbridge.spec import Spec
+    from nbridge.data.tables.layout import TableLayout
+    from nbridge.nn.likelihoods import Likelihood
+    from nbridge.spec.option_types import Prior
+    from nbridge.spec.spec import Spec
 
     Arrays = dict[str, np.ndarray]
 
@@ -79,8 +79,8 @@ def impute(
     """
     target = None if to is not None else _target(rows or [], out, overwrite)
     from nbridge.cli.tables import MeasuringBar
-    from nbridge.file_completion import Wishes, impute_file, parse_shard
-    from nbridge.summaries import parse_levels
+    from nbridge.inference.file_completion import Wishes, impute_file, parse_shard
+    from nbridge.inference.intervals import parse_levels
 
     try:
         part = parse_shard(shard)
@@ -95,7 +95,7 @@ def impute(
             raise RunError(f"--to {to}: goes without {other}; all tables are written whole, by their names")
         impute_joined(directory, rows or [], to, wishes, overwrite)
         return
-    from nbridge.checkpoint import load_model
+    from nbridge.training.checkpoint import load_model
 
     assert rows is not None
     assert target is not None
@@ -119,7 +119,7 @@ def impute(
 
 def _target(rows: Sequence[str], out: str | None, overwrite: bool) -> Path:
     """The file or the folder to write where one is read."""
-    from nbridge.data.row_files import FOLDER, kind_of
+    from nbridge.data.streaming.files import FOLDER, kind_of
 
     if not rows:
         raise typer.BadParameter("Missing argument 'ROWS', the file to fill in. With --to FOLDER, those of the run.")
@@ -151,9 +151,9 @@ def generate(
 ) -> None:
     """Draw new rows. They come from the prior, or from what is given of them."""
     target = check_output(out, overwrite, (".npz", ".png"))
-    from nbridge.checkpoint import load_model
-    from nbridge.imputation import generate as draw
-    from nbridge.imputation import mixture_for
+    from nbridge.inference.impute import generate as draw
+    from nbridge.inference.impute import mixture_for
+    from nbridge.training.checkpoint import load_model
 
     model, spec = load_model(directory)
     fixed = _parse_given(model.likelihoods, given or [])
@@ -165,7 +165,7 @@ def generate(
 
         write_grid(target, model, values)
     else:
-        from nbridge.data.npz import write_npz
+        from nbridge.data.numpy.npz import write_npz
 
         write_npz(target, _under_keys(spec, {name: x.numpy() for name, x in values.items()}))
     typer.echo(f"{target}: {num:,} rows")
@@ -174,10 +174,10 @@ def generate(
 def embed(directory: RunPath, rows: Rows, out: Out, overwrite: Overwrite = False) -> None:
     """Write the code of each row. It is the mean and the standard deviation of q(z|x), whatever the row lacks."""
     target = check_output(out, overwrite, (".npz",), rows)
-    from nbridge.checkpoint import load_model
     from nbridge.data.arrays import to_batch
-    from nbridge.data.npz import write_npz
-    from nbridge.imputation import embed as posterior
+    from nbridge.data.numpy.npz import write_npz
+    from nbridge.inference.impute import embed as posterior
+    from nbridge.training.checkpoint import load_model
 
     model, spec = load_model(directory)
     given, others = _read_rows(spec, rows)
@@ -192,10 +192,10 @@ def embed(directory: RunPath, rows: Rows, out: Out, overwrite: Overwrite = False
 def _read_rows(spec: Spec, path: str) -> tuple[Arrays, Arrays]:
     """The arrays of a file that hold modalities, under their names, and all others."""
     from nbridge.data.ids import check_ids
-    from nbridge.data.npz import read_npz
-    from nbridge.data.omics_file import is_omics_file
-    from nbridge.data.table_file import ending_of
-    from nbridge.file_plan import match_keys
+    from nbridge.data.numpy.npz import read_npz
+    from nbridge.data.omics.container import is_omics_file
+    from nbridge.data.tables.columns import ending_of
+    from nbridge.inference.file_plan import match_keys
 
     if is_omics_file(path):
         return _read_omics(spec, path)
@@ -215,8 +215,8 @@ def _read_rows(spec: Spec, path: str) -> tuple[Arrays, Arrays]:
 
 def _read_images(spec: Spec, path: str) -> tuple[Arrays, Arrays]:
     """The modalities of a folder of images, or of a table of their paths, and its identifiers."""
-    from nbridge.data.images import Images
-    from nbridge.image_completion import read_images
+    from nbridge.data.images.source import Images
+    from nbridge.inference.image_completion import read_images
 
     layout = _table(spec)
     assert layout is not None, "images are read as tables are"
@@ -228,9 +228,9 @@ def _read_table(layout: TableLayout, path: str) -> tuple[Arrays, Arrays]:
     """The modalities of a table, and its identifiers."""
     from tempfile import TemporaryDirectory
 
-    from nbridge.data.cell_rows import cell_rows
     from nbridge.data.folders import find_file
     from nbridge.data.ids import check_ids
+    from nbridge.data.tables.rows import cell_rows
     from nbridge.errors import naming
 
     found = find_file(path)
@@ -246,9 +246,9 @@ def _read_omics(spec: Spec, path: str) -> tuple[Arrays, Arrays]:
     """The modalities of an .h5mu or .h5ad file, and its obs_names."""
     from tempfile import TemporaryDirectory
 
-    from nbridge.build import omics_layout_of
-    from nbridge.data.row_files import find_rows, open_rows
+    from nbridge.data.streaming.files import find_rows, open_rows
     from nbridge.errors import naming
+    from nbridge.training.build import omics_layout_of
 
     found, kind = find_rows(path)
     with (
@@ -271,7 +271,7 @@ def _under_keys(spec: Spec, arrays: Mapping[str, np.ndarray]) -> Arrays:
 
 def _keys(spec: Spec) -> dict[str, str]:
     """The key of each modality in npz files; keys of MuData are no names that such files have."""
-    from nbridge.build import omics_layout_of
+    from nbridge.training.build import omics_layout_of
 
     named = (spec.data.source.kwargs.get("keys") if omics_layout_of(spec) is None else None) or {}
     return {name: named.get(name, name) for name in spec.modalities}
@@ -279,7 +279,7 @@ def _keys(spec: Spec) -> dict[str, str]:
 
 def _table(spec: Spec) -> TableLayout | None:
     """Which columns of a csv file are which modality, of a model that was trained from one, or from a data frame."""
-    from nbridge.build import table_of
+    from nbridge.training.build import table_of
 
     return table_of(spec)
 
@@ -296,7 +296,7 @@ def _parse_given(likelihoods: Mapping[str, Likelihood], given: list[str]) -> dic
             if not text:
                 raise DataError("expected NAME=VALUE, such as label=3 or x=[0.1,0.2]")
             if name not in likelihoods:
-                from nbridge.phrases import did_you_mean, listing
+                from nbridge.common.messages import did_you_mean, listing
 
                 raise DataError(f"no modality {name!r}.{did_you_mean(name, likelihoods)} Modalities: {listing(likelihoods)}")
             if name in values:
@@ -307,9 +307,9 @@ def _parse_given(likelihoods: Mapping[str, Likelihood], given: list[str]) -> dic
 
 def _parse_value(name: str, likelihood: Likelihood, text: str) -> Tensor:
     """One row of a modality, in the YAML that a spec is written in."""
-    from nbridge import yaml_tree
     from nbridge.data.arrays import to_batch
-    from nbridge.support import check_support
+    from nbridge.models.support import check_support
+    from nbridge.spec import yaml_positions as yaml_tree
 
     try:
         value = yaml_tree.parse(text).value

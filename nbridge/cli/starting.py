@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nbridge.cli.options import PATTERNS, Overwrite, check_output, console_of
+from nbridge.common.messages import clip
 from nbridge.errors import RunError
-from nbridge.phrases import clip
 
 if TYPE_CHECKING:
-    from nbridge.first_look import FirstLook
+    from nbridge.draft.draft import FirstLook
 
 NAMED = 12
 """Columns that the line on empty cells names."""
@@ -39,8 +39,8 @@ def init(
     for path in data:
         if target.exists() and target.samefile(path):
             raise RunError(f"--out {target}: the file that is read; choose another, so that it stays as it is")
-    from nbridge.files import write_text, writing
-    from nbridge.first_look import look
+    from nbridge.common.atomic_files import write_text, writing
+    from nbridge.draft.draft import look
 
     found = look(data, id_)
     with writing(target):

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from nbridge.comparison_table import Comparison
+from nbridge.common.messages import number
 from nbridge.evaluation.results import ERRORS, NOTES, Evaluation, Measurement, Names, abbreviated, left_out, taken
-from nbridge.phrases import number
+from nbridge.runs.comparison_table import Comparison
 
 HEADING = 30
 """Columns of the terminal that the first column of a comparison gets at least."""

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nbridge.common.messages import clip, did_you_mean, listing
 from nbridge.errors import RunError
-from nbridge.phrases import clip, did_you_mean, listing
 
 if TYPE_CHECKING:
-    from nbridge.progress import Reporter
+    from nbridge.training.progress import Reporter
 
 LOGGERS = ("tensorboard",)
 
@@ -41,8 +41,8 @@ def check_logger(name: str | None) -> None:
 @contextmanager
 def tracking(name: str | None, folder: str) -> Iterator[Reporter]:
     """A reporter that writes the metrics of a run for a logger, or nothing where none is asked for."""
-    from nbridge.progress import Reporter
-    from nbridge.tracking import TensorBoard
+    from nbridge.runs.tracking import TensorBoard
+    from nbridge.training.progress import Reporter
 
     reporter = Reporter() if name is None else TensorBoard(folder)
     try:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from nbridge.evaluation.crossmodal import Prediction
-    from nbridge.progress import Reporter
-    from nbridge.run import Run
+    from nbridge.runs.run import Run
+    from nbridge.training.progress import Reporter
 
 SUMMARY_ROWS, SUMMARY_SAMPLES = 1000, 50
 """What the table after training takes: enough to see that the model works, in seconds even for images."""
@@ -42,12 +42,12 @@ def train(
     with ExitStack() as stack:
         with sharing() as is_main:
             check_logger(log)
-            from nbridge.read import read_spec
+            from nbridge.spec.reader import read_spec
 
             # Read before torch is imported, so that a mistake in the spec is shown at once.
             folder = out or default_folder(spec, read_spec(spec, set_ or ()).name)
-            from nbridge import run
-            from nbridge.progress import Reporters
+            from nbridge.runs import run
+            from nbridge.training.progress import Reporters
 
             console = console_of(stderr=as_json, quiet=not is_main)
             tracker = stack.enter_context(tracking(log, folder))
@@ -69,10 +69,10 @@ def resume(
     with ExitStack() as stack:
         with sharing() as is_main:
             check_logger(log)
-            from nbridge import run
-            from nbridge.checkpoint import CONFIG
-            from nbridge.progress import Reporters
-            from nbridge.run_folder import MODEL
+            from nbridge.runs import run
+            from nbridge.training.checkpoint import CONFIG
+            from nbridge.training.progress import Reporters
+            from nbridge.training.run_folder import MODEL
 
             over = Path(directory, MODEL, CONFIG).is_file()
             console = console_of(stderr=as_json, quiet=not is_main)
@@ -90,7 +90,7 @@ def _summarise(run: Run, console: Console, as_json: bool, tracker: Reporter, *, 
     from nbridge.cli.verdicts import print_verdict
     from nbridge.evaluation.crossmodal import predict_each
     from nbridge.evaluation.findings import of_model
-    from nbridge.run_folder import REPORT
+    from nbridge.training.run_folder import REPORT
 
     rows = run.splits.test if run.splits.test is not None else run.splits.validation
     few = None if rows is None else rows.sample(SUMMARY_ROWS)

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from nbridge.batch import Batch
+from nbridge.common.messages import did_you_mean, listing
+from nbridge.data.batch import Batch
 from nbridge.data.column import PRESENT, read_column
 from nbridge.errors import DataError
-from nbridge.phrases import did_you_mean, listing
 
 Key = TypeVar("Key")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nbridge.data.dataset import Dataset, Source
+from nbridge.data.split import Dataset, Source
 from nbridge.errors import DataError
 
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from nbridge.evaluation.targets import Values
 from nbridge.evaluation.verdict import Comparison, outcome_of
-from nbridge.likelihoods import Bernoulli, Categorical, Likelihood
-from nbridge.progress import EpochRecord
-from nbridge.spec import Spec
+from nbridge.nn.likelihoods import Bernoulli, Categorical, Likelihood
+from nbridge.spec.spec import Spec
+from nbridge.training.progress import EpochRecord
 
 FEW = 50
 """Training rows for each latent dimension, below which there are few."""

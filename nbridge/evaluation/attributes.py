@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nbridge.batch import Batch
+from nbridge.data.batch import Batch
 from nbridge.errors import DataError, require_positive
 from nbridge.evaluation.calibration import (
     Bin,
@@ -30,9 +30,9 @@ from nbridge.evaluation.calibration import (
     unsupported,
 )
 from nbridge.evaluation.rows import rows_to_score, together
-from nbridge.imputation import serving
-from nbridge.likelihoods import Bernoulli
+from nbridge.inference.impute import serving
 from nbridge.models.base import MultimodalVAE
+from nbridge.nn.likelihoods import Bernoulli
 
 
 @dataclass(frozen=True)

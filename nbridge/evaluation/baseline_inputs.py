@@ -15,9 +15,9 @@ from sklearn.decomposition import PCA
 from torch.distributions import constraints
 
 from nbridge.evaluation.targets import Values
-from nbridge.kinds import kind_of
-from nbridge.likelihoods import Categorical, Likelihood
 from nbridge.models.base import MultimodalVAE
+from nbridge.nn.likelihoods import Categorical, Likelihood
+from nbridge.visual.modality_kinds import kind_of
 
 WIDE = 100
 """Columns from which on a modality is wide."""

@@ -22,12 +22,12 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.nn import functional as F
 
-from nbridge.batch import Batch
+from nbridge.data.batch import Batch
 from nbridge.errors import DataError, require_positive
 from nbridge.evaluation.rows import rows_to_score
-from nbridge.imputation import chunks, serving
-from nbridge.likelihoods import Bernoulli, Categorical, Likelihood
+from nbridge.inference.impute import chunks, serving
 from nbridge.models.base import MultimodalVAE
+from nbridge.nn.likelihoods import Bernoulli, Categorical, Likelihood
 
 LEVELS = (0.5, 0.9, 0.95)
 """Probabilities of the central intervals."""

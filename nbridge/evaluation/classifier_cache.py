@@ -13,9 +13,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from nbridge.checkpoint import load_into, load_tensors, save_tensors
+from nbridge.common.hashing import hash_tensor
 from nbridge.errors import RunError
-from nbridge.hashing import hash_tensor
+from nbridge.training.checkpoint import load_into, load_tensors, save_tensors
 
 
 class ClassifierCache:

@@ -21,21 +21,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nbridge.annotations import Activation
-from nbridge.batch import Batch
-from nbridge.build import SpecParts
-from nbridge.decoders import Decoder, MLPDecoder
-from nbridge.encoders import Encoder
+from nbridge.common.hashing import hash_tensor
+from nbridge.common.messages import listing
+from nbridge.data.batch import Batch
 from nbridge.errors import DataError
 from nbridge.evaluation.classifier_cache import ClassifierCache
 from nbridge.evaluation.rows import check_names, fingerprint, rows_with
-from nbridge.hashing import hash_tensor
-from nbridge.imputation import chunks
-from nbridge.likelihoods import Likelihood
+from nbridge.inference.impute import chunks
 from nbridge.models.base import MultimodalVAE
-from nbridge.networks import activation_module
-from nbridge.phrases import listing
-from nbridge.spec import Spec
+from nbridge.nn.decoders import Decoder, MLPDecoder
+from nbridge.nn.encoders import Encoder
+from nbridge.nn.likelihoods import Likelihood
+from nbridge.nn.networks import activation_module
+from nbridge.spec.option_types import Activation
+from nbridge.spec.spec import Spec
+from nbridge.training.build import SpecParts
 from nbridge.version import __version__
 
 VERSION = 1
@@ -52,8 +52,8 @@ class Classifier(nn.Module):
         activation: The nonlinearity.
 
     Example:
-        >>> from nbridge.encoders import MLPEncoder
-        >>> from nbridge.likelihoods import Categorical, Normal
+        >>> from nbridge.nn.encoders import MLPEncoder
+        >>> from nbridge.nn.likelihoods import Categorical, Normal
         >>> classifier = Classifier(MLPEncoder((4,), 16), Normal((4,)), Categorical((3,)))
         >>> classifier(torch.randn(5, 4)).shape, classifier.features(torch.randn(5, 4)).shape
         (torch.Size([5, 3]), torch.Size([5, 16]))

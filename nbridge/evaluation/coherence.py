@@ -26,13 +26,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nbridge.batch import Batch
+from nbridge.common.messages import listing
+from nbridge.data.batch import Batch
 from nbridge.errors import DataError, require_positive
 from nbridge.evaluation.classifiers import Classifier, Judge, check_label, judge_of, label_numbers, labels_of, share
 from nbridge.evaluation.rows import check_names, rows_with, together
-from nbridge.imputation import chunks, decode, serving
+from nbridge.inference.impute import chunks, decode, serving
 from nbridge.models.base import MultimodalVAE
-from nbridge.phrases import listing
 
 
 @dataclass(frozen=True)

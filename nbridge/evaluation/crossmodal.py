@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nbridge.batch import Batch
+from nbridge.data.batch import Batch
 from nbridge.evaluation.rows import rows_with, together
-from nbridge.imputation import chunks, serving
+from nbridge.inference.impute import chunks, serving
 from nbridge.models.base import MultimodalVAE
 
 

@@ -32,11 +32,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nbridge.batch import Batch
+from nbridge.data.batch import Batch
 from nbridge.errors import DataError, require_positive
 from nbridge.evaluation.classifiers import Classifier, check_label, labels_of
 from nbridge.evaluation.rows import together
-from nbridge.imputation import chunks, decode, serving
+from nbridge.inference.impute import chunks, decode, serving
 from nbridge.models.base import MultimodalVAE
 
 

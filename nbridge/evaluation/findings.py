@@ -3,7 +3,7 @@ r"""What a user should know of a trained model and is easily missed in tables: e
 **At chance.** Stage ``joint`` may store a small modality in directions of z that the others do not reach; what is then imputed is its
 marginal distribution, whatever is observed (see `condition_test`). **Inactive units** of z carry nothing (see `inactive_units`).
 **Edges**: a likelihood tells itself where it is pressed against its bounds (`nbridge.Likelihood.edges`). Beside these stand what training
-never saw: patterns of presence, and pairs of modalities (`nbridge.patterns`).
+never saw: patterns of presence, and pairs of modalities (`nbridge.data.patterns`).
 
 Axes: K samples, B rows, P pairs of rows, D latent dimensions.
 """
@@ -17,13 +17,13 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from nbridge.batch import Batch
+from nbridge.common.warnings import Finding
+from nbridge.data.batch import Batch
+from nbridge.data.patterns import count, never_together, unseen
+from nbridge.data.rows import Rows
 from nbridge.evaluation.rows import check_names
-from nbridge.findings import Finding
-from nbridge.imputation import ELEMENTS, serving
+from nbridge.inference.impute import ELEMENTS, serving
 from nbridge.models.base import MultimodalVAE
-from nbridge.patterns import count, never_together, unseen
-from nbridge.rows import Rows
 
 DRAWS, ROWS = 16, 512
 """Draws of z for each row, and rows at most, that tests of a model take: a small part of what an evaluation does."""

@@ -26,12 +26,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributions
 
-from nbridge.batch import Batch
+from nbridge.data.batch import Batch
 from nbridge.errors import DataError, require_positive
 from nbridge.evaluation.rows import check_names, rows_with, together
 from nbridge.evaluation.weights import weigh
-from nbridge.likelihoods import Categorical
 from nbridge.models.base import MultimodalVAE
+from nbridge.nn.likelihoods import Categorical
 
 Names = str | Iterable[str]
 """One modality, or several."""

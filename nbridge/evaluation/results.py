@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from nbridge.common.messages import did_you_mean, listing
+from nbridge.common.warnings import Finding
 from nbridge.errors import DataError
 from nbridge.evaluation.calibration import FEWEST_DRAWS
 from nbridge.evaluation.verdict import Verdict
-from nbridge.findings import Finding
-from nbridge.phrases import did_you_mean, listing
 from nbridge.version import __version__
 
 Metric = Literal[

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from nbridge.batch import Batch
+from nbridge.common.hashing import hash_tensor
+from nbridge.common.messages import did_you_mean, listing
+from nbridge.data.batch import Batch
 from nbridge.errors import DataError
-from nbridge.hashing import hash_tensor
 from nbridge.models.base import MultimodalVAE
-from nbridge.phrases import did_you_mean, listing
 
 
 def rows_with(batch: Batch, names: Iterable[str]) -> Tensor:

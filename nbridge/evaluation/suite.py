@@ -28,8 +28,9 @@ from functools import cached_property
 from itertools import combinations
 from typing import Any
 
-from nbridge.batch import Batch
-from nbridge.data.dataset import Splits
+from nbridge.common.messages import listing
+from nbridge.data.batch import Batch
+from nbridge.data.split import Splits
 from nbridge.errors import DataError
 from nbridge.evaluation.attributes import attribute_errors
 from nbridge.evaluation.calibration import FEWEST_DRAWS, interval_scores, label_calibration
@@ -43,11 +44,10 @@ from nbridge.evaluation.importance import RowLogLikelihoods, conditional_of, lab
 from nbridge.evaluation.results import METRICS, Evaluation, Measurement, Names, OptionError, Settings, Split, read_evaluation, title
 from nbridge.evaluation.rows import fingerprint, rows_with, together
 from nbridge.evaluation.versus_baseline import compare_with_baselines
-from nbridge.likelihoods import Bernoulli, Categorical
 from nbridge.models.base import MultimodalVAE
-from nbridge.phrases import listing
-from nbridge.progress import EpochRecord
-from nbridge.spec import Spec
+from nbridge.nn.likelihoods import Bernoulli, Categorical
+from nbridge.spec.spec import Spec
+from nbridge.training.progress import EpochRecord
 
 __all__ = ["Evaluation", "Measurement", "OptionError", "Settings", "Split", "check_served", "evaluate", "read_evaluation"]
 

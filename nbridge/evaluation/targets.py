@@ -19,15 +19,15 @@ import torch
 from numpy.typing import NDArray
 from torch.distributions import constraints
 
-from nbridge.batch import Batch
+from nbridge.common.messages import clip
+from nbridge.data.batch import Batch
 from nbridge.evaluation.paired import Scores
 from nbridge.evaluation.verdict import Figure
-from nbridge.imputation import which_observed
-from nbridge.kinds import element_names, kind_of
-from nbridge.likelihoods import Bernoulli, Categorical, Likelihood
+from nbridge.inference.impute import which_observed
 from nbridge.models.base import MultimodalVAE
-from nbridge.phrases import clip
-from nbridge.spec import Spec
+from nbridge.nn.likelihoods import Bernoulli, Categorical, Likelihood
+from nbridge.spec.spec import Spec
+from nbridge.visual.modality_kinds import element_names, kind_of
 
 Values = NDArray[np.float64]
 COLUMNS, QUESTIONS = 1000, 200

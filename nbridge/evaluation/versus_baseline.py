@@ -17,20 +17,20 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.distributions import constraints
 
-from nbridge.batch import Batch
-from nbridge.data.dataset import Splits
+from nbridge.data.batch import Batch
+from nbridge.data.rows import Rows
+from nbridge.data.split import Splits
 from nbridge.evaluation.advice import Trained, advise, lines_of, trained_as
 from nbridge.evaluation.baseline_inputs import Block, blocks_of, inputs_of
 from nbridge.evaluation.baselines import Known, chosen, constant
 from nbridge.evaluation.paired import Scores, paired
 from nbridge.evaluation.targets import Numbers, Target, Values, targets_of, values_of
 from nbridge.evaluation.verdict import CHOOSING, FEWEST, Comparison, Verdict, outcome_of
-from nbridge.imputation import POINT_DRAWS, chunks, decode, fixed_points, point_draws, serving
-from nbridge.likelihoods import Categorical
+from nbridge.inference.impute import POINT_DRAWS, chunks, decode, fixed_points, point_draws, serving
 from nbridge.models.base import MultimodalVAE
-from nbridge.progress import EpochRecord
-from nbridge.rows import Rows
-from nbridge.spec import Spec
+from nbridge.nn.likelihoods import Categorical
+from nbridge.spec.spec import Spec
+from nbridge.training.progress import EpochRecord
 
 TRAIN_ROWS, TEST_ROWS = 5000, 2000
 """Rows that a baseline is fitted on, and rows that both are compared on, at most."""

@@ -20,8 +20,8 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Independent, Normal
 
-from nbridge.batch import Batch
-from nbridge.imputation import serving
+from nbridge.data.batch import Batch
+from nbridge.inference.impute import serving
 from nbridge.models.base import MultimodalVAE
 
 ROWS, DRAWS = 1024, 2**15

@@ -18,19 +18,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nbridge.batch import Batch
+from nbridge.common.messages import did_you_mean
+from nbridge.data.batch import Batch
 from nbridge.errors import DataError
 from nbridge.explore.controls import PAGE, figures
 from nbridge.explore.given import SIDE, batch_of, picture
 from nbridge.explore.latent import plane_of
 from nbridge.explore.requests import Decode, Impute, Prior
 from nbridge.explore.session import Session
-from nbridge.imputation import mixture_for, part_seed, serving, which_observed
-from nbridge.kinds import kind_of
+from nbridge.inference.impute import mixture_for, part_seed, serving, which_observed
+from nbridge.inference.intervals import figures_of
 from nbridge.models.base import MultimodalVAE
-from nbridge.phrases import did_you_mean
-from nbridge.pictures import address, scaled, shrunk
-from nbridge.summaries import figures_of
+from nbridge.visual.modality_kinds import kind_of
+from nbridge.visual.png import address, scaled, shrunk
 
 SHOWN = 8
 """Draws that are shown."""

@@ -30,6 +30,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from nbridge.common.messages import clip
 from nbridge.errors import DataError, NBridgeError
 from nbridge.explore import answers, controls, requests
 from nbridge.explore.given import row_of
@@ -37,8 +38,7 @@ from nbridge.explore.guard import Guard
 from nbridge.explore.latent import latent_map
 from nbridge.explore.session import Session
 from nbridge.explore.uploads import upload
-from nbridge.palette import PALETTE
-from nbridge.phrases import clip
+from nbridge.visual.palette import PALETTE
 
 STATIC = Path(__file__).parent / "static"
 """The files of the page."""

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from nbridge.explore.session import Session
-from nbridge.kinds import Kind, class_names, element_names, kind_of
-from nbridge.likelihoods import Likelihood
+from nbridge.nn.likelihoods import Likelihood
+from nbridge.visual.modality_kinds import Kind, class_names, element_names, kind_of
 
 DRAWABLE = 64
 """Pixels of the longer side of an image up to which it can be drawn by hand."""

@@ -10,19 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nbridge.batch import Batch
+from nbridge.common.messages import clip
+from nbridge.data.batch import Batch
 from nbridge.errors import DataError
 from nbridge.evaluation.rows import check_names
 from nbridge.explore.controls import canonical_shape
 from nbridge.explore.requests import Given
 from nbridge.explore.session import Session
 from nbridge.explore.uploads import read_pixels
-from nbridge.imputation import which_observed
-from nbridge.kinds import kind_of
-from nbridge.likelihoods import Likelihood
-from nbridge.phrases import clip
-from nbridge.pictures import address, scaled, shrunk
-from nbridge.support import describe_support
+from nbridge.inference.impute import which_observed
+from nbridge.models.support import describe_support
+from nbridge.nn.likelihoods import Likelihood
+from nbridge.visual.modality_kinds import kind_of
+from nbridge.visual.png import address, scaled, shrunk
 
 SIDE = 256
 """Pixels of the longer side of a picture on the page, at most."""

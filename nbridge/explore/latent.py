@@ -7,9 +7,9 @@ from typing import Any
 from nbridge.errors import DataError
 from nbridge.explore.controls import figures
 from nbridge.explore.session import Session
-from nbridge.kinds import class_names, labelled
-from nbridge.palette import COLOURS, SHAPES
-from nbridge.plane import Plane
+from nbridge.visual.modality_kinds import class_names, labelled
+from nbridge.visual.palette import COLOURS, SHAPES
+from nbridge.visual.pca import Plane
 
 
 def latent_map(session: Session) -> dict[str, Any]:

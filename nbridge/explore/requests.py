@@ -8,10 +8,10 @@ from typing import Annotated, Any, Self, TypeVar
 from annotated_types import Ge, Le, Len
 from pydantic import Field, ValidationError, model_validator
 
-from nbridge import wording
+from nbridge.common.messages import clip
 from nbridge.errors import NBridgeError
-from nbridge.phrases import clip
-from nbridge.strict import StrictModel, mistake
+from nbridge.spec import validation_messages as wording
+from nbridge.spec.strict import StrictModel, mistake
 
 SHOWN_AT_ONCE = 64
 """Elements of a vector that may be asked for at once."""

@@ -17,18 +17,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nbridge.batch import Batch
-from nbridge.checkpoint import load_model
+from nbridge.common.messages import clip
+from nbridge.data.batch import Batch
+from nbridge.data.rows import Rows
 from nbridge.errors import DataError, RunError
-from nbridge.imputation import embed, generate, which_observed
-from nbridge.kinds import brightness
+from nbridge.inference.impute import embed, generate, which_observed
 from nbridge.models.base import MultimodalVAE
-from nbridge.phrases import clip
-from nbridge.plane import Plane
-from nbridge.registry import FROM_PYTHON
-from nbridge.rows import Rows
-from nbridge.run import Run, open_run
-from nbridge.spec import Spec
+from nbridge.runs.run import Run, open_run
+from nbridge.spec.registry import FROM_PYTHON
+from nbridge.spec.spec import Spec
+from nbridge.training.checkpoint import load_model
+from nbridge.visual.modality_kinds import brightness
+from nbridge.visual.pca import Plane
 
 MANY = 2000
 """Rows that ranges and maps are taken from, at most."""

@@ -14,8 +14,8 @@ import numpy as np
 from nbridge.errors import DataError
 from nbridge.evaluation.rows import check_names
 from nbridge.explore.session import Session
-from nbridge.kinds import is_image
-from nbridge.pictures import ADDRESS, address
+from nbridge.visual.modality_kinds import is_image
+from nbridge.visual.png import ADDRESS, address
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -27,12 +27,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nbridge.batch import Batch
-from nbridge.distributions import product_of_posteriors
+from nbridge.data.batch import Batch
+from nbridge.data.rows import Rows
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.joint import JointVAE, contrast_by_row
-from nbridge.rows import Rows
-from nbridge.subsets import random_part
+from nbridge.models.subsets import random_part
+from nbridge.nn.distributions import product_of_posteriors
 
 DRAWS, ITEMS = 8, 1024
 """Draws of z of each item, and items: rows with one random part each."""

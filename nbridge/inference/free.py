@@ -27,9 +27,9 @@ import torch
 from torch import Tensor, distributions
 from torch.distributions import Distribution
 
-from nbridge.distributions import DiscretizedLogistic as RoundedLogistic
-from nbridge.distributions import StableNormal
-from nbridge.likelihoods import (
+from nbridge.nn.distributions import DiscretizedLogistic as RoundedLogistic
+from nbridge.nn.distributions import StableNormal
+from nbridge.nn.likelihoods import (
     LOG_SCALE,
     Bernoulli,
     Categorical,
@@ -86,7 +86,7 @@ def fit_marginal(likelihood: Likelihood, x: Tensor, cells: Tensor | None = None)
         ValueError: without rows.
 
     Example:
-        >>> from nbridge.likelihoods import Categorical
+        >>> from nbridge.nn.likelihoods import Categorical
         >>> coin = fit_marginal(Categorical((2,)), torch.tensor([0, 1] * 50))
         >>> round(coin.log_prob(torch.tensor([0])).exp().item(), 3)
         0.5
@@ -118,7 +118,7 @@ def marginal_nats(likelihood: Likelihood, x: Tensor, cells: Tensor | None = None
         cells: Observed cells, of the shape of ``x``; all when left out.
 
     Example:
-        >>> from nbridge.likelihoods import Normal
+        >>> from nbridge.nn.likelihoods import Normal
         >>> round(marginal_nats(Normal((3,)), 1000 * torch.randn(10_000, 3, generator=torch.Generator().manual_seed(0))), 1)
         4.3
     """

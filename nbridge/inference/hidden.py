@@ -16,10 +16,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from nbridge.batch import Batch
+from nbridge.data.batch import Batch
 from nbridge.inference.free import Marginal, fit_marginal
 from nbridge.models.base import MultimodalVAE
-from nbridge.subsets import random_part
+from nbridge.models.subsets import random_part
 
 NUMBERS = 2**22
 """Numbers decoded at a time, at most."""

@@ -1,7 +1,7 @@
 r"""The prior in a product of posteriors: N(0, I), or a mixture fitted to the codes of training rows, whichever predicts better.
 
 A product of Gaussians is one blob, however many digits go with the photograph that is given, and N(0, I) says that all of z is as likely as
-any. With a mixture of many components in its place (`nbridge.distributions.product_with_mixture`) each draw is from one component, near
+any. With a mixture of many components in its place (`nbridge.nn.distributions.product_with_mixture`) each draw is from one component, near
 codes that rows do have, and all hidden modalities are decoded from it. Nothing is trained for it.
 
 It pays where modalities are images, and does harm where rows are few for the components. So it serves where hidden modalities of
@@ -19,12 +19,12 @@ import math
 import torch
 from torch import Tensor
 
-from nbridge.batch import Batch
+from nbridge.data.batch import Batch
+from nbridge.data.rows import Rows
 from nbridge.inference.exponents import contrast_weight, mean_of_hidden
 from nbridge.inference.hidden import WORST, hidden_log_likelihood, random_parts, seeded
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.joint import contrast_by_row
-from nbridge.rows import Rows
 
 DRAWS, ITEMS = 32, 1024
 """Draws of z of each item, and items: rows with one random part each."""

@@ -19,11 +19,11 @@ from collections.abc import Mapping
 
 import torch
 
+from nbridge.data.rows import Rows
 from nbridge.inference.free import marginal_nats
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.joint import JointVAE
-from nbridge.rows import Rows
-from nbridge.spec import Spec
+from nbridge.spec.spec import Spec
 
 LEAST = 0.05
 """Nats below which a modality counts as this many: one that hardly varies has little to teach, and is not to outweigh all others."""

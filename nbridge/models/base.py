@@ -16,20 +16,20 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
 
-from nbridge.batch import Batch
-from nbridge.conformal import Conformal
-from nbridge.data.omics_layout import OmicsLayout
-from nbridge.data.table_layout import TableLayout
-from nbridge.decoders import Decoder
-from nbridge.distributions import diagonal_kl, diagonal_normal
-from nbridge.encoders import Encoder
+from nbridge.data.batch import Batch
+from nbridge.data.omics.layout import OmicsLayout
+from nbridge.data.patterns import Patterns
+from nbridge.data.tables.layout import TableLayout
 from nbridge.errors import DataError, NBridgeError
-from nbridge.likelihoods import Likelihood
-from nbridge.means import masked_mean
-from nbridge.mixture import DiagonalMixture, Mixture
+from nbridge.models.conformal import Conformal
+from nbridge.models.mixture_prior import DiagonalMixture, Mixture
 from nbridge.models.parts import Parts
-from nbridge.patterns import Patterns
-from nbridge.support import check_support
+from nbridge.models.reductions import masked_mean
+from nbridge.models.support import check_support
+from nbridge.nn.decoders import Decoder
+from nbridge.nn.distributions import diagonal_kl, diagonal_normal
+from nbridge.nn.encoders import Encoder
+from nbridge.nn.likelihoods import Likelihood
 
 Features = Mapping[str, Tensor]
 
@@ -228,7 +228,7 @@ class MultimodalVAE(nn.Module, ABC):
         had such rows.
 
         Arguments:
-            pattern: A 1 or a 0 for each modality, in order (`nbridge.patterns`).
+            pattern: A 1 or a 0 for each modality, in order (`nbridge.data.patterns`).
         """
         if self.patterns is None or pattern in self.patterns.rows:
             return True

@@ -41,20 +41,20 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
 
-from nbridge.annotations import Combine, Coupling, Exponents, ProductPrior, Subsets
-from nbridge.batch import Batch
-from nbridge.bridges import BridgeBank, mean_of_sources
-from nbridge.decoders import Decoder
-from nbridge.distributions import diagonal_kl, diagonal_normal, diagonal_where, product_of_posteriors, product_with_mixture
-from nbridge.encoders import Encoder
-from nbridge.fusion import Fusion
-from nbridge.means import masked_mean
-from nbridge.mixture import DiagonalMixture
+from nbridge.data.batch import Batch
 from nbridge.models.base import Features, MultimodalVAE, Stage
 from nbridge.models.joint import JointVAE, teacher, with_teacher
+from nbridge.models.mixture_prior import DiagonalMixture
 from nbridge.models.parts import Parts
-from nbridge.objectives import DEFAULT_OBJECTIVE, DEFAULT_SUBSETS, PAPER_OBJECTIVE, Term, joint_options
-from nbridge.subsets import proper_subsets, random_part
+from nbridge.models.reductions import masked_mean
+from nbridge.models.subsets import proper_subsets, random_part
+from nbridge.nn.bridges import BridgeBank, mean_of_sources
+from nbridge.nn.decoders import Decoder
+from nbridge.nn.distributions import diagonal_kl, diagonal_normal, diagonal_where, product_of_posteriors, product_with_mixture
+from nbridge.nn.encoders import Encoder
+from nbridge.nn.fusion import Fusion
+from nbridge.spec.objectives import DEFAULT_OBJECTIVE, DEFAULT_SUBSETS, PAPER_OBJECTIVE, Term, joint_options
+from nbridge.spec.option_types import Combine, Coupling, Exponents, ProductPrior, Subsets
 
 COMPONENTS = 200
 """Gaussians that stand for the prior in a product of posteriors, at most."""

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
 
-from nbridge.batch import Batch
-from nbridge.decoders import Decoder
-from nbridge.distributions import diagonal_normal
-from nbridge.encoders import Encoder
-from nbridge.fusion import Fusion
+from nbridge.data.batch import Batch
 from nbridge.models.base import Features, MultimodalVAE
 from nbridge.models.parts import Parts
+from nbridge.nn.decoders import Decoder
+from nbridge.nn.distributions import diagonal_normal
+from nbridge.nn.encoders import Encoder
+from nbridge.nn.fusion import Fusion
 
 
 class Experts(MultimodalVAE):

@@ -6,7 +6,7 @@ present, from the posterior :math:`q(z \mid x_O)` of all that a row has:
 - **Guides**, a Gaussian :math:`q_i(z \mid x_i)` for each modality i, which minimise
   :math:`\mathrm{KL}(q(z \mid x_O) \,\|\, q_i(z \mid x_i)) / D`. They read the frozen joint features, or have encoders of their own
   (`bridges.encoders`), copies of the joint ones that go on learning.
-- **A flow** (`nbridge.flow_bridge.FlowBridge`) that starts at the product of what a random part S of the row says,
+- **A flow** (`nbridge.nn.flow_bridge.FlowBridge`) that starts at the product of what a random part S of the row says,
 
 .. math:: q_S \propto p(z)^{1 - |S|} \prod_{i \in S} q_i(z \mid x_i), \qquad |S| \sim U\{1, \dots, |O| - 1\}, \qquad S \subset O
 
@@ -31,20 +31,20 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
 
-from nbridge.annotations import Coupling
-from nbridge.batch import Batch
-from nbridge.decoders import Decoder
-from nbridge.distributions import diagonal_kl, diagonal_normal, diagonal_where, product_of_posteriors
-from nbridge.encoders import Encoder
-from nbridge.flow_bridge import FlowBridge
-from nbridge.fusion import Fusion
-from nbridge.means import masked_mean
+from nbridge.data.batch import Batch
 from nbridge.models.base import Features, MultimodalVAE, Stage
 from nbridge.models.joint import JointVAE, teacher, with_teacher
 from nbridge.models.parts import Parts
+from nbridge.models.reductions import masked_mean
 from nbridge.models.retrofit import InferenceNetwork
-from nbridge.objectives import joint_options
-from nbridge.subsets import random_part
+from nbridge.models.subsets import random_part
+from nbridge.nn.decoders import Decoder
+from nbridge.nn.distributions import diagonal_kl, diagonal_normal, diagonal_where, product_of_posteriors
+from nbridge.nn.encoders import Encoder
+from nbridge.nn.flow_bridge import FlowBridge
+from nbridge.nn.fusion import Fusion
+from nbridge.spec.objectives import joint_options
+from nbridge.spec.option_types import Coupling
 
 PIECE = 4096
 """Draws that go through the flow together, so that they stay in the processor's cache."""

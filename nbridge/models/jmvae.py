@@ -22,15 +22,15 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent
 
-from nbridge.annotations import NonNegativeFloat
-from nbridge.batch import Batch
-from nbridge.decoders import Decoder
-from nbridge.distributions import diagonal_kl, diagonal_where
-from nbridge.encoders import Encoder
-from nbridge.fusion import Fusion
+from nbridge.data.batch import Batch
 from nbridge.models.base import Features, Stage
 from nbridge.models.retrofit import InferenceNetwork, Retrofit
-from nbridge.subsets import Subset
+from nbridge.models.subsets import Subset
+from nbridge.nn.decoders import Decoder
+from nbridge.nn.distributions import diagonal_kl, diagonal_where
+from nbridge.nn.encoders import Encoder
+from nbridge.nn.fusion import Fusion
+from nbridge.spec.option_types import NonNegativeFloat
 
 
 class JMVAE(Retrofit):

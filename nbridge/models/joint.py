@@ -59,16 +59,16 @@ from torch import Tensor
 from torch.distributions import Independent
 from torch.nn import functional as F
 
-from nbridge.annotations import NonNegativeFloat
-from nbridge.batch import Batch
-from nbridge.decoders import Decoder
-from nbridge.distributions import diagonal_kl, diagonal_normal
-from nbridge.encoders import Encoder
-from nbridge.fusion import Fusion
-from nbridge.means import masked_mean
+from nbridge.data.batch import Batch
 from nbridge.models.base import Features, MultimodalVAE, Stage
 from nbridge.models.parts import Parts
-from nbridge.subsets import random_part
+from nbridge.models.reductions import masked_mean
+from nbridge.models.subsets import random_part
+from nbridge.nn.decoders import Decoder
+from nbridge.nn.distributions import diagonal_kl, diagonal_normal
+from nbridge.nn.encoders import Encoder
+from nbridge.nn.fusion import Fusion
+from nbridge.spec.option_types import NonNegativeFloat
 
 TEMPERATURE = 0.1
 """Of the contrast."""

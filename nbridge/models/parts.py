@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 
-from nbridge.annotations import Combine, Exponents, ProductPrior, SourceEncoders, Subsets
-from nbridge.bridges import Bridges
-from nbridge.decoders import Decoder
-from nbridge.encoders import Encoder
-from nbridge.fusion import Fusion
-from nbridge.objectives import Term
+from nbridge.nn.bridges import Bridges
+from nbridge.nn.decoders import Decoder
+from nbridge.nn.encoders import Encoder
+from nbridge.nn.fusion import Fusion
+from nbridge.spec.objectives import Term
+from nbridge.spec.option_types import Combine, Exponents, ProductPrior, SourceEncoders, Subsets
 
 
 class Parts(ABC):

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
 
-from nbridge.batch import Batch
-from nbridge.decoders import Decoder
-from nbridge.distributions import diagonal_normal, diagonal_where
-from nbridge.encoders import Encoder
-from nbridge.fusion import Fusion
+from nbridge.data.batch import Batch
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.joint import JointVAE
 from nbridge.models.parts import Parts
-from nbridge.subsets import Subset, proper_subsets
+from nbridge.models.subsets import Subset, proper_subsets
+from nbridge.nn.decoders import Decoder
+from nbridge.nn.distributions import diagonal_normal, diagonal_where
+from nbridge.nn.encoders import Encoder
+from nbridge.nn.fusion import Fusion
 
 
 class InferenceNetwork(nn.Module):

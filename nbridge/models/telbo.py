@@ -24,13 +24,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from nbridge.batch import Batch
-from nbridge.decoders import Decoder
-from nbridge.encoders import Encoder
-from nbridge.fusion import Fusion
+from nbridge.data.batch import Batch
 from nbridge.models.base import Features, Stage
 from nbridge.models.retrofit import InferenceNetwork, Retrofit
-from nbridge.subsets import Subset
+from nbridge.models.subsets import Subset
+from nbridge.nn.decoders import Decoder
+from nbridge.nn.encoders import Encoder
+from nbridge.nn.fusion import Fusion
 
 
 class TELBO(Retrofit):

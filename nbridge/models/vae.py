@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
-from nbridge.decoders import Decoder
-from nbridge.encoders import Encoder
-from nbridge.fusion import Fusion
 from nbridge.models.joint import JointVAE
 from nbridge.models.parts import Parts
+from nbridge.nn.decoders import Decoder
+from nbridge.nn.encoders import Encoder
+from nbridge.nn.fusion import Fusion
 
 
 class VAE(JointVAE):

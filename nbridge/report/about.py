@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from itertools import islice
 from xml.etree.ElementTree import Element
 
-from nbridge.counting import ParameterTable, count_parameters
+from nbridge.common.messages import clip
 from nbridge.errors import NBridgeError
-from nbridge.phrases import clip
+from nbridge.evaluation.parameter_counts import ParameterTable, count_parameters
 from nbridge.report.subject import LeftOut, Served, Subject
 from nbridge.report.tree import element, paragraph, table
 

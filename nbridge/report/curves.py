@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from xml.etree.ElementTree import Element
 
-from nbridge.progress import EpochRecord
 from nbridge.report.about import duration
 from nbridge.report.axes import Axis
 from nbridge.report.charts import Line, Points, lines
 from nbridge.report.subject import LeftOut, Subject
 from nbridge.report.tree import element, paragraph, table
+from nbridge.training.progress import EpochRecord
 
 STEEP = 0.05
 """The share of a stage's rounds, the first ones, that axes need not hold: from an untrained model all falls steeply."""

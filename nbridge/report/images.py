@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nbridge.batch import Batch
-from nbridge.imputation import POINT_DRAWS, decode, serving
-from nbridge.kinds import brightness, class_names, is_image, labelled
+from nbridge.data.batch import Batch
+from nbridge.inference.impute import POINT_DRAWS, decode, serving
 from nbridge.models.base import MultimodalVAE
-from nbridge.pictures import scaled, strip
 from nbridge.report.subject import LeftOut, Served, Subject
 from nbridge.report.tree import element, paragraph, scrolling
+from nbridge.visual.modality_kinds import brightness, class_names, is_image, labelled
+from nbridge.visual.png import scaled, strip
 
 COLUMNS, FEWEST = 10, 4
 """Rows that are shown, fewer where pictures are large."""

@@ -14,15 +14,15 @@ from xml.etree.ElementTree import Element
 import torch
 from torch import Tensor
 
-from nbridge.batch import Batch
+from nbridge.data.batch import Batch
 from nbridge.evaluation.calibration import Bin, reliability, row_chunks
 from nbridge.evaluation.rows import rows_with
-from nbridge.imputation import serving
-from nbridge.kinds import class_names
-from nbridge.likelihoods import Categorical
+from nbridge.inference.impute import serving
+from nbridge.nn.likelihoods import Categorical
 from nbridge.report.subject import LeftOut, Served, Subject
 from nbridge.report.tree import element, paragraph, scrolling, table
 from nbridge.report.values import HONEST, probabilities
+from nbridge.visual.modality_kinds import class_names
 
 DRAWS = 64
 """Draws of z for each row."""

@@ -7,14 +7,14 @@ from xml.etree.ElementTree import Element
 
 from torch import Tensor
 
-from nbridge.imputation import embed
-from nbridge.kinds import class_names, labelled
-from nbridge.palette import COLOURS, SHAPES
-from nbridge.plane import Plane
+from nbridge.inference.impute import embed
 from nbridge.report.axes import Axis
 from nbridge.report.charts import Line, map_of
 from nbridge.report.subject import MANY, LeftOut, Served, Subject
 from nbridge.report.tree import element, paragraph
+from nbridge.visual.modality_kinds import class_names, labelled
+from nbridge.visual.palette import COLOURS, SHAPES
+from nbridge.visual.pca import Plane
 
 FEWEST = 3
 """Rows below which there is no map."""

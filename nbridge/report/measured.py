@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from xml.etree.ElementTree import Element
 
+from nbridge.common.messages import number
+from nbridge.data.patterns import count, never_together, unseen
 from nbridge.evaluation.findings import of_model
 from nbridge.evaluation.results import NOTES, Evaluation, Measurement, abbreviated, left_out, taken
-from nbridge.patterns import count, never_together, unseen
-from nbridge.phrases import number
 from nbridge.report.subject import LeftOut, Subject
 from nbridge.report.tree import element, paragraph, table
 

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
+from nbridge.common.atomic_files import write_text, writing
+from nbridge.common.warnings import Finding
 from nbridge.errors import RunError, require_positive
-from nbridge.files import write_text, writing
-from nbridge.findings import Finding
 from nbridge.report import about, curves, images, labels, latent, measured, values, verdict
 from nbridge.report.style import STYLE
 from nbridge.report.subject import LeftOut, Subject, read_subject, subject_of
 from nbridge.report.tree import element, written
-from nbridge.run import Run
-from nbridge.run_folder import REPORT
+from nbridge.runs.run import Run
+from nbridge.training.run_folder import REPORT
 from nbridge.version import __version__
 
 ROWS = 200

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nbridge.palette import PALETTE
+from nbridge.visual.palette import PALETTE
 
 STYLE = (
     PALETTE

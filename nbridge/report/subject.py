@@ -12,22 +12,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nbridge.batch import Batch
-from nbridge.checkpoint import CONFIG, read_config
+from nbridge.common.warnings import Finding
+from nbridge.data.batch import Batch
+from nbridge.data.patterns import Patterns
+from nbridge.data.rows import Rows
 from nbridge.errors import DataError, NBridgeError, RunError
 from nbridge.evaluation.results import SPLITS, Evaluation, read_evaluation
 from nbridge.evaluation.verdict import Verdict, read_verdict
-from nbridge.findings import Finding
 from nbridge.models.base import MultimodalVAE
-from nbridge.patterns import Patterns
-from nbridge.progress import EpochRecord
-from nbridge.read import read_spec
-from nbridge.registry import FROM_PYTHON
-from nbridge.rows import Rows
-from nbridge.run import Run, open_run
-from nbridge.run_folder import ENVIRONMENT, MODEL, RESOLVED, SPEC, VERDICT, evaluation_path
-from nbridge.spec import Spec
-from nbridge.training_state import read_records
+from nbridge.runs.run import Run, open_run
+from nbridge.spec.reader import read_spec
+from nbridge.spec.registry import FROM_PYTHON
+from nbridge.spec.spec import Spec
+from nbridge.training.checkpoint import CONFIG, read_config
+from nbridge.training.progress import EpochRecord
+from nbridge.training.run_folder import ENVIRONMENT, MODEL, RESOLVED, SPEC, VERDICT, evaluation_path
+from nbridge.training.state import read_records
 
 MANY = 2000
 """Rows that cheap figures take, at most."""

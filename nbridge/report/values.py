@@ -20,15 +20,15 @@ from xml.etree.ElementTree import Element
 import torch
 from torch import Generator, Tensor
 
-from nbridge.batch import Batch
+from nbridge.data.batch import Batch
 from nbridge.evaluation.calibration import Bin, coverage, observed_cells, reliability, row_chunks
-from nbridge.imputation import serving
-from nbridge.kinds import is_image
-from nbridge.likelihoods import Bernoulli
+from nbridge.inference.impute import serving
+from nbridge.nn.likelihoods import Bernoulli
 from nbridge.report.axes import Axis
 from nbridge.report.charts import Line, agreement, scatter
 from nbridge.report.subject import LeftOut, Served, Subject
 from nbridge.report.tree import element, paragraph, table
+from nbridge.visual.modality_kinds import is_image
 
 DRAWS = 49
 """Draws of each cell: intervals of all levels below end at whole ranks of them."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from xml.etree.ElementTree import Element
 
+from nbridge.common.messages import clip
 from nbridge.evaluation.verdict import FIGURES, WORDS, Comparison, Verdict, digits
-from nbridge.phrases import clip
 from nbridge.report.subject import Subject
 from nbridge.report.tree import Content, element, paragraph, table
 

@@ -1,0 +1,1 @@
+"""Public data sets: digits, MNIST, PolyMNIST and CelebA."""

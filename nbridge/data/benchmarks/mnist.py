@@ -1,0 +1,188 @@
+"""Files in the idx format of MNIST, and the two sources that are published in it."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Mapping, Sequence
+from math import prod
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nbridge.data.batch import Batch
+from nbridge.data.benchmarks.download import Collection, locate
+from nbridge.data.schema_match import Offer, arrange, check_offers
+from nbridge.data.split import PARTS, Dataset, Source
+from nbridge.errors import DataError
+from nbridge.spec.option_types import PositiveInt
+
+MNIST_FILES = Collection(
+    "mnist",
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    {
+        "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+        "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+        "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+    },
+)
+FASHION_FILES = Collection(
+    "fashion_mnist",
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    {
+        "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+        "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+        "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+    },
+)
+
+IMAGE, LABEL = Offer((1, 28, 28)), Offer((10,), classes=True)
+_OFFERS = {"image": IMAGE, "label": LABEL}
+_FILES = {
+    ("train", "image"): "train-images-idx3-ubyte.gz",
+    ("train", "label"): "train-labels-idx1-ubyte.gz",
+    ("test", "image"): "t10k-images-idx3-ubyte.gz",
+    ("test", "label"): "t10k-labels-idx1-ubyte.gz",
+}
+_BYTES = b"\x00\x00\x08"
+"""How an idx file of unsigned bytes begins; the number of axes follows."""
+
+
+class _Images(Source):
+    """Pictures of 28 x 28 grey levels in ten classes, with an official test part; each source says what its options mean."""
+
+    files: ClassVar[Collection]
+
+    def __init__(self, *, download: bool = True, binarize: bool = False, rows: PositiveInt | None = None) -> None:
+        self.download = download
+        self.binarize = binarize
+        self.rows = rows
+
+    def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
+        """Loads the modalities asked for, training rows first.
+
+        Raises:
+            DataError: when a modality is not one of the two, or files are missing or damaged.
+        """
+        check_offers(self.files.name, _OFFERS, shapes)
+        parts = read_parts(self.files, tuple(shapes), download=self.download, rows=self.rows)
+        joined = {kind: np.concatenate([parts[part][kind] for part in PARTS]) for kind in shapes}
+        values = {
+            kind: pixels(array, binarize=self.binarize) if kind == "image" else torch.from_numpy(array).long()
+            for kind, array in joined.items()
+        }
+        return Dataset(Batch.complete(arrange(values, _OFFERS, shapes)), part=part_names(parts))
+
+
+class MNIST(_Images):
+    """70,000 handwritten digits of 28 x 28 grey levels, as ``image`` in [0, 1] and ``label``; the last 10,000 are the official test part.
+
+    References:
+        | Gradient-based learning applied to document recognition (LeCun et al., 1998)
+        | http://yann.lecun.com/exdb/publis/pdf/lecun-98.pdf
+
+    Arguments:
+        download: Whether files that lie neither in $NBRIDGE_DATA/mnist nor in the cache are downloaded to the cache.
+        binarize: Whether pixels are 1 above 127 of 255, and 0 elsewhere.
+        rows: How many training rows to use, the first ones; all if None. The test part stays whole.
+    """
+
+    files = MNIST_FILES
+
+
+class FashionMNIST(_Images):
+    """70,000 pictures of clothes in 28 x 28 grey levels, as ``image`` in [0, 1] and ``label``; the last 10,000 are the official test part.
+
+    References:
+        | Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms (Xiao et al., 2017)
+        | https://arxiv.org/abs/1708.07747
+
+    Arguments:
+        download: Whether files that lie neither in $NBRIDGE_DATA/fashion_mnist nor in the cache are downloaded to the cache.
+        binarize: Whether pixels are 1 above 127 of 255, and 0 elsewhere.
+        rows: How many training rows to use, the first ones; all if None. The test part stays whole.
+    """
+
+    files = FASHION_FILES
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """Reads a gzipped idx file of unsigned bytes.
+
+    The format: two zero bytes, the type (8: unsigned bytes), the number of axes, their lengths (32 bits, big-endian), the values.
+
+    Raises:
+        DataError: when the file is truncated, damaged, or of another format.
+    """
+    try:
+        with gzip.open(path, "rb") as file:
+            raw = file.read()
+    except EOFError as error:
+        raise DataError(f"{path}: truncated gzip file; fetch it again") from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path}: not a gzip file, or damaged ({error}); fetch it again") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if raw[:3] != _BYTES:
+        raise DataError(f"{path}: begins with 0x{raw[:4].hex()}, expected 0x000008 and the number of axes, as an idx file of bytes does")
+    axes = raw[3] if len(raw) > 3 else 0
+    start = 4 + 4 * axes
+    if axes == 0 or len(raw) < start:
+        raise DataError(f"{path}: the header of the idx file is cut short")
+    shape = tuple(int.from_bytes(raw[at : at + 4], "big") for at in range(4, start, 4))
+    if len(raw) - start != prod(shape):
+        raise DataError(f"{path}: {len(raw) - start} values, but the header says {prod(shape)}, shape {shape}")
+    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
+
+
+def read_parts(files: Collection, kinds: Sequence[str], *, download: bool, rows: int | None = None) -> dict[str, dict[str, np.ndarray]]:
+    """Pixels, :math:`(N, 28, 28)`, and labels, :math:`(N,)`, as bytes, by part (train, test) and by kind (image, label).
+
+    Arguments:
+        files: MNIST's, or others of its form.
+        kinds: Which of image and label to read.
+        download: Whether missing files may be downloaded.
+        rows: How many training rows to keep, the first ones; all if None.
+
+    Raises:
+        DataError: when files are missing, damaged, of another form, or have fewer training rows.
+    """
+    paths = locate(files, [_FILES[part, kind] for part in PARTS for kind in kinds], download=download)
+    parts = {part: {kind: _read(paths[_FILES[part, kind]], kind) for kind in kinds} for part in PARTS}
+    for part, arrays in parts.items():
+        if len(counts := {kind: len(array) for kind, array in arrays.items()}) > 1 and len(set(counts.values())) > 1:
+            raise DataError(f"{files.name}: {counts['image']} images, but {counts['label']} labels in the {part} files")
+    if rows is not None:
+        available = len(next(iter(parts["train"].values())))
+        if rows > available:
+            raise DataError(f"{files.name}: rows: {rows}, but there are {available} training rows")
+        parts["train"] = {kind: array[:rows] for kind, array in parts["train"].items()}
+    return parts
+
+
+def pixels(levels: np.ndarray, *, binarize: bool = False) -> Tensor:
+    """Grey levels of 0 to 255 as numbers in [0, 1], :math:`(N, 1, 28, 28)`."""
+    tensor = torch.from_numpy(levels).unsqueeze(1)
+    return (tensor > 127).float() if binarize else tensor.float().div_(255)
+
+
+def _read(path: Path, kind: str) -> np.ndarray:
+    array = read_idx(path)
+    if kind == "image" and array.shape[1:] != (28, 28):
+        raise DataError(f"{path}: shape {array.shape}, expected (rows, 28, 28)")
+    if kind == "label":
+        if array.ndim != 1:
+            raise DataError(f"{path}: shape {array.shape}, expected (rows,)")
+        if (bad := np.flatnonzero(array > 9)).size:
+            raise DataError(f"{path}: row {bad[0]} holds {array[bad[0]]}, expected a class index from 0 to 9")
+    return array
+
+
+def part_names(parts: Mapping[str, Mapping[str, np.ndarray]]) -> np.ndarray:
+    """The part of each row, when the rows of all parts follow each other."""
+    return np.repeat(PARTS, [len(next(iter(parts[part].values()))) for part in PARTS])

@@ -1,0 +1,134 @@
+"""Images that lie in files, a file each, with tables beside them or without."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nbridge.common.messages import listing
+from nbridge.data.arrays import keys_of
+from nbridge.data.folders import find_file, find_folder
+from nbridge.data.images.files import Frame
+from nbridge.data.images.tables import ImageFolder, ImagePaths
+from nbridge.data.tables.columns import TableFile, open_table
+from nbridge.data.tables.numbers import check_joinable
+from nbridge.data.tables.source import Table
+from nbridge.errors import DataError
+from nbridge.spec.option_types import MissingFiles, Resize
+
+
+class Images(Table):
+    """Images in files: a folder for each modality, or a column of paths in a table; other columns of the table are modalities as well.
+
+    The file ``faces/anna.png`` is the image of the row ``anna``. Rows of folders and tables are joined on that identifier; what a folder or
+    a table lacks is absent. Images are read by Pillow into memory, in grey for shapes [1, H, W] and in colour for [3, H, W], as values
+    from 0 to 1, whole multiples of 1/255, which `bernoulli` and `discretized_logistic` take. They are turned as their EXIF data say, and
+    what is transparent lies on white. Hidden files, and files that are no images by their names, are passed over.
+
+    Arguments:
+        folders: The folder of images of each modality.
+        files: The column of a table that holds the paths of images, of each modality that is no folder.
+        table: A csv or parquet file, or several to join, as of `table`.
+        root: The folder that paths in columns are relative to; that of their table if None.
+        columns: The columns of each other modality: one, a pattern such as lab_*, or a list; by default the column of its name.
+        classes: The classes of columns that have them, in order, as of `table`.
+        id: The column of identifiers in tables; with folders it holds the names of files without their endings.
+        missing: Texts that mark an absent cell as well, such as -999 or unknown.
+        resize: How images of another size become ones of the shape: crop keeps their middle, pad adds bars, stretch changes their
+            proportions. Without it an image of another size is a mistake.
+        missing_files: Whether a file that a column names and that is not there is absent; it is refused as a mistake otherwise.
+    """
+
+    def __init__(
+        self,
+        *,
+        folders: dict[str, str] | None = None,
+        files: dict[str, str] | None = None,
+        table: str | tuple[str, ...] = (),
+        root: str | None = None,
+        columns: dict[str, str | tuple[str, ...]] | None = None,
+        classes: dict[str, tuple[str | int | float, ...]] | None = None,
+        id: str = "id",  # noqa: A002 (a key of the YAML)
+        missing: tuple[str | int | float, ...] = (),
+        resize: Resize | None = None,
+        missing_files: MissingFiles = "refuse",
+    ) -> None:
+        super().__init__(path=table, columns={**(columns or {}), **(files or {})}, classes=classes, id=id, missing=missing)
+        self.folders, self.path_columns = folders or {}, files or {}
+        self.root, self.missing_files = root, missing_files
+        self.resize: Resize | None = resize
+        self._asked = dict(columns or {})
+
+    def files(self, shapes: Mapping[str, tuple[int, ...]]) -> list[TableFile]:
+        """The tables and the folders, in which nothing is decoded yet.
+
+        Raises:
+            DataError: when one can't be read, an option belongs to no modality, or a modality of images has no shape of images.
+        """
+        if self._given is not None:
+            return [self._given]
+        self._check(shapes)
+        tables = self.with_images([open_table(find_file(path)) for path in self.paths], shapes)
+        found = [*tables, *(self.folder(name, find_folder(folder), shapes) for name, folder in self.folders.items())]
+        if len(found) > 1:
+            check_joinable(found, self.id)
+        return found
+
+    def folder(self, name: str, path: Path, shapes: Mapping[str, tuple[int, ...]]) -> ImageFolder:
+        """The folder of a modality.
+
+        Arguments:
+            name: The modality.
+            path: The folder.
+            shapes: The shape of a row of each modality, by name.
+
+        Raises:
+            DataError: as `files`.
+        """
+        return ImageFolder(path, self.id, Frame(name, shapes[name], self.resize))
+
+    def with_images(self, tables: list[TableFile], shapes: Mapping[str, tuple[int, ...]], root: Path | None = None) -> list[TableFile]:
+        """Tables whose columns of paths are images.
+
+        Arguments:
+            tables: The tables.
+            shapes: The shape of a row of each modality, by name.
+            root: The folder that paths are relative to, in the place of the one that was named.
+
+        Raises:
+            DataError: as `files`.
+        """
+        frames = {column: Frame(name, shapes[name], self.resize) for name, column in self.path_columns.items()}
+        known = find_folder(self.root) if root is None and self.root is not None else root
+        return [
+            ImagePaths(table, own, known or Path(table.path).parent, self.missing, strict=self.missing_files == "refuse")
+            if (own := {column: frame for column, frame in frames.items() if column in table.columns})
+            else table
+            for table in tables
+        ]
+
+    def settled(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+        options = super().settled(shapes)
+        columns = {name: names for name, names in options["columns"].items() if name not in {*self.folders, *self.path_columns}}
+        return {**options, "columns": columns}
+
+    def remarks(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
+        folders = [file for file in self.files(shapes) if isinstance(file, ImageFolder)]
+        return tuple(f"{folder.path}: passed over, no images by their names: {folder.passed_over}" for folder in folders if folder.others)
+
+    def _check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Checks what options tell by themselves."""
+        keys_of(shapes, self.folders, "folders")
+        keys_of(shapes, self.path_columns, "files")
+        keys_of(shapes, self._asked, "columns")
+        if not self.folders and not self.path_columns:
+            raise DataError("images: neither folders nor files; name the folder of a modality, folders: {image: faces}, or source: table")
+        ways = {"folders": self.folders, "files": self.path_columns, "columns": self._asked}
+        for name in shapes:
+            if len(said := [option for option, names in ways.items() if name in names]) > 1:
+                raise DataError(f"modality {name!r}: in {listing(said)}, expected one of them")
+        if self.path_columns and not self.paths:
+            raise DataError("files: columns of a table, and data.table names none")
+        if self.folders and not self.id:
+            raise DataError("id: folders of images have identifiers, the names of their files; leave id out, or name the column of a table")

@@ -1,0 +1,1 @@
+"""NumPy files: npz archives and folders of npy files."""

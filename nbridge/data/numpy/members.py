@@ -1,0 +1,231 @@
+"""One array in a file, whether an npy file or a member of an npz archive: some rows at a time, never all of it in memory."""
+
+from __future__ import annotations
+
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import product
+from math import prod
+from pathlib import Path
+from typing import IO, NamedTuple
+from zipfile import ZipFile
+
+import numpy as np
+
+from nbridge.data.numpy.npz import UNREADABLE
+from nbridge.errors import DataError
+
+_PIECE = 2**20
+
+
+class Header(NamedTuple):
+    """What an npy file says of its array: its shape, whether it lies column by column, and its type."""
+
+    shape: tuple[int, ...]
+    by_columns: bool
+    dtype: np.dtype
+
+
+class Member(ABC):
+    """An array in a file.
+
+    Arguments:
+        key: Its name, for messages.
+        dtype: Its type.
+        shape: Its shape.
+    """
+
+    def __init__(self, key: str, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+        self.key, self.dtype, self.shape = key, dtype, shape
+
+    @abstractmethod
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """The rows from ``start`` up to ``stop``, in memory.
+
+        Raises:
+            DataError: when the file is damaged.
+        """
+
+    @abstractmethod
+    def open(self) -> IO[bytes]:
+        """The npy file, from its first byte."""
+
+    def pieces(self) -> Iterator[bytes]:
+        """The npy file as it stands.
+
+        Raises:
+            DataError: when it is damaged.
+        """
+        with _told(self.key):
+            file = self.open()
+        with file:
+            while True:
+                with _told(self.key):
+                    piece = file.read(_PIECE)
+                if not piece:
+                    return
+                yield piece
+
+    def copy_to(self, file: IO[bytes]) -> None:
+        """Copies the npy file as it stands."""
+        for piece in self.pieces():
+            file.write(piece)
+
+
+class FileMember(Member):
+    """An array in an npy file, mapped into memory while rows of it are copied."""
+
+    def __init__(self, key: str, path: Path) -> None:
+        self.path = path
+        with _told(key):
+            mapped = _mapped(path)
+        super().__init__(key, mapped.dtype, mapped.shape)
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        with _told(self.key):
+            # Mapped anew each time: pages that were read count as memory of this process for as long as they are mapped.
+            return np.array(_mapped(self.path)[start:stop])
+
+    def open(self) -> IO[bytes]:
+        return self.path.open("rb")
+
+
+class ArchiveMember(Member):
+    """An array in an npz archive, read from front to back, stored or deflated; going back starts again."""
+
+    def __init__(self, key: str, archive: ZipFile, name: str, header: Header) -> None:
+        self._archive, self._name = archive, name
+        self._stream: IO[bytes] | None = None
+        self._row = 0
+        super().__init__(key, header.dtype, header.shape)
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        stop = min(stop, self.shape[0])
+        shape = (max(0, stop - start), *self.shape[1:])
+        with _told(self.key):
+            stream, width = self._at(start), self.dtype.itemsize * prod(self.shape[1:])
+            content = stream.read(shape[0] * width)
+            if len(content) < shape[0] * width:
+                raise EOFError(f"it ends within row {start + len(content) // width}")
+            self._row = stop
+            return np.frombuffer(content, self.dtype).reshape(shape) if content else np.empty(shape, self.dtype)
+
+    def open(self) -> IO[bytes]:
+        return self._archive.open(self._name)
+
+    def _at(self, row: int) -> IO[bytes]:
+        """The stream of bytes, at the beginning of a row."""
+        stream = self._stream
+        if stream is None or row < self._row:
+            if stream is not None:
+                stream.close()
+            stream, self._row = self.open(), 0
+            read_header(stream)
+        stream.seek((row - self._row) * self.dtype.itemsize * prod(self.shape[1:]), 1)
+        self._stream, self._row = stream, row
+        return stream
+
+
+class Filling:
+    """An npy file that is filled from its first row to its last.
+
+    Arguments:
+        path: The file to make.
+        dtype: The type of the array.
+        shape: Its shape.
+        axis: The axis of rows: 0, or 1 behind draws.
+    """
+
+    def __init__(self, path: Path, dtype: np.dtype, shape: tuple[int, ...], axis: int) -> None:
+        mapped = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        self._path, self._shape, self._axis = path, shape, axis
+        self._offset, self._width, self._row = mapped.offset, dtype.itemsize * prod(shape[axis + 1 :]), 0
+        del mapped
+        self._file = path.open("rb+")
+
+    def write(self, array: np.ndarray) -> None:
+        """Writes the next rows."""
+        for number, draw in enumerate(product(*map(range, self._shape[: self._axis]))):
+            self._file.seek(self._offset + (number * self._shape[self._axis] + self._row) * self._width)
+            self._file.write(array[draw].tobytes())
+        self._row += array.shape[self._axis]
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def move_to(self, file: IO[bytes]) -> None:
+        """Copies the whole npy file and removes it."""
+        with self._path.open("rb") as source:
+            shutil.copyfileobj(source, file, _PIECE)
+        self._path.unlink()
+
+
+def archive_member(archive: ZipFile, name: str, scratch: Path) -> Member:
+    """An array of an archive.
+
+    Arguments:
+        archive: The archive, open for as long as the array is read.
+        name: The name of the member.
+        scratch: An npy file to make of an array that lies column by column, whose rows are in no piece of a stream.
+
+    Raises:
+        DataError: when it is damaged, no array, or holds pickled objects.
+    """
+    key = name.removesuffix(".npy")
+    with _told(key), archive.open(name) as stream:
+        header = read_header(stream)
+    if header is None:
+        raise DataError(f"{key!r} is no array; np.savez writes them")
+    _check_plain(key, header.dtype)
+    member = ArchiveMember(key, archive, name, header)
+    if not header.by_columns or len(header.shape) < 2:
+        return member
+    with scratch.open("xb") as file:
+        member.copy_to(file)
+    return FileMember(key, scratch)
+
+
+def file_member(path: Path) -> Member:
+    """The array of an npy file.
+
+    Raises:
+        DataError: when it is damaged or holds pickled objects.
+    """
+    with _told(path.stem), path.open("rb") as file:
+        header = read_header(file)
+    if header is None:
+        raise DataError(f"{path.name} is no npy file; np.save writes one")
+    _check_plain(path.stem, header.dtype)
+    return FileMember(path.stem, path)
+
+
+def read_header(file: IO[bytes]) -> Header | None:
+    """The header of an npy file, which is left at its first number; None where it is no such file."""
+    if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
+        return None
+    # Version 3 differs from 2 by names of fields in UTF-8, which rows have none of.
+    old = tuple(file.read(2)) == (1, 0)
+    return Header(*(np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0)(file))
+
+
+def _check_plain(key: str, dtype: np.dtype) -> None:
+    if dtype.hasobject:
+        raise DataError(f"array {key!r} holds pickled Python objects, expected numbers or text")
+
+
+def _mapped(path: Path) -> np.memmap:
+    return np.lib.format.open_memmap(path, mode="r")
+
+
+@contextmanager
+def _told(key: str) -> Iterator[None]:
+    """Tells what a damaged file raises as one line."""
+    try:
+        yield
+    except DataError:
+        raise
+    except UNREADABLE as error:
+        raise DataError(f"array {key!r} is damaged ({error})") from error

@@ -1,0 +1,170 @@
+"""NumPy files in a folder, one a modality, of any size: rows are read where they are asked for. Pickled objects are never read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from nbridge.common.messages import clip, did_you_mean, listing
+from nbridge.data.arrays import check_same_rows, keys_of
+from nbridge.data.column import PRESENT, check_layout
+from nbridge.data.folders import find_folder
+from nbridge.data.ids import check_ids
+from nbridge.data.split import Dataset, Source
+from nbridge.data.split_labels import NoColumnError, RowLabels, array_labels
+from nbridge.data.streaming.store import Store, even_blocks
+from nbridge.data.streaming.stored_rows import open_rows
+from nbridge.errors import DataError, naming
+
+_UNREADABLE = (OSError, EOFError, ValueError, OverflowError, MemoryError)
+
+
+class NPYFolder(Source):
+    """Rows of NumPy files (``np.save``) in a folder, one file a modality, which may be larger than memory.
+
+    NaN marks what is absent, and so does an optional file ``KEY__present.npy`` of truth values. Two passes over the files find who is
+    present and check every value; from then on rows are read as training asks for them.
+
+    Arguments:
+        path: The folder: absolute, or relative to the current folder, or else to $NBRIDGE_DATA.
+        keys: The file of each modality, without its ending, where it bears another name.
+        id: The file of identifiers, without its ending; a folder may do without one of the default name.
+    """
+
+    def __init__(self, *, path: str, keys: dict[str, str] | None = None, id: str = "id") -> None:  # noqa: A002 (a key of the YAML)
+        self.path = path
+        self.keys = keys or {}
+        self.id = id
+
+    def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
+        """Opens the files of the modalities asked for; others of the folder are passed over.
+
+        Raises:
+            DataError: when the folder or a file is missing, a file is damaged or no array, or holds one that doesn't fit.
+        """
+        keys = keys_of(shapes, self.keys)
+        folder = find_folder(self.path)
+        arrays = {name: _open(folder, key, name) for name, key in keys.items()}
+        for name, array in arrays.items():
+            with naming(array.path):
+                check_layout(name, array.shape, array.dtype, shapes[name])
+        with naming(folder):
+            check_same_rows({name: array.shape[0] for name, array in arrays.items()})
+        masks = {name: _mask(folder, key, arrays[name].shape[0]) for name, key in keys.items() if _file(folder, key + PRESENT).is_file()}
+        rows = open_rows(NPYStore(folder, shapes, arrays, masks))
+        return Dataset(rows, self._ids(folder, len(rows)) if self.id not in keys.values() else None)
+
+    def row_labels(self, column: str, shapes: Mapping[str, tuple[int, ...]]) -> RowLabels:  # noqa: ARG002
+        """The values of a file ``COLUMN.npy``."""
+        folder = find_folder(self.path)
+        if not _file(folder, column).is_file():
+            raise NoColumnError(f"{folder}: {_no_file(folder, column)}")
+        array = _open(folder, column)
+        if array.shape[1:] not in ((), (1,)):
+            raise NoColumnError(f"{array.path}: array of shape {array.shape}, expected one value for each row, (rows,)")
+        return array_labels(f"array {column!r}", array.whole(), str(array.path))
+
+    def _ids(self, folder: Path, rows: int) -> np.ndarray | None:
+        if self.id == "id" and not _file(folder, "id").is_file():
+            return None
+        array = _open(folder, self.id)
+        with naming(array.path):
+            return check_ids(array.whole(), rows)
+
+
+@dataclass(frozen=True)
+class _Array:
+    """An array in a file: what its header says, and any of its rows.
+
+    It is read by seeking, not mapped: a page that is mapped counts as memory in use, and a file that is cut short kills who reads it.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    offset: int
+    size: int
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """The rows from ``start`` up to ``stop``."""
+        each = prod(self.shape[1:])
+        try:
+            same = self.path.stat().st_size == self.size
+            flat = np.fromfile(self.path, self.dtype, (stop - start) * each, offset=self.offset + start * each * self.dtype.itemsize)
+        except _UNREADABLE as error:
+            raise DataError(f"{self.path}: cannot be read ({_reason(error)})") from error
+        if not same or len(flat) < (stop - start) * each:
+            raise DataError(f"{self.path}: has changed since it was opened")
+        return flat.reshape(stop - start, *self.shape[1:])
+
+    def whole(self) -> np.ndarray:
+        """All rows."""
+        return self.rows(0, self.shape[0]) if self.shape else np.empty(())
+
+
+class NPYStore(Store):
+    """The arrays of a folder, of equal length."""
+
+    def __init__(
+        self, folder: Path, shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, _Array], masks: Mapping[str, np.ndarray]
+    ) -> None:
+        rows = next(iter(arrays.values())).shape[0]
+        super().__init__(folder, shapes, even_blocks(rows, shapes))
+        self._arrays, self._masks = arrays, masks
+
+    def read(self, name: str, start: int, stop: int) -> np.ndarray:
+        return self._arrays[name].rows(start, stop)
+
+    def mask(self, name: str) -> np.ndarray | None:
+        return self._masks.get(name)
+
+
+def _file(folder: Path, key: str) -> Path:
+    return folder / f"{key}.npy"
+
+
+def _no_file(folder: Path, key: str, modality: str | None = None) -> str:
+    found = sorted(file.stem for file in folder.glob("*.npy"))
+    of = f" for modality {modality!r}" if modality is not None and modality != key else ""
+    return f"no file '{key}.npy'{of}.{did_you_mean(key, found)} Found: {listing(found)}"
+
+
+def _open(folder: Path, key: str, modality: str | None = None) -> _Array:
+    """An array whose header holds and whose file is long enough; its rows are not read."""
+    path = _file(folder, key)
+    if not path.is_file():
+        raise DataError(f"{folder}: {_no_file(folder, key, modality)}")
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+    except _UNREADABLE as error:
+        raise DataError(f"{path}: {_damage(path, error)}") from error
+    if array.ndim > 1 and not array.flags.c_contiguous:
+        raise DataError(f"{path}: columns lie one after the other (Fortran order), expected rows: save np.ascontiguousarray of it")
+    return _Array(path, array.shape, array.dtype, array.offset, path.stat().st_size)
+
+
+def _mask(folder: Path, key: str, rows: int) -> np.ndarray:
+    array = _open(folder, key + PRESENT)
+    if array.shape != (rows,):
+        raise DataError(f"{array.path}: array of shape {array.shape}, expected ({rows},), one truth value a row of {key!r}")
+    return array.whole()
+
+
+def _damage(path: Path, error: BaseException) -> str:
+    """What is wrong with a file that cannot be opened."""
+    if "Python objects" in str(error):
+        return "array holds pickled Python objects, expected numbers or text"
+    try:
+        with path.open("rb") as file:
+            magic = file.read(6) == b"\x93NUMPY"
+    except OSError as unreadable:
+        return f"cannot be read ({unreadable.strerror})"
+    return f"truncated or damaged npy file ({_reason(error)})" if magic else "not an npy file; np.save writes one"
+
+
+def _reason(error: BaseException) -> str:
+    return clip((str(error).splitlines() or [type(error).__name__])[0], 100)

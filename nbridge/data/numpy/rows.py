@@ -1,0 +1,137 @@
+"""Rows in NumPy's files, a folder of npy files or an npz archive, read and written block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import IO, ClassVar
+
+import numpy as np
+
+from nbridge.common.atomic_files import replace_folder, replacing, scratch_beside
+from nbridge.data.ids import check_ids_layout
+from nbridge.data.numpy.members import Filling, Member, archive_member, file_member
+from nbridge.data.numpy.npz import opened_npz, pack_npz
+from nbridge.data.streaming.blocks import Block, Filled, Layout, Output, RowsIn, RowsOut
+from nbridge.errors import DataError
+
+
+class ArrayRows(RowsIn):
+    """Arrays by name.
+
+    Arguments:
+        members: The arrays.
+        packed: Whether they lie in an archive, and not in a folder.
+    """
+
+    noun: ClassVar[str] = "array"
+
+    def __init__(self, members: Mapping[str, Member], *, packed: bool) -> None:
+        self.members, self.packed = members, packed
+        self.keys = tuple(members)
+
+    def layout(self, key: str) -> Layout:
+        return Layout(self.members[key].dtype, self.members[key].shape)
+
+    def row_bytes(self, keys: Iterable[str], rows: int) -> int:  # noqa: ARG002
+        return sum(self.members[key].dtype.itemsize * prod(self.members[key].shape[1:]) for key in keys)
+
+    def blocks(self, keys: Iterable[str], start: int, stop: int, size: int) -> Iterator[Block]:
+        keys = tuple(keys)
+        for first in range(start, stop, size):
+            yield Block(first, {key: self.members[key].rows(first, min(first + size, stop)) for key in keys})
+
+    def identifiers(self, key: str, rows: int, size: int) -> Iterator[np.ndarray]:
+        check_ids_layout(self.members[key].shape, self.members[key].dtype, rows)
+        return (block.arrays[key] for block in self.blocks([key], 0, rows, size))
+
+    def check_passed(self, key: str) -> None:
+        # An archive has checksums.
+        for _ in self.members[key].pieces() if self.packed else ():
+            pass
+
+    @contextmanager
+    def writing(self, target: Path, output: Output) -> Iterator[RowsOut]:
+        with scratch_beside(target) as folder:
+            files = _Files(folder, self.members, output)
+            try:
+                yield files
+            finally:
+                files.close()
+            if self.packed:
+                with replacing(target) as temporary:
+                    pack_npz(temporary, files.writers())
+            else:
+                replace_folder(target, _unpacked(folder / "arrays", files.writers()))
+
+
+class _Files(RowsOut):
+    """An npy file for each array that is filled block by block; ones that pass through are only if some of their rows are left out."""
+
+    def __init__(self, folder: Path, members: Mapping[str, Member], output: Output) -> None:
+        self._folder, self._output, self._members = folder, output, members
+        self._fillings: dict[str, Filling] = {}
+        self.needs = tuple(key for key in output.passed if output.partial and members[key].shape[:1] == (output.total,))
+
+    def write(self, block: Block, done: Mapping[str, Filled]) -> None:
+        for key, filled in {**{key: Filled(block.arrays[key]) for key in self.needs}, **done}.items():
+            if key not in self._fillings:
+                shape = list(filled.array.shape)
+                shape[filled.axis] = self._output.stop - self._output.start
+                path = self._folder / f"{len(self._fillings)}.filling"
+                self._fillings[key] = Filling(path, filled.array.dtype, tuple(shape), filled.axis)
+            self._fillings[key].write(filled.array)
+
+    def close(self) -> None:
+        """Closes all files."""
+        for filling in self._fillings.values():
+            filling.close()
+
+    def writers(self) -> dict[str, Callable[[IO[bytes]], None]]:
+        """What writes the npy file of each array, once: what passes through comes first."""
+        passed = {key: self._members[key].copy_to for key in self._output.passed}
+        return {**passed, **{key: filling.move_to for key, filling in self._fillings.items()}}
+
+
+@contextmanager
+def archive_rows(path: Path, scratch: Path) -> Iterator[ArrayRows]:
+    """The arrays of an npz archive.
+
+    Arguments:
+        path: The file.
+        scratch: A folder for arrays that have to be taken out of it.
+
+    Raises:
+        DataError: when it is damaged, no archive, or holds something else than arrays.
+    """
+    with opened_npz(path) as archive:
+        assert archive.zip is not None, "the archive is open"
+        names = enumerate(archive.zip.namelist())
+        members = [archive_member(archive.zip, name, scratch / f"{number}.npy") for number, name in names]
+        yield ArrayRows({member.key: member for member in members}, packed=True)
+
+
+@contextmanager
+def folder_rows(path: Path) -> Iterator[ArrayRows]:
+    """The arrays of a folder of npy files.
+
+    Raises:
+        DataError: when it has none, or one is damaged.
+    """
+    try:
+        files = sorted(file for file in path.iterdir() if file.suffix == ".npy" and file.is_file())
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})") from error
+    if not files:
+        raise DataError("no npy file in this folder, expected one NAME.npy a modality")
+    yield ArrayRows({file.stem: file_member(file) for file in files}, packed=False)
+
+
+def _unpacked(folder: Path, writers: Mapping[str, Callable[[IO[bytes]], None]]) -> Path:
+    folder.mkdir()
+    for key, write in writers.items():
+        with (folder / f"{key}.npy").open("xb") as file:
+            write(file)
+    return folder

@@ -1,0 +1,81 @@
+"""Columns of obs as classes: categories, texts and truth values, and numbers that are classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nbridge.common.messages import clip, listing
+from nbridge.data.omics.container import Part
+from nbridge.data.tables.cells import MISSING, number_of, ordered_classes, read_cells
+from nbridge.errors import DataError
+
+
+def is_numeric(column: Any) -> bool:
+    """Whether a column of a data frame holds numbers or truth values."""
+    return getattr(column.dtype, "kind", "O") in "buif" and not hasattr(column.dtype, "categories")
+
+
+def texts_of(column: Any) -> tuple[np.ndarray, list[str]]:
+    """The different values of a column as texts, and for each row the place of its own, -1 where it is missing."""
+    codes, different = column.factorize()
+    return np.asarray(codes), [_text(value) for value in different]
+
+
+def _text(value: object) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+
+
+def declared_classes(column: Any) -> tuple[str, ...]:
+    """The classes of a column: its categories in their order, or else its texts."""
+    if hasattr(column.dtype, "categories"):
+        return tuple(text for text in map(_text, column.dtype.categories) if text not in MISSING)
+    return ordered_classes(text for text in texts_of(column)[1] if text not in MISSING)
+
+
+def found_classes(part: Part, name: str, column: str, shape: tuple[int, ...]) -> tuple[str, ...]:
+    """The classes of a column that a spec does not list: its own numbers where they are indices, else its texts in order.
+
+    Raises:
+        DataError: when they are not as many as the shape has.
+    """
+    values = part.obs[column]
+    classes, count = declared_classes(values), max(2, shape[0])
+    if is_numeric(values) and all(number_of(text) in range(count) for text in classes):
+        return tuple(map(str, range(count)))
+    if len(classes) != count:
+        listed = clip(listing(classes[:10]), 100) + (", ..." if len(classes) > 10 else "")
+        raise DataError(
+            f"{part.where}: obs/{column} has {len(classes)} classes ({listed}), but modality {name!r} is of shape {shape}; "
+            f"write shape: {len(classes)}, or list the classes in data.classes"
+        )
+    return classes
+
+
+def check_classes(name: str, column: str, classes: tuple[str, ...], shape: tuple[int, ...]) -> None:
+    """Checks that classes differ and fill a shape; two of them are 0 and 1 as well.
+
+    Raises:
+        DataError: when they don't.
+    """
+    if len(shape) != 1 or len(classes) != max(2, shape[0]):
+        raise DataError(f"classes: modality {name!r} (obs/{clip(column)}) has {len(classes)}, but its shape is {shape}")
+    if twice := next((text for text in classes if classes.count(text) > 1), None):
+        raise DataError(f"classes: modality {name!r}: class {clip(twice)!r} is listed twice")
+
+
+def class_codes(part: Part, column: str, classes: tuple[str, ...]) -> np.ndarray:
+    """The number of the class of each row, NaN where it is missing.
+
+    Raises:
+        DataError: for the first text that is no class.
+    """
+    codes, texts = texts_of(part.obs[column])
+    first = {code: row for row, code in reversed(list(enumerate(codes.tolist())))}
+
+    def where(place: int) -> str:
+        return f"observation {clip(part.names[first[place]])!r}"
+
+    numbers = read_cells(f"obs/{column}", texts, classes, MISSING, where)
+    return np.append(numbers, np.nan)[codes]

@@ -1,0 +1,284 @@
+"""AnnData and MuData, in .h5ad and .h5mu files or in memory, as parts whose elements are read when they are asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nbridge.common.messages import clip
+from nbridge.errors import DataError
+
+ENDINGS = (".h5mu", ".h5ad")
+"""How the names of files end."""
+BY_OBSERVATION = ("X", "layers", "obsm", "obsp", "raw/X")
+"""What has a row for each observation, beside obs."""
+_DICTS = ("layers", "obsm", "obsp", "varm", "varp")
+
+
+def anndata_of() -> Any:
+    """The package anndata.
+
+    Raises:
+        DataError: when it is not installed.
+    """
+    try:
+        import anndata.io
+        import h5py  # noqa: F401 (anndata's own way to read files)
+    except ImportError as error:
+        raise DataError('.h5mu and .h5ad files are read by anndata, which is not installed: pip install "nbridge[omics]"') from error
+    return anndata
+
+
+def pandas_of() -> Any:
+    """The package pandas, which comes with anndata."""
+    import pandas
+
+    return pandas
+
+
+@contextmanager
+def pulling_nothing() -> Iterator[None]:
+    """MuData objects pull no columns from their modalities until the end of the block, which they would do with a warning."""
+    import mudata
+
+    with mudata.set_options(pull_on_update=False):
+        yield
+
+
+def copied(data: Any) -> Any:
+    """A copy of a MuData or AnnData object, of which nothing is shared; of a view an object of its own."""
+    if not hasattr(data, "mod"):
+        return data.copy()
+    with pulling_nothing():
+        return data.copy()
+
+
+def is_omics(data: object) -> bool:
+    """Whether something is an AnnData or MuData object; neither library is imported for that."""
+    kinds = [getattr(sys.modules.get(module), name, None) for module, name in (("anndata", "AnnData"), ("mudata", "MuData"))]
+    return isinstance(data, tuple(kind for kind in kinds if isinstance(kind, type)))
+
+
+def is_omics_file(path: str | Path) -> bool:
+    """Whether a file is one of AnnData or MuData, by its ending."""
+    return Path(path).suffix in ENDINGS
+
+
+@dataclass(frozen=True)
+class Part:
+    """Observations with what is known of them: an AnnData object, or what a MuData object says of all its observations.
+
+    Arguments:
+        name: The modality of a MuData object that it is; empty for the whole, and for AnnData.
+        where: What it is called in messages.
+        elements: The paths of what has a row for each observation, ``X`` or ``layers/counts``.
+        get: Reads an element.
+    """
+
+    name: str
+    where: str
+    elements: tuple[str, ...]
+    get: Callable[[str], Any]
+
+    def read(self, path: str) -> Any:
+        """An element: an array, a sparse matrix or a data frame.
+
+        Raises:
+            DataError: when it can't be read.
+        """
+        try:
+            return self.get(path)
+        except Exception as error:
+            # Whatever a damaged file makes anndata, h5py, pandas or scipy raise.
+            raise DataError(f"{self.where}: {path} can't be read ({_reason(error)})") from error
+
+    @cached_property
+    def obs(self) -> Any:
+        """The data frame that describes observations."""
+        return self._frame("obs")
+
+    @cached_property
+    def var(self) -> Any:
+        """The data frame that describes variables."""
+        return self._frame("var")
+
+    @cached_property
+    def names(self) -> np.ndarray:
+        """The names of observations.
+
+        Raises:
+            DataError: when one is there twice.
+        """
+        return _names(self.obs, f"{self.where}: obs_name", "obs_names_make_unique()")
+
+    @cached_property
+    def variables(self) -> np.ndarray:
+        """The names of variables.
+
+        Raises:
+            DataError: when one is there twice.
+        """
+        return _names(self.var, f"{self.where}: var_name", "var_names_make_unique()")
+
+    def _frame(self, path: str) -> Any:
+        frame = self.read(path)
+        if not hasattr(frame, "columns") or not hasattr(frame, "index"):
+            raise DataError(f"{self.where}: {path} is no table, as files of anndata before 0.7 have it; read it and write it again")
+        return frame
+
+
+@dataclass(frozen=True)
+class Omics:
+    """An AnnData or a MuData object.
+
+    Arguments:
+        origin: The file; words for what is in memory.
+        whole: What is said of all observations; of AnnData all there is.
+        parts: The modalities of a MuData object by name; none of AnnData.
+    """
+
+    origin: str
+    whole: Part
+    parts: Mapping[str, Part]
+
+    @property
+    def where(self) -> str:
+        """What modalities lie in, for messages."""
+        return "a MuData object" if self.parts else "an AnnData object"
+
+    def part(self, name: str) -> Part | None:
+        """The modality of a MuData object, or with an empty name the whole; None where there is none."""
+        return self.parts.get(name) if name else self.whole
+
+    def rows_of(self, part: Part) -> np.ndarray:
+        """For each observation of the whole its row in a part, (N,), -1 where the part lacks it.
+
+        Raises:
+            DataError: when a part has an observation that the whole lacks.
+        """
+        if part is self.whole:
+            return np.arange(len(part.names))
+        known = {name: row for row, name in enumerate(part.names.tolist())}
+        rows = np.array([known.get(name, -1) for name in self.whole.names.tolist()], dtype=np.int64)
+        if (rows >= 0).sum() != len(known):
+            lacking = sorted(known.keys() - set(self.whole.names.tolist()))[0]
+            raise DataError(f"{part.where}: observation {clip(lacking)!r} is not among those of the whole object; mdata.update() mends it")
+        return rows
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Omics]:
+    """A file, until the end of the block.
+
+    Raises:
+        DataError: when it can't be read, is damaged, or is none of AnnData or MuData.
+    """
+    with opened_file(path) as file:
+        yield _of_file(path, file)
+
+
+@contextmanager
+def opened_file(path: Path) -> Iterator[Any]:
+    """An HDF5 file, until the end of the block.
+
+    Raises:
+        DataError: when it can't be read or is damaged.
+    """
+    anndata_of()
+    import h5py
+
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        told = f"no HDF5 file, which {path.suffix} files are, or a damaged one"
+        known = {"truncated": "truncated HDF5 file", "lock": "another program has it open for writing; close it there"}
+        raise DataError(f"{path}: {next((text for word, text in known.items() if word in str(error)), told)}") from error
+    with file:
+        yield file
+
+
+def omics_of(data: Any) -> Omics:
+    """An object in memory, whose elements are those of the object, not copies.
+
+    Raises:
+        DataError: when a MuData object shares variables, not observations.
+    """
+    if hasattr(data, "mod"):
+        _check_axis("MuData object", int(data.axis))
+        parts = {name: _of_object(name, f"MuData object: modality {name!r}", one) for name, one in data.mod.items()}
+        return Omics("MuData object", _of_object("", "MuData object", data, parts), parts)
+    return Omics("AnnData object", _of_object("", "AnnData object", data), {})
+
+
+def _of_file(path: Path, file: Any) -> Omics:
+    kind = file.attrs.get("encoding-type", "")
+    if "obs" not in file:
+        found = clip(", ".join(file), 100) or "nothing"
+        raise DataError(f"{path}: an HDF5 file that holds no AnnData or MuData object: no obs in it. Found: {found}")
+    if kind != "MuData" and "mod" not in file:
+        return Omics(str(path), _of_group("", str(path), file), {})
+    _check_axis(str(path), int(file.attrs.get("axis", 0)))
+    order = [str(name) for name in file["mod"].attrs.get("mod-order", list(file["mod"])) if name in file["mod"]]
+    parts = {name: _of_group(name, f"{path}: modality {name!r}", file["mod"][name]) for name in order}
+    return Omics(str(path), _of_group("", str(path), file, parts), parts)
+
+
+def _check_axis(where: str, axis: int) -> None:
+    if axis != 0:
+        raise DataError(f"{where}: modalities share variables (axis {axis}), expected modalities that share observations (axis 0)")
+
+
+def _of_group(name: str, where: str, group: Any, parts: Mapping[str, Part] | None = None) -> Part:
+    anndata = anndata_of()
+    named = {slot: list(group[slot]) for slot in _DICTS if slot in group}
+    elements = _elements(named, [path for path in ("X", "raw/X") if path in group], parts or {})
+    return Part(name, where, elements, lambda path: anndata.io.read_elem(group[path]))
+
+
+def _of_object(name: str, where: str, data: Any, parts: Mapping[str, Part] | None = None) -> Part:
+    if getattr(data, "isbacked", False):
+        raise DataError(f"{where} is backed by a file; to_memory() reads it, or name the file")
+    named = {slot: [str(key) for key in getattr(data, slot, None) or ()] for slot in _DICTS}
+    # Of MuData, X and raw belong to the modalities.
+    single = [] if hasattr(data, "mod") else [*(["X"] if data.X is not None else []), *(["raw/X"] if data.raw is not None else [])]
+    return Part(name, where, _elements(named, single, parts or {}), partial(_element, data))
+
+
+def _elements(named: Mapping[str, list[str]], single: list[str], parts: Mapping[str, Part]) -> tuple[str, ...]:
+    """The paths of what has a row an observation; masks of a MuData object's modalities, which lie in obsm, are none of it."""
+    inside = [f"{slot}/{key}" for slot in ("layers", "obsm", "obsp") for key in named.get(slot, ()) if slot != "obsm" or key not in parts]
+    return (*single, *inside)
+
+
+def _element(data: Any, path: str) -> Any:
+    slot, _, key = path.partition("/")
+    value = getattr(data, slot)
+    return value if not key else value.X if slot == "raw" else value[key]
+
+
+def _names(frame: Any, what: str, mend: str) -> np.ndarray:
+    names = frame.index.to_numpy().astype(str)
+    seen: dict[str, int] = {}
+    for row, name in enumerate(names.tolist()):
+        if (first := seen.setdefault(name, row)) != row:
+            raise DataError(f"{what} {clip(name)!r} stands in row {first} and again in row {row}, expected each once; {mend} mends it")
+    return names
+
+
+def _reason(error: Exception) -> str:
+    text = str(error.args[0] if error.args else "").splitlines()
+    reason = clip(text[0] if text and text[0] else type(error).__name__, 160)
+    newer = "No read method registered" in reason
+    return "a newer encoding than this anndata reads; upgrade anndata" if newer else reason

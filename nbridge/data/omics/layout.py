@@ -1,0 +1,121 @@
+"""Where in an AnnData or MuData object each modality lies: a matrix, an embedding, or columns that describe observations.
+
+An address is written as the object itself is spelt, with slashes: ``rna/X`` (or ``rna``), ``rna/layers/counts``, ``rna/obsm/X_pca``,
+``rna/obs/phase``; without a name in front it is a place of the whole object, ``obs/cell_type`` or ``obsm/X_mofa``, and in an AnnData
+object, which has one modality, ``X`` or ``layers/counts``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from nbridge.common.messages import clip, did_you_mean
+from nbridge.errors import DataError
+
+SLOTS = ("X", "layers", "obsm", "obs")
+"""The slots that modalities lie in."""
+FLAG = "var/"
+"""What a boolean column of ``var`` is named with, where it picks variables."""
+
+
+_BESIDE = re.compile(r"(.*)__(?:imputed|draw_\d+|mean|sd|lower|upper|probability)(?:_[\d.]+)?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Address:
+    """A place in an object.
+
+    Arguments:
+        part: The modality of a MuData object; empty for the whole, and in AnnData.
+        slot: ``X``, ``layers``, ``obsm`` or ``obs``.
+        name: The name inside of the slot; empty for ``X``.
+    """
+
+    part: str
+    slot: str
+    name: str = ""
+
+    @property
+    def path(self) -> str:
+        """The place inside of its part."""
+        return f"{self.slot}/{self.name}" if self.name else self.slot
+
+    def __str__(self) -> str:
+        return f"{self.part}/{self.path}" if self.part else self.path
+
+
+@dataclass(frozen=True)
+class OmicsLayout:
+    """The places of modalities.
+
+    Arguments:
+        shapes: The shape of a row of each modality, by name.
+        keys: The addresses of those that don't lie where their name says, as a spec writes them.
+        variables: The variables of a matrix by name or pattern, or ``var/COLUMN``; all of them where it is left out.
+        classes: The classes of columns that have them, in order, by modality.
+        reserved: Columns of obs that patterns do not match.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    keys: Mapping[str, tuple[str, ...]]
+    variables: Mapping[str, tuple[str, ...]]
+    classes: Mapping[str, tuple[str, ...]]
+    reserved: frozenset[str] = frozenset()
+
+    def of(self, names: Iterable[str]) -> OmicsLayout:
+        """The places of these modalities alone."""
+        return replace(self, shapes={name: self.shapes[name] for name in names})
+
+
+def told_of(key: str) -> str | None:
+    """The modality, or the column, that an element tells of which imputation has written beside it; None of any other element.
+
+    Example:
+        >>> told_of("prot__lower_0.9"), told_of("stage__draw_12"), told_of("prot")
+        ('prot', 'stage', None)
+    """
+    found = _BESIDE.fullmatch(key)
+    return None if found is None else found[1]
+
+
+def parse_address(text: str) -> Address:
+    """A place by what a spec writes.
+
+    Raises:
+        DataError: when it is none.
+
+    Example:
+        >>> parse_address("rna"), parse_address("layers/counts")
+        (Address(part='rna', slot='X', name=''), Address(part='', slot='layers', name='counts'))
+    """
+    first, _, rest = text.partition("/")
+    part, path = ("", text) if first in SLOTS else (first, rest or "X")
+    slot, _, name = path.partition("/")
+    if not text or slot not in SLOTS or bool(name) == (slot == "X"):
+        known = "MODALITY, MODALITY/layers/NAME, MODALITY/obsm/NAME, obs/COLUMN (in .h5ad files X, layers/NAME, obsm/NAME, obs/COLUMN)"
+        raise DataError(f"keys: {clip(text)!r} is no place in these data.{did_you_mean(slot, SLOTS)} Expected {known}")
+    return Address(part, slot, name)
+
+
+def address_of(name: str, parts: Collection[str], columns: Collection[str]) -> Address:
+    """The place of a modality whose spec says none: the X of the part of its name, or else the column of obs.
+
+    Arguments:
+        name: The modality.
+        parts: The modalities of the object; of AnnData none.
+        columns: The columns of its obs.
+
+    Raises:
+        DataError: when neither is there.
+    """
+    if name in parts or (name == "X" and not parts):
+        return Address(name if parts else "", "X")
+    if name in columns:
+        return Address("", "obs", name)
+    near = did_you_mean(name, [*parts, *columns])
+    example = f"keys: {{{name}: {next(iter(parts), '') + '/layers/counts' if parts else 'X'}}}"
+    known = f"modalities {', '.join(parts)}" if parts else "X of one modality (AnnData)"
+    shown = clip(", ".join(columns), 200) or "none"
+    raise DataError(f"modality {name!r}: nothing is called so.{near} Found: {known}; columns of obs: {shown}. Say where it lies: {example}")

@@ -1,0 +1,229 @@
+"""The data sources of multi-omics: .h5mu and .h5ad files, and MuData and AnnData objects from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from nbridge.common.memory import free_bytes
+from nbridge.common.messages import listing
+from nbridge.data.arrays import keys_of, to_batch
+from nbridge.data.column import PRESENT
+from nbridge.data.folders import find_file
+from nbridge.data.omics.container import ENDINGS, Omics, is_omics_file, omics_of, opened
+from nbridge.data.omics.layout import OmicsLayout
+from nbridge.data.omics.split_columns import obs_labels
+from nbridge.data.omics.values import Values, values_of
+from nbridge.data.split import Dataset, Source
+from nbridge.data.split_labels import RowLabels
+from nbridge.errors import CellError, DataError, naming
+
+COPIES = 3
+"""How often values lie in memory while they are read: as they were, as they are chosen, and in float32."""
+
+
+class H5MU(Source):
+    """Observations of an .h5mu file (MuData) or an .h5ad file (AnnData): matrices, layers, embeddings, and columns of obs.
+
+    A modality is the X of the file's modality of its name, or else the column of obs of its name; `keys` says otherwise. An observation
+    that a modality of the file lacks is absent from it, and so are NaN, NA, and empty categories; zeros are values. Rows have obs_names.
+
+    Arguments:
+        path: The file: absolute, or relative to the current folder, or else to $NBRIDGE_DATA.
+        keys: Where modalities lie: MODALITY, MODALITY/layers/NAME, MODALITY/obsm/NAME, MODALITY/obs/COLUMN, obsm/NAME, obs/COLUMN (or
+            several columns, or a pattern of them); in an .h5ad file X, layers/NAME, obsm/NAME, obs/COLUMN.
+        variables: The variables of a matrix: names, patterns such as "HLA-*", or var/COLUMN for a boolean column of var, such as
+            var/highly_variable; all of them by default. Their names are kept with the model.
+        classes: The classes of modalities that are a column of obs, in order; those of the data by default, which are kept with the model.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        keys: dict[str, str | tuple[str, ...]] | None = None,
+        variables: dict[str, str | tuple[str, ...]] | None = None,
+        classes: dict[str, tuple[str | int | float, ...]] | None = None,
+    ) -> None:
+        self.path = path
+        self.keys = {name: _tuple(words) for name, words in (keys or {}).items()}
+        self.variables = {name: _tuple(words) for name, words in (variables or {}).items()}
+        self.classes = {name: tuple(map(str, texts)) for name, texts in (classes or {}).items()}
+        self._given: Any = None
+
+    def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
+        """Reads the modalities asked for, and nothing else of the file.
+
+        Raises:
+            DataError: when the file is missing, damaged or of another kind, lacks something, or holds what it may not; or when dense
+                values would not fit into memory.
+        """
+        layout = self.layout_of(shapes)
+        with self.opened() as omics, naming(omics.origin):
+            values = {name: values_of(omics, name, layout) for name in shapes}
+            ids = omics.whole.names
+            _check_memory(values)
+            arrays: dict[str, ArrayLike] = {}
+            for name, one in values.items():
+                arrays[name], missing = one.block(0, len(ids))
+                arrays[name + PRESENT] = ~missing.reshape(len(ids), -1).all(axis=1)
+            places, origin = {name: one.place for name, one in values.items()}, omics.origin
+
+            def place(name: str, row: int, element: int) -> str:
+                return f"{origin}: {places[name](str(ids[row]), element)}"
+
+            try:
+                batch = to_batch(arrays, shapes)
+            except CellError as error:
+                raise error.at(place) from error
+        return Dataset(batch, ids, origin=origin, place=place)
+
+    def settled(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+        """The same with every place, every variable and every class by its name, as the file has them now."""
+        layout = self.layout_of(shapes)
+        with self.opened() as omics, naming(omics.origin):
+            values = {name: values_of(omics, name, layout) for name in shapes}
+        matrices = {name: one.labels for name, one in values.items() if one.addresses[0].slot != "obs" and one.labels}
+        return {
+            "keys": {name: _word(tuple(map(str, one.addresses))) for name, one in values.items()},
+            "variables": matrices,
+            "classes": {name: one.classes for name, one in values.items() if one.classes},
+        }
+
+    def row_labels(self, column: str, shapes: Mapping[str, tuple[int, ...]]) -> RowLabels:
+        """The values of a column of obs, ``COLUMN`` or ``MODALITY/obs/COLUMN``."""
+        addresses = {column, f"obs/{column}"}
+        owner = next((name for name in shapes if addresses & {*self.keys.get(name, (name,))}), "")
+        with self.opened() as omics:
+            return replace(obs_labels(omics, column), modality=owner)
+
+    @contextmanager
+    def opened(self) -> Iterator[Omics]:
+        """The object, until the end of the block.
+
+        Raises:
+            DataError: when it can't be read.
+        """
+        if self._given is not None:
+            yield self._given
+            return
+        found = find_file(self.path)
+        if not is_omics_file(found):
+            raise DataError(f"{found}: expected a file that ends in {' or '.join(ENDINGS)}")
+        with opened(found) as omics:
+            yield omics
+
+    def over(self, data: Any) -> H5MU:
+        """The same modalities of an object in memory, in the place of the file.
+
+        Raises:
+            DataError: when it is none that rows can be taken from.
+        """
+        other = type(self).__new__(type(self))
+        vars(other).update(vars(self), _given=data if isinstance(data, Omics) else omics_of(data))
+        return other
+
+    def layout_of(self, shapes: Mapping[str, tuple[int, ...]]) -> OmicsLayout:
+        """The places of modalities by what is written in the spec.
+
+        Raises:
+            DataError: when an option names no modality.
+        """
+        for option, named in (("keys", self.keys), ("variables", self.variables), ("classes", self.classes)):
+            keys_of(shapes, named, option)
+        reserved = frozenset(column.rpartition("/")[2] for column in self.reserved)
+        return OmicsLayout(shapes, self.keys, self.variables, self.classes, reserved)
+
+    def labels(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
+        """What the elements of each modality are called.
+
+        Raises:
+            DataError: as `load`.
+        """
+        layout = self.layout_of(shapes)
+        with self.opened() as omics, naming(omics.origin):
+            values = {name: values_of(omics, name, layout) for name in shapes}
+        return {name: list(one.labels) or [f"{name}[{place}]" for place in range(prod(shapes[name]))] for name, one in values.items()}
+
+    def mistakes(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
+        """What forbids to load the modalities: the first mistake of each, a line each.
+
+        Arguments:
+            shapes: The shape of a row of each modality, by name.
+        """
+        lines: list[str] = []
+        try:
+            layout = self.layout_of(shapes)
+            with self.opened() as omics:
+                for name in shapes:
+                    try:
+                        values_of(omics, name, layout)
+                    except DataError as error:
+                        lines.append(str(error) if str(error).startswith(omics.origin) else f"{omics.origin}: {error}")
+        except DataError as error:
+            return (str(error),)
+        return tuple(dict.fromkeys(lines))
+
+
+class MuDataSource(H5MU):
+    """Observations of a MuData or AnnData object that is passed from Python: nbridge.train(spec, data=mdata).
+
+    Modalities lie in it as they do in files: see `h5mu`.
+
+    Arguments:
+        keys: Where modalities lie: MODALITY, MODALITY/layers/NAME, MODALITY/obsm/NAME, MODALITY/obs/COLUMN, obsm/NAME, obs/COLUMN (or
+            several columns, or a pattern of them); in AnnData X, layers/NAME, obsm/NAME, obs/COLUMN.
+        variables: The variables of a matrix: names, patterns such as "HLA-*", or var/COLUMN for a boolean column of var, such as
+            var/highly_variable; all of them by default. Their names are kept with the model.
+        classes: The classes of modalities that are a column of obs, in order; those of the data by default, which are kept with the model.
+    """
+
+    def __init__(
+        self,
+        *,
+        keys: dict[str, str | tuple[str, ...]] | None = None,
+        variables: dict[str, str | tuple[str, ...]] | None = None,
+        classes: dict[str, tuple[str | int | float, ...]] | None = None,
+    ) -> None:
+        super().__init__(path="", keys=keys, variables=variables, classes=classes)
+
+    @contextmanager
+    def opened(self) -> Iterator[Omics]:
+        """The object.
+
+        Raises:
+            DataError: when none was passed.
+        """
+        if self._given is None:
+            raise DataError("the rows of this spec are a MuData or AnnData object: pass it from Python, nbridge.train(spec, data=mdata)")
+        yield self._given
+
+
+def _tuple(words: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (words,) if isinstance(words, str) else tuple(words)
+
+
+def _word(words: tuple[str, ...]) -> str | tuple[str, ...]:
+    return words[0] if len(words) == 1 else words
+
+
+def _check_memory(values: Mapping[str, Values]) -> None:
+    """Checks that dense values fit into memory.
+
+    Raises:
+        DataError: when they don't.
+    """
+    sizes = {name: prod(one.layout.shape) * max(4, one.layout.dtype.itemsize) * COPIES for name, one in values.items()}
+    if (needed := sum(sizes.values())) > (free := free_bytes()):
+        largest = max(sizes, key=lambda name: sizes[name])
+        rows, width = values[largest].layout.shape[:2]
+        raise DataError(
+            f"dense values would take {needed / 1e9:,.1f} GB, most of them modality {largest!r} ({rows:,} observations of {width:,} "
+            f"variables), and {free / 1e9:,.1f} GB are free; choose fewer, such as variables: {{{largest}: var/highly_variable}} "
+            f"({listing(values)})"
+        )

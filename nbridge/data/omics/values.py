@@ -1,0 +1,326 @@
+"""The values of a modality in an AnnData or MuData object, a few observations at a time: variables of a matrix, or columns of obs.
+
+What an observation lacks is said by the object: the part has no such observation, a cell is NaN, a category is NaN or an empty text. Zeros
+are values, those that a sparse matrix does not store among them.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from nbridge.common.messages import clip, did_you_mean, listing
+from nbridge.data.omics.classes import check_classes, class_codes, found_classes, is_numeric
+from nbridge.data.omics.container import Omics, Part
+from nbridge.data.omics.layout import FLAG, Address, OmicsLayout, address_of, parse_address
+from nbridge.data.streaming.blocks import Layout
+from nbridge.data.tables.layout import expand
+from nbridge.errors import DataError, naming
+
+
+@dataclass(frozen=True)
+class Place:
+    """Tells the place of a cell of a modality, in words.
+
+    Arguments:
+        name: The modality.
+        address: Where it lies.
+        labels: What its elements are called.
+    """
+
+    name: str
+    address: Address
+    labels: tuple[str, ...]
+
+    def __call__(self, observation: str, element: int) -> str:
+        label = f", {clip(self.labels[element])!r}" if element < len(self.labels) else f", element {element}"
+        return f"modality {self.name!r} ({self.address}{label}), observation {clip(observation)!r}"
+
+
+@dataclass(frozen=True, eq=False)
+class Values(ABC):
+    """A modality.
+
+    Arguments:
+        name: Its name.
+        addresses: Where it lies: one place, or several columns of obs.
+        part: The part that it lies in.
+        rows: For each observation its row in the part, (N,), -1 where the part lacks it.
+        labels: What its elements are called, where they have names.
+        classes: Its classes, in order; none of numbers.
+    """
+
+    name: str
+    addresses: tuple[Address, ...]
+    part: Part
+    rows: np.ndarray
+    labels: tuple[str, ...]
+    classes: tuple[str, ...]
+
+    @property
+    @abstractmethod
+    def layout(self) -> Layout:
+        """The type and the shape of all rows."""
+
+    @abstractmethod
+    def own(self, rows: np.ndarray) -> np.ndarray:
+        """The values of rows of the part."""
+
+    def block(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Values of observations, and which of them are missing, of one shape; what stands where one is missing is undefined."""
+        rows = self.rows[start:stop]
+        there = rows >= 0
+        values = self.own(rows[there])
+        array = np.zeros((len(rows), *values.shape[1:]), values.dtype)
+        array[there] = values
+        missing = np.isnan(array) if array.dtype.kind == "f" else np.zeros(array.shape, dtype=bool)
+        missing[~there] = True
+        return array, missing
+
+    @property
+    def place(self) -> Place:
+        """Tells the place of a cell."""
+        return Place(self.name, self.addresses[0], self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix(Values):
+    """Variables of X or of a layer, or an array of obsm.
+
+    Arguments:
+        value: All of it, dense or sparse, as it is stored.
+        by_rows: The same, from which rows are quickly taken.
+        columns: The places of the variables in it.
+    """
+
+    value: Any
+    by_rows: Any
+    columns: np.ndarray
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(np.dtype(self.value.dtype), (len(self.rows), len(self.columns)))
+
+    @property
+    def every(self) -> bool:
+        """Whether the model knows all that the matrix has columns of."""
+        return len(self.columns) == self.value.shape[1]
+
+    def own(self, rows: np.ndarray) -> np.ndarray:
+        some = self.by_rows[rows]
+        if hasattr(some, "toarray"):
+            return some.toarray() if self._in_order else some[:, self.columns].toarray()
+        return np.asarray(some if self._in_order else some[:, self.columns])
+
+    @property
+    def _in_order(self) -> bool:
+        return self.every and bool((self.columns == np.arange(len(self.columns))).all())
+
+
+@dataclass(frozen=True, eq=False)
+class Columns(Values):
+    """Columns of obs: numbers side by side, or the classes of one.
+
+    Arguments:
+        numbers: The numbers, or the numbers of classes, of the part, (n, C), or (n,) of class indices.
+        missing: Which of them are missing.
+    """
+
+    numbers: np.ndarray
+    missing: np.ndarray
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.numbers.dtype, (len(self.rows), *self.numbers.shape[1:]))
+
+    def own(self, rows: np.ndarray) -> np.ndarray:
+        return self.numbers[rows]
+
+    def block(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        array, missing = super().block(start, stop)
+        rows = self.rows[start:stop]
+        missing[rows >= 0] |= self.missing[rows[rows >= 0]]
+        return array, missing
+
+
+def addresses_of(omics: Omics, name: str, layout: OmicsLayout) -> tuple[Address, ...]:
+    """Where a modality lies, patterns of columns filled in.
+
+    Raises:
+        DataError: when nothing is called so, what is written is no place, or several places are no columns of one obs.
+    """
+    if name not in layout.keys:
+        return (address_of(name, omics.parts, list(omics.whole.obs.columns)),)
+    asked = tuple(parse_address(text) for text in layout.keys[name])
+    if len(asked) == 1 and (asked[0].slot != "obs" or "*" not in asked[0].name):
+        return asked
+    if {(address.part, address.slot) for address in asked} != {(asked[0].part, "obs")}:
+        raise DataError(f"keys: modality {name!r} lies in {listing(map(str, asked))}, expected one place, or several columns of one obs")
+    part = omics.part(asked[0].part)
+    known = [] if part is None else [str(column) for column in part.obs.columns]
+    with naming(omics.origin):
+        columns = expand(name, [address.name for address in asked], known, layout.reserved)
+        return tuple(Address(asked[0].part, "obs", column) for column in columns)
+
+
+def values_of(omics: Omics, name: str, layout: OmicsLayout) -> Values:
+    """A modality of an object.
+
+    Arguments:
+        omics: The object.
+        name: The modality.
+        layout: The places of modalities.
+
+    Raises:
+        DataError: when it is not there, or holds what it may not.
+    """
+    addresses = addresses_of(omics, name, layout)
+    part = omics.part(addresses[0].part)
+    if part is None:
+        raise DataError(f"{omics.origin}: {no_part(omics, addresses[0], name)}")
+    lacking = missing_places(part, addresses)
+    if lacking:
+        raise DataError(f"{part.where}: {no_element(part, lacking[0], name)}")
+    rows = omics.rows_of(part)
+    if addresses[0].slot == "obs":
+        return _columns(part, rows, name, addresses, layout)
+    return _matrix(part, rows, name, addresses[0], layout)
+
+
+def missing_places(part: Part, addresses: Sequence[Address]) -> list[Address]:
+    """The places that a part lacks."""
+    columns = set(part.obs.columns) if addresses[0].slot == "obs" else ()
+    return [one for one in addresses if (one.name not in columns if one.slot == "obs" else one.path not in part.elements)]
+
+
+def no_part(omics: Omics, address: Address, name: str) -> str:
+    """The message for a modality of a MuData object that is not there."""
+    if not omics.parts:
+        return (
+            f"{omics.where} has no modalities, and modality {name!r} lies in {str(address)!r}; write keys: {{{name}: {address.path}}}, or "
+            f"wrap it: mudata.MuData({{{address.part!r}: adata}})"
+        )
+    near = did_you_mean(address.part, omics.parts)
+    return f"no modality {clip(address.part)!r} for modality {name!r}.{near} Found: {listing(omics.parts)}"
+
+
+def no_element(part: Part, address: Address, name: str) -> str:
+    """The message for a place that a part lacks."""
+    known = [f"obs/{column}" for column in part.obs.columns] if address.slot == "obs" else [*part.elements]
+    shown = [one for one in known if not one.startswith(("obsp/", "raw/"))]
+    at = [one for one in shown if one.startswith(address.slot)]
+    found = clip(listing(shown), 300)
+    return f"no {address.path} for modality {name!r}.{did_you_mean(address.path, at)} Found: {found}"
+
+
+def _matrix(part: Part, rows: np.ndarray, name: str, address: Address, layout: OmicsLayout) -> Matrix:
+    value, labels = _numeric(part, address, name)
+    if address.slot == "obsm":
+        known = labels
+    else:
+        known = tuple(part.variables.tolist())
+        if value.shape[1] != len(known):
+            raise DataError(f"{part.where}: {address.path} has {value.shape[1]} columns for {len(known)} variables")
+    asked = layout.variables.get(name, ())
+    with naming(part.where):
+        columns = np.arange(value.shape[1]) if not asked else _chosen(part, name, asked, known, address)
+        size = prod(layout.shapes[name])
+        if len(columns) != size:
+            picked = "" if len(columns) == value.shape[1] else " that data.variables picks"
+            raise DataError(
+                f"{len(columns):,} variables of {address}{picked}, but the shape of modality {name!r} is {layout.shapes[name]}; "
+                f"write shape: {len(columns)}, or choose variables (data.variables)"
+            )
+    by_rows = value.tocsr() if hasattr(value, "tocsr") else value
+    return Matrix(name, (address,), part, rows, tuple(known[column] for column in columns) if known else (), (), value, by_rows, columns)
+
+
+def _numeric(part: Part, address: Address, name: str) -> tuple[Any, tuple[str, ...]]:
+    """A matrix of real numbers, and the names of its columns where it is a data frame."""
+    value = part.read(address.path)
+    labels: tuple[str, ...] = ()
+    if hasattr(value, "columns"):
+        labels, value = tuple(map(str, value.columns)), value.to_numpy()
+    if getattr(value, "ndim", 0) == 1:
+        value = np.asarray(value)[:, None]
+    kind = getattr(getattr(value, "dtype", None), "kind", "?")
+    if getattr(value, "ndim", 0) != 2 or kind not in "buif" or not (isinstance(value, np.ndarray) or hasattr(value, "tocsr")):
+        shape = tuple(getattr(value, "shape", ()))
+        held = f"{type(value).__name__} of dtype {getattr(value, 'dtype', 'unknown')}" + (f" and shape {shape}" if shape else "")
+        raise DataError(
+            f"{part.where}: {address.path}: {held}, expected a matrix of real numbers, a row an observation, for modality {name!r}"
+        )
+    return value, labels
+
+
+def _chosen(part: Part, name: str, asked: Sequence[str], known: Sequence[str], address: Address) -> np.ndarray:
+    """The places of the variables that are asked for, by their names, patterns of them, or a boolean column of var."""
+    if not known:
+        raise DataError(f"variables: modality {name!r} lies in {address}, whose columns have no names; leave its variables out")
+    places = {variable: place for place, variable in enumerate(known)}
+    found: list[int] = []
+    lacking: list[str] = []
+    for word in asked:
+        if word in places:
+            found.append(places[word])
+        elif word.startswith(FLAG) and address.slot != "obsm":
+            found += _flagged(part, name, word.removeprefix(FLAG)).tolist()
+        elif "*" in word:
+            pattern = re.compile(".*".join(map(re.escape, word.split("*"))), re.DOTALL)
+            matching = [place for place, variable in enumerate(known) if pattern.fullmatch(variable)]
+            found += matching
+            lacking += [] if matching else [word]
+        else:
+            lacking.append(word)
+    if lacking:
+        many = f" ({len(lacking):,} of {len(asked):,} are missing)" if len(asked) > 1 else ""
+        shown = clip(listing(known[:10]), 200) + (f", and {len(known) - 10:,} more" if len(known) > 10 else "")
+        raise DataError(f"no variable {clip(lacking[0])!r} for modality {name!r}{many}.{did_you_mean(lacking[0], known)} Found: {shown}")
+    if len(set(found)) < len(found):
+        twice = next(place for place in found if found.count(place) > 1)
+        raise DataError(f"variables: modality {name!r}: {clip(known[twice])!r} is named twice")
+    return np.array(found, dtype=np.int64)
+
+
+def _flagged(part: Part, name: str, column: str) -> np.ndarray:
+    """The places of the variables for which a column of var is true."""
+    if column not in part.var.columns:
+        flags = [str(one) for one in part.var.columns]
+        raise DataError(f"no column {clip(column)!r} in var for modality {name!r}.{did_you_mean(column, flags)} Found: {listing(flags)}")
+    flags = part.var[column]
+    if flags.isna().any() or not flags.isin([True, False]).all():
+        raise DataError(f"var/{column} of modality {name!r} holds {flags.dtype}, expected true and false to pick variables by")
+    return np.flatnonzero(flags.to_numpy().astype(bool))
+
+
+def _columns(part: Part, rows: np.ndarray, name: str, addresses: tuple[Address, ...], layout: OmicsLayout) -> Columns:
+    shape, columns = layout.shapes[name], [address.name for address in addresses]
+    if name in layout.variables:
+        raise DataError(f"variables: modality {name!r} lies in {addresses[0]}, which has no variables; name its columns in keys")
+    index = len(columns) == 1 and len(shape) == 1 and shape[0] > 1
+    listed = layout.classes.get(name, ())
+    if index or listed or (len(columns) == 1 and not is_numeric(part.obs[columns[0]])):
+        classes = listed or found_classes(part, name, columns[0], shape)
+        with naming(part.where):
+            check_classes(name, columns[0], classes, shape)
+            codes = class_codes(part, columns[0], classes)
+        # What is missing is no number of a class.
+        numbers, missing = np.where(np.isnan(codes), 0, codes).astype(np.int64), np.isnan(codes)
+        if not index:
+            numbers, missing = numbers[:, None], missing[:, None]
+        return Columns(name, addresses, part, rows, (columns[0],), classes, numbers, missing)
+    for column in columns:
+        if not is_numeric(part.obs[column]):
+            raise DataError(f"{part.where}: obs/{column} holds {part.obs[column].dtype}, expected numbers; classes are a modality alone")
+    if len(columns) != prod(shape):
+        raise DataError(
+            f"{part.where}: modality {name!r}: {len(columns)} columns of obs, but its shape is {shape}; write shape: {len(columns)}"
+        )
+    numbers = np.stack([part.obs[column].astype("float64").to_numpy(dtype=np.float64, na_value=np.nan) for column in columns], axis=1)
+    return Columns(name, addresses, part, rows, tuple(columns), (), numbers, np.isnan(numbers))

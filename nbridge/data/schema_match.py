@@ -1,0 +1,49 @@
+"""What a source offers, against what a spec asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+from torch import Tensor
+
+from nbridge.common.messages import did_you_mean, listing
+from nbridge.errors import DataError
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One modality of a source.
+
+    Arguments:
+        shape: The shape of a row; for classes, one axis that counts them.
+        classes: Whether rows are class indices.
+    """
+
+    shape: tuple[int, ...]
+    classes: bool = False
+
+    def serves(self, shape: tuple[int, ...]) -> bool:
+        """Whether rows can take this shape: any with as many values, for classes only their own."""
+        return shape == self.shape if self.classes else prod(shape) == prod(self.shape)
+
+
+def check_offers(source: str, offers: Mapping[str, Offer], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Checks, before anything is read, that a source offers these modalities in these shapes.
+
+    Raises:
+        DataError: for the first modality that it lacks or that can't take its shape.
+    """
+    for name, shape in shapes.items():
+        if name not in offers:
+            raise DataError(f"modality {name!r}: {source} offers {listing(offers)}.{did_you_mean(name, offers)}")
+        offer = offers[name]
+        if not offer.serves(shape):
+            what = f"{offer.shape[0]} classes" if offer.classes else f"{prod(offer.shape)} values a row"
+            raise DataError(f"modality {name!r}: {source} offers {what}, shape {offer.shape}, which can't take the shape {shape}")
+
+
+def arrange(values: Mapping[str, Tensor], offers: Mapping[str, Offer], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """The modalities asked for, in the shapes asked for; class indices stay as they are."""
+    return {name: values[name] if offers[name].classes else values[name].reshape(-1, *shape) for name, shape in shapes.items()}

@@ -1,0 +1,220 @@
+"""A source of rows, what it loads, and how the rows are split."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nbridge.data.batch import Batch
+from nbridge.data.rows import Rows
+from nbridge.data.split_labels import NoColumnError, RowLabels
+from nbridge.errors import DataError
+
+PARTS = ("train", "test")
+"""The parts that a source with official files has."""
+_ASSIGNED = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All rows of a source.
+
+    Arguments:
+        batch: The rows, in memory or on disk.
+        ids: Their identifiers, :math:`(N,)`, if there are any.
+        part: ``"train"``, ``"validation"`` or ``"test"`` for each row, :math:`(N,)`, where the source itself assigns them; None where rows
+            are free.
+        origin: The file they come from, for messages about a row; empty where there is none.
+        groups: What each row belongs to (a person, a patient), :math:`(N,)`: rows of one group never fall in two parts. None where each
+            row stands for itself.
+
+    Raises:
+        DataError: when lengths disagree or a part has another name.
+    """
+
+    batch: Rows
+    ids: np.ndarray | None = None
+    part: np.ndarray | None = None
+    origin: str = ""
+    groups: np.ndarray | None = None
+    place: Callable[[str, int, int], str] | None = None
+
+    def __post_init__(self) -> None:
+        for what, array in (("ids", self.ids), ("part", self.part), ("groups", self.groups)):
+            if array is not None and array.shape != (len(self.batch),):
+                raise DataError(f"{what}: array of shape {array.shape} for {len(self.batch)} rows, expected ({len(self.batch)},)")
+        if self.part is not None and (other := set(self.part.tolist()) - set(_ASSIGNED)):
+            raise DataError(f"part: {sorted(map(repr, other))[0]}, expected one of {', '.join(_ASSIGNED)}")
+
+
+class Source(ABC):
+    """Where rows come from.
+
+    Keyword-only arguments of the constructor are the YAML schema of a source; :meth:`load` does all the reading, so that constructing one
+    costs nothing and touches no file.
+
+    Attributes:
+        reserved: Columns that say how rows are split (`data.group`, `data.split`); patterns of columns do not match them.
+    """
+
+    reserved: frozenset[str] = frozenset()
+
+    @abstractmethod
+    def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
+        """Reads the modalities asked for, and no other.
+
+        Arguments:
+            shapes: The shape of a row of each modality, by name.
+
+        Raises:
+            DataError: when the source doesn't offer a modality, or not in this shape, or its data can't be read.
+        """
+
+    def settled(self, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, Any]:  # noqa: ARG002 (for sources that leave something open)
+        """Options to keep with a model in the place of those that leave something to the data, such as a pattern of names; none by default.
+
+        Arguments:
+            shapes: The shape of a row of each modality, by name.
+
+        Raises:
+            DataError: as `load`.
+        """
+        return {}
+
+    def remarks(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:  # noqa: ARG002 (for sources that pass something over)
+        """What is worth a second look in its files, though it forbids nothing; none by default.
+
+        Arguments:
+            shapes: The shape of a row of each modality, by name.
+
+        Raises:
+            DataError: as `load`.
+        """
+        return ()
+
+    def row_labels(self, column: str, shapes: Mapping[str, tuple[int, ...]]) -> RowLabels:  # noqa: ARG002 (for sources with columns)
+        """The values of a column that is no modality, one for each row, in the order of the rows that `load` gives.
+
+        Arguments:
+            column: The column, as `data.group` or `data.split` names it.
+            shapes: The shape of a row of each modality, by name.
+
+        Raises:
+            NoColumnError: when there is no such column, or it does not hold one value for each row.
+            DataError: when it can't be read.
+        """
+        raise NoColumnError(f"no column {column!r}: this data source has none beside its modalities")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Rows in three parts that share none, with their identifiers if the dataset has any.
+
+    A part that was not asked for (a fraction of 0) is None.
+    """
+
+    train: Rows
+    validation: Rows | None
+    test: Rows | None
+    train_ids: np.ndarray | None = None
+    validation_ids: np.ndarray | None = None
+    test_ids: np.ndarray | None = None
+
+
+def split(dataset: Dataset, *, validation: float, test: float, seed: int) -> Splits:
+    r"""Splits rows at random: every row falls in exactly one part, and so does every group.
+
+    Fractions are of all rows. Where the source itself assigns rows to parts, they stay there: then ``test`` counts for nothing, and
+    ``validation`` is a fraction of the source's training rows, or counts for nothing as well if the source has validation rows.
+
+    Rows keep the order of the permutation, which depends on ``seed`` alone. The test rows don't depend on ``validation``. Groups are
+    permuted as a whole, in the order of their sorted names, so that the parts don't depend on the order of rows either; a part ends with
+    the group that brings it closest to its fraction, at most half of the largest group away; where that leaves it more than half of the
+    fraction away, groups that are too large are passed over instead. Rows on disk fall into the same parts, but keep their order there.
+
+    Arguments:
+        dataset: All rows.
+        validation: The fraction of rows held back to choose weights by; 0 for none.
+        test: The fraction of rows held back to the end; 0 for none.
+        seed: Seed of the permutation.
+
+    Raises:
+        DataError: when a fraction is out of range, a part that was asked for gets no row, or training rows lack a modality.
+    """
+    _check_fractions(validation, test)
+    order, groups = _permuted(dataset, torch.Generator().manual_seed(seed))
+    if dataset.part is None:
+        held, free = _cut(order, groups, test, len(order), "test")
+        chosen, train = _cut(free, groups, validation, len(order), "validation")
+    else:
+        assigned = {part: order[torch.from_numpy(dataset.part == part)[order]] for part in _ASSIGNED}
+        held, chosen, train = assigned["test"], assigned["validation"], assigned["train"]
+        if not len(chosen):
+            chosen, train = _cut(train, groups, validation, len(train), "validation")
+    if len(train) < 2:
+        raise DataError(f"{len(train)} of {len(order)} rows for training, expected 2 or more: give more rows or smaller fractions")
+    if not isinstance(dataset.batch, Batch):
+        train, chosen, held = train.sort().values, chosen.sort().values, held.sort().values
+    batch, ids = dataset.batch.subset(train), _pick(dataset.ids, train)
+    _check_present(batch)
+    return Splits(batch, _rows(dataset, chosen), _rows(dataset, held), ids, _pick(dataset.ids, chosen), _pick(dataset.ids, held))
+
+
+def _permuted(dataset: Dataset, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The rows in random order, those of a group side by side, and the number of each row's group; where none is named, each row is one."""
+    rows = len(dataset.batch)
+    groups = torch.arange(rows) if dataset.groups is None else torch.from_numpy(np.unique(dataset.groups, return_inverse=True)[1])
+    place = torch.randperm(int(groups.max()) + 1 if rows else 0, generator=generator).argsort()
+    return place[groups].argsort(stable=True), groups
+
+
+def _check_fractions(validation: float, test: float) -> None:
+    for name, fraction in (("validation", validation), ("test", test)):
+        if not 0 <= fraction < 1:
+            raise DataError(f"{name}: fraction {fraction}, expected one in [0, 1)")
+    if not validation + test < 1:
+        raise DataError(f"validation {validation} and test {test}: they leave no row for training, expected a sum below 1")
+
+
+def _cut(rows: Tensor, groups: Tensor, fraction: float, of: int, name: str) -> tuple[Tensor, Tensor]:
+    """Rows of whole groups, as many as come closest to a fraction, and the others."""
+    sizes = torch.unique_consecutive(groups[rows], return_counts=True)[1]
+    wanted = round(fraction * of)
+    count = min((0, *sizes.cumsum(0).tolist()), key=lambda end: abs(end - wanted))
+    taken = torch.arange(len(rows)) < count
+    if 2 * abs(count - wanted) > wanted:
+        fitting = torch.tensor(_fitting(sizes.tolist(), wanted), dtype=torch.bool).repeat_interleave(sizes)
+        taken = fitting if abs(int(fitting.sum()) - wanted) < abs(count - wanted) else taken
+    if fraction > 0 and not taken.any():
+        whole = "" if len(sizes) == len(rows) else f" in {len(sizes)} group{'s' if len(sizes) > 1 else ''}, the largest of {sizes.max()},"
+        raise DataError(f"{name}: a fraction of {fraction} of {of} rows{whole} is none: give more rows, a larger fraction, or 0")
+    return rows[taken], rows[~taken]
+
+
+def _fitting(sizes: Sequence[int], wanted: int) -> list[bool]:
+    """The groups, in order, each of which brings the number of rows closer to the one wanted; those too large are passed over."""
+    taken, total = [], 0
+    for size in sizes:
+        taken.append(abs(total + size - wanted) < abs(total - wanted))
+        total += size if taken[-1] else 0
+    return taken
+
+
+def _check_present(train: Rows) -> None:
+    for name, mask in train.present.items():
+        if not mask.any():
+            raise DataError(f"modality {name!r}: present in none of the {len(train)} training rows, so nothing can be learned about it")
+
+
+def _rows(dataset: Dataset, rows: Tensor) -> Rows | None:
+    return dataset.batch.subset(rows) if len(rows) else None
+
+
+def _pick(ids: np.ndarray | None, rows: Tensor) -> np.ndarray | None:
+    return None if ids is None or not len(rows) else ids[rows.numpy()]

@@ -1,0 +1,1 @@
+"""Rows on disk, read where they are asked for."""

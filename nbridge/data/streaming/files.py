@@ -1,0 +1,89 @@
+"""Which files hold rows that are read block by block: an npz archive, a folder of npy files, a Parquet file, a csv file, an .h5mu file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from nbridge.data.folders import find_file, find_folder
+from nbridge.data.numpy.rows import archive_rows, folder_rows
+from nbridge.data.omics.container import ENDINGS as OMICS
+from nbridge.data.omics.container import is_omics_file
+from nbridge.data.omics.layout import OmicsLayout
+from nbridge.data.omics.rows import omics_rows
+from nbridge.data.streaming.blocks import RowsIn
+from nbridge.data.tables.columns import ending_of
+from nbridge.data.tables.csv import ENDINGS
+from nbridge.data.tables.layout import TableLayout
+from nbridge.data.tables.parquet_rows import table_rows
+from nbridge.data.tables.rows import cell_rows
+from nbridge.errors import DataError
+
+ARCHIVE, TABLE, FOLDER = ".npz", ".parquet", ""
+"""The kinds of files, each with the ending that a file of that kind is written with; a folder has none, and those of csv are
+`nbridge.data.tables.csv.ENDINGS`, those of MuData and AnnData `nbridge.data.omics.container.ENDINGS`."""
+
+
+def find_rows(path: str | Path) -> tuple[Path, str]:
+    """An existing file or folder of rows, absolute, or relative to the current folder, or else to $NBRIDGE_DATA; and its kind.
+
+    Raises:
+        DataError: when there is none, with the places that were searched.
+    """
+    try:
+        found = find_file(path)
+    except DataError:
+        try:
+            return find_folder(path), FOLDER
+        except DataError:
+            pass
+        raise
+    return found, ending_of(found) or (found.suffix if is_omics_file(found) else ARCHIVE)
+
+
+def kind_of(path: str | Path) -> str:
+    """The kind of a file or a folder; by its name where there is none."""
+    try:
+        return find_rows(path)[1]
+    except DataError:
+        ending = Path(path).suffix
+        return ending_of(path) or ("" if not ending else ending if is_omics_file(path) else ARCHIVE)
+
+
+def open_rows(
+    path: Path,
+    kind: str,
+    sizes: Mapping[str, int],
+    scratch: Path,
+    table: TableLayout | None = None,
+    omics: OmicsLayout | None = None,
+    levels: Sequence[float] = (),
+) -> AbstractContextManager[RowsIn]:
+    """A file of rows, until the end of the block.
+
+    Arguments:
+        path: The file or the folder.
+        kind: Its kind.
+        sizes: The number of values of a row of each modality, by key.
+        scratch: A folder for temporary files.
+        table: Which columns of single values are which modality, for csv and such Parquet files.
+        omics: Where modalities lie in MuData and AnnData.
+        levels: The levels of intervals, which name columns of such a file.
+
+    Raises:
+        DataError: when it is damaged, or not what its ending says.
+    """
+    if kind in OMICS:
+        if omics is None:
+            raise DataError(
+                "this model does not know where modalities lie in such a file: it was not trained from one (data: {source: h5mu})"
+            )
+        return omics_rows(path, omics, levels)
+    if kind in ENDINGS and table is None:
+        raise DataError("a csv file, whose columns this model knows nothing of: it was not trained from one (data: {source: table})")
+    if table is not None and kind in (*ENDINGS, TABLE):
+        return cell_rows(path, table, scratch, levels)
+    if kind == TABLE:
+        return table_rows(path, sizes)
+    return folder_rows(path) if kind == FOLDER else archive_rows(path, scratch)

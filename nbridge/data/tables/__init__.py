@@ -1,0 +1,1 @@
+"""Tables: csv, Parquet and data frames."""

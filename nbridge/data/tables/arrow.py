@@ -1,0 +1,248 @@
+"""Columns of Apache Arrow as cells of a table: single values as texts, lists as vectors, and what is filled in as values of their types.
+
+A vector is a list of numbers, or a list of such lists; those of one column have one shape. Null and NaN mark what is absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from nbridge.common.messages import clip
+from nbridge.data.tables.cell_format import CellStyle
+from nbridge.data.tables.cells import NumberCells
+from nbridge.errors import DataError
+
+Where = Callable[[int], str]
+
+
+def pyarrow_of(what: str = "parquet files") -> Any:
+    """The package pyarrow.
+
+    Arguments:
+        what: What it reads, for the message.
+
+    Raises:
+        DataError: when it is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.compute
+    except ImportError as error:
+        raise DataError(f'{what} are read by pyarrow, which is not installed: pip install "nbridge[tables]"') from error
+    return pyarrow
+
+
+def is_list(kind: Any) -> bool:
+    """Whether a column holds lists."""
+    types = pyarrow_of().types
+    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+
+
+def is_vector(kind: Any) -> bool:
+    """Whether a column holds lists of numbers, or lists of such lists."""
+    return is_list(kind) and _is_number(value_type(kind))
+
+
+def value_type(kind: Any) -> Any:
+    """The type of the values inside of all lists."""
+    while is_list(kind):
+        kind = kind.value_type
+    return kind
+
+
+def flat_type(kind: Any) -> Any:
+    """The type of the values of a dictionary; of any other type itself."""
+    return kind.value_type if pyarrow_of().types.is_dictionary(kind) else kind
+
+
+def unfit(kind: Any) -> str:
+    """Why nothing can be learned of a column of a type; empty where something can."""
+    types = pyarrow_of().types
+    inner = value_type(kind)
+    if types.is_temporal(inner):
+        return f"holds dates or times ({clip(kind)}), which are no numbers; count days or seconds since one of them"
+    if is_list(kind) and not is_vector(kind):
+        return f"holds lists that are not of numbers ({clip(kind)})"
+    single = _is_number(kind) or types.is_decimal(kind) or types.is_null(kind) or is_text(kind)
+    if not single and not is_vector(kind) and not types.is_dictionary(kind):
+        return f"is of type {clip(kind)}, expected numbers, text, truth values, or lists of numbers"
+    return unfit(kind.value_type) if types.is_dictionary(kind) else ""
+
+
+def is_text(kind: Any) -> bool:
+    """Whether a column holds text."""
+    types = pyarrow_of().types
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+
+
+def _is_number(kind: Any) -> bool:
+    types = pyarrow_of().types
+    return types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
+
+
+def cells(array: Any) -> Sequence[str]:
+    """Single values as texts; empty ones where they are null."""
+    types = pyarrow_of().types
+
+    def texts() -> list[str]:
+        return ["" if value is None else str(value) for value in array.to_pylist()]
+
+    if types.is_integer(array.type) or types.is_floating(array.type):
+        return NumberCells(array.to_numpy(zero_copy_only=False).astype(np.float64), texts)
+    return texts()
+
+
+def stored(array: Any) -> Any:
+    """The lists that a column of tensors is stored as; any other column as it is, as what an extension stores may mean something else."""
+    pa = pyarrow_of()
+    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    return array.storage if isinstance(array, pa.ExtensionArray) and is_list(array.storage.type) else array
+
+
+def take(array: Any, rows: np.ndarray) -> Any:
+    """Some rows of a column."""
+    pa = pyarrow_of()
+    # Views of text are the one type that pyarrow takes no rows of.
+    plain = array.cast(pa.large_string()) if pa.types.is_string_view(array.type) else array
+    return plain.take(pa.array(rows)).cast(array.type) if plain is not array else array.take(pa.array(rows))
+
+
+# Vectors
+
+
+def vectors(column: str, array: Any, where: Where) -> np.ndarray:
+    """Vectors as an array, :math:`(N, *shape)`, NaN where they are absent; :math:`(N, 0)` where all are absent and tell no shape.
+
+    Arguments:
+        column: The name of the column, for messages.
+        array: Lists of numbers.
+        where: Tells the place of a row, for messages.
+
+    Raises:
+        DataError: for the first row whose vector is of another shape than the one before it.
+    """
+    if not is_list(array.type):
+        return _numbers(array)
+    valid = array.is_valid().to_numpy(zero_copy_only=False)
+    rows = np.flatnonzero(valid)
+    if not rows.size:
+        size = getattr(array.type, "list_size", 0)
+        return np.full((len(array), size), np.nan, np.float32)
+    lengths = pyarrow_of().compute.list_value_length(array).to_numpy(zero_copy_only=False)
+    size = int(lengths[rows[0]])
+    if (wrong := rows[lengths[rows] != size]).size:
+        row = int(wrong[0])
+        raise DataError(
+            f"column {clip(column)!r}: {where(row)} holds {int(lengths[row])} values, but {where(int(rows[0]))} {size}; "
+            "lists of one length are vectors of a modality"
+        )
+    inner = vectors(column, array.flatten(), lambda place: where(int(rows[place // max(1, size)])))
+    inner = inner.reshape(len(rows), size, *inner.shape[1:])
+    if valid.all():
+        return inner
+    out = np.full((len(array), *inner.shape[1:]), np.nan, inner.dtype)
+    out[rows] = inner
+    return out
+
+
+def _numbers(array: Any) -> np.ndarray:
+    """Numbers with NaN for null: of 32 bits where these hold them all."""
+    types, kind = pyarrow_of().types, array.type
+    small = types.is_boolean(kind) or types.is_float16(kind) or types.is_float32(kind) or (types.is_integer(kind) and kind.bit_width <= 16)
+    if types.is_boolean(kind):
+        array = array.cast(pyarrow_of().uint8())
+    return array.to_numpy(zero_copy_only=False).astype(np.float32 if small else np.float64)
+
+
+def lists(values: np.ndarray, kind: Any) -> Any:
+    """Vectors, :math:`(N, *shape)`, as lists of a type.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> lists(np.array([[1.0, 2.4], [0.6, -1.0]]), pa.list_(pa.uint8())).to_pylist()
+        [[1, 2], [1, 0]]
+    """
+    pa = pyarrow_of()
+    if not is_list(kind):
+        return pa.array(_as_kind(values, kind), kind)
+    inner = lists(values.reshape(-1, *values.shape[2:]), kind.value_type)
+    if pa.types.is_fixed_size_list(kind):
+        return pa.FixedSizeListArray.from_arrays(inner, type=kind)
+    large = pa.types.is_large_list(kind)
+    offsets = pa.array(np.arange(len(values) + 1) * values.shape[1], pa.int64() if large else pa.int32())
+    return (pa.LargeListArray if large else pa.ListArray).from_arrays(offsets, inner, type=kind)
+
+
+def list_type(shape: tuple[int, ...], kind: Any) -> Any:
+    """The type of vectors of a shape."""
+    for size in reversed(shape):
+        kind = pyarrow_of().list_(kind, size)
+    return kind
+
+
+def shaped(values: np.ndarray, kind: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Vectors, :math:`(N, n)`, in as many axes as lists of a type have.
+
+    Arguments:
+        values: The vectors, flat.
+        kind: The type of the lists.
+        shape: The shape that vectors of the column have; where it is not known, all axes but the last are of size 1.
+    """
+    axes = 0
+    while is_list(kind):
+        axes, kind = axes + 1, kind.value_type
+    fitting = shape if len(shape) == axes and prod(shape) == values.shape[1] else (1,) * (axes - 1) + (values.shape[1],)
+    return values.reshape(len(values), *fitting)
+
+
+def _as_kind(values: np.ndarray, kind: Any) -> np.ndarray:
+    types = pyarrow_of().types
+    if types.is_boolean(kind):
+        return values >= 0.5
+    if types.is_integer(kind):
+        low, high = _bounds(kind)
+        return np.array([min(max(round(number), low), high) for number in values.tolist()], np.dtype(kind.to_pandas_dtype()))
+    return values.astype(kind.to_pandas_dtype())
+
+
+def _bounds(kind: Any) -> tuple[int, int]:
+    bits = kind.bit_width
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if str(kind)[0] == "i" else (0, 2**bits - 1)
+
+
+# Single values
+
+
+def value_of(number: float, kind: Any, style: CellStyle) -> object:
+    """A number as a value of a type, written as its column writes them.
+
+    Arguments:
+        number: A number, or the number of a class.
+        kind: The type of the column.
+        style: How its cells are written.
+    """
+    types = pyarrow_of().types
+    if types.is_boolean(kind):
+        return number >= 0.5
+    if types.is_integer(kind):
+        low, high = _bounds(kind)
+        # By way of a float the last digits of large codes would change.
+        return min(max(round(Decimal(style.text(number))), low), high)
+    if types.is_decimal(kind):
+        return Decimal(style.text(number)).quantize(Decimal(1).scaleb(-kind.scale))
+    if types.is_floating(kind):
+        return float(style.text(number)) if style.has_classes else style.number(number)
+    return style.text(number)
+
+
+def single_type(kind: Any, style: CellStyle) -> Any:
+    """The type that a column has once it is filled in: its own, unless it held nothing at all."""
+    pa = pyarrow_of()
+    if not pa.types.is_null(kind):
+        return kind
+    return pa.string() if style.has_classes else pa.float64()

@@ -1,0 +1,194 @@
+"""Cells of a table, as text, into numbers: reals, 0 and 1, or the numbers of classes; NaN where a cell is absent."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
+from decimal import Decimal
+from typing import overload
+
+import numpy as np
+
+from nbridge.common.messages import clip, listing, quoted
+from nbridge.errors import DataError
+
+MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL")
+"""Texts of an absent cell, whatever a spec adds to them."""
+TRUTHS = {"true": "1", "false": "0"}
+"""What truth values count as, where numbers are expected."""
+MOST_CLASSES = 1000
+"""More classes than this in a column are a mistake."""
+LARGEST = float(np.finfo(np.float32).max)
+"""The largest number that a model takes in."""
+_SPELT = {r"[-+]?\d+(,\d+)+(\.\d+)?": "numbers with commas", r"[-+]?\d+([.,]\d+)? ?%": "numbers with percent signs"}
+
+Where = Callable[[int], str]
+"""Tells the place of a cell by its number among those given: the row, and the line where there are lines."""
+
+
+class NumberCells(Sequence[str]):
+    """Cells that are stored as numbers: their texts are made when they are asked for, which takes far longer than all else.
+
+    Arguments:
+        numbers: The numbers, (N,), NaN where they are absent.
+        texts: Gives the texts, empty where they are absent.
+    """
+
+    def __init__(self, numbers: np.ndarray, texts: Callable[[], Sequence[str]]) -> None:
+        self.numbers, self._make = numbers, texts
+        self._texts: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[str]: ...
+    def __getitem__(self, place: int | slice) -> str | Sequence[str]:
+        if self._texts is None:
+            self._texts = self._make()
+        return self._texts[place]
+
+
+def read_cells(column: str, cells: Sequence[str], classes: Sequence[str], missing: Collection[str], where: Where) -> np.ndarray:
+    """A column as numbers, shape (N,), NaN where it is absent.
+
+    Arguments:
+        column: Its name, for messages.
+        cells: Its texts; blanks around them do not count.
+        classes: Its classes, whose numbers take their places; none for numbers.
+        missing: Texts of absent cells; one that is a class counts as the class.
+        where: Tells the place of a cell, for messages.
+
+    Raises:
+        DataError: for the first cell that is neither absent nor a finite number, or no such class.
+
+    Example:
+        >>> read_cells("age", ["71", " 8.5", "NA"], (), MISSING, str), read_cells("sex", ["m", "", "f"], ("f", "m"), MISSING, str)
+        (array([71. ,  8.5,  nan]), array([ 1., nan,  0.]))
+    """
+    if isinstance(cells, NumberCells) and _is_plain(cells, classes, missing):
+        return cells.numbers
+    texts = [cell.strip() for cell in cells]
+    if classes:
+        return _classes(column, texts, classes, missing, where)
+    try:
+        numbers = np.array([math.nan if text in missing else float(text) for text in texts])
+        # Python's way to part digits is no number of a table.
+        if (np.abs(numbers) > LARGEST).any() or "_" in "".join(texts):
+            raise ValueError
+    except ValueError:
+        return np.array([_number(column, text, missing, lambda row=row: where(row)) for row, text in enumerate(texts)])
+    return numbers
+
+
+def _is_plain(cells: NumberCells, classes: Sequence[str], missing: Collection[str]) -> bool:
+    """Whether numbers are what their texts would be read as."""
+    return not classes and not (np.abs(cells.numbers) > LARGEST).any() and all(number_of(text) is None for text in missing)
+
+
+def number_of(text: str) -> float | None:
+    """The number that a text is; None where it is none, or not finite.
+
+    Example:
+        >>> number_of("2.5e3"), number_of("TRUE"), number_of("1_000"), number_of("inf")
+        (2500.0, 1.0, None, None)
+    """
+    try:
+        number = float(TRUTHS.get(text.lower(), text))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and "_" not in text else None
+
+
+def is_padded(text: str) -> bool:
+    """Whether a text is a whole number with leading zeros, as codes have: calculating with it would lose them.
+
+    Example:
+        >>> [is_padded(text) for text in ("007", "00", "0", "10", "0.5", "07.5")]
+        [True, True, False, False, False, False]
+    """
+    return len(text) > 1 and text[0] == "0" and text.isdigit()
+
+
+def exact_number_of(text: str) -> Decimal | None:
+    """The number that a text is, to its last digit; None where `number_of` gives none.
+
+    Example:
+        >>> exact_number_of("1000000000000000001") == exact_number_of("1000000000000000002"), exact_number_of("1.0") == 1
+        (False, True)
+    """
+    return None if number_of(text) is None else Decimal(TRUTHS.get(text.lower(), text))
+
+
+def spelt_otherwise(texts: Sequence[str]) -> str:
+    """Words on numbers that are spelt as none is here; empty where texts are something else.
+
+    Arguments:
+        texts: Different texts of a column.
+
+    Example:
+        >>> spelt_otherwise([f"{place},5" for place in range(20)])
+        "text such as '0,5', numbers with commas; write them with a decimal point and nothing else"
+        >>> spelt_otherwise(["63.5", "12"]), spelt_otherwise(["a,5", "b,6"])
+        ('', '')
+    """
+    others = [text for text in texts if number_of(text) is None]
+    for pattern, what in _SPELT.items():
+        if others and all(re.fullmatch(pattern, text) for text in others):
+            return f"text such as {clip(others[0])!r}, {what}; write them with a decimal point and nothing else"
+    return ""
+
+
+def ordered_classes(texts: Iterable[str]) -> tuple[str, ...]:
+    """Different texts in order: of their numbers where all are numbers, else of the alphabet.
+
+    Example:
+        >>> ordered_classes(["10", "9", "10"]), ordered_classes(["b", "a", "10"])
+        (('9', '10'), ('10', 'a', 'b'))
+    """
+    different = sorted(set(texts))
+    numbers = [number for text in different if (number := exact_number_of(text)) is not None]
+    if len(numbers) < len(different):
+        return tuple(different)
+    return tuple(text for _, text in sorted(zip(numbers, different, strict=True)))
+
+
+def _number(column: str, text: str, missing: Collection[str], where: Callable[[], str]) -> float:
+    if text in missing or text.lower() == "nan":
+        return math.nan
+    if (number := number_of(text)) is None:
+        hint = ", or data.classes to list the classes of this column"
+        if text.lower().strip("+-") in ("inf", "infinity"):
+            hint = ""
+        elif re.fullmatch(r"[-+]?\d+,\d+", text):
+            hint = " with a decimal point"
+        raise DataError(
+            f"column {clip(column)!r}: {where()} holds {quoted(text)}, expected a finite number{hint}; an empty cell is one that is absent"
+        )
+    if abs(number) > LARGEST:
+        raise DataError(f"column {clip(column)!r}: {where()} holds {quoted(text)}, expected a number from {-LARGEST:.2g} to {LARGEST:.2g}")
+    return number
+
+
+def _classes(column: str, texts: Sequence[str], classes: Sequence[str], missing: Collection[str], where: Where) -> np.ndarray:
+    known = {text: float(place) for place, text in enumerate(classes)}
+    found: dict[str, float] = {}
+    # Numbers may be spelt in another way, such as 1.0 for 1.
+    numbers = {exact_number_of(text): place for text, place in known.items()}
+    for text in dict.fromkeys(texts):
+        if text in known:
+            found[text] = known[text]
+        elif text in missing:
+            found[text] = math.nan
+        elif None not in numbers and (place := numbers.get(exact_number_of(text))) is not None:
+            found[text] = place
+        else:
+            listed = listing(classes[:10]) + (", ..." if len(classes) > 10 else "")
+            raise DataError(
+                f"column {clip(column)!r}: {where(texts.index(text))} holds {quoted(text)}, a class that data.classes does not list; "
+                f"it lists {clip(listed, 200)}. An empty cell is one that is absent."
+            )
+    return np.array([found[text] for text in texts], dtype=np.float64)

@@ -1,0 +1,277 @@
+"""Tables, csv or parquet, as columns of text, and lists as vectors: what a table source and an imputation of such a file read."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nbridge.common.messages import clip, did_you_mean, listing
+from nbridge.data.ids import Told
+from nbridge.data.tables import arrow as arrow_cells
+from nbridge.data.tables.arrow import pyarrow_of
+from nbridge.data.tables.csv import ENDINGS, CsvFile
+from nbridge.errors import DataError
+
+CHUNK = 8192
+"""Rows that are held as text at a time."""
+PARQUET = ".parquet"
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows of some columns.
+
+    Arguments:
+        start: The number of the first row.
+        rows: How many there are.
+        cells: The texts of each column of single values; a null is an empty text.
+        lines: The line that each row ends in, in files that have lines.
+        vectors: The vectors of each column of lists, :math:`(N, *shape)`, as `nbridge.data.tables.arrow.vectors` gives them.
+    """
+
+    start: int
+    rows: int
+    cells: Mapping[str, Sequence[str]]
+    lines: Sequence[int] = ()
+    vectors: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def single(self, column: str) -> Sequence[str]:
+        """The texts of a column.
+
+        Raises:
+            DataError: when it holds lists.
+        """
+        if column in self.vectors:
+            raise DataError(f"column {clip(column)!r} holds lists, expected single values; lists are a modality of their own")
+        return self.cells[column]
+
+    def where(self, row: int) -> str:
+        """The place of a row, by its number in the chunk."""
+        return f"row {self.start + row}" + (f" (line {self.lines[row]})" if self.lines else "")
+
+
+class TableFile(ABC):
+    """Named columns, of a file or in memory.
+
+    Attributes:
+        path: The file; words for what is in memory.
+        columns: The names of its columns.
+    """
+
+    path: Path | str
+    columns: tuple[str, ...]
+
+    @abstractmethod
+    def chunks(self, columns: Iterable[str], size: int = CHUNK) -> Iterator[Chunk]:
+        """All rows of these columns, so many at a time.
+
+        Raises:
+            DataError: when the file is damaged.
+        """
+
+    def is_list(self, column: str) -> bool:  # noqa: ARG002 (for kinds that have lists)
+        """Whether a column holds vectors."""
+        return False
+
+    def unfit(self, column: str) -> str:  # noqa: ARG002 (for kinds that have types)
+        """Why no modality can be made of a column; empty where one can."""
+        return ""
+
+    def classes(self, column: str) -> tuple[str, ...]:  # noqa: ARG002 (for kinds that know them)
+        """The classes that a column declares, in order; none where it declares none."""
+        return ()
+
+    def whole_bytes(self, column: str) -> bool:  # noqa: ARG002 (for kinds that have types)
+        """Whether a column of lists holds bytes."""
+        return False
+
+    def as_text(self) -> TableFile:
+        """The same columns as they are stored, without the images that paths in them name."""
+        return self
+
+    def told_ids(self, column: str) -> Told:
+        """How mistakes in a column of identifiers are told."""
+        return Told(f"column {clip(column)!r}", self.where)
+
+    def where(self, row: int) -> str:
+        """The place of a row, for messages."""
+        for chunk in self.chunks([]):
+            if chunk.start <= row < chunk.start + chunk.rows:
+                return chunk.where(row - chunk.start)
+        return f"row {row}"
+
+    def require(self, column: str, what: str = "") -> None:
+        """Checks that a column is there.
+
+        Raises:
+            DataError: when it is not, with the nearest one that is.
+        """
+        if column not in self.columns:
+            raise DataError(f"{self.path}: {no_column(column, what, self.columns)}")
+
+
+class CsvTable(TableFile):
+    """A csv file.
+
+    Arguments:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.file = CsvFile(path)
+        self.path, self.columns = path, self.file.columns
+
+    def chunks(self, columns: Iterable[str], size: int = CHUNK) -> Iterator[Chunk]:
+        places = {column: self.columns.index(column) for column in columns}
+        records, start = self.file.records(), 0
+        while part := list(islice(records, size)):
+            cells = {column: [record.values[place] for record in part] for column, place in places.items()}
+            yield Chunk(start, len(part), cells, [record.line for record in part])
+            start += len(part)
+
+
+class ArrowTable(TableFile):
+    """Columns of Apache Arrow, whose types tell what they hold."""
+
+    @abstractmethod
+    def kind(self, column: str) -> Any:
+        """The type of a column."""
+
+    @abstractmethod
+    def batches(self, columns: Sequence[str], size: int) -> Iterator[Any]:
+        """All rows of these columns, at most so many at a time."""
+
+    @abstractmethod
+    def read(self, columns: Sequence[str], start: int, stop: int) -> Any:
+        """The rows from ``start`` up to ``stop`` of these columns, as a table."""
+
+    def is_list(self, column: str) -> bool:
+        return arrow_cells.is_vector(self.kind(column))
+
+    def unfit(self, column: str) -> str:
+        return arrow_cells.unfit(self.kind(column))
+
+    def whole_bytes(self, column: str) -> bool:
+        return str(arrow_cells.value_type(self.kind(column))) == "uint8"
+
+    def where(self, row: int) -> str:
+        return f"row {row}"
+
+    def chunks(self, columns: Iterable[str], size: int = CHUNK) -> Iterator[Chunk]:
+        columns = tuple(columns)
+        for column in columns:
+            if reason := self.unfit(column):
+                raise DataError(f"{self.path}: column {clip(column)!r} {reason}")
+        single, listed = [c for c in columns if not self.is_list(c)], [c for c in columns if self.is_list(c)]
+        start = 0
+        for batch in self.batches(columns, size):
+            cells = {column: arrow_cells.cells(batch.column(column)) for column in single}
+            yield Chunk(start, batch.num_rows, cells, vectors={column: self._vectors(column, batch, start) for column in listed})
+            start += batch.num_rows
+
+    def _vectors(self, column: str, batch: Any, start: int) -> np.ndarray:
+        try:
+            return arrow_cells.vectors(column, batch.column(column), lambda row: f"row {start + row}")
+        except DataError as error:
+            raise DataError(f"{self.path}: {error}") from error
+
+
+class ParquetTable(ArrowTable):
+    """A Parquet file.
+
+    Arguments:
+        path: The file.
+
+    Raises:
+        DataError: when it is damaged or no such file, a column is there twice, or pyarrow is not installed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        pyarrow_of()
+        with self.told():
+            from pyarrow.parquet import read_schema
+
+            self.schema = read_schema(path)
+        self.columns = tuple(self.schema.names)
+        if twice := [name for name in self.columns if self.columns.count(name) > 1]:
+            raise DataError(f"{path}: column {twice[0]!r} is there twice")
+
+    def kind(self, column: str) -> Any:
+        return self.schema.field(column).type
+
+    def batches(self, columns: Sequence[str], size: int) -> Iterator[Any]:
+        from pyarrow.parquet import ParquetFile
+
+        with self.told(), ParquetFile(self.path) as file:
+            yield from file.iter_batches(size, columns=list(columns), use_threads=False)
+
+    def read(self, columns: Sequence[str], start: int, stop: int) -> Any:
+        import pyarrow as pa
+        from pyarrow.parquet import ParquetFile
+
+        parts, first = [], 0
+        with self.told(), ParquetFile(self.path) as file:
+            for number in range(file.num_row_groups):
+                last = first + file.metadata.row_group(number).num_rows
+                if last > start and first < stop:
+                    group = file.read_row_group(number, columns=list(columns), use_threads=False)
+                    parts.append(group.slice(max(0, start - first), min(last, stop) - max(first, start)))
+                first = last
+        return pa.concat_tables(parts) if parts else self.schema.empty_table().select(list(columns))
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Tells what a damaged file raises as one line."""
+        try:
+            yield
+        except (OSError, EOFError, pyarrow_of().ArrowException) as error:
+            reason = clip((str(error).splitlines() or [type(error).__name__])[0], 100)
+            raise DataError(f"{self.path}: not a parquet file, or truncated or damaged ({reason})") from error
+
+
+def is_csv(path: str | Path) -> bool:
+    """Whether a file is a text table, by its name.
+
+    Example:
+        >>> is_csv("rows.csv.gz"), is_csv("rows.parquet")
+        (True, False)
+    """
+    return ending_of(path) in ENDINGS
+
+
+def ending_of(path: str | Path) -> str:
+    """How the name of a table ends; empty where it is none.
+
+    Example:
+        >>> ending_of("my rows.CSV.gz"), ending_of("rows.npz")
+        ('.csv.gz', '')
+    """
+    name = Path(path).name.lower()
+    return next((ending for ending in (*ENDINGS, PARQUET) if name.endswith(ending)), "")
+
+
+def open_table(path: Path) -> TableFile:
+    """A file of single values, csv or parquet by its name.
+
+    Raises:
+        DataError: when it is neither, or can't be read.
+    """
+    if is_csv(path):
+        return CsvTable(path)
+    if ending_of(path) == PARQUET:
+        return ParquetTable(path)
+    raise DataError(f"{path}: not a table by its name, which ends in {listing((*ENDINGS, PARQUET))}")
+
+
+def no_column(column: str, what: str, columns: Sequence[str]) -> str:
+    """The message for a column that is not among others."""
+    shown = listing(columns[:20]) + (f", and {len(columns) - 20} more" if len(columns) > 20 else "")
+    return f"no column {clip(column)!r}{what}.{did_you_mean(column, columns)} Found: {clip(shown, 400)}"

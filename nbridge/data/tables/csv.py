@@ -1,0 +1,214 @@
+"""Text tables: records of a csv file as values, beside the text that they stand as, so that what is not changed can be written as it was.
+
+Values are read by Python's own ``csv``, which keeps no quotes: each record is therefore kept as it stands, too. One header line, UTF-8 with
+or without a byte-order mark, any line ends, plain or gzip; columns are parted by commas, semicolons or tabs, the most frequent there.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from nbridge.common.messages import clip, listing
+from nbridge.errors import DataError
+
+ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+"""How the names of such files end."""
+_BOM = b"\xef\xbb\xbf"
+_UNREADABLE = (OSError, EOFError, zlib.error)
+
+
+class Record(NamedTuple):
+    """A row: the line of the file that it ends in, counted from 1, its values, and its text without the end of the line."""
+
+    line: int
+    values: list[str]
+    text: str
+
+
+class CsvFile:
+    """A csv file, its header read.
+
+    Arguments:
+        path: The file.
+
+    Attributes:
+        columns: The names of its columns.
+        header: Its first line, as it stands.
+        delimiter: What parts columns.
+        newline: What ends lines.
+        bom: Whether it begins with a byte-order mark.
+
+    Raises:
+        DataError: when it can't be read, is empty, or has no header of names that all differ.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._told(), self._opened() as file:
+            self.bom = file.read(3) == _BOM
+        self.delimiter = "\t" if ".tsv" in path.name else ","
+        with self._told(), self._text() as text:
+            first = next(filter(str.strip, text), "")
+        if not first:
+            raise DataError(f"{path}: empty, expected a header with the names of columns, and rows")
+        self.newline = first[len(first.rstrip("\r\n")) :] or "\n"
+        self.delimiter = max(dict.fromkeys((self.delimiter, ",", ";", "\t")), key=first.count)
+        header = next(self._records())
+        self.header, self.columns = header.text, tuple(value.strip() for value in header.values)
+        self._check_header()
+
+    def records(self) -> Iterator[Record]:
+        """The rows, without the header; lines that hold nothing are passed over.
+
+        Raises:
+            DataError: for the first row that has too few or too many cells, or can't be read.
+        """
+        records = self._records()
+        next(records)
+        for row, record in enumerate(records):
+            if len(record.values) != len(self.columns):
+                found = f"{len(record.values)} cell{'s' if len(record.values) != 1 else ''}"
+                raise DataError(f"{self.path}: row {row} (line {record.line}) has {found}, expected {len(self.columns)}, as the header has")
+            yield record
+
+    def _records(self) -> Iterator[Record]:
+        with self._told(), self._text() as text:
+            pulled: list[str] = []
+
+            def lines() -> Iterator[str]:
+                for line in text:
+                    pulled.append(line)
+                    yield line
+
+            reader = csv.reader(lines(), delimiter=self.delimiter, strict=True)
+            try:
+                for values in reader:
+                    content = "".join(pulled).rstrip("\r\n")
+                    pulled.clear()
+                    if content.strip(" "):
+                        yield Record(reader.line_num, values, content)
+            except csv.Error as error:
+                raise DataError(f"{self.path}: line {reader.line_num}: not a row of a csv file ({error})") from error
+
+    def _check_header(self) -> None:
+        for place, name in enumerate(self.columns):
+            if name in self.columns[:place]:
+                raise DataError(f"{self.path}: column {name!r} is there twice in the header")
+        if all(re.fullmatch(r"[-+]?[\d.]+([eE][-+]?\d+)?", name) for name in self.columns):
+            shown = listing(self.columns[:3])
+            raise DataError(f"{self.path}: the first line holds numbers ({clip(shown)}), expected a header with the names of columns")
+
+    @contextmanager
+    def _opened(self) -> Iterator[IO[bytes]]:
+        with self.path.open("rb") as file:
+            if self.path.name.endswith(".gz"):
+                with gzip.open(file) as content:
+                    yield content  # pyright: ignore[reportReturnType] (it reads as a file does)
+            else:
+                yield file
+
+    @contextmanager
+    def _text(self) -> Iterator[io.TextIOWrapper]:
+        with self._opened() as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
+            yield text
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except DataError:
+            raise
+        except UnicodeDecodeError as error:
+            byte = f"0x{error.object[error.start]:02x}"
+            line = self._undecodable_line()
+            raise DataError(f"{self.path}: line {line}: not text in UTF-8 (byte {byte}); save it again as CSV UTF-8") from error
+        except _UNREADABLE as error:
+            gz = self.path.name.endswith(".gz")
+            reason = getattr(error, "strerror", None) or str(error)
+            what = "not a gzip file, or truncated or damaged" if gz else "cannot be read"
+            raise DataError(f"{self.path}: {what} ({clip(reason, 100)})") from error
+
+    def _undecodable_line(self) -> int:
+        """The first line that is no UTF-8."""
+        with self._opened() as file:
+            return next((number for number, line in enumerate(file, start=1) if not _is_utf8(line)), 1)
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def split_text(text: str, values: Sequence[str], delimiter: str) -> list[str]:
+    """The cells of a record as they stand, quotes and all.
+
+    Arguments:
+        text: The text of the record.
+        values: Its values.
+        delimiter: What parts columns.
+
+    Example:
+        >>> split_text('1,"a, b",', ["1", "a, b", ""], ",")
+        ['1', '"a, b"', '']
+    """
+    if '"' not in text:
+        return text.split(delimiter)
+    cell = re.compile(f'"(?:[^"]|"")*"|[^{delimiter}]*')
+    cells, place = [], 0
+    while found := cell.match(text, place):
+        cells.append(found[0])
+        place = found.end() + 1
+        if found.end() >= len(text):
+            break
+    return cells if len(cells) == len(values) else [as_cell(value, delimiter) for value in values]
+
+
+def as_cell(value: str, delimiter: str) -> str:
+    """A value as a cell, in quotes where it needs them.
+
+    Example:
+        >>> as_cell("a,b", ","), as_cell("a,b", ";")
+        ('"a,b"', 'a,b')
+    """
+    if any(character in value for character in (delimiter, '"', "\r", "\n")) or value != value.strip():
+        return '"' + value.replace('"', '""') + '"'
+    return value
+
+
+class CsvWriter:
+    """A csv file that is being written, as another one is: its ends of lines, its mark, and gzip where the name asks for it.
+
+    Arguments:
+        path: The file, which is written over.
+        like: The other file.
+        packed: Whether to pack it by gzip.
+    """
+
+    def __init__(self, path: Path, like: CsvFile, *, packed: bool) -> None:
+        self._newline = like.newline
+        self._file = path.open("wb")
+        # Without a name and a time in it, so that the same rows give the same bytes.
+        self._content = gzip.GzipFile(filename="", mode="wb", fileobj=self._file, mtime=0) if packed else self._file
+        if like.bom:
+            self._content.write(_BOM)
+
+    def write(self, lines: Sequence[str]) -> None:
+        """Writes lines, to each of which its end is added."""
+        self._content.write("".join(line + self._newline for line in lines).encode())
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._content is not self._file:
+            self._content.close()
+        self._file.close()

@@ -1,0 +1,145 @@
+"""Datasets of Hugging Face as data frames, told by what they can do: the library itself is never imported here.
+
+A ``ClassLabel`` is text of its names, absent where it is -1 or None; ``Array2D`` to ``Array5D`` and ``Sequence`` of numbers are vectors; an
+``Image`` is the bytes of its pixels, (channels, height, width), written as PNG where it is filled in.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from nbridge.common.messages import clip
+from nbridge.data.tables import arrow as arrow_cells
+from nbridge.data.tables.arrow import pyarrow_of
+from nbridge.data.tables.frame_adapter import Frame
+from nbridge.data.tables.write import Renewed
+from nbridge.errors import DataError
+
+_MODES = {"L": 1, "RGB": 3, "RGBA": 4}
+"""Images that are read as they are, with their channels."""
+_PLAIN = {"1": "L", "P": "RGB"}
+"""Images whose pixels stand for something else, and what they are read as."""
+
+
+class HubFrame(Frame):
+    """A dataset of Hugging Face.
+
+    Arguments:
+        dataset: A ``datasets.Dataset``.
+    """
+
+    noun: ClassVar[str] = "dataset"
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset, self.rows, self.names = dataset, len(dataset), tuple(dataset.column_names)
+
+    def arrow(self, name: str) -> Any:
+        pa, feature = pyarrow_of(), self._dataset.features[name]
+        array = self._stored(name)
+        if names := self.classes(name):
+            return pa.array([None if code is None or code < 0 else names[code] for code in array.to_pylist()], pa.string())
+        return _images(name, array) if _is(feature, "Image") else array
+
+    def classes(self, name: str) -> tuple[str, ...]:
+        feature = self._dataset.features[name]
+        return tuple(feature.names) if _is(feature, "ClassLabel") else ()
+
+    def completed(self, rows: np.ndarray, renewed: Mapping[str, Renewed], added: Mapping[str, Any]) -> Any:
+        pa = pyarrow_of()
+        columns: dict[str, Any] = {}
+        for name in self.names:
+            given = self._stored(name)
+            cells = renewed.get(name)
+            columns[name] = given.take(pa.array(rows)) if cells is None or not cells.fill.any() else self._filled(name, given, cells)
+        out = self._made(columns)
+        for name, array in added.items():
+            out = out.remove_columns([name]) if name in self.names else out
+            out = out.add_column(name, array.to_pylist())
+        return out
+
+    def flags(self, rows: np.ndarray, columns: Mapping[str, np.ndarray]) -> Any:  # noqa: ARG002 (a dataset has no index)
+        return type(self._dataset).from_dict({name: mask.tolist() for name, mask in columns.items()})
+
+    def _stored(self, name: str) -> Any:
+        """A column as it is stored, without the types that the library adds to those of arrow."""
+        return arrow_cells.stored(self._dataset.with_format("arrow").select_columns([name])[:].column(name))
+
+    def _filled(self, name: str, given: Any, cells: Renewed) -> Any:
+        pa, feature, values = pyarrow_of(), self._dataset.features[name], cells.values
+        if names := self.classes(name):
+            values = pa.array([names.index(text) for text in values.to_pylist()], given.type)
+        elif _is(feature, "Image"):
+            pixels = arrow_cells.vectors(name, values, str)
+            values = pa.array([{"bytes": _png(image), "path": None} for image in pixels], given.type)
+        return Renewed(cells.rows, cells.fill, values).put(given)
+
+    def _made(self, columns: Mapping[str, Any]) -> Any:
+        """A dataset of columns as they are stored, with the features of the one that was given."""
+        pa, schema = pyarrow_of(), self._dataset.features.arrow_schema
+        table = pa.Table.from_arrays([_typed(columns[field.name], field.type) for field in schema], schema=schema)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, schema) as stream:
+            stream.write_table(table)
+        return type(self._dataset).from_buffer(sink.getvalue(), info=self._dataset.info.copy(), split=self._dataset.split)
+
+
+def _typed(array: Any, kind: Any) -> Any:
+    """A column as it is stored, as one of the type that a feature has."""
+    pa = pyarrow_of()
+    return pa.ExtensionArray.from_storage(kind, array) if isinstance(kind, pa.BaseExtensionType) else array.cast(kind)
+
+
+def _is(feature: object, name: str) -> bool:
+    return type(feature).__name__ == name
+
+
+def _images(name: str, array: Any) -> Any:
+    """Images as lists of (channels, height, width) bytes.
+
+    Raises:
+        DataError: for the first that can't be read, or is of another size or mode than the first.
+    """
+    pa = pyarrow_of()
+    pixels: list[np.ndarray | None] = []
+    first: tuple[int, ...] | None = None
+    for row, value in enumerate(array.to_pylist()):
+        image = None if value is None else _pixels(name, row, value)
+        if image is not None and image.shape != (first := first or image.shape):
+            raise DataError(f"column {clip(name)!r}: the image in row {row} is of shape {image.shape}, others {first}; make them alike")
+        pixels.append(image)
+    shape = first or (0,)
+    missing = np.array([image is None for image in pixels])
+    blank = np.zeros(shape, np.uint8)
+    flat = pa.array(np.stack([blank if image is None else image for image in pixels]).reshape(-1))
+    for size in reversed(shape[1:]):
+        flat = pa.FixedSizeListArray.from_arrays(flat, size)
+    return pa.FixedSizeListArray.from_arrays(flat, shape[0], mask=pa.array(missing))
+
+
+def _pixels(name: str, row: int, value: Mapping[str, Any]) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        content = io.BytesIO(value["bytes"]) if value.get("bytes") is not None else Path(value["path"])
+        with Image.open(content) as image:
+            plain = image.convert(_PLAIN[image.mode]) if image.mode in _PLAIN else image
+            mode, array = plain.mode, np.asarray(plain)
+    except (OSError, UnidentifiedImageError, TypeError, KeyError) as error:
+        raise DataError(f"column {clip(name)!r}: the image in row {row} can't be read ({clip(error, 100)})") from error
+    if mode not in _MODES:
+        raise DataError(f"column {clip(name)!r}: the image in row {row} is of mode {mode}, expected one of {', '.join(_MODES)}; convert it")
+    return array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    from PIL import Image
+
+    content = io.BytesIO()
+    array = np.ascontiguousarray(np.moveaxis(pixels.astype(np.uint8), 0, -1))
+    Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array).save(content, "PNG")
+    return content.getvalue()

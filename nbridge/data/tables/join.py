@@ -1,0 +1,200 @@
+"""Several tables that are joined on a column of identifiers, read as one and written back as the several that they were.
+
+Rows are those of all tables (an outer join), in the order in which identifiers come first. Each table is written with its own columns,
+and with its rows in its own order; rows that it lacks come at its end: their identifier and the columns of modalities, all of them imputed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from nbridge.common.atomic_files import replace_folder, scratch_beside
+from nbridge.common.messages import listing
+from nbridge.data.streaming.blocks import Block, Filled, Layout, Output, RowsIn, RowsOut
+from nbridge.data.tables.cell_format import CellStyle
+from nbridge.data.tables.columns import CHUNK, ArrowTable, Chunk, CsvTable, TableFile
+from nbridge.data.tables.layout import TableLayout
+from nbridge.data.tables.numbers import check_joinable, join_files, place_of
+from nbridge.data.tables.output_columns import CellPlan
+from nbridge.data.tables.rows import has_modality, kept_columns, no_slip
+from nbridge.data.tables.write import CsvOut, ParquetOut
+from nbridge.errors import DataError, naming
+
+
+@dataclass(frozen=True)
+class Part:
+    """A table among those that are joined.
+
+    Arguments:
+        file: The table.
+        plan: What is known of it.
+        order: The rows that are written, among those of all tables: its own in their order, then those that it lacks.
+        rows: The number of its own rows.
+        more: The identifiers of rows that it lacks.
+    """
+
+    file: TableFile
+    plan: CellPlan
+    order: np.ndarray
+    rows: int
+    more: Sequence[Mapping[str, str]]
+
+
+class JoinedRows(RowsIn):
+    """Tables that are joined, in memory.
+
+    Arguments:
+        files: The tables; several of them have a column of identifiers.
+        layout: Which columns are which modality.
+        levels: The levels of intervals, which name their columns.
+
+    Attributes:
+        rows: The number of rows of all tables.
+        parts: The tables as they are written.
+        lacking: By table, how many of them it lacks.
+
+    Raises:
+        DataError: for the first cell that holds what it may not, or when tables can't be joined.
+    """
+
+    noun: ClassVar[str] = "column"
+    by_name: ClassVar[bool] = False
+
+    def __init__(self, files: Sequence[TableFile], layout: TableLayout, levels: Sequence[float] = ()) -> None:
+        if len(files) > 1:
+            check_joinable(files, layout.id)
+        for file in files:
+            layout = layout.among(file)
+        layout.check()
+        columns = [column for file in files for column in file.columns if len(files) == 1 or column != layout.id]
+        known = {column for names in layout.columns.values() for column in names}
+        with naming(listing(str(file.path) for file in files)):
+            self.there = self.keys = tuple(name for name in layout.columns if has_modality(columns, layout, name))
+            no_slip([column for file in files for column in kept_columns(file, layout) if column not in known], layout, self.there)
+        self._layout, self._levels, self._files = layout, levels, files
+        self._styles = {column: CellStyle(layout.classes.get(column, ())) for column in known - layout.lists}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._read = join_files(files, layout, self._hear)
+        self._arrays = {name: layout.array(name, self._read.numbers) for name in self.there}
+        self.rows = len(next(iter(self._arrays.values())))
+        self.place = partial(place_of, layout, files, self._read)
+        self.parts = [self._part(number, file) for number, file in enumerate(files)]
+        self.lacking = {str(part.file.path): len(part.more) for part in self.parts if part.more}
+
+    @property
+    def ids(self) -> np.ndarray | None:
+        """The identifiers of the rows, (N,); None where they have none."""
+        return self._read.ids
+
+    def layout(self, key: str) -> Layout:
+        return Layout(self._arrays[key].dtype, self._arrays[key].shape)
+
+    def row_bytes(self, keys: Iterable[str], rows: int) -> int:
+        return sum(self._arrays[key].nbytes for key in keys) // max(1, rows)
+
+    def blocks(self, keys: Iterable[str], start: int, stop: int, size: int) -> Iterator[Block]:
+        names = tuple(keys)
+        for first in range(start, stop, size):
+            yield Block(first, {name: self._arrays[name][first : min(first + size, stop)] for name in names})
+
+    def identifiers(self, key: str, rows: int, size: int) -> Iterator[np.ndarray]:
+        raise NotImplementedError("identifiers are checked where tables are joined")
+
+    def check_passed(self, key: str) -> None:
+        """Has nothing to check: any column can be written as it was read."""
+
+    def one_hot(self, key: str) -> tuple[tuple[int, int], ...]:
+        return self._layout.one_hot(key)
+
+    @contextmanager
+    def writing(self, target: Path, output: Output) -> Iterator[RowsOut]:  # noqa: ARG002 (all rows are written)
+        out = AllRows()
+        yield out
+        done = out.done()
+        with scratch_beside(target) as scratch:
+            folder = scratch / "tables"
+            folder.mkdir()
+            for part in self.parts:
+                write_part(part, folder / Path(part.file.path).name, done)
+            replace_folder(target, folder)
+
+    def _hear(self, chunk: Chunk, numbers: Mapping[str, np.ndarray]) -> None:
+        """Takes up how cells are written."""
+        for column, values in numbers.items():
+            if column in self._styles:
+                self._styles[column].learn(chunk.single(column), values)
+        self._shapes |= {column: array.shape[1:] for column, array in chunk.vectors.items() if array.size}
+
+    def _part(self, number: int, file: TableFile) -> Part:
+        kept = kept_columns(file, self._layout)
+        # What no table has goes into the first one.
+        spare = {column for name in self._layout.columns if name not in self.there for column in self._layout.columns[name]}
+        own = {column for names in self._layout.columns.values() for column in names if column in file.columns}
+        written = frozenset(own | (spare if number == 0 else set()))
+        passed = tuple(column for column in kept if column not in own)
+        plan = CellPlan(self._layout, self._styles, self._shapes, tuple(self._levels), kept, passed, written)
+        places = np.arange(self.rows) if self._read.rows is None else self._read.rows[str(file.path)]
+        there, lacking = np.flatnonzero(places >= 0), np.flatnonzero(places < 0)
+        order = np.concatenate([there[np.argsort(places[there])], lacking])
+        ids = [] if self._read.ids is None else self._read.ids[lacking].tolist()
+        return Part(file, plan, order, len(there), [{self._layout.id: text} for text in ids])
+
+
+class AllRows(RowsOut):
+    """Rows that wait until all of them are there: tables have them in orders of their own."""
+
+    def __init__(self) -> None:
+        self._parts: list[Mapping[str, Filled]] = []
+
+    def write(self, block: Block, done: Mapping[str, Filled]) -> None:  # noqa: ARG002 (rows are read again)
+        self._parts.append(done)
+
+    def done(self) -> dict[str, Filled]:
+        """All rows."""
+        first = self._parts[0]
+        return {
+            key: Filled(np.concatenate([part[key].array for part in self._parts], filled.axis), filled.axis)
+            for key, filled in first.items()
+        }  # fmt: skip
+
+
+def write_part(part: Part, path: Path, done: Mapping[str, Filled]) -> None:
+    """Writes a table among those that are joined.
+
+    Arguments:
+        part: The table.
+        path: The file to write.
+        done: All rows of what was filled in.
+    """
+    if isinstance(part.file, CsvTable):
+        out: CsvOut | ParquetOut = CsvOut(path, part.plan, part.file, 0, packed=path.name.endswith(".gz"), more=part.more)
+    else:
+        assert isinstance(part.file, ArrowTable)
+        out = ParquetOut(path, part.plan, part.file, 0, rows=part.rows, more=part.more)
+    try:
+        for start in range(0, len(part.order), CHUNK):
+            rows = part.order[start : start + CHUNK]
+            own = {key: Filled(filled.array.take(rows, filled.axis), filled.axis) for key, filled in done.items()}
+            out.write(Block(start, {}), own)
+    finally:
+        out.close()
+
+
+def check_names(files: Sequence[TableFile]) -> None:
+    """Checks that files can lie in one folder.
+
+    Raises:
+        DataError: when two of them bear one name.
+    """
+    found: dict[str, TableFile] = {}
+    for file in files:
+        name = Path(file.path).name
+        if (other := found.setdefault(name, file)) is not file:
+            raise DataError(f"{file.path}: {other.path} bears this name as well, so that they can't lie in one folder; rename one of them")

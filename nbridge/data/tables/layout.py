@@ -1,0 +1,209 @@
+"""Which columns of a table make which modality, and what becomes of cells in it: reals, 0 and 1, or classes.
+
+A modality of shape (n,) is n elements side by side. A column of numbers is one of them, and so is a column of two classes, as 0 and 1; a
+column of C > 2 classes among others is C of them, one-hot. A column of C classes alone, for a modality of shape (C,), is a class index.
+A column of lists is a modality by itself, of any shape that has as many elements.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+import numpy as np
+
+from nbridge.common.messages import clip, listing
+from nbridge.data.column import PRESENT
+from nbridge.data.tables.cells import LARGEST, MISSING, read_cells
+from nbridge.data.tables.columns import Chunk, TableFile, no_column
+from nbridge.errors import DataError
+
+ADDED = (PRESENT, "__imputed", "__mean", "__sd", "__lower", "__upper", "__probability")
+"""Endings of columns that tell of others; patterns pass them over."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """A column in a modality.
+
+    Arguments:
+        column: Its name.
+        classes: Its classes; none for numbers.
+        start: Its first element.
+        stop: The element after its last.
+    """
+
+    column: str
+    classes: tuple[str, ...]
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class TableLayout:
+    """The columns of each modality.
+
+    Arguments:
+        shapes: The shape of a row of each modality, by name.
+        columns: Its columns, in order.
+        classes: The classes of columns that have them, in order.
+        id: The column of identifiers.
+        missing: Texts of absent cells.
+        lists: The columns of lists.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    columns: Mapping[str, tuple[str, ...]]
+    classes: Mapping[str, tuple[str, ...]]
+    id: str = "id"
+    missing: frozenset[str] = frozenset(MISSING)
+    lists: frozenset[str] = frozenset()
+
+    def check(self) -> None:
+        """Checks that columns fill shapes, and that no column is in two modalities.
+
+        Raises:
+            DataError: for the first that does not.
+        """
+        owners: dict[str, str] = {}
+        for name, columns in self.columns.items():
+            for column in columns:
+                if (owner := owners.setdefault(column, name)) != name:
+                    raise DataError(f"columns: column {clip(column)!r} is in modality {owner!r} and in {name!r}, expected one of them")
+            self._check_width(name)
+        for column, classes in self.classes.items():
+            if twice := next((text for text in classes if classes.count(text) > 1), None):
+                raise DataError(f"classes: column {clip(column)!r}: class {clip(twice)!r} is listed twice")
+            if column not in owners:
+                raise DataError(f"classes: {no_column(column, ' in any modality', tuple(owners))}")
+
+    def one_hot(self, name: str) -> tuple[tuple[int, int], ...]:
+        """The first element, and the element after the last, of each column of a modality that is one-hot."""
+        return tuple((field.start, field.stop) for field in self.fields(name) if field.classes and field.stop - field.start > 1)
+
+    def element(self, name: str, element: int) -> str:
+        """The column that an element of a modality is of."""
+        return next((field.column for field in self.fields(name) if field.start <= element < field.stop), self.columns[name][-1])
+
+    def among(self, file: TableFile) -> TableLayout:
+        """The same, with lists where a file has lists as well."""
+        there = (column for columns in self.columns.values() for column in columns if column in file.columns)
+        return replace(self, lists=self.lists | {column for column in there if file.is_list(column)})
+
+    def is_index(self, name: str) -> bool:
+        """Whether a modality is one column of class indices."""
+        shape = self.shapes[name]
+        return len(self.columns[name]) == 1 and len(shape) == 1 and shape[0] > 1 and self.columns[name][0] not in self.lists
+
+    def fields(self, name: str) -> Iterator[Field]:
+        """The columns of a modality, each with its elements."""
+        start = 0
+        for column in self.columns[name]:
+            classes = self.classes.get(column, ())
+            width = len(classes) if len(classes) > 2 and not self.is_index(name) else 1
+            width = prod(self.shapes[name]) if column in self.lists else width
+            yield Field(column, classes, start, start + width)
+            start += width
+
+    def numbers(self, chunk: Chunk, columns: Sequence[str]) -> dict[str, np.ndarray]:
+        """Columns of a chunk as numbers, NaN where they are absent.
+
+        Raises:
+            DataError: for the first cell that can't be one.
+        """
+        return {column: self._read(chunk, column) for column in columns}
+
+    def _read(self, chunk: Chunk, column: str) -> np.ndarray:
+        if column not in self.lists:
+            return read_cells(column, chunk.single(column), self.classes.get(column, ()), self.missing, chunk.where)
+        if column not in chunk.vectors:
+            if all(text.strip() in self.missing for text in chunk.single(column)):
+                # A column of nothing has no type that tells of lists.
+                return np.full((chunk.rows, self._width(column)), np.nan, np.float32)
+            raise DataError(f"column {clip(column)!r} holds single values, expected lists of {self._width(column)} numbers")
+        array, width = chunk.vectors[column], self._width(column)
+        flat = array.reshape(len(array), -1)
+        if array.size and flat.shape[1] != width:
+            row = int(np.flatnonzero(~np.isnan(flat).all(1))[0]) if not np.isnan(flat).all() else 0
+            raise DataError(f"column {clip(column)!r}: {chunk.where(row)} holds {_by(array.shape[1:])} values, expected {width}")
+        if (far := (np.abs(flat) > LARGEST).any(1)).any():
+            row = int(np.flatnonzero(far)[0])
+            what = "an infinite number; null or NaN marks what is absent" if np.isinf(flat[row]).any() else "a number beyond float32"
+            raise DataError(f"column {clip(column)!r}: {chunk.where(row)} holds {what}")
+        return flat if array.size else np.full((len(array), width), np.nan, np.float32)
+
+    def _width(self, column: str) -> int:
+        return next(prod(self.shapes[name]) for name, columns in self.columns.items() if column in columns)
+
+    def array(self, name: str, numbers: Mapping[str, np.ndarray]) -> np.ndarray:
+        """A modality as an array: class indices, :math:`(N,)`, or elements, :math:`(N, n)`, NaN where they are absent.
+
+        Arguments:
+            name: The modality.
+            numbers: Its columns, by name.
+        """
+        if self.is_index(name):
+            return numbers[self.columns[name][0]]
+        parts = [_elements(numbers[field.column], field.stop - field.start) for field in self.fields(name)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def _check_width(self, name: str) -> None:
+        fields, shape = list(self.fields(name)), self.shapes[name]
+        if (listed := [field.column for field in fields if field.column in self.lists]) and len(fields) > 1:
+            raise DataError(
+                f"modality {name!r}: column {clip(listed[0])!r} holds lists, expected one column of lists, or several of single values"
+            )
+        if self.is_index(name):
+            classes = fields[0].classes
+            if classes and len(classes) != shape[0]:
+                raise DataError(f"classes: column {clip(fields[0].column)!r} has {len(classes)}, but modality {name!r} is of shape {shape}")
+            return
+        if fields[-1].stop != prod(shape):
+            count = f"{len(fields)} column{'s' if len(fields) != 1 else ''}"
+            elements = "" if fields[-1].stop == len(fields) else f" of {fields[-1].stop} elements with classes one-hot"
+            named = clip(listing(self.columns[name]), 100)
+            raise DataError(f"modality {name!r}: {count} ({named}){elements}, but its shape is {shape}; write shape: {fields[-1].stop}")
+
+
+def expand(name: str, asked: str | Sequence[str], columns: Sequence[str], reserved: Collection[str] = ()) -> tuple[str, ...]:
+    """The columns of a modality, patterns filled in, in the order of the file.
+
+    Arguments:
+        name: The modality.
+        asked: Names of columns, or patterns such as ``lab_*``.
+        columns: All columns that it may have.
+        reserved: Columns that patterns do not match.
+
+    Raises:
+        DataError: when one is missing, or named twice.
+
+    Example:
+        >>> expand("lab", ["age", "lab_*"], ["lab_2", "age", "lab_1", "lab__present"])
+        ('age', 'lab_2', 'lab_1')
+    """
+    found: list[str] = []
+    for word in [asked] if isinstance(asked, str) else asked:
+        pattern = re.compile(".*".join(map(re.escape, word.split("*"))), re.DOTALL)
+        matching = [column for column in columns if pattern.fullmatch(column)]
+        named = [column for column in matching if column == word or not (column.endswith(ADDED) or column in reserved)]
+        if not named:
+            raise DataError(no_column(word, f" for modality {name!r}" if word != name else "", columns))
+        found += named
+    if twice := next((column for column in found if found.count(column) > 1), None):
+        raise DataError(f"columns: modality {name!r}: column {clip(twice)!r} is named twice")
+    return tuple(found)
+
+
+def _elements(numbers: np.ndarray, width: int) -> np.ndarray:
+    if numbers.ndim > 1:
+        return numbers
+    if width == 1:
+        return numbers[:, None]
+    places = np.arange(width)
+    return np.where(np.isnan(numbers)[:, None], np.nan, (numbers[:, None] == places).astype(np.float64))
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

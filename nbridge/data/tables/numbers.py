@@ -1,0 +1,151 @@
+"""Tables as numbers: the columns of modalities of each file, and the rows of several files joined on their identifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nbridge.common.messages import clip, listing, quoted
+from nbridge.data.column import PRESENT
+from nbridge.data.ids import check_ids, identifier_of
+from nbridge.data.tables.cells import read_cells
+from nbridge.data.tables.columns import Chunk, TableFile
+from nbridge.data.tables.layout import TableLayout
+from nbridge.data.tables.presence import check_joined, check_presence, check_said
+from nbridge.errors import DataError, naming
+
+UNNAMED = "a column without a name", "give them names, or leave them out where they count the rows"
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Columns of a file as numbers.
+
+    Arguments:
+        origin: The file, for messages.
+        numbers: By column, shape (N,), or (N, n) of lists, NaN where they are absent.
+        ids: The identifiers of rows, as text, shape (N,); None where the file has none.
+        rows: By file, the number that each row has there, (N,), -1 where the file lacks it; None where there is one file.
+    """
+
+    origin: str
+    numbers: Mapping[str, np.ndarray]
+    ids: np.ndarray | None
+    rows: Mapping[str, np.ndarray] | None = None
+
+
+def place_of(layout: TableLayout, files: Sequence[TableFile], read: Numbers, name: str, row: int, element: int) -> str:
+    """The place of a cell, for messages: the file, the modality, the column and the row in the file."""
+    column = layout.element(name, element)
+    file = next(file for file in files if column in file.columns)
+    own = row if read.rows is None else int(read.rows[str(file.path)][row])
+    return f"{file.path}: modality {name!r}, column {clip(column)!r}, {file.where(own)}"
+
+
+def read_numbers(
+    file: TableFile, layout: TableLayout, hear: Callable[[Chunk, Mapping[str, np.ndarray]], None] = lambda *_: None
+) -> Numbers:
+    """What a file has of the columns of modalities, and its identifiers.
+
+    Arguments:
+        file: The file.
+        layout: Which columns are which modality.
+        hear: Is handed each chunk, and its columns as numbers.
+
+    Raises:
+        DataError: for the first cell that holds what it may not, or when it has no rows, or identifiers that repeat.
+    """
+    layout = layout.among(file)
+    taken = [column for columns in layout.columns.values() for column in columns if column in file.columns]
+    masks = {name: name + PRESENT for name in layout.columns if name + PRESENT in file.columns}
+    here = [name for name in masks if layout.columns[name][0] in taken]
+    if layout.id not in ("id", ""):
+        file.require(layout.id)
+    names = [layout.id] if layout.id in file.columns and layout.id not in taken else []
+    parts: dict[str, list[np.ndarray]] = {column: [] for column in taken}
+    ids: list[str] = []
+    rows = 0
+    for chunk in file.chunks(dict.fromkeys([*taken, *masks.values(), *names])):
+        rows += chunk.rows
+        with naming(file.path):
+            numbers = layout.numbers(chunk, taken)
+            hear(chunk, numbers)
+            said = {name: read_cells(mask, chunk.single(mask), (), layout.missing, chunk.where) for name, mask in masks.items()}
+            for name, mask in said.items():
+                if name in here:
+                    check_presence(name, mask, layout.array(name, numbers), chunk.where)
+                elif masks[name] not in taken:
+                    check_said(name, mask, chunk.where)
+                    parts.setdefault(masks[name], []).append(mask)
+        for column, values in numbers.items():
+            parts[column].append(values)
+        ids += [identifier_of(text) for name in names for text in chunk.single(name)]
+    if not rows:
+        raise DataError(f"{file.path}: no rows")
+    with naming(file.path):
+        found = check_ids(ids, told=file.told_ids(layout.id)) if names else None
+    return Numbers(str(file.path), {column: np.concatenate(values) for column, values in parts.items()}, found)
+
+
+def join_files(
+    files: Sequence[TableFile],
+    layout: TableLayout,
+    hear: Callable[[Chunk, Mapping[str, np.ndarray]], None] = lambda *_: None,
+) -> Numbers:
+    """The columns of all files, their rows joined, and what columns of presence say checked wherever they are.
+
+    Arguments:
+        files: The files; several have identifiers.
+        layout: Which columns are which modality.
+        hear: As for `read_numbers`.
+
+    Raises:
+        DataError: as `read_numbers` and `join`.
+    """
+    read = join([read_numbers(file, layout, hear) for file in files])
+    if read.rows is not None:
+        check_joined(layout, files, read.numbers, read.rows)
+    return read
+
+
+def join(parts: Sequence[Numbers]) -> Numbers:
+    """The rows of all files by their identifiers, in the order in which these come first; NaN where a file lacks the row.
+
+    Raises:
+        DataError: when a file has no identifier in common with the others.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    known = [{} if part.ids is None else {text: row for row, text in enumerate(part.ids.tolist())} for part in parts]
+    for number in (*range(1, len(parts)), 0):
+        rows, other = known[number], 0 if number else 1
+        if not rows.keys() & {text for place, texts in enumerate(known) if place != number for text in texts}:
+            raise DataError(
+                f"{parts[number].origin}: no identifier is in the other files as well ({quoted(next(iter(rows)))} here, "
+                f"{quoted(next(iter(known[other])))} in {parts[other].origin}), so that no row can be joined"
+            )
+    every = list(dict.fromkeys(text for rows in known for text in rows))
+    numbers: dict[str, np.ndarray] = {}
+    places = {part.origin: np.array([rows.get(text, -1) for text in every]) for part, rows in zip(parts, known, strict=True)}
+    for part in parts:
+        there = places[part.origin] >= 0
+        for column, values in part.numbers.items():
+            numbers[column] = np.where(there.reshape(-1, *(1 for _ in values.shape[1:])), values[places[part.origin]], np.nan)
+    return Numbers(listing(part.origin for part in parts), numbers, np.array(every), places)
+
+
+def check_joinable(files: Sequence[TableFile], id_column: str) -> None:
+    """Checks that all files have identifiers, and no other column in common.
+
+    Raises:
+        DataError: for the first that has not.
+    """
+    owners: dict[str, TableFile] = {}
+    for file in files:
+        file.require(id_column, " of identifiers, on which files are joined (data.id)")
+        for column in file.columns:
+            if column != id_column and (other := owners.setdefault(column, file)) is not file:
+                what, how = (f"column {clip(column)!r}", "rename one of them") if column else UNNAMED
+                raise DataError(f"{file.path}: {what} is in {other.path} as well; {how}")

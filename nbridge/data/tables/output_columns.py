@@ -1,0 +1,184 @@
+"""Which columns are written of a table that was filled in: those that were, masks of what was imputed, and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nbridge.common.messages import clip
+from nbridge.data.streaming.blocks import Filled
+from nbridge.data.tables.cell_format import CellStyle
+from nbridge.data.tables.layout import Field, TableLayout
+from nbridge.errors import DataError
+
+DRAW = "draw"
+"""The column that tells draws of one row apart, from 1."""
+IMPUTED = "__imputed"
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """What is known of a table that is read.
+
+    Arguments:
+        layout: Which columns are which modality.
+        styles: How the cells of each column of single values are written.
+        shapes: The shape of the vectors of each column of lists, where it is known.
+        levels: The levels of intervals, which name their columns.
+        kept: The columns of the table that are written again, in order.
+        passed: Those of them that are of no modality.
+        written: The columns of modalities that are written; None for all of them.
+        elsewhere: Modalities whose values are written elsewhere, as images are; the table tells which were imputed.
+    """
+
+    layout: TableLayout
+    styles: Mapping[str, CellStyle]
+    shapes: Mapping[str, tuple[int, ...]]
+    levels: Sequence[float]
+    kept: tuple[str, ...]
+    passed: tuple[str, ...]
+    written: frozenset[str] | None = None
+    elsewhere: tuple[str, ...] = ()
+
+    def fields(self, name: str) -> list[Field]:
+        """The columns of a modality that are written."""
+        return [field for field in self.layout.fields(name) if self.written is None or field.column in self.written]
+
+
+@dataclass(frozen=True)
+class CellColumn:
+    """Some rows of a column that is written.
+
+    Arguments:
+        name: Its name.
+        numbers: Its values, draws first, (K, N), or vectors, (K, N, n).
+        fill: Which cells are written anew, (N,); others keep their text.
+        observed: What stands in other cells of a column that the file lacks: a text, or the column whose text is taken.
+        style: How numbers are written; seven digits where there is none.
+        mask: Whether values are true and false.
+    """
+
+    name: str
+    numbers: np.ndarray
+    fill: np.ndarray
+    observed: str = ""
+    same_as: str | None = None
+    style: CellStyle | None = None
+    mask: bool = False
+
+    def number(self, draw: int, row: int) -> float:
+        """The value of a row in a draw; a column that is the same in all has one."""
+        return float(self.numbers[draw if len(self.numbers) > 1 else 0, row])
+
+    def text(self, draw: int, row: int) -> str:
+        """The same as a cell."""
+        number = self.number(draw, row)
+        return f"{number:.7g}" if self.style is None else self.style.text(number)
+
+
+def columns_of(plan: CellPlan, done: Mapping[str, Filled]) -> list[CellColumn]:
+    """All columns to write: those filled in, then masks, then figures.
+
+    Raises:
+        DataError: when two would bear one name.
+    """
+    names = [name for name in plan.layout.columns if name in done and plan.fields(name)]
+    values = [column for name in names for column in _filled(plan, name, done)]
+    told = [*names, *(name for name in plan.elsewhere if name + IMPUTED in done)]
+    masks = [column for name in told for column in _masks(plan, name, done[name + IMPUTED].array)]
+    figures = [column for name in names for column in _figures(plan, name, done)]
+    columns = [*values, *masks, *figures]
+    named = [*plan.passed, *(column.name for column in columns), *([DRAW] if draws_of(plan, done) else [])]
+    if twice := next((name for name in named if named.count(name) > 1), None):
+        raise DataError(f"column {clip(twice)!r} would be written twice; rename that of the file")
+    return columns
+
+
+def draws_of(plan: CellPlan, done: Mapping[str, Filled]) -> int:
+    """The number of draws; 0 for the one best estimate."""
+    return next((len(filled.array) for name, filled in done.items() if filled.axis and name in plan.layout.columns), 0)
+
+
+def rows_of(done: Mapping[str, Filled]) -> int:
+    """The number of rows of columns that were filled in."""
+    filled = next(iter(done.values()))
+    return filled.array.shape[filled.axis]
+
+
+def _filled(plan: CellPlan, name: str, done: Mapping[str, Filled]) -> Iterator[CellColumn]:
+    filled, mask = done[name], done[name + IMPUTED].array
+    for field in plan.fields(name):
+        numbers = _guess(plan, name, field, filled.array if filled.axis else filled.array[None])
+        yield CellColumn(field.column, numbers, _cells(mask, field), style=plan.styles.get(field.column))
+
+
+def _guess(plan: CellPlan, name: str, field: Field, array: np.ndarray) -> np.ndarray:
+    """The values of a column among those of its modality, (K, N): a number, or the most likely class; vectors, (K, N, n)."""
+    if plan.layout.is_index(name):
+        return array
+    elements = array.reshape(*array.shape[:2], -1)[..., field.start : field.stop]
+    if field.column in plan.layout.lists:
+        return elements
+    return elements.argmax(-1) if field.stop - field.start > 1 else elements[..., 0]
+
+
+def _cells(mask: np.ndarray, field: Field) -> np.ndarray:
+    return mask if mask.ndim == 1 else np.asarray(mask.reshape(len(mask), -1)[:, field.start : field.stop].any(axis=1))
+
+
+def _masks(plan: CellPlan, name: str, mask: np.ndarray) -> Iterator[CellColumn]:
+    """A column for the modality, or one for each of its columns where some row is observed in part; of vectors one of vectors."""
+    fields, everywhere = plan.fields(name), np.ones(len(mask), dtype=bool)
+    if mask.ndim > 1 and fields[0].column in plan.layout.lists:
+        yield CellColumn(fields[0].column + IMPUTED, mask.reshape(1, len(mask), -1), everywhere, mask=True)
+        return
+    for column, cells in [(name, mask)] if mask.ndim == 1 else [(field.column, _cells(mask, field)) for field in fields]:
+        yield CellColumn(column + IMPUTED, cells[None].astype(int), everywhere, mask=True)
+
+
+def _figures(plan: CellPlan, name: str, done: Mapping[str, Filled]) -> Iterator[CellColumn]:
+    """Of columns of numbers the mean, the deviation and the ends of intervals; of classes the probability of the one that is written."""
+    mask = done[name + IMPUTED].array
+    for field in plan.fields(name):
+        cells, column = _cells(mask, field), field.column
+        if field.classes or plan.layout.is_index(name):
+            if (probability := _probability(plan, name, field, done)) is not None:
+                yield CellColumn(f"{column}__probability", probability[None], cells, observed="1")
+            continue
+        listed = column in plan.layout.lists
+        for ending, numbers in _moments(plan, name, field, done):
+            own = None if listed or ending == "sd" else column
+            yield CellColumn(f"{column}__{ending}", numbers[None], cells | listed, "0" if ending == "sd" else "", own)
+
+
+def _moments(plan: CellPlan, name: str, field: Field, done: Mapping[str, Filled]) -> Iterator[tuple[str, np.ndarray]]:
+    """Figures of a column by their ending, (N,) or (N, n)."""
+
+    def part(array: np.ndarray) -> np.ndarray:
+        found = array.reshape(len(array), -1)[:, field.start : field.stop]
+        return found if field.column in plan.layout.lists else found[:, 0]
+
+    for what in ("mean", "sd"):
+        if (key := f"{name}__{what}") in done:
+            yield what, part(done[key].array)
+    for what in ("lower", "upper"):
+        if (key := f"{name}__{what}") in done:
+            ends = done[key].array if done[key].axis else done[key].array[None]
+            for level, end in zip(plan.levels, ends, strict=True):
+                yield what + (f"_{level:g}" if len(ends) > 1 else ""), part(end)
+
+
+def _probability(plan: CellPlan, name: str, field: Field, done: Mapping[str, Filled]) -> np.ndarray | None:
+    """The probability of the class that is written, (N,)."""
+    if (key := f"{name}__probability") in done:
+        classes = done[name].array.astype(int)[:, None]
+        return np.take_along_axis(done[key].array, classes, 1)[:, 0]
+    if (key := f"{name}__mean") not in done:
+        return None
+    mean = done[key].array.reshape(len(done[key].array), -1)[:, field.start : field.stop].clip(0, 1)
+    written = _guess(plan, name, field, done[name].array[None])[0]
+    if field.stop - field.start == 1:
+        return np.where(written >= 0.5, mean[:, 0], 1 - mean[:, 0])
+    return np.take_along_axis(mean, written.astype(int)[:, None], 1)[:, 0] / mean.sum(-1).clip(min=1e-30)

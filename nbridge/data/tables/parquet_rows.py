@@ -1,0 +1,260 @@
+"""Rows in a Parquet file, read and written block by block. A modality is a column of numbers, or of lists of so many numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from nbridge.common.atomic_files import replacing
+from nbridge.common.messages import clip
+from nbridge.data.column import PRESENT
+from nbridge.data.ids import check_ids_layout
+from nbridge.data.streaming.blocks import Block, Filled, Layout, Output, RowsIn, RowsOut
+from nbridge.errors import DataError
+
+_READ, _GROUP = 2**20, 2**25
+"""Bytes of a column read at a time, and of the rows of a group that is written."""
+
+
+class TableRows(RowsIn):
+    """Columns of a Parquet file.
+
+    Arguments:
+        file: A `pyarrow.parquet.ParquetFile`.
+        sizes: The number of values of a row of each modality, by key.
+    """
+
+    noun: ClassVar[str] = "column"
+
+    def __init__(self, file: Any, sizes: Mapping[str, int]) -> None:
+        self._file, self._sizes = file, sizes
+        self.schema = file.schema_arrow
+        self.keys = tuple(self.schema.names)
+        if twice := [key for key in self.keys if self.keys.count(key) > 1]:
+            raise DataError(f"column {twice[0]!r} is there twice")
+
+    def layout(self, key: str) -> Layout:
+        kind, rows = self.schema.field(key).type, self._file.metadata.num_rows
+        if _is_number(kind):
+            return Layout(np.dtype(kind.to_pandas_dtype()), (rows,))
+        if _is_list(kind) and _is_number(kind.value_type):
+            return Layout(np.dtype(kind.value_type.to_pandas_dtype()), (rows, getattr(kind, "list_size", self._sizes.get(key, 1))))
+        hint = "; leave out a column that holds nothing" if str(kind) == "null" else ""
+        raise DataError(f"column {key!r} is of type {clip(kind)}, expected numbers, or lists of numbers{hint}")
+
+    def row_bytes(self, keys: Iterable[str], rows: int) -> int:  # noqa: ARG002
+        groups = (self._file.metadata.row_group(number).total_byte_size for number in range(self._file.num_row_groups))
+        # What is encoded takes more room when it is read.
+        return 2 * sum(groups) // max(1, rows)
+
+    def blocks(self, keys: Iterable[str], start: int, stop: int, size: int) -> Iterator[Block]:
+        keys = tuple(keys)
+        numbers = [key for key in keys if key.removesuffix(PRESENT) in self._sizes]
+        for first, table in self._tables(keys, start, stop, size):
+            read = {key: _read_column(key, table.column(key), self.layout(key).shape[1:], first) for key in numbers}
+            missing = {key: mask for key, (_, mask) in read.items() if mask is not None}
+            yield Block(first, {key: array for key, (array, _) in read.items()}, missing, table)
+
+    def identifiers(self, key: str, rows: int, size: int) -> Iterator[np.ndarray]:
+        import pyarrow as pa
+
+        kind = self.schema.field(key).type
+        if not (_is_number(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            raise DataError(f"ids: column of type {clip(kind)}, expected integers or text")
+        check_ids_layout((self._file.metadata.num_rows,), np.dtype(object), rows)
+        return (table.column(key).to_numpy() for _, table in self._tables([key], 0, rows, size))
+
+    def check_passed(self, key: str) -> None:
+        """Has nothing to check: any column can be written as it was read."""
+
+    @contextmanager
+    def writing(self, target: Path, output: Output) -> Iterator[RowsOut]:
+        with replacing(target) as temporary:
+            table = _Table(temporary, self.schema, output)
+            try:
+                yield table
+                table.flush()
+            finally:
+                table.close()
+
+    def _tables(self, keys: Iterable[str], start: int, stop: int, size: int) -> Iterator[tuple[int, Any]]:
+        """Tables of exactly so many rows, the last of them excepted, each with the number of its first row."""
+        import pyarrow as pa
+
+        groups, first = self._groups(start, stop)
+        rest, wanted = None, stop - start
+        for batch in _damage_told(self._file.iter_batches(size, row_groups=groups, columns=list(keys), use_threads=False)):
+            table = pa.Table.from_batches([batch])
+            table, first = table.slice(max(0, start - first)), first + batch.num_rows
+            rest = table if rest is None else pa.concat_tables([rest, table])
+            rest = rest.slice(0, wanted)
+            while wanted and rest.num_rows >= min(size, wanted):
+                yield stop - wanted, rest.slice(0, size).combine_chunks()
+                wanted -= min(size, rest.num_rows)
+                rest = rest.slice(size)
+
+    def _groups(self, start: int, stop: int) -> tuple[list[int], int]:
+        """The groups of rows that hold these rows, and the number of the first row of the first of them."""
+        ends = np.cumsum([0, *(self._file.metadata.row_group(number).num_rows for number in range(self._file.num_row_groups))])
+        found = [number for number in range(len(ends) - 1) if ends[number] < stop and ends[number + 1] > start]
+        return found, int(ends[found[0]]) if found else start
+
+
+class _Table(RowsOut):
+    """A Parquet file that grows by groups of rows."""
+
+    def __init__(self, path: Path, schema: Any, output: Output) -> None:
+        self._path, self._schema, self._writer = path, schema, None
+        self._pending: list[Any] = []
+        self.needs = output.passed
+
+    def write(self, block: Block, done: Mapping[str, Filled]) -> None:
+        """Writes the next rows: columns stay in their order, each with its mask behind it; new ones come last."""
+        import pyarrow as pa
+
+        columns: dict[str, Any] = {}
+        for key in dict.fromkeys([*_in_order(self._schema.names, done), *done]):
+            if key in done:
+                columns[key] = _arrow(done[key], self._schema.field(key).type if key in self._schema.names else None)
+            elif key in self.needs:
+                columns[key] = block.table.column(key)
+        table = pa.table(columns)
+        self._pending.append(table.replace_schema_metadata(self._schema.metadata))
+        if sum(table.nbytes for table in self._pending) >= _GROUP:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes the rows that wait as a group."""
+        import pyarrow as pa
+        from pyarrow.parquet import ParquetWriter
+
+        table = pa.concat_tables(self._pending)
+        if self._writer is None:
+            self._writer = ParquetWriter(self._path, table.schema)
+        if table.num_rows:
+            self._writer.write_table(table, row_group_size=table.num_rows)
+        self._pending = [table.schema.empty_table()]
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+@contextmanager
+def table_rows(path: Path, sizes: Mapping[str, int]) -> Iterator[TableRows]:
+    """The columns of a Parquet file.
+
+    Arguments:
+        path: The file.
+        sizes: The number of values of a row of each modality, by key.
+
+    Raises:
+        DataError: when it is damaged or no such file, or pyarrow is not installed.
+    """
+    try:
+        import pyarrow as pa
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        raise DataError('Parquet files need pyarrow: pip install "nbridge[tables]"') from error
+    try:
+        file = ParquetFile(path, buffer_size=_READ, pre_buffer=False)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"no Parquet file, or a damaged one ({_line(error)})") from error
+    with file:
+        yield TableRows(file, sizes)
+
+
+def _in_order(names: list[str], done: Mapping[str, Filled]) -> Iterator[str]:
+    """The columns that were there, each followed by the new ones behind it in what was filled in."""
+    filled = list(done)
+    for name in names:
+        yield name
+        if name in done:
+            for later in filled[filled.index(name) + 1 :]:
+                if not later.startswith(name + "__"):
+                    break
+                yield later
+
+
+def _damage_told(batches: Iterator[Any]) -> Iterator[Any]:
+    import pyarrow as pa
+
+    try:
+        yield from batches
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"damaged Parquet file ({_line(error)})") from error
+
+
+def _line(error: Exception) -> str:
+    return clip((str(error).splitlines() or [type(error).__name__])[0], 100)
+
+
+def _is_number(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+
+
+def _is_list(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
+def _read_column(key: str, column: Any, row: tuple[int, ...], first: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """An array of a column, and which of its cells are missing; None where none is."""
+    from pyarrow import compute
+
+    array = column.combine_chunks()
+    if not row:
+        return _read_numbers(array)
+    valid = array.is_valid().to_numpy(zero_copy_only=False)
+    lengths = compute.call_function("list_value_length", [array]).fill_null(row[0]).to_numpy()
+    if (wrong := np.flatnonzero(lengths != row[0])).size:
+        raise DataError(f"column {key!r}: row {first + wrong[0]} holds {lengths[wrong[0]]} values, expected {row[0]}")
+    flat, holes = _read_numbers(array.flatten())
+    if valid.all():
+        return flat.reshape(-1, *row), None if holes is None else holes.reshape(-1, *row)
+    numbers, missing = np.zeros((len(valid), *row), flat.dtype), np.ones((len(valid), *row), bool)
+    numbers[valid], missing[valid] = flat.reshape(-1, *row), False if holes is None else holes.reshape(-1, *row)
+    return numbers, missing
+
+
+def _read_numbers(array: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    if not array.null_count:
+        return array.to_numpy(zero_copy_only=False), None
+    dtype = np.dtype(array.type.to_pandas_dtype())
+    return array.fill_null(dtype.type(0)).to_numpy(zero_copy_only=False), array.is_null().to_numpy(zero_copy_only=False)
+
+
+def _arrow(filled: Filled, kind: Any) -> Any:
+    """An array as a column: of the type that the column had, in lists of K where there are draws."""
+    import pyarrow as pa
+
+    draws = filled.array.shape[0] if filled.axis else 1
+    array = np.moveaxis(filled.array, filled.axis, 0)
+    rows, row = draws * len(array), array.shape[1 + filled.axis :]
+    size = int(np.prod(row))
+    flat = array.reshape(-1)
+    if kind is None:
+        numbers = pa.array(flat)
+        column = pa.FixedSizeListArray.from_arrays(numbers, size) if row else numbers
+    elif _is_list(kind):
+        numbers = pa.array(flat, kind.value_type)
+        offsets = () if pa.types.is_fixed_size_list(kind) else (pa.array(np.arange(rows + 1) * size, _offset_type(kind)),)
+        lists = {True: pa.FixedSizeListArray, False: pa.LargeListArray if pa.types.is_large_list(kind) else pa.ListArray}[not offsets]
+        column = lists.from_arrays(*offsets, numbers, type=kind)
+    else:
+        column = pa.array(flat, kind)
+    return pa.FixedSizeListArray.from_arrays(column, draws) if filled.axis else column
+
+
+def _offset_type(kind: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.int64() if pa.types.is_large_list(kind) else pa.int32()

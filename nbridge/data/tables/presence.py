@@ -1,0 +1,76 @@
+"""Columns that say who is present, against the cells: they say the same, or there is a mistake in one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from nbridge.data.column import PRESENT
+from nbridge.data.tables.cells import Where
+from nbridge.data.tables.columns import TableFile
+from nbridge.data.tables.layout import TableLayout
+from nbridge.errors import DataError, naming
+
+
+def check_presence(name: str, mask: np.ndarray, array: np.ndarray, where: Where) -> None:
+    """Checks that a column of presence says what the cells say.
+
+    Arguments:
+        name: The modality.
+        mask: What is said of each row: 1 or 0.
+        array: The modality.
+        where: Tells the place of a row, for messages.
+
+    Raises:
+        DataError: for the first row in which it does not.
+    """
+    some = ~np.isnan(array.reshape(len(array), -1)).all(1)
+    wrong = np.flatnonzero((mask != some) | np.isnan(mask))
+    if not wrong.size:
+        return
+    row, key = int(wrong[0]), f"{name}{PRESENT}"
+    check_said(name, mask[wrong[:1]], lambda _: where(row))
+    place = where(row)
+    if mask[row]:
+        raise DataError(f"column {key!r}: {place} says that {name} is present, but all its cells are empty")
+    raise DataError(f"column {key!r}: {place} says that {name} is absent, but it has values; empty its cells, or say 1")
+
+
+def check_said(name: str, mask: np.ndarray, where: Where) -> None:
+    """Checks that a column of presence says 1 or 0 of each row.
+
+    Arguments:
+        name: The modality.
+        mask: What is said of each row, (N,).
+        where: Tells the place of a row, for messages.
+
+    Raises:
+        DataError: for the first row of which it says something else.
+    """
+    if (wrong := np.flatnonzero(~np.isin(mask, (0, 1)))).size:
+        raise DataError(f"column {name + PRESENT!r}: {where(int(wrong[0]))} says neither 1 nor 0, expected one of them")
+
+
+def check_joined(
+    layout: TableLayout, files: Sequence[TableFile], numbers: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]
+) -> None:
+    """Checks columns of presence that lie in another file than the modality, once rows are joined.
+
+    Arguments:
+        layout: Which columns are which modality.
+        files: The files.
+        numbers: Their columns, by name, joined; those of presence among them, NaN where their file lacks the row.
+        rows: By file, the number that each row has there.
+
+    Raises:
+        DataError: for the first row in which such a column does not say what the cells say.
+    """
+    for name in layout.columns:
+        if (mask := numbers.get(name + PRESENT)) is None:
+            continue
+        file = next(file for file in files if name + PRESENT in file.columns)
+        said = np.flatnonzero(~np.isnan(mask))
+        own = rows[str(file.path)][said]
+        with naming(file.path):
+            check_presence(name, mask[said], layout.array(name, numbers)[said], lambda row, file=file, own=own: file.where(int(own[row])))

@@ -1,0 +1,226 @@
+"""What the columns of tables hold, whatever it is: for a spec that is yet to be written, and for checks of one that is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nbridge.data.ids import check_ids, identifier_of
+from nbridge.data.tables.cells import exact_number_of, is_padded, number_of, ordered_classes
+from nbridge.data.tables.columns import TableFile
+from nbridge.data.tables.numbers import Numbers, check_joinable, join
+from nbridge.errors import DataError, naming
+
+EXACT = 2**53
+"""Whole numbers up to this one are floats."""
+FEW_WORDS, MARKED = 3, 0.8
+"""Up to so many different words in a column of numbers, of which so large a share is numbers, mark absent cells."""
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """A column.
+
+    Arguments:
+        name: Its name.
+        texts: Its different texts in order, in which absent ones are not.
+        codes: The place of each row's text among them, (N,); -1 where it is absent.
+        markers: Words that mark absent cells among numbers; they count as absent.
+        declared: Whether the texts are classes that the data declare, in their order.
+
+    Attributes:
+        numeric: Whether all values are numbers, and not codes: with leading zeros, or of more digits than a number holds.
+    """
+
+    name: str
+    texts: tuple[str, ...]
+    codes: np.ndarray
+    markers: tuple[str, ...] = ()
+    declared: bool = False
+    _numbers: tuple[float | None, ...] = field(init=False, repr=False, compare=False)
+    numeric: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        numbers = tuple(map(number_of, self.texts))
+        object.__setattr__(self, "_numbers", numbers)
+        plain = bool(self.texts) and not self.declared and None not in numbers and not _are_codes(self.texts, numbers)
+        object.__setattr__(self, "numeric", plain)
+
+    @property
+    def present(self) -> np.ndarray:
+        """Which rows have a value, (N,)."""
+        return self.codes >= 0
+
+    @property
+    def values(self) -> np.ndarray:
+        """The numbers of a numeric column, (N,), NaN where it is absent."""
+        known = np.array([np.nan if number is None else number for number in self._numbers] + [np.nan])
+        return known[self.codes]
+
+    @property
+    def distinct(self) -> tuple[float, ...]:
+        """The different numbers of a numeric column, in order: 1 and 1.0 are one."""
+        return tuple(sorted({number for number in self._numbers if number is not None}))
+
+    @property
+    def whole(self) -> bool:
+        """Whether all values are whole numbers."""
+        return self.numeric and all(number == int(number) for number in self._numbers if number is not None)
+
+    def counts(self) -> np.ndarray:
+        """The number of rows of each text."""
+        return np.bincount(self.codes[self.present], minlength=len(self.texts))
+
+    def tally(self) -> tuple[np.ndarray, np.ndarray]:
+        """The distinct numbers of a numeric column in order, and the number of rows of each, both (k,)."""
+        numbers = np.array([number for number in self._numbers if number is not None])
+        values, places = np.unique(numbers, return_inverse=True)
+        return values, np.bincount(places, weights=self.counts()).astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Vectors:
+    """A column of lists of numbers.
+
+    Arguments:
+        name: Its name.
+        array: The numbers, (N, n), NaN where they are absent.
+        shape: The shape of a row.
+        whole_bytes: Whether they are stored as bytes, as images are.
+    """
+
+    name: str
+    array: np.ndarray
+    shape: tuple[int, ...]
+    whole_bytes: bool = False
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """All columns of a table.
+
+    Arguments:
+        columns: Those of single values.
+        vectors: Those of lists.
+        left_out: Those that nothing can be learned of, with the reason.
+        ids: The identifiers of the rows; None where there are none.
+        rows: The number of rows.
+    """
+
+    columns: list[Profile]
+    vectors: list[Vectors]
+    left_out: Mapping[str, str]
+    ids: np.ndarray | None
+    rows: int
+
+
+def read_profiles(files: Sequence[TableFile], id_column: str | None, missing: Collection[str]) -> Profiles:
+    """All columns of one file, or of several that are joined, and the identifiers of the rows.
+
+    Arguments:
+        files: The files.
+        id_column: The column of identifiers, if there is one; several files need it.
+        missing: Texts of absent cells.
+
+    Raises:
+        DataError: when a file can't be read or has no rows, or rows can't be joined.
+    """
+    if id_column is not None and len(files) > 1:
+        check_joinable(files, id_column)
+    texts: dict[str, list[str]] = {}
+    found = [_read(file, id_column, missing, texts) for file in files]
+    read = join([numbers for numbers, *_ in found])
+    shapes = {column: shape for _, vectors, _, _ in found for column, shape in vectors.items()}
+    columns: list[Profile] = []
+    vectors: list[Vectors] = []
+    for column, values in read.numbers.items():
+        file = next(file for file in files if column in file.columns)
+        if column in shapes:
+            vectors.append(Vectors(column, values, *shapes[column]))
+        else:
+            profile = _profile(column, texts[column], np.nan_to_num(values, nan=-1).astype(np.int64))
+            columns.append(_declared(profile, file.classes(column)))
+    left_out = {column: reason for _, _, unfit, _ in found for column, reason in unfit.items()}
+    return Profiles(columns, vectors, left_out, read.ids, found[0][3] if read.ids is None else len(read.ids))
+
+
+_Found = tuple[Numbers, dict[str, tuple[tuple[int, ...], bool]], dict[str, str], int]
+
+
+def _read(file: TableFile, id_column: str | None, missing: Collection[str], texts: dict[str, list[str]]) -> _Found:
+    """The columns of a file: single values as places among their different texts, vectors; why others are left out; and rows."""
+    unfit = {column: reason for column in file.columns if column != id_column and (reason := file.unfit(column))}
+    columns = [column for column in file.columns if column != id_column and column not in unfit and not file.is_list(column)]
+    places: dict[str, dict[str, float]] = {column: dict.fromkeys(missing, np.nan) for column in columns}
+    parts: dict[str, list[np.ndarray]] = {column: [] for column in columns}
+    ids: list[str] = []
+    rows = 0
+    for chunk in file.chunks([*columns, *([id_column] if id_column is not None else [])]):
+        rows += chunk.rows
+        for column in columns:
+            known = places[column]
+            stripped = [text.strip() for text in chunk.single(column)]
+            for text in dict.fromkeys(stripped):
+                known.setdefault(text, float(len(known) - len(missing)))
+            parts[column].append(np.array([known[text] for text in stripped]))
+        ids += [identifier_of(text) for text in chunk.single(id_column)] if id_column is not None else []
+    if not rows:
+        raise DataError(f"{file.path}: no rows")
+    with naming(file.path):
+        found = check_ids(ids, told=file.told_ids(id_column)) if id_column is not None else None
+    for column in columns:
+        texts[column] = [text for text in places[column] if text not in missing]
+    vectors = {column: _vectors(file, column) for column in file.columns if column not in unfit and file.is_list(column)}
+    told = {column: array for column, array in vectors.items() if isinstance(array, str)}
+    kept = {column: array for column, array in vectors.items() if not isinstance(array, str)}
+    shapes = {column: (array.shape[1:], file.whole_bytes(column)) for column, array in kept.items()}
+    numbers = {column: np.concatenate(part) for column, part in parts.items()}
+    numbers |= {column: array.reshape(len(array), -1) for column, array in kept.items()}
+    return Numbers(str(file.path), numbers, found), shapes, {**unfit, **told}, rows
+
+
+def _vectors(file: TableFile, column: str) -> np.ndarray | str:
+    """The vectors of a column; why there are none of one length."""
+    try:
+        parts = [chunk.vectors[column] for chunk in file.chunks([column])]
+    except DataError:
+        return "holds lists of several lengths"
+    shapes = {part.shape[1:] for part in parts if part.size}
+    if len(shapes) != 1:
+        return "holds lists of several lengths" if shapes else "is empty"
+    shape = shapes.pop()
+    return np.concatenate([part if part.size else np.full((len(part), *shape), np.nan, np.float32) for part in parts])
+
+
+def _are_codes(texts: Sequence[str], numbers: Sequence[float | None]) -> bool:
+    """Whether numbers are codes: with leading zeros, or with more digits than floats hold, as long keys have."""
+    if any(map(is_padded, texts)):
+        return True
+    large = [text for text, number in zip(texts, numbers, strict=True) if number is not None and abs(number) > EXACT]
+    if len(large) == len(texts) and all(text.lstrip("+-").isdigit() for text in large):
+        return bool(texts)
+    return len({float(text) for text in large}) < len(set(map(exact_number_of, large)))
+
+
+def _declared(profile: Profile, classes: tuple[str, ...]) -> Profile:
+    """A column with the classes that it declares, among which ones may be that no row has."""
+    if not classes or not set(profile.texts) <= set(classes):
+        return profile
+    moved = np.array([*(classes.index(text) for text in profile.texts), -1], dtype=np.int64)
+    return Profile(profile.name, classes, moved[profile.codes], declared=True)
+
+
+def _profile(name: str, texts: Sequence[str], codes: np.ndarray) -> Profile:
+    """A column, its texts in order; words that mark absent cells among numbers are taken out of them."""
+    rows = Counter(codes[codes >= 0].tolist())
+    words = [place for place, text in enumerate(texts) if number_of(text) is None]
+    numbers = sum(rows[place] for place in range(len(texts))) - sum(rows[place] for place in words)
+    marked = 0 < len(words) <= FEW_WORDS and len(texts) - len(words) > 2 * FEW_WORDS and numbers >= MARKED * rows.total()
+    kept = [text for place, text in enumerate(texts) if not marked or place not in words]
+    ordered = ordered_classes(kept)
+    place_of = {text: place for place, text in enumerate(ordered)}
+    moved = np.array([place_of.get(text, -1) for text in texts] + [-1], dtype=np.int64)
+    return Profile(name, ordered, moved[codes], tuple(texts[place] for place in words) if marked else ())

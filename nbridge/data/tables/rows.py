@@ -1,0 +1,251 @@
+"""Tables, csv or parquet or in memory, read and written block by block: a modality is columns side by side, or one of lists.
+
+A file is read once as text: its numbers go to a temporary file, and from there to a model as often as it takes. It is read again when
+rows are written, so that whatever was observed is written as it stood. Of a table in memory numbers stay there as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from nbridge.common.atomic_files import replacing
+from nbridge.common.messages import clip, did_you_mean, listing
+from nbridge.data.column import PRESENT
+from nbridge.data.ids import Told, identifier_of
+from nbridge.data.streaming.blocks import Block, Layout, Output, RowsIn, RowsOut
+from nbridge.data.tables.cell_format import CellStyle
+from nbridge.data.tables.cells import read_cells
+from nbridge.data.tables.columns import ArrowTable, CsvTable, TableFile, open_table
+from nbridge.data.tables.layout import ADDED, TableLayout
+from nbridge.data.tables.output_columns import CellPlan
+from nbridge.data.tables.presence import check_presence
+from nbridge.data.tables.write import CsvOut, MemoryOut, ParquetOut
+from nbridge.errors import DataError
+
+_NUMBER = np.dtype(np.float64)
+
+
+class CellRows(RowsIn):
+    """The columns of a table as modalities.
+
+    Arguments:
+        file: The table.
+        layout: Which columns are which modality.
+        scratch: A folder for numbers; they stay in memory where it is left out.
+        levels: The levels of intervals, which name their columns.
+
+    Attributes:
+        plan: What is known of the table.
+        rows: The number of its rows.
+
+    Raises:
+        DataError: for the first cell that holds what it may not, or when a modality has some of its columns only.
+    """
+
+    noun: ClassVar[str] = "column"
+    by_name: ClassVar[bool] = False
+
+    def __init__(self, file: TableFile, layout: TableLayout, scratch: Path | None = None, levels: Sequence[float] = ()) -> None:
+        self.file, self._layout = file, layout.among(file)
+        self._layout.check()
+        self.there = tuple(name for name in layout.columns if has_modality(file.columns, layout, name))
+        taken = [column for name in self.there for column in layout.columns[name]]
+        kept = kept_columns(file, layout)
+        reserved = {*layout.columns, *(name + PRESENT for name in layout.columns)}
+        self.passed = tuple(column for column in kept if column not in taken)
+        self.keys = (*self.there, *(column for column in self.passed if column not in reserved))
+        no_slip(self.passed, layout, self.there)
+        styles = {column: CellStyle(layout.classes.get(column, ())) for column in _columns(layout) - self._layout.lists}
+        self.plan = CellPlan(self._layout, styles, {}, tuple(levels), kept, self.passed)
+        self._widths = {name: 0 if self._layout.is_index(name) else list(self._layout.fields(name))[-1].stop for name in self.there}
+        self._numbers = {
+            name: _InMemory() if scratch is None else _OnDisk(scratch / f"{number}.numbers", self._widths[name])
+            for number, name in enumerate(self.there)
+        }
+        self.rows, shapes = self._scan(taken)
+        self.plan = replace(self.plan, shapes=shapes)
+
+    def layout(self, key: str) -> Layout:
+        return Layout(self._numbers[key].dtype, (self.rows, self._widths[key]) if self._widths[key] else (self.rows,))
+
+    def row_bytes(self, keys: Iterable[str], rows: int) -> int:  # noqa: ARG002
+        # Python's texts take some sixty bytes each.
+        return 60 * len(self.file.columns) + _NUMBER.itemsize * sum(max(1, width) for width in self._widths.values())
+
+    def blocks(self, keys: Iterable[str], start: int, stop: int, size: int) -> Iterator[Block]:
+        names = [key for key in keys if key in self._numbers]
+        for first in range(start, stop, size):
+            last = min(first + size, stop)
+            yield Block(first, {name: self._numbers[name].read(first, last) for name in names})
+
+    def identifiers(self, key: str, rows: int, size: int) -> Iterator[np.ndarray]:  # noqa: ARG002
+        for chunk in self.file.chunks([key], size):
+            yield np.array([identifier_of(text) for text in chunk.single(key)], dtype=object)
+
+    def told_ids(self, key: str) -> Told:
+        return self.file.told_ids(key)
+
+    def check_passed(self, key: str) -> None:
+        """Has nothing to check: any column can be written as it was read."""
+
+    def one_hot(self, key: str) -> tuple[tuple[int, int], ...]:
+        return self._layout.one_hot(key)
+
+    def place(self, name: str, row: int, element: int) -> str:  # pyright: ignore[reportIncompatibleVariableOverride] (kinds may have none)
+        return f"modality {name!r}, column {clip(self._layout.element(name, element))!r}, {self.file.where(row)}"
+
+    def in_memory(self) -> MemoryOut:
+        """What is written of a table that is in memory."""
+        assert isinstance(self.file, ArrowTable)
+        return MemoryOut(self.plan, self.file)
+
+    @contextmanager
+    def writing(self, target: Path, output: Output) -> Iterator[RowsOut]:
+        with replacing(target) as temporary:
+            if isinstance(self.file, CsvTable):
+                out: CsvOut | ParquetOut = CsvOut(temporary, self.plan, self.file, output.start, packed=target.name.endswith(".gz"))
+            else:
+                assert isinstance(self.file, ArrowTable)
+                out = ParquetOut(temporary, self.plan, self.file, output.start)
+            try:
+                yield out
+            finally:
+                out.close()
+
+    def _scan(self, taken: Sequence[str]) -> tuple[int, dict[str, tuple[int, ...]]]:
+        """Reads all rows: their numbers, and the style of each column; gives how many there are, and the shapes of vectors."""
+        masks = {name: name + PRESENT for name in self.there if name + PRESENT in self.file.columns}
+        rows, shapes = 0, dict[str, tuple[int, ...]]()
+        for chunk in self.file.chunks(dict.fromkeys([*taken, *masks.values()])):
+            numbers = self._layout.numbers(chunk, taken)
+            for column, values in numbers.items():
+                if column in self.plan.styles:
+                    self.plan.styles[column].learn(chunk.single(column), values)
+            shapes |= {column: array.shape[1:] for column, array in chunk.vectors.items() if array.size}
+            for name, store in self._numbers.items():
+                array = self._layout.array(name, numbers)
+                if name in masks:
+                    mask = read_cells(masks[name], chunk.single(masks[name]), (), self._layout.missing, chunk.where)
+                    check_presence(name, mask, array, chunk.where)
+                store.append(array)
+            rows += chunk.rows
+        if not rows:
+            raise DataError("no rows")
+        return rows, shapes
+
+
+class _OnDisk:
+    """Rows of a modality in a file."""
+
+    dtype = _NUMBER
+
+    def __init__(self, path: Path, width: int) -> None:
+        self._path, self._width = path, width
+
+    def append(self, array: np.ndarray) -> None:
+        """Takes the next rows."""
+        with self._path.open("ab") as out:
+            out.write(array.astype(_NUMBER).tobytes())
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Some rows."""
+        width = max(1, self._width)
+        count, offset = (stop - start) * width, start * width * _NUMBER.itemsize
+        return np.fromfile(self._path, _NUMBER, count, offset=offset).reshape((-1, width) if self._width else -1)
+
+
+class _InMemory:
+    """Rows of a modality."""
+
+    def __init__(self) -> None:
+        self._parts: list[np.ndarray] = []
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.result_type(*self._parts)
+
+    def append(self, array: np.ndarray) -> None:
+        """Takes the next rows."""
+        self._parts.append(array)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Some rows."""
+        if len(self._parts) > 1:
+            self._parts = [np.concatenate(self._parts)]
+        return self._parts[0][start:stop]
+
+
+@contextmanager
+def cell_rows(path: Path, layout: TableLayout, scratch: Path, levels: Sequence[float] = ()) -> Iterator[CellRows]:
+    """The modalities of a table.
+
+    Arguments:
+        path: The file.
+        layout: Which columns are which modality.
+        scratch: A folder for temporary files.
+        levels: The levels of intervals, which name their columns.
+
+    Raises:
+        DataError: when it can't be read, or holds what it may not.
+    """
+    yield CellRows(open_table(path), layout, scratch, levels)
+
+
+def kept_columns(file: TableFile, layout: TableLayout) -> tuple[str, ...]:
+    """The columns of a table that are written again: all but those that an imputation made of it before."""
+    made = {stem + ending for stem in (*layout.columns, *_columns(layout)) for ending in ADDED}
+    return tuple(column for column in file.columns if column in _columns(layout) or column not in made)
+
+
+def has_modality(found: Sequence[str], layout: TableLayout, name: str) -> bool:
+    """Whether columns hold a modality: all of its own, or none of them.
+
+    Arguments:
+        found: The columns that there are.
+        layout: Which columns are which modality.
+        name: The modality.
+
+    Raises:
+        DataError: when some of its columns are there.
+    """
+    missing = [column for column in layout.columns[name] if column not in found]
+    if missing and len(missing) < len(layout.columns[name]):
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        spare = [column for column in found if column not in _columns(layout)]
+        near = did_you_mean(missing[0], spare, cutoff=0.8)
+        raise DataError(
+            f"column {clip(missing[0])!r}{more} of modality {name!r} is missing.{near} Add it, with empty cells where nothing is known; "
+            "a file may lack all columns of a modality, not some"
+        )
+    if missing and name + PRESENT in found:
+        raise DataError(f"modality {name!r}: {name}{PRESENT} is given without its columns ({clip(listing(layout.columns[name]), 100)})")
+    return not missing
+
+
+def no_slip(passed: Sequence[str], layout: TableLayout, there: Sequence[str]) -> None:
+    """Refuses a column that is nearly one of a modality that is not there, all of which would be imputed in silence.
+
+    Arguments:
+        passed: The columns of no modality.
+        layout: Which columns are which modality.
+        there: The modalities that are there.
+
+    Raises:
+        DataError: for the first such column, or when there is no modality.
+    """
+    absent = [column for name in layout.columns if name not in there for column in layout.columns[name]]
+    for column in passed:
+        if column != layout.id and (near := did_you_mean(column, absent, cutoff=0.8)):
+            raise DataError(f"column {clip(column)!r}: no such column in the spec.{near}")
+    if not there:
+        raise DataError(f"no column of any modality ({clip(listing(absent), 200)}). Found: {clip(listing(passed), 200)}")
+
+
+def _columns(layout: TableLayout) -> set[str]:
+    return {column for columns in layout.columns.values() for column in columns}

@@ -1,0 +1,254 @@
+"""Tables, csv or parquet: a row a sample, a column a variable, an empty cell where nothing is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
+from functools import partial
+from math import prod
+from typing import Any
+
+from nbridge.common.messages import clip, listing
+from nbridge.data.arrays import keys_of, to_batch
+from nbridge.data.folders import find_file
+from nbridge.data.ids import identifier_of
+from nbridge.data.split import Dataset, Source
+from nbridge.data.split_labels import NoColumnError, RowLabels
+from nbridge.data.tables.cells import MISSING, number_of, ordered_classes
+from nbridge.data.tables.columns import TableFile, no_column, open_table
+from nbridge.data.tables.layout import TableLayout, expand
+from nbridge.data.tables.numbers import check_joinable, join, join_files, place_of, read_numbers
+from nbridge.errors import DataError, naming
+
+
+class Table(Source):
+    """Rows of a csv or parquet file of single values, or of several joined on a column of identifiers; text may be classes.
+
+    A modality is one column or several side by side, or a column of lists of numbers, which parquet files may have. An empty cell, NA, NaN
+    or null marks what is absent. Files are read whole into memory; rows larger than memory are for `parquet`.
+
+    Arguments:
+        path: The file (.csv, .tsv, either with .gz, or .parquet), or several to join: absolute, or relative to the current folder, or
+            else to $NBRIDGE_DATA.
+        columns: The columns of each modality: one, a pattern such as lab_*, or a list; by default the column of its name.
+        classes: The classes of columns that have them, in order. Text has classes; two of them are 0 and 1, more are one-hot, or the class
+            index where the column is all of its modality. There they may be left out: those of the data are then kept with the model.
+        id: The column of identifiers, "" for none; files may do without one of the default name, unless several are joined.
+        missing: Texts that mark an absent cell as well, such as -999 or unknown.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str | tuple[str, ...],
+        columns: dict[str, str | tuple[str, ...]] | None = None,
+        classes: dict[str, tuple[str | int | float, ...]] | None = None,
+        id: str = "id",  # noqa: A002 (a key of the YAML)
+        missing: tuple[str | int | float, ...] = (),
+    ) -> None:
+        self.paths = (path,) if isinstance(path, str) else path
+        self.columns = columns or {}
+        self.classes = {column: tuple(map(str, texts)) for column, texts in (classes or {}).items()}
+        self.id = id
+        self.missing = frozenset((*MISSING, *map(str, missing)))
+        self._given: TableFile | None = None
+
+    def over(self, table: TableFile) -> Table:
+        """The same columns of a table that is in memory, in the place of the files; its rows are told by their place alone."""
+        other = copy(self)
+        other._given, other.id = table, ""
+        return other
+
+    def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
+        """Reads the columns of the modalities asked for; others are passed over.
+
+        Raises:
+            DataError: when a file is missing or damaged, a column is missing or holds what it may not, or rows can't be joined.
+        """
+        files = self.files(shapes)
+        layout = self.layout(shapes, files)
+        read = join_files(files, layout)
+        with naming(read.origin):
+            batch = to_batch({name: layout.array(name, read.numbers) for name in shapes}, shapes)
+        return Dataset(batch, read.ids, origin=read.origin, place=partial(place_of, layout, files, read))
+
+    def settled(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+        """The same with every column and every class by its name, as the files have them now."""
+        layout = self.layout(shapes, self.files(shapes))
+        return {"columns": dict(layout.columns), "classes": dict(layout.classes)}
+
+    def files(self, shapes: Mapping[str, tuple[int, ...]]) -> list[TableFile]:  # noqa: ARG002 (for kinds that have images)
+        """The files, their headers read.
+
+        Arguments:
+            shapes: The shape of a row of each modality, by name.
+
+        Raises:
+            DataError: when one can't be read, or several have no identifiers or share a column.
+        """
+        if self._given is not None:
+            return [self._given]
+        if not self.paths:
+            raise DataError("path: no file")
+        files = [open_table(find_file(path)) for path in self.paths]
+        if len(files) > 1:
+            check_joinable(files, self.id)
+        return files
+
+    def layout(self, shapes: Mapping[str, tuple[int, ...]], files: Sequence[TableFile]) -> TableLayout:
+        """Which columns are which modality.
+
+        Arguments:
+            shapes: The shape of a row of each modality, by name.
+            files: The files that have the columns; read where a column of classes is not listed.
+
+        Raises:
+            DataError: when a column is missing, or columns don't fill a shape.
+        """
+        asked = keys_of(shapes, self.columns, "columns")
+        known = [column for file in files for column in file.columns if column != self.id]
+        with naming(listing(map(str, (file.path for file in files)))):
+            columns = {name: expand(name, words, known, self.reserved) for name, words in asked.items()}
+        plain = _layout(shapes, columns, self, files)
+        plain.check()
+        bare = {columns[name][0]: name for name in shapes if plain.is_index(name) and columns[name][0] not in self.classes}
+        found = {column: _found_classes(files, column, name, shapes[name][0], self.missing) for column, name in bare.items()}
+        return replace(plain, classes={**self.classes, **found})
+
+    def mistakes(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
+        """What forbids to load the modalities: the first mistake of each column, and those of identifiers, a line each.
+
+        Arguments:
+            shapes: The shape of a row of each modality, by name.
+        """
+        try:
+            files = self.files(shapes)
+            keys_of(shapes, self.columns, "columns")
+        except DataError as error:
+            return (str(error),)
+        known = [column for file in files for column in file.columns if column != self.id]
+        columns: dict[str, tuple[str, ...]] = {}
+        lines: list[str] = []
+        for name in shapes:
+            try:
+                columns[name] = expand(name, self.columns.get(name, name), known, self.reserved)
+            except DataError as error:
+                lines.append(f"{listing(str(file.path) for file in files)}: {error}")
+        layout = _layout(shapes, columns, self, files)
+        open_classes = {names[0] for name, names in columns.items() if layout.is_index(name)} - set(self.classes)
+        cells = {column: line for file in files for column, line in _cell_mistakes(file, layout, open_classes).items()}
+        for name, names in columns.items():
+            own = [cells[column] for column in names if column in cells]
+            lines += own or self._mistakes_of(name, shapes[name], names, files)
+        lines += [line for file in files for line in self._id_mistakes(file)]
+        return tuple(dict.fromkeys(lines or _tried(lambda: self.load(shapes))))
+
+    def _mistakes_of(self, name: str, shape: tuple[int, ...], columns: tuple[str, ...], files: Sequence[TableFile]) -> list[str]:
+        """What is wrong with the columns of a modality together, or with the classes of its one column."""
+        classes: dict[str, tuple[str | int | float, ...]] = {column: self.classes[column] for column in columns if column in self.classes}
+        own = Table(path=self.paths, columns={name: columns}, classes=classes, id=self.id)
+        own.missing, own._given = self.missing, self._given
+        return _tried(lambda: own.layout({name: shape}, files))
+
+    def _id_mistakes(self, file: TableFile) -> list[str]:
+        """Those of the identifiers of a file, where it has any and they are no values."""
+        return _tried(lambda: read_numbers(file, TableLayout({}, {}, {}, self.id, self.missing))) if self.id in file.columns else []
+
+    def row_labels(self, column: str, shapes: Mapping[str, tuple[int, ...]]) -> RowLabels:
+        """The texts of a column of one file; rows that another file adds to it have none."""
+        files = self.files(shapes)
+        file = next((file for file in files if column in file.columns), None)
+        if file is None:
+            known = list(dict.fromkeys(column for file in files for column in file.columns))
+            raise NoColumnError(f"{listing(str(file.path) for file in files)}: {no_column(column, '', known)}")
+        owner = next((name for name in shapes if column in _words(self.columns.get(name, name))), "")
+        what, stored = f"column {clip(column)!r}", file.as_text()
+        if reason := stored.unfit(column):
+            raise NoColumnError(f"{file.path}: {what} {reason}")
+        if stored.is_list(column):
+            raise NoColumnError(f"{file.path}: {what} holds lists, expected one value for each row")
+        with naming(file.path):
+            texts = [identifier_of(text) for chunk in stored.chunks([column]) for text in chunk.single(column)]
+        texts = ["" if text in self.missing else text for text in texts]
+        labels = RowLabels(what, texts, file.where, str(file.path), owner, alone=file.is_list(column))
+        return labels if len(files) == 1 else self._joined(labels, files, file)
+
+    def _joined(self, labels: RowLabels, files: Sequence[TableFile], owner: TableFile) -> RowLabels:
+        """The labels of one file in the order of the rows of all files."""
+        read = join([read_numbers(file, TableLayout({}, {}, {}, self.id, self.missing)) for file in files])
+        assert read.rows is not None
+        assert read.ids is not None
+        rows, ids = read.rows[str(owner.path)].tolist(), read.ids
+        texts = [labels.texts[row] if row >= 0 else "" for row in rows]
+
+        def where(row: int) -> str:
+            return owner.where(rows[row]) if rows[row] >= 0 else f"id {clip(ids[row])!r}, which is in other files alone,"
+
+        return replace(labels, texts=texts, where=where)
+
+    def layout_of(self, shapes: Mapping[str, tuple[int, ...]]) -> TableLayout:
+        """The same by what is written in the spec alone, which is all where it was settled."""
+        columns = {name: (words,) if isinstance(words, str) else tuple(words) for name, words in keys_of(shapes, self.columns).items()}
+        # A column of classes has them written out by now, so that another one that is all of several elements has lists.
+        alone = {name: names[0] for name, names in columns.items() if len(names) == 1 and prod(shapes[name]) > 1}
+        lists = frozenset(column for column in alone.values() if column not in self.classes)
+        return TableLayout(shapes, columns, self.classes, self.id, self.missing, lists)
+
+
+def _words(words: str | Sequence[str]) -> Sequence[str]:
+    return (words,) if isinstance(words, str) else words
+
+
+def _layout(
+    shapes: Mapping[str, tuple[int, ...]], columns: Mapping[str, tuple[str, ...]], source: Table, files: Sequence[TableFile]
+) -> TableLayout:
+    """The layout of columns that are known, with lists where files have them."""
+    layout = TableLayout(shapes, columns, source.classes, source.id, source.missing)
+    for file in files:
+        layout = layout.among(file)
+    return layout
+
+
+def _tried(read: Callable[[], object]) -> list[str]:
+    """The mistake that reading meets, if there is one."""
+    try:
+        read()
+    except DataError as error:
+        return [str(error)]
+    return []
+
+
+def _cell_mistakes(file: TableFile, layout: TableLayout, passed_over: Collection[str]) -> dict[str, str]:
+    """The first cell of each column that can't be read, by column, in one pass; what ends the pass stands under the first."""
+    taken = [column for columns in layout.columns.values() for column in columns if column in file.columns and column not in passed_over]
+    found: dict[str, str] = {}
+
+    def read() -> None:
+        for chunk in file.chunks(taken):
+            for column in taken:
+                if column not in found and (lines := _tried(lambda c=column, part=chunk: layout.numbers(part, [c]))):
+                    found[column] = f"{file.path}: {lines[0]}"
+
+    if broken := _tried(read):
+        found[taken[0]] = broken[0]
+    return found
+
+
+def _found_classes(files: Sequence[TableFile], column: str, name: str, count: int, missing: frozenset[str]) -> tuple[str, ...]:
+    """The classes of a column that is all of a modality: its own numbers where they are indices, else its texts in order."""
+    file = next(file for file in files if column in file.columns)
+    texts: set[str] = set()
+    for chunk in file.chunks([column]):
+        texts |= {text.strip() for text in chunk.single(column)} - missing
+    numbers = [number_of(text) for text in texts]
+    if all(number in range(count) for number in numbers if number is not None) and None not in numbers:
+        return tuple(map(str, range(count)))
+    classes = ordered_classes(texts)
+    if len(classes) != count:
+        listed = clip(listing(classes[:10]), 100) + (", ..." if len(classes) > 10 else "")
+        raise DataError(
+            f"{file.path}: column {clip(column)!r} has {len(classes)} classes ({listed}), but modality {name!r} is of shape ({count},); "
+            f"write shape: {len(classes)}, or list the classes in data.classes"
+        )
+    return classes

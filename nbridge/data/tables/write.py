@@ -1,0 +1,283 @@
+"""Tables that are written as others stand: what was observed stays to the letter, and columns keep their types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from nbridge.data.streaming.blocks import Block, Filled, RowsOut
+from nbridge.data.tables import arrow as arrow_cells
+from nbridge.data.tables.columns import ArrowTable, CsvTable
+from nbridge.data.tables.csv import CsvWriter, Record, as_cell, split_text
+from nbridge.data.tables.output_columns import DRAW, CellColumn, CellPlan, columns_of, draws_of, rows_of
+
+
+class CsvOut(RowsOut):
+    """A csv file that is written as another one stands; modalities of lists, which it has no place for, are left out.
+
+    Arguments:
+        path: The file to write.
+        plan: What is known of the other one.
+        file: The other one.
+        start: The number of the first row that is written.
+        packed: Whether to pack it by gzip.
+        more: Rows that come after those of the other file: the values of some of its columns.
+    """
+
+    def __init__(
+        self, path: Path, plan: CellPlan, file: CsvTable, start: int, *, packed: bool, more: Sequence[Mapping[str, str]] = ()
+    ) -> None:
+        self._plan, self._file = plan, file.file
+        self._writer = CsvWriter(path, file.file, packed=packed)
+        self._records = islice(chain(file.file.records(), self._more(more)), start, None)
+        self._places = [file.columns.index(column) for column in plan.kept]
+        self._begun = False
+
+    def write(self, block: Block, done: Mapping[str, Filled]) -> None:  # noqa: ARG002 (rows are read again)
+        rows = rows_of(done)
+        listed = {name for name, columns in self._plan.layout.columns.items() if columns[0] in self._plan.layout.lists}
+        done = {key: filled for key, filled in done.items() if key.partition("__")[0] not in listed}
+        columns, draws = columns_of(self._plan, done), draws_of(self._plan, done)
+        if not self._begun:
+            self._writer.write([self._header(columns, draws)])
+            self._begun = True
+        records = list(islice(self._records, rows))
+        self._writer.write([line for row, record in enumerate(records) for line in self._lines(record, row, columns, draws)])
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._writer.close()
+
+    def _more(self, rows: Sequence[Mapping[str, str]]) -> Iterator[Record]:
+        for row in rows:
+            values = [row.get(column, "") for column in self._file.columns]
+            yield Record(0, values, self._file.delimiter.join(as_cell(value, self._file.delimiter) for value in values))
+
+    def _header(self, columns: Sequence[CellColumn], draws: int) -> str:
+        there = split_text(self._file.header, self._file.columns, self._file.delimiter)
+        new = [as_cell(column.name, self._file.delimiter) for column in columns if column.name not in self._plan.kept]
+        return self._file.delimiter.join([*(there[place] for place in self._places), *new, *([DRAW] if draws else [])])
+
+    def _lines(self, record: Any, row: int, columns: Sequence[CellColumn], draws: int) -> Iterator[str]:
+        delimiter = self._file.delimiter
+        there = split_text(record.text, record.values, delimiter)
+        cells = {column: there[place] for column, place in zip(self._plan.kept, self._places, strict=True)}
+        for draw in range(max(1, draws)):
+            line = dict(cells)
+            for column in columns:
+                if column.fill[row]:
+                    line[column.name] = as_cell(column.text(draw, row), delimiter)
+                elif column.name not in cells:
+                    line[column.name] = column.observed if column.same_as is None else cells[column.same_as]
+            yield delimiter.join([*line.values(), *([str(draw + 1)] if draws else [])])
+
+
+@dataclass(frozen=True)
+class Renewed:
+    """Cells of a column that are written anew.
+
+    Arguments:
+        rows: The row of the table that each row written is of; each of them several times where there are draws.
+        fill: Which of the rows written are anew, (len(rows),).
+        values: Their values: an arrow array of the column's type, one for each of them.
+    """
+
+    rows: np.ndarray
+    fill: np.ndarray
+    values: Any
+
+    def put(self, given: Any) -> Any:
+        """The column that was given, with these values in it."""
+        pa = arrow_cells.pyarrow_of()
+        if not self.fill.any():
+            return arrow_cells.take(given, self.rows)
+        places = np.where(self.fill, len(given) + np.cumsum(self.fill) - 1, self.rows)
+        kind = given.type
+        plain = given.dictionary_decode() if pa.types.is_dictionary(kind) else given
+        both = pa.concat_arrays([pa.nulls(len(plain), self.values.type) if pa.types.is_null(kind) else plain, self.values])
+        found = arrow_cells.take(both, places)
+        return found.cast(kind) if pa.types.is_dictionary(kind) else found
+
+
+class ArrowOut(RowsOut):
+    """Columns that are written as those of a table of arrow are.
+
+    Arguments:
+        plan: What is known of the table.
+        table: The table.
+        start: The number of the first row that is written.
+    """
+
+    masks: ClassVar[bool] = True
+    """Whether columns tell what was imputed."""
+
+    def __init__(self, plan: CellPlan, table: ArrowTable, start: int) -> None:
+        self.plan, self.table, self._row = plan, table, start
+
+    def write(self, block: Block, done: Mapping[str, Filled]) -> None:  # noqa: ARG002 (rows are read again)
+        columns, draws = columns_of(self.plan, done), draws_of(self.plan, done)
+        count = rows_of(done)
+        rows = np.repeat(np.arange(count), max(1, draws))
+        given = self.given(self._row, self._row + count, columns)
+        self._row += count
+        renewed: dict[str, Renewed] = {}
+        added: dict[str, Any] = {}
+        for column in columns:
+            if column.name in self.plan.kept:
+                fill = column.fill[rows]
+                kind = self.table.kind(column.name)
+                renewed[column.name] = Renewed(rows, fill, self._values(column, np.flatnonzero(fill), max(1, draws), kind))
+            elif self.masks or not column.mask:
+                added[column.name] = self._added(given, column, rows, max(1, draws))
+        if draws:
+            added[DRAW] = arrow_cells.pyarrow_of().array(np.tile(np.arange(1, draws + 1), count))
+        self.put(given, rows, renewed, added)
+
+    def given(self, start: int, stop: int, columns: Sequence[CellColumn]) -> Any:  # noqa: ARG002 (for kinds that need few of them)
+        """The rows that are written, of all columns that are needed."""
+        return self.table.read(self.plan.kept, start, stop)
+
+    def put(self, given: Any, rows: np.ndarray, renewed: Mapping[str, Renewed], added: Mapping[str, Any]) -> None:
+        """Takes the next rows.
+
+        Arguments:
+            given: As they were read.
+            rows: The rows that are written, each as often as there are draws.
+            renewed: The cells that were filled in, by column.
+            added: New columns.
+        """
+        raise NotImplementedError
+
+    def _values(self, column: CellColumn, places: np.ndarray, draws: int, kind: Any) -> Any:
+        """The values of the rows written that are anew."""
+        pa = arrow_cells.pyarrow_of()
+        if column.numbers.ndim > 2:
+            kind = arrow_cells.list_type(column.numbers.shape[2:], pa.float64()) if pa.types.is_null(kind) else kind
+            vectors = column.numbers[places % draws if len(column.numbers) > 1 else 0, places // draws]
+            return arrow_cells.lists(arrow_cells.shaped(vectors, kind, self.plan.shapes.get(column.name, ())), kind)
+        assert column.style is not None
+        plain = arrow_cells.single_type(kind.value_type if pa.types.is_dictionary(kind) else kind, column.style)
+        numbers = [column.number(place % draws, place // draws) for place in places.tolist()]
+        return pa.array([arrow_cells.value_of(number, plain, column.style) for number in numbers], plain)
+
+    def _added(self, given: Any, column: CellColumn, rows: np.ndarray, draws: int) -> Any:
+        """A column that the table lacks."""
+        pa = arrow_cells.pyarrow_of()
+        places = np.arange(len(rows)) % draws if len(column.numbers) > 1 else 0
+        numbers, fill = column.numbers[places, rows], column.fill[rows]
+        if numbers.ndim > 1:
+            kind = pa.bool_() if column.mask else pa.float64()
+            shape = arrow_cells.shaped(numbers, arrow_cells.list_type((numbers.shape[1],), kind), ())
+            return arrow_cells.lists(shape, arrow_cells.list_type(shape.shape[1:], kind))
+        if column.mask:
+            return pa.array(numbers.astype(bool))
+        if column.same_as is not None:
+            own = [None if value is None else float(value) for value in given.column(column.same_as).to_pylist()] if not fill.all() else []
+            return pa.array(
+                [float(number) if new else own[row] for number, new, row in zip(numbers, fill, rows, strict=True)], pa.float64()
+            )
+        if column.style is not None and self.plan.layout.classes.get(column.name):
+            return pa.array([column.style.text(float(number)) for number in numbers], pa.string())
+        return pa.array([float(number) if new else float(column.observed or "nan") for number, new in zip(numbers, fill, strict=True)])
+
+
+class ParquetOut(ArrowOut):
+    """A Parquet file whose columns keep their types.
+
+    Arguments:
+        path: The file to write.
+        plan: What is known of the table that is read.
+        table: The table.
+        start: The number of the first row that is written.
+        rows: The number of rows of the table, where more come after them.
+        more: Rows that come after those of the table: the values of some of its columns, as text.
+    """
+
+    def __init__(
+        self, path: Path, plan: CellPlan, table: ArrowTable, start: int, *, rows: int = 0, more: Sequence[Mapping[str, str]] = ()
+    ) -> None:
+        super().__init__(plan, table, start)
+        self._path, self._rows, self._more = path, rows, more
+        self._writer: Any = None
+
+    def put(self, given: Any, rows: np.ndarray, renewed: Mapping[str, Renewed], added: Mapping[str, Any]) -> None:
+        import pyarrow as pa
+        from pyarrow.parquet import ParquetWriter
+
+        every = Renewed(rows, np.zeros(len(rows), dtype=bool), None)
+        columns = {name: renewed.get(name, every).put(given.column(name).combine_chunks()) for name in self.plan.kept}
+        out = pa.table({**columns, **added})
+        if self._writer is None:
+            self._writer = ParquetWriter(self._path, out.schema)
+        if out.num_rows:
+            self._writer.write_table(out)
+
+    def given(self, start: int, stop: int, columns: Sequence[CellColumn]) -> Any:
+        if not self._more or stop <= self._rows:
+            return super().given(start, stop, columns)
+        pa = arrow_cells.pyarrow_of()
+        rows = self._more[max(0, start - self._rows) : stop - self._rows]
+        fields = [(name, self.table.kind(name)) for name in self.plan.kept]
+        added = {
+            name: pa.array([row.get(name) for row in rows], pa.string()).cast(arrow_cells.flat_type(kind)).cast(kind)
+            if any(name in row for row in rows)
+            else pa.nulls(len(rows), kind)
+            for name, kind in fields
+        }
+        there = super().given(start, min(stop, self._rows), columns) if start < self._rows else None
+        return pa.concat_tables([*([] if there is None else [there]), pa.table(added)], promote_options="permissive")
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+class MemoryOut(ArrowOut):
+    """What is written of a table in memory: the cells that were filled in and new columns; all else is there.
+
+    Arguments:
+        plan: What is known of the table.
+        table: The table.
+    """
+
+    masks: ClassVar[bool] = False
+
+    def __init__(self, plan: CellPlan, table: ArrowTable) -> None:
+        super().__init__(plan, table, 0)
+        self._parts: list[tuple[np.ndarray, Mapping[str, Renewed], Mapping[str, Any]]] = []
+        self._written = 0
+
+    def given(self, start: int, stop: int, columns: Sequence[CellColumn]) -> Any:
+        return self.table.read([column.same_as for column in columns if column.same_as in self.plan.kept], start, stop)
+
+    def put(self, given: Any, rows: np.ndarray, renewed: Mapping[str, Renewed], added: Mapping[str, Any]) -> None:  # noqa: ARG002
+        self._parts.append((rows + self._written, renewed, added))
+        self._written += int(rows[-1]) + 1
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The row that each row written is of."""
+        return np.concatenate([part[0] for part in self._parts])
+
+    @property
+    def renewed(self) -> dict[str, Renewed]:
+        """The cells that were filled in, by column."""
+        pa, rows, parts = arrow_cells.pyarrow_of(), self.rows, [part[1] for part in self._parts]
+        return {
+            name: Renewed(
+                rows, np.concatenate([part[name].fill for part in parts]), pa.concat_arrays([part[name].values for part in parts])
+            )
+            for name in parts[0]
+        }
+
+    @property
+    def added(self) -> dict[str, Any]:
+        """New columns."""
+        pa, parts = arrow_cells.pyarrow_of(), [part[2] for part in self._parts]
+        return {name: pa.concat_arrays([part[name] for part in parts]) for name in parts[0]}

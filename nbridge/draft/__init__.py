@@ -1,0 +1,1 @@
+"""Drafts of specs from raw data, and checks of a spec against its data."""

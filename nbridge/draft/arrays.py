@@ -1,0 +1,114 @@
+"""The modality that an array seems to be."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nbridge.data.dates import holds_dates
+from nbridge.data.tables.cells import MISSING, MOST_CLASSES, ordered_classes
+from nbridge.draft.column_kinds import ROWS_A_CLASS, ColumnKind, Tally, kind_of_numbers, kind_of_text
+from nbridge.draft.columns import counts_rows
+from nbridge.draft.writer import Part, conv_encoder
+
+SMALLEST_SIDE, LONGEST = 8, 4
+"""Shortest side of an image in pixels, and how many times as long the other one may be: signals are longer."""
+BINARY = "{type: bernoulli, attributes: true}"
+COLOURS = 4
+"""Channels of colour images at most, transparency included."""
+
+
+def part_of_array(name: str, array: np.ndarray, rows: int, *, whole_bytes: bool = False) -> Part | str:
+    """A modality of an array of numbers, or why it can be none.
+
+    Arguments:
+        name: Its name.
+        array: Its rows.
+        rows: The number of rows that it should have.
+        whole_bytes: Whether its numbers are stored as bytes, as those of images are.
+    """
+    if array.dtype.kind not in "buif" or array.ndim < 1 or len(array) != rows or not array.size:
+        return f"no array of numbers with {rows:,} rows"
+    known = array[~np.isnan(array)] if array.dtype.kind == "f" else array
+    if not known.size:
+        return "holds no number"
+    if array.ndim == 1:
+        return _column(name, known.astype(np.float64), rows)
+    shape = array.shape[1:]
+    shape = (1, *shape) if len(shape) == 2 else shape
+    byte_images = (whole_bytes or array.dtype == np.uint8) and len(shape) > 1
+    likelihood, why = _values(known, byte_images=byte_images, one=len(shape) == 1)
+    if len(shape) == 3 and shape[2] <= COLOURS < SMALLEST_SIDE <= min(shape[:2]):
+        height, width, channels = shape
+        why += f"; channels last: as ({rows}, {channels}, {height}, {width}) it could have a conv encoder"
+    return Part(name, shape, likelihood, why, encoder=conv_encoder(shape[1:]) if is_image(shape) else "")
+
+
+def is_image(shape: tuple[int, ...]) -> bool:
+    """Whether rows are images or volumes: channels, then two or three sides of `SMALLEST_SIDE` or more, none of them far longer.
+
+    Example:
+        >>> is_image((1, 28, 28)), is_image((3, 64, 48)), is_image((1, 3, 64)), is_image((28, 28, 3)), is_image((12,))
+        (True, True, False, False, False)
+    """
+    sides = shape[1:]
+    return len(sides) in (2, 3) and min(sides) >= SMALLEST_SIDE and max(sides) <= LONGEST * min(sides)
+
+
+def part_of_texts(name: str, array: np.ndarray) -> tuple[Part, tuple[str, ...]] | str:
+    """A modality of an array of text, with its classes; or why it can be none.
+
+    Arguments:
+        name: Its name.
+        array: Its rows, (N,), in which empty texts are missing.
+    """
+    texts, rows = np.unique(array[array != ""], return_counts=True)
+    if len(texts) < 2:
+        return "text that does not vary"
+    if (known := set(texts.tolist())) & {*MISSING}:
+        return f"text with {sorted(known & {*MISSING})[0]!r}; write an empty text where there is none"
+    if holds_dates(texts.tolist()):
+        return "dates, which are no numbers; count days since one of them"
+    found = kind_of_text(name, rows) if len(texts) > 2 else ColumnKind("classes", "text of 2 different values")
+    if found.kind == "left out":
+        return found.why
+    return Part(name, (len(texts),), "categorical", found.reason), ordered_classes(texts.tolist())
+
+
+def _column(name: str, known: np.ndarray, rows: int) -> Part | str:
+    """A modality of one number a row, or why it can be none."""
+    tally = Tally.of(known)
+    count, low, high = len(tally.values), tally.low, tally.high
+    if (low, high) == (0, 1) and tally.whole:
+        return Part(name, (1,), BINARY, "values from 0 to 1")
+    found = _column_kind(name, tally, known, rows)
+    if found.kind == "left out":
+        return found.why
+    if found.kind != "classes":
+        return Part(name, (1,), "negative_binomial" if found.kind == "counts" else "normal", found.reason)
+    if tally.whole and low >= 0 and high < min(MOST_CLASSES, 2 * count):
+        return Part(name, (int(high) + 1,), "categorical", f"class indices: {found.reason}")
+    return Part(name, (1,), "normal", f"numbers, standardised; could also be classes: {count:,} values; write their indices, from 0")
+
+
+def _column_kind(name: str, tally: Tally, known: np.ndarray, rows: int) -> ColumnKind:
+    """The kind of one number a row."""
+    count = len(tally.values)
+    if count == 1:
+        return ColumnKind("left out", f"holds {tally.low:g} alone")
+    if len(known) == rows == count >= 2 * ROWS_A_CLASS and tally.whole and counts_rows(known):
+        return ColumnKind("left out", "looks like identifiers: whole numbers in a row that differ in all rows")
+    if count == 2:
+        return ColumnKind("classes", f"two values, {tally.low:g}, {tally.high:g}")
+    return kind_of_numbers(name, tally)
+
+
+def _values(known: np.ndarray, *, byte_images: bool, one: bool) -> tuple[str, str]:
+    """The likelihood of values, and why."""
+    low, high, whole = float(known.min()), float(known.max()), bool((known == np.floor(known)).all())
+    if low >= 0 and high <= 1 and (whole or not one):
+        return (BINARY if one else "bernoulli"), "values from 0 to 1"
+    if byte_images:
+        return "{type: discretized_logistic, high: 255}", "bytes, as images have them"
+    if whole and low == 0:
+        return "negative_binomial", f"whole numbers from 0 to {high:g}"
+    return "normal", "numbers, standardised"

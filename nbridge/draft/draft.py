@@ -1,0 +1,314 @@
+"""A first look at files of rows: which modalities they seem to have, who is present where, and a spec to begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from os import PathLike, fspath
+from pathlib import Path
+
+import numpy as np
+
+from nbridge.common.messages import clip, listing, some_of
+from nbridge.data.folders import find_file_or_folder
+from nbridge.data.omics.container import Omics, is_omics, is_omics_file, omics_of, opened
+from nbridge.data.split_labels import RowLabels
+from nbridge.data.tables.cells import MISSING
+from nbridge.data.tables.columns import TableFile, ending_of, open_table
+from nbridge.data.tables.frame_source import FrameTable
+from nbridge.data.tables.frames import FrameLike, open_frame
+from nbridge.data.tables.profiles import Profiles, Vectors, read_profiles
+from nbridge.draft.arrays import part_of_array
+from nbridge.draft.columns import Guesses, guess_modalities
+from nbridge.draft.identifiers import common_id, found_id, spoilt_ids
+from nbridge.draft.images import ImagesOf, all_paths, id_of, images_of, look_at_images, lost_images, paths_of, presence_of
+from nbridge.draft.npz import look_at_npz
+from nbridge.draft.omics import look_at
+from nbridge.draft.splits import column_texts, file_labels, keys_among, keys_of_items, keys_of_labels
+from nbridge.draft.writer import Outline, Part, parts_of, spec_text, wrapped
+from nbridge.errors import DataError
+from nbridge.spec.names import free_name
+from nbridge.spec.reader import parse_spec
+from nbridge.spec.spec import Spec
+
+_AFTER = {False: " After a change: nbridge validate SPEC --data", True: ""}
+UNNAMED = "a column without a name"
+NAMED = 12
+"""Columns that remarks name."""
+SENTINELS = frozenset(sign * number for sign in (-1, 1) for number in (99, 999, 9999, 99999))
+"""Numbers that often mark an absent cell."""
+
+
+@dataclass(frozen=True)
+class FirstLook:
+    """What a first look tells.
+
+    Arguments:
+        text: A spec.
+        rows: The number of rows.
+        present: The presence of each modality, (N,).
+        remarks: What is worth a second look, a line each.
+        empty: The number of rows that lack a column, an array or a folder of images, of those that some rows lack.
+    """
+
+    text: str
+    rows: int
+    present: Mapping[str, np.ndarray]
+    remarks: tuple[str, ...]
+    empty: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> Spec:
+        """The spec that the text spells."""
+        return parse_spec(self.text)
+
+
+def init(data: FrameLike, *, id: str | None = None) -> FirstLook:  # noqa: A002 (as the command has it)
+    """Looks at data that nobody has described yet, as ``nbridge init`` does: modalities and likelihoods guessed, each with its reason.
+
+    Arguments:
+        data: A data frame of pandas, polars or pyarrow, a ``datasets.Dataset``, a dict of arrays, a MuData or AnnData object; or the path
+            of a file (csv, parquet, npz, h5mu, h5ad) or of a folder of images, or of several tables and folders that are joined, in a list.
+        id: The column of identifiers, in files; guessed where it is left out. Rows of a frame are told by their place.
+
+    Returns:
+        ``spec``, with which `nbridge.train` goes on, and ``text``, the same in YAML with the reasons as comments, to read or to keep.
+
+    Raises:
+        DataError: when data can't be read, or nothing in them can be a modality.
+
+    Example:
+        >>> found = init({"dose": np.arange(40) / 7 % 1, "arm": np.array(["a", "b", "c", "d"] * 10)})
+        >>> list(found.spec.modalities)
+        ['arm', 'dose']
+    """
+    if is_omics(data):
+        if id is not None:
+            raise DataError("id: observations have obs_names; leave it out")
+        return _look_at_omics("data", {"source": "mudata"}, omics_of(data))
+    if isinstance(data, str | PathLike):
+        return look([fspath(data)], id)
+    if isinstance(data, list | tuple):
+        return look([fspath(path) for path in data], id)
+    if id is not None:
+        raise DataError("id: rows of a data frame are told by their place; leave it out")
+    return _look_at_tables("data", {"source": "frame"}, [FrameTable(open_frame(data))], None)
+
+
+def look(paths: Sequence[str], id_column: str | None = None) -> FirstLook:
+    """Looks at tables of single values (csv, parquet), at folders of images, at several that are joined, or at one npz, h5mu or h5ad file.
+
+    Arguments:
+        paths: The files and folders.
+        id_column: The column of identifiers, or the array; guessed where it is left out.
+
+    Raises:
+        DataError: when a file can't be read, rows can't be joined, or nothing in them can be a modality.
+    """
+    found = [find_file_or_folder(path) for path in paths]
+    if len(paths) == 1 and found[0].suffix == ".npz" and found[0].is_file():
+        return _look_at_arrays(paths[0], found[0], id_column)
+    if len(paths) == 1 and is_omics_file(found[0]):
+        if id_column is not None:
+            raise DataError(f"{paths[0]}: observations have obs_names; leave --id out")
+        with opened(found[0]) as omics:
+            return _look_at_omics(found[0].stem, {"source": found[0].suffix[1:], "path": str(paths[0])}, omics)
+    images = [one for typed, path in zip(paths, found, strict=True) if path.is_dir() for one in images_of(typed, path)]
+    tables = {typed: path for typed, path in zip(paths, found, strict=True) if not path.is_dir()}
+    for path in tables.values():
+        if not ending_of(path):
+            raise DataError(
+                f"{path}: expected tables (.csv, .tsv, .csv.gz, .tsv.gz, .parquet), folders of images, or one .npz, .h5mu or .h5ad file"
+            )
+    source = {"source": "table", "path": next(iter(tables)) if len(tables) == 1 else list(tables)}
+    name = found[0].resolve().name.partition(".")[0] or "table"
+    return _look_at_tables(name, source, [open_table(path) for path in tables.values()], id_column, images)
+
+
+def _look_at_tables(
+    name: str, source: Mapping[str, object], files: Sequence[TableFile], id_column: str | None, folders: Sequence[ImagesOf] = ()
+) -> FirstLook:
+    id_column, root = _keys(files, id_column, folders)
+    kept = folders if root is None else ()
+    found = read_profiles([*files, *(one.table(id_column or "id") for one in kept)], id_column, MISSING)
+    framed = source["source"] == "frame"
+    named = {} if framed else all_paths(found.columns, files, root)
+    profiles = [profile for profile in found.columns if profile.name not in named]
+    spoilt: dict[str, str] = {}
+    if found.ids is None and not framed:
+        id_column = found_id(profiles)
+        spoilt = {} if id_column is not None else spoilt_ids(profiles, files[0])
+        profiles = [profile for profile in profiles if profile.name not in (id_column, *spoilt)]
+    keys = keys_among({profile.name: partial(column_texts, profile) for profile in profiles})
+    profiles = [profile for profile in profiles if profile.name not in keys.taken]
+    guesses = guess_modalities(profiles)
+    guesses = replace(guesses, left_out={**spoilt, **guesses.left_out, **found.left_out})
+    parts, lists = parts_of(guesses), _parts_of_vectors(found.vectors, [guess.name for guess in guesses.modalities])
+    every = [*parts, *(part for part, _ in lists)]
+    taken = {*(column for file in files for column in file.columns), *(part.name for part in every)}
+    images = look_at_images([*kept, *named.values()], source, taken, None if root is None else root.where)
+    if not every and not images.parts:
+        paths = source.get("path", files[0].path)
+        where = listing(map(str, paths)) if isinstance(paths, list) else paths
+        alone = f"column {clip(id_column)!r}, which tells rows apart, is alone" if id_column and not guesses.left_out else ""
+        raise DataError(f"{where}: no column that a modality can be made of ({alone or _left_out(guesses)})")
+    folders_of = {part.name: one.images for part, one in zip(images.parts, kept, strict=False)}
+    keys = keys_of_items(keys_of_labels(keys, _shots(found, named, folders_of)), _items_of(guesses, lists))
+    lone = any("id" in file.columns for file in files)
+    id_option = None if framed or not files else id_column if id_column is not None else "" if lone else None
+    columns = {part.name: vectors.name for part, vectors in lists}
+    remarks = [
+        *_remarks(guesses),
+        *_sentinels(guesses),
+        *lost_images([one for one in found.columns if one.name not in named]),
+        *images.remarks,
+        *keys.remarks,
+    ]
+    many = (
+        len(profiles)
+        + len(named)
+        + len(found.vectors)
+        + len(found.left_out)
+        + len(spoilt)
+        + len(keys.taken & {one.name for one in found.columns})
+    )
+    folders_of_images = f"{len(kept)} folder{'s' if len(kept) > 1 else ''} of images" if kept else ""
+    counted = ", ".join(
+        filter(None, [f"{found.rows:,} rows", f"{many:,} column{'s' if many != 1 else ''}" if files else "", folders_of_images])
+    )
+    head = [f"{counted}; every guess is yours to change.{_AFTER[framed]}", *remarks]
+    reasons = {
+        "id": "tells rows apart" if id_column is not None else "no column tells all rows apart",
+        "columns": "the columns of each modality",
+        "classes": "the classes of a column in the order of their numbers",
+        "missing": "words among numbers, taken for absent cells",
+        **images.reasons,
+        **keys.reasons,
+    }
+    options = {**_source(images.source, guesses, columns, id_option), **keys.options}
+    text = spec_text(Outline(name, options, found.rows, [*images.parts, *every], wrapped(head), reasons))
+    present = {guess.name: np.any([column.present for column in guess.columns], axis=0) for guess in guesses.modalities}
+    present |= {part.name: ~np.isnan(vectors.array).all(1) for part, vectors in lists}
+    seen = dict(zip((part.name for part in images.parts), presence_of(kept, named, found), strict=True))
+    lists_present = {part.name: present[part.name] for part, _ in lists}
+    by_column = {**{one.name: one.present for one in found.columns}, **seen, **lists_present}
+    return FirstLook(text, found.rows, {**seen, **present}, tuple(remarks), _empty(by_column))
+
+
+def _keys(files: Sequence[TableFile], id_column: str | None, folders: Sequence[ImagesOf]) -> tuple[str | None, ImagesOf | None]:
+    """The column of identifiers; and the folder that holds the images that a column names by their files, where there is one."""
+    if id_column is not None:
+        for file in files:
+            file.require(id_column)
+        return id_column, None
+    if not folders:
+        return (common_id(files) if len(files) > 1 else None), None
+    if not files:
+        return "id", None
+    profiles = [one for one in read_profiles(files[:1], None, MISSING).columns if all(one.name in file.columns for file in files)]
+    if (column := id_of(profiles, set[str]().union(*(one.stems for one in folders)))) is not None:
+        return column, None
+    if len(folders) == 1 and any(paths_of(profile, folders[0].images[0].parent) for profile in profiles):
+        return (common_id(files) if len(files) > 1 else None), folders[0]
+    example = folders[0].images[0].stem
+    raise DataError(
+        f"{files[0].path}: no column tells whose images these are, such as {example!r} in {folders[0].where}; name it with --id"
+    )
+
+
+def _parts_of_vectors(columns: Sequence[Vectors], taken: Sequence[str]) -> list[tuple[Part, Vectors]]:
+    """A modality for each column of lists."""
+    found: list[tuple[Part, Vectors]] = []
+    for vectors in columns:
+        name = free_name(vectors.name, {*taken, *(part.name for part, _ in found)})
+        array = vectors.array.reshape(len(vectors.array), *vectors.shape)
+        part = part_of_array(name, array, len(array), whole_bytes=vectors.whole_bytes)
+        if isinstance(part, Part):
+            sizes = " x ".join(map(str, vectors.shape))
+            found.append((replace(part, why=f"lists of {sizes} numbers; {part.why}"), vectors))
+    return found
+
+
+def _shots(found: Profiles, named: Collection[str], folders: Mapping[str, Sequence[Path]]) -> list[RowLabels]:
+    """Which image each row has: by the path in a column, or by the file in a folder."""
+    ids = [] if found.ids is None else found.ids.tolist()
+    paths = [RowLabels(one.name, column_texts(one), alone=True) for one in found.columns if one.name in named]
+    return [*paths, *(file_labels(name, files, ids) for name, files in folders.items())]
+
+
+def _items_of(guesses: Guesses, lists: Sequence[tuple[Part, Vectors]]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """The rows of each modality of numbers, and which of them are present."""
+    for guess in guesses.modalities:
+        if all(column.numeric for column in guess.columns):
+            values = np.stack([column.values for column in guess.columns], axis=1)
+            yield guess.name, values, np.any(~np.isnan(values), axis=1)
+    for part, vectors in lists:
+        yield part.name, vectors.array, np.any(~np.isnan(vectors.array), axis=1)
+
+
+def _source(source: Mapping[str, object], guesses: Guesses, lists: Mapping[str, str], id_column: str | None) -> dict[str, object]:
+    columns = {guess.name: tuple(column.name for column in guess.columns) for guess in guesses.modalities}
+    classes = {column: texts for guess in guesses.modalities for column, texts in guess.classes.items()}
+    missing = sorted({marker for guess in guesses.modalities for column in guess.columns for marker in column.markers})
+    options = dict(source) | ({} if id_column is None else {"id": id_column})
+    options |= {"missing": missing} if missing else {}
+    options |= {"columns": {**columns, **lists}} if columns or lists else {}
+    return options | ({"classes": classes} if classes else {})
+
+
+def _remarks(guesses: Guesses) -> list[str]:
+    reasons: dict[str, list[str]] = {}
+    for column, reason in guesses.left_out.items():
+        reasons.setdefault(reason, []).append(clip(column) or UNNAMED)
+    return [f"left out: {some_of(columns, NAMED)}: {reason}" for reason, columns in reasons.items()]
+
+
+def _left_out(guesses: Guesses) -> str:
+    return clip("; ".join(f"{clip(column) or UNNAMED} {reason}" for column, reason in guesses.left_out.items()), 200) or "no columns"
+
+
+def _sentinels(guesses: Guesses) -> list[str]:
+    """Numbers that may mark absent cells."""
+    found = []
+    for column in (column for guess in guesses.modalities for column in guess.columns if column.numeric):
+        for end, inner in ((column.distinct[0], column.distinct[1:]), (column.distinct[-1], column.distinct[:-1])):
+            if end in SENTINELS and len(inner) > 2 and abs(end) > 3 * max(abs(inner[0]), abs(inner[-1])):
+                rows = f"{int((column.values == end).sum()):,} rows"
+                found.append(
+                    f"{clip(column.name)}: {end:g} in {rows}, far from all else; if it marks absent cells, data.missing: [{end:g}]"
+                )
+    return found[:NAMED]
+
+
+def _empty(present: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """The rows that lack something, by name; what all rows have is left out."""
+    lacking = {name: int((~mask).sum()) for name, mask in present.items()}
+    return {name: rows for name, rows in lacking.items() if rows}
+
+
+# MuData and AnnData
+
+
+def _look_at_omics(name: str, source: Mapping[str, object], omics: Omics) -> FirstLook:
+    found = look_at(omics)
+    head = [f"{found.rows:,} observations; every guess is yours to change.{_AFTER[source['source'] == 'mudata']}", *found.remarks]
+    reasons = {
+        "keys": "where modalities lie whose names don't tell",
+        "variables": "which variables of a modality",
+        "classes": "the classes of a column in the order of their numbers",
+    }
+    options = {**source, **found.options, **found.splits.options}
+    text = spec_text(Outline(name, options, found.rows, found.parts, wrapped(head), {**reasons, **found.splits.reasons}))
+    return FirstLook(text, found.rows, found.present, tuple(found.remarks), _empty(found.present))
+
+
+# Arrays
+
+
+def _look_at_arrays(path: str, file: Path, id_key: str | None) -> FirstLook:
+    found = look_at_npz(file, id_key)
+    counted = f"{found.rows:,} rows, {len(found.parts)} arrays; every guess is yours to change.{_AFTER[False]}"
+    source = {"source": "npz", "path": str(path), **found.options}
+    outline = Outline(file.stem, source, found.rows, found.parts, wrapped([counted, *found.remarks]), found.reasons)
+    return FirstLook(spec_text(outline), found.rows, found.present, tuple(found.remarks), _empty(found.present))

@@ -1,0 +1,257 @@
+"""A first look at images in files: folders of them, columns that hold their paths, and the modality that each seems to be."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from nbridge.common.messages import clip, listing
+from nbridge.data.ids import identifier_of
+from nbridge.data.images.files import ENDINGS, Found, Frame, Size, by, file_at, images_in, is_image, size_of
+from nbridge.data.images.tables import ImageFolder
+from nbridge.data.tables.columns import TableFile
+from nbridge.data.tables.profiles import Profile, Profiles
+from nbridge.draft.writer import Part, conv_encoder
+from nbridge.errors import DataError
+from nbridge.spec.names import free_name
+
+SIDE = 64
+"""Pixels of the longer side that larger images are proposed at."""
+LOOKED_AT = 64
+"""Images that are decoded to see what their pixels are."""
+MOSTLY = 0.8
+"""The share of texts that are names of images from which on a column holds their paths, and of pixels near black or white that are ink."""
+NEAR = 0.1
+"""How near to black or white."""
+
+
+@dataclass(frozen=True)
+class ImagesOf:
+    """Images that seem to be a modality.
+
+    Arguments:
+        option: The option of the source `images` that says where they lie, ``folders`` or ``files``.
+        where: The folder as it is written in the spec, or the column of paths.
+        called: What the folder or the column is called.
+        images: The files.
+        remarks: What is worth a second look.
+        incomplete: Whether a column names files that are not there.
+    """
+
+    option: str
+    where: str
+    called: str
+    images: Sequence[Path]
+    remarks: tuple[str, ...] = ()
+    incomplete: bool = False
+
+    @property
+    def stems(self) -> set[str]:
+        """The identifiers of images in a folder."""
+        return {identifier_of(path.stem) for path in self.images}
+
+    def table(self, id_column: str) -> ImageFolder:
+        """A folder as a table of identifiers."""
+        return ImageFolder(self.images[0].parent, id_column)
+
+
+@dataclass(frozen=True)
+class ImagesLook:
+    """What was found of images in files.
+
+    Arguments:
+        parts: The modalities.
+        source: The data source and its options.
+        reasons: By option, a comment.
+        remarks: What is worth a second look.
+    """
+
+    parts: list[Part]
+    source: Mapping[str, object]
+    reasons: Mapping[str, str]
+    remarks: list[str]
+
+
+def look_at_images(found: Sequence[ImagesOf], source: Mapping[str, object], taken: Collection[str], root: str | None = None) -> ImagesLook:
+    """The modalities of images, and the source that they and the tables beside them have.
+
+    Arguments:
+        found: The images of each modality; where there are none the source stays as it is.
+        source: The source of the tables.
+        taken: Names that modalities and columns have.
+        root: The folder that paths in columns are relative to, where it is not that of their table.
+
+    Raises:
+        DataError: when an image can't be read.
+    """
+    if not found:
+        return ImagesLook([], source, {}, [])
+    parts: list[Part] = []
+    resized = False
+    places: dict[str, dict[str, str]] = {}
+    for one in found:
+        others = [name for name in taken if name != one.called or one.option == "folders"]
+        name = free_name(one.called, {*others, *(part.name for part in parts)})
+        part, anew = _part(name, one.images, "paths of " if one.option == "files" else "")
+        parts, resized = [*parts, part], resized or anew
+        places.setdefault(one.option, {})[name] = one.where
+    options: dict[str, object] = {"source": "images", **places}
+    options |= {"table": source["path"]} if source.get("path") else {}
+    options |= {"root": root} if root is not None and "files" in places else {}
+    options |= {"missing_files": "absent"} if any(one.incomplete for one in found) else {}
+    options |= {"resize": "crop"} if resized else {}
+    reasons = {"folders": "the folder of each modality, in which a file bears the identifier of its row", "files": "columns of paths"}
+    return ImagesLook(parts, options, reasons, [remark for one in found for remark in one.remarks])
+
+
+def images_of(typed: str, folder: Path) -> list[ImagesOf]:
+    """What a folder holds: images of one modality, or of one in each folder in it.
+
+    Arguments:
+        typed: The folder as it was typed, for the spec.
+        folder: The folder.
+
+    Raises:
+        DataError: when it holds no images, or folders in it have no row in common.
+    """
+    found = images_in(folder)
+    if found.images:
+        return [_of_folder(typed, folder.resolve().name, found)]
+    inside = [_of_folder(str(Path(typed, path.name)), path.name, images_in(path)) for path in found.others if path.is_dir()]
+    inside = [one for one in inside if one.images]
+    if not inside:
+        raise DataError(f"{folder}: no image in this folder ({listing(ENDINGS)}), nor in folders in it")
+    if len(inside) > 1 and len(set().union(*(one.stems for one in inside))) == sum(len(one.images) for one in inside):
+        names = clip(listing(one.called for one in inside), 100)
+        raise DataError(
+            f"{folder}: no name of an image is in two of its folders ({names}), so that no row has two modalities; if they are classes, "
+            "write a table with a column of paths and one of classes"
+        )
+    loose = [path.name for path in found.others if not path.is_dir()]
+    remarks = (f"{typed}: passed over, not in a folder of images: {clip(listing(loose), 100)}",) if loose else ()
+    return [replace(inside[0], remarks=(*remarks, *inside[0].remarks)), *inside[1:]]
+
+
+def paths_of(profile: Profile, root: Path) -> ImagesOf | None:
+    """The images that a column names; None where it holds something else, or none of them is there.
+
+    Arguments:
+        profile: The column.
+        root: The folder that paths are relative to.
+    """
+    if not names_images(profile):
+        return None
+    there = [path for text in profile.texts if (path := file_at(root, text)) is not None]
+    missing = len(profile.texts) - len(there)
+    remark = (
+        f"{clip(profile.name)}: {missing:,} of the {len(profile.texts):,} files that it names are not in {root}; taken for absent, "
+        "data.missing_files"
+    )
+    return ImagesOf("files", profile.name, profile.name, there, (remark,) if missing else (), bool(missing)) if there else None
+
+
+def names_images(profile: Profile) -> bool:
+    """Whether a column holds names of images, whether they are there or not."""
+    return bool(profile.texts) and not profile.numeric and sum(map(is_image, profile.texts)) >= MOSTLY * len(profile.texts)
+
+
+def all_paths(profiles: Sequence[Profile], files: Sequence[TableFile], root: ImagesOf | None) -> dict[str, ImagesOf]:
+    """The images of each column that names files.
+
+    Arguments:
+        profiles: The columns.
+        files: The tables that they are of.
+        root: The folder of images that paths are relative to; that of their table if None.
+    """
+    found: dict[str, ImagesOf] = {}
+    for profile in profiles:
+        file = next(file for file in files if profile.name in file.columns)
+        if images := paths_of(profile, Path(file.path).parent if root is None else root.images[0].parent):
+            found[profile.name] = images
+    return found
+
+
+def lost_images(profiles: Sequence[Profile]) -> list[str]:
+    """Words on columns that name images which are not where they are looked for."""
+    return [
+        f"{clip(profile.name)}: names images, none of which is beside the table ({clip(profile.texts[0])}); name their folder as well"
+        for profile in profiles
+        if names_images(profile)
+    ]
+
+
+def presence_of(folders: Sequence[ImagesOf], named: Mapping[str, ImagesOf], found: Profiles) -> list[np.ndarray]:
+    """The presence of images, each (N,).
+
+    Arguments:
+        folders: Folders of images.
+        named: Columns of paths.
+        found: All columns, joined with the folders.
+    """
+    ids = np.array([]) if found.ids is None else found.ids
+    columns = {profile.name: profile.present for profile in found.columns}
+    return [*(np.isin(ids, list(one.stems)) for one in folders), *(columns[name] for name in named)]
+
+
+def id_of(profiles: Sequence[Profile], stems: Collection[str]) -> str | None:
+    """The column that holds most of the identifiers that images have; None where there is none.
+
+    Arguments:
+        profiles: The columns.
+        stems: The identifiers.
+    """
+    shared = {profile.name: len(set(stems).intersection(map(identifier_of, profile.texts))) for profile in profiles}
+    telling = [profile for profile in profiles if profile.present.all() and len(profile.texts) == len(profile.codes)]
+    # One that holds half of them and does not tell rows apart has a mistake in it, which is told where it is read.
+    meant = [profile for profile in profiles if profile not in telling and shared[profile.name] > len(stems) / 2]
+    best = max((profile.name for profile in telling), key=shared.__getitem__, default="")
+    if meant and not shared.get(best):
+        return meant[0].name
+    return best if shared.get(best) else None
+
+
+def _of_folder(typed: str, called: str, found: Found) -> ImagesOf:
+    others = clip(listing(path.name for path in found.others), 100)
+    remark = f"{typed}: passed over, no images by their names: {others}"
+    return ImagesOf("folders", typed, called, found.images, (remark,) if found.others else ())
+
+
+def _part(name: str, paths: Sequence[Path], what: str) -> tuple[Part, bool]:
+    """The modality of images, and whether they have to be resized."""
+    sizes = [size_of(path) for path in paths]
+    height, width, resized, why = _shape(sizes)
+    some = [paths[place] for place in np.unique(np.linspace(0, len(paths) - 1, LOOKED_AT).astype(int))]
+    colour = Frame(name, (3, height, width), "crop")
+    pixels = np.stack([colour.decode(path) for path in some])
+    grey = all(size.channels == 1 for size in sizes) or bool((pixels == pixels[:, :1]).all())
+    likelihood, reason = _likelihood(pixels / 255, grey=grey)
+    encoder = conv_encoder((height, width))
+    count = f"{what}{len(paths):,} image{'s' if len(paths) != 1 else ''}"
+    return Part(name, (1 if grey else 3, height, width), likelihood, f"{count} {why}; {reason}", encoder=encoder), resized
+
+
+def _shape(sizes: Sequence[Size]) -> tuple[int, int, bool, str]:
+    """The height and the width that are proposed, whether images have to be resized to them, and why."""
+    widths, heights = np.array([size.width for size in sizes]), np.array([size.height for size in sizes])
+    width, height = float(np.median(widths)), float(np.median(heights))
+    mixed = len({size[:2] for size in sizes}) > 1
+    factor = min(1.0, SIDE / max(width, height))
+    chosen = max(1, round(height * factor)), max(1, round(width * factor))
+    if not mixed:
+        there = f"of {by(*sizes[0][:2])} pixels"
+        if factor == 1:
+            return *chosen, False, there
+        return *chosen, True, f"{there}, made {by(chosen[1], chosen[0])}, a size that trains in minutes, by data.resize"
+    ends = f"from {by(int(widths.min()), int(heights.min()))} to {by(int(widths.max()), int(heights.max()))} pixels"
+    return *chosen, True, f"of several sizes, {ends}, made {by(chosen[1], chosen[0])} by data.resize: crop (or pad, or stretch)"
+
+
+def _likelihood(pixels: np.ndarray, *, grey: bool) -> tuple[str, str]:
+    """The likelihood of pixels, (N, 3, H, W), and why."""
+    ends = float(((pixels < NEAR) | (pixels > 1 - NEAR)).mean())
+    if grey and ends >= MOSTLY:
+        return "bernoulli", f"grey, {ends:.0%} of its pixels nearly black or white"
+    return "discretized_logistic", f"{'grey' if grey else 'colour'}, 256 levels"

@@ -1,0 +1,137 @@
+"""A first look at the arrays of an npz file: which of them are modalities, classes, groups of rows or parts of the split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from nbridge.common.messages import listing, some_of
+from nbridge.data.column import PRESENT
+from nbridge.data.ids import check_ids
+from nbridge.data.numpy.npz import read_npz
+from nbridge.data.split_labels import label_texts
+from nbridge.draft.arrays import part_of_array, part_of_texts
+from nbridge.draft.splits import SplitKeys, keys_among, keys_of_items
+from nbridge.draft.writer import Part
+from nbridge.errors import DataError, naming
+from nbridge.spec.names import free_name
+
+NAMED = 12
+"""Arrays that a remark names."""
+
+
+@dataclass
+class ArraysLook:
+    """What was found.
+
+    Arguments:
+        rows: The number of rows.
+        id_key: The array of identifiers, where there is one.
+        parts: The modalities, as a spec has them.
+        keys: The array of each modality that has another name.
+        classes: The classes of text, by modality.
+        present: The presence of each modality, (N,).
+        left: Arrays that are no modality, by the reason.
+        splits: How rows should be split.
+    """
+
+    rows: int
+    id_key: str | None
+    parts: list[Part] = field(default_factory=list)
+    keys: dict[str, str] = field(default_factory=dict)
+    classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    present: dict[str, np.ndarray] = field(default_factory=dict)
+    left: dict[str, list[str]] = field(default_factory=dict)
+    splits: SplitKeys = field(default_factory=SplitKeys)
+
+    @property
+    def options(self) -> dict[str, object]:
+        """The options of the data source, and those of the split."""
+        own: dict[str, object] = {"keys": self.keys, "id": "" if self.id_key in (None, "id") else self.id_key, "classes": self.classes}
+        return {option: value for option, value in own.items() if value} | dict(self.splits.options)
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """A comment on each option."""
+        own = {"keys": "arrays whose names no modality may have", "classes": "the classes of text in the order of their numbers"}
+        return own | dict(self.splits.reasons)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is worth a second look, a line each."""
+        return (*(f"left out: {some_of(names, NAMED)}: {reason}" for reason, names in self.left.items()), *self.splits.remarks)
+
+
+def look_at_npz(file: Path, id_key: str | None) -> ArraysLook:
+    """Looks at an npz file.
+
+    Arguments:
+        file: The file.
+        id_key: The array of identifiers; ``id``, if there is one, where it is left out.
+
+    Raises:
+        DataError: when the file can't be read, or no array in it can be a modality.
+    """
+    arrays = read_npz(file)
+    key = id_key or ("id" if "id" in arrays else None)
+    if key is not None and key not in arrays:
+        raise DataError(f"{file}: no array {key!r}. Found: {listing(arrays)}")
+    rows = _rows_of(arrays, key)
+    if key is not None:
+        with naming(file):
+            check_ids(arrays[key], rows)
+    if not rows:
+        raise DataError(f"{file}: no rows")
+    found = ArraysLook(rows, key)
+    own = {name: array for name, array in arrays.items() if name != key and not name.endswith(PRESENT)}
+    single = {name: array.reshape(rows) for name, array in own.items() if array.shape in ((rows,), (rows, 1))}
+    found.splits = keys_among({name: partial(label_texts, array) for name, array in single.items()})
+    for name, array in own.items():
+        if name not in found.splits.taken:
+            _look_at_array(found, name, array, arrays.get(name + PRESENT))
+    if not found.parts:
+        raise DataError(f"{file}: no array that a modality can be made of. Found: {listing(arrays)}")
+    numeric = {part.name: arrays[found.keys.get(part.name, part.name)] for part in found.parts if part.name not in found.classes}
+    found.splits = keys_of_items(found.splits, ((name, array, found.present[name]) for name, array in numeric.items()))
+    return found
+
+
+def _look_at_array(found: ArraysLook, name: str, array: np.ndarray, mask: np.ndarray | None) -> None:
+    """Adds a modality, or the reason why an array is none."""
+    called = free_name(name, found.present)
+    part, classes = _part_of(called, array, found.rows)
+    if isinstance(part, str):
+        found.left.setdefault(part, []).append(name)
+        return
+    present = _present_in(array, found.rows)
+    found.present[called] = present if mask is None or mask.shape != (found.rows,) else present & mask.astype(bool)
+    lacking = int((~found.present[called]).sum())
+    found.parts.append(replace(part, why=f"{part.why}; empty in {lacking:,} of {found.rows:,} rows" if lacking else part.why))
+    found.keys |= {called: name} if called != name else {}
+    found.classes |= {called: classes} if classes else {}
+
+
+def _part_of(name: str, array: np.ndarray, rows: int) -> tuple[Part | str, tuple[str, ...]]:
+    """The modality of an array, or why it can be none; and its classes, where it holds text."""
+    if array.dtype.kind != "U" or array.shape != (rows,):
+        return part_of_array(name, array, rows), ()
+    found = part_of_texts(name, array)
+    return (found, ()) if isinstance(found, str) else found
+
+
+def _present_in(array: np.ndarray, rows: int) -> np.ndarray:
+    """The rows that hold a value, (N,)."""
+    if array.dtype.kind == "U":
+        return np.not_equal(array, "")
+    return np.asarray(~np.isnan(array.reshape(rows, -1)).all(1)) if array.dtype.kind == "f" else np.ones(rows, dtype=bool)
+
+
+def _rows_of(arrays: Mapping[str, np.ndarray], key: str | None) -> int:
+    """The number of rows: that of identifiers, where other arrays have as many, or that of most arrays."""
+    lengths = [len(array) for name, array in arrays.items() if array.ndim and name != key]
+    ids = len(arrays[key]) if key is not None and arrays[key].ndim else -1
+    return ids if ids in lengths else max(lengths, key=lengths.count, default=0)

@@ -1,0 +1,215 @@
+"""A first spec for data that nobody has described yet: what was guessed, why, and networks of a fitting size.
+
+It is text with comments, checked as any spec is before it is handed out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from nbridge.draft.columns import Guess, Guesses
+from nbridge.draft.splits import SHARES, SMALL
+from nbridge.spec import yaml_positions as yaml_tree
+from nbridge.spec.reader import parse_spec
+
+SCHEMA = "nbridge.schema.json"
+WIDTH = 120
+"""Characters of a line."""
+WORDS = frozenset({"yes", "no", "on", "off", "y", "n"})
+"""Text in YAML 1.2, but truth values to older readers."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A modality of a first spec.
+
+    Arguments:
+        name: Its name.
+        shape: The shape of a row.
+        likelihood: What its values mean, as a spec spells it.
+        why: Why.
+        encoder: The encoder of an image, as a spec spells it; empty for all else, which has an mlp.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    likelihood: str
+    why: str = ""
+    encoder: str = ""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a first spec is made of.
+
+    Arguments:
+        name: What it is called.
+        source: The data source and its options.
+        rows: The number of rows.
+        parts: The modalities.
+        remarks: Lines of comment on the data.
+        reasons: By option of the source, a comment.
+    """
+
+    name: str
+    source: Mapping[str, Any]
+    rows: int
+    parts: Sequence[Part]
+    remarks: Sequence[str] = ()
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+
+def parts_of(guesses: Guesses) -> list[Part]:
+    """The modalities of a table."""
+    return [Part(guess.name, (guess.size,), _likelihood(guess), guess.why) for guess in guesses.modalities]
+
+
+def conv_encoder(sides: Sequence[int]) -> str:
+    """The encoder of images, as a spec spells it: as many convolutions as leave four pixels of the shortest side, three at most.
+
+    Example:
+        >>> conv_encoder((8, 8)), conv_encoder((64, 48))
+        ('{type: conv, channels: [16]}', '{type: conv, channels: [16, 32, 64]}')
+    """
+    layers = max(1, min(3, int(math.log2(min(sides))) - 2))
+    return f"{{type: conv, channels: {[16, 32, 64][:layers]}}}"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large the networks of a first spec are.
+
+    Arguments:
+        latent_dim: Dimensions of z.
+        hidden: Width of hidden layers.
+        features: Width of what encoders give.
+    """
+
+    latent_dim: int
+    hidden: int
+    features: int
+
+
+def sizes_of(numbers: int) -> Sizes:
+    """Sizes that grow with what a row holds.
+
+    Arguments:
+        numbers: Numbers of a row in all modalities, with as many for a class as there are classes.
+
+    Example:
+        >>> sizes_of(12)
+        Sizes(latent_dim=4, hidden=64, features=32)
+        >>> sizes_of(794)
+        Sizes(latent_dim=32, hidden=128, features=128)
+    """
+    hidden = 64 if numbers <= 50 else 128 if numbers <= 1000 else 256
+    return Sizes(min(32, max(4, numbers // 4)), hidden, 32 if hidden == 64 else 128)
+
+
+def spec_text(outline: Outline) -> str:
+    """The spec as YAML with comments.
+
+    Raises:
+        SpecError: when it does not hold.
+    """
+    sizes = sizes_of(sum(math.prod(part.shape) for part in outline.parts))
+    lines = [
+        f"# yaml-language-server: $schema={SCHEMA}",
+        f"# An editor checks and completes this file once there is the schema: nbridge schema --out {SCHEMA}",
+        *(f"# {line}" for line in outline.remarks),
+        "spec_version: 1",
+        f"name: {scalar(outline.name)}",
+        f"latent_dim: {sizes.latent_dim}",
+        "data:",
+        *_source(outline),
+        "modalities:",
+        *(line for part in outline.parts for line in _modality(part, sizes)),
+        f"fusion: {{hidden: [{sizes.hidden}]}}",
+        f"bridges: {{hidden: [{sizes.hidden}]}}",
+    ]
+    text = "\n".join(lines) + "\n"
+    parse_spec(text)
+    return text
+
+
+def scalar(value: object) -> str:
+    """A value as YAML on one line; text in quotes where it needs them.
+
+    Example:
+        >>> scalar("lab 1"), scalar("1.0"), scalar("a: b"), scalar("yes"), scalar(3)
+        ('lab 1', '"1.0"', '"a: b"', '"yes"', '3')
+    """
+    if not isinstance(value, str):
+        return json.dumps(value)
+    if re.fullmatch(r"[^\W\d](?:[\w ./*-]*[\w*])?", value) and value.lower() not in WORDS:
+        try:
+            if yaml_tree.parse(f"[{value}]").value == [value]:
+                return value
+        except yaml_tree.Unreadable:
+            pass
+    return json.dumps(value, ensure_ascii=not value.isprintable())
+
+
+def _likelihood(guess: Guess) -> str:
+    return "{type: bernoulli, attributes: true}" if guess.likelihood == "bernoulli" else guess.likelihood
+
+
+def _source(outline: Outline) -> list[str]:
+    lines: list[str] = []
+    for option, value in outline.source.items():
+        lines += _comment(outline.reasons.get(option, ""), 2)
+        if isinstance(value, Mapping):
+            lines += [f"  {option}:", *(line for key, items in value.items() for line in _listed(f"    {scalar(key)}: ", items))]
+        elif isinstance(value, list | tuple):
+            lines += _listed(f"  {option}: ", value)
+        else:
+            lines.append(f"  {option}: {scalar(value)}")
+    share = SHARES if outline.rows >= SMALL else 0.0
+    shares = f"validation: {share}, test: {share}"
+    lines += _comment("shares of the rows that are held out, to keep the best weights by and to measure on", 2)
+    return [*lines, *(f"  {share}" for share in shares.split(", "))]
+
+
+def _listed(start: str, items: Any) -> list[str]:
+    """Items in brackets, over as many lines as they take; a single value stands by itself."""
+    if not isinstance(items, list | tuple):
+        return [f"{start}{scalar(items)}"]
+    lines, line = [], start + "["
+    for place, item in enumerate(items):
+        word = scalar(item) + ("," if place < len(items) - 1 else "]")
+        if len(line) + len(word) + 1 > WIDTH and line.strip() != "[":
+            lines.append(line)
+            line = " " * (len(start) - len(start.lstrip()) + 2) + word
+        else:
+            line += word if line.endswith("[") else f" {word}"
+    return [*lines, line]
+
+
+def _modality(part: Part, sizes: Sizes) -> list[str]:
+    shape = str(part.shape[0]) if len(part.shape) == 1 else json.dumps(list(part.shape))
+    encoder = part.encoder or f"{{type: mlp, hidden: [{sizes.hidden}]}}"
+    body = f"{{shape: {shape}, encoder: {encoder}, likelihood: {part.likelihood}, features: {sizes.features}}}"
+    return [*_comment(part.why, 2), f"  {part.name}: {body}"]
+
+
+def _comment(text: str, indent: int) -> list[str]:
+    """A comment over as many lines as it takes."""
+    lines: list[str] = []
+    line = ""
+    for word in text.split():
+        if line and len(line) + len(word) + 1 > WIDTH - indent - 2:
+            lines.append(line)
+            line = word
+        else:
+            line = f"{line} {word}".strip()
+    return [" " * indent + f"# {line}" for line in (*lines, line) if line]
+
+
+def wrapped(remarks: Iterable[str]) -> list[str]:
+    """Remarks as lines of a comment."""
+    return [line.removeprefix("# ") for remark in remarks for line in _comment(remark, 0)]

@@ -1,0 +1,211 @@
+r"""Calibration: validation rows set how widely the values of each modality are spread about what is served.
+
+Spreads and probabilities are learned together with everything else, on training rows, from :math:`q(z \mid x_M)` of complete rows. Serving
+differs: rows are new, and z comes from a part S of what they have. There decoders err by more than in training, and posteriors that meet as
+a product, or as a single Gaussian, are narrower than the truth; intervals become too narrow. How much so depends on how many modalities are
+given. So, once training is over, each modality j gets a factor of its likelihood's spread (a temperature, for classes) for each number k of
+other modalities given. Its factor for all numbers together comes first: the most probable one, given validation rows and the predictive
+log-likelihood of their single cells, a proper score,
+
+.. math:: f_j = \arg\max_f \Big( \sum_{b,\, c} \log \frac{1}{K} \sum_k p_f(x_{bjc} \mid z_{bk}) - \frac{(\log f)^2}{2 \tau^2} \Big),
+    \qquad z_{bk} \sim q(z \mid x_{bS}), \qquad S \subset O \setminus \{j\}
+
+with S a random part, of random size, of what else a row has, and :math:`\log f \sim \mathcal{N}(0, \tau^2)` beforehand: a dozen labels,
+all guessed rightly, would otherwise make a model certain of everything. The factors by number are shrunk towards it:
+
+.. math:: f_{jk} = \arg\max_f \Big( \sum_{b : |S_b| = k} \frac{1}{C_b} \sum_c \log \frac{1}{K} \sum_k p_f(x_{bjc} \mid z_{bk})
+    - \frac{(\log f - \log f_j)^2}{2 \tau_k^2} \Big)
+
+where a row counts once, however many cells C it has, since cells of a row err together; a number that few rows have keeps the modality's
+factor. All draws of a row still come from its own z, so that what is imputed together agrees, and point estimates of real values stay as
+they are. Only what is served is scaled: imputations, intervals, probabilities, and their scores. Densities, those of the ELBO and of
+importance sampling, are those of the model as trained, one model for all patterns. Test rows are never seen.
+
+References:
+    | On Calibration of Modern Neural Networks (Guo, Pleiss, Sun & Weinberger, 2017), https://arxiv.org/abs/1706.04599
+    | Simple and Effective VAE Training with Calibrated Decoders (Rybkin, Daniilidis & Levine, 2021), https://arxiv.org/abs/2006.13202
+
+Axes: G factors tried, K samples, M modalities, B rows.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.distributions import Independent
+
+from nbridge.data.batch import Batch
+from nbridge.data.rows import Rows
+from nbridge.errors import DataError
+from nbridge.models.base import MultimodalVAE
+from nbridge.models.conformal import DRAWS as CONFORMAL_DRAWS
+from nbridge.models.conformal import Conformal, scores
+from nbridge.models.subsets import part_of_size
+from nbridge.nn.likelihoods import Likelihood
+
+DRAWS, ROUNDS = 64, 8
+"""Draws of z for each row, and parts of each row that it is served from, at least."""
+NUMBERS = 2**22
+"""Numbers that all draws of one modality, or all values of the rows, may come to: a bound for memory; rows beyond it do not count."""
+FEWEST, MANY = 10, 16
+"""Rows that a factor takes, and rows that count whatever memory they take."""
+CONFORMAL_ROWS = 4096
+"""Rows that conformal intervals are fitted to, at most, for each number of modalities given."""
+FACTORS = torch.linspace(-2.0, 2.0, 17, dtype=torch.float64)
+"""Logarithms of the factors tried; the best one lies between them, on a parabola. Beyond these bounds the model itself is wrong."""
+PRIOR, NUMBER_PRIOR = 0.5, 0.25
+"""Standard deviations of the log of a modality's factor, and of its factors by number about that, before any row was seen."""
+
+
+def uncalibrate(model: MultimodalVAE) -> None:
+    """Gives every modality the spread that training gave it."""
+    for likelihood in model.likelihoods.values():
+        if likelihood.spread is not None:
+            likelihood.spread.fill_(1.0)
+    if model.conformal is not None:
+        model.conformal.reset()
+
+
+@torch.no_grad()
+def calibrate(model: MultimodalVAE, rows: Rows) -> dict[str, tuple[float, ...]]:
+    """Sets the factors of each modality's spread, in place, from rows that training has not seen.
+
+    It draws from torch's own generator: parts of rows, and z.
+
+    Arguments:
+        model: A trained model, in eval mode.
+        rows: Prepared rows, with any pattern of presence; those with two modalities or more count.
+
+    Returns:
+        The factors by number of other modalities given, the overall one first, of the modalities that have a spread and that at least
+        `FEWEST` rows have together with others. All others keep 1.
+    """
+    uncalibrate(model)
+    batch = rows.representative()
+    several, width = model.presence(batch).sum(0) >= 2, sum(math.prod(likelihood.shape) for likelihood in model.likelihoods.values())
+    factors: dict[str, tuple[float, ...]] = {}
+    for name, likelihood in model.likelihoods.items():
+        usable = (several & batch.present[name]).nonzero()[:, 0]
+        if likelihood.spread is None or not likelihood.takes_factor or len(usable) < FEWEST:
+            continue
+        chosen = usable.repeat(max(ROUNDS, len(model.names) - 1))
+        most = max(MANY, NUMBERS // max(width, DRAWS * math.prod(likelihood.raw_shape)))
+        chosen = chosen[torch.randperm(len(chosen), device=chosen.device)][:most]
+        found = _fitted(model, name, batch.index(chosen), chosen)
+        likelihood.spread.copy_(found)
+        factors[name] = tuple(found.tolist())
+    return factors
+
+
+def _fitted(model: MultimodalVAE, name: str, rows: Batch, sources: Tensor) -> Tensor:
+    """The factors of one modality, hidden in all of these rows, shape (n,); a row that is served several times has the same source."""
+    likelihood, numbers = model.likelihoods[name], _numbers(model, rows, name)
+    raw = model.decoder(name).network(model.posterior(_served_from(model, rows, name, numbers), DRAWS).sample())
+    score = _scores(likelihood, raw, rows.values[name], rows.cells.get(name)).cpu()
+    cells = rows.cells[name].flatten(1).sum(1).clamp(min=1).cpu() if name in rows.cells else _size(likelihood)
+    numbers, sources = numbers.cpu(), sources.cpu()
+    overall = _best(score.sum(1) * _once(sources) - (FACTORS / PRIOR).square() / 2)
+    found = torch.full((len(model.names),), overall, dtype=torch.float64)
+    for number in range(1, len(model.names)):
+        some = numbers == number
+        if some.any():
+            objective = (score / cells)[:, some].sum(1) * _once(sources[some])
+            found[number] = _best(objective - ((FACTORS - overall) / NUMBER_PRIOR).square() / 2)
+    return found.exp()
+
+
+def _size(likelihood: Likelihood) -> int:
+    return math.prod(likelihood.shape) if likelihood.elementwise else 1
+
+
+def _once(sources: Tensor) -> float:
+    """What each serving of a row counts, for the row to count once: on the mean, where some are served more often."""
+    return len(sources.unique()) / len(sources)
+
+
+def _best(objective: Tensor) -> float:
+    """The log of the best factor, at the top of the parabola through the best of those tried and its neighbours; 0 where none is finite."""
+    objective = objective.nan_to_num(nan=-math.inf, neginf=-math.inf)
+    place = int(objective.argmax())
+    if not objective[place].isfinite():
+        return 0.0
+    if not 0 < place < len(FACTORS) - 1 or not objective[place - 1 : place + 2].isfinite().all():
+        return FACTORS[place].item()
+    left, top, right = objective[place - 1 : place + 2].tolist()
+    curve = left - 2 * top + right
+    step = 0.0 if curve == 0 else (left - right) / (2 * curve)
+    return FACTORS[place].item() + step * (FACTORS[1] - FACTORS[0]).item()
+
+
+def _numbers(model: MultimodalVAE, rows: Batch, name: str) -> Tensor:
+    """A random number of the other modalities that each row has, one of them at least, integers, shape (B,)."""
+    others = model.given(name, rows)
+    return (1 + (torch.rand(len(rows), device=rows.device) * others).long()).minimum(others)
+
+
+def _served_from(model: MultimodalVAE, rows: Batch, name: str, numbers: Tensor) -> Batch:
+    """The rows with a given number of their other modalities, chosen at random."""
+    others = model.presence(rows)
+    others[model.names.index(name)] = False
+    return Batch(rows.values, dict(zip(model.names, part_of_size(others, numbers), strict=True)), rows.cells)
+
+
+def _scores(likelihood: Likelihood, raw: Tensor, x: Tensor, cells: Tensor | None) -> Tensor:
+    """The predictive log-likelihood of single cells, summed over each row's, of all factors, shape (G, B), float64."""
+    tried = []
+    for log_factor in FACTORS.tolist():
+        distribution = likelihood(raw, raw.new_tensor(math.exp(log_factor)))
+        elements = distribution.base_dist if isinstance(distribution, Independent) and likelihood.elementwise else distribution
+        score = (elements.log_prob(x).logsumexp(0) - math.log(len(raw))).double()
+        tried.append((score if cells is None else torch.where(cells, score, 0.0)).flatten(1).sum(1) if score.ndim > 1 else score)
+    return torch.stack(tried)
+
+
+def halves(rows: Rows, seed: int) -> tuple[Rows, Rows]:
+    """Rows that may be fitted to, and rows that only conformal intervals take, so that nothing else of the model depends on these.
+
+    Raises:
+        DataError: when there are fewer than two rows.
+    """
+    if len(rows) < 2:
+        raise DataError(f"training.conformal: takes two validation rows or more, got {len(rows)}; raise data.validation")
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    first = torch.zeros(len(rows), dtype=torch.bool)
+    first[order[: len(rows) // 2]] = True
+    return rows.subset(first), rows.subset(~first)
+
+
+@torch.no_grad()
+def conform(model: MultimodalVAE, rows: Rows) -> None:
+    """Fits the model's conformal intervals, in place, to rows that nothing else was fitted to, calibration included.
+
+    Each row counts once for a modality and a number of others given: with a random set of that many of the others that it has.
+
+    Arguments:
+        model: A trained and calibrated model, in eval mode, with a `nbridge.models.conformal.Conformal`.
+        rows: Prepared rows, with any pattern of presence.
+    """
+    assert model.conformal is not None, "a model without conformal intervals"
+    model.conformal.reset()
+    batch = rows.representative()
+    for name in model.conformal.names:
+        for number in range(len(model.names)):
+            usable = (batch.present[name] & (model.given(name, batch) >= number)).nonzero()[:, 0]
+            usable = usable[torch.randperm(len(usable), device=usable.device)][:CONFORMAL_ROWS]
+            if len(usable):
+                _conform_one(model, model.conformal, name, number, batch.index(usable))
+
+
+def _conform_one(model: MultimodalVAE, conformal: Conformal, name: str, number: int, rows: Batch) -> None:
+    likelihood, found = model.likelihoods[name], []
+    size = max(1, NUMBERS // (CONFORMAL_DRAWS * math.prod(likelihood.raw_shape)))
+    for start in range(0, len(rows), size):
+        part = rows.slice(start, start + size)
+        numbers = torch.full((len(part),), number, device=part.device)
+        z = model.posterior(_served_from(model, part, name, numbers), CONFORMAL_DRAWS).sample()
+        draws = model.decoder(name).served(z, numbers).sample()
+        found.append(scores(likelihood, draws, part.values[name]).flatten(1))
+    cells = rows.cells[name] if name in rows.cells else torch.ones_like(rows.values[name], dtype=torch.bool)
+    conformal.fit(name, number, torch.cat(found), cells.flatten(1))

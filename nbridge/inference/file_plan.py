@@ -1,0 +1,155 @@
+"""What there is to impute in a file of rows: which of its columns are which modality, and everything that can be wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+
+from nbridge.common.messages import did_you_mean, listing
+from nbridge.data.arrays import check_same_rows, to_batch
+from nbridge.data.batch import Batch
+from nbridge.data.column import PRESENT, check_layout, check_mask_layout
+from nbridge.data.ids import check_many_ids
+from nbridge.data.streaming.blocks import Block, RowsIn
+from nbridge.errors import CellError, DataError
+from nbridge.models.support import SupportError, check_support
+from nbridge.nn.likelihoods import Likelihood
+
+Progress = Callable[[str, int, int], None]
+"""Hears what is done, with how many rows of it, and of how many."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The columns of a file.
+
+    Arguments:
+        taken: The key of each modality that is there, by its name, and of its mask of presence, by ``NAME__present``.
+        others: The keys of all other columns.
+        rows: The number of rows.
+        in_part: The modalities of which some row is observed in part.
+    """
+
+    taken: Mapping[str, str]
+    others: tuple[str, ...]
+    rows: int
+    in_part: frozenset[str] = frozenset()
+
+
+def make_plan(rows: RowsIn, likelihoods: Mapping[str, Likelihood], keys: Mapping[str, str], id_key: str | None) -> Plan:
+    """What names, types and shapes tell, before any row is read.
+
+    Arguments:
+        rows: The file.
+        likelihoods: The likelihood of each modality of a model.
+        keys: The key of each modality.
+        id_key: The key of identifiers; None where rows are told by their place.
+
+    Raises:
+        DataError: when a column doesn't fit its modality, or is there under a name that is nearly right.
+    """
+    taken, others = match_keys(rows.keys, keys, rows.noun)
+    for key in others:
+        # As for arrays in memory: a slip of the pen would have all of a modality imputed in silence.
+        absent = [known for name, known in keys.items() if name not in taken]
+        if rows.by_name and key != id_key and (near := did_you_mean(key, absent, cutoff=0.8)):
+            raise DataError(f"{rows.noun} {key!r}: no such modality.{near} Modalities: {listing(keys.values())}")
+    counts = {name: _rows_of(rows, taken, name, likelihood) for name, likelihood in likelihoods.items() if _is_there(taken, name)}
+    check_same_rows(counts)
+    return Plan(taken, others, next(iter(counts.values())))
+
+
+def check_rows(rows: RowsIn, likelihoods: Mapping[str, Likelihood], plan: Plan, id_key: str | None, size: int, tell: Progress) -> Plan:
+    """Checks every row, and finds the modalities of which some row is observed in part.
+
+    Arguments:
+        rows: The file.
+        likelihoods: The likelihood of each modality of a model.
+        plan: What is known of the file.
+        id_key: The key of identifiers; None where rows are told by their place.
+        size: The number of rows to read at a time.
+        tell: Hears how far it is.
+
+    Raises:
+        DataError: for the first thing that doesn't fit, with the number of its row in the file.
+    """
+    if id_key is not None and id_key in plan.others:
+        check_many_ids(lambda: rows.identifiers(id_key, plan.rows, size), rows.told_ids(id_key))
+    for key in plan.others:
+        rows.check_passed(key)
+    there = {name: likelihood for name, likelihood in likelihoods.items() if name in plan.taken}
+    in_part = {name for name, likelihood in there.items() if _is_in_part(rows, plan, name, likelihood, size, tell)}
+    return replace(plan, in_part=frozenset(in_part))
+
+
+def read_block(block: Block, taken: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> Batch:
+    """Rows of modalities, as a model takes them.
+
+    Raises:
+        DataError: when they don't fit.
+    """
+    return to_batch({name: block.with_nan(key) for name, key in taken.items()}, shapes, allow_missing=True, first=block.start)
+
+
+def match_keys(found: Collection[str], keys: Mapping[str, str], noun: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Which columns of a file hold modalities.
+
+    Arguments:
+        found: The keys of all columns.
+        keys: The key of each modality.
+        noun: What the columns of this file are called.
+
+    Returns:
+        The key of each modality that is there, by its name, and of its mask, by ``NAME__present``; and the keys of all other columns.
+
+    Raises:
+        DataError: when there is none, or one that bears the name of its modality where another is expected.
+    """
+    for name, key in keys.items():
+        if key not in found and name in found and name not in keys.values():
+            raise DataError(f"{noun} {name!r}: the spec keeps modality {name!r} in {_a(noun)} {key!r}; rename it")
+    taken = {name + ending: key + ending for name, key in keys.items() for ending in ("", PRESENT) if key + ending in found}
+    others = tuple(key for key in found if key not in taken.values())
+    if not taken:
+        raise DataError(f"no {noun} for any modality ({', '.join(keys.values())}). Found: {listing(others)}")
+    return taken, others
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+
+
+def _is_there(taken: Mapping[str, str], name: str) -> bool:
+    return name in taken or name + PRESENT in taken
+
+
+def _rows_of(rows: RowsIn, taken: Mapping[str, str], name: str, likelihood: Likelihood) -> int:
+    if name not in taken:
+        raise DataError(f"modality {name!r}: {taken[name + PRESENT]} is given without {_a(rows.noun)} {name!r}")
+    layout = rows.layout(taken[name])
+    check_layout(name, layout.shape, layout.dtype, likelihood.shape)
+    if name + PRESENT in taken:
+        mask = rows.layout(taken[name + PRESENT])
+        check_mask_layout(name, mask.shape, mask.dtype, layout.shape[0])
+    return layout.shape[0]
+
+
+def _is_in_part(rows: RowsIn, plan: Plan, name: str, likelihood: Likelihood, size: int, tell: Progress) -> bool:
+    """Whether some row of a modality is observed in part, after checking all of them."""
+    in_part, outside = False, None
+    taken = {known: plan.taken[known] for known in (name, name + PRESENT) if known in plan.taken}
+    for block in rows.blocks(taken.values(), 0, plan.rows, size):
+        try:
+            batch = read_block(block, taken, {name: likelihood.shape})
+        except CellError as error:
+            raise error.at(rows.place) from error
+        in_part = in_part or name in batch.cells
+        try:
+            check_support({name: likelihood}, batch, block.start)
+        except SupportError as found:
+            # It goes on, to say how many rows there are.
+            outside = found if outside is None else SupportError(outside.cell, outside.problem, (outside.rows or 0) + (found.rows or 0))
+        tell(f"checking {name}", min(block.start + size, plan.rows), plan.rows)
+    if outside is not None:
+        raise outside.at(rows.place)
+    return in_part

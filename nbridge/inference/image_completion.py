@@ -1,0 +1,208 @@
+"""Imputation of images in files, with tables beside them: folders and tables are written back completed, in one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from nbridge.common.atomic_files import scratch_beside, writing
+from nbridge.common.messages import clip, listing
+from nbridge.data.folders import find_file, find_file_or_folder, find_folder
+from nbridge.data.images.files import images_in, is_image
+from nbridge.data.images.rows import ImageRows
+from nbridge.data.images.source import Images
+from nbridge.data.images.tables import ImageFolder
+from nbridge.data.images.write import Place
+from nbridge.data.tables.columns import TableFile, ending_of, open_table
+from nbridge.data.tables.csv import as_cell
+from nbridge.data.tables.join import JoinedRows
+from nbridge.data.tables.layout import TableLayout
+from nbridge.errors import DataError
+from nbridge.inference.file_completion import Wishes, complete
+from nbridge.inference.file_plan import Progress
+from nbridge.inference.joined_completion import TablesCompleted
+from nbridge.models.base import MultimodalVAE
+
+ROWS = "rows.csv"
+"""The table that tells of rows where none was given."""
+
+
+@dataclass
+class _Given:
+    """What is filled in.
+
+    Arguments:
+        tables: The paths of tables.
+        folders: The folder of images of each modality that has one.
+        root: The folder that paths in tables are relative to, where one is named.
+        direct: Whether one folder of images is all that there is, so that what is written is one as well.
+    """
+
+    tables: list[Path] = field(default_factory=list)
+    folders: dict[str, Path] = field(default_factory=dict)
+    root: Path | None = None
+    direct: bool = False
+
+
+def impute_images(
+    model: MultimodalVAE,
+    source: Images,
+    target: str | Path,
+    rows: Sequence[str | Path] = (),
+    wishes: Wishes | None = None,
+    *,
+    progress: Progress | None = None,
+) -> TablesCompleted:
+    """Fills in what is absent from images in files and from tables beside them.
+
+    Each folder of images is written with the files that were there, byte for byte, and a PNG file ``ID.png`` for each image that was
+    imputed, ``ID.1.png`` to ``ID.K.png`` for K draws, in the size that the model has; a column of paths names such files in the cells that
+    were empty. Tables keep their format, their order and all that was observed, as `nbridge.inference.joined_completion.impute_tables`
+    writes them, and the first of them tells in ``NAME__imputed`` which images were imputed; without a table there is one, rows.csv.
+    Figures of intervals are of columns in tables. All is read into memory, and written whole or not at all.
+
+    Arguments:
+        model: A model that was trained from images in files.
+        source: How its images lie: the source of its spec.
+        target: The folder to write; an older one that holds nothing but files of these names is replaced.
+        rows: Tables, folders of images, called as a modality or as its folder in the source, or a folder that holds these; those of the
+            source where they are left out.
+        wishes: What is wanted of what is filled in; the one best estimate where it is left out.
+        progress: Hears how far it is.
+
+    Raises:
+        DataError: when rows don't fit the model or can't be joined, or the folder can't be written.
+    """
+    assert model.table is not None, "images are read as tables are"
+    wishes = wishes or Wishes()
+    wishes.check()
+    folder, given = Path(target), _given(source, rows)
+    places = _places(source, given)
+    if wishes.intervals and set(model.names) <= set(places):
+        raise DataError("intervals are of numbers in tables, and this model has images alone; --samples K draws some")
+    _check_apart(folder, given)
+    with writing(folder, DataError), scratch_beside(folder) as scratch:
+        tables, folders = _opened(source, model.table, given, scratch)
+        read = ImageRows(tables, folders, model.table, places, samples=wishes.samples, levels=wishes.intervals)
+        _check_older(folder, read.names, direct=given.direct)
+        keys = {name: name for name in model.names}
+        done = complete(model, read, partial(read.writing, folder), wishes, keys=keys, progress=progress)
+        lacking = {path: count for path, count in read.lacking.items() if given.tables}
+    return TablesCompleted(done, tuple(folder / Path(table.path).name for table in tables), lacking)
+
+
+def read_images(source: Images, layout: TableLayout, rows: Sequence[str | Path]) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+    """The arrays of images in files and of tables beside them, by modality, and the identifiers of the rows, where they have any.
+
+    Arguments:
+        source: How images lie.
+        layout: Which columns are which modality.
+        rows: Tables and folders, as `impute_images` takes them.
+
+    Raises:
+        DataError: when they can't be read or joined.
+    """
+    with TemporaryDirectory() as scratch:
+        tables, folders = _opened(source, layout, _given(source, rows), Path(scratch))
+        read = JoinedRows([*tables, *folders.values()], layout)
+        (block,) = read.blocks(read.there, 0, read.rows, read.rows)
+        return dict(block.arrays), read.ids
+
+
+def _opened(source: Images, layout: TableLayout, given: _Given, scratch: Path) -> tuple[list[TableFile], dict[str, ImageFolder]]:
+    """The tables, one at least, and the folder of each modality that has one."""
+    folders = {name: source.folder(name, path, layout.shapes) for name, path in given.folders.items()}
+    tables = source.with_images([open_table(path) for path in given.tables], layout.shapes, given.root)
+    return tables or [_rows_of(folders.values(), scratch / ROWS, source.id)], folders
+
+
+def _given(source: Images, rows: Sequence[str | Path]) -> _Given:
+    """What was named: tables and folders by modality; all of the source where nothing was."""
+    if not rows:
+        named = {name: find_folder(folder) for name, folder in source.folders.items()}
+        return _Given([find_file(path) for path in source.paths], named)
+    given = _Given()
+    for path in rows:
+        found = find_file_or_folder(path)
+        if found.is_dir():
+            _take_folder(given, source, found)
+        elif ending_of(found):
+            given.tables.append(found)
+        else:
+            raise DataError(f"{path}: expected folders of images, or tables (.csv, .tsv, .csv.gz, .tsv.gz, .parquet)")
+    given.direct = len(rows) == 1 and given.direct
+    if given.root is not None and not given.tables:
+        raise DataError(f"{given.root}: the images of this model are named in a column of a table; name the table as well")
+    return given
+
+
+def _take_folder(given: _Given, source: Images, found: Path) -> None:
+    """Takes in a folder: that of a modality, one that holds such folders, or the one that paths in tables are relative to."""
+    names = {name: {name, Path(folder).name} for name, folder in source.folders.items()}
+    if not images_in(found).images:
+        inside = {name: found / sub for name, known in names.items() for sub in sorted(known) if (found / sub).is_dir()}
+        if not inside and (names or not source.path_columns):
+            raise DataError(f"{found}: no image in this folder, and none that is called {listing(sorted(set().union(*names.values())))}")
+        given.folders |= inside
+        given.root = given.root if inside else found
+        return
+    if not names:
+        given.root = found
+        return
+    fitting = [name for name, known in names.items() if found.name in known]
+    chosen = fitting if fitting else list(names) if len(names) == 1 else []
+    if len(chosen) != 1:
+        raise DataError(f"{found}: images of which modality? Call the folder as one of them, or as its folder was called: {listing(names)}")
+    if chosen[0] in given.folders:
+        raise DataError(f"{found}: images of {chosen[0]!r}, as those in {given.folders[chosen[0]]} are; name one of them")
+    given.folders[chosen[0]], given.direct = found, True
+
+
+def _places(source: Images, given: _Given) -> dict[str, Place]:
+    """Where images are written: in a folder of the name that they were read from."""
+    if given.direct:
+        (name,) = given.folders
+        others = [other for other in source.folders if other != name]
+        return {name: Place("."), **{other: Place(other) for other in others}, **_path_places(source, given)}
+    folders = {name: Path(given.folders.get(name, folder)).resolve().name for name, folder in source.folders.items()}
+    called = list(folders.values())
+    own = {name: Place(folder if called.count(folder) == 1 else name) for name, folder in folders.items()}
+    return {**own, **_path_places(source, given)}
+
+
+def _path_places(source: Images, given: _Given) -> dict[str, Place]:
+    root = given.root or (None if source.root is None else Path(source.root))
+    return {name: Place("." if root is None else root.resolve().name, column) for name, column in source.path_columns.items()}
+
+
+def _rows_of(folders: Iterable[ImageFolder], path: Path, id_column: str) -> TableFile:
+    """A table of the rows that folders have, and of nothing else."""
+    stems = dict.fromkeys(stem for folder in folders for stem in folder.stems)
+    path.write_text("\n".join([as_cell(id_column, ","), *(as_cell(stem, ",") for stem in stems), ""]), encoding="utf-8", newline="\n")
+    return open_table(path)
+
+
+def _check_apart(target: Path, given: _Given) -> None:
+    """Checks that nothing that is read is replaced, nor what is written among it."""
+    whole = target.resolve()
+    for folder in (*given.folders.values(), *([given.root] if given.root else []), *(path.parent for path in given.tables)):
+        if folder.resolve().is_relative_to(whole):
+            raise DataError(f"{target}: what is read lies in it ({folder}); choose another, so that it stays as it is")
+    for folder in given.folders.values():
+        if whole.is_relative_to(folder.resolve()):
+            raise DataError(f"{target}: lies in {folder}, which is read; choose another")
+
+
+def _check_older(target: Path, names: Collection[str], *, direct: bool) -> None:
+    """Checks that an older folder holds nothing but what was written at an earlier time."""
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise DataError(f"{target}: a file, expected a folder")
+    if other := sorted(file.name for file in target.iterdir() if file.name not in names and not (direct and is_image(file.name))):
+        raise DataError(f"{target}: a folder that holds other things than what is written ({clip(other[0])}); choose another")

@@ -1,0 +1,362 @@
+r"""Filling in what is absent, from any pattern of presence.
+
+Each draw takes one :math:`z_k \sim q(z \mid x_S)` for a row and decodes *every* absent modality from it: separate draws would destroy
+their agreement. Draws include the spread of :math:`p(x_j \mid z_k)`, so that their variance is the predictive one.
+
+Axes: K samples, B rows, D latent dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+from torch.distributions import Independent
+from torch.quasirandom import SobolEngine
+
+from nbridge.common.messages import clip, did_you_mean, listing
+from nbridge.data.batch import Batch
+from nbridge.errors import DataError, require_positive
+from nbridge.models.base import MultimodalVAE
+from nbridge.models.mixture_prior import Mixture
+from nbridge.nn.distributions import diagonal_normal
+from nbridge.spec.option_types import Prior
+
+POINT_DRAWS = 64
+"""Draws of z that a point estimate averages over."""
+ELEMENTS, ROWS = 2**21, 1024
+"""Numbers decoded and rows encoded at a time, at most: bounds for memory, within which convolutions stay in the processor's cache."""
+_STRIDE = 0x9E3779B9
+"""Between the seeds of two parts: 2^32 over the golden ratio, so that the parts of neighbouring seeds stay apart (torch takes 32 bits)."""
+
+
+@dataclass(frozen=True)
+class Completed:
+    r"""Rows in which nothing is absent.
+
+    Arguments:
+        values: By modality, shape (B, \*shape), or (K, B, \*shape) for K draws; observed values are bit-identical to what was given,
+            in the form (class index or one-hot) and type in which it was given.
+        imputed: By modality, which rows, shape (B,), or which cells, shape (B, \*shape), are imputed.
+    """
+
+    values: dict[str, Tensor]
+    imputed: dict[str, Tensor]
+
+
+def impute(
+    model: MultimodalVAE,
+    batch: Batch,
+    *,
+    samples: int | None = None,
+    noise: bool = True,
+    seed: int = 0,
+    first: int = 0,
+    one_hot: Mapping[str, Sequence[tuple[int, int]]] | None = None,
+) -> Completed:
+    r"""Fills in every absent modality of every row, and every absent cell.
+
+    Without ``samples`` it gives a point estimate: the mean (the most probable class, a whole count) of
+    :math:`p(x_j \mid x_S) = \mathbb{E}_{q(z \mid x_S)} [p(x_j \mid z)]`, over a fixed set of points z so that a row's result depends on
+    that row alone. With ``samples=K`` it gives K draws; each draw decodes all absent modalities of a row from one z.
+
+    Rows are served in parts of `rows_at_a_time`; each part has a seed of its own, by its number, so that batches cut between two parts
+    give, put together, what all rows give at once, bit for bit.
+
+    Arguments:
+        model: A trained model.
+        batch: Rows with any pattern of presence; rows with nothing observed are served from the prior N(0, I),
+            the model's own, even where `generate` would draw from a mixture.
+        samples: The number K of draws, or None for the point estimate.
+        noise: Whether draws include the spread of the likelihood; without it they are the expectations of :math:`p(x_j \mid z_k)`.
+        seed: Seed of the draws.
+        first: The number that the batch's first row has among all rows, a multiple of `rows_at_a_time`.
+        one_hot: By modality, the first element, and the element after the last, of each group of elements that show one class: a draw of
+            them is one class, c with the probability :math:`\mathbb{E}[x_c \mid z_k] / \sum_d \mathbb{E}[x_d \mid z_k]`.
+
+    Raises:
+        DataError: when observed values lie outside their likelihood's support or the model lacks a modality of the batch.
+
+    Example:
+        >>> import nbridge
+        >>> model = nbridge.build_model(nbridge.Spec.model_validate({"modalities": {
+        ...     "top": {"shape": 4, "encoder": "mlp", "likelihood": "normal"},
+        ...     "label": {"shape": 3, "encoder": "mlp", "likelihood": "categorical"}}}))
+        >>> rows = nbridge.Batch.complete({"top": torch.randn(5, 4), "label": torch.tensor([0, 1, 2, 0, 1])})
+        >>> nbridge.impute(model, rows.hide("label"), samples=7).values["label"].shape
+        torch.Size([7, 5])
+    """
+    _check(model, batch, samples)
+    size = rows_at_a_time(model, samples)
+    check_first(first, size)
+    parts = []
+    with serving(model, seed):
+        for number, part in enumerate(_cut(batch, size), start=first // size):
+            torch.manual_seed(part_seed(seed, number))
+            parts.append(_impute_rows(model, part, samples, noise, one_hot or {}))
+    axis = 0 if samples is None else 1
+    return Completed(
+        {name: torch.cat([part.values[name] for part in parts], axis) for name in model.names},
+        {name: torch.cat([part.imputed[name] for part in parts]) for name in model.names},
+    )
+
+
+def rows_at_a_time(model: MultimodalVAE, samples: int | None = None) -> int:
+    """The number of rows that `impute` serves together, whatever the number of rows: it depends on the model and on K alone."""
+    return _size((POINT_DRAWS if samples is None else samples) * sum(math.prod(x.shape) for x in model.likelihoods.values()))
+
+
+def check_first(first: int, size: int) -> None:
+    """Checks that rows begin with a part of so many.
+
+    Raises:
+        DataError: when they do not.
+    """
+    if first < 0 or first % size:
+        raise DataError(f"first is {first}, expected a multiple of {size}, the rows that are served at a time")
+
+
+def part_seed(seed: int, number: int) -> int:
+    """The seed of a part of the rows, by its number."""
+    return (seed + number * _STRIDE) % 2**63
+
+
+def generate(
+    model: MultimodalVAE,
+    num: int,
+    given: Mapping[str, ArrayLike | Tensor] | None = None,
+    *,
+    noise: bool = False,
+    seed: int = 0,
+    prior: Prior | None = None,
+) -> dict[str, Tensor]:
+    r"""New rows: :math:`z \sim p(z)` or :math:`z \sim q(z \mid \mathrm{given})`, then the expectation of :math:`p(x_j \mid z)`.
+
+    With nothing given, a model that was trained with ``prior: mixture`` draws z from its mixture (see `nbridge.models.mixture_prior`).
+
+    Arguments:
+        model: A trained model.
+        num: The number B of rows.
+        given: Values of some modalities: one that all rows share, shape ``shape`` (for classes a scalar index), or one for each row.
+        noise: Whether to draw from :math:`p(x_j \mid z)` instead, with the noise that observed values have.
+        seed: Seed of the draws.
+        prior: Where z comes from when nothing is given: ``normal``, N(0, I), or ``mixture``; what the model was trained with if left out.
+
+    Returns:
+        Values of all modalities, the given ones among them, shape (B, \*shape).
+
+    Raises:
+        DataError: when given values do not fit, or the prior asked for is not to be had.
+    """
+    require_positive(num=num)
+    if (mixture := mixture_for(model, prior, given or ())) is not None:
+        return _drawn_from(mixture, model, num, noise, seed)
+    likelihoods = model.likelihoods
+    if unknown := [name for name in given or {} if name not in likelihoods]:
+        raise DataError(f"given {unknown[0]!r}: no such modality in this model; it has {', '.join(likelihoods)}")
+    rows = {name: _repeated(torch.as_tensor(x), num, likelihoods[name].blank(0).ndim - 1) for name, x in (given or {}).items()}
+    if wrong := [name for name, x in rows.items() if len(x) != num]:
+        raise DataError(f"given {wrong[0]!r}: {len(rows[wrong[0]])} rows, expected one value or {num} of them")
+    anchor = model.names[0]
+    blank = likelihoods[anchor].blank(num).cpu()
+    batch = Batch.complete(rows) if rows else Batch({anchor: blank}, {anchor: torch.zeros(num, dtype=torch.bool)})
+    return {name: x[0] for name, x in impute(model, batch, samples=1, noise=noise, seed=seed).values.items()}
+
+
+def mixture_for(model: MultimodalVAE, prior: str | None, given: Iterable[str] = ()) -> Mixture | None:
+    """The mixture that rows are drawn from; None for N(0, I), and where something is given.
+
+    Arguments:
+        model: A trained model.
+        prior: ``normal``, ``mixture``, or None for what the model was trained with.
+        given: The modalities given.
+
+    Raises:
+        DataError: when there is no prior of this name, the model has no mixture, or something is given as well.
+    """
+    given, names = tuple(given), typing.get_args(Prior)
+    if prior is not None and prior not in names:
+        raise DataError(f"unknown prior '{clip(prior)}'.{did_you_mean(prior, names)} Known: {listing(names)}")
+    if prior is not None and given:
+        raise DataError(f"a prior is for rows drawn from nothing, and {listing(given)} is given; leave one of them out")
+    if prior == "mixture" and model.mixture is None:
+        raise DataError("this model has no mixture; train one whose spec says prior: mixture")
+    return None if given or prior == "normal" else model.mixture
+
+
+def _drawn_from(mixture: Mixture, model: MultimodalVAE, num: int, noise: bool, seed: int) -> dict[str, Tensor]:
+    """Rows decoded from draws of a mixture, in parts as `impute` has them."""
+    size, parts = rows_at_a_time(model, 1), []
+    with serving(model, seed):
+        for number, start in enumerate(range(0, num, size)):
+            torch.manual_seed(part_seed(seed, number))
+            z = mixture.sample(1, min(size, num - start))
+            parts.append({name: decode(model, name, z, noise=noise)[0].cpu() for name in model.names})
+    return {name: torch.cat([part[name] for part in parts]) for name in model.names}
+
+
+def embed(model: MultimodalVAE, batch: Batch, *, samples: int = 1, seed: int = 0) -> Independent:
+    r"""The posterior :math:`q(z \mid x_S)` of each row, batch shape (B,) over D.
+
+    For a stochastic model it has the mean and the variance of the mixture over ``samples`` posteriors.
+    """
+    _check(model, batch, samples)
+    with serving(model, seed):
+        parts = [model.moments(part.to(model.device), samples) for part in chunks(batch, samples)]
+        return diagonal_normal(torch.cat([q.mean for q in parts]), torch.cat([q.stddev for q in parts]))
+
+
+def chunks(batch: Batch, elements: int) -> Iterator[Batch]:
+    """The rows in parts that fit in memory, when each row makes so many numbers; one part when there is no row."""
+    return _cut(batch, _size(elements))
+
+
+def _size(elements: int) -> int:
+    return max(1, min(ROWS, ELEMENTS // elements))
+
+
+def _cut(batch: Batch, size: int) -> Iterator[Batch]:
+    for start in range(0, max(1, len(batch)), size):
+        yield batch.slice(start, start + size)
+
+
+def _check(model: MultimodalVAE, batch: Batch, samples: int | None) -> None:
+    if samples is not None:
+        require_positive(samples=samples)
+    model.check(batch)
+
+
+def _impute_rows(
+    model: MultimodalVAE, batch: Batch, samples: int | None, noise: bool, one_hot: Mapping[str, Sequence[tuple[int, int]]]
+) -> Completed:
+    device = batch.device
+    rows = batch.to(model.device)
+    if samples is None:
+        points, fixed = fixed_points(model)
+        z = point_draws(model.fixed_posterior(rows, fixed.to(model.device)), points)
+    else:
+        z = model.posterior(rows, samples).sample()
+    values, imputed = {}, {}
+    for name, likelihood in model.likelihoods.items():
+        observed, others = which_observed(batch, name), model.given(name, rows)
+        imputed[name] = ~observed
+        given = batch.values.get(name)
+        if given is not None and observed.all():
+            values[name] = given if samples is None else given.expand(samples, *given.shape)
+            continue
+        guess = _estimate(model, name, z, observed, others) if samples is None else decode(model, name, z, others, noise=noise)
+        if samples is not None and noise and one_hot.get(name):
+            guess = _drawn_classes(guess, likelihood.expectation(model.decoder(name).served(z, others)), one_hot[name])
+        guess = guess.to(device)
+        if given is not None:
+            guess = likelihood.restore(guess, given)
+            guess = torch.where(observed.reshape(*observed.shape, *(1 for _ in given.shape[observed.ndim :])), given, guess)
+        values[name] = guess
+    return Completed(values, imputed)
+
+
+def _drawn_classes(draws: Tensor, expectation: Tensor, groups: Sequence[tuple[int, int]]) -> Tensor:
+    """Draws of a modality, (K, B, ...), whose groups of elements show one class each: drawn apart, they would show none, or several."""
+    flat, means = draws.flatten(2).clone(), expectation.flatten(2)
+    for start, stop in groups:
+        # Never all of them 0, as those of a density may be.
+        weights = means[..., start:stop].clamp(1e-12, 1.0)
+        drawn = torch.multinomial(weights.flatten(0, 1), 1).reshape(weights.shape[:2])
+        flat[..., start:stop] = torch.nn.functional.one_hot(drawn, stop - start).to(flat)
+    return flat.reshape(draws.shape)
+
+
+def which_observed(batch: Batch, name: str) -> Tensor:
+    """Which rows of a modality, or which of its cells, are observed."""
+    if name not in batch.values:
+        return torch.zeros(len(batch), dtype=torch.bool, device=batch.device)
+    present = batch.present[name]
+    if name in batch.cells:
+        return batch.cells[name] & present.reshape(-1, *(1 for _ in batch.cells[name].shape[1:]))
+    return present
+
+
+def _estimate(model: MultimodalVAE, name: str, z: Tensor, observed: Tensor, others: Tensor) -> Tensor:
+    r"""The point estimate, shape (B, \*shape); of rows observed as a whole, which need none, anything."""
+    absent = ~observed.flatten(1).all(1).to(z.device) if observed.ndim > 1 else ~observed.to(z.device)
+    if absent.all():
+        return decode(model, name, z, others, point=True)
+    likelihood = model.likelihoods[name]
+    some = likelihood.expectation(model.decoder(name).served(z[:, absent], others[absent]))
+    # Each row back in its place: the order in which a mean over draws is summed depends on it, and so does the last bit.
+    expectation = some.new_zeros(len(z), len(absent), *some.shape[2:])
+    expectation[:, absent] = some
+    return likelihood.point(expectation.mean(0))
+
+
+def decode(model: MultimodalVAE, name: str, z: Tensor, given: Tensor | None = None, *, point: bool = False, noise: bool = False) -> Tensor:
+    r"""Canonical values of a modality, shape (K, B, \*shape), of draws of z, shape (K, B, D).
+
+    Arguments:
+        model: The model.
+        name: The modality.
+        z: Draws of z.
+        given: How many other modalities z was inferred from, shape (B,), as `nbridge.MultimodalVAE.given` has it; nothing when left out.
+        point: Whether to give the one value, shape (B, \*shape), that the average over K stands for.
+        noise: Whether to draw from :math:`p(x_j \mid z_k)` instead of taking its expectation.
+    """
+    likelihood, distribution = model.likelihoods[name], model.decoder(name).served(z, given)
+    if noise and not point:
+        return distribution.sample()
+    expectation = likelihood.expectation(distribution)
+    return likelihood.point(expectation.mean(0) if point else expectation)
+
+
+@contextmanager
+def serving(model: MultimodalVAE, seed: int) -> Iterator[None]:
+    """Eval mode, no gradients, and a seed of its own; all put back afterwards."""
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    devices = [model.device] if model.device.type == "cuda" else []
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+
+
+def fixed_points(model: MultimodalVAE) -> tuple[Tensor, Tensor]:
+    """What stands for chance in a point estimate, the same for every row and every call: standard normal numbers.
+
+    Returns:
+        Quasi-random ones that z is made of, shape (K, D), and those that a stochastic model makes its posterior of, shape
+        (K, `noise_width`), pseudo-random because these are too many for K quasi-random points to be even.
+    """
+    dtype = torch.get_default_dtype()
+    noise = torch.randn(POINT_DRAWS, model.noise_width, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    return _points(model.latent_dim, POINT_DRAWS, dtype), noise
+
+
+def point_draws(q: Independent, points: Tensor) -> Tensor:
+    """What a point estimate averages over: z of shape (K, B, D), of a posterior of batch shape (K, B) or (B,) over D.
+
+    Arguments:
+        q: The posterior.
+        points: Standard normal points, shape (K, D).
+    """
+    return q.mean + q.stddev * points.to(q.mean)[:, None]
+
+
+@lru_cache(maxsize=8)
+def _points(dimension: int, number: int, dtype: torch.dtype) -> Tensor:
+    uniform = SobolEngine(dimension, scramble=True, seed=0).draw(number, dtype=dtype)
+    return torch.special.ndtri(uniform.clamp(1e-4, 1 - 1e-4))
+
+
+def _repeated(x: Tensor, num: int, axes: int) -> Tensor:
+    """One value for each of so many rows; a single value, of so many axes, is shared by all."""
+    return x if x.ndim > axes else x.expand(num, *x.shape)

@@ -1,0 +1,198 @@
+r"""A prior that is fitted after training: a mixture of Gaussians on the aggregate posterior, for rows that are drawn from nothing.
+
+.. math:: \hat{p}(z) = \sum_c \pi_c \, \mathcal{N}(z \mid \mu_c, \Sigma_c) \approx q(z) = \frac{1}{N} \sum_n q(z \mid x_n)
+
+A VAE is trained with :math:`p(z) = \mathcal{N}(0, I)`, but the codes of its rows, q(z), do not fill it: what is decoded from the holes
+looks like no row. The mixture keeps to where codes are. It says where *generated* rows begin and nothing else: the ELBO, importance
+sampling and rows in which nothing is observed keep the model's own p(z), for it is p(x) under that prior which they are about.
+
+Several draws of each row's posterior make far more of few rows than one. A full covariance pays where there are many draws for each of its
+numbers, and does harm below; with fewer, covariances are diagonal.
+
+References:
+    From Variational to Deterministic Autoencoders (Ghosh, Sajjadi, Vergari, Black, Schölkopf, ICLR 2020)
+
+Axes: C components, K samples, N rows or draws, D latent dimensions.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Size, Tensor, nn
+from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, MultivariateNormal
+
+from nbridge.data.batch import Batch
+from nbridge.data.rows import Rows
+from nbridge.nn.distributions import diagonal_normal
+from nbridge.spec.option_types import Components
+
+ROWS = 20_000
+"""Rows that a mixture is fitted to, at most, and about as many draws where there are fewer rows."""
+DRAWS = 16
+"""Draws of the posterior of a row, at most."""
+CHUNK = 2048
+"""Rows whose posteriors are computed at a time."""
+ROWS_EACH = 5
+"""Rows for each component, at least: with fewer there are fewer components."""
+FULL = 32
+"""Draws for each component and latent dimension from which on covariances are full. On held-out codes of digits (8, 16 and 64 dimensions,
+1 to 50 components) full and diagonal ones are level at about so many; below half of them full ones lose to N(0, I)."""
+
+
+class Mixture(nn.Module):
+    """A mixture of Gaussians, fitted to the codes of the training rows when training is over, from which new rows are drawn.
+
+    Until it is fitted it is N(0, I). It has buffers alone, and no parameters.
+
+    Arguments:
+        latent_dim: Dimension D of z.
+        components: The number C of Gaussians; fewer where training rows are few.
+
+    Example:
+        >>> mixture = Mixture(2, components=3)
+        >>> z = torch.cat([torch.randn(500, 2) - 4, torch.randn(500, 2) + 4])
+        >>> mixture.fit(z)
+        >>> mixture.distribution().sample((5,)).shape
+        torch.Size([5, 2])
+    """
+
+    weights: Tensor
+    means: Tensor
+    scales: Tensor
+    rows_each: int = ROWS_EACH
+
+    def __init__(self, latent_dim: int, *, components: Components = 10) -> None:
+        super().__init__()
+        self.latent_dim, self.components = latent_dim, components
+        # Of so many numbers that no rows would ever suffice for them, none are kept.
+        unit = torch.eye(latent_dim) if self._suffice(ROWS, components) else torch.ones(latent_dim)
+        self.register_buffer("weights", (torch.arange(components) == 0).to(unit))
+        self.register_buffer("means", torch.zeros(components, latent_dim))
+        self.register_buffer("scales", unit.repeat(components, *(1 for _ in unit.shape)))
+
+    def distribution(self) -> Distribution:
+        """The mixture, a distribution over D."""
+        some = self.weights > 0
+        means, scales = self.means[some], self.scales[some]
+        each = diagonal_normal(means, scales) if scales.ndim == 2 else MultivariateNormal(means, scale_tril=scales, validate_args=False)
+        return MixtureSameFamily(Categorical(self.weights[some], validate_args=False), each, validate_args=False)
+
+    def sample(self, *shape: int) -> Tensor:
+        """Draws of z, of the shape asked for and D, by torch's global generator."""
+        return self.distribution().sample(Size(shape))
+
+    def learn(self, posterior: Callable[[Batch, int], Independent], rows: Rows, seed: int = 0) -> int:
+        """Fits the mixture to draws of the posteriors of rows; those with nothing observed, whose posterior is the prior, do not count.
+
+        Arguments:
+            posterior: Gives :math:`q(z | x_S)` of a batch, batch shape (K, B) over D, as `nbridge.MultimodalVAE.posterior` does.
+            rows: The training rows, in memory or on disk; of many, so many as `ROWS` are picked at random.
+            seed: Seed of the rows picked, of the draws and of the fit.
+
+        Returns:
+            How many components it has, C unless rows are too few.
+        """
+        chosen = _pick(rows, seed)
+        z = _draws(posterior, chosen, max(1, min(DRAWS, ROWS // len(chosen))), seed)
+        number = min(self.components, max(1, len(chosen) // self.rows_each))
+        self.fit(z, number, seed)
+        return number
+
+    @torch.no_grad()
+    def fit(self, z: Tensor, components: int | None = None, seed: int = 0) -> None:
+        """Fits the mixture to codes, by expectation maximisation in float64; the same bits for the same codes and seed.
+
+        Arguments:
+            z: Codes, shape (N, D).
+            components: How many components to use, of the C that there are; all when left out.
+            seed: Seed of the components' first places.
+        """
+        number = self.components if components is None else components
+        full = self.scales.ndim == 3 and self._suffice(len(z), number)
+        weights, means, covariances = _expectation_maximisation(z, number, full, seed)
+        scales = torch.linalg.cholesky(covariances) if full else covariances.sqrt()
+        self.weights.zero_()[:number] = weights.to(self.weights)
+        self.means.zero_()[:number] = means.to(self.means)
+        self.scales[:number] = (scales if full or self.scales.ndim == 2 else scales.diag_embed()).to(self.scales)
+
+    def _suffice(self, draws: int, components: int) -> bool:
+        """Whether so many draws tell full covariances."""
+        return draws >= FULL * components * self.latent_dim
+
+
+class DiagonalMixture(Mixture):
+    """A mixture with diagonal covariances that stands for the prior in a product of posteriors once it is fitted.
+
+    Attributes:
+        always: Whether it serves once it is fitted, or only where that was found to be better.
+        fitted: Whether it is fitted, with two components or more. Known without a look at its tensors, so that a graph can be traced.
+    """
+
+    rows_each = 20
+    always: bool = False
+    fitted: bool = False
+
+    def parameters_of_components(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights, shape (C,), means and variances, each of shape (C, D)."""
+        return self.weights, self.means, self.scales.square()
+
+    @torch.no_grad()
+    def fit(self, z: Tensor, components: int | None = None, seed: int = 0) -> None:
+        super().fit(z, components, seed)
+        self.fitted = self._several()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Makes it N(0, I) again."""
+        self.weights.copy_(torch.arange(self.components) == 0)
+        self.means.zero_()
+        self.scales.fill_(1.0)
+        self.fitted = False
+
+    def _suffice(self, draws: int, components: int) -> bool:  # noqa: ARG002
+        return False
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.fitted = self._several()
+
+    def _several(self) -> bool:
+        return int((self.weights > 0).sum()) > 1
+
+
+def _pick(rows: Rows, seed: int) -> Rows:
+    """Rows with something observed, at most `ROWS` of them, in their own order."""
+    some = torch.stack(list(rows.present.values())).any(0).nonzero()[:, 0]
+    order = torch.randperm(len(some), generator=torch.Generator().manual_seed(seed))[:ROWS]
+    return rows.subset(some[order.to(some.device)].sort().values)
+
+
+@torch.no_grad()
+def _draws(posterior: Callable[[Batch, int], Independent], rows: Rows, number: int, seed: int) -> Tensor:
+    """So many draws of the posterior of each row, shape (N, D), on the CPU."""
+    mask = next(iter(rows.present.values()))
+    with torch.random.fork_rng([mask.device] if mask.is_cuda else []):
+        torch.manual_seed(seed)
+        parts = (rows.slice(start, start + CHUNK) for start in range(0, len(rows), CHUNK))
+        return torch.cat([posterior(part, number).sample().flatten(0, 1).cpu() for part in parts])
+
+
+def _expectation_maximisation(z: Tensor, components: int, full: bool, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights, shape (C,), means, shape (C, D), and covariances, shape (C, D, D) or of their diagonals (C, D), in float64."""
+    # Not at the top: scikit-learn takes a second, and few models have a mixture.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+    from threadpoolctl import threadpool_limits
+
+    kind = "full" if full else "diag"
+    model = GaussianMixture(components, covariance_type=kind, tol=1e-2, random_state=seed % 2**32)
+    # One thread, for sums over several have other bits than over another number of them; a last step too few does no harm.
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(z.double().numpy())
+    weights, means, covariances = (torch.from_numpy(x) for x in (model.weights_, model.means_, model.covariances_))
+    return weights, means, covariances

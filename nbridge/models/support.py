@@ -1,0 +1,103 @@
+"""Whether values lie where their likelihood has a density, with the first that does not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from nbridge.data.arrays import require_whole
+from nbridge.data.batch import Batch
+from nbridge.errors import DataError
+from nbridge.nn.likelihoods import Likelihood
+
+
+class SupportError(DataError):
+    """Rows with values outside a support.
+
+    Arguments:
+        cell: The first of them: its modality, its row and its element.
+        problem: What is wrong with its value.
+        rows: How many rows there are, where that is known.
+        place: Where the cell is, in words; the modality and the row where it is left out.
+    """
+
+    def __init__(self, cell: tuple[str, int, int], problem: str, rows: int | None, place: str = "") -> None:
+        self.cell, self.problem, self.rows = cell, problem, rows
+        counted = "" if rows is None else f" ({rows} such row{'s' if rows > 1 else ''})"
+        where = place or f"modality {cell[0]!r}, row {cell[1]}"
+        super().__init__(f"{where}: {problem}{counted}. Rescale the values or choose another likelihood.")
+
+    def at(self, place: Callable[[str, int, int], str] | None) -> SupportError:
+        """The same with the place of the cell as the files have it, where they have any."""
+        return self if place is None else SupportError(self.cell, self.problem, self.rows, place(*self.cell))
+
+
+def check_support(likelihoods: Mapping[str, Likelihood], batch: Batch, first: int = 0, *, counted: bool = True) -> None:
+    """Checks every observed value.
+
+    Arguments:
+        likelihoods: The likelihood of each modality.
+        batch: The rows.
+        first: The number of the first row, for messages.
+        counted: Whether these are all rows, so that it can be told how many are wrong.
+
+    Raises:
+        DataError: naming the modality, the first offending row, its value and the support.
+    """
+    for name, likelihood in likelihoods.items():
+        if name in batch.values:
+            _check_shape(name, likelihood, batch.values[name])
+            if not likelihood.elementwise:
+                require_whole(batch, [name], first)
+                _check_classes(name, likelihood, batch, first)
+            _check_modality(name, likelihood, batch, first, counted)
+
+
+def _check_shape(name: str, likelihood: Likelihood, x: Tensor) -> None:
+    blank = likelihood.canonical(x[:0])
+    expected = likelihood.blank(0).shape[1:]
+    if blank.shape[1:] != expected:
+        raise DataError(f"modality {name!r}: values of shape {tuple(x.shape)}, expected (rows, {', '.join(map(str, likelihood.shape))})")
+
+
+def _check_modality(name: str, likelihood: Likelihood, batch: Batch, first: int, counted: bool) -> None:
+    given, present = batch.values[name], batch.present[name]
+    x = likelihood.canonical(torch.where(present.reshape(-1, *(1 for _ in given.shape[1:])), given, 0))
+    # Torch counts the infinities among the real numbers.
+    inside = likelihood.support.check(x) & x.isfinite()
+    if name in batch.cells:
+        inside = inside | ~batch.cells[name]
+    wrong = ~inside.reshape(len(x), math.prod(inside.shape[1:])) & present[:, None]
+    if wrong.any():
+        row = int(wrong.any(1).nonzero()[0])
+        element = int(wrong[row].nonzero()[0])
+        value = x[row].reshape(-1)[element].item()
+        raise SupportError(
+            (name, first + row, element),
+            f"value {value:g} is outside the support of {type(likelihood).__name__}, {describe_support(likelihood.support)}",
+            int(wrong.any(1).sum()) if counted else None,
+        )
+
+
+def _check_classes(name: str, likelihood: Likelihood, batch: Batch, first: int) -> None:
+    if batch.values[name].ndim == 2 and batch.values[name].shape[1:] != likelihood.shape:
+        raise DataError(f"modality {name!r}: one-hot rows of {batch.values[name].shape[1]} classes, expected {likelihood.shape[0]}")
+    given = batch.values[name]
+    right = given == given.floor() if given.ndim == 1 else ((given == 0) | (given == 1)).all(1) & (given.sum(1) == 1)
+    wrong = batch.present[name] & ~right
+    if wrong.any():
+        row = int(wrong.nonzero()[0])
+        raise DataError(f"modality {name!r}, row {first + row}: expected a class index or a one-hot row, with a single 1 among 0s")
+
+
+def describe_support(support: constraints.Constraint) -> str:
+    """A constraint in words."""
+    kind = "whole numbers" if support.is_discrete else "numbers"
+    low, high = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
+    if low is not None and high is not None:
+        return f"{kind} from {low:g} to {high:g}"
+    return f"{kind} from {low:g}" if low is not None else f"finite {kind}"

@@ -1,0 +1,1 @@
+"""Networks and distributions: encoders, decoders, likelihoods, fusion and bridges."""

@@ -1,0 +1,103 @@
+r"""Decoders: :math:`\mathrm{Dec}_i`, a network from z to raw numbers, and the likelihood that reads them."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from nbridge.nn.likelihoods import Likelihood
+from nbridge.nn.networks import MLP, ConvUp
+from nbridge.spec.option_types import Activation, Channels, ImageShape, Probability, Shape, Widths
+
+
+class Decoder(nn.Module):
+    r"""The distribution :math:`p(x_i \mid z)`.
+
+    Arguments:
+        network: Maps z, shape :math:`(*, D)`, to raw numbers, shape :math:`(*, *raw_shape)`; any number of leading axes.
+        likelihood: Reads the raw numbers.
+    """
+
+    def __init__(self, network: nn.Module, likelihood: Likelihood) -> None:
+        super().__init__()
+        self.network = network
+        self.likelihood = likelihood
+
+    def forward(self, z: Tensor) -> Distribution:
+        return self.likelihood(self.network(z))
+
+    def served(self, z: Tensor, given: Tensor | None = None) -> Distribution:
+        """The calibrated distribution that imputations are drawn from; see `nbridge.nn.likelihoods.Likelihood.served`."""
+        return self.likelihood.served(self.network(z), given)
+
+    def log_prob(self, z: Tensor, x: Tensor, cells: Tensor | None = None) -> Tensor:
+        r""":math:`\log p(x_i \mid z)`, shape :math:`(*)`, of values of shape :math:`(B, *shape)` under z of shape :math:`(*, B, D)`.
+
+        Arguments:
+            z: Latent draws.
+            x: Values in canonical form.
+            cells: Observed cells, :math:`(B, *shape)`; the others do not count.
+        """
+        return self.likelihood.log_prob(self.network(z), x, cells)
+
+
+class MLPDecoder(nn.Module):
+    """A multilayer perceptron from z to raw numbers.
+
+    Arguments:
+        latent_dim: Dimension of z.
+        shape: Shape of the raw numbers.
+        hidden: Widths of the hidden layers.
+        batch_norm: Whether to normalise.
+        activation: The nonlinearity.
+        dropout: Rate of dropout.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        shape: Shape,
+        *,
+        hidden: Widths = (128, 128),
+        batch_norm: bool = True,
+        activation: Activation = "leaky_relu",
+        dropout: Probability = 0.0,
+    ) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        self.network = MLP(latent_dim, math.prod(shape), hidden=hidden, batch_norm=batch_norm, activation=activation, dropout=dropout)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.network(z).reshape(*z.shape[:-1], *self.shape)
+
+
+class ConvDecoder(nn.Module):
+    """One linear layer, then transposed convolutions that double each spatial axis and end exactly at the shape, whatever its size.
+
+    Arguments:
+        latent_dim: Dimension of z.
+        shape: Shape of the raw numbers: channels, then one to three spatial axes.
+        channels: Channels of each layer, from the latent side on.
+        batch_norm: Whether to normalise.
+        activation: The nonlinearity.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        shape: ImageShape,
+        *,
+        channels: Channels = (64, 32),
+        batch_norm: bool = True,
+        activation: Activation = "leaky_relu",
+    ) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        self.up = ConvUp(shape, channels, batch_norm=batch_norm, activation=activation)
+        self.stem = MLP(latent_dim, math.prod(self.up.input_shape), batch_norm=batch_norm, activation=activation, activate_last=True)
+
+    def forward(self, z: Tensor) -> Tensor:
+        grid = self.stem(z).reshape(-1, *self.up.input_shape)
+        return self.up(grid).reshape(*z.shape[:-1], *self.shape)

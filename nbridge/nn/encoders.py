@@ -1,0 +1,157 @@
+r"""Encoders: deterministic features :math:`h_i = \mathrm{Enc}_i(x_i)` of one modality.
+
+An encoder is given its modality in standard form (`Likelihood.standardize`): reals centred and scaled, categories one-hot. To add your
+own, inherit from `Encoder`, take ``shape`` and ``features`` as positional arguments and your hyper-parameters as keyword-only ones, and
+run `nbridge.testing.check_encoder` on it.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from nbridge.nn.networks import MLP, ConvDown
+from nbridge.spec.option_types import Activation, Channels, ClassShape, ImageShape, PositiveInt, Probability, Shape, Widths
+
+
+class Encoder(nn.Module, ABC):
+    """Maps a modality to its features.
+
+    Attributes:
+        features: The width F of the output.
+    """
+
+    features: int
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Features, shape :math:`(B, F)`, of rows in standard form, shape :math:`(B, *shape)`."""
+
+    def mirror(self) -> dict[str, object]:
+        """The decoder that undoes this encoder: the ``type`` and keyword arguments that a spec would give it."""
+        return {"type": "mlp"}
+
+
+class MLPEncoder(Encoder):
+    """A multilayer perceptron over the flattened modality; its output is normalised and activated as well.
+
+    Arguments:
+        shape: Shape of the modality.
+        features: Width of the output.
+        hidden: Widths of the hidden layers.
+        batch_norm: Whether to normalise.
+        activation: The nonlinearity.
+        dropout: Rate of dropout.
+
+    Example:
+        >>> MLPEncoder((1, 8, 8), 16, hidden=(32,))(torch.rand(5, 1, 8, 8)).shape
+        torch.Size([5, 16])
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        features: int,
+        *,
+        hidden: Widths = (128,),
+        batch_norm: bool = True,
+        activation: Activation = "leaky_relu",
+        dropout: Probability = 0.0,
+    ) -> None:
+        super().__init__()
+        self.features = features
+        self._mirror = {
+            "type": "mlp",
+            "hidden": (features, *reversed(hidden)),
+            "batch_norm": batch_norm,
+            "activation": activation,
+            "dropout": dropout,
+        }
+        self.network = MLP(
+            math.prod(shape), features, hidden=hidden, batch_norm=batch_norm, activation=activation, dropout=dropout, activate_last=True
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x.flatten(1))
+
+    def mirror(self) -> dict[str, object]:
+        return self._mirror
+
+
+class ConvEncoder(Encoder):
+    """Convolutions that halve each spatial axis (rounding up), then one linear layer.
+
+    Arguments:
+        shape: Channels, then one to three spatial axes of any size.
+        features: Width of the output.
+        channels: Channels of each convolution.
+        batch_norm: Whether to normalise.
+        activation: The nonlinearity.
+
+    Example:
+        >>> ConvEncoder((3, 7, 5), 16, channels=(8, 8))(torch.rand(4, 3, 7, 5)).shape
+        torch.Size([4, 16])
+    """
+
+    def __init__(
+        self,
+        shape: ImageShape,
+        features: int,
+        *,
+        channels: Channels = (32, 64),
+        batch_norm: bool = True,
+        activation: Activation = "leaky_relu",
+    ) -> None:
+        super().__init__()
+        self.features = features
+        self._mirror = {"type": "conv", "channels": tuple(reversed(channels)), "batch_norm": batch_norm, "activation": activation}
+        self.down = ConvDown(shape, channels, batch_norm=batch_norm, activation=activation)
+        self.head = MLP(math.prod(self.down.output_shape), features, batch_norm=batch_norm, activation=activation, activate_last=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.down(x).flatten(1))
+
+    def mirror(self) -> dict[str, object]:
+        return self._mirror
+
+
+class EmbeddingEncoder(Encoder):
+    """A learned vector for each class, then an MLP.
+
+    Arguments:
+        shape: The number of classes, as a shape of one axis.
+        features: Width of the output.
+        embedding_dim: Length of the vector of a class.
+        hidden: Widths of the hidden layers behind it.
+        batch_norm: Whether to normalise.
+        activation: The nonlinearity.
+
+    Example:
+        >>> one_hot = torch.nn.functional.one_hot(torch.tensor([2, 0, 1]), 3).float()
+        >>> EmbeddingEncoder((3,), 16)(one_hot).shape
+        torch.Size([3, 16])
+    """
+
+    def __init__(
+        self,
+        shape: ClassShape,
+        features: int,
+        *,
+        embedding_dim: PositiveInt = 32,
+        hidden: Widths = (),
+        batch_norm: bool = True,
+        activation: Activation = "leaky_relu",
+    ) -> None:
+        super().__init__()
+        self.features = features
+        self._mirror = {"type": "mlp", "hidden": (features, *reversed(hidden)), "batch_norm": batch_norm, "activation": activation}
+        self.embedding = nn.Linear(shape[0], embedding_dim, bias=False)
+        self.network = MLP(embedding_dim, features, hidden=hidden, batch_norm=batch_norm, activation=activation, activate_last=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(self.embedding(x))
+
+    def mirror(self) -> dict[str, object]:
+        return self._mirror

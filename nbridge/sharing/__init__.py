@@ -1,0 +1,1 @@
+"""Models for others: the Hugging Face Hub, ONNX and torch.export."""

@@ -1,0 +1,278 @@
+"""Models on the Hugging Face Hub, or a server that speaks as it does: pushed, pulled, and loaded by name.
+
+A repository gets the files of a model folder and no other: ``config.json``, ``model.safetensors``, and ``README.md`` with the header that
+the hub reads. What comes back is read as strictly as any model folder; nothing in it is executed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nbridge.common.atomic_files import replace_folder, scratch_beside, writing
+from nbridge.common.messages import clip, listing
+from nbridge.errors import NBridgeError, RunError
+from nbridge.models.base import MultimodalVAE
+from nbridge.training.checkpoint import CARD, CONFIG, TENSORS, load_model, model_folder
+from nbridge.version import __version__
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.hf_api import ModelInfo
+
+FILES = (CARD, TENSORS, CONFIG)
+HEADER = "---\nlibrary_name: nbridge\n---\n\n"
+TAGS = ("multimodal", "vae", "missing-data", "imputation")
+NAMED = 4
+"""Files of others that a message names."""
+
+
+def push(
+    directory: str | os.PathLike[str],
+    repo: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    license: str | None = None,  # noqa: A002 (the field's name)
+    token: str | None = None,
+    endpoint: str | None = None,
+) -> str:
+    """Puts the model of a run into a repository, which is made if there is none, in one commit.
+
+    Arguments:
+        directory: A run folder, or the model folder inside it. Its spec goes along, with the names of files and columns in it; rows do not.
+        repo: ``user/name``.
+        private: Whether a repository that is made is to be private.
+        revision: The branch, which is made if there is none; ``main`` when left out.
+        license: The licence in the card's header, such as ``apache-2.0``; what the card has when left out.
+        token: A token with the right to write; the one logged in with, or that of ``HF_TOKEN``, when left out.
+        endpoint: Another hub; that of ``HF_ENDPOINT``, or huggingface.co, when left out.
+
+    Returns:
+        The address of the repository.
+
+    Raises:
+        RunError: when there is no whole model, the repository holds something else or may not be written, or the hub cannot be reached.
+    """
+    folder = model_folder(directory)
+    load_model(folder)
+    api = _api(token, endpoint)
+    from huggingface_hub import CommitOperationAdd, get_token
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    with _telling(repo, revision, api):
+        if not (token or get_token()):
+            raise RunError(f"{repo}: a token is needed to push; log in with: hf auth login, or set HF_TOKEN")
+        try:
+            info = api.model_info(repo)
+        except RepositoryNotFoundError:
+            api.create_repo(repo, private=private or None, exist_ok=True)
+        else:
+            _check_push(repo, info, api, private=private)
+        if revision is not None:
+            api.create_branch(repo, branch=revision, exist_ok=True)
+        contents = {CARD: _card(folder, license), TENSORS: folder / TENSORS, CONFIG: folder / CONFIG}
+        added = [CommitOperationAdd(name, content) for name, content in contents.items()]
+        api.create_commit(repo, added, commit_message=f"A model of nbridge {__version__}", revision=revision)
+    return f"{api.endpoint}/{repo}"
+
+
+def pull(
+    repo: str,
+    out: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    overwrite: bool = False,
+    token: str | None = None,
+    endpoint: str | None = None,
+) -> Path:
+    """Fetches a model into a folder, which `nbridge.load` and every command that takes a model read.
+
+    The folder appears once the model in it was read, strictly, or not at all. Reading imports the classes that the model's spec names.
+
+    Arguments:
+        repo: ``user/name``.
+        out: The folder to make.
+        revision: A branch, a tag or a commit; ``main`` when left out.
+        overwrite: Whether a model folder of that name may be replaced; nothing else ever is.
+        token: A token, for a private repository; the one logged in with, or that of ``HF_TOKEN``, when left out.
+        endpoint: Another hub; that of ``HF_ENDPOINT``, or huggingface.co, when left out.
+
+    Returns:
+        The folder.
+
+    Raises:
+        RunError: when the folder may not be made, there is no such repository, it holds no model of nbridge, a file is damaged, or the hub
+            cannot be reached.
+    """
+    target = Path(out)
+    _check_place(target, overwrite)
+    api = _api(token, endpoint)
+    with writing(target), scratch_beside(target.absolute()) as scratch:
+        with _telling(repo, revision, api):
+            found = _download(api, repo, revision, scratch / "downloaded")
+        place = scratch / "model"
+        place.mkdir()
+        for name in FILES:
+            if (found / name).is_file():
+                (found / name).replace(place / name)
+        _read(place, repo)
+        replace_folder(target.absolute(), place)
+    return target
+
+
+def load(repo: str, *, revision: str | None = None, token: str | None = None, endpoint: str | None = None) -> MultimodalVAE:
+    """The model of a repository, in eval mode, on the CPU; its files stay in the hub's own cache.
+
+    Where ``HF_HUB_OFFLINE`` is set, the cache serves what was loaded before.
+
+    Arguments:
+        repo: ``user/name``.
+        revision: A branch, a tag or a commit; ``main`` when left out.
+        token: A token, for a private repository; the one logged in with, or that of ``HF_TOKEN``, when left out.
+        endpoint: Another hub; that of ``HF_ENDPOINT``, or huggingface.co, when left out.
+
+    Raises:
+        RunError: as `pull` does.
+    """
+    api = _api(token, endpoint)
+    from huggingface_hub import constants
+
+    with _telling(repo, revision, api):
+        if constants.HF_HUB_OFFLINE:
+            found = Path(api.snapshot_download(repo, revision=revision, allow_patterns=list(FILES)))
+        else:
+            found = _download(api, repo, revision)
+    return _read(found, repo)
+
+
+def _api(token: str | None, endpoint: str | None) -> HfApi:
+    if find_spec("huggingface_hub") is None:
+        raise RunError('the hub needs huggingface_hub, which is not installed: pip install "nbridge[hub]"')
+    from huggingface_hub import HfApi
+
+    return HfApi(endpoint=endpoint, token=token, library_name="nbridge", library_version=__version__)
+
+
+def _check_place(target: Path, overwrite: bool) -> None:
+    if not target.absolute().parent.is_dir():
+        raise RunError(f"{target}: folder {target.parent} does not exist")
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not target.is_dir() or {file.name for file in target.iterdir()} - set(FILES):
+        raise RunError(f"{target}: exists and is not a model folder of nbridge; choose another")
+    if not overwrite:
+        raise RunError(f"{target}: a model is there already. Use --overwrite to replace it.")
+
+
+def _names(info: ModelInfo) -> list[str]:
+    return [file.rfilename for file in info.siblings or ()]
+
+
+def _check_push(repo: str, info: ModelInfo, api: HfApi, *, private: bool) -> None:
+    """Refuses to make a public repository hold what is meant to be private, and to mix a model with what others put there."""
+    if private and not info.private:
+        raise RunError(f"{repo}: is there already and is public; make it private on its page, or choose another name")
+    names = _names(info)
+    others = [name for name in names if name not in (*FILES, ".gitattributes")]
+    ours = CONFIG in names and _is_ours(Path(api.hf_hub_download(repo, CONFIG)))
+    if not ours and (others or CONFIG in names):
+        raise RunError(f"{repo}: holds something else ({_few(others or [CONFIG])}) and no model of nbridge; choose another name")
+
+
+def _download(api: HfApi, repo: str, revision: str | None, place: Path | None = None) -> Path:
+    """The files of a model alone, in a folder or in the hub's own cache."""
+    names = _names(info := api.model_info(repo, revision=revision))
+    if not {CONFIG, TENSORS} <= set(names):
+        holds = f"it holds {_few(names)}" if names else "it is empty"
+        raise RunError(f"{repo}: no model of nbridge here, which has {CONFIG} and {TENSORS}; {holds}")
+    # The cache learns what a branch stood for last, a folder gets exactly what was looked at.
+    exactly = revision if place is None else info.sha
+    return Path(api.snapshot_download(repo, revision=exactly, allow_patterns=list(FILES), local_dir=place))
+
+
+def _read(place: Path, repo: str) -> MultimodalVAE:
+    """The model of downloaded files, in whose mistakes the repository stands for the folder."""
+    if not _is_ours(place / CONFIG):
+        raise RunError(f"{repo}: no model of nbridge here; {CONFIG} is of another library")
+    try:
+        return load_model(place)[0]
+    except NBridgeError as error:
+        raise RunError(str(error).replace(str(place), repo)) from error
+
+
+def _is_ours(config: Path) -> bool:
+    try:
+        return {"nbridge", "format_version", "spec"} <= set(json.loads(config.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        return False
+
+
+def _card(folder: Path, license_: str | None) -> bytes:
+    """The model's card with the header that the hub reads, and what was in its header before."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    text = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else "# A model of nbridge\n"
+    card = ModelCard(text if text.startswith("---\n") else HEADER + text)
+    data = card.data
+    assert isinstance(data, ModelCardData), "what a ModelCard has"
+    data.library_name = "nbridge"
+    data.tags = list(dict.fromkeys((*(data.tags or ()), *TAGS)))
+    data.license = license_ or data.license
+    return str(card).encode()
+
+
+def _few(names: Sequence[str]) -> str:
+    more = len(names) - NAMED
+    return listing(clip(name) for name in names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+@contextmanager
+def _telling(repo: str, revision: str | None, api: HfApi) -> Iterator[None]:
+    """What the hub, or the way to it, refuses, in one line each."""
+    try:
+        yield
+    except NBridgeError:
+        raise
+    except Exception as error:
+        if (reason := _reason(error, revision, api)) is None:
+            raise
+        raise RunError(f"{clip(repo, 100)}: {reason}") from error
+
+
+def _reason(error: Exception, revision: str | None, api: HfApi) -> str | None:
+    """Why the hub's client raised this; None for what it should never raise."""
+    from huggingface_hub import errors
+
+    # The first base of its own error is that of its http library, of which it has changed the make before.
+    unreachable = (*errors.HfHubHTTPError.__bases__[:1], ConnectionError, TimeoutError)
+    log_in = "log in with: hf auth login, or set HF_TOKEN"
+    reasons: list[tuple[type[Exception] | tuple[type[Exception], ...], str]] = [
+        (errors.HFValidationError, "not the name of a repository, expected user/name"),
+        (errors.GatedRepoError, f"access has to be asked for first, on {api.endpoint}"),
+        (errors.RepositoryNotFoundError, f"no such repository on {api.endpoint}, or a private one that this token may not see; {log_in}"),
+        (errors.RevisionNotFoundError, f"no branch, tag or commit {clip(revision)!r}"),
+        (errors.HfHubHTTPError, _answer(error, api, log_in) if isinstance(error, errors.HfHubHTTPError) else ""),
+        (errors.LocalTokenNotFoundError, f"a token is needed; {log_in}"),
+        (errors.OfflineModeIsEnabled, f"{api.endpoint} is not asked, because HF_HUB_OFFLINE is set"),
+        (errors.LocalEntryNotFoundError, f"not in the hub's own cache, and {api.endpoint} cannot be reached or HF_HUB_OFFLINE is set"),
+        (unreachable, f"{api.endpoint} cannot be reached ({clip(error, 100) or type(error).__name__})"),
+        # A card's header that the hub does not take, such as a licence that it does not know.
+        (ValueError, clip(" ".join(str(error).split()), 200)),
+    ]
+    return next((text for kind, text in reasons if isinstance(error, kind)), None)
+
+
+def _answer(error: HfHubHTTPError, api: HfApi, log_in: str) -> str:
+    status = error.response.status_code
+    if status == 401:
+        return f"{api.endpoint} does not know this token; {log_in}"
+    if status == 403:
+        return f"{api.endpoint} refuses: this token has no right to it"
+    return f"{api.endpoint} answered {status}{f' ({clip(error.server_message, 100)})' if error.server_message else ''}; try again later"

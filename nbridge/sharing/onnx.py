@@ -1,0 +1,247 @@
+"""Models as files for other run times: ONNX, and torch.export's pt2, each the graph of `nbridge.sharing.graph.ImputationGraph`.
+
+A file holds the graph, its weights and a description in JSON under the key ``nbridge``: names, shapes, types, classes, version.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from nbridge.common.atomic_files import replacing, writing
+from nbridge.common.messages import clip, did_you_mean, listing
+from nbridge.data.batch import Batch
+from nbridge.data.column import PRESENT
+from nbridge.errors import NBridgeError, RunError
+from nbridge.inference.impute import fixed_points, generate
+from nbridge.models.base import MultimodalVAE
+from nbridge.sharing.graph import ImputationGraph
+from nbridge.version import __version__
+
+ENDINGS = (".onnx", ".pt2")
+KEY = "nbridge"
+"""Under which a file keeps its description: an entry of an ONNX file's metadata, and ``nbridge.json`` among the extra files of a pt2."""
+LARGEST = 2**31 - 2**20
+"""Bytes of weights that fit into one ONNX file."""
+ROWS = 32
+"""Rows that a graph is compared with its model on before it is written."""
+TOLERANCE = 1e-4
+
+
+def export_model(
+    model: MultimodalVAE,
+    path: str | os.PathLike[str],
+    *,
+    given: Iterable[str] | None = None,
+    targets: Iterable[str] | None = None,
+    classes: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, Any]:
+    r"""Writes the point estimate of `nbridge.impute` as a graph that runs without nbridge, in the units of the data.
+
+    Inputs are ``NAME``, float32 of shape (B, \*shape) or, for classes, int64 of shape (B,), and ``NAME__present``, boolean of shape (B,);
+    outputs are ``NAME__completed``. One graph serves any number of rows with any pattern of presence. It takes rows as they are: whether
+    values lie in the support of their likelihood is not checked, and rows are present as a whole or absent.
+
+    Arguments:
+        model: A trained model.
+        path: The file to write, which appears whole or not at all: ``.onnx`` (``pip install "nbridge[onnx]"``), or ``.pt2``, which
+            `torch.export.load` reads.
+        given: The modalities that are inputs; all when left out. The others are always absent.
+        targets: The modalities that are outputs; all when left out.
+        classes: Names of classes, by modality or column, for the description, where the model does not know them.
+
+    Returns:
+        The description that is in the file as well.
+
+    Raises:
+        RunError: when names or the path do not fit, an extra is missing, the model cannot be exported, or the file cannot be written.
+
+    Example:
+        >>> import nbridge, tempfile
+        >>> model = nbridge.build_model(nbridge.Spec.model_validate({"modalities": {
+        ...     "top": {"shape": 4, "encoder": "mlp", "likelihood": "normal"},
+        ...     "label": {"shape": 3, "encoder": "mlp", "likelihood": "categorical"}}}))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     told = export_model(model, f"{folder}/label.pt2", given=["top"], targets=["label"])
+        ...     graph = torch.export.load(f"{folder}/label.pt2").module()
+        >>> list(told["inputs"]), list(told["outputs"])
+        (['top', 'top__present'], ['label__completed'])
+        >>> graph(top=torch.randn(7, 4), top__present=torch.ones(7, dtype=torch.bool))["label__completed"].shape
+        torch.Size([7])
+    """
+    path = Path(path)
+    if path.suffix.lower() not in ENDINGS:
+        raise RunError(f"{path}: expected a file that ends in {' or '.join(ENDINGS)}")
+    given, targets = _known(model, "given", given), _known(model, "targets", targets)
+    as_onnx = path.suffix.lower() == ".onnx"
+    if as_onnx:
+        _check_extra()
+        _check_size(model, path)
+    graph = ImputationGraph(model, given, targets)
+    rows = _rows(graph)
+    _compare(graph, model, rows)
+    description = _description(graph, rows, classes or {})
+    with _quietly():
+        program = _traced(graph, rows)
+        with writing(path), replacing(path) as temporary:
+            (_write_onnx if as_onnx else _write_pt2)(program, rows, description, temporary)
+    return description
+
+
+def _known(model: MultimodalVAE, option: str, names: Iterable[str] | None) -> tuple[str, ...]:
+    """The modalities asked for, in the order of the model."""
+    asked = model.names if names is None else tuple(names)
+    for name in asked:
+        if name not in model.names:
+            hint = did_you_mean(name, model.names)
+            raise RunError(f"{option} {clip(name)!r}: no such modality in this model.{hint} It has {listing(model.names)}")
+    if not asked:
+        raise RunError(f"{option}: names no modality; this model has {listing(model.names)}")
+    return tuple(name for name in model.names if name in asked)
+
+
+def _check_extra() -> None:
+    if missing := [name for name in ("onnx", "onnxscript") if find_spec(name) is None]:
+        verb = "is" if len(missing) == 1 else "are"
+        raise RunError(f'an ONNX file needs {" and ".join(missing)}, which {verb} not installed: pip install "nbridge[onnx]"')
+
+
+def _check_size(model: MultimodalVAE, path: Path) -> None:
+    size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    if size > LARGEST:
+        raise RunError(f"{path}: an ONNX file holds 2 GiB, and the weights of this model take {size / 2**30:.1f}; export to .pt2")
+
+
+def _rows(graph: ImputationGraph) -> dict[str, Tensor]:
+    """Rows of the model's own, half of their modalities absent: what a graph is traced with, and compared on."""
+    values = generate(graph.model, ROWS, noise=True, prior="normal")
+    present = torch.rand(len(graph.given), ROWS, generator=torch.Generator().manual_seed(0)) < 0.5
+    rows: dict[str, Tensor] = {}
+    for name, shown in zip(graph.given, present, strict=True):
+        rows |= {name: graph.model.likelihoods[name].canonical(values[name]), name + PRESENT: shown}
+    return rows
+
+
+def _compare(graph: ImputationGraph, model: MultimodalVAE, rows: Mapping[str, Tensor]) -> None:
+    """That masks give what the model gives: a class of one's own may have changed one of the two ways alone."""
+    names = graph.given
+    batch = Batch({name: rows[name] for name in names}, {name: rows[name + PRESENT] for name in names})
+    with torch.no_grad():
+        try:
+            masked = graph.posterior(rows)
+        except NBridgeError as error:
+            raise RunError(f"cannot be exported: {error}") from error
+        served = graph.model.fixed_posterior(batch, fixed_points(graph.model)[1])
+        for one, other in ((masked.mean, served.mean), (masked.stddev, served.stddev)):
+            if not torch.allclose(one.expand_as(other), other, rtol=TOLERANCE, atol=TOLERANCE):
+                kind = type(model).__name__
+                far = (one - other).abs().max()
+                raise RunError(f"cannot be exported: masked_posterior of {kind} differs from its posterior, by up to {far:.2g}")
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keeps to itself what torch tells of its own packages while it traces and translates."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+class _Keywords(nn.Module):
+    """A graph whose inputs are keywords, in any order, each of them known: of a mapping, a traced program would go by the order."""
+
+    def __init__(self, graph: ImputationGraph, names: Iterable[str]) -> None:
+        super().__init__()
+        self.traced = graph
+
+        def forward(**inputs: Tensor) -> dict[str, Tensor]:
+            return graph(inputs)
+
+        keywords = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names]
+        vars(forward)["__signature__"] = inspect.Signature(keywords)
+        self.forward = forward
+
+
+def _traced(graph: ImputationGraph, rows: Mapping[str, Tensor]) -> ExportedProgram:
+    number = Dim("rows")
+    try:
+        by_name = _Keywords(graph, rows)
+        program = torch.export.export(by_name, (), dict(rows), dynamic_shapes={name: {0: number} for name in rows}, strict=False)
+    except Exception as error:
+        # Whatever a part of one's own does that a graph cannot: torch tells it in many ways, and at length.
+        raise RunError(f"cannot be exported: torch.export cannot follow a part of the model ({_first_line(error)})") from error
+    for node in program.graph.nodes:
+        # Which lines of whose files it came from is nobody's business.
+        node.meta.pop("stack_trace", None)
+    # They would be pickled.
+    program.example_inputs = None
+    return program
+
+
+def _first_line(error: Exception) -> str:
+    return clip(next(iter(str(error).strip().splitlines()), type(error).__name__), 200)
+
+
+def _write_pt2(program: ExportedProgram, rows: Mapping[str, Tensor], description: Mapping[str, Any], path: Path) -> None:  # noqa: ARG001
+    with path.open("wb") as file:
+        torch.export.save(program, file, extra_files={f"{KEY}.json": json.dumps(description)})
+
+
+def _write_onnx(program: ExportedProgram, rows: Mapping[str, Tensor], description: Mapping[str, Any], path: Path) -> None:
+    names = {"input_names": list(rows), "output_names": list(description["outputs"])}
+    shapes = {name: {0: "rows"} for name in rows}
+    try:
+        made = torch.onnx.export(program, **names, dynamic_shapes=shapes, dynamo=True, verbose=False)
+    except Exception as error:
+        raise RunError(
+            f"cannot be exported to ONNX, perhaps to .pt2: a part of the model has no like there ({_first_line(error)})"
+        ) from error
+    assert made is not None
+    made.model.producer_name, made.model.producer_version = "nbridge", __version__
+    made.model.metadata_props[KEY] = json.dumps(description)
+    made.save(path, external_data=False)
+
+
+def _description(graph: ImputationGraph, rows: Mapping[str, Tensor], classes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    inputs = {name: _kind(x) for name, x in rows.items()}
+    with torch.no_grad():
+        outputs = {name: _kind(x) for name, x in graph(dict(rows)).items()}
+    return {
+        "nbridge": __version__,
+        "model": type(graph.model).__name__,
+        "modalities": {name: _modality(graph.model, name, classes) for name in graph.model.names},
+        "inputs": inputs,
+        "outputs": outputs,
+    }
+
+
+def _kind(x: Tensor) -> dict[str, Any]:
+    return {"type": str(x.dtype).removeprefix("torch."), "shape": ["rows", *x.shape[1:]]}
+
+
+def _modality(model: MultimodalVAE, name: str, classes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Its shape and likelihood, and where it is made of columns of a table, which, with their classes."""
+    columns = () if model.table is None else model.table.columns.get(name, ())
+    known = {**classes, **({} if model.table is None else model.table.classes)}
+    named = {column: list(known[column]) for column in columns or (name,) if column in known}
+    likelihood = model.likelihoods[name]
+    told: dict[str, Any] = {"shape": list(likelihood.shape), "likelihood": type(likelihood).__name__}
+    return told | ({"columns": list(columns)} if columns else {}) | ({"classes": named} if named else {})

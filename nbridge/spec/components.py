@@ -1,0 +1,143 @@
+"""Components of a spec: a type, and the options that its constructor takes.
+
+The keyword-only arguments of a constructor are its schema: `Kind` turns them into a strict pydantic model, checks what a spec says
+against it and fills in the defaults. No class is imported for that, unless it belongs to another package.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from annotated_types import DocInfo
+from pydantic import Field, GetCoreSchemaHandler, TypeAdapter, ValidationError, create_model
+from pydantic.errors import PydanticSchemaGenerationError
+from pydantic_core import CoreSchema, InitErrorDetails, core_schema, to_jsonable_python
+
+from nbridge.errors import SpecError
+from nbridge.spec import registry
+from nbridge.spec.signature import REQUIRED, Option, Signature, read_signature
+from nbridge.spec.strict import StrictModel, expected, mistake, mistake_at, mistakes, with_lists
+
+
+@dataclass(frozen=True)
+class Component:
+    """A checked component: every option has its value.
+
+    Arguments:
+        type: A short name or ``package.module:Class``.
+        kwargs: The keyword-only arguments of its constructor.
+    """
+
+    type: str
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self, tag: str = "type") -> dict[str, Any]:
+        """The full form that a spec may hold, as plain YAML values."""
+        return {tag: self.type, **to_jsonable_python(dict(self.kwargs))}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How components of one kind are spelt; stands as metadata in the annotation of a field.
+
+    Arguments:
+        name: A kind of `registry.BUILT_IN`.
+        tag: The key that holds the type.
+        default: The type where the key is left out.
+        given: Keyword-only arguments that the house gives from elsewhere.
+        words: Types that stand for no class and take no options.
+        house: Keys that the house adds to those of every constructor.
+        build: What becomes of a component and the values of the keys of the house.
+    """
+
+    name: str
+    tag: str = "type"
+    default: str | None = None
+    given: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    house: type[StrictModel] = StrictModel
+    build: type[Any] = Component
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        dump = core_schema.plain_serializer_function_ser_schema(lambda value: value.as_dict())
+        return core_schema.no_info_plain_validator_function(self.parse, serialization=dump)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
+        return {"$comment": self.name}  # `nbridge.spec.json_schema` puts the definition here
+
+    def parse(self, value: Any) -> Any:
+        """Checks a component, spelt as a mapping or by its type alone."""
+        if isinstance(value, self.build):
+            value = value.as_dict()
+        if isinstance(value, str):
+            value, where = {self.tag: value}, ()
+        elif isinstance(value, Mapping):
+            where = (self.tag,)
+        else:
+            raise expected(f"a type or a mapping with the key '{self.tag}'")
+        type_name = value.get(self.tag, self.default)
+        if type_name is None and self.tag not in value:
+            raise mistakes(InitErrorDetails(type="missing", loc=(self.tag,), input=value))
+        if not isinstance(type_name, str):
+            raise mistakes(mistake_at(where, "a type", "expected", type_name))
+        try:
+            model = self.model(type_name)
+        except SpecError as error:
+            raise mistakes(mistake_at(where, str(error))) from error
+        options = model.model_validate({key: option for key, option in value.items() if key != self.tag})
+        common = {name: getattr(options, name) for name in self.house.model_fields}
+        component = Component(type_name, {f.alias: getattr(options, name) for name, f in model.model_fields.items() if f.alias})
+        return self.build(component, **common) if self.house.model_fields else component
+
+    def signature(self, type_name: str) -> Signature:
+        """The constructor's signature of a type."""
+        if type_name in self.words:
+            return Signature()
+        target = registry.locate(self.name, type_name, self.words)
+        if not registry.is_house(target):
+            registry.resolve(self.name, type_name, registry.load(registry.BASES[self.name]))
+        return read_signature(target, self.given)
+
+    def model(self, type_name: str) -> type[StrictModel]:
+        """The options of a type, and the keys of the house, as a pydantic model."""
+        return _model(self, type_name)
+
+
+@functools.cache
+def _model(kind: Kind, type_name: str) -> type[StrictModel]:
+    signature = kind.signature(type_name)
+    fields: dict[str, Any] = {
+        f"option_{name}": (with_lists(option.annotation), _field(name, option)) for name, option in signature.options.items()
+    }
+    try:
+        model = create_model(type_name, __base__=kind.house, __doc__=signature.summary, **fields)
+    except (PydanticSchemaGenerationError, NameError, TypeError) as error:
+        text = f"an option of '{type_name}' has a type that YAML cannot hold; annotate options with names from nbridge.spec.option_types"
+        raise SpecError([text]) from error
+    model.other_keys = (kind.tag,)
+    return model
+
+
+def _field(name: str, option: Option) -> Any:
+    """A field under an alias, so that an option may have any name, those of pydantic's own methods included."""
+    default = ... if option.default is REQUIRED else option.default
+    return Field(default=default, alias=name, description=option.description or None)
+
+
+def check_shape(kind: Kind, type_name: str, shape: tuple[int, ...]) -> None:
+    """Raises a mistake when a type does not serve a shape, by the annotation of its constructor's argument ``shape``."""
+    annotation = kind.signature(type_name).shape
+    if annotation is None:
+        return
+    try:
+        TypeAdapter(annotation).validate_python(shape)
+    except PydanticSchemaGenerationError:
+        return  # an annotation such as torch.Size says nothing about the shapes that are served
+    except ValidationError:
+        wording = [item.documentation for item in getattr(annotation, "__metadata__", ()) if isinstance(item, DocInfo)]
+        if not wording:
+            raise mistake(f"{type_name} does not serve the shape {list(shape)}") from None
+        raise mistake(f"{type_name} serves {wording[0]}; this one is {list(shape)}") from None

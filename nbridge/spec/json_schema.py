@@ -1,0 +1,95 @@
+"""The JSON Schema of a spec, for editors: completion, hints and red lines while typing.
+
+An editor that knows the YAML language server finds it by a comment in the first line of a spec::
+
+    # yaml-language-server: $schema=../nbridge.schema.json
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema
+
+from nbridge.spec import registry, spec
+from nbridge.spec.components import Kind
+
+_KINDS: Mapping[str, Kind] = {
+    kind.name: kind for kind in (spec.MODEL, spec.DATA, spec.ENCODER, spec.DECODER, spec.LIKELIHOOD, spec.FUSION, spec.BRIDGES, spec.PRIOR)
+}
+_OWN_CLASS = {"type": "string", "pattern": r"^[^\W\d][\w.]*:[^\W\d][\w.]*$", "description": "Your own class, as package.module:Class."}
+
+
+class _Untitled(GenerateJsonSchema):
+    """Leaves out titles, which would only repeat the keys."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
+        return False
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a spec, with the options of every built-in component."""
+    schema = spec.Spec.model_json_schema(schema_generator=_Untitled)
+    definitions: dict[str, Any] = schema["$defs"]
+    stages = sorted({stage for names in registry.STAGES.values() for stage in names})
+    definitions["TrainingSpec"]["properties"]["stages"]["properties"] = {name: {"$ref": "#/$defs/StageOptions"} for name in stages}
+    definitions["TrainingSpec"]["properties"]["stages"]["additionalProperties"] = {"$ref": "#/$defs/StageOptions"}
+    definitions["StageOptions"] = _optional(definitions.pop("StageSpec"))
+    for kind in _KINDS.values():
+        definitions[kind.name] = _component(kind, definitions)
+    return _linked({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "nbridge spec"})
+
+
+def schema_text() -> str:
+    """The JSON Schema as the file ``nbridge.schema.json`` holds it."""
+    return json.dumps(json_schema(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _component(kind: Kind, definitions: dict[str, Any]) -> dict[str, Any]:
+    """The ways to spell a component: a name, a class of one's own, and each with its options."""
+    names = sorted({*registry.BUILT_IN[kind.name], *kind.words})
+    full = [_full(kind, name, definitions) for name in names]
+    own = {
+        "type": "object",
+        "properties": {**_properties(kind.house, definitions), kind.tag: _OWN_CLASS},
+        "required": [kind.tag],
+        "description": "A class of your own; its keyword-only arguments are the options.",
+    }
+    return {"anyOf": [{"type": "string", "enum": names}, _OWN_CLASS, *full, own]}
+
+
+def _full(kind: Kind, name: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    model = kind.model(name)
+    required = [field.alias for field in model.model_fields.values() if field.alias and field.is_required()]
+    return {
+        "type": "object",
+        "description": kind.signature(name).summary or f"The {registry.NOUNS[kind.name]} {name}.",
+        "properties": {kind.tag: {"const": name}, **_properties(model, definitions)},
+        "required": required if name == kind.default else [kind.tag, *required],
+        "additionalProperties": False,
+    }
+
+
+def _properties(model: type[Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    schema = model.model_json_schema(schema_generator=_Untitled)
+    definitions.update(schema.get("$defs", {}))
+    return schema.get("properties", {})
+
+
+def _optional(schema: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a stage may all be left out, and then are those of all stages, not the defaults."""
+    properties = {name: {key: value for key, value in entry.items() if key != "default"} for name, entry in schema["properties"].items()}
+    return {key: value for key, value in {**schema, "properties": properties}.items() if key != "required"}
+
+
+def _linked(schema: Any) -> Any:
+    """Puts references to the definitions of components where `Kind` left their names."""
+    if isinstance(schema, list):
+        return [_linked(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kind = schema.get("$comment")
+    linked = {key: _linked(value) for key, value in schema.items() if key not in ("$comment", "title") or not isinstance(value, str)}
+    return {"$ref": f"#/$defs/{kind}", **linked} if kind in _KINDS else linked

@@ -1,0 +1,85 @@
+"""Assignments from the command line: ``--set modalities.image.encoder.hidden=[64]``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nbridge.common.messages import clip, noun
+from nbridge.spec import yaml_positions as yaml_tree
+from nbridge.spec.yaml_positions import Flaw, Path, Unreadable
+
+_TAGS: Mapping[str, str] = {
+    "encoder": "type",
+    "decoder": "type",
+    "likelihood": "type",
+    "model": "type",
+    "fusion": "type",
+    "bridges": "type",
+    "data": "source",
+}
+"""Keys of components that may be spelt by their type alone, and the key of the type in their full form."""
+
+
+@dataclass(frozen=True)
+class Override:
+    """An assignment that was made.
+
+    Arguments:
+        label: What mistakes call it.
+        paths: The values that it brought into the document.
+        flaws: Mistakes in the assignment itself.
+    """
+
+    label: str
+    paths: frozenset[Path] = frozenset()
+    flaws: list[Flaw] = field(default_factory=list)
+
+
+def apply(assignment: str, document: dict[str, Any]) -> Override:
+    """Makes an assignment ``path.to.key=value`` in a document.
+
+    Mappings on the way are made where they are missing; a component that is spelt by its type alone is spelt out.
+    """
+    target, equals, text = assignment.partition("=")
+    label = f"--set {clip(assignment, 100)}"
+    path = tuple(target.strip().split("."))
+    if not equals or not all(path):
+        return Override(label, flaws=[Flaw((0, 0), (), "expected an assignment such as training.seed=1")])
+    try:
+        tree = yaml_tree.parse(text)
+        made = _assign(document, path, tree.value)
+    except Unreadable as error:
+        return Override(label, flaws=[Flaw((0, 0), error.flaw.path, error.flaw.text)])
+    return Override(label, frozenset(made), [Flaw((0, 0), (*path, *flaw.path), flaw.text) for flaw in tree.flaws])
+
+
+def _assign(document: dict[str, Any], path: tuple[str, ...], value: Any) -> list[Path]:
+    """Puts a value at a path, and tells which values are new."""
+    here: Any = document
+    done: Path = ()
+    made: list[Path] = []
+    for key, following in zip(path, (*path[1:], None), strict=True):
+        step = _step(here, key, done)
+        done = (*done, step)
+        if following is None:
+            here[step] = value
+            return [*made, done]
+        if isinstance(here, dict) and step not in here:
+            here[step] = {}
+            made.append(done)
+        elif isinstance(here[step], str) and step in _TAGS:
+            here[step] = {_TAGS[str(step)]: here[step]}
+        here = here[step]
+    return made
+
+
+def _step(here: Any, key: str, done: Path) -> str | int:
+    if isinstance(here, dict):
+        return key
+    if not isinstance(here, list):
+        raise Unreadable((0, 0), f"{noun(here)} stands here, with no key '{clip(key)}' inside", done)
+    if key.isdecimal() and int(key) < len(here):
+        return int(key)
+    raise Unreadable((0, 0), f"the list has {len(here)} entries, numbered from 0; '{clip(key)}' is none of them", done)

@@ -1,0 +1,137 @@
+"""Specs as text: read with every mistake at once and where it stands, changed from the command line, and written."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from nbridge.common.messages import clip, noun
+from nbridge.errors import SpecError
+from nbridge.spec import validation_messages as wording
+from nbridge.spec import yaml_positions as yaml_tree
+from nbridge.spec.overrides import Override, apply
+from nbridge.spec.spec import Spec
+from nbridge.spec.yaml_positions import Position, Tree, Unreadable
+
+_EMPTY = "the spec is empty; it needs at least the key 'modalities'"
+
+
+def read_spec(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Spec:
+    """Reads a spec from a file.
+
+    Arguments:
+        path: The file.
+        overrides: Assignments such as ``training.seed=1``, made in order before the spec is checked; values are YAML.
+
+    Raises:
+        SpecError: with one line for each mistake, ``FILE:LINE:COLUMN: path.to.key: message``, by line.
+    """
+    name = os.fspath(path)
+    return parse_spec(_text(Path(name), name), name, overrides)
+
+
+def parse_spec(text: str, name: str = "<spec>", overrides: Sequence[str] = ()) -> Spec:
+    """Reads a spec from a text; see `read_spec`.
+
+    Arguments:
+        text: The YAML.
+        name: What mistakes call the text.
+        overrides: Assignments such as ``training.seed=1``.
+
+    Raises:
+        SpecError: with one line for each mistake.
+    """
+    try:
+        tree = yaml_tree.parse(text)
+    except Unreadable as error:
+        raise SpecError([_located(name, error.flaw.position, error.flaw.path, error.flaw.text)]) from error
+    if not isinstance(tree.value, Mapping):
+        text = _EMPTY if tree.value is None else f"a spec is a mapping of keys to values, this is {noun(tree.value)}"
+        raise SpecError([_located(name, tree.values.get((), (1, 1)), (), text)])
+    return _checked(tree, name, overrides)
+
+
+def spec_from_dict(document: Mapping[str, Any]) -> Spec:
+    """Checks a spec that is given as plain values.
+
+    Raises:
+        SpecError: with one line for each mistake, ``path.to.key: message``.
+    """
+    try:
+        return Spec.model_validate(document)
+    except ValidationError as error:
+        raise SpecError([_line("", problem.path, problem.text) for problem in wording.problems(error, document)]) from error
+
+
+def write_spec(spec: Spec) -> str:
+    """The spec as YAML, with every default written out; reading it gives an equal spec."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = None  # innermost lists and mappings on one line
+    yaml.sort_base_mapping_type_on_output = False  # pyright: ignore[reportAttributeAccessIssue]
+    yaml.width = 140
+    stream = io.StringIO()
+    yaml.dump(spec.as_dict(), stream)
+    return stream.getvalue()
+
+
+def _checked(tree: Tree, name: str, assignments: Sequence[str]) -> Spec:
+    in_file = [(flaw.position, flaw.path, flaw.text) for flaw in tree.flaws]
+    changes = [apply(assignment, tree.value) for assignment in assignments]
+    in_changes = [_line(change.label, flaw.path, flaw.text) for change in changes for flaw in change.flaws]
+    unread = {flaw.path for flaw in (*tree.flaws, *(flaw for change in changes for flaw in change.flaws))}
+    spec = None
+    try:
+        spec = Spec.model_validate(tree.value)
+    except ValidationError as error:
+        for problem in wording.problems(error, tree.value):
+            if problem.path in unread and not problem.of_key:
+                continue  # the value is a stand-in for one that could not be read
+            if change := _origin(problem.path, changes):
+                in_changes.append(_line(change.label, problem.path, problem.text))
+            else:
+                in_file.append((_position(tree, problem), problem.path, problem.text))
+    lines = [_located(name, *found) for found in sorted(in_file, key=lambda found: found[0])] + in_changes
+    if spec is None or lines:
+        raise SpecError(lines)
+    return spec
+
+
+def _origin(path: wording.Path, changes: Sequence[Override]) -> Override | None:
+    """The last assignment that a value comes from."""
+    return next((change for change in reversed(changes) if change.paths & {path[:length] for length in range(1, len(path) + 1)}), None)
+
+
+def _position(tree: Tree, problem: wording.Problem) -> Position:
+    if problem.of_key and problem.path in tree.keys:
+        return tree.keys[problem.path]
+    if problem.path in tree.values:
+        return tree.values[problem.path]
+    lengths = range(len(problem.path), 0, -1)
+    return next((tree.keys[problem.path[:length]] for length in lengths if problem.path[:length] in tree.keys), (1, 1))
+
+
+def _located(name: str, position: Position, path: wording.Path, text: str) -> str:
+    return _line(f"{name}:{position[0]}:{position[1]}", path, text)
+
+
+def _line(label: str, path: wording.Path, text: str) -> str:
+    return ": ".join(part for part in (label, ".".join(clip(step) for step in path), text) if part)
+
+
+def _text(path: Path, name: str) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SpecError([f"{name}: not a text file in UTF-8 (byte {error.start + 1} is 0x{error.object[error.start]:02x})"]) from error
+    except FileNotFoundError as error:
+        raise SpecError([f"{name}: no such file"]) from error
+    except IsADirectoryError as error:
+        raise SpecError([f"{name}: a directory; name the YAML file in it"]) from error
+    except (OSError, ValueError) as error:
+        raise SpecError([f"{clip(name)}: cannot be read ({getattr(error, 'strerror', None) or error})"]) from error

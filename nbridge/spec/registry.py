@@ -1,0 +1,187 @@
+"""Short names of components, and the classes that they stand for; nothing is imported before it is asked for.
+
+A type in a spec is one of the names below, a name that an installed package declares as an entry point (groups ``nbridge.nn.encoders``,
+``nbridge.nn.decoders``, ``nbridge.nn.likelihoods`` and ``nbridge.datasets``), or ``package.module:Class``.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from nbridge.common.messages import clip, did_you_mean
+from nbridge.errors import SpecError
+
+BUILT_IN: Mapping[str, Mapping[str, str]] = {
+    "encoders": {
+        "mlp": "nbridge.nn.encoders:MLPEncoder",
+        "conv": "nbridge.nn.encoders:ConvEncoder",
+        "embedding": "nbridge.nn.encoders:EmbeddingEncoder",
+    },
+    "decoders": {"mlp": "nbridge.nn.decoders:MLPDecoder", "conv": "nbridge.nn.decoders:ConvDecoder"},
+    "likelihoods": {
+        "bernoulli": "nbridge.nn.likelihoods:Bernoulli",
+        "categorical": "nbridge.nn.likelihoods:Categorical",
+        "normal": "nbridge.nn.likelihoods:Normal",
+        "laplace": "nbridge.nn.likelihoods:Laplace",
+        "discretized_logistic": "nbridge.nn.likelihoods:DiscretizedLogistic",
+        "poisson": "nbridge.nn.likelihoods:Poisson",
+        "negative_binomial": "nbridge.nn.likelihoods:NegativeBinomial",
+    },
+    "fusions": {"mlp": "nbridge.nn.fusion:Fusion"},
+    "bridges": {"mlp": "nbridge.nn.bridges:BridgeBank", "flow": "nbridge.nn.flow_bridge:FlowBridge"},
+    "priors": {"mixture": "nbridge.models.mixture_prior:Mixture"},
+    "models": {
+        "bridged": "nbridge.models.bridged:BridgedVAE",
+        "joint": "nbridge.models.joint:JointVAE",
+        "vae": "nbridge.models.vae:VAE",
+        "jmvae": "nbridge.models.jmvae:JMVAE",
+        "telbo": "nbridge.models.telbo:TELBO",
+        "mvae": "nbridge.models.mvae:MVAE",
+        "bivcca": "nbridge.models.bivcca:BiVCCA",
+    },
+    "datasets": {
+        "celeba": "nbridge.data.benchmarks.celeba:CelebA",
+        "digits": "nbridge.data.benchmarks.digits:Digits",
+        "mnist": "nbridge.data.benchmarks.mnist:MNIST",
+        "fashion_mnist": "nbridge.data.benchmarks.mnist:FashionMNIST",
+        "mnist_fashion": "nbridge.data.benchmarks.paired:MNISTFashion",
+        "polymnist": "nbridge.data.benchmarks.polymnist:PolyMNIST",
+        "npz": "nbridge.data.numpy.npz:NPZ",
+        "npy": "nbridge.data.numpy.npy:NPYFolder",
+        "parquet": "nbridge.data.tables.parquet:Parquet",
+        "table": "nbridge.data.tables.source:Table",
+        "images": "nbridge.data.images.source:Images",
+        "frame": "nbridge.data.tables.frame_source:FrameSource",
+        "h5mu": "nbridge.data.omics.source:H5MU",
+        "h5ad": "nbridge.data.omics.source:H5MU",
+        "mudata": "nbridge.data.omics.source:MuDataSource",
+        "memory": "nbridge.data.memory:Memory",
+    },
+}
+"""The class of each short name, by kind."""
+
+FROM_PYTHON = ("memory", "frame", "mudata")
+"""Data sources of rows that no file holds."""
+
+NOUNS: Mapping[str, str] = {
+    "encoders": "encoder", "decoders": "decoder", "likelihoods": "likelihood", "fusions": "fusion", "bridges": "bridges", "priors": "prior",
+    "models": "model", "datasets": "data source",
+}  # fmt: skip
+"""What an error calls one component of a kind."""
+
+BASES: Mapping[str, str] = {
+    "encoders": "nbridge.nn.encoders:Encoder",
+    "decoders": "torch.nn:Module",
+    "likelihoods": "nbridge.nn.likelihoods:Likelihood",
+    "fusions": "nbridge.nn.fusion:Fusion",
+    "bridges": "nbridge.nn.bridges:Bridges",
+    "priors": "nbridge.models.mixture_prior:Mixture",
+    "models": "nbridge.models.base:MultimodalVAE",
+    "datasets": "nbridge.data.split:Source",
+}
+"""What a class of a kind inherits from."""
+
+STAGES: Mapping[str, tuple[str, ...]] = {
+    "bridged": ("joint", "bridges"),
+    "joint": ("joint",),
+    "vae": ("joint",),
+    "jmvae": ("joint",),
+    "telbo": ("joint", "subsets"),
+    "mvae": ("joint",),
+    "bivcca": ("joint",),
+}
+"""The training stages that a model declares, in their order."""
+
+_EXTENSIBLE = frozenset({"encoders", "decoders", "likelihoods", "datasets"})
+_TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+def known(kind: str) -> list[str]:
+    """The names of a kind, built-in and installed, in alphabetical order."""
+    return sorted({*BUILT_IN[kind], *_entry_points(kind)})
+
+
+def locate(kind: str, name: str, words: tuple[str, ...] = ()) -> str:
+    """The class, as ``package.module:Class``, that a type of a spec stands for.
+
+    Arguments:
+        kind: One of the kinds of `BUILT_IN`.
+        name: The type, as a spec spells it.
+        words: What else a spec may say here, for the message.
+
+    Raises:
+        SpecError: when the name is unknown.
+    """
+    if name in BUILT_IN[kind]:
+        return BUILT_IN[kind][name]
+    if ":" in name:
+        if _TARGET.fullmatch(name):
+            return name
+        raise SpecError([f"{NOUNS[kind]} '{clip(name)}' is not of the form 'package.module:Class'"])
+    installed = _entry_points(kind)
+    if name in installed:
+        return installed[name]
+    names = sorted({*known(kind), *words})
+    raise SpecError([
+        f"unknown {NOUNS[kind]} '{clip(name)}'.{did_you_mean(name, names)} Known: {', '.join(names)}. "
+        "For your own class write 'package.module:Class'."
+    ])  # fmt: skip
+
+
+def is_house(target: str) -> bool:
+    """Whether ``package.module:Class`` belongs to this package."""
+    return target.startswith("nbridge.")
+
+
+def load(target: str) -> Any:
+    """Imports what ``package.module:Class`` names.
+
+    Raises:
+        SpecError: when the module cannot be imported or has no such name.
+    """
+    module_name, _, name = target.partition(":")
+    try:
+        value: Any = importlib.import_module(module_name)
+    except Exception as error:
+        reason = clip((str(error).splitlines() or [""])[0], 200)
+        raise SpecError([f"'{target}': module '{module_name}' cannot be imported ({type(error).__name__}: {reason})"]) from error
+    for part in name.split("."):
+        if not hasattr(value, part):
+            raise SpecError([f"'{target}': '{part}' is not in module '{module_name}'.{did_you_mean(part, vars(value))}"])
+        value = getattr(value, part)
+    return value
+
+
+def resolve(kind: str, name: str, base: type) -> type:
+    """Imports the class that a type of a spec stands for.
+
+    Arguments:
+        kind: One of the kinds of `BUILT_IN`.
+        name: The type, as a spec spells it.
+        base: What the class must inherit from.
+
+    Raises:
+        SpecError: when the name is unknown, its module cannot be imported, or the class is none of its kind.
+    """
+    target = locate(kind, name)
+    value = load(target)
+    if not isinstance(value, type):
+        raise SpecError([f"{NOUNS[kind]} '{target}' is not a class, it is of type {type(value).__name__}"])
+    if not issubclass(value, base):
+        raise SpecError([f"{NOUNS[kind]} '{target}' does not inherit from {base.__module__}.{base.__qualname__}"])
+    return value
+
+
+@functools.cache
+def _entry_points(kind: str) -> dict[str, str]:
+    """Names that installed packages declare; a name declared twice belongs to the package that is found first."""
+    if kind not in _EXTENSIBLE:
+        return {}
+    return {
+        point.name: f"{point.module}:{point.attr}" for point in reversed(list(importlib.metadata.entry_points(group=f"nbridge.{kind}")))
+    }

@@ -1,0 +1,98 @@
+"""The base of everything in a spec: unknown keys are mistakes, and nothing is converted silently.
+
+Mistakes are raised as pydantic's own errors, so that all of them are found in one pass and each keeps the path to where it stands.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Strict, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core.core_schema import ErrorType
+
+from nbridge.common.messages import clip, did_you_mean
+
+Sort = Literal["mistake", "expected", "unknown_key"]
+"""What a mistake of ours is: a message, the noun after "expected", or a message about a key."""
+
+_KNOWN = frozenset(typing.get_args(ErrorType))
+_CONTAINERS = (tuple, set, frozenset)
+
+
+class StrictModel(BaseModel):
+    """A mapping of a spec."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True)
+
+    noun: ClassVar[str] = "key"
+    """What an error calls one of the keys."""
+    other_keys: ClassVar[tuple[str, ...]] = ()
+    """Keys that are allowed and taken out before the rest is checked."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _offer_known_keys(cls, value: Any, handler: Callable[[Any], Any]) -> Any:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            raise ValidationError.from_exception_data(cls.__name__, [cls._line(line) for line in error.errors(include_url=False)]) from None
+
+    @classmethod
+    def _line(cls, line: Mapping[str, Any]) -> InitErrorDetails:
+        loc, kind, context = line["loc"], line["type"], line.get("ctx", {})
+        if kind == "extra_forbidden" and len(loc) == 1:
+            names = [*cls.other_keys, *(item.alias or name for name, item in cls.model_fields.items())]
+            offer = f"{did_you_mean(loc[0], names)} Known: {', '.join(names) or 'none'}"
+            return mistake_at(loc, f"unknown {cls.noun} '{clip(loc[0])}'.{offer}", "unknown_key")
+        if kind in ("mistake", "expected", "unknown_key"):
+            return mistake_at(loc, context["text"], kind, line["input"])
+        if kind not in _KNOWN:  # a check that stands in the annotation of somebody's option
+            return mistake_at(loc, line["msg"], "mistake", line["input"])
+        return InitErrorDetails(type=kind, loc=loc, input=line["input"], ctx=dict(context))
+
+
+def mistake_at(loc: Iterable[str | int], text: str, kind: Sort = "mistake", value: object = None) -> InitErrorDetails:
+    """One mistake at a path below the value that is being validated.
+
+    Arguments:
+        loc: The path.
+        text: The message; for the kind ``expected`` the noun after "expected".
+        kind: One of ``mistake``, ``expected`` and ``unknown_key``.
+        value: What stands there.
+    """
+    return InitErrorDetails(type=_error(kind, text), loc=tuple(loc), input=value)
+
+
+def mistakes(*lines: InitErrorDetails) -> ValidationError:
+    """The error to raise for mistakes below the value that is being validated."""
+    return ValidationError.from_exception_data("spec", list(lines))
+
+
+def mistake(text: str) -> PydanticCustomError:
+    """The error to raise for a mistake of the value that is being validated."""
+    return _error("mistake", text)
+
+
+def expected(noun: str) -> PydanticCustomError:
+    """The error to raise for a value of the wrong type or range; the reader adds what stands there."""
+    return _error("expected", noun)
+
+
+def _error(kind: Sort, text: str) -> PydanticCustomError:
+    return PydanticCustomError(kind, "expected {text}" if kind == "expected" else "{text}", {"text": text})
+
+
+def with_lists(annotation: Any) -> Any:
+    """The annotation with every tuple and set open to the lists of YAML, and as strict as before in all else."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return Annotated[(with_lists(arguments[0]), *arguments[1:])]
+    if origin is typing.Literal or not arguments or origin is None:
+        return Annotated[annotation, Strict(False)] if annotation in _CONTAINERS else annotation
+    inner = tuple(argument if argument is ... or isinstance(argument, list) else with_lists(argument) for argument in arguments)
+    rebuilt = typing.Union[inner] if origin in (typing.Union, types.UnionType) else origin[inner]  # noqa: UP007 (built from a tuple)
+    return Annotated[rebuilt, Strict(False)] if origin in _CONTAINERS else rebuilt

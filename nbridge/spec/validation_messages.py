@@ -1,0 +1,143 @@
+"""Pydantic's errors in plain English: what was expected, what stands there, and where.
+
+Pydantic reports one error for each member of a union and adds the member's name to the path. Here such names are dropped from the path,
+and what is left at one place becomes one sentence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from nbridge.common.messages import clip, did_you_mean, shown
+
+Path = tuple[str | int, ...]
+
+_EXPECTED: Mapping[str, str] = {
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "set_type": "a list",
+    "frozen_set_type": "a list",
+    "dict_type": "a mapping",
+    "mapping_type": "a mapping",
+    "model_type": "a mapping",
+    "none_required": "null",
+    "finite_number": "a finite number",
+    "greater_than": "a number above {gt:g}",
+    "greater_than_equal": "{ge:g} or more",
+    "less_than": "a number below {lt:g}",
+    "less_than_equal": "{le:g} or less",
+    "multiple_of": "a multiple of {multiple_of:g}",
+    "literal_error": "{expected}",
+    "enum": "{expected}",
+    "too_short": "{min_length} or more entries",
+    "too_long": "{max_length} entries or fewer",
+    "string_too_short": "{min_length} or more characters",
+    "string_too_long": "{max_length} characters or fewer",
+    "expected": "{text}",
+}
+_OF_THE_WHOLE = frozenset(kind for kind in _EXPECTED if kind.endswith("_type")) | {
+    "literal_error",
+    "none_required",
+    "too_short",
+    "too_long",
+}
+_COUNTED = frozenset({"too_short", "too_long"})
+
+
+class Problem(NamedTuple):
+    """A mistake in a document.
+
+    Arguments:
+        path: Where the value stands; for a missing key, the mapping that lacks it.
+        text: The message.
+        of_key: Whether it is about the key and not its value.
+    """
+
+    path: Path
+    text: str
+    of_key: bool = False
+
+
+class _Line(NamedTuple):
+    path: Path
+    kind: str
+    context: Mapping[str, Any]
+    message: str
+    of_key: bool
+
+
+def problems(error: ValidationError, document: object) -> list[Problem]:
+    """The mistakes of a document, in the order in which pydantic found them."""
+    lines = [_line(line, document) for line in error.errors(include_url=False)]
+    by_place: dict[tuple[Path, bool], list[_Line]] = {}
+    for line in lines:
+        if not (line.kind in _OF_THE_WHOLE and any(_inside(other.path, line.path) for other in lines)):
+            by_place.setdefault((line.path, line.of_key), []).append(line)
+    return [problem for (path, of_key), here in by_place.items() for problem in _at_one_place(path, of_key, here, document)]
+
+
+def _line(line: Mapping[str, Any], document: object) -> _Line:
+    loc, kind, context = line["loc"], line["type"], line.get("ctx", {})
+    if kind == "missing":
+        return _Line(_standing(loc[:-1], document), kind, context, f"missing key '{clip(loc[-1])}'", True)
+    of_key = loc[-1:] == ("[key]",) or kind == "unknown_key"
+    text = context["text"] if kind in ("mistake", "unknown_key") else line["msg"]
+    return _Line(_standing(loc, document), kind, context, text, of_key)
+
+
+def _standing(loc: Iterable[str | int], document: Any) -> Path:
+    """The part of a path that leads through the document; the names of union members do not."""
+    path: Path = ()
+    for step in loc:
+        if _has(document, step):
+            path, document = (*path, step), document[step]
+    return path
+
+
+def _has(value: object, step: str | int) -> bool:
+    if isinstance(value, Mapping):
+        return step in value
+    return isinstance(value, list | tuple) and isinstance(step, int) and step < len(value)
+
+
+def _inside(path: Path, whole: Path) -> bool:
+    return len(path) > len(whole) and path[: len(whole)] == whole
+
+
+def _at_one_place(path: Path, of_key: bool, lines: list[_Line], document: object) -> list[Problem]:
+    lines = [line for line in lines if line.kind not in _COUNTED] or lines  # entries that were refused are not counted as missing
+    nouns = list(dict.fromkeys(_EXPECTED[line.kind].format(**line.context) for line in lines if line.kind in _EXPECTED))
+    others = dict.fromkeys(_plain(line.message) for line in lines if line.kind not in _EXPECTED)
+    found = [Problem(path, text, of_key) for text in others]
+    return [*found, Problem(path, _expectation(nouns, lines, _value(path, document)), of_key)] if nouns else found
+
+
+def _expectation(nouns: list[str], lines: list[_Line], value: Any) -> str:
+    got = str(len(value)) if lines[0].kind in _COUNTED else shown(value)
+    words = re.findall(r"'([^']*)'", " ".join(nouns))
+    offer = did_you_mean(value, words) if isinstance(value, str) else ""
+    return f"expected {_joined(nouns)}, got {got}" + (f".{offer}" if offer else "")
+
+
+def _joined(nouns: list[str]) -> str:
+    *first, last = nouns
+    return " or ".join([", ".join(words.replace("' or '", "', '") for words in first), last]) if first else last
+
+
+def _value(path: Path, document: Any) -> object:
+    for step in path:
+        document = document[step]
+    return document
+
+
+def _plain(message: str) -> str:
+    return clip(" ".join(message.removeprefix("Value error, ").split()), 500)

@@ -1,0 +1,220 @@
+"""YAML 1.2 as plain values, with the position of every key and value.
+
+The text is composed by ruamel.yaml into nodes, which know where they stand; values are made from the nodes here. So ``no`` is text,
+``1e-3`` is a number, and a key that stands twice is a mistake with two positions instead of a silent loss.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
+
+from nbridge.common.messages import clip, noun
+
+Path = tuple[str | int, ...]
+Position = tuple[int, int]
+"""Line and column, from 1."""
+
+_DEEPEST = 50
+_MOST = 100_000
+_LARGEST = 2**63
+_TAG = "tag:yaml.org,2002:"
+_DIRECTIVE = re.compile(r"^%YAML[ \t]+(?!1\.2\s)(\S+)", re.MULTILINE)
+_TAB = re.compile(r"[ ]*\t")
+
+
+class Flaw(NamedTuple):
+    """A mistake that is found before any value is checked."""
+
+    position: Position
+    path: Path
+    text: str
+
+
+class Unreadable(Exception):  # noqa: N818 (it ends the reading, and never reaches a user)
+    """A text that has no tree."""
+
+    def __init__(self, position: Position, text: str, path: Path = ()) -> None:
+        self.flaw = Flaw(position, path, text)
+        super().__init__(text)
+
+
+@dataclass
+class Tree:
+    """A document.
+
+    Arguments:
+        value: Its value: mappings, lists, text, numbers, truth values and None.
+        keys: Where each key stands, by the path to its value.
+        values: Where each value stands.
+        flaws: Mistakes that leave the rest readable.
+    """
+
+    value: Any = None
+    keys: dict[Path, Position] = field(default_factory=dict)
+    values: dict[Path, Position] = field(default_factory=dict)
+    flaws: list[Flaw] = field(default_factory=list)
+
+
+def parse(text: str) -> Tree:
+    """The tree of a document; its value is None for an empty one.
+
+    Raises:
+        Unreadable: when the text is not one YAML 1.2 document of moderate size.
+    """
+    if directive := _DIRECTIVE.search(text):
+        raise Unreadable(_at(text, directive.start()), f"this line asks for YAML {clip(directive[1])}, a spec is YAML 1.2; remove it")
+    root = _compose(text)
+    tree = Tree()
+    if root is not None:
+        tree.value = _Reader(tree).read(root, ())
+    return tree
+
+
+def _compose(text: str) -> Node | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ReusedAnchorWarning)
+            return YAML(typ="safe", pure=True).compose(text)
+    except ReaderError as error:
+        raise Unreadable(_at(text, error.position), f"the character U+{ord(text[error.position]):04X} is not allowed in YAML") from error
+    except MarkedYAMLError as error:
+        raise _syntax(error, text) from error
+    except RecursionError as error:
+        raise Unreadable((1, 1), f"nested more than {_DEEPEST} levels deep") from error
+    except Exception as error:  # a parser that trips over a text must not trip a user: ruamel raises IndexError and others on some
+        raise Unreadable((1, 1), f"not valid YAML ({type(error).__name__})") from error
+
+
+def _syntax(error: MarkedYAMLError, text: str) -> Unreadable:
+    mark = error.problem_mark or error.context_mark
+    line, column = (mark.line, mark.column) if mark else (0, 0)
+    lines = text.splitlines()
+    for number in range(min(line + 1, len(lines))):
+        if tab := _TAB.match(lines[number]):
+            return Unreadable((number + 1, tab.end()), "a tab; indent with spaces")
+    problem = str(error.problem)
+    if "another document" in problem:
+        return Unreadable((line + 1, column + 1), "a second document begins here; a spec is a single one")
+    if "'\\t'" in problem:
+        return Unreadable((line + 1, column + 1), "a tab; use spaces")
+    reason = ", ".join(" ".join(part.split()) for part in (error.context, problem) if part)
+    return Unreadable((line + 1, column + 1), f"not valid YAML: {clip(reason, 200)}")
+
+
+def _at(text: str, offset: int) -> Position:
+    before = text[:offset]
+    return before.count("\n") + 1, offset - (before.rfind("\n") + 1) + 1
+
+
+def _mark(node: Node) -> Position:
+    return node.start_mark.line + 1, node.start_mark.column + 1
+
+
+class _Reader:
+    """Makes values from nodes. An alias gives a copy of its anchor, and mistakes in the copy point to the anchor."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+        self.count = 0
+        self.kinds: Mapping[type[Node], Callable[[Any, Path], Any]] = {
+            MappingNode: self._mapping, SequenceNode: self._sequence, ScalarNode: self._scalar,
+        }  # fmt: skip
+        self.scalars: Mapping[str, Callable[[str], Any]] = {
+            "str": _text, "timestamp": _text, "value": _text, "null": lambda _: None, "bool": lambda text: text.lower() == "true",
+            "int": _integer, "float": _float,
+        }  # fmt: skip
+
+    def read(self, node: Node, path: Path) -> Any:
+        self.count += 1
+        if len(path) > _DEEPEST:
+            raise Unreadable(_mark(node), f"nested more than {_DEEPEST} levels deep")
+        if self.count > _MOST:
+            raise Unreadable(_mark(node), f"more than {_MOST} values; aliases of aliases grow fast")
+        self.tree.values[path] = _mark(node)
+        return self.kinds[type(node)](node, path)
+
+    def _flaw(self, node: Node, path: Path, text: str) -> None:
+        self.tree.flaws.append(Flaw(_mark(node), path, text))
+
+    def _mapping(self, node: MappingNode, path: Path) -> dict[str, Any]:
+        self._tagged(node, path, "map")
+        result: dict[str, Any] = {}
+        for key, value in node.value:
+            name = self._key(key, path)
+            if name is None:
+                continue
+            here = (*path, name)
+            if name in result:
+                self._flaw(key, here, f"the key '{clip(name)}' stands here again; the first is in line {self.tree.keys[here][0]}")
+                continue
+            self.tree.keys[here] = _mark(key)
+            result[name] = self.read(value, here)
+            if result[name] is None:  # the mark of an empty value lies behind the next line break
+                self.tree.values[here] = _mark(key)
+        return result
+
+    def _key(self, node: Node, path: Path) -> str | None:
+        if node.tag == f"{_TAG}merge":
+            self._flaw(node, path, "merge keys (<<) are not part of YAML 1.2; write the keys out")
+            return None
+        value = _Reader(Tree()).read(node, path)
+        if isinstance(value, str):
+            return value
+        self._flaw(
+            node, path, f"a key must be text, this is {noun(value)}" + ("; put it in quotes" if isinstance(node, ScalarNode) else "")
+        )
+        return None
+
+    def _sequence(self, node: SequenceNode, path: Path) -> list[Any]:
+        self._tagged(node, path, "seq")
+        return [self.read(item, (*path, index)) for index, item in enumerate(node.value)]
+
+    def _scalar(self, node: ScalarNode, path: Path) -> Any:
+        if not self._tagged(node, path, *self.scalars):
+            return node.value
+        try:
+            return self.scalars[str(node.tag).removeprefix(_TAG)](node.value)
+        except ValueError as error:
+            self._flaw(node, path, str(error))
+            return None
+
+    def _tagged(self, node: Node, path: Path, *tags: str) -> bool:
+        if plain := str(node.tag).removeprefix(_TAG) in tags:
+            return plain
+        self._flaw(node, path, f"a spec has no use for the tag {clip(node.tag)}; write the plain value")
+        return plain
+
+
+def _text(text: str) -> str:
+    if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("the text holds a character that no file or name can hold")
+    return text
+
+
+def _integer(text: str) -> int:
+    digits = text.replace("_", "").lower()
+    try:
+        number = int(digits, 10) if re.fullmatch(r"[-+]?\d+", digits) else int(digits, 0)
+    except ValueError:
+        raise ValueError(f"'{clip(text)}' is not an integer of moderate size") from None
+    if not -_LARGEST <= number < _LARGEST:
+        raise ValueError("the number is too large")
+    return number
+
+
+def _float(text: str) -> float:
+    words = {".inf": "inf", "-.inf": "-inf", "+.inf": "inf", ".nan": "nan"}
+    plain = text.replace("_", "").lower()
+    try:
+        return float(words.get(plain, plain))
+    except ValueError:
+        raise ValueError(f"'{clip(text)}' is not a number") from None

@@ -1,0 +1,344 @@
+"""From a spec to a model and its rows: the only file that knows both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from nbridge.common.messages import listing
+from nbridge.common.warnings import Finding
+from nbridge.data.arrays import to_batch
+from nbridge.data.batch import Batch
+from nbridge.data.group_split import assigned, check_named, labels_of, of_groups
+from nbridge.data.omics.container import Omics, is_omics, omics_of
+from nbridge.data.omics.layout import OmicsLayout
+from nbridge.data.omics.source import H5MU, MuDataSource
+from nbridge.data.patterns import never_together, nothing_observed, numbered
+from nbridge.data.split import Dataset, Source, Splits, split
+from nbridge.data.split_labels import RowLabels
+from nbridge.data.streaming.stored_rows import StoredRows
+from nbridge.data.tables.frame_source import FrameSource, FrameTable
+from nbridge.data.tables.frames import FrameLike, is_split, open_frame
+from nbridge.data.tables.layout import TableLayout
+from nbridge.data.tables.source import Table
+from nbridge.errors import DataError, NBridgeError, SpecError
+from nbridge.models.base import MultimodalVAE
+from nbridge.models.bridged import BridgedVAE
+from nbridge.models.conformal import Conformal, has_intervals
+from nbridge.models.flow_bridged import FlowBridgedVAE
+from nbridge.models.joint import JointVAE
+from nbridge.models.mixture_prior import Mixture
+from nbridge.models.parts import Parts
+from nbridge.models.support import SupportError
+from nbridge.nn.bridges import Bridges
+from nbridge.nn.decoders import Decoder
+from nbridge.nn.encoders import Encoder
+from nbridge.nn.flow_bridge import FlowBridge
+from nbridge.nn.fusion import Fusion
+from nbridge.nn.likelihoods import Likelihood
+from nbridge.spec.components import Component
+from nbridge.spec.objectives import PAPER_OBJECTIVE
+from nbridge.spec.option_types import EmptyRows
+from nbridge.spec.registry import BUILT_IN, locate, resolve
+from nbridge.spec.spec import Spec
+
+T = TypeVar("T")
+Given = FrameTable | Omics
+"""What rows passed from Python are read as: a table, or a MuData or AnnData object."""
+_BY_ROW = ("ids", "part", "groups")
+"""What a dataset has of each row, beside its values."""
+
+
+def build_model(spec: Spec) -> MultimodalVAE:
+    """A model with fresh weights, drawn from torch's global generator.
+
+    Raises:
+        SpecError: when a constructor refuses its arguments.
+    """
+    model = _construct("model", model_class(spec).from_parts, SpecParts(spec), **spec.model.kwargs)
+    if spec.prior.type != "normal":
+        model.mixture = _construct("prior", resolve("priors", spec.prior.type, Mixture), spec.latent_dim, **spec.prior.kwargs)
+    if spec.training.conformal:
+        model.conformal = Conformal([name for name, one in model.likelihoods.items() if has_intervals(one)], len(model.names))
+    model.table, model.omics = table_of(spec), omics_layout_of(spec)
+    return model
+
+
+def automatic_weights(spec: Spec) -> tuple[str, ...]:
+    """The modalities whose weight is to follow from the data; none where the spec asks for the paper's objective or its equation 7."""
+    if spec.bridges.objective == "paper" or model_class(spec) is JointVAE:
+        return ()
+    return tuple(name for name, modality in spec.modalities.items() if modality.weight == "auto")
+
+
+def model_class(spec: Spec) -> type[MultimodalVAE]:
+    """The class of a spec's model."""
+    named = resolve("models", spec.model.type, MultimodalVAE)
+    return bridged_class(spec) if named is BridgedVAE else named
+
+
+def bridged_class(spec: Spec) -> type[BridgedVAE | FlowBridgedVAE]:
+    """The class of a bridged model, by whether its bridges draw."""
+    bridges = resolve("bridges", spec.bridges.bank.type, Bridges)
+    return FlowBridgedVAE if issubclass(bridges, FlowBridge) else BridgedVAE
+
+
+class SpecParts(Parts):
+    """The parts that a spec names.
+
+    Arguments:
+        spec: The spec.
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.names = tuple(spec.modalities)
+        self.latent_dim = spec.latent_dim
+        # Those that follow from the data are known once there are rows.
+        self.weights = {name: 1.0 if modality.weight == "auto" else modality.weight for name, modality in spec.modalities.items()}
+        self.objective = PAPER_OBJECTIVE if spec.bridges.objective == "paper" else spec.bridges.objective
+        self.combine, self.subsets, self.source_encoders = spec.bridges.combine, spec.bridges.subsets, spec.bridges.encoders
+        self.exponents, self.prior = spec.bridges.exponents, spec.bridges.prior
+
+    def encoder(self, name: str) -> Encoder:
+        modality = self.spec.modalities[name]
+        encoder_class = resolve("encoders", modality.encoder.type, Encoder)
+        return _construct(f"modalities.{name}.encoder", encoder_class, modality.shape, modality.features, **modality.encoder.kwargs)
+
+    def decoder(self, name: str) -> Decoder:
+        """A decoder, the mirror of the modality's encoder unless the spec says otherwise."""
+        modality = self.spec.modalities[name]
+        likelihood_class = resolve("likelihoods", modality.likelihood.type, Likelihood)
+        likelihood = _construct(f"modalities.{name}.likelihood", likelihood_class, modality.shape, **modality.likelihood.kwargs)
+        component = modality.decoder if modality.decoder.type != "mirror" else self._mirror(name)
+        network_class = resolve("decoders", component.type, nn.Module)
+        network = _construct(f"modalities.{name}.decoder", network_class, self.latent_dim, likelihood.raw_shape, **component.kwargs)
+        return Decoder(network, likelihood)
+
+    def fusion(self, names: Iterable[str]) -> Fusion:
+        fusion_class = resolve("fusions", self.spec.fusion.type, Fusion)
+        return _construct("fusion", fusion_class, self._features(names), self.latent_dim, **self.spec.fusion.kwargs)
+
+    def bridges(self, latent_dim: int | None = None) -> Bridges:
+        bank = self.spec.bridges.bank
+        more = () if latent_dim is None else (latent_dim,)
+        return _construct("bridges", resolve("bridges", bank.type, Bridges), self._features(self.names), *more, **bank.kwargs)
+
+    def _features(self, names: Iterable[str]) -> dict[str, int]:
+        return {name: self.spec.modalities[name].features for name in names}
+
+    def _mirror(self, name: str) -> Component:
+        with torch.device("meta"):
+            options = dict(self.encoder(name).mirror())
+        return Component(str(options.pop("type")), options)
+
+
+def build_data(
+    spec: Spec,
+    model: MultimodalVAE,
+    data: Mapping[str, ArrayLike | Tensor] | Batch | Given | None = None,
+    *,
+    warn: Callable[[Finding], None] = lambda _: None,
+) -> Splits:
+    """The rows that a spec names, or rows given in memory, checked against the model's likelihoods and split.
+
+    A modality of the spec that the model does not have is left out after that, so that all models of a spec see the same split.
+
+    Arguments:
+        spec: The spec.
+        model: The model that will see the rows.
+        data: Arrays by modality as in `nbridge.data.arrays.to_batch`, with those that `data.group` and `data.split` name; a batch, or
+            what `read_frame` gives, instead of the spec's source.
+        warn: Callback for warnings: rows in which nothing is observed, modalities that no training row has together, doubtful groups.
+
+    Raises:
+        DataError: when rows do not fit the spec, or lack a modality altogether.
+    """
+    shapes = {name: modality.shape for name, modality in spec.modalities.items()}
+    dataset, labels = _loaded(spec, data, shapes)
+    if missing := [name for name in model.names if name not in dataset.batch.names]:
+        found = listing(dataset.batch.names)
+        raise DataError(f"modality {missing[0]!r}: not in these rows, so nothing can be learned about it; they have {found}")
+    held_out = spec.data.validation + spec.data.test > 0
+    dataset, groups = assigned(dataset, labels, group=spec.data.group, split=spec.data.split, held_out=held_out)
+    empty = _empty_rows(dataset)
+    if any(name in shapes for name in set(dataset.batch.names) - set(model.names)):
+        dataset = replace(dataset, batch=dataset.batch.select(*(name for name in dataset.batch.names if name in model.names)))
+    _check(model, dataset)
+    if len(empty):
+        dataset = _without_empty(dataset, empty, spec.data.empty_rows, warn)
+    splits = split(dataset, validation=spec.data.validation, test=spec.data.test, seed=spec.data.seed)
+    found = of_groups(groups, dataset, splits, validation=spec.data.validation, test=spec.data.test)
+    for finding in (*found, *never_together(model.names, splits.train.present)):
+        warn(finding)
+    return splits
+
+
+def settle(spec: Spec, frame: Given | None = None) -> Spec:
+    """The spec with what its data source leaves to the files written out, so that a model reads other files as those that it learned from.
+
+    Arguments:
+        spec: The spec.
+        frame: A data frame or an object in the place of the files.
+
+    Raises:
+        DataError: when the files do not fit the spec, or can't be read.
+    """
+    options = source_of(spec, frame).settled({name: modality.shape for name, modality in spec.modalities.items()})
+    if not options:
+        return spec
+    # Rows of a spec whose source knows no such data are those of the frame, or of the object, from now on.
+    fits = _is_omics(spec) if isinstance(frame, Omics) else _is_table(spec)
+    own = spec.data.source if frame is None or fits else Component("mudata" if isinstance(frame, Omics) else "frame")
+    named = Component(own.type, {**own.kwargs, **options})
+    return spec.model_copy(update={"data": replace(spec.data, source=named)})
+
+
+def read_frame(spec: Spec, data: Mapping[str, ArrayLike | Tensor] | Batch | FrameLike | None) -> Given | None:
+    """The table, or the MuData or AnnData object, that rows passed from Python are; None where they are arrays by modality or a batch.
+
+    Arguments:
+        spec: The spec, by whose source a dict of arrays is one of columns or of modalities.
+        data: The rows.
+
+    Raises:
+        DataError: when a data frame or an object can't be read.
+    """
+    if is_omics(data):
+        return omics_of(data)
+    if data is None or isinstance(data, Batch):
+        return None
+    if isinstance(data, Mapping):
+        by_modality = not _is_table(spec) or (spec.data.source.type in ("table", "images") and set(spec.modalities) <= set(data))
+        return None if by_modality and not is_split(data) else FrameTable(open_frame(data))
+    return FrameTable(open_frame(data))
+
+
+def table_of(spec: Spec) -> TableLayout | None:
+    """Which columns of a table are which modality, where the rows of a spec are one; settled, it knows all of them."""
+    if not _is_table(spec):
+        return None
+    try:
+        source = source_of(spec)
+        assert isinstance(source, Table)
+        return source.layout_of({name: modality.shape for name, modality in spec.modalities.items()})
+    except DataError:
+        # Told when rows are read.
+        return None
+
+
+def omics_layout_of(spec: Spec) -> OmicsLayout | None:
+    """Where modalities lie in MuData or AnnData, where the rows of a spec are such; settled, it knows every name."""
+    if not _is_omics(spec):
+        return None
+    try:
+        source = source_of(spec)
+        assert isinstance(source, H5MU)
+        return source.layout_of({name: modality.shape for name, modality in spec.modalities.items()})
+    except DataError:
+        # Told when rows are read.
+        return None
+
+
+def _is_omics(spec: Spec) -> bool:
+    return locate("datasets", spec.data.source.type) in (BUILT_IN["datasets"]["h5mu"], BUILT_IN["datasets"]["mudata"])
+
+
+def _is_table(spec: Spec) -> bool:
+    return locate("datasets", spec.data.source.type) in {BUILT_IN["datasets"][name] for name in ("table", "frame", "images")}
+
+
+def source_of(spec: Spec, frame: Given | None = None) -> Source:
+    """The data source of a spec, over a data frame or an object where there is one.
+
+    Arguments:
+        spec: The spec.
+        frame: A data frame or an object in the place of the files.
+
+    Raises:
+        SpecError: when its constructor refuses its options.
+    """
+    source = _source(spec, frame)
+    if reserved := frozenset(column for column in (spec.data.group, spec.data.split) if column is not None):
+        source.reserved = reserved
+    return source
+
+
+def _source(spec: Spec, frame: Given | None) -> Source:
+    if isinstance(frame, FrameTable) and not _is_table(spec):
+        return FrameSource().over(frame)
+    if isinstance(frame, Omics) and not _is_omics(spec):
+        return MuDataSource().over(frame)
+    source = _construct("data", resolve("datasets", spec.data.source.type, Source), **spec.data.source.kwargs)
+    if isinstance(frame, FrameTable) and isinstance(source, Table):
+        return source.over(frame)
+    return source.over(frame) if isinstance(frame, Omics) and isinstance(source, H5MU) else source
+
+
+def _loaded(
+    spec: Spec, data: Mapping[str, ArrayLike | Tensor] | Batch | Given | None, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[Dataset, Callable[[str], RowLabels]]:
+    """All rows, and what reads a column of labels that is no modality."""
+    if data is None or isinstance(data, Given):
+        source = source_of(spec, data)
+        return source.load(shapes), partial(source.row_labels, shapes=shapes)
+    if isinstance(data, Batch):
+        return Dataset(data), partial(labels_of, {})
+    named = {key: column for key, column in (("group", spec.data.group), ("split", spec.data.split)) if column is not None}
+    check_named(data, named, shapes)
+    beside = set(named.values()) - set(shapes)
+    return Dataset(to_batch({name: array for name, array in data.items() if name not in beside}, shapes)), partial(labels_of, data)
+
+
+def _empty_rows(dataset: Dataset) -> Tensor:
+    """The numbers of the rows in which nothing is observed."""
+    return (~torch.stack(list(dataset.batch.present.values())).any(0)).nonzero()[:, 0]
+
+
+def _without_empty(dataset: Dataset, empty: Tensor, what: EmptyRows, warn: Callable[[Finding], None]) -> Dataset:
+    """What becomes of rows in which nothing is observed, by the word of the spec."""
+    rows = empty.tolist()
+    if what == "refuse":
+        where = dataset.batch.store.origin if isinstance(dataset.batch, StoredRows) else dataset.origin
+        origin = f"{where}: " if where else ""
+        advice = "leave them out, or set data.empty_rows to drop"
+        raise DataError(f"{origin}nothing is observed in {numbered(rows)}, and data.empty_rows is refuse; {advice}")
+    if what == "keep":
+        warn(nothing_observed(rows, "such rows stay in their split and teach nothing; data.empty_rows: drop leaves them out"))
+        return dataset
+    warn(nothing_observed(rows, "such rows are left out (data.empty_rows: drop)"))
+    kept = torch.ones(len(dataset.batch), dtype=torch.bool)
+    kept[empty.cpu()] = False
+    picked = kept.nonzero()[:, 0]
+    arrays = {name: None if array is None else array[picked.numpy()] for name, array in vars(dataset).items() if name in _BY_ROW}
+    return replace(dataset, batch=dataset.batch.subset(picked), **arrays)
+
+
+def _check(model: MultimodalVAE, dataset: Dataset) -> None:
+    if isinstance(dataset.batch, StoredRows):
+        dataset.batch.check(model.check)
+        return
+    try:
+        model.check(dataset.batch.sample())
+    except SupportError as error:
+        if dataset.place is not None:
+            raise error.at(dataset.place) from error
+        raise DataError(f"{dataset.origin}: {error}" if dataset.origin else str(error)) from error
+    except DataError as error:
+        raise DataError(f"{dataset.origin}: {error}" if dataset.origin else str(error)) from error
+
+
+def _construct(where: str, build: Callable[..., T], *geometry: object, **options: object) -> T:
+    """Calls a constructor; what it refuses becomes a mistake of the spec."""
+    try:
+        return build(*geometry, **options)
+    except NBridgeError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise SpecError([f"{where}: {error}"]) from error

@@ -1,0 +1,180 @@
+"""Models and training states on disk: named tensors in safetensors files, all else in JSON; nothing in them is ever executed.
+
+Reading is strict: a tensor that is missing, extra or of another shape or type, a damaged file or a newer format is an error, and nothing
+is loaded then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from nbridge.common.atomic_files import write_atomically, write_json, write_text, writing
+from nbridge.data.patterns import Patterns
+from nbridge.errors import NBridgeError, RunError
+from nbridge.models.base import MultimodalVAE
+from nbridge.spec.spec import Spec
+from nbridge.training.build import build_model
+from nbridge.version import __version__
+
+FORMAT_VERSION = 1
+TENSORS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Writes tensors, and JSON values beside them, to one file, atomically.
+
+    Raises:
+        RunError: when the file cannot be written; what stood there stays.
+    """
+    # Clones, because the format refuses tensors that share memory.
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    metadata = {
+        "format": "nbridge",
+        "format_version": str(FORMAT_VERSION),
+        "state": json.dumps(state),
+        "layout": json.dumps(_layout(plain)),
+    }
+    try:
+        write_atomically(path, lambda temporary: save_file(plain, temporary, metadata))
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path}: cannot be written ({error})") from error
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads what `save_tensors` wrote.
+
+    Raises:
+        RunError: when the file is missing, damaged, of another kind or of a newer format.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != "nbridge":
+                raise RunError(f"{path}: not written by nbridge")
+            check_version(path, int(metadata["format_version"]))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            _check_layout(path, _layout(tensors), json.loads(metadata["layout"]))
+            return tensors, json.loads(metadata["state"])
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: no such file") from error
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        if isinstance(error, NBridgeError):
+            raise
+        raise RunError(f"{path}: truncated or damaged ({error})") from error
+
+
+def _layout(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """The type and shape of each tensor, which a file keeps beside its tensors, so that none can go astray."""
+    return {name: f"{tensor.dtype} of shape {tuple(tensor.shape)}" for name, tensor in tensors.items()}
+
+
+def _check_layout(path: Path, found: Mapping[str, str], written: Mapping[str, str]) -> None:
+    for name in {**written, **found}:
+        if found.get(name) != written.get(name):
+            raise RunError(
+                f"{path}: tensor {name} is {found.get(name, 'missing')}, but {written.get(name, 'nothing of this name')} was written"
+            )
+
+
+def check_version(path: Path, version: object) -> None:
+    """Refuses a newer format."""
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise RunError(f"{path}: format version {version} is newer than this nbridge reads ({FORMAT_VERSION}); upgrade nbridge")
+
+
+def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: Path) -> None:
+    """Copies tensors into a module whose names, shapes and types they match exactly.
+
+    Raises:
+        RunError: naming the first tensor that is missing, extra, or of another shape or type; the module is then unchanged.
+    """
+    own, found = _layout(module.state_dict()), _layout(tensors)
+    for name, kind in own.items():
+        if name not in found:
+            raise RunError(f"{where}: tensor {name} is missing, so this is not a checkpoint of this model")
+        if found[name] != kind:
+            raise RunError(f"{where}: tensor {name} is {found[name]}, the model has {kind}")
+    if extra := [name for name in found if name not in own]:
+        raise RunError(f"{where}: tensor {extra[0]} is not in the model ({len(extra)} extra in all)")
+    module.load_state_dict(dict(tensors))
+
+
+def save_model(directory: str | os.PathLike[str], model: MultimodalVAE, spec: Spec, card: str = "") -> None:
+    """Writes a model folder: tensors, the resolved spec, and a card. ``config.json`` is written last and marks the folder as whole.
+
+    It keeps the patterns of presence that training saw, so that rows unlike them can be told wherever the model is read.
+
+    Raises:
+        RunError: when it cannot be written.
+    """
+    folder = Path(directory)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        save_tensors(folder / TENSORS, model.state_dict(), {})
+        write_text(folder / CARD, card)
+        seen = {} if model.patterns is None else {"patterns": model.patterns.as_dict()}
+        write_json(folder / CONFIG, {"format_version": FORMAT_VERSION, "nbridge": __version__, "spec": spec.as_dict(), **seen})
+
+
+def load_model(directory: str | os.PathLike[str]) -> tuple[MultimodalVAE, Spec]:
+    """Reads a model folder, or the run folder around it.
+
+    Raises:
+        RunError: when it is incomplete, damaged, newer, or does not hold exactly the tensors of its spec.
+    """
+    spec, patterns = read_config(folder := model_folder(directory))
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(spec)
+    load_into(model, load_tensors(folder / TENSORS)[0], folder / TENSORS)
+    model.patterns = patterns
+    return model.eval(), spec
+
+
+def model_folder(directory: str | os.PathLike[str]) -> Path:
+    """The model folder that a path stands for: itself, or the one inside a run folder."""
+    folder = Path(directory)
+    return folder / "model" if (folder / "model").is_dir() else folder
+
+
+def load(directory: str | os.PathLike[str]) -> MultimodalVAE:
+    """The trained model of a run folder, in eval mode, on the CPU.
+
+    Raises:
+        RunError: when there is no finished model, or it is damaged, newer, or does not hold exactly the tensors of its spec.
+    """
+    return load_model(directory)[0]
+
+
+def read_config(folder: Path) -> tuple[Spec, Patterns | None]:
+    """The spec of a model folder, and the patterns of presence that training saw; None where an older nbridge kept none.
+
+    Raises:
+        RunError: when there is none, or it is damaged or newer.
+    """
+    path = folder / CONFIG
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such run folder")
+    if not path.is_file():
+        unfinished = [run for run in (folder, folder.parent) if (run / "spec.resolved.yaml").is_file()]
+        hint = (
+            f"Training has not finished; go on with: nbridge resume {unfinished[0]}" if unfinished else f"A run folder has model/{CONFIG}."
+        )
+        raise RunError(f"{folder}: no finished model here. {hint}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        check_version(path, config["format_version"])
+        seen = config.get("patterns")
+        return Spec.model_validate(config["spec"]), None if seen is None else Patterns.from_dict(seen)
+    except RunError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise RunError(f"{path}: truncated or damaged ({type(error).__name__})") from error

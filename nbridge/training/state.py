@@ -1,0 +1,106 @@
+"""Where training stands, on disk: one file with the model, the best tensors of the stage and the optimiser's, and the lines of metrics.
+
+Reading is as strict as for models: what is not exactly the state of this model is refused, and nothing is loaded then.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import Tensor
+
+from nbridge.common.atomic_files import write_text, writing
+from nbridge.errors import RunError
+from nbridge.models.base import MultimodalVAE
+from nbridge.training.checkpoint import load_into, load_tensors, save_tensors
+from nbridge.training.progress import EpochRecord
+from nbridge.training.run_folder import CHECKPOINT, METRICS
+from nbridge.training.trainer import TrainingState
+
+
+def save_state(folder: Path, model: MultimodalVAE, state: TrainingState) -> None:
+    """Writes the checkpoint of a run, atomically.
+
+    Raises:
+        RunError: when it cannot be written; the checkpoint before it stays.
+    """
+    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"best/{name}": tensor for name, tensor in state.best.items()}
+    tensors |= {f"optimizer/{name}": tensor for name, tensor in state.optimizer.items()}
+    numbers = {
+        "stage": state.stage,
+        "epoch": state.epoch,
+        "update": state.update,
+        "best_score": state.best_score if math.isfinite(state.best_score) else None,
+        "best_update": state.best_update,
+        "decay_from": state.decay_from,
+        "lines": len(_lines(folder / METRICS)),
+    }
+    save_tensors(folder / CHECKPOINT, tensors, numbers)
+
+
+def restore_state(folder: Path, model: MultimodalVAE, *, metrics: bool = True) -> TrainingState | None:
+    """Puts the model and the metrics back to the last checkpoint; None, to begin at the start, when there is none.
+
+    Arguments:
+        folder: The run folder.
+        model: The model.
+        metrics: Whether the metrics are put back; of several processes, one does it.
+
+    Raises:
+        RunError: when the checkpoint is damaged or of another model, or the metrics cannot be written.
+    """
+    path = folder / CHECKPOINT
+    if not path.is_file():
+        if metrics:
+            _write_lines(folder / METRICS, [])
+        return None
+    tensors, numbers = load_tensors(path)
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition("/")
+        if part not in parts:
+            raise RunError(f"{path}: tensor {name} has no place in a training state, so this is not a checkpoint of a run")
+        parts[part][rest] = tensor
+    if missing := sorted({"stage", "epoch", "update", "best_score", "best_update", "decay_from", "lines"} - numbers.keys()):
+        raise RunError(f"{path}: {missing[0]} is missing, so another version of nbridge wrote it; train a new run in another folder")
+    load_into(model, parts["model"], path)
+    if metrics:
+        _write_lines(folder / METRICS, _lines(folder / METRICS)[: numbers["lines"]])
+    score = math.inf if numbers["best_score"] is None else numbers["best_score"]
+    counts = {name: numbers[name] for name in ("stage", "epoch", "update", "best_update", "decay_from")}
+    return TrainingState(**counts, best_score=score, best=parts["best"], optimizer=parts["optimizer"])
+
+
+def append_record(folder: Path, record: EpochRecord) -> None:
+    """Adds a line to the metrics of a run.
+
+    Raises:
+        RunError: when it cannot be written.
+    """
+    path = folder / METRICS
+    with writing(path), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record.as_dict()) + "\n")
+
+
+def read_records(folder: Path) -> Iterator[EpochRecord]:
+    """The metrics of a run, round by round. A line that a run was killed in the middle of is passed over."""
+    path = folder / METRICS
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+        try:
+            record = EpochRecord(**json.loads(line))
+        except (ValueError, TypeError):
+            continue
+        yield record
+
+
+def _write_lines(path: Path, lines: list[str]) -> None:
+    with writing(path):
+        write_text(path, "".join(lines))
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []

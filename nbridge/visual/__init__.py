@@ -1,0 +1,1 @@
+"""What pages show: colours, PNG images, planes through a latent space, and kinds of modalities."""
