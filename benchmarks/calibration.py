@@ -85,8 +85,8 @@ def main() -> None:
             run = nbridge.train(HERE.parent / "modality_specs" / f"{data}.yaml", overrides=changes, device="cpu")
             assert run.splits.test is not None
             torch.manual_seed(seed)
-            test = run.model.prepare(run.splits.test.sample())
-            for key, parts in measured(run.model, test).items():
+            test = run.model.network.prepare(run.splits.test.sample())
+            for key, parts in measured(run.model.network, test).items():
                 runs[key].append(figures(parts))
         for kind, number in sorted(runs, key=lambda key: (KINDS.index(key[0]), key[1])):
             cells = [f"{mean(values):.3f}" for values in zip(*runs[kind, number], strict=True)]

@@ -53,12 +53,12 @@ def measure(seed: int, overrides: tuple[str, ...], samples: int) -> tuple[dict[s
     test = run.splits.test.sample()
     figures: dict[str, dict[str, float]] = {}
     for question, (given, target) in QUESTIONS.items():
-        answer = predict(run.model, test, given, target, samples=samples)
+        answer = predict(run.model.network, test, given, target, samples=samples)
         figures[question] = {"log_likelihood": answer.log_likelihood}
         if answer.accuracy is not None:
             figures[question]["accuracy"] = answer.accuracy
         else:
-            point = nbridge.impute(run.model, test.only(*given)).values[target]
+            point = run.model.impute(test.only(*given)).values[target]
             figures[question]["point_log_likelihood"] = bernoulli(test.values[target], point)
     return figures, run.splits
 

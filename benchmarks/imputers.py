@@ -216,7 +216,7 @@ def iterative(task: Task, seed: int) -> dict[str, Prediction]:
 
 
 def served(model: MultimodalVAE, task: Task) -> Prediction:
-    point, draws = nbridge.impute(model, task.hidden).values, nbridge.impute(model, task.hidden, samples=DRAWS).values
+    point, draws = nbridge.Model(model).impute(task.hidden).values, nbridge.Model(model).impute(task.hidden, samples=DRAWS).values
     return Prediction(point, draws, summarise(model, task.hidden).probability[task.label])
 
 
@@ -227,9 +227,9 @@ def bridged(name: str, *changes: str) -> Callable[[Task, int], dict[str, Predict
         spec = nbridge.read_spec(HERE / "specs" / f"{task.spec}.yaml", overrides=[*changes, f"training.seed={seed}"])
         memory = {"source": "memory", "validation": spec.data.validation, "test": 0.0, "seed": seed}
         model = nbridge.train({**spec.as_dict(), "data": memory}, task.train, device="cpu").model
-        found = {name: served(model, task)}
-        uncalibrate(model)
-        return {**found, f"{name}, not calibrated": served(model, task)}
+        found = {name: served(model.network, task)}
+        uncalibrate(model.network)
+        return {**found, f"{name}, not calibrated": served(model.network, task)}
 
     return run
 

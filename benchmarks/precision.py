@@ -57,8 +57,8 @@ def main() -> None:
         for way in WAYS if seed % 2 == 0 else WAYS[::-1]:
             clock = Seconds()
             run = nbridge.train(spec(seed, way, options.epochs), train, reporter=clock)
-            products = choose_precision("auto", run.model, 128).chosen
-            likelihood = log_likelihood(run.model, test, run.model.names, samples=100)
+            products = choose_precision("auto", run.model.network, 128).chosen
+            likelihood = log_likelihood(run.model.network, test, run.model.names, samples=100)
             seconds = median(epoch.seconds for epoch in clock.epochs)
             found[way].append({"log_likelihood": likelihood.log_likelihood, "epoch_seconds": seconds})
             print(seed, way, found[way][-1], flush=True)

@@ -47,20 +47,20 @@ def measure(seed: int) -> dict[str, dict[str, float]]:
     run = nbridge.train(SPEC, overrides=(f"training.seed={seed}",))
     assert run.splits.test is not None
     model, train, test = run.model, run.splits.train.sample(), run.splits.test.sample()
-    judges = train_classifiers(run.spec, model, train, test, LABEL, epochs=60)
-    real = described(model, test.values, judges)
+    judges = train_classifiers(run.spec, model.network, train, test, LABEL, epochs=60)
+    real = described(model.network, test.values, judges)
     figures = {}
     for components in (None, *COMPONENTS):
-        model.mixture = None
+        model.network.mixture = None
         if components:
-            model.mixture = Mixture(model.latent_dim, components=components)
-            model.mixture.learn(model.posterior, train, seed)
-        drawn = described(model, nbridge.generate(model, SETS * len(test), seed=seed), judges)
+            model.network.mixture = Mixture(model.network.latent_dim, components=components)
+            model.network.mixture.learn(model.network.posterior, train, seed)
+        drawn = described(model.network, model.generate(SETS * len(test), seed=seed), judges)
         name = f"mixture of {components}" if components else "N(0, I)"
-        figures[name] = scores(drawn, real) | {"log_likelihood": log_likelihood(model, test)}
+        figures[name] = scores(drawn, real) | {"log_likelihood": log_likelihood(model.network, test)}
     torch.manual_seed(seed)
     others = [train.index(torch.randperm(len(train))[: len(test)]) for _ in range(SETS)]
-    features = torch.cat([described(model, other.values, judges)[1] for other in others])
+    features = torch.cat([described(model.network, other.values, judges)[1] for other in others])
     figures["real rows"] = scores(real, real) | {"frechet": distance(features, real[1])}
     return figures
 

@@ -6,8 +6,8 @@ writes benchmarks/results/serving.json and a table in benchmarks/README.md. Mode
 decode images for many minutes), with initial weights (time does not depend on them); values drawn from their likelihoods; each modality of
 a mixed row is there with probability one half, one of them always. Three batches of the same rows are timed in turn, on one thread:
 
-- `posterior`: q(z given what is present) alone, 1,024 rows at a time as `nbridge.impute` takes them;
-- `impute`: all of `nbridge.impute`, the point estimate of everything absent from 64 draws of z. Of rows in which nothing is absent it
+- `posterior`: q(z given what is present) alone, 1,024 rows at a time as `nbridge.Model.impute` takes them;
+- `impute`: all of `nbridge.Model.impute`, the point estimate of everything absent from 64 draws of z. Of rows in which nothing is absent it
   decodes nothing, so that the fair measure beside mixed rows is `posterior and decoding`: the posterior of the complete rows, and the
   same estimate of every modality. Mixed rows need it of what they lack alone. The time of `impute` of complete rows is told as well.
 """
@@ -75,8 +75,8 @@ def measure(name: str, rows: int, repeats: int) -> dict[str, float]:
         "posterior, complete": lambda: posterior(model, complete),
         "posterior, mixed": lambda: posterior(model, mixed),
         "posterior and decoding, complete": lambda: decoded(model, complete),
-        "impute, mixed": lambda: nbridge.impute(model, mixed),
-        "impute, complete": lambda: nbridge.impute(model, complete),
+        "impute, mixed": lambda: nbridge.Model(model).impute(mixed),
+        "impute, complete": lambda: nbridge.Model(model).impute(complete),
     }
     seconds: dict[str, list[float]] = {what: [] for what in work}
     # The first turn warms up.

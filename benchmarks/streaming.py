@@ -6,7 +6,7 @@ writes benchmarks/results/streaming.json and a table in benchmarks/README.md. Pr
 and 16 numbers and a label; each is absent from a third of the rows (never all three), and single cells are absent from a twentieth of the
 first vectors; the default parts with latent 16, trained for an epoch a stage on 4,000 rows, since the weights make no difference to what
 is measured. `nbridge impute` runs as a process of its own: memory is its peak (VmHWM), time that of the whole process. Beside it, as
-the model's own speed: `nbridge.impute` of rows that lie in memory.
+the model's own speed: `nbridge.Model.impute` of rows that lie in memory.
 """
 
 from __future__ import annotations
@@ -106,9 +106,9 @@ def bare(model: nbridge.MultimodalVAE) -> float:
 
     arrays = draw(BARE_ROWS)
     batch = to_batch(arrays, {name: likelihood.shape for name, likelihood in model.likelihoods.items()}, ignore_extra=True)
-    nbridge.impute(model, batch.slice(0, 1000))
+    nbridge.Model(model).impute(batch.slice(0, 1000))
     started = time.perf_counter()
-    nbridge.impute(model, batch)
+    nbridge.Model(model).impute(batch)
     return BARE_ROWS / (time.perf_counter() - started)
 
 
@@ -145,7 +145,7 @@ def main() -> None:
             "rows": options.rows,
             "few_rows": options.rows // 10,
             "threads": torch.get_num_threads(),
-            "bare_rows_per_second": bare(model),
+            "bare_rows_per_second": bare(model.network),
             "files": {kind: {str(size): measure(folder / "run", kind, size) for size in sizes} for kind in KINDS},
         }
     finally:

@@ -49,7 +49,7 @@ def main(epochs: int = 10, windows: int | None = None) -> None:
         stages = {"joint": {"epochs": epochs}, "bridges": {"epochs": epochs}}
         run = nbridge.train({"latent_dim": 16, "modalities": dict.fromkeys(rows, series), "training": {"stages": stages}}, rows)
         assert run.splits.test is not None
-        found = predict(run.model, run.splits.test.sample(), ["watch_gyro"], "phone_gyro")
+        found = predict(run.model.network, run.splits.test.sample(), ["watch_gyro"], "phone_gyro")
         print(f"{likelihood}: log p(phone | watch) {found.log_likelihood:.1f} nats a window")
 
 

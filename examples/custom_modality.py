@@ -50,7 +50,7 @@ def main(epochs: int = 30) -> None:
     training = {"stages": {"joint": {"epochs": epochs}, "bridges": {"epochs": epochs}}}
     run = nbridge.train({"latent_dim": 8, "modalities": {"angle": angles, "speed": speeds}, "training": training}, rows)
     test = (run.splits.train if run.splits.test is None else run.splits.test).sample()
-    error = nbridge.impute(run.model, test.hide("angle")).values["angle"] - test.values["angle"]
+    error = run.model.impute(test.hide("angle")).values["angle"] - test.values["angle"]
     median, most = torch.atan2(error.sin(), error.cos()).abs().rad2deg().quantile(torch.tensor([0.5, 0.9])).tolist()
     print(f"error of the imputed angle: median {median:.1f}, 90th percentile {most:.1f} degrees")
 

@@ -34,7 +34,7 @@ def main(out: str, rows: int | None = None, epochs: int = 5) -> None:
     run = nbridge.train(spec)
     assert run.splits.test is not None
     test = run.splits.test.sample()
-    told = nbridge.impute(run.model, test.only("image")).values["attributes"]
+    told = run.model.impute(test.only("image")).values["attributes"]
     for number, name in enumerate(NAMES):
         right = (told[:, number].round() == test.values["attributes"][:, number]).float().mean()
         share = test.values["attributes"][:, number].mean()
@@ -45,9 +45,9 @@ def main(out: str, rows: int | None = None, epochs: int = 5) -> None:
     print(f"{out}: {len(drawn)} descriptions, 8 faces each")
 
 
-def draw(model: nbridge.MultimodalVAE, wanted: tuple[str, ...]) -> np.ndarray:
+def draw(model: nbridge.Model, wanted: tuple[str, ...]) -> np.ndarray:
     """Eight faces side by side, bytes of shape (64, 512, 3)."""
-    faces = nbridge.generate(model, 8, {"attributes": [float(name in wanted) for name in NAMES]})["image"]
+    faces = model.generate(8, {"attributes": [float(name in wanted) for name in NAMES]})["image"]
     return (faces.permute(2, 0, 3, 1).reshape(64, -1, 3).clamp(0, 1) * 255).round().byte().numpy()
 
 

@@ -24,14 +24,14 @@ def main(epochs: tuple[int, int] = (100, 60)) -> None:
     assert run.splits.test is not None
     learned, left_out = ({name: x.numpy() for name, x in part.sample().values.items()} for part in (run.splits.train, run.splits.test))
 
-    filled = nbridge.impute_arrays(run.model, {name: left_out[name] for name in ("mirna", "mrna")}, intervals=(0.9,))
+    filled = run.model.impute({name: left_out[name] for name in ("mirna", "mrna")}, intervals=(0.9,))
     truth, mean = left_out["protein"], learned["protein"].mean(0)
     within = (filled["protein__lower"] <= truth) & (truth <= filled["protein__upper"])
     print(f"protein of {len(truth)} patients left out: RMSE {rmse(filled['protein'] - truth):.3f}, of the mean {rmse(mean - truth):.3f}")
     print(f"90 % intervals hold {within.mean():.0%} of the values")
     print(f"subtypes told rightly: {(filled['subtype'] == left_out['subtype']).mean():.0%}")
 
-    draws = nbridge.impute_arrays(run.model, {name: cohort[f"test_{name}"] for name in ("mirna", "mrna")}, samples=20)["protein"]
+    draws = run.model.impute({name: cohort[f"test_{name}"] for name in ("mirna", "mrna")}, samples=20)["protein"]
     surest = cohort["protein_names"][(draws.std(0).mean(0) / learned["protein"].std(0)).argsort()[:3]]
     print(f"protein never measured: {draws.shape[1]} patients, {len(draws)} draws each; surest of {', '.join(surest)}")
 

@@ -41,10 +41,10 @@ def main(epochs: int = 15, people: int = 23) -> None:
         f"activities of people never seen; the commonest is {np.bincount(test['activity'].astype(int)).max() / strangers.sum():.0%} of it"
     )
     for what, names in {"watch and phone": (*WATCH, *PHONE), "watch": WATCH, "phone": PHONE}.items():
-        told = nbridge.impute_arrays(run.model, {name: test[name] for name in names})["activity"]
+        told = run.model.impute({name: test[name] for name in names})["activity"]
         print(f"  told by {what}: {(told == test['activity']).mean():.0%}")
 
-    filled = nbridge.impute_arrays(run.model, {name: test[name] for name in WATCH}, intervals=(0.9,))
+    filled = run.model.impute({name: test[name] for name in WATCH}, intervals=(0.9,))
     for name in PHONE:
         within = (filled[f"{name}__lower"] <= test[name]) & (test[name] <= filled[f"{name}__upper"])
         print(f"{name} imputed from the watch: 90 % intervals hold {within.mean():.0%} of the values")

@@ -13,12 +13,8 @@ from nbridge.version import __version__
 if TYPE_CHECKING:
     from nbridge.data.batch import Batch
     from nbridge.draft.draft import init
-    from nbridge.errors import DataError, NBridgeError, RunError, SpecError
-    from nbridge.evaluation.suite import evaluate
-    from nbridge.inference.array_completion import impute_arrays
-    from nbridge.inference.file_completion import impute_file
-    from nbridge.inference.frame_completion import impute
-    from nbridge.inference.impute import embed, generate
+    from nbridge.errors import DataError, NBridgeError, NBridgeWarning, RunError, SpecError
+    from nbridge.model import Model, load
     from nbridge.models.base import MultimodalVAE, Stage
     from nbridge.models.bridged import BridgedVAE
     from nbridge.nn.decoders import Decoder
@@ -32,7 +28,6 @@ if TYPE_CHECKING:
     from nbridge.spec.spec import Spec
     from nbridge.spec.training import TrainingSpec
     from nbridge.training.build import build_model
-    from nbridge.training.checkpoint import load
     from nbridge.training.trainer import fit
 
 _HOME = {
@@ -43,9 +38,11 @@ _HOME = {
     "Encoder": "nbridge.nn.encoders",
     "Fusion": "nbridge.nn.fusion",
     "Likelihood": "nbridge.nn.likelihoods",
+    "Model": "nbridge.model",
     "MultimodalVAE": "nbridge.models.base",
     "NBridgeError": "nbridge.errors",
     "NBridgeImputer": "nbridge.sklearn",
+    "NBridgeWarning": "nbridge.errors",
     "Run": "nbridge.runs.run",
     "RunError": "nbridge.errors",
     "Spec": "nbridge.spec.spec",
@@ -54,15 +51,9 @@ _HOME = {
     "TrainingSpec": "nbridge.spec.training",
     "build_model": "nbridge.training.build",
     "compare": "nbridge.runs.comparison",
-    "embed": "nbridge.inference.impute",
-    "evaluate": "nbridge.evaluation.suite",
     "fit": "nbridge.training.trainer",
-    "generate": "nbridge.inference.impute",
-    "impute": "nbridge.inference.frame_completion",
-    "impute_arrays": "nbridge.inference.array_completion",
-    "impute_file": "nbridge.inference.file_completion",
     "init": "nbridge.draft.draft",
-    "load": "nbridge.training.checkpoint",
+    "load": "nbridge.model",
     "read_spec": "nbridge.spec.reader",
     "resume": "nbridge.runs.run",
     "train": "nbridge.runs.run",

@@ -45,6 +45,10 @@ class RunError(NBridgeError):
     """A run folder or checkpoint that cannot be used as it is."""
 
 
+class NBridgeWarning(UserWarning):
+    """Something about rows or a model that a user should know and that is no mistake."""
+
+
 class LostProcessError(NBridgeError):
     """Another process of the same training ended, so that this one cannot go on.
 

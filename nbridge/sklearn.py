@@ -162,7 +162,7 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             ValueError: when X has other columns, a class that fit has not seen, or a value outside its likelihood's support.
         """
         table = self._checked(X)
-        return self._filled(table, impute(self.model_, self._batch(table)).values)
+        return self._filled(table, impute(self.model_.network, self._batch(table)).values)
 
     def sample(self, X: ArrayLike, samples: int = 5, *, seed: int = 0) -> np.ndarray:
         """Multiple imputation: several completions of a table, each of which decodes all absent cells of a row from one draw of z.
@@ -180,7 +180,7 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """
         table = self._checked(X)
         require_positive(samples=samples)
-        return self._filled(table, impute(self.model_, self._batch(table), samples=samples, seed=seed).values, samples)
+        return self._filled(table, impute(self.model_.network, self._batch(table), samples=samples, seed=seed).values, samples)
 
     def interval(self, X: ArrayLike, level: float = 0.9, *, draws: int = DRAWS, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """The central predictive interval of each NaN: see `nbridge.inference.intervals.summarise`.
@@ -199,7 +199,7 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             ValueError: as `transform`, and when the level is no probability or needs more draws.
         """
         table = self._checked(X)
-        summary = summarise(self.model_, self._batch(table), levels=(level,), draws=draws, seed=seed)
+        summary = summarise(self.model_.network, self._batch(table), levels=(level,), draws=draws, seed=seed)
         lower, upper = (self._filled(table, {name: x[0] for name, x in ends.items()}) for ends in (summary.lower, summary.upper))
         return lower, upper
 

@@ -96,10 +96,10 @@ def spec_of(shapes: dict[str, int], kinds: dict[str, str], **data: Any) -> nbrid
     })  # fmt: skip
 
 
-def study_model() -> nbridge.MultimodalVAE:
+def study_model() -> nbridge.Model:
     """A model that knows the study, of weights that nobody trained."""
     torch.manual_seed(0)
-    return nbridge.build_model(
+    return nbridge.Model.from_spec(
         spec_of(
             SHAPES,
             KINDS,
@@ -107,7 +107,7 @@ def study_model() -> nbridge.MultimodalVAE:
             variables={"rna": ("gene0", "gene1", "gene3", "gene4"), "prot": ("CD3", "CD4", "CD8")},
             classes={"stage": ("I", "II", "III")},
         )
-    ).eval()
+    )
 
 
 def dense(value: Any) -> np.ndarray:

@@ -72,9 +72,9 @@ training: {stages: {joint: {epochs: 1}, bridges: {epochs: 1}}}
     run = nbridge.train(path, rows, out=tmp_path / "run")
     loaded = nbridge.load(tmp_path / "run")
     assert type(loaded.likelihoods["angle"]).__name__ == "Direction"
-    assert loaded.encoders["angle"].network[1].negative_slope == 0.2
-    expected = nbridge.impute_arrays(run.model, {"speed": rows["speed"]}, samples=2)["angle"]
-    assert np.array_equal(nbridge.impute_arrays(loaded, {"speed": rows["speed"]}, samples=2)["angle"], expected)
+    assert loaded.network.encoders["angle"].network[1].negative_slope == 0.2
+    expected = run.model.impute({"speed": rows["speed"]}, samples=2)["angle"]
+    assert np.array_equal(loaded.impute({"speed": rows["speed"]}, samples=2)["angle"], expected)
 
     path.write_text(path.read_text().replace("slope", "slop"))
     message = r"modalities.angle.encoder.slop: unknown key 'slop'. Did you mean 'slope'?"

@@ -140,7 +140,7 @@ def test_the_model_serves_the_library(fitted: NBridgeImputer):
     assert fitted.model_.names == ("signal", "label", "count")
     assert {name: columns.tolist() for name, columns in fitted.groups_.items()} == {"signal": [0, 1], "label": [2], "count": [3]}
     np.testing.assert_array_equal(fitted.categories_["label"], [10, 20, 40])
-    done = nbridge.impute_arrays(fitted.model_, {"label": [0.0, 2.0]})
+    done = fitted.model_.impute({"label": [0.0, 2.0]})
     assert done["signal"].shape == (2, 2)
 
 

@@ -21,7 +21,6 @@ import torch
 from matplotlib.image import imsave
 from torch import Tensor
 
-import nbridge
 from benchmarks.paper.protocol import ROOT
 from nbridge.runs.run import Run, open_run
 
@@ -30,7 +29,7 @@ DRAWS, ROWS = 10, 10
 
 def digits_from_labels(run: Run) -> Tensor:
     """Figure 5: a row for each label, a column for each draw."""
-    images = [nbridge.generate(run.model, DRAWS, {"label": label})["image"] for label in range(10)]
+    images = [run.model.generate(DRAWS, {"label": label})["image"] for label in range(10)]
     return torch.stack(images)
 
 
@@ -39,7 +38,7 @@ def images_from_images(run: Run, given: str, target: str) -> Tensor:
     assert run.splits.test is not None
     rows = first_of_each_class(run.splits.test.sample().values["label"])
     batch = run.splits.test.index(rows)
-    drawn = nbridge.impute(run.model, batch.only(given), samples=DRAWS, noise=False).values[target]
+    drawn = run.model.impute(batch.only(given), samples=DRAWS, noise=False).values[target]
     return torch.cat([batch.values[given][:, None], drawn.transpose(0, 1)], dim=1)
 
 
@@ -48,7 +47,7 @@ def faces_from_attributes(run: Run) -> Tensor:
     attributes = run.splits.train.sample().values["attributes"]
     usual = (attributes.mean(0) > 0.5).float()
     rows = [usual] + [torch.where(torch.arange(len(usual)) == index, 1.0, usual) for index in range(min(len(usual), ROWS - 1))]
-    return torch.stack([nbridge.generate(run.model, DRAWS, {"attributes": row})["image"] for row in rows])
+    return torch.stack([run.model.generate(DRAWS, {"attributes": row})["image"] for row in rows])
 
 
 def first_of_each_class(labels: Tensor) -> Tensor:

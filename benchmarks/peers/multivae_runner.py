@@ -163,7 +163,7 @@ def train(kind: str, job: Job) -> tuple[Any, list[float]]:
             model=build(kind, job), train_dataset=dataset, eval_dataset=None, training_config=config, callbacks=[clock]
         )
         trainer.train()
-    return trainer.model.eval(), clock.seconds
+    return trainer.model.network.eval(), clock.seconds
 
 
 def steps(job: Job) -> int:

@@ -118,12 +118,12 @@ def speed(job: Job) -> dict[str, dict[str, float]]:
     for name in job.models:
         clock = Clock()
         run = train(spec(name, job), values, device="cpu", reporter=clock)
-        parameters = sum(parameter.numel() for parameter in run.model.parameters())
-        batch = run.model.prepare(run.splits.train.slice(0, job.batch_size))
-        for stage in run.model.stages():
+        parameters = sum(parameter.numel() for parameter in run.model.network.parameters())
+        batch = run.model.network.prepare(run.splits.train.slice(0, job.batch_size))
+        for stage in run.model.network.stages():
             if title := VARIANTS[name][1].get(stage.name):
                 found = {"steps_per_second": rate(steps, clock.seconds[stage.name]), "parameters": parameters}
-                report[title] = {**found, "multiply_adds": cost(run.model, stage, batch)}
+                report[title] = {**found, "multiply_adds": cost(run.model.network, stage, batch)}
     return report
 
 

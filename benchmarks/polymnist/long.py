@@ -119,7 +119,7 @@ def train_nbridge(options: argparse.Namespace, settings: Settings, deadline: flo
         run = nbridge.resume(folder, reporter=clock) if begun else nbridge.train(settings.spec(), out=folder, reporter=clock)
     except Enough:
         return
-    model = run.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model = run.model.to("cuda" if torch.cuda.is_available() else "cpu").network
     test = settings.read()[1].select(*VIEWS).to(model.device)
     with serving(model, settings.seed):
         keep_pictures(options.out / "nbridge.npz", partial(generate, model, test), rebuilt=True)

@@ -158,7 +158,7 @@ def train(system: str, task: Task, values: dict[str, Tensor], present: dict[str,
         model.device = "cpu"
         trainer = (MultistageTrainer if two else BaseTrainer)(model=model, train_dataset=dataset, training_config=config)
         trainer.train()
-    return trainer.model.eval()
+    return trainer.model.network.eval()
 
 
 def run(task: Task) -> None:

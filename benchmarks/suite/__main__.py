@@ -51,13 +51,13 @@ def run(task: Task, system: System, seed: int, budget: int) -> dict[str, Any]:
     panel = panel_of(task, seed)
     judged = time.process_time()
     test = splits.test.select(*task.modalities)
-    found = figures_of(task, serve(model, task, test, units_of(task, splits.train)), splits.test, panel)
+    found = figures_of(task, serve(model.network, task, test, units_of(task, splits.train)), splits.test, panel)
     if panel is not None:
-        again = reconstructions(model, task, test)
+        again = reconstructions(model.network, task, test)
         verdicts = panel.verdicts(again.drawn, again.rows, splits.test)
         found["ceilings"] = {"real": panel.real(splits.test), "reconstructions": verdicts}
     times = {"train_seconds": round(trained - started, 1), "measure_seconds": round(time.process_time() - judged, 1)}
-    parameters = sum(p.numel() for p in model.parameters())
+    parameters = sum(p.numel() for p in model.network.parameters())
     return {"overrides": list(system.overrides), **times, "parameters": parameters, **found}
 
 

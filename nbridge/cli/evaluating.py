@@ -70,7 +70,7 @@ def evaluate(
     bar = MeasuringBar(console_of(stderr=True))
     try:
         with blaming(directory, DataError), _naming_options():
-            parts = (trained.model, trained.spec, trained.splits, settings)
+            parts = (trained.model.network, trained.spec, trained.splits, settings)
             evaluation = suite.evaluate(*parts, classifiers=cache, announce=bar, records=read_records(Path(directory)))
     finally:
         bar.close()

@@ -22,13 +22,10 @@ def export(
     It gives the best estimate that `nbridge impute` gives, in the units of the data, for any number of rows.
     """
     target = check_output(out, overwrite, (".onnx", ".pt2"))
-    from nbridge.sharing.onnx import export_model
-    from nbridge.training.checkpoint import load_model
+    from nbridge.model import load
 
-    model, spec = load_model(directory)
-    classes = spec.data.source.kwargs.get("classes") or {}
     try:
-        told = export_model(model, target, given=_listed(given), targets=_listed(targets), classes=classes)
+        told = load(directory).export(target, given=_listed(given), targets=_listed(targets))
     except RunError as error:
         text = str(error)
         raise RunError(f"--{text}" if text.startswith(("given", "targets")) else text) from error

@@ -15,11 +15,7 @@ if TYPE_CHECKING:
     from nbridge.inference.file_completion import Wishes
     from nbridge.inference.file_plan import Progress
     from nbridge.inference.joined_completion import TablesCompleted
-    from nbridge.models.base import MultimodalVAE
-    from nbridge.spec.spec import Spec
-
-IMAGES = "images"
-"""The data source of images in files."""
+    from nbridge.model import Model
 
 
 def impute_joined(directory: str, rows: Sequence[str], to: str, wishes: Wishes, overwrite: bool) -> None:
@@ -36,18 +32,17 @@ def impute_joined(directory: str, rows: Sequence[str], to: str, wishes: Wishes, 
         RunError: when the folder can't be written, or the run has no files of its own.
         DataError: when rows don't fit the model or can't be joined.
     """
-    from nbridge.training.checkpoint import load_model
+    from nbridge.model import load
 
     if not Path(to).absolute().parent.is_dir():
         raise RunError(f"--to {to}: folder {Path(to).parent} does not exist")
     if Path(to).exists() and not overwrite:
         raise RunError(f"--to {to}: exists already. Use --overwrite to replace it.")
-    model, spec = load_model(directory)
-    if spec.data.source.type == IMAGES:
-        impute_folders(model, spec, rows, to, wishes)
+    model = load(directory)
+    if model.binding.images is not None:
+        impute_folders(model, rows, to, wishes)
         return
-    named = spec.data.source.kwargs.get("path", ()) if model.table is not None else ()
-    paths = rows or ([named] if isinstance(named, str) else list(named))
+    paths = rows or (model.binding.paths if model.binding.table is not None else ())
     if not paths:
         raise RunError(f"{directory}: this run was not trained from tables; name the files to fill in")
     from nbridge.inference.joined_completion import impute_tables
@@ -55,13 +50,11 @@ def impute_joined(directory: str, rows: Sequence[str], to: str, wishes: Wishes, 
     _tell(to, lambda progress: impute_tables(model, paths, to, wishes, progress=progress))
 
 
-def impute_folders(model: MultimodalVAE, spec: Spec, rows: Sequence[str], to: str, wishes: Wishes) -> None:
+def impute_folders(model: Model, rows: Sequence[str], to: str, wishes: Wishes) -> None:
     """Fills in images in files and the tables beside them."""
-    from nbridge.data.images.source import Images
     from nbridge.inference.image_completion import impute_images
 
-    source = Images(**spec.data.source.kwargs)
-    _tell(to, lambda progress: impute_images(model, source, to, rows, wishes, progress=progress))
+    _tell(to, lambda progress: impute_images(model, to, rows, wishes, progress=progress))
 
 
 def _tell(to: str, work: Callable[[Progress], TablesCompleted]) -> None:

@@ -8,20 +8,15 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from nbridge.cli.joining import IMAGES, are_images, impute_folders, impute_joined
+from nbridge.cli.joining import are_images, impute_folders, impute_joined
 from nbridge.cli.options import Overwrite, RunPath, Seed, blaming, check_output, check_output_folder, console_of, warning
 from nbridge.errors import DataError, RunError
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
-    from nbridge.data.tables.layout import TableLayout
     from nbridge.nn.likelihoods import Likelihood
     from nbridge.spec.option_types import Prior
-    from nbridge.spec.spec import Spec
-
-    Arrays = dict[str, np.ndarray]
 
 Rows = Annotated[
     str,
@@ -95,16 +90,16 @@ def impute(
             raise RunError(f"--to {to}: goes without {other}; all tables are written whole, by their names")
         impute_joined(directory, rows or [], to, wishes, overwrite)
         return
-    from nbridge.training.checkpoint import load_model
+    from nbridge.model import load
 
     assert rows is not None
     assert target is not None
     (path,) = rows
-    model, spec = load_model(directory)
-    if spec.data.source.type == IMAGES and are_images(path, target, part):
-        impute_folders(model, spec, rows, str(target), wishes)
+    model = load(directory)
+    if model.binding.images is not None and are_images(path, target, part):
+        impute_folders(model, rows, str(target), wishes)
         return
-    options = {"keys": _keys(spec), "id": _id_key(spec), "samples": samples, "noise": noise, "seed": seed, "table": _table(spec)}
+    options = {"samples": samples, "noise": noise, "seed": seed}
     bar = MeasuringBar(console_of(stderr=True))
     try:
         done = impute_file(model, path, target, **options, intervals=levels, draws=draws, shard=part, progress=bar)
@@ -151,141 +146,41 @@ def generate(
 ) -> None:
     """Draw new rows. They come from the prior, or from what is given of them."""
     target = check_output(out, overwrite, (".npz", ".png"))
-    from nbridge.inference.impute import generate as draw
     from nbridge.inference.impute import mixture_for
-    from nbridge.training.checkpoint import load_model
+    from nbridge.model import load
 
-    model, spec = load_model(directory)
+    model = load(directory)
     fixed = _parse_given(model.likelihoods, given or [])
     with blaming(f"--prior {prior}", DataError):
-        mixture_for(model, prior, fixed)
-    values = draw(model, num, fixed, noise=noise, seed=seed, prior=cast("Prior | None", prior))
+        mixture_for(model.network, prior, fixed)
+    values = model.generate(num, fixed, noise=noise, seed=seed, prior=cast("Prior | None", prior))
     if target.suffix == ".png":
         from nbridge.cli.pictures import write_grid
 
-        write_grid(target, model, values)
+        write_grid(target, model.network, values)
     else:
         from nbridge.data.numpy.npz import write_npz
 
-        write_npz(target, _under_keys(spec, {name: x.numpy() for name, x in values.items()}))
+        keys = model.binding.keys
+        write_npz(target, {keys.get(name, name): x.numpy() for name, x in values.items()})
     typer.echo(f"{target}: {num:,} rows")
 
 
 def embed(directory: RunPath, rows: Rows, out: Out, overwrite: Overwrite = False) -> None:
     """Write the code of each row. It is the mean and the standard deviation of q(z|x), whatever the row lacks."""
     target = check_output(out, overwrite, (".npz",), rows)
-    from nbridge.data.arrays import to_batch
     from nbridge.data.numpy.npz import write_npz
-    from nbridge.inference.impute import embed as posterior
-    from nbridge.training.checkpoint import load_model
+    from nbridge.inference.reading import read_batch
+    from nbridge.model import load
 
-    model, spec = load_model(directory)
-    given, others = _read_rows(spec, rows)
-    shapes = {name: likelihood.shape for name, likelihood in model.likelihoods.items()}
+    model = load(directory)
+    batch, ids = read_batch(model, rows)
     with blaming(rows, DataError):
-        q = posterior(model, to_batch(given, shapes, allow_missing=True))
-    identifiers = {key: others[key] for key in [_id_key(spec)] if key in others}
-    write_npz(target, {**identifiers, "mean": q.mean.numpy(), "stddev": q.stddev.numpy()})
-    typer.echo(f"{target}: {len(q.mean):,} rows, {model.latent_dim} dimensions")
-
-
-def _read_rows(spec: Spec, path: str) -> tuple[Arrays, Arrays]:
-    """The arrays of a file that hold modalities, under their names, and all others."""
-    from nbridge.data.ids import check_ids
-    from nbridge.data.numpy.npz import read_npz
-    from nbridge.data.omics.container import is_omics_file
-    from nbridge.data.tables.columns import ending_of
-    from nbridge.inference.file_plan import match_keys
-
-    if is_omics_file(path):
-        return _read_omics(spec, path)
-    if spec.data.source.type == IMAGES and not path.endswith(".npz"):
-        return _read_images(spec, path)
-    if ending_of(path) and (layout := _table(spec)) is not None:
-        return _read_table(layout, path)
-    arrays = read_npz(path)
-    with blaming(path, DataError):
-        taken, names = match_keys(tuple(arrays), _keys(spec), "array")
-        given, others = {name: arrays[key] for name, key in taken.items()}, {name: arrays[name] for name in names}
-        if _id_key(spec) in others:
-            first = next(iter(given.values()))
-            check_ids(others[_id_key(spec)], len(first) if first.ndim else None)
-    return given, others
-
-
-def _read_images(spec: Spec, path: str) -> tuple[Arrays, Arrays]:
-    """The modalities of a folder of images, or of a table of their paths, and its identifiers."""
-    from nbridge.data.images.source import Images
-    from nbridge.inference.image_completion import read_images
-
-    layout = _table(spec)
-    assert layout is not None, "images are read as tables are"
-    arrays, ids = read_images(Images(**spec.data.source.kwargs), layout, [path])
-    return arrays, {} if ids is None else {layout.id: ids}
-
-
-def _read_table(layout: TableLayout, path: str) -> tuple[Arrays, Arrays]:
-    """The modalities of a table, and its identifiers."""
-    from tempfile import TemporaryDirectory
-
-    from nbridge.data.folders import find_file
-    from nbridge.data.ids import check_ids
-    from nbridge.data.tables.rows import cell_rows
-    from nbridge.errors import naming
-
-    found = find_file(path)
-    with TemporaryDirectory() as scratch, naming(found), cell_rows(found, layout, Path(scratch)) as table:
-        (block,) = table.blocks(table.there, 0, table.rows, table.rows)
-        if layout.id not in table.passed:
-            return dict(block.arrays), {}
-        (texts,) = table.identifiers(layout.id, table.rows, table.rows)
-        return dict(block.arrays), {layout.id: check_ids(texts, told=table.told_ids(layout.id))}
-
-
-def _read_omics(spec: Spec, path: str) -> tuple[Arrays, Arrays]:
-    """The modalities of an .h5mu or .h5ad file, and its obs_names."""
-    from tempfile import TemporaryDirectory
-
-    from nbridge.data.streaming.files import find_rows, open_rows
-    from nbridge.errors import naming
-    from nbridge.training.build import omics_layout_of
-
-    found, kind = find_rows(path)
-    with (
-        TemporaryDirectory() as scratch,
-        naming(found),
-        open_rows(found, kind, {}, Path(scratch), omics=omics_layout_of(spec)) as rows,
-    ):
-        total = rows.layout(rows.keys[0]).shape[0]
-        (block,) = rows.blocks(rows.keys, 0, total, total)
-        (names,) = rows.identifiers("", total, total)
-        return {key: block.with_nan(key) for key in rows.keys}, {_id_key(spec): names}
-
-
-def _under_keys(spec: Spec, arrays: Mapping[str, np.ndarray]) -> Arrays:
-    """Arrays of modalities, and masks that belong to them, under the keys that npz files have for them."""
-    keys = _keys(spec)
-    parts = {name: name.partition("__") for name in arrays}
-    return {keys[stem] + separator + ending: arrays[name] for name, (stem, separator, ending) in parts.items()}
-
-
-def _keys(spec: Spec) -> dict[str, str]:
-    """The key of each modality in npz files; keys of MuData are no names that such files have."""
-    from nbridge.training.build import omics_layout_of
-
-    named = (spec.data.source.kwargs.get("keys") if omics_layout_of(spec) is None else None) or {}
-    return {name: named.get(name, name) for name in spec.modalities}
-
-
-def _table(spec: Spec) -> TableLayout | None:
-    """Which columns of a csv file are which modality, of a model that was trained from one, or from a data frame."""
-    from nbridge.training.build import table_of
-
-    return table_of(spec)
-
-
-def _id_key(spec: Spec) -> str:
-    return str(spec.data.source.kwargs.get("id", "id"))
+        q = model.embed(batch)
+    table = model.binding.table
+    named = {} if ids is None else {model.binding.id if table is None else table.id: ids}
+    write_npz(target, {**named, "mean": q.mean.numpy(), "stddev": q.stddev.numpy()})
+    typer.echo(f"{target}: {len(q.mean):,} rows, {model.network.latent_dim} dimensions")
 
 
 def _parse_given(likelihoods: Mapping[str, Likelihood], given: list[str]) -> dict[str, Tensor]:

@@ -94,9 +94,9 @@ def _summarise(run: Run, console: Console, as_json: bool, tracker: Reporter, *, 
 
     rows = run.splits.test if run.splits.test is not None else run.splits.validation
     few = None if rows is None else rows.sample(SUMMARY_ROWS)
-    predictions = predict_each(run.model, few, samples=SUMMARY_SAMPLES) if few is not None and len(run.model.names) > 1 else []
+    predictions = predict_each(run.model.network, few, samples=SUMMARY_SAMPLES) if few is not None and len(run.model.names) > 1 else []
     tracker.final(_figures(predictions))
-    findings = () if few is None else of_model(run.model, few)
+    findings = () if few is None else of_model(run.model.network, few)
     for finding in findings:
         console.print(finding.line, soft_wrap=True)
     verdict = verdict_on(run, console)
@@ -126,11 +126,11 @@ def _summarise(run: Run, console: Console, as_json: bool, tracker: Reporter, *, 
 def _ending(run: Run) -> str:
     """How a file that the model completes may end: as the one that it was trained from."""
     path = str(run.spec.data.source.kwargs.get("path", ""))
-    if run.model.omics is not None and path:
+    if run.model.binding.omics is not None and path:
         return Path(path).suffix
     if run.spec.data.source.type == "parquet" or path.endswith(".parquet"):
         return ".parquet"
-    return "" if run.spec.data.source.type == "npy" else ".csv" if run.model.table is not None else ".npz"
+    return "" if run.spec.data.source.type == "npy" else ".csv" if run.model.binding.table is not None else ".npz"
 
 
 def _figures(predictions: list[Prediction]) -> dict[str, float]:

@@ -118,8 +118,8 @@ def unseen(patterns: Patterns | None, counts: Mapping[str, int], learned: Callab
     Arguments:
         patterns: Those of the training rows.
         counts: The number of rows of each pattern to serve, by `count`.
-        learned: Whether a model has learned to serve a pattern that no training row had (`nbridge.MultimodalVAE.learned`), as most models
-            learn to serve an image alone from rows with image and label; when left out, no such pattern counts as learned.
+        learned: Whether a model has learned to serve a pattern that no training row had, as most models learn to serve an image alone
+            from rows with image and label; when left out, no such pattern counts as learned.
     """
     if patterns is None:
         return ()

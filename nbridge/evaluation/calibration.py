@@ -116,8 +116,8 @@ def interval_scores(
 ) -> IntervalScores:
     r"""Scores draws of real values or counts, over the rows in which all these modalities are present.
 
-    Draws are those of `nbridge.impute`: one :math:`z_k \sim q(z \mid x_S)` each, with the spread of :math:`p(x_j \mid z_k)`. Values of
-    `DiscretizedLogistic` are rounded to its levels first. Coverage is by ranks, see `coverage`.
+    Draws are those of `nbridge.Model.impute`: one :math:`z_k \sim q(z \mid x_S)` each, with the spread of :math:`p(x_j \mid z_k)`. Values
+    of `DiscretizedLogistic` are rounded to its levels first. Coverage is by ranks, see `coverage`.
 
     Arguments:
         model: A trained model.

@@ -19,10 +19,11 @@ from torch import Generator, Tensor
 
 from nbridge.common.warnings import Finding
 from nbridge.data.batch import Batch
-from nbridge.data.patterns import count, never_together, unseen
+from nbridge.data.patterns import Patterns, count, never_together
 from nbridge.data.rows import Rows
 from nbridge.evaluation.rows import check_names
 from nbridge.inference.impute import ELEMENTS, serving
+from nbridge.inference.served import unseen_patterns
 from nbridge.models.base import MultimodalVAE
 
 DRAWS, ROWS = 16, 512
@@ -198,7 +199,7 @@ def of_evaluation(model: MultimodalVAE, batch: Batch, train: Rows, *, seed: int 
         train: The rows that it was trained on.
         seed: Seed of the draws.
     """
-    patterns = unseen(model.patterns, count(model.names, batch.present), model.learned)
+    patterns = unseen_patterns(model, Patterns.of(model.names, train.present), count(model.names, batch.present))
     return (*never_together(model.names, train.present), *patterns, *of_model(model, batch, seed=seed))
 
 

@@ -91,7 +91,7 @@ def evaluate(
         ...                    "y": {"shape": 2, "encoder": "mlp", "likelihood": "categorical"}},
         ...     "training": {"stages": {"joint": {"epochs": 1}, "bridges": {"epochs": 1}}}}
         >>> run = nbridge.train(spec, {"x": np.random.default_rng(0).normal(size=(40, 3)), "y": np.arange(40) % 2})
-        >>> done = nbridge.evaluate(run.model, run.spec, run.splits, Settings(metrics=("predictive",)))
+        >>> done = evaluate(run.model.network, run.spec, run.splits, Settings(metrics=("predictive",)))
         >>> [measurement.title for measurement in done.measurements]
         ['predictive of x given y', 'predictive of y given x']
     """

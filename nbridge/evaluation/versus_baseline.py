@@ -70,7 +70,7 @@ def compare_with_baselines(
         ...                    "y": {"shape": 2, "encoder": "mlp", "likelihood": "categorical"}},
         ...     "training": {"stages": {"joint": {"epochs": 1}, "bridges": {"epochs": 1}}}}
         >>> run = nbridge.train(spec, {"x": np.random.default_rng(0).normal(size=(40, 3)), "y": np.arange(40) % 2})
-        >>> compare_with_baselines(run.model, run.spec, run.splits).modalities[1].words
+        >>> compare_with_baselines(run.model.network, run.spec, run.splits).modalities[1].words
         'not tested (8 test rows, 20 needed)'
     """
     if split is None:

@@ -3,8 +3,8 @@ r"""What draws of z say of each modality, in a form that JSON can hold.
 .. math:: z_k \sim q(z \mid x_S), \qquad p(x_j \mid x_S) \approx \frac{1}{K} \sum_k p(x_j \mid z_k)
 
 All modalities are decoded from the same draws, so that the k-th picture, class and dot belong together. Draws are those of
-`nbridge.impute` with the same seed, bit for bit: with the noise of the likelihood for values, without it for images and classes. Figures
-are taken over all K draws, of which the page shows a few.
+`nbridge.Model.impute` with the same seed, bit for bit: with the noise of the likelihood for values, without it for images and classes.
+Figures are taken over all K draws, of which the page shows a few.
 
 Axes: K draws, B = 1 row, D latent dimensions.
 """
@@ -58,7 +58,7 @@ def impute(session: Session, request: Impute) -> dict[str, Any]:
 
 
 def prior(session: Session, request: Prior) -> dict[str, Any]:
-    """Draws of rows from nothing, as `nbridge.generate` has them.
+    """Draws of rows from nothing, as `nbridge.Model.generate` has them.
 
     Raises:
         DataError: when the prior asked for is not to be had.
@@ -103,7 +103,7 @@ def _answer(
         names: Modalities, in the order of the model.
         show: Which elements of vectors are told.
         given: The row that z was inferred from; None where nothing was given.
-        skipped: Modalities that are decoded, so that the noise of later ones is that of `nbridge.impute`, and not told.
+        skipped: Modalities that are decoded, so that the noise of later ones is that of `nbridge.Model.impute`, and not told.
     """
     if unknown := [name for name in show if name not in session.model.names]:
         known = session.model.names

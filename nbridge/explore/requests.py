@@ -58,7 +58,7 @@ class Impute(_Showing):
 class Prior(_Showing):
     """Rows from nothing."""
 
-    prior: str | None = Field(default=None, description="Where they come from, as `nbridge.generate` has it.")
+    prior: str | None = Field(default=None, description="Where they come from, as `nbridge.Model.generate` has it.")
 
 
 class Decode(_Showing):

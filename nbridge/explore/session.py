@@ -167,7 +167,7 @@ def open_session(directory: str | Path) -> Session:
     try:
         return replace(session_of(run := open_run(folder, device="cpu")), title=run.spec.name or folder.resolve().name)
     except (DataError, RunError) as error:
-        model, spec = load_model(folder)
+        model, spec, _ = load_model(folder)
         return Session(model, spec, spec.name or folder.resolve().name, reason=_without_advice(str(error), spec))
 
 
@@ -177,7 +177,7 @@ def session_of(run: Run) -> Session:
     held = {"test": (splits.test, splits.test_ids), "validation": (splits.validation, splits.validation_ids)}
     split, (rows, ids) = next((part for part in held.items() if part[1][0] is not None), ("train", (splits.train, splits.train_ids)))
     title = run.spec.name or (run.folder.name if run.folder is not None else "a run")
-    return Session(run.model.cpu().eval(), run.spec, title, rows, split, train=splits.train, ids=ids)
+    return Session(run.model.network.cpu().eval(), run.spec, title, rows, split, train=splits.train, ids=ids)
 
 
 def _without_advice(reason: str, spec: Spec) -> str:

@@ -12,7 +12,7 @@ from nbridge.common.messages import did_you_mean, listing
 from nbridge.data.arrays import to_batch
 from nbridge.data.column import PRESENT, plain_array
 from nbridge.errors import DataError
-from nbridge.inference.impute import Completed, impute
+from nbridge.inference.impute import Imputed, impute
 from nbridge.inference.intervals import BY_LEVEL, DRAWS, FIGURES, Summary, check_levels, summarise
 from nbridge.models.base import MultimodalVAE
 
@@ -31,9 +31,6 @@ def impute_arrays(
     draws: int = DRAWS,
 ) -> dict[str, np.ndarray]:
     """Fills in what is absent from arrays: NaN, rows that ``NAME__present`` marks as absent, and modalities that are not there at all.
-
-    It does not warn of rows unlike those of training, as ``unseen(model.patterns, count(model.names, masks), model.learned)`` of
-    `nbridge.data.patterns` does.
 
     Arguments:
         model: A trained model.
@@ -92,7 +89,7 @@ def check_intervals(intervals: Sequence[float], draws: int, samples: int | None)
             raise DataError("intervals go with the one best estimate, and samples are draws instead of it; leave out one of them")
 
 
-def in_place(done: Completed, given: Mapping[str, np.ndarray], samples: int | None) -> dict[str, np.ndarray]:
+def in_place(done: Imputed, given: Mapping[str, np.ndarray], samples: int | None) -> dict[str, np.ndarray]:
     """What was imputed, put where arrays have holes, and the masks.
 
     Arguments:
@@ -112,7 +109,7 @@ def in_place(done: Completed, given: Mapping[str, np.ndarray], samples: int | No
     return completed
 
 
-def summary_in_place(summary: Summary, done: Completed, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def summary_in_place(summary: Summary, done: Imputed, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Figures of what was imputed, in the layout of the arrays, with observed values where nothing was.
 
     Arguments:
@@ -138,9 +135,9 @@ def summary_in_place(summary: Summary, done: Completed, given: Mapping[str, np.n
     return arrays
 
 
-def _mask(done: Completed, given: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+def _mask(done: Imputed, given: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     """Which rows of an array, or which of its cells, were imputed."""
-    imputed = done.imputed[name].numpy()
+    imputed = done.mask[name].numpy()
     return imputed.reshape(given[name].shape) if name in given and imputed.ndim > 1 else imputed
 
 

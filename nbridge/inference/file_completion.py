@@ -23,15 +23,15 @@ from nbridge.common.atomic_files import scratch_beside, writing
 from nbridge.common.warnings import Finding
 from nbridge.data.batch import Batch
 from nbridge.data.omics.container import ENDINGS as OMICS
-from nbridge.data.patterns import count, unseen
+from nbridge.data.patterns import count
 from nbridge.data.streaming.blocks import Block, Filled, Output, RowsIn, RowsOut
 from nbridge.data.streaming.files import FOLDER, find_rows, open_rows
-from nbridge.data.tables.layout import TableLayout
 from nbridge.errors import DataError, require_positive
 from nbridge.inference.array_completion import IMPUTED, check_intervals, in_place, summary_in_place
 from nbridge.inference.file_plan import Plan, Progress, check_rows, make_plan, read_block
 from nbridge.inference.impute import impute, rows_at_a_time
 from nbridge.inference.intervals import BY_LEVEL, DRAWS, FIGURES, summarise
+from nbridge.inference.served import Served
 from nbridge.models.base import MultimodalVAE
 
 BLOCK, BYTES = 8192, 2**24
@@ -135,19 +135,16 @@ class _Filler:
 
 
 def impute_file(
-    model: MultimodalVAE,
+    model: Served,
     source: str | Path,
     target: str | Path,
     *,
-    keys: Mapping[str, str] | None = None,
-    id: str | None = None,  # noqa: A002 (as of the source npz)
     samples: int | None = None,
     noise: bool = True,
     seed: int = 0,
     intervals: Sequence[float] = (),
     draws: int = DRAWS,
     shard: tuple[int, int] = (1, 1),
-    table: TableLayout | None = None,
     progress: Progress | None = None,
 ) -> FileCompleted:
     """Fills in what is absent from a file of any size: npz, a folder of npy files, Parquet, csv; or from an .h5mu or .h5ad file.
@@ -164,8 +161,6 @@ def impute_file(
         model: A trained model.
         source: The file or the folder to read.
         target: The one to write; an older one is replaced.
-        keys: The array or column of each modality, where it bears another name.
-        id: The array or column of identifiers, which a file may lack; that of the table, or ``id``, where it is left out.
         samples: The number K of draws, or None for the point estimate.
         noise: Whether draws include the spread of the likelihood.
         seed: Seed of the draws.
@@ -176,7 +171,6 @@ def impute_file(
             that are served together (`nbridge.inference.impute.rows_at_a_time`); where there are more of them, some have no row. Arrays
             that pass through are cut where they have as many rows. All rows are checked in any case, so that all parts have the same
             columns.
-        table: Which columns of a table are which modality, where it is not that of the tables or frames that the model learned from.
         progress: Hears how far it is.
 
     Raises:
@@ -190,12 +184,12 @@ def impute_file(
         ...     "y": {"shape": 3, "encoder": "mlp", "likelihood": "categorical"}}}))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     np.savez(f"{folder}/rows.npz", x=[[0.5, 1.0], [np.nan, np.nan]], y=[2, 1])
-        ...     impute_file(model, f"{folder}/rows.npz", f"{folder}/completed.npz").imputed
+        ...     impute_file(Served(model), f"{folder}/rows.npz", f"{folder}/completed.npz").imputed
         {'x': 1, 'y': 0}
     """
     _check_shard(shard)
-    table = model.table if table is None else table
-    id_key = id if id is not None else "id" if table is None else table.id
+    binding = model.binding
+    id_key = binding.id if binding.table is None else binding.table.id
     wishes = Wishes(samples, noise, seed, intervals, draws)
     wishes.check()
     path, kind = find_rows(source)
@@ -204,20 +198,20 @@ def impute_file(
         raise DataError(f"{source}: {kind} files are written whole; leave the shard out")
     _check_target(path, kind, target)
     # Of MuData and AnnData the model knows where modalities lie.
-    named = {name: name if kind in OMICS else (keys or {}).get(name, name) for name in model.names}
-    omics = None if model.omics is None else model.omics.of(model.names)
+    named = {name: name if kind in OMICS else binding.keys.get(name, name) for name in model.names}
+    omics = None if binding.omics is None else binding.omics.of(model.names)
     sizes = {named[name]: math.prod(likelihood.shape) for name, likelihood in model.likelihoods.items()}
     with (
         writing(target, DataError),
         scratch_beside(target) as scratch,
         _blaming(source, path),
-        open_rows(path, kind, sizes, scratch, table, omics, intervals) as rows,
+        open_rows(path, kind, sizes, scratch, binding.table, omics, intervals) as rows,
     ):
         return complete(model, rows, partial(rows.writing, target), wishes, keys=named, id_key=id_key, shard=shard, progress=progress)
 
 
 def complete(
-    model: MultimodalVAE,
+    model: Served,
     rows: RowsIn,
     opened: Callable[[Output], AbstractContextManager[RowsOut]],
     wishes: Wishes,
@@ -244,15 +238,15 @@ def complete(
     """
     tell = progress or (lambda *_: None)
     plan = make_plan(rows, model.likelihoods, keys, id_key)
-    size = _rows_in_memory(rows, model, plan, wishes.samples, wishes.intervals)
+    size = _rows_in_memory(rows, model.network, plan, wishes.samples, wishes.intervals)
     plan = check_rows(rows, model.likelihoods, plan, id_key, size, tell)
-    start, stop = shard_rows(plan.rows, rows_at_a_time(model, wishes.samples), shard)
+    start, stop = shard_rows(plan.rows, rows_at_a_time(model.network, wishes.samples), shard)
     made = (IMPUTED, *(f"__{what}" for what in FIGURES if wishes.intervals))
     passed = tuple(key for key in plan.others if key not in {known + ending for known in keys.values() for ending in made})
-    filler = _Filler(model, plan, keys, wishes, {name: rows.one_hot(keys[name]) for name in model.names})
+    filler = _Filler(model.network, plan, keys, wishes, {name: rows.one_hot(keys[name]) for name in model.names})
     with opened(output := Output(passed, start, stop, plan.rows)) as out:
         counts, patterns = _write(rows, filler, out, output, size, tell)
-    return FileCompleted(start, stop, plan.rows, counts, passed, (*unseen(model.patterns, patterns, model.learned), *rows.findings))
+    return FileCompleted(start, stop, plan.rows, counts, passed, (*model.unseen(patterns), *rows.findings))
 
 
 def parse_shard(text: str) -> tuple[int, int]:

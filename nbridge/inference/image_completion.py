@@ -26,7 +26,7 @@ from nbridge.errors import DataError
 from nbridge.inference.file_completion import Wishes, complete
 from nbridge.inference.file_plan import Progress
 from nbridge.inference.joined_completion import TablesCompleted
-from nbridge.models.base import MultimodalVAE
+from nbridge.inference.served import Served
 
 ROWS = "rows.csv"
 """The table that tells of rows where none was given."""
@@ -50,8 +50,7 @@ class _Given:
 
 
 def impute_images(
-    model: MultimodalVAE,
-    source: Images,
+    model: Served,
     target: str | Path,
     rows: Sequence[str | Path] = (),
     wishes: Wishes | None = None,
@@ -68,7 +67,6 @@ def impute_images(
 
     Arguments:
         model: A model that was trained from images in files.
-        source: How its images lie: the source of its spec.
         target: The folder to write; an older one that holds nothing but files of these names is replaced.
         rows: Tables, folders of images, called as a modality or as its folder in the source, or a folder that holds these; those of the
             source where they are left out.
@@ -78,7 +76,10 @@ def impute_images(
     Raises:
         DataError: when rows don't fit the model or can't be joined, or the folder can't be written.
     """
-    assert model.table is not None, "images are read as tables are"
+    table, images = model.binding.table, model.binding.images
+    if table is None or images is None:
+        raise DataError("this model was not trained from images in files (data: {source: images})")
+    source = Images(**images)
     wishes = wishes or Wishes()
     wishes.check()
     folder, given = Path(target), _given(source, rows)
@@ -87,8 +88,8 @@ def impute_images(
         raise DataError("intervals are of numbers in tables, and this model has images alone; --samples K draws some")
     _check_apart(folder, given)
     with writing(folder, DataError), scratch_beside(folder) as scratch:
-        tables, folders = _opened(source, model.table, given, scratch)
-        read = ImageRows(tables, folders, model.table, places, samples=wishes.samples, levels=wishes.intervals)
+        tables, folders = _opened(source, table, given, scratch)
+        read = ImageRows(tables, folders, table, places, samples=wishes.samples, levels=wishes.intervals)
         _check_older(folder, read.names, direct=given.direct)
         keys = {name: name for name in model.names}
         done = complete(model, read, partial(read.writing, folder), wishes, keys=keys, progress=progress)
@@ -96,17 +97,20 @@ def impute_images(
     return TablesCompleted(done, tuple(folder / Path(table.path).name for table in tables), lacking)
 
 
-def read_images(source: Images, layout: TableLayout, rows: Sequence[str | Path]) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+def read_images(model: Served, rows: Sequence[str | Path]) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
     """The arrays of images in files and of tables beside them, by modality, and the identifiers of the rows, where they have any.
 
     Arguments:
-        source: How images lie.
-        layout: Which columns are which modality.
+        model: A model that was trained from images in files.
         rows: Tables and folders, as `impute_images` takes them.
 
     Raises:
         DataError: when they can't be read or joined.
     """
+    layout, images = model.binding.table, model.binding.images
+    assert layout is not None
+    assert images is not None
+    source = Images(**images)
     with TemporaryDirectory() as scratch:
         tables, folders = _opened(source, layout, _given(source, rows), Path(scratch))
         read = JoinedRows([*tables, *folders.values()], layout)

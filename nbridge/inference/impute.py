@@ -38,17 +38,17 @@ _STRIDE = 0x9E3779B9
 
 
 @dataclass(frozen=True)
-class Completed:
+class Imputed:
     r"""Rows in which nothing is absent.
 
     Arguments:
         values: By modality, shape (B, \*shape), or (K, B, \*shape) for K draws; observed values are bit-identical to what was given,
             in the form (class index or one-hot) and type in which it was given.
-        imputed: By modality, which rows, shape (B,), or which cells, shape (B, \*shape), are imputed.
+        mask: By modality, which rows, shape (B,), or which cells, shape (B, \*shape), are imputed.
     """
 
     values: dict[str, Tensor]
-    imputed: dict[str, Tensor]
+    mask: dict[str, Tensor]
 
 
 def impute(
@@ -60,7 +60,7 @@ def impute(
     seed: int = 0,
     first: int = 0,
     one_hot: Mapping[str, Sequence[tuple[int, int]]] | None = None,
-) -> Completed:
+) -> Imputed:
     r"""Fills in every absent modality of every row, and every absent cell.
 
     Without ``samples`` it gives a point estimate: the mean (the most probable class, a whole count) of
@@ -90,7 +90,7 @@ def impute(
         ...     "top": {"shape": 4, "encoder": "mlp", "likelihood": "normal"},
         ...     "label": {"shape": 3, "encoder": "mlp", "likelihood": "categorical"}}}))
         >>> rows = nbridge.Batch.complete({"top": torch.randn(5, 4), "label": torch.tensor([0, 1, 2, 0, 1])})
-        >>> nbridge.impute(model, rows.hide("label"), samples=7).values["label"].shape
+        >>> impute(model, rows.hide("label"), samples=7).values["label"].shape
         torch.Size([7, 5])
     """
     _check(model, batch, samples)
@@ -102,9 +102,9 @@ def impute(
             torch.manual_seed(part_seed(seed, number))
             parts.append(_impute_rows(model, part, samples, noise, one_hot or {}))
     axis = 0 if samples is None else 1
-    return Completed(
+    return Imputed(
         {name: torch.cat([part.values[name] for part in parts], axis) for name in model.names},
-        {name: torch.cat([part.imputed[name] for part in parts]) for name in model.names},
+        {name: torch.cat([part.mask[name] for part in parts]) for name in model.names},
     )
 
 
@@ -235,7 +235,7 @@ def _check(model: MultimodalVAE, batch: Batch, samples: int | None) -> None:
 
 def _impute_rows(
     model: MultimodalVAE, batch: Batch, samples: int | None, noise: bool, one_hot: Mapping[str, Sequence[tuple[int, int]]]
-) -> Completed:
+) -> Imputed:
     device = batch.device
     rows = batch.to(model.device)
     if samples is None:
@@ -259,7 +259,7 @@ def _impute_rows(
             guess = likelihood.restore(guess, given)
             guess = torch.where(observed.reshape(*observed.shape, *(1 for _ in given.shape[observed.ndim :])), given, guess)
         values[name] = guess
-    return Completed(values, imputed)
+    return Imputed(values, imputed)
 
 
 def _drawn_classes(draws: Tensor, expectation: Tensor, groups: Sequence[tuple[int, int]]) -> Tensor:

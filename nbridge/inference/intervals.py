@@ -67,7 +67,7 @@ def summarise(
     .. math:: p(x_j \mid x_S) = \mathbb{E}_{q(z \mid x_S)} [p(x_j \mid z)]
 
     Draws are made, summarised and dropped a few rows and one modality at a time: memory holds as many numbers as an imputation takes, or
-    all draws of one row where these are more. Parts of rows have seeds of their own, by their place, as in `nbridge.impute`.
+    all draws of one row where these are more. Parts of rows have seeds of their own, by their place, as in `nbridge.Model.impute`.
 
     Arguments:
         model: A trained model.

@@ -14,7 +14,7 @@ from nbridge.data.tables.join import JoinedRows, check_names
 from nbridge.errors import DataError
 from nbridge.inference.file_completion import FileCompleted, Wishes, complete
 from nbridge.inference.file_plan import Progress
-from nbridge.models.base import MultimodalVAE
+from nbridge.inference.served import Served
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class TablesCompleted:
 
 
 def impute_tables(
-    model: MultimodalVAE,
-    sources: Sequence[str | Path],
+    model: Served,
+    rows: Sequence[str | Path],
     target: str | Path,
     wishes: Wishes | None = None,
     *,
@@ -48,7 +48,7 @@ def impute_tables(
 
     Arguments:
         model: A model that was trained from tables or a data frame.
-        sources: The tables.
+        rows: The tables.
         target: The folder to write; an older one that holds nothing but tables of these names is replaced.
         wishes: What is wanted of what is filled in; the one best estimate where it is left out.
         progress: Hears how far it is.
@@ -56,19 +56,18 @@ def impute_tables(
     Raises:
         DataError: when the model knows no columns, tables don't fit it or can't be joined, or the folder can't be written.
     """
-    if model.table is None:
+    if model.binding.table is None:
         raise DataError("this model knows no columns: it was not trained from tables (data: {source: table})")
     wishes = wishes or Wishes()
     wishes.check()
-    folder, paths = Path(target), [find_file(path) for path in sources]
+    folder, paths = Path(target), [find_file(path) for path in rows]
     _check_folder(folder, paths)
     with writing(folder, DataError):
         check_names(files := [open_table(path) for path in paths])
-        rows = JoinedRows(files, model.table, wishes.intervals)
-        done = complete(
-            model, rows, partial(rows.writing, folder), wishes, keys={name: name for name in model.names}, progress=progress
-        )  # fmt: skip
-    return TablesCompleted(done, tuple(folder / path.name for path in paths), rows.lacking)
+        joined = JoinedRows(files, model.binding.table, wishes.intervals)
+        keys = {name: name for name in model.names}
+        done = complete(model, joined, partial(joined.writing, folder), wishes, keys=keys, progress=progress)
+    return TablesCompleted(done, tuple(folder / path.name for path in paths), joined.lacking)
 
 
 def _check_folder(folder: Path, paths: Sequence[Path]) -> None:

@@ -17,9 +17,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent
 
 from nbridge.data.batch import Batch
-from nbridge.data.omics.layout import OmicsLayout
 from nbridge.data.patterns import Patterns
-from nbridge.data.tables.layout import TableLayout
 from nbridge.errors import DataError, NBridgeError
 from nbridge.models.conformal import Conformal
 from nbridge.models.mixture_prior import DiagonalMixture, Mixture
@@ -70,9 +68,6 @@ class MultimodalVAE(nn.Module, ABC):
         weights: The weight :math:`w_i` of each modality's log-likelihood in training; 1 where left out.
 
     Attributes:
-        patterns: Which modalities its training rows had together; None before training, or where it is not known.
-        table: Which columns of a table are which modality, where it learned from a table or a data frame; None elsewhere.
-        omics: Where modalities lie in MuData or AnnData, where it learned from such data; None elsewhere.
         mixture: What training fits to the codes of its rows, for generation from nothing; None, the default, where N(0, I) serves.
         exponents: The exponent of each expert in a product of posteriors, by number of modalities given, shape (M + 1, M); None where no
             such product serves.
@@ -83,9 +78,6 @@ class MultimodalVAE(nn.Module, ABC):
         ValueError: when the names of encoders, decoders or weights disagree.
     """
 
-    patterns: Patterns | None = None
-    table: TableLayout | None = None
-    omics: OmicsLayout | None = None
     exponents: Tensor | None
 
     def __init__(
@@ -220,8 +212,8 @@ class MultimodalVAE(nn.Module, ABC):
         """
         return None
 
-    def learned(self, pattern: str) -> bool:
-        """Whether training taught the model to serve rows with exactly the modalities of a pattern; True where it is not known.
+    def learned(self, pattern: str, seen: Patterns) -> bool:
+        """Whether training taught the model to serve rows with exactly the modalities of a pattern.
 
         By default it did where some training row had all of them, and perhaps more: a model learns from parts of what a row has. Models
         that learn more, or less, from a row say so. Nothing observed is served from the prior, and counts as learned only where training
@@ -229,10 +221,9 @@ class MultimodalVAE(nn.Module, ABC):
 
         Arguments:
             pattern: A 1 or a 0 for each modality, in order (`nbridge.data.patterns`).
+            seen: The patterns of the training rows.
         """
-        if self.patterns is None or pattern in self.patterns.rows:
-            return True
-        return "1" in pattern and self.patterns.with_these(pattern) > 0
+        return pattern in seen.rows or ("1" in pattern and seen.with_these(pattern) > 0)
 
     def prior(self, *shape: int) -> Independent:
         """p(z) = N(0, I) over D with the batch shape asked for: the prior of every density, also of a model with a `mixture`."""

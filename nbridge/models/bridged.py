@@ -42,6 +42,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent
 
 from nbridge.data.batch import Batch
+from nbridge.data.patterns import Patterns
 from nbridge.models.base import Features, MultimodalVAE, Stage
 from nbridge.models.joint import JointVAE, teacher, with_teacher
 from nbridge.models.mixture_prior import DiagonalMixture
@@ -163,11 +164,9 @@ class BridgedVAE(JointVAE):
 
     # Serving
 
-    def learned(self, pattern: str) -> bool:
+    def learned(self, pattern: str, seen: Patterns) -> bool:
         """Sources are served one by one, by bridges that pairs of modalities teach; only complete rows are served by all at once."""
-        if self.patterns is None or pattern in self.patterns.rows:
-            return True
-        return "0" in pattern and "1" in pattern and self.patterns.pairwise(pattern)
+        return pattern in seen.rows or ("0" in pattern and "1" in pattern and seen.pairwise(pattern))
 
     def infer(self, batch: Batch) -> Independent:
         features, present = self.encode(batch), self.presence(batch)

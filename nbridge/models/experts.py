@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent
 
 from nbridge.data.batch import Batch
+from nbridge.data.patterns import Patterns
 from nbridge.models.base import Features, MultimodalVAE
 from nbridge.models.parts import Parts
 from nbridge.nn.decoders import Decoder
@@ -54,11 +55,9 @@ class Experts(MultimodalVAE):
             **options,
         )
 
-    def learned(self, pattern: str) -> bool:
+    def learned(self, pattern: str, seen: Patterns) -> bool:
         """A product of experts serves any set of them, provided that each pair was observed together."""
-        if self.patterns is None or pattern in self.patterns.rows:
-            return True
-        return "1" in pattern and self.patterns.pairwise(pattern)
+        return pattern in seen.rows or ("1" in pattern and seen.pairwise(pattern))
 
     @abstractmethod
     def combined(self, q: Independent, present: Tensor) -> Independent:

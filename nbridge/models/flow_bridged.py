@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent
 
 from nbridge.data.batch import Batch
+from nbridge.data.patterns import Patterns
 from nbridge.models.base import Features, MultimodalVAE, Stage
 from nbridge.models.joint import JointVAE, teacher, with_teacher
 from nbridge.models.parts import Parts
@@ -107,9 +108,9 @@ class FlowBridgedVAE(JointVAE):
     def noise_width(self) -> int:
         return self.latent_dim
 
-    def learned(self, pattern: str) -> bool:
+    def learned(self, pattern: str, seen: Patterns) -> bool:
         """As of any model: random parts of all rows teach the flow."""
-        return MultimodalVAE.learned(self, pattern)
+        return MultimodalVAE.learned(self, pattern, seen)
 
     def infer(self, batch: Batch) -> Independent:
         """One part of the mixture, drawn anew at every call."""

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.distributions import Independent
 
 from nbridge.data.batch import Batch
+from nbridge.data.patterns import Patterns
 from nbridge.models.base import Features, Stage
 from nbridge.models.retrofit import InferenceNetwork, Retrofit
 from nbridge.models.subsets import Subset
@@ -58,9 +59,9 @@ class JMVAE(Retrofit):
         super().__init__(encoders, decoders, fusion, networks, weights)
         self.alpha = alpha
 
-    def learned(self, pattern: str) -> bool:
+    def learned(self, pattern: str, seen: Patterns) -> bool:
         """As of any retrofit; without the divergence, alpha 0, the network of a subset learns only from rows that have nothing else."""
-        return super().learned(pattern) if self.alpha else self.patterns is None or pattern in self.patterns.rows
+        return super().learned(pattern, seen) if self.alpha else pattern in seen.rows
 
     def stages(self) -> tuple[Stage, ...]:
         modules = (self.encoders, self.fusion, self.decoders, *((self.networks,) if self.subsets else ()))

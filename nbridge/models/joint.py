@@ -60,6 +60,7 @@ from torch.distributions import Independent
 from torch.nn import functional as F
 
 from nbridge.data.batch import Batch
+from nbridge.data.patterns import Patterns
 from nbridge.models.base import Features, MultimodalVAE, Stage
 from nbridge.models.parts import Parts
 from nbridge.models.reductions import masked_mean
@@ -125,11 +126,11 @@ class JointVAE(MultimodalVAE):
         decoders = {name: parts.decoder(name) for name in parts.names}
         return encoders, decoders, parts.fusion(parts.names)
 
-    def learned(self, pattern: str) -> bool:
+    def learned(self, pattern: str, seen: Patterns) -> bool:
         """As of any model, but complete rows teach their parts only with a coupling, or beside incomplete rows."""
-        if self.patterns is None or pattern in self.patterns.rows:
+        if pattern in seen.rows:
             return True
-        return (self.coupling > 0 or any("0" in other for other in self.patterns.rows)) and super().learned(pattern)
+        return (self.coupling > 0 or any("0" in other for other in seen.rows)) and super().learned(pattern, seen)
 
     def infer(self, batch: Batch) -> Independent:
         return self.observed_posterior(self.encode(batch), batch)

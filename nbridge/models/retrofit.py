@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent
 
 from nbridge.data.batch import Batch
+from nbridge.data.patterns import Patterns
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.joint import JointVAE
 from nbridge.models.parts import Parts
@@ -79,9 +80,9 @@ class Retrofit(JointVAE):
         }
         return cls(*joint, networks, parts.weights, **options)
 
-    def learned(self, pattern: str) -> bool:
+    def learned(self, pattern: str, seen: Patterns) -> bool:
         """As of any model: the network of a subset learns from all rows that have it."""
-        return MultimodalVAE.learned(self, pattern)
+        return MultimodalVAE.learned(self, pattern, seen)
 
     def subset_posterior(self, subset: Subset, inputs: Mapping[str, Tensor]) -> Independent:
         """q(z | x_S) of one proper subset, in standard form."""

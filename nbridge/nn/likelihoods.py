@@ -161,8 +161,8 @@ class Likelihood(nn.Module, ABC):
     def edges(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[Edge]:  # noqa: ARG002 (for likelihoods with bounds of their own)
         r"""Where values, or what is predicted of them, stand at the edge of what this likelihood can say.
 
-        `nbridge.evaluate` tells of each in a line. By default it is of real values that lie mostly, nine in ten, exactly at an end of the
-        support; a likelihood of your own may add what it knows of its bounds: ``yield from super().edges(raw, x, observed)`` first.
+        `nbridge.Model.evaluate` tells of each in a line. By default it is of real values that lie mostly, nine in ten, exactly at an end of
+        the support; a likelihood of your own may add what it knows of its bounds: ``yield from super().edges(raw, x, observed)`` first.
 
         Arguments:
             raw: What the decoder's network gives for rows that have the modality, one z each, :math:`(B, *raw_shape)`.

@@ -7,9 +7,10 @@ from itertools import groupby
 from xml.etree.ElementTree import Element
 
 from nbridge.common.messages import number
-from nbridge.data.patterns import count, never_together, unseen
+from nbridge.data.patterns import Patterns, count, never_together
 from nbridge.evaluation.findings import of_model
 from nbridge.evaluation.results import NOTES, Evaluation, Measurement, abbreviated, left_out, taken
+from nbridge.inference.served import unseen_patterns
 from nbridge.report.subject import LeftOut, Subject
 from nbridge.report.tree import element, paragraph, table
 
@@ -27,7 +28,7 @@ def warnings(subject: Subject) -> Iterator[Element]:
     rows, names = served.many.slice(0, ROWS), served.model.names
     of_rows = (
         *never_together(names, served.train.present),
-        *unseen(served.model.patterns, count(names, rows.present), served.model.learned),
+        *unseen_patterns(served.model, Patterns.of(names, served.train.present), count(names, rows.present)),
     )
     found = (*of_rows, *(of_model(served.model, rows, seed=served.seed) if served.findings is None else served.findings))
     if not found:

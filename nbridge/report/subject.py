@@ -172,7 +172,7 @@ def subject_of(run: Run, folder: Path, rows: int, seed: int, findings: tuple[Fin
     if held is None:
         return Subject(folder, run.spec, "no test rows and no validation rows, and training's own would flatter the model", run)
     many = held.sample(max(MANY, rows))
-    return Subject(folder, run.spec, Served(run.model, run.splits.train, many, many.slice(0, rows), split, seed, findings), run)
+    return Subject(folder, run.spec, Served(run.model.network, run.splits.train, many, many.slice(0, rows), split, seed, findings), run)
 
 
 def _text(path: Path) -> str:

@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ def compare(
         minutes: Time after which to stop; an epoch or an evaluation that has begun is ended first.
         announce: Hears of each training and evaluation before it starts.
         reporter: Hears of stages and epochs.
-        measuring: Hears of the measurements of an evaluation, see `nbridge.evaluate`.
+        measuring: Hears of the measurements of an evaluation, see `nbridge.Model.evaluate`.
 
     Raises:
         OutOfTime: when the time is over before the table is whole.
@@ -309,7 +309,8 @@ def _trained(entry: _Entry, others: Sequence[Path], device: str, announce: Calla
         run = resume(entry.folder, device=device, reporter=clock)
     else:
         run = train(entry.spec, out=entry.folder, device=device, reporter=clock)
-    return replace(run, model=run.model.to(pick_device(device)))
+    run.model.to(pick_device(device))
+    return run
 
 
 def _found(folder: Path, settings: Settings) -> Evaluation | None:
@@ -326,7 +327,7 @@ def _evaluated(
     shapes = {name: modality.shape for name, modality in base.modalities.items()}
     alike = all(shapes.get(name) == modality.shape for name, modality in run.spec.modalities.items())
     jury = base if alike else run.spec
-    evaluation = evaluate(run.model, jury, run.splits, settings, classifiers=classifiers, lenient=True, announce=measuring)
+    evaluation = evaluate(run.model.network, jury, run.splits, settings, classifiers=classifiers, lenient=True, announce=measuring)
     path = evaluation_path(run.folder, settings.split)
     with writing(path):
         write_json(path, evaluation.as_dict())

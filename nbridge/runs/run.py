@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -18,18 +19,21 @@ from nbridge.acceleration.devices import pick_device
 from nbridge.acceleration.distributed import World, joined
 from nbridge.acceleration.measuring import choose_precision
 from nbridge.acceleration.precision import Products
+from nbridge.common.warnings import Finding
 from nbridge.data.batch import Batch
+from nbridge.data.patterns import Patterns
 from nbridge.data.split import Splits
 from nbridge.data.tables.frames import FrameLike
-from nbridge.errors import DataError, NBridgeError, RunError
+from nbridge.errors import DataError, NBridgeError, NBridgeWarning, RunError
 from nbridge.evaluation.verdict import Verdict, read_verdict
 from nbridge.inference.weights import fit_weights, with_weights
+from nbridge.model import Model, load
 from nbridge.models.base import MultimodalVAE
 from nbridge.spec.reader import read_spec, spec_from_dict, write_spec
 from nbridge.spec.registry import FROM_PYTHON
 from nbridge.spec.spec import Spec
 from nbridge.training.build import Given, automatic_weights, build_data, build_model, read_frame, settle
-from nbridge.training.checkpoint import CONFIG, load_model, save_model
+from nbridge.training.checkpoint import CONFIG, save_model
 from nbridge.training.progress import Reporter
 from nbridge.training.run_folder import MODEL, RESOLVED, VERDICT, check_vacant, create, fingerprint, model_card, read_environment
 from nbridge.training.state import append_record, read_records, restore_state, save_state
@@ -43,16 +47,18 @@ class Run:
     """A trained model with what it was trained from.
 
     Arguments:
-        model: The model, in eval mode, with each stage's best weights.
+        model: The model; its network is in eval mode, with each stage's best weights.
         spec: Its spec.
         splits: The rows it saw, and those it did not.
-        folder: Where it lies, or None when nothing was written.
+        folder: Its folder, or None when nothing was written.
+        warnings: What was worth a warning while rows were read and split.
     """
 
-    model: MultimodalVAE
+    model: Model
     spec: Spec
     splits: Splits
     folder: Path | None
+    warnings: tuple[Finding, ...] = ()
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -62,7 +68,7 @@ class Run:
         from nbridge.evaluation.versus_baseline import compare_with_baselines
 
         records = () if self.folder is None else tuple(read_records(self.folder))
-        return compare_with_baselines(self.model, self.spec, self.splits, records=records)
+        return compare_with_baselines(self.model.network, self.spec, self.splits, records=records)
 
 
 def train(
@@ -104,6 +110,7 @@ def train(
         >>> run.model.names
         ('x', 'y')
     """
+    noted = _Noted(reporter)
     with joined() as world:
         spec, text = _read(spec, overrides)
         folder = None if out is None else Path(out)
@@ -111,7 +118,7 @@ def train(
             check_vacant(folder, overwrite)
         frame = read_frame(spec, data)
         spec, data = (settle(spec, frame), frame) if data is None or frame is not None else (spec, data)
-        model, splits = _prepare(spec, data, device, world, reporter)
+        model, splits = _prepare(spec, data, device, world, noted)
         # Before a folder is touched: what was there must not be lost to rows that cannot train.
         check_stages(model, splits.train.through(model.prepare), spec.training, world)
         _check_alike(write_spec(spec), splits, world)
@@ -120,7 +127,7 @@ def train(
             if world.is_main:
                 create(folder, spec, text, splits, device, precision, world.size)
             _advise(world, folder)
-        return _train(model, spec, splits, folder, reporter, None, world, precision.chosen)
+        return _train(model, spec, splits, folder, noted, None, world, precision.chosen)
 
 
 def resume(
@@ -137,7 +144,7 @@ def resume(
     Raises:
         RunError: when there is no run, its checkpoint is damaged, or the training rows are others than before.
     """
-    folder = Path(directory)
+    folder, noted = Path(directory), _Noted(reporter)
     with joined() as world:
         if not (folder / RESOLVED).is_file():
             raise RunError(f"{folder}: no run folder here ({RESOLVED} is missing); start one with: nbridge train SPEC --out {folder}")
@@ -146,15 +153,15 @@ def resume(
         # With other processes nothing is bit-identical anyway, and the threads that one process had are too many for each of several.
         threads = environment["threads"] if environment.get("processes", 1) == world.size else torch.get_num_threads()
         with _threads(threads):
-            model, splits = _prepare(spec, data, device or environment["device"], world, reporter)
+            model, splits = _prepare(spec, data, device or environment["device"], world, noted)
             if environment["fingerprint"] != fingerprint(splits):
                 raise RunError(f"{folder}: the rows are not those that this run began with; train a new run in another folder")
             if (folder / MODEL / CONFIG).is_file():
-                return Run(load_model(folder)[0], spec, splits, folder)
+                return Run(load(folder), spec, splits, folder, tuple(noted.findings))
             _advise(world, folder)
             # As chosen when the run began: measured again, it could be another one.
             products = environment["precision"]["chosen"]
-            return _train(model, spec, splits, folder, reporter, _restore(folder, model, world), world, products)
+            return _train(model, spec, splits, folder, noted, _restore(folder, model, world), world, products)
 
 
 def open_run(directory: str | os.PathLike[str], data: Data | None = None, *, device: str = "auto") -> Run:
@@ -180,7 +187,27 @@ def open_run(directory: str | os.PathLike[str], data: Data | None = None, *, dev
             f"{folder}: the rows of this run came from Python; pass them again, nbridge.runs.run.open_run({str(folder)!r}, data)"
         )
     run = resume(folder, data, device=device)
-    return replace(run, model=run.model.to(pick_device(device)))
+    run.model.to(pick_device(device))
+    return run
+
+
+class _Noted:
+    """Collects warnings; a reporter shows them, and where there is none they are issued as `NBridgeWarning`.
+
+    Arguments:
+        reporter: The reporter of the training, if there is one.
+    """
+
+    def __init__(self, reporter: Reporter | None) -> None:
+        self.reporter, self.findings = reporter, list[Finding]()
+
+    def warn(self, finding: Finding) -> None:
+        """Takes in one warning."""
+        self.findings.append(finding)
+        if self.reporter is not None:
+            self.reporter.warn(finding)
+        else:
+            warnings.warn(finding.text, NBridgeWarning, stacklevel=4)
 
 
 def _read(spec: Spec | Mapping[str, object] | str | os.PathLike[str], overrides: Sequence[str]) -> tuple[Spec, str]:
@@ -193,14 +220,13 @@ def _read(spec: Spec | Mapping[str, object] | str | os.PathLike[str], overrides:
     return spec, write_spec(spec)
 
 
-def _prepare(spec: Spec, data: Data | None, device: str, world: World, reporter: Reporter | None) -> tuple[MultimodalVAE, Splits]:
-    listener = reporter if reporter is not None and world.is_main else Reporter()
+def _prepare(spec: Spec, data: Data | None, device: str, world: World, noted: _Noted) -> tuple[MultimodalVAE, Splits]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.training.seed)
         model = build_model(spec)
     with world.main_first():
         frame = data if isinstance(data, Given) else read_frame(spec, data)
-        splits = build_data(spec, model, data if frame is None else frame, warn=listener.warn)
+        splits = build_data(spec, model, data if frame is None else frame, warn=noted.warn if world.is_main else lambda _: None)
     return model.to(world.device(device)), splits
 
 
@@ -233,7 +259,7 @@ def _train(
     spec: Spec,
     splits: Splits,
     folder: Path | None,
-    reporter: Reporter | None,
+    noted: _Noted,
     state: TrainingState | None,
     world: World,
     products: Products,
@@ -245,7 +271,7 @@ def _train(
         splits.train,
         splits.validation,
         spec.training,
-        reporter=reporter if world.is_main else None,
+        reporter=noted.reporter if world.is_main else None,
         state=state,
         save=None if own is None else partial(save_state, own, model),
         log=None if own is None else partial(append_record, own),
@@ -253,10 +279,11 @@ def _train(
         products=products,
     )
     model.cpu()
+    patterns = Patterns.of(model.names, splits.train.present)
     if own is not None:
-        save_model(own / MODEL, model, with_weights(spec, model.weights), model_card(spec))
+        save_model(own / MODEL, model, with_weights(spec, model.weights), patterns, model_card(spec))
     world.barrier()
-    return Run(model, spec, splits, folder)
+    return Run(Model(model, spec, patterns), spec, splits, folder, tuple(noted.findings))
 
 
 @contextmanager

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 
 from nbridge.common.atomic_files import replace_folder, scratch_beside, writing
 from nbridge.common.messages import clip, listing
+from nbridge.data.patterns import Patterns
 from nbridge.errors import NBridgeError, RunError
 from nbridge.models.base import MultimodalVAE
+from nbridge.spec.spec import Spec
 from nbridge.training.checkpoint import CARD, CONFIG, TENSORS, load_model, model_folder
 from nbridge.version import __version__
 
@@ -127,8 +129,10 @@ def pull(
     return target
 
 
-def load(repo: str, *, revision: str | None = None, token: str | None = None, endpoint: str | None = None) -> MultimodalVAE:
-    """The model of a repository, in eval mode, on the CPU; its files stay in the hub's own cache.
+def load(
+    repo: str, *, revision: str | None = None, token: str | None = None, endpoint: str | None = None
+) -> tuple[MultimodalVAE, Spec, Patterns | None]:
+    """The network of a repository, its spec and the patterns of its training rows; its files stay in the hub's own cache.
 
     Where ``HF_HUB_OFFLINE`` is set, the cache serves what was loaded before.
 
@@ -197,12 +201,12 @@ def _download(api: HfApi, repo: str, revision: str | None, place: Path | None = 
     return Path(api.snapshot_download(repo, revision=exactly, allow_patterns=list(FILES), local_dir=place))
 
 
-def _read(place: Path, repo: str) -> MultimodalVAE:
+def _read(place: Path, repo: str) -> tuple[MultimodalVAE, Spec, Patterns | None]:
     """The model of downloaded files, in whose mistakes the repository stands for the folder."""
     if not _is_ours(place / CONFIG):
         raise RunError(f"{repo}: no model of nbridge here; {CONFIG} is of another library")
     try:
-        return load_model(place)[0]
+        return load_model(place)
     except NBridgeError as error:
         raise RunError(str(error).replace(str(place), repo)) from error
 

@@ -26,6 +26,7 @@ from nbridge.data.batch import Batch
 from nbridge.data.column import PRESENT
 from nbridge.errors import NBridgeError, RunError
 from nbridge.inference.impute import fixed_points, generate
+from nbridge.inference.served import Served
 from nbridge.models.base import MultimodalVAE
 from nbridge.sharing.graph import ImputationGraph
 from nbridge.version import __version__
@@ -41,14 +42,14 @@ TOLERANCE = 1e-4
 
 
 def export_model(
-    model: MultimodalVAE,
+    model: Served,
     path: str | os.PathLike[str],
     *,
     given: Iterable[str] | None = None,
     targets: Iterable[str] | None = None,
     classes: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
-    r"""Writes the point estimate of `nbridge.impute` as a graph that runs without nbridge, in the units of the data.
+    r"""Writes the point estimate of `nbridge.Model.impute` as a graph that runs without nbridge, in the units of the data.
 
     Inputs are ``NAME``, float32 of shape (B, \*shape) or, for classes, int64 of shape (B,), and ``NAME__present``, boolean of shape (B,);
     outputs are ``NAME__completed``. One graph serves any number of rows with any pattern of presence. It takes rows as they are: whether
@@ -74,7 +75,7 @@ def export_model(
         ...     "top": {"shape": 4, "encoder": "mlp", "likelihood": "normal"},
         ...     "label": {"shape": 3, "encoder": "mlp", "likelihood": "categorical"}}}))
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     told = export_model(model, f"{folder}/label.pt2", given=["top"], targets=["label"])
+        ...     told = export_model(Served(model), f"{folder}/label.pt2", given=["top"], targets=["label"])
         ...     graph = torch.export.load(f"{folder}/label.pt2").module()
         >>> list(told["inputs"]), list(told["outputs"])
         (['top', 'top__present'], ['label__completed'])
@@ -84,15 +85,18 @@ def export_model(
     path = Path(path)
     if path.suffix.lower() not in ENDINGS:
         raise RunError(f"{path}: expected a file that ends in {' or '.join(ENDINGS)}")
-    given, targets = _known(model, "given", given), _known(model, "targets", targets)
+    network = model.network
+    given, targets = _known(network, "given", given), _known(network, "targets", targets)
     as_onnx = path.suffix.lower() == ".onnx"
     if as_onnx:
         _check_extra()
-        _check_size(model, path)
-    graph = ImputationGraph(model, given, targets)
+        _check_size(network, path)
+    graph = ImputationGraph(network, given, targets)
     rows = _rows(graph)
-    _compare(graph, model, rows)
-    description = _description(graph, rows, classes or {})
+    _compare(graph, network, rows)
+    table = model.binding.table
+    known = {**(classes or {}), **({} if table is None else table.classes)}
+    description = _description(graph, rows, known, {} if table is None else table.columns)
     with _quietly():
         program = _traced(graph, rows)
         with writing(path), replacing(path) as temporary:
@@ -220,14 +224,16 @@ def _write_onnx(program: ExportedProgram, rows: Mapping[str, Tensor], descriptio
     made.save(path, external_data=False)
 
 
-def _description(graph: ImputationGraph, rows: Mapping[str, Tensor], classes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def _description(
+    graph: ImputationGraph, rows: Mapping[str, Tensor], classes: Mapping[str, Sequence[str]], columns: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
     inputs = {name: _kind(x) for name, x in rows.items()}
     with torch.no_grad():
         outputs = {name: _kind(x) for name, x in graph(dict(rows)).items()}
     return {
         "nbridge": __version__,
         "model": type(graph.model).__name__,
-        "modalities": {name: _modality(graph.model, name, classes) for name in graph.model.names},
+        "modalities": {name: _modality(graph.model, name, classes, columns.get(name, ())) for name in graph.model.names},
         "inputs": inputs,
         "outputs": outputs,
     }
@@ -237,11 +243,9 @@ def _kind(x: Tensor) -> dict[str, Any]:
     return {"type": str(x.dtype).removeprefix("torch."), "shape": ["rows", *x.shape[1:]]}
 
 
-def _modality(model: MultimodalVAE, name: str, classes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def _modality(model: MultimodalVAE, name: str, classes: Mapping[str, Sequence[str]], columns: Sequence[str]) -> dict[str, Any]:
     """Its shape and likelihood, and where it is made of columns of a table, which, with their classes."""
-    columns = () if model.table is None else model.table.columns.get(name, ())
-    known = {**classes, **({} if model.table is None else model.table.classes)}
-    named = {column: list(known[column]) for column in columns or (name,) if column in known}
+    named = {column: list(classes[column]) for column in columns or (name,) if column in classes}
     likelihood = model.likelihoods[name]
     told: dict[str, Any] = {"shape": list(likelihood.shape), "likelihood": type(likelihood).__name__}
     return told | ({"columns": list(columns)} if columns else {}) | ({"classes": named} if named else {})

@@ -15,6 +15,7 @@ from nbridge.common.messages import listing
 from nbridge.common.warnings import Finding
 from nbridge.data.arrays import to_batch
 from nbridge.data.batch import Batch
+from nbridge.data.binding import Binding
 from nbridge.data.group_split import assigned, check_named, labels_of, of_groups
 from nbridge.data.omics.container import Omics, is_omics, omics_of
 from nbridge.data.omics.layout import OmicsLayout
@@ -66,8 +67,22 @@ def build_model(spec: Spec) -> MultimodalVAE:
         model.mixture = _construct("prior", resolve("priors", spec.prior.type, Mixture), spec.latent_dim, **spec.prior.kwargs)
     if spec.training.conformal:
         model.conformal = Conformal([name for name, one in model.likelihoods.items() if has_intervals(one)], len(model.names))
-    model.table, model.omics = table_of(spec), omics_layout_of(spec)
     return model
+
+
+def binding_of(spec: Spec) -> Binding:
+    """How the data source of a spec binds names to modalities; complete where the spec is settled (`settle`)."""
+    source, omics = spec.data.source, omics_layout_of(spec)
+    path = source.kwargs.get("path") or ()
+    return Binding(
+        # Keys of MuData are places in it, not names of arrays.
+        keys={} if omics is not None else dict(source.kwargs.get("keys") or {}),
+        id=str(source.kwargs.get("id", "id")),
+        table=table_of(spec),
+        omics=omics,
+        images=source.kwargs if source.type == "images" else None,
+        paths=(path,) if isinstance(path, str) else tuple(path),
+    )
 
 
 def automatic_weights(spec: Spec) -> tuple[str, ...]:

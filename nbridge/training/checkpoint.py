@@ -108,10 +108,17 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: Path) -> 
     module.load_state_dict(dict(tensors))
 
 
-def save_model(directory: str | os.PathLike[str], model: MultimodalVAE, spec: Spec, card: str = "") -> None:
+def save_model(
+    directory: str | os.PathLike[str], model: MultimodalVAE, spec: Spec, patterns: Patterns | None = None, card: str = ""
+) -> None:
     """Writes a model folder: tensors, the resolved spec, and a card. ``config.json`` is written last and marks the folder as whole.
 
-    It keeps the patterns of presence that training saw, so that rows unlike them can be told wherever the model is read.
+    Arguments:
+        directory: The folder, which is made if there is none.
+        model: The network.
+        spec: Its resolved spec.
+        patterns: The patterns of presence in the training rows, so that rows unlike them can be reported wherever the model is used.
+        card: The text of ``README.md``.
 
     Raises:
         RunError: when it cannot be written.
@@ -121,12 +128,12 @@ def save_model(directory: str | os.PathLike[str], model: MultimodalVAE, spec: Sp
         folder.mkdir(parents=True, exist_ok=True)
         save_tensors(folder / TENSORS, model.state_dict(), {})
         write_text(folder / CARD, card)
-        seen = {} if model.patterns is None else {"patterns": model.patterns.as_dict()}
+        seen = {} if patterns is None else {"patterns": patterns.as_dict()}
         write_json(folder / CONFIG, {"format_version": FORMAT_VERSION, "nbridge": __version__, "spec": spec.as_dict(), **seen})
 
 
-def load_model(directory: str | os.PathLike[str]) -> tuple[MultimodalVAE, Spec]:
-    """Reads a model folder, or the run folder around it.
+def load_model(directory: str | os.PathLike[str]) -> tuple[MultimodalVAE, Spec, Patterns | None]:
+    """Reads a model folder, or the run folder around it: the network in eval mode, its spec and the patterns of the training rows.
 
     Raises:
         RunError: when it is incomplete, damaged, newer, or does not hold exactly the tensors of its spec.
@@ -135,23 +142,13 @@ def load_model(directory: str | os.PathLike[str]) -> tuple[MultimodalVAE, Spec]:
     with torch.random.fork_rng(devices=[]):
         model = build_model(spec)
     load_into(model, load_tensors(folder / TENSORS)[0], folder / TENSORS)
-    model.patterns = patterns
-    return model.eval(), spec
+    return model.eval(), spec, patterns
 
 
 def model_folder(directory: str | os.PathLike[str]) -> Path:
     """The model folder that a path stands for: itself, or the one inside a run folder."""
     folder = Path(directory)
     return folder / "model" if (folder / "model").is_dir() else folder
-
-
-def load(directory: str | os.PathLike[str]) -> MultimodalVAE:
-    """The trained model of a run folder, in eval mode, on the CPU.
-
-    Raises:
-        RunError: when there is no finished model, or it is damaged, newer, or does not hold exactly the tensors of its spec.
-    """
-    return load_model(directory)[0]
 
 
 def read_config(folder: Path) -> tuple[Spec, Patterns | None]:

@@ -22,7 +22,6 @@ from nbridge.acceleration.normalisation import synchronised
 from nbridge.acceleration.precision import Products, matmul_precision
 from nbridge.common.warnings import Finding
 from nbridge.data.batch import Batch
-from nbridge.data.patterns import Patterns
 from nbridge.data.rows import Rows
 from nbridge.errors import DataError, NBridgeError
 from nbridge.inference.calibration import calibrate, conform, halves, uncalibrate
@@ -78,7 +77,6 @@ def fit(
     train, validation = _prepared(model, train), None if validation is None else _prepared(model, validation)
     validation, held = _held_for_intervals(model, validation, settings)
     check_stages(model, train, settings, world)
-    model.patterns = Patterns.of(model.names, train.present)
     uncalibrate(model)
     reset_exponents(model)
     reset_prior(model)

@@ -282,7 +282,7 @@ def test_a_mistake_in_a_change_is_told_with_the_change(change: str, call: Call, 
 
 
 def test_a_valid_spec_is_told_with_its_size(call: Call, here: Path):
-    count = sum(parameter.numel() for parameter in nbridge.load("run").parameters())
+    count = sum(parameter.numel() for parameter in nbridge.load("run").network.parameters())
     assert call("validate", "tiny.yaml") == (0, f"tiny.yaml: valid. bridged, 5 modalities, 20 bridges, {count:,} parameters\n", "")
 
 
@@ -564,7 +564,7 @@ def test_an_interruption_is_told_with_the_way_to_go_on(call: Call, here: Path, m
     Path("my run", "spec.resolved.yaml").touch()
     for arguments in (("train", "tiny.yaml", "--out", "my run"), ("resume", "my run")):
         assert call(*arguments) == (130, "", "interrupted; go on with: nbridge resume 'my run'\n")
-    monkeypatch.setattr("nbridge.training.checkpoint.load_model", interrupt)
+    monkeypatch.setattr("nbridge.model.load_model", interrupt)
     assert call("generate", "run", "--out", "o.npz") == (130, "", "interrupted\n")
 
 
@@ -621,7 +621,7 @@ def test_intervals_are_written_under_the_keys_of_the_file(call: Call, here: Path
     done = dict(np.load("out.npz"))
     assert done["labels__probability"].shape == (ROWS, 3)
     assert done["x__lower"].shape == done["x__upper"].shape == (2, *given["x"].shape)
-    expected = nbridge.impute_arrays(nbridge.load("run"), {"x": given["x"]}, intervals=(0.5, 0.9), draws=39)
+    expected = nbridge.load("run").impute({"x": given["x"]}, intervals=(0.5, 0.9), draws=39)
     assert np.array_equal(done["x__mean"][:2], expected["x__mean"][:2])
     assert done["x__sd"][2].min() > 0
     assert not done["x__sd"][[0, 1, *range(3, ROWS)]].any()
@@ -637,7 +637,7 @@ def test_codes_are_those_of_the_library(call: Call, here: Path):
         {name: torch.from_numpy(rows["labels" if name == "label" else name]).float() for name in NAMES if name != "counts"}
     )
     batch.values["image"] = batch.values["image"][:, None]
-    q = nbridge.embed(nbridge.load("run"), batch)
+    q = nbridge.load("run").embed(batch)
     assert np.allclose(codes["mean"], q.mean.numpy(), atol=1e-6)
     assert np.allclose(codes["stddev"], q.stddev.numpy(), atol=1e-6)
 
@@ -693,8 +693,8 @@ def test_rows_come_from_the_mixture_of_a_model_that_has_one_unless_told_otherwis
     model = nbridge.train(spec, out="mixed").model
     for option, prior in (((), None), (("--prior", "mixture"), "mixture"), (("--prior", "normal"), "normal")):
         assert call("generate", "mixed", "--out", "o.npz", "--num", "5", "--overwrite", *option) == (0, "o.npz: 5 rows\n", "")
-        assert np.array_equal(np.load("o.npz")["x"], nbridge.generate(model, 5, prior=prior)["x"].numpy())
-    assert not torch.equal(nbridge.generate(model, 5)["x"], nbridge.generate(model, 5, prior="normal")["x"])
+        assert np.array_equal(np.load("o.npz")["x"], model.generate(5, prior=prior)["x"].numpy())
+    assert not torch.equal(model.generate(5)["x"], model.generate(5, prior="normal")["x"])
 
 
 PRIORS = {

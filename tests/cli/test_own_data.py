@@ -196,13 +196,13 @@ def test_codes_that_no_float_tells_apart_are_classes_and_are_imputed_to_the_last
     assert found.spec.data.source.kwargs["classes"]["stage"] == tuple(map(str, codes))
     spec = {**found.spec.as_dict(), "training": {"stages": {"joint": {"epochs": 1}, "bridges": {"epochs": 1}}}}
     model = nbridge.train(spec, table).model
-    completed: Any = nbridge.impute(model, table)
+    completed: Any = model.impute(table)
     done = completed["stage"].to_pylist()
     assert set(done) <= set(codes)
     assert [cell for row, cell in enumerate(done) if row % 4] == [cell for row, cell in enumerate(cells["stage"]) if row % 4]
     unseen = table.set_column(2, "stage", pa.array([codes[-1] + 1] * ROWS))
     with pytest.raises(nbridge.NBridgeError, match=f'row 0 holds "{codes[-1] + 1}", a class that data.classes does not list'):
-        nbridge.impute(model, unseen)
+        model.impute(unseen)
 
 
 def at(column: str, row: int, value: Any) -> Callable[[Cells], Cells]:

@@ -458,7 +458,7 @@ def test_a_folder_trains_goes_on_bit_identically_and_is_evaluated(
             nbridge.resume(cut, reporter=Stop(after)) if cut.exists() else nbridge.train(spec, out=cut, reporter=Stop(after))
     assert call(monkeypatch, capsys, "resume", cut)[0] == 0
     assert epochs(cut) == epochs(whole)
-    first, second = (nbridge.load(folder).state_dict() for folder in (whole, cut))
+    first, second = (nbridge.load(folder).network.state_dict() for folder in (whole, cut))
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
     few = ("--samples", "10", "--draws", "5", "--generated", "2")
     assert call(monkeypatch, capsys, "evaluate", whole, "--rows", "30", *few)[0] == 0

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,6 @@ from pyarrow import parquet
 import nbridge
 from nbridge.draft.draft import look
 from nbridge.errors import DataError
-from nbridge.inference.file_completion import impute_file
 from nbridge.inference.impute import decode, serving
 from nbridge.inference.impute import impute as impute_batch
 from nbridge.runs.run import open_run
@@ -67,9 +67,18 @@ def spec_of(
 
 
 @pytest.fixture(scope="module")
-def model() -> nbridge.MultimodalVAE:
+def model() -> nbridge.Model:
     torch.manual_seed(0)
-    return nbridge.build_model(spec_of(SHAPES, KINDS, {**COLUMNS, "lab": ("lab_1", "lab_2")}, CLASSES)).eval()
+    return nbridge.Model.from_spec(spec_of(SHAPES, KINDS, {**COLUMNS, "lab": ("lab_1", "lab_2")}, CLASSES))
+
+
+def told_by_place(model: nbridge.Model) -> nbridge.Model:
+    """The same, whose rows have no identifiers."""
+    assert model.spec is not None
+    assert model.binding.table is not None
+    found = nbridge.Model(model.network, model.spec)
+    found.binding = replace(model.binding, table=replace(model.binding.table, id="no such column"))
+    return found
 
 
 def values(name: str) -> st.SearchStrategy[Any]:
@@ -145,7 +154,7 @@ def types_of(frame: Any) -> Any:
 def test_a_frame_comes_back_as_it_was_with_its_holes_filled(kind: str, model: Any, table: pa.Table, samples: int | None) -> None:
     frame = FROM[kind](table)
     before = lists(frame)
-    done, mask = nbridge.impute(model, frame, samples=samples, mask=True)
+    done, mask = model.impute(frame, samples=samples, mask=True)
     assert type(done) is type(mask) is type(frame)
     copies = samples or 1
     after, filled = lists(done), lists(mask)
@@ -178,9 +187,9 @@ def test_a_frame_gets_what_a_parquet_file_of_the_same_rows_gets(
 ) -> None:
     folder = tmp_path_factory.mktemp("rows")
     parquet.write_table(table, folder / "rows.parquet", row_group_size=2)
-    impute_file(model, folder / "rows.parquet", folder / "out.parquet", table=model.table, id="no such column", **options)
+    told_by_place(model).impute(folder / "rows.parquet", out=folder / "out.parquet", **options)
     written = parquet.read_table(folder / "out.parquet")
-    done = nbridge.impute(model, table, **options)
+    done = model.impute(table, **options)
     assert written.select([name for name in written.column_names if not name.endswith("__imputed")]).equals(done)
 
 
@@ -193,8 +202,8 @@ def test_a_frame_gets_what_a_csv_file_of_the_same_rows_gets(model: Any, tmp_path
         out = csv.writer(file)
         out.writerow(rows.column_names)
         out.writerows(zip(*(["" if cell is None else cell for cell in rows[name].to_pylist()] for name in rows.column_names), strict=True))
-    impute_file(model, folder / "rows.csv", folder / "out.csv", table=model.table, id="no such column")
-    done = nbridge.impute(model, rows).to_pydict()
+    told_by_place(model).impute(folder / "rows.csv", out=folder / "out.csv")
+    done = model.impute(rows).to_pydict()
     with (folder / "out.csv").open(newline="") as file:
         written = list(csv.DictReader(file))
     assert "v" not in written[0]
@@ -211,9 +220,9 @@ def test_a_frame_gets_what_a_csv_file_of_the_same_rows_gets(model: Any, tmp_path
 
 def test_all_kinds_of_frames_get_the_same(model: Any) -> None:
     table = some_rows(9)
-    expected = lists(nbridge.impute(model, table))
+    expected = lists(model.impute(table))
     for kind, convert in FROM.items():
-        found = lists(nbridge.impute(model, convert(table)))
+        found = lists(model.impute(convert(table)))
         for name in HELD:
             assert found[name] == expected[name], (kind, name)
 
@@ -245,7 +254,7 @@ def test_categories_indices_and_names_of_pandas_are_kept(model: Any) -> None:
         index=pd.Index(["a", "a", "b"], name="who"),
     )
     frame.attrs["from"] = "here"
-    done = nbridge.impute(model, frame[["sex", "when", "age", "mixed", "stage"]])
+    done = model.impute(frame[["sex", "when", "age", "mixed", "stage"]])
     assert list(done.columns[:5]) == ["sex", "when", "age", "mixed", "stage"]
     assert (done.index.tolist(), done.index.name, done.attrs) == (["a", "a", "b"], "who", {"from": "here"})
     assert done["when"].equals(frame["when"])
@@ -263,8 +272,8 @@ def test_categories_indices_and_names_of_pandas_are_kept(model: Any) -> None:
 
 def test_columns_that_are_numbered_keep_their_labels() -> None:
     shapes = {"a": 2, "b": 1}
-    model = nbridge.build_model(spec_of(shapes, dict.fromkeys(shapes, "normal"), {"a": ("0", "1"), "b": "2"})).eval()
-    done, mask = nbridge.impute(model, pd.DataFrame(np.array([[1, NAN, 2], [3, 4, NAN]])), mask=True)
+    model = nbridge.Model.from_spec(spec_of(shapes, dict.fromkeys(shapes, "normal"), {"a": ("0", "1"), "b": "2"}))
+    done, mask = model.impute(pd.DataFrame(np.array([[1, NAN, 2], [3, 4, NAN]])), mask=True)
     assert done.columns.tolist() == mask.columns.tolist() == [0, 1, 2]
     assert mask.to_numpy().tolist() == [[False, True, False], [False, False, True]]
     assert not done.isna().any().any()
@@ -274,21 +283,21 @@ def test_truth_values_enumerations_and_decimals_stay_what_they_are() -> None:
     shapes = {"yes": 1, "kind": 3, "price": 1, "n": 1}
     classes = {"kind": ("a", "b", "c")}
     kinds = {"yes": "bernoulli", "kind": "categorical", "price": "normal", "n": "poisson"}
-    model = nbridge.build_model(spec_of(shapes, kinds, {name: name for name in shapes}, classes)).eval()
+    model = nbridge.Model.from_spec(spec_of(shapes, kinds, {name: name for name in shapes}, classes))
     columns = {"yes": [True, None], "kind": ["a", None], "price": [1.25, None], "n": [3, None]}
     frame = pl.DataFrame(
         columns, schema={"yes": pl.Boolean, "kind": pl.Enum(["c", "b", "a"]), "price": pl.Decimal(9, 2), "n": pl.UInt8}
     )  # fmt: skip
-    done = nbridge.impute(model, frame)
+    done = model.impute(frame)
     assert done.schema == frame.schema
     assert done.null_count().sum_horizontal().item() == 0
     narrow = frame.with_columns(pl.col("kind").cast(pl.Enum(["a"])))
-    assert set(nbridge.impute(model, narrow)["kind"].to_list()) <= set("abc")
+    assert set(model.impute(narrow)["kind"].to_list()) <= set("abc")
     nothing = pl.DataFrame({name: [None, None] for name in shapes})
-    assert [type(cell) for cell in nbridge.impute(model, nothing).row(0)] == [float, str, float, float]
+    assert [type(cell) for cell in model.impute(nothing).row(0)] == [float, str, float, float]
     table = frame.to_arrow()
-    assert nbridge.impute(model, table).schema == table.schema
-    assert nbridge.impute(model, table.to_batches()[0]).schema == table.schema
+    assert model.impute(table).schema == table.schema
+    assert model.impute(table.to_batches()[0]).schema == table.schema
 
 
 GRID = [[[1.0, 2.0], [3.0, 4.0]], None, [[1.0, None], [3.0, 4.0]]]
@@ -320,11 +329,11 @@ ODD: dict[str, tuple[str, Callable[[], Any]]] = {
 @pytest.mark.parametrize("name", ODD)
 def test_types_that_are_seldom_are_kept(name: str) -> None:
     shapes, kinds = {"a": 1, "s": 3, "v": (2, 2)}, {"a": "normal", "s": "categorical", "v": "normal"}
-    model = nbridge.build_model(spec_of(shapes, kinds, {name: name for name in shapes}, {"s": ("x", "y", "z")})).eval()
+    model = nbridge.Model.from_spec(spec_of(shapes, kinds, {name: name for name in shapes}, {"s": ("x", "y", "z")}))
     column, make = ODD[name]
     frame = make()
     for samples in (None, 2):
-        done = nbridge.impute(model, frame, samples=samples)
+        done = model.impute(frame, samples=samples)
         own = done[[column]] if isinstance(frame, pd.DataFrame) else done.select([column])
         assert own.dtypes.equals(frame.dtypes) if isinstance(frame, pd.DataFrame) else own.schema == frame.schema
         if isinstance(frame, pa.Table):
@@ -337,35 +346,35 @@ def test_types_that_are_seldom_are_kept(name: str) -> None:
 
 def test_numbers_that_mark_absent_cells_and_masked_arrays_are_holes() -> None:
     shapes = {"a": 1, "n": 1}
-    model = nbridge.build_model(spec_of(shapes, {"a": "normal", "n": "poisson"}, missing=[-999])).eval()
+    model = nbridge.Model.from_spec(spec_of(shapes, {"a": "normal", "n": "poisson"}, missing=[-999]))
     frame = pd.DataFrame({"a": [1, -999, 3], "n": np.array([123456789, 2, -999], dtype=np.int32)})
-    done, mask = nbridge.impute(model, frame, mask=True)
+    done, mask = model.impute(frame, mask=True)
     assert done.dtypes.equals(frame.dtypes)
     assert mask.to_numpy().tolist() == [[False, False], [True, False], [False, True]]
     assert done.where(~mask, -999).equals(frame)
     assert not (done == -999).any().any()
     masked = {"a": np.ma.array([1, 2, 3], mask=[False, True, False]), "n": np.array([1, 2, 3])}
-    done, mask = nbridge.impute(model, masked, mask=True)
+    done, mask = model.impute(masked, mask=True)
     assert (mask["a"].tolist(), done["a"][[0, 2]].tolist()) == ([False, True, False], [1, 3])
 
 
 def test_figures_of_an_earlier_time_are_replaced(model: Any) -> None:
     table = some_rows(4)
-    figures = nbridge.impute(model, table, intervals=(0.9,))
+    figures = model.impute(table, intervals=(0.9,))
     for frame in (figures, figures.to_pandas(), pl.from_arrow(figures)):
-        again = nbridge.impute(model, frame, intervals=(0.9,), mask=True)
+        again = model.impute(frame, intervals=(0.9,), mask=True)
         assert list(lists(again[0])) == list(lists(frame))
         assert lists(again[0])["age__sd"] == [0.0] * 4
         assert not any(any(cells) for cells in lists(again[1]).values())
     with refused("table: column 'draw' would be written twice; rename that of the file"):
-        nbridge.impute(model, table.append_column("draw", [[1] * 4]), samples=2)
+        model.impute(table.append_column("draw", [[1] * 4]), samples=2)
 
 
 def test_frames_need_pyarrow_and_say_so(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     frame = some_rows(4).to_pandas()
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with refused('data frames are read by pyarrow, which is not installed: pip install "nbridge[tables]"'):
-        nbridge.impute(model, frame)
+        model.impute(frame)
 
 
 def test_an_unknown_library_that_speaks_arrow_gets_a_table(model: Any) -> None:
@@ -373,7 +382,7 @@ def test_an_unknown_library_that_speaks_arrow_gets_a_table(model: Any) -> None:
         def __arrow_c_stream__(self, requested_schema: object = None) -> object:
             return some_rows(5).__arrow_c_stream__(requested_schema)
 
-    assert nbridge.impute(model, Foreign()).equals(nbridge.impute(model, some_rows(5)))
+    assert model.impute(Foreign()).equals(model.impute(some_rows(5)))
 
 
 # What does not fit
@@ -467,18 +476,18 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 def test_a_frame_that_does_not_fit_is_told_in_a_line(model: Any, name: str) -> None:
     make, message = REFUSED[name]
     with refused(message):
-        nbridge.impute(model, make())
+        model.impute(make())
 
 
 def test_a_model_of_arrays_knows_no_columns_and_takes_arrays_by_modality() -> None:
     spec = spec_of({"x": 2}, {"x": "normal"}).as_dict()
     spec["data"] = {"source": "memory"}
-    model = nbridge.build_model(nbridge.Spec.model_validate(spec)).eval()
+    model = nbridge.Model.from_spec(nbridge.Spec.model_validate(spec))
     with refused("this model knows no columns: it was trained from arrays; pass a dict of arrays by modality, or train one from a frame"):
-        nbridge.impute(model, pd.DataFrame({"x": [1.0]}))
-    assert not np.isnan(nbridge.impute(model, {"x": [[1.0, NAN]]})["x"]).any()
-    with refused("intervals and mask are for data frames; nbridge.inference.intervals.summarise describes a batch"):
-        nbridge.impute(model, nbridge.Batch.complete({"x": torch.zeros(1, 2)}), mask=True)
+        model.impute(pd.DataFrame({"x": [1.0]}))
+    assert not np.isnan(model.impute({"x": [[1.0, NAN]]})["x"]).any()
+    with refused("intervals and mask are not for batches; Model.summarise describes what is imputed into a batch"):
+        model.impute(nbridge.Batch.complete({"x": torch.zeros(1, 2)}), mask=True)
 
 
 # Training
@@ -496,22 +505,22 @@ def test_training_from_a_frame_is_training_from_a_file_of_its_rows(tmp_path: Pat
             run = nbridge.train(document, rows)
             assert all(
                 torch.equal(one, other)
-                for one, other in zip(run.model.state_dict().values(), expected.model.state_dict().values(), strict=True)
+                for one, other in zip(run.model.network.state_dict().values(), expected.model.network.state_dict().values(), strict=True)
             )
             assert run.spec.data.source.kwargs["columns"]["lab"] == ("lab_1", "lab_2")
             assert run.spec.data.source.kwargs["classes"]["stage"] == ("I", "II", "III")
-            assert run.model.table is not None
-            assert expected.model.table is not None
-            assert run.model.table.lists == expected.model.table.lists == {"v"}
+            assert run.model.binding.table is not None
+            assert expected.model.binding.table is not None
+            assert run.model.binding.table.lists == expected.model.binding.table.lists == {"v"}
 
 
 def test_a_run_from_a_frame_is_kept_and_goes_on(tmp_path: Path) -> None:
     frame = some_rows().to_pandas()
     run = nbridge.train(spec_of(SHAPES, KINDS, COLUMNS, CLASSES), frame, out=tmp_path / "run")
     again = nbridge.resume(tmp_path / "run", frame)
-    expected = nbridge.impute(run.model, frame)
-    assert nbridge.impute(again.model, frame).equals(expected)
-    assert nbridge.impute(nbridge.load(tmp_path / "run"), frame).equals(expected)
+    expected = run.model.impute(frame)
+    assert again.model.impute(frame).equals(expected)
+    assert nbridge.load(tmp_path / "run").impute(frame).equals(expected)
     assert open_run(tmp_path / "run", frame).spec == run.spec
     with pytest.raises(nbridge.RunError, match="the rows of this run came from Python; pass them again"):
         open_run(tmp_path / "run")
@@ -526,7 +535,7 @@ def test_a_spec_that_names_no_source_takes_a_frame_whose_columns_bear_its_names(
     spec["data"] = {"source": "memory", "validation": 0.0, "test": 0.0}
     run = nbridge.train(spec, some_rows().to_pandas())
     assert run.spec.data.source.type == "frame"
-    assert not nbridge.impute(run.model, some_rows())["stage"].null_count
+    assert not run.model.impute(some_rows())["stage"].null_count
 
 
 def test_training_tells_of_a_frame_that_does_not_fit() -> None:
@@ -591,10 +600,10 @@ def test_classes_that_a_frame_declares_are_its_classes_and_dates_are_left_out() 
 def test_a_draw_of_one_hot_elements_is_one_class_as_often_as_it_is_probable(model: Any) -> None:
     batch = nbridge.Batch.complete({"seen": torch.tensor([[2.0]])})
     groups = {"look": ((0, 3), (3, 6))}
-    draws = impute_batch(model, batch, samples=4000, seed=0, one_hot=groups).values["look"][:, 0]
-    with serving(model, 1):
-        z = model.posterior(batch, 4000).sample()
-        means = decode(model, "look", z)[:, 0]
+    draws = impute_batch(model.network, batch, samples=4000, seed=0, one_hot=groups).values["look"][:, 0]
+    with serving(model.network, 1):
+        z = model.network.posterior(batch, 4000).sample()
+        means = decode(model.network, "look", z)[:, 0]
     for start, stop in groups["look"]:
         part = draws[:, start:stop]
         assert (part.sum(1) == 1).all()
@@ -603,13 +612,13 @@ def test_a_draw_of_one_hot_elements_is_one_class_as_often_as_it_is_probable(mode
         # Four standard errors of a share of 4,000.
         assert torch.allclose(part.mean(0), expected, atol=4 * 0.5 / 4000**0.5)
     # Elements drawn apart show no class, or several, in most of the draws.
-    apart = impute_batch(model, batch, samples=200, seed=0).values["look"][:, 0, :3]
+    apart = impute_batch(model.network, batch, samples=200, seed=0).values["look"][:, 0, :3]
     assert (apart.sum(1) != 1).any()
 
 
 def test_the_probability_of_a_class_is_of_the_one_that_is_written(model: Any) -> None:
-    done = nbridge.impute(model, some_rows(), intervals=(0.5,), draws=999)
-    draws = nbridge.impute(model, some_rows(), samples=400).to_pydict()
+    done = model.impute(some_rows(), intervals=(0.5,), draws=999)
+    draws = model.impute(some_rows(), samples=400).to_pydict()
     for name in ("stage", "colour", "size"):
         for row, (text, probability, known) in enumerate(
             zip(done[name].to_pylist(), done[f"{name}__probability"].to_pylist(), some_rows()[name].to_pylist(), strict=True)
@@ -656,7 +665,7 @@ def test_a_dataset_of_hugging_face_comes_back_as_one(pictures: Any) -> None:
     run = nbridge.train({**found.spec.as_dict(), "training": {"stages": stages}}, pictures)
     shuffled = pictures.shuffle(seed=1)
     for rows in (pictures, shuffled):
-        done, mask = nbridge.impute(run.model, rows, mask=True)
+        done, mask = run.model.impute(rows, mask=True)
         assert type(done) is type(mask) is type(pictures)
         assert (done.features, done.split, done.column_names) == (rows.features, rows.split, rows.column_names)
         holes = {"image": [3], "label": [0, 1], "grid": [6], "v": [4], "name": []}
@@ -670,11 +679,11 @@ def test_a_dataset_of_hugging_face_comes_back_as_one(pictures: Any) -> None:
             assert after["label"] in range(4)
             assert np.isfinite(np.asarray(after["grid"])).all()
             assert len(after["v"]) == 2
-    expected = nbridge.impute(run.model, pictures)
-    assert sorted(expected["label"]) == sorted(nbridge.impute(run.model, shuffled)["label"])
-    drawn = nbridge.impute(run.model, pictures.select(range(5)), samples=2)
+    expected = run.model.impute(pictures)
+    assert sorted(expected["label"]) == sorted(run.model.impute(shuffled)["label"])
+    drawn = run.model.impute(pictures.select(range(5)), samples=2)
     assert (drawn["name"][:4], drawn["draw"][:4]) == (["r0", "r0", "r1", "r1"], [1, 2, 1, 2])
-    figures = nbridge.impute(run.model, pictures, intervals=(0.9,))
+    figures = run.model.impute(pictures, intervals=(0.9,))
     assert np.asarray(figures[3]["image__lower"]).size == 20
     assert 0 < figures[0]["label__probability"] < 1 == figures[2]["label__probability"]
 

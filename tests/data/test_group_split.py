@@ -535,7 +535,7 @@ def test_a_run_on_arrays_goes_on_with_the_same_groups(here: Path):
     assert parts_in(again.splits) == parts_in(run.splits)
     with pytest.raises(RunError, match="the rows are not those that this run began with"):
         nbridge.resume("run", {**arrays, "patient": np.arange(ROWS) // 4})
-    completed = nbridge.impute_arrays(run.model, {**arrays, "x": np.full((ROWS, 2), np.nan)})
+    completed = run.model.impute({**arrays, "x": np.full((ROWS, 2), np.nan)})
     assert completed["patient"].tolist() == found["patient"].tolist()
     assert np.isfinite(completed["x"]).all()
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from nbridge.common.warnings import Finding
 from nbridge.data.patterns import Patterns, count, never_together, numbered, unseen
+from nbridge.inference.served import Served
 from nbridge.spec.reader import spec_from_dict
 from nbridge.training.build import build_model
 
@@ -180,12 +181,12 @@ def test_a_model_knows_which_patterns_it_has_learned_to_serve(kind: str, options
         "latent_dim": 1, "model": {"type": kind, **json.loads(options)}, "bridges": {"type": bridges},
         "modalities": dict.fromkeys(NAMES, part),
     }  # fmt: skip
-    model = build_model(spec_from_dict(spec))
+    network = build_model(spec_from_dict(spec))
     patterns = ["".join(bits) for bits in product("01", repeat=3)]
-    assert all(model.learned(pattern) for pattern in patterns), "nothing is known of its training"
-    model.patterns = Patterns.of(NAMES, present(list(training)))
+    assert Served(network).unseen(dict.fromkeys(patterns, 2)) == (), "nothing is known of its training"
+    seen = Patterns.of(NAMES, present(list(training)))
     expected = LEARNED[kind, options, bridges, training]
-    assert {pattern for pattern in patterns if model.learned(pattern)} == expected
-    found = unseen(model.patterns, dict.fromkeys(patterns, 2), model.learned)
+    assert {pattern for pattern in patterns if network.learned(pattern, seen)} == expected
+    found = Served(network, patterns=seen).unseen(dict.fromkeys(patterns, 2))
     assert {one["pattern"] for one in found[0].figures["patterns"]} == set(patterns) - expected
-    assert unseen(model.patterns, dict.fromkeys(expected, 1), model.learned) == ()
+    assert Served(network, patterns=seen).unseen(dict.fromkeys(expected, 1)) == ()

@@ -220,7 +220,7 @@ def test_a_model_that_is_too_sure_covers_too_little_and_scores_worse():
 def test_the_draws_are_those_of_imputation():
     model, batch = model_of("normal"), rows()
     found = interval_scores(model, batch, ["y"], "x", samples=40, seed=7)
-    draws, x = nbridge.impute(model, batch.hide("x"), samples=40, seed=7).values["x"], batch.values["x"]
+    draws, x = nbridge.Model(model).impute(batch.hide("x"), samples=40, seed=7).values["x"], batch.values["x"]
     assert found.rmse == pytest.approx((draws.mean(0) - x).square().mean().sqrt().item(), rel=1e-5)
     assert found.crps == pytest.approx(crps(draws, x).mean().item(), rel=1e-5)
     assert found.coverage == pytest.approx({level: coverage(draws, x, level).mean().item() for level in (0.5, 0.9, 0.95)})
@@ -231,7 +231,7 @@ def test_only_observed_cells_count():
     cells = torch.arange(60).reshape(30, 2) % 3 > 0
     x = torch.where(cells, batch.values["x"], math.nan)
     found = interval_scores(model, nbridge.Batch({**batch.values, "x": x}, batch.present, {"x": cells}), ["y"], "x", samples=40, seed=7)
-    draws = nbridge.impute(model, batch.hide("x"), samples=40, seed=7).values["x"][:, cells]
+    draws = nbridge.Model(model).impute(batch.hide("x"), samples=40, seed=7).values["x"][:, cells]
     assert (found.rows, found.cells) == (30, 40)
     assert found.rmse == pytest.approx((draws.mean(0) - x[cells]).square().mean().sqrt().item(), rel=1e-5)
     assert found.crps == pytest.approx(crps(draws, x[cells]).mean().item(), rel=1e-5)
@@ -269,7 +269,7 @@ def test_intervals_of_counts_cover_nominally_despite_ties():
 def test_levels_that_differ_in_the_last_digit_are_ties():
     model = blind(model_of({"type": "discretized_logistic", "levels": 4}), 0.3, -0.8)
     batch = nbridge.Batch.complete({"y": torch.zeros(1500, dtype=torch.long)})
-    drawn = nbridge.impute(model, batch, samples=1, seed=1).values["x"][0]
+    drawn = nbridge.Model(model).impute(batch, samples=1, seed=1).values["x"][0]
     for nudge in (-1e-7, 1e-7):
         nudged = nbridge.Batch.complete({**batch.values, "x": (drawn + nudge).clamp(0, 1)})
         for level, share in interval_scores(model, nudged, ["y"], "x", samples=50).coverage.items():
@@ -304,7 +304,7 @@ def test_labels_drawn_from_the_predicted_probabilities_are_calibrated():
     network.weight.data = 3 * torch.as_tensor(oracle.loadings["y"])
     model.decoders["y"] = Decoder(network, Categorical((4,)))
     batch = nbridge.Batch.complete({"x": torch.as_tensor(oracle.sample(1500, seed=4)["x"])})
-    labelled = nbridge.Batch.complete({**batch.values, "y": nbridge.impute(model, batch, samples=1, seed=3).values["y"][0]})
+    labelled = nbridge.Batch.complete({**batch.values, "y": nbridge.Model(model).impute(batch, samples=1, seed=3).values["y"][0]})
     honest = label_calibration(model, labelled, ["x"], "y", bins=10)
     assert len(honest.reliability) > 5
     assert honest.ece < 0.04
@@ -318,7 +318,7 @@ def test_labels_drawn_from_the_predicted_probabilities_are_calibrated():
 def test_scores_without_anything_given_are_those_of_the_prior():
     model, batch = model_of("normal"), rows()
     found = interval_scores(model, batch.hide("y"), [], "x", samples=40, seed=7)
-    draws = nbridge.impute(model, batch.hide("x", "y"), samples=40, seed=7).values["x"]
+    draws = nbridge.Model(model).impute(batch.hide("x", "y"), samples=40, seed=7).values["x"]
     assert found.given == ()
     assert found.crps == pytest.approx(crps(draws, batch.values["x"]).mean().item(), rel=1e-5)
 

@@ -50,7 +50,7 @@ def run() -> nbridge.Run:
 
 def evaluated(run: nbridge.Run, folder: Path | None, settings: Settings = SETTINGS) -> Evaluation:
     """By a cache of its own, as in another process."""
-    return evaluate(run.model, run.spec, run.splits, settings, classifiers=ClassifierCache(folder))
+    return evaluate(run.model.network, run.spec, run.splits, settings, classifiers=ClassifierCache(folder))
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -596,5 +596,5 @@ def test_a_trained_run_is_evaluated_through_the_public_name():
         },
         data("x", "label"),
     )
-    done = nbridge.evaluate(run.model, run.spec, run.splits, replace(QUICK, metrics=("predictive",)))
+    done = run.model.evaluate(run.splits, replace(QUICK, metrics=("predictive",)))
     assert titles(done) == ["predictive of x given label", "predictive of label given x"]

@@ -519,11 +519,11 @@ def test_a_run_and_an_evaluation_have_the_same_verdict(tmp_path: Path):
     rows = {name: x for name, x in linear_rows(200).items() if name in ("x", "label")}
     spec = {"latent_dim": 2, "modalities": {name: {**LIKELIHOODS[name], **PART} for name in rows}, **short}
     run = nbridge.train(spec, rows)
-    done = nbridge.evaluate(run.model, run.spec, run.splits, Settings(metrics=("predictive",), draws=3))
+    done = run.model.evaluate(run.splits, Settings(metrics=("predictive",), draws=3))
     assert done.verdict == run.verdict
     assert {one.outcome for one in run.verdict.modalities} == {"worse"}
     kept = Verdict("test", reason="kept in the folder")
     (tmp_path / VERDICT).write_text(json.dumps(kept.as_dict()))
     assert Run(run.model, run.spec, run.splits, tmp_path).verdict == kept
-    lenient = nbridge.evaluate(run.model, run.spec, run.splits, Settings(metrics=("predictive",), draws=3), lenient=True)
+    lenient = run.model.evaluate(run.splits, Settings(metrics=("predictive",), draws=3), lenient=True)
     assert lenient.verdict is None

@@ -227,7 +227,7 @@ def test_what_is_imputed_is_what_the_library_imputes_with_the_same_seed(client: 
     every = {"wide": [39, 0, 20]}
     answer = ask(client, "impute", given={name: {"row": number} for name in names}, seed=5, show=every)
     row = run.splits.test.slice(number, number + 1).select(*names)
-    plain, noisy = (nbridge.impute(session.model, row, samples=K, noise=noise, seed=5) for noise in (False, True))
+    plain, noisy = (nbridge.Model(session.model).impute(row, samples=K, noise=noise, seed=5) for noise in (False, True))
     lacking = {name for name in names if name in row.cells and not row.cells[name].all()}
     assert "image" in lacking or not partial
     # An image that is given in part stays as it is on the page, but has its share of the random numbers.
@@ -236,7 +236,7 @@ def test_what_is_imputed_is_what_the_library_imputes_with_the_same_seed(client: 
     with serving(session.model, 5):
         z = session.model.posterior(row, K).sample()
         chances = session.model.decoder("label").served(z, session.model.given("label", row)).probs.mean(0)[0]
-    plane = Plane.through(nbridge.embed(session.model, run.splits.test).mean)
+    plane = Plane.through(nbridge.Model(session.model).embed(run.splits.test).mean)
     assert near(answer["map"], plane.points(z[:8, 0]))
     for name, told in answer["modalities"].items():
         kind = kind_of(session.model.likelihoods[name])
@@ -288,7 +288,7 @@ def test_a_picture_sent_back_is_the_row_where_its_pixels_are_whole_levels(client
 def test_an_empty_cell_is_imputed_from_the_others_of_its_row(client: TestClient, session: Session):
     answer = ask(client, "impute", given={"x": {"values": [0.5, None, -1.0]}}, seed=2)
     row = Batch({"x": torch.tensor([[0.5, 0.0, -1.0]])}, {"x": torch.tensor([True])}, {"x": torch.tensor([[True, False, True]])})
-    draws = nbridge.impute(session.model, row, samples=K, seed=2).values["x"][:, 0]
+    draws = nbridge.Model(session.model).impute(row, samples=K, seed=2).values["x"][:, 0]
     told = answer["modalities"]["x"]
     assert near([one[:8] for one in told["draws"]][1], draws[:8, 1])
     assert near(told["mean"][1], draws[:, 1].double().mean().item())
@@ -305,7 +305,7 @@ def test_a_row_that_lacks_something_says_so(client: TestClient, run: Run):
 @pytest.mark.parametrize("prior", [None, "mixture", "normal"])
 def test_draws_from_nothing_are_those_that_the_library_generates(client: TestClient, session: Session, prior: Any):
     answer = ask(client, "prior", prior=prior, seed=3)["modalities"]
-    drawn = nbridge.generate(session.model, K, seed=3, prior=prior)
+    drawn = nbridge.Model(session.model).generate(K, seed=3, prior=prior)
     assert list(answer) == list(NAMES)
     for address, image in zip(answer["image"]["draws"], drawn["image"], strict=False):
         assert np.array_equal(pixels(address), pictures.scaled(image, 0, 1))
@@ -315,7 +315,7 @@ def test_draws_from_nothing_are_those_that_the_library_generates(client: TestCli
 
 def test_the_map_has_the_posterior_means_of_the_rows_and_decodes_a_point_of_it(client: TestClient, session: Session, run: Run):
     test = run.splits.test
-    plane = Plane.through(means := nbridge.embed(session.model, test).mean)
+    plane = Plane.through(means := nbridge.Model(session.model).embed(test).mean)
     found = client.get("/api/latent").json()
     assert near(found["points"], plane.points(means))
     assert found["classes"] == [

@@ -78,7 +78,7 @@ def test_intervals_that_were_too_narrow_hold_what_they_promise():
     hidden = rows.hide("x")
 
     def held() -> float:
-        return coverage(nbridge.impute(model, hidden, samples=99).values["x"], rows.values["x"], 0.9).mean().item()
+        return coverage(nbridge.Model(model).impute(hidden, samples=99).values["x"], rows.values["x"], 0.9).mean().item()
 
     before = held()
     calibrate(model, model.prepare(rows))
@@ -114,14 +114,14 @@ def test_rows_that_lack_a_modality_and_rows_that_have_it_alone_do_not_count():
 
 def test_training_calibrates_at_its_end_unless_asked_not_to_and_changes_no_weight():
     _, rows = model_and_rows(120)
-    runs = {asked: nbridge.train(spec(calibrate=asked), rows).model for asked in (False, True)}
+    runs = {asked: nbridge.train(spec(calibrate=asked), rows).model.network for asked in (False, True)}
     plain, calibrated = (runs[asked].state_dict() for asked in (False, True))
     changed = {name for name, tensor in plain.items() if not torch.equal(tensor, calibrated[name])}
     assert changed == {f"decoders.{name}.likelihood.spread" for name in ("x", "l", "p", "y")}
     assert factors(runs[False].likelihoods["x"]) == [1] * len(MODALITIES)
     assert torch.equal(
         calibrated["decoders.x.likelihood.spread"],
-        nbridge.train(spec(), rows).model.state_dict()["decoders.x.likelihood.spread"],
+        nbridge.train(spec(), rows).model.network.state_dict()["decoders.x.likelihood.spread"],
     )
 
 
@@ -177,7 +177,7 @@ def test_each_row_is_served_with_the_factor_of_what_it_has():
     more = torch.arange(200) >= 100
     present = {"x": torch.zeros(200, dtype=torch.bool), "l": torch.ones(200, dtype=torch.bool), "p": more, "c": more, "y": more & False}
     hidden = Batch(rows.values, present)
-    drawn = nbridge.impute(model, hidden, samples=200).values
+    drawn = nbridge.Model(model).impute(hidden, samples=200).values
     for name, parts in {"x": (2.0, 8.0), "y": (2.0, 8.0)}.items():
         with torch.no_grad():
             expected = [model.likelihoods[name](model.decoder(name).network(torch.zeros(1, 3)), torch.tensor(part)) for part in parts]
@@ -211,7 +211,7 @@ def test_densities_are_those_of_the_model_as_trained():
 def test_an_exported_graph_has_the_factors_of_what_is_present():
     torch.manual_seed(3)
     model = nbridge.build_model(spec()).eval()
-    rows = nbridge.generate(model, 300, noise=True)
+    rows = nbridge.Model(model).generate(300, noise=True)
     # Class 0 is the most probable one for most z, and class 1 has the largest logit on the mean over z.
     first, last = nn.Linear(3, 1), nn.Linear(1, 3)
     first.weight.data, first.bias.data = torch.tensor([[1.0, 0, 0]]), torch.tensor([-0.5])
@@ -226,7 +226,7 @@ def test_an_exported_graph_has_the_factors_of_what_is_present():
         inputs = {name: model.likelihoods[name].canonical(rows[name]) for name in model.names}
         with torch.no_grad():
             completed = graph({**inputs, **{f"{name}__present": mask for name, mask in hidden.present.items()}})
-        return completed["y__completed"], nbridge.impute(model, hidden).values["y"]
+        return completed["y__completed"], nbridge.Model(model).impute(hidden).values["y"]
 
     spread_by_number(model, 1.0, 0.02, 50.0, 0.02, 50.0)
     exported, imputed = guesses()

@@ -181,17 +181,17 @@ def test_a_run_keeps_its_intervals_and_a_model_without_them_cannot_be_loaded_int
     rows = rows_of(120, torch.Generator().manual_seed(7))
     run = nbridge.train(spec(), rows, out=tmp_path / "run")
     again = nbridge.load(tmp_path / "run")
-    assert again.conformal is not None
-    assert again.conformal.names == ("x", "c")
-    one, other = (summarise(model, rows.only("y"), levels=(0.5,)) for model in (run.model, again))
+    assert again.network.conformal is not None
+    assert again.network.conformal.names == ("x", "c")
+    one, other = (summarise(model, rows.only("y"), levels=(0.5,)) for model in (run.model.network, again.network))
     assert torch.equal(one.lower["x"], other.lower["x"])
     assert one.lower["x"].isfinite().all()
     config = tmp_path / "run" / "model" / "config.json"
     config.write_text(config.read_text().replace('"conformal": true', '"conformal": false'))
     with pytest.raises(nbridge.RunError, match=r"tensor conformal.of_c is not in the model \(2 extra in all\)"):
         nbridge.load(tmp_path / "run")
-    uncalibrate(run.model)
-    assert summarise(run.model, rows.only("y"), levels=(0.5,)).upper["x"].isinf().all()
+    uncalibrate(run.model.network)
+    assert summarise(run.model.network, rows.only("y"), levels=(0.5,)).upper["x"].isinf().all()
 
 
 def test_what_conformal_intervals_need_is_said_in_a_line():

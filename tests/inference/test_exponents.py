@@ -175,22 +175,22 @@ def small_rows(number: int = 120) -> dict[str, np.ndarray]:
 
 def test_training_fits_them_by_default_and_keeps_them_with_the_model(tmp_path: Path):
     run = nbridge.train(small_spec(), small_rows(), out=tmp_path / "run")
-    assert run.model.exponents is not None
-    assert not (run.model.exponents == 1).all()
-    torch.testing.assert_close(nbridge.load(tmp_path / "run").exponents, run.model.exponents, rtol=0, atol=0)
+    assert run.model.network.exponents is not None
+    assert not (run.model.network.exponents == 1).all()
+    torch.testing.assert_close(nbridge.load(tmp_path / "run").network.exponents, run.model.network.exponents, rtol=0, atol=0)
     again = nbridge.resume(tmp_path / "run", small_rows())
-    torch.testing.assert_close(again.model.exponents, run.model.exponents, rtol=0, atol=0)
+    torch.testing.assert_close(again.model.network.exponents, run.model.network.exponents, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("bridges", [{"exponents": "ones"}, {"objective": "paper"}, {"combine": "mean"}])
 def test_there_are_none_where_a_spec_forbids_them_or_no_product_serves(bridges: dict[str, str]):
-    assert nbridge.train(small_spec(**bridges), small_rows()).model.exponents is None
+    assert nbridge.train(small_spec(**bridges), small_rows()).model.network.exponents is None
 
 
 def test_without_validation_rows_all_of_them_are_1():
     run = nbridge.train({**small_spec(), "data": {"source": "memory", "validation": 0.0}}, small_rows())
-    assert run.model.exponents is not None
-    assert (run.model.exponents == 1).all()
+    assert run.model.network.exponents is not None
+    assert (run.model.network.exponents == 1).all()
 
 
 def test_a_wrong_word_is_one_line():

@@ -25,7 +25,7 @@ import nbridge
 from nbridge.cli import main as command_line
 from nbridge.errors import DataError
 from nbridge.inference.array_completion import IMPUTED, impute_arrays
-from nbridge.inference.file_completion import FileCompleted, impute_file, shard_rows
+from nbridge.inference.file_completion import FileCompleted, shard_rows
 from nbridge.inference.impute import impute, rows_at_a_time
 from nbridge.training.checkpoint import save_model
 
@@ -120,7 +120,7 @@ def test_a_file_in_blocks_equals_its_arrays_at_once(
 ) -> None:
     folder = tmp_path_factory.mktemp("files")
     source, target = write(folder / kind, rows), folder / f"out.{kind}"
-    told = impute_file(model, source, target, samples=samples, noise=noise, seed=seed)
+    told = nbridge.Model(model).impute(source, out=target, samples=samples, noise=noise, seed=seed)
     expected = impute_arrays(model, rows, samples=samples, noise=noise, seed=seed)
     same(read(target), expected, samples, kind == "table.parquet")
     length = len(rows["id"])
@@ -138,11 +138,11 @@ def test_shards_put_together_are_the_whole(
 ) -> None:
     folder = tmp_path_factory.mktemp("shards")
     source, whole = write(folder / kind, rows), folder / f"whole.{kind}"
-    impute_file(model, source, whole, samples=samples, seed=1)
+    nbridge.Model(model).impute(source, out=whole, samples=samples, seed=1)
     parts, stop = [], 0
     for part in range(1, number + 1):
         target = folder / f"{part}.{kind}"
-        told = impute_file(model, source, target, samples=samples, seed=1, shard=(part, number))
+        told = nbridge.Model(model).impute(source, out=target, samples=samples, seed=1, shard=(part, number))
         assert told.start == stop
         stop = told.stop
         parts.append(read(target))
@@ -209,9 +209,9 @@ def test_arrays_that_lie_column_by_column_serve(save: Callable[..., None], model
     rows["x"][4] = NAN
     rows = {key: np.asfortranarray(array) for key, array in rows.items()} | {"extra": np.asfortranarray(np.ones((9, 2)))}
     save(tmp_path / "rows.npz", **rows)
-    impute_file(model, tmp_path / "rows.npz", tmp_path / "out.npz")
+    nbridge.Model(model).impute(tmp_path / "rows.npz", out=tmp_path / "out.npz")
     same(read(tmp_path / "out.npz"), impute_arrays(model, rows), None, False)
-    impute_file(model, tmp_path / "rows.npz", tmp_path / "last.npz", shard=(2, 2))
+    nbridge.Model(model).impute(tmp_path / "rows.npz", out=tmp_path / "last.npz", shard=(2, 2))
     assert np.array_equal(read(tmp_path / "last.npz")["extra"], np.ones((5, 2)))
 
 
@@ -219,7 +219,7 @@ def test_an_archive_has_the_bytes_that_write_npz_gives(model: nbridge.Multimodal
     rows = {"note": np.array("kept"), **whole_rows()}
     rows["x"][4, 1] = NAN
     np.savez(tmp_path / "rows.npz", **rows)
-    impute_file(model, tmp_path / "rows.npz", tmp_path / "out.npz", samples=2)
+    nbridge.Model(model).impute(tmp_path / "rows.npz", out=tmp_path / "out.npz", samples=2)
     nbridge.data.numpy.npz.write_npz(tmp_path / "expected.npz", impute_arrays(model, rows, samples=2))
     assert (tmp_path / "out.npz").read_bytes() == (tmp_path / "expected.npz").read_bytes()
 
@@ -227,7 +227,7 @@ def test_an_archive_has_the_bytes_that_write_npz_gives(model: nbridge.Multimodal
 def test_other_arrays_of_a_shard_are_cut_where_they_have_its_rows(model: nbridge.MultimodalVAE, tmp_path: Path) -> None:
     rows = whole_rows() | {"when": np.arange(9).astype("M8[s]"), "scale": np.arange(3.0), "none": np.zeros((0, 2))}
     source = write(tmp_path / "rows", rows)
-    impute_file(model, source, tmp_path / "out", shard=(2, 3))
+    nbridge.Model(model).impute(source, out=tmp_path / "out", shard=(2, 3))
     done = read(tmp_path / "out")
     assert done["when"].tolist() == rows["when"][2:6].tolist()
     assert done["id"].tolist() == [2, 3, 4, 5]
@@ -240,7 +240,7 @@ def test_a_mask_of_cells_is_one_in_every_shard(model: nbridge.MultimodalVAE, tmp
     rows["x"][8, 0] = NAN
     source = write(tmp_path / "rows.npz", rows)
     for part in (1, 2):
-        impute_file(model, source, tmp_path / f"{part}.npz", shard=(part, 2))
+        nbridge.Model(model).impute(source, out=tmp_path / f"{part}.npz", shard=(part, 2))
     assert [read(tmp_path / f"{part}.npz")["x__imputed"].sum() for part in (1, 2)] == [0, 1]
     assert read(tmp_path / "1.npz")["x__imputed"].shape == (4, 3)
 
@@ -258,7 +258,7 @@ def test_null_marks_what_is_absent_from_a_table(cut: pa.DataType, model: nbridge
         "ward": pa.array(["north", "north", "south", "west", "north"]).dictionary_encode(),
     }
     parquet.write_table(pa.table(table), tmp_path / "rows.parquet", row_group_size=2)
-    impute_file(model, tmp_path / "rows.parquet", tmp_path / "out.parquet")
+    nbridge.Model(model).impute(tmp_path / "rows.parquet", out=tmp_path / "out.parquet")
     done = parquet.read_table(tmp_path / "out.parquet")
     masks = ["x__imputed", "label__imputed", "count__imputed"]
     columns = ["name", "x", masks[0], "label", masks[1], "count", masks[2], "place", "visits", "ward", "image", "image__imputed"]
@@ -282,7 +282,7 @@ def test_null_marks_what_is_absent_from_a_table(cut: pa.DataType, model: nbridge
 def test_a_modality_of_one_value_is_a_column_of_numbers(tmp_path: Path) -> None:
     model, _ = made({"age": "normal", "y": "bernoulli"}, {"age": (1,), "y": (2,)})
     parquet.write_table(pa.table({"age": pa.array([1.5, None, 3.0])}), tmp_path / "rows.parquet")
-    impute_file(model, tmp_path / "rows.parquet", tmp_path / "out.parquet", samples=4)
+    nbridge.Model(model).impute(tmp_path / "rows.parquet", out=tmp_path / "out.parquet", samples=4)
     done = parquet.read_table(tmp_path / "out.parquet")
     assert done.schema.field("age").type == pa.list_(pa.float64(), 4)
     assert done.schema.field("y").type == pa.list_(pa.list_(pa.float32(), 2), 4)
@@ -293,7 +293,7 @@ def test_a_modality_of_one_value_is_a_column_of_numbers(tmp_path: Path) -> None:
 def test_ids_with_equal_hashes_are_no_double(model: nbridge.MultimodalVAE, tmp_path: Path) -> None:
     assert hash(-1) == hash(-2)
     source = write(tmp_path / "rows.npz", whole_rows() | {"id": np.arange(-9, 0)})
-    assert impute_file(model, source, tmp_path / "out.npz").passed == ("id",)
+    assert nbridge.Model(model).impute(source, out=tmp_path / "out.npz").passed == ("id",)
 
 
 # Mistakes
@@ -341,7 +341,7 @@ def test_a_mistake_is_told_with_its_row_in_the_file(mistake: str, kind: str, mod
     changes, message = MISTAKES[mistake]
     source = write(tmp_path / kind, spoilt(**changes))
     with pytest.raises(DataError) as caught:
-        impute_file(model, source, tmp_path / "out", shard=(1, 2))
+        nbridge.Model(model).impute(source, out=tmp_path / "out", shard=(1, 2))
     assert str(caught.value) == f"{source}: {message}"
     assert [path.name for path in tmp_path.iterdir()] == [kind]
 
@@ -367,7 +367,7 @@ def test_a_layout_that_does_not_fit_is_told(mistake: str, kind: str, model: nbri
     changes, message = LAYOUTS[mistake]
     source = write(tmp_path / kind, spoilt(**changes))
     with pytest.raises(DataError) as caught:
-        impute_file(model, source, tmp_path / "out.npz")
+        nbridge.Model(model).impute(source, out=tmp_path / "out.npz")
     assert str(caught.value) == f"{source}: {message}"
     assert [path.name for path in tmp_path.iterdir()] == [kind]
 
@@ -402,14 +402,14 @@ def test_a_table_that_does_not_fit_is_told(mistake: str, model: nbridge.Multimod
     source = tmp_path / "rows.parquet"
     parquet.write_table(pa.table(columns), source)
     with pytest.raises(DataError, match=f"^{re.escape(f'{source}: {message}')}"):
-        impute_file(model, source, tmp_path / "out.parquet")
+        nbridge.Model(model).impute(source, out=tmp_path / "out.parquet")
     assert [path.name for path in tmp_path.iterdir()] == ["rows.parquet"]
 
 
 def test_damage_is_told(model: nbridge.MultimodalVAE, tmp_path: Path) -> None:
     def refused(source: Path, message: str) -> None:
         with pytest.raises(DataError, match=f"^{re.escape(f'{source}: ')}{message}"):
-            impute_file(model, source, tmp_path / "out")
+            nbridge.Model(model).impute(source, out=tmp_path / "out")
         assert not (tmp_path / "out").exists()
         assert leftovers(tmp_path) == []
 
@@ -452,10 +452,10 @@ def test_damage_is_told(model: nbridge.MultimodalVAE, tmp_path: Path) -> None:
         ({"shard": (5, 4)}, "shard 5/4: expected one from 1/4 to 4/4"),
         ({"shard": (0, 4)}, "shard 0/4: expected one from 1/4 to 4/4"),
         ({"shard": (1, 0)}, "shard 1/0: expected I/N, such as 1/4 for the first of four"),
-        ({"target": "rows.npz"}, "rows.npz: the file that is read; choose another, so that it stays as it is"),
-        ({"target": "no/out.npz"}, "no/out.npz: cannot be written (No such file or directory)"),
-        ({"source": "none.npz"}, "none.npz: no such file in "),
-        ({"source": "folder", "target": "mixed"}, "mixed: a folder that holds other things than arrays (notes.txt); choose another"),
+        ({"out": "rows.npz"}, "rows.npz: the file that is read; choose another, so that it stays as it is"),
+        ({"out": "no/out.npz"}, "no/out.npz: cannot be written (No such file or directory)"),
+        ({"rows": "none.npz"}, "none.npz: no such file in "),
+        ({"rows": "folder", "out": "mixed"}, "mixed: a folder that holds other things than arrays (notes.txt); choose another"),
     ],
 )
 def test_a_request_that_cannot_be_met_is_told(
@@ -466,7 +466,7 @@ def test_a_request_that_cannot_be_met_is_told(
         write(Path(kind), whole_rows())
     Path("mixed", "notes.txt").touch()
     with pytest.raises(DataError, match=f"^{re.escape(message)}"):
-        impute_file(model, **{"source": "rows.npz", "target": "out.npz", **options})
+        nbridge.Model(model).impute(**{"rows": "rows.npz", "out": "out.npz", **options})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "mixed", "rows.npz"]
 
 
@@ -474,7 +474,7 @@ def test_without_pyarrow_the_extra_is_named(model: nbridge.MultimodalVAE, tmp_pa
     source = write(tmp_path / "rows.parquet", whole_rows())
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(DataError) as caught:
-        impute_file(model, source, tmp_path / "out.parquet")
+        nbridge.Model(model).impute(source, out=tmp_path / "out.parquet")
     assert str(caught.value) == f'{source}: Parquet files need pyarrow: pip install "nbridge[tables]"'
 
 
@@ -498,7 +498,7 @@ def test_what_fails_in_the_middle_leaves_the_older_file_and_nothing_else(
             raise error
 
     with pytest.raises(DataError if isinstance(error, OSError) else error) as caught:
-        impute_file(model, source, target, samples=2, progress=progress)
+        nbridge.Model(model).impute(source, out=target, samples=2, progress=progress)
     if isinstance(error, OSError):
         assert str(caught.value) == f"{target}: cannot be written (No space left on device)"
     assert contents(tmp_path) == before
@@ -508,7 +508,7 @@ def test_what_fails_in_the_middle_leaves_the_older_file_and_nothing_else(
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_older_file_is_replaced(kind: str, model: nbridge.MultimodalVAE, tmp_path: Path) -> None:
     source, target = write(tmp_path / kind, whole_rows()), write(tmp_path / f"out.{kind}", spoilt(old=np.arange(9)))
-    impute_file(model, source, target)
+    nbridge.Model(model).impute(source, out=target)
     assert "old" not in read(target)
     assert leftovers(tmp_path) == []
 
@@ -526,7 +526,7 @@ def test_a_folder_that_cannot_be_moved_into_place_leaves_the_older_one(
 
     monkeypatch.setattr(Path, "rename", failing)
     with pytest.raises(KeyboardInterrupt):
-        impute_file(model, source, target)
+        nbridge.Model(model).impute(source, out=target)
     assert contents(tmp_path) == before
     assert leftovers(tmp_path) == []
 
@@ -534,7 +534,9 @@ def test_a_folder_that_cannot_be_moved_into_place_leaves_the_older_one(
 def test_progress_tells_the_checks_and_then_the_rows(model: nbridge.MultimodalVAE, tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     rows = {key: array for key, array in whole_rows().items() if key in ("x", "label")}
-    impute_file(model, write(tmp_path / "rows.npz", rows), tmp_path / "out.npz", shard=(2, 2), progress=lambda *all: told.append(all))
+    nbridge.Model(model).impute(
+        write(tmp_path / "rows.npz", rows), out=tmp_path / "out.npz", shard=(2, 2), progress=lambda *all: told.append(all)
+    )
     assert told[:3] == [("checking x", 4, 9), ("checking x", 8, 9), ("checking x", 9, 9)]
     assert told[-2:] == [("imputing", 4, 5), ("imputing", 5, 5)]
 
@@ -608,7 +610,7 @@ def test_memory_does_not_grow_with_the_file(kind: str, tmp_path: Path) -> None:
     code = (
         "import sys, nbridge; from pathlib import Path\n"
         "for source in sys.argv[1:]:\n"
-        "    nbridge.impute_file(nbridge.load('model'), source, source.replace('rows.', 'out.'), samples=1)\n"
+        "    nbridge.load('model').impute(source, out=source.replace('rows.', 'out.'), samples=1)\n"
         "    print(next(line.split()[1] for line in Path('/proc/self/status').read_text().splitlines() if line.startswith('VmHWM')))"
     )
     files, rng = [], np.random.default_rng(0)

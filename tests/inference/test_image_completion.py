@@ -6,6 +6,7 @@ import csv
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def made(**data: Any) -> tuple[nbridge.MultimodalVAE, nbridge.Spec]:
         "data": {"source": "images", "columns": {"person": COLUMNS}, "classes": {"sex": ["f", "m"]}, "id": "who", **data},
         "fusion": {"hidden": [4]}, "bridges": {"hidden": [4]},
     })  # fmt: skip
-    return nbridge.build_model(spec).eval(), spec
+    return nbridge.Model.from_spec(spec), spec
 
 
 FOLDERS: dict[str, Any] = {"folders": {"front": "shots/front", "back": "shots/back"}, "table": "people.csv"}
@@ -119,11 +120,11 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("samples", [None, 2])
 def test_folders_and_a_table_get_what_their_arrays_get(here: Path, samples: int | None):
-    model, spec = made(**FOLDERS)
+    model, _spec = made(**FOLDERS)
     before = files(here)
-    done = impute_images(model, Images(**spec.data.source.kwargs), "done", wishes=Wishes(samples=samples, seed=3))
+    done = impute_images(model, "done", wishes=Wishes(samples=samples, seed=3))
     assert {name: content for name, content in files(here).items() if not name.startswith("done")} == before
-    expected = impute_arrays(model, arrays(ORDER), samples=samples, seed=3)
+    expected = impute_arrays(model.network, arrays(ORDER), samples=samples, seed=3)
     assert (done.rows.imputed, done.lacking) == ({"front": 2, "back": 2, "person": 2}, {str(here / "people.csv"): 2})
     written = files(here / "done")
     for name in ("front", "back"):
@@ -168,8 +169,8 @@ def path_table(folder: Path) -> Path:
 def test_a_table_of_paths_names_the_files_of_what_was_imputed(here: Path, samples: int | None):
     given = parquet.read_table(path_table(here))
     model, spec = made(**PATHS)
-    impute_images(model, Images(**spec.data.source.kwargs), "done", ["rows.parquet"], Wishes(samples=samples))
-    expected = impute_arrays(model, arrays(ORDER), samples=samples)
+    impute_images(model, "done", ["rows.parquet"], Wishes(samples=samples))
+    expected = impute_arrays(model.network, arrays(ORDER), samples=samples)
     done = parquet.read_table(here / "done" / "rows.parquet")
     draws = samples or 1
     assert done.select(given.column_names).schema.equals(given.schema)
@@ -195,19 +196,17 @@ def test_files_that_a_table_names_and_that_are_not_there_are_imputed_under_their
     path_table(here)
     (here / "imgs" / "c front.png").rename(here / "gone.png")
     model, spec = made(**PATHS)
-    source = Images(**spec.data.source.kwargs)
     with pytest.raises(DataError, match=r'row 3 names "imgs/c front\.png", no such file'):
-        impute_images(model, source, "done")
+        impute_images(model, "done")
     assert not (here / "done").exists()
-    source = Images(**{**spec.data.source.kwargs, "missing_files": "absent"})
-    assert impute_images(model, source, "done").rows.imputed["front"] == 3
+    model.binding = replace(model.binding, images={**spec.data.source.kwargs, "missing_files": "absent"})
+    assert impute_images(model, "done").rows.imputed["front"] == 3
     assert parquet.read_table("done/rows.parquet")["photo"][3].as_py() == "imgs/c front.png"
 
 
 def test_a_folder_alone_is_completed_with_a_table_of_its_rows(here: Path):
-    model, spec = made(**FOLDERS)
-    source = Images(**spec.data.source.kwargs)
-    done = impute_images(model, source, "done", ["shots/front"])
+    model, _spec = made(**FOLDERS)
+    done = impute_images(model, "done", ["shots/front"])
     assert (done.rows.imputed, done.lacking) == ({"front": 0, "back": 3, "person": 3}, {})
     names = sorted(HAVE["front"])
     assert sorted(path.name for path in (here / "done").iterdir()) == ["a b.png", "back", "c.bmp", "e.png", "rows.csv"]
@@ -217,16 +216,16 @@ def test_a_folder_alone_is_completed_with_a_table_of_its_rows(here: Path):
     assert list(rows[0]) == ["who", "age", "sex", "person__imputed", "front__imputed", "back__imputed"]
     assert {row["sex"] for row in rows} <= {"f", "m"}
     # A folder that holds one for each modality is written as such.
-    impute_images(model, source, "both", ["shots"])
+    impute_images(model, "both", ["shots"])
     assert sorted(path.name for path in (here / "both").iterdir()) == ["back", "front", "rows.csv"]
 
 
 def test_a_model_of_fewer_modalities_leaves_the_others_as_they_are(here: Path):
     spec = nbridge.Spec.model_validate({**made(**FOLDERS)[1].as_dict(), "model": "vae"})
-    model = nbridge.build_model(spec).eval()
+    model = nbridge.Model.from_spec(spec)
     assert model.names == ("front",)
     before = files(here)
-    done = impute_images(model, Images(**spec.data.source.kwargs), "done")
+    done = impute_images(model, "done")
     assert done.rows.imputed == {"front": 2}
     written = files(here / "done")
     assert {name for name in written if f"shots/{name}" not in before} == {"people.csv", "front/d.png", "front/ü.png"}
@@ -234,10 +233,9 @@ def test_a_model_of_fewer_modalities_leaves_the_others_as_they_are(here: Path):
 
 
 def test_what_was_completed_can_be_completed_again(here: Path):
-    model, spec = made(**FOLDERS)
-    source = Images(**spec.data.source.kwargs)
-    impute_images(model, source, "done")
-    again = impute_images(model, source, "again", ["done/front", "done/back", "done/people.csv"])
+    model, _spec = made(**FOLDERS)
+    impute_images(model, "done")
+    again = impute_images(model, "again", ["done/front", "done/back", "done/people.csv"])
     assert again.rows.imputed == dict.fromkeys(SHAPES, 0)
     one, other = files(here / "done"), files(here / "again")
     assert {name for name in one if one[name] != other[name]} == {"people.csv"}
@@ -245,9 +243,8 @@ def test_what_was_completed_can_be_completed_again(here: Path):
 
 
 def test_what_fails_leaves_nothing_behind(here: Path, monkeypatch: pytest.MonkeyPatch):
-    model, spec = made(**FOLDERS)
-    source = Images(**spec.data.source.kwargs)
-    impute_images(model, source, "done")
+    model, _spec = made(**FOLDERS)
+    impute_images(model, "done")
     before = files(here)
 
     def full(path: Path, pixels: np.ndarray) -> None:
@@ -255,7 +252,7 @@ def test_what_fails_leaves_nothing_behind(here: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("nbridge.data.images.rows.write_png", full)
     with refused("done: cannot be written (No space left on device)"):
-        impute_images(model, source, "done")
+        impute_images(model, "done")
     assert files(here) == before
     assert not [path for path in here.iterdir() if path.name.startswith(".")]
 
@@ -265,15 +262,14 @@ def changed(here: Path, old: str, new: str) -> None:
 
 
 def test_images_that_have_no_place_are_told_before_any_work(here: Path):
-    model, spec = made(**FOLDERS)
-    source = Images(**spec.data.source.kwargs)
+    model, _ = made(**FOLDERS)
     changed(here, ",d,", ",d/e,")
     with refused("row \"d/e\": not the name of a file, so that no image of 'front' can be written for it; rename the row"):
-        impute_images(model, source, "done")
+        impute_images(model, "done")
     changed(here, "d/e", "d")
     save(here / "shots" / "front" / "d.2.png", levels("front", "d"))
     with refused("modality 'front': d.2.png is there, and would be an image of row \"d\" as well; rename it"):
-        impute_images(model, source, "done", wishes=Wishes(samples=2))
+        impute_images(model, "done", wishes=Wishes(samples=2))
     (here / "sub").mkdir()
     path_table(here).rename(here / "sub" / "rows.parquet")
     (here / "sub" / "imgs").symlink_to(here / "imgs")
@@ -281,12 +277,12 @@ def test_images_that_have_no_place_are_told_before_any_work(here: Path):
     cells = table["photo"].to_pylist()
     cells[0] = "../imgs/e front.png"
     parquet.write_table(table.set_column(1, "photo", pa.array(cells)), "sub/rows.parquet")
-    model, spec = made(**PATHS)
+    model, _spec = made(**PATHS)
     with refused(
         f"{here / 'sub' / 'rows.parquet'}: column 'photo': row 0 names \"../imgs/e front.png\", outside of {here / 'sub'}, so that it "
         "can't be copied with the table; name a folder above both, data.root, or write absolute paths"
     ):
-        impute_images(model, Images(**spec.data.source.kwargs), "done", ["sub/rows.parquet"])
+        impute_images(model, "done", ["sub/rows.parquet"])
     assert not (here / "done").exists()
 
 
@@ -307,17 +303,16 @@ def test_rows_and_places_that_cannot_be_are_told(here: Path, target: str, rows: 
     (here / "other").mkdir()
     (here / "other" / "thesis.txt").write_text("x")
     save(here / "odd" / "a.png", levels("front", "c"))
-    model, spec = made(**FOLDERS)
+    model, _spec = made(**FOLDERS)
     before = files(here)
     with refused(message.format(here=here, target=target)):
-        impute_images(model, Images(**spec.data.source.kwargs), target, rows)
+        impute_images(model, target, rows)
     assert files(here) == before
 
 
 def test_intervals_are_of_columns(here: Path):
-    model, spec = made(**FOLDERS)
-    source = Images(**spec.data.source.kwargs)
-    impute_images(model, source, "done", wishes=Wishes(intervals=(0.5,), draws=19))
+    model, _spec = made(**FOLDERS)
+    impute_images(model, "done", wishes=Wishes(intervals=(0.5,), draws=19))
     names = list(lines(here / "done" / "people.csv")[0])
     assert [name for name in names if name.endswith(("__lower", "__sd"))] == ["age__sd", "age__lower"]
     assert {name.partition("__")[0] for name in names if "__" in name} == {"age", "sex", "front", "back", "person"}
@@ -333,7 +328,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *a
 
 def test_the_command_writes_folders(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     model, spec = made(**FOLDERS)
-    save_model("run/model", model, spec)
+    save_model("run/model", model.network, spec)
 
     def said(*arguments: str) -> tuple[object, str, str]:
         return call(monkeypatch, capsys, "impute", "run", *arguments)
@@ -359,9 +354,9 @@ def test_the_command_writes_folders(here: Path, monkeypatch: pytest.MonkeyPatch,
     names = sorted(HAVE["front"])
     alone = nbridge.Batch.complete({"front": torch.from_numpy(arrays(names)["front"])})
     assert codes["who"].tolist() == names
-    assert np.allclose(codes["mean"], embed(model, alone).mean)
+    assert np.allclose(codes["mean"], embed(model.network, alone).mean)
     # Arrays go their own way.
     np.savez("rows.npz", **arrays(ORDER))
     assert said("rows.npz", "--out", "completed.npz")[0] == 0
-    expected = impute_arrays(model, arrays(ORDER))
+    expected = impute_arrays(model.network, arrays(ORDER))
     assert np.array_equal(np.load("completed.npz")["front"], expected["front"])

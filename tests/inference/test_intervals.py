@@ -17,7 +17,6 @@ from nbridge.data.batch import Batch
 from nbridge.errors import DataError
 from nbridge.inference import impute as imputation
 from nbridge.inference.array_completion import impute_arrays
-from nbridge.inference.file_completion import impute_file
 from nbridge.inference.impute import rows_at_a_time
 from nbridge.inference.intervals import BY_LEVEL, DRAWS, FIGURES, check_levels, parse_levels, summarise
 
@@ -83,7 +82,7 @@ def test_intervals_cover_as_often_as_they_say(draws: int, levels: tuple[float, .
 def test_intervals_of_counts_cover_at_least_what_they_say():
     counts = made(x=(1, "normal"), count=(2, "poisson"))
     batch = Batch.complete({"x": torch.randn(500, 1), "count": torch.zeros(500, 2)}).hide("count")
-    truth = nbridge.impute(counts, batch, samples=1, seed=9).values["count"][0]
+    truth = nbridge.Model(counts).impute(batch, samples=1, seed=9).values["count"][0]
     summary = summarise(counts, batch, levels=(0.5, 0.9))
     for level, lower, upper in zip((0.5, 0.9), summary.lower["count"], summary.upper["count"], strict=True):
         assert ((lower <= truth) & (truth <= upper)).double().mean() > level - 4 * (level * (1 - level) / 1000) ** 0.5
@@ -123,7 +122,7 @@ def test_classes_have_probabilities_and_observed_ones_are_certain(model: nbridge
         assert torch.equal(probability[[0, 2]], torch.eye(3)[[2, 1]])
         torch.testing.assert_close(probability.sum(1), torch.ones(4))
     # The same distribution, by counting draws: 4,000 of them are off by less than four standard errors of .008.
-    drawn = nbridge.impute(model, batch, samples=4000).values["label"][:, 1].argmax(-1)
+    drawn = nbridge.Model(model).impute(batch, samples=4000).values["label"][:, 1].argmax(-1)
     more = summarise(model, batch, draws=4000).probability["label"][1]
     torch.testing.assert_close(drawn.bincount(minlength=3) / 4000, more, rtol=0, atol=0.032)
 
@@ -223,10 +222,10 @@ def test_a_file_in_blocks_and_in_shards_has_the_figures_of_its_arrays(
     monkeypatch.setattr("nbridge.inference.file_completion.BLOCK", 5)
     given, table = rows(), kind == "table.parquet"
     source = write(tmp_path / kind, given)
-    impute_file(model, source, tmp_path / f"out.{kind}", intervals=intervals, draws=39, seed=3)
+    nbridge.Model(model).impute(source, out=tmp_path / f"out.{kind}", intervals=intervals, draws=39, seed=3)
     shards = []
     for part in (1, 2, 3):
-        impute_file(model, source, tmp_path / f"{part}.{kind}", intervals=intervals, draws=39, seed=3, shard=(part, 3))
+        nbridge.Model(model).impute(source, out=tmp_path / f"{part}.{kind}", intervals=intervals, draws=39, seed=3, shard=(part, 3))
         shards.append(read(tmp_path / f"{part}.{kind}"))
     expected, found = impute_arrays(model, given, intervals=intervals, draws=39, seed=3), read(tmp_path / f"out.{kind}")
     assert set(found) == set(expected)
@@ -242,8 +241,8 @@ def test_a_file_in_blocks_and_in_shards_has_the_figures_of_its_arrays(
 
 def test_figures_of_an_earlier_run_are_replaced(model: nbridge.MultimodalVAE, tmp_path: Path):
     np.savez(tmp_path / "rows.npz", **rows())
-    impute_file(model, tmp_path / "rows.npz", tmp_path / "once.npz", intervals=(0.9,), draws=39)
-    told = impute_file(model, tmp_path / "once.npz", tmp_path / "twice.npz", intervals=(0.5,), draws=39)
+    nbridge.Model(model).impute(tmp_path / "rows.npz", out=tmp_path / "once.npz", intervals=(0.9,), draws=39)
+    told = nbridge.Model(model).impute(tmp_path / "once.npz", out=tmp_path / "twice.npz", intervals=(0.5,), draws=39)
     assert told.passed == ("id",)
     # Nothing is absent any more.
     assert (np.load(tmp_path / "twice.npz")["x__sd"] == 0).all()

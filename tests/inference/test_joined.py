@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,18 @@ def spec_of(**data: Any) -> nbridge.Spec:
     })  # fmt: skip
 
 
+def by_who(model: nbridge.Model) -> nbridge.Model:
+    """The same, for tables whose rows are identified by another column."""
+    assert model.binding.table is not None
+    found = nbridge.Model(model.network, model.spec)
+    found.binding = replace(model.binding, table=replace(model.binding.table, id="who"))
+    return found
+
+
 @pytest.fixture(scope="module")
-def model() -> nbridge.MultimodalVAE:
+def model() -> nbridge.Model:
     torch.manual_seed(0)
-    return nbridge.build_model(spec_of()).eval()
+    return nbridge.Model.from_spec(spec_of())
 
 
 Rows = Mapping[str, Mapping[str, str]]
@@ -125,7 +134,7 @@ def test_tables_that_are_joined_get_what_the_one_table_of_them_gets(
     columns = ["who", *(column for names in FILES.values() for column in names if column != "who")]
     write(folder / "joined.csv", columns, joined)
     options = {"samples": wishes.samples, "seed": wishes.seed, "intervals": wishes.intervals}
-    whole = impute_file(model, folder / "joined.csv", folder / "whole.csv", table=model.table, id="who", **options)
+    whole = impute_file(by_who(model), folder / "joined.csv", folder / "whole.csv", **options)
     told = impute_tables(model, sources, folder / "out", wishes)
     assert (told.rows.total, told.rows.imputed) == (len(every), whole.imputed)
     assert sorted(path.name for path in (folder / "out").iterdir()) == sorted(FILES)
@@ -170,7 +179,7 @@ def here(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("NBRIDGE_DATA", raising=False)
     for file, columns in FILES.items():
         write(tmp_path / file, columns, some()[file])
-    save_model("run/model", model, spec_of())
+    save_model("run/model", model.network, spec_of())
     return tmp_path
 
 
@@ -259,7 +268,7 @@ def test_a_column_of_presence_in_another_table_says_what_the_cells_say_or_is_tol
     first = (here / "one.csv").read_text().splitlines()
     # The third table, with the modality, lacks a row that the first has.
     write(here / "three.parquet", FILES["three.parquet"], {name: cells for name, cells in rows.items() if name != "p2"})
-    name = next(name for name, columns in model.table.columns.items() if set(columns) <= set(FILES["three.parquet"]))
+    name = next(name for name, columns in model.binding.table.columns.items() if set(columns) <= set(FILES["three.parquet"]))
     for said, told in (("1111", "row 2 (line 4) says that {} is present, but all its cells are empty"), ("1101", ""),
                        ("1?01", "row 1 (line 3) holds"), ("0101", "row 0 (line 2) says that {} is absent, but it has values")):  # fmt: skip
         (here / "one.csv").write_text("\n".join(f"{line},{end}" for line, end in zip(first, [f"{name}__present", *said], strict=True)))
@@ -274,6 +283,6 @@ def test_a_column_of_presence_in_another_table_says_what_the_cells_say_or_is_tol
 
 
 def test_one_table_is_written_to_a_folder_as_well(here: Path, model: Any) -> None:
-    impute_file(model, "three.parquet", "alone.parquet", table=model.table, id="who")
+    impute_file(by_who(model), "three.parquet", "alone.parquet")
     impute_tables(model, ["three.parquet"], "new")
     assert parquet.read_table("alone.parquet").equals(parquet.read_table("new/three.parquet"))

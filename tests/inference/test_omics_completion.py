@@ -32,7 +32,7 @@ def refused(message: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def model() -> nbridge.MultimodalVAE:
+def model() -> nbridge.Model:
     return study_model()
 
 
@@ -56,14 +56,14 @@ def by_observation(data: mudata.MuData, part: str, matrix: Any) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["dense", "csr", "csc", "csr_array"])
-def test_what_is_imputed_is_what_arrays_get_and_what_was_observed_stays(tmp_path: Path, model: nbridge.MultimodalVAE, kind: str):
+def test_what_is_imputed_is_what_arrays_get_and_what_was_observed_stays(tmp_path: Path, model: nbridge.Model, kind: str):
     data = study(kind)
     prot = data.mod["prot"]
     prot.X = prot.X if kind == "dense" else sparse.csr_matrix(prot.X).asformat(kind[:3])
     path = write(tmp_path / "in.h5mu", data)
     plain = study()
-    expected = nbridge.impute_arrays(model, arrays_of(plain))
-    told = nbridge.impute_file(model, path, tmp_path / "out.h5mu")
+    expected = model.impute(arrays_of(plain))
+    told = model.impute(path, out=tmp_path / "out.h5mu")
     done = read(tmp_path / "out.h5mu")
 
     assert told.imputed == {"rna": 0, "prot": 17, "stage": 5, "age": 6}
@@ -82,11 +82,11 @@ def test_what_is_imputed_is_what_arrays_get_and_what_was_observed_stays(tmp_path
         np.testing.assert_array_equal(done.obs[f"{name}__imputed"], rows)
 
 
-def test_all_else_in_a_file_is_copied_byte_by_byte(tmp_path: Path, model: nbridge.MultimodalVAE):
+def test_all_else_in_a_file_is_copied_byte_by_byte(tmp_path: Path, model: nbridge.Model):
     path = write(tmp_path / "in.h5mu", study(), "gzip")
     with h5py.File(path, "r+") as file:
         file.create_group("of_another_program")["x"] = [1, 2]
-    nbridge.impute_file(model, path, tmp_path / "out.h5mu")
+    model.impute(path, out=tmp_path / "out.h5mu")
     before, after = contents(path), contents(tmp_path / "out.h5mu")
     grown = [f"mod/prot/{slot}" for slot in ("X", "obs", "layers", "obsm", "obsp")] + ["obs/stage", "obs/age", "obsm/prot", "obsmap/prot"]
     kept = {name: held for name, held in before.items() if not any(name == one or name.startswith(f"{one}/") for one in grown)}
@@ -99,9 +99,9 @@ def test_all_else_in_a_file_is_copied_byte_by_byte(tmp_path: Path, model: nbridg
         assert dict(file.attrs)["encoding-type"] == "MuData"
 
 
-def test_what_nobody_knows_of_observations_that_a_modality_gets_is_nan_and_told(tmp_path: Path, model: nbridge.MultimodalVAE):
+def test_what_nobody_knows_of_observations_that_a_modality_gets_is_nan_and_told(tmp_path: Path, model: nbridge.Model):
     path = write(tmp_path / "in.h5mu", study())
-    (told,) = [finding for finding in nbridge.impute_file(model, path, tmp_path / "out.h5mu").warnings if finding.kind == "slot"]
+    (told,) = [finding for finding in model.impute(path, out=tmp_path / "out.h5mu").warnings if finding.kind == "slot"]
     assert told.text == (
         f"{path}: modality 'prot': gets 15 observations, of which layers/raw, obsm/X_umap, obsp/near, obs know nothing (NaN; obsp has no "
         "edges)"
@@ -117,11 +117,11 @@ def test_what_nobody_knows_of_observations_that_a_modality_gets_is_nan_and_told(
     assert [str(kind) for kind in after.obs.dtypes] == ["Int64", "boolean", "category"]
 
 
-def test_an_object_is_completed_in_a_copy_as_its_file_is(tmp_path: Path, model: nbridge.MultimodalVAE):
+def test_an_object_is_completed_in_a_copy_as_its_file_is(tmp_path: Path, model: nbridge.Model):
     data = study()
     before, option = copy_of(data), mudata.set_options(pull_on_update=None).opts  # the user's own setting
-    done = nbridge.impute(model, data, intervals=(0.5, 0.9))
-    nbridge.impute_file(model, write(tmp_path / "in.h5mu", copy_of(data)), tmp_path / "out.h5mu", intervals=(0.5, 0.9))
+    done = model.impute(data, intervals=(0.5, 0.9))
+    model.impute(write(tmp_path / "in.h5mu", copy_of(data)), out=tmp_path / "out.h5mu", intervals=(0.5, 0.9))
     same = read(tmp_path / "out.h5mu")
     assert write(tmp_path / "memory.h5mu", copy_of(done)).is_file()
     assert mudata.set_options(pull_on_update=None).opts == option
@@ -144,14 +144,14 @@ def test_an_object_is_completed_in_a_copy_as_its_file_is(tmp_path: Path, model: 
     assert not np.shares_memory(done.mod["rna"].layers["log"], data.mod["rna"].layers["log"])
 
 
-def test_views_and_columns_that_were_pulled_from_modalities(model: nbridge.MultimodalVAE):
+def test_views_and_columns_that_were_pulled_from_modalities(model: nbridge.Model):
     data = study()
     with pytest.warns(FutureWarning, match="will not pull"):
         pulled = mudata.MuData(dict(data.mod))
     pulled.obs = pulled.obs.join(data.obs)
-    whole = nbridge.impute(model, pulled)
+    whole = model.impute(pulled)
     pd.testing.assert_frame_equal(whole.obs[pulled.obs.columns].drop(columns=["stage", "age"]), pulled.obs.drop(columns=["stage", "age"]))
-    half = nbridge.impute(model, pulled[pulled.obs_names[::2]])
+    half = model.impute(pulled[pulled.obs_names[::2]])
     assert not half.is_view
     np.testing.assert_allclose(half.mod["prot"][half.obs_names].X, whole.mod["prot"][half.obs_names].X, rtol=1e-5)  # other batches
 
@@ -169,16 +169,16 @@ def test_tables_of_old_files_are_written_anew_since_their_categories_are_referen
             group["_index"], group["__categories/kind"], group["kind"] = observations(12), ["one", "two"], codes
             group["kind"].attrs["categories"] = group["__categories/kind"].ref
     run = nbridge.train(spec_of({"X": 12, "kind": 2}, {"X": "normal", "kind": "categorical"}, source="h5ad", path=str(path)))
-    nbridge.impute_file(run.model, path, tmp_path / "out.h5ad")
+    run.model.impute(path, out=tmp_path / "out.h5ad")
     done = read(tmp_path / "out.h5ad")
     assert done.obs["kind"].notna().all()
     assert done.obs["kind"][codes >= 0].tolist() == ["one", "two"] * 4
     assert done.obsm["table"]["kind"].cat.codes.tolist() == codes.tolist()
 
 
-def test_draws_and_figures_lie_beside_the_matrix(model: nbridge.MultimodalVAE):
+def test_draws_and_figures_lie_beside_the_matrix(model: nbridge.Model):
     data = study()
-    draws, expected = nbridge.impute(model, data, samples=3, seed=7), nbridge.impute_arrays(model, arrays_of(data), samples=3, seed=7)
+    draws, expected = model.impute(data, samples=3, seed=7), model.impute(arrays_of(data), samples=3, seed=7)
     prot = draws.mod["prot"]
     for draw in range(3):
         np.testing.assert_array_equal(by_observation(draws, "prot", prot.layers[f"prot__draw_{draw}"]), expected["prot"][draw])
@@ -188,8 +188,8 @@ def test_draws_and_figures_lie_beside_the_matrix(model: nbridge.MultimodalVAE):
     assert draws.mod["rna"].layers.keys() == data.mod["rna"].layers.keys()  # nothing was missing there
 
     figures, expected = (
-        nbridge.impute(model, data, intervals=(0.5, 0.9)),
-        nbridge.impute_arrays(model, arrays_of(data), intervals=(0.5, 0.9)),
+        model.impute(data, intervals=(0.5, 0.9)),
+        model.impute(arrays_of(data), intervals=(0.5, 0.9)),
     )
     prot = figures.mod["prot"]
     for what in ("mean", "sd"):
@@ -202,12 +202,12 @@ def test_draws_and_figures_lie_beside_the_matrix(model: nbridge.MultimodalVAE):
     assert figures.obsm["stage__probability"].columns.tolist() == ["I", "II", "III"]
 
 
-def test_what_an_earlier_imputation_wrote_beside_modalities_does_not_stay(tmp_path: Path, model: nbridge.MultimodalVAE):
+def test_what_an_earlier_imputation_wrote_beside_modalities_does_not_stay(tmp_path: Path, model: nbridge.Model):
     path, once, twice = (tmp_path / f"{name}.h5mu" for name in ("in", "once", "twice"))
-    nbridge.impute_file(model, write(path, study()), once, samples=2)
-    assert nbridge.impute_file(model, once, twice, intervals=(0.9,)).imputed == dict.fromkeys(KINDS, 0)
+    model.impute(write(path, study()), out=once, samples=2)
+    assert model.impute(once, out=twice, intervals=(0.9,)).imputed == dict.fromkeys(KINDS, 0)
     first, second = read(once), read(twice)
-    for done in (second, nbridge.impute(model, first, samples=3)):
+    for done in (second, model.impute(first, samples=3)):
         assert done.obs.columns.tolist() == ["stage", "age", *(f"{name}__imputed" for name in KINDS)]
         assert not done.obs[[f"{name}__imputed" for name in KINDS]].any(axis=None)
         assert list(done.mod["prot"].layers) == ["raw"]
@@ -215,13 +215,13 @@ def test_what_an_earlier_imputation_wrote_beside_modalities_does_not_stay(tmp_pa
     assert list(look([str(once)]).spec.modalities) == list(look([str(path)]).spec.modalities)
 
 
-def test_what_a_file_lacks_altogether_is_made(tmp_path: Path, model: nbridge.MultimodalVAE):
+def test_what_a_file_lacks_altogether_is_made(tmp_path: Path, model: nbridge.Model):
     only = joined({"rna": study().mod["rna"]})
     only.var["flag"], only.varm["loadings"] = True, np.ones((5, 2))
     path = write(tmp_path / "in.h5mu", only)
-    assert nbridge.impute_file(model, path, tmp_path / "out.h5mu").imputed == {"rna": 0, "prot": ROWS, "stage": ROWS, "age": ROWS}
-    expected = nbridge.impute_arrays(model, {"rna": arrays_of(study())["rna"]})
-    for done in (read(tmp_path / "out.h5mu"), nbridge.impute(model, only)):
+    assert model.impute(path, out=tmp_path / "out.h5mu").imputed == {"rna": 0, "prot": ROWS, "stage": ROWS, "age": ROWS}
+    expected = model.impute({"rna": arrays_of(study())["rna"]})
+    for done in (read(tmp_path / "out.h5mu"), model.impute(only)):
         assert list(done.mod) == ["rna", "prot"]
         assert done.mod["prot"].var_names.tolist() == ["CD3", "CD4", "CD8"]
         assert done.mod["prot"].obs_names.tolist() == observations()
@@ -254,8 +254,8 @@ def test_anndata_with_layers_embeddings_and_types_of_every_kind(tmp_path: Path):
     keys = {"counts": "layers/counts", "e": "obsm/e", "table": "obsm/table"}
     spec = spec_of(shapes, {**kinds, "table": "normal"}, keys=keys, variables={"table": "y"}, classes={"code": [1, 2]})
     run = nbridge.train(spec, data)
-    memory = nbridge.impute(run.model, data)
-    nbridge.impute_file(run.model, write(tmp_path / "in.h5ad", data), tmp_path / "out.h5ad")
+    memory = run.model.impute(data)
+    run.model.impute(write(tmp_path / "in.h5ad", data), out=tmp_path / "out.h5ad")
     for done in (memory, read(tmp_path / "out.h5ad")):
         assert set(done.obs["kind"]) == {"a", "b"}
         assert done.obs["kind"][obs["kind"].to_numpy() != ""].tolist() == obs["kind"][obs["kind"] != ""].tolist()
@@ -281,7 +281,7 @@ def test_counts_that_are_whole_stay_whole_where_all_variables_are_known_and_beco
     data = joined(parts)
     for variables, kind in ((["b1", "b2", "b3"], np.int64), (["b1", "b3"], np.float64)):
         spec = spec_of({"a": 2, "b": len(variables)}, {"a": "poisson", "b": "poisson"}, variables={"b": variables})
-        done = nbridge.impute(nbridge.train(spec, data).model, data).mod["b"]
+        done = nbridge.train(spec, data).model.impute(data).mod["b"]
         assert done.X.dtype == kind
         np.testing.assert_array_equal(done.X[:8], parts["b"].X)
         assert np.isnan(done.X[8:, 1]).all() == (kind is np.float64)
@@ -296,12 +296,12 @@ def test_large_codes_of_classes_are_imputed_to_the_last_digit():
     model = nbridge.train(spec, data).model
     holes = copy_of(data)
     holes.obs["kind"] = pd.array([None if row % 2 else int(code) for row, code in enumerate(codes)], dtype="Int64")
-    done: Any = nbridge.impute(model, holes)
+    done: Any = model.impute(holes)
     assert set(done.obs["kind"].tolist()) <= set(codes.tolist())
     assert done.obs["kind"][::2].tolist() == codes[::2].tolist()
 
 
-def test_nothing_is_written_when_writing_fails(tmp_path: Path, model: nbridge.MultimodalVAE, monkeypatch: pytest.MonkeyPatch):
+def test_nothing_is_written_when_writing_fails(tmp_path: Path, model: nbridge.Model, monkeypatch: pytest.MonkeyPatch):
     path, out = write(tmp_path / "in.h5mu", study()), tmp_path / "out.h5mu"
     out.write_text("older")
 
@@ -310,49 +310,49 @@ def test_nothing_is_written_when_writing_fails(tmp_path: Path, model: nbridge.Mu
 
     monkeypatch.setattr(omics_rows, "write_file", fail)
     with refused(f"{out}: cannot be written (No space left on device)"):
-        nbridge.impute_file(model, path, out)
+        model.impute(path, out=out)
     assert out.read_text() == "older"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["in.h5mu", "out.h5mu"]
 
 
-def test_mistakes_in_files_to_complete(tmp_path: Path, model: nbridge.MultimodalVAE):
+def test_mistakes_in_files_to_complete(tmp_path: Path, model: nbridge.Model):
     data, out = study(), tmp_path / "out.h5mu"
     slip = write(tmp_path / "slip.h5mu", joined({"rna": data.mod["rna"], "prott": data.mod["prot"]}))
     with refused(f"{slip}: no modality 'prot' for modality 'prot'. Did you mean 'prott'? Found: rna, prott"):
-        nbridge.impute_file(model, slip, out)
+        model.impute(slip, out=out)
     nothing = write(tmp_path / "nothing.h5mu", joined({"other": adata(np.eye(3), observations(3), ["x", "y", "z"])}))
     with refused(
         f"{nothing}: none of the model's modalities is here: rna (rna/X), prot (prot/X), stage (obs/stage), age (obs/age). Found: other"
     ):
-        nbridge.impute_file(model, nothing, out)
+        model.impute(nothing, out=out)
     few = copy_of(data)
     few.mod["prot"] = data.mod["prot"][:, :2].copy()
     with refused(
         f"{write(tmp_path / 'few.h5mu', few)}: modality 'prot': no variable 'CD8' for modality 'prot' (1 of 3 are missing). "
         "Did you mean 'CD4'? Found: CD3, CD4"
     ):
-        nbridge.impute_file(model, tmp_path / "few.h5mu", out)
+        model.impute(tmp_path / "few.h5mu", out=out)
     far = copy_of(data)
     far.mod["prot"].X[2, 1] = np.inf
     with refused(
         f"{write(tmp_path / 'far.h5mu', far)}: modality 'prot' (prot/X, 'CD4'), observation 'cell31': inf, values must be finite (NaN "
         "marks what is absent)"
     ):
-        nbridge.impute_file(model, tmp_path / "far.h5mu", out)
+        model.impute(tmp_path / "far.h5mu", out=out)
     one = write(tmp_path / "one.h5ad", data.mod["rna"])
     with pytest.raises(DataError, match=r"an AnnData object has no modalities, and modality 'rna' lies in 'rna/X'"):
-        nbridge.impute_file(model, one, tmp_path / "out.h5ad")
+        model.impute(one, out=tmp_path / "out.h5ad")
     whole = write(tmp_path / "in.h5mu", data)
     with refused(f"{whole}: .h5mu files are written whole; leave the shard out"):
-        nbridge.impute_file(model, whole, out, shard=(2, 2))
+        model.impute(whole, out=out, shard=(2, 2))
     other = nbridge.build_model(spec_of({"x": 2}, {"x": "normal"}, source="memory"))
     where = "where modalities lie in such"
     with refused(f"{whole}: this model does not know {where} a file: it was not trained from one (data: {{source: h5mu}})"):
-        nbridge.impute_file(other, whole, out)
+        nbridge.Model(other).impute(whole, out=out)
     with refused(f"this model does not know {where} an object: train one from it, or from an .h5mu or .h5ad file (data: {{source: h5mu}})"):
-        nbridge.impute(other, data)
+        nbridge.Model(other).impute(data)
     with refused("mask is for data frames; obs of the copy has NAME__imputed"):
-        nbridge.impute(model, data, mask=True)
+        model.impute(data, mask=True)
     assert not out.exists()
 
 
@@ -448,7 +448,7 @@ def test_proteins_that_were_never_measured_are_imputed_from_the_rest(tmp_path: P
     spec |= {"latent_dim": 8}
     spec["training"] = {"batch_size": 32, "learning_rate": 3e-3, "stages": {"joint": {"epochs": 25}, "bridges": {"epochs": 15}}}
     run = nbridge.train(spec)
-    nbridge.impute_file(run.model, path, tmp_path / "done.h5mu", intervals=(0.9,))
+    run.model.impute(path, out=tmp_path / "done.h5mu", intervals=(0.9,))
     done = read(tmp_path / "done.h5mu")
     assert done.obs["protein__imputed"].tolist() == [False] * learned + [True] * (len(names) - learned)
     protein = done.mod["protein"]

@@ -16,6 +16,7 @@ from nbridge.data.batch import Batch
 from nbridge.evaluation.importance import log_likelihood
 from nbridge.inference.impute import embed
 from nbridge.inference.product_prior import _better, _Trial, choose_prior, reset_prior
+from nbridge.inference.served import Served
 from nbridge.models.bridged import BridgedVAE, draw_component
 from nbridge.models.mixture_prior import DiagonalMixture
 from nbridge.nn.distributions import product_of_posteriors, product_with_mixture
@@ -109,8 +110,8 @@ def always() -> nbridge.Run:
 
 
 def bridged(run: nbridge.Run) -> BridgedVAE:
-    assert isinstance(run.model, BridgedVAE)
-    return run.model
+    assert isinstance(run.model.network, BridgedVAE)
+    return run.model.network
 
 
 def test_a_mixture_serves_where_it_was_asked_for_and_never_where_it_was_not(always: nbridge.Run):
@@ -139,10 +140,10 @@ def test_complete_rows_have_the_joint_posterior_and_rows_with_nothing_the_standa
 
 def test_embeddings_are_the_exact_moments_of_what_is_drawn(always: nbridge.Run):
     batch = Batch.complete({"a": torch.as_tensor(rows(6, 1)["a"])})
-    exact = embed(always.model, batch)
+    exact = embed(always.model.network, batch)
     torch.manual_seed(0)
     with torch.no_grad():
-        z = always.model.posterior(batch, 20_000).sample()
+        z = always.model.network.posterior(batch, 20_000).sample()
     torch.testing.assert_close(z.mean(0), exact.mean, rtol=0.05, atol=0.05)
     torch.testing.assert_close(z.std(0), exact.stddev, rtol=0.05, atol=0.03)
 
@@ -165,12 +166,12 @@ def test_it_is_kept_with_the_model_and_exported_as_it_serves(always: nbridge.Run
     assert isinstance(model, BridgedVAE)
     assert model.codes is not None
     assert model.codes.fitted
-    told = export_model(model, tmp_path / "model.pt2")
+    told = export_model(Served(model), tmp_path / "model.pt2")
     graph = torch.export.load(tmp_path / "model.pt2").module()
     values = {name: torch.as_tensor(x) for name, x in rows(9, 1).items()}
     present = {"a__present": torch.ones(9, dtype=torch.bool), "b__present": torch.arange(9) % 3 == 0}
     got = graph(**values, **present)["b__completed"]
-    expected = nbridge.impute(model, Batch(values, {name[0]: mask for name, mask in present.items()}))
+    expected = nbridge.Model(model).impute(Batch(values, {name[0]: mask for name, mask in present.items()}))
     assert "b__completed" in told["outputs"]
     torch.testing.assert_close(got, expected.values["b"], rtol=1e-3, atol=1e-3)
 

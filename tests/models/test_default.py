@@ -45,7 +45,7 @@ def imputes(run: nbridge.runs.run.Run) -> bool:
     """Whether every modality is imputed by finite values from every other one."""
     batch = run.splits.train.sample(8)
     for given in batch.names:
-        done = nbridge.impute(run.model, batch.only(given))
+        done = run.model.impute(batch.only(given))
         if not all(torch.isfinite(x.double()).all() for x in done.values.values()):
             return False
     return True
@@ -53,34 +53,48 @@ def imputes(run: nbridge.runs.run.Run) -> bool:
 
 def test_a_spec_without_options_has_own_encoders_a_coupling_and_fitted_exponents():
     model = nbridge.train(spec(THREE), values()).model
-    assert isinstance(model, BridgedVAE)
-    assert (model.coupling, model.leave_one_out, model.contrast, model.subsets, model.combine) == (1.0, 0.3, 0.07, "random", "poe")
-    assert len(model.sources) == 3
-    assert model.exponents is not None
-    assert not (model.exponents == 1).all()
+    assert isinstance(model.network, BridgedVAE)
+    network = model.network
+    assert (network.coupling, network.leave_one_out, network.contrast, network.subsets, network.combine) == (
+        1.0,
+        0.3,
+        0.07,
+        "random",
+        "poe",
+    )
+    assert len(model.network.sources) == 3
+    assert model.network.exponents is not None
+    assert not (model.network.exponents == 1).all()
 
 
 def test_the_papers_objective_is_one_word_and_brings_back_all_that_the_paper_has():
     model = nbridge.train(spec(THREE, bridges={"hidden": [8], "objective": "paper"}), values()).model
-    assert isinstance(model, BridgedVAE)
-    assert (model.coupling, model.leave_one_out, model.contrast, model.subsets, model.combine) == (0.0, 0.0, 0.0, "singletons", "mean")
-    assert (len(model.sources), model.exponents) == (0, None)
-    assert set(model.weights.values()) == {1.0}
+    assert isinstance(model.network, BridgedVAE)
+    network = model.network
+    assert (network.coupling, network.leave_one_out, network.contrast, network.subsets, network.combine) == (
+        0.0,
+        0.0,
+        0.0,
+        "singletons",
+        "mean",
+    )
+    assert (len(model.network.sources), model.network.exponents) == (0, None)
+    assert set(model.network.weights.values()) == {1.0}
     assert all(likelihood.spread is None or (likelihood.spread == 1).all() for likelihood in model.likelihoods.values())
 
 
 def test_weights_follow_from_the_nats_of_the_training_rows_and_do_not_depend_on_units():
     run = nbridge.train(spec(THREE), values())
     nats = {"a": 3 * 0.5 * np.log(2 * np.pi * np.e), "b": 2 * 0.5 * np.log(2 * np.pi * np.e), "label": np.log(3)}
-    assert run.model.weights == pytest.approx(weights_of(nats), rel=0.02)
-    assert sum(run.model.weights[name] * nats[name] for name in nats) == pytest.approx(sum(nats.values()), rel=0.02)
+    assert run.model.network.weights == pytest.approx(weights_of(nats), rel=0.02)
+    assert sum(run.model.network.weights[name] * nats[name] for name in nats) == pytest.approx(sum(nats.values()), rel=0.02)
     scaled = {name: x * 1000 if name != "label" else x for name, x in values().items()}
-    assert nbridge.train(spec(THREE), scaled).model.weights == pytest.approx(run.model.weights, rel=1e-3)
+    assert nbridge.train(spec(THREE), scaled).model.network.weights == pytest.approx(run.model.network.weights, rel=1e-3)
 
 
 def test_weights_that_a_spec_gives_stay_and_the_others_follow():
     given = {**THREE, "label": part(3, "categorical", weight=7)}
-    assert nbridge.train(spec(given), values()).model.weights["label"] == 7.0
+    assert nbridge.train(spec(given), values()).model.network.weights["label"] == 7.0
 
 
 def test_a_modality_of_no_rows_and_one_that_never_varies_have_bounded_weights():
@@ -130,7 +144,7 @@ def test_twenty_modalities_train():
     shared = rng.normal(size=(ROWS, 1))
     rows = {f"m{number}": shared + rng.normal(size=(ROWS, 2)) for number in range(20)}
     run = nbridge.train(spec(dict.fromkeys(rows, part(2)), training={"batch_size": 32, "updates": 4}), rows)
-    done = nbridge.impute(run.model, run.splits.train.sample(4).only("m3", "m7"))
+    done = run.model.impute(run.splits.train.sample(4).only("m3", "m7"))
     assert all(torch.isfinite(x).all() for x in done.values.values())
 
 

@@ -338,10 +338,10 @@ def test_training_goes_on_bit_identically_and_a_saved_model_draws_the_same(own: 
     whole = nbridge.train(spec(**changes), out=tmp_path / "whole")
     loaded = nbridge.load(tmp_path / "whole")
     rows = whole.splits.test.sample(20).only("label")
-    one, two = nbridge.impute(whole.model, rows, samples=3), nbridge.impute(loaded, rows, samples=3)
+    one, two = whole.model.impute(rows, samples=3), loaded.impute(rows, samples=3)
     assert all(torch.equal(one.values[name], two.values[name]) for name in one.values)
-    assert (whole.model.bridges.average.first.weight != whole.model.bridges.network.first.weight).any()
-    assert (whole.model.bridges.scale != 1).any()
+    assert (whole.model.network.bridges.average.first.weight != whole.model.network.bridges.network.first.weight).any()
+    assert (whole.model.network.bridges.scale != 1).any()
 
 
 @pytest.mark.parametrize("key", ["objective", "combine"])

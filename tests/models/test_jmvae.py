@@ -83,9 +83,9 @@ def test_with_alpha_0_it_is_the_joint_vae_bit_for_bit() -> None:
     joint = nbridge.train({**spec, "model": "joint"}, data).model
     jmvae = nbridge.train({**spec, "model": {"type": "jmvae", "alpha": 0}}, data).model
     other = nbridge.train({**spec, "model": {"type": "jmvae", "alpha": 1e-3}}, data).model
-    for name, tensor in joint.state_dict().items():
-        assert torch.equal(jmvae.state_dict()[name], tensor), name
-    assert any(not torch.equal(other.state_dict()[name], tensor) for name, tensor in joint.state_dict().items())
+    for name, tensor in joint.network.state_dict().items():
+        assert torch.equal(jmvae.network.state_dict()[name], tensor), name
+    assert any(not torch.equal(other.network.state_dict()[name], tensor) for name, tensor in joint.network.state_dict().items())
 
 
 def test_a_subset_without_its_network_is_told() -> None:

@@ -75,7 +75,7 @@ def test_rows_of_which_none_is_complete_teach(system: str):
     joint = [record.loss for record in records if record.stage == "joint"]
     assert joint[-1] < joint[0]
     assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
-    completed = nbridge.impute(model, batch)
+    completed = nbridge.Model(model).impute(batch)
     assert all(value.isfinite().all() for value in completed.values.values())
 
 

@@ -189,12 +189,12 @@ def test_few_rows_have_fewer_components_and_one_line_says_so() -> None:
     listener = Listener()
     few = {name: x[:40] for name, x in DATA.items()}
     run = nbridge.train({**SPEC, "prior": {"type": "mixture", "components": 50}}, few, reporter=listener)
-    assert run.model.mixture is not None
-    assert int((run.model.mixture.weights > 0).sum()) == 5
+    assert run.model.network.mixture is not None
+    assert int((run.model.network.mixture.weights > 0).sum()) == 5
     assert [finding.line for finding in listener.found] == [
         "warning: 28 training rows are too few for a mixture of 50 components (prior); it has 5"
     ]
-    assert nbridge.generate(run.model, 3)["x"].shape == (3, 3)
+    assert run.model.generate(3)["x"].shape == (3, 3)
 
 
 @pytest.mark.parametrize("model", ["bridged", "flow", "joint", "jmvae", "telbo", "mvae", "bivcca", "vae"])
@@ -204,19 +204,19 @@ def test_every_kind_of_model_is_fitted_kept_and_drawn_from(model: str, tmp_path:
     )
     data = {**DATA, "x": np.where((np.arange(120) % 5 == 0)[:, None], np.nan, DATA["x"])}
     run = nbridge.train({**MIXED, **choice}, data, out=tmp_path / "run")
-    assert run.model.mixture is not None
-    assert run.model.mixture.weights.sum().item() == pytest.approx(1)
+    assert run.model.network.mixture is not None
+    assert run.model.network.mixture.weights.sum().item() == pytest.approx(1)
     loaded = nbridge.load(tmp_path / "run")
     for noise in (False, True):
-        mine, theirs = (nbridge.generate(one, 1100, noise=noise, seed=3) for one in (run.model, loaded))
+        mine, theirs = (nbridge.Model(one).generate(1100, noise=noise, seed=3) for one in (run.model.network, loaded.network))
         assert mine.keys() == theirs.keys() == set(run.model.names)
         assert all(torch.equal(mine[name], theirs[name]) and len(mine[name]) == 1100 for name in mine)
-    assert not torch.equal(mine["x"], nbridge.generate(loaded, 1100, noise=True, seed=3, prior="normal")["x"])
+    assert not torch.equal(mine["x"], loaded.generate(1100, noise=True, seed=3, prior="normal")["x"])
 
 
 def test_a_run_cut_off_before_the_fit_or_in_the_middle_ends_as_one_that_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nbridge.train(MIXED, DATA, out=tmp_path / "whole")
-    whole = nbridge.load(tmp_path / "whole").state_dict()
+    whole = nbridge.load(tmp_path / "whole").network.state_dict()
     assert {name for name in whole if name.startswith("mixture.")} == {"mixture.weights", "mixture.means", "mixture.scales"}
 
     def cut(*_: object) -> None:
@@ -230,29 +230,29 @@ def test_a_run_cut_off_before_the_fit_or_in_the_middle_ends_as_one_that_was_not(
     for folder in ("late", "early"):
         assert not (tmp_path / folder / "model").exists()
         nbridge.resume(tmp_path / folder, DATA)
-        tensors = nbridge.load(tmp_path / folder).state_dict()
+        tensors = nbridge.load(tmp_path / folder).network.state_dict()
         assert tensors.keys() == whole.keys()
         assert all(torch.equal(tensor, tensors[name]) for name, tensor in whole.items())
 
 
 def test_a_mixture_changes_nothing_but_generation_from_nothing(tmp_path: Path) -> None:
     plain, mixed = nbridge.train(SPEC, DATA, out=tmp_path / "plain").model, nbridge.train(MIXED, DATA).model
-    assert plain.mixture is None
-    tensors = mixed.state_dict()
-    assert {name for name in tensors if not name.startswith("mixture.")} == plain.state_dict().keys()
-    assert all(torch.equal(tensor, tensors[name]) for name, tensor in plain.state_dict().items())
+    assert plain.network.mixture is None
+    tensors = mixed.network.state_dict()
+    assert {name for name in tensors if not name.startswith("mixture.")} == plain.network.state_dict().keys()
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in plain.network.state_dict().items())
     assert json.loads((tmp_path / "plain" / "model" / CONFIG).read_text())["spec"]["prior"] == {"type": "normal"}
 
     rows = nbridge.Batch({"y": torch.tensor([0, 1, 0])}, {"y": torch.tensor([True, False, False])})
     for one, other in (
-        (nbridge.generate(plain, 5), nbridge.generate(mixed, 5, prior="normal")),
-        (nbridge.generate(plain, 5, prior="normal"), nbridge.generate(plain, 5)),
-        (nbridge.generate(plain, 5, {"y": 1}), nbridge.generate(mixed, 5, {"y": 1})),
-        (nbridge.impute(plain, rows, samples=4).values, nbridge.impute(mixed, rows, samples=4).values),
+        (plain.generate(5), mixed.generate(5, prior="normal")),
+        (plain.generate(5, prior="normal"), plain.generate(5)),
+        (plain.generate(5, {"y": 1}), mixed.generate(5, {"y": 1})),
+        (plain.impute(rows, samples=4).values, mixed.impute(rows, samples=4).values),
     ):
         assert all(torch.equal(one[name], other[name]) for name in ("x", "y"))
     z = torch.randn(2, 3, 2)
-    assert torch.equal(plain.log_joint(rows, z), mixed.log_joint(rows, z))
+    assert torch.equal(plain.network.log_joint(rows, z), mixed.network.log_joint(rows, z))
 
 
 def test_a_model_that_was_saved_before_there_were_priors_is_read(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_a_model_that_was_saved_before_there_were_priors_is_read(tmp_path: Path)
     del config["spec"]["prior"]
     path.write_text(json.dumps(config))
     old = nbridge.load(tmp_path / "run")
-    assert all(torch.equal(x, nbridge.generate(old, 4)[name]) for name, x in nbridge.generate(run.model, 4).items())
+    assert all(torch.equal(x, old.generate(4)[name]) for name, x in run.model.generate(4).items())
 
 
 def test_a_model_folder_without_the_mixture_that_its_spec_names_is_refused(tmp_path: Path) -> None:
@@ -321,4 +321,4 @@ REFUSED = {
 def test_a_prior_that_is_not_to_be_had_is_told(kind: str) -> None:
     options, message = REFUSED[kind]
     with pytest.raises(nbridge.DataError, match=f"^{re.escape(message)}$"):
-        nbridge.generate(nbridge.build_model(spec_from_dict(SPEC)), 2, **options)
+        nbridge.Model(nbridge.build_model(spec_from_dict(SPEC))).generate(2, **options)

@@ -152,12 +152,12 @@ def test_a_spec_with_settings_for_bridges_holds_for_every_model_and_resolves_to_
 def test_a_run_of_every_model_is_saved_loaded_and_read_again(variant: str, tmp_path: Path) -> None:
     run = nbridge.train(spec_of(variant), data(), out=tmp_path / "run")
     batch = run.splits.test.hide(run.model.names[-1])
-    expected = nbridge.impute(run.model, batch, samples=2).values
-    for model in (nbridge.load(tmp_path / "run"), nbridge.resume(tmp_path / "run", data()).model):
-        assert type(model) is type(run.model)
-        for name, tensor in run.model.state_dict().items():
+    expected = run.model.impute(batch, samples=2).values
+    for model in (nbridge.load(tmp_path / "run").network, nbridge.resume(tmp_path / "run", data()).model.network):
+        assert type(model) is type(run.model.network)
+        for name, tensor in run.model.network.state_dict().items():
             assert torch.equal(model.state_dict()[name], tensor), name
-        for name, values in nbridge.impute(model, batch, samples=2).values.items():
+        for name, values in nbridge.Model(model).impute(batch, samples=2).values.items():
             assert values.isfinite().all()
             assert torch.equal(values, expected[name])
 
@@ -186,8 +186,8 @@ def test_a_run_that_was_stopped_ends_bit_identically_to_one_that_was_not(variant
     whole = nbridge.train(spec, data()).model
     with pytest.raises(_StopError):
         nbridge.train(spec, data(), out=tmp_path / "run", reporter=_Stop())
-    resumed = nbridge.resume(tmp_path / "run", data()).model
-    for name, tensor in whole.state_dict().items():
+    resumed = nbridge.resume(tmp_path / "run", data()).model.network
+    for name, tensor in whole.network.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], tensor), name
 
 

@@ -44,10 +44,10 @@ def test_it_takes_the_first_modality_or_the_one_it_is_told_and_only_that(model: 
     run = nbridge.train(spec(model), DATA)
     assert run.model.names == (name,)
     assert run.splits.train.names == (name,)
-    assert run.model.weights == {name: MODALITIES[name]["weight"]}
+    assert run.model.network.weights == {name: MODALITIES[name]["weight"]}
     alone = nbridge.train(spec("joint", {name: MODALITIES[name]}), {name: DATA[name]})
-    for path, tensor in alone.model.state_dict().items():
-        assert torch.equal(run.model.state_dict()[path], tensor), path
+    for path, tensor in alone.model.network.state_dict().items():
+        assert torch.equal(run.model.network.state_dict()[path], tensor), path
 
 
 @pytest.mark.parametrize("name", ["x", "y"])
@@ -80,8 +80,8 @@ def test_several_modalities_or_another_are_refused() -> None:
 def test_rows_that_have_only_other_modalities_do_not_train_it() -> None:
     holes = {**DATA, "x": np.where(np.arange(60)[:, None] > 9, np.nan, DATA["x"])}
     run = nbridge.train(spec("vae"), holes)
-    (only,) = run.model.stages()
-    train = run.model.prepare(run.splits.train)
+    (only,) = run.model.network.stages()
+    train = run.model.network.prepare(run.splits.train)
     assert torch.equal(only.rows(train), train.present["x"])
     assert 2 <= int(train.present["x"].sum()) < 10
     message = "stage joint: 1 training rows have the modalities that it needs, and it takes at least 2. Add rows in which they are present"

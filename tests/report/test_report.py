@@ -283,7 +283,7 @@ def test_rows_patterns_and_parameters_are_those_of_the_run(document: Node, run: 
     rest = [number for _, number in expected[12:]]
     assert f"and {len(rest)} rarer patterns of {sum(rest)} rows" in shown["patterns"].text
     parts = tables(shown["parameters"])["Parts of the bridged model"]
-    own = sum(parameter.numel() for parameter in run.model.parameters())
+    own = sum(parameter.numel() for parameter in run.model.network.parameters())
     assert sum(int(row[2].replace(",", "")) for row in parts) == own
     assert [row[:2] for row in parts] == [["encoders", "14"], ["fusion", "1"], ["bridges", "42"], ["decoders", "7"]]
 
@@ -294,14 +294,14 @@ def test_the_real_images_of_a_page_are_those_of_the_rows(document: Node, run: Ru
         "real", "reconstructed", "from all others", "from x", "from counts", "from one", "from flags", "from colour", "a draw"
     ]  # fmt: skip
     picture = Image.open(io.BytesIO(base64.b64decode(strips[0].one("img").attributes["src"].partition("base64,")[2])))
-    rows = images.chosen(run.model, run.splits.test, "image", 10)
+    rows = images.chosen(run.model.network, run.splits.test, "image", 10)
     drawn, expected = np.asarray(picture)[:, :, 0], (rows.values["image"][:, 0] * 255).round().byte().numpy()
     assert picture.size == (10 * 5 - 1, 2)
     assert all(np.array_equal(drawn[:, 5 * place : 5 * place + 4], expected[place]) for place in range(10))
 
 
 def test_rows_to_show_take_turns_between_classes(run: Run):
-    rows = images.chosen(run.model, run.splits.test, "image", 6)
+    rows = images.chosen(run.model.network, run.splits.test, "image", 6)
     assert rows.values["label"].tolist() == [0, 0, 1, 1, 2, 2]
     assert rows.present["image"].all()
     assert rows.present["label"].all()
@@ -423,7 +423,7 @@ def test_numbers_along_an_axis_are_few_even_and_inside(low: float, size: float):
 
 def test_what_was_evaluated_is_shown_to_the_figure(run: Run, folder: Path):
     settings = Settings(metrics=("predictive", "imputation"), given=(("x",),), draws=39, rows=40)
-    done = nbridge.evaluate(run.model, run.spec, run.splits, settings)
+    done = run.model.evaluate(run.splits, settings)
     write_json(folder / "evaluation.json", done.as_dict())
     section = sections(read(write_report(folder).read_text(encoding="utf-8")))["evaluation"]
     assert [node.text for node in section.all("h3")] == ["predictive", "imputation"]

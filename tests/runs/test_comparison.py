@@ -126,7 +126,7 @@ def test_a_comparison_holds_a_run_for_each_model_and_seed_and_every_figure_of_ea
             assert line["values"] == [one.figures[line["figure"]] for one in measured]
         assert sum(len(one.figures) for one in evaluations[0].measurements) == len(model["figures"])
         loaded = nbridge.load(folder / model["name"] / "seed-0")
-        assert model["parameters"] == sum(parameter.numel() for parameter in loaded.parameters())
+        assert model["parameters"] == sum(parameter.numel() for parameter in loaded.network.parameters())
         seconds = [
             sum(
                 json.loads(line)["seconds"] for line in (folder / model["name"] / f"seed-{seed}" / "metrics.jsonl").read_text().splitlines()
@@ -139,8 +139,8 @@ def test_a_comparison_holds_a_run_for_each_model_and_seed_and_every_figure_of_ea
 def test_seeds_and_models_differ_and_their_runs_are_those_of_train(whole: tuple[Comparison, Path], spec: Path):
     _, folder = whole
     alone = nbridge.train(spec, overrides=["model=mvae", "training.seed=1"])
-    for name, tensor in nbridge.load(folder / "mvae" / "seed-1").state_dict().items():
-        assert tensor.equal(alone.model.state_dict()[name])
+    for name, tensor in nbridge.load(folder / "mvae" / "seed-1").network.state_dict().items():
+        assert tensor.equal(alone.model.network.state_dict()[name])
     for one in figures(folder)["models"]:
         assert any(line["values"][0] != line["values"][1] for line in one["figures"])
 

@@ -118,9 +118,9 @@ def test_a_loaded_model_serves_as_the_trained_one(tmp_path: Path, spec: Path):
     batch = done.splits.test.hide("bottom")
     for folder in (tmp_path / "run", tmp_path / "run" / "model"):
         model = nbridge.load(folder)
-        assert not model.training
-        for name, values in nbridge.impute(done.model, batch, samples=3).values.items():
-            assert torch.equal(values, nbridge.impute(model, batch, samples=3).values[name])
+        assert not model.network.training
+        for name, values in done.model.impute(batch, samples=3).values.items():
+            assert torch.equal(values, model.impute(batch, samples=3).values[name])
 
 
 @pytest.mark.slow
@@ -157,8 +157,8 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(run: Path, finish
     shutil.rmtree(run / "model")
     (run / METRICS).write_text('{"stage": "joint", "ep')
     done = nbridge.resume(run)
-    for name, tensor in nbridge.load(finished).state_dict().items():
-        assert torch.equal(tensor, done.model.state_dict()[name]), name
+    for name, tensor in nbridge.load(finished).network.state_dict().items():
+        assert torch.equal(tensor, done.model.network.state_dict()[name]), name
     assert epochs(run / METRICS) == epochs(finished / METRICS)
 
 
@@ -173,9 +173,9 @@ def test_an_opened_run_is_the_trained_one_with_its_rows(tmp_path: Path, spec: Pa
     opened = open_run(tmp_path / "run", device="cpu")
     assert opened.folder == tmp_path / "run"
     assert opened.spec == done.spec
-    assert not opened.model.training
-    assert done.model.state_dict().keys() == opened.model.state_dict().keys()
-    assert all(torch.equal(tensor, opened.model.state_dict()[name]) for name, tensor in done.model.state_dict().items())
+    assert not opened.model.network.training
+    assert done.model.network.state_dict().keys() == opened.model.network.state_dict().keys()
+    assert all(torch.equal(tensor, opened.model.network.state_dict()[name]) for name, tensor in done.model.network.state_dict().items())
     for part in ("train", "validation", "test"):
         first, second = getattr(done.splits, part), getattr(opened.splits, part)
         assert all(torch.equal(first.values[name], second.values[name]) for name in ("top", "bottom", "label"))

@@ -93,13 +93,13 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 def same_as_trained_alone(spec: Path, out: Path, alone: Path) -> None:
     for name, folder in folders(out).items():
         single = nbridge.train(read_spec(spec, MODELS[name]), out=alone / folder.parent.name, device="cpu")
-        found = nbridge.load(folder).state_dict()
-        assert found.keys() == single.model.state_dict().keys()
-        assert all(torch.equal(tensor, found[key]) for key, tensor in single.model.state_dict().items()), name
+        found = nbridge.load(folder).network.state_dict()
+        assert found.keys() == single.model.network.state_dict().keys()
+        assert all(torch.equal(tensor, found[key]) for key, tensor in single.model.network.state_dict().items()), name
         assert single.folder
         assert metrics(folder) == metrics(single.folder)
         written = read_evaluation(folder / "evaluation.json")
-        assert written == evaluate(single.model, single.spec, single.splits, QUICK, lenient=True)
+        assert written == evaluate(single.model.network, single.spec, single.splits, QUICK, lenient=True)
         for file in ("spec.yaml", "spec.resolved.yaml"):
             assert (folder / file).read_text() == (single.folder / file).read_text()
         assert run_folder.read_environment(folder) == run_folder.read_environment(single.folder)

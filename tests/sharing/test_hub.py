@@ -77,7 +77,7 @@ def test_a_model_folder_serves_anywhere_without_its_run_its_rows_or_the_right_to
     alone.chmod(0o555)
     code = (
         "import sys, numpy as np, nbridge; model = nbridge.load(sys.argv[1]);"
-        "done = nbridge.impute_arrays(model, {'x': np.zeros((2, 3))}); print(done['kind'].shape, model.patterns is not None)"
+        "done = model.impute({'x': np.zeros((2, 3))}); print(done['kind'].shape, model.patterns is not None)"
     )
     try:
         done = subprocess.run([sys.executable, "-c", code, "elsewhere"], cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -97,8 +97,8 @@ def test_a_model_comes_back_bit_for_bit_with_nothing_but_its_own_files(run: Path
     folder = pull(server, tmp_path / "pulled")
     assert sorted(path.name for path in folder.iterdir()) == sorted([CARD, TENSORS, CONFIG])
     assert (folder / TENSORS).read_bytes() == (run / "model" / TENSORS).read_bytes()
-    assert same(nbridge.load(folder), nbridge.load(run))
-    assert same(hub.load("user/weather", endpoint=server.endpoint), nbridge.load(run))
+    assert same(nbridge.load(folder).network, nbridge.load(run).network)
+    assert same(hub.load("user/weather", endpoint=server.endpoint)[0], nbridge.load(run).network)
     assert not any("training_rows" in line for line in server.asked)
     assert list(tmp_path.glob(".*.tmp")) == []
 
@@ -127,13 +127,13 @@ def test_the_card_has_the_header_that_the_hub_reads_and_keeps_what_was_added_to_
 def test_a_branch_has_a_model_of_its_own(run: Path, server: LocalHub, tmp_path: Path):
     push(run, server, revision="second try")
     assert TENSORS not in server.repositories["user/weather"].branches["main"]
-    assert same(nbridge.load(pull(server, tmp_path / "pulled", revision="second try")), nbridge.load(run))
+    assert same(nbridge.load(pull(server, tmp_path / "pulled", revision="second try")).network, nbridge.load(run).network)
 
 
 def test_private_repositories_are_made_private_and_read_with_a_token(run: Path, server: LocalHub, tmp_path: Path):
     push(run, server, private=True)
     assert server.repositories["user/weather"].private
-    assert same(nbridge.load(pull(server, tmp_path / "pulled", token=TOKEN)), nbridge.load(run))
+    assert same(nbridge.load(pull(server, tmp_path / "pulled", token=TOKEN)).network, nbridge.load(run).network)
     push(run, server, "user/open")
     assert not server.repositories["user/open"].private
 
@@ -249,7 +249,7 @@ def test_without_a_network_the_cache_serves_what_was_loaded_before(run, server, 
     hub.load("user/weather", endpoint=server.endpoint)
     asked = list(server.asked)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert same(hub.load("user/weather", endpoint=server.endpoint), nbridge.load(run))
+    assert same(hub.load("user/weather", endpoint=server.endpoint)[0], nbridge.load(run).network)
     with pytest.raises(RunError) as error:
         hub.load("user/other", endpoint=server.endpoint)
     reason = f"not in the hub's own cache, and {server.endpoint} cannot be reached or HF_HUB_OFFLINE is set"

@@ -22,6 +22,7 @@ from nbridge.data.batch import Batch
 from nbridge.data.column import PRESENT
 from nbridge.errors import RunError
 from nbridge.inference.impute import fixed_points, impute
+from nbridge.inference.served import Served
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.bridged import BridgedVAE
 from nbridge.nn.flow_bridge import FlowBridge
@@ -148,7 +149,7 @@ def test_a_flow_serves_a_row_alike_whatever_rows_are_beside_it():
 @pytest.mark.parametrize("kind", ["flow", "jmvae"])
 def test_a_pt2_file_holds_the_same_graph_for_any_number_of_rows(kind: str, tmp_path: Path):
     model = model_of(kind, MIXED[1:])
-    export_model(model, tmp_path / "model.pt2")
+    export_model(Served(model), tmp_path / "model.pt2")
     graph = torch.export.load(tmp_path / "model.pt2").module()
     inputs = every_pattern(model, model.names)
     for rows in (len(inputs["label"]), 1):
@@ -167,7 +168,7 @@ def in_onnx(path: Path, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def test_an_onnx_file_holds_the_same_graph_for_any_number_of_rows(tmp_path: Path):
     model = model_of("bridged", MIXED[1:])
-    description = export_model(model, tmp_path / "model.onnx")
+    description = export_model(Served(model), tmp_path / "model.onnx")
     inputs = every_pattern(model, model.names)
     for rows in (len(inputs["label"]), 1):
         few = {name: x[-rows:] for name, x in inputs.items()}
@@ -181,7 +182,7 @@ def test_an_onnx_file_holds_the_same_graph_for_any_number_of_rows(tmp_path: Path
 @pytest.mark.parametrize(("kind", "names"), [("flow", MIXED[:2]), ("mvae", COUNTED), ("jmvae", MIXED[1:])])
 def test_models_of_other_kinds_and_every_likelihood_are_the_same_in_onnx(kind: str, names: tuple[str, ...], tmp_path: Path):
     model = model_of(kind, names)
-    export_model(model, tmp_path / "model.onnx")
+    export_model(Served(model), tmp_path / "model.onnx")
     inputs = every_pattern(model, model.names)
     check(model, in_onnx(tmp_path / "model.onnx", inputs), inputs)
 
@@ -254,24 +255,24 @@ def test_other_endings_and_places_that_cannot_be_written_are_refused(run: Path, 
     assert str(done.exception) == "--out model.h5: expected a file that ends in .onnx or .pt2"
     model = model_of("vae", MIXED)
     with pytest.raises(RunError) as error:
-        export_model(model, "model.h5")
+        export_model(Served(model), "model.h5")
     assert told(error) == "model.h5: expected a file that ends in .onnx or .pt2"
     with pytest.raises(RunError) as error:
-        export_model(model, tmp_path / "none" / "model.pt2")
+        export_model(Served(model), tmp_path / "none" / "model.pt2")
     assert told(error) == f"{tmp_path}/none/model.pt2: cannot be written (No such file or directory)"
 
 
 def test_a_missing_extra_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxscript" else find_spec(name))
     with pytest.raises(RunError) as error:
-        export_model(model_of("vae", MIXED), "model.onnx")
+        export_model(Served(model_of("vae", MIXED)), "model.onnx")
     assert told(error) == 'an ONNX file needs onnxscript, which is not installed: pip install "nbridge[onnx]"'
 
 
 def test_a_model_too_large_for_onnx_is_told_before_any_work(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(export, "LARGEST", 1000)
     with pytest.raises(RunError) as error:
-        export_model(model_of("bridged", MIXED), "model.onnx")
+        export_model(Served(model_of("bridged", MIXED)), "model.onnx")
     assert told(error) == "model.onnx: an ONNX file holds 2 GiB, and the weights of this model take 0.0; export to .pt2"
 
 
@@ -291,7 +292,7 @@ def test_a_part_that_no_graph_can_follow_is_told_and_what_was_there_stays(tmp_pa
     model.decoder("size").network = nn.Sequential(Looking(), MLP(2, 4))
     (tmp_path / "model.pt2").write_text("before")
     with pytest.raises(RunError) as error:
-        export_model(model, tmp_path / "model.pt2")
+        export_model(Served(model), tmp_path / "model.pt2")
     assert told(error).startswith("cannot be exported: torch.export cannot follow a part of the model (")
     assert (tmp_path / "model.pt2").read_text() == "before"
 
@@ -302,7 +303,7 @@ def test_a_part_that_onnx_has_no_like_of_is_told(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(torch.onnx, "export", refuse)
     with pytest.raises(RunError) as error:
-        export_model(model_of("vae", MIXED), tmp_path / "model.onnx")
+        export_model(Served(model_of("vae", MIXED)), tmp_path / "model.onnx")
     reason = "a part of the model has no like there (No decomposition of aten.special_bessel_j0)"
     assert told(error) == f"cannot be exported to ONNX, perhaps to .pt2: {reason}"
     assert list(tmp_path.iterdir()) == []
@@ -320,10 +321,10 @@ def test_a_model_whose_masks_do_not_give_what_it_gives_is_not_exported(tmp_path:
     model = model_of("bridged", MIXED)
     model.__class__ = Halved
     with pytest.raises(RunError) as error:
-        export_model(model, tmp_path / "model.pt2")
+        export_model(Served(model), tmp_path / "model.pt2")
     assert told(error).startswith("cannot be exported: masked_posterior of Halved differs from its posterior, by up to ")
     Halved.masked_posterior = MultimodalVAE.masked_posterior
     with pytest.raises(RunError) as error:
-        export_model(model, tmp_path / "model.pt2")
+        export_model(Served(model), tmp_path / "model.pt2")
     assert told(error) == "cannot be exported: Halved has no masked_posterior, which export needs"
     assert list(tmp_path.iterdir()) == []

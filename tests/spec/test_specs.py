@@ -66,7 +66,7 @@ def test_a_shipped_spec_trains_two_steps_and_imputes(
     assert len(run.splits.train) // batch_size == 2
     rows = run.splits.validation.slice(0, 4)
     for hidden in run.model.names:
-        done = nbridge.impute(run.model, rows.hide(hidden), samples=2)
+        done = run.model.impute(rows.hide(hidden), samples=2)
         assert torch.isfinite(done.values[hidden].double()).all()
         assert done.values[hidden].shape == (2, *rows.values[hidden].shape)
 

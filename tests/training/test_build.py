@@ -136,10 +136,10 @@ def test_a_model_of_another_kind_is_named_in_a_spec_takes_the_parts_it_needs_and
     run = nbridge.train(
         {"model": {"type": kind, "pull": 0.5}, "modalities": MODALITIES, "training": {"stages": {"alone": {"epochs": 2}}}}, rows(60)
     )
-    assert type(run.model).__name__ == "JointAlone"
-    assert run.model.pull == 0.5
-    assert {name.split(".")[0] for name, _ in run.model.named_parameters()} == {"encoders", "decoders", "head"}
-    assert nbridge.impute(run.model, run.splits.test.hide("y"), samples=3).values["y"].shape == (3, 12)
+    assert type(run.model.network).__name__ == "JointAlone"
+    assert run.model.network.pull == 0.5
+    assert {name.split(".")[0] for name, _ in run.model.network.named_parameters()} == {"encoders", "decoders", "head"}
+    assert run.model.impute(run.splits.test.hide("y"), samples=3).values["y"].shape == (3, 12)
 
 
 @pytest.mark.parametrize("number", [1, 20])
@@ -153,8 +153,8 @@ def test_one_modality_and_twenty_train_and_impute(number: int):
     }
     generator = np.random.default_rng(0)
     run = nbridge.train(spec, {f"m{i}": generator.normal(size=(50, 3)) for i in range(number)})
-    assert len(run.model.bridges.pairs) == number * (number - 1)
-    done = nbridge.impute(run.model, run.splits.test.only("m0"), samples=2)
+    assert len(run.model.network.bridges.pairs) == number * (number - 1)
+    done = run.model.impute(run.splits.test.only("m0"), samples=2)
     assert all(torch.isfinite(values).all() for values in done.values.values())
 
 
@@ -227,12 +227,12 @@ def test_live_modules_are_checked_where_they_are_put_together():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda model: nbridge.generate(model, 3, {"yy": 1}), "given 'yy': no such modality in this model; it has x, p, y"),
-        (lambda model: nbridge.generate(model, 3, {"y": [0, 1]}), "given 'y': 2 rows, expected one value or 3 of them"),
-        (lambda model: nbridge.generate(model, 0), "num is 0, expected 1 or more"),
-        (lambda model: nbridge.impute_arrays(model, rows(), samples=0), "samples is 0, expected 1 or more"),
+        (lambda model: nbridge.Model(model).generate(3, {"yy": 1}), "given 'yy': no such modality in this model; it has x, p, y"),
+        (lambda model: nbridge.Model(model).generate(3, {"y": [0, 1]}), "given 'y': 2 rows, expected one value or 3 of them"),
+        (lambda model: nbridge.Model(model).generate(0), "num is 0, expected 1 or more"),
+        (lambda model: nbridge.Model(model).impute(rows(), samples=0), "samples is 0, expected 1 or more"),
         (
-            lambda model: nbridge.embed(model, nbridge.Batch.complete({"x": torch.zeros(2, 3)}), samples=-1),
+            lambda model: nbridge.Model(model).embed(nbridge.Batch.complete({"x": torch.zeros(2, 3)}), samples=-1),
             "samples is -1, expected 1 or more",
         ),
     ],
@@ -245,11 +245,11 @@ def test_calls_that_make_no_sense_are_told_so(call, message: str):
 
 def test_one_class_is_given_to_all_generated_rows_and_a_slip_of_a_name_is_noticed():
     model = nbridge.build_model(spec())
-    assert nbridge.generate(model, 5, {"y": 2})["y"].tolist() == [2] * 5
+    assert nbridge.Model(model).generate(5, {"y": 2})["y"].tolist() == [2] * 5
     values = MODALITIES | {"label": MODALITIES["y"]}
     wide = nbridge.build_model(nbridge.Spec.model_validate({"modalities": values}))
     with pytest.raises(nbridge.DataError, match=r"array 'lable': no such modality. Did you mean 'label'\?"):
-        nbridge.impute_arrays(wide, {**rows(), "lable": np.zeros(20)})
+        nbridge.Model(wide).impute({**rows(), "lable": np.zeros(20)})
 
 
 # Rows and pairs that are worth a warning

@@ -237,7 +237,7 @@ def test_a_state_that_is_written_comes_back_with_its_decay(tmp_path: Any):
     with pytest.raises(KeyboardInterrupt):
         resume(tmp_path / "cut", values, reporter=Stop(stops[1]))
     cut = resume(tmp_path / "cut", values)
-    assert all(torch.equal(tensor, cut.model.state_dict()[name]) for name, tensor in whole.model.state_dict().items())
+    assert all(torch.equal(tensor, cut.model.network.state_dict()[name]) for name, tensor in whole.model.network.state_dict().items())
     assert [without_time(one) for one in map_records(tmp_path / "cut")] == [without_time(one) for one in map_records(tmp_path / "whole")]
 
 

@@ -1,0 +1,31 @@
+"""How the names in files and data frames are bound to the modalities of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nbridge.data.omics.layout import OmicsLayout
+from nbridge.data.tables.layout import TableLayout
+
+
+@dataclass(frozen=True)
+class Binding:
+    """Which arrays, columns or slots are which modality.
+
+    Arguments:
+        keys: The array of each modality in npz files, folders of npy files and Parquet files of lists, where it is not its name.
+        id: The array or column of identifiers.
+        table: The columns of each modality, for a model trained on tables, data frames or images in files.
+        omics: The slots of each modality, for a model trained on MuData or AnnData.
+        images: The options of the data source ``images``, for a model trained on images in files.
+        paths: The tables that the model was trained on.
+    """
+
+    keys: Mapping[str, str] = field(default_factory=dict)
+    id: str = "id"
+    table: TableLayout | None = None
+    omics: OmicsLayout | None = None
+    images: Mapping[str, Any] | None = None
+    paths: tuple[str, ...] = ()

@@ -1,0 +1,349 @@
+"""A trained model: one object that imputes, generates, embeds, evaluates, and is saved, shared and exported."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Self
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+from torch.distributions import Independent
+
+from nbridge.common.warnings import Finding
+from nbridge.data.batch import Batch
+from nbridge.data.folders import find_file_or_folder
+from nbridge.data.patterns import Patterns, count
+from nbridge.data.split import Splits
+from nbridge.data.tables.columns import ending_of
+from nbridge.errors import DataError, NBridgeError, NBridgeWarning, RunError
+from nbridge.evaluation.results import METRICS, Evaluation, Metric, Settings
+from nbridge.evaluation.suite import evaluate
+from nbridge.inference.file_completion import FileCompleted, Wishes, impute_file
+from nbridge.inference.file_plan import Progress
+from nbridge.inference.frame_completion import impute_frame
+from nbridge.inference.image_completion import impute_images
+from nbridge.inference.impute import embed, generate, impute
+from nbridge.inference.intervals import DRAWS, Summary, summarise
+from nbridge.inference.joined_completion import TablesCompleted, impute_tables
+from nbridge.inference.reading import read_batch
+from nbridge.inference.served import Served
+from nbridge.models.base import MultimodalVAE
+from nbridge.sharing import hub
+from nbridge.sharing.onnx import export_model
+from nbridge.spec.option_types import Prior
+from nbridge.spec.spec import Spec
+from nbridge.training.build import binding_of, build_model
+from nbridge.training.checkpoint import load_model, model_folder, save_model
+from nbridge.training.run_folder import model_card
+
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+NEEDS_TRAINING_ROWS = frozenset({"coherence", "diversity", "agreement", "attributes"})
+"""Metrics whose classifiers or references come from training rows."""
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+class Model(Served):
+    """A network with its spec, its binding to data and the patterns of presence that it was trained on.
+
+    Arguments:
+        network: The network; `nbridge.models.base.MultimodalVAE` says what it can do.
+        spec: Its spec, which names the columns and arrays of each modality. Without one, rows are batches or arrays by modality.
+        patterns: The patterns of presence in the training rows; None where they are not known.
+
+    Raises:
+        TypeError: when the network is not a `MultimodalVAE`.
+    """
+
+    def __init__(self, network: MultimodalVAE, spec: Spec | None = None, patterns: Patterns | None = None) -> None:
+        super().__init__(network, None if spec is None else binding_of(spec), patterns)
+        self.spec = spec
+
+    @classmethod
+    def from_spec(cls, spec: Spec) -> Self:
+        """An untrained model.
+
+        Raises:
+            SpecError: when a constructor refuses its arguments.
+        """
+        return cls(build_model(spec), spec)
+
+    def impute(
+        self,
+        rows: Any,
+        out: str | os.PathLike[str] | None = None,
+        *,
+        samples: int | None = None,
+        noise: bool = True,
+        seed: int = 0,
+        intervals: Sequence[float] = (),
+        draws: int = DRAWS,
+        mask: bool = False,
+        first: int = 0,
+        shard: tuple[int, int] = (1, 1),
+        progress: Progress | None = None,
+    ) -> Any:
+        r"""Fills in every missing modality of every row, and every missing cell; what comes back is of the kind that went in.
+
+        The point estimate is the mean (the most probable class, a whole count) of
+        :math:`p(x_j \mid x_S) = \mathbb{E}_{q(z \mid x_S)} [p(x_j \mid z)]`. Observed values are never changed.
+
+        =============================================== ======================================================================
+        rows                                            result
+        =============================================== ======================================================================
+        a batch                                         `Imputed`: values and mask by modality
+        a dict of arrays by modality                    a dict of arrays, with masks ``NAME__imputed``
+        a data frame, a ``datasets.Dataset``            a frame of the same class; with ``mask=True`` also a frame of flags
+        a MuData or AnnData object                      a completed copy
+        the path of a file (npz, npy folder, csv,       `FileCompleted`; the completed file is ``out``
+        Parquet, h5mu, h5ad)
+        paths of tables to join, folders of images      `TablesCompleted`; the completed files are in the folder ``out``
+        =============================================== ======================================================================
+
+        Arguments:
+            rows: The rows.
+            out: The file or folder to write, for rows in files; an older one is replaced.
+            samples: The number K of draws, or None for the point estimate. Each draw decodes all missing modalities of a row from one z.
+            noise: Whether draws include the spread of the likelihood.
+            seed: Seed of the draws.
+            intervals: Probabilities of central predictive intervals, such as 0.9, to give beside the point estimate: ``NAME__mean``,
+                ``NAME__sd``, ``NAME__lower`` and ``NAME__upper``, or ``NAME__probability`` for classes.
+            draws: The number of draws that intervals are computed from.
+            mask: Whether to return a second frame, true where a cell was filled in; for data frames.
+            first: The number of the batch's first row among all rows, a multiple of `rows_at_a_time`, so that parts equal the whole.
+            shard: The part of a file to fill in and write: its number, from 1, and the number of parts.
+            progress: Progress callback: (stage, done, total).
+
+        Raises:
+            DataError: when rows do not fit the model, options contradict each other, or a file cannot be read or written.
+
+        Warns:
+            NBridgeWarning: where rows have patterns of presence that no training row had.
+
+        Example:
+            >>> import nbridge, torch
+            >>> model = nbridge.Model.from_spec(nbridge.Spec.model_validate({"modalities": {
+            ...     "top": {"shape": 4, "encoder": "mlp", "likelihood": "normal"},
+            ...     "label": {"shape": 3, "encoder": "mlp", "likelihood": "categorical"}}}))
+            >>> rows = nbridge.Batch.complete({"top": torch.randn(5, 4), "label": torch.tensor([0, 1, 2, 0, 1])})
+            >>> model.impute(rows.hide("label"), samples=7).values["label"].shape
+            torch.Size([7, 5])
+        """
+        wishes = Wishes(samples, noise, seed, tuple(intervals), draws)
+        if _are_paths(rows):
+            if mask:
+                raise DataError("mask is for data frames; completed files have columns NAME__imputed")
+            return self._impute_paths(rows, out, wishes, shard, progress)
+        if out is not None or shard != (1, 1):
+            raise DataError(f"{'out' if out is not None else 'shard'} is for rows in files; rows in memory are returned")
+        if isinstance(rows, Batch):
+            if intervals or mask:
+                raise DataError("intervals and mask are not for batches; Model.summarise describes what is imputed into a batch")
+            done = impute(self.network, rows, samples=samples, noise=noise, seed=seed, first=first)
+            _warn(self.unseen(count(self.names, rows.present)))
+            return done
+        return impute_frame(self, rows, wishes, mask=mask, warn=lambda finding: _warn((finding,)))
+
+    def summarise(self, rows: Any, intervals: Sequence[float] = (0.9,), *, draws: int = DRAWS, seed: int = 0) -> Summary:
+        """Mean, standard deviation, intervals and class probabilities of the predictive distribution of every missing value.
+
+        Arguments:
+            rows: Rows of any kind that `embed` takes.
+            intervals: Probabilities of central intervals.
+            draws: The number of draws that they are computed from.
+            seed: Seed of the draws.
+
+        Raises:
+            DataError: when rows do not fit the model, or a level is no probability or needs more draws.
+        """
+        return summarise(self.network, read_batch(self, rows)[0], levels=tuple(intervals), draws=draws, seed=seed)
+
+    def generate(
+        self,
+        num: int,
+        given: Mapping[str, ArrayLike | Tensor] | None = None,
+        *,
+        noise: bool = False,
+        seed: int = 0,
+        prior: Prior | None = None,
+    ) -> dict[str, Tensor]:
+        r"""New rows: :math:`z \sim p(z)` or :math:`z \sim q(z \mid \mathrm{given})`, then the expectation of :math:`p(x_j \mid z)`.
+
+        Arguments:
+            num: The number B of rows.
+            given: Values of some modalities: one that all rows share, or one for each row.
+            noise: Whether to draw from :math:`p(x_j \mid z)` instead.
+            seed: Seed of the draws.
+            prior: Where z comes from when nothing is given: ``normal`` or ``mixture``; what the model was trained with when left out.
+
+        Returns:
+            Values of all modalities, shape (B, \*shape).
+
+        Raises:
+            DataError: when given values do not fit, or the model has no such prior.
+        """
+        return generate(self.network, num, given, noise=noise, seed=seed, prior=prior)
+
+    def embed(self, rows: Any, *, samples: int = 1, seed: int = 0) -> Independent:
+        r"""The posterior :math:`q(z \mid x_S)` of each row, batch shape (B,) over D.
+
+        Arguments:
+            rows: A batch, the path of a file, a data frame, a MuData or AnnData object, or a dict of arrays by modality.
+            samples: Parts of a stochastic model's posterior that mean and variance are taken over.
+            seed: Seed of the draws.
+
+        Raises:
+            DataError: when rows do not fit the model or cannot be read.
+        """
+        return embed(self.network, read_batch(self, rows)[0], samples=samples, seed=seed)
+
+    def evaluate(self, rows: Any, settings: Settings | None = None, **options: Any) -> Evaluation:
+        """Measures how well the model imputes rows that it was not trained on (`nbridge.evaluation.suite`).
+
+        Arguments:
+            rows: The splits of a run, ``run.splits``; or rows of any kind that `embed` takes. Metrics and the verdict that need training
+                rows are left out where there are none.
+            settings: What to evaluate.
+            options: As of `nbridge.evaluation.suite.evaluate`.
+
+        Raises:
+            OptionError: when a setting cannot serve.
+            DataError: when rows do not fit the model.
+        """
+        if self.spec is None:
+            raise NBridgeError("a model without a spec cannot be evaluated; build it with Model.from_spec, or pass its spec to Model")
+        settings = settings or Settings()
+        if isinstance(rows, Splits):
+            return evaluate(self.network, self.spec, rows, settings, **options)
+        batch, _ = read_batch(self, rows)
+        _warn(self.unseen(count(self.names, batch.present)))
+        possible: tuple[Any, ...] = tuple(metric for metric in METRICS if metric not in NEEDS_TRAINING_ROWS)
+        if refused := [metric for metric in settings.metrics or () if metric not in possible]:
+            raise DataError(f"metric {refused[0]!r} needs training rows; pass the splits of a run, model.evaluate(run.splits)")
+        metrics: tuple[Metric, ...] = settings.metrics or possible
+        chosen = replace(settings, metrics=metrics, split="test")
+        return evaluate(self.network, self.spec, Splits(batch, None, batch), chosen, **{"lenient": True, **options})
+
+    def save(self, directory: str | os.PathLike[str]) -> Path:
+        """Writes a model folder, which `nbridge.load` and every command read: tensors (safetensors), spec and card.
+
+        Raises:
+            NBridgeError: when the model has no spec.
+            RunError: when the folder cannot be written.
+        """
+        if self.spec is None:
+            raise NBridgeError("a model without a spec cannot be saved; build it with Model.from_spec, or pass its spec to Model")
+        save_model(directory, self.network, self.spec, self.patterns, model_card(self.spec))
+        return Path(directory)
+
+    def push(self, repo: str, **options: Any) -> str:
+        """Uploads the model to a repository of the Hugging Face hub and returns its address.
+
+        Arguments:
+            repo: ``user/name``.
+            options: As of `nbridge.sharing.hub.push`.
+
+        Raises:
+            RunError: when the repository may not be written, or the hub cannot be reached.
+        """
+        with TemporaryDirectory() as folder:
+            return hub.push(self.save(folder), repo, **options)
+
+    def export(
+        self, path: str | os.PathLike[str], *, given: Iterable[str] | None = None, targets: Iterable[str] | None = None
+    ) -> dict[str, Any]:
+        """Writes the point estimate of `impute` as a graph that runs without nbridge: ``.onnx``, or ``.pt2`` of `torch.export`.
+
+        Arguments:
+            path: The file to write.
+            given: The modalities that are inputs; all when left out.
+            targets: The modalities that are outputs; all when left out.
+
+        Returns:
+            The description that is stored in the file.
+
+        Raises:
+            RunError: when names or the path do not fit, an extra is missing, or the model cannot be exported.
+        """
+        classes = {} if self.spec is None else self.spec.data.source.kwargs.get("classes") or {}
+        return export_model(self, path, given=given, targets=targets, classes=classes)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Moves the network to a device, in place."""
+        self.network.to(device)
+        return self
+
+    def __repr__(self) -> str:
+        parameters = sum(parameter.numel() for parameter in self.network.parameters())
+        return f"Model({type(self.network).__name__}: {', '.join(self.names)}; {parameters:,} parameters)"
+
+    def _impute_paths(
+        self, rows: Paths, out: str | os.PathLike[str] | None, wishes: Wishes, shard: tuple[int, int], progress: Progress | None
+    ) -> FileCompleted | TablesCompleted:
+        several = not isinstance(rows, str | os.PathLike)
+        paths = [Path(path) for path in rows] if several else [Path(rows)]
+        if out is None:
+            raise DataError(f"{paths[0] if paths else 'rows'}: rows in files need out, the {'folder' if several else 'file'} to write")
+        if not several and not (self.binding.images is not None and _is_image_folder(paths[0])):
+            options = {"samples": wishes.samples, "noise": wishes.noise, "seed": wishes.seed, "draws": wishes.draws}
+            done = impute_file(
+                self, paths[0], Path(out), **options, intervals=wishes.intervals, shard=shard, progress=progress
+            )  # fmt: skip
+            _warn(done.warnings)
+            return done
+        if shard != (1, 1):
+            raise DataError("shard is for one file; joined tables and folders of images are written whole")
+        work = impute_tables if self.binding.images is None else impute_images
+        joined = work(self, rows=paths, target=Path(out), wishes=wishes, progress=progress)
+        _warn(joined.rows.warnings)
+        return joined
+
+
+def load(source: str | os.PathLike[str], *, revision: str | None = None, token: str | None = None, endpoint: str | None = None) -> Model:
+    """Reads a trained model, in eval mode, on the CPU.
+
+    Arguments:
+        source: A run folder, the model folder in it, or the name of a repository of the Hugging Face hub, ``user/name``, where there is
+            no folder of that name.
+        revision: A branch, a tag or a commit of the repository; ``main`` when left out.
+        token: A token, for a private repository.
+        endpoint: Another hub; that of ``HF_ENDPOINT``, or huggingface.co, when left out.
+
+    Raises:
+        RunError: when there is no finished model, it is damaged, newer, or does not hold exactly the tensors of its spec, or the hub
+            cannot be reached.
+    """
+    if Path(source).exists() or not REPOSITORY.fullmatch(str(source)):
+        return Model(*load_model(source))
+    try:
+        return Model(*hub.load(str(source), revision=revision, token=token, endpoint=endpoint))
+    except RunError as error:
+        raise RunError(f"{error} (no folder {source} here either)") from error
+
+
+def _are_paths(rows: object) -> bool:
+    if isinstance(rows, str | os.PathLike):
+        return True
+    return isinstance(rows, Sequence) and bool(rows) and all(isinstance(row, str | os.PathLike) for row in rows)
+
+
+def _is_image_folder(path: Path) -> bool:
+    """Whether a path is a folder of images, not a table or a folder of arrays."""
+    if ending_of(path):
+        return False
+    found = find_file_or_folder(path)
+    return found.is_dir() and not any(file.suffix == ".npy" for file in found.iterdir())
+
+
+def _warn(findings: Iterable[Finding]) -> None:
+    for finding in findings:
+        warnings.warn(finding.text, NBridgeWarning, stacklevel=3)
+
+
+__all__ = ["Model", "load", "model_folder"]
