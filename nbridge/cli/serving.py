@@ -10,6 +10,7 @@ import typer
 
 from nbridge.cli.joining import IMAGES, are_images, impute_folders, impute_joined
 from nbridge.cli.options import Overwrite, RunPath, Seed, blaming, check_output, check_output_folder, console_of, warning
+from nbridge.data.endings import ARCHIVE, has_ending
 from nbridge.errors import DataError, RunError
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def generate(
     with blaming(f"--prior {prior}", DataError):
         mixture_for(model, prior, fixed)
     values = draw(model, num, fixed, noise=noise, seed=seed, prior=cast("Prior | None", prior))
-    if target.suffix == ".png":
+    if has_ending(target, ".png"):
         from nbridge.cli.pictures import write_grid
 
         write_grid(target, model, values)
@@ -199,7 +200,7 @@ def _read_rows(spec: Spec, path: str) -> tuple[Arrays, Arrays]:
 
     if is_omics_file(path):
         return _read_omics(spec, path)
-    if spec.data.source.type == IMAGES and not path.endswith(".npz"):
+    if spec.data.source.type == IMAGES and not has_ending(path, ARCHIVE):
         return _read_images(spec, path)
     if ending_of(path) and (layout := _table(spec)) is not None:
         return _read_table(layout, path)

@@ -11,6 +11,7 @@ from typing import IO, ClassVar
 import numpy as np
 
 from nbridge.common.atomic_files import replace_folder, replacing, scratch_beside
+from nbridge.data.endings import ARRAY, files_ending
 from nbridge.data.ids import check_ids_layout
 from nbridge.data.numpy.members import Filling, Member, archive_member, file_member
 from nbridge.data.numpy.npz import opened_npz, pack_npz
@@ -121,7 +122,7 @@ def folder_rows(path: Path) -> Iterator[ArrayRows]:
         DataError: when it has none, or one is damaged.
     """
     try:
-        files = sorted(file for file in path.iterdir() if file.suffix == ".npy" and file.is_file())
+        files = [file for file in files_ending(path, ARRAY) if file.is_file()]
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})") from error
     if not files:

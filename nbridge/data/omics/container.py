@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from nbridge.common.messages import clip
+from nbridge.data.endings import OMICS as ENDINGS
+from nbridge.data.endings import has_ending
 from nbridge.errors import DataError
 
-ENDINGS = (".h5mu", ".h5ad")
-"""How the names of files end."""
 BY_OBSERVATION = ("X", "layers", "obsm", "obsp", "raw/X")
 """What has a row for each observation, beside obs."""
 _DICTS = ("layers", "obsm", "obsp", "varm", "varp")
@@ -68,7 +68,7 @@ def is_omics(data: object) -> bool:
 
 def is_omics_file(path: str | Path) -> bool:
     """Whether a file is one of AnnData or MuData, by its ending."""
-    return Path(path).suffix in ENDINGS
+    return has_ending(path, *ENDINGS)
 
 
 @dataclass(frozen=True)

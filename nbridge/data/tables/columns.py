@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 
 from nbridge.common.messages import clip, did_you_mean, listing
+from nbridge.data.endings import PARQUET, TABLES, TEXT, ending_among
 from nbridge.data.ids import Told
 from nbridge.data.tables import arrow as arrow_cells
 from nbridge.data.tables.arrow import pyarrow_of
-from nbridge.data.tables.csv import ENDINGS, CsvFile
+from nbridge.data.tables.csv import CsvFile
 from nbridge.errors import DataError
 
 CHUNK = 8192
 """Rows that are held as text at a time."""
-PARQUET = ".parquet"
 
 
 @dataclass(frozen=True)
@@ -237,16 +237,6 @@ class ParquetTable(ArrowTable):
             raise DataError(f"{self.path}: not a parquet file, or truncated or damaged ({reason})") from error
 
 
-def is_csv(path: str | Path) -> bool:
-    """Whether a file is a text table, by its name.
-
-    Example:
-        >>> is_csv("rows.csv.gz"), is_csv("rows.parquet")
-        (True, False)
-    """
-    return ending_of(path) in ENDINGS
-
-
 def ending_of(path: str | Path) -> str:
     """How the name of a table ends; empty where it is none.
 
@@ -254,8 +244,7 @@ def ending_of(path: str | Path) -> str:
         >>> ending_of("my rows.CSV.gz"), ending_of("rows.npz")
         ('.csv.gz', '')
     """
-    name = Path(path).name.lower()
-    return next((ending for ending in (*ENDINGS, PARQUET) if name.endswith(ending)), "")
+    return ending_among(path, TABLES)
 
 
 def open_table(path: Path) -> TableFile:
@@ -264,11 +253,12 @@ def open_table(path: Path) -> TableFile:
     Raises:
         DataError: when it is neither, or can't be read.
     """
-    if is_csv(path):
+    ending = ending_of(path)
+    if ending in TEXT:
         return CsvTable(path)
-    if ending_of(path) == PARQUET:
+    if ending == PARQUET:
         return ParquetTable(path)
-    raise DataError(f"{path}: not a table by its name, which ends in {listing((*ENDINGS, PARQUET))}")
+    raise DataError(f"{path}: not a table by its name, which ends in {listing(TABLES)}")
 
 
 def no_column(column: str, what: str, columns: Sequence[str]) -> str:

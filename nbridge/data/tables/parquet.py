@@ -15,6 +15,7 @@ import numpy as np
 
 from nbridge.common.messages import clip, did_you_mean, listing
 from nbridge.data.arrays import keys_of
+from nbridge.data.endings import parquet_files
 from nbridge.data.folders import find_file_or_folder
 from nbridge.data.ids import check_ids
 from nbridge.data.split import Dataset, Source
@@ -170,7 +171,7 @@ def _read(file: _File, columns: Sequence[str], group: int | None = None) -> Any:
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    files = sorted(file for file in path.glob("*.parquet") if not file.name.startswith((".", "_")))
+    files = parquet_files(path)
     if not files:
         raise DataError(f"{path}: no file *.parquet in this folder")
     return files
