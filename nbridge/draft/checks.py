@@ -78,7 +78,7 @@ def check_data(spec: Spec) -> Checked:
             return Checked(errors)
         dataset = source.load(shapes)
         labels, classes = _labels(source, shapes), _classes_of(source, shapes)
-    except (DataError, TypeError, SpecError) as error:
+    except (DataError, SpecError) as error:
         return Checked(tuple(str(error).splitlines()))
     model = build_model(spec)
     errors = tuple(_unsupported(model, dataset))

@@ -85,7 +85,9 @@ class Frame:
 
         with _told(path), Image.open(path, formats=_FORMATS) as image:
             _check(path, image)
-            plain = _opaque(ImageOps.exif_transpose(image)).convert("L" if self.shape[0] == 1 else "RGB")
+            # Turned or not, this is a copy that is decoded.
+            upright = ImageOps.exif_transpose(image)
+        plain = _opaque(upright).convert("L" if self.shape[0] == 1 else "RGB")
         pixels = np.asarray(self._sized(path, plain))
         return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 

@@ -93,11 +93,7 @@ class Part:
         Raises:
             DataError: when it can't be read.
         """
-        try:
-            return self.get(path)
-        except Exception as error:
-            # Whatever a damaged file makes anndata, h5py, pandas or scipy raise.
-            raise DataError(f"{self.where}: {path} can't be read ({_reason(error)})") from error
+        return self.get(path)
 
     @cached_property
     def obs(self) -> Any:
@@ -241,10 +237,23 @@ def _check_axis(where: str, axis: int) -> None:
 
 
 def _of_group(name: str, where: str, group: Any, parts: Mapping[str, Part] | None = None) -> Part:
-    anndata = anndata_of()
     named = {slot: list(group[slot]) for slot in _DICTS if slot in group}
     elements = _elements(named, [path for path in ("X", "raw/X") if path in group], parts or {})
-    return Part(name, where, elements, lambda path: anndata.io.read_elem(group[path]))
+    return Part(name, where, elements, partial(_stored, where, group))
+
+
+def _stored(where: str, group: Any, path: str) -> Any:
+    """An element of a file.
+
+    Raises:
+        DataError: when it can't be read.
+    """
+    read = anndata_of().io.read_elem
+    try:
+        return read(group[path])
+    except Exception as error:
+        # Whatever a damaged file makes anndata, h5py, pandas or scipy raise; no code of ours runs in here.
+        raise DataError(f"{where}: {path} can't be read ({_reason(error)})") from error
 
 
 def _of_object(name: str, where: str, data: Any, parts: Mapping[str, Part] | None = None) -> Part:

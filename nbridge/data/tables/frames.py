@@ -275,13 +275,11 @@ class ArraysFrame(Frame):
         if array.ndim == 1:
             return converted(name, lambda pa: pa.array(array if array.dtype.kind != "U" else array.astype(object), from_pandas=True), array)
 
-        def vectors(pa: Any) -> Any:
-            flat = pa.array(np.ascontiguousarray(array).reshape(-1))
-            for size in reversed(array.shape[1:]):
-                flat = pa.FixedSizeListArray.from_arrays(flat, size)
-            return flat
-
-        return converted(name, vectors, array.reshape(-1))
+        values = np.ascontiguousarray(array).reshape(-1)
+        flat = converted(name, lambda pa: pa.array(values), values)
+        for size in reversed(array.shape[1:]):
+            flat = pyarrow_of().FixedSizeListArray.from_arrays(flat, size)
+        return flat
 
     def completed(self, rows: np.ndarray, renewed: Mapping[str, Renewed], added: Mapping[str, Any]) -> Any:
         out = {name: array[rows] for name, array in self._arrays.items()}
@@ -305,7 +303,7 @@ def _plain(name: str, array: ArrayLike) -> np.ndarray:
     try:
         return plain_array(array)
     except (TypeError, ValueError) as error:
-        reason = clip(str(error).splitlines()[0], 100)
+        reason = clip((str(error).splitlines() or [type(error).__name__])[0], 100)
         raise DataError(f"arrays: array {clip(name)!r}: not an array with rows of one shape ({reason})") from error
 
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nbridge.common.messages import clip
+from nbridge.data.images.decode import DAMAGED
 from nbridge.data.tables import arrow as arrow_cells
 from nbridge.data.tables.arrow import pyarrow_of
 from nbridge.data.tables.frame_adapter import Frame
@@ -122,15 +123,20 @@ def _images(name: str, array: Any) -> Any:
 
 
 def _pixels(name: str, row: int, value: Mapping[str, Any]) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
+    what = f"column {clip(name)!r}: the image in row {row}"
+    if value.get("bytes") is None and value.get("path") is None:
+        raise DataError(f"{what} can't be read (neither bytes nor a path)")
+    content = Path(value["path"]) if value.get("bytes") is None else io.BytesIO(value["bytes"])
     try:
-        content = io.BytesIO(value["bytes"]) if value.get("bytes") is not None else Path(value["path"])
         with Image.open(content) as image:
-            plain = image.convert(_PLAIN[image.mode]) if image.mode in _PLAIN else image
-            mode, array = plain.mode, np.asarray(plain)
-    except (OSError, UnidentifiedImageError, TypeError, KeyError) as error:
-        raise DataError(f"column {clip(name)!r}: the image in row {row} can't be read ({clip(error, 100)})") from error
+            image.load()
+    # Pillow says with SyntaxError and ValueError, too, that a file is none.
+    except (*DAMAGED, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{what} can't be read ({clip(error, 100)})") from error
+    plain = image.convert(_PLAIN[image.mode]) if image.mode in _PLAIN else image
+    mode, array = plain.mode, np.asarray(plain)
     if mode not in _MODES:
         raise DataError(f"column {clip(name)!r}: the image in row {row} is of mode {mode}, expected one of {', '.join(_MODES)}; convert it")
     return array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
