@@ -159,14 +159,13 @@ def _doubts(model: MultimodalVAE, batch: Batch, labels: Mapping[str, Sequence[st
 
 
 def _elements(batch: Batch, name: str, labels: Sequence[str], likelihood: Likelihood) -> Iterator[_Element]:
-    x = (
-        likelihood.canonical(batch.values[name]).double().flatten(1)
-        if batch.values[name].ndim > 1
-        else batch.values[name].double()[:, None]
-    )
+    x = likelihood.canonical(batch.values[name]).double()
+    # One-hot classes have become their numbers.
+    x = x.reshape(len(x), prod(x.shape[1:]))
     observed = batch.present[name][:, None].expand(x.shape)
     if name in batch.cells:
-        observed = observed & batch.cells[name].flatten(1)
+        cells = batch.cells[name].flatten(1)
+        observed = observed & (cells if cells.shape == x.shape else cells.all(1, keepdim=True))
     values = np.where(observed.numpy(), x.numpy(), np.nan)
     if len(labels) == values.shape[1]:
         yield from (_Element(name, label, values[:, place]) for place, label in enumerate(labels))

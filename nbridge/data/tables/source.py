@@ -137,10 +137,12 @@ class Table(Source):
                 lines.append(f"{listing(str(file.path) for file in files)}: {error}")
         layout = _layout(shapes, columns, self, files)
         open_classes = {names[0] for name, names in columns.items() if layout.is_index(name)} - set(self.classes)
-        cells = {column: line for file in files for column, line in _cell_mistakes(file, layout, open_classes).items()}
+        found = [_cell_mistakes(file, layout, open_classes) for file in files]
+        cells = {column: line for own, _ in found for column, line in own.items()}
         for name, names in columns.items():
             own = [cells[column] for column in names if column in cells]
             lines += own or self._mistakes_of(name, shapes[name], names, files)
+        lines += [line for _, broken in found for line in broken]
         lines += [line for file in files for line in self._id_mistakes(file)]
         return tuple(dict.fromkeys(lines or _tried(lambda: self.load(shapes))))
 
@@ -219,8 +221,12 @@ def _tried(read: Callable[[], object]) -> list[str]:
     return []
 
 
-def _cell_mistakes(file: TableFile, layout: TableLayout, passed_over: Collection[str]) -> dict[str, str]:
-    """The first cell of each column that can't be read, by column, in one pass; what ends the pass stands under the first."""
+def _cell_mistakes(file: TableFile, layout: TableLayout, passed_over: Collection[str]) -> tuple[dict[str, str], list[str]]:
+    """The first cell of each column that can't be read, by column, in one pass; what ends the pass stands under the first.
+
+    Returns:
+        Mistakes by column; and what ended the pass where there is no column.
+    """
     taken = [column for columns in layout.columns.values() for column in columns if column in file.columns and column not in passed_over]
     found: dict[str, str] = {}
 
@@ -230,9 +236,10 @@ def _cell_mistakes(file: TableFile, layout: TableLayout, passed_over: Collection
                 if column not in found and (lines := _tried(lambda c=column, part=chunk: layout.numbers(part, [c]))):
                     found[column] = f"{file.path}: {lines[0]}"
 
-    if broken := _tried(read):
+    broken = _tried(read)
+    if broken and taken:
         found[taken[0]] = broken[0]
-    return found
+    return found, [] if taken else broken
 
 
 def _found_classes(files: Sequence[TableFile], column: str, name: str, count: int, missing: frozenset[str]) -> tuple[str, ...]:
