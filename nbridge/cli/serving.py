@@ -207,11 +207,22 @@ def _read_rows(spec: Spec, path: str) -> tuple[Arrays, Arrays]:
     arrays = read_npz(path)
     with blaming(path, DataError):
         taken, names = match_keys(tuple(arrays), _keys(spec), "array")
-        given, others = {name: arrays[key] for name, key in taken.items()}, {name: arrays[name] for name in names}
+        given, others = {name: _as_numbers(spec, name, arrays[key]) for name, key in taken.items()}, {name: arrays[name] for name in names}
         if _id_key(spec) in others:
             first = next(iter(given.values()))
             check_ids(others[_id_key(spec)], len(first) if first.ndim else None)
     return given, others
+
+
+def _as_numbers(spec: Spec, name: str, array: np.ndarray) -> np.ndarray:
+    """The array of a modality; classes that it holds as text are their numbers."""
+    from nbridge.data.numpy.class_texts import are_texts, class_numbers, texts_in
+    from nbridge.training.build import class_names_of
+
+    classes = class_names_of(spec).get(name)
+    if classes is None or not are_texts(array.dtype, array.shape):
+        return array
+    return class_numbers(texts_in(array, what := f"modality {name!r}"), classes, what)
 
 
 def _read_images(spec: Spec, path: str) -> tuple[Arrays, Arrays]:

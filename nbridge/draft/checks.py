@@ -12,6 +12,7 @@ from nbridge.common.messages import clip, listing
 from nbridge.common.warnings import Finding
 from nbridge.data.batch import Batch
 from nbridge.data.group_split import of_items
+from nbridge.data.numpy.npz import NPZ
 from nbridge.data.omics.source import H5MU
 from nbridge.data.patterns import numbered
 from nbridge.data.split import Dataset, Source
@@ -108,7 +109,7 @@ def _labels(source: Source, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, 
 
 def _classes_of(source: Source, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Sequence[str]]:
     """What the classes of a modality are called, where they have names."""
-    if isinstance(source, H5MU):
+    if isinstance(source, H5MU | NPZ):
         return {name: tuple(map(str, texts)) for name, texts in source.classes.items()}
     if not isinstance(source, Table):
         return {}

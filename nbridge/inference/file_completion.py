@@ -206,12 +206,13 @@ def impute_file(
     # Of MuData and AnnData the model knows where modalities lie.
     named = {name: name if kind in OMICS else (keys or {}).get(name, name) for name in model.names}
     omics = None if model.omics is None else model.omics.of(model.names)
+    classes = {named[name]: texts for name, texts in model.class_names.items()}
     sizes = {named[name]: math.prod(likelihood.shape) for name, likelihood in model.likelihoods.items()}
     with (
         writing(target, DataError),
         scratch_beside(target) as scratch,
         _blaming(source, path),
-        open_rows(path, kind, sizes, scratch, table, omics, intervals) as rows,
+        open_rows(path, kind, sizes, scratch, table, omics, intervals, classes) as rows,
     ):
         return complete(model, rows, partial(rows.writing, target), wishes, keys=named, id_key=id_key, shard=shard, progress=progress)
 

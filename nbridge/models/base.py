@@ -73,6 +73,7 @@ class MultimodalVAE(nn.Module, ABC):
         patterns: Which modalities its training rows had together; None before training, or where it is not known.
         table: Which columns of a table are which modality, where it learned from a table or a data frame; None elsewhere.
         omics: Where modalities lie in MuData or AnnData, where it learned from such data; None elsewhere.
+        class_names: The classes of modalities that arrays hold as text, in order, where it learned from such arrays.
         mixture: What training fits to the codes of its rows, for generation from nothing; None, the default, where N(0, I) serves.
         exponents: The exponent of each expert in a product of posteriors, by number of modalities given, shape (M + 1, M); None where no
             such product serves.
@@ -86,6 +87,7 @@ class MultimodalVAE(nn.Module, ABC):
     patterns: Patterns | None = None
     table: TableLayout | None = None
     omics: OmicsLayout | None = None
+    class_names: Mapping[str, tuple[str, ...]] = {}
     exponents: Tensor | None
 
     def __init__(

@@ -67,6 +67,7 @@ def build_model(spec: Spec) -> MultimodalVAE:
     if spec.training.conformal:
         model.conformal = Conformal([name for name, one in model.likelihoods.items() if has_intervals(one)], len(model.names))
     model.table, model.omics = table_of(spec), omics_layout_of(spec)
+    model.class_names = class_names_of(spec)
     return model
 
 
@@ -244,6 +245,14 @@ def omics_layout_of(spec: Spec) -> OmicsLayout | None:
     except DataError:
         # Told when rows are read.
         return None
+
+
+def class_names_of(spec: Spec) -> dict[str, tuple[str, ...]]:
+    """The classes that the arrays of a spec hold as text, by modality."""
+    if locate("datasets", spec.data.source.type) != BUILT_IN["datasets"]["npz"]:
+        return {}
+    listed = spec.data.source.kwargs.get("classes") or {}
+    return {name: tuple(map(str, texts)) for name, texts in listed.items() if name in spec.modalities}
 
 
 def _is_omics(spec: Spec) -> bool:

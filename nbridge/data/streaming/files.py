@@ -54,6 +54,7 @@ def open_rows(
     table: TableLayout | None = None,
     omics: OmicsLayout | None = None,
     levels: Sequence[float] = (),
+    classes: Mapping[str, Sequence[str]] | None = None,
 ) -> AbstractContextManager[RowsIn]:
     """A file of rows, until the end of the block.
 
@@ -65,6 +66,7 @@ def open_rows(
         table: Which columns of single values are which modality, for csv and such Parquet files.
         omics: Where modalities lie in MuData and AnnData.
         levels: The levels of intervals, which name columns of such a file.
+        classes: By key, the classes that the texts of an array may be, in order.
 
     Raises:
         DataError: when it is damaged, or not what its ending says.
@@ -81,4 +83,4 @@ def open_rows(
         return cell_rows(path, table, scratch, levels)
     if kind == PARQUET:
         return table_rows(path, sizes)
-    return folder_rows(path) if kind == FOLDER else archive_rows(path, scratch)
+    return folder_rows(path, classes) if kind == FOLDER else archive_rows(path, scratch, classes)

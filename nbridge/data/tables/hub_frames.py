@@ -13,12 +13,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nbridge.common.messages import clip
+from nbridge.common.messages import clip, quoted
 from nbridge.data.images.decode import DAMAGED
 from nbridge.data.tables import arrow as arrow_cells
 from nbridge.data.tables.arrow import pyarrow_of
 from nbridge.data.tables.frame_adapter import Frame
 from nbridge.data.tables.write import Renewed
+from nbridge.data.texts import normal_text
 from nbridge.errors import DataError
 
 _MODES = {"L": 1, "RGB": 3, "RGBA": 4}
@@ -73,7 +74,10 @@ class HubFrame(Frame):
     def _filled(self, name: str, given: Any, cells: Renewed) -> Any:
         pa, feature, values = pyarrow_of(), self._dataset.features[name], cells.values
         if names := self.classes(name):
-            values = pa.array([names.index(text) for text in values.to_pylist()], given.type)
+            places = {normal_text(text): place for place, text in reversed(list(enumerate(names)))}
+            if unknown := next((text for text in values.to_pylist() if normal_text(text) not in places), None):
+                raise DataError(f"column {clip(name)!r}: {quoted(unknown)} was imputed, which its ClassLabel does not list; cast the column")
+            values = pa.array([places[normal_text(text)] for text in values.to_pylist()], given.type)
         elif _is(feature, "Image"):
             pixels = arrow_cells.vectors(name, values, str)
             values = pa.array([{"bytes": _png(image), "path": None} for image in pixels], given.type)

@@ -19,6 +19,7 @@ from nbridge.data.tables.cells import MISSING, number_of, ordered_classes
 from nbridge.data.tables.columns import TableFile, no_column, open_table
 from nbridge.data.tables.layout import TableLayout, expand
 from nbridge.data.tables.numbers import check_joinable, join, join_files, place_of, read_numbers
+from nbridge.data.texts import normal_text
 from nbridge.errors import DataError, naming
 
 
@@ -51,7 +52,7 @@ class Table(Source):
         self.columns = columns or {}
         self.classes = {column: tuple(map(str, texts)) for column, texts in (classes or {}).items()}
         self.id = id
-        self.missing = frozenset((*MISSING, *map(str, missing)))
+        self.missing = frozenset((*MISSING, *(normal_text(str(text)) for text in missing)))
         self._given: TableFile | None = None
 
     def over(self, table: TableFile) -> Table:
@@ -247,7 +248,7 @@ def _found_classes(files: Sequence[TableFile], column: str, name: str, count: in
     file = next(file for file in files if column in file.columns)
     texts: set[str] = set()
     for chunk in file.chunks([column]):
-        texts |= {text.strip() for text in chunk.single(column)} - missing
+        texts |= {normal_text(text) for text in chunk.single(column)} - missing
     numbers = [number_of(text) for text in texts]
     if all(number in range(count) for number in numbers if number is not None) and None not in numbers:
         return tuple(map(str, range(count)))
