@@ -1,4 +1,4 @@
-"""Classes whose accents are composed in some rows and decomposed in others: one class, whatever holds them and whatever is done with them."""
+"""Classes whose accents are composed in some rows and decomposed in others: one class, wherever they are and whatever is done with them."""
 
 from __future__ import annotations
 

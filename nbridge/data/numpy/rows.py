@@ -12,7 +12,7 @@ from typing import IO, ClassVar
 import numpy as np
 
 from nbridge.common.atomic_files import replace_folder, replacing, scratch_beside
-from nbridge.data.endings import ARRAY, files_ending
+from nbridge.data.endings import ARRAY, files_ending, parquet_files
 from nbridge.data.ids import check_ids_layout
 from nbridge.data.numpy.class_texts import are_texts, class_numbers, filled_texts, text_type, texts_in
 from nbridge.data.numpy.members import Filling, Member, archive_member, file_member
@@ -167,6 +167,8 @@ def folder_rows(path: Path, classes: Mapping[str, Sequence[str]] | None = None) 
         files = [file for file in files_ending(path, ARRAY) if file.is_file()]
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})") from error
+    if not files and (parts := parquet_files(path)):
+        raise DataError(f"a folder of {len(parts)} Parquet files, which are filled in one by one; name one, such as {parts[0].name}")
     if not files:
         raise DataError("no npy file in this folder, expected one NAME.npy a modality")
     yield ArrayRows({file.stem: file_member(file) for file in files}, packed=False, classes=classes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -15,6 +15,7 @@ import numpy as np
 from nbridge.common.messages import clip
 from nbridge.data.endings import OMICS as ENDINGS
 from nbridge.data.endings import has_ending
+from nbridge.data.omics.layout import SLOTS
 from nbridge.errors import DataError
 
 BY_OBSERVATION = ("X", "layers", "obsm", "obsp", "raw/X")
@@ -213,6 +214,7 @@ def omics_of(data: Any) -> Omics:
     """
     if hasattr(data, "mod"):
         _check_axis("MuData object", int(data.axis))
+        _check_names("MuData object", data.mod)
         parts = {name: _of_object(name, f"MuData object: modality {name!r}", one) for name, one in data.mod.items()}
         return Omics("MuData object", _of_object("", "MuData object", data, parts), parts)
     return Omics("AnnData object", _of_object("", "AnnData object", data), {})
@@ -226,9 +228,18 @@ def _of_file(path: Path, file: Any) -> Omics:
     if kind != "MuData" and "mod" not in file:
         return Omics(str(path), _of_group("", str(path), file), {})
     _check_axis(str(path), int(file.attrs.get("axis", 0)))
+    _check_names(str(path), file["mod"])
     order = [str(name) for name in file["mod"].attrs.get("mod-order", list(file["mod"])) if name in file["mod"]]
     parts = {name: _of_group(name, f"{path}: modality {name!r}", file["mod"][name]) for name in order}
     return Omics(str(path), _of_group("", str(path), file, parts), parts)
+
+
+def _check_names(where: str, parts: Iterable[str]) -> None:
+    if (name := next((name for name in parts if name in SLOTS), None)) is not None:
+        raise DataError(
+            f"{where}: modality {name!r} is called as a place in every object is ({', '.join(SLOTS)}), so that {name}/... could be either; "
+            f"rename it, such as mudata.MuData({{{name + '_1'!r}: mdata.mod[{name!r}], ...}})"
+        )
 
 
 def _check_axis(where: str, axis: int) -> None:

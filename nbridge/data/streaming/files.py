@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from nbridge.data.endings import ARCHIVE, OMICS, PARQUET, TABLES, TEXT, ending_among
-from nbridge.data.folders import find_file, find_folder
+from nbridge.data.folders import check_stored, find_file, find_folder
 from nbridge.data.numpy.rows import archive_rows, folder_rows
 from nbridge.data.omics.layout import OmicsLayout
 from nbridge.data.omics.rows import omics_rows
@@ -39,7 +39,12 @@ def find_rows(path: str | Path) -> tuple[Path, str]:
 
 
 def kind_of(path: str | Path) -> str:
-    """The kind of a file or a folder; by its name where there is none."""
+    """The kind of a file or a folder; by its name where there is none.
+
+    Raises:
+        DataError: when it is no file, but a pipe or an address.
+    """
+    check_stored(path)
     try:
         return find_rows(path)[1]
     except DataError:

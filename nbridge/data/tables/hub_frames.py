@@ -76,7 +76,7 @@ class HubFrame(Frame):
         if names := self.classes(name):
             places = {normal_text(text): place for place, text in reversed(list(enumerate(names)))}
             if unknown := next((text for text in values.to_pylist() if normal_text(text) not in places), None):
-                raise DataError(f"column {clip(name)!r}: {quoted(unknown)} was imputed, which its ClassLabel does not list; cast the column")
+                raise DataError(f"column {clip(name)!r}: {quoted(unknown)} was imputed, which its ClassLabel does not list; cast it")
             values = pa.array([places[normal_text(text)] for text in values.to_pylist()], given.type)
         elif _is(feature, "Image"):
             pixels = arrow_cells.vectors(name, values, str)

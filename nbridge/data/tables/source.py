@@ -11,12 +11,11 @@ from typing import Any
 
 from nbridge.common.messages import clip, listing
 from nbridge.data.arrays import keys_of, to_batch
-from nbridge.data.folders import find_file
 from nbridge.data.ids import identifier_of
 from nbridge.data.split import Dataset, Source
 from nbridge.data.split_labels import NoColumnError, RowLabels
 from nbridge.data.tables.cells import MISSING, number_of, ordered_classes
-from nbridge.data.tables.columns import TableFile, no_column, open_table
+from nbridge.data.tables.columns import TableFile, find_table, no_column, open_table
 from nbridge.data.tables.layout import TableLayout, expand
 from nbridge.data.tables.numbers import check_joinable, join, join_files, place_of, read_numbers
 from nbridge.data.texts import normal_text
@@ -30,8 +29,8 @@ class Table(Source):
     or null marks what is absent. Files are read whole into memory; rows larger than memory are for `parquet`.
 
     Arguments:
-        path: The file (.csv, .tsv, either with .gz, or .parquet), or several to join: absolute, or relative to the current folder, or
-            else to $NBRIDGE_DATA.
+        path: The file (.csv, .tsv, either with .gz, or .parquet; or a folder of parquet files, the parts of one table), or several to
+            join: absolute, or relative to the current folder, or else to $NBRIDGE_DATA.
         columns: The columns of each modality: one, a pattern such as lab_*, or a list; by default the column of its name.
         classes: The classes of columns that have them, in order. Text has classes; two of them are 0 and 1, more are one-hot, or the class
             index where the column is all of its modality. There they may be left out: those of the data are then kept with the model.
@@ -92,7 +91,7 @@ class Table(Source):
             return [self._given]
         if not self.paths:
             raise DataError("path: no file")
-        files = [open_table(find_file(path)) for path in self.paths]
+        files = [open_table(find_table(path)) for path in self.paths]
         if len(files) > 1:
             check_joinable(files, self.id)
         return files
