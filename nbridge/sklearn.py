@@ -12,12 +12,13 @@ from numpy.typing import ArrayLike
 from rich.console import Console
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import Tags, check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
 from nbridge.common.messages import clip, did_you_mean, listing, noun
 from nbridge.data.arrays import to_batch
 from nbridge.data.batch import Batch
+from nbridge.data.text_columns import as_numbers, filled, learn_classes, objects_of
 from nbridge.errors import DataError, require_positive
 from nbridge.inference.impute import impute
 from nbridge.inference.intervals import DRAWS, summarise
@@ -47,13 +48,16 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     cells that are there tell as well. A row of NaN alone gets the mean of the prior. Observed cells come back bit-identical. Values are
     taken as 32-bit numbers.
 
+    Columns may hold text, in a data frame or an array of objects: such a column is a group by itself, of classes. Then what comes back is
+    an array of objects, with the text of observed cells to the letter.
+
     Arguments:
         groups: The columns of each modality, by its name: their numbers, their names, a slice, or a truth value for each column. All
             columns must be in exactly one. Left out, each column is a modality of its own where there are at most 8; of more columns all
-            are one modality.
+            of numbers are one modality.
         likelihoods: What values mean, as in a spec: one likelihood for all groups, or one for each by the group's name (by the column's
             name or number where ``groups`` is left out); ``normal`` where a mapping leaves it out. ``categorical`` makes the values of a
-            single column classes, as fit sees them, and takes several columns as one-hot.
+            single column classes, as fit sees them, and takes several columns as one-hot. Text is always ``categorical``.
         weights: Weights of log-likelihoods in training, by group; they follow from the data where left out.
         model: A model of a spec, such as ``bridged``, ``mvae`` or ``jmvae``.
         latent_dim: Number of dimensions of z.
@@ -71,7 +75,9 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         model_: The model, which all functions of this library take.
         groups_: The columns of each modality, by its name in the model: the group's name as an identifier.
         categories_: The values that are classes, in order, of each modality that is a categorical column.
-        constants_: The value of each column that held one value alone in fit, which is all that it is filled in with; NaN for the others.
+        constants_: The value of each column that held one value alone in fit, which is all that it is filled in with (of text the number
+            of the class); NaN for the others.
+        texts_: By the number of a column of text, its classes in order, as fit saw them first.
         n_features_in_: The number of columns.
         feature_names_in_: Their names, where they have any.
 
@@ -156,13 +162,13 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             X: A table with the columns of the one that was fitted.
 
         Returns:
-            Its values, shape (rows, columns), in which nothing is NaN.
+            Its values, shape (rows, columns), in which nothing is NaN: objects where some columns are text.
 
         Raises:
             ValueError: when X has other columns, a class that fit has not seen, or a value outside its likelihood's support.
         """
         table = self._checked(X)
-        return self._filled(table, impute(self.model_.network, self._batch(table)).values)
+        return self._as_given(X, table, self._filled(table, impute(self.model_.network, self._batch(table)).values))
 
     def sample(self, X: ArrayLike, samples: int = 5, *, seed: int = 0) -> np.ndarray:
         """Multiple imputation: several completions of a table, each of which decodes all absent cells of a row from one draw of z.
@@ -180,7 +186,8 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """
         table = self._checked(X)
         require_positive(samples=samples)
-        return self._filled(table, impute(self.model_.network, self._batch(table), samples=samples, seed=seed).values, samples)
+        drawn = impute(self.model_.network, self._batch(table), samples=samples, seed=seed).values
+        return self._as_given(X, table, self._filled(table, drawn, samples))
 
     def interval(self, X: ArrayLike, level: float = 0.9, *, draws: int = DRAWS, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """The central predictive interval of each NaN: see `nbridge.inference.intervals.summarise`.
@@ -201,6 +208,8 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         table = self._checked(X)
         summary = summarise(self.model_.network, self._batch(table), levels=(level,), draws=draws, seed=seed)
         lower, upper = (self._filled(table, {name: x[0] for name, x in ends.items()}) for ends in (summary.lower, summary.upper))
+        # Text has no order, and no number that would mean anything to a reader.
+        lower[:, list(self.texts_)], upper[:, list(self.texts_)] = np.nan, np.nan
         return lower, upper
 
     def __sklearn_tags__(self) -> Tags:
@@ -214,7 +223,18 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         if not reset:
             check_is_fitted(self, "model_")
         options: dict[str, Any] = {"dtype": [np.float64, np.float32], "ensure_all_finite": "allow-nan", "ensure_min_samples": 1 + reset}
-        return np.asarray(validate_data(self, X=cast("Any", X), reset=reset, **options))
+        objects = objects_of(X)
+        texts = self.texts_ if not reset else {} if objects is None else learn_classes(objects)
+        self.texts_ = texts
+        if objects is None or not texts:
+            return np.asarray(validate_data(self, X=cast("Any", X), reset=reset, **options))
+        validate_data(self, X=cast("Any", X), reset=reset, skip_check_array=True)
+        return check_array(as_numbers(objects, texts, self._column), **options)
+
+    def _as_given(self, X: ArrayLike, table: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Values with text in columns of text, and the cells that were given as they were."""
+        objects = objects_of(X)
+        return values if objects is None or not self.texts_ else filled(objects, np.isnan(table), values, self.texts_)
 
     def _column(self, number: int) -> str:
         """A column, for messages."""
@@ -224,8 +244,10 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def _grouped(self) -> list[_Group]:
         """The groups, which have each column once."""
         count, names = self.n_features_in_, getattr(self, "feature_names_in_", None)
-        if self.groups is None and count > ALONE:
-            wanted: Mapping[Any, Any] = {"table": slice(None)}
+        if self.groups is None and count - len(self.texts_) > ALONE:
+            plain = [number for number in range(count) if number not in self.texts_]
+            alone = {(number if names is None else names[number]): [number] for number in self.texts_}
+            wanted: Mapping[Any, Any] = {"table": plain, **alone}
         elif self.groups is None:
             wanted = {(number if names is None else names[number]): [number] for number in range(count)}
         elif isinstance(self.groups, Mapping) and self.groups:
@@ -238,6 +260,7 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
                 key, free_name(str(key), {group.name for group in groups}), np.array(_numbers(key, columns, names, count), dtype=int)
             )
             groups.append(group)
+            self._check_text(group)
         owners: dict[int, Hashable] = {}
         for group in groups:
             for number in group.columns.tolist():
@@ -248,9 +271,16 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             raise DataError(f"groups: {self._column(left[0])} is in none; add it to one, or leave it out of X")
         return groups
 
+    def _check_text(self, group: _Group) -> None:
+        """Checks that a column of text is all of its group."""
+        text = [number for number in group.columns.tolist() if number in self.texts_]
+        if text and len(group.columns) > 1:
+            raise DataError(f"groups: {group.key!r} has {self._column(text[0])}, which holds text, beside others; give it a group alone")
+
     def _modalities(self, table: np.ndarray, groups: list[_Group]) -> dict[str, dict[str, Any]]:
         """The modalities of a spec, once it is known which columns they have and which of these hold classes."""
         likelihoods = self._by_group(self.likelihoods, "likelihoods", groups, "normal")
+        likelihoods |= {group.name: self._of_text(group, likelihoods[group.name]) for group in groups if group.columns[0] in self.texts_}
         weights = self._by_group(self.weights, "weights", groups, "auto")
         self.groups_ = {group.name: group.columns for group in groups}
         self.categories_ = {
@@ -260,6 +290,8 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         }
         # A column that holds one class has a second one that is never there.
         classes = {name: max(2, len(categories)) for name, categories in self.categories_.items()}
+        texts = {name: self.texts_[columns[0]] for name, columns in self.groups_.items() if columns[0] in self.texts_}
+        self.categories_ |= {name: np.array(known, dtype=object) for name, known in texts.items()}
         return {
             name: {
                 "shape": classes.get(name, len(columns)),
@@ -270,6 +302,15 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             }
             for name, columns in self.groups_.items()
         }
+
+    def _of_text(self, group: _Group, likelihood: Any) -> Any:
+        """The likelihood of a column of text: a categorical one, unless another was asked for by its name."""
+        if _type(likelihood) == "categorical":
+            return likelihood
+        if isinstance(self.likelihoods, Mapping) and group.key in self.likelihoods:
+            what = self._column(group.columns[0])
+            raise DataError(f"likelihoods: {group.key!r} is {_type(likelihood)}, and {what} holds text, expected categorical")
+        return "categorical"
 
     def _by_group(self, given: Any, what: str, groups: list[_Group], default: Any) -> dict[str, Any]:
         """An option for each group, by its name in the model."""
@@ -307,6 +348,8 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         }
 
     def _classes(self, name: str, values: np.ndarray) -> np.ndarray:
+        if self.groups_[name][0] in self.texts_:
+            return values
         categories, absent = self.categories_[name], np.isnan(values)
         place = np.searchsorted(categories, values).clip(max=len(categories) - 1)
         if (unseen := np.flatnonzero((categories[place] != values) & ~absent)).size:
@@ -323,17 +366,19 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def _filled(self, table: np.ndarray, values: Mapping[str, Tensor], *draws: int) -> np.ndarray:
         """The table with values in place of NaN; draws come first. What is not given of a modality stays NaN."""
-        filled = np.broadcast_to(table, (*draws, *table.shape)).copy()
+        out = np.broadcast_to(table, (*draws, *table.shape)).copy()
         bounds = np.finfo(table.dtype)
         for name, columns in self.groups_.items():
             if name in values:
                 guess = values[name].numpy().astype(np.float64)
-                if name in self.categories_:
+                if name in self.categories_ and columns[0] in self.texts_:
+                    guess = guess[..., None]
+                elif name in self.categories_:
                     guess = self.categories_[name][guess.astype(int).clip(max=len(self.categories_[name]) - 1)][..., None]
                 observed, constants = table[:, columns], self.constants_[columns]
                 guess = np.where(np.isnan(constants), guess, constants)
-                filled[..., columns] = np.where(np.isnan(observed), guess.clip(bounds.min, bounds.max), observed)
-        return filled
+                out[..., columns] = np.where(np.isnan(observed), guess.clip(bounds.min, bounds.max), observed)
+        return out
 
 
 def _numbers(key: object, columns: Any, names: Any, count: int) -> list[int]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from nbridge.cli.options import console_of, warning
+from nbridge.data.endings import ARRAY, files_ending
 from nbridge.errors import RunError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def are_images(path: str, target: Path, part: tuple[int, int]) -> bool:
     if ending_of(path):
         raise RunError(f"--out {target}: this model has images, which are files of their own; write to a folder, --to FOLDER")
     folder, kind = find_rows(path)
-    found = kind == FOLDER and not any(file.suffix == ".npy" for file in folder.iterdir())
+    found = kind == FOLDER and not files_ending(folder, ARRAY)
     if found and part[1] > 1:
         raise RunError(f"--shard {part[0]}/{part[1]}: images are written whole; leave it out")
     return found

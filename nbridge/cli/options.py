@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nbridge.common.warnings import Finding
+from nbridge.data.endings import ARCHIVE, ARRAY, GZIP, TABLES, has_ending
 from nbridge.errors import NBridgeError, RunError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def check_output(path: str, overwrite: bool, endings: tuple[str, ...], rows: str
         DataError: when it exists and there is no file to read.
     """
     target = Path(path)
-    if not any(target.name.lower().endswith(ending) and len(target.name) > len(ending) for ending in endings):
+    if not any(has_ending(target, ending) and len(target.name) > len(ending) for ending in endings):
         raise RunError(f"--out {path}: expected a file that ends in {' or '.join(endings)}")
     if target.is_dir():
         raise RunError(f"--out {path}: a folder, expected a file")
@@ -66,7 +67,7 @@ def check_output_folder(path: str, overwrite: bool, rows: str) -> Path:
         RunError: when it is a file or named like one, the folder above it does not exist, or it exists and may not be replaced.
     """
     target = Path(path)
-    if target.suffix in {".npz", ".npy", ".parquet", ".csv", ".tsv", ".gz"} or target.is_file():
+    if has_ending(target, ARCHIVE, ARRAY, *TABLES, GZIP) or target.is_file():
         raise RunError(f"--out {path}: a file, expected a folder, as {rows} is one")
     _check_place(target, path, overwrite, rows)
     return target

@@ -10,6 +10,7 @@ import typer
 
 from nbridge.cli.joining import are_images, impute_folders, impute_joined
 from nbridge.cli.options import Overwrite, RunPath, Seed, blaming, check_output, check_output_folder, console_of, warning
+from nbridge.data.endings import ARCHIVE, has_ending
 from nbridge.errors import DataError, RunError
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def generate(
     with blaming(f"--prior {prior}", DataError):
         mixture_for(model.network, prior, fixed)
     values = model.generate(num, fixed, noise=noise, seed=seed, prior=cast("Prior | None", prior))
-    if target.suffix == ".png":
+    if has_ending(target, ".png"):
         from nbridge.cli.pictures import write_grid
 
         write_grid(target, model.network, values)

@@ -37,7 +37,7 @@ def init(
     """Write a first spec for your data. Guesses modalities and likelihoods, says why in comments, and shows what is present together."""
     target = check_output(out or f"{Path(data[0]).name.partition('.')[0] or 'spec'}.yaml", overwrite, (".yaml", ".yml"))
     for path in data:
-        if target.exists() and target.samefile(path):
+        if target.exists() and Path(path).exists() and target.samefile(path):
             raise RunError(f"--out {target}: the file that is read; choose another, so that it stays as it is")
     from nbridge.common.atomic_files import write_text, writing
     from nbridge.draft.draft import look

@@ -15,6 +15,7 @@ from nbridge.cli.options import AsJson, Device, Overrides, Overwrite, SpecPath, 
 from nbridge.cli.reporting import WithoutReport, report_on, verdict_on
 from nbridge.cli.sharing import sharing
 from nbridge.cli.tracking import Log, check_logger, tracking
+from nbridge.data.endings import OMICS, PARQUET, ending_among, has_ending
 from nbridge.errors import SpecError
 
 if TYPE_CHECKING:
@@ -127,8 +128,8 @@ def _ending(run: Run) -> str:
     """How a file that the model completes may end: as the one that it was trained from."""
     path = str(run.spec.data.source.kwargs.get("path", ""))
     if run.model.binding.omics is not None and path:
-        return Path(path).suffix
-    if run.spec.data.source.type == "parquet" or path.endswith(".parquet"):
+        return ending_among(path, OMICS)
+    if run.spec.data.source.type == "parquet" or has_ending(path, PARQUET):
         return ".parquet"
     return "" if run.spec.data.source.type == "npy" else ".csv" if run.model.binding.table is not None else ".npz"
 

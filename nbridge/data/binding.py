@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ class Binding:
         id: The array or column of identifiers.
         table: The columns of each modality, for a model trained on tables, data frames or images in files.
         omics: The slots of each modality, for a model trained on MuData or AnnData.
+        class_names: The classes of modalities whose arrays hold text, in order.
         images: The options of the data source ``images``, for a model trained on images in files.
         paths: The tables that the model was trained on.
     """
@@ -27,5 +28,6 @@ class Binding:
     id: str = "id"
     table: TableLayout | None = None
     omics: OmicsLayout | None = None
+    class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
     images: Mapping[str, Any] | None = None
     paths: tuple[str, ...] = ()

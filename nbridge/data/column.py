@@ -65,7 +65,8 @@ def _numbers(what: str, array: ArrayLike | Tensor) -> np.ndarray:
     try:
         raw = plain_array(array)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"{what}: not an array of numbers with rows of one shape ({str(error).splitlines()[0]})") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{what}: not an array of numbers with rows of one shape ({reason})") from error
     _check_numbers(what, raw.dtype)
     return raw
 

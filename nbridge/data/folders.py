@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,24 @@ VARIABLE = "NBRIDGE_DATA"
 def data_folder() -> Path | None:
     """The folder that the environment variable NBRIDGE_DATA names, if it is set."""
     return _home(text) if (text := os.environ.get(VARIABLE)) else None
+
+
+def check_stored(path: str | Path) -> None:
+    """Checks that a path is none of what can't be read as a file is: standard input, a pipe or a device, an address on the network.
+
+    Files are read more than once, to check all of them before any work is done.
+
+    Raises:
+        DataError: when it is one of them, with what to do.
+    """
+    text = str(path)
+    if text == "-" or text in ("/dev/stdin", "/proc/self/fd/0") or text.startswith("/dev/fd/"):
+        raise DataError(f"{text}: standard input or a pipe, which can be read only once, expected a file; save it to a file and name that")
+    if found := re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
+        raise DataError(f"{text}: an address ({found[0]}/...), expected a file; download it and name the copy")
+    asked = _home(path)
+    if asked.exists() and not asked.is_file() and not asked.is_dir():
+        raise DataError(f"{text}: a pipe or a device, which can be read only once, expected a file; save it to a file and name that")
 
 
 def find_file(path: str | Path) -> Path:
@@ -44,6 +63,7 @@ def find_file_or_folder(path: str | Path) -> Path:
 
 
 def _find(path: str | Path, sought: Callable[[Path], bool], other: Callable[[Path], bool], noun: str, other_noun: str) -> Path:
+    check_stored(path)
     asked = _home(path)
     data = data_folder()
     folders = [Path.cwd()] if data is None else [Path.cwd(), data]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from itertools import chain
@@ -10,6 +9,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nbridge.data.texts import normal_text
 from nbridge.errors import DataError
 
 
@@ -37,7 +37,7 @@ def identifier_of(text: str) -> str:
         >>> identifier_of(" Jose\u0301") == "Jos\u00e9"
         True
     """
-    return unicodedata.normalize("NFC", text.strip())
+    return normal_text(text)
 
 
 def check_ids(ids: ArrayLike, rows: int | None = None, told: Told = IDS) -> np.ndarray:

@@ -6,6 +6,7 @@ import numpy as np
 
 from nbridge.data.dates import holds_dates
 from nbridge.data.tables.cells import MISSING, MOST_CLASSES, ordered_classes
+from nbridge.data.texts import normal_text
 from nbridge.draft.column_kinds import ROWS_A_CLASS, ColumnKind, Tally, kind_of_numbers, kind_of_text
 from nbridge.draft.columns import counts_rows
 from nbridge.draft.writer import Part, conv_encoder
@@ -59,13 +60,12 @@ def part_of_texts(name: str, array: np.ndarray) -> tuple[Part, tuple[str, ...]] 
 
     Arguments:
         name: Its name.
-        array: Its rows, (N,), in which empty texts are missing.
+        array: Its rows, (N,), in which empty texts are missing, and NA and the like.
     """
-    texts, rows = np.unique(array[array != ""], return_counts=True)
+    normal = [text for text in map(normal_text, array.tolist()) if text not in MISSING]
+    texts, rows = np.unique(np.array(normal, dtype=np.str_), return_counts=True)
     if len(texts) < 2:
         return "text that does not vary"
-    if (known := set(texts.tolist())) & {*MISSING}:
-        return f"text with {sorted(known & {*MISSING})[0]!r}; write an empty text where there is none"
     if holds_dates(texts.tolist()):
         return "dates, which are no numbers; count days since one of them"
     found = kind_of_text(name, rows) if len(texts) > 2 else ColumnKind("classes", "text of 2 different values")

@@ -12,6 +12,7 @@ from nbridge.common.messages import clip, listing
 from nbridge.common.warnings import Finding
 from nbridge.data.batch import Batch
 from nbridge.data.group_split import of_items
+from nbridge.data.numpy.npz import NPZ
 from nbridge.data.omics.source import H5MU
 from nbridge.data.patterns import numbered
 from nbridge.data.split import Dataset, Source
@@ -78,7 +79,7 @@ def check_data(spec: Spec) -> Checked:
             return Checked(errors)
         dataset = source.load(shapes)
         labels, classes = _labels(source, shapes), _classes_of(source, shapes)
-    except (DataError, TypeError, SpecError) as error:
+    except (DataError, SpecError) as error:
         return Checked(tuple(str(error).splitlines()))
     model = build_model(spec)
     errors = tuple(_unsupported(model, dataset))
@@ -108,7 +109,7 @@ def _labels(source: Source, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, 
 
 def _classes_of(source: Source, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Sequence[str]]:
     """What the classes of a modality are called, where they have names."""
-    if isinstance(source, H5MU):
+    if isinstance(source, H5MU | NPZ):
         return {name: tuple(map(str, texts)) for name, texts in source.classes.items()}
     if not isinstance(source, Table):
         return {}
@@ -159,14 +160,13 @@ def _doubts(model: MultimodalVAE, batch: Batch, labels: Mapping[str, Sequence[st
 
 
 def _elements(batch: Batch, name: str, labels: Sequence[str], likelihood: Likelihood) -> Iterator[_Element]:
-    x = (
-        likelihood.canonical(batch.values[name]).double().flatten(1)
-        if batch.values[name].ndim > 1
-        else batch.values[name].double()[:, None]
-    )
+    x = likelihood.canonical(batch.values[name]).double()
+    # One-hot classes have become their numbers.
+    x = x.reshape(len(x), prod(x.shape[1:]))
     observed = batch.present[name][:, None].expand(x.shape)
     if name in batch.cells:
-        observed = observed & batch.cells[name].flatten(1)
+        cells = batch.cells[name].flatten(1)
+        observed = observed & (cells if cells.shape == x.shape else cells.all(1, keepdim=True))
     values = np.where(observed.numpy(), x.numpy(), np.nan)
     if len(labels) == values.shape[1]:
         yield from (_Element(name, label, values[:, place]) for place, label in enumerate(labels))

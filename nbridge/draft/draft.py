@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from nbridge.common.messages import clip, listing, some_of
+from nbridge.data.endings import ARCHIVE, OMICS, ending_among, has_ending, parquet_files
 from nbridge.data.folders import find_file_or_folder
 from nbridge.data.omics.container import Omics, is_omics, is_omics_file, omics_of, opened
 from nbridge.data.split_labels import RowLabels
@@ -107,17 +108,18 @@ def look(paths: Sequence[str], id_column: str | None = None) -> FirstLook:
         DataError: when a file can't be read, rows can't be joined, or nothing in them can be a modality.
     """
     found = [find_file_or_folder(path) for path in paths]
-    if len(paths) == 1 and found[0].suffix == ".npz" and found[0].is_file():
+    if len(paths) == 1 and has_ending(found[0], ARCHIVE) and found[0].is_file():
         return _look_at_arrays(paths[0], found[0], id_column)
     if len(paths) == 1 and is_omics_file(found[0]):
         if id_column is not None:
             raise DataError(f"{paths[0]}: observations have obs_names; leave --id out")
         with opened(found[0]) as omics:
-            return _look_at_omics(found[0].stem, {"source": found[0].suffix[1:], "path": str(paths[0])}, omics)
-    images = [one for typed, path in zip(paths, found, strict=True) if path.is_dir() for one in images_of(typed, path)]
-    tables = {typed: path for typed, path in zip(paths, found, strict=True) if not path.is_dir()}
+            return _look_at_omics(found[0].stem, {"source": ending_among(found[0], OMICS)[1:], "path": str(paths[0])}, omics)
+    parts = {path for path in found if path.is_dir() and parquet_files(path)}
+    tables = {typed: path for typed, path in zip(paths, found, strict=True) if path in parts or not path.is_dir()}
+    images = [one for typed, path in zip(paths, found, strict=True) if typed not in tables for one in images_of(typed, path)]
     for path in tables.values():
-        if not ending_of(path):
+        if path not in parts and not ending_of(path):
             raise DataError(
                 f"{path}: expected tables (.csv, .tsv, .csv.gz, .tsv.gz, .parquet), folders of images, or one .npz, .h5mu or .h5ad file"
             )

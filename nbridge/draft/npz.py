@@ -12,8 +12,11 @@ import numpy as np
 from nbridge.common.messages import listing, some_of
 from nbridge.data.column import PRESENT
 from nbridge.data.ids import check_ids
+from nbridge.data.numpy.class_texts import are_texts, texts_in
 from nbridge.data.numpy.npz import read_npz
 from nbridge.data.split_labels import label_texts
+from nbridge.data.tables.cells import MISSING
+from nbridge.data.texts import normal_text
 from nbridge.draft.arrays import part_of_array, part_of_texts
 from nbridge.draft.splits import SplitKeys, keys_among, keys_of_items
 from nbridge.draft.writer import Part
@@ -90,9 +93,10 @@ def look_at_npz(file: Path, id_key: str | None) -> ArraysLook:
     own = {name: array for name, array in arrays.items() if name != key and not name.endswith(PRESENT)}
     single = {name: array.reshape(rows) for name, array in own.items() if array.shape in ((rows,), (rows, 1))}
     found.splits = keys_among({name: partial(label_texts, array) for name, array in single.items()})
-    for name, array in own.items():
-        if name not in found.splits.taken:
-            _look_at_array(found, name, array, arrays.get(name + PRESENT))
+    with naming(file):
+        for name, array in own.items():
+            if name not in found.splits.taken:
+                _look_at_array(found, name, array, arrays.get(name + PRESENT))
     if not found.parts:
         raise DataError(f"{file}: no array that a modality can be made of. Found: {listing(arrays)}")
     numeric = {part.name: arrays[found.keys.get(part.name, part.name)] for part in found.parts if part.name not in found.classes}
@@ -117,16 +121,16 @@ def _look_at_array(found: ArraysLook, name: str, array: np.ndarray, mask: np.nda
 
 def _part_of(name: str, array: np.ndarray, rows: int) -> tuple[Part | str, tuple[str, ...]]:
     """The modality of an array, or why it can be none; and its classes, where it holds text."""
-    if array.dtype.kind != "U" or array.shape != (rows,):
+    if not are_texts(array.dtype, array.shape) or len(array) != rows:
         return part_of_array(name, array, rows), ()
-    found = part_of_texts(name, array)
+    found = part_of_texts(name, texts_in(array, f"array {name!r}"))
     return (found, ()) if isinstance(found, str) else found
 
 
 def _present_in(array: np.ndarray, rows: int) -> np.ndarray:
     """The rows that hold a value, (N,)."""
-    if array.dtype.kind == "U":
-        return np.not_equal(array, "")
+    if are_texts(array.dtype, array.shape):
+        return np.array([normal_text(text) not in MISSING for text in texts_in(array, "array").tolist()])
     return np.asarray(~np.isnan(array.reshape(rows, -1)).all(1)) if array.dtype.kind == "f" else np.ones(rows, dtype=bool)
 
 

@@ -200,12 +200,13 @@ def impute_file(
     # Of MuData and AnnData the model knows where modalities lie.
     named = {name: name if kind in OMICS else binding.keys.get(name, name) for name in model.names}
     omics = None if binding.omics is None else binding.omics.of(model.names)
+    classes = {named[name]: texts for name, texts in binding.class_names.items()}
     sizes = {named[name]: math.prod(likelihood.shape) for name, likelihood in model.likelihoods.items()}
     with (
         writing(target, DataError),
         scratch_beside(target) as scratch,
         _blaming(source, path),
-        open_rows(path, kind, sizes, scratch, binding.table, omics, intervals) as rows,
+        open_rows(path, kind, sizes, scratch, binding.table, omics, intervals, classes) as rows,
     ):
         return complete(model, rows, partial(rows.writing, target), wishes, keys=named, id_key=id_key, shard=shard, progress=progress)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,8 +12,10 @@ import numpy as np
 
 from nbridge.data.arrays import to_batch
 from nbridge.data.batch import Batch
+from nbridge.data.endings import ARCHIVE, has_ending
 from nbridge.data.folders import find_file
 from nbridge.data.ids import check_ids
+from nbridge.data.numpy.class_texts import are_texts, class_numbers, texts_in
 from nbridge.data.numpy.npz import read_npz
 from nbridge.data.omics.container import is_omics, is_omics_file
 from nbridge.data.omics.rows import object_rows
@@ -76,7 +78,7 @@ def _read_path(model: Served, path: str) -> tuple[Arrays, np.ndarray | None]:
     binding = model.binding
     if is_omics_file(path):
         return _read_omics(model, path)
-    if binding.images is not None and not path.endswith(".npz"):
+    if binding.images is not None and not has_ending(path, ARCHIVE):
         return read_images(model, [path])
     if ending_of(path) and binding.table is not None:
         return _read_table(binding.table, path)
@@ -84,11 +86,18 @@ def _read_path(model: Served, path: str) -> tuple[Arrays, np.ndarray | None]:
     with naming(path):
         keys = {name: binding.keys.get(name, name) for name in model.names}
         taken, others = match_keys(tuple(arrays), keys, "array")
-        given = {name: arrays[key] for name, key in taken.items()}
+        given = {name: _class_numbers(binding.class_names.get(name), name, arrays[key]) for name, key in taken.items()}
         if binding.id not in others:
             return given, None
         first = next(iter(given.values()))
         return given, check_ids(arrays[binding.id], len(first) if first.ndim else None)
+
+
+def _class_numbers(classes: Sequence[str] | None, name: str, array: np.ndarray) -> np.ndarray:
+    """The array of a modality, with the numbers of classes in the place of text."""
+    if classes is None or not are_texts(array.dtype, array.shape):
+        return array
+    return class_numbers(texts_in(array, what := f"modality {name!r}"), classes, what)
 
 
 def _read_table(layout: TableLayout, path: str) -> tuple[Arrays, np.ndarray | None]:

@@ -80,6 +80,7 @@ def binding_of(spec: Spec) -> Binding:
         id=str(source.kwargs.get("id", "id")),
         table=table_of(spec),
         omics=omics,
+        class_names=class_names_of(spec),
         images=source.kwargs if source.type == "images" else None,
         paths=(path,) if isinstance(path, str) else tuple(path),
     )
@@ -259,6 +260,14 @@ def omics_layout_of(spec: Spec) -> OmicsLayout | None:
     except DataError:
         # Told when rows are read.
         return None
+
+
+def class_names_of(spec: Spec) -> dict[str, tuple[str, ...]]:
+    """The classes that the arrays of a spec hold as text, by modality."""
+    if locate("datasets", spec.data.source.type) != BUILT_IN["datasets"]["npz"]:
+        return {}
+    listed = spec.data.source.kwargs.get("classes") or {}
+    return {name: tuple(map(str, texts)) for name, texts in listed.items() if name in spec.modalities}
 
 
 def _is_omics(spec: Spec) -> bool:

@@ -205,3 +205,39 @@ def test_the_command_parts_errors_from_warnings(call: Call, here: Path):
         "or list the classes in data.classes",
     ])  # fmt: skip
     assert out.startswith("spec.yaml: valid. ")
+
+
+ONE_HOT = np.eye(3)[np.arange(ROWS) % 3]
+
+
+@pytest.mark.parametrize("classes", [ONE_HOT, np.where(np.arange(ROWS)[:, None] < 3, np.nan, ONE_HOT), np.arange(ROWS) % 3])
+def test_classes_may_be_one_hot_or_numbers(classes: np.ndarray):
+    assert checked_arrays(k=classes).errors == ()
+    assert checked_arrays(k=classes).warnings == ()
+
+
+def test_one_hot_classes_that_say_what_another_modality_says_are_doubted():
+    found = checked_arrays(k=ONE_HOT, x=np.arange(ROWS) % 3 * 1.0)
+    assert [line.partition(", so that")[0] for line in found.warnings] == ["modalities 'k' and 'x': k and x hold the same in all rows"]
+
+
+def test_a_class_that_no_one_hot_row_has_is_doubted():
+    assert checked_arrays(k=np.eye(3)[np.arange(ROWS) % 2]).warnings == ("modality 'k': no row of class 2 (counted from 0)",)
+
+
+def checked_arrays(**arrays: np.ndarray) -> Checked:
+    arrays = {"x": np.random.default_rng(0).normal(size=ROWS)} | arrays
+    np.savez("rows.npz", **arrays)
+    part = {"features": 4, "encoder": {"type": "mlp", "hidden": [4]}}
+    modalities = {"k": {**part, "shape": 3, "likelihood": "categorical"}, "x": {**part, "shape": 1, "likelihood": "normal"}}
+    return check_data(spec_from_dict({"data": {"source": "npz", "path": "rows.npz"}, "modalities": modalities, "latent_dim": 2}))
+
+
+@pytest.mark.parametrize("name", ["elsewhere", "p", "k"])
+def test_rows_of_another_length_are_told_whatever_columns_there_are(here: Path, name: str):
+    Path("ragged.csv").write_text("p,k\n1,u\n2\n3,v,w\n")
+    kind = "categorical" if name == "k" else "normal"
+    modalities = {name: {"shape": 2 if name == "k" else 1, "encoder": "mlp", "likelihood": kind}}
+    found = check_data(spec_from_dict({"data": {"source": "table", "path": "ragged.csv"}, "modalities": modalities, "latent_dim": 2}))
+    missing = [f"{here / 'ragged.csv'}: no column 'elsewhere'. Found: p, k"] if name == "elsewhere" else []
+    assert found.errors == (*missing, f"{here / 'ragged.csv'}: row 1 (line 3) has 1 cell, expected 2, as the header has")

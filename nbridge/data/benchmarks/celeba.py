@@ -16,6 +16,7 @@ import torch
 from nbridge.data.batch import Batch
 from nbridge.data.benchmarks.celeba_tables import Attributes, read_attributes, read_identities, read_partition
 from nbridge.data.benchmarks.download import locate_folder
+from nbridge.data.endings import files_ending, has_ending
 from nbridge.data.images.decode import DAMAGED, read_colours
 from nbridge.data.schema_match import Offer, check_offers
 from nbridge.data.split import Dataset, Source
@@ -164,7 +165,7 @@ def _opened(folder: Path) -> Iterator[Store]:
     if (plain := folder / _IMAGES).is_dir():
         yield Store(plain, _photographs(path.name for path in plain.iterdir()), lambda name: (plain / name).read_bytes())
         return
-    archives = sorted(folder.glob(f"{_IMAGES}*.zip"))
+    archives = [path for path in files_ending(folder, ".zip") if path.name.startswith(_IMAGES)]
     if not archives:
         raise DataError(f"{folder}: neither a folder {_IMAGES} nor a file {_IMAGES}*.zip; {_GET}")
     if len(archives) > 1:
@@ -180,7 +181,7 @@ def _opened(folder: Path) -> Iterator[Store]:
 def _photographs(paths: Iterator[str] | Sequence[str]) -> dict[str, str]:
     """Paths of JPEG files by file name; what some systems add beside each begins with a dot."""
     files = {path.rpartition("/")[2]: path for path in paths}
-    return {name: path for name, path in files.items() if name.lower().endswith(".jpg") and not name.startswith(".")}
+    return {name: path for name, path in files.items() if has_ending(name, ".jpg") and not name.startswith(".")}
 
 
 def read_square(store: Store, image: str, size: int, crop: float) -> np.ndarray:

@@ -103,11 +103,13 @@ def _download(collection: Collection, names: list[str], folder: Path) -> str | N
             fetch: Any = pooch.HTTPDownloader(progressbar=cast("Any", Bar(progress, f"{collection.name}/{name}")), timeout=_TIMEOUT)
             try:
                 pooch.retrieve(collection.url + name, f"md5:{collection.md5[name]}", fname=name, path=folder, downloader=fetch)
-            # Everything that requests raises is an OSError; a checksum that differs is a ValueError.
-            except ValueError:
-                return f"the checksum of {name} is not the published one"
+            # Everything that requests raises is an OSError, some of it a ValueError as well; so is a checksum that differs.
             except OSError as error:
                 return _reason(error)
+            except ValueError as error:
+                if "known hash" not in str(error):
+                    raise
+                return f"the checksum of {name} is not the published one"
     return None
 
 

@@ -17,6 +17,7 @@ from nbridge.data.batch import Batch
 from nbridge.data.benchmarks.download import cache_folder, locate, locate_folder
 from nbridge.data.benchmarks.mnist import LABEL, MNIST_FILES, read_parts
 from nbridge.data.benchmarks.paired import pair
+from nbridge.data.endings import files_ending
 from nbridge.data.images.decode import read_colours
 from nbridge.data.numpy.npz import read_npz, write_npz
 from nbridge.data.schema_match import Offer, arrange, check_offers
@@ -156,7 +157,7 @@ def find_photographs(folder: Path, views: int) -> list[Path]:
         DataError: when there are fewer than views.
     """
     try:
-        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _FORMATS and not path.name.startswith("."))
+        found = files_ending(folder, *_FORMATS)
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror})") from error
     if not found:

@@ -31,7 +31,11 @@ def read_colours(read: Callable[[], bytes], what: str, formats: tuple[str, ...] 
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(read()), formats=formats) as photograph:
+        content = read()
+    except DAMAGED as error:
+        raise DataError(f"{what} cannot be read ({error}); fetch it again") from error
+    try:
+        with Image.open(io.BytesIO(content), formats=formats) as photograph:
             return photograph.convert("RGB")
     # Pillow says with SyntaxError and ValueError, too, that a file is none.
     except (*DAMAGED, SyntaxError, ValueError, Image.DecompressionBombError) as error:

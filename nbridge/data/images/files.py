@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nbridge.common.messages import clip, listing
+from nbridge.data.endings import IMAGES as ENDINGS
+from nbridge.data.endings import has_ending
 from nbridge.data.ids import identifier_of
 from nbridge.data.images.decode import DAMAGED
 from nbridge.errors import DataError
@@ -22,8 +24,6 @@ from nbridge.spec.option_types import Resize
 if TYPE_CHECKING:
     from PIL import Image
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm")
-"""How the names of images end, in small letters or capitals."""
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """No others that Pillow knows: some of them are programs to run."""
 _OF_SYSTEMS = frozenset({"thumbs.db", "desktop.ini"})
@@ -85,7 +85,9 @@ class Frame:
 
         with _told(path), Image.open(path, formats=_FORMATS) as image:
             _check(path, image)
-            plain = _opaque(ImageOps.exif_transpose(image)).convert("L" if self.shape[0] == 1 else "RGB")
+            # Turned or not, this is a copy that is decoded.
+            upright = ImageOps.exif_transpose(image)
+        plain = _opaque(upright).convert("L" if self.shape[0] == 1 else "RGB")
         pixels = np.asarray(self._sized(path, plain))
         return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
@@ -144,7 +146,7 @@ def is_image(name: str) -> bool:
         >>> is_image("scan 1.PNG"), is_image("notes.txt")
         (True, False)
     """
-    return name.lower().endswith(ENDINGS)
+    return has_ending(name, *ENDINGS)
 
 
 def size_of(path: Path) -> Size:

@@ -104,13 +104,14 @@ class ArchiveMember(Member):
     def rows(self, start: int, stop: int) -> np.ndarray:
         stop = min(stop, self.shape[0])
         shape = (max(0, stop - start), *self.shape[1:])
+        width = self.dtype.itemsize * prod(self.shape[1:])
+        stream = self._at(start)
         with _told(self.key):
-            stream, width = self._at(start), self.dtype.itemsize * prod(self.shape[1:])
             content = stream.read(shape[0] * width)
-            if len(content) < shape[0] * width:
-                raise EOFError(f"it ends within row {start + len(content) // width}")
-            self._row = stop
-            return np.frombuffer(content, self.dtype).reshape(shape) if content else np.empty(shape, self.dtype)
+        if len(content) < shape[0] * width:
+            raise DataError(f"array {self.key!r} is damaged (it ends within row {start + len(content) // width})")
+        self._row = stop
+        return np.frombuffer(content, self.dtype).reshape(shape) if content else np.empty(shape, self.dtype)
 
     def open(self) -> IO[bytes]:
         return self._archive.open(self._name)
@@ -121,9 +122,12 @@ class ArchiveMember(Member):
         if stream is None or row < self._row:
             if stream is not None:
                 stream.close()
-            stream, self._row = self.open(), 0
-            read_header(stream)
-        stream.seek((row - self._row) * self.dtype.itemsize * prod(self.shape[1:]), 1)
+            with _told(self.key):
+                stream, self._row = self.open(), 0
+                read_header(stream)
+        distance = (row - self._row) * self.dtype.itemsize * prod(self.shape[1:])
+        with _told(self.key):
+            stream.seek(distance, 1)
         self._stream, self._row = stream, row
         return stream
 

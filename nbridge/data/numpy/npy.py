@@ -12,6 +12,7 @@ import numpy as np
 from nbridge.common.messages import clip, did_you_mean, listing
 from nbridge.data.arrays import check_same_rows, keys_of
 from nbridge.data.column import PRESENT, check_layout
+from nbridge.data.endings import ARRAY, files_ending
 from nbridge.data.folders import find_folder
 from nbridge.data.ids import check_ids
 from nbridge.data.split import Dataset, Source
@@ -124,11 +125,13 @@ class NPYStore(Store):
 
 
 def _file(folder: Path, key: str) -> Path:
-    return folder / f"{key}.npy"
+    """The file of an array, whatever the case of its ending."""
+    plain = folder / f"{key}{ARRAY}"
+    return plain if plain.exists() else next((file for file in files_ending(folder, ARRAY) if file.stem == key), plain)
 
 
 def _no_file(folder: Path, key: str, modality: str | None = None) -> str:
-    found = sorted(file.stem for file in folder.glob("*.npy"))
+    found = [file.stem for file in files_ending(folder, ARRAY)]
     of = f" for modality {modality!r}" if modality is not None and modality != key else ""
     return f"no file '{key}.npy'{of}.{did_you_mean(key, found)} Found: {listing(found)}"
 

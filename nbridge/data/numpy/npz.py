@@ -22,6 +22,7 @@ from nbridge.data.arrays import keys_of, to_batch
 from nbridge.data.column import PRESENT
 from nbridge.data.folders import find_file
 from nbridge.data.ids import check_ids
+from nbridge.data.numpy.class_texts import are_texts, class_numbers, texts_in
 from nbridge.data.split import PARTS, Dataset, Source
 from nbridge.data.split_labels import NoColumnError, RowLabels, array_labels
 from nbridge.errors import DataError, naming
@@ -42,7 +43,7 @@ class NPZ(Source):
         keys: The array of each modality, where it bears another name.
         id: The array of identifiers; a file may do without one of the default name.
         parts: Whether the archive has two arrays of each, ``train_KEY`` and ``test_KEY``.
-        classes: Of modalities whose array holds text, the classes, in the order of their numbers.
+        classes: Of modalities whose array holds text, one a row, the classes in the order of their numbers.
     """
 
     def __init__(
@@ -106,16 +107,12 @@ class NPZ(Source):
 
     def _numbered(self, path: Path, name: str, array: np.ndarray) -> np.ndarray:
         """Classes by their number, NaN in the place of an empty text."""
-        if name not in self.classes or array.dtype.kind != "U":
+        if not are_texts(array.dtype, array.shape):
             return array
-        classes = self.classes[name]
-        known = {*classes, ""}
-        if (row := next((row for row, text in enumerate(array.tolist()) if text not in known), None)) is not None:
-            raise DataError(
-                f"{path}: modality {name!r}: row {row} holds {str(array[row])!r}, expected one of {listing(classes)}, or an empty text"
-            )
-        numbers = {text: float(number) for number, text in enumerate(classes)} | {"": math.nan}
-        return np.array([numbers[text] for text in array.tolist()])
+        what = f"{path}: modality {name!r}"
+        if name not in self.classes:
+            raise DataError(f"{what}: array of dtype {array.dtype}, expected real numbers; of classes that are text data.classes lists all")
+        return class_numbers(texts_in(array, what), self.classes[name], what)
 
 
 def _rows_of(arrays: Mapping[str, np.ndarray]) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 from nbridge.common.messages import clip, listing
 from nbridge.data.omics.container import Part
 from nbridge.data.tables.cells import MISSING, number_of, ordered_classes, read_cells
+from nbridge.data.texts import normal_text, same_text_twice
 from nbridge.errors import DataError
 
 
@@ -20,17 +21,19 @@ def is_numeric(column: Any) -> bool:
 def texts_of(column: Any) -> tuple[np.ndarray, list[str]]:
     """The different values of a column as texts, and for each row the place of its own, -1 where it is missing."""
     codes, different = column.factorize()
-    return np.asarray(codes), [_text(value) for value in different]
+    texts = [_text(value) for value in different]
+    places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+    return np.array([*(places[text] for text in texts), -1])[np.asarray(codes)], list(places)
 
 
 def _text(value: object) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else normal_text(str(value))
 
 
 def declared_classes(column: Any) -> tuple[str, ...]:
     """The classes of a column: its categories in their order, or else its texts."""
     if hasattr(column.dtype, "categories"):
-        return tuple(text for text in map(_text, column.dtype.categories) if text not in MISSING)
+        return tuple(text for text in dict.fromkeys(map(_text, column.dtype.categories)) if text not in MISSING)
     return ordered_classes(text for text in texts_of(column)[1] if text not in MISSING)
 
 
@@ -61,7 +64,7 @@ def check_classes(name: str, column: str, classes: tuple[str, ...], shape: tuple
     """
     if len(shape) != 1 or len(classes) != max(2, shape[0]):
         raise DataError(f"classes: modality {name!r} (obs/{clip(column)}) has {len(classes)}, but its shape is {shape}")
-    if twice := next((text for text in classes if classes.count(text) > 1), None):
+    if (twice := same_text_twice(classes)) is not None:
         raise DataError(f"classes: modality {name!r}: class {clip(twice)!r} is listed twice")
 
 

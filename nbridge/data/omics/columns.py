@@ -14,6 +14,7 @@ from nbridge.data.omics.layout import Address
 from nbridge.data.omics.values import Values
 from nbridge.data.tables.cells import exact_number_of, number_of
 from nbridge.data.tables.output_columns import IMPUTED
+from nbridge.data.texts import normal_text
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,9 @@ class FilledColumns:
         return series
 
     def _categories(self, series: Any, texts: np.ndarray, rows: np.ndarray) -> Any:
-        spelt = {str(value): value for value in series.dtype.categories}
+        spelt = {normal_text(str(value)): value for value in reversed(series.dtype.categories)}
         whole = {str(float(value)): value for value in series.dtype.categories if isinstance(value, int | float)}
-        own = [spelt.get(text, whole.get(text, text)) for text in texts.tolist()]
+        own = [spelt.get(normal_text(text), whole.get(text, text)) for text in texts.tolist()]
         if new := [value for value in dict.fromkeys(own) if value not in series.dtype.categories]:
             series = series.cat.add_categories(new)
         series.iloc[rows] = own
@@ -111,7 +112,7 @@ class FilledColumns:
     def _numbers_of_classes(self) -> np.ndarray:
         """The number of each row's class, -1 where it has none."""
         codes, texts = texts_of(self.frame[self.columns[0]])
-        places = {text: place for place, text in enumerate(self.classes)}
+        places = {normal_text(text): place for place, text in enumerate(self.classes)}
         return np.append([places.get(text, -1) for text in texts], -1)[codes]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from nbridge.common.messages import clip
+from nbridge.data.endings import OMICS as ENDINGS
+from nbridge.data.endings import has_ending
+from nbridge.data.omics.layout import SLOTS
 from nbridge.errors import DataError
 
-ENDINGS = (".h5mu", ".h5ad")
-"""How the names of files end."""
 BY_OBSERVATION = ("X", "layers", "obsm", "obsp", "raw/X")
 """What has a row for each observation, beside obs."""
 _DICTS = ("layers", "obsm", "obsp", "varm", "varp")
@@ -68,7 +69,7 @@ def is_omics(data: object) -> bool:
 
 def is_omics_file(path: str | Path) -> bool:
     """Whether a file is one of AnnData or MuData, by its ending."""
-    return Path(path).suffix in ENDINGS
+    return has_ending(path, *ENDINGS)
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,7 @@ class Part:
         Raises:
             DataError: when it can't be read.
         """
-        try:
-            return self.get(path)
-        except Exception as error:
-            # Whatever a damaged file makes anndata, h5py, pandas or scipy raise.
-            raise DataError(f"{self.where}: {path} can't be read ({_reason(error)})") from error
+        return self.get(path)
 
     @cached_property
     def obs(self) -> Any:
@@ -217,6 +214,7 @@ def omics_of(data: Any) -> Omics:
     """
     if hasattr(data, "mod"):
         _check_axis("MuData object", int(data.axis))
+        _check_names("MuData object", data.mod)
         parts = {name: _of_object(name, f"MuData object: modality {name!r}", one) for name, one in data.mod.items()}
         return Omics("MuData object", _of_object("", "MuData object", data, parts), parts)
     return Omics("AnnData object", _of_object("", "AnnData object", data), {})
@@ -230,9 +228,18 @@ def _of_file(path: Path, file: Any) -> Omics:
     if kind != "MuData" and "mod" not in file:
         return Omics(str(path), _of_group("", str(path), file), {})
     _check_axis(str(path), int(file.attrs.get("axis", 0)))
+    _check_names(str(path), file["mod"])
     order = [str(name) for name in file["mod"].attrs.get("mod-order", list(file["mod"])) if name in file["mod"]]
     parts = {name: _of_group(name, f"{path}: modality {name!r}", file["mod"][name]) for name in order}
     return Omics(str(path), _of_group("", str(path), file, parts), parts)
+
+
+def _check_names(where: str, parts: Iterable[str]) -> None:
+    if (name := next((name for name in parts if name in SLOTS), None)) is not None:
+        raise DataError(
+            f"{where}: modality {name!r} is called as a place in every object is ({', '.join(SLOTS)}), so that {name}/... could be either; "
+            f"rename it, such as mudata.MuData({{{name + '_1'!r}: mdata.mod[{name!r}], ...}})"
+        )
 
 
 def _check_axis(where: str, axis: int) -> None:
@@ -241,10 +248,23 @@ def _check_axis(where: str, axis: int) -> None:
 
 
 def _of_group(name: str, where: str, group: Any, parts: Mapping[str, Part] | None = None) -> Part:
-    anndata = anndata_of()
     named = {slot: list(group[slot]) for slot in _DICTS if slot in group}
     elements = _elements(named, [path for path in ("X", "raw/X") if path in group], parts or {})
-    return Part(name, where, elements, lambda path: anndata.io.read_elem(group[path]))
+    return Part(name, where, elements, partial(_stored, where, group))
+
+
+def _stored(where: str, group: Any, path: str) -> Any:
+    """An element of a file.
+
+    Raises:
+        DataError: when it can't be read.
+    """
+    read = anndata_of().io.read_elem
+    try:
+        return read(group[path])
+    except Exception as error:
+        # Whatever a damaged file makes anndata, h5py, pandas or scipy raise; no code of ours runs in here.
+        raise DataError(f"{where}: {path} can't be read ({_reason(error)})") from error
 
 
 def _of_object(name: str, where: str, data: Any, parts: Mapping[str, Part] | None = None) -> Part:

@@ -6,7 +6,6 @@ are values, those that a sparse matrix does not store among them.
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from nbridge.common.messages import clip, did_you_mean, listing
+from nbridge.data.name_patterns import matching
 from nbridge.data.omics.classes import check_classes, class_codes, found_classes, is_numeric
 from nbridge.data.omics.container import Omics, Part
 from nbridge.data.omics.layout import FLAG, Address, OmicsLayout, address_of, parse_address
@@ -271,13 +271,10 @@ def _chosen(part: Part, name: str, asked: Sequence[str], known: Sequence[str], a
             found.append(places[word])
         elif word.startswith(FLAG) and address.slot != "obsm":
             found += _flagged(part, name, word.removeprefix(FLAG)).tolist()
-        elif "*" in word:
-            pattern = re.compile(".*".join(map(re.escape, word.split("*"))), re.DOTALL)
-            matching = [place for place, variable in enumerate(known) if pattern.fullmatch(variable)]
-            found += matching
-            lacking += [] if matching else [word]
         else:
-            lacking.append(word)
+            named = matching(word, known)
+            found += [places[variable] for variable in named]
+            lacking += [] if named else [word]
     if lacking:
         many = f" ({len(lacking):,} of {len(asked):,} are missing)" if len(asked) > 1 else ""
         shown = clip(listing(known[:10]), 200) + (f", and {len(known) - 10:,} more" if len(known) > 10 else "")

@@ -6,23 +6,19 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from nbridge.data.folders import find_file, find_folder
+from nbridge.data.endings import ARCHIVE, OMICS, PARQUET, TABLES, TEXT, ending_among
+from nbridge.data.folders import check_stored, find_file, find_folder
 from nbridge.data.numpy.rows import archive_rows, folder_rows
-from nbridge.data.omics.container import ENDINGS as OMICS
-from nbridge.data.omics.container import is_omics_file
 from nbridge.data.omics.layout import OmicsLayout
 from nbridge.data.omics.rows import omics_rows
 from nbridge.data.streaming.blocks import RowsIn
-from nbridge.data.tables.columns import ending_of
-from nbridge.data.tables.csv import ENDINGS
 from nbridge.data.tables.layout import TableLayout
 from nbridge.data.tables.parquet_rows import table_rows
 from nbridge.data.tables.rows import cell_rows
 from nbridge.errors import DataError
 
-ARCHIVE, TABLE, FOLDER = ".npz", ".parquet", ""
-"""The kinds of files, each with the ending that a file of that kind is written with; a folder has none, and those of csv are
-`nbridge.data.tables.csv.ENDINGS`, those of MuData and AnnData `nbridge.data.omics.container.ENDINGS`."""
+FOLDER = ""
+"""The kind of a folder; that of a file is the ending of its name, in lower case."""
 
 
 def find_rows(path: str | Path) -> tuple[Path, str]:
@@ -39,16 +35,20 @@ def find_rows(path: str | Path) -> tuple[Path, str]:
         except DataError:
             pass
         raise
-    return found, ending_of(found) or (found.suffix if is_omics_file(found) else ARCHIVE)
+    return found, ending_among(found, (*TABLES, *OMICS)) or ARCHIVE
 
 
 def kind_of(path: str | Path) -> str:
-    """The kind of a file or a folder; by its name where there is none."""
+    """The kind of a file or a folder; by its name where there is none.
+
+    Raises:
+        DataError: when it is no file, but a pipe or an address.
+    """
+    check_stored(path)
     try:
         return find_rows(path)[1]
     except DataError:
-        ending = Path(path).suffix
-        return ending_of(path) or ("" if not ending else ending if is_omics_file(path) else ARCHIVE)
+        return ending_among(path, (*TABLES, *OMICS)) or (ARCHIVE if Path(path).suffix else FOLDER)
 
 
 def open_rows(
@@ -59,6 +59,7 @@ def open_rows(
     table: TableLayout | None = None,
     omics: OmicsLayout | None = None,
     levels: Sequence[float] = (),
+    classes: Mapping[str, Sequence[str]] | None = None,
 ) -> AbstractContextManager[RowsIn]:
     """A file of rows, until the end of the block.
 
@@ -70,6 +71,7 @@ def open_rows(
         table: Which columns of single values are which modality, for csv and such Parquet files.
         omics: Where modalities lie in MuData and AnnData.
         levels: The levels of intervals, which name columns of such a file.
+        classes: By key, the classes that the texts of an array may be, in order.
 
     Raises:
         DataError: when it is damaged, or not what its ending says.
@@ -80,10 +82,10 @@ def open_rows(
                 "this model does not know where modalities lie in such a file: it was not trained from one (data: {source: h5mu})"
             )
         return omics_rows(path, omics, levels)
-    if kind in ENDINGS and table is None:
+    if kind in TEXT and table is None:
         raise DataError("a csv file, whose columns this model knows nothing of: it was not trained from one (data: {source: table})")
-    if table is not None and kind in (*ENDINGS, TABLE):
+    if table is not None and kind in TABLES:
         return cell_rows(path, table, scratch, levels)
-    if kind == TABLE:
+    if kind == PARQUET:
         return table_rows(path, sizes)
-    return folder_rows(path) if kind == FOLDER else archive_rows(path, scratch)
+    return folder_rows(path, classes) if kind == FOLDER else archive_rows(path, scratch, classes)

@@ -11,6 +11,7 @@ from typing import overload
 import numpy as np
 
 from nbridge.common.messages import clip, listing, quoted
+from nbridge.data.texts import normal_text
 from nbridge.errors import DataError
 
 MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL")
@@ -57,7 +58,7 @@ def read_cells(column: str, cells: Sequence[str], classes: Sequence[str], missin
 
     Arguments:
         column: Its name, for messages.
-        cells: Its texts; blanks around them do not count.
+        cells: Its texts; blanks around them do not count, nor whether accents are composed.
         classes: Its classes, whose numbers take their places; none for numbers.
         missing: Texts of absent cells; one that is a class counts as the class.
         where: Tells the place of a cell, for messages.
@@ -71,7 +72,7 @@ def read_cells(column: str, cells: Sequence[str], classes: Sequence[str], missin
     """
     if isinstance(cells, NumberCells) and _is_plain(cells, classes, missing):
         return cells.numbers
-    texts = [cell.strip() for cell in cells]
+    texts = [normal_text(cell) for cell in cells]
     if classes:
         return _classes(column, texts, classes, missing, where)
     try:
@@ -143,13 +144,13 @@ def spelt_otherwise(texts: Sequence[str]) -> str:
 
 
 def ordered_classes(texts: Iterable[str]) -> tuple[str, ...]:
-    """Different texts in order: of their numbers where all are numbers, else of the alphabet.
+    """Different texts in order, their accents composed: of their numbers where all are numbers, else of the alphabet.
 
     Example:
         >>> ordered_classes(["10", "9", "10"]), ordered_classes(["b", "a", "10"])
         (('9', '10'), ('10', 'a', 'b'))
     """
-    different = sorted(set(texts))
+    different = sorted(set(map(normal_text, texts)))
     numbers = [number for text in different if (number := exact_number_of(text)) is not None]
     if len(numbers) < len(different):
         return tuple(different)
@@ -174,7 +175,7 @@ def _number(column: str, text: str, missing: Collection[str], where: Callable[[]
 
 
 def _classes(column: str, texts: Sequence[str], classes: Sequence[str], missing: Collection[str], where: Where) -> np.ndarray:
-    known = {text: float(place) for place, text in enumerate(classes)}
+    known = {normal_text(text): float(place) for place, text in enumerate(classes)}
     found: dict[str, float] = {}
     # Numbers may be spelt in another way, such as 1.0 for 1.
     numbers = {exact_number_of(text): place for text, place in known.items()}

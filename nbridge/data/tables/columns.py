@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 
 from nbridge.common.messages import clip, did_you_mean, listing
+from nbridge.data.endings import PARQUET, TABLES, TEXT, ending_among, parquet_files
+from nbridge.data.folders import find_file, find_file_or_folder
 from nbridge.data.ids import Told
 from nbridge.data.tables import arrow as arrow_cells
 from nbridge.data.tables.arrow import pyarrow_of
-from nbridge.data.tables.csv import ENDINGS, CsvFile
+from nbridge.data.tables.csv import CsvFile
 from nbridge.errors import DataError
 
 CHUNK = 8192
 """Rows that are held as text at a time."""
-PARQUET = ".parquet"
 
 
 @dataclass(frozen=True)
@@ -183,68 +184,116 @@ class ArrowTable(TableFile):
             raise DataError(f"{self.path}: {error}") from error
 
 
-class ParquetTable(ArrowTable):
-    """A Parquet file.
-
-    Arguments:
-        path: The file.
+def _schema_of(path: Path) -> Any:
+    """The columns of a Parquet file and their types.
 
     Raises:
-        DataError: when it is damaged or no such file, a column is there twice, or pyarrow is not installed.
+        DataError: when it is damaged, or a column is there twice.
+    """
+    import pyarrow.parquet
+
+    with _told(path):
+        schema = pyarrow.parquet.read_schema(path)
+    if twice := [name for name in schema.names if schema.names.count(name) > 1]:
+        raise DataError(f"{path}: column {twice[0]!r} is there twice")
+    return schema
+
+
+def _unified(known: Any, own: Any, path: Path, first: Path) -> Any:
+    """The columns of all parts of a table, in the types that hold what each of them has.
+
+    Raises:
+        DataError: when a part has other columns, or one of another kind.
+    """
+    pa = pyarrow_of()
+    if other := [*(name for name in known.names if name not in own.names), *(name for name in own.names if name not in known.names)]:
+        which = "lacks" if other[0] in known.names else "has"
+        raise DataError(f"{path}: {which} column {clip(other[0])!r}, unlike {first.name}; expected parts of one table, of the same columns")
+    try:
+        return pa.unify_schemas([known.remove_metadata(), own.remove_metadata()], promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        unlike = next((name for name in known.names if known.field(name).type != own.field(name).type), "")
+        types = f"{clip(own.field(unlike).type)}, but {clip(known.field(unlike).type)} in {first.name}" if unlike else clip(error, 100)
+        raise DataError(f"{path}: column {clip(unlike)!r} of type {types}; expected parts of one table, of the same types") from error
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Tells what a damaged file raises as one line."""
+    try:
+        yield
+    except (OSError, EOFError, pyarrow_of().ArrowException) as error:
+        reason = clip((str(error).splitlines() or [type(error).__name__])[0], 100)
+        raise DataError(f"{path}: not a parquet file, or truncated or damaged ({reason})") from error
+
+
+class ParquetTable(ArrowTable):
+    """A Parquet file, or the files of a folder in the order of their names, which are the parts of one table.
+
+    Arguments:
+        path: The file or the folder.
+
+    Raises:
+        DataError: when a file is damaged or there is none, a column is there twice, parts differ in columns, or pyarrow is not installed.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        pyarrow_of()
-        with self.told():
-            from pyarrow.parquet import read_schema
-
-            self.schema = read_schema(path)
+        self._files = parquet_files(path) if path.is_dir() else [path]
+        if not self._files:
+            raise DataError(f"{path}: no file *{PARQUET} in this folder, expected the parts of one table")
+        self.schema = pyarrow_of().schema([])
+        for number, file in enumerate(self._files):
+            own = _schema_of(file)
+            self.schema = own if not number else _unified(self.schema, own, file, self._files[0])
         self.columns = tuple(self.schema.names)
-        if twice := [name for name in self.columns if self.columns.count(name) > 1]:
-            raise DataError(f"{path}: column {twice[0]!r} is there twice")
 
     def kind(self, column: str) -> Any:
         return self.schema.field(column).type
 
+    def where(self, row: int) -> str:
+        if len(self._files) == 1:
+            return super().where(row)
+        import pyarrow.parquet
+
+        for file in self._files:
+            with _told(file):
+                rows = pyarrow.parquet.read_metadata(file).num_rows
+            if row < rows:
+                return f"row {row} of {file.name}"
+            row -= rows
+        return f"row {row}"
+
     def batches(self, columns: Sequence[str], size: int) -> Iterator[Any]:
+        import pyarrow as pa
         from pyarrow.parquet import ParquetFile
 
-        with self.told(), ParquetFile(self.path) as file:
-            yield from file.iter_batches(size, columns=list(columns), use_threads=False)
+        for path in self._files:
+            with _told(path), ParquetFile(path) as file:
+                for batch in file.iter_batches(size, columns=list(columns), use_threads=False):
+                    alike = len(self._files) == 1 or not columns
+                    arrays = [] if alike else [batch.column(column).cast(self.kind(column)) for column in columns]
+                    yield batch if alike else pa.RecordBatch.from_arrays(arrays, list(columns))
 
     def read(self, columns: Sequence[str], start: int, stop: int) -> Any:
         import pyarrow as pa
         from pyarrow.parquet import ParquetFile
 
         parts, first = [], 0
-        with self.told(), ParquetFile(self.path) as file:
-            for number in range(file.num_row_groups):
-                last = first + file.metadata.row_group(number).num_rows
-                if last > start and first < stop:
-                    group = file.read_row_group(number, columns=list(columns), use_threads=False)
-                    parts.append(group.slice(max(0, start - first), min(last, stop) - max(first, start)))
-                first = last
+        for path in self._files:
+            with _told(path), ParquetFile(path) as file:
+                for number in range(file.num_row_groups):
+                    last = first + file.metadata.row_group(number).num_rows
+                    if last > start and first < stop:
+                        group = file.read_row_group(number, columns=list(columns), use_threads=False)
+                        part = group.slice(max(0, start - first), min(last, stop) - max(first, start))
+                        parts.append(part if len(self._files) == 1 else self._like(part, columns))
+                    first = last
         return pa.concat_tables(parts) if parts else self.schema.empty_table().select(list(columns))
 
-    @contextmanager
-    def told(self) -> Iterator[None]:
-        """Tells what a damaged file raises as one line."""
-        try:
-            yield
-        except (OSError, EOFError, pyarrow_of().ArrowException) as error:
-            reason = clip((str(error).splitlines() or [type(error).__name__])[0], 100)
-            raise DataError(f"{self.path}: not a parquet file, or truncated or damaged ({reason})") from error
-
-
-def is_csv(path: str | Path) -> bool:
-    """Whether a file is a text table, by its name.
-
-    Example:
-        >>> is_csv("rows.csv.gz"), is_csv("rows.parquet")
-        (True, False)
-    """
-    return ending_of(path) in ENDINGS
+    def _like(self, table: Any, columns: Sequence[str]) -> Any:
+        """Rows of one part, in the types that all parts have together."""
+        return pyarrow_of().table({column: table.column(column).cast(self.kind(column)) for column in columns})
 
 
 def ending_of(path: str | Path) -> str:
@@ -254,21 +303,33 @@ def ending_of(path: str | Path) -> str:
         >>> ending_of("my rows.CSV.gz"), ending_of("rows.npz")
         ('.csv.gz', '')
     """
-    name = Path(path).name.lower()
-    return next((ending for ending in (*ENDINGS, PARQUET) if name.endswith(ending)), "")
+    return ending_among(path, TABLES)
 
 
 def open_table(path: Path) -> TableFile:
-    """A file of single values, csv or parquet by its name.
+    """A file of single values, csv or parquet by its name, or a folder of the parts of one in parquet.
 
     Raises:
         DataError: when it is neither, or can't be read.
     """
-    if is_csv(path):
-        return CsvTable(path)
-    if ending_of(path) == PARQUET:
+    if path.is_dir():
         return ParquetTable(path)
-    raise DataError(f"{path}: not a table by its name, which ends in {listing((*ENDINGS, PARQUET))}")
+    ending = ending_of(path)
+    if ending in TEXT:
+        return CsvTable(path)
+    if ending == PARQUET:
+        return ParquetTable(path)
+    raise DataError(f"{path}: not a table by its name, which ends in {listing(TABLES)}")
+
+
+def find_table(path: str | Path) -> Path:
+    """An existing table: a file, or a folder of its parts; absolute, or relative to the current folder, or else to $NBRIDGE_DATA.
+
+    Raises:
+        DataError: when there is none, with the places that were searched.
+    """
+    found = find_file_or_folder(path)
+    return found if found.is_dir() and parquet_files(found) else find_file(path)
 
 
 def no_column(column: str, what: str, columns: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """Text tables: records of a csv file as values, beside the text that they stand as, so that what is not changed can be written as it was.
 
 Values are read by Python's own ``csv``, which keeps no quotes: each record is therefore kept as it stands, too. One header line, UTF-8 with
-or without a byte-order mark, any line ends, plain or gzip; columns are parted by commas, semicolons or tabs, the most frequent there.
+or without a byte-order mark, any line ends, plain or gzip; columns are separated by commas, semicolons or tabs.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from nbridge.common.messages import clip, listing
+from nbridge.data.endings import GZIP, has_ending
 from nbridge.errors import DataError
 
-ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
-"""How the names of such files end."""
+SAMPLE, SAMPLE_LENGTH = 200, 2**20
+"""Lines that the delimiter is found by, and about how many characters of them."""
 _BOM = b"\xef\xbb\xbf"
 _UNREADABLE = (OSError, EOFError, zlib.error)
 
@@ -54,14 +56,14 @@ class CsvFile:
         self.path = path
         with self._told(), self._opened() as file:
             self.bom = file.read(3) == _BOM
-        self.delimiter = "\t" if ".tsv" in path.name else ","
         with self._told(), self._text() as text:
-            first = next(filter(str.strip, text), "")
-        if not first:
+            lines = _sample(text)
+        if not any(map(str.strip, lines)):
             raise DataError(f"{path}: empty, expected a header with the names of columns, and rows")
-        self.newline = first[len(first.rstrip("\r\n")) :] or "\n"
-        self.delimiter = max(dict.fromkeys((self.delimiter, ",", ";", "\t")), key=first.count)
+        self.delimiter = _delimiter_of(lines, "\t" if has_ending(path, ".tsv", ".tsv.gz") else ",")
         header = next(self._records())
+        last = lines[min(header.line, len(lines)) - 1]
+        self.newline = last[len(last.rstrip("\r\n")) :] or "\n"
         self.header, self.columns = header.text, tuple(value.strip() for value in header.values)
         self._check_header()
 
@@ -109,7 +111,7 @@ class CsvFile:
     @contextmanager
     def _opened(self) -> Iterator[IO[bytes]]:
         with self.path.open("rb") as file:
-            if self.path.name.endswith(".gz"):
+            if has_ending(self.path, GZIP):
                 with gzip.open(file) as content:
                     yield content  # pyright: ignore[reportReturnType] (it reads as a file does)
             else:
@@ -131,7 +133,7 @@ class CsvFile:
             line = self._undecodable_line()
             raise DataError(f"{self.path}: line {line}: not text in UTF-8 (byte {byte}); save it again as CSV UTF-8") from error
         except _UNREADABLE as error:
-            gz = self.path.name.endswith(".gz")
+            gz = has_ending(self.path, GZIP)
             reason = getattr(error, "strerror", None) or str(error)
             what = "not a gzip file, or truncated or damaged" if gz else "cannot be read"
             raise DataError(f"{self.path}: {what} ({clip(reason, 100)})") from error
@@ -140,6 +142,47 @@ class CsvFile:
         """The first line that is no UTF-8."""
         with self._opened() as file:
             return next((number for number, line in enumerate(file, start=1) if not _is_utf8(line)), 1)
+
+
+def _delimiter_of(lines: Sequence[str], usual: str) -> str:
+    """What separates columns: what gives most rows as many cells as the header, and most cells of those; quoted text counts for nothing.
+
+    Arguments:
+        lines: The first lines of a file, blank ones included.
+        usual: The delimiter that the name of the file suggests, which wins where others do as well.
+    """
+    text = list(filter(str.strip, lines))
+    return max(dict.fromkeys((usual, ",", ";", "\t")), key=lambda delimiter: _fit(text, delimiter))
+
+
+def _fit(lines: Iterable[str], delimiter: str) -> tuple[bool, int]:
+    """Whether a delimiter gives a header of several columns and most rows as many cells, and the number of columns.
+
+    Arguments:
+        lines: Lines of a file, the header first.
+        delimiter: The delimiter.
+    """
+    counts, broken = list[int](), False
+    try:
+        for values in csv.reader(lines, delimiter=delimiter, strict=True):
+            counts.append(len(values))
+    except csv.Error:
+        broken = True
+    if not counts:
+        return False, 0
+    columns, rows = counts[0], len(counts) - 1 + broken
+    return columns > 1 and 2 * counts[1:].count(columns) >= rows, columns
+
+
+def _sample(text: Iterable[str]) -> list[str]:
+    """The first lines of a file, fewer of them where they are long."""
+    lines, length = list[str](), 0
+    for line in islice(text, SAMPLE):
+        lines.append(line)
+        length += len(line)
+        if length > SAMPLE_LENGTH:
+            break
+    return lines
 
 
 def _is_utf8(line: bytes) -> bool:

@@ -27,6 +27,7 @@ from nbridge.data.tables import arrow as arrow_cells
 from nbridge.data.tables.arrow import pyarrow_of
 from nbridge.data.tables.frame_adapter import Frame, converted
 from nbridge.data.tables.write import Renewed
+from nbridge.data.texts import normal_text
 from nbridge.errors import DataError
 
 FrameLike = Any
@@ -145,8 +146,8 @@ class PandasFrame(Frame):
             return self._filled(name, series.sparse.to_dense(), cells).astype(kind)
         if isinstance(kind, pd.CategoricalDtype):
             # A class that no row of this frame has, and its type does not list, has to be made room for.
-            by_text = {str(one): one for one in kind.categories}
-            values = [by_text.get(str(value), value) for value in values]
+            by_text = {normal_text(str(one)): one for one in reversed(kind.categories)}
+            values = [by_text.get(normal_text(str(value)), value) for value in values]
             series = series.cat.add_categories([value for value in dict.fromkeys(values) if value not in kind.categories])
         if isinstance(kind, np.dtype):
             array = series.to_numpy(copy=True)
@@ -206,7 +207,10 @@ class PolarsFrame(Frame):
         values[cells.fill] = np.fromiter(cells.values.to_pylist(), dtype=object, count=int(cells.fill.sum()))
         if kind == pl.Null:
             return pl.Series(series.name, values.tolist())
-        if type(kind).__name__ == "Enum" and (new := set(cells.values.to_pylist()) - set(kind.categories)):
+        if type(kind).__name__ == "Enum":
+            known = {normal_text(one): one for one in reversed(kind.categories)}
+            values[cells.fill] = [known.get(normal_text(value), value) for value in values[cells.fill]]
+        if type(kind).__name__ == "Enum" and (new := set(values[cells.fill]) - set(kind.categories)):
             kind = pl.Enum([*kind.categories, *sorted(new)])
             series = series.cast(kind)
         return pl.Series(series.name, values.tolist(), dtype=kind).zip_with(pl.Series(cells.fill), series)
@@ -275,13 +279,11 @@ class ArraysFrame(Frame):
         if array.ndim == 1:
             return converted(name, lambda pa: pa.array(array if array.dtype.kind != "U" else array.astype(object), from_pandas=True), array)
 
-        def vectors(pa: Any) -> Any:
-            flat = pa.array(np.ascontiguousarray(array).reshape(-1))
-            for size in reversed(array.shape[1:]):
-                flat = pa.FixedSizeListArray.from_arrays(flat, size)
-            return flat
-
-        return converted(name, vectors, array.reshape(-1))
+        values = np.ascontiguousarray(array).reshape(-1)
+        flat = converted(name, lambda pa: pa.array(values), values)
+        for size in reversed(array.shape[1:]):
+            flat = pyarrow_of().FixedSizeListArray.from_arrays(flat, size)
+        return flat
 
     def completed(self, rows: np.ndarray, renewed: Mapping[str, Renewed], added: Mapping[str, Any]) -> Any:
         out = {name: array[rows] for name, array in self._arrays.items()}
@@ -305,7 +307,7 @@ def _plain(name: str, array: ArrayLike) -> np.ndarray:
     try:
         return plain_array(array)
     except (TypeError, ValueError) as error:
-        reason = clip(str(error).splitlines()[0], 100)
+        reason = clip((str(error).splitlines() or [type(error).__name__])[0], 100)
         raise DataError(f"arrays: array {clip(name)!r}: not an array with rows of one shape ({reason})") from error
 
 

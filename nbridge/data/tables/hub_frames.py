@@ -13,11 +13,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nbridge.common.messages import clip
+from nbridge.common.messages import clip, quoted
+from nbridge.data.images.decode import DAMAGED
 from nbridge.data.tables import arrow as arrow_cells
 from nbridge.data.tables.arrow import pyarrow_of
 from nbridge.data.tables.frame_adapter import Frame
 from nbridge.data.tables.write import Renewed
+from nbridge.data.texts import normal_text
 from nbridge.errors import DataError
 
 _MODES = {"L": 1, "RGB": 3, "RGBA": 4}
@@ -72,7 +74,10 @@ class HubFrame(Frame):
     def _filled(self, name: str, given: Any, cells: Renewed) -> Any:
         pa, feature, values = pyarrow_of(), self._dataset.features[name], cells.values
         if names := self.classes(name):
-            values = pa.array([names.index(text) for text in values.to_pylist()], given.type)
+            places = {normal_text(text): place for place, text in reversed(list(enumerate(names)))}
+            if unknown := next((text for text in values.to_pylist() if normal_text(text) not in places), None):
+                raise DataError(f"column {clip(name)!r}: {quoted(unknown)} was imputed, which its ClassLabel does not list; cast it")
+            values = pa.array([places[normal_text(text)] for text in values.to_pylist()], given.type)
         elif _is(feature, "Image"):
             pixels = arrow_cells.vectors(name, values, str)
             values = pa.array([{"bytes": _png(image), "path": None} for image in pixels], given.type)
@@ -122,15 +127,20 @@ def _images(name: str, array: Any) -> Any:
 
 
 def _pixels(name: str, row: int, value: Mapping[str, Any]) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
+    what = f"column {clip(name)!r}: the image in row {row}"
+    if value.get("bytes") is None and value.get("path") is None:
+        raise DataError(f"{what} can't be read (neither bytes nor a path)")
+    content = Path(value["path"]) if value.get("bytes") is None else io.BytesIO(value["bytes"])
     try:
-        content = io.BytesIO(value["bytes"]) if value.get("bytes") is not None else Path(value["path"])
         with Image.open(content) as image:
-            plain = image.convert(_PLAIN[image.mode]) if image.mode in _PLAIN else image
-            mode, array = plain.mode, np.asarray(plain)
-    except (OSError, UnidentifiedImageError, TypeError, KeyError) as error:
-        raise DataError(f"column {clip(name)!r}: the image in row {row} can't be read ({clip(error, 100)})") from error
+            image.load()
+    # Pillow says with SyntaxError and ValueError, too, that a file is none.
+    except (*DAMAGED, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{what} can't be read ({clip(error, 100)})") from error
+    plain = image.convert(_PLAIN[image.mode]) if image.mode in _PLAIN else image
+    mode, array = plain.mode, np.asarray(plain)
     if mode not in _MODES:
         raise DataError(f"column {clip(name)!r}: the image in row {row} is of mode {mode}, expected one of {', '.join(_MODES)}; convert it")
     return array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)

@@ -17,6 +17,7 @@ import numpy as np
 
 from nbridge.common.atomic_files import replace_folder, scratch_beside
 from nbridge.common.messages import listing
+from nbridge.data.endings import GZIP, has_ending
 from nbridge.data.streaming.blocks import Block, Filled, Layout, Output, RowsIn, RowsOut
 from nbridge.data.tables.cell_format import CellStyle
 from nbridge.data.tables.columns import CHUNK, ArrowTable, Chunk, CsvTable, TableFile
@@ -174,7 +175,7 @@ def write_part(part: Part, path: Path, done: Mapping[str, Filled]) -> None:
         done: All rows of what was filled in.
     """
     if isinstance(part.file, CsvTable):
-        out: CsvOut | ParquetOut = CsvOut(path, part.plan, part.file, 0, packed=path.name.endswith(".gz"), more=part.more)
+        out: CsvOut | ParquetOut = CsvOut(path, part.plan, part.file, 0, packed=has_ending(path, GZIP), more=part.more)
     else:
         assert isinstance(part.file, ArrowTable)
         out = ParquetOut(path, part.plan, part.file, 0, rows=part.rows, more=part.more)

@@ -7,7 +7,6 @@ A column of lists is a modality by itself, of any shape that has as many element
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -16,8 +15,10 @@ import numpy as np
 
 from nbridge.common.messages import clip, listing
 from nbridge.data.column import PRESENT
+from nbridge.data.name_patterns import matching
 from nbridge.data.tables.cells import LARGEST, MISSING, read_cells
 from nbridge.data.tables.columns import Chunk, TableFile, no_column
+from nbridge.data.texts import same_text_twice
 from nbridge.errors import DataError
 
 ADDED = (PRESENT, "__imputed", "__mean", "__sd", "__lower", "__upper", "__probability")
@@ -74,7 +75,7 @@ class TableLayout:
                     raise DataError(f"columns: column {clip(column)!r} is in modality {owner!r} and in {name!r}, expected one of them")
             self._check_width(name)
         for column, classes in self.classes.items():
-            if twice := next((text for text in classes if classes.count(text) > 1), None):
+            if (twice := same_text_twice(classes)) is not None:
                 raise DataError(f"classes: column {clip(column)!r}: class {clip(twice)!r} is listed twice")
             if column not in owners:
                 raise DataError(f"classes: {no_column(column, ' in any modality', tuple(owners))}")
@@ -172,7 +173,7 @@ def expand(name: str, asked: str | Sequence[str], columns: Sequence[str], reserv
 
     Arguments:
         name: The modality.
-        asked: Names of columns, or patterns such as ``lab_*``.
+        asked: Names of columns, or patterns such as ``lab_*``; a column that is called so itself is no pattern.
         columns: All columns that it may have.
         reserved: Columns that patterns do not match.
 
@@ -185,9 +186,7 @@ def expand(name: str, asked: str | Sequence[str], columns: Sequence[str], reserv
     """
     found: list[str] = []
     for word in [asked] if isinstance(asked, str) else asked:
-        pattern = re.compile(".*".join(map(re.escape, word.split("*"))), re.DOTALL)
-        matching = [column for column in columns if pattern.fullmatch(column)]
-        named = [column for column in matching if column == word or not (column.endswith(ADDED) or column in reserved)]
+        named = [column for column in matching(word, columns) if column == word or not (column.endswith(ADDED) or column in reserved)]
         if not named:
             raise DataError(no_column(word, f" for modality {name!r}" if word != name else "", columns))
         found += named

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -118,21 +119,26 @@ def _guess(plan: CellPlan, name: str, field: Field, array: np.ndarray) -> np.nda
     """The values of a column among those of its modality, (K, N): a number, or the most likely class; vectors, (K, N, n)."""
     if plan.layout.is_index(name):
         return array
-    elements = array.reshape(*array.shape[:2], -1)[..., field.start : field.stop]
+    elements = _flat(array, 2)[..., field.start : field.stop]
     if field.column in plan.layout.lists:
         return elements
     return elements.argmax(-1) if field.stop - field.start > 1 else elements[..., 0]
 
 
 def _cells(mask: np.ndarray, field: Field) -> np.ndarray:
-    return mask if mask.ndim == 1 else np.asarray(mask.reshape(len(mask), -1)[:, field.start : field.stop].any(axis=1))
+    return mask if mask.ndim == 1 else np.asarray(_flat(mask, 1)[:, field.start : field.stop].any(axis=1))
+
+
+def _flat(array: np.ndarray, axes: int) -> np.ndarray:
+    """An array whose axes behind the first ones are one, even where it has no rows."""
+    return array.reshape(*array.shape[:axes], prod(array.shape[axes:]))
 
 
 def _masks(plan: CellPlan, name: str, mask: np.ndarray) -> Iterator[CellColumn]:
     """A column for the modality, or one for each of its columns where some row is observed in part; of vectors one of vectors."""
     fields, everywhere = plan.fields(name), np.ones(len(mask), dtype=bool)
     if mask.ndim > 1 and fields[0].column in plan.layout.lists:
-        yield CellColumn(fields[0].column + IMPUTED, mask.reshape(1, len(mask), -1), everywhere, mask=True)
+        yield CellColumn(fields[0].column + IMPUTED, _flat(mask, 1)[None], everywhere, mask=True)
         return
     for column, cells in [(name, mask)] if mask.ndim == 1 else [(field.column, _cells(mask, field)) for field in fields]:
         yield CellColumn(column + IMPUTED, cells[None].astype(int), everywhere, mask=True)
@@ -157,7 +163,7 @@ def _moments(plan: CellPlan, name: str, field: Field, done: Mapping[str, Filled]
     """Figures of a column by their ending, (N,) or (N, n)."""
 
     def part(array: np.ndarray) -> np.ndarray:
-        found = array.reshape(len(array), -1)[:, field.start : field.stop]
+        found = _flat(array, 1)[:, field.start : field.stop]
         return found if field.column in plan.layout.lists else found[:, 0]
 
     for what in ("mean", "sd"):
@@ -177,7 +183,7 @@ def _probability(plan: CellPlan, name: str, field: Field, done: Mapping[str, Fil
         return np.take_along_axis(done[key].array, classes, 1)[:, 0]
     if (key := f"{name}__mean") not in done:
         return None
-    mean = done[key].array.reshape(len(done[key].array), -1)[:, field.start : field.stop].clip(0, 1)
+    mean = _flat(done[key].array, 1)[:, field.start : field.stop].clip(0, 1)
     written = _guess(plan, name, field, done[name].array[None])[0]
     if field.stop - field.start == 1:
         return np.where(written >= 0.5, mean[:, 0], 1 - mean[:, 0])

@@ -6,7 +6,6 @@ import functools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,10 @@ import numpy as np
 
 from nbridge.common.messages import clip, did_you_mean, listing
 from nbridge.data.arrays import keys_of
+from nbridge.data.endings import parquet_files
 from nbridge.data.folders import find_file_or_folder
 from nbridge.data.ids import check_ids
+from nbridge.data.name_patterns import matching
 from nbridge.data.split import Dataset, Source
 from nbridge.data.split_labels import NoColumnError, RowLabels, label_texts
 from nbridge.data.streaming.store import Store, bytes_of
@@ -170,7 +171,7 @@ def _read(file: _File, columns: Sequence[str], group: int | None = None) -> Any:
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    files = sorted(file for file in path.glob("*.parquet") if not file.name.startswith((".", "_")))
+    files = parquet_files(path)
     if not files:
         raise DataError(f"{path}: no file *.parquet in this folder")
     return files
@@ -189,11 +190,7 @@ def _chosen(file: _File, name: str, asked: str | Sequence[str], reserved: Collec
     """The columns of a modality: those asked for, patterns filled in, in the order of the file; patterns do not match reserved ones."""
     columns: list[str] = []
     for word in [asked] if isinstance(asked, str) else asked:
-        found = (
-            [word]
-            if word in file.types
-            else [column for column in file.types if "*" in word and fnmatchcase(column, word) and column not in reserved]
-        )
+        found = [column for column in matching(word, list(file.types)) if column == word or column not in reserved]
         if not found:
             raise _missing(file, name, word)
         columns += found

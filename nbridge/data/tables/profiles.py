@@ -12,6 +12,7 @@ from nbridge.data.ids import check_ids, identifier_of
 from nbridge.data.tables.cells import exact_number_of, is_padded, number_of, ordered_classes
 from nbridge.data.tables.columns import TableFile
 from nbridge.data.tables.numbers import Numbers, check_joinable, join
+from nbridge.data.texts import normal_text
 from nbridge.errors import DataError, naming
 
 EXACT = 2**53
@@ -162,7 +163,7 @@ def _read(file: TableFile, id_column: str | None, missing: Collection[str], text
         rows += chunk.rows
         for column in columns:
             known = places[column]
-            stripped = [text.strip() for text in chunk.single(column)]
+            stripped = [normal_text(text) for text in chunk.single(column)]
             for text in dict.fromkeys(stripped):
                 known.setdefault(text, float(len(known) - len(missing)))
             parts[column].append(np.array([known[text] for text in stripped]))
@@ -207,6 +208,7 @@ def _are_codes(texts: Sequence[str], numbers: Sequence[float | None]) -> bool:
 
 def _declared(profile: Profile, classes: tuple[str, ...]) -> Profile:
     """A column with the classes that it declares, among which ones may be that no row has."""
+    classes = tuple(dict.fromkeys(map(normal_text, classes)))
     if not classes or not set(profile.texts) <= set(classes):
         return profile
     moved = np.array([*(classes.index(text) for text in profile.texts), -1], dtype=np.int64)

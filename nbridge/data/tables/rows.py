@@ -17,6 +17,7 @@ import numpy as np
 from nbridge.common.atomic_files import replacing
 from nbridge.common.messages import clip, did_you_mean, listing
 from nbridge.data.column import PRESENT
+from nbridge.data.endings import GZIP, has_ending
 from nbridge.data.ids import Told, identifier_of
 from nbridge.data.streaming.blocks import Block, Layout, Output, RowsIn, RowsOut
 from nbridge.data.tables.cell_format import CellStyle
@@ -109,7 +110,7 @@ class CellRows(RowsIn):
     def writing(self, target: Path, output: Output) -> Iterator[RowsOut]:
         with replacing(target) as temporary:
             if isinstance(self.file, CsvTable):
-                out: CsvOut | ParquetOut = CsvOut(temporary, self.plan, self.file, output.start, packed=target.name.endswith(".gz"))
+                out: CsvOut | ParquetOut = CsvOut(temporary, self.plan, self.file, output.start, packed=has_ending(target, GZIP))
             else:
                 assert isinstance(self.file, ArrowTable)
                 out = ParquetOut(temporary, self.plan, self.file, output.start)

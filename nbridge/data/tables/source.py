@@ -11,14 +11,14 @@ from typing import Any
 
 from nbridge.common.messages import clip, listing
 from nbridge.data.arrays import keys_of, to_batch
-from nbridge.data.folders import find_file
 from nbridge.data.ids import identifier_of
 from nbridge.data.split import Dataset, Source
 from nbridge.data.split_labels import NoColumnError, RowLabels
 from nbridge.data.tables.cells import MISSING, number_of, ordered_classes
-from nbridge.data.tables.columns import TableFile, no_column, open_table
+from nbridge.data.tables.columns import TableFile, find_table, no_column, open_table
 from nbridge.data.tables.layout import TableLayout, expand
 from nbridge.data.tables.numbers import check_joinable, join, join_files, place_of, read_numbers
+from nbridge.data.texts import normal_text
 from nbridge.errors import DataError, naming
 
 
@@ -29,8 +29,8 @@ class Table(Source):
     or null marks what is absent. Files are read whole into memory; rows larger than memory are for `parquet`.
 
     Arguments:
-        path: The file (.csv, .tsv, either with .gz, or .parquet), or several to join: absolute, or relative to the current folder, or
-            else to $NBRIDGE_DATA.
+        path: The file (.csv, .tsv, either with .gz, or .parquet; or a folder of parquet files, the parts of one table), or several to
+            join: absolute, or relative to the current folder, or else to $NBRIDGE_DATA.
         columns: The columns of each modality: one, a pattern such as lab_*, or a list; by default the column of its name.
         classes: The classes of columns that have them, in order. Text has classes; two of them are 0 and 1, more are one-hot, or the class
             index where the column is all of its modality. There they may be left out: those of the data are then kept with the model.
@@ -51,7 +51,7 @@ class Table(Source):
         self.columns = columns or {}
         self.classes = {column: tuple(map(str, texts)) for column, texts in (classes or {}).items()}
         self.id = id
-        self.missing = frozenset((*MISSING, *map(str, missing)))
+        self.missing = frozenset((*MISSING, *(normal_text(str(text)) for text in missing)))
         self._given: TableFile | None = None
 
     def over(self, table: TableFile) -> Table:
@@ -91,7 +91,7 @@ class Table(Source):
             return [self._given]
         if not self.paths:
             raise DataError("path: no file")
-        files = [open_table(find_file(path)) for path in self.paths]
+        files = [open_table(find_table(path)) for path in self.paths]
         if len(files) > 1:
             check_joinable(files, self.id)
         return files
@@ -137,10 +137,12 @@ class Table(Source):
                 lines.append(f"{listing(str(file.path) for file in files)}: {error}")
         layout = _layout(shapes, columns, self, files)
         open_classes = {names[0] for name, names in columns.items() if layout.is_index(name)} - set(self.classes)
-        cells = {column: line for file in files for column, line in _cell_mistakes(file, layout, open_classes).items()}
+        found = [_cell_mistakes(file, layout, open_classes) for file in files]
+        cells = {column: line for own, _ in found for column, line in own.items()}
         for name, names in columns.items():
             own = [cells[column] for column in names if column in cells]
             lines += own or self._mistakes_of(name, shapes[name], names, files)
+        lines += [line for _, broken in found for line in broken]
         lines += [line for file in files for line in self._id_mistakes(file)]
         return tuple(dict.fromkeys(lines or _tried(lambda: self.load(shapes))))
 
@@ -219,8 +221,12 @@ def _tried(read: Callable[[], object]) -> list[str]:
     return []
 
 
-def _cell_mistakes(file: TableFile, layout: TableLayout, passed_over: Collection[str]) -> dict[str, str]:
-    """The first cell of each column that can't be read, by column, in one pass; what ends the pass stands under the first."""
+def _cell_mistakes(file: TableFile, layout: TableLayout, passed_over: Collection[str]) -> tuple[dict[str, str], list[str]]:
+    """The first cell of each column that can't be read, by column, in one pass; what ends the pass stands under the first.
+
+    Returns:
+        Mistakes by column; and what ended the pass where there is no column.
+    """
     taken = [column for columns in layout.columns.values() for column in columns if column in file.columns and column not in passed_over]
     found: dict[str, str] = {}
 
@@ -230,9 +236,10 @@ def _cell_mistakes(file: TableFile, layout: TableLayout, passed_over: Collection
                 if column not in found and (lines := _tried(lambda c=column, part=chunk: layout.numbers(part, [c]))):
                     found[column] = f"{file.path}: {lines[0]}"
 
-    if broken := _tried(read):
+    broken = _tried(read)
+    if broken and taken:
         found[taken[0]] = broken[0]
-    return found
+    return found, [] if taken else broken
 
 
 def _found_classes(files: Sequence[TableFile], column: str, name: str, count: int, missing: frozenset[str]) -> tuple[str, ...]:
@@ -240,7 +247,7 @@ def _found_classes(files: Sequence[TableFile], column: str, name: str, count: in
     file = next(file for file in files if column in file.columns)
     texts: set[str] = set()
     for chunk in file.chunks([column]):
-        texts |= {text.strip() for text in chunk.single(column)} - missing
+        texts |= {normal_text(text) for text in chunk.single(column)} - missing
     numbers = [number_of(text) for text in texts]
     if all(number in range(count) for number in numbers if number is not None) and None not in numbers:
         return tuple(map(str, range(count)))

@@ -94,12 +94,15 @@ class Renewed:
     def put(self, given: Any) -> Any:
         """The column that was given, with these values in it."""
         pa = arrow_cells.pyarrow_of()
+        if self.values is not None and pa.types.is_null(given.type):
+            # Whatever rows there are, so that all parts of a table have one type.
+            given = pa.nulls(len(given), self.values.type)
         if not self.fill.any():
             return arrow_cells.take(given, self.rows)
         places = np.where(self.fill, len(given) + np.cumsum(self.fill) - 1, self.rows)
         kind = given.type
         plain = given.dictionary_decode() if pa.types.is_dictionary(kind) else given
-        both = pa.concat_arrays([pa.nulls(len(plain), self.values.type) if pa.types.is_null(kind) else plain, self.values])
+        both = pa.concat_arrays([plain, self.values])
         found = arrow_cells.take(both, places)
         return found.cast(kind) if pa.types.is_dictionary(kind) else found
 
@@ -183,7 +186,9 @@ class ArrowOut(RowsOut):
             )
         if column.style is not None and self.plan.layout.classes.get(column.name):
             return pa.array([column.style.text(float(number)) for number in numbers], pa.string())
-        return pa.array([float(number) if new else float(column.observed or "nan") for number, new in zip(numbers, fill, strict=True)])
+        return pa.array(
+            [float(number) if new else float(column.observed or "nan") for number, new in zip(numbers, fill, strict=True)], pa.float64()
+        )
 
 
 class ParquetOut(ArrowOut):

@@ -1,0 +1,102 @@
+"""Classes that NumPy arrays hold as text, of dtype U or as UTF-8 bytes of dtype S: as numbers for a model, and as text again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from nbridge.common.messages import clip, listing
+from nbridge.data.tables.cells import MISSING
+from nbridge.data.texts import normal_text
+from nbridge.errors import DataError
+
+
+def are_texts(dtype: np.dtype, shape: tuple[int, ...]) -> bool:
+    """Whether an array holds one text a row.
+
+    Arguments:
+        dtype: Its type.
+        shape: Its shape: :math:`(N,)` or :math:`(N, 1)`.
+    """
+    return dtype.kind in "US" and len(shape) > 0 and shape[1:] in ((), (1,))
+
+
+def texts_in(array: np.ndarray, what: str) -> np.ndarray:
+    """The texts of an array of one text a row, dtype U, :math:`(N,)`.
+
+    Arguments:
+        array: The array, for which `are_texts` holds.
+        what: What it is called, for messages.
+
+    Raises:
+        DataError: when its bytes are no UTF-8.
+    """
+    flat = array.reshape(-1)
+    if flat.dtype.kind == "U":
+        return flat
+    try:
+        return np.char.decode(flat, "utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{what}: holds bytes that are not text in UTF-8; save it as text") from error
+
+
+def class_numbers(texts: np.ndarray, classes: Sequence[str], what: str, first: int = 0) -> np.ndarray:
+    """The number of the class of each row, :math:`(N,)`, NaN where it is absent: an empty text, or NA and the like where no class is.
+
+    Arguments:
+        texts: The texts, :math:`(N,)`.
+        classes: The classes, in order.
+        what: What they are called, for messages.
+        first: The number of the first row, for messages.
+
+    Raises:
+        DataError: for the first text that is no class.
+
+    Example:
+        >>> class_numbers(np.array(["b", "", "a", "NA"]), ["a", "b"], "y")
+        array([ 1., nan,  0., nan])
+    """
+    numbers = dict.fromkeys(MISSING, math.nan) | {normal_text(text): float(number) for number, text in enumerate(classes)}
+    different, places = np.unique(texts, return_inverse=True)
+    found = [numbers.get(normal_text(text), -1.0) for text in different.tolist()]
+    codes = np.array(found, dtype=np.float64)[places.reshape(-1)]
+    if (wrong := np.flatnonzero(codes == -1)).size:
+        row = int(wrong[0])
+        known = clip(listing(classes), 200)
+        raise DataError(f"{what}: row {first + row} holds {clip(str(texts[row]))!r}, expected one of {known}, or an empty text")
+    return codes
+
+
+def text_type(given: np.dtype | None, classes: Sequence[str]) -> np.dtype:
+    """The type that holds both the texts of an array and all classes.
+
+    Arguments:
+        given: The type of the array; None where there is none.
+        classes: The classes.
+    """
+    if given is not None and given.kind == "S":
+        return np.dtype(f"S{max(1, given.itemsize, *(len(text.encode()) for text in classes))}")
+    wide = np.dtype(f"<U{max(1, *map(len, classes))}")
+    return wide if given is None else np.result_type(given, wide)
+
+
+def filled_texts(given: np.ndarray | None, numbers: np.ndarray, imputed: np.ndarray, classes: Sequence[str], dtype: np.dtype) -> np.ndarray:
+    """Classes as texts again: observed rows keep theirs to the letter.
+
+    Arguments:
+        given: The rows as they were, :math:`(N,)` or :math:`(N, 1)`; None where there were none.
+        numbers: The numbers of classes, :math:`(N,)`, or of draws, :math:`(K, N)`.
+        imputed: Which rows were imputed, :math:`(N,)`.
+        classes: The classes, in order.
+        dtype: The type of the texts, from `text_type`.
+
+    Returns:
+        Texts in the layout of the rows, behind draws where there are any.
+    """
+    spelt = np.array([text.encode() for text in classes] if dtype.kind == "S" else list(classes), dtype)
+    rows = numbers.shape[-1]
+    codes = np.nan_to_num(numbers).astype(np.int64)
+    texts = spelt[codes] if given is None else np.where(imputed, spelt[codes], given.reshape(rows).astype(dtype))
+    return texts.astype(dtype).reshape(*numbers.shape[:-1], *((rows,) if given is None else given.shape))

@@ -1,0 +1,156 @@
+"""Tables in memory of which some columns are text: classes, whose numbers stand in the place of the text until it is written again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from nbridge.common.messages import clip, listing, quoted
+from nbridge.data.tables.cells import MISSING, TRUTHS, number_of, ordered_classes
+from nbridge.data.texts import normal_text
+from nbridge.errors import DataError
+
+Classes = Mapping[int, tuple[Any, ...]]
+"""By the number of a column of text its classes in order, each as it was first spelt."""
+
+
+def objects_of(table: Any) -> np.ndarray | None:
+    """A table as objects, (rows, columns), where it is of a kind that may hold text; None of tables of numbers alone, and of all else.
+
+    Arguments:
+        table: An array, a data frame, or lists of lists.
+
+    Example:
+        >>> objects_of([["a", 1.5], [None, 2]]).tolist(), objects_of(np.zeros((2, 2)))
+        ([['a', 1.5], [None, 2]], None)
+    """
+    if isinstance(table, list | tuple):
+        return _flat(np.array([[*row] if isinstance(row, list | tuple) else row for row in table], dtype=object)) if _even(table) else None
+    if not isinstance(table, np.ndarray) and not hasattr(table, "columns"):
+        return None
+    array = np.asarray(table)
+    return _flat(array.astype(object)) if array.dtype.kind in "OUS" else None
+
+
+def learn_classes(objects: np.ndarray) -> dict[int, tuple[Any, ...]]:
+    """The classes of each column that holds text which is neither a number nor a mark of absence.
+
+    Arguments:
+        objects: The table, (rows, columns).
+
+    Example:
+        >>> learn_classes(np.array([["b", 1.5], ["a", None], ["", 2], ["b", "3"]], dtype=object))
+        {0: ('a', 'b')}
+    """
+    return {column: _classes(objects[:, column]) for column in range(objects.shape[1]) if _is_text(objects[:, column])}
+
+
+def as_numbers(objects: np.ndarray, classes: Classes, called: Callable[[int], str]) -> np.ndarray:
+    """A table as numbers, (rows, columns): those of the classes in columns of text; NaN where nothing is known.
+
+    Arguments:
+        objects: The table, (rows, columns).
+        classes: The classes of its columns of text.
+        called: What a column is called, by its number, for messages.
+
+    Raises:
+        DataError: for the first cell of a column of text that is no class, or of another column that is no number.
+
+    Example:
+        >>> as_numbers(np.array([["b", 1.5], ["", None], ["a", "3"]], dtype=object), {0: ("a", "b")}, str)
+        array([[1. , 1.5],
+               [nan, nan],
+               [0. , 3. ]])
+    """
+    columns = [
+        _places(objects[:, column], classes[column], called(column)) if column in classes else _plain(objects[:, column], called(column))
+        for column in range(objects.shape[1])
+    ]
+    return np.stack(columns, axis=1)
+
+
+def filled(objects: np.ndarray, missing: np.ndarray, numbers: np.ndarray, classes: Classes) -> np.ndarray:
+    """A table of objects whose missing cells are filled in; the others are the objects that were given.
+
+    Arguments:
+        objects: The table, (rows, columns).
+        missing: Which cells are missing.
+        numbers: The values as numbers, with draws first where there are any.
+        classes: The classes of its columns of text.
+    """
+    out = np.broadcast_to(objects, numbers.shape).copy()
+    for column in range(objects.shape[1]):
+        rows = missing[:, column]
+        values = numbers[..., rows, column]
+        if column in classes:
+            known = np.empty(len(classes[column]), dtype=object)
+            known[:] = classes[column]
+            out[..., rows, column] = known[values.astype(int).clip(0, len(known) - 1)]
+        else:
+            out[..., rows, column] = values.astype(object)
+    return out
+
+
+def _even(table: list[Any] | tuple[Any, ...]) -> bool:
+    return bool(table) and all(isinstance(row, list | tuple | np.ndarray) and len(row) == len(table[0]) for row in table)
+
+
+def _flat(array: np.ndarray) -> np.ndarray | None:
+    return array if array.ndim == 2 else None
+
+
+def _text(value: Any) -> str:
+    """A cell as text; a whole number without a point."""
+    if isinstance(value, bytes):
+        return normal_text(value.decode("utf-8", "replace"))
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else normal_text(str(value))
+
+
+def _is_missing(value: Any) -> bool:
+    if isinstance(value, str | bytes):
+        return _text(value) in MISSING
+    return value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float | np.floating) and math.isnan(value))
+
+
+def _is_text(values: np.ndarray) -> bool:
+    texts = {_text(value) for value in values if isinstance(value, str | bytes)} - set(MISSING)
+    return any(number_of(text) is None or text.lower() in TRUTHS for text in texts)
+
+
+def _classes(values: np.ndarray) -> tuple[Any, ...]:
+    spelt: dict[str, Any] = {}
+    for value in values:
+        if not _is_missing(value):
+            spelt.setdefault(_text(value), value)
+    return tuple(spelt[text] for text in ordered_classes(spelt))
+
+
+def _places(values: np.ndarray, classes: tuple[Any, ...], what: str) -> np.ndarray:
+    places = {_text(value): float(place) for place, value in enumerate(classes)}
+    out = np.full(len(values), np.nan)
+    for row, value in enumerate(values):
+        if _is_missing(value):
+            continue
+        if (place := places.get(_text(value))) is None:
+            known = listing(clip(one) for one in classes[:10]) + (", ..." if len(classes) > 10 else "")
+            raise DataError(
+                f"{what}: row {row} holds {quoted(_text(value))}, a category that fit has not seen; it saw {known}. NaN in its place is "
+                "filled in."
+            )
+        out[row] = place
+    return out
+
+
+def _plain(values: np.ndarray, what: str) -> np.ndarray:
+    out = np.full(len(values), np.nan)
+    for row, value in enumerate(values):
+        if _is_missing(value):
+            continue
+        try:
+            out[row] = float(value)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{what}: row {row} holds {quoted(clip(value))}, expected a number or NaN") from error
+    return out
