@@ -10,7 +10,7 @@ import typer
 
 from nbridge.cli.joining import are_images, impute_folders, impute_joined
 from nbridge.cli.options import Overwrite, RunPath, Seed, blaming, check_output, check_output_folder, console_of, warning
-from nbridge.data.endings import ARCHIVE, has_ending
+from nbridge.data.endings import has_ending
 from nbridge.errors import DataError, RunError
 
 if TYPE_CHECKING:
