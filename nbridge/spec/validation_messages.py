@@ -1,7 +1,7 @@
-"""Pydantic's errors in plain English: what was expected, what stands there, and where.
+"""Turns pydantic's errors into plain English: where, what was expected and what was found.
 
-Pydantic reports one error for each member of a union and adds the member's name to the path. Here such names are dropped from the path,
-and what is left at one place becomes one sentence.
+Pydantic reports an error for each member of a union and adds the member's name to the path. These names are removed, and the errors at one
+path are merged into one message.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ _COUNTED = frozenset({"too_short", "too_long"})
 
 
 class Problem(NamedTuple):
-    """A mistake in a document.
+    """An error in a document.
 
     Arguments:
-        path: Where the value stands; for a missing key, the mapping that lacks it.
+        path: The path of the value; for a missing key, of the mapping that lacks it.
         text: The message.
-        of_key: Whether it is about the key and not its value.
+        of_key: Whether it concerns the key instead of the value.
     """
 
     path: Path
@@ -76,7 +76,7 @@ class _Line(NamedTuple):
 
 
 def problems(error: ValidationError, document: object) -> list[Problem]:
-    """The mistakes of a document, in the order in which pydantic found them."""
+    """The errors in a document, in pydantic's order."""
     lines = [_line(line, document) for line in error.errors(include_url=False)]
     by_place: dict[tuple[Path, bool], list[_Line]] = {}
     for line in lines:
@@ -95,7 +95,7 @@ def _line(line: Mapping[str, Any], document: object) -> _Line:
 
 
 def _standing(loc: Iterable[str | int], document: Any) -> Path:
-    """The part of a path that leads through the document; the names of union members do not."""
+    """The steps of a path that exist in the document, without the names of union members."""
     path: Path = ()
     for step in loc:
         if _has(document, step):
@@ -114,7 +114,7 @@ def _inside(path: Path, whole: Path) -> bool:
 
 
 def _at_one_place(path: Path, of_key: bool, lines: list[_Line], document: object) -> list[Problem]:
-    lines = [line for line in lines if line.kind not in _COUNTED] or lines  # entries that were refused are not counted as missing
+    lines = [line for line in lines if line.kind not in _COUNTED] or lines  # invalid entries must not count as missing
     nouns = list(dict.fromkeys(_EXPECTED[line.kind].format(**line.context) for line in lines if line.kind in _EXPECTED))
     others = dict.fromkeys(_plain(line.message) for line in lines if line.kind not in _EXPECTED)
     found = [Problem(path, text, of_key) for text in others]

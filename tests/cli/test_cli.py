@@ -203,13 +203,13 @@ BROKEN: dict[str, tuple[str | bytes, list[str]]] = {
     "wrong type": (ONE + "latent_dim: many", ['2:13: latent_dim: expected an integer, got "many"']),
     "duplicate key": (
         ONE + "latent_dim: 3\nlatent_dim: 4",
-        ["3:1: latent_dim: the key 'latent_dim' stands here again; the first is in line 2"],
+        ["3:1: latent_dim: duplicate key 'latent_dim'; the first is in line 2"],
     ),
-    "tab": ("modalities:\n\tx: 1\n", ["2:1: a tab; indent with spaces"]),
-    "empty": ("", ["1:1: the spec is empty; it needs at least the key 'modalities'"]),
+    "tab": ("modalities:\n\tx: 1\n", ["2:1: tab in the indentation; use spaces"]),
+    "empty": ("", ["1:1: empty spec; at least the key 'modalities' is required"]),
     "not YAML": ("a: [1, 2", ["1:9: not valid YAML: while parsing a flow sequence, expected ',' or ']', but got '<stream end>'"]),
-    "no mapping": ("- a\n", ["1:1: a spec is a mapping of keys to values, this is a list"]),
-    "not text": (b"\x89PNG", [" not a text file in UTF-8 (byte 1 is 0x89)"]),
+    "no mapping": ("- a\n", ["1:1: a spec must be a mapping, this is a list"]),
+    "not text": (b"\x89PNG", [" not UTF-8 text (byte 1 is 0x89)"]),
     "unknown likelihood": (
         "modalities: {x: {shape: 3, encoder: mlp, likelihood: gaussian}}",
         [f"1:54: modalities.x.likelihood: unknown likelihood 'gaussian'. Known: {LIKELIHOODS}. {OWN_CLASS}"],
@@ -220,18 +220,18 @@ BROKEN: dict[str, tuple[str | bytes, list[str]]] = {
     ),
     "modality twice": (
         "modalities:\n  x: {shape: 3, encoder: mlp, likelihood: normal}\n  x: {shape: 3, encoder: mlp, likelihood: normal}\n",
-        ["3:3: modalities.x: the key 'x' stands here again; the first is in line 2"],
+        ["3:3: modalities.x: duplicate key 'x'; the first is in line 2"],
     ),
     "name": (
         "modalities: {keys: {shape: 3, encoder: mlp, likelihood: normal}}",
         [
-            "1:14: modalities.keys: 'keys' cannot name a modality: the name is taken by torch.nn.ModuleDict; "
-            "choose another, such as 'keys_1'"
+            "1:14: modalities.keys: 'keys' is not a valid modality name: it is reserved for torch.nn.ModuleDict; "
+            "use another, such as 'keys_1'"
         ],
     ),
     "shape not served": (
         "modalities: {x: {shape: [1, 4, 4], encoder: mlp, likelihood: categorical}}",
-        ["1:62: modalities.x.likelihood: categorical serves shapes of one axis, the number of classes (2 or more); this one is [1, 4, 4]"],
+        ["1:62: modalities.x.likelihood: categorical supports shapes of one axis, the number of classes (2 or more); got [1, 4, 4]"],
     ),
     "several": (
         "modalities: {x: {shape: 3, likelihood: poison}}\ntrainng: 3\n",
@@ -256,7 +256,7 @@ def test_every_mistake_in_a_spec_is_told_at_once_with_its_line(mistake: str, com
 
 def test_a_spec_that_is_no_file_is_told(call: Call, here: Path):
     assert call("validate", "none.yaml") == (2, "", "none.yaml: no such file\n")
-    assert call("validate", "run") == (2, "", "run: a directory; name the YAML file in it\n")
+    assert call("validate", "run") == (2, "", "run: is a directory, expected a YAML file\n")
 
 
 @pytest.mark.parametrize("command", ["validate", "params", "train", "compare"])
@@ -269,8 +269,8 @@ def test_what_a_constructor_refuses_is_told_with_the_spec(command: str, call: Ca
 
 CHANGES = {
     "latent_dim=0": "latent_dim: expected a number above 0, got 0",
-    "latent_dim": "expected an assignment such as training.seed=1",
-    "=3": "expected an assignment such as training.seed=1",
+    "latent_dim": "expected path.to.key=value, such as training.seed=1",
+    "=3": "expected path.to.key=value, such as training.seed=1",
     "training.seed=[1": "not valid YAML: while parsing a flow sequence, expected ',' or ']', but got '<stream end>'",
     "latent=3": f"latent: unknown key 'latent'. Did you mean 'latent_dim'? Known: {KEYS}",
 }
