@@ -208,5 +208,5 @@ def test_what_conformal_intervals_need_is_said_in_a_line():
         nbridge.fit(model, rows, rows.slice(0, 1), spec().training)
     with pytest.raises(nbridge.DataError, match=r"training.conformal: this model was built without; build it from a spec"):
         nbridge.fit(nbridge.build_model(spec(conformal=False)), rows, rows, spec().training)
-    with pytest.raises(nbridge.DataError, match=r"draws is 39, and the conformal intervals of this model take 99 draws or more; raise it"):
+    with pytest.raises(nbridge.DataError, match=r"draws is 39, but the conformal intervals of this model need at least 99"):
         summarise(model, rows.only("y"), draws=39)
