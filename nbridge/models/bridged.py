@@ -210,7 +210,7 @@ class BridgedVAE(JointVAE):
             return super().moments(batch, samples)
         batch = self.prepare(batch)
         # Exact, so that a row's mean does not depend on which components are drawn.
-        parts = [self._mixture_moments(part, mixture) for part in self._pieces(batch)]
+        parts = [self._mixture_moments(part, mixture) for part in self._chunks(batch)]
         return diagonal_normal(torch.cat([q.mean for q in parts]), torch.cat([q.stddev for q in parts]))
 
     def masked_posterior(self, inputs: Mapping[str, Tensor], present: Tensor, noise: Tensor) -> Independent:
@@ -258,7 +258,7 @@ class BridgedVAE(JointVAE):
         Each source is evaluated only on incomplete rows that have it. Training, which needs constant shapes, uses `unimodal` instead.
         """
         complete = present.all(0)
-        loc, log_variance = self._each(features, inputs, present & ~complete)
+        loc, log_variance = self._unimodal_where(features, inputs, present & ~complete)
         mean, log_variance = product_of_posteriors(loc, log_variance, present, self._exponents_of(present))
         scale = (log_variance / 2).exp()
         if len(rows := complete.nonzero()[:, 0]):
@@ -266,7 +266,7 @@ class BridgedVAE(JointVAE):
             mean, scale = mean.index_copy(0, rows, q.mean.to(mean.dtype)), scale.index_copy(0, rows, q.stddev.to(mean.dtype))
         return diagonal_normal(mean, scale)
 
-    def _each(self, features: Features, inputs: Mapping[str, Tensor], wanted: Tensor) -> tuple[Tensor, Tensor]:
+    def _unimodal_where(self, features: Features, inputs: Mapping[str, Tensor], wanted: Tensor) -> tuple[Tensor, Tensor]:
         """Means and log-variances, shape (M, B, D), of the unimodal posteriors where ``wanted``, boolean, shape (M, B); zeros elsewhere."""
         loc = next(iter(features.values())).new_zeros(*wanted.shape, self.latent_dim)
         log_variance = torch.zeros_like(loc)
@@ -279,7 +279,7 @@ class BridgedVAE(JointVAE):
                 log_variance[number] = log_variance[number].index_copy(0, rows, 2 * q.stddev.log().to(loc.dtype))
         return loc, log_variance
 
-    def _pieces(self, batch: Batch) -> Iterable[Batch]:
+    def _chunks(self, batch: Batch) -> Iterable[Batch]:
         """Splits rows into chunks whose components fit in memory."""
         rows = max(1, PIECE // (COMPONENTS * self.latent_dim))
         return (batch.slice(start, start + rows) for start in range(0, max(1, len(batch)), rows))
@@ -288,13 +288,13 @@ class BridgedVAE(JointVAE):
         """Components of the posteriors of a prepared batch, chosen by noise of shape (K, B, 1) or (K, 1, 1)."""
         mixture, parts, start = self._mixture, [], 0
         assert mixture is not None
-        for part in self._pieces(batch):
+        for part in self._chunks(batch):
             own = noise if noise.shape[1] == 1 else noise[:, start : start + len(part)]
-            parts.append(self._some_components(part, own, mixture))
+            parts.append(self._components_of_chunk(part, own, mixture))
             start += len(part)
         return diagonal_normal(torch.cat([q.mean for q in parts], 1), torch.cat([q.stddev for q in parts], 1))
 
-    def _some_components(self, batch: Batch, noise: Tensor, mixture: DiagonalMixture) -> Independent:
+    def _components_of_chunk(self, batch: Batch, noise: Tensor, mixture: DiagonalMixture) -> Independent:
         q, product, incomplete = self._joint_and_product(batch, mixture)
         return diagonal_where(incomplete, draw_component(*product, mixture, noise), q)
 
@@ -313,7 +313,7 @@ class BridgedVAE(JointVAE):
         some, complete = present.any(0)[:, None], present.all(0)
         joint = self.fusion(features)
         joint_or_prior = diagonal_normal(torch.where(some, joint.mean, 0.0), torch.where(some, joint.stddev, 1.0))
-        loc, log_variance = self._each(features, self.inputs(batch) if self.sources else {}, present & ~complete)
+        loc, log_variance = self._unimodal_where(features, self.inputs(batch) if self.sources else {}, present & ~complete)
         return joint_or_prior, self._with_mixture(loc, log_variance, present, mixture), present.any(0) & ~complete
 
     def _with_mixture(self, loc: Tensor, log_variance: Tensor, present: Tensor, mixture: DiagonalMixture) -> tuple[Tensor, Tensor, Tensor]:

@@ -190,14 +190,14 @@ class FlowBridgedVAE(JointVAE):
             "bridges",
             (self.bridges, self.guides),
             self._flow_loss,
-            self._several,
+            self._rows_with_several,
             self._flow_features,
             values=None if self.own_encoders else (),
             begin=self._begin,
         )
         return self.joint_stage(serves=False), bridges
 
-    def _several(self, batch: Batch) -> Tensor:
+    def _rows_with_several(self, batch: Batch) -> Tensor:
         """The rows with at least two modalities."""
         return self.presence(batch).sum(0) >= 2
 

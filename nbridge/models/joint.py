@@ -81,9 +81,9 @@ class JointVAE(MultimodalVAE):
         decoders: A decoder for each modality.
         fusion: Maps the features of all modalities to the posterior.
         weights: The weight of each modality's log-likelihood in training; 1 by default.
-        coupling: The weight c of the divergence between the posteriors given all observed modalities and a random subset of them. With 0,
-            the default, batches of complete rows are trained by equation 7, and others also distil into subsets without a gradient to the
-            teacher.
+        coupling: The weight c of the divergence between the posteriors given all observed modalities and a random subset of them. If all
+            three weights are 0, the default, batches of complete rows are trained by equation 7, and others also distil into subsets
+            without a gradient to the teacher.
         leave_one_out: The weight l of the prediction of one modality of each row from its others; 0 by default.
         contrast: The weight g of the contrast between two subsets of a row, relative to the nats of a row; 0 by default.
 

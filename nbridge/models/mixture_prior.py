@@ -96,7 +96,7 @@ class Mixture(nn.Module):
         Returns:
             The number of components: C unless there are too few rows.
         """
-        chosen = _pick(rows, seed)
+        chosen = _choose_rows(rows, seed)
         z = _draws(posterior, chosen, max(1, min(DRAWS, ROWS // len(chosen))), seed)
         number = min(self.components, max(1, len(chosen) // self.rows_each))
         self.fit(z, number, seed)
@@ -143,7 +143,7 @@ class DiagonalMixture(Mixture):
     @torch.no_grad()
     def fit(self, z: Tensor, components: int | None = None, seed: int = 0) -> None:
         super().fit(z, components, seed)
-        self.fitted = self._several()
+        self.fitted = self._has_several()
 
     @torch.no_grad()
     def reset(self) -> None:
@@ -158,13 +158,13 @@ class DiagonalMixture(Mixture):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self.fitted = self._several()
+        self.fitted = self._has_several()
 
-    def _several(self) -> bool:
+    def _has_several(self) -> bool:
         return int((self.weights > 0).sum()) > 1
 
 
-def _pick(rows: Rows, seed: int) -> Rows:
+def _choose_rows(rows: Rows, seed: int) -> Rows:
     """At most `ROWS` random rows with something observed, in their original order."""
     some = torch.stack(list(rows.present.values())).any(0).nonzero()[:, 0]
     order = torch.randperm(len(some), generator=torch.Generator().manual_seed(seed))[:ROWS]
