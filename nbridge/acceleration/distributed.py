@@ -158,7 +158,7 @@ class World:
         if isinstance(error, _TerminatedError) or _is_broken_connection(error):
             return self.lost()
         with suppress(RuntimeError):  # the store may have ended with its process
-            self._store().set(_reason(self.rank), _in_short(error))
+            self._store().set(_reason(self.rank), _short_reason(error))
             self.speaks = self._store().add("ended", 1) == 1
             self._disconnect()
             self._part(self._others())
@@ -270,7 +270,7 @@ def _reason(rank: int) -> str:
     return f"reason/{rank}"
 
 
-def _in_short(error: BaseException) -> str:
+def _short_reason(error: BaseException) -> str:
     """The exit code of an error that is reported in one line, the class name of any other."""
     return type(error).__name__ if (code := exit_code(error)) == 1 else str(code)
 

@@ -53,10 +53,6 @@ def _size(like: Tensor, rows: int) -> int:
     return rows * math.prod(like.shape[1:]) * like.element_size()
 
 
-def _in_memory(like: Tensor, rows: int) -> Tensor:
-    return like.new_empty(rows, *like.shape[1:])
-
-
 def _on_disk(like: Tensor, rows: int) -> Tensor:
     """An empty tensor backed by an unlinked file, which the system reclaims however the process ends."""
     shape = (rows, *like.shape[1:])

@@ -21,8 +21,8 @@ Loss = Callable[[Batch, Features, float], dict[str, Tensor]]
 def shared_loss(loss: Loss, modules: Sequence[nn.Module], world: World, *, complete: bool) -> Loss:
     """The loss of a stage with gradients averaged over all processes.
 
-    A mean over some rows (`nbridge.models.reductions.masked_mean`) is divided by their number in all processes over the number of
-    processes, so that the mean over processes is the mean over the rows of the whole batch.
+    In a mean over some rows (`nbridge.models.reductions.masked_mean`), the divisor is their total number in all processes divided by the
+    number of processes, so that the mean over processes is the mean over the rows of the whole batch.
 
     Arguments:
         loss: The loss of a stage.

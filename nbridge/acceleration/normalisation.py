@@ -45,7 +45,7 @@ def synchronised(model: nn.Module, world: World) -> Iterator[None]:
             del layer.forward
 
 
-def _together(number: Tensor, mean: Tensor, variance: Tensor, world: World) -> tuple[Tensor, Tensor, Tensor]:
+def _combine(number: Tensor, mean: Tensor, variance: Tensor, world: World) -> tuple[Tensor, Tensor, Tensor]:
     """Number, mean and variance of the rows of all processes from those of this process; all of one shape."""
     numbers, means, variances = world.gather(torch.stack([number, mean, variance])).unbind(1)
     total = numbers.sum(0)
@@ -66,7 +66,7 @@ class _BatchNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, world: World) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)
         number = torch.full_like(mean, x.numel() // len(mean))
-        number, mean, variance = _together(number, mean, variance, world)
+        number, mean, variance = _combine(number, mean, variance, world)
         ctx.save_for_backward(x, weight, number, mean, variance)
         ctx.eps, ctx.world = eps, world
         ctx.mark_non_differentiable(number, mean, variance)
@@ -87,7 +87,7 @@ class _BatchNorm(torch.autograd.Function):
         return by_x, None if weight is None else by_weight, None if weight is None else by_bias, None, None
 
 
-def _as_kept(layer: nn.Module, x: Tensor) -> Tensor:
+def _to_statistics_dtype(layer: nn.Module, x: Tensor) -> Tensor:
     """Converts rows to the dtype of the running statistics, because sums over many rows need its precision."""
     return x if layer.running_mean is None else x.to(layer.running_mean.dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
@@ -95,14 +95,14 @@ def _as_kept(layer: nn.Module, x: Tensor) -> Tensor:
 def _plain(layer: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d, world: World, x: Tensor) -> Tensor:
     if not layer.training:
         return _SERVING(layer, x)
-    x = _as_kept(layer, x)
+    x = _to_statistics_dtype(layer, x)
     y, number, mean, variance = _BatchNorm.apply(x, layer.weight, layer.bias, layer.eps, world)  # pyright: ignore[reportGeneralTypeIssues]
-    _follow(layer, number, mean, variance)
+    _update_running(layer, number, mean, variance)
     return y
 
 
 @torch.no_grad()
-def _follow(layer: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d, number: Tensor, mean: Tensor, variance: Tensor) -> None:
+def _update_running(layer: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d, number: Tensor, mean: Tensor, variance: Tensor) -> None:
     """Updates running statistics like torch's layers: with momentum or, without it, as an average over all batches."""
     if layer.running_mean is None or layer.running_var is None or layer.num_batches_tracked is None:
         return
@@ -120,7 +120,7 @@ class _Moments(torch.autograd.Function):
         counts, number = counts_PB[..., None], counts_PB.sum(1)[:, None].to(x_PBC.dtype)
         mean = torch.where(counts, x_PBC, 0.0).sum(1) / number.clamp(min=1)
         variance = torch.where(counts, (x_PBC - mean[:, None]).square(), 0.0).sum(1) / number.clamp(min=1)
-        number, mean, variance = _together(number.expand_as(mean), mean, variance, world)
+        number, mean, variance = _combine(number.expand_as(mean), mean, variance, world)
         ctx.save_for_backward(x_PBC, counts, number, mean)
         ctx.world = world
         ctx.mark_non_differentiable(number)
@@ -138,7 +138,7 @@ class _Moments(torch.autograd.Function):
 def _stacked(layer: StackedBatchNorm, world: World, x_PBC: Tensor, counts_PB: Tensor | None = None) -> Tensor:
     if not layer.training:
         return type(layer).forward(layer, x_PBC, counts_PB)
-    x_PBC = _as_kept(layer, x_PBC)
+    x_PBC = _to_statistics_dtype(layer, x_PBC)
     # Another process may have a mask where this one has none, so a mask of ones keeps the exchange the same.
     counts = torch.ones_like(x_PBC[..., 0], dtype=torch.bool) if counts_PB is None else counts_PB
     number, mean, variance = _Moments.apply(x_PBC, counts, world)  # pyright: ignore[reportGeneralTypeIssues]

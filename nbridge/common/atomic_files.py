@@ -53,7 +53,7 @@ def replacing(path: Path) -> Iterator[Path]:
 @contextmanager
 def scratch_beside(path: Path) -> Iterator[Path]:
     """Yields a hidden folder on the same file system as ``path``, so that its contents can be renamed into place; always removed."""
-    folder = path.parent / _hidden(path)
+    folder = path.parent / _temporary_name(path)
     folder.mkdir()
     try:
         yield folder
@@ -69,7 +69,7 @@ def replace_folder(path: Path, folder: Path) -> None:
     if not path.is_dir():
         folder.rename(path)
         return
-    older = path.rename(path.parent / _hidden(path))
+    older = path.rename(path.parent / _temporary_name(path))
     try:
         folder.rename(path)
     except BaseException:
@@ -80,7 +80,7 @@ def replace_folder(path: Path, folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file atomically."""
-    write_atomically(path, lambda temporary: _fill(temporary, text))
+    write_atomically(path, lambda temporary: _write(temporary, text))
 
 
 def write_json(path: Path, content: object) -> None:
@@ -90,7 +90,7 @@ def write_json(path: Path, content: object) -> None:
 
 @contextmanager
 def _renamed(path: Path) -> Iterator[Path]:
-    temporary = path.parent / _hidden(path)
+    temporary = path.parent / _temporary_name(path)
     temporary.open("xb").close()
     # The default permissions of a new file: tempfile and safetensors create files readable by their owner only.
     permissions = temporary.stat().st_mode
@@ -104,7 +104,7 @@ def _renamed(path: Path) -> Iterator[Path]:
         raise
 
 
-def _hidden(path: Path) -> str:
+def _temporary_name(path: Path) -> str:
     return f".{path.name}.{secrets.token_hex(4)}.tmp"
 
 
@@ -113,5 +113,5 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _fill(path: Path, text: str) -> None:
+def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")

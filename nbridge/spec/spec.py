@@ -38,7 +38,7 @@ SPEC_VERSION = 1
 """The newest version of the format that this version of nbridge reads."""
 
 
-def _spelt(default: Any, description: str, **more: Any) -> Any:
+def _field(default: Any, description: str, **more: Any) -> Any:
     """A field whose default is given as in a spec, and validated like one."""
     return Field(default=default, description=description, **more)
 
@@ -75,7 +75,7 @@ class DataKeys(StrictModel):
 
     @field_validator("test")
     @classmethod
-    def _leave_rows(cls, test: float, info: ValidationInfo) -> float:
+    def _check_shares(cls, test: float, info: ValidationInfo) -> float:
         validation = info.data.get("validation", 0.0)
         if validation + test >= 1:
             raise mistake(f"validation ({validation:g}) and test ({test:g}) leave no rows for training; their sum must be below 1")
@@ -83,7 +83,7 @@ class DataKeys(StrictModel):
 
     @field_validator("split")
     @classmethod
-    def _differ(cls, split: str | None, info: ValidationInfo) -> str | None:
+    def _check_split(cls, split: str | None, info: ValidationInfo) -> str | None:
         if split is not None and split == info.data.get("group"):
             raise mistake(f"column '{clip(split)}' is also data.group; expected a column of train, validation or test")
         return split
@@ -142,34 +142,34 @@ _BY_OBJECTIVE = {
 class BridgesKeys(StrictModel):
     """How bridges are trained and combined."""
 
-    objective: Literal["paper"] | Objective = _spelt(
+    objective: Literal["paper"] | Objective = _field(
         dict(DEFAULT_OBJECTIVE), "The loss of stage `bridges`: `paper`, or weights of the terms elbo, distill, match and cross."
     )
-    combine: Combine = _spelt(
+    combine: Combine = _field(
         None,
         "How several observed modalities are combined: mean of features, or product of posteriors (poe); default poe, with `paper` mean.",
         json_schema_extra=lambda schema: schema.pop("default"),
     )
-    subsets: Subsets = _spelt(
+    subsets: Subsets = _field(
         None,
         "The sets of sources that bridges are trained for: singletons; random, singletons and one larger random set per row; or all. "
         "Default random, with `paper` singletons.",
         json_schema_extra=lambda schema: schema.pop("default"),
     )
 
-    encoders: SourceEncoders = _spelt(
+    encoders: SourceEncoders = _field(
         None,
         "The encoders that bridges read: shared, the frozen joint encoders; or own, encoders trained with the bridges. Default own, with "
         "`paper` shared.",
         json_schema_extra=lambda schema: schema.pop("default"),
     )
-    exponents: Exponents = _spelt(
+    exponents: Exponents = _field(
         None,
         "The exponent of each posterior in the product (poe): fitted on validation rows, or ones. Default fitted, with `paper` ones.",
         json_schema_extra=lambda schema: schema.pop("default"),
     )
 
-    prior: ProductPrior = _spelt(
+    prior: ProductPrior = _field(
         None,
         "The prior in the product of posteriors (poe): normal, N(0, I); mixture, Gaussians fitted to the codes of the training rows; or "
         "auto, the one that better predicts hidden modalities of validation rows. Default auto, with `paper` normal.",
@@ -178,7 +178,7 @@ class BridgesKeys(StrictModel):
 
     @field_validator("objective", mode="wrap")
     @classmethod
-    def _positive(cls, value: Any, _: Callable[[Any], Any]) -> Any:
+    def _check_objective(cls, value: Any, _: Callable[[Any], Any]) -> Any:
         terms = get_args(Term)
         if isinstance(value, Mapping):
             weights = Objective.model_validate(value)
@@ -192,7 +192,7 @@ class BridgesKeys(StrictModel):
 
     @field_validator("combine", "subsets", "encoders", "exponents", "prior", mode="before")
     @classmethod
-    def _settle(cls, value: Any, info: ValidationInfo) -> Any:
+    def _fill_default(cls, value: Any, info: ValidationInfo) -> Any:
         if value is not None:
             return value
         paper, default = _BY_OBJECTIVE[str(info.field_name)]
@@ -245,7 +245,7 @@ MODEL = Kind("models", default="bridged", given=("objective", "combine", "subset
 DATA = Kind("datasets", tag="source", default="memory", house=DataKeys, build=DataSpec)
 
 
-def _one_size_is_a_shape(value: Any) -> Any:
+def _to_sizes(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         return (value,)
     if isinstance(value, list | tuple):
@@ -254,7 +254,7 @@ def _one_size_is_a_shape(value: Any) -> Any:
 
 
 Sizes = Annotated[tuple[PositiveInt, ...], Len(1, 8), Strict(False)]
-SpecShape = Annotated[Sizes, BeforeValidator(_one_size_is_a_shape, json_schema_input_type=PositiveInt | Sizes)]
+SpecShape = Annotated[Sizes, BeforeValidator(_to_sizes, json_schema_input_type=PositiveInt | Sizes)]
 """A shape of one to eight axes; a single number means one axis."""
 
 
@@ -263,7 +263,7 @@ class ModalitySpec(StrictModel):
 
     shape: SpecShape = Field(description="Shape of one row; for classes, their number. A single number means one axis.")
     encoder: Annotated[Component, ENCODER] = Field(description="Maps the modality to features.")
-    decoder: Annotated[Component, DECODER] = _spelt("mirror", "Maps z to the likelihood's parameters; `mirror` reverses the encoder.")
+    decoder: Annotated[Component, DECODER] = _field("mirror", "Maps z to the likelihood's parameters; `mirror` reverses the encoder.")
     likelihood: Annotated[Component, LIKELIHOOD] = Field(description="The distribution p(x|z) of the values.")
     features: PositiveInt = Field(default=128, description="Width of the encoder's output.")
     weight: Literal["auto"] | NonNegativeFloat = Field(
@@ -273,7 +273,7 @@ class ModalitySpec(StrictModel):
 
     @field_validator("encoder", "decoder", "likelihood")
     @classmethod
-    def _serves_the_shape(cls, component: Component, info: ValidationInfo) -> Component:
+    def _check_shape(cls, component: Component, info: ValidationInfo) -> Component:
         kind = {"encoder": ENCODER, "decoder": DECODER, "likelihood": LIKELIHOOD}[info.field_name or ""]
         if "shape" in info.data:
             check_shape(kind, component.type, info.data["shape"])
@@ -285,20 +285,20 @@ class Spec(StrictModel):
 
     spec_version: Annotated[int, Ge(1)] = Field(default=SPEC_VERSION, description="Version of this format.")
     name: OneLine | None = Field(default=None, description="Name of the experiment.")
-    model: Annotated[Component, MODEL] = _spelt("bridged", "The model.")
+    model: Annotated[Component, MODEL] = _field("bridged", "The model.")
     latent_dim: PositiveInt = Field(default=32, description="Number of dimensions of z.")
-    data: Annotated[DataSpec, DATA] = _spelt("memory", "Where rows come from; `memory` if they are passed from Python.")
+    data: Annotated[DataSpec, DATA] = _field("memory", "Where rows come from; `memory` if they are passed from Python.")
     modalities: Annotated[dict[ModalityName, ModalitySpec], Len(1, 20)] = Field(description="The modalities by name, 1 to 20.")
-    fusion: Annotated[Component, FUSION] = _spelt("mlp", "Maps the features of all modalities to q(z|x).")
-    bridges: Annotated[BridgesSpec, BRIDGES] = _spelt("mlp", "Maps the features of one modality to those of another.")
-    prior: Annotated[Component, PRIOR] = _spelt(
+    fusion: Annotated[Component, FUSION] = _field("mlp", "Maps the features of all modalities to q(z|x).")
+    bridges: Annotated[BridgesSpec, BRIDGES] = _field("mlp", "Maps the features of one modality to those of another.")
+    prior: Annotated[Component, PRIOR] = _field(
         "normal", "The prior for unconditional generation: N(0, I), or a mixture fitted to the codes of the training rows."
     )
-    training: TrainingSpec = _spelt({}, "How the model is trained.")
+    training: TrainingSpec = _field({}, "How the model is trained.")
 
     @model_validator(mode="before")
     @classmethod
-    def _read_this_version(cls, value: Any) -> Any:
+    def _check_version(cls, value: Any) -> Any:
         version = value.get("spec_version") if isinstance(value, Mapping) else None
         if isinstance(version, int) and version > SPEC_VERSION:
             text = f"spec_version {version} is newer than the newest supported ({SPEC_VERSION}); upgrade nbridge"
@@ -307,7 +307,7 @@ class Spec(StrictModel):
 
     @field_validator("bridges", mode="before")
     @classmethod
-    def _leave_flows_alone(cls, value: Any) -> Any:
+    def _check_flow_keys(cls, value: Any) -> Any:
         if isinstance(value, Mapping) and (kind := value.get("type")) in STOCHASTIC:
             for key in BridgesKeys.model_fields:
                 if key in value and key != "encoders":
@@ -317,7 +317,7 @@ class Spec(StrictModel):
 
     @field_validator("training", mode="wrap")
     @classmethod
-    def _know_the_stages(cls, value: Any, _: Callable[[Any], Any], info: ValidationInfo) -> TrainingSpec:
+    def _validate_training(cls, value: Any, _: Callable[[Any], Any], info: ValidationInfo) -> TrainingSpec:
         model = info.data.get("model")
         raw = value.model_dump() if isinstance(value, TrainingSpec) else value
         if isinstance(raw, Mapping) and "bridges" in info.data and info.data["bridges"].objective == "paper":
@@ -328,7 +328,7 @@ class Spec(StrictModel):
         return TrainingSpec.model_validate(raw, context={"stages": own, "other_stages": others})
 
     @model_validator(mode="after")
-    def _validate_where_patience_needs_it(self) -> Self:
+    def _check_validation_rows(self) -> Self:
         patient = [name for name, stage in self.training.stages.items() if isinstance(stage.patience, int)]
         if patient and not self.data.validation and self.data.split is None:
             raise mistake(f"training: patience of stage '{patient[0]}' needs validation rows, and data.validation is 0")

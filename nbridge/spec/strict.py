@@ -35,7 +35,7 @@ class StrictModel(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _offer_known_keys(cls, value: Any, handler: Callable[[Any], Any]) -> Any:
+    def _suggest_keys(cls, value: Any, handler: Callable[[Any], Any]) -> Any:
         try:
             return handler(value)
         except ValidationError as error:

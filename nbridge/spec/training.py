@@ -43,13 +43,13 @@ class StageSpec(StageSettings):
     epochs: PositiveInt | None = Field(default=None, description="Passes over the training rows, instead of updates.")
 
     @model_validator(mode="after")
-    def _one_budget(self) -> Self:
+    def _check_budget(self) -> Self:
         if self.epochs is not None and self.updates is not None:
             raise mistake(f"both epochs ({self.epochs}) and updates ({self.updates}) are given; set one of them to null")
         return self
 
     @model_serializer(mode="wrap")
-    def _only_what_was_set(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    def _serialise_given(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         return {name: value for name, value in handler(self).items() if name in self.model_fields_set}
 
 
@@ -83,7 +83,7 @@ class TrainingSpec(StageSettings):
 
     @field_validator("stages", mode="wrap")
     @classmethod
-    def _fill(cls, value: Any, handler: Callable[[Any], dict[str, StageSpec]], info: ValidationInfo) -> dict[str, StageSpec]:
+    def _complete_stages(cls, value: Any, handler: Callable[[Any], dict[str, StageSpec]], info: ValidationInfo) -> dict[str, StageSpec]:
         """Completes the settings of every stage; the names of the model's stages come from the validation of a `Spec`.
 
         Settings for stages of other models are accepted and kept, so that a spec can switch models by changing one word.

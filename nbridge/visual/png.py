@@ -28,7 +28,7 @@ def strip(tiles: Sequence[np.ndarray | None], side: int) -> str:
         tiles: uint8 arrays of shape (H, W, C), all of one shape; None leaves a transparent gap.
         side: Largest number of pixels of a tile's longer side; larger tiles are shrunk.
     """
-    images = [None if tile is None else _opaque(shrunk(tile, side)) for tile in tiles]
+    images = [None if tile is None else _with_alpha(shrunk(tile, side)) for tile in tiles]
     height, width, channels = next(image.shape for image in images if image is not None)
     whole = np.zeros((height, len(images) * (width + GAP) - GAP, channels), np.uint8)
     for index, image in enumerate(images):
@@ -64,6 +64,6 @@ def shrunk(tile: np.ndarray, side: int) -> np.ndarray:
     return small.reshape(size[1], size[0], -1)
 
 
-def _opaque(tile: np.ndarray) -> np.ndarray:
+def _with_alpha(tile: np.ndarray) -> np.ndarray:
     """Adds an opaque alpha channel to a tile, shape (H, W, 2 or 4)."""
     return np.concatenate([tile, np.full((*tile.shape[:2], 1), 255, np.uint8)], axis=2)

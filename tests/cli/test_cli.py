@@ -433,11 +433,11 @@ OUTPUT = {
     "no run": (["generate", "none", "--out", "o.npz"], "none: no such run folder"),
     "no device": (
         ["train", "tiny.yaml", "--device", "nonsense"],
-        "device 'nonsense': torch has no such device here. Use auto, cpu or cuda.",
+        "device 'nonsense' is not available, expected auto, cpu or cuda",
     ),
     "no device to go on": (
         ["resume", "run", "--device", "nonsense"],
-        "device 'nonsense': torch has no such device here. Use auto, cpu or cuda.",
+        "device 'nonsense' is not available, expected auto, cpu or cuda",
     ),
     "nothing to go on with": (
         ["resume", "none"],
@@ -890,7 +890,7 @@ OPTIONS = {
         "modalities: x (Normal), counts (Poisson), image (Bernoulli), colour (Bernoulli), label (Categorical)"
     ),
     ("--split", "tests"): "--split tests: no such split. Did you mean 'test'? Known: test, validation, train",
-    ("--device", "nonsense"): "device 'nonsense': torch has no such device here. Use auto, cpu or cuda.",
+    ("--device", "nonsense"): "device 'nonsense' is not available, expected auto, cpu or cuda",
 }
 
 
@@ -908,8 +908,8 @@ COMPARED = {
         "--models jmvaee: unknown model 'jmvaee'. Did you mean 'jmvae'? Known: bivcca, bridged, jmvae, joint, mvae, telbo, vae. "
         "For your own class write 'package.module:Class'."
     ),
-    ("--models", "vae,vae"): "--models vae: named twice",
-    ("--models", ","): "--models: none is named. Known: bivcca, bridged, jmvae, joint, mvae, telbo, vae",
+    ("--models", "vae,vae"): "--models vae: given twice",
+    ("--models", ","): "--models: none given. Known: bivcca, bridged, jmvae, joint, mvae, telbo, vae",
     ("--seeds", "0"): "--seeds 0: expected 1 or more",
     ("--minutes", "0"): "--minutes 0: expected more than 0",
     ("--minutes", "-2.5"): "--minutes -2.5: expected more than 0",
@@ -942,10 +942,10 @@ def test_rows_that_an_evaluation_lacks_are_told(call: Call, here: Path):
 def test_a_folder_that_cannot_be_evaluated_is_told(call: Call, here: Path):
     assert call("evaluate", "none") == (2, "", "none: no run folder here (spec.resolved.yaml is missing)\n")
     assert call("evaluate", "run/model") == (
-        2, "", "run/model: no run folder here (spec.resolved.yaml is missing); a model folder holds no rows, name the run folder run\n",
+        2, "", "run/model: no run folder here (spec.resolved.yaml is missing); this is a model folder, give the run folder run\n",
     )  # fmt: skip
     shutil.rmtree("run/model")
-    assert call("evaluate", "run") == (2, "", "run: training is not over; go on with: nbridge resume run\n")
+    assert call("evaluate", "run") == (2, "", "run: training has not finished; continue with: nbridge resume run\n")
     assert not Path("run", "evaluation.json").exists()
 
 
@@ -966,7 +966,7 @@ def test_models_are_compared_in_a_table_and_in_files(call: Call, here: Path):
     assert (again.code, again.err) == (0, "")
     assert json.loads(again.out, parse_constant=_refuse) == content
     assert call(*COMPARE, "--set", "latent_dim=3").err == (
-        "both/vae/seed-0: a run of another spec lies here, latent_dim differs; compare in another folder with --out, or remove this one\n"
+        "both/vae/seed-0: contains a run of another spec (latent_dim differs); choose another folder with --out, or remove this one\n"
     )
 
 
