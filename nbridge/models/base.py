@@ -288,7 +288,7 @@ class MultimodalVAE(nn.Module, ABC):
         return torch.where(observed, x, blank)
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
-        r"""The encoder inputs of a prepared batch in standard form, shape (B, \*shape): absent rows are 0, absent cells are the hole."""
+        r"""The encoder inputs of a prepared batch in standard form, shape (B, \*shape): 0 for absent rows, the hole for absent cells."""
         return {name: self._standard_form(likelihood, name, batch) for name, likelihood in self.likelihoods.items()}
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:

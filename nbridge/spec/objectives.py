@@ -29,11 +29,11 @@ def joint_options(coupling: Coupling, leave_one_out: Coupling, contrast: Couplin
         paper: Whether bridges have the paper's objective; ``auto`` is then 0.
     """
 
-    def settled(value: Coupling, default: float) -> float:
+    def resolved(value: Coupling, default: float) -> float:
         return value if not isinstance(value, str) else 0.0 if paper else default
 
     return {
-        "coupling": settled(coupling, DEFAULT_COUPLING),
-        "leave_one_out": settled(leave_one_out, DEFAULT_LEAVE_ONE_OUT),
-        "contrast": settled(contrast, DEFAULT_CONTRAST),
+        "coupling": resolved(coupling, DEFAULT_COUPLING),
+        "leave_one_out": resolved(leave_one_out, DEFAULT_LEAVE_ONE_OUT),
+        "contrast": resolved(contrast, DEFAULT_CONTRAST),
     }

@@ -91,7 +91,7 @@ class DataKeys(StrictModel):
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Where rows come from, and how they are split.
+    """The data source and the split of its rows.
 
     Arguments:
         source: The data source.

@@ -155,7 +155,7 @@ def test_presence_and_cells_travel_with_their_rows() -> None:
             ),
             0,
             0,
-            "modality 'x': present in none of the 3 training rows, expected at least one",
+            "modality 'x': present in none of the 3 training rows, so nothing can be learned about it",
         ),
     ],
 )
