@@ -308,7 +308,7 @@ class BridgedVAE(JointVAE):
         return diagonal_where(incomplete, diagonal_normal(mean, variance.sqrt()), q)
 
     def _joint_and_product(self, batch: Batch, mixture: DiagonalMixture) -> tuple[Independent, tuple[Tensor, Tensor, Tensor], Tensor]:
-        """The joint posterior, or N(0, I) in empty rows; the product with the mixture; and the rows that the product serves."""
+        """The joint posterior (N(0, I) for empty rows), the product with the mixture, and the rows that use the product."""
         features, present = self.encode(batch), self.presence(batch)
         some, complete = present.any(0)[:, None], present.all(0)
         joint = self.fusion(features)

@@ -44,13 +44,8 @@ _EXPECTED: Mapping[str, str] = {
     "string_too_long": "{max_length} characters or fewer",
     "expected": "{text}",
 }
-_TYPE_ERRORS = frozenset(kind for kind in _EXPECTED if kind.endswith("_type")) | {
-    "literal_error",
-    "none_required",
-    "too_short",
-    "too_long",
-}
 _LENGTH_ERRORS = frozenset({"too_short", "too_long"})
+_TYPE_ERRORS = _LENGTH_ERRORS | {"literal_error", "none_required", *(kind for kind in _EXPECTED if kind.endswith("_type"))}
 
 
 class Problem(NamedTuple):

@@ -53,7 +53,7 @@ def fit(
 ) -> TrainingState:
     """Trains all stages of a model in place, and leaves it in eval mode with the best weights of each stage.
 
-    Afterwards it fits what only serving uses: exponents, product prior, calibration and the model's mixture, if any.
+    Then it fits everything that only serving uses: exponents, product prior, calibration, intervals and the model's mixture, if any.
 
     Arguments:
         model: The model. Unless training resumes, its likelihoods are fitted to the training rows; for rows on disk, to a random sample of
@@ -115,7 +115,7 @@ def _held_for_intervals(model: MultimodalVAE, validation: Rows | None, settings:
 
 
 def _fit_serving(model: MultimodalVAE, train: Rows, validation: Rows | None, held: Rows | None, settings: TrainingSpec) -> None:
-    """Fits what only serving uses, in its precision: exponents, the prior of products, then calibration and intervals."""
+    """Fits everything that only serving uses, in the precision of serving: exponents, product prior, calibration and intervals."""
     with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
         if validation is not None:
             torch.manual_seed(_seed(settings.seed, "exponents", 0))
