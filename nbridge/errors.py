@@ -1,4 +1,4 @@
-"""Mistakes that a user can mend: one clear line each, never a traceback on the command line."""
+"""Errors that a user can fix; the command line prints their message without a traceback."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from os import PathLike
 
 
 class NBridgeError(ValueError):
-    """A user's mistake. The text says what was found, where, what was expected and what to do."""
+    """Base class of errors caused by the user's input. The message says what was found, where, what was expected and what to do."""
 
 
 class SpecError(NBridgeError):
-    """A spec that does not hold: every mistake at once, one line each."""
+    """An invalid spec: all its errors, one per line."""
 
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems
@@ -20,16 +20,16 @@ class SpecError(NBridgeError):
 
 
 class DataError(NBridgeError):
-    """Data that does not fit the spec: the modality, the first offending row and its value."""
+    """Data that does not match the spec; names the modality, the first offending row and its value."""
 
 
 class CellError(DataError):
-    """A value that no model takes in, among the rows of an array.
+    """An invalid value in an array.
 
     Arguments:
-        text: What is wrong, and where in the array.
-        cell: Its modality, its row and its element.
-        problem: What is wrong with it.
+        text: The message, with the position in the array.
+        cell: Modality, row and element of the value.
+        problem: The message without the position.
     """
 
     def __init__(self, text: str, cell: tuple[str, int, int], problem: str) -> None:
@@ -37,12 +37,12 @@ class CellError(DataError):
         super().__init__(text)
 
     def at(self, place: Callable[[str, int, int], str] | None) -> DataError:
-        """The same with the place of the cell as a file has it, where it has any."""
+        """The same error with its position in a file, as ``place(modality, row, element)`` gives it."""
         return self if place is None else DataError(f"{place(*self.cell)}: {self.problem}")
 
 
 class RunError(NBridgeError):
-    """A run folder or checkpoint that cannot be used as it is."""
+    """A run folder or checkpoint that cannot be used."""
 
 
 class NBridgeWarning(UserWarning):
@@ -50,11 +50,11 @@ class NBridgeWarning(UserWarning):
 
 
 class LostProcessError(NBridgeError):
-    """Another process of the same training ended, so that this one cannot go on.
+    """Another process of a distributed run ended, so this one cannot continue.
 
     Arguments:
-        text: Which one, and what to do.
-        exit_code: What it ended with, if it told its reason itself.
+        text: Which process, and what to do.
+        exit_code: The exit code of that process if it reported its own error, else 1.
     """
 
     def __init__(self, text: str, exit_code: int = 1) -> None:
@@ -63,7 +63,7 @@ class LostProcessError(NBridgeError):
 
 
 def exit_code(error: BaseException) -> int:
-    """What the command line ends with: 2 on a mistake of the user, 130 when interrupted, 1 on a failure of nbridge."""
+    """The exit code of the command line: 2 for a user's error, 130 if interrupted, 1 for a failure of nbridge."""
     if isinstance(error, LostProcessError):
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
@@ -72,10 +72,10 @@ def exit_code(error: BaseException) -> int:
 
 
 def require_positive(**numbers: int) -> None:
-    """Checks that options are 1 or more.
+    """Checks that options are at least 1.
 
     Raises:
-        DataError: naming the first that is not.
+        DataError: for the first that is not.
     """
     for name, number in numbers.items():
         if number < 1:
@@ -84,7 +84,7 @@ def require_positive(**numbers: int) -> None:
 
 @contextmanager
 def naming(origin: str | PathLike[str]) -> Iterator[None]:
-    """Puts the file that a mistake in the data is in before it, where it is not there yet."""
+    """Prefixes the message of a `DataError` with the name of the file, unless it already has it."""
     try:
         yield
     except DataError as error:

@@ -1,1 +1,1 @@
-"""Device, precision and whatever else makes training faster, applied from outside: models never mention them."""
+"""Devices, precision, compilation and distributed training, applied from outside: models never mention them."""

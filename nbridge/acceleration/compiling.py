@@ -1,4 +1,4 @@
-"""Compilation of a stage's loss, applied from outside: worth its minute where training takes many."""
+"""Compiles the loss of a stage with torch; worth the compilation time of up to a minute for long training."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from nbridge.errors import NBridgeError
 
 
 class CompiledLoss:
-    """A loss that torch compiles when it is first called; on CUDA its kernels are launched as one graph.
+    """A loss that torch compiles at the first call; on CUDA it runs as a CUDA graph.
 
-    Results equal those of the loss up to rounding. The order of random draws inside may differ, so that a compiled run is another sample
-    of the same training.
+    Results equal those of the loss up to rounding. The order of random draws may differ, so a compiled run is a different sample of the
+    same training.
 
     Arguments:
         loss: Any function of tensors, batches and mappings of tensors.
-        name: What it is called in an error.
-        device: Where the tensors lie.
+        name: Its name in error messages.
+        device: The device of the tensors.
 
     Attributes:
-        seconds: How long the first call took, nearly all of it compilation; None before it.
+        seconds: Duration of the first call, nearly all of it compilation; None before that.
     """
 
     def __init__(self, loss: Callable[..., dict[str, torch.Tensor]], name: str, device: torch.device) -> None:
         self.name = name
         self.seconds: float | None = None
-        # A stage before this one has left code for the same functions, which would count against the limit of recompilations.
+        # An earlier stage has compiled the same functions, which counts towards the recompilation limit.
         torch.compiler.reset()
         self._loss = torch.compile(loss, mode="reduce-overhead" if device.type == "cuda" else "default", dynamic=False)
 
@@ -40,7 +40,7 @@ class CompiledLoss:
         started = time.monotonic()
         try:
             with warnings.catch_warnings():
-                # What torch says to itself while it traces.
+                # Tracing emits warnings about torch's own internals.
                 warnings.simplefilter("ignore")
                 terms = self._loss(*args)
         except RuntimeError as error:
@@ -50,7 +50,7 @@ class CompiledLoss:
                 raise
             reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise NBridgeError(
-                f"{self.name} could not be compiled ({reason}). A C++ compiler such as g++ is needed; or set training.compile to false."
+                f"{self.name} could not be compiled ({reason}). Install a C++ compiler such as g++, or set training.compile to false."
             ) from error
         self.seconds = time.monotonic() - started
         return terms

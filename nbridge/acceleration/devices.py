@@ -1,4 +1,4 @@
-"""Where a model runs."""
+"""Selection of the torch device."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from nbridge.errors import NBridgeError
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device of that name; ``auto`` takes the accelerator that torch finds, else the CPU.
+    """The device with the given name; ``auto`` is CUDA if available, else the CPU.
 
     Raises:
-        NBridgeError: when there is no such device here.
+        NBridgeError: if the device is not available.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -20,4 +20,4 @@ def pick_device(name: str = "auto") -> torch.device:
             return torch.zeros(0, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError):
         pass
-    raise NBridgeError(f"device {name!r}: torch has no such device here. Use auto, cpu or cuda.")
+    raise NBridgeError(f"device {name!r} is not available, expected auto, cpu or cuda")

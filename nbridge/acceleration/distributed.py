@@ -1,11 +1,11 @@
-"""Several processes that train one model, as torchrun starts them: who they are, what they tell each other, how they end together.
+"""Distributed training with several processes started by torchrun: ranks, communication and coordinated shutdown.
 
-A process is alone unless its environment says otherwise (torchrun sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT); a world
-of one process costs nothing and changes nothing. What travels goes through torch.distributed, gloo between CPUs and NCCL between GPUs, or,
-between CPUs of one machine, through memory that they share.
+A process is alone unless torchrun has set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT; a world of one process has no overhead
+and changes nothing. Communication uses torch.distributed, gloo between CPUs and NCCL between GPUs, or shared memory between CPUs of one
+machine.
 
-A process that ends takes the others with it. It leaves its reason in the store that they met in, so that a mistake is told once, and those
-that remain can tell of one that was killed.
+When a process ends, the others end too. It stores its reason in the rendezvous store, so that an error is reported once, and the remaining
+processes can report one that was killed.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ from nbridge.acceleration.shared_memory import CHUNK, LostMemberError, SharedMem
 from nbridge.errors import LostProcessError, NBridgeError, exit_code
 
 TIMEOUT = timedelta(minutes=5)
-"""How long a process waits for what another computes: more than a step or a checkpoint takes, and a machine that hangs is still noticed."""
+"""How long a process waits for others: longer than a step or a checkpoint, short enough to notice a machine that hangs."""
 GRACE = 2.0
-"""Seconds in which the others may say why they end; one that says nothing by then was killed."""
+"""Seconds in which other processes may store why they end; one that stores nothing was killed."""
 
 
 class _TerminatedError(BaseException):
-    """SIGTERM, which torchrun sends to the other processes once one has ended."""
+    """Raised on SIGTERM, which torchrun sends to the other processes once one has ended."""
 
 
 class World:
-    """The processes that train one model; one that is made without arguments is alone. See `joined`.
+    """The processes that train one model; without arguments, a single process. See `joined`.
 
     Arguments:
-        rank: This process, from 0.
+        rank: The index of this process, from 0.
         size: The number of processes.
-        local_rank: This process among those of its machine.
-        store: What they met in.
+        local_rank: The index of this process on its machine.
+        store: The rendezvous store.
 
     Attributes:
-        memory: What processes on the CPUs of one machine share.
-        speaks: Whether an error that ends this process is its own to tell.
-        advice: What to do when a process is lost.
+        memory: The shared memory of processes on the CPUs of one machine.
+        speaks: Whether this process should report the error that ends it.
+        advice: What to do when a process is lost, for the error message.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, store: Store | None = None) -> None:
@@ -64,7 +64,7 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes and shows progress."""
+        """Whether this process writes files and shows progress."""
         return self.rank == 0
 
     @property
@@ -73,28 +73,28 @@ class World:
         return self.size == 1
 
     def device(self, name: str) -> torch.device:
-        """The device of that name; of several GPUs in a machine, each process has its own.
+        """The device with the given name; with CUDA, each process has its own GPU.
 
         Raises:
-            NBridgeError: when there is no such device here.
+            NBridgeError: if the device is not available.
         """
         device = pick_device(name)
         if self.alone or device.type != "cuda":
             return device
         if self.local_rank >= (number := torch.cuda.device_count()):
             raise NBridgeError(
-                f"process {self.rank}: no GPU is left for it, this machine has {number}; use --nproc-per-node {number} or --device cpu"
+                f"process {self.rank}: no GPU left, this machine has {number}; use --nproc-per-node {number} or --device cpu"
             )
         torch.cuda.set_device(self.local_rank)
         return torch.device("cuda", self.local_rank)
 
     def share(self, rows: Tensor) -> Tensor:
-        """This process's part of rows whose number the processes divide: one piece, in order of rank."""
+        """The contiguous part of the rows for this process, by rank; their number must be a multiple of ``size``."""
         own = len(rows) // self.size
         return rows[self.rank * own : (self.rank + 1) * own]
 
     def total(self, tensor: Tensor) -> Tensor:
-        """The sum over all processes, bit for bit the same in each of them; for small tensors, which do not queue behind gradients here."""
+        """The sum over all processes, bit-identical in each; for small tensors, which do not queue behind gradients here."""
         if self.alone:
             return tensor
         tensor = tensor.clone(memory_format=torch.contiguous_format)
@@ -104,7 +104,7 @@ class World:
         return tensor
 
     def gather(self, tensor: Tensor) -> Tensor:
-        r"""What every process holds, shape (size, \*shape); for small tensors as well."""
+        r"""Gathers the tensors of all processes, shape (size, \*shape); for small tensors."""
         if self.alone:
             return tensor[None]
         if self.memory and tensor.device.type == "cpu" and tensor.nbytes <= CHUNK:
@@ -114,11 +114,11 @@ class World:
         return found
 
     def _group(self) -> dist.ProcessGroup:
-        """Called directly: the functions of torch.distributed take about as long again on CPUs, and a step has twenty calls."""
+        """The group, whose methods are called directly: the functions of torch.distributed double the time, and a step has twenty calls."""
         return cast("dist.ProcessGroup", self.small or dist.group.WORLD)
 
     def agrees(self, text: str) -> bool:
-        """Whether every process holds the same text."""
+        """Whether the text is the same in every process."""
         digest = torch.tensor(list(hashlib.sha256(text.encode()).digest()), dtype=torch.uint8)
         return bool((self.gather(digest) == digest).all())
 
@@ -128,7 +128,7 @@ class World:
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
-        """Lets the main process do this before the others, so that what it downloads is there for them."""
+        """Runs the block in the main process first, so that the others find what it downloads."""
         self._turns += 1
         key = f"turn/{self._turns}"
         if not self.is_main:
@@ -138,7 +138,7 @@ class World:
             self.store.set(key, "")
 
     def _wait_for(self, key: str) -> None:
-        """Waits without end, for a download may take hours, unless the main process has ended."""
+        """Waits for a key, without a limit because a download may take hours, unless the main process has ended."""
         store = self._store()
         while not store.check([key]):
             if store.check([_reason(0)]):
@@ -146,26 +146,26 @@ class World:
             time.sleep(0.05)
 
     def _store(self) -> Store:
-        assert self.store is not None, "a process that is alone has no store"
+        assert self.store is not None, "a single process has no store"
         return self.store
 
     # How processes end
 
     def ends(self, error: BaseException) -> BaseException:
-        """What to raise when this process ends by an error, once the others can learn of it; decides whether it speaks."""
+        """Announces an error that ends this process, sets ``speaks``, and returns the exception to raise."""
         if isinstance(error, LostProcessError):
             return error
         if isinstance(error, _TerminatedError) or _is_broken_connection(error):
             return self.lost()
-        with suppress(RuntimeError):  # the store may be gone with the process that held it
-            self._store().set(_reason(self.rank), _in_short(error))
+        with suppress(RuntimeError):  # the store may have ended with its process
+            self._store().set(_reason(self.rank), _short_reason(error))
             self.speaks = self._store().add("ended", 1) == 1
             self._disconnect()
             self._part(self._others())
         return error
 
     def lost(self) -> LostProcessError:
-        """The error of a process that cannot go on without another one."""
+        """The error of a process that cannot continue because another one has ended."""
         self._disconnect()
         store = self._store()
         try:
@@ -173,29 +173,29 @@ class World:
             self.speaks = not why.isdecimal() and store.add("lost", 1) == 1
             self._part(living)
         except RuntimeError:
-            # The store is gone with the main process, which holds it where torchrun does not.
+            # The store has ended with the main process, which holds it if torchrun does not.
             self.speaks, who, why = True, "process 0", ""
         if why.isdecimal():
-            return LostProcessError(f"{who} of this training ended and told why", int(why))
-        how = f"by a failure ({why})" if why else "without a word (killed, perhaps for lack of memory)"
+            return LostProcessError(f"{who} of this training ended and reported its error", int(why))
+        how = f"with a failure ({why})" if why else "without a message (killed, perhaps out of memory)"
         return LostProcessError("; ".join(filter(None, (f"{who} of this training ended {how}", self.advice))))
 
     def _who_ended(self, store: Store) -> tuple[str, str, list[int]]:
-        """Which process ended, why in short (nothing when it was killed), and the others that still live."""
+        """The process that ended, its reason (empty if it was killed), and the ranks of the others that still run."""
         store.set(f"waits/{self.rank}", "")
         deadline = time.monotonic() + GRACE
         while True:
-            told = [rank for rank in self._others() if store.check([_reason(rank)])]
+            reported = [rank for rank in self._others() if store.check([_reason(rank)])]
             missing = [rank for rank in self._others() if not store.check([f"waits/{rank}"])]
-            if told:
-                return f"process {told[0]}", store.get(_reason(told[0])).decode(), self._others()
+            if reported:
+                return f"process {reported[0]}", store.get(_reason(reported[0])).decode(), self._others()
             if not missing or time.monotonic() > deadline:
                 who = f"process {' and '.join(map(str, missing))}" if missing else "every process"
                 return who, "", [rank for rank in self._others() if rank not in missing]
             time.sleep(0.05)
 
     def _part(self, living: list[int]) -> None:
-        """Says that this process needs the store no more; the main one waits for that where the store would go with it."""
+        """Announces that this process no longer needs the store; the main process waits for the others if it holds the store."""
         store, parted = self._store(), [f"parted/{rank}" for rank in living]
         store.set(f"parted/{self.rank}", "")
         deadline = time.monotonic() + 5 * GRACE
@@ -206,7 +206,7 @@ class World:
         return [rank for rank in range(self.size) if rank != self.rank]
 
     def _disconnect(self) -> None:
-        """Closes all connections, so that those who wait for this process notice at once; what fails here has failed already."""
+        """Closes all connections, so that waiting processes notice at once; errors are ignored because the connection may be broken."""
         if self.memory:
             self.memory.close()
         for group in (self.small, dist.group.WORLD):
@@ -220,13 +220,13 @@ _current = ALONE
 
 @contextmanager
 def joined() -> Iterator[World]:
-    """The processes of this training: joined here, unless they are already, or this one alone.
+    """Joins the processes of this training, unless already joined; a single process otherwise.
 
     Raises:
-        NBridgeError: when the others cannot be reached.
-        LostProcessError: when another process ended within the body.
+        NBridgeError: if the others cannot be reached.
+        LostProcessError: if another process ends within the block.
     """
-    global _current  # noqa: PLW0603 (a process is in one world at a time; so it is for torch.distributed)
+    global _current  # noqa: PLW0603 (a process is in one world at a time, as in torch.distributed)
     if not several_processes() or not _current.alone:
         yield _current
         return
@@ -258,11 +258,11 @@ def _join() -> World:
         dist.init_process_group("cpu:gloo,cuda:nccl" if nccl else "gloo", store=store, rank=rank, world_size=size, timeout=TIMEOUT)
         world = World(rank, size, local_rank, PrefixStore("nbridge", store))
         world.memory = share_memory(PrefixStore("memory", store), rank, size, TIMEOUT)
-        # Two communicators of NCCL can lock each other out; the connections of gloo are independent.
+        # Two NCCL communicators can deadlock; gloo connections are independent.
         world.small = None if nccl else cast("dist.ProcessGroup", dist.new_group())
     except (RuntimeError, ValueError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise NBridgeError(f"process {rank} of {size} does not reach the others at {address()} ({first})") from error
+        raise NBridgeError(f"process {rank} of {size} cannot reach the others at {address()} ({first})") from error
     return world
 
 
@@ -270,19 +270,19 @@ def _reason(rank: int) -> str:
     return f"reason/{rank}"
 
 
-def _in_short(error: BaseException) -> str:
-    """The exit code of an error that is told in a line, the name of any other."""
+def _short_reason(error: BaseException) -> str:
+    """The exit code of an error that is reported in one line, the class name of any other."""
     return type(error).__name__ if (code := exit_code(error)) == 1 else str(code)
 
 
 def _is_broken_connection(error: BaseException) -> bool:
-    """Gloo raises bare RuntimeErrors, known by the file of its own that they name."""
+    """Whether an error is a lost connection; gloo raises plain RuntimeErrors, recognised by the source file in their message."""
     return isinstance(error, (dist.DistError, LostMemberError)) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
 
 
 @contextmanager
 def _terminable() -> Iterator[threading.Event]:
-    """Makes SIGTERM an exception, so that this process can still say why it ends; once it ends, the signal changes nothing more."""
+    """Turns SIGTERM into an exception, so that this process can still report why it ends; ignored once the yielded event is set."""
     ending = threading.Event()
 
     def stop(*_: object) -> None:

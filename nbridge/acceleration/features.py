@@ -1,4 +1,4 @@
-"""Frozen features of all rows, computed once: in memory, or in a file that is mapped into it where they would crowd it."""
+"""Cache of frozen features of all rows: in memory, or in a memory-mapped file if they are too large."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from nbridge.common.memory import free_bytes
 from nbridge.errors import NBridgeError
 
 SHARE = 0.25
-"""The share of the memory which is free that features may take; larger ones go to a file."""
+"""The share of free memory that features may use; larger ones go to a file."""
 
 
 def cached(parts: Iterable[Mapping[str, Tensor]], rows: int, limit: float | None = None) -> dict[str, Tensor]:
-    """Puts features together that come a few rows at a time, and holds no second copy of them.
+    """Concatenates chunks of features without a second copy.
 
     Arguments:
         parts: Features by name, of consecutive rows, shape (b, F).
-        rows: The number of rows in all.
-        limit: Bytes that may lie in memory. When left out: a quarter of what is free, and on an accelerator a quarter of its own.
+        rows: The total number of rows.
+        limit: Bytes that features may use in memory; by default a quarter of the free memory of their device.
 
     Returns:
-        Features by name, shape (rows, F), equal to a concatenation of the parts. Those beyond the limit lie in a temporary file (in the
-        folder that TMPDIR names) which vanishes with the last of them.
+        Features by name, shape (rows, F). Beyond the limit they are in a temporary file in the folder TMPDIR, which is removed with the
+        last tensor.
 
     Raises:
-        NBridgeError: when the file cannot be written.
+        NBridgeError: if the file cannot be written.
     """
     whole: dict[str, Tensor] = {}
     start = 0
@@ -49,31 +49,27 @@ def cached(parts: Iterable[Mapping[str, Tensor]], rows: int, limit: float | None
 
 
 def _size(like: Tensor, rows: int) -> int:
-    """Bytes of so many rows."""
+    """The number of bytes of ``rows`` rows."""
     return rows * math.prod(like.shape[1:]) * like.element_size()
 
 
-def _in_memory(like: Tensor, rows: int) -> Tensor:
-    return like.new_empty(rows, *like.shape[1:])
-
-
 def _on_disk(like: Tensor, rows: int) -> Tensor:
-    """An empty tensor of so many rows that lies in a file without a name: the system reclaims it whatever ends the process."""
+    """An empty tensor backed by an unlinked file, which the system reclaims however the process ends."""
     shape = (rows, *like.shape[1:])
     try:
         with tempfile.NamedTemporaryFile(prefix="nbridge-features-") as file:
-            # Reserved, so that a full disk is an error here and not a signal in the middle of writing.
+            # Allocated now, so that a full disk is an error here instead of a SIGBUS while writing.
             os.posix_fallocate(file.fileno(), 0, _size(like, rows))
             return torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=like.dtype).view(shape)
     except (OSError, RuntimeError, AttributeError) as error:
         raise NBridgeError(
             f"{tempfile.gettempdir()}: features of {rows:,} rows cannot be written ({error}). "
-            "Set TMPDIR to a folder with more room, or training.cache_features to false."
+            "Set TMPDIR to a folder with more space, or training.cache_features to false."
         ) from error
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes that are free: of the accelerator, or of the machine and the container of this process; infinite where nothing says."""
+    """The free memory in bytes of a GPU, or of the machine and container of this process; infinity if unknown."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
     return free_bytes()

@@ -1,4 +1,4 @@
-"""The gradient of a batch that is shared out over processes, by torch's DistributedDataParallel."""
+"""Gradients of a batch that is split across processes, by torch's DistributedDataParallel."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ Loss = Callable[[Batch, Features, float], dict[str, Tensor]]
 
 
 def shared_loss(loss: Loss, modules: Sequence[nn.Module], world: World, *, complete: bool) -> Loss:
-    """A stage's loss, whose gradients are those of the mean over all processes.
+    """The loss of a stage with gradients averaged over all processes.
 
-    A term that is a mean over some of the rows (`nbridge.models.reductions.masked_mean`) is divided by each process's share of the rows
-    that count in all of them, so that the mean over processes is the mean over the rows of the whole batch.
+    In a mean over some rows (`nbridge.models.reductions.masked_mean`), the divisor is their total number in all processes divided by the
+    number of processes, so that the mean over processes is the mean over the rows of the whole batch.
 
     Arguments:
         loss: The loss of a stage.
-        modules: What the stage trains.
-        world: The processes; where there is one, this is the loss itself.
-        complete: Whether every modality is present in every row of the stage, so that all processes count as many rows.
+        modules: The modules that the stage trains.
+        world: The processes; a single one gets ``loss`` unchanged.
+        complete: Whether every modality is present in every row, so that all processes count equally many rows.
     """
     if world.alone:
         return loss
     shared = DistributedDataParallel(_SharedLoss(loss, modules, world, complete), gradient_as_bucket_view=True, static_graph=True)
     if world.memory and all(parameter.device.type == "cpu" for parameter in shared.parameters()):
-        # Nameless, because torch reads a hook's annotations and does not know those that are text.
+        # A lambda, because torch inspects a hook's annotations and does not resolve strings.
         shared.register_comm_hook(world.memory, lambda memory, bucket: _mean_in_memory(memory, bucket.buffer()))
     return shared
 
 
 def _mean_in_memory(memory: SharedMemory, gradients: Tensor) -> torch.futures.Future[Tensor]:
-    """The mean over all processes, there when the call ends, as torch asks for it."""
+    """The mean over all processes, as the completed future that torch expects."""
     mean: torch.futures.Future[Tensor] = torch.futures.Future()
     mean.set_result(memory.add_up(gradients).div_(memory.size))
     return mean
@@ -50,7 +50,7 @@ class _SharedLoss(nn.Module):
     def __init__(self, loss: Loss, modules: Sequence[nn.Module], world: World, complete: bool) -> None:
         super().__init__()
         self.loss, self.world, self.complete = loss, world, complete
-        # Parameters alone: buffers are equal as they are, for statistics are those of all processes.
+        # Parameters only: buffers are already equal, because statistics are taken over all processes.
         self.trained = nn.ParameterList(p for module in modules for p in module.parameters() if p.requires_grad)
 
     def forward(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:

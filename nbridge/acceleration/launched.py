@@ -1,4 +1,4 @@
-"""What the environment says of the processes that train together; read without torch, which `--help` must not import."""
+"""Reads the environment variables of torchrun, without importing torch, which `--help` must not do."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def several_processes() -> bool:
-    """Whether this process is one of several, as torchrun says it."""
+    """Whether torchrun started this process as one of several."""
     return all(os.environ.get(name) for name in _VARIABLES) and os.environ["WORLD_SIZE"] != "1"
 
 
 def place() -> tuple[int, int, int]:
-    """Rank of this process, number of processes, and its rank in its machine.
+    """The rank of this process, the number of processes, and its rank on its machine.
 
     Raises:
-        NBridgeError: when a variable holds no number.
+        NBridgeError: if a variable is not a number.
     """
     rank, size = _number("RANK"), _number("WORLD_SIZE")
     return rank, size, _number("LOCAL_RANK") if "LOCAL_RANK" in os.environ else rank
 
 
 def address() -> str:
-    """Where the processes meet."""
+    """The rendezvous address, ``host:port``."""
     return f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
 
 

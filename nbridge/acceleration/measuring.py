@@ -1,8 +1,8 @@
-"""``precision: auto``: whether this machine multiplies a model's own matrices faster in bfloat16 than in float32, by measuring it.
+"""``precision: auto``: measures whether bfloat16 is faster than float32 for a model's matrices on this machine.
 
-Instructions for bfloat16 do not make it faster everywhere: a processor with ``avx512_bf16`` may multiply float32 at twice the rate. So
-products of the shapes of the model's largest layers are timed in both, with their gradients, for about 50 milliseconds. The choice belongs
-to the run: another measurement could end otherwise, and training would not be resumed bit for bit.
+Support for bfloat16 instructions does not imply speed: a CPU with ``avx512_bf16`` may multiply float32 at twice the rate. So products of
+the shapes of the model's largest layers are timed in both, with gradients, for about 50 milliseconds. The choice is stored with the run,
+because another measurement could differ and resumed training would then not be bit-identical.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from nbridge.acceleration.precision import Products, has_bf16_products
 from nbridge.spec.option_types import Precision
 
 WIDE = 2**16
-"""Numbers in the largest weight from which on bfloat16 can pay for its roundings (measured: 256 x 256); below it nothing is timed."""
+"""Smallest size of a weight for which bfloat16 can outweigh its conversions (measured: 256 x 256); smaller ones are not timed."""
 LAYERS = 3
-"""Weights of different shapes that are timed, the largest ones."""
+"""Number of weights of different shapes that are timed, largest first."""
 MULTIPLICATIONS = 2**25
-"""Multiplications in a timed product, at most: a larger layer is represented by some of its outputs."""
+"""Largest number of multiplications in a timed product; a larger layer is represented by a part of its outputs."""
 BUDGET, REPEATS = 0.05, 7
-"""Seconds that timing takes, about, and the most repeats of each product; two are taken in any case."""
+"""Approximate seconds of timing, and the largest number of repeats per product, at least two."""
 GAIN = 1.15
-"""How many times as fast bfloat16 must be to be chosen: its roundings cost accuracy, and what is timed is not all of a step."""
+"""Required speed-up of bfloat16: rounding costs accuracy, and the timed products are only a part of a step."""
 
 Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The precision of a run's matrix products, and what it rests on.
+    """The precision of a run's matrix products and the timings behind it.
 
     Arguments:
-        asked: What the spec says.
-        chosen: What the products are taken in.
-        float32_ms: Milliseconds of the timed products in float32; None where nothing was timed.
+        asked: The precision in the spec.
+        chosen: The precision of the products.
+        float32_ms: Milliseconds of the timed products in float32; None if nothing was timed.
         bf16_ms: Milliseconds of the same products in bfloat16.
     """
 
@@ -50,21 +50,21 @@ class Chosen:
     bf16_ms: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """What ``env.json`` keeps; times only where there are some."""
+        """The entry in ``env.json``, without timings if there are none."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 def choose_precision(asked: Precision, model: nn.Module, rows: int, *, clock: Clock | None = None, world: World = ALONE) -> Chosen:
-    """The precision that a spec asks for; for ``auto`` the faster one, float32 in doubt.
+    """The precision requested by a spec; for ``auto`` the faster one, or float32 if the difference is small.
 
-    Float32 is chosen without timing where the device has no instructions for bfloat16, or the largest weight has fewer than `WIDE` numbers.
-    Of several processes the first one measures, and all of them follow it.
+    Float32 is chosen without timing if the device has no bfloat16 instructions or the largest weight has fewer than `WIDE` elements. With
+    several processes, the first one measures for all.
 
     Arguments:
-        asked: What the spec says.
+        asked: The precision in the spec.
         model: The model, on the device that it is trained on.
-        rows: Rows in a batch.
-        clock: Seconds, from any origin; the processor's own clock when left out.
+        rows: Rows per batch.
+        clock: Returns the time in seconds; by default the system clock, synchronised with the device.
         world: The processes that train together.
 
     Example:
@@ -82,20 +82,20 @@ def choose_precision(asked: Precision, model: nn.Module, rows: int, *, clock: Cl
 
 
 def wide_weights(model: nn.Module) -> list[Tensor]:
-    """The largest weights of different shapes, largest first, that have `WIDE` numbers: matrices, stacks of matrices, convolutions."""
+    """The largest weights of different shapes with at least `WIDE` elements, largest first: matrices, stacks of them, convolutions."""
     by_shape = {tuple(weight.shape): weight for weight in model.parameters() if weight.ndim > 1 and weight.numel() >= WIDE}
     return list[Tensor](sorted(by_shape.values(), key=lambda weight: weight.numel(), reverse=True)[:LAYERS])
 
 
 def measure(weights: list[Tensor], rows: int, clock: Clock | None = None) -> tuple[float, float]:
-    """Seconds of the products with these weights, in float32 and in bfloat16: of each the best of a few repeats, taken in turns.
+    """Seconds of the products with these weights in float32 and in bfloat16, each the best of a few interleaved repeats.
 
     A convolution is timed as the product of its weight with the patches of its input.
 
     Arguments:
         weights: Weights of any shape, outputs first, or stacks of matrices.
-        rows: Rows in a batch.
-        clock: Seconds, from any origin.
+        rows: Rows per batch.
+        clock: Returns the time in seconds.
     """
     clock = clock or _clock(weights[0].device)
     until = clock() + BUDGET
@@ -108,13 +108,13 @@ def measure(weights: list[Tensor], rows: int, clock: Clock | None = None) -> tup
             started = clock()
             product()
             seconds = clock() - started
-            # The first time of each pays for memory and for code made to its shape.
+            # The first repeat is a warm-up: it allocates memory and generates kernels.
             best[number] = min(best[number], seconds) if repeat else best[number]
     return sum(best[: len(weights)]), sum(best[len(weights) :])
 
 
 def _product(weight: Tensor, rows: int, kind: torch.dtype) -> Callable[[], object]:
-    """A layer's product and the two products of its gradients, with the roundings of weights and their gradients around them."""
+    """The product of a layer and the two of its gradients, including conversions of weights and gradients."""
     matrices = weight.detach() if weight.ndim == 3 else weight.detach().flatten(1)[None]
     each = rows * matrices.shape[1] * matrices.shape[2]
     some = max(1, MULTIPLICATIONS // each)
@@ -131,7 +131,7 @@ def _product(weight: Tensor, rows: int, kind: torch.dtype) -> Callable[[], objec
 
 
 def _clock(device: torch.device) -> Clock:
-    """The processor's clock, read when the device has done all that was asked of it."""
+    """The system clock, read after the device has finished all queued work."""
 
     def now() -> float:
         if device.type == "cuda":

@@ -1,11 +1,11 @@
-r"""Batch normalisation over the rows of all processes, applied from outside: models never mention it.
+r"""Synchronised batch normalisation: statistics over the rows of all processes, applied from outside the model.
 
 With the number :math:`n_r`, mean :math:`m_r` and variance :math:`v_r` of the rows of process r and :math:`n = \sum_r n_r`,
 
 .. math:: m = \sum_r \frac{n_r}{n} m_r, \qquad v = \sum_r \frac{n_r}{n} \big( v_r + (m_r - m)^2 \big)
 
-which, unlike sums of squares, loses no digits where the mean is large. A layer takes one small exchange forward and one backward. torch's
-SyncBatchNorm does the same for GPUs, but refuses CPUs and knows nothing of `nbridge.nn.networks.StackedBatchNorm`.
+which, unlike sums of squares, loses no precision if the mean is large. A layer needs one small exchange forward and one backward. torch's
+SyncBatchNorm does the same on GPUs, but supports neither CPUs nor `nbridge.nn.networks.StackedBatchNorm`.
 
 Axes: P maps, B rows, C channels.
 """
@@ -29,11 +29,11 @@ _SERVING: Callable[[nn.Module, Tensor], Tensor] = nn.BatchNorm1d.forward  # pyri
 
 @contextmanager
 def synchronised(model: nn.Module, world: World) -> Iterator[None]:
-    """Lets every batch normalisation of a model, in training mode, take its statistics over the rows of all processes.
+    """Makes every batch normalisation of a model use statistics over all processes in training mode.
 
     Arguments:
         model: The model.
-        world: The processes; where there is one, nothing changes.
+        world: The processes; a single one changes nothing.
     """
     layers = [] if world.alone else [module for module in model.modules() if isinstance(module, (*_PLAIN, StackedBatchNorm))]
     for layer in layers:
@@ -45,8 +45,8 @@ def synchronised(model: nn.Module, world: World) -> Iterator[None]:
             del layer.forward
 
 
-def _together(number: Tensor, mean: Tensor, variance: Tensor, world: World) -> tuple[Tensor, Tensor, Tensor]:
-    """Number, mean and variance of the rows of all processes, from those of this one's; all of one shape."""
+def _combine(number: Tensor, mean: Tensor, variance: Tensor, world: World) -> tuple[Tensor, Tensor, Tensor]:
+    """Number, mean and variance of the rows of all processes from those of this process; all of one shape."""
     numbers, means, variances = world.gather(torch.stack([number, mean, variance])).unbind(1)
     total = numbers.sum(0)
     shares = numbers / total.clamp(min=1)
@@ -55,7 +55,7 @@ def _together(number: Tensor, mean: Tensor, variance: Tensor, world: World) -> t
 
 
 class _BatchNorm(torch.autograd.Function):
-    r"""The function of `torch.nn.BatchNorm1d` and its kin over all processes, made of the passes over the rows that torch's own takes.
+    r"""Batch normalisation like `torch.nn.BatchNorm1d` to 3d but over all processes, composed of torch's own kernels.
 
     With :math:`\hat{x} = (x - m) / \sigma` the gradient is
 
@@ -66,7 +66,7 @@ class _BatchNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, world: World) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)
         number = torch.full_like(mean, x.numel() // len(mean))
-        number, mean, variance = _together(number, mean, variance, world)
+        number, mean, variance = _combine(number, mean, variance, world)
         ctx.save_for_backward(x, weight, number, mean, variance)
         ctx.eps, ctx.world = eps, world
         ctx.mark_non_differentiable(number, mean, variance)
@@ -81,29 +81,29 @@ class _BatchNorm(torch.autograd.Function):
         inverse = (variance + ctx.eps).rsqrt()
         scale = inverse if weight is None else weight * inverse
         shape = (-1, *(1 for _ in x.shape[2:]))
-        # In two passes over the rows: x gathered with all that is constant in a channel, then the gradient.
+        # Two passes over the rows: x with all terms that are constant in a channel, then the gradient.
         by_rows = -scale * inverse * product
         by_x = torch.addcmul((-scale * sum_ - by_rows * mean).view(shape), x, by_rows.view(shape)).addcmul_(gradient, scale.view(shape))
         return by_x, None if weight is None else by_weight, None if weight is None else by_bias, None, None
 
 
-def _as_kept(layer: nn.Module, x: Tensor) -> Tensor:
-    """Rows in the precision of the running statistics: sums over many of them need its digits."""
+def _to_statistics_dtype(layer: nn.Module, x: Tensor) -> Tensor:
+    """Converts rows to the dtype of the running statistics, because sums over many rows need its precision."""
     return x if layer.running_mean is None else x.to(layer.running_mean.dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def _plain(layer: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d, world: World, x: Tensor) -> Tensor:
     if not layer.training:
         return _SERVING(layer, x)
-    x = _as_kept(layer, x)
+    x = _to_statistics_dtype(layer, x)
     y, number, mean, variance = _BatchNorm.apply(x, layer.weight, layer.bias, layer.eps, world)  # pyright: ignore[reportGeneralTypeIssues]
-    _follow(layer, number, mean, variance)
+    _update_running(layer, number, mean, variance)
     return y
 
 
 @torch.no_grad()
-def _follow(layer: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d, number: Tensor, mean: Tensor, variance: Tensor) -> None:
-    """Running statistics as torch's layers keep them: with momentum or, without, as an average over all batches."""
+def _update_running(layer: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d, number: Tensor, mean: Tensor, variance: Tensor) -> None:
+    """Updates running statistics like torch's layers: with momentum or, without it, as an average over all batches."""
     if layer.running_mean is None or layer.running_var is None or layer.num_batches_tracked is None:
         return
     layer.num_batches_tracked.add_(1)
@@ -113,14 +113,14 @@ def _follow(layer: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d, number: Ten
 
 
 class _Moments(torch.autograd.Function):
-    """Number, mean and variance, shape (P, C), of the rows that count in all processes, for rows of shape (P, B, C)."""
+    """Number, mean and variance, shape (P, C), of the counted rows of all processes, for rows of shape (P, B, C)."""
 
     @staticmethod
     def forward(ctx: Any, x_PBC: Tensor, counts_PB: Tensor, world: World) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         counts, number = counts_PB[..., None], counts_PB.sum(1)[:, None].to(x_PBC.dtype)
         mean = torch.where(counts, x_PBC, 0.0).sum(1) / number.clamp(min=1)
         variance = torch.where(counts, (x_PBC - mean[:, None]).square(), 0.0).sum(1) / number.clamp(min=1)
-        number, mean, variance = _together(number.expand_as(mean), mean, variance, world)
+        number, mean, variance = _combine(number.expand_as(mean), mean, variance, world)
         ctx.save_for_backward(x_PBC, counts, number, mean)
         ctx.world = world
         ctx.mark_non_differentiable(number)
@@ -138,8 +138,8 @@ class _Moments(torch.autograd.Function):
 def _stacked(layer: StackedBatchNorm, world: World, x_PBC: Tensor, counts_PB: Tensor | None = None) -> Tensor:
     if not layer.training:
         return type(layer).forward(layer, x_PBC, counts_PB)
-    x_PBC = _as_kept(layer, x_PBC)
-    # Without marks every row counts; in other processes there may be some, so that the exchange is the same.
+    x_PBC = _to_statistics_dtype(layer, x_PBC)
+    # Another process may have a mask where this one has none, so a mask of ones keeps the exchange the same.
     counts = torch.ones_like(x_PBC[..., 0], dtype=torch.bool) if counts_PB is None else counts_PB
     number, mean, variance = _Moments.apply(x_PBC, counts, world)  # pyright: ignore[reportGeneralTypeIssues]
     return layer.normalised(x_PBC, mean, variance, number)

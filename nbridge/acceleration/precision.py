@@ -1,4 +1,4 @@
-"""The precision of matrix products, applied from outside: models never mention it."""
+"""The precision of matrix products, applied from outside the model."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ Products = Literal["float32", "bf16"]
 
 
 def has_bf16_products(device: torch.device) -> bool:
-    """Whether a device has instructions for products of bfloat16 (avx512_bf16, amx_bf16, CUDA from Ampere on)."""
+    """Whether a device has instructions for bfloat16 products (avx512_bf16, amx_bf16, CUDA since Ampere)."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    # Not part of torch's public names, and the only place where it says so: without it, float32.
+    # Private functions of torch, because no public ones exist; without them, float32.
     asked = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
     return device.type == "cpu" and any(ask is not None and ask() for ask in asked)
 
 
 @contextmanager
 def matmul_precision(products: Products, model: nn.Module) -> Iterator[None]:
-    """Runs the products of a model's layers in float32, or in bfloat16.
+    """Runs the matrix products of a model in float32 or bfloat16.
 
-    What a network gives is float32 again, so that densities, KL terms and the optimiser stay in it. Between the layers of a network, and
-    from bridges to the fusion behind them, bfloat16 is kept, since a product would round its factors to it anyway.
+    Outputs of networks are float32, so that densities, KL terms and the optimiser use it. Between the layers of a network, and from bridges
+    to the fusion after them, values stay in bfloat16, because the next product would round them anyway.
     """
     if products == "float32":
         yield
@@ -39,13 +39,13 @@ def matmul_precision(products: Products, model: nn.Module) -> Iterator[None]:
         for module in model.modules():
             if module not in between:
                 stack.callback(module.register_forward_hook(_as_float32).remove)
-        # Without a cache: it would keep the weights' rounded copies over the optimiser's steps.
+        # Without autocast's cache, which would keep the rounded weights across optimiser steps.
         stack.enter_context(torch.autocast(device.type, torch.bfloat16, cache_enabled=False))
         yield
 
 
 def _between_layers(model: nn.Module) -> set[nn.Module]:
-    """What gives its output to another product: layers of a network but the last, and bridges."""
+    """Modules whose output is the input of another product: all layers of a network but the last, and bridges."""
     inner: set[nn.Module] = set()
     for module in model.modules():
         if isinstance(module, nn.Sequential):

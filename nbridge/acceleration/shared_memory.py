@@ -1,8 +1,8 @@
-"""What processes of one machine tell each other through memory that they share, some ten times sooner than through its network.
+"""Communication of processes on one machine through shared memory, about ten times faster than through its network interface.
 
-Each process writes into a part of its own, then raises its counter, and reads the others' parts once their counters stand as high. Parts
-alternate between two places, so that a process that is ahead never writes over what another one still reads; it cannot be further ahead,
-since it waits for everyone in each exchange. A process locks one byte of the file behind the memory, and that lock ends with it: this is
+Each process writes to its own slot, increments its counter, and reads the other slots once their counters have caught up. There are two
+alternating sets of slots, so that a process that is one exchange ahead never overwrites what another still reads; it cannot be further
+ahead, because every exchange waits for all. Each process locks one byte of the underlying file; the lock ends with the process, which is
 how the others notice that it was killed.
 """
 
@@ -21,28 +21,28 @@ import torch
 from torch import Tensor
 from torch.distributed.distributed_c10d import Store
 
-PLACE = Path("/dev/shm")  # noqa: S108 (a random name, nameless as soon as all have opened it)
-"""Where files lie in memory, of one machine by their nature."""
+PLACE = Path("/dev/shm")  # noqa: S108 (a random name, unlinked as soon as all processes have opened it)
+"""The in-memory file system of a machine."""
 CHUNK = 2**20
-"""Bytes that a process tells at once: small enough that the parts of all stay in the processor's cache."""
+"""Bytes that a process exchanges at once: small enough that all slots stay in the CPU cache."""
 LINE = 64
-"""Bytes of a line of that cache; each counter lies on one of its own."""
+"""Bytes of a cache line; each counter has its own."""
 LOOKS = 2**10
-"""Looks at the counters after which a process that waits begins to sleep between them, and then to see whether the others live."""
+"""Number of polls after which a waiting process sleeps between polls; after each further such number it checks that the others run."""
 NAP = 1e-4
 """Seconds of such a sleep."""
 
 
 class LostMemberError(RuntimeError):
-    """Another process that shares the memory has ended, or has said nothing for too long."""
+    """Another process that shares the memory has ended or timed out."""
 
 
 def share_memory(store: Store, rank: int, size: int, timeout: timedelta) -> SharedMemory | None:
-    """Memory for all processes that met in a store, or None where they are on several machines or the system has nothing to offer.
+    """Memory shared by all processes of a store; None if they are on several machines or the system does not support it.
 
     Arguments:
-        store: What they met in.
-        rank: This process, from 0.
+        store: The rendezvous store.
+        rank: The index of this process, from 0.
         size: The number of processes.
         timeout: How long to wait for another process in an exchange.
     """
@@ -53,10 +53,10 @@ def share_memory(store: Store, rank: int, size: int, timeout: timedelta) -> Shar
     with suppress(OSError):
         memory = SharedMemory(path, rank, size, timeout)
     store.set(f"member/{rank}", "shared" if memory else "")
-    # Everyone's word is waited for, also after one that cannot.
+    # A list, to wait for every process even if one has failed.
     everywhere = all([store.get(f"member/{other}") for other in range(size)])  # noqa: C419
     if rank == 0:
-        # Nameless from here on: it goes with the last process that holds it.
+        # Unlinked, so that the memory is freed with the last process that holds it.
         with suppress(OSError):
             path.unlink()
     if memory and not everywhere:
@@ -65,7 +65,7 @@ def share_memory(store: Store, rank: int, size: int, timeout: timedelta) -> Shar
 
 
 def _is_supported() -> bool:
-    """Whether files can lie in memory, and processors show each other what they store in the order in which they store it."""
+    """Whether there is an in-memory file system, and cores see each other's writes in program order (x86)."""
     return PLACE.is_dir() and platform.machine() in {"x86_64", "AMD64"}
 
 
@@ -73,7 +73,7 @@ def _new_file(size: int) -> Path | str:
     path = PLACE / f"nbridge-{secrets.token_hex(8)}"
     try:
         with path.open("xb") as file:
-            # Not as a hole, which would end the process when it is written to and no memory is left.
+            # Allocated now, because writing to a sparse file without free memory would kill the process.
             os.posix_fallocate(file.fileno(), 0, size * (LINE + 2 * CHUNK))
     except OSError:
         with suppress(OSError):
@@ -83,16 +83,16 @@ def _new_file(size: int) -> Path | str:
 
 
 class SharedMemory:
-    """Memory that processes of one machine share.
+    """Memory shared by the processes of one machine.
 
     Arguments:
-        path: The file behind it, the same in all processes.
-        rank: This process, from 0.
+        path: The underlying file, the same in all processes.
+        rank: The index of this process, from 0.
         size: The number of processes.
         timeout: How long to wait for another process in an exchange.
 
     Raises:
-        OSError: when there is no such file.
+        OSError: if the file does not exist.
     """
 
     def __init__(self, path: Path, rank: int, size: int, timeout: timedelta) -> None:
@@ -100,25 +100,25 @@ class SharedMemory:
         self._file = path.open("r+b")
         self._file.seek(rank)
         os.lockf(self._file.fileno(), os.F_TLOCK, 1)
-        # As a plain array: to look at a counter takes half the time.
+        # A plain array, because reading a counter through a memmap takes twice as long.
         memory = np.asarray(np.memmap(self._file, np.uint8, "r+"))
         self._counters = memory[: size * LINE].view(np.int64)[:: LINE // 8]
         self._parts = torch.from_numpy(memory[size * LINE :]).view(2, size, CHUNK)
         self._turn = 0
 
     def gather(self, tensor: Tensor) -> Tensor:
-        r"""What every process holds, shape (size, \*shape), of a tensor of up to `CHUNK` bytes.
+        r"""Gathers a tensor of up to `CHUNK` bytes from all processes, shape (size, \*shape).
 
         Raises:
-            LostMemberError: when another process has ended.
+            LostMemberError: if another process has ended.
         """
         return self._exchange(tensor.reshape(-1)).reshape(self.size, *tensor.shape).clone()
 
     def add_up(self, tensor: Tensor) -> Tensor:
-        """Makes a contiguous tensor of any size the sum over all processes, in place, bit for bit the same in each of them.
+        """Sums a contiguous tensor of any size over all processes, in place, bit-identical in each of them.
 
         Raises:
-            LostMemberError: when another process has ended.
+            LostMemberError: if another process has ended.
         """
         for piece in tensor.view(-1).split(CHUNK // tensor.element_size()):
             first, *others = self._exchange(piece)
@@ -128,11 +128,11 @@ class SharedMemory:
         return tensor
 
     def close(self) -> None:
-        """Ends this process's part in it, so that those who wait for it notice at once."""
+        """Leaves the exchange, so that waiting processes notice at once."""
         self._file.close()
 
     def _exchange(self, flat: Tensor) -> Tensor:
-        """What every process holds, shape (size, N): a view, which stays as it is until the next exchange but one."""
+        """Gathers a flat tensor, shape (size, N): a view that is valid until the next exchange but one."""
         self._turn += 1
         parts = self._parts[self._turn % 2, :, : flat.nbytes].view(flat.dtype)
         parts[self.rank].copy_(flat)
@@ -153,11 +153,11 @@ class SharedMemory:
 
     def _check_others(self, began: float) -> None:
         for rank in range(self.size):
-            # In this order: one that said its last word and ended since the last look has been heard.
+            # In this order, because a process may write its last message and end between the two checks.
             if rank != self.rank and self._has_ended(rank) and self._counters[rank] < self._turn:
                 raise LostMemberError(f"process {rank}, which shares memory, has ended")
         if time.monotonic() - began > self.timeout:
-            raise LostMemberError(f"a process that shares memory has said nothing for {self.timeout:.0f} s")
+            raise LostMemberError(f"no message from a process that shares memory for {self.timeout:.0f} s")
 
     def _has_ended(self, rank: int) -> bool:
         self._file.seek(rank)

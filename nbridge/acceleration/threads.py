@@ -1,9 +1,9 @@
-"""How many threads to work with: a setting of the process, made before torch is loaded.
+"""Chooses the number of threads of the process, before torch is loaded.
 
-Threads of one product wait for each other. Where something else runs on their cores, the one that was put off holds up the others, and
-those wait in a loop that keeps it off its core: two threads beside other work ran 3 to 40 times slower than one. So there are no more of
-them than cores are free. How they wait is left to torch: threads that sleep at once are hurt less by work that begins later, but on free
-cores two of them are slower than one (`benchmarks/threads.py`).
+The threads of one matrix product wait for each other. If other processes run on their cores, a preempted thread delays the others, which
+busy-wait and so keep it off its core: two threads beside other work ran 3 to 40 times slower than one. So there are at most as many threads
+as free cores. The wait policy is left to torch: threads that sleep at once suffer less from work that starts later, but on free cores two
+of them are slower than one (`benchmarks/threads.py`).
 """
 
 from __future__ import annotations
@@ -15,21 +15,18 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 WATCHED = 0.1
-"""Seconds over which the load of the machine is watched."""
+"""Seconds over which the load of the machine is measured."""
 _STATISTICS = Path("/proc/stat")
 
 
 def settle_threads(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Chooses the number of threads, in the environment of this process, unless it stands there already.
-
-    Does nothing once torch is loaded, which reads the environment only then.
-    """
+    """Sets the number of threads in the environment, unless it is set or torch, which reads it at import, is already loaded."""
     if "torch" not in sys.modules and not environment.get("OMP_NUM_THREADS"):
         environment["OMP_NUM_THREADS"] = str(free_cores())
 
 
 def free_cores() -> int:
-    """The cores that this process may use, by its affinity and the quota of its container, less those that are busy with other work."""
+    """The number of cores that this process may use, by affinity and container quota, minus those busy with other work; at least 1."""
     import joblib
 
     cores = joblib.cpu_count(only_physical_cores=True)
@@ -37,7 +34,7 @@ def free_cores() -> int:
 
 
 def busy_cores() -> float:
-    """How many of the cores that this process may run on others kept busy for a tenth of a second; 0 where the system doesn't say."""
+    """The number of cores in this process's affinity that were busy over a tenth of a second; 0 if the system does not report it."""
     before = _busy_seconds()
     time.sleep(WATCHED)
     after = _busy_seconds()
@@ -45,12 +42,12 @@ def busy_cores() -> float:
 
 
 def _busy_seconds() -> Mapping[int, float]:
-    """What each core has spent on work since the machine started, by Linux's account."""
+    """The seconds that each core has been busy since boot, from ``/proc/stat``."""
     try:
         lines = [line.split() for line in _STATISTICS.read_text(encoding="ascii").splitlines() if line.startswith("cpu")]
         own = os.sched_getaffinity(0)
         ticks = os.sysconf("SC_CLK_TCK")
-        # After the name: user, nice, system, idle, waiting for disks, interrupts of two kinds, and stolen by other virtual machines.
+        # Fields after the name: user, nice, system, idle, iowait, irq, softirq, steal.
         times = {int(name[3:]): [int(x) for x in rest] for name, *rest in lines if name != "cpu"}
         return {core: (sum(t[:3]) + sum(t[5:8])) / ticks for core, t in times.items() if core in own}
     except (OSError, ValueError, AttributeError):

@@ -1,1 +1,1 @@
-"""Helpers that know nothing of models or data: messages, warnings, atomic files, hashes and free memory."""
+"""Helpers independent of models and data: messages, warnings, atomic file writes, hashing and free memory."""

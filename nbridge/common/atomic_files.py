@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or a run that is killed, sees the old file or the new one, never half of one."""
+"""Atomic file writes: a reader, or a killed run, finds the old file or the new one, never a partial one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nbridge.errors import NBridgeError, RunError
 
 @contextmanager
 def writing(path: Path, kind: type[NBridgeError] = RunError) -> Iterator[None]:
-    """Tells what the system refuses to write as a mistake that a user can mend."""
+    """Turns an `OSError` during a write into an nbridge error that names ``path``."""
     try:
         yield
     except OSError as error:
@@ -23,12 +23,12 @@ def writing(path: Path, kind: type[NBridgeError] = RunError) -> Iterator[None]:
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Lets ``write`` fill a temporary file beside ``path``, flushes it to the disk and renames it into place.
+    """Calls ``write`` on a temporary file beside ``path``, flushes it to disk and renames it to ``path``.
 
-    When anything fails, a full disk included, the temporary file is removed and what stood at ``path`` stays.
+    On any failure, a full disk included, the temporary file is removed and the old file at ``path`` is kept.
 
     Raises:
-        OSError: naming ``path``, never the temporary file, when it cannot be written.
+        OSError: if the file cannot be written; it names ``path``, not the temporary file.
     """
     with replacing(path) as temporary:
         write(temporary)
@@ -36,10 +36,10 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place at the end, as `write_atomically` does it.
+    """Yields a temporary file that replaces ``path`` when the block succeeds; see `write_atomically`.
 
     Raises:
-        OSError: naming ``path``, never the temporary file, when it cannot be written.
+        OSError: if the file cannot be written; it names ``path``, not the temporary file.
     """
     try:
         with _renamed(path) as temporary:
@@ -52,8 +52,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch_beside(path: Path) -> Iterator[Path]:
-    """A hidden folder beside ``path``, so that what is made in it can be renamed into place; nothing of it stays, whatever happens."""
-    folder = path.parent / _hidden(path)
+    """Yields a hidden folder on the same file system as ``path``, so that its contents can be renamed into place; always removed."""
+    folder = path.parent / _temporary_name(path)
     folder.mkdir()
     try:
         yield folder
@@ -62,14 +62,14 @@ def scratch_beside(path: Path) -> Iterator[Path]:
 
 
 def replace_folder(path: Path, folder: Path) -> None:
-    """Flushes all files in a folder to the disk and renames it to ``path``; an older folder of that name is there until then."""
+    """Flushes all files in ``folder`` to disk and renames it to ``path``; an existing folder at ``path`` is replaced only then."""
     for file in folder.rglob("*"):
         if file.is_file():
             _flush(file)
     if not path.is_dir():
         folder.rename(path)
         return
-    older = path.rename(path.parent / _hidden(path))
+    older = path.rename(path.parent / _temporary_name(path))
     try:
         folder.rename(path)
     except BaseException:
@@ -80,19 +80,19 @@ def replace_folder(path: Path, folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file atomically."""
-    write_atomically(path, lambda temporary: _fill(temporary, text))
+    write_atomically(path, lambda temporary: _write(temporary, text))
 
 
 def write_json(path: Path, content: object) -> None:
-    """Writes a JSON file atomically, indented, with a newline at its end."""
+    """Writes an indented JSON file atomically."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 @contextmanager
 def _renamed(path: Path) -> Iterator[Path]:
-    temporary = path.parent / _hidden(path)
+    temporary = path.parent / _temporary_name(path)
     temporary.open("xb").close()
-    # Of a file that open makes; tempfile and safetensors make files that only their owner may read.
+    # The default permissions of a new file: tempfile and safetensors create files readable by their owner only.
     permissions = temporary.stat().st_mode
     try:
         yield temporary
@@ -104,7 +104,7 @@ def _renamed(path: Path) -> Iterator[Path]:
         raise
 
 
-def _hidden(path: Path) -> str:
+def _temporary_name(path: Path) -> str:
     return f".{path.name}.{secrets.token_hex(4)}.tmp"
 
 
@@ -113,5 +113,5 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _fill(path: Path, text: str) -> None:
+def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")

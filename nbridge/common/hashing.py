@@ -1,4 +1,4 @@
-"""Hashes of tensors, by which others are told from the same ones."""
+"""Content hashes of tensors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def hash_tensor(digest: hashlib._Hash, tensor: Tensor, name: str = "") -> None:
-    """Adds a tensor to a digest: its name, shape, type and bytes, whatever device it lies on.
+    """Updates a digest with a tensor's name, shape, dtype and bytes; the device does not matter.
 
     Example:
         >>> def hashed(tensor: Tensor) -> str:

@@ -1,4 +1,4 @@
-"""The memory that is free: of the machine, and of the container of this process."""
+"""Free memory of the machine and of the container (cgroup) of this process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _GROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.curren
 
 
 def free_bytes() -> float:
-    """Bytes that are free; infinite where nothing says."""
+    """The free memory in bytes; infinity if the system does not report it."""
     found = [math.inf]
     try:
         lines = dict(line.split(":") for line in _MEMORY.read_text(encoding="ascii").splitlines())

@@ -1,4 +1,4 @@
-"""Phrases that messages are made of: short, on one line, whatever they quote."""
+"""Formatting of values and names in messages: printable, short and on one line."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 _LONGEST = 40
-"""Characters of a quotation."""
+"""Maximum number of quoted characters."""
 
 
 def clip(text: object, longest: int = _LONGEST) -> str:
-    r"""A name or a message of another library as it may stand in a message: printable and not long.
+    r"""Replaces unprintable characters by ``?`` and truncates to ``longest`` characters.
 
     Example:
         >>> clip("a\nb"), clip("abcdef", 3)
@@ -23,12 +23,12 @@ def clip(text: object, longest: int = _LONGEST) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text in double quotes, escaped and not long."""
+    """A string in double quotes, escaped and truncated."""
     return json.dumps(text[:_LONGEST], ensure_ascii=not text.isprintable()) + ("..." if len(text) > _LONGEST else "")
 
 
 def shown(value: object) -> str:
-    """A value of YAML as it may stand in a message; mappings and lists are named, never printed.
+    """Formats a YAML value for a message; of mappings and lists only the type is shown.
 
     Example:
         >>> shown("abc"), shown(True), shown(None), shown([1, 2])
@@ -41,7 +41,7 @@ def shown(value: object) -> str:
 
 
 def noun(value: object) -> str:
-    """The kind of a value.
+    """The type of a value in words.
 
     Example:
         >>> noun({}), noun(3.5)
@@ -54,7 +54,7 @@ def noun(value: object) -> str:
 
 
 def did_you_mean(word: object, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """The question that offers the closest of the known words, whatever their case, with a space before it; nothing when none is close.
+    """Suggests the closest known word, ignoring case, with a leading space; empty if none is close.
 
     Example:
         >>> did_you_mean("MPL", ["conv", "mlp"])
@@ -66,12 +66,12 @@ def did_you_mean(word: object, known: Iterable[str], cutoff: float = 0.6) -> str
 
 
 def listing(names: Iterable[str]) -> str:
-    """Names in one line, to close a message with."""
+    """Names separated by commas, or "nothing"."""
     return ", ".join(names) or "nothing"
 
 
 def some_of(names: Sequence[str], most: int) -> str:
-    """The first of many names in one line, and how many more there are.
+    """The first ``most`` names, separated by commas, and the number of the others.
 
     Example:
         >>> some_of(["a", "b", "c"], 2)
@@ -81,7 +81,7 @@ def some_of(names: Sequence[str], most: int) -> str:
 
 
 def number(x: float) -> str:
-    """A figure in as many digits as serve to compare it.
+    """Formats a number with about four significant digits.
 
     Example:
         >>> number(-52170.04), number(-98.757), number(1.23456), number(0.91234), number(3.5e-15), number(math.nan)

@@ -1,4 +1,4 @@
-"""What is worth a warning and no mistake: one line for a reader, and the figures behind it for a program."""
+"""Warnings about models and data: one line to read, with the underlying numbers for programs."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ Concern = Literal["chance", "inactive", "edge", "pattern", "apart", "empty", "pr
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that a user should know of a model or of rows.
+    """A warning about a model or about rows of data.
 
     Arguments:
-        kind: ``chance`` (a modality that the others do not help to predict), ``inactive`` (latent units that carry nothing), ``edge``
-            (a likelihood at the edge of what it can say), ``pattern`` (rows unlike any that training saw), ``apart`` (modalities never
-            observed together in training), ``empty`` (rows in which nothing is observed), ``prior`` (a mixture of fewer components than
-            asked for), ``slot`` (a part of an .h5mu file that could not be kept as it was), ``split`` (parts that are not as they should
-            be, or share items) or ``untested`` (what too few rows leave open).
-        where: The modality, or several with a comma between them; empty where it concerns them all.
+        kind: ``chance`` (a modality that the others do not help to predict), ``inactive`` (latent dimensions that carry no information),
+            ``edge`` (a likelihood parameter at its bound), ``pattern`` (missingness patterns not seen in training), ``apart``
+            (modalities never observed together in training), ``empty`` (rows with nothing observed), ``prior`` (a mixture with fewer
+            components than requested), ``slot`` (a part of an .h5mu file that could not be kept unchanged), ``split`` (parts of the
+            split that are ill-formed or share items) or ``untested`` (too few rows to check).
+        where: The modality, or several separated by commas; empty if it concerns all.
         text: One line: what, where, and what to do.
-        figures: What it rests on, as JSON holds it.
+        figures: The numbers behind it, as JSON values.
     """
 
     kind: Concern
@@ -31,14 +31,14 @@ class Finding:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Finding:
-        """What `as_dict` gave."""
+        """The inverse of `as_dict`."""
         return cls(**content)
 
     @property
     def line(self) -> str:
-        """As it stands in a log: a warning, or a note on what was not tested."""
+        """The log line: ``warning: ...``, or ``note: ...`` for what was not tested."""
         return f"{'note' if self.kind == 'untested' else 'warning'}: {self.text}"
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The finding as JSON values."""
         return {"kind": self.kind, "where": self.where, "text": self.text, "figures": dict(self.figures)}

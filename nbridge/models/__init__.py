@@ -1,0 +1,1 @@
+"""Models: one module per paper, with the base classes and building blocks that they share."""

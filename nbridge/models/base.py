@@ -1,6 +1,6 @@
-r"""What every model is: encoders, decoders and a posterior for any subset of modalities, plus a list of training stages.
+r"""Base class of all models: encoders, decoders, a posterior for any subset of modalities, and a list of training stages.
 
-Imputation, generation and evaluation are written once over `MultimodalVAE.posterior`, ``decoders`` and `MultimodalVAE.log_joint`.
+Imputation, generation and evaluation use only `MultimodalVAE.posterior`, ``decoders`` and `MultimodalVAE.log_joint`.
 
 Axes: K samples, M modalities, B rows, D latent dimensions.
 """
@@ -34,18 +34,18 @@ Features = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of training.
+    """A stage of training.
 
     Arguments:
-        name: Its name in the spec, in the progress bar and in the metrics.
-        modules: The submodules it trains; everything else is frozen and in eval mode.
-        loss: Named terms, whose sum is minimised, of a batch, its features (see below) and the weight of KL terms against the prior.
-        rows: Which rows can teach this stage something, boolean, shape (B,), by presence.
-        features: What frozen modules give for a batch, tensors with a row each; computed once over the data, or on the fly.
-        values: The modalities whose values the loss reads, besides features and presence; all of them when left out.
-        begin: Called once before the first update with the rows that the stage learns from, part by part, and their features.
-        serves: Whether the model's posterior serves any subset of modalities from this stage on. Then, with a budget in updates, the best
-            weights are those that predict hidden modalities best; elsewhere those with the lowest validation loss.
+        name: Its name in the spec, the progress bar and the metrics.
+        modules: The submodules to train; all others are frozen and in eval mode.
+        loss: Maps a batch, its features and the weight of KL terms against the prior to named terms, whose sum is minimised.
+        rows: Maps a batch to the rows that the stage can learn from, boolean, shape (B,), given their presence.
+        features: Maps a batch to the outputs of frozen modules, one row per row of the batch; cached over the data or computed on the fly.
+        values: The modalities whose values the loss reads, besides features and presence; all by default.
+        begin: Called once before the first update with chunks of the rows that the stage learns from, and their features.
+        serves: Whether the posterior can serve any subset of modalities after this stage. If so, with a budget in updates, the weights that
+            best predict hidden modalities are kept; otherwise those with the lowest validation loss.
     """
 
     name: str
@@ -59,23 +59,23 @@ class Stage:
 
 
 class MultimodalVAE(nn.Module, ABC):
-    r"""Base of all models.
+    r"""Base class of all models.
 
     Arguments:
-        encoders: An encoder for each modality; their names are the modalities.
-        decoders: A decoder for each of them.
+        encoders: An encoder for each modality; the keys are the names of the modalities.
+        decoders: A decoder for each modality.
         latent_dim: Dimension D of z.
-        weights: The weight :math:`w_i` of each modality's log-likelihood in training; 1 where left out.
+        weights: The weight :math:`w_i` of each modality's log-likelihood in training; 1 by default.
 
     Attributes:
-        mixture: What training fits to the codes of its rows, for generation from nothing; None, the default, where N(0, I) serves.
-        exponents: The exponent of each expert in a product of posteriors, by number of modalities given, shape (M + 1, M); None where no
-            such product serves.
-        codes: The mixture that may stand for the prior in that product (`nbridge.inference.product_prior`); None where it never does.
-        conformal: What intervals are scaled by, where they are split-conformal ones; None, the default, where draws alone give them.
+        mixture: The mixture for unconditional generation, fitted to the codes of the training rows; None, the default, for N(0, I).
+        exponents: The exponent of each expert in a product of posteriors, by number of modalities given, shape (M + 1, M); None if the
+            model has no such product.
+        codes: The mixture that may replace the prior in that product (`nbridge.inference.product_prior`); None for always N(0, I).
+        conformal: The scales of split-conformal intervals; None, the default, for intervals from samples alone.
 
     Raises:
-        ValueError: when the names of encoders, decoders or weights disagree.
+        ValueError: if the names of encoders, decoders and weights differ.
     """
 
     exponents: Tensor | None
@@ -89,9 +89,9 @@ class MultimodalVAE(nn.Module, ABC):
     ) -> None:
         super().__init__()
         if set(encoders) != set(decoders):
-            raise ValueError(f"encoders are of {sorted(encoders)}, decoders are of {sorted(decoders)}: name the same modalities")
+            raise ValueError(f"encoders of {sorted(encoders)} but decoders of {sorted(decoders)}; their modalities must be the same")
         if unknown := set(weights or {}) - set(encoders):
-            raise ValueError(f"weights of {sorted(unknown)}, which no encoder has; modalities: {', '.join(encoders)}")
+            raise ValueError(f"weights of unknown modalities {sorted(unknown)}; modalities: {', '.join(encoders)}")
         self.encoders = nn.ModuleDict(encoders)
         self.decoders = nn.ModuleDict({name: decoders[name] for name in encoders})
         self.latent_dim = latent_dim
@@ -107,11 +107,11 @@ class MultimodalVAE(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def from_parts(cls, parts: Parts, **options: Any) -> Self:
-        """The model that a spec describes.
+        """Builds the model of a spec.
 
         Arguments:
-            parts: Makes the parts.
-            options: The model's own options in the spec.
+            parts: The factory of encoders, decoders, fusions and bridges.
+            options: The model's options in the spec.
         """
 
     @property
@@ -126,12 +126,12 @@ class MultimodalVAE(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters lie."""
+        """The device of the parameters."""
         return next(self.parameters()).device
 
     @property
     def noise_width(self) -> int:
-        """Numbers that a stochastic model draws to make one part of a posterior; 0, the default, where there is one part."""
+        """The dimension of the noise behind one component of a stochastic posterior; 0, the default, for a deterministic one."""
         return 0
 
     def decoder(self, name: str) -> Decoder:
@@ -146,17 +146,14 @@ class MultimodalVAE(nn.Module, ABC):
 
     @abstractmethod
     def infer(self, batch: Batch) -> Independent:
-        """q(z | what is present), batch shape (B,) over D, of a prepared batch.
-
-        Rows with nothing present may give anything finite.
-        """
+        """q(z | x_S) for a prepared batch, batch shape (B,) over D; any finite values for rows with nothing observed."""
 
     def posterior(self, batch: Batch, samples: int = 1) -> Independent:
-        """q(z | what is present), batch shape (K, B) over D; the prior for rows with nothing present.
+        """q(z | x_S) given the observed modalities S, batch shape (K, B) over D; the prior for rows with nothing observed.
 
         Arguments:
-            batch: Rows with any pattern of presence.
-            samples: The number K. A deterministic model repeats one distribution; a stochastic one gives each sample its own.
+            batch: Rows with any missingness patterns.
+            samples: The number K. A deterministic model repeats one distribution; a stochastic one draws a component for each sample.
         """
         batch = self.prepare(batch)
         q = self.infer(batch)
@@ -165,47 +162,47 @@ class MultimodalVAE(nn.Module, ABC):
         return diagonal_normal(loc, scale).expand((samples, len(batch)))
 
     def proposal(self, batch: Batch, samples: int = 1) -> Independent:
-        """What importance sampling draws z from, batch shape (K, B) over D; the `posterior`, unless a model has one of wider tails."""
+        """The proposal of importance sampling, batch shape (K, B) over D; the `posterior`, unless a model has one with wider tails."""
         return self.posterior(batch, samples)
 
     def moments(self, batch: Batch, samples: int = 1) -> Independent:
-        """A Gaussian with the mean and the variance of q(z | what is present), batch shape (B,) over D.
+        """A Gaussian with the mean and variance of q(z | x_S), batch shape (B,) over D.
 
         Arguments:
-            batch: Rows with any pattern of presence.
-            samples: Parts of a stochastic model's posterior to take the mean over.
+            batch: Rows with any missingness patterns.
+            samples: Number of components of a stochastic posterior to average over.
         """
         q = self.posterior(batch, samples)
         return diagonal_normal(q.mean.mean(0), (q.variance.mean(0) + q.mean.var(0, correction=0)).sqrt())
 
     def fixed_posterior(self, batch: Batch, noise: Tensor) -> Independent:
-        """The `posterior` without chance, batch shape (K, B) over D: a stochastic model makes its K parts of the noise given.
+        """The `posterior` as a deterministic function of noise, batch shape (K, B) over D.
 
         Arguments:
-            batch: Rows with any pattern of presence.
-            noise: Standard normal numbers, shape (K, `noise_width`), which all rows share.
+            batch: Rows with any missingness patterns.
+            noise: Standard normal noise for the K components, shape (K, `noise_width`), shared by all rows.
         """
         return self.posterior(batch, len(noise))
 
     def masked_posterior(self, inputs: Mapping[str, Tensor], present: Tensor, noise: Tensor) -> Independent:  # noqa: ARG002
-        r"""The same by masks alone, batch shape (B,) or (K, B) over D: no step depends on a value, so that a graph can be made of it.
+        r"""`fixed_posterior` without data-dependent control flow, so that it can be traced; batch shape (B,) or (K, B) over D.
 
-        A model of your own needs it to be exported, and for nothing else. Rows with nothing present may give anything finite.
+        Your own model needs it only for export. Rows with nothing observed may have any finite values.
 
         Arguments:
-            inputs: What encoders see, as `inputs` gives it, shape (B, \*shape).
+            inputs: The inputs of encoders as returned by `inputs`, shape (B, \*shape).
             present: Presence in the order of the modalities, shape (M, B).
-            noise: Standard normal numbers, shape (K, `noise_width`).
+            noise: Standard normal noise, shape (K, `noise_width`).
 
         Raises:
-            NBridgeError: when the model has none.
+            NBridgeError: if the model does not implement it.
         """
         raise NBridgeError(f"{type(self).__name__} has no masked_posterior, which export needs")
 
     def experts(self, batch: Batch) -> tuple[Tensor, Tensor] | None:  # noqa: ARG002 (for models that multiply posteriors)
-        r"""Mean and log-variance of every :math:`q_i(z \mid x_i)`, shape (M, B, D) each, whose product with `exponents` serves; else None.
+        r"""Mean and log-variance, each of shape (M, B, D), of the :math:`q_i(z \mid x_i)` whose product with `exponents` is the posterior.
 
-        Where a modality is missing, they are finite and meaningless.
+        None if the model has no such product. Values are finite but meaningless where a modality is missing.
 
         Arguments:
             batch: A prepared batch.
@@ -213,20 +210,19 @@ class MultimodalVAE(nn.Module, ABC):
         return None
 
     def learned(self, pattern: str, seen: Patterns) -> bool:
-        """Whether training taught the model to serve rows with exactly the modalities of a pattern.
+        """Whether the model was trained to serve rows with exactly the modalities of a pattern.
 
-        By default it did where some training row had all of them, and perhaps more: a model learns from parts of what a row has. Models
-        that learn more, or less, from a row say so. Nothing observed is served from the prior, and counts as learned only where training
-        had such rows.
+        By default, this is the case if some training row had at least these modalities; models that learn more or less from a row override
+        it. The empty pattern, which is served from the prior, counts as learned only if there were such training rows.
 
         Arguments:
             pattern: A 1 or a 0 for each modality, in order (`nbridge.data.patterns`).
-            seen: The patterns of the training rows.
+            seen: The missingness patterns of the training rows.
         """
         return pattern in seen.rows or ("1" in pattern and seen.with_these(pattern) > 0)
 
     def prior(self, *shape: int) -> Independent:
-        """p(z) = N(0, I) over D with the batch shape asked for: the prior of every density, also of a model with a `mixture`."""
+        """p(z) = N(0, I) over D with batch shape ``shape``: the prior of all densities, also in a model with a `mixture`."""
         zeros = torch.zeros(*shape, self.latent_dim, device=self.device)
         return diagonal_normal(zeros, torch.ones_like(zeros))
 
@@ -235,7 +231,7 @@ class MultimodalVAE(nn.Module, ABC):
         return torch.stack([batch.present[name] for name in self.names])
 
     def given(self, name: str, batch: Batch) -> Tensor:
-        """How many modalities besides one each row has, integers, shape (B,): what served distributions are calibrated by."""
+        """The number of other modalities present in each row, integers, shape (B,), which selects calibration factors."""
         number = torch.zeros(len(batch), dtype=torch.long, device=batch.device)
         for other, present in batch.present.items():
             if other != name:
@@ -243,10 +239,10 @@ class MultimodalVAE(nn.Module, ABC):
         return number
 
     def prepare(self, batch: Batch) -> Batch:
-        """The batch with every modality named, in canonical form, absent rows and cells blanked so that what they hold cannot matter.
+        """Converts a batch to canonical form with every modality, and replaces absent rows and cells by placeholders.
 
         Raises:
-            DataError: when the batch names a modality that the model does not have.
+            DataError: if the batch has an unknown modality.
         """
         self._check_names(batch)
         values, present = {}, {}
@@ -257,14 +253,14 @@ class MultimodalVAE(nn.Module, ABC):
         return Batch(values, present, batch.cells)
 
     def check(self, batch: Batch, first: int | None = None) -> None:
-        """Checks that rows fit the model.
+        """Checks that rows match the model.
 
         Arguments:
             batch: The rows.
-            first: The number of the first row, for messages, where the batch is a part of more rows.
+            first: The number of the first row for messages, if the batch is a part of more rows.
 
         Raises:
-            DataError: naming a modality that the model does not have, or the first row and value outside its likelihood's support.
+            DataError: naming an unknown modality, or the first row and value outside the support of its likelihood.
         """
         self._check_names(batch)
         check_support(self.likelihoods, batch, first or 0, counted=first is None)
@@ -283,19 +279,19 @@ class MultimodalVAE(nn.Module, ABC):
         return torch.where(observed, x, blank)
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
-        r"""What encoders see of a prepared batch: standard form, shape (B, \*shape); zeros for an absent row, a hole for an absent cell."""
+        r"""The encoder inputs of a prepared batch in standard form, shape (B, \*shape): 0 for absent rows, the hole for absent cells."""
         return {name: self._standard_form(likelihood, name, batch) for name, likelihood in self.likelihoods.items()}
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
-        """Features of every modality, shape (B, F_i), of a prepared batch; of an absent one anything finite, which is not to be used."""
+        """Features of every modality of a prepared batch, shape (B, F_i); finite but meaningless where a modality is absent."""
         inputs = self.inputs(batch)
         if torch.is_grad_enabled() or batch.whole:
-            # All rows, so that shapes stay and no process that trains waits for one that skips an encoder.
+            # All rows, for constant shapes, and so that no training process waits for another that skips an encoder.
             return self.encode_inputs(inputs)
         return {name: _encode_some(encoder, inputs[name], batch.present[name]) for name, encoder in self.encoders.items()}
 
     def encode_inputs(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Features of every modality, shape (B, F_i), of `inputs` that are there already."""
+        """Features of every modality, shape (B, F_i), from encoder inputs as returned by `inputs`."""
         return {name: encoder(inputs[name]) for name, encoder in self.encoders.items()}
 
     def _standard_form(self, likelihood: Likelihood, name: str, batch: Batch) -> Tensor:
@@ -307,14 +303,14 @@ class MultimodalVAE(nn.Module, ABC):
         return torch.where(batch.present[name].reshape(-1, *(1 for _ in x.shape[1:])), x, 0.0)
 
     def log_prob(self, name: str, z: Tensor, batch: Batch) -> Tensor:
-        r""":math:`\log p(x_i \mid z)`, shape (\*, B), zero where i is absent, of z of shape (\*, B, D) and a prepared batch."""
+        r""":math:`\log p(x_i \mid z)` for z of shape (\*, B, D) and a prepared batch, shape (\*, B); 0 where i is absent."""
         log_prob = self.decoder(name).log_prob(z, batch.values[name], None if batch.whole else batch.cells.get(name))
         return log_prob if batch.whole else torch.where(batch.present[name], log_prob, 0.0)
 
     def negative_elbo(
         self, q: Independent, batch: Batch, kl_weight: float, *, names: Iterable[str] | None = None, rows: Tensor | None = None
     ) -> dict[str, Tensor]:
-        r"""The terms of :math:`-\mathrm{ELBO}_S`, estimated by one draw of z: one for each modality of S, and ``kl``.
+        r"""The terms of :math:`-\mathrm{ELBO}_S`, estimated with one sample of z: one for each modality of S, and ``kl``.
 
         .. math:: -\mathrm{ELBO}_S = -\mathbb{E}_q \Big[ \sum_{i \in S} w_i \log p(x_i \mid z) \Big] + \beta \, \mathrm{KL}(q \,\|\, p(z))
 
@@ -322,8 +318,8 @@ class MultimodalVAE(nn.Module, ABC):
             q: The posterior, batch shape (B,) over D.
             batch: A prepared batch.
             kl_weight: The weight :math:`\beta`.
-            names: The modalities S; all when left out.
-            rows: The rows to take the mean over, boolean, shape (B,); all when left out.
+            names: The modalities S; all by default.
+            rows: The rows to average over, boolean, shape (B,); all by default.
         """
         z = q.rsample()
         terms = {name: -self.weights[name] * self.log_prob(name, z, batch) for name in (self.names if names is None else names)}
@@ -331,18 +327,18 @@ class MultimodalVAE(nn.Module, ABC):
         return {name: term.mean() if rows is None else masked_mean(term, rows) for name, term in terms.items()}
 
     def kl_to_prior(self, q: Independent) -> Tensor:
-        """KL(q || p(z)), of q's batch shape."""
+        """KL(q || p(z)), of the batch shape of q."""
         return diagonal_kl(q)
 
     def log_joint(self, batch: Batch, z: Tensor) -> Tensor:
-        r""":math:`\log p(z) + \sum_{i \in S} \log p(x_i \mid z)` over the modalities present, shape (K, B), for z of shape (K, B, D)."""
+        r""":math:`\log p(z) + \sum_{i \in S} \log p(x_i \mid z)` over the observed modalities, shape (K, B), for z of shape (K, B, D)."""
         batch = self.prepare(batch)
         likelihoods = torch.stack([self.log_prob(name, z, batch) for name in self.names]).sum(0)
         return self.prior(*z.shape[:-1]).log_prob(z) + likelihoods
 
     @torch.no_grad()
     def fit_statistics(self, batch: Batch) -> None:
-        """Lets every likelihood take its statistics from the rows in which its modality is present."""
+        """Fits the statistics of every likelihood to the rows in which its modality is present."""
         batch = self.prepare(batch)
         for name, likelihood in self.likelihoods.items():
             rows = batch.present[name]
@@ -353,7 +349,7 @@ class MultimodalVAE(nn.Module, ABC):
 
 
 def _encode_some(encoder: nn.Module, x: Tensor, rows: Tensor) -> Tensor:
-    """Features of the rows that have something to encode, zeros for the others."""
+    """Encodes only the given rows; the features of the others are 0."""
     some = rows.nonzero()[:, 0]
     if len(some) == len(rows):
         return encoder(x)

@@ -1,11 +1,11 @@
-r"""BiVCCA: every modality's own posterior explains all of them, and the objective is a convex mix over who explains.
+r"""BiVCCA: each unimodal posterior reconstructs all modalities, and the objective is a convex combination over the posteriors.
 
 .. math::
     \max \; \sum_i \lambda_i \Big( \mathbb{E}_{q(z \mid x_i)} \Big[ \sum_j w_j \log p(x_j \mid z) \Big]
     - \mathrm{KL}(q(z \mid x_i) \,\|\, p(z)) \Big), \qquad \sum_i \lambda_i = 1
 
-With two modalities :math:`\lambda = (\mu, 1 - \mu)` is the paper's. It has no posterior of several modalities. nbridge serves them by the
-product of their posteriors with the prior counted once, which is what the model itself implies where those are exact.
+With two modalities :math:`\lambda = (\mu, 1 - \mu)` is the paper's. The paper defines no posterior given several modalities; nbridge uses
+the product of the unimodal posteriors with the prior counted once, which is exact if those are.
 
 References:
     Deep Variational Canonical Correlation Analysis (Wang, Yan, Lee & Livescu, 2016), https://arxiv.org/abs/1610.03454
@@ -34,17 +34,17 @@ from nbridge.spec.option_types import NonNegativeFloat
 
 
 class BiVCCA(Experts):
-    """A VAE in which each modality's posterior explains all modalities.
+    """A VAE in which each unimodal posterior reconstructs all modalities.
 
     Arguments:
         encoders: An encoder for each modality.
         decoders: A decoder for each modality.
         heads: The posterior of each modality, a fusion of its features alone.
-        weights: The weight of each modality's log-likelihood in training; 1 where left out.
-        mixing: The share of each modality as the one that explains, adding up to 1; equal shares when left out.
+        weights: The weight of each modality's log-likelihood in training; 1 by default.
+        mixing: The weight of each modality as the source, adding up to 1; equal by default.
 
     Raises:
-        ValueError: when the shares are not of these modalities or don't add up to 1.
+        ValueError: if the weights do not match the modalities or do not add up to 1.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class BiVCCA(Experts):
 
     def _checked(self, mixing: Mapping[str, float]) -> dict[str, float]:
         if set(mixing) != set(self.names):
-            raise ValueError(f"mixing has {', '.join(mixing)}, expected a share for each of {', '.join(self.names)}")
+            raise ValueError(f"mixing has {', '.join(mixing)}, expected a weight for each of {', '.join(self.names)}")
         if not math.isclose(total := sum(mixing.values()), 1.0, rel_tol=1e-6):
             raise ValueError(f"mixing adds up to {total:g}, expected 1")
         return {name: float(mixing[name]) for name in self.names}
@@ -84,6 +84,6 @@ class BiVCCA(Experts):
         return terms | {"kl": kl_weight * self._mixed(self.kl_to_prior(q), present)}
 
     def _mixed(self, loss: Tensor, rows: Tensor) -> Tensor:
-        """The convex mix, over sources, of the means over the rows that count, both of shape (M, B)."""
+        """The convex combination over sources of the mean loss over the counted rows, both of shape (M, B)."""
         shares = torch.tensor([self.mixing[name] for name in self.names], dtype=loss.dtype, device=loss.device)
         return (shares * torch.where(rows, loss, 0.0).sum(-1) / divisor(rows)).sum()

@@ -1,29 +1,29 @@
-r"""The bridged VAE: one joint model, and a bridge for each ordered pair of modalities.
+r"""The bridged VAE: a joint model, and a bridge for each ordered pair of modalities.
 
-Stage ``joint`` trains encoders, fusion and decoders on every row by the evidence of what it has (eq. 7; `nbridge.models.joint`).
+Stage ``joint`` trains encoders, fusion and decoders on all rows by the ELBO of their observed modalities (eq. 7; `nbridge.models.joint`).
 
-Stage ``bridges`` freezes all of it and trains the bridges. From a single modality i the posterior is
-:math:`q(z \mid x_i) = \mathrm{Fuse}(h_i, \{B_{ij}(h_i)\}_{j \neq i})`, and the objective is a weighted sum, over all i, of
+Stage ``bridges`` freezes them and trains the bridges. Given a single modality i, the posterior is
+:math:`q(z \mid x_i) = \mathrm{Fuse}(h_i, \{B_{ij}(h_i)\}_{j \neq i})`, and the loss is a weighted sum, over all i, of
 
 =========== =====================================================================================================
 ``elbo``    :math:`-\mathbb{E}_{q(z \mid x_i)}[w_i \log p(x_i \mid z)] + \mathrm{KL}(q(z \mid x_i) \,\|\, p(z))`, eq. 8 and 9
-``distill`` :math:`\mathrm{KL}(q(z \mid x_O) \,\|\, q(z \mid x_i))`: the posterior of all that a row has, O, is the teacher
+``distill`` :math:`\mathrm{KL}(q(z \mid x_O) \,\|\, q(z \mid x_i))`: the posterior given all observed modalities O is the teacher
 ``match``   :math:`\sum_{j \neq i} \| B_{ij}(h_i) - h_j \|^2`
-``cross``   :math:`-\sum_{j \neq i} \mathbb{E}_{q(z \mid x_i)}[w_j \log p(x_j \mid z)]` over discrete j; on images it would cost diversity
+``cross``   :math:`-\sum_{j \neq i} \mathbb{E}_{q(z \mid x_i)}[w_j \log p(x_j \mid z)]` over discrete j; on images it would reduce diversity
 =========== =====================================================================================================
 
-With encoders of their own, copies of the joint ones :math:`f_i` that go on learning in this stage, bridges read :math:`g_i(x_i)`:
+If bridges have their own encoders :math:`g_i`, initialised as copies of the joint encoders :math:`f_i` and trained in this stage,
 
 .. math:: q(z \mid x_i) = \mathrm{Fuse}(f_i(x_i), \{B_{ij}(g_i(x_i))\}_{j \neq i})
 
-Joint encoders need not tell what another modality tells as well: of one digit on five photographs each may leave the digit to the others.
-Bridges that read nothing else find little that is shared there (`benchmarks/polymnist`).
+Joint encoders may omit information that other modalities also provide: with one digit on five photographs, each encoder may leave the digit
+to the others. Bridges that read only their features then find little shared information (`benchmarks/polymnist`).
 
-With ``subsets`` the same is asked of larger sets of sources, whose posterior is the one that serves them (``combine``): of each row one
-set S drawn at random, or every S, of two modalities or more but not all that the row has; ``match`` is of single sources alone.
+With ``subsets``, the same loss also applies to larger sets of sources, with the posterior that serves them (``combine``): in each row a
+random set S, or every S, of at least two modalities but not all observed ones. ``match`` applies to single sources only.
 
-A term needs only the modalities it names, so rows in which others are absent train the bridges as well: ``elbo`` takes every row,
-``match`` and ``cross`` take rows with both modalities, ``distill`` takes rows with i and anything else.
+A term needs only the modalities in its formula, so incomplete rows train the bridges too: ``elbo`` uses all rows, ``match`` and ``cross``
+rows with both modalities, ``distill`` rows with i and at least one other.
 
 References:
     Bridged Variational Autoencoders for Joint Modeling of Images and Attributes (Yadav et al., WACV 2020)
@@ -58,9 +58,9 @@ from nbridge.spec.objectives import DEFAULT_OBJECTIVE, DEFAULT_SUBSETS, PAPER_OB
 from nbridge.spec.option_types import Combine, Coupling, Exponents, ProductPrior, Subsets
 
 COMPONENTS = 200
-"""Gaussians that stand for the prior in a product of posteriors, at most."""
+"""Largest number of Gaussians in the mixture that replaces the prior in a product of posteriors."""
 PIECE = 2**22
-"""Numbers of all components of some rows, at most, that are in memory together."""
+"""Largest number of values per chunk of rows, over all components."""
 
 
 class BridgedVAE(JointVAE):
@@ -71,23 +71,23 @@ class BridgedVAE(JointVAE):
         decoders: A decoder for each modality.
         fusion: Maps the features of all modalities to the posterior.
         bridges: Maps the features of each modality to those of every other.
-        weights: The weight of each modality's log-likelihood in training; 1 where left out.
-        sources: An encoder for each modality that bridges alone read, of the shapes of the joint ones, whose weights it takes before it
-            learns; they read what the joint encoders give when left out.
+        weights: The weight of each modality's log-likelihood in training; 1 by default.
+        sources: The bridges' own encoders, of the same shapes as the joint encoders, whose weights they copy before training; without
+            them, bridges read the features of the joint encoders.
         objective: The weights of the terms of stage ``bridges``.
-        combine: How several sources meet: ``mean`` of the features they hallucinate, or ``poe``, the product of their posteriors.
-        subsets: Which sources bridges are trained for: ``singletons``, one larger set of each row at ``random`` besides, or ``all``.
-        exponents: Whether the product of posteriors has exponents ``fitted`` on validation rows (`nbridge.inference.exponents`) or
-            ``ones``.
-        prior: The prior in the product of posteriors: ``normal``, N(0, I); ``mixture``, Gaussians that are fitted to the codes of the
-            training rows; or ``auto``, the better of them on validation rows (`nbridge.inference.product_prior`).
-        coupling: As of `JointVAE`; auto is 0 with the paper's objective, whose stage ``joint`` is equation 7, and 1 with any other.
-        leave_one_out: As of `JointVAE`; auto is 0 with the paper's objective and 0.3 with any other.
-        contrast: As of `JointVAE`; auto is 0 with the paper's objective and 0.07 with any other.
+        combine: How several sources are combined: ``mean`` of hallucinated features, or ``poe``, the product of their posteriors.
+        subsets: The sets of sources that bridges are trained for: ``singletons``; ``random``, singletons and one larger random set per row;
+            or ``all``.
+        exponents: The exponents of the product of posteriors: ``fitted`` on validation rows (`nbridge.inference.exponents`) or ``ones``.
+        prior: The prior in the product of posteriors: ``normal``, N(0, I); ``mixture``, Gaussians fitted to the codes of the training
+            rows; or ``auto``, the better one on validation rows (`nbridge.inference.product_prior`).
+        coupling: See `JointVAE`; auto is 0 with the paper's objective, whose stage ``joint`` is equation 7, and 1 otherwise.
+        leave_one_out: See `JointVAE`; auto is 0 with the paper's objective and 0.3 otherwise.
+        contrast: See `JointVAE`; auto is 0 with the paper's objective and 0.07 otherwise.
 
     Raises:
-        ValueError: when a modality lacks its source, the objective has no term that can be computed, or there are too many sets of
-            sources to take all.
+        ValueError: if the sources do not match the modalities, the objective has no term that can be computed, or there are too many sets
+            of sources for ``subsets="all"``.
     """
 
     sets: Tensor
@@ -114,7 +114,7 @@ class BridgedVAE(JointVAE):
         super().__init__(encoders, decoders, fusion, weights, **joint)
         self.bridges = bridges
         if sources and set(sources) != set(self.names):
-            raise ValueError(f"encoders for bridges are of {sorted(sources)}, expected one for each of {', '.join(self.names)}")
+            raise ValueError(f"encoders of bridges for {sorted(sources)}, expected one for each of {', '.join(self.names)}")
         self.sources = nn.ModuleDict({name: sources[name] for name in self.names} if sources else {})
         self.objective = self._checked(objective)
         if combine not in get_args(Combine):
@@ -123,7 +123,7 @@ class BridgedVAE(JointVAE):
         if subsets not in get_args(Subsets):
             raise ValueError(f"subsets is {subsets!r}, expected one of {', '.join(get_args(Subsets))}")
         self.subsets = subsets
-        sets = [subset for subset in proper_subsets(self.names, "terms of their own") if len(subset) > 1] if subsets == "all" else []
+        sets = [subset for subset in proper_subsets(self.names, "separate terms") if len(subset) > 1] if subsets == "all" else []
         members = torch.tensor([[name in subset for name in self.names] for subset in sets], dtype=torch.bool)
         self.register_buffer("sets", members.view(-1, len(self.names)), persistent=False)
         if exponents == "fitted" and combine == "poe" and len(self.names) > 1:
@@ -136,7 +136,7 @@ class BridgedVAE(JointVAE):
     def from_parts(cls, parts: Parts, **options: Any) -> Self:
         joint, bridges = cls.joint_parts(parts), parts.bridges()
         if not isinstance(bridges, BridgeBank):
-            raise TypeError(f"bridges are a {type(bridges).__name__}, expected a BridgeBank")
+            raise TypeError(f"bridges are of type {type(bridges).__name__}, expected BridgeBank")
         own = parts.source_encoders == "own" and len(parts.names) > 1
         return cls(
             *joint,
@@ -152,20 +152,20 @@ class BridgedVAE(JointVAE):
         )
 
     def _checked(self, objective: Mapping[Term, float]) -> dict[Term, float]:
-        """The terms with a weight that can be computed."""
+        """The terms that have a weight and can be computed."""
         if unknown := [term for term in objective if term not in get_args(Term)]:
-            raise ValueError(f"objective has no term {unknown[0]!r}; it has {', '.join(get_args(Term))}")
+            raise ValueError(f"unknown term {unknown[0]!r} in objective, expected {', '.join(get_args(Term))}")
         terms: dict[Term, float] = {
             term: weight for term, weight in objective.items() if weight and (term != "cross" or self.cross_targets())
         }
         if not terms and len(self.names) > 1:
-            raise ValueError(f"objective {dict(objective)} leaves nothing to train: 'cross' needs a modality with a discrete likelihood")
+            raise ValueError(f"objective {dict(objective)} trains nothing: 'cross' needs a modality with a discrete likelihood")
         return terms
 
     # Serving
 
     def learned(self, pattern: str, seen: Patterns) -> bool:
-        """Sources are served one by one, by bridges that pairs of modalities teach; only complete rows are served by all at once."""
+        """Incomplete rows are served by bridges, each trained on rows with its pair of modalities; complete rows by the joint model."""
         return pattern in seen.rows or ("0" in pattern and "1" in pattern and seen.pairwise(pattern))
 
     def infer(self, batch: Batch) -> Independent:
@@ -181,16 +181,16 @@ class BridgedVAE(JointVAE):
 
     @property
     def _mixture(self) -> DiagonalMixture | None:
-        """The mixture in the place of the prior, once it is fitted."""
+        """The mixture that replaces the prior, once it is fitted."""
         return self.codes if self.codes is not None and self.codes.fitted else None
 
     def posterior(self, batch: Batch, samples: int = 1) -> Independent:
-        """K parts of q(z | what is present), batch shape (K, B) over D, of which one draw each serves; the prior where nothing is present.
+        """K components of q(z | x_S), batch shape (K, B) over D, to sample once each; the prior for rows with nothing observed.
 
-        With N(0, I) in the product all parts are the same Gaussian. With a mixture each is a component, drawn by its weight.
+        With N(0, I) in the product all components are the same Gaussian. With a mixture each is drawn by its weight.
 
         Arguments:
-            batch: Rows with any pattern of presence.
+            batch: Rows with any missingness patterns.
             samples: The number K.
         """
         if self._mixture is None:
@@ -198,7 +198,7 @@ class BridgedVAE(JointVAE):
         return self._components(self.prepare(batch), torch.randn(samples, len(batch), 1, device=self.device))
 
     def proposal(self, batch: Batch, samples: int = 1) -> Independent:
-        """The product with N(0, I): a component of a mixture is so narrow that a few draws would have all the weight."""
+        """The posterior with N(0, I) in the product: components of a mixture are so narrow that a few samples would have all the weight."""
         return self.posterior(batch, samples) if self._mixture is None else MultimodalVAE.posterior(self, batch, samples)
 
     def fixed_posterior(self, batch: Batch, noise: Tensor) -> Independent:
@@ -208,8 +208,8 @@ class BridgedVAE(JointVAE):
         if (mixture := self._mixture) is None:
             return super().moments(batch, samples)
         batch = self.prepare(batch)
-        # Exact, so that no draw of a component decides where a row lies.
-        parts = [self._mixture_moments(part, mixture) for part in self._pieces(batch)]
+        # Exact, so that a row's mean does not depend on which components are drawn.
+        parts = [self._mixture_moments(part, mixture) for part in self._chunks(batch)]
         return diagonal_normal(torch.cat([q.mean for q in parts]), torch.cat([q.stddev for q in parts]))
 
     def masked_posterior(self, inputs: Mapping[str, Tensor], present: Tensor, noise: Tensor) -> Independent:
@@ -224,23 +224,23 @@ class BridgedVAE(JointVAE):
         return diagonal_where(present.all(0), q, self._combined(*self.unimodal(features, self.read(features, inputs)), present, features))
 
     def read(self, features: Features, inputs: Mapping[str, Tensor]) -> Features:
-        """What bridges read, shape (B, F_i): the features of the joint encoders, or what encoders of their own make of inputs."""
+        """The inputs of bridges, shape (B, F_i): features of their own encoders, or else of the joint encoders."""
         return {name: encoder(inputs[name]) for name, encoder in self.sources.items()} if self.sources else features
 
     def unimodal(
         self, features: Features, read: Features, counts: Mapping[str, Tensor] | None = None
     ) -> tuple[Independent, Mapping[tuple[str, str], Tensor]]:
-        r"""Every :math:`q(z \mid x_i)`, batch shape (M, B) over D, and the hallucinated features by pair.
+        r"""All :math:`q(z \mid x_i)`, batch shape (M, B) over D, and the hallucinated features by pair.
 
         Arguments:
             features: Features of every modality.
-            read: What bridges read of every modality.
-            counts: In training, the rows over which the bridges' batch normalisation takes statistics.
+            read: The inputs of bridges, as returned by `read`.
+            counts: The rows used for the bridges' batch statistics in training.
         """
         hallucinated = self.bridges.hallucinate(read, counts)
         if not hallucinated:
             return self.fusion({name: features[name][None] for name in self.names}), hallucinated
-        # In the precision of what the bridges give, so that no copy of it is made for the sake of the one observed modality.
+        # In the dtype of the bridges' outputs, so that only the observed features are copied.
         dtype = next(iter(hallucinated.values())).dtype
         filled = {
             target: torch.stack([features[target].to(dtype) if source == target else hallucinated[source, target] for source in self.names])
@@ -252,13 +252,12 @@ class BridgedVAE(JointVAE):
         return self.fusion(mean_of_sources(features, self.bridges.hallucinate(self.read(features, inputs)), present))
 
     def _product(self, features: Features, inputs: Mapping[str, Tensor], present: Tensor) -> Independent:
-        """The joint posterior of complete rows, and of each other row the product of what its sources say, one by one.
+        """The joint posterior for complete rows, and the product of unimodal posteriors for the others.
 
-        A source works for the rows that have it and lack another: the cost is that of what is there. In training, where shapes stay, it is
-        `unimodal` that takes all sources for all rows at once.
+        Each source is evaluated only on incomplete rows that have it. Training, which needs constant shapes, uses `unimodal` instead.
         """
         complete = present.all(0)
-        loc, log_variance = self._each(features, inputs, present & ~complete)
+        loc, log_variance = self._unimodal_where(features, inputs, present & ~complete)
         mean, log_variance = product_of_posteriors(loc, log_variance, present, self._exponents_of(present))
         scale = (log_variance / 2).exp()
         if len(rows := complete.nonzero()[:, 0]):
@@ -266,8 +265,8 @@ class BridgedVAE(JointVAE):
             mean, scale = mean.index_copy(0, rows, q.mean.to(mean.dtype)), scale.index_copy(0, rows, q.stddev.to(mean.dtype))
         return diagonal_normal(mean, scale)
 
-    def _each(self, features: Features, inputs: Mapping[str, Tensor], wanted: Tensor) -> tuple[Tensor, Tensor]:
-        """Means and log-variances of what each source says alone in the rows wanted, boolean, shape (M, B): zeros elsewhere, (M, B, D)."""
+    def _unimodal_where(self, features: Features, inputs: Mapping[str, Tensor], wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and log-variances, shape (M, B, D), of the unimodal posteriors where ``wanted``, boolean, shape (M, B); zeros elsewhere."""
         loc = next(iter(features.values())).new_zeros(*wanted.shape, self.latent_dim)
         log_variance = torch.zeros_like(loc)
         for number, name in enumerate(self.names):
@@ -279,22 +278,22 @@ class BridgedVAE(JointVAE):
                 log_variance[number] = log_variance[number].index_copy(0, rows, 2 * q.stddev.log().to(loc.dtype))
         return loc, log_variance
 
-    def _pieces(self, batch: Batch) -> Iterable[Batch]:
-        """The rows in parts of which all components fit in memory."""
+    def _chunks(self, batch: Batch) -> Iterable[Batch]:
+        """Splits rows into chunks whose components fit in memory."""
         rows = max(1, PIECE // (COMPONENTS * self.latent_dim))
         return (batch.slice(start, start + rows) for start in range(0, max(1, len(batch)), rows))
 
     def _components(self, batch: Batch, noise: Tensor) -> Independent:
-        """Components of a prepared batch's posteriors, drawn by noise, shape (K, B, 1) or (K, 1, 1)."""
+        """Components of the posteriors of a prepared batch, chosen by noise of shape (K, B, 1) or (K, 1, 1)."""
         mixture, parts, start = self._mixture, [], 0
         assert mixture is not None
-        for part in self._pieces(batch):
+        for part in self._chunks(batch):
             own = noise if noise.shape[1] == 1 else noise[:, start : start + len(part)]
-            parts.append(self._some_components(part, own, mixture))
+            parts.append(self._components_of_chunk(part, own, mixture))
             start += len(part)
         return diagonal_normal(torch.cat([q.mean for q in parts], 1), torch.cat([q.stddev for q in parts], 1))
 
-    def _some_components(self, batch: Batch, noise: Tensor, mixture: DiagonalMixture) -> Independent:
+    def _components_of_chunk(self, batch: Batch, noise: Tensor, mixture: DiagonalMixture) -> Independent:
         q, product, incomplete = self._joint_and_product(batch, mixture)
         return diagonal_where(incomplete, draw_component(*product, mixture, noise), q)
 
@@ -308,16 +307,16 @@ class BridgedVAE(JointVAE):
         return diagonal_where(incomplete, diagonal_normal(mean, variance.sqrt()), q)
 
     def _joint_and_product(self, batch: Batch, mixture: DiagonalMixture) -> tuple[Independent, tuple[Tensor, Tensor, Tensor], Tensor]:
-        """What serves complete rows and, as N(0, I), rows with nothing; the product that serves all others; and which these are."""
+        """The joint posterior (N(0, I) for empty rows), the product with the mixture, and the rows that use the product."""
         features, present = self.encode(batch), self.presence(batch)
         some, complete = present.any(0)[:, None], present.all(0)
         joint = self.fusion(features)
-        prior_where_nothing = diagonal_normal(torch.where(some, joint.mean, 0.0), torch.where(some, joint.stddev, 1.0))
-        loc, log_variance = self._each(features, self.inputs(batch) if self.sources else {}, present & ~complete)
-        return prior_where_nothing, self._with_mixture(loc, log_variance, present, mixture), present.any(0) & ~complete
+        joint_or_prior = diagonal_normal(torch.where(some, joint.mean, 0.0), torch.where(some, joint.stddev, 1.0))
+        loc, log_variance = self._unimodal_where(features, self.inputs(batch) if self.sources else {}, present & ~complete)
+        return joint_or_prior, self._with_mixture(loc, log_variance, present, mixture), present.any(0) & ~complete
 
     def _with_mixture(self, loc: Tensor, log_variance: Tensor, present: Tensor, mixture: DiagonalMixture) -> tuple[Tensor, Tensor, Tensor]:
-        """`product_with_mixture`, in the precision of the mixture."""
+        """`product_with_mixture` in the dtype of the mixture."""
         of = mixture.parameters_of_components()
         return product_with_mixture(loc.to(of[1]), log_variance.to(of[1]), present, self._exponents_of(present), of)
 
@@ -341,7 +340,7 @@ class BridgedVAE(JointVAE):
         self.sources.load_state_dict(self.encoders.state_dict())
 
     def _bridges_rows(self, batch: Batch) -> Tensor:
-        """The rows that at least one term can be computed from."""
+        """The rows for which at least one term can be computed."""
         number = self.presence(batch).sum(0)
         usable = {"elbo": number >= 1, "match": number >= 2, "distill": number >= 2, "cross": torch.zeros_like(number > 0)}
         for target in self.cross_targets():
@@ -369,7 +368,7 @@ class BridgedVAE(JointVAE):
             terms["elbo.nll"] = weight * self._own_nll(z, batch)
             terms["elbo.kl"] = weight * kl_weight * masked_mean(self.kl_to_prior(q), present)
         if weight := self.objective.get("distill"):
-            # The teacher's rows meet those of each source by broadcasting; what a source says alone has nothing to teach it.
+            # The teacher, (B,), broadcasts over the sources, (M, B). A row with one modality has no richer posterior to learn from.
             terms["distill"] = weight * masked_mean(diagonal_kl(teacher(features), q), present & (present.sum(0) >= 2))
         if weight := self.objective.get("match"):
             terms["match"] = weight * self._mismatch(features, hallucinated, batch)
@@ -381,7 +380,7 @@ class BridgedVAE(JointVAE):
         return terms
 
     def _larger_sets(self, present: Tensor) -> Iterable[Tensor]:
-        """Sets of two sources or more, but not all that a row has, each boolean, shape (M, B); none of a row that has no such set."""
+        """Sets of at least two but not all observed modalities of each row, boolean, shape (M, B); empty in rows without such a set."""
         if self.subsets == "singletons" or len(self.names) < 3:
             return []
         if self.subsets == "random":
@@ -397,7 +396,7 @@ class BridgedVAE(JointVAE):
         features: Features,
         kl_weight: float,
     ) -> dict[str, Tensor]:
-        """The terms of a set of sources, boolean, shape (M, B), with the posterior that serves it; rows without a set do not count."""
+        """The terms for a set of sources per row, boolean, shape (M, B), with the posterior that serves it; empty sets are ignored."""
         q, rows, terms = self._combined(unimodal, hallucinated, given, features), given.any(0), {}
         z = q.rsample()
         if weight := self.objective.get("elbo"):
@@ -415,14 +414,14 @@ class BridgedVAE(JointVAE):
     def _combined(
         self, unimodal: Independent, hallucinated: Mapping[tuple[str, str], Tensor], given: Tensor, features: Features
     ) -> Independent:
-        """The posterior of sets of sources, boolean, shape (M, B), from what each says alone."""
+        """The posterior given a set of sources per row, boolean, shape (M, B), from their unimodal posteriors."""
         if self.combine == "mean":
             return self.fusion(mean_of_sources({name: features[name] for name in self.names}, hallucinated, given))
         loc, log_variance = product_of_posteriors(unimodal.mean, 2 * unimodal.stddev.log(), given, self._exponents_of(given))
         return diagonal_normal(loc, (log_variance / 2).exp())
 
     def _exponents_of(self, given: Tensor) -> Tensor | None:
-        """The exponent of each expert, shape (M, B, 1), by the number of modalities given: boolean, shape (M, B); None for ones."""
+        """The exponents for the number of modalities in ``given``, boolean, shape (M, B): shape (M, B, 1), or None for ones."""
         return None if self.exponents is None else self.exponents[given.sum(0)].T[..., None]
 
     def experts(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
@@ -454,23 +453,23 @@ class BridgedVAE(JointVAE):
         return torch.stack(losses).sum()
 
     def cross_targets(self) -> Sequence[str]:
-        """The modalities that the ``cross`` objective predicts: those with a discrete likelihood."""
+        """The modalities that the ``cross`` objective predicts: those with discrete likelihoods."""
         return [name for name, likelihood in self.likelihoods.items() if likelihood.discrete]
 
 
 def draw_component(log_weights: Tensor, precision: Tensor, natural: Tensor, mixture: DiagonalMixture, noise: Tensor) -> Independent:
-    """A component of each row's posterior for each draw, by its weight, batch shape (K, B) over D.
+    """Draws K components of each row's posterior by their weights, batch shape (K, B) over D.
 
     Arguments:
-        log_weights: As of `product_with_mixture`, shape (B, C).
-        precision: What modalities add to the precision of every component, shape (B, D).
-        natural: What they add to its natural mean, shape (B, D).
-        mixture: The mixture in the place of the prior.
-        noise: Standard normal numbers that choose, shape (K, B, 1), or (K, 1, 1) where rows share them.
+        log_weights: Log-weights of the components (`product_with_mixture`), shape (B, C).
+        precision: The precision that the modalities add to every component, shape (B, D).
+        natural: The natural mean that they add, shape (B, D).
+        mixture: The mixture that replaces the prior.
+        noise: Standard normal noise that selects components, shape (K, B, 1), or (K, 1, 1) to share it between rows.
     """
     _, means, variances = mixture.parameters_of_components()
     quantile = (1 + torch.erf(noise / math.sqrt(2))) / 2
-    # The last sum may be below 1 by rounding.
+    # Rounding may leave the last cumulative sum below 1.
     chosen = (log_weights.exp().cumsum(-1) < quantile).sum(-1).clamp(max=len(means) - 1)
     total = 1 / variances[chosen] + precision
     return diagonal_normal((means[chosen] / variances[chosen] + natural) / total, total.rsqrt())

@@ -1,24 +1,24 @@
-r"""Split-conformal intervals: what central intervals must be scaled by to hold their share of values, whatever the model made of them.
+r"""Split-conformal intervals: scale factors that give central intervals their nominal coverage for any model.
 
-Rows that nothing was fitted to have each modality j hidden and are served from k of their other modalities. With the median m and the ends
-:math:`m - \ell, m + u` of the central 68 % interval of `DRAWS` draws of each cell, its score is the distance of the true value from the
+In held-out calibration rows, each modality j is hidden and imputed from k of the other modalities. With the median m and the ends
+:math:`m - \ell, m + u` of the central 68 % interval of `DRAWS` samples of each cell, its score is the distance of the true value from the
 median in these half-widths,
 
 .. math:: s = \begin{cases} (x - m) / u & x \geq m \\ (m - x) / \ell & x < m \end{cases}, \qquad
     \hat{\lambda} = \min \Big\{ \lambda : \sum_{i=1}^{n} \frac{1}{C_i} \sum_{c=1}^{C_i} 1[s_{ic} \leq \lambda] \geq (n + 1) \cdot
     \mathrm{level} \Big\}
 
-with C cells in a row, and :math:`[m - \hat{\lambda} \ell, m + \hat{\lambda} u]` the interval of a new row. If the new row and these n rows
-are exchangeable, the expected share of its cells inside is at least the level, for any n and any model: conformal risk control of the share
-of cells outside. For modalities of one cell it is split-conformal prediction with rank :math:`\lceil (n + 1) \, \mathrm{level} \rceil`.
-Each pair of a modality and a number k has its own :math:`\hat{\lambda}`; where n is too small for a level, the interval has no ends but
-those of the support.
+with C cells in a row, and :math:`[m - \hat{\lambda} \ell, m + \hat{\lambda} u]` is the interval in a new row. If the new row and these n
+rows are exchangeable, the expected share of its cells inside is at least the level, for any n and any model: this is conformal risk control
+of the share of cells outside. For modalities of one cell it is split-conformal prediction with rank
+:math:`\lceil (n + 1) \, \mathrm{level} \rceil`. Each pair of a modality and a number k has its own :math:`\hat{\lambda}`; if n is too small
+for a level, the interval is the whole support.
 
 References:
     | Conformalized Quantile Regression (Romano, Patterson & Candès, 2019), https://arxiv.org/abs/1905.03222
     | Conformal Risk Control (Angelopoulos, Bates, Fisch, Lei & Schuster, 2024), https://arxiv.org/abs/2208.02814
 
-Axes: K draws, L levels, B rows.
+Axes: K samples, L levels, B rows.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from nbridge.errors import DataError
 from nbridge.nn.likelihoods import Bernoulli, Likelihood
 
 DRAWS = 99
-"""Draws of each cell that a median and half-widths are taken from, in fitting and in serving alike."""
+"""Number of samples per cell for the median and half-widths, both in fitting and in serving."""
 RANKS = (16, 50, 84)
-"""Ranks of the lower end, the median and the upper end among these draws."""
+"""Ranks of the lower end, the median and the upper end among these samples."""
 LEVELS = 1000
-"""One over the distance of the levels that scales are kept for; a level between two of them takes the higher one."""
+"""Scales are stored for multiples of 1 / LEVELS; levels in between are rounded up."""
 _LEAST = 1e-30
-"""Added to half-widths, so that none is zero."""
+"""Added to half-widths so that none is 0."""
 _ROUNDING = 1e-9
 
 
 class Conformal(nn.Module):
-    """Scales of central intervals by modality, number of other modalities given, and level; infinite until they are fitted.
+    """Scales of central intervals by modality, number of other modalities given, and level; infinite until fitted.
 
     Arguments:
-        names: The modalities that have intervals.
-        numbers: The number of modalities of the model, from 0 to one less of which may be given beside one of them.
+        names: The modalities with intervals.
+        numbers: The number of modalities of the model; 0 to ``numbers - 1`` others may be given.
 
     Example:
         >>> conformal = Conformal(["x"], 2)
@@ -67,51 +67,51 @@ class Conformal(nn.Module):
             self.register_buffer(_key(name), torch.full((numbers, LEVELS - 1), math.inf))
 
     def reset(self) -> None:
-        """Forgets all scales."""
+        """Resets all scales to infinity."""
         for name in self.names:
             self.get_buffer(_key(name)).fill_(math.inf)
 
     def fit(self, name: str, number: int, scores: Tensor, cells: Tensor) -> None:
-        """Takes the scales of one modality for one number of others given.
+        """Fits the scales of one modality for one number of other modalities given.
 
         Arguments:
             name: The modality.
-            number: How many other modalities rows were served from.
-            scores: Scores of the cells of rows that nothing was fitted to, shape (B, C).
-            cells: Which of them were observed, boolean, shape (B, C).
+            number: Number of other modalities that it was imputed from.
+            scores: Scores of the cells of held-out rows, shape (B, C).
+            cells: The observed cells, boolean, shape (B, C).
         """
         table = self.get_buffer(_key(name))
         weights = torch.where(cells, 1.0, 0.0).double()
         weights /= weights.sum(1, keepdim=True).clamp(min=1)
-        ordered, places = scores[cells].sort()
-        shares = weights[cells][places].cumsum(0)
+        ordered, order = scores[cells].sort()
+        shares = weights[cells][order].cumsum(0)
         rows = int(cells.any(1).sum())
         levels = torch.arange(1, LEVELS, device=shares.device, dtype=torch.float64) / LEVELS
-        # No share reaches the last place: there the scale is infinite.
+        # The appended infinity is for levels that no cumulative share reaches.
         first = torch.searchsorted(shares, (rows + 1) * levels - _ROUNDING)
         table[number] = torch.cat([ordered, ordered.new_full((1,), math.inf)])[first].to(table)
 
     def scale(self, name: str, levels: Sequence[float], given: Tensor) -> Tensor:
-        """The scales of rows for the levels, shape (L, B).
+        """The scale of each row for each level, shape (L, B).
 
         Arguments:
             name: The modality.
-            levels: Probabilities of intervals.
-            given: How many other modalities each row was served from, shape (B,).
+            levels: Probabilities of the intervals.
+            given: Number of other modalities that each row is imputed from, shape (B,).
         """
         table = self.get_buffer(_key(name))
         scales = torch.cat([table, table.new_full((len(table), 1), math.inf)], 1)[given.to(table.device).clamp(max=len(table) - 1)]
         return scales[:, [min(math.ceil(level * LEVELS - _ROUNDING), LEVELS) - 1 for level in levels]].T
 
     def ends(self, name: str, likelihood: Likelihood, draws: Tensor, levels: Sequence[float], given: Tensor) -> tuple[Tensor, Tensor]:
-        r"""The ends of intervals, each of shape (L, B, \*shape), within the support.
+        r"""The lower and upper ends of intervals, each of shape (L, B, \*shape), clipped to the support.
 
         Arguments:
             name: The modality.
             likelihood: Its likelihood.
-            draws: Draws in canonical form, shape (K, B, \*shape), `DRAWS` of them or more.
+            draws: At least `DRAWS` samples in canonical form, shape (K, B, \*shape).
             levels: Probabilities of the intervals.
-            given: How many other modalities each row was served from, shape (B,).
+            given: Number of other modalities that each row is imputed from, shape (B,).
         """
         centre, below, above = _centre(likelihood, draws)
         scale = self.scale(name, levels, given).to(centre).reshape(len(levels), -1, *(1 for _ in centre.shape[1:]))
@@ -121,26 +121,26 @@ class Conformal(nn.Module):
 
 
 def has_intervals(likelihood: Likelihood) -> bool:
-    """Whether a likelihood is one of real values or counts, whose cells may have an interval each."""
+    """Whether cells of a likelihood have intervals: those of real values and counts do."""
     return likelihood.elementwise and not isinstance(likelihood, Bernoulli)
 
 
 def check_draws(draws: int) -> None:
-    """Checks that there are enough draws for conformal intervals.
+    """Checks that there are enough samples for conformal intervals.
 
     Raises:
-        DataError: when they cannot.
+        DataError: if there are not.
     """
     if draws < DRAWS:
-        raise DataError(f"draws is {draws}, and the conformal intervals of this model take {DRAWS} draws or more; raise it")
+        raise DataError(f"draws is {draws}, but the conformal intervals of this model need at least {DRAWS}")
 
 
 def scores(likelihood: Likelihood, draws: Tensor, x: Tensor) -> Tensor:
-    r"""How far values are from the median of their draws, in half-widths of the central 68 % interval, shape (B, \*shape).
+    r"""Conformity scores: distances from the median in half-widths of the central 68 % interval, shape (B, \*shape).
 
     Arguments:
         likelihood: The likelihood.
-        draws: Draws in canonical form, shape (K, B, \*shape).
+        draws: Samples in canonical form, shape (K, B, \*shape).
         x: Values in canonical form, shape (B, \*shape).
     """
     centre, below, above = _centre(likelihood, draws)
@@ -148,7 +148,7 @@ def scores(likelihood: Likelihood, draws: Tensor, x: Tensor) -> Tensor:
 
 
 def _centre(likelihood: Likelihood, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Median and half-widths to both sides; at least one step where values are discrete, so that certainty has a width as well."""
+    """The median and both half-widths, which are at least one step for discrete values so that they are positive."""
     ordered = torch.from_numpy(np.sort(draws[:DRAWS].cpu().numpy(), axis=0)).to(draws.device)
     lower, centre, upper = (ordered[rank - 1] for rank in RANKS)
     least = likelihood.resolution + _LEAST

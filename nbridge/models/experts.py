@@ -1,4 +1,4 @@
-r"""What MVAE and BiVCCA share: one posterior :math:`q_i(z \mid x_i)` for each modality, and no network that sees two of them."""
+r"""Base class of MVAE and BiVCCA: one posterior :math:`q_i(z \mid x_i)` per modality, and no network over several modalities."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Experts(MultimodalVAE):
     Arguments:
         encoders: An encoder for each modality.
         decoders: A decoder for each modality.
-        heads: A fusion of each modality's features alone.
-        weights: The weight of each modality's log-likelihood in training; 1 where left out.
+        heads: For each modality, a fusion of its features alone.
+        weights: The weight of each modality's log-likelihood in training; 1 by default.
 
     Raises:
-        ValueError: when a modality lacks its head.
+        ValueError: if the heads do not match the modalities.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class Experts(MultimodalVAE):
         )
 
     def learned(self, pattern: str, seen: Patterns) -> bool:
-        """A product of experts serves any set of them, provided that each pair was observed together."""
+        """A product of experts serves any set of modalities if every pair of them was observed together."""
         return pattern in seen.rows or ("1" in pattern and seen.pairwise(pattern))
 
     @abstractmethod
     def combined(self, q: Independent, present: Tensor) -> Independent:
-        r"""The posterior of the modalities present, shape (\*, M, B), of every :math:`q_i(z \mid x_i)`, batch shape (M, B) over D."""
+        r"""The posterior given the modalities present, shape (\*, M, B), from all :math:`q_i(z \mid x_i)`, batch shape (M, B) over D."""
 
     def infer(self, batch: Batch) -> Independent:
         return self.combined(self.unimodal(self.encode(batch)), self.presence(batch))
@@ -70,6 +70,6 @@ class Experts(MultimodalVAE):
         return self.combined(self.unimodal(self.encode_inputs(inputs)), present)
 
     def unimodal(self, features: Features) -> Independent:
-        """Every q_i(z | x_i), batch shape (M, B) over D."""
+        """All q_i(z | x_i), batch shape (M, B) over D."""
         each = [self.heads[name]({name: features[name]}) for name in self.names]
         return diagonal_normal(torch.stack([q.mean for q in each]), torch.stack([q.stddev for q in each]))

@@ -1,23 +1,24 @@
-r"""The bridged VAE with a stochastic bridge: one joint model, a posterior of each modality alone, and a flow that refines their product.
+r"""The bridged VAE with a stochastic bridge: a joint model, a posterior given each modality alone, and a flow that refines their product.
 
-Stage ``joint`` is that of every bridged model. Stage ``bridges`` freezes it and learns, on every row in which two modalities or more are
-present, from the posterior :math:`q(z \mid x_O)` of all that a row has:
+Stage ``joint`` is that of every bridged model. Stage ``bridges`` freezes it and trains two parts on all rows with at least two modalities,
+with the posterior :math:`q(z \mid x_O)` given all observed modalities as the teacher:
 
 - **Guides**, a Gaussian :math:`q_i(z \mid x_i)` for each modality i, which minimise
-  :math:`\mathrm{KL}(q(z \mid x_O) \,\|\, q_i(z \mid x_i)) / D`. They read the frozen joint features, or have encoders of their own
-  (`bridges.encoders`), copies of the joint ones that go on learning.
-- **A flow** (`nbridge.nn.flow_bridge.FlowBridge`) that starts at the product of what a random part S of the row says,
+  :math:`\mathrm{KL}(q(z \mid x_O) \,\|\, q_i(z \mid x_i)) / D`. They read the frozen joint features, or have their own encoders
+  (`bridges.encoders`), which are initialised as copies of the joint ones.
+- **A flow** (`nbridge.nn.flow_bridge.FlowBridge`) from the product of the guides of a random subset S of the observed modalities,
 
 .. math:: q_S \propto p(z)^{1 - |S|} \prod_{i \in S} q_i(z \mid x_i), \qquad |S| \sim U\{1, \dots, |O| - 1\}, \qquad S \subset O
 
-  and ends at z of the whole row. Guides get no gradient from it.
+  to z of the complete row. The flow sends no gradient to the guides.
 
-A Gaussian given little, a label or one view, covers all that might go with it by one blob, most of which is like no row. The flow's draws
-each are of one such row: they vary more, are worth more likelihood, and every absent modality is decoded from the same one.
+Given little information, such as a label or one view, a single Gaussian must cover all matching rows, and most of its mass resembles none
+of them. Each sample of the flow resembles one such row: samples are more diverse, have a higher likelihood, and all missing modalities are
+decoded from the same one.
 
-The posterior is then a mixture with as many parts as draws, :math:`q(z \mid x_S) = \mathbb{E}_u \, \mathcal{N}(z \mid u, \hat\sigma^2/4)`.
-Each draw :math:`z_k` comes from a Gaussian of its own, :math:`q_k`, whatever the flow's density, so :math:`p(x_S, z_k) / q_k(z_k)` is an
-unbiased importance weight for every k. Complete rows have the joint posterior, rows with nothing present the prior.
+The posterior is a mixture, :math:`q(z \mid x_S) = \mathbb{E}_u \, \mathcal{N}(z \mid u, \hat\sigma^2/4)`, represented by one component per
+sample. Each sample :math:`z_k` is drawn from a known Gaussian :math:`q_k`, so :math:`p(x_S, z_k) / q_k(z_k)` is an unbiased importance
+weight without the density of the flow. Complete rows have the joint posterior, empty rows the prior.
 
 Axes: K samples, M modalities, B rows, D latent dimensions.
 """
@@ -48,27 +49,27 @@ from nbridge.spec.objectives import joint_options
 from nbridge.spec.option_types import Coupling
 
 PIECE = 4096
-"""Draws that go through the flow together, so that they stay in the processor's cache."""
+"""Number of samples that pass through the flow together, so that they fit in the CPU cache."""
 PARTS = 4
-"""Random parts of each row that the flow learns from in one step: it costs little beside encoders, and wants many."""
+"""Random subsets of each row per training step of the flow, which is cheap compared with the encoders and benefits from many."""
 
 
 class FlowBridgedVAE(JointVAE):
-    """A joint VAE whose z, where modalities are missing, is drawn by a flow.
+    """A joint VAE that samples z by a flow where modalities are missing.
 
     Arguments:
         encoders: An encoder for each modality.
         decoders: A decoder for each modality.
         fusion: Maps the features of all modalities to the posterior.
         bridges: The flow.
-        guides: What each modality says alone of z: an inference network that reads its values, or a fusion of its joint features alone.
-        weights: The weight of each modality's log-likelihood in training; 1 where left out.
-        coupling: As of `JointVAE`; auto is 1.
-        leave_one_out: As of `JointVAE`; auto is 0.3.
-        contrast: As of `JointVAE`; auto is 0.07.
+        guides: The unimodal posteriors: for each modality, an inference network on its values, or a fusion of its joint features alone.
+        weights: The weight of each modality's log-likelihood in training; 1 by default.
+        coupling: See `JointVAE`; auto is 1.
+        leave_one_out: See `JointVAE`; auto is 0.3.
+        contrast: See `JointVAE`; auto is 0.07.
 
     Raises:
-        ValueError: when a modality lacks its guide.
+        ValueError: if the guides do not match the modalities.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class FlowBridgedVAE(JointVAE):
     def from_parts(cls, parts: Parts, **options: Any) -> Self:
         joint, bridges = cls.joint_parts(parts), parts.bridges(parts.latent_dim)
         if not isinstance(bridges, FlowBridge):
-            raise TypeError(f"bridges are a {type(bridges).__name__}, expected a FlowBridge")
+            raise TypeError(f"bridges are of type {type(bridges).__name__}, expected FlowBridge")
         heads = {name: parts.fusion((name,)) for name in parts.names}
         if parts.source_encoders == "own" and len(parts.names) > 1:
             networks = {name: InferenceNetwork({name: parts.encoder(name)}, head) for name, head in heads.items()}
@@ -109,19 +110,19 @@ class FlowBridgedVAE(JointVAE):
         return self.latent_dim
 
     def learned(self, pattern: str, seen: Patterns) -> bool:
-        """As of any model: random parts of all rows teach the flow."""
+        """See `MultimodalVAE.learned`: the flow learns from random subsets of all rows."""
         return MultimodalVAE.learned(self, pattern, seen)
 
     def infer(self, batch: Batch) -> Independent:
-        """One part of the mixture, drawn anew at every call."""
+        """One component of the mixture, drawn anew at every call."""
         q = self._parts(batch, self._noise(1, batch))
         return diagonal_normal(q.mean[0], q.stddev[0])
 
     def posterior(self, batch: Batch, samples: int = 1) -> Independent:
-        """K parts of q(z | what is present), batch shape (K, B) over D, each around a draw of its own; the prior where nothing is present.
+        """K components of q(z | x_S), batch shape (K, B) over D, each around its own sample; the prior for rows with nothing observed.
 
         Arguments:
-            batch: Rows with any pattern of presence.
+            batch: Rows with any missingness patterns.
             samples: The number K.
         """
         return self._parts(self.prepare(batch), self._noise(samples, batch))
@@ -138,10 +139,10 @@ class FlowBridgedVAE(JointVAE):
         return torch.randn(samples, len(batch), self.latent_dim, device=self.device, dtype=self.bridges.loc.dtype)
 
     def _parts(self, batch: Batch, noise: Tensor) -> Independent:
-        """Parts of a prepared batch's posteriors from noise, shape (K, B, D) or (K, 1, D)."""
+        """Components of the posteriors of a prepared batch from noise of shape (K, B, D) or (K, 1, D)."""
         features, present, samples = self.encode(batch), self.presence(batch), len(noise)
         joint, complete = self.fusion(features), present.all(0)[:, None]
-        # The dtype of what is served is that of the posterior, in whatever precision networks compute.
+        # The dtype of the joint posterior, in any precision of the networks.
         loc = torch.where(complete, joint.mean, 0.0).expand(samples, -1, -1).clone()
         scale = torch.where(complete, joint.stddev, 1.0).expand(samples, -1, -1).clone()
         inputs, incomplete = self.inputs(batch), (present.any(0) & ~present.all(0)).nonzero()[:, 0]
@@ -154,15 +155,15 @@ class FlowBridgedVAE(JointVAE):
         return diagonal_normal(loc, scale)
 
     def _read(self, features: Features, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """What guides read."""
+        """The inputs of the guides."""
         return inputs if self.own_encoders else features
 
     def _unimodal(self, read: Mapping[str, Tensor], rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Means and log-variances of what each modality says alone, shape (M, B, D).
+        """Means and log-variances of the guides, shape (M, B, D).
 
         Arguments:
-            read: What guides read.
-            rows: The rows of each modality to take, boolean, shape (M, B), the prior standing for others; all when left out.
+            read: The inputs of the guides.
+            rows: The rows to compute for each modality, boolean, shape (M, B), with N(0, I) elsewhere; all by default.
         """
         if rows is None:
             each = [guide(read) for guide in self.guides.values()]
@@ -177,7 +178,7 @@ class FlowBridgedVAE(JointVAE):
 
     @staticmethod
     def _product(loc: Tensor, log_variance: Tensor, given: Tensor) -> Independent:
-        """The product of what the given modalities say alone, batch shape (B,) over D; the prior where nothing is given."""
+        """The product of the guides of the given modalities, batch shape (B,) over D; the prior where nothing is given."""
         mean, log_variance = product_of_posteriors(loc, log_variance, given)
         return diagonal_normal(mean, (log_variance / 2).exp())
 
@@ -190,15 +191,15 @@ class FlowBridgedVAE(JointVAE):
             "bridges",
             (self.bridges, self.guides),
             self._flow_loss,
-            self._several,
+            self._rows_with_several,
             self._flow_features,
             values=None if self.own_encoders else (),
             begin=self._begin,
         )
         return self.joint_stage(serves=False), bridges
 
-    def _several(self, batch: Batch) -> Tensor:
-        """The rows in which two modalities or more are present."""
+    def _rows_with_several(self, batch: Batch) -> Tensor:
+        """The rows with at least two modalities."""
         return self.presence(batch).sum(0) >= 2
 
     def _begin(self, parts: Iterable[tuple[Batch, Features]]) -> None:
@@ -221,10 +222,10 @@ class FlowBridgedVAE(JointVAE):
         errors = []
         for _ in range(PARTS):
             given = random_part(present)
-            # What the flow makes of it is not for the guides to learn.
+            # Detached, because the guides learn from the divergence alone.
             product = self._product(loc.detach(), log_variance.detach(), given)
             errors.append(self.bridges.loss(features, given, product, posterior))
-        # Both are of one dimension.
+        # Both terms are per latent dimension.
         return {
             "distill": masked_mean(divergence, present & several) / self.latent_dim,
             "flow": masked_mean(torch.stack(errors).mean(0), several),

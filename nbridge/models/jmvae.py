@@ -1,14 +1,14 @@
-r"""JMVAE: a joint VAE whose subset posteriors are drawn towards the joint one while it trains.
+r"""JMVAE: a joint VAE that is trained together with subset posteriors close to the joint one.
 
 .. math::
     \max \; \mathrm{ELBO}(x_M) - \alpha \sum_{\emptyset \neq S \subsetneq M} \mathrm{KL}(q(z \mid x_M) \,\|\, q_S(z \mid x_S))
 
-A row in which only O is observed teaches by the same formula with O in the place of M, its posterior :math:`q_O` being that subset's own:
+For a row in which only O is observed, O takes the place of M, with the subset posterior :math:`q_O`:
 
 .. math:: \max \; \mathrm{ELBO}(x_O) - \alpha \sum_{\emptyset \neq S \subsetneq O} \mathrm{KL}(q_O(z \mid x_O) \,\|\, q_S(z \mid x_S))
 
-With two modalities this is equation 7 of the paper, with alpha 0 the joint VAE. The divergence reaches the joint encoder too: alpha trades
-its evidence for posteriors that a single modality can follow.
+With two modalities this is equation 7 of the paper; with alpha 0 it is the joint VAE. The divergence also trains the joint encoder: alpha
+trades its ELBO for a posterior that single modalities can match.
 
 References:
     Joint Multimodal Learning with Deep Generative Models (Suzuki, Nakayama & Matsuo, 2016), https://arxiv.org/abs/1611.01891
@@ -35,14 +35,14 @@ from nbridge.spec.option_types import NonNegativeFloat
 
 
 class JMVAE(Retrofit):
-    """A joint VAE with subset posteriors that minimise their divergence from the joint one.
+    """A joint VAE with subset posteriors trained to match the joint one.
 
     Arguments:
         encoders: The joint posterior's encoder for each modality.
         decoders: A decoder for each modality.
         fusion: Maps the features of all modalities to the joint posterior.
         networks: An inference network for each nonempty proper subset of the modalities.
-        weights: The weight of each modality's log-likelihood in training; 1 where left out.
+        weights: The weight of each modality's log-likelihood in training; 1 by default.
         alpha: The weight of the divergences between joint and subset posteriors.
     """
 
@@ -60,7 +60,7 @@ class JMVAE(Retrofit):
         self.alpha = alpha
 
     def learned(self, pattern: str, seen: Patterns) -> bool:
-        """As of any retrofit; without the divergence, alpha 0, the network of a subset learns only from rows that have nothing else."""
+        """See `Retrofit.learned`; with alpha 0, the network of a subset learns only from rows with exactly this subset."""
         return super().learned(pattern, seen) if self.alpha else pattern in seen.rows
 
     def stages(self) -> tuple[Stage, ...]:
@@ -81,7 +81,7 @@ class JMVAE(Retrofit):
         return terms
 
     def _divergence(self, q: Independent, subset: Subset, posterior: Independent, batch: Batch, exactly: Tensor | None) -> Tensor:
-        """The mean over rows; those that have no more than the subset, or not all of it, count with zero."""
+        """The mean over all rows; rows without a proper superset of ``subset`` contribute 0."""
         divergence = diagonal_kl(q, posterior)
         if exactly is None:
             return divergence.mean()

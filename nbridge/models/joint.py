@@ -1,47 +1,46 @@
 r"""The joint VAE: one encoder of all modalities (equation 7; JMVAE-zero of Suzuki et al.), for rows with any of them.
 
-A row in which the modalities S are observed teaches it by its own evidence bound, of which equation 7 is the case S = M:
+A row with observed modalities S contributes its own evidence lower bound; equation 7 is the case S = M:
 
 .. math:: \max \; \mathbb{E}_{q(z \mid x_S)} \Big[ \sum_{i \in S} w_i \log p(x_i \mid z) \Big] - \mathrm{KL}(q(z \mid x_S) \,\|\, p(z)),
     \qquad q(z \mid x_S) = \mathrm{Fuse}(\{h_i\}_{i \in S}, \{0\}_{j \notin S})
 
-Zeros stand where the features of an absent modality would be, so that one encoder is amortised over all patterns of presence; whatever it
-makes of them, the bound holds. The sum over rows bounds the log-likelihood of all that was observed: where values are missing at random,
-given what is observed, decoders learn the same distribution as from complete rows. No row needs every modality.
+The features of absent modalities are replaced by zeros, so one encoder is amortised over all missingness patterns. The sum over rows is a
+lower bound on the log-likelihood of all observed values: if values are missing at random, decoders learn the same distribution as from
+complete rows. No row needs every modality.
 
-Where rows are incomplete their posteriors stand in for richer ones, and are to agree with them. So in such data a random part S of what a
-row has, O, is held against all of it, whose posterior is the teacher (no gradient):
+The posteriors of incomplete rows should agree with those given more modalities. So in incomplete data, the posterior given a random subset
+S of the observed modalities O is trained towards the one given O, which is the teacher (no gradient):
 
 .. math:: \min \; \mathrm{KL}(q(z \mid x_O) \,\|\, q(z \mid x_S)), \qquad |S| \sim U\{1, \dots, |O| - 1\}, \qquad S \subset O
 
-The divergence is forward: averaged over rows it is least where :math:`q(z \mid x_S)` is the mean of the posteriors of all that might go
-with :math:`x_S`. Learned vectors in the place of zeros, and bridges that fill in features while all learn, were no better
-(`benchmarks/missing.py`).
+The divergence is forward: averaged over rows, it is minimal if :math:`q(z \mid x_S)` is the mean posterior of all rows that match
+:math:`x_S`. Learned vectors instead of zeros, and bridges trained together with the rest, were no better (`benchmarks/missing.py`).
 
-With a ``coupling`` c > 0 that divergence, of random parts of all rows, complete ones too, is minimised by both of its sides:
+With a ``coupling`` c > 0, that divergence applies to random subsets of all rows, including complete ones, and trains both posteriors:
 
 .. math:: \max \; \mathrm{ELBO}(x_O) - c \, \mathbb{E}_S \, \mathrm{KL}(q(z \mid x_O) \,\|\, q(z \mid x_S))
 
-JMVAE's objective with one encoder in the place of all: its alpha times the number of its subsets is c. Evidence is traded for a z that
-parts can follow, and features from which bridges find it; where views share little of what they show, a digit on photographs, they find far
-more (`benchmarks/polymnist`).
+This is JMVAE's objective with a single encoder; c is its alpha times its number of subsets. It trades ELBO for a z that subsets can predict
+and for features that suit bridges; if views share little, such as a digit on photographs, bridges then predict much better
+(`benchmarks/polymnist`).
 
-Weight l of ``leave_one_out`` adds the prediction of one modality of each row, m, from all its others:
+A weight l of ``leave_one_out`` adds the prediction of one modality m of each row from all its others:
 
 .. math:: \max \; \mathrm{ELBO}(x_O) + l \, \mathbb{E}_m \, \mathbb{E}_{q(z \mid x_{O \setminus m})} \big[ w_m \log p(x_m \mid z) \big]
 
-A modality that is always there may leave to the others what it could say itself, and a decoder that only ever sees z of whole rows need not
-work for any other; both show when something is missing. Where rows are few, it also keeps z from memorising them.
+Otherwise an encoder may omit what other modalities always provide, and a decoder trained only on z of complete rows may fail on other z;
+both matter when something is missing. With few rows it also keeps z from memorising them.
 
-Weight g of ``contrast`` adds InfoNCE between the means of two disjoint parts of each row, S and T, with the other rows of the batch as
-negatives, cosine similarity s and temperature :math:`\tau = 0.1`:
+A weight g of ``contrast`` adds InfoNCE between the posterior means given two disjoint subsets S and T of each row, with the other rows of
+the batch as negatives, cosine similarity s and temperature :math:`\tau = 0.1`:
 
 .. math:: \min \; g \, L \, \mathbb{E}_{S, T} \Big[ -\log
     \frac{e^{s(\mu_S, \mu_T) / \tau}}{\sum_{n} e^{s(\mu_S, \mu_{T n}) / \tau}} \Big], \qquad S \cap T = \emptyset, \; S \cup T \subset O
 
-The information that two parts of a row share, such as the digit on two photographs, may be 2 nats of 4,000, and hardly affects the
-ELBO. The contrast makes each modality encode it, in the same directions of z. Its weight is relative to the nats L of a row under the free
-baseline, and smaller where a model could memorise the few rows that there are (`nbridge.inference.weights.weigh_contrast`).
+The information that two subsets share, such as the digit on two photographs, may be 2 nats of 4,000, and hardly affects the ELBO. The
+contrast makes each modality encode it, in the same directions of z. Its weight is relative to the nats L of a row under the free baseline,
+and smaller if rows are so few that a model could memorise them (`nbridge.inference.weights.weigh_contrast`).
 
 References:
     | Joint Multimodal Learning with Deep Generative Models (Suzuki, Nakayama & Matsuo, 2016), https://arxiv.org/abs/1611.01891
@@ -72,26 +71,26 @@ from nbridge.nn.fusion import Fusion
 from nbridge.spec.option_types import NonNegativeFloat
 
 TEMPERATURE = 0.1
-"""Of the contrast."""
+"""Temperature of the contrast."""
 
 
 class JointVAE(MultimodalVAE):
-    """A VAE of all modalities at once; zeros stand for the features of those that are absent.
+    """A VAE with one joint encoder of all modalities; the features of absent modalities are replaced by zeros.
 
     Arguments:
         encoders: An encoder for each modality.
         decoders: A decoder for each modality.
         fusion: Maps the features of all modalities to the posterior.
-        weights: The weight of each modality's log-likelihood in training; 1 where left out.
-        coupling: The weight c of the divergence that draws the posteriors of all of a row and of random parts of it together; with 0, the
-            default, only incomplete rows teach their parts, and complete ones have equation 7.
+        weights: The weight of each modality's log-likelihood in training; 1 by default.
+        coupling: The weight c of the divergence between the posteriors given all observed modalities and a random subset of them. If all
+            three weights are 0, the default, batches of complete rows are trained by equation 7, and others also distil into subsets
+            without a gradient to the teacher.
         leave_one_out: The weight l of the prediction of one modality of each row from its others; 0 by default.
-        contrast: The weight g of the contrast of two parts of a row with parts of other rows, as a share of the nats of a row; 0 by
-            default.
+        contrast: The weight g of the contrast between two subsets of a row, relative to the nats of a row; 0 by default.
 
     Attributes:
-        contrast_nats: What g is multiplied by: nats of a row, fewer where training rows are few; without a contrast where it is 0. Training
-            sets it (`nbridge.inference.weights.weigh_contrast`).
+        contrast_nats: The factor of g, in nats: the nats of a row, less if training rows are few; 0 disables the contrast. Training sets it
+            (`nbridge.inference.weights.weigh_contrast`).
     """
 
     contrast_nats: float = 0.0
@@ -121,13 +120,13 @@ class JointVAE(MultimodalVAE):
 
     @staticmethod
     def joint_parts(parts: Parts) -> tuple[dict[str, Encoder], dict[str, Decoder], Fusion]:
-        """Encoders, decoders and the fusion of all modalities, made in this order whatever else a model has."""
+        """Encoders, decoders and the fusion of all modalities, created in this order so that all models share initial weights."""
         encoders = {name: parts.encoder(name) for name in parts.names}
         decoders = {name: parts.decoder(name) for name in parts.names}
         return encoders, decoders, parts.fusion(parts.names)
 
     def learned(self, pattern: str, seen: Patterns) -> bool:
-        """As of any model, but complete rows teach their parts only with a coupling, or beside incomplete rows."""
+        """See `MultimodalVAE.learned`, but complete rows train subsets only with a coupling or alongside incomplete rows."""
         if pattern in seen.rows:
             return True
         return (self.coupling > 0 or any("0" in other for other in seen.rows)) and super().learned(pattern, seen)
@@ -139,26 +138,26 @@ class JointVAE(MultimodalVAE):
         return self.fusion(self.filled(self.encode_inputs(inputs), dict(zip(self.names, present, strict=True))))
 
     def observed_posterior(self, features: Features, batch: Batch) -> Independent:
-        r""":math:`q(z \mid x_S)`, batch shape (B,) over D, of the features of a prepared batch."""
+        r""":math:`q(z \mid x_S)`, batch shape (B,) over D, from the features of a prepared batch."""
         return self.fusion(features if batch.whole else self.filled(features, batch.present))
 
     def filled(self, features: Features, present: Mapping[str, Tensor]) -> Features:
-        """Features, shape (B, F_i), with zeros in the place of absent ones, by presence of shape (B,)."""
+        """Replaces the features of absent modalities, shape (B, F_i), by zeros, given presence of shape (B,)."""
         return {name: torch.where(present[name][:, None], h, 0.0) for name, h in features.items()}
 
     def stages(self) -> tuple[Stage, ...]:
         return (self.joint_stage(),)
 
     def joint_stage(self, *, serves: bool = True) -> Stage:
-        """Stage ``joint``: encoders, fusion and decoders learn from every row in which something is observed.
+        """Stage ``joint``: trains encoders, fusion and decoders on every row with something observed.
 
         Arguments:
-            serves: Whether no later stage trains what serves incomplete rows.
+            serves: Whether this is the last stage needed to serve incomplete rows.
         """
         return Stage("joint", (self.encoders, self.fusion, self.decoders), self._joint_loss, self._observed, serves=serves)
 
     def _observed(self, batch: Batch) -> Tensor:
-        """The rows in which at least one modality is present."""
+        """The rows with at least one modality."""
         return self.presence(batch).any(0)
 
     def _joint_loss(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:
@@ -173,11 +172,11 @@ class JointVAE(MultimodalVAE):
         return terms | {"distill": self._divergence_of_parts(fixed, self.fusion(self._part_of_each(features, batch)), batch)}
 
     def _part_of_each(self, features: Features, batch: Batch) -> Features:
-        """The features of a random part of each row."""
+        """The features of a random subset of the modalities of each row, with zeros for the others."""
         return self.filled(features, dict(zip(self.names, random_part(self.presence(batch)), strict=True)))
 
     def _loss_with_parts(self, features: Features, batch: Batch, kl_weight: float) -> dict[str, Tensor]:
-        """The terms of the ELBO of each row, its ``coupling`` to a random part, the prediction of what is left out and the contrast."""
+        """The terms of the ELBO, the coupling to a random subset, the prediction of the left-out modality and the contrast."""
         present = self.presence(batch)
         parts = {"whole": present}
         if self.coupling or self.contrast_weight:
@@ -200,30 +199,30 @@ class JointVAE(MultimodalVAE):
         return terms
 
     def _posteriors_of(self, parts: Mapping[str, Tensor], features: Features) -> dict[str, Independent]:
-        """The posteriors of parts of each row by name, each part boolean, shape (M, B).
+        """The posteriors given named subsets of each row's modalities, each boolean, shape (M, B).
 
-        All in one pass, so that batch normalisation sees the mixture whose statistics serve. A teacher and its pupils are better apart: on
-        tables of few rows labels were predicted worse for it.
+        All in one pass, so that batch statistics are those of the mixture of subsets, as in serving. Distillation without coupling uses
+        separate passes, because with a shared pass labels were predicted worse on small tables.
         """
         given = torch.stack(list(parts.values()), 1)
         q = self.fusion({name: torch.where(mask[..., None], features[name], 0.0) for name, mask in zip(self.names, given, strict=True)})
         return {name: diagonal_normal(q.mean[number], q.stddev[number]) for number, name in enumerate(parts)}
 
     def _left_out(self, present: Tensor) -> Tensor:
-        """The modality that is left out of each row, boolean, shape (M, B): the first of the rows leave out the first modality, and so on.
+        """The modality that is left out of each row, boolean, shape (M, B): the first rows leave out the first modality, and so on.
 
-        Rows come in random order, so this is as random as a draw, with shapes that stay: a decoder sees a share of the rows twice.
+        Rows come in random order, so this is random too, but with constant shapes: each decoder sees a fixed share of the rows twice.
         """
         rows = torch.arange(present.shape[1], device=present.device)
         return torch.stack([(rows >= start) & (rows < stop) for start, stop in self._shares(len(rows))])
 
     def _shares(self, rows: int) -> list[tuple[int, int]]:
-        """First row and end of the share of rows that leaves out each modality."""
+        """For each modality, the range of rows that leave it out."""
         n = len(self.names)
         return [(i * rows // n, (i + 1) * rows // n) for i in range(n)]
 
     def _terms_and_prediction(self, whole: Independent, others: Independent, batch: Batch, kl_weight: float) -> dict[str, Tensor]:
-        """The terms of the negative ELBO, and of the prediction of what was left out; each decoder makes one pass over both."""
+        """The terms of the negative ELBO and of the left-out prediction, with one pass of each decoder for both."""
         present, z, z_others = self.presence(batch), whole.rsample(), others.rsample()
         terms, losses = {}, []
         for number, (name, (start, stop)) in enumerate(zip(self.names, self._shares(len(batch)), strict=True)):
@@ -234,7 +233,7 @@ class JointVAE(MultimodalVAE):
                 None if cells is None else torch.cat([cells, cells[start:stop]]),
             )
             own, predicted = log_prob[: len(batch)], log_prob[len(batch) :]
-            # Of a row that has nothing else there is nothing to predict from.
+            # A row with a single modality has nothing to predict it from.
             possible = (present[number] & (present.sum(0) >= 2))[start:stop]
             terms[name] = -self.weights[name] * torch.where(present[number], own, 0.0).mean()
             losses.append(-self.weights[name] * torch.where(possible, predicted, 0.0).sum() / len(batch))
@@ -243,41 +242,41 @@ class JointVAE(MultimodalVAE):
         return terms
 
     def _divergence_of_parts(self, whole: Independent, part: Independent, batch: Batch) -> Tensor:
-        """The mean over rows of the divergence of a part of each from all of it; zero for a row with one modality."""
+        """The mean over rows of KL(whole || part); rows with fewer than two modalities contribute 0."""
         return torch.where(self.presence(batch).sum(0) >= 2, diagonal_kl(whole, part), 0.0).mean()
 
 
 def contrast(one: Tensor, other: Tensor, rows: Tensor) -> Tensor:
-    """InfoNCE of two vectors of each row, in both directions, with those of the other rows as negatives; a scalar.
+    """Symmetric InfoNCE between two vectors of each row, with those of the other rows as negatives; a scalar.
 
     Arguments:
-        one: A vector of each row, shape (B, D).
-        other: Another one, shape (B, D).
+        one: The first vector of each row, shape (B, D).
+        other: The second vector of each row, shape (B, D).
         rows: The rows that have both, boolean, shape (B,).
     """
     return masked_mean(contrast_by_row(one, other, rows), rows)
 
 
 def contrast_by_row(one: Tensor, other: Tensor, rows: Tensor | None = None) -> Tensor:
-    """What `contrast` is the mean of, shape (*, B).
+    """The term of `contrast` for each row, shape (*, B).
 
     Arguments:
-        one: A vector of each row, shape (*, B, D).
-        other: Another one, of a shape that broadcasts with it.
-        rows: The rows that have both, boolean, shape (B,); all of them when left out.
+        one: The first vector of each row, shape (*, B, D).
+        other: The second vector of each row, of a shape that broadcasts with ``one``.
+        rows: The rows that have both, boolean, shape (B,); all by default.
     """
     pairs = F.normalize(one.float(), dim=-1) @ F.normalize(other.float(), dim=-1).mT / TEMPERATURE
     if rows is not None:
-        # Shapes stay whatever is missing; -1e9 in the place of -inf, whose gradient is NaN in a row without any negative.
+        # A mask keeps shapes constant; -1e9, because -inf has a NaN gradient in rows without negatives.
         pairs = torch.where(rows[:, None] & rows, pairs, -1e9)
     return (pairs.logsumexp(-2) + pairs.logsumexp(-1) - 2 * pairs.diagonal(dim1=-2, dim2=-1)) / 2
 
 
 def with_teacher(features: Features, q: Independent) -> dict[str, Tensor]:
-    """Frozen features, and beside them the posterior that later stages learn from."""
+    """Adds the posterior that later stages learn from to frozen features."""
     return {**features, "teacher.loc": q.mean, "teacher.scale": q.stddev}
 
 
 def teacher(features: Features) -> Independent:
-    """The posterior that is kept beside features, batch shape (B,) over D."""
+    """The posterior stored by `with_teacher`, batch shape (B,) over D."""
     return diagonal_normal(features["teacher.loc"], features["teacher.scale"])

@@ -1,18 +1,18 @@
-r"""A prior that is fitted after training: a mixture of Gaussians on the aggregate posterior, for rows that are drawn from nothing.
+r"""A prior fitted after training: a mixture of Gaussians on the aggregate posterior, for unconditional generation.
 
 .. math:: \hat{p}(z) = \sum_c \pi_c \, \mathcal{N}(z \mid \mu_c, \Sigma_c) \approx q(z) = \frac{1}{N} \sum_n q(z \mid x_n)
 
-A VAE is trained with :math:`p(z) = \mathcal{N}(0, I)`, but the codes of its rows, q(z), do not fill it: what is decoded from the holes
-looks like no row. The mixture keeps to where codes are. It says where *generated* rows begin and nothing else: the ELBO, importance
-sampling and rows in which nothing is observed keep the model's own p(z), for it is p(x) under that prior which they are about.
+A VAE is trained with :math:`p(z) = \mathcal{N}(0, I)`, but its codes, distributed as q(z), do not fill it, and samples decoded from the
+gaps resemble no row. The mixture covers only the codes. It is used for *generated* rows alone: the ELBO, importance sampling and rows with
+nothing observed use the model's own p(z), because they concern p(x) under that prior.
 
-Several draws of each row's posterior make far more of few rows than one. A full covariance pays where there are many draws for each of its
-numbers, and does harm below; with fewer, covariances are diagonal.
+With few rows, several samples of each row's posterior fit far better than one. Full covariances help if there are many samples for each of
+their parameters and hurt otherwise, so with fewer samples covariances are diagonal.
 
 References:
     From Variational to Deterministic Autoencoders (Ghosh, Sajjadi, Vergari, Black, Schölkopf, ICLR 2020)
 
-Axes: C components, K samples, N rows or draws, D latent dimensions.
+Axes: C components, K samples, N rows or samples, D latent dimensions.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ from nbridge.nn.distributions import diagonal_normal
 from nbridge.spec.option_types import Components
 
 ROWS = 20_000
-"""Rows that a mixture is fitted to, at most, and about as many draws where there are fewer rows."""
+"""Largest number of rows that a mixture is fitted to; with fewer rows, about the number of samples."""
 DRAWS = 16
-"""Draws of the posterior of a row, at most."""
+"""Largest number of samples per row."""
 CHUNK = 2048
-"""Rows whose posteriors are computed at a time."""
+"""Number of rows whose posteriors are computed at a time."""
 ROWS_EACH = 5
-"""Rows for each component, at least: with fewer there are fewer components."""
+"""Smallest number of rows per component; with fewer rows there are fewer components."""
 FULL = 32
-"""Draws for each component and latent dimension from which on covariances are full. On held-out codes of digits (8, 16 and 64 dimensions,
-1 to 50 components) full and diagonal ones are level at about so many; below half of them full ones lose to N(0, I)."""
+"""Samples per component and latent dimension needed for full covariances. On held-out codes of digits (8, 16 and 64 dimensions, 1 to 50
+components) full and diagonal covariances are equal at about this number; at less than half of it, full ones are worse than N(0, I)."""
 
 
 class Mixture(nn.Module):
-    """A mixture of Gaussians, fitted to the codes of the training rows when training is over, from which new rows are drawn.
+    """A mixture of Gaussians, fitted to the codes of the training rows after training, to sample new rows from.
 
-    Until it is fitted it is N(0, I). It has buffers alone, and no parameters.
+    N(0, I) until fitted. It has buffers only, no parameters.
 
     Arguments:
         latent_dim: Dimension D of z.
-        components: The number C of Gaussians; fewer where training rows are few.
+        components: The number C of Gaussians; fewer are used if training rows are few.
 
     Example:
         >>> mixture = Mixture(2, components=3)
@@ -68,7 +68,7 @@ class Mixture(nn.Module):
     def __init__(self, latent_dim: int, *, components: Components = 10) -> None:
         super().__init__()
         self.latent_dim, self.components = latent_dim, components
-        # Of so many numbers that no rows would ever suffice for them, none are kept.
+        # Full covariances that could never be fitted are not stored.
         unit = torch.eye(latent_dim) if self._suffice(ROWS, components) else torch.ones(latent_dim)
         self.register_buffer("weights", (torch.arange(components) == 0).to(unit))
         self.register_buffer("means", torch.zeros(components, latent_dim))
@@ -82,21 +82,21 @@ class Mixture(nn.Module):
         return MixtureSameFamily(Categorical(self.weights[some], validate_args=False), each, validate_args=False)
 
     def sample(self, *shape: int) -> Tensor:
-        """Draws of z, of the shape asked for and D, by torch's global generator."""
+        r"""Samples of z, shape (\*shape, D), from torch's global generator."""
         return self.distribution().sample(Size(shape))
 
     def learn(self, posterior: Callable[[Batch, int], Independent], rows: Rows, seed: int = 0) -> int:
-        """Fits the mixture to draws of the posteriors of rows; those with nothing observed, whose posterior is the prior, do not count.
+        """Fits the mixture to samples of the posteriors of rows, without rows with nothing observed, whose posterior is the prior.
 
         Arguments:
-            posterior: Gives :math:`q(z | x_S)` of a batch, batch shape (K, B) over D, as `nbridge.MultimodalVAE.posterior` does.
-            rows: The training rows, in memory or on disk; of many, so many as `ROWS` are picked at random.
-            seed: Seed of the rows picked, of the draws and of the fit.
+            posterior: Returns :math:`q(z | x_S)` for a batch, batch shape (K, B) over D, like `nbridge.MultimodalVAE.posterior`.
+            rows: The training rows, in memory or on disk; at most `ROWS` are chosen at random.
+            seed: Seed of the chosen rows, the samples and the fit.
 
         Returns:
-            How many components it has, C unless rows are too few.
+            The number of components: C unless there are too few rows.
         """
-        chosen = _pick(rows, seed)
+        chosen = _choose_rows(rows, seed)
         z = _draws(posterior, chosen, max(1, min(DRAWS, ROWS // len(chosen))), seed)
         number = min(self.components, max(1, len(chosen) // self.rows_each))
         self.fit(z, number, seed)
@@ -104,12 +104,12 @@ class Mixture(nn.Module):
 
     @torch.no_grad()
     def fit(self, z: Tensor, components: int | None = None, seed: int = 0) -> None:
-        """Fits the mixture to codes, by expectation maximisation in float64; the same bits for the same codes and seed.
+        """Fits the mixture to codes by expectation maximisation in float64; bit-identical for the same codes and seed.
 
         Arguments:
             z: Codes, shape (N, D).
-            components: How many components to use, of the C that there are; all when left out.
-            seed: Seed of the components' first places.
+            components: The number of components to use, at most C; all by default.
+            seed: Seed of the initialisation.
         """
         number = self.components if components is None else components
         full = self.scales.ndim == 3 and self._suffice(len(z), number)
@@ -120,16 +120,16 @@ class Mixture(nn.Module):
         self.scales[:number] = (scales if full or self.scales.ndim == 2 else scales.diag_embed()).to(self.scales)
 
     def _suffice(self, draws: int, components: int) -> bool:
-        """Whether so many draws tell full covariances."""
+        """Whether there are enough samples for full covariances."""
         return draws >= FULL * components * self.latent_dim
 
 
 class DiagonalMixture(Mixture):
-    """A mixture with diagonal covariances that stands for the prior in a product of posteriors once it is fitted.
+    """A mixture with diagonal covariances that replaces the prior in a product of posteriors once fitted.
 
     Attributes:
-        always: Whether it serves once it is fitted, or only where that was found to be better.
-        fitted: Whether it is fitted, with two components or more. Known without a look at its tensors, so that a graph can be traced.
+        always: Whether to use it whenever it is fitted, or only if that is found to be better.
+        fitted: Whether it is fitted, with at least two components; an attribute, so that tracing does not depend on tensor values.
     """
 
     rows_each = 20
@@ -143,11 +143,11 @@ class DiagonalMixture(Mixture):
     @torch.no_grad()
     def fit(self, z: Tensor, components: int | None = None, seed: int = 0) -> None:
         super().fit(z, components, seed)
-        self.fitted = self._several()
+        self.fitted = self._has_several()
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Makes it N(0, I) again."""
+        """Resets the mixture to N(0, I)."""
         self.weights.copy_(torch.arange(self.components) == 0)
         self.means.zero_()
         self.scales.fill_(1.0)
@@ -158,14 +158,14 @@ class DiagonalMixture(Mixture):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self.fitted = self._several()
+        self.fitted = self._has_several()
 
-    def _several(self) -> bool:
+    def _has_several(self) -> bool:
         return int((self.weights > 0).sum()) > 1
 
 
-def _pick(rows: Rows, seed: int) -> Rows:
-    """Rows with something observed, at most `ROWS` of them, in their own order."""
+def _choose_rows(rows: Rows, seed: int) -> Rows:
+    """At most `ROWS` random rows with something observed, in their original order."""
     some = torch.stack(list(rows.present.values())).any(0).nonzero()[:, 0]
     order = torch.randperm(len(some), generator=torch.Generator().manual_seed(seed))[:ROWS]
     return rows.subset(some[order.to(some.device)].sort().values)
@@ -173,7 +173,7 @@ def _pick(rows: Rows, seed: int) -> Rows:
 
 @torch.no_grad()
 def _draws(posterior: Callable[[Batch, int], Independent], rows: Rows, number: int, seed: int) -> Tensor:
-    """So many draws of the posterior of each row, shape (N, D), on the CPU."""
+    """``number`` samples of the posterior of each row, shape (N, D), on the CPU."""
     mask = next(iter(rows.present.values()))
     with torch.random.fork_rng([mask.device] if mask.is_cuda else []):
         torch.manual_seed(seed)
@@ -182,15 +182,15 @@ def _draws(posterior: Callable[[Batch, int], Independent], rows: Rows, number: i
 
 
 def _expectation_maximisation(z: Tensor, components: int, full: bool, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights, shape (C,), means, shape (C, D), and covariances, shape (C, D, D) or of their diagonals (C, D), in float64."""
-    # Not at the top: scikit-learn takes a second, and few models have a mixture.
+    """Weights, shape (C,), means, shape (C, D), and covariances, shape (C, D, D), or (C, D) if diagonal, in float64."""
+    # Imported here, because scikit-learn takes a second and few models have a mixture.
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
     from threadpoolctl import threadpool_limits
 
     kind = "full" if full else "diag"
     model = GaussianMixture(components, covariance_type=kind, tol=1e-2, random_state=seed % 2**32)
-    # One thread, for sums over several have other bits than over another number of them; a last step too few does no harm.
+    # One thread, because the number of threads changes rounding; stopping short of full convergence is harmless.
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(z.double().numpy())

@@ -1,18 +1,18 @@
-r"""MVAE: a product of experts, trained on sub-sampled evidence so that it serves any subset of modalities.
+r"""MVAE: a product of experts, trained on sampled subsets of modalities so that it serves any of them.
 
-The posterior of a subset multiplies the prior with an expert for each modality in it,
+The posterior given a subset is the product of the prior and an expert for each of its modalities,
 
 .. math:: q(z \mid x_S) \propto p(z) \prod_{i \in S} q_i(z \mid x_i), \qquad p(z) = \mathcal{N}(0, I)
 
-and the objective adds up the ELBOs of the whole row, of each modality alone, and of k subsets drawn at random at every step:
+and the objective is the sum of the ELBOs of all modalities, of each modality alone, and of k random subsets per step:
 
 .. math::
     \max \; \mathrm{ELBO}(x_M) + \sum_i \mathrm{ELBO}(x_i) + \sum_{j=1}^{k} \mathrm{ELBO}(x_{S_j}), \qquad
     \mathrm{ELBO}(x_S) = \mathbb{E}_{q(z \mid x_S)} \Big[ \sum_{i \in S} w_i \log p(x_i \mid z) \Big]
     - \beta \, \mathrm{KL}(q(z \mid x_S) \,\|\, p(z))
 
-with beta annealed from 0 to 1 (``training.kl_annealing``) and a weight for each modality. Of a row that is incomplete each term takes what
-is present. With one modality there is one term, that of a VAE.
+with beta annealed from 0 to 1 (``training.kl_annealing``) and a weight for each modality. In incomplete rows, each term uses the observed
+modalities of its subset. With one modality there is a single term, that of a VAE.
 
 References:
     Multimodal Generative Models for Scalable Weakly-Supervised Learning (Wu & Goodman, 2018), https://arxiv.org/abs/1802.05335
@@ -40,14 +40,14 @@ from nbridge.spec.option_types import Count
 
 
 class MVAE(Experts):
-    """A VAE whose posterior is the product of the prior and an expert for each modality present.
+    """A VAE whose posterior is the product of the prior and an expert for each observed modality.
 
     Arguments:
         encoders: An encoder for each modality.
         decoders: A decoder for each modality.
         heads: The expert of each modality, a fusion of its features alone.
-        weights: The weight of each modality's log-likelihood in training; 1 where left out.
-        random_subsets: The number k of subsets of two modalities or more, but not all, drawn at every step.
+        weights: The weight of each modality's log-likelihood in training; 1 by default.
+        random_subsets: The number k of random subsets per step, each of at least two modalities but not all.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class MVAE(Experts):
         present = subsets[..., None] & self.presence(batch)
         q = self.combined(self.unimodal(self.encode(batch)), present)
         z, rows = q.rsample(), present.any(1)
-        # One for all terms, over all subsets: processes that draw others have as many of them in all, if not of each modality.
+        # Computed once over all subsets: processes draw different subsets, equally many in total but not per modality.
         number = divisor(rows)
         terms = {}
         for index, name in enumerate(self.names):
@@ -85,7 +85,7 @@ class MVAE(Experts):
         return terms | {"kl": kl_weight * masked_mean(self.kl_to_prior(q), rows, number)}
 
     def _subsets(self) -> Tensor:
-        """All modalities, each alone, and k at random: boolean, shape (S, M)."""
+        """All modalities, each alone, and k random subsets: boolean, shape (S, M)."""
         n = len(self.names)
         everything = torch.ones(1, n, dtype=torch.bool)
         if n == 1:

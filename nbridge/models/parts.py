@@ -1,4 +1,4 @@
-"""What a model is made from: fresh parts on demand, as many as its paper asks for, and no spec in sight."""
+"""Interface of the factory of encoders, decoders, fusions and bridges that models are built from; independent of specs."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from nbridge.spec.option_types import Combine, Exponents, ProductPrior, SourceEn
 
 
 class Parts(ABC):
-    """Makes parts with fresh weights; every call makes new ones.
+    """Factory of the parts of a model; every call returns a new part with fresh weights.
 
     Attributes:
         names: The modalities, in order.
         latent_dim: Dimension D of z.
         weights: The weight of each modality's log-likelihood.
         objective: The terms of stage ``bridges`` and their weights.
-        combine: How several sources meet.
-        subsets: Which sets of sources the bridges are trained for.
+        combine: How several sources are combined.
+        subsets: The sets of sources that bridges are trained for.
         exponents: Whether a product of posteriors has fitted exponents.
         prior: The prior in a product of posteriors.
-        source_encoders: Whether bridges go by the joint encoders alone, or have encoders of their own.
+        source_encoders: Whether bridges read the joint encoders or have their own.
     """
 
     names: tuple[str, ...]
@@ -48,12 +48,12 @@ class Parts(ABC):
 
     @abstractmethod
     def fusion(self, names: Iterable[str]) -> Fusion:
-        """A fusion of a set of modalities; of a single one it is the head of a unimodal posterior."""
+        """A fusion of a set of modalities; with a single one, the head of a unimodal posterior."""
 
     @abstractmethod
     def bridges(self, latent_dim: int | None = None) -> Bridges:
-        """What stands for absent modalities.
+        """The bridges between all modalities.
 
         Arguments:
-            latent_dim: Dimension D of z, for a flow, which draws z; left out for bridges of features.
+            latent_dim: Dimension D of z for a flow, which samples z; None for bridges of features.
         """

@@ -1,4 +1,4 @@
-"""Means over the rows that count, and how several processes come to share one divisor."""
+"""Masked means over rows, with a divisor that several processes can share."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _DIVISOR: ContextVar[Callable[[Tensor], Tensor]] = ContextVar("_DIVISOR", defaul
 
 
 def divisor(rows: Tensor) -> Tensor:
-    r"""What a sum over the rows that count is divided by, shape (\*) for rows of shape (\*, B): their number, and 1 where none counts."""
+    r"""The divisor of a mean over the given rows, boolean, shape (\*, B): their number, shape (\*), at least 1."""
     return _DIVISOR.get()(rows.sum(-1))
 
 
 @contextmanager
 def divided_by(divisor: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Lets something else than the number of rows that count here be what sums are divided by.
+    """Replaces the function that computes divisors within the block.
 
     Arguments:
-        divisor: Gives the divisor for a number of rows, any shape.
+        divisor: Maps the number of rows, of any shape, to the divisor.
     """
     token = _DIVISOR.set(divisor)
     try:
@@ -37,11 +37,11 @@ def divided_by(divisor: Callable[[Tensor], Tensor]) -> Iterator[None]:
 
 
 def masked_mean(loss: Tensor, rows: Tensor, number: Tensor | None = None) -> Tensor:
-    r"""The means over the rows that count, added up over leading axes; zero where no row counts.
+    r"""The mean over the given rows, summed over leading axes; 0 where there are none.
 
     Arguments:
         loss: A loss for each row, shape (\*, B).
-        rows: Which of them count, boolean, of the same shape.
-        number: Their `divisor`, shape (\*), where it is known already.
+        rows: The rows to average over, boolean, of the same shape.
+        number: Their `divisor`, shape (\*), if already known.
     """
     return (torch.where(rows, loss, 0.0).sum(-1) / (divisor(rows) if number is None else number)).sum()

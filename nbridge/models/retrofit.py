@@ -1,7 +1,7 @@
-r"""What JMVAE and TELBO share: a joint VAE, and an inference network of its own for every other subset of modalities.
+r"""Base class of JMVAE and TELBO: a joint VAE with a separate inference network for every proper subset of modalities.
 
-There are :math:`2^n - 1` posteriors, the joint one among them, and :math:`2^{n-1}` encoders of each modality, since no two networks share
-one. Serving picks, row by row, the network of exactly what is present.
+There are :math:`2^n - 1` posteriors, including the joint one, and :math:`2^{n-1}` encoders of each modality, because networks share none.
+Each row is served by the network of exactly its observed modalities.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nbridge.nn.fusion import Fusion
 
 
 class InferenceNetwork(nn.Module):
-    """A posterior q(z | x_S) of one subset of modalities, with encoders and a fusion of its own.
+    """A posterior q(z | x_S) given one subset of modalities, with its own encoders and fusion.
 
     Arguments:
         encoders: An encoder for each modality of the subset.
@@ -39,7 +39,7 @@ class InferenceNetwork(nn.Module):
         self.fusion = fusion
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Independent:
-        r"""The posterior, batch shape (B,) over D, of values in standard form, shape (B, \*shape), of the subset or more."""
+        r"""The posterior, batch shape (B,) over D, from values in standard form, shape (B, \*shape); other modalities are ignored."""
         return self.fusion({name: encoder(inputs[name]) for name, encoder in self.encoders.items()})
 
 
@@ -50,11 +50,11 @@ class Retrofit(JointVAE):
         encoders: The joint posterior's encoder for each modality.
         decoders: A decoder for each modality.
         fusion: Maps the features of all modalities to the joint posterior.
-        networks: An inference network for each nonempty proper subset of the modalities, by their names in order.
-        weights: The weight of each modality's log-likelihood in training; 1 where left out.
+        networks: An inference network for each nonempty proper subset of the modalities, with names in order.
+        weights: The weight of each modality's log-likelihood in training; 1 by default.
 
     Raises:
-        ValueError: when a subset lacks its network.
+        ValueError: if the networks do not match the subsets.
     """
 
     def __init__(
@@ -81,11 +81,11 @@ class Retrofit(JointVAE):
         return cls(*joint, networks, parts.weights, **options)
 
     def learned(self, pattern: str, seen: Patterns) -> bool:
-        """As of any model: the network of a subset learns from all rows that have it."""
+        """See `MultimodalVAE.learned`: the network of a subset learns from all rows that have it."""
         return MultimodalVAE.learned(self, pattern, seen)
 
     def subset_posterior(self, subset: Subset, inputs: Mapping[str, Tensor]) -> Independent:
-        """q(z | x_S) of one proper subset, in standard form."""
+        """q(z | x_S) given one proper subset, from inputs in standard form."""
         return self.networks[_key(subset)](inputs)
 
     def infer(self, batch: Batch) -> Independent:
@@ -108,7 +108,7 @@ class Retrofit(JointVAE):
         return q
 
     def _exactly(self, subset: Subset, present: Tensor) -> Tensor:
-        """The rows in which these modalities are present and no others, boolean, shape (B,), of presence of shape (M, B)."""
+        """The rows with exactly these modalities, boolean, shape (B,), given presence of shape (M, B)."""
         members = torch.tensor([name in subset for name in self.names], device=present.device)
         return (present == members[:, None]).all(0)
 

@@ -1,4 +1,4 @@
-"""Subsets of modalities, and parts of what rows have.
+"""Subsets of modalities, and random subsets of the observed modalities of rows.
 
 Axes: M modalities, B rows.
 """
@@ -13,13 +13,14 @@ from torch import Tensor
 
 Subset = tuple[str, ...]
 MOST = 10
-"""Modalities up to which something for each subset, a thousand of them, can be had at all."""
+"""Largest number of modalities for which something per subset, about a thousand of them, is feasible."""
 
 
 def random_part(present: Tensor, least: int = 1) -> Tensor:
-    """Of what each row has, a part of random size, not all of it: boolean, shape (M, B), as presence is.
+    """A random proper subset of the observed modalities of each row: boolean, shape (M, B), like ``present``.
 
-    Sizes are drawn evenly from ``least`` up to one less than all; a row that has no such part gives something else, at most all it has.
+    Sizes are uniform from ``least`` to one less than the number observed. The result for rows without such a subset is unspecified, but
+    never more than is observed.
     """
     order = torch.where(present, torch.rand(present.shape, device=present.device), 2.0).argsort(0).argsort(0)
     size = least + torch.rand(present.shape[1], device=present.device) * (present.sum(0) - least)
@@ -27,7 +28,7 @@ def random_part(present: Tensor, least: int = 1) -> Tensor:
 
 
 def part_of_size(present: Tensor, size: Tensor) -> Tensor:
-    """Of what each row has, a random part of a given size, boolean, shape (M, B), as presence is; all of it where it has no more.
+    """A random subset of given size of the observed modalities of each row, boolean, shape (M, B); all if there are no more.
 
     Arguments:
         present: Presence, boolean, shape (M, B).
@@ -38,16 +39,16 @@ def part_of_size(present: Tensor, size: Tensor) -> Tensor:
 
 
 def proper_subsets(names: Iterable[str], what: str = "an inference network") -> tuple[Subset, ...]:
-    """The nonempty proper subsets, the small ones first.
+    """The nonempty proper subsets, ordered by size.
 
     Arguments:
         names: The modalities.
-        what: What each subset takes, for the message.
+        what: What each subset needs, for the error message.
 
     Raises:
-        ValueError: when there are too many to have that for each.
+        ValueError: if there are too many subsets.
     """
     names = tuple(names)
     if len(names) > MOST:
-        raise ValueError(f"{len(names)} modalities take {what} for each of {2 ** len(names) - 1:,} subsets; at most {MOST} are served")
+        raise ValueError(f"{len(names)} modalities need {what} for each of {2 ** len(names) - 1:,} subsets; at most {MOST} are supported")
     return tuple(subset for size in range(1, len(names)) for subset in combinations(names, size))

@@ -1,4 +1,4 @@
-"""Whether values lie where their likelihood has a density, with the first that does not."""
+"""Checks that values are in the support of their likelihood."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from nbridge.nn.likelihoods import Likelihood
 
 
 class SupportError(DataError):
-    """Rows with values outside a support.
+    """Values outside the support of their likelihood.
 
     Arguments:
-        cell: The first of them: its modality, its row and its element.
-        problem: What is wrong with its value.
-        rows: How many rows there are, where that is known.
-        place: Where the cell is, in words; the modality and the row where it is left out.
+        cell: Modality, row and element of the first such value.
+        problem: What is wrong with the value.
+        rows: The number of such rows, if known.
+        place: The position of the cell in words; modality and row by default.
     """
 
     def __init__(self, cell: tuple[str, int, int], problem: str, rows: int | None, place: str = "") -> None:
@@ -32,7 +32,7 @@ class SupportError(DataError):
         super().__init__(f"{where}: {problem}{counted}. Rescale the values or choose another likelihood.")
 
     def at(self, place: Callable[[str, int, int], str] | None) -> SupportError:
-        """The same with the place of the cell as the files have it, where they have any."""
+        """The same error with its position in a file, as ``place(modality, row, element)`` gives it."""
         return self if place is None else SupportError(self.cell, self.problem, self.rows, place(*self.cell))
 
 
@@ -43,7 +43,7 @@ def check_support(likelihoods: Mapping[str, Likelihood], batch: Batch, first: in
         likelihoods: The likelihood of each modality.
         batch: The rows.
         first: The number of the first row, for messages.
-        counted: Whether these are all rows, so that it can be told how many are wrong.
+        counted: Whether these are all rows, so that the message can state how many are invalid.
 
     Raises:
         DataError: naming the modality, the first offending row, its value and the support.
@@ -67,7 +67,7 @@ def _check_shape(name: str, likelihood: Likelihood, x: Tensor) -> None:
 def _check_modality(name: str, likelihood: Likelihood, batch: Batch, first: int, counted: bool) -> None:
     given, present = batch.values[name], batch.present[name]
     x = likelihood.canonical(torch.where(present.reshape(-1, *(1 for _ in given.shape[1:])), given, 0))
-    # Torch counts the infinities among the real numbers.
+    # Torch's real constraint admits infinities.
     inside = likelihood.support.check(x) & x.isfinite()
     if name in batch.cells:
         inside = inside | ~batch.cells[name]

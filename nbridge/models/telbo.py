@@ -1,15 +1,15 @@
-r"""TELBO: a joint VAE, and subset posteriors that maximise the ELBO of what they see under its decoders.
+r"""TELBO: a joint VAE with subset posteriors that maximise the ELBO of their own modalities under its decoders.
 
 .. math::
     \max \; \mathrm{ELBO}(x_M) + \sum_{\emptyset \neq S \subsetneq M} \mathrm{ELBO}_S(x_S), \qquad
     \mathrm{ELBO}_S = \mathbb{E}_{q_S(z \mid x_S)} \Big[ \sum_{i \in S} w_i \log p(x_i \mid z) \Big]
     - \mathrm{KL}(q_S(z \mid x_S) \,\|\, p(z))
 
-Decoders learn from the joint term alone. Two forms were published: in two stages, ``joint`` and then ``subsets`` with all else frozen (a
-retrofit of a trained joint VAE), or in one, where decoders are stopped in the subset terms: they give z its gradient and take none, and
-normalise by their running statistics.
+Decoders learn from the joint term alone. Two forms were published: two stages, ``joint`` and then ``subsets`` with everything else frozen
+(a retrofit of a trained joint VAE), or one stage, in which decoders are frozen and in eval mode in the subset terms, which only pass
+gradients through them to z.
 
-A subset's term needs only its own modalities, and the joint term of an incomplete row is the evidence of what it has
+The term of a subset needs only its own modalities, and the joint term of an incomplete row is the ELBO of its observed modalities
 (`nbridge.models.joint`), so both forms learn from incomplete rows.
 
 References:
@@ -41,8 +41,8 @@ class TELBO(Retrofit):
         decoders: A decoder for each modality.
         fusion: Maps the features of all modalities to the joint posterior.
         networks: An inference network for each nonempty proper subset of the modalities.
-        weights: The weight of each modality's log-likelihood in training; 1 where left out.
-        one_stage: Whether joint and subset posteriors are trained together, in stage `joint`; else stage `subsets` follows it.
+        weights: The weight of each modality's log-likelihood in training; 1 by default.
+        one_stage: Whether to train joint and subset posteriors together in stage `joint`, instead of the latter in a stage `subsets`.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class TELBO(Retrofit):
 
 @contextmanager
 def _stopped(module: nn.Module) -> Iterator[None]:
-    """The module as a fixed function: eval mode, and gradients that pass through it and stay with nothing in it."""
+    """Puts the module in eval mode and freezes its parameters; gradients still pass through it."""
     modes = {part: part.training for part in module.modules()}
     learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
     module.eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-r"""The VAE of a single modality, the yardstick of what the others add to it or lose.
+r"""The VAE of a single modality, a baseline for the benefit or cost of modelling several.
 
 .. math:: \max \; \mathbb{E}_{q(z \mid x)} [ \log p(x \mid z) ] - \mathrm{KL}(q(z \mid x) \,\|\, p(z))
 
@@ -19,17 +19,17 @@ from nbridge.nn.fusion import Fusion
 
 
 class VAE(JointVAE):
-    """A VAE of one modality of the spec; the others are left out.
+    """A VAE of one modality of the spec; the others are ignored.
 
     Arguments:
-        encoders: The modality's encoder.
+        encoders: The encoder of the modality.
         decoders: Its decoder.
         fusion: Maps its features to the posterior.
         weights: The weight of its log-likelihood in training.
-        modality: The modality; the first of the spec when left out.
+        modality: The modality; by default the first of the spec.
 
     Raises:
-        ValueError: when there are several modalities, or another one than was asked for.
+        ValueError: if there are several modalities, or not the one requested.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class VAE(JointVAE):
     ) -> None:
         super().__init__(encoders, decoders, fusion, weights)
         if len(self.names) != 1 or modality not in (None, *self.names):
-            raise ValueError(f"a vae has one modality{f', {modality!r}' if modality else ''}; these are {', '.join(self.names)}")
+            raise ValueError(f"a vae has one modality{f', {modality!r}' if modality else ''}, got {', '.join(self.names)}")
 
     @classmethod
     def from_parts(cls, parts: Parts, *, modality: str | None = None, **options: Any) -> Self:

@@ -1,7 +1,7 @@
 r"""Bridges: hallucinated features :math:`\hat{h}_j = B_{ij}(h_i)` of an absent modality j from an observed modality i.
 
-There is one bridge for each ordered pair, :math:`2 \binom{n}{2} = n (n - 1)` in all (Yadav et al., 2020, section 3.1). Where the
-retrofits train an inference network for each of the :math:`2^n - 1` subsets, bridges let the one joint posterior serve every subset.
+There is one bridge per ordered pair, :math:`2 \binom{n}{2} = n (n - 1)` in all (Yadav et al., 2020, section 3.1). Retrofitted models
+train an inference network for each of the :math:`2^n - 1` subsets; with bridges, one joint posterior serves every subset.
 
 Axes: P ordered pairs, B rows.
 """
@@ -21,16 +21,16 @@ Pair = tuple[str, str]
 
 
 class Bridges(nn.Module):
-    """What stands for the features of absent modalities; its constructor takes the width of each modality's features."""
+    """Base class of bridges; the constructor takes the feature width of each modality."""
 
 
 class BridgeBank(Bridges):
-    r"""All n(n-1) bridges, as MLPs; those of equal shape run as one batched product.
+    r"""All n(n-1) bridges as MLPs; bridges of equal shape run as one batched product.
 
     Arguments:
-        features: Width of each modality's features.
+        features: Feature width of each modality.
         hidden: Widths of the hidden layers of every bridge.
-        batch_norm: Whether to normalise.
+        batch_norm: Whether to use batch normalisation.
         activation: The nonlinearity.
 
     Attributes:
@@ -73,15 +73,15 @@ class BridgeBank(Bridges):
         )
 
     def hallucinate(self, features: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> dict[Pair, Tensor]:
-        r"""Every :math:`B_{ij}(h_i)`, shape :math:`(B, F_j)`, by pair (i, j).
+        r"""Computes :math:`B_{ij}(h_i)` for every pair (i, j), each of shape :math:`(B, F_j)`.
 
         Arguments:
-            features: Features of every modality, shape :math:`(B, F_i)`; anything finite where the modality is absent.
-            present: In training, the rows over which batch normalisation takes its statistics; all rows when left out.
+            features: Features of every modality, shape :math:`(B, F_i)`; any finite values where the modality is absent.
+            present: The rows used for batch statistics in training; all rows by default.
         """
         outputs: dict[Pair, Tensor] = {}
         for shape, pairs in self.groups.items():
-            # Each source of a group has as many bridges in it as every other, one after the other.
+            # Every source has the same number of consecutive bridges in a group.
             sources = tuple(dict.fromkeys(source for source, _ in pairs))
             counts = None if present is None else torch.stack([present[source] for source in sources])
             stacked = self.stacks[shape](torch.stack([features[source] for source in sources]), counts)
@@ -89,25 +89,25 @@ class BridgeBank(Bridges):
         return outputs
 
     def hallucinate_from(self, source: str, h: Tensor) -> dict[str, Tensor]:
-        r"""The :math:`B_{ij}(h_i)` of one source i, shape :math:`(B, F_j)`, by target j; in eval mode.
+        r"""Computes :math:`B_{ij}(h_i)` for one source i, shape :math:`(B, F_j)`, by target j; only in eval mode.
 
         Arguments:
             source: The source.
-            h: Its features, shape :math:`(B, F_i)`, of the rows that have it.
+            h: Its features in the rows that have it, shape :math:`(B, F_i)`.
         """
         outputs: dict[str, Tensor] = {}
         for shape, pairs in self.groups.items():
-            places = [place for place, pair in enumerate(pairs) if pair[0] == source]
-            if places:
+            indices = [index for index, pair in enumerate(pairs) if pair[0] == source]
+            if indices:
                 stack = self.stacks[shape]
                 assert isinstance(stack, StackedMLP)
-                # The bridges of a source follow each other.
-                hallucinated = stack.some(slice(places[0], places[-1] + 1), h)
-                outputs |= zip((pairs[place][1] for place in places), hallucinated.unbind(), strict=True)
+                # The bridges of a source are consecutive.
+                hallucinated = stack.some(slice(indices[0], indices[-1] + 1), h)
+                outputs |= zip((pairs[index][1] for index in indices), hallucinated.unbind(), strict=True)
         return outputs
 
     def forward(self, features: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        r"""Absent features filled in by the mean over the observed sources, observed ones untouched.
+        r"""Replaces absent features by the mean over the observed sources; observed features are unchanged.
 
         .. math:: \hat{h}_j = \frac{1}{|S|} \sum_{i \in S} B_{ij}(h_i)
 
@@ -117,11 +117,11 @@ class BridgeBank(Bridges):
 
 
 def mean_of_sources(features: Mapping[str, Tensor], hallucinated: Mapping[Pair, Tensor], given: Tensor) -> dict[str, Tensor]:
-    r"""Features with the mean of what the given modalities hallucinate in the place of the others.
+    r"""Replaces the features of modalities that are not given by the mean of those hallucinated from the given ones.
 
     Arguments:
         features: Features of every modality, shape (B, F_i), in order.
-        hallucinated: What each modality says of every other, by pair.
+        hallucinated: The output of every bridge, by pair.
         given: Which modalities count as observed, boolean, shape (M, B).
     """
     present = dict(zip(features, given, strict=True))

@@ -1,4 +1,4 @@
-r"""Decoders: :math:`\mathrm{Dec}_i`, a network from z to raw numbers, and the likelihood that reads them."""
+r"""Decoders :math:`\mathrm{Dec}_i`: a network from z to raw parameters, and the likelihood that interprets them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Decoder(nn.Module):
     r"""The distribution :math:`p(x_i \mid z)`.
 
     Arguments:
-        network: Maps z, shape :math:`(*, D)`, to raw numbers, shape :math:`(*, *raw_shape)`; any number of leading axes.
-        likelihood: Reads the raw numbers.
+        network: Maps z, shape :math:`(*, D)`, to raw parameters, shape :math:`(*, *raw_shape)`; any number of leading axes.
+        likelihood: Maps raw parameters to a distribution.
     """
 
     def __init__(self, network: nn.Module, likelihood: Likelihood) -> None:
@@ -29,30 +29,30 @@ class Decoder(nn.Module):
         return self.likelihood(self.network(z))
 
     def served(self, z: Tensor, given: Tensor | None = None) -> Distribution:
-        """The calibrated distribution that imputations are drawn from; see `nbridge.nn.likelihoods.Likelihood.served`."""
+        """The calibrated distribution that imputations are sampled from; see `nbridge.nn.likelihoods.Likelihood.served`."""
         return self.likelihood.served(self.network(z), given)
 
     def log_prob(self, z: Tensor, x: Tensor, cells: Tensor | None = None) -> Tensor:
-        r""":math:`\log p(x_i \mid z)`, shape :math:`(*)`, of values of shape :math:`(B, *shape)` under z of shape :math:`(*, B, D)`.
+        r""":math:`\log p(x_i \mid z)`, shape :math:`(*, B)`.
 
         Arguments:
-            z: Latent draws.
-            x: Values in canonical form.
-            cells: Observed cells, :math:`(B, *shape)`; the others do not count.
+            z: Samples of z, shape :math:`(*, B, D)`.
+            x: Values in canonical form, shape :math:`(B, *shape)`.
+            cells: Observed cells, shape :math:`(B, *shape)`; other cells are ignored.
         """
         return self.likelihood.log_prob(self.network(z), x, cells)
 
 
 class MLPDecoder(nn.Module):
-    """A multilayer perceptron from z to raw numbers.
+    """A multilayer perceptron from z to raw parameters.
 
     Arguments:
         latent_dim: Dimension of z.
-        shape: Shape of the raw numbers.
+        shape: Shape of the raw parameters.
         hidden: Widths of the hidden layers.
-        batch_norm: Whether to normalise.
+        batch_norm: Whether to use batch normalisation.
         activation: The nonlinearity.
-        dropout: Rate of dropout.
+        dropout: Dropout rate.
     """
 
     def __init__(
@@ -74,13 +74,13 @@ class MLPDecoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """One linear layer, then transposed convolutions that double each spatial axis and end exactly at the shape, whatever its size.
+    """A linear layer, then transposed convolutions that double each spatial axis and end exactly at any given shape.
 
     Arguments:
         latent_dim: Dimension of z.
-        shape: Shape of the raw numbers: channels, then one to three spatial axes.
-        channels: Channels of each layer, from the latent side on.
-        batch_norm: Whether to normalise.
+        shape: Shape of the raw parameters: channels, then one to three spatial axes.
+        channels: Channels of each layer, starting at the latent side.
+        batch_norm: Whether to use batch normalisation.
         activation: The nonlinearity.
     """
 

@@ -1,4 +1,4 @@
-r"""Densities in fewer passes over memory than torch's own take, with gradients to match."""
+r"""Densities, and their gradients, that take fewer passes over memory than torch's."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from torch import Tensor
 from torch.autograd import Function
 
 _GROUP = 8
-"""Factors, each from 1/2 to 1, that share one logarithm."""
+"""Number of factors, each in [1/2, 1], whose product shares one logarithm."""
 
 
 def bernoulli_log_prob(logits: Tensor, x: Tensor) -> Tensor:
-    r"""The log-probability of independent Bernoulli elements, :math:`\sum_n x_n \ell_n - \log(1 + e^{\ell_n})`, for x from 0 to 1.
+    r"""The log-probability of independent Bernoulli elements, :math:`\sum_n x_n \ell_n - \log(1 + e^{\ell_n})`, for x in [0, 1].
 
     .. math:: \log p(x) = \sum_n \big( x_n \ell_n - \max(\ell_n, 0) \big) + \log \prod_n \sigma(|\ell_n|)
 
-    On a processor a sigmoid costs half of a logarithm, so the logarithm is taken of products of several. An element of which the logits are
-    certain, and right, adds exactly nothing: large terms do not cancel late, as those of two separate sums would.
+    On a CPU a sigmoid costs half as much as a logarithm, so logarithms are taken of products of several factors. An element predicted
+    correctly and with certainty adds exactly 0: large terms cancel within the element instead of between two separate sums.
 
     Arguments:
         logits: Any shape :math:`(*, N)`.
@@ -40,14 +40,14 @@ def _bernoulli_log_prob(logits: Tensor, x: Tensor) -> Tensor:
     excess = logits.clamp(min=0).addcmul_(logits, x, value=-1).sum(-1)
     factors = logits.abs().sigmoid_()
     whole = factors.shape[-1] // _GROUP * _GROUP
-    # A group has an element from each eighth of them all: products of neighbours in memory would be slow.
+    # A group takes one element from each eighth of the axis, because products of neighbours in memory would be slow.
     grouped = factors[..., :whole].unflatten(-1, (_GROUP, whole // _GROUP)).prod(-2)
     log_prob = grouped.log_().sum(-1) - excess
     return log_prob if whole == factors.shape[-1] else log_prob + factors[..., whole:].log().sum(-1)
 
 
 class _BernoulliLogProb(Function):
-    r"""With the gradient :math:`x - \sigma(\ell)`, which automatic differentiation would find in many more passes."""
+    r"""`_bernoulli_log_prob` with the gradient :math:`x - \sigma(\ell)`, for which automatic differentiation needs many more passes."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-r"""Distributions that torch does not have, and the products of Gaussian posteriors.
+r"""Distributions missing from torch, and products of Gaussian posteriors.
 
 Axes: K samples, M modalities, B rows, D latent dimensions.
 """
@@ -13,11 +13,11 @@ from torch.distributions import Distribution, Independent, Normal, constraints
 from torch.nn import functional as F
 
 LOG_VARIANCE = (-10.0, 4.0)
-"""Bounds of a posterior's log-variance: wide enough never to bind on a sound model, narrow enough that no product overflows."""
+"""Bounds of a posterior's log-variance: wide enough not to bind in a sound model, narrow enough that no product overflows."""
 
 
 class StableNormal(Normal):
-    r"""A normal distribution that squares the standardised distance, never the scale, so that a scale of 1e-25 or 1e25 does no harm."""
+    r"""A normal distribution that squares the standardised distance instead of the scale, so that scales of 1e-25 or 1e25 are safe."""
 
     def log_prob(self, value: Tensor) -> Tensor:
         return -((value - self.loc) / self.scale).square() / 2 - self.scale.log() - math.log(2 * math.pi) / 2
@@ -34,18 +34,18 @@ def diagonal_normal(loc: Tensor, scale: Tensor) -> Independent:
 
 
 def diagonal_where(rows: Tensor, q: Independent, p: Independent) -> Independent:
-    """One Gaussian in some rows, boolean, shape (B,), another in all others, each of batch shape (B,) over D."""
+    """Takes ``q`` where ``rows``, boolean, shape (B,), is true and ``p`` elsewhere; each has batch shape (B,) over D."""
     rows = rows[:, None]
     return diagonal_normal(torch.where(rows, q.mean, p.mean), torch.where(rows, q.stddev, p.stddev))
 
 
 def diagonal_kl(q: Independent, p: Independent | None = None) -> Tensor:
-    r"""The divergence of two Gaussians with diagonal covariances, of their batch shape; the prior N(0, I) stands for a p left out.
+    r"""The KL divergence of two Gaussians with diagonal covariances; ``p`` is N(0, I) by default. The result has their batch shape.
 
     .. math:: \mathrm{KL}(q \,\|\, p) = \sum_d \Big( \log \frac{\sigma_p}{\sigma_q} + \frac{\sigma_q^2 + (\mu_q - \mu_p)^2}{2 \sigma_p^2}
         - \frac{1}{2} \Big)
 
-    Equal to `torch.distributions.kl_divergence`, which a compiler cannot follow.
+    Equal to `torch.distributions.kl_divergence`, which `torch.compile` cannot trace.
     """
     if p is None:
         return ((q.stddev.square() + q.mean.square() - 1) / 2 - q.stddev.log()).sum(-1)
@@ -58,14 +58,14 @@ def product_of_posteriors(loc: Tensor, log_variance: Tensor, present: Tensor, ex
 
     .. math:: p(z \mid x_S) \propto p(z)^{1 - \sum_S a_i} \prod_{i \in S} p(z \mid x_i)^{a_i}, \qquad p(z) = \mathcal{N}(0, I)
 
-    With all exponents :math:`a_i` at 1, the default, this is exact when the modalities are independent given z. Approximate posteriors are
-    not equally reliable: an exponent below 1 discounts an overconfident one, an exponent above 1 sharpens a modest one.
+    With all exponents :math:`a_i = 1`, the default, this is exact if the modalities are independent given z. Approximate posteriors are not
+    equally reliable: an exponent below 1 discounts an overconfident one, an exponent above 1 sharpens an underconfident one.
 
     For Gaussians :math:`\mathcal{N}(\mu_i, \lambda_i^{-1})` the product has precision
     :math:`\lambda = \sum_i a_i \lambda_i - (\sum_i a_i - 1)` and mean :math:`\lambda^{-1} \sum_i a_i \lambda_i \mu_i`. Posteriors wider
-    than the prior could make :math:`\lambda` non-positive; it is therefore never below the precision of the sharpest expert,
-    :math:`\max_i a_i \lambda_i - (a_i - 1)`, a bound that exact posteriors meet by themselves because evidence does not widen a Gaussian
-    posterior. With one modality observed and an exponent of 1 the result is its own posterior; with none it is the prior.
+    than the prior could make :math:`\lambda` non-positive; it is therefore bounded below by the precision of the sharpest expert,
+    :math:`\max_i a_i \lambda_i - (a_i - 1)`. Exact posteriors satisfy this bound because evidence does not widen a Gaussian posterior.
+    With one modality observed and an exponent of 1 the result is its own posterior; with none it is the prior.
 
     References:
         Multimodal Generative Models for Scalable Weakly-Supervised Learning (Wu & Goodman, 2018), https://arxiv.org/abs/1802.05335
@@ -74,7 +74,7 @@ def product_of_posteriors(loc: Tensor, log_variance: Tensor, present: Tensor, ex
         loc: Means :math:`\mu_i`, shape :math:`(M, B, D)`.
         log_variance: Log-variances :math:`-\log \lambda_i`, shape :math:`(M, B, D)`.
         present: Which modalities are observed, boolean, shape :math:`(M, B)`.
-        exponents: The exponents :math:`a_i`, positive, broadcastable with :math:`(M, B, D)`; all 1 when left out.
+        exponents: The exponents :math:`a_i`, positive, broadcastable with :math:`(M, B, D)`; all 1 by default.
 
     Returns:
         Mean and log-variance, each of shape :math:`(B, D)`.
@@ -86,7 +86,7 @@ def product_of_posteriors(loc: Tensor, log_variance: Tensor, present: Tensor, ex
         return (precision * torch.where(observed, loc, 0.0)).sum(0) / total, -total.log()
     a = torch.where(observed, exponents, 0.0)
     tempered = a * precision
-    # What each expert amounts to by itself; one that is wider than the prior stays as it is, for a large exponent would make it improper.
+    # The tempered precision of each expert alone; an expert wider than the prior keeps its own, as a large exponent would make it improper.
     alone = torch.maximum(tempered - (a - 1), precision.clamp(max=1))
     total = torch.maximum(tempered.sum(0) - (a.sum(0) - 1), torch.where(observed, alone, 0.0).amax(0))
     # With nothing observed the sum is the prior's precision, 1.
@@ -96,16 +96,16 @@ def product_of_posteriors(loc: Tensor, log_variance: Tensor, present: Tensor, ex
 def product_with_mixture(
     loc: Tensor, log_variance: Tensor, present: Tensor, exponents: Tensor | None, mixture: tuple[Tensor, Tensor, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Multiplies the unimodal posteriors of the observed modalities with a mixture of Gaussians in the place of the prior.
+    r"""Multiplies the unimodal posteriors of the observed modalities with a mixture of Gaussians in place of the prior.
 
     .. math:: q(z \mid x_S) \propto \hat{p}(z) \prod_{i \in S} \Big( \frac{q_i(z \mid x_i)}{\bar{q}(z)} \Big)^{a_i}, \qquad
         \hat{p}(z) = \sum_c \pi_c \, \mathcal{N}(m_c, v_c)
 
-    with :math:`\bar{q}` the Gaussian of the mixture's mean and variance: unimodal posteriors are fitted to codes that are distributed like
-    the mixture, so this is what each of them must be measured against for its evidence. Where a posterior is wider than that it adds
-    nothing. The result is a mixture again, in closed form, whose components have precision :math:`\lambda_c = 1 / v_c + \ell`, mean
-    :math:`\lambda_c^{-1} (m_c / v_c + \eta)` and weight proportional to :math:`\pi_c \int \mathcal{N}(z \mid m_c, v_c)
-    e^{\eta z - \ell z^2 / 2} dz`.
+    where :math:`\bar{q}` is the Gaussian with the mean and variance of the mixture. Unimodal posteriors are fitted to codes distributed
+    like the mixture, so dividing by :math:`\bar{q}` leaves the evidence of each. A posterior that is wider than :math:`\bar{q}` in a
+    dimension adds nothing there. The result is again a mixture, in closed form, with components of precision
+    :math:`\lambda_c = 1 / v_c + \ell`, mean :math:`\lambda_c^{-1} (m_c / v_c + \eta)` and weight proportional to
+    :math:`\pi_c \int \mathcal{N}(z \mid m_c, v_c) e^{\eta z - \ell z^2 / 2} dz`.
 
     Arguments:
         loc: Means of the posteriors, shape :math:`(M, B, D)`.
@@ -115,8 +115,8 @@ def product_with_mixture(
         mixture: Weights :math:`\pi`, shape :math:`(C,)`, means m and variances v, each of shape :math:`(C, D)`.
 
     Returns:
-        Log-weights of the components, shape :math:`(B, C)`, normalised, and what observed modalities add to every component: the precision
-        :math:`\ell` and the natural mean :math:`\eta`, each of shape :math:`(B, D)`.
+        Normalised log-weights of the components, shape :math:`(B, C)`, and what the observed modalities add to every component: the
+        precision :math:`\ell` and the natural mean :math:`\eta`, each of shape :math:`(B, D)`.
     """
     weights, means, variances = mixture
     centre = weights @ means
@@ -128,19 +128,19 @@ def product_with_mixture(
     natural = torch.where(counts, a * (loc * (-log_variance).exp() - centre / spread), 0.0).sum(0)
     total = 1 / variances + precision[:, None]
     mean = (means / variances + natural[:, None]) / total
-    # Of each component the integral, but for what all of them share.
+    # The integral of each component, up to a factor common to all.
     exponent = mean.square() * total - means.square() / variances - (variances * total).log()
     return (weights.log() + exponent.sum(-1) / 2).log_softmax(-1), precision, natural
 
 
 def product_of_experts(loc: Tensor, log_variance: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Multiplies the prior with the experts of the modalities present.
+    r"""Multiplies the prior with the experts of the observed modalities.
 
     .. math:: q(z \mid x_S) \propto p(z) \prod_{i \in S} q_i(z \mid x_i), \qquad p(z) = \mathcal{N}(0, I)
 
     For Gaussian experts :math:`\mathcal{N}(\mu_i, \lambda_i^{-1})` the product has precision :math:`\lambda = 1 + \sum_i \lambda_i` and
-    mean :math:`\lambda^{-1} \sum_i \lambda_i \mu_i`, taken in logarithms so that no precision overflows. Experts are no posteriors: each
-    need only say what its modality adds to the prior. With none present the result is the prior.
+    mean :math:`\lambda^{-1} \sum_i \lambda_i \mu_i`, computed in logarithms so that no precision overflows. Unlike posteriors, experts do
+    not include the prior. With no modality observed the result is the prior.
 
     References:
         Multimodal Generative Models for Scalable Weakly-Supervised Learning (Wu & Goodman, 2018), https://arxiv.org/abs/1802.05335
@@ -160,12 +160,12 @@ def product_of_experts(loc: Tensor, log_variance: Tensor, present: Tensor) -> tu
 
 
 class DiscretizedLogistic(Distribution):
-    r"""A logistic distribution rounded to equally spaced levels, with the tails in the first and the last of them.
+    r"""A logistic distribution rounded to equally spaced levels, with the tails assigned to the first and last level.
 
     .. math:: P(x) = \sigma\big((x + \delta/2 - \mu) / s\big) - \sigma\big((x - \delta/2 - \mu) / s\big)
 
-    with :math:`\delta` the distance between two levels; the upper term is 1 at the last level, the lower one 0 at the first. The
-    difference is taken as :math:`\log \sigma(b) + \log \sigma(-a) + \log(1 - e^{a-b})`, which stays exact however far x lies from the mean.
+    where :math:`\delta` is the distance between levels; the first term is 1 at the last level, the second is 0 at the first level. The log
+    of the difference is :math:`\log \sigma(b) + \log \sigma(-a) + \log(1 - e^{a-b})`, which is accurate at any distance from the mean.
 
     References:
         Improved Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016), https://arxiv.org/abs/1606.04934
@@ -179,7 +179,7 @@ class DiscretizedLogistic(Distribution):
     """
 
     def __init__(self, loc: Tensor, log_scale: Tensor, levels: int = 256, low: float = 0.0, high: float = 1.0) -> None:
-        # The scale keeps its shape: there are few of them, and a density that exponentiates each once takes half the time.
+        # The scale is not broadcast: there are few scales, and exponentiating each once halves the time of the density.
         self.loc, self.log_scale = torch.broadcast_tensors(loc, log_scale)[0], log_scale
         self.levels, self.low, self.high = levels, low, high
         self.step = (high - low) / (levels - 1)
@@ -199,7 +199,7 @@ class DiscretizedLogistic(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        r""":math:`\mathrm{low} + \delta \sum_{k \geq 1} P(x \geq x_k)`, summed level by level so that memory does not grow with them."""
+        r""":math:`\mathrm{low} + \delta \sum_{k \geq 1} P(x \geq x_k)`, summed level by level so that memory does not grow."""
         tail = torch.zeros_like(self.loc)
         for k in range(1, self.levels):
             edge = self.low + (k - 0.5) * self.step

@@ -1,8 +1,8 @@
 r"""Encoders: deterministic features :math:`h_i = \mathrm{Enc}_i(x_i)` of one modality.
 
-An encoder is given its modality in standard form (`Likelihood.standardize`): reals centred and scaled, categories one-hot. To add your
-own, inherit from `Encoder`, take ``shape`` and ``features`` as positional arguments and your hyper-parameters as keyword-only ones, and
-run `nbridge.testing.check_encoder` on it.
+Encoders take values in standard form (`Likelihood.standardize`): reals centred and scaled, categories one-hot. To add your own, inherit
+from `Encoder`, take ``shape`` and ``features`` as positional arguments and hyper-parameters as keyword-only arguments, and test it with
+`nbridge.testing.check_encoder`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nbridge.spec.option_types import Activation, Channels, ClassShape, ImageSha
 
 
 class Encoder(nn.Module, ABC):
-    """Maps a modality to its features.
+    """Base class of encoders: maps a modality to features.
 
     Attributes:
         features: The width F of the output.
@@ -30,20 +30,20 @@ class Encoder(nn.Module, ABC):
         """Features, shape :math:`(B, F)`, of rows in standard form, shape :math:`(B, *shape)`."""
 
     def mirror(self) -> dict[str, object]:
-        """The decoder that undoes this encoder: the ``type`` and keyword arguments that a spec would give it."""
+        """The decoder that mirrors this encoder: its ``type`` and options, as in a spec."""
         return {"type": "mlp"}
 
 
 class MLPEncoder(Encoder):
-    """A multilayer perceptron over the flattened modality; its output is normalised and activated as well.
+    """A multilayer perceptron over the flattened modality; its output is also normalised and activated.
 
     Arguments:
         shape: Shape of the modality.
         features: Width of the output.
         hidden: Widths of the hidden layers.
-        batch_norm: Whether to normalise.
+        batch_norm: Whether to use batch normalisation.
         activation: The nonlinearity.
-        dropout: Rate of dropout.
+        dropout: Dropout rate.
 
     Example:
         >>> MLPEncoder((1, 8, 8), 16, hidden=(32,))(torch.rand(5, 1, 8, 8)).shape
@@ -81,13 +81,13 @@ class MLPEncoder(Encoder):
 
 
 class ConvEncoder(Encoder):
-    """Convolutions that halve each spatial axis (rounding up), then one linear layer.
+    """Convolutions that halve each spatial axis (rounding up), then a linear layer.
 
     Arguments:
         shape: Channels, then one to three spatial axes of any size.
         features: Width of the output.
         channels: Channels of each convolution.
-        batch_norm: Whether to normalise.
+        batch_norm: Whether to use batch normalisation.
         activation: The nonlinearity.
 
     Example:
@@ -123,9 +123,9 @@ class EmbeddingEncoder(Encoder):
     Arguments:
         shape: The number of classes, as a shape of one axis.
         features: Width of the output.
-        embedding_dim: Length of the vector of a class.
-        hidden: Widths of the hidden layers behind it.
-        batch_norm: Whether to normalise.
+        embedding_dim: Dimension of the vector of a class.
+        hidden: Widths of the hidden layers after the embedding.
+        batch_norm: Whether to use batch normalisation.
         activation: The nonlinearity.
 
     Example:

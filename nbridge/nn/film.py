@@ -1,4 +1,4 @@
-"""A residual multilayer perceptron whose every block is scaled and shifted by a context (FiLM), and whose output is near zero at first."""
+"""A residual MLP with every block scaled and shifted by a context (FiLM), and an output near zero at initialisation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 FIRST = 0.01
-"""What initial weights are multiplied by where an output is to be near zero at first; not 0, which would stop all gradients behind it."""
+"""Factor of initial weights where the output should start near zero; not 0, which would block the gradients of earlier layers."""
 
 
 class ModulatedMLP(nn.Module):

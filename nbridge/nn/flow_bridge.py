@@ -1,34 +1,34 @@
-r"""A stochastic bridge: draws of z from :math:`p(z \mid x_S)` by a flow that starts at the product of Gaussian posteriors.
+r"""A stochastic bridge: samples z from :math:`p(z \mid x_S)` by a flow that starts at the product of Gaussian posteriors.
 
-Let :math:`\mathcal{N}(\mu_S, \sigma_S^2)` be the product of the unimodal posteriors of S. What it misses is the shape of
-:math:`p(z \mid x_S) = \mathbb{E}[q(z \mid x_O) \mid x_S]`, the mean of the posteriors of whole rows that agree in :math:`x_S`: correlated
-dimensions and several modes. A draw of it is split into a part that a flow makes and a last Gaussian of fixed scale :math:`\hat\sigma`,
+Let :math:`\mathcal{N}(\mu_S, \sigma_S^2)` be the product of the unimodal posteriors of S. It cannot represent correlated dimensions or
+several modes of :math:`p(z \mid x_S) = \mathbb{E}[q(z \mid x_O) \mid x_S]`, the mean posterior of the complete rows that agree in
+:math:`x_S`. A sample of it is the sum of a part u, which the flow generates, and Gaussian noise of fixed scale :math:`\hat\sigma`,
 
 .. math:: z = u + \hat\sigma \epsilon', \qquad u = \mu_O + \sqrt{(\sigma_O^2 - \hat\sigma^2)_+} \, \epsilon'',
     \qquad \hat\sigma^{-2} = \mathbb{E}[\sigma_O^{-2}]
 
-so that the density of z given u is known whatever the flow does. The flow works on u in the product's own units,
+so that the density of z given u is known. The flow acts on u in units of the product,
 
 .. math:: y = (u - \mu_S) / s_S, \qquad s_S^2 = \max(\sigma_S^2 - \hat\sigma^2, \; \hat\sigma^2 / 4) \, e^{2 a}
 
-where a, of each dimension and each number of modalities given, is 0 at first and learned by the likelihood of y under N(0, I): posteriors
-that repeat each other make a product that is too narrow.
+where a, per dimension and number of modalities given, starts at 0 and is learned by the likelihood of y under N(0, I): the product of
+redundant posteriors is too narrow.
 
-With :math:`w_\theta = \cos\theta \, \epsilon + \sin\theta \, y` and :math:`\epsilon \sim \mathcal{N}(0, I)`, a network v learns to carry
-noise, :math:`\theta = 0`, to data, :math:`\theta = \pi / 2`:
+With :math:`w_\theta = \cos\theta \, \epsilon + \sin\theta \, y` and :math:`\epsilon \sim \mathcal{N}(0, I)`, a network v learns the
+transport from noise, :math:`\theta = 0`, to data, :math:`\theta = \pi / 2`:
 
 .. math:: \min_v \; \mathbb{E} \, \frac{1}{D} \big\| v(w_\theta, \theta, x_S, S) - (\cos\theta \, y - \sin\theta \, \epsilon) \big\|^2,
     \qquad \frac{dw}{d\theta} = v
 
-If y is standard normal, the best v is 0 and w stays what it was. So with v = 0, which is about where it starts, the flow *is* the product
-of Gaussians. One network serves every S; what it draws is one z for all missing modalities, which therefore agree.
+If y is standard normal, the optimal v is 0 and w stays constant. So at v = 0, close to where training starts, the flow *is* the product of
+Gaussians. One network serves every S; it samples one z for all missing modalities, which are therefore consistent.
 
-What serves is :math:`z = u + \hat\sigma \epsilon' / 2`. Decoders read the last noise as noise: with half of it draws had more predictive
-likelihood and were more often of the right class, on digits and on PolyMNIST. They are a little narrower than the model's own posterior.
+Served samples are :math:`z = u + \hat\sigma \epsilon' / 2`: with half of the noise they had a higher predictive likelihood and more often
+the right class, on digits and on PolyMNIST. They are slightly narrower than the model's own posterior.
 
 References:
     | Flow Matching for Generative Modeling (Lipman, Chen, Ben-Hamu, Nickel & Le, 2023), https://arxiv.org/abs/2210.02747
-    | Progressive Distillation for Fast Sampling of Diffusion Models (Salimans & Ho, 2022), https://arxiv.org/abs/2202.00512 (this v)
+    | Progressive Distillation for Fast Sampling of Diffusion Models (Salimans & Ho, 2022), https://arxiv.org/abs/2202.00512 (v-prediction)
 
 Axes: K samples, M modalities, B rows, D latent dimensions, F features of all modalities together.
 """
@@ -49,26 +49,26 @@ from nbridge.nn.film import ModulatedMLP
 from nbridge.spec.option_types import Count, PositiveFloat, PositiveInt, Probability
 
 WAVES = 4
-"""Frequencies of the sines and cosines by which the network sees the time."""
+"""Number of frequencies in the Fourier features of time."""
 NARROWEST = 0.5
-"""The least spread that the flow starts from, in units of the last Gaussian's scale."""
+r"""The smallest spread that the flow starts from, in units of :math:`\hat\sigma`."""
 LAST = 0.5
-r"""The scale of the last Gaussian as it serves, in units of :math:`\hat\sigma`."""
+r"""The scale of the noise added when serving, in units of :math:`\hat\sigma`."""
 SMALLEST = 1e-4
-"""The least spread that an input is divided by: one that never changes stays as it is."""
+"""The smallest standard deviation that an input is divided by; nearly constant inputs are not scaled."""
 
 
 class FlowBridge(Bridges):
-    r"""Draws z from :math:`p(z \mid x_S)` by a flow that starts at a product of Gaussians, for every pattern of presence.
+    r"""Samples z from :math:`p(z \mid x_S)` by a flow that starts at a product of Gaussians, for every missingness pattern.
 
     Arguments:
-        features: Width of each modality's features.
+        features: Feature width of each modality.
         latent_dim: Dimension D of z.
-        width: Width of the network; 0, the default, for twice D, at least 256.
-        blocks: Its residual blocks.
-        steps: Steps of the midpoint rule from noise to z; each takes two passes through the network.
-        decay: What an exponential moving average of the weights keeps at each step of training; that average serves.
-        temperature: What the noise of each draw is multiplied by: below 1 draws vary less and keep to what is most probable.
+        width: Width of the network; 0, the default, means 2 D, at least 256.
+        blocks: Number of residual blocks.
+        steps: Steps of the midpoint method from noise to z; each evaluates the network twice.
+        decay: Decay of the exponential moving average of the weights, which is used in eval mode.
+        temperature: Factor of the sampling noise; values below 1 reduce the diversity of samples.
 
     Example:
         >>> flow = FlowBridge({"image": 6, "label": 2}, 3).eval()
@@ -112,10 +112,10 @@ class FlowBridge(Bridges):
 
     @torch.no_grad()
     def standardise(self, parts: Iterable[tuple[Mapping[str, Tensor], Tensor, Independent]]) -> None:
-        r"""Takes the scale :math:`\hat\sigma` of the last Gaussian, and mean and spread of what the network sees, from the training rows.
+        r"""Estimates :math:`\hat\sigma`, and the mean and standard deviation of the network's inputs, on the training rows.
 
         Arguments:
-            parts: Rows part by part: features of every modality, shape (B, F_i), presence, shape (M, B), and the posteriors
+            parts: Chunks of rows: features of every modality, shape (B, F_i), presence, shape (M, B), and the posteriors
                 :math:`q(z \mid x_O)`, batch shape (B,) over D.
         """
         number, total, squares = (torch.zeros(len(self.loc), dtype=torch.float64, device=self.loc.device) for _ in range(3))
@@ -136,13 +136,13 @@ class FlowBridge(Bridges):
         self.end.copy_((precision / number[-self.latent_dim :]).rsqrt())
 
     def loss(self, features: Mapping[str, Tensor], given: Tensor, product: Independent, posterior: Independent) -> Tensor:
-        r"""The mean square error of v over dimensions, and :math:`-\log \mathcal{N}` of u at the start but for a constant, shape (B,).
+        r"""The mean squared error of v plus, up to a constant, the negative log-likelihood of u under the widened product, shape (B,).
 
         Arguments:
-            features: Features of every modality, shape (B, F_i); anything finite where it is not given.
+            features: Features of every modality, shape (B, F_i); any finite values where it is not given.
             given: Which modalities are given, boolean, shape (M, B).
-            product: The product :math:`\mathcal{N}(\mu_S, \sigma_S^2)` of what they say one by one, batch shape (B,) over D.
-            posterior: The posterior :math:`q(z \mid x_O)` of all that each row has, likewise.
+            product: The product :math:`\mathcal{N}(\mu_S, \sigma_S^2)` of their posteriors, batch shape (B,) over D.
+            posterior: The posterior :math:`q(z \mid x_O)` given all observed modalities, batch shape (B,) over D.
         """
         rest = (posterior.variance - self.end.square()).clamp(min=0).sqrt()
         target = posterior.mean + rest * torch.randn_like(rest)
@@ -151,7 +151,7 @@ class FlowBridge(Bridges):
         likelihood = (y * (-widening).exp()).square() / 2 + widening
         y = y * (-widening.detach()).exp()
         noise, rows = torch.randn_like(y), len(y)
-        # One time in each of B intervals: of less variance than times drawn one by one.
+        # Stratified times, one in each of B intervals, for a lower variance.
         spread = (torch.randperm(rows, device=y.device) + torch.rand(rows, device=y.device)) / rows
         angle = (spread * math.pi / 2)[:, None].to(y.dtype)
         state = angle.cos() * noise + angle.sin() * y
@@ -159,13 +159,13 @@ class FlowBridge(Bridges):
         return ((found - (angle.cos() * y - angle.sin() * noise)).square() + likelihood).mean(-1)
 
     def draw(self, features: Mapping[str, Tensor], given: Tensor, product: Independent, noise: Tensor) -> Independent:
-        r"""Gaussians :math:`\mathcal{N}(u_k, \hat\sigma^2 / 4)`, batch shape (K, B) over D, of which one draw each serves.
+        r"""Gaussians :math:`\mathcal{N}(u_k, \hat\sigma^2 / 4)`, batch shape (K, B) over D, to sample once each.
 
         Arguments:
-            features: Features of every modality, shape (B, F_i); anything finite where it is not given.
+            features: Features of every modality, shape (B, F_i); any finite values where it is not given.
             given: Which modalities are given, boolean, shape (M, B).
-            product: The product of what they say one by one, batch shape (B,) over D.
-            noise: Standard normal numbers, shape (K, B, D), or (K, 1, D) where all rows share them.
+            product: The product of their posteriors, batch shape (B,) over D.
+            noise: Standard normal noise, shape (K, B, D), or (K, 1, D) to share it between rows.
         """
         samples, rows = noise.shape[0], product.mean.shape[0]
         state = (self.temperature * noise).expand(samples, rows, -1).flatten(0, 1)
@@ -182,23 +182,23 @@ class FlowBridge(Bridges):
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Lets the average follow the weights, sooner at first; once for each update."""
+        """Updates the moving average of the weights, faster in the first updates; call it once per update."""
         self.updates += 1
         weight = 1 - torch.clamp((self.updates + 1) / (self.updates + 10), max=self.decay)
         for mean, value in zip(self.average.buffers(), self.network.parameters(), strict=True):
             mean.lerp_(value, weight.to(mean.dtype))
 
     def _widening(self, given: Tensor) -> Tensor:
-        """The logarithm a of what the start's spread is multiplied by, shape (B, D)."""
+        """The log-factor a of the initial spread, shape (B, D)."""
         return self.widening[(given.sum(0) - 1).clamp(min=0)]
 
     def _narrow(self, product: Independent) -> Tensor:
-        """The spread that the flow starts from, not yet widened, shape (B, D)."""
+        """The initial spread before widening, shape (B, D)."""
         last = self.end.square()
         return torch.maximum(product.variance - last, NARROWEST**2 * last).sqrt()
 
     def _condition(self, features: Mapping[str, Tensor], given: Tensor, product: Independent) -> Tensor:
-        """What the network sees of each row, standardised, shape (B, F + 2 D): given features, and mean and spread of the product."""
+        """The standardised inputs of the network, shape (B, F + 2 D): given features, and mean and log-spread of the product."""
         seen = (torch.cat([self._flat(features), product.mean], -1) - self.loc) / self.scale
         known = torch.cat([self._cells(given), torch.ones_like(product.mean, dtype=torch.bool)], -1)
         return torch.cat([torch.where(known, seen, 0.0), product.stddev.log()], -1)
@@ -212,17 +212,17 @@ class FlowBridge(Bridges):
         return torch.cat([features[name] for name in self.widths], -1)
 
     def _cells(self, present: Tensor) -> Tensor:
-        """Presence of modalities, shape (M, B), as presence of features, shape (B, F)."""
+        """Expands the presence of modalities, shape (M, B), to features, shape (B, F)."""
         return torch.cat([mask[:, None].expand(-1, width) for mask, width in zip(present, self.widths.values(), strict=True)], -1)
 
 
 def default_width(latent_dim: int) -> int:
-    """The network's width where a spec leaves it open."""
+    """The default width of the network."""
     return max(256, 2 * latent_dim)
 
 
 def _as_buffers(network: nn.Module) -> nn.Module:
-    """The network with buffers in the place of its parameters: saved and moved, never trained."""
+    """Replaces the parameters of a network by buffers, which are saved and moved but not trained."""
     for module in network.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             delattr(module, name)

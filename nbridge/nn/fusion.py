@@ -1,7 +1,4 @@
-r"""Fusion: features of a set of modalities to the posterior :math:`q(z \mid \cdot)`.
-
-With one modality it is the head of a unimodal posterior.
-"""
+r"""Fusion: maps the features of a set of modalities to a posterior :math:`q(z \mid \cdot)`; with one modality, to a unimodal posterior."""
 
 from __future__ import annotations
 
@@ -19,13 +16,13 @@ from nbridge.spec.option_types import Activation, Widths
 class Fusion(nn.Module):
     r"""Concatenates features in a fixed order and maps them to :math:`q(z) = \mathcal{N}(\mu, \mathrm{diag}(\sigma^2))`.
 
-    This is :math:`FC_{x,y \to z}` of the paper (Yadav et al., 2020, section 3.1) for any number of modalities.
+    Generalises :math:`FC_{x,y \to z}` of Yadav et al. (2020, section 3.1) to any number of modalities.
 
     Arguments:
-        features: Width of each modality's features, in the order of concatenation.
+        features: Feature width of each modality, in the order of concatenation.
         latent_dim: Dimension D of z.
         hidden: Widths of the hidden layers.
-        batch_norm: Whether to normalise.
+        batch_norm: Whether to use batch normalisation.
         activation: The nonlinearity.
 
     Example:
@@ -49,7 +46,7 @@ class Fusion(nn.Module):
         self.network = MLP(sum(features.values()), 2 * latent_dim, hidden=hidden, batch_norm=batch_norm, activation=activation)
 
     def forward(self, features: Mapping[str, Tensor]) -> Independent:
-        r"""The posterior, batch shape (\*) over D, of features of shape (\*, F_i), one entry for each modality."""
+        r"""The posterior, batch shape (\*) over D, for features of shape (\*, F_i), one entry per modality."""
         raw = self.network(torch.cat([features[name] for name in self.names], dim=-1))
         loc, log_variance = raw.chunk(2, dim=-1)
         return diagonal_normal(loc, (log_variance.clamp(*LOG_VARIANCE) / 2).exp())

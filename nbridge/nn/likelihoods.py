@@ -1,9 +1,9 @@
-r"""Likelihoods :math:`p(x_i \mid z)`: from a decoder's raw numbers to a distribution over one modality.
+r"""Likelihoods :math:`p(x_i \mid z)`: from a decoder's raw parameters to a distribution over one modality.
 
-A likelihood owns everything that depends on what the values of a modality mean: how many raw numbers an element needs and what they
-stand for (so no network ends in a sigmoid or a softmax), the support, the standard form that an encoder sees, and how a mean becomes a
-value that could have been observed. To add your own, inherit from `Likelihood`, take ``shape`` as the positional argument and your
-hyper-parameters as keyword-only ones, implement `forward`, and run `nbridge.testing.check_likelihood` on it.
+A likelihood defines everything that depends on the meaning of a modality's values: the number and meaning of the raw parameters per
+element (so no network ends in a sigmoid or softmax), the support, the standard form for encoders, and how an expectation becomes a value
+in the support. To add your own, inherit from `Likelihood`, take ``shape`` as the positional argument and hyper-parameters as keyword-only
+arguments, implement `forward`, and test it with `nbridge.testing.check_likelihood`.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from nbridge.nn.distributions import StableNormal
 from nbridge.spec.option_types import ClassShape, Levels, Scale, Shape
 
 LOG_SCALE = (-7.0, 7.0)
-"""Bounds of the log of a spread, in standardised units: a constant column must not send a density to infinity."""
+"""Bounds of a log-scale, in standardised units, so that a constant column does not send the density to infinity."""
 LOG_RATE = (-15.0, 15.0)
-"""Bounds of the log of a rate relative to its mean over the training rows."""
+"""Bounds of a log-rate relative to its mean over the training rows."""
 MOSTLY = 0.9
-"""The share of values at the ends of a support, or equal to 0 or 1, from which on another likelihood would serve them better."""
+"""Smallest share of values at the ends of a support, or equal to 0 or 1, that is reported: another likelihood would fit better."""
 BOUND, NEAR = 0.05, 0.01
-"""The share of predicted numbers at one of their bounds that is told, and how near a bound counts as there."""
+"""Smallest share of predicted parameters at a bound that is reported, and the distance that counts as at the bound."""
 CERTAIN, WRONG = 15.0, 1e-3
-"""Log-odds from which on a probability counts as certain, and the share of values predicted so, and wrongly, that is told."""
+"""Log-odds that count as certain, and the smallest share of values predicted with certainty but wrongly that is reported."""
 
 
 @dataclass(frozen=True)
 class Edge:
-    """Something at the edge of what a likelihood can say.
+    """A warning that values or predictions are at a limit of their likelihood.
 
     Arguments:
-        text: What, and what to do, in words that follow the name of the modality.
-        figures: What it rests on.
+        text: The problem and the remedy, to follow the name of the modality.
+        figures: The numbers behind it.
     """
 
     text: str
@@ -51,21 +51,21 @@ class Edge:
 
 
 class Likelihood(nn.Module, ABC):
-    """A family of distributions over one modality.
+    """Base class of likelihoods: a family of distributions over one modality.
 
     Arguments:
         shape: Shape of the modality.
 
     Attributes:
-        parameters_per_element: Raw numbers needed for each element.
-        support: The values that have a density, as a torch constraint over single elements.
-        discrete: Whether the values are few enough for the ``cross`` objective: regressing them does not cost diversity.
-        hole: What an encoder sees in place of a cell that is not observed, in standard form: the middle of the data.
-        elementwise: Whether the distribution is an `Independent` over elements of the modality, so that a row may be observed in part.
-        spread: Factors of the distribution's spread (temperatures, for classes) as it is served, shape (n,): one for each number of
-            other modalities given, the first where nothing is given. `nbridge.inference.calibration` sets them after training; densities
-            never use them. None where the family has none; `forward` of a family with factors takes one as its second argument.
-        resolution: The distance between neighbouring values; 0 where values are continuous.
+        parameters_per_element: Raw parameters per element.
+        support: The values with a density, as a torch constraint on single elements.
+        discrete: Whether the values are discrete enough for the ``cross`` objective, which would reduce the diversity of continuous ones.
+        hole: The placeholder that encoders see for missing cells, in standard form: the middle of the data.
+        elementwise: Whether the distribution is an `Independent` over elements, so that a row may be partly observed.
+        spread: Calibration factors of the distribution's scale (temperatures, for classes), shape (n,): entry k applies if k other
+            modalities are given. `nbridge.inference.calibration` sets them after training; `log_prob` does not use them. None if the
+            family has none; otherwise `forward` takes a factor as its second argument.
+        resolution: The distance between neighbouring values; 0 for continuous values.
     """
 
     parameters_per_element: int = 1
@@ -83,31 +83,31 @@ class Likelihood(nn.Module, ABC):
 
     @property
     def raw_shape(self) -> tuple[int, ...]:
-        """What a decoder's network must give for each row: the shape with its first axis repeated for each parameter."""
+        """The output shape of a decoder's network for each row: ``shape`` with its first axis repeated for each parameter."""
         return (self.parameters_per_element * self.shape[0], *self.shape[1:])
 
     @abstractmethod
     def forward(self, raw: Tensor) -> Distribution:
-        """The distribution, batch shape :math:`(*)`, of raw numbers of shape :math:`(*, *raw_shape)`."""
+        """The distribution, batch shape :math:`(*)`, for raw parameters of shape :math:`(*, *raw_shape)`."""
 
     def log_prob(self, raw: Tensor, x: Tensor, cells: Tensor | None = None) -> Tensor:
-        r""":math:`\log p(x_i \mid z)`, shape :math:`(*, B)`, of raw numbers of shape :math:`(*, B, *raw_shape)`.
+        r""":math:`\log p(x_i \mid z)`, shape :math:`(*, B)`.
 
-        It goes through `forward`; a likelihood whose density has a shorter way may take it here.
+        Uses `forward`; override it if the density can be computed faster.
 
         Arguments:
-            raw: What the decoder's network gives.
-            x: Values in canonical form, :math:`(B, *shape)`.
-            cells: Observed cells, :math:`(B, *shape)`; the others do not count.
+            raw: Raw parameters, shape :math:`(*, B, *raw_shape)`.
+            x: Values in canonical form, shape :math:`(B, *shape)`.
+            cells: Observed cells, shape :math:`(B, *shape)`; other cells are ignored.
         """
         return _log_prob(self(raw), x, cells)
 
     def served(self, raw: Tensor, given: Tensor | None = None) -> Distribution:
-        r"""The calibrated distribution, which imputations are drawn from, of raw numbers of shape :math:`(*, B, *raw_shape)`.
+        r"""The calibrated distribution that imputations are sampled from.
 
         Arguments:
-            raw: What the decoder's network gives.
-            given: How many other modalities z was inferred from, integers, shape (B,); nothing when left out.
+            raw: Raw parameters, shape :math:`(*, B, *raw_shape)`.
+            given: Number of other modalities that z was inferred from, integers, shape (B,); 0 by default.
         """
         if self.spread is None or not self.takes_factor:
             return self(raw)
@@ -116,58 +116,58 @@ class Likelihood(nn.Module, ABC):
         return self(raw, self.spread[given.clamp(max=len(self.spread) - 1)].reshape(-1, *(1 for _ in self.shape)))
 
     def served_log_prob(self, raw: Tensor, x: Tensor, cells: Tensor | None = None, given: Tensor | None = None) -> Tensor:
-        r"""`log_prob` of the distribution that `served` gives."""
+        r"""`log_prob` under the distribution of `served`."""
         if self.spread is None or not self.takes_factor:
             return self.log_prob(raw, x, cells)
         return _log_prob(self.served(raw, given), x, cells)
 
     @property
     def takes_factor(self) -> bool:
-        """Whether `forward` takes a factor of the spread; a class of one's own may override it without."""
+        """Whether `forward` takes a factor of the scale; a subclass may override it without one."""
         return "factor" in inspect.signature(type(self).forward).parameters
 
     def fit(self, x: Tensor, observed: Tensor) -> None:
-        """Takes statistics such as a mean and a spread from training rows.
+        """Estimates statistics such as mean and standard deviation on training rows.
 
         Arguments:
             x: Canonical values of the rows in which the modality is present, shape :math:`(N, *shape)`.
-            observed: Which of their cells count, boolean, of the shape of ``x``.
+            observed: The observed cells, boolean, of the shape of ``x``.
         """
 
     def canonical(self, x: Tensor) -> Tensor:
-        """The form that the distribution takes, of values in any form that a user may give; canonical values stay as they are."""
+        """Converts user values in any supported form to the form of the distribution; canonical values are unchanged."""
         return x.to(torch.get_default_dtype())
 
     def restore(self, x: Tensor, like: Tensor) -> Tensor:
-        """Undoes `canonical`: the form and type in which ``like`` was given, leading axes kept."""
+        """Undoes `canonical`: converts to the form and dtype of ``like``, keeping leading axes."""
         return x.to(like.dtype) if like.is_floating_point() else x.round().to(like.dtype)
 
     def standardize(self, x: Tensor) -> Tensor:
-        """The form that an encoder sees, of canonical values: floating point, shape :math:`(B, *shape)`, of moderate size."""
+        """Converts canonical values to the standard form for encoders: floating point, shape :math:`(B, *shape)`, of moderate size."""
         return x
 
     def blank(self, rows: int) -> Tensor:
-        """A stand-in for absent values: any rows inside the support, in canonical form."""
+        """Placeholder rows for absent values: in the support and in canonical form."""
         return torch.zeros(rows, *self.shape)
 
     def expectation(self, distribution: Distribution) -> Tensor:
-        """What a point estimate averages over draws of z."""
+        """The quantity that a point estimate averages over samples of z."""
         return distribution.mean
 
     def point(self, expectation: Tensor) -> Tensor:
-        """The value inside the support, in canonical form, that an averaged expectation stands for."""
+        """Converts an averaged expectation to a value in the support, in canonical form."""
         return expectation
 
     def edges(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[Edge]:  # noqa: ARG002 (for likelihoods with bounds of their own)
-        r"""Where values, or what is predicted of them, stand at the edge of what this likelihood can say.
+        r"""Yields warnings if values or predictions are at limits of this likelihood; `nbridge.Model.evaluate` reports each in one line.
 
-        `nbridge.Model.evaluate` tells of each in a line. By default it is of real values that lie mostly, nine in ten, exactly at an end of
-        the support; a likelihood of your own may add what it knows of its bounds: ``yield from super().edges(raw, x, observed)`` first.
+        By default, if 90 % of real values are exactly at an end of the support. Your own likelihood may add more after
+        ``yield from super().edges(raw, x, observed)``.
 
         Arguments:
-            raw: What the decoder's network gives for rows that have the modality, one z each, :math:`(B, *raw_shape)`.
+            raw: Raw parameters for rows in which the modality is present, one z each, shape :math:`(B, *raw_shape)`.
             x: Their values in canonical form.
-            observed: Which of them count, boolean, of the shape of ``x``.
+            observed: The observed cells, boolean, of the shape of ``x``.
         """
         ends = [end for name in ("lower_bound", "upper_bound") if (end := getattr(self.support, name, None)) is not None]
         if not ends or self.support.is_discrete or not observed.any():
@@ -175,14 +175,14 @@ class Likelihood(nn.Module, ABC):
         at_end = torch.stack([x == end for end in ends]).any(0)
         if (share := _share(at_end, observed)) >= MOSTLY:
             named = " or ".join(f"{end:g}" for end in ends)
-            text = f"{share:.0%} of its values are exactly {named}, at an end of the support; if there are two kinds, use bernoulli"
+            text = f"{share:.0%} of its values are exactly {named}, at an end of the support; if they are binary, use bernoulli"
             yield Edge(text, {"share of values at an end": share})
 
     def extra_repr(self) -> str:
         return f"shape={self.shape}"
 
     def split(self, raw: Tensor) -> tuple[Tensor, ...]:
-        """The raw numbers of each parameter, every part of the modality's shape behind the leading axes."""
+        """Splits raw parameters into one tensor per parameter, each of the modality's shape after the leading axes."""
         return raw.chunk(self.parameters_per_element, dim=-len(self.shape))
 
     def _independent(self, elements: Distribution) -> Independent:
@@ -196,7 +196,7 @@ class Bernoulli(Likelihood):
 
     Arguments:
         shape: Shape of the modality.
-        attributes: Whether the elements are attributes with a meaning each, not pixels: then the ``cross`` objective predicts them.
+        attributes: Whether the elements are attributes instead of pixels; the ``cross`` objective then predicts them.
     """
 
     support = constraints.unit_interval
@@ -211,27 +211,27 @@ class Bernoulli(Likelihood):
 
     def log_prob(self, raw: Tensor, x: Tensor, cells: Tensor | None = None) -> Tensor:
         if cells is not None or type(self).forward is not Bernoulli.forward:
-            # Rows observed in part, or a subclass with a distribution of its own.
+            # Partly observed rows, or a subclass with its own distribution.
             return super().log_prob(raw, x, cells)
         axis = -len(self.shape)
         return bernoulli_log_prob(raw.flatten(axis), x.to(raw.dtype).flatten(axis))
 
     def edges(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[Edge]:
-        """Values that are predicted with certainty, and wrongly; the ends of the support are where binary values belong."""
+        """Reports values predicted with certainty but wrongly; binary values are expected at the ends of the support."""
         if type(self).forward is not Bernoulli.forward:
-            # A subclass may read its raw numbers in another way.
+            # A subclass may interpret raw parameters differently.
             return
         wrong = (raw.abs() >= CERTAIN) & ((raw > 0) != (x > 0.5))
         if observed.any() and (share := _share(wrong, observed)) >= WRONG:
             text = (
-                f"{share:.1%} of its values are predicted wrongly with a probability within {math.exp(-CERTAIN):.0e} of 0 or 1, at "
-                f"{CERTAIN:.0f} nats each or more; lower training.learning_rate, or set training.gradient_clip"
+                f"{share:.1%} of its values are predicted wrongly with a probability within {math.exp(-CERTAIN):.0e} of 0 or 1, "
+                f"costing {CERTAIN:.0f} nats or more each; lower training.learning_rate, or set training.gradient_clip"
             )
             yield Edge(text, {"share of values certain and wrong": share})
 
 
 class Categorical(Likelihood):
-    """One of C classes. Values are class indices, shape (B,), or one-hot, shape (B, C); what was given comes back in its own form."""
+    """One of C classes. Values are class indices, shape (B,), or one-hot, shape (B, C), and are returned in the form they were given."""
 
     discrete = True
     elementwise = False
@@ -265,7 +265,7 @@ class Categorical(Likelihood):
 
 
 class _LocationScale(Likelihood):
-    """A location from the decoder and a spread that is learned, predicted or fixed, in units of the training rows' spread."""
+    """A predicted location and a learned, predicted or fixed scale, in units of the standard deviation of the training rows."""
 
     family: ClassVar[type[distributions.Normal] | type[distributions.Laplace]]
     shift: Tensor
@@ -292,7 +292,7 @@ class _LocationScale(Likelihood):
         return (self.log_scale if predicted is None else predicted).clamp(*LOG_SCALE).exp()
 
     def fit(self, x: Tensor, observed: Tensor) -> None:
-        """Takes the mean and the standard deviation of each element; one that never varies keeps the unit 1."""
+        """Estimates the mean and standard deviation of each element; a constant element keeps the unit 1."""
         if self._standardize:
             mean = _mean(x, observed)
             deviation = _mean((x.double() - mean).square(), observed).sqrt().to(self.unit)
@@ -306,18 +306,16 @@ class _LocationScale(Likelihood):
         return self.shift.expand(rows, *self.shape)
 
     def edges(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[Edge]:
-        """Values that are nearly all 0 or 1, and spreads at a bound."""
+        """Reports values that are nearly all 0 or 1, and scales at a bound."""
         yield from super().edges(raw, x, observed)
         zeros, ones = ((_share(x == value, observed) if observed.any() else 0.0) for value in (0, 1))
         if zeros and ones and zeros + ones >= MOSTLY:
-            text = (
-                f"{zeros + ones:.0%} of its values are exactly 0 or 1, which a density describes ever better as it narrows; use bernoulli"
-            )
+            text = f"{zeros + ones:.0%} of its values are exactly 0 or 1, where a narrowing density grows without bound; use bernoulli"
             yield Edge(text, {"share of values 0": zeros, "share of values 1": ones})
         if self.scale == "learned":
-            yield from _bounded("learned spread", self.log_scale, "leave out elements that never vary, or give scale a number")
+            yield from _bounded("learned scale", self.log_scale, "remove constant elements, or set scale to a number")
         elif self.scale == "predicted":
-            yield from _bounded_share("predicted spreads", self.split(raw)[1], observed, LOG_SCALE, "use scale: learned, or a number")
+            yield from _bounded_share("predicted scales", self.split(raw)[1], observed, LOG_SCALE, "use scale: learned, or a number")
 
     def extra_repr(self) -> str:
         return f"shape={self.shape}, scale={self.scale!r}"
@@ -328,7 +326,7 @@ class Normal(_LocationScale):
 
     Arguments:
         shape: Shape of the modality.
-        scale: The spread :math:`\sigma` in units of s: ``"learned"``, one number per element; ``"predicted"`` from z; or a fixed number.
+        scale: The scale :math:`\sigma` in units of s: ``"learned"``, one number per element; ``"predicted"`` from z; or a fixed number.
         standardize: Whether m and s are the training rows' mean and standard deviation (else 0 and 1).
     """
 
@@ -340,7 +338,7 @@ class Laplace(_LocationScale):
 
     Arguments:
         shape: Shape of the modality.
-        scale: The spread b in units of s: ``"learned"``, one number per element; ``"predicted"`` from z; or a fixed number.
+        scale: The scale b in units of s: ``"learned"``, one number per element; ``"predicted"`` from z; or a fixed number.
         standardize: Whether m and s are the training rows' mean and standard deviation (else 0 and 1).
     """
 
@@ -356,10 +354,10 @@ class DiscretizedLogistic(Likelihood):
         shape: Shape of the modality.
         levels: The number of levels.
         low: The first level.
-        high: The last level; 255 for images of type uint8.
+        high: The last level; 255 for uint8 images.
 
     Raises:
-        ValueError: when ``high`` is not above ``low``.
+        ValueError: if ``high`` is not above ``low``.
     """
 
     def __init__(self, shape: Shape, *, levels: Levels = 256, low: float = 0.0, high: float = 1.0) -> None:
@@ -386,12 +384,12 @@ class DiscretizedLogistic(Likelihood):
         return torch.full((rows, *self.shape), self.low)
 
     def edges(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[Edge]:
-        """Values at the first and the last level, and spreads at a bound."""
+        """Reports values at the first and last level, and scales at a bound."""
         yield from super().edges(raw, x, observed)
-        yield from _bounded("learned spread", self.log_scale, "leave out channels that never vary", unit="channel")
+        yield from _bounded("learned scale", self.log_scale, "remove constant channels", unit="channel")
 
     def expectation(self, distribution: Distribution) -> Tensor:
-        # The exact mean sums over all levels; the location differs from it only where the tails are cut.
+        # The exact mean sums over all levels; the location differs from it only where the tails are clipped.
         assert isinstance(distribution, Independent)
         return distribution.base_dist.loc.clamp(self.low, self.high)
 
@@ -401,7 +399,7 @@ class DiscretizedLogistic(Likelihood):
 
 
 class _Count(Likelihood):
-    """Counts with a log-rate relative to the training rows' mean."""
+    """Counts with a log-rate relative to the mean of the training rows."""
 
     support = constraints.nonnegative_integer
     resolution = 1.0
@@ -412,7 +410,7 @@ class _Count(Likelihood):
         self.register_buffer("log_mean", torch.zeros(self.shape))
 
     def fit(self, x: Tensor, observed: Tensor) -> None:
-        """Takes the mean count of each element, with half a count added to the sum so that its log is finite."""
+        """Estimates the mean count of each element; half a count is added to the sum so that its log is finite."""
         self.log_mean.copy_((_mean(x, observed) + 0.5 / observed.sum(0).clamp(min=1).double()).log())
 
     def standardize(self, x: Tensor) -> Tensor:
@@ -422,16 +420,16 @@ class _Count(Likelihood):
         return expectation.round()
 
     def edges(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[Edge]:
-        """Rates at a bound."""
+        """Reports rates at a bound."""
         yield from super().edges(raw, x, observed)
-        yield from _bounded_share("predicted rates", raw, observed, LOG_RATE, "look for extreme counts, or leave out what is always 0")
+        yield from _bounded_share("predicted rates", raw, observed, LOG_RATE, "check for extreme counts and for elements that are always 0")
 
     def _log_rate(self, raw: Tensor) -> Tensor:
         return (raw.clamp(*LOG_RATE) + self.log_mean).clamp(max=30.0)
 
 
 class Poisson(_Count):
-    r"""Independent Poisson counts with rate :math:`\bar{x}\, e^{r(z)}`, where the mean count is taken from the training rows."""
+    r"""Independent Poisson counts with rate :math:`\bar{x}\, e^{r(z)}`, where :math:`\bar{x}` is the mean count of the training rows."""
 
     def forward(self, raw: Tensor) -> Distribution:
         return self._independent(distributions.Poisson(self._log_rate(raw).exp(), validate_args=False))
@@ -453,32 +451,32 @@ class NegativeBinomial(_Count):
         return self._independent(distributions.NegativeBinomial(log_dispersion.exp().expand_as(logits), logits=logits, validate_args=False))
 
     def edges(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[Edge]:
-        """Rates and dispersions at a bound."""
+        """Reports rates and dispersions at a bound."""
         yield from super().edges(raw, x, observed)
-        yield from _bounded("dispersion", self.log_dispersion, "where it is at the upper one, use poisson", bounds=LOG_RATE)
+        yield from _bounded("dispersion", self.log_dispersion, "if it is the upper bound, use poisson", bounds=LOG_RATE)
 
 
 def _log_prob(distribution: Distribution, x: Tensor, cells: Tensor | None) -> Tensor:
-    """The log-density of the cells that count."""
+    """The log-density of the observed cells."""
     if cells is None:
         return distribution.log_prob(x)
-    assert isinstance(distribution, Independent), "rows observed in part need independent elements"
+    assert isinstance(distribution, Independent), "partly observed rows need independent elements"
     elements = distribution.base_dist.log_prob(x) * cells
     return elements.flatten(-distribution.reinterpreted_batch_ndims).sum(-1)
 
 
 def _mean(x: Tensor, observed: Tensor) -> Tensor:
-    """The mean of each element over the rows in which it is observed, in double precision; zero where it never is."""
+    """The mean of each element over the rows in which it is observed, in double precision; 0 if it never is."""
     return torch.where(observed, x, 0.0).double().sum(0) / observed.sum(0).clamp(min=1)
 
 
 def _share(cells: Tensor, observed: Tensor) -> float:
-    """The share of some cells among those observed, one or more."""
+    """The share of observed cells that are in ``cells``; at least one cell must be observed."""
     return (cells & observed).sum().item() / observed.sum().item()
 
 
 def _bounded(what: str, log: Tensor, advice: str, *, bounds: tuple[float, float] = LOG_SCALE, unit: str = "element") -> Iterator[Edge]:
-    """That a learned number is at a bound for some elements, where its gradient is zero and training can move it no more."""
+    """Reports elements whose learned parameter is at a bound, where its gradient is zero and training cannot move it."""
     low, high = int((log <= bounds[0] + NEAR).sum()), int((log >= bounds[1] - NEAR).sum())
     for number, side, bound in ((low, "lower", bounds[0]), (high, "upper", bounds[1])):
         if number:
@@ -487,7 +485,7 @@ def _bounded(what: str, log: Tensor, advice: str, *, bounds: tuple[float, float]
 
 
 def _bounded_share(what: str, log: Tensor, observed: Tensor, bounds: tuple[float, float], advice: str) -> Iterator[Edge]:
-    """That a predicted number is at a bound in many cells."""
+    """Reports a predicted parameter that is at a bound in many cells."""
     at = (log <= bounds[0] + NEAR) | (log >= bounds[1] - NEAR)
     if observed.any() and (share := _share(at, observed)) >= BOUND:
         text = f"{share:.0%} of its {what} are at their bounds, {math.exp(bounds[0]):.2g} and {math.exp(bounds[1]):.2g} units; {advice}"

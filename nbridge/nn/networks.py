@@ -1,4 +1,4 @@
-"""Networks that know nothing of modalities: MLP, convolutions of any size, and many independent MLPs in one call."""
+"""Network building blocks: MLP, convolutions for any size, and stacks of independent MLPs in one call."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ _NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
 def activation_module(name: Activation) -> nn.Module:
-    """The nonlinearity of that name."""
+    """Creates the nonlinearity with the given name."""
     return _ACTIVATIONS[name]()
 
 
 class MLP(nn.Module):
     """Linear layers, each but the last followed by batch normalisation, a nonlinearity and dropout.
 
-    Accepts any number of leading axes; they count as rows.
+    Accepts any number of leading axes, which are flattened to rows.
 
     Arguments:
         inputs: Width of the input.
         outputs: Width of the output.
-        hidden: Widths between them.
-        batch_norm: Whether to normalise.
+        hidden: Widths of the hidden layers.
+        batch_norm: Whether to use batch normalisation.
         activation: The nonlinearity.
-        dropout: Rate of dropout behind each nonlinearity.
+        dropout: Dropout rate after each nonlinearity.
         activate_last: Whether the last layer is normalised and activated like the others.
     """
 
@@ -74,7 +74,7 @@ class MLP(nn.Module):
 
 
 def halved_sizes(size: Sequence[int], times: int) -> list[tuple[int, ...]]:
-    """The spatial sizes met when a size is halved, rounding up, so many times; the first is the size itself."""
+    """The sequence of spatial sizes when halving ``times`` times, rounding up; the first is the size itself."""
     sizes = [tuple(size)]
     for _ in range(times):
         sizes.append(tuple(math.ceil(edge / 2) for edge in sizes[-1]))
@@ -82,12 +82,12 @@ def halved_sizes(size: Sequence[int], times: int) -> list[tuple[int, ...]]:
 
 
 class ConvDown(nn.Module):
-    """Convolutions that each halve every spatial axis, rounding up: any size from 1 on is served.
+    """Convolutions that each halve every spatial axis, rounding up, for any size.
 
     Arguments:
         shape: Channels, then one to three spatial axes.
         channels: Channels of each layer.
-        batch_norm: Whether to normalise.
+        batch_norm: Whether to use batch normalisation.
         activation: The nonlinearity.
     """
 
@@ -110,9 +110,9 @@ class ConvUp(nn.Module):
     """The mirror of `ConvDown`: transposed convolutions that end exactly at a given shape.
 
     Arguments:
-        shape: The shape to end at: channels, then one to three spatial axes.
-        channels: Channels of the input and of each layer after it but the last, which gives ``shape[0]``.
-        batch_norm: Whether to normalise.
+        shape: The output shape: channels, then one to three spatial axes.
+        channels: Channels of the input and of each layer except the last, which has ``shape[0]``.
+        batch_norm: Whether to use batch normalisation.
         activation: The nonlinearity.
     """
 
@@ -123,7 +123,7 @@ class ConvUp(nn.Module):
         widths = [*channels, shape[0]]
         layers: list[nn.Module] = []
         for depth, (width, narrower) in enumerate(pairwise(widths)):
-            # A transposed convolution of stride 2 gives 2h - 1 or, with one more line of output padding, 2h.
+            # A transposed convolution of stride 2 maps size h to 2h - 1, or to 2h with output padding 1.
             padding = tuple(to - (2 * size - 1) for size, to in zip(sizes[depth], sizes[depth + 1], strict=True))
             layers.append(_TRANSPOSED[axes](width, narrower, kernel_size=3, stride=2, padding=1, output_padding=padding))
             if depth < len(channels) - 1:
@@ -139,10 +139,10 @@ class ConvUp(nn.Module):
 class StackedLinear(nn.Module):
     r"""P independent linear maps in one batched product: :math:`y_p = x_p W_p^\top + b_p`.
 
-    Each map starts as `torch.nn.Linear` does. Input :math:`(P, B, inputs)`, output :math:`(P, B, outputs)`. Maps that follow each other may
-    share their input: from :math:`(S, B, inputs)`, with :math:`P = Sk`, each goes to k maps without being copied.
+    Each map is initialised like `torch.nn.Linear`. Input :math:`(P, B, inputs)`, output :math:`(P, B, outputs)`. Consecutive maps may share
+    their input: each entry of an input :math:`(S, B, inputs)`, with :math:`P = Sk`, is used by k maps without a copy.
 
-    Results lie in memory with their rows last, :math:`(P, outputs, B)`: the layers behind it need no copy in either direction.
+    Outputs are stored with rows last, :math:`(P, outputs, B)`, so that later layers need no copy in either direction.
     """
 
     def __init__(self, stack: int, inputs: int, outputs: int) -> None:
@@ -155,7 +155,7 @@ class StackedLinear(nn.Module):
         return self._mapped(self.weight, self.bias, x_SBI)
 
     def some(self, maps: slice, x_SBI: Tensor) -> Tensor:
-        """What some of the maps give."""
+        """Applies a slice of the maps."""
         return self._mapped(self.weight[maps], self.bias[maps], x_SBI)
 
     @staticmethod
@@ -169,14 +169,14 @@ class StackedLinear(nn.Module):
 
 
 class StackedBatchNorm(nn.Module):
-    """P independent batch normalisations, each over the rows that count for it.
+    """P independent batch normalisations, each with statistics over its own subset of rows.
 
-    With ``counts`` left out every row counts, and the result equals P calls of `torch.nn.BatchNorm1d`. Otherwise statistics are taken
-    over the rows marked; a map for which fewer than two rows count uses its running statistics and leaves them as they are.
+    Without ``counts``, the result equals P calls of `torch.nn.BatchNorm1d`. Otherwise statistics are taken over the marked rows; a map
+    with fewer than two of them uses its running statistics and does not update them.
 
     Arguments:
         stack: The number P of maps.
-        width: Channels of each.
+        width: Channels of each map.
         momentum: Weight of a new batch in the running statistics.
         eps: Added to the variance.
     """
@@ -198,11 +198,11 @@ class StackedBatchNorm(nn.Module):
         return self._channels(slice(None), x_PBC)
 
     def some(self, maps: slice, x_PBC: Tensor) -> Tensor:
-        """Rows of some of the maps, normalised by their running statistics; in eval mode."""
+        """Normalises the rows of a slice of the maps by running statistics; only in eval mode."""
         return self._channels(maps, x_PBC)
 
     def _channels(self, maps: slice, x_PBC: Tensor) -> Tensor:
-        # Rows last, all maps' channels are the channels of one call, and nothing is copied where a `StackedLinear` came before.
+        # With rows last, the channels of all maps are the channels of one call, and the output of a `StackedLinear` is not copied.
         flat = F.batch_norm(
             rearrange(x_PBC, "p b c -> 1 (p c) b"),
             self.running_mean[maps].view(-1),
@@ -216,20 +216,20 @@ class StackedBatchNorm(nn.Module):
         return rearrange(flat, "1 (p c) b -> p b c", p=len(x_PBC))
 
     def normalised(self, x_PBC: Tensor, mean: Tensor, variance: Tensor, number: Tensor) -> Tensor:
-        """Rows normalised by a batch's statistics, which the running ones follow.
+        """Normalises rows by the statistics of a batch and updates the running statistics.
 
         Arguments:
             x_PBC: The rows.
-            mean: Means over the rows that count, shape (P, C).
+            mean: Means over the counted rows, shape (P, C).
             variance: Their variances, without Bessel's correction.
-            number: How many rows count, broadcastable with them; where fewer than two do, the running statistics take over.
+            number: Number of counted rows, broadcastable with ``mean``; below two, the running statistics are used instead.
         """
         mean, variance = self._usable(mean, variance, number)
         normal = (x_PBC - mean[:, None]) * (variance[:, None] + self.eps).rsqrt()
         return torch.addcmul(self.bias[:, None], normal, self.weight[:, None])
 
     def _moments(self, x_PBC: Tensor, counts_PB: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        # In the type of the buffers: sums over many rows need its digits.
+        # In the dtype of the buffers, because sums over many rows need its precision.
         x_PBC = x_PBC.to(self.running_mean.dtype)
         counts = counts_PB[..., None]
         number = counts_PB.sum(1)[:, None].to(x_PBC.dtype)
@@ -251,16 +251,16 @@ class StackedBatchNorm(nn.Module):
 
 
 class StackedMLP(nn.Module):
-    """P independent MLPs of equal shape in one call, the stacked twin of `MLP`.
+    """P independent MLPs of equal shape in one call; see `MLP`.
 
-    Networks that follow each other may share their input, as the maps of `StackedLinear` do.
+    Consecutive networks may share their input, like the maps of `StackedLinear`.
 
     Arguments:
         stack: The number P of networks.
         inputs: Width of the inputs.
         outputs: Width of the outputs.
-        hidden: Widths between them.
-        batch_norm: Whether to normalise.
+        hidden: Widths of the hidden layers.
+        batch_norm: Whether to use batch normalisation.
         activation: The nonlinearity.
     """
 
@@ -281,10 +281,10 @@ class StackedMLP(nn.Module):
         self.activation = activation_module(activation)
 
     def some(self, maps: slice, x_BI: Tensor) -> Tensor:
-        """What some of the networks, which follow each other, give for rows that are theirs alone, shape (p, B, outputs); in eval mode.
+        """Applies a slice of p networks to the same rows, output shape (p, B, outputs); only in eval mode.
 
         Arguments:
-            maps: The networks.
+            maps: The slice of networks.
             x_BI: The rows, shape (B, inputs).
         """
         h = x_BI[None]

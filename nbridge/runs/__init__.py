@@ -1,1 +1,1 @@
-"""Runs: from a spec to a trained model in a folder, and several of them compared."""
+"""Runs: training from a spec into a folder, and comparison of several models."""

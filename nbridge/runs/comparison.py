@@ -1,7 +1,7 @@
-"""Several models of one spec, over seeds, evaluated on the same rows.
+"""Comparison of several models of one spec, over seeds, evaluated on the same rows.
 
-A folder holds a run folder for each model and seed, ``MODEL/seed-K/``, with its ``evaluation.json``. What is there already is kept:
-whatever interrupts a comparison, the same call goes on with it, within a training too.
+The comparison folder has a run folder for each model and seed, ``MODEL/seed-K/``, with its ``evaluation.json``. Existing results are kept,
+so the same call resumes an interrupted comparison, even in the middle of a training run.
 """
 
 from __future__ import annotations
@@ -41,38 +41,38 @@ from nbridge.training.run_folder import CLASSIFIERS, METRICS, MODEL, RESOLVED, c
 from nbridge.version import __version__
 
 Models = Sequence[str] | Mapping[str, Sequence[str]]
-"""Names of models, or for each name of one's own the overrides of the spec that make it."""
+"""Names of models, or a mapping from your own names to overrides of the spec."""
 
 
 class OutOfTime(KeyboardInterrupt):
-    """The time that a comparison was given is over; the same call goes on with it."""
+    """The time limit of a comparison is reached; the same call resumes it."""
 
 
 class _Clock(Reporter):
-    """Forwards every callback, and ends a training between two rounds when time is up."""
+    """Forwards callbacks, and stops training between two rounds when the time limit is reached."""
 
     def __init__(self, reporter: Reporter, minutes: float | None) -> None:
         self.reporter = reporter
         self.minutes = minutes
         self.end = math.inf if minutes is None else time.monotonic() + 60 * minutes
         self.begun = False
-        self.told: set[str] = set()
+        self.reported: set[str] = set()
 
     def begin(self) -> None:
-        """Before a training or an evaluation: raises OutOfTime when time is over, but never before the first, so that each call gets on."""
+        """Called before training or evaluation; raises `OutOfTime` after the limit, but not at first, so that each call makes progress."""
         if self.begun:
             self.check()
         self.begun = True
 
     def check(self) -> None:
-        """Raises OutOfTime when time is over."""
+        """Raises `OutOfTime` after the time limit."""
         if time.monotonic() > self.end:
-            raise OutOfTime(f"stopped after {self.minutes:g} minutes; the same command goes on")
+            raise OutOfTime(f"stopped after {self.minutes:g} minutes; run the same command to continue")
 
     def warn(self, finding: Finding) -> None:
-        # All models have the same rows: what is worth a warning of them is told once.
-        if finding.text not in self.told:
-            self.told.add(finding.text)
+        # All models have the same rows, so each warning about them is reported once.
+        if finding.text not in self.reported:
+            self.reported.add(finding.text)
             self.reporter.warn(finding)
 
     def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, budget: Budget, done: int) -> None:
@@ -100,32 +100,32 @@ def compare(
     reporter: Reporter | None = None,
     measuring: Callable[[str, int, int], None] = lambda _title, _done, _of: None,
 ) -> Comparison:
-    """Trains what is not trained yet, evaluates all models on the same rows, and writes one table as Markdown and JSON.
+    """Trains the models that are not trained yet, evaluates all on the same rows, and writes a table as Markdown and JSON.
 
-    Classifiers have the encoders of the spec itself, whatever a model changes, so that one jury judges all models.
+    Classifiers use the encoders of the base spec regardless of overrides, so that all models are judged by the same classifiers.
 
     Arguments:
         spec: The path of a spec; its ``model`` is replaced.
-        models: Names of models, or for each name of one's own the overrides of the spec that make it.
+        models: Names of models, or a mapping from your own names to overrides of the spec.
         out: The folder of the comparison.
-        seeds: How many trainings of each model: ``training.seed`` 0, 1, ...
-        settings: What to evaluate; a model that does not support some of it is left out there.
+        seeds: The number of training runs per model, with ``training.seed`` 0, 1, ...
+        settings: What to evaluate; a model is omitted from measurements that it does not support.
         overrides: Changes to the spec for all models, ``a.b=c`` each.
         device: ``auto``, ``cpu`` or ``cuda``.
-        minutes: Time after which to stop; an epoch or an evaluation that has begun is ended first.
-        announce: Hears of each training and evaluation before it starts.
-        reporter: Hears of stages and epochs.
-        measuring: Hears of the measurements of an evaluation, see `nbridge.Model.evaluate`.
+        minutes: Time limit; the current round or evaluation is finished first.
+        announce: Called with a message before each training and evaluation.
+        reporter: Reports progress of training.
+        measuring: Progress callback of evaluation, see `nbridge.Model.evaluate`.
 
     Raises:
-        OutOfTime: when the time is over before the table is whole.
-        OptionError: when models, seeds or settings cannot serve.
-        SpecError: when a spec does not hold.
-        DataError: when rows do not fit it, or cannot be evaluated as asked.
-        RunError: when the folder holds runs of another spec.
+        OutOfTime: if the time limit is reached before the table is complete.
+        OptionError: if models, seeds or settings are invalid.
+        SpecError: if a spec is invalid.
+        DataError: if rows do not match it, or cannot be evaluated as requested.
+        RunError: if the folder contains runs of another spec.
 
     Example:
-        A paper's own bridges beside the house's, over two seeds::
+        The paper's bridges and nbridge's default, over two seeds::
 
             nbridge.compare(
                 "modality_specs/digits.yaml",
@@ -142,14 +142,14 @@ def compare(
     classifiers = ClassifierCache(Path(out) / CLASSIFIERS)
 
     def measured(entry: _Entry) -> Evaluation:
-        if found := _found(entry.folder, settings):
+        if found := _stored_evaluation(entry.folder, settings):
             return found
-        run = _trained(entry, [other.folder for other in entries], device, announce, clock)
+        run = _train_or_open(entry, [other.folder for other in entries], device, announce, clock)
         clock.begin()
         announce(f"{entry.folder}: evaluating")
-        evaluation = _evaluated(run, base, settings, classifiers, measuring)
+        evaluation = _evaluate(run, base, settings, classifiers, measuring)
         for finding in (one for one in evaluation.warnings if one.kind != "untested"):
-            if finding.text not in clock.told:
+            if finding.text not in clock.reported:
                 announce(f"{entry.folder}: {finding.line}")
         return evaluation
 
@@ -171,17 +171,17 @@ def compare(
 
 
 def comparison_paths(folder: Path, split: str) -> tuple[Path, Path]:
-    """The table and the figures that a comparison writes."""
+    """The paths of the Markdown table and the JSON file of a comparison."""
     stem = "comparison" if split == "test" else f"comparison-{split}"
     return folder / f"{stem}.md", folder / f"{stem}.json"
 
 
-# What is asked for
+# Configuration
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """One training of one model."""
+    """A training run of one model with one seed."""
 
     name: str
     seed: int
@@ -190,7 +190,7 @@ class _Entry:
 
 
 def _entries(path: str | os.PathLike[str], models: Models, out: Path, seeds: int, overrides: Sequence[str]) -> tuple[Spec, list[_Entry]]:
-    """The spec that all share, and every training. All specs are read before any training, so that a mistake in the last costs nothing."""
+    """The base spec, and all training runs; all specs are read first, so that an error in the last one is found before training."""
     variants = _variants(models)
     if seeds < 1:
         raise OptionError(f"seeds {seeds}: expected 1 or more")
@@ -198,7 +198,7 @@ def _entries(path: str | os.PathLike[str], models: Models, out: Path, seeds: int
     folders = _folders(variants)
     entries = []
     for name, changes in variants.items():
-        with _blaming(f"models {name}"):
+        with _prefixed(f"models {name}"):
             spec = read_spec(path, [*overrides, *changes])
         for seed in range(seeds):
             training = spec.training.model_copy(update={"seed": seed})
@@ -208,16 +208,16 @@ def _entries(path: str | os.PathLike[str], models: Models, out: Path, seeds: int
 
 
 def _variants(models: Models) -> dict[str, tuple[str, ...]]:
-    """The overrides that make each model."""
+    """The overrides of each model."""
     if isinstance(models, str):
         models = [models]
     if not models:
-        raise OptionError(f"models: none is named. Known: {listing(known('models'))}")
+        raise OptionError(f"models: none given. Known: {listing(known('models'))}")
     if isinstance(models, Mapping):
         return {name: (changes,) if isinstance(changes, str) else tuple(changes) for name, changes in models.items()}
     for index, name in enumerate(models):
         if name in models[:index]:
-            raise OptionError(f"models {clip(name)}: named twice")
+            raise OptionError(f"models {clip(name)}: given twice")
         try:
             locate("models", name)
         except SpecError as error:
@@ -226,29 +226,27 @@ def _variants(models: Models) -> dict[str, tuple[str, ...]]:
 
 
 def _folders(names: Sequence[str] | Mapping[str, object]) -> dict[str, str]:
-    """A folder for each name, of letters that every file system takes."""
+    """A folder name for each model, with characters that are valid on every file system."""
     folders: dict[str, str] = {}
     for name in names:
         folder = re.sub(r"[^\w.+-]+", "_", name).strip("._")
         if not folder or not name.isprintable() or len(folder) > 100:
-            raise OptionError(f"models {clip(name)!r}: expected a name of a line with letters or digits, 100 characters at most")
+            raise OptionError(f"models {clip(name)!r}: expected a printable name with letters or digits, at most 100 characters")
         if folder.casefold() == CLASSIFIERS:
-            raise OptionError(
-                f"models {clip(name)!r}: the folder '{CLASSIFIERS}' is for the classifiers of all models; choose another name"
-            )
+            raise OptionError(f"models {clip(name)!r}: the folder '{CLASSIFIERS}' is reserved for classifiers; choose another name")
         if twin := [other for other, taken in folders.items() if taken.casefold() == folder.casefold()]:
-            raise OptionError(f"models {clip(name)!r}: would lie in the folder of {clip(twin[0])!r}, '{folder}'; choose another name")
+            raise OptionError(f"models {clip(name)!r}: has the same folder '{folder}' as {clip(twin[0])!r}; choose another name")
         folders[name] = folder
     return folders
 
 
 def _check(entries: Sequence[_Entry], settings: Settings) -> None:
-    """Checks all that can be checked before any training."""
+    """Checks everything that can be checked before training."""
     settings.check(dict.fromkeys(name for entry in entries for name in entry.spec.modalities))
     built = []
     for entry in entries:
         if entry.seed == 0:
-            with _blaming(f"models {entry.name}"), torch.device("meta"):
+            with _prefixed(f"models {entry.name}"), torch.device("meta"):
                 built.append(build_model(entry.spec))
     check_served(built, settings)
     for entry in entries:
@@ -256,17 +254,17 @@ def _check(entries: Sequence[_Entry], settings: Settings) -> None:
 
 
 def _check_same(entry: _Entry) -> None:
-    """Raises a RunError when a run of another spec lies in a folder."""
+    """Raises a `RunError` if the folder contains a run of another spec."""
     if (entry.folder / RESOLVED).is_file():
         there, now = read_spec(entry.folder / RESOLVED).as_dict(), entry.spec.as_dict()
         if key := _difference(there, now):
             raise RunError(
-                f"{entry.folder}: a run of another spec lies here, {key} differs; compare in another folder with --out, or remove this one"
+                f"{entry.folder}: contains a run of another spec ({key} differs); choose another folder with --out, or remove this one"
             )
 
 
 def _difference(one: Any, other: Any, path: str = "") -> str:
-    """The first key whose value differs; nothing where all are alike."""
+    """The first key whose value differs; empty if there is none."""
     if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
         return "" if one == other else path
     missing = object()
@@ -278,25 +276,25 @@ def _difference(one: Any, other: Any, path: str = "") -> str:
 
 
 def _measure(entries: Sequence[_Entry], measured: Callable[[_Entry], Evaluation]) -> list[tuple[_Entry, Evaluation]]:
-    """Each entry with its evaluation, all of them on the same rows."""
+    """Evaluates each entry and checks that all use the same rows."""
     done: list[tuple[_Entry, Evaluation]] = []
     seen: dict[str, tuple[str, _Entry]] = {}
     for entry in entries:
-        with _blaming(str(entry.folder)):
+        with _prefixed(str(entry.folder)):
             evaluation = measured(entry)
         for name, fingerprint in evaluation.fingerprints.items():
             expected, other = seen.setdefault(name, (fingerprint, entry))
             if fingerprint != expected:
                 raise RunError(
-                    f"{entry.folder}: evaluated on other rows of {name} than {other.folder}; a comparison takes the same rows, "
-                    "so keep the data of all models alike, and remove what was evaluated on older data"
+                    f"{entry.folder}: evaluated on other rows of {name} than {other.folder}; use the same data for all models, "
+                    "and remove runs evaluated on older data"
                 )
         done.append((entry, evaluation))
     return done
 
 
-def _trained(entry: _Entry, others: Sequence[Path], device: str, announce: Callable[[str], None], clock: _Clock) -> Run:
-    """The run, trained as far as it is not yet, on the device; what another has trained already in the same way is taken from there."""
+def _train_or_open(entry: _Entry, others: Sequence[Path], device: str, announce: Callable[[str], None], clock: _Clock) -> Run:
+    """Opens a run on the device, after training or resuming it if needed; an identical stage ``joint`` of another run is reused."""
     if (entry.folder / MODEL / CONFIG).is_file():
         return open_run(entry.folder, device=device)
     clock.begin()
@@ -313,21 +311,22 @@ def _trained(entry: _Entry, others: Sequence[Path], device: str, announce: Calla
     return run
 
 
-def _found(folder: Path, settings: Settings) -> Evaluation | None:
-    """The evaluation of a trained run that was made just so."""
+def _stored_evaluation(folder: Path, settings: Settings) -> Evaluation | None:
+    """The stored evaluation of a trained run, if it has the same settings and version."""
     found = read_evaluation(evaluation_path(folder, settings.split)) if (folder / MODEL / CONFIG).is_file() else None
     return found if found and (found.settings, found.version) == (settings, __version__) else None
 
 
-def _evaluated(
+def _evaluate(
     run: Run, base: Spec, settings: Settings, classifiers: ClassifierCache, measuring: Callable[[str, int, int], None]
 ) -> Evaluation:
-    """A new evaluation, which is kept in the run folder."""
+    """Evaluates a run and stores the result in its folder."""
     assert run.folder is not None
     shapes = {name: modality.shape for name, modality in base.modalities.items()}
     alike = all(shapes.get(name) == modality.shape for name, modality in run.spec.modalities.items())
-    jury = base if alike else run.spec
-    evaluation = evaluate(run.model.network, jury, run.splits, settings, classifiers=classifiers, lenient=True, announce=measuring)
+    # The base spec, so that all models share one set of classifiers.
+    spec = base if alike else run.spec
+    evaluation = evaluate(run.model.network, spec, run.splits, settings, classifiers=classifiers, lenient=True, announce=measuring)
     path = evaluation_path(run.folder, settings.split)
     with writing(path):
         write_json(path, evaluation.as_dict())
@@ -335,8 +334,8 @@ def _evaluated(
 
 
 @contextmanager
-def _blaming(where: str) -> Iterator[None]:
-    """Puts the run that a mistake is in before it, unless it says so itself."""
+def _prefixed(where: str) -> Iterator[None]:
+    """Prefixes the message of an error with the run it occurred in, unless it already names it."""
     try:
         yield
     except OptionError:
@@ -355,7 +354,7 @@ def _contestant(name: str, runs: Sequence[tuple[_Entry, Evaluation]]) -> Contest
 
 
 def _seconds(folder: Path) -> float:
-    """The time that all epochs took, those before an interruption included; NaN where nothing tells it any more."""
+    """The total time of all rounds, including those before an interruption; NaN if unknown."""
     try:
         return sum(json.loads(line)["seconds"] for line in (folder / METRICS).read_text(encoding="utf-8").splitlines())
     except (OSError, ValueError, KeyError):

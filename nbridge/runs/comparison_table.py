@@ -1,4 +1,4 @@
-"""Models side by side, as one table: every figure over seeds, how it was taken, and what could be measured of none."""
+"""Comparison table of models: every metric over seeds, notes on how it was measured, and what was skipped."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from nbridge.evaluation.results import NOTES, Evaluation, Settings, finite, left
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure over seeds.
+    """A metric over seeds.
 
     Arguments:
-        values: One for each seed; NaN where a seed has none.
+        values: One value per seed; NaN if a seed has none.
     """
 
     values: tuple[float, ...]
 
     @property
     def known(self) -> tuple[float, ...]:
-        """The values that are finite."""
+        """The finite values."""
         return tuple(value for value in self.values if math.isfinite(value))
 
     @property
     def mean(self) -> float:
-        """The mean over the seeds that have a finite value; NaN where none has."""
+        """The mean of the finite values; NaN if there are none."""
         return statistics.fmean(self.known) if self.known else math.nan
 
     @property
     def deviation(self) -> float | None:
-        """The standard deviation over those seeds, with n - 1 in the denominator; None for fewer than two."""
+        """The standard deviation of the finite values, with n - 1 in the denominator; None for fewer than two."""
         return statistics.stdev(self.known) if len(self.known) > 1 else None
 
     def __str__(self) -> str:
@@ -46,13 +46,13 @@ class Spread:
 
 @dataclass(frozen=True)
 class Contestant:
-    """One model of a comparison.
+    """A model in a comparison.
 
     Arguments:
-        name: What it is called.
+        name: Its name.
         parameters: Its number of parameters.
-        seconds: Time its training took, over seeds.
-        figures: By measurement and figure, over seeds.
+        seconds: Training time over seeds.
+        figures: Values over seeds, by measurement and metric.
     """
 
     name: str
@@ -63,15 +63,15 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Models side by side.
+    """The results of several models.
 
     Arguments:
         contestants: The models.
-        seeds: How many trainings of each.
-        settings: How they were evaluated.
-        rows: The number of rows that they were evaluated on.
+        seeds: The number of training runs per model.
+        settings: The evaluation settings.
+        rows: The number of rows evaluated.
         of_rows: The number of rows of the split.
-        skipped: What could be measured of no model, with the reason.
+        skipped: Measurements that no model has, with the reason.
     """
 
     contestants: tuple[Contestant, ...]
@@ -82,7 +82,7 @@ class Comparison:
     skipped: Mapping[str, str]
 
     def sections(self) -> Iterator[tuple[str, list[tuple[str, list[str]]]]]:
-        """By measurement, its figures with a cell for each model: every figure that some model has, parameters and seconds first."""
+        """Yields each measurement with its metrics and a cell per model, parameters and seconds first."""
         yield (
             "training",
             [
@@ -90,7 +90,7 @@ class Comparison:
                 ("seconds", [f"{one.seconds.mean:,.1f}" if one.seconds.known else "-" for one in self.contestants]),
             ],
         )
-        # In the order of the model that has most of them, so that figures of one metric stand together.
+        # In the order of the model with the most metrics, so that related ones are adjacent.
         fullest = sorted(self.contestants, key=lambda one: -len(one.figures))
         keys = dict.fromkeys(key for one in fullest for key in one.figures)
         for measurement in dict.fromkeys(measurement for measurement, _ in keys):
@@ -98,12 +98,12 @@ class Comparison:
             yield measurement, [(figure, [self._cell(one, measurement, figure) for one in self.contestants]) for figure in figures]
 
     def notes(self) -> list[str]:
-        """How the figures were taken and how to read them, a line each."""
-        spread = "of one training each" if self.seeds == 1 else f"mean ± standard deviation over {self.seeds} seeds"
+        """Notes on how the values were measured and how to read them, one line each."""
+        spread = "one training run each" if self.seeds == 1 else f"mean ± standard deviation over {self.seeds} seeds"
         titles = {measurement for one in self.contestants for measurement, _ in one.figures}
         notes = [note for metric, note in NOTES.items() if any(_is_of(title, metric) for title in titles)]
         some = [one for one in self.contestants if any(0 < len(figure.known) < self.seeds for figure in one.figures.values())]
-        notes += [f"(n of {self.seeds}): over the n seeds that have a finite figure"] if some else []
+        notes += [f"(n of {self.seeds}): over the n seeds with a finite value"] if some else []
         return [f"Figures: {spread}; {taken(self.settings, self.rows, self.of_rows)}", *notes, *left_out(self.skipped)]
 
     def markdown(self) -> str:
@@ -115,7 +115,7 @@ class Comparison:
         return "\n".join([*lines, "", *(f"- {note}" for note in self.notes())]) + "\n"
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON: every figure of every seed, null where it has none."""
+        """The comparison as JSON values: every value of every seed, null if it has none."""
         return {
             "seeds": self.seeds,
             "settings": self.settings.as_dict(),
@@ -143,12 +143,12 @@ class Comparison:
 
 
 def gathered(name: str, evaluations: Sequence[Evaluation], seconds: Sequence[float]) -> Contestant:
-    """A model over its seeds; where a seed lacks a figure it counts as NaN.
+    """Collects the results of a model over its seeds; a missing value is NaN.
 
     Arguments:
-        name: What it is called.
-        evaluations: One for each seed.
-        seconds: Time that the training of each seed took.
+        name: The name of the model.
+        evaluations: One per seed.
+        seconds: The training time of each seed.
     """
     measured = [
         {(measurement.title, figure): value for measurement in one.measurements for figure, value in measurement.figures.items()}
@@ -160,7 +160,7 @@ def gathered(name: str, evaluations: Sequence[Evaluation], seconds: Sequence[flo
 
 
 def measured_of_none(evaluations: Sequence[Evaluation]) -> dict[str, str]:
-    """What was left out even of the model that served most, and was measured of no other, with the reason."""
+    """The measurements that no model has, with the reason given for the model that has the most."""
     fullest = max(evaluations, key=lambda one: len(one.measurements))
     measured = {name for one in evaluations for measurement in one.measurements for name in (measurement.metric, measurement.title)}
     return {what: why for what, why in fullest.skipped.items() if what not in measured}
@@ -171,5 +171,5 @@ def _is_of(title: str, metric: str) -> bool:
 
 
 def _escaped(text: str) -> str:
-    """A text as a cell of Markdown."""
+    """Escapes text for a Markdown table cell."""
     return text.replace("\\", "\\\\").replace("|", "\\|")

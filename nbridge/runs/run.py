@@ -1,4 +1,4 @@
-"""Training from a spec, in a folder that keeps what resuming needs after any interruption (`nbridge.training.run_folder`)."""
+"""Training from a spec into a run folder, from which it can be resumed (`nbridge.training.run_folder`)."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ Data = Mapping[str, ArrayLike | Tensor] | Batch | FrameLike
 
 @dataclass(frozen=True)
 class Run:
-    """A trained model with what it was trained from.
+    """A trained model with its spec and data.
 
     Arguments:
-        model: The model; its network is in eval mode, with each stage's best weights.
+        model: The model; its network is in eval mode, with the best weights of each stage.
         spec: Its spec.
-        splits: The rows it saw, and those it did not.
-        folder: Its folder, or None when nothing was written.
-        warnings: What was worth a warning while rows were read and split.
+        splits: Its training, validation and test rows.
+        folder: The run folder, or None if nothing was written.
+        warnings: The warnings issued while rows were read and split.
     """
 
     model: Model
@@ -62,7 +62,7 @@ class Run:
 
     @cached_property
     def verdict(self) -> Verdict:
-        """Each modality, imputed from the others, beside a free baseline: as the run folder has it, or else measured, in seconds."""
+        """Each modality, imputed from the others, against a free baseline: read from the run folder, or else measured in seconds."""
         if self.folder is not None and (kept := read_verdict(self.folder / VERDICT)) is not None:
             return kept
         from nbridge.evaluation.versus_baseline import compare_with_baselines
@@ -81,24 +81,25 @@ def train(
     device: str = "auto",
     reporter: Reporter | None = None,
 ) -> Run:
-    """Trains a model from a spec: every stage that the model declares, in order.
+    """Trains a model from a spec, in all stages that the model declares.
 
-    Under torchrun all processes call this alike and train one model together; the first of them writes.
+    Under torchrun, all processes make the same call and train one model together; the first one writes files.
 
     Arguments:
-        spec: A spec, a mapping that spells one, or the path of one.
-        data: Arrays by modality (NaN or ``NAME__present`` for absence), and those that `data.group` and `data.split` name; a batch, a
-            data frame (pandas, polars, pyarrow, a ``datasets.Dataset``), or a MuData or AnnData object, instead of the spec's source.
-        out: The run folder to make; nothing is written when it is left out.
-        overwrite: Whether a run folder of that name may be replaced.
-        overrides: Changes to a spec that is given by its path, ``a.b=c`` each.
+        spec: A spec, a mapping with its contents, or the path of a YAML file.
+        data: Rows to use instead of the spec's source: arrays by modality (NaN or ``NAME__present`` for missing rows), with those named by
+            `data.group` and `data.split`; a batch; a data frame (pandas, polars, pyarrow, a ``datasets.Dataset``); or a MuData or AnnData
+            object.
+        out: The run folder to create; by default nothing is written.
+        overwrite: Whether to replace an existing run folder.
+        overrides: Changes to a spec given by its path, ``a.b=c`` each.
         device: ``auto``, ``cpu`` or ``cuda``.
-        reporter: Hears of stages and epochs, and of rows that are worth a warning.
+        reporter: Reports progress and warnings.
 
     Raises:
-        SpecError: when the spec does not hold.
-        DataError: when rows do not fit it.
-        RunError: when the folder exists or cannot be written.
+        SpecError: if the spec is invalid.
+        DataError: if rows do not match it.
+        RunError: if the folder exists or cannot be written.
 
     Example:
         >>> import numpy as np
@@ -119,9 +120,9 @@ def train(
         frame = read_frame(spec, data)
         spec, data = (settle(spec, frame), frame) if data is None or frame is not None else (spec, data)
         model, splits = _prepare(spec, data, device, world, noted)
-        # Before a folder is touched: what was there must not be lost to rows that cannot train.
+        # Before the folder is touched: invalid rows must not cost an existing run.
         check_stages(model, splits.train.through(model.prepare), spec.training, world)
-        _check_alike(write_spec(spec), splits, world)
+        _check_same_everywhere(write_spec(spec), splits, world)
         precision = choose_precision(spec.training.precision, model, spec.training.batch_size, world=world)
         if folder is not None:
             if world.is_main:
@@ -133,16 +134,16 @@ def train(
 def resume(
     directory: str | os.PathLike[str], data: Data | None = None, *, device: str | None = None, reporter: Reporter | None = None
 ) -> Run:
-    """Goes on with a run that was stopped, bit-identically on the same machine; a finished run is read again, model and rows.
+    """Resumes an interrupted run, bit-identically on the same machine; a finished run is loaded with its rows.
 
     Arguments:
         directory: The run folder.
         data: The same rows as before, if they came from Python.
         device: Another device than before; results are then close, not identical.
-        reporter: Hears of stages and epochs.
+        reporter: Reports progress and warnings.
 
     Raises:
-        RunError: when there is no run, its checkpoint is damaged, or the training rows are others than before.
+        RunError: if there is no run, its checkpoint is damaged, or the rows have changed.
     """
     folder, noted = Path(directory), _Noted(reporter)
     with joined() as world:
@@ -150,38 +151,37 @@ def resume(
             raise RunError(f"{folder}: no run folder here ({RESOLVED} is missing); start one with: nbridge train SPEC --out {folder}")
         spec = read_spec(folder / RESOLVED)
         environment = read_environment(folder)
-        # With other processes nothing is bit-identical anyway, and the threads that one process had are too many for each of several.
+        # With another number of processes nothing is bit-identical anyway, and the threads of one process are too many for each of several.
         threads = environment["threads"] if environment.get("processes", 1) == world.size else torch.get_num_threads()
         with _threads(threads):
             model, splits = _prepare(spec, data, device or environment["device"], world, noted)
             if environment["fingerprint"] != fingerprint(splits):
-                raise RunError(f"{folder}: the rows are not those that this run began with; train a new run in another folder")
+                raise RunError(f"{folder}: the rows have changed since this run began; train a new run in another folder")
             if (folder / MODEL / CONFIG).is_file():
                 return Run(load(folder), spec, splits, folder, tuple(noted.findings))
             _advise(world, folder)
-            # As chosen when the run began: measured again, it could be another one.
+            # The stored precision, because measuring again could choose another one.
             products = environment["precision"]["chosen"]
             return _train(model, spec, splits, folder, noted, _restore(folder, model, world), world, products)
 
 
 def open_run(directory: str | os.PathLike[str], data: Data | None = None, *, device: str = "auto") -> Run:
-    """Reads a run whose training is over: its model and the rows it was split into.
+    """Loads a finished run: its model and its rows.
 
     Arguments:
         directory: The run folder.
         data: The same rows as before, if they came from Python.
-        device: Where the model goes.
+        device: The device of the model.
 
     Raises:
-        RunError: when there is no run, its training is not over, its rows came from Python and are not given, or the training rows are
-            others than before.
+        RunError: if there is no run, it is not finished, its rows came from Python and are not given, or the rows have changed.
     """
     folder = Path(directory)
     if not (folder / RESOLVED).is_file():
-        inside = f"; a model folder holds no rows, name the run folder {folder.parent}" if (folder / CONFIG).is_file() else ""
+        inside = f"; this is a model folder, give the run folder {folder.parent}" if (folder / CONFIG).is_file() else ""
         raise RunError(f"{folder}: no run folder here ({RESOLVED} is missing){inside}")
     if not (folder / MODEL / CONFIG).is_file():
-        raise RunError(f"{folder}: training is not over; go on with: nbridge resume {folder}")
+        raise RunError(f"{folder}: training has not finished; continue with: nbridge resume {folder}")
     if data is None and read_spec(folder / RESOLVED).data.source.type in FROM_PYTHON:
         raise RunError(
             f"{folder}: the rows of this run came from Python; pass them again, nbridge.runs.run.open_run({str(folder)!r}, data)"
@@ -215,7 +215,7 @@ def _read(spec: Spec | Mapping[str, object] | str | os.PathLike[str], overrides:
     if isinstance(spec, str | os.PathLike):
         return read_spec(spec, overrides), Path(spec).read_text(encoding="utf-8")
     if overrides:
-        raise NBridgeError("overrides change a spec that is given by its path; change the mapping or the Spec itself")
+        raise NBridgeError("overrides apply only to a spec given by its path; change the mapping or the Spec instead")
     spec = spec if isinstance(spec, Spec) else spec_from_dict(spec)
     return spec, write_spec(spec)
 
@@ -231,26 +231,26 @@ def _prepare(spec: Spec, data: Data | None, device: str, world: World, noted: _N
 
 
 def _weigh(model: MultimodalVAE, spec: Spec, splits: Splits) -> None:
-    """Gives a model the weights that follow from its training rows."""
+    """Sets the automatic weights of a model from its training rows."""
     if wanted := [name for name in automatic_weights(spec) if name in model.weights]:
         weights = fit_weights(model, splits.train)
         model.weights.update({name: weights[name] for name in wanted})
 
 
-def _check_alike(spec: str, splits: Splits, world: World) -> None:
-    """Processes that train on other rows or settings than the others would spoil the model without a word."""
+def _check_same_everywhere(spec: str, splits: Splits, world: World) -> None:
+    """Checks that all processes have the same spec and rows; otherwise they would silently corrupt the model."""
     if not world.alone and not world.agrees(spec + fingerprint(splits)):
-        raise DataError("the processes of this training read different specs or rows; give all of them the same files")
+        raise DataError("the processes of this training have different specs or rows; give all of them the same files")
 
 
 def _advise(world: World, folder: Path) -> None:
-    world.advice = f"nothing before the last checkpoint is lost; go on with: nbridge resume {shlex.quote(str(folder))}"
+    world.advice = f"continue from the last checkpoint with: nbridge resume {shlex.quote(str(folder))}"
 
 
 def _restore(folder: Path, model: MultimodalVAE, world: World) -> TrainingState | None:
     state = restore_state(folder, model, metrics=world.is_main)
     if not world.agrees("none" if state is None else f"{state.stage} {state.update}"):
-        raise RunError(f"{folder}: the processes read different checkpoints here; resume needs a folder that all machines share")
+        raise RunError(f"{folder}: the processes read different checkpoints; resume needs a folder shared by all machines")
     return state
 
 
@@ -288,7 +288,7 @@ def _train(
 
 @contextmanager
 def _threads(number: int) -> Iterator[None]:
-    """The number of threads that the run began with: sums over another number are not bit-identical."""
+    """Sets the number of threads that the run began with, because sums over another number are not bit-identical."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

@@ -1,9 +1,8 @@
-"""Stage ``joint``, trained once for all runs that would train it alike, bit for bit.
+"""Reuse of stage ``joint`` between runs that would train it bit-identically.
 
-`bridged`, `telbo` and `joint` begin with the same stage: the same parts, made first from the same seed, the same loss over the same rows in
-the same order. A run may therefore begin where another one stood after it: with its tensors, its lines of metrics, and its own stages yet
-to come. Whatever could make a difference forbids that: another option, another version, device or number of threads, a model that is not
-built in.
+`bridged`, `telbo` and `joint` have the same first stage: the same modules, created first from the same seed, and the same loss over the
+same rows in the same order. A run can therefore start from another run's tensors and metrics after that stage. Any difference rules this
+out: other options, versions, device or number of threads, or a model that is not built in.
 """
 
 from __future__ import annotations
@@ -31,25 +30,25 @@ from nbridge.training.trainer import TrainingState
 
 STAGE = "joint"
 PARTS = ("encoders.", "fusion.", "decoders.")
-"""How the names of the tensors begin that this stage trains."""
+"""Prefixes of the names of tensors that this stage trains."""
 _OTHERS = ("name", "model", "bridges", "prior", "training")
-"""What of a spec this stage does not read, or not as it stands there."""
+"""Keys of a spec that this stage does not use, or that `_key` treats separately."""
 
 
 def begin_after_joint(folder: Path, spec: Spec, others: Iterable[Path], device: str) -> Path | None:
-    """Makes a run folder that stands after stage ``joint``, taken from another run, with which `nbridge.resume` goes on.
+    """Creates a run folder in the state after stage ``joint``, copied from another run, for `nbridge.resume` to continue.
 
     Arguments:
-        folder: The folder to make.
+        folder: The folder to create.
         spec: The spec of the run.
-        others: Run folders, which may be missing, unfinished or damaged, or of anything else.
+        others: Candidate run folders, which may be missing, unfinished, damaged or unrelated.
         device: The device of the run.
 
     Returns:
-        The first of these whose stage is what this run would train on this machine; None where there is none, and then nothing is made.
+        The first candidate with the stage that this run would train on this machine; None, and nothing is created, if there is none.
 
     Raises:
-        RunError: when the folder cannot be written.
+        RunError: if the folder cannot be written.
     """
     wanted = _key(spec)
     if wanted is None:
@@ -68,7 +67,7 @@ def begin_after_joint(folder: Path, spec: Spec, others: Iterable[Path], device: 
 
 
 def _take(other: Path, wanted: Mapping[str, Any], model: MultimodalVAE, device: str) -> bool:
-    """Gives a fresh model the tensors of another run's stage ``joint``, where that is the stage wanted."""
+    """Copies the tensors of another run's stage ``joint`` into a model if that stage is the one wanted; returns whether it is."""
     path = other / MODEL / TENSORS
     try:
         there, here = read_environment(other), machine(device)
@@ -83,7 +82,7 @@ def _take(other: Path, wanted: Mapping[str, Any], model: MultimodalVAE, device: 
 
 
 def _key(spec: Spec) -> dict[str, Any] | None:
-    """All that decides the tensors of stage ``joint``; None for models whose stage of this name is another one."""
+    """Everything that determines the tensors of stage ``joint``; None for models with a different stage of this name."""
     if spec.model.type not in BUILT_IN["models"]:
         return None
     with torch.device("meta"):
@@ -91,7 +90,7 @@ def _key(spec: Spec) -> dict[str, Any] | None:
     if not isinstance(model, JointVAE) or (first := model.stages()[0]) != model.joint_stage(serves=first.serves):
         return None
     settings, stage = spec.training, spec.training.stage(STAGE)
-    # What only says how often to save, or belongs to other stages or to what follows them, changes no tensor of this one.
+    # These settings do not affect the tensors of this stage.
     others = {"stages", "cache_features", "calibrate", "checkpoint_seconds"}
     shared = set(TrainingSpec.model_fields) - set(StageSettings.model_fields) - others
     return {
@@ -100,13 +99,13 @@ def _key(spec: Spec) -> dict[str, Any] | None:
         "weights": automatic_weights(spec),
         "training": {key: getattr(settings, key) for key in sorted(shared)},
         STAGE: {key: getattr(stage, key) for key in StageSpec.model_fields},
-        # Where it decides which weights are the best.
+        # With a budget in updates it determines which weights are the best.
         "serves": first.serves if stage.epochs is None else None,
     }
 
 
 def _lines(folder: Path) -> list[str]:
-    """The lines of metrics of stage ``joint``; none where they are missing or damaged."""
+    """The lines of metrics of stage ``joint``; empty if the file is missing or damaged."""
     try:
         lines = (folder / METRICS).read_text(encoding="utf-8").splitlines(keepends=True)
         return [line for line in lines if json.loads(line)["stage"] == STAGE]

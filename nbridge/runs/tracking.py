@@ -1,4 +1,4 @@
-"""The metrics of a run where other tools look for them; all of it can be made again from the run's own, ``metrics.jsonl``."""
+"""Export of metrics to TensorBoard; everything can be recreated from the run's ``metrics.jsonl``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 EVENTS = "events.out.tfevents.*"
 SECONDS = 10
-"""How long figures may wait to be written."""
+"""Interval at which events are flushed."""
 
 
 class TensorBoard(Reporter):
@@ -25,8 +25,8 @@ class TensorBoard(Reporter):
 
     Tags are ``STAGE/loss/train``, ``STAGE/loss/validation``, ``STAGE/TERM/train`` and so on, ``STAGE/hidden/overall`` and
     ``STAGE/hidden/MODALITY`` (nats of hidden modalities over the free baseline), ``STAGE/learning_rate``, and ``final/...`` for the trained
-    model. When training begins or resumes, it replaces older events by the metrics of the run folder: no step is there twice, and none is
-    missing, however the run was stopped.
+    model. When training begins or resumes, events are rewritten from the metrics of the run folder, so that no step is duplicated or
+    missing.
 
     Arguments:
         folder: The run folder.
@@ -60,21 +60,21 @@ class TensorBoard(Reporter):
             self._writer = None
 
     def _open(self) -> SummaryWriter:
-        """The writer; when it is first needed, the events of past rounds are written anew."""
+        """The writer; on first use, the events of past rounds are rewritten."""
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            place = self.folder / TENSORBOARD
-            for older in place.glob(EVENTS):
+            folder = self.folder / TENSORBOARD
+            for older in folder.glob(EVENTS):
                 older.unlink()
-            self._writer = SummaryWriter(str(place), flush_secs=SECONDS)
+            self._writer = SummaryWriter(str(folder), flush_secs=SECONDS)
             for record in read_records(self.folder):
                 self.end_epoch(record)
         return self._writer
 
 
 def scalars(record: EpochRecord) -> dict[str, float]:
-    """The figures of a round, by tag."""
+    """The metrics of a round, by tag."""
     figures = {"loss/train": record.loss, "learning_rate": record.learning_rate}
     if record.validation_loss is not None:
         figures["loss/validation"] = record.validation_loss

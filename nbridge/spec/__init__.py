@@ -1,1 +1,1 @@
-"""The spec: what a model is made of, what it is trained on and how; reading, checking and describing it. Nothing here imports torch."""
+"""The experiment spec: model, data and training; its parser, validation and JSON Schema. Nothing here imports torch."""

@@ -1,7 +1,7 @@
-"""Components of a spec: a type, and the options that its constructor takes.
+"""Components of a spec: a type and its constructor options.
 
-The keyword-only arguments of a constructor are its schema: `Kind` turns them into a strict pydantic model, checks what a spec says
-against it and fills in the defaults. No class is imported for that, unless it belongs to another package.
+The keyword-only arguments of a constructor are its schema: `Kind` turns them into a strict pydantic model, which validates the spec and
+fills in defaults. Built-in classes are not imported for this; classes of other packages are.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from nbridge.spec.strict import StrictModel, expected, mistake, mistake_at, mist
 
 @dataclass(frozen=True)
 class Component:
-    """A checked component: every option has its value.
+    """A validated component, with a value for every option.
 
     Arguments:
         type: A short name or ``package.module:Class``.
@@ -35,22 +35,22 @@ class Component:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self, tag: str = "type") -> dict[str, Any]:
-        """The full form that a spec may hold, as plain YAML values."""
+        """The component in its full spelling, as plain YAML values."""
         return {tag: self.type, **to_jsonable_python(dict(self.kwargs))}
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How components of one kind are spelt; stands as metadata in the annotation of a field.
+    """A kind of component and its spelling in a spec; used as metadata in field annotations.
 
     Arguments:
         name: A kind of `registry.BUILT_IN`.
-        tag: The key that holds the type.
-        default: The type where the key is left out.
-        given: Keyword-only arguments that the house gives from elsewhere.
-        words: Types that stand for no class and take no options.
-        house: Keys that the house adds to those of every constructor.
-        build: What becomes of a component and the values of the keys of the house.
+        tag: The key of the type.
+        default: The type if the key is omitted.
+        given: Keyword-only arguments that nbridge passes itself, so they are not options.
+        words: Types without a class and without options.
+        house: Keys that nbridge adds to the constructor options of every type.
+        build: Called with the component, and the values of the keys of ``house`` as keyword arguments.
     """
 
     name: str
@@ -66,10 +66,10 @@ class Kind:
         return core_schema.no_info_plain_validator_function(self.parse, serialization=dump)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
-        return {"$comment": self.name}  # `nbridge.spec.json_schema` puts the definition here
+        return {"$comment": self.name}  # replaced by the definition in `nbridge.spec.json_schema`
 
     def parse(self, value: Any) -> Any:
-        """Checks a component, spelt as a mapping or by its type alone."""
+        """Validates a component, given as a mapping or by its type alone."""
         if isinstance(value, self.build):
             value = value.as_dict()
         if isinstance(value, str):
@@ -93,7 +93,7 @@ class Kind:
         return self.build(component, **common) if self.house.model_fields else component
 
     def signature(self, type_name: str) -> Signature:
-        """The constructor's signature of a type."""
+        """The constructor signature of a type."""
         if type_name in self.words:
             return Signature()
         target = registry.locate(self.name, type_name, self.words)
@@ -102,7 +102,7 @@ class Kind:
         return read_signature(target, self.given)
 
     def model(self, type_name: str) -> type[StrictModel]:
-        """The options of a type, and the keys of the house, as a pydantic model."""
+        """The options of a type and the keys of ``house`` as a pydantic model."""
         return _model(self, type_name)
 
 
@@ -115,29 +115,29 @@ def _model(kind: Kind, type_name: str) -> type[StrictModel]:
     try:
         model = create_model(type_name, __base__=kind.house, __doc__=signature.summary, **fields)
     except (PydanticSchemaGenerationError, NameError, TypeError) as error:
-        text = f"an option of '{type_name}' has a type that YAML cannot hold; annotate options with names from nbridge.spec.option_types"
+        text = f"an option of '{type_name}' has a type that YAML cannot express; use the types of nbridge.spec.option_types"
         raise SpecError([text]) from error
     model.other_keys = (kind.tag,)
     return model
 
 
 def _field(name: str, option: Option) -> Any:
-    """A field under an alias, so that an option may have any name, those of pydantic's own methods included."""
+    """A field with an alias, because the name of an option may be a method of pydantic's models."""
     default = ... if option.default is REQUIRED else option.default
     return Field(default=default, alias=name, description=option.description or None)
 
 
 def check_shape(kind: Kind, type_name: str, shape: tuple[int, ...]) -> None:
-    """Raises a mistake when a type does not serve a shape, by the annotation of its constructor's argument ``shape``."""
+    """Raises a validation error if a type does not support a shape, according to the annotation of its argument ``shape``."""
     annotation = kind.signature(type_name).shape
     if annotation is None:
         return
     try:
         TypeAdapter(annotation).validate_python(shape)
     except PydanticSchemaGenerationError:
-        return  # an annotation such as torch.Size says nothing about the shapes that are served
+        return  # an annotation such as torch.Size does not constrain the shape
     except ValidationError:
         wording = [item.documentation for item in getattr(annotation, "__metadata__", ()) if isinstance(item, DocInfo)]
         if not wording:
-            raise mistake(f"{type_name} does not serve the shape {list(shape)}") from None
-        raise mistake(f"{type_name} serves {wording[0]}; this one is {list(shape)}") from None
+            raise mistake(f"{type_name} does not support shape {list(shape)}") from None
+        raise mistake(f"{type_name} supports {wording[0]}; got {list(shape)}") from None

@@ -1,6 +1,6 @@
-"""The JSON Schema of a spec, for editors: completion, hints and red lines while typing.
+"""The JSON Schema of a spec, for completion, hints and validation in editors.
 
-An editor that knows the YAML language server finds it by a comment in the first line of a spec::
+Editors with the YAML language server find it by a comment in the first line of a spec::
 
     # yaml-language-server: $schema=../nbridge.schema.json
 """
@@ -22,8 +22,8 @@ _KINDS: Mapping[str, Kind] = {
 _OWN_CLASS = {"type": "string", "pattern": r"^[^\W\d][\w.]*:[^\W\d][\w.]*$", "description": "Your own class, as package.module:Class."}
 
 
-class _Untitled(GenerateJsonSchema):
-    """Leaves out titles, which would only repeat the keys."""
+class _WithoutTitles(GenerateJsonSchema):
+    """Omits titles, which would only repeat the keys."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
         return False
@@ -31,7 +31,7 @@ class _Untitled(GenerateJsonSchema):
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a spec, with the options of every built-in component."""
-    schema = spec.Spec.model_json_schema(schema_generator=_Untitled)
+    schema = spec.Spec.model_json_schema(schema_generator=_WithoutTitles)
     definitions: dict[str, Any] = schema["$defs"]
     stages = sorted({stage for names in registry.STAGES.values() for stage in names})
     definitions["TrainingSpec"]["properties"]["stages"]["properties"] = {name: {"$ref": "#/$defs/StageOptions"} for name in stages}
@@ -39,28 +39,28 @@ def json_schema() -> dict[str, Any]:
     definitions["StageOptions"] = _optional(definitions.pop("StageSpec"))
     for kind in _KINDS.values():
         definitions[kind.name] = _component(kind, definitions)
-    return _linked({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "nbridge spec"})
+    return _resolved({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "nbridge spec"})
 
 
 def schema_text() -> str:
-    """The JSON Schema as the file ``nbridge.schema.json`` holds it."""
+    """The contents of ``nbridge.schema.json``."""
     return json.dumps(json_schema(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def _component(kind: Kind, definitions: dict[str, Any]) -> dict[str, Any]:
-    """The ways to spell a component: a name, a class of one's own, and each with its options."""
+    """The spellings of a component: a name or a custom class, alone or with options."""
     names = sorted({*registry.BUILT_IN[kind.name], *kind.words})
-    full = [_full(kind, name, definitions) for name in names]
+    full = [_full_spelling(kind, name, definitions) for name in names]
     own = {
         "type": "object",
         "properties": {**_properties(kind.house, definitions), kind.tag: _OWN_CLASS},
         "required": [kind.tag],
-        "description": "A class of your own; its keyword-only arguments are the options.",
+        "description": "Your own class; its keyword-only arguments are the options.",
     }
     return {"anyOf": [{"type": "string", "enum": names}, _OWN_CLASS, *full, own]}
 
 
-def _full(kind: Kind, name: str, definitions: dict[str, Any]) -> dict[str, Any]:
+def _full_spelling(kind: Kind, name: str, definitions: dict[str, Any]) -> dict[str, Any]:
     model = kind.model(name)
     required = [field.alias for field in model.model_fields.values() if field.alias and field.is_required()]
     return {
@@ -73,23 +73,23 @@ def _full(kind: Kind, name: str, definitions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _properties(model: type[Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    schema = model.model_json_schema(schema_generator=_Untitled)
+    schema = model.model_json_schema(schema_generator=_WithoutTitles)
     definitions.update(schema.get("$defs", {}))
     return schema.get("properties", {})
 
 
 def _optional(schema: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a stage may all be left out, and then are those of all stages, not the defaults."""
+    """Makes settings optional and drops their defaults: an omitted setting of a stage is taken from those for all stages."""
     properties = {name: {key: value for key, value in entry.items() if key != "default"} for name, entry in schema["properties"].items()}
     return {key: value for key, value in {**schema, "properties": properties}.items() if key != "required"}
 
 
-def _linked(schema: Any) -> Any:
-    """Puts references to the definitions of components where `Kind` left their names."""
+def _resolved(schema: Any) -> Any:
+    """Replaces the names that `Kind` left by references to the definitions of components."""
     if isinstance(schema, list):
-        return [_linked(item) for item in schema]
+        return [_resolved(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
     kind = schema.get("$comment")
-    linked = {key: _linked(value) for key, value in schema.items() if key not in ("$comment", "title") or not isinstance(value, str)}
+    linked = {key: _resolved(value) for key, value in schema.items() if key not in ("$comment", "title") or not isinstance(value, str)}
     return {"$ref": f"#/$defs/{kind}", **linked} if kind in _KINDS else linked

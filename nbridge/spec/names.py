@@ -1,7 +1,6 @@
-"""Names that a modality may bear.
+"""Valid names of modalities.
 
-A name becomes a key of ``torch.nn.ModuleDict``, a part of tensor names in checkpoints, the name of arrays in npz files, and a word on the
-command line.
+A name is used as a key of ``torch.nn.ModuleDict``, in tensor names of checkpoints, in array names of npz files and on the command line.
 """
 
 from __future__ import annotations
@@ -26,29 +25,31 @@ RESERVED = frozenset({
     "register_state_dict_pre_hook", "requires_grad_", "set_extra_state", "set_submodule", "share_memory", "state_dict", "to", "to_empty",
     "train", "training", "type", "update", "values", "xpu", "zero_grad",
 })  # fmt: skip
-"""Attributes of ``torch.nn.ModuleDict``, which refuses them as keys; written out because torch is not imported for a spec."""
+"""Attributes of ``torch.nn.ModuleDict``, which rejects them as keys; a literal because parsing a spec must not import torch."""
 
-_OWNERS = {"id": "the rows' identifiers", "kl": "a term of the loss"}
+_OWNERS = {"id": "the row ids", "kl": "a term of the loss"}
 
 
 def check_name(name: str) -> str:
-    """A name that a modality may bear.
+    """Returns ``name`` if it is a valid name of a modality.
 
     Raises:
-        PydanticCustomError: with the rule that it breaks.
+        PydanticCustomError: with the rule that it violates.
     """
     if not name.isidentifier():
-        raise mistake(f"'{clip(name)}' cannot name a modality: use letters, digits and single underscores, and begin with a letter")
+        raise mistake(f"'{clip(name)}' is not a valid modality name: use letters, digits and single underscores, and start with a letter")
     if name.startswith("_") or "__" in name:
-        raise mistake(f"'{clip(name)}' cannot name a modality: leading and double underscores are taken (NAME__present marks presence)")
+        raise mistake(
+            f"'{clip(name)}' is not a valid modality name: leading and double underscores are reserved (NAME__present marks presence)"
+        )
     if name in RESERVED or name in _OWNERS:
         owner = _OWNERS.get(name, "torch.nn.ModuleDict")
-        raise mistake(f"'{name}' cannot name a modality: the name is taken by {owner}; choose another, such as '{name}_1'")
+        raise mistake(f"'{name}' is not a valid modality name: it is reserved for {owner}; use another, such as '{name}_1'")
     return name
 
 
 def free_name(text: str, taken: Collection[str] = ()) -> str:
-    """A name that a modality may bear, as near to a text as can be, and that no other one bears.
+    """Makes a valid modality name from ``text`` that is not in ``taken``.
 
     Example:
         >>> free_name("Blood pressure (mm)"), free_name("1st", ["column_1st"]), free_name("keys")
@@ -66,4 +67,4 @@ def free_name(text: str, taken: Collection[str] = ()) -> str:
 
 
 ModalityName = Annotated[str, AfterValidator(check_name)]
-"""An identifier without a leading or double underscore that is taken by nothing else."""
+"""An identifier without leading or double underscores that is not reserved."""

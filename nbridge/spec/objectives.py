@@ -1,4 +1,4 @@
-"""What stage ``bridges`` may minimise, as a spec spells it; `nbridge.models.bridged` has the formulas."""
+"""Terms and default weights of the losses of stages ``joint`` and ``bridges``; the formulas are in `nbridge.models.bridged`."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from nbridge.spec.option_types import Coupling, Subsets
 Term = Literal["elbo", "distill", "match", "cross"]
 
 DEFAULT_OBJECTIVE: Mapping[Term, float] = {"distill": 1.0, "cross": 1.0}
-"""What was measured to impute best (`benchmarks/digits.py`)."""
+"""The weights that imputed best (`benchmarks/digits.py`)."""
 DEFAULT_SUBSETS: Subsets = "singletons"
 """The sets of sources that bridges are trained for."""
 PAPER_OBJECTIVE: Mapping[Term, float] = {"elbo": 1.0}
 """Equations 8 and 9 of the paper."""
 DEFAULT_COUPLING, DEFAULT_LEAVE_ONE_OUT, DEFAULT_CONTRAST = 1.0, 0.3, 0.07
-"""Stage ``joint`` of bridged models (`nbridge.models.joint`), but for the paper's objective."""
+"""Weights in stage ``joint`` of bridged models (`nbridge.models.joint`); all 0 with the paper's objective."""
 
 
 def joint_options(coupling: Coupling, leave_one_out: Coupling, contrast: Coupling, *, paper: bool = False) -> dict[str, float]:
     """The weights of the terms that stage ``joint`` adds to equation 7.
 
     Arguments:
-        coupling: A weight, or auto.
-        leave_one_out: A weight, or auto.
-        contrast: A weight, or auto.
-        paper: Whether bridges have the paper's objective, with which auto is 0.
+        coupling: A weight, or ``auto``.
+        leave_one_out: A weight, or ``auto``.
+        contrast: A weight, or ``auto``.
+        paper: Whether bridges have the paper's objective; ``auto`` is then 0.
     """
 
-    def settled(value: Coupling, default: float) -> float:
+    def resolved(value: Coupling, default: float) -> float:
         return value if not isinstance(value, str) else 0.0 if paper else default
 
     return {
-        "coupling": settled(coupling, DEFAULT_COUPLING),
-        "leave_one_out": settled(leave_one_out, DEFAULT_LEAVE_ONE_OUT),
-        "contrast": settled(contrast, DEFAULT_CONTRAST),
+        "coupling": resolved(coupling, DEFAULT_COUPLING),
+        "leave_one_out": resolved(leave_one_out, DEFAULT_LEAVE_ONE_OUT),
+        "contrast": resolved(contrast, DEFAULT_CONTRAST),
     }

@@ -1,8 +1,7 @@
-"""Types of constructor arguments, free of torch.
+"""Types of constructor options.
 
-A component's keyword-only arguments are its YAML schema, so their annotations come from here: they can be read, and a spec can be
-checked against them, without importing what they annotate. The same holds for the geometry ``shape``: its annotation says which shapes
-a component serves.
+The annotations of a component's keyword-only arguments are its YAML schema, and the annotation of ``shape`` says which shapes it supports.
+They use the types below, which do not need torch, so that a spec can be validated without importing the component.
 """
 
 from __future__ import annotations
@@ -26,39 +25,39 @@ Seed = Annotated[int, Ge(-(2**63)), Lt(2**63)]
 Probability = Annotated[float, Ge(0), Lt(1)]
 """A rate in [0, 1)."""
 Share = Annotated[float, Gt(0), Le(1)]
-"""A part of a whole, in (0, 1]."""
+"""A fraction in (0, 1]."""
 
 Widths = tuple[PositiveInt, ...]
-"""Widths of hidden layers, or channels of convolutions, from the input on."""
+"""Widths of hidden layers or channels of convolutions, starting at the input."""
 
 Channels = Annotated[tuple[PositiveInt, ...], Len(1)]
-"""Channels of one convolution or more, from the input on."""
+"""Channels of at least one convolution, starting at the input."""
 
 Activation = Literal["leaky_relu", "relu", "elu", "gelu", "silu", "tanh"]
 Combine = Literal["mean", "poe"]
 Coupling = Literal["auto"] | NonNegativeFloat
-"""Weight of a term that stage `joint` adds to equation 7; auto leaves it to the objective of the bridges."""
+"""Weight of a term that stage `joint` adds to equation 7; with auto it depends on the objective of the bridges."""
 Components = Annotated[int, Ge(1), Le(200)]
-"""The Gaussians of a mixture."""
+"""Number of Gaussians in a mixture."""
 Prior = Literal["normal", "mixture"]
 ProductPrior = Literal["auto", "normal", "mixture"]
-"""The prior in a product of posteriors; auto is chosen on validation rows."""
+"""The prior in a product of posteriors; auto chooses on validation rows."""
 SourceEncoders = Literal["shared", "own"]
 Subsets = Literal["singletons", "random", "all"]
 Exponents = Literal["fitted", "ones"]
-"""How far a product trusts each of the posteriors that it multiplies: as validation rows say, or all alike."""
+"""Exponents of the posteriors in a product: fitted on validation rows, or all 1."""
 EmptyRows = Literal["keep", "drop", "refuse"]
 MissingFiles = Literal["absent", "refuse"]
 Resize = Literal["crop", "pad", "stretch"]
-"""How an image of another size becomes one of the size wanted: its middle, all of it with bars, or all of it out of proportion."""
+"""How an image is resized: crop its centre, pad it, or stretch it without keeping the aspect ratio."""
 Levels = Annotated[int, Ge(2), Le(65536)]
 Precision = Literal["auto", "float32", "bf16"]
 Scale = Literal["learned", "predicted"] | PositiveFloat
-"""Spread of a likelihood: one learned number per element, predicted from z by the decoder, or fixed (in standardised units)."""
+"""Scale of a likelihood: one learned parameter per element, predicted from z by the decoder, or fixed (in standardised units)."""
 
 Shape = Annotated[tuple[PositiveInt, ...], Len(1), doc("shapes of one axis or more")]
-"""Any shape of one axis or more."""
+"""Any shape of at least one axis."""
 ImageShape = Annotated[tuple[PositiveInt, ...], Len(2, 4), doc("shapes of two to four axes, channels first")]
 """Channels first, then one to three spatial axes."""
 ClassShape = Annotated[tuple[Annotated[int, Ge(2)], ...], Len(1, 1), doc("shapes of one axis, the number of classes (2 or more)")]
-"""One axis: the number of classes, two or more."""
+"""One axis: the number of classes, at least two."""

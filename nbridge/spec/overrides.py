@@ -1,4 +1,4 @@
-"""Assignments from the command line: ``--set modalities.image.encoder.hidden=[64]``."""
+"""Spec overrides from the command line: ``--set modalities.image.encoder.hidden=[64]``."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _TAGS: Mapping[str, str] = {
     "bridges": "type",
     "data": "source",
 }
-"""Keys of components that may be spelt by their type alone, and the key of the type in their full form."""
+"""Keys of components that can be given by type alone, and the key of the type in their full spelling."""
 
 
 @dataclass(frozen=True)
 class Override:
-    """An assignment that was made.
+    """An applied assignment.
 
     Arguments:
-        label: What mistakes call it.
-        paths: The values that it brought into the document.
-        flaws: Mistakes in the assignment itself.
+        label: Its name in error messages.
+        paths: The values that it set in the document.
+        flaws: Errors in the assignment itself.
     """
 
     label: str
@@ -38,15 +38,15 @@ class Override:
 
 
 def apply(assignment: str, document: dict[str, Any]) -> Override:
-    """Makes an assignment ``path.to.key=value`` in a document.
+    """Applies an assignment ``path.to.key=value`` to a document, in place.
 
-    Mappings on the way are made where they are missing; a component that is spelt by its type alone is spelt out.
+    Missing mappings along the path are created; a component given by its type alone is expanded to a mapping.
     """
     target, equals, text = assignment.partition("=")
     label = f"--set {clip(assignment, 100)}"
     path = tuple(target.strip().split("."))
     if not equals or not all(path):
-        return Override(label, flaws=[Flaw((0, 0), (), "expected an assignment such as training.seed=1")])
+        return Override(label, flaws=[Flaw((0, 0), (), "expected path.to.key=value, such as training.seed=1")])
     try:
         tree = yaml_tree.parse(text)
         made = _assign(document, path, tree.value)
@@ -56,7 +56,7 @@ def apply(assignment: str, document: dict[str, Any]) -> Override:
 
 
 def _assign(document: dict[str, Any], path: tuple[str, ...], value: Any) -> list[Path]:
-    """Puts a value at a path, and tells which values are new."""
+    """Sets the value at a path and returns the paths of all values that are new."""
     here: Any = document
     done: Path = ()
     made: list[Path] = []
@@ -79,7 +79,7 @@ def _step(here: Any, key: str, done: Path) -> str | int:
     if isinstance(here, dict):
         return key
     if not isinstance(here, list):
-        raise Unreadable((0, 0), f"{noun(here)} stands here, with no key '{clip(key)}' inside", done)
+        raise Unreadable((0, 0), f"this is {noun(here)}; it has no key '{clip(key)}'", done)
     if key.isdecimal() and int(key) < len(here):
         return int(key)
-    raise Unreadable((0, 0), f"the list has {len(here)} entries, numbered from 0; '{clip(key)}' is none of them", done)
+    raise Unreadable((0, 0), f"'{clip(key)}' is not an index of this list of {len(here)} entries (the first is 0)", done)

@@ -1,4 +1,4 @@
-"""Specs as text: read with every mistake at once and where it stands, changed from the command line, and written."""
+"""Reads specs from YAML, with all errors and their positions, applies overrides, and writes specs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nbridge.spec.overrides import Override, apply
 from nbridge.spec.spec import Spec
 from nbridge.spec.yaml_positions import Position, Tree, Unreadable
 
-_EMPTY = "the spec is empty; it needs at least the key 'modalities'"
+_EMPTY = "empty spec; at least the key 'modalities' is required"
 
 
 def read_spec(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Spec:
@@ -27,41 +27,41 @@ def read_spec(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Sp
 
     Arguments:
         path: The file.
-        overrides: Assignments such as ``training.seed=1``, made in order before the spec is checked; values are YAML.
+        overrides: Assignments such as ``training.seed=1``, applied in order before validation; values are YAML.
 
     Raises:
-        SpecError: with one line for each mistake, ``FILE:LINE:COLUMN: path.to.key: message``, by line.
+        SpecError: with one line per error, ``FILE:LINE:COLUMN: path.to.key: message``, in the order of the file.
     """
     name = os.fspath(path)
     return parse_spec(_text(Path(name), name), name, overrides)
 
 
 def parse_spec(text: str, name: str = "<spec>", overrides: Sequence[str] = ()) -> Spec:
-    """Reads a spec from a text; see `read_spec`.
+    """Reads a spec from a string; see `read_spec`.
 
     Arguments:
-        text: The YAML.
-        name: What mistakes call the text.
+        text: The YAML text.
+        name: The name of the text in error messages.
         overrides: Assignments such as ``training.seed=1``.
 
     Raises:
-        SpecError: with one line for each mistake.
+        SpecError: with one line per error.
     """
     try:
         tree = yaml_tree.parse(text)
     except Unreadable as error:
         raise SpecError([_located(name, error.flaw.position, error.flaw.path, error.flaw.text)]) from error
     if not isinstance(tree.value, Mapping):
-        text = _EMPTY if tree.value is None else f"a spec is a mapping of keys to values, this is {noun(tree.value)}"
+        text = _EMPTY if tree.value is None else f"a spec must be a mapping, this is {noun(tree.value)}"
         raise SpecError([_located(name, tree.values.get((), (1, 1)), (), text)])
     return _checked(tree, name, overrides)
 
 
 def spec_from_dict(document: Mapping[str, Any]) -> Spec:
-    """Checks a spec that is given as plain values.
+    """Validates a spec given as plain values.
 
     Raises:
-        SpecError: with one line for each mistake, ``path.to.key: message``.
+        SpecError: with one line per error, ``path.to.key: message``.
     """
     try:
         return Spec.model_validate(document)
@@ -70,7 +70,7 @@ def spec_from_dict(document: Mapping[str, Any]) -> Spec:
 
 
 def write_spec(spec: Spec) -> str:
-    """The spec as YAML, with every default written out; reading it gives an equal spec."""
+    """The spec as YAML, with all defaults written out; reading it gives an equal spec."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = None  # innermost lists and mappings on one line
     yaml.sort_base_mapping_type_on_output = False  # pyright: ignore[reportAttributeAccessIssue]
@@ -91,7 +91,7 @@ def _checked(tree: Tree, name: str, assignments: Sequence[str]) -> Spec:
     except ValidationError as error:
         for problem in wording.problems(error, tree.value):
             if problem.path in unread and not problem.of_key:
-                continue  # the value is a stand-in for one that could not be read
+                continue  # a placeholder for a value that could not be read
             if change := _origin(problem.path, changes):
                 in_changes.append(_line(change.label, problem.path, problem.text))
             else:
@@ -103,7 +103,7 @@ def _checked(tree: Tree, name: str, assignments: Sequence[str]) -> Spec:
 
 
 def _origin(path: wording.Path, changes: Sequence[Override]) -> Override | None:
-    """The last assignment that a value comes from."""
+    """The last assignment that set the value at ``path``."""
     return next((change for change in reversed(changes) if change.paths & {path[:length] for length in range(1, len(path) + 1)}), None)
 
 
@@ -128,10 +128,10 @@ def _text(path: Path, name: str) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SpecError([f"{name}: not a text file in UTF-8 (byte {error.start + 1} is 0x{error.object[error.start]:02x})"]) from error
+        raise SpecError([f"{name}: not UTF-8 text (byte {error.start + 1} is 0x{error.object[error.start]:02x})"]) from error
     except FileNotFoundError as error:
         raise SpecError([f"{name}: no such file"]) from error
     except IsADirectoryError as error:
-        raise SpecError([f"{name}: a directory; name the YAML file in it"]) from error
+        raise SpecError([f"{name}: is a directory, expected a YAML file"]) from error
     except (OSError, ValueError) as error:
         raise SpecError([f"{clip(name)}: cannot be read ({getattr(error, 'strerror', None) or error})"]) from error

@@ -1,7 +1,7 @@
-"""Short names of components, and the classes that they stand for; nothing is imported before it is asked for.
+"""Registry of component types: short names and their classes, imported on demand.
 
-A type in a spec is one of the names below, a name that an installed package declares as an entry point (groups ``nbridge.nn.encoders``,
-``nbridge.nn.decoders``, ``nbridge.nn.likelihoods`` and ``nbridge.datasets``), or ``package.module:Class``.
+A type in a spec is one of the names below, a name that an installed package declares as an entry point (groups ``nbridge.encoders``,
+``nbridge.decoders``, ``nbridge.likelihoods`` and ``nbridge.datasets``), or ``package.module:Class``.
 """
 
 from __future__ import annotations
@@ -66,13 +66,13 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
 """The class of each short name, by kind."""
 
 FROM_PYTHON = ("memory", "frame", "mudata")
-"""Data sources of rows that no file holds."""
+"""Data sources that take their rows from Python instead of a file."""
 
 NOUNS: Mapping[str, str] = {
     "encoders": "encoder", "decoders": "decoder", "likelihoods": "likelihood", "fusions": "fusion", "bridges": "bridges", "priors": "prior",
     "models": "model", "datasets": "data source",
 }  # fmt: skip
-"""What an error calls one component of a kind."""
+"""The singular noun for each kind in error messages."""
 
 BASES: Mapping[str, str] = {
     "encoders": "nbridge.nn.encoders:Encoder",
@@ -84,7 +84,7 @@ BASES: Mapping[str, str] = {
     "models": "nbridge.models.base:MultimodalVAE",
     "datasets": "nbridge.data.split:Source",
 }
-"""What a class of a kind inherits from."""
+"""The required base class of each kind."""
 
 STAGES: Mapping[str, tuple[str, ...]] = {
     "bridged": ("joint", "bridges"),
@@ -95,34 +95,34 @@ STAGES: Mapping[str, tuple[str, ...]] = {
     "mvae": ("joint",),
     "bivcca": ("joint",),
 }
-"""The training stages that a model declares, in their order."""
+"""The training stages of each model, in order."""
 
 _EXTENSIBLE = frozenset({"encoders", "decoders", "likelihoods", "datasets"})
 _TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 def known(kind: str) -> list[str]:
-    """The names of a kind, built-in and installed, in alphabetical order."""
+    """The built-in and installed names of a kind, sorted."""
     return sorted({*BUILT_IN[kind], *_entry_points(kind)})
 
 
 def locate(kind: str, name: str, words: tuple[str, ...] = ()) -> str:
-    """The class, as ``package.module:Class``, that a type of a spec stands for.
+    """The class of a type, as ``package.module:Class``.
 
     Arguments:
-        kind: One of the kinds of `BUILT_IN`.
-        name: The type, as a spec spells it.
-        words: What else a spec may say here, for the message.
+        kind: A kind of `BUILT_IN`.
+        name: The type, as given in a spec.
+        words: Other types that the error message should list.
 
     Raises:
-        SpecError: when the name is unknown.
+        SpecError: if the name is unknown.
     """
     if name in BUILT_IN[kind]:
         return BUILT_IN[kind][name]
     if ":" in name:
         if _TARGET.fullmatch(name):
             return name
-        raise SpecError([f"{NOUNS[kind]} '{clip(name)}' is not of the form 'package.module:Class'"])
+        raise SpecError([f"invalid {NOUNS[kind]} '{clip(name)}', expected the form 'package.module:Class'"])
     installed = _entry_points(kind)
     if name in installed:
         return installed[name]
@@ -139,10 +139,10 @@ def is_house(target: str) -> bool:
 
 
 def load(target: str) -> Any:
-    """Imports what ``package.module:Class`` names.
+    """Imports ``package.module:Class``.
 
     Raises:
-        SpecError: when the module cannot be imported or has no such name.
+        SpecError: if the module cannot be imported or has no such attribute.
     """
     module_name, _, name = target.partition(":")
     try:
@@ -152,26 +152,26 @@ def load(target: str) -> Any:
         raise SpecError([f"'{target}': module '{module_name}' cannot be imported ({type(error).__name__}: {reason})"]) from error
     for part in name.split("."):
         if not hasattr(value, part):
-            raise SpecError([f"'{target}': '{part}' is not in module '{module_name}'.{did_you_mean(part, vars(value))}"])
+            raise SpecError([f"'{target}': module '{module_name}' has no '{part}'.{did_you_mean(part, vars(value))}"])
         value = getattr(value, part)
     return value
 
 
 def resolve(kind: str, name: str, base: type) -> type:
-    """Imports the class that a type of a spec stands for.
+    """Imports the class of a type.
 
     Arguments:
-        kind: One of the kinds of `BUILT_IN`.
-        name: The type, as a spec spells it.
-        base: What the class must inherit from.
+        kind: A kind of `BUILT_IN`.
+        name: The type, as given in a spec.
+        base: The required base class.
 
     Raises:
-        SpecError: when the name is unknown, its module cannot be imported, or the class is none of its kind.
+        SpecError: if the name is unknown, its module cannot be imported, or it is not a subclass of ``base``.
     """
     target = locate(kind, name)
     value = load(target)
     if not isinstance(value, type):
-        raise SpecError([f"{NOUNS[kind]} '{target}' is not a class, it is of type {type(value).__name__}"])
+        raise SpecError([f"{NOUNS[kind]} '{target}' is of type {type(value).__name__}, expected a class"])
     if not issubclass(value, base):
         raise SpecError([f"{NOUNS[kind]} '{target}' does not inherit from {base.__module__}.{base.__qualname__}"])
     return value
@@ -179,7 +179,7 @@ def resolve(kind: str, name: str, base: type) -> type:
 
 @functools.cache
 def _entry_points(kind: str) -> dict[str, str]:
-    """Names that installed packages declare; a name declared twice belongs to the package that is found first."""
+    """Names declared by installed packages; if two packages declare the same name, the first one found wins."""
     if kind not in _EXTENSIBLE:
         return {}
     return {

@@ -1,8 +1,8 @@
-"""Constructor signatures, read as the schema of a component.
+"""Constructor signatures as the schema of a component.
 
-Positional arguments are geometry and given by the house; keyword-only ones are the options that a spec may set. The signature of a
-built-in class is read from its source text, because importing the class would import torch: a second and more, before the first
-misspelt key of a spec could be reported. A class of another package is imported.
+Positional arguments are geometry and are passed by nbridge; keyword-only arguments are the options of a spec. The signature of a built-in
+class is parsed from its source, because importing it would import torch, which takes a second or more: too long to report a misspelt
+key. Classes of other packages are imported.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nbridge.errors import SpecError
 from nbridge.spec import option_types, registry
 
 REQUIRED: Any = inspect.Parameter.empty
-"""The default of an option that has none."""
+"""Marks an option without a default."""
 
 _NAMESPACE = {**vars(typing), "Mapping": Mapping, "Sequence": Sequence, **vars(option_types)}
 _ARGUMENT = re.compile(r"^(\w+): (.*(?:\n +.*)*)", re.MULTILINE)
@@ -43,10 +43,10 @@ class Option:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a constructor takes.
+    """The relevant arguments of a constructor.
 
     Arguments:
-        shape: The annotation of the argument ``shape``, which says the shapes that the class serves; None where it has none.
+        shape: The annotation of the argument ``shape``, which states the supported shapes; None if there is none.
         options: The keyword-only arguments by name.
         summary: The first line of the docstring.
     """
@@ -62,32 +62,32 @@ def read_signature(target: str, given: tuple[str, ...] = ()) -> Signature:
 
     Arguments:
         target: The class.
-        given: Keyword-only arguments that are no options, because the house gives them.
+        given: Keyword-only arguments that are not options, because nbridge passes them itself.
 
     Raises:
-        SpecError: when the class cannot be imported, or an annotation cannot be resolved.
+        SpecError: if the class cannot be imported or an annotation cannot be resolved.
     """
     return (signature_of_source(target, given) if registry.is_house(target) else None) or signature_of_class(target, given)
 
 
 def signature_of_class(target: str, given: tuple[str, ...] = ()) -> Signature:
-    """The signature of ``package.module:Class``, by importing it."""
+    """The signature of ``package.module:Class``, which is imported."""
     cls = registry.load(target)
     if not isinstance(cls, type):
-        raise SpecError([f"'{target}' is not a class, it is of type {type(cls).__name__}"])
+        raise SpecError([f"'{target}' is of type {type(cls).__name__}, expected a class"])
     try:
         parameters = [] if cls.__init__ is object.__init__ else list(inspect.signature(cls.__init__).parameters.values())
         wanted = {p.name: p for p in parameters if p.name not in given and (p.kind is p.KEYWORD_ONLY or p.name == "shape")}
         hints = _hints({p.name: p.annotation for p in wanted.values()}, vars(sys.modules[cls.__init__.__module__]) if wanted else {})
     except Exception as error:
         raise SpecError(
-            [f"'{target}': the annotations of its constructor cannot be read ({type(error).__name__}: {clip(error, 200)})"]
+            [f"'{target}': cannot read the annotations of its constructor ({type(error).__name__}: {clip(error, 200)})"]
         ) from error
     return _signature(hints, {p.name: p.default for p in wanted.values() if p.kind is p.KEYWORD_ONLY}, inspect.cleandoc(cls.__doc__ or ""))
 
 
 def signature_of_source(target: str, given: tuple[str, ...] = ()) -> Signature | None:
-    """The signature of ``package.module:Class`` from its source text; None when that takes more than reading."""
+    """The signature of ``package.module:Class``, parsed from its source; None if the source alone does not suffice."""
     module_name, _, name = target.partition(":")
     tree = _source(module_name)
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)} if tree else {}
@@ -108,7 +108,7 @@ def signature_of_source(target: str, given: tuple[str, ...] = ()) -> Signature |
 
 
 def _constructor(classes: Mapping[str, ast.ClassDef], name: str) -> ast.FunctionDef | None:
-    """The ``__init__`` of a class, or of the first of its parents that stands in the same module and has one."""
+    """The ``__init__`` of a class, or of its first parent in the same module that has one."""
     node = classes[name]
     own = [item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"]
     parents = [base.id for base in node.bases if isinstance(base, ast.Name) and base.id in classes]
@@ -116,7 +116,7 @@ def _constructor(classes: Mapping[str, ast.ClassDef], name: str) -> ast.Function
 
 
 def _source(module_name: str) -> ast.Module | None:
-    """The syntax tree of a module, found as an import would find it, with no parent package imported."""
+    """The syntax tree of a module, located like an import but without importing its parent packages."""
     path = None
     spec = None
     for depth, _ in enumerate(parts := module_name.split("."), start=1):
@@ -133,7 +133,7 @@ def _find(name: str, path: Any) -> importlib.machinery.ModuleSpec | None:
 
 
 def _hints(annotated: Mapping[str, Any], namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """Annotations as types; one that is left out allows anything."""
+    """Resolves annotations to types; a missing one becomes `Any`."""
     known = {name: Any if annotation is REQUIRED else annotation for name, annotation in annotated.items()}
     holder = types.SimpleNamespace(__annotations__=known)
     return typing.get_type_hints(holder, globalns=dict(namespace), include_extras=True)
@@ -146,7 +146,7 @@ def _signature(hints: Mapping[str, Any], defaults: Mapping[str, Any], docstring:
 
 
 def _descriptions(docstring: str) -> dict[str, str]:
-    """The section "Arguments:" of a docstring, by name."""
+    """The section "Arguments:" of a docstring as a mapping from name to text."""
     _, _, section = docstring.partition("\nArguments:\n")
     text = textwrap.dedent(section.partition("\n\n")[0])
     return {name: " ".join(words.split()) for name, words in _ARGUMENT.findall(text)}

@@ -1,8 +1,8 @@
-"""The spec: what a model is made of, what it is trained on and how. Nothing is built here.
+"""The schema of a spec: model, data and training. Nothing is built here.
 
-A spec is read with `nbridge.spec.reader`, which adds to every mistake where it stands. Every mapping is strict: an unknown key is a
-mistake, as is a number in quotes. Components (an encoder, a data source, ...) are spelt by their type alone, or as a mapping of the type
-and the options of its constructor.
+`nbridge.spec.reader` reads specs and adds positions to error messages. Every mapping is strict: an unknown key is an error, and so is a
+number in quotes. A component (an encoder, a data source, ...) is given by its type alone, or as a mapping of its type and constructor
+options.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from nbridge.spec.strict import StrictModel, expected, mistake, mistake_at, mist
 from nbridge.spec.training import TrainingSpec
 
 SPEC_VERSION = 1
-"""The newest version of the format that this package reads."""
+"""The newest version of the format that this version of nbridge reads."""
 
 
-def _spelt(default: Any, description: str, **more: Any) -> Any:
-    """A field whose default is spelt as in a spec, and read like one."""
+def _field(default: Any, description: str, **more: Any) -> Any:
+    """A field whose default is given as in a spec, and validated like one."""
     return Field(default=default, description=description, **more)
 
 
@@ -56,53 +56,51 @@ class DataKeys(StrictModel):
     """How the rows of any data source are split."""
 
     validation: Probability = Field(default=0.1, description="Share of the rows held out for validation.")
-    test: Probability = Field(
-        default=0.2, description="Share of the rows held out for testing, where the source has no test part of its own."
-    )
+    test: Probability = Field(default=0.2, description="Share of the rows held out for testing, if the source has no test part of its own.")
     seed: Seed = Field(default=0, description="Seed of the split.")
     empty_rows: EmptyRows = Field(
         default="keep",
-        description="What becomes of rows in which nothing is observed: `keep` them, though they teach nothing, `drop` them, or `refuse`.",
+        description="Rows with nothing observed: `keep` them, though training learns nothing from them, `drop` them, or `refuse` them.",
     )
     group: OneLine | None = Field(
         default=None,
-        description="The column (or array) that says which patient, speaker or photograph a row belongs to, or a modality whose items "
-        "repeat: rows of one group never fall in two parts.",
+        description="The column (or array) with the group of each row, such as its patient or speaker, or a modality whose items repeat: "
+        "the rows of a group are never split across parts.",
     )
     split: OneLine | None = Field(
         default=None,
-        description="The column (or array) that assigns each row to a part: train, validation or test. `test`, and `validation` where "
-        "it has validation rows, then count for nothing.",
+        description="The column (or array) that assigns each row to a part: train, validation or test. `test` is then ignored, and so is "
+        "`validation` if the column has validation rows.",
     )
 
     @field_validator("test")
     @classmethod
-    def _leave_rows(cls, test: float, info: ValidationInfo) -> float:
+    def _check_shares(cls, test: float, info: ValidationInfo) -> float:
         validation = info.data.get("validation", 0.0)
         if validation + test >= 1:
-            raise mistake(f"validation ({validation:g}) and test ({test:g}) leave no rows for training; together they must stay below 1")
+            raise mistake(f"validation ({validation:g}) and test ({test:g}) leave no rows for training; their sum must be below 1")
         return test
 
     @field_validator("split")
     @classmethod
-    def _differ(cls, split: str | None, info: ValidationInfo) -> str | None:
+    def _check_split(cls, split: str | None, info: ValidationInfo) -> str | None:
         if split is not None and split == info.data.get("group"):
-            raise mistake(f"column '{clip(split)}' is data.group as well; name the column that says train, validation or test")
+            raise mistake(f"column '{clip(split)}' is also data.group; expected a column of train, validation or test")
         return split
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Where rows come from, and how they are split.
+    """The data source and the split of its rows.
 
     Arguments:
         source: The data source.
         validation: Share of the rows held out for validation.
         test: Share of the rows held out for testing.
         seed: Seed of the split.
-        empty_rows: What becomes of rows in which nothing is observed.
-        group: The column, or the modality, whose values make groups that are never divided; None where each row stands for itself.
-        split: The column that assigns rows to parts; None where they are drawn at random.
+        empty_rows: How rows with nothing observed are treated.
+        group: The column or modality whose values define groups that are never split; None for no groups.
+        split: The column that assigns rows to parts; None for a random split.
     """
 
     source: Component
@@ -114,23 +112,21 @@ class DataSpec:
     split: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The full form that a spec may hold."""
+        """The full spelling in a spec, as plain YAML values."""
         shares = {"validation": self.validation, "test": self.test, "seed": self.seed, "empty_rows": self.empty_rows}
         columns = {key: column for key, column in (("group", self.group), ("split", self.split)) if column is not None}
         return {**self.source.as_dict("source"), **shares, **columns}
 
 
 class Objective(StrictModel):
-    """Weights of the terms; one left out has weight 0."""
+    """Weights of the terms; an omitted term has weight 0."""
 
     noun = "term"
 
-    elbo: NonNegativeFloat = Field(
-        default=0.0, description="Equations 8 and 9 of the paper: the ELBO of the one modality that is observed."
-    )
-    distill: NonNegativeFloat = Field(default=0.0, description="The joint posterior is the teacher of the bridged one.")
+    elbo: NonNegativeFloat = Field(default=0.0, description="Equations 8 and 9 of the paper: the ELBO of the single observed modality.")
+    distill: NonNegativeFloat = Field(default=0.0, description="Distillation of the joint posterior into the bridged one.")
     match: NonNegativeFloat = Field(default=0.0, description="Squared error of the hallucinated features.")
-    cross: NonNegativeFloat = Field(default=0.0, description="The log-likelihood of the other modalities, of the discrete ones only.")
+    cross: NonNegativeFloat = Field(default=0.0, description="The log-likelihood of the other modalities, discrete ones only.")
 
 
 _BY_OBJECTIVE = {
@@ -140,50 +136,49 @@ _BY_OBJECTIVE = {
     "exponents": ("ones", "fitted"),
     "prior": ("normal", "auto"),
 }
-"""What options of the bridges default to: with the paper's objective, and with any other."""
+"""Defaults of the options of bridges: with the paper's objective, and with any other."""
 
 
 class BridgesKeys(StrictModel):
-    """How bridges are trained and how several of them meet."""
+    """How bridges are trained and combined."""
 
-    objective: Literal["paper"] | Objective = _spelt(
-        dict(DEFAULT_OBJECTIVE), "What stage `bridges` minimises: `paper`, or weights of the terms elbo, distill, match and cross."
+    objective: Literal["paper"] | Objective = _field(
+        dict(DEFAULT_OBJECTIVE), "The loss of stage `bridges`: `paper`, or weights of the terms elbo, distill, match and cross."
     )
-    combine: Combine = _spelt(
+    combine: Combine = _field(
         None,
-        "How several observed modalities meet: the mean of features, or the product of posteriors; by default poe, with `paper` mean.",
+        "How several observed modalities are combined: mean of features, or product of posteriors (poe); default poe, with `paper` mean.",
         json_schema_extra=lambda schema: schema.pop("default"),
     )
-    subsets: Subsets = _spelt(
+    subsets: Subsets = _field(
         None,
-        "Which sets of sources bridges are trained for: singletons, one larger set at random of each row besides, or all; by default "
-        "random, with `paper` singletons.",
-        json_schema_extra=lambda schema: schema.pop("default"),
-    )
-
-    encoders: SourceEncoders = _spelt(
-        None,
-        "What bridges read: features of the frozen joint encoders, or of encoders of their own, which learn with them; by default own, "
-        "with `paper` shared.",
-        json_schema_extra=lambda schema: schema.pop("default"),
-    )
-    exponents: Exponents = _spelt(
-        None,
-        "How far the product of posteriors (poe) trusts each observed modality: fitted on validation rows, or ones; by default fitted, "
-        "with `paper` ones.",
+        "The sets of sources that bridges are trained for: singletons; random, singletons and one larger random set per row; or all. "
+        "Default random, with `paper` singletons.",
         json_schema_extra=lambda schema: schema.pop("default"),
     )
 
-    prior: ProductPrior = _spelt(
+    encoders: SourceEncoders = _field(
+        None,
+        "The encoders that bridges read: shared, the frozen joint encoders; or own, encoders trained with the bridges. Default own, with "
+        "`paper` shared.",
+        json_schema_extra=lambda schema: schema.pop("default"),
+    )
+    exponents: Exponents = _field(
+        None,
+        "The exponent of each posterior in the product (poe): fitted on validation rows, or ones. Default fitted, with `paper` ones.",
+        json_schema_extra=lambda schema: schema.pop("default"),
+    )
+
+    prior: ProductPrior = _field(
         None,
         "The prior in the product of posteriors (poe): normal, N(0, I); mixture, Gaussians fitted to the codes of the training rows; or "
-        "auto, the one that predicts hidden modalities of validation rows better; by default auto, with `paper` normal.",
+        "auto, the one that better predicts hidden modalities of validation rows. Default auto, with `paper` normal.",
         json_schema_extra=lambda schema: schema.pop("default"),
     )
 
     @field_validator("objective", mode="wrap")
     @classmethod
-    def _positive(cls, value: Any, _: Callable[[Any], Any]) -> Any:
+    def _check_objective(cls, value: Any, _: Callable[[Any], Any]) -> Any:
         terms = get_args(Term)
         if isinstance(value, Mapping):
             weights = Objective.model_validate(value)
@@ -197,7 +192,7 @@ class BridgesKeys(StrictModel):
 
     @field_validator("combine", "subsets", "encoders", "exponents", "prior", mode="before")
     @classmethod
-    def _settle(cls, value: Any, info: ValidationInfo) -> Any:
+    def _fill_default(cls, value: Any, info: ValidationInfo) -> Any:
         if value is not None:
             return value
         paper, default = _BY_OBJECTIVE[str(info.field_name)]
@@ -205,16 +200,16 @@ class BridgesKeys(StrictModel):
 
 
 STOCHASTIC = frozenset({"flow"})
-"""Bridges that draw: they have one way to learn, and take all observed modalities at once."""
+"""Bridges that sample: they have a single objective and condition on all observed modalities at once."""
 
 
 @dataclass(frozen=True)
 class BridgesSpec:
-    """The bridges, their objective and how several of them meet.
+    """The bridges, their objective and how several of them are combined.
 
     Arguments:
         bank: The bridges.
-        objective: ``paper``, or the positive weights by term.
+        objective: ``paper``, or positive weights by term.
         combine: ``mean`` or ``poe``.
         subsets: ``singletons``, ``random`` or ``all``.
         encoders: ``shared`` or ``own``.
@@ -231,7 +226,7 @@ class BridgesSpec:
     prior: ProductPrior = "auto"
 
     def as_dict(self) -> dict[str, Any]:
-        """The full form that a spec may hold."""
+        """The full spelling in a spec, as plain YAML values."""
         if self.bank.type in STOCHASTIC:
             return {**self.bank.as_dict(), "encoders": self.encoders}
         objective = self.objective if self.objective == "paper" else dict(self.objective)
@@ -250,7 +245,7 @@ MODEL = Kind("models", default="bridged", given=("objective", "combine", "subset
 DATA = Kind("datasets", tag="source", default="memory", house=DataKeys, build=DataSpec)
 
 
-def _one_size_is_a_shape(value: Any) -> Any:
+def _to_sizes(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         return (value,)
     if isinstance(value, list | tuple):
@@ -259,26 +254,26 @@ def _one_size_is_a_shape(value: Any) -> Any:
 
 
 Sizes = Annotated[tuple[PositiveInt, ...], Len(1, 8), Strict(False)]
-SpecShape = Annotated[Sizes, BeforeValidator(_one_size_is_a_shape, json_schema_input_type=PositiveInt | Sizes)]
-"""A shape of one to eight axes; a single number is a shape of one axis."""
+SpecShape = Annotated[Sizes, BeforeValidator(_to_sizes, json_schema_input_type=PositiveInt | Sizes)]
+"""A shape of one to eight axes; a single number means one axis."""
 
 
 class ModalitySpec(StrictModel):
     """One modality of the model."""
 
-    shape: SpecShape = Field(description="Shape of one row; for classes, their number. A single number is a shape of one axis.")
+    shape: SpecShape = Field(description="Shape of one row; for classes, their number. A single number means one axis.")
     encoder: Annotated[Component, ENCODER] = Field(description="Maps the modality to features.")
-    decoder: Annotated[Component, DECODER] = _spelt("mirror", "Maps z to the likelihood's parameters; `mirror` is the encoder in reverse.")
-    likelihood: Annotated[Component, LIKELIHOOD] = Field(description="What the values mean: the distribution p(x|z).")
+    decoder: Annotated[Component, DECODER] = _field("mirror", "Maps z to the likelihood's parameters; `mirror` reverses the encoder.")
+    likelihood: Annotated[Component, LIKELIHOOD] = Field(description="The distribution p(x|z) of the values.")
     features: PositiveInt = Field(default=128, description="Width of the encoder's output.")
     weight: Literal["auto"] | NonNegativeFloat = Field(
         default="auto",
-        description="Weight of the modality's log-likelihood in training; auto follows from the nats of all modalities in training rows.",
+        description="Weight of the modality's log-likelihood in training; auto balances the nats of all modalities in training rows.",
     )
 
     @field_validator("encoder", "decoder", "likelihood")
     @classmethod
-    def _serves_the_shape(cls, component: Component, info: ValidationInfo) -> Component:
+    def _check_shape(cls, component: Component, info: ValidationInfo) -> Component:
         kind = {"encoder": ENCODER, "decoder": DECODER, "likelihood": LIKELIHOOD}[info.field_name or ""]
         if "shape" in info.data:
             check_shape(kind, component.type, info.data["shape"])
@@ -286,61 +281,61 @@ class ModalitySpec(StrictModel):
 
 
 class Spec(StrictModel):
-    """A whole experiment: parts over named modalities, data and training."""
+    """An experiment: components over named modalities, data and training."""
 
     spec_version: Annotated[int, Ge(1)] = Field(default=SPEC_VERSION, description="Version of this format.")
-    name: OneLine | None = Field(default=None, description="What the experiment is called.")
-    model: Annotated[Component, MODEL] = _spelt("bridged", "The model.")
+    name: OneLine | None = Field(default=None, description="Name of the experiment.")
+    model: Annotated[Component, MODEL] = _field("bridged", "The model.")
     latent_dim: PositiveInt = Field(default=32, description="Number of dimensions of z.")
-    data: Annotated[DataSpec, DATA] = _spelt("memory", "Where rows come from; `memory` where they are passed from Python.")
-    modalities: Annotated[dict[ModalityName, ModalitySpec], Len(1, 20)] = Field(description="The modalities by name, 1 to 20 of them.")
-    fusion: Annotated[Component, FUSION] = _spelt("mlp", "Maps the features of all modalities to q(z|x).")
-    bridges: Annotated[BridgesSpec, BRIDGES] = _spelt("mlp", "Maps the features of one modality to those of another.")
-    prior: Annotated[Component, PRIOR] = _spelt(
-        "normal", "Where rows that are generated from nothing begin: N(0, I), or a mixture fitted to the training rows' codes."
+    data: Annotated[DataSpec, DATA] = _field("memory", "Where rows come from; `memory` if they are passed from Python.")
+    modalities: Annotated[dict[ModalityName, ModalitySpec], Len(1, 20)] = Field(description="The modalities by name, 1 to 20.")
+    fusion: Annotated[Component, FUSION] = _field("mlp", "Maps the features of all modalities to q(z|x).")
+    bridges: Annotated[BridgesSpec, BRIDGES] = _field("mlp", "Maps the features of one modality to those of another.")
+    prior: Annotated[Component, PRIOR] = _field(
+        "normal", "The prior for unconditional generation: N(0, I), or a mixture fitted to the codes of the training rows."
     )
-    training: TrainingSpec = _spelt({}, "How the model is trained.")
+    training: TrainingSpec = _field({}, "How the model is trained.")
 
     @model_validator(mode="before")
     @classmethod
-    def _read_this_version(cls, value: Any) -> Any:
+    def _check_version(cls, value: Any) -> Any:
         version = value.get("spec_version") if isinstance(value, Mapping) else None
         if isinstance(version, int) and version > SPEC_VERSION:
-            text = f"spec_version {version} is newer than this nbridge understands ({SPEC_VERSION}); upgrade nbridge"
+            text = f"spec_version {version} is newer than the newest supported ({SPEC_VERSION}); upgrade nbridge"
             raise mistakes(mistake_at(("spec_version",), text))
         return value
 
     @field_validator("bridges", mode="before")
     @classmethod
-    def _leave_flows_alone(cls, value: Any) -> Any:
+    def _check_flow_keys(cls, value: Any) -> Any:
         if isinstance(value, Mapping) and (kind := value.get("type")) in STOCHASTIC:
             for key in BridgesKeys.model_fields:
                 if key in value and key != "encoders":
-                    text = f"a {kind} has one objective and takes all observed modalities at once; leave '{key}' out"
+                    text = f"'{key}' does not apply to bridges of type {kind}; remove it"
                     raise mistakes(mistake_at((key,), text))
         return value
 
     @field_validator("training", mode="wrap")
     @classmethod
-    def _know_the_stages(cls, value: Any, _: Callable[[Any], Any], info: ValidationInfo) -> TrainingSpec:
+    def _validate_training(cls, value: Any, _: Callable[[Any], Any], info: ValidationInfo) -> TrainingSpec:
         model = info.data.get("model")
         raw = value.model_dump() if isinstance(value, TrainingSpec) else value
         if isinstance(raw, Mapping) and "bridges" in info.data and info.data["bridges"].objective == "paper":
-            # The paper's models are served as the paper has them.
+            # Models with the paper's objective are served as in the paper.
             raw = {"calibrate": False, **raw}
         own = STAGES.get(model.type) if model else None
         others = [stage for stages in STAGES.values() for stage in stages] if own else ()
         return TrainingSpec.model_validate(raw, context={"stages": own, "other_stages": others})
 
     @model_validator(mode="after")
-    def _validate_where_patience_needs_it(self) -> Self:
+    def _check_validation_rows(self) -> Self:
         patient = [name for name, stage in self.training.stages.items() if isinstance(stage.patience, int)]
         if patient and not self.data.validation and self.data.split is None:
-            raise mistake(f"training: stage '{patient[0]}' has patience, which data.validation 0 leaves nothing to wait for")
+            raise mistake(f"training: patience of stage '{patient[0]}' needs validation rows, and data.validation is 0")
         if self.training.conformal and not self.data.validation and self.data.split is None:
             raise mistake("training: conformal needs validation rows, and data.validation is 0")
         return self
 
     def as_dict(self) -> dict[str, Any]:
-        """The spec with every default written out, as plain YAML values; reading it gives an equal spec."""
+        """The spec with all defaults written out, as plain YAML values; reading it gives an equal spec."""
         return {key: value for key, value in self.model_dump(mode="json").items() if value is not None}

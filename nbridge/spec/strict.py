@@ -1,6 +1,6 @@
-"""The base of everything in a spec: unknown keys are mistakes, and nothing is converted silently.
+"""Base class of all mappings in a spec: unknown keys are errors, and nothing is converted silently.
 
-Mistakes are raised as pydantic's own errors, so that all of them are found in one pass and each keeps the path to where it stands.
+Errors are raised as pydantic errors, so that one pass finds all of them, each with its path.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic_core.core_schema import ErrorType
 from nbridge.common.messages import clip, did_you_mean
 
 Sort = Literal["mistake", "expected", "unknown_key"]
-"""What a mistake of ours is: a message, the noun after "expected", or a message about a key."""
+"""The type of an error raised by nbridge: a message, the noun after "expected", or a message about a key."""
 
 _KNOWN = frozenset(typing.get_args(ErrorType))
 _CONTAINERS = (tuple, set, frozenset)
@@ -29,13 +29,13 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True)
 
     noun: ClassVar[str] = "key"
-    """What an error calls one of the keys."""
+    """The word for a key in error messages."""
     other_keys: ClassVar[tuple[str, ...]] = ()
-    """Keys that are allowed and taken out before the rest is checked."""
+    """Keys that are allowed but removed before validation."""
 
     @model_validator(mode="wrap")
     @classmethod
-    def _offer_known_keys(cls, value: Any, handler: Callable[[Any], Any]) -> Any:
+    def _suggest_keys(cls, value: Any, handler: Callable[[Any], Any]) -> Any:
         try:
             return handler(value)
         except ValidationError as error:
@@ -50,35 +50,35 @@ class StrictModel(BaseModel):
             return mistake_at(loc, f"unknown {cls.noun} '{clip(loc[0])}'.{offer}", "unknown_key")
         if kind in ("mistake", "expected", "unknown_key"):
             return mistake_at(loc, context["text"], kind, line["input"])
-        if kind not in _KNOWN:  # a check that stands in the annotation of somebody's option
+        if kind not in _KNOWN:  # a custom check in the annotation of a plug-in's option
             return mistake_at(loc, line["msg"], "mistake", line["input"])
         return InitErrorDetails(type=kind, loc=loc, input=line["input"], ctx=dict(context))
 
 
 def mistake_at(loc: Iterable[str | int], text: str, kind: Sort = "mistake", value: object = None) -> InitErrorDetails:
-    """One mistake at a path below the value that is being validated.
+    """An error at a path below the value that is being validated.
 
     Arguments:
         loc: The path.
-        text: The message; for the kind ``expected`` the noun after "expected".
+        text: The message; for the kind ``expected``, the noun after "expected".
         kind: One of ``mistake``, ``expected`` and ``unknown_key``.
-        value: What stands there.
+        value: The value at that path.
     """
     return InitErrorDetails(type=_error(kind, text), loc=tuple(loc), input=value)
 
 
 def mistakes(*lines: InitErrorDetails) -> ValidationError:
-    """The error to raise for mistakes below the value that is being validated."""
+    """The exception for errors below the value that is being validated."""
     return ValidationError.from_exception_data("spec", list(lines))
 
 
 def mistake(text: str) -> PydanticCustomError:
-    """The error to raise for a mistake of the value that is being validated."""
+    """The exception for an error in the value that is being validated."""
     return _error("mistake", text)
 
 
 def expected(noun: str) -> PydanticCustomError:
-    """The error to raise for a value of the wrong type or range; the reader adds what stands there."""
+    """The exception for a value of the wrong type or range; the reader adds the value found."""
     return _error("expected", noun)
 
 
@@ -87,7 +87,7 @@ def _error(kind: Sort, text: str) -> PydanticCustomError:
 
 
 def with_lists(annotation: Any) -> Any:
-    """The annotation with every tuple and set open to the lists of YAML, and as strict as before in all else."""
+    """The annotation with tuples and sets also accepting the lists of YAML, and otherwise as strict as before."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         return Annotated[(with_lists(arguments[0]), *arguments[1:])]

@@ -1,7 +1,7 @@
-"""Pydantic's errors in plain English: what was expected, what stands there, and where.
+"""Turns pydantic's errors into plain English: where, what was expected and what was found.
 
-Pydantic reports one error for each member of a union and adds the member's name to the path. Here such names are dropped from the path,
-and what is left at one place becomes one sentence.
+Pydantic reports an error for each member of a union and adds the member's name to the path. These names are removed, and the errors at one
+path are merged into one message.
 """
 
 from __future__ import annotations
@@ -44,22 +44,17 @@ _EXPECTED: Mapping[str, str] = {
     "string_too_long": "{max_length} characters or fewer",
     "expected": "{text}",
 }
-_OF_THE_WHOLE = frozenset(kind for kind in _EXPECTED if kind.endswith("_type")) | {
-    "literal_error",
-    "none_required",
-    "too_short",
-    "too_long",
-}
-_COUNTED = frozenset({"too_short", "too_long"})
+_LENGTH_ERRORS = frozenset({"too_short", "too_long"})
+_TYPE_ERRORS = _LENGTH_ERRORS | {"literal_error", "none_required", *(kind for kind in _EXPECTED if kind.endswith("_type"))}
 
 
 class Problem(NamedTuple):
-    """A mistake in a document.
+    """An error in a document.
 
     Arguments:
-        path: Where the value stands; for a missing key, the mapping that lacks it.
+        path: The path of the value; for a missing key, of the mapping that lacks it.
         text: The message.
-        of_key: Whether it is about the key and not its value.
+        of_key: Whether it concerns the key instead of the value.
     """
 
     path: Path
@@ -76,53 +71,53 @@ class _Line(NamedTuple):
 
 
 def problems(error: ValidationError, document: object) -> list[Problem]:
-    """The mistakes of a document, in the order in which pydantic found them."""
+    """The errors in a document, in pydantic's order."""
     lines = [_line(line, document) for line in error.errors(include_url=False)]
     by_place: dict[tuple[Path, bool], list[_Line]] = {}
     for line in lines:
-        if not (line.kind in _OF_THE_WHOLE and any(_inside(other.path, line.path) for other in lines)):
+        if not (line.kind in _TYPE_ERRORS and any(_is_below(other.path, line.path) for other in lines)):
             by_place.setdefault((line.path, line.of_key), []).append(line)
-    return [problem for (path, of_key), here in by_place.items() for problem in _at_one_place(path, of_key, here, document)]
+    return [problem for (path, of_key), here in by_place.items() for problem in _merged(path, of_key, here, document)]
 
 
 def _line(line: Mapping[str, Any], document: object) -> _Line:
     loc, kind, context = line["loc"], line["type"], line.get("ctx", {})
     if kind == "missing":
-        return _Line(_standing(loc[:-1], document), kind, context, f"missing key '{clip(loc[-1])}'", True)
+        return _Line(_existing_path(loc[:-1], document), kind, context, f"missing key '{clip(loc[-1])}'", True)
     of_key = loc[-1:] == ("[key]",) or kind == "unknown_key"
     text = context["text"] if kind in ("mistake", "unknown_key") else line["msg"]
-    return _Line(_standing(loc, document), kind, context, text, of_key)
+    return _Line(_existing_path(loc, document), kind, context, text, of_key)
 
 
-def _standing(loc: Iterable[str | int], document: Any) -> Path:
-    """The part of a path that leads through the document; the names of union members do not."""
+def _existing_path(loc: Iterable[str | int], document: Any) -> Path:
+    """The part of a path that exists in the document, without the names of union members."""
     path: Path = ()
     for step in loc:
-        if _has(document, step):
+        if _contains(document, step):
             path, document = (*path, step), document[step]
     return path
 
 
-def _has(value: object, step: str | int) -> bool:
+def _contains(value: object, step: str | int) -> bool:
     if isinstance(value, Mapping):
         return step in value
     return isinstance(value, list | tuple) and isinstance(step, int) and step < len(value)
 
 
-def _inside(path: Path, whole: Path) -> bool:
+def _is_below(path: Path, whole: Path) -> bool:
     return len(path) > len(whole) and path[: len(whole)] == whole
 
 
-def _at_one_place(path: Path, of_key: bool, lines: list[_Line], document: object) -> list[Problem]:
-    lines = [line for line in lines if line.kind not in _COUNTED] or lines  # entries that were refused are not counted as missing
+def _merged(path: Path, of_key: bool, lines: list[_Line], document: object) -> list[Problem]:
+    lines = [line for line in lines if line.kind not in _LENGTH_ERRORS] or lines  # invalid entries must not count as missing
     nouns = list(dict.fromkeys(_EXPECTED[line.kind].format(**line.context) for line in lines if line.kind in _EXPECTED))
-    others = dict.fromkeys(_plain(line.message) for line in lines if line.kind not in _EXPECTED)
+    others = dict.fromkeys(_one_line(line.message) for line in lines if line.kind not in _EXPECTED)
     found = [Problem(path, text, of_key) for text in others]
-    return [*found, Problem(path, _expectation(nouns, lines, _value(path, document)), of_key)] if nouns else found
+    return [*found, Problem(path, _expected_but_got(nouns, lines, _value(path, document)), of_key)] if nouns else found
 
 
-def _expectation(nouns: list[str], lines: list[_Line], value: Any) -> str:
-    got = str(len(value)) if lines[0].kind in _COUNTED else shown(value)
+def _expected_but_got(nouns: list[str], lines: list[_Line], value: Any) -> str:
+    got = str(len(value)) if lines[0].kind in _LENGTH_ERRORS else shown(value)
     words = re.findall(r"'([^']*)'", " ".join(nouns))
     offer = did_you_mean(value, words) if isinstance(value, str) else ""
     return f"expected {_joined(nouns)}, got {got}" + (f".{offer}" if offer else "")
@@ -139,5 +134,5 @@ def _value(path: Path, document: Any) -> object:
     return document
 
 
-def _plain(message: str) -> str:
+def _one_line(message: str) -> str:
     return clip(" ".join(message.removeprefix("Value error, ").split()), 500)

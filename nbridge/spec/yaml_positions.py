@@ -1,7 +1,7 @@
-"""YAML 1.2 as plain values, with the position of every key and value.
+"""A YAML 1.2 parser that keeps the position of every key and value.
 
-The text is composed by ruamel.yaml into nodes, which know where they stand; values are made from the nodes here. So ``no`` is text,
-``1e-3`` is a number, and a key that stands twice is a mistake with two positions instead of a silent loss.
+ruamel.yaml composes the text into nodes with positions, and the nodes are converted to plain values here: ``no`` is text, ``1e-3`` is a
+number, and a duplicate key is an error that names both positions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nbridge.common.messages import clip, noun
 
 Path = tuple[str | int, ...]
 Position = tuple[int, int]
-"""Line and column, from 1."""
+"""Line and column, starting at 1."""
 
 _DEEPEST = 50
 _MOST = 100_000
@@ -32,15 +32,15 @@ _TAB = re.compile(r"[ ]*\t")
 
 
 class Flaw(NamedTuple):
-    """A mistake that is found before any value is checked."""
+    """An error that is found before validation."""
 
     position: Position
     path: Path
     text: str
 
 
-class Unreadable(Exception):  # noqa: N818 (it ends the reading, and never reaches a user)
-    """A text that has no tree."""
+class Unreadable(Exception):  # noqa: N818 (internal control flow, never shown to a user)
+    """Raised for a text that cannot be parsed."""
 
     def __init__(self, position: Position, text: str, path: Path = ()) -> None:
         self.flaw = Flaw(position, path, text)
@@ -49,13 +49,13 @@ class Unreadable(Exception):  # noqa: N818 (it ends the reading, and never reach
 
 @dataclass
 class Tree:
-    """A document.
+    """A parsed document.
 
     Arguments:
-        value: Its value: mappings, lists, text, numbers, truth values and None.
-        keys: Where each key stands, by the path to its value.
-        values: Where each value stands.
-        flaws: Mistakes that leave the rest readable.
+        value: Mappings, lists, strings, numbers, booleans and None.
+        keys: The position of each key, by the path of its value.
+        values: The position of each value, by its path.
+        flaws: Errors that do not prevent reading the rest.
     """
 
     value: Any = None
@@ -65,13 +65,13 @@ class Tree:
 
 
 def parse(text: str) -> Tree:
-    """The tree of a document; its value is None for an empty one.
+    """Parses a document; the value of an empty one is None.
 
     Raises:
-        Unreadable: when the text is not one YAML 1.2 document of moderate size.
+        Unreadable: if the text is not a single YAML 1.2 document within the size limits.
     """
     if directive := _DIRECTIVE.search(text):
-        raise Unreadable(_at(text, directive.start()), f"this line asks for YAML {clip(directive[1])}, a spec is YAML 1.2; remove it")
+        raise Unreadable(_at(text, directive.start()), f"YAML {clip(directive[1])} is requested, but a spec is YAML 1.2; remove this line")
     root = _compose(text)
     tree = Tree()
     if root is not None:
@@ -90,7 +90,7 @@ def _compose(text: str) -> Node | None:
         raise _syntax(error, text) from error
     except RecursionError as error:
         raise Unreadable((1, 1), f"nested more than {_DEEPEST} levels deep") from error
-    except Exception as error:  # a parser that trips over a text must not trip a user: ruamel raises IndexError and others on some
+    except Exception as error:  # on some invalid texts ruamel.yaml raises IndexError and other unrelated exceptions
         raise Unreadable((1, 1), f"not valid YAML ({type(error).__name__})") from error
 
 
@@ -100,12 +100,12 @@ def _syntax(error: MarkedYAMLError, text: str) -> Unreadable:
     lines = text.splitlines()
     for number in range(min(line + 1, len(lines))):
         if tab := _TAB.match(lines[number]):
-            return Unreadable((number + 1, tab.end()), "a tab; indent with spaces")
+            return Unreadable((number + 1, tab.end()), "tab in the indentation; use spaces")
     problem = str(error.problem)
     if "another document" in problem:
-        return Unreadable((line + 1, column + 1), "a second document begins here; a spec is a single one")
+        return Unreadable((line + 1, column + 1), "a second document starts here; a spec is a single document")
     if "'\\t'" in problem:
-        return Unreadable((line + 1, column + 1), "a tab; use spaces")
+        return Unreadable((line + 1, column + 1), "tab; use spaces")
     reason = ", ".join(" ".join(part.split()) for part in (error.context, problem) if part)
     return Unreadable((line + 1, column + 1), f"not valid YAML: {clip(reason, 200)}")
 
@@ -120,7 +120,7 @@ def _mark(node: Node) -> Position:
 
 
 class _Reader:
-    """Makes values from nodes. An alias gives a copy of its anchor, and mistakes in the copy point to the anchor."""
+    """Converts nodes to values. An alias is a copy of its anchor; errors in the copy have the position of the anchor."""
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
@@ -154,11 +154,11 @@ class _Reader:
                 continue
             here = (*path, name)
             if name in result:
-                self._flaw(key, here, f"the key '{clip(name)}' stands here again; the first is in line {self.tree.keys[here][0]}")
+                self._flaw(key, here, f"duplicate key '{clip(name)}'; the first is in line {self.tree.keys[here][0]}")
                 continue
             self.tree.keys[here] = _mark(key)
             result[name] = self.read(value, here)
-            if result[name] is None:  # the mark of an empty value lies behind the next line break
+            if result[name] is None:  # the mark of an empty value is after the next line break
                 self.tree.values[here] = _mark(key)
         return result
 
@@ -190,13 +190,13 @@ class _Reader:
     def _tagged(self, node: Node, path: Path, *tags: str) -> bool:
         if plain := str(node.tag).removeprefix(_TAG) in tags:
             return plain
-        self._flaw(node, path, f"a spec has no use for the tag {clip(node.tag)}; write the plain value")
+        self._flaw(node, path, f"tags such as {clip(node.tag)} are not supported; write the plain value")
         return plain
 
 
 def _text(text: str) -> str:
     if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("the text holds a character that no file or name can hold")
+        raise ValueError("the text contains a null character or a surrogate")
     return text
 
 
@@ -205,9 +205,9 @@ def _integer(text: str) -> int:
     try:
         number = int(digits, 10) if re.fullmatch(r"[-+]?\d+", digits) else int(digits, 0)
     except ValueError:
-        raise ValueError(f"'{clip(text)}' is not an integer of moderate size") from None
+        raise ValueError(f"'{clip(text)}' is not an integer, or too large") from None
     if not -_LARGEST <= number < _LARGEST:
-        raise ValueError("the number is too large")
+        raise ValueError("the number is outside the range of 64-bit integers")
     return number
 
 

@@ -1,1 +1,1 @@
-"""Training: one trainer for all models, its state on disk, and the parts that a spec names."""
+"""Training: one trainer for all models, its state on disk, and the builder of models and data from a spec."""

@@ -1,4 +1,4 @@
-"""How long a stage is trained: epochs or updates as the spec says, or a number of updates that follows from its rows."""
+"""Training budgets of stages: epochs or updates from the spec, or updates derived from the number of rows."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Literal
 from nbridge.spec.training import StageSpec
 
 ROUNDS = 50
-"""Rounds in a budget of updates: after each of them, 2 % of the budget, the trainer validates."""
+"""Number of rounds in a budget of updates; the trainer validates after each, that is, every 2 % of the budget."""
 PATIENCE = 10
-"""Rounds without improvement after which a stage with a budget of updates stops, by default: 20 % of the budget."""
+"""Default patience with a budget of updates, in rounds: 20 % of the budget."""
 DECAY = 0.1
 """Share of the rounds over which the learning rate falls to 0 at the end of the schedule ``decay``."""
 
 
 @dataclass(frozen=True)
 class Automatic:
-    """An automatic budget: a number of epochs, within bounds in updates.
+    """An automatic budget: a number of epochs, bounded in updates.
 
     Arguments:
         epochs: Passes over the rows.
-        least: Updates that even a stage of few rows gets.
-        most: Updates that even a stage of many rows needs no more of.
+        least: Smallest number of updates.
+        most: Largest number of updates.
     """
 
     epochs: int
@@ -32,27 +32,27 @@ class Automatic:
     most: int
 
     def updates(self, steps: int) -> int:
-        """Updates of a stage whose epochs have this number of them."""
+        """The number of updates of a stage with ``steps`` updates per epoch."""
         return min(self.most, max(self.least, self.epochs * steps))
 
 
 AUTOMATIC: Mapping[str, Automatic] = {"joint": Automatic(60, 1500, 10_000)}
 """Automatic budgets of stages by name."""
 OTHERS = Automatic(40, 1500, 6000)
-"""The automatic budget of every other stage: bridges and inference networks learn from features that no longer change."""
+"""The automatic budget of every other stage; bridges and inference networks learn from a frozen joint model."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Length of a stage and of its rounds.
+    """The length of a stage and of its rounds.
 
-    A *round* is what lies between two validations: an epoch where the budget is in epochs, else 2 % of the updates.
+    A *round* is the interval between validations: an epoch if the budget is in epochs, else 2 % of the updates.
 
     Arguments:
         updates: Updates of the whole stage.
-        steps: Updates of an epoch.
-        epochs: Epochs of the whole stage, where the spec gives epochs; None elsewhere.
-        automatic: Whether neither epochs nor updates are given.
+        steps: Updates per epoch.
+        epochs: Epochs of the whole stage if the spec gives epochs, else None.
+        automatic: Whether the spec gives neither epochs nor updates.
     """
 
     updates: int
@@ -62,17 +62,17 @@ class Budget:
 
     @property
     def round(self) -> int:
-        """Updates of a round; the last one may have fewer."""
+        """Updates per round; the last round may have fewer."""
         return self.steps if self.epochs is not None else math.ceil(self.updates / ROUNDS)
 
     @property
     def decay(self) -> int:
-        """Updates over which the schedule ``decay`` ends: whole rounds, one at least."""
+        """Updates over which the schedule ``decay`` falls to 0: whole rounds, at least one."""
         return max(1, round(DECAY * math.ceil(self.updates / self.round))) * self.round
 
     @property
     def unit(self) -> Literal["epoch", "update"]:
-        """What the budget is counted in."""
+        """The unit of the budget."""
         return "update" if self.epochs is None else "epoch"
 
     @property
@@ -81,7 +81,7 @@ class Budget:
         return self.updates if self.epochs is None else self.epochs
 
     def counted(self, updates: int) -> int:
-        """A number of updates in the budget's unit."""
+        """Converts a number of updates to the unit of the budget."""
         return updates if self.epochs is None else updates // self.steps
 
     def __str__(self) -> str:
@@ -101,9 +101,9 @@ def budget_of(stage: str, settings: StageSpec, steps: int) -> Budget:
     """The budget of a stage.
 
     Arguments:
-        stage: Its name.
+        stage: The name of the stage.
         settings: Its settings.
-        steps: Updates of an epoch.
+        steps: Updates per epoch.
     """
     if settings.epochs is not None:
         return Budget(settings.epochs * steps, steps, settings.epochs)
@@ -113,7 +113,7 @@ def budget_of(stage: str, settings: StageSpec, steps: int) -> Budget:
 
 
 def patience_of(settings: StageSpec, budget: Budget) -> int | None:
-    """Updates without improvement after which a stage stops; None where it never does."""
+    """The number of updates without improvement after which a stage stops; None for never."""
     rounds = settings.patience
     if rounds == "auto":
         rounds = None if budget.epochs is not None else PATIENCE
@@ -121,7 +121,7 @@ def patience_of(settings: StageSpec, budget: Budget) -> int | None:
 
 
 def schedule_of(settings: StageSpec, budget: Budget) -> Literal["constant", "cosine", "decay"]:
-    """The schedule of a stage's learning rate."""
+    """The learning rate schedule of a stage."""
     if settings.schedule != "auto":
         return settings.schedule
     return "decay" if budget.epochs is None else "constant"

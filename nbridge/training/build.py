@@ -1,4 +1,4 @@
-"""From a spec to a model and its rows: the only file that knows both."""
+"""Builds models and data from a spec."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ from nbridge.spec.spec import Spec
 
 T = TypeVar("T")
 Given = FrameTable | Omics
-"""What rows passed from Python are read as: a table, or a MuData or AnnData object."""
+"""Rows passed from Python: a table, or a MuData or AnnData object."""
 _BY_ROW = ("ids", "part", "groups")
-"""What a dataset has of each row, beside its values."""
+"""The arrays of a dataset with an entry per row, besides its values."""
 
 
 def build_model(spec: Spec) -> MultimodalVAE:
-    """A model with fresh weights, drawn from torch's global generator.
+    """Builds a model with initial weights from torch's global generator.
 
     Raises:
-        SpecError: when a constructor refuses its arguments.
+        SpecError: if a constructor rejects its arguments.
     """
     model = _construct("model", model_class(spec).from_parts, SpecParts(spec), **spec.model.kwargs)
     if spec.prior.type != "normal":
@@ -87,26 +87,26 @@ def binding_of(spec: Spec) -> Binding:
 
 
 def automatic_weights(spec: Spec) -> tuple[str, ...]:
-    """The modalities whose weight is to follow from the data; none where the spec asks for the paper's objective or its equation 7."""
+    """The modalities with weights derived from the data; none with the paper's objective or the model ``joint`` (equation 7)."""
     if spec.bridges.objective == "paper" or model_class(spec) is JointVAE:
         return ()
     return tuple(name for name, modality in spec.modalities.items() if modality.weight == "auto")
 
 
 def model_class(spec: Spec) -> type[MultimodalVAE]:
-    """The class of a spec's model."""
+    """The class of the model of a spec."""
     named = resolve("models", spec.model.type, MultimodalVAE)
     return bridged_class(spec) if named is BridgedVAE else named
 
 
 def bridged_class(spec: Spec) -> type[BridgedVAE | FlowBridgedVAE]:
-    """The class of a bridged model, by whether its bridges draw."""
+    """The class of a bridged model, which depends on the type of its bridges."""
     bridges = resolve("bridges", spec.bridges.bank.type, Bridges)
     return FlowBridgedVAE if issubclass(bridges, FlowBridge) else BridgedVAE
 
 
 class SpecParts(Parts):
-    """The parts that a spec names.
+    """The factory of the parts in a spec.
 
     Arguments:
         spec: The spec.
@@ -116,7 +116,7 @@ class SpecParts(Parts):
         self.spec = spec
         self.names = tuple(spec.modalities)
         self.latent_dim = spec.latent_dim
-        # Those that follow from the data are known once there are rows.
+        # Automatic weights are set later, from the training rows.
         self.weights = {name: 1.0 if modality.weight == "auto" else modality.weight for name, modality in spec.modalities.items()}
         self.objective = PAPER_OBJECTIVE if spec.bridges.objective == "paper" else spec.bridges.objective
         self.combine, self.subsets, self.source_encoders = spec.bridges.combine, spec.bridges.subsets, spec.bridges.encoders
@@ -128,7 +128,7 @@ class SpecParts(Parts):
         return _construct(f"modalities.{name}.encoder", encoder_class, modality.shape, modality.features, **modality.encoder.kwargs)
 
     def decoder(self, name: str) -> Decoder:
-        """A decoder, the mirror of the modality's encoder unless the spec says otherwise."""
+        """A decoder; by default the mirror of the modality's encoder."""
         modality = self.spec.modalities[name]
         likelihood_class = resolve("likelihoods", modality.likelihood.type, Likelihood)
         likelihood = _construct(f"modalities.{name}.likelihood", likelihood_class, modality.shape, **modality.likelihood.kwargs)
@@ -162,25 +162,25 @@ def build_data(
     *,
     warn: Callable[[Finding], None] = lambda _: None,
 ) -> Splits:
-    """The rows that a spec names, or rows given in memory, checked against the model's likelihoods and split.
+    """Loads the rows of a spec, or takes rows in memory, checks them against the model's likelihoods and splits them.
 
-    A modality of the spec that the model does not have is left out after that, so that all models of a spec see the same split.
+    Modalities of the spec that the model does not have are dropped, without effect on the split, so all models of a spec share one split.
 
     Arguments:
         spec: The spec.
         model: The model that will see the rows.
-        data: Arrays by modality as in `nbridge.data.arrays.to_batch`, with those that `data.group` and `data.split` name; a batch, or
-            what `read_frame` gives, instead of the spec's source.
-        warn: Callback for warnings: rows in which nothing is observed, modalities that no training row has together, doubtful groups.
+        data: Rows to use instead of the spec's source: arrays by modality as in `nbridge.data.arrays.to_batch`, with those named by
+            `data.group` and `data.split`; a batch; or the result of `read_frame`.
+        warn: Callback for warnings: empty rows, modalities never observed together in training, doubtful groups.
 
     Raises:
-        DataError: when rows do not fit the spec, or lack a modality altogether.
+        DataError: if rows do not match the spec or a modality is missing altogether.
     """
     shapes = {name: modality.shape for name, modality in spec.modalities.items()}
-    dataset, labels = _loaded(spec, data, shapes)
+    dataset, labels = _load(spec, data, shapes)
     if missing := [name for name in model.names if name not in dataset.batch.names]:
         found = listing(dataset.batch.names)
-        raise DataError(f"modality {missing[0]!r}: not in these rows, so nothing can be learned about it; they have {found}")
+        raise DataError(f"modality {missing[0]!r} is not in these rows, which have {found}")
     held_out = spec.data.validation + spec.data.test > 0
     dataset, groups = assigned(dataset, labels, group=spec.data.group, split=spec.data.split, held_out=held_out)
     empty = _empty_rows(dataset)
@@ -188,7 +188,7 @@ def build_data(
         dataset = replace(dataset, batch=dataset.batch.select(*(name for name in dataset.batch.names if name in model.names)))
     _check(model, dataset)
     if len(empty):
-        dataset = _without_empty(dataset, empty, spec.data.empty_rows, warn)
+        dataset = _treat_empty(dataset, empty, spec.data.empty_rows, warn)
     splits = split(dataset, validation=spec.data.validation, test=spec.data.test, seed=spec.data.seed)
     found = of_groups(groups, dataset, splits, validation=spec.data.validation, test=spec.data.test)
     for finding in (*found, *never_together(model.names, splits.train.present)):
@@ -197,19 +197,19 @@ def build_data(
 
 
 def settle(spec: Spec, frame: Given | None = None) -> Spec:
-    """The spec with what its data source leaves to the files written out, so that a model reads other files as those that it learned from.
+    """Resolves the options of the data source that depend on the data, so that a model reads other files like its training files.
 
     Arguments:
         spec: The spec.
-        frame: A data frame or an object in the place of the files.
+        frame: A data frame or omics object to use instead of the files.
 
     Raises:
-        DataError: when the files do not fit the spec, or can't be read.
+        DataError: if the files do not match the spec or cannot be read.
     """
     options = source_of(spec, frame).settled({name: modality.shape for name, modality in spec.modalities.items()})
     if not options:
         return spec
-    # Rows of a spec whose source knows no such data are those of the frame, or of the object, from now on.
+    # If the source of the spec does not read such data, it is replaced by one that does.
     fits = _is_omics(spec) if isinstance(frame, Omics) else _is_table(spec)
     own = spec.data.source if frame is None or fits else Component("mudata" if isinstance(frame, Omics) else "frame")
     named = Component(own.type, {**own.kwargs, **options})
@@ -217,14 +217,14 @@ def settle(spec: Spec, frame: Given | None = None) -> Spec:
 
 
 def read_frame(spec: Spec, data: Mapping[str, ArrayLike | Tensor] | Batch | FrameLike | None) -> Given | None:
-    """The table, or the MuData or AnnData object, that rows passed from Python are; None where they are arrays by modality or a batch.
+    """Wraps a data frame, or a MuData or AnnData object, passed from Python; None for arrays by modality or a batch.
 
     Arguments:
-        spec: The spec, by whose source a dict of arrays is one of columns or of modalities.
+        spec: The spec, whose source determines whether a dict holds columns or modalities.
         data: The rows.
 
     Raises:
-        DataError: when a data frame or an object can't be read.
+        DataError: if a data frame or object cannot be read.
     """
     if is_omics(data):
         return omics_of(data)
@@ -237,7 +237,7 @@ def read_frame(spec: Spec, data: Mapping[str, ArrayLike | Tensor] | Batch | Fram
 
 
 def table_of(spec: Spec) -> TableLayout | None:
-    """Which columns of a table are which modality, where the rows of a spec are one; settled, it knows all of them."""
+    """The columns of each modality if the spec's data is a table, else None; complete if the spec is settled."""
     if not _is_table(spec):
         return None
     try:
@@ -245,12 +245,12 @@ def table_of(spec: Spec) -> TableLayout | None:
         assert isinstance(source, Table)
         return source.layout_of({name: modality.shape for name, modality in spec.modalities.items()})
     except DataError:
-        # Told when rows are read.
+        # Reported when rows are read.
         return None
 
 
 def omics_layout_of(spec: Spec) -> OmicsLayout | None:
-    """Where modalities lie in MuData or AnnData, where the rows of a spec are such; settled, it knows every name."""
+    """The location of each modality in MuData or AnnData if the spec's data is such, else None; complete if the spec is settled."""
     if not _is_omics(spec):
         return None
     try:
@@ -258,7 +258,7 @@ def omics_layout_of(spec: Spec) -> OmicsLayout | None:
         assert isinstance(source, H5MU)
         return source.layout_of({name: modality.shape for name, modality in spec.modalities.items()})
     except DataError:
-        # Told when rows are read.
+        # Reported when rows are read.
         return None
 
 
@@ -279,14 +279,14 @@ def _is_table(spec: Spec) -> bool:
 
 
 def source_of(spec: Spec, frame: Given | None = None) -> Source:
-    """The data source of a spec, over a data frame or an object where there is one.
+    """Constructs the data source of a spec, over a data frame or omics object if there is one.
 
     Arguments:
         spec: The spec.
-        frame: A data frame or an object in the place of the files.
+        frame: A data frame or omics object to use instead of the files.
 
     Raises:
-        SpecError: when its constructor refuses its options.
+        SpecError: if the constructor rejects its options.
     """
     source = _source(spec, frame)
     if reserved := frozenset(column for column in (spec.data.group, spec.data.split) if column is not None):
@@ -305,10 +305,10 @@ def _source(spec: Spec, frame: Given | None) -> Source:
     return source.over(frame) if isinstance(frame, Omics) and isinstance(source, H5MU) else source
 
 
-def _loaded(
+def _load(
     spec: Spec, data: Mapping[str, ArrayLike | Tensor] | Batch | Given | None, shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[Dataset, Callable[[str], RowLabels]]:
-    """All rows, and what reads a column of labels that is no modality."""
+    """All rows, and a function that reads a column of labels that is not a modality."""
     if data is None or isinstance(data, Given):
         source = source_of(spec, data)
         return source.load(shapes), partial(source.row_labels, shapes=shapes)
@@ -321,22 +321,22 @@ def _loaded(
 
 
 def _empty_rows(dataset: Dataset) -> Tensor:
-    """The numbers of the rows in which nothing is observed."""
+    """The numbers of the rows with nothing observed."""
     return (~torch.stack(list(dataset.batch.present.values())).any(0)).nonzero()[:, 0]
 
 
-def _without_empty(dataset: Dataset, empty: Tensor, what: EmptyRows, warn: Callable[[Finding], None]) -> Dataset:
-    """What becomes of rows in which nothing is observed, by the word of the spec."""
+def _treat_empty(dataset: Dataset, empty: Tensor, what: EmptyRows, warn: Callable[[Finding], None]) -> Dataset:
+    """Keeps, drops or refuses rows with nothing observed, as the spec requests."""
     rows = empty.tolist()
     if what == "refuse":
         where = dataset.batch.store.origin if isinstance(dataset.batch, StoredRows) else dataset.origin
         origin = f"{where}: " if where else ""
-        advice = "leave them out, or set data.empty_rows to drop"
+        advice = "remove them, or set data.empty_rows to drop"
         raise DataError(f"{origin}nothing is observed in {numbered(rows)}, and data.empty_rows is refuse; {advice}")
     if what == "keep":
-        warn(nothing_observed(rows, "such rows stay in their split and teach nothing; data.empty_rows: drop leaves them out"))
+        warn(nothing_observed(rows, "such rows are kept, but not trained on; data.empty_rows: drop removes them"))
         return dataset
-    warn(nothing_observed(rows, "such rows are left out (data.empty_rows: drop)"))
+    warn(nothing_observed(rows, "such rows are dropped (data.empty_rows: drop)"))
     kept = torch.ones(len(dataset.batch), dtype=torch.bool)
     kept[empty.cpu()] = False
     picked = kept.nonzero()[:, 0]
@@ -359,7 +359,7 @@ def _check(model: MultimodalVAE, dataset: Dataset) -> None:
 
 
 def _construct(where: str, build: Callable[..., T], *geometry: object, **options: object) -> T:
-    """Calls a constructor; what it refuses becomes a mistake of the spec."""
+    """Calls a constructor and turns its errors into a `SpecError`."""
     try:
         return build(*geometry, **options)
     except NBridgeError:

@@ -1,7 +1,6 @@
-"""Models and training states on disk: named tensors in safetensors files, all else in JSON; nothing in them is ever executed.
+"""Models and training states on disk: tensors in safetensors files, everything else in JSON; no code is ever executed.
 
-Reading is strict: a tensor that is missing, extra or of another shape or type, a damaged file or a newer format is an error, and nothing
-is loaded then.
+Loading is strict: a missing or extra tensor, a wrong shape or dtype, a damaged file or a newer format is an error, and nothing is loaded.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ TENSORS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Writes tensors, and JSON values beside them, to one file, atomically.
+    """Writes tensors and a JSON state to one file, atomically.
 
     Raises:
-        RunError: when the file cannot be written; what stood there stays.
+        RunError: if the file cannot be written; an existing file is kept.
     """
     # Clones, because the format refuses tensors that share memory.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
@@ -50,10 +49,10 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, 
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads what `save_tensors` wrote.
+    """Reads a file of `save_tensors`.
 
     Raises:
-        RunError: when the file is missing, damaged, of another kind or of a newer format.
+        RunError: if the file is missing, damaged, not from nbridge or of a newer format.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -73,36 +72,34 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _layout(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """The type and shape of each tensor, which a file keeps beside its tensors, so that none can go astray."""
+    """The dtype and shape of each tensor, stored in the file so that a lost tensor is detected."""
     return {name: f"{tensor.dtype} of shape {tuple(tensor.shape)}" for name, tensor in tensors.items()}
 
 
 def _check_layout(path: Path, found: Mapping[str, str], written: Mapping[str, str]) -> None:
     for name in {**written, **found}:
         if found.get(name) != written.get(name):
-            raise RunError(
-                f"{path}: tensor {name} is {found.get(name, 'missing')}, but {written.get(name, 'nothing of this name')} was written"
-            )
+            raise RunError(f"{path}: tensor {name} is {found.get(name, 'missing')}, expected {written.get(name, 'no tensor of this name')}")
 
 
 def check_version(path: Path, version: object) -> None:
-    """Refuses a newer format."""
+    """Raises a `RunError` for a newer format."""
     if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise RunError(f"{path}: format version {version} is newer than this nbridge reads ({FORMAT_VERSION}); upgrade nbridge")
+        raise RunError(f"{path}: format version {version} is newer than the newest supported ({FORMAT_VERSION}); upgrade nbridge")
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: Path) -> None:
-    """Copies tensors into a module whose names, shapes and types they match exactly.
+    """Copies tensors into a module; their names, shapes and dtypes must match exactly.
 
     Raises:
-        RunError: naming the first tensor that is missing, extra, or of another shape or type; the module is then unchanged.
+        RunError: naming the first tensor that does not match; the module is then unchanged.
     """
     own, found = _layout(module.state_dict()), _layout(tensors)
     for name, kind in own.items():
         if name not in found:
             raise RunError(f"{where}: tensor {name} is missing, so this is not a checkpoint of this model")
         if found[name] != kind:
-            raise RunError(f"{where}: tensor {name} is {found[name]}, the model has {kind}")
+            raise RunError(f"{where}: tensor {name} is {found[name]}, expected {kind}")
     if extra := [name for name in found if name not in own]:
         raise RunError(f"{where}: tensor {extra[0]} is not in the model ({len(extra)} extra in all)")
     module.load_state_dict(dict(tensors))
@@ -111,17 +108,19 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: Path) -> 
 def save_model(
     directory: str | os.PathLike[str], model: MultimodalVAE, spec: Spec, patterns: Patterns | None = None, card: str = ""
 ) -> None:
-    """Writes a model folder: tensors, the resolved spec, and a card. ``config.json`` is written last and marks the folder as whole.
+    """Writes a model folder: tensors, a model card, and last ``config.json``, which marks the folder as complete.
+
+    ``config.json`` holds the resolved spec and the missingness patterns of the training rows.
 
     Arguments:
-        directory: The folder, which is made if there is none.
+        directory: The folder, created if necessary.
         model: The network.
         spec: Its resolved spec.
-        patterns: The patterns of presence in the training rows, so that rows unlike them can be reported wherever the model is used.
+        patterns: The missingness patterns of the training rows.
         card: The text of ``README.md``.
 
     Raises:
-        RunError: when it cannot be written.
+        RunError: if it cannot be written.
     """
     folder = Path(directory)
     with writing(folder):
@@ -133,10 +132,10 @@ def save_model(
 
 
 def load_model(directory: str | os.PathLike[str]) -> tuple[MultimodalVAE, Spec, Patterns | None]:
-    """Reads a model folder, or the run folder around it: the network in eval mode, its spec and the patterns of the training rows.
+    """Reads the network, its spec and the missingness patterns of its training rows from a model folder, or the one inside a run folder.
 
     Raises:
-        RunError: when it is incomplete, damaged, newer, or does not hold exactly the tensors of its spec.
+        RunError: if it is incomplete, damaged, of a newer format, or its tensors do not match its spec.
     """
     spec, patterns = read_config(folder := model_folder(directory))
     with torch.random.fork_rng(devices=[]):
@@ -146,25 +145,23 @@ def load_model(directory: str | os.PathLike[str]) -> tuple[MultimodalVAE, Spec, 
 
 
 def model_folder(directory: str | os.PathLike[str]) -> Path:
-    """The model folder that a path stands for: itself, or the one inside a run folder."""
+    """The model folder at a path, or inside the run folder at that path."""
     folder = Path(directory)
     return folder / "model" if (folder / "model").is_dir() else folder
 
 
 def read_config(folder: Path) -> tuple[Spec, Patterns | None]:
-    """The spec of a model folder, and the patterns of presence that training saw; None where an older nbridge kept none.
+    """The spec of a model folder, and the missingness patterns of its training rows, or None if they were not saved.
 
     Raises:
-        RunError: when there is none, or it is damaged or newer.
+        RunError: if there is no finished model, or it is damaged or of a newer format.
     """
     path = folder / CONFIG
     if not folder.is_dir():
         raise RunError(f"{folder}: no such run folder")
     if not path.is_file():
         unfinished = [run for run in (folder, folder.parent) if (run / "spec.resolved.yaml").is_file()]
-        hint = (
-            f"Training has not finished; go on with: nbridge resume {unfinished[0]}" if unfinished else f"A run folder has model/{CONFIG}."
-        )
+        hint = f"Training has not finished; continue with: nbridge resume {unfinished[0]}" if unfinished else f"Expected model/{CONFIG}."
         raise RunError(f"{folder}: no finished model here. {hint}")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))

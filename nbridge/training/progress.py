@@ -16,22 +16,22 @@ from nbridge.training.budgets import Budget
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One line of ``metrics.jsonl``: a round, which is an epoch, or 2 % of a budget in updates.
+    """The metrics of one round (an epoch, or 2 % of a budget in updates): a line of ``metrics.jsonl``.
 
     Arguments:
         stage: Name of the stage.
-        epoch: Passes over this stage's rows done; a whole number where rounds are epochs.
-        update: Updates of this stage done.
-        loss: Mean over the round's training batches; the sum of ``terms``.
+        epoch: Completed passes over the rows of the stage; an integer if rounds are epochs.
+        update: Completed updates of the stage.
+        loss: Mean loss over the training batches of the round; the sum of ``terms``.
         terms: Its named terms.
-        validation_loss: The same over the validation rows, in eval mode, with full KL weight; None without validation rows.
+        validation_loss: Loss over the validation rows, in eval mode with full KL weight; None without validation rows.
         validation_terms: Its named terms.
-        learning_rate: At the end of the round.
+        learning_rate: Learning rate at the end of the round.
         best: Whether these are the best weights of the stage so far.
-        seconds: Time this round took.
-        compile_seconds: How much of it was the stage's compilation; None where nothing was compiled.
+        seconds: Duration of the round.
+        compile_seconds: The part of it spent on compilation; None if nothing was compiled.
         hidden: Predictive log-likelihood, in nats, of randomly hidden modalities of validation rows relative to the free baseline
-            (`nbridge.inference.hidden`): the mean over modalities with their weights; None where it was not computed.
+            (`nbridge.inference.hidden`), as a weighted mean over modalities; None if not computed.
         hidden_terms: The same by modality.
     """
 
@@ -50,35 +50,35 @@ class EpochRecord:
     hidden_terms: Mapping[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """The record as JSON values, without entries that were not computed."""
         left_out = [name for name in ("compile_seconds", "hidden") if getattr(self, name) is None]
         left_out += [] if self.hidden_terms else ["hidden_terms"]
         return {name: value for name, value in asdict(self).items() if name not in left_out}
 
 
 class Reporter:
-    """Callbacks of training that do nothing. Inherit to implement some of them."""
+    """Training callbacks that do nothing; override some of them."""
 
     def warn(self, finding: Finding) -> None:
-        """Something about the rows is worth a warning."""
+        """Called for a warning about the rows or the model."""
 
     def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, budget: Budget, done: int) -> None:
-        """A stage begins or resumes.
+        """Called when a stage begins or resumes.
 
         Arguments:
             stage: Its name.
             rows: The number of training rows that it learns from.
-            total_rows: The number of training rows.
+            total_rows: The number of all training rows.
             validation_rows: The number of validation rows.
-            budget: Its length.
-            done: Updates done before.
+            budget: Its budget.
+            done: Updates already done.
         """
 
     def end_epoch(self, record: EpochRecord) -> None:
-        """A round is over."""
+        """Called after each round."""
 
     def end_stage(self, stage: str, best: int, done: int) -> None:
-        """A stage is over and its best weights are in the model.
+        """Called after a stage, when its best weights are in the model.
 
         Arguments:
             stage: Its name.
@@ -87,14 +87,14 @@ class Reporter:
         """
 
     def final(self, figures: Mapping[str, float]) -> None:
-        """What the trained model reaches on rows that it has not seen, by name."""
+        """Called with the final metrics of the trained model on held-out rows, by name."""
 
     def close(self) -> None:
-        """Nothing more will be reported."""
+        """Called last."""
 
 
 class Reporters(Reporter):
-    """Several reporters, informed one after the other."""
+    """Calls several reporters in order."""
 
     def __init__(self, *reporters: Reporter) -> None:
         self.reporters = reporters
@@ -125,7 +125,7 @@ class Reporters(Reporter):
 
 
 class _BarAboveTerms(Progress):
-    """A bar with the loss terms on lines of their own, so that a narrow terminal cuts neither."""
+    """A bar with the loss terms on separate lines, so that neither is cut in a narrow terminal."""
 
     def get_renderables(self) -> Iterator[RenderableType]:
         for task in self.tasks:
@@ -134,7 +134,7 @@ class _BarAboveTerms(Progress):
 
 
 class ConsoleReporter(Reporter):
-    """One rich progress bar a stage with the loss terms; about ten plain lines a stage without a terminal."""
+    """A rich progress bar per stage with the loss terms; without a terminal, about ten plain lines per stage."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -148,10 +148,10 @@ class ConsoleReporter(Reporter):
 
     def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, budget: Budget, done: int) -> None:
         self._budget, self._begun, self._done, self._rounds = budget, time.monotonic(), done, 0
-        again = f", going on after {budget.unit} {budget.counted(done):,}" if done else ""
+        resumed = f", resuming after {budget.unit} {budget.counted(done):,}" if done else ""
         of_all = "" if rows == total_rows else f" of {total_rows:,}"
-        unchecked = "" if validation_rows else "; no validation row serves it, so the last weights are kept"
-        self.console.print(f"stage {stage}: {rows:,}{of_all} rows, {budget}{again}{unchecked}", highlight=False, soft_wrap=True)
+        unchecked = "" if validation_rows else "; no usable validation rows, so the last weights are kept"
+        self.console.print(f"stage {stage}: {rows:,}{of_all} rows, {budget}{resumed}{unchecked}", highlight=False, soft_wrap=True)
         if self.console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[place]}"), TextColumn("{task.fields[eta]}"))
             self._bar = _BarAboveTerms(*columns, console=self.console)
@@ -161,13 +161,13 @@ class ConsoleReporter(Reporter):
     def end_epoch(self, record: EpochRecord) -> None:
         if record.compile_seconds is not None:
             self.console.print(f"stage {record.stage}: compiled in {record.compile_seconds:.0f} s", highlight=False)
-            # What comes next is faster.
+            # The estimate excludes the slow first round.
             self._begun, self._done = time.monotonic(), record.update
         self._rounds += 1
         place, eta = self._place(record.update), self._eta(record.update)
         if self._bar is not None:
             self._bar.update(self._task, completed=record.update, terms=describe(record), place=place, eta=eta)
-        elif self._is_told(record.update):
+        elif self._is_printed(record.update):
             line = "  ".join(filter(None, (f"  {record.stage} {place}", describe(record), eta)))
             self.console.print(line, highlight=False, soft_wrap=True)
 
@@ -180,13 +180,13 @@ class ConsoleReporter(Reporter):
         self.console.print(f"stage {stage}: done, weights of {unit} {counted(best):,} kept{early}", highlight=False)
 
     def close(self) -> None:
-        """Puts the terminal back in order when training ends in the middle of a stage."""
+        """Restores the terminal if training ends in the middle of a stage."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
-    def _is_told(self, update: int) -> bool:
-        """Whether a round has a plain line: the first, the last, and about ten in all."""
+    def _is_printed(self, update: int) -> bool:
+        """Whether to print a plain line for a round: the first, the last, and about ten in all."""
         number, every = -(-update // self._budget.round), max(1, -(-self._budget.updates // self._budget.round) // 10)
         return self._rounds == 1 or update == self._budget.updates or number % every == 0
 
@@ -195,7 +195,7 @@ class ConsoleReporter(Reporter):
         return f"{self._budget.counted(update):,}/{self._budget.total:,}{unit}"
 
     def _eta(self, update: int) -> str:
-        """The time that the rest of the budget will take; nothing at its end."""
+        """The estimated time for the rest of the budget; empty at its end."""
         if not self._done < update < self._budget.updates:
             return ""
         seconds = (time.monotonic() - self._begun) / (update - self._done) * (self._budget.updates - update)
@@ -204,7 +204,7 @@ class ConsoleReporter(Reporter):
 
 
 def describe(record: EpochRecord) -> str:
-    """The loss, the validation loss, the figure of hidden modalities and the terms in one short line."""
+    """Formats the loss, the validation loss, the log-likelihood of hidden modalities and the terms as one line."""
     validation = "" if record.validation_loss is None else f" (validation {record.validation_loss:.2f})"
     hidden = "" if record.hidden is None else f"  hidden {record.hidden:+.2f} nats over marginals"
     terms = "  ".join(f"{name} {value:.2f}" for name, value in record.terms.items())

@@ -1,17 +1,17 @@
-"""The folder of a run: made whole or not at all, and what it says of the run.
+"""Run folders: layout, atomic creation and environment.
 
 ======================= ===============================================================================================
 ``spec.yaml``           the spec as written
-``spec.resolved.yaml``  the same with every default filled in; what `nbridge.resume` reads
-``env.json``            versions, threads, processes and device, the precision chosen, and a fingerprint of the rows
-``metrics.jsonl``       a line for each epoch
-``checkpoints/``        ``last.safetensors``: where training stands
-``model/``              the trained model, with the patterns of presence that it learned from, written when training is over
-``classifiers/``        the classifiers that `nbridge evaluate` trained, for the next time
-``evaluation.json``     what `nbridge evaluate` measured last on the test rows; ``evaluation-train.json`` on training rows, and so on
-``verdict.json``         each modality, imputed from the others, beside a free baseline, as `nbridge train` measured it at its end
-``tensorboard/``        the metrics as TensorBoard reads them, written by `--log tensorboard`
-``report.html``         the run as a page, as `nbridge train` and `nbridge report` write it
+``spec.resolved.yaml``  the spec with all defaults filled in; read by `nbridge.resume`
+``env.json``            versions, threads, processes, device, the chosen precision, and a fingerprint of the rows
+``metrics.jsonl``       a line per round: an epoch, or 2 % of a budget in updates
+``checkpoints/``        ``last.safetensors``: the last checkpoint of training
+``model/``              the trained model and the missingness patterns of its training rows, written after training
+``classifiers/``        classifiers trained by `nbridge evaluate`, cached
+``evaluation.json``     the last results of `nbridge evaluate` on test rows; ``evaluation-train.json`` on training rows, and so on
+``verdict.json``        each modality, imputed from the others, against a free baseline, written by `nbridge train`
+``tensorboard/``        metrics for TensorBoard, written with `--log tensorboard`
+``report.html``         the report, written by `nbridge train` and `nbridge report`
 ======================= ===============================================================================================
 """
 
@@ -47,34 +47,34 @@ CHECKPOINT = Path("checkpoints", "last.safetensors")
 
 
 def evaluation_path(folder: Path, split: str) -> Path:
-    """The file that holds the evaluation of a split."""
+    """The path of the evaluation results of a split."""
     return folder / ("evaluation.json" if split == "test" else f"evaluation-{split}.json")
 
 
 def check_vacant(folder: Path, overwrite: bool) -> None:
-    """Raises a RunError when a folder may not be used for a new run; only run folders are ever replaced."""
+    """Raises a `RunError` if a folder must not be used for a new run; only run folders can be overwritten."""
     if not folder.exists() and not folder.is_symlink():
         return
     if not folder.is_dir():
         raise RunError(f"{folder}: exists and is not a folder; choose another with --out")
-    ours = (folder / RESOLVED).is_file()
+    is_run = (folder / RESOLVED).is_file()
     if not any(folder.iterdir()):
         return
-    if not ours:
+    if not is_run:
         raise RunError(f"{folder}: exists and is not a run folder of nbridge; choose another with --out")
     if not overwrite:
         raise RunError(
-            f"{folder}: a run is there already. Use --overwrite to replace it, --out for another folder, or: nbridge resume {folder}"
+            f"{folder}: already contains a run. Use --overwrite to replace it, --out for another folder, or: nbridge resume {folder}"
         )
 
 
 def create(folder: Path, spec: Spec, text: str, splits: Splits, device: str, precision: Chosen, processes: int = 1) -> None:
-    """Fills a folder beside the run folder and renames it, so that a run folder always holds all that `resume` needs."""
+    """Creates a run folder atomically, so that it always contains everything that `resume` needs."""
     _create(folder, spec, text, {**_environment(splits, device, processes), "precision": precision.as_dict()})
 
 
 def create_like(folder: Path, spec: Spec, text: str, other: Path) -> None:
-    """The same for a run on the rows, and by the versions, of another run."""
+    """Creates the folder of a run with the rows and environment of another run."""
     _create(folder, spec, text, read_environment(other))
 
 
@@ -83,7 +83,7 @@ def _create(folder: Path, spec: Spec, text: str, environment: Mapping[str, Any])
         folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     except OSError as error:
-        raise RunError(f"{folder}: cannot be made ({error.strerror or error})") from error
+        raise RunError(f"{folder}: cannot be created ({error.strerror or error})") from error
     try:
         with writing(folder):
             fresh.chmod(0o755)
@@ -103,7 +103,7 @@ def _create(folder: Path, spec: Spec, text: str, environment: Mapping[str, Any])
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What decides, beside spec and rows, the last bits of a training: versions, device and threads."""
+    """Versions, device and threads: with the spec and the rows, they determine a training run bit for bit."""
     return {
         "nbridge": __version__,
         "torch": torch.__version__,
@@ -128,10 +128,10 @@ def _environment(splits: Splits, device: str, processes: int) -> dict[str, Any]:
 
 
 def read_environment(folder: Path) -> dict[str, Any]:
-    """What `create` wrote of the machine and the rows.
+    """Reads ``env.json`` of a run folder.
 
     Raises:
-        RunError: when it is missing or damaged.
+        RunError: if it is missing or damaged.
     """
     expected = {"threads": int, "device": str, "fingerprint": str, "precision": dict}
     try:
@@ -141,13 +141,13 @@ def read_environment(folder: Path) -> dict[str, Any]:
             return environment
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise RunError(f"{folder / ENVIRONMENT}: missing or damaged, so this run cannot go on; train a new one")
+    raise RunError(f"{folder / ENVIRONMENT}: missing or damaged, so this run cannot be resumed; train a new one")
 
 
 def fingerprint(splits: Splits) -> str:
-    """A hash of all values and their presence in the training and the validation rows, by which other rows are told from the same ones.
+    """A hash of the values and presence of the training and validation rows.
 
-    Rows on disk bring a hash of their own, which was made when they were opened and covers the whole of their files.
+    Rows on disk contribute the hash of their whole files, computed when they were opened.
     """
     digest = hashlib.sha256()
     for rows in (splits.train, splits.validation):
@@ -162,7 +162,7 @@ def fingerprint(splits: Splits) -> str:
 
 
 def model_card(spec: Spec) -> str:
-    """A few words in Markdown on what a model folder holds."""
+    """The model card of a model folder, in Markdown."""
     modalities = "\n".join(
         f"| {name} | {list(modality.shape)} | {modality.encoder.type} | {modality.likelihood.type} |"
         for name, modality in spec.modalities.items()

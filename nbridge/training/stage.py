@@ -1,4 +1,4 @@
-"""The loop of one stage: rounds of updates, validation, the best weights, the learning rate, and when to stop."""
+"""The training loop of one stage: updates, validation, best weights, learning rate and early stopping."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from nbridge.training.validation import Validator
 
 @dataclass
 class TrainingState:
-    """Where training stands: all that is needed to go on bit-identically, besides the model's own tensors.
+    """The state of training: everything needed to resume bit-identically, besides the model's own tensors.
 
     Arguments:
         stage: Index of the current stage.
-        epoch: Its whole epochs done.
-        update: Its updates done.
-        best_score: Lowest validation score of this stage: its loss, or the negative figure of hidden modalities.
+        epoch: Its completed epochs.
+        update: Its completed updates.
+        best_score: Lowest validation score of this stage: its loss, or the negative log-likelihood of hidden modalities.
         best_update: The update that reached it.
-        decay_from: The update from which on the learning rate falls, where patience ran out before the budget; None elsewhere.
-        best: The tensors of the stage's modules at that update.
-        optimizer: Adam's moments and steps of the current stage.
+        decay_from: The update at which an early decay of the learning rate began because patience ran out; else None.
+        best: The tensors of the stage's modules at ``best_update``.
+        optimizer: Adam's moments and step counts in the current stage.
     """
 
     stage: int = 0
@@ -55,12 +55,12 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class Listeners:
-    """Whom a stage informs.
+    """The callbacks of a stage.
 
     Arguments:
-        reporter: Progress.
-        save: Takes the state at a checkpoint.
-        log: Takes the record of each round.
+        reporter: Reports progress.
+        save: Called with the state at each checkpoint.
+        log: Called with the record of each round.
     """
 
     reporter: Reporter
@@ -69,15 +69,15 @@ class Listeners:
 
 
 class StageRun:
-    """One stage from its first (or its next) update to its best weights.
+    """Trains one stage, from the current state to its best weights.
 
     Arguments:
-        model: The model, with all that the stage does not train frozen (`only_trainable`).
+        model: The model, with everything frozen that the stage does not train (`only_trainable`).
         stage: The stage.
-        settings: The settings of the training.
-        state: Where the stage stands; it is kept up to date.
-        listeners: Whom to inform.
-        free: Gives the free baseline, when it is needed.
+        settings: The training settings.
+        state: The state of training, updated in place.
+        listeners: The callbacks.
+        free: Returns the free baseline; called if needed.
         world: The processes that share each batch.
     """
 
@@ -124,7 +124,7 @@ class StageRun:
             try:
                 self.reporter.end_epoch(record)
             except KeyboardInterrupt:
-                # Between two rounds, so that nothing of this one is lost, however long it took.
+                # An interrupt between rounds must not lose the finished round.
                 self._checkpoint()
                 raise
             if time.monotonic() - saved >= self.checkpoint_seconds:
@@ -136,14 +136,14 @@ class StageRun:
     # Length
 
     def _plan(self, rows: StageRows) -> None:
-        """Batch size, budget, patience and schedule for these rows."""
+        """Sets batch size, budget, patience and schedule for these rows."""
         self.batch_size = min(self.settings.batch_size, len(rows) - len(rows) % self.world.size)
-        # A last batch of another size is left out: the permutation brings its rows elsewhere in the next epoch.
+        # An incomplete last batch is dropped; the next epoch's permutation puts its rows elsewhere.
         self.budget: Budget = budget_of(self.stage.name, self.settings, len(rows) // self.batch_size)
         self.patience, self.schedule = patience_of(self.settings, self.budget), schedule_of(self.settings, self.budget)
 
     def _end(self) -> int:
-        """The update at which the stage ends, as far as it is known."""
+        """The update at which the stage ends, as far as it is known now."""
         if self.state.decay_from is not None:
             return self.state.decay_from + self.budget.decay
         return self.state.update if self._out_of_patience() and self.schedule != "decay" else self.budget.updates
@@ -152,7 +152,7 @@ class StageRun:
         return self.patience is not None and self.state.update - self.state.best_update >= self.patience
 
     def _decay_early(self) -> None:
-        """Where patience has run out, begins the decay of the learning rate, from the best weights."""
+        """If patience has run out, starts the decay of the learning rate from the best weights."""
         begun = self.state.decay_from is not None or self.state.update >= self.budget.updates - self.budget.decay
         if self.schedule == "decay" and not begun and self._out_of_patience():
             self.state.decay_from = self.state.update
@@ -193,12 +193,12 @@ class StageRun:
         return record
 
     def _optimise(self, rows: StageRows, stop: int) -> dict[str, float]:
-        """Updates up to ``stop``; the mean of each term."""
+        """Runs the updates up to ``stop`` and returns the mean of each term."""
         for module in self.stage.modules:
             module.train()
         start = self.state.update
         batches = self._batches(rows, start, stop)
-        # Made anew, so that a round adds up gradients in the same order whether training was stopped before it or not.
+        # Created per round, so that gradients are summed in the same order whether or not training was resumed.
         loss = shared_loss(self.loss, self.stage.modules, self.world, complete=rows.batch.whole)
         names: list[str] = []
         sums = torch.zeros((), device=self.device)
@@ -211,13 +211,13 @@ class StageRun:
             if self.settings.gradient_clip is not None:
                 nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.gradient_clip)
             self.optimizer.step()
-            # On the device: the host asks for them once a round.
+            # Accumulated on the device; the host reads them once per round.
             sums = sums + losses.detach()
         self.state.update, self.state.epoch = stop, stop // self.budget.steps
         return dict(zip(names, (self.world.total(sums) / ((stop - start) * self.world.size)).tolist(), strict=True))
 
     def _batches(self, rows: StageRows, start: int, stop: int) -> Iterator[Part]:
-        """The batches of a round, once torch is seeded for it: order follows from seed and epoch, noise from seed and round."""
+        """Seeds torch for a round and returns its batches; their order depends on seed and epoch, noise on seed and round."""
         steps, name = self.budget.steps, self.stage.name
         in_epochs = self.budget.epochs is not None
         stream, number = (name, start // steps) if in_epochs else (f"{name}/round", start // self.budget.round)
@@ -226,18 +226,18 @@ class StageRun:
         while start < stop:
             epoch, first = divmod(start, steps)
             last = min(steps, first + stop - start)
-            # Of whole epochs the order comes from the stream that the noise comes from.
+            # With rounds of whole epochs, order and noise come from the same generator.
             generator = None if in_epochs else torch.Generator().manual_seed(seed_of(self.seed, f"{name}/order", epoch))
             segments.append(rows.batch.order(self.batch_size, generator).split(self.batch_size)[first:last])
             start += last - first
         if not self.world.is_main:
-            # From here on each process draws for other rows.
+            # From here on, processes have different rows and need different noise.
             torch.manual_seed(seed_of(self.seed, stream, number, self.world.rank))
         return chain.from_iterable(rows.batches([self.world.share(part) for part in segment]) for segment in segments)
 
     def _kl_weight(self, update: int) -> Any:
         weight = min(1.0, (update // self.budget.steps + 1) / (self.settings.kl_annealing + 1))
-        # Compiled code would hold a number fixed.
+        # Compiled code would treat a float as a constant.
         return torch.tensor(weight, device=self.device) if isinstance(self.loss, CompiledLoss) else weight
 
     def _set_learning_rate(self, update: int) -> None:
@@ -253,7 +253,7 @@ class StageRun:
             group["lr"] = rate
 
     def _keep_best(self, score: float | None) -> bool:
-        """Keeps a copy of the stage's tensors at the lowest score; without validation rows the last ones are the best."""
+        """Copies the stage's tensors if the score is the lowest so far; without validation rows, the last ones are the best."""
         if score is None:
             self.state.best_update = self.state.update
             return True
@@ -285,19 +285,19 @@ def _check_finite(record: EpochRecord, budget: Budget) -> None:
             raise NBridgeError(
                 f"stage {record.stage}, {budget.unit} {budget.counted(record.update)}: the {kind}loss is {loss} "
                 f"(terms: {', '.join(wrong)}). "
-                "Lower training.learning_rate, set training.gradient_clip or training.warmup_steps, or look for extreme values in the rows."
+                "Lower training.learning_rate, set training.gradient_clip or training.warmup_steps, or check the rows for extreme values."
             )
 
 
 def _tensors_of(model: nn.Module, modules: tuple[nn.Module, ...]) -> dict[str, Tensor]:
-    """Parameters and buffers of these submodules, by their name in the model."""
+    """The parameters and buffers of these submodules, by their name in the model."""
     inside = {id(tensor) for module in modules for tensor in module.state_dict(keep_vars=True).values()}
     return {name: tensor.data for name, tensor in model.state_dict(keep_vars=True).items() if id(tensor) in inside}
 
 
 @contextmanager
 def only_trainable(model: nn.Module, modules: tuple[nn.Module, ...]) -> Iterator[None]:
-    """Freezes and puts in eval mode everything but these submodules; what the caller had frozen stays frozen, in them too."""
+    """Freezes everything but these submodules and puts the model in eval mode; parameters that were frozen before stay frozen."""
     before = {parameter: parameter.requires_grad for parameter in model.parameters()}
     inside = {parameter for module in modules for parameter in module.parameters()}
     model.eval()

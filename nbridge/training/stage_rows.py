@@ -1,4 +1,4 @@
-"""The rows that a stage learns from, with what frozen modules make of them."""
+"""The rows that a stage learns from, with their frozen features."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from nbridge.data.rows import Rows
 from nbridge.models.base import Features, Stage
 
 CHUNK = 2048
-"""Rows at a time where no gradient is taken."""
+"""Rows per chunk where no gradient is needed."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A few rows, in memory, with their frozen features.
+    """Some rows in memory with their frozen features.
 
     Arguments:
         batch: The rows.
-        features: Features kept for them; none where they are computed on the fly.
+        features: Their cached features; empty if they are computed on the fly.
     """
 
     batch: Batch
@@ -37,12 +37,12 @@ class Part:
 
 @dataclass(frozen=True)
 class StageRows:
-    """The rows that one stage learns from, with their frozen features.
+    """All rows that a stage learns from, with their frozen features.
 
     Arguments:
         stage: The stage.
         batch: The rows.
-        features: Features with a row each; none where they are computed on the fly.
+        features: Cached features, one row per row of the batch; empty if they are computed on the fly.
     """
 
     stage: Stage
@@ -52,15 +52,15 @@ class StageRows:
     @classmethod
     @torch.no_grad()
     def of(cls, stage: Stage, rows: Rows, *, cache: bool) -> Self:
-        """The rows that can teach a stage something.
+        """Selects the rows that a stage can learn from.
 
         Arguments:
             stage: The stage.
             rows: Prepared rows.
-            cache: Whether frozen features are computed here, once.
+            cache: Whether to compute and cache their frozen features.
         """
         batch = rows.subset(stage.rows(rows.presence()))
-        # Looked at once, here: what is picked from these rows takes over the answer.
+        # Evaluated once here; subsets of these rows inherit it.
         _ = batch.whole
         given = cls(stage, batch, {})
         if stage.features is None or not cache or not len(batch):
@@ -73,9 +73,9 @@ class StageRows:
         return len(self.batch)
 
     def batches(self, parts: Sequence[Tensor]) -> Iterator[Part]:
-        """The rows of each index, one after the other."""
+        """The rows of each tensor of indices, in order."""
         for part, batch in zip(parts, self.batch.batches(parts), strict=True):
-            # Features too large for the device come from where they lie.
+            # Features may be cached on another device than the batch.
             features = {name: x.index_select(0, part.to(x.device)).to(batch.device) for name, x in self.features.items()}
             yield Part(batch, features)
 
@@ -85,13 +85,13 @@ class StageRows:
         return math.ceil(len(self) / CHUNK)
 
     def chunk(self, number: int) -> Part:
-        """A chunk of rows, in their own order."""
+        """A chunk of consecutive rows."""
         start, stop = number * CHUNK, (number + 1) * CHUNK
         batch = self.batch.slice(start, stop)
         return Part(batch, {name: x[start:stop].to(batch.device) for name, x in self.features.items()})
 
     def features_of(self, part: Part) -> Features:
-        """The features of some rows: those that are kept, or computed now."""
+        """The features of some rows, cached or computed now."""
         if self.stage.features is None or part.features:
             return part.features
         with torch.no_grad():

@@ -1,6 +1,6 @@
-"""Where training stands, on disk: one file with the model, the best tensors of the stage and the optimiser's, and the lines of metrics.
+"""Checkpoints of training, with the model, the stage's best tensors and the optimiser's state in one file, and the metrics log.
 
-Reading is as strict as for models: what is not exactly the state of this model is refused, and nothing is loaded then.
+Loading is as strict as for models: anything but a state of this model is an error, and nothing is loaded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def save_state(folder: Path, model: MultimodalVAE, state: TrainingState) -> None
     """Writes the checkpoint of a run, atomically.
 
     Raises:
-        RunError: when it cannot be written; the checkpoint before it stays.
+        RunError: if it cannot be written; the previous checkpoint is kept.
     """
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"best/{name}": tensor for name, tensor in state.best.items()}
@@ -43,15 +43,15 @@ def save_state(folder: Path, model: MultimodalVAE, state: TrainingState) -> None
 
 
 def restore_state(folder: Path, model: MultimodalVAE, *, metrics: bool = True) -> TrainingState | None:
-    """Puts the model and the metrics back to the last checkpoint; None, to begin at the start, when there is none.
+    """Restores the model and the metrics from the last checkpoint; returns None, to start afresh, if there is none.
 
     Arguments:
         folder: The run folder.
         model: The model.
-        metrics: Whether the metrics are put back; of several processes, one does it.
+        metrics: Whether to restore the metrics; with several processes, only one does.
 
     Raises:
-        RunError: when the checkpoint is damaged or of another model, or the metrics cannot be written.
+        RunError: if the checkpoint is damaged or of another model, or the metrics cannot be written.
     """
     path = folder / CHECKPOINT
     if not path.is_file():
@@ -63,10 +63,10 @@ def restore_state(folder: Path, model: MultimodalVAE, *, metrics: bool = True) -
     for name, tensor in tensors.items():
         part, _, rest = name.partition("/")
         if part not in parts:
-            raise RunError(f"{path}: tensor {name} has no place in a training state, so this is not a checkpoint of a run")
+            raise RunError(f"{path}: unexpected tensor {name}; this is not a checkpoint of a run")
         parts[part][rest] = tensor
     if missing := sorted({"stage", "epoch", "update", "best_score", "best_update", "decay_from", "lines"} - numbers.keys()):
-        raise RunError(f"{path}: {missing[0]} is missing, so another version of nbridge wrote it; train a new run in another folder")
+        raise RunError(f"{path}: {missing[0]} is missing; written by another version of nbridge, so train a new run in another folder")
     load_into(model, parts["model"], path)
     if metrics:
         _write_lines(folder / METRICS, _lines(folder / METRICS)[: numbers["lines"]])
@@ -76,10 +76,10 @@ def restore_state(folder: Path, model: MultimodalVAE, *, metrics: bool = True) -
 
 
 def append_record(folder: Path, record: EpochRecord) -> None:
-    """Adds a line to the metrics of a run.
+    """Appends a line to the metrics of a run.
 
     Raises:
-        RunError: when it cannot be written.
+        RunError: if it cannot be written.
     """
     path = folder / METRICS
     with writing(path), path.open("a", encoding="utf-8") as file:
@@ -87,7 +87,7 @@ def append_record(folder: Path, record: EpochRecord) -> None:
 
 
 def read_records(folder: Path) -> Iterator[EpochRecord]:
-    """The metrics of a run, round by round. A line that a run was killed in the middle of is passed over."""
+    """The metrics of a run, round by round; an incomplete line of a killed run is skipped."""
     path = folder / METRICS
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         try:

@@ -1,12 +1,11 @@
-"""One trainer for all models: it walks the stages that a model declares.
+"""The trainer of all models: runs the stages that a model declares.
 
-For each stage it freezes everything else and puts it in eval mode, computes frozen features once, optimises, validates, and ends with the
-best weights *of that stage* (`nbridge.training.stage`). The order of rows depends on the seed, the stage and the epoch alone, the noise on
-the seed, the stage and the round, which ends with a validation; so training that was cut off goes on bit-identically from the last state
-that was handed to ``save``.
+For each stage it freezes everything else, computes frozen features once, optimises, validates, and keeps the best weights *of that stage*
+(`nbridge.training.stage`). The order of rows depends only on the seed, the stage and the epoch, and noise only on the seed, the stage and
+the round between validations, so training resumes bit-identically from the last state passed to ``save``.
 
-Of several processes each takes its own part of every batch, in an order that all of them draw alike; what is logged, validated and kept is
-the same in each (`nbridge.acceleration.distributed`).
+With several processes, each takes its part of every batch, in an order that they share; logs, validation and kept weights are the same in
+all (`nbridge.acceleration.distributed`).
 """
 
 from __future__ import annotations
@@ -51,28 +50,28 @@ def fit(
     world: World = ALONE,
     products: Products | None = None,
 ) -> TrainingState:
-    """Trains every stage of a model, in place, and leaves the model in eval mode with each stage's best weights.
+    """Trains all stages of a model in place, and leaves it in eval mode with the best weights of each stage.
 
-    A model with a `nbridge.models.mixture_prior.Mixture` has it fitted at the end, whatever state training went on from.
+    Then it fits everything that only serving uses: exponents, product prior, calibration, intervals and the model's mixture, if any.
 
     Arguments:
-        model: The model. Unless it goes on from a state, its likelihoods take their statistics from the training rows; where these lie
-            on disk, from a random sample of 65,536 of them.
-        train: Training rows, with any pattern of presence. Rows on disk are read and prepared a window at a time, and taken to be checked
+        model: The model. Unless training resumes, its likelihoods are fitted to the training rows; for rows on disk, to a random sample of
+            65,536 of them.
+        train: Training rows, with any missingness patterns. Rows on disk are read a window at a time and must have been checked
             (`nbridge.data.streaming.stored_rows.StoredRows.check`).
-        validation: Rows that pick the best weights and calibrate what is served (`nbridge.inference.calibration`), or None to keep the
-            last weights and the spreads that training found.
-        settings: The ``training`` part of a spec.
-        reporter: Progress of stages and rounds.
-        state: Where to go on, for a model that holds the tensors of that moment.
-        save: Takes the state, at least every ``settings.checkpoint_seconds`` and at the end of each stage.
-        log: Takes the record of each round: an epoch, or 2 % of a budget in updates.
-        world: The processes that share each batch; all of them hold the same model, rows and settings.
-        products: The precision of matrix products, where it was chosen before; ``settings.precision`` decides when left out.
+        validation: Rows for selecting the best weights and for calibration (`nbridge.inference.calibration`); None to keep the last
+            weights without calibration.
+        settings: The ``training`` section of a spec.
+        reporter: Reports progress.
+        state: The state to resume from; the model must have the tensors of that state.
+        save: Called with the state at the end of a round if ``settings.checkpoint_seconds`` have passed, and after each stage.
+        log: Called with the record of each round: an epoch, or 2 % of a budget in updates.
+        world: The processes that share each batch; all must have the same model, rows and settings.
+        products: The precision of matrix products, if already chosen; by default ``settings.precision`` determines it.
 
     Raises:
-        DataError: when rows do not fit the model, or too few can teach a stage anything.
-        NBridgeError: when the loss is no longer finite, or a batch cannot be shared out evenly.
+        DataError: if rows do not match the model, or a stage has too few rows to learn from.
+        NBridgeError: if the loss is not finite, or a batch cannot be split evenly.
     """
     train, validation = _prepared(model, train), None if validation is None else _prepared(model, validation)
     validation, held = _held_for_intervals(model, validation, settings)
@@ -103,18 +102,18 @@ def fit(
 
 
 def _held_for_intervals(model: MultimodalVAE, validation: Rows | None, settings: TrainingSpec) -> tuple[Rows | None, Rows | None]:
-    """The validation rows, and those among them that conformal intervals need untouched by all else: half of them, where asked for."""
+    """Splits the validation rows in half if conformal intervals are requested; the second half is used for nothing else."""
     if not settings.conformal:
         return validation, None
     if validation is None:
-        raise DataError("training.conformal: needs validation rows, and there are none; raise data.validation")
+        raise DataError("training.conformal: no validation rows; raise data.validation")
     if model.conformal is None:
-        raise DataError("training.conformal: this model was built without; build it from a spec with training: {conformal: true}")
+        raise DataError("training.conformal: this model was built without it; build it from a spec with training: {conformal: true}")
     return halves(validation, _seed(settings.seed, "halves", 0))
 
 
 def _fit_serving(model: MultimodalVAE, train: Rows, validation: Rows | None, held: Rows | None, settings: TrainingSpec) -> None:
-    """Fits what serving alone uses, in the precision of serving: exponents, the prior of products, then spreads and intervals."""
+    """Fits everything that only serving uses, in the precision of serving: exponents, product prior, calibration and intervals."""
     with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
         if validation is not None:
             torch.manual_seed(_seed(settings.seed, "exponents", 0))
@@ -128,12 +127,12 @@ def _fit_serving(model: MultimodalVAE, train: Rows, validation: Rows | None, hel
 
 
 def _fit_mixture(model: MultimodalVAE, train: Rows, seed: int, reporter: Reporter) -> None:
-    """Fits what rows are generated from, where the model has a mixture for that: last, because it rests on what all stages made."""
+    """Fits the mixture for generation, if the model has one; last, because it depends on the fully trained model."""
     if model.mixture is None:
         return
     found, asked = model.mixture.learn(model.posterior, train, _seed(seed, "mixture", 0)), model.mixture.components
     if found < asked:
-        text = f"{len(train):,} training rows are too few for a mixture of {asked} components (prior); it has {found}"
+        text = f"prior: {len(train):,} training rows are too few for a mixture of {asked} components; {found} are used"
         reporter.warn(Finding("prior", "", text, {"rows": len(train), "components": found, "asked": asked}))
 
 
@@ -144,24 +143,25 @@ def _prepared(model: MultimodalVAE, rows: Rows) -> Rows:
 
 
 def check_stages(model: MultimodalVAE, train: Rows, settings: TrainingSpec, world: World = ALONE) -> None:
-    """Checks that each modality is in some of the prepared rows, and that each stage can learn from two of them, and one for each process.
+    """Checks that each modality is in some prepared row, and that each stage has at least two rows and one per process.
 
     Raises:
-        DataError: naming the modality that no row has, or the stage that cannot learn.
-        NBridgeError: naming the stage whose batches the processes cannot share out evenly.
+        DataError: naming a modality without rows, or a stage with too few.
+        NBridgeError: naming a stage whose batches cannot be split evenly across processes.
     """
     if never := [name for name, mask in train.present.items() if not mask.any()]:
-        raise DataError(f"modality {never[0]!r}: present in none of the {len(train)} training rows, so nothing can be learned about it")
+        raise DataError(f"modality {never[0]!r}: present in none of the {len(train)} training rows, expected at least one")
     least = max(2, world.size)
     for stage in model.stages():
         if (size := settings.stage(stage.name).batch_size) % world.size:
             lower = size - size % world.size
             choice = f"{lower} or {lower + world.size}" if lower else f"{world.size}"
             raise NBridgeError(
-                f"stage {stage.name}: {world.size} processes cannot share batches of {size} rows evenly; set batch_size to {choice}"
+                f"stage {stage.name}: batches of {size} rows cannot be split evenly across {world.size} processes; "
+                f"set batch_size to {choice}"
             )
         if (number := int(stage.rows(train.presence()).sum())) < least:
             raise DataError(
-                f"stage {stage.name}: {number} training rows have the modalities that it needs, and it takes at least {least}. "
+                f"stage {stage.name}: {number} training rows have the modalities that it needs, expected at least {least}. "
                 "Add rows in which they are present together."
             )

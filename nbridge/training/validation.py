@@ -1,4 +1,4 @@
-"""Validation of a stage: its own loss, and how well hidden modalities are predicted."""
+"""Validation of a stage: its loss, and the predictive log-likelihood of hidden modalities."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from nbridge.training.seeds import seed_of
 from nbridge.training.stage_rows import StageRows
 
 ROWS = 1000
-"""Validation rows of a round, at most."""
+"""Largest number of validation rows per round."""
 DRAWS, FEWEST_DRAWS = 16, 4
-"""Draws of z for each row: the most, and the fewest before rows are left out instead."""
+"""Largest and smallest number of samples of z per row; below the smallest, fewer rows are used instead."""
 NUMBERS = 2**22
-"""Numbers that a round may always decode for validation, however short it is."""
+"""Number of values that validation may decode per round, even if the round is short."""
 
 
 @dataclass(frozen=True)
 class Validated:
-    """What validation found.
+    """The results of validation.
 
     Arguments:
-        terms: Mean of every term of the stage's loss; none without validation rows.
-        hidden: Predictive log-likelihood of hidden modalities relative to the free baseline, as one figure; None where nothing is hidden.
+        terms: Mean of every term of the stage's loss; empty without validation rows.
+        hidden: Predictive log-likelihood of hidden modalities relative to the free baseline, over all modalities; None if not computed.
         hidden_terms: The same by modality.
     """
 
@@ -49,20 +49,20 @@ class Validated:
 
     @property
     def score(self) -> float | None:
-        """What the best weights have least of; None without validation rows."""
+        """The score that the best weights minimise; None without validation rows."""
         return self.loss if self.hidden is None else -self.hidden
 
 
 class Validator:
-    """Validates a stage on the same rows with the same noise each time, so that two figures differ by weights alone.
+    """Validates a stage on the same rows with the same noise each time, so that results differ by the weights alone.
 
     Arguments:
         stage: The stage.
-        rows: Validation rows of the stage; none where there are none.
-        hidden: The score of hidden modalities, where it counts.
+        rows: Validation rows of the stage, or None.
+        hidden: The score of hidden modalities, if it is used.
         seed: Seed of the training.
-        world: The processes that share the rows; each gets the same figures, bit for bit.
-        device: Where losses are computed.
+        world: The processes that share the rows; each gets bit-identical results.
+        device: The device of the losses.
     """
 
     def __init__(
@@ -84,16 +84,16 @@ class Validator:
         seed: int,
         world: World,
     ) -> Self:
-        """The validation that a stage's budget asks for: all rows and the loss alone with epochs, some rows and both with updates.
+        """The validator for a budget: the loss on all rows for epochs; the loss and hidden modalities on some rows for updates.
 
         Arguments:
             model: The model.
             stage: The stage.
             validation: Prepared validation rows, or None.
-            free: Gives the free baseline, when it is needed.
-            budget: The stage's budget.
-            batch_size: Rows of an update.
-            cache: Whether frozen features are kept.
+            free: Returns the free baseline; called if needed.
+            budget: The budget of the stage.
+            batch_size: Rows per update.
+            cache: Whether to cache frozen features.
             seed: Seed of the training.
             world: The processes.
         """
@@ -113,7 +113,7 @@ class Validator:
 
     @torch.no_grad()
     def __call__(self, names: tuple[str, ...]) -> Validated:
-        """Validates the weights of this moment.
+        """Validates the current weights.
 
         Arguments:
             names: The terms of the stage's loss.
@@ -125,14 +125,14 @@ class Validator:
         return Validated(terms, self.hidden.overall(figures) if self.hidden and figures else None, figures)
 
     def _terms(self, rows: StageRows, names: tuple[str, ...]) -> dict[str, float]:
-        """The mean of every term: the same bits whatever the number of processes, for each chunk has its own noise and its own place."""
+        """The mean of every term; bit-identical for any number of processes, because each chunk has its own noise and entry."""
         losses = torch.zeros(rows.chunks, len(names), dtype=torch.float64, device=self.device)
         for number in range(self.world.rank, rows.chunks, self.world.size):
             # The same noise each time.
             torch.manual_seed(seed_of(self.seed, self.stage.name, -1, number))
             part = rows.chunk(number)
             terms = self.stage.loss(part.batch, rows.features_of(part), 1.0)
-            # Of rows in which nothing is absent a loss may have fewer terms than of others.
+            # For complete rows a loss may have fewer terms.
             losses[number] = torch.stack([terms.get(name, losses.new_zeros(())) for name in names]) * len(part)
         return dict(zip(names, (self.world.total(losses).sum(0) / len(rows)).tolist(), strict=True))
 
@@ -144,7 +144,7 @@ class Validator:
 
 
 def baseline_of(model: MultimodalVAE, train: Rows) -> dict[str, Marginal]:
-    """The free baseline, fitted to as many training rows as its precision needs and memory has room for."""
+    """The free baseline, fitted to as many training rows as its precision needs and memory allows."""
     width = sum(math.prod(likelihood.shape) for likelihood in model.likelihoods.values())
     rows = some_of(train, _number_present(train) >= 1, min(MOST_ROWS, MOST_NUMBERS // width))
     return {} if rows is None else free_baseline(model, rows)
@@ -156,7 +156,7 @@ def _number_present(rows: Rows) -> Tensor:
 
 
 def some_of(rows: Rows, mask: Tensor, most: int) -> Batch | None:
-    """Rows that a mask picks, at equal distances and at most so many, in memory; None where it picks none."""
+    """At most ``most`` evenly spaced rows of a mask, in memory; None if the mask is empty."""
     picked = mask.nonzero()[:, 0]
     number = min(max(1, most), len(picked))
     return rows.index(picked[torch.arange(number, device=picked.device) * len(picked) // number]) if number else None
@@ -165,12 +165,12 @@ def some_of(rows: Rows, mask: Tensor, most: int) -> Batch | None:
 def _hidden(
     model: MultimodalVAE, validation: Rows, free: Callable[[], Mapping[str, Marginal]], learned: int, seed: int
 ) -> HiddenModalities | None:
-    """The score of hidden modalities with rows and draws that cost little beside the rows learned from in a round."""
+    """The score of hidden modalities, with numbers of rows and samples that are cheap compared with training for a round."""
     several = _number_present(validation) >= 2
     if not several.any():
         return None
     width = sum(math.prod(likelihood.raw_shape) for likelihood in model.likelihoods.values())
-    # A flow integrates an equation for each draw, which costs several times what a step of its training does.
+    # A flow solves a differential equation per sample, which costs several times as much as a training step.
     decoded = max(learned // 16, 512) if model.noise_width else max(learned // 4, NUMBERS // width)
     number = min(ROWS, int(several.sum()), decoded // FEWEST_DRAWS)
     rows = some_of(validation, several, number)

@@ -1,1 +1,1 @@
-"""What pages show: colours, PNG images, planes through a latent space, and kinds of modalities."""
+"""Building blocks of HTML pages: colours, PNG images, PCA of the latent space, and how modalities are displayed."""

@@ -1,4 +1,4 @@
-"""What a modality is to somebody who looks at it: an image, classes, zeros and ones, or values; and what its parts are called."""
+"""How modalities are displayed: as images, classes, flags or values, with names for classes and elements."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nbridge.nn.likelihoods import Bernoulli, Categorical, Likelihood
 from nbridge.spec.spec import Spec
 
 Kind = Literal["image", "classes", "flags", "values"]
-"""``flags`` are probabilities, or zeros and ones, that are no image; ``values`` is all else."""
+"""``flags`` are binary values or probabilities that are not an image; ``values`` is everything else."""
 
 
 def kind_of(likelihood: Likelihood) -> Kind:
@@ -33,18 +33,18 @@ def is_image(model: MultimodalVAE, name: str) -> bool:
 
 
 def labelled(model: MultimodalVAE) -> str | None:
-    """The first modality of classes, if there is one."""
+    """The first categorical modality, if there is one."""
     return next((name for name, likelihood in model.likelihoods.items() if isinstance(likelihood, Categorical)), None)
 
 
 def brightness(likelihood: Likelihood, real: Tensor) -> tuple[float, float]:
-    """What is dark and what is bright in an image: the bounds of the support, or the range of real images where it has none."""
+    """The values shown as black and white: the bounds of the support, or the range of real images if it has none."""
     low, high = getattr(likelihood.support, "lower_bound", None), getattr(likelihood.support, "upper_bound", None)
     return float(real.min() if low is None else low), float(real.max() if high is None else high)
 
 
 def class_names(spec: Spec, name: str) -> list[str]:
-    """What the classes of a modality are called: as in the data, or by their numbers."""
+    """The names of a modality's classes in the data, or else their numbers."""
     options, count = spec.data.source.kwargs, spec.modalities[name].shape[0]
     columns = _columns(spec, name)
     texts = (options.get("classes") or {}).get(columns[0] if columns else name, ())
@@ -52,21 +52,21 @@ def class_names(spec: Spec, name: str) -> list[str]:
 
 
 def element_names(spec: Spec, name: str, shape: Sequence[int]) -> list[str]:
-    """What the elements of a modality are called: as the columns of a table or as variables, or by their places along each axis.
+    """The names of a modality's elements: table columns or variables, or else indices along each axis.
 
     Arguments:
         spec: The spec.
         name: The modality.
-        shape: The shape of a row of it.
+        shape: The shape of one row.
     """
     columns = _columns(spec, name)
     if len(columns) == math.prod(shape):
         return [clip(column, 60) for column in columns]
-    return [", ".join(map(str, place)) for place in product(*map(range, shape))]
+    return [", ".join(map(str, index)) for index in product(*map(range, shape))]
 
 
 def _columns(spec: Spec, name: str) -> list[str]:
-    """The columns of a table, or the variables, that a modality is; of other sources its own name."""
+    """The table columns or variables of a modality; for other sources, its own name."""
     options = spec.data.source.kwargs
     columns = (options.get("columns") or options.get("variables") or {}).get(name, name)
     return [columns] if isinstance(columns, str) else [str(column) for column in columns]

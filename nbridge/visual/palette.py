@@ -1,7 +1,7 @@
-"""The colours of nbridge's pages, for light and dark.
+"""The colours of nbridge's pages, in light and dark mode.
 
-Those of classes are of Okabe and Ito, which the colour-blind tell apart; where there are more than eight classes, round and square points
-take turns, and names stand on the map.
+Classes have the colours of Okabe and Ito, which colour-blind readers can distinguish; beyond eight classes, point shapes also differ, and
+the map shows names.
 
 References:
     Color Universal Design (Okabe & Ito, 2008), https://jfly.uni-koeln.de/color
@@ -10,9 +10,9 @@ References:
 from __future__ import annotations
 
 COLOURS = 8
-"""Colours that tell classes apart."""
+"""Number of class colours."""
 SHAPES = 2
-"""Shapes that do: each colour serves so many classes."""
+"""Number of point shapes, that is, of classes per colour."""
 
 PALETTE = """
 :root {
@@ -29,4 +29,4 @@ PALETTE = """
   }
 }
 """
-"""Named colours, as a style sheet: ``c0`` to ``c7`` for classes, ``c0`` for what stands alone, ``bad`` and ``good`` for verdicts."""
+"""CSS variables: ``c0`` to ``c7`` for classes, ``c0`` for a single series, ``bad`` and ``good`` for verdicts."""

@@ -1,4 +1,4 @@
-r"""A plane through a latent space: the two directions in which points vary most, and the way there and back.
+r"""PCA of a latent space: projection to the plane of the first two principal components, and back.
 
 .. math:: p = (z - \bar z) \, [d_1, d_2], \qquad z = \bar z + p_1 d_1^T + p_2 d_2^T
 
@@ -16,12 +16,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Plane:
-    """The plane of two principal components, in double precision.
+    """The plane of the first two principal components, in double precision.
 
     Arguments:
         centre: The mean of the points, shape (D,).
-        directions: Two directions at right angles, of length 1, shape (2, D).
-        shares: The share of the variance along each.
+        directions: The two orthonormal directions, shape (2, D).
+        shares: The share of the variance along each direction.
     """
 
     centre: Tensor
@@ -30,9 +30,9 @@ class Plane:
 
     @classmethod
     def through(cls, means: Tensor) -> Self:
-        """The plane in which points, shape (B, D), of two dimensions or more, vary most.
+        """Fits the plane to points, shape (B, D) with D at least 2.
 
-        A direction's sign is that of its largest weight, so that equal points give equal planes.
+        The largest weight of each direction is positive, so that equal points give equal planes.
         """
         means = means.double().cpu()
         centre = means.mean(0)
@@ -43,9 +43,9 @@ class Plane:
         return cls(centre, directions[:2], (shares[0], shares[1]))
 
     def points(self, z: Tensor) -> Tensor:
-        r"""Where z, shape (\*, D), falls on the plane, shape (\*, 2)."""
+        r"""Projects z, shape (\*, D), to the plane, shape (\*, 2)."""
         return (z.double().cpu() - self.centre) @ self.directions.T
 
     def z(self, points: Tensor) -> Tensor:
-        r"""The z on the plane, shape (\*, D), of points, shape (\*, 2)."""
+        r"""Maps points on the plane, shape (\*, 2), to z, shape (\*, D)."""
         return self.centre + points.double().cpu() @ self.directions

@@ -1,4 +1,4 @@
-"""Images as PNG inside a page: a picture, or a strip of tiles side by side, in few bytes."""
+"""Images as compact PNG data URIs: a single image, or a strip of tiles."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ import numpy as np
 from torch import Tensor
 
 GAP = 1
-"""Clear pixels between tiles."""
+"""Transparent pixels between tiles."""
 ADDRESS = "data:image/png;base64,"
-"""How the address of a picture begins that holds the picture itself."""
+"""The prefix of a PNG data URI."""
 
 
 def scaled(image: Tensor, low: float, high: float) -> np.ndarray:
-    """An image of shape (C, H, W) as bytes, (H, W, C), dark at ``low`` and bright at ``high``."""
+    """Converts an image of shape (C, H, W) to uint8, shape (H, W, C), with ``low`` mapped to 0 and ``high`` to 255."""
     share = ((image.double().cpu() - low) / max(high - low, 1e-12)).clamp(0, 1)
     return (share * 255).round().byte().permute(1, 2, 0).numpy()
 
 
 def strip(tiles: Sequence[np.ndarray | None], side: int) -> str:
-    """Tiles side by side, as the address of a picture that holds the picture itself.
+    """Tiles side by side, as a data URI.
 
     Arguments:
-        tiles: Bytes of shape (H, W, C), all of one shape; None leaves its place clear.
-        side: Pixels of a tile's longer side, at most; larger ones are made smaller.
+        tiles: uint8 arrays of shape (H, W, C), all of one shape; None leaves a transparent gap.
+        side: Largest number of pixels of a tile's longer side; larger tiles are shrunk.
     """
-    images = [None if tile is None else _opaque(shrunk(tile, side)) for tile in tiles]
+    images = [None if tile is None else _with_alpha(shrunk(tile, side)) for tile in tiles]
     height, width, channels = next(image.shape for image in images if image is not None)
     whole = np.zeros((height, len(images) * (width + GAP) - GAP, channels), np.uint8)
-    for place, image in enumerate(images):
+    for index, image in enumerate(images):
         if image is not None:
-            whole[:, place * (width + GAP) :][:, :width] = image
+            whole[:, index * (width + GAP) :][:, :width] = image
     return address(whole, small=True)
 
 
 def address(pixels: np.ndarray, *, small: bool = False) -> str:
-    """A picture as an address that holds it.
+    """Encodes an image as a PNG data URI.
 
     Arguments:
-        pixels: Bytes of shape (H, W, C), of one to four channels.
-        small: Whether to look for the fewest bytes, for pages that are kept, or to be done sooner.
+        pixels: uint8 array of shape (H, W, C) with one to four channels.
+        small: Whether to optimise for size, for pages that are kept, instead of speed.
     """
     from PIL import Image
 
@@ -53,7 +53,7 @@ def address(pixels: np.ndarray, *, small: bool = False) -> str:
 
 
 def shrunk(tile: np.ndarray, side: int) -> np.ndarray:
-    """A tile, bytes of shape (H, W, 1 or 3), whose longer side is so many pixels at most."""
+    """Shrinks a tile, uint8 of shape (H, W, 1 or 3), to at most ``side`` pixels on its longer side."""
     from PIL import Image
 
     zoom = side / max(tile.shape[:2])
@@ -64,6 +64,6 @@ def shrunk(tile: np.ndarray, side: int) -> np.ndarray:
     return small.reshape(size[1], size[0], -1)
 
 
-def _opaque(tile: np.ndarray) -> np.ndarray:
-    """A tile with a channel behind its colours that says that it can be seen, (H, W, 2 or 4)."""
+def _with_alpha(tile: np.ndarray) -> np.ndarray:
+    """Adds an opaque alpha channel to a tile, shape (H, W, 2 or 4)."""
     return np.concatenate([tile, np.full((*tile.shape[:2], 1), 255, np.uint8)], axis=2)

@@ -255,9 +255,9 @@ def test_a_killed_process_ends_the_others_with_one_line_and_training_goes_on_bit
         if b"RANK=1" in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
             os.kill(int(child), signal.SIGKILL)
     [(code, _, errors)] = ended([process])
-    advice = f"nothing before the last checkpoint is lost; go on with: nbridge resume {folder}"
+    advice = f"continue from the last checkpoint with: nbridge resume {folder}"
     assert code == 1
-    assert errors.count(f"process 1 of this training ended without a word (killed, perhaps for lack of memory); {advice}\n") == 1
+    assert errors.count(f"process 1 of this training ended without a message (killed, perhaps out of memory); {advice}\n") == 1
     assert errors.count("Traceback") == 1  # torchrun's own
     assert len(epochs(folder)) < 18
     alone = Path(shutil.copytree(folder, folder.parent / "alone"))
@@ -279,8 +279,8 @@ def test_a_process_that_fails_tells_why_and_the_other_that_it_did(spec: Path):
     assert traceback.endswith("ZeroDivisionError: of all things\n")
     assert (code, errors) == (
         1,
-        "process 1 of this training ended by a failure (ZeroDivisionError); "
-        f"nothing before the last checkpoint is lost; go on with: nbridge resume {folder}\n",
+        "process 1 of this training ended with a failure (ZeroDivisionError); "
+        f"continue from the last checkpoint with: nbridge resume {folder}\n",
     )
     assert (folder / CHECKPOINT).is_file()
 
@@ -292,11 +292,11 @@ def test_a_refused_run_is_told_once_and_ends_every_process_with_the_code_of_a_mi
 ):
     if mistake == "of all processes":
         ends = ended(by_hand(NBRIDGE, "train", spec, "--out", tmp_path / "run", "--set", "training.batch_size=101"))
-        line = "stage joint: 2 processes cannot share batches of 101 rows evenly; set batch_size to 100 or 102\n"
+        line = "stage joint: batches of 101 rows cannot be split evenly across 2 processes; set batch_size to 100 or 102\n"
     else:
         ends = ended(by_hand(NBRIDGE, "train", spec, "--out", whole[0]))
         line = (
-            f"{whole[0]}: a run is there already. Use --overwrite to replace it, --out for another folder, or: nbridge resume {whole[0]}\n"
+            f"{whole[0]}: already contains a run. Use --overwrite to replace it, --out for another folder, or: nbridge resume {whole[0]}\n"
         )
     assert [code for code, *_ in ends] == [2, 2]
     assert sorted(errors for *_, errors in ends) == ["", line]
@@ -307,7 +307,7 @@ def test_a_refused_run_is_told_once_and_ends_every_process_with_the_code_of_a_mi
     ("variables", "message"),
     [
         ({"RANK": "first"}, "environment variable RANK is 'first', expected a number; start several processes with torchrun"),
-        ({"MASTER_ADDR": "no.such.host.invalid"}, "process 1 of 2 does not reach the others at no.such.host.invalid:1 ("),
+        ({"MASTER_ADDR": "no.such.host.invalid"}, "process 1 of 2 cannot reach the others at no.such.host.invalid:1 ("),
     ],
 )
 def test_processes_that_cannot_meet_are_told_in_one_line(

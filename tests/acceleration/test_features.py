@@ -48,7 +48,7 @@ def test_a_full_disk_is_an_error_before_anything_is_written(monkeypatch, tmp_pat
     monkeypatch.setattr(os, "posix_fallocate", full)
     message = (
         f"{tmp_path}: features of 25 rows cannot be written ([Errno 28] No space left on device). "
-        "Set TMPDIR to a folder with more room, or training.cache_features to false."
+        "Set TMPDIR to a folder with more space, or training.cache_features to false."
     )
     with pytest.raises(NBridgeError, match=f"^{re.escape(message)}$"):
         cached(parts()[1], 25, 0.0)

@@ -169,7 +169,7 @@ def test_a_choice_that_is_damaged_is_refused(tmp_path: Path, monkeypatch: pytest
         nbridge.train(SPEC, ROWS, out=tmp_path / "run", reporter=_Stop())
     path = tmp_path / "run" / "env.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "precision": kept}))
-    with pytest.raises(nbridge.RunError, match=r"env.json: missing or damaged, so this run cannot go on"):
+    with pytest.raises(nbridge.RunError, match=r"env.json: missing or damaged, so this run cannot be resumed"):
         nbridge.resume(tmp_path / "run", ROWS)
 
 

@@ -145,7 +145,7 @@ time.sleep(60)
     [
         ("is killed", "process 1, which shares memory, has ended"),
         ("closes", "process 1, which shares memory, has ended"),
-        ("is silent", "a process that shares memory has said nothing for 1 s"),
+        ("is silent", "no message from a process that shares memory for 1 s"),
     ],
 )
 def test_a_member_that_ends_or_is_silent_is_told(other: str, message: str, monkeypatch: pytest.MonkeyPatch):

@@ -203,13 +203,13 @@ BROKEN: dict[str, tuple[str | bytes, list[str]]] = {
     "wrong type": (ONE + "latent_dim: many", ['2:13: latent_dim: expected an integer, got "many"']),
     "duplicate key": (
         ONE + "latent_dim: 3\nlatent_dim: 4",
-        ["3:1: latent_dim: the key 'latent_dim' stands here again; the first is in line 2"],
+        ["3:1: latent_dim: duplicate key 'latent_dim'; the first is in line 2"],
     ),
-    "tab": ("modalities:\n\tx: 1\n", ["2:1: a tab; indent with spaces"]),
-    "empty": ("", ["1:1: the spec is empty; it needs at least the key 'modalities'"]),
+    "tab": ("modalities:\n\tx: 1\n", ["2:1: tab in the indentation; use spaces"]),
+    "empty": ("", ["1:1: empty spec; at least the key 'modalities' is required"]),
     "not YAML": ("a: [1, 2", ["1:9: not valid YAML: while parsing a flow sequence, expected ',' or ']', but got '<stream end>'"]),
-    "no mapping": ("- a\n", ["1:1: a spec is a mapping of keys to values, this is a list"]),
-    "not text": (b"\x89PNG", [" not a text file in UTF-8 (byte 1 is 0x89)"]),
+    "no mapping": ("- a\n", ["1:1: a spec must be a mapping, this is a list"]),
+    "not text": (b"\x89PNG", [" not UTF-8 text (byte 1 is 0x89)"]),
     "unknown likelihood": (
         "modalities: {x: {shape: 3, encoder: mlp, likelihood: gaussian}}",
         [f"1:54: modalities.x.likelihood: unknown likelihood 'gaussian'. Known: {LIKELIHOODS}. {OWN_CLASS}"],
@@ -220,18 +220,18 @@ BROKEN: dict[str, tuple[str | bytes, list[str]]] = {
     ),
     "modality twice": (
         "modalities:\n  x: {shape: 3, encoder: mlp, likelihood: normal}\n  x: {shape: 3, encoder: mlp, likelihood: normal}\n",
-        ["3:3: modalities.x: the key 'x' stands here again; the first is in line 2"],
+        ["3:3: modalities.x: duplicate key 'x'; the first is in line 2"],
     ),
     "name": (
         "modalities: {keys: {shape: 3, encoder: mlp, likelihood: normal}}",
         [
-            "1:14: modalities.keys: 'keys' cannot name a modality: the name is taken by torch.nn.ModuleDict; "
-            "choose another, such as 'keys_1'"
+            "1:14: modalities.keys: 'keys' is not a valid modality name: it is reserved for torch.nn.ModuleDict; "
+            "use another, such as 'keys_1'"
         ],
     ),
     "shape not served": (
         "modalities: {x: {shape: [1, 4, 4], encoder: mlp, likelihood: categorical}}",
-        ["1:62: modalities.x.likelihood: categorical serves shapes of one axis, the number of classes (2 or more); this one is [1, 4, 4]"],
+        ["1:62: modalities.x.likelihood: categorical supports shapes of one axis, the number of classes (2 or more); got [1, 4, 4]"],
     ),
     "several": (
         "modalities: {x: {shape: 3, likelihood: poison}}\ntrainng: 3\n",
@@ -256,7 +256,7 @@ def test_every_mistake_in_a_spec_is_told_at_once_with_its_line(mistake: str, com
 
 def test_a_spec_that_is_no_file_is_told(call: Call, here: Path):
     assert call("validate", "none.yaml") == (2, "", "none.yaml: no such file\n")
-    assert call("validate", "run") == (2, "", "run: a directory; name the YAML file in it\n")
+    assert call("validate", "run") == (2, "", "run: is a directory, expected a YAML file\n")
 
 
 @pytest.mark.parametrize("command", ["validate", "params", "train", "compare"])
@@ -269,8 +269,8 @@ def test_what_a_constructor_refuses_is_told_with_the_spec(command: str, call: Ca
 
 CHANGES = {
     "latent_dim=0": "latent_dim: expected a number above 0, got 0",
-    "latent_dim": "expected an assignment such as training.seed=1",
-    "=3": "expected an assignment such as training.seed=1",
+    "latent_dim": "expected path.to.key=value, such as training.seed=1",
+    "=3": "expected path.to.key=value, such as training.seed=1",
     "training.seed=[1": "not valid YAML: while parsing a flow sequence, expected ',' or ']', but got '<stream end>'",
     "latent=3": f"latent: unknown key 'latent'. Did you mean 'latent_dim'? Known: {KEYS}",
 }
@@ -433,11 +433,11 @@ OUTPUT = {
     "no run": (["generate", "none", "--out", "o.npz"], "none: no such run folder"),
     "no device": (
         ["train", "tiny.yaml", "--device", "nonsense"],
-        "device 'nonsense': torch has no such device here. Use auto, cpu or cuda.",
+        "device 'nonsense' is not available, expected auto, cpu or cuda",
     ),
     "no device to go on": (
         ["resume", "run", "--device", "nonsense"],
-        "device 'nonsense': torch has no such device here. Use auto, cpu or cuda.",
+        "device 'nonsense' is not available, expected auto, cpu or cuda",
     ),
     "nothing to go on with": (
         ["resume", "none"],
@@ -890,7 +890,7 @@ OPTIONS = {
         "modalities: x (Normal), counts (Poisson), image (Bernoulli), colour (Bernoulli), label (Categorical)"
     ),
     ("--split", "tests"): "--split tests: no such split. Did you mean 'test'? Known: test, validation, train",
-    ("--device", "nonsense"): "device 'nonsense': torch has no such device here. Use auto, cpu or cuda.",
+    ("--device", "nonsense"): "device 'nonsense' is not available, expected auto, cpu or cuda",
 }
 
 
@@ -908,8 +908,8 @@ COMPARED = {
         "--models jmvaee: unknown model 'jmvaee'. Did you mean 'jmvae'? Known: bivcca, bridged, jmvae, joint, mvae, telbo, vae. "
         "For your own class write 'package.module:Class'."
     ),
-    ("--models", "vae,vae"): "--models vae: named twice",
-    ("--models", ","): "--models: none is named. Known: bivcca, bridged, jmvae, joint, mvae, telbo, vae",
+    ("--models", "vae,vae"): "--models vae: given twice",
+    ("--models", ","): "--models: none given. Known: bivcca, bridged, jmvae, joint, mvae, telbo, vae",
     ("--seeds", "0"): "--seeds 0: expected 1 or more",
     ("--minutes", "0"): "--minutes 0: expected more than 0",
     ("--minutes", "-2.5"): "--minutes -2.5: expected more than 0",
@@ -942,10 +942,10 @@ def test_rows_that_an_evaluation_lacks_are_told(call: Call, here: Path):
 def test_a_folder_that_cannot_be_evaluated_is_told(call: Call, here: Path):
     assert call("evaluate", "none") == (2, "", "none: no run folder here (spec.resolved.yaml is missing)\n")
     assert call("evaluate", "run/model") == (
-        2, "", "run/model: no run folder here (spec.resolved.yaml is missing); a model folder holds no rows, name the run folder run\n",
+        2, "", "run/model: no run folder here (spec.resolved.yaml is missing); this is a model folder, give the run folder run\n",
     )  # fmt: skip
     shutil.rmtree("run/model")
-    assert call("evaluate", "run") == (2, "", "run: training is not over; go on with: nbridge resume run\n")
+    assert call("evaluate", "run") == (2, "", "run: training has not finished; continue with: nbridge resume run\n")
     assert not Path("run", "evaluation.json").exists()
 
 
@@ -966,7 +966,7 @@ def test_models_are_compared_in_a_table_and_in_files(call: Call, here: Path):
     assert (again.code, again.err) == (0, "")
     assert json.loads(again.out, parse_constant=_refuse) == content
     assert call(*COMPARE, "--set", "latent_dim=3").err == (
-        "both/vae/seed-0: a run of another spec lies here, latent_dim differs; compare in another folder with --out, or remove this one\n"
+        "both/vae/seed-0: contains a run of another spec (latent_dim differs); choose another folder with --out, or remove this one\n"
     )
 
 

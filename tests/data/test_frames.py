@@ -526,7 +526,7 @@ def test_a_run_from_a_frame_is_kept_and_goes_on(tmp_path: Path) -> None:
         open_run(tmp_path / "run")
     with refused("the rows of this spec are a data frame: pass it from Python, nbridge.train(spec, data=frame)"):
         nbridge.train(run.spec)
-    with pytest.raises(nbridge.RunError, match="the rows are not those that this run began with"):
+    with pytest.raises(nbridge.RunError, match="the rows have changed since this run began"):
         nbridge.resume(tmp_path / "run", frame.iloc[::-1])
 
 

@@ -519,7 +519,7 @@ def test_from_the_command_line_a_run_goes_on_and_other_files_need_no_column(here
     assert (code, error.count("\n")) == (0, error.count("warning:")), error
     write_csv("rows.csv", {**found, "fold": np.roll(found["fold"], 1), "patient": np.roll(found["patient"], 1)})
     code, _, error = call("resume", "run", "--no-report")
-    assert (code, error) == (2, "run: the rows are not those that this run began with; train a new run in another folder\n")
+    assert (code, error) == (2, "run: the rows have changed since this run began; train a new run in another folder\n")
     write_csv("rows.csv", {name: array for name, array in found.items() if name != "fold"})
     code, _, error = call("resume", "run", "--no-report")
     assert (code, error) == (
@@ -533,7 +533,7 @@ def test_a_run_on_arrays_goes_on_with_the_same_groups(here: Path):
     run = nbridge.train(spec("memory", group="patient"), arrays, out="run")
     again = nbridge.resume("run", arrays)
     assert parts_in(again.splits) == parts_in(run.splits)
-    with pytest.raises(RunError, match="the rows are not those that this run began with"):
+    with pytest.raises(RunError, match="the rows have changed since this run began"):
         nbridge.resume("run", {**arrays, "patient": np.arange(ROWS) // 4})
     completed = run.model.impute({**arrays, "x": np.full((ROWS, 2), np.nan)})
     assert completed["patient"].tolist() == found["patient"].tolist()

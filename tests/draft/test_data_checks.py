@@ -132,7 +132,7 @@ DOUBTS: dict[str, tuple[dict[str, list[Any]], dict[str, Any], str]] = {
     "binary": ({"x_1": [0, 1] * 20, "x_2": [0, 0, 1, 1] * 10}, {}, "modality 'x': x_1, x_2: 0 and 1 alone; use likelihood: bernoulli"),
     "nothing": (
         {column: ["", *cells[1:]] for column, cells in good().items() if column != "id"}, {},
-        "nothing is observed in row 0; such rows stay in their split and teach nothing; data.empty_rows: drop leaves them out",
+        "nothing is observed in row 0; such rows are kept, but not trained on; data.empty_rows: drop removes them",
     ),
 }  # fmt: skip
 
@@ -163,7 +163,7 @@ def test_what_training_would_refuse_is_an_error():
     columns = {"x_1": [1.5, 2.5, 3.5, ""] * 10, "grade": ["", "", "", "a", *["", "", "", "b"] * 9]}
     found = checked({**columns, "x_2": columns["x_1"]}, {"x": (2, "normal"), "grade": (2, "categorical")}, classes={})
     assert found.errors == (
-        "stage bridges: 0 training rows have the modalities that it needs, and it takes at least 2. Add rows in which they are present "
+        "stage bridges: 0 training rows have the modalities that it needs, expected at least 2. Add rows in which they are present "
         "together.",
     )  # fmt: skip
 

@@ -182,5 +182,5 @@ def test_the_command_keeps_classifiers_in_the_run_folder(
     assert {path.name.partition("-")[0] for path in (tmp_path / "run" / "classifiers").iterdir()} == {"x", "image"}
     assert figures() == first
     assert trainings == BOTH
-    with pytest.raises(RunError, match="a run is there already"):
+    with pytest.raises(RunError, match="already contains a run"):
         nbridge.train(spec, out=tmp_path / "run")

@@ -176,7 +176,7 @@ def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
 def test_zeros_and_ones_under_a_density_are_told(kind: type[Normal] | type[Laplace]):
     x = (drawn(50, 4) > 0).float()
     (text,) = edges(kind((4,)), drawn(50, 4), x)
-    assert text == "100% of its values are exactly 0 or 1, which a density describes ever better as it narrows; use bernoulli"
+    assert text == "100% of its values are exactly 0 or 1, where a narrowing density grows without bound; use bernoulli"
     assert edges(kind((4,)), drawn(50, 4), x + 0.1 * drawn(50, 4, seed=1)) == []
     assert edges(kind((4,)), drawn(50, 4), torch.zeros(50, 4)) == []
 
@@ -187,15 +187,14 @@ def test_a_learned_spread_at_its_floor_is_told():
         with torch.no_grad():
             likelihood.log_scale[:3] = LOG_SCALE[0] - 1
         assert edges(likelihood, drawn(50, 4), drawn(50, 4)) == [
-            "the learned spread of 3 of 4 elements is at its lower bound, 0.00091; "
-            "leave out elements that never vary, or give scale a number"
+            "the learned scale of 3 of 4 elements is at its lower bound, 0.00091; remove constant elements, or set scale to a number"
         ]
     image = DiscretizedLogistic((3, 2, 2))
     with torch.no_grad():
         image.log_scale[1] = -9.0
     x = torch.rand(50, 3, 2, 2, generator=torch.Generator().manual_seed(0))
     assert edges(image, drawn(50, 3, 2, 2), x) == [
-        "the learned spread of 1 of 3 channels is at its lower bound, 0.00091; leave out channels that never vary"
+        "the learned scale of 1 of 3 channels is at its lower bound, 0.00091; remove constant channels"
     ]
 
 
@@ -204,7 +203,7 @@ def test_predicted_spreads_at_a_bound_are_told():
     assert edges(likelihood, raw, drawn(50, 4)) == []
     raw[:, 4] = -20.0
     assert edges(likelihood, raw, drawn(50, 4)) == [
-        "25% of its predicted spreads are at their bounds, 0.00091 and 1.1e+03 units; use scale: learned, or a number"
+        "25% of its predicted scales are at their bounds, 0.00091 and 1.1e+03 units; use scale: learned, or a number"
     ]
 
 
@@ -214,12 +213,12 @@ def test_counts_at_their_clamps_are_told():
         assert edges(likelihood, drawn(50, 4), x) == []
         assert edges(likelihood, torch.full((50, 4), LOG_RATE[1] + 3), x) == [
             "100% of its predicted rates are at their bounds, 3.1e-07 and 3.3e+06 units; "
-            "look for extreme counts, or leave out what is always 0"
+            "check for extreme counts and for elements that are always 0"
         ]
     with torch.no_grad():
         likelihood.log_dispersion[0] = LOG_RATE[1]
     assert edges(likelihood, drawn(50, 4), x) == [
-        "the dispersion of 1 of 4 elements is at its upper bound, 3.3e+06; where it is at the upper one, use poisson"
+        "the dispersion of 1 of 4 elements is at its upper bound, 3.3e+06; if it is the upper bound, use poisson"
     ]
 
 
@@ -229,7 +228,7 @@ def test_certain_and_wrong_probabilities_are_told_and_certain_and_right_ones_are
     assert edges(likelihood, certain, x) == []
     certain[:5] *= -1
     assert edges(likelihood, certain, x) == [
-        "10.0% of its values are predicted wrongly with a probability within 3e-07 of 0 or 1, at 15 nats each or more; "
+        "10.0% of its values are predicted wrongly with a probability within 3e-07 of 0 or 1, costing 15 nats or more each; "
         "lower training.learning_rate, or set training.gradient_clip"
     ]
 
@@ -237,7 +236,7 @@ def test_certain_and_wrong_probabilities_are_told_and_certain_and_right_ones_are
 def test_values_at_the_ends_of_a_support_are_told_but_not_where_they_belong():
     x = (drawn(50, 1, 4, 4) > 0).float()
     assert edges(DiscretizedLogistic((1, 4, 4)), drawn(50, 1, 4, 4), x) == [
-        "100% of its values are exactly 0 or 1, at an end of the support; if there are two kinds, use bernoulli"
+        "100% of its values are exactly 0 or 1, at an end of the support; if they are binary, use bernoulli"
     ]
     assert edges(DiscretizedLogistic((1, 4, 4)), drawn(50, 1, 4, 4), x.clamp(0.2, 1)) == []
     assert edges(Bernoulli((1, 4, 4)), drawn(50, 1, 4, 4), x) == []

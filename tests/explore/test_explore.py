@@ -619,7 +619,7 @@ def test_a_model_without_rows_is_asked_with_values_that_are_drawn_and_typed(bare
     client = TestClient(make_app(bare), base_url=HOST)
     spec = client.get("/api/spec").json()
     assert spec["rows"] is None
-    assert "model: no run folder here (spec.resolved.yaml is missing); a model folder holds no rows" in spec["without_rows"]
+    assert "model: no run folder here (spec.resolved.yaml is missing); this is a model folder" in spec["without_rows"]
     ranges = {one["name"]: one for one in spec["modalities"] if "low" in one}
     assert set(ranges) == {"x", "wide", "counts", "flags"}
     assert all(low < high for one in ranges.values() for low, high in zip(one["low"], one["high"], strict=True))
@@ -684,7 +684,7 @@ def test_what_cannot_be_explored_is_told_as_by_the_other_commands(call: Call, ru
         with pytest.raises(nbridge.RunError) as caught:
             load_model(folder)
         assert call("explore", folder, "--no-browser") == (2, "", f"{caught.value}\n")
-    assert call("explore", half)[2] == f"{half}: no finished model here. Training has not finished; go on with: nbridge resume {half}\n"
+    assert call("explore", half)[2] == f"{half}: no finished model here. Training has not finished; continue with: nbridge resume {half}\n"
 
 
 def test_answers_are_sent_at_once():

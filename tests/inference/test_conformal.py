@@ -202,11 +202,11 @@ def test_what_conformal_intervals_need_is_said_in_a_line():
     parted = spec_from_dict({**spec().as_dict(), "data": {"source": "memory", "validation": 0, "split": "fold"}})
     assert parted.training.conformal
     model = nbridge.build_model(spec())
-    with pytest.raises(nbridge.DataError, match=r"training.conformal: needs validation rows, and there are none; raise data.validation"):
+    with pytest.raises(nbridge.DataError, match=r"training.conformal: no validation rows; raise data.validation"):
         nbridge.fit(model, rows, None, spec().training)
     with pytest.raises(nbridge.DataError, match=r"training.conformal: takes two validation rows or more, got 1"):
         nbridge.fit(model, rows, rows.slice(0, 1), spec().training)
-    with pytest.raises(nbridge.DataError, match=r"training.conformal: this model was built without; build it from a spec"):
+    with pytest.raises(nbridge.DataError, match=r"training.conformal: this model was built without it; build it from a spec"):
         nbridge.fit(nbridge.build_model(spec(conformal=False)), rows, rows, spec().training)
-    with pytest.raises(nbridge.DataError, match=r"draws is 39, and the conformal intervals of this model take 99 draws or more; raise it"):
+    with pytest.raises(nbridge.DataError, match=r"draws is 39, but the conformal intervals of this model need at least 99"):
         summarise(model, rows.only("y"), draws=39)

@@ -97,13 +97,13 @@ def test_the_loss_is_its_closed_form_where_everything_is_gaussian(seed: int) -> 
 
 
 def test_a_share_of_another_modality_or_a_sum_that_is_not_one_is_told() -> None:
-    with pytest.raises(ValueError, match=r"^mixing has a, x, expected a share for each of a, b, c$"):
+    with pytest.raises(ValueError, match=r"^mixing has a, x, expected a weight for each of a, b, c$"):
         bivcca(mixing={"a": 0.5, "x": 0.5})
     with pytest.raises(ValueError, match=r"^mixing adds up to 1.1, expected 1$"):
         bivcca(mixing=MIXING | {"a": 0.3})
     part = {"shape": 2, "encoder": "mlp", "likelihood": "normal"}
     for mixing, message in (
-        ({"x": 1.0}, "model: mixing has x, expected a share for each of x, y"),
+        ({"x": 1.0}, "model: mixing has x, expected a weight for each of x, y"),
         ({"x": 0.5, "y": 0.4}, "model: mixing adds up to 0.9, expected 1"),
     ):
         spec = nbridge.Spec.model_validate({"model": {"type": "bivcca", "mixing": mixing}, "modalities": {"x": part, "y": part}})

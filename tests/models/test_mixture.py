@@ -192,7 +192,7 @@ def test_few_rows_have_fewer_components_and_one_line_says_so() -> None:
     assert run.model.network.mixture is not None
     assert int((run.model.network.mixture.weights > 0).sum()) == 5
     assert [finding.line for finding in listener.found] == [
-        "warning: 28 training rows are too few for a mixture of 50 components (prior); it has 5"
+        "warning: prior: 28 training rows are too few for a mixture of 50 components; 5 are used"
     ]
     assert run.model.generate(3)["x"].shape == (3, 3)
 

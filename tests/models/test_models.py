@@ -218,7 +218,7 @@ def test_models_with_a_joint_stage_of_their_own_begin_and_end_it_bit_identically
 def test_bridges_for_all_sets_of_more_sources_than_can_be_taken_are_refused() -> None:
     part = {"shape": 1, "encoder": "mlp", "likelihood": "normal"}
     spec = spec_from_dict({"modalities": {f"m{index}": part for index in range(11)}, "bridges": {"subsets": "all"}})
-    text = "model: 11 modalities take terms of their own for each of 2,047 subsets; at most 10 are served"
+    text = "model: 11 modalities need separate terms for each of 2,047 subsets; at most 10 are supported"
     with pytest.raises(SpecError, match=f"^{re.escape(text)}$"):
         build_model(spec)
 
@@ -227,6 +227,6 @@ def test_bridges_for_all_sets_of_more_sources_than_can_be_taken_are_refused() ->
 def test_a_retrofit_of_more_subsets_than_can_be_built_is_refused(kind: str) -> None:
     part = {"shape": 1, "encoder": "mlp", "likelihood": "normal"}
     spec = spec_from_dict({"model": kind, "modalities": {f"m{index}": part for index in range(11)}})
-    text = "model: 11 modalities take an inference network for each of 2,047 subsets; at most 10 are served"
+    text = "model: 11 modalities need an inference network for each of 2,047 subsets; at most 10 are supported"
     with pytest.raises(SpecError, match=f"^{re.escape(text)}$"):
         build_model(spec)

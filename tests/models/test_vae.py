@@ -71,9 +71,9 @@ def test_a_modality_that_is_not_in_the_spec_is_told() -> None:
 def test_several_modalities_or_another_are_refused() -> None:
     parts = Parts()
     decoders = parts.decoders()
-    with pytest.raises(ValueError, match=r"^a vae has one modality; these are a, b, c$"):
+    with pytest.raises(ValueError, match=r"^a vae has one modality, got a, b, c$"):
         VAE(parts.encoders(), decoders, parts.head())
-    with pytest.raises(ValueError, match=r"^a vae has one modality, 'b'; these are a$"):
+    with pytest.raises(ValueError, match=r"^a vae has one modality, 'b', got a$"):
         VAE(parts.encoders(["a"]), {"a": decoders["a"]}, parts.head(), modality="b")
 
 
@@ -84,6 +84,6 @@ def test_rows_that_have_only_other_modalities_do_not_train_it() -> None:
     train = run.model.network.prepare(run.splits.train)
     assert torch.equal(only.rows(train), train.present["x"])
     assert 2 <= int(train.present["x"].sum()) < 10
-    message = "stage joint: 1 training rows have the modalities that it needs, and it takes at least 2. Add rows in which they are present"
+    message = "stage joint: 1 training rows have the modalities that it needs, expected at least 2. Add rows in which they are present"
     with pytest.raises(nbridge.DataError, match=f"^{message}"):
         nbridge.train(spec("vae"), {**DATA, "x": np.where(np.arange(60)[:, None] > 0, np.nan, DATA["x"])})

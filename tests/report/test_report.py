@@ -469,7 +469,8 @@ def test_an_unfinished_run_is_shown_as_far_as_it_is(folder: Path):
     assert "not over yet" in shown["trained"].text
     reasons = [line.text for line in shown["left-out"].all("li")]
     assert reasons == [
-        f"Verdict, Warnings, Images, Values, Classes, Latent map: {folder}: training is not over; go on with: nbridge resume {folder}",
+        f"Verdict, Warnings, Images, Values, Classes, Latent map: {folder}: training has not finished; "
+        f"continue with: nbridge resume {folder}",
         "Evaluation: nothing was measured yet; nbridge evaluate run does it",
         "Patterns of presence: a model keeps them once training is over",
     ]

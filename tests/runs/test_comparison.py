@@ -200,7 +200,7 @@ def test_another_split_has_files_of_its_own(spec: Path, tmp_path: Path):
     assert set(after) - set(before) == {"comparison-train.md", "comparison-train.json", "vae/seed-0/evaluation-train.json"}
     assert {name: after[name] for name in before} == before
     assert "mean of one" not in (text := done.markdown())
-    assert "- Figures: of one training each; the first 10 of 42 train rows; " in text
+    assert "- Figures: one training run each; the first 10 of 42 train rows; " in text
 
 
 # Interruptions
@@ -229,7 +229,7 @@ def test_every_call_gets_on_however_little_time_it_has(spec: Path, whole: tuple[
     heard = []
     for _ in range(EPOCHS["bridged"] + 1):
         listener = Listener()
-        with pytest.raises(OutOfTime, match=r"^stopped after 0 minutes; the same command goes on$"):
+        with pytest.raises(OutOfTime, match=r"^stopped after 0 minutes; run the same command to continue$"):
             run(spec, tmp_path, ["bridged"], seeds=1, minutes=0, reporter=listener)
         heard.append(listener.epochs)
         assert not (tmp_path / "comparison.json").exists()
@@ -308,8 +308,8 @@ def test_models_on_other_rows_are_not_compared(spec: Path, tmp_path: Path):
     with pytest.raises(RunError) as caught:
         run(spec, tmp_path, {"one": ["model=vae"], "two": ["model=vae", "data.seed=1"]}, settings, seeds=1)
     assert str(caught.value) == (
-        f"{tmp_path}/two/seed-0: evaluated on other rows of x than {tmp_path}/one/seed-0; a comparison takes the same rows, "
-        "so keep the data of all models alike, and remove what was evaluated on older data"
+        f"{tmp_path}/two/seed-0: evaluated on other rows of x than {tmp_path}/one/seed-0; use the same data for all models, "
+        "and remove runs evaluated on older data"
     )
 
 
@@ -350,22 +350,22 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
         "models jmvaee: unknown model 'jmvaee'. Did you mean 'jmvae'? Known: bivcca, bridged, jmvae, joint, mvae, telbo, vae. "
         "For your own class write 'package.module:Class'.",
     ),
-    "a model twice": (["vae", "mvae", "vae"], {}, "models vae: named twice"),
-    "no model": ([], {}, "models: none is named. Known: bivcca, bridged, jmvae, joint, mvae, telbo, vae"),
-    "no models of one's own": ({}, {}, "models: none is named. Known: bivcca, bridged, jmvae, joint, mvae, telbo, vae"),
+    "a model twice": (["vae", "mvae", "vae"], {}, "models vae: given twice"),
+    "no model": ([], {}, "models: none given. Known: bivcca, bridged, jmvae, joint, mvae, telbo, vae"),
+    "no models of one's own": ({}, {}, "models: none given. Known: bivcca, bridged, jmvae, joint, mvae, telbo, vae"),
     "a model where classifiers lie": (
         {"Classifiers": ["model=vae"]},
         {},
-        "models 'Classifiers': the folder 'classifiers' is for the classifiers of all models; choose another name",
+        "models 'Classifiers': the folder 'classifiers' is reserved for classifiers; choose another name",
     ),
     "no seeds": (["vae"], {"seeds": 0}, "seeds 0: expected 1 or more"),
     "one folder for two": (
         {"a b": ["model=vae"], "A/b": ["model=vae"]},
         {},
-        "models 'A/b': would lie in the folder of 'a b', 'A_b'; choose another name",
+        "models 'A/b': has the same folder 'A_b' as 'a b'; choose another name",
     ),
-    "no folder": ({"../": ["model=vae"]}, {}, "models '../': expected a name of a line with letters or digits, 100 characters at most"),
-    "lines": ({"a\nb": ["model=vae"]}, {}, "models 'a?b': expected a name of a line with letters or digits, 100 characters at most"),
+    "no folder": ({"../": ["model=vae"]}, {}, "models '../': expected a printable name with letters or digits, at most 100 characters"),
+    "lines": ({"a\nb": ["model=vae"]}, {}, "models 'a?b': expected a printable name with letters or digits, at most 100 characters"),
     "no samples": (["vae"], {"settings": replace(QUICK, samples=0)}, "samples 0: expected 1 or more"),
     "unknown modality": (
         ["vae", "mvae"],
@@ -411,8 +411,8 @@ def test_a_folder_with_runs_of_another_spec_is_left_alone(spec: Path, whole: tup
     with pytest.raises(RunError) as caught:
         run(spec, folder, overrides=["training.stages.bridges.epochs=9"])
     assert str(caught.value) == (
-        f"{folder}/vae/seed-0: a run of another spec lies here, training.stages.bridges.epochs differs; "
-        "compare in another folder with --out, or remove this one"
+        f"{folder}/vae/seed-0: contains a run of another spec (training.stages.bridges.epochs differs); "
+        "choose another folder with --out, or remove this one"
     )
     assert contents(folder) == before
 
@@ -474,7 +474,7 @@ def test_seeds_may_differ_in_what_could_be_measured(spec: Path, tmp_path: Path):
     assert lost.mean == lost.values[1]
     measurement = f"predictive of {content['measurements'][0]['target'][0]} given {content['measurements'][0]['given'][0]}"
     assert math.isnan(mvae.figures[measurement, "log-likelihood"].values[0])
-    assert "- (n of 2): over the n seeds that have a finite figure" in done.markdown().splitlines()
+    assert "- (n of 2): over the n seeds with a finite value" in done.markdown().splitlines()
     assert re.search(r"\| predictive of x given image: log-likelihood \| \S+ \(1 of 2\) \|", done.markdown())
     written = {(line["measurement"], line["figure"]): line["values"] for line in figures(tmp_path)["models"][0]["figures"]}
     assert written["predictive of x given image", "log-likelihood"] == [None, lost.values[1]]

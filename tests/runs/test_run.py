@@ -184,7 +184,7 @@ def test_an_opened_run_is_the_trained_one_with_its_rows(tmp_path: Path, spec: Pa
 def test_a_run_that_cannot_be_opened_is_told(run: Path, tmp_path: Path):
     refusals = {
         tmp_path / "none": "no run folder here (spec.resolved.yaml is missing)",
-        run / "model": f"no run folder here (spec.resolved.yaml is missing); a model folder holds no rows, name the run folder {run}",
+        run / "model": f"no run folder here (spec.resolved.yaml is missing); this is a model folder, give the run folder {run}",
     }
     for folder, message in refusals.items():
         with pytest.raises(nbridge.RunError) as caught:
@@ -195,7 +195,7 @@ def test_a_run_that_cannot_be_opened_is_told(run: Path, tmp_path: Path):
     (run / "model" / CONFIG).unlink()
     with pytest.raises(nbridge.RunError) as caught:
         open_run(run)
-    assert str(caught.value) == f"{run}: training is not over; go on with: nbridge resume {run}"
+    assert str(caught.value) == f"{run}: training has not finished; continue with: nbridge resume {run}"
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
@@ -206,7 +206,7 @@ def test_a_run_of_rows_from_python_is_opened_with_them(tmp_path: Path):
     assert done.splits.test is not None
     assert opened.splits.test is not None
     assert torch.equal(opened.splits.test.values["x"], done.splits.test.values["x"])
-    with pytest.raises(nbridge.RunError, match="the rows are not those that this run began with"):
+    with pytest.raises(nbridge.RunError, match="the rows have changed since this run began"):
         open_run(folder, {**PYTHON_ROWS, "x": PYTHON_ROWS["x"] + 1})
     with pytest.raises(nbridge.RunError) as caught:
         open_run(folder)
@@ -221,11 +221,11 @@ def test_rows_from_python_must_be_given_again_and_be_the_same(tmp_path: Path):
     nbridge.train(spec, data, out=tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "model")
     nbridge.resume(tmp_path / "run", data)
-    with pytest.raises(nbridge.RunError, match="the rows are not those that this run began with"):
+    with pytest.raises(nbridge.RunError, match="the rows have changed since this run began"):
         nbridge.resume(tmp_path / "run", {**data, "x": data["x"] + 1})
     validation = nbridge.train(spec, {**data, "x": np.arange(120.0).reshape(40, 3)}).splits.validation.values["x"][0, 0].item()
     changed = np.where(np.arange(120.0).reshape(40, 3) == validation, 7.0, data["x"])
-    with pytest.raises(nbridge.RunError, match="the rows are not those that this run began with"):
+    with pytest.raises(nbridge.RunError, match="the rows have changed since this run began"):
         nbridge.resume(tmp_path / "run", {**data, "x": changed})
     with pytest.raises(nbridge.DataError, match="pass arrays from Python"):
         nbridge.resume(tmp_path / "run")
@@ -234,7 +234,7 @@ def test_rows_from_python_must_be_given_again_and_be_the_same(tmp_path: Path):
 def test_a_run_folder_that_exists_is_refused_and_kept_without_overwrite(run: Path, spec: Path):
     before = (run / "model" / TENSORS).read_bytes()
     assert refused("train", spec, "--out", run) == (
-        f"{run}: a run is there already. Use --overwrite to replace it, --out for another folder, or: nbridge resume {run}"
+        f"{run}: already contains a run. Use --overwrite to replace it, --out for another folder, or: nbridge resume {run}"
     )
     assert (run / "model" / TENSORS).read_bytes() == before
     nbridge.train(spec, out=run, overwrite=True, overrides=(*QUICK, "training.seed=5"))
@@ -289,16 +289,16 @@ def _half(path: Path) -> None:
 BROKEN = {
     "half-written": (
         lambda run: (run / "model" / CONFIG).unlink(),
-        "no finished model here. Training has not finished; go on with: nbridge resume {run}",
+        "no finished model here. Training has not finished; continue with: nbridge resume {run}",
     ),
     "no model yet": (
         lambda run: shutil.rmtree(run / "model"),
-        "no finished model here. Training has not finished; go on with: nbridge resume {run}",
+        "no finished model here. Training has not finished; continue with: nbridge resume {run}",
     ),
     "config truncated": (lambda run: _half(run / "model" / CONFIG), "config.json: truncated or damaged (JSONDecodeError)"),
     "newer format": (
         lambda run: _edit_config(run, format_version=2),
-        "config.json: format version 2 is newer than this nbridge reads (1); upgrade nbridge",
+        "config.json: format version 2 is newer than the newest supported (1); upgrade nbridge",
     ),
     "spec damaged": (lambda run: _edit_config(run, spec={"modalities": {}}), "config.json: truncated or damaged"),
     "tensors missing": (lambda run: (run / "model" / TENSORS).unlink(), "model.safetensors: no such file"),
@@ -315,13 +315,13 @@ BROKEN = {
     ),
     "a tensor of another shape": (
         lambda run: _edit_tensors(run, lambda tensors: tensors.update({"fusion.network.layers.0.bias": torch.zeros(3)})),
-        "tensor fusion.network.layers.0.bias is torch.float32 of shape (3,), the model has torch.float32 of shape (16,)",
+        "tensor fusion.network.layers.0.bias is torch.float32 of shape (3,), expected torch.float32 of shape (16,)",
     ),
     "a tensor of another type": (
         lambda run: _edit_tensors(
             run, lambda tensors: tensors.update({"fusion.network.layers.0.bias": torch.zeros(16, dtype=torch.float64)})
         ),
-        "tensor fusion.network.layers.0.bias is torch.float64 of shape (16,), the model has torch.float32 of shape (16,)",
+        "tensor fusion.network.layers.0.bias is torch.float64 of shape (16,), expected torch.float32 of shape (16,)",
     ),
 }
 
@@ -350,7 +350,7 @@ def _tamper(path: Path, edit: Callable[[dict[str, torch.Tensor]], object]) -> No
     ("edit", "message"),
     [
         (lambda tensors: tensors.pop("model/fusion.network.layers.0.bias"), "tensor model/fusion.network.layers.0.bias is missing"),
-        (lambda tensors: tensors.update({"best/spare": torch.zeros(2)}), "but nothing of this name was written"),
+        (lambda tensors: tensors.update({"best/spare": torch.zeros(2)}), "expected no tensor of this name"),
         (lambda tensors: tensors.update({"model/fusion.network.layers.0.bias": torch.zeros(3)}), "is torch.float32 of shape (3,)"),
     ],
 )
@@ -364,14 +364,14 @@ def test_a_tensor_astray_in_a_checkpoint_is_refused(run: Path, edit: Callable[[d
 def test_a_model_in_place_of_a_checkpoint_is_refused(run: Path):
     (run / "model" / TENSORS).replace(run / CHECKPOINT)
     shutil.rmtree(run / "model")
-    with pytest.raises(nbridge.RunError, match=r"has no place in a training state, so this is not a checkpoint of a run"):
+    with pytest.raises(nbridge.RunError, match=r"unexpected tensor .*; this is not a checkpoint of a run"):
         nbridge.resume(run)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"threads": "two", "device": "cpu", "fingerprint": "x"}', '{"threads": 0}'])
 def test_a_damaged_environment_is_refused_by_resume(run: Path, content: str):
     (run / "env.json").write_text(content)
-    with pytest.raises(nbridge.RunError, match=r"env.json: missing or damaged, so this run cannot go on"):
+    with pytest.raises(nbridge.RunError, match=r"env.json: missing or damaged, so this run cannot be resumed"):
         nbridge.resume(run)
 
 
@@ -389,7 +389,7 @@ def test_no_run_folder_is_told_in_one_line(tmp_path: Path):
     assert refused("resume", tmp_path / "none").startswith(f"{tmp_path / 'none'}: no run folder here")
     assert refused("impute", tmp_path / "none", "x.npz", "--out", tmp_path / "y.npz") == f"{tmp_path / 'none'}: no such run folder"
     assert refused("impute", tmp_path, "x.npz", "--out", tmp_path / "y.npz") == (
-        f"{tmp_path}: no finished model here. A run folder has model/config.json."
+        f"{tmp_path}: no finished model here. Expected model/config.json."
     )
 
 

@@ -189,7 +189,7 @@ def changed(run: Path, **values: object) -> bytes:
         ),
         (
             lambda run: whole(run, **{CONFIG: changed(run, format_version=9)}),
-            "user/weather/config.json: format version 9 is newer than this nbridge reads (1); upgrade nbridge",
+            "user/weather/config.json: format version 9 is newer than the newest supported (1); upgrade nbridge",
         ),
         (
             lambda run: whole(run, **{TENSORS: (run / "model" / TENSORS).read_bytes()[:900]}),
@@ -198,7 +198,7 @@ def changed(run: Path, **values: object) -> bytes:
         (
             lambda run: whole(run, **{CONFIG: changed(run, spec={**json.loads(changed(run))["spec"], "latent_dim": 5})}),
             "user/weather/model.safetensors: tensor decoders.x.network.network.layers.0.weight is torch.float32 of shape (128, 32), "
-            "the model has torch.float32 of shape (128, 5)",
+            "expected torch.float32 of shape (128, 5)",
         ),
     ],
     ids=["empty", "other files", "another library", "newer", "damaged", "misshapen"],

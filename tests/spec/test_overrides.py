@@ -55,13 +55,13 @@ ASSIGNMENTS = [
     ("modalities.image.shape=3", ["modalities.image: missing key 'encoder'", "modalities.image: missing key 'likelihood'"]),
     ("modalities.label.encoder.hidden=64", ["modalities.label.encoder.hidden: expected a list, got 64"]),
     ("modalities.label.encoder=mpl", [f"modalities.label.encoder: unknown encoder 'mpl'. Did you mean 'mlp'? {ENCODERS}"]),
-    ("modalities.label.shape.0=3", ["modalities.label.shape: a number stands here, with no key '0' inside"]),
-    ("name.a.b=3", ["name: text stands here, with no key 'a' inside"]),
+    ("modalities.label.shape.0=3", ["modalities.label.shape: this is a number; it has no key '0'"]),
+    ("name.a.b=3", ["name: this is text; it has no key 'a'"]),
     ("data=[", ["not valid YAML: while parsing a flow node, expected the node content, but found '<stream end>'"]),
-    ("data={source: digits, source: npz}", ["data.source: the key 'source' stands here again; the first is in line 1"]),
-    ("training.seed", ["expected an assignment such as training.seed=1"]),
-    ("=1", ["expected an assignment such as training.seed=1"]),
-    ("training..seed=1", ["expected an assignment such as training.seed=1"]),
+    ("data={source: digits, source: npz}", ["data.source: duplicate key 'source'; the first is in line 1"]),
+    ("training.seed", ["expected path.to.key=value, such as training.seed=1"]),
+    ("=1", ["expected path.to.key=value, such as training.seed=1"]),
+    ("training..seed=1", ["expected path.to.key=value, such as training.seed=1"]),
 ]
 
 
@@ -73,7 +73,7 @@ def test_a_mistake_of_an_assignment_names_it(assignment: str, messages: list[str
 def test_an_index_outside_a_list_is_told() -> None:
     text = "modalities: {image: {shape: [1, 8, 8], encoder: mlp, likelihood: normal}}\n"
     assert parse_spec(text, overrides=["modalities.image.shape.2=4"]).modalities["image"].shape == (1, 8, 4)
-    message = "--set modalities.image.shape.3=4: modalities.image.shape: the list has 3 entries, numbered from 0; '3' is none of them"
+    message = "--set modalities.image.shape.3=4: modalities.image.shape: '3' is not an index of this list of 3 entries (the first is 0)"
     assert problems(text, "modalities.image.shape.3=4") == [message]
 
 

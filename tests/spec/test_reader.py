@@ -42,13 +42,13 @@ BROKEN_LINES = [
     f"3:1: modle: unknown key 'modle'. Did you mean 'model'? Known: {KEYS}",
     '4:13: latent_dim: expected an integer, got "16"',
     f"6:46: modalities.top.encoder.type: unknown encoder 'mpl'. Did you mean 'mlp'? {ENCODERS}",
-    "6:79: modalities.top.likelihood: categorical serves shapes of one axis, the number of classes (2 or more); this one is [1, 4, 8]",
+    "6:79: modalities.top.likelihood: categorical supports shapes of one axis, the number of classes (2 or more); got [1, 4, 8]",
     "7:3: modalities.label: missing key 'likelihood'",
     '7:57: modalities.label.encoder.hidden.1: expected an integer, got "none"',
     "7:65: modalities.label.likelihoo: unknown key 'likelihoo'. Did you mean 'likelihood'? "
     "Known: shape, encoder, decoder, likelihood, features, weight",
-    "8:3: modalities.top: the key 'top' stands here again; the first is in line 6",
-    "9:3: modalities.keys: 'keys' cannot name a modality: the name is taken by torch.nn.ModuleDict; choose another, such as 'keys_1'",
+    "8:3: modalities.top: duplicate key 'top'; the first is in line 6",
+    "9:3: modalities.keys: 'keys' is not a valid modality name: it is reserved for torch.nn.ModuleDict; use another, such as 'keys_1'",
     "10:16: modalities.keys.shape.1: expected a number above 0, got 0",
     "12:39: modalities.keys.likelihood.scale: expected 'learned', 'predicted' or a number above 0, got -1",
     "13:12: training.batch_size: expected an integer, got nothing",
@@ -130,25 +130,25 @@ def test_an_anchor_gives_a_copy() -> None:
     assert (modalities["a"].shape, modalities["b"].shape) == ((2,), (3,))
 
 
-EMPTY = "the spec is empty; it needs at least the key 'modalities'"
+EMPTY = "empty spec; at least the key 'modalities' is required"
 UNREADABLE = [
     ("", f"1:1: {EMPTY}"),
     ("# a comment\n\n# another\n", f"1:1: {EMPTY}"),
     ("---\n...\n", f"2:1: {EMPTY}"),
     ("null\n", f"1:1: {EMPTY}"),
-    ("- a\n", "1:1: a spec is a mapping of keys to values, this is a list"),
-    ("just text\n", "1:1: a spec is a mapping of keys to values, this is text"),
-    ("\n3\n", "2:1: a spec is a mapping of keys to values, this is a number"),
-    ("name: x\nmodalities:\n\tlabel: 1\n", "3:1: a tab; indent with spaces"),
-    ("name: x\nmodalities:\n  \tlabel: 1\n", "3:3: a tab; indent with spaces"),
-    ("name:\tx\n", "1:6: a tab; use spaces"),
+    ("- a\n", "1:1: a spec must be a mapping, this is a list"),
+    ("just text\n", "1:1: a spec must be a mapping, this is text"),
+    ("\n3\n", "2:1: a spec must be a mapping, this is a number"),
+    ("name: x\nmodalities:\n\tlabel: 1\n", "3:1: tab in the indentation; use spaces"),
+    ("name: x\nmodalities:\n  \tlabel: 1\n", "3:3: tab in the indentation; use spaces"),
+    ("name:\tx\n", "1:6: tab; use spaces"),
     ("name: [a, b\n", "2:1: not valid YAML: while parsing a flow sequence, expected ',' or ']', but got '<stream end>'"),
     ("name: 'x\n", "2:1: not valid YAML: while scanning a quoted scalar, found unexpected end of stream"),
     ("a: b: c\n", "1:5: not valid YAML: mapping values are not allowed here"),
     ("a: *b\n", "1:4: not valid YAML: found undefined alias 'b'"),
     ("a: @b\n", "1:4: not valid YAML: while scanning for the next token, found character '@' that cannot start any token"),
-    ("name: a\n---\nname: b\n", "2:1: a second document begins here; a spec is a single one"),
-    ("%YAML 1.1\n---\nname: no\n", "1:1: this line asks for YAML 1.1, a spec is YAML 1.2; remove it"),
+    ("name: a\n---\nname: b\n", "2:1: a second document starts here; a spec is a single document"),
+    ("%YAML 1.1\n---\nname: no\n", "1:1: YAML 1.1 is requested, but a spec is YAML 1.2; remove this line"),
     ("name: a\x00b\n", "1:8: the character U+0000 is not allowed in YAML"),
     ("a: &a [*a]\n", "1:7: a." + ".".join("0" * 50) + ": nested more than 50 levels deep"),
     ("[" * 5000, "1:1: nested more than 50 levels deep"),
@@ -177,19 +177,19 @@ FLAWS = [
     ("null: x", ["2:1: a key must be text, this is nothing; put it in quotes"]),
     ("true: x", ["2:1: a key must be text, this is true or false; put it in quotes"]),
     ("? [a]\n: x", ["2:3: a key must be text, this is a list"]),
-    ("name: !person x", ["2:7: name: a spec has no use for the tag !person; write the plain value"]),
+    ("name: !person x", ["2:7: name: tags such as !person are not supported; write the plain value"]),
     (
         "name: !!python/name:os.system x",
-        ["2:7: name: a spec has no use for the tag tag:yaml.org,2002:python/name:os.system; write the plain value"],
+        ["2:7: name: tags such as tag:yaml.org,2002:python/name:os.system are not supported; write the plain value"],
     ),
-    ("latent_dim: !!int abc", ["2:13: latent_dim: 'abc' is not an integer of moderate size"]),
-    (f"latent_dim: {'9' * 5000}", [f"2:13: latent_dim: '{'9' * 40}...' is not an integer of moderate size"]),
-    (f"latent_dim: {2**63}", ["2:13: latent_dim: the number is too large"]),
+    ("latent_dim: !!int abc", ["2:13: latent_dim: 'abc' is not an integer, or too large"]),
+    (f"latent_dim: {'9' * 5000}", [f"2:13: latent_dim: '{'9' * 40}...' is not an integer, or too large"]),
+    (f"latent_dim: {2**63}", ["2:13: latent_dim: the number is outside the range of 64-bit integers"]),
     ("training: {learning_rate: !!float x}", ["2:27: training.learning_rate: 'x' is not a number"]),
     ("training: {learning_rate: 1e999}", ["2:27: training.learning_rate: expected a finite number, got .inf"]),
     ("training: {learning_rate: .NaN}", ["2:27: training.learning_rate: expected a finite number, got .nan"]),
-    ('name: "\\ud800"', ["2:7: name: the text holds a character that no file or name can hold"]),
-    ("name: a\nname: b", ["3:1: name: the key 'name' stands here again; the first is in line 2"]),
+    ('name: "\\ud800"', ["2:7: name: the text contains a null character or a surrogate"]),
+    ("name: a\nname: b", ["3:1: name: duplicate key 'name'; the first is in line 2"]),
     ("fusion:", ["2:1: fusion: expected a type or a mapping with the key 'type', got nothing"]),
     ('"a\\nb": 1', [f"2:1: a?b: unknown key 'a?b'. Known: {KEYS}"]),
 ]
@@ -203,9 +203,9 @@ def test_a_flaw_of_the_text_is_told_once_and_in_its_place(line: str, messages: l
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"name: \xff\n", "not a text file in UTF-8 (byte 7 is 0xff)"),
-        ("name: x\n".encode("utf-16"), "not a text file in UTF-8 (byte 1 is 0xff)"),
-        (b"\x89PNG\r\n\x1a\n", "not a text file in UTF-8 (byte 1 is 0x89)"),
+        (b"name: \xff\n", "not UTF-8 text (byte 7 is 0xff)"),
+        ("name: x\n".encode("utf-16"), "not UTF-8 text (byte 1 is 0xff)"),
+        (b"\x89PNG\r\n\x1a\n", "not UTF-8 text (byte 1 is 0x89)"),
     ],
 )
 def test_a_file_that_is_no_text_is_one_clear_line(tmp_path: Path, content: bytes, message: str) -> None:
@@ -217,7 +217,7 @@ def test_a_file_that_is_no_text_is_one_clear_line(tmp_path: Path, content: bytes
 
 
 def test_a_file_that_is_not_there_or_a_directory_is_one_clear_line(tmp_path: Path) -> None:
-    for path, message in [(tmp_path / "none.yaml", "no such file"), (tmp_path, "a directory; name the YAML file in it")]:
+    for path, message in [(tmp_path / "none.yaml", "no such file"), (tmp_path, "is a directory, expected a YAML file")]:
         with pytest.raises(SpecError) as caught:
             read_spec(path)
         assert caught.value.problems == [f"{path}: {message}"]

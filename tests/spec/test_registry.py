@@ -30,10 +30,10 @@ def test_every_built_in_name_is_a_class_of_its_kind(kind: str, name: str) -> Non
         ("models", "", f"unknown model ''. Known: bivcca, bridged, jmvae, joint, mvae, telbo, vae. {OWN}"),
         ("fusions", "a\nb", f"unknown fusion 'a?b'. Known: mlp. {OWN}"),
         ("fusions", "x" * 99, f"unknown fusion '{'x' * 40}...'. Known: mlp. {OWN}"),
-        ("encoders", "my.module:", "encoder 'my.module:' is not of the form 'package.module:Class'"),
-        ("encoders", "my module:Class", "encoder 'my module:Class' is not of the form 'package.module:Class'"),
-        ("encoders", "module:1", "encoder 'module:1' is not of the form 'package.module:Class'"),
-        ("encoders", ".module:Class", "encoder '.module:Class' is not of the form 'package.module:Class'"),
+        ("encoders", "my.module:", "invalid encoder 'my.module:', expected the form 'package.module:Class'"),
+        ("encoders", "my module:Class", "invalid encoder 'my module:Class', expected the form 'package.module:Class'"),
+        ("encoders", "module:1", "invalid encoder 'module:1', expected the form 'package.module:Class'"),
+        ("encoders", ".module:Class", "invalid encoder '.module:Class', expected the form 'package.module:Class'"),
     ],
 )
 def test_an_unknown_name_gets_a_suggestion_and_the_known_ones(kind: str, name: str, message: str) -> None:
@@ -56,8 +56,8 @@ def test_a_class_of_ones_own_is_named_by_its_path() -> None:
         ),
         ("broken_mod:Mine", "'broken_mod:Mine': module 'broken_mod' cannot be imported (ZeroDivisionError: division by zero)"),
         ("unparsable_mod:Mine", "'unparsable_mod:Mine': module 'unparsable_mod' cannot be imported (SyntaxError: invalid syntax"),
-        ("own_mod:Mien", "'own_mod:Mien': 'Mien' is not in module 'own_mod'. Did you mean 'Mine'?"),
-        ("own_mod:helper", "encoder 'own_mod:helper' is not a class, it is of type function"),
+        ("own_mod:Mien", "'own_mod:Mien': module 'own_mod' has no 'Mien'. Did you mean 'Mine'?"),
+        ("own_mod:helper", "encoder 'own_mod:helper' is of type function, expected a class"),
         ("own_mod:Mine", "encoder 'own_mod:Mine' does not inherit from nbridge.nn.encoders.Encoder"),
     ],
 )

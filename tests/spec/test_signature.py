@@ -31,7 +31,7 @@ def test_a_signature_has_shape_options_defaults_and_their_descriptions() -> None
     signature = read_signature("nbridge.nn.encoders:EmbeddingEncoder")
     assert signature.shape == option_types.ClassShape
     assert list(signature.options) == ["embedding_dim", "hidden", "batch_norm", "activation"]
-    assert signature.options["hidden"] == Option(option_types.Widths, (), "Widths of the hidden layers behind it.")
+    assert signature.options["hidden"] == Option(option_types.Widths, (), "Widths of the hidden layers after the embedding.")
     assert read_signature("nbridge.data.numpy.npz:NPZ").options["path"].default is REQUIRED
     assert read_signature("nbridge.data.numpy.npz:NPZ").shape is None
 
@@ -111,8 +111,8 @@ def test_a_module_that_is_nowhere_has_no_source() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("value", "'{}:value' is not a class, it is of type int"),
-        ("Wrong", "'{}:Wrong': the annotations of its constructor cannot be read (NameError: name 'Missing' is not defined)"),
+        ("value", "'{}:value' is of type int, expected a class"),
+        ("Wrong", "'{}:Wrong': cannot read the annotations of its constructor (NameError: name 'Missing' is not defined)"),
     ],
 )
 def test_a_signature_that_cannot_be_read_is_a_clear_error(plug_in: str, name: str, message: str) -> None:

@@ -26,8 +26,8 @@ KEYS = "spec_version, name, model, latent_dim, data, modalities, fusion, bridges
 ENCODERS = "Known: conv, embedding, mlp. For your own class write 'package.module:Class'."
 MODELS = "bivcca, bridged, jmvae, joint, mvae, telbo, vae"
 OWN = "For your own class write 'package.module:Class'."
-MODALITY_RULE = "cannot name a modality: use letters, digits and single underscores, and begin with a letter"
-UNDERSCORES = "cannot name a modality: leading and double underscores are taken (NAME__present marks presence)"
+MODALITY_RULE = "is not a valid modality name: use letters, digits and single underscores, and start with a letter"
+UNDERSCORES = "is not a valid modality name: leading and double underscores are reserved (NAME__present marks presence)"
 
 
 def spec(**keys: Any) -> Spec:
@@ -156,10 +156,10 @@ def test_a_vetted_name_is_a_key_of_a_module_dict(name: str) -> None:
         ("a__present", f"modalities.a__present: 'a__present' {UNDERSCORES}"),
         (
             "keys",
-            "modalities.keys: 'keys' cannot name a modality: the name is taken by torch.nn.ModuleDict; choose another, such as 'keys_1'",
+            "modalities.keys: 'keys' is not a valid modality name: it is reserved for torch.nn.ModuleDict; use another, such as 'keys_1'",
         ),
-        ("id", "modalities.id: 'id' cannot name a modality: the name is taken by the rows' identifiers; choose another, such as 'id_1'"),
-        ("kl", "modalities.kl: 'kl' cannot name a modality: the name is taken by a term of the loss; choose another, such as 'kl_1'"),
+        ("id", "modalities.id: 'id' is not a valid modality name: it is reserved for the row ids; use another, such as 'id_1'"),
+        ("kl", "modalities.kl: 'kl' is not a valid modality name: it is reserved for a term of the loss; use another, such as 'kl_1'"),
     ],
 )
 def test_a_name_that_is_taken_or_no_name_is_refused(name: str, message: str) -> None:
@@ -174,7 +174,7 @@ MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
     ({"modalities": {"label": 3}}, ["modalities.label: expected a mapping, got 3"]),
     ({"modalities": {"label": {}}}, [f"modalities.label: missing key '{key}'" for key in ("shape", "encoder", "likelihood")]),
     ({"modle": "bridged"}, [f"modle: unknown key 'modle'. Did you mean 'model'? Known: {KEYS}"]),
-    ({"spec_version": 2, "new": 1}, ["spec_version: spec_version 2 is newer than this nbridge understands (1); upgrade nbridge"]),
+    ({"spec_version": 2, "new": 1}, ["spec_version: spec_version 2 is newer than the newest supported (1); upgrade nbridge"]),
     ({"spec_version": 0}, ["spec_version: expected 1 or more, got 0"]),
     ({"name": 3}, ["name: expected text, got 3"]),
     ({"name": "a\nb"}, ['name: expected one line of text, got "a\\nb"']),
@@ -241,21 +241,21 @@ MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
     ),
     (
         label(shape=[1, 28, 28]),
-        ["modalities.label.likelihood: categorical serves shapes of one axis, the number of classes (2 or more); this one is [1, 28, 28]"],
+        ["modalities.label.likelihood: categorical supports shapes of one axis, the number of classes (2 or more); got [1, 28, 28]"],
     ),
     (
         label(shape=1, encoder="embedding", features="x"),
         [
-            "modalities.label.encoder: embedding serves shapes of one axis, the number of classes (2 or more); this one is [1]",
-            "modalities.label.likelihood: categorical serves shapes of one axis, the number of classes (2 or more); this one is [1]",
+            "modalities.label.encoder: embedding supports shapes of one axis, the number of classes (2 or more); got [1]",
+            "modalities.label.likelihood: categorical supports shapes of one axis, the number of classes (2 or more); got [1]",
             'modalities.label.features: expected an integer, got "x"',
         ],
     ),
     (
         label(encoder={"type": "conv"}, decoder="conv"),
         [
-            "modalities.label.encoder: conv serves shapes of two to four axes, channels first; this one is [10]",
-            "modalities.label.decoder: conv serves shapes of two to four axes, channels first; this one is [10]",
+            "modalities.label.encoder: conv supports shapes of two to four axes, channels first; got [10]",
+            "modalities.label.decoder: conv supports shapes of two to four axes, channels first; got [10]",
         ],
     ),
     (label(weight=float("nan")), ["modalities.label.weight: expected 'auto' or a finite number, got .nan"]),
@@ -271,7 +271,7 @@ MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
     (
         {"data": {"source": "npz", "path": 3, "validation": 0.5, "test": 0.5}},
         [
-            "data.test: validation (0.5) and test (0.5) leave no rows for training; together they must stay below 1",
+            "data.test: validation (0.5) and test (0.5) leave no rows for training; their sum must be below 1",
             "data.path: expected text, got 3",
         ],
     ),
@@ -301,7 +301,7 @@ MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
         {"training": {"updates": 0, "stages": {"joint": {"epochs": 5, "updates": 100}, "bridges": {"patience": "none"}}}},
         [
             "training.updates: expected a number above 0, got 0",
-            "training.stages.joint: give epochs (5) or updates (100), not both; null leaves one out",
+            "training.stages.joint: both epochs (5) and updates (100) are given; set one of them to null",
             "training.stages.bridges.patience: expected an integer or 'auto', got \"none\"",
         ],
     ),
@@ -391,7 +391,7 @@ def test_the_options_of_ones_own_class_are_its_schema_whatever_their_names(plug_
 
 def test_a_shape_that_ones_own_class_does_not_serve_is_told(plug_in: str) -> None:
     own = {"type": f"{plug_in}:Mine", "copy": True}
-    assert problems(**label(encoder=own)) == [f"modalities.label.encoder: {plug_in}:Mine does not serve the shape [10]"]
+    assert problems(**label(encoder=own)) == [f"modalities.label.encoder: {plug_in}:Mine does not support shape [10]"]
 
 
 def test_a_check_in_the_annotation_of_ones_own_option_is_a_mistake_like_any_other(plug_in: str) -> None:
@@ -419,9 +419,9 @@ def test_mistakes_in_the_options_of_ones_own_class_are_told_alike(plug_in: str) 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("Odd", "an option of '{}:Odd' has a type that YAML cannot hold; annotate options with names from nbridge.spec.option_types"),
-        ("Encoder2", "'{0}:Encoder2': 'Encoder2' is not in module '{0}'. Did you mean 'Encoder'?"),
-        ("torch", "encoder '{}:torch' is not a class, it is of type module"),
+        ("Odd", "an option of '{}:Odd' has a type that YAML cannot express; use the types of nbridge.spec.option_types"),
+        ("Encoder2", "'{0}:Encoder2': module '{0}' has no 'Encoder2'. Did you mean 'Encoder'?"),
+        ("torch", "encoder '{}:torch' is of type module, expected a class"),
     ],
 )
 def test_a_class_of_ones_own_that_cannot_serve_is_told(plug_in: str, name: str, message: str) -> None:

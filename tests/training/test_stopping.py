@@ -248,7 +248,7 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path: Any):
 
     (tmp_path / CHECKPOINT).parent.mkdir(parents=True, exist_ok=True)
     save_tensors(tmp_path / CHECKPOINT, {}, {"stage": 0, "epoch": 3, "best_loss": 1.0, "best_epoch": 2, "lines": 3})
-    with pytest.raises(nbridge.RunError, match="best_score is missing, so another version of nbridge wrote it; train a new run"):
+    with pytest.raises(nbridge.RunError, match="best_score is missing; written by another version of nbridge, so train a new run"):
         restore_state(tmp_path, fresh(spec_with()))
 
 

@@ -327,7 +327,7 @@ def test_what_cannot_be_compiled_is_told_in_one_line(monkeypatch):
         train(spec_with(compile=True))
     assert str(error.value) == (
         "stage joint could not be compiled (No working C++ compiler found). "
-        "A C++ compiler such as g++ is needed; or set training.compile to false."
+        "Install a C++ compiler such as g++, or set training.compile to false."
     )
 
 
@@ -379,15 +379,13 @@ def test_a_modality_that_no_row_has_is_a_clear_error():
     for never in (batch.hide("b"), batch.select("a", "c")):
         with pytest.raises(nbridge.DataError) as caught:
             train(spec_with(), never)
-        assert str(caught.value) == f"modality 'b': present in none of the {ROWS} training rows, so nothing can be learned about it"
+        assert str(caught.value) == f"modality 'b': present in none of the {ROWS} training rows, expected at least one"
 
 
 def test_rows_that_teach_bridges_nothing_are_a_clear_error():
     batch, number = rows(), torch.arange(ROWS) % 3
     apart = Batch(batch.values, {name: number == i for i, name in enumerate(batch.names)})
-    message = (
-        "stage bridges: 0 training rows have the modalities that it needs, and it takes at least 2. Add rows in which they are present"
-    )
+    message = "stage bridges: 0 training rows have the modalities that it needs, expected at least 2. Add rows in which they are present"
     with pytest.raises(nbridge.DataError, match=message):
         train(spec_with(bridges={"hidden": [8], "objective": {"distill": 1}}), apart)
 
