@@ -107,7 +107,7 @@ def _answer(
     """
     if unknown := [name for name in show if name not in session.model.names]:
         known = session.model.names
-        raise DataError(f"show: no modality {unknown[0]!r} in this model.{did_you_mean(unknown[0], known)} It has {', '.join(known)}")
+        raise DataError(f"show: no modality {unknown[0]!r} in this model.{did_you_mean(unknown[0], known)} Modalities: {', '.join(known)}")
     told = {}
     for name in names:
         likelihood = session.model.likelihoods[name]

@@ -106,7 +106,7 @@ def _known(model: MultimodalVAE, option: str, names: Iterable[str] | None) -> tu
     for name in asked:
         if name not in model.names:
             hint = did_you_mean(name, model.names)
-            raise RunError(f"{option} {clip(name)!r}: no such modality in this model.{hint} It has {listing(model.names)}")
+            raise RunError(f"{option} {clip(name)!r}: no such modality in this model.{hint} Modalities: {listing(model.names)}")
     if not asked:
         raise RunError(f"{option}: names no modality; this model has {listing(model.names)}")
     return tuple(name for name in model.names if name in asked)

@@ -487,7 +487,7 @@ def test_a_failure_of_ours_is_not_dressed_as_a_mistake(monkeypatch: pytest.Monke
 
 
 UNTESTED = (
-    "note: not tested, for fewer than 30 rows: whether it is at chance given the others (x, counts, image, colour, label: N rows); "
+    "note: not tested, fewer than 30 rows: whether it is at chance given the others (x, counts, image, colour, label: N rows); "
     "inactive latent units (N rows); values at the edge of a likelihood (x, counts, image, colour, label: N rows)\n"
 )
 """What a run of the tiny spec leaves open, by its number of rows."""
@@ -775,7 +775,7 @@ def test_json_of_an_evaluation_stands_alone_and_is_the_file(call: Call, here: Pa
     assert content == json.loads(Path("run", "evaluation-train.json").read_text())
     assert not Path("run", "evaluation.json").exists()
     assert content["rows"] == 5
-    assert content["verdict"]["reason"] == "training rows flatter the model; take test or validation rows"
+    assert content["verdict"]["reason"] == "training rows flatter the model; use test or validation rows"
     assert content["settings"]["given"] == [["label"], []]
     assert {tuple(one["given"]) for one in content["measurements"] if one["metric"] == "predictive"} == {("label",), ()}
     # Of a single row there is no spread over rows, and JSON has no word for NaN.
@@ -832,7 +832,7 @@ def test_a_model_at_chance_is_told_after_training_and_after_every_evaluation(cal
         "labels": rng.integers(0, 3, 200),
     }
     np.savez("data.npz", **arrays)
-    begin = "warning: modality 'label': imputed from the others it is at chance, "
+    begin = "warning: modality 'label': imputation from the others is at chance, "
     trained = call("train", "tiny.yaml", "--out", "idle")
     lines = trained.out.splitlines()
     assert (trained.code, trained.err) == (0, "")
@@ -871,7 +871,7 @@ MODALITIES = "Modalities: x, counts, image, colour, label"
 KNOWN = "Known: likelihood, conditional, labels, predictive, coherence, diversity, agreement, attributes, imputation, calibration"
 NO_LABEL = (
     "--label 'image': Bernoulli values are neither classes nor attributes; "
-    "take a modality with likelihood categorical, or bernoulli with attributes: true"
+    "use a modality with likelihood categorical, or bernoulli with attributes: true"
 )
 OPTIONS = {
     ("--samples", "0"): "--samples 0: expected 1 or more",
@@ -884,7 +884,7 @@ OPTIONS = {
     ("--label", "lable"): f"--label lable: no modality 'lable'. Did you mean 'label'? {MODALITIES}",
     ("--label", "image"): NO_LABEL,
     ("--metrics", "likelyhood"): f"--metrics likelyhood: no such metric. Did you mean 'likelihood'? {KNOWN}",
-    ("--metrics", ","): f"--metrics: none is named. {KNOWN}",
+    ("--metrics", ","): f"--metrics: expected one or more. {KNOWN}",
     ("--metrics", "attributes"): (
         "--metrics attributes: it needs a bernoulli modality with attributes: true beside others; "
         "modalities: x (Normal), counts (Poisson), image (Bernoulli), colour (Bernoulli), label (Categorical)"
@@ -927,10 +927,10 @@ def test_what_cannot_be_compared_is_told_before_any_work(options: tuple[str, str
 def test_rows_that_an_evaluation_lacks_are_told(call: Call, here: Path):
     quick = ["model=mvae", "training.stages.joint.epochs=1"]
     nbridge.train("tiny.yaml", out="untested", overrides=[*quick, "data.test=0"])
-    assert call("evaluate", "untested") == (2, "", "--split test: no rows, data.test of the spec is 0; take validation or train\n")
+    assert call("evaluate", "untested") == (2, "", "--split test: no rows, data.test of the spec is 0; use validation or train\n")
     rewrite(x__present=np.arange(ROWS) % 2 == 0, image__present=np.arange(ROWS) % 2 == 1)
     nbridge.train("tiny.yaml", out="apart", overrides=quick)
-    why = "none of the 8 test rows has image, x together; take others, or more rows"
+    why = "none of the 8 test rows has image, x together; use other modalities, or more rows"
     assert call("evaluate", "apart", "--given", "image,x") == (2, "", f"--given image,x: {why}\n")
     spec = nbridge.read_spec("tiny.yaml", [*quick, "data=memory"])
     nbridge.train(spec, {**{name: data()[name] for name in NAMES if name != "label"}, "label": data()["labels"]}, out="python")

@@ -411,7 +411,7 @@ UPLOADS = {
                        f"image: the picture cannot be read (not a {FORMATS} file)"),
     "no image": ("x", lambda: b"", 422, "x: not a modality of images, so no picture can be given"),
     "unknown": ("imgae", lambda: b"", 422,
-                "no modality 'imgae' in this model. Did you mean 'image'? It has image, x, wide, counts, flags, colour, label"),
+                "no modality 'imgae' in this model. Did you mean 'image'? Modalities: image, x, wide, counts, flags, colour, label"),
     "too many bytes": ("image", lambda: bytes(controls.UPLOAD + 1), 413, "too large: 16 MiB at most"),
 }  # fmt: skip
 
@@ -452,7 +452,7 @@ def test_no_more_of_a_body_is_read_than_may_be_there_whatever_its_length_is_said
 
 # Mistakes
 
-KNOWN = "It has image, x, wide, counts, flags, colour, label"
+KNOWN = "Modalities: image, x, wide, counts, flags, colour, label"
 PICTURE = address_of(np.zeros((6, 8), np.uint8))
 MISTAKES: dict[str, tuple[dict[str, Any] | bytes, int, str]] = {
     "no JSON": (b"{", 400, "the request is no JSON"),

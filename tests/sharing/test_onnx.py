@@ -238,8 +238,8 @@ def test_the_command_line_exports_and_the_file_tells_what_it_takes_gives_and_mea
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--given", "bdy"], "--given 'bdy': no such modality in this model. Did you mean 'body'? It has body, stage"),
-        (["--targets", "stage,,grade"], "--targets 'grade': no such modality in this model. It has body, stage"),
+        (["--given", "bdy"], "--given 'bdy': no such modality in this model. Did you mean 'body'? Modalities: body, stage"),
+        (["--targets", "stage,,grade"], "--targets 'grade': no such modality in this model. Modalities: body, stage"),
         (["--given", ""], "--given: names no modality; this model has body, stage"),
     ],
 )
