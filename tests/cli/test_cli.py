@@ -148,7 +148,7 @@ def test_help_names_every_command_in_a_whole_sentence(call: Call):
     assert result.code == 0
     assert re.findall(r"^  ([a-z]+)  +[A-Z].*\.$", result.out, re.MULTILINE) == list(COMMANDS)
     assert "Start with:  nbridge train modality_specs/digits.yaml --out runs/digits" in result.out
-    assert result.out.rstrip().endswith("or with a file of your own:  nbridge init rows.csv")
+    assert result.out.rstrip().endswith("or with your own data:  nbridge init rows.csv")
     assert max(map(len, result.out.splitlines())) <= 80
 
 
@@ -292,7 +292,7 @@ def test_figures_are_the_same_in_the_table_and_in_json(call: Call, here: Path):
         assert re.search(rf"│ {re.escape(name)} +│ +{count:,} │", table)
     assert [line["name"] for line in content["models"]] == ["bridged", "retrofit", "mvae"]
     assert sum(content["parts"].values()) == content["models"][0]["formula"]
-    assert f"bridged has {abs(content['reduction']):.1%} " in table
+    assert f"The bridged model has {abs(content['reduction']):.1%} " in table
     assert "\x1b" not in table
 
 
@@ -408,11 +408,11 @@ OUTPUT = {
     "exists": (["generate", "run", "--out", "old.npz"], "--out old.npz: exists already. Use --overwrite to replace it."),
     "the input": (
         ["impute", "run", "data.npz", "--out", "data.npz", "--overwrite"],
-        "--out data.npz: the file that is read; choose another, so that it stays as it is",
+        "--out data.npz: this is the input file; choose another path",
     ),
     "the input by another name": (
         ["embed", "run", "data.npz", "--out", "link.npz", "--overwrite"],
-        "--out link.npz: the file that is read; choose another, so that it stays as it is",
+        "--out link.npz: this is the input file; choose another path",
     ),
     "no levels": (
         ["impute", "run", "data.npz", "--out", "o.npz", "--intervals", "high"],
@@ -509,7 +509,7 @@ def test_without_a_terminal_training_prints_plain_lines_once(call: Call, here: P
     assert re.fullmatch(r"stage joint: done, weights of epoch [12] kept", lines[3])
     assert re.fullmatch(r"stage bridges: done, weights of epoch [12] kept", lines[7])
     assert lines[8] == UNTESTED.replace("N", "8").strip()
-    assert lines[10] == "Each modality imputed from all others, 8 rows not seen in training"
+    assert lines[10] == "Each modality imputed from all others, 8 rows not used in training"
     assert [line for line in lines if line.startswith("Verdict: ")] == [
         "Verdict: not tested (8 test rows, 20 needed): x, counts, image, colour, label"
     ]
@@ -535,7 +535,7 @@ def test_json_stands_alone_on_standard_output(call: Call, here: Path):
     assert content["verdict"] == json.loads(Path("new", "verdict.json").read_text())
     again = call("resume", "new", "--json")
     assert json.loads(again.out) == content
-    assert again.err == f"new: training is over, nothing is left to do\n{UNTESTED.replace('N', '8')}"
+    assert again.err == f"new: training is already finished\n{UNTESTED.replace('N', '8')}"
 
 
 @pytest.mark.parametrize(("name", "folder"), [("../a b", "a_b"), ("/tmp/é", "tmp_é"), ("..", "tiny")])
@@ -563,7 +563,7 @@ def test_an_interruption_is_told_with_the_way_to_go_on(call: Call, here: Path, m
     Path("my run").mkdir()
     Path("my run", "spec.resolved.yaml").touch()
     for arguments in (("train", "tiny.yaml", "--out", "my run"), ("resume", "my run")):
-        assert call(*arguments) == (130, "", "interrupted; go on with: nbridge resume 'my run'\n")
+        assert call(*arguments) == (130, "", "interrupted; continue with: nbridge resume 'my run'\n")
     monkeypatch.setattr("nbridge.training.checkpoint.load_model", interrupt)
     assert call("generate", "run", "--out", "o.npz") == (130, "", "interrupted\n")
 
@@ -670,8 +670,8 @@ GIVEN = {
     "label=[0,.5,.5]": "modality 'label', row 0: expected a class index or a one-hot row, with a single 1 among 0s",
     "x=[1,2": "not valid YAML: while parsing a flow sequence, expected ',' or ']', but got '<stream end>'",
     "x=[1,2]": "modality 'x': array of shape (1, 2), expected (rows, 3) or class indices (rows,)",
-    "x=[1,.nan,2]": "NaN in it; leave out what is not known",
-    "x=[.nan,.nan,.nan]": "NaN in it; leave out what is not known",
+    "x=[1,.nan,2]": "contains NaN; give a complete value, or leave the modality out",
+    "x=[.nan,.nan,.nan]": "contains NaN; give a complete value, or leave the modality out",
     "x=[1,.inf,2]": "modality 'x': inf in row 0, cell (1,): values must be finite (NaN marks what is absent)",
     "counts=[1,-4]": f"modality 'counts', row 0: value -4 is outside the support of Poisson, whole numbers from 0 (1 such row). {SUPPORT}",
 }
@@ -747,7 +747,7 @@ def test_a_run_is_measured_in_tables_and_in_a_file_beside_it(call: Call, here: P
     first, blank, *lines = result.out.splitlines()
     assert (first, blank) == ("Verdict: not tested (8 test rows, 20 needed): x, counts, image, colour, label", "")
     assert " ".join(line.strip() for line in lines[:2]) == (
-        "all 8 test rows; K = 3 importance samples, 39 draws, 2 generated; seed 0; classifiers tell label"
+        "all 8 test rows; K = 3 importance samples, 39 draws, 2 generated; seed 0; classifiers predict label"
     )
     assert max(map(len, lines)) <= 80
     assert lines[-1] == "run/evaluation.json: written"
@@ -762,7 +762,7 @@ def test_a_run_is_measured_in_tables_and_in_a_file_beside_it(call: Call, here: P
     conditional = next(one for one in done.measurements if one.title == "conditional of counts,image,colour,label given x")
     cells = [cell.strip() for line in lines if line.startswith("│ all but x ") for cell in line.split("│")[1:-1]][:5]
     assert cells == ["all but x", "x", *(number(conditional.figures[name]) for name in list(conditional.figures))]
-    assert "itself neither a lower nor an upper bound" in " ".join(result.out.split())
+    assert "so neither a lower nor an upper bound" in " ".join(result.out.split())
     assert "standard error of the Monte-Carlo estimate" in " ".join(result.out.split())
 
 
@@ -973,7 +973,7 @@ def test_models_are_compared_in_a_table_and_in_files(call: Call, here: Path):
 @pytest.mark.parametrize(
     ("stop", "message"),
     [
-        (KeyboardInterrupt, "interrupted; the same command goes on"),
+        (KeyboardInterrupt, "interrupted; run the same command to continue"),
         (partial(OutOfTime, "stopped after 1 minutes"), "stopped after 1 minutes"),
     ],
 )
@@ -1034,7 +1034,7 @@ def test_a_run_that_control_c_stops_goes_on(here: Path):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, "interrupted; go on with: nbridge resume new\n")
+    assert (process.returncode, err) == (130, "interrupted; continue with: nbridge resume new\n")
     done = metrics.read_text().splitlines()
     resolved = Path("new", "spec.resolved.yaml")
     resolved.write_text(resolved.read_text().replace("100000", str(len(done) + 2)))
