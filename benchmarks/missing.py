@@ -1,4 +1,4 @@
-"""Rows with missing modalities in training: what a joint encoder should do with them, by design and by share.
+"""Rows with missing modalities in training: designs of the joint encoder compared, by share of missing modalities.
 
     python -m benchmarks.missing [--seeds 3] [--shares 0.2,0.5,0.8] [--samples 200]
 
@@ -78,7 +78,7 @@ DESIGNS = {"complete": Complete, "zeros": Zeros, "tokens": Tokens, "bridged": Br
 
 
 def hidden(batch: Batch, share: float, seed: int) -> Batch:
-    """The rows with each modality hidden at random, never all of a row."""
+    """Hides each modality of rows at random, but never all of a row."""
     generator = torch.Generator().manual_seed(seed)
     kept = torch.rand(len(batch.names), len(batch), generator=generator) >= share
     kept[torch.randint(len(batch.names), (len(batch),), generator=generator), torch.arange(len(batch))] |= ~kept.any(0)

@@ -1,4 +1,4 @@
-"""What bridges should be trained for, and how several sources should meet, by the number of modalities observed.
+"""Sets of sources for training bridges, and ways to combine several sources, by number of observed modalities.
 
     python -m benchmarks.subsets [--seeds 3] [--sets 2] [--samples 50]
 
@@ -72,7 +72,7 @@ def trained(seed: int) -> dict[str, tuple[MultimodalVAE, Batch]]:
 
 
 def measure(model: MultimodalVAE, test: Batch, sets: int, samples: int) -> dict[str, list[float]]:
-    """Figures by the number of modalities observed, from 1 to all but one."""
+    """Scores by number of observed modalities, from 1 to all but one."""
     draw, found = random.Random(0), {name: [] for name in FIGURES}
     for size in range(1, len(model.names)):
         seen: dict[str, list[float]] = {name: [] for name in FIGURES}

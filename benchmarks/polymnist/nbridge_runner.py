@@ -28,7 +28,7 @@ OPTIONS: Mapping[str, dict[str, Any]] = {
     "mvae": {"model": "mvae"},
 }
 AFTER_JOINT = {**dict.fromkeys(("bridged", "flow", "shared", "equation7", "own"), "bridges"), "telbo": "subsets"}
-"""Systems that begin with stage `joint`, and what follows it."""
+"""Systems that begin with stage `joint`, and their later stages."""
 
 
 def spec(system: str, task: Task) -> nbridge.Spec:
