@@ -4,7 +4,7 @@
 
 writes benchmarks/results/explore.json and a table in benchmarks/README.md. Models of shipped specs, trained for an epoch a stage (time does
 not depend on the weights), on one thread, served in this process by the server that the command has. A question gives values of a test row
-as the page sends them, another row each time; what is absent is told with the first page of every vector. Two kinds take turns over the
+as the page sends them, another row each time; the response has the first page of every absent vector. Two kinds take turns over the
 modalities: one modality given, and all but one.
 """
 

@@ -3,7 +3,7 @@
     python -m benchmarks.floor [--widths 512,512 1024,1024] [--threads 1] [--repeats 5]
 
 writes benchmarks/results/floor.json and a table in benchmarks/README.md. The floor of a step is the time of its matrix products at the
-highest rate measured on this machine, in the precision at hand, plus the time that the optimiser's numbers take to pass through memory:
+highest rate measured on this machine, in the same precision, plus the time to move the optimiser's numbers through memory:
 
     floor = operations / rate + 28 bytes x parameters / bandwidth
 
@@ -189,7 +189,7 @@ def main() -> None:
     parser.add_argument("--widths", nargs="+", default=["512,512", "1024,1024"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--compile", action="store_true", help="compiled stages beside eager ones; writes results/compile.json instead")
+    parser.add_argument("--compile", action="store_true", help="compare compiled with eager stages; writes results/compile.json instead")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     specs = {text: spec([int(width) for width in text.split(",")]) for text in options.widths}

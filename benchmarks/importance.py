@@ -4,7 +4,7 @@
 
 writes benchmarks/results/importance.json and a sentence in benchmarks/README.md. Protocol: one thread; an image of
 784 Bernoulli pixels and its label, fresh weights, latent 64; `log_likelihood` of the image, 5,000 draws a row from q(z | image), against
-the image decoder's network alone, without gradients, over as many z cut into the same pieces; the two alternate, and the ratio is that of
+the image decoder's network alone, without gradients, on as many z in the same chunks; the two alternate, and the ratio is that of
 their medians. Memory is the peak of a process that does nothing else, less that of one that draws once.
 """
 

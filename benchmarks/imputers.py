@@ -3,7 +3,7 @@
     python -m benchmarks.imputers [--seeds 3] [--data mfeat,folds,test] [--methods ...]
 
 writes benchmarks/results/imputers.json and a table in benchmarks/README.md; runs that the file holds already are not repeated, so that it
-goes on where it was stopped: delete the file to begin anew. Protocol:
+continues where it was stopped: delete the file to start again. Protocol:
 columns standardised by the training rows; of training rows each modality is missing with probability 1/4, of rows to fill in with
 probability 1/2, at random, one of each row always there.
 

@@ -4,7 +4,7 @@
 
 makes a table of 60 columns in 4 modalities (clinical data of mixed types, laboratory values, counts, a stage), of which 30 % of blocks and
 5 % of single laboratory values are missing, runs init, validate --data, train and impute, and writes benchmarks/results/own_data.json and a
-table in benchmarks/README.md: seconds of each command, and how far the hidden cells are off, beside KNNImputer and the mean.
+table in benchmarks/README.md: seconds of each command, and errors of hidden cells, also of KNNImputer and the mean.
 """
 
 from __future__ import annotations

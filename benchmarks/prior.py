@@ -3,7 +3,7 @@
     python -m benchmarks.prior [--seeds 3]
 
 writes benchmarks/results/prior.json and a table in benchmarks/README.md. Protocol: benchmarks/specs/digits.yaml, trained once a
-seed; mixtures differ in their components alone. Of 20 sets of draws, each as many as there are test rows (expectations, as images are
+seed; mixtures differ only in their components. Of 20 sets of draws, each as many as there are test rows (expectations, as images are
 shown): "halves and label agree" is the share of draws in which a classifier of each half and the label decoded beside them name one digit,
 "halves agree" the same of the two halves. The Fréchet distance is in the features of both classifiers, between each set and the test rows;
 log p(x, label) is that of test rows by importance sampling from q(z | x), K = 500, under the prior in question. Real rows: the test rows

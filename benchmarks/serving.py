@@ -8,7 +8,7 @@ a mixed row is there with probability one half, one of them always. Three batche
 
 - `posterior`: q(z given what is present) alone, 1,024 rows at a time as `nbridge.impute` takes them;
 - `impute`: all of `nbridge.impute`, the point estimate of everything absent from 64 draws of z. Of rows in which nothing is absent it
-  decodes nothing, so that the fair measure beside mixed rows is `posterior and decoding`: the posterior of the complete rows, and the
+  decodes nothing, so the fair comparison with mixed rows is `posterior and decoding`: the posterior of the complete rows, and the
   same estimate of every modality. Mixed rows need it only for what they lack. The time of `impute` on complete rows is also given.
 """
 

@@ -4,7 +4,7 @@
 
 writes benchmarks/results/subsets.json and a table in benchmarks/README.md. Protocol: `benchmarks/specs/mfeat.yaml`, six descriptions of a
 digit and its class; stage `joint` of a seed is the same for all variants. For every number of observed modalities each modality is
-predicted from random sets of so many others, the same for all variants, on test rows: accuracy and predictive log-likelihood (LL) of the
+predicted from random sets of this size, the same for all variants, on test rows: accuracy and predictive log-likelihood (LL) of the
 class, and predictive LL of a number of the six vectors, in nats.
 """
 

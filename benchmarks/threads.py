@@ -3,8 +3,8 @@
     python -m benchmarks.threads [--repeats 5]
 
 writes benchmarks/results/threads.json and a table in benchmarks/README.md. Protocol: `nbridge train` in a process of its own, a model of
-widths 512 on random images and labels, the median epoch but the first; on free cores and beside one busy process on each core but one.
-Ways: as many threads as cores, which wait as torch's do by default or which sleep at once; one thread; as `nbridge train` chooses.
+widths 512 on random images and labels, the median epoch without the first; on free cores, and with a busy process on each core but one.
+Settings: one thread per core, waiting as torch does by default or sleeping at once; one thread; the choice of `nbridge train`.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def main(protocol: Protocol, description: str | None) -> None:
     parser.add_argument("--scale", choices=sorted(protocol.scales), default="cpu")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "paper", help="folder of the runs")
-    parser.add_argument("--minutes", type=float, help="stop after so many minutes; the same command goes on")
+    parser.add_argument("--minutes", type=float, help="stop after this many minutes; run the same command to continue")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change the spec; then nothing is written")
     options = parser.parse_args()
     scale = protocol.scales[options.scale]

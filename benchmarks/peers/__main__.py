@@ -134,7 +134,7 @@ def in_turn(work: Iterable[tuple[str, Side, Job]], repeats: int) -> dict[str, li
 
 
 def medians(reports: list[dict[str, Any]]) -> dict[str, Any]:
-    """The median of each number over repeats, all the rates beside it."""
+    """The median of each number over repeats, with all rates."""
     first = reports[0]
     if not isinstance(next(iter(first.values())), dict):
         return {key: median(report[key] for report in reports) for key in first}

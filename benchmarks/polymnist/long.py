@@ -64,7 +64,7 @@ MARKS = {"0": (0.88, 0.89, 0.93, 0.95), "0.2": (0.89,) * 4, "0.5": (0.81,) * 4}
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run folder is for, which later calls must repeat; updates are those of each of two stages, and MMVAE+ has twice as many."""
+    """Settings of a run folder, which later calls must repeat; updates are per stage of two, and MMVAE+ gets twice as many."""
 
     missing: str
     rows: int
@@ -221,11 +221,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--multivae", metavar="PYTHON", help="python of an environment with multivae")
     parser.add_argument("--missing", choices=tuple(MARKS), default="0")
     parser.add_argument("--minutes", type=float, default=9.0, help="after which a call stops; training does a round at least")
-    parser.add_argument("--step", choices=(*NAMES, "judge", "table"), help="the next one when left out")
+    parser.add_argument("--step", choices=(*NAMES, "judge", "table"), help="by default the next one")
     parser.add_argument("--systems", default="nbridge,mmvaeplus", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--test-rows", type=int, default=TEST_ROWS)
-    parser.add_argument("--updates", type=int, help=f"of each of two stages; when left out they make {EPOCHS} epochs together")
+    parser.add_argument("--updates", type=int, help=f"of each of two stages; by default {EPOCHS} epochs in total")
     parser.add_argument("--judge-steps", type=int, default=STEPS, help="of the training of each classifier")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)

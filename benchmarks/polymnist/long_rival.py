@@ -1,8 +1,8 @@
 # pyright: reportMissingImports=false
 """MMVAE+ in the long run: a training loop around multivae's model that stops in time and can be resumed.
 
-`benchmarks.polymnist.long` runs it with the python of an environment that holds multivae. multivae's own trainer cannot go on exactly: its
-checkpoints hold the best weights beside the optimiser of the last ones. Here the last weights are kept, as the authors keep them, and each
+`benchmarks.polymnist.long` runs it with the python of an environment that holds multivae. multivae's own trainer cannot resume exactly: its
+checkpoints hold the best weights with the optimiser of the last ones. Here the last weights are kept, as the authors keep them, and each
 step has its own seed, so that nothing depends on where a run was stopped.
 """
 
@@ -51,7 +51,7 @@ def batch(rows: Rows, index: Tensor | slice) -> Any:
 
 
 def train(model: Any, rows: Rows, path: Path, updates: int, deadline: float, seed: int) -> dict[str, Any]:
-    """Goes on until there are so many updates, or the minutes are up; one is done at least. Epochs leave out what fills no batch."""
+    """Trains until the number of updates or the time limit is reached, at least one update; incomplete batches are dropped."""
     optimizer = torch.optim.Adam(model.parameters(), lr=TASK.learning_rate, amsgrad=True)
     state: dict[str, Any] = {"done": 0, "seconds": 0.0}
     if path.is_file():

@@ -1,4 +1,4 @@
-"""nbridge's side: models on the same parts, those with a stage `joint` of their own after the same one."""
+"""nbridge's side: models built from the same parts; systems with a stage `joint` share it."""
 
 from __future__ import annotations
 

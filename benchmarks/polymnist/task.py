@@ -33,7 +33,7 @@ class Task:
         rows: The .npz file with views, masks and statistics.
         pictures: The folder for SYSTEM.npz.
         seed: Seed of weights, training and draws.
-        epochs: Epochs of the stage that trains encoders and decoders, and of the one after it; models without one have twice as many.
+        epochs: Epochs of the stage that trains encoders and decoders, and of the next one; models without a second stage get twice as many.
         latent_dim: Dimension of z.
         encoder_hidden: Width of the hidden layer of encoders.
         encoder_channels: Of encoders with convolutions, in the place of those with a hidden layer.

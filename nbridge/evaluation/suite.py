@@ -454,16 +454,20 @@ class _Metric:
     measure: Callable[[_Subject, Names, Names], Figures]
 
 
-_CLASSES = "a categorical modality beside others"
+_CLASSES = "a categorical modality and at least one other"
 _METRICS: Mapping[str, _Metric] = {
     "likelihood": _Metric(_densities, "a set of modalities", _lacks_density_rows, _importance),
-    "conditional": _Metric(_complements, "two modalities or more", _lacks_density_rows, _conditional),
+    "conditional": _Metric(_complements, "two or more modalities", _lacks_density_rows, _conditional),
     "labels": _Metric(_each(_has_classes), _CLASSES, _lacks_density_rows, _labels),
-    "predictive": _Metric(_each(), "two modalities or more", _lacks_rows, _predictive),
-    "coherence": _Metric(_judged, "a modality of classes or attributes, and another to judge", _lacks_a_judge, _coherence),
-    "diversity": _Metric(_from_the_label, "a label of classes, and another modality to judge", _lacks_a_judge, _diversity),
-    "agreement": _Metric(_several_absent, "three modalities or more, one of them of classes or attributes", _lacks_a_judge, _agreement),
-    "attributes": _Metric(_each(_has_attributes), "a bernoulli modality with attributes: true beside others", _lacks_rows, _attributes),
-    "imputation": _Metric(_each(_has_values), "a modality of real values, levels or counts beside others", _lacks_draws, _imputation),
+    "predictive": _Metric(_each(), "two or more modalities", _lacks_rows, _predictive),
+    "coherence": _Metric(_judged, "a modality of classes or attributes, and another one", _lacks_a_judge, _coherence),
+    "diversity": _Metric(_from_the_label, "a label of classes, and another modality", _lacks_a_judge, _diversity),
+    "agreement": _Metric(_several_absent, "three or more modalities, one of them of classes or attributes", _lacks_a_judge, _agreement),
+    "attributes": _Metric(
+        _each(_has_attributes), "a bernoulli modality with attributes: true and at least one other", _lacks_rows, _attributes
+    ),
+    "imputation": _Metric(
+        _each(_has_values), "a modality of real values, levels or counts and at least one other", _lacks_draws, _imputation
+    ),
     "calibration": _Metric(_each(_has_classes), _CLASSES, _lacks_rows, _calibration),
 }

@@ -131,16 +131,16 @@ class Verdict:
         Example:
             >>> sex = Comparison("sex", "", "accuracy", 60, 0.4, 0.9, 0.5, 0.05, "worse", "logistic", 240)
             >>> Verdict("test", (sex,)).headline
-            'worse than a free baseline: sex'
+            'worse than a baseline: sex'
         """
         if self.reason:
             return f"not tested: {self.reason}"
-        groups: dict[str, list[str]] = {"worse than a free baseline": [], "as good": [], "better": []}
+        groups: dict[str, list[str]] = {"worse than a baseline": [], "as good": [], "better": []}
         for one in self.modalities:
-            words = one.words if one.reason else "worse than a free baseline" if one.outcome == "worse" else one.outcome
+            words = one.words if one.reason else "worse than a baseline" if one.outcome == "worse" else one.outcome
             groups.setdefault(words, []).append(one.target)
         text = "; ".join(f"{words}: {', '.join(dict.fromkeys(names))}" for words, names in groups.items() if names)
-        return text if text.startswith(("worse", "not tested")) else f"beside a free baseline, {text}"
+        return text if text.startswith(("worse", "not tested")) else f"compared with a baseline, {text}"
 
     @property
     def note(self) -> str:

@@ -758,7 +758,9 @@ def test_a_run_is_measured_in_tables_and_in_a_file_beside_it(call: Call, here: P
     metrics = list(dict.fromkeys(one.metric for one in done.measurements))
     assert titles == [f"{metric}, 8 rows" for metric in metrics]
     assert set(metrics) == {*METRICS} - {"attributes"}
-    assert "left out: attributes; it needs a bernoulli modality with attributes: true beside others" in " ".join(result.out.split())
+    assert "left out: attributes; it needs a bernoulli modality with attributes: true and at least one other" in " ".join(
+        result.out.split()
+    )
     conditional = next(one for one in done.measurements if one.title == "conditional of counts,image,colour,label given x")
     cells = [cell.strip() for line in lines if line.startswith("│ all but x ") for cell in line.split("│")[1:-1]][:5]
     assert cells == ["all but x", "x", *(number(conditional.figures[name]) for name in list(conditional.figures))]
@@ -886,7 +888,7 @@ OPTIONS = {
     ("--metrics", "likelyhood"): f"--metrics likelyhood: no such metric. Did you mean 'likelihood'? {KNOWN}",
     ("--metrics", ","): f"--metrics: expected one or more. {KNOWN}",
     ("--metrics", "attributes"): (
-        "--metrics attributes: it needs a bernoulli modality with attributes: true beside others; "
+        "--metrics attributes: it needs a bernoulli modality with attributes: true and at least one other; "
         "modalities: x (Normal), counts (Poisson), image (Bernoulli), colour (Bernoulli), label (Categorical)"
     ),
     ("--split", "tests"): "--split tests: no such split. Did you mean 'test'? Known: test, validation, train",

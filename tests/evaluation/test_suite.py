@@ -104,7 +104,7 @@ def test_every_metric_is_asked_of_all_that_it_serves():
     assert asked("diversity", evaluation) == [(("x",), ("label",)), (("image",), ("label",))]
     assert asked("agreement", evaluation) == [(complements[given], given) for given in single]
     assert asked("imputation", evaluation) == [(("x",), given) for given in [("image",), ("label",), ("image", "label")]]
-    assert evaluation.skipped == {"attributes": "it needs a bernoulli modality with attributes: true beside others"}
+    assert evaluation.skipped == {"attributes": "it needs a bernoulli modality with attributes: true and at least one other"}
     assert list(dict.fromkeys(one.metric for one in evaluation.measurements)) == [metric for metric in METRICS if metric != "attributes"]
     assert (evaluation.modalities, evaluation.label, evaluation.rows, evaluation.of_rows) == (names, "label", 12, 12)
     assert evaluation.parameters == sum(parameter.numel() for parameter in THREE[0].parameters())
@@ -296,7 +296,7 @@ def test_of_one_modality_nothing_but_its_likelihood_is_measured():
     evaluation = evaluate(*vae, QUICK)
     assert titles(evaluation) == ["log p(x) by q(z|x)"]
     assert set(evaluation.skipped) == set(METRICS) - {"likelihood"}
-    assert evaluation.skipped["predictive"] == "it needs two modalities or more"
+    assert evaluation.skipped["predictive"] == "it needs two or more modalities"
 
 
 def test_a_lenient_evaluation_leaves_out_what_other_models_have():
@@ -390,7 +390,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "metric that no likelihood serves": (
         {"metrics": ("likelihood", "attributes")},
-        "metrics attributes: it needs a bernoulli modality with attributes: true beside others; "
+        "metrics attributes: it needs a bernoulli modality with attributes: true and at least one other; "
         "modalities: x (Normal), image (Bernoulli), label (Categorical)",
     ),
     "draws for intervals": ({"metrics": ("imputation",), "draws": 10}, "draws 10: metric imputation needs 39 or more"),

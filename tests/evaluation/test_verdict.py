@@ -97,7 +97,7 @@ def test_an_untrained_model_is_worse_where_everything_is_linear():
     # What is left of a column is its noise, and what the others do not tell of z.
     assert done["x"].baseline < 0.35
     assert done["x"].model > 0.9
-    assert verdict.headline == "worse than a free baseline: x, y, counts, flags, image, label"
+    assert verdict.headline == "worse than a baseline: x, y, counts, flags, image, label"
     assert len(verdict.advice) >= 1
     assert all(any(line.startswith(name) or f", {name}" in line for line in verdict.advice) for name in LIKELIHOODS)
 
@@ -110,7 +110,7 @@ def test_a_perfect_predictor_is_better_where_nothing_is_linear(monkeypatch: pyte
     verdict = compare_with_baselines(model, spec, splits)
     assert [one.outcome for one in verdict.modalities] == ["better"] * 3
     assert [one.model for one in verdict.modalities] == [0.0, 0.0, 1.0]
-    assert verdict.headline == "beside a free baseline, better: x, y, label"
+    assert verdict.headline == "compared with a baseline, better: x, y, label"
     assert verdict.advice == ()
 
 

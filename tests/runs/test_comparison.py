@@ -381,7 +381,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "a metric that none supports": (
         ["vae"],
         {"settings": replace(QUICK, metrics=("predictive",))},
-        "metrics predictive: it needs two modalities or more; modalities: x (Normal)",
+        "metrics predictive: it needs two or more modalities; modalities: x (Normal)",
     ),
 }
 
