@@ -1,4 +1,4 @@
-"""What a step of stage `bridges` costs as modalities grow in number: seconds, parameters and memory for n = 2 to 20.
+"""Cost of a step of stage `bridges` by number of modalities: seconds, parameters and memory for n = 2 to 20.
 
     python benchmarks/bridges.py [--repeats 5] [--modalities 2 3 5 10 20]
 
@@ -66,31 +66,31 @@ def rows(n: int) -> dict[str, np.ndarray]:
 
 
 def milliseconds(n: int, objective: str) -> float:
-    """Of a step."""
+    """Seconds of a step."""
     clock = Clock()
     nbridge.train(spec(n, objective), rows(n), device="cpu", reporter=clock)
     return 1000 * fmean(clock.seconds[1:]) / STEPS
 
 
 def peak(n: int, objective: str, train: bool) -> float:
-    """Mebibytes that a process of its own takes at most."""
+    """Peak memory of a separate process, in MiB."""
     command = [sys.executable, __file__, "--peak", str(n), objective, "train" if train else "build"]
     return float(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
 
 
 def watched(n: int, objective: str, train: bool) -> float:
-    """What `peak` asks its process for."""
+    """The job of the process started by `peak`."""
     if train:
         nbridge.train(spec(n, objective), rows(n), device="cpu")
     else:
         nbridge.build_model(spec(n, objective))
-    # Not getrusage, whose peak a process takes over from the one that starts it.
+    # Not getrusage, whose peak is inherited from the parent process.
     kibibytes = next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(kibibytes) / 1024
 
 
 def parameters(n: int) -> tuple[int, int]:
-    """Of the bridges, and of the whole model."""
+    """Parameters of the bridges, and of the whole model."""
     model = nbridge.build_model(spec(n, "default"))
     assert isinstance(model, nbridge.BridgedVAE)
     return sum(p.numel() for p in model.bridges.parameters()), sum(p.numel() for p in model.parameters())

@@ -4,8 +4,8 @@
 
 prints a line for each data set, kind of calibration and number given. Protocol: the shipped spec and its own split; each modality is hidden
 in turn, and each test row served from a random set of its others, of each size. `in 90 %` is the share of all real cells in central 90 %
-intervals; `worst modality` is the one farthest from 90 %. `one factor` serves with each modality's overall factor, `by number` with that of
-the number given. ECE of so few rows is never zero: `by chance` is that of labels drawn from the predicted probabilities.
+intervals; `worst modality` is the one farthest from 90 %. `one factor` uses each modality's overall factor, `by number` that of
+the number given. With few rows the ECE is never zero: `by chance` is that of labels drawn from the predicted probabilities.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ KINDS = ("as trained", "one factor", "by number")
 
 
 def factor(model: MultimodalVAE, name: str, number: int, kind: str) -> Tensor | None:
-    """The factor of a modality's spread for a number of others given."""
+    """The factor of a modality's spread for a number of other given modalities."""
     spread = model.likelihoods[name].spread
     return None if spread is None or kind == "as trained" else spread[0 if kind == "one factor" else number]
 

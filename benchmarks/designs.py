@@ -1,4 +1,4 @@
-"""Designs that benchmarks compare, spelt out, so that a table means the same whatever the library's default is."""
+"""Designs compared by benchmarks, spelled out, so that tables do not depend on the library's defaults."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 JOINT: Mapping[str, Any] = {"type": "bridged", "coupling": 0, "leave_one_out": 0, "contrast": 0}
-"""Stage `joint` by equation 7 alone."""
+"""Stage `joint` with equation 7 only."""
 BRIDGES: Mapping[str, Any] = {"encoders": "shared", "subsets": "singletons", "exponents": "ones", "prior": "normal"}
-"""Bridges that read the frozen joint encoders, learn from single sources and multiply as equals."""
+"""Bridges that read the frozen joint encoders, are trained on single sources and combined without exponents."""
 
 
 def plain(**bridges: Any) -> dict[str, Any]:
-    """Parts of a spec: bridges on a stage `joint` by equation 7, with other options of the bridges where given."""
+    """Overrides of a spec: stage `joint` with equation 7, and bridges with the given options."""
     return {"model": dict(JOINT), "bridges": {**BRIDGES, **bridges}}

@@ -1,10 +1,10 @@
-"""scikit-learn's digits in halves: what the bridges impute, by their default objective and by the paper's, over seeds.
+"""Bridges with the default objective and with the paper's, on scikit-learn's digits in halves, over seeds.
 
     python benchmarks/digits.py [--seeds 3] [--samples 200]
 
 writes benchmarks/results/digits.json and a table in docs/results.md. Protocol: benchmarks/specs/digits.yaml; the
 joint stage of a seed is the same for both objectives; figures are over the test split, which no seed changes. References: logistic
-regression on the raw pixels, and for images the mean of the training images of the *true* class (a reference that is told the label).
+regression on the raw pixels, and for images the mean of the training images of the *true* class (a reference that knows the label).
 """
 
 from __future__ import annotations

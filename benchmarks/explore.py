@@ -1,10 +1,10 @@
-"""How long the page of `nbridge explore` waits for what it shows, from the question to the last byte of the answer, over a real socket.
+"""Response time of `nbridge explore`, from the request to the last byte of the response, over a real socket.
 
     python -m benchmarks.explore [--questions 200] [--runs digits,mfeat]
 
 writes benchmarks/results/explore.json and a table in benchmarks/README.md. Models of shipped specs, trained for an epoch a stage (time does
 not depend on the weights), on one thread, served in this process by the server that the command has. A question gives values of a test row
-as the page sends them, another row each time; what is absent is told with the first page of every vector. Two kinds take turns over the
+as the page sends them, another row each time; the response has the first page of every absent vector. Two kinds take turns over the
 modalities: one modality given, and all but one.
 """
 
@@ -38,7 +38,7 @@ QUICK = ("training.stages.joint.epochs=1", "training.stages.bridges.epochs=1")
 
 @contextmanager
 def served(session: Session) -> Iterator[http.client.HTTPConnection]:
-    """A connection to a server of the session, in a thread."""
+    """A connection to a server of the session, which runs in a thread."""
     with bind(0) as listening:
         listening.listen()
         server = uvicorn.Server(uvicorn.Config(make_app(session), http="h11", ws="none", lifespan="off", log_level="warning"))
@@ -54,7 +54,7 @@ def served(session: Session) -> Iterator[http.client.HTTPConnection]:
 
 
 def questions(session: Session, number: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Kinds of questions and questions, each about another row."""
+    """Requests by kind, each about another row."""
     assert session.rows is not None
     names = session.model.names
     for turn in range(number):
@@ -73,7 +73,7 @@ def measure(name: str, number: int) -> dict[str, Any]:
     took: dict[str, list[float]] = {}
     size = 0
     with served(session) as connection:
-        # The first ones warm up the connection and the thread that the model works in.
+        # The first requests warm up the connection and the model's thread.
         for turn, (kind, question) in enumerate([*questions(session, 8), *questions(session, number)]):
             body = json.dumps(question)
             started = time.perf_counter()

@@ -1,9 +1,9 @@
-"""How near a training step comes to what the hardware allows: the floor, and the fraction of it that is reached.
+"""The time of a training step compared with a lower bound given by the hardware.
 
     python -m benchmarks.floor [--widths 512,512 1024,1024] [--threads 1] [--repeats 5]
 
 writes benchmarks/results/floor.json and a table in benchmarks/README.md. The floor of a step is the time of its matrix products at the
-highest rate measured on this machine, in the precision at hand, plus the time that the optimiser's numbers take to pass through memory:
+highest rate measured on this machine, in the same precision, plus the time to move the optimiser's numbers through memory:
 
     floor = operations / rate + 28 bytes x parameters / bandwidth
 
@@ -34,11 +34,11 @@ from nbridge.training.progress import EpochRecord, Reporter
 RESULTS = Path(__file__).resolve().parent / "results"
 ROWS, BATCH, LATENT, EPOCHS = 6400, 128, 128, 4
 BYTES = 28
-"""What Adam moves for each parameter."""
+"""Bytes that Adam moves per parameter."""
 
 
 class Seconds(Reporter):
-    """The time of each epoch."""
+    """Records the time of each epoch."""
 
     def __init__(self) -> None:
         self.epochs: list[EpochRecord] = []
@@ -65,7 +65,7 @@ def spec(widths: list[int]) -> nbridge.Spec:
 
 
 def trained(of: nbridge.Spec, products: Products, *, compiled: bool = False) -> nbridge.Spec:
-    """The joint model of a spec, trained for a few epochs on rows that are given."""
+    """Trains the joint model of a spec for a few epochs on given rows."""
     keys = of.as_dict()
     training = {"batch_size": BATCH, "precision": products, "compile": compiled, "stages": {"joint": {"epochs": EPOCHS}}}
     data = {"source": "memory", "validation": 0, "test": 0}
@@ -78,7 +78,7 @@ def rows() -> nbridge.Batch:
 
 
 def step_seconds(of: nbridge.Spec, batch: nbridge.Batch, device: str) -> tuple[float, float]:
-    """Seconds a step in the median epoch but the first, and seconds that compilation took."""
+    """Seconds per step in the median epoch without the first, and seconds of compilation."""
     seconds = Seconds()
     nbridge.train(of, batch, device=device, reporter=seconds)
     return median(epoch.seconds for epoch in seconds.epochs[1:]) / (len(batch) // BATCH), seconds.epochs[0].compile_seconds or 0.0
@@ -95,7 +95,7 @@ def counted(of: nbridge.Spec, batch: nbridge.Batch, device: torch.device) -> tup
 
 
 def product_shapes(of: nbridge.Spec) -> list[tuple[int, int, int]]:
-    """Those of the model's layers, forward and backward, and a large square."""
+    """The shapes of the model's matrix products, forward and backward, and a large square."""
     layers = {
         (module.in_features, module.out_features) for module in nbridge.build_model(of).modules() if isinstance(module, torch.nn.Linear)
     }
@@ -122,7 +122,7 @@ def synchronise(device: torch.device) -> None:
 
 
 def product_rate(products: Products, shapes: list[tuple[int, int, int]], device: torch.device) -> float:
-    """Floating-point operations a second of the fastest product among these shapes."""
+    """Floating-point operations per second of the fastest product among these shapes."""
     dtype = torch.bfloat16 if products == "bf16" else torch.float32
     rates = []
     for rows_, inner, columns in shapes:
@@ -132,7 +132,7 @@ def product_rate(products: Products, shapes: list[tuple[int, int, int]], device:
 
 
 def bandwidth(device: torch.device) -> float:
-    """Bytes a second, read and written, of a copy that no cache holds."""
+    """Bytes per second, read and written, of a copy larger than the caches."""
     source = torch.randn(2**25, device=device)
     target = torch.empty_like(source)
     return 2 * source.numel() * source.element_size() / fastest(lambda: target.copy_(source), device, calls=3)
@@ -141,7 +141,7 @@ def bandwidth(device: torch.device) -> float:
 def measure(
     specs: dict[str, nbridge.Spec], batch: nbridge.Batch, repeats: int, device: torch.device, *, compiled: bool = False
 ) -> dict[str, dict[str, float]]:
-    """Step times beside their floors, by spec and precision."""
+    """Step times and their lower bounds, by spec and precision."""
     kinds: list[Products] = ["float32", "bf16"] if has_bf16_products(device) else ["float32"]
     ways: list[tuple[Products, bool]] = [(products, how) for products in kinds for how in ((False, True) if compiled else (False,))]
     moved = bandwidth(device)
@@ -189,7 +189,7 @@ def main() -> None:
     parser.add_argument("--widths", nargs="+", default=["512,512", "1024,1024"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--compile", action="store_true", help="compiled stages beside eager ones; writes results/compile.json instead")
+    parser.add_argument("--compile", action="store_true", help="compare compiled with eager stages; writes results/compile.json instead")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     specs = {text: spec([int(width) for width in text.split(",")]) for text in options.widths}

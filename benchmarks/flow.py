@@ -1,4 +1,4 @@
-"""A label's images: what is drawn from a label by bridges of every kind, on scikit-learn's digits, image and label.
+"""Images generated from a label by bridges of every kind, on scikit-learn's digits, image and label.
 
     python -m benchmarks.flow [--seeds 3] [--systems paper,default,flow,...]
 
@@ -7,7 +7,7 @@ testing (one split for all seeds); encoders of widths 192 and 64 with 48 and 16 
 stage `joint`, the same for all but jmvae, then 120 of bridges or 400 of the flow. From the label of each test row: coherence is the share
 of 16 generated images that a classifier reads as that label; predictive LL is log 1/K sum_k p(x given z_k) of the row's own image, K = 384;
 the variance ratio is that of 200 generated images of a class, summed over pixels, to that of its real ones, averaged over classes.
-Coherence alone rewards mean images; it counts beside the other two.
+Coherence alone rewards mean images; read it together with the other two.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def spec(system: str, seed: int) -> nbridge.Spec:
 
 
 def classifier(train: nbridge.Batch) -> nn.Module:
-    """A network that reads digits, trained on training rows with 3 % of the pixels flipped."""
+    """A classifier of digits, trained on training rows with 3 % of the pixels flipped."""
     torch.manual_seed(0)
     widths = (64, 128, 128)
     hidden = [layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.BatchNorm1d(b), nn.LeakyReLU(0.2))]
@@ -114,7 +114,7 @@ def measure(model: MultimodalVAE, test: nbridge.Batch, reads: nn.Module) -> dict
 
 
 def pictures(model: MultimodalVAE, label: Tensor, samples: int) -> Tensor:
-    """Pixel means of images drawn from labels, shape (K, B, 64)."""
+    """Pixel means of images generated from labels, shape (K, B, 64)."""
     z = model.posterior(nbridge.Batch.complete({"label": label}), samples).sample()
     return model.likelihoods["image"].expectation(model.decoder("image")(z))
 

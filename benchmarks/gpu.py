@@ -1,4 +1,4 @@
-"""The paper's networks on a GPU: the time of a step beside its floor, and of all seven systems at 500 epochs.
+"""The paper's networks on a GPU: the time of a step and its lower bound, and of all seven systems at 500 epochs.
 
     python -m benchmarks.gpu [--spec modality_specs/mnist_paper.yaml] [--repeats 5]
 
@@ -28,7 +28,7 @@ ROWS, EPOCHS, PAPER_EPOCHS = 57_000, 3, 500
 
 
 def system_seconds(path: str, model: str, batch: nbridge.Batch, device: str) -> float:
-    """Seconds that the paper's epochs of every stage of a system would take."""
+    """Estimated seconds of a system's stages at the paper's number of epochs."""
     stages = {name: {"epochs": EPOCHS} for name in ("joint", "bridges", "subsets")}
     keys = nbridge.read_spec(path).as_dict()
     data = {"source": "memory", "validation": 0, "test": 0}

@@ -1,9 +1,9 @@
-"""What a file gets without touching a knob: `nbridge init` guesses its spec, `nbridge train` trains it, and the verdict is the result.
+"""Results without any tuning: `nbridge init` infers the spec, `nbridge train` trains it, and the verdict is the result.
 
     python -m benchmarks.guessed [FILE ...] [--seeds 3]
 
 prints a table of means ± standard deviations over seeds, which split the rows and train; figures are those of the verdict, on test rows.
-Without FILE they are the table of penguins in NBRIDGE_DATA, and 100 classes of 16 rows each, told by three noisy vectors of 64 numbers.
+Without FILE they are the table of penguins in NBRIDGE_DATA, and 100 classes of 16 rows each, with three noisy vectors of 64 numbers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def hundred_classes(folder: Path) -> Path:
 
 
 def rows_of(file: Path, folder: Path, seeds: int) -> Iterator[str]:
-    """The lines of a file's table: a modality each."""
+    """The lines of a file's table, one per modality."""
     spec = folder / f"{file.stem}.yaml"
     spec.write_text(nbridge.init(file).text)
     found: dict[tuple[str, str], list[tuple[float, float, int]]] = defaultdict(list)

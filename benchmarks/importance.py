@@ -1,10 +1,10 @@
-"""What importance sampling costs: beside the decoder's bare forward passes in time, and in memory as the number of draws grows.
+"""Cost of importance sampling: time relative to the decoder's forward passes, and memory by number of draws.
 
     python benchmarks/importance.py [--rows 10] [--repeats 5]
 
 writes benchmarks/results/importance.json and a sentence in benchmarks/README.md. Protocol: one thread; an image of
 784 Bernoulli pixels and its label, fresh weights, latent 64; `log_likelihood` of the image, 5,000 draws a row from q(z | image), against
-the image decoder's network alone, without gradients, over as many z cut into the same pieces; the two alternate, and the ratio is that of
+the image decoder's network alone, without gradients, on as many z in the same chunks; the two alternate, and the ratio is that of
 their medians. Memory is the peak of a process that does nothing else, less that of one that draws once.
 """
 
@@ -64,7 +64,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def cost(width: int, rows: int, repeats: int) -> dict[str, float]:
-    """Medians of alternating repeats, microseconds for a draw."""
+    """Medians of alternating repeats, microseconds per draw."""
     model, batch, z = build(width), images(rows), torch.randn(SAMPLES, LATENT)
     work = {"bare": lambda: bare(model, z, rows), "whole": lambda: log_likelihood(model, batch, "image", samples=SAMPLES)}
     times: dict[str, list[float]] = {name: [] for name in work}
@@ -76,7 +76,7 @@ def cost(width: int, rows: int, repeats: int) -> dict[str, float]:
 
 
 def peak(samples: int) -> float:
-    """Mebibytes that a process of its own takes at most, the median of three: what the allocator keeps varies by tens of them."""
+    """Peak memory of a separate process in MiB, the median of three, because allocator overhead varies by tens of MiB."""
     command = [sys.executable, __file__, "--peak", str(samples)]
     return median(float(subprocess.run(command, capture_output=True, check=True, text=True).stdout) for _ in range(3))
 
@@ -99,7 +99,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if options.peak:
         log_likelihood(build(WIDTHS[0]), images(2), "image", samples=options.peak)
-        # Not getrusage, whose peak a process takes over from the one that starts it.
+        # Not getrusage, whose peak is inherited from the parent process.
         kibibytes = next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
         print(int(kibibytes) / 1024)
         return

@@ -1,9 +1,9 @@
-"""Real tables with whole groups of columns missing: nbridge beside scikit-learn's imputers.
+"""Real tables with whole groups of columns missing: nbridge compared with scikit-learn's imputers.
 
     python -m benchmarks.imputers [--seeds 3] [--data mfeat,folds,test] [--methods ...]
 
 writes benchmarks/results/imputers.json and a table in benchmarks/README.md; runs that the file holds already are not repeated, so that it
-goes on where it was stopped: delete the file to begin anew. Protocol:
+continues where it was stopped: delete the file to start again. Protocol:
 columns standardised by the training rows; of training rows each modality is missing with probability 1/4, of rows to fill in with
 probability 1/2, at random, one of each row always there.
 
@@ -58,7 +58,7 @@ MISSING, HIDDEN, TEST_ROWS, FOLDS = 0.25, 0.5, 600, 5
 
 @dataclass(frozen=True)
 class Task:
-    """Rows to learn from, rows whose truth is known, and the latter with some modalities hidden."""
+    """Training rows, rows with known truth, and the latter with some modalities hidden."""
 
     spec: str
     train: Batch
@@ -79,7 +79,7 @@ class Task:
         return int(self.train.values[self.label].max()) + 1
 
     def scored(self, name: str) -> Tensor:
-        """The rows in which a modality is known and hidden."""
+        """Mask of the rows in which a modality is known and hidden."""
         return self.test.present[name] & ~self.hidden.present[name]
 
 
@@ -87,7 +87,7 @@ class Task:
 class Prediction:
     """Of each real modality an estimate, (B, C), and draws, (K, B, C); of the label probabilities, (B, classes).
 
-    Draws that are the whole distribution, not a sample of one, are scored as such.
+    Draws that are the complete distribution, not a sample from it, are scored as such.
     """
 
     point: dict[str, Tensor]
@@ -100,7 +100,7 @@ class Prediction:
 
 
 def kept(present: Mapping[str, Tensor], share: float, generator: torch.Generator) -> dict[str, Tensor]:
-    """Presence after a share of the modalities of each row is hidden at random; one that it had, at random, always stays."""
+    """Presence after hiding a share of each row's modalities at random; a randomly chosen one always stays."""
     had = torch.stack(list(present.values()))
     stays = had & (torch.rand(had.shape, generator=generator) >= share)
     spared = torch.where(had, torch.rand(had.shape, generator=generator), -1.0).argmax(0)
@@ -136,7 +136,7 @@ def mfeat(seed: int) -> Iterator[Task]:
 
 
 def tcga(part: str) -> Batch:
-    """The official training or test part; protein is absent from the latter."""
+    """The official training or test part; the latter has no protein."""
     arrays = read_npz("tcga_brca_mixomics/tcga_brca.npz")
     subtypes = np.unique(arrays[f"{part}_subtype"], return_inverse=True)[1]
     rows, widths = len(subtypes), {name: arrays[f"train_{name}"].shape[1] for name in ("mirna", "mrna", "protein")}
@@ -170,7 +170,7 @@ TITLES = {"mfeat": "mfeat, 600 rows", "folds": "TCGA, folds", "test": "TCGA, tes
 
 
 def table_of(task: Task, batch: Batch) -> np.ndarray:
-    """All modalities side by side, NaN where they are absent."""
+    """All modalities concatenated, NaN where absent."""
     columns = [x if x.is_floating_point() else F.one_hot(x, task.classes).float() for x in batch.values.values()]
     there = batch.present.values()
     return torch.cat([torch.where(p[:, None], x, math.nan) for p, x in zip(there, columns, strict=True)], 1).double().numpy()
@@ -208,7 +208,7 @@ def iterative(task: Task, seed: int) -> dict[str, Prediction]:
         warnings.simplefilter("ignore")
         imputer = IterativeImputer(sample_posterior=True, **options).fit(train)
         draws = modalities_of(task, np.stack([np.asarray(imputer.transform(rows)) for _ in range(ITERATIVE_DRAWS)]))
-        # The same regressions, each with its mean in place of a draw.
+        # The same regressions, with means instead of draws.
         point = modalities_of(task, np.asarray(imputer.set_params(sample_posterior=False).transform(rows)))
     label = draws[task.label]
     shares = F.one_hot(label.argmax(-1), label.shape[-1]).float().mean(0)
@@ -221,7 +221,7 @@ def served(model: MultimodalVAE, task: Task) -> Prediction:
 
 
 def bridged(name: str, *changes: str) -> Callable[[Task, int], dict[str, Prediction]]:
-    """A model of the shipped spec, as it serves and before its spreads were calibrated."""
+    """A model of the bundled spec, with and without calibrated spreads."""
 
     def run(task: Task, seed: int) -> dict[str, Prediction]:
         spec = nbridge.read_spec(HERE / "specs" / f"{task.spec}.yaml", overrides=[*changes, f"training.seed={seed}"])
@@ -251,7 +251,7 @@ FIGURES = {
 
 
 def figures(task: Task, prediction: Prediction) -> dict[str, Tensor]:
-    """Of each cell, and of each label, what the scores are made of."""
+    """The terms of the scores, for each cell and label."""
     found: dict[str, list[Tensor]] = {name: [] for name in ("square", "crps", *(f"{level:.0%}" for level in LEVELS))}
     for name in task.reals:
         rows = task.scored(name)
@@ -266,7 +266,7 @@ def figures(task: Task, prediction: Prediction) -> dict[str, Tensor]:
 
 
 def scores(parts: list[dict[str, Tensor]]) -> dict[str, float]:
-    """Over the cells and labels of all folds."""
+    """Scores over the cells and labels of all folds."""
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     p, y = whole["probability"], whole["label"]
     p = p.clamp(min=0) / p.clamp(min=0).sum(1, keepdim=True)

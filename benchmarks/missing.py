@@ -1,17 +1,17 @@
-"""Rows with missing modalities in training: what a joint encoder should do with them, by design and by share.
+"""Rows with missing modalities in training: designs of the joint encoder compared, by share of missing modalities.
 
     python -m benchmarks.missing [--seeds 3] [--shares 0.2,0.5,0.8] [--samples 200]
 
 writes benchmarks/results/missing.json and a table in benchmarks/README.md. Protocol: `benchmarks/specs/digits.yaml` (two halves of a digit
 and its label); of every training and validation row each modality is hidden with the share's probability, but never all; the test rows
 are complete, and each modality of them is predicted from every subset of the others. Designs differ in stage `joint` alone, that is in
-what stands for the features of an absent modality and in which rows teach; bridges are trained alike afterwards, by default.
+what replaces the features of an absent modality and in the rows used; afterwards, bridges are trained in the same way, by default.
 
 complete   only rows in which nothing is absent
-zeros      every row by its own evidence bound; zeros stand for absent features
-tokens     the same; a learned vector of each modality stands for its features
-bridged    the same; bridges, trained along, fill in the features (their mean where several modalities are observed)
-distilled  zeros, and of every row a random part is hidden again, whose posterior is drawn towards that of all the
+zeros      every row by its own ELBO; zeros replace absent features
+tokens     the same; a learned vector of each modality replaces its features
+bridged    the same; bridges, trained jointly, predict the features (their mean if several modalities are observed)
+distilled  zeros, and a random part of every row is hidden again, whose posterior is trained towards that of all the
            row has (what nbridge does)
 """
 
@@ -78,7 +78,7 @@ DESIGNS = {"complete": Complete, "zeros": Zeros, "tokens": Tokens, "bridged": Br
 
 
 def hidden(batch: Batch, share: float, seed: int) -> Batch:
-    """The rows with each modality hidden at random, never all of a row."""
+    """Hides each modality of rows at random, but never all of a row."""
     generator = torch.Generator().manual_seed(seed)
     kept = torch.rand(len(batch.names), len(batch), generator=generator) >= share
     kept[torch.randint(len(batch.names), (len(batch),), generator=generator), torch.arange(len(batch))] |= ~kept.any(0)

@@ -1,10 +1,10 @@
-"""From a csv of one's own to a completed csv, by the commands alone and with no file edited.
+"""From a user's csv to a completed csv, with the commands only and without editing a file.
 
     python benchmarks/own_data.py [--rows 5000] [--seeds 1]
 
 makes a table of 60 columns in 4 modalities (clinical data of mixed types, laboratory values, counts, a stage), of which 30 % of blocks and
 5 % of single laboratory values are missing, runs init, validate --data, train and impute, and writes benchmarks/results/own_data.json and a
-table in benchmarks/README.md: seconds of each command, and how far the hidden cells are off, beside KNNImputer and the mean.
+table in benchmarks/README.md: seconds of each command, and errors of hidden cells, also of KNNImputer and the mean.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Table = dict[str, list[str]]
 
 
 def made(rows: int, seed: int) -> tuple[Table, Table]:
-    """A table with holes, and the truth. Six dimensions explain all of it, through slightly curved maps and noise."""
+    """A table with missing values, and the truth, generated from six dimensions through slightly nonlinear maps with noise."""
     rng = np.random.default_rng(seed)
     z = rng.normal(size=(rows, 6))
 
@@ -111,7 +111,7 @@ def errors(given: Table, truth: Table, completed: Table) -> dict[str, float]:
 
 
 def _neighbours(given: Table, truth: Table) -> dict[str, float]:
-    """Classes by the same neighbours: one-hot columns among the others, the largest of which is taken."""
+    """Classes from the same neighbours: the largest of the one-hot columns."""
     names = [column for column in truth if column != "sample"]
     classes = {"stage": STAGES, "clin_sex": SEXES, "clin_smoker": ("no", "yes")}
     columns, places = [], {}

@@ -1,4 +1,4 @@
-"""Parameters of every shipped spec, beside the retrofits' and MVAE's on the same parts.
+"""Parameters of every bundled spec, for bridged, the retrofits and MVAE.
 
 python benchmarks/parameters.py
 

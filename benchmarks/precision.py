@@ -1,4 +1,4 @@
-"""What bfloat16 products cost in likelihood and bring in speed: the same training in float32 and with ``precision: auto``, over seeds.
+"""Effect of bfloat16 on likelihood and speed: the same training in float32 and with ``precision: auto``, over seeds.
 
     python -m benchmarks.precision [--seeds 3] [--rows 12800] [--epochs 10]
 

@@ -1,9 +1,9 @@
-"""Rows drawn from nothing: from N(0, I), and from mixtures fitted to the codes of the training rows, on digits in halves with their label.
+"""Rows generated from N(0, I) and from mixtures fitted to the codes of the training rows, on digits in halves with their label.
 
     python -m benchmarks.prior [--seeds 3]
 
 writes benchmarks/results/prior.json and a table in benchmarks/README.md. Protocol: benchmarks/specs/digits.yaml, trained once a
-seed; mixtures differ in their components alone. Of 20 sets of draws, each as many as there are test rows (expectations, as images are
+seed; mixtures differ only in their components. Of 20 sets of draws, each as many as there are test rows (expectations, as images are
 shown): "halves and label agree" is the share of draws in which a classifier of each half and the label decoded beside them name one digit,
 "halves agree" the same of the two halves. The Fréchet distance is in the features of both classifiers, between each set and the test rows;
 log p(x, label) is that of test rows by importance sampling from q(z | x), K = 500, under the prior in question. Real rows: the test rows
@@ -67,7 +67,7 @@ def measure(seed: int) -> dict[str, dict[str, float]]:
 
 @torch.no_grad()
 def described(model: MultimodalVAE, values: Mapping[str, Tensor], judges: Mapping[str, Judge]) -> tuple[Tensor, Tensor]:
-    """What each half and the label say, shape (3, N), and the features of both halves, shape (N, F)."""
+    """The digits of each half and of the label, shape (3, N), and the features of both halves, shape (N, F)."""
     halves = {name: judge.classifier for name, judge in judges.items()}
     said = [classifier.verdict(values[name])[:, 0] for name, classifier in halves.items()]
     features = [classifier.features(values[name]) for name, classifier in halves.items()]
@@ -85,12 +85,12 @@ def scores(drawn: tuple[Tensor, Tensor], real: tuple[Tensor, Tensor]) -> dict[st
 
 
 def distance(features: Tensor, real: Tensor) -> float:
-    """The mean Fréchet distance between sets of as many rows as there are real ones and these."""
+    """The mean Fréchet distance between real rows and sets of the same number of these rows."""
     return mean(frechet_distance(part, real) for part in features.split(len(real)))
 
 
 def log_likelihood(model: MultimodalVAE, rows: nbridge.Batch) -> float:
-    """The mean log p(x) of rows under the prior that is drawn from, by importance sampling."""
+    """The mean log p(x) of rows under the given prior, by importance sampling."""
     with serving(model, 0):
         q = model.posterior(rows, SAMPLES)
         z = q.sample()

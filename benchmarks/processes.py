@@ -1,4 +1,4 @@
-"""Two processes that train one model beside one process: steps a second, and the losses they end at.
+"""Training with two processes compared with one: steps per second, and final losses.
 
     python benchmarks/processes.py [--sizes 128,256,512,1024] [--repeats 5] [--epochs 2]
 
@@ -60,7 +60,7 @@ def compare(size: int, repeats: int, epochs: int) -> dict:
             f"processes_{processes}": {
                 "steps_per_second": median(speeds[processes]),
                 "each": speeds[processes],
-                # The same in every repeat: training is a function of the seed and the number of processes.
+                # Equal in every repeat, because training depends only on the seed and the number of processes.
                 "loss": found[-1]["loss"],
                 "validation_loss": found[-1]["validation_loss"],
             }

@@ -1,4 +1,4 @@
-"""Tables that README.md, docs and benchmarks/README.md show, between markers, written by the benchmarks alone."""
+"""Writes tables between markers in README.md, docs and benchmarks/README.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PAGES = (README, HERE / "README.md", *sorted((HERE.parent / "docs").glob("*.md")
 
 
 def spread(values: Sequence[float], form: str = ".3f") -> str:
-    """Mean ± standard deviation of a figure over seeds; of one seed the figure alone.
+    """Mean ± standard deviation of a score over seeds; for one seed, only the score.
 
     Example:
         >>> spread([0.5, 0.7]), spread([0.5], "+.2f")
@@ -22,7 +22,7 @@ def spread(values: Sequence[float], form: str = ".3f") -> str:
 
 
 def replace_section(name: str, text: str) -> None:
-    """Puts a text between the markers of that name, in the page that has them."""
+    """Replaces the text between the markers of this name, in the page that has them."""
     opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
     (page,) = (page for page in PAGES if opening in page.read_text())
     before, _, rest = page.read_text().partition(opening)

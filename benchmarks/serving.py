@@ -1,4 +1,4 @@
-"""What it costs to serve rows that lack modalities, beside the same rows with nothing absent.
+"""Cost of imputing incomplete rows, compared with the same rows complete.
 
     python -m benchmarks.serving [--rows 10000] [--repeats 5] [--specs digits,mfeat]
 
@@ -8,8 +8,8 @@ a mixed row is there with probability one half, one of them always. Three batche
 
 - `posterior`: q(z given what is present) alone, 1,024 rows at a time as `nbridge.Model.impute` takes them;
 - `impute`: all of `nbridge.Model.impute`, the point estimate of everything absent from 64 draws of z. Of rows in which nothing is absent it
-  decodes nothing, so that the fair measure beside mixed rows is `posterior and decoding`: the posterior of the complete rows, and the
-  same estimate of every modality. Mixed rows need it of what they lack alone. The time of `impute` of complete rows is told as well.
+  decodes nothing, so the fair comparison with mixed rows is `posterior and decoding`: the posterior of the complete rows, and the
+  same estimate of every modality. Mixed rows need it only for what they lack. The time of `impute` on complete rows is also given.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def posterior(model: MultimodalVAE, batch: Batch) -> None:
 
 
 def decoded(model: MultimodalVAE, batch: Batch) -> None:
-    """The posterior of complete rows, and an estimate of every modality all the same."""
+    """The posterior of complete rows, and an estimate of every modality."""
     size = rows_at_a_time(model)
     with serving(model, 0):
         for start in range(0, len(batch), size):
@@ -79,7 +79,7 @@ def measure(name: str, rows: int, repeats: int) -> dict[str, float]:
         "impute, complete": lambda: nbridge.Model(model).impute(complete),
     }
     seconds: dict[str, list[float]] = {what: [] for what in work}
-    # The first turn warms up.
+    # The first turn is a warm-up.
     for turn in range(repeats + 1):
         for what, run in work.items():
             started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What a newcomer waits for: the first training run, and the commands that should answer at once.
+"""Waiting times of a new user: the first training run, and the commands that should respond immediately.
 
     python benchmarks/startup.py [--repeats 5]
 

@@ -1,4 +1,4 @@
-"""What it takes to impute a file of a million rows: peak resident memory, and rows per second, for each kind of file.
+"""Imputation of a file of a million rows: peak resident memory and rows per second, for each kind of file.
 
     python benchmarks/streaming.py [--rows 1000000]
 
@@ -6,7 +6,7 @@ writes benchmarks/results/streaming.json and a table in benchmarks/README.md. Pr
 and 16 numbers and a label; each is absent from a third of the rows (never all three), and single cells are absent from a twentieth of the
 first vectors; the default parts with latent 16, trained for an epoch a stage on 4,000 rows, since the weights make no difference to what
 is measured. `nbridge impute` runs as a process of its own: memory is its peak (VmHWM), time that of the whole process. Beside it, as
-the model's own speed: `nbridge.Model.impute` of rows that lie in memory.
+the model's own speed: `nbridge.Model.impute` of rows in memory.
 """
 
 from __future__ import annotations
@@ -89,10 +89,10 @@ def measure(run: Path, kind: str, rows: int) -> dict[str, float]:
 
 
 def child(arguments: list[str]) -> None:
-    """The command, which tells the peak of its memory when it leaves."""
+    """Runs the command and prints its peak memory at exit."""
     from nbridge.cli.main import main as command_line
 
-    # Not getrusage, whose peak a process takes over from the one that starts it.
+    # Not getrusage, whose peak is inherited from the parent process.
     lines = Path("/proc/self/status").read_text
     atexit.register(lambda: sys.stderr.write(str(next(int(x.split()[1]) for x in lines().splitlines() if x.startswith("VmHWM")) / 1024)))
     torch.set_num_threads(1)

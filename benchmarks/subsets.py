@@ -1,10 +1,10 @@
-"""What bridges should be trained for, and how several sources should meet, by the number of modalities observed.
+"""Sets of sources for training bridges, and ways to combine several sources, by number of observed modalities.
 
     python -m benchmarks.subsets [--seeds 3] [--sets 2] [--samples 50]
 
 writes benchmarks/results/subsets.json and a table in benchmarks/README.md. Protocol: `benchmarks/specs/mfeat.yaml`, six descriptions of a
 digit and its class; stage `joint` of a seed is the same for all variants. For every number of observed modalities each modality is
-predicted from random sets of so many others, the same for all variants, on test rows: accuracy and predictive log-likelihood (LL) of the
+predicted from random sets of this size, the same for all variants, on test rows: accuracy and predictive log-likelihood (LL) of the
 class, and predictive LL of a number of the six vectors, in nats.
 """
 
@@ -72,7 +72,7 @@ def trained(seed: int) -> dict[str, tuple[MultimodalVAE, Batch]]:
 
 
 def measure(model: MultimodalVAE, test: Batch, sets: int, samples: int) -> dict[str, list[float]]:
-    """Figures by the number of modalities observed, from 1 to all but one."""
+    """Scores by number of observed modalities, from 1 to all but one."""
     draw, found = random.Random(0), {name: [] for name in FIGURES}
     for size in range(1, len(model.names)):
         seen: dict[str, list[float]] = {name: [] for name in FIGURES}

@@ -1,10 +1,10 @@
-"""What other work on the same cores does to training: by the number of threads, and by how they wait.
+"""Effect of other work on the same cores on training, by number of threads and by how they wait.
 
     python -m benchmarks.threads [--repeats 5]
 
 writes benchmarks/results/threads.json and a table in benchmarks/README.md. Protocol: `nbridge train` in a process of its own, a model of
-widths 512 on random images and labels, the median epoch but the first; on free cores and beside one busy process on each core but one.
-Ways: as many threads as cores, which wait as torch's do by default or which sleep at once; one thread; as `nbridge train` chooses.
+widths 512 on random images and labels, the median epoch without the first; on free cores, and with a busy process on each core but one.
+Settings: one thread per core, waiting as torch does by default or sleeping at once; one thread; the choice of `nbridge train`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ training: {batch_size: 128, stages: {joint: {epochs: 3}}}
 
 @contextmanager
 def busy(processes: int) -> Iterator[None]:
-    """Other work, until the body is over."""
+    """Runs other work until the block ends."""
     with ExitStack() as stack:
         for _ in range(processes):
             other = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
@@ -54,7 +54,7 @@ def busy(processes: int) -> Iterator[None]:
 
 
 def step_rate(folder: Path, settings: dict[str, str]) -> float:
-    """Steps a second in the median epoch but the first."""
+    """Steps per second in the median epoch without the first."""
     outside = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "KMP_", "MKL_"))}
     command = [sys.executable, "-m", "nbridge", "train", "spec.yaml", "--out", "run", "--overwrite"]
     subprocess.run(command, cwd=folder, env={**outside, **settings}, check=True, capture_output=True)

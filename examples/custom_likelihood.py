@@ -1,7 +1,7 @@
-"""A likelihood of your own: Student's t, for sensors whose jerks a normal distribution takes for all but impossible.
+"""Custom likelihood: Student's t, for sensor data with outliers that are nearly impossible under a normal distribution.
 
-Run `python examples/custom_likelihood.py` where $NBRIDGE_DATA holds `sp_sw_har`. A YAML spec names the class in the same way:
-`likelihood: {type: "custom_likelihood:StudentT", freedom: 3}`. `nbridge.testing.check_likelihood` tells whether it keeps the contract.
+Run `python examples/custom_likelihood.py` with `sp_sw_har` in $NBRIDGE_DATA. In a YAML spec, name the class in the same way:
+`likelihood: {type: "custom_likelihood:StudentT", freedom: 3}`. `nbridge.testing.check_likelihood` checks that it is valid.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ from nbridge.evaluation.crossmodal import predict
 
 
 class StudentT(nbridge.Likelihood):
-    """Real numbers with heavy tails, around what the decoder says, on the scale of the training rows."""
+    """Heavy-tailed distribution around the decoder's output, on the scale of the training rows."""
 
     mean: Tensor
     deviation: Tensor
@@ -50,7 +50,7 @@ def main(epochs: int = 10, windows: int | None = None) -> None:
         run = nbridge.train({"latent_dim": 16, "modalities": dict.fromkeys(rows, series), "training": {"stages": stages}}, rows)
         assert run.splits.test is not None
         found = predict(run.model.network, run.splits.test.sample(), ["watch_gyro"], "phone_gyro")
-        print(f"{likelihood}: log p(phone | watch) {found.log_likelihood:.1f} nats a window")
+        print(f"{likelihood}: log p(phone | watch) {found.log_likelihood:.1f} nats per window")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""A modality of your own: wind directions, with an encoder and a likelihood that know that 359 degrees is close to 1 degree.
+"""Custom modality: wind directions, with an encoder and a likelihood for circular data, in which 359 degrees is close to 1 degree.
 
-Run `python examples/custom_modality.py`. A YAML spec names the classes in the same way; live modules go into `nbridge.BridgedVAE`.
+Run `python examples/custom_modality.py`. In a YAML spec, name the classes in the same way; pass modules to `nbridge.BridgedVAE`.
 """
 
 import math
@@ -13,7 +13,7 @@ import nbridge
 
 
 class CircleEncoder(nbridge.Encoder):
-    """Cosine and sine of each angle, then one linear layer."""
+    """Encodes angles by their cosine and sine and one linear layer."""
 
     def __init__(self, shape: tuple[int, ...], features: int, *, slope: float = 0.1) -> None:
         super().__init__()
@@ -25,9 +25,9 @@ class CircleEncoder(nbridge.Encoder):
 
 
 class Direction(nbridge.Likelihood):
-    """Angles in radians, in [-pi, pi]."""
+    """Von Mises distribution of angles in radians, in [-pi, pi]."""
 
-    parameters_per_element = 3  # cosine and sine of the mean direction, and how concentrated the angles are around it
+    parameters_per_element = 3  # cosine and sine of the mean direction, and the logarithm of the concentration
     support = constraints.interval(-math.pi - 1e-5, math.pi + 1e-5)
 
     def forward(self, raw: Tensor) -> Distribution:
@@ -35,7 +35,7 @@ class Direction(nbridge.Likelihood):
         return Independent(VonMises(torch.atan2(sine, cosine + 1e-6), log_concentration.clamp(-3, 5).exp()), len(self.shape))
 
     def expectation(self, distribution: Distribution) -> Tensor:
-        return torch.stack([distribution.mean.cos(), distribution.mean.sin()], dim=-1)  # the mean of angles is that of their directions
+        return torch.stack([distribution.mean.cos(), distribution.mean.sin()], dim=-1)  # angles are averaged as unit vectors
 
     def point(self, expectation: Tensor) -> Tensor:
         return torch.atan2(expectation[..., 1], expectation[..., 0])

@@ -1,7 +1,7 @@
-"""Images with attributes: faces drawn from a description, and descriptions told from a face.
+"""Images with attributes: generates faces from attributes, and predicts attributes from a face.
 
-Run `python examples/image_attributes.py faces.png` where $NBRIDGE_DATA holds `celeba10k`, the first 10,000 faces of CelebA. It trains for
-some minutes on one core and writes a row of eight faces for each description.
+Run `python examples/image_attributes.py faces.png` with `celeba10k`, the first 10,000 faces of CelebA, in $NBRIDGE_DATA. It trains for some
+minutes on one core and writes a row of eight faces for each description.
 """
 
 import sys
@@ -22,7 +22,7 @@ def main(out: str, rows: int | None = None, epochs: int = 5) -> None:
         "data": {"source": "celeba", "attributes": NAMES, "rows": rows, "validation": 0.05, "test": 0.1},
         "modalities": {
             "image": IMAGE,
-            # 59,000 nats of an image would drown five attributes: hence their weight.
+            # Weighted, because an image has 59,000 nats and five attributes only a few.
             "attributes": {"shape": len(NAMES), "encoder": "mlp", "likelihood": {"type": "bernoulli", "attributes": True}, "weight": 200},
         },
         "bridges": {"type": "flow"},
@@ -34,11 +34,11 @@ def main(out: str, rows: int | None = None, epochs: int = 5) -> None:
     run = nbridge.train(spec)
     assert run.splits.test is not None
     test = run.splits.test.sample()
-    told = run.model.impute(test.only("image")).values["attributes"]
+    predicted = run.model.impute(test.only("image")).values["attributes"]
     for number, name in enumerate(NAMES):
-        right = (told[:, number].round() == test.values["attributes"][:, number]).float().mean()
+        right = (predicted[:, number].round() == test.values["attributes"][:, number]).float().mean()
         share = test.values["attributes"][:, number].mean()
-        print(f"{name} told from the face: {right:.0%} (always the commoner answer: {max(share, 1 - share):.0%})")
+        print(f"{name} predicted from the face: {right:.0%} correct (majority class: {max(share, 1 - share):.0%})")
 
     drawn = [draw(run.model, wanted) for wanted in DESCRIPTIONS]
     Image.fromarray(np.concatenate(drawn)).save(out)

@@ -1,7 +1,7 @@
-"""Omics: protein levels of breast cancer patients in whom protein was never measured, with 90 % intervals.
+"""Omics: imputes protein levels of breast cancer patients whose protein was never measured, with 90 % intervals.
 
-Run `python examples/omics.py` where $NBRIDGE_DATA holds the TCGA set of `modality_specs/tcga.yaml`. Its test part has no protein at all, so
-that nobody can tell how good those levels are; patients of the other part, left out of training and stripped of theirs, can.
+Run `python examples/omics.py` with the TCGA data of `modality_specs/tcga.yaml` in $NBRIDGE_DATA. The test part has no protein levels, so
+errors cannot be measured there. They are measured on held-out patients of the training part, with their protein levels hidden.
 """
 
 from pathlib import Path
@@ -27,13 +27,13 @@ def main(epochs: tuple[int, int] = (100, 60)) -> None:
     filled = run.model.impute({name: left_out[name] for name in ("mirna", "mrna")}, intervals=(0.9,))
     truth, mean = left_out["protein"], learned["protein"].mean(0)
     within = (filled["protein__lower"] <= truth) & (truth <= filled["protein__upper"])
-    print(f"protein of {len(truth)} patients left out: RMSE {rmse(filled['protein'] - truth):.3f}, of the mean {rmse(mean - truth):.3f}")
-    print(f"90 % intervals hold {within.mean():.0%} of the values")
-    print(f"subtypes told rightly: {(filled['subtype'] == left_out['subtype']).mean():.0%}")
+    print(f"protein of {len(truth)} held-out patients: RMSE {rmse(filled['protein'] - truth):.3f}, of the mean {rmse(mean - truth):.3f}")
+    print(f"90 % intervals contain {within.mean():.0%} of the values")
+    print(f"subtypes predicted correctly: {(filled['subtype'] == left_out['subtype']).mean():.0%}")
 
     draws = run.model.impute({name: cohort[f"test_{name}"] for name in ("mirna", "mrna")}, samples=20)["protein"]
     surest = cohort["protein_names"][(draws.std(0).mean(0) / learned["protein"].std(0)).argsort()[:3]]
-    print(f"protein never measured: {draws.shape[1]} patients, {len(draws)} draws each; surest of {', '.join(surest)}")
+    print(f"protein never measured: {draws.shape[1]} patients, {len(draws)} draws each; most certain: {', '.join(surest)}")
 
 
 def rmse(error: np.ndarray) -> float:

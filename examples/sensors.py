@@ -1,7 +1,7 @@
-"""Sensors: what somebody does, told by a watch, a phone or both, and what the phone would have felt when it was left at home.
+"""Sensors: recognises a person's activity from a watch, a phone or both, and imputes the phone's signals from the watch.
 
-Run `python examples/sensors.py` where $NBRIDGE_DATA holds `sp_sw_har` (windows of 1.28 s at 50 Hz from an accelerometer and a gyroscope in
-each device). Six of 23 people are kept for the test, and in training the phone is missing from a third of the windows.
+Run `python examples/sensors.py` with `sp_sw_har` in $NBRIDGE_DATA (windows of 1.28 s at 50 Hz from an accelerometer and a gyroscope in each
+device). Six of 23 people are held out for testing. In training, the phone is missing from a third of the windows.
 """
 
 import numpy as np
@@ -37,17 +37,16 @@ def main(epochs: int = 15, people: int = 23) -> None:
     run = nbridge.train({**SPEC, "training": {**SPEC["training"], "stages": stages}}, training)
 
     test = {name: x[strangers] for name, x in rows.items()}
-    print(
-        f"activities of people never seen; the commonest is {np.bincount(test['activity'].astype(int)).max() / strangers.sum():.0%} of it"
-    )
+    most_common = np.bincount(test["activity"].astype(int)).max() / strangers.sum()
+    print(f"activity of held-out people; share of the most common one: {most_common:.0%}")
     for what, names in {"watch and phone": (*WATCH, *PHONE), "watch": WATCH, "phone": PHONE}.items():
-        told = run.model.impute({name: test[name] for name in names})["activity"]
-        print(f"  told by {what}: {(told == test['activity']).mean():.0%}")
+        predicted = run.model.impute({name: test[name] for name in names})["activity"]
+        print(f"  predicted correctly from {what}: {(predicted == test['activity']).mean():.0%}")
 
     filled = run.model.impute({name: test[name] for name in WATCH}, intervals=(0.9,))
     for name in PHONE:
         within = (filled[f"{name}__lower"] <= test[name]) & (test[name] <= filled[f"{name}__upper"])
-        print(f"{name} imputed from the watch: 90 % intervals hold {within.mean():.0%} of the values")
+        print(f"{name} imputed from the watch: 90 % intervals contain {within.mean():.0%} of the values")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""A conformance suite for encoders, likelihoods and models: the built-in ones pass it, and so should yours.
+"""Conformance tests for custom encoders, likelihoods and models; all built-in ones pass them.
 
-Call a check from a test of your own; it raises an ``AssertionError`` that says what does not hold.
+Call a check in your own tests; it raises an ``AssertionError`` that describes the first violation.
 """
 
 from __future__ import annotations
@@ -28,15 +28,17 @@ ROWS, DRAWS = 6, 8
 
 
 def check_encoder(encoder: Encoder, shape: Sequence[int], x: Tensor | None = None) -> None:
-    """Checks what the library relies on in an encoder.
+    """Checks that an encoder satisfies the library's requirements.
 
-    Its output has shape (B, features), is finite, and in eval mode each row depends on itself alone; every parameter that wants a gradient
-    gets one; the input is left as it was; `Encoder.mirror` names a decoder that exists.
+    - The output has shape (B, features) and is finite. In eval mode, rows do not affect each other.
+    - Every trainable parameter gets a gradient.
+    - The input is not modified.
+    - `Encoder.mirror` names an existing decoder.
 
     Arguments:
-        encoder: The encoder, with fresh weights; left in eval mode.
+        encoder: A freshly initialised encoder; left in eval mode.
         shape: Shape of its modality.
-        x: Rows in standard form to try it on, six of them; random ones when left out.
+        x: Standardised rows to test with; six random ones when omitted.
 
     Example:
         >>> from nbridge.nn.encoders import MLPEncoder
@@ -45,7 +47,7 @@ def check_encoder(encoder: Encoder, shape: Sequence[int], x: Tensor | None = Non
     assert isinstance(encoder, Encoder), f"{type(encoder).__name__} does not inherit from nbridge.Encoder"
     assert encoder.features > 0, "features must be the width of the output, a positive int"
     if x is None:
-        # A shape of one axis may be classes, whose standard form is one-hot; any vector will do for other encoders.
+        # A one-axis shape may be classes, whose standard form is one-hot; other encoders accept any vector.
         x = F.one_hot(torch.arange(ROWS) % shape[0], shape[0]).float() if len(shape) == 1 else torch.randn(ROWS, *shape)
     before = x.clone()
     h = encoder.train()(x)
@@ -69,16 +71,19 @@ def check_encoder(encoder: Encoder, shape: Sequence[int], x: Tensor | None = Non
 
 
 def check_likelihood(likelihood: Likelihood, x: Tensor | None = None) -> None:
-    """Checks what the library relies on in a likelihood.
+    """Checks that a likelihood satisfies the library's requirements.
 
-    Batch and event shapes; draws and blanks inside the support; finite log-probabilities and gradients, of extreme raw numbers too; a
-    `Likelihood.log_prob` of its own agrees with the distribution; `Likelihood.edges` takes what the house gives it;
-    `Likelihood.canonical` leaves canonical values alone and `Likelihood.restore` undoes it; the standard form is floating point of the
-    modality's shape; a point estimate lies inside the support; ``elementwise`` tells the truth.
+    - Batch and event shapes are as documented, and consistent with ``elementwise``.
+    - Draws, blank rows and point estimates are inside the support.
+    - Log-probabilities and gradients are finite, even for extreme raw parameters.
+    - An overridden `Likelihood.log_prob` agrees with the distribution.
+    - `Likelihood.edges` accepts the library's arguments and yields edges with one line of text.
+    - `Likelihood.canonical` is idempotent, and `Likelihood.restore` inverts it.
+    - The standard form is floating point and of the modality's shape.
 
     Arguments:
-        likelihood: The likelihood, with fresh weights.
-        x: Rows as a user would give them, to try it on; its own draws when left out.
+        likelihood: A freshly initialised likelihood.
+        x: Rows to test with, in the form that users pass; draws from the likelihood when omitted.
 
     Example:
         >>> from nbridge.nn.likelihoods import Normal
@@ -112,24 +117,25 @@ def check_likelihood(likelihood: Likelihood, x: Tensor | None = None) -> None:
 
 
 def check_model(model: MultimodalVAE, batch: Batch | None = None) -> None:
-    r"""Checks what the library relies on in a model: its parts, `MultimodalVAE.posterior`, `MultimodalVAE.log_joint` and its stages.
+    r"""Checks that a model satisfies the library's requirements: its parts, posterior, log-joint and training stages.
 
-    - The names of encoders, decoders and weights agree; torch knows of every module and tensor; a state dict brings the posterior back
-      bit for bit.
-    - The posterior has batch shape (K, B) over D, is finite with a positive scale whatever is present, and is the prior where nothing
-      is. In eval mode a row's posterior depends on that row alone. ``log_joint`` has shape (K, B) and is finite.
-    - What lies in absent rows and cells changes no bit of a posterior, a loss or a gradient.
-    - Each stage has a name of its own, trains submodules of the model, and picks rows by a mask of shape (B,). On rows that it picks its
-      loss is finite named scalars, the same names in training and in validation; it gives a gradient to every parameter of its modules
-      (for some draw of its noise) and, frozen as the trainer freezes it, leaves everything else and the rows themselves as they were.
-      Its features come from frozen modules, a row for each row.
+    - The names of encoders, decoders and weights agree. All modules and tensors are registered with torch. Loading a state dict restores
+      the posterior bit for bit.
+    - `MultimodalVAE.posterior` has batch shape (K, B) over D and is finite with a positive scale for every pattern of presence; it is the
+      prior for rows with nothing present. In eval mode, rows do not affect each other. `MultimodalVAE.log_joint` has shape (K, B) and is
+      finite.
+    - The values in absent rows and cells do not affect a posterior, a loss or a gradient.
+    - Each stage has a unique name, trains submodules of the model, and selects rows by a mask of shape (B,). Its loss consists of finite
+      named scalars, with the same names in training and validation. Every parameter of its modules gets a gradient (for some draw of the
+      noise). With the other modules frozen, as in the trainer, the loss changes neither them nor the batch. Its features do not depend on
+      trained parameters, and have one row per row of the batch.
 
-    Of a model whose posterior is random in itself, rows are not compared with rows served in another order or alone.
+    If the posterior is itself random, rows are not compared with rows computed in another order or alone.
 
     Arguments:
-        model: The model, with fresh weights; left in eval mode, its tensors as they were.
-        batch: Rows as a user would give them, to try it on, each stage able to learn from two or more of them; draws from its
-            likelihoods, with and without absent cells, when left out. Modalities are hidden in every combination besides.
+        model: A freshly initialised model; left in eval mode with its tensors unchanged.
+        batch: Rows to test with, in the form that users pass, at least two of which each stage can train on; when omitted, draws from the
+            likelihoods, with and without absent cells. In addition, modalities are hidden in every combination.
 
     Example:
         >>> import nbridge
@@ -151,7 +157,7 @@ def check_model(model: MultimodalVAE, batch: Batch | None = None) -> None:
             for stage in _checked_stages(model):
                 with only_trainable(model, stage.modules):
                     _check_stage(model, stage, rows)
-            assert _equal_batches(rows, untouched), "the model changes the rows that it is given in place"
+            assert _equal_batches(rows, untouched), "the model changes its input rows in place"
             model.load_state_dict(before)
 
 
@@ -200,11 +206,11 @@ def _check_gradients(module: torch.nn.Module, output: Tensor) -> None:
             assert torch.isfinite(parameter.grad).all(), f"the gradient of {name} is not finite"
 
 
-# Rows to try a model on
+# Rows to test a model with
 
 
 def _trials(model: MultimodalVAE) -> Iterator[Batch]:
-    """Complete rows, and rows that are observed in part where a likelihood allows it."""
+    """Complete rows, and partly observed rows if a likelihood allows them."""
     yield Batch.complete(_draws(model, ROWS))
     whole = Batch.complete(_draws(model, ROWS))
     cells = {name: torch.rand_like(x) < 0.7 for name, x in whole.values.items() if model.likelihoods[name].elementwise}
@@ -222,7 +228,7 @@ def _draws(model: MultimodalVAE, rows: int) -> dict[str, Tensor]:
 
 
 def _with_every_pattern(model: MultimodalVAE, batch: Batch) -> Batch:
-    """The rows as given, then rows with every pattern of presence, or with 32 patterns at random where there are more."""
+    """The given rows, then rows with every pattern of presence, or 32 random patterns if there are more than 5 modalities."""
     n = len(model.names)
     if n <= 5:
         patterns = torch.tensor(list(itertools.product([False, True], repeat=n)))
@@ -236,19 +242,19 @@ def _with_every_pattern(model: MultimodalVAE, batch: Batch) -> Batch:
 
 
 def _observed(batch: Batch, name: str) -> Tensor:
-    """Which cells of a modality are observed, to be broadcast over its values."""
+    """Observed mask of a modality's cells, broadcastable to its values."""
     present = batch.present[name].reshape(-1, *(1 for _ in batch.values[name].shape[1:]))
     return present & batch.cells[name] if name in batch.cells else present
 
 
 def _spoilt(batch: Batch) -> Batch:
-    """The rows with NaN wherever nothing is observed."""
+    """The rows with NaN in all unobserved cells."""
     values = {name: torch.where(_observed(batch, name), x.double(), math.nan) for name, x in batch.values.items()}
     return Batch(values, batch.present, batch.cells)
 
 
 def _swapped(model: MultimodalVAE, prepared: Batch) -> Batch:
-    """Prepared rows with other values inside the support wherever nothing is observed."""
+    """Prepared rows with other valid values in all unobserved cells."""
     others = _draws(model, len(prepared))
     values = {name: torch.where(_observed(prepared, name), x, others[name]) for name, x in prepared.values.items()}
     return Batch(values, prepared.present, prepared.cells)
@@ -260,7 +266,7 @@ def _equal_batches(one: Batch, other: Batch) -> bool:
         for part, twins in ((one.values, other.values), (one.present, other.present), (one.cells, other.cells))
         for tensor, twin in zip(part.values(), twins.values(), strict=True)
     ]
-    # NaN, which differs from itself, may mark what is absent.
+    # NaN can mark absent values, and differs from itself.
     return all(bool(((tensor == twin) | (tensor.isnan() & twin.isnan())).all()) for tensor, twin in pairs)
 
 
@@ -285,10 +291,10 @@ def _check_registered(model: MultimodalVAE) -> None:
             for part in () if name in own else parts:
                 where = f"{path}.{name}".lstrip(".")
                 assert not isinstance(part, nn.Module) or part in modules, (
-                    f"{where} holds a module that torch does not know of, so it is not trained and not saved: put it in an nn.ModuleDict"
+                    f"{where} holds a module that is not registered, so it is neither trained nor saved: put it in an nn.ModuleDict"
                 )
                 assert not isinstance(part, Tensor) or id(part) in tensors, (
-                    f"{where} holds a tensor that torch does not know of, so it is not saved: make it a parameter or a buffer"
+                    f"{where} holds a tensor that is not registered, so it is not saved: make it a parameter or a buffer"
                 )
 
 
@@ -296,7 +302,7 @@ def _check_parts(model: MultimodalVAE) -> None:
     names = model.names
     assert names, "the model has no modality"
     for what, others in (("decoders", tuple(model.decoders)), ("likelihoods", tuple(model.likelihoods)), ("weights", tuple(model.weights))):
-        assert others == names, f"{what} are of {', '.join(others)}, encoders of {', '.join(names)}: expected the same, in the same order"
+        assert others == names, f"{what} have names {', '.join(others)}, encoders {', '.join(names)}: expected the same names in this order"
     z = model.prior(2, ROWS).sample()
     assert z.shape == (2, ROWS, model.latent_dim), (
         f"draws of prior(2, {ROWS}) have shape {tuple(z.shape)}, latent_dim is {model.latent_dim}"
@@ -323,12 +329,12 @@ def _check_posterior(model: MultimodalVAE, rows: Batch) -> None:
     assert not wrong.any(), f"the posterior is not finite, or its scale not positive, where {_pattern(model, rows, wrong)} is present"
     nothing = ~model.presence(model.prepare(rows)).any(0)
     prior = bool((q.mean[:, nothing] == 0).all() and (q.stddev[:, nothing] == 1).all())
-    assert prior, "where nothing is present the posterior is not the prior"
+    assert prior, "with nothing present, the posterior is not the prior"
     _check_rows_stand_alone(model, rows)
     prepared = model.prepare(rows)
-    assert _equal(_moments(model, rows), _moments(model, _spoilt(rows))), "NaN in what is absent changes the posterior"
+    assert _equal(_moments(model, rows), _moments(model, _spoilt(rows))), "NaN in absent values changes the posterior"
     assert _equal(_inferred(model, prepared), _inferred(model, _swapped(model, prepared))), (
-        "infer() reads values that are absent: go through self.inputs() or self.encode(), or mask by batch.present"
+        "infer() reads absent values: use self.inputs() or self.encode(), or mask by batch.present"
     )
     _check_log_joint(model, rows, nothing)
     _check_state_dict(model, rows)
@@ -354,10 +360,10 @@ def _check_log_joint(model: MultimodalVAE, rows: Batch, nothing: Tensor) -> None
     assert log_joint.shape == z.shape[:2], f"log_joint has shape {tuple(log_joint.shape)}, expected (K, B) = {tuple(z.shape[:2])}"
     wrong = ~log_joint.isfinite().all(0)
     assert not wrong.any(), f"log_joint is not finite where {_pattern(model, rows, wrong)} is present"
-    assert torch.equal(log_joint, again), "NaN in what is absent changes log_joint"
+    assert torch.equal(log_joint, again), "NaN in absent values changes log_joint"
     prior = model.prior(3, len(rows)).log_prob(z)
     torch.testing.assert_close(
-        log_joint[:, nothing], prior[:, nothing], rtol=1e-5, atol=1e-5, msg="where nothing is present log_joint is not log p(z)"
+        log_joint[:, nothing], prior[:, nothing], rtol=1e-5, atol=1e-5, msg="with nothing present, log_joint is not log p(z)"
     )
 
 
@@ -367,7 +373,7 @@ def _check_state_dict(model: MultimodalVAE, rows: Batch) -> None:
         tensor.copy_(tensor + 1)
     _moments(model, rows)
     model.load_state_dict(state)
-    assert _equal(_moments(model, rows), whole), "loading a state dict does not bring the posterior back: something is kept outside of it"
+    assert _equal(_moments(model, rows), whole), "loading a state dict does not restore the posterior: some state is not in it"
 
 
 @torch.no_grad()
@@ -386,13 +392,13 @@ def _inferred(model: MultimodalVAE, prepared: Batch) -> tuple[Tensor, Tensor]:
 
 
 def _pattern(model: MultimodalVAE, rows: Batch, wrong: Tensor) -> str:
-    """What is present in the first row that is wrong."""
+    """The modalities present in the first failing row, as text."""
     row = int(wrong.nonzero()[0])
     return ", ".join(name for name in model.names if name in rows.present and rows.present[name][row]) or "nothing"
 
 
 def _equal(one: Iterable[Tensor | None], other: Iterable[Tensor | None]) -> bool:
-    """Bit for bit."""
+    """Whether tensors are equal bit for bit."""
     return all(a is b if a is None or b is None else torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
@@ -401,21 +407,21 @@ def _equal(one: Iterable[Tensor | None], other: Iterable[Tensor | None]) -> bool
 
 def _checked_stages(model: MultimodalVAE) -> tuple[Stage, ...]:
     stages = model.stages()
-    assert stages, "stages() gives no stage"
+    assert stages, "stages() returns no stage"
     names = [stage.name for stage in stages]
-    assert len(set(names)) == len(names), f"stages {', '.join(names)}: each needs a name of its own"
-    assert [stage.name for stage in model.stages()] == names, "stages() gives other stages when it is called again"
+    assert len(set(names)) == len(names), f"stages {', '.join(names)}: names must be unique"
+    assert [stage.name for stage in model.stages()] == names, "stages() returns other stages when called again"
     modules = set(model.modules())
     for stage in stages:
         assert stage.modules, f"stage {stage.name} trains no module"
         for module in stage.modules:
-            assert module in modules, f"stage {stage.name} trains a {type(module).__name__} that is no submodule of the model"
+            assert module in modules, f"stage {stage.name} trains a {type(module).__name__} that is not a submodule of the model"
     return stages
 
 
 @dataclass(frozen=True)
 class _Step:
-    """What a training step of a stage gives, from the same weights and the same noise."""
+    """Loss terms and gradients of one training step of a stage, from fixed weights and noise."""
 
     terms: dict[str, Tensor]
     gradients: dict[str, Tensor | None]
@@ -428,7 +434,7 @@ def _check_stage(model: MultimodalVAE, stage: Stage, rows: Batch) -> None:
         f"{where}: rows() is {picked.dtype} of shape {tuple(picked.shape)}, expected torch.bool of shape (B,) = {(len(rows),)}"
     )
     number = int(picked.sum())
-    assert number >= 2, f"{where} picks {number} of the rows to try it on; give rows of which it can learn from 2 or more"
+    assert number >= 2, f"{where} selects {number} of the test rows; pass rows of which it selects 2 or more"
     part, state = prepared.index(picked), _copied(model.state_dict())
     _check_features(model, stage, part)
     step = _checked_step(model, stage, part, state)
@@ -436,14 +442,12 @@ def _check_stage(model: MultimodalVAE, stage: Stage, rows: Batch) -> None:
     _check_gradients_of_stage(model, stage, part, state, step)
     _check_validation(model, stage, part, set(step.terms))
     for message, other in (
-        ("NaN in what is absent changes", model.prepare(_spoilt(rows)).index(picked)),
-        ("values that are absent reach", _swapped(model, part)),
+        ("NaN in absent values changes", model.prepare(_spoilt(rows)).index(picked)),
+        ("absent values affect", _swapped(model, part)),
     ):
         again = _step(model, stage, other, state)
         same = _equal(step.terms.values(), again.terms.values()) and _equal(step.gradients.values(), again.gradients.values())
-        assert same, (
-            f"{where}: {message} the loss or its gradients: go through self.inputs() and self.log_prob(), and mask by batch.present"
-        )
+        assert same, f"{where}: {message} the loss or its gradients: use self.inputs() and self.log_prob(), and mask by batch.present"
     model.load_state_dict(state)
 
 
@@ -459,7 +463,7 @@ def _step(model: MultimodalVAE, stage: Stage, batch: Batch, state: Mapping[str, 
 
 
 def _loss(model: MultimodalVAE, stage: Stage, batch: Batch, seed: int = 0) -> dict[str, Tensor]:
-    """The loss as in training, from frozen features."""
+    """The loss as in training, from precomputed features."""
     features = _features(stage, batch)
     model.eval()
     for module in stage.modules:
@@ -469,7 +473,7 @@ def _loss(model: MultimodalVAE, stage: Stage, batch: Batch, seed: int = 0) -> di
     assert terms, f"stage {stage.name}: the loss has no terms"
     for name, term in terms.items():
         scalar = isinstance(term, Tensor) and term.shape == ()
-        assert scalar, f"stage {stage.name}: term {name!r} of the loss is no scalar tensor"
+        assert scalar, f"stage {stage.name}: term {name!r} of the loss is not a scalar tensor"
     return terms
 
 
@@ -494,12 +498,12 @@ def _check_features(model: MultimodalVAE, stage: Stage, part: Batch) -> None:
     for name, feature in whole.items():
         which = f"stage {stage.name}: feature {name!r}"
         assert len(feature) == len(part), f"{which} has {len(feature)} rows for {len(part)}"
-        assert not live[name].requires_grad, f"{which} depends on parameters that the stage trains, but it is computed once"
+        assert not live[name].requires_grad, f"{which} depends on parameters that the stage trains, but it is computed only once"
         torch.testing.assert_close(flipped[name][back], feature, rtol=1e-4, atol=1e-5, msg=f"{which} of a row depends on the other rows")
 
 
 def _checked_step(model: MultimodalVAE, stage: Stage, part: Batch, state: Mapping[str, Tensor]) -> _Step:
-    """A step that leaves what it must: the rows, all that the stage does not train, the parameters, what is frozen, and the modes."""
+    """Computes a step and checks its side effects: batch, parameters, frozen modules, requires_grad and modes must be unchanged."""
     where, before = f"stage {stage.name}", _copied_batch(part)
     trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     step = _step(model, stage, part, state)
@@ -519,7 +523,7 @@ def _checked_step(model: MultimodalVAE, stage: Stage, part: Batch, state: Mappin
 
 def _check_gradients_of_stage(model: MultimodalVAE, stage: Stage, part: Batch, state: Mapping[str, Tensor], step: _Step) -> None:
     missing = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    # An objective may draw what it learns from: a parameter is trained when one of several draws reaches it.
+    # An objective may sample what it trains on, so a parameter counts as trained if any of several draws gives it a gradient.
     for seed in range(1, DRAWS):
         for name, gradient in step.gradients.items():
             if gradient is not None:
@@ -529,7 +533,7 @@ def _check_gradients_of_stage(model: MultimodalVAE, stage: Stage, part: Batch, s
             return
         step = _step(model, stage, part, state, seed)
     raise AssertionError(
-        f"stage {stage.name}: no gradient for {', '.join(sorted(missing))}; leave out of its modules what it does not train"
+        f"stage {stage.name}: no gradient for {', '.join(sorted(missing))}; remove what it does not train from its modules"
     )
 
 

@@ -92,16 +92,16 @@ def test_the_custom_likelihood_conforms_and_stands_jerks_better_than_a_normal(
     scipy_log_density = scipy.stats.t(df=3).logpdf(8.0)
     assert example.StudentT((1,)).log_prob(raw, jerk).item() == pytest.approx(scipy_log_density, abs=1e-4)
     example.main(epochs=1, windows=500)
-    assert len(re.findall(r"log p\(phone \| watch\) -\d+\.\d nats a window\n", capsys.readouterr().out)) == 2
+    assert len(re.findall(r"log p\(phone \| watch\) -\d+\.\d nats per window\n", capsys.readouterr().out)) == 2
 
 
 def test_omics_imputes_protein_better_than_the_mean_patient(capsys: pytest.CaptureFixture[str], real_data: Path):
     load_example("omics").main(epochs=(30, 15))
     out = capsys.readouterr().out
-    found = re.search(r"protein of (\d+) patients left out: RMSE ([\d.]+), of the mean ([\d.]+)\n", out)
+    found = re.search(r"protein of (\d+) held-out patients: RMSE ([\d.]+), of the mean ([\d.]+)\n", out)
     assert found is not None
     assert float(found[2]) < float(found[3])
-    assert re.search(r"protein never measured: 70 patients, 20 draws each; surest of \S+, \S+, \S+\n", out)
+    assert re.search(r"protein never measured: 70 patients, 20 draws each; most certain: \S+, \S+, \S+\n", out)
 
 
 def test_sensors_tell_activities_from_the_watch_alone(capsys: pytest.CaptureFixture[str], real_data: Path):
@@ -109,7 +109,7 @@ def test_sensors_tell_activities_from_the_watch_alone(capsys: pytest.CaptureFixt
     out = capsys.readouterr().out
     commonest, both, watch, phone = (int(share) for share in re.findall(r"(\d+)%", out)[:4])
     assert min(both, watch, phone) > commonest
-    assert len(re.findall(r"phone_\w+ imputed from the watch: 90 % intervals hold \d+% of the values\n", out)) == 2
+    assert len(re.findall(r"phone_\w+ imputed from the watch: 90 % intervals contain \d+% of the values\n", out)) == 2
 
 
 def test_images_with_attributes_draw_faces_of_each_description(capsys: pytest.CaptureFixture[str], real_data: Path, tmp_path: Path):
@@ -117,7 +117,7 @@ def test_images_with_attributes_draw_faces_of_each_description(capsys: pytest.Ca
     example.main(str(tmp_path / "faces.png"), rows=300, epochs=1)
     with Image.open(tmp_path / "faces.png") as faces:
         assert faces.size == (8 * 64, len(example.DESCRIPTIONS) * 64)
-    assert re.findall(r"(\w+) told from the face", capsys.readouterr().out) == list(example.NAMES)
+    assert re.findall(r"(\w+) predicted from the face", capsys.readouterr().out) == list(example.NAMES)
 
 
 def run_blocks(path: Path) -> dict[str, Any]:

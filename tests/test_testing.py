@@ -245,38 +245,38 @@ class _Model(MultimodalVAE):
 
 
 FAULTS = {
-    "weights": "weights are of x, encoders of x, y: expected the same, in the same order",
-    "plain dict": "heads holds a module that torch does not know of, so it is not trained and not saved",
-    "plain tensor": "head.temperature holds a tensor that torch does not know of",
+    "weights": "weights have names x, encoders x, y: expected the same names in this order",
+    "plain dict": "heads holds a module that is not registered, so it is neither trained nor saved",
+    "plain tensor": "head.temperature holds a tensor that is not registered",
     "samples": r"the posterior has batch and event shape \(10,\), \(2,\), expected \(K, B\) and \(D,\), \(\(3, 10\), \(2,\)\)",
     "scale": "the posterior is not finite, or its scale not positive, where x is present",
-    "no prior": "where nothing is present the posterior is not the prior",
+    "no prior": "with nothing present, the posterior is not the prior",
     "mixes rows": "in eval mode a row's posterior depends on the other rows or their presence",
     "knows its place": "in eval mode the order of rows changes the posterior",
-    "changes rows": "the model changes the rows that it is given in place",
-    "reads what is absent": r"infer\(\) reads values that are absent",
+    "changes rows": "the model changes its input rows in place",
+    "reads what is absent": r"infer\(\) reads absent values",
     "log_joint summed": r"log_joint has shape \(10,\), expected \(K, B\) = \(3, 10\)",
-    "log_joint of all": r"where nothing is present log_joint is not log p\(z\)",
-    "keeps something": "loading a state dict does not bring the posterior back",
-    "no stage": r"stages\(\) gives no stage",
-    "twins": "stages all, all: each needs a name of its own",
-    "foreign module": "stage all trains a Linear that is no submodule of the model",
+    "log_joint of all": r"with nothing present, log_joint is not log p\(z\)",
+    "keeps something": "loading a state dict does not restore the posterior",
+    "no stage": r"stages\(\) returns no stage",
+    "twins": "stages all, all: names must be unique",
+    "foreign module": "stage all trains a Linear that is not a submodule of the model",
     "rows counted": r"stage all: rows\(\) is torch.int64 of shape \(10,\), expected torch.bool of shape \(B,\) = \(10,\)",
-    "no rows": "stage all picks 0 of the rows to try it on; give rows of which it can learn from 2 or more",
+    "no rows": "stage all selects 0 of the test rows; pass rows of which it selects 2 or more",
     "features too many": "stage all: feature 'h' has 18 rows for 9",
     "features of the trained": "stage all: feature 'h' depends on parameters that the stage trains",
     "no terms": "stage all: the loss has no terms",
-    "no scalar": "stage all: term 'kl' of the loss is no scalar tensor",
+    "no scalar": "stage all: term 'kl' of the loss is not a scalar tensor",
     "not finite": "stage all: term 'kl' of the loss is not finite",
     "gradient not finite": "stage all: the gradient of head.network.layers.0.bias is not finite",
     "other terms": r"stage all: terms \['kl'\] in eval mode, \['kl', 'x', 'y'\] in training",
-    "spare parameter": "stage all: no gradient for spare.bias, spare.weight; leave out of its modules what it does not train",
+    "spare parameter": "stage all: no gradient for spare.bias, spare.weight; remove what it does not train from its modules",
     "changes its batch": "stage all: the loss changes its batch in place",
     "changes a parameter": "stage all: the loss changes head.network.layers.0.bias in place",
     "frozen encoder in training mode": "stage all: the loss leaves encoders in another mode",
     "frozen encoder thaws": "stage all: the loss leaves requires_grad of encoders.x.network.layers.0.weight changed",
     "moves to eval mode": "stage all: the loss leaves head in another mode",
-    "learns from what is absent": "stage all: values that are absent reach the loss or its gradients",
+    "learns from what is absent": "stage all: absent values affect the loss or its gradients",
 }
 
 
@@ -301,5 +301,5 @@ def test_a_model_is_tried_on_the_rows_that_are_given() -> None:
     some = Batch({"x": x, "y": torch.full_like(x, torch.nan)}, {"x": torch.arange(8) < 5, "y": torch.zeros(8, dtype=torch.bool)})
     check_model(_Model(), some)
     check_model(_Model(), Batch.complete({"y": x}))
-    with pytest.raises(AssertionError, match=r"^stage all picks 0 of the rows to try it on"):
+    with pytest.raises(AssertionError, match=r"^stage all selects 0 of the test rows"):
         check_model(_Model(), Batch({"x": x[:1]}, {"x": torch.tensor([False])}))

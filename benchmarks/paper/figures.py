@@ -1,4 +1,4 @@
-"""Figures 4 to 7 of the paper as picture grids, from the runs that the tables left.
+"""Figures 4 to 7 of the paper as image grids, from the runs of the tables.
 
     python -m benchmarks.paper.figures [--scale cpu|paper] [--out runs/paper]
 
@@ -8,7 +8,7 @@
 | 5 | table1, digits from a label | a label each | draws |
 | 6, 7 | table4, clothes from a digit and digits from clothes | a test row each | what was given, then draws |
 
-Each system gets a file, figure-N-MODEL.png, beside its runs. Pictures of faces are made from CelebA, whose licence forbids passing them on.
+Each system gets a file, figure-N-MODEL.png, next to its runs. Images of faces come from CelebA, whose licence forbids sharing them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def digits_from_labels(run: Run) -> Tensor:
 
 
 def images_from_images(run: Run, given: str, target: str) -> Tensor:
-    """Figures 6 and 7: the image given, then draws of the other."""
+    """Figures 6 and 7: the given image, then draws of the other."""
     assert run.splits.test is not None
     rows = first_of_each_class(run.splits.test.sample().values["label"])
     batch = run.splits.test.index(rows)
@@ -43,7 +43,7 @@ def images_from_images(run: Run, given: str, target: str) -> Tensor:
 
 
 def faces_from_attributes(run: Run) -> Tensor:
-    """Figure 4: a row for each attribute, alone beside the most frequent ones; a column for each draw."""
+    """Figure 4: a row for each attribute, added to the most frequent ones; a column for each draw."""
     attributes = run.splits.train.sample().values["attributes"]
     usual = (attributes.mean(0) > 0.5).float()
     rows = [usual] + [torch.where(torch.arange(len(usual)) == index, 1.0, usual) for index in range(min(len(usual), ROWS - 1))]

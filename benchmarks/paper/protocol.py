@@ -1,7 +1,7 @@
-"""What the commands of this folder share: a protocol at two scales, its comparison, and the table that docs/paper.md shows.
+"""Shared code of the commands in this folder: a protocol at two scales, its comparison, and the tables in docs/paper.md.
 
 ``--scale cpu`` is a smaller network trained for fewer epochs; ``--scale paper`` has the paper's settings and wants one GPU. Either can be
-cut into steps with ``--minutes 9``: the same command goes on where it stopped, and prints the table once all of it is there.
+split into steps with ``--minutes 9``: run the same command again to continue; it prints the table once it is complete.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def main(protocol: Protocol, description: str | None) -> None:
     parser.add_argument("--scale", choices=sorted(protocol.scales), default="cpu")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "paper", help="folder of the runs")
-    parser.add_argument("--minutes", type=float, help="stop after so many minutes; the same command goes on")
+    parser.add_argument("--minutes", type=float, help="stop after this many minutes; run the same command to continue")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change the spec; then nothing is written")
     options = parser.parse_args()
     scale = protocol.scales[options.scale]
@@ -88,7 +88,7 @@ def main(protocol: Protocol, description: str | None) -> None:
 def compared(
     protocol: Protocol, scale: Scale, settings: Settings, folder: Path, seeds: int, overrides: Sequence[str], minutes: float | None
 ) -> Comparison:
-    """Trains and evaluates what is not there yet."""
+    """Trains and evaluates the missing runs."""
     console = Console(markup=False, emoji=False, highlight=False)
     reporter = ConsoleReporter(console)
     try:
@@ -108,7 +108,7 @@ def compared(
 
 
 def footnote(scale: Scale, comparisons: Mapping[str, Comparison]) -> str:
-    """The protocol in a line: networks, epochs, seeds, rows and K."""
+    """One-line description of the protocol: networks, epochs, seeds, rows and K."""
     spec = read_spec(SPECS / scale.spec)
     sizes = "; ".join(f"{name} {_network(modality)}" for name, modality in spec.modalities.items())
     epochs = ", ".join(f"{name} {stage.epochs}" for name, stage in spec.training.stages.items())
@@ -134,25 +134,25 @@ def _network(modality: Any) -> str:
 
 
 def figure(comparison: Comparison, model: str, measurement: str, name: str) -> Spread | None:
-    """A figure of a model over seeds; None where it has none."""
+    """A model's score over seeds; None if it has none."""
     contestant = next(one for one in comparison.contestants if one.name == model)
     return contestant.figures.get((measurement, name))
 
 
 def difference(one: Spread | None, other: Spread | None) -> Spread | None:
-    """The difference of two figures, seed by seed."""
+    """The difference of two scores, per seed."""
     if one is None or other is None:
         return None
     return Spread(tuple(a - b for a, b in zip(one.values, other.values, strict=True)))
 
 
 def cell(spread: Spread | None) -> str:
-    """A figure as a cell."""
+    """A score as table cell."""
     return "-" if spread is None else str(spread)
 
 
 def percent(spread: Spread | None) -> str:
-    """A share as a cell."""
+    """A share as table cell."""
     return (
         "-"
         if spread is None

@@ -1,4 +1,4 @@
-"""nbridge and multivae side by side in one run: speed, time to a likelihood, memory and waiting; bridges beside TELBO for five modalities.
+"""nbridge and multivae compared: speed, time to a likelihood, memory and start-up; bridges and TELBO with five modalities.
 
     python -m benchmarks.peers --multivae PATH_TO_PYTHON [--repeats 5] [--threads 1] [--widths 512,512 1024,1024] [--epochs 5] [--quick]
 
@@ -48,7 +48,7 @@ FAST = "auto" if "auto" in get_args(Precision) else "bf16"
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of it all.
+    """Sizes of the benchmark.
 
     Arguments:
         speed: Training rows for the rates.
@@ -70,13 +70,13 @@ QUICK = Sizes(speed=4 * 128, likelihood=8 * 128, test=50, vectors=2 * 128, epoch
 
 @dataclass(frozen=True)
 class Side:
-    """A library and the python that runs it."""
+    """A library and its Python interpreter."""
 
     name: str
     python: str
 
     def run(self, job: Job) -> dict[str, Any]:
-        """What a process of its own reports."""
+        """The report of a separate process."""
         command = [self.python, str(HERE / f"{self.name}_runner.py"), replace(job, started=now()).as_json()]
         environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads), "PYTHONPATH": str(HERE.parent.parent)}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
@@ -115,7 +115,7 @@ def _written(path: Path, train: Batch, test: Batch) -> str:
 
 
 def vectors(folder: Path, sizes: Sizes) -> str:
-    """A file with five random vectors a row, for steps cost the same whatever rows hold."""
+    """A file with five random vectors per row; the cost of a step does not depend on values."""
     draws = np.random.default_rng(0)
     rows = {f"{name}_train": draws.random((sizes.vectors, size), dtype=np.float32) for name, (size, _) in VECTORS.items()}
     np.savez(folder / "vectors.npz", allow_pickle=False, **rows)
@@ -134,7 +134,7 @@ def in_turn(work: Iterable[tuple[str, Side, Job]], repeats: int) -> dict[str, li
 
 
 def medians(reports: list[dict[str, Any]]) -> dict[str, Any]:
-    """The median of each number over repeats, all the rates beside it."""
+    """The median of each number over repeats, with all rates."""
     first = reports[0]
     if not isinstance(next(iter(first.values())), dict):
         return {key: median(report[key] for report in reports) for key in first}
@@ -160,14 +160,14 @@ def speeds(theirs: Side, ours: Side, job: Job, widths: list[tuple[int, ...]], re
 
 
 def five(ours: Side, job: Job, repeats: int) -> dict[str, Any]:
-    """Our own TELBO beside bridges, for five modalities."""
+    """Our own TELBO compared with bridges, with five modalities."""
     job = replace(job, task="speed", modalities=dict(VECTORS), models=("telbo", "bridged", "bridged (paper)"))
     work = [(f"nbridge {one}", ours, replace(job, precision=one)) for one in ("float32", FAST)]
     return {title: medians(reports) for title, reports in in_turn(work, repeats).items()}
 
 
 def likelihoods(theirs: Side, ours: Side, job: Job) -> dict[str, Any]:
-    """Theirs after the last epoch, ours after each, and where ours passes theirs."""
+    """multivae's likelihood after the last epoch, nbridge's after each, and when nbridge passes multivae."""
     job = replace(job, task="likelihood", models=("jmvae",))
     tell("likelihood: multivae jmvae")
     found: dict[str, Any] = {"multivae jmvae": theirs.run(job)}

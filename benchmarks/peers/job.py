@@ -1,6 +1,6 @@
-"""What the runners of both libraries share: a job that comes as JSON, a report that goes back as JSON, and how a process is watched.
+"""Shared code of both libraries' runners: a job as JSON, a report as JSON, and measurements of a process.
 
-Only the standard library and torch are imported, so that it serves in the peer's environment as well.
+Imports only the standard library and torch, so that it also runs in multivae's environment.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def now() -> float:
 
 
 def serve(tasks: dict[str, Callable[[Job], Any]]) -> None:
-    """Does the job in the first argument and prints the report as the last line."""
+    """Runs the job in the first argument and prints the report as the last line."""
     job = Job(**json.loads(sys.argv[1]))
     import torch
 
@@ -69,12 +69,12 @@ def serve(tasks: dict[str, Callable[[Job], Any]]) -> None:
 
 
 def rate(steps: int, seconds: list[float]) -> float:
-    """Steps a second, of the seconds that each epoch took; the first one, which warms up, does not count."""
+    """Steps per second from the seconds of each epoch, without the first, which is a warm-up."""
     return steps / fmean(seconds[1:] or seconds)
 
 
 def first_step() -> list[float]:
-    """A list that will hold the moment at which an optimiser, whichever it is, has made its first step."""
+    """A list that receives the time of the first step of any optimiser."""
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
     moments: list[float] = []
@@ -88,14 +88,14 @@ def first_step() -> list[float]:
 
 
 def peak() -> float:
-    """Mebibytes that this process has taken at most so far."""
-    # Not getrusage, whose peak a process takes over from the one that starts it.
+    """Peak memory of this process so far, in MiB."""
+    # Not getrusage, whose peak is inherited from the parent process.
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 
 
 def multiply_adds(step: Callable[[], Any]) -> int:
-    """Multiplications with an addition that a step's matrix products take, forward and backward."""
+    """Multiply-adds of a step's matrix products, forward and backward."""
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)

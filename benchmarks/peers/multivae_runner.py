@@ -115,14 +115,14 @@ def build(kind: str, job: Job) -> Any:
     else:
         model = JMVAE(JMVAEConfig(alpha=0.1, warmup=0, **common), *networks, joint_encoder=JointEncoder(sizes, job))
     for name, (_, likelihood) in job.modalities.items():
-        if likelihood == "bernoulli":  # its own refuses grey levels
+        if likelihood == "bernoulli":  # multivae's own rejects grey levels
             model.recon_log_probs[name] = lambda raw, x: -F.binary_cross_entropy_with_logits(raw, x, reduction="none")
     model.device = "cpu"
     return model
 
 
 def rows(job: Job, part: str) -> dict[str, Tensor]:
-    """Values in [0, 1], and categories one-hot."""
+    """Values in [0, 1], and classes one-hot."""
     assert job.modalities
     with np.load(job.rows) as arrays:
         values = {name: torch.from_numpy(arrays[f"{name}_{part}"]) for name in job.modalities}
@@ -188,7 +188,7 @@ def bare(job: Job) -> float:
 
 
 def cost(kind: str, job: Job, epoch: int = 1) -> int:
-    """Multiply-adds of a step; in TELBO's second stage of one whose frozen parts are frozen already."""
+    """Multiply-adds of a step; for TELBO's second stage, with the frozen parts frozen."""
     model = build(kind, job).train()
     part = DatasetOutput(data={name: x[: job.batch_size] for name, x in rows(job, "train").items()})
 

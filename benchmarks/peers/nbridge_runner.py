@@ -1,4 +1,4 @@
-"""nbridge's side: what a user gets from `nbridge.train` with rows in memory, by the epochs' own seconds.
+"""nbridge's side: `nbridge.train` with rows in memory, timed by the seconds of its epochs.
 
 It is run by ``python -m benchmarks.peers``.
 """
@@ -23,7 +23,7 @@ from nbridge.spec.registry import STAGES  # noqa: E402
 from nbridge.training.progress import EpochRecord, Reporter  # noqa: E402
 from nbridge.training.trainer import only_trainable  # noqa: E402
 
-# Equation 7 and bridges on frozen encoders: what the peer's models are measured beside.
+# Equation 7, and bridges on frozen encoders, for the comparison with multivae.
 JOINT = {"type": "bridged", "coupling": 0, "leave_one_out": 0}
 BRIDGES = {"encoders": "shared", "subsets": "singletons", "exponents": "ones"}
 VARIANTS: Mapping[str, tuple[dict[str, Any], dict[str, str]]] = {
@@ -34,11 +34,11 @@ VARIANTS: Mapping[str, tuple[dict[str, Any], dict[str, str]]] = {
     "telbo": ({}, {"subsets": "subsets"}),
     "mvae": ({}, {"joint": "mvae"}),
 }
-"""Of each model the options of its bridges, and the stages to measure with what they are called in the report."""
+"""For each model, the options of its bridges, and the stages to measure with their names in the report."""
 
 
 def spec(model: str, job: Job) -> nbridge.Spec:
-    """Networks with as many layers and widths as the peer's: fusions are linear, for encoders have the hidden layers."""
+    """Networks with multivae's layers and widths; fusions are linear, because the hidden layers are in the encoders."""
     assert job.modalities
     options, measured = VARIANTS[model]
     alike = {"batch_norm": False, "activation": "relu"}
@@ -105,7 +105,7 @@ class Progress(Clock):
 
 
 def cost(model: nbridge.MultimodalVAE, stage: nbridge.Stage, batch: nbridge.Batch) -> int:
-    """Multiply-adds of a step; frozen features are there already."""
+    """Multiply-adds of a step, with precomputed frozen features."""
     features = {} if stage.features is None else {name: x.detach() for name, x in stage.features(batch).items()}
     with only_trainable(model, stage.modules):
         return multiply_adds(lambda: torch.stack(list(stage.loss(batch, features, 1.0).values())).sum().backward())

@@ -1,4 +1,4 @@
-"""The section of README that shows the peers' benchmark, from its results alone."""
+"""The section of docs/speed.md on this benchmark, from its results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAIRS = (
     ("the same / `objective: paper`", "telbo, second stage", "bridges, paper's objective"),
     ("MVAE / MVAE", "mvae", "mvae"),
 )
-"""What is compared: a row of the table, multivae's stage, ours."""
+"""The comparisons: row of the table, multivae's stage, nbridge's stage."""
 FIVE = (("stage `bridges`", "bridges"), ("`objective: paper`", "bridges, paper's objective"))
 
 

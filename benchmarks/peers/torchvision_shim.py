@@ -1,4 +1,4 @@
-"""Lets the torchvision of PyPI, which is built against a torch for CUDA, be imported beside a torch for CPUs.
+"""Makes PyPI's torchvision, which is built against CUDA torch, importable with CPU torch.
 
 Its compiled part does not load there, and ``import torchvision`` ends with "operator torchvision::nms does not exist". Declaring the
 missing operators is enough for what is written in Python, which is all that multivae uses.
@@ -16,7 +16,7 @@ _LIBRARY: list[torch.library.Library] = []
 
 
 def import_torchvision() -> None:
-    """Imports torchvision, and declares what it misses."""
+    """Imports torchvision and declares its missing operators."""
     while True:
         try:
             importlib.import_module("torchvision")
@@ -36,7 +36,7 @@ def _declare(operator: str) -> None:
 
 
 def _forget() -> None:
-    """Leaves nothing of the attempt that failed."""
+    """Removes the modules of the failed import."""
     from torch._library.simple_registry import singleton
 
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:

@@ -1,4 +1,4 @@
-"""PolyMNIST: whether views that are generated show the digit of those that are given, by models of nbridge and of multivae.
+"""PolyMNIST: whether generated views show the digit of the given views, for models of nbridge and multivae.
 
     python -m benchmarks.polymnist --multivae PATH_TO_PYTHON [--seeds 3] [--shares 0,0.2,0.5] [--systems flow,...] [--jobs 2]
 
@@ -53,7 +53,7 @@ RESULT = HERE.parent / "results" / "polymnist.json"
 TASK = Task()
 ROWS = {"rows": 20000, "test_rows": 500, "judges": 20000}
 GROUPS = (("bridged", "flow", "shared"), ("own", "equation7"), ("telbo",), ("jmvae",), ("mvae",), ("jnf",), ("mmvaeplus",))
-"""Systems that one process trains, after one stage `joint` where they have it."""
+"""Systems trained by one process, after a common stage `joint` if they have one."""
 NAMES = {
     "bridged": "bridged, coupling 3, own encoders",
     "flow": "flow, coupling 3, own encoders",
@@ -63,7 +63,7 @@ NAMES = {
 }
 THEIRS = ("jnf", "mmvaeplus")
 WHOLE = (3, 28, 28)
-"""A view as the source has it."""
+"""A view at full resolution."""
 
 
 def source(rows: int, missing: float) -> Splits:
@@ -86,7 +86,7 @@ def write_rows(path: Path, missing: float) -> None:
 
 
 def halved(views: Tensor) -> Tensor:
-    """Views of half the height and width, zeros where absent."""
+    """Views at half the height and width, zeros where absent."""
     return F.avg_pool2d(views.nan_to_num(), 2)
 
 
@@ -160,7 +160,7 @@ def run(task: Task, python: Mapping[str, str], jury: Mapping[str, nn.Module]) ->
 
 
 def tasks(options: argparse.Namespace, folder: Path, known: Mapping[str, Any]) -> Iterator[tuple[str, Task]]:
-    """What was not measured yet, seed by seed."""
+    """The runs not measured yet, by seed."""
     asked = options.systems.split(",")
     for seed in range(options.seeds):
         for share in options.shares.split(","):
@@ -219,7 +219,7 @@ def main() -> None:
 
 @torch.no_grad()
 def accuracies(rows: Path, jury: Mapping[str, nn.Module]) -> dict[str, float]:
-    """The share of real test views that each classifier reads rightly."""
+    """The accuracy of each classifier on real test views."""
     with np.load(rows) as arrays:
         y = torch.from_numpy(arrays["label_test"])
         return {

@@ -1,4 +1,4 @@
-"""PolyMNIST at full resolution and length: nbridge's default model beside multivae's MMVAE+, in calls that end within ten minutes.
+"""PolyMNIST at full resolution and length: nbridge's default model and multivae's MMVAE+, in calls of less than ten minutes.
 
     python -m benchmarks.polymnist.long --out DIR [--multivae PATH_TO_PYTHON] [--missing 0.2] [--minutes 9] [--step judge]
 
@@ -64,7 +64,7 @@ MARKS = {"0": (0.88, 0.89, 0.93, 0.95), "0.2": (0.89,) * 4, "0.5": (0.81,) * 4}
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run folder is for, which later calls must repeat; updates are those of each of two stages, and MMVAE+ has twice as many."""
+    """Settings of a run folder, which later calls must repeat; updates are per stage of two, and MMVAE+ gets twice as many."""
 
     missing: str
     rows: int
@@ -91,16 +91,16 @@ class Settings:
         return splits.train.sample(), splits.test.sample()
 
     def whole(self, _seed: int) -> Dataset:
-        """The same rows, of which nothing is missing."""
+        """The same rows, without missing views."""
         return PolyMNIST(rows=self.rows, test_rows=self.test_rows).load({**dict.fromkeys(VIEWS, SHAPE), "label": (10,)})
 
 
 class Enough(KeyboardInterrupt):
-    """The minutes are up: training takes it as Ctrl-C between two rounds, after which nothing is lost."""
+    """Raised when the time is up; training handles it like Ctrl-C between two rounds, so that nothing is lost."""
 
 
 class Clock(Reporter):
-    """Tells each round, and ends training where the next one could end too late."""
+    """Prints each round, and stops training if the next one might end too late."""
 
     def __init__(self, deadline: float) -> None:
         self.deadline, self.longest = deadline, 0.0
@@ -143,7 +143,7 @@ def train_rival(system: str, options: argparse.Namespace, settings: Settings, de
 
 
 def judge(options: argparse.Namespace, settings: Settings, deadline: float) -> None:
-    """Judges what is trained, once there is a classifier of each view; those that are made stay in the user's cache."""
+    """Scores the trained systems with a classifier for each view; trained classifiers are kept in the user's cache."""
     judged = partial(training_part, settings.whole)
     task = Task("polymnist_long", "", dict.fromkeys(VIEWS, (SHAPE, "laplace")), settings.whole, label="label", judge_rows=judged)
     for name in VIEWS:
@@ -159,7 +159,7 @@ def judge(options: argparse.Namespace, settings: Settings, deadline: float) -> N
 
 
 def show(options: argparse.Namespace, settings: Settings, _deadline: float) -> None:
-    """Prints the table, and keeps it where the run has all rows."""
+    """Prints the table, and saves it if the run used all rows."""
     if not (options.out / "judged.json").is_file():
         print("no results yet")
         return
@@ -172,7 +172,7 @@ def show(options: argparse.Namespace, settings: Settings, _deadline: float) -> N
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """The figures of all shares, beside the published ones."""
+    """The scores for all shares, and the published ones."""
     lines: list[str] = []
     for share, found in sorted(results.items()):
         head = f"{float(share):.0%} of views missing in training" if float(share) else "complete rows"
@@ -187,7 +187,7 @@ def table(results: Mapping[str, Any]) -> str:
 
 
 def cells(one: Mapping[str, Any], rows: int) -> list[str]:
-    """A line of the table, of one system."""
+    """A line of the table for one system."""
     images, epoch = one["kinds"]["images"], math.ceil((1 - VALIDATION) * rows / BATCH_SIZE)
     figures = [images[number]["coherence"] for number in "1234"] + [one["agreement"][number]["agreement"] for number in "123"]
     figures += [images["5"]["coherence"], mean(images[number]["variety"] for number in "1234")]
@@ -199,7 +199,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def next_step(folder: Path, systems: Sequence[str]) -> str:
-    """The first step that is not done; the last one can be done again."""
+    """The first step that is not done; the last one can be repeated."""
     if waiting := [name for name in systems if not (folder / f"{name}.json").is_file()]:
         return waiting[0]
     judged = folder / "judged.json"
@@ -207,7 +207,7 @@ def next_step(folder: Path, systems: Sequence[str]) -> str:
 
 
 def keep_settings(folder: Path, settings: Settings) -> None:
-    """Writes what the folder is for, or ends where it is for something else."""
+    """Writes the settings of the run folder, or exits if the folder has other settings."""
     path = folder / "settings.json"
     if path.is_file() and (before := Settings(**read(path))) != settings:
         raise SystemExit(f"{folder} began with {before}, not {settings}; take another --out")
@@ -221,11 +221,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--multivae", metavar="PYTHON", help="python of an environment with multivae")
     parser.add_argument("--missing", choices=tuple(MARKS), default="0")
     parser.add_argument("--minutes", type=float, default=9.0, help="after which a call stops; training does a round at least")
-    parser.add_argument("--step", choices=(*NAMES, "judge", "table"), help="the next one when left out")
+    parser.add_argument("--step", choices=(*NAMES, "judge", "table"), help="by default the next one")
     parser.add_argument("--systems", default="nbridge,mmvaeplus", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--test-rows", type=int, default=TEST_ROWS)
-    parser.add_argument("--updates", type=int, help=f"of each of two stages; when left out they make {EPOCHS} epochs together")
+    parser.add_argument("--updates", type=int, help=f"of each of two stages; by default {EPOCHS} epochs in total")
     parser.add_argument("--judge-steps", type=int, default=STEPS, help="of the training of each classifier")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)

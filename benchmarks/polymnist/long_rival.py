@@ -1,8 +1,8 @@
 # pyright: reportMissingImports=false
-"""MMVAE+ of the long run: a loop around multivae's model that stops in time and goes on where it stopped.
+"""MMVAE+ in the long run: a training loop around multivae's model that stops in time and can be resumed.
 
-`benchmarks.polymnist.long` runs it with the python of an environment that holds multivae. multivae's own trainer cannot go on exactly: its
-checkpoints hold the best weights beside the optimiser of the last ones. Here the last weights are kept, as the authors keep them, and each
+`benchmarks.polymnist.long` runs it with the python of an environment that holds multivae. multivae's own trainer cannot resume exactly: its
+checkpoints hold the best weights with the optimiser of the last ones. Here the last weights are kept, as the authors keep them, and each
 step has its own seed, so that nothing depends on where a run was stopped.
 """
 
@@ -51,7 +51,7 @@ def batch(rows: Rows, index: Tensor | slice) -> Any:
 
 
 def train(model: Any, rows: Rows, path: Path, updates: int, deadline: float, seed: int) -> dict[str, Any]:
-    """Goes on until there are so many updates, or the minutes are up; one is done at least. Epochs leave out what fills no batch."""
+    """Trains until the number of updates or the time limit is reached, at least one update; incomplete batches are dropped."""
     optimizer = torch.optim.Adam(model.parameters(), lr=TASK.learning_rate, amsgrad=True)
     state: dict[str, Any] = {"done": 0, "seconds": 0.0}
     if path.is_file():
@@ -71,7 +71,7 @@ def train(model: Any, rows: Rows, path: Path, updates: int, deadline: float, see
         optimizer.step()
         state["done"] += 1
         over = state["done"] == updates or time.time() > deadline
-        # Each minute too, for what stops a run unasked.
+        # Also every minute, in case the run is killed.
         if over or time.time() > since + 60:
             if not loss.isfinite():
                 raise SystemExit(f"update {state['done']}: the loss is {loss.item()}")
@@ -85,7 +85,7 @@ def train(model: Any, rows: Rows, path: Path, updates: int, deadline: float, see
 
 
 def serve(model: Any, test: Rows, path: Path, seed: int) -> None:
-    """Writes the pictures that are judged."""
+    """Writes the images to be scored."""
     torch.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002 (multivae draws from it)
     # Few rows at a time: the model draws one of the given views for all of them.
@@ -102,7 +102,7 @@ def serve(model: Any, test: Rows, path: Path, seed: int) -> None:
 def main() -> None:
     system, name, updates, deadline, seed = sys.argv[1:]
     folder, device = Path(name), torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.set_float32_matmul_precision("high")  # TF32, where the device has it
+    torch.set_float32_matmul_precision("high")  # TF32, if the device supports it
     task = replace(TASK, rows=str(folder / "rows.npz"))
 
     def rows(part: str) -> Rows:

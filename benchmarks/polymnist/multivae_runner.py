@@ -18,7 +18,7 @@ from typing import Any
 
 os.environ["TQDM_DISABLE"] = "1"
 if __name__ == "__main__":
-    # This benchmark is one of CPUs; `long_rival`, which takes parts from here, is not.
+    # This benchmark runs on CPUs; `long_rival`, which imports from here, does not.
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 warnings.filterwarnings("ignore")
 
@@ -46,7 +46,7 @@ for name in list(logging.root.manager.loggerDict):
 
 
 JNF_ROWS = 100
-"""Test rows that JNF is served: its sampler takes a thousand steps for each set of views."""
+"""Number of test rows for JNF, whose sampler takes a thousand steps for each set of views."""
 
 
 class Inference(nn.Module):
@@ -82,7 +82,7 @@ class JointEncoder(BaseJointEncoder, Inference):
 
 
 class SplitEncoder(BaseMultilatentEncoder):
-    """Half of z is shared, half is the view's own."""
+    """Half of z is shared, half is private to the view."""
 
     def __init__(self, task: Task) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class Decoder(BaseDecoder):
 
 
 class Remembered(nn.Module):
-    """An encoder in eval mode that answers a tensor it has seen from memory: JNF's sampler asks it a thousand times a subset."""
+    """An encoder in eval mode that caches its outputs, because JNF's sampler calls it a thousand times per subset."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()

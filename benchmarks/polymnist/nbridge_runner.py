@@ -1,4 +1,4 @@
-"""nbridge's side: models on the same parts, those with a stage `joint` of their own after the same one."""
+"""nbridge's side: models built from the same parts; systems with a stage `joint` share it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OPTIONS: Mapping[str, dict[str, Any]] = {
     "mvae": {"model": "mvae"},
 }
 AFTER_JOINT = {**dict.fromkeys(("bridged", "flow", "shared", "equation7", "own"), "bridges"), "telbo": "subsets"}
-"""Systems that begin with stage `joint`, and what follows it."""
+"""Systems that begin with stage `joint`, and their later stages."""
 
 
 def spec(system: str, task: Task) -> nbridge.Spec:

@@ -1,4 +1,4 @@
-"""What the runners of both libraries share: a task that comes as JSON, the parts of every model, and pictures that go back in a file."""
+"""Shared code of both libraries' runners: a task as JSON, the parts of every model, and generated images in a file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nbridge.nn.encoders import ConvEncoder, Encoder, MLPEncoder
 
 VIEWS = tuple(f"view{number}" for number in range(5))
 SHAPE = (3, 14, 14)
-"""A view at half its resolution: digits are as readable, and everything costs a quarter."""
+"""A view at half resolution: digits stay readable, at a quarter of the cost."""
 
 Subset = tuple[str, ...]
 
@@ -33,7 +33,7 @@ class Task:
         rows: The .npz file with views, masks and statistics.
         pictures: The folder for SYSTEM.npz.
         seed: Seed of weights, training and draws.
-        epochs: Epochs of the stage that trains encoders and decoders, and of the one after it; models without one have twice as many.
+        epochs: Epochs of the stage that trains encoders and decoders, and of the next one; models without a second stage get twice as many.
         latent_dim: Dimension of z.
         encoder_hidden: Width of the hidden layer of encoders.
         encoder_channels: Of encoders with convolutions, in the place of those with a hidden layer.
@@ -84,7 +84,7 @@ class Task:
 
 
 def subsets() -> list[Subset]:
-    """Five sets of each size from 1 to 4: neighbours on a circle, so that each view is in as many of them as any other."""
+    """Five sets of each size from 1 to 4: neighbours on a circle, so that every view is in the same number of sets."""
     return [
         tuple(VIEWS[(start + step) % len(VIEWS)] for step in range(size)) for size in range(1, len(VIEWS)) for start in range(len(VIEWS))
     ]
@@ -110,7 +110,7 @@ def keep_pictures(path: Path, generate: Callable[[Subset, Sequence[str]], Mappin
 
 
 def device_name() -> str:
-    """What models are trained on where no device is named: the first GPU, or else the processor."""
+    """The default device: the first GPU, or else the CPU."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     about = Path("/proc/cpuinfo")
@@ -120,9 +120,9 @@ def device_name() -> str:
 
 
 def serve(tasks: Callable[[Task], None]) -> None:
-    """Does the task in the first argument, on one thread."""
+    """Runs the task in the first argument, on one thread."""
     torch.set_num_threads(1)
-    torch.set_float32_matmul_precision("medium")  # bfloat16 where the processor has products of it, in both libraries
+    torch.set_float32_matmul_precision("medium")  # bfloat16 if the CPU supports it, in both libraries
     raw: dict[str, Any] = json.loads(sys.argv[1])
     lists: dict[str, Any] = {name: tuple(value) for name, value in raw.items() if isinstance(value, list)}
     tasks(Task(**{**raw, **lists}))

@@ -1,10 +1,10 @@
-"""The suite: every task, every system, equal updates, no knobs of a task.
+"""The suite: every system on every task, with equal updates and no task-specific options.
 
     python -m benchmarks.suite [--tasks digits,mfeat] [--systems default,jmvae] [--seeds 3] [--budget 1500] [--table]
 
 A system is a name, or an ablation that is given here: ``--systems "default,own:bridges.encoders=own,model.coupling=1"``. Each run is kept
-in benchmarks/results/suite.json as soon as it is done, and what is kept is not run again; several processes may fill one file. With
-``--table`` nothing is run: the tables of what is kept are printed, and with ``--readme`` put into benchmarks/README.md as well.
+in benchmarks/results/suite.json when it ends, and is not repeated; several processes can write to one file. With
+``--table`` nothing is run: the tables of all saved runs are printed, and with ``--readme`` also written to benchmarks/README.md.
 
 multivae's systems on PolyMNIST, jnf, mmvaeplus and mmvaeplus_authors, take ``--multivae PYTHON``, the python of an environment with
 ``pip install torch==2.13.0 torchvision==0.28.0 multivae==1.0.3 einops`` (`benchmarks.suite.rivals`).
@@ -40,7 +40,7 @@ BUDGET = 1_500
 
 
 def run(task: Task, system: System, seed: int, budget: int) -> dict[str, Any]:
-    """Trains a system on a task and measures it; times are seconds of the processor, which other work on the machine does not change."""
+    """Trains a system on a task and evaluates it; times are CPU seconds, which other work on the machine does not affect."""
     spec = spec_of(task, system, seed, budget)
     splits = split_of(task, seed)
     assert isinstance(splits.train, Batch)
@@ -62,7 +62,7 @@ def run(task: Task, system: System, seed: int, budget: int) -> dict[str, Any]:
 
 
 def run_rival_of(task: Task, system: System, seed: int, budget: int, python: str | None) -> dict[str, Any]:
-    """The figures of a system of multivae."""
+    """The scores of a system of multivae."""
     if python is None:
         raise NBridgeError(f"{system.name} takes --multivae PYTHON, an environment that has multivae")
     if not serves(task) or (panel := panel_of(task, seed)) is None:
@@ -71,7 +71,7 @@ def run_rival_of(task: Task, system: System, seed: int, budget: int, python: str
 
 
 def run_baseline(task: Task, seed: int) -> dict[str, Any]:
-    """The figures of the free baseline."""
+    """The scores of the baseline."""
     splits = split_of(task, seed)
     assert isinstance(splits.test, Batch)
     started = time.process_time()
@@ -80,7 +80,7 @@ def run_baseline(task: Task, seed: int) -> dict[str, Any]:
 
 
 def fill(results: Results, tasks: list[Task], systems: list[System], seeds: list[int], budget: int, python: str | None = None) -> None:
-    """Runs what is not kept yet, seed by seed; a run that fails is printed, and run again next time."""
+    """Runs everything not saved yet, by seed; a failed run is printed, and repeated next time."""
     for seed in seeds:
         for task in tasks:
             if key_of(task.name, "baseline", seed, 0) not in results:

@@ -1,4 +1,4 @@
-"""The free baseline: what scikit-learn predicts of each modality from the same others, in the same answers as a model gives.
+"""The baseline: scikit-learn predicts each modality from the same given modalities, in the same form as a model's answers.
 
 - Classes: logistic regression; its strength C, of three, is chosen by validation rows. Attributes: one for each column.
 - Reals: ridge regression, with the strength and the spread of Gaussian residuals of each column from the errors of training rows left out.
@@ -86,7 +86,7 @@ def _answer(rows: Rows, picked: Sequence[Tensor], given: Names, target: str, uni
 
 
 def _inputs(rows: Rows, picked: Sequence[Tensor], given: Names) -> list[np.ndarray]:
-    """Standardised columns of what is given, of the rows of each part."""
+    """Standardised columns of the given modalities, for each part of the rows."""
     tables = []
     for part, index in zip(rows.parts, picked, strict=True):
         columns = []
@@ -124,7 +124,7 @@ def _probabilities(inputs: Sequence[np.ndarray], classes: Sequence[np.ndarray], 
 
 
 def _padded(model: LogisticRegression, inputs: np.ndarray, floor: np.ndarray) -> np.ndarray:
-    """Probabilities with columns for classes that no training row has, mixed with a thousandth of the shares so that none is zero."""
+    """Probabilities with columns for all classes, mixed with a thousandth of the class shares so that none is zero."""
     p = np.zeros((len(inputs), len(floor)))
     p[:, np.asarray(model.classes_)] = model.predict_proba(inputs)
     return 0.999 * p + 0.001 * floor

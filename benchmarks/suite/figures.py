@@ -1,4 +1,4 @@
-"""From answers, row by row, to the figures of a run: by kind of modality, by modality, and by the number of modalities given."""
+"""Aggregates answers into the scores of a run: by kind of modality, by modality, and by number of given modalities."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def figures_of(task: Task, served: Iterable[Served], test: Batch, panel: Panel |
 
 
 def by_number(answers: Sequence[Answer], task: Task, judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
-    """Figures by the number given, as text."""
+    """Scores by number given, as text."""
     numbers = sorted({len(answer.given) for answer in answers} | {number for number, _, _ in judged})
     return {
         str(number): _summary([a for a in answers if len(a.given) == number], task)
@@ -60,18 +60,18 @@ def by_number(answers: Sequence[Answer], task: Task, judged: Sequence[Judged]) -
 
 
 def of_number(judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
-    """Means over sets by the number given, as text."""
+    """Means over sets by number given, as text."""
     return {str(n): _means([found for number, _, found in judged if number == n]) for n in sorted({number for number, _, _ in judged})}
 
 
 def _summary(answers: Sequence[Answer], task: Task) -> dict[str, float]:
-    """Means over questions, so that each counts alike; calibration over the predictions of all."""
+    """Means over questions with equal weight; calibration over all predictions."""
     found: dict[str, float] = {"questions": len(answers)}
     scored = [(a.log_likelihood, task.elements(a.target)) for a in answers if a.log_likelihood is not None]
     if scored:
         found["ll"] = mean(ll.mean().item() for ll, _ in scored)
         found["ll_each"] = mean(ll.mean().item() / elements for ll, elements in scored)
-        # Of one question: those of others share rows.
+        # From a single question, because different questions share rows.
         found["se_each"] = mean((ll.std() / math.sqrt(len(ll)) / elements).item() for ll, elements in scored if len(ll) > 1)
     right = [a.right.double() for a in answers if a.right is not None]
     if right:
@@ -86,7 +86,7 @@ def _summary(answers: Sequence[Answer], task: Task) -> dict[str, float]:
 
 
 def _calibration(confidence: Tensor, right: Tensor) -> dict[str, float]:
-    """Expected calibration error, and that of predictions that come true exactly as often as they are confident."""
+    """Expected calibration error, and its expectation for perfectly calibrated predictions."""
     generator = torch.Generator().manual_seed(0)
     confidence = confidence.double()
     chance = [

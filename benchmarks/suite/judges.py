@@ -1,4 +1,4 @@
-"""Judges of images: a classifier for each image of a task, trained on real training rows, which tells the label of what is generated.
+"""Judges of images: a classifier for each image of a task, trained on real rows, which predicts the label of generated images.
 
 A judge is kept in the user's cache, because it depends on the task's rows alone. Its accuracy on real test rows, the agreement of all
 judges on real rows, and both on reconstructions are the ceilings that every figure of coherence is read against.
@@ -60,7 +60,7 @@ class Panel:
 
     @torch.no_grad()
     def tell(self, name: str, x: Tensor) -> Tensor:
-        """What a value says, whole numbers of shape (B, L): of an image what its judge sees, of the label itself what is most probable."""
+        """Labels as integers, shape (B, L): for an image the judge's prediction, for the label itself its most probable value."""
         if name in self.networks:
             raw = torch.cat([self.networks[name](part) for part in x.split(500)])
             return _label_numbers(raw.argmax(-1) if self.classes else raw > 0)
@@ -94,7 +94,7 @@ class Panel:
         return found
 
     def real(self, test: Batch) -> dict[str, float]:
-        """Accuracy of the judges on real test rows, their mean and the least, and how often several of them agree."""
+        """Accuracy of the judges on real test rows (mean and minimum), and how often all of them agree."""
         assert self.task.label is not None
         complete = torch.stack([test.present[name] for name in self.networks]).all(0).nonzero()[:, 0]
         truth = _label_numbers(test.values[self.task.label][complete])
@@ -112,7 +112,7 @@ def variety(generated: Tensor, real: Tensor, classes: Tensor) -> float:
 
 
 def panel_of(task: Task, seed: int, steps: int | None = None) -> Panel | None:
-    """The judges of a task's images, from the cache or trained, `STEPS` unless told otherwise; None where nothing is judged."""
+    """The judges of a task's images, from the cache or trained (for `STEPS` by default); None if the task has none."""
     if not task.images:
         return None
     return Panel(task, {name: _judge(task, name, seed, steps or STEPS) for name in task.images})
@@ -143,7 +143,7 @@ def _judge(task: Task, name: str, seed: int, steps: int) -> Network:
 
 
 def _train(network: Network, x: Tensor, y: Tensor, steps: int) -> None:
-    """Adam with a rate that falls to zero; images are shifted by a pixel at random where they have sides of 12 or more."""
+    """Trains with Adam and a learning rate falling to zero; images of 12 or more pixels a side are randomly shifted by a pixel."""
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):

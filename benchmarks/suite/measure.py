@@ -1,4 +1,4 @@
-r"""What is measured of a trained model: every hidden modality predicted from others, by the number given.
+r"""Evaluation of a trained model: predicts every hidden modality from others, by number of given modalities.
 
 A question is a pair (S, j): modality j predicted from those of S. All answers to the questions of one S come from the same draws
 :math:`z_k \sim q(z \mid x_S)`, and each gives, row by row, :math:`\log \frac{1}{K} \sum_k p(x_j \mid z_k)`, with the calibrated p
@@ -30,11 +30,11 @@ from nbridge.inference.impute import chunks, serving
 from nbridge.models.base import MultimodalVAE
 
 DRAWS, IMAGE_DRAWS = 64, 32
-"""Draws K of z, where nothing that is predicted is a large image, and where something is."""
+"""Draws K of z, without and with large images among the predicted modalities."""
 LARGE = 128
-"""Numbers of a row from which on an image is large."""
+"""An image with at least this many values is large."""
 MOST = 40
-"""Questions of a size; more are sampled."""
+"""Maximum number of questions per size; if there are more, they are sampled."""
 LEVEL = 0.9
 
 Names = tuple[str, ...]
@@ -68,7 +68,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Served:
-    """All that was asked of one set S.
+    """All answers for one set S.
 
     Arguments:
         given: The modalities observed.
@@ -136,7 +136,7 @@ def serve(model: MultimodalVAE, task: Task, test: Batch, units: Mapping[str, Ten
 
 
 def reconstructions(model: MultimodalVAE, task: Task, test: Batch, seed: int = 0) -> Served:
-    """Images and label decoded from one draw of q(z | everything), of the rows that have everything."""
+    """Images and label decoded from one draw of q(z | everything), for the complete rows."""
     batch = model.prepare(test)
     rows = rows_with(batch, model.names).nonzero()[:, 0]
     with serving(model, seed):
@@ -155,7 +155,7 @@ def _draws(task: Task) -> int:
 
 
 def _looked_at(task: Task, names: Iterable[str]) -> list[str]:
-    """Images and the label, among some names: what coherence is made of."""
+    """The images and the label among some names, which coherence uses."""
     return [name for name in names if task.label and (name in task.images or name == task.label)]
 
 
@@ -164,7 +164,7 @@ def _expectation(model: MultimodalVAE, name: str, z: Tensor) -> Tensor:
 
 
 _Part = tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]
-"""Of some rows the figures of each target, row by row or cell by cell, and what was drawn."""
+"""For some rows, the scores of each target per row or cell, and the generated images and labels."""
 
 
 def _asked(model: MultimodalVAE, task: Task, rows: Batch, given: Names, targets: Sequence[str], units: Mapping[str, Tensor]) -> _Part:
@@ -172,7 +172,7 @@ def _asked(model: MultimodalVAE, task: Task, rows: Batch, given: Names, targets:
     figures, drawn = {}, {}
     for target in targets:
         some = rows.present[target].nonzero()[:, 0]
-        # Of rows without the target an image is drawn as well, for they may have the label.
+        # Images are generated for rows without the target too, because these can have the label.
         raw = model.decoder(target).network(z)
         if len(some):
             figures[target] = _figures(model, task, rows.index(some), target, raw[:, some], units, len(given))
@@ -187,7 +187,7 @@ def _asked(model: MultimodalVAE, task: Task, rows: Batch, given: Names, targets:
 def _figures(
     model: MultimodalVAE, task: Task, rows: Batch, target: str, raw: Tensor, units: Mapping[str, Tensor], number: int
 ) -> dict[str, Tensor]:
-    """The figures of what is served: with the spreads that calibration found for this number of modalities given."""
+    """Scores of the calibrated predictions, with the spreads for this number of given modalities."""
     likelihood, kind, x = model.likelihoods[target], task.kind(target), rows.values[target]
     given = torch.full((len(x),), number)
     log_prob = likelihood.served_log_prob(raw, x, rows.cells.get(target), given).double()
@@ -264,5 +264,5 @@ def units_of(task: Task, train: Batch) -> dict[str, Tensor]:
 
 
 def settings() -> dict[str, Any]:
-    """What figures depend on besides the task."""
+    """Settings that results depend on besides the task."""
     return {"draws": DRAWS, "image_draws": IMAGE_DRAWS, "most": MOST, "level": LEVEL}

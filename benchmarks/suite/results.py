@@ -1,4 +1,4 @@
-"""Where runs are kept: one JSON file, an entry a run, written atomically and by one process at a time."""
+"""Storage of runs: one JSON file with an entry per run, written atomically and by one process at a time."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from nbridge.common.atomic_files import replacing
 
 RESULT = Path(__file__).resolve().parent.parent / "results" / "suite.json"
 DIGITS = 5
-"""Significant digits that are kept."""
+"""Significant digits stored."""
 
 
 def key_of(task: str, system: str, seed: int, budget: int) -> str:
-    """What a run is kept under; the baseline has no budget, 0."""
+    """The key of a run; the baseline has budget 0."""
     return f"{task} | {system} | {seed} | {budget}"
 
 

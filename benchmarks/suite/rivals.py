@@ -33,13 +33,13 @@ from nbridge.spec.spec import Spec
 ROOT = Path(__file__).resolve().parent.parent.parent
 RUNNER = ROOT / "benchmarks" / "polymnist" / "multivae_runner.py"
 AUTHORS: Mapping[str, Mapping[str, Any]] = {"mmvaeplus_authors": {"latent_dim": 64, "beta": 2.5}}
-"""What systems have otherwise than the default."""
+"""Settings in which systems differ from the default."""
 CHANNELS = (32, 64)
 """Of the library's default convolutions."""
 
 
 def serves(task: Task) -> bool:
-    """Whether rivals can be run on a task: PolyMNIST alone."""
+    """Whether rivals can run on a task; only on PolyMNIST."""
     return tuple(task.modalities) == polymnist.VIEWS
 
 
@@ -72,12 +72,12 @@ def run_rival(task: Task, system: str, spec: Spec, panel: Panel, python: str, bu
             raise NBridgeError(f"{system}: {python} failed: {done.stderr.strip()[-2000:]}")
         seconds = time.monotonic() - started
         found = figures_of_pictures(folder / f"{described.systems[0]}.npz", panel, splits.test)
-    # Of the wall: its serving is part of it.
+    # Wall-clock time, including generation.
     return {"train_seconds": round(seconds, 1), "monotonicity": {"broken": 0, "pairs": 0}, "targets": {}, **found}
 
 
 def described_for(system: str, spec: Spec, train: Rows, budget: int, folder: Path) -> polymnist.Task:
-    """What the runner is given: sizes of the default, and epochs that hold the budget."""
+    """The runner's task: sizes of the default, and the number of epochs for the budget."""
     model = system.partition("_")[0]
     size, own = spec.training.batch_size, AUTHORS.get(system, {})
     rows = int(torch.stack(list(train.present.values())).all(0).sum()) if model == "jnf" else len(train)

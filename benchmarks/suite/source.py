@@ -1,4 +1,4 @@
-"""A task's rows as a data source, so that a run is `nbridge.train` of a spec, with the parts that the task assigns."""
+"""A task's rows as a data source with a fixed split, so that a run is `nbridge.train` of a spec."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TaskRows(Source):
         self.seed = seed
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
-        """The modalities asked for, each row with its part."""
+        """The requested modalities, and each row's part."""
         splits = split_of(TASKS[self.task], self.seed)
         named = {name: part.sample().select(*shapes) for name, part in vars(splits).items() if isinstance(part, Batch)}
         batch = together(list(named.values()))

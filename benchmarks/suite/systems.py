@@ -1,4 +1,4 @@
-"""The systems that are compared: the library's default, the paper's model, the baselines, and ablations given on the command line."""
+"""The compared systems: the library's default, the paper's model, other models, and ablations given on the command line."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class System:
 
     @property
     def key(self) -> str:
-        """What results are kept under: an ablation by all that it says."""
+        """The key of results; an ablation's key includes its overrides."""
         if BUILT_IN.get(self.name, ()) == self.overrides:
             return self.name
         return f"{self.name}:{','.join(self.overrides)}"
@@ -80,7 +80,7 @@ def parse_systems(text: str) -> list[System]:
 
 
 def _tokens(text: str) -> list[str]:
-    """The parts between commas that no bracket encloses."""
+    """Splits at commas outside brackets."""
     parts, depth = [""], 0
     for character in text:
         depth += (character in "[{") - (character in "]}")

@@ -1,4 +1,4 @@
-"""The suite's tasks: names, shapes and likelihoods of modalities, and the rows that they are read from; nothing else about a model.
+"""The suite's tasks: names, shapes and likelihoods of modalities, and their rows; nothing else about a model.
 
 Encoders follow from shapes by one rule for all tasks (`encoder_of`), and everything else is the library's default. Rows are subsampled so
 that a run takes seconds to minutes on a CPU; the sizes are in each task's fields. Test rows depend on the task and the seed alone.
@@ -37,7 +37,7 @@ Kind = str
 """``classes``, ``attributes``, ``reals`` or ``images``: which figures a modality has."""
 
 SMALLEST_IMAGE = 12
-"""Sides from which on an image gets convolutions."""
+"""Minimum side of an image for convolutions."""
 CLASSES, ATTRIBUTES = "categorical", {"type": "bernoulli", "attributes": True}
 VIEW, VIEW_READ = (3, 14, 14), (3, 28, 28)
 
@@ -87,7 +87,7 @@ class Task:
 
     @property
     def images(self) -> list[str]:
-        """The modalities that judges look at."""
+        """The modalities that judges score."""
         return [name for name in self.modalities if self.kind(name) == "images"] if self.label else []
 
 

@@ -1,1 +1,1 @@
-"""The command line. Nothing here imports torch before a command needs it."""
+"""The command line. Modules here import torch only when a command needs it."""

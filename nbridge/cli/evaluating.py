@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 
 SplitName = Annotated[str, typer.Option(metavar="NAME", help="test, validation or train.")]
 MetricNames = Annotated[
-    str | None, typer.Option(metavar="A,B", help="The metrics; all that the models support when left out.", show_default=False)
+    str | None, typer.Option(metavar="A,B", help="The metrics; by default all that the models support.", show_default=False)
 ]
 Given = Annotated[
     list[str] | None,
     typer.Option(
         metavar="A,B",
-        help="A conditioning set, '' for the prior; may be repeated. By default every modality alone, and all but one.",
+        help="A conditioning set, '' for the prior; may be repeated. By default, each single modality and each set of all but one.",
         show_default=False,
     ),
 ]
-NumRows = Annotated[int, typer.Option(metavar="N", help="How many rows, the first ones; 0 for all.")]
+NumRows = Annotated[int, typer.Option(metavar="N", help="Maximum number of rows; 0 for all.")]
 DensityRows = Annotated[
-    int | None, typer.Option(metavar="N", help="How many of them for the metrics that take K samples.", show_default="all of them")
+    int | None, typer.Option(metavar="N", help="Maximum number of rows for metrics with K samples.", show_default="all of them")
 ]
-Samples = Annotated[int, typer.Option(metavar="K", help="Importance samples of z for each row.")]
-Draws = Annotated[int, typer.Option(metavar="N", help="Draws for each row of the metrics that need fewer.")]
-Generated = Annotated[int, typer.Option(metavar="N", help="Draws for each row that classifiers judge.")]
-Label = Annotated[str | None, typer.Option(metavar="NAME", help="The modality that classifiers tell.", show_default="the first")]
+Samples = Annotated[int, typer.Option(metavar="K", help="Importance samples of z per row.")]
+Draws = Annotated[int, typer.Option(metavar="N", help="Draws per row for the other metrics.")]
+Generated = Annotated[int, typer.Option(metavar="N", help="Draws per row for metrics with classifiers.")]
+Label = Annotated[str | None, typer.Option(metavar="NAME", help="The modality that classifiers predict.", show_default="the first")]
 
 
 def evaluate(
@@ -54,7 +54,10 @@ def evaluate(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Measure a trained model. A verdict, likelihoods, cross-modal generation, imputation; the figures are kept in evaluation.json."""
+    """Evaluate a trained model. Compares it with baselines and measures likelihoods, cross-modal generation and imputation.
+
+    Results are printed and saved as JSON in the run folder.
+    """
     from nbridge.cli.tables import MeasuringBar, print_evaluation
     from nbridge.cli.verdicts import print_verdict
     from nbridge.common.atomic_files import write_json, writing
@@ -90,8 +93,8 @@ def evaluate(
 def compare(
     spec: SpecPath,
     models: Annotated[str, typer.Option(metavar="A,B", help="The models to train and compare.")] = "bridged,jmvae,telbo,mvae",
-    out: Annotated[str | None, typer.Option(metavar="DIR", help="The folder.", show_default="runs/compare-NAME-OF-THE-SPEC")] = None,
-    seeds: Annotated[int, typer.Option(metavar="N", help="Trainings of each model.")] = 3,
+    out: Annotated[str | None, typer.Option(metavar="DIR", help="The output folder.", show_default="runs/compare-NAME-OF-THE-SPEC")] = None,
+    seeds: Annotated[int, typer.Option(metavar="N", help="Number of seeds per model.")] = 3,
     set_: Overrides = None,
     split: SplitName = "test",
     metrics: MetricNames = None,
@@ -104,14 +107,14 @@ def compare(
     label: Label = None,
     device: Device = "auto",
     minutes: Annotated[
-        float | None, typer.Option(metavar="M", help="Stop after so many minutes; the same command goes on.", show_default=False)
+        float | None, typer.Option(metavar="M", help="Stop after M minutes; run the same command to continue.", show_default=False)
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train and measure several models of one spec. What is done already is kept, so that what Ctrl-C stops goes on."""
+    """Train and evaluate several models on one spec. Run the same command again to continue after an interruption."""
     from nbridge.spec.reader import read_spec
 
-    # Read before torch is imported, so that a mistake in the spec is shown at once.
+    # Read before importing torch, so that errors in the spec show immediately.
     folder = default_folder(spec, read_spec(spec, set_ or ()).name, "compare-") if out is None else out
     if minutes is not None and not minutes > 0:
         raise NBridgeError(f"--minutes {minutes:g}: expected more than 0")
@@ -153,7 +156,7 @@ def compare(
 
 @contextmanager
 def _naming_options() -> Iterator[None]:
-    """Spells options as they are typed."""
+    """Spells options in error messages as on the command line."""
     from nbridge.evaluation.results import OptionError
 
     try:
@@ -177,7 +180,7 @@ def _settings(
     from nbridge.evaluation.results import Settings
 
     return Settings(
-        # What is no metric or split is told with the other mistakes.
+        # Settings.check rejects unknown metrics and splits.
         metrics=None if metrics is None else cast("tuple[Metric, ...]", _names(metrics)),
         given=None if given is None else tuple(_names(names) for names in given),
         split=cast("Split", split),

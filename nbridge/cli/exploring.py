@@ -15,12 +15,12 @@ PORT = 8642
 
 def explore(
     directory: RunPath,
-    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="The port on this machine; 0 for any that is free.")] = PORT,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Open no browser.")] = False,
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="The local port; 0 for any free one.")] = PORT,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser.")] = False,
 ) -> None:
-    """Explore a model in the browser. Give it some modalities, see draws of the others; the page is for this machine alone.
+    """Explore a model in the browser. Set some modalities and see draws of the others.
 
-    Ctrl-C ends it.
+    The server accepts local connections only. Stop it with Ctrl-C.
     """
     if missing := [name for name in ("starlette", "uvicorn") if find_spec(name) is None]:
         raise RunError(f'nbridge explore needs {" and ".join(missing)}, which {"is" if len(missing) == 1 else "are"} not installed: '
@@ -30,5 +30,5 @@ def explore(
 
     session = open_session(directory)
     if session.rows is None:
-        typer.echo(f"no rows to pick from, values are drawn and typed: {session.reason}", err=True)
-    serve(session, port, browser=not no_browser, announce=lambda address: typer.echo(f"{address}  (Ctrl-C ends it)"))
+        typer.echo(f"no rows to choose from, enter values instead: {session.reason}", err=True)
+    serve(session, port, browser=not no_browser, announce=lambda address: typer.echo(f"{address}  (Ctrl-C to stop)"))

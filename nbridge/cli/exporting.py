@@ -13,23 +13,24 @@ from nbridge.errors import RunError
 def export(
     directory: RunPath,
     out: Annotated[str, typer.Option(metavar="FILE", help="The file to write, .onnx or .pt2 (torch.export).", show_default=False)],
-    given: Annotated[str | None, typer.Option(metavar="A,B", help="The modalities that are inputs.", show_default="all")] = None,
-    targets: Annotated[str | None, typer.Option(metavar="A,B", help="The modalities that are outputs.", show_default="all")] = None,
+    given: Annotated[str | None, typer.Option(metavar="A,B", help="The input modalities.", show_default="all")] = None,
+    targets: Annotated[str | None, typer.Option(metavar="A,B", help="The output modalities.", show_default="all")] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Export a model as a graph that imputes without nbridge. Values and NAME__present in, NAME__completed out, for every pattern.
+    """Export a model as a graph that imputes without nbridge. It maps NAME and NAME__present to NAME__completed.
 
-    It gives the best estimate that `nbridge impute` gives, in the units of the data, for any number of rows.
+    The graph computes the same point estimate as `nbridge impute`, in the units of the data, for any number of rows and any pattern of
+    presence.
     """
     target = check_output(out, overwrite, (".onnx", ".pt2"))
     from nbridge.model import load
 
     try:
-        told = load(directory).export(target, given=_listed(given), targets=_listed(targets))
+        described = load(directory).export(target, given=_listed(given), targets=_listed(targets))
     except RunError as error:
         text = str(error)
         raise RunError(f"--{text}" if text.startswith(("given", "targets")) else text) from error
-    typer.echo(f"{target}: {', '.join(told['inputs'])} -> {', '.join(told['outputs'])}")
+    typer.echo(f"{target}: {', '.join(described['inputs'])} -> {', '.join(described['outputs'])}")
 
 
 def _listed(names: str | None) -> list[str] | None:

@@ -14,15 +14,15 @@ Repo = Annotated[str, typer.Argument(metavar="USER/NAME", help="A repository on 
 def push(
     directory: RunPath,
     repo: Repo,
-    private: Annotated[bool, typer.Option("--private", help="Make a repository that only you see.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
     revision: Annotated[str | None, typer.Option(metavar="BRANCH", help="The branch to push to.", show_default="main")] = None,
     license_: Annotated[
         str | None, typer.Option("--license", metavar="ID", help="The licence in the model card, such as apache-2.0.", show_default=False)
     ] = None,
 ) -> None:
-    """Push a model to the Hugging Face Hub. The files of its model folder go there, spec and card among them; rows do not.
+    """Push a model to the Hugging Face Hub. Uploads the files of its model folder, including spec and model card, but no data.
 
-    The token is that of `hf auth login`, or HF_TOKEN; HF_ENDPOINT names another hub.
+    Uses the token of `hf auth login`, or HF_TOKEN. Set HF_ENDPOINT to use another hub.
     """
     from nbridge.sharing import hub
 
@@ -31,11 +31,11 @@ def push(
 
 def pull(
     repo: Repo,
-    out: Annotated[str, typer.Option(metavar="DIR", help="The model folder to make.", show_default=False)],
+    out: Annotated[str, typer.Option(metavar="DIR", help="The model folder to create.", show_default=False)],
     revision: Annotated[str | None, typer.Option(metavar="REVISION", help="A branch, a tag or a commit.", show_default="main")] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Pull a model from the Hugging Face Hub. It is read strictly, and appears whole or not at all; every command takes it for a run."""
+    """Pull a model from the Hugging Face Hub. The folder is created only if the model is valid; commands accept it like a run folder."""
     from nbridge.sharing import hub
 
     typer.echo(f"{hub.pull(repo, out, revision=revision, overwrite=overwrite)}: pulled")

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 def validate(
     spec: SpecPath,
     set_: Overrides = None,
-    data: Annotated[bool, typer.Option("--data", help="Check the rows that it names as well, before any training.")] = False,
+    data: Annotated[bool, typer.Option("--data", help="Also check the data.")] = False,
 ) -> None:
-    """Check a spec. Shows every mistake at once, each with its line. Rows of data are not read without --data.
+    """Check a spec. Shows all errors at once, with line numbers. Data are read only with --data.
 
-    With --data, what forbids training is an error, and what is likely a mistake (a constant column, identifiers taken for values, values
-    far outside, columns of two modalities that hold the same, items that training and held-out rows share) a warning.
+    With --data, anything that prevents training is an error. Likely mistakes are warnings: constant columns, identifiers used as values,
+    outliers, the same column in two modalities, items shared by training and held-out rows.
     """
     from nbridge.spec.reader import read_spec
 
@@ -48,7 +48,7 @@ def validate(
 
 
 def _check_data(spec: Spec) -> None:
-    """Tells what is found in the rows; errors end it."""
+    """Prints the patterns of presence and the warnings; raises DataError with all errors."""
     from nbridge.cli.tables import print_patterns
     from nbridge.draft.checks import check_data
 
@@ -64,7 +64,7 @@ def _check_data(spec: Spec) -> None:
 
 
 def params(spec: SpecPath, set_: Overrides = None, as_json: AsJson = False) -> None:
-    """Count the parameters of a model. Part by part, and beside the retrofits (JMVAE, TELBO) and MVAE on the same parts."""
+    """Count the parameters of a model. Shows each part, and a comparison with the retrofit (JMVAE, TELBO) and MVAE."""
     from nbridge.spec.reader import read_spec
 
     parsed = read_spec(spec, set_ or ())
@@ -79,10 +79,10 @@ def params(spec: SpecPath, set_: Overrides = None, as_json: AsJson = False) -> N
 
 
 def schema(
-    out: Annotated[str | None, typer.Option(metavar="FILE", help="A json file to write; printed when left out.")] = None,
+    out: Annotated[str | None, typer.Option(metavar="FILE", help="The JSON file to write; by default it is printed.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write the JSON Schema of specs. An editor completes and checks specs with it."""
+    """Write the JSON Schema of specs. Editors use it for completion and validation."""
     target = None if out is None else check_output(out, overwrite, (".json",))
     from nbridge.spec.json_schema import schema_text
 
@@ -105,7 +105,7 @@ def _print_counts(table: ParameterTable) -> None:
     for name, count in table.parts.items():
         parts.add_row(name, f"{count:,}")
     console.print(parts)
-    models = Table("model", title="Models on the same parts", title_justify="left")
+    models = Table("model", title="Models built from the same parts", title_justify="left")
     for heading in ("inference networks", "parameters", "counted"):
         models.add_column(heading, justify="right")
     labels = {"bridged": "bridged", "retrofit": "retrofit (JMVAE, TELBO)", "mvae": "MVAE"}
@@ -113,6 +113,6 @@ def _print_counts(table: ParameterTable) -> None:
         models.add_row(labels[line.name], f"{line.networks:,}", f"{line.formula:,}", "-" if line.counted is None else f"{line.counted:,}")
     console.print(models)
     saved = f"{abs(table.reduction):.1%} {'fewer' if table.reduction >= 0 else 'more'}"
-    typer.echo(f"bridged has {saved} parameters than the retrofits. Bridges grow as n(n-1), retrofits as 2^n.")
+    typer.echo(f"The bridged model has {saved} parameters than the retrofit. Bridges grow as n(n-1), retrofits as 2^n.")
     if table.paper not in (None, table.models[0].formula):
-        typer.echo(f"With bridges: {{objective: paper}}, without encoders of their own for bridges, it has {table.paper:,}.")
+        typer.echo(f"With bridges: {{objective: paper}}, without separate encoders for bridges, it has {table.paper:,}.")

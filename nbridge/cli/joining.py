@@ -1,4 +1,4 @@
-"""What ``nbridge impute`` writes to a folder: tables that are joined, and images in files."""
+"""``nbridge impute --to FOLDER``: imputation of joined tables and image files."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 
 def impute_joined(directory: str, rows: Sequence[str], to: str, wishes: Wishes, overwrite: bool) -> None:
-    """Fills in tables, or folders of images, that are joined: those of the run where none is named.
+    """Imputes joined tables or folders of images; by default those that the run was trained from.
 
     Arguments:
         directory: The run folder.
         rows: The tables and folders.
         to: The folder to write.
-        wishes: What is wanted of what is filled in.
-        overwrite: Whether a folder of this name may be replaced.
+        wishes: Imputation options.
+        overwrite: Whether an existing folder may be replaced.
 
     Raises:
-        RunError: when the folder can't be written, or the run has no files of its own.
-        DataError: when rows don't fit the model or can't be joined.
+        RunError: when the folder cannot be written, or the run was not trained from files.
+        DataError: when rows do not match the model or cannot be joined.
     """
     from nbridge.model import load
 
@@ -45,21 +45,21 @@ def impute_joined(directory: str, rows: Sequence[str], to: str, wishes: Wishes, 
         return
     paths = rows or (model.binding.paths if model.binding.table is not None else ())
     if not paths:
-        raise RunError(f"{directory}: this run was not trained from tables; name the files to fill in")
+        raise RunError(f"{directory}: this run was not trained from tables; name the files to impute")
     from nbridge.inference.joined_completion import impute_tables
 
     _tell(to, lambda progress: impute_tables(model, paths, to, wishes, progress=progress))
 
 
 def impute_folders(model: Model, rows: Sequence[str], to: str, wishes: Wishes) -> None:
-    """Fills in images in files and the tables beside them."""
+    """Imputes image files and the tables joined with them."""
     from nbridge.inference.image_completion import impute_images
 
     _tell(to, lambda progress: impute_images(model, to, rows, wishes, progress=progress))
 
 
 def _tell(to: str, work: Callable[[Progress], TablesCompleted]) -> None:
-    """Fills in what is joined, and says what was done."""
+    """Runs an imputation with a progress bar and prints a summary."""
     from nbridge.cli.tables import MeasuringBar
 
     bar = MeasuringBar(console_of(stderr=True))
@@ -71,18 +71,18 @@ def _tell(to: str, work: Callable[[Progress], TablesCompleted]) -> None:
     counts = ", ".join(f"{name} {count:,}" for name, count in done.rows.imputed.items())
     typer.echo(f"{to}: {', '.join(path.name for path in done.files)}: {done.rows.total:,} rows; imputed {counts}")
     for file, count in done.lacking.items():
-        typer.echo(f"{Path(file).name} lacked {count:,} of these rows, which come at its end")
+        typer.echo(f"{Path(file).name}: {count:,} missing rows were appended")
 
 
 def are_images(path: str, target: Path, part: tuple[int, int]) -> bool:
-    """Whether rows are images in files; a table of them, or a part of them, can't be written by itself."""
+    """Whether rows are a folder of image files. A table of images and a shard of a folder are errors."""
     from nbridge.data.streaming.files import FOLDER, find_rows
     from nbridge.data.tables.columns import ending_of
 
     if ending_of(path):
-        raise RunError(f"--out {target}: this model has images, which are files of their own; write to a folder, --to FOLDER")
+        raise RunError(f"--out {target}: this model has images, which are written as files; write to a folder, --to FOLDER")
     folder, kind = find_rows(path)
     found = kind == FOLDER and not files_ending(folder, ARRAY)
     if found and part[1] > 1:
-        raise RunError(f"--shard {part[0]}/{part[1]}: images are written whole; leave it out")
+        raise RunError(f"--shard {part[0]}/{part[1]}: not supported for images; leave it out")
     return found

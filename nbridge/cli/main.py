@@ -1,4 +1,4 @@
-"""``nbridge``: one function for each verb, and one place where a mistake becomes one line and an exit code."""
+"""The ``nbridge`` command: registers one function per subcommand, and turns errors into a message and an exit code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EXAMPLES: dict[Callable[..., None], str] = {
     inspecting.params: "nbridge params modality_specs/digits.yaml",
     inspecting.schema: "nbridge schema --out nbridge.schema.json",
 }
-"""The verbs in the order of their help, each with a line to type."""
+"""The subcommands in the order of the help text, each with an example."""
 COMPUTING = (
     training.train,
     training.resume,
@@ -47,8 +47,8 @@ COMPUTING = (
 
 app = typer.Typer(
     name="nbridge",
-    help="Multimodal VAEs that fill in whole missing modalities, from a declarative spec.",
-    epilog=f"Start with:  {EXAMPLES[training.train]}\n\nor with a file of your own:  nbridge init rows.csv",
+    help="Multimodal VAEs that impute missing modalities, from a declarative spec.",
+    epilog=f"Start with:  {EXAMPLES[training.train]}\n\nor with your own data:  nbridge init rows.csv",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -57,7 +57,7 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def _options(version: bool = typer.Option(False, "--version", help="Show the version and leave.")) -> None:
+def _options(version: bool = typer.Option(False, "--version", help="Show the version and exit.")) -> None:
     if version:
         from nbridge.version import __version__
 
@@ -66,7 +66,7 @@ def _options(version: bool = typer.Option(False, "--version", help="Show the ver
 
 
 def _interruptible(verb: Callable[..., None]) -> Callable[..., None]:
-    """The verb, with its own word and exit code when it is interrupted: typer would say nothing, or say it with another code."""
+    """Wraps a subcommand to print its message and exit with code 130 on Ctrl-C, which typer handles differently."""
 
     @functools.wraps(verb)
     def run(*args: object, **kwargs: object) -> None:
@@ -83,8 +83,8 @@ for _verb, _example in EXAMPLES.items():
 
 
 def main() -> None:
-    """Runs a command. Exits with 0 on success, 2 on a mistake of the user, 1 on a failure of nbridge, 130 when interrupted."""
-    # At the end, so that a spec may name a class of a module in the current folder and no installed module is hidden by it.
+    """Runs a command. Exits with 0 on success, 2 on a user error, 1 on a failure of nbridge, 130 when interrupted."""
+    # Appended last, so that a spec can name a class in the current folder without shadowing installed modules.
     sys.path.append("")
     if sys.argv[1:2] and sys.argv[1] in {verb.__name__ for verb in COMPUTING} and "--help" not in sys.argv:
         settle_threads()

@@ -1,4 +1,4 @@
-"""Arguments that several commands share, and what they refuse before any work is done."""
+"""Arguments shared by several commands, and the checks of output paths before any work is done."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ RunPath = Annotated[str, typer.Argument(metavar="DIR", help="A run folder, or th
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one value of the spec; may be repeated.", show_default=False)
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print figures as JSON, and nothing else, to standard output.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON to standard output.")]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")]
 Seed = Annotated[int, typer.Option(metavar="N", min=0, max=2**63 - 1, help="Seed of the draws.")]
 PATTERNS = 12
-"""Patterns of presence that a table shows."""
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+"""Maximum number of patterns of presence in a table."""
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")]
 
 
 def check_output(path: str, overwrite: bool, endings: tuple[str, ...], rows: str | None = None) -> Path:
-    """The path of a file to write.
+    """Checks the path of a file to write.
 
     Arguments:
-        path: The path as it was typed.
-        overwrite: Whether a file of this name may be replaced.
-        endings: How the name may end.
-        rows: The file that will be read, which is never replaced.
+        path: The path from the command line.
+        overwrite: Whether an existing file may be replaced.
+        endings: The accepted file endings.
+        rows: The input file, which is never replaced.
 
     Raises:
-        RunError: when its ending is unknown, its folder does not exist, or it exists and may not be replaced.
-        DataError: when it exists and there is no file to read.
+        RunError: when the ending is unknown, the parent folder does not exist, or the file exists and may not be replaced.
+        DataError: when the file exists and the input does not.
     """
     target = Path(path)
     if not any(has_ending(target, ending) and len(target.name) > len(ending) for ending in endings):
@@ -56,19 +56,19 @@ def check_output(path: str, overwrite: bool, endings: tuple[str, ...], rows: str
 
 
 def check_output_folder(path: str, overwrite: bool, rows: str) -> Path:
-    """The path of a folder to write arrays to.
+    """Checks the path of a folder to write arrays to.
 
     Arguments:
-        path: The path as it was typed.
-        overwrite: Whether a folder of this name may be replaced.
-        rows: The folder that will be read, which is never replaced.
+        path: The path from the command line.
+        overwrite: Whether an existing folder may be replaced.
+        rows: The input folder, which is never replaced.
 
     Raises:
-        RunError: when it is a file or named like one, the folder above it does not exist, or it exists and may not be replaced.
+        RunError: when the path is a file or named like one, its parent folder does not exist, or it exists and may not be replaced.
     """
     target = Path(path)
     if has_ending(target, ARCHIVE, ARRAY, *TABLES, GZIP) or target.is_file():
-        raise RunError(f"--out {path}: a file, expected a folder, as {rows} is one")
+        raise RunError(f"--out {path}: a file, expected a folder like {rows}")
     _check_place(target, path, overwrite, rows)
     return target
 
@@ -78,14 +78,14 @@ def _check_place(target: Path, path: str, overwrite: bool, rows: str | None) -> 
         raise RunError(f"--out {path}: folder {target.parent} does not exist")
     if rows is not None and target.exists() and _is_file_read(target, rows):
         noun = "folder" if target.is_dir() else "file"
-        raise RunError(f"--out {path}: the {noun} that is read; choose another, so that it stays as it is")
+        raise RunError(f"--out {path}: this is the input {noun}; choose another path")
     if target.exists() and not overwrite:
         raise RunError(f"--out {path}: exists already. Use --overwrite to replace it.")
 
 
 @contextmanager
 def blaming(where: str, kind: type[NBridgeError]) -> Iterator[None]:
-    """Puts the file or the option that mistakes of one kind are in before each of them."""
+    """Prefixes each line of errors of one kind with the file or option that they concern."""
     try:
         yield
     except kind as error:
@@ -93,27 +93,27 @@ def blaming(where: str, kind: type[NBridgeError]) -> Iterator[None]:
 
 
 def default_folder(spec: str, name: str | None, prefix: str = "") -> str:
-    """A folder in ``runs``, whatever the spec calls itself."""
+    """The default output folder in ``runs``, from the spec's name or file name."""
     tidy = re.sub(r"[^\w.-]+", "_", name or "").strip("._")
     return str(Path("runs", prefix + (tidy or Path(spec).stem)))
 
 
 def console_of(*, stderr: bool = False, quiet: bool = False) -> Console:
-    """A console that shows names of files as they are, whatever rich would read in them, or nothing at all."""
+    """A console without rich markup, so that file names are printed verbatim; or a silent one."""
     from rich.console import Console
 
     return Console(stderr=stderr, quiet=quiet, markup=False, emoji=False, highlight=False)
 
 
 def warning(findings: Iterable[Finding]) -> None:
-    """Tells what is worth a warning on standard error, a line each."""
+    """Prints findings to standard error, one line each."""
     for finding in findings:
         typer.echo(finding.line, err=True)
 
 
 @contextmanager
 def reporting(console: Console, folder: str | None = None) -> Iterator[ConsoleReporter]:
-    """A reporter that leaves the terminal in order, and a word on how to go on after an interruption."""
+    """Yields a progress reporter, closes it at the end, and on Ctrl-C adds a message on how to continue."""
     from nbridge.training.progress import ConsoleReporter
     from nbridge.training.run_folder import RESOLVED
 
@@ -122,9 +122,9 @@ def reporting(console: Console, folder: str | None = None) -> Iterator[ConsoleRe
         yield reporter
     except KeyboardInterrupt as stop:
         if folder is None:
-            raise KeyboardInterrupt(str(stop) or "interrupted; the same command goes on") from stop
+            raise KeyboardInterrupt(str(stop) or "interrupted; run the same command to continue") from stop
         goes_on = Path(folder, RESOLVED).is_file()
-        raise KeyboardInterrupt(f"interrupted; go on with: nbridge resume {shlex.quote(folder)}" if goes_on else "interrupted") from stop
+        raise KeyboardInterrupt(f"interrupted; continue with: nbridge resume {shlex.quote(folder)}" if goes_on else "interrupted") from stop
     finally:
         reporter.close()
 

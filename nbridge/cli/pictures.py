@@ -1,4 +1,4 @@
-"""Pictures of generated rows."""
+"""PNG grids of generated images."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from nbridge.errors import DataError
 from nbridge.models.base import MultimodalVAE
 
 TILE = 96
-"""Screen pixels of a tile, about."""
+"""Approximate size of a tile in pixels."""
 
 
 def write_grid(path: Path, model: MultimodalVAE, values: Mapping[str, Tensor]) -> None:
-    """Writes a picture with a tile for each row; the image modalities of a row stand under each other.
+    """Writes a PNG with a tile for each row; the image modalities of a row are stacked vertically.
 
     Raises:
         DataError: when no modality is an image (one or three channels, two spatial axes).
@@ -39,7 +39,7 @@ def write_grid(path: Path, model: MultimodalVAE, values: Mapping[str, Tensor]) -
 
 
 def _pixels(model: MultimodalVAE, name: str, image: Tensor) -> np.ndarray:
-    """Colours in [0, 1], shape (H, W, 3): by the bounds of the support, or by the image's own range where it has none."""
+    """Colours in [0, 1], shape (H, W, 3), scaled by the bounds of the support, or by the image's range if it has none."""
     support = model.likelihoods[name].support
     low, high = getattr(support, "lower_bound", float(image.min())), getattr(support, "upper_bound", float(image.max()))
     scaled = ((image - low) / max(high - low, 1e-12)).clamp(0, 1)

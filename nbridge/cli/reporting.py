@@ -1,4 +1,4 @@
-"""``nbridge report``, and the report that ends a training."""
+"""``nbridge report``, and the verdict and report written after training."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from nbridge.evaluation.verdict import Verdict
     from nbridge.runs.run import Run
 
-WithoutReport = Annotated[bool, typer.Option("--no-report", help="Write no report.html at the end.")]
+WithoutReport = Annotated[bool, typer.Option("--no-report", help="Do not write report.html at the end.")]
 
 
 def report(
     directory: Annotated[str, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)],
-    rows: Annotated[int, typer.Option(metavar="N", min=1, help="Rows not seen in training that figures take.")] = 200,
+    rows: Annotated[int, typer.Option(metavar="N", min=1, help="Number of held-out rows for the charts.")] = 200,
     seed: Seed = 0,
 ) -> None:
-    """Write a run as one page, report.html in its folder. Curves, images, values, classes and figures; it needs no network to be read.
+    """Write report.html into a run folder. A self-contained page with training curves, imputed images and values, and scores.
 
-    Of a run that is not over yet it shows what there is.
+    For an unfinished run it shows what is available so far.
     """
     from nbridge.report.page import write_report
 
@@ -35,7 +35,7 @@ def report(
 
 
 def verdict_on(run: Run, console: Console) -> Verdict | None:
-    """The verdict on a training that just ended, kept in its folder; whatever happens to it, the training must not fail: None then."""
+    """Computes and saves the verdict after training. Errors become a warning and None, so that training does not fail."""
     from nbridge.common.atomic_files import write_json, writing
     from nbridge.training.run_folder import VERDICT
 
@@ -45,19 +45,19 @@ def verdict_on(run: Run, console: Console) -> Verdict | None:
             with writing(target := run.folder / VERDICT):
                 write_json(target, verdict.as_dict())
     except Exception as error:
-        console.print(f"warning: there is no verdict on this model ({clip(error, 200) or type(error).__name__})", soft_wrap=True)
+        console.print(f"warning: the verdict could not be computed ({clip(error, 200) or type(error).__name__})", soft_wrap=True)
         return None
     return verdict
 
 
 def report_on(run: Run, findings: tuple[Finding, ...] | None, console: Console) -> bool:
-    """Writes the report of a training that just ended, which whatever happens to it must not fail: says whether it is there."""
+    """Writes the report after training; returns whether it was written. Errors become a warning, so that training does not fail."""
     from nbridge.report.page import write_report
 
     try:
         write_report(run, findings=findings)
     except Exception as error:
-        again = f"to try again: nbridge report {shlex.quote(str(run.folder))}"
+        again = f"try again with: nbridge report {shlex.quote(str(run.folder))}"
         console.print(f"warning: the report was not written ({clip(error, 200) or type(error).__name__}); {again}", soft_wrap=True)
         return False
     return True

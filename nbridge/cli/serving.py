@@ -23,7 +23,7 @@ Rows = Annotated[
     str,
     typer.Argument(
         metavar="ROWS",
-        help="An npz file, one array a modality, a csv or parquet table, an h5mu or h5ad file, or a folder of images.",
+        help="An npz file with one array per modality, a csv or parquet table, an h5mu or h5ad file, or a folder of images.",
         show_default=False,
     ),
 ]
@@ -31,15 +31,15 @@ ManyRows = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="ROWS",
-        help="An npz file, a folder of npy files, a parquet or csv file, of any size; an h5mu or h5ad file; a folder of images; with --to "
-        "several.",
+        help="An npz, parquet or csv file or a folder of npy files, of any size; an h5mu or h5ad file; or a folder of images. Several with "
+        "--to.",
         show_default=False,
     ),
 ]
 OutAlike = Annotated[
-    str | None, typer.Option(metavar="PATH", help="The file to write, of the same kind; or the folder.", show_default=False)
+    str | None, typer.Option(metavar="PATH", help="The file or folder to write, of the same kind as ROWS.", show_default=False)
 ]
-Shard = Annotated[str, typer.Option(metavar="I/N", help="Write this part of the rows alone, such as 1/4.")]
+Shard = Annotated[str, typer.Option(metavar="I/N", help="Write only this part of the rows, such as 1/4.")]
 Out = Annotated[str, typer.Option(metavar="FILE", help="The npz file to write.", show_default=False)]
 
 
@@ -50,28 +50,35 @@ def impute(
     to: Annotated[
         str | None,
         typer.Option(
-            metavar="FOLDER", help="Write several tables or folders of images, joined on identifiers, each by its name.", show_default=False
+            metavar="FOLDER",
+            help="Write several tables or folders of images that are joined on identifiers, under their names.",
+            show_default=False,
         ),
     ] = None,
-    samples: Annotated[int | None, typer.Option(metavar="K", min=1, help="Draws for each row; one best estimate when left out.")] = None,
+    samples: Annotated[int | None, typer.Option(metavar="K", min=1, help="Draws per row; by default one point estimate.")] = None,
     noise: Annotated[bool, typer.Option(help="Whether draws include the spread of the likelihood.")] = True,
     seed: Seed = 0,
     intervals: Annotated[
         str | None,
         typer.Option(
-            metavar="P,P", help="Also write NAME__mean, __sd, __lower and __upper: central intervals, such as 0.9.", show_default=False
+            metavar="P,P",
+            help="Also write NAME__mean, __sd, __lower and __upper for these central intervals, such as 0.9.",
+            show_default=False,
         ),
     ] = None,
-    draws: Annotated[int, typer.Option(metavar="K", min=1, help="Draws that intervals are taken from.")] = 399,
+    draws: Annotated[int, typer.Option(metavar="K", min=1, help="Draws for the intervals.")] = 399,
     shard: Shard = "1/1",
     overwrite: Overwrite = False,
 ) -> None:
-    """Fill in what is absent. Absent are NaN, null, empty cells, rows where NAME__present is false, and modalities that the file lacks.
+    """Impute missing values. These are NaN, null, empty cells, rows where NAME__present is false, and modalities not in the file.
 
-    Observed values stay as they are, to the letter in a csv file, NAME__imputed tells where values were filled in, all else passes through.
-    Intervals are of the predictive distribution, several of them behind an axis of levels; classes have NAME__probability instead.
-    With --to, tables and folders of images that are joined are each written back; without ROWS they are those that the run was trained
-    from, and rows that one of them lacks come at its end. Images that were there are copied, and imputed ones are PNG files beside them.
+    Observed values are unchanged, in a csv file character for character. NAME__imputed marks the imputed values. Everything else in the
+    file is copied.
+
+    Intervals are quantiles of the predictive distribution; several levels add an axis. Classes get NAME__probability instead.
+
+    With --to, each joined table or folder of images is written back. Without ROWS, they are those that the run was trained from. Rows that
+    one of them lacks are appended. Existing images are copied, and imputed ones are written as PNG files.
     """
     target = None if to is not None else _target(rows or [], out, overwrite)
     from nbridge.cli.tables import MeasuringBar
@@ -88,7 +95,7 @@ def impute(
     if to is not None:
         if out is not None or part[1] > 1:
             other = "--out" if out is not None else "--shard"
-            raise RunError(f"--to {to}: goes without {other}; all tables are written whole, by their names")
+            raise RunError(f"--to {to}: cannot be combined with {other}; all tables are written whole, under their names")
         impute_joined(directory, rows or [], to, wishes, overwrite)
         return
     from nbridge.model import load
@@ -109,18 +116,18 @@ def impute(
     warning(done.warnings)
     counts = ", ".join(f"{name} {count:,}" for name, count in done.imputed.items())
     passed = f"; passed through {', '.join(name or 'a column without a name' for name in done.passed)}" if done.passed else ""
-    of_all = "" if part[1] == 1 else f" of {done.total:,}, the first of them row {done.start:,}"
+    of_all = "" if part[1] == 1 else f" of {done.total:,}, starting at row {done.start:,}"
     typer.echo(f"{target}: {done.stop - done.start:,} rows{of_all}; imputed {counts}{passed}")
 
 
 def _target(rows: Sequence[str], out: str | None, overwrite: bool) -> Path:
-    """The file or the folder to write where one is read."""
+    """The checked output path for a single input file or folder."""
     from nbridge.data.streaming.files import FOLDER, kind_of
 
     if not rows:
-        raise typer.BadParameter("Missing argument 'ROWS', the file to fill in. With --to FOLDER, those of the run.")
+        raise typer.BadParameter("Missing argument 'ROWS', the file to impute. It is optional with --to FOLDER.")
     if len(rows) > 1:
-        raise typer.BadParameter("Several ROWS are joined on their identifiers and written to a folder: --to FOLDER.")
+        raise typer.BadParameter("Several ROWS are joined on their identifiers and need --to FOLDER.")
     if out is None:
         raise typer.BadParameter("Missing option '--out', the file to write.")
     kind = kind_of(rows[0])
@@ -132,20 +139,18 @@ def generate(
     out: Annotated[str, typer.Option(metavar="FILE", help="An npz file, or a png file for a grid of images.", show_default=False)],
     given: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Hold a modality fixed: label=3, x=[0.1,0.2]; may be repeated.", show_default=False),
+        typer.Option(metavar="NAME=VALUE", help="Condition on a modality: label=3, x=[0.1,0.2]; may be repeated.", show_default=False),
     ] = None,
-    num: Annotated[int, typer.Option(metavar="N", min=1, help="How many rows.")] = 16,
-    noise: Annotated[bool, typer.Option(help="Whether to draw from the likelihood; else its mean is given.")] = False,
+    num: Annotated[int, typer.Option(metavar="N", min=1, help="Number of rows.")] = 16,
+    noise: Annotated[bool, typer.Option(help="Whether to sample from the likelihood instead of taking its mean.")] = False,
     prior: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="With nothing given: normal, N(0, I), or mixture.", show_default="what the model was trained with"
-        ),
+        typer.Option(metavar="NAME", help="The prior if nothing is given: normal, N(0, I), or mixture.", show_default="the model's"),
     ] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Draw new rows. They come from the prior, or from what is given of them."""
+    """Generate new rows. Samples from the prior, or conditionally on the given modalities."""
     target = check_output(out, overwrite, (".npz", ".png"))
     from nbridge.inference.impute import mixture_for
     from nbridge.model import load
@@ -168,7 +173,7 @@ def generate(
 
 
 def embed(directory: RunPath, rows: Rows, out: Out, overwrite: Overwrite = False) -> None:
-    """Write the code of each row. It is the mean and the standard deviation of q(z|x), whatever the row lacks."""
+    """Embed each row in the latent space. Writes the mean and standard deviation of q(z|x) for any pattern of missing modalities."""
     target = check_output(out, overwrite, (".npz",), rows)
     from nbridge.data.numpy.npz import write_npz
     from nbridge.inference.reading import read_batch
@@ -202,7 +207,7 @@ def _parse_given(likelihoods: Mapping[str, Likelihood], given: list[str]) -> dic
 
 
 def _parse_value(name: str, likelihood: Likelihood, text: str) -> Tensor:
-    """One row of a modality, in the YAML that a spec is written in."""
+    """Parses one row of a modality from YAML text."""
     from nbridge.data.arrays import to_batch
     from nbridge.models.support import check_support
     from nbridge.spec import yaml_positions as yaml_tree
@@ -213,6 +218,6 @@ def _parse_value(name: str, likelihood: Likelihood, text: str) -> Tensor:
         raise DataError(error.flaw.text) from error
     batch = to_batch({name: [value]}, {name: likelihood.shape}, allow_missing=True)
     if name in batch.cells or not batch.present[name].all():
-        raise DataError("NaN in it; leave out what is not known")
+        raise DataError("contains NaN; give a complete value, or leave the modality out")
     check_support({name: likelihood}, batch)
     return batch.values[name][0]

@@ -1,4 +1,4 @@
-"""A command that several processes run together: one of them speaks."""
+"""Commands run by several processes under torchrun: only one process prints."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from nbridge.errors import exit_code
 
 @contextmanager
 def sharing() -> Iterator[bool]:
-    """Joins the processes that torchrun started and says whether this is the main one; without torchrun it is, and torch is not imported.
+    """Joins the process group of torchrun and yields whether this is the main process; without torchrun yields True, without torch.
 
-    Of an error that ends them all, one process keeps the words; the others end with its exit code, in silence.
+    An error is printed by one process only; the others exit silently with its exit code.
     """
     if not several_processes():
         yield True
         return
-    # Before torch is imported: where one process ends, torch would tell of each of its connections, with its own stack.
+    # Set before importing torch, which otherwise logs a stack trace for each lost connection when a process ends.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from nbridge.acceleration.distributed import ALONE, joined
 
@@ -29,7 +29,7 @@ def sharing() -> Iterator[bool]:
         with joined() as world:
             yield world.is_main
     except BaseException as error:
-        # torchrun ends all processes once one has ended; each of them is about to, with its own exit code.
+        # torchrun terminates all processes once one has exited; ignore that, so that each exits with its own code.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if world.speaks:
             raise

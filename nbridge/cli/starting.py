@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nbridge.draft.draft import FirstLook
 
 NAMED = 12
-"""Columns that the line on empty cells names."""
+"""Maximum number of columns named in the line on empty cells."""
 
 
 def init(
@@ -30,15 +30,15 @@ def init(
     ],
     out: Annotated[str | None, typer.Option(metavar="FILE", help="The spec to write.", show_default="NAME-OF-THE-DATA.yaml")] = None,
     id_: Annotated[
-        str | None, typer.Option("--id", metavar="COLUMN", help="The column of identifiers; guessed when left out.", show_default=False)
+        str | None, typer.Option("--id", metavar="COLUMN", help="The identifier column; guessed by default.", show_default=False)
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a first spec for your data. Guesses modalities and likelihoods, says why in comments, and shows what is present together."""
+    """Write a draft spec for your data. Infers modalities and likelihoods, and explains its choices in comments."""
     target = check_output(out or f"{Path(data[0]).name.partition('.')[0] or 'spec'}.yaml", overwrite, (".yaml", ".yml"))
     for path in data:
         if target.exists() and Path(path).exists() and target.samefile(path):
-            raise RunError(f"--out {target}: the file that is read; choose another, so that it stays as it is")
+            raise RunError(f"--out {target}: this is the input file; choose another path")
     from nbridge.common.atomic_files import write_text, writing
     from nbridge.draft.draft import look
 
@@ -52,7 +52,7 @@ def init(
 
 
 def _show(found: FirstLook) -> None:
-    """Which modalities rows have together, and what is worth a second look."""
+    """Prints the patterns of presence, the counts of empty cells, and remarks."""
     from nbridge.cli.tables import print_patterns
 
     print_patterns(found.present, console_of(), PATTERNS)
@@ -62,7 +62,7 @@ def _show(found: FirstLook) -> None:
 
 
 def _empty_cells(found: FirstLook) -> str:
-    """How many rows lack which column, those that most rows lack first."""
+    """The number of rows with an empty cell, by column in descending order."""
     if not found.empty:
         return "empty: none"
     most = sorted(found.empty.items(), key=lambda item: -item[1])

@@ -1,4 +1,4 @@
-"""Evaluations and comparisons as tables for a terminal, readable from 80 columns on."""
+"""Terminal tables of evaluations and comparisons, for 80 columns or more."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from nbridge.evaluation.results import ERRORS, NOTES, Evaluation, Measurement, N
 from nbridge.runs.comparison_table import Comparison
 
 HEADING = 30
-"""Columns of the terminal that the first column of a comparison gets at least."""
+"""Minimum width of the first column of a comparison, in characters."""
 MANY = 8
-"""More figures of a series than this stand below each other."""
+"""A series with more entries than this is printed vertically."""
 NARROW = 12
-"""Columns of a heading."""
+"""Maximum width of a heading, in characters."""
 
 
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:
-    """A table for each metric, what to know of its figures, and what was left out."""
+    """Prints a table for each metric with a note on how to read it, and what was left out."""
     judged = any(one.metric in ("coherence", "diversity", "agreement") for one in evaluation.measurements)
-    told = f"; classifiers tell {evaluation.label}" if judged else ""
-    console.print(taken(evaluation.settings, evaluation.rows, evaluation.of_rows) + told)
+    label = f"; classifiers predict {evaluation.label}" if judged else ""
+    console.print(taken(evaluation.settings, evaluation.rows, evaluation.of_rows) + label)
     for metric, group in groupby(evaluation.measurements, key=lambda one: one.metric):
         measurements = list(group)
         console.print()
@@ -41,7 +41,7 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
-    """The figures themselves, a column for each model, as many of them beside each other as fit."""
+    """Prints the scores with one column per model, split into several tables if they do not fit."""
     rows = list(_rows(comparison))
     models = len(comparison.contestants)
     widest = max(len(text) for text in [one.name for one in comparison.contestants] + [cell for _, _, cells in rows for cell in cells])
@@ -65,17 +65,17 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 
 def print_patterns(present: Mapping[str, np.ndarray], console: Console, most: int) -> None:
-    """Which modalities rows have together: a row a pattern, the most frequent first.
+    """Prints the patterns of presence, most frequent first.
 
     Arguments:
-        present: The presence of each modality, (N,).
-        console: Where to.
-        most: Patterns to show; the others are counted.
+        present: The presence of each modality, shape (N,).
+        console: The console to print to.
+        most: Maximum number of patterns shown; the others are only counted.
     """
     masks = np.stack(list(present.values()), axis=1)
     patterns, counts = np.unique(masks, axis=0, return_counts=True)
     order = sorted(range(len(counts)), key=lambda place: (-counts[place], -patterns[place].sum(), tuple(~patterns[place])))
-    # No title of the table, which would be as narrow as the table.
+    # Not the table's title, which would wrap to the width of the table.
     console.print(f"present together, {len(masks):,} row{'s' if len(masks) != 1 else ''}", soft_wrap=True)
     table = Table("rows")
     table.columns[0].justify = "right"
@@ -87,11 +87,11 @@ def print_patterns(present: Mapping[str, np.ndarray], console: Console, most: in
     table.add_row(f"{len(masks):,}", *(f"{share:.0%}" for share in masks.mean(0)))
     console.print(table)
     if rest := order[most:]:
-        console.print(f"and {len(rest):,} more patterns of {counts[rest].sum():,} rows")
+        console.print(f"and {len(rest):,} more patterns with {counts[rest].sum():,} rows")
 
 
 def _rows(comparison: Comparison) -> Iterator[tuple[str, str, list[str]]]:
-    """What a row belongs to, its heading and its cells: a measurement of one figure in a row, others under a row of their own."""
+    """Yields metric, heading and cells of each row; a measurement with several scores gets a heading row of its own."""
     for title, everything in comparison.sections():
         metric = title.split()[0]
         figures = [(name, cells) for name, cells in everything if name not in ERRORS]
@@ -103,14 +103,14 @@ def _rows(comparison: Comparison) -> Iterator[tuple[str, str, list[str]]]:
 
 
 class MeasuringBar:
-    """A progress bar over the measurements of an evaluation; nothing without a terminal."""
+    """Progress bar over the measurements of an evaluation; shown only in a terminal."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self._bar: Progress | None = None
 
     def __call__(self, title: str, done: int, of: int) -> None:
-        """A measurement begins, after so many of all."""
+        """Progress callback: (title, done, total)."""
         if not self.console.is_terminal:
             return
         if self._bar is None:
@@ -121,14 +121,14 @@ class MeasuringBar:
         self._bar.update(self._bar.task_ids[0], description=title, completed=done, total=of)
 
     def close(self) -> None:
-        """Takes the bar away."""
+        """Removes the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
 
 def _figures(metric: str, measurements: Sequence[Measurement], modalities: Names) -> Table:
-    """A measurement a row; the number of rows has a column of its own where measurements differ in it."""
+    """A table with one row per measurement; with a column for the number of rows if it varies."""
     counts = {one.rows for one in measurements}
     same = f", {measurements[0].rows:,} rows" if len(counts) == 1 else ""
     table = Table("target", _source(metric), title=f"{metric}{same}", title_justify="left")
@@ -142,7 +142,7 @@ def _figures(metric: str, measurements: Sequence[Measurement], modalities: Names
 
 
 def _series(metric: str, measurements: Sequence[Measurement], modalities: Names) -> Iterator[Table]:
-    """Figures by K, by level or by attribute: one below the other where they are many."""
+    """Tables of scores by K, by level or by attribute; long series are vertical."""
     for name in dict.fromkeys(name for one in measurements for name in one.series):
         having = [one for one in measurements if name in one.series]
         keys = list(dict.fromkeys(key for one in having for key in one.series[name]))

@@ -1,4 +1,4 @@
-"""``--log``: where else a command writes the metrics of a training."""
+"""The ``--log`` option: also writes training metrics for an external tool."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ LOGGERS = ("tensorboard",)
 
 Log = Annotated[
     str | None,
-    # By its second name under torchrun, which takes the first one for an option of its own, cut short.
+    # torchrun mistakes --log for an abbreviation of one of its own options; --logger works there.
     typer.Option("--log", "--logger", metavar="NAME", help="Also write metrics to DIR/tensorboard: tensorboard.", show_default=False),
 ]
 
 
 def check_logger(name: str | None) -> None:
-    """Checks that there is a logger of this name.
+    """Checks that a logger exists and is installed.
 
     Raises:
-        RunError: when there is none, or what it needs is not installed.
+        RunError: when it is unknown or not installed.
     """
     if name is None:
         return
@@ -40,7 +40,7 @@ def check_logger(name: str | None) -> None:
 
 @contextmanager
 def tracking(name: str | None, folder: str) -> Iterator[Reporter]:
-    """A reporter that writes the metrics of a run for a logger, or nothing where none is asked for."""
+    """Yields a reporter that writes a run's metrics to a logger; one that does nothing if ``name`` is None."""
     from nbridge.runs.tracking import TensorBoard
     from nbridge.training.progress import Reporter
 

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from nbridge.training.progress import Reporter
 
 SUMMARY_ROWS, SUMMARY_SAMPLES = 1000, 50
-"""What the table after training takes: enough to see that the model works, in seconds even for images."""
+"""Rows and draws for the table after training: enough for a first impression, within seconds even for images."""
 
 
 def train(
     spec: SpecPath,
-    out: Annotated[str | None, typer.Option(metavar="DIR", help="The run folder to make.", show_default="runs/NAME-OF-THE-SPEC")] = None,
+    out: Annotated[str | None, typer.Option(metavar="DIR", help="The run folder to create.", show_default="runs/NAME-OF-THE-SPEC")] = None,
     set_: Overrides = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -39,13 +39,13 @@ def train(
     no_report: WithoutReport = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train a model from a spec. First the joint stage, then what follows it. What Ctrl-C stops, `nbridge resume` goes on with."""
+    """Train a model from a spec. Runs all training stages; after Ctrl-C, continue with `nbridge resume`."""
     with ExitStack() as stack:
         with sharing() as is_main:
             check_logger(log)
             from nbridge.spec.reader import read_spec
 
-            # Read before torch is imported, so that a mistake in the spec is shown at once.
+            # Read before importing torch, so that errors in the spec show immediately.
             folder = out or default_folder(spec, read_spec(spec, set_ or ()).name)
             from nbridge.runs import run
             from nbridge.training.progress import Reporters
@@ -53,20 +53,20 @@ def train(
             console = console_of(stderr=as_json, quiet=not is_main)
             tracker = stack.enter_context(tracking(log, folder))
             with reporting(console, folder) as reporter, blaming(spec, SpecError):
-                told = Reporters(reporter, tracker)
-                done = run.train(spec, out=folder, overwrite=overwrite, overrides=set_ or (), device=device, reporter=told)
+                reporters = Reporters(reporter, tracker)
+                done = run.train(spec, out=folder, overwrite=overwrite, overrides=set_ or (), device=device, reporter=reporters)
         if is_main:
             _summarise(done, console, as_json, tracker, with_report=not no_report)
 
 
 def resume(
     directory: Annotated[str, typer.Argument(metavar="DIR", help="A run folder.", show_default=False)],
-    device: Annotated[str | None, typer.Option(metavar="NAME", help="Another device than before.", show_default=False)] = None,
+    device: Annotated[str | None, typer.Option(metavar="NAME", help="Use another device than before.", show_default=False)] = None,
     log: Log = None,
     no_report: WithoutReport = False,
     as_json: AsJson = False,
 ) -> None:
-    """Go on with a run that was stopped. It ends exactly as if it had never stopped."""
+    """Resume an interrupted run. The result is exactly the same as without the interruption."""
     with ExitStack() as stack:
         with sharing() as is_main:
             check_logger(log)
@@ -81,13 +81,13 @@ def resume(
             with reporting(console, directory) as reporter:
                 done = run.resume(directory, device=device, reporter=Reporters(reporter, tracker))
         if over:
-            console.print(f"{directory}: training is over, nothing is left to do", soft_wrap=True)
+            console.print(f"{directory}: training is already finished", soft_wrap=True)
         if is_main:
             _summarise(done, console, as_json, tracker, with_report=not (no_report or over))
 
 
 def _summarise(run: Run, console: Console, as_json: bool, tracker: Reporter, *, with_report: bool) -> None:
-    """What the model fills in on rows that it has not seen, also beside a free baseline, what is worth a warning, and what to type next."""
+    """Prints imputation scores on held-out rows, warnings, the verdict and the next commands, or all scores as JSON."""
     from nbridge.cli.verdicts import print_verdict
     from nbridge.evaluation.crossmodal import predict_each
     from nbridge.evaluation.findings import of_model
@@ -103,9 +103,9 @@ def _summarise(run: Run, console: Console, as_json: bool, tracker: Reporter, *, 
     verdict = verdict_on(run, console)
     reported = with_report and report_on(run, findings, console)
     if as_json:
-        told = {"predictions": [asdict(one) for one in predictions], "warnings": [one.as_dict() for one in findings]}
-        told |= {"verdict": None if verdict is None else verdict.as_dict()}
-        typer.echo(json.dumps({"folder": str(run.folder), **told}, indent=2))
+        content = {"predictions": [asdict(one) for one in predictions], "warnings": [one.as_dict() for one in findings]}
+        content |= {"verdict": None if verdict is None else verdict.as_dict()}
+        typer.echo(json.dumps({"folder": str(run.folder), **content}, indent=2))
         return
     if predictions:
         _print_table(predictions, console)
@@ -125,7 +125,7 @@ def _summarise(run: Run, console: Console, as_json: bool, tracker: Reporter, *, 
 
 
 def _ending(run: Run) -> str:
-    """How a file that the model completes may end: as the one that it was trained from."""
+    """The file ending of imputable data: that of the training data."""
     path = str(run.spec.data.source.kwargs.get("path", ""))
     if run.model.binding.omics is not None and path:
         return ending_among(path, OMICS)
@@ -135,7 +135,7 @@ def _ending(run: Run) -> str:
 
 
 def _figures(predictions: list[Prediction]) -> dict[str, float]:
-    """The figures of the table, by modality and kind."""
+    """The scores of the table, by modality and kind."""
     kinds = ("log_likelihood", "accuracy", "rmse")
     found = {f"{one.target}/{kind}": getattr(one, kind) for one in predictions for kind in kinds}
     return {name: value for name, value in found.items() if value is not None}
@@ -145,7 +145,7 @@ def _print_table(predictions: list[Prediction], console: Console) -> None:
     from rich.table import Table
 
     rows = f"{predictions[0].rows:,} row{'s' if predictions[0].rows != 1 else ''}"
-    console.print(f"\nEach modality imputed from all others, {rows} not seen in training", soft_wrap=True)
+    console.print(f"\nEach modality imputed from all others, {rows} not used in training", soft_wrap=True)
     table = Table()
     for heading in ("imputed", "log-likelihood (nats)", "accuracy", "RMSE"):
         table.add_column(heading, justify="left" if heading == "imputed" else "right")

@@ -1,4 +1,4 @@
-"""A verdict for a terminal: a short table, the columns that stand out, and the advice."""
+"""Prints a verdict to the terminal: a table, the worst and best columns, and advice."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from rich.text import Text
 from nbridge.evaluation.verdict import FIGURES, Comparison, Outcome, Verdict, digits
 
 STYLES: dict[Outcome, str] = {"worse": "bold red", "better": "green"}
-"""How outcomes that stand out are shown."""
+"""Text styles of outcomes."""
 
 
 def print_verdict(verdict: Verdict, console: Console) -> None:
-    """Each modality beside its baseline, the worst and best columns, and what to do."""
+    """Prints the comparison of each modality with its baseline, the worst and best columns, and advice."""
     tested = [one for one in verdict.modalities if one.outcome != "not tested"]
     if not tested:
         console.print(f"Verdict: {verdict.headline}")

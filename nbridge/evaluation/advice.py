@@ -1,4 +1,4 @@
-"""Advice where a model is worse than a free baseline: the first cause that its figures, its training or its values speak for."""
+"""Advice for modalities that a model imputes worse than a baseline: the first cause supported by its scores, training or values."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from nbridge.spec.spec import Spec
 from nbridge.training.progress import EpochRecord
 
 FEW = 50
-"""Training rows for each latent dimension, below which there are few."""
+"""Training rows per latent dimension below which the data count as small."""
 EARLY, LONG = 0.25, 100
-"""The share of a stage's updates in which best weights are early, so that the rest was overfitting, and updates of a stage that is long
-enough to say so."""
+"""Overfitting: the best weights come within the first `EARLY` share of a stage's updates, in a stage of at least `LONG` updates."""
 CLASSES, REPEATED = 200, 5
-"""Distinct whole numbers up to which a column may be of classes, and the rows that each has on average at least."""
+"""A column of whole numbers may hold classes when it has at most `CLASSES` distinct values, each in `REPEATED` rows or more on average."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """How a model was trained, as far as it is known.
+    """How a model was trained.
 
     Arguments:
         spec: Its spec.
         rows: The number of training rows.
-        best: By stage that had validation rows, the update of its best weights and the number of updates.
+        best: For each stage with validation rows, the update of its best weights and its number of updates.
     """
 
     spec: Spec
@@ -38,7 +37,7 @@ class Trained:
 
 
 def trained_as(spec: Spec, rows: int, records: Iterable[EpochRecord]) -> Trained:
-    """What is known of a training by its records; of a stage without validation rows nothing is known."""
+    """Summarises training records; stages without validation rows are left out."""
     best: dict[str, tuple[int, int]] = {}
     for record in records:
         if record.validation_loss is not None:
@@ -47,12 +46,12 @@ def trained_as(spec: Spec, rows: int, records: Iterable[EpochRecord]) -> Trained
 
 
 def advise(comparison: Comparison, likelihood: Likelihood, values: Values, trained: Trained) -> str:
-    """What to do about a modality that is imputed worse than the baseline, in a line without its name.
+    """Advice for a modality that is imputed worse than the baseline: one line, without the modality's name.
 
     Arguments:
         comparison: The comparison.
         likelihood: The modality's likelihood.
-        values: Its values in the training rows, shape (N, E), NaN where they are missing.
+        values: Its values in the training rows, shape (N, E), NaN where missing.
         trained: How the model was trained.
     """
     causes: Sequence[Callable[[], str]] = (
@@ -66,7 +65,7 @@ def advise(comparison: Comparison, likelihood: Likelihood, values: Values, train
 
 
 def lines_of(advice: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-    """Pairs of a modality and its advice as lines; modalities with the same advice share one.
+    """Formats (modality, advice) pairs as lines; modalities with the same advice share a line.
 
     Example:
         >>> lines_of([("x", "train longer"), ("y", "train longer"), ("z", "use more rows")])
@@ -79,24 +78,24 @@ def lines_of(advice: Iterable[tuple[str, str]]) -> tuple[str, ...]:
 
 
 def _mismatched(likelihood: Likelihood, values: Values) -> str:
-    """Values that another likelihood describes."""
+    """The values call for another likelihood."""
     if isinstance(likelihood, Categorical | Bernoulli):
         return ""
     seen = values[~np.isnan(values)]
     distinct = np.unique(seen)
     kind = type(likelihood).__name__
     if len(distinct) == 2 and set(distinct.tolist()) == {0.0, 1.0}:
-        return f"its values are 0 and 1, and its likelihood is {kind}: use likelihood: {{type: bernoulli, attributes: true}}"
+        return f"its values are 0 and 1 but its likelihood is {kind}: use likelihood: {{type: bernoulli, attributes: true}}"
     if values.shape[1] == 1 and len(distinct) <= CLASSES and len(seen) >= REPEATED * len(distinct) and (distinct == distinct.round()).all():
         return (
-            f"its values are {len(distinct)} whole numbers that repeat, and its likelihood is {kind}: if they stand for classes, use "
+            f"its values are {len(distinct)} repeated whole numbers but its likelihood is {kind}: if they are classes, use "
             f"likelihood: categorical with shape: {int(distinct.max()) + 1}"
         )
     return ""
 
 
 def _unfinished(trained: Trained) -> str:
-    """A stage whose last weights were its best."""
+    """A stage ended with its best weights."""
     for stage, (best, updates) in trained.best.items():
         if best == updates:
             return f"stage {stage} was still improving when it ended: set training.stages.{stage}.updates to {2 * updates}"
@@ -104,23 +103,23 @@ def _unfinished(trained: Trained) -> str:
 
 
 def _overfitted(trained: Trained) -> str:
-    """Few rows, and best weights long before the last."""
+    """Few rows, and the best weights come early in a stage."""
     for stage, (best, updates) in trained.best.items():
         if _is_small(trained) and updates >= LONG and best <= EARLY * updates:
             return (
-                f"stage {stage} overfitted its {trained.rows:,} training rows (its best weights are of update {best:,} of "
-                f"{updates:,}): try latent_dim: {_smaller(trained)}, training.weight_decay: 0.01, or more rows"
+                f"stage {stage} overfitted its {trained.rows:,} training rows (best weights at update {best:,} of {updates:,}): "
+                f"try latent_dim: {_smaller(trained)}, training.weight_decay: 0.01, or more rows"
             )
     return ""
 
 
 def _ignored(comparison: Comparison, trained: Trained) -> str:
-    """A figure that is no better than that of a constant: the others do not reach it."""
+    """The score is no better than a constant's: the model does not use the other modalities."""
     ahead = comparison.constant - comparison.model if comparison.figure == "rmse" else comparison.model - comparison.constant
     if outcome_of(ahead, comparison.standard_error) == "better":
         return ""
     what = "the most frequent class" if comparison.figure == "accuracy" else "the column mean"
-    found = f"imputed no better than by {what}, so the other modalities do not reach it"
+    found = f"imputed no better than by {what}, so the model does not use the other modalities for it"
     return f"{found}: raise its weight in the spec, or {_other_model(trained)}"
 
 
@@ -132,20 +131,20 @@ def _few_rows(trained: Trained) -> str:
     if not _is_small(trained):
         return ""
     return (
-        f"{trained.rows:,} training rows are few for {trained.spec.latent_dim} latent dimensions: try latent_dim: {_smaller(trained)}, "
+        f"only {trained.rows:,} training rows for {trained.spec.latent_dim} latent dimensions: try latent_dim: {_smaller(trained)}, "
         "training.weight_decay: 0.01, or more rows"
     )
 
 
 def _another_model(comparison: Comparison, trained: Trained) -> str:
     local = comparison.predictor == "neighbours"
-    why = "rows that resemble each other predict it better" if local else "a linear predictor does better"
+    why = "nearest neighbours predict it better" if local else "a linear predictor does better"
     capacity = "a larger encoder (hidden), " if local else ""
     return f"{why}: try {capacity}a higher weight in the spec, or {_other_model(trained)}"
 
 
 def _other_model(trained: Trained) -> str:
-    """A model to try in the place of this one."""
+    """Another model to try."""
     if trained.spec.model.type != "bridged":
         return "model: bridged"
     return "model: jmvae (nbridge compare SPEC --models bridged,jmvae measures both)"

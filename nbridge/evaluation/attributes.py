@@ -1,10 +1,11 @@
-r"""How well attributes, each a yes or a no, are predicted from other modalities.
+r"""Scores binary attributes predicted from other modalities.
 
 The probability of an attribute is the mean over draws,
 
 .. math:: p(a \mid x_S) \approx \frac{1}{K} \sum_k p(a \mid z_k), \qquad z_k \sim q(z \mid x_S)
 
-and its prediction is yes from one half on. Attributes are rarely balanced: beside each accuracy stands that of the more frequent answer.
+and the prediction is yes when it is at least one half. Attributes are rarely balanced, so each accuracy comes with the accuracy of always
+predicting the more frequent value.
 """
 
 from __future__ import annotations
@@ -37,15 +38,15 @@ from nbridge.nn.likelihoods import Bernoulli
 
 @dataclass(frozen=True)
 class Attribute:
-    """One attribute; shares are None where no row can tell.
+    """Scores of one attribute; None where no row has it.
 
     Arguments:
-        name: Its name, or its index where none was given.
+        name: Its name, or its index when no names were given.
         cells: The number of rows in which it is observed.
-        base_rate: Share of yes.
-        accuracy: Share of right predictions.
-        majority_rate: Accuracy of the more frequent answer.
-        balanced_accuracy: Mean of the accuracy among yes and that among no; None unless both occur.
+        base_rate: Share of rows with yes.
+        accuracy: Share of correct predictions.
+        majority_rate: Accuracy of always predicting the more frequent value.
+        balanced_accuracy: Mean of the accuracies among yes and among no; None unless both occur.
     """
 
     name: str
@@ -64,13 +65,13 @@ class AttributeErrors:
         given: The modalities observed.
         target: The modality predicted.
         rows: The number of rows.
-        accuracy: Mean accuracy of the attributes that any row has.
-        majority_rate: Mean accuracy of each attribute's more frequent answer, for comparison.
-        balanced_accuracy: Mean balanced accuracy of the attributes that have one; None when none has.
+        accuracy: Mean accuracy over the attributes that are observed in some row.
+        majority_rate: Mean accuracy of always predicting each attribute's more frequent value, for comparison.
+        balanced_accuracy: Mean balanced accuracy over the attributes that have one; None when none has.
         brier: Mean :math:`(p - a)^2` over all observed cells, from 0 to 1.
         ece: Expected calibration error of the probability of yes, over all observed cells.
-        reliability: The bins of that probability that hold a cell, from low to high.
-        attributes: The scores of each.
+        reliability: The non-empty bins of that probability, in ascending order.
+        attributes: The scores of each attribute.
     """
 
     given: tuple[str, ...]
@@ -97,22 +98,22 @@ def attribute_errors(
     bins: int = 15,
     seed: int = 0,
 ) -> AttributeErrors:
-    """Scores predicted attributes, over the rows in which all these modalities are present.
+    """Scores predicted attributes over the rows in which the target and all given modalities are present.
 
     Arguments:
         model: A trained model.
-        batch: Rows that training has not seen.
-        given: The modalities to observe; none for the prior.
-        target: The modality to predict, with a Bernoulli likelihood of attributes.
-        reference: Training rows that say which answer is the more frequent one; without them the rows that are scored do.
-        names: What the attributes are called, in the order of the elements.
+        batch: Rows not used in training.
+        given: The modalities to observe; empty for the prior.
+        target: The modality to predict, with a Bernoulli likelihood and ``attributes: true``.
+        reference: Training rows, which determine each attribute's more frequent value; the scored rows when omitted.
+        names: The attributes' names, in the order of the elements.
         samples: The number K of draws of z.
-        bins: The number of bins of equal width over probability.
+        bins: The number of equal-width bins of probability.
         seed: Seed of the draws.
 
     Raises:
-        DataError: when no row has all of these modalities, the target has no attributes, an observed cell is neither 0 nor 1, or names do
-            not match.
+        DataError: when no row has all of these modalities, the target has no attributes, an observed cell is neither 0 nor 1, or the number
+            of names is wrong.
     """
     given = tuple(given)
     rows = rows_to_score(model, batch, given, target)
@@ -132,7 +133,7 @@ def attribute_errors(
 
 @dataclass(frozen=True)
 class _Answers:
-    """Yes or no, and whether it is observed, boolean, shape (B, A)."""
+    """Attribute values and their observed mask, both boolean, shape (B, A)."""
 
     yes: Tensor
     observed: Tensor
@@ -163,12 +164,12 @@ def _named(names: Sequence[str] | None, target: str, number: int) -> tuple[str, 
     if names is None:
         return tuple(map(str, range(number)))
     if len(names) != number:
-        raise DataError(f"names: {len(names)} of them for the {number} attributes of {target!r}, expected one for each")
+        raise DataError(f"names: got {len(names)} for the {number} attributes of {target!r}, expected one each")
     return tuple(names)
 
 
 def _more_frequent(answers: _Answers) -> Tensor:
-    """Whether yes is the answer of at least half of the observed rows, shape (A,)."""
+    """Whether at least half of the observed rows are yes, shape (A,)."""
     return 2 * answers.yes.sum(0) >= answers.observed.sum(0)
 
 
@@ -178,7 +179,7 @@ def _probabilities(model: MultimodalVAE, batch: Batch, given: tuple[str, ...], t
 
 
 def _attribute(name: str, p: Tensor, yes: Tensor, usual: Tensor) -> Attribute:
-    """Scores of one attribute in the rows in which it is observed."""
+    """Scores one attribute over the rows in which it is observed."""
     right = (p >= 0.5) == yes
     balanced = _average([_share(right[yes]), _share(right[~yes])]) if yes.any() and not yes.all() else None
     return Attribute(name, len(p), _share(yes), _share(right), _share(yes == usual), balanced)
@@ -212,5 +213,5 @@ def _share(true: Tensor) -> float | None:
 
 
 def _average(shares: Iterable[float | None]) -> float:
-    """The mean of those that there are, one or more."""
+    """The mean of the shares that are not None; at least one must not be."""
     return statistics.fmean(share for share in shares if share is not None)

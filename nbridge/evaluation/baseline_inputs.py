@@ -1,7 +1,8 @@
-"""What free baselines see of a row: all other modalities side by side, in standard form, with nothing missing.
+"""Inputs of the baselines: all other modalities, concatenated, standardised and without missing values.
 
-Columns are standardised by the training rows (counts on log(1 + x), pixels by one spread for the image, classes one-hot). What is missing
-becomes the column's mean, and an indicator for each modality says whether the row has it. Of a wide modality principal components are kept.
+Columns are standardised by the training rows: counts as log(1 + x), the pixels of an image by a common spread, classes one-hot. Missing
+values become the column's mean, and each modality gets a column that indicates its presence. Wide modalities are reduced to principal
+components.
 """
 
 from __future__ import annotations
@@ -20,28 +21,28 @@ from nbridge.nn.likelihoods import Categorical, Likelihood
 from nbridge.visual.modality_kinds import kind_of
 
 WIDE = 100
-"""Columns from which on a modality is wide."""
+"""A modality with more columns than this is wide."""
 COMPONENTS, FEWEST = 400, 20
-"""Principal components that wide modalities share, and those that each of them has at least."""
+"""Principal components divided among the wide modalities, and the fewest that each of them gets."""
 FITTED = 2000
-"""Rows that principal components are taken from, at most."""
+"""Maximum number of rows that principal components are fitted on."""
 FAR = 10.0
-"""Standard deviations beyond which a value counts as this far, so that columns that nearly never vary rule nothing."""
+"""Standardised values are clipped to this, so that columns that hardly ever vary do not dominate."""
 
 Inputs = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Block:
-    """How one modality becomes columns.
+    """Maps one modality to input columns.
 
     Arguments:
-        classes: The number of its classes; 0 where it has none.
+        classes: The number of its classes; 0 when it has none.
         logged: Whether its values are counts.
         centre: The mean of each column.
-        unit: The spread of each column; infinite for one that never varies.
-        components: The principal components that are kept; None where all columns are.
-        indicated: The mean of its presence where some training rows lack it, for an indicator; None where none does.
+        unit: The standard deviation of each column; infinite for a constant one.
+        components: The fitted principal components; None when all columns are kept.
+        indicated: The share of training rows that have the modality, to centre the presence indicator; None when all or none have it.
     """
 
     classes: int
@@ -52,7 +53,7 @@ class Block:
     indicated: float | None
 
     def of(self, values: Values) -> Inputs:
-        """The columns of rows, shape (N, F), of its values, shape (N, E), NaN where they are missing."""
+        """Input columns, shape (N, F), from values of shape (N, E), NaN where missing."""
         standard: Inputs = np.nan_to_num(np.clip((_plain(values, self.classes, self.logged) - self.centre) / self.unit, -FAR, FAR))
         kept = standard if self.components is None else np.asarray(self.components.transform(standard), np.float64)
         if self.indicated is None:
@@ -62,12 +63,12 @@ class Block:
 
 
 def blocks_of(model: MultimodalVAE, train: Mapping[str, Values], seed: int = 0) -> dict[str, Block]:
-    """The block of each modality, fitted on training rows.
+    """Fits a block for each modality on the training rows.
 
     Arguments:
-        model: The model that knows the likelihoods.
+        model: The model, for its likelihoods.
         train: Values of each modality in the training rows, shape (N, E).
-        seed: Seed of the solver of principal components.
+        seed: Seed of the PCA solver.
     """
     wide = sum(values.shape[1] > WIDE for values in train.values())
     share = max(FEWEST, COMPONENTS // max(1, wide))
@@ -75,9 +76,9 @@ def blocks_of(model: MultimodalVAE, train: Mapping[str, Values], seed: int = 0) 
 
 
 def inputs_of(blocks: Mapping[str, Block], values: Mapping[str, Values], target: str) -> tuple[Inputs, Inputs]:
-    """What a baseline of a target sees, shape (N, F), and the factors by which distances weigh its columns, shape (F,).
+    """Inputs for predicting a target, shape (N, F), and the weight of each column in distances, shape (F,).
 
-    Factors give every modality the same weight in a distance, however many columns it has.
+    The weights give every modality the same share of a distance, regardless of its number of columns.
     """
     parts = [blocks[name].of(x) for name, x in values.items() if name != target]
     factors = [np.full(part.shape[1], 1 / np.sqrt(max(1, part.shape[1]))) for part in parts]
@@ -106,7 +107,7 @@ def _fitted(likelihood: Likelihood, values: Values, share: int, seed: int) -> Bl
 
 
 def _plain(values: Values, classes: int, logged: bool) -> Values:
-    """Values as columns: classes one-hot, counts on log(1 + x); NaN where they are missing."""
+    """Values as columns: classes one-hot, counts as log(1 + x); NaN where missing."""
     if logged:
         return np.log1p(np.maximum(values, 0.0))
     if not classes:

@@ -1,14 +1,14 @@
-r"""Free baselines: what scikit-learn predicts of a modality from the others, fitted in seconds on the rows that the model learned from.
+r"""Baselines: scikit-learn predicts a modality from the others, fitted in seconds on the model's training rows.
 
 ================= ================================================================================================================
-``mean``          of each column of real values or counts
-``most frequent`` answer, of classes and binary columns
-``ridge``         ridge regression, its penalty by leave-one-out error; of many questions on indicators of their answers
-``logistic``      logistic regression, of up to eight questions
-``neighbours``    the mean of the ten nearest, or the answer that most of them give
+``mean``          the mean of each column of real values or counts
+``most frequent`` the most frequent value, for classes and binary columns
+``ridge``         ridge regression, with the penalty chosen by leave-one-out error; for many questions, on their one-hot answers
+``logistic``      logistic regression, for up to eight questions
+``neighbours``    the mean, or the majority vote, of the ten nearest neighbours
 ================= ================================================================================================================
 
-The best of them is chosen on rows of its own, never on those that it is compared on (`chosen`).
+The best baseline is chosen on separate rows, never on those used for the comparison (`chosen`). A *question* is a class or a binary column.
 
 Axes: N rows, F inputs, C columns or questions, E elements.
 """
@@ -32,30 +32,30 @@ from nbridge.evaluation.targets import Numbers, Questions, Target, Values
 
 NEIGHBOURS = 10
 PENALTIES = tuple(10.0**power for power in range(-1, 5))
-"""Penalties of ridge regression that are tried."""
+"""Candidate penalties of ridge regression."""
 STRENGTHS = (0.01, 1.0)
-"""Inverse penalties of logistic regression that are tried."""
+"""Candidate inverse penalties of logistic regression."""
 FEW_QUESTIONS = 8
-"""Questions up to which each has a logistic regression of its own."""
+"""Maximum number of questions for which a logistic regression is fitted to each."""
 APART = 100
-"""Columns with missing cells that are fitted on their own rows, at most; in further ones a missing cell is taken for the mean."""
+"""Maximum number of columns with missing cells that are each fitted on their observed rows; in the rest, missing cells become the mean."""
 WORK, FEWEST_STEPS, MOST_STEPS = 2e10, 30, 300
-"""Products that a logistic regression may take, and the bounds of its steps."""
+"""Budget of multiplications for one logistic regression, and the bounds on its number of iterations."""
 FOLDS, FOLDED = 3, 2000
-"""Folds of a cross-validation, and the rows that it takes at most."""
+"""Number of cross-validation folds, and the maximum number of rows used."""
 
 Predictor = Callable[[Inputs], Values]
-"""Predictions in the standard form of a target, of the inputs of rows."""
+"""Maps inputs to predictions in a target's standard form."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """Rows with their inputs and what is to be predicted.
+    """Rows with their inputs and true target values.
 
     Arguments:
         inputs: Shape (N, F).
         factors: The weight of each input in a distance, shape (F,).
-        truth: In the standard form of a target, NaN where it is missing.
+        truth: True values in the target's standard form, NaN where missing.
     """
 
     inputs: Inputs
@@ -63,27 +63,27 @@ class Known:
     truth: Values
 
     def index(self, rows: Sequence[int] | np.ndarray) -> Known:
-        """Some of the rows."""
+        """A subset of the rows."""
         return Known(self.inputs[rows], self.factors, self.truth[rows])
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A kind of baseline: its name, and how it is fitted."""
+    """A kind of baseline: its name and its fitting function."""
 
     name: str
     fit: Callable[[Known], Predictor]
 
 
 def constant(target: Target, train: Known) -> Values:
-    """The prediction without any input, shape (1, E) or (1, C): the mean, which is 0 in standard form, or the most frequent answer."""
+    """The constant prediction, shape (1, E) or (1, C): the mean, which is 0 in standard form, or the most frequent answer."""
     if isinstance(target, Numbers):
         return np.zeros((1, len(target.elements)))
     return np.array([[_most_frequent(train.truth[:, place]) for place in range(len(target.names))]])
 
 
 def candidates(target: Target) -> Iterator[Candidate]:
-    """The baselines that compete for a target, the simplest first."""
+    """The candidate baselines for a target, simplest first."""
     yield Candidate("most frequent" if isinstance(target, Questions) else "mean", lambda train: _constant(target, train))
     if isinstance(target, Questions) and len(target.names) <= FEW_QUESTIONS:
         for strength in STRENGTHS:
@@ -94,13 +94,13 @@ def candidates(target: Target) -> Iterator[Candidate]:
 
 
 def chosen(target: Target, train: Known, choosing: Known | None, seed: int = 0) -> tuple[str, Predictor]:
-    """The best baseline of a target, fitted, with its name.
+    """The best baseline for a target: its name and the fitted predictor.
 
     Arguments:
-        target: What is to be predicted.
-        train: The rows to fit on, each with a truth.
-        choosing: The rows by which the best is chosen, others than those that it will be compared on; cross-validation on the training
-            rows when left out.
+        target: The target to predict.
+        train: The rows to fit on, each with a true value.
+        choosing: The rows used to choose the best, distinct from those used for the comparison; cross-validation on the training rows when
+            omitted.
         seed: Seed of the folds.
 
     Without inputs, or with fewer than ten rows, it is the constant.
@@ -108,7 +108,7 @@ def chosen(target: Target, train: Known, choosing: Known | None, seed: int = 0) 
     enough = train.inputs.shape[1] and len(train.truth) >= NEIGHBOURS
     competing = [*candidates(target)] if enough else [next(candidates(target))]
     with warnings.catch_warnings():
-        # A step limit is part of the baseline: what it has found by then is what it offers.
+        # The iteration limit is part of the baseline, so not converging is no fault.
         warnings.simplefilter("ignore", ConvergenceWarning)
         if choosing is not None:
             fitted = [(one, one.fit(train)) for one in competing]
@@ -164,7 +164,7 @@ def _ridge(target: Target, train: Known) -> Predictor:
 
 
 def _linear(inputs: Inputs, truth: Values) -> Predictor:
-    """Ridge regression of each column on the rows in which it is observed."""
+    """Fits ridge regression to each column, on the rows in which it is observed."""
     missing = np.isnan(truth)
     partly = np.flatnonzero(missing.any(0) & ~missing.all(0))
     apart, filled = partly[:APART], np.where(missing, np.nanmean(np.where(missing.all(0), 0.0, truth), 0), truth)
@@ -222,7 +222,7 @@ def _neighbours(target: Target, train: Known) -> Predictor:
 
 
 def _means(truth: Values, near: np.ndarray) -> Values:
-    """The mean of those neighbours that have a column; 0, its mean in standard form, where none has it."""
+    """Column means over the neighbours in which the column is observed; 0, the mean in standard form, when none has it."""
     seen = ~np.isnan(truth)
     filled = np.where(seen, truth, 0.0)
     total, number = np.zeros((len(near), truth.shape[1])), np.zeros((len(near), truth.shape[1]))
@@ -233,7 +233,7 @@ def _means(truth: Values, near: np.ndarray) -> Values:
 
 
 def _votes(target: Questions, truth: Values, near: np.ndarray) -> Values:
-    """The answer that most of the neighbours give, the first of several that as many give."""
+    """Majority vote of the neighbours; the first answer wins a tie."""
     answers = np.empty((len(near), truth.shape[1]))
     for column, classes in enumerate(target.classes):
         given = truth[:, column][near]

@@ -1,7 +1,7 @@
-r"""Whether what a model predicts of a modality is as sharp, and as uncertain, as it says.
+r"""Accuracy and calibration of a model's predictive distributions.
 
-Real values and counts are scored by m draws of :math:`p(x_j \mid x_S)`, with the spread of :math:`p(x_j \mid z)`: the error of their mean,
-the continuous ranked probability score (Gneiting and Raftery, 2007) and the coverage of central intervals,
+Real values and counts are scored from m draws of :math:`p(x_j \mid x_S)`, including the spread of :math:`p(x_j \mid z)`: the error of the
+mean, the continuous ranked probability score (Gneiting and Raftery, 2007) and the coverage of central intervals,
 
 .. math:: \mathrm{CRPS} = \frac{1}{m} \sum_k |x_k - x| - \frac{1}{2 m (m - 1)} \sum_{k, l} |x_k - x_l|
 
@@ -32,26 +32,26 @@ from nbridge.nn.likelihoods import Bernoulli, Categorical, Likelihood
 LEVELS = (0.5, 0.9, 0.95)
 """Probabilities of the central intervals."""
 FEWEST_DRAWS = 39
-"""Draws of which the two halves of 5 %, 1/40 each, are whole ranks: a value beyond all draws then misses every interval."""
+"""Fewest draws with which a value beyond all draws is outside the 95 % interval: each of its tails, 1/40, is then a whole rank."""
 
 WIDTH = 128
-"""Numbers that a draw is taken to need at least: the layers of a decoder are wider than a label."""
+"""Assumed minimum size of a draw when splitting rows into chunks: a decoder's layers are wider than a label."""
 
 
 @dataclass(frozen=True)
 class IntervalScores:
-    r"""Scores of draws of real values or counts; errors are in the units of the data, over all observed cells alike.
+    r"""Scores of draws of real values or counts, in the units of the data, averaged over all observed cells.
 
     Arguments:
         given: The modalities observed.
         target: The modality predicted.
         rows: The number of rows.
-        cells: The number of observed cells, the elements that the scores average over.
+        cells: The number of observed cells that the scores average over.
         rmse: Root-mean-square error of the mean of the draws; m draws of variance v add v / m to its square.
-        crps: Continuous ranked probability score, a proper score; for a single certain value it is the absolute error.
-        coverage: Share of cells inside the central interval of each probability; equal to that probability where draws are calibrated.
-        marginal_rmse: The error of predicting each element by its mean over these rows, for comparison.
-        marginal_crps: The score of predicting each element by its values in the other rows, for comparison.
+        crps: Continuous ranked probability score, a proper score; for a point prediction it is the absolute error.
+        coverage: Share of cells inside the central interval of each probability; equal to that probability when the draws are calibrated.
+        marginal_rmse: RMSE of predicting each element by its mean over these rows, for comparison.
+        marginal_crps: CRPS of predicting each element by its values in the other rows, for comparison.
     """
 
     given: tuple[str, ...]
@@ -70,10 +70,10 @@ class Bin:
     """Predictions of similar confidence.
 
     Arguments:
-        low: The confidence above which a prediction falls into this bin; the first bin holds its lower edge too.
-        high: The confidence up to which it does.
+        low: Lower edge, excluded except in the first bin.
+        high: Upper edge, included.
         confidence: Mean confidence.
-        accuracy: Share of predictions that came true.
+        accuracy: Share of correct predictions.
         count: The number of predictions, 1 or more.
     """
 
@@ -97,7 +97,7 @@ class LabelCalibration:
         brier: Brier score :math:`\sum_c (p_c - [y = c])^2`, from 0 to 2.
         ece: Expected calibration error of the most probable class.
         negative_log_likelihood: Mean :math:`-\log p(y \mid x_S)`, in nats.
-        reliability: The bins of confidence that hold a row, from low to high.
+        reliability: The non-empty bins of confidence, in ascending order.
     """
 
     given: tuple[str, ...]
@@ -114,15 +114,15 @@ class LabelCalibration:
 def interval_scores(
     model: MultimodalVAE, batch: Batch, given: Iterable[str], target: str, *, samples: int = 100, seed: int = 0
 ) -> IntervalScores:
-    r"""Scores draws of real values or counts, over the rows in which all these modalities are present.
+    r"""Scores draws of real values or counts over the rows in which the target and all given modalities are present.
 
-    Draws are those of `nbridge.Model.impute`: one :math:`z_k \sim q(z \mid x_S)` each, with the spread of :math:`p(x_j \mid z_k)`. Values
-    of `DiscretizedLogistic` are rounded to its levels first. Coverage is by ranks, see `coverage`.
+    Draws are made as in `nbridge.Model.impute`: one :math:`z_k \sim q(z \mid x_S)` each, then x from :math:`p(x_j \mid z_k)`. Values of a
+    `DiscretizedLogistic` are first rounded to its levels. Coverage is computed from ranks, see `coverage`.
 
     Arguments:
         model: A trained model.
-        batch: Rows that training has not seen.
-        given: The modalities to observe; none for the prior.
+        batch: Rows not used in training.
+        given: The modalities to observe; empty for the prior.
         target: The modality to predict.
         samples: The number m of draws, 39 or more.
         seed: Seed of the draws.
@@ -136,7 +136,7 @@ def interval_scores(
     if not likelihood.elementwise or isinstance(likelihood, Bernoulli):
         raise unsupported("interval_scores", target, likelihood, "one of real values or counts")
     if samples < FEWEST_DRAWS:
-        raise DataError(f"samples is {samples}, expected {FEWEST_DRAWS} or more: {LEVELS[-1]:.0%} intervals need as many draws")
+        raise DataError(f"samples is {samples}, expected {FEWEST_DRAWS} or more, which {LEVELS[-1]:.0%} intervals need")
     require_cells(observed_cells(rows, target), target)
     with serving(model, seed):
         sums = [_interval_sums(model, part, given, target, samples) for part in row_chunks(model, rows, target, samples)]
@@ -150,15 +150,15 @@ def interval_scores(
 def label_calibration(
     model: MultimodalVAE, batch: Batch, given: Iterable[str], target: str, *, samples: int = 200, bins: int = 15, seed: int = 0
 ) -> LabelCalibration:
-    """Scores predicted class probabilities, over the rows in which all these modalities are present.
+    """Scores predicted class probabilities over the rows in which the target and all given modalities are present.
 
     Arguments:
         model: A trained model.
-        batch: Rows that training has not seen.
-        given: The modalities to observe; none for the prior.
+        batch: Rows not used in training.
+        given: The modalities to observe; empty for the prior.
         target: The modality to predict, with a categorical likelihood.
-        samples: The number K of draws of z; the noise of few draws adds to the calibration error.
-        bins: The number of bins of equal width over confidence.
+        samples: The number K of draws of z; with few draws, their noise adds to the calibration error.
+        bins: The number of equal-width bins of confidence.
         seed: Seed of the draws.
 
     Raises:
@@ -190,21 +190,21 @@ def label_calibration(
 
 
 def crps(draws: Tensor, x: Tensor, *, fair: bool = True) -> Tensor:
-    r"""Continuous ranked probability score of each element, from draws of its distribution.
+    r"""Continuous ranked probability score of each element, from draws of its predictive distribution.
 
     .. math:: \frac{1}{m} \sum_k |x_k - x| - \frac{1}{2 m (m - 1)} \sum_{k, l} |x_k - x_l|,
         \qquad \sum_{k, l} |x_k - x_l| = 2 \sum_k (2 k - m - 1)\, x_{(k)}
 
-    The right side, over draws in order, makes it :math:`O(m \log m)`.
+    The second identity, over sorted draws, makes it :math:`O(m \log m)`.
 
     Arguments:
         draws: Draws of each element, two or more, shape (m, \*).
-        x: What came true, shape (\*).
-        fair: Whether pairs are averaged over m (m - 1): an unbiased estimate of the score of the distribution drawn from (Ferro, 2014),
-            which may be below zero. Else over m squared: the score of the draws as a distribution of their own.
+        x: Observed values, shape (\*).
+        fair: Whether to average pairs over m (m - 1): an unbiased estimate of the score of the underlying distribution (Ferro, 2014), which
+            can be negative. Otherwise over m squared: the score of the empirical distribution of the draws.
 
     Returns:
-        The score, in the units of x, lower is better, float64, shape (\*).
+        The score in the units of x, float64, shape (\*); lower is better.
 
     Example:
         >>> crps(torch.tensor([-1.0, 0.0, 1.0]), torch.tensor(3.0), fair=False)
@@ -216,21 +216,21 @@ def crps(draws: Tensor, x: Tensor, *, fair: bool = True) -> Tensor:
 
 
 def coverage(draws: Tensor, x: Tensor, level: float) -> Tensor:
-    r"""Whether each element lies in the central interval of its draws: 1 inside, 0 outside, a share at the interval's ends and for ties.
+    r"""Whether each element is in the central interval of its draws: 1 inside, 0 outside, a fraction at the interval's ends and for ties.
 
-    Of m draws and x, all from one distribution, each of the m + 1 ranks of x is equally likely, so rank r (the number of draws below x)
-    stands for the probabilities from :math:`r / (m + 1)` to :math:`(r + 1) / (m + 1)`; ties with x spread it over all ranks that they
-    allow. Draws from the truth are then covered with probability ``level`` exactly, by any number of draws, and for counts as well (the
-    probability integral transform of Czado et al., 2009). The ends of the interval are the quantiles of the draws at position
-    p (m + 1). With fewer than :math:`2 / (1 - \mathrm{level}) - 1` draws, x beyond all of them still counts in part.
+    If x and the m draws come from one distribution, each of the m + 1 ranks of x is equally likely. Rank r (the number of draws below x)
+    therefore represents the probabilities from :math:`r / (m + 1)` to :math:`(r + 1) / (m + 1)`; draws equal to x extend this range by one
+    rank each. The expected coverage of calibrated draws is then exactly ``level`` for any number of draws, for counts too (the probability
+    integral transform of Czado et al., 2009). The interval ends at the quantiles of the draws at position p (m + 1). With fewer than
+    :math:`2 / (1 - \mathrm{level}) - 1` draws, an x beyond all of them still counts as a fraction.
 
     Arguments:
         draws: Draws of each element, shape (m, \*).
-        x: What came true, shape (\*).
+        x: Observed values, shape (\*).
         level: The probability of the interval.
 
     Returns:
-        Shares, float64, shape (\*); their mean is the coverage.
+        Fractions, float64, shape (\*); their mean is the coverage.
 
     Example:
         >>> coverage(torch.arange(99.0)[:, None].expand(99, 3), torch.tensor([-5.0, 0.5, 50.0]), 0.9)
@@ -240,17 +240,17 @@ def coverage(draws: Tensor, x: Tensor, level: float) -> Tensor:
 
 
 def brier(probabilities: Tensor, labels: Tensor) -> float:
-    r"""Mean Brier score :math:`\sum_c (p_c - [y = c])^2`, from 0 to 2, of probabilities of shape (N, C) and class indices of shape (N,)."""
+    r"""Mean Brier score :math:`\sum_c (p_c - [y = c])^2`, from 0 to 2, of probabilities (N, C) and class indices (N,)."""
     truth = F.one_hot(labels, probabilities.shape[1]).to(probabilities)
     return (probabilities - truth).double().square().sum(1).mean().item()
 
 
 def reliability(confidence: Tensor, right: Tensor, bins: int = 15) -> tuple[Bin, ...]:
-    """Predictions by confidence, in bins of equal width over [0, 1]; those that hold nothing are left out.
+    """Groups predictions by confidence into equal-width bins over [0, 1]; empty bins are left out.
 
     Arguments:
         confidence: The probability of each prediction, shape (N,).
-        right: Whether it came true, shape (N,).
+        right: Whether it was correct, shape (N,).
         bins: The number of bins.
     """
     edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
@@ -262,54 +262,54 @@ def reliability(confidence: Tensor, right: Tensor, bins: int = 15) -> tuple[Bin,
 
 
 def calibration_error(table: Iterable[Bin]) -> float:
-    r"""Expected calibration error of a table, :math:`\sum_b \frac{n_b}{N} |\mathrm{accuracy}_b - \mathrm{confidence}_b|`."""
+    r"""Expected calibration error of reliability bins, :math:`\sum_b \frac{n_b}{N} |\mathrm{accuracy}_b - \mathrm{confidence}_b|`."""
     table = tuple(table)
     return sum(line.count * abs(line.accuracy - line.confidence) for line in table) / sum(line.count for line in table)
 
 
 def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
-    """Expected calibration error of the most probable class, of probabilities of shape (N, C) and class indices of shape (N,)."""
+    """Expected calibration error of the most probable class, from probabilities (N, C) and class indices (N,)."""
     confidence, guess = probabilities.max(1)
     return calibration_error(reliability(confidence, guess == labels, bins))
 
 
 def predictive(model: MultimodalVAE, batch: Batch, given: Iterable[str], target: str, samples: int) -> Distribution:
-    r"""The served :math:`p(x_j \mid z_k)`, batch shape (K, B), with :math:`z_k \sim q(z \mid x_S)`, of prepared rows."""
+    r"""The calibrated :math:`p(x_j \mid z_k)`, batch shape (K, B), with :math:`z_k \sim q(z \mid x_S)`, for prepared rows."""
     rows = batch.only(*given)
     return model.decoder(target).served(model.posterior(rows, samples).sample(), model.given(target, rows))
 
 
 def row_chunks(model: MultimodalVAE, batch: Batch, target: str, samples: int) -> Iterable[Batch]:
-    """Prepared rows on the model's device, so many at a time that draws of a target fit in memory."""
+    """Yields prepared rows on the model's device, in chunks small enough that the draws of a target fit in memory."""
     widest = max(WIDTH, model.latent_dim, math.prod(model.likelihoods[target].shape))
     return (model.prepare(part.to(model.device)) for part in chunks(batch, samples * widest))
 
 
 def unsupported(metric: str, name: str, likelihood: Likelihood, expected: str) -> DataError:
-    """The mistake of asking for a metric that a likelihood does not have."""
+    """The error for a metric that does not apply to a likelihood."""
     return DataError(f"metric {metric}: modality {name!r} has a {type(likelihood).__name__} likelihood, expected {expected}")
 
 
 def require_cells(cells: Tensor, name: str) -> None:
-    """Checks that a modality has a cell to score.
+    """Checks that at least one cell of a modality is observed.
 
     Raises:
-        DataError: when not one is observed.
+        DataError: when none is.
     """
     if not cells.any():
-        raise DataError(f"modality {name!r}: no cell is observed in the {len(cells)} rows to evaluate")
+        raise DataError(f"modality {name!r}: no observed cell in the {len(cells)} rows to evaluate")
 
 
 def observed_cells(batch: Batch, name: str) -> Tensor:
-    """Which cells of a modality count, boolean, of the shape of its values, in rows in which it is present."""
+    """The observed mask of a modality's cells, boolean, of the shape of its values; only meaningful in rows where it is present."""
     return batch.cells.get(name, torch.ones_like(batch.values[name], dtype=torch.bool))
 
 
 def _interval_sums(model: MultimodalVAE, batch: Batch, given: tuple[str, ...], target: str, samples: int) -> Tensor:
-    """Sums over observed cells: their number, square error, CRPS, and the cells inside each interval."""
+    """Sums over observed cells: their number, squared error, CRPS, and coverage of each interval."""
     likelihood, cells = model.likelihoods[target], observed_cells(batch, target)
     draws = predictive(model, batch, given, target, samples).sample()[:, cells]
-    # On the very levels that draws have, so that equal ones are ties and not neighbours in the last digit.
+    # Rounded to the same levels as the draws, so that equal values compare as ties despite floating-point error.
     x = likelihood.point(batch.values[target].to(draws))[cells]
     square = (draws.double().mean(0) - x).square()
     ranks = _ranks(draws, x)
@@ -318,12 +318,12 @@ def _interval_sums(model: MultimodalVAE, batch: Batch, given: tuple[str, ...], t
 
 
 def _marginal_scores(model: MultimodalVAE, batch: Batch, target: str) -> tuple[float, float]:
-    """RMSE of each element's mean, and CRPS of each element's values in the other rows."""
+    """RMSE of predicting each element by its mean, and CRPS of predicting it by its values in the other rows."""
     likelihood, cells = model.likelihoods[target], observed_cells(batch, target)
     x, count = likelihood.point(likelihood.canonical(batch.values[target])).double(), cells.sum(0)
     mean = torch.where(cells, x, 0.0).sum(0) / count.clamp(min=1)
     square = torch.where(cells, (x - mean).square(), 0.0).sum() / count.sum()
-    # Averaged over rows, both terms of the score of the other rows are mean differences of pairs, the second of them halved.
+    # Averaged over rows, both terms of this CRPS are mean pairwise differences, the second one halved.
     differences = _pairs((x - mean).masked_fill(~cells, math.inf).sort(0).values, count) / (count - 1).clamp(min=1)
     return math.sqrt(square.item()), (differences.sum() / count.sum()).item()
 
@@ -336,18 +336,18 @@ def _class_log_probs(model: MultimodalVAE, batch: Batch, given: tuple[str, ...],
 
 
 def _pairs(ordered: Tensor, count: Tensor | int) -> Tensor:
-    """The sum of all distances between two of the first so many values, each pair once, of values in order along the first axis."""
+    """Sum of pairwise distances among the first ``count`` values, each pair once, of values sorted along the first axis."""
     rank = torch.arange(len(ordered), device=ordered.device).reshape(-1, *(1 for _ in ordered.shape[1:]))
     return torch.where(rank < count, (2 * rank - count + 1) * ordered, 0.0).sum(0)
 
 
 def _ranks(draws: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """From which to which probability the rank of x among the draws goes."""
+    """Lower and upper probability represented by the rank of x among the draws."""
     below, ties = (draws < x).sum(0).double(), (draws == x).sum(0)
     return below / (len(draws) + 1), (below + ties + 1) / (len(draws) + 1)
 
 
 def _inside(low: Tensor, high: Tensor, level: float) -> Tensor:
-    """How much of each span of probabilities the central interval covers."""
+    """The fraction of each probability range that is inside the central interval."""
     overlap = high.clamp(max=(1 + level) / 2) - low.clamp(min=(1 - level) / 2)
     return overlap.clamp(min=0) / (high - low)

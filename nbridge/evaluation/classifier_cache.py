@@ -1,7 +1,7 @@
-"""Classifiers that were trained once, kept in memory and in a folder, so that the next evaluation of the same rows need not train them.
+"""Cache of trained classifiers, in memory and optionally in a folder, so that evaluating the same rows again does not retrain them.
 
-A file is found by a key, the hash of all that made the classifier, and holds the key and a hash of its tensors. What is damaged, of another
-key or of other networks is taken for missing: the classifier is trained again and the file replaced.
+The key is a hash of everything that determines the classifier. A file stores its key and a hash of its tensors; a file that is damaged, or
+has another key or network, counts as missing: the classifier is trained again and the file replaced.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from nbridge.training.checkpoint import load_into, load_tensors, save_tensors
 
 
 class ClassifierCache:
-    """Tensors of trained networks by their key.
+    """Tensors of trained networks by key.
 
     Arguments:
-        folder: Where they lie, made when it is needed; they are kept in memory alone when it is left out.
+        folder: Where files are stored, created when needed; in memory only when omitted.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -30,15 +30,15 @@ class ClassifierCache:
         self._known: dict[str, dict[str, Tensor]] = {}
 
     def __len__(self) -> int:
-        """How many networks were kept or found by this object."""
+        """The number of networks that this object has stored or found."""
         return len(self._known)
 
     def restore(self, name: str, key: str, network: nn.Module) -> bool:
-        """Puts kept tensors into a network of their shapes; whether there were any, else it is as before.
+        """Loads cached tensors into a network and returns True; returns False, leaving the network unchanged, when there are none that fit.
 
         Arguments:
-            name: What the file is called, besides its key.
-            key: The hash of all that made the network.
+            name: Prefix of the file name.
+            key: Hash of everything that determines the network.
             network: The network.
         """
         tensors = self._known.get(key) or self._read(name, key)
@@ -52,12 +52,12 @@ class ClassifierCache:
         return True
 
     def keep(self, name: str, key: str, network: nn.Module) -> None:
-        """Keeps the tensors of a network; a folder that takes no files costs nothing but the next training.
+        """Stores the tensors of a network. A folder that cannot be written to is no error: the network is trained again next time.
 
         Arguments:
-            name: What the file is called, besides its key.
-            key: The hash of all that made the network.
-            network: The network, trained.
+            name: Prefix of the file name.
+            key: Hash of everything that determines the network.
+            network: The trained network.
         """
         tensors = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
         self._known[key] = tensors
@@ -70,7 +70,7 @@ class ClassifierCache:
         return None if self.folder is None else self.folder / f"{name}-{key[:16]}.safetensors"
 
     def _read(self, name: str, key: str) -> dict[str, Tensor] | None:
-        """The tensors that lie under a key, as they were written; None where there are no such."""
+        """The intact tensors stored under a key, or None."""
         if (path := self._path(name, key)) is None:
             return None
         try:
@@ -81,7 +81,7 @@ class ClassifierCache:
 
 
 def _seal(key: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """What a file says of itself: its key, and a hash of its tensors, for their format has none."""
+    """A file's metadata: its key and a hash of its tensors, since safetensors has no checksum."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         hash_tensor(digest, tensors[name], name)

@@ -1,12 +1,12 @@
-r"""Classifiers that judge what a model generates: one for each modality, which tells the label of a value.
+r"""Classifiers that score generated values: one per modality, which predicts the label from a value.
 
 .. math:: p(y \mid x_i) = \mathrm{Likelihood}_y(W \, \sigma(\mathrm{Enc}_i(x_i)) + b)
 
-The encoder is of the kind that the model has for this modality, with weights of its own. The label is a modality as well: with a
-categorical likelihood it has classes, with attributes (Bernoulli) each element is judged by itself. A classifier sees training rows only,
-and a score that it gives means nothing without its own accuracy on rows held out, so that a `Judge` holds both.
+The encoder has the architecture of the model's encoder for this modality, with weights of its own. The label is itself a modality, either
+categorical or of attributes (Bernoulli), which are predicted element by element. A classifier is trained on training rows only. Its scores
+mean nothing without its own accuracy on held-out rows, so a `Judge` holds both.
 
-What a label says is held as whole numbers, shape (B, L): a class index, L = 1, or whether each of L attributes holds.
+Labels are represented as integers, shape (B, L): a class index with L = 1, or the 0/1 values of L attributes.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ from nbridge.training.build import SpecParts
 from nbridge.version import __version__
 
 VERSION = 1
-"""Of what a classifier is and how it learns: one that was kept serves as long as this stays the same."""
+"""Version of the classifiers and their training; cached classifiers of another version are not used."""
 
 
 class Classifier(nn.Module):
-    """An encoder, a nonlinearity and a linear head that reads a label from one modality.
+    """An encoder, a nonlinearity and a linear head that predict a label from one modality.
 
     Arguments:
-        encoder: Maps the modality, in standard form, to features; it becomes a part of the classifier.
-        likelihood: The modality's likelihood, with the statistics that its standard form needs; copied, and not trained.
+        encoder: Maps the standardised modality to features; it becomes a part of the classifier.
+        likelihood: The modality's likelihood, with the statistics for standardising; copied, and not trained.
         label_likelihood: The label's likelihood; copied.
         activation: The nonlinearity.
 
@@ -71,12 +71,12 @@ class Classifier(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters lie."""
+        """The device of the parameters."""
         return next(self.head.parameters()).device
 
     @property
     def learnt(self) -> nn.Module:
-        """What training changes: the encoder and the head, without the likelihoods."""
+        """The trained modules: the encoder and the head, without the likelihoods."""
         return nn.ModuleDict({"encoder": self.encoder, "head": self.head.network})
 
     def features(self, x: Tensor, cells: Tensor | None = None) -> Tensor:
@@ -84,7 +84,7 @@ class Classifier(nn.Module):
 
         Arguments:
             x: Canonical values, shape (B, \*shape).
-            cells: Which of their cells are observed, boolean, of the shape of ``x``; all when left out.
+            cells: Observed mask of ``x``, boolean, of its shape; all observed when omitted.
         """
         standard = self.likelihood.standardize(x)
         if cells is not None:
@@ -92,47 +92,47 @@ class Classifier(nn.Module):
         return self.activation(self.encoder(standard))
 
     def forward(self, x: Tensor, cells: Tensor | None = None) -> Tensor:
-        r"""Logits of the classes, shape (B, C), or of the attributes, shape (B, \*shape of the label), of canonical values."""
+        r"""Logits of the classes, shape (B, C), or of the attributes, shape (B, \*label shape), from canonical values."""
         return self.head.network(self.features(x, cells))
 
     @torch.no_grad()
     def verdict(self, x: Tensor, cells: Tensor | None = None) -> Tensor:
-        """The most probable label, whole numbers of shape (B, L), of canonical values."""
+        """The most probable label, integers of shape (B, L), from canonical values."""
         label = self.head.likelihood
         return label_numbers(label, label.point(label.expectation(label(self(x, cells)))))
 
     def accuracy(self, batch: Batch, name: str, label: str) -> float:
-        """Share of the rows whose label is told rightly; for attributes the share of the observed attributes.
+        """Share of rows whose label is predicted correctly; for attributes, the share of observed attributes.
 
         Arguments:
-            batch: Rows, of which those with both modalities count.
+            batch: Rows; only those with both modalities are used.
             name: The modality that the classifier reads.
-            label: The modality that it tells.
+            label: The modality that it predicts.
 
         Raises:
             DataError: when no row has both modalities.
         """
         batch = batch.index(rows_with(batch, (name, label)))
         if not len(batch):
-            raise DataError(f"accuracy of a classifier: no row has {name} and {label} together")
+            raise DataError(f"accuracy of a classifier: no row has both {name} and {label}")
         elements = math.prod(self.likelihood.shape)
         parts = [self._right(part.to(self.device), name, label) for part in chunks(batch, elements)]
         return share(parts)
 
     def _right(self, batch: Batch, name: str, label: str) -> tuple[Tensor, Tensor]:
-        """Which labels are told rightly, and which count, each of shape (B, L)."""
+        """Which labels are predicted correctly, and which are observed, each of shape (B, L)."""
         truth, observed = labels_of(self.head.likelihood, batch, label)
         return self.verdict(canonical(self.likelihood, batch, name), batch.cells.get(name)) == truth, observed
 
 
 @dataclass(frozen=True)
 class Judge:
-    """A classifier and how far it can be trusted.
+    """A classifier and its held-out accuracy.
 
     Arguments:
         classifier: The classifier of one modality.
-        accuracy: Its accuracy on rows held out, between 0 and 1.
-        rows: The number of those rows.
+        accuracy: Its accuracy on held-out rows, between 0 and 1.
+        rows: The number of held-out rows.
         train_rows: The number of rows that it was trained on.
     """
 
@@ -158,14 +158,14 @@ def train_classifier(
     r"""Trains a classifier by maximising :math:`\log p(y \mid x_i)` with Adam; the same seed and the same encoder give the same classifier.
 
     Arguments:
-        encoder: An encoder with fresh weights, which are trained in place, on the device on which it lies.
+        encoder: A freshly initialised encoder, trained in place on its device.
         likelihood: The likelihood of the modality.
         label_likelihood: The likelihood of the label.
-        train: Training rows, of which those with both modalities count.
+        train: Training rows; only those with both modalities are used.
         name: The modality that the classifier reads.
-        label: The modality that it tells.
+        label: The modality that it predicts.
         epochs: Passes over the rows.
-        batch_size: Rows of a step.
+        batch_size: Rows per step.
         learning_rate: Adam's learning rate.
         seed: Seed of the head's weights and of the order of rows.
 
@@ -173,12 +173,12 @@ def train_classifier(
         The classifier in eval mode, its parameters frozen.
 
     Raises:
-        DataError: when the label has neither classes nor attributes, or fewer than 2 rows have both modalities.
+        DataError: when the label is neither categorical nor of attributes, or fewer than 2 rows have both modalities.
     """
     _check_kind(label, label_likelihood)
     rows = train.index(rows_with(train, (name, label)))
     if len(rows) < 2:
-        raise DataError(f"a classifier of {label} given {name} takes 2 training rows with both or more, got {len(rows)}")
+        raise DataError(f"a classifier of {label} given {name} needs 2 or more training rows with both, got {len(rows)}")
     device = next(encoder.parameters()).device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -203,26 +203,26 @@ def train_classifiers(
     seed: int = 0,
     cache: ClassifierCache | None = None,
 ) -> dict[str, Judge]:
-    """A judge for every modality but the label, trained on training rows and scored on rows held out.
+    """Trains a classifier for every modality except the label, and scores each on held-out rows.
 
-    A modality that never stands beside the label, in two training rows and in one held out, gets no judge.
+    A modality gets a judge only if it is present together with the label in at least two training rows and one held-out row.
 
     Arguments:
-        spec: The spec, for encoders with fresh weights.
-        model: The trained model, for the likelihoods and what they took from the training rows.
+        spec: The spec, from which fresh encoders are built.
+        model: The trained model, for its fitted likelihoods.
         train: The rows that the model was trained on.
-        test: Rows that neither has seen.
-        label: The modality that the judges tell.
-        rows: Training rows of a classifier, at most, picked at random.
-        epochs: Passes over them.
-        batch_size: Rows of a step.
+        test: Rows that neither the model nor the classifiers are trained on.
+        label: The modality that the classifiers predict.
+        rows: Maximum number of training rows of a classifier, drawn at random.
+        epochs: Passes over these rows.
+        batch_size: Rows per step.
         learning_rate: Adam's learning rate.
-        seed: Seed of weights, of the order of rows and of the rows picked.
-        cache: Classifiers of earlier calls, used again where they would come out the same; filled.
+        seed: Seed of the weights, of the order of rows and of the sample of rows.
+        cache: Classifiers of earlier calls, reused when retraining would give the same result; new ones are added.
 
     Raises:
-        DataError: when the model lacks the label, the label has neither classes nor attributes, or values lie outside their likelihood's
-            support.
+        DataError: when the model lacks the label, the label is neither categorical nor of attributes, or a value is outside its
+            likelihood's support.
     """
     check_label(model, label)
     for batch in (train, test):
@@ -256,8 +256,8 @@ def judge_of(judges: Mapping[str, Judge], name: str) -> Judge:
     """
     if name not in judges:
         raise DataError(
-            f"no classifier judges modality {name!r}, only {listing(judges)}: "
-            "it takes rows in which the modality and the label are present together, both in training and held out"
+            f"no classifier for modality {name!r}, only for {listing(judges)}: "
+            "it needs training and held-out rows with both the modality and the label"
         )
     return judges[name]
 
@@ -266,39 +266,39 @@ def check_label(model: MultimodalVAE, label: str) -> None:
     """Checks that a modality can serve as the label.
 
     Raises:
-        DataError: when the model lacks it, or it has neither classes nor attributes.
+        DataError: when the model lacks it, or it is neither categorical nor of attributes.
     """
     check_names(model, (label,))
     _check_kind(label, model.likelihoods[label])
 
 
 def canonical(likelihood: Likelihood, batch: Batch, name: str) -> Tensor:
-    """Canonical values of rows in which a modality is present; cells that are not observed hold 0."""
+    """Canonical values of rows in which a modality is present; unobserved cells are 0."""
     x = likelihood.canonical(batch.values[name])
     return torch.where(batch.cells[name], x, 0) if name in batch.cells else x
 
 
 def label_numbers(likelihood: Likelihood, y: Tensor) -> Tensor:
-    r"""What canonical values of a label say, whole numbers of shape (\*, L): a class index, L = 1, or whether each attribute holds."""
+    r"""Canonical values of a label as integers of shape (\*, L): a class index with L = 1, or the 0/1 values of L attributes."""
     axes = likelihood.blank(0).ndim - 1
     return y.round().long().reshape(*y.shape[: y.ndim - axes], -1)
 
 
 def labels_of(likelihood: Likelihood, batch: Batch, label: str) -> tuple[Tensor, Tensor]:
-    """What the labels of rows say, and which of it is observed, each of shape (B, L)."""
+    """The labels of rows as integers, and their observed mask, each of shape (B, L)."""
     truth = label_numbers(likelihood, canonical(likelihood, batch, label))
     return truth, batch.cells[label].reshape(truth.shape) if label in batch.cells else torch.ones_like(truth, dtype=torch.bool)
 
 
 def share(parts: Iterable[tuple[Tensor, Tensor]]) -> float:
-    """The share of what counts that is right: each part says what is right and what counts, two masks that broadcast together."""
+    """The share of counted elements that are right; each part is a pair of masks (right, counts) that broadcast together."""
     sums = torch.tensor([(int((right & counts).sum()), counts.expand_as(right).sum()) for right, counts in parts], dtype=torch.float64)
     right, counted = sums.sum(0)
     return float(right / counted)
 
 
 def _key(spec: Spec, classifier: Classifier, learnt: Batch, name: str, label: str, options: Mapping[str, float]) -> str:
-    """A hash of all that makes a classifier: its rows, its parts, what likelihoods took from the rows, how and where it is trained."""
+    """Hash of everything that determines a classifier: rows, architecture, likelihood statistics, training options and device."""
     parts = {
         one: spec.modalities[one].model_dump(mode="json", include={"shape", "features", "encoder", "likelihood"}) for one in (name, label)
     }
@@ -307,7 +307,7 @@ def _key(spec: Spec, classifier: Classifier, learnt: Batch, name: str, label: st
     digest = hashlib.sha256(json.dumps([VERSION, __version__, name, label, parts, rows, options, str(classifier.device)]).encode())
     for buffer, tensor in classifier.likelihood.named_buffers():
         hash_tensor(digest, tensor, buffer)
-    # Of the label's likelihood all of it, for the loss is its density.
+    # The label's likelihood is hashed with its parameters, because the loss is its density.
     for tensor_name, tensor in classifier.head.likelihood.state_dict().items():
         hash_tensor(digest, tensor, tensor_name)
     return digest.hexdigest()
@@ -317,12 +317,12 @@ def _check_kind(label: str, likelihood: Likelihood) -> None:
     if not likelihood.discrete:
         raise DataError(
             f"label {label!r}: {type(likelihood).__name__} values are neither classes nor attributes; "
-            "take a modality with likelihood categorical, or bernoulli with attributes: true"
+            "use a modality with likelihood categorical, or bernoulli with attributes: true"
         )
 
 
 def _epoch(classifier: Classifier, optimizer: torch.optim.Optimizer, rows: Batch, name: str, label: str, size: int) -> None:
-    # A last batch of another size is left out: the permutation brings its rows elsewhere in the next epoch.
+    # The incomplete last batch is dropped; the next epoch's permutation puts its rows elsewhere.
     order = torch.randperm(len(rows)).to(rows.device)
     for step in range(len(rows) // size):
         part = rows.index(order[step * size : (step + 1) * size]).to(classifier.device)
@@ -335,7 +335,7 @@ def _epoch(classifier: Classifier, optimizer: torch.optim.Optimizer, rows: Batch
 
 
 def _picked(batch: Batch, name: str, label: str, most: int, seed: int) -> Batch:
-    """The rows in which both modalities are present, so many of them at most, with these two alone."""
+    """At most ``most`` rows in which both modalities are present, with only these two modalities."""
     rows = rows_with(batch, (name, label)).nonzero()[:, 0]
     if len(rows) > most:
         rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:most].to(rows.device)]

@@ -1,20 +1,20 @@
-r"""Whether what a model generates keeps the meaning of what was given, as classifiers see it.
+r"""Coherence of generated modalities, judged by classifiers.
 
-**Coherence** is the share of draws of a target that a classifier assigns to the true label of their row,
+**Coherence** is the share of draws of a target that a classifier assigns to the true label of the row,
 
 .. math:: \frac{1}{KB} \sum_{k, b} \big[ c_j(x_j^{kb}) = y_b \big], \qquad x_j^{kb} = \mathbb{E}[x_j \mid z_{kb}], \quad
     z_{kb} \sim q(z \mid x_S^b)
 
-**Joint agreement** is the share of draws in which several absent modalities, decoded from the *same* z, are given one label by their
-classifiers, whether or not it is the true one. Its control decodes each modality from a draw of its own.
+**Joint agreement** is the share of draws in which classifiers assign the same label, true or not, to all absent modalities decoded from the
+*same* z. The control decodes each modality from a separate draw.
 
-For attributes each of them counts by itself. Neither score can be read without the classifiers' own accuracy, and coherence rewards mean
-images: it belongs beside the predictive log-likelihood and the diversity.
+Attributes are counted one by one. Read both scores together with the classifiers' own accuracy. Coherence rewards mean images, so also read
+it together with the predictive log-likelihood and the diversity.
 
 References:
     Variational Mixture-of-Experts Autoencoders for Multi-Modal Deep Generative Models (Shi et al., 2019)
 
-Axes: K samples, B rows, D latent dimensions, L labels of a row.
+Axes: K samples, B rows, D latent dimensions, L labels per row.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from nbridge.models.base import MultimodalVAE
 
 @dataclass(frozen=True)
 class Coherence:
-    """How often a target that was generated has the label of its row.
+    """How often a generated target has the label of its row.
 
     Arguments:
         given: The modalities observed.
         target: The modality generated.
-        label: The modality that the classifier tells.
+        label: The modality that the classifier predicts.
         rows: The number of rows.
-        samples: The number of draws for each row.
-        coherence: The share of draws with the true label; of attributes, the mean share that agrees.
-        accuracy: The same of the real values of these rows; None where no row has the target.
+        samples: The number of draws per row.
+        coherence: The share of draws with the true label; for attributes, the mean share that agrees.
+        accuracy: The same share for the real values of these rows; None when no row has the target.
     """
 
     given: tuple[str, ...]
@@ -60,18 +60,18 @@ class Coherence:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How often all absent modalities, generated together, have one label.
+    """How often all absent modalities, generated together, have the same label.
 
     Arguments:
         given: The modalities observed.
         absent: The modalities generated.
-        label: The modality that the classifiers tell.
+        label: The modality that the classifiers predict.
         rows: The number of rows.
-        samples: The number of draws for each row.
-        agreement: The share of draws in which all have the same label; of attributes, the mean share that is the same in all.
-        control: The same with each modality decoded from a draw of its own.
+        samples: The number of draws per row.
+        agreement: The share of draws in which all have the same label; for attributes, the mean share that is the same in all.
+        control: The same share with each modality decoded from a separate draw.
         coherence: The share of draws in which all have the true label.
-        accuracies: Each classifier's accuracy on rows held out, by modality.
+        accuracies: Each classifier's held-out accuracy, by modality.
     """
 
     given: tuple[str, ...]
@@ -97,29 +97,29 @@ def coherence(
     noise: bool = False,
     seed: int = 0,
 ) -> Coherence:
-    """The coherence of one modality generated from others, over the rows that have these and the label.
+    """Coherence of one modality generated from others, over the rows that have the given modalities and the label.
 
     Arguments:
         model: A trained model.
-        batch: Rows that neither the model nor the classifier has seen.
-        given: The modalities to observe, the label among them or not; none for the model's own prior, N(0, I).
+        batch: Rows not used to train the model or the classifier.
+        given: The modalities to observe, with or without the label; empty for the model's own prior, N(0, I).
         target: The modality to generate.
-        label: The modality that the classifier tells.
+        label: The modality that the classifier predicts.
         classifier: The classifier of the target.
-        samples: The number K of draws of z for each row.
-        noise: Whether draws include the spread of the likelihood; without it they are the expectations that are shown as images.
+        samples: The number K of draws of z per row.
+        noise: Whether draws include the spread of the likelihood; otherwise they are expectations, as images are shown.
         seed: Seed of the draws.
 
     Raises:
-        DataError: when the model lacks a modality, the label is no label or is the target, ``samples`` is below 1, values lie outside
-            their likelihood's support, or no row has what it takes.
+        DataError: when the model lacks a modality, the label is the target or is neither categorical nor of attributes, ``samples`` is
+            below 1, a value is outside its likelihood's support, or no row has the given modalities and the label.
     """
     given = tuple(given)
     check_names(model, (target,))
     check_label(model, label)
     require_positive(samples=samples)
     if target == label:
-        raise DataError(f"target {target!r} is the label, which needs no classifier; nbridge.evaluation.crossmodal.predict scores it")
+        raise DataError(f"target {target!r} is the label, which needs no classifier; use nbridge.evaluation.crossmodal.predict")
     model.check(batch)
     batch = together(model, batch, (*given, label))
     with serving(model, seed):
@@ -142,23 +142,24 @@ def joint_agreement(
     noise: bool = False,
     seed: int = 0,
 ) -> Agreement:
-    """The agreement of all modalities that are not given, over the rows that have the given ones and the label.
+    """Joint agreement of all modalities that are not given, over the rows that have the given ones and the label.
 
-    Where the label itself is not given, the most probable value that is decoded for it counts as one more verdict.
+    When the label itself is not given, its most probable decoded value counts as one more verdict.
 
     Arguments:
         model: A trained model.
-        batch: Rows that neither the model nor the classifiers have seen.
-        given: The modalities to observe; none for the model's own prior, N(0, I).
-        judges: A judge for each of the other modalities but the label.
-        label: The modality that they tell.
-        samples: The number K of draws of z for each row.
-        noise: Whether draws include the spread of the likelihood; the label's own never do.
+        batch: Rows not used to train the model or the classifiers.
+        given: The modalities to observe; empty for the model's own prior, N(0, I).
+        judges: A judge for each of the other modalities except the label.
+        label: The modality that the classifiers predict.
+        samples: The number K of draws of z per row.
+        noise: Whether draws include the spread of the likelihood; those of the label never do.
         seed: Seed of the draws.
 
     Raises:
-        DataError: when the model lacks a modality, the label is no label, fewer than two modalities are left to generate, one of them has
-            no judge, ``samples`` is below 1, values lie outside their likelihood's support, or no row has what it takes.
+        DataError: when the model lacks a modality, the label is neither categorical nor of attributes, fewer than two modalities are left
+            to generate, one of them has no judge, ``samples`` is below 1, a value is outside its likelihood's support, or no row has the
+            given modalities and the label.
     """
     given = tuple(given)
     check_label(model, label)
@@ -167,9 +168,7 @@ def joint_agreement(
     batch = together(model, batch, (*given, label))
     absent = tuple(name for name in model.names if name not in given)
     if len(absent) < 2:
-        raise DataError(
-            f"agreement is between 2 absent modalities or more, got {len(absent)}: {listing(given)} given of {listing(model.names)}"
-        )
+        raise DataError(f"agreement needs 2 or more absent modalities, got {len(absent)}: {listing(given)} given of {listing(model.names)}")
     found = {name: judge_of(judges, name) for name in absent if name != label}
     panel = {name: found[name].classifier if name in found else None for name in absent}
     elements = samples * sum(math.prod(model.likelihoods[name].shape) for name in absent)
@@ -181,14 +180,14 @@ def joint_agreement(
 
 
 def verdicts(classifier: Classifier, x: Tensor) -> Tensor:
-    r"""A classifier's verdicts on draws, shape (K, B, L), of canonical values of shape (K, B, \*shape)."""
+    r"""The labels that a classifier assigns to draws, shape (K, B, L), from canonical values of shape (K, B, \*shape)."""
     return classifier.verdict(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
 def _coherent(
     model: MultimodalVAE, batch: Batch, given: tuple[str, ...], target: str, label: str, classifier: Classifier, samples: int, noise: bool
 ) -> tuple[Tensor, Tensor]:
-    """Which verdicts are the true label, shape (K, B, L), and which count, shape (B, L)."""
+    """Which verdicts equal the true label, shape (K, B, L), and which labels are observed, shape (B, L)."""
     truth, observed = labels_of(model.likelihoods[label], batch, label)
     rows = batch.only(*given)
     z = model.posterior(rows, samples).sample()
@@ -204,7 +203,7 @@ def _agreeing(
     samples: int,
     noise: bool,
 ) -> tuple[tuple[Tensor, Tensor], ...]:
-    """Which verdicts are the same under one draw, under draws of their own, and the true label under one draw, with what counts."""
+    """Pairs of masks (right, counts): agreement under a shared draw, agreement under separate draws, coherence under the shared draw."""
     truth, observed = labels_of(model.likelihoods[label], batch, label)
     rows = batch.only(*given)
 
@@ -219,12 +218,12 @@ def _agreeing(
 
     z = draw()
     shared = torch.stack([verdict(name, z) for name in panel])
-    # A posterior of its own for each: a stochastic bridge has drawn already when it gives a posterior.
+    # A new posterior each time: a stochastic bridge already samples when it computes the posterior.
     own = torch.stack([verdict(name, draw()) for name in panel])
     everything = torch.ones_like(observed)
     return (_same(shared), everything), (_same(own), everything), ((shared == truth).all(0), observed)
 
 
 def _same(verdicts: Tensor) -> Tensor:
-    """Where all modalities say the same, shape (K, B, L), of verdicts of shape (M, K, B, L)."""
+    """Where all modalities have the same verdict, shape (K, B, L), from verdicts of shape (M, K, B, L)."""
     return (verdicts == verdicts[0]).all(0)

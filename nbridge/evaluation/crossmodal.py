@@ -1,6 +1,6 @@
-r"""How well some modalities are predicted from others.
+r"""Scores of modalities predicted from others.
 
-The headline is the predictive log-likelihood, a proper score:
+The main score is the predictive log-likelihood, a proper score:
 
 .. math:: \log p(x_j \mid x_S) \approx \log \frac{1}{K} \sum_k p(x_j \mid z_k), \qquad z_k \sim q(z \mid x_S)
 """
@@ -42,12 +42,12 @@ class Prediction:
 
 
 def predict(model: MultimodalVAE, batch: Batch, given: Iterable[str], target: str, *, samples: int = 200, seed: int = 0) -> Prediction:
-    """Predicts one modality from others, over the rows in which all of them are present.
+    """Predicts one modality from others and scores it, over the rows in which all of them are present.
 
     Arguments:
         model: A trained model.
-        batch: Rows that training has not seen.
-        given: The modalities to observe; none for the prior.
+        batch: Rows not used in training.
+        given: The modalities to observe; empty for the prior.
         target: The modality to predict.
         samples: The number K of draws of z.
         seed: Seed of the draws.
@@ -67,7 +67,7 @@ def predict(model: MultimodalVAE, batch: Batch, given: Iterable[str], target: st
 
 
 def predict_each(model: MultimodalVAE, batch: Batch, *, samples: int = 200, seed: int = 0) -> list[Prediction]:
-    """Every modality predicted from all the others, over the rows in which nothing is absent; an empty list when there is no such row."""
+    """Predicts every modality from all others, over the complete rows; an empty list when there are none."""
     if not rows_with(batch, model.names).any():
         return []
     pairs = [(tuple(name for name in model.names if name != target), target) for target in model.names]
@@ -75,14 +75,14 @@ def predict_each(model: MultimodalVAE, batch: Batch, *, samples: int = 200, seed
 
 
 def _scores(model: MultimodalVAE, batch: Batch, given: tuple[str, ...], target: str, samples: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Predictive log-likelihood, whether the most probable value is the true one, and mean square error of each row."""
+    """Predictive log-likelihood, whether the point estimate is exact, and mean squared error, for each row."""
     likelihood = model.likelihoods[target]
     batch = model.prepare(batch.to(model.device))
     rows = batch.only(*given)
     z, number = model.posterior(rows, samples).sample(), model.given(target, rows)
     x, raw = batch.values[target], model.decoder(target).network(z)
     mean = likelihood.expectation(likelihood.served(raw, number)).mean(0)
-    # Of rows in which the target is present.
+    # The target is present in all of these rows.
     predictive = torch.logsumexp(likelihood.served_log_prob(raw, x, batch.cells.get(target), number), 0) - math.log(samples)
     point = likelihood.point(mean)
     right = (point == x).reshape(len(x), -1).all(1)

@@ -1,9 +1,9 @@
-r"""What a user should know of a trained model and is easily missed in tables: each a line, with the figures behind it.
+r"""Warnings about a trained model that tables of scores do not show: one line each, with the numbers behind it.
 
-**At chance.** Stage ``joint`` may store a small modality in directions of z that the others do not reach; what is then imputed is its
-marginal distribution, whatever is observed (see `condition_test`). **Inactive units** of z carry nothing (see `inactive_units`).
-**Edges**: a likelihood tells itself where it is pressed against its bounds (`nbridge.Likelihood.edges`). Beside these stand what training
-never saw: patterns of presence, and pairs of modalities (`nbridge.data.patterns`).
+**At chance.** Stage ``joint`` can encode a small modality in directions of z that the other modalities do not predict; imputations are then
+draws from its marginal distribution, whatever is observed (see `condition_test`). **Inactive units** of z carry no information (see
+`inactive_units`). **Edges**: a likelihood's parameters have hit their bounds (`nbridge.Likelihood.edges`). There are also warnings about
+patterns of presence and pairs of modalities that never occur in training (`nbridge.data.patterns`).
 
 Axes: K samples, B rows, P pairs of rows, D latent dimensions.
 """
@@ -27,30 +27,30 @@ from nbridge.inference.served import unseen_patterns
 from nbridge.models.base import MultimodalVAE
 
 DRAWS, ROWS = 16, 512
-"""Draws of z for each row, and rows at most, that tests of a model take: a small part of what an evaluation does."""
+"""Draws of z per row, and maximum number of rows, used by the tests: a small part of the cost of an evaluation."""
 FEWEST = 30
-"""Rows below which nothing is told that rests on their spread."""
+"""Minimum number of rows for a test."""
 ERRORS = 2.0
-"""Standard errors by which a gain must lie above zero to count as one."""
+"""A gain counts when it exceeds zero by this many standard errors."""
 ACTIVE = 0.01
-"""Variance of its posterior mean from which on a unit of z is active (Burda et al., 2016)."""
+"""A unit of z is active when the variance of its posterior mean is at least this (Burda et al., 2016)."""
 NOTEWORTHY = 0.5
-"""Share of inactive units that is told."""
+"""Share of inactive units from which on there is a warning."""
 WIDTH = 128
-"""Numbers that a draw is taken to need at least: the layers of a decoder are wider than a label."""
+"""Assumed minimum size of a draw when splitting rows into chunks: a decoder's layers are wider than a label."""
 
 
 @dataclass(frozen=True)
 class ConditionTest:
-    """Whether a modality is predicted better from its own row than from another one.
+    """Whether a modality is predicted better from its own row than from another row.
 
     Arguments:
         target: The modality.
         pairs: The number P of pairs of rows.
-        gain: Mean gain in predictive log-likelihood of a row, in nats.
-        standard_error: Of that mean, over pairs.
-        wins: The share of pairs with a gain among those that differ; one half by chance.
-        differing: The number of pairs that differ.
+        gain: Mean gain in predictive log-likelihood per row, in nats.
+        standard_error: Standard error of that mean, over pairs.
+        wins: The share of pairs with a positive gain among those with a nonzero one; one half by chance.
+        differing: The number of pairs with a nonzero gain.
     """
 
     target: str
@@ -62,7 +62,7 @@ class ConditionTest:
 
     @property
     def at_chance(self) -> bool:
-        """Whether neither the mean gain nor the share of pairs with a gain is above what chance gives, by two standard errors."""
+        """Whether neither the mean gain nor the share of wins exceeds chance by two standard errors."""
         if not self.differing:
             return True
         return self.gain <= ERRORS * self.standard_error and self.wins <= 0.5 + ERRORS * 0.5 / math.sqrt(self.differing)
@@ -71,29 +71,30 @@ class ConditionTest:
 def condition_test(
     model: MultimodalVAE, batch: Batch, target: str, *, samples: int = DRAWS, rows: int = ROWS, seed: int = 0
 ) -> ConditionTest | None:
-    r"""Tests whether what is predicted of a modality depends on the others at all: the test of a permutation of their rows.
+    r"""Permutation test of whether a modality's predictions depend on the other modalities at all.
 
-    Rows are drawn at random and paired; each pair swaps what its two rows were observed with. With :math:`x_j` the target, S whatever
-    else a row has, and :math:`\ell(b, c) = \log \frac{1}{K} \sum_k p(x_j^b \mid z_k)`, :math:`z_k \sim q(z \mid x_S^c)`, the gain of the
-    pair (b, c) is
+    Rows are drawn at random and paired, and the two rows of a pair swap their conditions. With :math:`x_j` the target, S the other
+    modalities that a row has, and :math:`\ell(b, c) = \log \frac{1}{K} \sum_k p(x_j^b \mid z_k)`, :math:`z_k \sim q(z \mid x_S^c)`, the
+    gain of the pair (b, c) is
 
     .. math:: \Delta_{bc} = \tfrac{1}{2} \big( \ell(b, b) + \ell(c, c) - \ell(b, c) - \ell(c, b) \big)
 
-    Where the target is independent of the others, or the model takes no notice of them, :math:`\Delta` is symmetric about zero exactly,
-    whatever the likelihood and however poor the model: rows that are hard to predict and conditions that make sharp predictions cancel.
-    Its mean is an estimate of how many nats the others tell of the target, as the model uses them. Two figures are looked at, since a few
-    extreme rows can hide a mean: the mean against its standard error, and the share of pairs with a gain against one half.
+    If the target is independent of the others, or the model ignores them, :math:`\Delta` is exactly symmetric about zero, for any
+    likelihood and any model, however poor: the effects of rows that are hard to predict and of conditions that give sharp predictions
+    cancel. The mean of :math:`\Delta` estimates the information about the target, in nats, that the model uses from the others. A few
+    extreme rows can mask the mean, so there are two criteria: the mean against its standard error, and the share of pairs with a positive
+    gain against one half.
 
     Arguments:
         model: A trained model.
-        batch: Rows that training has not seen; those with the target and another modality serve.
+        batch: Rows not used in training; only those with the target and another modality are used.
         target: The modality.
         samples: The number K of draws of z.
-        rows: How many rows to draw, at most.
-        seed: Seed of the draws, of rows and of z.
+        rows: Maximum number of rows to draw.
+        seed: Seed of the draws of rows and of z.
 
     Returns:
-        The test; None where fewer than 30 rows serve, or the target is the same in both rows of every pair.
+        The test; None when fewer than 30 rows can be used, or the target is the same in both rows of every pair.
 
     Raises:
         DataError: when the model lacks the target.
@@ -124,11 +125,11 @@ def condition_test(
 
 
 def inactive_units(model: MultimodalVAE, batch: Batch, *, seed: int = 0) -> list[int]:
-    r"""The units d of z that carry nothing about rows: :math:`\mathrm{Var}_x \big( \mathbb{E}_{q(z \mid x)} [z_d] \big) < 0.01`.
+    r"""The units d of z that carry no information about rows: :math:`\mathrm{Var}_x \big( \mathbb{E}_{q(z \mid x)} [z_d] \big) < 0.01`.
 
     Arguments:
         model: A trained model.
-        batch: Rows, two or more, served from whatever they have.
+        batch: Two or more rows, with any pattern of presence.
         seed: Seed of a stochastic posterior.
 
     References:
@@ -140,12 +141,12 @@ def inactive_units(model: MultimodalVAE, batch: Batch, *, seed: int = 0) -> list
 
 
 def of_model(model: MultimodalVAE, batch: Batch, *, seed: int = 0) -> tuple[Finding, ...]:
-    """What rows show of a model: modalities at chance, inactive units of z, and likelihoods at an edge.
+    """Findings about a model: modalities at chance, inactive units of z, and likelihoods at an edge.
 
     Arguments:
         model: A trained model.
-        batch: Rows that training has not seen; 512 of them are drawn for each test. What fewer than 30 rows leave open is in a finding of
-            its own (`untested`).
+        batch: Rows not used in training; each test draws 512 of them. Tests with fewer than 30 rows are listed in a separate finding
+            (`untested`).
         seed: Seed of the draws.
     """
     found = (*_at_chance(model, batch, seed), *_inactive(model, batch, seed), *_edges(model, batch, seed))
@@ -153,11 +154,11 @@ def of_model(model: MultimodalVAE, batch: Batch, *, seed: int = 0) -> tuple[Find
 
 
 def untested(model: MultimodalVAE, batch: Batch) -> tuple[Finding, ...]:
-    """What `of_model` cannot test for want of rows, in one finding: no warning of it means nothing then.
+    """One finding that lists the tests of `of_model` that have too few rows, so that the absence of a warning is not read as a pass.
 
     Arguments:
         model: The model.
-        batch: The rows that it was to be tested on.
+        batch: The rows to test it on.
     """
     having = {name: int(batch.present[name].sum()) if name in batch.names else 0 for name in model.names}
     several = {}
@@ -174,12 +175,12 @@ def untested(model: MultimodalVAE, batch: Batch) -> tuple[Finding, ...]:
     lines = [f"{test} ({_counted(counts)})" for test, counts in few.items() if counts]
     if not lines:
         return ()
-    text = f"not tested, for fewer than {FEWEST} rows: {'; '.join(lines)}"
+    text = f"not tested, fewer than {FEWEST} rows: {'; '.join(lines)}"
     return (Finding("untested", "", text, {test: counts for test, counts in few.items() if counts}),)
 
 
 def _counted(counts: Mapping[str, int]) -> str:
-    """Names by their number of rows."""
+    """Names grouped by their number of rows, as text."""
     by_rows: dict[int, list[str]] = {}
     for name, rows in counts.items():
         by_rows.setdefault(rows, []).append(name)
@@ -191,7 +192,7 @@ def _counted(counts: Mapping[str, int]) -> str:
 
 
 def of_evaluation(model: MultimodalVAE, batch: Batch, train: Rows, *, seed: int = 0) -> tuple[Finding, ...]:
-    """All findings: those of the model, patterns of presence that training never had, and modalities that it never had together.
+    """All findings: those of the model, and the patterns of presence and pairs of modalities that never occur in training.
 
     Arguments:
         model: A trained model.
@@ -204,7 +205,7 @@ def of_evaluation(model: MultimodalVAE, batch: Batch, train: Rows, *, seed: int 
 
 
 def _gains(model: MultimodalVAE, batch: Batch, target: str, samples: int) -> tuple[Tensor, Tensor]:
-    """The gain of each pair, float64, and whether its two targets differ; the second half of the rows are the partners of the first."""
+    """The gain of each pair, float64, and whether its targets differ; the second half of the rows are the partners of the first half."""
     batch, half = model.prepare(batch.to(model.device)), len(batch) // 2
     z, number = model.posterior(batch.hide(target), samples).sample(), model.given(target, batch)
     raw, likelihood = model.decoder(target).network(z), model.likelihoods[target]
@@ -212,7 +213,7 @@ def _gains(model: MultimodalVAE, batch: Batch, target: str, samples: int) -> tup
     def predictive(x: Tensor, cells: Tensor | None) -> Tensor:
         return torch.logsumexp(likelihood.served_log_prob(raw, x, cells, number).double(), 0)
 
-    # The decoded draws stay, and the targets change places: the same four terms, and nothing is decoded twice.
+    # Swapping targets instead of conditions gives the same four terms without decoding twice.
     x, cells = batch.values[target], batch.cells.get(target)
     swapped = x.roll(half, 0)
     gain = predictive(x, cells) - predictive(swapped, None if cells is None else cells.roll(half, 0))
@@ -227,8 +228,8 @@ def _at_chance(model: MultimodalVAE, batch: Batch, seed: int) -> Iterator[Findin
             continue
         gain = f"{_short(done.gain)} ± {_short(done.standard_error)} nats"
         text = (
-            f"modality {target!r}: imputed from the others it is at chance, {gain} above what the others "
-            f"of another row give ({done.pairs} pairs of rows); raise its weight in the spec, unless they tell nothing of it"
+            f"modality {target!r}: imputation from the others is at chance, {gain} better than from the others of another row "
+            f"({done.pairs} pairs of rows); raise its weight in the spec, unless they carry no information about it"
         )
         figures = {
             "gain": done.gain,
@@ -250,7 +251,7 @@ def _inactive(model: MultimodalVAE, batch: Batch, seed: int) -> Iterator[Finding
     advice = (
         "the posterior has collapsed to the prior: set training.kl_annealing, or train longer"
         if all_of_them
-        else (f"latent_dim: {model.latent_dim - len(units)} would do as well")
+        else (f"latent_dim: {model.latent_dim - len(units)} would be enough")
     )
     text = (
         f"{len(units)} of {model.latent_dim} latent units are inactive (their posterior mean varies by less than {ACTIVE:g} over "
@@ -278,10 +279,10 @@ def _edges(model: MultimodalVAE, batch: Batch, seed: int) -> Iterator[Finding]:
 
 
 def _short(number: float) -> str:
-    """Two digits, and all those before the point."""
+    """Two significant digits, or all integer digits of a larger number."""
     return f"{number:.0f}" if abs(number) >= 10 else f"{number:.2g}"
 
 
 def _few(batch: Batch, seed: int, most: int = ROWS) -> Batch:
-    """At most so many rows, drawn at random."""
+    """At most ``most`` rows, drawn at random."""
     return batch if len(batch) <= most else batch.index(torch.randperm(len(batch), generator=Generator().manual_seed(seed))[:most])

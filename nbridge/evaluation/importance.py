@@ -1,14 +1,14 @@
 r"""Log-likelihoods by importance sampling.
 
-For any modalities T and any modalities P that the proposal observes,
+For modalities T and a proposal that observes modalities P,
 
 .. math::
     \log p(x_T) \approx \log \frac{1}{K} \sum_k w_k, \qquad w_k = \frac{p(x_T \mid z_k) \, p(z_k)}{q(z_k \mid x_P)}, \qquad
     z_k \sim q(z \mid x_P)
 
-Its expectation is a lower bound that rises to :math:`\log p(x_T)` with K, whatever P is: the paper's :math:`q(z \mid x, y)` and
-:math:`q(z \mid x)` are two proposals of one quantity. How far to trust it is told by the Monte-Carlo error, by the effective sample size
-:math:`(\sum_k w_k)^2 / \sum_k w_k^2` and by the curve over K.
+The expectation of the estimate is a lower bound that rises to :math:`\log p(x_T)` with K for any P: the paper's :math:`q(z \mid x, y)` and
+:math:`q(z \mid x)` are two proposals for the same quantity. To judge the estimate, look at the Monte-Carlo error, the effective sample size
+:math:`(\sum_k w_k)^2 / \sum_k w_k^2` and the curve over K.
 
 References:
     | Importance Weighted Autoencoders (Burda, Grosse & Salakhutdinov, 2016), https://arxiv.org/abs/1509.00519
@@ -34,26 +34,26 @@ from nbridge.models.base import MultimodalVAE
 from nbridge.nn.likelihoods import Categorical
 
 Names = str | Iterable[str]
-"""One modality, or several."""
+"""One modality or several."""
 
 
 @dataclass(frozen=True)
 class LogLikelihood:
-    """The estimate of log p(x_T), over rows.
+    """Estimate of log p(x_T), averaged over rows.
 
     Arguments:
-        target: The modalities T whose density it is.
-        proposal: The modalities P that the proposal observes; none for the prior.
+        target: The modalities T.
+        proposal: The modalities P that the proposal observes; empty for the prior.
         rows: The number of rows, those in which all of T and P are present.
-        samples: The number K of draws for each row.
+        samples: The number K of draws per row.
         log_likelihood: Mean over rows, in nats.
-        standard_error: The Monte-Carlo error of that mean, by the delta method; NaN for a single draw. Where the effective sample size is
-            near 1 the draws cannot tell it, and it is too small.
-        row_error: The spread over rows divided by the root of their number: how much other rows of the same kind would change the mean;
-            NaN for a single row.
+        standard_error: The Monte-Carlo error of that mean, by the delta method; NaN for a single draw. It is too small when the effective
+            sample size is near 1.
+        row_error: The standard deviation over rows divided by the root of their number: how much the mean would change with other rows of
+            the same distribution; NaN for a single row.
         effective_sample_size: Median over rows, from 1 to K; K for an exact proposal.
-        curve: The mean estimate from the first 1, 10, 100, ... and K draws, by their number. It rises on average, and has settled where
-            the estimate can be trusted.
+        curve: The mean estimate from the first 1, 10, 100, ... and K draws, by their number. It rises on average; trust the estimate once
+            the curve is flat.
     """
 
     target: tuple[str, ...]
@@ -69,14 +69,14 @@ class LogLikelihood:
 
 @dataclass(frozen=True)
 class RowLogLikelihoods:
-    """The estimate of log p(x_T) of each row by itself, N of them, in nats.
+    """Estimates of log p(x_T) for each of N rows, in nats; float64.
 
     Arguments:
         target: The modalities T.
         proposal: The modalities P.
-        samples: The number K of draws for each row.
-        rows: Which rows of the batch these are, boolean, of the batch's length.
-        log_likelihood: Estimates, shape (N,), float64 like the others.
+        samples: The number K of draws per row.
+        rows: Mask of the batch's rows that were used, boolean, of the batch's length.
+        log_likelihood: Estimates, shape (N,).
         standard_error: Their Monte-Carlo errors, shape (N,).
         effective_sample_size: Shape (N,).
         curve: Estimates from the first draws, each of shape (N,), by the number of draws.
@@ -92,7 +92,7 @@ class RowLogLikelihoods:
     curve: dict[int, Tensor]
 
     def mean(self) -> LogLikelihood:
-        """The estimate over all rows."""
+        """The mean estimate over all rows."""
         return LogLikelihood(
             self.target,
             self.proposal,
@@ -108,16 +108,16 @@ class RowLogLikelihoods:
 
 @dataclass(frozen=True)
 class ConditionalLogLikelihood:
-    r"""The estimate of :math:`\log p(x_A \mid x_S) = \log p(x_A, x_S) - \log p(x_S)`, over rows.
+    r"""Estimate of :math:`\log p(x_A \mid x_S) = \log p(x_A, x_S) - \log p(x_S)`, averaged over rows.
 
     Arguments:
         target: The modalities A.
         given: The modalities S.
         rows: The number of rows, those in which all of A and S are present.
-        log_likelihood: Mean over rows, in nats. Both terms are lower bounds: their difference is *neither a lower nor an upper bound*, and
-            can be trusted only where both have settled.
+        log_likelihood: Mean over rows, in nats. Both terms are lower bounds, so their difference is *neither a lower nor an upper bound*;
+            trust it only once both curves are flat.
         standard_error: The Monte-Carlo error of that mean.
-        row_error: The spread over rows divided by the root of their number.
+        row_error: The standard deviation over rows divided by the root of their number.
         joint: The first term, of A and S together.
         marginal: The second term, of S alone, over the same rows.
     """
@@ -134,19 +134,19 @@ class ConditionalLogLikelihood:
 
 @dataclass(frozen=True)
 class LabelPosterior:
-    r"""What a model says of a label, :math:`p(y = c \mid x_S)`, for N rows, by enumeration of its C classes.
+    r"""Class probabilities of a label, :math:`p(y = c \mid x_S)`, for N rows, by enumerating its C classes; float64.
 
     Arguments:
         label: The categorical modality y.
         given: The modalities S.
-        samples: The number K of draws for each row.
-        rows: Which rows of the batch these are, boolean, of the batch's length.
-        log_joint: :math:`\log p(y = c, x_S)`, shape (N, C), float64 like the others, in nats.
+        samples: The number K of draws per row.
+        rows: Mask of the batch's rows that were used, boolean, of the batch's length.
+        log_joint: :math:`\log p(y = c, x_S)`, shape (N, C), in nats.
         probabilities: :math:`p(y = c \mid x_S)`, shape (N, C): `log_joint`, normalised.
-        direct: :math:`\log p(x_S)` from the same draws without the label, shape (N,). It equals `enumerated` but for rounding.
-        effective_sample_size: Of the draws without the label, shape (N,).
-        accuracy: Share of the rows with a label whose most probable class is the true one; None where no row has a label.
-        log_probability: Mean log-probability of the true label over those rows, in nats; None where no row has a label.
+        direct: :math:`\log p(x_S)` from the same draws without the label, shape (N,). It equals `enumerated` up to rounding.
+        effective_sample_size: Effective sample size of the draws without the label, shape (N,).
+        accuracy: Share of the labelled rows whose most probable class is the true one; None when no row has a label.
+        log_probability: Mean log-probability of the true label over the labelled rows, in nats; None when no row has a label.
     """
 
     label: str
@@ -162,28 +162,28 @@ class LabelPosterior:
 
     @property
     def enumerated(self) -> Tensor:
-        r""":math:`\log \sum_c p(y = c, x_S)`, shape (N,): the other way to :math:`\log p(x_S)`."""
+        r""":math:`\log \sum_c p(y = c, x_S)`, shape (N,): :math:`\log p(x_S)` by enumeration."""
         return self.log_joint.logsumexp(-1)
 
 
 def log_likelihood(
     model: MultimodalVAE, batch: Batch, target: Names, proposal: Names | None = None, *, samples: int = 5000, seed: int = 0
 ) -> LogLikelihood:
-    r"""The log-likelihood of some modalities, :math:`\log p(x_T)`, mean over the rows in which all that it takes are present.
+    r"""The log-likelihood of modalities, :math:`\log p(x_T)`, averaged over the rows in which all of T and P are present.
 
-    In a row observed in part it is the density of the observed cells.
+    For a partly observed modality it is the density of the observed cells.
 
     Arguments:
         model: A trained model.
         batch: Rows with any pattern of presence.
-        target: The modalities T whose density it is.
-        proposal: The modalities P that the proposal :math:`q(z \mid x_P)` observes: T when left out, none of them for the prior. They
-            need not have anything to do with T.
-        samples: The number K of draws for each row.
+        target: The modalities T.
+        proposal: The modalities P that the proposal :math:`q(z \mid x_P)` observes, which need not overlap T: T when omitted, empty for the
+            prior.
+        samples: The number K of draws per row.
         seed: Seed of the draws.
 
     Raises:
-        DataError: when a name is unknown, no row has all of these modalities, an observed value lies outside its likelihood's support, or
+        DataError: when a name is unknown, no row has all of these modalities, an observed value is outside its likelihood's support, or
             ``samples`` is below 1.
 
     Example:
@@ -202,7 +202,7 @@ def log_likelihood(
 def log_likelihood_rows(
     model: MultimodalVAE, batch: Batch, target: Names, proposal: Names | None = None, *, samples: int = 5000, seed: int = 0
 ) -> RowLogLikelihoods:
-    """The log-likelihood of each row; see `log_likelihood`, whose arguments and errors these are."""
+    """The log-likelihood of each row; arguments and errors as in `log_likelihood`."""
     target = _named("target", target)
     proposal = target if proposal is None else _names(proposal)
     needed = (*target, *proposal)
@@ -227,23 +227,23 @@ def conditional_log_likelihood(
     samples: int = 5000,
     seed: int = 0,
 ) -> ConditionalLogLikelihood:
-    r"""The log-likelihood of some modalities given others, :math:`\log p(x_A \mid x_S) = \log p(x_A, x_S) - \log p(x_S)`.
+    r"""The log-likelihood of modalities given others, :math:`\log p(x_A \mid x_S) = \log p(x_A, x_S) - \log p(x_S)`.
 
-    Each term is a lower bound, so the difference is neither a lower nor an upper one: look at both terms' curves. The draws of the two are
-    independent. Of a label, `label_posterior` is the better estimate.
+    Both terms are lower bounds, so the difference is neither a lower nor an upper bound: check the curves of both. Their draws are
+    independent. For a categorical label, use `label_posterior`, which is more accurate.
 
     Arguments:
         model: A trained model.
-        batch: Rows with any pattern of presence; those with all of A, S and what the proposals observe count, for both terms.
+        batch: Rows with any pattern of presence; both terms use the rows with all of A, S and the proposals' modalities.
         target: The modalities A.
-        given: The modalities S, others than those of A.
-        joint_proposal: What the proposal of the first term observes; A and S when left out.
-        marginal_proposal: What the proposal of the second term observes; S when left out.
-        samples: The number K of draws for each row and term.
-        seed: Seed of the first term's draws; the second takes the next.
+        given: The modalities S, disjoint from A.
+        joint_proposal: The modalities that the proposal of the first term observes; A and S when omitted.
+        marginal_proposal: The modalities that the proposal of the second term observes; S when omitted.
+        samples: The number K of draws per row and term.
+        seed: Seed of the first term's draws; the second term uses ``seed + 1``.
 
     Raises:
-        DataError: as `log_likelihood` does, and when a modality is both target and given.
+        DataError: as for `log_likelihood`, and when a modality is both target and given.
     """
     target, given = _named("target", target), _named("given", given)
     if both := [name for name in target if name in given]:
@@ -258,7 +258,7 @@ def conditional_log_likelihood(
 
 
 def conditional_of(joint: RowLogLikelihoods, marginal: RowLogLikelihoods) -> ConditionalLogLikelihood:
-    """The conditional log-likelihood as the difference of its two terms, estimated over the same rows by independent draws."""
+    """Combines the two terms of a conditional log-likelihood, estimated over the same rows with independent draws."""
     difference = joint.log_likelihood - marginal.log_likelihood
     error = (joint.standard_error.square() + marginal.standard_error.square()).sqrt()
     return ConditionalLogLikelihood(
@@ -274,25 +274,25 @@ def conditional_of(joint: RowLogLikelihoods, marginal: RowLogLikelihoods) -> Con
 
 
 def label_posterior(model: MultimodalVAE, batch: Batch, label: str, given: Names, *, samples: int = 5000, seed: int = 0) -> LabelPosterior:
-    r"""The probabilities of a label's classes given other modalities, each class by the same draws from :math:`q(z \mid x_S)`.
+    r"""The class probabilities of a label given other modalities; all classes share the same draws from :math:`q(z \mid x_S)`.
 
     .. math::
         p(y = c, x_S) \approx \frac{1}{K} \sum_k w_k \, p(y = c \mid z_k), \qquad
         w_k = \frac{p(x_S \mid z_k) \, p(z_k)}{q(z_k \mid x_S)}
 
-    Normalised over c, this is self-normalised importance sampling of :math:`p(y \mid x_S)`: unlike a difference of two bounds it is a
-    distribution. A free check: the sum over c is the direct estimate of :math:`p(x_S)`, which is returned as well.
+    Normalised over c, this is self-normalised importance sampling of :math:`p(y \mid x_S)`: unlike a difference of two bounds, it is a
+    probability distribution. As a check, the sum over c equals the direct estimate of :math:`p(x_S)`, which is also returned.
 
     Arguments:
         model: A trained model.
-        batch: Rows with any pattern of presence; those with all of S count. A label that is present is not looked at, only scored.
+        batch: Rows with any pattern of presence; those with all of S are used. Labels are used only for scoring.
         label: A categorical modality.
-        given: The modalities S, the label not among them; none for the prior.
-        samples: The number K of draws for each row.
+        given: The modalities S, without the label; empty for the prior.
+        samples: The number K of draws per row.
         seed: Seed of the draws.
 
     Raises:
-        DataError: as `log_likelihood` does, and when the label is among ``given`` or is not categorical.
+        DataError: as for `log_likelihood`, and when the label is among ``given`` or is not categorical.
     """
     given = _names(given)
     classes = _number_of_classes(model, label)
@@ -304,7 +304,7 @@ def label_posterior(model: MultimodalVAE, batch: Batch, label: str, given: Names
         evidence = _log_density(model, given, z, part)[..., None]
         return torch.cat([evidence, evidence + _log_classes(model, label, z)], -1)
 
-    # For each class a logit, its logarithm and its weight, in float64.
+    # Each class needs a logit, its log-probability and its weight, in float64.
     numbers = _numbers(model, given) + 6 * classes
     found = weigh(model, rows, given, terms, samples=samples, seed=seed, numbers=numbers, functions=1 + classes)
     log_joint = found.log_mean[:, 1:]
@@ -327,14 +327,14 @@ def _names(names: Names) -> tuple[str, ...]:
 
 
 def _named(role: str, names: Names) -> tuple[str, ...]:
-    """The modalities, one or more."""
+    """One or more modalities as a tuple."""
     if not (found := _names(names)):
         raise DataError(f"{role} names no modality, expected one or more")
     return found
 
 
 def _checked(model: MultimodalVAE, batch: Batch, names: Sequence[str], samples: int) -> Batch:
-    """The rows that count, with the modalities that the model has."""
+    """The rows that have all of these modalities, restricted to the model's modalities."""
     require_positive(samples=samples)
     rows = together(model, batch, names)
     rows = rows.select(*(name for name in batch.names if name in model.names))
@@ -343,7 +343,7 @@ def _checked(model: MultimodalVAE, batch: Batch, names: Sequence[str], samples: 
 
 
 def _log_density(model: MultimodalVAE, names: Sequence[str], z: Tensor, batch: Batch) -> Tensor:
-    r""":math:`\sum_i \log p(x_i \mid z)`, shape (K, B), float64, of z of shape (K, B, D)."""
+    r""":math:`\sum_i \log p(x_i \mid z)`, shape (K, B), float64, for z of shape (K, B, D)."""
     total = torch.zeros(z.shape[:-1], dtype=torch.float64, device=z.device)
     for name in names:
         total += model.log_prob(name, z, batch)
@@ -351,14 +351,14 @@ def _log_density(model: MultimodalVAE, names: Sequence[str], z: Tensor, batch: B
 
 
 def _log_classes(model: MultimodalVAE, label: str, z: Tensor) -> Tensor:
-    r""":math:`\log p(y = c \mid z)`, shape (K, B, C), normalised in float64 so that the classes add up to one."""
+    r""":math:`\log p(y = c \mid z)`, shape (K, B, C), normalised in float64 so that the classes sum to one."""
     distribution = model.decoder(label)(z)
     assert isinstance(distribution, distributions.Categorical)
     return distribution.logits.double().log_softmax(-1)
 
 
 def _numbers(model: MultimodalVAE, names: Sequence[str]) -> int:
-    """How many numbers decoders make of one z."""
+    """The number of decoder outputs per z."""
     return sum(math.prod(model.likelihoods[name].raw_shape) for name in names)
 
 
@@ -370,7 +370,7 @@ def _number_of_classes(model: MultimodalVAE, label: str) -> int:
 
 
 def _label_scores(model: MultimodalVAE, batch: Batch, label: str, log_probability: Tensor) -> tuple[float | None, float | None]:
-    """Accuracy and mean log-probability of the true label, over the rows that have one."""
+    """Accuracy and mean log-probability of the true label, over the labelled rows."""
     present = rows_with(batch, [label]).cpu()
     if not present.any():
         return None, None
@@ -380,7 +380,7 @@ def _label_scores(model: MultimodalVAE, batch: Batch, label: str, log_probabilit
 
 
 def _error_of_mean(errors: Tensor) -> float:
-    """The error of a mean of independent numbers."""
+    """The standard error of a mean of independent estimates with these errors."""
     return errors.square().sum().sqrt().item() / len(errors)
 
 

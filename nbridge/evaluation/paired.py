@@ -1,15 +1,14 @@
-r"""A model and a baseline scored on the same rows: both figures, their difference, and its standard error over rows.
+r"""Paired comparison of a model and a baseline on the same rows, with the standard error of the difference.
 
-Scores are an array :math:`s_{rc}`, row r and column c, NaN where nothing is to be scored. A column's figure is the mean over its rows
-(accuracy), or the root of that mean (RMSE); the figure of several columns is the mean over columns, so that no column's unit is pooled
-with another's.
+Scores are an array :math:`s_{rc}` over rows r and columns c, NaN where there is no score. A column's figure is the mean over its rows
+(accuracy), or the root of that mean (RMSE). The figure of several columns is the mean over columns, so that units are not pooled.
 
-The difference is paired: what makes a row hard for both cancels. Its standard error follows from the influence of each row,
+The difference is paired, so the difficulty that a row has for both cancels. Its standard error follows from the influence of each row,
 
 .. math:: \mathrm{SE}^2 = \frac{1}{n (n - 1)} \sum_r \Big( \frac{1}{C} \sum_c \frac{n}{n_c} \big( \psi^A_{rc} - \psi^B_{rc} \big) \Big)^2,
     \qquad \psi_{rc} = s_{rc} - \bar{s}_c \quad \text{or, of a root,} \quad \frac{s_{rc} - \bar{s}_c}{2 \sqrt{\bar{s}_c}}
 
-which is the delta method; rows without a score in column c have no influence on it.
+which is the delta method. Rows without a score in column c have no influence on it.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Paired:
-    """Two predictors on the same rows.
+    """Figures of a model and a baseline on the same rows.
 
     Arguments:
         rows: The number n of rows with a score.
         model: The model's figure.
         baseline: The baseline's figure.
-        standard_error: The standard error of the difference between the two; 0 where the difference is the same in every row.
+        standard_error: The standard error of the difference; 0 when the difference is the same in every row.
     """
 
     rows: int
@@ -41,12 +40,12 @@ class Paired:
 
 
 def paired(model: Scores, baseline: Scores, *, root: bool) -> Paired:
-    """Compares two predictors.
+    """Compares the scores of two predictors.
 
     Arguments:
         model: The model's scores, shape (N, C); NaN where there is none.
-        baseline: The baseline's scores, NaN in the same places.
-        root: Whether scores are squared errors, whose mean is to be shown as its root.
+        baseline: The baseline's scores, NaN in the same cells.
+        root: Whether scores are squared errors, so that figures are roots of means.
 
     Example:
         >>> paired(np.array([[0.0], [1.0]]), np.array([[0.0], [1.0]]), root=False)
@@ -66,11 +65,11 @@ def paired(model: Scores, baseline: Scores, *, root: bool) -> Paired:
 
 
 def _figure(scores: Scores, scored: NDArray[np.bool_], root: bool) -> tuple[float, Scores]:
-    """The mean over columns of each column's figure, and the influence of each score on its column's figure."""
+    """The mean of the columns' figures, and the influence of each score on its column's figure."""
     means = np.where(scored, scores, 0.0).sum(0) / scored.sum(0)
     influence = np.where(scored, scores - means, 0.0)
     if not root:
         return float(means.mean()), influence
     roots = np.sqrt(means)
-    # A column without any error has no influence to divide.
+    # A column without errors has zero influence, so any divisor works.
     return float(roots.mean()), influence / (2 * np.where(roots > 0, roots, 1.0))

@@ -1,4 +1,4 @@
-r"""Parameters of a bridged model beside the retrofits' and the product of experts', over the same parts.
+r"""Parameter counts of a bridged model, a retrofit and a product of experts built from the same parts.
 
 ======================== ======================================= ======================================================================
 model                    inference networks                      parameters
@@ -9,8 +9,8 @@ MVAE                     n                                       :math:`\sum Enc
 ======================== ======================================= ======================================================================
 
 :math:`Fuse_S` is an MLP over the concatenated features of S, so its count is :math:`a + b \sum_{i \in S} F_i` and the sum over all
-subsets is :math:`(2^n - 1) a + 2^{n-1} b \sum F_i`. Bridges grow as n(n-1), retrofits as :math:`2^n`. Encoders of their own for bridges add
-:math:`\sum Enc_i`. A flow is one network, with a head for each modality.
+subsets is :math:`(2^n - 1) a + 2^{n-1} b \sum F_i`. Bridges grow as n(n-1), retrofits as :math:`2^n`. Bridges with separate encoders add
+:math:`\sum Enc_i`. A flow is one network, plus a guide for each modality.
 
 References:
     Bridged Variational Autoencoders for Joint Modeling of Images and Attributes (Yadav et al., WACV 2020), table 4
@@ -33,18 +33,18 @@ from nbridge.spec.spec import Spec
 from nbridge.training.build import SpecParts, bridged_class
 
 COUNTED_UP_TO = 8
-"""Modalities up to which the retrofits' networks are really built for counting; :math:`2^n` of them, so not beyond."""
+"""Maximum number of modalities for which the retrofits' :math:`2^n - 1` networks are built to be counted."""
 
 
 @dataclass(frozen=True)
 class ModelCount:
-    """One model's size.
+    """The size of one model.
 
     Arguments:
         name: The model.
-        networks: Its inference networks: fusions, heads and bridges.
-        formula: Its parameters by the closed formula.
-        counted: Its parameters by counting the tensors of networks that were built; None where they were not, or would be too many.
+        networks: The number of its inference networks: fusions, heads and bridges.
+        formula: Its number of parameters by the closed formula.
+        counted: Its number of parameters counted on the built networks; None when they were not built.
     """
 
     name: str
@@ -55,12 +55,12 @@ class ModelCount:
 
 @dataclass(frozen=True)
 class ParameterTable:
-    """Parts and totals.
+    """Parameter counts of parts and of whole models.
 
     Arguments:
         parts: Parameters of each part of the bridged model.
         models: Bridged, retrofit and MVAE, in this order.
-        paper: Parameters of the bridged model with ``objective: paper``, whose bridges have no encoders of their own; None of a flow.
+        paper: Parameters of the bridged model with ``objective: paper``, whose bridges have no separate encoders; None for a flow.
     """
 
     parts: Mapping[str, int]
@@ -69,24 +69,24 @@ class ParameterTable:
 
     @property
     def reduction(self) -> float:
-        """The share of the retrofits' parameters that bridges save; negative where bridges cost more."""
+        """The share of the retrofit's parameters that bridges save; negative when bridges need more."""
         bridged, retrofit, _ = self.models
         return 1 - bridged.formula / retrofit.formula
 
 
 def mlp_parameters(inputs: int, outputs: int, hidden: Sequence[int], *, batch_norm: bool) -> int:
-    """Parameters of a multilayer perceptron whose hidden layers are followed by batch normalisation, as of its stacked twin."""
+    """Parameters of a multilayer perceptron, stacked or not, with optional batch normalisation after each hidden layer."""
     widths = [inputs, *hidden, outputs]
     linear = sum((width + 1) * wider for width, wider in pairwise(widths))
     return linear + (2 * sum(hidden) if batch_norm else 0)
 
 
 def count_parameters(spec: Spec, *, build: bool = True) -> ParameterTable:
-    """Counts a spec's parameters in all three arrangements, by formula and by building them on torch's ``meta`` device.
+    """Counts the parameters of all three models for a spec, by formula and by building them on torch's ``meta`` device.
 
     Arguments:
         spec: The spec.
-        build: Whether they are built, which takes a while for many modalities; else the formulas alone are given.
+        build: Whether to build the models, which is slow for many modalities; otherwise only the formulas are evaluated.
     """
     parts = SpecParts(spec)
     with torch.device("meta"):
@@ -109,7 +109,7 @@ def count_parameters(spec: Spec, *, build: bool = True) -> ParameterTable:
 
 
 def retrofit_parameters(spec: Spec, encoders: Mapping[str, int], decoders: Mapping[str, int]) -> int:
-    """The retrofits' closed formula, of the parameters of each encoder and decoder."""
+    """The closed formula of the retrofits, from the parameter counts of each encoder and decoder."""
     n, features = len(spec.modalities), sum(modality.features for modality in spec.modalities.values())
     constant = fusion_parameters(spec, 0)
     slope = fusion_parameters(spec, 1) - constant
@@ -118,18 +118,18 @@ def retrofit_parameters(spec: Spec, encoders: Mapping[str, int], decoders: Mappi
 
 
 def mvae_parameters(spec: Spec, encoders: Mapping[str, int], decoders: Mapping[str, int]) -> int:
-    """The closed formula of MVAE: a head for each modality."""
+    """The closed formula of MVAE, which has a head for each modality."""
     heads = sum(fusion_parameters(spec, modality.features) for modality in spec.modalities.values())
     return sum(encoders.values()) + heads + sum(decoders.values())
 
 
 def fusion_parameters(spec: Spec, features: int) -> int:
-    """Parameters of a fusion over so many features."""
+    """Parameters of a fusion network with this number of input features."""
     return mlp_parameters(features, 2 * spec.latent_dim, spec.fusion.kwargs["hidden"], batch_norm=spec.fusion.kwargs["batch_norm"])
 
 
 def flow_parameters(features: int, latent_dim: int, modalities: int, width: int, blocks: int) -> int:
-    """Parameters of a flow's network: two linear maps, blocks of two with one of the context, and its start's widening."""
+    """Parameters of a flow's network: an input and an output layer, residual blocks with a context layer, and the spread of its start."""
     first, last = (features + 3 * latent_dim + 1) * width, (width + 1) * latent_dim
     block = 2 * (width + 1) * width + (modalities + 2 * WAVES + 1) * 2 * width
     return first + blocks * block + last + modalities * latent_dim
@@ -145,18 +145,18 @@ def _sizes(spec: Spec, encoders: Mapping[str, int], decoders: Mapping[str, int])
 
 
 def _networks(spec: Spec) -> int:
-    """The bridges, or the flow and a guide for each modality."""
+    """The number of bridges, or the flow plus a guide for each modality."""
     n = len(spec.modalities)
     return 1 + n if issubclass(bridged_class(spec), FlowBridgedVAE) else n * (n - 1)
 
 
 def _own(spec: Spec) -> bool:
-    """Whether bridges have encoders of their own."""
+    """Whether bridges have separate encoders."""
     return spec.bridges.encoders == "own" and len(spec.modalities) > 1
 
 
 def _bridges(spec: Spec, encoders: Mapping[str, int]) -> dict[str, int]:
-    """A bridge for each ordered pair, or the one network of a flow; and what these have of their own to read."""
+    """Parameters of a bridge for each ordered pair, or of a flow and its guides, including separate encoders."""
     features = {name: modality.features for name, modality in spec.modalities.items()}
     options, total, own = spec.bridges.bank.kwargs, sum(features.values()), _own(spec)
     if issubclass(bridged_class(spec), FlowBridgedVAE):

@@ -1,6 +1,6 @@
-"""What an evaluation is asked for, what it measured, and both as strict JSON.
+"""Evaluation settings and results, and their strict JSON form.
 
-JSON has no word for NaN and the infinities: they are written as null, and null is read as NaN.
+JSON has no NaN or infinities: they are written as null, and null is read as NaN.
 """
 
 from __future__ import annotations
@@ -27,47 +27,47 @@ Split = Literal["test", "validation", "train"]
 SPLITS: tuple[str, ...] = get_args(Split)
 Names = tuple[str, ...]
 NOTES: Mapping[str, str] = {
-    "likelihood": "likelihood: log p(target) in nats, by draws of z from q(z|.); a lower bound that rises with K. Standard error: of the "
-    "Monte-Carlo estimate; error over rows: how much other rows of the same kind would change the mean.",
+    "likelihood": "likelihood: log p(target) in nats, by importance sampling from q(z|.); a lower bound that rises with K. Standard error: "
+    "of the Monte-Carlo estimate; error over rows: how much the mean would change with other rows of the same distribution.",
     "conditional": "conditional: log p(target|given) in nats, with the standard error of the Monte-Carlo estimate. A difference of two "
-    "lower bounds, so itself neither a lower nor an upper bound: trust it only where it has settled with K.",
-    "predictive": "predictive: log of the mean likelihood over draws of z given, in nats; accuracy and RMSE are of the point estimate.",
-    "coherence": "coherence: share of draws with the true label, as a classifier sees them. It rewards mean images: read it beside "
+    "lower bounds, so neither a lower nor an upper bound: trust it only once it no longer changes with K.",
+    "predictive": "predictive: log of the mean likelihood over draws of z given the observed, in nats; accuracy and RMSE are of the point "
+    "estimate.",
+    "coherence": "coherence: share of draws to which a classifier assigns the true label. It rewards mean images: read it together with "
     "predictive and diversity.",
-    "diversity": "diversity: variance within a class, generated over real; Fréchet distance from real rows, beside that of real rows from "
-    "other real rows, its floor.",
-    "agreement": "agreement: share of draws in which all that is generated shows one label; coherence: the true one.",
-    "imputation": "imputation: RMSE and CRPS in the units of the data; coverage of central intervals, equal to their level where "
-    "calibrated.",
+    "diversity": "diversity: within-class variance of generated values divided by that of real ones; Fréchet distance between generated "
+    "and real rows; its floor is the distance between real rows and other real rows.",
+    "agreement": "agreement: share of draws in which all generated modalities have the same label; coherence: the true one.",
+    "imputation": "imputation: RMSE and CRPS in the units of the data; coverage of central intervals equals their level when calibrated.",
 }
-"""What must be known wherever figures of a metric are shown."""
+"""Notes to show together with a metric's figures."""
 TOLD = 4
-"""What is named of a longer list."""
+"""Number of items shown of a longer list."""
 ERRORS = ("standard error", "error over rows", "effective sample size")
-"""Figures that say how far to trust another one."""
+"""Figures that qualify another figure."""
 
 
 class OptionError(DataError):
-    """An option of an evaluation or a comparison that cannot serve; the text begins with its name, as ``--NAME`` on the command line."""
+    """An invalid option of an evaluation or a comparison; the message begins with its name, shown as ``--NAME`` on the command line."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What to evaluate, and how closely.
+    """Evaluation settings.
 
     Arguments:
-        metrics: The metrics; all that the model supports when left out.
-        given: Conditioning sets, an empty one for the prior; every single modality and every set that leaves out one when left out.
-        densities: The sets of modalities whose density ``likelihood`` estimates; the conditioning sets that were asked for when left out,
-            else every single modality and all together.
+        metrics: The metrics; all that the model supports when omitted.
+        given: Conditioning sets, an empty one for the prior; when omitted, every single modality and every set with one modality left out.
+        densities: The sets of modalities whose density ``likelihood`` estimates; when omitted, the sets in ``given``, or if that is omitted
+            too, every single modality and all together.
         split: The rows.
-        rows: How many of them, the first ones, or of rows on disk a random sample; None for all.
-        density_rows: How many of those serve the metrics that take K samples, again the first ones; None for all.
-        samples: Importance samples of z, the number K of ``likelihood``, ``conditional`` and ``labels``.
-        draws: Draws of z of ``predictive``, ``attributes``, ``imputation`` and ``calibration``.
-        generated: Draws for each row of ``coherence``, ``diversity`` and ``agreement``.
-        label: The modality that classifiers tell; the first with classes, else the first of attributes, when left out.
-        seed: Seed of all draws, and of the classifiers.
+        rows: Maximum number of rows: the first ones, or a random sample of rows stored on disk; None for all.
+        density_rows: Maximum number of these for the metrics that draw K samples, again the first ones; None for all.
+        samples: The number K of importance samples of z, for ``likelihood``, ``conditional`` and ``labels``.
+        draws: Draws of z for ``predictive``, ``attributes``, ``imputation`` and ``calibration``.
+        generated: Draws per row for ``coherence``, ``diversity`` and ``agreement``.
+        label: The modality that classifiers predict; when omitted, the first categorical one, else the first of attributes.
+        seed: Seed of all draws and of the classifiers.
     """
 
     metrics: tuple[Metric, ...] | None = None
@@ -84,26 +84,26 @@ class Settings:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Settings:
-        """What `as_dict` gave."""
+        """Inverse of `as_dict`."""
         lists = {name: content[name] for name in ("metrics", "given", "densities") if content[name] is not None}
         tuples = {name: tuple(tuple(item) if isinstance(item, list) else item for item in value) for name, value in lists.items()}
         return cls(**{**content, **tuples})
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """JSON-compatible dict."""
         return {
             name: [list(item) if isinstance(item, tuple) else item for item in value] if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
         }
 
     def check(self, modalities: Iterable[str]) -> None:
-        """Checks what can be checked before any work.
+        """Validates the settings against the names of the modalities.
 
         Arguments:
-            modalities: The modalities that there are.
+            modalities: The known modalities.
 
         Raises:
-            OptionError: naming the first option that cannot serve.
+            OptionError: naming the first invalid option.
         """
         self._check_words()
         self._check_modalities(tuple(modalities))
@@ -112,11 +112,11 @@ class Settings:
             if value is not None and value < least:
                 raise OptionError(f"{name} {value}: expected {least} or more")
         if self.draws < FEWEST_DRAWS and "imputation" in (self.metrics or ()):
-            raise OptionError(f"draws {self.draws}: metric imputation takes {FEWEST_DRAWS} or more")
+            raise OptionError(f"draws {self.draws}: metric imputation needs {FEWEST_DRAWS} or more")
 
     def _check_words(self) -> None:
         if self.metrics == ():
-            raise OptionError(f"metrics: none is named. Known: {listing(METRICS)}")
+            raise OptionError(f"metrics: expected one or more. Known: {listing(METRICS)}")
         for kind, option, words, known in (("metric", "metrics", self.metrics, METRICS), ("split", "split", (self.split,), SPLITS)):
             if unknown := [word for word in words or () if word not in known]:
                 raise OptionError(f"{option} {unknown[0]}: no such {kind}.{did_you_mean(unknown[0], known)} Known: {listing(known)}")
@@ -128,20 +128,20 @@ class Settings:
                 guess = did_you_mean(unknown[0], modalities)
                 raise OptionError(f"{option} {','.join(names)}: no modality {unknown[0]!r}.{guess} Modalities: {listing(modalities)}")
         if () in (self.densities or ()):
-            raise OptionError("densities: a set that names no modality has no density")
+            raise OptionError("densities: an empty set of modalities has no density")
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One metric of one target from one conditioning set.
+    """One metric of one target given one conditioning set.
 
     Arguments:
         metric: The metric.
-        target: The modalities that are scored.
-        given: The modalities that z was inferred from.
+        target: The scored modalities.
+        given: The modalities that z is inferred from.
         rows: The number of rows.
-        figures: What was measured, the headline first.
-        series: Figures by K, by attribute or by level.
+        figures: The scores by name, the main one first.
+        series: Scores by K, by attribute or by level.
     """
 
     metric: str
@@ -153,18 +153,18 @@ class Measurement:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Measurement:
-        """What `as_dict` gave."""
+        """Inverse of `as_dict`."""
         names = {part: tuple(content[part]) for part in ("target", "given")}
         series = {name: _read(values) for name, values in content["series"].items()}
         return cls(**{**content, **names, "figures": _read(content["figures"]), "series": series})
 
     @property
     def title(self) -> str:
-        """What was measured, in a line."""
+        """A one-line description."""
         return title(self.metric, self.target, self.given)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """JSON-compatible dict."""
         numbers = {"figures": _written(self.figures), "series": {name: _written(values) for name, values in self.series.items()}}
         return {"metric": self.metric, "target": list(self.target), "given": list(self.given), "rows": self.rows, **numbers}
 
@@ -174,18 +174,18 @@ class Evaluation:
     """All measurements of a model.
 
     Arguments:
-        settings: How they were taken.
-        modalities: Those of the model.
-        label: The modality that classifiers told; None where there is none.
-        parameters: The number of its parameters.
-        rows: The number of rows looked at; each measurement is over those that have what it takes.
-        of_rows: The number of rows of the split.
-        fingerprints: A hash of each modality's values in these rows, by which other rows are told from the same ones.
+        settings: The settings.
+        modalities: The model's modalities.
+        label: The modality that classifiers predicted; None when there is none.
+        parameters: The model's number of parameters.
+        rows: The number of rows used; each measurement uses those with the modalities that it needs.
+        of_rows: The number of rows in the split.
+        fingerprints: A hash of each modality's values in these rows, to recognise the same rows.
         measurements: In the order of the metrics.
-        skipped: What was left out, metrics or single measurements by their title, each with the reason.
-        version: The version of nbridge that measured.
-        warnings: What a user should know, a line each with the figures behind it.
-        verdict: The model beside free baselines on the same rows; None where it was not asked for.
+        skipped: Metrics, and titles of single measurements, that were left out, each with the reason.
+        version: The version of nbridge that evaluated.
+        warnings: Findings about the model and its data.
+        verdict: The comparison with baselines on the same rows; None when it was not requested.
     """
 
     settings: Settings
@@ -202,7 +202,7 @@ class Evaluation:
     verdict: Verdict | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """JSON-compatible dict."""
         return {
             "version": self.version,
             "settings": self.settings.as_dict(),
@@ -220,13 +220,13 @@ class Evaluation:
 
 
 def read_evaluation(path: Path) -> Evaluation | None:
-    """An evaluation that was written as JSON; None where there is none, or none of this form."""
+    """Reads an evaluation from a JSON file; None when there is none or it has another format."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         measurements = tuple(Measurement.from_dict(entry) for entry in content["measurements"])
         settings, modalities = Settings.from_dict(content["settings"]), tuple(content["modalities"])
         parts = {"settings": settings, "modalities": modalities, "measurements": measurements}
-        # An older file has none.
+        # Files of older versions have no warnings.
         warnings = tuple(Finding.from_dict(entry) for entry in content.get("warnings", ()))
         verdict = None if content.get("verdict") is None else Verdict.from_dict(content["verdict"])
         return Evaluation(**{**content, **parts, "warnings": warnings, "verdict": verdict})
@@ -235,13 +235,13 @@ def read_evaluation(path: Path) -> Evaluation | None:
 
 
 def title(metric: str, target: Names, given: Names) -> str:
-    """What a metric measures of a target from a conditioning set, in a line."""
+    """A one-line description of a metric of a target given a conditioning set."""
     of, by = ",".join(target), ",".join(given) or "nothing"
     return f"log p({of}) by q(z|{by})" if metric == "likelihood" else f"{metric} of {of} given {by}"
 
 
 def taken(settings: Settings, rows: int, of_rows: int) -> str:
-    """Which rows and how many draws figures come from, in a line."""
+    """A one-line description of the rows and the numbers of draws."""
     which = f"all {rows:,}" if rows == of_rows else f"the first {rows:,} of {of_rows:,}"
     few = settings.density_rows
     densities = f" ({few:,} of them for log-likelihoods)" if few is not None and few < rows else ""
@@ -250,7 +250,7 @@ def taken(settings: Settings, rows: int, of_rows: int) -> str:
 
 
 def left_out(skipped: Mapping[str, str]) -> list[str]:
-    """What was left out, a line for each reason."""
+    """What was left out, one line per reason."""
     lines = []
     for why in dict.fromkeys(skipped.values()):
         what = [name for name, reason in skipped.items() if reason == why]
@@ -260,7 +260,7 @@ def left_out(skipped: Mapping[str, str]) -> list[str]:
 
 
 def abbreviated(names: Names, modalities: Names) -> str:
-    """A set of modalities in few letters."""
+    """A short name for a set of modalities."""
     others = [name for name in modalities if name not in names]
     if not others and len(names) > 1:
         return "all"
@@ -270,7 +270,7 @@ def abbreviated(names: Names, modalities: Names) -> str:
 
 
 def finite(number: float) -> float | None:
-    """A number as JSON holds it: None for NaN and the infinities."""
+    """The number, or None for NaN and the infinities."""
     return number if math.isfinite(number) else None
 
 

@@ -1,4 +1,4 @@
-"""Which rows a score is taken over: those in which every modality that it needs is present."""
+"""Selection of the rows that a score uses: those in which every required modality is present."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nbridge.models.base import MultimodalVAE
 
 
 def rows_with(batch: Batch, names: Iterable[str]) -> Tensor:
-    """The rows in which all of these modalities are present, boolean, shape (B,); every row for no names."""
+    """Mask of the rows in which all of these modalities are present, boolean, shape (B,); all rows when no names are given."""
     mask = torch.ones(len(batch), dtype=torch.bool, device=batch.device)
     for name in names:
         mask = mask & batch.present[name] if name in batch.names else torch.zeros_like(mask)
@@ -24,7 +24,7 @@ def rows_with(batch: Batch, names: Iterable[str]) -> Tensor:
 
 
 def fingerprint(batch: Batch, name: str) -> str:
-    """A hash of a modality's values and of their presence, by which other rows are told from the same ones; empty where it has none."""
+    """Hash of a modality's values and presence, to recognise the same rows; empty when the batch lacks the modality."""
     digest = hashlib.sha256()
     for part in (batch.values, batch.present, batch.cells):
         if name in part:
@@ -36,18 +36,18 @@ def check_names(model: MultimodalVAE, names: Iterable[str]) -> None:
     """Checks that a model has these modalities.
 
     Raises:
-        DataError: naming the first that it lacks.
+        DataError: naming the first unknown one.
     """
     for name in names:
         if name not in model.names:
-            raise DataError(f"no modality {name!r} in this model.{did_you_mean(name, model.names)} It has {listing(model.names)}")
+            raise DataError(f"no modality {name!r} in this model.{did_you_mean(name, model.names)} Modalities: {listing(model.names)}")
 
 
 def together(model: MultimodalVAE, batch: Batch, names: Iterable[str]) -> Batch:
-    """The rows in which all of these modalities are present, whatever else they have.
+    """The rows in which all of these modalities are present.
 
     Arguments:
-        model: The model that knows the modalities.
+        model: The model, for its modalities.
         batch: Rows with any pattern of presence.
         names: Modalities of the model.
 
@@ -68,14 +68,14 @@ def together(model: MultimodalVAE, batch: Batch, names: Iterable[str]) -> Batch:
 
 
 def rows_to_score(model: MultimodalVAE, batch: Batch, given: Iterable[str], target: str) -> Batch:
-    """The rows in which a target and all that it is to be predicted from are present, checked against the model.
+    """The rows in which the target and all given modalities are present, checked against the model.
 
     Raises:
-        DataError: when the target is among the given, a value lies outside its likelihood's support, or there is no such row.
+        DataError: when the target is among the given, a value is outside its likelihood's support, or there is no such row.
     """
     given = tuple(given)
     if target in given:
-        raise DataError(f"modality {target!r} is both given and the target, expected a target to predict from others")
+        raise DataError(f"modality {target!r} is both target and given")
     rows = together(model, batch, (*given, target))
     model.check(batch)
     return rows

@@ -1,23 +1,23 @@
-r"""Everything that can be measured of a trained model on its rows, in one pass.
+r"""Evaluates a trained model on its rows with all metrics that apply.
 
 ================ ====================================================================================================================
 ``likelihood``   :math:`\log p(x_i)` and :math:`\log p(x_M)` by importance sampling, from q(z|x_M) and from q(z|x_i)
 ``conditional``  :math:`\log p(x_A \mid x_S)`, a difference of two bounds
 ``labels``       posteriors of classes by enumeration
 ``predictive``   :math:`\log \frac{1}{K} \sum_k p(x_j \mid z_k)`, :math:`z_k \sim q(z \mid x_S)`; accuracy and RMSE of the point estimate
-``coherence``    whether a classifier tells the label in what was generated from S
-``diversity``    variance ratio and Fréchet distance of what was generated from the label
-``agreement``    whether several absent modalities, decoded from one draw, show the same label
-``attributes``   error of each attribute beside the majority class
+``coherence``    whether a classifier recognises the label in values generated from S
+``diversity``    variance ratio and Fréchet distance of values generated from the label
+``agreement``    whether several absent modalities, decoded from one draw, have the same label
+``attributes``   error of each attribute, next to that of the majority class
 ``imputation``   RMSE, CRPS and coverage of intervals
 ``calibration``  ECE and Brier score of classes
 ================ ====================================================================================================================
 
-Beside them stand warnings (`nbridge.evaluation.findings`), from a small sample of the rows, and a verdict on each modality beside a free
-baseline (`nbridge.evaluation.versus_baseline`), whatever was asked for.
+An evaluation always includes warnings (`nbridge.evaluation.findings`), from a small sample of the rows, and a comparison of each modality
+with a baseline (`nbridge.evaluation.versus_baseline`).
 
-Conditioning sets S are, unless named, every single modality and every set that leaves out one. A metric is a list of questions, each a
-target and a conditioning set, so that what one of them lacks costs none of the others.
+The default conditioning sets S are every single modality and every set with one modality left out. A metric asks a list of questions, each
+a target and a conditioning set; a question that cannot be answered does not affect the others.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from nbridge.training.progress import EpochRecord
 __all__ = ["Evaluation", "Measurement", "OptionError", "Settings", "Split", "check_served", "evaluate", "read_evaluation"]
 
 Figures = tuple[int, Mapping[str, float | None], Mapping[str, Mapping[str, float]]]
-"""The number of rows, figures, and series of figures by K, by attribute or by level."""
+"""The number of rows, the scores, and series of scores by K, by attribute or by level."""
 
 
 def evaluate(
@@ -66,22 +66,22 @@ def evaluate(
     records: Iterable[EpochRecord] = (),
     announce: Callable[[str, int, int], None] = lambda _title, _done, _of: None,
 ) -> Evaluation:
-    """Measures what can be measured.
+    """Evaluates a model with all requested metrics.
 
     Arguments:
         model: A trained model.
         spec: Its spec, for the classifiers' encoders.
-        splits: Its rows; classifiers learn from the training rows alone, from a random sample of 65,536 where they lie on disk.
+        splits: Its rows; classifiers are trained on the training rows only, on a random sample of 65,536 if the rows are stored on disk.
         settings: What to evaluate.
-        classifiers: Those of earlier evaluations, used again where they would come out the same; filled.
-        lenient: Whether metrics that were asked for, and sets that name modalities of other models, are left out where this model does not
-            support them, as in a comparison with models that do; otherwise they are mistakes.
-        records: The records of the model's training, for the advice of the verdict.
-        announce: Hears of each measurement before it is taken: its title, how many are done and how many there are.
+        classifiers: Classifiers of earlier evaluations, reused when retraining would give the same result; new ones are added.
+        lenient: Whether to skip requested metrics and conditioning sets that this model does not support, as in a comparison of models;
+            otherwise they are errors.
+        records: The records of the model's training, for the verdict's advice.
+        announce: Progress callback before each measurement: (title, done, total).
 
     Raises:
-        OptionError: when a setting cannot serve: a name is unknown, there are no rows, or a metric that was asked for isn't supported.
-        DataError: when rows do not fit the model.
+        OptionError: when a setting is invalid: a name is unknown, there are no rows, or a requested metric is not supported.
+        DataError: when rows do not match the model.
 
     Example:
         >>> import nbridge
@@ -108,7 +108,7 @@ def evaluate(
     parameters = sum(parameter.numel() for parameter in model.parameters())
     fingerprints = {name: fingerprint(rows, name) for name in model.names if name in rows.names}
     warnings = of_evaluation(model, rows, splits.train, seed=settings.seed)
-    # A comparison of models measures them against each other.
+    # A comparison measures models against each other instead.
     verdict = (
         None
         if lenient
@@ -130,14 +130,14 @@ def evaluate(
 
 
 def check_served(models: Sequence[MultimodalVAE], settings: Settings) -> None:
-    """Checks, before any rows are looked at, that models serve what was asked for by name.
+    """Checks that models support the requested label and metrics, before any rows are read.
 
     Arguments:
-        models: The models, of one spec; a metric serves where one of them supports it.
+        models: The models, of one spec; it is enough if one of them supports a metric.
         settings: What to evaluate.
 
     Raises:
-        OptionError: when the label is none, or a metric is supported by no model.
+        OptionError: when the label is neither categorical nor of attributes, or no model supports a metric.
     """
     for model in models:
         if settings.label in model.names:
@@ -154,7 +154,7 @@ def check_served(models: Sequence[MultimodalVAE], settings: Settings) -> None:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is asked of a model, whatever its rows."""
+    """The questions for a model, independent of its rows."""
 
     model: MultimodalVAE
     settings: Settings
@@ -171,17 +171,17 @@ class _Plan:
         return self.ordered(default if self.settings.given is None else self.settings.given)
 
     def ordered(self, sets: Iterable[Iterable[str]]) -> tuple[Names, ...]:
-        """Sets of modalities, each once and in the model's order; those that name modalities of other models are left out."""
+        """The sets without duplicates, in the model's order of modalities; sets with unknown modalities are left out."""
         kept = (set(names) for names in sets if set(names) <= set(self.names))
         return tuple(dict.fromkeys(tuple(name for name in self.names if name in names) for names in kept))
 
     def targets(self, serves: Callable[[Any], bool]) -> list[str]:
-        """The modalities whose likelihood serves."""
+        """The modalities whose likelihood satisfies a condition."""
         return [name for name, likelihood in self.model.likelihoods.items() if serves(likelihood)]
 
     @cached_property
     def label(self) -> str | None:
-        """The modality that classifiers tell; None where the model has none."""
+        """The modality that classifiers predict; None when the model has none."""
         if self.settings.label is not None:
             return self.settings.label if self.settings.label in self.names else None
         return next(iter(self.targets(_has_classes) + self.targets(_has_attributes)), None)
@@ -189,7 +189,7 @@ class _Plan:
 
 @dataclass(frozen=True)
 class _Subject(_Plan):
-    """A model with the rows that it is evaluated on, and those that classifiers learn from."""
+    """A model with its evaluation rows and the training rows of the classifiers."""
 
     spec: Spec
     rows: Batch
@@ -198,7 +198,7 @@ class _Subject(_Plan):
 
     @cached_property
     def density_rows(self) -> Batch:
-        """The rows of the metrics that take K samples."""
+        """The rows for the metrics that draw K samples."""
         most = self.settings.density_rows
         return self.rows if most is None else self.rows.slice(0, most)
 
@@ -208,41 +208,41 @@ class _Subject(_Plan):
 
     @cached_property
     def joint_density(self) -> RowLogLikelihoods:
-        """That of all modalities together, kept: it is the first term of every conditional one."""
+        """The log-likelihood of all modalities together, cached because it is the first term of every conditional one."""
         return self.density(self.density_rows, self.names, self.names, self.settings.seed)
 
     @cached_property
     def judged(self) -> dict[str, Judge]:
-        """A classifier of each modality that stands beside the label."""
+        """A classifier for each modality that is present together with the label."""
         assert self.label is not None
         seed, cache = self.settings.seed, self.classifiers
         return train_classifiers(self.spec, self.model, self.train, self.rows, self.label, seed=seed, cache=cache)
 
     def judgeable(self, name: str) -> bool:
-        """Whether a classifier of a modality can be trained, and scored."""
+        """Whether a classifier of a modality can be trained and scored."""
         pair = (name, str(self.label))
         return int(rows_with(self.train, pair).sum()) > 1 and bool(rows_with(self.rows, pair).any())
 
 
 def _rows(splits: Splits, settings: Settings) -> tuple[Batch, int]:
-    """The rows to look at, and how many the split has."""
+    """The rows to evaluate, and the number of rows in the split."""
     parts = {"test": splits.test, "validation": splits.validation, "train": splits.train}
     if (rows := parts[settings.split]) is None or not len(rows):
         others = [name for name, part in parts.items() if part is not None and len(part)]
-        raise OptionError(f"split {settings.split}: no rows, data.{settings.split} of the spec is 0; take {' or '.join(others)}")
+        raise OptionError(f"split {settings.split}: no rows, data.{settings.split} of the spec is 0; use {' or '.join(others)}")
     return rows.sample(settings.rows), len(rows)
 
 
 def _check_present(subject: _Subject) -> None:
-    """Checks that rows have the sets that were asked for; those of other models are none of this one's business."""
+    """Checks that some row has each requested set; sets with modalities of other models are ignored."""
     for option, sets in (("given", subject.settings.given), ("densities", subject.settings.densities)):
         for names in sets or ():
             if set(names) <= set(subject.names) and (why := _nowhere(subject, subject.rows, names)):
-                raise OptionError(f"{option} {','.join(names)}: {why}; take others, or more rows")
+                raise OptionError(f"{option} {','.join(names)}: {why}; use other modalities, or more rows")
 
 
 def _measured(subject: _Subject, strict: bool, announce: Callable[[str, int, int], None]) -> tuple[tuple[Measurement, ...], dict[str, str]]:
-    """What was measured, and what was left out with the reason; where strict, nothing may be left out."""
+    """The measurements, and the reasons for those left out; if strict, leaving one out is an error."""
     measurements: list[Measurement] = []
     skipped: dict[str, str] = {}
     asked = METRICS if subject.settings.metrics is None else dict.fromkeys(subject.settings.metrics)
@@ -262,7 +262,7 @@ def _measured(subject: _Subject, strict: bool, announce: Callable[[str, int, int
 
 
 def _questions(metric: str, subject: _Subject, strict: bool, skipped: dict[str, str]) -> Iterator[tuple[str, Names, Names]]:
-    """What a metric asks of this model and these rows; what it cannot ask is noted with the reason."""
+    """The questions of a metric for this model and these rows; those that cannot be answered go to ``skipped`` with the reason."""
     asked = dict.fromkeys(_METRICS[metric].questions(subject))
     missing = {question: why for question in asked if (why := _METRICS[metric].missing(subject, *question))}
     if len(missing) < len(asked):
@@ -275,7 +275,7 @@ def _questions(metric: str, subject: _Subject, strict: bool, skipped: dict[str, 
 
 
 def _nowhere(subject: _Subject, rows: Batch, names: Iterable[str]) -> str:
-    """That no row has some modalities together; nothing where one has."""
+    """A message if no row has all of these modalities; otherwise empty."""
     if rows_with(rows, names := tuple(dict.fromkeys(names))).any():
         return ""
     return f"none of the {len(rows):,} {subject.settings.split} rows has {listing(names)}{' together' if len(names) > 1 else ''}"
@@ -293,7 +293,7 @@ def _has_values(likelihood: Any) -> bool:
     return likelihood.elementwise and not isinstance(likelihood, Bernoulli)
 
 
-# What each metric asks: pairs of a target and a conditioning set
+# The questions of each metric: pairs of a target and a conditioning set
 
 
 def _densities(plan: _Plan) -> Iterator[tuple[Names, Names]]:
@@ -314,7 +314,7 @@ def _complements(plan: _Plan) -> Iterator[tuple[Names, Names]]:
 
 
 def _each(serves: Callable[[Any], bool] = lambda _: True) -> Callable[[_Plan], Iterator[tuple[Names, Names]]]:
-    """Each modality whose likelihood serves, from each set that leaves it out."""
+    """Questions of each modality whose likelihood satisfies a condition, given each set without it."""
 
     def questions(plan: _Plan) -> Iterator[tuple[Names, Names]]:
         if len(plan.names) > 1:
@@ -341,7 +341,7 @@ def _several_absent(plan: _Plan) -> Iterator[tuple[Names, Names]]:
                 yield absent, given
 
 
-# What a question lacks: a reason, or nothing
+# Why a question cannot be answered: a reason, or empty
 
 
 def _lacks_rows(subject: _Subject, target: Names, given: Names) -> str:
@@ -360,11 +360,11 @@ def _lacks_a_judge(subject: _Subject, target: Names, given: Names) -> str:
     label = str(subject.label)
     for name in target:
         if name != label and not subject.judgeable(name):
-            return f"a classifier needs rows with {name} and {label}, two to learn from and one of the rows evaluated"
+            return f"a classifier needs rows with both {name} and {label}: 2 or more training rows and 1 or more evaluated rows"
     return _lacks_rows(subject, (label,), given)
 
 
-# How each is measured
+# The measurements
 
 
 def _importance(subject: _Subject, target: Names, given: Names) -> Figures:
@@ -381,9 +381,9 @@ def _importance(subject: _Subject, target: Names, given: Names) -> Figures:
     return done.rows, figures, {"K": {str(k): value for k, value in done.curve.items()}}
 
 
-def _conditional(subject: _Subject, target: Names, given: Names) -> Figures:  # noqa: ARG001 (the target is all that is not given)
+def _conditional(subject: _Subject, target: Names, given: Names) -> Figures:  # noqa: ARG001 (the target is everything not given)
     complete = together(subject.model, subject.density_rows, subject.names)
-    # Another seed: the error of the difference takes the draws of its terms to be independent.
+    # A different seed: the standard error of the difference assumes independent draws of its terms.
     done = conditional_of(subject.joint_density, subject.density(complete, given, given, subject.settings.seed + 1))
     figures = {"log-likelihood": done.log_likelihood, "standard error": done.standard_error, "error over rows": done.row_error}
     return done.rows, figures, {"K": {str(k): first - done.marginal.curve[k] for k, first in done.joint.curve.items()}}
@@ -415,7 +415,7 @@ def _diversity(subject: _Subject, target: Names, given: Names) -> Figures:
     return done.rows, {"variance ratio": done.variance_ratio, "Fréchet distance": done.frechet, "its floor": done.floor}, {}
 
 
-def _agreement(subject: _Subject, target: Names, given: Names) -> Figures:  # noqa: ARG001 (the target is all that is not given)
+def _agreement(subject: _Subject, target: Names, given: Names) -> Figures:  # noqa: ARG001 (the target is everything not given)
     settings, label = subject.settings, str(subject.label)
     done = joint_agreement(subject.model, subject.rows, given, subject.judged, label, samples=settings.generated, seed=settings.seed)
     return done.rows, {"agreement": done.agreement, "independent draws": done.control, "coherence": done.coherence}, {}
@@ -446,7 +446,7 @@ def _calibration(subject: _Subject, target: Names, given: Names) -> Figures:
 
 @dataclass(frozen=True)
 class _Metric:
-    """A metric: what it asks of a model, what a model needs for that, what a question lacks in the rows, and how it is answered."""
+    """A metric: its questions for a model, its requirements, why a question cannot be answered on the rows, and its measurement."""
 
     questions: Callable[[_Plan], Iterable[tuple[Names, Names]]]
     needs: str
@@ -454,16 +454,20 @@ class _Metric:
     measure: Callable[[_Subject, Names, Names], Figures]
 
 
-_CLASSES = "a categorical modality beside others"
+_CLASSES = "a categorical modality and at least one other"
 _METRICS: Mapping[str, _Metric] = {
     "likelihood": _Metric(_densities, "a set of modalities", _lacks_density_rows, _importance),
-    "conditional": _Metric(_complements, "two modalities or more", _lacks_density_rows, _conditional),
+    "conditional": _Metric(_complements, "two or more modalities", _lacks_density_rows, _conditional),
     "labels": _Metric(_each(_has_classes), _CLASSES, _lacks_density_rows, _labels),
-    "predictive": _Metric(_each(), "two modalities or more", _lacks_rows, _predictive),
-    "coherence": _Metric(_judged, "a modality of classes or attributes, and another to judge", _lacks_a_judge, _coherence),
-    "diversity": _Metric(_from_the_label, "a label of classes, and another modality to judge", _lacks_a_judge, _diversity),
-    "agreement": _Metric(_several_absent, "three modalities or more, one of them of classes or attributes", _lacks_a_judge, _agreement),
-    "attributes": _Metric(_each(_has_attributes), "a bernoulli modality with attributes: true beside others", _lacks_rows, _attributes),
-    "imputation": _Metric(_each(_has_values), "a modality of real values, levels or counts beside others", _lacks_draws, _imputation),
+    "predictive": _Metric(_each(), "two or more modalities", _lacks_rows, _predictive),
+    "coherence": _Metric(_judged, "a modality of classes or attributes, and another one", _lacks_a_judge, _coherence),
+    "diversity": _Metric(_from_the_label, "a label of classes, and another modality", _lacks_a_judge, _diversity),
+    "agreement": _Metric(_several_absent, "three or more modalities, one of them of classes or attributes", _lacks_a_judge, _agreement),
+    "attributes": _Metric(
+        _each(_has_attributes), "a bernoulli modality with attributes: true and at least one other", _lacks_rows, _attributes
+    ),
+    "imputation": _Metric(
+        _each(_has_values), "a modality of real values, levels or counts and at least one other", _lacks_draws, _imputation
+    ),
     "calibration": _Metric(_each(_has_classes), _CLASSES, _lacks_rows, _calibration),
 }

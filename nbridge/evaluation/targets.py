@@ -1,8 +1,8 @@
-r"""What is to be predicted of a modality, on scales that pool no units: columns in standard deviations, and questions right or wrong.
+r"""Prediction targets of a modality, on unit-free scales: numeric columns in standard deviations, and questions that are right or wrong.
 
-A real-valued column is scored in its own standard deviations over the training rows, a count on :math:`\log(1 + x)`, the pixels of an image
-as one column, since they share a unit. A class, one-hot or by its index, is one question, and so is a binary column. Columns that never
-vary in the training rows are left out.
+A real-valued column is scored in its own standard deviations over the training rows, a count as :math:`\log(1 + x)`, and the pixels of an
+image as one column, since they share a unit. A class, one-hot or by index, is one question, and so is a binary column. Columns that are
+constant in the training rows are left out.
 
 Axes: N rows, E elements of a modality, C columns.
 """
@@ -32,7 +32,7 @@ from nbridge.visual.modality_kinds import element_names, kind_of
 
 Values = NDArray[np.float64]
 COLUMNS, QUESTIONS = 1000, 200
-"""Columns of numbers, and questions, of a modality that are scored, at most; of more, a random sample."""
+"""Maximum numbers of numeric columns and of questions scored per modality; if there are more, a random sample is scored."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class Numbers:
     """Columns of real values or counts.
 
     Arguments:
-        names: The name of each column, C of them.
-        elements: The elements that are scored, by their place in the flattened modality.
-        columns: The column of each of them.
-        centre: Their means over the training rows, of log(1 + x) where ``logged``.
-        unit: Their standard deviations.
+        names: The names of the C columns.
+        elements: The scored elements, as indices into the flattened modality.
+        columns: The column of each element.
+        centre: The elements' means over the training rows, of log(1 + x) if ``logged``.
+        unit: The elements' standard deviations.
         logged: Whether values are counts.
-        of_columns: The number of columns that could have been scored.
+        of_columns: The number of columns before sampling.
     """
 
     names: tuple[str, ...]
@@ -59,16 +59,16 @@ class Numbers:
     figure: ClassVar[Figure] = "rmse"
 
     def scaled(self, values: Values, *, logged: bool = False) -> Values:
-        """Values in standard form, shape (N, elements); NaN stays.
+        """Standardised values, shape (N, elements); NaN stays NaN.
 
         Arguments:
-            values: Of the flattened modality, shape (N, E).
-            logged: Whether they are log(1 + x) already.
+            values: Values of the flattened modality, shape (N, E).
+            logged: Whether they are already log(1 + x).
         """
         return (_log1p(values[:, self.elements], self.logged and not logged) - self.centre) / self.unit
 
     def scores(self, truth: Values, predicted: Values) -> Scores:
-        """The mean squared error of each column in each row, shape (N, C), of values in standard form."""
+        """The mean squared error of each column in each row, shape (N, C), from standardised values."""
         squares = (truth - predicted) ** 2
         if len(self.names) == len(self.elements):
             return squares
@@ -86,10 +86,10 @@ class Questions:
     """Questions with one right answer each: classes and binary columns.
 
     Arguments:
-        names: The name of each, C of them.
-        spans: The first element of each, and the element after its last.
-        classes: The number of answers of each.
-        of_columns: The number of questions that could have been scored.
+        names: The names of the C questions.
+        spans: Start and stop index of each question's elements.
+        classes: The number of possible answers of each.
+        of_columns: The number of questions before sampling.
     """
 
     names: tuple[str, ...]
@@ -99,7 +99,7 @@ class Questions:
     figure: ClassVar[Figure] = "accuracy"
 
     def scaled(self, values: Values, *, logged: bool = False) -> Values:  # noqa: ARG002 (of counts)
-        """The answers, shape (N, C), of values or of what is expected of them, shape (N, E); NaN where an element is missing."""
+        """The answers, shape (N, C), from values or their expectations, shape (N, E); NaN where an element is missing."""
         answers = np.empty((len(values), len(self.names)))
         for place, ((start, stop), classes) in enumerate(zip(self.spans, self.classes, strict=True)):
             part = values[:, start:stop]
@@ -109,7 +109,7 @@ class Questions:
         return answers
 
     def scores(self, truth: Values, predicted: Values) -> Scores:
-        """Whether each answer is right, 1 or 0, shape (N, C); NaN where it is not known."""
+        """Whether each answer is right, 1 or 0, shape (N, C); NaN where the truth is missing."""
         return np.where(np.isnan(truth), np.nan, (truth == predicted).astype(float))
 
 
@@ -117,7 +117,7 @@ Target = Numbers | Questions
 
 
 def values_of(model: MultimodalVAE, batch: Batch, name: str) -> Values:
-    """The canonical values of a modality, flattened, shape (N, E), float64; NaN where they are not observed. Classes are indices."""
+    """The canonical values of a modality, flattened, shape (N, E), float64; NaN where not observed. Classes are indices."""
     x = model.prepare(batch).values[name]
     values = x.reshape(len(x), -1).double().cpu().numpy()
     observed = which_observed(batch, name).cpu().reshape(len(x), -1).expand(values.shape).numpy()
@@ -125,14 +125,14 @@ def values_of(model: MultimodalVAE, batch: Batch, name: str) -> Values:
 
 
 def targets_of(model: MultimodalVAE, spec: Spec, name: str, train: Values, seed: int = 0) -> tuple[Target, ...]:
-    """What is to be predicted of a modality: its columns of numbers, its questions, or both; nothing where no column varies.
+    """The prediction targets of a modality: numeric columns, questions, or both; empty when no column varies.
 
     Arguments:
         model: The model.
         spec: Its spec, for the names of columns.
         name: The modality.
         train: Its values in the training rows, shape (N, E).
-        seed: Seed of the sample of columns, where there are many.
+        seed: Seed of the sample of columns, when there are many.
     """
     likelihood = model.likelihoods[name]
     if isinstance(likelihood, Categorical):
@@ -150,7 +150,7 @@ def targets_of(model: MultimodalVAE, spec: Spec, name: str, train: Values, seed:
 
 
 def _fields(model: MultimodalVAE, spec: Spec, name: str) -> Iterator[tuple[str, int, int, int]]:
-    """Names, first elements, ends and numbers of classes (0 for numbers) of what a modality consists of."""
+    """Name, start, stop and number of classes (0 for numbers) of each field of a modality."""
     shape, table = model.likelihoods[name].shape, table_of(spec)
     if table is None or name not in table.columns:
         yield from ((label, place, place + 1, 0) for place, label in enumerate(element_names(spec, name, shape)))
@@ -164,7 +164,7 @@ def _fields(model: MultimodalVAE, spec: Spec, name: str) -> Iterator[tuple[str, 
 
 
 def _is_binary(likelihood: Likelihood, values: Values) -> bool:
-    """Whether an element is a question of yes or no: an attribute, or one that is 0 or 1 in all training rows."""
+    """Whether an element is a yes-or-no question: an attribute, or an element that is 0 or 1 in all training rows."""
     if not isinstance(likelihood, Bernoulli):
         return False
     seen = values[~np.isnan(values)]
@@ -172,7 +172,7 @@ def _is_binary(likelihood: Likelihood, values: Values) -> bool:
 
 
 def _pixels(train: Values, logged: bool, seed: int) -> tuple[Numbers, ...]:
-    """An image as one column: its pixels, or a sample of them, in the unit of all."""
+    """An image as one column: its pixels, or a sample of them, with a pooled standard deviation."""
     elements = _sampled(train.shape[1], COLUMNS, seed)
     centre, unit, _ = _statistics(_log1p(train[:, elements], logged))
     pooled = math.sqrt(float((unit**2).mean()))
@@ -208,12 +208,12 @@ def _questions(fields: Sequence[tuple[str, int, int, int]], train: Values, seed:
 
 
 def _statistics(values: Values) -> tuple[Values, Values, NDArray[np.bool_]]:
-    """Mean, standard deviation and whether it varies, of each column over the rows in which it is observed."""
+    """Mean and standard deviation of each column over its observed rows, and whether it varies."""
     seen = ~np.isnan(values)
     number = np.maximum(seen.sum(0), 1)
     centre = np.where(seen, values, 0.0).sum(0) / number
     unit = np.sqrt(np.where(seen, (values - centre) ** 2, 0.0).sum(0) / number)
-    # Of a column that never varies, rounding leaves a little.
+    # Rounding can leave a small nonzero deviation for a constant column.
     varies = unit > 1e-6 * np.abs(centre)
     return centre, np.where(varies, unit, 0.0), varies
 
@@ -223,7 +223,7 @@ def _log1p(values: Values, logged: bool) -> Values:
 
 
 def _sampled(number: int, most: int, seed: int) -> NDArray[np.int64]:
-    """The first ``number`` places, or an ordered random sample of them."""
+    """The indices below ``number``, or a sorted random sample of ``most`` of them."""
     if number <= most:
         return np.arange(number)
     return torch.randperm(number, generator=torch.Generator().manual_seed(seed))[:most].sort().values.numpy()

@@ -1,4 +1,4 @@
-"""The verdict on a trained model: each modality, imputed from the others, beside a free baseline; in words, figures and JSON.
+"""The verdict on a trained model: how its imputation of each modality compares with a baseline, as text, numbers and JSON.
 
 `nbridge.evaluation.versus_baseline` measures it.
 """
@@ -17,45 +17,45 @@ from nbridge.version import __version__
 Outcome = Literal["better", "as good", "worse", "not tested"]
 Figure = Literal["rmse", "accuracy"]
 FEWEST = 20
-"""Rows below which nothing is compared."""
+"""Minimum number of rows for a comparison."""
 CHOOSING = 50
-"""Validation rows from which on they choose the baseline; cross-validation does where there are fewer."""
+"""Minimum number of validation rows for choosing the baseline on them; with fewer, it is chosen by cross-validation."""
 ERRORS = 2.0
-"""Standard errors by which one predictor must be ahead of the other."""
+"""A predictor is better when it is ahead by more than this many standard errors."""
 SHOWN = 3
-"""Columns that a text shows of the worst, and of the best."""
+"""Number of worst and of best columns shown in text."""
 WORDS: Mapping[Outcome, str] = {
     "better": "better than the baseline",
     "as good": "as good as the baseline",
     "worse": "worse than the baseline",
     "not tested": "not tested",
 }
-"""Outcomes as they are shown."""
+"""Display text of outcomes."""
 FIGURES: Mapping[Figure, str] = {"rmse": "RMSE/sd", "accuracy": "accuracy"}
-"""Figures as they are shown."""
+"""Display text of figures."""
 _EXACT = 1e-9
-"""Difference between two figures that rounding alone makes."""
+"""Differences up to this are treated as rounding error."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One modality, or one of its columns, beside a baseline.
+    """Comparison of a model with a baseline on one modality, or on one of its columns.
 
     Arguments:
         target: The modality.
-        column: The column; empty where the comparison is of the whole modality.
-        figure: ``rmse``, in standard deviations of the training rows (of log(1 + x) for counts), or ``accuracy``; of a whole modality
+        column: The column; empty for the whole modality.
+        figure: ``rmse``, in standard deviations of the training rows (of log(1 + x) for counts), or ``accuracy``; for a whole modality,
             the mean over its columns.
         rows: The number of rows that both were scored on.
-        model: The model's figure; NaN where nothing was tested.
+        model: The model's figure; NaN when not tested.
         baseline: The baseline's figure.
-        constant: The figure of the training rows' column mean or most frequent class.
-        standard_error: Of the difference between model and baseline, over rows.
+        constant: The figure of a constant prediction, the training rows' column mean or most frequent class.
+        standard_error: Standard error over rows of the difference between model and baseline.
         outcome: Whether the model is better than, as good as, or worse than the baseline.
-        predictor: What the baseline is, such as ``ridge``.
+        predictor: The kind of baseline, such as ``ridge``.
         train_rows: The number of training rows that the baseline was fitted on.
-        columns: The number of columns that were scored, and of those that could have been.
-        reason: Why nothing was tested; empty where it was.
+        columns: The number of columns scored, and the number before sampling.
+        reason: Why it was not tested; empty when it was.
     """
 
     target: str
@@ -74,17 +74,17 @@ class Comparison:
 
     @property
     def ahead(self) -> float:
-        """By how much the model is ahead of the baseline, in the unit of the figure; negative where it is behind."""
+        """The model's lead over the baseline, in the unit of the figure; negative when the model is worse."""
         return self.baseline - self.model if self.figure == "rmse" else self.model - self.baseline
 
     @property
     def words(self) -> str:
-        """The outcome in words, with the reason where nothing was tested."""
+        """The outcome in words, with the reason if it was not tested."""
         return f"{WORDS[self.outcome]} ({self.reason})" if self.reason else WORDS[self.outcome]
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Comparison:
-        """What `as_dict` gave."""
+        """Inverse of `as_dict`."""
         numbers = {name: math.nan if content[name] is None else float(content[name]) for name in _NUMBERS}
         if content["outcome"] not in WORDS or content["figure"] not in FIGURES:
             raise ValueError("an outcome or a figure of another version")
@@ -92,7 +92,7 @@ class Comparison:
         return cls(**{**content, **numbers, "columns": (int(first), int(second))})
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, which has no NaN: None stands for it."""
+        """JSON-compatible dict; NaN becomes None."""
         numbers = {name: number if math.isfinite(number := getattr(self, name)) else None for name in _NUMBERS}
         return {**asdict(self), **numbers, "columns": list(self.columns)}
 
@@ -102,15 +102,15 @@ _NUMBERS = ("model", "baseline", "constant", "standard_error")
 
 @dataclass(frozen=True)
 class Verdict:
-    """All comparisons of a model, and the advice that follows.
+    """All comparisons of a model with baselines, and the resulting advice.
 
     Arguments:
-        split: The rows that were scored: ``test``, or ``validation`` where there are no test rows; empty where there are neither.
+        split: The scored rows: ``test``, or ``validation`` if there are no test rows; empty if there are neither.
         modalities: A comparison for each modality and figure.
-        columns: A comparison for each column of modalities that have several.
-        advice: What to do where the model is worse, a line each, which begins with the modality.
-        reason: Why nothing at all was tested; empty where something was.
-        version: The version of nbridge that measured.
+        columns: A comparison for each column of modalities with several columns.
+        advice: Advice for modalities on which the model is worse, one line each, beginning with the modality.
+        reason: Why nothing was tested; empty when something was.
+        version: The version of nbridge that made the comparison.
     """
 
     split: str
@@ -126,51 +126,51 @@ class Verdict:
 
     @property
     def headline(self) -> str:
-        """The verdict in a line.
+        """The verdict in one line.
 
         Example:
             >>> sex = Comparison("sex", "", "accuracy", 60, 0.4, 0.9, 0.5, 0.05, "worse", "logistic", 240)
             >>> Verdict("test", (sex,)).headline
-            'worse than a free baseline: sex'
+            'worse than a baseline: sex'
         """
         if self.reason:
             return f"not tested: {self.reason}"
-        groups: dict[str, list[str]] = {"worse than a free baseline": [], "as good": [], "better": []}
+        groups: dict[str, list[str]] = {"worse than a baseline": [], "as good": [], "better": []}
         for one in self.modalities:
-            words = one.words if one.reason else "worse than a free baseline" if one.outcome == "worse" else one.outcome
+            words = one.words if one.reason else "worse than a baseline" if one.outcome == "worse" else one.outcome
             groups.setdefault(words, []).append(one.target)
         text = "; ".join(f"{words}: {', '.join(dict.fromkeys(names))}" for words, names in groups.items() if names)
-        return text if text.startswith(("worse", "not tested")) else f"beside a free baseline, {text}"
+        return text if text.startswith(("worse", "not tested")) else f"compared with a baseline, {text}"
 
     @property
     def note(self) -> str:
-        """How it was measured, in a line or two; empty where nothing was."""
+        """How it was measured, in a short paragraph; empty when nothing was tested."""
         if not (tested := [one for one in self.modalities if one.outcome != "not tested"]):
             return ""
         rows, fitted = _between([one.rows for one in tested]), _between([one.train_rows for one in tested])
-        folds = "cross-validation of the training rows"
-        chosen = f"validation rows, or by {folds} where fewer than {CHOOSING} serve" if self.split == "test" else folds
+        folds = "by cross-validation of the training rows"
+        chosen = f"on validation rows, or {folds} if fewer than {CHOOSING} can be used" if self.split == "test" else folds
         text = (
-            f"Each modality is hidden in turn and imputed from all others that a row has, on {rows} {self.split} rows. The baseline "
-            f"(linear, 10 nearest neighbours or a constant, chosen by {chosen}) was fitted on {fitted} training rows. "
-            "Better or worse: ahead or behind by more than two standard errors. RMSE/sd: error in standard deviations of a column "
-            "(counts as log(1 + x)); accuracy: of a question, such as a class. Both are means over columns."
+            f"Each modality is hidden in turn and imputed from the row's other modalities, on {rows} {self.split} rows. The baseline "
+            f"(linear, 10 nearest neighbours or a constant, chosen {chosen}) was fitted on {fitted} training rows. "
+            "Better or worse means by more than two standard errors. RMSE/sd: error in standard deviations of a column "
+            "(counts as log(1 + x)); accuracy: share of correct classes or binary values. Both are means over columns."
         )
         early = " There are no test rows: validation rows also chose the best epoch, so the model may look better than it is."
         return text + (early if self.split == "validation" else "")
 
     def extremes(self, most: int = SHOWN) -> tuple[tuple[Comparison, ...], tuple[Comparison, ...]]:
-        """Of the columns, those in which the model is worse, furthest behind first, and better, furthest ahead first.
+        """The columns on which the model is worse, and those on which it is better, by decreasing difference.
 
         Arguments:
-            most: How many of each, at most.
+            most: Maximum number of each.
         """
         worse = sorted((one for one in self.columns if one.outcome == "worse"), key=lambda one: one.ahead)
         better = sorted((one for one in self.columns if one.outcome == "better"), key=lambda one: -one.ahead)
         return tuple(worse[:most]), tuple(better[:most])
 
     def column_lines(self) -> list[str]:
-        """The worst and the best columns, a line each; none where no modality has several columns."""
+        """The worst and the best columns as text, one line each; empty when no modality has several columns."""
         counts = {outcome: sum(one.outcome == outcome for one in self.columns) for outcome in WORDS}
         lines = []
         for outcome, named in zip(("worse", "better"), self.extremes(), strict=True):
@@ -185,19 +185,19 @@ class Verdict:
         """What `as_dict` gave.
 
         Raises:
-            ValueError: when it is something else; KeyError and TypeError likewise.
+            ValueError: when the content is not a verdict; or KeyError or TypeError.
         """
         parts = {name: tuple(Comparison.from_dict(entry) for entry in content[name]) for name in ("modalities", "columns")}
         return cls(**{**content, **parts, "advice": tuple(map(str, content["advice"]))})
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """JSON-compatible dict."""
         parts = {name: [one.as_dict() for one in getattr(self, name)] for name in ("modalities", "columns")}
         return {"version": self.version, "split": self.split, **parts, "advice": list(self.advice), "reason": self.reason}
 
 
 def read_verdict(path: Path) -> Verdict | None:
-    """A verdict that was written as JSON; None where there is none, or none of this form."""
+    """Reads a verdict from a JSON file; None when there is none or it has another format."""
     try:
         return Verdict.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -216,7 +216,7 @@ def outcome_of(ahead: float, standard_error: float) -> Outcome:
 
 
 def digits(number: float) -> str:
-    """A figure of a verdict, which is of the order of 1.
+    """Formats a figure, which is of the order of 1.
 
     Example:
         >>> digits(0.41234), digits(12.345), digits(math.nan)
@@ -226,6 +226,6 @@ def digits(number: float) -> str:
 
 
 def _between(numbers: Sequence[int]) -> str:
-    """One number, or the range of several."""
+    """Text of one number, or of the range of several."""
     low, high = min(numbers), max(numbers)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"

@@ -1,7 +1,7 @@
-"""Measures the verdict: each modality hidden in turn and imputed from all others that a row has, by the model and by a free baseline.
+"""Measures the verdict: hides each modality in turn and imputes it from the row's other modalities, with the model and with a baseline.
 
-Both are scored on the same rows, which neither has learned from. Everything is seeded; of much data a sample serves, so that it takes
-seconds: its sizes are in every `nbridge.evaluation.verdict.Comparison`.
+Both are scored on the same held-out rows. Everything is seeded. Large data are sampled so that this takes seconds; each
+`nbridge.evaluation.verdict.Comparison` gives the sample sizes.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from nbridge.spec.spec import Spec
 from nbridge.training.progress import EpochRecord
 
 TRAIN_ROWS, TEST_ROWS = 5000, 2000
-"""Rows that a baseline is fitted on, and rows that both are compared on, at most."""
+"""Maximum numbers of rows that a baseline is fitted on and that both predictors are compared on."""
 OWN_ROWS = 1000
-"""Of them, rows that have a modality which few rows have, at least, where there are as many."""
+"""Number of these rows reserved for each modality, so that rare modalities are represented."""
 FIT_VALUES, DECODED = 2**25, 2**26
-"""Values that the training rows of all modalities hold, and values of one modality that the model decodes, at most."""
+"""Maximum number of values in the training sample over all modalities, and of decoded values of one modality."""
 LEAST_TRAIN, LEAST_TEST = 500, 250
-"""Rows that serve however wide they are."""
+"""Minimum sample sizes, even for very wide rows."""
 
 
 def compare_with_baselines(
@@ -52,15 +52,15 @@ def compare_with_baselines(
     records: Iterable[EpochRecord] = (),
     seed: int = 0,
 ) -> Verdict:
-    """Compares a trained model with free baselines, modality by modality and column by column.
+    """Compares a trained model with baselines, per modality and per column.
 
     Arguments:
         model: A trained model.
         spec: Its spec, for the names of columns and for advice.
-        splits: Its rows. Baselines are fitted on the training rows, and chosen on the validation rows where test rows are compared on.
-        rows: The rows to compare on; a sample of those of ``split`` when left out.
-        split: Which rows they are; the test rows when left out, or the validation rows where there are none.
-        records: The records of its training, for advice.
+        splits: Its rows. Baselines are fitted on the training rows; if the comparison uses test rows, they are chosen on validation rows.
+        rows: The rows to compare on; a sample of ``split`` when omitted.
+        split: The split that the rows come from; when omitted, test, or validation if there are no test rows.
+        records: The records of the model's training, for advice.
         seed: Seed of samples, folds and draws.
 
     Example:
@@ -77,12 +77,12 @@ def compare_with_baselines(
         split = "test" if splits.test is not None and len(splits.test) else "validation"
     parts = {"test": splits.test, "validation": splits.validation}
     if split == "train":
-        return Verdict(split, reason="training rows flatter the model; take test or validation rows")
+        return Verdict(split, reason="training rows flatter the model; use test or validation rows")
     held = parts[split] if rows is None else rows
     if held is None or not len(held):
         return Verdict("", reason="no test rows and no validation rows; set data.test or data.validation in the spec")
     if len(model.names) < 2:
-        return Verdict(split, reason="a model of one modality has no others to impute it from")
+        return Verdict(split, reason="the model has only one modality, so there are no others to impute it from")
     serving_rows = {name: _usable(held, name) for name in model.names}
     if max(int(mask.sum()) for mask in serving_rows.values()) < FEWEST:
         most = {name: _too_few(name, int(mask.sum()), split, model) for name, mask in serving_rows.items()}
@@ -98,20 +98,20 @@ def _too_few(name: str, rows: int, split: str, model: MultimodalVAE) -> Comparis
 
 @dataclass(frozen=True)
 class _Part:
-    """A sample of rows: the rows, their values, and those of them that serve each target."""
+    """A sample of rows, their values, and the indices of the rows that can be used for each target."""
 
     batch: Batch
     values: Mapping[str, Values]
     serving: Mapping[str, Tensor]
 
     def of(self, target: str, most: int) -> np.ndarray:
-        """The places of rows that serve a target, at most so many."""
+        """Indices of at most ``most`` rows that can be used for a target."""
         return self.serving[target][:most].numpy()
 
 
 @dataclass(frozen=True)
 class _Judge:
-    """A model with rows to compare it on."""
+    """A model and the rows to compare it on."""
 
     model: MultimodalVAE
     spec: Spec
@@ -167,7 +167,7 @@ class _Judge:
         return _Part(batch, values, {name: _usable(batch, name).nonzero()[:, 0] for name in self.model.names})
 
     def _of_modality(self, name: str) -> Iterator[tuple[Comparison, list[Comparison]]]:
-        """The comparisons of a modality, one for each figure, each with those of its columns."""
+        """The comparisons of a modality, one per figure, each with those of its columns."""
         fitted_on, rows = self.train.of(name, TRAIN_ROWS), self.test.of(name, TEST_ROWS)
         rows = rows[: max(LEAST_TEST, DECODED // (POINT_DRAWS * self.train.values[name].shape[1]))]
         if len(rows) < FEWEST:
@@ -175,7 +175,7 @@ class _Judge:
             return
         targets = targets_of(self.model, self.spec, name, self.train.values[name][fitted_on], self.seed) if len(fitted_on) else ()
         if not targets:
-            why = "no column of it varies in the training rows" if len(fitted_on) else "no training row has it beside another modality"
+            why = "all its columns are constant in the training rows" if len(fitted_on) else "no training row has it and another modality"
             yield Comparison(name, "", "rmse", len(rows), reason=why), []
             return
         chunk = self.test.batch.index(torch.from_numpy(rows))
@@ -216,7 +216,7 @@ class _Judge:
 
 
 def predicted_values(model: MultimodalVAE, batch: Batch, target: str, *, seed: int = 0) -> Values:
-    """What a model imputes of a modality from the others, shape (B, E): the point estimate; of counts the mean of log(1 + x) over draws.
+    """Imputes a modality from the others, shape (B, E): the point estimate, or for counts the mean of log(1 + x) over draws.
 
     Arguments:
         model: A trained model.
@@ -231,7 +231,7 @@ def predicted_values(model: MultimodalVAE, batch: Batch, target: str, *, seed: i
         for part in chunks(batch.hide(target), POINT_DRAWS * model.likelihoods[target].blank(1).numel()):
             z = point_draws(model.fixed_posterior(part.to(model.device), noise.to(model.device)), points)
             if counts:
-                # The estimate that minimises the error of log(1 + x), as a baseline fitted on that scale does.
+                # Minimises the squared error of log(1 + x), the scale that the baselines are fitted on.
                 parts.append(torch.log1p(decode(model, target, z, noise=True).double()).mean(0).cpu())
             else:
                 parts.append(decode(model, target, z, point=True).cpu())
@@ -265,7 +265,7 @@ def _comparison(
 
 
 def _usable(rows: Rows, target: str) -> Tensor:
-    """The rows that have a modality and another one, boolean, shape (N,)."""
+    """Mask of the rows that have a modality and at least one other, boolean, shape (N,)."""
     absent = torch.zeros(len(rows), dtype=torch.bool)
     others = [mask.cpu() for name, mask in rows.present.items() if name != target]
     own = rows.present[target].cpu() if target in rows.present else absent

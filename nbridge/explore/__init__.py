@@ -1,1 +1,1 @@
-"""A page in the browser, on this machine alone, on which a trained model is asked: give it some modalities, see it fill in the others."""
+"""Local web page for exploring a trained model: set some modalities and see the others imputed."""

@@ -1,10 +1,10 @@
-r"""What draws of z say of each modality, in a form that JSON can hold.
+r"""Answers of the API: draws of each modality and their statistics, as JSON-compatible values.
 
 .. math:: z_k \sim q(z \mid x_S), \qquad p(x_j \mid x_S) \approx \frac{1}{K} \sum_k p(x_j \mid z_k)
 
-All modalities are decoded from the same draws, so that the k-th picture, class and dot belong together. Draws are those of
-`nbridge.Model.impute` with the same seed, bit for bit: with the noise of the likelihood for values, without it for images and classes.
-Figures are taken over all K draws, of which the page shows a few.
+All modalities are decoded from the same draws, so that the k-th image, class and dot belong together. Draws are bit-identical to those of
+`nbridge.Model.impute` with the same seed: with the noise of the likelihood for values, without it for images and classes. Statistics are over all
+K draws, of which the page shows a few.
 
 Axes: K draws, B = 1 row, D latent dimensions.
 """
@@ -33,11 +33,11 @@ from nbridge.visual.modality_kinds import kind_of
 from nbridge.visual.png import address, scaled, shrunk
 
 SHOWN = 8
-"""Draws that are shown."""
+"""Number of draws shown."""
 DRAWS = (99, 39, 19)
-"""Draws that figures are taken over, the fewest where rows are large: intervals of 90 % end at whole ranks of each."""
+"""Number of draws for statistics, fewer for larger rows; with each of them, 90 % intervals end at whole ranks."""
 NUMBERS = 2**18
-"""Numbers that are decoded for one answer, about, at most."""
+"""Approximate maximum number of values decoded for one answer."""
 LEVEL = 0.9
 """Probability of the intervals."""
 
@@ -45,10 +45,10 @@ Show = Mapping[str, list[int]]
 
 
 def impute(session: Session, request: Impute) -> dict[str, Any]:
-    """Draws of what is not given, from what is.
+    """Imputes the modalities that are not given.
 
     Raises:
-        DataError: when what is given does not fit the model, or an element is asked for that a modality does not have.
+        DataError: when a given value does not match the model, or a requested element does not exist.
     """
     batch, model = batch_of(session, request.given), session.model
     open_ = [name for name in model.names if not which_observed(batch, name).all()]
@@ -58,10 +58,10 @@ def impute(session: Session, request: Impute) -> dict[str, Any]:
 
 
 def prior(session: Session, request: Prior) -> dict[str, Any]:
-    """Draws of rows from nothing, as `nbridge.Model.generate` has them.
+    """Draws rows from the prior, as `nbridge.Model.generate` does.
 
     Raises:
-        DataError: when the prior asked for is not to be had.
+        DataError: when the requested prior is not available.
     """
     model = session.model
     mixture = mixture_for(model, request.prior)
@@ -71,7 +71,7 @@ def prior(session: Session, request: Prior) -> dict[str, Any]:
 
 
 def decode(session: Session, request: Decode) -> dict[str, Any]:
-    """What the model says of a point of the map; the other directions of the latent space stay at their mean.
+    """Decodes a point of the latent map, with all other directions of the latent space at their mean.
 
     Raises:
         DataError: when there is no map.
@@ -83,7 +83,7 @@ def decode(session: Session, request: Decode) -> dict[str, Any]:
 
 
 def draws_of(model: MultimodalVAE) -> int:
-    """The number K of draws that figures are taken over."""
+    """The number K of draws for statistics."""
     size = sum(math.prod(likelihood.shape) for likelihood in model.likelihoods.values())
     return next((number for number in DRAWS if number * size <= NUMBERS), DRAWS[-1])
 
@@ -95,43 +95,43 @@ def _images(model: MultimodalVAE, names: Iterable[str]) -> set[str]:
 def _answer(
     session: Session, z: Tensor, names: Iterable[str], show: Show, given: Batch | None = None, skipped: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """What draws of z, shape (K, 1, D), say of these modalities.
+    """Decodes draws of z, shape (K, 1, D), to the answer for some modalities.
 
     Arguments:
-        session: The model that is explored.
+        session: The session.
         z: The draws.
-        names: Modalities, in the order of the model.
-        show: Which elements of vectors are told.
-        given: The row that z was inferred from; None where nothing was given.
-        skipped: Modalities that are decoded, so that the noise of later ones is that of `nbridge.Model.impute`, and not told.
+        names: The modalities, in the model's order.
+        show: The elements of vectors to return, by modality.
+        given: The row that z was inferred from; None for the prior.
+        skipped: Modalities that are sampled but not returned, so that later modalities get the same noise as in `nbridge.Model.impute`.
     """
     if unknown := [name for name in show if name not in session.model.names]:
         known = session.model.names
-        raise DataError(f"show: no modality {unknown[0]!r} in this model.{did_you_mean(unknown[0], known)} It has {', '.join(known)}")
-    told = {}
+        raise DataError(f"show: no modality {unknown[0]!r} in this model.{did_you_mean(unknown[0], known)} Modalities: {', '.join(known)}")
+    answer = {}
     for name in names:
         likelihood = session.model.likelihoods[name]
         distribution = session.model.decoder(name).served(z, None if given is None else session.model.given(name, given))
         expectation = likelihood.expectation(distribution)
         if not (z.isfinite().all() and expectation.isfinite().all()):
-            raise DataError(f"{name}: what is given is so far from the data that the model has no number for it; keep nearer to them")
+            raise DataError(f"{name}: no finite prediction, because a given value is too far from the data; use values nearer to the data")
         noisy = distribution.sample()
         if name in skipped:
             continue
         expected, kind = likelihood.point(expectation), kind_of(likelihood)
         if kind == "image":
-            told[name] = _image(session, name, expected[:, 0])
+            answer[name] = _image(session, name, expected[:, 0])
         elif kind == "classes":
-            told[name] = {"probabilities": figures(expectation.double().mean(0)[0]), "draws": expected[:SHOWN, 0].tolist()}
+            answer[name] = {"probabilities": figures(expectation.double().mean(0)[0]), "draws": expected[:SHOWN, 0].tolist()}
         else:
-            # Of zeros and ones their probabilities tell more than draws of them do.
-            told[name] = _elements(name, (expected if kind == "flags" else noisy)[:, 0], show.get(name))
+            # For binary values, probabilities are more informative than draws.
+            answer[name] = _elements(name, (expected if kind == "flags" else noisy)[:, 0], show.get(name))
     points = {} if session.plane is None else {"map": figures(session.plane.points(z[:SHOWN, 0]))}
-    return {"modalities": told, "draws": len(z), "level": LEVEL, **points}
+    return {"modalities": answer, "draws": len(z), "level": LEVEL, **points}
 
 
 def _image(session: Session, name: str, draws: Tensor) -> dict[str, Any]:
-    """Some of the draws, shape (K, C, H, W), their mean, and their deviation: bright where it is largest."""
+    """Some of the draws, shape (K, C, H, W), their mean and their standard deviation, as images."""
     deviation = draws.double().std(0, correction=0).mean(0, keepdim=True)
     most = deviation.max().item()
     return {
@@ -143,11 +143,11 @@ def _image(session: Session, name: str, draws: Tensor) -> dict[str, Any]:
 
 
 def _elements(name: str, draws: Tensor, wanted: list[int] | None) -> dict[str, Any]:
-    r"""Figures of some elements of draws, shape (K, \*shape)."""
+    r"""Statistics of some elements of draws, shape (K, \*shape)."""
     flat = draws.flatten(1).double()
     places = list(range(min(PAGE, flat.shape[1]))) if wanted is None else wanted
     if beyond := [place for place in places if place >= flat.shape[1]]:
-        raise DataError(f"show.{name}: no element {beyond[0]}, there are 0 to {flat.shape[1] - 1}")
+        raise DataError(f"show.{name}: no element {beyond[0]}, expected 0 to {flat.shape[1] - 1}")
     some = flat[:, places]
-    told = {what: figure[0] if what in ("lower", "upper") else figure for what, figure in figures_of(some, [LEVEL]).items()}
-    return {"elements": places, **{what: figures(figure) for what, figure in told.items()}, "draws": figures(some[:SHOWN].T)}
+    found = {what: figure[0] if what in ("lower", "upper") else figure for what, figure in figures_of(some, [LEVEL]).items()}
+    return {"elements": places, **{what: figures(figure) for what, figure in found.items()}, "draws": figures(some[:SHOWN].T)}

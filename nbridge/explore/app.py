@@ -1,18 +1,18 @@
-"""The page and what it asks, as an ASGI application.
+"""The page and its API, as an ASGI application.
 
-=========================  ==================================================================================
-``GET /``                  the page; ``explore.js``, ``explore.css`` and ``palette.css`` belong to it
+=========================  =======================================================================
+``GET /``                  the page; it loads ``explore.js``, ``explore.css`` and ``palette.css``
 ``GET /api/spec``          the controls, by modality
 ``GET /api/row/{number}``  a row of the run
 ``GET /api/latent``        the latent map
-``POST /api/impute``       draws of what is not given
-``POST /api/prior``        draws of rows from nothing
-``POST /api/decode``       what the model says of a point of the map
-``POST /api/upload``       a picture of any size, brought to that of ``?modality=NAME``; the body is the file
-=========================  ==================================================================================
+``POST /api/impute``       draws of the modalities that are not given
+``POST /api/prior``        draws of rows from the prior
+``POST /api/decode``       decodes a point of the latent map
+``POST /api/upload``       scales an image file, the body, to the size of ``?modality=NAME``
+=========================  =======================================================================
 
-What is wrong is told as ``{"error": LINE}``: 400 for what is no JSON, 403 for others' pages (see `nbridge.explore.guard`), 404 for what is
-not there, 413 for too many bytes, 422 for what the model cannot take.
+Errors are returned as ``{"error": LINE}``: 400 for invalid JSON, 403 for foreign pages (see `nbridge.explore.guard`), 404 for unknown paths
+and rows, 413 for too large bodies, 422 for invalid requests.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ from nbridge.explore.uploads import upload
 from nbridge.visual.palette import PALETTE
 
 STATIC = Path(__file__).parent / "static"
-"""The files of the page."""
+"""Folder of the page's files."""
 BODY = 8 * 2**20
-"""Bytes of a question, at most."""
+"""Maximum size of a request body in bytes."""
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class _TooLargeError(NBridgeError):
-    """A body of too many bytes."""
+    """A request body that is too large."""
 
 
 class _NotThereError(NBridgeError):
-    """A path, or a row, that is not there."""
+    """A row that does not exist."""
 
 
 def make_app(session: Session) -> ASGIApp:
@@ -88,12 +88,12 @@ def make_app(session: Session) -> ASGIApp:
         ],
         exception_handlers={NBridgeError: _mistake, HTTPException: _refused, Exception: _failure},
     )
-    # Around everything, its own failures too.
+    # Outermost, so that error responses are guarded too.
     return Guard(app)
 
 
 def warm_up(session: Session) -> None:
-    """Does once what the page will ask first, so that its first answer is as quick as the others."""
+    """Computes the page's first answers once, so that later the first one is as fast as the others."""
     session.alone(controls.describe, session)
     session.alone(answers.prior, session, requests.Prior())
     for name, there in ({} if session.rows is None else session.rows.present).items():
@@ -104,7 +104,7 @@ def warm_up(session: Session) -> None:
 
 
 def _answering(session: Session, kind: type[requests.Request], answer: Callable[[Session, requests.Request], Any]) -> Endpoint:
-    """An endpoint that reads a question, and answers it in a thread in which the model works for nobody else."""
+    """An endpoint that reads a request and answers it in a worker thread, with exclusive access to the model."""
 
     async def endpoint(request: Request) -> Response:
         question = requests.read(kind, await _body(request, BODY))
@@ -114,17 +114,17 @@ def _answering(session: Session, kind: type[requests.Request], answer: Callable[
 
 
 async def _body(request: Request, most: int) -> bytes:
-    """The bytes of a body, of which no more are taken than may be there, whatever it says of its length."""
-    told = request.headers.get("content-length", "0")
+    """Reads a request body of at most ``most`` bytes, without trusting its Content-Length."""
+    length = request.headers.get("content-length", "0")
     content = bytearray()
-    if not told.isdigit() or int(told) <= most:
+    if not length.isdigit() or int(length) <= most:
         async for chunk in request.stream():
             content += chunk
             if len(content) > most:
                 break
         else:
             return bytes(content)
-    raise _TooLargeError(f"too large: {most // 2**20} MiB at most")
+    raise _TooLargeError(f"too large: at most {most // 2**20} MiB are allowed")
 
 
 def _row(session: Session, number: str) -> dict[str, Any]:
@@ -148,7 +148,7 @@ async def _palette(_: Request) -> Response:
 
 
 def _json(content: object, status: int = 200) -> Response:
-    # What is no number has no place in JSON; better no answer than one that a browser cannot read.
+    # NaN and infinities are errors here, because browsers cannot parse them.
     return Response(json.dumps(content, allow_nan=False, separators=(",", ":")), status, media_type="application/json")
 
 
@@ -164,4 +164,4 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _failure(_: Request, error: Exception) -> Response:
     # The server writes the traceback to the terminal.
-    return _json({"error": f"nbridge failed ({type(error).__name__}); the terminal says more"}, 500)
+    return _json({"error": f"nbridge failed ({type(error).__name__}); see the terminal for details"}, 500)

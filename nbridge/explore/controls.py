@@ -1,4 +1,4 @@
-"""What the page offers for each modality, from the spec and the ranges of the data alone: a control is a mapping that JSON can hold."""
+"""The page's controls for each modality, as JSON-compatible dicts, derived from the spec and the ranges of the data."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from nbridge.nn.likelihoods import Likelihood
 from nbridge.visual.modality_kinds import Kind, class_names, element_names, kind_of
 
 DRAWABLE = 64
-"""Pixels of the longer side of an image up to which it can be drawn by hand."""
+"""Maximum longer side, in pixels, of images that can be drawn by hand."""
 PAGE = 12
-"""Elements of a vector that are shown at a time."""
+"""Number of vector elements shown at a time."""
 UPLOAD = 16 * 2**20
-"""Bytes of a file that is uploaded, at most."""
+"""Maximum size of an uploaded file in bytes."""
 DIGITS = 6
-"""Digits in which a figure is told."""
+"""Significant digits of returned numbers."""
 
 
 def describe(session: Session) -> dict[str, Any]:
-    """All that the page has to know to begin with."""
+    """The page's initial state: model, rows, priors and controls."""
     model, spec = session.model, session.spec
     priors = ["normal"] if model.mixture is None else ["mixture", "normal"]
     rows = None if session.rows is None else {"split": session.split, "count": len(session.rows)}
@@ -53,12 +53,12 @@ def control(session: Session, name: str) -> dict[str, Any]:
 
 
 def canonical_shape(likelihood: Likelihood) -> tuple[int, ...]:
-    """The shape of one row in canonical form: none, of classes."""
+    """The shape of one row in canonical form; () for classes."""
     return tuple(likelihood.blank(1).shape[1:])
 
 
 def _elements(session: Session, name: str, likelihood: Likelihood, kind: Kind) -> dict[str, Any]:
-    """Names, ranges and first values of the elements of a vector, and those that vary most before the others."""
+    """Names, ranges and initial values of a vector's elements, and their order by decreasing variation."""
     ranges, shape = session.ranges(name), canonical_shape(likelihood)
     low, high, mean, sd = (x.flatten() for x in (ranges.low, ranges.high, ranges.mean, ranges.sd))
     whole = likelihood.support.is_discrete
@@ -68,7 +68,7 @@ def _elements(session: Session, name: str, likelihood: Likelihood, kind: Kind) -
     low, high = low.nan_to_num(0.0), high.nan_to_num(1.0)
     room = (high <= low).double()
     blank = likelihood.blank(1)[0].flatten().double()
-    # An element that never varies has room on both sides, or above where there is nothing below.
+    # Widens the range of a constant element in both directions, or only upwards at the lower bound of the support.
     low, high = (low - room).clamp(min=getattr(likelihood.support, "lower_bound", -math.inf)), high + room
     start = likelihood.point(torch.where(mean.isnan(), blank, mean).reshape(shape).to(torch.get_default_dtype())).double().flatten()
     return {
@@ -84,7 +84,7 @@ def _elements(session: Session, name: str, likelihood: Likelihood, kind: Kind) -
 
 
 def figures(x: torch.Tensor) -> list[Any]:
-    """Numbers in as many digits as are worth telling, in lists as deep as the tensor."""
+    """A tensor as nested lists of numbers rounded to `DIGITS` significant digits."""
     if x.ndim > 1:
         return [figures(part) for part in x]
     return [float(f"{value:.{DIGITS}g}") for value in x.tolist()]

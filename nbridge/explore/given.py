@@ -1,4 +1,4 @@
-"""Values as the page sends them, as a batch of one row; and a row as the page shows it."""
+"""Conversion between the page's values and a batch of one row."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from nbridge.visual.modality_kinds import kind_of
 from nbridge.visual.png import address, scaled, shrunk
 
 SIDE = 256
-"""Pixels of the longer side of a picture on the page, at most."""
+"""Maximum longer side of an image on the page, in pixels."""
 
 
 def batch_of(session: Session, given: Mapping[str, Given]) -> Batch:
-    """The row that is given.
+    """Converts the given values to a batch of one row.
 
     Raises:
-        DataError: when nothing is given, the model lacks a modality, or a value does not fit it.
+        DataError: when nothing is given, the model lacks a modality, or a value does not match it.
     """
     check_names(session.model, given)
     if not given:
-        raise DataError("nothing is given: give a modality or more, or draw from the prior")
+        raise DataError("nothing is given: give one or more modalities, or draw from the prior")
     parts = [_one(session, name, value) for name, value in given.items()]
     return Batch(*({name: x for part in parts for name, x in getattr(part, what).items()} for what in ("values", "present", "cells")))
 
 
 def row_of(session: Session, number: int) -> dict[str, Any]:
-    """A row of the run: its values by modality, null where a modality is absent.
+    """A row of the run: its values by modality, None for absent ones.
 
     Raises:
         DataError: when there is no such row.
@@ -53,7 +53,7 @@ def row_of(session: Session, number: int) -> dict[str, Any]:
 
 
 def picture(session: Session, name: str, image: Tensor) -> str:
-    """An image of a modality, shape (C, H, W), as an address."""
+    """An image of a modality, shape (C, H, W), as a data URI."""
     return address(shrunk(scaled(image, *session.brightness(name)), SIDE))
 
 
@@ -79,7 +79,7 @@ def _of_row(session: Session, name: str, number: int) -> Batch:
 
 
 def _of_picture(session: Session, name: str, likelihood: Likelihood, address: str) -> Tensor:
-    """An image whose dark and bright pixels are the ends of the range, in canonical form, (1, C, H, W)."""
+    """Decodes an image in canonical form, shape (1, C, H, W); black and white are the ends of the modality's range."""
     low, high = session.brightness(name)
     x = low + (high - low) * torch.from_numpy(read_pixels(name, address, likelihood.shape).copy()).double() / 255
     return likelihood.canonical(likelihood.point(x) if likelihood.support.is_discrete else x)[None]
@@ -88,21 +88,21 @@ def _of_picture(session: Session, name: str, likelihood: Likelihood, address: st
 def _of_values(name: str, likelihood: Likelihood, values: list[float | None]) -> Batch:
     shape = canonical_shape(likelihood)
     if len(values) != math.prod(shape):
-        raise DataError(f"{name}: {len(values)} values, expected {math.prod(shape)}")
+        raise DataError(f"{name}: got {len(values)} values, expected {math.prod(shape)}")
     cells = torch.tensor([value is not None for value in values]).reshape(1, *shape)
     if not cells.any():
         raise DataError(f"{name}: no value is given; leave the modality out")
     if not cells.all() and not likelihood.elementwise:
-        raise DataError(f"{name}: given in part, expected all values or none")
+        raise DataError(f"{name}: partly given, expected all values or none")
     blank = likelihood.blank(1).flatten().tolist()
     x = torch.tensor([other if value is None else value for value, other in zip(values, blank, strict=True)], dtype=torch.float64)
     return _checked(name, likelihood, x.reshape(1, *shape), None if cells.all() else cells)
 
 
 def _checked(name: str, likelihood: Likelihood, x: Tensor, cells: Tensor | None = None) -> Batch:
-    """One row of a modality whose values have a density."""
+    """A batch of one row of a modality, after checking that its values are in the support."""
     canonical = likelihood.canonical(x)
-    # What is finite in JSON may be too large for the model's own numbers.
+    # A number that is finite in JSON can overflow the model's dtype.
     wrong = ~(likelihood.support.check(x) & canonical.isfinite())
     if wrong.any():
         value = x[wrong][0].item()
@@ -113,7 +113,7 @@ def _checked(name: str, likelihood: Likelihood, x: Tensor, cells: Tensor | None 
 
 
 def _small(name: str, label: int | None) -> int:
-    """A class number that torch can hold."""
+    """Checks that a class number fits a torch integer."""
     if label is None or abs(label) >= 2**53:
         raise DataError(f"{name}: no such class")
     return label
@@ -126,6 +126,6 @@ def _shown(session: Session, name: str, row: Batch) -> dict[str, Any]:
     if kind == "classes":
         return {"label": int(x)}
     observed = which_observed(row, name).expand_as(x[None])[0].flatten().tolist() if name in row.cells else [True] * x.numel()
-    # The shortest digits that give the same bits again: what comes back is the row.
+    # The shortest decimals that round-trip, so that sending the values back gives the same row.
     numbers = (float(str(value)) for value in np.asarray(x.flatten()))
     return {"values": [value if there else None for value, there in zip(numbers, observed, strict=True)]}

@@ -1,8 +1,8 @@
-"""Who may ask: the pages that this server itself gave out, and programs on this machine; nobody else's pages.
+"""Request guard: accepts requests only from this server's own page and from local programs.
 
-A browser sends what any page asks of 127.0.0.1 here. A page of another origin says so in ``Origin``; a name of somebody else that was made
-to mean 127.0.0.1 (DNS rebinding) stands in ``Host``. Both are refused, whatever the path. Answers bring a policy by which a browser
-loads and runs nothing but the page's own files.
+Any web page can make a browser send requests to 127.0.0.1. A foreign page is recognised by its ``Origin`` header, and a foreign domain that
+resolves to 127.0.0.1 (DNS rebinding) by its ``Host`` header. Both are refused for every path. The Content-Security-Policy of all responses
+lets a browser load and run only the page's own files.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Iterable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HOSTS = ("127.0.0.1", "localhost")
-"""Names of this machine, with any port: it may be another one on the near end of a tunnel."""
+"""Accepted host names, with any port, because the port can differ at the local end of a tunnel."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""What a browser may load, and from where."""
+"""Content-Security-Policy of all responses."""
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -28,13 +28,13 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-"""What every answer says."""
+"""Headers of all responses."""
 
 Headers = Iterable[tuple[bytes, bytes]]
 
 
 class Guard:
-    """An application behind the checks of this file.
+    """Wraps an ASGI application in the checks of this module.
 
     Arguments:
         app: The application.
@@ -44,7 +44,7 @@ class Guard:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves a request, or refuses it with status 403."""
+        """Passes a request on, or refuses it with status 403."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif (reason := refusal(scope["headers"])) is None:
@@ -54,20 +54,20 @@ class Guard:
 
 
 def refusal(headers: Headers) -> str | None:
-    """Why a request with these headers is refused; None where it is not.
+    """Why a request with these headers is refused; None if it is accepted.
 
     Example:
         >>> refusal([(b"host", b"127.0.0.1:8642"), (b"origin", b"http://127.0.0.1:8642")])
         >>> refusal([(b"host", b"example.com")])
-        "Host 'example.com': this page is served as 127.0.0.1 or localhost alone"
+        "Host 'example.com': expected 127.0.0.1 or localhost"
     """
     hosts, origins = ([value.decode("latin-1") for key, value in headers if key == wanted] for wanted in (b"host", b"origin"))
     host = hosts[0] if len(hosts) == 1 else ""
     name, _, port = host.partition(":")
     if name.lower() not in HOSTS or not ((port.isascii() and port.isdigit()) or host == name):
-        return f"Host {host[:80]!r}: this page is served as {' or '.join(HOSTS)} alone"
+        return f"Host {host[:80]!r}: expected {' or '.join(HOSTS)}"
     if foreign := [origin for origin in origins if origin.lower() != f"http://{host.lower()}"]:
-        return f"Origin {foreign[0][:80]!r}: only this page itself may ask"
+        return f"Origin {foreign[0][:80]!r}: requests from other pages are refused"
     return None
 
 

@@ -1,4 +1,4 @@
-"""The latent map: posterior means of rows on the plane in which they vary most, with their classes where there are any."""
+"""The latent map: posterior means of rows, projected on their first two principal components, with classes if there are any."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from nbridge.visual.pca import Plane
 
 
 def latent_map(session: Session) -> dict[str, Any]:
-    """The map: points, shape (B, 2), and the class of each, -1 where it is absent.
+    """The map: points, shape (B, 2), and their classes, -1 where absent.
 
     Raises:
-        DataError: when there is none.
+        DataError: when there is no map.
     """
     plane = plane_of(session)
     rows = session.many
-    assert rows is not None, "a plane goes through rows"
+    assert rows is not None, "a plane is fitted to rows"
     found: dict[str, Any] = {"points": figures(plane.points(session.codes)), "shares": list(plane.shares), "split": session.split}
     if (label := labelled(session.model)) is None:
         return found
@@ -35,7 +35,7 @@ def plane_of(session: Session) -> Plane:
     """The plane of the map.
 
     Raises:
-        DataError: when there is none.
+        DataError: when there is no map.
     """
     if session.plane is None:
         raise DataError(session.no_map)

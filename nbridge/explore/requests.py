@@ -1,4 +1,4 @@
-"""What the page may ask, checked before any of it reaches the model: the first thing that is wrong is told in one line."""
+"""Request schemas of the API; validation reports the first error in one line."""
 
 from __future__ import annotations
 
@@ -14,55 +14,55 @@ from nbridge.spec import validation_messages as wording
 from nbridge.spec.strict import StrictModel, mistake
 
 SHOWN_AT_ONCE = 64
-"""Elements of a vector that may be asked for at once."""
+"""Maximum number of vector elements per request."""
 
 Seed = Annotated[int, Ge(0), Le(2**53)]
 Show = dict[str, Annotated[list[Annotated[int, Ge(0)]], Len(0, SHOWN_AT_ONCE)]]
 
 
 class UnreadableError(NBridgeError):
-    """A request that is no JSON."""
+    """A request that is not valid JSON."""
 
 
 class Given(StrictModel):
-    """A value of one modality; one of these four."""
+    """The value of one modality; exactly one field is set."""
 
-    row: Annotated[int, Ge(0)] | None = Field(default=None, description="That of a row of the run.")
-    picture: str | None = Field(default=None, description="A PNG as an address that holds it.")
-    values: list[float | None] | None = Field(default=None, description="The elements one after the other; null is not observed.")
-    label: int | None = Field(default=None, description="A class by its number.")
+    row: Annotated[int, Ge(0)] | None = Field(default=None, description="The number of a row to take the value from.")
+    picture: str | None = Field(default=None, description="A PNG image as a data URI.")
+    values: list[float | None] | None = Field(default=None, description="The flattened elements; null is not observed.")
+    label: int | None = Field(default=None, description="A class number.")
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
         if len(kinds := self.kinds) != 1:
-            raise mistake(f"expected one of {', '.join(type(self).model_fields)}, got {len(kinds)} of them")
+            raise mistake(f"expected exactly one of {', '.join(type(self).model_fields)}, got {len(kinds)}")
         return self
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """What is there; one thing, once it is checked."""
+        """The names of the fields that are set; exactly one after validation."""
         return tuple(name for name in type(self).model_fields if getattr(self, name) is not None)
 
 
 class _Showing(StrictModel):
-    show: Show = Field(default={}, description="The elements of vectors that are looked at, by modality.")
+    show: Show = Field(default={}, description="The vector elements to return, by modality.")
     seed: Seed = Field(default=0, description="Seed of the draws.")
 
 
 class Impute(_Showing):
-    """What is given; the rest is imputed."""
+    """Imputes the rest from the given modalities."""
 
     given: dict[str, Given]
 
 
 class Prior(_Showing):
-    """Rows from nothing."""
+    """Draws rows from the prior."""
 
-    prior: str | None = Field(default=None, description="Where they come from, as `nbridge.Model.generate` has it.")
+    prior: str | None = Field(default=None, description="The prior, as for `nbridge.Model.generate`.")
 
 
 class Decode(_Showing):
-    """A point of the map."""
+    """Decodes a point of the latent map."""
 
     point: Annotated[list[float], Len(2, 2)]
 
@@ -71,11 +71,11 @@ Request = TypeVar("Request", Impute, Prior, Decode)
 
 
 def read(kind: type[Request], body: bytes) -> Request:
-    """A request.
+    """Parses and validates a request.
 
     Raises:
-        UnreadableError: when it is no JSON.
-        NBridgeError: when it is not what was expected, naming the first thing that is not.
+        UnreadableError: when it is not valid JSON.
+        NBridgeError: when it does not match the schema, naming the first error.
 
     Example:
         >>> read(Impute, b'{"given": {"x": {"label": 3}}}').given["x"].label
@@ -84,7 +84,7 @@ def read(kind: type[Request], body: bytes) -> Request:
     try:
         document: Any = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise UnreadableError("the request is no JSON") from error
+        raise UnreadableError("the request is not valid JSON") from error
     try:
         return kind.model_validate(document)
     except ValidationError as error:

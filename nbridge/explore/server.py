@@ -1,4 +1,4 @@
-"""A session on a port of this machine, until it is interrupted."""
+"""Serves a session on a local port until interrupted."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from nbridge.errors import RunError
 from nbridge.explore.session import Session
 
 HOST = "127.0.0.1"
-"""This machine alone."""
+"""Local connections only."""
 SECONDS = 2
-"""How long the end waits for answers that are under way."""
+"""Time to finish pending responses on shutdown."""
 
 
 def serve(session: Session, port: int, *, browser: bool, announce: Callable[[str], None]) -> None:
     """Serves a session until SIGINT.
 
     Arguments:
-        session: What is explored.
-        port: The port; 0 for any that is free.
-        browser: Whether to open the page.
-        announce: Hears the address of the page once it can be asked for.
+        session: The session.
+        port: The port; 0 for any free one.
+        browser: Whether to open the page in a browser.
+        announce: Callback that receives the page's URL once the server listens.
 
     Raises:
-        RunError: when the port is taken or may not be used.
+        RunError: when the port is in use or not permitted.
     """
     import uvicorn
 
@@ -44,27 +44,27 @@ def serve(session: Session, port: int, *, browser: bool, announce: Callable[[str
         )  # fmt: skip
         announce(address)
         if browser:
-            # In a thread of its own, for a browser of the terminal would keep this one.
+            # In a separate thread, because a terminal browser would block this one.
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-        # Uvicorn ends by itself, and then hands on the signal that it heard.
+        # Uvicorn shuts down on the signal and then raises it again.
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listening])
 
 
 def bind(port: int) -> socket.socket:
-    """A socket on a port of this machine.
+    """Binds a socket to a local port.
 
     Raises:
-        RunError: when the port is taken or may not be used.
+        RunError: when the port is in use or not permitted.
     """
-    # By its protocol asyncio tells that it must send at once (TCP_NODELAY); the end of an answer would else wait 40 ms for its beginning.
+    # asyncio sets TCP_NODELAY only with an explicit protocol; without it, the end of a response can be delayed by 40 ms.
     found = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    # Connections that ended a moment ago do not count.
+    # Ignores connections in TIME_WAIT.
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((HOST, port))
     except OSError as error:
         found.close()
-        reason = "another program has it" if error.errno == errno.EADDRINUSE else str(error.strerror or error)
-        raise RunError(f"--port {port}: {reason}; choose another, or 0 for any that is free") from error
+        reason = "already in use" if error.errno == errno.EADDRINUSE else str(error.strerror or error)
+        raise RunError(f"--port {port}: {reason}; choose another, or 0 for any free one") from error
     return found

@@ -1,1 +1,1 @@
-"""A run as one page of HTML: what was trained, how it went, and what the model fills in on rows that it has not seen."""
+"""The HTML report of a run: its spec, training curves, and imputations on held-out rows."""

@@ -1,4 +1,4 @@
-"""What was trained, on what and where: the spec in a few figures, patterns of presence, parameters, the machine, the spec itself."""
+"""Report sections on the run itself: summary of the spec, patterns of presence, parameters, environment, and the spec file."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from nbridge.report.subject import LeftOut, Served, Subject
 from nbridge.report.tree import element, paragraph, table
 
 PATTERNS = 12
-"""Patterns of presence that are shown."""
+"""Maximum number of patterns of presence shown."""
 LONGEST = 100_000
-"""Characters of a spec that are shown."""
+"""Maximum number of characters of a spec shown."""
 LABELS = {"bridged": "bridged", "retrofit": "retrofit (JMVAE, TELBO)", "mvae": "MVAE"}
-"""Models as they are called."""
+"""Display names of models."""
 
 
 def trained(subject: Subject) -> Iterator[Element]:
-    """The spec in a few figures, and its modalities."""
+    """Summary of the spec, and its modalities."""
     spec = subject.spec
     facts = {
         "name": spec.name or subject.folder.name,
@@ -41,44 +41,46 @@ def trained(subject: Subject) -> Iterator[Element]:
 
 
 def _weight(asked: float | str, used: float | None) -> str:
-    """A weight, and whether it follows from the data."""
+    """A weight as text; one chosen automatically is followed by its setting."""
     if not isinstance(asked, str):
         return f"{asked:g}"
     return asked if used is None else f"{used:.3g} ({asked})"
 
 
 def parameters(subject: Subject) -> Iterator[Element]:
-    """Parameters of the bridged model beside the retrofits'."""
+    """Parameter counts of the bridged model, the retrofit and MVAE."""
     try:
         counts = count_parameters(subject.spec, build=False)
     except NBridgeError as error:
         raise LeftOut(str(error)) from error
     rows = [(LABELS[one.name], f"{one.networks:,}", f"{one.formula:,}") for one in counts.models]
-    yield table("Models on the same parts", ("model", "inference networks", "parameters"), rows)
+    yield table("Models built from the same parts", ("model", "inference networks", "parameters"), rows)
     yield table("Parts of the bridged model", ("part", "number", "parameters"), _parts(counts))
     saved = f"{abs(counts.reduction):.1%} {'fewer' if counts.reduction >= 0 else 'more'}"
     of_this = "" if subject.spec.model.type == "bridged" else f" This run trained {subject.spec.model.type}."
-    yield paragraph(f"Bridges have {saved} parameters than the retrofits; they grow as n(n − 1), retrofits as 2ⁿ.{of_this}", quiet=True)
+    yield paragraph(
+        f"The bridged model has {saved} parameters than the retrofit. Bridges grow as n(n − 1), retrofits as 2ⁿ.{of_this}", quiet=True
+    )
 
 
 def patterns(subject: Subject) -> Iterator[Element]:
-    """Which modalities training rows had together."""
+    """Patterns of presence in the training rows."""
     seen = subject.patterns
     if seen is None:
-        raise LeftOut("a model keeps them once training is over" if not subject.over else "the model was made by an older nbridge")
+        raise LeftOut("they are saved when training ends" if not subject.over else "the model was saved by an older nbridge")
     total = sum(seen.rows.values()) + seen.other_rows
     rows = [
         (f"{number:,}", f"{number / total:.1%}", *(_mark(bit) for bit in pattern))
         for pattern, number in islice(seen.rows.items(), PATTERNS)
     ]
-    yield table(f"{total:,} training rows, by the modalities that they have", ("rows", "share", *seen.names), rows, words=0)
+    yield table(f"{total:,} training rows, by pattern of presence", ("rows", "share", *seen.names), rows, words=0)
     if more := len(seen.rows) - PATTERNS + seen.others if len(seen.rows) > PATTERNS else seen.others:
         others = total - sum(islice(seen.rows.values(), PATTERNS))
-        yield paragraph(f"and {more:,} rarer patterns of {others:,} rows", quiet=True)
+        yield paragraph(f"and {more:,} rarer patterns with {others:,} rows in all", quiet=True)
 
 
 def environment(subject: Subject) -> Iterator[Element]:
-    """What decides the last bits, beside spec and rows."""
+    """The software and hardware that results can depend on."""
     if not subject.environment:
         raise LeftOut("env.json is missing or damaged")
     facts = [(name, _plain(value)) for name, value in subject.environment.items() if name != "rows"]
@@ -86,17 +88,17 @@ def environment(subject: Subject) -> Iterator[Element]:
 
 
 def _plain(value: object) -> object:
-    """A mapping as words."""
+    """A mapping as text; other values unchanged."""
     return ", ".join(f"{name} {one}" for name, one in value.items()) if isinstance(value, dict) else value
 
 
 def written_spec(subject: Subject) -> Iterator[Element]:
-    """The spec as it was written."""
+    """The spec file."""
     if not subject.text:
         raise LeftOut("spec.yaml is missing")
     yield element("pre", element("code", subject.text[:LONGEST]), tabindex=0)
     if len(subject.text) > LONGEST:
-        yield paragraph("cut here; spec.yaml has all of it", quiet=True)
+        yield paragraph("truncated; see spec.yaml for the rest", quiet=True)
 
 
 def _rows(subject: Subject) -> str:
@@ -110,12 +112,12 @@ def _training(subject: Subject) -> str:
     done = sum(epochs[-1].update for epochs in subject.epochs.values())
     seconds = sum(record.seconds for epochs in subject.epochs.values() for record in epochs)
     device = subject.environment.get("device", "an unknown device")
-    unfinished = "" if subject.over else "; not over yet"
+    unfinished = "" if subject.over else "; not finished"
     return f"{done:,} updates in {duration(seconds)} on {clip(device)}{unfinished}"
 
 
 def duration(seconds: float) -> str:
-    """A time as it is said.
+    """Formats a duration.
 
     Example:
         >>> duration(4.21), duration(75), duration(7260)
@@ -128,7 +130,7 @@ def duration(seconds: float) -> str:
 
 
 def _parts(counts: ParameterTable) -> Iterator[tuple[str, str, str]]:
-    """Parts of a kind together, since bridges alone are n(n - 1)."""
+    """Parameter counts summed by kind of part, because there are n(n - 1) bridges."""
     kinds: dict[str, list[int]] = {}
     for name, count in counts.parts.items():
         kinds.setdefault(name.split()[0], []).append(count)

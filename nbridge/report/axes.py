@@ -1,4 +1,4 @@
-"""Axes of a chart in SVG: from the units of the data to those of the picture, with round numbers along them."""
+"""SVG chart axes: scaling from data to picture coordinates, and ticks at round numbers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from xml.etree.ElementTree import Element
 from nbridge.report.tree import element
 
 WIDTH, HEIGHT = 320, 210
-"""Size of a chart in units of the picture, about as many pixels as it gets on a page."""
+"""Size of a chart in SVG units, about its size in pixels on the page."""
 LEFT, RIGHT, TOP, BOTTOM = 60, 10, 10, 38
-"""Room around the frame, for numbers and labels."""
+"""Margins around the frame, for ticks and labels."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Axis:
     """One axis.
 
     Arguments:
-        low: The number at its beginning.
-        high: The number at its end, above ``low``.
-        label: What it shows, with its unit.
+        low: The lower limit.
+        high: The upper limit, above ``low``.
+        label: The label, with its unit.
     """
 
     low: float
@@ -31,7 +31,7 @@ class Axis:
 
     @classmethod
     def over(cls, values: Sequence[float], label: str, margin: float = 0.04) -> Axis:
-        """An axis that holds finite values, with a margin around them."""
+        """An axis over finite values, with a margin around them."""
         low, high = min(values), max(values)
         room = (high - low) * margin or max(abs(low), 1.0) * margin
         return cls(low - room, high + room, label)
@@ -53,12 +53,14 @@ class Axis:
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture with two axes.
+    """An SVG picture with two axes.
 
     Arguments:
-        svg: The picture.
-        x: The axis to the right.
-        y: The axis upwards.
+        svg: The SVG element.
+        x: The horizontal axis.
+        y: The vertical axis.
+        width: The width in SVG units.
+        height: The height in SVG units.
     """
 
     svg: Element
@@ -68,24 +70,24 @@ class Frame:
     height: int
 
     def across(self, value: float) -> float:
-        """Where a number lies from the left."""
+        """The horizontal SVG coordinate of a value."""
         return LEFT + (self.width - LEFT - RIGHT) * (value - self.x.low) / (self.x.high - self.x.low)
 
     def down(self, value: float) -> float:
-        """Where a number lies from the top."""
+        """The vertical SVG coordinate of a value, from the top."""
         return self.height - BOTTOM - (self.height - TOP - BOTTOM) * (value - self.y.low) / (self.y.high - self.y.low)
 
 
 def framed(title: str, x: Axis, y: Axis, *, width: int = WIDTH, height: int = HEIGHT, numbers: bool = True) -> Frame:
-    """A picture with its axes, lines at round numbers, and nothing else.
+    """An empty chart: axes, ticks and grid lines.
 
     Arguments:
-        title: What it shows, for those who cannot see it.
-        x: The axis to the right.
-        y: The axis upwards.
-        width: In units of the picture.
-        height: In units of the picture.
-        numbers: Whether numbers stand along the axes.
+        title: Text alternative for screen readers.
+        x: The horizontal axis.
+        y: The vertical axis.
+        width: The width in SVG units.
+        height: The height in SVG units.
+        numbers: Whether to draw ticks and grid lines.
     """
     frame = Frame(element("svg", element("title", title), viewBox=f"0 0 {width} {height}", role="img"), x, y, width, height)
     right, bottom = width - RIGHT, height - BOTTOM
@@ -109,5 +111,5 @@ def _short(number: float) -> str:
 
 
 def _named(value: float, axis: Axis) -> str:
-    """A number beside an axis, large ones by thousands, so that there is room for it."""
+    """A tick label; on axes with large numbers, in thousands, to fit the margin."""
     return f"{value / 1000:,g}k" if max(abs(axis.low), abs(axis.high)) >= 1e5 else f"{value:,g}"

@@ -1,4 +1,4 @@
-"""Charts: lines, points and bins in a frame of axes, in the colours of the page, light or dark."""
+"""Line, scatter and calibration charts in SVG, coloured by the page's style sheet."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from nbridge.report.axes import Axis, Frame, framed
 from nbridge.report.tree import element
 
 MOST = 300
-"""Points of a line, at most: more than that fall on one another."""
+"""Maximum number of points of a line; more would overlap."""
 Points = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line through points, or points alone.
+    """A series of points, drawn as a line or as a cloud.
 
     Arguments:
-        points: Where it goes, from left to right.
-        style: The class of the style sheet that draws it.
+        points: The points; for a line, from left to right.
+        style: Its CSS class.
     """
 
     points: Points
@@ -28,12 +28,12 @@ class Line:
 
 
 def lines(title: str, x: Axis, y: Axis, drawn: Iterable[Line], *, mark: tuple[float, float] | None = None) -> Element:
-    """Lines, all of them inside the frame.
+    """A line chart.
 
     Arguments:
-        title: What is shown, for those who cannot see it.
-        x: The axis to the right.
-        y: The axis upwards.
+        title: Text alternative for screen readers.
+        x: The horizontal axis.
+        y: The vertical axis.
         drawn: The lines, the last one on top.
         mark: A point to mark.
     """
@@ -41,7 +41,7 @@ def lines(title: str, x: Axis, y: Axis, drawn: Iterable[Line], *, mark: tuple[fl
     for line in drawn:
         frame.svg.append(element("path", d=_through(frame, thinned(line.points)), class_=f"line {line.style}"))
         if len(line.points) == 1:
-            # Of no length, so that no line would show it.
+            # A path of one point has no length and is invisible.
             frame.svg.append(_circle(frame, line.points[0], 2.5, "point"))
     if mark is not None:
         frame.svg.append(_circle(frame, mark, 3.5, "mark"))
@@ -49,14 +49,14 @@ def lines(title: str, x: Axis, y: Axis, drawn: Iterable[Line], *, mark: tuple[fl
 
 
 def scatter(title: str, x: Axis, y: Axis, clouds: Iterable[Line], *, diagonal: bool = False) -> Element:
-    """Clouds of points.
+    """A scatter plot.
 
     Arguments:
-        title: What is shown, for those who cannot see it.
-        x: The axis to the right.
-        y: The axis upwards.
-        clouds: The points.
-        diagonal: Whether a line shows where both numbers are equal.
+        title: Text alternative for screen readers.
+        x: The horizontal axis.
+        y: The vertical axis.
+        clouds: The clouds of points.
+        diagonal: Whether to draw the line x = y.
     """
     frame = framed(title, x, y)
     if diagonal:
@@ -67,7 +67,7 @@ def scatter(title: str, x: Axis, y: Axis, clouds: Iterable[Line], *, diagonal: b
 
 
 def agreement(title: str, x: Axis, y: Axis, points: Points) -> Element:
-    """What came true beside what was promised: equal on the diagonal."""
+    """A calibration curve: observed against predicted shares, with the diagonal."""
     frame = framed(title, x, y)
     frame.svg.append(_diagonal(frame))
     frame.svg.append(element("path", d=_through(frame, points), class_="line first"))
@@ -77,7 +77,7 @@ def agreement(title: str, x: Axis, y: Axis, points: Points) -> Element:
 
 
 def map_of(title: str, x: Axis, y: Axis, clouds: Iterable[Line], names: Iterable[tuple[float, float, str]]) -> Element:
-    """A larger picture of clouds of points, with names on it and no numbers along the axes."""
+    """A larger scatter plot with text labels and without ticks."""
     frame = framed(title, x, y, width=440, height=360, numbers=False)
     for cloud in clouds:
         frame.svg.append(element("path", d=_dots(frame, cloud.points), class_=f"dots {cloud.style}"))
@@ -87,7 +87,7 @@ def map_of(title: str, x: Axis, y: Axis, clouds: Iterable[Line], names: Iterable
 
 
 def thinned(points: Points, most: int = MOST) -> Points:
-    """At most about so many points, evenly, the last one among them.
+    """Thins points evenly to about ``most``, keeping the last one.
 
     Example:
         >>> thinned([(x, 0) for x in range(10)], 4)
@@ -110,7 +110,7 @@ def _circle(frame: Frame, point: tuple[float, float], radius: float, style: str)
 
 
 def _dots(frame: Frame, points: Points) -> str:
-    """A line of no length a point, which its round or square ends make visible: a few bytes each."""
+    """A zero-length line per point, made visible by its round or square caps; this takes few bytes."""
     return "".join(f"M{frame.across(x):.1f} {frame.down(y):.1f}h0" for x, y in points)
 
 

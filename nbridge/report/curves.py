@@ -1,4 +1,4 @@
-"""Curves of training: the loss of each stage and each of its terms, on training and validation rows, and the hidden modalities."""
+"""Training curves: each stage's loss and its terms, on training and validation rows, and the loss of hidden modalities."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from nbridge.report.tree import element, paragraph, table
 from nbridge.training.progress import EpochRecord
 
 STEEP = 0.05
-"""The share of a stage's rounds, the first ones, that axes need not hold: from an untrained model all falls steeply."""
+"""Share of a stage's records, the first ones, that do not set the axis limits, because losses fall steeply at first."""
 FEWEST = 4
-"""Updates that an axis is long at least."""
+"""Minimum length of the horizontal axis, in updates."""
 CHARTS = 24
-"""Charts of a stage, at most."""
+"""Maximum number of charts per stage."""
 SQUARES = frozenset({"match"})
-"""Terms that are squared errors of features, in no unit; all others are in nats."""
+"""Terms that are squared errors of features, without a unit; all others are in nats."""
 
 
 def section(subject: Subject) -> Iterator[Element]:
-    """What each stage came to, and how."""
+    """Final losses and curves of each stage."""
     stages = subject.epochs
     if not stages:
-        raise LeftOut("no round of training is over")
+        raise LeftOut("no metrics are recorded yet")
     headings = ("stage", "updates", "weights of update", "loss, training", "loss, validation", "time")
-    yield table("Stages; losses are of the round whose weights were kept", headings, [_line(stage, each) for stage, each in stages.items()])
-    yield element("p", _key("first"), " training ", _key("second"), " validation; ", "the circle is the update whose weights were kept.")
+    yield table("Stages; losses at the update whose weights were kept", headings, [_line(stage, each) for stage, each in stages.items()])
+    yield element("p", _key("first"), " training ", _key("second"), " validation; ", "the circle marks the update whose weights were kept.")
     for stage, epochs in stages.items():
         yield element("h3", f"Stage {stage}")
         terms = list(dict.fromkeys(term for record in epochs for term in (*record.terms, *record.validation_terms)))
         yield element("div", *_charts(stage, epochs, terms), class_="charts")
         if len(terms) >= CHARTS:
-            yield paragraph(f"and {len(terms) - CHARTS + 1} more terms, which metrics.jsonl holds", quiet=True)
-    yield paragraph(f"Terms carry their weights. Of the first {STEEP:.0%} of the rounds, those beyond the frame are not drawn.", quiet=True)
+            yield paragraph(f"and {len(terms) - CHARTS + 1} more terms, in metrics.jsonl", quiet=True)
+    yield paragraph(f"Terms include their weights. Points of the first {STEEP:.0%} of a stage may be off the chart.", quiet=True)
 
 
 def _line(stage: str, epochs: Sequence[EpochRecord]) -> tuple[str, ...]:
@@ -95,12 +95,12 @@ def _named(curves: Sequence[Points]) -> list[tuple[str, Points]]:
 
 
 def _from_inside(curve: Points, y: Axis) -> Points:
-    """A curve without its first points, as far as they lie outside the axis."""
+    """Drops leading points that are outside the axis."""
     first = next((place for place, (_, value) in enumerate(curve) if y.low <= value <= y.high), len(curve))
     return curve[first:]
 
 
 def _key(style: str) -> Element:
-    """A piece of a line, as charts draw it."""
+    """A legend key: a short line."""
     line = element("path", d="M0 5H26", class_=f"line {style}")
     return element("svg", line, viewBox="0 0 26 10", class_="key", aria_hidden="true")

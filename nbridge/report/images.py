@@ -1,4 +1,4 @@
-"""Images of rows not seen: as they are, from everything, and as they are imputed from others, one line of a picture each."""
+"""Image strips of held-out rows: real, reconstructed from all modalities, and imputed from other modalities."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from nbridge.visual.modality_kinds import brightness, class_names, is_image, lab
 from nbridge.visual.png import scaled, strip
 
 COLUMNS, FEWEST = 10, 4
-"""Rows that are shown, fewer where pictures are large."""
+"""Number of rows shown, and the minimum for large images."""
 TARGETS, SOURCES = 4, 5
-"""Image modalities that are shown, and others that each of them is imputed from by itself."""
+"""Maximum number of image modalities shown, and of single modalities that each is imputed from."""
 SIDE = 64
-"""Pixels of a tile's longer side."""
+"""Longer side of a tile, in pixels."""
 BYTES = 1_500_000
-"""What all tiles together hold at most, before they are packed."""
+"""Maximum total size of all tiles before compression."""
 
 Tiles = list[np.ndarray | None]
 
 
 def section(subject: Subject) -> Iterator[Element]:
-    """A picture for each image modality."""
+    """Image strips for each image modality."""
     served = subject.model_and_rows
     model = served.model
     targets = [name for name in model.names if is_image(model, name)]
@@ -39,9 +39,9 @@ def section(subject: Subject) -> Iterator[Element]:
         raise LeftOut("no modality is an image of shape [1 or 3, height, width]")
     shown = targets[:TARGETS]
     yield paragraph(
-        f"Rows of the {served.split} split, reconstructed from all that they have, and imputed from others. What is imputed is the best "
-        f"estimate, as from nbridge impute: the mean over {POINT_DRAWS} draws of z, smoother than any image; the last line is a single "
-        "draw, from all others.",
+        f"Rows of the {served.split} split, reconstructed from all their modalities, and imputed from others. Imputed images are the mean "
+        f"over {POINT_DRAWS} draws of z, as from nbridge impute, and smoother than real images. The last line is a single draw from all "
+        "others.",
         quiet=True,
     )
     for target in shown:
@@ -51,7 +51,7 @@ def section(subject: Subject) -> Iterator[Element]:
 
 
 def chosen(model: MultimodalVAE, batch: Batch, target: str, most: int) -> Batch:
-    """Rows to show: those that have the target and most others, of one class after the other where there are classes."""
+    """Rows to show: those with the target and the most other modalities, balanced over classes and sorted by class if there are classes."""
     number = torch.stack([batch.present[name] for name in batch.names]).sum(0)
     having = batch.present[target].nonzero()[:, 0]
     having = having[(-number[having]).argsort(stable=True)]
@@ -65,17 +65,17 @@ def chosen(model: MultimodalVAE, batch: Batch, target: str, most: int) -> Batch:
 
 
 def _caption(subject: Subject, served: Served, batch: Batch) -> str:
-    """The rows, and their classes where there are any."""
-    told = f"{len(batch)} row{'s' if len(batch) != 1 else ''} side by side"
+    """The number of rows, and their classes if there are any."""
+    text = f"{len(batch)} row{'s' if len(batch) != 1 else ''}"
     if (label := labelled(served.model)) is None:
-        return told
+        return text
     names, of = class_names(subject.spec, label), served.model.prepare(batch).values[label].tolist()
     classes = (names[one] if there else "–" for one, there in zip(of, batch.present[label].tolist(), strict=True))
-    return f"{told}; {label}: {', '.join(classes)}"
+    return f"{text}; {label}: {', '.join(classes)}"
 
 
 def _turns(classes: Sequence[int]) -> list[int]:
-    """How many rows of the same class stand before each row; of rows without a class, as if they came last."""
+    """The number of earlier rows of the same class, for each row; rows without a class sort last."""
     before: dict[int, int] = {}
     turns = []
     for one in classes:
@@ -85,7 +85,7 @@ def _turns(classes: Sequence[int]) -> list[int]:
 
 
 def _columns(model: MultimodalVAE, targets: Sequence[str]) -> int:
-    """How many rows fit."""
+    """The number of rows that fit the size limit."""
     lines = 4 + min(SOURCES, len(model.names) - 1)
     each = sum(math.prod(model.likelihoods[name].shape) * _zoom(model.likelihoods[name].shape) ** 2 for name in targets)
     return max(FEWEST, min(COLUMNS, int(BYTES / (lines * each))))
@@ -96,11 +96,11 @@ def _zoom(shape: Sequence[int]) -> float:
 
 
 def _picture(subject: Subject, served: Served, target: str, columns: int) -> Iterator[Element]:
-    """The heading and the picture of one modality; a word where no row has it."""
+    """The heading and image strips of one modality, or a note if no row has it."""
     model, batch = served.model, chosen(served.model, served.many, target, columns)
     yield element("h3", target)
     if not len(batch):
-        yield paragraph("absent from all of these rows", quiet=True)
+        yield paragraph("absent from all held-out rows", quiet=True)
         return
     low, high = brightness(model.likelihoods[target], model.prepare(batch).values[target])
     lines = list(_lines(served, batch, target))
@@ -116,11 +116,11 @@ def _picture(subject: Subject, served: Served, target: str, columns: int) -> Ite
     yield scrolling(whole, target)
     others = len(model.names) - 1
     if others > SOURCES:
-        yield paragraph(f"and from {others - SOURCES} more modalities, each by itself", quiet=True)
+        yield paragraph(f"and {others - SOURCES} more single modalities to impute from", quiet=True)
 
 
 def _lines(served: Served, batch: Batch, target: str) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """A heading, images (B, C, H, W), and which rows have what they are made from."""
+    """Yields headings, images (B, C, H, W), and masks of the rows that have the required inputs."""
     model, everything = served.model, torch.ones(len(batch), dtype=torch.bool)
     others = [name for name in model.names if name != target]
     yield "real", model.prepare(batch).values[target], everything
@@ -136,7 +136,7 @@ def _lines(served: Served, batch: Batch, target: str) -> Iterator[tuple[str, Ten
 
 
 def _estimate(served: Served, batch: Batch, target: str, draws: int = POINT_DRAWS) -> Tensor:
-    """The mean image over draws of z given what is present."""
+    """The mean image over draws of z given the observed modalities."""
     model = served.model
     with serving(model, served.seed):
         z = model.posterior(batch.to(model.device), draws).sample()

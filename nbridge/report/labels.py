@@ -1,4 +1,4 @@
-r"""Classes, predicted from all others and from each single one: confusion matrices, and whether probabilities are honest.
+r"""Classes predicted from all other modalities and from each single one: accuracies, confusion matrices and calibration curves.
 
 .. math:: p(y \mid x_S) = \frac{1}{K} \sum_k p(y \mid z_k), \qquad z_k \sim q(z \mid x_S)
 
@@ -25,13 +25,13 @@ from nbridge.report.values import HONEST, probabilities
 from nbridge.visual.modality_kinds import class_names
 
 DRAWS = 64
-"""Draws of z for each row."""
+"""Draws of z per row."""
 MATRICES, CLASSES = 12, 25
-"""Matrices that are shown, and classes up to which one can be read."""
+"""Maximum number of matrices shown, and of classes in a matrix."""
 BINS = 10
-"""Bins of predicted probabilities."""
+"""Number of bins of predicted probabilities."""
 MIXED = 10
-"""Pairs of classes that are named where there are too many for a matrix."""
+"""Number of most confused pairs of classes listed when there are too many classes for a matrix."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Predicted:
 
     Arguments:
         name: The modality.
-        given: What it is predicted from, in words.
-        counts: Rows by true and by predicted class, shape (C, C).
-        bins: Predictions of similar confidence.
+        given: The observed modalities, as text.
+        counts: Numbers of rows by true and predicted class, shape (C, C).
+        bins: Predictions binned by confidence.
     """
 
     name: str
@@ -62,24 +62,24 @@ class Predicted:
 
     @property
     def common(self) -> float:
-        """The share of rows of the most frequent class."""
+        """The share of rows in the most frequent class."""
         return self.counts.sum(1).max().item() / self.rows
 
 
 def section(subject: Subject) -> Iterator[Element]:
-    """Accuracies, matrices and honesty of each modality of classes."""
+    """Accuracies, confusion matrices and calibration of each categorical modality."""
     served = subject.model_and_rows
     found = [one for name in served.model.names for one in predicted(served, name)]
     if not found:
-        raise LeftOut("no modality holds classes beside others to predict them from")
-    headings = ("predicted", "from", "rows", "accuracy", "of the most frequent class")
+        raise LeftOut("no categorical modality with other modalities to predict it from")
+    headings = ("predicted", "from", "rows", "accuracy", "most frequent class")
     rows = [(one.name, one.given, f"{one.rows:,}", f"{one.accuracy:.3f}", f"{one.common:.3f}") for one in found]
     yield table(f"Classes predicted on rows of the {served.split} split", headings, rows, words=2)
     yield element("h3", "Confusion")
-    yield paragraph("A row a true class, a column a predicted one; percent of the row.", quiet=True)
+    yield paragraph("Rows are true classes, columns predicted ones, in percent of the row.", quiet=True)
     yield element("div", *(_matrix(one, class_names(subject.spec, one.name)) for one in found[:MATRICES]), class_="matrices")
     if more := found[MATRICES:]:
-        yield paragraph(f"and {len(more)} more, whose accuracies stand above", quiet=True)
+        yield paragraph(f"and {len(more)} more, with accuracies in the table above", quiet=True)
     yield element("h3", "Calibration")
     yield paragraph(HONEST, quiet=True)
     honest = [one for place, one in enumerate(found) if place == 0 or found[place - 1].name != one.name]
@@ -88,7 +88,7 @@ def section(subject: Subject) -> Iterator[Element]:
 
 
 def predicted(served: Served, name: str) -> Iterator[Predicted]:
-    """One modality from all others first, then from each single one; nothing where it has no classes or no row serves."""
+    """Predictions of one modality from all others, then from each single one; empty if it is not categorical or no row can be used."""
     model, batch = served.model, served.few
     if not isinstance(model.likelihoods[name], Categorical):
         return
@@ -113,14 +113,14 @@ def _predicted(served: Served, rows: Tensor, name: str, words: str, given: Seque
 
 
 def _probabilities(served: Served, name: str, part: Batch) -> Tensor:
-    """Probabilities of the classes, (b, C)."""
+    """Class probabilities, shape (b, C)."""
     model = served.model
     likelihood, z = model.likelihoods[name], model.posterior(part, DRAWS).sample()
     return likelihood.expectation(model.decoder(name).served(z, model.given(name, part))).double().mean(0).cpu()
 
 
 def _matrix(one: Predicted, classes: Sequence[str]) -> Element:
-    """Counts as percent of the true class, in cells as deep in colour."""
+    """A confusion matrix in percent of the true class, with coloured cells."""
     caption = f"{one.name} from {one.given}: accuracy {one.accuracy:.3f}"
     if len(classes) > CLASSES:
         return _mixed(one, classes, caption)
@@ -137,7 +137,7 @@ def _cell(share: float) -> Element:
 
 
 def _mixed(one: Predicted, classes: Sequence[str], caption: str) -> Element:
-    """The pairs of classes that are taken for one another most often, where they are too many for a matrix."""
+    """The most frequently confused pairs of classes, when there are too many classes for a matrix."""
     wrong = one.counts - torch.diag(one.counts.diagonal())
     numbers, places = wrong.flatten().sort(descending=True, stable=True)
     pairs = [(number, divmod(place, len(classes))) for number, place in zip(numbers.tolist(), places.tolist(), strict=True) if number]

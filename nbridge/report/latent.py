@@ -1,4 +1,4 @@
-r"""A map of the latent space: the two directions in which posterior means :math:`\mathbb{E}_{q(z \mid x)} [z]` of rows vary most."""
+r"""A map of the latent space: the first two principal components of the posterior means :math:`\mathbb{E}_{q(z \mid x)} [z]` of rows."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from nbridge.visual.palette import COLOURS, SHAPES
 from nbridge.visual.pca import Plane
 
 FEWEST = 3
-"""Rows below which there is no map."""
+"""Minimum number of rows for a map."""
 
 
 def section(subject: Subject) -> Iterator[Element]:
-    """The map, coloured by the first modality of classes."""
+    """The map, coloured by the first categorical modality."""
     served = subject.model_and_rows
     rows = served.many.slice(0, MANY)
     if served.model.latent_dim < 2 or len(rows) < FEWEST:
-        raise LeftOut(f"a map takes two latent dimensions and {FEWEST} rows or more")
+        raise LeftOut(f"a map needs at least two latent dimensions and {FEWEST} rows")
     means = embed(served.model, rows, seed=served.seed).mean
     plane = Plane.through(means)
     points = plane.points(means)
@@ -33,19 +33,19 @@ def section(subject: Subject) -> Iterator[Element]:
     classes = [] if label is None else class_names(subject.spec, label)
     coloured = label is not None and len(classes) <= COLOURS * SHAPES
     clouds, names = _by_class(served, points, label, classes) if label is not None and coloured else ([Line(_pairs(points), "cloud")], [])
-    by = f", coloured by {label}; each name stands at the median of its rows" if coloured else ""
-    yield paragraph(f"Posterior means of {len(rows):,} rows of the {served.split} split, from all that they have{by}.", quiet=True)
+    by = f", coloured by {label}; each name is at the median of its rows" if coloured else ""
+    yield paragraph(f"Posterior means of {len(rows):,} rows of the {served.split} split, given all their modalities{by}.", quiet=True)
     x, y = (
         Axis.over(points[:, axis].tolist(), f"principal component {axis + 1} ({share:.0%} of the variance)")
         for axis, share in enumerate(plane.shares)
     )
     yield element("figure", map_of(f"Map of {len(rows)} rows in the latent space{by}", x, y, clouds, names), class_="map")
     if label is not None and not coloured:
-        yield paragraph(f"{label} has {len(classes)} classes, more than colours can tell apart", quiet=True)
+        yield paragraph(f"{label} has {len(classes)} classes, too many to colour", quiet=True)
 
 
 def _by_class(served: Served, points: Tensor, label: str, classes: Sequence[str]) -> tuple[list[Line], list[tuple[float, float, str]]]:
-    """A cloud and a name for each class, and a cloud of the rows whose class is absent, beneath them."""
+    """A cloud and a name for each class, and first a cloud of the rows without a class."""
     rows = served.many.slice(0, len(points))
     here, of = rows.present[label].cpu(), served.model.prepare(rows).values[label].cpu()
     clouds, names = [Line(_pairs(points[~here]), "other")] if not here.all() else [], []

@@ -1,4 +1,4 @@
-"""What is known of a model beside pictures: warnings, and the figures that ``nbridge evaluate`` measured."""
+"""Report sections of measurements: warnings, and the scores of ``nbridge evaluate``."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from nbridge.report.subject import LeftOut, Subject
 from nbridge.report.tree import element, paragraph, table
 
 ROWS = 1000
-"""Rows that warnings rest on, as those after training do."""
+"""Number of rows used for warnings, as after training."""
 LINES = 150
-"""Measurements of a metric that are shown."""
+"""Maximum number of measurements shown per metric."""
 LEVELS = 4
-"""Figures of a series, by level, that stand in a table."""
+"""Maximum length of a series shown in a table."""
 
 
 def warnings(subject: Subject) -> Iterator[Element]:
-    """What a user should know and is easily missed."""
+    """The list of warnings."""
     served = subject.model_and_rows
     rows, names = served.many.slice(0, ROWS), served.model.names
     of_rows = (
@@ -33,16 +33,16 @@ def warnings(subject: Subject) -> Iterator[Element]:
     found = (*of_rows, *(of_model(served.model, rows, seed=served.seed) if served.findings is None else served.findings))
     if not found:
         yield paragraph(
-            "None. All was tested: no modality is at chance given the others, no likelihood is at its bounds, and most of z is in use."
+            "None. All tests passed: no modality is at chance given the others, no likelihood is at its bounds, and most of z is in use."
         )
         return
     yield element("ul", *(element("li", one.text) for one in found), class_="warnings")
 
 
 def evaluation(subject: Subject) -> Iterator[Element]:
-    """The figures of each split that was evaluated, a table a metric."""
+    """The scores of each evaluated split, one table per metric."""
     if not subject.evaluations:
-        raise LeftOut(f"nothing was measured yet; nbridge evaluate {subject.folder.name} does it")
+        raise LeftOut(f"not evaluated yet; run nbridge evaluate {subject.folder.name}")
     for done in subject.evaluations:
         yield paragraph(f"Measured on {taken(done.settings, done.rows, done.of_rows)}.", quiet=True)
         for metric, group in groupby(done.measurements, key=lambda one: one.metric):
@@ -72,7 +72,7 @@ def _metric(done: Evaluation, metric: str, measurements: Sequence[Measurement]) 
 
 
 def _short(measurement: Measurement) -> Iterator[tuple[str, Sequence[str]]]:
-    """Series that fit into a table; curves over K are about settling, not about the model."""
+    """Series short enough for a table, without curves over K, which show only convergence."""
     for name, values in measurement.series.items():
         if name != "K" and len(values) <= LEVELS:
             yield name, tuple(values)

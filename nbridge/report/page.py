@@ -1,6 +1,6 @@
-"""``report.html``: one page that holds all it shows, to be read anywhere, attached and archived.
+"""Writes ``report.html``, a single self-contained page.
 
-It refers to nothing outside itself and runs no script; its own policy tells a browser to refuse both. The same run gives the same bytes.
+It loads nothing external and runs no scripts; its Content-Security-Policy blocks both. The same run gives the same bytes.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from nbridge.training.run_folder import REPORT
 from nbridge.version import __version__
 
 ROWS = 200
-"""Rows for figures that take many draws of each."""
+"""Number of rows for charts that take many draws per row."""
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-"""What a browser may load: pictures and styles inside the page."""
+"""Content-Security-Policy: allows only images and styles inside the page."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page.
+    """A section of the page.
 
     Arguments:
-        id: What a link to it names.
-        heading: Above it.
-        content: What it shows of a run; raises `LeftOut` where there is nothing.
+        id: Its HTML id, for links.
+        heading: Its heading.
+        content: Yields its content for a run; raises `LeftOut` if there is nothing to show.
     """
 
     id: str
@@ -57,17 +57,17 @@ SECTIONS = (
     Section("environment", "Environment", about.environment),
     Section("spec", "Spec", about.written_spec),
 )
-"""The page from top to bottom."""
+"""The sections in order."""
 
 
 def write_report(run: Run | str | Path, *, rows: int = ROWS, seed: int = 0, findings: tuple[Finding, ...] | None = None) -> Path:
-    """Writes ``report.html`` into a run folder, atomically, and says where it is.
+    """Writes ``report.html`` into a run folder, atomically, and returns its path.
 
     Arguments:
-        run: The run, or its folder. Of a run that is not over, or whose rows cannot be read, what its folder holds is shown.
-        rows: Rows for figures that take many draws of each.
+        run: The run, or its folder. If its training is not finished or its rows cannot be read, only the contents of the folder are shown.
+        rows: Number of rows for charts that take many draws per row.
         seed: Seed of all draws.
-        findings: What `nbridge.evaluation.findings.of_model` found of the run, where it was asked already.
+        findings: The result of `nbridge.evaluation.findings.of_model`, if already computed.
 
     Raises:
         RunError: when there is no run folder, or it cannot be written.
@@ -76,7 +76,7 @@ def write_report(run: Run | str | Path, *, rows: int = ROWS, seed: int = 0, find
     require_positive(rows=rows)
     folder = run.folder if isinstance(run, Run) else Path(run)
     if folder is None:
-        raise RunError("this run was not kept, so there is no folder for its report; train with out=FOLDER")
+        raise RunError("this run has no folder to write its report to; train with out=FOLDER")
     subject = subject_of(run, folder, rows, seed, findings) if isinstance(run, Run) else read_subject(folder, rows, seed)
     with writing(target := folder / REPORT):
         write_text(target, page(subject))
@@ -84,11 +84,11 @@ def write_report(run: Run | str | Path, *, rows: int = ROWS, seed: int = 0, find
 
 
 def page(subject: Subject) -> str:
-    """The page of a run."""
+    """The HTML page of a run."""
     shown, missing = [], {}
     for section in SECTIONS:
         try:
-            # Whole, so that a section is shown or left out, never half of it.
+            # Consumed at once, so that a section is either complete or left out.
             shown.append((section, list(section.content(subject))))
         except LeftOut as reason:
             missing.setdefault(str(reason), []).append(section)
@@ -130,7 +130,7 @@ def _shown(section: Section, content: list[Element]) -> Element:
 
 
 def _left_out(missing: dict[str, list[Section]]) -> Element | None:
-    """What is not shown, a line for each reason; links to it still lead somewhere."""
+    """The sections left out, one line per reason, with their ids so that links still work."""
     if not missing:
         return None
     lines = []

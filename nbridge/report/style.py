@@ -1,4 +1,4 @@
-"""How the report looks: a style sheet for light and dark, for wide screens, telephones and paper."""
+"""The report's style sheet, for light and dark mode, wide screens, phones and print."""
 
 from __future__ import annotations
 
@@ -84,4 +84,4 @@ svg .name {
 }
 """
 )
-"""The style sheet; it refers to nothing outside the page."""
+"""The style sheet, without external references."""

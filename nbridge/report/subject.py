@@ -1,6 +1,6 @@
-"""What a report is about: what a run folder holds and, where training is over and rows are at hand, the model and rows it did not see.
+"""The subject of a report: the contents of a run folder and, if training is finished and the rows can be read, model and held-out rows.
 
-A section that a run has nothing for raises `LeftOut`, with the reason.
+A section with nothing to show raises `LeftOut` with the reason.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from nbridge.training.run_folder import ENVIRONMENT, MODEL, RESOLVED, SPEC, VERD
 from nbridge.training.state import read_records
 
 MANY = 2000
-"""Rows that cheap figures take, at most."""
+"""Maximum number of rows for charts that are cheap to compute."""
 
 
-class LeftOut(Exception):  # noqa: N818 (it is no mistake)
-    """A section that this run has nothing for; the text is the reason, in a line."""
+class LeftOut(Exception):  # noqa: N818 (not an error)
+    """Raised by a section with nothing to show; the message is a one-line reason."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """A trained model with rows that it has not seen.
+    """A trained model with held-out rows.
 
     Arguments:
         model: The model.
-        train: The rows it learned from.
-        many: Rows that it did not learn from, `MANY` at most.
-        few: The first of them, for figures that take many draws of each.
-        split: Which rows they are, ``test`` or ``validation``.
+        train: Its training rows.
+        many: Held-out rows, for charts that are cheap to compute.
+        few: The first of them, for charts that take many draws per row.
+        split: The split of the held-out rows, ``test`` or ``validation``.
         seed: Seed of all draws.
-        findings: What `of_model` found of them; None where it has not been asked yet.
+        findings: The result of `of_model` on these rows; None if not computed yet.
     """
 
     model: MultimodalVAE
@@ -67,8 +67,8 @@ class Subject:
     Arguments:
         folder: Its folder.
         spec: Its spec.
-        served: Its model and rows; a reason where they are not to be had.
-        run: The run itself, where its training is over and its rows are at hand.
+        served: Its model and rows, or the reason why they are not available.
+        run: The opened run; None if its training is not finished or its rows cannot be read.
     """
 
     folder: Path
@@ -78,33 +78,33 @@ class Subject:
 
     @property
     def verdict(self) -> Verdict:
-        """The verdict on the model: as the run folder has it, or else measured."""
+        """The verdict on the model, from the run folder or computed."""
         if self.run is not None:
             return self.run.verdict
         if self.over and (kept := read_verdict(self.folder / VERDICT)) is not None:
             return kept
-        raise LeftOut(self.served if isinstance(self.served, str) else "its rows are not at hand")
+        raise LeftOut(self.served if isinstance(self.served, str) else "its rows are not available")
 
     @property
     def model_and_rows(self) -> Served:
-        """The model and rows, for a section that needs them."""
+        """The model and rows; raises `LeftOut` if they are not available."""
         if isinstance(self.served, str):
             raise LeftOut(self.served)
         return self.served
 
     @property
     def over(self) -> bool:
-        """Whether training is over."""
+        """Whether training is finished."""
         return (self.folder / MODEL / CONFIG).is_file()
 
     @cached_property
     def text(self) -> str:
-        """The spec as written."""
+        """The text of the spec file."""
         return _text(self.folder / SPEC)
 
     @cached_property
     def environment(self) -> Mapping[str, Any]:
-        """What ``env.json`` holds; nothing where it is missing or damaged."""
+        """The contents of ``env.json``; empty if it is missing or damaged."""
         try:
             found = json.loads(_text(self.folder / ENVIRONMENT))
         except ValueError:
@@ -121,7 +121,7 @@ class Subject:
 
     @cached_property
     def patterns(self) -> Patterns | None:
-        """The patterns of presence that the model learned from."""
+        """The patterns of presence in the training rows."""
         try:
             return read_config(self.folder / MODEL)[1]
         except NBridgeError:
@@ -129,17 +129,17 @@ class Subject:
 
     @cached_property
     def evaluations(self) -> list[Evaluation]:
-        """What ``nbridge evaluate`` measured, on test rows first."""
+        """The results of ``nbridge evaluate``, test rows first."""
         found = (read_evaluation(evaluation_path(self.folder, split)) for split in SPLITS)
         return [evaluation for evaluation in found if evaluation is not None]
 
 
 def read_subject(folder: Path, rows: int, seed: int) -> Subject:
-    """A run as it lies on disk.
+    """Reads a run from its folder.
 
     Arguments:
         folder: The run folder.
-        rows: Rows for figures that take many draws of each.
+        rows: Number of rows for charts that take many draws per row.
         seed: Seed of all draws.
 
     Raises:
@@ -147,10 +147,10 @@ def read_subject(folder: Path, rows: int, seed: int) -> Subject:
         SpecError: when its spec is damaged.
     """
     if not (folder / RESOLVED).is_file():
-        raise RunError(f"{folder}: no run folder here ({RESOLVED} is missing); nbridge train SPEC makes one")
+        raise RunError(f"{folder}: no run folder here ({RESOLVED} is missing); start one with: nbridge train SPEC --out {folder}")
     spec = read_spec(folder / RESOLVED)
     if spec.data.source.type in FROM_PYTHON:
-        return Subject(folder, spec, "the rows of this run came from Python, where nbridge.report.page.write_report(run) shows them")
+        return Subject(folder, spec, "the rows of this run came from Python; use nbridge.report.page.write_report(run) there")
     try:
         run = open_run(folder, device="cpu")
     except (DataError, RunError) as error:
@@ -159,22 +159,22 @@ def read_subject(folder: Path, rows: int, seed: int) -> Subject:
 
 
 def subject_of(run: Run, folder: Path, rows: int, seed: int, findings: tuple[Finding, ...] | None = None) -> Subject:
-    """A run whose model and rows are in memory.
+    """The subject of a run whose model and rows are in memory.
 
     Arguments:
         run: The run.
         folder: Its folder.
-        rows: Rows for figures that take many draws of each.
+        rows: Number of rows for charts that take many draws per row.
         seed: Seed of all draws.
-        findings: What is known already of the model on these rows.
+        findings: Findings on these rows, if already computed.
     """
     split, held = ("test", run.splits.test) if run.splits.test is not None else ("validation", run.splits.validation)
     if held is None:
-        return Subject(folder, run.spec, "no test rows and no validation rows, and training's own would flatter the model", run)
+        return Subject(folder, run.spec, "no test rows and no validation rows, and training rows would flatter the model", run)
     many = held.sample(max(MANY, rows))
     return Subject(folder, run.spec, Served(run.model.network, run.splits.train, many, many.slice(0, rows), split, seed, findings), run)
 
 
 def _text(path: Path) -> str:
-    """A text file, or nothing where there is none."""
+    """The contents of a text file; empty if it does not exist."""
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""

@@ -1,4 +1,4 @@
-"""Elements of a page as a tree: what is put into one is escaped when it is written, so that no name or text can become markup."""
+"""HTML and SVG elements as a tree; text is escaped on output, so that no name or value can become markup."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ Content = Element | str | None
 
 
 def element(tag: str, *content: Content, **attributes: object) -> Element:
-    """An element of HTML or of SVG.
+    """Creates an HTML or SVG element.
 
     Arguments:
         tag: Its name.
-        content: Elements and texts, in order; None is nothing.
-        attributes: By name; a hyphen is spelt as an underscore, and one at the end of a name is dropped (``class_``). None is left out.
+        content: Child elements and text, in order; None is skipped.
+        attributes: Attributes by name, with underscores for hyphens; a trailing underscore is dropped (``class_``). None is skipped.
 
     Example:
         >>> written(element("p", "a < ", element("b", "b"), class_="sum", aria_label=None))
@@ -33,18 +33,18 @@ def element(tag: str, *content: Content, **attributes: object) -> Element:
 
 
 def written(node: Element) -> str:
-    """HTML of an element."""
+    """Serialises an element as HTML."""
     return tostring(node, encoding="unicode", method="html")
 
 
 def table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[Content]], *, words: int = 1) -> Element:
-    """A table in a frame that scrolls by itself, so that a narrow screen need not.
+    """A table in a horizontally scrolling frame, for narrow screens.
 
     Arguments:
-        caption: What it shows.
-        headings: Of the columns.
-        rows: Their cells, the first of which is the row's heading.
-        words: How many columns hold words; the others hold figures, which stand to the right.
+        caption: The caption.
+        headings: The column headings.
+        rows: The cells of each row; the first one is the row's heading.
+        words: The number of leading text columns; the others are numeric and right-aligned.
     """
 
     def cell(tag: str, place: int, content: Content, **more: str) -> Element:
@@ -60,10 +60,10 @@ def table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[Content
 
 
 def scrolling(content: Element, name: str) -> Element:
-    """A frame that scrolls sideways where its content is wider, with the keyboard as well."""
+    """A frame that scrolls horizontally if its content is wider, also with the keyboard."""
     return element("div", content, class_="scroll", tabindex=0, role="region", aria_label=name)
 
 
 def paragraph(*content: Content, quiet: bool = False) -> Element:
-    """A paragraph; a quiet one explains."""
+    """A paragraph, in a muted style if ``quiet``."""
     return element("p", *content, class_="quiet" if quiet else None)

@@ -1,11 +1,12 @@
-r"""Real values and counts, imputed beside true, and how often central intervals hold what they promise.
+r"""Imputed values: scatter plots of imputed against true values, and coverage of central intervals.
 
 Elements differ in their units, so each is shown in standard deviations of its true values over these rows; a modality of one element
-keeps its own units. The share of variance explained is
+keeps its own units. The share of explained variance is
 
 .. math:: R^2 = 1 - \frac{\sum (x - \hat x)^2}{\sum (x - \bar x)^2}
 
-with the mean :math:`\hat x` of draws of :math:`p(x_j \mid x_S)`, of all others, and :math:`\bar x` of each element's true values.
+with :math:`\hat x` the mean of draws of :math:`p(x_j \mid x_S)` given all other modalities, and :math:`\bar x` the mean of the element's
+true values.
 
 Axes: K samples, B rows.
 """
@@ -31,21 +32,21 @@ from nbridge.report.tree import element, paragraph, table
 from nbridge.visual.modality_kinds import is_image
 
 DRAWS = 49
-"""Draws of each cell: intervals of all levels below end at whole ranks of them."""
+"""Draws per cell; with this number, the intervals of all levels below end at whole ranks."""
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.96)
-"""Probabilities of central intervals."""
+"""Probabilities of the central intervals."""
 TOLD = 0.9
-"""The one that the table tells."""
+"""The level shown in the table."""
 CELLS, POINTS = 20_000, 500
-"""Cells that figures are taken over, and those that a chart shows, at most, drawn at random."""
+"""Maximum numbers of cells for statistics and in a chart, drawn at random."""
 NUMBERS, FEWEST = 100_000_000, 30
-"""Numbers that are drawn for a modality, about, at most: so many rows of a wide one serve, though not fewer than these."""
+"""Approximate maximum number of values drawn for a modality, which limits the rows of wide ones, and the minimum number of rows."""
 BINS, POOLED = 10, 20
-"""Bins of predicted probabilities, and how many predictions a point of a chart stands for at least."""
+"""Number of bins of predicted probabilities, and minimum number of predictions per point of a chart."""
 
 
-HONEST = "On the dashed line probabilities are honest; below it the model is too sure of itself, above it not sure enough."
-"""How a calibration curve is read."""
+HONEST = "Perfect calibration is the dashed line. Below it the model is overconfident, above it underconfident."
+"""How to read a calibration curve."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,10 @@ class Imputed:
         name: The modality.
         rows: The number of rows.
         cells: The number of observed cells.
-        true: Their true values, shape (N,), in standard deviations, or in their own units.
-        guess: The means of their predictive distributions.
-        own_units: Whether these are in the units of the data.
-        explained: The share :math:`R^2` of variance explained.
+        true: True values of a sample of N cells, shape (N,), in standard deviations or in the units of the data.
+        guess: The means of their predictive distributions, shape (N,).
+        own_units: Whether both are in the units of the data.
+        explained: The share :math:`R^2` of explained variance.
         covered: The share of cells inside the central interval of each level.
     """
 
@@ -75,15 +76,15 @@ class Imputed:
 
 @dataclass(frozen=True)
 class Binary:
-    """Elements that are 0 or 1, predicted from all others.
+    """Binary elements of one modality, predicted from all others.
 
     Arguments:
         name: The modality.
         rows: The number of rows.
         cells: The number of observed cells.
-        accuracy: The share of cells that are guessed rightly.
-        common: The share that each element's more frequent value has.
-        bins: Predictions of similar probability.
+        accuracy: The share of cells predicted correctly.
+        common: The mean share of each element's more frequent value.
+        bins: Predictions binned by probability.
     """
 
     name: str
@@ -95,23 +96,23 @@ class Binary:
 
 
 def section(subject: Subject) -> Iterator[Element]:
-    """A scatter and a calibration curve for each modality of values, a calibration curve for each of zeros and ones."""
+    """A scatter plot and a calibration curve for each modality of values, a calibration curve for each binary one."""
     served = subject.model_and_rows
     found = [one for name in served.model.names if (one := measured(served, name)) is not None]
     values, binary = [one for one in found if isinstance(one, Imputed)], [one for one in found if isinstance(one, Binary)]
     if not found:
-        raise LeftOut("no modality holds real values, counts, or zeros and ones that are no image, beside others to impute them from")
-    yield paragraph(f"Each modality from all others, by {DRAWS} draws of each cell, on rows of the {served.split} split.", quiet=True)
+        raise LeftOut("no non-image modality of real values, counts or binary values with other modalities to impute it from")
+    yield paragraph(f"Each modality from all others, with {DRAWS} draws per cell, on rows of the {served.split} split.", quiet=True)
     if values:
         headings = ("modality", "rows", "cells", "variance explained", f"in {TOLD:.0%} intervals")
         lines = [(one.name, f"{one.rows:,}", f"{one.cells:,}", f"{one.explained:.3f}", f"{one.covered[TOLD]:.1%}") for one in values]
-        yield table("Values imputed", headings, lines)
+        yield table("Imputed values", headings, lines)
     if binary:
-        headings = ("modality", "rows", "cells", "accuracy", "of the more frequent value")
+        headings = ("modality", "rows", "cells", "accuracy", "more frequent value")
         rows = [(one.name, f"{one.rows:,}", f"{one.cells:,}", f"{one.accuracy:.3f}", f"{one.common:.3f}") for one in binary]
-        yield table("Zeros and ones imputed", headings, rows)
+        yield table("Imputed binary values", headings, rows)
     if values:
-        yield element("h3", "Imputed beside true")
+        yield element("h3", "Imputed against true values")
         yield element("div", *map(_scatter, values), class_="charts")
     yield element("h3", "Calibration")
     yield paragraph(HONEST, quiet=True)
@@ -119,7 +120,7 @@ def section(subject: Subject) -> Iterator[Element]:
 
 
 def measured(served: Served, name: str) -> Imputed | Binary | None:
-    """One modality from all others; None where it is no such modality, or no row serves."""
+    """Imputes one modality from all others; None if it is an image or categorical, or no row can be used."""
     model, batch = served.model, served.few
     likelihood = model.likelihoods[name]
     if not likelihood.elementwise or is_image(model, name):
@@ -137,7 +138,7 @@ def _imputed(served: Served, rows: Batch, name: str, cells: Tensor) -> Imputed |
     likelihood = served.model.likelihoods[name]
     true = likelihood.point(likelihood.canonical(rows.values[name])).double()
     mean, sd = _moments(true, cells)
-    # An element that is the same in all of these rows has no unit, and nothing to explain.
+    # A constant element has no standard deviation to scale by and no variance to explain.
     picked = _some(cells & (sd > 0), served.seed)
     if not picked.any():
         return None
@@ -154,7 +155,7 @@ def _imputed(served: Served, rows: Batch, name: str, cells: Tensor) -> Imputed |
 def _binary(served: Served, rows: Batch, name: str, cells: Tensor) -> Binary | None:
     true = rows.values[name]
     if not ((true == 0) | (true == 1))[cells].all():
-        # Soft targets: neither came true.
+        # Values between 0 and 1 are soft targets, which have no accuracy.
         return None
     picked = _some(cells, served.seed)
     parts = [(draws.double().mean(0)[part]) for draws, part in _draws(served, rows, name, picked, noise=False)]
@@ -166,7 +167,7 @@ def _binary(served: Served, rows: Batch, name: str, cells: Tensor) -> Binary | N
 
 
 def _draws(served: Served, rows: Batch, name: str, cells: Tensor, *, noise: bool = True) -> Iterator[tuple[Tensor, Tensor]]:
-    r"""Draws of :math:`p(x_j \mid x_S)`, (K, b, \*shape), of a part of the rows at a time, or their expectations; and their cells."""
+    r"""Yields draws of :math:`p(x_j \mid x_S)` or their expectations, shape (K, b, \*shape), in chunks of rows, with the cells to use."""
     model, done = served.model, 0
     with serving(model, served.seed):
         for part in row_chunks(model, rows, name, DRAWS):
@@ -180,14 +181,14 @@ def _draws(served: Served, rows: Batch, name: str, cells: Tensor, *, noise: bool
 
 
 def _moments(x: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each element over its observed cells; zero where there is none."""
+    """Mean and standard deviation of each element over its observed cells; zero if there are none."""
     count = cells.sum(0).clamp(min=1)
     mean = torch.where(cells, x, 0.0).sum(0) / count
     return mean, (torch.where(cells, (x - mean).square(), 0.0).sum(0) / count).sqrt()
 
 
 def _some(cells: Tensor, seed: int) -> Tensor:
-    """At most so many of these cells, boolean, of the same shape."""
+    """A random subset of at most `CELLS` cells, as a mask of the same shape."""
     places = cells.flatten().nonzero()[:, 0].cpu()
     kept = places[torch.randperm(len(places), generator=Generator().manual_seed(seed))[:CELLS]]
     picked = torch.zeros(cells.numel(), dtype=torch.bool)
@@ -196,38 +197,38 @@ def _some(cells: Tensor, seed: int) -> Tensor:
 
 
 def _scatter(one: Imputed) -> Element:
-    # Drawn cells of random rows and elements, evenly: they are in order already.
+    # Every step-th of the randomly drawn cells, which are ordered by row.
     step = -(-len(one.true) // POINTS)
     points = list(zip(one.true[::step].tolist(), one.guess[::step].tolist(), strict=True))
     unit = "" if one.own_units else ", standard deviations"
     both = [value for point in points for value in point]
     x, y = Axis.over(both, f"true{unit}"), Axis.over(both, f"imputed{unit}")
-    title = f"{one.name}: imputed beside true values of {len(points)} cells; {one.explained:.0%} of the variance is explained"
+    title = f"{one.name}: imputed against true values of {len(points)} cells; {one.explained:.0%} of the variance is explained"
     caption = element("figcaption", element("b", one.name), f" R² {one.explained:.2f}")
     return element("figure", caption, scatter(title, x, y, [Line(points, "cloud")], diagonal=True))
 
 
 def _intervals(one: Imputed) -> Element:
     points = [(100 * level, 100 * share) for level, share in one.covered.items()]
-    told = "; ".join(f"{share:.0f} % in {level:.0f} % intervals" for level, share in points)
-    chart = agreement(f"{one.name}: {told}", Axis(0, 100, "probability of the interval, %"), Axis(0, 100, "values inside, %"), points)
+    text = "; ".join(f"{share:.0f} % in {level:.0f} % intervals" for level, share in points)
+    chart = agreement(f"{one.name}: {text}", Axis(0, 100, "probability of the interval, %"), Axis(0, 100, "values inside, %"), points)
     return element("figure", element("figcaption", element("b", one.name), " intervals"), chart)
 
 
 def _probabilities(one: Binary) -> Element:
-    return probabilities(one.name, one.bins, "ones among these cells, %", "probability of a one, %")
+    return probabilities(one.name, one.bins, "share of ones, %", "predicted probability, %")
 
 
 def probabilities(name: str, bins: Sequence[Bin], came_true: str, promised: str) -> Element:
-    """What came true in each bin of predicted probability, of bins that hold enough to tell."""
+    """A calibration curve of predicted probabilities, with small bins pooled."""
     points = [(100 * one.confidence, 100 * one.accuracy) for one in pooled(bins)]
-    told = "; ".join(f"{true:.0f} % at {sure:.0f} %" for sure, true in points)
-    chart = agreement(f"{name}: {told}", Axis(0, 100, promised), Axis(0, 100, came_true), points)
+    text = "; ".join(f"{true:.0f} % at {sure:.0f} %" for sure, true in points)
+    chart = agreement(f"{name}: {text}", Axis(0, 100, promised), Axis(0, 100, came_true), points)
     return element("figure", element("figcaption", element("b", name), " probabilities"), chart)
 
 
 def pooled(bins: Sequence[Bin], least: int = POOLED) -> list[Bin]:
-    """Bins in order, each joined with those before it that hold too few to tell.
+    """Merges neighbouring bins until each holds at least ``least`` predictions.
 
     Example:
         >>> [one.count for one in pooled([Bin(0, 0.5, 0.4, 0.5, 6), Bin(0.5, 0.8, 0.6, 1, 9), Bin(0.8, 1, 0.9, 1, 70)], 10)]

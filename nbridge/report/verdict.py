@@ -1,4 +1,4 @@
-"""The verdict, first on the page: each modality beside a free baseline, red where the model is worse, and what to do about it."""
+"""The verdict section, first on the page: each modality compared with a baseline, red where the model is worse, with advice."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from nbridge.report.tree import Content, element, paragraph, table
 
 FIGURE_HEADINGS = ("rows", "model", "baseline's", "ahead by")
 COLUMNS = 8
-"""Columns that are shown of the worst, and of the best."""
+"""Number of worst and of best columns shown."""
 CLASSES = {"worse": "worse", "better": "better"}
-"""Classes of the style sheet by outcome."""
+"""CSS classes by outcome."""
 
 
 def section(subject: Subject) -> Iterator[Element]:
-    """The headline, a line a modality, advice, and the columns that stand out."""
+    """The headline, one line per modality, advice, and the worst and best columns."""
     verdict = subject.verdict
     headline = verdict.headline[:1].upper() + verdict.headline[1:] + "."
     yield element("p", headline, class_="headline worse" if verdict.of("worse") else "headline")
@@ -34,7 +34,7 @@ def section(subject: Subject) -> Iterator[Element]:
 
 
 def _columns(verdict: Verdict) -> Iterator[Element]:
-    """The worst and the best columns of modalities that have several."""
+    """The worst and the best columns of modalities with several columns."""
     for outcome, named in zip(("worse", "better"), verdict.extremes(COLUMNS), strict=True):
         if named:
             total = sum(one.outcome == outcome for one in verdict.columns)

@@ -1,1 +1,1 @@
-"""Models for others: the Hugging Face Hub, ONNX and torch.export."""
+"""Sharing models: the Hugging Face Hub, ONNX and torch.export."""

@@ -1,7 +1,7 @@
-r"""The point estimate of a model as one graph: values and presence in, completed rows out, whatever is present.
+r"""A model's point estimate as one static graph: values and presence in, completed rows out, for every pattern of presence.
 
-`nbridge.inference.impute.impute` looks at presence and works for the rows that need it; here masks stand in for every choice, so that the
-same operations serve every pattern, rows with nothing present among them.
+`nbridge.inference.impute.impute` branches on presence. Here masks replace the branches, so that the same operations handle every pattern,
+including rows with nothing present.
 
 Axes: K points, M modalities, B rows, D latent dimensions.
 """
@@ -21,19 +21,19 @@ from nbridge.models.base import MultimodalVAE
 from nbridge.nn.distributions import diagonal_normal
 
 COMPLETED = "__completed"
-"""What follows a modality's name in the name of its completed values: inputs and outputs of a graph share no name."""
+"""Suffix of the outputs, because inputs and outputs of a graph must have different names."""
 
 
 class ImputationGraph(nn.Module):
-    r"""Completes rows by their point estimate, from the modalities given.
+    r"""Completes rows with the point estimate from the given modalities.
 
-    Inputs, by name, are ``NAME``, numbers of shape (B, \*shape) or class indices of type int64 and shape (B,), and ``NAME__present``,
-    boolean, shape (B,), of each modality given; absent rows may hold anything. Outputs are ``NAME__completed`` of each modality wanted, of
-    the same shapes, types and units: what is present comes out as it came in.
+    Inputs are, for each given modality, ``NAME``, numbers of shape (B, \*shape) or int64 class indices of shape (B,), and
+    ``NAME__present``, boolean, shape (B,); the values of absent rows are ignored. Outputs are ``NAME__completed`` for each wanted modality,
+    with the same shapes, types and units; present values are returned unchanged.
 
     Arguments:
-        model: A trained model; its copy goes into the graph, on the CPU and without gradients.
-        given: The modalities that rows may have; any others are absent.
+        model: A trained model; the graph holds a copy, on the CPU and without gradients.
+        given: The modalities that rows may have; the others are always absent.
         wanted: The modalities to complete.
     """
 
@@ -48,12 +48,12 @@ class ImputationGraph(nn.Module):
             self.register_buffer(name, fixed.clone())
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Completed values of modalities wanted, of values and presence of those given."""
+        """Completed values of the wanted modalities, from values and presence of the given ones."""
         z, number = point_draws(self.posterior(inputs), self.points), self._presence(inputs).sum(0)
         return {name + COMPLETED: self._completed(name, z, number, inputs) for name in self.wanted}
 
     def posterior(self, inputs: Mapping[str, Tensor]) -> Independent:
-        """q(z | what is present), batch shape (B,) or (K, B) over D; the prior for rows with nothing present."""
+        """q(z | present modalities), batch shape (B,) or (K, B) over D; the prior for rows with nothing present."""
         present = self._presence(inputs)
         forms = {name: self._standard_form(name, inputs, shown) for name, shown in zip(self.model.names, present, strict=True)}
         q, some = self.model.masked_posterior(forms, present, self.noise), present.any(0)[:, None]
@@ -65,7 +65,7 @@ class ImputationGraph(nn.Module):
         return torch.stack([inputs[name + PRESENT] if name in self.given else nowhere for name in self.model.names])
 
     def _standard_form(self, name: str, inputs: Mapping[str, Tensor], present: Tensor) -> Tensor:
-        """What an encoder sees: zeros for an absent row, as in `MultimodalVAE.inputs`."""
+        """The encoder's input: zeros for an absent row, as in `MultimodalVAE.inputs`."""
         likelihood = self.model.likelihoods[name]
         blank = likelihood.blank(present.shape[0])
         x = torch.where(_beside(present, blank), inputs[name], blank) if name in self.given else blank
@@ -73,11 +73,11 @@ class ImputationGraph(nn.Module):
         return torch.where(_beside(present, form), form, 0.0)
 
     def _completed(self, name: str, z: Tensor, number: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        """What is present, and the estimate of what is not: of these rows all that is present, so many modalities, is another one."""
+        """Present values, with estimates for absent ones; ``number`` counts each row's present modalities, for calibration."""
         guess = decode(self.model, name, z, number, point=True)
         return torch.where(_beside(inputs[name + PRESENT], guess), inputs[name], guess) if name in self.given else guess
 
 
 def _beside(present: Tensor, x: Tensor) -> Tensor:
-    """Presence, shape (B,), with axes of length one for those that a value has behind its rows."""
+    """Presence, shape (B,), reshaped to broadcast against values."""
     return present.reshape(-1, *(1 for _ in x.shape[1:]))

@@ -1,7 +1,7 @@
-"""Models on the Hugging Face Hub, or a server that speaks as it does: pushed, pulled, and loaded by name.
+"""Pushes, pulls and loads models on the Hugging Face Hub, or a server with the same API.
 
-A repository gets the files of a model folder and no other: ``config.json``, ``model.safetensors``, and ``README.md`` with the header that
-the hub reads. What comes back is read as strictly as any model folder; nothing in it is executed.
+A repository gets only the files of a model folder: ``config.json``, ``model.safetensors``, and ``README.md`` with the hub's metadata
+header. Downloads are validated like any model folder; no downloaded code is executed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FILES = (CARD, TENSORS, CONFIG)
 HEADER = "---\nlibrary_name: nbridge\n---\n\n"
 TAGS = ("multimodal", "vae", "missing-data", "imputation")
 NAMED = 4
-"""Files of others that a message names."""
+"""Number of foreign files named in a message."""
 
 
 def push(
@@ -45,22 +45,22 @@ def push(
     token: str | None = None,
     endpoint: str | None = None,
 ) -> str:
-    """Puts the model of a run into a repository, which is made if there is none, in one commit.
+    """Pushes the model of a run to a repository in one commit, creating the repository if needed.
 
     Arguments:
-        directory: A run folder, or the model folder inside it. Its spec goes along, with the names of files and columns in it; rows do not.
+        directory: A run folder, or the model folder inside it. The spec is included, with its file and column names; data are not.
         repo: ``user/name``.
-        private: Whether a repository that is made is to be private.
-        revision: The branch, which is made if there is none; ``main`` when left out.
-        license: The licence in the card's header, such as ``apache-2.0``; what the card has when left out.
-        token: A token with the right to write; the one logged in with, or that of ``HF_TOKEN``, when left out.
-        endpoint: Another hub; that of ``HF_ENDPOINT``, or huggingface.co, when left out.
+        private: Whether a newly created repository is private.
+        revision: The branch, created if needed; ``main`` when omitted.
+        license: The licence in the model card, such as ``apache-2.0``; the card's own when omitted.
+        token: A token with write access; when omitted, the one logged in with, or ``HF_TOKEN``.
+        endpoint: The hub's URL; when omitted, ``HF_ENDPOINT`` or huggingface.co.
 
     Returns:
-        The address of the repository.
+        The URL of the repository.
 
     Raises:
-        RunError: when there is no whole model, the repository holds something else or may not be written, or the hub cannot be reached.
+        RunError: when the model is incomplete, the repository holds something else or is not writable, or the hub cannot be reached.
     """
     folder = model_folder(directory)
     load_model(folder)
@@ -70,7 +70,7 @@ def push(
 
     with _telling(repo, revision, api):
         if not (token or get_token()):
-            raise RunError(f"{repo}: a token is needed to push; log in with: hf auth login, or set HF_TOKEN")
+            raise RunError(f"{repo}: pushing needs a token; log in with: hf auth login, or set HF_TOKEN")
         try:
             info = api.model_info(repo)
         except RepositoryNotFoundError:
@@ -81,7 +81,7 @@ def push(
             api.create_branch(repo, branch=revision, exist_ok=True)
         contents = {CARD: _card(folder, license), TENSORS: folder / TENSORS, CONFIG: folder / CONFIG}
         added = [CommitOperationAdd(name, content) for name, content in contents.items()]
-        api.create_commit(repo, added, commit_message=f"A model of nbridge {__version__}", revision=revision)
+        api.create_commit(repo, added, commit_message=f"Upload model (nbridge {__version__})", revision=revision)
     return f"{api.endpoint}/{repo}"
 
 
@@ -94,23 +94,23 @@ def pull(
     token: str | None = None,
     endpoint: str | None = None,
 ) -> Path:
-    """Fetches a model into a folder, which `nbridge.load` and every command that takes a model read.
+    """Downloads a model into a folder that `nbridge.load` and all commands accept.
 
-    The folder appears once the model in it was read, strictly, or not at all. Reading imports the classes that the model's spec names.
+    The folder is created only after the model has been validated. Validation imports the classes named in the model's spec.
 
     Arguments:
         repo: ``user/name``.
-        out: The folder to make.
-        revision: A branch, a tag or a commit; ``main`` when left out.
-        overwrite: Whether a model folder of that name may be replaced; nothing else ever is.
-        token: A token, for a private repository; the one logged in with, or that of ``HF_TOKEN``, when left out.
-        endpoint: Another hub; that of ``HF_ENDPOINT``, or huggingface.co, when left out.
+        out: The folder to create.
+        revision: A branch, a tag or a commit; ``main`` when omitted.
+        overwrite: Whether an existing model folder may be replaced; nothing else ever is.
+        token: A token, for a private repository; when omitted, the one logged in with, or ``HF_TOKEN``.
+        endpoint: The hub's URL; when omitted, ``HF_ENDPOINT`` or huggingface.co.
 
     Returns:
         The folder.
 
     Raises:
-        RunError: when the folder may not be made, there is no such repository, it holds no model of nbridge, a file is damaged, or the hub
+        RunError: when the folder cannot be created, the repository does not exist or holds no nbridge model, a file is damaged, or the hub
             cannot be reached.
     """
     target = Path(out)
@@ -132,18 +132,18 @@ def pull(
 def load(
     repo: str, *, revision: str | None = None, token: str | None = None, endpoint: str | None = None
 ) -> tuple[MultimodalVAE, Spec, Patterns | None]:
-    """The network of a repository, its spec and the patterns of its training rows; its files stay in the hub's own cache.
+    """Loads the network of a repository, its spec and the missingness patterns of its training rows; files stay in the hub's cache.
 
-    Where ``HF_HUB_OFFLINE`` is set, the cache serves what was loaded before.
+    If ``HF_HUB_OFFLINE`` is set, only cached models can be loaded.
 
     Arguments:
         repo: ``user/name``.
-        revision: A branch, a tag or a commit; ``main`` when left out.
-        token: A token, for a private repository; the one logged in with, or that of ``HF_TOKEN``, when left out.
-        endpoint: Another hub; that of ``HF_ENDPOINT``, or huggingface.co, when left out.
+        revision: A branch, a tag or a commit; ``main`` when omitted.
+        token: A token, for a private repository; when omitted, the one logged in with, or ``HF_TOKEN``.
+        endpoint: The hub's URL; when omitted, ``HF_ENDPOINT`` or huggingface.co.
 
     Raises:
-        RunError: as `pull` does.
+        RunError: as for `pull`.
     """
     api = _api(token, endpoint)
     from huggingface_hub import constants
@@ -170,9 +170,9 @@ def _check_place(target: Path, overwrite: bool) -> None:
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not target.is_dir() or {file.name for file in target.iterdir()} - set(FILES):
-        raise RunError(f"{target}: exists and is not a model folder of nbridge; choose another")
+        raise RunError(f"{target}: exists and is not an nbridge model folder; choose another")
     if not overwrite:
-        raise RunError(f"{target}: a model is there already. Use --overwrite to replace it.")
+        raise RunError(f"{target}: model folder exists already. Use --overwrite to replace it.")
 
 
 def _names(info: ModelInfo) -> list[str]:
@@ -180,31 +180,31 @@ def _names(info: ModelInfo) -> list[str]:
 
 
 def _check_push(repo: str, info: ModelInfo, api: HfApi, *, private: bool) -> None:
-    """Refuses to make a public repository hold what is meant to be private, and to mix a model with what others put there."""
+    """Refuses to push a private model to a public repository, or to a repository with other contents."""
     if private and not info.private:
-        raise RunError(f"{repo}: is there already and is public; make it private on its page, or choose another name")
+        raise RunError(f"{repo}: exists already and is public; make it private on its page, or choose another name")
     names = _names(info)
     others = [name for name in names if name not in (*FILES, ".gitattributes")]
     ours = CONFIG in names and _is_ours(Path(api.hf_hub_download(repo, CONFIG)))
     if not ours and (others or CONFIG in names):
-        raise RunError(f"{repo}: holds something else ({_few(others or [CONFIG])}) and no model of nbridge; choose another name")
+        raise RunError(f"{repo}: holds other files ({_few(others or [CONFIG])}) and no nbridge model; choose another name")
 
 
 def _download(api: HfApi, repo: str, revision: str | None, place: Path | None = None) -> Path:
-    """The files of a model alone, in a folder or in the hub's own cache."""
+    """Downloads only the files of a model, to a folder or to the hub's cache."""
     names = _names(info := api.model_info(repo, revision=revision))
     if not {CONFIG, TENSORS} <= set(names):
         holds = f"it holds {_few(names)}" if names else "it is empty"
-        raise RunError(f"{repo}: no model of nbridge here, which has {CONFIG} and {TENSORS}; {holds}")
-    # The cache learns what a branch stood for last, a folder gets exactly what was looked at.
+        raise RunError(f"{repo}: not an nbridge model, expected {CONFIG} and {TENSORS}; {holds}")
+    # The cache records the branch for offline use; a folder gets exactly the commit that was checked.
     exactly = revision if place is None else info.sha
     return Path(api.snapshot_download(repo, revision=exactly, allow_patterns=list(FILES), local_dir=place))
 
 
 def _read(place: Path, repo: str) -> tuple[MultimodalVAE, Spec, Patterns | None]:
-    """The model of downloaded files, in whose mistakes the repository stands for the folder."""
+    """Loads a downloaded model; error messages name the repository instead of the folder."""
     if not _is_ours(place / CONFIG):
-        raise RunError(f"{repo}: no model of nbridge here; {CONFIG} is of another library")
+        raise RunError(f"{repo}: not an nbridge model; {CONFIG} is from another library")
     try:
         return load_model(place)
     except NBridgeError as error:
@@ -219,13 +219,13 @@ def _is_ours(config: Path) -> bool:
 
 
 def _card(folder: Path, license_: str | None) -> bytes:
-    """The model's card with the header that the hub reads, and what was in its header before."""
+    """The model card with the hub's metadata header, keeping existing metadata."""
     from huggingface_hub import ModelCard, ModelCardData
 
-    text = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else "# A model of nbridge\n"
+    text = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else "# nbridge model\n"
     card = ModelCard(text if text.startswith("---\n") else HEADER + text)
     data = card.data
-    assert isinstance(data, ModelCardData), "what a ModelCard has"
+    assert isinstance(data, ModelCardData), "a ModelCard's data"
     data.library_name = "nbridge"
     data.tags = list(dict.fromkeys((*(data.tags or ()), *TAGS)))
     data.license = license_ or data.license
@@ -239,7 +239,7 @@ def _few(names: Sequence[str]) -> str:
 
 @contextmanager
 def _telling(repo: str, revision: str | None, api: HfApi) -> Iterator[None]:
-    """What the hub, or the way to it, refuses, in one line each."""
+    """Turns errors of the hub or the connection into one-line messages."""
     try:
         yield
     except NBridgeError:
@@ -251,23 +251,23 @@ def _telling(repo: str, revision: str | None, api: HfApi) -> Iterator[None]:
 
 
 def _reason(error: Exception, revision: str | None, api: HfApi) -> str | None:
-    """Why the hub's client raised this; None for what it should never raise."""
+    """The reason for an error of the hub's client; None for unexpected errors."""
     from huggingface_hub import errors
 
-    # The first base of its own error is that of its http library, of which it has changed the make before.
+    # The first base of HfHubHTTPError is the error of its HTTP library, which differs between versions.
     unreachable = (*errors.HfHubHTTPError.__bases__[:1], ConnectionError, TimeoutError)
     log_in = "log in with: hf auth login, or set HF_TOKEN"
     reasons: list[tuple[type[Exception] | tuple[type[Exception], ...], str]] = [
-        (errors.HFValidationError, "not the name of a repository, expected user/name"),
-        (errors.GatedRepoError, f"access has to be asked for first, on {api.endpoint}"),
-        (errors.RepositoryNotFoundError, f"no such repository on {api.endpoint}, or a private one that this token may not see; {log_in}"),
+        (errors.HFValidationError, "invalid repository name, expected user/name"),
+        (errors.GatedRepoError, f"access must be requested first, on {api.endpoint}"),
+        (errors.RepositoryNotFoundError, f"no such repository on {api.endpoint}, or it is private and this token has no access; {log_in}"),
         (errors.RevisionNotFoundError, f"no branch, tag or commit {clip(revision)!r}"),
         (errors.HfHubHTTPError, _answer(error, api, log_in) if isinstance(error, errors.HfHubHTTPError) else ""),
         (errors.LocalTokenNotFoundError, f"a token is needed; {log_in}"),
-        (errors.OfflineModeIsEnabled, f"{api.endpoint} is not asked, because HF_HUB_OFFLINE is set"),
-        (errors.LocalEntryNotFoundError, f"not in the hub's own cache, and {api.endpoint} cannot be reached or HF_HUB_OFFLINE is set"),
+        (errors.OfflineModeIsEnabled, f"{api.endpoint} cannot be used, because HF_HUB_OFFLINE is set"),
+        (errors.LocalEntryNotFoundError, f"not in the hub's cache, and {api.endpoint} cannot be reached or HF_HUB_OFFLINE is set"),
         (unreachable, f"{api.endpoint} cannot be reached ({clip(error, 100) or type(error).__name__})"),
-        # A card's header that the hub does not take, such as a licence that it does not know.
+        # Invalid metadata in the card, such as an unknown licence.
         (ValueError, clip(" ".join(str(error).split()), 200)),
     ]
     return next((text for kind, text in reasons if isinstance(error, kind)), None)
@@ -276,7 +276,7 @@ def _reason(error: Exception, revision: str | None, api: HfApi) -> str | None:
 def _answer(error: HfHubHTTPError, api: HfApi, log_in: str) -> str:
     status = error.response.status_code
     if status == 401:
-        return f"{api.endpoint} does not know this token; {log_in}"
+        return f"{api.endpoint} rejected this token; {log_in}"
     if status == 403:
-        return f"{api.endpoint} refuses: this token has no right to it"
+        return f"{api.endpoint} denied access: this token lacks permission"
     return f"{api.endpoint} answered {status}{f' ({clip(error.server_message, 100)})' if error.server_message else ''}; try again later"

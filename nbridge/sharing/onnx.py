@@ -1,6 +1,6 @@
-"""Models as files for other run times: ONNX, and torch.export's pt2, each the graph of `nbridge.sharing.graph.ImputationGraph`.
+"""Exports models for other runtimes, as ONNX or as torch.export's pt2, from `nbridge.sharing.graph.ImputationGraph`.
 
-A file holds the graph, its weights and a description in JSON under the key ``nbridge``: names, shapes, types, classes, version.
+A file holds the graph, its weights and a JSON description under the key ``nbridge``: names, shapes, types, classes, version.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from nbridge.version import __version__
 
 ENDINGS = (".onnx", ".pt2")
 KEY = "nbridge"
-"""Under which a file keeps its description: an entry of an ONNX file's metadata, and ``nbridge.json`` among the extra files of a pt2."""
+"""Key of the description: in the metadata of an ONNX file, or ``nbridge.json`` among the extra files of a pt2."""
 LARGEST = 2**31 - 2**20
-"""Bytes of weights that fit into one ONNX file."""
+"""Maximum size in bytes of the weights in one ONNX file."""
 ROWS = 32
-"""Rows that a graph is compared with its model on before it is written."""
+"""Number of rows on which a graph is compared with its model before it is written."""
 TOLERANCE = 1e-4
 
 
@@ -49,25 +49,24 @@ def export_model(
     targets: Iterable[str] | None = None,
     classes: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
-    r"""Writes the point estimate of `nbridge.Model.impute` as a graph that runs without nbridge, in the units of the data.
+    r"""Exports the point estimate of `nbridge.Model.impute` as a graph that runs without nbridge, in the units of the data.
 
     Inputs are ``NAME``, float32 of shape (B, \*shape) or, for classes, int64 of shape (B,), and ``NAME__present``, boolean of shape (B,);
-    outputs are ``NAME__completed``. One graph serves any number of rows with any pattern of presence. It takes rows as they are: whether
-    values lie in the support of their likelihood is not checked, and rows are present as a whole or absent.
+    outputs are ``NAME__completed``. One graph handles any number of rows with any pattern of presence. It does not check that values are in
+    the support of their likelihood, and a modality of a row is either completely present or absent.
 
     Arguments:
         model: A trained model.
-        path: The file to write, which appears whole or not at all: ``.onnx`` (``pip install "nbridge[onnx]"``), or ``.pt2``, which
-            `torch.export.load` reads.
-        given: The modalities that are inputs; all when left out. The others are always absent.
-        targets: The modalities that are outputs; all when left out.
-        classes: Names of classes, by modality or column, for the description, where the model does not know them.
+        path: The file to write, atomically: ``.onnx`` (``pip install "nbridge[onnx]"``), or ``.pt2``, which `torch.export.load` reads.
+        given: The modalities that are inputs; all when omitted. The others are always absent.
+        targets: The modalities that are outputs; all when omitted.
+        classes: Class names by modality or column, for the description, if the model does not have them.
 
     Returns:
-        The description that is in the file as well.
+        The description stored in the file.
 
     Raises:
-        RunError: when names or the path do not fit, an extra is missing, the model cannot be exported, or the file cannot be written.
+        RunError: when a name or the path is invalid, an extra is missing, the model cannot be exported, or the file cannot be written.
 
     Example:
         >>> import nbridge, tempfile
@@ -75,9 +74,9 @@ def export_model(
         ...     "top": {"shape": 4, "encoder": "mlp", "likelihood": "normal"},
         ...     "label": {"shape": 3, "encoder": "mlp", "likelihood": "categorical"}}}))
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     told = export_model(Served(model), f"{folder}/label.pt2", given=["top"], targets=["label"])
+        ...     description = export_model(Served(model), f"{folder}/label.pt2", given=["top"], targets=["label"])
         ...     graph = torch.export.load(f"{folder}/label.pt2").module()
-        >>> list(told["inputs"]), list(told["outputs"])
+        >>> list(description["inputs"]), list(description["outputs"])
         (['top', 'top__present'], ['label__completed'])
         >>> graph(top=torch.randn(7, 4), top__present=torch.ones(7, dtype=torch.bool))["label__completed"].shape
         torch.Size([7])
@@ -105,31 +104,31 @@ def export_model(
 
 
 def _known(model: MultimodalVAE, option: str, names: Iterable[str] | None) -> tuple[str, ...]:
-    """The modalities asked for, in the order of the model."""
+    """The requested modalities, in the model's order."""
     asked = model.names if names is None else tuple(names)
     for name in asked:
         if name not in model.names:
             hint = did_you_mean(name, model.names)
-            raise RunError(f"{option} {clip(name)!r}: no such modality in this model.{hint} It has {listing(model.names)}")
+            raise RunError(f"{option} {clip(name)!r}: no such modality in this model.{hint} Modalities: {listing(model.names)}")
     if not asked:
-        raise RunError(f"{option}: names no modality; this model has {listing(model.names)}")
+        raise RunError(f"{option}: expected one or more modalities. Modalities: {listing(model.names)}")
     return tuple(name for name in model.names if name in asked)
 
 
 def _check_extra() -> None:
     if missing := [name for name in ("onnx", "onnxscript") if find_spec(name) is None]:
         verb = "is" if len(missing) == 1 else "are"
-        raise RunError(f'an ONNX file needs {" and ".join(missing)}, which {verb} not installed: pip install "nbridge[onnx]"')
+        raise RunError(f'ONNX export needs {" and ".join(missing)}, which {verb} not installed: pip install "nbridge[onnx]"')
 
 
 def _check_size(model: MultimodalVAE, path: Path) -> None:
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     if size > LARGEST:
-        raise RunError(f"{path}: an ONNX file holds 2 GiB, and the weights of this model take {size / 2**30:.1f}; export to .pt2")
+        raise RunError(f"{path}: the model's weights are {size / 2**30:.1f} GiB, and an ONNX file holds 2 GiB; export to .pt2")
 
 
 def _rows(graph: ImputationGraph) -> dict[str, Tensor]:
-    """Rows of the model's own, half of their modalities absent: what a graph is traced with, and compared on."""
+    """Rows generated by the model, with half of their modalities absent, for tracing the graph and comparing it with the model."""
     values = generate(graph.model, ROWS, noise=True, prior="normal")
     present = torch.rand(len(graph.given), ROWS, generator=torch.Generator().manual_seed(0)) < 0.5
     rows: dict[str, Tensor] = {}
@@ -139,7 +138,7 @@ def _rows(graph: ImputationGraph) -> dict[str, Tensor]:
 
 
 def _compare(graph: ImputationGraph, model: MultimodalVAE, rows: Mapping[str, Tensor]) -> None:
-    """That masks give what the model gives: a class of one's own may have changed one of the two ways alone."""
+    """Checks that the masked posterior equals the model's posterior; a custom class may have overridden only one of them."""
     names = graph.given
     batch = Batch({name: rows[name] for name in names}, {name: rows[name + PRESENT] for name in names})
     with torch.no_grad():
@@ -157,7 +156,7 @@ def _compare(graph: ImputationGraph, model: MultimodalVAE, rows: Mapping[str, Te
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Keeps to itself what torch tells of its own packages while it traces and translates."""
+    """Silences torch's log messages and warnings about its own packages during export."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -170,7 +169,7 @@ def _quietly() -> Iterator[None]:
 
 
 class _Keywords(nn.Module):
-    """A graph whose inputs are keywords, in any order, each of them known: of a mapping, a traced program would go by the order."""
+    """Wraps a graph to take named inputs in any order; a traced program with a mapping as input would depend on its order."""
 
     def __init__(self, graph: ImputationGraph, names: Iterable[str]) -> None:
         super().__init__()
@@ -190,12 +189,12 @@ def _traced(graph: ImputationGraph, rows: Mapping[str, Tensor]) -> ExportedProgr
         by_name = _Keywords(graph, rows)
         program = torch.export.export(by_name, (), dict(rows), dynamic_shapes={name: {0: number} for name in rows}, strict=False)
     except Exception as error:
-        # Whatever a part of one's own does that a graph cannot: torch tells it in many ways, and at length.
-        raise RunError(f"cannot be exported: torch.export cannot follow a part of the model ({_first_line(error)})") from error
+        # A custom part may do anything that a graph cannot; torch raises many different errors, with long messages.
+        raise RunError(f"cannot be exported: torch.export cannot trace a part of the model ({_first_line(error)})") from error
     for node in program.graph.nodes:
-        # Which lines of whose files it came from is nobody's business.
+        # Stack traces would publish local file paths.
         node.meta.pop("stack_trace", None)
-    # They would be pickled.
+    # Example inputs would be pickled.
     program.example_inputs = None
     return program
 
@@ -215,9 +214,7 @@ def _write_onnx(program: ExportedProgram, rows: Mapping[str, Tensor], descriptio
     try:
         made = torch.onnx.export(program, **names, dynamic_shapes=shapes, dynamo=True, verbose=False)
     except Exception as error:
-        raise RunError(
-            f"cannot be exported to ONNX, perhaps to .pt2: a part of the model has no like there ({_first_line(error)})"
-        ) from error
+        raise RunError(f"cannot be exported to ONNX: a part of the model has no equivalent ({_first_line(error)}); try .pt2") from error
     assert made is not None
     made.model.producer_name, made.model.producer_version = "nbridge", __version__
     made.model.metadata_props[KEY] = json.dumps(description)
@@ -244,8 +241,8 @@ def _kind(x: Tensor) -> dict[str, Any]:
 
 
 def _modality(model: MultimodalVAE, name: str, classes: Mapping[str, Sequence[str]], columns: Sequence[str]) -> dict[str, Any]:
-    """Its shape and likelihood, and where it is made of columns of a table, which, with their classes."""
+    """A modality's shape and likelihood, and, for table data, its columns and their classes."""
     named = {column: list(classes[column]) for column in columns or (name,) if column in classes}
     likelihood = model.likelihoods[name]
-    told: dict[str, Any] = {"shape": list(likelihood.shape), "likelihood": type(likelihood).__name__}
-    return told | ({"columns": list(columns)} if columns else {}) | ({"classes": named} if named else {})
+    entry: dict[str, Any] = {"shape": list(likelihood.shape), "likelihood": type(likelihood).__name__}
+    return entry | ({"columns": list(columns)} if columns else {}) | ({"classes": named} if named else {})

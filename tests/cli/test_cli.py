@@ -148,7 +148,7 @@ def test_help_names_every_command_in_a_whole_sentence(call: Call):
     assert result.code == 0
     assert re.findall(r"^  ([a-z]+)  +[A-Z].*\.$", result.out, re.MULTILINE) == list(COMMANDS)
     assert "Start with:  nbridge train modality_specs/digits.yaml --out runs/digits" in result.out
-    assert result.out.rstrip().endswith("or with a file of your own:  nbridge init rows.csv")
+    assert result.out.rstrip().endswith("or with your own data:  nbridge init rows.csv")
     assert max(map(len, result.out.splitlines())) <= 80
 
 
@@ -292,7 +292,7 @@ def test_figures_are_the_same_in_the_table_and_in_json(call: Call, here: Path):
         assert re.search(rf"│ {re.escape(name)} +│ +{count:,} │", table)
     assert [line["name"] for line in content["models"]] == ["bridged", "retrofit", "mvae"]
     assert sum(content["parts"].values()) == content["models"][0]["formula"]
-    assert f"bridged has {abs(content['reduction']):.1%} " in table
+    assert f"The bridged model has {abs(content['reduction']):.1%} " in table
     assert "\x1b" not in table
 
 
@@ -408,11 +408,11 @@ OUTPUT = {
     "exists": (["generate", "run", "--out", "old.npz"], "--out old.npz: exists already. Use --overwrite to replace it."),
     "the input": (
         ["impute", "run", "data.npz", "--out", "data.npz", "--overwrite"],
-        "--out data.npz: the file that is read; choose another, so that it stays as it is",
+        "--out data.npz: this is the input file; choose another path",
     ),
     "the input by another name": (
         ["embed", "run", "data.npz", "--out", "link.npz", "--overwrite"],
-        "--out link.npz: the file that is read; choose another, so that it stays as it is",
+        "--out link.npz: this is the input file; choose another path",
     ),
     "no levels": (
         ["impute", "run", "data.npz", "--out", "o.npz", "--intervals", "high"],
@@ -487,7 +487,7 @@ def test_a_failure_of_ours_is_not_dressed_as_a_mistake(monkeypatch: pytest.Monke
 
 
 UNTESTED = (
-    "note: not tested, for fewer than 30 rows: whether it is at chance given the others (x, counts, image, colour, label: N rows); "
+    "note: not tested, fewer than 30 rows: whether it is at chance given the others (x, counts, image, colour, label: N rows); "
     "inactive latent units (N rows); values at the edge of a likelihood (x, counts, image, colour, label: N rows)\n"
 )
 """What a run of the tiny spec leaves open, by its number of rows."""
@@ -509,7 +509,7 @@ def test_without_a_terminal_training_prints_plain_lines_once(call: Call, here: P
     assert re.fullmatch(r"stage joint: done, weights of epoch [12] kept", lines[3])
     assert re.fullmatch(r"stage bridges: done, weights of epoch [12] kept", lines[7])
     assert lines[8] == UNTESTED.replace("N", "8").strip()
-    assert lines[10] == "Each modality imputed from all others, 8 rows not seen in training"
+    assert lines[10] == "Each modality imputed from all others, 8 rows not used in training"
     assert [line for line in lines if line.startswith("Verdict: ")] == [
         "Verdict: not tested (8 test rows, 20 needed): x, counts, image, colour, label"
     ]
@@ -535,7 +535,7 @@ def test_json_stands_alone_on_standard_output(call: Call, here: Path):
     assert content["verdict"] == json.loads(Path("new", "verdict.json").read_text())
     again = call("resume", "new", "--json")
     assert json.loads(again.out) == content
-    assert again.err == f"new: training is over, nothing is left to do\n{UNTESTED.replace('N', '8')}"
+    assert again.err == f"new: training is already finished\n{UNTESTED.replace('N', '8')}"
 
 
 @pytest.mark.parametrize(("name", "folder"), [("../a b", "a_b"), ("/tmp/é", "tmp_é"), ("..", "tiny")])
@@ -563,7 +563,7 @@ def test_an_interruption_is_told_with_the_way_to_go_on(call: Call, here: Path, m
     Path("my run").mkdir()
     Path("my run", "spec.resolved.yaml").touch()
     for arguments in (("train", "tiny.yaml", "--out", "my run"), ("resume", "my run")):
-        assert call(*arguments) == (130, "", "interrupted; go on with: nbridge resume 'my run'\n")
+        assert call(*arguments) == (130, "", "interrupted; continue with: nbridge resume 'my run'\n")
     monkeypatch.setattr("nbridge.model.load_model", interrupt)
     assert call("generate", "run", "--out", "o.npz") == (130, "", "interrupted\n")
 
@@ -670,8 +670,8 @@ GIVEN = {
     "label=[0,.5,.5]": "modality 'label', row 0: expected a class index or a one-hot row, with a single 1 among 0s",
     "x=[1,2": "not valid YAML: while parsing a flow sequence, expected ',' or ']', but got '<stream end>'",
     "x=[1,2]": "modality 'x': array of shape (1, 2), expected (rows, 3) or class indices (rows,)",
-    "x=[1,.nan,2]": "NaN in it; leave out what is not known",
-    "x=[.nan,.nan,.nan]": "NaN in it; leave out what is not known",
+    "x=[1,.nan,2]": "contains NaN; give a complete value, or leave the modality out",
+    "x=[.nan,.nan,.nan]": "contains NaN; give a complete value, or leave the modality out",
     "x=[1,.inf,2]": "modality 'x': inf in row 0, cell (1,): values must be finite (NaN marks what is absent)",
     "counts=[1,-4]": f"modality 'counts', row 0: value -4 is outside the support of Poisson, whole numbers from 0 (1 such row). {SUPPORT}",
 }
@@ -747,7 +747,7 @@ def test_a_run_is_measured_in_tables_and_in_a_file_beside_it(call: Call, here: P
     first, blank, *lines = result.out.splitlines()
     assert (first, blank) == ("Verdict: not tested (8 test rows, 20 needed): x, counts, image, colour, label", "")
     assert " ".join(line.strip() for line in lines[:2]) == (
-        "all 8 test rows; K = 3 importance samples, 39 draws, 2 generated; seed 0; classifiers tell label"
+        "all 8 test rows; K = 3 importance samples, 39 draws, 2 generated; seed 0; classifiers predict label"
     )
     assert max(map(len, lines)) <= 80
     assert lines[-1] == "run/evaluation.json: written"
@@ -758,11 +758,13 @@ def test_a_run_is_measured_in_tables_and_in_a_file_beside_it(call: Call, here: P
     metrics = list(dict.fromkeys(one.metric for one in done.measurements))
     assert titles == [f"{metric}, 8 rows" for metric in metrics]
     assert set(metrics) == {*METRICS} - {"attributes"}
-    assert "left out: attributes; it needs a bernoulli modality with attributes: true beside others" in " ".join(result.out.split())
+    assert "left out: attributes; it needs a bernoulli modality with attributes: true and at least one other" in " ".join(
+        result.out.split()
+    )
     conditional = next(one for one in done.measurements if one.title == "conditional of counts,image,colour,label given x")
     cells = [cell.strip() for line in lines if line.startswith("│ all but x ") for cell in line.split("│")[1:-1]][:5]
     assert cells == ["all but x", "x", *(number(conditional.figures[name]) for name in list(conditional.figures))]
-    assert "itself neither a lower nor an upper bound" in " ".join(result.out.split())
+    assert "so neither a lower nor an upper bound" in " ".join(result.out.split())
     assert "standard error of the Monte-Carlo estimate" in " ".join(result.out.split())
 
 
@@ -775,7 +777,7 @@ def test_json_of_an_evaluation_stands_alone_and_is_the_file(call: Call, here: Pa
     assert content == json.loads(Path("run", "evaluation-train.json").read_text())
     assert not Path("run", "evaluation.json").exists()
     assert content["rows"] == 5
-    assert content["verdict"]["reason"] == "training rows flatter the model; take test or validation rows"
+    assert content["verdict"]["reason"] == "training rows flatter the model; use test or validation rows"
     assert content["settings"]["given"] == [["label"], []]
     assert {tuple(one["given"]) for one in content["measurements"] if one["metric"] == "predictive"} == {("label",), ()}
     # Of a single row there is no spread over rows, and JSON has no word for NaN.
@@ -832,7 +834,7 @@ def test_a_model_at_chance_is_told_after_training_and_after_every_evaluation(cal
         "labels": rng.integers(0, 3, 200),
     }
     np.savez("data.npz", **arrays)
-    begin = "warning: modality 'label': imputed from the others it is at chance, "
+    begin = "warning: modality 'label': imputation from the others is at chance, "
     trained = call("train", "tiny.yaml", "--out", "idle")
     lines = trained.out.splitlines()
     assert (trained.code, trained.err) == (0, "")
@@ -871,7 +873,7 @@ MODALITIES = "Modalities: x, counts, image, colour, label"
 KNOWN = "Known: likelihood, conditional, labels, predictive, coherence, diversity, agreement, attributes, imputation, calibration"
 NO_LABEL = (
     "--label 'image': Bernoulli values are neither classes nor attributes; "
-    "take a modality with likelihood categorical, or bernoulli with attributes: true"
+    "use a modality with likelihood categorical, or bernoulli with attributes: true"
 )
 OPTIONS = {
     ("--samples", "0"): "--samples 0: expected 1 or more",
@@ -884,9 +886,9 @@ OPTIONS = {
     ("--label", "lable"): f"--label lable: no modality 'lable'. Did you mean 'label'? {MODALITIES}",
     ("--label", "image"): NO_LABEL,
     ("--metrics", "likelyhood"): f"--metrics likelyhood: no such metric. Did you mean 'likelihood'? {KNOWN}",
-    ("--metrics", ","): f"--metrics: none is named. {KNOWN}",
+    ("--metrics", ","): f"--metrics: expected one or more. {KNOWN}",
     ("--metrics", "attributes"): (
-        "--metrics attributes: it needs a bernoulli modality with attributes: true beside others; "
+        "--metrics attributes: it needs a bernoulli modality with attributes: true and at least one other; "
         "modalities: x (Normal), counts (Poisson), image (Bernoulli), colour (Bernoulli), label (Categorical)"
     ),
     ("--split", "tests"): "--split tests: no such split. Did you mean 'test'? Known: test, validation, train",
@@ -927,10 +929,10 @@ def test_what_cannot_be_compared_is_told_before_any_work(options: tuple[str, str
 def test_rows_that_an_evaluation_lacks_are_told(call: Call, here: Path):
     quick = ["model=mvae", "training.stages.joint.epochs=1"]
     nbridge.train("tiny.yaml", out="untested", overrides=[*quick, "data.test=0"])
-    assert call("evaluate", "untested") == (2, "", "--split test: no rows, data.test of the spec is 0; take validation or train\n")
+    assert call("evaluate", "untested") == (2, "", "--split test: no rows, data.test of the spec is 0; use validation or train\n")
     rewrite(x__present=np.arange(ROWS) % 2 == 0, image__present=np.arange(ROWS) % 2 == 1)
     nbridge.train("tiny.yaml", out="apart", overrides=quick)
-    why = "none of the 8 test rows has image, x together; take others, or more rows"
+    why = "none of the 8 test rows has image, x together; use other modalities, or more rows"
     assert call("evaluate", "apart", "--given", "image,x") == (2, "", f"--given image,x: {why}\n")
     spec = nbridge.read_spec("tiny.yaml", [*quick, "data=memory"])
     nbridge.train(spec, {**{name: data()[name] for name in NAMES if name != "label"}, "label": data()["labels"]}, out="python")
@@ -973,7 +975,7 @@ def test_models_are_compared_in_a_table_and_in_files(call: Call, here: Path):
 @pytest.mark.parametrize(
     ("stop", "message"),
     [
-        (KeyboardInterrupt, "interrupted; the same command goes on"),
+        (KeyboardInterrupt, "interrupted; run the same command to continue"),
         (partial(OutOfTime, "stopped after 1 minutes"), "stopped after 1 minutes"),
     ],
 )
@@ -1034,7 +1036,7 @@ def test_a_run_that_control_c_stops_goes_on(here: Path):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, "interrupted; go on with: nbridge resume new\n")
+    assert (process.returncode, err) == (130, "interrupted; continue with: nbridge resume new\n")
     done = metrics.read_text().splitlines()
     resolved = Path("new", "spec.resolved.yaml")
     resolved.write_text(resolved.read_text().replace("100000", str(len(done) + 2)))

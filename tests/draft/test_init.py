@@ -399,6 +399,6 @@ def test_the_file_that_is_read_is_never_replaced(here: Path, call: Call):
     write(here / "rows.csv", {"x": column_of("normal")})
     (here / "rows.yaml").symlink_to(here / "rows.csv")
     assert call("init", "rows.csv", "--overwrite") == (
-        2, "", "--out rows.yaml: the file that is read; choose another, so that it stays as it is\n"
+        2, "", "--out rows.yaml: this is the input file; choose another path\n"
     )  # fmt: skip
     assert open_table(here / "rows.csv").columns == ("x",)

@@ -177,7 +177,7 @@ def half_way() -> nbridge.Batch:
         ),
         (
             lambda model: attribute_errors(model, rows(), ["x"], "tags", names=["Bald"]),
-            "names: 1 of them for the 3 attributes of 'tags', expected one for each",
+            "names: got 1 for the 3 attributes of 'tags', expected one each",
         ),
         (
             lambda model: attribute_errors(model, rows(), ["tags"], "x"),
@@ -190,7 +190,7 @@ def half_way() -> nbridge.Batch:
         (lambda model: attribute_errors(model, rows(), ["x"], "tags", bins=0), "bins is 0, expected 1 or more"),
         (
             lambda model: attribute_errors(model, rows(), ["x"], "tag"),
-            "no modality 'tag' in this model. Did you mean 'tags'? It has x, tags, pixels",
+            "no modality 'tag' in this model. Did you mean 'tags'? Modalities: x, tags, pixels",
         ),
     ],
 )

@@ -335,20 +335,20 @@ SOME = nbridge.Batch({"x": torch.zeros(4, 2), "y": torch.zeros(4, dtype=torch.lo
 @pytest.mark.parametrize(
     ("batch", "given", "target", "message"),
     [
-        (rows(), ["y"], "xx", "no modality 'xx' in this model. Did you mean 'x'? It has x, y"),
-        (rows(), ["table"], "x", "no modality 'table' in this model. It has x, y"),
+        (rows(), ["y"], "xx", "no modality 'xx' in this model. Did you mean 'x'? Modalities: x, y"),
+        (rows(), ["table"], "x", "no modality 'table' in this model. Modalities: x, y"),
         (rows(0), ["y"], "x", "no rows to evaluate"),
         (SOME, ["y"], "x", "no row has y, x together"),
         (rows().hide("y"), ["y"], "x", "no row has y, x together: y is absent from every row"),
         (rows().hide("x", "y"), ["y"], "x", "no row has y, x together: y, x are absent from every row"),
         (rows().hide("x"), [], "x", "no row has x"),
-        (rows(), ["x", "y"], "x", "modality 'x' is both given and the target, expected a target to predict from others"),
+        (rows(), ["x", "y"], "x", "modality 'x' is both target and given"),
         (rows(), ["x"], "y", "metric interval_scores: modality 'y' has a Categorical likelihood, expected one of real values or counts"),
         (
             nbridge.Batch(rows().values, rows().present, {"x": torch.zeros(30, 2, dtype=torch.bool)}),
             ["y"],
             "x",
-            "modality 'x': no cell is observed in the 30 rows to evaluate",
+            "modality 'x': no observed cell in the 30 rows to evaluate",
         ),
     ],
 )
@@ -363,7 +363,7 @@ def test_what_cannot_be_scored_is_one_clear_line(batch: nbridge.Batch, given: li
     [
         (
             lambda model, batch: interval_scores(model, batch, ["y"], "x", samples=38),
-            "samples is 38, expected 39 or more: 95% intervals need as many draws",
+            "samples is 38, expected 39 or more, which 95% intervals need",
         ),
         (
             lambda model, batch: label_calibration(model, batch, ["y"], "x"),

@@ -126,7 +126,7 @@ def test_rows_are_capped_and_a_modality_never_beside_the_label_has_no_judge(spec
     assert {name: judge.train_rows for name, judge in judges.items()} == {"image": 70}
     assert train_classifiers(spec, model, splits.train, splits.test.hide("label"), "label", epochs=1) == {}
     assert judge_of(judges, "image") is judges["image"]
-    with pytest.raises(DataError, match="no classifier judges modality 'top', only image"):
+    with pytest.raises(DataError, match="no classifier for modality 'top', only for image"):
         judge_of(judges, "top")
 
 
@@ -192,15 +192,15 @@ def test_mistakes_are_named(spec: nbridge.Spec, model: nbridge.MultimodalVAE, sp
     with pytest.raises(DataError) as caught:
         train_classifier(encoder(), Normal((3,)), Bernoulli((3,)), rows, "x", "signs")
     assert str(caught.value) == (
-        "label 'signs': Bernoulli values are neither classes nor attributes; take a modality with likelihood categorical, or bernoulli "
+        "label 'signs': Bernoulli values are neither classes nor attributes; use a modality with likelihood categorical, or bernoulli "
         "with attributes: true"
     )
     with pytest.raises(DataError) as caught:
         train_classifier(encoder(), Normal((3,)), Categorical((2,)), rows.slice(0, 1), "x", "side")
-    assert str(caught.value) == "a classifier of side given x takes 2 training rows with both or more, got 1"
+    assert str(caught.value) == "a classifier of side given x needs 2 or more training rows with both, got 1"
     with pytest.raises(DataError) as caught:
         Classifier(encoder(), Normal((3,)), Categorical((2,))).accuracy(rows.hide("side"), "x", "side")
-    assert str(caught.value) == "accuracy of a classifier: no row has x and side together"
+    assert str(caught.value) == "accuracy of a classifier: no row has both x and side"
     with pytest.raises(DataError, match=r"no modality 'lable' in this model\. Did you mean 'label'\?"):
         train_classifiers(spec, model, splits.train, splits.test, "lable")
     with pytest.raises(DataError, match="label 'top': Bernoulli values are neither classes nor attributes"):

@@ -103,14 +103,14 @@ def test_scores_do_not_depend_on_how_rows_are_cut(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"target": "c"}, "no modality 'c' in this model. It has a, b, label"),
-        ({"label": "lable"}, "no modality 'lable' in this model. Did you mean 'label'? It has a, b, label"),
+        ({"target": "c"}, "no modality 'c' in this model. Modalities: a, b, label"),
+        ({"label": "lable"}, "no modality 'lable' in this model. Did you mean 'label'? Modalities: a, b, label"),
         (
             {"label": "b"},
-            "label 'b': Normal values are neither classes nor attributes; take a modality with likelihood categorical, or bernoulli with "
+            "label 'b': Normal values are neither classes nor attributes; use a modality with likelihood categorical, or bernoulli with "
             "attributes: true",
         ),
-        ({"target": "label"}, "target 'label' is the label, which needs no classifier; nbridge.evaluation.crossmodal.predict scores it"),
+        ({"target": "label"}, "target 'label' is the label, which needs no classifier; use nbridge.evaluation.crossmodal.predict"),
         ({"samples": 0}, "samples is 0, expected 1 or more"),
         ({"given": ["b"]}, "no row has b, label together: b is absent from every row"),
     ],
@@ -126,12 +126,11 @@ def test_agreement_needs_two_absent_modalities_and_a_judge_for_each():
     model, rows = Toy(of_nothing), labelled_rows(8)
     with pytest.raises(DataError) as caught:
         joint_agreement(model, rows, ["a", "label"], JUDGES, "label")
-    assert str(caught.value) == "agreement is between 2 absent modalities or more, got 1: a, label given of a, b, label"
+    assert str(caught.value) == "agreement needs 2 or more absent modalities, got 1: a, label given of a, b, label"
     with pytest.raises(DataError) as caught:
         joint_agreement(model, rows, ["a"], {"a": JUDGES["a"]}, "label")
     assert str(caught.value) == (
-        "no classifier judges modality 'b', only a: it takes rows in which the modality and the label are present together, both in "
-        "training and held out"
+        "no classifier for modality 'b', only for a: it needs training and held-out rows with both the modality and the label"
     )
     with pytest.raises(DataError, match="samples is -1, expected 1 or more"):
         joint_agreement(model, rows, ["label"], JUDGES, "label", samples=-1)

@@ -68,7 +68,7 @@ def test_it_is_symmetric_zero_for_equal_rows_and_blind_to_rotation(seed: int, ro
 def test_it_takes_two_rows_on_each_side():
     with pytest.raises(DataError) as caught:
         frechet_distance(torch.zeros(3, 2), torch.zeros(1, 2))
-    assert str(caught.value) == "Fréchet distance between 3 and 1 rows, expected 2 or more on each side"
+    assert str(caught.value) == "Fréchet distance: got 3 and 1 rows, expected 2 or more on each side"
 
 
 @given(SEEDS, st.floats(-1e3, 1e3))
@@ -87,7 +87,7 @@ def test_a_class_of_one_row_has_no_variance_and_one_of_equal_rows_none_that_is_r
     with pytest.raises(DataError) as caught:
         variance_ratio(found, found)
     assert str(caught.value) == (
-        "variance ratio: no class has 2 rows or more whose real values differ; give more rows, or a label with fewer classes"
+        "variance ratio: no class has 2 or more rows with different real values; use more rows, or a label with fewer classes"
     )
 
 
@@ -155,7 +155,7 @@ def test_only_rows_that_have_everything_whole_count():
     assert diversity(Toy(of_the_label), holed, ["label"], "a", "label", reader()).rows == 20
     with pytest.raises(DataError) as caught:
         diversity(Toy(of_the_label), holed.slice(0, 13), ["label"], "a", "label", reader())
-    assert str(caught.value) == "diversity takes 4 rows or more with label, a whole, got 3"
+    assert str(caught.value) == "diversity needs 4 or more complete rows of label, a, got 3"
 
 
 def test_scores_do_not_depend_on_how_rows_are_cut(monkeypatch: pytest.MonkeyPatch):
@@ -171,7 +171,7 @@ def test_mistakes_are_named():
     rows = labelled_rows(8)
     for options, message in (
         ({"samples": 0}, "samples is 0, expected 1 or more"),
-        ({"target": "zz"}, r"no modality 'zz' in this model\. It has a, b, label"),
+        ({"target": "zz"}, r"no modality 'zz' in this model\. Modalities: a, b, label"),
         ({"label": "a"}, "label 'a': Normal values are neither classes nor attributes"),
     ):
         with pytest.raises(DataError, match=message):

@@ -144,7 +144,7 @@ def test_units_that_no_modality_depends_on_are_inactive():
     assert inactive_units(model, rows) == [1, 2, 4]
     (finding,) = [one for one in of_model(model, rows) if one.kind == "inactive"]
     assert finding.text == (
-        "3 of 5 latent units are inactive (their posterior mean varies by less than 0.01 over 100 rows); latent_dim: 2 would do as well"
+        "3 of 5 latent units are inactive (their posterior mean varies by less than 0.01 over 100 rows); latent_dim: 2 would be enough"
     )
     assert finding.figures == {"inactive": [1, 2, 4], "of": 5, "rows": 100}
     assert not [one for one in of_model(model, rows.slice(0, FEWEST - 1)) if one.kind == "inactive"]
@@ -278,8 +278,8 @@ def test_findings_are_lines_with_the_figures_behind_them():
     )
     figures = chance.figures
     assert chance.text == (
-        f"modality 'c': imputed from the others it is at chance, {figures['gain']:.2g} ± {figures['standard error']:.2g} nats above what "
-        "the others of another row give (100 pairs of rows); raise its weight in the spec, unless they tell nothing of it"
+        f"modality 'c': imputation from the others is at chance, {figures['gain']:.2g} ± {figures['standard error']:.2g} nats better than "
+        "from the others of another row (100 pairs of rows); raise its weight in the spec, unless they carry no information about it"
     )
     assert edge.text.startswith("modality 'c': 100% of its values are exactly 0 or 1, ")
     assert all("\n" not in one.text for one in found)
@@ -354,14 +354,14 @@ def test_what_too_few_rows_leave_open_is_said_and_nothing_else_is():
     few = rows.slice(0, FEWEST - 1)
     (finding,) = untested(model, few)
     assert finding.line == (
-        "note: not tested, for fewer than 30 rows: whether it is at chance given the others (a, b, c: 29 rows); inactive latent units "
+        "note: not tested, fewer than 30 rows: whether it is at chance given the others (a, b, c: 29 rows); inactive latent units "
         "(29 rows); values at the edge of a likelihood (a, b, c: 29 rows)"
     )
     assert of_model(model, few) == (finding,)
     masks = {**rows.present, "a": torch.arange(200) < 12, "b": torch.arange(200) >= 199}
     (finding,) = [one for one in of_evaluation(model, Batch(rows.values, masks), rows) if one.kind == "untested"]
     assert finding.text == (
-        "not tested, for fewer than 30 rows: whether it is at chance given the others (a: 12 rows; b: 1 row; c: 13 rows); "
+        "not tested, fewer than 30 rows: whether it is at chance given the others (a: 12 rows; b: 1 row; c: 13 rows); "
         "values at the edge of a likelihood (a: 12 rows; b: 1 row)"
     )
     assert finding.figures["values at the edge of a likelihood"] == {"a": 12, "b": 1}

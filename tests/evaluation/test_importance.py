@@ -385,8 +385,8 @@ def test_labels_are_scored_where_they_are_present_and_never_looked_at():
     [
         ({"samples": 0}, "samples is 0, expected 1 or more"),
         ({"target": ()}, "target names no modality, expected one or more"),
-        ({"target": "imagee"}, "no modality 'imagee' in this model. Did you mean 'image'? It has image, label"),
-        ({"proposal": ("image", "lable")}, "no modality 'lable' in this model. Did you mean 'label'? It has image, label"),
+        ({"target": "imagee"}, "no modality 'imagee' in this model. Did you mean 'image'? Modalities: image, label"),
+        ({"proposal": ("image", "lable")}, "no modality 'lable' in this model. Did you mean 'label'? Modalities: image, label"),
         ({"target": "label"}, "no row has label"),
         ({"proposal": "label"}, "no row has image, label together: label is absent from every row"),
         ({"batch": Batch.complete({"image": torch.zeros(0, 2)})}, "no rows to evaluate"),
@@ -412,7 +412,7 @@ def test_mistakes_of_conditionals_and_labels_are_told_in_one_line():
         (lambda: conditional_log_likelihood(model, batch, "x", "y", samples=-1), "samples is -1, expected 1 or more"),
         (lambda: label_posterior(model, batch, "x", "y"), "modality 'x' is Normal, not categorical: its values cannot be enumerated"),
         (lambda: label_posterior(model, batch, "y", ("x", "y")), "modality 'y' is both label and given"),
-        (lambda: label_posterior(model, batch, "z", "x"), "no modality 'z' in this model. It has x, y"),
+        (lambda: label_posterior(model, batch, "z", "x"), "no modality 'z' in this model. Modalities: x, y"),
         (lambda: label_posterior(model, batch, "y", "x", samples=0), "samples is 0, expected 1 or more"),
         (lambda: label_posterior(model, batch.hide("x"), "y", "x"), "no row has x"),
     ]

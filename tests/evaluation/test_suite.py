@@ -104,7 +104,7 @@ def test_every_metric_is_asked_of_all_that_it_serves():
     assert asked("diversity", evaluation) == [(("x",), ("label",)), (("image",), ("label",))]
     assert asked("agreement", evaluation) == [(complements[given], given) for given in single]
     assert asked("imputation", evaluation) == [(("x",), given) for given in [("image",), ("label",), ("image", "label")]]
-    assert evaluation.skipped == {"attributes": "it needs a bernoulli modality with attributes: true beside others"}
+    assert evaluation.skipped == {"attributes": "it needs a bernoulli modality with attributes: true and at least one other"}
     assert list(dict.fromkeys(one.metric for one in evaluation.measurements)) == [metric for metric in METRICS if metric != "attributes"]
     assert (evaluation.modalities, evaluation.label, evaluation.rows, evaluation.of_rows) == (names, "label", 12, 12)
     assert evaluation.parameters == sum(parameter.numel() for parameter in THREE[0].parameters())
@@ -296,7 +296,7 @@ def test_of_one_modality_nothing_but_its_likelihood_is_measured():
     evaluation = evaluate(*vae, QUICK)
     assert titles(evaluation) == ["log p(x) by q(z|x)"]
     assert set(evaluation.skipped) == set(METRICS) - {"likelihood"}
-    assert evaluation.skipped["predictive"] == "it needs two modalities or more"
+    assert evaluation.skipped["predictive"] == "it needs two or more modalities"
 
 
 def test_a_lenient_evaluation_leaves_out_what_other_models_have():
@@ -338,7 +338,7 @@ def test_a_modality_that_never_stands_beside_the_label_has_no_judge():
     arrays["label__present"] = np.arange(ROWS) % 2 == 0
     arrays["image__present"] = np.arange(ROWS) % 2 == 1
     evaluation = evaluate(*subject("x", "image", "label", rows=arrays), QUICK)
-    reason = "a classifier needs rows with image and label, two to learn from and one of the rows evaluated"
+    reason = "a classifier needs rows with both image and label: 2 or more training rows and 1 or more evaluated rows"
     assert evaluation.skipped["coherence of image given x"] == reason
     assert evaluation.skipped["diversity of image given label"] == reason
     assert evaluation.skipped["agreement"] == reason
@@ -347,7 +347,7 @@ def test_a_modality_that_never_stands_beside_the_label_has_no_judge():
 
 def test_what_one_question_lacks_costs_no_other():
     evaluation = evaluate(*THREE, replace(QUICK, rows=3))
-    reason = "diversity takes 4 rows or more with label, x whole, got 3"
+    reason = "diversity needs 4 or more complete rows of label, x, got 3"
     assert evaluation.skipped["diversity of x given label"] == reason
     assert {one.metric for one in evaluation.measurements} == {*METRICS} - {"diversity", "attributes"}
     with pytest.raises(DataError) as caught:
@@ -374,26 +374,26 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"metrics": ("predictive", "likelyhood")},
         "metrics likelyhood: no such metric. Did you mean 'likelihood'? Known: " + ", ".join(METRICS),
     ),
-    "no metric": ({"metrics": ()}, "metrics: none is named. Known: " + ", ".join(METRICS)),
+    "no metric": ({"metrics": ()}, "metrics: expected one or more. Known: " + ", ".join(METRICS)),
     "unknown split": ({"split": "tests"}, "split tests: no such split. Did you mean 'test'? Known: test, validation, train"),
     "unknown modality": (
         {"given": (("x",), ("x", "lable"))},
         "given x,lable: no modality 'lable'. Did you mean 'label'? Modalities: x, image, label",
     ),
     "unknown density": ({"densities": (("z",),)}, "densities z: no modality 'z'. Modalities: x, image, label"),
-    "density of nothing": ({"densities": ((),)}, "densities: a set that names no modality has no density"),
+    "density of nothing": ({"densities": ((),)}, "densities: an empty set of modalities has no density"),
     "unknown label": ({"label": "lable"}, "label lable: no modality 'lable'. Did you mean 'label'? Modalities: x, image, label"),
     "no label": (
         {"label": "image"},
         "label 'image': Bernoulli values are neither classes nor attributes; "
-        "take a modality with likelihood categorical, or bernoulli with attributes: true",
+        "use a modality with likelihood categorical, or bernoulli with attributes: true",
     ),
     "metric that no likelihood serves": (
         {"metrics": ("likelihood", "attributes")},
-        "metrics attributes: it needs a bernoulli modality with attributes: true beside others; "
+        "metrics attributes: it needs a bernoulli modality with attributes: true and at least one other; "
         "modalities: x (Normal), image (Bernoulli), label (Categorical)",
     ),
-    "draws for intervals": ({"metrics": ("imputation",), "draws": 10}, "draws 10: metric imputation takes 39 or more"),
+    "draws for intervals": ({"metrics": ("imputation",), "draws": 10}, "draws 10: metric imputation needs 39 or more"),
 }
 
 
@@ -410,7 +410,7 @@ def test_a_split_without_rows_is_told_with_those_that_have_some():
     model, spec, splits = subject("x", "label", data={"test": 0.0, "validation": 0.2})
     with pytest.raises(OptionError) as caught:
         evaluate(model, spec, splits, QUICK)
-    assert str(caught.value) == "split test: no rows, data.test of the spec is 0; take validation or train"
+    assert str(caught.value) == "split test: no rows, data.test of the spec is 0; use validation or train"
     assert evaluate(model, spec, splits, replace(QUICK, split="validation")).rows == 12
 
 
@@ -421,7 +421,7 @@ def test_a_set_that_no_row_has_is_told():
     for lenient in (False, True):
         with pytest.raises(OptionError) as caught:
             evaluate(model, spec, hidden, replace(QUICK, given=(("x", "label"),)), lenient=lenient)
-        assert str(caught.value) == "given x,label: none of the 12 test rows has x, label together; take others, or more rows"
+        assert str(caught.value) == "given x,label: none of the 12 test rows has x, label together; use other modalities, or more rows"
     with pytest.raises(OptionError) as caught:
         evaluate(model, spec, hidden, replace(QUICK, metrics=("labels",)))
     assert str(caught.value) == "metrics labels: none of the 12 test rows has x, label together"

@@ -97,7 +97,7 @@ def test_an_untrained_model_is_worse_where_everything_is_linear():
     # What is left of a column is its noise, and what the others do not tell of z.
     assert done["x"].baseline < 0.35
     assert done["x"].model > 0.9
-    assert verdict.headline == "worse than a free baseline: x, y, counts, flags, image, label"
+    assert verdict.headline == "worse than a baseline: x, y, counts, flags, image, label"
     assert len(verdict.advice) >= 1
     assert all(any(line.startswith(name) or f", {name}" in line for line in verdict.advice) for name in LIKELIHOODS)
 
@@ -110,7 +110,7 @@ def test_a_perfect_predictor_is_better_where_nothing_is_linear(monkeypatch: pyte
     verdict = compare_with_baselines(model, spec, splits)
     assert [one.outcome for one in verdict.modalities] == ["better"] * 3
     assert [one.model for one in verdict.modalities] == [0.0, 0.0, 1.0]
-    assert verdict.headline == "beside a free baseline, better: x, y, label"
+    assert verdict.headline == "compared with a baseline, better: x, y, label"
     assert verdict.advice == ()
 
 
@@ -174,7 +174,10 @@ def test_without_rows_nothing_is_tested():
 
 def test_one_modality_has_no_others():
     model, spec, splits = subject({"x": linear_rows(200)["x"]}, model="vae")
-    assert compare_with_baselines(model, spec, splits).headline == "not tested: a model of one modality has no others to impute it from"
+    assert (
+        compare_with_baselines(model, spec, splits).headline
+        == "not tested: the model has only one modality, so there are no others to impute it from"
+    )
 
 
 def test_validation_rows_serve_where_there_are_no_test_rows_and_say_so():
@@ -268,7 +271,7 @@ def test_the_column_mean_is_about_one_standard_deviation_off_and_constant_column
     assert verdict["x"].columns == (3, 3)
     assert verdict["x"].constant == pytest.approx(1, abs=0.15)
     rows["y"][:] = 3.0
-    assert by_target(compare_with_baselines(*subject(rows)))["y"].words == "not tested (no column of it varies in the training rows)"
+    assert by_target(compare_with_baselines(*subject(rows)))["y"].words == "not tested (all its columns are constant in the training rows)"
 
 
 def test_each_kind_of_modality_has_its_own_figure():
@@ -461,14 +464,16 @@ def test_advice_follows_from_what_was_found():
     )
     assert told(epochs=records("joint", 10, 10, validation=False)) == told()
     assert told(rows=80, epochs=records("bridges", 40, 3)).startswith(
-        "stage bridges overfitted its 80 training rows (its best weights are of update 30 of 400)"
+        "stage bridges overfitted its 80 training rows (best weights at update 30 of 400)"
     )
-    assert told(rows=80) == "80 training rows are few for 2 latent dimensions: try latent_dim: 2, training.weight_decay: 0.01, or more rows"
+    assert told(rows=80) == "only 80 training rows for 2 latent dimensions: try latent_dim: 2, training.weight_decay: 0.01, or more rows"
     ignored = Comparison("x", "", "rmse", 60, 1.0, 0.4, 1.0, 0.05, "worse", "ridge", 5000)
-    assert told(ignored).startswith("imputed no better than by the column mean, so the other modalities do not reach it: raise")
-    assert "its values are 0 and 1, and its likelihood is Normal: use likelihood: {type: bernoulli" in told(x=(values > 0).astype(float))
+    assert told(ignored).startswith(
+        "imputed no better than by the column mean, so the model does not use the other modalities for it: raise"
+    )
+    assert "its values are 0 and 1 but its likelihood is Normal: use likelihood: {type: bernoulli" in told(x=(values > 0).astype(float))
     whole = np.arange(300)[:, None] % 7 + 1.0
-    assert told(x=whole).endswith("if they stand for classes, use likelihood: categorical with shape: 8")
+    assert told(x=whole).endswith("if they are classes, use likelihood: categorical with shape: 8")
     assert lines_of([("a", "do"), ("b", "do"), ("a", "do")]) == ("a, b: do",)
 
 

@@ -376,7 +376,7 @@ def test_a_larger_picture_of_the_same_proportions_is_averaged(client: TestClient
     buffer = io.BytesIO()
     Image.fromarray(large).save(buffer, format=kind, **({"lossless": True} if kind == "WEBP" else {}))
     answer = client.post("/api/upload?modality=image", content=buffer.getvalue()).json()
-    assert answer["note"] == "made smaller, from 32 × 24 to 8 × 6 pixels"
+    assert answer["note"] == "scaled down from 32 × 24 to 8 × 6 pixels"
     assert np.array_equal(pixels(answer["picture"])[:, :, 0], small)
 
 
@@ -400,19 +400,19 @@ def test_every_whole_multiple_of_a_size_has_its_proportions_and_nothing_smaller_
 FORMATS = "PNG, JPEG, WEBP, BMP, GIF"
 UPLOADS = {
     "wrong proportions": ("image", lambda: file_of(np.zeros((9, 12, 3), np.uint8)[:8]), 422,
-                          "image: a picture of 12 × 8 pixels, expected 8 × 6, or a larger one of the same proportions"),
+                          "image: got an image of 12 × 8 pixels, expected 8 × 6, or larger with the same aspect ratio"),
     "too small": ("image", lambda: file_of(np.zeros((3, 4), np.uint8)), 422,
-                  "image: a picture of 4 × 3 pixels, expected 8 × 6, or a larger one of the same proportions"),
-    "no picture": ("image", lambda: b"hello", 422, f"image: the picture cannot be read (not a {FORMATS} file)"),
-    "nothing": ("image", lambda: b"", 422, f"image: the picture cannot be read (not a {FORMATS} file)"),
+                  "image: got an image of 4 × 3 pixels, expected 8 × 6, or larger with the same aspect ratio"),
+    "no picture": ("image", lambda: b"hello", 422, f"image: the image cannot be read (not a {FORMATS} file)"),
+    "nothing": ("image", lambda: b"", 422, f"image: the image cannot be read (not a {FORMATS} file)"),
     "damaged": ("image", lambda: file_of(np.random.default_rng(0).integers(0, 255, (60, 80), np.uint8))[:900], 422,
-                "image: the picture cannot be read (damaged)"),
+                "image: the image cannot be read (damaged)"),
     "another format": ("image", lambda: file_of(np.zeros((6, 8), np.uint8), "TIFF"), 422,
-                       f"image: the picture cannot be read (not a {FORMATS} file)"),
-    "no image": ("x", lambda: b"", 422, "x: not a modality of images, so no picture can be given"),
+                       f"image: the image cannot be read (not a {FORMATS} file)"),
+    "no image": ("x", lambda: b"", 422, "x: not an image modality"),
     "unknown": ("imgae", lambda: b"", 422,
-                "no modality 'imgae' in this model. Did you mean 'image'? It has image, x, wide, counts, flags, colour, label"),
-    "too many bytes": ("image", lambda: bytes(controls.UPLOAD + 1), 413, "too large: 16 MiB at most"),
+                "no modality 'imgae' in this model. Did you mean 'image'? Modalities: image, x, wide, counts, flags, colour, label"),
+    "too many bytes": ("image", lambda: bytes(controls.UPLOAD + 1), 413, "too large: at most 16 MiB are allowed"),
 }  # fmt: skip
 
 
@@ -430,8 +430,8 @@ def test_a_small_file_of_very_many_pixels_is_refused_before_it_is_decoded(client
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("it was decoded"))
     answer = client.post("/api/upload?modality=image", content=bomb.getvalue())
     told = {
-        6_400: "image: a picture of 6,400 × 6,400 pixels, 40,000,000 at most",
-        13_400: "image: a picture of too many pixels, 40,000,000 at most",
+        6_400: "image: got an image of 6,400 × 6,400 pixels, at most 40,000,000 are allowed",
+        13_400: "image: got an image with too many pixels, at most 40,000,000 are allowed",
     }
     assert (answer.status_code, answer.json()["error"]) == (422, told[side])
 
@@ -446,24 +446,24 @@ def test_no_more_of_a_body_is_read_than_may_be_there_whatever_its_length_is_said
             yield bytes(2**20)
 
     response = client.post("/api/upload?modality=image", content=endless())
-    assert (response.status_code, response.json()) == (413, {"error": "too large: 16 MiB at most"})
-    assert refused(client, b" " * (8 * 2**20 + 1)) == (413, "too large: 8 MiB at most")
+    assert (response.status_code, response.json()) == (413, {"error": "too large: at most 16 MiB are allowed"})
+    assert refused(client, b" " * (8 * 2**20 + 1)) == (413, "too large: at most 8 MiB are allowed")
 
 
 # Mistakes
 
-KNOWN = "It has image, x, wide, counts, flags, colour, label"
+KNOWN = "Modalities: image, x, wide, counts, flags, colour, label"
 PICTURE = address_of(np.zeros((6, 8), np.uint8))
 MISTAKES: dict[str, tuple[dict[str, Any] | bytes, int, str]] = {
-    "no JSON": (b"{", 400, "the request is no JSON"),
-    "deep JSON": (b"[" * 200_000, 400, "the request is no JSON"),
+    "no JSON": (b"{", 400, "the request is not valid JSON"),
+    "deep JSON": (b"[" * 200_000, 400, "the request is not valid JSON"),
     "no mapping": (b"[]", 422, "expected a mapping, got a list"),
     "empty": ({}, 422, "missing key 'given'"),
-    "nothing present": ({"given": {}}, 422, "nothing is given: give a modality or more, or draw from the prior"),
+    "nothing present": ({"given": {}}, 422, "nothing is given: give one or more modalities, or draw from the prior"),
     "unknown modality": ({"given": {"lable": {"label": 1}}}, 422, f"no modality 'lable' in this model. Did you mean 'label'? {KNOWN}"),
     "unknown key": ({"given": {}, "sed": 1}, 422, "sed: unknown key 'sed'. Did you mean 'seed'? Known: show, seed, given"),
-    "no value": ({"given": {"x": {}}}, 422, "given.x: expected one of row, picture, values, label, got 0 of them"),
-    "two values": ({"given": {"x": {"row": 1, "label": 1}}}, 422, "given.x: expected one of row, picture, values, label, got 2 of them"),
+    "no value": ({"given": {"x": {}}}, 422, "given.x: expected exactly one of row, picture, values, label, got 0"),
+    "two values": ({"given": {"x": {"row": 1, "label": 1}}}, 422, "given.x: expected exactly one of row, picture, values, label, got 2"),
     "another kind": ({"given": {"x": {"label": 1}}}, 422, "x: expected values or row, got label"),
     "NaN": (b'{"given": {"x": {"values": [1, NaN, 2]}}}', 422, "given.x.values.1: expected a finite number, got .nan"),
     "infinite": (b'{"given": {"x": {"values": [1, 2, 1e999]}}}', 422, "given.x.values.2: expected a finite number, got .inf"),
@@ -472,11 +472,11 @@ MISTAKES: dict[str, tuple[dict[str, Any] | bytes, int, str]] = {
     ),
     "too far from the data": (
         {"given": {"wide": {"values": [3e38] * 40}}}, 422,
-        "image: what is given is so far from the data that the model has no number for it; keep nearer to them",
+        "image: no finite prediction, because a given value is too far from the data; use values nearer to the data",
     ),
-    "null": ({"given": {"x": {"values": None}}}, 422, "given.x: expected one of row, picture, values, label, got 0 of them"),
+    "null": ({"given": {"x": {"values": None}}}, 422, "given.x: expected exactly one of row, picture, values, label, got 0"),
     "text": ({"given": {"x": {"values": ["1", 2, 3]}}}, 422, 'given.x.values.0: expected a number, got "1"'),
-    "too few": ({"given": {"x": {"values": [1]}}}, 422, "x: 1 values, expected 3"),
+    "too few": ({"given": {"x": {"values": [1]}}}, 422, "x: got 1 values, expected 3"),
     "all empty": ({"given": {"x": {"values": [None] * 3}}}, 422, "x: no value is given; leave the modality out"),
     "negative count": (
         {"given": {"counts": {"values": [3, -1]}}}, 422, "counts: value -1 is outside the support of Poisson, whole numbers from 0",
@@ -495,18 +495,19 @@ MISTAKES: dict[str, tuple[dict[str, Any] | bytes, int, str]] = {
     "no such row": ({"given": {"x": {"row": 99}}}, 422, "row 99: no such row; the test split has rows 0 to 23"),
     "negative row": ({"given": {"x": {"row": -1}}}, 422, "given.x.row: expected 0 or more, got -1"),
     "wrong size": (
-        {"given": {"image": {"picture": address_of(np.zeros((8, 6), np.uint8))}}}, 422, "image: a picture of 6 × 8 pixels, expected 8 × 6",
+        {"given": {"image": {"picture": address_of(np.zeros((8, 6), np.uint8))}}}, 422,
+        "image: got an image of 6 × 8 pixels, expected 8 × 6",
     ),
     "no picture": (
         {"given": {"image": {"picture": "https://example.com/a.png"}}}, 422,
-        "image: expected a picture that begins with data:image/png;base64,",
+        "image: expected a data URI that begins with data:image/png;base64,",
     ),
-    "no base64": ({"given": {"image": {"picture": PICTURE + "!"}}}, 422, "image: the picture cannot be read (no base64)"),
+    "no base64": ({"given": {"image": {"picture": PICTURE + "!"}}}, 422, "image: the image cannot be read (invalid base64)"),
     "no PNG": (
-        {"given": {"image": {"picture": pictures.ADDRESS + "aGVsbG8="}}}, 422, "image: the picture cannot be read (not a PNG file)",
+        {"given": {"image": {"picture": pictures.ADDRESS + "aGVsbG8="}}}, 422, "image: the image cannot be read (not a PNG file)",
     ),
     "negative seed": ({"given": {"x": {"row": 1}}, "seed": -1}, 422, "seed: expected 0 or more, got -1"),
-    "no such element": ({"given": {"label": {"label": 1}}, "show": {"x": [3]}}, 422, "show.x: no element 3, there are 0 to 2"),
+    "no such element": ({"given": {"label": {"label": 1}}, "show": {"x": [3]}}, 422, "show.x: no element 3, expected 0 to 2"),
     "too many elements": (
         {"given": {"label": {"label": 1}}, "show": {"wide": list(range(40)) * 2}}, 422, "show.wide: expected 64 entries or fewer, got 80",
     ),
@@ -523,7 +524,7 @@ def test_what_cannot_be_answered_is_told_in_a_line(client: TestClient, mistake: 
 def test_mistakes_of_the_other_questions_are_told_alike(client: TestClient, session: Session):
     assert refused(client, {"prior": "mixtur"}, "prior") == (422, "unknown prior 'mixtur'. Did you mean 'mixture'? Known: normal, mixture")
     assert refused(client, {"point": [1]}, "decode") == (422, "point: expected 2 or more entries, got 1")
-    told = "image: what is given is so far from the data that the model has no number for it; keep nearer to them"
+    told = "image: no finite prediction, because a given value is too far from the data; use values nearer to the data"
     assert refused(client, {"point": [1e300, 1e300]}, "decode") == (422, told)
     assert refused(client, b'{"point": [1, NaN]}', "decode") == (422, "point.1: expected a finite number, got .nan")
     for path, status, line in (
@@ -544,7 +545,7 @@ def test_a_failure_of_ours_is_told_in_a_line_and_behind_the_same_headers(session
 
     monkeypatch.setattr("nbridge.explore.app.latent_map", fail)
     response = TestClient(make_app(session), base_url=HOST, raise_server_exceptions=False).get("/api/latent")
-    assert (response.status_code, response.json()) == (500, {"error": "nbridge failed (ZeroDivisionError); the terminal says more"})
+    assert (response.status_code, response.json()) == (500, {"error": "nbridge failed (ZeroDivisionError); see the terminal for details"})
     assert all(response.headers[name] == value for name, value in HEADERS.items())
 
 
@@ -568,7 +569,7 @@ def test_only_names_of_this_machine_may_ask_whatever_the_path(client: TestClient
         assert client.get(path, headers={"host": host}).status_code != 403
     for host in FOREIGN:
         response = client.get(path, headers={"host": host})
-        told = f"Host {host!r}: this page is served as 127.0.0.1 or localhost alone"
+        told = f"Host {host!r}: expected 127.0.0.1 or localhost"
         assert (response.status_code, response.json()) == (403, {"error": told})
 
 
@@ -577,7 +578,7 @@ def test_only_names_of_this_machine_may_ask_whatever_the_path(client: TestClient
 )
 def test_pages_of_other_origins_may_not_ask(client: TestClient, origin: str):
     for response in (client.get("/api/spec", headers={"origin": origin}), client.post("/api/prior", headers={"origin": origin}, json={})):
-        assert (response.status_code, response.json()) == (403, {"error": f"Origin {origin!r}: only this page itself may ask"})
+        assert (response.status_code, response.json()) == (403, {"error": f"Origin {origin!r}: requests from other pages are refused"})
     assert client.post("/api/prior", headers={"origin": HOST}, json={}).status_code == 200
 
 
@@ -626,8 +627,8 @@ def test_a_model_without_rows_is_asked_with_values_that_are_drawn_and_typed(bare
     start = {name: {"values": one["start"]} for name, one in ranges.items()}
     assert set(ask(client, "impute", given={**start, "image": {"picture": PICTURE}})["modalities"]) == {"colour", "label"}
     assert "map" not in ask(client, "prior")
-    assert client.get("/api/row/0").json() == {"error": f"there are no rows to pick from: {bare.reason}"}
-    told = f"no map: there are no rows to take it from ({bare.reason})"
+    assert client.get("/api/row/0").json() == {"error": f"there are no rows to choose from: {bare.reason}"}
+    told = f"no map: there are no rows ({bare.reason})"
     assert client.get("/api/latent").json() == {"error": told}
     assert refused(client, {"point": [0, 0]}, "decode") == (422, told)
 
@@ -643,7 +644,7 @@ def test_rows_that_came_from_python_are_explored_where_they_are_and_missed_elsew
     rng = np.random.default_rng(0)
     run = nbridge.train(spec, {"x": rng.normal(size=(40, 2)), "y": np.arange(40) % 2}, out=tmp_path / "run")
     here, there = session_of(run), open_session(tmp_path / "run")
-    assert (here.split, len(here.rows), here.no_map) == ("train", 40, "no map: it takes two latent dimensions and 3 rows or more")
+    assert (here.split, len(here.rows), here.no_map) == ("train", 40, "no map: it needs at least two latent dimensions and 3 rows")
     assert (there.rows, there.reason) == (None, "the rows of this run came from Python")
     assert there.title == "run"
 
@@ -671,7 +672,7 @@ def test_rows_that_cannot_be_read_cost_the_page_a_line(run: Run, tmp_path: Path,
     code, _, said = call("explore", folder)
     reason = open_session(folder).reason
     assert "gone.npz" in reason
-    assert (code, said) == (0, f"no rows to pick from, values are drawn and typed: {reason}\n")
+    assert (code, said) == (0, f"no rows to choose from, enter values instead: {reason}\n")
 
 
 # The command
@@ -697,7 +698,7 @@ def test_a_port_that_is_taken_is_told_in_a_line(call: Call, run: Run):
     with bind(0) as taken:
         taken.listen()
         port = taken.getsockname()[1]
-        expected = f"--port {port}: another program has it; choose another, or 0 for any that is free\n"
+        expected = f"--port {port}: already in use; choose another, or 0 for any free one\n"
         assert call("explore", run.folder, "--port", port, "--no-browser") == (2, "", expected)
 
 
@@ -715,7 +716,7 @@ def test_it_serves_this_machine_alone_and_ends_with_control_c(run: Run):
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, preexec_fn=heard, **pipes) as process:  # noqa: PLW1509
         line = process.stdout.readline()
-        address = re.fullmatch(r"(http://127\.0\.0\.1:\d+/)  \(Ctrl-C ends it\)\n", line)[1]
+        address = re.fullmatch(r"(http://127\.0\.0\.1:\d+/)  \(Ctrl-C to stop\)\n", line)[1]
         with urllib.request.urlopen(address + "api/spec", timeout=30) as answer:
             assert json.load(answer)["title"] == "tiny & <b>small</b>"
             assert "server" not in answer.headers
@@ -738,7 +739,7 @@ def test_the_browser_is_opened_on_the_page_unless_it_is_not_wanted(call: Call, r
     deadline = time.monotonic() + 10
     while not opened and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert shown == f"{opened[0]}  (Ctrl-C ends it)\n"
+    assert shown == f"{opened[0]}  (Ctrl-C to stop)\n"
     assert call("explore", run.folder, "--port", "0", "--no-browser")[0] == 0
     assert len(opened) == 1
 
@@ -941,11 +942,11 @@ def test_in_a_browser_rows_are_drawn_from_nothing_and_the_map_is_decoded(page: P
     from selenium.webdriver.common.keys import Keys
 
     page.one("#nothing").click()
-    page.settled("from nothing, by the mixture prior")
+    page.settled("from the mixture prior")
     assert not page.all(".real, .isreal")
     assert len(page.all(card("image", ".draws img"))) == 8
     page.after(lambda: page.one("#prior option[value=normal]").click(), "x")
-    page.settled("by the normal prior")
+    page.settled("from the normal prior")
     page.until(lambda: len(page.all("#map .now")) == 8)
     assert not page.all("#decoded > div")
     page.one("#map svg").click()
@@ -966,7 +967,7 @@ def test_in_a_browser_a_mistake_is_told_in_its_place_and_gone_once_it_is_mended(
     page.until(lambda: not page.one("#error").is_displayed())
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "square.png")
     page.one(card("image", "input[type=file]")).send_keys(str(tmp_path / "square.png"))
-    told = "image: a picture of 9 × 9 pixels, expected 8 × 6, or a larger one of the same proportions"
+    told = "image: got an image of 9 × 9 pixels, expected 8 × 6, or larger with the same aspect ratio"
     page.until(lambda: page.one(card("image", ".error")).text == told)
     page.one("#next").click()
     page.until(lambda: not page.one(card("image", ".error")).is_displayed())
@@ -976,7 +977,7 @@ def test_in_a_browser_a_mistake_is_told_in_its_place_and_gone_once_it_is_mended(
 def test_in_a_browser_the_page_fits_a_telephone_and_each_control_has_a_name(page: Page):
     for name in NAMES:
         page.switch(name, True)
-    page.settled("Everything is given")
+    page.settled("All modalities are given")
     unnamed = """return [...document.querySelectorAll("input, select, button, canvas, svg[tabindex], img")].filter((node) =>
         !(node.getAttribute("aria-label") || node.getAttribute("alt") || node.labels?.length || node.textContent.trim())).length"""
     assert page.browser.execute_script(unnamed) == 0

@@ -570,7 +570,7 @@ def test_the_command_writes_a_shard_of_every_kind(
     write(tmp_path / source, rows)
     done = call(source, "--out", target, "--samples", "2", "--seed", "3", "--shard", "2/2")
     counts = "imputed x 1, count 0, image 0, label 0; passed through id"
-    assert done == (0, f"{target}: 5 rows of 9, the first of them row 4; {counts}\n", "")
+    assert done == (0, f"{target}: 5 rows of 9, starting at row 4; {counts}\n", "")
     expected = impute_arrays(model, rows, samples=2, seed=3)
     half = {key: array[:, 4:] if key in SHAPES else array[4:] for key, array in expected.items()}
     same(read(tmp_path / target), half, 2, target == "out.parquet")
@@ -583,10 +583,10 @@ COMMAND: dict[str, tuple[list[str], str]] = {
     "of no shards": (["rows.npz", "--out", "o.npz", "--shard", "1/0"], "--shard 1/0: expected I/N, such as 1/4 for the first of four"),
     "an archive to a table": (["rows.npz", "--out", "o.parquet"], "--out o.parquet: expected a file that ends in .npz"),
     "a table to an archive": (["rows.parquet", "--out", "o.npz"], "--out o.npz: expected a file that ends in .parquet"),
-    "a folder to a file": (["rows", "--out", "o.npz"], "--out o.npz: a file, expected a folder, as rows is one"),
+    "a folder to a file": (["rows", "--out", "o.npz"], "--out o.npz: a file, expected a folder like rows"),
     "a folder to itself": (
         ["rows", "--out", "rows", "--overwrite"],
-        "--out rows: the folder that is read; choose another, so that it stays as it is",
+        "--out rows: this is the input folder; choose another path",
     ),
     "a folder that exists": (["rows", "--out", "old"], "--out old: exists already. Use --overwrite to replace it."),
 }

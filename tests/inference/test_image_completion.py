@@ -333,18 +333,17 @@ def test_the_command_writes_folders(here: Path, monkeypatch: pytest.MonkeyPatch,
     def said(*arguments: str) -> tuple[object, str, str]:
         return call(monkeypatch, capsys, "impute", "run", *arguments)
 
-    told = "done: people.csv: 5 rows; imputed front 2, back 2, person 2\npeople.csv lacked 2 of these rows, which come at its end\n"
+    told = "done: people.csv: 5 rows; imputed front 2, back 2, person 2\npeople.csv: 2 missing rows were appended\n"
     assert said("--to", "done") == (0, told, "")
     assert said("--to", "done") == (2, "", "--to done: exists already. Use --overwrite to replace it.\n")
     assert said("--to", "done", "--overwrite") == (0, told, "")
     alone = "alone: rows.csv: 3 rows; imputed front 0, back 3, person 3\n"
     assert said("shots/front", "--out", "alone") == (0, alone, "")
     refusals: Mapping[tuple[str, ...], str] = {
-        ("people.csv", "--out", "new.csv"): "--out new.csv: this model has images, which are files of their own; write to a folder, "
+        ("people.csv", "--out", "new.csv"): "--out new.csv: this model has images, which are written as files; write to a folder, "
         "--to FOLDER",
-        ("shots", "--out", "new", "--shard", "1/2"): "--shard 1/2: images are written whole; leave it out",
-        ("shots/front", "--out", "shots/front", "--overwrite"): "--out shots/front: the folder that is read; choose another, so that it "
-        "stays as it is",
+        ("shots", "--out", "new", "--shard", "1/2"): "--shard 1/2: not supported for images; leave it out",
+        ("shots/front", "--out", "shots/front", "--overwrite"): "--out shots/front: this is the input folder; choose another path",
     }  # fmt: skip
     for arguments, message in refusals.items():
         assert said(*arguments) == (2, "", f"{message}\n")

@@ -197,7 +197,7 @@ def test_the_tables_of_a_run_are_completed_by_one_command(
     def said(*arguments: str) -> tuple[object, str, str]:
         return call(monkeypatch, capsys, "impute", "run", *arguments)
 
-    lacked = "".join(f"{file} lacked 1 of these rows, which come at its end\n" for file in FILES)
+    lacked = "".join(f"{file}: 1 missing rows were appended\n" for file in FILES)
     told = f"done: one.csv, two.tsv.gz, three.parquet: 3 rows; imputed clinical 3, stage 2, look 2\n{lacked}"
     assert said("--to", "done") == (0, told, "")
     assert (here / "done" / "one.csv").read_text().splitlines()[1] == "50,a,,f,0,0"
@@ -211,8 +211,8 @@ def test_the_tables_of_a_run_are_completed_by_one_command(
         ("--to", ".", "--overwrite"): f".: the folder of {here}/one.csv, which is read; choose another, so that it stays as it is",
         ("--to", "run", "--overwrite"): "run: a folder that holds other things than these tables (model); choose another",
         ("--to", "none/done"): "--to none/done: folder none does not exist",
-        ("--to", "new", "--shard", "1/2"): "--to new: goes without --shard; all tables are written whole, by their names",
-        ("--to", "new", "--out", "new.csv"): "--to new: goes without --out; all tables are written whole, by their names",
+        ("--to", "new", "--shard", "1/2"): "--to new: cannot be combined with --shard; all tables are written whole, under their names",
+        ("--to", "new", "--out", "new.csv"): "--to new: cannot be combined with --out; all tables are written whole, under their names",
         ("one.csv", "one.csv", "--to", "new"): f"{here}/one.csv: {here}/one.csv bears this name as well, so that they can't "
         "lie in one folder; rename one of them",
     }  # fmt: skip

@@ -192,7 +192,7 @@ def test_every_section_is_shown_or_left_out_with_a_reason(document: Node):
     missing = {node.attributes["id"]: node.text for node in shown["left-out"].all("b")}
     assert [one.id for one in SECTIONS if one.id not in missing] == [name for name in shown if name != "left-out"]
     assert missing == {"evaluation": "Evaluation"}
-    assert [line.text for line in shown["left-out"].all("li")] == ["Evaluation: nothing was measured yet; nbridge evaluate run does it"]
+    assert [line.text for line in shown["left-out"].all("li")] == ["Evaluation: not evaluated yet; run nbridge evaluate run"]
     for one in SECTIONS:
         if one.id in shown:
             assert shown[one.id].inside[0].text == one.heading
@@ -281,7 +281,7 @@ def test_rows_patterns_and_parameters_are_those_of_the_run(document: Node, run: 
         [bit == "1" for bit in pattern] for pattern, _ in expected[:12]
     ]
     rest = [number for _, number in expected[12:]]
-    assert f"and {len(rest)} rarer patterns of {sum(rest)} rows" in shown["patterns"].text
+    assert f"and {len(rest)} rarer patterns with {sum(rest)} rows in all" in shown["patterns"].text
     parts = tables(shown["parameters"])["Parts of the bridged model"]
     own = sum(parameter.numel() for parameter in run.model.network.parameters())
     assert sum(int(row[2].replace(",", "")) for row in parts) == own
@@ -466,13 +466,13 @@ def test_an_unfinished_run_is_shown_as_far_as_it_is(folder: Path):
     shown = sections(read(write_report(folder).read_text(encoding="utf-8")))
     assert list(shown) == ["trained", "curves", "parameters", "environment", "spec", "left-out"]
     assert "30 updates in" in shown["trained"].text
-    assert "not over yet" in shown["trained"].text
+    assert "not finished" in shown["trained"].text
     reasons = [line.text for line in shown["left-out"].all("li")]
     assert reasons == [
         f"Verdict, Warnings, Images, Values, Classes, Latent map: {folder}: training has not finished; "
         f"continue with: nbridge resume {folder}",
-        "Evaluation: nothing was measured yet; nbridge evaluate run does it",
-        "Patterns of presence: a model keeps them once training is over",
+        "Evaluation: not evaluated yet; run nbridge evaluate run",
+        "Patterns of presence: they are saved when training ends",
     ]
 
 
@@ -480,7 +480,7 @@ def test_a_run_that_has_just_begun_has_no_curves(folder: Path):
     shutil.rmtree(folder / MODEL)
     (folder / METRICS).unlink()
     missing = sections(read(write_report(folder).read_text(encoding="utf-8")))["left-out"]
-    assert "Loss curves: no round of training is over" in [line.text for line in missing.all("li")]
+    assert "Loss curves: no metrics are recorded yet" in [line.text for line in missing.all("li")]
 
 
 def test_rows_from_python_are_shown_where_they_are(tmp_path: Path):
@@ -493,14 +493,15 @@ def test_rows_from_python_are_shown_where_they_are(tmp_path: Path):
     }
     run = nbridge.train(spec, {"x": np.random.default_rng(0).normal(size=(40, 3))}, out=tmp_path / "run")
     missing = sections(read(write_report(tmp_path / "run").read_text(encoding="utf-8")))["left-out"].text
-    assert "Latent map: the rows of this run came from Python, where nbridge.report.page.write_report(run) shows them" in missing
+    assert "Latent map: the rows of this run came from Python; use nbridge.report.page.write_report(run) there" in missing
     missing = sections(read(write_report(run).read_text(encoding="utf-8")))["left-out"].text
-    assert "Latent map: no test rows and no validation rows, and training's own would flatter the model" in missing
+    assert "Latent map: no test rows and no validation rows, and training rows would flatter the model" in missing
 
 
 def test_what_cannot_be_reported_is_one_line(call: Call, tmp_path: Path, folder: Path):
     assert call("report", tmp_path / "none") == (
-        2, "", f"{tmp_path}/none: no run folder here (spec.resolved.yaml is missing); nbridge train SPEC makes one\n"
+        2, "", f"{tmp_path}/none: no run folder here (spec.resolved.yaml is missing); start one with: nbridge train SPEC "
+        f"--out {tmp_path}/none\n"
     )  # fmt: skip
     assert call("report", folder, "--rows", 0)[0] == 2
     with pytest.raises(nbridge.DataError, match="rows is 0, expected 1 or more"):

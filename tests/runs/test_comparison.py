@@ -181,7 +181,7 @@ def test_what_no_model_has_is_told_and_what_one_of_them_lacks_is_not(spec: Path,
     settings = replace(QUICK, metrics=("likelihood", "imputation", "diversity"), draws=39, rows=3)
     done = run(spec, tmp_path, ["vae", "mvae"], settings, seeds=1)
     reasons = {
-        f"diversity of {name} given label": f"diversity takes 4 rows or more with label, {name} whole, got 3" for name in ("x", "image")
+        f"diversity of {name} given label": f"diversity needs 4 or more complete rows of label, {name}, got 3" for name in ("x", "image")
     }
     assert done.skipped == figures(tmp_path)["skipped"] == reasons
     assert [line for line in done.markdown().splitlines() if "left out" in line] == [
@@ -376,12 +376,12 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
         ["vae", "mvae"],
         {"settings": replace(QUICK, label="image")},
         "label 'image': Bernoulli values are neither classes nor attributes; "
-        "take a modality with likelihood categorical, or bernoulli with attributes: true",
+        "use a modality with likelihood categorical, or bernoulli with attributes: true",
     ),
     "a metric that none supports": (
         ["vae"],
         {"settings": replace(QUICK, metrics=("predictive",))},
-        "metrics predictive: it needs two modalities or more; modalities: x (Normal)",
+        "metrics predictive: it needs two or more modalities; modalities: x (Normal)",
     ),
 }
 

@@ -153,7 +153,7 @@ def test_the_command_line_pushes_and_pulls(run: Path, server: LocalHub, tmp_path
     pulled = call(app, ["pull", "user/weather", "--out", "here"])
     assert (pulled.exit_code, pulled.stdout) == (0, "here: pulled\n")
     again = call(app, ["pull", "user/weather", "--out", "here"])
-    assert str(again.exception) == "here: a model is there already. Use --overwrite to replace it."
+    assert str(again.exception) == "here: model folder exists already. Use --overwrite to replace it."
 
 
 # What is refused
@@ -177,15 +177,15 @@ def changed(run: Path, **values: object) -> bytes:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (lambda run: {}, "user/weather: no model of nbridge here, which has config.json and model.safetensors; it holds .gitattributes"),
+        (lambda run: {}, "user/weather: not an nbridge model, expected config.json and model.safetensors; it holds .gitattributes"),
         (
             lambda run: {f"data-{number}.csv": b"" for number in range(9)},
-            "user/weather: no model of nbridge here, which has config.json and model.safetensors; it holds .gitattributes, data-0.csv, "
+            "user/weather: not an nbridge model, expected config.json and model.safetensors; it holds .gitattributes, data-0.csv, "
             "data-1.csv, data-2.csv and 6 more",
         ),
         (
             lambda run: whole(run, **{CONFIG: b'{"architectures": ["BertModel"]}'}),
-            "user/weather: no model of nbridge here; config.json is of another library",
+            "user/weather: not an nbridge model; config.json is from another library",
         ),
         (
             lambda run: whole(run, **{CONFIG: changed(run, format_version=9)}),
@@ -215,13 +215,13 @@ def test_what_is_no_whole_model_is_not_pulled_and_leaves_nothing(run, server, tm
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ({}, {"repo": "user/none", "token": READER}, "user/none: no such repository on {hub}, or a private one that this token may "),
-        ({}, {"repo": "user/none"}, "user/none: no such repository on {hub}, or a private one that this token may not see; "),
-        ({"private": True}, {}, "user/weather: no such repository on {hub}, or a private one that this token may not see; log in with: "),
-        ({"gated": True}, {}, "user/weather: access has to be asked for first, on {hub}"),
+        ({}, {"repo": "user/none", "token": READER}, "user/none: no such repository on {hub}, or it is private and this token has no "),
+        ({}, {"repo": "user/none"}, "user/none: no such repository on {hub}, or it is private and this token has no access; "),
+        ({"private": True}, {}, "user/weather: no such repository on {hub}, or it is private and this token has no access; log in with: "),
+        ({"gated": True}, {}, "user/weather: access must be requested first, on {hub}"),
         ({}, {"revision": "v9"}, "user/weather: no branch, tag or commit 'v9'"),
-        ({}, {"token": "hf_old"}, "user/weather: {hub} does not know this token; log in with: hf auth login, or set HF_TOKEN"),
-        ({}, {"repo": "no name!"}, "no name!: not the name of a repository, expected user/name"),
+        ({}, {"token": "hf_old"}, "user/weather: {hub} rejected this token; log in with: hf auth login, or set HF_TOKEN"),
+        ({}, {"repo": "no name!"}, "no name!: invalid repository name, expected user/name"),
     ],
 )
 def test_what_the_hub_does_not_give_is_told_in_one_line(run, server, tmp_path, kind, options, message):
@@ -252,27 +252,27 @@ def test_without_a_network_the_cache_serves_what_was_loaded_before(run, server, 
     assert same(hub.load("user/weather", endpoint=server.endpoint)[0], nbridge.load(run).network)
     with pytest.raises(RunError) as error:
         hub.load("user/other", endpoint=server.endpoint)
-    reason = f"not in the hub's own cache, and {server.endpoint} cannot be reached or HF_HUB_OFFLINE is set"
+    reason = f"not in the hub's cache, and {server.endpoint} cannot be reached or HF_HUB_OFFLINE is set"
     assert told(error) == f"user/other: {reason}"
     with pytest.raises(RunError) as error:
         pull(server, tmp_path / "pulled")
-    assert told(error) == f"user/weather: {server.endpoint} is not asked, because HF_HUB_OFFLINE is set"
+    assert told(error) == f"user/weather: {server.endpoint} cannot be used, because HF_HUB_OFFLINE is set"
     assert server.asked == asked
 
 
 def test_a_push_that_may_not_be_is_told_and_changes_nothing(run: Path, server: LocalHub):
     with pytest.raises(RunError) as error:
         push(run, server, token=None)
-    assert told(error) == "user/weather: a token is needed to push; log in with: hf auth login, or set HF_TOKEN"
+    assert told(error) == "user/weather: pushing needs a token; log in with: hf auth login, or set HF_TOKEN"
     with pytest.raises(RunError) as error:
         push(run, server, token=READER)
-    assert told(error) == f"user/weather: {server.endpoint} refuses: this token has no right to it"
+    assert told(error) == f"user/weather: {server.endpoint} denied access: this token lacks permission"
     assert not server.repositories
     server.put("user/weather", whole(run))
     before = dict(server.repositories["user/weather"].branches["main"])
     with pytest.raises(RunError) as error:
         push(run, server, private=True)
-    assert told(error) == "user/weather: is there already and is public; make it private on its page, or choose another name"
+    assert told(error) == "user/weather: exists already and is public; make it private on its page, or choose another name"
     with pytest.raises(RunError) as error:
         push(run, server, license="nonsense")
     assert told(error).startswith("user/weather: ")
@@ -288,7 +288,7 @@ def test_what_others_put_into_a_repository_is_not_overwritten(run, server, files
     server.put("user/weather", files)
     with pytest.raises(RunError) as error:
         push(run, server)
-    assert told(error) == f"user/weather: holds something else ({named}) and no model of nbridge; choose another name"
+    assert told(error) == f"user/weather: holds other files ({named}) and no nbridge model; choose another name"
     assert TENSORS not in server.repositories["user/weather"].branches["main"]
 
 
@@ -308,7 +308,7 @@ def test_only_a_model_folder_is_replaced(run: Path, server: LocalHub, tmp_path: 
     for overwrite in (False, True):
         with pytest.raises(RunError) as error:
             pull(server, tmp_path / "mine", overwrite=overwrite)
-        assert told(error) == f"{tmp_path}/mine: exists and is not a model folder of nbridge; choose another"
+        assert told(error) == f"{tmp_path}/mine: exists and is not an nbridge model folder; choose another"
     with pytest.raises(RunError) as error:
         pull(server, tmp_path / "none" / "pulled")
     assert told(error) == f"{tmp_path}/none/pulled: folder {tmp_path}/none does not exist"

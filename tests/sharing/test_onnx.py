@@ -239,9 +239,9 @@ def test_the_command_line_exports_and_the_file_tells_what_it_takes_gives_and_mea
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--given", "bdy"], "--given 'bdy': no such modality in this model. Did you mean 'body'? It has body, stage"),
-        (["--targets", "stage,,grade"], "--targets 'grade': no such modality in this model. It has body, stage"),
-        (["--given", ""], "--given: names no modality; this model has body, stage"),
+        (["--given", "bdy"], "--given 'bdy': no such modality in this model. Did you mean 'body'? Modalities: body, stage"),
+        (["--targets", "stage,,grade"], "--targets 'grade': no such modality in this model. Modalities: body, stage"),
+        (["--given", ""], "--given: expected one or more modalities. Modalities: body, stage"),
     ],
 )
 def test_names_that_the_model_lacks_are_refused(run: Path, tmp_path: Path, options: list[str], message: str):
@@ -266,14 +266,14 @@ def test_a_missing_extra_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxscript" else find_spec(name))
     with pytest.raises(RunError) as error:
         export_model(Served(model_of("vae", MIXED)), "model.onnx")
-    assert told(error) == 'an ONNX file needs onnxscript, which is not installed: pip install "nbridge[onnx]"'
+    assert told(error) == 'ONNX export needs onnxscript, which is not installed: pip install "nbridge[onnx]"'
 
 
 def test_a_model_too_large_for_onnx_is_told_before_any_work(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(export, "LARGEST", 1000)
     with pytest.raises(RunError) as error:
         export_model(Served(model_of("bridged", MIXED)), "model.onnx")
-    assert told(error) == "model.onnx: an ONNX file holds 2 GiB, and the weights of this model take 0.0; export to .pt2"
+    assert told(error) == "model.onnx: the model's weights are 0.0 GiB, and an ONNX file holds 2 GiB; export to .pt2"
 
 
 class Looking(nn.Module):
@@ -293,7 +293,7 @@ def test_a_part_that_no_graph_can_follow_is_told_and_what_was_there_stays(tmp_pa
     (tmp_path / "model.pt2").write_text("before")
     with pytest.raises(RunError) as error:
         export_model(Served(model), tmp_path / "model.pt2")
-    assert told(error).startswith("cannot be exported: torch.export cannot follow a part of the model (")
+    assert told(error).startswith("cannot be exported: torch.export cannot trace a part of the model (")
     assert (tmp_path / "model.pt2").read_text() == "before"
 
 
@@ -304,8 +304,8 @@ def test_a_part_that_onnx_has_no_like_of_is_told(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(torch.onnx, "export", refuse)
     with pytest.raises(RunError) as error:
         export_model(Served(model_of("vae", MIXED)), tmp_path / "model.onnx")
-    reason = "a part of the model has no like there (No decomposition of aten.special_bessel_j0)"
-    assert told(error) == f"cannot be exported to ONNX, perhaps to .pt2: {reason}"
+    reason = "a part of the model has no equivalent (No decomposition of aten.special_bessel_j0)"
+    assert told(error) == f"cannot be exported to ONNX: {reason}; try .pt2"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,11 +1,11 @@
-// The page of nbridge explore: controls made from /api/spec, and what the model says of the modalities that are not given.
-// What it keeps is in `page`; each change asks the model again, one question at a time, and answers to what is no longer asked are dropped.
+// The page of nbridge explore: controls built from /api/spec, and the model's predictions of the modalities that are not given.
+// Its state is in `page`. Each change sends a new request, one at a time; outdated responses are dropped.
 
-const WAIT = 30; // milliseconds in which changes are gathered into one question
+const WAIT = 30; // milliseconds for collecting changes into one request
 const SHARE = new Intl.NumberFormat("en", { style: "percent", maximumFractionDigits: 0 });
 const COUNT = new Intl.NumberFormat("en");
-const MANY_CLASSES = 20; // beyond which only the most probable ones are shown
-const DECODED = 6; // elements of a vector that are shown of a point of the map
+const MANY_CLASSES = 20; // with more classes, only the most probable ones are shown
+const DECODED = 6; // vector elements shown for a decoded point of the map
 
 const page = { spec: null, row: null, seed: 0, version: 0, cards: new Map(), map: null, points: [], compared: false };
 const byId = (id) => document.getElementById(id);
@@ -31,38 +31,38 @@ function draw(tag, attributes, ...content) {
   return node;
 }
 
-function tell(node, text) {
+function setText(node, text) {
   node.textContent = text;
   node.hidden = !text;
 }
 
 const short = (x, digits = 4) => (Number.isInteger(x) && Math.abs(x) < 1e6 ? String(x) : String(Number(x.toPrecision(digits))));
 
-// A mean in as many digits as its deviation is worth.
+// A mean, rounded to the precision of its standard deviation.
 function around(mean, sd) {
   const places = sd > 0 ? Math.min(12, Math.max(0, 1 - Math.floor(Math.log10(sd)))) : 3;
   return `${mean.toFixed(places)} ± ${places ? sd.toFixed(places) : short(sd, 2)}`;
 }
 
-// Questions
+// Requests
 
-class Told extends Error {}
+class RequestError extends Error {}
 
 async function ask(path, options = {}) {
   let response;
   try {
     response = await fetch(path, options);
   } catch {
-    throw new Told("the server does not answer; is nbridge explore still running?");
+    throw new RequestError("no response from the server; is nbridge explore still running?");
   }
-  const answer = await response.json().catch(() => ({ error: `the server answered with status ${response.status}` }));
-  if (!response.ok) throw new Told(answer.error);
+  const answer = await response.json().catch(() => ({ error: `the server responded with status ${response.status}` }));
+  if (!response.ok) throw new RequestError(answer.error);
   return answer;
 }
 
 const post = (path, body) => ask(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
 
-// One question under way at a time; what changes meanwhile is asked once it is answered.
+// Sends one request at a time; changes made meanwhile are sent after the response.
 function asker(question, answered, failed) {
   let timer = null, busy = false, again = false;
   async function run() {
@@ -74,7 +74,7 @@ function asker(question, answered, failed) {
       const answer = await question();
       if (version === page.version) answered(answer, again);
     } catch (error) {
-      if (!(error instanceof Told)) throw error;
+      if (!(error instanceof RequestError)) throw error;
       if (version === page.version) failed(error.message);
     } finally {
       busy = false;
@@ -88,13 +88,13 @@ function asker(question, answered, failed) {
   return later;
 }
 
-// A change after which answers to earlier questions say nothing any more.
+// Called after a change that makes earlier responses outdated.
 function changed() {
   page.version += 1;
   imputeLater();
 }
 
-const imputeLater = asker(imputed, showImputed, (text) => tell(byId("error"), text));
+const imputeLater = asker(imputed, showImputed, (text) => setText(byId("error"), text));
 
 function given() {
   const found = {};
@@ -121,8 +121,8 @@ async function imputed() {
 }
 
 function showImputed(answer, more) {
-  tell(byId("error"), "");
-  // What comes from nothing, or from a picture of somebody's own, has nothing to do with the row that was picked.
+  setText(byId("error"), "");
+  // Predictions from the prior, or from a user's own image, cannot be compared with the chosen row.
   page.compared = answer.known.some((name) => page.cards.get(name).own);
   for (const [name, card] of page.cards) if (answer.modalities[name]) card.show(answer.modalities[name]);
   page.points = answer.map ?? [];
@@ -133,24 +133,24 @@ function showImputed(answer, more) {
 
 function inWords(answer) {
   const names = Object.keys(answer.modalities);
-  if (!names.length) return "Everything is given: switch a modality off to see it imputed.";
+  if (!names.length) return "All modalities are given. Switch one off to see it imputed.";
   const guesses = names.filter((name) => answer.modalities[name].probabilities).map((name) => `${name}: ${page.cards.get(name).guess(answer.modalities[name])}`);
-  const from = answer.known.length ? `from ${answer.known.join(", ")}` : `from nothing, by the ${byId("prior").value} prior`;
+  const from = answer.known.length ? `from ${answer.known.join(", ")}` : `from the ${byId("prior").value} prior`;
   const open = names.map((name) => (answer.known.includes(name) ? `the rest of ${name}` : name));
-  const told = [`${open.join(", ")} ${from}`, ...guesses].join("; ");
+  const text = [`${open.join(", ")} ${from}`, ...guesses].join("; ");
   const bars = names.some((name) => answer.modalities[name].elements) ? `; bars are ${SHARE.format(answer.level)} intervals${page.compared ? ", ◆ the row's own values" : ""}` : "";
-  return `${told}. Figures over ${answer.draws} draws${bars}. ${Math.round(answer.milliseconds)} ms`;
+  return `${text}. Statistics over ${answer.draws} draws${bars}. ${Math.round(answer.milliseconds)} ms`;
 }
 
-// Cards: one a modality
+// Cards: one per modality
 
 class Card {
   constructor(modality, number) {
     this.modality = modality;
     this.name = modality.name;
     this.given = number === 0;
-    this.real = null; // its value in the row that was picked
-    this.own = false; // whether what is given began as that value
+    this.real = null; // its value in the chosen row
+    this.own = false; // whether the given value started as that value
     const id = `modality-${number}`;
     this.switch = make("input", { type: "checkbox", role: "switch", id: `${id}-given`, "aria-label": `${this.name} given`, onchange: () => this.give(this.switch.checked) });
     this.body = make("div");
@@ -165,7 +165,7 @@ class Card {
     );
   }
 
-  // Whether it is given, from the switch or from a row that has it or not.
+  // Switches the modality on or off.
   give(on) {
     this.given = on;
     this.render();
@@ -174,14 +174,14 @@ class Card {
 
   pick(value) {
     this.real = value;
-    tell(this.error, "");
+    setText(this.error, "");
     this.own = value !== null;
     if (value === null) this.given = false;
     else this.take(value);
     this.render();
   }
 
-  // What the imputed value is shown beside.
+  // The true value to compare with the imputed one.
   compared() {
     return page.compared ? this.real : null;
   }
@@ -258,7 +258,7 @@ class ImageCard extends Card {
 
   nameCanvas(more = "") {
     const how = this.modality.drawable ? "; draw with a pointer, or move with the arrow keys and press Space" : "";
-    this.canvas.setAttribute("aria-label", `${this.name}, as it is given${how}${more}`);
+    this.canvas.setAttribute("aria-label", `${this.name}, given image${how}${more}`);
   }
 
   clear() {
@@ -268,7 +268,7 @@ class ImageCard extends Card {
     this.drawn();
   }
 
-  // The picture on the canvas is no longer that of a row.
+  // The image on the canvas is no longer that of a row.
   drawn() {
     this.value = { picture: this.canvas.toDataURL("image/png") };
   }
@@ -327,17 +327,17 @@ class ImageCard extends Card {
     const file = input.files[0];
     input.value = "";
     if (!file) return;
-    tell(this.error, "");
+    setText(this.error, "");
     try {
-      if (file.size > page.spec.upload) throw new Told(`too large: ${page.spec.upload / 2 ** 20} MiB at most`);
+      if (file.size > page.spec.upload) throw new RequestError(`too large: at most ${page.spec.upload / 2 ** 20} MiB are allowed`);
       const answer = await ask(`api/upload?modality=${encodeURIComponent(this.name)}`, { method: "POST", body: file });
       this.value = { picture: answer.picture };
       this.own = false;
       await this.put(answer.picture);
       changed();
     } catch (error) {
-      if (!(error instanceof Told)) throw error;
-      tell(this.error, error.message);
+      if (!(error instanceof RequestError)) throw error;
+      setText(this.error, error.message);
     }
   }
 
@@ -387,7 +387,7 @@ class ImageCard extends Card {
     this.nameCanvas(`; line ${this.at[1] + 1}, column ${this.at[0] + 1}`);
   }
 
-  // A line of soft ends, as wide as a pen on paper of this size.
+  // Draws a line with soft edges, in a width proportional to the image.
   stroke([x0, y0], [x1, y1]) {
     const { width, height } = this.canvas;
     const radius = Math.max(0.6, Math.max(width, height) / 26);
@@ -408,7 +408,7 @@ class ImageCard extends Card {
     imputeLater();
   }
 
-  // What is imputed
+  // Imputed values
 
   show(answer) {
     if (!this.given) this.body.replaceChildren(...this.pictures(answer));
@@ -486,14 +486,14 @@ class VectorCard extends Card {
     }
     this.rows = new Map(places.map((place) => [place, this.element(place)]));
     this.list.replaceChildren(...[...this.rows.values()].flatMap((row) => [row.name, row.track, row.side]));
-    // Only when it is not there yet: what has the focus would lose it.
+    // Replaced only if needed, because that would move the focus.
     if (this.list.parentNode !== this.body) this.body.replaceChildren(...(this.tools ? [this.tools] : []), this.list);
   }
 
-  // A line of the list: name, track, and a field or a figure.
+  // A line of the list: name, track, and an input field or a statistic.
   element(place) {
     const text = this.modality.names[place];
-    const row = { name: make("span", { class: "name", title: text }, text), track: make("div", { class: "track" }), side: make("span", { class: "told" }) };
+    const row = { name: make("span", { class: "name", title: text }, text), track: make("div", { class: "track" }), side: make("span", { class: "number" }) };
     if (!this.given) return row;
     if (this.modality.binary) return this.toggle(place, row);
     row.side = this.field(place, row);
@@ -523,7 +523,7 @@ class VectorCard extends Card {
       else slider.value = this.values[place];
       imputeLater();
     };
-    const label = `${this.name} ${this.modality.names[place]}, a number; empty is not observed`;
+    const label = `${this.name} ${this.modality.names[place]}, a number; empty if not observed`;
     const field = make("input", { type: "number", step: this.modality.whole ? 1 : "any", inputmode: "decimal", "aria-label": label, oninput: type });
     if (this.values[place] !== null) field.value = short(this.values[place]);
     return field;
@@ -543,7 +543,7 @@ class VectorCard extends Card {
     return row;
   }
 
-  // What is imputed
+  // Imputed values
 
   show(answer) {
     answer.elements.forEach((place, number) => {
@@ -576,7 +576,7 @@ class VectorCard extends Card {
   decoded(answer) {
     const rows = answer.elements.slice(0, DECODED).map((place, number) => {
       const text = this.modality.names[place];
-      const row = { name: make("span", { class: "name", title: text }, text), track: make("div", { class: "track" }), side: make("span", { class: "told" }) };
+      const row = { name: make("span", { class: "name", title: text }, text), track: make("div", { class: "track" }), side: make("span", { class: "number" }) };
       this.mark(row, place, number, answer, null);
       return row;
     });
@@ -605,7 +605,7 @@ class LatentMap {
     this.svg = draw("svg", { viewBox: `0 0 ${this.width} ${this.height}`, tabindex: 0, role: "application", "aria-label": "Latent map: the arrow keys move a point, which is decoded" });
     this.svg.append(...this.clouds(found), this.here, this.cross, ...this.names(found));
     this.point = null;
-    this.later = asker(() => post("api/decode", { point: this.point, show: shownElements(), seed: page.seed }), showDecoded, (text) => tell(byId("map-error"), text));
+    this.later = asker(() => post("api/decode", { point: this.point, show: shownElements(), seed: page.seed }), showDecoded, (text) => setText(byId("map-error"), text));
     let pressed = false;
     this.svg.addEventListener("pointerdown", (event) => {
       pressed = true;
@@ -648,7 +648,7 @@ class LatentMap {
     });
   }
 
-  // Where the draws are that the cards show.
+  // Marks the draws shown in the cards.
   now(points) {
     const inside = (x, size) => Math.min(size - 6, Math.max(6, x));
     const ring = (point) => draw("circle", { class: "now", r: 4, cx: inside(this.across(point), this.width), cy: inside(this.down(point), this.height) });
@@ -673,7 +673,7 @@ class LatentMap {
 }
 
 function showDecoded(answer) {
-  tell(byId("map-error"), "");
+  setText(byId("map-error"), "");
   const parts = Object.entries(answer.modalities).map(([name, one]) => make("div", { "data-decoded": name }, make("h3", {}, name), page.cards.get(name).decoded(one)));
   byId("decoded").replaceChildren(...parts);
 }
@@ -686,9 +686,9 @@ async function openMap() {
     page.map.now(page.points);
     const [first, second] = found.shares.map((share) => SHARE.format(share));
     const coloured = found.label ? `, coloured by ${found.label}` : "";
-    byId("map-note").textContent = `Posterior means of ${COUNT.format(found.points.length)} rows of the ${found.split} split${coloured}, along the two directions in which they vary most (${first} and ${second} of the variance). Rings are the draws shown above. Click a place to decode it; the other directions stay at their mean.`;
+    byId("map-note").textContent = `Posterior means of ${COUNT.format(found.points.length)} rows of the ${found.split} split${coloured}, projected on their first two principal components (${first} and ${second} of the variance). Rings are the draws shown above. Click a point to decode it; all other directions stay at their mean.`;
   } catch (error) {
-    if (!(error instanceof Told)) throw error;
+    if (!(error instanceof RequestError)) throw error;
     byId("map-note").textContent = error.message;
   }
 }
@@ -703,15 +703,15 @@ async function pickRow(number) {
   try {
     const found = await ask(`api/row/${number}`);
     if (turn !== latestRow) return;
-    tell(byId("error"), "");
+    setText(byId("error"), "");
     page.row = number;
     byId("row").value = number;
     byId("of").textContent = `of ${COUNT.format(page.spec.rows.count)}, ${page.spec.rows.split} split${found.id ? `; ${found.id}` : ""}`;
     for (const [name, card] of page.cards) card.pick(found.values[name]);
     changed();
   } catch (error) {
-    if (!(error instanceof Told)) throw error;
-    if (turn === latestRow) tell(byId("error"), error.message);
+    if (!(error instanceof RequestError)) throw error;
+    if (turn === latestRow) setText(byId("error"), error.message);
   }
 }
 
@@ -726,7 +726,7 @@ function offerRows(count) {
   byId("rows").addEventListener("submit", (event) => event.preventDefault());
 }
 
-// The beginning
+// Start
 
 function giveNothing() {
   for (const card of page.cards.values()) {
@@ -760,13 +760,13 @@ async function begin() {
     offerRows(spec.rows.count);
     await pickRow(0);
   } else {
-    tell(byId("without"), `No rows to pick from: ${spec.without_rows}. Draw, upload or type values.`);
+    setText(byId("without"), `No rows to choose from: ${spec.without_rows}. Draw, upload or enter values.`);
     changed();
   }
   await openMap();
 }
 
 begin().catch((error) => {
-  tell(byId("error"), error.message);
+  setText(byId("error"), error.message);
   throw error;
 });
