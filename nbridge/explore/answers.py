@@ -3,8 +3,8 @@ r"""Answers of the API: draws of each modality and their statistics, as JSON-com
 .. math:: z_k \sim q(z \mid x_S), \qquad p(x_j \mid x_S) \approx \frac{1}{K} \sum_k p(x_j \mid z_k)
 
 All modalities are decoded from the same draws, so that the k-th image, class and dot belong together. Draws are bit-identical to those of
-`nbridge.Model.impute` with the same seed: with the noise of the likelihood for values, without it for images and classes. Statistics are over all
-K draws, of which the page shows a few.
+`nbridge.Model.impute` with the same seed: with the noise of the likelihood for values, without it for images and classes. Statistics are
+over all K draws, of which the page shows a few.
 
 Axes: K draws, B = 1 row, D latent dimensions.
 """
