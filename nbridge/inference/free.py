@@ -206,7 +206,7 @@ _CLOSED: Mapping[type[Likelihood], Callable[[Likelihood, Tensor, Tensor], Distri
 def _by_gradient(likelihood: Likelihood, x: Tensor, cells: Tensor | None) -> Marginal:
     """The marginal of a likelihood without a closed form: one set of raw numbers for all rows."""
     family = copy.deepcopy(likelihood).requires_grad_()
-    raw = torch.zeros(family.raw_shape, device=x.device, requires_grad=True)
+    raw = torch.zeros(family.raw_shape, device=x.device, dtype=likelihood.dtype, requires_grad=True)
 
     def score(values: Tensor, known: Tensor | None) -> Tensor:
         return family.log_prob(raw.expand(len(values), *raw.shape), values, known)

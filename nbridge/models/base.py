@@ -138,6 +138,11 @@ class MultimodalVAE(nn.Module, ABC):
         return next(self.parameters()).device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """The type of the parameters."""
+        return next(self.parameters()).dtype
+
+    @property
     def noise_width(self) -> int:
         """Numbers that a stochastic model draws to make one part of a posterior; 0, the default, where there is one part."""
         return 0
@@ -236,7 +241,7 @@ class MultimodalVAE(nn.Module, ABC):
 
     def prior(self, *shape: int) -> Independent:
         """p(z) = N(0, I) over D with the batch shape asked for: the prior of every density, also of a model with a `mixture`."""
-        zeros = torch.zeros(*shape, self.latent_dim, device=self.device)
+        zeros = torch.zeros(*shape, self.latent_dim, device=self.device, dtype=self.dtype)
         return diagonal_normal(zeros, torch.ones_like(zeros))
 
     def presence(self, batch: Batch) -> Tensor:
@@ -289,7 +294,7 @@ class MultimodalVAE(nn.Module, ABC):
         observed = batch.present[name].reshape(-1, *(1 for _ in x.shape[1:]))
         if name in batch.cells:
             observed = observed & batch.cells[name]
-        return torch.where(observed, x, blank)
+        return torch.where(observed, x, blank.to(x.dtype))
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         r"""What encoders see of a prepared batch: standard form, shape (B, \*shape); zeros for an absent row, a hole for an absent cell."""

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
 
+from nbridge.common import randomness
 from nbridge.data.batch import Batch
 from nbridge.models.base import Features, MultimodalVAE, Stage
 from nbridge.models.joint import JointVAE, teacher, with_teacher
@@ -134,7 +135,7 @@ class FlowBridgedVAE(JointVAE):
         return diagonal_where(present.all(0), self.fusion(features), drawn)
 
     def _noise(self, samples: int, batch: Batch) -> Tensor:
-        return torch.randn(samples, len(batch), self.latent_dim, device=self.device, dtype=self.bridges.loc.dtype)
+        return randomness.randn(samples, len(batch), self.latent_dim, device=self.device, dtype=self.bridges.loc.dtype)
 
     def _parts(self, batch: Batch, noise: Tensor) -> Independent:
         """Parts of a prepared batch's posteriors from noise, shape (K, B, D) or (K, 1, D)."""

@@ -11,6 +11,8 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from nbridge.common import randomness
+
 Subset = tuple[str, ...]
 MOST = 10
 """Modalities up to which something for each subset, a thousand of them, can be had at all."""
@@ -21,8 +23,8 @@ def random_part(present: Tensor, least: int = 1) -> Tensor:
 
     Sizes are drawn evenly from ``least`` up to one less than all; a row that has no such part gives something else, at most all it has.
     """
-    order = torch.where(present, torch.rand(present.shape, device=present.device), 2.0).argsort(0).argsort(0)
-    size = least + torch.rand(present.shape[1], device=present.device) * (present.sum(0) - least)
+    order = torch.where(present, randomness.rand(*present.shape, device=present.device), 2.0).argsort(0).argsort(0)
+    size = least + randomness.rand(present.shape[1], device=present.device) * (present.sum(0) - least)
     return present & (order < size.floor())
 
 
@@ -33,7 +35,7 @@ def part_of_size(present: Tensor, size: Tensor) -> Tensor:
         present: Presence, boolean, shape (M, B).
         size: The sizes, integers, shape (B,).
     """
-    order = torch.where(present, torch.rand(present.shape, device=present.device), 2.0).argsort(0).argsort(0)
+    order = torch.where(present, randomness.rand(*present.shape, device=present.device), 2.0).argsort(0).argsort(0)
     return present & (order < size)
 
 

@@ -75,11 +75,19 @@ class Likelihood(nn.Module, ABC):
     hole: float = 0.0
     resolution: float = 0.0
     spread: Tensor | None
+    _typed: Tensor
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = tuple(shape)
         self.register_buffer("spread", None)
+        # Moves with the module; what has a spread, a scale or none of them knows its type by it.
+        self.register_buffer("_typed", torch.zeros(()), persistent=False)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type of values in canonical and in standard form."""
+        return self._typed.dtype
 
     @property
     def raw_shape(self) -> tuple[int, ...]:
@@ -136,7 +144,7 @@ class Likelihood(nn.Module, ABC):
 
     def canonical(self, x: Tensor) -> Tensor:
         """The form that the distribution takes, of values in any form that a user may give; canonical values stay as they are."""
-        return x.to(torch.get_default_dtype())
+        return x.to(self.dtype)
 
     def restore(self, x: Tensor, like: Tensor) -> Tensor:
         """Undoes `canonical`: the form and type in which ``like`` was given, leading axes kept."""
@@ -148,7 +156,7 @@ class Likelihood(nn.Module, ABC):
 
     def blank(self, rows: int) -> Tensor:
         """A stand-in for absent values: any rows inside the support, in canonical form."""
-        return torch.zeros(rows, *self.shape)
+        return torch.zeros(rows, *self.shape, dtype=self.dtype)
 
     def expectation(self, distribution: Distribution) -> Tensor:
         """What a point estimate averages over draws of z."""
@@ -251,7 +259,7 @@ class Categorical(Likelihood):
         return (F.one_hot(x, self.shape[0]) if like.ndim == 2 else x).to(like.dtype)
 
     def standardize(self, x: Tensor) -> Tensor:
-        return F.one_hot(x, self.shape[0]).to(torch.get_default_dtype())
+        return F.one_hot(x, self.shape[0]).to(self.dtype)
 
     def blank(self, rows: int) -> Tensor:
         return torch.zeros(rows, dtype=torch.long)
@@ -383,7 +391,7 @@ class DiscretizedLogistic(Likelihood):
         return (x - self.low) * (4 / (self.high - self.low)) - 2
 
     def blank(self, rows: int) -> Tensor:
-        return torch.full((rows, *self.shape), self.low)
+        return torch.full((rows, *self.shape), self.low, dtype=self.dtype)
 
     def edges(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[Edge]:
         """Values at the first and the last level, and spreads at a bound."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,6 +17,8 @@ from nbridge.acceleration.devices import pick_device
 from nbridge.acceleration.distributed import World, joined
 from nbridge.acceleration.measuring import choose_precision
 from nbridge.acceleration.precision import Products
+from nbridge.common.autograd import gradients
+from nbridge.common.process_state import torch_threads
 from nbridge.data.batch import Batch
 from nbridge.data.split import Splits
 from nbridge.data.tables.frames import FrameLike
@@ -65,6 +66,7 @@ class Run:
         return compare_with_baselines(self.model, self.spec, self.splits, records=records)
 
 
+@gradients()
 def train(
     spec: Spec | Mapping[str, object] | str | os.PathLike[str],
     data: Data | None = None,
@@ -123,6 +125,7 @@ def train(
         return _train(model, spec, splits, folder, reporter, None, world, precision.chosen)
 
 
+@gradients()
 def resume(
     directory: str | os.PathLike[str], data: Data | None = None, *, device: str | None = None, reporter: Reporter | None = None
 ) -> Run:
@@ -145,7 +148,8 @@ def resume(
         environment = read_environment(folder)
         # With other processes nothing is bit-identical anyway, and the threads that one process had are too many for each of several.
         threads = environment["threads"] if environment.get("processes", 1) == world.size else torch.get_num_threads()
-        with _threads(threads):
+        # Sums over another number of threads are not bit-identical.
+        with torch_threads(threads):
             model, splits = _prepare(spec, data, device or environment["device"], world, reporter)
             if environment["fingerprint"] != fingerprint(splits):
                 raise RunError(f"{folder}: the rows are not those that this run began with; train a new run in another folder")
@@ -195,9 +199,7 @@ def _read(spec: Spec | Mapping[str, object] | str | os.PathLike[str], overrides:
 
 def _prepare(spec: Spec, data: Data | None, device: str, world: World, reporter: Reporter | None) -> tuple[MultimodalVAE, Splits]:
     listener = reporter if reporter is not None and world.is_main else Reporter()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.training.seed)
-        model = build_model(spec)
+    model = build_model(spec)
     with world.main_first():
         frame = data if isinstance(data, Given) else read_frame(spec, data)
         splits = build_data(spec, model, data if frame is None else frame, warn=listener.warn)
@@ -257,14 +259,3 @@ def _train(
         save_model(own / MODEL, model, with_weights(spec, model.weights), model_card(spec))
     world.barrier()
     return Run(model, spec, splits, folder)
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """The number of threads that the run began with: sums over another number are not bit-identical."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nbridge.common.atomic_files import write_atomically, write_json, write_text, writing
+from nbridge.common.autograd import gradients
 from nbridge.data.patterns import Patterns
 from nbridge.errors import NBridgeError, RunError
 from nbridge.models.base import MultimodalVAE
@@ -125,6 +125,7 @@ def save_model(directory: str | os.PathLike[str], model: MultimodalVAE, spec: Sp
         write_json(folder / CONFIG, {"format_version": FORMAT_VERSION, "nbridge": __version__, "spec": spec.as_dict(), **seen})
 
 
+@gradients()
 def load_model(directory: str | os.PathLike[str]) -> tuple[MultimodalVAE, Spec]:
     """Reads a model folder, or the run folder around it.
 
@@ -132,8 +133,7 @@ def load_model(directory: str | os.PathLike[str]) -> tuple[MultimodalVAE, Spec]:
         RunError: when it is incomplete, damaged, newer, or does not hold exactly the tensors of its spec.
     """
     spec, patterns = read_config(folder := model_folder(directory))
-    with torch.random.fork_rng(devices=[]):
-        model = build_model(spec)
+    model = build_model(spec)
     load_into(model, load_tensors(folder / TENSORS)[0], folder / TENSORS)
     model.patterns = patterns
     return model.eval(), spec
