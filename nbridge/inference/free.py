@@ -70,6 +70,9 @@ class Marginal:
             x: Values in canonical form, shape (B, \*shape).
             cells: Observed cells, of the shape of ``x``; the others do not count.
         """
+        if not len(x):
+            # Torch's sum over the axes of an element is ambiguous without rows.
+            return torch.zeros(0, dtype=torch.float64, device=x.device)
         return self.score(x, cells)
 
 
