@@ -139,8 +139,7 @@ def main() -> None:
     for system in options.systems.split(","):
         for seed in range(options.seeds):
             chosen = spec(system, seed)
-            torch.manual_seed(seed)
-            model = nbridge.build_model(chosen)
+            model = nbridge.build_model(chosen, seed=seed)
             nbridge.fit(model, train, None, chosen.training)
             systems.setdefault(system, []).append(measure(model, test, reads))
             print(system, seed, {name: round(figure, 3) for name, figure in systems[system][-1].items()}, flush=True)

@@ -88,8 +88,7 @@ def hidden(batch: Batch, share: float, seed: int) -> Batch:
 def measure(design: str, share: float, seed: int, samples: int) -> dict[str, float]:
     """Accuracy of the label and predictive log-likelihood of the halves, by the number of modalities observed."""
     spec = nbridge.read_spec(SPEC, overrides=[f"training.seed={seed}"])
-    torch.manual_seed(seed)
-    base = nbridge.build_model(spec)
+    base = nbridge.build_model(spec, seed=seed)
     plain = {"coupling": 0.0, "leave_one_out": 0.0, "contrast": 0.0, "exponents": "ones", "prior": "normal"}
     model = DESIGNS[design](base.encoders, base.decoders, base.fusion, base.bridges, base.weights, **plain)
     splits = build_data(spec, model)

@@ -19,8 +19,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import torch
-
 import nbridge
 from benchmarks.designs import BRIDGES, JOINT
 from benchmarks.readme import replace_section, spread
@@ -55,8 +53,7 @@ def trained(seed: int) -> dict[str, tuple[MultimodalVAE, Batch]]:
     models, joint = {}, {}
     for variant in VARIANTS:
         chosen = spec(variant, seed)
-        torch.manual_seed(seed)
-        model = nbridge.build_model(chosen)
+        model = nbridge.build_model(chosen, seed=seed)
         splits = build_data(chosen, model)
         assert splits.test is not None
         assert splits.validation is not None

@@ -331,7 +331,9 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             raise DataError(f"validation_fraction is {fraction}, expected a share from 0 to below 1")
         require_positive(**({} if self.epochs is None else {"epochs": self.epochs}))
         held = fraction if round(fraction * rows) >= 1 and rows - round(fraction * rows) >= 2 else 0.0
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        # NumPy's global generator, which scikit-learn takes for None, belongs to the caller.
+        own = np.random.RandomState() if self.random_state is None else check_random_state(self.random_state)
+        seed = int(own.randint(2**31 - 1))
         training = rows - round(held * rows)
         steps = max(1, training // self.batch_size)
         epochs = min(MOST, max(FEWEST, math.ceil(STEPS / steps))) if self.epochs is None else self.epochs

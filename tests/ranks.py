@@ -81,8 +81,7 @@ def without_noise() -> None:
 
 
 def build(system: str) -> MultimodalVAE:
-    torch.manual_seed(3)
-    return nbridge.build_model(spec_of(system))
+    return nbridge.build_model(spec_of(system), seed=3)
 
 
 def gradients(world: World) -> dict[str, Tensor]:

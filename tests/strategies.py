@@ -98,7 +98,7 @@ def specs(draw: st.DrawFn, min_size: int = 2, max_size: int = 6, kinds: Collecti
 def grown_model(spec: Spec, seed: int) -> MultimodalVAE:
     """A model with weights, running statistics and training rows' statistics unlike those of a fresh one, in eval mode."""
     torch.manual_seed(seed)
-    model = build_model(spec)
+    model = build_model(spec, seed=seed)
     for module in model.modules():
         for name, tensor in module.named_buffers(recurse=False):
             if name == "running_mean":

@@ -59,8 +59,7 @@ def run(task: Task) -> None:
     joint: dict[str, Tensor] = {}
     for system in task.systems:
         described = spec(system, task)
-        torch.manual_seed(task.seed)
-        model = nbridge.build_model(described)
+        model = nbridge.build_model(described, seed=task.seed)
         if joint and system in AFTER_JOINT:
             model.load_state_dict(joint, strict=False)
             nbridge.fit(model, train, validation, described.training, state=TrainingState(stage=1))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from nbridge.common.process_state import ignored_warnings
 from nbridge.errors import NBridgeError
 
 
@@ -39,9 +39,8 @@ class CompiledLoss:
             return self._loss(*args)
         started = time.monotonic()
         try:
-            with warnings.catch_warnings():
-                # Tracing emits warnings about torch's own internals.
-                warnings.simplefilter("ignore")
+            # Tracing emits warnings about torch's own internals.
+            with ignored_warnings():
                 terms = self._loss(*args)
         except RuntimeError as error:
             from torch._dynamo.exc import TorchDynamoException

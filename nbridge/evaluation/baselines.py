@@ -15,7 +15,6 @@ Axes: N rows, F inputs, C columns or questions, E elements.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -26,6 +25,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.neighbors import NearestNeighbors
 
+from nbridge.common.process_state import ignored_warnings
 from nbridge.evaluation.baseline_inputs import Inputs
 from nbridge.evaluation.paired import paired
 from nbridge.evaluation.targets import Numbers, Questions, Target, Values
@@ -107,9 +107,8 @@ def chosen(target: Target, train: Known, choosing: Known | None, seed: int = 0) 
     """
     enough = train.inputs.shape[1] and len(train.truth) >= NEIGHBOURS
     competing = [*candidates(target)] if enough else [next(candidates(target))]
-    with warnings.catch_warnings():
-        # The iteration limit is part of the baseline, so not converging is no fault.
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    # The iteration limit is part of the baseline, so not converging is no fault.
+    with ignored_warnings(ConvergenceWarning):
         if choosing is not None:
             fitted = [(one, one.fit(train)) for one in competing]
             best, predict = min(fitted, key=lambda pair: _loss(target, choosing.truth, pair[1](choosing.inputs)))

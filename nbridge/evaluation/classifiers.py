@@ -21,8 +21,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nbridge.common.autograd import gradients
 from nbridge.common.hashing import hash_tensor
 from nbridge.common.messages import listing
+from nbridge.common.randomness import own_draws, randperm
 from nbridge.data.batch import Batch
 from nbridge.errors import DataError
 from nbridge.evaluation.classifier_cache import ClassifierCache
@@ -142,6 +144,7 @@ class Judge:
     train_rows: int
 
 
+@gradients()
 def train_classifier(
     encoder: Encoder,
     likelihood: Likelihood,
@@ -180,8 +183,7 @@ def train_classifier(
     if len(rows) < 2:
         raise DataError(f"a classifier of {label} given {name} needs 2 or more training rows with both, got {len(rows)}")
     device = next(encoder.parameters()).device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    with own_draws(seed):
         classifier = Classifier(encoder, likelihood, label_likelihood).to(device).train()
         optimizer = torch.optim.Adam([p for p in classifier.parameters() if p.requires_grad], lr=learning_rate)
         for _ in range(epochs):
@@ -189,6 +191,7 @@ def train_classifier(
     return classifier.eval().requires_grad_(False)
 
 
+@gradients()
 def train_classifiers(
     spec: Spec,
     model: MultimodalVAE,
@@ -233,8 +236,7 @@ def train_classifiers(
         if name == label or rows_with(train, (name, label)).sum() < 2 or not rows_with(test, (name, label)).any():
             continue
         learnt, held_out = _picked(train, name, label, rows, seed), _picked(test, name, label, len(test), seed)
-        with torch.random.fork_rng([]):
-            torch.manual_seed(seed)
+        with own_draws(seed):
             encoder = SpecParts(spec).encoder(name).to(model.device)
             classifier = Classifier(encoder, model.likelihoods[name], model.likelihoods[label]).to(model.device)
         options = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
@@ -323,7 +325,7 @@ def _check_kind(label: str, likelihood: Likelihood) -> None:
 
 def _epoch(classifier: Classifier, optimizer: torch.optim.Optimizer, rows: Batch, name: str, label: str, size: int) -> None:
     # The incomplete last batch is dropped; the next epoch's permutation puts its rows elsewhere.
-    order = torch.randperm(len(rows)).to(rows.device)
+    order = randperm(len(rows)).to(rows.device)
     for step in range(len(rows) // size):
         part = rows.index(order[step * size : (step + 1) * size]).to(classifier.device)
         features = classifier.features(canonical(classifier.likelihood, part, name), part.cells.get(name))

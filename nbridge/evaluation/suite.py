@@ -28,6 +28,7 @@ from functools import cached_property
 from itertools import combinations
 from typing import Any
 
+from nbridge.common.autograd import gradients
 from nbridge.common.messages import listing
 from nbridge.data.batch import Batch
 from nbridge.data.split import Splits
@@ -55,6 +56,7 @@ Figures = tuple[int, Mapping[str, float | None], Mapping[str, Mapping[str, float
 """The number of rows, the scores, and series of scores by K, by attribute or by level."""
 
 
+@gradients()
 def evaluate(
     model: MultimodalVAE,
     spec: Spec,

@@ -13,10 +13,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.distributions import constraints
 
+from nbridge.common.autograd import gradients
+from nbridge.common.process_state import one_thread
 from nbridge.data.batch import Batch
 from nbridge.data.rows import Rows
 from nbridge.data.split import Splits
@@ -42,6 +43,7 @@ LEAST_TRAIN, LEAST_TEST = 500, 250
 """Minimum sample sizes, even for very wide rows."""
 
 
+@gradients()
 def compare_with_baselines(
     model: MultimodalVAE,
     spec: Spec,
@@ -87,7 +89,7 @@ def compare_with_baselines(
     if max(int(mask.sum()) for mask in serving_rows.values()) < FEWEST:
         most = {name: _too_few(name, int(mask.sum()), split, model) for name, mask in serving_rows.items()}
         return Verdict(split, tuple(most.values()))
-    with threadpool_limits(1):
+    with one_thread():
         return _Judge(model, spec, splits, held, split, seed).verdict(records)
 
 

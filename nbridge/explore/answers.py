@@ -77,7 +77,7 @@ def decode(session: Session, request: Decode) -> dict[str, Any]:
         DataError: when there is no map.
     """
     model = session.model
-    z = plane_of(session).z(torch.tensor(request.point, dtype=torch.float64)).to(torch.get_default_dtype())
+    z = plane_of(session).z(torch.tensor(request.point, dtype=torch.float64)).to(session.model.dtype)
     with serving(model, part_seed(request.seed, 0)):
         return _answer(session, z.expand(draws_of(model), 1, -1), model.names, request.show)
 

@@ -70,7 +70,7 @@ def _elements(session: Session, name: str, likelihood: Likelihood, kind: Kind) -
     blank = likelihood.blank(1)[0].flatten().double()
     # Widens the range of a constant element in both directions, or only upwards at the lower bound of the support.
     low, high = (low - room).clamp(min=getattr(likelihood.support, "lower_bound", -math.inf)), high + room
-    start = likelihood.point(torch.where(mean.isnan(), blank, mean).reshape(shape).to(torch.get_default_dtype())).double().flatten()
+    start = likelihood.point(torch.where(mean.isnan(), blank, mean).reshape(shape).to(likelihood.dtype)).double().flatten()
     return {
         "size": len(low),
         "names": element_names(session.spec, name, shape),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nbridge.common.process_state import ignored_warnings
 from nbridge.errors import DataError
 from nbridge.evaluation.rows import check_names
 from nbridge.explore.session import Session
@@ -83,9 +83,8 @@ def _opened(name: str, content: bytes, formats: tuple[str, ...]) -> Image.Image:
     from PIL import Image, ImageOps
 
     try:
-        with warnings.catch_warnings():
-            # Our own limit below refuses images with too many pixels.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        # Our own limit below refuses images with too many pixels.
+        with ignored_warnings(Image.DecompressionBombWarning):
             image = Image.open(io.BytesIO(content), formats=formats)
         if image.width * image.height > PIXELS:
             raise DataError(f"{name}: got an image of {_size(image)} pixels, at most {PIXELS:,} are allowed")

@@ -75,7 +75,7 @@ def fit_exponents(model: MultimodalVAE, rows: Rows) -> dict[str, float]:
     several = several.repeat(math.ceil(number / len(several)))
     chosen = several[torch.randperm(len(several), device=several.device)[:number]]
     logs, gamma = _Objective(model, batch.index(chosen), chosen).best()
-    sizes = torch.arange(len(model.names) + 1).clamp(min=1)
+    sizes = torch.arange(len(model.names) + 1, dtype=torch.float32).clamp(min=1)
     model.exponents.copy_(torch.from_numpy(np.exp(logs)) * sizes[:, None] ** -gamma)
     return dict(zip(model.names, model.exponents[1].tolist(), strict=True))
 
@@ -138,7 +138,7 @@ class _Objective:
         return loss.item(), gradient.double().cpu().numpy()
 
     def _negative_log_posterior(self, parameters: Tensor) -> Tensor:
-        sizes = self.given.sum(0).clamp(min=1)
+        sizes = self.given.sum(0).clamp(min=1).to(parameters.dtype)
         exponents = (parameters[:-1, None] - parameters[-1] * sizes.log()).exp()[..., None]
         mean, log_variance = product_of_posteriors(*self.experts, self.given, exponents)
         z = mean + (log_variance / 2).exp() * self.noise

@@ -70,6 +70,9 @@ class Marginal:
             x: Values in canonical form, shape (B, \*shape).
             cells: Observed cells, of the shape of ``x``; the others do not count.
         """
+        if not len(x):
+            # Torch's sum over the axes of an element is ambiguous without rows.
+            return torch.zeros(0, dtype=torch.float64, device=x.device)
         return self.score(x, cells)
 
 
@@ -206,7 +209,7 @@ _CLOSED: Mapping[type[Likelihood], Callable[[Likelihood, Tensor, Tensor], Distri
 def _by_gradient(likelihood: Likelihood, x: Tensor, cells: Tensor | None) -> Marginal:
     """The marginal of a likelihood without a closed form: one set of raw numbers for all rows."""
     family = copy.deepcopy(likelihood).requires_grad_()
-    raw = torch.zeros(family.raw_shape, device=x.device, requires_grad=True)
+    raw = torch.zeros(family.raw_shape, device=x.device, dtype=likelihood.dtype, requires_grad=True)
 
     def score(values: Tensor, known: Tensor | None) -> Tensor:
         return family.log_prob(raw.expand(len(values), *raw.shape), values, known)

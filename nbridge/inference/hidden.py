@@ -16,6 +16,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from nbridge.common import randomness
 from nbridge.data.batch import Batch
 from nbridge.inference.free import Marginal, fit_marginal
 from nbridge.models.base import MultimodalVAE
@@ -68,7 +69,9 @@ def hidden_log_likelihood(model: MultimodalVAE, batch: Batch, parts: Tensor, dra
             part = batch.slice(start, start + rows)
             for name, values in _scores(model, part, parts[:, start : start + rows], hidden[:, start : start + rows], draws).items():
                 scores[name].append(values)
-    return {name: torch.cat(values) if values else torch.zeros(0, device=model.device) for name, values in scores.items()}
+    return {
+        name: torch.cat(values) if values else torch.zeros(0, device=model.device, dtype=model.dtype) for name, values in scores.items()
+    }
 
 
 def _scores(model: MultimodalVAE, batch: Batch, parts: Tensor, hidden: Tensor, draws: int) -> dict[str, Tensor]:
@@ -85,10 +88,9 @@ def _scores(model: MultimodalVAE, batch: Batch, parts: Tensor, hidden: Tensor, d
 
 @contextmanager
 def seeded(model: MultimodalVAE, generator: torch.Generator) -> Iterator[None]:
-    """Seeds torch's own generator, which posteriors draw from, with the next number of another; it is put back afterwards."""
+    """Lets posteriors draw with a seed that is the next number of a generator."""
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    with randomness.own_draws(seed, redirect=randomness.draws_itself(model)):
         yield
 
 

@@ -9,19 +9,23 @@ Axes: K samples, B rows, D latent dimensions.
 from __future__ import annotations
 
 import math
+import threading
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.distributions import Independent
+from torch.nn import Module
 from torch.quasirandom import SobolEngine
 
 from nbridge.common.messages import clip, did_you_mean, listing
+from nbridge.common.randomness import own_draws, reseed
 from nbridge.data.batch import Batch
 from nbridge.errors import DataError, require_positive
 from nbridge.models.base import MultimodalVAE
@@ -99,7 +103,7 @@ def impute(
     parts = []
     with serving(model, seed):
         for number, part in enumerate(_cut(batch, size), start=first // size):
-            torch.manual_seed(part_seed(seed, number))
+            reseed(part_seed(seed, number))
             parts.append(_impute_rows(model, part, samples, noise, one_hot or {}))
     axis = 0 if samples is None else 1
     return Imputed(
@@ -196,7 +200,7 @@ def _drawn_from(mixture: Mixture, model: MultimodalVAE, num: int, noise: bool, s
     size, parts = rows_at_a_time(model, 1), []
     with serving(model, seed):
         for number, start in enumerate(range(0, num, size)):
-            torch.manual_seed(part_seed(seed, number))
+            reseed(part_seed(seed, number))
             z = mixture.sample(1, min(size, num - start))
             parts.append({name: decode(model, name, z, noise=noise)[0].cpu() for name in model.names})
     return {name: torch.cat([part[name] for part in parts]) for name in model.names}
@@ -317,16 +321,33 @@ def decode(model: MultimodalVAE, name: str, z: Tensor, given: Tensor | None = No
 @contextmanager
 def serving(model: MultimodalVAE, seed: int) -> Iterator[None]:
     """Eval mode, no gradients, and a seed of its own; all put back afterwards."""
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    devices = [model.device] if model.device.type == "cuda" else []
+    with _in_eval_mode(model), torch.no_grad(), own_draws(seed):
+        yield
+
+
+_MODES: WeakKeyDictionary[MultimodalVAE, tuple[int, dict[Module, bool]]] = WeakKeyDictionary()
+"""Of models that are serving: how many calls they serve, in any thread, and the modes of their modules before the first of these."""
+_MODES_LOCK = threading.Lock()
+
+
+@contextmanager
+def _in_eval_mode(model: MultimodalVAE) -> Iterator[None]:
+    """Eval mode, from the first of all calls that overlap to the end of the last, which puts back what was before the first."""
+    with _MODES_LOCK:
+        calls, modes = _MODES.get(model) or (0, {module: module.training for module in model.modules()})
+        _MODES[model] = calls + 1, modes
+        if not calls:
+            model.eval()
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices):
-            torch.manual_seed(seed)
-            yield
+        yield
     finally:
-        for module, mode in training.items():
-            module.training = mode
+        with _MODES_LOCK:
+            calls, modes = _MODES.pop(model)
+            if calls > 1:
+                _MODES[model] = calls - 1, modes
+            else:
+                for module, mode in modes.items():
+                    module.training = mode
 
 
 def fixed_points(model: MultimodalVAE) -> tuple[Tensor, Tensor]:
@@ -336,9 +357,8 @@ def fixed_points(model: MultimodalVAE) -> tuple[Tensor, Tensor]:
         Quasi-random ones that z is made of, shape (K, D), and those that a stochastic model makes its posterior of, shape
         (K, `noise_width`), pseudo-random because these are too many for K quasi-random points to be even.
     """
-    dtype = torch.get_default_dtype()
-    noise = torch.randn(POINT_DRAWS, model.noise_width, dtype=dtype, generator=torch.Generator().manual_seed(0))
-    return _points(model.latent_dim, POINT_DRAWS, dtype), noise
+    noise = torch.randn(POINT_DRAWS, model.noise_width, dtype=model.dtype, generator=torch.Generator().manual_seed(0))
+    return _points(model.latent_dim, POINT_DRAWS, model.dtype), noise
 
 
 def point_draws(q: Independent, points: Tensor) -> Tensor:
@@ -352,6 +372,7 @@ def point_draws(q: Independent, points: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(mode=False)
 def _points(dimension: int, number: int, dtype: torch.dtype) -> Tensor:
     uniform = SobolEngine(dimension, scramble=True, seed=0).draw(number, dtype=dtype)
     return torch.special.ndtri(uniform.clamp(1e-4, 1 - 1e-4))

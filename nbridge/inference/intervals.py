@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nbridge.common.randomness import reseed
 from nbridge.data.batch import Batch
 from nbridge.errors import DataError, require_positive
 from nbridge.inference.impute import check_first, decode, part_seed, rows_at_a_time, serving, which_observed
@@ -98,7 +99,7 @@ def summarise(
     parts = []
     with serving(model, seed):
         for start, part in _parts(batch, unit, rows_at_a_time(model, draws)):
-            torch.manual_seed(part_seed(seed, first + start))
+            reseed(part_seed(seed, first + start))
             parts.append(_summarise_rows(model, part, levels, draws))
     return Summary(
         levels,

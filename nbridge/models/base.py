@@ -130,6 +130,11 @@ class MultimodalVAE(nn.Module, ABC):
         return next(self.parameters()).device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """The type of the parameters."""
+        return next(self.parameters()).dtype
+
+    @property
     def noise_width(self) -> int:
         """The dimension of the noise behind one component of a stochastic posterior; 0, the default, for a deterministic one."""
         return 0
@@ -223,7 +228,7 @@ class MultimodalVAE(nn.Module, ABC):
 
     def prior(self, *shape: int) -> Independent:
         """p(z) = N(0, I) over D with batch shape ``shape``: the prior of all densities, also in a model with a `mixture`."""
-        zeros = torch.zeros(*shape, self.latent_dim, device=self.device)
+        zeros = torch.zeros(*shape, self.latent_dim, device=self.device, dtype=self.dtype)
         return diagonal_normal(zeros, torch.ones_like(zeros))
 
     def presence(self, batch: Batch) -> Tensor:
@@ -276,7 +281,7 @@ class MultimodalVAE(nn.Module, ABC):
         observed = batch.present[name].reshape(-1, *(1 for _ in x.shape[1:]))
         if name in batch.cells:
             observed = observed & batch.cells[name]
-        return torch.where(observed, x, blank)
+        return torch.where(observed, x, blank.to(x.dtype))
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         r"""The encoder inputs of a prepared batch in standard form, shape (B, \*shape): 0 for absent rows, the hole for absent cells."""

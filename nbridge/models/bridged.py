@@ -41,6 +41,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
 
+from nbridge.common import randomness
 from nbridge.data.batch import Batch
 from nbridge.data.patterns import Patterns
 from nbridge.models.base import Features, MultimodalVAE, Stage
@@ -195,7 +196,7 @@ class BridgedVAE(JointVAE):
         """
         if self._mixture is None:
             return super().posterior(batch, samples)
-        return self._components(self.prepare(batch), torch.randn(samples, len(batch), 1, device=self.device))
+        return self._components(self.prepare(batch), randomness.randn(samples, len(batch), 1, device=self.device))
 
     def proposal(self, batch: Batch, samples: int = 1) -> Independent:
         """The posterior with N(0, I) in the product: components of a mixture are so narrow that a few samples would have all the weight."""

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
 
+from nbridge.common import randomness
 from nbridge.data.batch import Batch
 from nbridge.data.patterns import Patterns
 from nbridge.models.base import Features, MultimodalVAE, Stage
@@ -136,7 +137,7 @@ class FlowBridgedVAE(JointVAE):
         return diagonal_where(present.all(0), self.fusion(features), drawn)
 
     def _noise(self, samples: int, batch: Batch) -> Tensor:
-        return torch.randn(samples, len(batch), self.latent_dim, device=self.device, dtype=self.bridges.loc.dtype)
+        return randomness.randn(samples, len(batch), self.latent_dim, device=self.device, dtype=self.bridges.loc.dtype)
 
     def _parts(self, batch: Batch, noise: Tensor) -> Independent:
         """Components of the posteriors of a prepared batch from noise of shape (K, B, D) or (K, 1, D)."""

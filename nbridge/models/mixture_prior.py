@@ -17,7 +17,6 @@ Axes: C components, K samples, N rows or samples, D latent dimensions.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +24,8 @@ import torch
 from torch import Size, Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, MultivariateNormal
 
+from nbridge.common import randomness
+from nbridge.common.process_state import ignored_warnings, one_thread
 from nbridge.data.batch import Batch
 from nbridge.data.rows import Rows
 from nbridge.nn.distributions import diagonal_normal
@@ -82,7 +83,7 @@ class Mixture(nn.Module):
         return MixtureSameFamily(Categorical(self.weights[some], validate_args=False), each, validate_args=False)
 
     def sample(self, *shape: int) -> Tensor:
-        r"""Samples of z, shape (\*shape, D), from torch's global generator."""
+        r"""Samples of z, shape (\*shape, D)."""
         return self.distribution().sample(Size(shape))
 
     def learn(self, posterior: Callable[[Batch, int], Independent], rows: Rows, seed: int = 0) -> int:
@@ -174,9 +175,7 @@ def _choose_rows(rows: Rows, seed: int) -> Rows:
 @torch.no_grad()
 def _draws(posterior: Callable[[Batch, int], Independent], rows: Rows, number: int, seed: int) -> Tensor:
     """``number`` samples of the posterior of each row, shape (N, D), on the CPU."""
-    mask = next(iter(rows.present.values()))
-    with torch.random.fork_rng([mask.device] if mask.is_cuda else []):
-        torch.manual_seed(seed)
+    with randomness.own_draws(seed):
         parts = (rows.slice(start, start + CHUNK) for start in range(0, len(rows), CHUNK))
         return torch.cat([posterior(part, number).sample().flatten(0, 1).cpu() for part in parts])
 
@@ -186,13 +185,11 @@ def _expectation_maximisation(z: Tensor, components: int, full: bool, seed: int)
     # Imported here, because scikit-learn takes a second and few models have a mixture.
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
-    from threadpoolctl import threadpool_limits
 
     kind = "full" if full else "diag"
     model = GaussianMixture(components, covariance_type=kind, tol=1e-2, random_state=seed % 2**32)
     # One thread, because the number of threads changes rounding; stopping short of full convergence is harmless.
-    with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with one_thread(), ignored_warnings(ConvergenceWarning):
         model.fit(z.double().numpy())
     weights, means, covariances = (torch.from_numpy(x) for x in (model.weights_, model.means_, model.covariances_))
     return weights, means, covariances

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent
 
+from nbridge.common import randomness
 from nbridge.data.batch import Batch
 from nbridge.models.base import Features, Stage
 from nbridge.models.experts import Experts
@@ -95,7 +96,7 @@ class MVAE(Experts):
 
     @staticmethod
     def _random_subset(n: int) -> Tensor:
-        size = int(torch.randint(2, n, ()))
+        size = randomness.randint(2, n)
         members = torch.zeros(1, n, dtype=torch.bool)
-        members[0, torch.randperm(n)[:size]] = True
+        members[0, randomness.randperm(n)[:size]] = True
         return members

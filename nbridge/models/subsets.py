@@ -11,6 +11,8 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from nbridge.common import randomness
+
 Subset = tuple[str, ...]
 MOST = 10
 """Largest number of modalities for which something per subset, about a thousand of them, is feasible."""
@@ -22,8 +24,8 @@ def random_part(present: Tensor, least: int = 1) -> Tensor:
     Sizes are uniform from ``least`` to one less than the number observed. The result for rows without such a subset is unspecified, but
     never more than is observed.
     """
-    order = torch.where(present, torch.rand(present.shape, device=present.device), 2.0).argsort(0).argsort(0)
-    size = least + torch.rand(present.shape[1], device=present.device) * (present.sum(0) - least)
+    order = torch.where(present, randomness.rand(*present.shape, device=present.device), 2.0).argsort(0).argsort(0)
+    size = least + randomness.rand(present.shape[1], device=present.device) * (present.sum(0) - least)
     return present & (order < size.floor())
 
 
@@ -34,7 +36,7 @@ def part_of_size(present: Tensor, size: Tensor) -> Tensor:
         present: Presence, boolean, shape (M, B).
         size: The sizes, integers, shape (B,).
     """
-    order = torch.where(present, torch.rand(present.shape, device=present.device), 2.0).argsort(0).argsort(0)
+    order = torch.where(present, randomness.rand(*present.shape, device=present.device), 2.0).argsort(0).argsort(0)
     return present & (order < size)
 
 

@@ -12,6 +12,8 @@ from torch import Size, Tensor
 from torch.distributions import Distribution, Independent, Normal, constraints
 from torch.nn import functional as F
 
+from nbridge.common import randomness
+
 LOG_VARIANCE = (-10.0, 4.0)
 """Bounds of a posterior's log-variance: wide enough not to bind in a sound model, narrow enough that no product overflows."""
 
@@ -23,6 +25,19 @@ class StableNormal(Normal):
         return -((value - self.loc) / self.scale).square() / 2 - self.scale.log() - math.log(2 * math.pi) / 2
 
 
+class _OwnNormal(Normal):
+    """A normal distribution that draws by `nbridge.common.randomness`."""
+
+    def sample(self, sample_shape: Size | list[int] | tuple[int, ...] = ()) -> Tensor:
+        shape = self._extended_shape(Size(sample_shape))
+        with torch.no_grad():
+            return randomness.normal(self.loc.expand(shape), self.scale.expand(shape))
+
+    def rsample(self, sample_shape: Size | list[int] | tuple[int, ...] = ()) -> Tensor:
+        shape = self._extended_shape(Size(sample_shape))
+        return self.loc + self.scale * randomness.randn(*shape, device=self.loc.device, dtype=self.loc.dtype)
+
+
 def diagonal_normal(loc: Tensor, scale: Tensor) -> Independent:
     r"""The Gaussian :math:`\mathcal{N}(\mu, \mathrm{diag}(\sigma^2))` over the last axis.
 
@@ -30,7 +45,7 @@ def diagonal_normal(loc: Tensor, scale: Tensor) -> Independent:
         loc: The mean :math:`\mu`, shape :math:`(*, D)`.
         scale: The standard deviation :math:`\sigma`, shape :math:`(*, D)`.
     """
-    return Independent(Normal(loc, scale, validate_args=False), 1, validate_args=False)
+    return Independent(_OwnNormal(loc, scale, validate_args=False), 1, validate_args=False)
 
 
 def diagonal_where(rows: Tensor, q: Independent, p: Independent) -> Independent:
@@ -221,7 +236,7 @@ class DiscretizedLogistic(Distribution):
     def sample(self, sample_shape: Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         with torch.no_grad():
             shape = self._extended_shape(Size(sample_shape))
-            u = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device).clamp(1e-7, 1 - 1e-7)
+            u = randomness.rand(*shape, dtype=self.loc.dtype, device=self.loc.device).clamp(1e-7, 1 - 1e-7)
             return self._to_level(self.loc + self.log_scale.exp() * torch.logit(u))
 
     def _to_level(self, x: Tensor) -> Tensor:

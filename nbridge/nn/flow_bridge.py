@@ -43,6 +43,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
 
+from nbridge.common import randomness
 from nbridge.nn.bridges import Bridges
 from nbridge.nn.distributions import diagonal_normal
 from nbridge.nn.film import ModulatedMLP
@@ -108,7 +109,7 @@ class FlowBridge(Bridges):
         self.register_buffer("scale", torch.ones(total))
         self.register_buffer("end", torch.full((latent_dim,), 0.5))
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
-        self.register_buffer("frequencies", 2.0 ** torch.arange(WAVES), persistent=False)
+        self.register_buffer("frequencies", 2.0 ** torch.arange(WAVES, dtype=torch.float32), persistent=False)
 
     @torch.no_grad()
     def standardise(self, parts: Iterable[tuple[Mapping[str, Tensor], Tensor, Independent]]) -> None:
@@ -145,14 +146,14 @@ class FlowBridge(Bridges):
             posterior: The posterior :math:`q(z \mid x_O)` given all observed modalities, batch shape (B,) over D.
         """
         rest = (posterior.variance - self.end.square()).clamp(min=0).sqrt()
-        target = posterior.mean + rest * torch.randn_like(rest)
+        target = posterior.mean + rest * randomness.randn_like(rest)
         widening = self._widening(given)
         y = (target - product.mean) / self._narrow(product)
         likelihood = (y * (-widening).exp()).square() / 2 + widening
         y = y * (-widening.detach()).exp()
-        noise, rows = torch.randn_like(y), len(y)
+        noise, rows = randomness.randn_like(y), len(y)
         # Stratified times, one in each of B intervals, for a lower variance.
-        spread = (torch.randperm(rows, device=y.device) + torch.rand(rows, device=y.device)) / rows
+        spread = (randomness.randperm(rows, y.device) + randomness.rand(rows, device=y.device)) / rows
         angle = (spread * math.pi / 2)[:, None].to(y.dtype)
         state = angle.cos() * noise + angle.sin() * y
         found = self._velocity(state, angle, self._condition(features, given, product), given.T.to(y.dtype))
@@ -184,7 +185,7 @@ class FlowBridge(Bridges):
     def follow(self) -> None:
         """Updates the moving average of the weights, faster in the first updates; call it once per update."""
         self.updates += 1
-        weight = 1 - torch.clamp((self.updates + 1) / (self.updates + 10), max=self.decay)
+        weight = 1 - torch.clamp((self.updates + 1).float() / (self.updates + 10), max=self.decay)
         for mean, value in zip(self.average.buffers(), self.network.parameters(), strict=True):
             mean.lerp_(value, weight.to(mean.dtype))
 

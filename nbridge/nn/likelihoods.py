@@ -75,11 +75,19 @@ class Likelihood(nn.Module, ABC):
     hole: float = 0.0
     resolution: float = 0.0
     spread: Tensor | None
+    _typed: Tensor
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = tuple(shape)
         self.register_buffer("spread", None)
+        # Moves with the module; what has a spread, a scale or none of them knows its type by it.
+        self.register_buffer("_typed", torch.zeros(()), persistent=False)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type of values in canonical and in standard form."""
+        return self._typed.dtype
 
     @property
     def raw_shape(self) -> tuple[int, ...]:
@@ -136,7 +144,7 @@ class Likelihood(nn.Module, ABC):
 
     def canonical(self, x: Tensor) -> Tensor:
         """Converts user values in any supported form to the form of the distribution; canonical values are unchanged."""
-        return x.to(torch.get_default_dtype())
+        return x.to(self.dtype)
 
     def restore(self, x: Tensor, like: Tensor) -> Tensor:
         """Undoes `canonical`: converts to the form and dtype of ``like``, keeping leading axes."""
@@ -148,7 +156,7 @@ class Likelihood(nn.Module, ABC):
 
     def blank(self, rows: int) -> Tensor:
         """Placeholder rows for absent values: in the support and in canonical form."""
-        return torch.zeros(rows, *self.shape)
+        return torch.zeros(rows, *self.shape, dtype=self.dtype)
 
     def expectation(self, distribution: Distribution) -> Tensor:
         """The quantity that a point estimate averages over samples of z."""
@@ -251,7 +259,7 @@ class Categorical(Likelihood):
         return (F.one_hot(x, self.shape[0]) if like.ndim == 2 else x).to(like.dtype)
 
     def standardize(self, x: Tensor) -> Tensor:
-        return F.one_hot(x, self.shape[0]).to(torch.get_default_dtype())
+        return F.one_hot(x, self.shape[0]).to(self.dtype)
 
     def blank(self, rows: int) -> Tensor:
         return torch.zeros(rows, dtype=torch.long)
@@ -381,7 +389,7 @@ class DiscretizedLogistic(Likelihood):
         return (x - self.low) * (4 / (self.high - self.low)) - 2
 
     def blank(self, rows: int) -> Tensor:
-        return torch.full((rows, *self.shape), self.low)
+        return torch.full((rows, *self.shape), self.low, dtype=self.dtype)
 
     def edges(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[Edge]:
         """Reports values at the first and last level, and scales at a bound."""

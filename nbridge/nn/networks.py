@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nbridge.common import randomness
 from nbridge.spec.option_types import Activation
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -29,6 +30,13 @@ _NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 def activation_module(name: Activation) -> nn.Module:
     """Creates the nonlinearity with the given name."""
     return _ACTIVATIONS[name]()
+
+
+class _Dropout(nn.Dropout):
+    """Dropout that draws by `nbridge.common.randomness`."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's signature)
+        return randomness.dropout(input, self.p) if self.training else input
 
 
 class MLP(nn.Module):
@@ -65,7 +73,7 @@ class MLP(nn.Module):
             if depth < len(widths) - 1 or activate_last:
                 layers += [nn.BatchNorm1d(wider)] if batch_norm else []
                 layers.append(activation_module(activation))
-                layers += [nn.Dropout(dropout)] if dropout else []
+                layers += [_Dropout(dropout)] if dropout else []
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:

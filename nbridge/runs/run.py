@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,6 +18,8 @@ from nbridge.acceleration.devices import pick_device
 from nbridge.acceleration.distributed import World, joined
 from nbridge.acceleration.measuring import choose_precision
 from nbridge.acceleration.precision import Products
+from nbridge.common.autograd import gradients
+from nbridge.common.process_state import torch_threads
 from nbridge.common.warnings import Finding
 from nbridge.data.batch import Batch
 from nbridge.data.patterns import Patterns
@@ -71,6 +72,7 @@ class Run:
         return compare_with_baselines(self.model.network, self.spec, self.splits, records=records)
 
 
+@gradients()
 def train(
     spec: Spec | Mapping[str, object] | str | os.PathLike[str],
     data: Data | None = None,
@@ -131,6 +133,7 @@ def train(
         return _train(model, spec, splits, folder, noted, None, world, precision.chosen)
 
 
+@gradients()
 def resume(
     directory: str | os.PathLike[str], data: Data | None = None, *, device: str | None = None, reporter: Reporter | None = None
 ) -> Run:
@@ -153,7 +156,8 @@ def resume(
         environment = read_environment(folder)
         # With another number of processes nothing is bit-identical anyway, and the threads of one process are too many for each of several.
         threads = environment["threads"] if environment.get("processes", 1) == world.size else torch.get_num_threads()
-        with _threads(threads):
+        # Sums over another number of threads are not bit-identical.
+        with torch_threads(threads):
             model, splits = _prepare(spec, data, device or environment["device"], world, noted)
             if environment["fingerprint"] != fingerprint(splits):
                 raise RunError(f"{folder}: the rows have changed since this run began; train a new run in another folder")
@@ -221,9 +225,7 @@ def _read(spec: Spec | Mapping[str, object] | str | os.PathLike[str], overrides:
 
 
 def _prepare(spec: Spec, data: Data | None, device: str, world: World, noted: _Noted) -> tuple[MultimodalVAE, Splits]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.training.seed)
-        model = build_model(spec)
+    model = build_model(spec)
     with world.main_first():
         frame = data if isinstance(data, Given) else read_frame(spec, data)
         splits = build_data(spec, model, data if frame is None else frame, warn=noted.warn if world.is_main else lambda _: None)
@@ -284,14 +286,3 @@ def _train(
         save_model(own / MODEL, model, with_weights(spec, model.weights), patterns, model_card(spec))
     world.barrier()
     return Run(Model(model, spec, patterns), spec, splits, folder, tuple(noted.findings))
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """Sets the number of threads that the run began with, because sums over another number are not bit-identical."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -53,9 +53,7 @@ def begin_after_joint(folder: Path, spec: Spec, others: Iterable[Path], device: 
     wanted = _key(spec)
     if wanted is None:
         return None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.training.seed)
-        model = build_model(spec)
+    model = build_model(spec)
     for other in others:
         if _take(other, wanted, model, device):
             create_like(folder, spec, write_spec(spec), other)

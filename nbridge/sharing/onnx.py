@@ -9,7 +9,6 @@ import inspect
 import json
 import logging
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -22,6 +21,7 @@ from torch.export import Dim, ExportedProgram
 
 from nbridge.common.atomic_files import replacing, writing
 from nbridge.common.messages import clip, did_you_mean, listing
+from nbridge.common.process_state import ignored_warnings, log_level
 from nbridge.data.batch import Batch
 from nbridge.data.column import PRESENT
 from nbridge.errors import NBridgeError, RunError
@@ -157,15 +157,8 @@ def _compare(graph: ImputationGraph, model: MultimodalVAE, rows: Mapping[str, Te
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Silences torch's log messages and warnings about its own packages during export."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+    with log_level("torch.onnx", logging.ERROR), ignored_warnings():
+        yield
 
 
 class _Keywords(nn.Module):

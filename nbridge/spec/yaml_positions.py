@@ -7,7 +7,6 @@ number, and a duplicate key is an error that names both positions.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
 from nbridge.common.messages import clip, noun
+from nbridge.common.process_state import ignored_warnings
 
 Path = tuple[str | int, ...]
 Position = tuple[int, int]
@@ -81,8 +81,7 @@ def parse(text: str) -> Tree:
 
 def _compose(text: str) -> Node | None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ReusedAnchorWarning)
+        with ignored_warnings(ReusedAnchorWarning):
             return YAML(typ="safe", pure=True).compose(text)
     except ReaderError as error:
         raise Unreadable(_at(text, error.position), f"the character U+{ord(text[error.position]):04X} is not allowed in YAML") from error

@@ -11,7 +11,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from nbridge.common.autograd import gradients
 from nbridge.common.messages import listing
+from nbridge.common.randomness import own_draws
 from nbridge.common.warnings import Finding
 from nbridge.data.arrays import to_batch
 from nbridge.data.batch import Batch
@@ -56,17 +58,23 @@ _BY_ROW = ("ids", "part", "groups")
 """The arrays of a dataset with an entry per row, besides its values."""
 
 
-def build_model(spec: Spec) -> MultimodalVAE:
-    """Builds a model with initial weights from torch's global generator.
+@gradients()
+def build_model(spec: Spec, *, seed: int | None = None) -> MultimodalVAE:
+    """Builds a float32 model with initial weights.
+
+    Arguments:
+        spec: The spec.
+        seed: Seed of the weights; ``training.seed`` of the spec when left out.
 
     Raises:
         SpecError: if a constructor rejects its arguments.
     """
-    model = _construct("model", model_class(spec).from_parts, SpecParts(spec), **spec.model.kwargs)
-    if spec.prior.type != "normal":
-        model.mixture = _construct("prior", resolve("priors", spec.prior.type, Mixture), spec.latent_dim, **spec.prior.kwargs)
-    if spec.training.conformal:
-        model.conformal = Conformal([name for name, one in model.likelihoods.items() if has_intervals(one)], len(model.names))
+    with own_draws(spec.training.seed if seed is None else seed):
+        model = _construct("model", model_class(spec).from_parts, SpecParts(spec), **spec.model.kwargs)
+        if spec.prior.type != "normal":
+            model.mixture = _construct("prior", resolve("priors", spec.prior.type, Mixture), spec.latent_dim, **spec.prior.kwargs)
+        if spec.training.conformal:
+            model.conformal = Conformal([name for name, one in model.likelihoods.items() if has_intervals(one)], len(model.names))
     return model
 
 

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nbridge.common.atomic_files import write_atomically, write_json, write_text, writing
+from nbridge.common.autograd import gradients
 from nbridge.data.patterns import Patterns
 from nbridge.errors import NBridgeError, RunError
 from nbridge.models.base import MultimodalVAE
@@ -131,6 +131,7 @@ def save_model(
         write_json(folder / CONFIG, {"format_version": FORMAT_VERSION, "nbridge": __version__, "spec": spec.as_dict(), **seen})
 
 
+@gradients()
 def load_model(directory: str | os.PathLike[str]) -> tuple[MultimodalVAE, Spec, Patterns | None]:
     """Reads the network, its spec and the missingness patterns of its training rows from a model folder, or the one inside a run folder.
 
@@ -138,8 +139,7 @@ def load_model(directory: str | os.PathLike[str]) -> tuple[MultimodalVAE, Spec, 
         RunError: if it is incomplete, damaged, of a newer format, or its tensors do not match its spec.
     """
     spec, patterns = read_config(folder := model_folder(directory))
-    with torch.random.fork_rng(devices=[]):
-        model = build_model(spec)
+    model = build_model(spec)
     load_into(model, load_tensors(folder / TENSORS)[0], folder / TENSORS)
     return model.eval(), spec, patterns
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from nbridge.acceleration.compiling import CompiledLoss
 from nbridge.acceleration.distributed import World
 from nbridge.acceleration.gradients import shared_loss
+from nbridge.common.randomness import generator, reseed
 from nbridge.data.rows import Rows
 from nbridge.errors import NBridgeError
 from nbridge.inference.free import Marginal
@@ -201,7 +202,7 @@ class StageRun:
         # Created per round, so that gradients are summed in the same order whether or not training was resumed.
         loss = shared_loss(self.loss, self.stage.modules, self.world, complete=rows.batch.whole)
         names: list[str] = []
-        sums = torch.zeros((), device=self.device)
+        sums = torch.zeros((), device=self.device, dtype=self.model.dtype)
         for update, part in enumerate(batches, start):
             self._set_learning_rate(update)
             terms = loss(part.batch, rows.features_of(part), self._kl_weight(update))
@@ -217,28 +218,28 @@ class StageRun:
         return dict(zip(names, (self.world.total(sums) / ((stop - start) * self.world.size)).tolist(), strict=True))
 
     def _batches(self, rows: StageRows, start: int, stop: int) -> Iterator[Part]:
-        """Seeds torch for a round and returns its batches; their order depends on seed and epoch, noise on seed and round."""
+        """Seeds the draws of a round and returns its batches; their order depends on seed and epoch, noise on seed and round."""
         steps, name = self.budget.steps, self.stage.name
         in_epochs = self.budget.epochs is not None
         stream, number = (name, start // steps) if in_epochs else (f"{name}/round", start // self.budget.round)
-        torch.manual_seed(seed_of(self.seed, stream, number))
+        reseed(seed_of(self.seed, stream, number))
         segments = []
         while start < stop:
             epoch, first = divmod(start, steps)
             last = min(steps, first + stop - start)
             # With rounds of whole epochs, order and noise come from the same generator.
-            generator = None if in_epochs else torch.Generator().manual_seed(seed_of(self.seed, f"{name}/order", epoch))
-            segments.append(rows.batch.order(self.batch_size, generator).split(self.batch_size)[first:last])
+            order = generator() if in_epochs else torch.Generator().manual_seed(seed_of(self.seed, f"{name}/order", epoch))
+            segments.append(rows.batch.order(self.batch_size, order).split(self.batch_size)[first:last])
             start += last - first
         if not self.world.is_main:
             # From here on, processes have different rows and need different noise.
-            torch.manual_seed(seed_of(self.seed, stream, number, self.world.rank))
+            reseed(seed_of(self.seed, stream, number, self.world.rank))
         return chain.from_iterable(rows.batches([self.world.share(part) for part in segment]) for segment in segments)
 
     def _kl_weight(self, update: int) -> Any:
         weight = min(1.0, (update // self.budget.steps + 1) / (self.settings.kl_annealing + 1))
         # Compiled code would treat a float as a constant.
-        return torch.tensor(weight, device=self.device) if isinstance(self.loss, CompiledLoss) else weight
+        return torch.tensor(weight, device=self.device, dtype=self.model.dtype) if isinstance(self.loss, CompiledLoss) else weight
 
     def _set_learning_rate(self, update: int) -> None:
         warmup, total = self.settings.warmup_steps, self.budget.updates

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-
-import torch
+from contextlib import AbstractContextManager
 
 from nbridge.acceleration.distributed import ALONE, World
 from nbridge.acceleration.measuring import choose_precision
 from nbridge.acceleration.normalisation import synchronised
 from nbridge.acceleration.precision import Products, matmul_precision
+from nbridge.common.autograd import gradients
+from nbridge.common.randomness import compiled_draws, draws_itself, own_draws, reseed
 from nbridge.common.warnings import Finding
 from nbridge.data.batch import Batch
 from nbridge.data.rows import Rows
@@ -37,6 +38,7 @@ from nbridge.training.validation import baseline_of
 __all__ = ["TrainingState", "check_stages", "fit", "only_trainable"]
 
 
+@gradients()
 def fit(
     model: MultimodalVAE,
     train: Rows,
@@ -85,9 +87,8 @@ def fit(
         model.fit_statistics(train.representative())
     stages, listeners = model.stages(), Listeners(reporter or Reporter(), save, log)
     free = functools.cache(lambda: baseline_of(model, train))
-    devices = [model.device] if model.device.type == "cuda" else []
     products = products or choose_precision(settings.precision, model, settings.batch_size, world=world).chosen
-    with torch.random.fork_rng(devices), matmul_precision(products, model), synchronised(model, world):
+    with _draws(model, settings), matmul_precision(products, model), synchronised(model, world):
         while state.stage < len(stages):
             stage = stages[state.stage]
             with only_trainable(model, stage.modules):
@@ -99,6 +100,13 @@ def fit(
     _fit_serving(model, train, validation, held, settings)
     _fit_mixture(model, train, settings.seed, reporter or Reporter())
     return state
+
+
+def _draws(model: MultimodalVAE, settings: TrainingSpec) -> AbstractContextManager[None]:
+    """Generators of this training's own; redirecting torch to them costs a tenth of a step, so only modules that need it pay for it."""
+    if settings.compile:
+        return compiled_draws(settings.seed, [model.device] if model.device.type == "cuda" else [])
+    return own_draws(settings.seed, redirect=draws_itself(model))
 
 
 def _held_for_intervals(model: MultimodalVAE, validation: Rows | None, settings: TrainingSpec) -> tuple[Rows | None, Rows | None]:
@@ -114,12 +122,12 @@ def _held_for_intervals(model: MultimodalVAE, validation: Rows | None, settings:
 
 def _fit_serving(model: MultimodalVAE, train: Rows, validation: Rows | None, held: Rows | None, settings: TrainingSpec) -> None:
     """Fits everything that only serving uses, in the precision of serving: exponents, product prior, calibration and intervals."""
-    with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
+    with own_draws(settings.seed):
         if validation is not None:
-            torch.manual_seed(_seed(settings.seed, "exponents", 0))
+            reseed(_seed(settings.seed, "exponents", 0))
             fit_exponents(model, validation)
         choose_prior(model, train, validation, _seed(settings.seed, "prior", 0))
-        torch.manual_seed(_seed(settings.seed, "calibrate", 0))
+        reseed(_seed(settings.seed, "calibrate", 0))
         if settings.calibrate and validation is not None:
             calibrate(model, validation)
         if held is not None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nbridge.acceleration.distributed import World
+from nbridge.common.randomness import reseed
 from nbridge.data.batch import Batch
 from nbridge.data.rows import Rows
 from nbridge.inference.free import MOST_NUMBERS, MOST_ROWS, Marginal
@@ -129,7 +130,7 @@ class Validator:
         losses = torch.zeros(rows.chunks, len(names), dtype=torch.float64, device=self.device)
         for number in range(self.world.rank, rows.chunks, self.world.size):
             # The same noise each time.
-            torch.manual_seed(seed_of(self.seed, self.stage.name, -1, number))
+            reseed(seed_of(self.seed, self.stage.name, -1, number))
             part = rows.chunk(number)
             terms = self.stage.loss(part.batch, rows.features_of(part), 1.0)
             # For complete rows a loss may have fewer terms.

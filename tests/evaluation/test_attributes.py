@@ -29,8 +29,7 @@ SPEC = {
 
 @pytest.fixture
 def model() -> nbridge.MultimodalVAE:
-    torch.manual_seed(5)
-    model = nbridge.build_model(nbridge.Spec.model_validate(SPEC)).eval()
+    model = nbridge.build_model(nbridge.Spec.model_validate(SPEC), seed=5).eval()
     last = layers(model)[-1]
     nn.init.normal_(last.weight, std=3.0)
     return model

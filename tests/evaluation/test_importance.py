@@ -81,7 +81,6 @@ def exact(batch: Batch, names: Iterable[str]) -> np.ndarray:
 
 def labelled(seed: int = 0) -> tuple[MultimodalVAE, Batch]:
     """A model of one latent dimension, in which integrals are sums over a grid, and rows for it."""
-    torch.manual_seed(seed)
     modality = {"encoder": {"type": "mlp", "hidden": [6], "batch_norm": False}}
     spec = {
         "latent_dim": 1,
@@ -90,7 +89,7 @@ def labelled(seed: int = 0) -> tuple[MultimodalVAE, Batch]:
             "y": {"shape": 4, "likelihood": "categorical", **modality},
         },
     }
-    model = nbridge.build_model(nbridge.Spec.model_validate(spec)).eval()
+    model = nbridge.build_model(nbridge.Spec.model_validate(spec), seed=seed).double().eval()
     with torch.no_grad():
         for name, parameter in model.decoders.named_parameters():
             # Far from constant in z.

@@ -447,8 +447,7 @@ def test_classifiers_serve_again_where_they_would_come_out_the_same(trainings: l
     settings = replace(QUICK, metrics=("coherence",))
     first = evaluate(model, spec, splits, settings, classifiers=cache)
     again = evaluate(model, spec, splits, replace(settings, generated=3, draws=50), classifiers=cache)
-    torch.manual_seed(1)
-    other = build_model(spec).eval()
+    other = build_model(spec, seed=1).eval()
     other.fit_statistics(splits.train)
     evaluate(other, spec, splits, settings, classifiers=cache)
     assert trainings == ["x", "image"]

@@ -209,8 +209,7 @@ def test_densities_are_those_of_the_model_as_trained():
 
 
 def test_an_exported_graph_has_the_factors_of_what_is_present():
-    torch.manual_seed(3)
-    model = nbridge.build_model(spec()).eval()
+    model = nbridge.build_model(spec(), seed=3).eval()
     rows = nbridge.Model(model).generate(300, noise=True)
     # Class 0 is the most probable one for most z, and class 1 has the largest logit on the mean over z.
     first, last = nn.Linear(3, 1), nn.Linear(1, 3)

@@ -114,6 +114,16 @@ def test_a_likelihood_of_ones_own_is_fitted_by_gradient_and_left_alone():
     assert not scores.requires_grad
 
 
+@pytest.mark.parametrize("shape", [(3,), (2, 2)])
+def test_no_rows_have_no_log_likelihoods(shape: tuple[int, ...]):
+    class OwnNormal(Normal):
+        """A likelihood without a closed form, because it is none of the library's own."""
+
+    for likelihood in (Normal(shape), OwnNormal(shape)):
+        found = fit_marginal(likelihood, torch.randn(9, *shape)).log_prob(torch.zeros(0, *shape))
+        assert (found.shape, found.dtype) == ((0,), torch.float64)
+
+
 def test_a_marginal_without_rows_is_refused():
     with pytest.raises(ValueError, match="a marginal needs at least one row"):
         fit_marginal(Normal((2,)), torch.zeros(0, 2))

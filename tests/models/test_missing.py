@@ -33,8 +33,7 @@ SYSTEMS: Mapping[str, Mapping[str, Any]] = {
 
 
 def build(system: str) -> MultimodalVAE:
-    torch.manual_seed(3)
-    return nbridge.build_model(spec_of(system))
+    return nbridge.build_model(spec_of(system), seed=3)
 
 
 def spec_of(system: str) -> nbridge.Spec:
@@ -145,9 +144,8 @@ def test_coupling_draws_parts_and_wholes_of_all_rows_together(system: str, compl
     """One more term, the divergence that incomplete rows have by default, with a weight; the evidence stands beside it as it is."""
     described = spec_of(system).as_dict()
     kind = described["model"] if isinstance(described["model"], str) else described["model"]["type"]
-    torch.manual_seed(3)
     model = nbridge.build_model(
-        nbridge.Spec.model_validate({**described, "model": {"type": kind, "coupling": 3.0, "leave_one_out": 0.0, "contrast": 0.0}})
+        nbridge.Spec.model_validate({**described, "model": {"type": kind, "coupling": 3.0, "leave_one_out": 0.0, "contrast": 0.0}}), seed=3
     ).eval()
     assert isinstance(model, JointVAE)
     batch = model.prepare(ranks.rows(30, complete=complete))

@@ -115,8 +115,7 @@ def real_model(model: Any, seed: int = 0) -> tuple[TELBO, nbridge.Spec, Batch]:
             "training": {"batch_size": 8, "checkpoint_seconds": 0, "stages": {"joint": {"epochs": 2}, "subsets": {"epochs": 2}}},
         }
     )
-    torch.manual_seed(seed)
-    built = nbridge.build_model(spec)
+    built = nbridge.build_model(spec, seed=seed)
     assert isinstance(built, TELBO)
     return built, spec, built.prepare(Batch.complete(rows_of(built, 40, seed)))
 

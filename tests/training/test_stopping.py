@@ -38,8 +38,7 @@ def spec_with(updates: int | None = 100, **keys: Any) -> nbridge.Spec:
 
 
 def fresh(spec: nbridge.Spec, seed: int = 0) -> MultimodalVAE:
-    torch.manual_seed(seed)
-    return nbridge.build_model(spec)
+    return nbridge.build_model(spec, seed=seed)
 
 
 def rows(number: int, seed: int = 5) -> Batch:

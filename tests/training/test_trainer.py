@@ -43,8 +43,7 @@ def spec_with(**training: object) -> nbridge.Spec:
 
 
 def fresh(spec: nbridge.Spec, seed: int = 0) -> MultimodalVAE:
-    torch.manual_seed(seed)
-    return nbridge.build_model(spec)
+    return nbridge.build_model(spec, seed=seed)
 
 
 def rows(number: int = ROWS) -> Batch:

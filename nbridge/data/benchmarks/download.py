@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from nbridge.common.process_state import log_level
 from nbridge.data.folders import VARIABLE, data_folder, find_folder
 from nbridge.errors import DataError
 
@@ -127,13 +129,8 @@ def _reason(error: OSError) -> str:
 def _quiet() -> Iterator[None]:
     import pooch
 
-    logger = pooch.get_logger()
-    level = logger.level
-    logger.setLevel("ERROR")
-    try:
+    with log_level(pooch.get_logger().name, logging.ERROR):
         yield
-    finally:
-        logger.setLevel(level)
 
 
 def _progress() -> Progress:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import unicodedata
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nbridge.common.messages import clip, listing
+from nbridge.common.process_state import ignored_warnings
 from nbridge.data.endings import IMAGES as ENDINGS
 from nbridge.data.endings import has_ending
 from nbridge.data.ids import identifier_of
@@ -207,9 +207,8 @@ def _told(path: Path) -> Iterator[None]:
     from PIL import Image
 
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of oddities in a file that it reads all the same, and refuses what is twice as large as it warns of.
-            warnings.simplefilter("ignore")
+        # Pillow warns of oddities in a file that it reads all the same, and refuses what is twice as large as it warns of.
+        with ignored_warnings():
             yield
     except DataError:
         raise
