@@ -11,6 +11,7 @@ import resource
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -23,8 +24,6 @@ import nbridge.cli.main as command_line
 
 IMPORTED = [
     "torch._dynamo",
-    "torch.distributed.run",
-    "torch.utils.tensorboard",
     "nbridge.cli.main",
     "nbridge.data.benchmarks.digits",
     "nbridge.evaluation.versus_baseline",
@@ -46,13 +45,20 @@ class Started:
         program: What it does, with ``arguments`` in `sys.argv`.
         arguments: Its command line, the name of the program first.
         environment: Variables beside those of this process.
+        folder: Its folder; that of this process when left out.
     """
 
-    def __init__(self, program: Program, *arguments: str | Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        program: Program,
+        *arguments: str | Path,
+        environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+    ) -> None:
         variables = {**os.environ, **(environment or {})}
         self._folder = tempfile.TemporaryDirectory()
         self._streams = [Path(self._folder.name, name) for name in ("output", "errors")]
-        work = (program, [*map(str, arguments)], variables, str(Path.cwd()), *map(str, self._streams))
+        work = (program, [*map(str, arguments)], variables, str(folder or Path.cwd()), *map(str, self._streams))
         self._process = _context().Process(target=_work, args=work)
         self._process.start()
 
@@ -65,6 +71,15 @@ class Started:
     def lives(self) -> bool:
         """Whether it has not ended."""
         return self._process.is_alive()
+
+    def first_line(self, timeout: float = 60) -> str:
+        """The first line of its output, as soon as it is there."""
+        deadline, output = time.monotonic() + timeout, self._streams[0]
+        while not output.exists() or "\n" not in output.read_text(encoding="utf-8"):
+            assert time.monotonic() < deadline
+            assert self.lives()
+            time.sleep(0.005)
+        return output.read_text(encoding="utf-8").splitlines(keepends=True)[0]
 
     def send(self, number: signal.Signals) -> None:
         """Sends a signal, unless it has ended."""
@@ -91,6 +106,16 @@ class After:
     def __call__(self) -> None:
         self.before()
         self.program()
+
+
+class Script:
+    """A program that is given by its text."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __call__(self) -> None:
+        exec(compile(self.text, "script", "exec"), {"__name__": "__main__"})
 
 
 def start(*arguments: str | Path, before: Program | None = None, environment: Mapping[str, str] | None = None) -> Started:
