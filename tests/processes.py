@@ -58,6 +58,8 @@ class Started:
         variables = {**os.environ, **(environment or {})}
         self._folder = tempfile.TemporaryDirectory()
         self._streams = [Path(self._folder.name, name) for name in ("output", "errors")]
+        for stream in self._streams:
+            stream.touch()
         work = (program, [*map(str, arguments)], variables, str(folder or Path.cwd()), *map(str, self._streams))
         self._process = _context().Process(target=_work, args=work)
         self._process.start()
@@ -75,7 +77,7 @@ class Started:
     def first_line(self, timeout: float = 60) -> str:
         """The first line of its output, as soon as it is there."""
         deadline, output = time.monotonic() + timeout, self._streams[0]
-        while not output.exists() or "\n" not in output.read_text(encoding="utf-8"):
+        while "\n" not in output.read_text(encoding="utf-8"):
             assert time.monotonic() < deadline
             assert self.lives()
             time.sleep(0.005)
@@ -147,7 +149,7 @@ def _context() -> multiprocessing.context.ForkServerContext:
 def _work(program: Program, arguments: list[str], environment: dict[str, str], folder: str, output: str, errors: str) -> None:
     """Runs a program as an interpreter would: with its words, variables and folder; its streams, and its exit code."""
     for number, path in ((1, output), (2, errors)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
