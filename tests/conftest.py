@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 # Before torch is imported: it looks for devices once.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -33,6 +34,23 @@ class Doctests:
 def pytest_configure(config: pytest.Config) -> None:
     # A fixture of this file reaches the tests beside it only; as a plugin it reaches the docstrings of the package too.
     config.pluginmanager.register(Doctests())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def little_after_training(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What is fitted once training is over looks at few draws of few rows, but where it is what is tested.
+
+    It costs the same however small a model and its rows are, and is most of what a tiny training takes.
+    """
+    from nbridge.inference import exponents, product_prior
+    from nbridge.models import mixture_prior
+
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.parent.name != "inference" and request.path.stem != "test_mixture":
+            patch.setattr(exponents, "ITEMS", 64)
+            patch.setattr(product_prior, "ITEMS", 64)
+            patch.setattr(mixture_prior, "DRAWS", 2)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,8 @@
 """What one of several processes does in `test_distributed`; started with the variables that torchrun sets.
 
-python ranks.py work FOLDER memory    gradients, statistics, parts of batches and a training without noise, written to FOLDER
-python ranks.py work FOLDER network   gradients and statistics alone, between processes that share no memory
-python ranks.py nbridge ...           the command line without shared memory, where the process of rank 1 fails in epoch 3
+ranks work FOLDER memory    gradients, statistics, parts of batches and a training without noise, written to FOLDER
+ranks work FOLDER network   gradients and statistics alone, between processes that share no memory
+ranks nbridge ...           the command line without shared memory, where the process of rank 1 fails in epoch 3
 """
 
 from __future__ import annotations
@@ -220,6 +220,24 @@ def failing_command() -> None:
     main()
 
 
-if __name__ == "__main__":
+def command(*arguments: str) -> None:
+    from nbridge.cli.main import main
+
+    sys.argv = ["nbridge", *arguments]
+    main()
+
+
+def launched() -> None:
+    """What torchrun does, but that its processes are forked in place of started anew."""
+    from torch.distributed.launcher.api import elastic_launch
+    from torch.distributed.run import config_from_args, parse_args
+
+    here = ("--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "--nproc-per-node", "2", "-m", "nbridge")
+    config, _, _ = config_from_args(parse_args([*here, *sys.argv[1:]]))
+    config.start_method = "forkserver"
+    elastic_launch(config, command)(*sys.argv[1:])
+
+
+def main() -> None:
     verb = sys.argv.pop(1)
     work(Path(sys.argv[1]), sys.argv[2]) if verb == "work" else failing_command()

@@ -368,7 +368,7 @@ def test_tensors_and_models_made_in_the_callers_mode_train(mode: Any):
         run = nbridge.train(OWN, given)
         loaded = nbridge.build_model(run.spec)
     same(tensors(run.model), tensors(nbridge.train(OWN, of(OWN["modalities"])).model.network))
-    for parameter in (*run.model.parameters(), *loaded.parameters()):
+    for parameter in (*run.model.network.parameters(), *loaded.network.parameters()):
         assert parameter.requires_grad
         assert not parameter.is_inference()
 

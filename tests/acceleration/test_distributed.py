@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,9 +15,11 @@ from pathlib import Path
 import pytest
 import ranks
 import torch
+from processes import Program, Started
 from safetensors.torch import load_file
 
 import nbridge
+import nbridge.cli.main as command_line
 from nbridge.acceleration.distributed import ALONE, World, joined
 from nbridge.acceleration.normalisation import synchronised
 from nbridge.models import joint
@@ -38,32 +39,28 @@ fusion: {hidden: [16]}
 bridges: {hidden: [16]}
 training: {batch_size: 256, checkpoint_seconds: 0, stages: {joint: {epochs: 12}, bridges: {epochs: 6}}}
 """
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-NBRIDGE = ("-m", "nbridge")
-RANKS = (str(Path(ranks.__file__)),)
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+TORCHRUN = ("torchrun", "--standalone", "--nproc-per-node", "2", "-m", "nbridge")
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
-def by_torchrun(*arguments: str | Path) -> subprocess.Popen[str]:
-    return _started([*TORCHRUN, *NBRIDGE, *map(str, arguments)], ENVIRONMENT)
+def by_torchrun(*arguments: str | Path) -> Started:
+    from torch.distributed import run as torchrun
+
+    environment = {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return Started(torchrun.main, *TORCHRUN, *arguments, environment=environment)
 
 
-def by_hand(program: tuple[str, ...], *arguments: str | Path) -> list[subprocess.Popen[str]]:
+def by_hand(program: Program, *arguments: str | Path) -> list[Started]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         meeting = {**ENVIRONMENT, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    command = [sys.executable, *program, *map(str, arguments)]
-    return [_started(command, {**meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)]
+    variables = [{**meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    return [Started(program, "nbridge", *arguments, environment=one) for one in variables]
 
 
-def _started(command: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def ended(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
+def ended(processes: list[Started]) -> list[tuple[int, str, str]]:
     """Exit code, output and errors of each."""
-    words = [process.communicate(timeout=120) for process in processes]
-    return [(process.returncode, *word) for process, word in zip(processes, words, strict=True)]
+    return [process.ended() for process in processes]
 
 
 def epochs(folder: Path) -> list[dict]:
@@ -89,7 +86,8 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(spec: Path) -> tuple[Path, str]:
     """A run of two processes, and what they printed."""
     folder = spec.parent / "whole"
-    [(code, output, errors)] = ended([by_torchrun("train", spec, "--out", folder, "--logger", "tensorboard")])
+    launched = Started(ranks.launched, "torchrun", "train", spec, "--out", folder, "--logger", "tensorboard", environment=ENVIRONMENT)
+    code, output, errors = launched.ended()
     assert code == 0, errors
     assert errors == ""
     return folder, output
@@ -108,18 +106,30 @@ def apart(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def working(folder: Path, way: str) -> Path:
-    for code, _, errors in ended(by_hand(RANKS, "work", folder, way)):
+    for code, _, errors in ended(by_hand(ranks.main, "work", folder, way)):
         assert code == 0, errors
     return folder
 
 
 @pytest.fixture
 def without_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    still(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def gradients_of_one() -> dict[str, torch.Tensor]:
+    """The gradients, terms and statistics that one process computes, without noise."""
+    with pytest.MonkeyPatch.context() as patch:
+        still(patch)
+        return ranks.gradients(ALONE)
+
+
+def still(patch: pytest.MonkeyPatch) -> None:
     from torch.distributions import Normal
 
-    monkeypatch.setattr(Normal, "rsample", Normal.rsample)
-    monkeypatch.setattr(joint, "random_part", joint.random_part)
-    monkeypatch.setattr("nbridge.training.stage_rows.CHUNK", 16)
+    patch.setattr(Normal, "rsample", Normal.rsample)
+    patch.setattr(joint, "random_part", joint.random_part)
+    patch.setattr("nbridge.training.stage_rows.CHUNK", 16)
     ranks.without_noise()
 
 
@@ -163,11 +173,12 @@ def test_a_mean_over_rows_is_divided_by_what_its_surroundings_say():
 # Two processes compute what one does
 
 
-@pytest.mark.usefixtures("without_noise")
 @pytest.mark.parametrize("way", ["worked", "apart"])
-def test_gradients_terms_and_running_statistics_of_two_processes_are_those_of_one(way: str, request: pytest.FixtureRequest):
+def test_gradients_terms_and_running_statistics_of_two_processes_are_those_of_one(
+    way: str, gradients_of_one: dict[str, torch.Tensor], request: pytest.FixtureRequest
+):
     """For every model, on rows with absent modalities, some of them in one process only."""
-    expected = ranks.gradients(ALONE)
+    expected = gradients_of_one
     for rank in range(2):
         found = load_file(request.getfixturevalue(way) / f"gradients{rank}.safetensors")
         assert found.keys() == expected.keys()
@@ -254,14 +265,14 @@ def test_a_killed_process_ends_the_others_with_one_line_and_training_goes_on_bit
     for child in children:
         if b"RANK=1" in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
             os.kill(int(child), signal.SIGKILL)
-    [(code, _, errors)] = ended([process])
+    code, _, errors = process.ended()
     advice = f"continue from the last checkpoint with: nbridge resume {folder}"
     assert code == 1
     assert errors.count(f"process 1 of this training ended without a message (killed, perhaps out of memory); {advice}\n") == 1
     assert errors.count("Traceback") == 1  # torchrun's own
     assert len(epochs(folder)) < 18
     alone = Path(shutil.copytree(folder, folder.parent / "alone"))
-    for code, _, errors in ended(by_hand(NBRIDGE, "resume", folder)):
+    for code, _, errors in ended(by_hand(command_line.main, "resume", folder)):
         assert (code, errors) == (0, "")
     assert epochs(folder) == epochs(whole[0])
     expected, found = load_file(whole[0] / "model" / TENSORS), load_file(folder / "model" / TENSORS)
@@ -274,7 +285,7 @@ def test_a_killed_process_ends_the_others_with_one_line_and_training_goes_on_bit
 @pytest.mark.slow
 def test_a_process_that_fails_tells_why_and_the_other_that_it_did(spec: Path):
     folder = spec.parent / "failed"
-    (code, _, errors), (failed, output, traceback) = ended(by_hand(RANKS, "nbridge", "train", spec, "--out", folder))
+    (code, _, errors), (failed, output, traceback) = ended(by_hand(ranks.main, "nbridge", "train", spec, "--out", folder))
     assert (failed, output) == (1, "")
     assert traceback.endswith("ZeroDivisionError: of all things\n")
     assert (code, errors) == (
@@ -291,10 +302,10 @@ def test_a_refused_run_is_told_once_and_ends_every_process_with_the_code_of_a_mi
     mistake: str, whole: tuple[Path, str], tmp_path: Path, spec: Path
 ):
     if mistake == "of all processes":
-        ends = ended(by_hand(NBRIDGE, "train", spec, "--out", tmp_path / "run", "--set", "training.batch_size=101"))
+        ends = ended(by_hand(command_line.main, "train", spec, "--out", tmp_path / "run", "--set", "training.batch_size=101"))
         line = "stage joint: batches of 101 rows cannot be split evenly across 2 processes; set batch_size to 100 or 102\n"
     else:
-        ends = ended(by_hand(NBRIDGE, "train", spec, "--out", whole[0]))
+        ends = ended(by_hand(command_line.main, "train", spec, "--out", whole[0]))
         line = (
             f"{whole[0]}: already contains a run. Use --overwrite to replace it, --out for another folder, or: nbridge resume {whole[0]}\n"
         )

@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
+from processes import interruptible, start
 
 import nbridge
 from nbridge.cli import main as command_line
@@ -1024,19 +1025,14 @@ def test_a_reader_that_leaves_early_gets_no_traceback():
 
 @pytest.mark.slow
 def test_a_run_that_control_c_stops_goes_on(here: Path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    start = [sys.executable, "-m", "nbridge", "train", "tiny.yaml", "--out", "new", "--set", "training.checkpoint_seconds=0"]
-    long = ["--set", "training.stages.joint.epochs=100000"]
-    # A shell's background jobs ignore the signal, and so would what they start.
-    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen([*start, *long], env=environment, preexec_fn=heard, **pipes)  # noqa: PLW1509
+    words = ("--set", "training.checkpoint_seconds=0", "--set", "training.stages.joint.epochs=100000")
+    process = start("train", "tiny.yaml", "--out", "new", *words, before=interruptible)
     metrics, deadline = Path("new", "metrics.jsonl"), time.monotonic() + 60
     while time.monotonic() < deadline and (not metrics.exists() or metrics.read_bytes().count(b"\n") < 3):
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, "interrupted; continue with: nbridge resume new\n")
+    process.send(signal.SIGINT)
+    code, _, err = process.ended()
+    assert (code, err) == (130, "interrupted; continue with: nbridge resume new\n")
     done = metrics.read_text().splitlines()
     resolved = Path("new", "spec.resolved.yaml")
     resolved.write_text(resolved.read_text().replace("100000", str(len(done) + 2)))

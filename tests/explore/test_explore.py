@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -28,6 +27,7 @@ import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from processes import interruptible, start
 from starlette.testclient import TestClient
 
 import nbridge
@@ -709,20 +709,15 @@ def test_a_missing_extra_is_told_in_a_line(call: Call, run: Run, monkeypatch: py
 
 
 def test_it_serves_this_machine_alone_and_ends_with_control_c(run: Run):
-    command = [sys.executable, "-m", "nbridge", "explore", str(run.folder), "--port", "0", "--no-browser"]
-
-    # A shell's background jobs ignore the signal, and so would what they start.
-    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, preexec_fn=heard, **pipes) as process:  # noqa: PLW1509
-        line = process.stdout.readline()
-        address = re.fullmatch(r"(http://127\.0\.0\.1:\d+/)  \(Ctrl-C to stop\)\n", line)[1]
-        with urllib.request.urlopen(address + "api/spec", timeout=30) as answer:
-            assert json.load(answer)["title"] == "tiny & <b>small</b>"
-            assert "server" not in answer.headers
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
-        assert (process.returncode, out, err) == (0, "", "")
+    assert run.folder is not None
+    process = start("explore", run.folder, "--port", "0", "--no-browser", before=interruptible)
+    line = process.first_line()
+    address = re.fullmatch(r"(http://127\.0\.0\.1:\d+/)  \(Ctrl-C ends it\)\n", line)[1]
+    with urllib.request.urlopen(address + "api/spec", timeout=30) as answer:
+        assert json.load(answer)["title"] == "tiny & <b>small</b>"
+        assert "server" not in answer.headers
+    process.send(signal.SIGINT)
+    assert process.ended(timeout=30) == (0, line, "")
 
 
 def test_the_browser_is_opened_on_the_page_unless_it_is_not_wanted(call: Call, run: Run, monkeypatch: pytest.MonkeyPatch):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -61,6 +60,12 @@ def factors(likelihood: Likelihood) -> list[float] | None:
     return None if likelihood.spread is None else likelihood.spread.tolist()
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> nbridge.Run:
+    """A run by a spec that says nothing of calibration."""
+    return nbridge.train(spec(), model_and_rows(120)[1], out=tmp_path_factory.mktemp("trained") / "run")
+
+
 @pytest.mark.parametrize("true", [0.6, 2.0])
 def test_the_spread_of_rows_is_found_whatever_training_made_of_it(true: float):
     model, rows = model_and_rows(true=true)
@@ -112,7 +117,7 @@ def test_rows_that_lack_a_modality_and_rows_that_have_it_alone_do_not_count():
     assert factors(model.likelihoods["x"]) == [1] * len(model.names)
 
 
-def test_training_calibrates_at_its_end_unless_asked_not_to_and_changes_no_weight():
+def test_training_calibrates_at_its_end_unless_asked_not_to_and_changes_no_weight(trained: nbridge.Run):
     _, rows = model_and_rows(120)
     runs = {asked: nbridge.train(spec(calibrate=asked), rows).model.network for asked in (False, True)}
     plain, calibrated = (runs[asked].state_dict() for asked in (False, True))
@@ -121,15 +126,14 @@ def test_training_calibrates_at_its_end_unless_asked_not_to_and_changes_no_weigh
     assert factors(runs[False].likelihoods["x"]) == [1] * len(MODALITIES)
     assert torch.equal(
         calibrated["decoders.x.likelihood.spread"],
-        nbridge.train(spec(), rows).model.network.state_dict()["decoders.x.likelihood.spread"],
+        trained.model.network.state_dict()["decoders.x.likelihood.spread"],
     )
 
 
-def test_what_was_calibrated_is_kept_with_the_model(tmp_path: Path):
-    _, rows = model_and_rows(120)
-    run = nbridge.train(spec(), rows, out=tmp_path / "run")
-    again = nbridge.load(tmp_path / "run")
-    for name, likelihood in run.model.likelihoods.items():
+def test_what_was_calibrated_is_kept_with_the_model(trained: nbridge.Run):
+    assert trained.folder is not None
+    again = nbridge.load(trained.folder)
+    for name, likelihood in trained.model.likelihoods.items():
         assert factors(again.likelihoods[name]) == factors(likelihood)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import Script, Started
 from pyarrow import parquet
 from test_array_completion import LIKELIHOODS, SHAPES, arrays
 
@@ -620,6 +620,7 @@ def test_memory_does_not_grow_with_the_file(kind: str, tmp_path: Path) -> None:
         x[::4] = NAN
         wide = rng.random((rows, 2000), np.float32)
         files.append(write(tmp_path / f"{rows}rows.{kind}", {"x": x, "label": np.zeros(rows, int), "wide": wide}, rows))
-    done = subprocess.run([sys.executable, "-c", code, *map(str, files)], cwd=tmp_path, capture_output=True, check=True, text=True)
-    few, many = (int(line) / 1024 for line in done.stdout.split())
+    exit_code, output, errors = Started(Script(code), "script", *files, folder=tmp_path).ended()
+    assert exit_code == 0, errors
+    few, many = (int(line) / 1024 for line in output.split())
     assert many < few + 64, "mebibytes, of 128 more"

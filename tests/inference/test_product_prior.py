@@ -105,8 +105,8 @@ def spec_with(prior: str, updates: int = 300) -> Spec:
 
 
 @pytest.fixture(scope="module")
-def always() -> nbridge.Run:
-    return nbridge.train(spec_with("mixture"), rows(600), device="cpu")
+def always(tmp_path_factory: pytest.TempPathFactory) -> nbridge.Run:
+    return nbridge.train(spec_with("mixture"), rows(600), device="cpu", out=tmp_path_factory.mktemp("always") / "run")
 
 
 def bridged(run: nbridge.Run) -> BridgedVAE:
@@ -161,8 +161,8 @@ def test_importance_sampling_draws_from_the_product_with_the_standard_normal(alw
 
 
 def test_it_is_kept_with_the_model_and_exported_as_it_serves(always: nbridge.Run, tmp_path: Path):
-    nbridge.train(spec_with("mixture", 60), rows(200), device="cpu", out=tmp_path / "run")
-    model = load_model(tmp_path / "run")[0]
+    assert always.folder is not None
+    model = load_model(always.folder)[0]
     assert isinstance(model, BridgedVAE)
     assert model.codes is not None
     assert model.codes.fitted

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
-import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from processes import Program, Started, start, with_small_files
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -69,15 +67,25 @@ def run(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "nbridge", *map(str, arguments)]
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+class Done(NamedTuple):
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def call(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess:
-    return subprocess.run(command(*arguments), env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False, **options)
+def started(*arguments: str | Path, before: Program | None = None) -> Started:
+    """A command in a process of its own."""
+    return start(*arguments, before=before, environment=ENVIRONMENT)
+
+
+def call(*arguments: str | Path, before: Program | None = None) -> Done:
+    """Waits for the end of a command."""
+    return Done(*started(*arguments, before=before).ended())
 
 
 def refused(*arguments: str | Path) -> str:
@@ -134,12 +142,12 @@ def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(tmp_path: Path,
         start = len(epochs(killed / METRICS)) if killed.exists() else 0
         arguments = ("train", spec, "--out", killed) if number == 0 else ("resume", killed)
         goal = after if number < 2 else start + after
-        process = subprocess.Popen(command(*arguments), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and _lines(killed / METRICS) < min(goal, total):
+        process = started(*arguments)
+        while process.lives() and _lines(killed / METRICS) < min(goal, total):
             time.sleep(0.002)
         time.sleep(moments.random() * 0.05)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.send(signal.SIGKILL)
+        process.ended()
     assert call("resume", killed).returncode == 0
     assert epochs(killed / METRICS) == epochs(whole / METRICS)
     expected, found = load_file(whole / "model" / TENSORS), load_file(killed / "model" / TENSORS)
@@ -396,8 +404,7 @@ def test_no_run_folder_is_told_in_one_line(tmp_path: Path):
 @pytest.mark.slow
 def test_a_disk_that_fills_up_costs_one_line_and_no_checkpoint(tmp_path: Path, spec: Path):
     folder = tmp_path / "run"
-    full = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # noqa: E731
-    result = call("train", spec, "--out", folder, preexec_fn=full)
+    result = call("train", spec, "--out", folder, before=with_small_files)
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
     assert "last.safetensors: cannot be written" in result.stderr
@@ -407,7 +414,7 @@ def test_a_disk_that_fills_up_costs_one_line_and_no_checkpoint(tmp_path: Path, s
     rows = tmp_path / "rows.npz"
     np.savez(rows, top=np.zeros((400, 1, 4, 8), dtype=np.float32))
     (tmp_path / "out.npz").write_bytes(b"older")
-    result = call("impute", folder, rows, "--out", tmp_path / "out.npz", "--overwrite", preexec_fn=full)
+    result = call("impute", folder, rows, "--out", tmp_path / "out.npz", "--overwrite", before=with_small_files)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert "out.npz: cannot be written" in result.stderr
     assert (tmp_path / "out.npz").read_bytes() == b"older"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from local_hub import READER, TOKEN, LocalHub, serving
+from processes import Script, Started
 from typer.testing import CliRunner
 
 import nbridge
@@ -80,10 +79,10 @@ def test_a_model_folder_serves_anywhere_without_its_run_its_rows_or_the_right_to
         "done = model.impute({'x': np.zeros((2, 3))}); print(done['kind'].shape, model.patterns is not None)"
     )
     try:
-        done = subprocess.run([sys.executable, "-c", code, "elsewhere"], cwd=tmp_path, capture_output=True, text=True, check=True)
+        done = Started(Script(code), "script", "elsewhere", folder=tmp_path).ended()
     finally:
         alone.chmod(0o755)
-    assert done.stdout == "(2,) True\n"
+    assert done == (0, "(2,) True\n", "")
     assert sorted(path.name for path in alone.iterdir()) == sorted([CARD, TENSORS, CONFIG])
 
 
