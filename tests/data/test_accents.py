@@ -24,7 +24,6 @@ from nbridge.draft.checks import check_data
 from nbridge.draft.draft import init, look
 from nbridge.errors import DataError
 from nbridge.inference.file_completion import impute_file
-from nbridge.inference.frame_completion import impute
 
 ROWS = 60
 CLASSES = ("na\u00efve", "treated", "\u00e9tude")
@@ -141,7 +140,7 @@ def test_a_frame_keeps_its_type_and_what_was_observed(kind: str):
     found = init(frame)
     assert found.spec.modalities["kind"].shape == (3,)
     model = nbridge.train({**found.spec.as_dict(), "training": FEW}, data=frame).model
-    done = impute(model, frame)
+    done = model.impute(frame)
     before, after = (_texts(one) for one in (frame, done))
     assert after[2:] == before[2:]
     assert {unicodedata.normalize("NFC", text) for text in after[:2]} <= set(CLASSES)

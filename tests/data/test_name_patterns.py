@@ -68,7 +68,7 @@ def test_a_draft_of_such_columns_trains_and_imputes(here: Path, name: str, monke
 def test_a_frame_with_such_columns_trains():
     frame = pd.DataFrame(columns())
     spec = {**init(frame).spec.as_dict(), "training": {"stages": {"joint": {"epochs": 1}, "bridges": {"epochs": 1}}}}
-    assert nbridge.train(spec, data=frame).model.table is not None
+    assert nbridge.train(spec, data=frame).model.binding.table is not None
 
 
 @pytest.mark.parametrize("source", [Table, Parquet])
