@@ -30,9 +30,16 @@ def check_stored(path: str | Path) -> None:
         raise DataError(f"{text}: standard input or a pipe, which can be read only once, expected a file; save it to a file and name that")
     if found := re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
         raise DataError(f"{text}: an address ({found[0]}/...), expected a file; download it and name the copy")
-    asked = _home(path)
-    if asked.exists() and not asked.is_file() and not asked.is_dir():
+    if _is_special(_home(path)):
         raise DataError(f"{text}: a pipe or a device, which can be read only once, expected a file; save it to a file and name that")
+
+
+def _is_special(path: Path) -> bool:
+    try:
+        return path.exists() and not path.is_file() and not path.is_dir()
+    except OSError:
+        # Whoever looks for the file reports it.
+        return False
 
 
 def find_file(path: str | Path) -> Path:

@@ -1,9 +1,9 @@
-"""What is given in the place of a file: a folder of the parts of a table is read as one; a pipe, an address or an odd name is told in a line."""
+"""What is given in the place of a file: a folder of parts is one table; a pipe, an address or an odd name is told in a line."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def table() -> pa.Table:
 
 def in_parts(folder: Path, whole: pa.Table, cuts: tuple[int, ...] = (0, 25, 26, ROWS)) -> str:
     folder.mkdir()
-    for number, (start, stop) in enumerate(zip(cuts, cuts[1:], strict=False)):
+    for number, (start, stop) in enumerate(pairwise(cuts)):
         parquet.write_table(whole.slice(start, stop - start), folder / f"part-{number}.parquet", row_group_size=7)
     (folder / "_SUCCESS").write_text("")
     return folder.name
@@ -132,9 +132,9 @@ def test_a_mistake_in_a_part_names_the_part_and_its_row(here: Path):
 
 
 @pytest.fixture
-def pipe(here: Path) -> Iterator[str]:
+def pipe(here: Path) -> str:
     os.mkfifo(here / "pipe.csv")
-    yield "pipe.csv"
+    return "pipe.csv"
 
 
 ADDRESSES = ["-", "/dev/stdin", "/dev/fd/0", "https://example.org/rows.csv", "s3://bucket/rows.parquet", "file:///rows.npz"]
