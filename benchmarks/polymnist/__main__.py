@@ -2,22 +2,21 @@
 
     python -m benchmarks.polymnist --multivae PATH_TO_PYTHON [--seeds 3] [--shares 0,0.2,0.5] [--systems flow,...] [--jobs 2]
 
-PATH_TO_PYTHON belongs to an environment with ``pip install torch==2.13.0 torchvision==0.28.0 multivae==1.0.3 einops`` (for CPUs). What
-was measured is kept in benchmarks/results/polymnist.json, run by run, and not measured again; the table in benchmarks/README.md shows it.
+PATH_TO_PYTHON belongs to an environment with ``pip install torch==2.13.0 torchvision==0.28.0 multivae==1.0.3 einops`` (for CPUs).
+Each run is saved to benchmarks/results/polymnist.json and not repeated; the table is in benchmarks/README.md.
 
-Protocol, the same for every system: the rows of nbridge's source `polymnist`, five views and no label, each pixel the mean of two by two;
-encoders of one hidden layer and convolutional decoders, of the same classes with the same widths; z of as many dimensions; a Laplace
-likelihood of fixed spread on standardised pixels; Adam, 128 rows a step; as many epochs for encoders and decoders, and as many again for
-what systems of two stages (`bridged` and its kin, `telbo`, `jnf`) train after them. Views are absent from training rows at random (one of
-each row stays); test rows are complete. multivae's JNF takes complete rows alone; where half of the views are missing, those are a few in
-a hundred. `bridged`, `flow` and `shared` stand on one stage `joint` with a coupling of 3, which is JMVAE's alpha of .1 times its 30
-subsets, `own`, `equation7` (nbridge's default) and `telbo` on one without. Bridges of `bridged`, `flow` and `own` have encoders of their
-own.
+Protocol, the same for every system: the rows of nbridge's source `polymnist`, five views without a label at half resolution; encoders with
+one hidden layer and convolutional decoders, of the same classes and widths; the same dimension of z; a Laplace likelihood of fixed scale on
+standardised pixels; Adam with batches of 128; the same number of epochs for encoders and decoders, and the same again for the second stage
+of systems with two stages (`bridged` and its variants, `telbo`, `jnf`). Views are removed from training rows at random (one of each row
+stays); test rows are complete. multivae's JNF needs complete rows; with half of the views missing, these are a few percent. `bridged`,
+`flow` and `shared` share a stage `joint` with a coupling of 3, which is JMVAE's alpha of .1 times its 30 subsets; `own`, `equation7`
+(nbridge's default) and `telbo` share one without. The bridges of `bridged`, `flow` and `own` have separate encoders.
 
-Coherence: the share of generated views in which a classifier, trained on real ones, sees the digit of the row; five sets of each size,
-one draw a row. Agreement: the share of rows whose four absent views, generated from one, show one digit; then with a draw for each view.
-Variety: the variance of generated pixels among rows of one digit, as a share of that of real ones: mean images are easy to read. JNF, whose
-sampler takes a thousand steps for each set, is served the first 100 of 500 test rows.
+Coherence: the share of generated views in which a classifier, trained on real ones, recognises the digit of the row; five sets of each
+size, one draw per row. Agreement: the share of rows whose four absent views, generated from one, show the same digit; also with a separate
+draw for each view. Variety: the variance of generated pixels within a digit, relative to that of real ones; mean images are easy to
+recognise. JNF gets only the first 100 of 500 test rows, because its sampler takes a thousand steps for each set.
 """
 
 from __future__ import annotations
