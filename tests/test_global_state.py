@@ -155,7 +155,9 @@ def _subject() -> tuple[Any, ...]:
 PUBLIC: dict[str, Callable[[Path], Mapping[str, Any]]] = {
     "train": lambda _: tensors(nbridge.train(SPEC, rows()).model.network),
     "train in epochs": lambda _: tensors(nbridge.train({**SPEC, "training": OWN["training"]}, rows()).model.network),
-    "train flow": lambda _: tensors(nbridge.train({**SPEC, "prior": "normal", "bridges": {"type": "flow", "width": 16}}, rows()).model.network),
+    "train flow": lambda _: tensors(
+        nbridge.train({**SPEC, "prior": "normal", "bridges": {"type": "flow", "width": 16}}, rows()).model.network
+    ),
     "train mvae": lambda _: tensors(nbridge.train({**SPEC, "prior": "normal", "model": "mvae"}, rows()).model.network),
     "train own modules": lambda _: tensors(nbridge.train(OWN, of(OWN["modalities"])).model.network),
     "fit": _fitted,
