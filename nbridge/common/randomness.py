@@ -120,7 +120,8 @@ def generator(device: Device = None) -> Generator | None:
 
 def randn(*size: int, device: Device = None, dtype: torch.dtype = torch.float32) -> Tensor:
     """Standard normal numbers."""
-    return torch.randn(*size, device=device, dtype=dtype, generator=generator(device))
+    # Not torch.randn, for which compiled code has a generator of its own: this way it draws what other code draws.
+    return torch.empty(size, device=device, dtype=dtype).normal_(generator=generator(device))
 
 
 def randn_like(x: Tensor) -> Tensor:
