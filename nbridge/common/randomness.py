@@ -35,7 +35,7 @@ class Source:
 
     Arguments:
         seed: The seed.
-        shared: Whether torch's global generator is seeded as well.
+        shared: Whether torch's global generator is seeded and drawn from instead.
     """
 
     def __init__(self, seed: int, *, shared: bool = False) -> None:
@@ -110,7 +110,8 @@ def reseed(seed: int) -> None:
 
 def generator(device: Device = None) -> Generator | None:
     """What to draw from on a device; None, torch's global generator, without a source and in compiled code."""
-    if torch.compiler.is_compiling() or _CURRENT.source is None:
+    if torch.compiler.is_compiling() or _CURRENT.source is None or _CURRENT.source.shared:
+        # Beside compiled code all else draws from the global generator as well, so that there is one stream of numbers.
         return None
     place = torch.get_default_device() if device is None else torch.device(device)
     # On the meta device there are no numbers to draw.
@@ -119,7 +120,8 @@ def generator(device: Device = None) -> Generator | None:
 
 def randn(*size: int, device: Device = None, dtype: torch.dtype = torch.float32) -> Tensor:
     """Standard normal numbers."""
-    return torch.randn(*size, device=device, dtype=dtype, generator=generator(device))
+    # Not torch.randn, for which compiled code has a generator of its own: this way it draws what other code draws.
+    return torch.empty(size, device=device, dtype=dtype).normal_(generator=generator(device))
 
 
 def randn_like(x: Tensor) -> Tensor:
