@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -56,8 +57,8 @@ class Started:
         folder: Path | None = None,
     ) -> None:
         variables = {**os.environ, **(environment or {})}
-        self._folder = tempfile.TemporaryDirectory()
-        self._streams = [Path(self._folder.name, name) for name in ("output", "errors")]
+        self._folder = Path(tempfile.mkdtemp())
+        self._streams = [self._folder / name for name in ("output", "errors")]
         for stream in self._streams:
             stream.touch()
         work = (program, [*map(str, arguments)], variables, str(folder or Path.cwd()), *map(str, self._streams))
@@ -94,8 +95,8 @@ class Started:
         if self._process.exitcode is None:
             self._process.kill()
             raise TimeoutError(f"process {self.pid} has not ended within {timeout} seconds")
-        with self._folder:
-            output, errors = (path.read_text(encoding="utf-8") for path in self._streams)
+        output, errors = (path.read_text(encoding="utf-8") for path in self._streams)
+        shutil.rmtree(self._folder)
         return self._process.exitcode, output, errors
 
 
