@@ -27,6 +27,7 @@ from nbridge.data.batch import Batch
 from nbridge.models import joint
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.joint import JointVAE
+from nbridge.nn import distributions
 from nbridge.nn.networks import StackedBatchNorm, StackedMLP
 from nbridge.training import stage_rows
 from nbridge.training.progress import EpochRecord
@@ -75,7 +76,8 @@ def rows(number: int, *, complete: bool) -> Batch:
 
 
 def without_noise() -> None:
-    Normal.rsample = lambda self, sample_shape=torch.Size(): self.loc.expand(self._extended_shape(sample_shape))
+    for kind in (Normal, distributions._OwnNormal):
+        kind.rsample = lambda self, sample_shape=torch.Size(): self.loc.expand(self._extended_shape(sample_shape))
     # The first modality that a row has, in the place of a random part of it.
     joint.random_part = lambda present: present & (present.cumsum(0) == 1)
 

@@ -370,8 +370,8 @@ def test_tensors_and_models_made_in_the_callers_mode_train(mode: Any):
         given = {name: torch.as_tensor(values) * 1.0 for name, values in of(OWN["modalities"]).items()}
         run = nbridge.train(OWN, given)
         loaded = nbridge.build_model(run.spec)
-    same(tensors(run.model), tensors(nbridge.train(OWN, of(OWN["modalities"])).model.network))
-    for parameter in (*run.model.network.parameters(), *loaded.network.parameters()):
+    same(tensors(run.model.network), tensors(nbridge.train(OWN, of(OWN["modalities"])).model.network))
+    for parameter in (*run.model.network.parameters(), *loaded.parameters()):
         assert parameter.requires_grad
         assert not parameter.is_inference()
 

@@ -127,7 +127,10 @@ def gradients_of_one() -> dict[str, torch.Tensor]:
 def still(patch: pytest.MonkeyPatch) -> None:
     from torch.distributions import Normal
 
-    patch.setattr(Normal, "rsample", Normal.rsample)
+    from nbridge.nn import distributions
+
+    for kind in (Normal, distributions._OwnNormal):
+        patch.setattr(kind, "rsample", kind.rsample)
     patch.setattr(joint, "random_part", joint.random_part)
     patch.setattr("nbridge.training.stage_rows.CHUNK", 16)
     ranks.without_noise()

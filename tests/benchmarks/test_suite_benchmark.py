@@ -85,7 +85,7 @@ def test_a_spec_says_names_shapes_likelihoods_the_sizes_of_init_and_how_long_to_
         "bridges": mlp,
     })  # fmt: skip
     assert spec.modalities == plain.modalities
-    assert (spec.model, spec.latent_dim, spec.fusion, spec.bridges) == (plain.model.network, plain.latent_dim, plain.fusion, plain.bridges)
+    assert (spec.model, spec.latent_dim, spec.fusion, spec.bridges) == (plain.model, plain.latent_dim, plain.fusion, plain.bridges)
     changed = {"seed", "stages"}
     assert spec.training.model_dump(exclude=changed) == plain.training.model_dump(exclude=changed)
     assert spec.training.seed == 2

@@ -14,6 +14,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, brier_score
 from torch import Tensor, nn
 
 import nbridge
+from nbridge.common.randomness import own_draws
 from nbridge.errors import DataError
 from nbridge.evaluation.attributes import attribute_errors
 
@@ -31,7 +32,7 @@ SPEC = {
 def model() -> nbridge.MultimodalVAE:
     model = nbridge.build_model(nbridge.Spec.model_validate(SPEC), seed=5).eval()
     last = layers(model)[-1]
-    nn.init.normal_(last.weight, std=3.0)
+    nn.init.normal_(last.weight, std=3.0, generator=torch.Generator().manual_seed(5))
     return model
 
 
@@ -47,8 +48,8 @@ def rows(number: int = 60, seed: int = 1) -> nbridge.Batch:
 
 @torch.no_grad()
 def probabilities(model: nbridge.MultimodalVAE, batch: nbridge.Batch, samples: int, seed: int) -> Tensor:
-    torch.manual_seed(seed)
-    return model.decoder("tags")(model.posterior(batch.only("x"), samples).sample()).mean.mean(0)
+    with own_draws(seed):
+        return model.decoder("tags")(model.posterior(batch.only("x"), samples).sample()).mean.mean(0)
 
 
 def test_scores_are_those_of_scikit_learn(model: nbridge.MultimodalVAE):

@@ -712,7 +712,7 @@ def test_it_serves_this_machine_alone_and_ends_with_control_c(run: Run):
     assert run.folder is not None
     process = start("explore", run.folder, "--port", "0", "--no-browser", before=interruptible)
     line = process.first_line()
-    address = re.fullmatch(r"(http://127\.0\.0\.1:\d+/)  \(Ctrl-C ends it\)\n", line)[1]
+    address = re.fullmatch(r"(http://127\.0\.0\.1:\d+/)  \(Ctrl-C to stop\)\n", line)[1]
     with urllib.request.urlopen(address + "api/spec", timeout=30) as answer:
         assert json.load(answer)["title"] == "tiny & <b>small</b>"
         assert "server" not in answer.headers

@@ -535,7 +535,7 @@ def test_a_report_that_fails_costs_a_training_one_line(folder: Path, call: Call,
     quick = ("--set", "training.stages.joint.epochs=1", "--set", "training.stages.bridges.epochs=1")
     code, shown, said = call("train", folder / "spec.resolved.yaml", "--out", new, *quick)
     assert (code, said) == (0, "")
-    warning = f"warning: the report was not written (no room?at all); to try again: nbridge report {new}"
+    warning = f"warning: the report was not written (no room?at all); try again with: nbridge report {new}"
     assert [line for line in shown.splitlines() if line.startswith(("report", "warning: the report"))] == [warning]
     assert nbridge.load(new).names == NAMES
     assert not (new / REPORT).exists()
@@ -620,7 +620,7 @@ def test_a_verdict_that_a_run_keeps_is_shown_without_its_rows(folder: Path):
     section = sections(read(text))["verdict"]
     red = [node.text for node in section.all("p", "span") if "worse" in node.attributes.get("class", "").split()]
     assert red == [
-        f"Worse than a free baseline: x; not tested (3 test rows, 20 needed): {HOSTILE}.",
+        f"Worse than a baseline: x; not tested (3 test rows, 20 needed): {HOSTILE}.",
         "worse than the baseline",
         "0.900",
         "0.900",
