@@ -12,9 +12,10 @@ over, each source i therefore gets an exponent, the most probable one given the 
 where S is a random part, of random size, of what a row has, O. One number a source, and one for all that says how much experts repeat each
 other; nothing is trained again. The noise is drawn once, so that the objective is a deterministic function of its few parameters.
 
-For a model that learned by contrast (`nbridge.models.joint`) the objective has the same contrast, with the same weight: InfoNCE between
-each draw and the mean of the product of what is hidden. The few nats that modalities share would otherwise be given up for a likelier
-background: with half of the views of PolyMNIST missing in training, exponents of .15 gain 60 of 590 nats, and the draws lose the digit.
+For a model of three modalities or more that learned by contrast (`nbridge.models.joint`) the objective has the same contrast, with the same
+weight: InfoNCE between each draw and the mean of the product of what is hidden. Likelihood alone gives up the few nats that modalities share
+for a likelier background: with half of the views of PolyMNIST missing in training, exponents of .15 gain 60 of 590 nats, and the draws lose
+the digit.
 
 Axes: K samples, M modalities, B rows, D latent dimensions.
 """
@@ -81,8 +82,11 @@ def fit_exponents(model: MultimodalVAE, rows: Rows) -> dict[str, float]:
 
 
 def contrast_weight(model: MultimodalVAE) -> float:
-    """The weight of the contrast that a model learned by, in nats; 0 without."""
-    return model.contrast_weight if isinstance(model, JointVAE) else 0.0
+    """The weight of the contrast that a model learned by, in nats; 0 without.
+
+    Of two modalities one is hidden, and its likelihood already measures all that they share.
+    """
+    return model.contrast_weight if isinstance(model, JointVAE) and len(model.names) > 2 else 0.0
 
 
 def mean_of_hidden(experts: tuple[Tensor, Tensor], hidden: Tensor) -> Tensor:

@@ -204,7 +204,7 @@ def test_auto_keeps_the_better_one_on_validation_rows_with_the_exponents_it_had(
     assert model.codes.fitted
 
 
-def test_with_a_contrast_a_choice_also_counts_what_tells_rows_apart(always: nbridge.Run):
+def test_with_a_contrast_a_choice_also_counts_what_tells_rows_apart(always: nbridge.Run, monkeypatch: pytest.MonkeyPatch):
     """Beside the scores of modalities, -InfoNCE times its weight, averaged over parts of one row: at best 0, at worst about a row in B."""
     model = bridged(always)
     validation = model.prepare(Batch.complete({name: torch.as_tensor(x) for name, x in rows(300, 2).items()}))
@@ -212,12 +212,8 @@ def test_with_a_contrast_a_choice_also_counts_what_tells_rows_apart(always: nbri
     assert trial is not None
     plain = trial.scores()
     assert plain.shape == (len(model.names), 300)
-    model.contrast, before = 0.5, model.contrast
-    model.contrast_nats = 8.0
-    try:
-        scores = trial.scores()
-    finally:
-        model.contrast, model.contrast_nats = before, 0.0
+    monkeypatch.setattr("nbridge.inference.product_prior.contrast_weight", lambda _: 4.0)
+    scores = trial.scores()
     assert scores.shape == (len(model.names) + 1, 300)
     torch.testing.assert_close(scores[:-1], plain, rtol=0, atol=0)
     assert (scores[-1] <= 0).all()
