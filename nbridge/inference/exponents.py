@@ -13,7 +13,7 @@ where S is a random part, of random size, of what a row has, O. One number a sou
 other; nothing is trained again. The noise is drawn once, so that the objective is a deterministic function of its few parameters.
 
 For a model of three modalities or more that learned by contrast (`nbridge.models.joint`) the objective has the same contrast, with the same
-weight: InfoNCE between each draw and the mean of the product of the hidden modalities. Likelihood alone gives up the few nats that they share
+weight: InfoNCE between each draw and the mean of the product of the hidden modalities. Likelihood alone gives up the few nats shared
 with the given ones for a likelier background: with half of the views of PolyMNIST missing in training, exponents of .15 gain 60 of 590
 nats, and the draws lose the digit.
 
