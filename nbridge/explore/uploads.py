@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nbridge.common.process_state import ignored_warnings
+from nbridge.data.images.decode import UnreadableImageError, decoded
 from nbridge.errors import DataError
 from nbridge.evaluation.rows import check_names
 from nbridge.explore.session import Session
@@ -80,25 +79,10 @@ def read_pixels(name: str, text: str, shape: Sequence[int]) -> np.ndarray:
 
 def _opened(name: str, content: bytes, formats: tuple[str, ...]) -> Image.Image:
     """Decodes an image, applies its EXIF orientation and removes transparency."""
-    from PIL import Image, ImageOps
-
     try:
-        # Our own limit below refuses images with too many pixels.
-        with ignored_warnings(Image.DecompressionBombWarning):
-            image = Image.open(io.BytesIO(content), formats=formats)
-        if image.width * image.height > PIXELS:
-            raise DataError(f"{name}: got an image of {_size(image)} pixels, at most {PIXELS:,} are allowed")
-        image = ImageOps.exif_transpose(image)
-        image.load()
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{name}: got an image with too many pixels, at most {PIXELS:,} are allowed") from error
-    except Image.UnidentifiedImageError as error:
-        raise DataError(f"{name}: the image cannot be read (not a {', '.join(formats)} file)") from error
-    except DataError:
-        raise
-    # Pillow raises many kinds of errors for damaged files.
-    except Exception as error:
-        raise DataError(f"{name}: the image cannot be read (damaged)") from error
+        image = decoded(content, formats, PIXELS)
+    except UnreadableImageError as error:
+        raise DataError(f"{name}: the image cannot be read ({error})") from error
     return _on_white(image) if image.has_transparency_data else image
 
 

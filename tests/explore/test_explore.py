@@ -430,8 +430,8 @@ def test_a_small_file_of_very_many_pixels_is_refused_before_it_is_decoded(client
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("it was decoded"))
     answer = client.post("/api/upload?modality=image", content=bomb.getvalue())
     told = {
-        6_400: "image: got an image of 6,400 × 6,400 pixels, at most 40,000,000 are allowed",
-        13_400: "image: got an image with too many pixels, at most 40,000,000 are allowed",
+        6_400: "image: the image cannot be read (6,400 × 6,400 pixels, at most 40,000,000 are allowed)",
+        13_400: "image: the image cannot be read (too many pixels)",
     }
     assert (answer.status_code, answer.json()["error"]) == (422, told[side])
 

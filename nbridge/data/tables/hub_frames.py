@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nbridge.common.messages import clip, quoted
-from nbridge.data.images.decode import DAMAGED
+from nbridge.data.images.decode import UnreadableImageError, decoded
 from nbridge.data.tables import arrow as arrow_cells
 from nbridge.data.tables.arrow import pyarrow_of
 from nbridge.data.tables.frame_adapter import Frame
@@ -127,18 +127,13 @@ def _images(name: str, array: Any) -> Any:
 
 
 def _pixels(name: str, row: int, value: Mapping[str, Any]) -> np.ndarray:
-    from PIL import Image
-
     what = f"column {clip(name)!r}: the image in row {row}"
     if value.get("bytes") is None and value.get("path") is None:
         raise DataError(f"{what} can't be read (neither bytes nor a path)")
-    content = Path(value["path"]) if value.get("bytes") is None else io.BytesIO(value["bytes"])
     try:
-        with Image.open(content) as image:
-            image.load()
-    # Pillow says with SyntaxError and ValueError, too, that a file is none.
-    except (*DAMAGED, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{what} can't be read ({clip(error, 100)})") from error
+        image = decoded(Path(value["path"]) if value.get("bytes") is None else value["bytes"])
+    except UnreadableImageError as error:
+        raise DataError(f"{what} can't be read ({error})") from error
     plain = image.convert(_PLAIN[image.mode]) if image.mode in _PLAIN else image
     mode, array = plain.mode, np.asarray(plain)
     if mode not in _MODES:
