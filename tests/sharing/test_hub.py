@@ -241,6 +241,16 @@ def test_a_hub_that_is_out_of_order_or_not_there_is_told(run: Path, server: Loca
     assert re.fullmatch(r"user/weather: http://127.0.0.1:9 cannot be reached \(.+\)", told(error))
 
 
+def test_a_model_is_pushed_and_loaded_by_its_name(run: Path, server: LocalHub):
+    model = nbridge.load(run)
+    assert model.push("user/weather", endpoint=server.endpoint, token=TOKEN) == f"{server.endpoint}/user/weather"
+    again = nbridge.load("user/weather", endpoint=server.endpoint)
+    assert same(again.network, model.network)
+    assert (again.spec, again.patterns, again.binding) == (model.spec, model.patterns, model.binding)
+    with pytest.raises(RunError, match=r"^user/other: no such repository .*\(no folder user/other here either\)$"):
+        nbridge.load("user/other", endpoint=server.endpoint)
+
+
 def test_without_a_network_the_cache_serves_what_was_loaded_before(run, server, tmp_path, monkeypatch):
     from huggingface_hub import constants
 
