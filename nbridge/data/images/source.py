@@ -22,7 +22,7 @@ class Images(Table):
     """Image files: a folder per modality, or a column of paths in a table; other columns of the table can be modalities as well.
 
     The file ``faces/anna.png`` is the image of the row ``anna``. Rows of folders and tables are joined on that identifier; a modality is
-    absent where its folder or table has no such row. Images are read into memory, grey for shapes [1, H, W] and RGB for [3, H, W], as values
+    absent where its folder or table has no such row. Images are read into memory, grey for shape [1, H, W] and RGB for [3, H, W], as values
     from 0 to 1, multiples of 1/255, which `bernoulli` and `discretized_logistic` accept. The EXIF orientation is applied, and transparent
     pixels are composited on white. Hidden files, and files without an image ending, are ignored.
 
