@@ -1,1 +1,1 @@
-"""Sources of rows, and the checks that every row passes before a model sees it."""
+"""Data sources, and the validation of rows before they reach a model."""

@@ -1,4 +1,4 @@
-"""Arrays by name, as they come from a file or from Python, into a batch."""
+"""Converts named arrays, read from a file or passed from Python, to a batch."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ def to_batch(
     ignore_extra: bool = False,
     first: int = 0,
 ) -> Batch:
-    """Rows of named modalities from arrays, tensors or lists, by name.
+    """Builds a batch from arrays, tensors or lists, by modality name.
 
-    A row of a modality is absent when it is all NaN, or when the optional array ``NAME__present`` says so, whatever its values are then.
-    A row with some NaN is present, with a mask of its observed cells. Values of absent rows and cells become 0 in the batch, and stay what
-    they are in the arrays, which are only read.
+    A row of a modality is absent when it is all NaN, or when the optional array ``NAME__present`` is false, regardless of its values.
+    A row with some NaN is present, with a mask of its observed cells. Values of absent rows and cells are 0 in the batch; the input arrays
+    are not modified.
 
     Arguments:
-        arrays: Rows by modality, :math:`(N, *shape_i)`, flattened or without an axis of one channel; class indices :math:`(N,)` serve
-            a shape of one axis. ``NAME__present``: truth values, :math:`(N,)`.
+        arrays: Rows by modality, :math:`(N, *shape_i)`, flattened or without a channel axis of size 1; class indices :math:`(N,)` are
+            accepted for a shape of one axis. ``NAME__present``: booleans, :math:`(N,)`.
         shapes: The shape of a row of each modality, by name.
-        allow_missing: Whether a modality may lack its array (then the batch doesn't name it) or be absent from every row.
-        ignore_extra: Whether arrays of other names are passed over.
-        first: The number of the first row, for messages.
+        allow_missing: Whether a modality may have no array (the batch then omits it) or be absent from every row.
+        ignore_extra: Whether arrays with other names are ignored.
+        first: The index of the first row, for messages.
 
     Raises:
-        DataError: for the first thing that doesn't fit: the modality, the row, the value, and what was expected.
+        DataError: on the first mismatch, with the modality, the row, the value and what was expected.
 
     Example:
         >>> batch = to_batch({"x": [[1.0, float("nan")], [float("nan")] * 2], "y": [0, 2]}, {"x": (2,), "y": (3,)})
@@ -71,15 +71,15 @@ def to_batch(
 
 
 def keys_of(names: Iterable[str], keys: Mapping[str, Key], option: str = "keys") -> dict[str, Key | str]:
-    """What each modality is called in a file.
+    """The name of each modality in a file.
 
     Arguments:
         names: The modalities.
-        keys: What those are called that bear another name than their own.
-        option: The option that says so, for messages.
+        keys: Names in the file, for modalities whose name there differs.
+        option: The option that sets them, for messages.
 
     Raises:
-        DataError: when one of them belongs to no modality.
+        DataError: when a key is not a modality.
     """
     names = tuple(names)
     for name in keys:
@@ -89,15 +89,15 @@ def keys_of(names: Iterable[str], keys: Mapping[str, Key], option: str = "keys")
 
 
 def require_whole(batch: Batch, names: Iterable[str], first: int = 0) -> None:
-    """Checks that no row of these modalities is observed in part: one-hot rows of classes are whole or absent.
+    """Checks that no row of these modalities is partially observed: one-hot class rows are complete or absent.
 
     Arguments:
         batch: The rows.
         names: The modalities.
-        first: The number of the first row, for messages.
+        first: The index of the first row, for messages.
 
     Raises:
-        DataError: for the first row that lacks some of its values.
+        DataError: for the first partially observed row.
     """
     for name in names:
         if name in batch.cells:
@@ -130,13 +130,13 @@ def _none_missing(arrays: Mapping[str, ArrayLike | Tensor], shapes: Mapping[str,
 
 
 def check_same_rows(counts: Mapping[str, int]) -> None:
-    """Checks that all modalities have as many rows as the first.
+    """Checks that all modalities have the same number of rows as the first.
 
     Arguments:
         counts: Rows by modality.
 
     Raises:
-        DataError: for the first that has not.
+        DataError: for the first that differs.
     """
     (first, leader), *others = counts.items()
     for name, count in others:
@@ -147,7 +147,7 @@ def check_same_rows(counts: Mapping[str, int]) -> None:
 
 
 def check_some_present(present: Mapping[str, Tensor]) -> None:
-    """Checks that each modality is present in a row at least.
+    """Checks that each modality is present in at least one row.
 
     Arguments:
         present: Boolean masks by modality, :math:`(N,)`.

@@ -1,4 +1,4 @@
-"""Rows of named modalities, each with a boolean mask of presence."""
+"""A batch: rows of named modalities with a boolean presence mask each."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    r"""Values and presence of B rows, by modality name.
+    r"""Values and presence masks of B rows, by modality name.
 
-    Presence is explicit: it is never inferred from values, and a modality that is absent from a row may hold anything there (zeros,
-    noise, NaN) without changing any output. A modality that is not named at all is absent from every row.
+    Presence is explicit and never inferred from values: where a modality is absent, its values are arbitrary (zeros, noise, NaN) and do
+    not affect any output. A modality that the batch does not list is absent from every row.
 
     Arguments:
-        values: Tensors by modality, :math:`(B, *shape_i)`. Categories may be class indices, :math:`(B,)`, or one-hot, :math:`(B, C)`.
+        values: Tensors by modality, :math:`(B, *shape_i)`. Classes are indices, :math:`(B,)`, or one-hot, :math:`(B, C)`.
         present: Boolean masks by modality, :math:`(B,)`, one for each entry of ``values``.
-        cells: Boolean masks of single cells, :math:`(B, *shape_i)`, only for modalities with rows observed in part; a cell counts as
+        cells: Boolean masks of single cells, :math:`(B, *shape_i)`, only for modalities with partially observed rows; a cell is
             observed when its row is present and its mask is true.
 
     Raises:
-        ValueError: when the names or the numbers of rows disagree.
+        ValueError: when names or row counts disagree.
 
     Example:
         >>> batch = Batch.complete({"image": torch.rand(3, 8), "label": torch.tensor([0, 2, 1])})
@@ -63,12 +63,12 @@ class Batch:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The modalities that this batch names."""
+        """The modalities of this batch."""
         return tuple(self.values)
 
     @property
     def device(self) -> torch.device:
-        """Where the values lie."""
+        """The device of the values."""
         return next(iter(self.values.values())).device
 
     def __len__(self) -> int:
@@ -76,52 +76,52 @@ class Batch:
 
     @property
     def whole(self) -> bool:
-        """Whether it is known that nothing is absent.
+        """Whether nothing is known to be absent.
 
-        A batch looks once. What is picked from it takes over its answer, so that no training step has to look, and wait for a device to
-        tell: rows that happen to be complete, of a batch that is not, count as not known.
+        Computed once per batch; batches indexed from it inherit the answer, so that training steps need not check again and synchronise
+        with the device. Complete rows selected from an incomplete batch therefore count as not known to be complete.
         """
         if "_whole" not in vars(self):
             vars(self)["_whole"] = all(bool(mask.all()) for mask in (*self.present.values(), *self.cells.values()))
         return vars(self)["_whole"]
 
     def index(self, rows: Tensor) -> Batch:
-        """The rows picked by an index or a boolean mask."""
+        """The rows selected by an index or a boolean mask."""
         if rows.dtype == torch.bool:
             rows = rows.nonzero()[:, 0]
-        # Several times as fast as indexing by brackets, which serves any number of axes.
+        # Several times faster than bracket indexing, which supports any number of axes.
         return self._map(lambda tensor: tensor.index_select(0, rows))
 
     def slice(self, start: int, stop: int) -> Batch:
-        """The rows from ``start`` up to ``stop``, as views."""
+        """Rows ``start`` to ``stop`` (exclusive), as views."""
         return self._map(lambda tensor: tensor[start:stop])
 
     def subset(self, rows: Tensor) -> Batch:
-        """The rows picked by an index or a boolean mask."""
+        """The rows selected by an index or a boolean mask."""
         return self.index(rows)
 
     def sample(self, most: int | None = None) -> Batch:
-        """The first rows, at most so many; all when it is left out."""
+        """At most the first ``most`` rows; all by default."""
         return self if most is None else self.slice(0, most)
 
     def representative(self) -> Batch:
-        """The rows that statistics are taken from: all."""
+        """The rows that statistics are computed from: all."""
         return self
 
     def presence(self) -> Batch:
-        """The batch itself, which knows who is present."""
+        """The batch itself, which holds the presence masks."""
         return self
 
     def through(self, change: Callable[[Batch], Batch]) -> Batch:
-        """The rows after a change."""
+        """The rows after a transformation."""
         return change(self)
 
     def order(self, size: int, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002 (rows on disk need it)
-        """A permutation of all rows, drawn from the generator, or from torch's own."""
+        """A random permutation of all rows, drawn from the generator, or from torch's global one."""
         return torch.randperm(len(self), generator=generator).to(self.device)
 
     def batches(self, parts: Iterable[Tensor]) -> Iterator[Batch]:
-        """The rows of each index, one after the other."""
+        """The rows of each index, in turn."""
         return map(self.index, parts)
 
     def to(self, device: torch.device | str) -> Batch:
@@ -129,23 +129,23 @@ class Batch:
         return self._map(lambda tensor: tensor.to(device))
 
     def select(self, *names: str) -> Batch:
-        """The same rows of these modalities alone; the others are no longer named."""
+        """The same rows with these modalities only."""
         self._known(names)
         return Batch(*({name: part[name] for name in names if name in part} for part in (self.values, self.present, self.cells)))
 
     def without_values(self, *names: str) -> Batch:
-        """The same rows and presence, with nothing in the place of these modalities' values: shape (B, 0)."""
+        """The same rows and presence masks, with empty values, shape (B, 0), for these modalities."""
         self._known(names)
         values = {name: x.new_empty(len(self), 0) if name in names else x for name, x in self.values.items()}
         return Batch(values, self.present, {name: mask for name, mask in self.cells.items() if name not in names})
 
     def only(self, *names: str) -> Batch:
-        """The same rows with all other modalities absent; their values stay but count for nothing."""
+        """The same rows with all other modalities marked absent; their values are kept but ignored."""
         self._known(names)
         return self._absent(set(self.values) - set(names))
 
     def hide(self, *names: str) -> Batch:
-        """The same rows with these modalities absent; their values stay but count for nothing."""
+        """The same rows with these modalities marked absent; their values are kept but ignored."""
         self._known(names)
         return self._absent(set(names))
 

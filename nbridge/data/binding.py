@@ -1,4 +1,4 @@
-"""How the names in files and data frames are bound to the modalities of a model."""
+"""How names in files and data frames are bound to the modalities of a model."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from nbridge.data.tables.layout import TableLayout
 
 @dataclass(frozen=True)
 class Binding:
-    """Which arrays, columns or slots are which modality.
+    """Binds arrays, columns or slots to modalities.
 
     Arguments:
-        keys: The array of each modality in npz files, folders of npy files and Parquet files of lists, where it is not its name.
+        keys: The array of each modality in npz files, folders of npy files and Parquet files of lists, where it differs from its name.
         id: The array or column of identifiers.
-        table: The columns of each modality, for a model trained on tables, data frames or images in files.
+        table: The columns of each modality, for a model trained on tables, data frames or image files.
         omics: The slots of each modality, for a model trained on MuData or AnnData.
-        class_names: The classes of modalities whose arrays hold text, in order.
-        images: The options of the data source ``images``, for a model trained on images in files.
+        class_names: The ordered classes of modalities whose arrays hold text.
+        images: The options of the data source ``images``, for a model trained on image files.
         paths: The tables that the model was trained on.
     """
 

@@ -1,6 +1,6 @@
-"""One modality: from any array to values, presence and observed cells.
+"""Converts the array of one modality to values, presence and observed cells.
 
-Absence is said, never guessed: a row is absent when all its cells are NaN or when its presence mask is false. Zeros are values.
+Absence is explicit, never guessed: a row is absent when all its cells are NaN or when its presence mask is false. Zeros are values.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch import Tensor
 from nbridge.errors import CellError, DataError
 
 PRESENT = "__present"
-"""What follows a modality's name in the name of its presence mask."""
+"""The suffix that names a modality's presence mask."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """Values of one modality, :math:`(N, *shape)` or class indices, :math:`(N,)`, with presence and, for rows observed in part, cells."""
+    """Values of one modality, :math:`(N, *shape)` or class indices, :math:`(N,)`, with presence and, for partially observed rows, cells."""
 
     values: Tensor
     present: Tensor
@@ -31,18 +31,18 @@ class Column:
 def read_column(
     name: str, array: ArrayLike | Tensor, shape: tuple[int, ...], present: ArrayLike | Tensor | None = None, *, first: int = 0
 ) -> Column:
-    """Reads one modality into new tensors; the array stays as it is.
+    """Reads one modality into new tensors; the array is not modified.
 
     Arguments:
         name: The modality, for messages.
-        array: Its rows: whole, flattened, or without an axis of one channel; for a shape of one axis also class indices, :math:`(N,)`.
+        array: Its rows: full shape, flattened, or without a channel axis of size 1; for a shape of one axis also indices, :math:`(N,)`.
         shape: The shape of a row.
-        present: One truth value a row, :math:`(N,)`.
-        first: The number of the first row, for messages, where the array is a part of a longer one.
+        present: One boolean per row, :math:`(N,)`.
+        first: The index of the first row, for messages, if the array is part of a longer one.
 
     Raises:
-        DataError: when the array holds no numbers, or not in this shape, or ones that are infinite or no class index; when it has no
-            rows; when a row is declared present and holds nothing.
+        DataError: when the array is not numeric, has another shape, or holds infinities or invalid class indices; when it has no
+            rows; when a row is declared present but is all NaN.
     """
     what = f"modality {name!r}"
     raw = _numbers(what, array)
@@ -78,33 +78,33 @@ def _check_numbers(what: str, dtype: np.dtype) -> None:
 
 
 def plain_array(array: ArrayLike | Tensor) -> np.ndarray:
-    """The array of whatever was given: of a tensor without its gradient, of a masked array with NaN under its mask."""
+    """Converts the input to an array: a tensor is detached, a masked array gets NaN under its mask."""
     if isinstance(array, Tensor):
         tensor = array.detach().cpu()
         return tensor.float().numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
     if np.ma.is_masked(array):
-        # As an array it would show what lies under its mask.
+        # np.asarray would expose the values under the mask.
         return np.ma.filled(np.ma.asarray(array, dtype=np.float64), np.nan)
     return np.asarray(array)
 
 
 def check_layout(name: str, given: tuple[int, ...], dtype: np.dtype, shape: tuple[int, ...]) -> None:
-    """Checks what can be told of an array before it is read.
+    """Checks an array by its shape and dtype, before it is read.
 
     Arguments:
         name: The modality, for messages.
         given: The shape of the array.
-        dtype: Its type.
+        dtype: Its dtype.
         shape: The shape of a row of the modality.
 
     Raises:
-        DataError: when it holds no numbers, no rows, or rows of another shape.
+        DataError: when it is not numeric, has no rows, or has rows of another shape.
     """
     what, size = f"modality {name!r}", prod(shape)
     _check_numbers(what, dtype)
     if given and not given[0]:
         raise DataError(f"{what}: no rows")
-    # Class indices are rows of no axis.
+    # Class indices: rows without an axis.
     accepted = [shape, (size,)] + [shape[1:]] * (shape[0] == 1) + [()] * (len(shape) == 1 and size > 1)
     if given and given[1:] in accepted:
         return
@@ -117,10 +117,10 @@ def check_layout(name: str, given: tuple[int, ...], dtype: np.dtype, shape: tupl
 
 
 def check_mask_layout(name: str, given: tuple[int, ...], dtype: np.dtype, rows: int) -> None:
-    """Checks the shape and the type of a presence mask.
+    """Checks the shape and the dtype of a presence mask.
 
     Raises:
-        DataError: when it holds no numbers, or not one a row.
+        DataError: when it is not numeric, or doesn't have one value per row.
     """
     key = f"{name}{PRESENT}"
     _check_numbers(key, dtype)
@@ -145,7 +145,7 @@ def _class_indices(name: str, values: np.ndarray, counted: np.ndarray, classes: 
     if bad.size:
         row, held = bad[0], values[counted]
         hint = ""
-        # Rows from the middle of a file, perhaps few, say less about all of them.
+        # Only for whole arrays: a block from the middle of a file says little about all of them.
         if not first and held.min() >= 1 and held.max() == classes:
             hint = "; these labels seem to start at 1: subtract 1"
         elif values[row] == -1:

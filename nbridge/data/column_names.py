@@ -1,4 +1,4 @@
-"""What the name of a column says of its values: classes, counts, quantities, codes, or identifiers of what rows are of."""
+"""Infers from a column's name what its values are: classes, counts, quantities, codes, or identifiers of what rows belong to."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from typing import Literal
 
 Hint = Literal["classes", "counts", "quantity", "codes", "owner", ""]
-"""What a name says; `owner`: the values identify a person or another item that several rows may be of."""
+"""What a name suggests; `owner`: the values identify a person or another item that several rows may belong to."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -23,7 +23,7 @@ COUNTS = _words(
     "purchases orders transactions hits goals calls"
 )
 COUNTED = _words("n num nb nr number count")
-"""Words that the name of a count begins with, such as ``n_visits``."""
+"""First words of count names such as ``n_visits``."""
 QUANTITIES = _words(
     "age ages height weight width length depth size mass bmi index temperature temp pressure price cost income salary amount dose dosage "
     "duration distance time score points rate ratio percent percentage pct speed area volume density concentration intensity power energy "
@@ -35,7 +35,7 @@ IDENTIFYING = _words("id ids no nr number key code uuid")
 
 
 def words_of(name: str) -> list[str]:
-    """The words of a name in lower case, without digits.
+    """Splits a name into lower-case words, without digits.
 
     Example:
         >>> words_of("BloodType_2"), words_of("n.visits"), words_of("patientID"), words_of("größe")
@@ -45,7 +45,7 @@ def words_of(name: str) -> list[str]:
 
 
 def hint_of(name: str) -> Hint:
-    """What a name says of the values of its column; empty where it says nothing.
+    """What a column's name suggests about its values; empty if nothing.
 
     Example:
         >>> [hint_of(name) for name in ("n_visits", "class_count", "tumor_stage", "type_of_cell", "age_group")]

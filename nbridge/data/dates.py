@@ -1,4 +1,4 @@
-"""Recognises dates and times that are written as text, or as numbers such as 20240131."""
+"""Recognises dates and times written as text, or as numbers such as 20240131."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from datetime import date
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 YEARS = range(1000, 3000)
-"""Years that dates of four digits have."""
+"""Accepted four-digit years."""
 COMPACT_YEARS = range(1900, 2101)
-"""Years of dates without separators, which would otherwise be plain numbers."""
+"""Accepted years of dates without separators, which would otherwise be plain numbers."""
 PLACEHOLDERS = 3
-"""Distinct texts of a column of dates that may be something else, such as "unknown"."""
+"""Maximum number of distinct placeholders, such as "unknown", in a column of dates."""
 SAMPLE = 16
-"""Texts that are tried first, so that columns without dates cost next to nothing."""
+"""Number of texts tried first, so that columns without dates cost almost nothing."""
 
 _CLOCK = r"\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?\s?(?:[AaPp][Mm])?"
 _TIME = rf"(?:[Tt, ]\s?{_CLOCK}\s?(?:[Zz]|UTC|GMT|[+-]\d{{2}}:?\d{{2}})?)?"
@@ -47,7 +47,7 @@ _OF_DAY = re.compile(r"(?P<h>\d{1,2}):[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?\s?(?:[AaP
 def is_date(text: str) -> bool:
     """Whether a text is a date, with or without a time of day, or a month, quarter or week of a year.
 
-    Day and month may come in either order. Eight digits are a date only where they read as year, month and day of 1900 to 2100.
+    Day and month may come in either order. Eight digits are a date only if they parse as year, month and day from 1900 to 2100.
 
     Example:
         >>> [is_date(text) for text in ("2024-01-31", "31.01.2024 08:15", "1/31/24", "5 Mar 2024", "2024-Q1", "20240131")]

@@ -1,4 +1,4 @@
-"""Endings of file names, compared whatever their case: ``ROWS.CSV.GZ`` is the same kind of file as ``rows.csv.gz``."""
+"""File name endings, compared without case: ``ROWS.CSV.GZ`` is the same kind of file as ``rows.csv.gz``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ TEXT = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 """Text tables."""
 PARQUET = ".parquet"
 TABLES = (*TEXT, PARQUET)
-"""Tables of either kind."""
+"""Text tables and Parquet."""
 ARCHIVE, ARRAY = ".npz", ".npy"
 """NumPy archives, and single arrays."""
 OMICS = (".h5mu", ".h5ad")
@@ -16,11 +16,11 @@ OMICS = (".h5mu", ".h5ad")
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm")
 """Images."""
 GZIP = ".gz"
-"""Packed files."""
+"""Compressed files."""
 
 
 def has_ending(path: str | PurePath, *endings: str) -> bool:
-    """Whether the name of a file ends in one of some endings, whatever its case.
+    """Whether a file name has one of the endings, ignoring case.
 
     Arguments:
         path: The file.
@@ -34,7 +34,7 @@ def has_ending(path: str | PurePath, *endings: str) -> bool:
 
 
 def ending_among(path: str | PurePath, endings: tuple[str, ...]) -> str:
-    """Which of some endings the name of a file has, in lower case; empty where it has none of them.
+    """The ending of a file name among some, in lower case; empty if none.
 
     Arguments:
         path: The file.
@@ -48,7 +48,7 @@ def ending_among(path: str | PurePath, endings: tuple[str, ...]) -> str:
 
 
 def files_ending(folder: Path, *endings: str) -> list[Path]:
-    """The entries of a folder whose names have one of some endings, in order, whatever their case; none that are hidden.
+    """The non-hidden entries of a folder with one of the endings, sorted, ignoring case.
 
     Arguments:
         folder: The folder.
@@ -61,7 +61,7 @@ def files_ending(folder: Path, *endings: str) -> list[Path]:
 
 
 def parquet_files(folder: Path) -> list[Path]:
-    """The Parquet files of a folder, in order: the parts of one table; not those that writers keep for themselves (``_metadata``).
+    """The Parquet files of a folder, sorted: the parts of one table, without writers' own files (``_metadata``).
 
     Arguments:
         folder: The folder.

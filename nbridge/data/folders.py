@@ -1,4 +1,4 @@
-"""Where data lies: the current folder, and the folder that the environment names."""
+"""Resolves data paths against the current folder and the folder that the environment names."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ VARIABLE = "NBRIDGE_DATA"
 
 
 def data_folder() -> Path | None:
-    """The folder that the environment variable NBRIDGE_DATA names, if it is set."""
+    """The folder in the environment variable NBRIDGE_DATA, if it is set."""
     return _home(text) if (text := os.environ.get(VARIABLE)) else None
 
 
 def check_stored(path: str | Path) -> None:
-    """Checks that a path is none of what can't be read as a file is: standard input, a pipe or a device, an address on the network.
+    """Rejects paths that can't be read repeatedly as a file: standard input, a pipe or a device, a URL.
 
-    Files are read more than once, to check all of them before any work is done.
+    Files are read more than once, since all of them are checked before any work starts.
 
     Raises:
-        DataError: when it is one of them, with what to do.
+        DataError: for such a path, with what to do.
     """
     text = str(path)
     if text == "-" or text in ("/dev/stdin", "/proc/self/fd/0") or text.startswith("/dev/fd/"):
@@ -38,7 +38,7 @@ def _is_special(path: Path) -> bool:
     try:
         return path.exists() and not path.is_file() and not path.is_dir()
     except OSError:
-        # Whoever looks for the file reports it.
+        # The caller that opens the file reports it.
         return False
 
 
@@ -46,7 +46,7 @@ def find_file(path: str | Path) -> Path:
     """An existing file: absolute, or relative to the current folder, or else to $NBRIDGE_DATA.
 
     Raises:
-        DataError: when there is none, with the places that were searched.
+        DataError: when there is none, with the places searched.
     """
     return _find(path, Path.is_file, Path.is_dir, "file", "folder")
 
@@ -55,7 +55,7 @@ def find_folder(path: str | Path) -> Path:
     """An existing folder: absolute, or relative to the current folder, or else to $NBRIDGE_DATA.
 
     Raises:
-        DataError: when there is none, with the places that were searched.
+        DataError: when there is none, with the places searched.
     """
     return _find(path, Path.is_dir, Path.is_file, "folder", "file")
 
@@ -64,7 +64,7 @@ def find_file_or_folder(path: str | Path) -> Path:
     """An existing file or folder: absolute, or relative to the current folder, or else to $NBRIDGE_DATA.
 
     Raises:
-        DataError: when there is none, with the places that were searched.
+        DataError: when there is none, with the places searched.
     """
     return _find(path, Path.exists, Path.exists, "file or folder", "")
 
@@ -90,5 +90,5 @@ def _find(path: str | Path, sought: Callable[[Path], bool], other: Callable[[Pat
 
 
 def _home(path: str | Path) -> Path:
-    # Path's own way raises for a user that doesn't exist; here the path is then taken as it is.
+    # Path.expanduser raises for an unknown user; here the path is then taken literally.
     return Path(os.path.expanduser(path))  # noqa: PTH111

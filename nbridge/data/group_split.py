@@ -1,7 +1,7 @@
-"""Splits that hold what belongs together in one part: by a column of groups, by a column of parts, and what is doubtful about them.
+"""Splits that keep groups together, by a column of groups or a column of parts, and warnings about doubtful splits.
 
-Validation and test figures are honest only where the rows that they are taken from are new to the model. Where rows of one patient, speaker
-or photograph fall into several parts, the figures praise what was memorised.
+Validation and test metrics are honest only if held-out rows are new to the model. When rows of one patient, speaker or photograph fall into
+several parts, the metrics reward memorisation.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from nbridge.data.split_labels import Groups, NoColumnError, RowLabels, array_la
 from nbridge.errors import DataError
 
 SHARED = 0.01
-"""The share of held-out rows with an item of the training rows from which on it is worth a warning; two rows at least."""
+"""Fraction of held-out rows sharing an item with training rows above which to warn; at least two rows."""
 
 
 def labels_of(arrays: Mapping[str, ArrayLike | Tensor], column: str) -> RowLabels:
-    """The labels that one of several arrays in memory holds.
+    """The labels in one of several in-memory arrays.
 
     Arguments:
         arrays: The arrays by name.
-        column: The name of one.
+        column: The name of the array.
 
     Raises:
-        NoColumnError: when there is none of this name, or it does not hold one value for each row.
+        NoColumnError: when there is no such array, or it does not hold one value per row.
     """
     if column not in arrays:
         found = f"Found: {listing(arrays)}" if arrays else "these rows are a batch; pass arrays by name, or a data frame"
@@ -44,11 +44,11 @@ def labels_of(arrays: Mapping[str, ArrayLike | Tensor], column: str) -> RowLabel
 
 
 def check_named(arrays: Mapping[str, ArrayLike | Tensor], named: Mapping[str, str], modalities: Collection[str]) -> None:
-    """Checks that arrays are there which a spec names; else those of other names would be taken for slips of modalities.
+    """Checks that the arrays named by the spec exist; without them, other arrays would be reported as misspelt modalities.
 
     Arguments:
         arrays: The arrays by name.
-        named: What a spec names, by its key.
+        named: The names in the spec, by key.
         modalities: The modalities, which may be named as well.
 
     Raises:
@@ -62,18 +62,18 @@ def check_named(arrays: Mapping[str, ArrayLike | Tensor], named: Mapping[str, st
 def assigned(
     dataset: Dataset, labels: Callable[[str], RowLabels], *, group: str | None, split: str | None, held_out: bool = True
 ) -> tuple[Dataset, Groups | None]:
-    """Rows with the groups and the parts that two columns give them.
+    """Attaches groups and parts to rows, from two columns.
 
     Arguments:
         dataset: All rows.
-        labels: Reads a column by its name.
-        group: The column of groups, or a modality, whose identical items make groups; None where each row stands for itself.
-        split: The column of parts; None where they are drawn at random, or the source assigns them.
-        held_out: Whether any rows are to be held out.
+        labels: Reads a column by name.
+        group: The column of groups, or a modality whose identical items form groups; None if rows are independent.
+        split: The column of parts; None if parts are random or assigned by the source.
+        held_out: Whether any rows are held out.
 
     Raises:
-        DataError: when a column is missing, a row lacks a value or has an unknown part, a group has rows in two parts, or there is
-            one group alone.
+        DataError: when a column is missing, a row lacks a value or has an unknown part, a group has rows in two parts, or there is only
+            one group.
     """
     if split is not None:
         if dataset.part is not None:
@@ -95,14 +95,14 @@ def assigned(
 
 
 def of_groups(groups: Groups | None, dataset: Dataset, splits: Splits, *, validation: float, test: float) -> Iterator[Finding]:
-    """What is doubtful about groups: none has two rows, or a part is far from its fraction.
+    """Warnings about groups: no group has two rows, or a part is far from its fraction.
 
     Arguments:
-        groups: The groups of all rows; None where there are none.
+        groups: The groups of all rows; None if there are none.
         dataset: The rows that were split, with their groups.
-        splits: Their parts.
-        validation: The fraction that was asked for.
-        test: The same.
+        splits: The resulting parts.
+        validation: The requested validation fraction.
+        test: The requested test fraction.
     """
     if groups is None or dataset.groups is None:
         return
@@ -128,7 +128,7 @@ def of_groups(groups: Groups | None, dataset: Dataset, splits: Splits, *, valida
 
 
 def of_items(splits: Splits) -> Iterator[Finding]:
-    """Modalities of which held-out rows have the same item as training rows do, though such items do not repeat by chance.
+    """Warnings for modalities in which held-out rows share items with training rows beyond chance.
 
     Arguments:
         splits: The parts of all rows.
@@ -159,7 +159,7 @@ def _named(key: str, labels: Callable[[str], RowLabels], column: str) -> RowLabe
 
 
 def _group_labels(dataset: Dataset, labels: Callable[[str], RowLabels], group: str) -> RowLabels:
-    """The labels of a column, or of a modality, where no column has that name and one value for each row."""
+    """The labels of a column, or of a modality if no column of that name has one value per row."""
     try:
         return _named("group", labels, group)
     except NoColumnError:
@@ -176,7 +176,7 @@ def _fitting(labels: RowLabels, dataset: Dataset) -> RowLabels:
 
 
 def _items(rows: Rows, name: str) -> set[str]:
-    """The items of training rows; none where their modality may repeat by chance."""
+    """The items of training rows; empty if the modality may repeat by chance."""
     sample = rows.select(name).representative()
     values = spelt(sample, name)[sample.present[name]].cpu().numpy()
     if not len(values) or not telling(values):
@@ -185,5 +185,5 @@ def _items(rows: Rows, name: str) -> set[str]:
 
 
 def _digests(rows: Rows, name: str) -> list[str]:
-    """A hash for each row; empty where it is absent, or where all its elements are the same."""
+    """A hash per row; empty where it is absent, or where all its elements are equal."""
     return list(item_labels(rows, name, plain=False).texts)

@@ -1,4 +1,4 @@
-"""Identifiers of rows: one each, no two alike."""
+"""Row identifiers: one per row, unique."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from nbridge.errors import DataError
 
 @dataclass(frozen=True)
 class Told:
-    """How a mistake in identifiers is told.
+    """How errors in identifiers are worded.
 
     Arguments:
-        what: What they are called.
-        where: Tells the place of a row by its number: the row, and the line where there are lines.
+        what: What the identifiers are called.
+        where: Formats the location of a row: its index, and the line in files that have lines.
     """
 
     what: str = "ids"
@@ -27,11 +27,11 @@ class Told:
 
 
 IDS = Told()
-"""Identifiers that are an array."""
+"""Wording for identifiers from an array."""
 
 
 def identifier_of(text: str) -> str:
-    """A text as an identifier: without blanks around it, its accents composed, as names of files spell them apart on some systems.
+    """Normalises an identifier: whitespace stripped, accents composed, since some file systems decompose them.
 
     Example:
         >>> identifier_of(" Jose\u0301") == "Jos\u00e9"
@@ -41,15 +41,15 @@ def identifier_of(text: str) -> str:
 
 
 def check_ids(ids: ArrayLike, rows: int | None = None, told: Told = IDS) -> np.ndarray:
-    """Identifiers as a new array of integers or text, after checking that each row has one of its own.
+    """Returns identifiers as a new array of integers or text, after checking that each row has a unique one.
 
     Arguments:
-        ids: One identifier a row: integers, whole numbers or text.
-        rows: How many rows there should be, where that is known.
-        told: How mistakes are told.
+        ids: One identifier per row: integers, whole numbers or text.
+        rows: The expected number of rows, if known.
+        told: How errors are worded.
 
     Raises:
-        DataError: when they are not one-dimensional, too few or too many, missing (None, NaN, an empty text), or given twice.
+        DataError: when they are not one-dimensional, too few or too many, missing (None, NaN, an empty text), or duplicate.
     """
     found = np.asarray(ids)
     check_ids_layout(found.shape, found.dtype, rows)
@@ -59,7 +59,7 @@ def check_ids(ids: ArrayLike, rows: int | None = None, told: Told = IDS) -> np.n
 
 
 def check_ids_layout(shape: tuple[int, ...], dtype: np.dtype, rows: int | None = None) -> None:
-    """Checks what can be told of identifiers before they are read.
+    """Checks the shape and the dtype of identifiers, before they are read.
 
     Raises:
         DataError: when they are not one-dimensional, too few or too many, or neither numbers nor text.
@@ -73,14 +73,14 @@ def check_ids_layout(shape: tuple[int, ...], dtype: np.dtype, rows: int | None =
 
 
 def check_many_ids(blocks: Callable[[], Iterable[np.ndarray]], told: Told = IDS) -> None:
-    """Checks identifiers that come in blocks, keeping eight bytes of each.
+    """Checks identifiers read in blocks, keeping eight bytes of each.
 
     Arguments:
-        blocks: Gives the identifiers of the first rows, of those after them, and so on, each time it is called.
-        told: How mistakes are told.
+        blocks: Iterates over the blocks of identifiers, from the first, each time it is called.
+        told: How errors are worded.
 
     Raises:
-        DataError: when one is missing or given twice.
+        DataError: when one is missing or duplicate.
     """
     hashes, first = [np.zeros(0, np.int64)], 0
     for block in blocks():
@@ -99,7 +99,7 @@ def _plain(ids: np.ndarray, first: int, told: Told) -> np.ndarray:
 
 def _none_missing(ids: np.ndarray, first: int, told: Told) -> None:
     for row, value in enumerate(ids.tolist(), start=first):
-        # NaN is the one value that differs from itself.
+        # Only NaN differs from itself.
         if value is None or value != value or value == "":  # noqa: PLR0124
             raise DataError(f"{told.what}: {told.where(row)} has none, expected an identifier in each row")
 
@@ -110,7 +110,7 @@ def _whole(ids: np.ndarray, first: int, told: Told) -> None:
 
 
 def _none_twice(blocks: Iterable[np.ndarray], told: Told, suspects: Container[int] | None = None) -> None:
-    """Raises for the first identifier that came before; of those with a hash among the suspects, where they are named."""
+    """Raises for the first duplicate identifier; among those whose hash is a suspect, if given."""
     seen: dict[object, int] = {}
     for row, value in enumerate(chain.from_iterable(block.tolist() for block in blocks)):
         if (suspects is None or hash(value) in suspects) and seen.setdefault(value, row) != row:

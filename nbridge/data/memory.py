@@ -1,4 +1,4 @@
-"""Rows that are passed from Python: a spec without a source of its own."""
+"""The data source of specs that name none: rows are passed from Python."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from nbridge.errors import DataError
 
 
 class Memory(Source):
-    """The source of a spec that names none: arrays come from Python."""
+    """The source of a spec that names none: arrays are passed from Python."""
 
     def __init__(self) -> None: ...
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
-        """Has nothing to load.
+        """Always raises: there is nothing to load.
 
         Raises:
-            DataError: always, with the two ways to give rows.
+            DataError: always, with the two ways to provide rows.
         """
         raise DataError(
             "the spec names no data source: pass arrays from Python, nbridge.train(spec, data={...}) with "

@@ -1,4 +1,4 @@
-"""Patterns of names, in which ``*`` stands for any characters and everything else for itself; a name that is there wins over a pattern."""
+"""Name patterns, in which ``*`` matches any characters and everything else is literal; an exact name takes precedence over a pattern."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 
 def matching(word: str, names: Sequence[str]) -> list[str]:
-    """The names that a word stands for, in their order: itself where it is one of them, else those that it matches as a pattern.
+    """The names that a word refers to, in order: itself if it is one of them, else those it matches as a pattern.
 
     Arguments:
         word: A name or a pattern.
-        names: The names that there are.
+        names: All names.
 
     Example:
         >>> matching("lab_*", ["lab_2", "age", "lab_1"]), matching("x*", ["x1", "x*"]), matching("x[1]*", ["x1", "x[1]a"])

@@ -1,6 +1,6 @@
-"""Which modalities rows have together: what a model learned from, and what it is asked to serve.
+"""Presence patterns: which modalities rows have together, in training and at inference.
 
-A pattern is a string of a 1 or a 0 for each modality, in the order of the model: ``"101"`` is a row that has the first and the third.
+A pattern is a string with a 1 or a 0 per modality, in the model's order: ``"101"`` is a row with the first and the third.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from nbridge.common.messages import listing
 from nbridge.common.warnings import Finding
 
 KEPT = 1000
-"""Patterns that a model keeps, the most frequent ones."""
+"""Number of patterns kept with a model, the most frequent."""
 NAMED = 3
-"""What a line names of a longer list."""
+"""Number of items of a longer list named in a message."""
 LONG = 3
-"""More names than this are told by those that are absent, where these are fewer."""
+"""Above this number of names, messages list the absent modalities if these are fewer."""
 
 
 @dataclass(frozen=True)
 class Patterns:
-    """The patterns of presence of the training rows.
+    """The presence patterns of the training rows.
 
     Arguments:
         names: The modalities, in order.
         rows: The number of rows of each pattern, the most frequent first.
-        others: How many further patterns there are, all of them rarer, that are not kept.
+        others: The number of rarer patterns that are not kept.
         other_rows: The number of their rows.
     """
 
@@ -43,28 +43,28 @@ class Patterns:
 
     @classmethod
     def of(cls, names: Sequence[str], present: Mapping[str, Tensor], kept: int = KEPT) -> Patterns:
-        """Those of rows.
+        """Counts the patterns of rows.
 
         Arguments:
             names: The modalities, in order.
-            present: Boolean masks by modality, shape (N,); a modality that has none is absent from every row.
-            kept: How many patterns to keep.
+            present: Boolean masks by modality, shape (N,); a modality without one is absent from every row.
+            kept: The number of patterns to keep.
 
         Example:
             >>> Patterns.of(["x", "y"], {"x": torch.tensor([True, True, False]), "y": torch.tensor([True, True, True])}).rows
             {'11': 2, '01': 1}
         """
-        # Of equally frequent ones the fuller first, so that the order depends on the rows alone.
+        # Ties put fuller patterns first, so that the order depends on the rows alone.
         ordered = sorted(count(names, present).items(), key=lambda item: (-item[1], item[0].count("0"), item[0]))
         rest = ordered[kept:]
         return cls(tuple(names), dict(ordered[:kept]), len(rest), sum(number for _, number in rest))
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Patterns:
-        """What `as_dict` gave.
+        """Inverse of `as_dict`.
 
         Raises:
-            ValueError: when it is something else.
+            ValueError: when the dictionary is malformed.
         """
         found = cls(tuple(content["names"]), dict(content["rows"]), content["others"], content["other_rows"])
         numbers = [*found.rows.values(), found.others, found.other_rows]
@@ -75,16 +75,16 @@ class Patterns:
         return found
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """A JSON-compatible dictionary."""
         return {"names": list(self.names), "rows": dict(self.rows), "others": self.others, "other_rows": self.other_rows}
 
     def with_these(self, pattern: str) -> int:
-        """The number of rows that have all modalities of a pattern, and perhaps more; those of patterns that were not kept do not count."""
+        """The number of rows with at least the modalities of a pattern, among the patterns kept."""
         wanted = int(pattern, 2)
         return sum(number for other, number in self.rows.items() if int(other, 2) & wanted == wanted)
 
     def pairwise(self, pattern: str) -> bool:
-        """Whether each pair of a pattern's modalities is together in some row, and a single one in any; True where it has none.
+        """Whether some row has each pair of the pattern's modalities, or a single one; True for the empty pattern.
 
         Example:
             >>> Patterns(("x", "y", "z"), {"110": 5, "011": 4, "101": 2}).pairwise("111")
@@ -100,7 +100,7 @@ def count(names: Sequence[str], present: Mapping[str, Tensor]) -> Counter[str]:
 
     Arguments:
         names: The modalities, in order.
-        present: Boolean masks by modality, shape (N,); a modality that has none is absent from every row.
+        present: Boolean masks by modality, shape (N,); a modality without one is absent from every row.
     """
     codes = torch.zeros(len(next(iter(present.values()))), dtype=torch.long)
     for name in names:
@@ -113,13 +113,13 @@ def count(names: Sequence[str], present: Mapping[str, Tensor]) -> Counter[str]:
 
 
 def unseen(patterns: Patterns | None, counts: Mapping[str, int], learned: Callable[[str], bool] | None = None) -> tuple[Finding, ...]:
-    """One finding where rows have patterns of presence that training neither had nor taught; nothing where it is not known what it had.
+    """One warning for rows whose presence patterns training neither had nor taught; empty if the training patterns are unknown.
 
     Arguments:
-        patterns: Those of the training rows.
-        counts: The number of rows of each pattern to serve, by `count`.
-        learned: Whether a model has learned to serve a pattern that no training row had, as most models learn to serve an image alone
-            from rows with image and label; when left out, no such pattern counts as learned.
+        patterns: The patterns of the training rows.
+        counts: The number of rows of each pattern at inference, from `count`.
+        learned: Whether a model has learned a pattern that no training row had, as most models learn to use an image alone from rows with
+            image and label; by default, no such pattern counts as learned.
     """
     if patterns is None:
         return ()
@@ -140,9 +140,9 @@ def unseen(patterns: Patterns | None, counts: Mapping[str, int], learned: Callab
 
 
 def never_together(names: Sequence[str], present: Mapping[str, Tensor]) -> tuple[Finding, ...]:
-    """A finding for each pair of modalities that no training row has together, three at most, and one for all further pairs.
+    """Warnings for pairs of modalities that no training row has together: one each for up to three, and one for the rest.
 
-    What links such a pair are third modalities that are observed with each of the two.
+    Such a pair is linked only by third modalities observed with each of the two.
 
     Arguments:
         names: The modalities.
@@ -169,18 +169,18 @@ def never_together(names: Sequence[str], present: Mapping[str, Tensor]) -> tuple
 
 
 def nothing_observed(rows: Sequence[int], consequence: str) -> Finding:
-    """That nothing is observed in some rows.
+    """A warning that nothing is observed in some rows.
 
     Arguments:
-        rows: Their numbers, in order.
-        consequence: What becomes of them.
+        rows: Their indices, in order.
+        consequence: What happens to them.
     """
     text = f"nothing is observed in {numbered(rows)}; {consequence}"
     return Finding("empty", "", text, {"rows": len(rows), "first": [int(row) for row in rows[:NAMED]]})
 
 
 def numbered(rows: Sequence[int]) -> str:
-    """Rows by their numbers, the first few of many.
+    """Lists row indices, only the first few if there are many.
 
     Example:
         >>> numbered([4]), numbered([4, 7, 9, 12])
@@ -203,7 +203,7 @@ def _observed(names: Sequence[str], pattern: str) -> str:
 
 
 def _nearness(have: Mapping[str, int]) -> str:
-    """How far new patterns are from those of training, by the number of rows that have as much and more."""
+    """Describes how close new patterns are to training's, by the number of rows with the same modalities and more."""
     if len(have) == 1:
         ((pattern, number),) = have.items()
         if "1" not in pattern:

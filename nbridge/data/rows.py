@@ -1,4 +1,4 @@
-"""What training asks of rows, wherever they lie."""
+"""The protocol that training requires of rows, in memory or on disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nbridge.data.batch import Batch
 class Rows(Protocol):
     """Rows of named modalities: a `Batch`, in memory, or `nbridge.data.streaming.stored_rows.StoredRows`, on disk.
 
-    Only `index`, `slice`, `sample`, `representative` and `batches` give values; nothing else reads any.
+    Only `index`, `slice`, `sample`, `representative` and `batches` read values.
     """
 
     @property
@@ -29,51 +29,51 @@ class Rows(Protocol):
 
     @property
     def whole(self) -> bool:
-        """Whether it is known that nothing is absent."""
+        """Whether nothing is known to be absent."""
         ...
 
     def __len__(self) -> int: ...
 
     def index(self, rows: Tensor) -> Batch:
-        """The rows picked by an index or a boolean mask, in memory."""
+        """The rows selected by an index or a boolean mask, in memory."""
         ...
 
     def slice(self, start: int, stop: int) -> Batch:
-        """The rows from ``start`` up to ``stop``, in memory."""
+        """Rows ``start`` to ``stop`` (exclusive), in memory."""
         ...
 
     def sample(self, most: int | None = None) -> Batch:
-        """Rows that stand for all, at most so many, in memory; all when it is left out."""
+        """A representative sample of at most ``most`` rows, in memory; all by default."""
         ...
 
     def representative(self) -> Batch:
-        """Rows that statistics may be taken from, in memory."""
+        """The rows that statistics are computed from, in memory."""
         ...
 
     def subset(self, rows: Tensor) -> Self:
-        """The rows picked by an index or a boolean mask, where they lie."""
+        """The rows selected by an index or a boolean mask, stored as before."""
         ...
 
     def select(self, *names: str) -> Self:
-        """The same rows of these modalities alone."""
+        """The same rows with these modalities only."""
         ...
 
     def without_values(self, *names: str) -> Self:
-        """The same rows and presence, with nothing in the place of these modalities' values."""
+        """The same rows and presence masks, with empty values for these modalities."""
         ...
 
     def through(self, change: Callable[[Batch], Batch]) -> Self:
-        """The same rows after a change that treats each row by itself."""
+        """The same rows after a row-wise transformation."""
         ...
 
     def presence(self) -> Batch:
-        """All rows as a batch that need know no more than who is present."""
+        """All rows as a batch of presence masks only."""
         ...
 
     def order(self, size: int, generator: torch.Generator | None = None) -> Tensor:
-        """The order of an epoch of steps of ``size`` rows: every row once."""
+        """The row order of an epoch with steps of ``size`` rows; every row once."""
         ...
 
     def batches(self, parts: Iterable[Tensor]) -> Iterator[Batch]:
-        """The rows of each index, one after the other; what comes next may be read ahead."""
+        """The rows of each index, in turn; the next may be prefetched."""
         ...

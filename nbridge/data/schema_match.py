@@ -1,4 +1,4 @@
-"""What a source offers, against what a spec asks for."""
+"""Matches what a source offers against what a spec requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Offer:
     """One modality of a source.
 
     Arguments:
-        shape: The shape of a row; for classes, one axis that counts them.
+        shape: The shape of a row; for classes, one axis of their number.
         classes: Whether rows are class indices.
     """
 
@@ -25,7 +25,7 @@ class Offer:
     classes: bool = False
 
     def serves(self, shape: tuple[int, ...]) -> bool:
-        """Whether rows can take this shape: any with as many values, for classes only their own."""
+        """Whether rows can take this shape: any of the same size; for classes only their own."""
         return shape == self.shape if self.classes else prod(shape) == prod(self.shape)
 
 
@@ -45,5 +45,5 @@ def check_offers(source: str, offers: Mapping[str, Offer], shapes: Mapping[str, 
 
 
 def arrange(values: Mapping[str, Tensor], offers: Mapping[str, Offer], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """The modalities asked for, in the shapes asked for; class indices stay as they are."""
+    """The requested modalities in the requested shapes; class indices are unchanged."""
     return {name: values[name] if offers[name].classes else values[name].reshape(-1, *shape) for name, shape in shapes.items()}

@@ -1,4 +1,4 @@
-"""Whole items of a modality that several rows share: the same photograph, or the same recording, paired with several others."""
+"""Finds identical items of a modality shared by several rows, such as one photograph paired with several recordings."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from nbridge.data.rows import Rows
 from nbridge.data.split_labels import RowLabels
 
 AT_ONCE = 4096
-"""Rows that are read at a time."""
+"""Number of rows read at a time."""
 ELEMENTS = 4
-"""Items of fewer elements repeat without being the same thing."""
+"""Minimum number of elements for equal items to count as the same thing."""
 FEWEST = 10
-"""Fewer different items than this are classes, and no groups that could be held out."""
+"""Minimum number of distinct items; fewer are classes, not groups that could be held out."""
 BY_CHANCE = 0.01
-"""Repeats are worth a word only where fewer pairs of rows than this are expected to agree by chance."""
+"""Maximum number of pairs of rows expected to agree by chance for repeats to be reported."""
 
 
 def item_labels(rows: Rows, name: str, *, plain: bool = True) -> RowLabels:
-    """A label for each row that equals another's where all values of a modality, and its observed cells, are the same.
+    """A label for each row, equal for rows with the same values and observed cells.
 
     Arguments:
         rows: The rows, in memory or on disk.
-        name: The modality; rows that lack it stand for themselves.
-        plain: Whether items whose elements are all the same are labelled as well.
+        name: The modality; rows that lack it get labels of their own.
+        plain: Whether to also label items whose elements are all equal.
     """
     texts: list[str] = []
     alone = rows.select(name)
@@ -40,23 +40,23 @@ def item_labels(rows: Rows, name: str, *, plain: bool = True) -> RowLabels:
 
 
 def item_digests(values: np.ndarray, present: np.ndarray) -> list[str]:
-    """A hash of each row; empty where it is absent.
+    """A hash of each row; empty where absent.
 
     Arguments:
         values: The rows, :math:`(N, ...)`, NaN where a cell is absent.
         present: Which rows are present, :math:`(N,)`.
     """
-    # Negative zero equals zero, and there are many NaN.
+    # Negative zero equals zero, and NaN has many bit patterns.
     plain = np.where(np.isnan(values), np.nan, values) + 0.0 if values.dtype.kind == "f" else values
     rows = np.ascontiguousarray(plain.reshape(len(plain), -1))
     return [hashlib.blake2b(row.tobytes(), digest_size=16).hexdigest() if there else "" for row, there in zip(rows, present, strict=True)]
 
 
 def telling(values: np.ndarray) -> bool:
-    r"""Whether rows that agree in all elements are the same thing rather than alike by chance.
+    r"""Whether rows equal in all elements are the same item rather than equal by chance.
 
-    With elements taken as independent, two rows agree with probability :math:`\prod_j \sum_v p_j(v)^2`; the expected number of pairs must
-    be below `BY_CHANCE`. Vectors of few elements, or of few values, repeat by themselves.
+    Assuming independent elements, two rows agree with probability :math:`\prod_j \sum_v p_j(v)^2`; the expected number of pairs must
+    be below `BY_CHANCE`. Vectors of few elements, or of few distinct values, repeat by chance.
 
     Arguments:
         values: Rows that are present, :math:`(N, ...)`, NaN where a cell is absent.
@@ -74,12 +74,12 @@ def telling(values: np.ndarray) -> bool:
 
 
 def plain_items(values: np.ndarray) -> np.ndarray:
-    """Rows whose elements are all the same, :math:`(N,)` booleans: a blank image, or counts that are all zero, tells nothing apart."""
+    """Rows whose elements are all equal, :math:`(N,)` booleans: a blank image or all-zero counts identify nothing."""
     rows = values.reshape(len(values), -1)
     return np.asarray((np.isnan(rows) | (rows == rows[:, :1])).all(axis=1) if rows.dtype.kind == "f" else (rows == rows[:, :1]).all(axis=1))
 
 
 def spelt(batch: Batch, name: str) -> Tensor:
-    """Values with NaN in the cells that are not observed."""
+    """Values with NaN in unobserved cells."""
     values = batch.values[name]
     return torch.where(batch.cells[name], values, torch.nan) if name in batch.cells else values

@@ -1,4 +1,4 @@
-"""A source of rows, what it loads, and how the rows are split."""
+"""Data sources, the rows that they load, and how rows are split."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nbridge.data.split_labels import NoColumnError, RowLabels
 from nbridge.errors import DataError
 
 PARTS = ("train", "test")
-"""The parts that a source with official files has."""
+"""The parts that sources with official splits assign."""
 _ASSIGNED = ("train", "validation", "test")
 
 
@@ -27,12 +27,11 @@ class Dataset:
 
     Arguments:
         batch: The rows, in memory or on disk.
-        ids: Their identifiers, :math:`(N,)`, if there are any.
-        part: ``"train"``, ``"validation"`` or ``"test"`` for each row, :math:`(N,)`, where the source itself assigns them; None where rows
-            are free.
-        origin: The file they come from, for messages about a row; empty where there is none.
-        groups: What each row belongs to (a person, a patient), :math:`(N,)`: rows of one group never fall in two parts. None where each
-            row stands for itself.
+        ids: Their identifiers, :math:`(N,)`, if any.
+        part: ``"train"``, ``"validation"`` or ``"test"`` for each row, :math:`(N,)`, if the source itself assigns parts; None otherwise.
+        origin: The file of the rows, for messages; empty if there is none.
+        groups: The group of each row (a person, a patient), :math:`(N,)`: rows of one group are never split across parts. None if rows
+            are independent.
 
     Raises:
         DataError: when lengths disagree or a part has another name.
@@ -54,20 +53,20 @@ class Dataset:
 
 
 class Source(ABC):
-    """Where rows come from.
+    """A data source.
 
-    Keyword-only arguments of the constructor are the YAML schema of a source; :meth:`load` does all the reading, so that constructing one
-    costs nothing and touches no file.
+    Keyword-only arguments of the constructor define its YAML schema; :meth:`load` does all the reading, so that construction is cheap and
+    accesses no files.
 
     Attributes:
-        reserved: Columns that say how rows are split (`data.group`, `data.split`); patterns of columns do not match them.
+        reserved: Columns that define splits (`data.group`, `data.split`); column patterns do not match them.
     """
 
     reserved: frozenset[str] = frozenset()
 
     @abstractmethod
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
-        """Reads the modalities asked for, and no other.
+        """Reads the requested modalities and no others.
 
         Arguments:
             shapes: The shape of a row of each modality, by name.
@@ -76,37 +75,37 @@ class Source(ABC):
             DataError: when the source doesn't offer a modality, or not in this shape, or its data can't be read.
         """
 
-    def settled(self, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, Any]:  # noqa: ARG002 (for sources that leave something open)
-        """Options to keep with a model in the place of those that leave something to the data, such as a pattern of names; none by default.
+    def settled(self, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, Any]:  # noqa: ARG002 (for sources with options inferred from data)
+        """Resolved options to store with a model in place of those inferred from the data, such as a name pattern; none by default.
 
         Arguments:
             shapes: The shape of a row of each modality, by name.
 
         Raises:
-            DataError: as `load`.
+            DataError: as for `load`.
         """
         return {}
 
-    def remarks(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:  # noqa: ARG002 (for sources that pass something over)
-        """What is worth a second look in its files, though it forbids nothing; none by default.
+    def remarks(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:  # noqa: ARG002 (for sources with warnings)
+        """Warnings about the source's files; none by default.
 
         Arguments:
             shapes: The shape of a row of each modality, by name.
 
         Raises:
-            DataError: as `load`.
+            DataError: as for `load`.
         """
         return ()
 
     def row_labels(self, column: str, shapes: Mapping[str, tuple[int, ...]]) -> RowLabels:  # noqa: ARG002 (for sources with columns)
-        """The values of a column that is no modality, one for each row, in the order of the rows that `load` gives.
+        """The values of a column that is not a modality, one per row, in the order of `load`.
 
         Arguments:
             column: The column, as `data.group` or `data.split` names it.
             shapes: The shape of a row of each modality, by name.
 
         Raises:
-            NoColumnError: when there is no such column, or it does not hold one value for each row.
+            NoColumnError: when there is no such column, or it does not hold one value per row.
             DataError: when it can't be read.
         """
         raise NoColumnError(f"no column {column!r}: this data source has none beside its modalities")
@@ -114,9 +113,9 @@ class Source(ABC):
 
 @dataclass(frozen=True)
 class Splits:
-    """Rows in three parts that share none, with their identifiers if the dataset has any.
+    """Disjoint training, validation and test rows, with identifiers if the dataset has any.
 
-    A part that was not asked for (a fraction of 0) is None.
+    A part with a fraction of 0 is None.
     """
 
     train: Rows
@@ -128,24 +127,24 @@ class Splits:
 
 
 def split(dataset: Dataset, *, validation: float, test: float, seed: int) -> Splits:
-    r"""Splits rows at random: every row falls in exactly one part, and so does every group.
+    r"""Splits rows at random: every row, and every group, is in exactly one part.
 
-    Fractions are of all rows. Where the source itself assigns rows to parts, they stay there: then ``test`` counts for nothing, and
-    ``validation`` is a fraction of the source's training rows, or counts for nothing as well if the source has validation rows.
+    Fractions are of all rows. If the source itself assigns parts, rows stay there: then ``test`` is ignored, and ``validation`` is a
+    fraction of the source's training rows, or is ignored as well if the source has validation rows.
 
-    Rows keep the order of the permutation, which depends on ``seed`` alone. The test rows don't depend on ``validation``. Groups are
-    permuted as a whole, in the order of their sorted names, so that the parts don't depend on the order of rows either; a part ends with
-    the group that brings it closest to its fraction, at most half of the largest group away; where that leaves it more than half of the
-    fraction away, groups that are too large are passed over instead. Rows on disk fall into the same parts, but keep their order there.
+    Rows are in the order of the permutation, which depends on ``seed`` alone. The test rows don't depend on ``validation``. Groups are
+    permuted as a whole, starting from the order of their sorted names, so that the parts don't depend on the row order either. A part ends
+    with the group that brings it closest to its fraction, at most half of the largest group away; if it is then off by more than half of
+    the fraction, groups that are too large are skipped instead. Rows on disk get the same parts, but keep their order.
 
     Arguments:
         dataset: All rows.
-        validation: The fraction of rows held back to choose weights by; 0 for none.
-        test: The fraction of rows held back to the end; 0 for none.
+        validation: The fraction of rows held out for model selection; 0 for none.
+        test: The fraction of rows held out for the final evaluation; 0 for none.
         seed: Seed of the permutation.
 
     Raises:
-        DataError: when a fraction is out of range, a part that was asked for gets no row, or training rows lack a modality.
+        DataError: when a fraction is out of range, a requested part gets no row, or training rows lack a modality.
     """
     _check_fractions(validation, test)
     order, groups = _permuted(dataset, torch.Generator().manual_seed(seed))
@@ -167,7 +166,7 @@ def split(dataset: Dataset, *, validation: float, test: float, seed: int) -> Spl
 
 
 def _permuted(dataset: Dataset, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The rows in random order, those of a group side by side, and the number of each row's group; where none is named, each row is one."""
+    """The rows in random order, groups contiguous, and the group index of each row; without groups, each row is its own."""
     rows = len(dataset.batch)
     groups = torch.arange(rows) if dataset.groups is None else torch.from_numpy(np.unique(dataset.groups, return_inverse=True)[1])
     place = torch.randperm(int(groups.max()) + 1 if rows else 0, generator=generator).argsort()
@@ -183,7 +182,7 @@ def _check_fractions(validation: float, test: float) -> None:
 
 
 def _cut(rows: Tensor, groups: Tensor, fraction: float, of: int, name: str) -> tuple[Tensor, Tensor]:
-    """Rows of whole groups, as many as come closest to a fraction, and the others."""
+    """Takes the rows of whole groups that come closest to a fraction; returns them and the rest."""
     sizes = torch.unique_consecutive(groups[rows], return_counts=True)[1]
     wanted = round(fraction * of)
     count = min((0, *sizes.cumsum(0).tolist()), key=lambda end: abs(end - wanted))
@@ -198,7 +197,7 @@ def _cut(rows: Tensor, groups: Tensor, fraction: float, of: int, name: str) -> t
 
 
 def _fitting(sizes: Sequence[int], wanted: int) -> list[bool]:
-    """The groups, in order, each of which brings the number of rows closer to the one wanted; those too large are passed over."""
+    """The groups, in order, that bring the number of rows closer to the target; those too large are skipped."""
     taken, total = [], 0
     for size in sizes:
         taken.append(abs(total + size - wanted) < abs(total - wanted))

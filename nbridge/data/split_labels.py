@@ -1,4 +1,4 @@
-"""Labels of rows that keep splits honest: the group that a row belongs to, and the part that its data assign it to."""
+"""Row labels that define splits: the group of a row, and the part that the data assign it to."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ PART_OF = {
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
     "test": "test",
 }
-"""The part that each accepted value of a split column stands for, whatever its case."""
+"""The part of each accepted value of a split column, ignoring case."""
 
 
 class NoColumnError(DataError):
-    """A column that does not exist, or that does not hold one value for each row."""
+    """A column does not exist, or does not hold one value per row."""
 
 
 @dataclass(frozen=True, eq=False)
 class RowLabels:
-    """One label for each row, as text.
+    """One text label per row.
 
     Arguments:
-        what: What holds them, for messages: ``column 'patient'``.
+        what: Their name in messages: ``column 'patient'``.
         texts: The labels, N of them; empty where a row has none.
-        where: The place of a row by its number, for messages.
-        origin: The file, for messages; empty where there is none.
-        modality: The modality that has the same column, if there is one.
-        alone: Whether rows without a label are groups of their own; they are mistakes otherwise.
+        where: Formats the location of a row by its index, for messages.
+        origin: The file, for messages; empty if there is none.
+        modality: The modality that uses the same column, if any.
+        alone: Whether rows without a label are groups of their own; otherwise they are errors.
     """
 
     what: str
@@ -46,7 +46,7 @@ class RowLabels:
     alone: bool = False
 
     def error(self, key: str, text: str) -> DataError:
-        """A mistake in these labels, with the file, the column and the key of the spec that names it."""
+        """An error in these labels, with the file, the column and the spec key that names it."""
         return DataError(f"{self.origin}{': ' if self.origin else ''}{self.what} (data.{key}): {text}")
 
 
@@ -56,8 +56,8 @@ class Groups:
 
     Arguments:
         labels: The labels that name the groups.
-        names: The names of the groups, sorted.
-        codes: The place of each row's group among them, :math:`(N,)`; rows that stand alone have numbers beyond the last name.
+        names: The sorted names of the groups.
+        codes: The index of each row's group, :math:`(N,)`; ungrouped rows have indices beyond the last name.
     """
 
     labels: RowLabels
@@ -65,15 +65,15 @@ class Groups:
     codes: np.ndarray
 
     def name(self, code: int) -> str:
-        """A group as it is called in messages."""
+        """The name of a group in messages."""
         return repr(clip(self.names[code])) if code < len(self.names) else "of a row without a label"
 
 
 def groups_of(labels: RowLabels) -> Groups:
-    """Numbers the groups in the order of their names, so that they do not depend on the order of rows.
+    """Numbers the groups in the order of their names, independently of the row order.
 
     Raises:
-        DataError: naming the first row without a group.
+        DataError: for the first row without a group.
 
     Example:
         >>> groups_of(RowLabels("column 'patient'", ["b", "a", "b"])).codes
@@ -93,7 +93,7 @@ def parts_of(labels: RowLabels) -> np.ndarray:
     """The part of each row: ``train``, ``validation`` or ``test``, :math:`(N,)`.
 
     Raises:
-        DataError: when a row has no value or another one, no row is for training, or a modality is made of the column.
+        DataError: when a row has no valid value, no row is for training, or a modality uses the column.
 
     Example:
         >>> parts_of(RowLabels("column 'fold'", ["Training", "dev", "TEST"])).tolist()
@@ -119,7 +119,7 @@ def check_undivided(groups: Groups, parts: np.ndarray) -> None:
     """Checks that no group has rows in two parts.
 
     Raises:
-        DataError: naming the first that has, with a row in each.
+        DataError: for the first such group, with a row in each part.
     """
     first: dict[int, int] = {}
     for row, code in enumerate(groups.codes.tolist()):
@@ -134,10 +134,10 @@ def check_undivided(groups: Groups, parts: np.ndarray) -> None:
 
 
 def label_texts(values: np.ndarray | Iterable[object]) -> list[str]:
-    """Values as labels: whole numbers without a point, texts without blanks around them; empty where a value is missing.
+    """Formats values as labels: whole numbers without a decimal point, texts stripped; empty where a value is missing.
 
     Arguments:
-        values: One value for each row, an array :math:`(N,)` or any Python objects.
+        values: One value per row, an array :math:`(N,)` or any Python objects.
 
     Example:
         >>> label_texts(np.array([3.0, np.nan])), label_texts([" a", None, b"b"])
@@ -149,11 +149,11 @@ def label_texts(values: np.ndarray | Iterable[object]) -> list[str]:
 
 
 def array_labels(what: str, array: np.ndarray, origin: str = "") -> RowLabels:
-    """The labels that an array holds.
+    """The labels in an array.
 
     Arguments:
-        what: What it is called, for messages.
-        array: One value for each row, :math:`(N,)` or :math:`(N, 1)`.
+        what: Its name, for messages.
+        array: One value per row, :math:`(N,)` or :math:`(N, 1)`.
         origin: The file, for messages.
 
     Raises:
@@ -177,6 +177,6 @@ def _text(value: object) -> str:
 
 
 def _without(labels: RowLabels, missing: Sequence[int]) -> str:
-    """The first row without a label, and how many more there are."""
+    """Describes the first row without a label, and how many more there are."""
     more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
     return f"{labels.where(missing[0])}{more} {'have' if more else 'has'}"

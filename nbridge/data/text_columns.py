@@ -1,4 +1,4 @@
-"""Tables in memory of which some columns are text: classes, whose numbers stand in the place of the text until it is written again."""
+"""In-memory tables with text columns: converts their classes to indices, and back on output."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from nbridge.data.texts import normal_text
 from nbridge.errors import DataError
 
 Classes = Mapping[int, tuple[Any, ...]]
-"""By the number of a column of text its classes in order, each as it was first spelt."""
+"""The ordered classes of each text column, by column index, in their first spelling."""
 
 
 def objects_of(table: Any) -> np.ndarray | None:
-    """A table as objects, (rows, columns), where it is of a kind that may hold text; None of tables of numbers alone, and of all else.
+    """A table as objects, (rows, columns), if its kind can hold text; None for numeric tables and anything else.
 
     Arguments:
         table: An array, a data frame, or lists of lists.
@@ -36,7 +36,7 @@ def objects_of(table: Any) -> np.ndarray | None:
 
 
 def learn_classes(objects: np.ndarray) -> dict[int, tuple[Any, ...]]:
-    """The classes of each column that holds text which is neither a number nor a mark of absence.
+    """The classes of each column with text that is neither a number nor a placeholder.
 
     Arguments:
         objects: The table, (rows, columns).
@@ -49,15 +49,15 @@ def learn_classes(objects: np.ndarray) -> dict[int, tuple[Any, ...]]:
 
 
 def as_numbers(objects: np.ndarray, classes: Classes, called: Callable[[int], str]) -> np.ndarray:
-    """A table as numbers, (rows, columns): those of the classes in columns of text; NaN where nothing is known.
+    """Converts a table to numbers, (rows, columns): class indices in text columns; NaN where missing.
 
     Arguments:
         objects: The table, (rows, columns).
-        classes: The classes of its columns of text.
-        called: What a column is called, by its number, for messages.
+        classes: The classes of its text columns.
+        called: The name of a column by its index, for messages.
 
     Raises:
-        DataError: for the first cell of a column of text that is no class, or of another column that is no number.
+        DataError: for the first cell of a text column that is not a class, or of another column that is not a number.
 
     Example:
         >>> as_numbers(np.array([["b", 1.5], ["", None], ["a", "3"]], dtype=object), {0: ("a", "b")}, str)
@@ -73,13 +73,13 @@ def as_numbers(objects: np.ndarray, classes: Classes, called: Callable[[int], st
 
 
 def filled(objects: np.ndarray, missing: np.ndarray, numbers: np.ndarray, classes: Classes) -> np.ndarray:
-    """A table of objects whose missing cells are filled in; the others are the objects that were given.
+    """A table of objects with its missing cells imputed; the others are the original objects.
 
     Arguments:
         objects: The table, (rows, columns).
         missing: Which cells are missing.
-        numbers: The values as numbers, with draws first where there are any.
-        classes: The classes of its columns of text.
+        numbers: The values as numbers, draws first if there are any.
+        classes: The classes of its text columns.
     """
     out = np.broadcast_to(objects, numbers.shape).copy()
     for column in range(objects.shape[1]):
@@ -103,7 +103,7 @@ def _flat(array: np.ndarray) -> np.ndarray | None:
 
 
 def _text(value: Any) -> str:
-    """A cell as text; a whole number without a point."""
+    """Formats a cell as text; integers without a decimal point."""
     if isinstance(value, bytes):
         return normal_text(value.decode("utf-8", "replace"))
     return str(int(value)) if isinstance(value, float) and value.is_integer() else normal_text(str(value))

@@ -1,4 +1,4 @@
-"""Texts as they are compared: spelt alike whichever way their accents are composed, and whatever blanks stand around them."""
+"""Normalises texts for comparison: composed accents, no surrounding whitespace."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def normal_text(text: str) -> str:
-    """A text without blanks around it, its accents composed (Unicode NFC); two texts are one class where these are equal.
+    """Strips a text and composes its accents (Unicode NFC); texts are the same class if these are equal.
 
     Example:
         >>> normal_text(" Jose\u0301") == normal_text("Jos\u00e9") == "Jos\u00e9"
@@ -17,7 +17,7 @@ def normal_text(text: str) -> str:
 
 
 def same_text_twice(texts: Iterable[str]) -> str | None:
-    """The first of some texts that came before, whichever way it was spelt; None where all differ.
+    """The first text that equals an earlier one after normalisation; None if all differ.
 
     Example:
         >>> same_text_twice(["a", "b", " a"]), same_text_twice(["a", "b"])

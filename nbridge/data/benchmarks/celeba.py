@@ -1,4 +1,4 @@
-"""CelebA: photographs of faces with attributes, each a yes or a no, read where they lie."""
+"""CelebA: face photographs with binary attributes, read from a local folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PAPER_ATTRIBUTES = (
 """The 18 attributes of Yadav et al. (2020), the visually distinctive ones."""
 
 FOLDER = "celeba10k"
-"""The folder that is read where a spec names none."""
+"""The default folder."""
 _TABLE, _PARTITION, _IDENTITIES, _IMAGES = "list_attr_celeba.txt", "list_eval_partition.txt", "identity_CelebA.txt", "img_align_celeba"
 _PARTS = np.array(["train", "validation", "test"])
 _GET = (
@@ -39,17 +39,17 @@ _GET = (
 
 
 class CelebA(Source):
-    """Faces of CelebA, the aligned and cropped ones, as ``image`` in [0, 1] and ``attributes`` of 0 and 1.
+    """Aligned and cropped CelebA faces, as ``image`` in [0, 1] and ``attributes`` of 0 and 1.
 
-    A folder holds ``img_align_celeba/NNNNNN.jpg`` or ``img_align_celeba*.zip``, and ``list_attr_celeba.txt``. Its licence allows neither
-    a download from elsewhere nor commercial use. Rows are split by ``list_eval_partition.txt`` where that names more than one part, else
-    by the persons of ``identity_CelebA.txt``, so that none is in two parts, else at random.
+    The folder holds ``img_align_celeba/NNNNNN.jpg`` or ``img_align_celeba*.zip``, and ``list_attr_celeba.txt``. The licence permits neither
+    redistribution nor commercial use. Rows are split by ``list_eval_partition.txt`` where it has more than one part, else
+    by the identities of ``identity_CelebA.txt``, so that no person is in two parts, else at random.
 
-    Of each photograph the centre square is kept and resized to the shape that the spec gives ``image``, by Pillow's bicubic filter, which
-    averages over the pixels that it leaves out: the square is slightly larger than usual shapes, where a box filter merges some pixels and
-    not others, a triangle blurs, and Lanczos' rings show at edges. Values are whole multiples of 1/255.
+    Each photograph is cropped to its centre square and resized to the shape of ``image`` in the spec with Pillow's bicubic filter. The
+    square is slightly larger than usual shapes, a ratio at which a box filter merges pixels unevenly, a triangle filter blurs, and
+    Lanczos rings at edges. Values are multiples of 1/255.
 
-    A row of 64 x 64 pixels takes 48 KiB: 0.5 GB for 10,000 images, 10 GB for all 202,599, and four times as much while training begins.
+    A row of 64 x 64 pixels takes 48 KiB: 0.5 GB for 10,000 images, 10 GB for all 202,599, and four times as much while training starts.
 
     References:
         | Deep Learning Face Attributes in the Wild (Liu et al., 2015)
@@ -58,9 +58,9 @@ class CelebA(Source):
     Arguments:
         path: The folder: absolute, or relative to the current folder, or else to $NBRIDGE_DATA; if None, celeba10k in $NBRIDGE_DATA or in
             the cache.
-        attributes: Which attributes: the 18 of the paper, all 40, or these, in this order.
-        rows: How many images to use, the first ones; all if None.
-        crop: The side of the square that is kept, as a share of the photograph's shorter side; 148 of 178 pixels are usual.
+        attributes: Which attributes: the paper's 18, all 40, or a list, in order.
+        rows: Number of images to use, from the first; all if None.
+        crop: Side of the cropped square, as a fraction of the photograph's shorter side; 148 of 178 pixels is usual.
     """
 
     def __init__(
@@ -77,10 +77,10 @@ class CelebA(Source):
         self.crop = crop
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
-        """Reads the modalities asked for; photographs are not touched unless ``image`` is among them.
+        """Reads the requested modalities; photographs are read only for ``image``.
 
         Raises:
-            DataError: when a modality is not one of the two or can't take its shape, or files are missing or damaged.
+            DataError: when a modality is neither of the two or can't take its shape, or files are missing or damaged.
         """
         check_offers("celeba", {name: Offer(shapes.get(name, ())) for name in ("image", "attributes")}, shapes)
         size = _side(shapes["image"]) if "image" in shapes else 0
@@ -94,14 +94,14 @@ class CelebA(Source):
             chosen = self._chosen(table, shapes["attributes"])[: len(images)]
             values["attributes"] = torch.from_numpy(chosen).float().reshape(-1, *shapes["attributes"])
         part, groups = _parts(folder, images), _persons(folder, images)
-        # Last, because it takes longest.
+        # Last, because it is the slowest.
         if "image" in shapes:
             values["image"] = torch.from_numpy(read_images(folder, table, images, size, self.crop))
         batch = Batch.complete({name: values[name] for name in shapes})
         return Dataset(batch, np.array(images), part, str(folder), groups)
 
     def _chosen(self, table: Attributes, shape: tuple[int, ...]) -> np.ndarray:
-        """The attributes asked for, if they fit their shape."""
+        """The requested attributes, after checking that they match the shape."""
         names = {"paper": PAPER_ATTRIBUTES, "all": table.names}[self.attributes] if isinstance(self.attributes, str) else self.attributes
         chosen = table.columns(names)
         if prod(shape) != len(names):
@@ -114,17 +114,17 @@ class CelebA(Source):
 
 
 def read_images(folder: Path, table: Attributes, images: Sequence[str], size: int, crop: float) -> np.ndarray:
-    """Photographs as squares of this size, :math:`(N, 3, S, S)`, in [0, 1].
+    """Photographs cropped to squares of this size, :math:`(N, 3, S, S)`, in [0, 1].
 
     Arguments:
-        folder: What holds the folder or the zip of photographs.
-        table: Names every photograph that may lie there.
-        images: The file names of those to read.
-        size: The side S of the square that each becomes.
-        crop: The side of the centre square that is kept, as a share of the shorter side.
+        folder: The parent of the photograph folder or zip file.
+        table: The table that lists every photograph.
+        images: The file names of the photographs to read.
+        size: The side S of the output square.
+        crop: The side of the centre square, as a fraction of the shorter side.
 
     Raises:
-        DataError: when some are missing, unnamed or damaged.
+        DataError: when photographs are missing, not in the table, or damaged.
     """
     with _opened(folder) as store:
         if missing := [image for image in images if image not in store.members]:
@@ -139,19 +139,19 @@ def read_images(folder: Path, table: Attributes, images: Sequence[str], size: in
         pixels = np.empty((len(images), 3, size, size), np.float32)
         for row, image in enumerate(images):
             pixels[row] = read_square(store, image, size, crop).transpose(2, 0, 1)
-    # In place: there may be gigabytes of them.
+    # In place: the array may be gigabytes.
     pixels /= 255
     return pixels
 
 
 @dataclass(frozen=True)
 class Store:
-    """Where photographs lie.
+    """A container of photographs.
 
     Arguments:
-        path: The folder or the zip.
-        members: What it calls each photograph, by file name.
-        read: The bytes of a member.
+        path: The folder or the zip file.
+        members: The member of each photograph, by file name.
+        read: Reads the bytes of a member.
     """
 
     path: Path
@@ -161,7 +161,7 @@ class Store:
 
 @contextmanager
 def _opened(folder: Path) -> Iterator[Store]:
-    """The photographs of a folder, by file name."""
+    """Finds the photographs of a folder, by file name."""
     if (plain := folder / _IMAGES).is_dir():
         yield Store(plain, _photographs(path.name for path in plain.iterdir()), lambda name: (plain / name).read_bytes())
         return
@@ -179,7 +179,7 @@ def _opened(folder: Path) -> Iterator[Store]:
 
 
 def _photographs(paths: Iterator[str] | Sequence[str]) -> dict[str, str]:
-    """Paths of JPEG files by file name; what some systems add beside each begins with a dot."""
+    """Paths of JPEG files by file name, without the hidden files that some systems add."""
     files = {path.rpartition("/")[2]: path for path in paths}
     return {name: path for name, path in files.items() if has_ending(name, ".jpg") and not name.startswith(".")}
 
@@ -188,13 +188,13 @@ def read_square(store: Store, image: str, size: int, crop: float) -> np.ndarray:
     """The centre square of a photograph as bytes, :math:`(S, S, 3)`.
 
     Arguments:
-        store: Where it lies.
+        store: The container.
         image: Its file name.
-        size: The side S that the square is resized to.
-        crop: The side of the square, as a share of the shorter side.
+        size: The side S of the output square.
+        crop: The side of the square, as a fraction of the shorter side.
 
     Raises:
-        DataError: when it is damaged, or no JPEG image.
+        DataError: when it is damaged, or not a JPEG image.
     """
     from PIL import Image
 
@@ -217,7 +217,7 @@ def _table(folder: Path) -> Attributes:
 
 
 def _parts(folder: Path, images: Sequence[str]) -> np.ndarray | None:
-    """The official part of each image, where there is more than one."""
+    """The official part of each image, if there is more than one."""
     if not (folder / _PARTITION).is_file():
         return None
     numbers = read_partition(folder / _PARTITION, images)

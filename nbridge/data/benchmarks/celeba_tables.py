@@ -1,4 +1,4 @@
-"""The tables that come with CelebA, in the form in which they are published: columns between blanks, one image a line."""
+"""Parsers for CelebA's published tables: whitespace-separated columns, one image per line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nbridge.errors import DataError
 
 @dataclass(frozen=True)
 class Attributes:
-    """What is said of each image.
+    """Attributes of images.
 
     Arguments:
         path: The file.
@@ -33,7 +33,7 @@ class Attributes:
         """The values of these attributes, :math:`(N, len(names))`.
 
         Raises:
-            DataError: when one is unknown, or named twice.
+            DataError: when one is unknown or repeated.
         """
         for place, name in enumerate(names):
             if name not in self.names:
@@ -45,10 +45,10 @@ class Attributes:
 
 
 def read_attributes(path: Path) -> Attributes:
-    """Reads a table of attributes: the number of images, the names, then an image and a -1 or 1 for each name a line.
+    """Reads an attribute table: the number of images, the attribute names, then one line per image with -1 or 1 for each attribute.
 
     Raises:
-        DataError: for the first line that is not of this form.
+        DataError: for the first malformed line.
     """
     first, second, *lines = [*_lines(path), "", ""]
     lines = lines[:-2]
@@ -68,25 +68,25 @@ def read_attributes(path: Path) -> Attributes:
 
 
 def read_identities(path: Path, images: Sequence[str]) -> np.ndarray:
-    """The person on each image, as a number, :math:`(N,)`.
+    """The identity of each image, as a number, :math:`(N,)`.
 
     Raises:
-        DataError: when a line has another form, or an image has none.
+        DataError: when a line is malformed, or an image has no identity.
     """
     return _read_numbers(path, images, r"\d{1,18}", "an image and the number of a person")
 
 
 def read_partition(path: Path, images: Sequence[str]) -> np.ndarray:
-    """The official part of each image, :math:`(N,)`: 0 for training, 1 for validation, 2 for testing.
+    """The official part of each image, :math:`(N,)`: 0 for training, 1 for validation, 2 for test.
 
     Raises:
-        DataError: when a line has another form, or an image has none.
+        DataError: when a line is malformed, or an image has no part.
     """
     return _read_numbers(path, images, "[012]", "an image and 0, 1 or 2 (train, validation, test)")
 
 
 def _read_numbers(path: Path, images: Sequence[str], pattern: str, expected: str) -> np.ndarray:
-    """One number for each image, from a file of two columns that may name others too."""
+    """One number per image, from a file of two columns that may list other images too."""
     lines = _lines(path)
     rows = [line.split() for line in lines]
     for number, (line, row) in enumerate(zip(lines, rows, strict=True), start=1):
@@ -99,7 +99,7 @@ def _read_numbers(path: Path, images: Sequence[str], pattern: str, expected: str
 
 
 def _numbered(path: Path, images: Sequence[str], start: int) -> dict[str, int]:
-    """The line of each image, after checking that none has two."""
+    """The line of each image, after checking that images are unique."""
     places: dict[str, int] = {}
     for number, image in enumerate(images, start):
         if places.setdefault(image, number) != number:
@@ -108,7 +108,7 @@ def _numbered(path: Path, images: Sequence[str], start: int) -> dict[str, int]:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a text file, without blank ones at its end."""
+    """The lines of a text file, without trailing blank lines."""
     try:
         return path.read_text("utf-8", "replace").rstrip().splitlines()
     except OSError as error:

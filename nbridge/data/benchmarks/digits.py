@@ -1,4 +1,4 @@
-"""The handwritten digits that come with scikit-learn: no download."""
+"""The handwritten digits bundled with scikit-learn; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _OFFERS = {"image": Offer((1, 8, 8)), "top": Offer((1, 4, 8)), "bottom": Offer((
 
 
 class Digits(Source):
-    """1,797 digits of 8 x 8 pixels with 17 grey levels, as ``image``, its halves ``top`` and ``bottom``, and ``label``.
+    """1,797 digits of 8 x 8 pixels with 17 grey levels: ``image``, its halves ``top`` and ``bottom``, and ``label``.
 
-    Pixels lie in [0, 1], labels are class indices. There is no official test part.
+    Pixels are in [0, 1], labels are class indices. There is no official test part.
 
     References:
         | Optical Recognition of Handwritten Digits (Alpaydin & Kaynak, 1998)
@@ -31,7 +31,7 @@ class Digits(Source):
         self.binarize = binarize
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
-        """Loads the modalities asked for, in any shape with as many values.
+        """Loads the requested modalities, in any shape of the same size.
 
         Raises:
             DataError: when a modality is not one of the four, or can't take its shape.

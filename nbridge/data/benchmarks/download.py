@@ -1,4 +1,4 @@
-"""Public files: found where they already lie, or downloaded once, checked, into a cache."""
+"""Finds public files locally, or downloads them once into a cache, with checksums."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 _TIMEOUT = 30
-"""Seconds without an answer after which a server counts as out of reach."""
+"""Timeout in seconds after which a server counts as unreachable."""
 
 
 @dataclass(frozen=True)
 class Collection:
-    """Files that belong together.
+    """A collection of published files.
 
     Arguments:
-        name: The folder that they lie in, under $NBRIDGE_DATA and in the cache; also the name of the source.
-        url: Where they are published.
+        name: The folder of the files under $NBRIDGE_DATA and in the cache; also the name of the source.
+        url: The URL that they are published at.
         md5: The checksum of each file, by name.
     """
 
@@ -36,15 +36,15 @@ class Collection:
 
 
 def locate(collection: Collection, names: Iterable[str], *, download: bool) -> dict[str, Path]:
-    """Where these files lie: in $NBRIDGE_DATA, else in the cache, else downloaded to there.
+    """The paths of these files: in $NBRIDGE_DATA, else in the cache, else downloaded to the cache.
 
     Arguments:
-        collection: What they belong to.
+        collection: The collection of the files.
         names: The files.
-        download: Whether those that lie nowhere may be downloaded.
+        download: Whether to download missing files.
 
     Raises:
-        DataError: when some are nowhere and can't be downloaded, with all their names and where to put them.
+        DataError: when files are missing and can't be downloaded, with all their names and where to put them.
     """
     cache = cache_folder() / collection.name
     own = None if (data := data_folder()) is None else data / collection.name
@@ -59,16 +59,16 @@ def locate(collection: Collection, names: Iterable[str], *, download: bool) -> d
 
 
 def locate_folder(source: str, path: str | None, name: str, hint: str) -> Path:
-    """A folder that cannot be downloaded: the one that a spec names, or else the one of this name in $NBRIDGE_DATA or in the cache.
+    """A folder that cannot be downloaded: the one that the spec names, else the default one in $NBRIDGE_DATA or in the cache.
 
     Arguments:
         source: The name of the source, for messages.
-        path: What the spec says: absolute, or relative to the current folder, or else to $NBRIDGE_DATA; None where it says nothing.
-        name: What the folder is called otherwise.
-        hint: How to come by it.
+        path: The folder in the spec: absolute, or relative to the current folder, or else to $NBRIDGE_DATA; None if unset.
+        name: The default name of the folder.
+        hint: How to obtain it.
 
     Raises:
-        DataError: when there is none, with the places that were searched and the hint.
+        DataError: when there is none, with the places searched and the hint.
     """
     if path is not None:
         try:
@@ -89,23 +89,23 @@ def _nowhere(collection: Collection, missing: list[str], own: Path | None, cache
 
 
 def cache_folder() -> Path:
-    """The folder of this package in the user's cache."""
+    """The package's folder in the user cache."""
     import pooch
 
     return Path(pooch.os_cache("nbridge"))
 
 
 def _download(collection: Collection, names: list[str], folder: Path) -> str | None:
-    """Downloads files, each checked before it takes its name; returns what went wrong, if anything did."""
+    """Downloads files, checking each before renaming it into place; returns the error, if any."""
     import pooch
 
     with _quiet(), _progress() as progress:
         for name in names:
-            # pooch's annotations don't know its own progress bars and downloaders.
+            # pooch's annotations don't cover its own progress bars and downloaders.
             fetch: Any = pooch.HTTPDownloader(progressbar=cast("Any", Bar(progress, f"{collection.name}/{name}")), timeout=_TIMEOUT)
             try:
                 pooch.retrieve(collection.url + name, f"md5:{collection.md5[name]}", fname=name, path=folder, downloader=fetch)
-            # Everything that requests raises is an OSError, some of it a ValueError as well; so is a checksum that differs.
+            # requests raises only OSErrors, some of them ValueErrors as well; a checksum mismatch is a ValueError.
             except OSError as error:
                 return _reason(error)
             except ValueError as error:
@@ -143,7 +143,7 @@ def _progress() -> Progress:
 
 
 class Bar:
-    """One download in a rich progress display, with the four names that pooch calls."""
+    """One download in a rich progress display, with the four attributes that pooch expects."""
 
     def __init__(self, progress: Progress, description: str) -> None:
         self._progress = progress
@@ -152,7 +152,7 @@ class Bar:
 
     @property
     def total(self) -> int:
-        """Bytes to come, 0 where the server doesn't say."""
+        """Total bytes, 0 if the server doesn't say."""
         return self._total
 
     @total.setter
@@ -161,12 +161,12 @@ class Bar:
         self._progress.update(self._task, total=size or None)
 
     def update(self, size: int) -> None:
-        """Counts bytes that came."""
+        """Adds received bytes."""
         self._progress.update(self._task, advance=size)
 
     def reset(self) -> None:
-        """Counts from 0 again."""
+        """Restarts the count at 0."""
         self._progress.update(self._task, completed=0)
 
     def close(self) -> None:
-        """Leaves the bar as it is; the display ends for all files at once."""
+        """Does nothing: the display closes once, for all files."""

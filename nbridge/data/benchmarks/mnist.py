@@ -1,4 +1,4 @@
-"""Files in the idx format of MNIST, and the two sources that are published in it."""
+"""Reads files in MNIST's idx format, and the two sources published in it."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ _FILES = {
     ("test", "label"): "t10k-labels-idx1-ubyte.gz",
 }
 _BYTES = b"\x00\x00\x08"
-"""How an idx file of unsigned bytes begins; the number of axes follows."""
+"""The first bytes of an idx file of unsigned bytes; the number of axes follows."""
 
 
 class _Images(Source):
-    """Pictures of 28 x 28 grey levels in ten classes, with an official test part; each source says what its options mean."""
+    """Images of 28 x 28 grey levels in ten classes, with an official test part; subclasses document the options."""
 
     files: ClassVar[Collection]
 
@@ -64,10 +64,10 @@ class _Images(Source):
         self.rows = rows
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
-        """Loads the modalities asked for, training rows first.
+        """Loads the requested modalities, training rows first.
 
         Raises:
-            DataError: when a modality is not one of the two, or files are missing or damaged.
+            DataError: when a modality is neither of the two, or files are missing or damaged.
         """
         check_offers(self.files.name, _OFFERS, shapes)
         parts = read_parts(self.files, tuple(shapes), download=self.download, rows=self.rows)
@@ -87,25 +87,25 @@ class MNIST(_Images):
         | http://yann.lecun.com/exdb/publis/pdf/lecun-98.pdf
 
     Arguments:
-        download: Whether files that lie neither in $NBRIDGE_DATA/mnist nor in the cache are downloaded to the cache.
+        download: Whether to download files that are neither in $NBRIDGE_DATA/mnist nor in the cache, to the cache.
         binarize: Whether pixels are 1 above 127 of 255, and 0 elsewhere.
-        rows: How many training rows to use, the first ones; all if None. The test part stays whole.
+        rows: Number of training rows to use, from the first; all if None. The test part is unaffected.
     """
 
     files = MNIST_FILES
 
 
 class FashionMNIST(_Images):
-    """70,000 pictures of clothes in 28 x 28 grey levels, as ``image`` in [0, 1] and ``label``; the last 10,000 are the official test part.
+    """70,000 images of clothing of 28 x 28 grey levels, as ``image`` in [0, 1] and ``label``; the last 10,000 are the official test part.
 
     References:
         | Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms (Xiao et al., 2017)
         | https://arxiv.org/abs/1708.07747
 
     Arguments:
-        download: Whether files that lie neither in $NBRIDGE_DATA/fashion_mnist nor in the cache are downloaded to the cache.
+        download: Whether to download files that are neither in $NBRIDGE_DATA/fashion_mnist nor in the cache, to the cache.
         binarize: Whether pixels are 1 above 127 of 255, and 0 elsewhere.
-        rows: How many training rows to use, the first ones; all if None. The test part stays whole.
+        rows: Number of training rows to use, from the first; all if None. The test part is unaffected.
     """
 
     files = FASHION_FILES
@@ -114,10 +114,10 @@ class FashionMNIST(_Images):
 def read_idx(path: Path) -> np.ndarray:
     """Reads a gzipped idx file of unsigned bytes.
 
-    The format: two zero bytes, the type (8: unsigned bytes), the number of axes, their lengths (32 bits, big-endian), the values.
+    Format: two zero bytes, the dtype (8: unsigned bytes), the number of axes, their lengths (32 bits, big-endian), the values.
 
     Raises:
-        DataError: when the file is truncated, damaged, or of another format.
+        DataError: when the file is truncated, damaged, or in another format.
     """
     try:
         with gzip.open(path, "rb") as file:
@@ -141,16 +141,16 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def read_parts(files: Collection, kinds: Sequence[str], *, download: bool, rows: int | None = None) -> dict[str, dict[str, np.ndarray]]:
-    """Pixels, :math:`(N, 28, 28)`, and labels, :math:`(N,)`, as bytes, by part (train, test) and by kind (image, label).
+    """Pixels, :math:`(N, 28, 28)`, and labels, :math:`(N,)`, as bytes, by part (train, test) and kind (image, label).
 
     Arguments:
-        files: MNIST's, or others of its form.
+        files: MNIST's files, or others with the same layout.
         kinds: Which of image and label to read.
-        download: Whether missing files may be downloaded.
-        rows: How many training rows to keep, the first ones; all if None.
+        download: Whether to download missing files.
+        rows: Number of training rows to keep, from the first; all if None.
 
     Raises:
-        DataError: when files are missing, damaged, of another form, or have fewer training rows.
+        DataError: when files are missing, damaged, malformed, or have fewer training rows.
     """
     paths = locate(files, [_FILES[part, kind] for part in PARTS for kind in kinds], download=download)
     parts = {part: {kind: _read(paths[_FILES[part, kind]], kind) for kind in kinds} for part in PARTS}
@@ -166,7 +166,7 @@ def read_parts(files: Collection, kinds: Sequence[str], *, download: bool, rows:
 
 
 def pixels(levels: np.ndarray, *, binarize: bool = False) -> Tensor:
-    """Grey levels of 0 to 255 as numbers in [0, 1], :math:`(N, 1, 28, 28)`."""
+    """Grey levels from 0 to 255 scaled to [0, 1], :math:`(N, 1, 28, 28)`."""
     tensor = torch.from_numpy(levels).unsqueeze(1)
     return (tensor > 127).float() if binarize else tensor.float().div_(255)
 
@@ -184,5 +184,5 @@ def _read(path: Path, kind: str) -> np.ndarray:
 
 
 def part_names(parts: Mapping[str, Mapping[str, np.ndarray]]) -> np.ndarray:
-    """The part of each row, when the rows of all parts follow each other."""
+    """The part of each row, for rows ordered by part."""
     return np.repeat(PARTS, [len(next(iter(parts[part].values()))) for part in PARTS])

@@ -1,4 +1,4 @@
-"""Clothes and digits that share a tag: three modalities from two collections of images."""
+"""Clothing and digit images paired by class label: three modalities from two image collections."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _KINDS = ("image", "label")
 
 
 class MNISTFashion(Source):
-    """Fashion-MNIST and MNIST paired by tag, as ``fashion``, ``mnist`` and ``label``: the trimodal set of the paper's table 4.
+    """Fashion-MNIST and MNIST paired by label, as ``fashion``, ``mnist`` and ``label``: the trimodal set of the paper's table 4.
 
-    Each image of clothes meets a digit drawn at random among those of its class, so that the tag is all that the two images share. Training
-    rows and official test rows are paired apart.
+    Each clothing image is paired with a random digit of its class, so that the label is all that the two images share. Training rows and
+    official test rows are paired separately.
 
     Arguments:
-        download: Whether files that lie neither in $NBRIDGE_DATA nor in the cache are downloaded to the cache.
+        download: Whether to download files that are neither in $NBRIDGE_DATA nor in the cache, to the cache.
         pairing_seed: Seed of the pairing.
-        rows: How many training rows to use, the first ones of Fashion-MNIST; all if None. It leaves their pairs as they are.
+        rows: Number of training rows to use, from the first of Fashion-MNIST; all if None. It does not change their pairs.
     """
 
     def __init__(self, *, download: bool = True, pairing_seed: int = 0, rows: PositiveInt | None = None) -> None:
@@ -36,7 +36,7 @@ class MNISTFashion(Source):
         self.rows = rows
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
-        """Loads the modalities asked for, training rows first.
+        """Loads the requested modalities, training rows first.
 
         Raises:
             DataError: when a modality is not one of the three, or files are missing or damaged.
@@ -55,9 +55,9 @@ class MNISTFashion(Source):
 
 
 def pair(tags: np.ndarray, pool: np.ndarray, generator: torch.Generator) -> np.ndarray:
-    """For each tag a row of the pool that bears the same one, drawn at random and none again before all of its tag were drawn.
+    """Draws for each label a random pool row of the same label, each once before any is repeated.
 
-    Fewer tags leave the rows of those that remain as they are, if these come first.
+    The result for the first labels does not depend on how many follow.
 
     Arguments:
         tags: Class indices of the rows to pair, :math:`(N,)`.
@@ -65,14 +65,14 @@ def pair(tags: np.ndarray, pool: np.ndarray, generator: torch.Generator) -> np.n
         generator: Source of randomness.
 
     Raises:
-        DataError: when the pool lacks a tag.
+        DataError: when the pool lacks a label.
     """
     rows = np.empty(len(tags), dtype=np.int64)
     for tag in np.unique(np.concatenate([tags, pool])):
         alike, asking = np.flatnonzero(pool == tag), np.flatnonzero(tags == tag)
         if len(asking) and not len(alike):
             raise DataError(f"label: no row to pair with tag {tag}")
-        # Every tag of the pool is shuffled, asked for or not, so that the pairs don't depend on how many rows ask.
+        # Every label of the pool is shuffled, used or not, so that the pairs don't depend on the number of rows.
         order = alike[torch.randperm(len(alike), generator=generator).numpy()]
         rows[asking] = np.resize(order, len(asking))
     return rows

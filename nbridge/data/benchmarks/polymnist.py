@@ -1,4 +1,4 @@
-"""PolyMNIST: digits of one class, each on a photograph of its own."""
+"""PolyMNIST: several digits of one class, each on a different photograph."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from nbridge.errors import DataError
 from nbridge.spec.option_types import PositiveInt, Probability, Seed
 
 FOLDER = "polymnist_backgrounds"
-"""The folder of photographs that is read where a spec names none."""
+"""The default folder of background photographs."""
 SIDE = 28
 """The side of a digit, and so of a view, in pixels."""
 BRIGHT = 128
@@ -36,21 +36,21 @@ _VIEW = Offer((3, SIDE, SIDE))
 _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 _GET = "put a photograph of each view there (.jpg or .png)"
 _WAY = 1
-"""How rows are made: another number for every change that gives others."""
+"""Version of the generation; to be increased with every change that alters the rows."""
 
 
 class PolyMNIST(Source):
-    """PolyMNIST: digits of one class on crops of photographs, one photograph a view, as ``view0``, ``view1``, ... and ``label``.
+    """PolyMNIST: digits of one class on crops of photographs, one photograph per view, as ``view0``, ``view1``, ... and ``label``.
 
     A view is a random crop of its photograph, 28 x 28 pixels, with inverted colours where an MNIST digit is: above level 128. Each
-    view of a row shows a digit of its label, drawn at random, and none again before all of the label were. Colours lie in [0, 1], in steps
-    of 1/255. Training rows are made of MNIST's training rows, test rows, which lack nothing, of its official test part.
+    view of a row shows a random digit of its label, each used once before any is repeated. Colours are in [0, 1], in steps
+    of 1/255. Training rows are built from MNIST's training rows, test rows, which are complete, from its official test part.
 
-    The views are m0, m1, ... of the original, which differs in its photographs and in its random numbers. Photographs are not downloaded:
-    the folder's ``.jpg`` and ``.png`` files, in the order of their names, are those of the views. Any of 28 x 28 pixels or more will do.
+    The views correspond to m0, m1, ... of the original, whose photographs and random numbers differ. Photographs are not downloaded:
+    the folder's ``.jpg`` and ``.png`` files, sorted by name, are the backgrounds of the views. Each needs at least 28 x 28 pixels.
 
-    Rows are kept in the cache, folder ``polymnist``, under a hash of all that makes them: the options, the photographs and MNIST's files.
-    What is damaged there is made again; where nothing can be written, rows are made each time. A view of a row takes 2 KiB there and 9 KiB
+    Rows are cached in the folder ``polymnist``, under a hash of everything they depend on: the options, the photographs and MNIST's files.
+    Damaged files are regenerated; if the cache can't be written, rows are generated each time. A view of a row takes 2 KiB there and 9 KiB
     in memory: for all 70,000 rows of five views 0.8 GB and 3.3 GB.
 
     References:
@@ -60,12 +60,12 @@ class PolyMNIST(Source):
     Arguments:
         path: The folder of photographs: absolute, or relative to the current folder, or else to $NBRIDGE_DATA; if None,
             polymnist_backgrounds in $NBRIDGE_DATA or in the cache.
-        views: How many views are offered, at most one for each photograph. More leave the first ones as they are.
-        rows: How many training rows to make, the first ones; all 60,000 if None.
-        test_rows: How many test rows to make, the first ones; all 10,000 if None.
-        missing: The share of views that is absent from training rows, drawn at random; a view of each row stays, and so do labels.
-        pairing_seed: Seed of all that is drawn: digits, crops and absence.
-        download: Whether MNIST's files that lie neither in $NBRIDGE_DATA/mnist nor in the cache are downloaded to the cache.
+        views: Number of views, at most one per photograph. The first views do not depend on it.
+        rows: Number of training rows, from the first; all 60,000 if None.
+        test_rows: Number of test rows, from the first; all 10,000 if None.
+        missing: Fraction of views absent from training rows, at random; each row keeps at least one view, and its label.
+        pairing_seed: Seed of all random draws: digits, crops and absence.
+        download: Whether to download MNIST files that are neither in $NBRIDGE_DATA/mnist nor in the cache, to the cache.
     """
 
     def __init__(
@@ -88,13 +88,13 @@ class PolyMNIST(Source):
         self.download = download
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
-        """Loads the modalities asked for, training rows first, and makes them unless they were made before.
+        """Loads the requested modalities, training rows first, generating them unless cached.
 
-        Absence is drawn among the views that are asked for; values that are absent are 0.
+        Absence is drawn among the requested views; values of absent views are 0.
 
         Raises:
-            DataError: when a modality is not offered or can't take its shape, too many views are to be absent, photographs are missing, too
-                small or damaged, or MNIST's files are missing or damaged or have fewer rows.
+            DataError: when a modality is not offered or can't take its shape, ``missing`` is too large, photographs are missing, too small
+                or damaged, or MNIST's files are missing or damaged or have fewer rows.
         """
         views = [f"view{number}" for number in range(self.views)]
         offers = {**dict.fromkeys(views, _VIEW), "label": LABEL}
@@ -113,7 +113,7 @@ class PolyMNIST(Source):
         return Dataset(Batch(arrange(values, offers, shapes), {name: masks[name] for name in shapes}), part=part)
 
     def _arrays(self, views: Sequence[str]) -> dict[str, np.ndarray]:
-        """The views as bytes, :math:`(N, 3, 28, 28)`, with the label and the number of the part of each row, :math:`(N,)`."""
+        """The views as bytes, :math:`(N, 3, 28, 28)`, with the label and the part index of each row, :math:`(N,)`."""
         photographs = find_photographs(locate_folder("polymnist", self.path, FOLDER, _GET), len(views))
         files = locate(MNIST_FILES, MNIST_FILES.md5, download=self.download)
         made_of = {
@@ -128,7 +128,7 @@ class PolyMNIST(Source):
         if (kept := _read(path, {*views, "label", "part"})) is not None:
             return kept
         arrays = self._made(views, photographs)
-        # Rows that can't be kept are as good as others.
+        # Rows that can't be cached are still valid.
         with suppress(OSError, DataError):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_npz(path, arrays)
@@ -151,10 +151,10 @@ class PolyMNIST(Source):
 
 
 def find_photographs(folder: Path, views: int) -> list[Path]:
-    """The photographs of the views, by the order of their file names; what begins with a dot is none.
+    """The background photographs of the views, sorted by file name, without hidden files.
 
     Raises:
-        DataError: when there are fewer than views.
+        DataError: when there are fewer photographs than views.
     """
     try:
         found = files_ending(folder, *_FORMATS)
@@ -171,7 +171,7 @@ def read_crops(path: Path) -> np.ndarray:
     """All crops of a photograph as bytes, a view of its pixels, :math:`(H - 27, W - 27, 3, 28, 28)`.
 
     Raises:
-        DataError: when it is damaged, no photograph, or too small.
+        DataError: when it is damaged, not a photograph, or too small.
     """
     what = f"{path.parent}: {path.name}"
     colours = np.asarray(read_colours(path.read_bytes, what, tuple(sorted({*_FORMATS.values()}))))
@@ -182,27 +182,27 @@ def read_crops(path: Path) -> np.ndarray:
 
 
 def draw_view(crops: np.ndarray, images: np.ndarray, labels: np.ndarray, rows: int, generator: torch.Generator) -> np.ndarray:
-    """One view of the first rows as bytes, :math:`(N, 3, 28, 28)`; fewer rows leave those that remain as they are.
+    """One view of the first rows as bytes, :math:`(N, 3, 28, 28)`; rows do not depend on how many are generated.
 
     Arguments:
         crops: All crops of the view's photograph, :math:`(H - 27, W - 27, 3, 28, 28)`.
         images: Digits as bytes, :math:`(M, 28, 28)`.
         labels: Their classes, which are also those of the rows, :math:`(M,)`.
-        rows: How many rows to make, N of M.
+        rows: Number of rows to generate, N of M.
         generator: Source of randomness.
     """
     chosen = pair(labels[:rows], labels, generator)
-    # Drawn for all rows, so that those that are made don't depend on how many are.
+    # Drawn for all rows, so that rows don't depend on how many are generated.
     top, left = (torch.randint(places, (len(labels),), generator=generator)[:rows].numpy() for places in crops.shape[:2])
-    # All bits flipped: 255 minus the level.
+    # Inverts all bits: 255 minus the level.
     return crops[top, left] ^ np.where(images[chosen] > BRIGHT, np.uint8(255), np.uint8(0))[:, None]
 
 
 def check_missing(missing: float, views: int) -> None:
-    """Checks that a share of the views can be absent while a view of each row stays.
+    """Checks that the missing fraction leaves each row one view.
 
     Raises:
-        DataError: when it can't.
+        DataError: when it doesn't.
     """
     if not 0 <= missing < 1:
         raise DataError(f"missing: a share of {missing:g}, expected one in [0, 1)")
@@ -212,15 +212,15 @@ def check_missing(missing: float, views: int) -> None:
 
 
 def draw_presence(rows: int, views: int, missing: float, generator: torch.Generator) -> Tensor:
-    r"""Which views are present, :math:`(N, V)`: one of each row, drawn evenly, and each other with probability :math:`1 - s V / (V - 1)`.
+    r"""Draws which views are present, :math:`(N, V)`: one per row uniformly, each other with probability :math:`1 - s V / (V - 1)`.
 
-    So a view is absent with probability s, and all views alike. Fewer rows leave those that remain as they are, a larger share leaves
-    absent what is.
+    Each view is thus absent with probability s. Rows do not depend on how many are drawn, and a larger s
+    only adds absences.
 
     Arguments:
-        rows: Their number N.
-        views: Their number V.
-        missing: The share s that is absent, at most :math:`1 - 1 / V`.
+        rows: The number of rows N.
+        views: The number of views V.
+        missing: The fraction s of absent views, at most :math:`1 - 1 / V`.
         generator: Source of randomness.
 
     Example:
@@ -234,22 +234,22 @@ def draw_presence(rows: int, views: int, missing: float, generator: torch.Genera
 
 
 def _count(option: str, asked: int | None, labels: np.ndarray) -> int:
-    """How many rows of a part to make."""
+    """The number of rows of a part to generate."""
     if asked is not None and asked > len(labels):
         raise DataError(f"polymnist: {option}: {asked}, but MNIST has {len(labels)} of them")
     return len(labels) if asked is None else asked
 
 
 def _colours(levels: np.ndarray, present: Tensor) -> Tensor:
-    """Bytes as numbers in [0, 1], 0 where a row is absent."""
+    """Bytes scaled to [0, 1], 0 where a row is absent."""
     values = torch.from_numpy(levels).float()
-    # In place: there may be gigabytes of them.
+    # In place: the array may be gigabytes.
     values.div_(255)[~present] = 0
     return values
 
 
 def _read(path: Path, names: set[str]) -> dict[str, np.ndarray] | None:
-    """Rows that were made before; None where there are none, or they are damaged: archives have checksums, and their names a hash."""
+    """Cached rows; None if there are none or they are damaged: archives have checksums, and their names a hash."""
     try:
         arrays = read_npz(path)
     except DataError:
@@ -266,6 +266,6 @@ def _checksum(path: Path) -> str:
 
 
 def _generator(seed: int, *words: str) -> torch.Generator:
-    """Random numbers of their own for each purpose, so that none depends on how many others are drawn."""
+    """An independent generator per purpose, so that no stream depends on how much another draws."""
     digest = hashlib.sha256("/".join([str(seed), *words]).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

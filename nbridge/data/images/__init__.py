@@ -1,1 +1,1 @@
-"""Images in files, and tables beside them."""
+"""Image files, and tables of image paths."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 DAMAGED = (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
-"""What reading a damaged file or archive raises."""
+"""Exceptions raised by reading a damaged file or archive."""
 
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -59,15 +59,15 @@ def decoded(source: Path | bytes, formats: tuple[str, ...] = FORMATS, most: int 
 
 
 def read_colours(read: Callable[[], bytes], what: str, formats: tuple[str, ...] = ("JPEG",)) -> Image.Image:
-    """A photograph in red, green and blue.
+    """Decodes a photograph to RGB.
 
     Arguments:
-        read: Fetches the bytes of its file.
+        read: Reads the bytes of its file.
         what: The file, for messages.
-        formats: The formats that it may have.
+        formats: The accepted formats.
 
     Raises:
-        DataError: when it is damaged, or of another format.
+        DataError: when it is damaged, or in another format.
     """
     from PIL import Image
 
@@ -78,7 +78,7 @@ def read_colours(read: Callable[[], bytes], what: str, formats: tuple[str, ...] 
     try:
         with Image.open(io.BytesIO(content), formats=formats) as photograph:
             return photograph.convert("RGB")
-    # Pillow says with SyntaxError and ValueError, too, that a file is none.
+    # Pillow also raises SyntaxError and ValueError for invalid images.
     except (*DAMAGED, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = f"not a {' or '.join(formats)} image" if isinstance(error, Image.UnidentifiedImageError) else str(error)
         raise DataError(f"{what} cannot be read ({reason}); fetch it again") from error

@@ -1,4 +1,4 @@
-"""Files of images: which of a folder are images, what they are before they are decoded, and what they are as pixels."""
+"""Image files: lists those of a folder, reads their headers, decodes and writes them."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""No others that Pillow knows: some of them are programs to run."""
+"""Formats that Pillow may open; some of its other ones run external programs."""
 _OF_SYSTEMS = frozenset({"thumbs.db", "desktop.ini"})
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
 _EXIF = ("JPEG", "TIFF", "WEBP", "MPO")
-"""Formats whose orientation is known before anything is decoded."""
+"""Formats whose orientation is known without decoding."""
 _GREY, _COLOUR = ("1", "L", "LA", "La"), ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
-"""Modes of eight bits a channel, as Pillow calls them."""
+"""Pillow's modes with eight bits per channel."""
 
 
 class Found(NamedTuple):
-    """What a folder holds: its images in the order of their names, and all else that is not hidden."""
+    """The contents of a folder: its images sorted by name, and all other non-hidden entries."""
 
     images: tuple[Path, ...]
     others: tuple[Path, ...]
 
 
 class Size(NamedTuple):
-    """What a file says of its image before it is decoded: pixels as it is shown, and channels, 1 or 3."""
+    """The header of an image file: its size in pixels as displayed, and its channels, 1 or 3."""
 
     width: int
     height: int
@@ -51,15 +51,15 @@ class Size(NamedTuple):
 
 @dataclass(frozen=True)
 class Frame:
-    """What an image is decoded to.
+    """The target that images are decoded to.
 
     Arguments:
         name: The modality, for messages.
-        shape: Its shape, (C, H, W): one channel is grey, three are red, green and blue.
-        resize: How an image of another size becomes one of this size; None refuses it.
+        shape: Its shape, (C, H, W): one channel for grey, three for RGB.
+        resize: How to convert images of another size; None rejects them.
 
     Raises:
-        DataError: when it is no shape of images.
+        DataError: when it is not an image shape.
     """
 
     name: str
@@ -74,18 +74,18 @@ class Frame:
             )
 
     def decode(self, path: Path) -> np.ndarray:
-        """The image of a file as bytes, shape (C, H, W).
+        """Decodes a file to bytes, shape (C, H, W).
 
-        It is turned as its EXIF data say, and what is transparent lies on white.
+        The EXIF orientation is applied, and transparent pixels are composited on white.
 
         Raises:
-            DataError: when it can't be read, or is of another size.
+            DataError: when it can't be read, or has another size.
         """
         from PIL import Image, ImageOps
 
         with _told(path), Image.open(path, formats=_FORMATS) as image:
             _check(path, image)
-            # Turned or not, this is a copy that is decoded.
+            # Already a copy, rotated or not.
             upright = ImageOps.exif_transpose(image)
         plain = _opaque(upright).convert("L" if self.shape[0] == 1 else "RGB")
         pixels = np.asarray(self._sized(path, plain))
@@ -108,10 +108,10 @@ class Frame:
 
 
 def images_in(folder: Path) -> Found:
-    """The images of a folder, by the endings of their names; not those of folders in it.
+    """Lists the images of a folder, by file ending, without subfolders.
 
     Raises:
-        DataError: when it can't be read, or two images have one stem, so that either could be the one of a row.
+        DataError: when it can't be read, or two images have the same stem, so that either could belong to a row.
     """
     try:
         entries = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name.lower() not in _OF_SYSTEMS)
@@ -128,19 +128,19 @@ def images_in(folder: Path) -> Found:
 
 
 def file_at(root: Path, text: str) -> Path | None:
-    """The file that a text names, whether accents are composed in its name or not; None where there is none.
+    """The file at a path, whether its name on disk has composed or decomposed accents; None if there is none.
 
     Arguments:
         root: The folder that paths are relative to.
         text: The path.
     """
     spelt = dict.fromkeys((text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)))
-    # Path's own way raises for a text that no file can be called.
+    # Path.exists raises for text that can't be a file name.
     return next((root / one for one in spelt if os.path.isfile(root / one)), None)  # noqa: PTH113
 
 
 def is_image(name: str) -> bool:
-    """Whether a file is an image, by the ending of its name.
+    """Whether a file is an image, by its ending.
 
     Example:
         >>> is_image("scan 1.PNG"), is_image("notes.txt")
@@ -150,10 +150,10 @@ def is_image(name: str) -> bool:
 
 
 def size_of(path: Path) -> Size:
-    """What a file says of its image; hardly more than its first bytes are read.
+    """Reads an image's header; hardly more than its first bytes are read.
 
     Raises:
-        DataError: when it is no image, or of a kind that `Frame.decode` refuses.
+        DataError: when it is not an image, or of a kind that `Frame.decode` rejects.
     """
     from PIL import Image
 
@@ -165,11 +165,11 @@ def size_of(path: Path) -> Size:
 
 
 def write_png(path: Path, pixels: np.ndarray) -> None:
-    """Writes an image, as a file that must not be there yet.
+    """Writes an image to a file that must not exist yet.
 
     Arguments:
         path: The file.
-        pixels: Values from 0 to 1, shape (C, H, W) with 1 or 3 channels; what lies outside is dark or bright.
+        pixels: Values from 0 to 1, shape (C, H, W) with 1 or 3 channels; values outside are clipped.
     """
     from PIL import Image
 
@@ -179,12 +179,12 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
 
 
 def by(width: int, height: int) -> str:
-    """A size in words."""
+    """Formats a size."""
     return f"{width} x {height}"
 
 
 def _check(path: Path, image: Image.Image) -> None:
-    """Refuses what would lose something without a word."""
+    """Rejects images that would silently lose information."""
     if (frames := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":
         raise DataError(f"{path}: holds {frames} images, expected one; write them to a file each")
     if image.mode not in (*_GREY, *_COLOUR):
@@ -192,7 +192,7 @@ def _check(path: Path, image: Image.Image) -> None:
 
 
 def _opaque(image: Image.Image) -> Image.Image:
-    """An image on white, where some of it is transparent."""
+    """Composites an image on white, if it has transparency."""
     from PIL import Image
 
     if not image.has_transparency_data:
@@ -203,18 +203,18 @@ def _opaque(image: Image.Image) -> Image.Image:
 
 @contextmanager
 def _told(path: Path) -> Iterator[None]:
-    """Tells what Pillow raises as one line."""
+    """Reports Pillow's exceptions as one-line errors."""
     from PIL import Image
 
     try:
-        # Pillow warns of oddities in a file that it reads all the same, and refuses what is twice as large as it warns of.
+        # Pillow warns about oddities in readable files, and rejects images twice as large as its warning threshold.
         with ignored_warnings():
             yield
     except DataError:
         raise
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
-    # Pillow says with SyntaxError and ValueError, too, that a file is none.
+    # Pillow also raises SyntaxError and ValueError for invalid images.
     except (*DAMAGED, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         unknown = f"no image of a kind known here: {listing(ending.removeprefix('.') for ending in ENDINGS)}"
         reason = unknown if isinstance(error, Image.UnidentifiedImageError) else clip(str(error).splitlines()[0] if str(error) else "", 100)

@@ -1,8 +1,8 @@
-"""Images and tables that are joined, read as one and written back as the folders and the tables that they were.
+"""Joined images and tables, read as one set of rows and written back as the same folders and tables.
 
-Files that were there are copied byte for byte; an image that was imputed is a PNG file beside them. In a folder it bears the identifier of
-its row, ``anna.png``, and of K draws ``anna.1.png`` to ``anna.K.png``; a column of paths names it in the cell that was empty. The first
-table tells which images were imputed.
+Existing files are copied byte for byte; an imputed image is written as a new PNG file. In a folder it is named by the identifier of its
+row, ``anna.png``, or for K draws ``anna.1.png`` to ``anna.K.png``; a column of paths gets its path in the empty cell. The first table
+records which images were imputed.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from nbridge.errors import DataError
 
 
 class ImageRows(JoinedRows):
-    """Tables and folders of images, in memory.
+    """Tables and image folders, in memory.
 
     Arguments:
         tables: The tables, one or more.
         folders: The folder of each modality that has one.
-        layout: Which columns are which modality.
+        layout: The columns of each modality.
         places: Where the images of each modality are written.
-        samples: The number K of draws; None for one image of each row.
-        levels: The levels of intervals, which name columns of tables; images have none.
+        samples: The number K of draws; None for one image per row.
+        levels: The levels of intervals, used in column names; images have none.
 
     Attributes:
         places: As given.
         samples: As given.
-        new: The files of the images of each modality that are imputed.
+        new: The files of imputed images, by modality.
 
     Raises:
-        DataError: when rows can't be read or joined, or an image can't be written in its place.
+        DataError: when rows can't be read or joined, or an image can't be written.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class ImageRows(JoinedRows):
 
     @property
     def names(self) -> set[str]:
-        """What is written, by its name or that of the folder that it lies in."""
+        """The output paths, by file or folder name."""
         files = {
             Path(place.folder, own).parts[0] for name, place in self.places.items() for own in (*self._there[name], *self.new[name].names)
         }
@@ -106,7 +106,7 @@ class ImageRows(JoinedRows):
         return name_images(name, rows, stems, self.rows, taken, samples=self.samples, beside=beside)
 
     def _said(self, column: str) -> dict[int, str]:
-        """The paths that a column names, by row, whether there are such files or not."""
+        """The paths in a column, by row, whether the files exist or not."""
         table = next((file for file in self._files if isinstance(file, ImagePaths) and column in file.columns), None)
         if table is None:
             return {}
@@ -115,7 +115,7 @@ class ImageRows(JoinedRows):
         return {row: texts[place] for row, place in enumerate(places.tolist()) if place >= 0}
 
     def _as_written(self, part: Part, *, first: bool) -> Part:
-        """A table as it is written: a column of paths has a class for each new file; other images have a column of their mask alone."""
+        """A table as written: a column of paths has a class for each new file; other images only have a mask column."""
         columns = {name: place.column for name, place in self.places.items() if place.column}
         elsewhere = [name for name in self.places if name not in columns]
         texts = {column: self.new[name].names for name, column in columns.items()}
@@ -137,10 +137,10 @@ class ImageRows(JoinedRows):
 
 
 class _ImagesOut(RowsOut):
-    """A folder into which images are written as they come; all else waits for the tables.
+    """Writes images into a folder as they come; everything else is written with the tables.
 
     Arguments:
-        rows: What is read.
+        rows: The rows read.
         folder: The folder.
     """
 
@@ -156,7 +156,7 @@ class _ImagesOut(RowsOut):
         self._others.write(block, others)
 
     def done(self) -> dict[str, Filled]:
-        """All rows of what tables hold."""
+        """All rows of the tables."""
         done = self._others.done()
         for name, place in self._rows.places.items():
             if place.column and name + IMPUTED in done:
@@ -175,7 +175,7 @@ class _ImagesOut(RowsOut):
 
 
 def _files(place: Place, tables: Sequence[TableFile], folder: ImageFolder | None) -> dict[str, Path]:
-    """The files of a modality that are there, by their paths relative to its folder; not those that are named by absolute paths."""
+    """Existing files of a modality, by paths relative to its folder; absolute paths are left out."""
     if folder is not None:
         return {path.name: path for path in folder.images}
     table = next((table for table in tables if isinstance(table, ImagePaths) and place.column in table.columns), None)
@@ -195,9 +195,9 @@ def _files(place: Place, tables: Sequence[TableFile], folder: ImageFolder | None
 
 
 def _copy(files: Mapping[str, Path], folder: Path) -> None:
-    """Copies files into a folder, by the paths that they have in it."""
+    """Copies files into a folder, at their relative paths."""
     for own, path in files.items():
         (folder / own).parent.mkdir(parents=True, exist_ok=True)
-        # Two columns may name one file.
+        # Two columns may refer to the same file.
         if not (folder / own).exists():
             shutil.copyfile(path, folder / own)

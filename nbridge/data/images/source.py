@@ -1,4 +1,4 @@
-"""Images that lie in files, a file each, with tables beside them or without."""
+"""The data source of image files, one image per file, with or without tables."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from nbridge.spec.option_types import MissingFiles, Resize
 
 
 class Images(Table):
-    """Images in files: a folder for each modality, or a column of paths in a table; other columns of the table are modalities as well.
+    """Image files: a folder per modality, or a column of paths in a table; other columns of the table can be modalities as well.
 
-    The file ``faces/anna.png`` is the image of the row ``anna``. Rows of folders and tables are joined on that identifier; what a folder or
-    a table lacks is absent. Images are read by Pillow into memory, in grey for shapes [1, H, W] and in colour for [3, H, W], as values
-    from 0 to 1, whole multiples of 1/255, which `bernoulli` and `discretized_logistic` take. They are turned as their EXIF data say, and
-    what is transparent lies on white. Hidden files, and files that are no images by their names, are passed over.
+    The file ``faces/anna.png`` is the image of the row ``anna``. Rows of folders and tables are joined on that identifier; a modality is
+    absent where its folder or table has no such row. Images are read into memory, grey for shape [1, H, W] and RGB for [3, H, W], as values
+    from 0 to 1, multiples of 1/255, which `bernoulli` and `discretized_logistic` accept. The EXIF orientation is applied, and transparent
+    pixels are composited on white. Hidden files, and files without an image ending, are ignored.
 
     Arguments:
-        folders: The folder of images of each modality.
-        files: The column of a table that holds the paths of images, of each modality that is no folder.
-        table: A csv or parquet file, or several to join, as of `table`.
-        root: The folder that paths in columns are relative to; that of their table if None.
-        columns: The columns of each other modality: one, a pattern such as lab_*, or a list; by default the column of its name.
-        classes: The classes of columns that have them, in order, as of `table`.
-        id: The column of identifiers in tables; with folders it holds the names of files without their endings.
-        missing: Texts that mark an absent cell as well, such as -999 or unknown.
-        resize: How images of another size become ones of the shape: crop keeps their middle, pad adds bars, stretch changes their
-            proportions. Without it an image of another size is a mistake.
-        missing_files: Whether a file that a column names and that is not there is absent; it is refused as a mistake otherwise.
+        folders: The image folder of each modality.
+        files: The column of image paths, for each modality without a folder.
+        table: A csv or parquet file, or several to join, as in `table`.
+        root: The folder that paths in columns are relative to; the table's own if None.
+        columns: The columns of each other modality: a name, a pattern such as lab_*, or a list; by default the column of the same name.
+        classes: The ordered classes of categorical columns, as in `table`.
+        id: The column of identifiers in tables; with folders it holds file names without endings.
+        missing: Additional placeholders for absent cells, such as -999 or unknown.
+        resize: How to convert images of another size: crop keeps the centre, pad adds bars, stretch changes the
+            proportions. Without it an image of another size is an error.
+        missing_files: absent treats a missing file as an absent image; by default it is an error.
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class Images(Table):
         self._asked = dict(columns or {})
 
     def files(self, shapes: Mapping[str, tuple[int, ...]]) -> list[TableFile]:
-        """The tables and the folders, in which nothing is decoded yet.
+        """Opens the tables and folders; nothing is decoded yet.
 
         Raises:
-            DataError: when one can't be read, an option belongs to no modality, or a modality of images has no shape of images.
+            DataError: when one can't be read, an option refers to no modality, or a modality's shape is not an image shape.
         """
         if self._given is not None:
             return [self._given]
@@ -84,20 +84,20 @@ class Images(Table):
             shapes: The shape of a row of each modality, by name.
 
         Raises:
-            DataError: as `files`.
+            DataError: as for `files`.
         """
         return ImageFolder(path, self.id, Frame(name, shapes[name], self.resize))
 
     def with_images(self, tables: list[TableFile], shapes: Mapping[str, tuple[int, ...]], root: Path | None = None) -> list[TableFile]:
-        """Tables whose columns of paths are images.
+        """Opens tables with columns of image paths.
 
         Arguments:
             tables: The tables.
             shapes: The shape of a row of each modality, by name.
-            root: The folder that paths are relative to, in the place of the one that was named.
+            root: The folder that paths are relative to, instead of the configured one.
 
         Raises:
-            DataError: as `files`.
+            DataError: as for `files`.
         """
         frames = {column: Frame(name, shapes[name], self.resize) for name, column in self.path_columns.items()}
         known = find_folder(self.root) if root is None and self.root is not None else root
@@ -118,7 +118,7 @@ class Images(Table):
         return tuple(f"{folder.path}: passed over, no images by their names: {folder.passed_over}" for folder in folders if folder.others)
 
     def _check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Checks what options tell by themselves."""
+        """Checks the options that can be checked without data."""
         keys_of(shapes, self.folders, "folders")
         keys_of(shapes, self.path_columns, "files")
         keys_of(shapes, self._asked, "columns")

@@ -1,4 +1,4 @@
-"""Images as columns of tables: a folder, whose rows bear the names of its files, and a column of paths in a csv or parquet file."""
+"""Images as table columns: a folder, whose rows are named by its files, and a column of paths in a csv or parquet file."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from nbridge.data.tables.columns import CHUNK, Chunk, TableFile
 from nbridge.errors import DataError
 
 AT_ONCE = 256
-"""Images that are decoded at a time."""
+"""Number of images decoded at a time."""
 
 
 class ImageFolder(TableFile):
-    """A folder of images, as a table of two columns: identifiers, which are the names of files without their endings, and images.
+    """A folder of images, as a table of two columns: identifiers, which are file names without endings, and images.
 
     Arguments:
         folder: The folder.
-        id_column: What the column of identifiers is called.
-        frame: What images are decoded to; its name is that of their column. Without it there are identifiers alone.
+        id_column: The name of the identifier column.
+        frame: The target that images are decoded to; its name is that of their column. Without it the table has identifiers only.
 
     Attributes:
         images: The file of each row.
 
     Raises:
-        DataError: when it can't be read, holds no image, or two of one stem.
+        DataError: when it can't be read, holds no image, or has two with the same stem.
     """
 
     def __init__(self, folder: Path, id_column: str, frame: Frame | None = None) -> None:
@@ -42,12 +42,12 @@ class ImageFolder(TableFile):
 
     @property
     def stems(self) -> list[str]:
-        """The identifiers of the rows."""
+        """The row identifiers."""
         return [identifier_of(path.stem) for path in self.images]
 
     @property
     def passed_over(self) -> str:
-        """What is no image, in words."""
+        """Describes the files that are not images."""
         return clip(listing(path.name for path in self.others), 100)
 
     def is_list(self, column: str) -> bool:
@@ -72,14 +72,14 @@ class ImageFolder(TableFile):
 
 
 class ImagePaths(TableFile):
-    """A table of which some columns hold the paths of images; all others are as they were.
+    """A table some of whose columns hold image paths; other columns are unchanged.
 
     Arguments:
         file: The table.
-        frames: What the images of each of these columns are decoded to.
+        frames: The decoding target of each image column.
         root: The folder that paths are relative to.
-        missing: Texts of absent cells.
-        strict: Whether a file that is not there is a mistake; it is absent otherwise.
+        missing: Placeholders of absent cells.
+        strict: Whether a missing file is an error; otherwise its image is absent.
     """
 
     def __init__(self, file: TableFile, frames: Mapping[str, Frame], root: Path, missing: Collection[str], *, strict: bool = True) -> None:
@@ -114,12 +114,12 @@ class ImagePaths(TableFile):
         return self.file
 
     def texts(self, column: str) -> list[str]:
-        """The paths of all rows as they stand in a column; empty where it is absent."""
+        """The paths of all rows in a column; empty where absent."""
         texts = (text.strip() for chunk in self.file.chunks([column]) for text in chunk.single(column))
         return ["" if text in self._missing else text for text in texts]
 
     def file_of(self, text: str) -> Path | None:
-        """The file that a text names; None where it names none, or one that is not there."""
+        """The file of a cell; None if the cell is empty or the file does not exist."""
         return None if text in self._missing else file_at(self.root, text)
 
     def _decoded(self, chunk: Chunk, column: str) -> np.ndarray:
@@ -135,19 +135,19 @@ class ImagePaths(TableFile):
 
 
 def decoded(frame: Frame, paths: Sequence[Path | None]) -> np.ndarray:
-    """Images as numbers from 0 to 1, whole multiples of 1/255, shape (N, C, H, W); NaN where there is none.
+    """Decodes images to values from 0 to 1, multiples of 1/255, shape (N, C, H, W); NaN where there is none.
 
     Arguments:
-        frame: What they are decoded to.
-        paths: Their files; None of rows that have none.
+        frame: The decoding target.
+        paths: The files; None for rows without one.
 
     Raises:
-        DataError: for the first that can't be read or is of another size.
+        DataError: for the first that can't be read or has another size.
     """
     pixels = np.full((len(paths), *frame.shape), np.nan, np.float32)
     for row, path in enumerate(paths):
         if path is not None:
             pixels[row] = frame.decode(path)
-    # In place: there may be gigabytes of them.
+    # In place: the array may be gigabytes.
     pixels /= 255
     return pixels

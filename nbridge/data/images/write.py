@@ -1,4 +1,4 @@
-"""Where images are written, and which file each of them becomes that was imputed."""
+"""Chooses output folders and file names for imputed images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nbridge.common.messages import quoted
 from nbridge.errors import DataError
 
 _LONGEST = 200
-"""Bytes of the name of a file, for which systems have 255."""
+"""Maximum length of a file name in bytes; file systems allow 255."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Place:
     """Where the images of a modality are written.
 
     Arguments:
-        folder: The folder, relative to the one that all is written to.
-        column: The column of a table that holds their paths, relative to that folder; empty where their names are identifiers.
+        folder: The folder, relative to the output folder.
+        column: The table column of their paths, relative to that folder; empty if file names are identifiers.
     """
 
     folder: str
@@ -31,12 +31,12 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class NewImages:
-    """The files of images that are imputed.
+    """The files of imputed images.
 
     Arguments:
-        names: Their paths, relative to the folder of their modality: those of the draws of a row side by side.
-        starts: The number of the first of each row, (N,); those of other rows mean nothing.
-        draws: The number of images of a row.
+        names: Paths relative to the modality's folder; the draws of a row are consecutive.
+        starts: The index of each row's first file, (N,); undefined for rows without one.
+        draws: The number of images per row.
     """
 
     names: tuple[str, ...]
@@ -44,11 +44,11 @@ class NewImages:
     draws: int
 
     def of(self, row: int) -> Sequence[str]:
-        """The files of a row, one for each draw."""
+        """The files of a row, one per draw."""
         return self.names[self.starts[row] : self.starts[row] + self.draws]
 
     def numbers(self) -> np.ndarray:
-        """The number of the file of each draw of each row, (K, N)."""
+        """The file index of each draw of each row, (K, N)."""
         return self.starts + np.arange(self.draws)[:, None]
 
 
@@ -62,19 +62,19 @@ def name_images(
     samples: int | None = None,
     beside: str | None = None,
 ) -> NewImages:
-    """Finds a file for each image that is imputed.
+    """Chooses a file name for each imputed image.
 
     Arguments:
         modality: The modality.
-        rows: The rows from which it is absent.
-        stems: What each of these is called.
-        of: The number of all rows.
-        taken: Files that are there; those that are found join them.
-        samples: The number K of draws; None for one image of each row.
-        beside: The folder of the file, where a column holds its path, so that it may bear any name.
+        rows: The rows where it is absent.
+        stems: The file stem of each of these rows.
+        of: The total number of rows.
+        taken: Existing files; chosen names are added.
+        samples: The number K of draws; None for one image per row.
+        beside: The folder of the files, if a column holds their paths and names are free.
 
     Raises:
-        DataError: when a row is called what no file can be called, or its file is there.
+        DataError: when a row's stem is not a valid file name, or its file exists.
 
     Example:
         >>> taken = {"imgs/4.png"}

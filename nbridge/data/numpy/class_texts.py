@@ -1,4 +1,4 @@
-"""Classes that NumPy arrays hold as text, of dtype U or as UTF-8 bytes of dtype S: as numbers for a model, and as text again."""
+"""Converts classes stored as text in NumPy arrays (dtype U, or UTF-8 bytes of dtype S) to class indices and back."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from nbridge.errors import DataError
 
 
 def are_texts(dtype: np.dtype, shape: tuple[int, ...]) -> bool:
-    """Whether an array holds one text a row.
+    """Whether an array holds one text per row.
 
     Arguments:
-        dtype: Its type.
+        dtype: Its dtype.
         shape: Its shape: :math:`(N,)` or :math:`(N, 1)`.
     """
     return dtype.kind in "US" and len(shape) > 0 and shape[1:] in ((), (1,))
 
 
 def texts_in(array: np.ndarray, what: str) -> np.ndarray:
-    """The texts of an array of one text a row, dtype U, :math:`(N,)`.
+    """The texts of an array with one text per row, dtype U, :math:`(N,)`.
 
     Arguments:
-        array: The array, for which `are_texts` holds.
-        what: What it is called, for messages.
+        array: An array that passes `are_texts`.
+        what: Its name, for messages.
 
     Raises:
-        DataError: when its bytes are no UTF-8.
+        DataError: when its bytes are not UTF-8.
     """
     flat = array.reshape(-1)
     if flat.dtype.kind == "U":
@@ -43,16 +43,16 @@ def texts_in(array: np.ndarray, what: str) -> np.ndarray:
 
 
 def class_numbers(texts: np.ndarray, classes: Sequence[str], what: str, first: int = 0) -> np.ndarray:
-    """The number of the class of each row, :math:`(N,)`, NaN where it is absent: an empty text, or NA and the like where no class is.
+    """The class index of each row, :math:`(N,)`, NaN where absent: an empty text, or a placeholder such as NA unless it is a class.
 
     Arguments:
         texts: The texts, :math:`(N,)`.
         classes: The classes, in order.
-        what: What they are called, for messages.
-        first: The number of the first row, for messages.
+        what: Their name, for messages.
+        first: The index of the first row, for messages.
 
     Raises:
-        DataError: for the first text that is no class.
+        DataError: for the first text that is not a class.
 
     Example:
         >>> class_numbers(np.array(["b", "", "a", "NA"]), ["a", "b"], "y")
@@ -70,10 +70,10 @@ def class_numbers(texts: np.ndarray, classes: Sequence[str], what: str, first: i
 
 
 def text_type(given: np.dtype | None, classes: Sequence[str]) -> np.dtype:
-    """The type that holds both the texts of an array and all classes.
+    """A dtype wide enough for the texts of an array and for all classes.
 
     Arguments:
-        given: The type of the array; None where there is none.
+        given: The dtype of the array; None if there is none.
         classes: The classes.
     """
     if given is not None and given.kind == "S":
@@ -83,17 +83,17 @@ def text_type(given: np.dtype | None, classes: Sequence[str]) -> np.dtype:
 
 
 def filled_texts(given: np.ndarray | None, numbers: np.ndarray, imputed: np.ndarray, classes: Sequence[str], dtype: np.dtype) -> np.ndarray:
-    """Classes as texts again: observed rows keep theirs to the letter.
+    """Converts class indices back to texts; observed rows keep theirs unchanged.
 
     Arguments:
-        given: The rows as they were, :math:`(N,)` or :math:`(N, 1)`; None where there were none.
-        numbers: The numbers of classes, :math:`(N,)`, or of draws, :math:`(K, N)`.
+        given: The original rows, :math:`(N,)` or :math:`(N, 1)`; None if there were none.
+        numbers: Class indices, :math:`(N,)`, or draws of them, :math:`(K, N)`.
         imputed: Which rows were imputed, :math:`(N,)`.
-        classes: The classes, in order.
-        dtype: The type of the texts, from `text_type`.
+        classes: The ordered classes.
+        dtype: The dtype of the texts, from `text_type`.
 
     Returns:
-        Texts in the layout of the rows, behind draws where there are any.
+        Texts in the layout of the rows, after the axis of draws if there is one.
     """
     spelt = np.array([text.encode() for text in classes] if dtype.kind == "S" else list(classes), dtype)
     rows = numbers.shape[-1]

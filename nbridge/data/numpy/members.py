@@ -1,4 +1,4 @@
-"""One array in a file, whether an npy file or a member of an npz archive: some rows at a time, never all of it in memory."""
+"""An array in an npy file or in an npz archive member, read some rows at a time and never whole into memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PIECE = 2**20
 
 
 class Header(NamedTuple):
-    """What an npy file says of its array: its shape, whether it lies column by column, and its type."""
+    """The header of an npy file: shape, Fortran order, dtype."""
 
     shape: tuple[int, ...]
     by_columns: bool
@@ -33,7 +33,7 @@ class Member(ABC):
 
     Arguments:
         key: Its name, for messages.
-        dtype: Its type.
+        dtype: Its dtype.
         shape: Its shape.
     """
 
@@ -42,7 +42,7 @@ class Member(ABC):
 
     @abstractmethod
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """The rows from ``start`` up to ``stop``, in memory.
+        """Reads rows ``start`` to ``stop`` (exclusive).
 
         Raises:
             DataError: when the file is damaged.
@@ -50,10 +50,10 @@ class Member(ABC):
 
     @abstractmethod
     def open(self) -> IO[bytes]:
-        """The npy file, from its first byte."""
+        """Opens the npy file at its first byte."""
 
     def pieces(self) -> Iterator[bytes]:
-        """The npy file as it stands.
+        """The bytes of the npy file.
 
         Raises:
             DataError: when it is damaged.
@@ -69,13 +69,13 @@ class Member(ABC):
                 yield piece
 
     def copy_to(self, file: IO[bytes]) -> None:
-        """Copies the npy file as it stands."""
+        """Copies the npy file unchanged."""
         for piece in self.pieces():
             file.write(piece)
 
 
 class FileMember(Member):
-    """An array in an npy file, mapped into memory while rows of it are copied."""
+    """An array in an npy file, memory-mapped while rows are copied."""
 
     def __init__(self, key: str, path: Path) -> None:
         self.path = path
@@ -85,7 +85,7 @@ class FileMember(Member):
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         with _told(self.key):
-            # Mapped anew each time: pages that were read count as memory of this process for as long as they are mapped.
+            # Mapped anew each time: pages once read count as process memory while they are mapped.
             return np.array(_mapped(self.path)[start:stop])
 
     def open(self) -> IO[bytes]:
@@ -93,7 +93,7 @@ class FileMember(Member):
 
 
 class ArchiveMember(Member):
-    """An array in an npz archive, read from front to back, stored or deflated; going back starts again."""
+    """An array in an npz archive, stored or deflated, read sequentially; seeking back restarts."""
 
     def __init__(self, key: str, archive: ZipFile, name: str, header: Header) -> None:
         self._archive, self._name = archive, name
@@ -117,7 +117,7 @@ class ArchiveMember(Member):
         return self._archive.open(self._name)
 
     def _at(self, row: int) -> IO[bytes]:
-        """The stream of bytes, at the beginning of a row."""
+        """The byte stream, positioned at the first byte of a row."""
         stream = self._stream
         if stream is None or row < self._row:
             if stream is not None:
@@ -133,13 +133,13 @@ class ArchiveMember(Member):
 
 
 class Filling:
-    """An npy file that is filled from its first row to its last.
+    """An npy file written sequentially.
 
     Arguments:
-        path: The file to make.
-        dtype: The type of the array.
+        path: The file to create.
+        dtype: The dtype of the array.
         shape: Its shape.
-        axis: The axis of rows: 0, or 1 behind draws.
+        axis: The axis of rows: 0, or 1 after an axis of draws.
     """
 
     def __init__(self, path: Path, dtype: np.dtype, shape: tuple[int, ...], axis: int) -> None:
@@ -161,22 +161,22 @@ class Filling:
         self._file.close()
 
     def move_to(self, file: IO[bytes]) -> None:
-        """Copies the whole npy file and removes it."""
+        """Copies the whole npy file and deletes it."""
         with self._path.open("rb") as source:
             shutil.copyfileobj(source, file, _PIECE)
         self._path.unlink()
 
 
 def archive_member(archive: ZipFile, name: str, scratch: Path) -> Member:
-    """An array of an archive.
+    """Opens an array of an archive.
 
     Arguments:
-        archive: The archive, open for as long as the array is read.
+        archive: The archive, which must stay open while the array is read.
         name: The name of the member.
-        scratch: An npy file to make of an array that lies column by column, whose rows are in no piece of a stream.
+        scratch: A temporary npy file to which an array in Fortran order is extracted, since its rows are not contiguous in the stream.
 
     Raises:
-        DataError: when it is damaged, no array, or holds pickled objects.
+        DataError: when it is damaged, not an array, or holds pickled objects.
     """
     key = name.removesuffix(".npy")
     with _told(key), archive.open(name) as stream:
@@ -193,7 +193,7 @@ def archive_member(archive: ZipFile, name: str, scratch: Path) -> Member:
 
 
 def file_member(path: Path) -> Member:
-    """The array of an npy file.
+    """Opens the array of an npy file.
 
     Raises:
         DataError: when it is damaged or holds pickled objects.
@@ -207,10 +207,10 @@ def file_member(path: Path) -> Member:
 
 
 def read_header(file: IO[bytes]) -> Header | None:
-    """The header of an npy file, which is left at its first number; None where it is no such file."""
+    """Reads the header of an npy file, leaving it at the first value; None if it is not an npy file."""
     if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
         return None
-    # Version 3 differs from 2 by names of fields in UTF-8, which rows have none of.
+    # Version 3 differs from 2 only in UTF-8 field names, which these arrays don't have.
     old = tuple(file.read(2)) == (1, 0)
     return Header(*(np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0)(file))
 
@@ -226,7 +226,7 @@ def _mapped(path: Path) -> np.memmap:
 
 @contextmanager
 def _told(key: str) -> Iterator[None]:
-    """Tells what a damaged file raises as one line."""
+    """Reports the exceptions of a damaged file as one-line errors."""
     try:
         yield
     except DataError:

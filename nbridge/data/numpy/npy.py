@@ -1,4 +1,4 @@
-"""NumPy files in a folder, one a modality, of any size: rows are read where they are asked for. Pickled objects are never read."""
+"""Folders of npy files, one per modality, of any size, with rows read on demand; pickled objects are never read."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _UNREADABLE = (OSError, EOFError, ValueError, OverflowError, MemoryError)
 
 
 class NPYFolder(Source):
-    """Rows of NumPy files (``np.save``) in a folder, one file a modality, which may be larger than memory.
+    """Rows of npy files (``np.save``) in a folder, one file per modality, which may be larger than memory.
 
-    NaN marks what is absent, and so does an optional file ``KEY__present.npy`` of truth values. Two passes over the files find who is
-    present and check every value; from then on rows are read as training asks for them.
+    NaN marks absent values, as does an optional boolean file ``KEY__present.npy``. Two passes over the files determine presence and check
+    every value; rows are then read as training requests them.
 
     Arguments:
         path: The folder: absolute, or relative to the current folder, or else to $NBRIDGE_DATA.
-        keys: The file of each modality, without its ending, where it bears another name.
-        id: The file of identifiers, without its ending; a folder may do without one of the default name.
+        keys: The file of each modality, without its ending, if it has another name.
+        id: The file of identifiers, without its ending; optional under its default name.
     """
 
     def __init__(self, *, path: str, keys: dict[str, str] | None = None, id: str = "id") -> None:  # noqa: A002 (a key of the YAML)
@@ -42,10 +42,10 @@ class NPYFolder(Source):
         self.id = id
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
-        """Opens the files of the modalities asked for; others of the folder are passed over.
+        """Opens the files of the requested modalities and ignores others.
 
         Raises:
-            DataError: when the folder or a file is missing, a file is damaged or no array, or holds one that doesn't fit.
+            DataError: when the folder or a file is missing, or a file is damaged, not an array, or has another shape or dtype.
         """
         keys = keys_of(shapes, self.keys)
         folder = find_folder(self.path)
@@ -79,9 +79,9 @@ class NPYFolder(Source):
 
 @dataclass(frozen=True)
 class _Array:
-    """An array in a file: what its header says, and any of its rows.
+    """An array in a file: its header, and random access to its rows.
 
-    It is read by seeking, not mapped: a page that is mapped counts as memory in use, and a file that is cut short kills who reads it.
+    Rows are read by seeking, not memory-mapping: mapped pages count as process memory, and a truncated file would crash the process.
     """
 
     path: Path
@@ -91,7 +91,7 @@ class _Array:
     size: int
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """The rows from ``start`` up to ``stop``."""
+        """Reads rows ``start`` to ``stop`` (exclusive)."""
         each = prod(self.shape[1:])
         try:
             same = self.path.stat().st_size == self.size
@@ -103,7 +103,7 @@ class _Array:
         return flat.reshape(stop - start, *self.shape[1:])
 
     def whole(self) -> np.ndarray:
-        """All rows."""
+        """Reads all rows."""
         return self.rows(0, self.shape[0]) if self.shape else np.empty(())
 
 
@@ -125,7 +125,7 @@ class NPYStore(Store):
 
 
 def _file(folder: Path, key: str) -> Path:
-    """The file of an array, whatever the case of its ending."""
+    """The file of an array, ignoring the case of its ending."""
     plain = folder / f"{key}{ARRAY}"
     return plain if plain.exists() else next((file for file in files_ending(folder, ARRAY) if file.stem == key), plain)
 
@@ -137,7 +137,7 @@ def _no_file(folder: Path, key: str, modality: str | None = None) -> str:
 
 
 def _open(folder: Path, key: str, modality: str | None = None) -> _Array:
-    """An array whose header holds and whose file is long enough; its rows are not read."""
+    """Opens an array after checking its header and file size; its rows are not read."""
     path = _file(folder, key)
     if not path.is_file():
         raise DataError(f"{folder}: {_no_file(folder, key, modality)}")
@@ -158,7 +158,7 @@ def _mask(folder: Path, key: str, rows: int) -> np.ndarray:
 
 
 def _damage(path: Path, error: BaseException) -> str:
-    """What is wrong with a file that cannot be opened."""
+    """Describes why a file can't be opened."""
     if "Python objects" in str(error):
         return "array holds pickled Python objects, expected numbers or text"
     try:

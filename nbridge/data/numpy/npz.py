@@ -1,4 +1,4 @@
-"""NumPy archives: rows in, results out. Pickled objects are never read."""
+"""Reads and writes npz archives; pickled objects are never read."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from nbridge.data.split_labels import NoColumnError, RowLabels, array_labels
 from nbridge.errors import DataError, naming
 
 UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
-"""What reading a damaged archive raises."""
+"""Exceptions raised by reading a damaged archive."""
 
 
 class NPZ(Source):
-    """Rows of a NumPy archive (``np.savez``), one array a modality.
+    """Rows of a NumPy archive (``np.savez``), one array per modality.
 
-    NaN marks what is absent, and so does an optional array ``KEY__present`` of truth values. With ``parts`` an archive that comes with a
-    test part of its own is read as it is: ``train_KEY`` and ``test_KEY`` are the rows to learn from and those to test on, and a modality
-    that only one part has an array of is absent from the other.
+    NaN marks absent values, as does an optional boolean array ``KEY__present``. ``parts`` reads an archive with its own test part:
+    ``train_KEY`` and ``test_KEY`` are the training and the test rows, and a modality with an array in only one part is absent from the
+    other.
 
     Arguments:
         path: The file: absolute, or relative to the current folder, or else to $NBRIDGE_DATA.
-        keys: The array of each modality, where it bears another name.
-        id: The array of identifiers; a file may do without one of the default name.
+        keys: The array of each modality, if it has another name.
+        id: The array of identifiers; optional under its default name.
         parts: Whether the archive has two arrays of each, ``train_KEY`` and ``test_KEY``.
-        classes: Of modalities whose array holds text, one a row, the classes in the order of their numbers.
+        classes: The ordered classes of modalities whose array holds text, one per row.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class NPZ(Source):
         self.classes = classes or {}
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
-        """Reads the arrays of the modalities asked for; others of the file are passed over.
+        """Reads the arrays of the requested modalities and ignores others.
 
         Raises:
-            DataError: when the file is missing, damaged or no archive, lacks an array, or holds one that doesn't fit.
+            DataError: when the file is missing, damaged or not an archive, lacks an array, or an array has another shape or dtype.
         """
         keys = keys_of(shapes, self.keys)
         keys_of(shapes, self.classes, "classes")
@@ -80,7 +80,7 @@ class NPZ(Source):
             return Dataset(batch, named, part, origin=str(path))
 
     def row_labels(self, column: str, shapes: Mapping[str, tuple[int, ...]]) -> RowLabels:  # noqa: ARG002
-        """The values of an array; with `parts` those of its two arrays, one after the other."""
+        """The values of an array; with `parts`, of its two arrays concatenated."""
         path = find_file(self.path)
         what = f"array {column!r}"
         with opened_npz(path) as archive:
@@ -93,7 +93,7 @@ class NPZ(Source):
         return replace(found[0], texts=[text for labels in found for text in labels.texts])
 
     def _read(self, path: Path, archive: NpzFile, keys: Mapping[str, str], prefix: str) -> dict[str, np.ndarray]:
-        """The arrays of a part by modality, its masks, and under no name its identifiers, if it has any."""
+        """The arrays of a part by modality, its masks, and its identifiers if it has any."""
         others = [part + "_" for part in PARTS if part + "_" != prefix] if prefix else []
         arrays: dict[str, np.ndarray] = {}
         for name, key in keys.items():
@@ -106,7 +106,7 @@ class NPZ(Source):
         return arrays
 
     def _numbered(self, path: Path, name: str, array: np.ndarray) -> np.ndarray:
-        """Classes by their number, NaN in the place of an empty text."""
+        """Class indices, NaN for an empty text."""
         if not are_texts(array.dtype, array.shape):
             return array
         what = f"{path}: modality {name!r}"
@@ -120,11 +120,11 @@ def _rows_of(arrays: Mapping[str, np.ndarray]) -> int:
 
 
 def _one_after_the_other(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The rows of all parts; what a part has no array of is absent from its rows."""
+    """Concatenates the rows of all parts; a modality without an array in a part is absent from its rows."""
     whole: dict[str, np.ndarray] = {}
     for name in dict.fromkeys(name for arrays in parts for name in arrays):
         like = next(arrays[name] for arrays in parts if name in arrays)
-        # A part without a mask has what it has an array of.
+        # In a part without a mask, presence follows the array.
         fillers = [float(name.removesuffix(PRESENT) in arrays) if name.endswith(PRESENT) else math.nan for arrays in parts]
         missing = [np.full((_rows_of(arrays), *like.shape[1:]), filler) for arrays, filler in zip(parts, fillers, strict=True)]
         whole[name] = np.concatenate([arrays.get(name, absent) for arrays, absent in zip(parts, missing, strict=True)])
@@ -132,13 +132,13 @@ def _one_after_the_other(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str,
 
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:
-    """All arrays of an archive, by name.
+    """Reads all arrays of an archive, by name.
 
     Arguments:
         path: The file: absolute, or relative to the current folder, or else to $NBRIDGE_DATA.
 
     Raises:
-        DataError: when it is missing, damaged, no archive, or holds pickled objects.
+        DataError: when it is missing, damaged, not an archive, or holds pickled objects.
     """
     found = find_file(path)
     with opened_npz(found) as archive:
@@ -146,9 +146,9 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def write_npz(path: str | Path, arrays: Mapping[str, ArrayLike]) -> None:
-    """Writes an archive whole or not at all: a failure leaves an older file of this name as it was.
+    """Writes an archive atomically: a failure leaves an existing file unchanged.
 
-    The same arrays give the same bytes.
+    Equal arrays give equal bytes.
 
     Raises:
         DataError: when an array holds objects, or the file can't be written.
@@ -170,10 +170,10 @@ def pack_npz(path: Path, members: Mapping[str, Callable[[IO[bytes]], None]]) -> 
     """Writes an archive, member by member.
 
     Arguments:
-        path: The file, which is written over.
-        members: What writes the npy file of each array, by name.
+        path: The file, which is overwritten.
+        members: Writers of each array's npy file, by name.
     """
-    # Not np.savez: its own arguments can't be names of arrays, and the clock goes into its bytes.
+    # Not np.savez: its own parameter names can't be array names, and it writes timestamps.
     with zipfile.ZipFile(path, "w") as archive:
         for key, write in members.items():
             with archive.open(zipfile.ZipInfo(f"{key}.npy"), "w", force_zip64=True) as member:
@@ -182,13 +182,13 @@ def pack_npz(path: Path, members: Mapping[str, Callable[[IO[bytes]], None]]) -> 
 
 @contextmanager
 def opened_npz(path: Path) -> Iterator[NpzFile]:
-    """An archive, until the end of the block.
+    """Opens an archive as a context manager.
 
     Raises:
-        DataError: when it can't be read, is damaged or no archive.
+        DataError: when it can't be read, is damaged or not an archive.
     """
     try:
-        # Not np.load's to open: it would leave the file open when it fails.
+        # np.load would leave the file open on failure.
         file = path.open("rb")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error

@@ -1,4 +1,4 @@
-"""Rows in NumPy's files, a folder of npy files or an npz archive, read and written block by block."""
+"""Rows in a folder of npy files or an npz archive, read and written block by block."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _NUMBER = np.dtype(np.float64)
 
 
 class ArrayRows(RowsIn):
-    """Arrays by name; classes that are text are read as their numbers, and written as text again.
+    """Named arrays; text classes are read as indices and written back as text.
 
     Arguments:
         members: The arrays.
-        packed: Whether they lie in an archive, and not in a folder.
-        classes: By array, the classes that its texts may be, in order.
+        packed: Whether they are in an archive, not a folder.
+        classes: The ordered classes of text arrays, by array.
     """
 
     noun: ClassVar[str] = "array"
@@ -39,7 +39,7 @@ class ArrayRows(RowsIn):
         self.members, self.packed = members, packed
         self.keys = tuple(members)
         listed = classes or {}
-        # What an archive has as numbers stays numbers.
+        # Numeric arrays stay numeric.
         self._classes = {
             key: texts for key, texts in listed.items() if key not in members or are_texts(members[key].dtype, members[key].shape)
         }
@@ -67,7 +67,7 @@ class ArrayRows(RowsIn):
         return (block.arrays[key] for block in self.blocks([key], 0, rows, size))
 
     def check_passed(self, key: str) -> None:
-        # An archive has checksums.
+        # Archives have checksums.
         for _ in self.members[key].pieces() if self.packed else ():
             pass
 
@@ -88,17 +88,17 @@ class ArrayRows(RowsIn):
 
 @dataclass(frozen=True)
 class _Texts:
-    """The texts of some rows as they were, by array."""
+    """The original texts of some rows, by array."""
 
     arrays: Mapping[str, np.ndarray]
 
     def slice(self, start: int, count: int) -> _Texts:
-        """Some of the rows."""
+        """Selects some of the rows."""
         return _Texts({key: array[start : start + count] for key, array in self.arrays.items()})
 
 
 class _Files(RowsOut):
-    """An npy file for each array that is filled block by block; ones that pass through are only if some of their rows are left out."""
+    """Writes npy files for arrays filled in block by block, and for unchanged ones only if some of their rows are left out."""
 
     def __init__(self, folder: Path, members: Mapping[str, Member], output: Output, classes: Mapping[str, Sequence[str]]) -> None:
         self._folder, self._output, self._members, self._classes = folder, output, members, classes
@@ -116,7 +116,7 @@ class _Files(RowsOut):
             self._fillings[key].write(filled.array)
 
     def _texts(self, block: Block, done: Mapping[str, Filled], key: str) -> Filled:
-        """Classes that were filled in, as texts; as many characters wide in all blocks."""
+        """Imputed classes as texts, with the same width in all blocks."""
         classes, given = self._classes[key], block.table.arrays.get(key)
         dtype = text_type(self._members[key].dtype if key in self._members else None, classes)
         array = filled_texts(given, done[key].array, done[key + IMPUTED].array, classes, dtype)
@@ -128,22 +128,22 @@ class _Files(RowsOut):
             filling.close()
 
     def writers(self) -> dict[str, Callable[[IO[bytes]], None]]:
-        """What writes the npy file of each array, once: what passes through comes first."""
+        """The writers of each array's npy file, for one use: unchanged arrays come first."""
         passed = {key: self._members[key].copy_to for key in self._output.passed}
         return {**passed, **{key: filling.move_to for key, filling in self._fillings.items()}}
 
 
 @contextmanager
 def archive_rows(path: Path, scratch: Path, classes: Mapping[str, Sequence[str]] | None = None) -> Iterator[ArrayRows]:
-    """The arrays of an npz archive.
+    """Opens the arrays of an npz archive.
 
     Arguments:
         path: The file.
-        scratch: A folder for arrays that have to be taken out of it.
-        classes: By array, the classes that its texts may be, in order.
+        scratch: A folder for arrays that must be extracted.
+        classes: The ordered classes of text arrays, by array.
 
     Raises:
-        DataError: when it is damaged, no archive, or holds something else than arrays.
+        DataError: when it is damaged, not an archive, or holds anything but arrays.
     """
     with opened_npz(path) as archive:
         assert archive.zip is not None, "the archive is open"
@@ -154,11 +154,11 @@ def archive_rows(path: Path, scratch: Path, classes: Mapping[str, Sequence[str]]
 
 @contextmanager
 def folder_rows(path: Path, classes: Mapping[str, Sequence[str]] | None = None) -> Iterator[ArrayRows]:
-    """The arrays of a folder of npy files.
+    """Opens the arrays of a folder of npy files.
 
     Arguments:
         path: The folder.
-        classes: As of `archive_rows`.
+        classes: As for `archive_rows`.
 
     Raises:
         DataError: when it has none, or one is damaged.

@@ -1,4 +1,4 @@
-"""Columns of obs as classes: categories, texts and truth values, and numbers that are classes."""
+"""Columns of obs as classes: categories, text, booleans, and numeric class labels."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from nbridge.errors import DataError
 
 
 def is_numeric(column: Any) -> bool:
-    """Whether a column of a data frame holds numbers or truth values."""
+    """Whether a column of a data frame holds numbers or booleans."""
     return getattr(column.dtype, "kind", "O") in "buif" and not hasattr(column.dtype, "categories")
 
 
 def texts_of(column: Any) -> tuple[np.ndarray, list[str]]:
-    """The different values of a column as texts, and for each row the place of its own, -1 where it is missing."""
+    """The distinct values of a column as text, and each row's index among them, -1 where missing."""
     codes, different = column.factorize()
     texts = [_text(value) for value in different]
     places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
@@ -31,17 +31,17 @@ def _text(value: object) -> str:
 
 
 def declared_classes(column: Any) -> tuple[str, ...]:
-    """The classes of a column: its categories in their order, or else its texts."""
+    """The classes of a column: its categories in order, or else its distinct texts."""
     if hasattr(column.dtype, "categories"):
         return tuple(text for text in dict.fromkeys(map(_text, column.dtype.categories)) if text not in MISSING)
     return ordered_classes(text for text in texts_of(column)[1] if text not in MISSING)
 
 
 def found_classes(part: Part, name: str, column: str, shape: tuple[int, ...]) -> tuple[str, ...]:
-    """The classes of a column that a spec does not list: its own numbers where they are indices, else its texts in order.
+    """The classes of a column that the spec does not list: its own numbers if they are indices, else its texts in order.
 
     Raises:
-        DataError: when they are not as many as the shape has.
+        DataError: when their number differs from the shape.
     """
     values = part.obs[column]
     classes, count = declared_classes(values), max(2, shape[0])
@@ -57,7 +57,7 @@ def found_classes(part: Part, name: str, column: str, shape: tuple[int, ...]) ->
 
 
 def check_classes(name: str, column: str, classes: tuple[str, ...], shape: tuple[int, ...]) -> None:
-    """Checks that classes differ and fill a shape; two of them are 0 and 1 as well.
+    """Checks that classes are unique and match the shape; two classes may also be encoded as 0 and 1.
 
     Raises:
         DataError: when they don't.
@@ -69,10 +69,10 @@ def check_classes(name: str, column: str, classes: tuple[str, ...], shape: tuple
 
 
 def class_codes(part: Part, column: str, classes: tuple[str, ...]) -> np.ndarray:
-    """The number of the class of each row, NaN where it is missing.
+    """The class index of each row, NaN where missing.
 
     Raises:
-        DataError: for the first text that is no class.
+        DataError: for the first text that is not a class.
     """
     codes, texts = texts_of(part.obs[column])
     first = {code: row for row, code in reversed(list(enumerate(codes.tolist())))}

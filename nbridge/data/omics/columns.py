@@ -1,4 +1,4 @@
-"""Columns of obs with values filled in: numbers in their types, classes by their names."""
+"""Writes imputed values into columns of obs: numbers in their dtypes, classes by name."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from nbridge.data.texts import normal_text
 
 @dataclass(frozen=True)
 class FilledColumns:
-    """Columns of a data frame, which is changed in place.
+    """Columns of a data frame, modified in place.
 
     Arguments:
         frame: The data frame.
         columns: The columns of a modality.
-        there: Whether they are there already.
-        classes: The classes of the one column of a modality of classes; none of numbers.
-        rows: The rows in which something was filled in, (r,).
+        there: Whether they already exist.
+        classes: The classes of the one column of a categorical modality; empty for numbers.
+        rows: The rows with imputed values, (r,).
     """
 
     frame: Any
@@ -36,12 +36,12 @@ class FilledColumns:
     rows: np.ndarray
 
     def fill(self, ending: str, values: np.ndarray, cells: np.ndarray) -> None:
-        """Writes values into the columns, or into new ones that stand beside them.
+        """Writes values into the columns, or into new ones.
 
         Arguments:
-            ending: What follows the name of a column in that of the new one; empty for the column itself.
+            ending: The suffix of new columns; empty for the columns themselves.
             values: The values, (r, C), or (r,) of classes.
-            cells: Which of them were filled in, (r, C) or (r, classes).
+            cells: Which of them were imputed, (r, C) or (r, classes).
         """
         values = values.reshape(len(values), -1)
         for place, column in enumerate(self.columns):
@@ -54,14 +54,14 @@ class FilledColumns:
             self.frame[column + ending] = done
 
     def mark(self, cells: np.ndarray) -> None:
-        """Adds a column beside each that tells in which rows it was filled in."""
+        """Adds a mask column for each, true in the rows where it was imputed."""
         for place, column in enumerate(self.columns):
             flags = np.zeros(len(self.frame), dtype=bool)
             flags[self.rows[cells[:, place]]] = True
             self.frame[column + IMPUTED] = flags
 
     def probabilities(self, values: np.ndarray) -> Any:
-        """Probabilities of classes, (r, C), as a table of all rows: 1 for what was observed."""
+        """Class probabilities, (r, C), as a table of all rows: 1 for the observed class."""
         table = np.zeros((len(self.frame), len(self.classes)), np.float32)
         known = self._numbers_of_classes()
         table[known >= 0, known[known >= 0]] = 1
@@ -77,11 +77,11 @@ class FilledColumns:
         if hasattr(series.dtype, "categories"):
             return self._categories(series, texts, rows)
         if getattr(series.dtype, "kind", "O") in "iu":
-            # By way of a float the last digits of large codes would change.
+            # A float would lose the last digits of large codes.
             series.iloc[rows] = [int(exact_number_of(text) or 0) for text in texts.tolist()]
             return series
         if getattr(series.dtype, "kind", "O") in "bf":
-            # Numbers that are classes, and truth values.
+            # Numeric class labels, and booleans.
             return _in_type(series, rows, np.array([number_of(text) for text in texts.tolist()], float))
         series.iloc[rows] = texts
         return series
@@ -110,7 +110,7 @@ class FilledColumns:
         return _in_type(series.copy(), rows, values)
 
     def _numbers_of_classes(self) -> np.ndarray:
-        """The number of each row's class, -1 where it has none."""
+        """The class index of each row, -1 where missing."""
         codes, texts = texts_of(self.frame[self.columns[0]])
         places = {normal_text(text): place for place, text in enumerate(self.classes)}
         return np.append([places.get(text, -1) for text in texts], -1)[codes]
@@ -119,21 +119,21 @@ class FilledColumns:
 def filled_columns(
     frame: Any, addresses: Sequence[Address], values: Values | None, classes: tuple[str, ...], rows: np.ndarray
 ) -> FilledColumns:
-    """Columns of a modality in a data frame.
+    """Creates the columns of a modality in a data frame.
 
     Arguments:
         frame: The data frame.
-        addresses: Its columns.
-        values: What the object had of them; None where they are not there.
-        classes: The classes that the model knows.
-        rows: The rows in which something was filled in.
+        addresses: Their addresses.
+        values: The object's values; None if it has no such columns.
+        classes: The model's classes.
+        rows: The rows with imputed values.
     """
     known = values.classes if values is not None else classes
     return FilledColumns(frame, tuple(one.name for one in addresses), values is not None, known, rows)
 
 
 def _in_type(series: Any, rows: np.ndarray, values: np.ndarray) -> Any:
-    """A column with numbers in some rows, in its own type: whole where it is whole."""
+    """Writes numbers into some rows of a column, keeping its dtype: integers are rounded."""
     kind = series.dtype.kind
     if kind == "f":
         series.iloc[rows] = values.astype(series.dtype if isinstance(series.dtype, np.dtype) else np.float64)

@@ -1,4 +1,4 @@
-"""AnnData and MuData, in .h5ad and .h5mu files or in memory, as parts whose elements are read when they are asked for."""
+"""AnnData and MuData objects, in .h5ad and .h5mu files or in memory, as parts whose elements are read on demand."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from nbridge.data.omics.layout import SLOTS
 from nbridge.errors import DataError
 
 BY_OBSERVATION = ("X", "layers", "obsm", "obsp", "raw/X")
-"""What has a row for each observation, beside obs."""
+"""The slots with one row per observation, other than obs."""
 _DICTS = ("layers", "obsm", "obsp", "varm", "varp")
 
 
 def anndata_of() -> Any:
-    """The package anndata.
+    """Imports anndata.
 
     Raises:
         DataError: when it is not installed.
     """
     try:
         import anndata.io
-        import h5py  # noqa: F401 (anndata's own way to read files)
+        import h5py  # noqa: F401 (anndata's file readers)
     except ImportError as error:
         raise DataError('.h5mu and .h5ad files are read by anndata, which is not installed: pip install "nbridge[omics]"') from error
     return anndata
 
 
 def pandas_of() -> Any:
-    """The package pandas, which comes with anndata."""
+    """Imports pandas, a dependency of anndata."""
     import pandas
 
     return pandas
@@ -46,7 +46,7 @@ def pandas_of() -> Any:
 
 @contextmanager
 def pulling_nothing() -> Iterator[None]:
-    """MuData objects pull no columns from their modalities until the end of the block, which they would do with a warning."""
+    """Context manager that stops MuData objects from pulling columns from their modalities, which would warn."""
     import mudata
 
     with mudata.set_options(pull_on_update=False):
@@ -54,7 +54,7 @@ def pulling_nothing() -> Iterator[None]:
 
 
 def copied(data: Any) -> Any:
-    """A copy of a MuData or AnnData object, of which nothing is shared; of a view an object of its own."""
+    """A deep copy of a MuData or AnnData object; a view becomes an object of its own."""
     if not hasattr(data, "mod"):
         return data.copy()
     with pulling_nothing():
@@ -62,24 +62,24 @@ def copied(data: Any) -> Any:
 
 
 def is_omics(data: object) -> bool:
-    """Whether something is an AnnData or MuData object; neither library is imported for that."""
+    """Whether something is an AnnData or MuData object, without importing either library."""
     kinds = [getattr(sys.modules.get(module), name, None) for module, name in (("anndata", "AnnData"), ("mudata", "MuData"))]
     return isinstance(data, tuple(kind for kind in kinds if isinstance(kind, type)))
 
 
 def is_omics_file(path: str | Path) -> bool:
-    """Whether a file is one of AnnData or MuData, by its ending."""
+    """Whether a file is an AnnData or MuData file, by its ending."""
     return has_ending(path, *ENDINGS)
 
 
 @dataclass(frozen=True)
 class Part:
-    """Observations with what is known of them: an AnnData object, or what a MuData object says of all its observations.
+    """A table of observations: an AnnData object, or the top level of a MuData object.
 
     Arguments:
-        name: The modality of a MuData object that it is; empty for the whole, and for AnnData.
-        where: What it is called in messages.
-        elements: The paths of what has a row for each observation, ``X`` or ``layers/counts``.
+        name: The modality in a MuData object; empty for its top level, and for AnnData.
+        where: Its name in messages.
+        elements: The paths of elements with one row per observation, ``X`` or ``layers/counts``.
         get: Reads an element.
     """
 
@@ -89,7 +89,7 @@ class Part:
     get: Callable[[str], Any]
 
     def read(self, path: str) -> Any:
-        """An element: an array, a sparse matrix or a data frame.
+        """Reads an element: an array, a sparse matrix or a data frame.
 
         Raises:
             DataError: when it can't be read.
@@ -98,12 +98,12 @@ class Part:
 
     @cached_property
     def obs(self) -> Any:
-        """The data frame that describes observations."""
+        """The data frame of observations."""
         return self._frame("obs")
 
     @cached_property
     def var(self) -> Any:
-        """The data frame that describes variables."""
+        """The data frame of variables."""
         return self._frame("var")
 
     @cached_property
@@ -111,7 +111,7 @@ class Part:
         """The names of observations.
 
         Raises:
-            DataError: when one is there twice.
+            DataError: when one is duplicate.
         """
         return _names(self.obs, f"{self.where}: obs_name", "obs_names_make_unique()")
 
@@ -120,7 +120,7 @@ class Part:
         """The names of variables.
 
         Raises:
-            DataError: when one is there twice.
+            DataError: when one is duplicate.
         """
         return _names(self.var, f"{self.where}: var_name", "var_names_make_unique()")
 
@@ -136,9 +136,9 @@ class Omics:
     """An AnnData or a MuData object.
 
     Arguments:
-        origin: The file; words for what is in memory.
-        whole: What is said of all observations; of AnnData all there is.
-        parts: The modalities of a MuData object by name; none of AnnData.
+        origin: The file; a description for objects in memory.
+        whole: The top level; of AnnData everything.
+        parts: The modalities of a MuData object by name; empty for AnnData.
     """
 
     origin: str
@@ -147,18 +147,18 @@ class Omics:
 
     @property
     def where(self) -> str:
-        """What modalities lie in, for messages."""
+        """What the modalities are read from, for messages."""
         return "a MuData object" if self.parts else "an AnnData object"
 
     def part(self, name: str) -> Part | None:
-        """The modality of a MuData object, or with an empty name the whole; None where there is none."""
+        """The modality of a MuData object, or its top level for an empty name; None if there is none."""
         return self.parts.get(name) if name else self.whole
 
     def rows_of(self, part: Part) -> np.ndarray:
-        """For each observation of the whole its row in a part, (N,), -1 where the part lacks it.
+        """The row of each observation in a part, (N,), -1 where the part lacks it.
 
         Raises:
-            DataError: when a part has an observation that the whole lacks.
+            DataError: when a part has an observation that the top level lacks.
         """
         if part is self.whole:
             return np.arange(len(part.names))
@@ -172,10 +172,10 @@ class Omics:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Omics]:
-    """A file, until the end of the block.
+    """Opens a file as a context manager.
 
     Raises:
-        DataError: when it can't be read, is damaged, or is none of AnnData or MuData.
+        DataError: when it can't be read, is damaged, or is neither AnnData nor MuData.
     """
     with opened_file(path) as file:
         yield _of_file(path, file)
@@ -183,7 +183,7 @@ def opened(path: Path) -> Iterator[Omics]:
 
 @contextmanager
 def opened_file(path: Path) -> Iterator[Any]:
-    """An HDF5 file, until the end of the block.
+    """Opens an HDF5 file as a context manager.
 
     Raises:
         DataError: when it can't be read or is damaged.
@@ -207,10 +207,10 @@ def opened_file(path: Path) -> Iterator[Any]:
 
 
 def omics_of(data: Any) -> Omics:
-    """An object in memory, whose elements are those of the object, not copies.
+    """Wraps an object in memory; its elements are not copied.
 
     Raises:
-        DataError: when a MuData object shares variables, not observations.
+        DataError: when a MuData object shares variables instead of observations.
     """
     if hasattr(data, "mod"):
         _check_axis("MuData object", int(data.axis))
@@ -254,7 +254,7 @@ def _of_group(name: str, where: str, group: Any, parts: Mapping[str, Part] | Non
 
 
 def _stored(where: str, group: Any, path: str) -> Any:
-    """An element of a file.
+    """Reads an element of a file.
 
     Raises:
         DataError: when it can't be read.
@@ -263,7 +263,7 @@ def _stored(where: str, group: Any, path: str) -> Any:
     try:
         return read(group[path])
     except Exception as error:
-        # Whatever a damaged file makes anndata, h5py, pandas or scipy raise; no code of ours runs in here.
+        # A damaged file can make anndata, h5py, pandas or scipy raise anything; none of our code runs in here.
         raise DataError(f"{where}: {path} can't be read ({_reason(error)})") from error
 
 
@@ -271,13 +271,13 @@ def _of_object(name: str, where: str, data: Any, parts: Mapping[str, Part] | Non
     if getattr(data, "isbacked", False):
         raise DataError(f"{where} is backed by a file; to_memory() reads it, or name the file")
     named = {slot: [str(key) for key in getattr(data, slot, None) or ()] for slot in _DICTS}
-    # Of MuData, X and raw belong to the modalities.
+    # In MuData, X and raw belong to the modalities.
     single = [] if hasattr(data, "mod") else [*(["X"] if data.X is not None else []), *(["raw/X"] if data.raw is not None else [])]
     return Part(name, where, _elements(named, single, parts or {}), partial(_element, data))
 
 
 def _elements(named: Mapping[str, list[str]], single: list[str], parts: Mapping[str, Part]) -> tuple[str, ...]:
-    """The paths of what has a row an observation; masks of a MuData object's modalities, which lie in obsm, are none of it."""
+    """The paths of elements with one row per observation, without MuData's modality masks in obsm."""
     inside = [f"{slot}/{key}" for slot in ("layers", "obsm", "obsp") for key in named.get(slot, ()) if slot != "obsm" or key not in parts]
     return (*single, *inside)
 

@@ -1,8 +1,8 @@
-"""Where in an AnnData or MuData object each modality lies: a matrix, an embedding, or columns that describe observations.
+"""Addresses of modalities in an AnnData or MuData object: a matrix, an embedding, or columns of obs.
 
-An address is written as the object itself is spelt, with slashes: ``rna/X`` (or ``rna``), ``rna/layers/counts``, ``rna/obsm/X_pca``,
-``rna/obs/phase``; without a name in front it is a place of the whole object, ``obs/cell_type`` or ``obsm/X_mofa``, and in an AnnData
-object, which has one modality, ``X`` or ``layers/counts``.
+An address follows the object's own structure, with slashes: ``rna/X`` (or ``rna``), ``rna/layers/counts``, ``rna/obsm/X_pca``,
+``rna/obs/phase``; without a modality it refers to the top level, ``obs/cell_type`` or ``obsm/X_mofa``, and in an AnnData object, which has
+a single modality, to ``X`` or ``layers/counts``.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from nbridge.common.messages import clip, did_you_mean
 from nbridge.errors import DataError
 
 SLOTS = ("X", "layers", "obsm", "obs")
-"""The slots that modalities lie in."""
+"""The slots that can hold modalities."""
 FLAG = "var/"
-"""What a boolean column of ``var`` is named with, where it picks variables."""
+"""The prefix of a boolean column of ``var`` that selects variables."""
 
 
 _BESIDE = re.compile(r"(.*)__(?:imputed|draw_\d+|mean|sd|lower|upper|probability)(?:_[\d.]+)?", re.DOTALL)
@@ -25,12 +25,12 @@ _BESIDE = re.compile(r"(.*)__(?:imputed|draw_\d+|mean|sd|lower|upper|probability
 
 @dataclass(frozen=True)
 class Address:
-    """A place in an object.
+    """An address in an object.
 
     Arguments:
-        part: The modality of a MuData object; empty for the whole, and in AnnData.
+        part: The modality of a MuData object; empty for the top level, and in AnnData.
         slot: ``X``, ``layers``, ``obsm`` or ``obs``.
-        name: The name inside of the slot; empty for ``X``.
+        name: The name within the slot; empty for ``X``.
     """
 
     part: str
@@ -39,7 +39,7 @@ class Address:
 
     @property
     def path(self) -> str:
-        """The place inside of its part."""
+        """The path within its part."""
         return f"{self.slot}/{self.name}" if self.name else self.slot
 
     def __str__(self) -> str:
@@ -48,13 +48,13 @@ class Address:
 
 @dataclass(frozen=True)
 class OmicsLayout:
-    """The places of modalities.
+    """The addresses of modalities.
 
     Arguments:
         shapes: The shape of a row of each modality, by name.
-        keys: The addresses of those that don't lie where their name says, as a spec writes them.
-        variables: The variables of a matrix by name or pattern, or ``var/COLUMN``; all of them where it is left out.
-        classes: The classes of columns that have them, in order, by modality.
+        keys: Addresses as the spec writes them, for modalities not at their default address.
+        variables: The variables of a matrix by name or pattern, or ``var/COLUMN``; all by default.
+        classes: The ordered classes of categorical columns, by modality.
         reserved: Columns of obs that patterns do not match.
     """
 
@@ -65,12 +65,12 @@ class OmicsLayout:
     reserved: frozenset[str] = frozenset()
 
     def of(self, names: Iterable[str]) -> OmicsLayout:
-        """The places of these modalities alone."""
+        """The layout of these modalities only."""
         return replace(self, shapes={name: self.shapes[name] for name in names})
 
 
 def told_of(key: str) -> str | None:
-    """The modality, or the column, that an element tells of which imputation has written beside it; None of any other element.
+    """The modality or column that an element written by an earlier imputation describes; None for any other element.
 
     Example:
         >>> told_of("prot__lower_0.9"), told_of("stage__draw_12"), told_of("prot")
@@ -81,10 +81,10 @@ def told_of(key: str) -> str | None:
 
 
 def parse_address(text: str) -> Address:
-    """A place by what a spec writes.
+    """Parses an address from a spec.
 
     Raises:
-        DataError: when it is none.
+        DataError: when it is not an address.
 
     Example:
         >>> parse_address("rna"), parse_address("layers/counts")
@@ -100,15 +100,15 @@ def parse_address(text: str) -> Address:
 
 
 def address_of(name: str, parts: Collection[str], columns: Collection[str]) -> Address:
-    """The place of a modality whose spec says none: the X of the part of its name, or else the column of obs.
+    """The default address of a modality: the X of the part of the same name, or else the column of obs.
 
     Arguments:
         name: The modality.
-        parts: The modalities of the object; of AnnData none.
+        parts: The modalities of the object; empty for AnnData.
         columns: The columns of its obs.
 
     Raises:
-        DataError: when neither is there.
+        DataError: when neither exists.
     """
     if name in parts or (name == "X" and not parts):
         return Address(name if parts else "", "X")

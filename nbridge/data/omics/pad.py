@@ -1,7 +1,7 @@
-"""Elements of AnnData with more observations, and with values filled in; what was there stays bit for bit, as sparse as it was.
+"""Adds observations and imputed values to AnnData elements; existing values stay bit-identical, and sparse matrices sparse.
 
-What nobody knows of an observation that a modality gets is NaN, never a zero: whole numbers and truth values become floating point for
-that, in tables nullable, and text becomes categorical. Graphs of neighbours (obsp) get observations without edges.
+Unknown values of added observations are NaN, never zero: integers and booleans become floating point for that, or nullable in data frames,
+and text becomes categorical. Pairwise matrices (obsp) get observations without edges.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from nbridge.data.omics.container import anndata_of, pandas_of
 
 @dataclass(frozen=True)
 class Cells:
-    """What was filled in of a matrix.
+    """Imputed values of a matrix.
 
     Arguments:
         rows: The rows, (r,).
         columns: The columns, (C,).
-        mask: Which of their cells, (r, C).
+        mask: Which of their cells were imputed, (r, C).
     """
 
     rows: np.ndarray
@@ -35,7 +35,7 @@ def is_sparse(value: Any) -> bool:
 
 
 def grown(value: Any, gained: int) -> Any:
-    """An array or a sparse matrix with so many rows more, NaN throughout; None where it holds no numbers."""
+    """Appends NaN rows to an array or a sparse matrix; None if it is not numeric."""
     kind = getattr(getattr(value, "dtype", None), "kind", "O")
     if kind not in "buifc":
         return None
@@ -45,7 +45,7 @@ def grown(value: Any, gained: int) -> Any:
 
 
 def paired(value: Any, gained: int) -> Any:
-    """A matrix of pairs of observations with so many more, which have none."""
+    """Pads a pairwise matrix with observations that have no edges."""
     size = value.shape[0] + gained
     if is_sparse(value):
         value = value.copy()
@@ -57,7 +57,7 @@ def paired(value: Any, gained: int) -> Any:
 
 
 def widened(value: Any, added: np.ndarray) -> Any:
-    """What a MuData object keeps of its variables, with more of them: maps and masks of its modalities with zeros, all else as `grown`."""
+    """Adds variables to MuData's top-level variable data: zeros to the maps and masks of its modalities, as in `grown` otherwise."""
     if hasattr(value, "columns"):
         return grown_frame(value, added)
     if isinstance(value, np.ndarray) and value.dtype.kind in "bui":
@@ -66,7 +66,7 @@ def widened(value: Any, added: np.ndarray) -> Any:
 
 
 def grown_frame(frame: Any, added: np.ndarray) -> Any:
-    """A data frame with rows more, of which it knows nothing."""
+    """Appends rows of missing values to a data frame."""
     if not len(added):
         return frame.copy()
     frame = frame.copy()
@@ -75,12 +75,12 @@ def grown_frame(frame: Any, added: np.ndarray) -> Any:
         if (kind := nullable(dtype)) is not None:
             frame[column] = frame[column].astype(kind)
     index = pandas_of().Index([*frame.index, *added.tolist()], name=frame.index.name)
-    # By place, since names of variables of several modalities may repeat.
+    # By position, since variable names may repeat across modalities.
     return frame.reset_index(drop=True).reindex(range(len(index))).set_axis(index)
 
 
 def nullable(dtype: Any) -> str | None:
-    """The type of a column that holds the same and NA as well; None where it does already."""
+    """A nullable dtype for the same values and NA; None if the column's dtype can already hold NA."""
     kind = dtype.kind if isinstance(dtype, np.dtype) else "O" if str(dtype).startswith("str") else ""
     if kind in "iu" and kind:
         return f"{'U' if kind == 'u' else ''}Int{8 * dtype.itemsize}"
@@ -88,7 +88,7 @@ def nullable(dtype: Any) -> str | None:
 
 
 def with_own_types(frame: Any, before: Any) -> Any:
-    """A grown data frame in which columns that lack nothing are of the types that they had."""
+    """Restores the original dtypes of columns without missing values in a grown data frame."""
     for column in (one for one in before.columns if one in frame.columns):
         dtype = before[column].dtype
         if frame[column].dtype != dtype and isinstance(dtype, np.dtype) and not frame[column].isna().any():
@@ -97,11 +97,11 @@ def with_own_types(frame: Any, before: Any) -> Any:
 
 
 def placed(value: Any, gained: int, cells: Cells, values: np.ndarray) -> Any:
-    """A matrix with so many rows more, and with values in its cells.
+    """Appends rows to a matrix and writes values into its cells.
 
     Arguments:
         value: The matrix, dense or sparse, (n, w).
-        gained: The rows that it gets; cells are to have all of them.
+        gained: The number of added rows, all of which must be covered by cells.
         cells: Where values go.
         values: The values, (r, C).
     """
@@ -124,7 +124,7 @@ def placed(value: Any, gained: int, cells: Cells, values: np.ndarray) -> Any:
 
 
 def with_type(value: Any, dtype: np.dtype, *, zeros: bool = False) -> Any:
-    """A copy of a matrix in a floating type, with zeros in the place of its values where they are asked for."""
+    """Copies a matrix in a floating dtype, with zeros instead of its values if asked."""
     changed = value.astype(dtype)
     if not zeros:
         return changed
@@ -135,7 +135,7 @@ def with_type(value: Any, dtype: np.dtype, *, zeros: bool = False) -> Any:
 
 
 def mask_of(shape: tuple[int, int], cells: Cells) -> Any:
-    """A sparse matrix that is true in these cells."""
+    """A sparse boolean matrix, true in these cells."""
     from scipy import sparse
 
     row, place = np.nonzero(cells.mask)
@@ -144,7 +144,7 @@ def mask_of(shape: tuple[int, int], cells: Cells) -> Any:
 
 
 def _with(value: Any, where: tuple[np.ndarray, np.ndarray], values: np.ndarray) -> Any:
-    """A matrix, changed in place where that can be, with values in cells: NaN, which a sparse matrix stores."""
+    """Writes values into cells of a matrix, in place if possible; a sparse matrix stores NaN explicitly."""
     if not is_sparse(value):
         value[where] = values
         return value

@@ -1,4 +1,4 @@
-"""AnnData and MuData as rows of modalities: read block by block, and what is filled in collected, of the observations that lacked it."""
+"""AnnData and MuData as rows of modalities: reads them block by block, and collects imputed values of incomplete observations."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class OmicsRows(RowsIn):
 
     Arguments:
         omics: The object.
-        layout: The places of modalities.
-        levels: The levels of intervals, which name layers.
+        layout: The addresses of modalities.
+        levels: The levels of intervals, used in layer names.
 
     Raises:
-        DataError: when a modality holds what it may not, or is there under a name that is nearly right; or when none is there.
+        DataError: when a modality is invalid or has a misspelt name, or none exists.
     """
 
     noun: ClassVar[str] = "modality"
@@ -69,7 +69,7 @@ class OmicsRows(RowsIn):
         yield from (self._names[start : start + size] for start in range(0, rows, size))
 
     def check_passed(self, key: str) -> None:
-        """What passes through is copied as it stands."""
+        """Does nothing: all other elements are copied unchanged."""
 
     @contextmanager
     def writing(self, target: Path, output: Output) -> Iterator[RowsOut]:
@@ -81,12 +81,12 @@ class OmicsRows(RowsIn):
 
     @contextmanager
     def collecting(self, output: Output) -> Iterator[RowsOut]:  # noqa: ARG002 (all rows are written)
-        """Keeps what is filled in, for `completed`."""
+        """Collects imputed values for `completed`."""
         self._out = OmicsOut()
         yield self._out
 
     def completed(self, data: Any) -> Any:
-        """A copy of an object in memory with what was filled in."""
+        """A copy of an in-memory object with imputed values."""
         return renewed(data, self._changes(self._out))
 
     def _changes(self, out: OmicsOut) -> Changes:
@@ -101,10 +101,10 @@ class OmicsRows(RowsIn):
 
 
 def is_there(omics: Omics, name: str, addresses: Mapping[str, tuple[Address, ...]]) -> bool:
-    """Whether an object has a modality; one that it lacks is imputed throughout.
+    """Whether an object has a modality; a missing one is imputed for all observations.
 
     Raises:
-        DataError: when it can't have it, has it in part, or has something that is called nearly so.
+        DataError: when the object can't hold it, has only part of it, or has a similarly named element.
     """
     places = addresses[name]
     claimed = {str(one) for others in addresses.values() for one in others} | {one.part for others in addresses.values() for one in others}
@@ -127,7 +127,7 @@ def is_there(omics: Omics, name: str, addresses: Mapping[str, tuple[Address, ...
 
 
 class OmicsOut(RowsOut):
-    """What was filled in, of those observations alone in which something was."""
+    """Imputed values, stored only for observations that have any."""
 
     def __init__(self) -> None:
         self._parts: dict[str, list[Filled]] = {}
@@ -144,11 +144,11 @@ class OmicsOut(RowsOut):
                     self._parts.setdefault(key, []).append(Filled(filled.array.take(rows, filled.axis), filled.axis))
 
     def fillings(self, shapes: Mapping[str, tuple[int, ...]], total: int) -> dict[str, Filling]:
-        """What was filled in, by modality.
+        """The imputed values, by modality.
 
         Arguments:
             shapes: The shape of a row of each modality, by name.
-            total: The number of all observations.
+            total: The total number of observations.
         """
         whole = {key: np.concatenate([one.array for one in parts], axis=parts[0].axis) for key, parts in self._parts.items()}
         axes = {key: parts[0].axis for key, parts in self._parts.items()}
@@ -169,19 +169,19 @@ class OmicsOut(RowsOut):
 
 @contextmanager
 def omics_rows(path: Path, layout: OmicsLayout, levels: Sequence[float]) -> Iterator[OmicsRows]:
-    """An .h5mu or .h5ad file as rows, until the end of the block.
+    """Opens an .h5mu or .h5ad file as rows, as a context manager.
 
     Raises:
-        DataError: when it can't be read or doesn't fit.
+        DataError: when it can't be read or doesn't match the layout.
     """
     with opened(path) as omics:
         yield OmicsRows(omics, layout, levels)
 
 
 def object_rows(data: Any, layout: OmicsLayout, levels: Sequence[float]) -> OmicsRows:
-    """A MuData or AnnData object as rows.
+    """Wraps a MuData or AnnData object as rows.
 
     Raises:
-        DataError: when it doesn't fit.
+        DataError: when it doesn't match the layout.
     """
     return OmicsRows(omics_of(data), layout, levels)

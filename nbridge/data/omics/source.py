@@ -1,4 +1,4 @@
-"""The data sources of multi-omics: .h5mu and .h5ad files, and MuData and AnnData objects from Python."""
+"""Data sources for multi-omics: .h5mu and .h5ad files, and MuData and AnnData objects passed from Python."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from nbridge.data.split_labels import RowLabels
 from nbridge.errors import CellError, DataError, naming
 
 COPIES = 3
-"""How often values lie in memory while they are read: as they were, as they are chosen, and in float32."""
+"""Copies of the values held in memory while reading: as stored, as selected, and in float32."""
 
 
 class H5MU(Source):
     """Observations of an .h5mu file (MuData) or an .h5ad file (AnnData): matrices, layers, embeddings, and columns of obs.
 
-    A modality is the X of the file's modality of its name, or else the column of obs of its name; `keys` says otherwise. An observation
-    that a modality of the file lacks is absent from it, and so are NaN, NA, and empty categories; zeros are values. Rows have obs_names.
+    A modality defaults to the X of the file's modality of the same name, or else the obs column of that name; see `keys`. An observation
+    that a modality of the file lacks is absent, as are NaN, NA and empty categories; zeros are values. Rows are identified by obs_names.
 
     Arguments:
         path: The file: absolute, or relative to the current folder, or else to $NBRIDGE_DATA.
-        keys: Where modalities lie: MODALITY, MODALITY/layers/NAME, MODALITY/obsm/NAME, MODALITY/obs/COLUMN, obsm/NAME, obs/COLUMN (or
+        keys: Addresses of modalities: MODALITY, MODALITY/layers/NAME, MODALITY/obsm/NAME, MODALITY/obs/COLUMN, obsm/NAME, obs/COLUMN (or
             several columns, or a pattern of them); in an .h5ad file X, layers/NAME, obsm/NAME, obs/COLUMN.
         variables: The variables of a matrix: names, patterns such as "HLA-*", or var/COLUMN for a boolean column of var, such as
-            var/highly_variable; all of them by default. Their names are kept with the model.
-        classes: The classes of modalities that are a column of obs, in order; those of the data by default, which are kept with the model.
+            var/highly_variable; all by default. Their names are stored with the model.
+        classes: The ordered classes of modalities in columns of obs; by default those of the data, which are stored with the model.
     """
 
     def __init__(
@@ -57,10 +57,10 @@ class H5MU(Source):
         self._given: Any = None
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
-        """Reads the modalities asked for, and nothing else of the file.
+        """Reads the requested modalities and nothing else of the file.
 
         Raises:
-            DataError: when the file is missing, damaged or of another kind, lacks something, or holds what it may not; or when dense
+            DataError: when the file is missing, damaged or of another kind, lacks an element, or holds invalid values; or when dense
                 values would not fit into memory.
         """
         layout = self.layout_of(shapes)
@@ -84,7 +84,7 @@ class H5MU(Source):
         return Dataset(batch, ids, origin=origin, place=place)
 
     def settled(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-        """The same with every place, every variable and every class by its name, as the file has them now."""
+        """Resolves all addresses, variables and classes to the names that the file has now."""
         layout = self.layout_of(shapes)
         with self.opened() as omics, naming(omics.origin):
             values = {name: values_of(omics, name, layout) for name in shapes}
@@ -104,7 +104,7 @@ class H5MU(Source):
 
     @contextmanager
     def opened(self) -> Iterator[Omics]:
-        """The object, until the end of the block.
+        """Opens the object as a context manager.
 
         Raises:
             DataError: when it can't be read.
@@ -119,20 +119,20 @@ class H5MU(Source):
             yield omics
 
     def over(self, data: Any) -> H5MU:
-        """The same modalities of an object in memory, in the place of the file.
+        """The same modalities of an object in memory, instead of the file.
 
         Raises:
-            DataError: when it is none that rows can be taken from.
+            DataError: when it is not an AnnData or MuData object.
         """
         other = type(self).__new__(type(self))
         vars(other).update(vars(self), _given=data if isinstance(data, Omics) else omics_of(data))
         return other
 
     def layout_of(self, shapes: Mapping[str, tuple[int, ...]]) -> OmicsLayout:
-        """The places of modalities by what is written in the spec.
+        """The addresses of modalities according to the spec.
 
         Raises:
-            DataError: when an option names no modality.
+            DataError: when an option refers to no modality.
         """
         for option, named in (("keys", self.keys), ("variables", self.variables), ("classes", self.classes)):
             keys_of(shapes, named, option)
@@ -140,10 +140,10 @@ class H5MU(Source):
         return OmicsLayout(shapes, self.keys, self.variables, self.classes, reserved)
 
     def labels(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
-        """What the elements of each modality are called.
+        """The element names of each modality.
 
         Raises:
-            DataError: as `load`.
+            DataError: as for `load`.
         """
         layout = self.layout_of(shapes)
         with self.opened() as omics, naming(omics.origin):
@@ -151,7 +151,7 @@ class H5MU(Source):
         return {name: list(one.labels) or [f"{name}[{place}]" for place in range(prod(shapes[name]))] for name, one in values.items()}
 
     def mistakes(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
-        """What forbids to load the modalities: the first mistake of each, a line each.
+        """The errors that prevent loading: the first of each modality, one per line.
 
         Arguments:
             shapes: The shape of a row of each modality, by name.
@@ -173,14 +173,14 @@ class H5MU(Source):
 class MuDataSource(H5MU):
     """Observations of a MuData or AnnData object that is passed from Python: nbridge.train(spec, data=mdata).
 
-    Modalities lie in it as they do in files: see `h5mu`.
+    Modalities have the same addresses as in files: see `h5mu`.
 
     Arguments:
-        keys: Where modalities lie: MODALITY, MODALITY/layers/NAME, MODALITY/obsm/NAME, MODALITY/obs/COLUMN, obsm/NAME, obs/COLUMN (or
+        keys: Addresses of modalities: MODALITY, MODALITY/layers/NAME, MODALITY/obsm/NAME, MODALITY/obs/COLUMN, obsm/NAME, obs/COLUMN (or
             several columns, or a pattern of them); in AnnData X, layers/NAME, obsm/NAME, obs/COLUMN.
         variables: The variables of a matrix: names, patterns such as "HLA-*", or var/COLUMN for a boolean column of var, such as
-            var/highly_variable; all of them by default. Their names are kept with the model.
-        classes: The classes of modalities that are a column of obs, in order; those of the data by default, which are kept with the model.
+            var/highly_variable; all by default. Their names are stored with the model.
+        classes: The ordered classes of modalities in columns of obs; by default those of the data, which are stored with the model.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class MuDataSource(H5MU):
 
     @contextmanager
     def opened(self) -> Iterator[Omics]:
-        """The object.
+        """Returns the object passed from Python.
 
         Raises:
             DataError: when none was passed.

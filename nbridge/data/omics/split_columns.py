@@ -1,4 +1,4 @@
-"""Columns of obs that say how observations are split."""
+"""Reads the columns of obs that define splits and groups."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from nbridge.errors import DataError
 
 
 def obs_labels(omics: Omics, column: str) -> RowLabels:
-    """The values of a column of obs, one for each observation.
+    """The values of a column of obs, one per observation.
 
-    A name alone is a column of the whole object, or else of all its modalities that have it, whose values must agree.
+    A bare name refers to a top-level column, or else to that column in all modalities that have it, whose values must agree.
 
     Arguments:
         omics: The object.
@@ -45,7 +45,7 @@ def obs_labels(omics: Omics, column: str) -> RowLabels:
 
 
 def _found(omics: Omics, column: str) -> tuple[str, list[Part]]:
-    """The name of a column, and the parts that it is taken from."""
+    """The name of a column, and the parts that it is read from."""
     if column in omics.whole.obs.columns:
         return column, [omics.whole]
     if parts := [part for part in omics.parts.values() if column in part.obs.columns]:

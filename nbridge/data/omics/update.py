@@ -1,10 +1,10 @@
-"""What changes in an AnnData or MuData object once modalities are imputed, part by part and element by element.
+"""Computes the changes to an AnnData or MuData object after imputation, part by part and element by element.
 
-A part that lacked observations has all of them then, its own first. ``obs`` of the whole gets ``NAME__imputed``, true where anything was
-filled in, and where single cells were, ``NAME__imputed`` beside the matrix tells which. K draws are ``NAME__draw_0`` and on beside the
-matrix, which holds the first; figures of intervals are ``NAME__mean``, ``NAME__sd``, ``NAME__lower`` and ``NAME__upper`` (with several
-levels ``NAME__lower_0.9``), and ``NAME__probability`` in ``obsm`` for classes. Beside X and layers they are layers, beside an array of obsm
-arrays of obsm, and beside a column of obs columns, by its name. A modality that lacks nothing has none of them.
+A part that lacked observations gets them after its own. The top-level ``obs`` gets ``NAME__imputed``, true where anything was imputed; if
+single cells were imputed, a mask ``NAME__imputed`` is stored next to the matrix. K draws are ``NAME__draw_0`` and so on next to the matrix,
+which holds the first; interval statistics are ``NAME__mean``, ``NAME__sd``, ``NAME__lower`` and ``NAME__upper`` (``NAME__lower_0.9`` with
+several levels), and ``NAME__probability`` in ``obsm`` for classes. They are layers for X and layers, obsm arrays for an obsm array, and
+columns named after it for a column of obs. A modality without imputed values gets none of them.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from nbridge.errors import DataError
 
 @dataclass(frozen=True)
 class Filling:
-    """What was filled in of a modality.
+    """Imputed values of a modality.
 
     Arguments:
-        rows: The observations in which something was, (r,).
-        flags: Whether something was, of all observations, (N,).
-        mask: Which of those rows, (r,), or which of their cells, (r, ...).
+        rows: The observations with imputed values, (r,).
+        flags: Which observations have imputed values, (N,).
+        mask: Which of those rows, (r,), or of their cells, (r, ...), were imputed.
         values: The values, draws first, (K, r, ...).
-        figures: Figures of intervals, levels first, by name.
-        drawn: Whether the values are draws, and no point estimate.
+        figures: Interval statistics, levels first, by name.
+        drawn: Whether the values are draws rather than a point estimate.
     """
 
     rows: np.ndarray
@@ -49,12 +49,12 @@ class Filling:
     drawn: bool
 
     def cells(self, width: int) -> np.ndarray:
-        """Which cells were filled in, (r, width)."""
+        """Which cells were imputed, (r, width)."""
         flat = _flat(self.mask)
         return np.broadcast_to(flat, (len(flat), width))
 
     def every(self, levels: Sequence[float]) -> Iterator[tuple[str, np.ndarray]]:
-        """Draws and figures, (r, ...), each with the ending of its name."""
+        """Draws and statistics, (r, ...), each with its name suffix."""
         yield from ((f"__draw_{place}", draw) for place, draw in enumerate(self.values if self.drawn else ()))
         for what, figure in self.figures.items():
             several = len(figure) > 1
@@ -67,10 +67,10 @@ class Target:
 
     Arguments:
         name: Its name.
-        addresses: Where it lies.
-        values: What the object has of it; None where it has nothing.
-        layout: The places of modalities.
-        filling: What was filled in.
+        addresses: Its addresses.
+        values: The object's values; None if it has none.
+        layout: The addresses of modalities.
+        filling: The imputed values.
         levels: The levels of intervals.
     """
 
@@ -89,15 +89,14 @@ class Target:
 
 @dataclass(frozen=True)
 class Changes:
-    """What changes.
+    """Changes to an object.
 
     Arguments:
-        elements: By part, and by path inside of it, the elements to put in the place of those there, or beside them; None for those that
-            cannot be kept.
-        gained: By part, the names of the observations that it gets.
-        made: The parts that are new.
+        elements: By part and path, the elements to replace or add; None for those that cannot be kept.
+        gained: By part, the names of added observations.
+        made: New parts.
         names: The names of all observations.
-        findings: What could not be kept as it was, a line a part.
+        findings: Warnings about what could not be preserved, one line per part.
     """
 
     elements: Mapping[str, Mapping[str, Any]]
@@ -109,17 +108,17 @@ class Changes:
 
 @dataclass
 class _Growing:
-    """A part while it changes.
+    """The state of a part during an update.
 
     Arguments:
         name: Its name.
-        part: The part; None where it is new.
+        part: The part; None if new.
         names: The names of all observations.
-        rows: For each of them its row in the part, -1 where it lacks it.
-        variables: The names of the variables of a new part.
-        elements: What has changed.
-        partly: What the model knows some variables of.
-        columns: The columns of obs that were written beside others.
+        rows: The row of each observation in the part, -1 where the part lacks it.
+        variables: The variable names of a new part.
+        elements: Changed elements.
+        partly: Descriptions of matrices that have variables unknown to the model.
+        columns: Added columns of obs.
     """
 
     name: str
@@ -133,17 +132,17 @@ class _Growing:
 
     @cached_property
     def gained(self) -> np.ndarray:
-        """The names of the observations that it gets."""
+        """The names of added observations."""
         return self.names[self.rows < 0]
 
     @cached_property
     def size(self) -> int:
-        """Its rows, before it gets any."""
+        """The number of rows before any are added."""
         return int((self.rows >= 0).sum())
 
     @cached_property
     def positions(self) -> np.ndarray:
-        """For each observation its row, once the part has them all."""
+        """The row of each observation in the completed part."""
         return np.where(self.rows >= 0, self.rows, self.size + np.cumsum(self.rows < 0) - 1)
 
     @cached_property
@@ -153,26 +152,26 @@ class _Growing:
 
     @cached_property
     def obs(self) -> Any:
-        """Its data frame of observations, with those that it gets."""
+        """Its data frame of observations, including added ones."""
         if self.part is not None:
             return grown_frame(self.part.obs, self.gained)
         return pandas_of().DataFrame(index=pandas_of().Index(self.names.astype(object)))
 
     @property
     def described(self) -> Any:
-        """The same once it is filled in, in the types that columns had."""
+        """The completed data frame, with the original column dtypes."""
         return self.obs if self.part is None else with_own_types(self.obs, self.part.obs)
 
 
 def changes_of(omics: Omics, targets: Sequence[Target]) -> Changes:
-    """What changes in an object.
+    """Computes the changes to an object.
 
     Arguments:
         omics: The object.
         targets: The modalities.
 
     Raises:
-        DataError: when there is no place for a modality.
+        DataError: when a modality can't be stored.
     """
     growing: dict[str, _Growing] = {}
     for target in targets:
@@ -200,7 +199,7 @@ def changes_of(omics: Omics, targets: Sequence[Target]) -> Changes:
 
 
 def _new_variables(targets: Sequence[Target]) -> tuple[str, ...]:
-    """The variables of a part that the object lacks: those of the modalities that lie in it."""
+    """The variable names of a missing part, from the modalities stored in it."""
     found: dict[str, None] = {}
     for target in targets:
         names = target.layout.variables.get(target.name, ())
@@ -211,7 +210,7 @@ def _new_variables(targets: Sequence[Target]) -> tuple[str, ...]:
 
 
 def _change(growing: _Growing, target: Target) -> None:
-    """Puts what was filled in of a modality into the elements of its part."""
+    """Writes the imputed values of a modality into the elements of its part."""
     filling, address = target.filling, target.addresses[0]
     rows = growing.positions[filling.rows]
     if address.slot == "obs":
@@ -249,7 +248,7 @@ def _change_matrix(growing: _Growing, target: Target, cells: Cells) -> None:
 
 
 def _as_before(growing: _Growing, path: str, matrix: Any) -> Any:
-    """A matrix as the table that it was, where it was one."""
+    """Restores a data frame, if the matrix was one."""
     if growing.part is None or path not in growing.part.elements or not path.startswith("obsm/"):
         return matrix
     before = growing.part.read(path)
@@ -266,7 +265,7 @@ def _flat(values: np.ndarray) -> np.ndarray:
 
 
 def _columns(growing: _Growing, target: Target) -> np.ndarray:
-    """The places of a modality's elements among the columns of its matrix."""
+    """The positions of a modality's elements among the columns of its matrix."""
     if isinstance(target.values, Matrix):
         return target.values.columns
     if target.addresses[0].slot == "obsm":
@@ -281,13 +280,13 @@ def _columns(growing: _Growing, target: Target) -> np.ndarray:
 
 
 def _nothing(growing: _Growing, target: Target) -> np.ndarray:
-    """A matrix that the part lacks, of no observed value."""
+    """A new matrix for the part, without observed values."""
     width = target.width if target.addresses[0].slot == "obsm" else len(growing.var_names)
     return np.full((growing.size, width), np.nan, np.float32)
 
 
 def _forget(growing: _Growing, targets: Sequence[Target]) -> None:
-    """Leaves out what an earlier imputation wrote beside modalities, where it is not written anew."""
+    """Removes elements from an earlier imputation that are not rewritten."""
     names = {target.name for target in targets} | {address.name for target in targets for address in target.addresses}
     for path in growing.part.elements if growing.part is not None else ():
         if told_of(path.partition("/")[2]) in names:
@@ -297,7 +296,7 @@ def _forget(growing: _Growing, targets: Sequence[Target]) -> None:
 
 
 def _grow_others(growing: _Growing) -> Finding | None:
-    """Gives all other elements of a part the observations that it gets, and tells what that changes."""
+    """Pads all other elements of a part with the added observations, and returns a warning about what is then missing."""
     gained, part = len(growing.gained), growing.part
     if not gained or part is None:
         return None

@@ -1,7 +1,7 @@
-"""The values of a modality in an AnnData or MuData object, a few observations at a time: variables of a matrix, or columns of obs.
+"""Reads the values of a modality in an AnnData or MuData object, some observations at a time: variables of a matrix, or columns of obs.
 
-What an observation lacks is said by the object: the part has no such observation, a cell is NaN, a category is NaN or an empty text. Zeros
-are values, those that a sparse matrix does not store among them.
+Missing values are explicit in the object: the part lacks the observation, a cell is NaN, or a category is NaN or an empty text. Zeros are
+values, including those that a sparse matrix does not store.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from nbridge.errors import DataError, naming
 
 @dataclass(frozen=True)
 class Place:
-    """Tells the place of a cell of a modality, in words.
+    """Formats the location of a cell of a modality.
 
     Arguments:
         name: The modality.
-        address: Where it lies.
-        labels: What its elements are called.
+        address: Its address.
+        labels: The names of its elements.
     """
 
     name: str
@@ -49,11 +49,11 @@ class Values(ABC):
 
     Arguments:
         name: Its name.
-        addresses: Where it lies: one place, or several columns of obs.
-        part: The part that it lies in.
-        rows: For each observation its row in the part, (N,), -1 where the part lacks it.
-        labels: What its elements are called, where they have names.
-        classes: Its classes, in order; none of numbers.
+        addresses: Its addresses: one, or several columns of obs.
+        part: The part that holds it.
+        rows: The row of each observation in the part, (N,), -1 where the part lacks it.
+        labels: The names of its elements, if they have names.
+        classes: Its ordered classes; empty for numbers.
     """
 
     name: str
@@ -66,14 +66,14 @@ class Values(ABC):
     @property
     @abstractmethod
     def layout(self) -> Layout:
-        """The type and the shape of all rows."""
+        """The dtype and the shape of all rows."""
 
     @abstractmethod
     def own(self, rows: np.ndarray) -> np.ndarray:
         """The values of rows of the part."""
 
     def block(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Values of observations, and which of them are missing, of one shape; what stands where one is missing is undefined."""
+        """Values of observations and a mask of missing ones, of the same shape; masked values are undefined."""
         rows = self.rows[start:stop]
         there = rows >= 0
         values = self.own(rows[there])
@@ -85,7 +85,7 @@ class Values(ABC):
 
     @property
     def place(self) -> Place:
-        """Tells the place of a cell."""
+        """Formats the location of a cell."""
         return Place(self.name, self.addresses[0], self.labels)
 
 
@@ -94,9 +94,9 @@ class Matrix(Values):
     """Variables of X or of a layer, or an array of obsm.
 
     Arguments:
-        value: All of it, dense or sparse, as it is stored.
-        by_rows: The same, from which rows are quickly taken.
-        columns: The places of the variables in it.
+        value: The matrix as stored, dense or sparse.
+        by_rows: The same, in a format with fast row access.
+        columns: The positions of the variables in it.
     """
 
     value: Any
@@ -109,7 +109,7 @@ class Matrix(Values):
 
     @property
     def every(self) -> bool:
-        """Whether the model knows all that the matrix has columns of."""
+        """Whether the model knows all columns of the matrix."""
         return len(self.columns) == self.value.shape[1]
 
     def own(self, rows: np.ndarray) -> np.ndarray:
@@ -125,10 +125,10 @@ class Matrix(Values):
 
 @dataclass(frozen=True, eq=False)
 class Columns(Values):
-    """Columns of obs: numbers side by side, or the classes of one.
+    """Columns of obs: numbers side by side, or one column of classes.
 
     Arguments:
-        numbers: The numbers, or the numbers of classes, of the part, (n, C), or (n,) of class indices.
+        numbers: Numbers or class indices in the part, (n, C), or (n,) for class indices.
         missing: Which of them are missing.
     """
 
@@ -150,10 +150,10 @@ class Columns(Values):
 
 
 def addresses_of(omics: Omics, name: str, layout: OmicsLayout) -> tuple[Address, ...]:
-    """Where a modality lies, patterns of columns filled in.
+    """The addresses of a modality, with column patterns expanded.
 
     Raises:
-        DataError: when nothing is called so, what is written is no place, or several places are no columns of one obs.
+        DataError: when nothing has its name, an address is invalid, or several addresses are not columns of one obs.
     """
     if name not in layout.keys:
         return (address_of(name, omics.parts, list(omics.whole.obs.columns)),)
@@ -170,15 +170,15 @@ def addresses_of(omics: Omics, name: str, layout: OmicsLayout) -> tuple[Address,
 
 
 def values_of(omics: Omics, name: str, layout: OmicsLayout) -> Values:
-    """A modality of an object.
+    """Opens a modality of an object.
 
     Arguments:
         omics: The object.
         name: The modality.
-        layout: The places of modalities.
+        layout: The addresses of modalities.
 
     Raises:
-        DataError: when it is not there, or holds what it may not.
+        DataError: when it does not exist, or holds invalid values.
     """
     addresses = addresses_of(omics, name, layout)
     part = omics.part(addresses[0].part)
@@ -194,13 +194,13 @@ def values_of(omics: Omics, name: str, layout: OmicsLayout) -> Values:
 
 
 def missing_places(part: Part, addresses: Sequence[Address]) -> list[Address]:
-    """The places that a part lacks."""
+    """The addresses that a part lacks."""
     columns = set(part.obs.columns) if addresses[0].slot == "obs" else ()
     return [one for one in addresses if (one.name not in columns if one.slot == "obs" else one.path not in part.elements)]
 
 
 def no_part(omics: Omics, address: Address, name: str) -> str:
-    """The message for a modality of a MuData object that is not there."""
+    """The message for a missing modality of a MuData object."""
     if not omics.parts:
         return (
             f"{omics.where} has no modalities, and modality {name!r} lies in {str(address)!r}; write keys: {{{name}: {address.path}}}, or "
@@ -211,7 +211,7 @@ def no_part(omics: Omics, address: Address, name: str) -> str:
 
 
 def no_element(part: Part, address: Address, name: str) -> str:
-    """The message for a place that a part lacks."""
+    """The message for a missing address in a part."""
     known = [f"obs/{column}" for column in part.obs.columns] if address.slot == "obs" else [*part.elements]
     shown = [one for one in known if not one.startswith(("obsp/", "raw/"))]
     at = [one for one in shown if one.startswith(address.slot)]
@@ -242,7 +242,7 @@ def _matrix(part: Part, rows: np.ndarray, name: str, address: Address, layout: O
 
 
 def _numeric(part: Part, address: Address, name: str) -> tuple[Any, tuple[str, ...]]:
-    """A matrix of real numbers, and the names of its columns where it is a data frame."""
+    """A numeric matrix, and the names of its columns if it is a data frame."""
     value = part.read(address.path)
     labels: tuple[str, ...] = ()
     if hasattr(value, "columns"):
@@ -260,7 +260,7 @@ def _numeric(part: Part, address: Address, name: str) -> tuple[Any, tuple[str, .
 
 
 def _chosen(part: Part, name: str, asked: Sequence[str], known: Sequence[str], address: Address) -> np.ndarray:
-    """The places of the variables that are asked for, by their names, patterns of them, or a boolean column of var."""
+    """The positions of the requested variables, by name, pattern, or boolean column of var."""
     if not known:
         raise DataError(f"variables: modality {name!r} lies in {address}, whose columns have no names; leave its variables out")
     places = {variable: place for place, variable in enumerate(known)}
@@ -286,7 +286,7 @@ def _chosen(part: Part, name: str, asked: Sequence[str], known: Sequence[str], a
 
 
 def _flagged(part: Part, name: str, column: str) -> np.ndarray:
-    """The places of the variables for which a column of var is true."""
+    """The positions of the variables for which a column of var is true."""
     if column not in part.var.columns:
         flags = [str(one) for one in part.var.columns]
         raise DataError(f"no column {clip(column)!r} in var for modality {name!r}.{did_you_mean(column, flags)} Found: {listing(flags)}")
@@ -307,7 +307,7 @@ def _columns(part: Part, rows: np.ndarray, name: str, addresses: tuple[Address, 
         with naming(part.where):
             check_classes(name, columns[0], classes, shape)
             codes = class_codes(part, columns[0], classes)
-        # What is missing is no number of a class.
+        # Missing values have no class index.
         numbers, missing = np.where(np.isnan(codes), 0, codes).astype(np.int64), np.isnan(codes)
         if not index:
             numbers, missing = numbers[:, None], missing[:, None]

@@ -1,4 +1,4 @@
-"""AnnData and MuData with some elements changed: a file copied element by element, or a copy of an object in memory."""
+"""Writes AnnData and MuData with changed elements: copies a file element by element, or an object in memory."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _EMPTY: dict[str, Any] = {}
 
 
 def write_file(source: Path, target: Path, changes: Changes) -> None:
-    """Writes a file anew: what changes is written as anndata writes it, compressed as it was, and all else is copied as it stands.
+    """Rewrites a file: changed elements are written by anndata with their original compression, all others are copied unchanged.
 
     Arguments:
         source: The file.
-        target: The new one, which is written over.
-        changes: What changes.
+        target: The new file, which is overwritten.
+        changes: The changes.
     """
     import h5py
 
@@ -35,13 +35,13 @@ def write_file(source: Path, target: Path, changes: Changes) -> None:
             if changes.made:
                 out["mod"].attrs["mod-order"] = [*omics.parts, *changes.made]
         if file.userblock_size:
-            # Where an .h5mu file says that it is one.
+            # The user block marks an .h5mu file.
             with source.open("rb") as old, target.open("r+b") as new:
                 new.write(old.read(file.userblock_size))
 
 
 def _by_path(omics: Omics, file: Any, changes: Changes) -> tuple[dict[str, Any], dict[str, list[str]]]:
-    """What is written anew, by its path in a file, and the columns of each table of which only some are."""
+    """The elements to write, by path in the file, and the changed columns of each data frame that is only partly rewritten."""
     written: dict[str, Any] = {}
     columns: dict[str, list[str]] = {}
     for part, elements in changes.elements.items():
@@ -58,7 +58,7 @@ def _by_path(omics: Omics, file: Any, changes: Changes) -> tuple[dict[str, Any],
 
 
 def _changed_columns(before: Any, after: Any) -> Iterator[tuple[str, Any]]:
-    """The columns of a table that are new or have changed, as they are written; None for those that are there no more."""
+    """New or changed columns of a data frame, as written to the file; None for removed ones."""
     yield from ((str(column), None) for column in before.columns if column not in after.columns)
     for column in after.columns:
         series = after[column]
@@ -67,21 +67,21 @@ def _changed_columns(before: Any, after: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _is_old(group: Any) -> bool:
-    """Whether a table is as anndata before 0.8 wrote them: its categories are references, which no other file can have."""
+    """Whether a data frame has the encoding of anndata before 0.8, whose categories are references that no other file can hold."""
     return group.attrs.get("encoding-type", "") == "dataframe" and group.attrs.get("encoding-version", "") == "0.1.0"
 
 
 def _has_old(element: Any) -> bool:
-    """Whether there is such a table somewhere in a group."""
+    """Whether a group contains such a data frame."""
     return hasattr(element, "values") and any(_is_old(child) or _has_old(child) for child in element.values())
 
 
 def renewed(data: Any, changes: Changes) -> Any:
-    """A copy of an object with what changes; the object stays as it is.
+    """A copy of an object with the changes; the object is not modified.
 
     Arguments:
         data: A MuData or AnnData object.
-        changes: What changes.
+        changes: The changes.
     """
     done = copied(data)
     if not hasattr(done, "mod"):
@@ -101,7 +101,7 @@ def renewed(data: Any, changes: Changes) -> Any:
 
 
 def _anndata(data: Any, elements: Mapping[str, Any]) -> Any:
-    """An AnnData object made anew of an object that nobody else has, with some elements changed, perhaps of more observations."""
+    """Rebuilds an unshared AnnData object with changed elements, possibly with more observations."""
     slots: dict[str, dict[str, Any]] = {slot: dict(getattr(data, slot)) for slot in _SLOTS}
     for path, value in elements.items():
         slot, _, key = path.partition("/")
@@ -124,7 +124,7 @@ def _made(elements: Mapping[str, Any]) -> Any:
 
 
 def _maps(omics: Omics, file: Any, changes: Changes) -> dict[str, Any]:
-    """What a MuData file keeps of its modalities: masks, and the places of their observations and variables among all of them."""
+    """MuData's top-level data on a modality: its mask, and the positions of its observations and variables among all of them."""
     found: dict[str, Any] = {}
     total = len(changes.names)
     for part in changes.gained:
@@ -139,7 +139,7 @@ def _maps(omics: Omics, file: Any, changes: Changes) -> dict[str, Any]:
 
 
 def _var_maps(file: Any, found: Mapping[str, Any], part: str, var: Any) -> dict[str, Any]:
-    """The same of variables, for a modality that is new: its variables come last."""
+    """The same for the variables of a new modality, which come last."""
 
     def known(path: str) -> Any:
         return found[path] if path in found else anndata_of().io.read_elem(file[path])
@@ -154,7 +154,7 @@ def _var_maps(file: Any, found: Mapping[str, Any], part: str, var: Any) -> dict[
 
 
 def _copy(source: Any, target: Any, prefix: str, changes: Mapping[str, Any]) -> None:
-    """Copies a group, with some of what is below it written anew."""
+    """Copies a group, replacing some of its elements."""
     _copy_attributes(source, target)
     inside = {path for path in changes if path.startswith(prefix)}
     new = [key for key in dict.fromkeys(path[len(prefix) :].partition("/")[0] for path in inside) if key not in source]
@@ -178,7 +178,7 @@ def _write(target: Any, key: str, value: Any, compression: str | None) -> None:
 
 
 def _compression(element: Any) -> str | None:
-    """How an element is compressed: an array, or the values of a sparse matrix or of a table."""
+    """The compression of an element: an array, or the values of a sparse matrix or of a data frame."""
     if element is None:
         return None
     if hasattr(element, "compression"):

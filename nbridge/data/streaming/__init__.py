@@ -1,1 +1,1 @@
-"""Rows on disk, read where they are asked for."""
+"""Rows on disk, read on demand."""

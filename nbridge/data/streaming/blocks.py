@@ -1,4 +1,4 @@
-"""Files of any size as named columns with a row each, read in blocks of rows and written in blocks of rows."""
+"""Files of any size as named columns of equal length, read and written in blocks of rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nbridge.data.ids import IDS, Told
 
 @dataclass(frozen=True)
 class Layout:
-    """What is known of a column before it is read: the type and the shape, rows first, of its array."""
+    """The dtype and the shape, rows first, of a column's array, known before it is read."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
@@ -28,10 +28,10 @@ class Block:
     """Some rows of some columns.
 
     Arguments:
-        start: The number of the first row.
-        arrays: The columns by key, in the type and the layout of the file.
-        missing: By key, which cells a table marks as missing (null), in the shape of the array; what it holds there is undefined.
-        table: The rows as the table that they come from, for files that are one.
+        start: The index of the first row.
+        arrays: The columns by key, in the dtype and the layout of the file.
+        missing: By key, the null cells of a table, in the shape of the array, whose values there are undefined.
+        table: The rows as the original table, for table formats.
     """
 
     start: int
@@ -40,14 +40,14 @@ class Block:
     table: Any = None
 
     def with_nan(self, key: str) -> np.ndarray:
-        """A column with NaN where the table marks cells as missing."""
+        """A column with NaN in its null cells."""
         array = self.arrays[key]
         if key not in self.missing:
             return array
         return np.where(self.missing[key], np.nan, array if array.dtype.kind == "f" else array.astype(np.float64))
 
     def none(self) -> Self:
-        """The same columns without any row."""
+        """The same columns without rows."""
         return type(self)(
             self.start,
             {key: array[:0] for key, array in self.arrays.items()},
@@ -61,8 +61,8 @@ class Filled:
     """Some rows of a column to write.
 
     Arguments:
-        array: Rows first, or behind K draws.
-        axis: The axis of rows: 0, or 1 behind draws.
+        array: Rows first, or after K draws.
+        axis: The axis of rows: 0, or 1 after an axis of draws.
     """
 
     array: np.ndarray
@@ -71,13 +71,13 @@ class Filled:
 
 @dataclass(frozen=True)
 class Output:
-    """What is written beside the columns that are filled in.
+    """What to write besides the imputed columns.
 
     Arguments:
-        passed: Columns that pass through.
-        start: The number of the first row that is written.
-        stop: The number of the row after the last.
-        total: The rows of the file that is read.
+        passed: Columns copied unchanged.
+        start: The index of the first row to write.
+        stop: The index after the last row.
+        total: The number of rows of the input file.
     """
 
     passed: tuple[str, ...]
@@ -87,15 +87,15 @@ class Output:
 
     @property
     def partial(self) -> bool:
-        """Whether not all rows of the file are written."""
+        """Whether only some rows of the file are written."""
         return (self.start, self.stop) != (0, self.total)
 
 
 class RowsOut(ABC):
-    """A file that is being written, block by block.
+    """An output file, written block by block.
 
     Attributes:
-        needs: The keys of other columns that a block must hold.
+        needs: The keys of other columns that each block must hold.
     """
 
     needs: tuple[str, ...] = ()
@@ -105,8 +105,8 @@ class RowsOut(ABC):
         """Writes the next rows.
 
         Arguments:
-            block: As they were read.
-            done: The columns that were filled in, and their masks, by key.
+            block: The input rows.
+            done: The imputed columns and their masks, by key.
         """
 
 
@@ -114,11 +114,11 @@ class RowsIn(ABC):
     """A file of named columns.
 
     Attributes:
-        noun: What its columns are called.
+        noun: What its columns are called in messages.
         keys: Their names, in order.
-        by_name: Whether a column that bears nearly the name of a modality is a slip of the pen.
-        place: The place of a cell, in words, by its modality, its row and its element; None where a modality is no columns.
-        findings: What could not be kept as it was, once all is written.
+        by_name: Whether a column named similarly to a modality is reported as a typo.
+        place: Formats the location of a cell by modality, row and element; None if modalities are not made of columns.
+        findings: Warnings about what could not be preserved, complete after writing.
     """
 
     noun: ClassVar[str]
@@ -127,8 +127,8 @@ class RowsIn(ABC):
     place: Callable[[str, int, int], str] | None = None
     findings: tuple[Finding, ...] = ()
 
-    def one_hot(self, key: str) -> tuple[tuple[int, int], ...]:  # noqa: ARG002 (for kinds that have classes)
-        """The first element, and the element after the last, of each group of elements of a modality that show one class."""
+    def one_hot(self, key: str) -> tuple[tuple[int, int], ...]:  # noqa: ARG002 (for formats with classes)
+        """The start and stop of each group of elements that one-hot encodes a class."""
         return ()
 
     @abstractmethod
@@ -141,11 +141,11 @@ class RowsIn(ABC):
 
     @abstractmethod
     def row_bytes(self, keys: Iterable[str], rows: int) -> int:
-        """About how many bytes a row of these columns takes in memory, when there are so many rows."""
+        """The approximate memory of a row of these columns in bytes, for a given number of rows."""
 
     @abstractmethod
     def blocks(self, keys: Iterable[str], start: int, stop: int, size: int) -> Iterator[Block]:
-        """The rows from ``start`` up to ``stop``, so many at a time; keys of columns that pass through may be among them.
+        """Iterates over rows ``start`` to ``stop`` (exclusive) in blocks; keys may include unchanged columns.
 
         Raises:
             DataError: when the file is damaged.
@@ -153,19 +153,19 @@ class RowsIn(ABC):
 
     @abstractmethod
     def identifiers(self, key: str, rows: int, size: int) -> Iterator[np.ndarray]:
-        """The identifiers of rows, so many at a time.
+        """Iterates over the row identifiers in blocks.
 
         Raises:
             DataError: when the column holds none.
         """
 
-    def told_ids(self, key: str) -> Told:  # noqa: ARG002 (for kinds whose columns have names)
-        """How mistakes in identifiers are told."""
+    def told_ids(self, key: str) -> Told:  # noqa: ARG002 (for formats with named columns)
+        """How errors in identifiers are worded."""
         return IDS
 
     @abstractmethod
     def check_passed(self, key: str) -> None:
-        """Checks what can be checked of a column that passes through, so that a mistake is told before work is done.
+        """Checks a column that will be copied unchanged, so that errors are reported before any work.
 
         Raises:
             DataError: when it is damaged or can't be written.
@@ -173,7 +173,7 @@ class RowsIn(ABC):
 
     @abstractmethod
     def writing(self, target: Path, output: Output) -> AbstractContextManager[RowsOut]:
-        """A file of the same kind, which is there as a whole at the end of the block, and not at all when it fails.
+        """Context manager that writes a file in the same format atomically: complete on exit, absent on failure.
 
         Raises:
             OSError: when it can't be written.

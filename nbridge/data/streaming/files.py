@@ -1,4 +1,4 @@
-"""Which files hold rows that are read block by block: an npz archive, a folder of npy files, a Parquet file, a csv file, an .h5mu file."""
+"""Opens files read block by block: npz archives, folders of npy files, Parquet, csv and .h5mu files."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from nbridge.data.tables.rows import cell_rows
 from nbridge.errors import DataError
 
 FOLDER = ""
-"""The kind of a folder; that of a file is the ending of its name, in lower case."""
+"""The kind of a folder; the kind of a file is its lower-case ending."""
 
 
 def find_rows(path: str | Path) -> tuple[Path, str]:
-    """An existing file or folder of rows, absolute, or relative to the current folder, or else to $NBRIDGE_DATA; and its kind.
+    """Finds an existing file or folder of rows, absolute, or relative to the current folder, or else to $NBRIDGE_DATA, and its kind.
 
     Raises:
-        DataError: when there is none, with the places that were searched.
+        DataError: when there is none, with the places searched.
     """
     try:
         found = find_file(path)
@@ -39,10 +39,10 @@ def find_rows(path: str | Path) -> tuple[Path, str]:
 
 
 def kind_of(path: str | Path) -> str:
-    """The kind of a file or a folder; by its name where there is none.
+    """The kind of a file or a folder; by its name if it does not exist.
 
     Raises:
-        DataError: when it is no file, but a pipe or an address.
+        DataError: when it is a pipe or a URL.
     """
     check_stored(path)
     try:
@@ -61,20 +61,20 @@ def open_rows(
     levels: Sequence[float] = (),
     classes: Mapping[str, Sequence[str]] | None = None,
 ) -> AbstractContextManager[RowsIn]:
-    """A file of rows, until the end of the block.
+    """Opens a file of rows as a context manager.
 
     Arguments:
         path: The file or the folder.
         kind: Its kind.
-        sizes: The number of values of a row of each modality, by key.
+        sizes: The number of values per row of each modality, by key.
         scratch: A folder for temporary files.
-        table: Which columns of single values are which modality, for csv and such Parquet files.
-        omics: Where modalities lie in MuData and AnnData.
-        levels: The levels of intervals, which name columns of such a file.
-        classes: By key, the classes that the texts of an array may be, in order.
+        table: The columns of each modality, for csv and Parquet files of single values.
+        omics: The addresses of modalities in MuData and AnnData.
+        levels: The levels of intervals, used in column names.
+        classes: The ordered classes of text arrays, by key.
 
     Raises:
-        DataError: when it is damaged, or not what its ending says.
+        DataError: when it is damaged, or its format does not match its ending.
     """
     if kind in OMICS:
         if omics is None:

@@ -1,7 +1,7 @@
-"""A format of rows on disk: all that it must offer, so that `nbridge.data.streaming.stored_rows` can serve the rows to training.
+"""The interface of an on-disk row format, from which `nbridge.data.streaming.stored_rows` serves rows to training.
 
-A store hands out raw arrays of consecutive rows. It is cut twice: into blocks, the rows that are cheap to read together and that are
-shuffled as a whole, and these into pieces, the rows that are turned into values at a time.
+A store returns raw arrays of consecutive rows. Its rows are divided into blocks, which are cheap to read together and shuffled as a whole,
+and blocks into pieces, which are converted to values at a time.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from nbridge.data.column import Column, read_column
 from nbridge.errors import naming
 
 WINDOW = 2**26
-"""Bytes of values that are shuffled together; training holds two windows, the one that it is in and the one that is read ahead."""
+"""Bytes of values shuffled together; training holds two windows, the current one and the prefetched one."""
 BLOCK = WINDOW // 64
-"""Bytes of a block, where a format is free to choose: 64 places of the disk make a window."""
+"""Bytes per block, if the format is free to choose: a window reads from 64 disk locations."""
 PIECE = 2**22
-"""Bytes that are turned into values at a time."""
+"""Bytes converted to values at a time."""
 
 
 class Store(ABC):
     """Rows of named modalities on disk.
 
     Arguments:
-        origin: The file or the folder, as messages name it.
+        origin: The file or the folder, as named in messages.
         shapes: The shape of a row of each modality, by name.
-        blocks: The number of rows of each block; a block never crosses a file.
+        blocks: The number of rows of each block; a block never spans two files.
     """
 
     def __init__(self, origin: str | Path, shapes: Mapping[str, tuple[int, ...]], blocks: Sequence[int]) -> None:
@@ -45,33 +45,33 @@ class Store(ABC):
 
     @abstractmethod
     def read(self, name: str, start: int, stop: int) -> np.ndarray:
-        """Raw rows of a modality, from ``start`` up to ``stop``, all of one block.
+        """Reads raw rows ``start`` to ``stop`` (exclusive) of a modality, all from one block.
 
         Raises:
             DataError: when they cannot be read.
         """
 
-    def place(self, row: int) -> tuple[str, int]:  # noqa: ARG002 (for formats of several files)
-        """The file that holds a row, as messages name it, and the number of its first row."""
+    def place(self, row: int) -> tuple[str, int]:  # noqa: ARG002 (for formats with several files)
+        """The file that holds a row, as named in messages, and the index of the file's first row."""
         return self.origin, 0
 
-    def mask(self, name: str) -> np.ndarray | None:  # noqa: ARG002 (for formats that have one)
-        """A modality's raw array of presence, if there is one."""
+    def mask(self, name: str) -> np.ndarray | None:  # noqa: ARG002 (for formats with presence arrays)
+        """A modality's raw presence array, if there is one."""
         return None
 
     def pieces(self) -> Iterator[tuple[int, int]]:
-        """All rows in order: where each piece starts and stops."""
+        """The start and stop of each piece, in order."""
         yield from zip(self.cuts.tolist(), [*self.cuts[1:].tolist(), self.rows], strict=True)
 
     def column(self, name: str, rows: np.ndarray) -> Column:
-        """Values of one modality.
+        """Reads values of one modality.
 
         Arguments:
             name: The modality.
-            rows: Which rows, :math:`(N,)`, ascending, all of one piece.
+            rows: Row indices, :math:`(N,)`, ascending, all in one piece.
 
         Raises:
-            DataError: for the first row that holds what it may not, by its file and its number there.
+            DataError: for the first invalid row, by its file and its index there.
         """
         start, stop = int(rows[0]), int(rows[-1]) + 1
         raw, mask = self.read(name, start, stop), self.mask(name)
@@ -83,16 +83,16 @@ class Store(ABC):
 
 
 def bytes_of(shapes: Mapping[str, tuple[int, ...]], names: Iterable[str] | None = None) -> int:
-    """Bytes of the values of a row in memory."""
+    """The memory of a row's values in bytes."""
     return 4 * sum(prod(shapes[name]) for name in (shapes if names is None else names))
 
 
 def rows_of(size: int, shapes: Mapping[str, tuple[int, ...]], names: Iterable[str] | None = None) -> int:
-    """How many rows a number of bytes in memory holds, at least one."""
+    """How many rows fit into a number of bytes, at least one."""
     return max(1, size // bytes_of(shapes, names))
 
 
 def even_blocks(rows: int, shapes: Mapping[str, tuple[int, ...]]) -> list[int]:
-    """The number of rows of each block, where a format is free to choose."""
+    """The number of rows of each block, if the format is free to choose."""
     size = rows_of(BLOCK, shapes)
     return [min(size, rows - start) for start in range(0, rows, size)]

@@ -1,8 +1,8 @@
-r"""Rows that lie on disk and stream through training: what is asked for is read, and nothing else.
+r"""Streams rows from disk to training, reading only what is requested.
 
-In memory are the presence of all rows, a byte for each modality, and their positions in the files. An epoch permutes the blocks of a
-store, and the rows within windows of `nbridge.data.streaming.store.WINDOW` bytes: each window is read at once, from few places of the
-disk, while training works through the one before it. Rows that fit into one window come in the order that they would have in memory.
+Memory holds the presence of all rows, a byte per modality, and their positions in the files. An epoch permutes the blocks of a store, and
+the rows within windows of `nbridge.data.streaming.store.WINDOW` bytes: each window is read at once, from few disk locations, while training
+consumes the previous one. Rows that fit into one window are in the same order as in memory.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from nbridge.data.streaming.store import Store, bytes_of, rows_of
 from nbridge.errors import DataError, naming
 
 LIMIT = 2**32
-"""Bytes of values that are ever read at once; what takes more is refused."""
+"""Maximum bytes of values read at once; larger requests are rejected."""
 STATISTICS_ROWS = 65_536
-"""Rows that statistics are taken from, at most; fewer where they would fill more than eight windows."""
+"""Maximum number of rows that statistics are computed from; fewer if they would exceed eight windows."""
 
 
 @dataclass(frozen=True)
 class StoredRows:
-    """Rows on disk, or some of them, as `nbridge.data.rows.Rows`.
+    """All or some rows of a store, as `nbridge.data.rows.Rows`.
 
-    Make them by `open_rows`.
+    Created by `open_rows`.
 
     Arguments:
-        store: Where they lie.
-        positions: Their numbers there, :math:`(N,)`.
+        store: The store.
+        positions: Row indices in the store, :math:`(N,)`.
         present: Boolean masks by modality, :math:`(N,)`.
-        template: A batch of no rows, with the types and shapes of values; it has cells of those modalities that some row of the store has
-            in part.
-        contents: A hash of all that the store holds.
-        change: What becomes of each batch that is read.
-        unread: Modalities whose values nobody wants.
+        template: A batch of no rows, with the dtypes and shapes of values; it has cells for modalities with partially observed rows in the
+            store.
+        contents: A hash of the store's contents.
+        change: A transformation of each batch that is read.
+        unread: Modalities whose values are not read.
     """
 
     store: Store
@@ -56,7 +56,7 @@ class StoredRows:
 
     @property
     def whole(self) -> bool:
-        """Whether nothing is absent from any row, single cells included; looked at once."""
+        """Whether nothing is absent from any row, single cells included; cached."""
         if "_whole" not in vars(self):
             vars(self)["_whole"] = not self.template.cells and all(bool(mask.all()) for mask in self.present.values())
         return vars(self)["_whole"]
@@ -72,22 +72,22 @@ class StoredRows:
     # Views: nothing is read
 
     def subset(self, rows: Tensor) -> StoredRows:
-        """The rows picked by an index or a boolean mask, on disk as before."""
+        """The rows selected by an index or a boolean mask, still on disk."""
         return replace(self, positions=self.positions[rows], present={name: mask[rows] for name, mask in self.present.items()})
 
     def select(self, *names: str) -> StoredRows:
-        """The same rows of these modalities alone; the others are no longer named, nor read."""
+        """The same rows with these modalities only; the others are not read."""
         return replace(self, template=self.template.select(*names), present={name: self.present[name] for name in names})
 
     def without_values(self, *names: str) -> StoredRows:
-        """The same rows and presence, with nothing in the place of these modalities' values, which are not read."""
+        """The same rows and presence masks, with empty values for these modalities, which are not read."""
         return replace(self, unread=self.unread | set(names)).through(lambda batch: batch.without_values(*names))
 
     def through(self, change: Callable[[Batch], Batch]) -> StoredRows:
-        """The same rows, of which each batch passes through a change when it is read.
+        """The same rows, with a transformation applied to each batch on reading.
 
         Arguments:
-            change: Treats each row by itself; a modality that it adds counts as absent from every row.
+            change: A row-wise transformation; a modality that it adds counts as absent from every row.
         """
         before = self.change
         whole = change if before is None else lambda batch: change(before(batch))
@@ -95,42 +95,42 @@ class StoredRows:
         return replace(self, change=whole, present={name: self.present.get(name, absent) for name in whole(self.template).names})
 
     def presence(self) -> Batch:
-        """All rows with their presence, and values of no elements."""
+        """All rows with their presence masks and empty values."""
         return Batch({name: torch.empty(len(self), 0) for name in self.names}, self.present)
 
     # In memory
 
     def index(self, rows: Tensor) -> Batch:
-        """The rows picked by an index or a boolean mask.
+        """The rows selected by an index or a boolean mask.
 
         Raises:
-            DataError: when they would fill more than `LIMIT` bytes, or cannot be read any more.
+            DataError: when they exceed `LIMIT` bytes, or can no longer be read.
         """
         return self._served(self._read(rows.nonzero().squeeze(1) if rows.dtype == torch.bool else rows))
 
     def slice(self, start: int, stop: int) -> Batch:
-        """The rows from ``start`` up to ``stop``."""
+        """Rows ``start`` to ``stop`` (exclusive)."""
         first, last, _ = slice(start, stop).indices(len(self))
         return self.index(torch.arange(first, max(first, last)))
 
     def sample(self, most: int | None = None) -> Batch:
-        """Rows drawn at random, always the same ones, at most so many; all, in their own order, when fewer there are or it is left out."""
+        """At most ``most`` random rows, always the same ones; all, in order, if there are no more or by default."""
         if most is None or most >= len(self):
             return self.slice(0, len(self))
         return self.index(torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:most])
 
     def representative(self) -> Batch:
-        """Rows that statistics may be taken from: a sample of `STATISTICS_ROWS`."""
+        """The rows that statistics are computed from: a sample of `STATISTICS_ROWS`."""
         return self.sample(min(STATISTICS_ROWS, self._fitting(8 * sizes.WINDOW)))
 
     # An epoch
 
     def order(self, size: int, generator: torch.Generator | None = None) -> Tensor:
-        """The order of an epoch: blocks are permuted, then the rows of each window; every row comes once.
+        """The row order of an epoch: blocks are permuted, then the rows within each window; every row occurs once.
 
         Arguments:
-            size: Rows of a step; none of them straddles two windows.
-            generator: Source of randomness; torch's own when left out.
+            size: Rows per step; no step spans two windows.
+            generator: Source of randomness; torch's global one by default.
         """
         shuffled = torch.randperm(len(self), generator=generator)
         window = self._window(size)
@@ -143,10 +143,10 @@ class StoredRows:
         return by_block[again[(again // window).argsort(stable=True)]]
 
     def batches(self, parts: Iterable[Tensor]) -> Iterator[Batch]:
-        """The rows of each index, one after the other; those of a window are read at once, and the next window ahead.
+        """The rows of each index, in turn; those of a window are read at once, and the next window is prefetched.
 
         Raises:
-            DataError: when rows cannot be read any more.
+            DataError: when rows can no longer be read.
         """
         with ThreadPoolExecutor(max_workers=1) as reader:
             served: Iterator[Batch] = iter(())
@@ -157,7 +157,7 @@ class StoredRows:
             yield from served
 
     def _grouped(self, parts: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-        """As many parts at a time as fit into a window."""
+        """Groups consecutive parts to fill a window."""
         group: list[Tensor] = []
         rows = 0
         for part in parts:
@@ -176,20 +176,20 @@ class StoredRows:
             start += len(part)
 
     def _window(self, size: int) -> int:
-        """Rows of a window: as many whole steps as it holds."""
+        """The number of rows in a window: whole steps only."""
         rows = self._fitting(sizes.WINDOW)
         return max(rows - rows % size, size)
 
     # Reading
 
     def check(self, check: Callable[[Batch, int], None]) -> None:
-        """Has all rows of a store checked, a piece at a time; a subset is no longer all of them.
+        """Checks all rows of a store, a piece at a time; does nothing for a subset.
 
         Arguments:
-            check: Takes a batch and the number of its first row, and raises a DataError.
+            check: Takes a batch and the index of its first row, and raises a DataError.
 
         Raises:
-            DataError: the same, with the file before it.
+            DataError: the same, prefixed with the file.
         """
         assert len(self) == self.store.rows
         for start, stop in self.store.pieces():
@@ -199,7 +199,7 @@ class StoredRows:
                 check(batch, start - first)
 
     def digest(self) -> str:
-        """A hash of everything in these rows, made without reading them again."""
+        """A hash of these rows and their contents, computed without reading them again."""
         return hashlib.sha256(f"{self.contents} {self.names}".encode() + self.positions.numpy().tobytes()).hexdigest()
 
     def _fitting(self, size: int) -> int:
@@ -210,7 +210,7 @@ class StoredRows:
 
     def _served(self, batch: Batch) -> Batch:
         batch = self._changed(batch)
-        # As in memory: what is picked from rows takes over their answer, and no step has to look.
+        # As in memory: batches selected from complete rows inherit the answer, and no step need check.
         vars(batch)["_whole"] = self.whole
         return batch
 
@@ -230,7 +230,7 @@ class StoredRows:
         )
 
     def _column(self, name: str, positions: np.ndarray, places: Tensor, spans: list[tuple[int, int]], present: Tensor) -> Column:
-        """Values of one modality, each row in its place, read a piece at a time."""
+        """Values of one modality in the order of the rows, read a piece at a time."""
         like = self.template.values[name]
         if name in self.unread:
             return Column(like.new_zeros(()).expand(len(places), *like.shape[1:]), present)
@@ -248,11 +248,10 @@ class StoredRows:
 
 
 def open_rows(store: Store) -> StoredRows:
-    """All rows of a store, after one pass over them that finds who is present and checks every value.
+    """Opens all rows of a store, after a pass over them that determines presence and checks every value.
 
     Raises:
-        DataError: for the first row that holds what it may not, by its file and its number there; when a modality has no rows, or is
-            present in none.
+        DataError: for the first invalid row, by its file and its index there; when there are no rows, or a modality is present in none.
     """
     if not store.rows:
         raise DataError(f"{store.origin}: no rows")
@@ -271,7 +270,7 @@ def open_rows(store: Store) -> StoredRows:
 
 @dataclass(frozen=True)
 class _Scanned:
-    """What a pass over a modality finds: values and cells of no rows, the presence of all, and a hash."""
+    """The result of a pass over a modality: empty values and cells, the presence of all rows, and a hash."""
 
     values: Tensor
     cells: Tensor | None
@@ -293,7 +292,7 @@ def _scan(store: Store, name: str) -> _Scanned:
 
 
 def _spans(store: Store, positions: np.ndarray) -> list[tuple[int, int]]:
-    """Where ascending positions begin and end to lie in one piece."""
+    """Splits ascending positions into ranges within one piece each."""
     if not len(positions):
         return []
     piece = np.searchsorted(store.cuts, positions, side="right")
@@ -302,7 +301,7 @@ def _spans(store: Store, positions: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _spelt(column: Column) -> Tensor:
-    """Values with NaN in the holes of present rows: the same however rows are cut into pieces."""
+    """Values with NaN in unobserved cells of present rows: independent of how rows are divided into pieces."""
     if column.cells is None:
         return column.values
     absent = ~column.present.reshape(-1, *(1 for _ in column.values.shape[1:]))
@@ -310,7 +309,7 @@ def _spelt(column: Column) -> Tensor:
 
 
 def _cells(column: Column) -> Tensor:
-    """Observed cells of every row, also where whole rows are present or absent."""
+    """Observed cells of every row, including complete and absent rows."""
     if column.cells is not None:
         return column.cells
     return column.present.reshape(-1, *(1 for _ in column.values.shape[1:])).expand(column.values.shape)

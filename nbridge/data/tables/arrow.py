@@ -1,6 +1,6 @@
-"""Columns of Apache Arrow as cells of a table: single values as texts, lists as vectors, and what is filled in as values of their types.
+"""Converts Apache Arrow columns: scalars to texts, lists to vectors, and imputed values back to the types of their columns.
 
-A vector is a list of numbers, or a list of such lists; those of one column have one shape. Null and NaN mark what is absent.
+A vector is a list of numbers, or nested lists of them; all vectors of a column have one shape. Null and NaN mark absent values.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Where = Callable[[int], str]
 
 
 def pyarrow_of(what: str = "parquet files") -> Any:
-    """The package pyarrow.
+    """Imports pyarrow.
 
     Arguments:
-        what: What it reads, for the message.
+        what: What needs it, for the message.
 
     Raises:
         DataError: when it is not installed.
@@ -44,24 +44,24 @@ def is_list(kind: Any) -> bool:
 
 
 def is_vector(kind: Any) -> bool:
-    """Whether a column holds lists of numbers, or lists of such lists."""
+    """Whether a column holds lists of numbers, possibly nested."""
     return is_list(kind) and _is_number(value_type(kind))
 
 
 def value_type(kind: Any) -> Any:
-    """The type of the values inside of all lists."""
+    """The innermost value type of lists."""
     while is_list(kind):
         kind = kind.value_type
     return kind
 
 
 def flat_type(kind: Any) -> Any:
-    """The type of the values of a dictionary; of any other type itself."""
+    """The value type of a dictionary; any other type itself."""
     return kind.value_type if pyarrow_of().types.is_dictionary(kind) else kind
 
 
 def unfit(kind: Any) -> str:
-    """Why nothing can be learned of a column of a type; empty where something can."""
+    """Why a column of this type can't be used; empty if it can."""
     types = pyarrow_of().types
     inner = value_type(kind)
     if types.is_temporal(inner):
@@ -86,7 +86,7 @@ def _is_number(kind: Any) -> bool:
 
 
 def cells(array: Any) -> Sequence[str]:
-    """Single values as texts; empty ones where they are null."""
+    """Scalars as texts; null becomes an empty text."""
     types = pyarrow_of().types
 
     def texts() -> list[str]:
@@ -98,7 +98,7 @@ def cells(array: Any) -> Sequence[str]:
 
 
 def stored(array: Any) -> Any:
-    """The lists that a column of tensors is stored as; any other column as it is, as what an extension stores may mean something else."""
+    """The lists that store a tensor column; other columns unchanged, as the storage of an unknown extension type may not be its value."""
     pa = pyarrow_of()
     array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
     return array.storage if isinstance(array, pa.ExtensionArray) and is_list(array.storage.type) else array
@@ -107,7 +107,7 @@ def stored(array: Any) -> Any:
 def take(array: Any, rows: np.ndarray) -> Any:
     """Some rows of a column."""
     pa = pyarrow_of()
-    # Views of text are the one type that pyarrow takes no rows of.
+    # pyarrow's take supports every type but string views.
     plain = array.cast(pa.large_string()) if pa.types.is_string_view(array.type) else array
     return plain.take(pa.array(rows)).cast(array.type) if plain is not array else array.take(pa.array(rows))
 
@@ -116,15 +116,15 @@ def take(array: Any, rows: np.ndarray) -> Any:
 
 
 def vectors(column: str, array: Any, where: Where) -> np.ndarray:
-    """Vectors as an array, :math:`(N, *shape)`, NaN where they are absent; :math:`(N, 0)` where all are absent and tell no shape.
+    """Vectors as an array, :math:`(N, *shape)`, NaN where absent; :math:`(N, 0)` if all are absent and the shape is unknown.
 
     Arguments:
         column: The name of the column, for messages.
         array: Lists of numbers.
-        where: Tells the place of a row, for messages.
+        where: Formats the location of a row, for messages.
 
     Raises:
-        DataError: for the first row whose vector is of another shape than the one before it.
+        DataError: for the first row whose vector has another shape than the first one.
     """
     if not is_list(array.type):
         return _numbers(array)
@@ -151,7 +151,7 @@ def vectors(column: str, array: Any, where: Where) -> np.ndarray:
 
 
 def _numbers(array: Any) -> np.ndarray:
-    """Numbers with NaN for null: of 32 bits where these hold them all."""
+    """Numbers with NaN for null: float32 if exact."""
     types, kind = pyarrow_of().types, array.type
     small = types.is_boolean(kind) or types.is_float16(kind) or types.is_float32(kind) or (types.is_integer(kind) and kind.bit_width <= 16)
     if types.is_boolean(kind):
@@ -160,7 +160,7 @@ def _numbers(array: Any) -> np.ndarray:
 
 
 def lists(values: np.ndarray, kind: Any) -> Any:
-    """Vectors, :math:`(N, *shape)`, as lists of a type.
+    """Vectors, :math:`(N, *shape)`, as lists of an Arrow type.
 
     Example:
         >>> import pyarrow as pa
@@ -179,19 +179,19 @@ def lists(values: np.ndarray, kind: Any) -> Any:
 
 
 def list_type(shape: tuple[int, ...], kind: Any) -> Any:
-    """The type of vectors of a shape."""
+    """The shape of the vectors of a list type."""
     for size in reversed(shape):
         kind = pyarrow_of().list_(kind, size)
     return kind
 
 
 def shaped(values: np.ndarray, kind: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Vectors, :math:`(N, n)`, in as many axes as lists of a type have.
+    """Reshapes vectors, :math:`(N, n)`, to the number of axes of a list type.
 
     Arguments:
-        values: The vectors, flat.
-        kind: The type of the lists.
-        shape: The shape that vectors of the column have; where it is not known, all axes but the last are of size 1.
+        values: The flat vectors.
+        kind: The list type.
+        shape: The shape of the column's vectors; if unknown, all axes but the last are of size 1.
     """
     axes = 0
     while is_list(kind):
@@ -215,23 +215,23 @@ def _bounds(kind: Any) -> tuple[int, int]:
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if str(kind)[0] == "i" else (0, 2**bits - 1)
 
 
-# Single values
+# Scalars
 
 
 def value_of(number: float, kind: Any, style: CellStyle) -> object:
-    """A number as a value of a type, written as its column writes them.
+    """Converts a number to a type, formatted as in its column.
 
     Arguments:
-        number: A number, or the number of a class.
+        number: A number or a class index.
         kind: The type of the column.
-        style: How its cells are written.
+        style: The cell format.
     """
     types = pyarrow_of().types
     if types.is_boolean(kind):
         return number >= 0.5
     if types.is_integer(kind):
         low, high = _bounds(kind)
-        # By way of a float the last digits of large codes would change.
+        # A float would lose the last digits of large codes.
         return min(max(round(Decimal(style.text(number))), low), high)
     if types.is_decimal(kind):
         return Decimal(style.text(number)).quantize(Decimal(1).scaleb(-kind.scale))
@@ -241,7 +241,7 @@ def value_of(number: float, kind: Any, style: CellStyle) -> object:
 
 
 def single_type(kind: Any, style: CellStyle) -> Any:
-    """The type that a column has once it is filled in: its own, unless it held nothing at all."""
+    """The type of an imputed column: its own, unless it was all null."""
     pa = pyarrow_of()
     if not pa.types.is_null(kind):
         return kind

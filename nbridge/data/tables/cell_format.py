@@ -1,4 +1,4 @@
-"""How the cells of a column are written, learned from those that are there, so that what is filled in looks like its neighbours."""
+"""Infers the cell format of a column, so that imputed cells look like observed ones."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from nbridge.data.tables.cells import TRUTHS, NumberCells
 
 _DECIMALS = 6
-"""More decimals than this are those of a machine."""
+"""Maximum number of decimals; more are floating-point noise."""
 
 
 class CellStyle:
-    """The style of a column: decimals, whole numbers, words for truth values, spellings of classes.
+    """The cell format of a column: decimals, integers, words for booleans, spellings of classes.
 
     Arguments:
-        classes: The classes of the column; none for numbers.
+        classes: The classes of the column; empty for numbers.
 
     Attributes:
         has_classes: Whether it has any.
@@ -35,18 +35,18 @@ class CellStyle:
         self._seen, self._whole, self._decimals = False, True, 0
 
     def learn(self, cells: Sequence[str], numbers: np.ndarray) -> None:
-        """Takes up the style of some cells.
+        """Updates the format from some cells.
 
         Arguments:
             cells: Their texts.
-            numbers: What they are, NaN where they are absent.
+            numbers: Their values, NaN where absent.
         """
         there = [int(row) for row in np.flatnonzero(~np.isnan(numbers))]
         if not there:
             return
         self._seen = True
         if isinstance(cells, NumberCells) and not self._classes:
-            # Where they go they are numbers again.
+            # For outputs where they become numbers again.
             self._whole = self._whole and bool((numbers[there] == np.floor(numbers[there])).all())
             self._decimals = max(self._decimals, 0 if self._whole else _DECIMALS + 1)
             return
@@ -58,11 +58,11 @@ class CellStyle:
             self._decimals = max(self._decimals, *(_decimals(cells[row]) for row in there))
 
     def number(self, value: float) -> float:
-        """A value as the column could hold it: whole where it is whole throughout."""
+        """A value as the column could hold it: rounded if all of its values are integers."""
         return float(round(value)) if self._seen and (self._whole or self._spelt) else value
 
     def text(self, value: float) -> str:
-        """A value as a cell."""
+        """Formats a value as a cell."""
         if self._classes:
             place = min(max(round(value), 0), len(self._classes) - 1)
             return self._spelt.get(place, self._classes[place])
@@ -72,7 +72,7 @@ class CellStyle:
         value = self.number(value)
         if not self._seen or self._decimals > _DECIMALS:
             return f"{value:.7g}"
-        # Never a negative zero.
+        # Avoids negative zero.
         return f"{round(value, self._decimals) + 0.0:.{self._decimals}f}"
 
 

@@ -1,4 +1,4 @@
-"""Cells of a table, as text, into numbers: reals, 0 and 1, or the numbers of classes; NaN where a cell is absent."""
+"""Converts text cells to numbers: reals, 0 and 1, or class indices; NaN where absent."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from nbridge.data.texts import normal_text
 from nbridge.errors import DataError
 
 MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL")
-"""Texts of an absent cell, whatever a spec adds to them."""
+"""Texts that always mark an absent cell; a spec can add others."""
 TRUTHS = {"true": "1", "false": "0"}
-"""What truth values count as, where numbers are expected."""
+"""The values of booleans where numbers are expected."""
 MOST_CLASSES = 1000
-"""More classes than this in a column are a mistake."""
+"""Maximum number of classes in a column."""
 LARGEST = float(np.finfo(np.float32).max)
-"""The largest number that a model takes in."""
+"""The largest magnitude that a model accepts."""
 _SPELT = {r"[-+]?\d+(,\d+)+(\.\d+)?": "numbers with commas", r"[-+]?\d+([.,]\d+)? ?%": "numbers with percent signs"}
 
 Where = Callable[[int], str]
-"""Tells the place of a cell by its number among those given: the row, and the line where there are lines."""
+"""Formats the location of a cell by its index among those given: the row, and the line in files that have lines."""
 
 
 class NumberCells(Sequence[str]):
-    """Cells that are stored as numbers: their texts are made when they are asked for, which takes far longer than all else.
+    """Numeric cells, whose texts are created on demand, as this is by far the slowest step.
 
     Arguments:
-        numbers: The numbers, (N,), NaN where they are absent.
-        texts: Gives the texts, empty where they are absent.
+        numbers: The numbers, (N,), NaN where absent.
+        texts: Returns the texts, empty where absent.
     """
 
     def __init__(self, numbers: np.ndarray, texts: Callable[[], Sequence[str]]) -> None:
@@ -54,17 +54,17 @@ class NumberCells(Sequence[str]):
 
 
 def read_cells(column: str, cells: Sequence[str], classes: Sequence[str], missing: Collection[str], where: Where) -> np.ndarray:
-    """A column as numbers, shape (N,), NaN where it is absent.
+    """Converts a column to numbers, shape (N,), NaN where absent.
 
     Arguments:
         column: Its name, for messages.
-        cells: Its texts; blanks around them do not count, nor whether accents are composed.
-        classes: Its classes, whose numbers take their places; none for numbers.
-        missing: Texts of absent cells; one that is a class counts as the class.
-        where: Tells the place of a cell, for messages.
+        cells: Its texts; surrounding whitespace and the composition of accents are ignored.
+        classes: Its classes, which become their indices; empty for numbers.
+        missing: Placeholders of absent cells; one that is also a class counts as the class.
+        where: Formats the location of a cell, for messages.
 
     Raises:
-        DataError: for the first cell that is neither absent nor a finite number, or no such class.
+        DataError: for the first cell that is neither absent nor a finite number or one of the classes.
 
     Example:
         >>> read_cells("age", ["71", " 8.5", "NA"], (), MISSING, str), read_cells("sex", ["m", "", "f"], ("f", "m"), MISSING, str)
@@ -77,7 +77,7 @@ def read_cells(column: str, cells: Sequence[str], classes: Sequence[str], missin
         return _classes(column, texts, classes, missing, where)
     try:
         numbers = np.array([math.nan if text in missing else float(text) for text in texts])
-        # Python's way to part digits is no number of a table.
+        # float() accepts Python's digit separators; tables don't use them.
         if (np.abs(numbers) > LARGEST).any() or "_" in "".join(texts):
             raise ValueError
     except ValueError:
@@ -86,12 +86,12 @@ def read_cells(column: str, cells: Sequence[str], classes: Sequence[str], missin
 
 
 def _is_plain(cells: NumberCells, classes: Sequence[str], missing: Collection[str]) -> bool:
-    """Whether numbers are what their texts would be read as."""
+    """Whether the texts of numbers would be parsed as these numbers."""
     return not classes and not (np.abs(cells.numbers) > LARGEST).any() and all(number_of(text) is None for text in missing)
 
 
 def number_of(text: str) -> float | None:
-    """The number that a text is; None where it is none, or not finite.
+    """Parses a text as a number; None if it is not a finite number.
 
     Example:
         >>> number_of("2.5e3"), number_of("TRUE"), number_of("1_000"), number_of("inf")
@@ -105,7 +105,7 @@ def number_of(text: str) -> float | None:
 
 
 def is_padded(text: str) -> bool:
-    """Whether a text is a whole number with leading zeros, as codes have: calculating with it would lose them.
+    """Whether a text is an integer with leading zeros, as in codes: converting it to a number would lose them.
 
     Example:
         >>> [is_padded(text) for text in ("007", "00", "0", "10", "0.5", "07.5")]
@@ -115,7 +115,7 @@ def is_padded(text: str) -> bool:
 
 
 def exact_number_of(text: str) -> Decimal | None:
-    """The number that a text is, to its last digit; None where `number_of` gives none.
+    """Parses a text as an exact number; None if `number_of` returns None.
 
     Example:
         >>> exact_number_of("1000000000000000001") == exact_number_of("1000000000000000002"), exact_number_of("1.0") == 1
@@ -125,10 +125,10 @@ def exact_number_of(text: str) -> Decimal | None:
 
 
 def spelt_otherwise(texts: Sequence[str]) -> str:
-    """Words on numbers that are spelt as none is here; empty where texts are something else.
+    """Describes numbers in an unsupported format; empty if the texts are something else.
 
     Arguments:
-        texts: Different texts of a column.
+        texts: Distinct texts of a column.
 
     Example:
         >>> spelt_otherwise([f"{place},5" for place in range(20)])
@@ -144,7 +144,7 @@ def spelt_otherwise(texts: Sequence[str]) -> str:
 
 
 def ordered_classes(texts: Iterable[str]) -> tuple[str, ...]:
-    """Different texts in order, their accents composed: of their numbers where all are numbers, else of the alphabet.
+    """Sorts distinct texts, accents composed: numerically if all are numbers, else alphabetically.
 
     Example:
         >>> ordered_classes(["10", "9", "10"]), ordered_classes(["b", "a", "10"])
@@ -177,7 +177,7 @@ def _number(column: str, text: str, missing: Collection[str], where: Callable[[]
 def _classes(column: str, texts: Sequence[str], classes: Sequence[str], missing: Collection[str], where: Where) -> np.ndarray:
     known = {normal_text(text): float(place) for place, text in enumerate(classes)}
     found: dict[str, float] = {}
-    # Numbers may be spelt in another way, such as 1.0 for 1.
+    # Equal numbers may be formatted differently, such as 1.0 for 1.
     numbers = {exact_number_of(text): place for text, place in known.items()}
     for text in dict.fromkeys(texts):
         if text in known:

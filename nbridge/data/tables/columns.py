@@ -1,4 +1,4 @@
-"""Tables, csv or parquet, as columns of text, and lists as vectors: what a table source and an imputation of such a file read."""
+"""Csv and Parquet tables as columns of text, and lists as vectors, for table sources and the imputation of files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nbridge.data.tables.csv import CsvFile
 from nbridge.errors import DataError
 
 CHUNK = 8192
-"""Rows that are held as text at a time."""
+"""Number of rows held as text at a time."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Chunk:
     """Some rows of some columns.
 
     Arguments:
-        start: The number of the first row.
-        rows: How many there are.
-        cells: The texts of each column of single values; a null is an empty text.
-        lines: The line that each row ends in, in files that have lines.
-        vectors: The vectors of each column of lists, :math:`(N, *shape)`, as `nbridge.data.tables.arrow.vectors` gives them.
+        start: The index of the first row.
+        rows: The number of rows.
+        cells: The texts of each scalar column; null is an empty text.
+        lines: The line in which each row ends, in files that have lines.
+        vectors: The vectors of each list column, :math:`(N, *shape)`, from `nbridge.data.tables.arrow.vectors`.
     """
 
     start: int
@@ -54,7 +54,7 @@ class Chunk:
         return self.cells[column]
 
     def where(self, row: int) -> str:
-        """The place of a row, by its number in the chunk."""
+        """The location of a row, by its index in the chunk."""
         return f"row {self.start + row}" + (f" (line {self.lines[row]})" if self.lines else "")
 
 
@@ -62,8 +62,8 @@ class TableFile(ABC):
     """Named columns, of a file or in memory.
 
     Attributes:
-        path: The file; words for what is in memory.
-        columns: The names of its columns.
+        path: The file; a description for data in memory.
+        columns: The names of the columns.
     """
 
     path: Path | str
@@ -71,48 +71,48 @@ class TableFile(ABC):
 
     @abstractmethod
     def chunks(self, columns: Iterable[str], size: int = CHUNK) -> Iterator[Chunk]:
-        """All rows of these columns, so many at a time.
+        """Iterates over all rows of these columns in chunks.
 
         Raises:
             DataError: when the file is damaged.
         """
 
-    def is_list(self, column: str) -> bool:  # noqa: ARG002 (for kinds that have lists)
+    def is_list(self, column: str) -> bool:  # noqa: ARG002 (for formats with lists)
         """Whether a column holds vectors."""
         return False
 
-    def unfit(self, column: str) -> str:  # noqa: ARG002 (for kinds that have types)
-        """Why no modality can be made of a column; empty where one can."""
+    def unfit(self, column: str) -> str:  # noqa: ARG002 (for formats with types)
+        """Why a column can't be a modality; empty if it can."""
         return ""
 
-    def classes(self, column: str) -> tuple[str, ...]:  # noqa: ARG002 (for kinds that know them)
-        """The classes that a column declares, in order; none where it declares none."""
+    def classes(self, column: str) -> tuple[str, ...]:  # noqa: ARG002 (for formats that declare classes)
+        """The classes that a column declares, in order; empty if none."""
         return ()
 
-    def whole_bytes(self, column: str) -> bool:  # noqa: ARG002 (for kinds that have types)
+    def whole_bytes(self, column: str) -> bool:  # noqa: ARG002 (for formats with types)
         """Whether a column of lists holds bytes."""
         return False
 
     def as_text(self) -> TableFile:
-        """The same columns as they are stored, without the images that paths in them name."""
+        """The same columns as stored, without decoding the images that paths refer to."""
         return self
 
     def told_ids(self, column: str) -> Told:
-        """How mistakes in a column of identifiers are told."""
+        """How errors in a column of identifiers are worded."""
         return Told(f"column {clip(column)!r}", self.where)
 
     def where(self, row: int) -> str:
-        """The place of a row, for messages."""
+        """The location of a row, for messages."""
         for chunk in self.chunks([]):
             if chunk.start <= row < chunk.start + chunk.rows:
                 return chunk.where(row - chunk.start)
         return f"row {row}"
 
     def require(self, column: str, what: str = "") -> None:
-        """Checks that a column is there.
+        """Checks that a column exists.
 
         Raises:
-            DataError: when it is not, with the nearest one that is.
+            DataError: when it does not, with the closest match.
         """
         if column not in self.columns:
             raise DataError(f"{self.path}: {no_column(column, what, self.columns)}")
@@ -139,7 +139,7 @@ class CsvTable(TableFile):
 
 
 class ArrowTable(TableFile):
-    """Columns of Apache Arrow, whose types tell what they hold."""
+    """Apache Arrow columns, whose types declare what they hold."""
 
     @abstractmethod
     def kind(self, column: str) -> Any:
@@ -147,11 +147,11 @@ class ArrowTable(TableFile):
 
     @abstractmethod
     def batches(self, columns: Sequence[str], size: int) -> Iterator[Any]:
-        """All rows of these columns, at most so many at a time."""
+        """Iterates over all rows of these columns in chunks of limited size."""
 
     @abstractmethod
     def read(self, columns: Sequence[str], start: int, stop: int) -> Any:
-        """The rows from ``start`` up to ``stop`` of these columns, as a table."""
+        """Rows ``start`` to ``stop`` (exclusive) of these columns, as a table."""
 
     def is_list(self, column: str) -> bool:
         return arrow_cells.is_vector(self.kind(column))
@@ -188,7 +188,7 @@ def _schema_of(path: Path) -> Any:
     """The columns of a Parquet file and their types.
 
     Raises:
-        DataError: when it is damaged, or a column is there twice.
+        DataError: when it is damaged, or a column is duplicate.
     """
     import pyarrow.parquet
 
@@ -200,10 +200,10 @@ def _schema_of(path: Path) -> Any:
 
 
 def _unified(known: Any, own: Any, path: Path, first: Path) -> Any:
-    """The columns of all parts of a table, in the types that hold what each of them has.
+    """The columns of all parts of a table, with types that can hold those of every part.
 
     Raises:
-        DataError: when a part has other columns, or one of another kind.
+        DataError: when a part has other columns, or incompatible types.
     """
     pa = pyarrow_of()
     if other := [*(name for name in known.names if name not in own.names), *(name for name in own.names if name not in known.names)]:
@@ -219,7 +219,7 @@ def _unified(known: Any, own: Any, path: Path, first: Path) -> Any:
 
 @contextmanager
 def _told(path: Path) -> Iterator[None]:
-    """Tells what a damaged file raises as one line."""
+    """Reports the exceptions of a damaged file as one-line errors."""
     try:
         yield
     except (OSError, EOFError, pyarrow_of().ArrowException) as error:
@@ -228,13 +228,13 @@ def _told(path: Path) -> Iterator[None]:
 
 
 class ParquetTable(ArrowTable):
-    """A Parquet file, or the files of a folder in the order of their names, which are the parts of one table.
+    """A Parquet file, or the sorted files of a folder, which are the parts of one table.
 
     Arguments:
         path: The file or the folder.
 
     Raises:
-        DataError: when a file is damaged or there is none, a column is there twice, parts differ in columns, or pyarrow is not installed.
+        DataError: when a file is damaged or there is none, a column is duplicate, parts differ in columns, or pyarrow is not installed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -292,12 +292,12 @@ class ParquetTable(ArrowTable):
         return pa.concat_tables(parts) if parts else self.schema.empty_table().select(list(columns))
 
     def _like(self, table: Any, columns: Sequence[str]) -> Any:
-        """Rows of one part, in the types that all parts have together."""
+        """Rows of one part, in the common types of all parts."""
         return pyarrow_of().table({column: table.column(column).cast(self.kind(column)) for column in columns})
 
 
 def ending_of(path: str | Path) -> str:
-    """How the name of a table ends; empty where it is none.
+    """The ending of a table's file name; empty if it is not a table.
 
     Example:
         >>> ending_of("my rows.CSV.gz"), ending_of("rows.npz")
@@ -307,7 +307,7 @@ def ending_of(path: str | Path) -> str:
 
 
 def open_table(path: Path) -> TableFile:
-    """A file of single values, csv or parquet by its name, or a folder of the parts of one in parquet.
+    """Opens a table file, csv or Parquet by its name, or a folder with the parts of a Parquet table.
 
     Raises:
         DataError: when it is neither, or can't be read.
@@ -323,16 +323,16 @@ def open_table(path: Path) -> TableFile:
 
 
 def find_table(path: str | Path) -> Path:
-    """An existing table: a file, or a folder of its parts; absolute, or relative to the current folder, or else to $NBRIDGE_DATA.
+    """Finds an existing table: a file, or a folder of its parts; absolute, or relative to the current folder, or else to $NBRIDGE_DATA.
 
     Raises:
-        DataError: when there is none, with the places that were searched.
+        DataError: when there is none, with the places searched.
     """
     found = find_file_or_folder(path)
     return found if found.is_dir() and parquet_files(found) else find_file(path)
 
 
 def no_column(column: str, what: str, columns: Sequence[str]) -> str:
-    """The message for a column that is not among others."""
+    """The message for a missing column."""
     shown = listing(columns[:20]) + (f", and {len(columns) - 20} more" if len(columns) > 20 else "")
     return f"no column {clip(column)!r}{what}.{did_you_mean(column, columns)} Found: {clip(shown, 400)}"

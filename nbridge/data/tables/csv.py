@@ -1,7 +1,7 @@
-"""Text tables: records of a csv file as values, beside the text that they stand as, so that what is not changed can be written as it was.
+"""Csv files as records of values with their raw text, so that unchanged cells can be written back verbatim.
 
-Values are read by Python's own ``csv``, which keeps no quotes: each record is therefore kept as it stands, too. One header line, UTF-8 with
-or without a byte-order mark, any line ends, plain or gzip; columns are separated by commas, semicolons or tabs.
+Values are parsed by Python's ``csv``, which drops quotes; the raw text of each record is therefore kept as well. Files have one header
+line, in UTF-8 with or without a byte-order mark, any line ends, plain or gzip; columns are separated by commas, semicolons or tabs.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from nbridge.data.endings import GZIP, has_ending
 from nbridge.errors import DataError
 
 SAMPLE, SAMPLE_LENGTH = 200, 2**20
-"""Lines that the delimiter is found by, and about how many characters of them."""
+"""Number of lines, and approximate number of their characters, from which the delimiter is inferred."""
 _BOM = b"\xef\xbb\xbf"
 _UNREADABLE = (OSError, EOFError, zlib.error)
 
 
 class Record(NamedTuple):
-    """A row: the line of the file that it ends in, counted from 1, its values, and its text without the end of the line."""
+    """A row: the 1-based line in which it ends, its values, and its raw text without the line end."""
 
     line: int
     values: list[str]
@@ -36,20 +36,20 @@ class Record(NamedTuple):
 
 
 class CsvFile:
-    """A csv file, its header read.
+    """A csv file, with its header parsed.
 
     Arguments:
         path: The file.
 
     Attributes:
         columns: The names of its columns.
-        header: Its first line, as it stands.
-        delimiter: What parts columns.
-        newline: What ends lines.
+        header: Its raw header line.
+        delimiter: The column separator.
+        newline: The line end.
         bom: Whether it begins with a byte-order mark.
 
     Raises:
-        DataError: when it can't be read, is empty, or has no header of names that all differ.
+        DataError: when it can't be read, is empty, or has no header of unique names.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,7 +68,7 @@ class CsvFile:
         self._check_header()
 
     def records(self) -> Iterator[Record]:
-        """The rows, without the header; lines that hold nothing are passed over.
+        """Iterates over the rows after the header; empty lines are skipped.
 
         Raises:
             DataError: for the first row that has too few or too many cells, or can't be read.
@@ -113,7 +113,7 @@ class CsvFile:
         with self.path.open("rb") as file:
             if has_ending(self.path, GZIP):
                 with gzip.open(file) as content:
-                    yield content  # pyright: ignore[reportReturnType] (it reads as a file does)
+                    yield content  # pyright: ignore[reportReturnType] (it reads like a file)
             else:
                 yield file
 
@@ -139,17 +139,17 @@ class CsvFile:
             raise DataError(f"{self.path}: {what} ({clip(reason, 100)})") from error
 
     def _undecodable_line(self) -> int:
-        """The first line that is no UTF-8."""
+        """The first line that is not valid UTF-8."""
         with self._opened() as file:
             return next((number for number, line in enumerate(file, start=1) if not _is_utf8(line)), 1)
 
 
 def _delimiter_of(lines: Sequence[str], usual: str) -> str:
-    """What separates columns: what gives most rows as many cells as the header, and most cells of those; quoted text counts for nothing.
+    """Infers the delimiter: the one for which most rows have as many cells as the header, then the most cells; quoted text is ignored.
 
     Arguments:
-        lines: The first lines of a file, blank ones included.
-        usual: The delimiter that the name of the file suggests, which wins where others do as well.
+        lines: The first lines of a file, including blank ones.
+        usual: The delimiter that the file name suggests, which wins ties.
     """
     text = list(filter(str.strip, lines))
     return max(dict.fromkeys((usual, ",", ";", "\t")), key=lambda delimiter: _fit(text, delimiter))
@@ -175,7 +175,7 @@ def _fit(lines: Iterable[str], delimiter: str) -> tuple[bool, int]:
 
 
 def _sample(text: Iterable[str]) -> list[str]:
-    """The first lines of a file, fewer of them where they are long."""
+    """The first lines of a file, fewer if they are long."""
     lines, length = list[str](), 0
     for line in islice(text, SAMPLE):
         lines.append(line)
@@ -194,12 +194,12 @@ def _is_utf8(line: bytes) -> bool:
 
 
 def split_text(text: str, values: Sequence[str], delimiter: str) -> list[str]:
-    """The cells of a record as they stand, quotes and all.
+    """Splits a record into its raw cells, including quotes.
 
     Arguments:
         text: The text of the record.
         values: Its values.
-        delimiter: What parts columns.
+        delimiter: The column separator.
 
     Example:
         >>> split_text('1,"a, b",', ["1", "a, b", ""], ",")
@@ -218,7 +218,7 @@ def split_text(text: str, values: Sequence[str], delimiter: str) -> list[str]:
 
 
 def as_cell(value: str, delimiter: str) -> str:
-    """A value as a cell, in quotes where it needs them.
+    """Formats a value as a cell, quoted if necessary.
 
     Example:
         >>> as_cell("a,b", ","), as_cell("a,b", ";")
@@ -230,24 +230,24 @@ def as_cell(value: str, delimiter: str) -> str:
 
 
 class CsvWriter:
-    """A csv file that is being written, as another one is: its ends of lines, its mark, and gzip where the name asks for it.
+    """Writes a csv file with the line ends and the byte-order mark of another one, compressed on request.
 
     Arguments:
-        path: The file, which is written over.
+        path: The file, which is overwritten.
         like: The other file.
-        packed: Whether to pack it by gzip.
+        packed: Whether to compress it with gzip.
     """
 
     def __init__(self, path: Path, like: CsvFile, *, packed: bool) -> None:
         self._newline = like.newline
         self._file = path.open("wb")
-        # Without a name and a time in it, so that the same rows give the same bytes.
+        # No name and no timestamp, so that equal rows give equal bytes.
         self._content = gzip.GzipFile(filename="", mode="wb", fileobj=self._file, mtime=0) if packed else self._file
         if like.bom:
             self._content.write(_BOM)
 
     def write(self, lines: Sequence[str]) -> None:
-        """Writes lines, to each of which its end is added."""
+        """Writes lines, adding line ends."""
         self._content.write("".join(line + self._newline for line in lines).encode())
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What every kind of data frame can do: give its columns as those of Apache Arrow, and come back with cells that were filled in."""
+"""The interface of data frame adapters: export columns to Apache Arrow, and rebuild the frame with imputed cells."""
 
 from __future__ import annotations
 
@@ -29,45 +29,45 @@ class Frame(ABC):
 
     @abstractmethod
     def arrow(self, name: str) -> Any:
-        """A column as an arrow array, null where it is absent.
+        """A column as an Arrow array, null where absent.
 
         Raises:
-            DataError: when it can't be one.
+            DataError: when it can't be converted.
         """
 
-    def classes(self, name: str) -> tuple[str, ...]:  # noqa: ARG002 (for frames that declare them)
-        """The classes that a column declares, in order; none where it declares none."""
+    def classes(self, name: str) -> tuple[str, ...]:  # noqa: ARG002 (for frames that declare classes)
+        """The classes that a column declares, in order; empty if none."""
         return ()
 
     @abstractmethod
     def completed(self, rows: np.ndarray, renewed: Mapping[str, Renewed], added: Mapping[str, Any]) -> Any:
-        """A frame of the same kind.
+        """Rebuilds a frame of the same kind.
 
         Arguments:
-            rows: The row that each of its rows is of.
-            renewed: The cells that are written anew, by column.
-            added: New columns, as arrow arrays, which come last, or in the place of one of the same name.
+            rows: The source row of each output row.
+            renewed: The imputed cells, by column.
+            added: New columns, as Arrow arrays, which are appended or replace one of the same name.
         """
 
     @abstractmethod
     def flags(self, rows: np.ndarray, columns: Mapping[str, np.ndarray]) -> Any:
-        """A frame of truth values with the same rows, of the columns named."""
+        """A boolean frame with the same rows and the named columns."""
 
     def every(self, rows: np.ndarray) -> bool:
-        """Whether rows are all rows, once each and in order."""
+        """Whether the selected rows are all rows, once each and in order."""
         return len(rows) == self.rows and bool((rows == np.arange(self.rows)).all())
 
 
 def converted(name: str, convert: Callable[[Any], Any], values: Iterable[object]) -> Any:
-    """A column as an arrow array; what can't be one is told by the types that it holds.
+    """Converts a column to an Arrow array; on failure, the error lists the types that it holds.
 
     Arguments:
         name: Its name, for messages.
-        convert: Gives the array; it is handed the package pyarrow.
-        values: What the column holds.
+        convert: Returns the array, given the package pyarrow.
+        values: The values of the column.
 
     Raises:
-        DataError: when it can't be one.
+        DataError: when it can't be converted.
     """
     pa = pyarrow_of()
     try:
@@ -87,5 +87,5 @@ def converted(name: str, convert: Callable[[Any], Any], values: Iterable[object]
 
 
 def _absent(value: object) -> bool:
-    # NaN differs from itself; what comparing gives of others may be no truth value.
+    # NaN differs from itself; comparing other objects may not give a boolean.
     return value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)  # noqa: PLR0124

@@ -1,4 +1,4 @@
-"""The data source of specs whose rows are a data frame, and a frame as a table like those of files."""
+"""The data source of specs whose rows are a data frame, and the adapter from frames to tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nbridge.errors import DataError, naming
 
 
 class FrameTable(ArrowTable):
-    """A data frame; its columns are read when they are asked for.
+    """A data frame as a table; its columns are converted on demand.
 
     Arguments:
         frame: The frame.
@@ -44,7 +44,7 @@ class FrameTable(ArrowTable):
 
 
 class _Rows:
-    """Some rows of some columns, perhaps of none, which a record batch has no rows of."""
+    """Some rows of some columns, possibly none; a record batch without columns would lose its number of rows."""
 
     def __init__(self, columns: dict[str, Any], num_rows: int) -> None:
         self._columns, self.num_rows = columns, num_rows
@@ -55,16 +55,16 @@ class _Rows:
 
 
 class FrameSource(Table):
-    """Rows of a data frame that is passed from Python: nbridge.train(spec, data=frame); of pandas, polars, pyarrow, datasets, or of arrays.
+    """Rows of a data frame passed from Python, nbridge.train(spec, data=frame): pandas, polars, pyarrow, datasets, or arrays.
 
-    A modality is one column or several side by side, as in `table`, or a column of lists of numbers, of arrays or of images. None, NaN and
-    an empty text mark what is absent. Rows are told by their place: neither an index nor identifiers are needed.
+    A modality is one or more columns, as in `table`, or a column of lists of numbers, of arrays or of images. None, NaN and
+    empty text mark absent values. Rows are identified by position; neither an index nor identifiers are needed.
 
     Arguments:
-        columns: The columns of each modality: one, a pattern such as lab_*, or a list; by default the column of its name.
-        classes: The classes of columns that have them, in order. Text has classes; two of them are 0 and 1, more are one-hot, or the class
-            index where the column is all of its modality. There they may be left out: those of the data are then kept with the model.
-        missing: Texts that mark an absent cell as well, such as -999 or unknown.
+        columns: The columns of each modality: a name, a pattern such as lab_*, or a list; by default the column of the same name.
+        classes: The ordered classes of categorical columns. Text is categorical; two classes are 0 and 1, more are one-hot, or the class
+            index if the column is the whole modality. There they can be omitted: those of the data are then stored with the model.
+        missing: Additional placeholders for absent cells, such as -999 or unknown.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class FrameSource(Table):
         super().__init__(path=(), columns=columns, classes=classes, id="", missing=missing)
 
     def files(self, shapes: Mapping[str, tuple[int, ...]]) -> list[TableFile]:
-        """The frame.
+        """Returns the frame passed from Python.
 
         Arguments:
             shapes: The shape of a row of each modality, by name.

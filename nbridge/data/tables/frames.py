@@ -1,13 +1,13 @@
-"""Data frames of several libraries as columns of Apache Arrow, and back: what is filled in goes into a copy of what was given.
+"""Adapters between data frames of several libraries and Apache Arrow columns; imputed values go into a copy of the input.
 
-A frame that comes back is of the class that was given, with its columns, their order, names and types, and its index; columns in which
-nothing was filled in are copied as they are. None of these libraries is imported here: a frame that is given has brought its own.
+A returned frame has the class of the input, its columns in order with their names and types, and its index; columns in which
+nothing was imputed are copied unchanged. None of these libraries is imported here: whoever passes a frame has imported its library.
 
 ==================== ==============================================================================================
-pandas               a ``DataFrame``; its index is kept and tells nothing, and may repeat
+pandas               a ``DataFrame``; its index is kept but not used, and may repeat
 polars               a ``DataFrame``
-pyarrow              a ``Table``, and through ``__arrow_c_stream__`` frames of any other library, which come back as a ``Table``
-NumPy                a dict of arrays, a row first: one number or text a row, or a vector
+pyarrow              a ``Table``, and, through ``__arrow_c_stream__``, frames of any other library, returned as a ``Table``
+NumPy                a dict of arrays, rows first: one number, text or vector per row
 Hugging Face         a ``datasets.Dataset``: see `nbridge.data.tables.hub_frames`
 ==================== ==============================================================================================
 """
@@ -31,11 +31,11 @@ from nbridge.data.texts import normal_text
 from nbridge.errors import DataError
 
 FrameLike = Any
-"""A data frame: whatever `is_frame` says yes to, or a mapping of arrays."""
+"""A data frame: anything that `is_frame` accepts, or a mapping of arrays."""
 
 
 def is_frame(data: object) -> bool:
-    """Whether something is a data frame, and no mapping of arrays."""
+    """Whether something is a data frame, excluding mappings of arrays."""
     return _is_pandas(data) or _is_hub(data) or hasattr(data, "__arrow_c_stream__") or _is_lazy(data)
 
 
@@ -45,10 +45,10 @@ def is_split(data: Mapping[str, object]) -> bool:
 
 
 def open_frame(data: FrameLike) -> Frame:
-    """A data frame by what it is.
+    """Wraps a data frame in its adapter.
 
     Raises:
-        DataError: when it is none, bears a name twice, or has an index of several levels.
+        DataError: when it is not a data frame, has duplicate columns, or a MultiIndex.
     """
     pyarrow_of("data frames")
     if _is_lazy(data):
@@ -75,7 +75,7 @@ def open_frame(data: FrameLike) -> Frame:
 
 
 def _loaded(module: str, name: str) -> tuple[type, ...]:
-    """A class of a library, where somebody has imported it."""
+    """A class of a library, if the library has been imported."""
     found = getattr(sys.modules.get(module), name, None)
     return (found,) if isinstance(found, type) else ()
 
@@ -89,7 +89,7 @@ def _is_polars(data: object) -> bool:
 
 
 def _is_lazy(data: object) -> bool:
-    # Of Hugging Face those that stream, which know no number of rows, and several splits in one dict.
+    # From Hugging Face: streaming datasets, whose number of rows is unknown, and dicts of several splits.
     return isinstance(data, (*_loaded("polars", "LazyFrame"), *_loaded("datasets", "IterableDataset")))
 
 
@@ -100,7 +100,7 @@ def _is_hub(data: object) -> bool:
 
 
 class PandasFrame(Frame):
-    """A frame of pandas."""
+    """A pandas data frame."""
 
     def __init__(self, frame: Any) -> None:
         if getattr(frame.columns, "nlevels", 1) > 1 or getattr(frame.index, "nlevels", 1) > 1:
@@ -145,7 +145,7 @@ class PandasFrame(Frame):
         if isinstance(kind, pd.SparseDtype):
             return self._filled(name, series.sparse.to_dense(), cells).astype(kind)
         if isinstance(kind, pd.CategoricalDtype):
-            # A class that no row of this frame has, and its type does not list, has to be made room for.
+            # A class that occurs in no row and not in the dtype must be added as a category.
             by_text = {normal_text(str(one)): one for one in reversed(kind.categories)}
             values = [by_text.get(normal_text(str(value)), value) for value in values]
             series = series.cat.add_categories([value for value in dict.fromkeys(values) if value not in kind.categories])
@@ -171,7 +171,7 @@ class PandasFrame(Frame):
 
 
 def _objects(values: Sequence[Any], like: Iterable[object]) -> np.ndarray:
-    """Values as objects, lists as arrays where others of the column are arrays."""
+    """Values as objects; lists become arrays if other values of the column are arrays."""
     array = next((value for value in like if isinstance(value, np.ndarray)), None)
     found = np.empty(len(values), dtype=object)
     for place, value in enumerate(values):
@@ -180,7 +180,7 @@ def _objects(values: Sequence[Any], like: Iterable[object]) -> np.ndarray:
 
 
 class PolarsFrame(Frame):
-    """A frame of polars."""
+    """A polars data frame."""
 
     def __init__(self, frame: Any) -> None:
         self._frame, self.rows, self.names = frame, frame.height, tuple(frame.columns)
@@ -222,7 +222,7 @@ class PolarsFrame(Frame):
 
 
 class ArrowFrame(Frame):
-    """A table of pyarrow, or of a library that speaks its language."""
+    """A pyarrow table, or one from a library that supports Arrow's C stream interface."""
 
     noun: ClassVar[str] = "table"
 

@@ -1,7 +1,7 @@
-"""Datasets of Hugging Face as data frames, told by what they can do: the library itself is never imported here.
+"""Hugging Face datasets as data frames, recognised by duck typing: the library itself is never imported here.
 
-A ``ClassLabel`` is text of its names, absent where it is -1 or None; ``Array2D`` to ``Array5D`` and ``Sequence`` of numbers are vectors; an
-``Image`` is the bytes of its pixels, (channels, height, width), written as PNG where it is filled in.
+A ``ClassLabel`` becomes its class names, absent where it is -1 or None; ``Array2D`` to ``Array5D`` and ``Sequence`` of numbers are vectors;
+an ``Image`` becomes its pixels as bytes, (channels, height, width), and is written as PNG where it is imputed.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from nbridge.data.texts import normal_text
 from nbridge.errors import DataError
 
 _MODES = {"L": 1, "RGB": 3, "RGBA": 4}
-"""Images that are read as they are, with their channels."""
+"""Image modes that are read unchanged, with their number of channels."""
 _PLAIN = {"1": "L", "P": "RGB"}
-"""Images whose pixels stand for something else, and what they are read as."""
+"""Image modes that are converted, and their targets."""
 
 
 class HubFrame(Frame):
-    """A dataset of Hugging Face.
+    """A Hugging Face dataset.
 
     Arguments:
         dataset: A ``datasets.Dataset``.
@@ -68,7 +68,7 @@ class HubFrame(Frame):
         return type(self._dataset).from_dict({name: mask.tolist() for name, mask in columns.items()})
 
     def _stored(self, name: str) -> Any:
-        """A column as it is stored, without the types that the library adds to those of arrow."""
+        """A column in its storage type, without the library's extension types."""
         return arrow_cells.stored(self._dataset.with_format("arrow").select_columns([name])[:].column(name))
 
     def _filled(self, name: str, given: Any, cells: Renewed) -> Any:
@@ -84,7 +84,7 @@ class HubFrame(Frame):
         return Renewed(cells.rows, cells.fill, values).put(given)
 
     def _made(self, columns: Mapping[str, Any]) -> Any:
-        """A dataset of columns as they are stored, with the features of the one that was given."""
+        """Builds a dataset from storage columns, with the features of the input."""
         pa, schema = pyarrow_of(), self._dataset.features.arrow_schema
         table = pa.Table.from_arrays([_typed(columns[field.name], field.type) for field in schema], schema=schema)
         sink = pa.BufferOutputStream()
@@ -94,7 +94,7 @@ class HubFrame(Frame):
 
 
 def _typed(array: Any, kind: Any) -> Any:
-    """A column as it is stored, as one of the type that a feature has."""
+    """Casts a storage column to the type of a feature."""
     pa = pyarrow_of()
     return pa.ExtensionArray.from_storage(kind, array) if isinstance(kind, pa.BaseExtensionType) else array.cast(kind)
 
@@ -104,10 +104,10 @@ def _is(feature: object, name: str) -> bool:
 
 
 def _images(name: str, array: Any) -> Any:
-    """Images as lists of (channels, height, width) bytes.
+    """Decodes images to lists of (channels, height, width) bytes.
 
     Raises:
-        DataError: for the first that can't be read, or is of another size or mode than the first.
+        DataError: for the first that can't be read, or has another size or mode than the first.
     """
     pa = pyarrow_of()
     pixels: list[np.ndarray | None] = []

@@ -1,7 +1,7 @@
-"""Several tables that are joined on a column of identifiers, read as one and written back as the several that they were.
+"""Tables joined on a column of identifiers, read as one and written back separately.
 
-Rows are those of all tables (an outer join), in the order in which identifiers come first. Each table is written with its own columns,
-and with its rows in its own order; rows that it lacks come at its end: their identifier and the columns of modalities, all of them imputed.
+Rows are the outer join, in the order of first occurrence of their identifiers. Each table is written with its own columns and its rows in
+their own order; rows that it lacks are appended, with their identifier and its modality columns, all of them imputed.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from nbridge.errors import DataError, naming
 
 @dataclass(frozen=True)
 class Part:
-    """A table among those that are joined.
+    """One of several joined tables.
 
     Arguments:
         file: The table.
-        plan: What is known of it.
-        order: The rows that are written, among those of all tables: its own in their order, then those that it lacks.
+        plan: What to write of it.
+        order: The joined-row indices to write: its own in their order, then those that it lacks.
         rows: The number of its own rows.
         more: The identifiers of rows that it lacks.
     """
@@ -49,20 +49,20 @@ class Part:
 
 
 class JoinedRows(RowsIn):
-    """Tables that are joined, in memory.
+    """Joined tables, in memory.
 
     Arguments:
-        files: The tables; several of them have a column of identifiers.
-        layout: Which columns are which modality.
-        levels: The levels of intervals, which name their columns.
+        files: The tables; if there are several, each has a column of identifiers.
+        layout: The columns of each modality.
+        levels: The levels of intervals, used in column names.
 
     Attributes:
-        rows: The number of rows of all tables.
-        parts: The tables as they are written.
-        lacking: By table, how many of them it lacks.
+        rows: The number of joined rows.
+        parts: The tables to write.
+        lacking: The number of rows that each table lacks.
 
     Raises:
-        DataError: for the first cell that holds what it may not, or when tables can't be joined.
+        DataError: for the first invalid cell, or when tables can't be joined.
     """
 
     noun: ClassVar[str] = "column"
@@ -91,7 +91,7 @@ class JoinedRows(RowsIn):
 
     @property
     def ids(self) -> np.ndarray | None:
-        """The identifiers of the rows, (N,); None where they have none."""
+        """The row identifiers, (N,); None if there are none."""
         return self._read.ids
 
     def layout(self, key: str) -> Layout:
@@ -109,7 +109,7 @@ class JoinedRows(RowsIn):
         raise NotImplementedError("identifiers are checked where tables are joined")
 
     def check_passed(self, key: str) -> None:
-        """Has nothing to check: any column can be written as it was read."""
+        """Does nothing: any column can be copied as it was read."""
 
     def one_hot(self, key: str) -> tuple[tuple[int, int], ...]:
         return self._layout.one_hot(key)
@@ -127,7 +127,7 @@ class JoinedRows(RowsIn):
             replace_folder(target, folder)
 
     def _hear(self, chunk: Chunk, numbers: Mapping[str, np.ndarray]) -> None:
-        """Takes up how cells are written."""
+        """Records the format of cells."""
         for column, values in numbers.items():
             if column in self._styles:
                 self._styles[column].learn(chunk.single(column), values)
@@ -135,7 +135,7 @@ class JoinedRows(RowsIn):
 
     def _part(self, number: int, file: TableFile) -> Part:
         kept = kept_columns(file, self._layout)
-        # What no table has goes into the first one.
+        # Columns that no table has go into the first one.
         spare = {column for name in self._layout.columns if name not in self.there for column in self._layout.columns[name]}
         own = {column for names in self._layout.columns.values() for column in names if column in file.columns}
         written = frozenset(own | (spare if number == 0 else set()))
@@ -149,7 +149,7 @@ class JoinedRows(RowsIn):
 
 
 class AllRows(RowsOut):
-    """Rows that wait until all of them are there: tables have them in orders of their own."""
+    """Collects all rows before writing, since each table has its own row order."""
 
     def __init__(self) -> None:
         self._parts: list[Mapping[str, Filled]] = []
@@ -167,12 +167,12 @@ class AllRows(RowsOut):
 
 
 def write_part(part: Part, path: Path, done: Mapping[str, Filled]) -> None:
-    """Writes a table among those that are joined.
+    """Writes one of the joined tables.
 
     Arguments:
         part: The table.
         path: The file to write.
-        done: All rows of what was filled in.
+        done: The imputed columns, all rows.
     """
     if isinstance(part.file, CsvTable):
         out: CsvOut | ParquetOut = CsvOut(path, part.plan, part.file, 0, packed=has_ending(path, GZIP), more=part.more)
@@ -189,10 +189,10 @@ def write_part(part: Part, path: Path, done: Mapping[str, Filled]) -> None:
 
 
 def check_names(files: Sequence[TableFile]) -> None:
-    """Checks that files can lie in one folder.
+    """Checks that output files have distinct names.
 
     Raises:
-        DataError: when two of them bear one name.
+        DataError: when two have the same name.
     """
     found: dict[str, TableFile] = {}
     for file in files:

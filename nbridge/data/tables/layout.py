@@ -1,8 +1,8 @@
-"""Which columns of a table make which modality, and what becomes of cells in it: reals, 0 and 1, or classes.
+"""The columns of each modality, and how their cells are encoded: reals, 0 and 1, or classes.
 
-A modality of shape (n,) is n elements side by side. A column of numbers is one of them, and so is a column of two classes, as 0 and 1; a
-column of C > 2 classes among others is C of them, one-hot. A column of C classes alone, for a modality of shape (C,), is a class index.
-A column of lists is a modality by itself, of any shape that has as many elements.
+A modality of shape (n,) is n elements side by side. A numeric column is one of them, as is a column of two classes, as 0 and 1; a column of
+C > 2 classes among others is C of them, one-hot. A single column of C classes, for a modality of shape (C,), is a class index. A column of
+lists is a modality by itself, of any shape with as many elements.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from nbridge.data.texts import same_text_twice
 from nbridge.errors import DataError
 
 ADDED = (PRESENT, "__imputed", "__mean", "__sd", "__lower", "__upper", "__probability")
-"""Endings of columns that tell of others; patterns pass them over."""
+"""Suffixes of derived columns, which patterns ignore."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """A column in a modality.
+    """A column of a modality.
 
     Arguments:
         column: Its name.
-        classes: Its classes; none for numbers.
+        classes: Its classes; empty for numbers.
         start: Its first element.
         stop: The element after its last.
     """
@@ -49,10 +49,10 @@ class TableLayout:
     Arguments:
         shapes: The shape of a row of each modality, by name.
         columns: Its columns, in order.
-        classes: The classes of columns that have them, in order.
+        classes: The ordered classes of categorical columns.
         id: The column of identifiers.
-        missing: Texts of absent cells.
-        lists: The columns of lists.
+        missing: Placeholders of absent cells.
+        lists: The list columns.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -63,10 +63,10 @@ class TableLayout:
     lists: frozenset[str] = frozenset()
 
     def check(self) -> None:
-        """Checks that columns fill shapes, and that no column is in two modalities.
+        """Checks that columns match shapes, and that no column is in two modalities.
 
         Raises:
-            DataError: for the first that does not.
+            DataError: for the first mismatch.
         """
         owners: dict[str, str] = {}
         for name, columns in self.columns.items():
@@ -81,15 +81,15 @@ class TableLayout:
                 raise DataError(f"classes: {no_column(column, ' in any modality', tuple(owners))}")
 
     def one_hot(self, name: str) -> tuple[tuple[int, int], ...]:
-        """The first element, and the element after the last, of each column of a modality that is one-hot."""
+        """The start and stop of the elements of each one-hot column of a modality."""
         return tuple((field.start, field.stop) for field in self.fields(name) if field.classes and field.stop - field.start > 1)
 
     def element(self, name: str, element: int) -> str:
-        """The column that an element of a modality is of."""
+        """The column of an element of a modality."""
         return next((field.column for field in self.fields(name) if field.start <= element < field.stop), self.columns[name][-1])
 
     def among(self, file: TableFile) -> TableLayout:
-        """The same, with lists where a file has lists as well."""
+        """The same layout, with the list columns of a file."""
         there = (column for columns in self.columns.values() for column in columns if column in file.columns)
         return replace(self, lists=self.lists | {column for column in there if file.is_list(column)})
 
@@ -99,7 +99,7 @@ class TableLayout:
         return len(self.columns[name]) == 1 and len(shape) == 1 and shape[0] > 1 and self.columns[name][0] not in self.lists
 
     def fields(self, name: str) -> Iterator[Field]:
-        """The columns of a modality, each with its elements."""
+        """The columns of a modality, with their elements."""
         start = 0
         for column in self.columns[name]:
             classes = self.classes.get(column, ())
@@ -109,10 +109,10 @@ class TableLayout:
             start += width
 
     def numbers(self, chunk: Chunk, columns: Sequence[str]) -> dict[str, np.ndarray]:
-        """Columns of a chunk as numbers, NaN where they are absent.
+        """Converts columns of a chunk to numbers, NaN where absent.
 
         Raises:
-            DataError: for the first cell that can't be one.
+            DataError: for the first cell that can't be converted.
         """
         return {column: self._read(chunk, column) for column in columns}
 
@@ -121,7 +121,7 @@ class TableLayout:
             return read_cells(column, chunk.single(column), self.classes.get(column, ()), self.missing, chunk.where)
         if column not in chunk.vectors:
             if all(text.strip() in self.missing for text in chunk.single(column)):
-                # A column of nothing has no type that tells of lists.
+                # An all-null column has no list type.
                 return np.full((chunk.rows, self._width(column)), np.nan, np.float32)
             raise DataError(f"column {clip(column)!r} holds single values, expected lists of {self._width(column)} numbers")
         array, width = chunk.vectors[column], self._width(column)
@@ -139,7 +139,7 @@ class TableLayout:
         return next(prod(self.shapes[name]) for name, columns in self.columns.items() if column in columns)
 
     def array(self, name: str, numbers: Mapping[str, np.ndarray]) -> np.ndarray:
-        """A modality as an array: class indices, :math:`(N,)`, or elements, :math:`(N, n)`, NaN where they are absent.
+        """A modality as an array: class indices, :math:`(N,)`, or elements, :math:`(N, n)`, NaN where absent.
 
         Arguments:
             name: The modality.
@@ -169,16 +169,16 @@ class TableLayout:
 
 
 def expand(name: str, asked: str | Sequence[str], columns: Sequence[str], reserved: Collection[str] = ()) -> tuple[str, ...]:
-    """The columns of a modality, patterns filled in, in the order of the file.
+    """The columns of a modality, with patterns expanded in the order of the file.
 
     Arguments:
         name: The modality.
-        asked: Names of columns, or patterns such as ``lab_*``; a column that is called so itself is no pattern.
-        columns: All columns that it may have.
+        asked: Names of columns, or patterns such as ``lab_*``; an exact column name takes precedence.
+        columns: All available columns.
         reserved: Columns that patterns do not match.
 
     Raises:
-        DataError: when one is missing, or named twice.
+        DataError: when one is missing or duplicate.
 
     Example:
         >>> expand("lab", ["age", "lab_*"], ["lab_2", "age", "lab_1", "lab__present"])

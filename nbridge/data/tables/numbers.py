@@ -1,4 +1,4 @@
-"""Tables as numbers: the columns of modalities of each file, and the rows of several files joined on their identifiers."""
+"""Reads tables as numbers: the modality columns of each file, and the rows of several files joined on their identifiers."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Numbers:
 
     Arguments:
         origin: The file, for messages.
-        numbers: By column, shape (N,), or (N, n) of lists, NaN where they are absent.
-        ids: The identifiers of rows, as text, shape (N,); None where the file has none.
-        rows: By file, the number that each row has there, (N,), -1 where the file lacks it; None where there is one file.
+        numbers: By column, shape (N,), or (N, n) for lists, NaN where absent.
+        ids: The row identifiers as text, shape (N,); None if the file has none.
+        rows: By file, the index of each row there, (N,), -1 where the file lacks it; None if there is one file.
     """
 
     origin: str
@@ -37,7 +37,7 @@ class Numbers:
 
 
 def place_of(layout: TableLayout, files: Sequence[TableFile], read: Numbers, name: str, row: int, element: int) -> str:
-    """The place of a cell, for messages: the file, the modality, the column and the row in the file."""
+    """Formats the location of a cell, for messages: the file, the modality, the column and the row in the file."""
     column = layout.element(name, element)
     file = next(file for file in files if column in file.columns)
     own = row if read.rows is None else int(read.rows[str(file.path)][row])
@@ -47,15 +47,15 @@ def place_of(layout: TableLayout, files: Sequence[TableFile], read: Numbers, nam
 def read_numbers(
     file: TableFile, layout: TableLayout, hear: Callable[[Chunk, Mapping[str, np.ndarray]], None] = lambda *_: None
 ) -> Numbers:
-    """What a file has of the columns of modalities, and its identifiers.
+    """Reads the modality columns of a file, and its identifiers.
 
     Arguments:
         file: The file.
-        layout: Which columns are which modality.
-        hear: Is handed each chunk, and its columns as numbers.
+        layout: The columns of each modality.
+        hear: Called with each chunk, and its columns as numbers.
 
     Raises:
-        DataError: for the first cell that holds what it may not, or when it has no rows, or identifiers that repeat.
+        DataError: for the first invalid cell, or when there are no rows, or duplicate identifiers.
     """
     layout = layout.among(file)
     taken = [column for columns in layout.columns.values() for column in columns if column in file.columns]
@@ -94,15 +94,15 @@ def join_files(
     layout: TableLayout,
     hear: Callable[[Chunk, Mapping[str, np.ndarray]], None] = lambda *_: None,
 ) -> Numbers:
-    """The columns of all files, their rows joined, and what columns of presence say checked wherever they are.
+    """Reads the modality columns of all files, joins their rows, and checks presence columns against values in any file.
 
     Arguments:
         files: The files; several have identifiers.
-        layout: Which columns are which modality.
+        layout: The columns of each modality.
         hear: As for `read_numbers`.
 
     Raises:
-        DataError: as `read_numbers` and `join`.
+        DataError: as for `read_numbers` and `join`.
     """
     read = join([read_numbers(file, layout, hear) for file in files])
     if read.rows is not None:
@@ -111,7 +111,7 @@ def join_files(
 
 
 def join(parts: Sequence[Numbers]) -> Numbers:
-    """The rows of all files by their identifiers, in the order in which these come first; NaN where a file lacks the row.
+    """Joins the rows of all files by identifier, in the order of first occurrence; NaN where a file lacks the row.
 
     Raises:
         DataError: when a file has no identifier in common with the others.
@@ -140,7 +140,7 @@ def check_joinable(files: Sequence[TableFile], id_column: str) -> None:
     """Checks that all files have identifiers, and no other column in common.
 
     Raises:
-        DataError: for the first that has not.
+        DataError: for the first that doesn't.
     """
     owners: dict[str, TableFile] = {}
     for file in files:

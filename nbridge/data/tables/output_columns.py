@@ -1,4 +1,4 @@
-"""Which columns are written of a table that was filled in: those that were, masks of what was imputed, and figures."""
+"""The columns to write for an imputed table: imputed columns, masks, and interval statistics."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from nbridge.data.tables.layout import Field, TableLayout
 from nbridge.errors import DataError
 
 DRAW = "draw"
-"""The column that tells draws of one row apart, from 1."""
+"""The column that numbers the draws of a row, from 1."""
 IMPUTED = "__imputed"
 
 
 @dataclass(frozen=True)
 class CellPlan:
-    """What is known of a table that is read.
+    """What to write of a table.
 
     Arguments:
-        layout: Which columns are which modality.
-        styles: How the cells of each column of single values are written.
-        shapes: The shape of the vectors of each column of lists, where it is known.
-        levels: The levels of intervals, which name their columns.
-        kept: The columns of the table that are written again, in order.
-        passed: Those of them that are of no modality.
-        written: The columns of modalities that are written; None for all of them.
-        elsewhere: Modalities whose values are written elsewhere, as images are; the table tells which were imputed.
+        layout: The columns of each modality.
+        styles: The cell format of each scalar column.
+        shapes: The vector shape of each list column, if known.
+        levels: The levels of intervals, used in column names.
+        kept: The columns of the table to write again, in order.
+        passed: Those of them that belong to no modality.
+        written: The modality columns to write; None for all.
+        elsewhere: Modalities whose values are written elsewhere, such as images; the table only gets their masks.
     """
 
     layout: TableLayout
@@ -44,21 +44,21 @@ class CellPlan:
     elsewhere: tuple[str, ...] = ()
 
     def fields(self, name: str) -> list[Field]:
-        """The columns of a modality that are written."""
+        """The columns of a modality to write."""
         return [field for field in self.layout.fields(name) if self.written is None or field.column in self.written]
 
 
 @dataclass(frozen=True)
 class CellColumn:
-    """Some rows of a column that is written.
+    """Some rows of an output column.
 
     Arguments:
         name: Its name.
         numbers: Its values, draws first, (K, N), or vectors, (K, N, n).
-        fill: Which cells are written anew, (N,); others keep their text.
-        observed: What stands in other cells of a column that the file lacks: a text, or the column whose text is taken.
-        style: How numbers are written; seven digits where there is none.
-        mask: Whether values are true and false.
+        fill: Which cells to rewrite, (N,); others keep their text.
+        observed: The content of other cells in a column that the file lacks: a text, or the column whose text is copied.
+        style: The number format; seven digits by default.
+        mask: Whether values are booleans.
     """
 
     name: str
@@ -70,20 +70,20 @@ class CellColumn:
     mask: bool = False
 
     def number(self, draw: int, row: int) -> float:
-        """The value of a row in a draw; a column that is the same in all has one."""
+        """The value of a row in a draw; a column may have one value for all draws."""
         return float(self.numbers[draw if len(self.numbers) > 1 else 0, row])
 
     def text(self, draw: int, row: int) -> str:
-        """The same as a cell."""
+        """The same, formatted as a cell."""
         number = self.number(draw, row)
         return f"{number:.7g}" if self.style is None else self.style.text(number)
 
 
 def columns_of(plan: CellPlan, done: Mapping[str, Filled]) -> list[CellColumn]:
-    """All columns to write: those filled in, then masks, then figures.
+    """All output columns: imputed ones, then masks, then statistics.
 
     Raises:
-        DataError: when two would bear one name.
+        DataError: when two would have the same name.
     """
     names = [name for name in plan.layout.columns if name in done and plan.fields(name)]
     values = [column for name in names for column in _filled(plan, name, done)]
@@ -98,12 +98,12 @@ def columns_of(plan: CellPlan, done: Mapping[str, Filled]) -> list[CellColumn]:
 
 
 def draws_of(plan: CellPlan, done: Mapping[str, Filled]) -> int:
-    """The number of draws; 0 for the one best estimate."""
+    """The number of draws; 0 for a point estimate."""
     return next((len(filled.array) for name, filled in done.items() if filled.axis and name in plan.layout.columns), 0)
 
 
 def rows_of(done: Mapping[str, Filled]) -> int:
-    """The number of rows of columns that were filled in."""
+    """The number of rows of imputed columns."""
     filled = next(iter(done.values()))
     return filled.array.shape[filled.axis]
 
@@ -116,7 +116,7 @@ def _filled(plan: CellPlan, name: str, done: Mapping[str, Filled]) -> Iterator[C
 
 
 def _guess(plan: CellPlan, name: str, field: Field, array: np.ndarray) -> np.ndarray:
-    """The values of a column among those of its modality, (K, N): a number, or the most likely class; vectors, (K, N, n)."""
+    """The values of a column of its modality, (K, N): a number, or the most likely class; vectors, (K, N, n)."""
     if plan.layout.is_index(name):
         return array
     elements = _flat(array, 2)[..., field.start : field.stop]
@@ -130,12 +130,12 @@ def _cells(mask: np.ndarray, field: Field) -> np.ndarray:
 
 
 def _flat(array: np.ndarray, axes: int) -> np.ndarray:
-    """An array whose axes behind the first ones are one, even where it has no rows."""
+    """Flattens all axes after the first ones, even without rows."""
     return array.reshape(*array.shape[:axes], prod(array.shape[axes:]))
 
 
 def _masks(plan: CellPlan, name: str, mask: np.ndarray) -> Iterator[CellColumn]:
-    """A column for the modality, or one for each of its columns where some row is observed in part; of vectors one of vectors."""
+    """Masks: one for the modality, or one per column if a row is partially observed; vectors for vectors."""
     fields, everywhere = plan.fields(name), np.ones(len(mask), dtype=bool)
     if mask.ndim > 1 and fields[0].column in plan.layout.lists:
         yield CellColumn(fields[0].column + IMPUTED, _flat(mask, 1)[None], everywhere, mask=True)
@@ -145,7 +145,7 @@ def _masks(plan: CellPlan, name: str, mask: np.ndarray) -> Iterator[CellColumn]:
 
 
 def _figures(plan: CellPlan, name: str, done: Mapping[str, Filled]) -> Iterator[CellColumn]:
-    """Of columns of numbers the mean, the deviation and the ends of intervals; of classes the probability of the one that is written."""
+    """Mean, standard deviation and interval bounds of numeric columns; for classes the probability of the class written."""
     mask = done[name + IMPUTED].array
     for field in plan.fields(name):
         cells, column = _cells(mask, field), field.column
@@ -160,7 +160,7 @@ def _figures(plan: CellPlan, name: str, done: Mapping[str, Filled]) -> Iterator[
 
 
 def _moments(plan: CellPlan, name: str, field: Field, done: Mapping[str, Filled]) -> Iterator[tuple[str, np.ndarray]]:
-    """Figures of a column by their ending, (N,) or (N, n)."""
+    """Statistics of a column by suffix, (N,) or (N, n)."""
 
     def part(array: np.ndarray) -> np.ndarray:
         found = _flat(array, 1)[:, field.start : field.stop]
@@ -177,7 +177,7 @@ def _moments(plan: CellPlan, name: str, field: Field, done: Mapping[str, Filled]
 
 
 def _probability(plan: CellPlan, name: str, field: Field, done: Mapping[str, Filled]) -> np.ndarray | None:
-    """The probability of the class that is written, (N,)."""
+    """The probability of the class written, (N,)."""
     if (key := f"{name}__probability") in done:
         classes = done[name].array.astype(int)[:, None]
         return np.take_along_axis(done[key].array, classes, 1)[:, 0]

@@ -1,4 +1,4 @@
-"""Parquet files: columns of a table, and lists in a column, as modalities; row groups are read where they are asked for."""
+"""The data source of Parquet files: columns, or lists in a column, as modalities, with row groups read on demand."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from nbridge.errors import DataError, naming
 
 
 class Parquet(Source):
-    """Rows of a parquet file, or of the files of a folder in the order of their names, which may be larger than memory.
+    """Rows of a parquet file, or of the files of a folder sorted by name, which may be larger than memory.
 
-    A modality is a column of numbers, several columns side by side, or a column of lists of one length; a single column of whole numbers
-    serves a shape of one axis as class indices. Null and NaN mark what is absent. Two passes over the files find who is present and check
-    every value; from then on row groups are read as training asks for them. An epoch shuffles row groups, and rows within 64 MiB of
+    A modality is a column of numbers, several columns side by side, or a column of lists of one length; a single column of integers
+    can hold class indices for a shape of one axis. Null and NaN mark absent values. Two passes over the files determine presence and check
+    every value; row groups are then read as training requests them. An epoch shuffles row groups, and rows within 64 MiB of
     values: small row groups (10,000 rows) shuffle better than large ones.
 
     Arguments:
         path: The file or the folder: absolute, or relative to the current folder, or else to $NBRIDGE_DATA.
-        columns: The column of each modality, a pattern such as gene_*, or a list of columns; by default the column of its name.
-        id: The column of identifiers; files may do without one of the default name.
+        columns: The column of each modality, a pattern such as gene_*, or a list of columns; by default the column of the same name.
+        id: The column of identifiers; optional under its default name.
     """
 
     def __init__(
@@ -48,10 +48,10 @@ class Parquet(Source):
         self.id = id
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
-        """Opens the files and finds the columns of the modalities asked for; others are passed over.
+        """Opens the files and finds the columns of the requested modalities; others are ignored.
 
         Raises:
-            DataError: when pyarrow is missing, a file is missing or damaged, or a column is missing or doesn't fit.
+            DataError: when pyarrow is missing, a file is missing or damaged, or a column is missing or has another type or size.
         """
         asked = keys_of(shapes, self.columns, "columns")
         path = find_file_or_folder(self.path)
@@ -66,7 +66,7 @@ class Parquet(Source):
         return Dataset(rows, self._ids(path, files, len(rows)) if self.id not in taken else None)
 
     def row_labels(self, column: str, shapes: Mapping[str, tuple[int, ...]]) -> RowLabels:  # noqa: ARG002
-        """The values of a column of all files; no other column is read."""
+        """The values of a column in all files; no other column is read."""
         path = find_file_or_folder(self.path)
         files = [_open(file) for file in _files(path)]
         for file in files:
@@ -105,7 +105,7 @@ class _File:
 
 
 class _ParquetStore(Store):
-    """Row groups of one file or more, each a block."""
+    """Row groups of one or more files, each a block."""
 
     def __init__(
         self, path: Path, shapes: Mapping[str, tuple[int, ...]], files: Sequence[_File], columns: Mapping[str, tuple[str, ...]]
@@ -116,7 +116,7 @@ class _ParquetStore(Store):
         for start, (file, group) in zip(self.starts.tolist(), groups, strict=True):
             self._firsts.setdefault(file.path, start)
             _check_size(file, group, shapes)
-        # Two of each modality: a window begins where the one before it ended.
+        # Two per modality: a window may begin in the row group where the previous one ended.
         self._decoded = functools.lru_cache(maxsize=2 * len(shapes))(self._decode)
 
     def read(self, name: str, start: int, stop: int) -> np.ndarray:
@@ -162,7 +162,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _read(file: _File, columns: Sequence[str], group: int | None = None) -> Any:
-    """A table of some columns, of one row group or of all."""
+    """Reads some columns, of one row group or of all."""
     groups = range(len(file.groups)) if group is None else [group]
     with _reading(file.path), _pyarrow().parquet.ParquetFile(file.path, metadata=file.metadata) as reader:
         return reader.read_row_groups(list(groups), columns=list(columns), use_threads=False)
@@ -187,7 +187,7 @@ def _open(path: Path) -> _File:
 
 
 def _chosen(file: _File, name: str, asked: str | Sequence[str], reserved: Collection[str] = ()) -> tuple[str, ...]:
-    """The columns of a modality: those asked for, patterns filled in, in the order of the file; patterns do not match reserved ones."""
+    """The columns of a modality, with patterns expanded in the order of the file; patterns do not match reserved columns."""
     columns: list[str] = []
     for word in [asked] if isinstance(asked, str) else asked:
         found = [column for column in matching(word, list(file.types)) if column == word or column not in reserved]
@@ -235,7 +235,7 @@ def _check_alike(first: _File, file: _File, columns: Sequence[str]) -> None:
 
 
 def _check_width(name: str, columns: int, shape: tuple[int, ...]) -> None:
-    """Checks the number of columns of numbers; a single one serves several elements only as class indices."""
+    """Checks the number of numeric columns; a single one can represent several elements only as class indices."""
     size = prod(shape)
     if columns == 1 < size and len(shape) > 1:
         raise DataError(
@@ -260,7 +260,7 @@ def _check_size(file: _File, group: int, shapes: Mapping[str, tuple[int, ...]]) 
 
 
 def _numbers(column: Any, name: str, width: int, first: int) -> np.ndarray:
-    """A column as numbers, NaN for null: :math:`(N, width)`, or class indices, :math:`(N,)`, where single numbers serve a greater width."""
+    """A column as numbers, NaN for null: :math:`(N, width)`, or class indices, :math:`(N,)`, for scalars with a larger width."""
     pyarrow = _pyarrow()
     array = column.combine_chunks()
     if not _is_list(array.type):
@@ -281,7 +281,7 @@ def _numbers(column: Any, name: str, width: int, first: int) -> np.ndarray:
 
 
 def _plain(array: Any) -> np.ndarray:
-    """Numbers of an arrow array without lists, NaN for null."""
+    """Numbers of an Arrow array without lists, NaN for null."""
     pyarrow = _pyarrow()
     if pyarrow.types.is_boolean(array.type):
         array = array.cast(pyarrow.uint8())

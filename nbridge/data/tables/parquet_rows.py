@@ -1,4 +1,4 @@
-"""Rows in a Parquet file, read and written block by block. A modality is a column of numbers, or of lists of so many numbers."""
+"""Reads and writes rows of a Parquet file block by block; a modality is a column of numbers, or of lists of fixed length."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nbridge.data.streaming.blocks import Block, Filled, Layout, Output, RowsIn,
 from nbridge.errors import DataError
 
 _READ, _GROUP = 2**20, 2**25
-"""Bytes of a column read at a time, and of the rows of a group that is written."""
+"""Bytes of a column read at a time, and of a row group written."""
 
 
 class TableRows(RowsIn):
@@ -25,7 +25,7 @@ class TableRows(RowsIn):
 
     Arguments:
         file: A `pyarrow.parquet.ParquetFile`.
-        sizes: The number of values of a row of each modality, by key.
+        sizes: The number of values per row of each modality, by key.
     """
 
     noun: ClassVar[str] = "column"
@@ -48,7 +48,7 @@ class TableRows(RowsIn):
 
     def row_bytes(self, keys: Iterable[str], rows: int) -> int:  # noqa: ARG002
         groups = (self._file.metadata.row_group(number).total_byte_size for number in range(self._file.num_row_groups))
-        # What is encoded takes more room when it is read.
+        # Encoded columns take more memory once decoded.
         return 2 * sum(groups) // max(1, rows)
 
     def blocks(self, keys: Iterable[str], start: int, stop: int, size: int) -> Iterator[Block]:
@@ -69,7 +69,7 @@ class TableRows(RowsIn):
         return (table.column(key).to_numpy() for _, table in self._tables([key], 0, rows, size))
 
     def check_passed(self, key: str) -> None:
-        """Has nothing to check: any column can be written as it was read."""
+        """Does nothing: any column can be copied as it was read."""
 
     @contextmanager
     def writing(self, target: Path, output: Output) -> Iterator[RowsOut]:
@@ -82,7 +82,7 @@ class TableRows(RowsIn):
                 table.close()
 
     def _tables(self, keys: Iterable[str], start: int, stop: int, size: int) -> Iterator[tuple[int, Any]]:
-        """Tables of exactly so many rows, the last of them excepted, each with the number of its first row."""
+        """Tables of a fixed number of rows, except the last, each with the index of its first row."""
         import pyarrow as pa
 
         groups, first = self._groups(start, stop)
@@ -98,14 +98,14 @@ class TableRows(RowsIn):
                 rest = rest.slice(size)
 
     def _groups(self, start: int, stop: int) -> tuple[list[int], int]:
-        """The groups of rows that hold these rows, and the number of the first row of the first of them."""
+        """The row groups that contain these rows, and the index of the first row of the first group."""
         ends = np.cumsum([0, *(self._file.metadata.row_group(number).num_rows for number in range(self._file.num_row_groups))])
         found = [number for number in range(len(ends) - 1) if ends[number] < stop and ends[number + 1] > start]
         return found, int(ends[found[0]]) if found else start
 
 
 class _Table(RowsOut):
-    """A Parquet file that grows by groups of rows."""
+    """A Parquet file written by row groups."""
 
     def __init__(self, path: Path, schema: Any, output: Output) -> None:
         self._path, self._schema, self._writer = path, schema, None
@@ -113,7 +113,7 @@ class _Table(RowsOut):
         self.needs = output.passed
 
     def write(self, block: Block, done: Mapping[str, Filled]) -> None:
-        """Writes the next rows: columns stay in their order, each with its mask behind it; new ones come last."""
+        """Writes the next rows: columns stay in order, each followed by its mask; new ones come last."""
         import pyarrow as pa
 
         columns: dict[str, Any] = {}
@@ -128,7 +128,7 @@ class _Table(RowsOut):
             self.flush()
 
     def flush(self) -> None:
-        """Writes the rows that wait as a group."""
+        """Writes the buffered rows as a row group."""
         import pyarrow as pa
         from pyarrow.parquet import ParquetWriter
 
@@ -147,14 +147,14 @@ class _Table(RowsOut):
 
 @contextmanager
 def table_rows(path: Path, sizes: Mapping[str, int]) -> Iterator[TableRows]:
-    """The columns of a Parquet file.
+    """Opens the columns of a Parquet file.
 
     Arguments:
         path: The file.
-        sizes: The number of values of a row of each modality, by key.
+        sizes: The number of values per row of each modality, by key.
 
     Raises:
-        DataError: when it is damaged or no such file, or pyarrow is not installed.
+        DataError: when it is damaged or not a Parquet file, or pyarrow is not installed.
     """
     try:
         import pyarrow as pa
@@ -170,7 +170,7 @@ def table_rows(path: Path, sizes: Mapping[str, int]) -> Iterator[TableRows]:
 
 
 def _in_order(names: list[str], done: Mapping[str, Filled]) -> Iterator[str]:
-    """The columns that were there, each followed by the new ones behind it in what was filled in."""
+    """The original columns, each followed by the new ones that follow it in the imputed block."""
     filled = list(done)
     for name in names:
         yield name
@@ -207,7 +207,7 @@ def _is_list(kind: Any) -> bool:
 
 
 def _read_column(key: str, column: Any, row: tuple[int, ...], first: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """An array of a column, and which of its cells are missing; None where none is."""
+    """A column's array, and its mask of missing cells; None if none is missing."""
     from pyarrow import compute
 
     array = column.combine_chunks()
@@ -233,7 +233,7 @@ def _read_numbers(array: Any) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _arrow(filled: Filled, kind: Any) -> Any:
-    """An array as a column: of the type that the column had, in lists of K where there are draws."""
+    """Converts an array to a column of the original type, in lists of K if there are draws."""
     import pyarrow as pa
 
     draws = filled.array.shape[0] if filled.axis else 1

@@ -1,4 +1,4 @@
-"""Columns that say who is present, against the cells: they say the same, or there is a mistake in one of them."""
+"""Checks presence columns against the cells, which must agree."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from nbridge.errors import DataError, naming
 
 
 def check_presence(name: str, mask: np.ndarray, array: np.ndarray, where: Where) -> None:
-    """Checks that a column of presence says what the cells say.
+    """Checks that a presence column agrees with the cells.
 
     Arguments:
         name: The modality.
-        mask: What is said of each row: 1 or 0.
+        mask: The value of the presence column in each row: 1 or 0.
         array: The modality.
-        where: Tells the place of a row, for messages.
+        where: Formats the location of a row, for messages.
 
     Raises:
-        DataError: for the first row in which it does not.
+        DataError: for the first row in which they disagree.
     """
     some = ~np.isnan(array.reshape(len(array), -1)).all(1)
     wrong = np.flatnonzero((mask != some) | np.isnan(mask))
@@ -38,15 +38,15 @@ def check_presence(name: str, mask: np.ndarray, array: np.ndarray, where: Where)
 
 
 def check_said(name: str, mask: np.ndarray, where: Where) -> None:
-    """Checks that a column of presence says 1 or 0 of each row.
+    """Checks that a presence column holds only 1 and 0.
 
     Arguments:
         name: The modality.
-        mask: What is said of each row, (N,).
-        where: Tells the place of a row, for messages.
+        mask: The presence column, (N,).
+        where: Formats the location of a row, for messages.
 
     Raises:
-        DataError: for the first row of which it says something else.
+        DataError: for the first row with another value.
     """
     if (wrong := np.flatnonzero(~np.isin(mask, (0, 1)))).size:
         raise DataError(f"column {name + PRESENT!r}: {where(int(wrong[0]))} says neither 1 nor 0, expected one of them")
@@ -55,16 +55,16 @@ def check_said(name: str, mask: np.ndarray, where: Where) -> None:
 def check_joined(
     layout: TableLayout, files: Sequence[TableFile], numbers: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]
 ) -> None:
-    """Checks columns of presence that lie in another file than the modality, once rows are joined.
+    """Checks presence columns in other files than their modality, after rows are joined.
 
     Arguments:
-        layout: Which columns are which modality.
+        layout: The columns of each modality.
         files: The files.
-        numbers: Their columns, by name, joined; those of presence among them, NaN where their file lacks the row.
-        rows: By file, the number that each row has there.
+        numbers: Their joined columns by name, including presence columns, NaN where their file lacks the row.
+        rows: By file, the index of each row there.
 
     Raises:
-        DataError: for the first row in which such a column does not say what the cells say.
+        DataError: for the first row in which a presence column and the cells disagree.
     """
     for name in layout.columns:
         if (mask := numbers.get(name + PRESENT)) is None:

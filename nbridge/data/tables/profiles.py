@@ -1,4 +1,4 @@
-"""What the columns of tables hold, whatever it is: for a spec that is yet to be written, and for checks of one that is."""
+"""Profiles of table columns, for drafting a spec and for checking data against one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from nbridge.data.texts import normal_text
 from nbridge.errors import DataError, naming
 
 EXACT = 2**53
-"""Whole numbers up to this one are floats."""
+"""Integers up to this one are exact as floats."""
 FEW_WORDS, MARKED = 3, 0.8
-"""Up to so many different words in a column of numbers, of which so large a share is numbers, mark absent cells."""
+"""Maximum number of distinct words in a numeric column, and minimum fraction of numbers, for the words to count as placeholders."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,13 +27,13 @@ class Profile:
 
     Arguments:
         name: Its name.
-        texts: Its different texts in order, in which absent ones are not.
-        codes: The place of each row's text among them, (N,); -1 where it is absent.
-        markers: Words that mark absent cells among numbers; they count as absent.
-        declared: Whether the texts are classes that the data declare, in their order.
+        texts: Its distinct texts in order, without placeholders.
+        codes: The index of each row's text among them, (N,); -1 where absent.
+        markers: Placeholder words among numbers; they count as absent.
+        declared: Whether the texts are classes declared by the data, in order.
 
     Attributes:
-        numeric: Whether all values are numbers, and not codes: with leading zeros, or of more digits than a number holds.
+        numeric: Whether all values are numbers, and not codes: with leading zeros, or with more digits than a float can hold.
     """
 
     name: str
@@ -57,18 +57,18 @@ class Profile:
 
     @property
     def values(self) -> np.ndarray:
-        """The numbers of a numeric column, (N,), NaN where it is absent."""
+        """The numbers of a numeric column, (N,), NaN where absent."""
         known = np.array([np.nan if number is None else number for number in self._numbers] + [np.nan])
         return known[self.codes]
 
     @property
     def distinct(self) -> tuple[float, ...]:
-        """The different numbers of a numeric column, in order: 1 and 1.0 are one."""
+        """The distinct numbers of a numeric column, in order: 1 and 1.0 are equal."""
         return tuple(sorted({number for number in self._numbers if number is not None}))
 
     @property
     def whole(self) -> bool:
-        """Whether all values are whole numbers."""
+        """Whether all values are integers."""
         return self.numeric and all(number == int(number) for number in self._numbers if number is not None)
 
     def counts(self) -> np.ndarray:
@@ -88,7 +88,7 @@ class Vectors:
 
     Arguments:
         name: Its name.
-        array: The numbers, (N, n), NaN where they are absent.
+        array: The numbers, (N, n), NaN where absent.
         shape: The shape of a row.
         whole_bytes: Whether they are stored as bytes, as images are.
     """
@@ -104,10 +104,10 @@ class Profiles:
     """All columns of a table.
 
     Arguments:
-        columns: Those of single values.
-        vectors: Those of lists.
-        left_out: Those that nothing can be learned of, with the reason.
-        ids: The identifiers of the rows; None where there are none.
+        columns: The scalar columns.
+        vectors: The list columns.
+        left_out: Unusable columns, with the reason.
+        ids: The row identifiers; None if there are none.
         rows: The number of rows.
     """
 
@@ -119,12 +119,12 @@ class Profiles:
 
 
 def read_profiles(files: Sequence[TableFile], id_column: str | None, missing: Collection[str]) -> Profiles:
-    """All columns of one file, or of several that are joined, and the identifiers of the rows.
+    """Profiles all columns of one file, or of several joined ones, and reads the row identifiers.
 
     Arguments:
         files: The files.
-        id_column: The column of identifiers, if there is one; several files need it.
-        missing: Texts of absent cells.
+        id_column: The column of identifiers, if any; several files need it.
+        missing: Placeholders of absent cells.
 
     Raises:
         DataError: when a file can't be read or has no rows, or rows can't be joined.
@@ -152,7 +152,7 @@ _Found = tuple[Numbers, dict[str, tuple[tuple[int, ...], bool]], dict[str, str],
 
 
 def _read(file: TableFile, id_column: str | None, missing: Collection[str], texts: dict[str, list[str]]) -> _Found:
-    """The columns of a file: single values as places among their different texts, vectors; why others are left out; and rows."""
+    """Reads the columns of a file: scalars as indices into their distinct texts, vectors, the reasons why others are unusable, and rows."""
     unfit = {column: reason for column in file.columns if column != id_column and (reason := file.unfit(column))}
     columns = [column for column in file.columns if column != id_column and column not in unfit and not file.is_list(column)]
     places: dict[str, dict[str, float]] = {column: dict.fromkeys(missing, np.nan) for column in columns}
@@ -184,7 +184,7 @@ def _read(file: TableFile, id_column: str | None, missing: Collection[str], text
 
 
 def _vectors(file: TableFile, column: str) -> np.ndarray | str:
-    """The vectors of a column; why there are none of one length."""
+    """The vectors of a column, or the reason why they don't have one length."""
     try:
         parts = [chunk.vectors[column] for chunk in file.chunks([column])]
     except DataError:
@@ -197,7 +197,7 @@ def _vectors(file: TableFile, column: str) -> np.ndarray | str:
 
 
 def _are_codes(texts: Sequence[str], numbers: Sequence[float | None]) -> bool:
-    """Whether numbers are codes: with leading zeros, or with more digits than floats hold, as long keys have."""
+    """Whether numbers are codes: with leading zeros, or with more digits than floats hold, as in long keys."""
     if any(map(is_padded, texts)):
         return True
     large = [text for text, number in zip(texts, numbers, strict=True) if number is not None and abs(number) > EXACT]
@@ -207,7 +207,7 @@ def _are_codes(texts: Sequence[str], numbers: Sequence[float | None]) -> bool:
 
 
 def _declared(profile: Profile, classes: tuple[str, ...]) -> Profile:
-    """A column with the classes that it declares, among which ones may be that no row has."""
+    """A column with declared classes, some of which may not occur."""
     classes = tuple(dict.fromkeys(map(normal_text, classes)))
     if not classes or not set(profile.texts) <= set(classes):
         return profile
@@ -216,7 +216,7 @@ def _declared(profile: Profile, classes: tuple[str, ...]) -> Profile:
 
 
 def _profile(name: str, texts: Sequence[str], codes: np.ndarray) -> Profile:
-    """A column, its texts in order; words that mark absent cells among numbers are taken out of them."""
+    """A column with sorted texts, from which placeholder words among numbers are removed."""
     rows = Counter(codes[codes >= 0].tolist())
     words = [place for place, text in enumerate(texts) if number_of(text) is None]
     numbers = sum(rows[place] for place in range(len(texts))) - sum(rows[place] for place in words)

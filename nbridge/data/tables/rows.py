@@ -1,7 +1,7 @@
-"""Tables, csv or parquet or in memory, read and written block by block: a modality is columns side by side, or one of lists.
+"""Tables, csv or Parquet or in memory, read and written block by block: a modality is one or more columns, or a column of lists.
 
-A file is read once as text: its numbers go to a temporary file, and from there to a model as often as it takes. It is read again when
-rows are written, so that whatever was observed is written as it stood. Of a table in memory numbers stay there as well.
+A file is read once as text; its numbers go to a temporary file, from which a model reads them as often as needed. The file is read again
+when rows are written, so that observed cells are written verbatim. Numbers of a table in memory stay in memory.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ class CellRows(RowsIn):
 
     Arguments:
         file: The table.
-        layout: Which columns are which modality.
-        scratch: A folder for numbers; they stay in memory where it is left out.
-        levels: The levels of intervals, which name their columns.
+        layout: The columns of each modality.
+        scratch: A folder for numbers; by default they stay in memory.
+        levels: The levels of intervals, used in column names.
 
     Attributes:
-        plan: What is known of the table.
+        plan: What to write of the table.
         rows: The number of its rows.
 
     Raises:
-        DataError: for the first cell that holds what it may not, or when a modality has some of its columns only.
+        DataError: for the first invalid cell, or when a modality has only some of its columns.
     """
 
     noun: ClassVar[str] = "column"
@@ -76,7 +76,7 @@ class CellRows(RowsIn):
         return Layout(self._numbers[key].dtype, (self.rows, self._widths[key]) if self._widths[key] else (self.rows,))
 
     def row_bytes(self, keys: Iterable[str], rows: int) -> int:  # noqa: ARG002
-        # Python's texts take some sixty bytes each.
+        # Python strings take some sixty bytes each.
         return 60 * len(self.file.columns) + _NUMBER.itemsize * sum(max(1, width) for width in self._widths.values())
 
     def blocks(self, keys: Iterable[str], start: int, stop: int, size: int) -> Iterator[Block]:
@@ -93,7 +93,7 @@ class CellRows(RowsIn):
         return self.file.told_ids(key)
 
     def check_passed(self, key: str) -> None:
-        """Has nothing to check: any column can be written as it was read."""
+        """Does nothing: any column can be copied as it was read."""
 
     def one_hot(self, key: str) -> tuple[tuple[int, int], ...]:
         return self._layout.one_hot(key)
@@ -102,7 +102,7 @@ class CellRows(RowsIn):
         return f"modality {name!r}, column {clip(self._layout.element(name, element))!r}, {self.file.where(row)}"
 
     def in_memory(self) -> MemoryOut:
-        """What is written of a table that is in memory."""
+        """Opens the output of a table in memory."""
         assert isinstance(self.file, ArrowTable)
         return MemoryOut(self.plan, self.file)
 
@@ -120,7 +120,7 @@ class CellRows(RowsIn):
                 out.close()
 
     def _scan(self, taken: Sequence[str]) -> tuple[int, dict[str, tuple[int, ...]]]:
-        """Reads all rows: their numbers, and the style of each column; gives how many there are, and the shapes of vectors."""
+        """Reads all rows: stores their numbers, infers the format of each column; returns the number of rows, and the vector shapes."""
         masks = {name: name + PRESENT for name in self.there if name + PRESENT in self.file.columns}
         rows, shapes = 0, dict[str, tuple[int, ...]]()
         for chunk in self.file.chunks(dict.fromkeys([*taken, *masks.values()])):
@@ -150,19 +150,19 @@ class _OnDisk:
         self._path, self._width = path, width
 
     def append(self, array: np.ndarray) -> None:
-        """Takes the next rows."""
+        """Appends rows."""
         with self._path.open("ab") as out:
             out.write(array.astype(_NUMBER).tobytes())
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Some rows."""
+        """Reads some rows."""
         width = max(1, self._width)
         count, offset = (stop - start) * width, start * width * _NUMBER.itemsize
         return np.fromfile(self._path, _NUMBER, count, offset=offset).reshape((-1, width) if self._width else -1)
 
 
 class _InMemory:
-    """Rows of a modality."""
+    """Rows of a modality in memory."""
 
     def __init__(self) -> None:
         self._parts: list[np.ndarray] = []
@@ -172,11 +172,11 @@ class _InMemory:
         return np.result_type(*self._parts)
 
     def append(self, array: np.ndarray) -> None:
-        """Takes the next rows."""
+        """Appends rows."""
         self._parts.append(array)
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Some rows."""
+        """Reads some rows."""
         if len(self._parts) > 1:
             self._parts = [np.concatenate(self._parts)]
         return self._parts[0][start:stop]
@@ -184,36 +184,36 @@ class _InMemory:
 
 @contextmanager
 def cell_rows(path: Path, layout: TableLayout, scratch: Path, levels: Sequence[float] = ()) -> Iterator[CellRows]:
-    """The modalities of a table.
+    """Opens the modalities of a table.
 
     Arguments:
         path: The file.
-        layout: Which columns are which modality.
+        layout: The columns of each modality.
         scratch: A folder for temporary files.
-        levels: The levels of intervals, which name their columns.
+        levels: The levels of intervals, used in column names.
 
     Raises:
-        DataError: when it can't be read, or holds what it may not.
+        DataError: when it can't be read, or holds invalid values.
     """
     yield CellRows(open_table(path), layout, scratch, levels)
 
 
 def kept_columns(file: TableFile, layout: TableLayout) -> tuple[str, ...]:
-    """The columns of a table that are written again: all but those that an imputation made of it before."""
+    """The columns of a table to write again: all except those from an earlier imputation."""
     made = {stem + ending for stem in (*layout.columns, *_columns(layout)) for ending in ADDED}
     return tuple(column for column in file.columns if column in _columns(layout) or column not in made)
 
 
 def has_modality(found: Sequence[str], layout: TableLayout, name: str) -> bool:
-    """Whether columns hold a modality: all of its own, or none of them.
+    """Whether columns hold a modality: all of its columns, or none.
 
     Arguments:
-        found: The columns that there are.
-        layout: Which columns are which modality.
+        found: The columns of the table.
+        layout: The columns of each modality.
         name: The modality.
 
     Raises:
-        DataError: when some of its columns are there.
+        DataError: when only some of its columns exist.
     """
     missing = [column for column in layout.columns[name] if column not in found]
     if missing and len(missing) < len(layout.columns[name]):
@@ -230,12 +230,12 @@ def has_modality(found: Sequence[str], layout: TableLayout, name: str) -> bool:
 
 
 def no_slip(passed: Sequence[str], layout: TableLayout, there: Sequence[str]) -> None:
-    """Refuses a column that is nearly one of a modality that is not there, all of which would be imputed in silence.
+    """Rejects a column named similarly to one of a missing modality, which would otherwise be imputed silently.
 
     Arguments:
         passed: The columns of no modality.
-        layout: Which columns are which modality.
-        there: The modalities that are there.
+        layout: The columns of each modality.
+        there: The modalities of the table.
 
     Raises:
         DataError: for the first such column, or when there is no modality.

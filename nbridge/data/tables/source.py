@@ -1,4 +1,4 @@
-"""Tables, csv or parquet: a row a sample, a column a variable, an empty cell where nothing is known."""
+"""The data source of csv and Parquet tables: a row per sample, a column per variable, an empty cell for an absent value."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from nbridge.errors import DataError, naming
 
 
 class Table(Source):
-    """Rows of a csv or parquet file of single values, or of several joined on a column of identifiers; text may be classes.
+    """Rows of a csv or parquet file, or of several joined on a column of identifiers; text columns are categorical.
 
-    A modality is one column or several side by side, or a column of lists of numbers, which parquet files may have. An empty cell, NA, NaN
-    or null marks what is absent. Files are read whole into memory; rows larger than memory are for `parquet`.
+    A modality is one or more columns, or a column of lists of numbers in a parquet file. An empty cell, NA, NaN
+    or null marks an absent value. Files are read into memory; for data larger than memory use `parquet`.
 
     Arguments:
         path: The file (.csv, .tsv, either with .gz, or .parquet; or a folder of parquet files, the parts of one table), or several to
             join: absolute, or relative to the current folder, or else to $NBRIDGE_DATA.
-        columns: The columns of each modality: one, a pattern such as lab_*, or a list; by default the column of its name.
-        classes: The classes of columns that have them, in order. Text has classes; two of them are 0 and 1, more are one-hot, or the class
-            index where the column is all of its modality. There they may be left out: those of the data are then kept with the model.
-        id: The column of identifiers, "" for none; files may do without one of the default name, unless several are joined.
-        missing: Texts that mark an absent cell as well, such as -999 or unknown.
+        columns: The columns of each modality: a name, a pattern such as lab_*, or a list; by default the column of the same name.
+        classes: The ordered classes of categorical columns. Text is categorical; two classes are 0 and 1, more are one-hot, or the class
+            index if the column is the whole modality. There they can be omitted: those of the data are then stored with the model.
+        id: The column of identifiers, "" for none; optional under its default name, unless several files are joined.
+        missing: Additional placeholders for absent cells, such as -999 or unknown.
     """
 
     def __init__(
@@ -55,16 +55,16 @@ class Table(Source):
         self._given: TableFile | None = None
 
     def over(self, table: TableFile) -> Table:
-        """The same columns of a table that is in memory, in the place of the files; its rows are told by their place alone."""
+        """The same columns of a table in memory, instead of the files; its rows are identified by position only."""
         other = copy(self)
         other._given, other.id = table, ""
         return other
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
-        """Reads the columns of the modalities asked for; others are passed over.
+        """Reads the columns of the requested modalities; others are ignored.
 
         Raises:
-            DataError: when a file is missing or damaged, a column is missing or holds what it may not, or rows can't be joined.
+            DataError: when a file is missing or damaged, a column is missing or holds invalid values, or rows can't be joined.
         """
         files = self.files(shapes)
         layout = self.layout(shapes, files)
@@ -74,12 +74,12 @@ class Table(Source):
         return Dataset(batch, read.ids, origin=read.origin, place=partial(place_of, layout, files, read))
 
     def settled(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-        """The same with every column and every class by its name, as the files have them now."""
+        """Resolves all columns and classes to the names that the files have now."""
         layout = self.layout(shapes, self.files(shapes))
         return {"columns": dict(layout.columns), "classes": dict(layout.classes)}
 
-    def files(self, shapes: Mapping[str, tuple[int, ...]]) -> list[TableFile]:  # noqa: ARG002 (for kinds that have images)
-        """The files, their headers read.
+    def files(self, shapes: Mapping[str, tuple[int, ...]]) -> list[TableFile]:  # noqa: ARG002 (for sources with images)
+        """Opens the files and reads their headers.
 
         Arguments:
             shapes: The shape of a row of each modality, by name.
@@ -97,14 +97,14 @@ class Table(Source):
         return files
 
     def layout(self, shapes: Mapping[str, tuple[int, ...]], files: Sequence[TableFile]) -> TableLayout:
-        """Which columns are which modality.
+        """The columns of each modality.
 
         Arguments:
             shapes: The shape of a row of each modality, by name.
-            files: The files that have the columns; read where a column of classes is not listed.
+            files: The files with the columns; read only to infer classes that are not listed.
 
         Raises:
-            DataError: when a column is missing, or columns don't fill a shape.
+            DataError: when a column is missing, or columns don't match a shape.
         """
         asked = keys_of(shapes, self.columns, "columns")
         known = [column for file in files for column in file.columns if column != self.id]
@@ -117,7 +117,7 @@ class Table(Source):
         return replace(plain, classes={**self.classes, **found})
 
     def mistakes(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
-        """What forbids to load the modalities: the first mistake of each column, and those of identifiers, a line each.
+        """The errors that prevent loading: the first of each column, and those of identifiers, one per line.
 
         Arguments:
             shapes: The shape of a row of each modality, by name.
@@ -147,18 +147,18 @@ class Table(Source):
         return tuple(dict.fromkeys(lines or _tried(lambda: self.load(shapes))))
 
     def _mistakes_of(self, name: str, shape: tuple[int, ...], columns: tuple[str, ...], files: Sequence[TableFile]) -> list[str]:
-        """What is wrong with the columns of a modality together, or with the classes of its one column."""
+        """Errors in the columns of a modality as a whole, or in the classes of its only column."""
         classes: dict[str, tuple[str | int | float, ...]] = {column: self.classes[column] for column in columns if column in self.classes}
         own = Table(path=self.paths, columns={name: columns}, classes=classes, id=self.id)
         own.missing, own._given = self.missing, self._given
         return _tried(lambda: own.layout({name: shape}, files))
 
     def _id_mistakes(self, file: TableFile) -> list[str]:
-        """Those of the identifiers of a file, where it has any and they are no values."""
+        """Errors in the identifiers of a file, if it has any and they are not values."""
         return _tried(lambda: read_numbers(file, TableLayout({}, {}, {}, self.id, self.missing))) if self.id in file.columns else []
 
     def row_labels(self, column: str, shapes: Mapping[str, tuple[int, ...]]) -> RowLabels:
-        """The texts of a column of one file; rows that another file adds to it have none."""
+        """The texts of a column of one file; empty for rows that only other files have."""
         files = self.files(shapes)
         file = next((file for file in files if column in file.columns), None)
         if file is None:
@@ -177,7 +177,7 @@ class Table(Source):
         return labels if len(files) == 1 else self._joined(labels, files, file)
 
     def _joined(self, labels: RowLabels, files: Sequence[TableFile], owner: TableFile) -> RowLabels:
-        """The labels of one file in the order of the rows of all files."""
+        """The labels of one file, in the order of the joined rows."""
         read = join([read_numbers(file, TableLayout({}, {}, {}, self.id, self.missing)) for file in files])
         assert read.rows is not None
         assert read.ids is not None
@@ -190,9 +190,9 @@ class Table(Source):
         return replace(labels, texts=texts, where=where)
 
     def layout_of(self, shapes: Mapping[str, tuple[int, ...]]) -> TableLayout:
-        """The same by what is written in the spec alone, which is all where it was settled."""
+        """The layout according to the spec alone, which is complete once it is resolved."""
         columns = {name: (words,) if isinstance(words, str) else tuple(words) for name, words in keys_of(shapes, self.columns).items()}
-        # A column of classes has them written out by now, so that another one that is all of several elements has lists.
+        # Classes are listed by now, so any other single column of several elements holds lists.
         alone = {name: names[0] for name, names in columns.items() if len(names) == 1 and prod(shapes[name]) > 1}
         lists = frozenset(column for column in alone.values() if column not in self.classes)
         return TableLayout(shapes, columns, self.classes, self.id, self.missing, lists)
@@ -205,7 +205,7 @@ def _words(words: str | Sequence[str]) -> Sequence[str]:
 def _layout(
     shapes: Mapping[str, tuple[int, ...]], columns: Mapping[str, tuple[str, ...]], source: Table, files: Sequence[TableFile]
 ) -> TableLayout:
-    """The layout of columns that are known, with lists where files have them."""
+    """The layout of known columns, with the list columns of the files."""
     layout = TableLayout(shapes, columns, source.classes, source.id, source.missing)
     for file in files:
         layout = layout.among(file)
@@ -213,7 +213,7 @@ def _layout(
 
 
 def _tried(read: Callable[[], object]) -> list[str]:
-    """The mistake that reading meets, if there is one."""
+    """The error raised by a read, if any."""
     try:
         read()
     except DataError as error:
@@ -222,10 +222,10 @@ def _tried(read: Callable[[], object]) -> list[str]:
 
 
 def _cell_mistakes(file: TableFile, layout: TableLayout, passed_over: Collection[str]) -> tuple[dict[str, str], list[str]]:
-    """The first cell of each column that can't be read, by column, in one pass; what ends the pass stands under the first.
+    """The first invalid cell of each column, in one pass; an error that ends the pass is listed first.
 
     Returns:
-        Mistakes by column; and what ended the pass where there is no column.
+        Errors by column; and the error that ended the pass, if it belongs to no column.
     """
     taken = [column for columns in layout.columns.values() for column in columns if column in file.columns and column not in passed_over]
     found: dict[str, str] = {}
@@ -243,7 +243,7 @@ def _cell_mistakes(file: TableFile, layout: TableLayout, passed_over: Collection
 
 
 def _found_classes(files: Sequence[TableFile], column: str, name: str, count: int, missing: frozenset[str]) -> tuple[str, ...]:
-    """The classes of a column that is all of a modality: its own numbers where they are indices, else its texts in order."""
+    """The classes of a column that is the whole modality: its own numbers if they are indices, else its texts in order."""
     file = next(file for file in files if column in file.columns)
     texts: set[str] = set()
     for chunk in file.chunks([column]):

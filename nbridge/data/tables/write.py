@@ -1,4 +1,4 @@
-"""Tables that are written as others stand: what was observed stays to the letter, and columns keep their types."""
+"""Writes tables in the format of their inputs: observed cells are unchanged, and columns keep their types."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from nbridge.data.tables.output_columns import DRAW, CellColumn, CellPlan, colum
 
 
 class CsvOut(RowsOut):
-    """A csv file that is written as another one stands; modalities of lists, which it has no place for, are left out.
+    """Writes a csv file in the format of another; modalities of lists, which csv cannot hold, are left out.
 
     Arguments:
         path: The file to write.
-        plan: What is known of the other one.
-        file: The other one.
-        start: The number of the first row that is written.
-        packed: Whether to pack it by gzip.
-        more: Rows that come after those of the other file: the values of some of its columns.
+        plan: What to write of the input.
+        file: The input.
+        start: The index of the first row to write.
+        packed: Whether to compress it with gzip.
+        more: Rows appended to those of the input: the values of some of its columns.
     """
 
     def __init__(
@@ -79,12 +79,12 @@ class CsvOut(RowsOut):
 
 @dataclass(frozen=True)
 class Renewed:
-    """Cells of a column that are written anew.
+    """Cells of a column to rewrite.
 
     Arguments:
-        rows: The row of the table that each row written is of; each of them several times where there are draws.
-        fill: Which of the rows written are anew, (len(rows),).
-        values: Their values: an arrow array of the column's type, one for each of them.
+        rows: The table row of each output row; repeated for draws.
+        fill: Which output rows to rewrite, (len(rows),).
+        values: Their values: an Arrow array of the column's type, one per rewritten row.
     """
 
     rows: np.ndarray
@@ -92,10 +92,10 @@ class Renewed:
     values: Any
 
     def put(self, given: Any) -> Any:
-        """The column that was given, with these values in it."""
+        """Returns the column with these values in it."""
         pa = arrow_cells.pyarrow_of()
         if self.values is not None and pa.types.is_null(given.type):
-            # Whatever rows there are, so that all parts of a table have one type.
+            # Independent of the rows, so that all parts of a table have one type.
             given = pa.nulls(len(given), self.values.type)
         if not self.fill.any():
             return arrow_cells.take(given, self.rows)
@@ -108,16 +108,16 @@ class Renewed:
 
 
 class ArrowOut(RowsOut):
-    """Columns that are written as those of a table of arrow are.
+    """Writes columns of an Arrow table.
 
     Arguments:
-        plan: What is known of the table.
+        plan: What to write of the table.
         table: The table.
-        start: The number of the first row that is written.
+        start: The index of the first row to write.
     """
 
     masks: ClassVar[bool] = True
-    """Whether columns tell what was imputed."""
+    """Whether mask columns are written."""
 
     def __init__(self, plan: CellPlan, table: ArrowTable, start: int) -> None:
         self.plan, self.table, self._row = plan, table, start
@@ -141,23 +141,23 @@ class ArrowOut(RowsOut):
             added[DRAW] = arrow_cells.pyarrow_of().array(np.tile(np.arange(1, draws + 1), count))
         self.put(given, rows, renewed, added)
 
-    def given(self, start: int, stop: int, columns: Sequence[CellColumn]) -> Any:  # noqa: ARG002 (for kinds that need few of them)
-        """The rows that are written, of all columns that are needed."""
+    def given(self, start: int, stop: int, columns: Sequence[CellColumn]) -> Any:  # noqa: ARG002 (for subclasses that need few columns)
+        """The output rows, of all columns that are needed."""
         return self.table.read(self.plan.kept, start, stop)
 
     def put(self, given: Any, rows: np.ndarray, renewed: Mapping[str, Renewed], added: Mapping[str, Any]) -> None:
-        """Takes the next rows.
+        """Writes the next rows.
 
         Arguments:
-            given: As they were read.
-            rows: The rows that are written, each as often as there are draws.
-            renewed: The cells that were filled in, by column.
+            given: The input rows.
+            rows: The output rows, each repeated for draws.
+            renewed: The imputed cells, by column.
             added: New columns.
         """
         raise NotImplementedError
 
     def _values(self, column: CellColumn, places: np.ndarray, draws: int, kind: Any) -> Any:
-        """The values of the rows written that are anew."""
+        """The values of the output rows to rewrite."""
         pa = arrow_cells.pyarrow_of()
         if column.numbers.ndim > 2:
             kind = arrow_cells.list_type(column.numbers.shape[2:], pa.float64()) if pa.types.is_null(kind) else kind
@@ -192,15 +192,15 @@ class ArrowOut(RowsOut):
 
 
 class ParquetOut(ArrowOut):
-    """A Parquet file whose columns keep their types.
+    """Writes a Parquet file whose columns keep their types.
 
     Arguments:
         path: The file to write.
-        plan: What is known of the table that is read.
+        plan: What to write of the table.
         table: The table.
-        start: The number of the first row that is written.
-        rows: The number of rows of the table, where more come after them.
-        more: Rows that come after those of the table: the values of some of its columns, as text.
+        start: The index of the first row to write.
+        rows: The number of rows of the table, if more are appended.
+        more: Rows appended to those of the table: the values of some of its columns, as text.
     """
 
     def __init__(
@@ -244,10 +244,10 @@ class ParquetOut(ArrowOut):
 
 
 class MemoryOut(ArrowOut):
-    """What is written of a table in memory: the cells that were filled in and new columns; all else is there.
+    """Collects the changes to a table in memory: imputed cells and new columns.
 
     Arguments:
-        plan: What is known of the table.
+        plan: What to write of the table.
         table: The table.
     """
 
@@ -267,12 +267,12 @@ class MemoryOut(ArrowOut):
 
     @property
     def rows(self) -> np.ndarray:
-        """The row that each row written is of."""
+        """The table row of each output row."""
         return np.concatenate([part[0] for part in self._parts])
 
     @property
     def renewed(self) -> dict[str, Renewed]:
-        """The cells that were filled in, by column."""
+        """The imputed cells, by column."""
         pa, rows, parts = arrow_cells.pyarrow_of(), self.rows, [part[1] for part in self._parts]
         return {
             name: Renewed(
