@@ -60,7 +60,7 @@ class FileCompleted:
 
 
 @dataclass(frozen=True)
-class Wishes:
+class ImputationOptions:
     """What is wanted of what is filled in, as `impute_file` has it.
 
     Arguments:
@@ -95,7 +95,7 @@ class _Filler:
     model: MultimodalVAE
     plan: Plan
     keys: Mapping[str, str]
-    wishes: Wishes
+    options: ImputationOptions
     one_hot: Mapping[str, Sequence[tuple[int, int]]]
 
     def read(self, block: Block) -> Batch:
@@ -107,28 +107,28 @@ class _Filler:
         # Masks are of cells in all blocks, or in none.
         cells = {name: batch.cells.get(name, _whole_rows(batch, name)) for name in self.plan.in_part}
         rows = Batch(batch.values, batch.present, cells)
-        want = self.wishes
+        options = self.options
         done = impute(
-            self.model, rows, samples=want.samples, noise=want.noise, seed=want.seed, first=block.start, one_hot=self.one_hot
+            self.model, rows, samples=options.samples, noise=options.noise, seed=options.seed, first=block.start, one_hot=self.one_hot
         )  # fmt: skip
         given = {name: block.arrays[key] for name, key in self.plan.taken.items() if name in self.keys}
-        columns = in_place(done, given, want.samples)
+        columns = in_place(done, given, options.samples)
         figures: dict[str, np.ndarray] = {}
-        if want.intervals:
-            summary = summarise(self.model, rows, levels=want.intervals, draws=want.draws, seed=want.seed, first=block.start)
+        if options.intervals:
+            summary = summarise(self.model, rows, levels=options.intervals, draws=options.draws, seed=options.seed, first=block.start)
             figures = summary_in_place(summary, done, given)
         filled = {}
         for name, key in self.keys.items():
-            filled[key] = Filled(columns[name], 0 if want.samples is None else 1)
+            filled[key] = Filled(columns[name], 0 if options.samples is None else 1)
             filled[key + IMPUTED] = Filled(columns[name + IMPUTED])
-            if want.intervals:
+            if options.intervals:
                 filled |= self._figures(name, key, figures)
         return filled
 
     def _figures(self, name: str, key: str, figures: Mapping[str, np.ndarray]) -> dict[str, Filled]:
         """The columns that describe a modality, each behind an axis of levels where it has one."""
         return {
-            f"{key}__{what}": Filled(figures[f"{name}__{what}"], int(what in BY_LEVEL and len(self.wishes.intervals) > 1))
+            f"{key}__{what}": Filled(figures[f"{name}__{what}"], int(what in BY_LEVEL and len(self.options.intervals) > 1))
             for what in FIGURES
             if f"{name}__{what}" in figures
         }
@@ -190,8 +190,8 @@ def impute_file(
     _check_shard(shard)
     binding = model.binding
     id_key = binding.id if binding.table is None else binding.table.id
-    wishes = Wishes(samples, noise, seed, intervals, draws)
-    wishes.check()
+    options = ImputationOptions(samples, noise, seed, intervals, draws)
+    options.check()
     path, kind = find_rows(source)
     target = Path(target)
     if kind in OMICS and shard[1] > 1:
@@ -208,14 +208,14 @@ def impute_file(
         _blaming(source, path),
         open_rows(path, kind, sizes, scratch, binding.table, omics, intervals, classes) as rows,
     ):
-        return complete(model, rows, partial(rows.writing, target), wishes, keys=named, id_key=id_key, shard=shard, progress=progress)
+        return complete(model, rows, partial(rows.writing, target), options, keys=named, id_key=id_key, shard=shard, progress=progress)
 
 
 def complete(
     model: Served,
     rows: RowsIn,
     opened: Callable[[Output], AbstractContextManager[RowsOut]],
-    wishes: Wishes,
+    options: ImputationOptions,
     *,
     keys: Mapping[str, str],
     id_key: str | None = None,
@@ -228,7 +228,7 @@ def complete(
         model: A trained model.
         rows: The rows.
         opened: Opens what is written.
-        wishes: What is wanted of what is filled in.
+        options: What is wanted of what is filled in.
         keys: The array or column of each modality.
         id_key: The array or column of identifiers; None where rows are told by their place.
         shard: Which part of the rows to fill in.
@@ -239,12 +239,12 @@ def complete(
     """
     tell = progress or (lambda *_: None)
     plan = make_plan(rows, model.likelihoods, keys, id_key)
-    size = _rows_in_memory(rows, model.network, plan, wishes.samples, wishes.intervals)
+    size = _rows_in_memory(rows, model.network, plan, options.samples, options.intervals)
     plan = check_rows(rows, model.likelihoods, plan, id_key, size, tell)
-    start, stop = shard_rows(plan.rows, rows_at_a_time(model.network, wishes.samples), shard)
-    made = (IMPUTED, *(f"__{what}" for what in FIGURES if wishes.intervals))
+    start, stop = shard_rows(plan.rows, rows_at_a_time(model.network, options.samples), shard)
+    made = (IMPUTED, *(f"__{what}" for what in FIGURES if options.intervals))
     passed = tuple(key for key in plan.others if key not in {known + ending for known in keys.values() for ending in made})
-    filler = _Filler(model.network, plan, keys, wishes, {name: rows.one_hot(keys[name]) for name in model.names})
+    filler = _Filler(model.network, plan, keys, options, {name: rows.one_hot(keys[name]) for name in model.names})
     with opened(output := Output(passed, start, stop, plan.rows)) as out:
         counts, patterns = _write(rows, filler, out, output, size, tell)
     return FileCompleted(start, stop, plan.rows, counts, passed, (*model.unseen(patterns), *rows.findings))

@@ -21,14 +21,14 @@ from nbridge.data.tables.frames import FrameLike, is_frame, open_frame
 from nbridge.data.tables.rows import CellRows
 from nbridge.errors import DataError, naming
 from nbridge.inference.array_completion import impute_arrays
-from nbridge.inference.file_completion import Wishes, complete
+from nbridge.inference.file_completion import ImputationOptions, complete
 from nbridge.inference.served import Served
 
 
 def impute_frame(
     model: Served,
     rows: FrameLike,
-    wishes: Wishes | None = None,
+    options: ImputationOptions | None = None,
     *,
     mask: bool = False,
     warn: Callable[[Finding], None] = lambda _: None,
@@ -45,7 +45,7 @@ def impute_frame(
             table), a ``datasets.Dataset``, or a dict of arrays. For a model that learned from such data a MuData or AnnData object, of
             which a copy comes back (`nbridge.data.omics.update`). For a model that was trained from arrays a dict of arrays by modality
             (`nbridge.inference.array_completion.impute_arrays`).
-        wishes: Imputation options; a point estimate when left out. Intervals are columns ``COLUMN__mean``, ``COLUMN__sd``,
+        options: Imputation options; a point estimate when left out. Intervals are columns ``COLUMN__mean``, ``COLUMN__sd``,
             ``COLUMN__lower`` and ``COLUMN__upper``, or ``COLUMN__probability`` for classes.
         mask: Whether to give a second frame as well, true where a cell was filled in.
         warn: Callback for warnings, such as rows with patterns of presence that no training row had.
@@ -65,21 +65,21 @@ def impute_frame(
         >>> bool((done["arm"] == "").any()), int(filled["arm"].sum()), bool((done["dose"] == rows["dose"]).all())
         (False, 3, True)
     """
-    wishes = wishes or Wishes()
+    options = options or ImputationOptions()
     if is_omics(rows):
-        return _impute_object(model, rows, wishes, mask, warn)
+        return _impute_object(model, rows, options, mask, warn)
     if (layout := model.binding.table) is None:
         if isinstance(rows, Mapping) and not is_frame(rows):
-            return _impute_arrays(model, rows, wishes, mask, warn)
+            return _impute_arrays(model, rows, options, mask, warn)
         raise DataError(
             "this model knows no columns: it was trained from arrays; pass a dict of arrays by modality, or train one from a frame"
         )
-    wishes.check()
+    options.check()
     frame = open_frame(rows)
     with naming(frame.noun):
-        table = CellRows(FrameTable(frame), layout, levels=wishes.intervals)
+        table = CellRows(FrameTable(frame), layout, levels=options.intervals)
         out = table.in_memory()
-        found = complete(model, table, lambda _: nullcontext(out), wishes, keys={name: name for name in model.names})
+        found = complete(model, table, lambda _: nullcontext(out), options, keys={name: name for name in model.names})
     _warn_of(found.warnings, warn)
     renewed, added = out.renewed, out.added
     done = frame.completed(out.rows, renewed, added)
@@ -97,20 +97,20 @@ def _warn_of(findings: Iterable[Finding], warn: Callable[[Finding], None]) -> No
 
 
 def _impute_arrays(
-    model: Served, arrays: Mapping[str, Any], wishes: Wishes, mask: bool, warn: Callable[[Finding], None]
+    model: Served, arrays: Mapping[str, Any], imputation: ImputationOptions, mask: bool, warn: Callable[[Finding], None]
 ) -> dict[str, np.ndarray]:
     """Arrays by modality with the gaps filled, and their masks beside them."""
     if mask:
         raise DataError("mask is for data frames; completed arrays have masks NAME__imputed beside them")
-    options = {"samples": wishes.samples, "noise": wishes.noise, "seed": wishes.seed}
-    done = impute_arrays(model.network, arrays, **options, intervals=wishes.intervals, draws=wishes.draws)
+    options = {"samples": imputation.samples, "noise": imputation.noise, "seed": imputation.seed}
+    done = impute_arrays(model.network, arrays, **options, intervals=imputation.intervals, draws=imputation.draws)
     shapes = {name: likelihood.shape for name, likelihood in model.likelihoods.items()}
     present = to_batch(arrays, shapes, allow_missing=True, ignore_extra=True).present
     _warn_of(model.unseen(count(model.names, present)), warn)
     return done
 
 
-def _impute_object(model: Served, data: Any, wishes: Wishes, mask: bool, warn: Callable[[Finding], None]) -> Any:
+def _impute_object(model: Served, data: Any, options: ImputationOptions, mask: bool, warn: Callable[[Finding], None]) -> Any:
     """A copy of a MuData or AnnData object with nothing absent."""
     if (omics := model.binding.omics) is None:
         raise DataError(
@@ -119,10 +119,10 @@ def _impute_object(model: Served, data: Any, wishes: Wishes, mask: bool, warn: C
         )
     if mask:
         raise DataError("mask is for data frames; obs of the copy has NAME__imputed")
-    wishes.check()
+    options.check()
     data = copied(data) if data.is_view else data
-    rows = object_rows(data, omics.of(model.names), wishes.intervals)
+    rows = object_rows(data, omics.of(model.names), options.intervals)
     with naming(rows.origin):
-        found = complete(model, rows, rows.collecting, wishes, keys={name: name for name in model.names})
+        found = complete(model, rows, rows.collecting, options, keys={name: name for name in model.names})
     _warn_of(found.warnings, warn)
     return rows.completed(data)

@@ -23,7 +23,7 @@ from nbridge.data.tables.csv import as_cell
 from nbridge.data.tables.join import JoinedRows
 from nbridge.data.tables.layout import TableLayout
 from nbridge.errors import DataError
-from nbridge.inference.file_completion import Wishes, complete
+from nbridge.inference.file_completion import ImputationOptions, complete
 from nbridge.inference.file_plan import Progress
 from nbridge.inference.joined_completion import TablesCompleted
 from nbridge.inference.served import Served
@@ -53,7 +53,7 @@ def impute_images(
     model: Served,
     target: str | Path,
     rows: Sequence[str | Path] = (),
-    wishes: Wishes | None = None,
+    options: ImputationOptions | None = None,
     *,
     progress: Progress | None = None,
 ) -> TablesCompleted:
@@ -70,7 +70,7 @@ def impute_images(
         target: The folder to write; an older one that holds nothing but files of these names is replaced.
         rows: Tables, folders of images, called as a modality or as its folder in the source, or a folder that holds these; those of the
             source where they are left out.
-        wishes: What is wanted of what is filled in; the one best estimate where it is left out.
+        options: What is wanted of what is filled in; the one best estimate where it is left out.
         progress: Hears how far it is.
 
     Raises:
@@ -80,19 +80,19 @@ def impute_images(
     if table is None or images is None:
         raise DataError("this model was not trained from images in files (data: {source: images})")
     source = Images(**images)
-    wishes = wishes or Wishes()
-    wishes.check()
+    options = options or ImputationOptions()
+    options.check()
     folder, given = Path(target), _given(source, rows)
     places = _places(source, given)
-    if wishes.intervals and set(model.names) <= set(places):
+    if options.intervals and set(model.names) <= set(places):
         raise DataError("intervals are of numbers in tables, and this model has images alone; --samples K draws some")
     _check_apart(folder, given)
     with writing(folder, DataError), scratch_beside(folder) as scratch:
         tables, folders = _opened(source, table, given, scratch)
-        read = ImageRows(tables, folders, table, places, samples=wishes.samples, levels=wishes.intervals)
+        read = ImageRows(tables, folders, table, places, samples=options.samples, levels=options.intervals)
         _check_older(folder, read.names, direct=given.direct)
         keys = {name: name for name in model.names}
-        done = complete(model, read, partial(read.writing, folder), wishes, keys=keys, progress=progress)
+        done = complete(model, read, partial(read.writing, folder), options, keys=keys, progress=progress)
         lacking = {path: count for path, count in read.lacking.items() if given.tables}
     return TablesCompleted(done, tuple(folder / Path(table.path).name for table in tables), lacking)
 

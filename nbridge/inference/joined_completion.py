@@ -12,7 +12,7 @@ from nbridge.data.folders import find_file
 from nbridge.data.tables.columns import open_table
 from nbridge.data.tables.join import JoinedRows, check_names
 from nbridge.errors import DataError
-from nbridge.inference.file_completion import FileCompleted, Wishes, complete
+from nbridge.inference.file_completion import FileCompleted, ImputationOptions, complete
 from nbridge.inference.file_plan import Progress
 from nbridge.inference.served import Served
 
@@ -36,7 +36,7 @@ def impute_tables(
     model: Served,
     rows: Sequence[str | Path],
     target: str | Path,
-    wishes: Wishes | None = None,
+    options: ImputationOptions | None = None,
     *,
     progress: Progress | None = None,
 ) -> TablesCompleted:
@@ -50,7 +50,7 @@ def impute_tables(
         model: A model that was trained from tables or a data frame.
         rows: The tables.
         target: The folder to write; an older one that holds nothing but tables of these names is replaced.
-        wishes: What is wanted of what is filled in; the one best estimate where it is left out.
+        options: What is wanted of what is filled in; the one best estimate where it is left out.
         progress: Hears how far it is.
 
     Raises:
@@ -58,15 +58,15 @@ def impute_tables(
     """
     if model.binding.table is None:
         raise DataError("this model knows no columns: it was not trained from tables (data: {source: table})")
-    wishes = wishes or Wishes()
-    wishes.check()
+    options = options or ImputationOptions()
+    options.check()
     folder, paths = Path(target), [find_file(path) for path in rows]
     _check_folder(folder, paths)
     with writing(folder, DataError):
         check_names(files := [open_table(path) for path in paths])
-        joined = JoinedRows(files, model.binding.table, wishes.intervals)
+        joined = JoinedRows(files, model.binding.table, options.intervals)
         keys = {name: name for name in model.names}
-        done = complete(model, joined, partial(joined.writing, folder), wishes, keys=keys, progress=progress)
+        done = complete(model, joined, partial(joined.writing, folder), options, keys=keys, progress=progress)
     return TablesCompleted(done, tuple(folder / path.name for path in paths), joined.lacking)
 
 
