@@ -289,14 +289,14 @@ def test_images_that_have_no_place_are_told_before_any_work(here: Path):
 @pytest.mark.parametrize(
     ("target", "rows", "message"),
     [
-        ("shots", (), "{target}: what is read lies in it ({here}/shots/front); choose another, so that it stays as it is"),
-        ("shots/front/new", ("shots/front",), "{target}: lies in {here}/shots/front, which is read; choose another"),
-        ("other", (), "{target}: a folder that holds other things than what is written (thesis.txt); choose another"),
+        ("shots", (), "{target}: contains the input {here}/shots/front; choose another folder"),
+        ("shots/front/new", ("shots/front",), "{target}: inside the input folder {here}/shots/front; choose another"),
+        ("other", (), "{target}: the folder contains other files (thesis.txt); choose another"),
         ("people.csv", (), "{target}: a file, expected a folder"),
-        ("new", ("other",), "{here}/other: no image in this folder, and none that is called back, front"),
-        ("new", ("other/thesis.txt",), "other/thesis.txt: expected folders of images, or tables (.csv, .tsv, .csv.gz, .tsv.gz, .parquet)"),
-        ("new", ("odd",), "{here}/odd: images of which modality? Call the folder as one of them, or as its folder was called: front, back"),
-        ("new", ("shots", "shots/back"), "{here}/shots/back: images of 'back', as those in {here}/shots/back are; name one of them"),
+        ("new", ("other",), "{here}/other: no images in this folder, and no folder named back, front"),
+        ("new", ("other/thesis.txt",), "other/thesis.txt: expected image folders or tables (.csv, .tsv, .csv.gz, .tsv.gz, .parquet)"),
+        ("new", ("odd",), "{here}/odd: ambiguous modality; name the folder after a modality or its folder in the source: front, back"),
+        ("new", ("shots", "shots/back"), "{here}/shots/back: images of 'back', like {here}/shots/back; pass only one of them"),
     ],
 )
 def test_rows_and_places_that_cannot_be_are_told(here: Path, target: str, rows: Sequence[str], message: str):

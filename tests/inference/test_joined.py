@@ -211,8 +211,8 @@ def test_the_tables_of_a_run_are_completed_by_one_command(
     assert said("--to", "done") == (2, "", "--to done: exists already. Use --overwrite to replace it.\n")
     assert said("--to", "done", "--overwrite") == (0, told, "")
     refusals = {
-        ("--to", ".", "--overwrite"): f".: the folder of {here}/one.csv, which is read; choose another, so that it stays as it is",
-        ("--to", "run", "--overwrite"): "run: a folder that holds other things than these tables (model); choose another",
+        ("--to", ".", "--overwrite"): f".: contains the input {here}/one.csv; choose another folder",
+        ("--to", "run", "--overwrite"): "run: the folder contains other files (model); choose another",
         ("--to", "none/done"): "--to none/done: folder none does not exist",
         ("--to", "new", "--shard", "1/2"): "--to new: cannot be combined with --shard; all tables are written whole, under their names",
         ("--to", "new", "--out", "new.csv"): "--to new: cannot be combined with --out; all tables are written whole, under their names",
