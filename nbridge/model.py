@@ -25,7 +25,7 @@ from nbridge.data.tables.columns import ending_of
 from nbridge.errors import DataError, NBridgeError, NBridgeWarning, RunError
 from nbridge.evaluation.results import METRICS, Evaluation, Metric, Settings
 from nbridge.evaluation.suite import evaluate
-from nbridge.inference.file_completion import FileCompleted, Wishes, impute_file
+from nbridge.inference.file_completion import FileCompleted, ImputationOptions, impute_file
 from nbridge.inference.file_plan import Progress
 from nbridge.inference.frame_completion import impute_frame
 from nbridge.inference.image_completion import impute_images
@@ -135,11 +135,11 @@ class Model(Served):
             >>> model.impute(rows.hide("label"), samples=7).values["label"].shape
             torch.Size([7, 5])
         """
-        wishes = Wishes(samples, noise, seed, tuple(intervals), draws)
+        options = ImputationOptions(samples, noise, seed, tuple(intervals), draws)
         if _are_paths(rows):
             if mask:
                 raise DataError("mask is for data frames; completed files have columns NAME__imputed")
-            return self._impute_paths(rows, out, wishes, shard, progress)
+            return self._impute_paths(rows, out, options, shard, progress)
         if out is not None or shard != (1, 1):
             raise DataError(f"{'out' if out is not None else 'shard'} is for rows in files; rows in memory are returned")
         if isinstance(rows, Batch):
@@ -148,7 +148,7 @@ class Model(Served):
             done = impute(self.network, rows, samples=samples, noise=noise, seed=seed, first=first)
             _warn(self.unseen(count(self.names, rows.present)))
             return done
-        return impute_frame(self, rows, wishes, mask=mask, warn=lambda finding: _warn((finding,)))
+        return impute_frame(self, rows, options, mask=mask, warn=lambda finding: _warn((finding,)))
 
     def summarise(self, rows: Any, intervals: Sequence[float] = (0.9,), *, draws: int = DRAWS, seed: int = 0) -> Summary:
         """Mean, standard deviation, intervals and class probabilities of the predictive distribution of every missing value.
@@ -284,23 +284,28 @@ class Model(Served):
         return f"Model({type(self.network).__name__}: {', '.join(self.names)}; {parameters:,} parameters)"
 
     def _impute_paths(
-        self, rows: Paths, out: str | os.PathLike[str] | None, wishes: Wishes, shard: tuple[int, int], progress: Progress | None
+        self,
+        rows: Paths,
+        out: str | os.PathLike[str] | None,
+        imputation: ImputationOptions,
+        shard: tuple[int, int],
+        progress: Progress | None,
     ) -> FileCompleted | TablesCompleted:
         several = not isinstance(rows, str | os.PathLike)
         paths = [Path(path) for path in rows] if several else [Path(rows)]
         if out is None:
             raise DataError(f"{paths[0] if paths else 'rows'}: rows in files need out, the {'folder' if several else 'file'} to write")
         if not several and not (self.binding.images is not None and _is_image_folder(paths[0])):
-            options = {"samples": wishes.samples, "noise": wishes.noise, "seed": wishes.seed, "draws": wishes.draws}
+            options = {"samples": imputation.samples, "noise": imputation.noise, "seed": imputation.seed, "draws": imputation.draws}
             done = impute_file(
-                self, paths[0], Path(out), **options, intervals=wishes.intervals, shard=shard, progress=progress
+                self, paths[0], Path(out), **options, intervals=imputation.intervals, shard=shard, progress=progress
             )  # fmt: skip
             _warn(done.warnings)
             return done
         if shard != (1, 1):
             raise DataError("shard is for one file; joined tables and folders of images are written whole")
         work = impute_tables if self.binding.images is None else impute_images
-        joined = work(self, rows=paths, target=Path(out), wishes=wishes, progress=progress)
+        joined = work(self, rows=paths, target=Path(out), options=imputation, progress=progress)
         _warn(joined.rows.warnings)
         return joined
 

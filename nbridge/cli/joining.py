@@ -13,20 +13,20 @@ from nbridge.data.endings import ARRAY, files_ending
 from nbridge.errors import RunError
 
 if TYPE_CHECKING:
-    from nbridge.inference.file_completion import Wishes
+    from nbridge.inference.file_completion import ImputationOptions
     from nbridge.inference.file_plan import Progress
     from nbridge.inference.joined_completion import TablesCompleted
     from nbridge.model import Model
 
 
-def impute_joined(directory: str, rows: Sequence[str], to: str, wishes: Wishes, overwrite: bool) -> None:
+def impute_joined(directory: str, rows: Sequence[str], to: str, options: ImputationOptions, overwrite: bool) -> None:
     """Imputes joined tables or folders of images; by default those that the run was trained from.
 
     Arguments:
         directory: The run folder.
         rows: The tables and folders.
         to: The folder to write.
-        wishes: Imputation options.
+        options: Imputation options.
         overwrite: Whether an existing folder may be replaced.
 
     Raises:
@@ -41,21 +41,21 @@ def impute_joined(directory: str, rows: Sequence[str], to: str, wishes: Wishes, 
         raise RunError(f"--to {to}: exists already. Use --overwrite to replace it.")
     model = load(directory)
     if model.binding.images is not None:
-        impute_folders(model, rows, to, wishes)
+        impute_folders(model, rows, to, options)
         return
     paths = rows or (model.binding.paths if model.binding.table is not None else ())
     if not paths:
         raise RunError(f"{directory}: this run was not trained from tables; name the files to impute")
     from nbridge.inference.joined_completion import impute_tables
 
-    _tell(to, lambda progress: impute_tables(model, paths, to, wishes, progress=progress))
+    _tell(to, lambda progress: impute_tables(model, paths, to, options, progress=progress))
 
 
-def impute_folders(model: Model, rows: Sequence[str], to: str, wishes: Wishes) -> None:
+def impute_folders(model: Model, rows: Sequence[str], to: str, options: ImputationOptions) -> None:
     """Imputes image files and the tables joined with them."""
     from nbridge.inference.image_completion import impute_images
 
-    _tell(to, lambda progress: impute_images(model, to, rows, wishes, progress=progress))
+    _tell(to, lambda progress: impute_images(model, to, rows, options, progress=progress))
 
 
 def _tell(to: str, work: Callable[[Progress], TablesCompleted]) -> None:

@@ -82,21 +82,21 @@ def impute(
     """
     target = None if to is not None else _target(rows or [], out, overwrite)
     from nbridge.cli.tables import MeasuringBar
-    from nbridge.inference.file_completion import Wishes, impute_file, parse_shard
+    from nbridge.inference.file_completion import ImputationOptions, impute_file, parse_shard
     from nbridge.inference.intervals import parse_levels
 
     try:
         part = parse_shard(shard)
         levels = () if intervals is None else parse_levels(intervals)
-        wishes = Wishes(samples, noise, seed, levels, draws)
-        wishes.check()
+        imputation = ImputationOptions(samples, noise, seed, levels, draws)
+        imputation.check()
     except DataError as error:
         raise RunError(f"--{error}") from error
     if to is not None:
         if out is not None or part[1] > 1:
             other = "--out" if out is not None else "--shard"
             raise RunError(f"--to {to}: cannot be combined with {other}; all tables are written whole, under their names")
-        impute_joined(directory, rows or [], to, wishes, overwrite)
+        impute_joined(directory, rows or [], to, imputation, overwrite)
         return
     from nbridge.model import load
 
@@ -105,7 +105,7 @@ def impute(
     (path,) = rows
     model = load(directory)
     if model.binding.images is not None and are_images(path, target, part):
-        impute_folders(model, rows, str(target), wishes)
+        impute_folders(model, rows, str(target), imputation)
         return
     options = {"samples": samples, "noise": noise, "seed": seed}
     bar = MeasuringBar(console_of(stderr=True))

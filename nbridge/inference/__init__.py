@@ -1,1 +1,1 @@
-"""What a trained model is worth at serving: scores of hidden modalities, and the free baseline that they are compared with."""
+"""Imputation, generation and embedding with trained models, predictive intervals, calibration, and scores of hidden modalities."""

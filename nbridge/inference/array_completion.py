@@ -1,4 +1,4 @@
-"""Imputation of NumPy arrays: what was read goes out again in the same layout, type and order, with the holes filled."""
+"""Imputes NumPy arrays; layout, dtype and order are preserved."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nbridge.inference.intervals import BY_LEVEL, DRAWS, FIGURES, Summary, check
 from nbridge.models.base import MultimodalVAE
 
 IMPUTED = "__imputed"
-"""Ending of the name of a mask of imputed rows or cells."""
+"""Suffix of the names of masks of imputed rows or cells."""
 
 
 def impute_arrays(
@@ -30,26 +30,28 @@ def impute_arrays(
     intervals: Sequence[float] = (),
     draws: int = DRAWS,
 ) -> dict[str, np.ndarray]:
-    """Fills in what is absent from arrays: NaN, rows that ``NAME__present`` marks as absent, and modalities that are not there at all.
+    """Imputes NaN, rows marked as missing in ``NAME__present``, and modalities without an array.
 
     Arguments:
         model: A trained model.
         arrays: Arrays by modality, as `nbridge.data.arrays.to_batch` takes them; arrays of other names pass through.
-        samples: The number K of draws, or None for the point estimate.
-        noise: Whether draws include the spread of the likelihood.
-        seed: Seed of the draws.
-        intervals: Probabilities of central intervals to give beside the point estimate, such as 0.9; see
-        `nbridge.inference.intervals.summarise`.
-        draws: The number of draws that intervals are taken from.
+        samples: The number K of samples, or None for the point estimate.
+        noise: Whether samples include the spread of the likelihood.
+        seed: Random seed.
+        intervals: Probabilities of central intervals to return with the point estimate, such as 0.9; see
+            `nbridge.inference.intervals.summarise`.
+        draws: The number of samples that intervals are computed from.
 
     Returns:
-        Every modality, shape (N, ...) or (K, N, ...), with observed values bit-identical, and a mask ``NAME__imputed`` for each: rows,
-        shape (N,), or cells where rows were observed in part. With intervals also ``NAME__mean``, ``NAME__sd``, ``NAME__lower`` and
-        ``NAME__upper`` of the predictive distribution, in the layout of NAME as floating point, the ends behind an axis of levels where
-        there are several; for classes ``NAME__probability``, shape (N, C). Observed cells have their own value and a deviation of 0.
+        Every modality, shape (N, ...) or (K, N, ...), with observed values bit-identical, and its mask ``NAME__imputed``: of rows, shape
+        (N,), or of cells if some rows are partially observed. With intervals, also ``NAME__mean``, ``NAME__sd``, ``NAME__lower`` and
+        ``NAME__upper`` of the predictive distribution, in the layout of NAME as floating point, with a leading axis of levels for
+        interval ends if there are several; for classes ``NAME__probability``, shape (N, C). Observed cells have their own value and
+        standard deviation 0.
 
     Raises:
-        DataError: when the arrays do not fit the model, a level is no probability or needs more draws, or intervals meet samples.
+        DataError: if the arrays do not match the model, a level is not a probability or needs more samples, or intervals are combined
+            with ``samples``.
 
     Example:
         >>> import nbridge, numpy as np
@@ -67,7 +69,7 @@ def impute_arrays(
     taken = {*shapes, *(name + PRESENT for name in shapes)}
     completed = {name: plain_array(array) for name, array in arrays.items() if name not in taken}
     for name in completed:
-        # Nearly the name of a modality that is not given: a slip of the pen would have all of it imputed in silence.
+        # Otherwise a typo in its name would silently impute a whole modality.
         if near := did_you_mean(name, [modality for modality in shapes if modality not in arrays], cutoff=0.8):
             raise DataError(f"array {name!r}: no such modality.{near} Modalities: {listing(shapes)}")
     given = {name: plain_array(array) for name, array in arrays.items() if name in shapes}
@@ -78,24 +80,24 @@ def impute_arrays(
 
 
 def check_intervals(intervals: Sequence[float], draws: int, samples: int | None) -> None:
-    """Checks that intervals can be had: they describe the point estimate, and need draws enough.
+    """Checks the levels and that intervals are not combined with samples.
 
     Raises:
-        DataError: when they cannot.
+        DataError: if a level is invalid or needs more samples, or both are given.
     """
     if intervals:
         check_levels(intervals, draws)
         if samples is not None:
-            raise DataError("intervals go with the one best estimate, and samples are draws instead of it; leave out one of them")
+            raise DataError("intervals and samples cannot be combined; leave out one of them")
 
 
 def in_place(done: Imputed, given: Mapping[str, np.ndarray], samples: int | None) -> dict[str, np.ndarray]:
-    """What was imputed, put where arrays have holes, and the masks.
+    """Puts imputed values into the missing places of arrays, and adds masks.
 
     Arguments:
-        done: Rows in which nothing is absent.
-        given: The arrays by modality, as they were read; what their holes hold does not matter.
-        samples: The number K of draws, or None for a point estimate.
+        done: The imputed rows.
+        given: The original arrays by modality; their values in missing places are ignored.
+        samples: The number K of samples, or None for a point estimate.
 
     Returns:
         As `impute_arrays`, without arrays of other names.
@@ -110,15 +112,15 @@ def in_place(done: Imputed, given: Mapping[str, np.ndarray], samples: int | None
 
 
 def summary_in_place(summary: Summary, done: Imputed, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Figures of what was imputed, in the layout of the arrays, with observed values where nothing was.
+    """Summaries in the layout of the arrays, with the values of observed cells.
 
     Arguments:
-        summary: The figures, of the same rows.
-        done: Rows in which nothing is absent.
-        given: The arrays by modality, as they were read.
+        summary: The summary of the same rows.
+        done: The imputed rows.
+        given: The original arrays by modality.
 
     Returns:
-        By ``NAME__FIGURE``, in floating point that holds what NAME holds.
+        Arrays by ``NAME__FIGURE``, in a floating-point dtype that can represent the values of NAME.
     """
     arrays: dict[str, np.ndarray] = {}
     for name in done.values:
@@ -136,13 +138,13 @@ def summary_in_place(summary: Summary, done: Imputed, given: Mapping[str, np.nda
 
 
 def _mask(done: Imputed, given: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-    """Which rows of an array, or which of its cells, were imputed."""
+    """The mask of the imputed rows or cells of an array."""
     imputed = done.mask[name].numpy()
     return imputed.reshape(given[name].shape) if name in given and imputed.ndim > 1 else imputed
 
 
 def _placed(given: np.ndarray, guess: np.ndarray, imputed: np.ndarray, draws: tuple[int, ...]) -> np.ndarray:
-    """The array given, with guesses where they are needed, in its own layout and type; draws come first."""
+    """The original array with imputed values in the masked places, in its layout and dtype; samples come first."""
     filled = np.broadcast_to(given, (*draws, *given.shape)).copy()
     mask = np.broadcast_to(imputed.reshape(*imputed.shape, *(1 for _ in given.shape[imputed.ndim :])), filled.shape)
     filled[mask] = _cast(guess.reshape(filled.shape)[mask], given.dtype)
@@ -150,11 +152,11 @@ def _placed(given: np.ndarray, guess: np.ndarray, imputed: np.ndarray, draws: tu
 
 
 def _cast(guess: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Guesses in the type of what was given: whole where it is whole, and its bounds in place of what lies past them."""
+    """Imputed values in the dtype of the original: clipped to its range, and rounded if it is an integer."""
     guess = guess.astype(np.float64)
     if dtype.kind == "f":
         return guess.clip(np.finfo(dtype).min, np.finfo(dtype).max)
     if dtype.kind in "iu":
-        # The bound of 64 bits is no float64; the number before it is.
+        # The upper bound of int64 is not a float64, but the float before it is.
         guess = guess.clip(np.iinfo(dtype).min, np.nextafter(float(np.iinfo(dtype).max), 0))
     return guess.round()

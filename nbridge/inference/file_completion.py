@@ -1,8 +1,9 @@
-"""Imputation of files of any size, in bounded memory: read, filled in and written block by block, or one shard of many.
+"""Imputes files of any size in bounded memory, block by block, as a whole or in shards.
 
-The file is read twice. The first time everything is checked, so that a mistake in its last row is told before any work is done, and it is
-decided what masks tell: rows, or cells where some row is observed in part. The second time each block of rows is filled in. The result is
-that of `nbridge.inference.array_completion.impute_arrays` on all rows, bit for bit; shards put together are the whole.
+The file is read twice. The first pass checks all rows, so that an error in the last row is reported before any work, and decides whether
+masks are per row, or per cell if some row is partially observed. The second pass imputes and writes each block of rows. The result is
+bit-identical to that of `nbridge.inference.array_completion.impute_arrays` on all rows, and the concatenated shards are identical to the
+whole.
 """
 
 from __future__ import annotations
@@ -35,20 +36,20 @@ from nbridge.inference.served import Served
 from nbridge.models.base import MultimodalVAE
 
 BLOCK, BYTES = 8192, 2**24
-"""Rows that are held in memory at a time, and bytes of them as they are read and written: bounds, of which the narrower counts."""
+"""Limits on the rows in memory at a time, and on their bytes as read and written; the tighter one applies."""
 
 
 @dataclass(frozen=True)
 class FileCompleted:
-    """What `impute_file` wrote.
+    """The result of `impute_file`.
 
     Arguments:
-        start: The number of the first row.
-        stop: The number of the row after the last.
-        total: The rows of the file that was read.
-        imputed: By modality, in how many of the rows something was filled in.
-        passed: The arrays or columns that passed through.
-        warnings: That rows have patterns of presence that no training row had, and what of a file could not be kept as it was.
+        start: The number of the first row written.
+        stop: The number of the row after the last one written.
+        total: The number of rows of the input file.
+        imputed: The number of rows with imputed values, by modality.
+        passed: The arrays or columns that were passed through.
+        warnings: Warnings of missingness patterns that no training row had, and of contents that could not be preserved.
     """
 
     start: int
@@ -60,15 +61,15 @@ class FileCompleted:
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What is wanted of what is filled in, as `impute_file` has it.
+class ImputationOptions:
+    """Imputation options.
 
     Arguments:
-        samples: The number K of draws, or None for the point estimate.
-        noise: Whether draws include the spread of the likelihood.
-        seed: Seed of the draws.
+        samples: The number K of samples, or None for the point estimate.
+        noise: Whether samples include the spread of the likelihood.
+        seed: Random seed.
         intervals: Probabilities of central intervals.
-        draws: The number of draws that intervals are taken from.
+        draws: The number of samples that intervals are computed from.
     """
 
     samples: int | None = None
@@ -78,10 +79,10 @@ class Wishes:
     draws: int = DRAWS
 
     def check(self) -> None:
-        """Checks that they go together.
+        """Checks that the options are valid and compatible.
 
         Raises:
-            DataError: when they do not.
+            DataError: if they are not.
         """
         if self.samples is not None:
             require_positive(samples=self.samples)
@@ -90,45 +91,45 @@ class Wishes:
 
 @dataclass(frozen=True)
 class _Filler:
-    """Fills in blocks of rows."""
+    """Imputes blocks of rows."""
 
     model: MultimodalVAE
     plan: Plan
     keys: Mapping[str, str]
-    wishes: Wishes
+    options: ImputationOptions
     one_hot: Mapping[str, Sequence[tuple[int, int]]]
 
     def read(self, block: Block) -> Batch:
-        """The rows as the model takes them."""
+        """Converts a block to a batch."""
         return read_block(block, self.plan.taken, {name: likelihood.shape for name, likelihood in self.model.likelihoods.items()})
 
     def fill(self, block: Block, batch: Batch) -> dict[str, Filled]:
-        """The columns to write, by key, each with its mask behind it."""
-        # Masks are of cells in all blocks, or in none.
+        """The columns to write, by key, each followed by its mask."""
+        # A modality has cell masks in all blocks or in none.
         cells = {name: batch.cells.get(name, _whole_rows(batch, name)) for name in self.plan.in_part}
         rows = Batch(batch.values, batch.present, cells)
-        want = self.wishes
+        options = self.options
         done = impute(
-            self.model, rows, samples=want.samples, noise=want.noise, seed=want.seed, first=block.start, one_hot=self.one_hot
+            self.model, rows, samples=options.samples, noise=options.noise, seed=options.seed, first=block.start, one_hot=self.one_hot
         )  # fmt: skip
         given = {name: block.arrays[key] for name, key in self.plan.taken.items() if name in self.keys}
-        columns = in_place(done, given, want.samples)
+        columns = in_place(done, given, options.samples)
         figures: dict[str, np.ndarray] = {}
-        if want.intervals:
-            summary = summarise(self.model, rows, levels=want.intervals, draws=want.draws, seed=want.seed, first=block.start)
+        if options.intervals:
+            summary = summarise(self.model, rows, levels=options.intervals, draws=options.draws, seed=options.seed, first=block.start)
             figures = summary_in_place(summary, done, given)
         filled = {}
         for name, key in self.keys.items():
-            filled[key] = Filled(columns[name], 0 if want.samples is None else 1)
+            filled[key] = Filled(columns[name], 0 if options.samples is None else 1)
             filled[key + IMPUTED] = Filled(columns[name + IMPUTED])
-            if want.intervals:
+            if options.intervals:
                 filled |= self._figures(name, key, figures)
         return filled
 
     def _figures(self, name: str, key: str, figures: Mapping[str, np.ndarray]) -> dict[str, Filled]:
-        """The columns that describe a modality, each behind an axis of levels where it has one."""
+        """The summary columns of a modality; a leading axis of levels, if any, comes first."""
         return {
-            f"{key}__{what}": Filled(figures[f"{name}__{what}"], int(what in BY_LEVEL and len(self.wishes.intervals) > 1))
+            f"{key}__{what}": Filled(figures[f"{name}__{what}"], int(what in BY_LEVEL and len(self.options.intervals) > 1))
             for what in FIGURES
             if f"{name}__{what}" in figures
         }
@@ -147,35 +148,35 @@ def impute_file(
     shard: tuple[int, int] = (1, 1),
     progress: Progress | None = None,
 ) -> FileCompleted:
-    """Fills in what is absent from a file of any size: npz, a folder of npy files, Parquet, csv; or from an .h5mu or .h5ad file.
+    """Imputes missing values in a file of any size: npz, a folder of npy files, Parquet or csv; or in an .h5mu or .h5ad file.
 
-    Rows are absent where all is NaN or null, where ``KEY__present`` says so, and where the file lacks the modality. What is written is of
-    the same kind: observed values bit-identical, in their type, layout and order, a mask ``KEY__imputed`` for each modality, and all else
-    as it is. It is written whole or not at all. In a Parquet file a modality is a column of numbers or of lists of so many numbers; K
-    draws are lists of K of them. In a table of single values, csv or Parquet with ``table``, a modality is some columns: what was observed
-    is written as it stood, text and all; masks follow the columns, ``NAME__imputed``, or ``COLUMN__imputed`` where some row has a modality
-    in part; K draws are K rows, told apart by a column ``draw``; figures are ``COLUMN__mean`` and so on. What becomes of an .h5mu or
-    .h5ad file, which is read whole, tells `nbridge.data.omics.update`.
+    A modality is missing in a row if all its values are NaN or null, if ``KEY__present`` is false, or if the file lacks it. The output has
+    the format of the input: observed values bit-identical, in their dtype, layout and order, a mask ``KEY__imputed`` for each modality,
+    and everything else unchanged. It is written atomically.
+
+    In a Parquet file, a modality is a column of numbers or of fixed-length lists of numbers; K samples are lists of K of them. In a table
+    of single values (csv, or Parquet with ``table``), a modality consists of columns: observed cells keep their exact text; the masks are
+    ``NAME__imputed``, or ``COLUMN__imputed`` if some row has a partially observed modality; K samples are K rows, numbered in a column
+    ``draw``; summaries are ``COLUMN__mean`` and so on. For .h5mu and .h5ad files, which are read whole, see `nbridge.data.omics.update`.
 
     Arguments:
         model: A trained model.
-        source: The file or the folder to read.
-        target: The one to write; an older one is replaced.
-        samples: The number K of draws, or None for the point estimate.
-        noise: Whether draws include the spread of the likelihood.
-        seed: Seed of the draws.
-        intervals: Probabilities of central intervals to write beside the point estimate, as ``KEY__mean``, ``KEY__sd``, ``KEY__lower`` and
+        source: The file or folder to read.
+        target: The file or folder to write; an existing one is replaced.
+        samples: The number K of samples, or None for the point estimate.
+        noise: Whether samples include the spread of the likelihood.
+        seed: Random seed.
+        intervals: Probabilities of central intervals to write with the point estimate, as ``KEY__mean``, ``KEY__sd``, ``KEY__lower`` and
             ``KEY__upper``, or ``KEY__probability`` for classes: see `nbridge.inference.array_completion.impute_arrays`.
-        draws: The number of draws that intervals are taken from.
-        shard: Which part of the rows to read, fill in and write: its number, from 1, and the number of parts. They are cut between rows
-            that are served together (`nbridge.inference.impute.rows_at_a_time`); where there are more of them, some have no row. Arrays
-            that pass through are cut where they have as many rows. All rows are checked in any case, so that all parts have the same
-            columns.
-        progress: Hears how far it is.
+        draws: The number of samples that intervals are computed from.
+        shard: The shard of rows to impute and write: its number, from 1, and the number of shards. Shards are multiples of
+            `nbridge.inference.impute.rows_at_a_time`, and some are empty if there are more of them than such units. Arrays that pass
+            through are cut as well if they have the same number of rows. All rows are checked, so that all shards have the same columns.
+        progress: Progress callback: (stage, done, total).
 
     Raises:
-        DataError: when the rows don't fit the model, a file can't be read or written, there is no such part, or a level is no probability,
-            needs more draws or meets samples.
+        DataError: if the rows do not match the model, a file cannot be read or written, the shard does not exist, or a level is not a
+            probability, needs more samples, or is combined with ``samples``.
 
     Example:
         >>> import nbridge, numpy as np, tempfile
@@ -190,14 +191,14 @@ def impute_file(
     _check_shard(shard)
     binding = model.binding
     id_key = binding.id if binding.table is None else binding.table.id
-    wishes = Wishes(samples, noise, seed, intervals, draws)
-    wishes.check()
+    options = ImputationOptions(samples, noise, seed, intervals, draws)
+    options.check()
     path, kind = find_rows(source)
     target = Path(target)
     if kind in OMICS and shard[1] > 1:
         raise DataError(f"{source}: {kind} files are written whole; leave the shard out")
     _check_target(path, kind, target)
-    # Of MuData and AnnData the model knows where modalities lie.
+    # The binding of MuData and AnnData has the location of each modality.
     named = {name: name if kind in OMICS else binding.keys.get(name, name) for name in model.names}
     omics = None if binding.omics is None else binding.omics.of(model.names)
     classes = {named[name]: texts for name, texts in binding.class_names.items()}
@@ -208,53 +209,53 @@ def impute_file(
         _blaming(source, path),
         open_rows(path, kind, sizes, scratch, binding.table, omics, intervals, classes) as rows,
     ):
-        return complete(model, rows, partial(rows.writing, target), wishes, keys=named, id_key=id_key, shard=shard, progress=progress)
+        return complete(model, rows, partial(rows.writing, target), options, keys=named, id_key=id_key, shard=shard, progress=progress)
 
 
 def complete(
     model: Served,
     rows: RowsIn,
     opened: Callable[[Output], AbstractContextManager[RowsOut]],
-    wishes: Wishes,
+    options: ImputationOptions,
     *,
     keys: Mapping[str, str],
     id_key: str | None = None,
     shard: tuple[int, int] = (1, 1),
     progress: Progress | None = None,
 ) -> FileCompleted:
-    """Fills in rows of whatever kind: checks all of them, and then reads, fills in and writes block by block.
+    """Imputes rows of any source: checks all rows, then reads, imputes and writes them block by block.
 
     Arguments:
         model: A trained model.
         rows: The rows.
-        opened: Opens what is written.
-        wishes: What is wanted of what is filled in.
+        opened: Opens the output.
+        options: Imputation options.
         keys: The array or column of each modality.
-        id_key: The array or column of identifiers; None where rows are told by their place.
-        shard: Which part of the rows to fill in.
-        progress: Hears how far it is.
+        id_key: The array or column of identifiers; None if rows are identified by position.
+        shard: The shard of rows to impute: its number, from 1, and the number of shards.
+        progress: Progress callback: (stage, done, total).
 
     Raises:
-        DataError: when the rows don't fit the model.
+        DataError: if the rows do not match the model.
     """
     tell = progress or (lambda *_: None)
     plan = make_plan(rows, model.likelihoods, keys, id_key)
-    size = _rows_in_memory(rows, model.network, plan, wishes.samples, wishes.intervals)
+    size = _rows_in_memory(rows, model.network, plan, options.samples, options.intervals)
     plan = check_rows(rows, model.likelihoods, plan, id_key, size, tell)
-    start, stop = shard_rows(plan.rows, rows_at_a_time(model.network, wishes.samples), shard)
-    made = (IMPUTED, *(f"__{what}" for what in FIGURES if wishes.intervals))
+    start, stop = shard_rows(plan.rows, rows_at_a_time(model.network, options.samples), shard)
+    made = (IMPUTED, *(f"__{what}" for what in FIGURES if options.intervals))
     passed = tuple(key for key in plan.others if key not in {known + ending for known in keys.values() for ending in made})
-    filler = _Filler(model.network, plan, keys, wishes, {name: rows.one_hot(keys[name]) for name in model.names})
+    filler = _Filler(model.network, plan, keys, options, {name: rows.one_hot(keys[name]) for name in model.names})
     with opened(output := Output(passed, start, stop, plan.rows)) as out:
         counts, patterns = _write(rows, filler, out, output, size, tell)
     return FileCompleted(start, stop, plan.rows, counts, passed, (*model.unseen(patterns), *rows.findings))
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """The number of a shard and the number of all, of ``i/n``.
+    """Parses ``I/N``: the number of a shard, and the number of shards.
 
     Raises:
-        DataError: when there is no such shard.
+        DataError: if there is no such shard.
 
     Example:
         >>> parse_shard("2/4")
@@ -271,8 +272,8 @@ def shard_rows(rows: int, unit: int, shard: tuple[int, int]) -> tuple[int, int]:
     """The first row of a shard and the row after its last.
 
     Arguments:
-        rows: The number of all rows.
-        unit: The number of rows between two places where they may be cut.
+        rows: The total number of rows.
+        unit: Shards are multiples of this number of rows.
         shard: The number of the shard, from 1, and the number of shards.
 
     Example:
@@ -294,14 +295,14 @@ def _check_shard(shard: tuple[int, int]) -> None:
 
 def _check_target(source: Path, kind: str, target: Path) -> None:
     if target.exists() and target.samefile(source):
-        raise DataError(f"{target}: the file that is read; choose another, so that it stays as it is")
+        raise DataError(f"{target}: is the input file; choose another")
     if kind == FOLDER and target.is_dir() and (other := [file.name for file in target.iterdir() if file.suffix != ".npy"]):
-        raise DataError(f"{target}: a folder that holds other things than arrays ({sorted(other)[0]}); choose another")
+        raise DataError(f"{target}: the folder contains other files ({sorted(other)[0]}); choose another")
 
 
 @contextmanager
 def _blaming(source: str | Path, path: Path) -> Iterator[None]:
-    """Puts the file before a mistake in it, where it is not there yet."""
+    """Prefixes errors with the file name, unless they have it."""
     try:
         yield
     except DataError as error:
@@ -309,7 +310,7 @@ def _blaming(source: str | Path, path: Path) -> Iterator[None]:
 
 
 def _rows_in_memory(rows: RowsIn, model: MultimodalVAE, plan: Plan, samples: int | None, intervals: Sequence[float]) -> int:
-    """How many rows are held in memory at a time: a multiple of those that are served together."""
+    """The number of rows in memory at a time: a multiple of `rows_at_a_time`."""
     read = rows.row_bytes([*plan.taken.values(), *plan.others], plan.rows)
     numbers = (samples or 1) + (2 + 2 * len(intervals) if intervals else 0)
     made = 4 * numbers * sum(math.prod(likelihood.shape) for likelihood in model.likelihoods.values())
@@ -318,11 +319,11 @@ def _rows_in_memory(rows: RowsIn, model: MultimodalVAE, plan: Plan, samples: int
 
 
 def _write(rows: RowsIn, filler: _Filler, out: RowsOut, output: Output, size: int, tell: Progress) -> tuple[dict[str, int], Counter[str]]:
-    """Fills in and writes the rows of a shard; counts by modality in how many of them something was filled in, and their patterns."""
+    """Imputes and writes the rows of a shard; returns the number of rows imputed by modality, and the counts of their patterns."""
     counts, patterns = dict.fromkeys(filler.keys, 0), Counter[str]()
     columns = [*filler.plan.taken.values(), *out.needs]
     if output.start == output.stop:
-        # A row that is not written shows what the columns of a shard without rows look like.
+        # An empty shard takes its schema from a row that is imputed but not written.
         (block,) = rows.blocks(columns, 0, 1, 1)
         shown = filler.fill(block, filler.read(block))
         empty = {key: Filled(filled.array.take([], filled.axis), filled.axis) for key, filled in shown.items()}

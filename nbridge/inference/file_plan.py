@@ -1,4 +1,4 @@
-"""What there is to impute in a file of rows: which of its columns are which modality, and everything that can be wrong with them."""
+"""Matches the columns of a file to modalities, and checks all rows before imputation."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from nbridge.models.support import SupportError, check_support
 from nbridge.nn.likelihoods import Likelihood
 
 Progress = Callable[[str, int, int], None]
-"""Hears what is done, with how many rows of it, and of how many."""
+"""Progress callback: (stage, done, total), with rows done and in total."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The columns of a file.
+    """The columns of a file, matched to modalities.
 
     Arguments:
-        taken: The key of each modality that is there, by its name, and of its mask of presence, by ``NAME__present``.
+        taken: The key of each modality in the file, by its name, and of its presence mask, by ``NAME__present``.
         others: The keys of all other columns.
         rows: The number of rows.
-        in_part: The modalities of which some row is observed in part.
+        in_part: The modalities that are partially observed in some row.
     """
 
     taken: Mapping[str, str]
@@ -37,20 +37,20 @@ class Plan:
 
 
 def make_plan(rows: RowsIn, likelihoods: Mapping[str, Likelihood], keys: Mapping[str, str], id_key: str | None) -> Plan:
-    """What names, types and shapes tell, before any row is read.
+    """Matches columns to modalities by name, dtype and shape, before any row is read.
 
     Arguments:
         rows: The file.
         likelihoods: The likelihood of each modality of a model.
         keys: The key of each modality.
-        id_key: The key of identifiers; None where rows are told by their place.
+        id_key: The key of identifiers; None if rows are identified by position.
 
     Raises:
-        DataError: when a column doesn't fit its modality, or is there under a name that is nearly right.
+        DataError: if a column does not match its modality, or its name looks like a typo of a modality's.
     """
     taken, others = match_keys(rows.keys, keys, rows.noun)
     for key in others:
-        # As for arrays in memory: a slip of the pen would have all of a modality imputed in silence.
+        # As for arrays in memory: otherwise a typo would silently impute the whole modality.
         absent = [known for name, known in keys.items() if name not in taken]
         if rows.by_name and key != id_key and (near := did_you_mean(key, absent, cutoff=0.8)):
             raise DataError(f"{rows.noun} {key!r}: no such modality.{near} Modalities: {listing(keys.values())}")
@@ -60,18 +60,18 @@ def make_plan(rows: RowsIn, likelihoods: Mapping[str, Likelihood], keys: Mapping
 
 
 def check_rows(rows: RowsIn, likelihoods: Mapping[str, Likelihood], plan: Plan, id_key: str | None, size: int, tell: Progress) -> Plan:
-    """Checks every row, and finds the modalities of which some row is observed in part.
+    """Checks every row, and finds the modalities that are partially observed in some row.
 
     Arguments:
         rows: The file.
         likelihoods: The likelihood of each modality of a model.
-        plan: What is known of the file.
-        id_key: The key of identifiers; None where rows are told by their place.
+        plan: The columns of the file.
+        id_key: The key of identifiers; None if rows are identified by position.
         size: The number of rows to read at a time.
-        tell: Hears how far it is.
+        tell: Progress callback: (stage, done, total).
 
     Raises:
-        DataError: for the first thing that doesn't fit, with the number of its row in the file.
+        DataError: for the first invalid value, with its row number in the file.
     """
     if id_key is not None and id_key in plan.others:
         check_many_ids(lambda: rows.identifiers(id_key, plan.rows, size), rows.told_ids(id_key))
@@ -83,31 +83,31 @@ def check_rows(rows: RowsIn, likelihoods: Mapping[str, Likelihood], plan: Plan, 
 
 
 def read_block(block: Block, taken: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> Batch:
-    """Rows of modalities, as a model takes them.
+    """Converts a block of rows to a batch.
 
     Raises:
-        DataError: when they don't fit.
+        DataError: if the rows do not match the model.
     """
     return to_batch({name: block.with_nan(key) for name, key in taken.items()}, shapes, allow_missing=True, first=block.start)
 
 
 def match_keys(found: Collection[str], keys: Mapping[str, str], noun: str) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Which columns of a file hold modalities.
+    """Matches the columns of a file to modalities by name.
 
     Arguments:
         found: The keys of all columns.
         keys: The key of each modality.
-        noun: What the columns of this file are called.
+        noun: What columns are called in this file format.
 
     Returns:
-        The key of each modality that is there, by its name, and of its mask, by ``NAME__present``; and the keys of all other columns.
+        The key of each modality in the file, by its name, and of its mask, by ``NAME__present``; and the keys of all other columns.
 
     Raises:
-        DataError: when there is none, or one that bears the name of its modality where another is expected.
+        DataError: if no column matches, or a modality is found under its own name but the spec gives it another key.
     """
     for name, key in keys.items():
         if key not in found and name in found and name not in keys.values():
-            raise DataError(f"{noun} {name!r}: the spec keeps modality {name!r} in {_a(noun)} {key!r}; rename it")
+            raise DataError(f"{noun} {name!r}: the spec expects modality {name!r} in {noun} {key!r}; rename it")
     taken = {name + ending: key + ending for name, key in keys.items() for ending in ("", PRESENT) if key + ending in found}
     others = tuple(key for key in found if key not in taken.values())
     if not taken:
@@ -135,7 +135,7 @@ def _rows_of(rows: RowsIn, taken: Mapping[str, str], name: str, likelihood: Like
 
 
 def _is_in_part(rows: RowsIn, plan: Plan, name: str, likelihood: Likelihood, size: int, tell: Progress) -> bool:
-    """Whether some row of a modality is observed in part, after checking all of them."""
+    """Checks all rows of a modality, and returns whether some are partially observed."""
     in_part, outside = False, None
     taken = {known: plan.taken[known] for known in (name, name + PRESENT) if known in plan.taken}
     for block in rows.blocks(taken.values(), 0, plan.rows, size):
@@ -147,7 +147,7 @@ def _is_in_part(rows: RowsIn, plan: Plan, name: str, likelihood: Likelihood, siz
         try:
             check_support({name: likelihood}, batch, block.start)
         except SupportError as found:
-            # It goes on, to say how many rows there are.
+            # Continues, to count such rows.
             outside = found if outside is None else SupportError(outside.cell, outside.problem, (outside.rows or 0) + (found.rows or 0))
         tell(f"checking {name}", min(block.start + size, plan.rows), plan.rows)
     if outside is not None:

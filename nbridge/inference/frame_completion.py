@@ -1,6 +1,6 @@
-"""Imputation of rows in memory, whatever holds them: a data frame comes back as one of the same kind, with its holes filled.
+"""Imputes rows in memory: data frames, dicts of arrays, and MuData or AnnData objects. The result has the type of the input.
 
-The work is that of `nbridge.inference.file_completion` on a table; a frame is only another way in and out.
+Imputation itself is shared with tables in files (`nbridge.inference.file_completion`).
 """
 
 from __future__ import annotations
@@ -21,40 +21,40 @@ from nbridge.data.tables.frames import FrameLike, is_frame, open_frame
 from nbridge.data.tables.rows import CellRows
 from nbridge.errors import DataError, naming
 from nbridge.inference.array_completion import impute_arrays
-from nbridge.inference.file_completion import Wishes, complete
+from nbridge.inference.file_completion import ImputationOptions, complete
 from nbridge.inference.served import Served
 
 
 def impute_frame(
     model: Served,
     rows: FrameLike,
-    wishes: Wishes | None = None,
+    options: ImputationOptions | None = None,
     *,
     mask: bool = False,
     warn: Callable[[Finding], None] = lambda _: None,
 ) -> Any:
-    """Fills in what is absent from a data frame, and gives one of the same kind: class, columns, order, names, types and index are kept.
+    """Imputes missing values in a data frame; the result has the same class, columns, order, types and index.
 
-    Observed cells stay as they are. Columns count by their names, in any order, and others pass through; a modality all of whose columns
-    are missing is filled in as new columns at the end. Rows are told by their place, so that an index or identifiers may repeat. K draws
-    are K rows, one below the other, told apart by a column ``draw``.
+    Observed cells are unchanged. Columns are matched by name, in any order, and other columns pass through; a modality without any of its
+    columns is appended as new columns. Rows are identified by position, so an index or identifiers may repeat. K samples are K consecutive
+    rows, numbered in a column ``draw``.
 
     Arguments:
         model: A trained model.
         rows: A data frame of pandas, polars or pyarrow (of other libraries through ``__arrow_c_stream__``, which come back as a pyarrow
-            table), a ``datasets.Dataset``, or a dict of arrays. For a model that learned from such data a MuData or AnnData object, of
-            which a copy comes back (`nbridge.data.omics.update`). For a model that was trained from arrays a dict of arrays by modality
+            table), a ``datasets.Dataset``, or a dict of arrays. For a model trained from such data, a MuData or AnnData object, of which a
+            completed copy is returned (`nbridge.data.omics.update`). For a model trained from arrays, a dict of arrays by modality
             (`nbridge.inference.array_completion.impute_arrays`).
-        wishes: Imputation options; a point estimate when left out. Intervals are columns ``COLUMN__mean``, ``COLUMN__sd``,
+        options: Imputation options; a point estimate by default. Intervals are columns ``COLUMN__mean``, ``COLUMN__sd``,
             ``COLUMN__lower`` and ``COLUMN__upper``, or ``COLUMN__probability`` for classes.
-        mask: Whether to give a second frame as well, true where a cell was filled in.
-        warn: Callback for warnings, such as rows with patterns of presence that no training row had.
+        mask: Whether to return a second frame, true where a cell was imputed.
+        warn: Callback for warnings, such as rows with missingness patterns that no training row had.
 
     Returns:
         The completed frame, or with ``mask`` a pair of frames.
 
     Raises:
-        DataError: when the rows don't fit the model.
+        DataError: if the rows do not match the model.
 
     Example:
         >>> import nbridge
@@ -65,21 +65,19 @@ def impute_frame(
         >>> bool((done["arm"] == "").any()), int(filled["arm"].sum()), bool((done["dose"] == rows["dose"]).all())
         (False, 3, True)
     """
-    wishes = wishes or Wishes()
+    options = options or ImputationOptions()
     if is_omics(rows):
-        return _impute_object(model, rows, wishes, mask, warn)
+        return _impute_object(model, rows, options, mask, warn)
     if (layout := model.binding.table) is None:
         if isinstance(rows, Mapping) and not is_frame(rows):
-            return _impute_arrays(model, rows, wishes, mask, warn)
-        raise DataError(
-            "this model knows no columns: it was trained from arrays; pass a dict of arrays by modality, or train one from a frame"
-        )
-    wishes.check()
+            return _impute_arrays(model, rows, options, mask, warn)
+        raise DataError("this model was trained from arrays; pass a dict of arrays by modality, or train a model from a data frame")
+    options.check()
     frame = open_frame(rows)
     with naming(frame.noun):
-        table = CellRows(FrameTable(frame), layout, levels=wishes.intervals)
+        table = CellRows(FrameTable(frame), layout, levels=options.intervals)
         out = table.in_memory()
-        found = complete(model, table, lambda _: nullcontext(out), wishes, keys={name: name for name in model.names})
+        found = complete(model, table, lambda _: nullcontext(out), options, keys={name: name for name in model.names})
     _warn_of(found.warnings, warn)
     renewed, added = out.renewed, out.added
     done = frame.completed(out.rows, renewed, added)
@@ -97,32 +95,29 @@ def _warn_of(findings: Iterable[Finding], warn: Callable[[Finding], None]) -> No
 
 
 def _impute_arrays(
-    model: Served, arrays: Mapping[str, Any], wishes: Wishes, mask: bool, warn: Callable[[Finding], None]
+    model: Served, arrays: Mapping[str, Any], imputation: ImputationOptions, mask: bool, warn: Callable[[Finding], None]
 ) -> dict[str, np.ndarray]:
-    """Arrays by modality with the gaps filled, and their masks beside them."""
+    """Imputed arrays by modality, and their masks."""
     if mask:
-        raise DataError("mask is for data frames; completed arrays have masks NAME__imputed beside them")
-    options = {"samples": wishes.samples, "noise": wishes.noise, "seed": wishes.seed}
-    done = impute_arrays(model.network, arrays, **options, intervals=wishes.intervals, draws=wishes.draws)
+        raise DataError("mask is for data frames; imputed arrays come with masks NAME__imputed")
+    options = {"samples": imputation.samples, "noise": imputation.noise, "seed": imputation.seed}
+    done = impute_arrays(model.network, arrays, **options, intervals=imputation.intervals, draws=imputation.draws)
     shapes = {name: likelihood.shape for name, likelihood in model.likelihoods.items()}
     present = to_batch(arrays, shapes, allow_missing=True, ignore_extra=True).present
     _warn_of(model.unseen(count(model.names, present)), warn)
     return done
 
 
-def _impute_object(model: Served, data: Any, wishes: Wishes, mask: bool, warn: Callable[[Finding], None]) -> Any:
-    """A copy of a MuData or AnnData object with nothing absent."""
+def _impute_object(model: Served, data: Any, options: ImputationOptions, mask: bool, warn: Callable[[Finding], None]) -> Any:
+    """An imputed copy of a MuData or AnnData object."""
     if (omics := model.binding.omics) is None:
-        raise DataError(
-            "this model does not know where modalities lie in such an object: train one from it, or from an .h5mu or .h5ad file "
-            "(data: {source: h5mu})"
-        )
+        raise DataError("this model was not trained from MuData or AnnData, in memory or in files (data: {source: h5mu})")
     if mask:
         raise DataError("mask is for data frames; obs of the copy has NAME__imputed")
-    wishes.check()
+    options.check()
     data = copied(data) if data.is_view else data
-    rows = object_rows(data, omics.of(model.names), wishes.intervals)
+    rows = object_rows(data, omics.of(model.names), options.intervals)
     with naming(rows.origin):
-        found = complete(model, rows, rows.collecting, wishes, keys={name: name for name in model.names})
+        found = complete(model, rows, rows.collecting, options, keys={name: name for name in model.names})
     _warn_of(found.warnings, warn)
     return rows.completed(data)

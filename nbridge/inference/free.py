@@ -1,16 +1,16 @@
 r"""The free baseline: the best model of a modality that ignores all others, fitted to training rows in closed form.
 
-Its log-likelihood is what a multimodal model has to beat when it imputes a modality, and its entropy is the natural unit of a modality's
-weight. Elements are independent:
+A multimodal model has to exceed its log-likelihood in imputation, and its entropy is the natural unit of a modality's weight. Elements are
+independent:
 
 ==================================== ==============================================================================
 ``normal``                           mean and standard deviation
 ``laplace``                          median and mean absolute deviation
 ``bernoulli``                        frequency, smoothed by half a count
-``categorical``                      frequencies, smoothed by half a count in all
-``poisson``, ``negative_binomial``   negative binomial with the mean and the variance (Poisson where it is not overdispersed)
+``categorical``                      frequencies, smoothed by half a count in total
+``poisson``, ``negative_binomial``   negative binomial with the mean and the variance (Poisson if not overdispersed)
 ``discretized_logistic``             rounded logistic with the mean and the standard deviation
-any other likelihood                 raw numbers and parameters of a copy of the likelihood, fitted by gradient descent
+any other likelihood                 raw parameters and a copy of the likelihood, fitted by gradient descent
 ==================================== ==============================================================================
 
 Axes: N or B rows.
@@ -42,13 +42,13 @@ from nbridge.nn.likelihoods import (
 )
 
 MOST_ROWS = 10_000
-"""Rows that a marginal is fitted to, at most, taken at equal distances: more would change no digit that matters."""
+"""Maximum number of rows that a marginal is fitted to, evenly spaced; more rows would hardly change it."""
 MOST_NUMBERS = 2**24
-"""Numbers of all those rows, at most: a bound for memory."""
+"""Maximum number of values in these rows, to bound memory."""
 STEPS, RATE = 200, 0.05
-"""Steps and learning rate of the fit of a likelihood without a closed form."""
+"""Steps and learning rate for likelihoods without a closed form."""
 DISPERSION = 1e6
-"""Largest dispersion of a negative binomial: it is a Poisson distribution then, and its log-gamma terms are still exact."""
+"""Largest dispersion of a negative binomial: practically a Poisson distribution, with log-gamma terms that are still exact."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Marginal:
 
     Arguments:
         score: Log-likelihood of values in canonical form and their observed cells, shape (B,), in double precision.
-        unit: Spread of each element in the training rows, of the modality's shape, for real values; None for discrete ones.
+        unit: Standard deviation of each element in the training rows, of the modality's shape, for real values; None for discrete ones.
     """
 
     score: Callable[[Tensor, Tensor | None], Tensor]
@@ -68,7 +68,7 @@ class Marginal:
 
         Arguments:
             x: Values in canonical form, shape (B, \*shape).
-            cells: Observed cells, of the shape of ``x``; the others do not count.
+            cells: Observed cells, of the shape of ``x``; other cells are ignored.
         """
         if not len(x):
             # Torch's sum over the axes of an element is ambiguous without rows.
@@ -82,11 +82,11 @@ def fit_marginal(likelihood: Likelihood, x: Tensor, cells: Tensor | None = None)
 
     Arguments:
         likelihood: Likelihood of the modality, which says what the values mean; it is not changed.
-        x: Values in canonical form of rows that have the modality, shape (N, \*shape).
-        cells: Observed cells, of the shape of ``x``; all when left out.
+        x: Values in canonical form of the rows with the modality, shape (N, \*shape).
+        cells: Observed cells, of the shape of ``x``; all by default.
 
     Raises:
-        ValueError: without rows.
+        ValueError: if there are no rows.
 
     Example:
         >>> from nbridge.nn.likelihoods import Categorical
@@ -110,15 +110,15 @@ def fit_marginal(likelihood: Likelihood, x: Tensor, cells: Tensor | None = None)
 
 
 def marginal_nats(likelihood: Likelihood, x: Tensor, cells: Tensor | None = None) -> float:
-    r"""Nats of a modality under the best model that ignores all others, :math:`-\frac{1}{N} \sum_n \log p(x_{nj})`.
+    r"""Nats of a modality under the free baseline, :math:`-\frac{1}{N} \sum_n \log p(x_{nj})`.
 
-    Real values are measured in units of their own spread, so that the figure does not depend on the unit of a column: a normal column
-    counts :math:`\frac{1}{2} \log(2 \pi e)`, and one that never varies nothing.
+    Real values are measured in units of their standard deviation, so that the figure does not depend on the unit of a column: a normal
+    column has :math:`\frac{1}{2} \log(2 \pi e)` nats, and a constant one none.
 
     Arguments:
         likelihood: Likelihood of the modality.
-        x: Values in canonical form of rows that have the modality, shape (N, \*shape).
-        cells: Observed cells, of the shape of ``x``; all when left out.
+        x: Values in canonical form of the rows with the modality, shape (N, \*shape).
+        cells: Observed cells, of the shape of ``x``; all by default.
 
     Example:
         >>> from nbridge.nn.likelihoods import Normal
@@ -136,7 +136,7 @@ def marginal_nats(likelihood: Likelihood, x: Tensor, cells: Tensor | None = None
 
 
 def _some(x: Tensor, cells: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Rows at equal distances, as many as the bounds allow."""
+    """Evenly spaced rows, as many as the limits allow."""
     most = min(MOST_ROWS, max(1, MOST_NUMBERS // math.prod(x.shape[1:])))
     if len(x) <= most:
         return x, cells
@@ -150,7 +150,7 @@ def _summed(elements: Distribution, x: Tensor, cells: Tensor | None) -> Tensor:
 
 
 def _moments(x: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each element over the rows in which it is observed; exactly 0 for one that never varies."""
+    """Mean and standard deviation of each element over its observed rows; the latter is exactly 0 for constant elements."""
     number = observed.sum(0).clamp(min=1)
     mean = torch.where(observed, x, 0.0).sum(0) / number
     deviation = (torch.where(observed, x - mean, 0.0).square().sum(0) / number).sqrt()
@@ -158,7 +158,7 @@ def _moments(x: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _bounded(spread: Tensor) -> Tensor:
-    """A spread that no constant element makes 0: the same bound as a learned one has, in the unit that `Likelihood.fit` gives it."""
+    """The spread, with that of constant elements replaced by the lower bound of learned scales."""
     return torch.where(spread > 0, spread, math.exp(LOG_SCALE[0]))
 
 
@@ -190,7 +190,7 @@ def _discretized_logistic(likelihood: Likelihood, x: Tensor, observed: Tensor) -
     assert isinstance(likelihood, DiscretizedLogistic)
     mean, deviation = _moments(x, observed)
     step = (likelihood.high - likelihood.low) / (likelihood.levels - 1)
-    # A pixel that never varies has nearly all of its probability in one level.
+    # A constant pixel has nearly all of its probability at one level.
     scale = (deviation * math.sqrt(3) / math.pi).clamp(min=step / 8)
     return RoundedLogistic(mean, scale.log(), likelihood.levels, likelihood.low, likelihood.high)
 
@@ -207,7 +207,7 @@ _CLOSED: Mapping[type[Likelihood], Callable[[Likelihood, Tensor, Tensor], Distri
 
 @torch.enable_grad()
 def _by_gradient(likelihood: Likelihood, x: Tensor, cells: Tensor | None) -> Marginal:
-    """The marginal of a likelihood without a closed form: one set of raw numbers for all rows."""
+    """The marginal of a likelihood without a closed form: one set of raw parameters for all rows."""
     family = copy.deepcopy(likelihood).requires_grad_()
     raw = torch.zeros(family.raw_shape, device=x.device, dtype=likelihood.dtype, requires_grad=True)
 

@@ -1,10 +1,10 @@
-r"""Predictive log-likelihood of hidden modalities: how well a model imputes, as a proper score.
+r"""Predictive log-likelihood of hidden modalities, a proper score of imputation.
 
-Of each row a random nonempty part S of what it has is kept, and each hidden modality j is scored by
+A random nonempty subset S of the observed modalities of each row is kept, and each hidden modality j is scored by
 
 .. math:: \log p(x_j \mid x_S) \approx \log \frac{1}{K} \sum_k p(x_j \mid z_k), \qquad z_k \sim q(z \mid x_S)
 
-Axes: K draws, M modalities, B rows, D latent dimensions.
+Axes: K samples, M modalities, B rows, D latent dimensions.
 """
 
 from __future__ import annotations
@@ -23,18 +23,20 @@ from nbridge.models.base import MultimodalVAE
 from nbridge.models.subsets import random_part
 
 NUMBERS = 2**22
-"""Numbers decoded at a time, at most."""
+"""Maximum number of values decoded at a time."""
 WORST = -1e6
-"""Log-likelihood of a row relative to the free baseline that an overflow counts as, so that a mean stays finite."""
+"""Lower bound on the log-likelihood of a row relative to the free baseline, so that means stay finite after an overflow."""
 
 
 def random_parts(model: MultimodalVAE, batch: Batch, generator: torch.Generator) -> Tensor:
-    """A random nonempty part of what each row has, but not all of it: boolean, shape (M, B); empty for rows with fewer than two modalities.
+    """Samples a random nonempty proper subset of the observed modalities of each row, boolean, shape (M, B).
+
+    Rows with fewer than two modalities get the empty set.
 
     Arguments:
-        model: Names the modalities and their order.
+        model: The model, for the order of modalities.
         batch: A prepared batch (`MultimodalVAE.prepare`).
-        generator: Source of randomness.
+        generator: Random generator.
     """
     present = model.presence(batch)
     with seeded(model, generator):
@@ -42,21 +44,20 @@ def random_parts(model: MultimodalVAE, batch: Batch, generator: torch.Generator)
 
 
 def hidden_log_likelihood(model: MultimodalVAE, batch: Batch, parts: Tensor, draws: int, generator: torch.Generator) -> dict[str, Tensor]:
-    r"""Predictive log-likelihood, in nats, of every hidden modality of every row.
+    r"""Computes the predictive log-likelihood, in nats, of every hidden modality of every row.
 
-    Gradients flow to the posterior where they are enabled (draws are reparameterised), so that parameters of the posterior can be fitted
-    to it; wrap it in ``torch.no_grad()`` elsewhere. The model stays in the mode that it is in.
+    If gradients are enabled, they flow to the posterior (samples are reparameterised), so that its parameters can be fitted; otherwise
+    wrap the call in ``torch.no_grad()``. The mode of the model is not changed.
 
     Arguments:
         model: A model, in eval mode.
-        batch: Rows with any pattern of presence.
-        parts: The modalities S of each row that the model may see, boolean, shape (M, B); what else a row has is hidden.
-        draws: The number K of draws of z for each row.
-        generator: Source of randomness; the same state gives the same draws.
+        batch: Rows with any missingness pattern.
+        parts: The modalities S of each row that are given to the model, boolean, shape (M, B); its others are hidden.
+        draws: The number K of samples of z for each row.
+        generator: Random generator; the same state gives the same samples.
 
     Returns:
-        By modality, the scores of the rows in which it is hidden (present, but not in S), in their order. Modalities that no row hides
-        have an empty tensor.
+        By modality, the scores of the rows in which it is hidden (present, but not in S), in order; an empty tensor if there are none.
     """
     batch = model.prepare(batch.to(model.device))
     present = model.presence(batch)
@@ -88,28 +89,29 @@ def _scores(model: MultimodalVAE, batch: Batch, parts: Tensor, hidden: Tensor, d
 
 @contextmanager
 def seeded(model: MultimodalVAE, generator: torch.Generator) -> Iterator[None]:
-    """Lets posteriors draw with a seed that is the next number of a generator."""
+    """Seeds the samples of posteriors with the next number of a generator."""
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     with randomness.own_draws(seed, redirect=randomness.draws_itself(model)):
         yield
 
 
 class HiddenModalities:
-    r"""The score of one model on fixed rows with fixed parts hidden, relative to the free baseline, to be asked for again and again.
+    r"""The score of a model relative to the free baseline, on fixed rows with fixed hidden modalities, for repeated evaluation.
 
     .. math:: \Delta_j = \frac{1}{|B_j|} \sum_{b \in B_j} \big( \log p(x_{bj} \mid x_{bS}) - \log p_\mathrm{free}(x_{bj}) \big), \qquad
         \Delta = \frac{\sum_j w_j \Delta_j}{\sum_j w_j}
 
-    in nats, over the rows :math:`B_j` in which j is hidden, with the model's weights :math:`w_j` (1, where all of them are 0). 0 is as
-    good as no model at all. Rows, parts and draws are the same at each call, so that two figures differ by the model's weights alone.
+    in nats, over the rows :math:`B_j` in which j is hidden, with the likelihood weights :math:`w_j` (1 if all of them are 0). A score of 0
+    is no better than the free baseline. Rows, subsets and random numbers are the same in each call, so scores differ only because the
+    model's parameters differ.
 
     Arguments:
-        model: The model, whose tensors may change between calls.
-        rows: Prepared validation rows in memory; those with fewer than two modalities do not count.
+        model: The model, whose parameters may change between calls.
+        rows: Prepared validation rows in memory; those with fewer than two modalities are ignored.
         free: The free baseline by modality (`free_baseline`).
-        draws: The number K of draws of z for each row.
-        seed: Seed of parts and draws.
-        chunk: Rows at a time; each chunk has draws of its own, so that processes may share chunks.
+        draws: The number K of samples of z for each row.
+        seed: Seed of subsets and samples.
+        chunk: Rows per chunk; each chunk has its own seed, so that chunks can be distributed over processes.
     """
 
     def __init__(
@@ -135,7 +137,7 @@ class HiddenModalities:
 
     @torch.no_grad()
     def sums(self, number: int) -> Tensor:
-        """Sums over one chunk's rows of the scores relative to the free baseline, by modality, shape (M,), in double precision."""
+        """Sums the scores relative to the free baseline over the rows of one chunk, by modality, shape (M,), float64."""
         start, stop = number * self.chunk, (number + 1) * self.chunk
         generator = torch.Generator().manual_seed((self.seed + number + 1) % 2**63)
         scores = hidden_log_likelihood(self.model, self.rows.slice(start, stop), self.parts[:, start:stop], self.draws, generator)
@@ -148,10 +150,10 @@ class HiddenModalities:
         return sums
 
     def figures(self, sums: Tensor | None = None) -> dict[str, float]:
-        """The mean by modality, of those that some row hides.
+        """The mean score of each modality that is hidden in some row.
 
         Arguments:
-            sums: Sums over all chunks, shape (M,), where several processes computed them; computed here when left out.
+            sums: Sums over all chunks, shape (M,), if computed by several processes; computed here by default.
         """
         if sums is None:
             sums = torch.stack([self.sums(number) for number in range(self.chunks)]).sum(0)
@@ -160,7 +162,7 @@ class HiddenModalities:
         return {name: total / count for name, total, count in each if count and name in self.free}
 
     def overall(self, figures: Mapping[str, float]) -> float:
-        """One figure: the mean over modalities with the model's weights."""
+        """The overall score: the mean over modalities, with the model's likelihood weights."""
         weights = {name: self.model.weights[name] for name in figures}
         if not any(weights.values()):
             weights = dict.fromkeys(figures, 1.0)
@@ -168,11 +170,11 @@ class HiddenModalities:
 
 
 def free_baseline(model: MultimodalVAE, rows: Batch) -> dict[str, Marginal]:
-    """The free baseline of every modality that some row has.
+    """Fits the free baseline of every modality with observed rows.
 
     Arguments:
-        model: The model, whose likelihoods say what values mean.
-        rows: Prepared training rows in memory, with any pattern of presence.
+        model: The model, for its likelihoods.
+        rows: Prepared training rows in memory, with any missingness pattern.
     """
     found = {}
     for name, likelihood in model.likelihoods.items():

@@ -1,7 +1,7 @@
-r"""Filling in what is absent, from any pattern of presence.
+r"""Imputation, generation and embedding, from any missingness pattern.
 
-Each draw takes one :math:`z_k \sim q(z \mid x_S)` for a row and decodes *every* absent modality from it: separate draws would destroy
-their agreement. Draws include the spread of :math:`p(x_j \mid z_k)`, so that their variance is the predictive one.
+Each sample of a row draws one :math:`z_k \sim q(z \mid x_S)` and decodes *all* missing modalities from it: with separate draws they would
+not match each other. Samples include the spread of :math:`p(x_j \mid z_k)`, so their variance is the predictive variance.
 
 Axes: K samples, B rows, D latent dimensions.
 """
@@ -34,21 +34,21 @@ from nbridge.nn.distributions import diagonal_normal
 from nbridge.spec.option_types import Prior
 
 POINT_DRAWS = 64
-"""Draws of z that a point estimate averages over."""
+"""Number of samples of z that a point estimate averages over."""
 ELEMENTS, ROWS = 2**21, 1024
-"""Numbers decoded and rows encoded at a time, at most: bounds for memory, within which convolutions stay in the processor's cache."""
+"""Maximum number of values decoded and rows encoded at a time: they bound memory and keep convolutions in the CPU cache."""
 _STRIDE = 0x9E3779B9
-"""Between the seeds of two parts: 2^32 over the golden ratio, so that the parts of neighbouring seeds stay apart (torch takes 32 bits)."""
+"""Stride between the seeds of chunks: 2^32 over the golden ratio, so that chunks of neighbouring seeds differ (torch uses 32 bits)."""
 
 
 @dataclass(frozen=True)
 class Imputed:
-    r"""Rows in which nothing is absent.
+    r"""Imputed rows.
 
     Arguments:
-        values: By modality, shape (B, \*shape), or (K, B, \*shape) for K draws; observed values are bit-identical to what was given,
-            in the form (class index or one-hot) and type in which it was given.
-        mask: By modality, which rows, shape (B,), or which cells, shape (B, \*shape), are imputed.
+        values: By modality, shape (B, \*shape), or (K, B, \*shape) for K samples; observed values are bit-identical to the input, in
+            its form (class index or one-hot) and dtype.
+        mask: By modality, the mask of imputed rows, shape (B,), or cells, shape (B, \*shape).
     """
 
     values: dict[str, Tensor]
@@ -65,28 +65,28 @@ def impute(
     first: int = 0,
     one_hot: Mapping[str, Sequence[tuple[int, int]]] | None = None,
 ) -> Imputed:
-    r"""Fills in every absent modality of every row, and every absent cell.
+    r"""Imputes every missing modality and every missing cell.
 
-    Without ``samples`` it gives a point estimate: the mean (the most probable class, a whole count) of
-    :math:`p(x_j \mid x_S) = \mathbb{E}_{q(z \mid x_S)} [p(x_j \mid z)]`, over a fixed set of points z so that a row's result depends on
-    that row alone. With ``samples=K`` it gives K draws; each draw decodes all absent modalities of a row from one z.
+    Without ``samples``, the result is a point estimate: the mean (or the most probable class, or a rounded count) of
+    :math:`p(x_j \mid x_S) = \mathbb{E}_{q(z \mid x_S)} [p(x_j \mid z)]`, over a fixed set of points z, so that a row's result
+    depends only on that row. With ``samples=K`` there are K samples, each of which decodes all missing modalities of a row from one z.
 
-    Rows are served in parts of `rows_at_a_time`; each part has a seed of its own, by its number, so that batches cut between two parts
-    give, put together, what all rows give at once, bit for bit.
+    Rows are processed in chunks of `rows_at_a_time`, each with its own seed, so that batches cut between chunks give results that are
+    bit-identical to those of all rows at once.
 
     Arguments:
         model: A trained model.
-        batch: Rows with any pattern of presence; rows with nothing observed are served from the prior N(0, I),
-            the model's own, even where `generate` would draw from a mixture.
-        samples: The number K of draws, or None for the point estimate.
-        noise: Whether draws include the spread of the likelihood; without it they are the expectations of :math:`p(x_j \mid z_k)`.
-        seed: Seed of the draws.
-        first: The number that the batch's first row has among all rows, a multiple of `rows_at_a_time`.
-        one_hot: By modality, the first element, and the element after the last, of each group of elements that show one class: a draw of
-            them is one class, c with the probability :math:`\mathbb{E}[x_c \mid z_k] / \sum_d \mathbb{E}[x_d \mid z_k]`.
+        batch: Rows with any missingness pattern; rows with nothing observed are imputed from the prior N(0, I), even if `generate` would
+            sample from a mixture.
+        samples: The number K of samples, or None for the point estimate.
+        noise: Whether samples include the spread of the likelihood; otherwise they are the expectations of :math:`p(x_j \mid z_k)`.
+        seed: Random seed.
+        first: The number of the batch's first row among all rows, a multiple of `rows_at_a_time`.
+        one_hot: By modality, the start and stop of each group of elements that one-hot encodes a class: a sample of a group is one class
+            c, with probability :math:`\mathbb{E}[x_c \mid z_k] / \sum_d \mathbb{E}[x_d \mid z_k]`.
 
     Raises:
-        DataError: when observed values lie outside their likelihood's support or the model lacks a modality of the batch.
+        DataError: if observed values are outside the support of their likelihood, or the model lacks a modality of the batch.
 
     Example:
         >>> import nbridge
@@ -113,22 +113,22 @@ def impute(
 
 
 def rows_at_a_time(model: MultimodalVAE, samples: int | None = None) -> int:
-    """The number of rows that `impute` serves together, whatever the number of rows: it depends on the model and on K alone."""
+    """The number of rows per chunk of `impute`, which depends only on the model and K."""
     return _size((POINT_DRAWS if samples is None else samples) * sum(math.prod(x.shape) for x in model.likelihoods.values()))
 
 
 def check_first(first: int, size: int) -> None:
-    """Checks that rows begin with a part of so many.
+    """Checks that the first row is at the start of a chunk.
 
     Raises:
-        DataError: when they do not.
+        DataError: if it is not.
     """
     if first < 0 or first % size:
-        raise DataError(f"first is {first}, expected a multiple of {size}, the rows that are served at a time")
+        raise DataError(f"first is {first}, expected a multiple of {size} (rows_at_a_time)")
 
 
 def part_seed(seed: int, number: int) -> int:
-    """The seed of a part of the rows, by its number."""
+    """The seed of a chunk, by its number."""
     return (seed + number * _STRIDE) % 2**63
 
 
@@ -141,23 +141,23 @@ def generate(
     seed: int = 0,
     prior: Prior | None = None,
 ) -> dict[str, Tensor]:
-    r"""New rows: :math:`z \sim p(z)` or :math:`z \sim q(z \mid \mathrm{given})`, then the expectation of :math:`p(x_j \mid z)`.
+    r"""Generates rows: :math:`z \sim p(z)` or :math:`z \sim q(z \mid \mathrm{given})`, then the expectation of :math:`p(x_j \mid z)`.
 
-    With nothing given, a model that was trained with ``prior: mixture`` draws z from its mixture (see `nbridge.models.mixture_prior`).
+    If nothing is given, a model trained with ``prior: mixture`` samples z from its mixture (see `nbridge.models.mixture_prior`).
 
     Arguments:
         model: A trained model.
         num: The number B of rows.
-        given: Values of some modalities: one that all rows share, shape ``shape`` (for classes a scalar index), or one for each row.
-        noise: Whether to draw from :math:`p(x_j \mid z)` instead, with the noise that observed values have.
-        seed: Seed of the draws.
-        prior: Where z comes from when nothing is given: ``normal``, N(0, I), or ``mixture``; what the model was trained with if left out.
+        given: Values of some modalities: one for all rows, shape ``shape`` (for classes a scalar index), or one for each row.
+        noise: Whether to sample from :math:`p(x_j \mid z)` instead, including the spread of the likelihood.
+        seed: Random seed.
+        prior: The distribution of z if nothing is given: ``normal``, N(0, I), or ``mixture``; by default the prior used in training.
 
     Returns:
-        Values of all modalities, the given ones among them, shape (B, \*shape).
+        Values of all modalities, including the given ones, shape (B, \*shape).
 
     Raises:
-        DataError: when given values do not fit, or the prior asked for is not to be had.
+        DataError: if given values do not match the model, or it does not have the prior.
     """
     require_positive(num=num)
     if (mixture := mixture_for(model, prior, given or ())) is not None:
@@ -175,28 +175,28 @@ def generate(
 
 
 def mixture_for(model: MultimodalVAE, prior: str | None, given: Iterable[str] = ()) -> Mixture | None:
-    """The mixture that rows are drawn from; None for N(0, I), and where something is given.
+    """The mixture that z is sampled from; None for N(0, I), or if something is given.
 
     Arguments:
         model: A trained model.
-        prior: ``normal``, ``mixture``, or None for what the model was trained with.
-        given: The modalities given.
+        prior: ``normal``, ``mixture``, or None for the prior used in training.
+        given: The given modalities.
 
     Raises:
-        DataError: when there is no prior of this name, the model has no mixture, or something is given as well.
+        DataError: if there is no such prior, the model has no mixture, or something is given as well.
     """
     given, names = tuple(given), typing.get_args(Prior)
     if prior is not None and prior not in names:
         raise DataError(f"unknown prior '{clip(prior)}'.{did_you_mean(prior, names)} Known: {listing(names)}")
     if prior is not None and given:
-        raise DataError(f"a prior is for rows drawn from nothing, and {listing(given)} is given; leave one of them out")
+        raise DataError(f"prior cannot be combined with given values ({listing(given)}); leave one of them out")
     if prior == "mixture" and model.mixture is None:
-        raise DataError("this model has no mixture; train one whose spec says prior: mixture")
+        raise DataError("this model has no mixture prior; train it with prior: mixture")
     return None if given or prior == "normal" else model.mixture
 
 
 def _drawn_from(mixture: Mixture, model: MultimodalVAE, num: int, noise: bool, seed: int) -> dict[str, Tensor]:
-    """Rows decoded from draws of a mixture, in parts as `impute` has them."""
+    """Rows decoded from samples of a mixture, in chunks like those of `impute`."""
     size, parts = rows_at_a_time(model, 1), []
     with serving(model, seed):
         for number, start in enumerate(range(0, num, size)):
@@ -209,7 +209,7 @@ def _drawn_from(mixture: Mixture, model: MultimodalVAE, num: int, noise: bool, s
 def embed(model: MultimodalVAE, batch: Batch, *, samples: int = 1, seed: int = 0) -> Independent:
     r"""The posterior :math:`q(z \mid x_S)` of each row, batch shape (B,) over D.
 
-    For a stochastic model it has the mean and the variance of the mixture over ``samples`` posteriors.
+    For a stochastic model, it has the mean and the variance of the mixture of ``samples`` posteriors.
     """
     _check(model, batch, samples)
     with serving(model, seed):
@@ -218,7 +218,7 @@ def embed(model: MultimodalVAE, batch: Batch, *, samples: int = 1, seed: int = 0
 
 
 def chunks(batch: Batch, elements: int) -> Iterator[Batch]:
-    """The rows in parts that fit in memory, when each row makes so many numbers; one part when there is no row."""
+    """Cuts a batch into chunks that fit in memory, for a given number of values per row; one chunk if there are no rows."""
     return _cut(batch, _size(elements))
 
 
@@ -267,10 +267,10 @@ def _impute_rows(
 
 
 def _drawn_classes(draws: Tensor, expectation: Tensor, groups: Sequence[tuple[int, int]]) -> Tensor:
-    """Draws of a modality, (K, B, ...), whose groups of elements show one class each: drawn apart, they would show none, or several."""
+    """Samples of a modality, (K, B, ...), with one-hot groups sampled jointly, so that each of them is exactly one class."""
     flat, means = draws.flatten(2).clone(), expectation.flatten(2)
     for start, stop in groups:
-        # Never all of them 0, as those of a density may be.
+        # Clamped, because the expectations of a density may all be 0.
         weights = means[..., start:stop].clamp(1e-12, 1.0)
         drawn = torch.multinomial(weights.flatten(0, 1), 1).reshape(weights.shape[:2])
         flat[..., start:stop] = torch.nn.functional.one_hot(drawn, stop - start).to(flat)
@@ -278,7 +278,7 @@ def _drawn_classes(draws: Tensor, expectation: Tensor, groups: Sequence[tuple[in
 
 
 def which_observed(batch: Batch, name: str) -> Tensor:
-    """Which rows of a modality, or which of its cells, are observed."""
+    """The mask of observed rows, or cells, of a modality."""
     if name not in batch.values:
         return torch.zeros(len(batch), dtype=torch.bool, device=batch.device)
     present = batch.present[name]
@@ -288,28 +288,28 @@ def which_observed(batch: Batch, name: str) -> Tensor:
 
 
 def _estimate(model: MultimodalVAE, name: str, z: Tensor, observed: Tensor, others: Tensor) -> Tensor:
-    r"""The point estimate, shape (B, \*shape); of rows observed as a whole, which need none, anything."""
+    r"""The point estimate, shape (B, \*shape); arbitrary for fully observed rows."""
     absent = ~observed.flatten(1).all(1).to(z.device) if observed.ndim > 1 else ~observed.to(z.device)
     if absent.all():
         return decode(model, name, z, others, point=True)
     likelihood = model.likelihoods[name]
     some = likelihood.expectation(model.decoder(name).served(z[:, absent], others[absent]))
-    # Each row back in its place: the order in which a mean over draws is summed depends on it, and so does the last bit.
+    # Scattered before averaging, since the order of summation, and so the last bit, depends on the position of a row.
     expectation = some.new_zeros(len(z), len(absent), *some.shape[2:])
     expectation[:, absent] = some
     return likelihood.point(expectation.mean(0))
 
 
 def decode(model: MultimodalVAE, name: str, z: Tensor, given: Tensor | None = None, *, point: bool = False, noise: bool = False) -> Tensor:
-    r"""Canonical values of a modality, shape (K, B, \*shape), of draws of z, shape (K, B, D).
+    r"""Decodes samples of z, shape (K, B, D), to canonical values of a modality, shape (K, B, \*shape).
 
     Arguments:
         model: The model.
         name: The modality.
-        z: Draws of z.
-        given: How many other modalities z was inferred from, shape (B,), as `nbridge.MultimodalVAE.given` has it; nothing when left out.
-        point: Whether to give the one value, shape (B, \*shape), that the average over K stands for.
-        noise: Whether to draw from :math:`p(x_j \mid z_k)` instead of taking its expectation.
+        z: Samples of z.
+        given: The number of other modalities that z was inferred from, shape (B,) (`nbridge.MultimodalVAE.given`); None by default.
+        point: Whether to return the point estimate over K, shape (B, \*shape).
+        noise: Whether to sample from :math:`p(x_j \mid z_k)` instead of taking its expectation.
     """
     likelihood, distribution = model.likelihoods[name], model.decoder(name).served(z, given)
     if noise and not point:
@@ -320,19 +320,19 @@ def decode(model: MultimodalVAE, name: str, z: Tensor, given: Tensor | None = No
 
 @contextmanager
 def serving(model: MultimodalVAE, seed: int) -> Iterator[None]:
-    """Eval mode, no gradients, and a seed of its own; all put back afterwards."""
+    """Eval mode, no gradients, and a separate seed; the previous state is restored on exit."""
     with _in_eval_mode(model), torch.no_grad(), own_draws(seed):
         yield
 
 
 _MODES: WeakKeyDictionary[MultimodalVAE, tuple[int, dict[Module, bool]]] = WeakKeyDictionary()
-"""Of models that are serving: how many calls they serve, in any thread, and the modes of their modules before the first of these."""
+"""For each model in use: the number of active calls in all threads, and the modes of its modules before the first of them."""
 _MODES_LOCK = threading.Lock()
 
 
 @contextmanager
 def _in_eval_mode(model: MultimodalVAE) -> Iterator[None]:
-    """Eval mode, from the first of all calls that overlap to the end of the last, which puts back what was before the first."""
+    """Eval mode; the last of several overlapping calls restores the modes from before the first."""
     with _MODES_LOCK:
         calls, modes = _MODES.get(model) or (0, {module: module.training for module in model.modules()})
         _MODES[model] = calls + 1, modes
@@ -351,18 +351,18 @@ def _in_eval_mode(model: MultimodalVAE) -> Iterator[None]:
 
 
 def fixed_points(model: MultimodalVAE) -> tuple[Tensor, Tensor]:
-    """What stands for chance in a point estimate, the same for every row and every call: standard normal numbers.
+    """The fixed standard normal numbers of point estimates, the same for every row and call.
 
     Returns:
-        Quasi-random ones that z is made of, shape (K, D), and those that a stochastic model makes its posterior of, shape
-        (K, `noise_width`), pseudo-random because these are too many for K quasi-random points to be even.
+        Quasi-random points for z, shape (K, D), and the noise of a stochastic model's posterior, shape (K, `noise_width`), which is
+        pseudo-random because its dimension is too high for K quasi-random points.
     """
     noise = torch.randn(POINT_DRAWS, model.noise_width, dtype=model.dtype, generator=torch.Generator().manual_seed(0))
     return _points(model.latent_dim, POINT_DRAWS, model.dtype), noise
 
 
 def point_draws(q: Independent, points: Tensor) -> Tensor:
-    """What a point estimate averages over: z of shape (K, B, D), of a posterior of batch shape (K, B) or (B,) over D.
+    """The values of z that a point estimate averages over, shape (K, B, D), for a posterior of batch shape (K, B) or (B,) over D.
 
     Arguments:
         q: The posterior.
@@ -379,5 +379,5 @@ def _points(dimension: int, number: int, dtype: torch.dtype) -> Tensor:
 
 
 def _repeated(x: Tensor, num: int, axes: int) -> Tensor:
-    """One value for each of so many rows; a single value, of so many axes, is shared by all."""
+    """One value per row; a single value, with the given number of axes, is repeated."""
     return x if x.ndim > axes else x.expand(num, *x.shape)

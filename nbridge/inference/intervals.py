@@ -1,13 +1,12 @@
-r"""How sure an imputation is: mean, deviation and central intervals of the predictive distribution of each absent cell.
+r"""Predictive uncertainty: mean, standard deviation and central intervals of each missing cell.
 
-A draw takes :math:`z_k \sim q(z \mid x_S)`, then :math:`x_k \sim p(x_j \mid z_k)` with the spread of the likelihood: what is summarised is
-:math:`p(x_j \mid x_S)`, in which observations are spread as well, and not the mean of :math:`p(x_j \mid z)` alone. Of m draws and
-the truth, all from one distribution, each of the m + 1 ranks of the truth is equally likely, so the interval from the r-th draw to the
-r-th from the end holds it with probability :math:`1 - 2 r / (m + 1)` exactly; r is the largest that keeps this at the level or above. A
-model that was trained with ``conformal: true`` has the intervals of `nbridge.models.conformal` instead, which hold whatever the model is
-worth.
+A sample is :math:`z_k \sim q(z \mid x_S)`, then :math:`x_k \sim p(x_j \mid z_k)`, so the summaries describe :math:`p(x_j \mid x_S)`,
+including the spread of the likelihood, rather than the mean of :math:`p(x_j \mid z)` alone. If m samples and the true value come from the
+same distribution, all m + 1 ranks of the true value are equally likely, so the interval from the r-th smallest to the r-th largest sample
+contains it with probability exactly :math:`1 - 2 r / (m + 1)`; r is the largest number for which this is at least the level. A model
+trained with ``conformal: true`` has the intervals of `nbridge.models.conformal` instead, which are valid for any model.
 
-Axes: K draws, L levels, B rows.
+Axes: K samples, L levels, B rows.
 """
 
 from __future__ import annotations
@@ -30,26 +29,26 @@ from nbridge.models.conformal import check_draws
 from nbridge.nn.likelihoods import Categorical, Likelihood
 
 DRAWS = 399
-"""Draws of each cell: central intervals of 50, 90, 95 and 99 % end at whole ranks of them."""
+"""Number of samples per cell: the ends of central intervals of 50, 90, 95 and 99 % are whole ranks of them."""
 FIGURES = ("mean", "sd", "lower", "upper", "probability")
-"""What a summary holds, of each modality some of it."""
+"""The figures of a summary; each modality has some of them."""
 BY_LEVEL = ("lower", "upper")
-"""Those of them that have an axis of levels."""
+"""The figures with an axis of levels."""
 _ROUNDING = 1e-9
-"""How far a rank may lie below a whole number and still count as one: 1 - 0.9 is no round number."""
+"""Tolerance in rounding ranks down: 1 - 0.9 is not exact."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    r"""Predictive distributions in a few figures. An observed cell has its own value, and a deviation of 0.
+    r"""Summary of predictive distributions. An observed cell has its own value, and standard deviation 0.
 
     Arguments:
         levels: The probabilities of the central intervals.
-        mean: By modality, the mean, shape (B, \*shape).
+        mean: The mean by modality, shape (B, \*shape).
         sd: The standard deviation, shape (B, \*shape).
         lower: The lower end of the interval of each level, shape (L, B, \*shape).
         upper: The upper ends.
-        probability: Of modalities of classes, which have none of the above, the probability of each class, shape (B, C).
+        probability: The probability of each class, shape (B, C), for categorical modalities, which have none of the above.
     """
 
     levels: tuple[float, ...]
@@ -63,23 +62,23 @@ class Summary:
 def summarise(
     model: MultimodalVAE, batch: Batch, *, levels: Sequence[float] = (0.9,), draws: int = DRAWS, seed: int = 0, first: int = 0
 ) -> Summary:
-    r"""Summarises :math:`p(x_j \mid x_S)` of every absent cell, from many draws of it.
+    r"""Summarises :math:`p(x_j \mid x_S)` of every missing cell, from samples.
 
     .. math:: p(x_j \mid x_S) = \mathbb{E}_{q(z \mid x_S)} [p(x_j \mid z)]
 
-    Draws are made, summarised and dropped a few rows and one modality at a time: memory holds as many numbers as an imputation takes, or
-    all draws of one row where these are more. Parts of rows have seeds of their own, by their place, as in `nbridge.Model.impute`.
+    Samples are drawn and summarised a few rows and one modality at a time, so that memory is bounded as in imputation, or by the samples of
+    one row if these are more. Chunks of rows have their own seeds, by position, as in `nbridge.Model.impute`.
 
     Arguments:
         model: A trained model.
-        batch: Rows with any pattern of presence.
+        batch: Rows with any missingness pattern.
         levels: The probabilities of the central intervals, each between 0 and 1.
-        draws: The number K of draws of each cell: 19 or more for 90 %, 39 or more for 95 %.
-        seed: Seed of the draws.
-        first: The number that the batch's first row has among all rows, a multiple of `nbridge.inference.impute.rows_at_a_time`.
+        draws: The number K of samples per cell: at least 19 for 90 %, 39 for 95 %.
+        seed: Random seed.
+        first: The number of the batch's first row among all rows, a multiple of `nbridge.inference.impute.rows_at_a_time`.
 
     Raises:
-        DataError: when a level is no probability or needs more draws, or the rows do not fit the model.
+        DataError: if a level is not a probability or needs more samples, or the rows do not match the model.
 
     Example:
         >>> import nbridge
@@ -108,10 +107,10 @@ def summarise(
 
 
 def check_levels(levels: Sequence[float], draws: int) -> tuple[float, ...]:
-    """Levels of intervals that so many draws can tell.
+    """Checks the levels of intervals, and returns them as floats.
 
     Raises:
-        DataError: when one is no probability, or needs more draws.
+        DataError: if there is none, or one is not a probability or needs more samples.
 
     Example:
         >>> check_levels([0.5, 0.9], 19)
@@ -126,15 +125,15 @@ def check_levels(levels: Sequence[float], draws: int) -> tuple[float, ...]:
             raise DataError(f"intervals: level {level:g}, expected a probability between 0 and 1, such as 0.9{percent}")
         if not _rank(level, draws):
             needed = math.ceil((1 - _ROUNDING) * 2 / (1 - level)) - 1
-            raise DataError(f"intervals: level {level:g} needs {needed:,} draws or more, and draws is {draws:,}; raise it")
+            raise DataError(f"intervals: level {level:g} needs at least {needed:,} draws, got {draws:,}")
     return tuple(float(level) for level in levels)
 
 
 def parse_levels(text: str) -> tuple[float, ...]:
-    """Levels of intervals, of a text such as ``0.5,0.9``.
+    """Parses levels of intervals, such as ``0.5,0.9``.
 
     Raises:
-        DataError: when it holds something else than numbers.
+        DataError: if they are not numbers.
 
     Example:
         >>> parse_levels("0.5,0.9")
@@ -147,7 +146,7 @@ def parse_levels(text: str) -> tuple[float, ...]:
 
 
 def _parts(batch: Batch, unit: int, size: int) -> Iterator[tuple[int, Batch]]:
-    """Rows with the number of their first one, cut wherever an imputation is cut, so that a file's blocks hold whole parts, and between."""
+    """Chunks of rows, each with the number of its first row; none crosses the bounds of the chunks of `impute`."""
     rows = max(1, len(batch))
     for start in range(0, rows, unit):
         stop = min(start + unit, rows)
@@ -175,7 +174,7 @@ def _summarise_rows(model: MultimodalVAE, batch: Batch, levels: tuple[float, ...
         conformal = model.conformal if model.conformal is not None and name in model.conformal.names else None
         ends = () if conformal is None else conformal.ends(name, likelihood, drawn, levels, number.to(batch.device))
         if given is not None:
-            # In the units and at least the precision of what was given; never rounded to whole numbers, which would narrow intervals.
+            # In the units and at least the precision of observed values, but not rounded to integers, which would narrow intervals.
             like = given.to(torch.promote_types(given.dtype, drawn.dtype) if given.is_floating_point() else torch.float64)
             drawn, given, ends = likelihood.restore(drawn, like), like, tuple(likelihood.restore(end, like) for end in ends)
         for what, figure in {**figures_of(drawn, levels), **dict(zip(BY_LEVEL, ends, strict=False))}.items():
@@ -185,16 +184,16 @@ def _summarise_rows(model: MultimodalVAE, batch: Batch, levels: tuple[float, ...
 
 
 def figures_of(draws: Tensor, levels: Sequence[float]) -> dict[str, Tensor]:
-    """``mean``, ``sd``, ``lower`` and ``upper`` of draws, shape (K, B, ...); the ends of L intervals come first.
+    """``mean``, ``sd``, ``lower`` and ``upper`` of samples, shape (K, B, ...); interval ends have a leading axis of L levels.
 
     Arguments:
-        draws: The draws.
-        levels: The probabilities of the intervals, none of which needs more draws (see `check_levels`).
+        draws: The samples.
+        levels: The probabilities of the intervals, for which K must be sufficient (see `check_levels`).
     """
     mean = draws.mean(0)
-    # Not torch's own variance, which warns of rows that are none.
+    # Not torch.var, which warns if there are no rows.
     variance = (draws - mean).square().sum(0) / (len(draws) - 1)
-    # Torch takes more than ten times as long to sort on a CPU.
+    # Sorting with torch on a CPU takes more than ten times as long.
     ordered = torch.from_numpy(np.sort(draws.cpu().numpy(), axis=0)).to(draws.device)
     ranks = [_rank(level, len(draws)) for level in levels]
     lower, upper = ordered[[rank - 1 for rank in ranks]], ordered[[len(draws) - rank for rank in ranks]]
@@ -202,12 +201,12 @@ def figures_of(draws: Tensor, levels: Sequence[float]) -> dict[str, Tensor]:
 
 
 def _rank(level: float, draws: int) -> int:
-    """The rank, from either end, of the draws that a central interval ends at; 0 when there are too few of them."""
+    """The rank, from either end, of the samples at which a central interval ends; 0 if there are too few samples."""
     return math.floor((1 - level) / 2 * (draws + 1) + _ROUNDING)
 
 
 def _among_observed(figure: Tensor, axis: int, own: Tensor | None, observed: Tensor, absent: Tensor) -> Tensor:
-    """Figures of the absent rows, which are an axis of theirs, in the places of these rows, with those of observed cells in theirs."""
+    """Scatters the figures of missing rows, along the axis of rows, to all rows, and fills in the values of observed cells."""
     filled = figure.new_zeros(*figure.shape[:axis], len(absent), *figure.shape[axis + 1 :])
     filled.index_copy_(axis, absent.nonzero()[:, 0], figure)
     if own is None:
@@ -216,7 +215,7 @@ def _among_observed(figure: Tensor, axis: int, own: Tensor | None, observed: Ten
 
 
 def _class_probabilities(likelihood: Likelihood, some: Tensor, given: Tensor | None, absent: Tensor) -> Tensor:
-    """Probabilities of the rows that are absent, and certainty about the others."""
+    """Class probabilities of all rows: one-hot for observed ones."""
     all_rows = some.new_zeros(len(absent), *some.shape[1:])
     if given is not None:
         all_rows = F.one_hot(likelihood.canonical(torch.where(absent.reshape(-1, *(1 for _ in given.shape[1:])), 0, given)), some.shape[-1])

@@ -1,4 +1,4 @@
-"""Reads rows from a file, a data frame, a MuData or AnnData object or arrays into a batch, by the binding of a trained model."""
+"""Reads rows from a file, a data frame, a MuData or AnnData object, or arrays into a batch, by the data binding of a model."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ Arrays = dict[str, np.ndarray]
 
 
 def read_batch(model: Served, rows: Any) -> tuple[Batch, np.ndarray | None]:
-    """The rows as the model takes them, and their identifiers where they have any.
+    """Reads rows into a batch; also returns their identifiers, if any.
 
     Arguments:
-        model: A trained model, whose binding says which names are which modality.
+        model: A trained model, whose binding maps names to modalities.
         rows: A batch, the path of a file or of a folder of images, a data frame, a MuData or AnnData object, or a dict of arrays.
 
     Raises:
-        DataError: when the rows cannot be read or do not fit the model.
+        DataError: if the rows cannot be read or do not match the model.
     """
     if isinstance(rows, Batch):
         return rows, None
@@ -65,7 +65,7 @@ def _read_object(model: Served, rows: Any) -> Mapping[str, Any]:
     if binding.table is None:
         if isinstance(rows, Mapping) and not is_frame(rows):
             return rows
-        raise DataError("this model knows no columns: it was trained from arrays; pass a dict of arrays by modality")
+        raise DataError("this model was trained from arrays; pass a dict of arrays by modality")
     frame = open_frame(rows)
     with naming(frame.noun):
         table = CellRows(FrameTable(frame), binding.table)
@@ -74,7 +74,7 @@ def _read_object(model: Served, rows: Any) -> Mapping[str, Any]:
 
 
 def _read_path(model: Served, path: str) -> tuple[Arrays, np.ndarray | None]:
-    """The arrays of a file that hold modalities, by modality, and the identifiers of its rows."""
+    """The arrays of a file by modality, and its row identifiers, if any."""
     binding = model.binding
     if is_omics_file(path):
         return _read_omics(model, path)
@@ -94,7 +94,7 @@ def _read_path(model: Served, path: str) -> tuple[Arrays, np.ndarray | None]:
 
 
 def _class_numbers(classes: Sequence[str] | None, name: str, array: np.ndarray) -> np.ndarray:
-    """The array of a modality, with the numbers of classes in the place of text."""
+    """The array of a modality, with class names replaced by class indices."""
     if classes is None or not are_texts(array.dtype, array.shape):
         return array
     return class_numbers(texts_in(array, what := f"modality {name!r}"), classes, what)
@@ -117,7 +117,7 @@ def _read_omics(model: Served, path: str) -> tuple[Arrays, np.ndarray]:
 
 
 def _all_of(rows: RowsIn) -> tuple[Arrays, np.ndarray]:
-    """All rows of MuData or AnnData, and their names."""
+    """All rows of MuData or AnnData by modality, and their names."""
     total = rows.layout(rows.keys[0]).shape[0]
     (block,) = rows.blocks(rows.keys, 0, total, total)
     (names,) = rows.identifiers("", total, total)

@@ -1,4 +1,4 @@
-"""A trained network together with its binding to data and the patterns of presence that it was trained on."""
+"""A trained network with its data binding and the missingness patterns of its training rows."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from nbridge.nn.likelihoods import Likelihood
 
 
 class Served:
-    """What imputation needs to know of a trained model.
+    """A trained model, as imputation uses it.
 
     Arguments:
         network: The network.
-        binding: How names in files and frames are bound to modalities; arrays are bound by name when left out.
-        patterns: The patterns of presence in the training rows; None where they are not known.
+        binding: Maps names in files and frames to modalities; by default arrays are matched by name.
+        patterns: The missingness patterns of the training rows; None if unknown.
     """
 
     def __init__(self, network: MultimodalVAE, binding: Binding | None = None, patterns: Patterns | None = None) -> None:
@@ -39,7 +39,7 @@ class Served:
         return self.network.likelihoods
 
     def unseen(self, counts: Mapping[str, int]) -> tuple[Finding, ...]:
-        """A warning where rows have patterns of presence that training neither had nor taught.
+        """Warns of missingness patterns that training neither contained nor covers.
 
         Arguments:
             counts: The number of rows of each pattern (`nbridge.data.patterns.count`).
@@ -48,11 +48,11 @@ class Served:
 
 
 def unseen_patterns(network: MultimodalVAE, patterns: Patterns | None, counts: Mapping[str, int]) -> tuple[Finding, ...]:
-    """A warning where rows have patterns of presence that training neither had nor taught; none where training is not known.
+    """Warns of missingness patterns that training neither contained nor covers; empty if the training patterns are unknown.
 
     Arguments:
-        network: The network that serves the rows.
-        patterns: The patterns of presence in the training rows.
-        counts: The number of rows of each pattern to serve.
+        network: The network.
+        patterns: The missingness patterns of the training rows.
+        counts: The number of rows of each pattern to impute.
     """
     return () if patterns is None else unseen(patterns, counts, partial(network.learned, seen=patterns))

@@ -1,15 +1,15 @@
-r"""Weights of likelihoods that follow from the data.
+r"""Likelihood weights, computed from the data.
 
-A modality of many elements has thousands of nats where a label has two, so that a joint model may ignore the label at next to no cost.
-Equal shares for all (weights in inverse proportion to the nats) would spoil images for the sake of a label. The weight lies between:
+A modality with many elements has thousands of nats, a label two, so a joint model can ignore the label at almost no cost. Equal shares
+(weights inversely proportional to the nats) would degrade images for the sake of a label. The weights are a compromise:
 
 .. math:: w_i = \frac{c}{\sqrt{L_i}}, \qquad c = \frac{\sum_j L_j}{\sum_j \sqrt{L_j}}, \qquad
     L_i = -\frac{1}{N} \sum_n \log p_\mathrm{free}(x_{ni})
 
-with :math:`L_i` the nats of modality i under the best model that ignores all others (`nbridge.inference.free`), real values in units of
-their own spread. The factor c leaves the sum of all nats what it was, and with it the price of the divergence from the prior: weights that
-only grow let small tables be learned by heart (`benchmarks/suite`). Modalities of equal nats have weight 1; log-likelihoods are always
-reported without weights.
+with :math:`L_i` the nats of modality i under the free baseline (`nbridge.inference.free`), with real values in units of their standard
+deviation. The factor c preserves the total nats, and so the relative cost of the divergence from the prior: with larger weights alone,
+models memorise small tables (`benchmarks/suite`). If all modalities have equal nats, all weights are 1. Log-likelihoods are always reported
+unweighted.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from nbridge.models.joint import JointVAE
 from nbridge.spec.spec import Spec
 
 LEAST = 0.05
-"""Nats below which a modality counts as this many: one that hardly varies has little to teach, and is not to outweigh all others."""
+"""Lower bound on the nats of a modality, so that one that hardly varies does not outweigh all others."""
 ENOUGH = 5_000
-"""Rows with two modalities or more from which on the contrast has its full weight."""
+"""Number of rows with at least two modalities from which the contrast has its full weight."""
 LEAST_CONTRAST = 2.0
-"""Nats below which a contrast is left out: its parts would only move the statistics of batch normalisation."""
+"""Weights of the contrast below this number of nats are set to 0: its subsets would only affect batch normalisation."""
 
 
 def weights_of(nats: Mapping[str, float]) -> dict[str, float]:
-    """The weight of each modality from its nats.
+    """Computes the weight of each modality from its nats.
 
     Arguments:
         nats: Nats of each modality under its free baseline.
@@ -45,48 +45,48 @@ def weights_of(nats: Mapping[str, float]) -> dict[str, float]:
     """
     bounded = {name: max(LEAST, value) for name, value in nats.items()}
     scale = sum(bounded.values()) / sum(math.sqrt(value) for value in bounded.values())
-    # Rounded, so that sums of another order give the same weights.
+    # Rounded, so that the weights do not depend on the order of summation.
     return {name: float(f"{scale / math.sqrt(value):.4g}") for name, value in bounded.items()}
 
 
 def fit_weights(model: MultimodalVAE, rows: Rows) -> dict[str, float]:
-    """The weights of all modalities of a model by its training rows; 1 for one that no row has.
+    """Computes the weights of all modalities from training rows; 1 for a modality that no row has.
 
     Arguments:
-        model: The model, whose likelihoods say what values mean.
-        rows: Training rows, prepared or not, with any pattern of observed modalities.
+        model: The model, for its likelihoods.
+        rows: Training rows, prepared or not, with any missingness pattern.
     """
     nats = nats_of(model, rows)
     return dict.fromkeys(model.names, 1.0) | (weights_of(nats) if nats else {})
 
 
 def weigh_contrast(model: MultimodalVAE, rows: Rows) -> None:
-    r"""Sets the nats by which a joint model weighs its contrast (`nbridge.models.joint`).
+    r"""Sets the nats that weight the contrast of a joint model (`nbridge.models.joint`).
 
     .. math:: \min(1, N / 5000)^2 \, M \, \Big( \prod_i L_i \Big)^{1 / M}
 
-    A geometric mean, because modalities can share no more than the small ones have: by the sum, a photograph of 17,000 nats would
-    have its attributes learned by heart.
+    The mean is geometric because modalities share at most the nats of the smallest: with the sum, a model would memorise the attributes
+    of photographs of 17,000 nats.
 
     Arguments:
-        model: The model, whose likelihoods say what values mean.
-        rows: Training rows, prepared or not, with any pattern of observed modalities.
+        model: The model, for its likelihoods.
+        rows: Training rows, prepared or not, with any missingness pattern.
     """
     if isinstance(model, JointVAE) and model.contrast:
         several = int((torch.stack(list(rows.present.values())).sum(0) >= 2).sum())
         logs = [math.log(max(LEAST, value)) for value in nats_of(model, rows).values()]
         nats = len(logs) * math.exp(sum(logs) / max(1, len(logs)))
-        # Rounded as weights are.
+        # Rounded like weights.
         scale = float(f"{min(1.0, several / ENOUGH) ** 2 * nats:.4g}")
         model.contrast_nats = scale if model.contrast * scale >= LEAST_CONTRAST else 0.0
 
 
 def nats_of(model: MultimodalVAE, rows: Rows) -> dict[str, float]:
-    """The nats of each modality that some row has, under its free baseline.
+    """Computes the nats of each modality with observed rows, under the free baseline.
 
     Arguments:
-        model: The model, whose likelihoods say what values mean.
-        rows: Rows, prepared or not, with any pattern of observed modalities.
+        model: The model, for its likelihoods.
+        rows: Rows, prepared or not, with any missingness pattern.
     """
     batch = model.prepare(rows.representative())
     nats: dict[str, float] = {}
@@ -98,7 +98,7 @@ def nats_of(model: MultimodalVAE, rows: Rows) -> dict[str, float]:
 
 
 def with_weights(spec: Spec, weights: Mapping[str, float]) -> Spec:
-    """The spec with the weights of a model written out where they follow from the data."""
+    """The spec, with automatic weights replaced by the given ones."""
     auto = [name for name, modality in spec.modalities.items() if modality.weight == "auto" and name in weights]
     if not auto:
         return spec

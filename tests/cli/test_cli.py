@@ -394,7 +394,7 @@ def test_a_file_of_other_things_is_no_file_of_rows(call: Call, here: Path):
     )
     rewrite(labels=None, label=data()["labels"])
     assert call("impute", "run", "data.npz", "--out", "out.npz").err == (
-        "data.npz: array 'label': the spec keeps modality 'label' in an array 'labels'; rename it\n"
+        "data.npz: array 'label': the spec expects modality 'label' in array 'labels'; rename it\n"
     )
 
 
@@ -425,11 +425,11 @@ OUTPUT = {
     ),
     "too few draws": (
         ["impute", "run", "data.npz", "--out", "o.npz", "--intervals", "0.9", "--draws", "10"],
-        "--intervals: level 0.9 needs 19 draws or more, and draws is 10; raise it",
+        "--intervals: level 0.9 needs at least 19 draws, got 10",
     ),
     "intervals of draws": (
         ["impute", "run", "data.npz", "--out", "o.npz", "--intervals", "0.9", "--samples", "3"],
-        "--intervals go with the one best estimate, and samples are draws instead of it; leave out one of them",
+        "--intervals and samples cannot be combined; leave out one of them",
     ),
     "no run": (["generate", "none", "--out", "o.npz"], "none: no such run folder"),
     "no device": (
@@ -700,8 +700,8 @@ def test_rows_come_from_the_mixture_of_a_model_that_has_one_unless_told_otherwis
 
 PRIORS = {
     ("--prior", "norml"): "unknown prior 'norml'. Did you mean 'normal'? Known: normal, mixture",
-    ("--prior", "mixture"): "this model has no mixture; train one whose spec says prior: mixture",
-    ("--prior", "normal", "--given", "label=1"): "a prior is for rows drawn from nothing, and label is given; leave one of them out",
+    ("--prior", "mixture"): "this model has no mixture prior; train it with prior: mixture",
+    ("--prior", "normal", "--given", "label=1"): "prior cannot be combined with given values (label); leave one of them out",
 }
 
 

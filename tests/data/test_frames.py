@@ -483,7 +483,7 @@ def test_a_model_of_arrays_knows_no_columns_and_takes_arrays_by_modality() -> No
     spec = spec_of({"x": 2}, {"x": "normal"}).as_dict()
     spec["data"] = {"source": "memory"}
     model = nbridge.Model.from_spec(nbridge.Spec.model_validate(spec))
-    with refused("this model knows no columns: it was trained from arrays; pass a dict of arrays by modality, or train one from a frame"):
+    with refused("this model was trained from arrays; pass a dict of arrays by modality, or train a model from a data frame"):
         model.impute(pd.DataFrame({"x": [1.0]}))
     assert not np.isnan(model.impute({"x": [[1.0, NAN]]})["x"]).any()
     with refused("intervals and mask are not for batches; Model.summarise describes what is imputed into a batch"):

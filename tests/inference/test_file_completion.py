@@ -169,7 +169,7 @@ def test_batches_cut_between_parts_equal_all_rows_at_once(model: nbridge.Multimo
     pieces = [impute(model, batch.slice(start, start + 4), samples=3, seed=5, first=start).values for start in (0, 4)]
     for name, values in whole.items():
         assert torch.equal(torch.cat([piece[name] for piece in pieces], 1), values)
-    with pytest.raises(DataError, match=r"^first is 3, expected a multiple of 2, the rows that are served at a time$"):
+    with pytest.raises(DataError, match=r"^first is 3, expected a multiple of 2 \(rows_at_a_time\)$"):
         impute(model, batch, samples=3, first=3)
 
 
@@ -452,10 +452,10 @@ def test_damage_is_told(model: nbridge.MultimodalVAE, tmp_path: Path) -> None:
         ({"shard": (5, 4)}, "shard 5/4: expected one from 1/4 to 4/4"),
         ({"shard": (0, 4)}, "shard 0/4: expected one from 1/4 to 4/4"),
         ({"shard": (1, 0)}, "shard 1/0: expected I/N, such as 1/4 for the first of four"),
-        ({"out": "rows.npz"}, "rows.npz: the file that is read; choose another, so that it stays as it is"),
+        ({"out": "rows.npz"}, "rows.npz: is the input file; choose another"),
         ({"out": "no/out.npz"}, "no/out.npz: cannot be written (No such file or directory)"),
         ({"rows": "none.npz"}, "none.npz: no such file in "),
-        ({"rows": "folder", "out": "mixed"}, "mixed: a folder that holds other things than arrays (notes.txt); choose another"),
+        ({"rows": "folder", "out": "mixed"}, "mixed: the folder contains other files (notes.txt); choose another"),
     ],
 )
 def test_a_request_that_cannot_be_met_is_told(

@@ -22,7 +22,7 @@ from nbridge.cli import main as command_line
 from nbridge.data.images.source import Images
 from nbridge.errors import DataError
 from nbridge.inference.array_completion import impute_arrays
-from nbridge.inference.file_completion import Wishes
+from nbridge.inference.file_completion import ImputationOptions
 from nbridge.inference.image_completion import impute_images
 from nbridge.inference.impute import embed
 from nbridge.training.checkpoint import save_model
@@ -122,7 +122,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_folders_and_a_table_get_what_their_arrays_get(here: Path, samples: int | None):
     model, _spec = made(**FOLDERS)
     before = files(here)
-    done = impute_images(model, "done", wishes=Wishes(samples=samples, seed=3))
+    done = impute_images(model, "done", options=ImputationOptions(samples=samples, seed=3))
     assert {name: content for name, content in files(here).items() if not name.startswith("done")} == before
     expected = impute_arrays(model.network, arrays(ORDER), samples=samples, seed=3)
     assert (done.rows.imputed, done.lacking) == ({"front": 2, "back": 2, "person": 2}, {str(here / "people.csv"): 2})
@@ -169,7 +169,7 @@ def path_table(folder: Path) -> Path:
 def test_a_table_of_paths_names_the_files_of_what_was_imputed(here: Path, samples: int | None):
     given = parquet.read_table(path_table(here))
     model, spec = made(**PATHS)
-    impute_images(model, "done", ["rows.parquet"], Wishes(samples=samples))
+    impute_images(model, "done", ["rows.parquet"], ImputationOptions(samples=samples))
     expected = impute_arrays(model.network, arrays(ORDER), samples=samples)
     done = parquet.read_table(here / "done" / "rows.parquet")
     draws = samples or 1
@@ -269,7 +269,7 @@ def test_images_that_have_no_place_are_told_before_any_work(here: Path):
     changed(here, "d/e", "d")
     save(here / "shots" / "front" / "d.2.png", levels("front", "d"))
     with refused("modality 'front': d.2.png is there, and would be an image of row \"d\" as well; rename it"):
-        impute_images(model, "done", wishes=Wishes(samples=2))
+        impute_images(model, "done", options=ImputationOptions(samples=2))
     (here / "sub").mkdir()
     path_table(here).rename(here / "sub" / "rows.parquet")
     (here / "sub" / "imgs").symlink_to(here / "imgs")
@@ -289,14 +289,14 @@ def test_images_that_have_no_place_are_told_before_any_work(here: Path):
 @pytest.mark.parametrize(
     ("target", "rows", "message"),
     [
-        ("shots", (), "{target}: what is read lies in it ({here}/shots/front); choose another, so that it stays as it is"),
-        ("shots/front/new", ("shots/front",), "{target}: lies in {here}/shots/front, which is read; choose another"),
-        ("other", (), "{target}: a folder that holds other things than what is written (thesis.txt); choose another"),
+        ("shots", (), "{target}: contains the input {here}/shots/front; choose another folder"),
+        ("shots/front/new", ("shots/front",), "{target}: inside the input folder {here}/shots/front; choose another"),
+        ("other", (), "{target}: the folder contains other files (thesis.txt); choose another"),
         ("people.csv", (), "{target}: a file, expected a folder"),
-        ("new", ("other",), "{here}/other: no image in this folder, and none that is called back, front"),
-        ("new", ("other/thesis.txt",), "other/thesis.txt: expected folders of images, or tables (.csv, .tsv, .csv.gz, .tsv.gz, .parquet)"),
-        ("new", ("odd",), "{here}/odd: images of which modality? Call the folder as one of them, or as its folder was called: front, back"),
-        ("new", ("shots", "shots/back"), "{here}/shots/back: images of 'back', as those in {here}/shots/back are; name one of them"),
+        ("new", ("other",), "{here}/other: no images in this folder, and no folder named back, front"),
+        ("new", ("other/thesis.txt",), "other/thesis.txt: expected image folders or tables (.csv, .tsv, .csv.gz, .tsv.gz, .parquet)"),
+        ("new", ("odd",), "{here}/odd: ambiguous modality; name the folder after a modality or its folder in the source: front, back"),
+        ("new", ("shots", "shots/back"), "{here}/shots/back: images of 'back', like {here}/shots/back; pass only one of them"),
     ],
 )
 def test_rows_and_places_that_cannot_be_are_told(here: Path, target: str, rows: Sequence[str], message: str):
@@ -312,7 +312,7 @@ def test_rows_and_places_that_cannot_be_are_told(here: Path, target: str, rows: 
 
 def test_intervals_are_of_columns(here: Path):
     model, _spec = made(**FOLDERS)
-    impute_images(model, "done", wishes=Wishes(intervals=(0.5,), draws=19))
+    impute_images(model, "done", options=ImputationOptions(intervals=(0.5,), draws=19))
     names = list(lines(here / "done" / "people.csv")[0])
     assert [name for name in names if name.endswith(("__lower", "__sd"))] == ["age__sd", "age__lower"]
     assert {name.partition("__")[0] for name in names if "__" in name} == {"age", "sex", "front", "back", "person"}

@@ -143,7 +143,7 @@ def test_rows_in_parts_equal_all_rows_at_once(model: nbridge.MultimodalVAE, monk
                 expected = getattr(whole, what)[name]
                 assert torch.equal(figure, expected[:, start:stop] if what in BY_LEVEL else expected[start:stop]), (what, name)
     assert len(whole.mean["count"].unique(dim=0)) == 13
-    with pytest.raises(DataError, match=r"^first is 3, expected a multiple of 5, the rows that are served at a time$"):
+    with pytest.raises(DataError, match=r"^first is 3, expected a multiple of 5 \(rows_at_a_time\)$"):
         summarise(model, batch, first=3)
 
 
@@ -256,9 +256,9 @@ MISTAKES = {
     ((1.0,), 39): "intervals: level 1, expected a probability between 0 and 1, such as 0.9",
     ((NAN,), 39): "intervals: level nan, expected a probability between 0 and 1, such as 0.9",
     ((95,), 39): "intervals: level 95, expected a probability between 0 and 1, such as 0.9; for 95 % write 0.95",
-    ((0.5, 0.95), 38): "intervals: level 0.95 needs 39 draws or more, and draws is 38; raise it",
-    ((0.9,), 18): "intervals: level 0.9 needs 19 draws or more, and draws is 18; raise it",
-    ((0.9999,), 399): "intervals: level 0.9999 needs 19,999 draws or more, and draws is 399; raise it",
+    ((0.5, 0.95), 38): "intervals: level 0.95 needs at least 39 draws, got 38",
+    ((0.9,), 18): "intervals: level 0.9 needs at least 19 draws, got 18",
+    ((0.9999,), 399): "intervals: level 0.9999 needs at least 19,999 draws, got 399",
     ((0.9,), 0): "draws is 0, expected 1 or more",
 }
 
@@ -275,12 +275,12 @@ def test_as_many_draws_as_a_level_needs_suffice():
     for level in (0.5, 0.8, 0.9, 0.95, 0.98, 0.99):
         needed = round(2 / (1 - level)) - 1
         assert check_levels([level], needed) == (level,)
-        with pytest.raises(DataError, match=f"needs {needed} draws"):
+        with pytest.raises(DataError, match=f"needs at least {needed} draws"):
             check_levels([level], needed - 1)
 
 
 def test_intervals_beside_draws_are_refused(model: nbridge.MultimodalVAE):
-    message = "intervals go with the one best estimate, and samples are draws instead of it; leave out one of them"
+    message = "intervals and samples cannot be combined; leave out one of them"
     with pytest.raises(DataError) as error:
         impute_arrays(model, rows(), samples=3, intervals=(0.9,))
     assert str(error.value) == message

@@ -22,7 +22,7 @@ from pyarrow import parquet
 import nbridge
 from nbridge.cli import main as command_line
 from nbridge.errors import DataError
-from nbridge.inference.file_completion import Wishes, impute_file
+from nbridge.inference.file_completion import ImputationOptions, impute_file
 from nbridge.inference.joined_completion import impute_tables
 from nbridge.spec.reader import write_spec
 from nbridge.training.checkpoint import save_model
@@ -123,9 +123,12 @@ def same(one: str, other: str) -> bool:
 
 
 @settings(max_examples=15)
-@given(rows=tables(), wishes=st.sampled_from([Wishes(), Wishes(samples=2, seed=1), Wishes(intervals=(0.5, 0.9))]))
+@given(
+    rows=tables(),
+    imputation=st.sampled_from([ImputationOptions(), ImputationOptions(samples=2, seed=1), ImputationOptions(intervals=(0.5, 0.9))]),
+)
 def test_tables_that_are_joined_get_what_the_one_table_of_them_gets(
-    model: Any, tmp_path_factory: pytest.TempPathFactory, rows: dict[str, Rows], wishes: Wishes
+    model: Any, tmp_path_factory: pytest.TempPathFactory, rows: dict[str, Rows], imputation: ImputationOptions
 ) -> None:
     folder = tmp_path_factory.mktemp("tables")
     sources = [write(folder / file, columns, rows[file]) for file, columns in FILES.items()]
@@ -133,9 +136,9 @@ def test_tables_that_are_joined_get_what_the_one_table_of_them_gets(
     joined = {name: {column: cell for file in FILES for column, cell in rows[file].get(name, {}).items()} for name in every}
     columns = ["who", *(column for names in FILES.values() for column in names if column != "who")]
     write(folder / "joined.csv", columns, joined)
-    options = {"samples": wishes.samples, "seed": wishes.seed, "intervals": wishes.intervals}
+    options = {"samples": imputation.samples, "seed": imputation.seed, "intervals": imputation.intervals}
     whole = impute_file(by_who(model), folder / "joined.csv", folder / "whole.csv", **options)
-    told = impute_tables(model, sources, folder / "out", wishes)
+    told = impute_tables(model, sources, folder / "out", imputation)
     assert (told.rows.total, told.rows.imputed) == (len(every), whole.imputed)
     assert sorted(path.name for path in (folder / "out").iterdir()) == sorted(FILES)
     expected: dict[str, list[dict[str, str]]] = {}
@@ -143,7 +146,7 @@ def test_tables_that_are_joined_get_what_the_one_table_of_them_gets(
         expected.setdefault(row["who"], []).append(row)
     for file, names in FILES.items():
         done, own = read(folder / "out" / file), list(rows[file])
-        copies = wishes.samples or 1
+        copies = imputation.samples or 1
         assert [row["who"] for row in done] == [
             name for name in [*own, *(name for name in every if name not in own)] for _ in range(copies)
         ]
@@ -208,8 +211,8 @@ def test_the_tables_of_a_run_are_completed_by_one_command(
     assert said("--to", "done") == (2, "", "--to done: exists already. Use --overwrite to replace it.\n")
     assert said("--to", "done", "--overwrite") == (0, told, "")
     refusals = {
-        ("--to", ".", "--overwrite"): f".: the folder of {here}/one.csv, which is read; choose another, so that it stays as it is",
-        ("--to", "run", "--overwrite"): "run: a folder that holds other things than these tables (model); choose another",
+        ("--to", ".", "--overwrite"): f".: contains the input {here}/one.csv; choose another folder",
+        ("--to", "run", "--overwrite"): "run: the folder contains other files (model); choose another",
         ("--to", "none/done"): "--to none/done: folder none does not exist",
         ("--to", "new", "--shard", "1/2"): "--to new: cannot be combined with --shard; all tables are written whole, under their names",
         ("--to", "new", "--out", "new.csv"): "--to new: cannot be combined with --out; all tables are written whole, under their names",

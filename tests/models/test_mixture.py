@@ -309,10 +309,10 @@ def test_a_mistake_in_a_prior_is_told_where_it_stands(kind: str) -> None:
 
 REFUSED = {
     "norml": ({"prior": "norml"}, "unknown prior 'norml'. Did you mean 'normal'? Known: normal, mixture"),
-    "none there": ({"prior": "mixture"}, "this model has no mixture; train one whose spec says prior: mixture"),
+    "none there": ({"prior": "mixture"}, "this model has no mixture prior; train it with prior: mixture"),
     "given": (
         {"prior": "normal", "given": {"y": 1}},
-        "a prior is for rows drawn from nothing, and y is given; leave one of them out",
+        "prior cannot be combined with given values (y); leave one of them out",
     ),
 }
 
