@@ -130,7 +130,7 @@ def test_mistakes_are_one_line(run: nbridge.Run, tmp_path: Path):
         (lambda: model.impute(arrays(), shard=(1, 2)), "shard is for rows in files; rows in memory are returned"),
         (lambda: model.impute(batch, mask=True), "intervals and mask are not for batches; "),
         (lambda: model.impute("rows.npz", out="done.npz", mask=True), "mask is for data frames; "),
-        (lambda: model.impute(pd.DataFrame({"x": [1.0]})), "this model knows no columns"),
+        (lambda: model.impute(pd.DataFrame({"x": [1.0]})), "this model was trained from arrays; "),
         (lambda: bare.save(tmp_path / "bare"), "a model without a spec cannot be saved"),
         (lambda: bare.evaluate(batch), "a model without a spec cannot be evaluated"),
         (lambda: nbridge.load(tmp_path / "nothing"), f"{tmp_path}/nothing: no such run folder"),
