@@ -152,7 +152,7 @@ def _what_texts_are(texts: Sequence[str]) -> str:
 def _nothing_to_learn(profile: Profile, different: int) -> str:
     """The reason why a column is in no modality; empty if it can be."""
     if profile.name.endswith(ADDED):
-        return "tells of other columns"
+        return "describes other columns"
     if different < 2:
         return f"holds {clip(profile.texts[0])!r} alone" if profile.texts else "is empty"
     if profile.declared:

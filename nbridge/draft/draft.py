@@ -153,7 +153,7 @@ def _look_at_tables(
     if not every and not images.parts:
         paths = source.get("path", files[0].path)
         where = listing(map(str, paths)) if isinstance(paths, list) else paths
-        alone = f"column {clip(id_column)!r}, which tells rows apart, is alone" if id_column and not guesses.left_out else ""
+        alone = f"column {clip(id_column)!r}, the identifier, is the only one" if id_column and not guesses.left_out else ""
         raise DataError(f"{where}: no column that a modality can be made of ({alone or _left_out(guesses)})")
     folders_of = {part.name: one.images for part, one in zip(images.parts, kept, strict=False)}
     keys = keys_of_items(keys_of_labels(keys, _shots(found, named, folders_of)), _items_of(guesses, lists))
@@ -181,7 +181,7 @@ def _look_at_tables(
     )
     head = [f"{counted}; every guess is yours to change.{_AFTER[framed]}", *remarks]
     reasons = {
-        "id": "tells rows apart" if id_column is not None else "no column tells all rows apart",
+        "id": "identifies rows" if id_column is not None else "no column identifies all rows",
         "columns": "the columns of each modality",
         "classes": "the classes of a column in the order of their numbers",
         "missing": "words among numbers, taken for absent cells",
@@ -214,9 +214,7 @@ def _keys(files: Sequence[TableFile], id_column: str | None, folders: Sequence[I
     if len(folders) == 1 and any(paths_of(profile, folders[0].images[0].parent) for profile in profiles):
         return (common_id(files) if len(files) > 1 else None), folders[0]
     example = folders[0].images[0].stem
-    raise DataError(
-        f"{files[0].path}: no column tells whose images these are, such as {example!r} in {folders[0].where}; name it with --id"
-    )
+    raise DataError(f"{files[0].path}: no column matches the image names, such as {example!r} in {folders[0].where}; name it with --id")
 
 
 def _parts_of_vectors(columns: Sequence[Vectors], taken: Sequence[str]) -> list[tuple[Part, Vectors]]:
@@ -296,7 +294,7 @@ def _look_at_omics(name: str, source: Mapping[str, object], omics: Omics) -> Fir
     found = look_at(omics)
     head = [f"{found.rows:,} observations; every guess is yours to change.{_AFTER[source['source'] == 'mudata']}", *found.remarks]
     reasons = {
-        "keys": "where modalities lie whose names don't tell",
+        "keys": "locations that differ from the modality names",
         "variables": "which variables of a modality",
         "classes": "the classes of a column in the order of their numbers",
     }

@@ -103,7 +103,7 @@ def look_at_images(found: Sequence[ImagesOf], source: Mapping[str, object], take
     options |= {"root": root} if root is not None and "files" in places else {}
     options |= {"missing_files": "absent"} if any(one.incomplete for one in found) else {}
     options |= {"resize": "crop"} if resized else {}
-    reasons = {"folders": "the folder of each modality, in which a file bears the identifier of its row", "files": "columns of paths"}
+    reasons = {"folders": "the folder of each modality, with files named by row identifier", "files": "columns of paths"}
     return ImagesLook(parts, options, reasons, [remark for one in found for remark in one.remarks])
 
 

@@ -205,7 +205,7 @@ def _classes(part: Part, column: str) -> tuple[tuple[str, ...], str]:
     """The classes of a column, or the reason why it is not a modality."""
     values = part.obs[column]
     if told_of(column) is not None:
-        return (), "tells of other columns"
+        return (), "describes other columns"
     truth = str(values.dtype) in ("bool", "boolean")
     if is_numeric(values) and not truth:
         return (), "numbers in obs, often figures of quality; keys: {NAME: [obs/COLUMN, ...]} makes a modality of them"
