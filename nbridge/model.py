@@ -1,4 +1,4 @@
-"""A trained model: one object that imputes, generates, embeds, evaluates, and is saved, shared and exported."""
+"""The model API: imputes, generates, embeds, evaluates, saves, shares and exports."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 class Model(Served):
-    """A network with its spec, its binding to data and the patterns of presence that it was trained on.
+    """A network with its spec, its data binding and the missingness patterns of its training rows.
 
     Arguments:
-        network: The network; `nbridge.models.base.MultimodalVAE` says what it can do.
-        spec: Its spec, which names the columns and arrays of each modality. Without one, rows are batches or arrays by modality.
-        patterns: The patterns of presence in the training rows; None where they are not known.
+        network: The network, a `nbridge.models.base.MultimodalVAE`.
+        spec: Its spec, which names the columns and arrays of each modality. Without it, rows are batches or arrays by modality.
+        patterns: The missingness patterns of the training rows; None if unknown.
 
     Raises:
-        TypeError: when the network is not a `MultimodalVAE`.
+        TypeError: if the network is not a `MultimodalVAE`.
     """
 
     def __init__(self, network: MultimodalVAE, spec: Spec | None = None, patterns: Patterns | None = None) -> None:
@@ -67,10 +67,10 @@ class Model(Served):
 
     @classmethod
     def from_spec(cls, spec: Spec) -> Self:
-        """An untrained model.
+        """Builds an untrained model.
 
         Raises:
-            SpecError: when a constructor refuses its arguments.
+            SpecError: if a constructor rejects its arguments.
         """
         return cls(build_model(spec), spec)
 
@@ -89,9 +89,9 @@ class Model(Served):
         shard: tuple[int, int] = (1, 1),
         progress: Progress | None = None,
     ) -> Any:
-        r"""Fills in every missing modality of every row, and every missing cell; what comes back is of the kind that went in.
+        r"""Imputes every missing modality and every missing cell; the result has the type of the input.
 
-        The point estimate is the mean (the most probable class, a whole count) of
+        The point estimate is the mean (or the most probable class, or a rounded count) of
         :math:`p(x_j \mid x_S) = \mathbb{E}_{q(z \mid x_S)} [p(x_j \mid z)]`. Observed values are never changed.
 
         =============================================== ======================================================================
@@ -108,23 +108,24 @@ class Model(Served):
 
         Arguments:
             rows: The rows.
-            out: The file or folder to write, for rows in files; an older one is replaced.
-            samples: The number K of draws, or None for the point estimate. Each draw decodes all missing modalities of a row from one z.
-            noise: Whether draws include the spread of the likelihood.
-            seed: Seed of the draws.
-            intervals: Probabilities of central predictive intervals, such as 0.9, to give beside the point estimate: ``NAME__mean``,
+            out: The file or folder to write, for rows in files; an existing one is replaced.
+            samples: The number K of samples, or None for the point estimate. Each decodes all missing modalities of a row from one z.
+            noise: Whether samples include the spread of the likelihood.
+            seed: Random seed.
+            intervals: Probabilities of central predictive intervals, such as 0.9, to return with the point estimate: ``NAME__mean``,
                 ``NAME__sd``, ``NAME__lower`` and ``NAME__upper``, or ``NAME__probability`` for classes.
-            draws: The number of draws that intervals are computed from.
-            mask: Whether to return a second frame, true where a cell was filled in; for data frames.
-            first: The number of the batch's first row among all rows, a multiple of `rows_at_a_time`, so that parts equal the whole.
-            shard: The part of a file to fill in and write: its number, from 1, and the number of parts.
+            draws: The number of samples that intervals are computed from.
+            mask: Whether to return a second frame, true where a cell was imputed; for data frames only.
+            first: The number of the batch's first row among all rows, a multiple of `rows_at_a_time`, so that results do not
+                depend on how rows are batched.
+            shard: The shard of a file to impute and write: its number, from 1, and the number of shards.
             progress: Progress callback: (stage, done, total).
 
         Raises:
-            DataError: when rows do not fit the model, options contradict each other, or a file cannot be read or written.
+            DataError: if rows do not match the model, options contradict each other, or a file cannot be read or written.
 
         Warns:
-            NBridgeWarning: where rows have patterns of presence that no training row had.
+            NBridgeWarning: if rows have missingness patterns that no training row had.
 
         Example:
             >>> import nbridge, torch
@@ -144,7 +145,7 @@ class Model(Served):
             raise DataError(f"{'out' if out is not None else 'shard'} is for rows in files; rows in memory are returned")
         if isinstance(rows, Batch):
             if intervals or mask:
-                raise DataError("intervals and mask are not for batches; Model.summarise describes what is imputed into a batch")
+                raise DataError("intervals and mask are not for batches; use Model.summarise")
             done = impute(self.network, rows, samples=samples, noise=noise, seed=seed, first=first)
             _warn(self.unseen(count(self.names, rows.present)))
             return done
@@ -156,11 +157,11 @@ class Model(Served):
         Arguments:
             rows: Rows of any kind that `embed` takes.
             intervals: Probabilities of central intervals.
-            draws: The number of draws that they are computed from.
-            seed: Seed of the draws.
+            draws: The number of samples that they are computed from.
+            seed: Random seed.
 
         Raises:
-            DataError: when rows do not fit the model, or a level is no probability or needs more draws.
+            DataError: if rows do not match the model, or a level is not a probability or needs more samples.
         """
         return summarise(self.network, read_batch(self, rows)[0], levels=tuple(intervals), draws=draws, seed=seed)
 
@@ -173,20 +174,20 @@ class Model(Served):
         seed: int = 0,
         prior: Prior | None = None,
     ) -> dict[str, Tensor]:
-        r"""New rows: :math:`z \sim p(z)` or :math:`z \sim q(z \mid \mathrm{given})`, then the expectation of :math:`p(x_j \mid z)`.
+        r"""Generates rows: :math:`z \sim p(z)` or :math:`z \sim q(z \mid \mathrm{given})`, then the expectation of :math:`p(x_j \mid z)`.
 
         Arguments:
             num: The number B of rows.
-            given: Values of some modalities: one that all rows share, or one for each row.
-            noise: Whether to draw from :math:`p(x_j \mid z)` instead.
-            seed: Seed of the draws.
-            prior: Where z comes from when nothing is given: ``normal`` or ``mixture``; what the model was trained with when left out.
+            given: Values of some modalities: one for all rows, or one for each row.
+            noise: Whether to sample from :math:`p(x_j \mid z)` instead.
+            seed: Random seed.
+            prior: The distribution of z if nothing is given: ``normal`` or ``mixture``; by default the prior used in training.
 
         Returns:
             Values of all modalities, shape (B, \*shape).
 
         Raises:
-            DataError: when given values do not fit, or the model has no such prior.
+            DataError: if given values do not match the model, or it does not have the prior.
         """
         return generate(self.network, num, given, noise=noise, seed=seed, prior=prior)
 
@@ -195,26 +196,26 @@ class Model(Served):
 
         Arguments:
             rows: A batch, the path of a file, a data frame, a MuData or AnnData object, or a dict of arrays by modality.
-            samples: Parts of a stochastic model's posterior that mean and variance are taken over.
-            seed: Seed of the draws.
+            samples: The number of posteriors of a stochastic model that mean and variance are computed over.
+            seed: Random seed.
 
         Raises:
-            DataError: when rows do not fit the model or cannot be read.
+            DataError: if rows do not match the model or cannot be read.
         """
         return embed(self.network, read_batch(self, rows)[0], samples=samples, seed=seed)
 
     def evaluate(self, rows: Any, settings: Settings | None = None, **options: Any) -> Evaluation:
-        """Measures how well the model imputes rows that it was not trained on (`nbridge.evaluation.suite`).
+        """Evaluates imputation of rows that were not used in training (`nbridge.evaluation.suite`).
 
         Arguments:
-            rows: The splits of a run, ``run.splits``; or rows of any kind that `embed` takes. Metrics and the verdict that need training
-                rows are left out where there are none.
+            rows: The splits of a run, ``run.splits``; or rows of any kind that `embed` takes. Without a run's splits,
+                metrics and verdicts that need training rows are left out.
             settings: What to evaluate.
-            options: As of `nbridge.evaluation.suite.evaluate`.
+            options: Options of `nbridge.evaluation.suite.evaluate`.
 
         Raises:
-            OptionError: when a setting cannot serve.
-            DataError: when rows do not fit the model.
+            OptionError: if a setting is invalid.
+            DataError: if rows do not match the model.
         """
         if self.spec is None:
             raise NBridgeError("a model without a spec cannot be evaluated; build it with Model.from_spec, or pass its spec to Model")
@@ -231,11 +232,11 @@ class Model(Served):
         return evaluate(self.network, self.spec, Splits(batch, None, batch), chosen, **{"lenient": True, **options})
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
-        """Writes a model folder, which `nbridge.load` and every command read: tensors (safetensors), spec and card.
+        """Writes a model folder for `nbridge.load` and the command line: tensors (safetensors), spec and card.
 
         Raises:
-            NBridgeError: when the model has no spec.
-            RunError: when the folder cannot be written.
+            NBridgeError: if the model has no spec.
+            RunError: if the folder cannot be written.
         """
         if self.spec is None:
             raise NBridgeError("a model without a spec cannot be saved; build it with Model.from_spec, or pass its spec to Model")
@@ -247,10 +248,10 @@ class Model(Served):
 
         Arguments:
             repo: ``user/name``.
-            options: As of `nbridge.sharing.hub.push`.
+            options: Options of `nbridge.sharing.hub.push`.
 
         Raises:
-            RunError: when the repository may not be written, or the hub cannot be reached.
+            RunError: if the repository is not writable, or the hub cannot be reached.
         """
         with TemporaryDirectory() as folder:
             return hub.push(self.save(folder), repo, **options)
@@ -258,18 +259,18 @@ class Model(Served):
     def export(
         self, path: str | os.PathLike[str], *, given: Iterable[str] | None = None, targets: Iterable[str] | None = None
     ) -> dict[str, Any]:
-        """Writes the point estimate of `impute` as a graph that runs without nbridge: ``.onnx``, or ``.pt2`` of `torch.export`.
+        """Exports the point estimate of `impute` as a graph that runs without nbridge: ``.onnx``, or ``.pt2`` of `torch.export`.
 
         Arguments:
             path: The file to write.
-            given: The modalities that are inputs; all when left out.
-            targets: The modalities that are outputs; all when left out.
+            given: The input modalities; all by default.
+            targets: The output modalities; all by default.
 
         Returns:
             The description that is stored in the file.
 
         Raises:
-            RunError: when names or the path do not fit, an extra is missing, or the model cannot be exported.
+            RunError: if names or the path are invalid, an extra is missing, or the model cannot be exported.
         """
         classes = {} if self.spec is None else self.spec.data.source.kwargs.get("classes") or {}
         return export_model(self, path, given=given, targets=targets, classes=classes)
@@ -311,18 +312,18 @@ class Model(Served):
 
 
 def load(source: str | os.PathLike[str], *, revision: str | None = None, token: str | None = None, endpoint: str | None = None) -> Model:
-    """Reads a trained model, in eval mode, on the CPU.
+    """Loads a trained model, in eval mode, on the CPU.
 
     Arguments:
-        source: A run folder, the model folder in it, or the name of a repository of the Hugging Face hub, ``user/name``, where there is
-            no folder of that name.
-        revision: A branch, a tag or a commit of the repository; ``main`` when left out.
+        source: A run folder, the model folder in it, or a repository of the Hugging Face hub, ``user/name``, if there is no folder of that
+            name.
+        revision: A branch, tag or commit of the repository; ``main`` by default.
         token: A token, for a private repository.
-        endpoint: Another hub; that of ``HF_ENDPOINT``, or huggingface.co, when left out.
+        endpoint: The address of another hub; by default that of ``HF_ENDPOINT``, or huggingface.co.
 
     Raises:
-        RunError: when there is no finished model, it is damaged, newer, or does not hold exactly the tensors of its spec, or the hub
-            cannot be reached.
+        RunError: if there is no finished model, it is damaged, written by a newer version, or does not match its spec, or the hub cannot be
+            reached.
     """
     if Path(source).exists() or not REPOSITORY.fullmatch(str(source)):
         return Model(*load_model(source))

@@ -1,4 +1,4 @@
-"""An imputer of tables for scikit-learn: columns are grouped into modalities, and NaN is filled in from all that is there."""
+"""A scikit-learn imputer for tables: columns are grouped into modalities, and NaN is imputed from all observed cells."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from nbridge.spec.names import free_name
 from nbridge.training.progress import ConsoleReporter
 
 ALONE = 8
-"""A table of more columns is one modality where no groups are named: n columns alone would need n (n - 1) bridges."""
+"""Without groups, a table of more columns than this is one modality: n single columns would need n (n - 1) bridges."""
 STEPS, FEWEST, MOST = 1500, 10, 120
-"""Steps of a stage that ``epochs=None`` aims at, and bounds of the epochs that this takes."""
+"""Target number of steps per stage with ``epochs=None``, and limits of the resulting number of epochs."""
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Columns that are one modality."""
+    """Columns that form a modality."""
 
     key: Hashable
     name: str
@@ -42,44 +42,44 @@ class _Group:
 
 
 class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
-    """Fills in NaN of a table whose columns are grouped into modalities.
+    """Imputes NaN in a table whose columns are grouped into modalities.
 
-    In a row, a group whose cells are all NaN is an absent modality, and is filled in from the others; of a group that is NaN in part the
-    cells that are there tell as well. A row of NaN alone gets the mean of the prior. Observed cells come back bit-identical. Values are
-    taken as 32-bit numbers.
+    A group of which all cells of a row are NaN is a missing modality, imputed from the others; in a partially observed group, the observed
+    cells are used as well. A row of only NaN gets the mean of the prior. Observed cells are returned bit-identical. Values are converted
+    to float32 for the model.
 
-    Columns may hold text, in a data frame or an array of objects: such a column is a group by itself, of classes. Then what comes back is
-    an array of objects, with the text of observed cells to the letter.
+    Columns of a data frame or an object array may contain text: each is a categorical group by itself. The result is then an object array,
+    in which observed text is unchanged.
 
     Arguments:
-        groups: The columns of each modality, by its name: their numbers, their names, a slice, or a truth value for each column. All
-            columns must be in exactly one. Left out, each column is a modality of its own where there are at most 8; of more columns all
-            of numbers are one modality.
-        likelihoods: What values mean, as in a spec: one likelihood for all groups, or one for each by the group's name (by the column's
-            name or number where ``groups`` is left out); ``normal`` where a mapping leaves it out. ``categorical`` makes the values of a
-            single column classes, as fit sees them, and takes several columns as one-hot. Text is always ``categorical``.
-        weights: Weights of log-likelihoods in training, by group; they follow from the data where left out.
+        groups: The columns of each modality, by its name: indices, names, a slice, or a boolean mask. Every column must be in exactly one
+            group. By default, each column is a modality if there are at most 8 numeric columns; otherwise all numeric columns are one
+            modality.
+        likelihoods: Likelihoods as in a spec: one for all groups, or a mapping by group (by column name or index without ``groups``), with
+            ``normal`` for missing keys. ``categorical`` uses the distinct values of a single column in fit as classes, and treats several
+            columns as one-hot. Text is always ``categorical``.
+        weights: Weights of log-likelihoods in training, by group; computed from the data by default.
         model: A model of a spec, such as ``bridged``, ``mvae`` or ``jmvae``.
-        latent_dim: Number of dimensions of z.
+        latent_dim: Dimension of z.
         hidden: Widths of the hidden layers of every network.
-        features: Width of what encoders give.
-        epochs: Epochs of each stage; left out, about as many as make 1,500 steps, 10 to 120.
-        batch_size: Rows in a step.
-        learning_rate: Adam's learning rate, which falls to 0 as a cosine.
-        validation_fraction: The share of rows that choose the best weights; tables too small for it hold out none.
-        device: Where training runs: ``auto``, ``cpu`` or ``cuda``.
-        random_state: Seed of the split, of initial weights and of training: a number, a generator, or None for another one each time.
-        verbose: Whether training shows its progress.
+        features: Width of the encoders' features.
+        epochs: Epochs of each stage; by default about 1,500 steps, within 10 to 120 epochs.
+        batch_size: Rows per step.
+        learning_rate: Adam's initial learning rate, with cosine decay to 0.
+        validation_fraction: The share of rows for selecting the best weights; tables that are too small for it hold out none.
+        device: The device for training: ``auto``, ``cpu`` or ``cuda``.
+        random_state: Seed of the split, initial weights and training: an integer, a generator, or None for a new seed each time.
+        verbose: Whether to show training progress.
 
     Attributes:
-        model_: The model, which all functions of this library take.
+        model_: The trained model.
         groups_: The columns of each modality, by its name in the model: the group's name as an identifier.
-        categories_: The values that are classes, in order, of each modality that is a categorical column.
-        constants_: The value of each column that held one value alone in fit, which is all that it is filled in with (of text the number
-            of the class); NaN for the others.
-        texts_: By the number of a column of text, its classes in order, as fit saw them first.
+        categories_: The values of the classes, in order, of each modality that is a categorical column.
+        constants_: The value of each column that was constant in fit, which is imputed as this value (for text, the class index); NaN for
+            other columns.
+        texts_: The classes of each text column, by its index, in order of first occurrence in fit.
         n_features_in_: The number of columns.
-        feature_names_in_: Their names, where they have any.
+        feature_names_in_: Their names, if available.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -128,15 +128,15 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self.verbose = verbose
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: ARG002 (as scikit-learn has it)
-        """Trains a model on a table, in which any cells may be NaN.
+        """Trains a model on a table in which any cells may be NaN.
 
         Arguments:
-            X: The table, an array or a data frame, (rows, columns); 2 rows at least.
-            y: Is not used.
+            X: The table, an array or a data frame, shape (rows, columns), with at least 2 rows.
+            y: Ignored.
 
         Raises:
-            ValueError: when X is no such table, groups or likelihoods do not fit it, a column is all NaN, or a value lies outside its
-                likelihood's support.
+            ValueError: if X is not a valid table, groups or likelihoods do not match it, a column is all NaN, or a value is outside the
+                support of its likelihood.
         """
         table = self._checked(X, reset=True)
         if (empty := np.flatnonzero(np.isnan(table).all(0))).size:
@@ -156,33 +156,33 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X: ArrayLike) -> np.ndarray:
-        """Fills in each NaN by its posterior mean, the most likely class, or a whole count.
+        """Imputes each NaN by its posterior mean, the most probable class, or a rounded count.
 
         Arguments:
-            X: A table with the columns of the one that was fitted.
+            X: A table with the same columns as in fit.
 
         Returns:
-            Its values, shape (rows, columns), in which nothing is NaN: objects where some columns are text.
+            The table without NaN, shape (rows, columns); an object array if some columns are text.
 
         Raises:
-            ValueError: when X has other columns, a class that fit has not seen, or a value outside its likelihood's support.
+            ValueError: if X has other columns, a class that was not in fit, or a value outside the support of its likelihood.
         """
         table = self._checked(X)
         return self._as_given(X, table, self._filled(table, impute(self.model_.network, self._batch(table)).values))
 
     def sample(self, X: ArrayLike, samples: int = 5, *, seed: int = 0) -> np.ndarray:
-        """Multiple imputation: several completions of a table, each of which decodes all absent cells of a row from one draw of z.
+        """Multiple imputation: each completion decodes all missing cells of a row from one sample of z.
 
         Arguments:
-            X: A table with the columns of the one that was fitted.
+            X: A table with the same columns as in fit.
             samples: The number K of completions.
-            seed: Seed of the draws.
+            seed: Random seed.
 
         Returns:
-            Draws, shape (K, rows, columns), with the spread that observed values have; observed cells are the same in all of them.
+            Samples, shape (K, rows, columns), including the spread of the likelihood; observed cells are the same in all of them.
 
         Raises:
-            ValueError: as `transform`.
+            ValueError: as in `transform`.
         """
         table = self._checked(X)
         require_positive(samples=samples)
@@ -190,25 +190,25 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return self._as_given(X, table, self._filled(table, drawn, samples))
 
     def interval(self, X: ArrayLike, level: float = 0.9, *, draws: int = DRAWS, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """The central predictive interval of each NaN: see `nbridge.inference.intervals.summarise`.
+        """Computes the central predictive interval of each NaN; see `nbridge.inference.intervals.summarise`.
 
         Arguments:
-            X: A table with the columns of the one that was fitted.
+            X: A table with the same columns as in fit.
             level: The probability of the interval.
-            draws: The number of draws that it is taken from.
-            seed: Seed of the draws.
+            draws: The number of samples that it is computed from.
+            seed: Random seed.
 
         Returns:
-            The lower and the upper ends, each of shape (rows, columns): the value itself where it is observed, NaN for classes, which
-            have no order.
+            The lower and upper ends, each of shape (rows, columns): the value itself for observed cells, NaN for classes, which have no
+            order.
 
         Raises:
-            ValueError: as `transform`, and when the level is no probability or needs more draws.
+            ValueError: as in `transform`, or if the level is not a probability or needs more samples.
         """
         table = self._checked(X)
         summary = summarise(self.model_.network, self._batch(table), levels=(level,), draws=draws, seed=seed)
         lower, upper = (self._filled(table, {name: x[0] for name, x in ends.items()}) for ends in (summary.lower, summary.upper))
-        # Text has no order, and no number that would mean anything to a reader.
+        # Text has no order, and its class indices mean nothing to the user.
         lower[:, list(self.texts_)], upper[:, list(self.texts_)] = np.nan, np.nan
         return lower, upper
 
@@ -219,7 +219,7 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return tags
 
     def _checked(self, X: ArrayLike, *, reset: bool = False) -> np.ndarray:
-        """The table as an array, in scikit-learn's own words where it is none."""
+        """Validates the table with scikit-learn, and returns it as a numeric array."""
         if not reset:
             check_is_fitted(self, "model_")
         options: dict[str, Any] = {"dtype": [np.float64, np.float32], "ensure_all_finite": "allow-nan", "ensure_min_samples": 1 + reset}
@@ -232,17 +232,17 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return check_array(as_numbers(objects, texts, self._column), **options)
 
     def _as_given(self, X: ArrayLike, table: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Values with text in columns of text, and the cells that were given as they were."""
+        """Values with class texts in text columns, and the original observed cells."""
         objects = objects_of(X)
         return values if objects is None or not self.texts_ else filled(objects, np.isnan(table), values, self.texts_)
 
     def _column(self, number: int) -> str:
-        """A column, for messages."""
+        """The name or index of a column, for messages."""
         names = getattr(self, "feature_names_in_", None)
         return f"column {number}" if names is None else f"column {clip(names[number])!r}"
 
     def _grouped(self) -> list[_Group]:
-        """The groups, which have each column once."""
+        """The groups, checked to contain each column exactly once."""
         count, names = self.n_features_in_, getattr(self, "feature_names_in_", None)
         if self.groups is None and count - len(self.texts_) > ALONE:
             plain = [number for number in range(count) if number not in self.texts_]
@@ -265,20 +265,20 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         for group in groups:
             for number in group.columns.tolist():
                 if number in owners:
-                    raise DataError(f"groups: {self._column(number)} is in {owners[number]!r} and in {group.key!r}, expected one of them")
+                    raise DataError(f"groups: {self._column(number)} is in both {owners[number]!r} and {group.key!r}; remove it from one")
                 owners[number] = group.key
         if left := [number for number in range(count) if number not in owners]:
-            raise DataError(f"groups: {self._column(left[0])} is in none; add it to one, or leave it out of X")
+            raise DataError(f"groups: {self._column(left[0])} is in no group; add it to one, or remove it from X")
         return groups
 
     def _check_text(self, group: _Group) -> None:
-        """Checks that a column of text is all of its group."""
+        """Checks that a text column is the only column of its group."""
         text = [number for number in group.columns.tolist() if number in self.texts_]
         if text and len(group.columns) > 1:
-            raise DataError(f"groups: {group.key!r} has {self._column(text[0])}, which holds text, beside others; give it a group alone")
+            raise DataError(f"groups: {group.key!r} has {self._column(text[0])}, a text column, and others; give it its own group")
 
     def _modalities(self, table: np.ndarray, groups: list[_Group]) -> dict[str, dict[str, Any]]:
-        """The modalities of a spec, once it is known which columns they have and which of these hold classes."""
+        """Builds the modalities of the spec, and sets `groups_` and `categories_`."""
         likelihoods = self._by_group(self.likelihoods, "likelihoods", groups, "normal")
         likelihoods |= {group.name: self._of_text(group, likelihoods[group.name]) for group in groups if group.columns[0] in self.texts_}
         weights = self._by_group(self.weights, "weights", groups, "auto")
@@ -288,7 +288,7 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             for name, columns in self.groups_.items()
             if len(columns) == 1 and _type(likelihoods[name]) == "categorical"
         }
-        # A column that holds one class has a second one that is never there.
+        # Categorical likelihoods need two classes; for a constant column, the second one never occurs.
         classes = {name: max(2, len(categories)) for name, categories in self.categories_.items()}
         texts = {name: self.texts_[columns[0]] for name, columns in self.groups_.items() if columns[0] in self.texts_}
         self.categories_ |= {name: np.array(known, dtype=object) for name, known in texts.items()}
@@ -304,12 +304,12 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         }
 
     def _of_text(self, group: _Group, likelihood: Any) -> Any:
-        """The likelihood of a column of text: a categorical one, unless another was asked for by its name."""
+        """The likelihood of a text column, categorical; an error if another one was given for it."""
         if _type(likelihood) == "categorical":
             return likelihood
         if isinstance(self.likelihoods, Mapping) and group.key in self.likelihoods:
             what = self._column(group.columns[0])
-            raise DataError(f"likelihoods: {group.key!r} is {_type(likelihood)}, and {what} holds text, expected categorical")
+            raise DataError(f"likelihoods: {group.key!r} is {_type(likelihood)}, but {what} contains text; use categorical")
         return "categorical"
 
     def _by_group(self, given: Any, what: str, groups: list[_Group], default: Any) -> dict[str, Any]:
@@ -325,25 +325,25 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return {group.name: given.get(group.key, default) for group in groups}
 
     def _schedule(self, rows: int) -> dict[str, Any]:
-        """How long to train, and on which rows."""
+        """The training options and the data split."""
         fraction = self.validation_fraction
         if not 0 <= fraction < 1:
             raise DataError(f"validation_fraction is {fraction}, expected a share from 0 to below 1")
         require_positive(**({} if self.epochs is None else {"epochs": self.epochs}))
         held = fraction if round(fraction * rows) >= 1 and rows - round(fraction * rows) >= 2 else 0.0
-        # NumPy's global generator, which scikit-learn takes for None, belongs to the caller.
+        # For None, scikit-learn uses NumPy's global generator, which belongs to the caller.
         own = np.random.RandomState() if self.random_state is None else check_random_state(self.random_state)
         seed = int(own.randint(2**31 - 1))
         training = rows - round(held * rows)
         steps = max(1, training // self.batch_size)
         epochs = min(MOST, max(FEWEST, math.ceil(STEPS / steps))) if self.epochs is None else self.epochs
         stages = {stage: {"epochs": epochs} for stage in ("joint", "bridges", "subsets")}
-        # Intervals and draws are what this class promises, so the rows held out set how wide they are.
+        # Held-out rows calibrate the width of intervals and samples.
         shared = {"calibrate": True, "batch_size": self.batch_size, "learning_rate": self.learning_rate, "schedule": "cosine", "seed": seed}
         return {"data": {"source": "memory", "validation": held, "test": 0.0, "seed": seed}, "training": {**shared, "stages": stages}}
 
     def _arrays(self, table: np.ndarray) -> dict[str, np.ndarray]:
-        """The modalities; classes by their number."""
+        """The arrays by modality, with classes as indices."""
         return {
             name: self._classes(name, table[:, columns[0]]) if name in self.categories_ else table[:, columns]
             for name, columns in self.groups_.items()
@@ -367,7 +367,7 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return to_batch(self._arrays(table), shapes, allow_missing=True)
 
     def _filled(self, table: np.ndarray, values: Mapping[str, Tensor], *draws: int) -> np.ndarray:
-        """The table with values in place of NaN; draws come first. What is not given of a modality stays NaN."""
+        """The table with NaN replaced by values; samples come first. Modalities without values stay NaN."""
         out = np.broadcast_to(table, (*draws, *table.shape)).copy()
         bounds = np.finfo(table.dtype)
         for name, columns in self.groups_.items():
@@ -384,7 +384,7 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
 
 def _numbers(key: object, columns: Any, names: Any, count: int) -> list[int]:
-    """The numbers of the columns of a group."""
+    """The indices of the columns of a group."""
     if isinstance(columns, slice):
         found = list(range(count))[columns]
     else:
@@ -392,28 +392,28 @@ def _numbers(key: object, columns: Any, names: Any, count: int) -> list[int]:
         wanted: list[Any] = [columns] if alone else list(columns)
         if wanted and all(isinstance(one, bool | np.bool_) for one in wanted):
             if len(wanted) != count:
-                raise DataError(f"groups: {key!r} has {len(wanted)} truth values, and X has {count} columns")
+                raise DataError(f"groups: {key!r} is a mask of length {len(wanted)}, but X has {count} columns")
             found = np.flatnonzero(wanted).tolist()
         else:
             found = [_number(key, one, names, count) for one in wanted]
     if not found:
-        raise DataError(f"groups: {key!r} has no column, expected one or more")
+        raise DataError(f"groups: {key!r} has no columns")
     return found
 
 
 def _number(key: object, column: Any, names: Any, count: int) -> int:
     if isinstance(column, str):
         if names is None:
-            raise DataError(f"groups: {key!r} has {column!r}, and X has no names of columns; give their numbers, or a data frame to fit")
+            raise DataError(f"groups: {key!r} has {column!r}, but X has no column names; use indices, or fit a data frame")
         if column not in names:
             raise DataError(
                 f"groups: {key!r} has {column!r}, no such column.{did_you_mean(column, names)} Columns: {clip(listing(names), 200)}"
             )
         return names.tolist().index(column)
     if not isinstance(column, int | np.integer) or isinstance(column, bool):
-        raise DataError(f"groups: {key!r} has {clip(column)}, expected a number or a name of a column")
+        raise DataError(f"groups: {key!r} has {clip(column)}, expected a column index or name")
     if not -count <= column < count:
-        raise DataError(f"groups: {key!r} has column {column}, and X has {count} columns, 0 to {count - 1}")
+        raise DataError(f"groups: {key!r} has column {column}, but X has columns 0 to {count - 1}")
     return int(column) % count
 
 

@@ -123,9 +123,9 @@ def test_what_does_not_fit_is_told(imputer: NBridgeImputer):
     given[9, 1] = "tall"
     with pytest.raises(DataError, match=r'^column 1: row 9 holds "tall", expected a number or NaN$'):
         imputer.transform(given)
-    with pytest.raises(DataError, match=r"^groups: 'all' has column 0, which holds text, beside others; give it a group alone$"):
+    with pytest.raises(DataError, match=r"^groups: 'all' has column 0, a text column, and others; give it its own group$"):
         fitted(table(), groups={"all": [0, 1, 2]})
-    with pytest.raises(DataError, match=r"^likelihoods: 0 is normal, and column 0 holds text, expected categorical$"):
+    with pytest.raises(DataError, match=r"^likelihoods: 0 is normal, but column 0 contains text; use categorical$"):
         fitted(table(), likelihoods={0: "normal"})
     with pytest.raises(DataError, match=r"^column 0: all NaN"):
         fitted([[None, "a"], ["", "b"], [np.nan, "a"]])

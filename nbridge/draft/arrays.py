@@ -1,4 +1,4 @@
-"""The modality that an array seems to be."""
+"""Infers the modality of an array."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from nbridge.draft.columns import counts_rows
 from nbridge.draft.writer import Part, conv_encoder
 
 SMALLEST_SIDE, LONGEST = 8, 4
-"""Shortest side of an image in pixels, and how many times as long the other one may be: signals are longer."""
+"""Minimum shorter side of an image in pixels, and maximum aspect ratio; signals are longer."""
 BINARY = "{type: bernoulli, attributes: true}"
 COLOURS = 4
-"""Channels of colour images at most, transparency included."""
+"""Maximum number of channels of colour images, including alpha."""
 
 
 def part_of_array(name: str, array: np.ndarray, rows: int, *, whole_bytes: bool = False) -> Part | str:
-    """A modality of an array of numbers, or why it can be none.
+    """Infers the modality of a numeric array; returns a reason if it cannot be one.
 
     Arguments:
         name: Its name.
         array: Its rows.
-        rows: The number of rows that it should have.
-        whole_bytes: Whether its numbers are stored as bytes, as those of images are.
+        rows: The expected number of rows.
+        whole_bytes: Whether its values are stored as bytes, as in images.
     """
     if array.dtype.kind not in "buif" or array.ndim < 1 or len(array) != rows or not array.size:
         return f"no array of numbers with {rows:,} rows"
@@ -45,7 +45,7 @@ def part_of_array(name: str, array: np.ndarray, rows: int, *, whole_bytes: bool 
 
 
 def is_image(shape: tuple[int, ...]) -> bool:
-    """Whether rows are images or volumes: channels, then two or three sides of `SMALLEST_SIDE` or more, none of them far longer.
+    """Whether rows are images or volumes: channels, then two or three sides of at least `SMALLEST_SIDE`, of similar length.
 
     Example:
         >>> is_image((1, 28, 28)), is_image((3, 64, 48)), is_image((1, 3, 64)), is_image((28, 28, 3)), is_image((12,))
@@ -56,11 +56,11 @@ def is_image(shape: tuple[int, ...]) -> bool:
 
 
 def part_of_texts(name: str, array: np.ndarray) -> tuple[Part, tuple[str, ...]] | str:
-    """A modality of an array of text, with its classes; or why it can be none.
+    """Infers the modality of a text array, with its classes; returns a reason if it cannot be one.
 
     Arguments:
         name: Its name.
-        array: Its rows, (N,), in which empty texts are missing, and NA and the like.
+        array: Its rows, (N,), with empty texts, NA and similar markers for missing values.
     """
     normal = [text for text in map(normal_text, array.tolist()) if text not in MISSING]
     texts, rows = np.unique(np.array(normal, dtype=np.str_), return_counts=True)
@@ -75,7 +75,7 @@ def part_of_texts(name: str, array: np.ndarray) -> tuple[Part, tuple[str, ...]] 
 
 
 def _column(name: str, known: np.ndarray, rows: int) -> Part | str:
-    """A modality of one number a row, or why it can be none."""
+    """Infers the modality of one number per row; returns a reason if it cannot be one."""
     tally = Tally.of(known)
     count, low, high = len(tally.values), tally.low, tally.high
     if (low, high) == (0, 1) and tally.whole:
@@ -91,7 +91,7 @@ def _column(name: str, known: np.ndarray, rows: int) -> Part | str:
 
 
 def _column_kind(name: str, tally: Tally, known: np.ndarray, rows: int) -> ColumnKind:
-    """The kind of one number a row."""
+    """The kind of one number per row."""
     count = len(tally.values)
     if count == 1:
         return ColumnKind("left out", f"holds {tally.low:g} alone")
@@ -103,7 +103,7 @@ def _column_kind(name: str, tally: Tally, known: np.ndarray, rows: int) -> Colum
 
 
 def _values(known: np.ndarray, *, byte_images: bool, one: bool) -> tuple[str, str]:
-    """The likelihood of values, and why."""
+    """The likelihood of values, and the reason for it."""
     low, high, whole = float(known.min()), float(known.max()), bool((known == np.floor(known)).all())
     if low >= 0 and high <= 1 and (whole or not one):
         return (BINARY if one else "bernoulli"), "values from 0 to 1"

@@ -1,4 +1,4 @@
-"""A spec against its data, before anything is trained: what is wrong, all of it at once, and what is likely a mistake."""
+"""Checks a spec against its data before training: reports all errors at once, and likely mistakes as warnings."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from nbridge.training.trainer import check_stages
 from nbridge.visual.modality_kinds import kind_of
 
 ROWS_A_CLASS = 5
-"""Fewer rows than this for each class are few."""
+"""Minimum number of rows per class without a warning."""
 FAR = 20
-"""Quartile ranges from the median that are far outside."""
+"""Distance from the median, in interquartile ranges, of outliers."""
 NAMED = 8
-"""Columns that one line names."""
+"""Maximum number of columns listed in a line."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What was found.
+    """The result of the checks.
 
     Arguments:
-        errors: What forbids training, a line each.
-        warnings: What is worth a second look, a line each.
+        errors: Errors that prevent training, one line each.
+        warnings: Likely mistakes, one line each.
         rows: The number of rows.
-        present: The presence of each modality, (N,); of none where rows could not be read.
+        present: The observed mask of each modality, (N,); empty if rows could not be read.
     """
 
     errors: tuple[str, ...]
@@ -55,7 +55,7 @@ class Checked:
 
 @dataclass(frozen=True)
 class _Element:
-    """One number of each row: NaN where it is absent."""
+    """One element of a modality in all rows, NaN if missing."""
 
     modality: str
     label: str
@@ -67,10 +67,10 @@ class _Element:
 
 
 def check_data(spec: Spec) -> Checked:
-    """Checks the rows that a spec names: shapes, supports, identifiers and splits; and looks for what is likely a mistake.
+    """Checks shapes, supports, identifiers and splits of the data of a spec, and looks for likely mistakes.
 
     Arguments:
-        spec: A spec that holds.
+        spec: A valid spec.
     """
     shapes = {name: modality.shape for name, modality in spec.modalities.items()}
     try:
@@ -83,22 +83,22 @@ def check_data(spec: Spec) -> Checked:
         return Checked(tuple(str(error).splitlines()))
     model = build_model(spec)
     errors = tuple(_unsupported(model, dataset))
-    heard: list[Finding] = []
+    findings: list[Finding] = []
     if not errors:
         try:
-            splits = build_data(spec, model, warn=heard.append)
+            splits = build_data(spec, model, warn=findings.append)
             check_stages(model, splits.train.through(model.prepare), spec.training)
-            heard += of_items(splits) if spec.data.group is None and dataset.groups is None else ()
+            findings += of_items(splits) if spec.data.group is None and dataset.groups is None else ()
         except DataError as error:
             errors = (str(error),)
     batch = dataset.batch.representative()
     present = {name: mask.numpy() for name, mask in dataset.batch.present.items()}
-    warnings = (*source.remarks(shapes), *(finding.text for finding in heard), *_doubts(model, batch, labels, classes))
+    warnings = (*source.remarks(shapes), *(finding.text for finding in findings), *_doubts(model, batch, labels, classes))
     return Checked(errors, warnings, len(dataset.batch), present)
 
 
 def _labels(source: Source, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
-    """What the elements of a modality are called: by their columns or variables, where they have any."""
+    """The labels of the elements of each modality: columns or variables, if available."""
     if isinstance(source, H5MU):
         return source.labels(shapes)
     if isinstance(source, Table):
@@ -108,7 +108,7 @@ def _labels(source: Source, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, 
 
 
 def _classes_of(source: Source, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Sequence[str]]:
-    """What the classes of a modality are called, where they have names."""
+    """The names of the classes of each modality, if available."""
     if isinstance(source, H5MU | NPZ):
         return {name: tuple(map(str, texts)) for name, texts in source.classes.items()}
     if not isinstance(source, Table):
@@ -128,7 +128,7 @@ def _element_names(layout: TableLayout, name: str) -> list[str]:
 
 
 def _unsupported(model: MultimodalVAE, dataset: Dataset) -> Iterator[str]:
-    """Values outside the support of their likelihood: a line for each modality."""
+    """Values outside the support of their likelihood, one line per modality."""
     origin = f"{dataset.origin}: " if dataset.origin else ""
     batch = dataset.batch.representative()
     for name, likelihood in model.likelihoods.items():
@@ -141,10 +141,10 @@ def _unsupported(model: MultimodalVAE, dataset: Dataset) -> Iterator[str]:
 
 
 def _doubts(model: MultimodalVAE, batch: Batch, labels: Mapping[str, Sequence[str]], classes: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """What is likely a mistake, a line each."""
+    """Likely mistakes, one line each."""
     for name in model.names:
         yield from _dark(name, model.likelihoods[name], batch)
-    # A pixel says little by itself: that of a corner is often the same in all images.
+    # Single pixels are not checked: one in a corner is often the same in all images.
     plain = {name: likelihood for name, likelihood in model.likelihoods.items() if kind_of(likelihood) != "image"}
     elements = [element for name, likelihood in plain.items() for element in _elements(batch, name, labels[name], likelihood)]
     for name, likelihood in plain.items():
@@ -161,7 +161,7 @@ def _doubts(model: MultimodalVAE, batch: Batch, labels: Mapping[str, Sequence[st
 
 def _elements(batch: Batch, name: str, labels: Sequence[str], likelihood: Likelihood) -> Iterator[_Element]:
     x = likelihood.canonical(batch.values[name]).double()
-    # One-hot classes have become their numbers.
+    # Canonical form has class indices instead of one-hot classes.
     x = x.reshape(len(x), prod(x.shape[1:]))
     observed = batch.present[name][:, None].expand(x.shape)
     if name in batch.cells:
@@ -178,9 +178,9 @@ def _constant(name: str, elements: Sequence[_Element]) -> Iterator[str]:
     empty = [element.label for element in elements if not element.known.size]
     same = [element.label for element in elements if element.known.size and element.known.min() == element.known.max()]
     if empty:
-        yield f"modality {name!r}: {_some(empty)}: no value in any row, so nothing can be learned of it; leave it out"
+        yield f"modality {name!r}: {_some(empty)}: no value in any row; leave it out"
     if same:
-        yield f"modality {name!r}: {_some(same)}: the same value in all rows; leave it out, unless it is to vary elsewhere"
+        yield f"modality {name!r}: {_some(same)}: the same value in all rows; leave it out unless it varies in other data"
 
 
 def _identifiers(elements: Sequence[_Element]) -> Iterator[str]:
@@ -189,11 +189,11 @@ def _identifiers(elements: Sequence[_Element]) -> Iterator[str]:
         if len(known) < len(element.values) or len(known) < 2 * ROWS_A_CLASS or (known != np.floor(known)).any():
             continue
         if len(np.unique(known)) == len(known) and counts_rows(known):
-            yield f"modality {element.modality!r}: {clip(element.label)}: whole numbers that count the rows; are they identifiers?"
+            yield f"modality {element.modality!r}: {clip(element.label)}: consecutive whole numbers; are they identifiers?"
 
 
 def _outside(elements: Sequence[_Element], *, skewed: bool) -> Iterator[str]:
-    """Few values, far from all others: often the mark of an absent cell, or another unit; counts are compared by their logs."""
+    """A few outliers, often codes of missing cells or values in other units; counts are compared on a log scale."""
     for element in elements:
         known = element.known
         if len(known) < 2 * ROWS_A_CLASS:
@@ -204,8 +204,8 @@ def _outside(elements: Sequence[_Element], *, skewed: bool) -> Iterator[str]:
         if high > low and 0 < far.sum() <= 0.1 * len(known):
             rows = np.flatnonzero(far).tolist()
             yield (
-                f"modality {element.modality!r}: {clip(element.label)}: {element.values[rows[0]]:g} in {numbered(rows)}, far outside of "
-                f"{low:g} to {high:g}, the middle half; is it an error, another unit, or the mark of an absent cell?"
+                f"modality {element.modality!r}: {clip(element.label)}: {element.values[rows[0]]:g} in {numbered(rows)}, far outside the "
+                f"interquartile range {low:g} to {high:g}; is it an error, another unit, or a code for missing?"
             )
 
 
@@ -214,16 +214,16 @@ def _binary(name: str, likelihood: Likelihood, elements: Sequence[_Element]) -> 
         return
     both = [element.label for element in elements if element.known.size and set(np.unique(element.known).tolist()) == {0.0, 1.0}]
     if both and len(both) == len(elements):
-        yield f"modality {name!r}: {_some(both)}: 0 and 1 alone; use likelihood: bernoulli"
+        yield f"modality {name!r}: {_some(both)}: only 0 and 1; use likelihood: bernoulli"
 
 
 def _dark(name: str, likelihood: Likelihood, batch: Batch) -> Iterator[str]:
-    """Images from 0 to 1 of which a likelihood expects bytes."""
+    """Images with values from 0 to 1 whose likelihood expects bytes."""
     high = getattr(likelihood.support, "upper_bound", None)
     if kind_of(likelihood) != "image" or high is None or not batch.present[name].any():
         return
     if (most := float(batch.values[name][batch.present[name]].nan_to_num().max())) <= high / 100:
-        yield f"modality {name!r}: no value above {most:g}, and its likelihood has them up to {high:g}; set its high"
+        yield f"modality {name!r}: no value above {most:g}, but its likelihood has high: {high:g}; set its high"
 
 
 def _classes(name: str, likelihood: Categorical, batch: Batch, names: Sequence[str]) -> Iterator[str]:
@@ -239,7 +239,7 @@ def _classes(name: str, likelihood: Categorical, batch: Batch, names: Sequence[s
 
 
 def _twins(elements: Sequence[_Element]) -> Iterator[str]:
-    """Columns of different modalities that say the same: what one of them is imputed from would not be there when it is needed."""
+    """Identical columns in different modalities, from which each other is imputed too easily in evaluation."""
     seen: dict[bytes, _Element] = {}
     for element in elements:
         if len(np.unique(element.known)) < 2:
@@ -247,8 +247,8 @@ def _twins(elements: Sequence[_Element]) -> Iterator[str]:
         other = seen.setdefault(element.values.tobytes(), element)
         if other.modality != element.modality:
             yield (
-                f"modalities {other.modality!r} and {element.modality!r}: {clip(other.label)} and {clip(element.label)} hold the same in "
-                "all rows, so that imputation seems better than it is wherever both are there; leave one out"
+                f"modalities {other.modality!r} and {element.modality!r}: {clip(other.label)} and {clip(element.label)} are the same in "
+                "all rows, which makes imputation look better than it is; leave one out"
             )
 
 

@@ -1,4 +1,4 @@
-"""What the values of one column are: classes, two values, counts or numbers; guessed from the values and the name, with the doubt."""
+"""Infers the kind of a column (classes, binary, counts or numbers) from its values and name, with possible alternatives."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from nbridge.data.tables.cells import MOST_CLASSES
 
 Kind = Literal["classes", "binary", "counts", "numbers", "left out"]
 FEW = 10
-"""Distinct whole numbers that are classes whatever they are."""
+"""Up to this many distinct whole numbers are classes."""
 FEW_REALS = 5
-"""Distinct numbers, not all of them whole, that are classes."""
+"""Up to this many distinct numbers, not all of them whole, can be classes."""
 ROWS_A_CLASS = 5
-"""Rows of a class on average, at least, for whole numbers to be classes."""
+"""Minimum mean number of rows per class for whole numbers to be classes."""
 OFTEN = 20
-"""Rows of a value on average from which on numbers may as well be classes."""
+"""Mean number of rows per value from which numbers could also be classes."""
 SMOOTH, UNEVEN = 0.5, 3.0
-"""Correlation between the frequencies of neighbours, and variance of frequencies over their mean, of ordered quantities."""
+"""Minimum correlation between the frequencies of neighbours, and variance-to-mean ratio of frequencies, for ordered quantities."""
 FULL_SCALE = frozenset({256, 1024, 4096, 65536})
-"""Levels of 8, 10, 12 and 16 bits."""
+"""Numbers of levels of 8, 10, 12 and 16 bits."""
 OR_COUNTS = "could also be counts: small numbers prevail"
 STRAY = 0.01
-"""Share of rows that may hold other values in a column that else holds few whole numbers."""
+"""Maximum share of rows with other values in a column that otherwise has few distinct whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class ColumnKind:
     """The kind of a column.
 
     Arguments:
-        kind: What its values are taken for.
+        kind: The kind of its values.
         why: The reason.
-        doubt: What else they could be; empty where that is out of the question.
-        certain: Whether the name of the column says so, so that neighbouring columns do not change the guess.
+        doubt: An alternative kind; empty if there is none.
+        certain: Whether the kind follows from the column name, so that other columns do not change it.
     """
 
     kind: Kind
@@ -47,17 +47,17 @@ class ColumnKind:
 
     @property
     def reason(self) -> str:
-        """The reason with the doubt."""
+        """The reason, with the alternative."""
         return f"{self.why}; {self.doubt}" if self.doubt else self.why
 
 
 @dataclass(frozen=True)
 class Tally:
-    """The distinct numbers of a column, each with its rows.
+    """The distinct numbers of a column and their frequencies.
 
     Arguments:
         values: The distinct numbers in ascending order, (k,).
-        rows: The number of rows of each, (k,).
+        rows: The number of rows with each, (k,).
     """
 
     values: np.ndarray
@@ -65,17 +65,17 @@ class Tally:
 
     @staticmethod
     def of(values: np.ndarray) -> Tally:
-        """The tally of numbers, (N,), none of them NaN."""
+        """Counts numbers, (N,), without NaN."""
         return Tally(*np.unique(values, return_counts=True))
 
     @property
     def low(self) -> float:
-        """The least number."""
+        """The smallest number."""
         return float(self.values[0])
 
     @property
     def high(self) -> float:
-        """The greatest number."""
+        """The largest number."""
         return float(self.values[-1])
 
     @property
@@ -85,7 +85,7 @@ class Tally:
 
     @property
     def mean_rows(self) -> float:
-        """The rows of a number on average."""
+        """The mean number of rows per number."""
         return float(self.rows.sum() / len(self.rows))
 
     @property
@@ -95,7 +95,7 @@ class Tally:
 
     @property
     def smooth(self) -> bool:
-        """Whether neighbours occur about as often as each other and distant numbers do not, as in a histogram of an ordered quantity."""
+        """Whether neighbouring numbers have similar frequencies, as in a histogram of an ordered quantity."""
         rows = self.rows.astype(float)
         if len(rows) <= FEW or rows.var() < UNEVEN * rows.mean():
             return False
@@ -104,7 +104,7 @@ class Tally:
 
     @property
     def falling(self) -> bool:
-        """Whether small numbers prevail, as in counts: the distribution is skewed to the right and its upper half is rare."""
+        """Whether small numbers prevail, as in counts: the distribution is right-skewed and its largest number is rare."""
         middle = (self.low + self.high) / 2
         mean = float(self.values @ self.rows) / self.rows.sum()
         return mean < middle and self.rows[-1] < self.mean_rows
@@ -116,7 +116,7 @@ class Tally:
 
 
 def kind_of_numbers(name: str, tally: Tally) -> ColumnKind:
-    """What a column of three distinct numbers or more holds.
+    """Infers the kind of a column with at least three distinct numbers.
 
     Arguments:
         name: The name of the column.
@@ -135,12 +135,12 @@ def kind_of_numbers(name: str, tally: Tally) -> ColumnKind:
 
 
 def kind_of_text(name: str, rows: np.ndarray, what: str = "text") -> ColumnKind:
-    """What a column of text of three distinct values or more holds: classes where its values repeat.
+    """Infers the kind of a text column with at least three distinct values: classes if its values repeat.
 
     Arguments:
         name: The name of the column.
-        rows: The number of rows of each distinct value, (k,).
-        what: What the values are called.
+        rows: The number of rows with each distinct value, (k,).
+        what: The word for the values.
     """
     different, total = len(rows), int(rows.sum())
     if owner := _owner(hint_of(name), rows):
@@ -155,10 +155,10 @@ def kind_of_text(name: str, rows: np.ndarray, what: str = "text") -> ColumnKind:
 
 
 def repeats(rows: np.ndarray) -> bool:
-    """Whether the values of a column repeat: there are twice as many rows, or more, and half of the values are in several of them.
+    """Whether the values of a column repeat: at least two rows per value on average, and at least half of the values in several rows.
 
     Arguments:
-        rows: The number of rows of each distinct value, (k,).
+        rows: The number of rows with each distinct value, (k,).
 
     Example:
         >>> repeats(np.array([3, 2, 1])), repeats(np.array([1, 1, 9])), repeats(np.array([2, 1, 1]))
@@ -168,7 +168,7 @@ def repeats(rows: np.ndarray) -> bool:
 
 
 def _owner(hint: Hint, rows: np.ndarray) -> ColumnKind | None:
-    """Identifiers of what several rows are of, such as patients; None where a column holds something else."""
+    """Leaves out identifiers that several rows share, such as patients; None for other columns."""
     if hint != "owner" or len(rows) <= FEW or rows.max() < 2:
         return None
     held = f"identifiers that repeat: {len(rows):,} different values in {int(rows.sum()):,} rows"
@@ -176,7 +176,7 @@ def _owner(hint: Hint, rows: np.ndarray) -> ColumnKind | None:
 
 
 def _named(hint: Hint, tally: Tally) -> ColumnKind | None:
-    """The kind of whole numbers by the name of their column; None where it says nothing."""
+    """The kind of whole numbers by the name of their column; None if it is not informative."""
     low, high, count = tally.low, tally.high, len(tally.values)
     span = f"whole numbers from {low:g} to {high:g}"
     repeated = count <= MOST_CLASSES and (tally.mean_rows >= ROWS_A_CLASS or ((hint == "codes" or tally.gapless) and repeats(tally.rows)))
@@ -197,7 +197,7 @@ def _named(hint: Hint, tally: Tally) -> ColumnKind | None:
 
 
 def _unnamed(tally: Tally) -> ColumnKind:
-    """The kind of whole numbers by what they are."""
+    """The kind of whole numbers by their values."""
     low, high, count = tally.low, tally.high, len(tally.values)
     span, repeated = f"whole numbers from {low:g} to {high:g}", tally.mean_rows >= ROWS_A_CLASS
     held = f"{span}, {count:,} different values, {tally.mean_rows:.0f} rows each on average"
@@ -229,7 +229,7 @@ def _reals(hint: Hint, tally: Tally) -> ColumnKind:
 
 
 def _or_classes(tally: Tally) -> str:
-    """The doubt on numbers that repeat; empty where they do not."""
+    """The alternative that numbers are classes; empty if they do not repeat."""
     count, rows = len(tally.values), tally.mean_rows
     if count > MOST_CLASSES or rows < (ROWS_A_CLASS if count <= FEW or tally.gapless else OFTEN):
         return ""

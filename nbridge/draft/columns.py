@@ -1,17 +1,17 @@
-r"""Modalities guessed from the columns of a table: which of them belong together, and what their values mean.
+r"""Infers modalities from the columns of a table.
 
-Columns are grouped by the first prefix that their names share, whatever separates it, and by the rows from which they are absent together.
-In a group, columns are parted by what they hold:
+Columns are grouped by the first prefix that their names share, with any separator, and by the rows in which they are missing together.
+Within a group, columns are separated by kind:
 
 ============== ==================================================================================================
-classes        text, and whole numbers, that repeat; a modality each
-binary         two different values
-counts         whole numbers from 0 on of which small ones prevail, or that are counts by their name
-numbers        all others, standardised
-left out       identifiers, dates, free text, columns of one value or none
+classes        text and whole numbers that repeat; one modality each
+binary         two distinct values
+counts         nonnegative whole numbers, mostly small, or counts by name
+numbers        other numbers, standardised
+left out       identifiers, dates, free text, constant or empty columns
 ============== ==================================================================================================
 
-However many columns there are, modalities are few: n of them have n (n - 1) bridges.
+The number of modalities is limited, because n modalities have n (n - 1) bridges.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ from nbridge.draft.name_groups import SMALLEST, group_by_prefix
 from nbridge.spec.names import free_name
 
 MOST_MODALITIES = 8
-"""More modalities than this are put together."""
+"""Maximum number of modalities; further ones are merged."""
 ALIKE = 0.7
-"""The share of absent rows, of all in which one of two columns is absent, from which on they are absent together."""
+"""Minimum Jaccard index of the missing rows of two columns that are missing together."""
 OFTEN = 0.02
-"""The share of rows from which a column is absent at least for that to tell anything."""
+"""Minimum share of missing rows for a column to be grouped by them."""
 ALONE = 3
-"""Fewer columns of a kind than this join those of other groups."""
+"""Fewer columns of a kind than this are merged with those of other groups."""
 NAMED = 6
-"""Columns that a reason names."""
+"""Maximum number of columns listed in a reason."""
 
 
 @dataclass(frozen=True)
 class Guess:
-    """A modality.
+    """An inferred modality.
 
     Arguments:
         name: Its name.
-        kind: What its columns hold.
+        kind: The kind of its columns.
         columns: Its columns.
-        why: Why they are one, and are what they are taken for.
-        group: The prefix that their names share.
+        why: The reasons for the grouping and the kind.
+        group: The common prefix of the column names.
     """
 
     name: str
@@ -62,13 +62,13 @@ class Guess:
 
     @property
     def classes(self) -> dict[str, tuple[str, ...]]:
-        """The classes of columns that have them: of text, and of numbers that are classes."""
+        """The classes of categorical columns, of text or numbers."""
         coded = {"classes": lambda _: True, "binary": lambda column: column.distinct != (0, 1)}.get(self.kind, lambda _: False)
         return {column.name: _spellings(column) for column in self.columns if not column.numeric or coded(column)}
 
     @property
     def size(self) -> int:
-        """The number of its elements, or of its classes."""
+        """The number of elements, or of classes."""
         classes = self.classes
         widths = [len(classes.get(column.name, ())) for column in self.columns]
         return widths[0] if self.likelihood == "categorical" else sum(width if width > 2 else 1 for width in widths)
@@ -83,11 +83,11 @@ class Guess:
 
 @dataclass(frozen=True)
 class Guesses:
-    """What was guessed of a table.
+    """Inferred modalities of a table.
 
     Arguments:
         modalities: The modalities.
-        left_out: Columns that are in none, each with the reason.
+        left_out: Columns in no modality, with the reasons.
     """
 
     modalities: tuple[Guess, ...]
@@ -95,10 +95,10 @@ class Guesses:
 
 
 def guess_modalities(profiles: Sequence[Profile]) -> Guesses:
-    """Modalities of columns.
+    """Infers the modalities of columns.
 
     Arguments:
-        profiles: The columns, without that of identifiers.
+        profiles: The columns, except identifiers.
     """
     kinds = {profile.name: kind_of(profile) for profile in profiles}
     used = [profile for profile in profiles if kinds[profile.name].kind != "left out"]
@@ -113,7 +113,7 @@ def guess_modalities(profiles: Sequence[Profile]) -> Guesses:
 
 
 def empty_cells(columns: Sequence[Profile]) -> str:
-    """How many rows lack columns, in words; empty where none does."""
+    """Describes the number of missing cells per column; empty if there are none."""
     lacking = {column.name: int((~column.present).sum()) for column in columns}
     lacking = {name: rows for name, rows in lacking.items() if rows}
     if not lacking:
@@ -128,7 +128,7 @@ def empty_cells(columns: Sequence[Profile]) -> str:
 
 
 def kind_of(profile: Profile) -> ColumnKind:
-    """What a column holds, and why it is taken for that."""
+    """Infers the kind of a column, with the reason."""
     different = len(profile.distinct if profile.numeric else profile.texts)
     if reason := _nothing_to_learn(profile, different):
         return ColumnKind("left out", reason)
@@ -142,7 +142,7 @@ def kind_of(profile: Profile) -> ColumnKind:
 
 
 def _what_texts_are(texts: Sequence[str]) -> str:
-    """A word for texts: those of a column of codes are all numbers that must not be calculated with."""
+    """A word for texts; codes are numbers with leading zeros."""
     numbers = sum(number_of(text) is not None for text in texts[:1000])
     if numbers == min(len(texts), 1000):
         return "codes" if any(map(is_padded, texts)) else "numbers too long to calculate with"
@@ -150,9 +150,9 @@ def _what_texts_are(texts: Sequence[str]) -> str:
 
 
 def _nothing_to_learn(profile: Profile, different: int) -> str:
-    """Why a column is none that a modality has; empty where it may be one."""
+    """The reason why a column is in no modality; empty if it can be."""
     if profile.name.endswith(ADDED):
-        return "tells of other columns"
+        return "describes other columns"
     if different < 2:
         return f"holds {clip(profile.texts[0])!r} alone" if profile.texts else "is empty"
     if profile.declared:
@@ -165,7 +165,7 @@ def _nothing_to_learn(profile: Profile, different: int) -> str:
 
 
 def why_dates(profile: Profile) -> str:
-    """Why a column of dates is left out; empty where it holds something else."""
+    """The reason why a column of dates or times is left out; empty for other columns."""
     if holds_dates(profile.texts):
         first = next(text for text in profile.texts if is_date(text))
         return f"holds dates, such as {clip(first)!r}, which are no numbers; count days since one of them"
@@ -175,12 +175,12 @@ def why_dates(profile: Profile) -> str:
 
 
 def _spellings(profile: Profile) -> tuple[str, ...]:
-    """The texts of classes, one for each number where numbers are spelt in several ways, such as 1 and 1.0."""
+    """The texts of classes, one per number if numbers have several spellings, such as 1 and 1.0."""
     return tuple({exact_number_of(text): text for text in reversed(profile.texts)}.values())[::-1] if profile.numeric else profile.texts
 
 
 def is_identifier(profile: Profile) -> bool:
-    """Whether a column tells rows apart, and nothing else: text, or whole numbers in a row, that differ in all rows."""
+    """Whether a column consists of identifiers: text or consecutive whole numbers, different in all rows."""
     rows = len(profile.codes)
     if rows < 2 * ROWS_A_CLASS or not profile.present.all() or len(profile.texts) < rows or spelt_otherwise(profile.texts):
         return False
@@ -188,7 +188,7 @@ def is_identifier(profile: Profile) -> bool:
 
 
 def counts_rows(values: np.ndarray) -> bool:
-    """Whether whole numbers that all differ number the rows: they rise from row to row with few gaps, or have none.
+    """Whether distinct whole numbers enumerate the rows: they are consecutive, or increasing with few gaps.
 
     Example:
         >>> counts_rows(np.array([7, 8, 10])), counts_rows(np.array([2, 0, 1])), counts_rows(np.array([30, 18, 25]))
@@ -199,16 +199,16 @@ def counts_rows(values: np.ndarray) -> bool:
 
 
 def _by_name(profiles: Sequence[Profile]) -> dict[str, list[Profile]]:
-    """Columns by the first prefix that their names share; those that share none under an empty one."""
+    """Groups columns by the first prefix that their names share; the others have an empty prefix."""
     columns = {profile.name: profile for profile in profiles}
     return {prefix: [columns[name] for name in names] for prefix, names in group_by_prefix(list(columns), MOST_MODALITIES).items()}
 
 
 def _by_absence(name: str, group: Sequence[Profile]) -> list[tuple[str, str, list[Profile]]]:
-    """Columns of a group by the rows that they are absent from together: names, reasons and columns; one group where they hang together."""
+    """Divides a group by the rows in which columns are missing together; returns names, reasons and columns."""
     blocks: list[list[Profile]] = []
     for profile in group:
-        # Most columns of wide tables lack next to nothing, and none of these begins a block that counts.
+        # Most columns of wide tables have hardly any missing rows, and cannot start a block that is large enough.
         if (~profile.present).mean() < ALIKE * OFTEN:
             continue
         near = next((block for block in blocks if _absent_together(block[0].present, profile.present)), None)
@@ -222,7 +222,7 @@ def _by_absence(name: str, group: Sequence[Profile]) -> list[tuple[str, str, lis
     if not large or (len(large) == 1 and len(rest) < ALONE) or len(large) > MOST_MODALITIES // 2:
         return [(name, named, list(group))]
     parts = [*large, *([rest] if rest else [])]
-    why = "absent from the same rows"
+    why = "missing in the same rows"
     return [(name, "; ".join(filter(None, (named, why if part is not rest else ""))), part) for part in parts]
 
 
@@ -232,7 +232,7 @@ def _absent_together(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _by_kind(groups: Iterable[tuple[str, str, list[Profile]]], kinds: Mapping[str, ColumnKind]) -> Iterable[Guess]:
-    """Modalities of one kind each; kinds of few columns in their group join those of other groups."""
+    """Makes modalities of one kind each; kinds with few columns in their group are merged across groups."""
     loose: dict[Kind, list[tuple[str, list[Profile]]]] = {}
     for name, why, group in groups:
         parts: dict[Kind, list[Profile]] = {}
@@ -253,10 +253,10 @@ def _by_kind(groups: Iterable[tuple[str, str, list[Profile]]], kinds: Mapping[st
 
 
 def _settled(name: str, group: Sequence[Profile], kinds: Mapping[str, ColumnKind]) -> list[tuple[Profile, Kind]]:
-    """Kinds in the light of the group, but for those that names make certain.
+    """Adjusts kinds to the other columns of the group, unless column names make them certain.
 
-    Whole numbers among counts are counts, a few counts among numbers of one name are numbers, and columns that could be counts and have
-    different ranges are counts together.
+    Whole numbers among counts become counts, a few counts among numbers with a common prefix become numbers, and columns that could be
+    counts and have different ranges all become counts.
     """
     found: dict[str, Kind] = {profile.name: kinds[profile.name].kind for profile in group}
     open_ = [profile for profile in group if not kinds[profile.name].certain]
@@ -282,9 +282,10 @@ def _called(name: str, kind: Kind) -> str:
 
 
 def _fewer(guesses: list[Guess]) -> list[Guess]:
-    """No more modalities than may be.
+    """Reduces the number of modalities to `MOST_MODALITIES`.
 
-    Single classes of one name become one modality, one-hot, then all single classes, and then the smallest of a kind are put together.
+    First, single categorical columns with a common prefix are merged into one one-hot modality, then all of them, and then the smallest
+    modalities of a kind.
     """
     while len(guesses) > MOST_MODALITIES and (name := _most_common_group(guesses)):
         guesses = _together(guesses, [guess for guess in guesses if _is_single(guess) and guess.group == name], name)
@@ -304,21 +305,21 @@ def _is_single(guess: Guess) -> bool:
 
 
 def _most_common_group(guesses: Sequence[Guess]) -> str:
-    """The name that most single classes have in common; empty where there is none."""
+    """The most common prefix of single categorical columns; empty if there is none."""
     names = [guess.group for guess in guesses if guess.group and _is_single(guess)]
     most = max(names, key=names.count, default="")
     return most if names.count(most) >= SMALLEST else ""
 
 
 def _together(guesses: Sequence[Guess], joined: Sequence[Guess], name: str) -> list[Guess]:
-    """Classes as one modality, one-hot."""
+    """Merges categorical columns into one one-hot modality."""
     columns = tuple(column for guess in joined for column in guess.columns)
     why = f"names begin with {name}" if name else "too many columns of classes for a modality each"
     return [*(guess for guess in guesses if guess not in joined), Guess(name or "classes", "classes", columns, why)]
 
 
 def _what(guess: Guess, kinds: Mapping[str, ColumnKind]) -> str:
-    """What columns hold, in words, with what else they could be."""
+    """Describes the kind of columns, with possible alternatives."""
     if len(guess.columns) == 1:
         return kinds[guess.columns[0].name].reason
     count = len(guess.columns)

@@ -1,4 +1,4 @@
-"""A first look at files of rows: which modalities they seem to have, who is present where, and a spec to begin with."""
+"""Infers a draft spec from raw data: tables, data frames, images, arrays, MuData and AnnData."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ from nbridge.spec.spec import Spec
 _AFTER = {False: " After a change: nbridge validate SPEC --data", True: ""}
 UNNAMED = "a column without a name"
 NAMED = 12
-"""Columns that remarks name."""
+"""Maximum number of columns listed in a remark."""
 SENTINELS = frozenset(sign * number for sign in (-1, 1) for number in (99, 999, 9999, 99999))
-"""Numbers that often mark an absent cell."""
+"""Numbers that often encode a missing cell."""
 
 
 @dataclass(frozen=True)
 class FirstLook:
-    """What a first look tells.
+    """A draft spec, with statistics of the data.
 
     Arguments:
-        text: A spec.
+        text: The spec as YAML.
         rows: The number of rows.
-        present: The presence of each modality, (N,).
-        remarks: What is worth a second look, a line each.
-        empty: The number of rows that lack a column, an array or a folder of images, of those that some rows lack.
+        present: The observed mask of each modality, (N,).
+        remarks: Remarks for the user to review, one line each.
+        empty: The number of rows that lack each incomplete column, array or image folder.
     """
 
     text: str
@@ -61,23 +61,23 @@ class FirstLook:
 
     @property
     def spec(self) -> Spec:
-        """The spec that the text spells."""
+        """The parsed spec."""
         return parse_spec(self.text)
 
 
 def init(data: FrameLike, *, id: str | None = None) -> FirstLook:  # noqa: A002 (as the command has it)
-    """Looks at data that nobody has described yet, as ``nbridge init`` does: modalities and likelihoods guessed, each with its reason.
+    """Infers a draft spec from raw data, like ``nbridge init``: modalities and likelihoods, each with the reason for the guess.
 
     Arguments:
         data: A data frame of pandas, polars or pyarrow, a ``datasets.Dataset``, a dict of arrays, a MuData or AnnData object; or the path
-            of a file (csv, parquet, npz, h5mu, h5ad) or of a folder of images, or of several tables and folders that are joined, in a list.
-        id: The column of identifiers, in files; guessed where it is left out. Rows of a frame are told by their place.
+            of a file (csv, parquet, npz, h5mu, h5ad) or of a folder of images, or a list of tables and folders to join.
+        id: The column of identifiers, in files; inferred by default. Rows of a frame are identified by position.
 
     Returns:
-        ``spec``, with which `nbridge.train` goes on, and ``text``, the same in YAML with the reasons as comments, to read or to keep.
+        The draft: ``spec``, for `nbridge.train`, and ``text``, the same as YAML with the reasons as comments.
 
     Raises:
-        DataError: when data can't be read, or nothing in them can be a modality.
+        DataError: if the data cannot be read, or contain no possible modality.
 
     Example:
         >>> found = init({"dose": np.arange(40) / 7 % 1, "arm": np.array(["a", "b", "c", "d"] * 10)})
@@ -93,19 +93,19 @@ def init(data: FrameLike, *, id: str | None = None) -> FirstLook:  # noqa: A002 
     if isinstance(data, list | tuple):
         return look([fspath(path) for path in data], id)
     if id is not None:
-        raise DataError("id: rows of a data frame are told by their place; leave it out")
+        raise DataError("id: rows of a data frame are identified by position; leave it out")
     return _look_at_tables("data", {"source": "frame"}, [FrameTable(open_frame(data))], None)
 
 
 def look(paths: Sequence[str], id_column: str | None = None) -> FirstLook:
-    """Looks at tables of single values (csv, parquet), at folders of images, at several that are joined, or at one npz, h5mu or h5ad file.
+    """Infers a draft spec from tables (csv, parquet) and image folders, to be joined if there are several, or one npz, h5mu or h5ad file.
 
     Arguments:
         paths: The files and folders.
-        id_column: The column of identifiers, or the array; guessed where it is left out.
+        id_column: The column or array of identifiers; inferred by default.
 
     Raises:
-        DataError: when a file can't be read, rows can't be joined, or nothing in them can be a modality.
+        DataError: if a file cannot be read, rows cannot be joined, or there is no possible modality.
     """
     found = [find_file_or_folder(path) for path in paths]
     if len(paths) == 1 and has_ending(found[0], ARCHIVE) and found[0].is_file():
@@ -153,7 +153,7 @@ def _look_at_tables(
     if not every and not images.parts:
         paths = source.get("path", files[0].path)
         where = listing(map(str, paths)) if isinstance(paths, list) else paths
-        alone = f"column {clip(id_column)!r}, which tells rows apart, is alone" if id_column and not guesses.left_out else ""
+        alone = f"column {clip(id_column)!r}, the identifier, is the only one" if id_column and not guesses.left_out else ""
         raise DataError(f"{where}: no column that a modality can be made of ({alone or _left_out(guesses)})")
     folders_of = {part.name: one.images for part, one in zip(images.parts, kept, strict=False)}
     keys = keys_of_items(keys_of_labels(keys, _shots(found, named, folders_of)), _items_of(guesses, lists))
@@ -181,7 +181,7 @@ def _look_at_tables(
     )
     head = [f"{counted}; every guess is yours to change.{_AFTER[framed]}", *remarks]
     reasons = {
-        "id": "tells rows apart" if id_column is not None else "no column tells all rows apart",
+        "id": "identifies rows" if id_column is not None else "no column identifies all rows",
         "columns": "the columns of each modality",
         "classes": "the classes of a column in the order of their numbers",
         "missing": "words among numbers, taken for absent cells",
@@ -199,7 +199,7 @@ def _look_at_tables(
 
 
 def _keys(files: Sequence[TableFile], id_column: str | None, folders: Sequence[ImagesOf]) -> tuple[str | None, ImagesOf | None]:
-    """The column of identifiers; and the folder that holds the images that a column names by their files, where there is one."""
+    """The column of identifiers, and the folder of the images that a column refers to by file name, if any."""
     if id_column is not None:
         for file in files:
             file.require(id_column)
@@ -214,13 +214,11 @@ def _keys(files: Sequence[TableFile], id_column: str | None, folders: Sequence[I
     if len(folders) == 1 and any(paths_of(profile, folders[0].images[0].parent) for profile in profiles):
         return (common_id(files) if len(files) > 1 else None), folders[0]
     example = folders[0].images[0].stem
-    raise DataError(
-        f"{files[0].path}: no column tells whose images these are, such as {example!r} in {folders[0].where}; name it with --id"
-    )
+    raise DataError(f"{files[0].path}: no column matches the image names, such as {example!r} in {folders[0].where}; name it with --id")
 
 
 def _parts_of_vectors(columns: Sequence[Vectors], taken: Sequence[str]) -> list[tuple[Part, Vectors]]:
-    """A modality for each column of lists."""
+    """Makes a modality of each column of lists."""
     found: list[tuple[Part, Vectors]] = []
     for vectors in columns:
         name = free_name(vectors.name, {*taken, *(part.name for part, _ in found)})
@@ -233,14 +231,14 @@ def _parts_of_vectors(columns: Sequence[Vectors], taken: Sequence[str]) -> list[
 
 
 def _shots(found: Profiles, named: Collection[str], folders: Mapping[str, Sequence[Path]]) -> list[RowLabels]:
-    """Which image each row has: by the path in a column, or by the file in a folder."""
+    """Labels of the image of each row: the path in a column, or the file in a folder."""
     ids = [] if found.ids is None else found.ids.tolist()
     paths = [RowLabels(one.name, column_texts(one), alone=True) for one in found.columns if one.name in named]
     return [*paths, *(file_labels(name, files, ids) for name, files in folders.items())]
 
 
 def _items_of(guesses: Guesses, lists: Sequence[tuple[Part, Vectors]]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """The rows of each modality of numbers, and which of them are present."""
+    """The values of each numeric modality, and the observed mask."""
     for guess in guesses.modalities:
         if all(column.numeric for column in guess.columns):
             values = np.stack([column.values for column in guess.columns], axis=1)
@@ -271,7 +269,7 @@ def _left_out(guesses: Guesses) -> str:
 
 
 def _sentinels(guesses: Guesses) -> list[str]:
-    """Numbers that may mark absent cells."""
+    """Remarks on numbers that may encode missing cells."""
     found = []
     for column in (column for guess in guesses.modalities for column in guess.columns if column.numeric):
         for end, inner in ((column.distinct[0], column.distinct[1:]), (column.distinct[-1], column.distinct[:-1])):
@@ -284,7 +282,7 @@ def _sentinels(guesses: Guesses) -> list[str]:
 
 
 def _empty(present: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """The rows that lack something, by name; what all rows have is left out."""
+    """The number of rows that lack each name; complete ones are omitted."""
     lacking = {name: int((~mask).sum()) for name, mask in present.items()}
     return {name: rows for name, rows in lacking.items() if rows}
 
@@ -296,7 +294,7 @@ def _look_at_omics(name: str, source: Mapping[str, object], omics: Omics) -> Fir
     found = look_at(omics)
     head = [f"{found.rows:,} observations; every guess is yours to change.{_AFTER[source['source'] == 'mudata']}", *found.remarks]
     reasons = {
-        "keys": "where modalities lie whose names don't tell",
+        "keys": "locations that differ from the modality names",
         "variables": "which variables of a modality",
         "classes": "the classes of a column in the order of their numbers",
     }

@@ -1,4 +1,4 @@
-"""A first look at which column tells rows apart, and at one that would, but for a mistake in it."""
+"""Infers the column of identifiers, and reports columns that would be identifiers but for errors."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from nbridge.draft.columns import counts_rows, is_identifier
 from nbridge.errors import DataError
 
 ID_WORDS = re.compile(r"(^|[_.\- ])(ids?|key|uuid|barcode|sample|subject|patient|participant|index)$|[a-z]Id$|[a-zA-Z]ID$")
-"""Names that identifiers have."""
+"""Typical names of identifier columns."""
 MOSTLY = 0.9
-"""The share of rows that identifiers tell apart at least which were meant to tell all of them apart."""
+"""Minimum share of distinct values in a column that was presumably meant as identifiers."""
 
 
 def common_id(files: Sequence[TableFile]) -> str:
-    """The column on which files can be joined: one that all of them have.
+    """Finds the column to join files on: one that all of them have.
 
     Arguments:
         files: The files.
 
     Raises:
-        DataError: when no column is, or several are.
+        DataError: if there is no such column, or several.
     """
     common = [column for column in files[0].columns if all(column in file.columns for file in files)]
     chosen = next((column for column in ("id", *common) if column in common and (column == "id" or ID_WORDS.search(column))), None)
@@ -38,7 +38,7 @@ def common_id(files: Sequence[TableFile]) -> str:
 
 
 def found_id(profiles: Sequence[Profile]) -> str | None:
-    """The column of identifiers: by its name, or the first one; None where no column tells all rows apart.
+    """Finds the column of identifiers, by name or as the first column; None if no column is unique.
 
     Arguments:
         profiles: The columns.
@@ -52,7 +52,7 @@ def found_id(profiles: Sequence[Profile]) -> str | None:
 
 
 def spoilt_ids(profiles: Sequence[Profile], file: TableFile) -> dict[str, str]:
-    """Columns that bear the names of identifiers and tell nearly all rows apart, each with what is wrong in it.
+    """Finds columns that are named like identifiers and nearly unique, with the error in each of them.
 
     Arguments:
         profiles: The columns.

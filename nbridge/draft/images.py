@@ -1,4 +1,4 @@
-"""A first look at images in files: folders of them, columns that hold their paths, and the modality that each seems to be."""
+"""Infers modalities from image folders and from columns of image paths."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from nbridge.errors import DataError
 from nbridge.spec.names import free_name
 
 SIDE = 64
-"""Pixels of the longer side that larger images are proposed at."""
+"""Longer side, in pixels, that larger images are resized to in the draft."""
 LOOKED_AT = 64
-"""Images that are decoded to see what their pixels are."""
+"""Number of images decoded to infer the likelihood."""
 MOSTLY = 0.8
-"""The share of texts that are names of images from which on a column holds their paths, and of pixels near black or white that are ink."""
+"""Minimum share of image names in a column of paths, and of nearly black or white pixels in binary images."""
 NEAR = 0.1
-"""How near to black or white."""
+"""Tolerance of nearly black or white, of 1."""
 
 
 @dataclass(frozen=True)
 class ImagesOf:
-    """Images that seem to be a modality.
+    """Images that form a modality.
 
     Arguments:
-        option: The option of the source `images` that says where they lie, ``folders`` or ``files``.
-        where: The folder as it is written in the spec, or the column of paths.
-        called: What the folder or the column is called.
+        option: The option of the source `images` for their location, ``folders`` or ``files``.
+        where: The folder as written in the spec, or the column of paths.
+        called: The name of the folder or the column.
         images: The files.
-        remarks: What is worth a second look.
-        incomplete: Whether a column names files that are not there.
+        remarks: Remarks for the user to review.
+        incomplete: Whether a column refers to files that do not exist.
     """
 
     option: str
@@ -60,13 +60,13 @@ class ImagesOf:
 
 @dataclass(frozen=True)
 class ImagesLook:
-    """What was found of images in files.
+    """Inferred image modalities and data source.
 
     Arguments:
         parts: The modalities.
         source: The data source and its options.
-        reasons: By option, a comment.
-        remarks: What is worth a second look.
+        reasons: Comments by option.
+        remarks: Remarks for the user to review.
     """
 
     parts: list[Part]
@@ -76,16 +76,16 @@ class ImagesLook:
 
 
 def look_at_images(found: Sequence[ImagesOf], source: Mapping[str, object], taken: Collection[str], root: str | None = None) -> ImagesLook:
-    """The modalities of images, and the source that they and the tables beside them have.
+    """Infers the image modalities, and the data source for them and the tables.
 
     Arguments:
-        found: The images of each modality; where there are none the source stays as it is.
+        found: The images of each modality; the source is unchanged if there are none.
         source: The source of the tables.
-        taken: Names that modalities and columns have.
-        root: The folder that paths in columns are relative to, where it is not that of their table.
+        taken: Names used by modalities and columns.
+        root: The folder that paths in columns are relative to, if not that of their table.
 
     Raises:
-        DataError: when an image can't be read.
+        DataError: if an image cannot be read.
     """
     if not found:
         return ImagesLook([], source, {}, [])
@@ -103,19 +103,19 @@ def look_at_images(found: Sequence[ImagesOf], source: Mapping[str, object], take
     options |= {"root": root} if root is not None and "files" in places else {}
     options |= {"missing_files": "absent"} if any(one.incomplete for one in found) else {}
     options |= {"resize": "crop"} if resized else {}
-    reasons = {"folders": "the folder of each modality, in which a file bears the identifier of its row", "files": "columns of paths"}
+    reasons = {"folders": "the folder of each modality, with files named by row identifier", "files": "columns of paths"}
     return ImagesLook(parts, options, reasons, [remark for one in found for remark in one.remarks])
 
 
 def images_of(typed: str, folder: Path) -> list[ImagesOf]:
-    """What a folder holds: images of one modality, or of one in each folder in it.
+    """Finds the images of a folder: of one modality, or of one per subfolder.
 
     Arguments:
-        typed: The folder as it was typed, for the spec.
+        typed: The folder as given by the user, for the spec.
         folder: The folder.
 
     Raises:
-        DataError: when it holds no images, or folders in it have no row in common.
+        DataError: if it contains no images, or its subfolders have no rows in common.
     """
     found = images_in(folder)
     if found.images:
@@ -136,7 +136,7 @@ def images_of(typed: str, folder: Path) -> list[ImagesOf]:
 
 
 def paths_of(profile: Profile, root: Path) -> ImagesOf | None:
-    """The images that a column names; None where it holds something else, or none of them is there.
+    """Finds the images that a column refers to; None if it does not contain paths, or none of the files exists.
 
     Arguments:
         profile: The column.
@@ -164,7 +164,7 @@ def all_paths(profiles: Sequence[Profile], files: Sequence[TableFile], root: Ima
     Arguments:
         profiles: The columns.
         files: The tables that they are of.
-        root: The folder of images that paths are relative to; that of their table if None.
+        root: The image folder that paths are relative to; that of their table if None.
     """
     found: dict[str, ImagesOf] = {}
     for profile in profiles:
@@ -175,7 +175,7 @@ def all_paths(profiles: Sequence[Profile], files: Sequence[TableFile], root: Ima
 
 
 def lost_images(profiles: Sequence[Profile]) -> list[str]:
-    """Words on columns that name images which are not where they are looked for."""
+    """Remarks on columns of image paths whose files do not exist."""
     return [
         f"{clip(profile.name)}: names images, none of which is beside the table ({clip(profile.texts[0])}); name their folder as well"
         for profile in profiles
@@ -184,7 +184,7 @@ def lost_images(profiles: Sequence[Profile]) -> list[str]:
 
 
 def presence_of(folders: Sequence[ImagesOf], named: Mapping[str, ImagesOf], found: Profiles) -> list[np.ndarray]:
-    """The presence of images, each (N,).
+    """The observed mask of each image modality, (N,).
 
     Arguments:
         folders: Folders of images.
@@ -197,7 +197,7 @@ def presence_of(folders: Sequence[ImagesOf], named: Mapping[str, ImagesOf], foun
 
 
 def id_of(profiles: Sequence[Profile], stems: Collection[str]) -> str | None:
-    """The column that holds most of the identifiers that images have; None where there is none.
+    """Finds the column that contains most of the images' identifiers; None if there is none.
 
     Arguments:
         profiles: The columns.
@@ -205,7 +205,7 @@ def id_of(profiles: Sequence[Profile], stems: Collection[str]) -> str | None:
     """
     shared = {profile.name: len(set(stems).intersection(map(identifier_of, profile.texts))) for profile in profiles}
     telling = [profile for profile in profiles if profile.present.all() and len(profile.texts) == len(profile.codes)]
-    # One that holds half of them and does not tell rows apart has a mistake in it, which is told where it is read.
+    # A column with half of the identifiers that is not unique has an error, which is reported when it is read.
     meant = [profile for profile in profiles if profile not in telling and shared[profile.name] > len(stems) / 2]
     best = max((profile.name for profile in telling), key=shared.__getitem__, default="")
     if meant and not shared.get(best):
@@ -220,7 +220,7 @@ def _of_folder(typed: str, called: str, found: Found) -> ImagesOf:
 
 
 def _part(name: str, paths: Sequence[Path], what: str) -> tuple[Part, bool]:
-    """The modality of images, and whether they have to be resized."""
+    """Infers the modality of images, and whether they must be resized."""
     sizes = [size_of(path) for path in paths]
     height, width, resized, why = _shape(sizes)
     some = [paths[place] for place in np.unique(np.linspace(0, len(paths) - 1, LOOKED_AT).astype(int))]
@@ -234,7 +234,7 @@ def _part(name: str, paths: Sequence[Path], what: str) -> tuple[Part, bool]:
 
 
 def _shape(sizes: Sequence[Size]) -> tuple[int, int, bool, str]:
-    """The height and the width that are proposed, whether images have to be resized to them, and why."""
+    """The proposed height and width, whether images must be resized, and the reason."""
     widths, heights = np.array([size.width for size in sizes]), np.array([size.height for size in sizes])
     width, height = float(np.median(widths)), float(np.median(heights))
     mixed = len({size[:2] for size in sizes}) > 1
@@ -250,7 +250,7 @@ def _shape(sizes: Sequence[Size]) -> tuple[int, int, bool, str]:
 
 
 def _likelihood(pixels: np.ndarray, *, grey: bool) -> tuple[str, str]:
-    """The likelihood of pixels, (N, 3, H, W), and why."""
+    """The likelihood of pixels, (N, 3, H, W), and the reason for it."""
     ends = float(((pixels < NEAR) | (pixels > 1 - NEAR)).mean())
     if grey and ends >= MOSTLY:
         return "bernoulli", f"grey, {ends:.0%} of its pixels nearly black or white"

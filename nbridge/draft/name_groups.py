@@ -1,4 +1,4 @@
-"""Groups of columns by the first prefix that their names share."""
+"""Groups column names by the first prefix that they share."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import re
 from collections.abc import Callable, Sequence
 
 SMALLEST = 2
-"""Columns that a shared prefix needs."""
+"""Minimum number of columns with a prefix."""
 _SEPARATOR = re.compile(r"[\W_]+")
 
 
 def prefix_of(name: str, depth: int = 1) -> str:
-    """The first pieces of a name, before a separator or before digits at its end; empty where nothing follows them.
+    """The first pieces of a name, before a separator or trailing digits; empty if nothing follows them.
 
     Arguments:
-        name: The name of a column. Whatever is no letter and no digit separates its pieces.
+        name: The name of a column. Its pieces are separated by any characters other than letters and digits.
         depth: The number of pieces.
 
     Example:
@@ -32,14 +32,14 @@ def prefix_of(name: str, depth: int = 1) -> str:
 
 
 def group_by_prefix(names: Sequence[str], most: int) -> dict[str, list[str]]:
-    """Names by the first prefix that they share with others; those that share none under an empty one.
+    """Groups names by the first prefix that they share with others; the others have an empty prefix.
 
-    A prefix that all names share distinguishes nothing, so longer ones are then tried. Where there are as many groups as `most`, prefixes
-    without the digits at their ends are tried instead (``q1_a`` and ``q2_a``); failing that, all names are one group.
+    If all names share one prefix, longer ones are tried. If there are `most` groups or more, prefixes without trailing digits are tried
+    (``q1_a`` and ``q2_a``); if there are still too many, all names are one group.
 
     Arguments:
-        names: Names of columns, each once.
-        most: The number of groups from which on prefixes are not used.
+        names: Distinct names of columns.
+        most: The number of groups from which prefixes are not used.
 
     Example:
         >>> group_by_prefix(["gene_a.b", "gene_c", "age", "bill-length", "bill-depth"], 8)

@@ -1,4 +1,4 @@
-"""A first look at the arrays of an npz file: which of them are modalities, classes, groups of rows or parts of the split."""
+"""Infers modalities, classes, groups and splits from the arrays of an npz file."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from nbridge.errors import DataError, naming
 from nbridge.spec.names import free_name
 
 NAMED = 12
-"""Arrays that a remark names."""
+"""Maximum number of arrays listed in a remark."""
 
 
 @dataclass
 class ArraysLook:
-    """What was found.
+    """Inferred modalities and split.
 
     Arguments:
         rows: The number of rows.
-        id_key: The array of identifiers, where there is one.
-        parts: The modalities, as a spec has them.
-        keys: The array of each modality that has another name.
+        id_key: The array of identifiers, if any.
+        parts: The modalities.
+        keys: The array of each modality with another name.
         classes: The classes of text, by modality.
-        present: The presence of each modality, (N,).
-        left: Arrays that are no modality, by the reason.
-        splits: How rows should be split.
+        present: The observed mask of each modality, (N,).
+        left: Arrays that are not modalities, by reason.
+        splits: The proposed split.
     """
 
     rows: int
@@ -53,31 +53,31 @@ class ArraysLook:
 
     @property
     def options(self) -> dict[str, object]:
-        """The options of the data source, and those of the split."""
+        """The options of the data source and the split."""
         own: dict[str, object] = {"keys": self.keys, "id": "" if self.id_key in (None, "id") else self.id_key, "classes": self.classes}
         return {option: value for option, value in own.items() if value} | dict(self.splits.options)
 
     @property
     def reasons(self) -> dict[str, str]:
-        """A comment on each option."""
+        """Comments by option."""
         own = {"keys": "arrays whose names no modality may have", "classes": "the classes of text in the order of their numbers"}
         return own | dict(self.splits.reasons)
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What is worth a second look, a line each."""
+        """Remarks for the user to review, one line each."""
         return (*(f"left out: {some_of(names, NAMED)}: {reason}" for reason, names in self.left.items()), *self.splits.remarks)
 
 
 def look_at_npz(file: Path, id_key: str | None) -> ArraysLook:
-    """Looks at an npz file.
+    """Infers modalities from an npz file.
 
     Arguments:
         file: The file.
-        id_key: The array of identifiers; ``id``, if there is one, where it is left out.
+        id_key: The array of identifiers; by default ``id``, if it exists.
 
     Raises:
-        DataError: when the file can't be read, or no array in it can be a modality.
+        DataError: if the file cannot be read, or contains no possible modality.
     """
     arrays = read_npz(file)
     key = id_key or ("id" if "id" in arrays else None)
@@ -105,7 +105,7 @@ def look_at_npz(file: Path, id_key: str | None) -> ArraysLook:
 
 
 def _look_at_array(found: ArraysLook, name: str, array: np.ndarray, mask: np.ndarray | None) -> None:
-    """Adds a modality, or the reason why an array is none."""
+    """Adds a modality, or the reason why an array is not one."""
     called = free_name(name, found.present)
     part, classes = _part_of(called, array, found.rows)
     if isinstance(part, str):
@@ -120,7 +120,7 @@ def _look_at_array(found: ArraysLook, name: str, array: np.ndarray, mask: np.nda
 
 
 def _part_of(name: str, array: np.ndarray, rows: int) -> tuple[Part | str, tuple[str, ...]]:
-    """The modality of an array, or why it can be none; and its classes, where it holds text."""
+    """The modality of an array, or the reason why it is not one, and the classes of text."""
     if not are_texts(array.dtype, array.shape) or len(array) != rows:
         return part_of_array(name, array, rows), ()
     found = part_of_texts(name, texts_in(array, f"array {name!r}"))
@@ -128,14 +128,14 @@ def _part_of(name: str, array: np.ndarray, rows: int) -> tuple[Part | str, tuple
 
 
 def _present_in(array: np.ndarray, rows: int) -> np.ndarray:
-    """The rows that hold a value, (N,)."""
+    """The observed mask of an array, (N,)."""
     if are_texts(array.dtype, array.shape):
         return np.array([normal_text(text) not in MISSING for text in texts_in(array, "array").tolist()])
     return np.asarray(~np.isnan(array.reshape(rows, -1)).all(1)) if array.dtype.kind == "f" else np.ones(rows, dtype=bool)
 
 
 def _rows_of(arrays: Mapping[str, np.ndarray], key: str | None) -> int:
-    """The number of rows: that of identifiers, where other arrays have as many, or that of most arrays."""
+    """The number of rows: the length of the identifiers if other arrays match it, otherwise the most common length."""
     lengths = [len(array) for name, array in arrays.items() if array.ndim and name != key]
     ids = len(arrays[key]) if key is not None and arrays[key].ndim else -1
     return ids if ids in lengths else max(lengths, key=lengths.count, default=0)

@@ -1,4 +1,4 @@
-"""A first look at MuData and AnnData: which modalities they seem to have, what their values mean, and who is present where.
+"""Infers modalities, likelihoods and missingness from MuData and AnnData.
 
 ========================== ==========================================================================================================
 X, or a layer of counts    a modality each: whole numbers are counts, 0 and 1 alone accessibility, all else is standardised
@@ -33,11 +33,11 @@ from nbridge.errors import DataError
 from nbridge.spec.names import free_name
 
 MANY = 2000
-"""More variables than this are better chosen from."""
+"""Number of variables above which a selection is recommended."""
 FLAG = "highly_variable"
-"""The boolean column of var that chooses them by convention."""
+"""The boolean column of var that selects variables, by convention."""
 CHUNK = 1024
-"""Rows that are looked at together."""
+"""Rows per chunk."""
 _COUNTS = re.compile(r"counts?|raw", re.IGNORECASE)
 _CLUSTERS = re.compile(r"leiden|louvain", re.IGNORECASE)
 _EMBEDDING = "X_"
@@ -45,17 +45,17 @@ _EMBEDDING = "X_"
 
 @dataclass
 class OmicsLook:
-    """What was found.
+    """Inferred modalities and split.
 
     Arguments:
         rows: The number of observations.
-        parts: The modalities, as a spec has them.
-        keys: Where those lie whose names don't tell.
-        variables: What chooses variables, by modality.
+        parts: The modalities.
+        keys: Locations of modalities that do not follow from their names.
+        variables: The selection of variables, by modality.
         classes: The classes of columns, by modality.
-        present: The presence of each modality, (N,).
-        remarks: What is worth a second look, a line each.
-        splits: How rows should be split.
+        present: The observed mask of each modality, (N,).
+        remarks: Remarks for the user to review, one line each.
+        splits: The proposed split.
     """
 
     rows: int
@@ -76,7 +76,7 @@ class OmicsLook:
 
 @dataclass(frozen=True)
 class _Held:
-    """What a matrix holds."""
+    """Statistics of the values of a matrix."""
 
     low: float
     high: float
@@ -88,7 +88,7 @@ class _Held:
 
     @property
     def likelihood(self) -> tuple[str, str]:
-        """A likelihood, and why."""
+        """The likelihood and the reason for it."""
         if self.whole and self.low >= 0 and self.high <= 1:
             return "{type: bernoulli, attributes: true}", "0 and 1 alone, as accessibility and mutations are"
         if self.counts:
@@ -98,10 +98,10 @@ class _Held:
 
 
 def look_at(omics: Omics) -> OmicsLook:
-    """Looks at an object.
+    """Infers modalities from an object.
 
     Raises:
-        DataError: when it can't be read, or nothing in it can be a modality.
+        DataError: if it cannot be read, or contains no possible modality.
     """
     found = OmicsLook(len(omics.whole.names))
     for part in omics.parts.values() or [omics.whole]:
@@ -113,7 +113,7 @@ def look_at(omics: Omics) -> OmicsLook:
     found.splits = keys_among({column: partial(_labels, omics, column) for _, column in columns})
     found.remarks += found.splits.remarks
     columns = [(part, column) for part, column in columns if column not in found.splits.taken]
-    # What the whole object has pulled from its modalities is theirs.
+    # MuData copies columns of its modalities into the global obs; these belong to the modalities.
     _look_at_columns(found, omics, [(part, column) for part, column in columns if part.name or column not in own])
     if not found.parts:
         raise DataError(f"{omics.origin}: nothing that a modality can be made of")
@@ -121,7 +121,7 @@ def look_at(omics: Omics) -> OmicsLook:
 
 
 def _labels(omics: Omics, column: str) -> Sequence[str]:
-    """The values of a column of obs; none where modalities disagree."""
+    """The values of a column of obs; empty if modalities disagree."""
     try:
         return obs_labels(omics, column).texts
     except DataError:
@@ -152,7 +152,7 @@ def _look_at_matrix(found: OmicsLook, omics: Omics, part: Part) -> None:
 
 
 def _fewer(found: OmicsLook, part: Part, name: str, count: int) -> int:
-    """Chooses the highly variable ones of many variables, or tells how they can be; their number."""
+    """Selects highly variable variables, or adds a remark on how to select them; returns their number."""
     flags = part.var[FLAG] if FLAG in part.var.columns else None
     if flags is not None and flags.isin([True, False]).all() and 0 < int(flags.sum()) < count:
         found.variables[name] = f"var/{FLAG}"
@@ -202,10 +202,10 @@ def _look_at_columns(found: OmicsLook, omics: Omics, columns: Iterable[tuple[Par
 
 
 def _classes(part: Part, column: str) -> tuple[tuple[str, ...], str]:
-    """The classes of a column, or why it is no modality."""
+    """The classes of a column, or the reason why it is not a modality."""
     values = part.obs[column]
     if told_of(column) is not None:
-        return (), "tells of other columns"
+        return (), "describes other columns"
     truth = str(values.dtype) in ("bool", "boolean")
     if is_numeric(values) and not truth:
         return (), "numbers in obs, often figures of quality; keys: {NAME: [obs/COLUMN, ...]} makes a modality of them"
@@ -221,7 +221,7 @@ def _classes(part: Part, column: str) -> tuple[tuple[str, ...], str]:
 
 
 def _why_none(column: str, codes: np.ndarray, used: Sequence[str]) -> str:
-    """Why texts are no classes; empty where they are."""
+    """The reason why texts are not classes; empty if they are."""
     if len(used) < 2:
         return "fewer than two different values"
     if holds_dates(used):
@@ -232,7 +232,7 @@ def _why_none(column: str, codes: np.ndarray, used: Sequence[str]) -> str:
 
 
 def _add(found: OmicsLook, omics: Omics, part: SpecPart) -> None:
-    """Adds a modality, with its presence as training will find it."""
+    """Adds a modality and its observed mask."""
     found.parts.append(part)
     options = {name: (words,) for name, words in found.variables.items()}
     keys = {name: (address,) for name, address in found.keys.items()}
@@ -243,7 +243,7 @@ def _add(found: OmicsLook, omics: Omics, part: SpecPart) -> None:
 
 
 def _held(value: Any) -> _Held | None:
-    """What a matrix holds; None where it holds no numbers."""
+    """Computes the statistics of a matrix; None if it is not numeric."""
     value = value.to_numpy() if hasattr(value, "columns") else value
     if getattr(value, "ndim", 0) != 2 or getattr(getattr(value, "dtype", None), "kind", "O") not in "buif" or not min(value.shape):
         return None
@@ -257,7 +257,7 @@ def _held(value: Any) -> _Held | None:
 
 
 def _numbers(value: Any) -> Iterator[np.ndarray]:
-    """The numbers of a matrix, some rows at a time; of a sparse one those that it stores, and a zero for the others."""
+    """The values of a matrix in chunks of rows; for a sparse matrix the stored values, and one zero for all others."""
     if hasattr(value, "tocsr"):
         yield value.data
         if value.nnz < value.shape[0] * value.shape[1]:

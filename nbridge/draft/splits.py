@@ -1,4 +1,4 @@
-"""A first look at how rows should be split: columns that name patients or parts, and whole items that several rows share."""
+"""Infers how to split rows: from columns of groups (patients) or splits, and from items that several rows share."""
 
 from __future__ import annotations
 
@@ -23,40 +23,40 @@ from nbridge.data.tables.profiles import Profile
 from nbridge.errors import DataError
 
 REPEATED = 0.9
-"""A column names groups where it has at most this share of different values."""
+"""Maximum share of distinct values in a column of groups."""
 SHARED_ROWS = 0.05
-"""The share of rows that share their item with others from which on items make groups."""
+"""Minimum share of rows with repeated items for items to define groups."""
 SHARES = 0.1
-"""The fraction of validation and test rows that a first spec asks for."""
+"""The shares of validation rows and of test rows in a draft spec."""
 SMALL = 40
-"""Of fewer rows a first spec holds none out."""
+"""With fewer rows, a draft spec holds out none."""
 
 WHO = (
     *("patient", "participant", "donor", "speaker", "person", "individual", "user", "customer", "client", "animal"),
     *("member", "subject", "household", "family", "site"),
 )
-"""What groups are named after, the likeliest first."""
+"""Words for groups, most likely first."""
 _ALONE = tuple(who for who in WHO if who != "member")
-"""Those that name a column without ``id``: a family or a household numbers its members from 1."""
+"""Words that are sufficient without ``id``; members are often numbered from 1 within a family or household."""
 _CLASSES = frozenset({"subject", "household", "family", "site"})
-"""Names that classes have as well: a school subject, a family of plants, a site of a tumour. Their values must be codes."""
+"""Words that also name classes (school subject, plant family, tumour site); their values must be codes."""
 _ID = r"(?:[_.\- ]?(?:id|ids|no|nr|num|number|code|key|index|name))"
 _GROUP = re.compile(rf"(?:.*[_.\- ])?(?P<long>{'|'.join(WHO)})s?{_ID}|(?P<bare>{'|'.join(_ALONE)})", re.IGNORECASE)
 _SPLIT = re.compile(r"(?:.*[_.\- ])?(?:split|fold|part|partition|set|subset)", re.IGNORECASE)
 
 Texts = Callable[[], Sequence[str]]
-"""Gives the values of a column as text, one for each row, empty where one is missing."""
+"""Returns the values of a column as text, one per row, empty if missing."""
 
 
 @dataclass(frozen=True)
 class SplitKeys:
-    """What a first spec says of the split.
+    """The split options of a draft spec.
 
     Arguments:
-        options: ``group`` and ``split``, where a column or a modality is proposed for them.
-        reasons: By option, a comment.
-        remarks: What is worth a second look, a line each.
-        left_out: Columns that name groups or parts as well and are proposed for neither; remarks say why.
+        options: The column or modality proposed for ``group`` and ``split``, if any.
+        reasons: Comments by option.
+        remarks: Remarks for the user to review, one line each.
+        left_out: Further columns of groups or splits that are not proposed; remarks give the reasons.
     """
 
     options: Mapping[str, str] = field(default_factory=dict)
@@ -66,12 +66,12 @@ class SplitKeys:
 
     @property
     def taken(self) -> frozenset[str]:
-        """The columns that are no modality."""
+        """The columns that are not in modalities."""
         return frozenset((*self.options.values(), *self.left_out))
 
 
 def keys_among(columns: Mapping[str, Texts]) -> SplitKeys:
-    """The columns that name groups and parts.
+    """Finds the columns of groups and splits.
 
     Arguments:
         columns: All columns by name.
@@ -93,21 +93,21 @@ def keys_among(columns: Mapping[str, Texts]) -> SplitKeys:
 
 
 def keys_of_items(keys: SplitKeys, items: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> SplitKeys:
-    """The same, with the modality whose items repeat as the group, where no column names one.
+    """Adds a modality with repeated items as the group, unless columns define groups or splits.
 
     Arguments:
-        keys: What columns say.
-        items: The name of each modality, its values :math:`(N, ...)`, NaN where a cell is absent, and the rows that have it, :math:`(N,)`.
+        keys: The options found in columns.
+        items: The name of each modality, its values :math:`(N, ...)`, NaN in missing cells, and its observed mask, :math:`(N,)`.
     """
     labels = [RowLabels(name, _digests(values, there), alone=True) for name, values, there in items if there.any()]
     return keys_of_labels(keys, labels)
 
 
 def keys_of_labels(keys: SplitKeys, items: Iterable[RowLabels]) -> SplitKeys:
-    """The same of items that have labels already, such as the paths of photographs.
+    """Like `keys_of_items`, for items with labels, such as the paths of photographs.
 
     Arguments:
-        keys: What columns say.
+        keys: The options found in columns.
         items: The label of each row's item.
     """
     if keys.options:
@@ -128,7 +128,7 @@ def keys_of_labels(keys: SplitKeys, items: Iterable[RowLabels]) -> SplitKeys:
 
 
 def file_labels(name: str, files: Sequence[Path], ids: Sequence[str]) -> RowLabels:
-    """Labels of images in a folder, the same where files are: only files of one size are read.
+    """Labels the images of a folder by content; only files of equal size are read.
 
     Arguments:
         name: The modality.
@@ -147,7 +147,7 @@ def _content(path: Path) -> str:
 
 
 def column_texts(profile: Profile) -> list[str]:
-    """The values of a column of a table as text, empty where one is missing."""
+    """The values of a table column as text, empty if missing."""
     return np.array([*profile.texts, ""], dtype=object)[profile.codes].tolist()
 
 
@@ -155,7 +155,7 @@ _STAY = "they stay in one part: else validation praises what was memorised"
 
 
 def _who(name: str) -> tuple[str, bool] | None:
-    """What the name of a column says that its groups are, and whether it says so without ``id``; None where it names no groups."""
+    """The word for groups in a column name, and whether it is without ``id``; None if there is none."""
     if found := _GROUP.fullmatch(name):
         return (found["long"] or found["bare"]).lower(), found["bare"] is not None
     who = words_of(name)[-1] if hint_of(name) == "owner" else ""
@@ -163,13 +163,13 @@ def _who(name: str) -> tuple[str, bool] | None:
 
 
 def _are_parts(texts: Sequence[str]) -> bool:
-    """Whether values assign rows to parts, some to training and some to another."""
+    """Whether values assign rows to training and at least one other split."""
     parts = [PART_OF.get(text.casefold(), "") for text in set(texts)]
     return "train" in parts and len(set(parts)) > 1 and "" not in parts and sum(PART_OF[text.casefold()] == "train" for text in texts) > 1
 
 
 def _are_groups(texts: Sequence[str], who: str, *, bare: bool) -> bool:
-    """Whether every row has a value, values repeat, and they are codes where the name alone does not say so."""
+    """Whether values are complete and repeat, and are codes if the name is ambiguous."""
     different = set(texts)
     if "" in different or not FEWEST <= len(different) <= REPEATED * len(texts):
         return False
@@ -209,7 +209,7 @@ def _with_group(keys: SplitKeys, name: str, texts: Sequence[str], what: str, par
 
 
 def _dividable(labels: RowLabels) -> bool:
-    """Whether groups can be split into the shares that a first spec asks for."""
+    """Whether groups can be split into the shares of a draft spec."""
     rows = len(labels.texts)
     if rows < SMALL:
         return True
@@ -222,19 +222,19 @@ def _dividable(labels: RowLabels) -> bool:
 
 
 def _digests(values: np.ndarray, there: np.ndarray) -> list[str]:
-    """The items of rows; none of a modality whose rows agree by chance."""
+    """Digests of the items of rows; empty for a modality whose rows agree by chance."""
     if not telling(values[there]):
         return [""] * len(values)
     return item_digests(values, there & ~plain_items(values))
 
 
 def _repeat(texts: Sequence[str]) -> bool:
-    """Whether many rows share their label with others, and labels are too many to be classes."""
+    """Whether many rows share their labels, with too many labels for classes."""
     rows = sum(map(bool, texts))
     return len(set(texts) - {""}) >= FEWEST and _shared_rows(texts) >= max(2, SHARED_ROWS * rows)
 
 
 def _shared_rows(texts: Sequence[str]) -> int:
-    """The rows whose label another row has as well."""
+    """The number of rows whose label occurs in other rows."""
     counts = Counter(filter(None, texts))
     return sum(count for count in counts.values() if count > 1)

@@ -1,6 +1,6 @@
-"""A first spec for data that nobody has described yet: what was guessed, why, and networks of a fitting size.
+"""Writes a draft spec as commented YAML: inferred modalities with reasons, and networks of suitable size.
 
-It is text with comments, checked as any spec is before it is handed out.
+The text is validated like any spec before it is returned.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from nbridge.spec.reader import parse_spec
 
 SCHEMA = "nbridge.schema.json"
 WIDTH = 120
-"""Characters of a line."""
+"""Maximum line length."""
 WORDS = frozenset({"yes", "no", "on", "off", "y", "n"})
-"""Text in YAML 1.2, but truth values to older readers."""
+"""Strings in YAML 1.2, but booleans for older parsers."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A modality of a first spec.
+    """A modality of a draft spec.
 
     Arguments:
         name: Its name.
         shape: The shape of a row.
-        likelihood: What its values mean, as a spec spells it.
-        why: Why.
-        encoder: The encoder of an image, as a spec spells it; empty for all else, which has an mlp.
+        likelihood: The likelihood, as YAML.
+        why: The reason.
+        encoder: The encoder of images, as YAML; empty for an mlp.
     """
 
     name: str
@@ -45,15 +45,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Outline:
-    """What a first spec is made of.
+    """The contents of a draft spec.
 
     Arguments:
-        name: What it is called.
+        name: The name of the spec.
         source: The data source and its options.
         rows: The number of rows.
         parts: The modalities.
-        remarks: Lines of comment on the data.
-        reasons: By option of the source, a comment.
+        remarks: Comment lines on the data.
+        reasons: Comments by option of the source.
     """
 
     name: str
@@ -70,7 +70,7 @@ def parts_of(guesses: Guesses) -> list[Part]:
 
 
 def conv_encoder(sides: Sequence[int]) -> str:
-    """The encoder of images, as a spec spells it: as many convolutions as leave four pixels of the shortest side, three at most.
+    """The encoder of images, as YAML: up to three convolutions, which leave at least four pixels of the shortest side if possible.
 
     Example:
         >>> conv_encoder((8, 8)), conv_encoder((64, 48))
@@ -82,12 +82,12 @@ def conv_encoder(sides: Sequence[int]) -> str:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large the networks of a first spec are.
+    """Network sizes of a draft spec.
 
     Arguments:
-        latent_dim: Dimensions of z.
+        latent_dim: Dimension of z.
         hidden: Width of hidden layers.
-        features: Width of what encoders give.
+        features: Width of the encoders' features.
     """
 
     latent_dim: int
@@ -96,10 +96,10 @@ class Sizes:
 
 
 def sizes_of(numbers: int) -> Sizes:
-    """Sizes that grow with what a row holds.
+    """Chooses network sizes by the number of values per row.
 
     Arguments:
-        numbers: Numbers of a row in all modalities, with as many for a class as there are classes.
+        numbers: The number of values per row in all modalities; the number of classes for a categorical one.
 
     Example:
         >>> sizes_of(12)
@@ -112,10 +112,10 @@ def sizes_of(numbers: int) -> Sizes:
 
 
 def spec_text(outline: Outline) -> str:
-    """The spec as YAML with comments.
+    """Formats the spec as YAML with comments.
 
     Raises:
-        SpecError: when it does not hold.
+        SpecError: if it is invalid.
     """
     sizes = sizes_of(sum(math.prod(part.shape) for part in outline.parts))
     lines = [
@@ -138,7 +138,7 @@ def spec_text(outline: Outline) -> str:
 
 
 def scalar(value: object) -> str:
-    """A value as YAML on one line; text in quotes where it needs them.
+    """Formats a value as YAML on one line, with quotes if necessary.
 
     Example:
         >>> scalar("lab 1"), scalar("1.0"), scalar("a: b"), scalar("yes"), scalar(3)
@@ -176,7 +176,7 @@ def _source(outline: Outline) -> list[str]:
 
 
 def _listed(start: str, items: Any) -> list[str]:
-    """Items in brackets, over as many lines as they take; a single value stands by itself."""
+    """Formats a list in brackets, wrapped over lines; a single value has no brackets."""
     if not isinstance(items, list | tuple):
         return [f"{start}{scalar(items)}"]
     lines, line = [], start + "["
@@ -198,7 +198,7 @@ def _modality(part: Part, sizes: Sizes) -> list[str]:
 
 
 def _comment(text: str, indent: int) -> list[str]:
-    """A comment over as many lines as it takes."""
+    """Formats a comment, wrapped over lines."""
     lines: list[str] = []
     line = ""
     for word in text.split():
@@ -211,5 +211,5 @@ def _comment(text: str, indent: int) -> list[str]:
 
 
 def wrapped(remarks: Iterable[str]) -> list[str]:
-    """Remarks as lines of a comment."""
+    """Wraps remarks into comment lines."""
     return [line.removeprefix("# ") for remark in remarks for line in _comment(remark, 0)]

@@ -1,31 +1,31 @@
-r"""Calibration: validation rows set how widely the values of each modality are spread about what is served.
+r"""Calibration: fits scale factors of each likelihood's spread to validation rows.
 
-Spreads and probabilities are learned together with everything else, on training rows, from :math:`q(z \mid x_M)` of complete rows. Serving
-differs: rows are new, and z comes from a part S of what they have. There decoders err by more than in training, and posteriors that meet as
-a product, or as a single Gaussian, are narrower than the truth; intervals become too narrow. How much so depends on how many modalities are
-given. So, once training is over, each modality j gets a factor of its likelihood's spread (a temperature, for classes) for each number k of
-other modalities given. Its factor for all numbers together comes first: the most probable one, given validation rows and the predictive
-log-likelihood of their single cells, a proper score,
+Spreads and probabilities are learned on training rows from :math:`q(z \mid x_M)` of complete rows. In imputation, rows are new and z is
+inferred from a subset S of their modalities. Decoders then have larger errors than in training, and products of posteriors, or single
+Gaussians, are narrower than the true posterior, so intervals are too narrow, by an amount that depends on how many modalities are given.
+So after training, each modality j gets a factor of its likelihood's spread (a temperature, for classes) for each number k of other given
+modalities. First, one factor for all k is the posterior mode given validation rows, with the predictive log-likelihood of single cells, a
+proper score:
 
 .. math:: f_j = \arg\max_f \Big( \sum_{b,\, c} \log \frac{1}{K} \sum_k p_f(x_{bjc} \mid z_{bk}) - \frac{(\log f)^2}{2 \tau^2} \Big),
     \qquad z_{bk} \sim q(z \mid x_{bS}), \qquad S \subset O \setminus \{j\}
 
-with S a random part, of random size, of what else a row has, and :math:`\log f \sim \mathcal{N}(0, \tau^2)` beforehand: a dozen labels,
-all guessed rightly, would otherwise make a model certain of everything. The factors by number are shrunk towards it:
+with S a random subset, of random size, of the other modalities of a row, and prior :math:`\log f \sim \mathcal{N}(0, \tau^2)`: otherwise a
+dozen labels, all predicted correctly, would make a model certain of everything. The factors by number are shrunk towards it:
 
 .. math:: f_{jk} = \arg\max_f \Big( \sum_{b : |S_b| = k} \frac{1}{C_b} \sum_c \log \frac{1}{K} \sum_k p_f(x_{bjc} \mid z_{bk})
     - \frac{(\log f - \log f_j)^2}{2 \tau_k^2} \Big)
 
-where a row counts once, however many cells C it has, since cells of a row err together; a number that few rows have keeps the modality's
-factor. All draws of a row still come from its own z, so that what is imputed together agrees, and point estimates of real values stay as
-they are. Only what is served is scaled: imputations, intervals, probabilities, and their scores. Densities, those of the ELBO and of
-importance sampling, are those of the model as trained, one model for all patterns. Test rows are never seen.
+where a row counts once, for any number C of cells, since the errors of its cells are correlated; a number k with few rows keeps nearly the
+overall factor. All modalities of a row are still decoded from the same z, so that imputed values match each other, and point estimates of
+real values do not change. Only imputations, intervals, probabilities and their scores are scaled; the densities in the ELBO and in
+importance sampling are those of the trained model, one model for all patterns. Test rows are not used.
 
 References:
     | On Calibration of Modern Neural Networks (Guo, Pleiss, Sun & Weinberger, 2017), https://arxiv.org/abs/1706.04599
     | Simple and Effective VAE Training with Calibrated Decoders (Rybkin, Daniilidis & Levine, 2021), https://arxiv.org/abs/2006.13202
 
-Axes: G factors tried, K samples, M modalities, B rows.
+Axes: G candidate factors, K samples, M modalities, B rows.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ from nbridge.models.subsets import part_of_size
 from nbridge.nn.likelihoods import Likelihood
 
 DRAWS, ROUNDS = 64, 8
-"""Draws of z for each row, and parts of each row that it is served from, at least."""
+"""Number of samples of z per row, and minimum number of random subsets per row."""
 NUMBERS = 2**22
-"""Numbers that all draws of one modality, or all values of the rows, may come to: a bound for memory; rows beyond it do not count."""
+"""Limit on the values of all samples of a modality, and of all rows, to bound memory; further rows are not used."""
 FEWEST, MANY = 10, 16
-"""Rows that a factor takes, and rows that count whatever memory they take."""
+"""Minimum number of rows for a factor, and number of rows that are used regardless of memory."""
 CONFORMAL_ROWS = 4096
-"""Rows that conformal intervals are fitted to, at most, for each number of modalities given."""
+"""Maximum number of rows that conformal intervals are fitted to, for each number of given modalities."""
 FACTORS = torch.linspace(-2.0, 2.0, 17, dtype=torch.float64)
-"""Logarithms of the factors tried; the best one lies between them, on a parabola. Beyond these bounds the model itself is wrong."""
+"""Logarithms of the candidate factors, which are refined by a parabola. Factors beyond them would indicate a wrong model."""
 PRIOR, NUMBER_PRIOR = 0.5, 0.25
-"""Standard deviations of the log of a modality's factor, and of its factors by number about that, before any row was seen."""
+"""Prior standard deviations of the log of a modality's overall factor, and of its factors by number around it."""
 
 
 def uncalibrate(model: MultimodalVAE) -> None:
-    """Gives every modality the spread that training gave it."""
+    """Resets the spread of every modality to that of training."""
     for likelihood in model.likelihoods.values():
         if likelihood.spread is not None:
             likelihood.spread.fill_(1.0)
@@ -70,17 +70,17 @@ def uncalibrate(model: MultimodalVAE) -> None:
 
 @torch.no_grad()
 def calibrate(model: MultimodalVAE, rows: Rows) -> dict[str, tuple[float, ...]]:
-    """Sets the factors of each modality's spread, in place, from rows that training has not seen.
+    """Sets the factors of each modality's spread, in place, from rows that were not used in training.
 
-    It draws from torch's own generator: parts of rows, and z.
+    Subsets and z are sampled with torch's global generator.
 
     Arguments:
         model: A trained model, in eval mode.
-        rows: Prepared rows, with any pattern of presence; those with two modalities or more count.
+        rows: Prepared rows with any missingness pattern; only those with at least two modalities are used.
 
     Returns:
-        The factors by number of other modalities given, the overall one first, of the modalities that have a spread and that at least
-        `FEWEST` rows have together with others. All others keep 1.
+        The factors by number of other given modalities, the overall one first, for modalities that have a spread and at least `FEWEST` rows
+        in which another modality is observed as well. All others keep 1.
     """
     uncalibrate(model)
     batch = rows.representative()
@@ -100,7 +100,7 @@ def calibrate(model: MultimodalVAE, rows: Rows) -> dict[str, tuple[float, ...]]:
 
 
 def _fitted(model: MultimodalVAE, name: str, rows: Batch, sources: Tensor) -> Tensor:
-    """The factors of one modality, hidden in all of these rows, shape (n,); a row that is served several times has the same source."""
+    """Fits the factors of one modality, shape (n,); repeated rows have the same source index."""
     likelihood, numbers = model.likelihoods[name], _numbers(model, rows, name)
     raw = model.decoder(name).network(model.posterior(_served_from(model, rows, name, numbers), DRAWS).sample())
     score = _scores(likelihood, raw, rows.values[name], rows.cells.get(name)).cpu()
@@ -121,12 +121,12 @@ def _size(likelihood: Likelihood) -> int:
 
 
 def _once(sources: Tensor) -> float:
-    """What each serving of a row counts, for the row to count once: on the mean, where some are served more often."""
+    """The weight of each repetition of a row, such that rows count once on average."""
     return len(sources.unique()) / len(sources)
 
 
 def _best(objective: Tensor) -> float:
-    """The log of the best factor, at the top of the parabola through the best of those tried and its neighbours; 0 where none is finite."""
+    """The log of the best factor: the vertex of the parabola through the best candidate and its neighbours; 0 if no score is finite."""
     objective = objective.nan_to_num(nan=-math.inf, neginf=-math.inf)
     place = int(objective.argmax())
     if not objective[place].isfinite():
@@ -140,20 +140,20 @@ def _best(objective: Tensor) -> float:
 
 
 def _numbers(model: MultimodalVAE, rows: Batch, name: str) -> Tensor:
-    """A random number of the other modalities that each row has, one of them at least, integers, shape (B,)."""
+    """Samples how many of its other modalities each row is imputed from, at least one, integers, shape (B,)."""
     others = model.given(name, rows)
     return (1 + (torch.rand(len(rows), device=rows.device) * others).long()).minimum(others)
 
 
 def _served_from(model: MultimodalVAE, rows: Batch, name: str, numbers: Tensor) -> Batch:
-    """The rows with a given number of their other modalities, chosen at random."""
+    """The rows with only a given number of their other modalities, chosen at random."""
     others = model.presence(rows)
     others[model.names.index(name)] = False
     return Batch(rows.values, dict(zip(model.names, part_of_size(others, numbers), strict=True)), rows.cells)
 
 
 def _scores(likelihood: Likelihood, raw: Tensor, x: Tensor, cells: Tensor | None) -> Tensor:
-    """The predictive log-likelihood of single cells, summed over each row's, of all factors, shape (G, B), float64."""
+    """The predictive log-likelihood of single cells, summed over each row, for all candidate factors, shape (G, B), float64."""
     tried = []
     for log_factor in FACTORS.tolist():
         distribution = likelihood(raw, raw.new_tensor(math.exp(log_factor)))
@@ -164,13 +164,13 @@ def _scores(likelihood: Likelihood, raw: Tensor, x: Tensor, cells: Tensor | None
 
 
 def halves(rows: Rows, seed: int) -> tuple[Rows, Rows]:
-    """Rows that may be fitted to, and rows that only conformal intervals take, so that nothing else of the model depends on these.
+    """Splits validation rows into rows for fitting, and rows that are reserved for conformal intervals.
 
     Raises:
-        DataError: when there are fewer than two rows.
+        DataError: if there are fewer than two rows.
     """
     if len(rows) < 2:
-        raise DataError(f"training.conformal: takes two validation rows or more, got {len(rows)}; raise data.validation")
+        raise DataError(f"training.conformal: needs at least two validation rows, got {len(rows)}; raise data.validation")
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     first = torch.zeros(len(rows), dtype=torch.bool)
     first[order[: len(rows) // 2]] = True
@@ -179,13 +179,13 @@ def halves(rows: Rows, seed: int) -> tuple[Rows, Rows]:
 
 @torch.no_grad()
 def conform(model: MultimodalVAE, rows: Rows) -> None:
-    """Fits the model's conformal intervals, in place, to rows that nothing else was fitted to, calibration included.
+    """Fits the model's conformal intervals, in place, to rows that were not used in training or calibration.
 
-    Each row counts once for a modality and a number of others given: with a random set of that many of the others that it has.
+    For each modality and number of other given modalities, each row is used once, with a random subset of that size.
 
     Arguments:
         model: A trained and calibrated model, in eval mode, with a `nbridge.models.conformal.Conformal`.
-        rows: Prepared rows, with any pattern of presence.
+        rows: Prepared rows with any missingness pattern.
     """
     assert model.conformal is not None, "a model without conformal intervals"
     model.conformal.reset()

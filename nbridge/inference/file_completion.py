@@ -238,16 +238,16 @@ def complete(
     Raises:
         DataError: if the rows do not match the model.
     """
-    tell = progress or (lambda *_: None)
+    report = progress or (lambda *_: None)
     plan = make_plan(rows, model.likelihoods, keys, id_key)
     size = _rows_in_memory(rows, model.network, plan, options.samples, options.intervals)
-    plan = check_rows(rows, model.likelihoods, plan, id_key, size, tell)
+    plan = check_rows(rows, model.likelihoods, plan, id_key, size, report)
     start, stop = shard_rows(plan.rows, rows_at_a_time(model.network, options.samples), shard)
     made = (IMPUTED, *(f"__{what}" for what in FIGURES if options.intervals))
     passed = tuple(key for key in plan.others if key not in {known + ending for known in keys.values() for ending in made})
     filler = _Filler(model.network, plan, keys, options, {name: rows.one_hot(keys[name]) for name in model.names})
     with opened(output := Output(passed, start, stop, plan.rows)) as out:
-        counts, patterns = _write(rows, filler, out, output, size, tell)
+        counts, patterns = _write(rows, filler, out, output, size, report)
     return FileCompleted(start, stop, plan.rows, counts, passed, (*model.unseen(patterns), *rows.findings))
 
 
@@ -318,7 +318,7 @@ def _rows_in_memory(rows: RowsIn, model: MultimodalVAE, plan: Plan, samples: int
     return unit * max(1, min(BLOCK, BYTES // (read + made)) // unit)
 
 
-def _write(rows: RowsIn, filler: _Filler, out: RowsOut, output: Output, size: int, tell: Progress) -> tuple[dict[str, int], Counter[str]]:
+def _write(rows: RowsIn, filler: _Filler, out: RowsOut, output: Output, size: int, report: Progress) -> tuple[dict[str, int], Counter[str]]:
     """Imputes and writes the rows of a shard; returns the number of rows imputed by modality, and the counts of their patterns."""
     counts, patterns = dict.fromkeys(filler.keys, 0), Counter[str]()
     columns = [*filler.plan.taken.values(), *out.needs]
@@ -336,7 +336,7 @@ def _write(rows: RowsIn, filler: _Filler, out: RowsOut, output: Output, size: in
         out.write(block, filled)
         for name, key in filler.keys.items():
             counts[name] += _rows_with_any(filled[key + IMPUTED].array)
-        tell("imputing", min(block.start + size, output.stop) - output.start, output.stop - output.start)
+        report("imputing", min(block.start + size, output.stop) - output.start, output.stop - output.start)
     return counts, patterns
 
 

@@ -59,7 +59,7 @@ def make_plan(rows: RowsIn, likelihoods: Mapping[str, Likelihood], keys: Mapping
     return Plan(taken, others, next(iter(counts.values())))
 
 
-def check_rows(rows: RowsIn, likelihoods: Mapping[str, Likelihood], plan: Plan, id_key: str | None, size: int, tell: Progress) -> Plan:
+def check_rows(rows: RowsIn, likelihoods: Mapping[str, Likelihood], plan: Plan, id_key: str | None, size: int, report: Progress) -> Plan:
     """Checks every row, and finds the modalities that are partially observed in some row.
 
     Arguments:
@@ -68,7 +68,7 @@ def check_rows(rows: RowsIn, likelihoods: Mapping[str, Likelihood], plan: Plan, 
         plan: The columns of the file.
         id_key: The key of identifiers; None if rows are identified by position.
         size: The number of rows to read at a time.
-        tell: Progress callback: (stage, done, total).
+        report: Progress callback: (stage, done, total).
 
     Raises:
         DataError: for the first invalid value, with its row number in the file.
@@ -78,7 +78,7 @@ def check_rows(rows: RowsIn, likelihoods: Mapping[str, Likelihood], plan: Plan, 
     for key in plan.others:
         rows.check_passed(key)
     there = {name: likelihood for name, likelihood in likelihoods.items() if name in plan.taken}
-    in_part = {name for name, likelihood in there.items() if _is_in_part(rows, plan, name, likelihood, size, tell)}
+    in_part = {name for name, likelihood in there.items() if _is_in_part(rows, plan, name, likelihood, size, report)}
     return replace(plan, in_part=frozenset(in_part))
 
 
@@ -134,7 +134,7 @@ def _rows_of(rows: RowsIn, taken: Mapping[str, str], name: str, likelihood: Like
     return layout.shape[0]
 
 
-def _is_in_part(rows: RowsIn, plan: Plan, name: str, likelihood: Likelihood, size: int, tell: Progress) -> bool:
+def _is_in_part(rows: RowsIn, plan: Plan, name: str, likelihood: Likelihood, size: int, report: Progress) -> bool:
     """Checks all rows of a modality, and returns whether some are partially observed."""
     in_part, outside = False, None
     taken = {known: plan.taken[known] for known in (name, name + PRESENT) if known in plan.taken}
@@ -149,7 +149,7 @@ def _is_in_part(rows: RowsIn, plan: Plan, name: str, likelihood: Likelihood, siz
         except SupportError as found:
             # Continues, to count such rows.
             outside = found if outside is None else SupportError(outside.cell, outside.problem, (outside.rows or 0) + (found.rows or 0))
-        tell(f"checking {name}", min(block.start + size, plan.rows), plan.rows)
+        report(f"checking {name}", min(block.start + size, plan.rows), plan.rows)
     if outside is not None:
         raise outside.at(rows.place)
     return in_part

@@ -288,7 +288,7 @@ def test_validation_tells_all_mistakes_and_names_variables(tmp_path: Path):
     path = str(write(tmp_path / "a.h5mu", data))
     options = {"source": "h5mu", "path": path, "variables": {"rna": "var/highly_variable"}}
     assert (
-        "modality 'rna': gene4: the same value in all rows; leave it out, unless it is to vary elsewhere"
+        "modality 'rna': gene4: the same value in all rows; leave it out unless it varies in other data"
         in check_data(spec_of(SHAPES, KINDS, **options)).warnings
     )
     wrong = check_data(spec_of(SHAPES, KINDS, **{**options, "variables": {"rna": "nothing"}, "keys": {"stage": "obs/stages"}}))

@@ -300,7 +300,7 @@ def test_a_likelihood_of_bytes_is_doubted(tmp_path: Path):
     folder(tmp_path / "faces", [f"{row}.png" for row in range(40)])
     part = {"shape": list(COLOUR), "encoder": "mlp", "likelihood": {"type": "discretized_logistic", "high": 255}}
     spec = {"modalities": {"face": part}, "data": {"source": "images", "folders": {"face": str(tmp_path / "faces")}}}
-    told = "modality 'face': no value above 1, and its likelihood has them up to 255; set its high"
+    told = "modality 'face': no value above 1, but its likelihood has high: 255; set its high"
     assert check_data(spec_from_dict(spec)).warnings == (told,)
     part["likelihood"] = "discretized_logistic"
     assert check_data(spec_from_dict(spec)).warnings == ()

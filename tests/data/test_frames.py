@@ -486,7 +486,7 @@ def test_a_model_of_arrays_knows_no_columns_and_takes_arrays_by_modality() -> No
     with refused("this model was trained from arrays; pass a dict of arrays by modality, or train a model from a data frame"):
         model.impute(pd.DataFrame({"x": [1.0]}))
     assert not np.isnan(model.impute({"x": [[1.0, NAN]]})["x"]).any()
-    with refused("intervals and mask are not for batches; Model.summarise describes what is imputed into a batch"):
+    with refused("intervals and mask are not for batches; use Model.summarise"):
         model.impute(nbridge.Batch.complete({"x": torch.zeros(1, 2)}), mask=True)
 
 
@@ -590,7 +590,7 @@ def test_classes_that_a_frame_declares_are_its_classes_and_dates_are_left_out() 
         nbridge.init(pd.DataFrame({"x": [1, "a"]}))
     with refused("data frame: no rows"):
         nbridge.init(frame.iloc[:0])
-    with refused("id: rows of a data frame are told by their place; leave it out"):
+    with refused("id: rows of a data frame are identified by position; leave it out"):
         nbridge.init(frame, id="x")
 
 

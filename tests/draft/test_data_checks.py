@@ -108,15 +108,15 @@ def test_values_outside_their_support_are_told_for_each_modality(here: Path):
 WORDS = [f"v{row % 12}" for row in range(ROWS)]
 DOUBTS: dict[str, tuple[dict[str, list[Any]], dict[str, Any], str]] = {
     "constant": (
-        {"x_1": [5] * ROWS}, {}, "modality 'x': x_1: the same value in all rows; leave it out, unless it is to vary elsewhere"
+        {"x_1": [5] * ROWS}, {}, "modality 'x': x_1: the same value in all rows; leave it out unless it varies in other data"
     ),
-    "empty": ({"x_1": [""] * ROWS}, {}, "modality 'x': x_1: no value in any row, so nothing can be learned of it; leave it out"),
+    "empty": ({"x_1": [""] * ROWS}, {}, "modality 'x': x_1: no value in any row; leave it out"),
     "identifiers": (
-        {"x_1": list(range(100, 100 + ROWS))}, {}, "modality 'x': x_1: whole numbers that count the rows; are they identifiers?"
+        {"x_1": list(range(100, 100 + ROWS))}, {}, "modality 'x': x_1: consecutive whole numbers; are they identifiers?"
     ),
     "twins": (
         {"n": [row % 7 for row in range(ROWS)], "x_1": [row % 7 for row in range(ROWS)]}, {},
-        "modalities 'x' and 'n': x_1 and n hold the same in all rows, so that imputation seems better than it is wherever both are there; "
+        "modalities 'x' and 'n': x_1 and n are the same in all rows, which makes imputation look better than it is; "
         "leave one out",
     ),
     "one row": ({"grade": ["c"] + ["a", "b"] * 19 + ["a"]}, {}, "modality 'grade': one row of class c"),
@@ -126,10 +126,10 @@ DOUBTS: dict[str, tuple[dict[str, list[Any]], dict[str, Any], str]] = {
     ),
     "far": (
         {"x_1": [*good()["x_1"][:-2], -999, -999]}, {},
-        "modality 'x': x_1: -999 in rows 38, 39, far outside of -0.658 to 0.386, the middle half; is it an error, another unit, "
-        "or the mark of an absent cell?",
+        "modality 'x': x_1: -999 in rows 38, 39, far outside the interquartile range -0.658 to 0.386; is it an error, another unit, "
+        "or a code for missing?",
     ),
-    "binary": ({"x_1": [0, 1] * 20, "x_2": [0, 0, 1, 1] * 10}, {}, "modality 'x': x_1, x_2: 0 and 1 alone; use likelihood: bernoulli"),
+    "binary": ({"x_1": [0, 1] * 20, "x_2": [0, 0, 1, 1] * 10}, {}, "modality 'x': x_1, x_2: only 0 and 1; use likelihood: bernoulli"),
     "nothing": (
         {column: ["", *cells[1:]] for column, cells in good().items() if column != "id"}, {},
         "nothing is observed in row 0; such rows are kept, but not trained on; data.empty_rows: drop removes them",
@@ -177,7 +177,7 @@ def test_rows_of_other_sources_are_checked_as_well(here: Path):
     assert check_data(spec_from_dict(document)).errors == (message,)
     modalities["y"]["shape"] = 3
     assert check_data(spec_from_dict(document)).warnings == (
-        "modality 'x': x[0]: the same value in all rows; leave it out, unless it is to vary elsewhere",
+        "modality 'x': x[0]: the same value in all rows; leave it out unless it varies in other data",
     )
     assert check_data(spec_from_dict({"modalities": modalities})).errors[0].startswith("the spec names no data source")
 
@@ -197,7 +197,7 @@ def test_the_command_parts_errors_from_warnings(call: Call, here: Path):
     code, out, err = call("validate", "spec.yaml", "--data")
     assert code == 0
     assert out.splitlines()[-1] == "data: 40 rows, no errors, 1 warning"
-    assert err == "warning: modality 'x': x_1: the same value in all rows; leave it out, unless it is to vary elsewhere\n"
+    assert err == "warning: modality 'x': x_1: the same value in all rows; leave it out unless it varies in other data\n"
     code, out, err = call("validate", "spec.yaml", "--data", "--set", "modalities.grade.shape=2", "--set", "modalities.x.shape=3")
     assert (code, err.splitlines()) == (2, [
         "error: modality 'x': 2 columns (x_1, x_2), but its shape is (3,); write shape: 2",
@@ -218,7 +218,7 @@ def test_classes_may_be_one_hot_or_numbers(classes: np.ndarray):
 
 def test_one_hot_classes_that_say_what_another_modality_says_are_doubted():
     found = checked_arrays(k=ONE_HOT, x=np.arange(ROWS) % 3 * 1.0)
-    assert [line.partition(", so that")[0] for line in found.warnings] == ["modalities 'k' and 'x': k and x hold the same in all rows"]
+    assert [line.partition(", which")[0] for line in found.warnings] == ["modalities 'k' and 'x': k and x are the same in all rows"]
 
 
 def test_a_class_that_no_one_hot_row_has_is_doubted():

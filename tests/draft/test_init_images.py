@@ -163,7 +163,7 @@ def test_a_table_is_joined_to_a_folder_by_the_names_of_its_images(here: Path):
     assert {name: int(mask.sum()) for name, mask in found.present.items()} == {"face_2": 15, "face": 30, "sex": 30}
     assert look(["face", "people.csv"], "who").text == found.text
     table(here / "others.csv", people(30, lambda row: f"Q{row}"))
-    with refused(f"{here / 'others.csv'}: no column tells whose images these are, such as 'P0' in face; name it with --id"):
+    with refused(f"{here / 'others.csv'}: no column matches the image names, such as 'P0' in face; name it with --id"):
         look(["face", "others.csv"])
     table(here / "twice.csv", people(30, lambda row: f"P{max(row, 1)}"))
     with refused(f"{here / 'twice.csv'}: column 'who': 'P1' stands in row 0 (line 2) and again in row 1 (line 3), expected each id once"):

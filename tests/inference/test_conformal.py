@@ -204,7 +204,7 @@ def test_what_conformal_intervals_need_is_said_in_a_line():
     model = nbridge.build_model(spec())
     with pytest.raises(nbridge.DataError, match=r"training.conformal: no validation rows; raise data.validation"):
         nbridge.fit(model, rows, None, spec().training)
-    with pytest.raises(nbridge.DataError, match=r"training.conformal: takes two validation rows or more, got 1"):
+    with pytest.raises(nbridge.DataError, match=r"training.conformal: needs at least two validation rows, got 1"):
         nbridge.fit(model, rows, rows.slice(0, 1), spec().training)
     with pytest.raises(nbridge.DataError, match=r"training.conformal: this model was built without it; build it from a spec"):
         nbridge.fit(nbridge.build_model(spec(conformal=False)), rows, rows, spec().training)
