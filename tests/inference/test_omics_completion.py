@@ -103,8 +103,7 @@ def test_what_nobody_knows_of_observations_that_a_modality_gets_is_nan_and_told(
     path = write(tmp_path / "in.h5mu", study())
     (told,) = [finding for finding in model.impute(path, out=tmp_path / "out.h5mu").warnings if finding.kind == "slot"]
     assert told.text == (
-        f"{path}: modality 'prot': gets 15 observations, of which layers/raw, obsm/X_umap, obsp/near, obs know nothing (NaN; obsp has no "
-        "edges)"
+        f"{path}: modality 'prot': gets 15 observations, unknown in layers/raw, obsm/X_umap, obsp/near, obs (NaN; obsp has no edges)"
     )
     before, after = read(path).mod["prot"], read(tmp_path / "out.h5mu").mod["prot"]
     n = before.n_obs
@@ -322,7 +321,7 @@ def test_mistakes_in_files_to_complete(tmp_path: Path, model: nbridge.Model):
         model.impute(slip, out=out)
     nothing = write(tmp_path / "nothing.h5mu", joined({"other": adata(np.eye(3), observations(3), ["x", "y", "z"])}))
     with refused(
-        f"{nothing}: none of the model's modalities is here: rna (rna/X), prot (prot/X), stage (obs/stage), age (obs/age). Found: other"
+        f"{nothing}: none of the model's modalities found: rna (rna/X), prot (prot/X), stage (obs/stage), age (obs/age). Found: other"
     ):
         model.impute(nothing, out=out)
     few = copy_of(data)
@@ -336,11 +335,11 @@ def test_mistakes_in_files_to_complete(tmp_path: Path, model: nbridge.Model):
     far.mod["prot"].X[2, 1] = np.inf
     with refused(
         f"{write(tmp_path / 'far.h5mu', far)}: modality 'prot' (prot/X, 'CD4'), observation 'cell31': inf, values must be finite (NaN "
-        "marks what is absent)"
+        "marks absent values)"
     ):
         model.impute(tmp_path / "far.h5mu", out=out)
     one = write(tmp_path / "one.h5ad", data.mod["rna"])
-    with pytest.raises(DataError, match=r"an AnnData object has no modalities, and modality 'rna' lies in 'rna/X'"):
+    with pytest.raises(DataError, match=r"an AnnData object has no modalities, but modality 'rna' has the address 'rna/X'"):
         model.impute(one, out=tmp_path / "out.h5ad")
     whole = write(tmp_path / "in.h5mu", data)
     with refused(f"{whole}: .h5mu files are written whole; leave the shard out"):
