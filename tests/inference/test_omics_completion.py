@@ -345,8 +345,7 @@ def test_mistakes_in_files_to_complete(tmp_path: Path, model: nbridge.Model):
     with refused(f"{whole}: .h5mu files are written whole; leave the shard out"):
         model.impute(whole, out=out, shard=(2, 2))
     other = nbridge.build_model(spec_of({"x": 2}, {"x": "normal"}, source="memory"))
-    where = "where modalities lie in such"
-    with refused(f"{whole}: this model does not know {where} a file: it was not trained from one (data: {{source: h5mu}})"):
+    with refused(f"{whole}: no modality addresses: this model was not trained from such a file (data: {{source: h5mu}})"):
         nbridge.Model(other).impute(whole, out=out)
     with refused("this model was not trained from MuData or AnnData, in memory or in files (data: {source: h5mu})"):
         nbridge.Model(other).impute(data)
@@ -373,7 +372,7 @@ def test_from_a_file_to_a_completed_file_by_commands(tmp_path: Path, call: Call)
     code, told, warned = call("impute", "run", "study.h5mu", "--out", "completed.h5mu", "--intervals", "0.9")
     assert (code, told) == (0, "completed.h5mu: 120 rows; imputed rna 0, prot 45, stage 5, good 0, batch 0\n")
     assert "warning: " in warned
-    assert "gets 45 observations, of which" in warned
+    assert "gets 45 observations, unknown in" in warned
     done = read(tmp_path / "completed.h5mu")
     assert done.obs["stage"].notna().all()
     assert not np.isnan(done.mod["prot"].layers["prot__upper"]).any()
