@@ -84,7 +84,7 @@ def keys_of(names: Iterable[str], keys: Mapping[str, Key], option: str = "keys")
     names = tuple(names)
     for name in keys:
         if name not in names:
-            raise DataError(f"{option}: {name!r} is no modality.{did_you_mean(name, names)} Modalities: {listing(names)}")
+            raise DataError(f"{option}: {name!r} is not a modality.{did_you_mean(name, names)} Modalities: {listing(names)}")
     return {name: keys.get(name, name) for name in names}
 
 

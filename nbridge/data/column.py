@@ -73,7 +73,7 @@ def _numbers(what: str, array: ArrayLike | Tensor) -> np.ndarray:
 
 def _check_numbers(what: str, dtype: np.dtype) -> None:
     if dtype.kind not in "buif":
-        hint = "; None is no number, NaN marks what is absent" if dtype.kind == "O" else ""
+        hint = "; use NaN, not None, for absent values" if dtype.kind == "O" else ""
         raise DataError(f"{what}: array of dtype {dtype}, expected real numbers{hint}")
 
 
@@ -125,7 +125,7 @@ def check_mask_layout(name: str, given: tuple[int, ...], dtype: np.dtype, rows: 
     key = f"{name}{PRESENT}"
     _check_numbers(key, dtype)
     if given != (rows,):
-        raise DataError(f"{key}: array of shape {given}, expected {(rows,)}, one truth value a row of {name!r}")
+        raise DataError(f"{key}: array of shape {given}, expected {(rows,)}, one boolean per row of {name!r}")
 
 
 def _read_mask(name: str, present: ArrayLike | Tensor, some: np.ndarray, first: int) -> np.ndarray:
@@ -149,7 +149,7 @@ def _class_indices(name: str, values: np.ndarray, counted: np.ndarray, classes: 
         if not first and held.min() >= 1 and held.max() == classes:
             hint = "; these labels seem to start at 1: subtract 1"
         elif values[row] == -1:
-            hint = f"; NaN or {name}{PRESENT} marks what is absent"
+            hint = f"; NaN or {name}{PRESENT} marks absent values"
         raise DataError(f"modality {name!r}: row {first + row} holds {values[row]}, expected a class index from 0 to {classes - 1}{hint}")
     return values.astype(np.int64)
 
@@ -160,7 +160,7 @@ def _float32(name: str, values: np.ndarray, first: int) -> np.ndarray:
     if not (finite := np.isfinite(single)).all():
         row, *cell = (int(axis[0]) for axis in np.nonzero(~finite))
         value = values[(row, *cell)]
-        reason = "values must be finite (NaN marks what is absent)" if np.isinf(value) else "too large for float32"
+        reason = "values must be finite (NaN marks absent values)" if np.isinf(value) else "too large for float32"
         element = int(np.ravel_multi_index(tuple(cell), values.shape[1:]))
         text = f"modality {name!r}: {value} in row {first + row}, cell {tuple(cell)}: {reason}"
         raise CellError(text, (name, first + row, element), f"{value:g}, {reason}")

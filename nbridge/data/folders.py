@@ -27,11 +27,11 @@ def check_stored(path: str | Path) -> None:
     """
     text = str(path)
     if text == "-" or text in ("/dev/stdin", "/proc/self/fd/0") or text.startswith("/dev/fd/"):
-        raise DataError(f"{text}: standard input or a pipe, which can be read only once, expected a file; save it to a file and name that")
+        raise DataError(f"{text}: standard input or a pipe, which can be read only once, expected a file; save it to a file first")
     if found := re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
-        raise DataError(f"{text}: an address ({found[0]}/...), expected a file; download it and name the copy")
+        raise DataError(f"{text}: a URL ({found[0]}/...), expected a file; download it first")
     if _is_special(_home(path)):
-        raise DataError(f"{text}: a pipe or a device, which can be read only once, expected a file; save it to a file and name that")
+        raise DataError(f"{text}: a pipe or a device, which can be read only once, expected a file; save it to a file first")
 
 
 def _is_special(path: Path) -> bool:

@@ -87,9 +87,7 @@ def assigned(
     if dataset.part is not None:
         check_undivided(groups, dataset.part)
     elif held_out and not groups.codes.any():
-        text = (
-            f"all {len(groups.codes):,} rows are of group {groups.name(0)}, so that none can be held out; name a column of several groups, "
-        )
+        text = f"all {len(groups.codes):,} rows are of group {groups.name(0)}, so none can be held out; name a column of several groups, "
         raise groups.labels.error("group", text + "or set data.validation and data.test to 0")
     return replace(dataset, groups=groups.codes), groups
 
@@ -109,7 +107,7 @@ def of_groups(groups: Groups | None, dataset: Dataset, splits: Splits, *, valida
     codes, counts = np.unique(dataset.groups, return_counts=True)
     what = f"data.group ({groups.labels.what})"
     if counts.max() == 1:
-        text = f"{what}: each of the {len(counts):,} rows is a group of its own, so that it changes nothing; is another column meant?"
+        text = f"{what}: each of the {len(counts):,} rows is a group of its own, which has no effect; check the column"
         yield Finding("split", "", text, {"groups": len(counts)})
         return
     own = dataset.part is not None
@@ -121,7 +119,7 @@ def of_groups(groups: Groups | None, dataset: Dataset, splits: Splits, *, valida
         wanted, count = round(fraction * of), 0 if rows is None else len(rows)
         if 2 * abs(count - wanted) > wanted:
             text = (
-                f"{what}: {name} has {count:,} rows where data.{name} ({fraction:g}) asks for {wanted:,}, as groups are not divided; "
+                f"{what}: {name} has {count:,} rows where data.{name} ({fraction:g}) asks for {wanted:,}, because groups are not split; "
                 f"the largest of {len(counts):,}, {groups.name(int(codes[largest]))}, has {counts[largest]:,} of {of:,} rows"
             )
             yield Finding("split", "", text, {"part": name, "rows": count, "asked": wanted, "largest": int(counts[largest])})
@@ -143,8 +141,8 @@ def of_items(splits: Splits) -> Iterator[Finding]:
             shared = sum(item in trained for item in digests)
             if shared >= max(2, SHARED * len(digests)):
                 text = (
-                    f"modality {name!r}: {shared:,} of {len(digests):,} {part} rows have an item that training rows have as well, so that "
-                    f"{part} figures praise what was memorised; data.group: {name} keeps rows of one item together, or name the column of "
+                    f"modality {name!r}: {shared:,} of {len(digests):,} {part} rows share an item with training rows, so "
+                    f"{part} metrics reward memorisation; data.group: {name} keeps rows of one item together, or name the column of "
                     "patients, speakers or photographs"
                 )
                 yield Finding("split", name, text, {"part": part, "rows": shared, "of": len(digests)})

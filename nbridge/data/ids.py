@@ -67,7 +67,7 @@ def check_ids_layout(shape: tuple[int, ...], dtype: np.dtype, rows: int | None =
     if len(shape) != 1:
         raise DataError(f"ids: array of shape {shape}, expected (rows,)")
     if rows is not None and shape[0] != rows:
-        raise DataError(f"ids: {shape[0]} for {rows} rows, expected one a row")
+        raise DataError(f"ids: {shape[0]} for {rows} rows, expected one per row")
     if dtype.kind not in "iuUfO":
         raise DataError(f"ids: dtype {dtype}, expected integers or text")
 
@@ -115,4 +115,4 @@ def _none_twice(blocks: Iterable[np.ndarray], told: Told, suspects: Container[in
     for row, value in enumerate(chain.from_iterable(block.tolist() for block in blocks)):
         if (suspects is None or hash(value) in suspects) and seen.setdefault(value, row) != row:
             first, again = told.where(seen[value]), told.where(row)
-            raise DataError(f"{told.what}: {value!r} stands in {first} and again in {again}, expected each id once")
+            raise DataError(f"{told.what}: duplicate {value!r} in {first} and {again}")

@@ -71,7 +71,7 @@ class Patterns:
         if any(set(pattern) - {"0", "1"} or len(pattern) != len(found.names) for pattern in found.rows):
             raise ValueError("patterns of other modalities")
         if not all(isinstance(number, int) and number >= 0 for number in numbers):
-            raise ValueError("numbers of rows that are none")
+            raise ValueError("invalid numbers of rows")
         return found
 
     def as_dict(self) -> dict[str, Any]:
@@ -211,8 +211,8 @@ def _nearness(have: Mapping[str, int]) -> str:
         return f"{number:,} had these modalities and more" if number else "nor these modalities together with others"
     apart = sum(not number for number in have.values())
     if not apart:
-        return "each is a part of one that it had"
-    return f"{apart} of them {'is' if apart == 1 else 'are'} not even a part of one that it had"
+        return "each is a subset of one that it had"
+    return f"{apart} of them {'is' if apart == 1 else 'are'} not a subset of any that it had"
 
 
 def _rows(number: int) -> str:

@@ -100,7 +100,7 @@ def parts_of(labels: RowLabels) -> np.ndarray:
         ['train', 'validation', 'test']
     """
     if labels.modality:
-        text = f"modality {labels.modality!r} has this column as well, which is the same in all training rows; take it out of the modality"
+        text = f"modality {labels.modality!r} uses this column as well, which is constant in the training rows; remove it from the modality"
         raise labels.error("split", text)
     if missing := [row for row, text in enumerate(labels.texts) if not text]:
         raise labels.error("split", f"{_without(labels, missing)} no part; expected {_EXPECTED}")

@@ -339,13 +339,13 @@ UNFIT: dict[str, tuple[Callable[[], None], str, bool]] = {
     ),
     "ids": (
         lambda: rewrite(id=np.array([0, 1, 1, *range(3, ROWS)])),
-        "ids: 1 stands in row 1 and again in row 2, expected each id once",
+        "ids: duplicate 1 in row 1 and row 2",
         True,
     ),
-    "ids of other rows": (lambda: rewrite(id=np.arange(3)), f"ids: 3 for {ROWS} rows, expected one a row", True),
+    "ids of other rows": (lambda: rewrite(id=np.arange(3)), f"ids: 3 for {ROWS} rows, expected one per row", True),
     "infinite": (
         lambda: rewrite(**with_value("x", np.inf, 8)),
-        "modality 'x': inf in row 8, cell (1,): values must be finite (NaN marks what is absent)",
+        "modality 'x': inf in row 8, cell (1,): values must be finite (NaN marks absent values)",
         True,
     ),
     "text": (lambda: rewrite(x=np.array([["a"] * 3] * ROWS)), "modality 'x': array of dtype <U1, expected real numbers", True),
@@ -673,7 +673,7 @@ GIVEN = {
     "x=[1,2]": "modality 'x': array of shape (1, 2), expected (rows, 3) or class indices (rows,)",
     "x=[1,.nan,2]": "contains NaN; give a complete value, or leave the modality out",
     "x=[.nan,.nan,.nan]": "contains NaN; give a complete value, or leave the modality out",
-    "x=[1,.inf,2]": "modality 'x': inf in row 0, cell (1,): values must be finite (NaN marks what is absent)",
+    "x=[1,.inf,2]": "modality 'x': inf in row 0, cell (1,): values must be finite (NaN marks absent values)",
     "counts=[1,-4]": f"modality 'counts', row 0: value -4 is outside the support of Poisson, whole numbers from 0 (1 such row). {SUPPORT}",
 }
 

@@ -210,16 +210,16 @@ def at(column: str, row: int, value: Any) -> Callable[[Cells], Cells]:
 
 
 # {3} is the place of row 3.
-NUMBER = "expected a finite number, or data.classes to list the classes of this column; an empty cell is one that is absent"
-CLASS = "a class that data.classes does not list; it lists I, II, III. An empty cell is one that is absent."
+NUMBER = "expected a finite number, or data.classes to list the classes of this column; leave absent cells empty"
+CLASS = "a class that data.classes does not list; it lists I, II, III. Leave absent cells empty."
 SPOILT: dict[str, tuple[Callable[[Cells], Cells], str]] = {
-    "an id twice": (at("patient", 3, "p1"), "column 'patient': 'p1' stands in {1} and again in {3}, expected each id once"),
+    "an id twice": (at("patient", 3, "p1"), "column 'patient': duplicate 'p1' in {1} and {3}"),
     "an id missing": (at("patient", 3, None), "column 'patient': {3} has none, expected an identifier in each row"),
     "another type": (lambda cells: {**cells, "age": [f"a{row}" for row in range(ROWS)]}, f"column 'age': {{0}} holds \"a0\", {NUMBER}"),
     "a few words": (lambda cells: at("age", 3, "old")({**cells, "age": list(map(str, cells["age"]))}),
         f"column 'age': {{3}} holds \"old\", {NUMBER}"),
     "an infinite number": (lambda cells: at("age", 3, float("inf"))({**cells, "age": list(map(float, cells["age"]))}),
-        "column 'age': {3} holds \"inf\", expected a finite number; an empty cell is one that is absent"),
+        "column 'age': {3} holds \"inf\", expected a finite number; leave absent cells empty"),
     "a number beyond float32": (lambda cells: at("age", 3, 1e300)({**cells, "age": list(map(float, cells["age"]))}),
         "column 'age': {3} holds \"1e+300\", expected a number from -3.4e+38 to 3.4e+38"),
     "an unseen class": (at("stage", 3, "IV"), f"column 'stage': {{3}} holds \"IV\", {CLASS}"),
@@ -227,9 +227,9 @@ SPOILT: dict[str, tuple[Callable[[Cells], Cells], str]] = {
     "present and empty": (lambda cells: {**cells, "lab__present": [1] * ROWS},
         "column 'lab__present': {0} says that lab is present, but all its cells are empty"),
     "absent and there": (lambda cells: {**cells, "lab__present": [0] * ROWS},
-        "column 'lab__present': {10} says that lab is absent, but it has values; empty its cells, or say 1"),
+        "column 'lab__present': {10} says that lab is absent, but it has values; empty its cells, or set 1"),
     "neither present nor absent": (lambda cells: {**cells, "lab__present": [0] * 3 + [2] * (ROWS - 3)},
-        "column 'lab__present': {3} says neither 1 nor 0, expected one of them"),
+        "column 'lab__present': {3} is neither 1 nor 0"),
     "no rows": (lambda cells: {column: [] for column in cells}, "no rows"),
 }  # fmt: skip
 

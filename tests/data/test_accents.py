@@ -106,7 +106,7 @@ def test_rows_are_numbers_of_classes_whichever_way_a_spec_spells_them():
 
 def test_a_class_that_is_listed_in_both_spellings_is_listed_twice():
     written("rows.csv")
-    with pytest.raises(DataError, match="is listed twice"):
+    with pytest.raises(DataError, match="duplicate class"):
         Table(path="rows.csv", classes={"kind": (CLASSES[0], apart(CLASSES[0]), "treated")}).load({"kind": (3,)})
 
 

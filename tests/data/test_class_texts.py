@@ -163,7 +163,7 @@ def test_text_without_classes_in_the_spec_is_told_what_to_add():
     saved("text")
     document = look(["rows.npz"]).spec.as_dict()
     del document["data"]["classes"]
-    with pytest.raises(DataError, match=r"modality 'kind': array of dtype <U4, .* data\.classes lists all$"):
+    with pytest.raises(DataError, match=r"modality 'kind': array of dtype <U4, .* list text classes in data\.classes$"):
         nbridge.train({**document, "training": FEW})
 
 

@@ -25,7 +25,7 @@ NAMES = ("Young", *reversed(PAPER_ATTRIBUTES), "5_o_Clock_Shadow")
 SHAPES = {"image": (3, 8, 8), "attributes": (18,)}
 FILES = [f"{number:06d}.jpg" for number in range(1, 7)]
 YES = np.random.default_rng(0).random((len(FILES), len(NAMES))) < 0.4
-GET = "CelebA may not be passed on: get it from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html and put img_align_celeba.zip and "
+GET = "CelebA may not be redistributed: get it from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html and put img_align_celeba.zip and "
 GET += "list_attr_celeba.txt there"
 
 
@@ -282,7 +282,7 @@ STORE = "{folder}/img_align_celeba"
         (table("3\nMale\n1.jpg 1\n2.jpg 1\n"), f"{TABLE}: line 1 says 3 images, but 2 rows follow the names; fetch it again"),
         (table("2\nMale Bald\n1.jpg 1 1\n2.jpg 1\n"), f"{TABLE}: line 4: 2 columns, expected an image and 2 attributes"),
         (table("2\nMale Bald\n1.jpg 1 1\n2.jpg 1 0\n"), f'{TABLE}: line 4: Bald is "0", expected -1 or 1'),
-        (table("2\nMale\n1.jpg 1\n1.jpg -1\n"), f'{TABLE}: line 4: "1.jpg" stands in line 3 already'),
+        (table("2\nMale\n1.jpg 1\n1.jpg -1\n"), f'{TABLE}: line 4: duplicate image "1.jpg", also in line 3'),
         (
             table("1\nMale Smiling\n1.jpg 1 1\n"),
             f'attributes: {TABLE} has no "Bald". Found: Male, Smiling',
@@ -293,7 +293,7 @@ STORE = "{folder}/img_align_celeba"
         ),
         (
             persons([1] * 6, changed("identity_CelebA.txt", "000002.jpg 1", "000002.jpg")),
-            '{folder}/identity_CelebA.txt: line 2: "000002.jpg", expected an image and the number of a person',
+            '{folder}/identity_CelebA.txt: line 2: "000002.jpg", expected an image and an identity number',
         ),
         (
             parts([0, 0, 3, 0, 0, 0]),
@@ -341,7 +341,7 @@ def test_a_folder_that_cannot_be_used_says_which_file_and_why(tmp_path: Path, da
         (
             {"attributes": ("Young", "Male", "Young")},
             {"attributes": (3,)},
-            'attributes: "Young" is named twice, expected each attribute once',
+            'attributes: duplicate "Young"',
         ),
         ({"rows": 7}, {"attributes": (18,)}, "celeba: rows: 7, but there are 6 images"),
     ],

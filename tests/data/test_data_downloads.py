@@ -83,8 +83,8 @@ def test_an_idx_file_is_read_as_it_was_written(tmp_path: Path) -> None:
             "begins with 0x00000d01, expected 0x000008 and the number of axes, as an idx file of bytes does",
         ),
         (gzip.compress(b"", mtime=0), "begins with 0x, expected 0x000008 and the number of axes, as an idx file of bytes does"),
-        (gzip.compress(b"\x00\x00\x08", mtime=0), "the header of the idx file is cut short"),
-        (gzip.compress(b"\x00\x00\x08\x02\x00\x00\x00\x01", mtime=0), "the header of the idx file is cut short"),
+        (gzip.compress(b"\x00\x00\x08", mtime=0), "truncated idx header"),
+        (gzip.compress(b"\x00\x00\x08\x02\x00\x00\x00\x01", mtime=0), "truncated idx header"),
         (gzip.compress(b"\x00\x00\x08\x01\x00\x00\x00\x03ab", mtime=0), "2 values, but the header says 3, shape (3,)"),
     ],
 )

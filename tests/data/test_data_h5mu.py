@@ -155,13 +155,13 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
     ),
     "no place": (
         None, {"keys": {"rna": "rna/layer/log"}},
-        "keys: 'rna/layer/log' is no place in these data. Did you mean 'layers'? Expected MODALITY, MODALITY/layers/NAME, "
+        "keys: 'rna/layer/log' is not an address in these data. Did you mean 'layers'? Expected MODALITY, MODALITY/layers/NAME, "
         "MODALITY/obsm/NAME, obs/COLUMN (in .h5ad files X, layers/NAME, obsm/NAME, obs/COLUMN)",
     ),
     "nothing called so": (
         lambda data: data.obs.drop(columns="age", inplace=True), {},
-        "modality 'age': nothing is called so. Did you mean 'stage'? Found: modalities rna, prot; columns of obs: stage. "
-        "Say where it lies: keys: {age: rna/layers/counts}",
+        "modality 'age': no modality or obs column of this name. Did you mean 'stage'? Found: modalities rna, prot; columns of obs: stage. "
+        "Set its address: keys: {age: rna/layers/counts}",
     ),
     "no such variable": (
         None, {"variables": {"rna": ["gene0", "gen1", "gene9", "gene3"]}},
@@ -179,12 +179,12 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
     ),
     "var_names twice": (
         lambda data: setattr(data.mod["prot"], "var_names", ["a", "b", "a"]), {},
-        "modality 'prot': var_name 'a' stands in row 0 and again in row 2, expected each once; var_names_make_unique() mends it",
+        "modality 'prot': var_name 'a' is duplicated in rows 0 and 2; var_names_make_unique() fixes it",
     ),
     "text among numbers": (
         None, {"keys": {"age": "rna/obs/batch"}, "classes": {"age": ["one", "three"]}},
         "modality 'rna': column 'obs/batch': observation 'cell1' holds \"two\", a class that data.classes does not list; it lists one, "
-        "three. An empty cell is one that is absent.",
+        "three. Leave absent cells empty.",
     ),
     "not as many classes": (
         None, {"keys": {"stage": "rna/obs/batch"}},
@@ -193,11 +193,11 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
     ),
     "an infinite value": (
         lambda data: data.mod["prot"].X.__setitem__((2, 1), np.inf), {},
-        "modality 'prot' (prot/X, 'CD4'), observation 'cell31': inf, values must be finite (NaN marks what is absent)",
+        "modality 'prot' (prot/X, 'CD4'), observation 'cell31': inf, values must be finite (NaN marks absent values)",
     ),
     "text side by side": (
         None, {"keys": {"age": ["rna/obs/depth", "rna/obs/batch"]}},
-        "modality 'rna': obs/batch holds category, expected numbers; classes are a modality alone",
+        "modality 'rna': obs/batch holds category, expected numbers; make classes a separate modality",
     ),
 }  # fmt: skip
 
@@ -231,7 +231,7 @@ def test_files_that_are_damaged_or_of_another_kind(tmp_path: Path):
         file["matrix"] = np.eye(3)
     for path, message in {
         cut: "truncated HDF5 file",
-        text: "no HDF5 file, which .h5ad files are, or a damaged one",
+        text: "not an HDF5 file, as .h5ad files are, or damaged",
         newer: "X can't be read (a newer encoding than this anndata reads; upgrade anndata)",
         other: "an HDF5 file that holds no AnnData or MuData object: no obs in it. Found: matrix",
     }.items():
@@ -255,7 +255,7 @@ def test_an_object_without_x_and_arrays_that_are_no_matrix(tmp_path: Path):
         H5MU(path=str(path), keys={"e": "obsm/words"}).load({"e": (2,)})
     assert H5MU(path=str(path), keys={"e": "obsm/odd"}).load({"e": (3,)}).batch.values["e"].tolist() == np.eye(3).tolist()
     with refused(
-        f"{path}: an AnnData object has no modalities, and modality 'e' lies in 'rna/X'; write keys: {{e: X}}, or wrap it: "
+        f"{path}: an AnnData object has no modalities, but modality 'e' has the address 'rna/X'; write keys: {{e: X}}, or wrap it: "
         "mudata.MuData({'rna': adata})"
     ):
         H5MU(path=str(path), keys={"e": "rna/X"}).load({"e": (2,)})
@@ -264,7 +264,7 @@ def test_an_object_without_x_and_arrays_that_are_no_matrix(tmp_path: Path):
 @pytest.mark.filterwarnings("ignore:Observation names are not unique:UserWarning")
 def test_names_of_observations_must_differ(tmp_path: Path):
     path = write(tmp_path / "a.h5ad", adata(np.eye(3), ["a", "b", "a"], ["u", "v", "w"]))
-    with refused(f"{path}: obs_name 'a' stands in row 0 and again in row 2, expected each once; obs_names_make_unique() mends it"):
+    with refused(f"{path}: obs_name 'a' is duplicated in rows 0 and 2; obs_names_make_unique() fixes it"):
         H5MU(path=str(path)).load({"X": (3,)})
 
 
@@ -323,7 +323,7 @@ def test_modalities_that_share_variables_are_refused(tmp_path: Path):
 def test_an_object_that_is_backed_by_a_file_is_refused(tmp_path: Path):
     path = write(tmp_path / "a.h5ad", study().mod["rna"])
     backed = anndata.io.read_h5ad(path, backed="r")
-    with refused("AnnData object is backed by a file; to_memory() reads it, or name the file"):
+    with refused("AnnData object is backed by a file; call to_memory(), or pass the path"):
         MuDataSource().over(backed)
     backed.file.close()
     assert read(path).n_obs == ROWS

@@ -114,8 +114,8 @@ def test_a_column_of_paths_is_a_modality(tmp_path: Path):
     other = loaded({"scan": COLOUR}, **{**options, "table": str(moved), "root": str(tmp_path)}, missing=("unknown",))
     assert torch.equal(other.batch.values["scan"], dataset.batch.values["scan"])
     with refused(
-        f"{people}: column 'scan file': row 2 (line 4) names \"unknown\", no such file in {tmp_path}; an empty cell is an image that is "
-        "absent, and with data.missing_files: absent this one is"
+        f"{people}: column 'scan file': row 2 (line 4) names \"unknown\", no such file in {tmp_path}; leave cells of absent "
+        "images empty, or set data.missing_files: absent"
     ):
         loaded({"scan": COLOUR}, **options)
     lenient = loaded({"scan": COLOUR}, missing_files="absent", **options)
@@ -197,12 +197,12 @@ KNOWN = "png, jpg, jpeg, webp, bmp, gif, tif, tiff, pgm, ppm"
     ("damage", "message"),
     [
         (cut, "cannot be read (image file is truncated)"),
-        (lambda path: path.write_bytes(b""), f"cannot be read (no image of a kind known here: {KNOWN})"),
-        (lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n"), f"cannot be read (no image of a kind known here: {KNOWN})"),
-        (animated, "holds 3 images, expected one; write them to a file each"),
+        (lambda path: path.write_bytes(b""), f"cannot be read (not a supported image format: {KNOWN})"),
+        (lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n"), f"cannot be read (not a supported image format: {KNOWN})"),
+        (animated, "holds 3 images, expected one; save each to its own file"),
         (
             lambda path: Image.fromarray(pixels(0, (4, 6)).astype(np.uint16) * 200).save(path),
-            "more than 8 bits a channel (mode I;16), expected 8; scale it and save it again",
+            "more than 8 bits per channel (mode I;16), expected 8; scale it and save it again",
         ),
     ],
     ids=["truncated", "empty", "a program", "animated", "16 bits"],
@@ -218,7 +218,7 @@ def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path):
     with refused(f"{tmp_path}: no image in this folder (.png, .jpg, .jpeg, .webp, .bmp, .gif, .tif, .tiff, .pgm, .ppm)"):
         seen(tmp_path)
     folder(tmp_path, ["a.png", "a.jpg", "b.png"])
-    with refused(f"{tmp_path}: a.jpg and a.png have one stem, so that either could be the image of one row; remove one"):
+    with refused(f"{tmp_path}: a.jpg and a.png have the same stem, so the row's image is ambiguous; remove one"):
         seen(tmp_path)
     with refused(f"{tmp_path / 'none'}: no such folder"):
         seen(tmp_path / "none")
@@ -227,7 +227,7 @@ def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path):
 def test_files_that_have_no_row_in_common_are_told(tmp_path: Path):
     faces = folder(tmp_path / "faces", ["000001.png"])
     people = table(tmp_path / "people.csv", {"id": ["1", "2"], "age": ["5", "6"]})
-    with refused(f'{faces}: no identifier is in the other files as well ("000001" here, "1" in {people}), so that no row can be joined'):
+    with refused(f'{faces}: no identifier in common with the other files ("000001" here, "1" in {people}), so no row can be joined'):
         loaded({"face": COLOUR, "age": (1,)}, folders={"face": str(faces)}, table=str(people))
 
 
@@ -236,8 +236,8 @@ def test_files_that_have_no_row_in_common_are_told(tmp_path: Path):
     [
         ("110", ""),
         ("111", "row 2 (line 4) says that face is present, but all its cells are empty"),
-        ("010", "row 0 (line 2) says that face is absent, but it has values; empty its cells, or say 1"),
-        ("112", "row 2 (line 4) says neither 1 nor 0, expected one of them"),
+        ("010", "row 0 (line 2) says that face is absent, but it has values; empty its cells, or set 1"),
+        ("112", "row 2 (line 4) is neither 1 nor 0"),
     ],
 )  # fmt: skip
 def test_a_column_of_presence_says_what_the_folder_has_or_is_told(tmp_path: Path, said: str, message: str):
@@ -259,8 +259,8 @@ def test_a_column_of_presence_says_what_the_folder_has_or_is_told(tmp_path: Path
             {"face": COLOUR},
             "images: neither folders nor files; name the folder of a modality, folders: {image: faces}, or source: table",
         ),
-        ({"folders": {"fase": "x"}}, {"face": COLOUR}, "folders: 'fase' is no modality. Did you mean 'face'? Modalities: face"),
-        ({"files": {"face": "x"}}, {"face": COLOUR}, "files: columns of a table, and data.table names none"),
+        ({"folders": {"fase": "x"}}, {"face": COLOUR}, "folders: 'fase' is not a modality. Did you mean 'face'? Modalities: face"),
+        ({"files": {"face": "x"}}, {"face": COLOUR}, "files: columns of a table, but data.table is not set"),
         (
             {"folders": {"face": "x"}, "columns": {"face": "y"}},
             {"face": COLOUR},

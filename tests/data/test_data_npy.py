@@ -89,21 +89,21 @@ def _cut(path: Path, size: int) -> None:
         (lambda f: np.save(f / "y.npy", np.array([0, 1, 2, 3, 0])), "{f}: modality 'y': row 3 holds 3, expected a class index from 0 to 2"),
         (
             lambda f: np.save(f / "x.npy", np.where(np.arange(20) == 13, np.inf, 0).reshape(5, 4)),
-            "{f}: modality 'x': inf in row 3, cell (0, 0, 1): values must be finite (NaN marks what is absent)",
+            "{f}: modality 'x': inf in row 3, cell (0, 0, 1): values must be finite (NaN marks absent values)",
         ),
         (lambda f: np.save(f / "y.npy", np.full(5, NAN)), "{f}: modality 'y': present in none of the 5 rows, expected at least one"),
         (lambda f: [np.save(f / f"{n}.npy", np.zeros(s)) for n, s in (("x", (0, 4)), ("y", 0))], "{f}/x.npy: modality 'x': no rows"),
         (lambda f: np.save(f / "y.npy", np.array([None] * 5)), "{f}/y.npy: array holds pickled Python objects, expected numbers or text"),
         (
             lambda f: np.save(f / "x.npy", np.asfortranarray(np.zeros((5, 4)))),
-            "{f}/x.npy: columns lie one after the other (Fortran order), expected rows: save np.ascontiguousarray of it",
+            "{f}/x.npy: Fortran order, expected C order: save np.ascontiguousarray of it",
         ),
         (lambda f: _fill(f / "x.npy", b""), "{f}/x.npy: not an npy file; np.save writes one"),
         (lambda f: _fill(f / "x.npy", b"1,2\n3,4\n"), "{f}/x.npy: not an npy file; np.save writes one"),
         (lambda f: _cut(f / "x.npy", 280), "{f}/x.npy: truncated or damaged npy file (mmap length is greater than file size)"),
         (
             lambda f: np.save(f / "x__present.npy", np.ones(4)),
-            "{f}/x__present.npy: array of shape (4,), expected (5,), one truth value a row of 'x'",
+            "{f}/x__present.npy: array of shape (4,), expected (5,), one boolean per row of 'x'",
         ),
         (lambda f: np.save(f / "x__present.npy", np.arange(5)), "{f}: x__present: row 2 holds 2, expected true or false (1 or 0)"),
         (
@@ -112,10 +112,10 @@ def _cut(path: Path, size: int) -> None:
         ),
         (
             lambda f: np.save(f / "id.npy", np.array([3, 4, 3, 1, 2])),
-            "{f}/id.npy: ids: 3 stands in row 0 and again in row 2, expected each id once",
+            "{f}/id.npy: ids: duplicate 3 in row 0 and row 2",
         ),
         (lambda f: np.save(f / "id.npy", np.array(3)), "{f}/id.npy: ids: array of shape (), expected (rows,)"),
-        (lambda f: np.save(f / "id.npy", np.arange(4)), "{f}/id.npy: ids: 4 for 5 rows, expected one a row"),
+        (lambda f: np.save(f / "id.npy", np.arange(4)), "{f}/id.npy: ids: 4 for 5 rows, expected one per row"),
     ],
 )
 def test_a_folder_that_does_not_fit_is_named(rows: Path, change: Callable[[Path], object], message: str):
@@ -133,7 +133,7 @@ def test_every_truncation_is_refused(rows: Path):
 
 
 def test_options_that_do_not_fit_are_named(rows: Path):
-    with refused("keys: 'z' is no modality. Modalities: x, y"):
+    with refused("keys: 'z' is not a modality. Modalities: x, y"):
         NPYFolder(path="rows", keys={"z": "x"}).load(SHAPES)
     with refused(f"{rows}: no file 'note.npy' for modality 'y'. Did you mean 'notes'? Found: notes, x, y"):
         NPYFolder(path="rows", keys={"y": "note"}).load(SHAPES)

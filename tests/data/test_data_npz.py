@@ -150,7 +150,7 @@ def test_what_is_no_archive_is_named(tmp_path: Path) -> None:
         read_npz(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("notes.txt", "no array")
-    with refused(f"{path}: 'notes.txt' is no array; np.savez writes them"):
+    with refused(f"{path}: 'notes.txt' is not an array; np.savez writes them"):
         read_npz(path)
 
 
@@ -188,7 +188,7 @@ def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
     [
         (NPZ(path="rows.npz"), "{path}: no array 'label'. Did you mean 'labels'? Found: image, labels, id"),
         (NPZ(path="rows.npz", keys={"label": "tag"}), "{path}: no array 'tag' for modality 'label'. Found: image, labels, id"),
-        (NPZ(path="rows.npz", keys={"lable": "labels"}), "keys: 'lable' is no modality. Did you mean 'label'? Modalities: image, label"),
+        (NPZ(path="rows.npz", keys={"lable": "labels"}), "keys: 'lable' is not a modality. Did you mean 'label'? Modalities: image, label"),
         (NPZ(path="rows.npz", keys={"label": "labels"}), "{path}: modality 'label': row 1 holds 7, expected a class index from 0 to 2"),
         (NPZ(path="rows.npz", keys={"label": "id"}), "{path}: modality 'label': row 0 holds 4, expected a class index from 0 to 2"),
         (NPZ(path="rows.npz", keys={"label": "id"}, id="imge"), "{path}: no array 'imge'. Did you mean 'image'? Found: image, labels, id"),
@@ -208,7 +208,7 @@ def test_an_archive_that_does_not_fit_the_spec_is_named(tmp_path: Path, source: 
 def test_an_id_that_stands_twice_is_named(tmp_path: Path) -> None:
     path = tmp_path / "rows.npz"
     write_npz(path, {"image": np.zeros((2, 2)), "id": [4, 4]})
-    with refused(f"{path}: ids: 4 stands in row 0 and again in row 1, expected each id once"):
+    with refused(f"{path}: ids: duplicate 4 in row 0 and row 1"):
         NPZ(path="rows.npz").load({"image": (2,)})
 
 
@@ -244,5 +244,5 @@ def test_parts_and_classes_that_do_not_fit_are_named(tmp_path: Path) -> None:
         NPZ(path=str(path), parts=True, keys={"y": "w"}).load(shapes)
     with refused(f"{path}: modality 'y': row 1 holds 'c', expected one of a, b, or an empty text"):
         NPZ(path=str(path), parts=True, classes={"y": ["a", "b"]}).load(shapes)
-    with refused("classes: 'w' is no modality. Modalities: x, y"):
+    with refused("classes: 'w' is not a modality. Modalities: x, y"):
         NPZ(path=str(path), parts=True, classes={"w": ["a", "b"]}).load(shapes)

@@ -93,7 +93,7 @@ def test_files_of_a_folder_follow_each_other_by_name(tmp_path: Path):
         ({"x": [1.0, 2, 3]}, "modality 'x': one column of numbers for a shape of (2, 2), expected 4 columns, or one of lists of 4"),
         ({"y": [0, 2, 4]}, "modality 'y': row 2 holds 4, expected a class index from 0 to 2"),
         ({"y": pa.array([None] * 3, pa.int8())}, "modality 'y': present in none of the 3 rows, expected at least one"),
-        ({"id": [4, 4, 5]}, "ids: 4 stands in row 0 and again in row 1, expected each id once"),
+        ({"id": [4, 4, 5]}, "ids: duplicate 4 in row 0 and row 1"),
         ({"id": ["a", None, "b"]}, "ids: row 1 has none, expected an identifier in each row"),
     ],
 )
@@ -105,10 +105,10 @@ def test_a_file_that_does_not_fit_is_named(path: Path, columns: dict[str, Any], 
 
 def test_options_that_do_not_fit_are_named(path: Path):
     refusals = [
-        ({"z": "x"}, "columns: 'z' is no modality. Modalities: x, y"),
+        ({"z": "x"}, "columns: 'z' is not a modality. Modalities: x, y"),
         ({"y": "g*x"}, f"{path}: no column 'g*x' for modality 'y'. Found: x, y, g_1, g_10, g_2"),
         ({"y": ("g_1", "g_3")}, f"{path}: no column 'g_3' for modality 'y'. Did you mean 'g_2'? Found: x, y, g_1, g_10, g_2"),
-        ({"y": ("g_1", "g_*")}, "columns: modality 'y': column 'g_1' is named twice"),
+        ({"y": ("g_1", "g_*")}, "columns: modality 'y': duplicate column 'g_1'"),
         ({"y": ("g_1", "g_2")}, f"{path}: modality 'y': 2 columns, expected 3, one for each element of the shape (3,)"),
         ({"y": ("g_1", "x", "g_2")}, f"{path}: modality 'y': column 'x' holds lists, expected one column of lists, or several of numbers"),
     ]

@@ -313,14 +313,14 @@ def test_files_that_cannot_be_used_are_named(home: Path, damage: Callable[[Path]
 @pytest.mark.parametrize(
     ("options", "shapes", "message"),
     [
-        ({"missing": 1.0}, SHAPES, "missing: a share of 1, expected one in [0, 1)"),
-        ({"missing": -0.1}, SHAPES, "missing: a share of -0.1, expected one in [0, 1)"),
-        ({"missing": float("nan")}, SHAPES, "missing: a share of nan, expected one in [0, 1)"),
-        ({"missing": 0.7}, SHAPES, "missing: a share of 0.7, but one of the 3 views of each row stays; expected 2/3 or less"),
+        ({"missing": 1.0}, SHAPES, "missing: 1, expected a fraction in [0, 1)"),
+        ({"missing": -0.1}, SHAPES, "missing: -0.1, expected a fraction in [0, 1)"),
+        ({"missing": float("nan")}, SHAPES, "missing: nan, expected a fraction in [0, 1)"),
+        ({"missing": 0.7}, SHAPES, "missing: 0.7, but each row keeps one of its 3 views; expected 2/3 or less"),
         (
             {"missing": 0.1},
             {"view1": (2352,)},
-            "missing: a share of 0.1, but one of the 1 views of each row stays; expected 0 or less",
+            "missing: 0.1, but each row keeps one of its 1 views; expected 0 or less",
         ),
         ({"rows": TRAIN + 1}, SHAPES, f"polymnist: rows: {TRAIN + 1}, but MNIST has {TRAIN} of them"),
         ({"test_rows": TEST + 1}, SHAPES, f"polymnist: test_rows: {TEST + 1}, but MNIST has {TEST} of them"),

@@ -146,7 +146,7 @@ def test_no_row_is_paired_again_before_all_of_its_tag_were() -> None:
     rows = pair(tags, pool, torch.Generator().manual_seed(0))
     assert (pool[rows] == tags).all()
     assert sorted(np.bincount(rows[:7], minlength=9)[pool == 0]) == [2, 2, 3]
-    with refused("label: no row to pair with tag 5"):
+    with refused("label: no row to pair with label 5"):
         pair(np.array([5]), pool, torch.Generator())
 
 

@@ -140,7 +140,12 @@ def test_presence_and_cells_travel_with_their_rows() -> None:
         (numbered(10), float("nan"), 0, "validation: fraction nan, expected one in [0, 1)"),
         (numbered(10), 0.5, 0.5, "validation 0.5 and test 0.5: they leave no row for training, expected a sum below 1"),
         (numbered(10), 0, 0.01, "test: a fraction of 0.01 of 10 rows is none: give more rows, a larger fraction, or 0"),
-        (numbered(10, test_rows=7), 0.1, 0.5, "validation: a fraction of 0.1 of 3 rows is none: give more rows, a larger fraction, or 0"),
+        (
+            numbered(10, test_rows=7),
+            0.1,
+            0.5,
+            "validation: a fraction of 0.1 of 3 rows is none: give more rows, a larger fraction, or 0",
+        ),
         (
             Dataset(numbered(10).batch, groups=np.arange(10) // 5),
             0.2,

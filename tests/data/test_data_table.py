@@ -38,10 +38,10 @@ d,58,f,,-3.00,7,
 SHAPES = {"clinical": (2,), "stage": (2,), "lab": (2,)}
 COLUMNS: dict[str, Any] = {"clinical": ("age", "sex"), "lab": "lab_*"}
 CLASSES: dict[str, Any] = {"sex": ("f", "m")}
-ABSENT = "an empty cell is one that is absent"
+ABSENT = "leave absent cells empty"
 FINITE = f"expected a finite number, or data.classes to list the classes of this column; {ABSENT}"
-LISTED = "a class that data.classes does not list; it lists {}. An empty cell is one that is absent."
-SOME = "Add it, with empty cells where nothing is known; a file may lack all columns of a modality, not some"
+LISTED = "a class that data.classes does not list; it lists {}. Leave absent cells empty."
+SOME = "Add it, with empty cells for absent values; a file may lack all columns of a modality, not some"
 RESHAPE = "; write shape: {}, or list the classes in data.classes"
 
 
@@ -205,7 +205,7 @@ def test_patterns_and_classes_are_written_out_for_the_model(path: Path):
         ("", "empty, expected a header with the names of columns, and rows"),
         ("\n \n", "empty, expected a header with the names of columns, and rows"),
         (TEXT.splitlines()[0] + "\n", "no rows"),
-        (TEXT.replace("lab_2", "lab_1"), "column 'lab_1' is there twice in the header"),
+        (TEXT.replace("lab_2", "lab_1"), "duplicate column 'lab_1' in the header"),
         ("1,2.5\n3,4\n", "the first line holds numbers (1, 2.5), expected a header with the names of columns"),
         (TEXT.replace("a,71", "a"), "row 0 (line 2) has 6 cells, expected 7, as the header has"),
         (TEXT.replace("d,58", 'd,"x\ny",58'), "row 3 (line 6) has 8 cells, expected 7, as the header has"),
@@ -228,7 +228,7 @@ def test_patterns_and_classes_are_written_out_for_the_model(path: Path):
             TEXT.replace("II", "III").replace("d,58,f,", "d,58,f,V"),
             "column 'stage' has 3 classes (I, III, V), but modality 'stage' is of shape (2,)" + RESHAPE.format(3),
         ),
-        (TEXT.replace("c,", "a,"), "column 'id': 'a' stands in row 0 (line 2) and again in row 2 (line 4), expected each id once"),
+        (TEXT.replace("c,", "a,"), "column 'id': duplicate 'a' in row 0 (line 2) and row 2 (line 4)"),
         (TEXT.replace("c,", ","), "column 'id': row 2 (line 4) has none, expected an identifier in each row"),
         (TEXT.encode("utf-16"), "line 1: not text in UTF-8 (byte 0xff); save it again as CSV UTF-8"),
         (
@@ -237,7 +237,7 @@ def test_patterns_and_classes_are_written_out_for_the_model(path: Path):
         ),
         (
             TEXT.replace("note", "lab__present").replace(",x\n", ",0\n").replace('"one, ""two"""', "0").replace(",y", ",1"),
-            "column 'lab__present': row 0 (line 2) says that lab is absent, but it has values; empty its cells, or say 1",
+            "column 'lab__present': row 0 (line 2) says that lab is absent, but it has values; empty its cells, or set 1",
         ),
     ],
 )
@@ -264,14 +264,14 @@ def test_options_that_do_not_fit_are_told(path: Path):
             "column 'age' has 3 classes (58, 63.0, 71), but modality 'clinical' is of shape (2,)" + RESHAPE.format(3),
         ),
         ({"lab": "lab_*"}, {}, {"lab": (3,)}, "modality 'lab': 2 columns (lab_1, lab_2), but its shape is (3,); write shape: 2"),
-        ({"lab": ("lab_*", "lab_1")}, {}, {"lab": (3,)}, "columns: modality 'lab': column 'lab_1' is named twice"),
+        ({"lab": ("lab_*", "lab_1")}, {}, {"lab": (3,)}, "columns: modality 'lab': duplicate column 'lab_1'"),
         (
             {"lab": "lab_*", "age": "lab_1"},
             {},
             {"lab": (2,), "age": (1,)},
             "columns: column 'lab_1' is in modality 'lab' and in 'age', expected one of them",
         ),
-        ({}, {"sex": ("f", "f")}, {"sex": (2,)}, "classes: column 'sex': class 'f' is listed twice"),
+        ({}, {"sex": ("f", "f")}, {"sex": (2,)}, "classes: column 'sex': duplicate class 'f'"),
         ({}, {"sex": ("f", "m")}, {"age": (1,)}, "classes: no column 'sex' in any modality. Found: age"),
         ({}, {"sex": ("f", "m", "x")}, {"sex": (2,)}, "classes: column 'sex' has 3, but modality 'sex' is of shape (2,)"),
         (
@@ -294,7 +294,7 @@ def test_files_that_cannot_be_joined_are_told(path: Path):
     one = write(path.parent / "one.csv", "id,x\ns1,1\n")
     other = write(path.parent / "other.csv", "id,y\nS1,1\n")
     shapes = {"x": (1,), "y": (1,)}
-    with refused(f'{other}: no identifier is in the other files as well ("S1" here, "s1" in {one}), so that no row can be joined'):
+    with refused(f'{other}: no identifier in common with the other files ("S1" here, "s1" in {one}), so no row can be joined'):
         Table(path=("one.csv", "other.csv")).load(shapes)
     write(other, "id,y,x\ns1,1,2\n")
     with refused(f"{other}: column 'x' is in {one} as well; rename one of them"):
@@ -326,9 +326,9 @@ def test_lists_that_do_not_fit_are_told(path: Path):
         ({}, {"ragged": (2,)}, f"{found}: column 'ragged': row 1 holds 2 values, but row 0 1; lists of one length are vectors of a "
          "modality"),
         ({}, {"words": (2,)}, f"{found}: column 'words' holds lists that are not of numbers (list<element: string>)"),
-        ({}, {"when": (1,)}, f"{found}: column 'when' holds dates or times (timestamp[us, tz=UTC]), which are no numbers; count days or "
+        ({}, {"when": (1,)}, f"{found}: column 'when' holds dates or times (timestamp[us, tz=UTC]), not numbers; convert them to days or "
          "seconds since one of them"),
-        ({}, {"far": (1,)}, f"{found}: column 'far': row 1 holds an infinite number; null or NaN marks what is absent"),
+        ({}, {"far": (1,)}, f"{found}: column 'far': row 1 holds an infinite number; null or NaN marks absent values"),
         ({"z": ("x", "y")}, {"z": (3,)}, "modality 'z': column 'x' holds lists, expected one column of lists, or several of single values"),
     ]  # fmt: skip
     for columns, shapes, message in refusals:
@@ -430,7 +430,7 @@ def test_columns_count_by_name_and_a_modality_may_be_missing(path: Path, model: 
         ("note\nx\n", "no column of any modality (age, sex, stage, lab_1, lab_2). Found: note"),
         ("stage\nIII\n", f"column 'stage': row 0 (line 2) holds \"III\", {LISTED.format('I, II')}"),
         ("age,sex\nf,1\n", f"column 'age': row 0 (line 2) holds \"f\", {FINITE}"),
-        ("id,stage\n1,I\n1,II\n", "column 'id': '1' stands in row 0 (line 2) and again in row 1 (line 3), expected each id once"),
+        ("id,stage\n1,I\n1,II\n", "column 'id': duplicate '1' in row 0 (line 2) and row 1 (line 3)"),
         ("stage,stage__imputed_\nI\n", "row 0 (line 2) has 1 cell, expected 2, as the header has"),
     ],
 )
@@ -513,14 +513,14 @@ def test_a_model_knows_the_columns_that_it_learned_from(path: Path, model: Any):
 def test_a_model_that_never_saw_a_table_refuses_one(path: Path, model: Any):
     network = nbridge.build_model(spec_of(COLUMNS, CLASSES).model_copy(update={"data": nbridge.Spec.model_validate(
         {"modalities": {"x": {"shape": 1, "encoder": "mlp", "likelihood": "normal"}}}).data}))  # fmt: skip
-    with refused("rows.csv: a csv file, whose columns this model knows nothing of: it was not trained from one (data: {source: table})"):
+    with refused("rows.csv: a csv file, but this model was not trained from one (data: {source: table})"):
         impute_file(Served(network), "rows.csv", "out.csv")
 
 
 def test_a_column_is_never_written_twice(path: Path, model: Any):
     network, layout = model
     source = write(path.parent / "drawn.csv", "stage,draw\nI,1\n,2\n")
-    with refused(f"{source}: column 'draw' would be written twice; rename that of the file"):
+    with refused(f"{source}: column 'draw' would be written twice; rename the one in the file"):
         impute_file(Served(network, Binding(table=layout)), source, "out.csv", samples=2)
 
 

@@ -366,7 +366,7 @@ def test_figures_of_an_earlier_time_are_replaced(model: Any) -> None:
         assert list(lists(again[0])) == list(lists(frame))
         assert lists(again[0])["age__sd"] == [0.0] * 4
         assert not any(any(cells) for cells in lists(again[1]).values())
-    with refused("table: column 'draw' would be written twice; rename that of the file"):
+    with refused("table: column 'draw' would be written twice; rename the one in the file"):
         model.impute(table.append_column("draw", [[1] * 4]), samples=2)
 
 
@@ -395,8 +395,8 @@ def changed(**columns: Any) -> pd.DataFrame:
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "another type": (
         lambda: changed(age=["old"] * 4),
-        'data frame: column \'age\': row 0 holds "old", expected a finite number, or data.classes to list the classes of this column; an '
-        "empty cell is one that is absent",
+        'data frame: column \'age\': row 0 holds "old", expected a finite number, or data.classes to list the classes of this column; '
+        "leave absent cells empty",
     ),
     "single values for lists": (lambda: changed(v=[1.0] * 4), "data frame: column 'v' holds single values, expected lists of 3 numbers"),
     "lists for single values": (
@@ -406,15 +406,15 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "other lists": (lambda: changed(v=[[1.0, 2.0]] * 4), "data frame: column 'v': row 0 holds 2 values, expected 3"),
     "a column missing": (
         lambda: changed().drop(columns="lab_2"),
-        "data frame: column 'lab_2' of modality 'lab' is missing. Add it, with empty cells where nothing is known; a file may lack all "
+        "data frame: column 'lab_2' of modality 'lab' is missing. Add it, with empty cells for absent values; a file may lack all "
         "columns of a modality, not some",
     ),
     "an unseen class": (
         lambda: changed(stage=["I", "IV", "I", "I"]),
-        "data frame: column 'stage': row 1 holds \"IV\", a class that data.classes does not list; it lists I, II, III. An empty cell is "
-        "one that is absent.",
+        "data frame: column 'stage': row 1 holds \"IV\", a class that data.classes does not list; it lists I, II, III. "
+        "Leave absent cells empty.",
     ),
-    "one name twice": (lambda: changed().set_axis([*TYPES][:-1] + ["id"], axis=1), "data frame: column 'id' is there twice"),
+    "one name twice": (lambda: changed().set_axis([*TYPES][:-1] + ["id"], axis=1), "data frame: duplicate column 'id'"),
     "mixed": (
         lambda: changed(stage=[1, "I", 2.5, None]),
         "data frame: column 'stage' holds values of different types (int, str, float), expected one of them; row 1 is the first of another "
@@ -435,7 +435,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "dates": (
         lambda: changed(age=pd.date_range("2020", periods=4, tz="UTC").as_unit("ns")),
-        "data frame: column 'age' holds dates or times (timestamp[ns, tz=UTC]), which are no numbers; count days or seconds since one of "
+        "data frame: column 'age' holds dates or times (timestamp[ns, tz=UTC]), not numbers; convert them to days or seconds since one of "
         "them",
     ),
     "periods": (
@@ -445,7 +445,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "an infinite number": (
         lambda: changed(age=[1, 2, 3, float("inf")]),
-        'data frame: column \'age\': row 3 holds "inf", expected a finite number; an empty cell is one that is absent',
+        'data frame: column \'age\': row 3 holds "inf", expected a finite number; leave absent cells empty',
     ),
     "outside the support": (
         lambda: changed(seen=[1, 2, -3, -4]),
@@ -453,7 +453,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         "rows). Rescale the values or choose another likelihood.",
     ),
     "a lazy frame": (
-        lambda: pl.LazyFrame({"age": [1]}), "rows of type LazyFrame, which are still to come, expected a data frame that holds them"
+        lambda: pl.LazyFrame({"age": [1]}), "rows of type LazyFrame are lazy, expected a data frame in memory; load them first"
     ),
     "no frame": (
         lambda: [1, 2], "rows of type list, expected a data frame (pandas, polars, pyarrow, datasets) or a dict of arrays"
@@ -580,7 +580,7 @@ def test_classes_that_a_frame_declares_are_its_classes_and_dates_are_left_out() 
     assert found.spec.data.source.kwargs["classes"] == {"grade": ("low", "mid", "high", "extreme")}
     assert {name: one.shape for name, one in found.spec.modalities.items()} == {"grade": (4,), "x": (1,), "v": (4,)}
     assert found.remarks == (
-        "left out: when: holds dates or times (timestamp[ns, tz=UTC]), which are no numbers; count days or seconds since one of them",
+        "left out: when: holds dates or times (timestamp[ns, tz=UTC]), not numbers; convert them to days or seconds since one of them",
         "left out: words: holds lists that are not of numbers (list<item: string>)",
         "left out: ragged: holds lists of several lengths",
     )
@@ -696,14 +696,14 @@ def test_images_that_do_not_fit_are_told(pictures: Any) -> None:
         return datasets.Dataset.from_dict({"image": list(images)}, features=datasets.Features({"image": datasets.Image()}))
 
     small, large, deep = Image.new("L", (2, 2)), Image.new("L", (3, 2)), Image.new("F", (2, 2))
-    with refused("dataset: column 'image': the image in row 1 is of shape (1, 2, 3), others (1, 2, 2); make them alike"):
+    with refused("dataset: column 'image': the image in row 1 has shape (1, 2, 3), the first (1, 2, 2); make them equal"):
         nbridge.init(of(small, large))
     broken = of(small).cast_column("image", datasets.Image(decode=False)).map(lambda _: {"image": {"bytes": b"none", "path": None}})
     with pytest.raises(DataError, match=r"^dataset: column 'image': the image in row 0 can't be read \(not a PNG, JPEG"):
         nbridge.init(broken)
     assert deep.mode == "F"
     assert nbridge.init(of(*[Image.new("RGB", (2, 2), (row, 0, 0)) for row in range(30)])).spec.modalities["image"].shape == (3, 2, 2)
-    with refused("rows of type IterableDataset, which are still to come, expected a data frame that holds them"):
+    with refused("rows of type IterableDataset are lazy, expected a data frame in memory; load them first"):
         nbridge.init(pictures.to_iterable_dataset())
     with refused("a dict of data frames (train), expected one of them, or a dict of arrays"):
         nbridge.init(datasets.DatasetDict(train=pictures))

@@ -404,7 +404,7 @@ MISTAKES: dict[str, tuple[Rows, dict[str, Any], str]] = {
     ),
     "one group": (
         changed(patient=np.full(ROWS, "p1")), {"group": "patient"},
-        "array 'patient' (data.group): all 60 rows are of group 'p1', so that none can be held out; name a column of several groups, or "
+        "array 'patient' (data.group): all 60 rows are of group 'p1', so none can be held out; name a column of several groups, or "
         "set data.validation and data.test to 0",
     ),
     "a group in two parts": (
@@ -443,7 +443,7 @@ def test_a_column_of_parts_is_no_modality(here: Path):
     write_csv("rows.csv", found)
     document = spec({"source": "table", "path": "rows.csv", "columns": {"x": "x_*"}}, split="y")
     document["modalities"]["y"] |= {"shape": 2, "likelihood": "categorical"}
-    message = "column 'y' (data.split): modality 'y' has this column as well, which is the same in all training rows"
+    message = "column 'y' (data.split): modality 'y' uses this column as well, which is constant in the training rows"
     with pytest.raises(DataError, match=re.escape(f"{here / 'rows.csv'}: {message}")):
         split(document)
 
@@ -452,7 +452,7 @@ def test_a_row_that_the_table_of_groups_lacks_has_no_group(here: Path):
     source, _ = as_joined(rows())
     lines = (here / "y.csv").read_text().splitlines(keepends=True)
     (here / "y.csv").write_text("".join(line for line in lines if not line.startswith("r7,")))
-    message = f"{here / 'y.csv'}: column 'patient' (data.group): id 'r7', which is in other files alone, has no group; expected one in each"
+    message = f"{here / 'y.csv'}: column 'patient' (data.group): id 'r7', which only other files have, has no group; expected one in each"
     with pytest.raises(DataError, match=re.escape(message)):
         split(spec(source, group="patient"))
 
@@ -485,11 +485,11 @@ def doubts(found: Rows, **keys: Any) -> list[str]:
 
 def test_groups_of_one_row_and_groups_that_leave_parts_short_are_warnings():
     assert doubts(changed(patient=np.arange(ROWS)), group="patient") == [
-        "data.group (array 'patient'): each of the 60 rows is a group of its own, so that it changes nothing; is another column meant?"
+        "data.group (array 'patient'): each of the 60 rows is a group of its own, which has no effect; check the column"
     ]
     large = changed(patient=np.array(["big"] * 56 + ["a", "b", "c", "d"]))
     assert doubts(large, group="patient", validation=0) == [
-        "data.group (array 'patient'): test has 4 rows where data.test (0.2) asks for 12, as groups are not divided; the largest of 5, "
+        "data.group (array 'patient'): test has 4 rows where data.test (0.2) asks for 12, because groups are not split; the largest of 5, "
         "'big', has 56 of 60 rows"
     ]
     assert doubts(rows(), group="patient") == []
@@ -554,7 +554,7 @@ def test_validate_warns_of_items_that_training_and_held_out_rows_share():
     (warning,) = check_data(spec_from_dict(document)).warnings
     assert warning.startswith("modality 'v': ")
     assert warning.endswith(
-        "validation rows have an item that training rows have as well, so that validation figures praise what was memorised; data.group: v "
+        "validation rows share an item with training rows, so validation metrics reward memorisation; data.group: v "
         "keeps rows of one item together, or name the column of patients, speakers or photographs"
     )
     for group in ("v", "patient"):

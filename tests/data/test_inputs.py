@@ -87,7 +87,7 @@ def test_the_commands_take_it_and_each_part_is_filled_in_by_itself(here: Path, c
     code, _, err = call("impute", "run", "parts", "--out", "done")
     assert (code, err) == (
         2,
-        "parts: a folder of 3 Parquet files, which are filled in one by one; name one, such as part-0.parquet\n",
+        "parts: a folder of 3 Parquet files; impute them one at a time, such as part-0.parquet\n",
     )
 
 
@@ -201,7 +201,7 @@ def test_a_modality_that_is_called_as_a_place_is_told(here: Path, name: str):
     parts = {one: adata(rng.normal(size=(ROWS, 2)).astype(np.float32), names, [f"{one}1", f"{one}2"]) for one in (name, "prot")}
     data = joined(parts, pd.DataFrame({"stage": ["a", "b"] * (ROWS // 2)}, index=names))
     write_omics(here / "cells.h5mu", data)
-    message = f"modality '{name}' is called as a place in every object is (X, layers, obsm, obs)"
+    message = f"modality '{name}' has the name of a slot (X, layers, obsm, obs)"
     for given, origin in ((data, "MuData object"), ("cells.h5mu", f"{here / 'cells.h5mu'}")):
         with pytest.raises(DataError) as found:
             init(given)

@@ -72,10 +72,10 @@ LINES = {
                                      "(nor these modalities together with others)"),
     ("111", "110"): (["000"] * 4, "rows with nothing observed: 4 rows; no training row had this pattern (they are served from the prior)"),
     ("111",): (["010", "010", "001"], "rows with only label observed: 2 rows; with only text observed: 1 row; no training row had these "
-                                      "patterns (each is a part of one that it had)"),
+                                      "patterns (each is a subset of one that it had)"),
     ("011", "100"): (["110", "101", "001", "111", "010"], "rows with everything observed: 1 row; with only image, text observed: 1 row; "
                      "with only image, label observed: 1 row; 2 more patterns: 2 rows; no training row had these patterns "
-                     "(3 of them are not even a part of one that it had)"),
+                     "(3 of them are not a subset of any that it had)"),
 }  # fmt: skip
 
 

@@ -70,15 +70,15 @@ def test_every_mistake_is_told_at_once(here: Path):
     columns["sex"][7] = "x"
     columns["grade"][9] = "d"
     columns["id"][11] = "r1"
-    finite = "expected a finite number, or data.classes to list the classes of this column; an empty cell is one that is absent"
+    finite = "expected a finite number, or data.classes to list the classes of this column; leave absent cells empty"
     assert checked(columns).errors == (
         f"{here / 'rows.csv'}: column 'x_1': row 3 (line 5) holds \"high\", {finite}",
         f"{here / 'rows.csv'}: column 'x_2': row 5 (line 7) holds \"low\", {finite}",
         f"{here / 'rows.csv'}: column 'sex': row 7 (line 9) holds \"x\", a class that data.classes does not list; it lists f, m. "
-        "An empty cell is one that is absent.",
+        "Leave absent cells empty.",
         f"{here / 'rows.csv'}: column 'grade' has 4 classes (a, b, c, d), but modality 'grade' is of shape (3,); write shape: 4, "
         "or list the classes in data.classes",
-        f"{here / 'rows.csv'}: column 'id': 'r1' stands in row 1 (line 3) and again in row 11 (line 13), expected each id once",
+        f"{here / 'rows.csv'}: column 'id': duplicate 'r1' in row 1 (line 3) and row 11 (line 13)",
     )
 
 

@@ -211,14 +211,14 @@ def test_identifiers_that_repeat_are_none(here: Path):
     write(here / "rows.csv", {"id": [1, 1, 2] * 20, "x": column_of("normal")})
     spec = parse_spec(look(["rows.csv"]).text)
     assert spec.data.source.kwargs["id"] == ""
-    with refused(f"{here / 'rows.csv'}: column 'id': '1' stands in row 0 (line 2) and again in row 1 (line 3), expected each id once"):
+    with refused(f"{here / 'rows.csv'}: column 'id': duplicate '1' in row 0 (line 2) and row 1 (line 3)"):
         look(["rows.csv"], "id")
 
 
 @pytest.mark.parametrize(
     ("spoil", "what"),
     [
-        (lambda ids: [*ids[:-1], ids[0]], "'{0}' stands in row 0 (line 2) and again in row 59 (line 61), expected each id once"),
+        (lambda ids: [*ids[:-1], ids[0]], "duplicate '{0}' in row 0 (line 2) and row 59 (line 61)"),
         (lambda ids: ["", *ids[1:]], "row 0 (line 2) has none, expected an identifier in each row"),
     ],
     ids=["twice", "missing"],
@@ -289,7 +289,7 @@ def test_arrays_that_do_not_fit_together_are_told(here: Path):
     np.savez(path, x=x, note=np.array([f"note {row}" for row in range(30)]))
     assert look(["rows.npz"]).remarks == ("left out: note: text of 30 different values in 30 rows, too few rows a value for classes",)
     np.savez(path, x=x, id=np.arange(29))
-    with refused(f"{path}: ids: 29 for 30 rows, expected one a row"):
+    with refused(f"{path}: ids: 29 for 30 rows, expected one per row"):
         look(["rows.npz"])
     np.savez(path, x=x[:0])
     with refused(f"{path}: no rows"):

@@ -166,7 +166,7 @@ def test_a_table_is_joined_to_a_folder_by_the_names_of_its_images(here: Path):
     with refused(f"{here / 'others.csv'}: no column matches the image names, such as 'P0' in face; name it with --id"):
         look(["face", "others.csv"])
     table(here / "twice.csv", people(30, lambda row: f"P{max(row, 1)}"))
-    with refused(f"{here / 'twice.csv'}: column 'who': 'P1' stands in row 0 (line 2) and again in row 1 (line 3), expected each id once"):
+    with refused(f"{here / 'twice.csv'}: column 'who': duplicate 'P1' in row 0 (line 2) and row 1 (line 3)"):
         look(["face", "twice.csv"])
 
 

@@ -310,7 +310,7 @@ def at(key: str, row: int, value: float) -> Arrays:
 
 
 MISTAKES: dict[str, tuple[Arrays, str]] = {
-    "infinite": (at("x", 7, np.inf), "modality 'x': inf in row 7, cell (0,): values must be finite (NaN marks what is absent)"),
+    "infinite": (at("x", 7, np.inf), "modality 'x': inf in row 7, cell (0,): values must be finite (NaN marks absent values)"),
     "too many classes": (at("label", 8, 3), "modality 'label': row 8 holds 3.0, expected a class index from 0 to 2"),
     "outside the support in two blocks": (
         {"count": np.where(np.arange(9) % 5 == 3, -1, 1)[:, None] * np.ones((9, 2))},
@@ -322,7 +322,7 @@ MISTAKES: dict[str, tuple[Arrays, str]] = {
         "modality 'x': row 6 is all NaN, but x__present says that it is present",
     ),
     "present by halves": ({"x__present": np.full(9, 0.5)}, "x__present: row 0 holds 0.5, expected true or false (1 or 0)"),
-    "an id twice, in two blocks": ({"id": np.arange(9) % 8}, "ids: 0 stands in row 0 and again in row 8, expected each id once"),
+    "an id twice, in two blocks": ({"id": np.arange(9) % 8}, "ids: duplicate 0 in row 0 and row 8"),
     "no id": ({"id": np.array([*range(8), NAN])}, "ids: row 8 has none, expected an identifier in each row"),
     "one-hot rows of two": (
         {"label": np.where(np.arange(9)[:, None] == 7, 1.0, [[1.0, 0.0, 0.0]])},
@@ -354,8 +354,8 @@ LAYOUTS: dict[str, tuple[Arrays, str]] = {
         "modality 'label': 8 rows, but 'x' has 9; expected one row for each, NaN where it is absent",
     ),
     "no rows": ({key: array[:0] for key, array in whole_rows().items()}, "modality 'x': no rows"),
-    "a short mask": ({"x__present": np.ones(8)}, "x__present: array of shape (8,), expected (9,), one truth value a row of 'x'"),
-    "too few ids": ({"id": np.arange(8)}, "ids: 8 for 9 rows, expected one a row"),
+    "a short mask": ({"x__present": np.ones(8)}, "x__present: array of shape (8,), expected (9,), one boolean per row of 'x'"),
+    "too few ids": ({"id": np.arange(8)}, "ids: 8 for 9 rows, expected one per row"),
     "ids of bytes": ({"id": np.array([b"a"] * 9)}, "ids: dtype |S1, expected integers or text"),
     "pickles": ({"note": np.array([None])}, "array 'note' holds pickled Python objects, expected numbers or text"),
 }
@@ -416,7 +416,7 @@ def test_damage_is_told(model: nbridge.MultimodalVAE, tmp_path: Path) -> None:
     for name in ("rows.npz", "rows.parquet"):
         (tmp_path / name).write_text("x,y")
     refused(tmp_path / "rows.npz", "not an npz file; np.savez writes one$")
-    refused(tmp_path / "rows.parquet", r"no Parquet file, or a damaged one \(")
+    refused(tmp_path / "rows.parquet", r"not a Parquet file, or damaged \(")
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", r"no npy file in this folder, expected one NAME.npy a modality$")
     source = write(tmp_path / "short", whole_rows())
@@ -435,10 +435,10 @@ def test_damage_is_told(model: nbridge.MultimodalVAE, tmp_path: Path) -> None:
     source = write(tmp_path / "text.npz", whole_rows())
     with zipfile.ZipFile(source, "a") as archive:
         archive.writestr("notes.txt", "a")
-    refused(source, "'notes.txt' is no array; np.savez writes them$")
+    refused(source, "'notes.txt' is not an array; np.savez writes them$")
     source = write(tmp_path / "texts", whole_rows())
     (source / "y.npy").write_text("a")
-    refused(source, "y.npy is no npy file; np.save writes one$")
+    refused(source, "y.npy is not an npy file; np.save writes one$")
     source = write(tmp_path / "pages.parquet", {"x": np.ones((9, 3))})
     content = source.read_bytes()
     source.write_bytes(content[:4] + b"\xff" * 40 + content[44:])

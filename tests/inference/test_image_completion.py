@@ -264,11 +264,11 @@ def changed(here: Path, old: str, new: str) -> None:
 def test_images_that_have_no_place_are_told_before_any_work(here: Path):
     model, _ = made(**FOLDERS)
     changed(here, ",d,", ",d/e,")
-    with refused("row \"d/e\": not the name of a file, so that no image of 'front' can be written for it; rename the row"):
+    with refused("row \"d/e\": not a valid file name for an image of 'front'; rename the row"):
         impute_images(model, "done")
     changed(here, "d/e", "d")
     save(here / "shots" / "front" / "d.2.png", levels("front", "d"))
-    with refused("modality 'front': d.2.png is there, and would be an image of row \"d\" as well; rename it"):
+    with refused("modality 'front': d.2.png already exists, but row \"d\" needs its name; rename it"):
         impute_images(model, "done", options=ImputationOptions(samples=2))
     (here / "sub").mkdir()
     path_table(here).rename(here / "sub" / "rows.parquet")

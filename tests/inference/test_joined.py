@@ -216,8 +216,8 @@ def test_the_tables_of_a_run_are_completed_by_one_command(
         ("--to", "none/done"): "--to none/done: folder none does not exist",
         ("--to", "new", "--shard", "1/2"): "--to new: cannot be combined with --shard; all tables are written whole, under their names",
         ("--to", "new", "--out", "new.csv"): "--to new: cannot be combined with --out; all tables are written whole, under their names",
-        ("one.csv", "one.csv", "--to", "new"): f"{here}/one.csv: {here}/one.csv bears this name as well, so that they can't "
-        "lie in one folder; rename one of them",
+        ("one.csv", "one.csv", "--to", "new"): f"{here}/one.csv: {here}/one.csv has the same file name, so they can't "
+        "be written to one folder; rename one of them",
     }  # fmt: skip
     for arguments, message in refusals.items():
         assert said(*arguments) == (2, "", f"{message}\n")
@@ -252,10 +252,10 @@ def test_a_run_of_several_tables_says_how_to_complete_them_and_does(
 
 def test_a_mistake_in_one_of_the_tables_is_told_and_nothing_is_written(here: Path, model: Any) -> None:
     write(here / "one.csv", FILES["one.csv"], {"a": {"age": "50"}, "a ": {"age": "50"}})
-    with refused(f"{here}/one.csv: column 'who': 'a' stands in row 0 (line 2) and again in row 1 (line 3), expected each id once"):
+    with refused(f"{here}/one.csv: column 'who': duplicate 'a' in row 0 (line 2) and row 1 (line 3)"):
         impute_tables(model, list(FILES), "new")
     write(here / "one.csv", ("age", "who", "sex"), {"x": {"age": "50"}})
-    message = re.escape(f'{here}/one.csv: no identifier is in the other files as well ("x" here')
+    message = re.escape(f'{here}/one.csv: no identifier in common with the other files ("x" here')
     with pytest.raises(DataError, match=f"^{message}"):
         impute_tables(model, list(FILES), "new")
     write(here / "one.csv", ("age", "who"), {"a": {"age": "50"}})

@@ -103,8 +103,7 @@ def test_what_nobody_knows_of_observations_that_a_modality_gets_is_nan_and_told(
     path = write(tmp_path / "in.h5mu", study())
     (told,) = [finding for finding in model.impute(path, out=tmp_path / "out.h5mu").warnings if finding.kind == "slot"]
     assert told.text == (
-        f"{path}: modality 'prot': gets 15 observations, of which layers/raw, obsm/X_umap, obsp/near, obs know nothing (NaN; obsp has no "
-        "edges)"
+        f"{path}: modality 'prot': gets 15 observations, unknown in layers/raw, obsm/X_umap, obsp/near, obs (NaN; obsp has no edges)"
     )
     before, after = read(path).mod["prot"], read(tmp_path / "out.h5mu").mod["prot"]
     n = before.n_obs
@@ -322,7 +321,7 @@ def test_mistakes_in_files_to_complete(tmp_path: Path, model: nbridge.Model):
         model.impute(slip, out=out)
     nothing = write(tmp_path / "nothing.h5mu", joined({"other": adata(np.eye(3), observations(3), ["x", "y", "z"])}))
     with refused(
-        f"{nothing}: none of the model's modalities is here: rna (rna/X), prot (prot/X), stage (obs/stage), age (obs/age). Found: other"
+        f"{nothing}: none of the model's modalities found: rna (rna/X), prot (prot/X), stage (obs/stage), age (obs/age). Found: other"
     ):
         model.impute(nothing, out=out)
     few = copy_of(data)
@@ -336,18 +335,17 @@ def test_mistakes_in_files_to_complete(tmp_path: Path, model: nbridge.Model):
     far.mod["prot"].X[2, 1] = np.inf
     with refused(
         f"{write(tmp_path / 'far.h5mu', far)}: modality 'prot' (prot/X, 'CD4'), observation 'cell31': inf, values must be finite (NaN "
-        "marks what is absent)"
+        "marks absent values)"
     ):
         model.impute(tmp_path / "far.h5mu", out=out)
     one = write(tmp_path / "one.h5ad", data.mod["rna"])
-    with pytest.raises(DataError, match=r"an AnnData object has no modalities, and modality 'rna' lies in 'rna/X'"):
+    with pytest.raises(DataError, match=r"an AnnData object has no modalities, but modality 'rna' has the address 'rna/X'"):
         model.impute(one, out=tmp_path / "out.h5ad")
     whole = write(tmp_path / "in.h5mu", data)
     with refused(f"{whole}: .h5mu files are written whole; leave the shard out"):
         model.impute(whole, out=out, shard=(2, 2))
     other = nbridge.build_model(spec_of({"x": 2}, {"x": "normal"}, source="memory"))
-    where = "where modalities lie in such"
-    with refused(f"{whole}: this model does not know {where} a file: it was not trained from one (data: {{source: h5mu}})"):
+    with refused(f"{whole}: no modality addresses: this model was not trained from such a file (data: {{source: h5mu}})"):
         nbridge.Model(other).impute(whole, out=out)
     with refused("this model was not trained from MuData or AnnData, in memory or in files (data: {source: h5mu})"):
         nbridge.Model(other).impute(data)
@@ -374,7 +372,7 @@ def test_from_a_file_to_a_completed_file_by_commands(tmp_path: Path, call: Call)
     code, told, warned = call("impute", "run", "study.h5mu", "--out", "completed.h5mu", "--intervals", "0.9")
     assert (code, told) == (0, "completed.h5mu: 120 rows; imputed rna 0, prot 45, stage 5, good 0, batch 0\n")
     assert "warning: " in warned
-    assert "gets 45 observations, of which" in warned
+    assert "gets 45 observations, unknown in" in warned
     done = read(tmp_path / "completed.h5mu")
     assert done.obs["stage"].notna().all()
     assert not np.isnan(done.mod["prot"].layers["prot__upper"]).any()

@@ -95,7 +95,7 @@ def test_scaling_is_fitted_on_present_training_rows_only():
     [
         (replaced("p", (7, 1), 1.5), "modality 'p', row 7: value 1.5 is outside the support of Bernoulli, numbers from 0 to 1"),
         (replaced("y", 5, 4), "modality 'y': row 5 holds 4.0, expected a class index from 0 to 3"),
-        (replaced("x", (2, 0), np.inf), "modality 'x': inf in row 2, cell (0,): values must be finite (NaN marks what is absent)"),
+        (replaced("x", (2, 0), np.inf), "modality 'x': inf in row 2, cell (0,): values must be finite (NaN marks absent values)"),
         (replaced("x", slice(None), np.nan), "modality 'x': present in none of the 20 rows, expected at least one"),
         ({**rows(), "x": rows()["x"][:, :2]}, "modality 'x': array of shape (20, 2), expected (rows, 3)"),
         ({name: array for name, array in rows().items() if name != "x"}, "modality 'x': no array of this name."),

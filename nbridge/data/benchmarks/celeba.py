@@ -34,7 +34,8 @@ FOLDER = "celeba10k"
 _TABLE, _PARTITION, _IDENTITIES, _IMAGES = "list_attr_celeba.txt", "list_eval_partition.txt", "identity_CelebA.txt", "img_align_celeba"
 _PARTS = np.array(["train", "validation", "test"])
 _GET = (
-    f"CelebA may not be passed on: get it from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html and put {_IMAGES}.zip and {_TABLE} there"
+    "CelebA may not be redistributed: get it from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html and put "
+    f"{_IMAGES}.zip and {_TABLE} there"
 )
 
 

@@ -40,7 +40,7 @@ class Attributes:
                 found = f"{did_you_mean(name, self.names)} Found: {listing(self.names)}"
                 raise DataError(f"attributes: {self.path} has no {quoted(name)}.{found}")
             if name in names[:place]:
-                raise DataError(f"attributes: {quoted(name)} is named twice, expected each attribute once")
+                raise DataError(f"attributes: duplicate {quoted(name)}")
         return self.values[:, [self.names.index(name) for name in names]]
 
 
@@ -73,7 +73,7 @@ def read_identities(path: Path, images: Sequence[str]) -> np.ndarray:
     Raises:
         DataError: when a line is malformed, or an image has no identity.
     """
-    return _read_numbers(path, images, r"\d{1,18}", "an image and the number of a person")
+    return _read_numbers(path, images, r"\d{1,18}", "an image and an identity number")
 
 
 def read_partition(path: Path, images: Sequence[str]) -> np.ndarray:
@@ -103,7 +103,7 @@ def _numbered(path: Path, images: Sequence[str], start: int) -> dict[str, int]:
     places: dict[str, int] = {}
     for number, image in enumerate(images, start):
         if places.setdefault(image, number) != number:
-            raise DataError(f"{path}: line {number}: {quoted(image)} stands in line {places[image]} already")
+            raise DataError(f"{path}: line {number}: duplicate image {quoted(image)}, also in line {places[image]}")
     return places
 
 

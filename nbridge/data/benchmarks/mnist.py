@@ -133,7 +133,7 @@ def read_idx(path: Path) -> np.ndarray:
     axes = raw[3] if len(raw) > 3 else 0
     start = 4 + 4 * axes
     if axes == 0 or len(raw) < start:
-        raise DataError(f"{path}: the header of the idx file is cut short")
+        raise DataError(f"{path}: truncated idx header")
     shape = tuple(int.from_bytes(raw[at : at + 4], "big") for at in range(4, start, 4))
     if len(raw) - start != prod(shape):
         raise DataError(f"{path}: {len(raw) - start} values, but the header says {prod(shape)}, shape {shape}")

@@ -71,7 +71,7 @@ def pair(tags: np.ndarray, pool: np.ndarray, generator: torch.Generator) -> np.n
     for tag in np.unique(np.concatenate([tags, pool])):
         alike, asking = np.flatnonzero(pool == tag), np.flatnonzero(tags == tag)
         if len(asking) and not len(alike):
-            raise DataError(f"label: no row to pair with tag {tag}")
+            raise DataError(f"label: no row to pair with label {tag}")
         # Every label of the pool is shuffled, used or not, so that the pairs don't depend on the number of rows.
         order = alike[torch.randperm(len(alike), generator=generator).numpy()]
         rows[asking] = np.resize(order, len(asking))

@@ -205,10 +205,10 @@ def check_missing(missing: float, views: int) -> None:
         DataError: when it doesn't.
     """
     if not 0 <= missing < 1:
-        raise DataError(f"missing: a share of {missing:g}, expected one in [0, 1)")
+        raise DataError(f"missing: {missing:g}, expected a fraction in [0, 1)")
     if views and missing > 1 - 1 / views:
         most = Fraction(views - 1, views)
-        raise DataError(f"missing: a share of {missing:g}, but one of the {views} views of each row stays; expected {most} or less")
+        raise DataError(f"missing: {missing:g}, but each row keeps one of its {views} views; expected {most} or less")
 
 
 def draw_presence(rows: int, views: int, missing: float, generator: torch.Generator) -> Tensor:

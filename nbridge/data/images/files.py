@@ -121,9 +121,7 @@ def images_in(folder: Path) -> Found:
     stems, known = dict[str, Path](), set(images)
     for path in images:
         if (other := stems.setdefault(identifier_of(path.stem), path)) is not path:
-            raise DataError(
-                f"{folder}: {other.name} and {path.name} have one stem, so that either could be the image of one row; remove one"
-            )
+            raise DataError(f"{folder}: {other.name} and {path.name} have the same stem, so the row's image is ambiguous; remove one")
     return Found(images, tuple(path for path in entries if path not in known))
 
 
@@ -186,9 +184,9 @@ def by(width: int, height: int) -> str:
 def _check(path: Path, image: Image.Image) -> None:
     """Rejects images that would silently lose information."""
     if (frames := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":
-        raise DataError(f"{path}: holds {frames} images, expected one; write them to a file each")
+        raise DataError(f"{path}: holds {frames} images, expected one; save each to its own file")
     if image.mode not in (*_GREY, *_COLOUR):
-        raise DataError(f"{path}: more than 8 bits a channel (mode {image.mode}), expected 8; scale it and save it again")
+        raise DataError(f"{path}: more than 8 bits per channel (mode {image.mode}), expected 8; scale it and save it again")
 
 
 def _opaque(image: Image.Image) -> Image.Image:
@@ -216,6 +214,6 @@ def _told(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: no such file") from error
     # Pillow also raises SyntaxError and ValueError for invalid images.
     except (*DAMAGED, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        unknown = f"no image of a kind known here: {listing(ending.removeprefix('.') for ending in ENDINGS)}"
+        unknown = f"not a supported image format: {listing(ending.removeprefix('.') for ending in ENDINGS)}"
         reason = unknown if isinstance(error, Image.UnidentifiedImageError) else clip(str(error).splitlines()[0] if str(error) else "", 100)
         raise DataError(f"{path}: cannot be read ({reason})") from error

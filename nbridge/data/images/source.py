@@ -129,6 +129,6 @@ class Images(Table):
             if len(said := [option for option, names in ways.items() if name in names]) > 1:
                 raise DataError(f"modality {name!r}: in {listing(said)}, expected one of them")
         if self.path_columns and not self.paths:
-            raise DataError("files: columns of a table, and data.table names none")
+            raise DataError("files: columns of a table, but data.table is not set")
         if self.folders and not self.id:
             raise DataError("id: folders of images have identifiers, the names of their files; leave id out, or name the column of a table")

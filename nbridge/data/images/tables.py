@@ -128,8 +128,8 @@ class ImagePaths(TableFile):
         for row, (text, path) in enumerate(zip(texts, paths, strict=True)):
             if self._strict and path is None and text not in self._missing:
                 raise DataError(
-                    f"{self.path}: column {clip(column)!r}: {chunk.where(row)} names {quoted(text)}, no such file in {self.root}; an empty "
-                    "cell is an image that is absent, and with data.missing_files: absent this one is"
+                    f"{self.path}: column {clip(column)!r}: {chunk.where(row)} names {quoted(text)}, no such file in {self.root}; leave "
+                    "cells of absent images empty, or set data.missing_files: absent"
                 )
         return decoded(self._frames[column], paths)
 

@@ -90,9 +90,7 @@ def name_images(
         names = _names(stem, beside, endings)
         if clash := sorted(taken.intersection(names)):
             if beside is None:
-                raise DataError(
-                    f"modality {modality!r}: {clash[0]} is there, and would be an image of row {quoted(stem)} as well; rename it"
-                )
+                raise DataError(f"modality {modality!r}: {clash[0]} already exists, but row {quoted(stem)} needs its name; rename it")
             names = _free(f"{stem}_{modality}", beside, endings, taken)
         taken.update(names)
         found.append(names)
@@ -112,4 +110,4 @@ def _names(stem: str, beside: str | None, endings: Sequence[str]) -> list[str]:
 
 def _check_stem(stem: str, name: str) -> None:
     if not stem or stem.startswith(".") or any(character in stem for character in "/\\\0") or len(stem.encode()) > _LONGEST:
-        raise DataError(f"row {quoted(stem)}: not the name of a file, so that no image of {name!r} can be written for it; rename the row")
+        raise DataError(f"row {quoted(stem)}: not a valid file name for an image of {name!r}; rename the row")

@@ -182,7 +182,7 @@ def archive_member(archive: ZipFile, name: str, scratch: Path) -> Member:
     with _told(key), archive.open(name) as stream:
         header = read_header(stream)
     if header is None:
-        raise DataError(f"{key!r} is no array; np.savez writes them")
+        raise DataError(f"{key!r} is not an array; np.savez writes them")
     _check_plain(key, header.dtype)
     member = ArchiveMember(key, archive, name, header)
     if not header.by_columns or len(header.shape) < 2:
@@ -201,7 +201,7 @@ def file_member(path: Path) -> Member:
     with _told(path.stem), path.open("rb") as file:
         header = read_header(file)
     if header is None:
-        raise DataError(f"{path.name} is no npy file; np.save writes one")
+        raise DataError(f"{path.name} is not an npy file; np.save writes one")
     _check_plain(path.stem, header.dtype)
     return FileMember(path.stem, path)
 

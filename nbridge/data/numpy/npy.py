@@ -146,14 +146,14 @@ def _open(folder: Path, key: str, modality: str | None = None) -> _Array:
     except _UNREADABLE as error:
         raise DataError(f"{path}: {_damage(path, error)}") from error
     if array.ndim > 1 and not array.flags.c_contiguous:
-        raise DataError(f"{path}: columns lie one after the other (Fortran order), expected rows: save np.ascontiguousarray of it")
+        raise DataError(f"{path}: Fortran order, expected C order: save np.ascontiguousarray of it")
     return _Array(path, array.shape, array.dtype, array.offset, path.stat().st_size)
 
 
 def _mask(folder: Path, key: str, rows: int) -> np.ndarray:
     array = _open(folder, key + PRESENT)
     if array.shape != (rows,):
-        raise DataError(f"{array.path}: array of shape {array.shape}, expected ({rows},), one truth value a row of {key!r}")
+        raise DataError(f"{array.path}: array of shape {array.shape}, expected ({rows},), one boolean per row of {key!r}")
     return array.whole()
 
 

@@ -111,7 +111,7 @@ class NPZ(Source):
             return array
         what = f"{path}: modality {name!r}"
         if name not in self.classes:
-            raise DataError(f"{what}: array of dtype {array.dtype}, expected real numbers; of classes that are text data.classes lists all")
+            raise DataError(f"{what}: array of dtype {array.dtype}, expected real numbers; list text classes in data.classes")
         return class_numbers(texts_in(array, what), self.classes[name], what)
 
 
@@ -223,5 +223,5 @@ def _member(path: Path, archive: NpzFile, key: str, modality: str | None = None)
             raise DataError(f"{path}: array {key!r} holds pickled Python objects, expected numbers or text") from error
         raise DataError(f"{path}: array {key!r} is damaged ({error})") from error
     if not isinstance(array, np.ndarray):
-        raise DataError(f"{path}: {key!r} is no array; np.savez writes them")
+        raise DataError(f"{path}: {key!r} is not an array; np.savez writes them")
     return array

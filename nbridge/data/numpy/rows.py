@@ -168,7 +168,7 @@ def folder_rows(path: Path, classes: Mapping[str, Sequence[str]] | None = None) 
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})") from error
     if not files and (parts := parquet_files(path)):
-        raise DataError(f"a folder of {len(parts)} Parquet files, which are filled in one by one; name one, such as {parts[0].name}")
+        raise DataError(f"a folder of {len(parts)} Parquet files; impute them one at a time, such as {parts[0].name}")
     if not files:
         raise DataError("no npy file in this folder, expected one NAME.npy a modality")
     yield ArrayRows({file.stem: file_member(file) for file in files}, packed=False, classes=classes)

@@ -65,7 +65,7 @@ def check_classes(name: str, column: str, classes: tuple[str, ...], shape: tuple
     if len(shape) != 1 or len(classes) != max(2, shape[0]):
         raise DataError(f"classes: modality {name!r} (obs/{clip(column)}) has {len(classes)}, but its shape is {shape}")
     if (twice := same_text_twice(classes)) is not None:
-        raise DataError(f"classes: modality {name!r}: class {clip(twice)!r} is listed twice")
+        raise DataError(f"classes: modality {name!r}: duplicate class {clip(twice)!r}")
 
 
 def class_codes(part: Part, column: str, classes: tuple[str, ...]) -> np.ndarray:

@@ -127,7 +127,7 @@ class Part:
     def _frame(self, path: str) -> Any:
         frame = self.read(path)
         if not hasattr(frame, "columns") or not hasattr(frame, "index"):
-            raise DataError(f"{self.where}: {path} is no table, as files of anndata before 0.7 have it; read it and write it again")
+            raise DataError(f"{self.where}: {path} is not a data frame (anndata before 0.7); read the file and write it again")
         return frame
 
 
@@ -166,7 +166,9 @@ class Omics:
         rows = np.array([known.get(name, -1) for name in self.whole.names.tolist()], dtype=np.int64)
         if (rows >= 0).sum() != len(known):
             lacking = sorted(known.keys() - set(self.whole.names.tolist()))[0]
-            raise DataError(f"{part.where}: observation {clip(lacking)!r} is not among those of the whole object; mdata.update() mends it")
+            raise DataError(
+                f"{part.where}: observation {clip(lacking)!r} is missing from the top level of the object; mdata.update() fixes it"
+            )
         return rows
 
 
@@ -199,7 +201,7 @@ def opened_file(path: Path) -> Iterator[Any]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        told = f"no HDF5 file, which {path.suffix} files are, or a damaged one"
+        told = f"not an HDF5 file, as {path.suffix} files are, or damaged"
         known = {"truncated": "truncated HDF5 file", "lock": "another program has it open for writing; close it there"}
         raise DataError(f"{path}: {next((text for word, text in known.items() if word in str(error)), told)}") from error
     with file:
@@ -237,7 +239,7 @@ def _of_file(path: Path, file: Any) -> Omics:
 def _check_names(where: str, parts: Iterable[str]) -> None:
     if (name := next((name for name in parts if name in SLOTS), None)) is not None:
         raise DataError(
-            f"{where}: modality {name!r} is called as a place in every object is ({', '.join(SLOTS)}), so that {name}/... could be either; "
+            f"{where}: modality {name!r} has the name of a slot ({', '.join(SLOTS)}), so {name}/... is ambiguous; "
             f"rename it, such as mudata.MuData({{{name + '_1'!r}: mdata.mod[{name!r}], ...}})"
         )
 
@@ -269,7 +271,7 @@ def _stored(where: str, group: Any, path: str) -> Any:
 
 def _of_object(name: str, where: str, data: Any, parts: Mapping[str, Part] | None = None) -> Part:
     if getattr(data, "isbacked", False):
-        raise DataError(f"{where} is backed by a file; to_memory() reads it, or name the file")
+        raise DataError(f"{where} is backed by a file; call to_memory(), or pass the path")
     named = {slot: [str(key) for key in getattr(data, slot, None) or ()] for slot in _DICTS}
     # In MuData, X and raw belong to the modalities.
     single = [] if hasattr(data, "mod") else [*(["X"] if data.X is not None else []), *(["raw/X"] if data.raw is not None else [])]
@@ -293,7 +295,7 @@ def _names(frame: Any, what: str, mend: str) -> np.ndarray:
     seen: dict[str, int] = {}
     for row, name in enumerate(names.tolist()):
         if (first := seen.setdefault(name, row)) != row:
-            raise DataError(f"{what} {clip(name)!r} stands in row {first} and again in row {row}, expected each once; {mend} mends it")
+            raise DataError(f"{what} {clip(name)!r} is duplicated in rows {first} and {row}; {mend} fixes it")
     return names
 
 

@@ -95,7 +95,7 @@ def parse_address(text: str) -> Address:
     slot, _, name = path.partition("/")
     if not text or slot not in SLOTS or bool(name) == (slot == "X"):
         known = "MODALITY, MODALITY/layers/NAME, MODALITY/obsm/NAME, obs/COLUMN (in .h5ad files X, layers/NAME, obsm/NAME, obs/COLUMN)"
-        raise DataError(f"keys: {clip(text)!r} is no place in these data.{did_you_mean(slot, SLOTS)} Expected {known}")
+        raise DataError(f"keys: {clip(text)!r} is not an address in these data.{did_you_mean(slot, SLOTS)} Expected {known}")
     return Address(part, slot, name)
 
 
@@ -118,4 +118,7 @@ def address_of(name: str, parts: Collection[str], columns: Collection[str]) -> A
     example = f"keys: {{{name}: {next(iter(parts), '') + '/layers/counts' if parts else 'X'}}}"
     known = f"modalities {', '.join(parts)}" if parts else "X of one modality (AnnData)"
     shown = clip(", ".join(columns), 200) or "none"
-    raise DataError(f"modality {name!r}: nothing is called so.{near} Found: {known}; columns of obs: {shown}. Say where it lies: {example}")
+    raise DataError(
+        f"modality {name!r}: no modality or obs column of this name.{near} Found: {known}; columns of obs: {shown}. "
+        f"Set its address: {example}"
+    )

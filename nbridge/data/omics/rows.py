@@ -47,7 +47,7 @@ class OmicsRows(RowsIn):
             if not there:
                 asked = ", ".join(f"{name} ({places[0]})" for name, places in self._addresses.items())
                 found = listing(omics.parts) if omics.parts else listing(omics.whole.elements)
-                raise DataError(f"none of the model's modalities is here: {asked}. Found: {found}")
+                raise DataError(f"none of the model's modalities found: {asked}. Found: {found}")
             self._names = omics.whole.names
         self.keys = tuple(there)
         self.place = lambda name, row, element: self._values[name].place(str(self._names[row]), element)

@@ -204,7 +204,7 @@ def _new_variables(targets: Sequence[Target]) -> tuple[str, ...]:
     for target in targets:
         names = target.layout.variables.get(target.name, ())
         if target.addresses[0].slot in ("X", "layers") and len(names) != target.width:
-            raise DataError(f"modality {target.name!r}: not here, and the model does not know the names of its variables")
+            raise DataError(f"modality {target.name!r}: not in this object, and the model has no names for its variables")
         found |= dict.fromkeys(names if target.addresses[0].slot in ("X", "layers") else ())
     return tuple(found)
 
@@ -273,9 +273,9 @@ def _columns(growing: _Growing, target: Target) -> np.ndarray:
     places = {name: place for place, name in enumerate(growing.var_names.tolist())}
     names = target.layout.variables.get(target.name, ())
     if lacking := [name for name in names if name not in places]:
-        raise DataError(f"modality {target.name!r}: not here, and there is no variable {clip(lacking[0])!r} to write it to")
+        raise DataError(f"modality {target.name!r}: not in this object, and there is no variable {clip(lacking[0])!r} to write it to")
     if len(names) != target.width:
-        raise DataError(f"modality {target.name!r}: not here, and the model does not know the names of its variables")
+        raise DataError(f"modality {target.name!r}: not in this object, and the model has no names for its variables")
     return np.array([places[name] for name in names])
 
 
@@ -310,6 +310,6 @@ def _grow_others(growing: _Growing) -> Finding | None:
         else:
             growing.elements[path] = paired(value, gained) if path.startswith("obsp/") else grown(value, gained)
         (unknown if growing.elements[path] is not None else lost).append(path)
-    told = f"{part.where}: gets {gained:,} observations, of which {listing([*unknown, 'obs'])} know nothing (NaN; obsp has no edges)"
+    told = f"{part.where}: gets {gained:,} observations, unknown in {listing([*unknown, 'obs'])} (NaN; obsp has no edges)"
     left = f"; left out, because no rows can be added: {listing(lost)}" if lost else ""
     return Finding("slot", growing.name, told + left, {"gained": gained, "unknown": unknown, "lost": lost})

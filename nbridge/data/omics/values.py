@@ -161,7 +161,9 @@ def addresses_of(omics: Omics, name: str, layout: OmicsLayout) -> tuple[Address,
     if len(asked) == 1 and (asked[0].slot != "obs" or "*" not in asked[0].name):
         return asked
     if {(address.part, address.slot) for address in asked} != {(asked[0].part, "obs")}:
-        raise DataError(f"keys: modality {name!r} lies in {listing(map(str, asked))}, expected one place, or several columns of one obs")
+        raise DataError(
+            f"keys: modality {name!r} has the addresses {listing(map(str, asked))}, expected one, or several columns of one obs"
+        )
     part = omics.part(asked[0].part)
     known = [] if part is None else [str(column) for column in part.obs.columns]
     with naming(omics.origin):
@@ -203,8 +205,8 @@ def no_part(omics: Omics, address: Address, name: str) -> str:
     """The message for a missing modality of a MuData object."""
     if not omics.parts:
         return (
-            f"{omics.where} has no modalities, and modality {name!r} lies in {str(address)!r}; write keys: {{{name}: {address.path}}}, or "
-            f"wrap it: mudata.MuData({{{address.part!r}: adata}})"
+            f"{omics.where} has no modalities, but modality {name!r} has the address {str(address)!r}; write keys: "
+            f"{{{name}: {address.path}}}, or wrap it: mudata.MuData({{{address.part!r}: adata}})"
         )
     near = did_you_mean(address.part, omics.parts)
     return f"no modality {clip(address.part)!r} for modality {name!r}.{near} Found: {listing(omics.parts)}"
@@ -262,7 +264,7 @@ def _numeric(part: Part, address: Address, name: str) -> tuple[Any, tuple[str, .
 def _chosen(part: Part, name: str, asked: Sequence[str], known: Sequence[str], address: Address) -> np.ndarray:
     """The positions of the requested variables, by name, pattern, or boolean column of var."""
     if not known:
-        raise DataError(f"variables: modality {name!r} lies in {address}, whose columns have no names; leave its variables out")
+        raise DataError(f"variables: modality {name!r} at {address} has unnamed columns; leave its variables out")
     places = {variable: place for place, variable in enumerate(known)}
     found: list[int] = []
     lacking: list[str] = []
@@ -281,7 +283,7 @@ def _chosen(part: Part, name: str, asked: Sequence[str], known: Sequence[str], a
         raise DataError(f"no variable {clip(lacking[0])!r} for modality {name!r}{many}.{did_you_mean(lacking[0], known)} Found: {shown}")
     if len(set(found)) < len(found):
         twice = next(place for place in found if found.count(place) > 1)
-        raise DataError(f"variables: modality {name!r}: {clip(known[twice])!r} is named twice")
+        raise DataError(f"variables: modality {name!r}: duplicate variable {clip(known[twice])!r}")
     return np.array(found, dtype=np.int64)
 
 
@@ -299,7 +301,7 @@ def _flagged(part: Part, name: str, column: str) -> np.ndarray:
 def _columns(part: Part, rows: np.ndarray, name: str, addresses: tuple[Address, ...], layout: OmicsLayout) -> Columns:
     shape, columns = layout.shapes[name], [address.name for address in addresses]
     if name in layout.variables:
-        raise DataError(f"variables: modality {name!r} lies in {addresses[0]}, which has no variables; name its columns in keys")
+        raise DataError(f"variables: modality {name!r} at {addresses[0]} has no variables; name its columns in keys")
     index = len(columns) == 1 and len(shape) == 1 and shape[0] > 1
     listed = layout.classes.get(name, ())
     if index or listed or (len(columns) == 1 and not is_numeric(part.obs[columns[0]])):
@@ -314,7 +316,9 @@ def _columns(part: Part, rows: np.ndarray, name: str, addresses: tuple[Address, 
         return Columns(name, addresses, part, rows, (columns[0],), classes, numbers, missing)
     for column in columns:
         if not is_numeric(part.obs[column]):
-            raise DataError(f"{part.where}: obs/{column} holds {part.obs[column].dtype}, expected numbers; classes are a modality alone")
+            raise DataError(
+                f"{part.where}: obs/{column} holds {part.obs[column].dtype}, expected numbers; make classes a separate modality"
+            )
     if len(columns) != prod(shape):
         raise DataError(
             f"{part.where}: modality {name!r}: {len(columns)} columns of obs, but its shape is {shape}; write shape: {len(columns)}"

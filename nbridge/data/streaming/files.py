@@ -78,12 +78,10 @@ def open_rows(
     """
     if kind in OMICS:
         if omics is None:
-            raise DataError(
-                "this model does not know where modalities lie in such a file: it was not trained from one (data: {source: h5mu})"
-            )
+            raise DataError("no modality addresses: this model was not trained from such a file (data: {source: h5mu})")
         return omics_rows(path, omics, levels)
     if kind in TEXT and table is None:
-        raise DataError("a csv file, whose columns this model knows nothing of: it was not trained from one (data: {source: table})")
+        raise DataError("a csv file, but this model was not trained from one (data: {source: table})")
     if table is not None and kind in TABLES:
         return cell_rows(path, table, scratch, levels)
     if kind == PARQUET:

@@ -183,7 +183,7 @@ class StoredRows:
     # Reading
 
     def check(self, check: Callable[[Batch, int], None]) -> None:
-        """Checks all rows of a store, a piece at a time; does nothing for a subset.
+        """Checks all rows of a store, a piece at a time; not for a subset of the rows.
 
         Arguments:
             check: Takes a batch and the index of its first row, and raises a DataError.

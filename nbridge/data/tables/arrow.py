@@ -65,7 +65,7 @@ def unfit(kind: Any) -> str:
     types = pyarrow_of().types
     inner = value_type(kind)
     if types.is_temporal(inner):
-        return f"holds dates or times ({clip(kind)}), which are no numbers; count days or seconds since one of them"
+        return f"holds dates or times ({clip(kind)}), not numbers; convert them to days or seconds since one of them"
     if is_list(kind) and not is_vector(kind):
         return f"holds lists that are not of numbers ({clip(kind)})"
     single = _is_number(kind) or types.is_decimal(kind) or types.is_null(kind) or is_text(kind)
@@ -179,7 +179,7 @@ def lists(values: np.ndarray, kind: Any) -> Any:
 
 
 def list_type(shape: tuple[int, ...], kind: Any) -> Any:
-    """The shape of the vectors of a list type."""
+    """The list type of vectors of a shape."""
     for size in reversed(shape):
         kind = pyarrow_of().list_(kind, size)
     return kind

@@ -167,7 +167,7 @@ def _number(column: str, text: str, missing: Collection[str], where: Callable[[]
         elif re.fullmatch(r"[-+]?\d+,\d+", text):
             hint = " with a decimal point"
         raise DataError(
-            f"column {clip(column)!r}: {where()} holds {quoted(text)}, expected a finite number{hint}; an empty cell is one that is absent"
+            f"column {clip(column)!r}: {where()} holds {quoted(text)}, expected a finite number{hint}; leave absent cells empty"
         )
     if abs(number) > LARGEST:
         raise DataError(f"column {clip(column)!r}: {where()} holds {quoted(text)}, expected a number from {-LARGEST:.2g} to {LARGEST:.2g}")
@@ -190,6 +190,6 @@ def _classes(column: str, texts: Sequence[str], classes: Sequence[str], missing:
             listed = listing(classes[:10]) + (", ..." if len(classes) > 10 else "")
             raise DataError(
                 f"column {clip(column)!r}: {where(texts.index(text))} holds {quoted(text)}, a class that data.classes does not list; "
-                f"it lists {clip(listed, 200)}. An empty cell is one that is absent."
+                f"it lists {clip(listed, 200)}. Leave absent cells empty."
             )
     return np.array([found[text] for text in texts], dtype=np.float64)

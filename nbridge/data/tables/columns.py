@@ -195,7 +195,7 @@ def _schema_of(path: Path) -> Any:
     with _told(path):
         schema = pyarrow.parquet.read_schema(path)
     if twice := [name for name in schema.names if schema.names.count(name) > 1]:
-        raise DataError(f"{path}: column {twice[0]!r} is there twice")
+        raise DataError(f"{path}: duplicate column {twice[0]!r}")
     return schema
 
 

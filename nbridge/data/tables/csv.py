@@ -103,7 +103,7 @@ class CsvFile:
     def _check_header(self) -> None:
         for place, name in enumerate(self.columns):
             if name in self.columns[:place]:
-                raise DataError(f"{self.path}: column {name!r} is there twice in the header")
+                raise DataError(f"{self.path}: duplicate column {name!r} in the header")
         if all(re.fullmatch(r"[-+]?[\d.]+([eE][-+]?\d+)?", name) for name in self.columns):
             shown = listing(self.columns[:3])
             raise DataError(f"{self.path}: the first line holds numbers ({clip(shown)}), expected a header with the names of columns")

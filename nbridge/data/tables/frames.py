@@ -52,7 +52,7 @@ def open_frame(data: FrameLike) -> Frame:
     """
     pyarrow_of("data frames")
     if _is_lazy(data):
-        raise DataError(f"rows of type {type(data).__name__}, which are still to come, expected a data frame that holds them")
+        raise DataError(f"rows of type {type(data).__name__} are lazy, expected a data frame in memory; load them first")
     if _is_hub(data):
         from nbridge.data.tables.hub_frames import HubFrame
 
@@ -70,7 +70,7 @@ def open_frame(data: FrameLike) -> Frame:
             f"rows of type {type(data).__name__}, expected a data frame (pandas, polars, pyarrow, datasets) or a dict of arrays"
         )
     if twice := next((name for name in frame.names if frame.names.count(name) > 1), None):
-        raise DataError(f"{frame.noun}: column {clip(twice)!r} is there twice")
+        raise DataError(f"{frame.noun}: duplicate column {clip(twice)!r}")
     return frame
 
 

@@ -76,7 +76,7 @@ class HubFrame(Frame):
         if names := self.classes(name):
             places = {normal_text(text): place for place, text in reversed(list(enumerate(names)))}
             if unknown := next((text for text in values.to_pylist() if normal_text(text) not in places), None):
-                raise DataError(f"column {clip(name)!r}: {quoted(unknown)} was imputed, which its ClassLabel does not list; cast it")
+                raise DataError(f"column {clip(name)!r}: imputed {quoted(unknown)} is not in its ClassLabel; cast it")
             values = pa.array([places[normal_text(text)] for text in values.to_pylist()], given.type)
         elif _is(feature, "Image"):
             pixels = arrow_cells.vectors(name, values, str)
@@ -115,7 +115,7 @@ def _images(name: str, array: Any) -> Any:
     for row, value in enumerate(array.to_pylist()):
         image = None if value is None else _pixels(name, row, value)
         if image is not None and image.shape != (first := first or image.shape):
-            raise DataError(f"column {clip(name)!r}: the image in row {row} is of shape {image.shape}, others {first}; make them alike")
+            raise DataError(f"column {clip(name)!r}: the image in row {row} has shape {image.shape}, the first {first}; make them equal")
         pixels.append(image)
     shape = first or (0,)
     missing = np.array([image is None for image in pixels])

@@ -198,4 +198,4 @@ def check_names(files: Sequence[TableFile]) -> None:
     for file in files:
         name = Path(file.path).name
         if (other := found.setdefault(name, file)) is not file:
-            raise DataError(f"{file.path}: {other.path} bears this name as well, so that they can't lie in one folder; rename one of them")
+            raise DataError(f"{file.path}: {other.path} has the same file name, so they can't be written to one folder; rename one of them")

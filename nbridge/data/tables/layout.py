@@ -76,7 +76,7 @@ class TableLayout:
             self._check_width(name)
         for column, classes in self.classes.items():
             if (twice := same_text_twice(classes)) is not None:
-                raise DataError(f"classes: column {clip(column)!r}: class {clip(twice)!r} is listed twice")
+                raise DataError(f"classes: column {clip(column)!r}: duplicate class {clip(twice)!r}")
             if column not in owners:
                 raise DataError(f"classes: {no_column(column, ' in any modality', tuple(owners))}")
 
@@ -131,7 +131,7 @@ class TableLayout:
             raise DataError(f"column {clip(column)!r}: {chunk.where(row)} holds {_by(array.shape[1:])} values, expected {width}")
         if (far := (np.abs(flat) > LARGEST).any(1)).any():
             row = int(np.flatnonzero(far)[0])
-            what = "an infinite number; null or NaN marks what is absent" if np.isinf(flat[row]).any() else "a number beyond float32"
+            what = "an infinite number; null or NaN marks absent values" if np.isinf(flat[row]).any() else "a number beyond float32"
             raise DataError(f"column {clip(column)!r}: {chunk.where(row)} holds {what}")
         return flat if array.size else np.full((len(array), width), np.nan, np.float32)
 
@@ -191,7 +191,7 @@ def expand(name: str, asked: str | Sequence[str], columns: Sequence[str], reserv
             raise DataError(no_column(word, f" for modality {name!r}" if word != name else "", columns))
         found += named
     if twice := next((column for column in found if found.count(column) > 1), None):
-        raise DataError(f"columns: modality {name!r}: column {clip(twice)!r} is named twice")
+        raise DataError(f"columns: modality {name!r}: duplicate column {clip(twice)!r}")
     return tuple(found)
 
 

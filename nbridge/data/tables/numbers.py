@@ -123,8 +123,8 @@ def join(parts: Sequence[Numbers]) -> Numbers:
         rows, other = known[number], 0 if number else 1
         if not rows.keys() & {text for place, texts in enumerate(known) if place != number for text in texts}:
             raise DataError(
-                f"{parts[number].origin}: no identifier is in the other files as well ({quoted(next(iter(rows)))} here, "
-                f"{quoted(next(iter(known[other])))} in {parts[other].origin}), so that no row can be joined"
+                f"{parts[number].origin}: no identifier in common with the other files ({quoted(next(iter(rows)))} here, "
+                f"{quoted(next(iter(known[other])))} in {parts[other].origin}), so no row can be joined"
             )
     every = list(dict.fromkeys(text for rows in known for text in rows))
     numbers: dict[str, np.ndarray] = {}

@@ -93,7 +93,7 @@ def columns_of(plan: CellPlan, done: Mapping[str, Filled]) -> list[CellColumn]:
     columns = [*values, *masks, *figures]
     named = [*plan.passed, *(column.name for column in columns), *([DRAW] if draws_of(plan, done) else [])]
     if twice := next((name for name in named if named.count(name) > 1), None):
-        raise DataError(f"column {clip(twice)!r} would be written twice; rename that of the file")
+        raise DataError(f"column {clip(twice)!r} would be written twice; rename the one in the file")
     return columns
 
 

@@ -195,7 +195,7 @@ def _chosen(file: _File, name: str, asked: str | Sequence[str], reserved: Collec
             raise _missing(file, name, word)
         columns += found
     if twice := next((column for column in columns if columns.count(column) > 1), None):
-        raise DataError(f"columns: modality {name!r}: column {twice!r} is named twice")
+        raise DataError(f"columns: modality {name!r}: duplicate column {twice!r}")
     return tuple(columns)
 
 

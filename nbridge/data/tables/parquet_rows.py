@@ -35,7 +35,7 @@ class TableRows(RowsIn):
         self.schema = file.schema_arrow
         self.keys = tuple(self.schema.names)
         if twice := [key for key in self.keys if self.keys.count(key) > 1]:
-            raise DataError(f"column {twice[0]!r} is there twice")
+            raise DataError(f"duplicate column {twice[0]!r}")
 
     def layout(self, key: str) -> Layout:
         kind, rows = self.schema.field(key).type, self._file.metadata.num_rows
@@ -164,7 +164,7 @@ def table_rows(path: Path, sizes: Mapping[str, int]) -> Iterator[TableRows]:
     try:
         file = ParquetFile(path, buffer_size=_READ, pre_buffer=False)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"no Parquet file, or a damaged one ({_line(error)})") from error
+        raise DataError(f"not a Parquet file, or damaged ({_line(error)})") from error
     with file:
         yield TableRows(file, sizes)
 

@@ -34,7 +34,7 @@ def check_presence(name: str, mask: np.ndarray, array: np.ndarray, where: Where)
     place = where(row)
     if mask[row]:
         raise DataError(f"column {key!r}: {place} says that {name} is present, but all its cells are empty")
-    raise DataError(f"column {key!r}: {place} says that {name} is absent, but it has values; empty its cells, or say 1")
+    raise DataError(f"column {key!r}: {place} says that {name} is absent, but it has values; empty its cells, or set 1")
 
 
 def check_said(name: str, mask: np.ndarray, where: Where) -> None:
@@ -49,7 +49,7 @@ def check_said(name: str, mask: np.ndarray, where: Where) -> None:
         DataError: for the first row with another value.
     """
     if (wrong := np.flatnonzero(~np.isin(mask, (0, 1)))).size:
-        raise DataError(f"column {name + PRESENT!r}: {where(int(wrong[0]))} says neither 1 nor 0, expected one of them")
+        raise DataError(f"column {name + PRESENT!r}: {where(int(wrong[0]))} is neither 1 nor 0")
 
 
 def check_joined(

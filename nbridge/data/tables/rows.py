@@ -221,7 +221,7 @@ def has_modality(found: Sequence[str], layout: TableLayout, name: str) -> bool:
         spare = [column for column in found if column not in _columns(layout)]
         near = did_you_mean(missing[0], spare, cutoff=0.8)
         raise DataError(
-            f"column {clip(missing[0])!r}{more} of modality {name!r} is missing.{near} Add it, with empty cells where nothing is known; "
+            f"column {clip(missing[0])!r}{more} of modality {name!r} is missing.{near} Add it, with empty cells for absent values; "
             "a file may lack all columns of a modality, not some"
         )
     if missing and name + PRESENT in found:

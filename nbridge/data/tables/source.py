@@ -185,7 +185,7 @@ class Table(Source):
         texts = [labels.texts[row] if row >= 0 else "" for row in rows]
 
         def where(row: int) -> str:
-            return owner.where(rows[row]) if rows[row] >= 0 else f"id {clip(ids[row])!r}, which is in other files alone,"
+            return owner.where(rows[row]) if rows[row] >= 0 else f"id {clip(ids[row])!r}, which only other files have,"
 
         return replace(labels, texts=texts, where=where)
 
@@ -222,7 +222,7 @@ def _tried(read: Callable[[], object]) -> list[str]:
 
 
 def _cell_mistakes(file: TableFile, layout: TableLayout, passed_over: Collection[str]) -> tuple[dict[str, str], list[str]]:
-    """The first invalid cell of each column, in one pass; an error that ends the pass is listed first.
+    """The first invalid cell of each column, in one pass; an error that ends the pass is reported for the first column.
 
     Returns:
         Errors by column; and the error that ended the pass, if it belongs to no column.
