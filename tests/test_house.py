@@ -102,7 +102,7 @@ def test_every_file_and_every_public_name_in_it_is_documented(path: Path):
 
 
 def test_importing_the_package_imports_no_torch_and_its_command_line_no_torch_either():
-    heavy = ("torch", "numpy", "sklearn", "matplotlib", "pydantic")
+    heavy = ("torch", "numpy", "sklearn", "matplotlib", "pydantic", "pyarrow")
     code = f"import sys, nbridge, nbridge.cli.main; sys.exit(any(module in sys.modules for module in {heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

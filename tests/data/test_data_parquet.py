@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -160,12 +159,6 @@ def test_a_file_that_is_damaged_within_is_told_when_it_is_opened(path: Path):
 def test_row_groups_larger_than_memory_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(source, "LIMIT", 2 * 7 * 4)
     with refused(f"{path}: row group 0 holds 2 rows, too many to read at once; write the file again with row groups of 1 rows or so"):
-        Parquet(path="rows.parquet").load(SHAPES)
-
-
-def test_without_pyarrow_the_extra_to_install_is_named(path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with refused('parquet files are read by pyarrow, which is not installed: pip install "nbridge[tables]"'):
         Parquet(path="rows.parquet").load(SHAPES)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
@@ -368,13 +367,6 @@ def test_figures_of_an_earlier_time_are_replaced(model: Any) -> None:
         assert not any(any(cells) for cells in lists(again[1]).values())
     with refused("table: column 'draw' would be written twice; rename the one in the file"):
         model.impute(table.append_column("draw", [[1] * 4]), samples=2)
-
-
-def test_frames_need_pyarrow_and_say_so(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    frame = some_rows(4).to_pandas()
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with refused('data frames are read by pyarrow, which is not installed: pip install "nbridge[tables]"'):
-        model.impute(frame)
 
 
 def test_an_unknown_library_that_speaks_arrow_gets_a_table(model: Any) -> None:

@@ -470,14 +470,6 @@ def test_a_request_that_cannot_be_met_is_told(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "mixed", "rows.npz"]
 
 
-def test_without_pyarrow_the_extra_is_named(model: nbridge.MultimodalVAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = write(tmp_path / "rows.parquet", whole_rows())
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(DataError) as caught:
-        nbridge.Model(model).impute(source, out=tmp_path / "out.parquet")
-    assert str(caught.value) == f'{source}: Parquet files need pyarrow: pip install "nbridge[tables]"'
-
-
 # Whole or not at all
 
 

@@ -20,20 +20,11 @@ from nbridge.errors import DataError
 Where = Callable[[int], str]
 
 
-def pyarrow_of(what: str = "parquet files") -> Any:
-    """Imports pyarrow.
+def pyarrow_of() -> Any:
+    """Imports pyarrow when it is first used, because runs on arrays alone need not wait for it."""
+    import pyarrow
+    import pyarrow.compute
 
-    Arguments:
-        what: What needs it, for the message.
-
-    Raises:
-        DataError: when it is not installed.
-    """
-    try:
-        import pyarrow
-        import pyarrow.compute
-    except ImportError as error:
-        raise DataError(f'{what} are read by pyarrow, which is not installed: pip install "nbridge[tables]"') from error
     return pyarrow
 
 

@@ -234,7 +234,7 @@ class ParquetTable(ArrowTable):
         path: The file or the folder.
 
     Raises:
-        DataError: when a file is damaged or there is none, a column is duplicate, parts differ in columns, or pyarrow is not installed.
+        DataError: when a file is damaged or there is none, a column is duplicate, or parts differ in columns.
     """
 
     def __init__(self, path: Path) -> None:

@@ -50,7 +50,6 @@ def open_frame(data: FrameLike) -> Frame:
     Raises:
         DataError: when it is not a data frame, has duplicate columns, or a MultiIndex.
     """
-    pyarrow_of("data frames")
     if _is_lazy(data):
         raise DataError(f"rows of type {type(data).__name__} are lazy, expected a data frame in memory; load them first")
     if _is_hub(data):

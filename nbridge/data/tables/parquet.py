@@ -143,12 +143,10 @@ class _ParquetStore(Store):
 
 
 def _pyarrow() -> Any:
-    try:
-        import pyarrow
-        import pyarrow.compute
-        import pyarrow.parquet
-    except ImportError as error:
-        raise DataError('parquet files are read by pyarrow, which is not installed: pip install "nbridge[tables]"') from error
+    import pyarrow
+    import pyarrow.compute
+    import pyarrow.parquet
+
     return pyarrow
 
 

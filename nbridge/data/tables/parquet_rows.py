@@ -154,13 +154,11 @@ def table_rows(path: Path, sizes: Mapping[str, int]) -> Iterator[TableRows]:
         sizes: The number of values per row of each modality, by key.
 
     Raises:
-        DataError: when it is damaged or not a Parquet file, or pyarrow is not installed.
+        DataError: when it is damaged or not a Parquet file.
     """
-    try:
-        import pyarrow as pa
-        from pyarrow.parquet import ParquetFile
-    except ImportError as error:
-        raise DataError('Parquet files need pyarrow: pip install "nbridge[tables]"') from error
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetFile
+
     try:
         file = ParquetFile(path, buffer_size=_READ, pre_buffer=False)
     except (OSError, pa.ArrowException) as error:
