@@ -18,10 +18,10 @@ from torch.distributions import Independent
 
 from nbridge.common.warnings import Finding
 from nbridge.data.batch import Batch
+from nbridge.data.endings import ARCHIVE, ARRAY, files_ending, has_ending
 from nbridge.data.folders import find_file_or_folder
 from nbridge.data.patterns import Patterns, count
 from nbridge.data.split import Splits
-from nbridge.data.tables.columns import ending_of
 from nbridge.errors import DataError, NBridgeError, NBridgeWarning, RunError
 from nbridge.evaluation.results import METRICS, Evaluation, Metric, Settings
 from nbridge.evaluation.suite import evaluate
@@ -40,7 +40,7 @@ from nbridge.sharing.onnx import export_model
 from nbridge.spec.option_types import Prior
 from nbridge.spec.spec import Spec
 from nbridge.training.build import binding_of, build_model
-from nbridge.training.checkpoint import load_model, model_folder, save_model
+from nbridge.training.checkpoint import load_model, save_model
 from nbridge.training.run_folder import model_card
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -149,7 +149,7 @@ class Model(Served):
             done = impute(self.network, rows, samples=samples, noise=noise, seed=seed, first=first)
             _warn(self.unseen(count(self.names, rows.present)))
             return done
-        return impute_frame(self, rows, options, mask=mask, warn=lambda finding: _warn((finding,)))
+        return impute_frame(self, rows, options, mask=mask, warn=_warn)
 
     def summarise(self, rows: Any, intervals: Sequence[float] = (0.9,), *, draws: int = DRAWS, seed: int = 0) -> Summary:
         """Mean, standard deviation, intervals and class probabilities of the predictive distribution of every missing value.
@@ -296,7 +296,7 @@ class Model(Served):
         paths = [Path(path) for path in rows] if several else [Path(rows)]
         if out is None:
             raise DataError(f"{paths[0] if paths else 'rows'}: rows in files need out, the {'folder' if several else 'file'} to write")
-        if not several and not (self.binding.images is not None and _is_image_folder(paths[0])):
+        if not several and (self.binding.images is None or _holds_arrays(paths[0])):
             options = {"samples": imputation.samples, "noise": imputation.noise, "seed": imputation.seed, "draws": imputation.draws}
             done = impute_file(
                 self, paths[0], Path(out), **options, intervals=imputation.intervals, shard=shard, progress=progress
@@ -339,17 +339,12 @@ def _are_paths(rows: object) -> bool:
     return isinstance(rows, Sequence) and bool(rows) and all(isinstance(row, str | os.PathLike) for row in rows)
 
 
-def _is_image_folder(path: Path) -> bool:
-    """Whether a path is a folder of images, not a table or a folder of arrays."""
-    if ending_of(path):
-        return False
+def _holds_arrays(path: Path) -> bool:
+    """Whether a path is an npz file or a folder of npy files."""
     found = find_file_or_folder(path)
-    return found.is_dir() and not any(file.suffix == ".npy" for file in found.iterdir())
+    return bool(files_ending(found, ARRAY)) if found.is_dir() else has_ending(found, ARCHIVE)
 
 
 def _warn(findings: Iterable[Finding]) -> None:
     for finding in findings:
         warnings.warn(finding.text, NBridgeWarning, stacklevel=3)
-
-
-__all__ = ["Model", "load", "model_folder"]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nbridge.common.messages import did_you_mean, listing
 from nbridge.data.arrays import to_batch
+from nbridge.data.batch import Batch
 from nbridge.data.column import PRESENT, plain_array
 from nbridge.errors import DataError
 from nbridge.inference.impute import Imputed, impute
@@ -63,9 +64,44 @@ def impute_arrays(
         (array([0.5, 1. ]), array([False,  True]), array([False, False]))
     """
     check_intervals(intervals, draws, samples)
+    return fill_arrays(model, arrays, rows_of(model, arrays), samples=samples, noise=noise, seed=seed, intervals=intervals, draws=draws)
+
+
+def rows_of(model: MultimodalVAE, arrays: Mapping[str, ArrayLike | Tensor]) -> Batch:
+    """The rows of arrays by modality; arrays of other names are ignored.
+
+    Raises:
+        DataError: if the arrays do not match the model.
+    """
     shapes = {name: likelihood.shape for name, likelihood in model.likelihoods.items()}
-    batch = to_batch(arrays, shapes, allow_missing=True, ignore_extra=True)
+    return to_batch(arrays, shapes, allow_missing=True, ignore_extra=True)
+
+
+def fill_arrays(
+    model: MultimodalVAE,
+    arrays: Mapping[str, ArrayLike | Tensor],
+    batch: Batch,
+    *,
+    samples: int | None,
+    noise: bool,
+    seed: int,
+    intervals: Sequence[float],
+    draws: int,
+) -> dict[str, np.ndarray]:
+    """What `impute_arrays` does, once its options are checked and the arrays are read.
+
+    Arguments:
+        model: A trained model.
+        arrays: The arrays.
+        batch: Their rows (`rows_of`).
+        samples: As for `impute_arrays`, as are all further arguments.
+        noise: See there.
+        seed: See there.
+        intervals: See there.
+        draws: See there.
+    """
     done = impute(model, batch, samples=samples, noise=noise, seed=seed)
+    shapes = model.likelihoods
     taken = {*shapes, *(name + PRESENT for name in shapes)}
     completed = {name: plain_array(array) for name, array in arrays.items() if name not in taken}
     for name in completed:

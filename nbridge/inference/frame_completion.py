@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from nbridge.common.warnings import Finding
-from nbridge.data.arrays import to_batch
 from nbridge.data.omics.container import copied, is_omics
 from nbridge.data.omics.rows import object_rows
 from nbridge.data.patterns import count
@@ -20,9 +19,12 @@ from nbridge.data.tables.frame_source import FrameTable
 from nbridge.data.tables.frames import FrameLike, is_frame, open_frame
 from nbridge.data.tables.rows import CellRows
 from nbridge.errors import DataError, naming
-from nbridge.inference.array_completion import impute_arrays
+from nbridge.inference.array_completion import fill_arrays, rows_of
 from nbridge.inference.file_completion import ImputationOptions, complete
 from nbridge.inference.served import Served
+
+Warn = Callable[[Iterable[Finding]], None]
+"""Callback for warnings."""
 
 
 def impute_frame(
@@ -31,7 +33,7 @@ def impute_frame(
     options: ImputationOptions | None = None,
     *,
     mask: bool = False,
-    warn: Callable[[Finding], None] = lambda _: None,
+    warn: Warn = lambda _: None,
 ) -> Any:
     """Imputes missing values in a data frame; the result has the same class, columns, order, types and index.
 
@@ -78,7 +80,7 @@ def impute_frame(
         table = CellRows(FrameTable(frame), layout, levels=options.intervals)
         out = table.in_memory()
         found = complete(model, table, lambda _: nullcontext(out), options, keys={name: name for name in model.names})
-    _warn_of(found.warnings, warn)
+    warn(found.warnings)
     renewed, added = out.renewed, out.added
     done = frame.completed(out.rows, renewed, added)
     if not mask:
@@ -89,26 +91,20 @@ def impute_frame(
     return done, frame.flags(out.rows, flags)
 
 
-def _warn_of(findings: Iterable[Finding], warn: Callable[[Finding], None]) -> None:
-    for finding in findings:
-        warn(finding)
-
-
 def _impute_arrays(
-    model: Served, arrays: Mapping[str, Any], imputation: ImputationOptions, mask: bool, warn: Callable[[Finding], None]
+    model: Served, arrays: Mapping[str, Any], imputation: ImputationOptions, mask: bool, warn: Warn
 ) -> dict[str, np.ndarray]:
     """Imputed arrays by modality, and their masks."""
     if mask:
         raise DataError("mask is for data frames; imputed arrays come with masks NAME__imputed")
-    options = {"samples": imputation.samples, "noise": imputation.noise, "seed": imputation.seed}
-    done = impute_arrays(model.network, arrays, **options, intervals=imputation.intervals, draws=imputation.draws)
-    shapes = {name: likelihood.shape for name, likelihood in model.likelihoods.items()}
-    present = to_batch(arrays, shapes, allow_missing=True, ignore_extra=True).present
-    _warn_of(model.unseen(count(model.names, present)), warn)
+    imputation.check()
+    batch = rows_of(model.network, arrays)
+    done = fill_arrays(model.network, arrays, batch, **vars(imputation))
+    warn(model.unseen(count(model.names, batch.present)))
     return done
 
 
-def _impute_object(model: Served, data: Any, options: ImputationOptions, mask: bool, warn: Callable[[Finding], None]) -> Any:
+def _impute_object(model: Served, data: Any, options: ImputationOptions, mask: bool, warn: Warn) -> Any:
     """An imputed copy of a MuData or AnnData object."""
     if (omics := model.binding.omics) is None:
         raise DataError("this model was not trained from MuData or AnnData, in memory or in files (data: {source: h5mu})")
@@ -119,5 +115,5 @@ def _impute_object(model: Served, data: Any, options: ImputationOptions, mask: b
     rows = object_rows(data, omics.of(model.names), options.intervals)
     with naming(rows.origin):
         found = complete(model, rows, rows.collecting, options, keys={name: name for name in model.names})
-    _warn_of(found.warnings, warn)
+    warn(found.warnings)
     return rows.completed(data)

@@ -15,6 +15,7 @@ Axes: M modalities, B rows.
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -128,12 +129,16 @@ class _Trial:
             scores = torch.cat([scores, -weight * self._contrast()[None]])
         return scores.view(-1, self.repeats, self.rows).mean(1)
 
-    def _contrast(self) -> Tensor:
-        """InfoNCE of each item's draws and what is hidden of it, shape (B,); the negatives are other rows."""
+    @cached_property
+    def _hidden_means(self) -> Tensor:
+        """What draws are held against, by repeat and row; neither exponents nor a mixture matter to it."""
         experts = self.model.experts(self.batch)
         assert experts is not None, "a model with a mixture multiplies experts"
+        return mean_of_hidden(experts, self.hidden).view(self.repeats, self.rows, -1)
+
+    def _contrast(self) -> Tensor:
+        """InfoNCE of each item's draws and what is hidden of it, shape (B,); the negatives are other rows."""
         given = Batch(self.batch.values, dict(zip(self.model.names, self.parts, strict=True)), self.batch.cells)
         with seeded(self.model, torch.Generator().manual_seed(self.seed)):
             z = self.model.posterior(given, CONTRASTED).rsample()
-        hidden = mean_of_hidden(experts, self.hidden).view(self.repeats, self.rows, -1)
-        return contrast_by_row(z.view(len(z), *hidden.shape), hidden).mean(0).flatten().double()
+        return contrast_by_row(z.view(len(z), *self._hidden_means.shape), self._hidden_means).mean(0).flatten().double()

@@ -310,6 +310,14 @@ def test_rows_and_places_that_cannot_be_are_told(here: Path, target: str, rows: 
     assert files(here) == before
 
 
+def test_one_table_of_image_paths_is_completed_in_a_folder_by_the_one_verb_too(here: Path):
+    path_table(here)
+    model, _ = made(**PATHS)
+    impute_images(model, "expected", ["rows.parquet"])
+    model.impute("rows.parquet", out="done")
+    assert files(here / "done") == files(here / "expected")
+
+
 def test_intervals_are_of_columns(here: Path):
     model, _spec = made(**FOLDERS)
     impute_images(model, "done", options=ImputationOptions(intervals=(0.5,), draws=19))
