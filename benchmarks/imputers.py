@@ -43,7 +43,7 @@ from torch.nn import functional as F
 import nbridge
 from benchmarks.readme import replace_section, spread
 from nbridge.data.batch import Batch
-from nbridge.data.numpy.npz import read_npz
+from nbridge.data.numpy.archive import read_npz
 from nbridge.evaluation.calibration import coverage, crps, expected_calibration_error
 from nbridge.inference.calibration import uncalibrate
 from nbridge.inference.intervals import summarise

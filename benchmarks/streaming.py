@@ -26,7 +26,7 @@ import torch
 from readme import replace_section
 
 import nbridge
-from nbridge.data.numpy.npz import write_npz
+from nbridge.data.numpy.archive import write_npz
 
 RESULT = Path(__file__).resolve().parent / "results" / "streaming.json"
 KINDS = {"npz": "rows.npz", "npy": "rows", "parquet": "rows.parquet"}

@@ -11,7 +11,7 @@ from torch.distributions import Distribution, Independent
 from torch.distributions import StudentT as StudentsT
 
 import nbridge
-from nbridge.data.numpy.npz import read_npz
+from nbridge.data.numpy.archive import read_npz
 from nbridge.evaluation.crossmodal import predict
 
 

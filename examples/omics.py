@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import nbridge
-from nbridge.data.numpy.npz import read_npz
+from nbridge.data.numpy.archive import read_npz
 
 SPEC = Path(__file__).parent.parent / "modality_specs" / "tcga.yaml"
 SUBTYPES = ("Basal", "Her2", "LumA")

@@ -7,7 +7,7 @@ device). Six of 23 people are held out for testing. In training, the phone is mi
 import numpy as np
 
 import nbridge
-from nbridge.data.numpy.npz import read_npz
+from nbridge.data.numpy.archive import read_npz
 
 WATCH, PHONE = ("watch_acc", "watch_gyro"), ("phone_acc", "phone_gyro")
 SERIES = {"shape": [3, 64], "features": 32, "encoder": {"type": "conv", "channels": [16, 32]}, "likelihood": "normal"}

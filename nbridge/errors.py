@@ -83,9 +83,15 @@ def require_positive(**numbers: int) -> None:
 
 
 @contextmanager
-def naming(origin: str | PathLike[str]) -> Iterator[None]:
-    """Prefixes the message of a `DataError` with the name of the file, unless it already has it."""
+def naming(origin: str | PathLike[str], path: str | PathLike[str] | None = None) -> Iterator[None]:
+    """Prefixes the message of a `DataError` with the name of the file, unless it already has it.
+
+    Arguments:
+        origin: The name, as the user wrote it.
+        path: The same file, as messages may name it already.
+    """
+    known = tuple(f"{name}: " for name in (origin, path) if name is not None)
     try:
         yield
     except DataError as error:
-        raise DataError(str(error) if str(error).startswith(f"{origin}: ") else f"{origin}: {error}") from error
+        raise DataError(str(error) if str(error).startswith(known) else f"{origin}: {error}") from error

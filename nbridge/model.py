@@ -18,20 +18,17 @@ from torch.distributions import Independent
 
 from nbridge.common.warnings import Finding
 from nbridge.data.batch import Batch
-from nbridge.data.endings import ARCHIVE, ARRAY, files_ending, has_ending
-from nbridge.data.folders import find_file_or_folder
+from nbridge.data.imputed import Imputed, Summary
 from nbridge.data.patterns import Patterns, count
 from nbridge.data.split import Splits
 from nbridge.errors import DataError, NBridgeError, NBridgeWarning, RunError
 from nbridge.evaluation.results import METRICS, Evaluation, Metric, Settings
 from nbridge.evaluation.suite import evaluate
-from nbridge.inference.file_completion import FileCompleted, ImputationOptions, impute_file
-from nbridge.inference.file_plan import Progress
-from nbridge.inference.frame_completion import impute_frame
-from nbridge.inference.image_completion import impute_images
+from nbridge.inference.complete import impute_rows
 from nbridge.inference.impute import embed, generate, impute
-from nbridge.inference.intervals import DRAWS, Summary, summarise
-from nbridge.inference.joined_completion import TablesCompleted, impute_tables
+from nbridge.inference.intervals import DRAWS, summarise
+from nbridge.inference.options import ImputationOptions, Shard
+from nbridge.inference.plan import Progress
 from nbridge.inference.reading import read_batch
 from nbridge.inference.served import Served
 from nbridge.models.base import MultimodalVAE
@@ -43,7 +40,6 @@ from nbridge.training.build import binding_of, build_model
 from nbridge.training.checkpoint import load_model, save_model
 from nbridge.training.run_folder import model_card
 
-Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 NEEDS_TRAINING_ROWS = frozenset({"coherence", "diversity", "agreement", "attributes"})
 """Metrics whose classifiers or references come from training rows."""
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -97,13 +93,13 @@ class Model(Served):
         =============================================== ======================================================================
         rows                                            result
         =============================================== ======================================================================
-        a batch                                         `Imputed`: values and mask by modality
+        a batch                                         `Imputed`: values, mask and statistics by modality
         a dict of arrays by modality                    a dict of arrays, with masks ``NAME__imputed``
         a data frame, a ``datasets.Dataset``            a frame of the same class; with ``mask=True`` also a frame of flags
         a MuData or AnnData object                      a completed copy
-        the path of a file (npz, npy folder, csv,       `FileCompleted`; the completed file is ``out``
+        the path of a file (npz, npy folder, csv,       `Completed`: counts; the completed file is ``out``
         Parquet, h5mu, h5ad)
-        paths of tables to join, folders of images      `TablesCompleted`; the completed files are in the folder ``out``
+        paths of tables to join, folders of images      `Completed`; the completed files are in the folder ``out``
         =============================================== ======================================================================
 
         Arguments:
@@ -137,21 +133,15 @@ class Model(Served):
             torch.Size([7, 5])
         """
         options = ImputationOptions(samples, noise, seed, tuple(intervals), draws)
-        if _are_paths(rows):
-            if mask:
-                raise DataError("mask is for data frames; completed files have columns NAME__imputed")
-            return self._impute_paths(rows, out, options, shard, progress)
-        if out is not None or shard != (1, 1):
-            raise DataError(f"{'out' if out is not None else 'shard'} is for rows in files; rows in memory are returned")
         if isinstance(rows, Batch):
-            if intervals or mask:
-                raise DataError("intervals and mask are not for batches; use Model.summarise")
-            done = impute(self.network, rows, samples=samples, noise=noise, seed=seed, first=first)
-            _warn(self.unseen(count(self.names, rows.present)))
+            return self._impute_batch(rows, options, first, out=out, mask=mask, shard=shard)
+        done = impute_rows(self, rows, out, options, shard=Shard(*shard), mask=mask, progress=progress)
+        _warn(done.warnings)
+        if out is not None:
             return done
-        return impute_frame(self, rows, options, mask=mask, warn=_warn)
+        return (done.result, done.flags) if mask else done.result
 
-    def summarise(self, rows: Any, intervals: Sequence[float] = (0.9,), *, draws: int = DRAWS, seed: int = 0) -> Summary:
+    def summarise(self, rows: Any, intervals: Sequence[float] = (0.9,), *, draws: int = DRAWS, seed: int = 0) -> Summary[Tensor]:
         """Mean, standard deviation, intervals and class probabilities of the predictive distribution of every missing value.
 
         Arguments:
@@ -284,31 +274,22 @@ class Model(Served):
         parameters = sum(parameter.numel() for parameter in self.network.parameters())
         return f"Model({type(self.network).__name__}: {', '.join(self.names)}; {parameters:,} parameters)"
 
-    def _impute_paths(
-        self,
-        rows: Paths,
-        out: str | os.PathLike[str] | None,
-        imputation: ImputationOptions,
-        shard: tuple[int, int],
-        progress: Progress | None,
-    ) -> FileCompleted | TablesCompleted:
-        several = not isinstance(rows, str | os.PathLike)
-        paths = [Path(path) for path in rows] if several else [Path(rows)]
-        if out is None:
-            raise DataError(f"{paths[0] if paths else 'rows'}: rows in files need out, the {'folder' if several else 'file'} to write")
-        if not several and (self.binding.images is None or _holds_arrays(paths[0])):
-            options = {"samples": imputation.samples, "noise": imputation.noise, "seed": imputation.seed, "draws": imputation.draws}
-            done = impute_file(
-                self, paths[0], Path(out), **options, intervals=imputation.intervals, shard=shard, progress=progress
-            )  # fmt: skip
-            _warn(done.warnings)
-            return done
-        if shard != (1, 1):
-            raise DataError("shard is for one file; joined tables and folders of images are written whole")
-        work = impute_tables if self.binding.images is None else impute_images
-        joined = work(self, rows=paths, target=Path(out), options=imputation, progress=progress)
-        _warn(joined.rows.warnings)
-        return joined
+    def _impute_batch(
+        self, rows: Batch, options: ImputationOptions, first: int, *, out: object, mask: bool, shard: tuple[int, int]
+    ) -> Imputed[Tensor]:
+        """Imputes a batch of tensors, on their device."""
+        options.check()
+        if out is not None or shard != (1, 1):
+            raise DataError(f"{'out' if out is not None else 'shard'} is for rows in files; rows in memory are returned")
+        if mask:
+            raise DataError("mask is for data frames; an imputed batch has masks")
+        done = impute(self.network, rows, samples=options.samples, noise=options.noise, seed=options.seed, first=first)
+        if options.intervals:
+            levels = tuple(options.intervals)
+            summary = summarise(self.network, rows, levels=levels, draws=options.draws, seed=options.seed, first=first)
+            done = replace(done, statistics=summary)
+        _warn(self.unseen(count(self.names, rows.present)))
+        return done
 
 
 def load(source: str | os.PathLike[str], *, revision: str | None = None, token: str | None = None, endpoint: str | None = None) -> Model:
@@ -331,18 +312,6 @@ def load(source: str | os.PathLike[str], *, revision: str | None = None, token: 
         return Model(*hub.load(str(source), revision=revision, token=token, endpoint=endpoint))
     except RunError as error:
         raise RunError(f"{error} (no folder {source} here either)") from error
-
-
-def _are_paths(rows: object) -> bool:
-    if isinstance(rows, str | os.PathLike):
-        return True
-    return isinstance(rows, Sequence) and bool(rows) and all(isinstance(row, str | os.PathLike) for row in rows)
-
-
-def _holds_arrays(path: Path) -> bool:
-    """Whether a path is an npz file or a folder of npy files."""
-    found = find_file_or_folder(path)
-    return bool(files_ending(found, ARRAY)) if found.is_dir() else has_ending(found, ARCHIVE)
 
 
 def _warn(findings: Iterable[Finding]) -> None:

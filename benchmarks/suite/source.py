@@ -9,11 +9,12 @@ import torch
 
 from benchmarks.suite.tasks import TASKS, split_of
 from nbridge.data.batch import Batch
-from nbridge.data.split import Dataset, Source
+from nbridge.data.source import DataSource
+from nbridge.data.split import Dataset
 from nbridge.spec.option_types import Seed
 
 
-class TaskRows(Source):
+class TaskRows(DataSource):
     """The rows of a task of the suite.
 
     Arguments:

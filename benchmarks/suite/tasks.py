@@ -25,7 +25,8 @@ from nbridge.data.benchmarks.mnist import MNIST
 from nbridge.data.benchmarks.paired import MNISTFashion
 from nbridge.data.benchmarks.polymnist import PolyMNIST
 from nbridge.data.folders import data_folder
-from nbridge.data.numpy.npz import NPZ, read_npz
+from nbridge.data.numpy.archive import read_npz
+from nbridge.data.numpy.npz import NPZ
 from nbridge.data.split import Dataset, Splits, split
 from nbridge.data.tables.source import Table
 

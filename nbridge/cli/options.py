@@ -130,6 +130,6 @@ def reporting(console: Console, folder: str | None = None) -> Iterator[ConsoleRe
 
 
 def _is_file_read(target: Path, rows: str) -> bool:
-    from nbridge.data.streaming.files import find_rows
+    from nbridge.data.folders import find_file_or_folder
 
-    return find_rows(rows)[0].samefile(target)
+    return find_file_or_folder(rows).samefile(target)

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from nbridge.cli.joining import are_images, impute_folders, impute_joined
 from nbridge.cli.options import Overwrite, RunPath, Seed, blaming, check_output, check_output_folder, console_of, warning
 from nbridge.data.endings import has_ending
+from nbridge.data.folders import is_folder, kind_of
 from nbridge.errors import DataError, RunError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nbridge.inference.options import ImputationOptions, Shard
     from nbridge.nn.likelihoods import Likelihood
     from nbridge.spec.option_types import Prior
 
@@ -81,57 +82,76 @@ def impute(
     one of them lacks are appended. Existing images are copied, and imputed ones are written as PNG files.
     """
     target = None if to is not None else _target(rows or [], out, overwrite)
-    from nbridge.cli.tables import MeasuringBar
-    from nbridge.inference.file_completion import ImputationOptions, impute_file, parse_shard
     from nbridge.inference.intervals import parse_levels
+    from nbridge.inference.options import ImputationOptions, Shard
 
     try:
-        part = parse_shard(shard)
+        part = Shard.parse(shard)
         levels = () if intervals is None else parse_levels(intervals)
-        imputation = ImputationOptions(samples, noise, seed, levels, draws)
-        imputation.check()
+        options = ImputationOptions(samples, noise, seed, levels, draws)
+        options.check()
     except DataError as error:
         raise RunError(f"--{error}") from error
-    if to is not None:
-        if out is not None or part[1] > 1:
-            other = "--out" if out is not None else "--shard"
-            raise RunError(f"--to {to}: cannot be combined with {other}; all tables are written whole, under their names")
-        impute_joined(directory, rows or [], to, imputation, overwrite)
+    if target is not None:
+        assert rows is not None
+        _impute(directory, rows[0], target, options, part)
         return
+    if out is not None or part.of > 1:
+        other = "--out" if out is not None else "--shard"
+        raise RunError(f"--to {to}: cannot be combined with {other}; all tables are written whole, under their names")
+    _impute(directory, rows or [], _folder(str(to), overwrite), options, part)
+
+
+def _impute(directory: str, rows: str | list[str], target: Path, options: ImputationOptions, shard: Shard) -> None:
+    """Imputes rows with a progress bar, and prints a summary."""
+    from nbridge.cli.tables import MeasuringBar
+    from nbridge.data.source import open_data
+    from nbridge.inference.complete import impute_rows
     from nbridge.model import load
 
-    assert rows is not None
-    assert target is not None
-    (path,) = rows
     model = load(directory)
-    if model.binding.images is not None and are_images(path, target, part):
-        impute_folders(model, rows, str(target), imputation)
-        return
-    options = {"samples": samples, "noise": noise, "seed": seed}
+    source = open_data(rows, model.binding.own)
+    if source.into_folder and isinstance(rows, str):
+        if not is_folder(rows):
+            raise RunError(f"--out {target}: this model has images, which are written as files; write to a folder, --to FOLDER")
+        if shard.of > 1:
+            raise RunError(f"--shard {shard.number}/{shard.of}: not supported for images; leave it out")
     bar = MeasuringBar(console_of(stderr=True))
     try:
-        done = impute_file(model, path, target, **options, intervals=levels, draws=draws, shard=part, progress=bar)
+        done = impute_rows(model, source, target, options, shard=shard, progress=bar)
     finally:
         bar.close()
     warning(done.warnings)
     counts = ", ".join(f"{name} {count:,}" for name, count in done.imputed.items())
+    if source.into_folder:
+        typer.echo(f"{target}: {', '.join(path.name for path in done.files)}: {done.total:,} rows; imputed {counts}")
+        for file, count in done.appended.items():
+            typer.echo(f"{Path(file).name}: {count:,} missing rows were appended")
+        return
     passed = f"; passed through {', '.join(name or 'a column without a name' for name in done.passed)}" if done.passed else ""
-    of_all = "" if part[1] == 1 else f" of {done.total:,}, starting at row {done.start:,}"
+    of_all = "" if shard.of == 1 else f" of {done.total:,}, starting at row {done.start:,}"
     typer.echo(f"{target}: {done.stop - done.start:,} rows{of_all}; imputed {counts}{passed}")
+
+
+def _folder(to: str, overwrite: bool) -> Path:
+    """The checked output folder for joined tables and folders of images."""
+    if not Path(to).absolute().parent.is_dir():
+        raise RunError(f"--to {to}: folder {Path(to).parent} does not exist")
+    if Path(to).exists() and not overwrite:
+        raise RunError(f"--to {to}: exists already. Use --overwrite to replace it.")
+    return Path(to)
 
 
 def _target(rows: Sequence[str], out: str | None, overwrite: bool) -> Path:
     """The checked output path for a single input file or folder."""
-    from nbridge.data.streaming.files import FOLDER, kind_of
-
     if not rows:
         raise typer.BadParameter("Missing argument 'ROWS', the file to impute. It is optional with --to FOLDER.")
     if len(rows) > 1:
         raise typer.BadParameter("Several ROWS are joined on their identifiers and need --to FOLDER.")
     if out is None:
         raise typer.BadParameter("Missing option '--out', the file to write.")
-    kind = kind_of(rows[0])
-    return check_output_folder(out, overwrite, rows[0]) if kind == FOLDER else check_output(out, overwrite, (kind,), rows[0])
+    ending = kind_of(rows[0])
+    return check_output(out, overwrite, (ending,), rows[0]) if ending else check_output_folder(out, overwrite, rows[0])
 
 
 def generate(
@@ -165,17 +185,17 @@ def generate(
 
         write_grid(target, model.network, values)
     else:
-        from nbridge.data.numpy.npz import write_npz
+        from nbridge.data.numpy.archive import write_npz
 
-        keys = model.binding.keys
-        write_npz(target, {keys.get(name, name): x.numpy() for name, x in values.items()})
+        names = model.binding.own.array_names(values)
+        write_npz(target, {names[name]: x.numpy() for name, x in values.items()})
     typer.echo(f"{target}: {num:,} rows")
 
 
 def embed(directory: RunPath, rows: Rows, out: Out, overwrite: Overwrite = False) -> None:
     """Embed each row in the latent space. Writes the mean and standard deviation of q(z|x) for any pattern of missing modalities."""
     target = check_output(out, overwrite, (".npz",), rows)
-    from nbridge.data.numpy.npz import write_npz
+    from nbridge.data.numpy.archive import write_npz
     from nbridge.inference.reading import read_batch
     from nbridge.model import load
 
@@ -183,8 +203,7 @@ def embed(directory: RunPath, rows: Rows, out: Out, overwrite: Overwrite = False
     batch, ids = read_batch(model, rows)
     with blaming(rows, DataError):
         q = model.embed(batch)
-    table = model.binding.table
-    named = {} if ids is None else {model.binding.id if table is None else table.id: ids}
+    named = {} if ids is None else {model.binding.own.id: ids}
     write_npz(target, {**named, "mean": q.mean.numpy(), "stddev": q.stddev.numpy()})
     typer.echo(f"{target}: {len(q.mean):,} rows, {model.network.latent_dim} dimensions")
 

@@ -15,7 +15,6 @@ from nbridge.cli.options import AsJson, Device, Overrides, Overwrite, SpecPath, 
 from nbridge.cli.reporting import WithoutReport, report_on, verdict_on
 from nbridge.cli.sharing import sharing
 from nbridge.cli.tracking import Log, check_logger, tracking
-from nbridge.data.endings import OMICS, PARQUET, ending_among, has_ending
 from nbridge.errors import SpecError
 
 if TYPE_CHECKING:
@@ -116,22 +115,11 @@ def _summarise(run: Run, console: Console, as_json: bool, tracker: Reporter, *, 
     console.print(f"\nmodel: {Path(str(run.folder), 'model')}", soft_wrap=True)
     if reported:
         console.print(f"report: {Path(str(run.folder), REPORT)}", soft_wrap=True)
-    source = run.spec.data.source
-    joined = source.type == "images" or (source.type == "table" and not isinstance(source.kwargs.get("path", ""), str))
-    ending = "" if joined else _ending(run)
+    own = run.model.binding.own
+    joined, ending = own.into_folder, own.ending
     files = "--to COMPLETED" if joined else f"ROWS{ending} --out COMPLETED{ending}"
     console.print(f"next:  nbridge impute {folder} {files}", soft_wrap=True)
     console.print(f"       nbridge generate {folder} --num 16 --out SAMPLES.npz", soft_wrap=True)
-
-
-def _ending(run: Run) -> str:
-    """The file ending of imputable data: that of the training data."""
-    path = str(run.spec.data.source.kwargs.get("path", ""))
-    if run.model.binding.omics is not None and path:
-        return ending_among(path, OMICS)
-    if run.spec.data.source.type == "parquet" or has_ending(path, PARQUET):
-        return ".parquet"
-    return "" if run.spec.data.source.type == "npy" else ".csv" if run.model.binding.table is not None else ".npz"
 
 
 def _figures(predictions: list[Prediction]) -> dict[str, float]:

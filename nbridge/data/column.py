@@ -62,13 +62,26 @@ def read_column(
 
 
 def _numbers(what: str, array: ArrayLike | Tensor) -> np.ndarray:
+    raw = as_array(what, array)
+    _check_numbers(what, raw.dtype)
+    return raw
+
+
+def as_array(what: str, array: ArrayLike | Tensor) -> np.ndarray:
+    """Converts the input to an array, as `plain_array` does.
+
+    Arguments:
+        what: Its name, for messages.
+        array: The input.
+
+    Raises:
+        DataError: when it is not an array.
+    """
     try:
-        raw = plain_array(array)
+        return plain_array(array)
     except (TypeError, ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{what}: not an array of numbers with rows of one shape ({reason})") from error
-    _check_numbers(what, raw.dtype)
-    return raw
 
 
 def _check_numbers(what: str, dtype: np.dtype) -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from nbridge.data.endings import ARCHIVE, ARRAY, OMICS, TABLES, ending_among, files_ending, has_ending
 from nbridge.errors import DataError
 
 VARIABLE = "NBRIDGE_DATA"
@@ -67,6 +68,38 @@ def find_file_or_folder(path: str | Path) -> Path:
         DataError: when there is none, with the places searched.
     """
     return _find(path, Path.exists, Path.exists, "file or folder", "")
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether a path is an existing folder, and no file; searched as in `find_file_or_folder`."""
+    try:
+        return find_file_or_folder(path).is_dir()
+    except DataError:
+        return False
+
+
+def holds_arrays(path: str | Path) -> bool:
+    """Whether a path is an npz file or a folder of npy files.
+
+    Raises:
+        DataError: when there is no such file or folder.
+    """
+    found = find_file_or_folder(path)
+    return bool(files_ending(found, ARRAY)) if found.is_dir() else has_ending(found, ARCHIVE)
+
+
+def kind_of(path: str | Path) -> str:
+    """The ending of the files that an imputed file or folder of this name may have; empty for a folder.
+
+    Raises:
+        DataError: when it is a pipe or a URL.
+    """
+    check_stored(path)
+    known = ending_among(path, (*TABLES, *OMICS))
+    if is_folder(path):
+        return ""
+    exists = any(Path(folder, _home(path)).is_file() for folder in filter(None, (Path.cwd(), data_folder())))
+    return known or (ARCHIVE if exists or Path(path).suffix else "")
 
 
 def _find(path: str | Path, sought: Callable[[Path], bool], other: Callable[[Path], bool], noun: str, other_noun: str) -> Path:

@@ -14,7 +14,7 @@ from nbridge.errors import DataError
 
 
 @dataclass(frozen=True)
-class Told:
+class IdWording:
     """How errors in identifiers are worded.
 
     Arguments:
@@ -26,7 +26,7 @@ class Told:
     where: Callable[[int], str] = "row {}".format
 
 
-IDS = Told()
+IDS = IdWording()
 """Wording for identifiers from an array."""
 
 
@@ -40,21 +40,21 @@ def identifier_of(text: str) -> str:
     return normal_text(text)
 
 
-def check_ids(ids: ArrayLike, rows: int | None = None, told: Told = IDS) -> np.ndarray:
+def check_ids(ids: ArrayLike, rows: int | None = None, wording: IdWording = IDS) -> np.ndarray:
     """Returns identifiers as a new array of integers or text, after checking that each row has a unique one.
 
     Arguments:
         ids: One identifier per row: integers, whole numbers or text.
         rows: The expected number of rows, if known.
-        told: How errors are worded.
+        wording: How errors are worded.
 
     Raises:
         DataError: when they are not one-dimensional, too few or too many, missing (None, NaN, an empty text), or duplicate.
     """
     found = np.asarray(ids)
     check_ids_layout(found.shape, found.dtype, rows)
-    plain = _plain(found, 0, told)
-    _none_twice([plain], told)
+    plain = _plain(found, 0, wording)
+    _none_twice([plain], wording)
     return plain
 
 
@@ -72,47 +72,47 @@ def check_ids_layout(shape: tuple[int, ...], dtype: np.dtype, rows: int | None =
         raise DataError(f"ids: dtype {dtype}, expected integers or text")
 
 
-def check_many_ids(blocks: Callable[[], Iterable[np.ndarray]], told: Told = IDS) -> None:
+def check_many_ids(blocks: Callable[[], Iterable[np.ndarray]], wording: IdWording = IDS) -> None:
     """Checks identifiers read in blocks, keeping eight bytes of each.
 
     Arguments:
         blocks: Iterates over the blocks of identifiers, from the first, each time it is called.
-        told: How errors are worded.
+        wording: How errors are worded.
 
     Raises:
         DataError: when one is missing or duplicate.
     """
     hashes, first = [np.zeros(0, np.int64)], 0
     for block in blocks():
-        hashes.append(np.fromiter(map(hash, _plain(block, first, told).tolist()), np.int64, len(block)))
+        hashes.append(np.fromiter(map(hash, _plain(block, first, wording).tolist()), np.int64, len(block)))
         first += len(block)
     ordered = np.sort(np.concatenate(hashes))
     if repeated := set(ordered[1:][ordered[1:] == ordered[:-1]].tolist()):
-        _none_twice((_plain(block, 0, told) for block in blocks()), told, repeated)
+        _none_twice((_plain(block, 0, wording) for block in blocks()), wording, repeated)
 
 
-def _plain(ids: np.ndarray, first: int, told: Told) -> np.ndarray:
-    _none_missing(ids, first, told)
-    _whole(ids, first, told)
+def _plain(ids: np.ndarray, first: int, wording: IdWording) -> np.ndarray:
+    _none_missing(ids, first, wording)
+    _whole(ids, first, wording)
     return ids.astype(np.str_ if ids.dtype.kind in "OU" else np.int64 if ids.dtype.kind == "f" else ids.dtype)
 
 
-def _none_missing(ids: np.ndarray, first: int, told: Told) -> None:
+def _none_missing(ids: np.ndarray, first: int, wording: IdWording) -> None:
     for row, value in enumerate(ids.tolist(), start=first):
         # Only NaN differs from itself.
         if value is None or value != value or value == "":  # noqa: PLR0124
-            raise DataError(f"{told.what}: {told.where(row)} has none, expected an identifier in each row")
+            raise DataError(f"{wording.what}: {wording.where(row)} has none, expected an identifier in each row")
 
 
-def _whole(ids: np.ndarray, first: int, told: Told) -> None:
+def _whole(ids: np.ndarray, first: int, wording: IdWording) -> None:
     if ids.dtype.kind == "f" and (bad := np.flatnonzero(~np.isfinite(ids) | (ids != np.floor(ids)) | (np.abs(ids) > 2**53))).size:
-        raise DataError(f"{told.what}: {told.where(first + int(bad[0]))} holds {ids[bad[0]]}, expected an integer or text")
+        raise DataError(f"{wording.what}: {wording.where(first + int(bad[0]))} holds {ids[bad[0]]}, expected an integer or text")
 
 
-def _none_twice(blocks: Iterable[np.ndarray], told: Told, suspects: Container[int] | None = None) -> None:
+def _none_twice(blocks: Iterable[np.ndarray], wording: IdWording, suspects: Container[int] | None = None) -> None:
     """Raises for the first duplicate identifier; among those whose hash is a suspect, if given."""
     seen: dict[object, int] = {}
     for row, value in enumerate(chain.from_iterable(block.tolist() for block in blocks)):
         if (suspects is None or hash(value) in suspects) and seen.setdefault(value, row) != row:
-            first, again = told.where(seen[value]), told.where(row)
-            raise DataError(f"{told.what}: duplicate {value!r} in {first} and {again}")
+            first, again = wording.where(seen[value]), wording.where(row)
+            raise DataError(f"{wording.what}: duplicate {value!r} in {first} and {again}")

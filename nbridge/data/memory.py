@@ -1,19 +1,50 @@
-"""The data source of specs that name none: rows are passed from Python."""
+"""Arrays by modality that are passed from Python, and the data source of specs that name none."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
-from nbridge.data.split import Dataset, Source
+import numpy as np
+
+from nbridge.data.blocks import RowReader
+from nbridge.data.column import as_array
+from nbridge.data.numpy.members import ArrayMember
+from nbridge.data.numpy.rows import ArrayRows
+from nbridge.data.source import Binding, DataSource, Shapes
+from nbridge.data.split import Dataset
 from nbridge.errors import DataError
 
 
-class Memory(Source):
+class Memory(DataSource):
     """The source of a spec that names none: arrays are passed from Python."""
 
-    def __init__(self) -> None: ...
+    in_memory = True
+    mask_names = "imputed arrays come with masks NAME__imputed"
 
-    def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
+    def __init__(self) -> None:
+        self._arrays: dict[str, np.ndarray] = {}
+        self._classes: Mapping[str, Sequence[str]] = {}
+
+    @classmethod
+    def reads(cls, rows: object, own: DataSource | None) -> bool:
+        return own is not None and isinstance(rows, Mapping)
+
+    @classmethod
+    def over(cls, rows: Any, own: DataSource | None) -> Memory:
+        found = cls()
+        found._arrays = {str(name): as_array(f"modality {name!r}", array) for name, array in rows.items()}
+        found._classes = {} if own is None else own.text_classes
+        return found
+
+    @contextmanager
+    def blocks(self, binding: Binding, scratch: Path) -> Iterator[RowReader]:  # noqa: ARG002 (rows are in memory)
+        members = {name: ArrayMember(name, array) for name, array in self._arrays.items()}
+        yield ArrayRows(members, self.array_names(binding.taken), classes=self._classes)
+
+    def load(self, shapes: Shapes) -> Dataset:
         """Always raises: there is nothing to load.
 
         Raises:

@@ -1,11 +1,9 @@
-"""Data sources, the rows that they load, and how rows are split."""
+"""The rows that a data source loads, and how they are split."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +11,6 @@ from torch import Tensor
 
 from nbridge.data.batch import Batch
 from nbridge.data.rows import Rows
-from nbridge.data.split_labels import NoColumnError, RowLabels
 from nbridge.errors import DataError
 
 PARTS = ("train", "test")
@@ -50,65 +47,6 @@ class Dataset:
                 raise DataError(f"{what}: array of shape {array.shape} for {len(self.batch)} rows, expected ({len(self.batch)},)")
         if self.part is not None and (other := set(self.part.tolist()) - set(_ASSIGNED)):
             raise DataError(f"part: {sorted(map(repr, other))[0]}, expected one of {', '.join(_ASSIGNED)}")
-
-
-class Source(ABC):
-    """A data source.
-
-    Keyword-only arguments of the constructor define its YAML schema; :meth:`load` does all the reading, so that construction is cheap and
-    accesses no files.
-
-    Attributes:
-        reserved: Columns that define splits (`data.group`, `data.split`); column patterns do not match them.
-    """
-
-    reserved: frozenset[str] = frozenset()
-
-    @abstractmethod
-    def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
-        """Reads the requested modalities and no others.
-
-        Arguments:
-            shapes: The shape of a row of each modality, by name.
-
-        Raises:
-            DataError: when the source doesn't offer a modality, or not in this shape, or its data can't be read.
-        """
-
-    def settled(self, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, Any]:  # noqa: ARG002 (for sources with options inferred from data)
-        """Resolved options to store with a model in place of those inferred from the data, such as a name pattern; none by default.
-
-        Arguments:
-            shapes: The shape of a row of each modality, by name.
-
-        Raises:
-            DataError: as for `load`.
-        """
-        return {}
-
-    def remarks(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:  # noqa: ARG002 (for sources with warnings)
-        """Warnings about the source's files; none by default.
-
-        Arguments:
-            shapes: The shape of a row of each modality, by name.
-
-        Raises:
-            DataError: as for `load`.
-        """
-        return ()
-
-    def row_labels(self, column: str, shapes: Mapping[str, tuple[int, ...]]) -> RowLabels:  # noqa: ARG002 (for sources with columns)
-        """The values of a column that is not a modality, one per row, in the order of `load`.
-
-        Arguments:
-            column: The column, as `data.group` or `data.split` names it.
-            shapes: The shape of a row of each modality, by name.
-
-        Raises:
-            NoColumnError: when there is no such column, or it does not hold one value per row.
-            DataError: when it can't be read.
-        """
-        raise NoColumnError(f"no column {column!r}: this data source has none beside its modalities")
 
 
 @dataclass(frozen=True)

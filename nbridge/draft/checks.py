@@ -12,12 +12,8 @@ from nbridge.common.messages import clip, listing
 from nbridge.common.warnings import Finding
 from nbridge.data.batch import Batch
 from nbridge.data.group_split import of_items
-from nbridge.data.numpy.npz import NPZ
-from nbridge.data.omics.source import H5MU
 from nbridge.data.patterns import numbered
-from nbridge.data.split import Dataset, Source
-from nbridge.data.tables.layout import TableLayout
-from nbridge.data.tables.source import Table
+from nbridge.data.split import Dataset
 from nbridge.draft.columns import counts_rows
 from nbridge.errors import DataError, SpecError
 from nbridge.models.base import MultimodalVAE
@@ -75,10 +71,10 @@ def check_data(spec: Spec) -> Checked:
     shapes = {name: modality.shape for name, modality in spec.modalities.items()}
     try:
         source = source_of(spec)
-        if isinstance(source, Table | H5MU) and (errors := source.mistakes(shapes)):
+        if errors := source.mistakes(shapes):
             return Checked(errors)
         dataset = source.load(shapes)
-        labels, classes = _labels(source, shapes), _classes_of(source, shapes)
+        labels, classes = source.element_names(shapes), source.class_names(shapes)
     except (DataError, SpecError) as error:
         return Checked(tuple(str(error).splitlines()))
     model = build_model(spec)
@@ -95,36 +91,6 @@ def check_data(spec: Spec) -> Checked:
     present = {name: mask.numpy() for name, mask in dataset.batch.present.items()}
     warnings = (*source.remarks(shapes), *(finding.text for finding in findings), *_doubts(model, batch, labels, classes))
     return Checked(errors, warnings, len(dataset.batch), present)
-
-
-def _labels(source: Source, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
-    """The labels of the elements of each modality: columns or variables, if available."""
-    if isinstance(source, H5MU):
-        return source.labels(shapes)
-    if isinstance(source, Table):
-        layout = source.layout(shapes, source.files(shapes))
-        return {name: _element_names(layout, name) for name in shapes}
-    return {name: [name] if prod(shape) == 1 else [f"{name}[{i}]" for i in range(prod(shape))] for name, shape in shapes.items()}
-
-
-def _classes_of(source: Source, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Sequence[str]]:
-    """The names of the classes of each modality, if available."""
-    if isinstance(source, H5MU | NPZ):
-        return {name: tuple(map(str, texts)) for name, texts in source.classes.items()}
-    if not isinstance(source, Table):
-        return {}
-    layout = source.layout(shapes, source.files(shapes))
-    return {name: layout.classes.get(layout.columns[name][0], ()) for name in shapes if layout.is_index(name)}
-
-
-def _element_names(layout: TableLayout, name: str) -> list[str]:
-    if layout.is_index(name):
-        return list(layout.columns[name])
-    names: list[str] = []
-    for one in layout.fields(name):
-        several = one.classes and [f"{one.column}={text}" for text in one.classes]
-        names += [one.column] if one.stop - one.start == 1 else several or [f"{one.column}[{i}]" for i in range(one.stop - one.start)]
-    return names
 
 
 def _unsupported(model: MultimodalVAE, dataset: Dataset) -> Iterator[str]:

@@ -71,7 +71,7 @@ def _is_nearly_id(profile: Profile) -> bool:
 def _mistake(profile: Profile, file: TableFile) -> str:
     texts = np.array([*profile.texts, ""], dtype=object)
     try:
-        check_ids(texts[profile.codes], told=file.told_ids(profile.name))
+        check_ids(texts[profile.codes], wording=file.id_wording(profile.name))
     except DataError as error:
         return f"no identifiers, as {str(error).partition(': ')[2]}"
     return "no identifiers"

@@ -21,9 +21,10 @@ from nbridge.common.messages import clip
 from nbridge.data.dates import holds_dates
 from nbridge.data.omics.classes import declared_classes, is_numeric, texts_of
 from nbridge.data.omics.container import Omics, Part
-from nbridge.data.omics.layout import Address, OmicsLayout, told_of
+from nbridge.data.omics.layout import Address, OmicsLayout
 from nbridge.data.omics.split_columns import obs_labels
 from nbridge.data.omics.values import values_of
+from nbridge.data.output_names import owner_of
 from nbridge.data.tables.cells import MOST_CLASSES
 from nbridge.draft.column_kinds import kind_of_text
 from nbridge.draft.columns import MOST_MODALITIES
@@ -129,7 +130,7 @@ def _labels(omics: Omics, column: str) -> Sequence[str]:
 
 
 def _look_at_matrix(found: OmicsLook, omics: Omics, part: Part) -> None:
-    layers = [path for path in part.elements if path.startswith("layers/") and told_of(path) is None]
+    layers = [path for path in part.elements if path.startswith("layers/") and owner_of(path) is None]
     counts = [path for path in layers if _COUNTS.search(path.removeprefix("layers/"))]
     held = {path: held for path in ("X", *counts) if path in part.elements and (held := _held(part.read(path))) is not None}
     named = part.name or "X"
@@ -168,7 +169,7 @@ def _look_at_arrays(found: OmicsLook, omics: Omics, part: Part) -> None:
     left: list[str] = []
     for path in part.elements:
         key = path.removeprefix("obsm/")
-        if key == path or told_of(key) is not None:
+        if key == path or owner_of(key) is not None:
             continue
         held = None if key.startswith(_EMBEDDING) else _held(part.read(path))
         if held is None:
@@ -204,7 +205,7 @@ def _look_at_columns(found: OmicsLook, omics: Omics, columns: Iterable[tuple[Par
 def _classes(part: Part, column: str) -> tuple[tuple[str, ...], str]:
     """The classes of a column, or the reason why it is not a modality."""
     values = part.obs[column]
-    if told_of(column) is not None:
+    if owner_of(column) is not None:
         return (), "describes other columns"
     truth = str(values.dtype) in ("bool", "boolean")
     if is_numeric(values) and not truth:

@@ -27,7 +27,7 @@ from nbridge.inference.impute import which_observed
 from nbridge.models.base import MultimodalVAE
 from nbridge.nn.likelihoods import Bernoulli, Categorical, Likelihood
 from nbridge.spec.spec import Spec
-from nbridge.training.build import table_of
+from nbridge.training.build import source_of
 from nbridge.visual.modality_kinds import element_names, kind_of
 
 Values = NDArray[np.float64]
@@ -151,11 +151,12 @@ def targets_of(model: MultimodalVAE, spec: Spec, name: str, train: Values, seed:
 
 def _fields(model: MultimodalVAE, spec: Spec, name: str) -> Iterator[tuple[str, int, int, int]]:
     """Name, start, stop and number of classes (0 for numbers) of each field of a modality."""
-    shape, table = model.likelihoods[name].shape, table_of(spec)
-    if table is None or name not in table.columns:
+    shape = model.likelihoods[name].shape
+    fields = source_of(spec).fields({known: modality.shape for known, modality in spec.modalities.items()})
+    if name not in fields:
         yield from ((label, place, place + 1, 0) for place, label in enumerate(element_names(spec, name, shape)))
         return
-    for field in table.fields(name):
+    for field in fields[name]:
         label = clip(field.column, 60)
         if field.classes or field.stop - field.start == 1:
             yield label, field.start, field.stop, len(field.classes)

@@ -13,7 +13,6 @@ import threading
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from weakref import WeakKeyDictionary
 
@@ -27,6 +26,7 @@ from torch.quasirandom import SobolEngine
 from nbridge.common.messages import clip, did_you_mean, listing
 from nbridge.common.randomness import own_draws, reseed
 from nbridge.data.batch import Batch
+from nbridge.data.imputed import Imputed
 from nbridge.errors import DataError, require_positive
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.mixture_prior import Mixture
@@ -41,20 +41,6 @@ _STRIDE = 0x9E3779B9
 """Stride between the seeds of chunks: 2^32 over the golden ratio, so that chunks of neighbouring seeds differ (torch uses 32 bits)."""
 
 
-@dataclass(frozen=True)
-class Imputed:
-    r"""Imputed rows.
-
-    Arguments:
-        values: By modality, shape (B, \*shape), or (K, B, \*shape) for K samples; observed values are bit-identical to the input, in
-            its form (class index or one-hot) and dtype.
-        mask: By modality, the mask of imputed rows, shape (B,), or cells, shape (B, \*shape).
-    """
-
-    values: dict[str, Tensor]
-    mask: dict[str, Tensor]
-
-
 def impute(
     model: MultimodalVAE,
     batch: Batch,
@@ -64,7 +50,7 @@ def impute(
     seed: int = 0,
     first: int = 0,
     one_hot: Mapping[str, Sequence[tuple[int, int]]] | None = None,
-) -> Imputed:
+) -> Imputed[Tensor]:
     r"""Imputes every missing modality and every missing cell.
 
     Without ``samples``, the result is a point estimate: the mean (or the most probable class, or a rounded count) of
@@ -109,6 +95,7 @@ def impute(
     return Imputed(
         {name: torch.cat([part.values[name] for part in parts], axis) for name in model.names},
         {name: torch.cat([part.mask[name] for part in parts]) for name in model.names},
+        samples,
     )
 
 
@@ -239,7 +226,7 @@ def _check(model: MultimodalVAE, batch: Batch, samples: int | None) -> None:
 
 def _impute_rows(
     model: MultimodalVAE, batch: Batch, samples: int | None, noise: bool, one_hot: Mapping[str, Sequence[tuple[int, int]]]
-) -> Imputed:
+) -> Imputed[Tensor]:
     device = batch.device
     rows = batch.to(model.device)
     if samples is None:
@@ -263,7 +250,7 @@ def _impute_rows(
             guess = likelihood.restore(guess, given)
             guess = torch.where(observed.reshape(*observed.shape, *(1 for _ in given.shape[observed.ndim :])), given, guess)
         values[name] = guess
-    return Imputed(values, imputed)
+    return Imputed(values, imputed, samples)
 
 
 def _drawn_classes(draws: Tensor, expectation: Tensor, groups: Sequence[tuple[int, int]]) -> Tensor:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from torch.nn import functional as F
 
 from nbridge.common.randomness import reseed
 from nbridge.data.batch import Batch
+from nbridge.data.imputed import BY_LEVEL, STATISTICS, Summary
 from nbridge.errors import DataError, require_positive
 from nbridge.inference.impute import check_first, decode, part_seed, rows_at_a_time, serving, which_observed
 from nbridge.models.base import MultimodalVAE
@@ -30,38 +30,13 @@ from nbridge.nn.likelihoods import Categorical, Likelihood
 
 DRAWS = 399
 """Number of samples per cell: the ends of central intervals of 50, 90, 95 and 99 % are whole ranks of them."""
-FIGURES = ("mean", "sd", "lower", "upper", "probability")
-"""The figures of a summary; each modality has some of them."""
-BY_LEVEL = ("lower", "upper")
-"""The figures with an axis of levels."""
 _ROUNDING = 1e-9
 """Tolerance in rounding ranks down: 1 - 0.9 is not exact."""
 
 
-@dataclass(frozen=True)
-class Summary:
-    r"""Summary of predictive distributions. An observed cell has its own value, and standard deviation 0.
-
-    Arguments:
-        levels: The probabilities of the central intervals.
-        mean: The mean by modality, shape (B, \*shape).
-        sd: The standard deviation, shape (B, \*shape).
-        lower: The lower end of the interval of each level, shape (L, B, \*shape).
-        upper: The upper ends.
-        probability: The probability of each class, shape (B, C), for categorical modalities, which have none of the above.
-    """
-
-    levels: tuple[float, ...]
-    mean: dict[str, Tensor] = field(default_factory=dict)
-    sd: dict[str, Tensor] = field(default_factory=dict)
-    lower: dict[str, Tensor] = field(default_factory=dict)
-    upper: dict[str, Tensor] = field(default_factory=dict)
-    probability: dict[str, Tensor] = field(default_factory=dict)
-
-
 def summarise(
     model: MultimodalVAE, batch: Batch, *, levels: Sequence[float] = (0.9,), draws: int = DRAWS, seed: int = 0, first: int = 0
-) -> Summary:
+) -> Summary[Tensor]:
     r"""Summarises :math:`p(x_j \mid x_S)` of every missing cell, from samples.
 
     .. math:: p(x_j \mid x_S) = \mathbb{E}_{q(z \mid x_S)} [p(x_j \mid z)]
@@ -102,7 +77,7 @@ def summarise(
             parts.append(_summarise_rows(model, part, levels, draws))
     return Summary(
         levels,
-        **{what: _joined([getattr(part, what) for part in parts], int(what in BY_LEVEL)) for what in FIGURES},
+        **{what: _joined([getattr(part, what) for part in parts], int(what in BY_LEVEL)) for what in STATISTICS},
     )
 
 
@@ -158,9 +133,9 @@ def _joined(parts: Sequence[dict[str, Tensor]], axis: int) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts], axis) for name in parts[0]}
 
 
-def _summarise_rows(model: MultimodalVAE, batch: Batch, levels: tuple[float, ...], draws: int) -> Summary:
+def _summarise_rows(model: MultimodalVAE, batch: Batch, levels: tuple[float, ...], draws: int) -> Summary[Tensor]:
     rows = batch.to(model.device)
-    z, summary = model.posterior(rows, draws).sample(), Summary(levels)
+    z, summary = model.posterior(rows, draws).sample(), Summary[Tensor](levels)
     for name, likelihood in model.likelihoods.items():
         observed, given = which_observed(batch, name), batch.values.get(name)
         absent = ~observed.flatten(1).all(1) if observed.ndim > 1 else ~observed
@@ -177,13 +152,13 @@ def _summarise_rows(model: MultimodalVAE, batch: Batch, levels: tuple[float, ...
             # In the units and at least the precision of observed values, but not rounded to integers, which would narrow intervals.
             like = given.to(torch.promote_types(given.dtype, drawn.dtype) if given.is_floating_point() else torch.float64)
             drawn, given, ends = likelihood.restore(drawn, like), like, tuple(likelihood.restore(end, like) for end in ends)
-        for what, figure in {**figures_of(drawn, levels), **dict(zip(BY_LEVEL, ends, strict=False))}.items():
+        for what, statistic in {**statistics_of(drawn, levels), **dict(zip(BY_LEVEL, ends, strict=False))}.items():
             own = None if given is None else torch.zeros_like(given) if what == "sd" else given
-            getattr(summary, what)[name] = _among_observed(figure, int(what in BY_LEVEL), own, observed, absent)
+            getattr(summary, what)[name] = _among_observed(statistic, int(what in BY_LEVEL), own, observed, absent)
     return summary
 
 
-def figures_of(draws: Tensor, levels: Sequence[float]) -> dict[str, Tensor]:
+def statistics_of(draws: Tensor, levels: Sequence[float]) -> dict[str, Tensor]:
     """``mean``, ``sd``, ``lower`` and ``upper`` of samples, shape (K, B, ...); interval ends have a leading axis of L levels.
 
     Arguments:

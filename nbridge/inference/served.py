@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 from nbridge.common.warnings import Finding
-from nbridge.data.binding import Binding
 from nbridge.data.patterns import Patterns, unseen
+from nbridge.data.source import Binding
 from nbridge.models.base import MultimodalVAE
 from nbridge.nn.likelihoods import Likelihood
 
@@ -25,7 +26,8 @@ class Served:
         if not isinstance(network, MultimodalVAE):
             raise TypeError(f"network is a {type(network).__name__}, expected a MultimodalVAE")
         self.network = network
-        self.binding = binding or Binding()
+        shapes = {name: likelihood.shape for name, likelihood in network.likelihoods.items()}
+        self.binding = replace(binding or Binding(shapes=shapes), names=network.names)
         self.patterns = patterns
 
     @property

@@ -33,7 +33,8 @@ from nbridge.models.base import MultimodalVAE
 from nbridge.spec.reader import read_spec, spec_from_dict, write_spec
 from nbridge.spec.registry import FROM_PYTHON
 from nbridge.spec.spec import Spec
-from nbridge.training.build import Given, automatic_weights, build_data, build_model, read_frame, settle
+from nbridge.data.source import DataSource
+from nbridge.training.build import automatic_weights, build_data, build_model, rows_given, settle
 from nbridge.training.checkpoint import CONFIG, save_model
 from nbridge.training.progress import Reporter
 from nbridge.training.run_folder import MODEL, RESOLVED, VERDICT, check_vacant, create, fingerprint, model_card, read_environment
@@ -119,7 +120,7 @@ def train(
         folder = None if out is None else Path(out)
         if folder is not None and world.is_main:
             check_vacant(folder, overwrite)
-        frame = read_frame(spec, data)
+        frame = rows_given(spec, data)
         spec, data = (settle(spec, frame), frame) if data is None or frame is not None else (spec, data)
         model, splits = _prepare(spec, data, device, world, noted)
         # Before the folder is touched: invalid rows must not cost an existing run.
@@ -227,7 +228,7 @@ def _read(spec: Spec | Mapping[str, object] | str | os.PathLike[str], overrides:
 def _prepare(spec: Spec, data: Data | None, device: str, world: World, noted: _Noted) -> tuple[MultimodalVAE, Splits]:
     model = build_model(spec)
     with world.main_first():
-        frame = data if isinstance(data, Given) else read_frame(spec, data)
+        frame = data if isinstance(data, DataSource) else rows_given(spec, data)
         splits = build_data(spec, model, data if frame is None else frame, warn=noted.warn if world.is_main else lambda _: None)
     return model.to(world.device(device)), splits
 

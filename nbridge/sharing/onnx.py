@@ -93,9 +93,9 @@ def export_model(
     graph = ImputationGraph(network, given, targets)
     rows = _rows(graph)
     _compare(graph, network, rows)
-    table = model.binding.table
-    known = {**(classes or {}), **({} if table is None else table.classes)}
-    description = _description(graph, rows, known, {} if table is None else table.columns)
+    fields = model.binding.own.fields(model.binding.shapes)
+    columns = {name: tuple(field.column for field in own) for name, own in fields.items()}
+    description = _description(graph, rows, classes or {}, columns)
     with _quietly():
         program = _traced(graph, rows)
         with writing(path), replacing(path) as temporary:

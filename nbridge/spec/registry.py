@@ -44,23 +44,24 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "mvae": "nbridge.models.mvae:MVAE",
         "bivcca": "nbridge.models.bivcca:BiVCCA",
     },
+    # In the order in which formats are asked whether they read some rows.
     "datasets": {
+        "mudata": "nbridge.data.omics.source:MuDataSource",
+        "h5mu": "nbridge.data.omics.source:H5MU",
+        "h5ad": "nbridge.data.omics.source:H5MU",
+        "images": "nbridge.data.images.source:Images",
+        "table": "nbridge.data.tables.source:Table",
+        "parquet": "nbridge.data.tables.parquet:Parquet",
+        "npy": "nbridge.data.numpy.npy:NPYFolder",
+        "npz": "nbridge.data.numpy.npz:NPZ",
+        "frame": "nbridge.data.tables.frame_source:FrameSource",
+        "memory": "nbridge.data.memory:Memory",
         "celeba": "nbridge.data.benchmarks.celeba:CelebA",
         "digits": "nbridge.data.benchmarks.digits:Digits",
         "mnist": "nbridge.data.benchmarks.mnist:MNIST",
         "fashion_mnist": "nbridge.data.benchmarks.mnist:FashionMNIST",
         "mnist_fashion": "nbridge.data.benchmarks.paired:MNISTFashion",
         "polymnist": "nbridge.data.benchmarks.polymnist:PolyMNIST",
-        "npz": "nbridge.data.numpy.npz:NPZ",
-        "npy": "nbridge.data.numpy.npy:NPYFolder",
-        "parquet": "nbridge.data.tables.parquet:Parquet",
-        "table": "nbridge.data.tables.source:Table",
-        "images": "nbridge.data.images.source:Images",
-        "frame": "nbridge.data.tables.frame_source:FrameSource",
-        "h5mu": "nbridge.data.omics.source:H5MU",
-        "h5ad": "nbridge.data.omics.source:H5MU",
-        "mudata": "nbridge.data.omics.source:MuDataSource",
-        "memory": "nbridge.data.memory:Memory",
     },
 }
 """The class of each short name, by kind."""
@@ -82,7 +83,7 @@ BASES: Mapping[str, str] = {
     "bridges": "nbridge.nn.bridges:Bridges",
     "priors": "nbridge.models.mixture_prior:Mixture",
     "models": "nbridge.models.base:MultimodalVAE",
-    "datasets": "nbridge.data.split:Source",
+    "datasets": "nbridge.data.source:DataSource",
 }
 """The required base class of each kind."""
 

@@ -17,19 +17,13 @@ from nbridge.common.randomness import own_draws
 from nbridge.common.warnings import Finding
 from nbridge.data.arrays import to_batch
 from nbridge.data.batch import Batch
-from nbridge.data.binding import Binding
 from nbridge.data.group_split import assigned, check_named, labels_of, of_groups
-from nbridge.data.omics.container import Omics, is_omics, omics_of
-from nbridge.data.omics.layout import OmicsLayout
-from nbridge.data.omics.source import H5MU, MuDataSource
 from nbridge.data.patterns import never_together, nothing_observed, numbered
-from nbridge.data.split import Dataset, Source, Splits, split
+from nbridge.data.source import Binding, DataSource, open_data, source_class
+from nbridge.data.split import Dataset, Splits, split
 from nbridge.data.split_labels import RowLabels
 from nbridge.data.streaming.stored_rows import StoredRows
-from nbridge.data.tables.frame_source import FrameSource, FrameTable
-from nbridge.data.tables.frames import FrameLike, is_split, open_frame
-from nbridge.data.tables.layout import TableLayout
-from nbridge.data.tables.source import Table
+from nbridge.data.tables.frames import FrameLike, is_split
 from nbridge.errors import DataError, NBridgeError, SpecError
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.bridged import BridgedVAE
@@ -48,12 +42,10 @@ from nbridge.nn.likelihoods import Likelihood
 from nbridge.spec.components import Component
 from nbridge.spec.objectives import PAPER_OBJECTIVE
 from nbridge.spec.option_types import EmptyRows
-from nbridge.spec.registry import BUILT_IN, locate, resolve
+from nbridge.spec.registry import resolve
 from nbridge.spec.spec import Spec
 
 T = TypeVar("T")
-Given = FrameTable | Omics
-"""Rows passed from Python: a table, or a MuData or AnnData object."""
 _BY_ROW = ("ids", "part", "groups")
 """The arrays of a dataset with an entry per row, besides its values."""
 
@@ -79,19 +71,8 @@ def build_model(spec: Spec, *, seed: int | None = None) -> MultimodalVAE:
 
 
 def binding_of(spec: Spec) -> Binding:
-    """How the data source of a spec binds names to modalities; complete where the spec is settled (`settle`)."""
-    source, omics = spec.data.source, omics_layout_of(spec)
-    path = source.kwargs.get("path") or ()
-    return Binding(
-        # Keys of MuData are places in it, not names of arrays.
-        keys={} if omics is not None else dict(source.kwargs.get("keys") or {}),
-        id=str(source.kwargs.get("id", "id")),
-        table=table_of(spec),
-        omics=omics,
-        class_names=class_names_of(spec),
-        images=source.kwargs if source.type == "images" else None,
-        paths=(path,) if isinstance(path, str) else tuple(path),
-    )
+    """What a model keeps of the data of a spec; complete where the spec is settled (`settle`)."""
+    return Binding(spec.data.source.type, spec.data.source.kwargs, _shapes(spec))
 
 
 def automatic_weights(spec: Spec) -> tuple[str, ...]:
@@ -166,7 +147,7 @@ class SpecParts(Parts):
 def build_data(
     spec: Spec,
     model: MultimodalVAE,
-    data: Mapping[str, ArrayLike | Tensor] | Batch | Given | None = None,
+    data: Mapping[str, ArrayLike | Tensor] | Batch | DataSource | None = None,
     *,
     warn: Callable[[Finding], None] = lambda _: None,
 ) -> Splits:
@@ -178,13 +159,13 @@ def build_data(
         spec: The spec.
         model: The model that will see the rows.
         data: Rows to use instead of the spec's source: arrays by modality as in `nbridge.data.arrays.to_batch`, with those named by
-            `data.group` and `data.split`; a batch; or the result of `read_frame`.
+            `data.group` and `data.split`; a batch; or the result of `rows_given`.
         warn: Callback for warnings: empty rows, modalities never observed together in training, doubtful groups.
 
     Raises:
         DataError: if rows do not match the spec or a modality is missing altogether.
     """
-    shapes = {name: modality.shape for name, modality in spec.modalities.items()}
+    shapes = _shapes(spec)
     dataset, labels = _load(spec, data, shapes)
     if missing := [name for name in model.names if name not in dataset.batch.names]:
         found = listing(dataset.batch.names)
@@ -204,28 +185,28 @@ def build_data(
     return splits
 
 
-def settle(spec: Spec, frame: Given | None = None) -> Spec:
+def settle(spec: Spec, given: DataSource | None = None) -> Spec:
     """Resolves the options of the data source that depend on the data, so that a model reads other files like its training files.
 
     Arguments:
         spec: The spec.
-        frame: A data frame or omics object to use instead of the files.
+        given: Rows passed from Python, to use instead of the files.
 
     Raises:
         DataError: if the files do not match the spec or cannot be read.
     """
-    options = source_of(spec, frame).settled({name: modality.shape for name, modality in spec.modalities.items()})
+    source = source_of(spec, given)
+    options = source.bind(_shapes(spec))
     if not options:
         return spec
     # If the source of the spec does not read such data, it is replaced by one that does.
-    fits = _is_omics(spec) if isinstance(frame, Omics) else _is_table(spec)
-    own = spec.data.source if frame is None or fits else Component("mudata" if isinstance(frame, Omics) else "frame")
+    own = Component(source.name) if source is given else spec.data.source
     named = Component(own.type, {**own.kwargs, **options})
     return spec.model_copy(update={"data": replace(spec.data, source=named)})
 
 
-def read_frame(spec: Spec, data: Mapping[str, ArrayLike | Tensor] | Batch | FrameLike | None) -> Given | None:
-    """Wraps a data frame, or a MuData or AnnData object, passed from Python; None for arrays by modality or a batch.
+def rows_given(spec: Spec, data: Mapping[str, ArrayLike | Tensor] | Batch | FrameLike | None) -> DataSource | None:
+    """The source of a data frame, or a MuData or AnnData object, passed from Python; None for arrays by modality or a batch.
 
     Arguments:
         spec: The spec, whose source determines whether a dict holds columns or modalities.
@@ -234,90 +215,39 @@ def read_frame(spec: Spec, data: Mapping[str, ArrayLike | Tensor] | Batch | Fram
     Raises:
         DataError: if a data frame or object cannot be read.
     """
-    if is_omics(data):
-        return omics_of(data)
     if data is None or isinstance(data, Batch):
         return None
-    if isinstance(data, Mapping):
-        by_modality = not _is_table(spec) or (spec.data.source.type in ("table", "images") and set(spec.modalities) <= set(data))
-        return None if by_modality and not is_split(data) else FrameTable(open_frame(data))
-    return FrameTable(open_frame(data))
-
-
-def table_of(spec: Spec) -> TableLayout | None:
-    """The columns of each modality if the spec's data is a table, else None; complete if the spec is settled."""
-    if not _is_table(spec):
+    if isinstance(data, Mapping) and not is_split(data) and source_of(spec).takes_arrays(data, spec.modalities):
         return None
-    try:
-        source = source_of(spec)
-        assert isinstance(source, Table)
-        return source.layout_of({name: modality.shape for name, modality in spec.modalities.items()})
-    except DataError:
-        # Reported when rows are read.
-        return None
+    return open_data(data)
 
 
-def omics_layout_of(spec: Spec) -> OmicsLayout | None:
-    """The location of each modality in MuData or AnnData if the spec's data is such, else None; complete if the spec is settled."""
-    if not _is_omics(spec):
-        return None
-    try:
-        source = source_of(spec)
-        assert isinstance(source, H5MU)
-        return source.layout_of({name: modality.shape for name, modality in spec.modalities.items()})
-    except DataError:
-        # Reported when rows are read.
-        return None
-
-
-def class_names_of(spec: Spec) -> dict[str, tuple[str, ...]]:
-    """The classes that the arrays of a spec hold as text, by modality."""
-    if locate("datasets", spec.data.source.type) != BUILT_IN["datasets"]["npz"]:
-        return {}
-    listed = spec.data.source.kwargs.get("classes") or {}
-    return {name: tuple(map(str, texts)) for name, texts in listed.items() if name in spec.modalities}
-
-
-def _is_omics(spec: Spec) -> bool:
-    return locate("datasets", spec.data.source.type) in (BUILT_IN["datasets"]["h5mu"], BUILT_IN["datasets"]["mudata"])
-
-
-def _is_table(spec: Spec) -> bool:
-    return locate("datasets", spec.data.source.type) in {BUILT_IN["datasets"][name] for name in ("table", "frame", "images")}
-
-
-def source_of(spec: Spec, frame: Given | None = None) -> Source:
-    """Constructs the data source of a spec, over a data frame or omics object if there is one.
+def source_of(spec: Spec, given: DataSource | None = None) -> DataSource:
+    """Constructs the data source of a spec, over rows passed from Python if there are any.
 
     Arguments:
         spec: The spec.
-        frame: A data frame or omics object to use instead of the files.
+        given: Rows passed from Python, to use instead of the files.
 
     Raises:
         SpecError: if the constructor rejects its options.
     """
-    source = _source(spec, frame)
+    own = _construct("data", source_class(spec.data.source.type), **spec.data.source.kwargs)
+    source = own if given is None else own.with_rows(given)
     if reserved := frozenset(column for column in (spec.data.group, spec.data.split) if column is not None):
         source.reserved = reserved
     return source
 
 
-def _source(spec: Spec, frame: Given | None) -> Source:
-    if isinstance(frame, FrameTable) and not _is_table(spec):
-        return FrameSource().over(frame)
-    if isinstance(frame, Omics) and not _is_omics(spec):
-        return MuDataSource().over(frame)
-    source = _construct("data", resolve("datasets", spec.data.source.type, Source), **spec.data.source.kwargs)
-    if isinstance(frame, FrameTable) and isinstance(source, Table):
-        return source.over(frame)
-    return source.over(frame) if isinstance(frame, Omics) and isinstance(source, H5MU) else source
+def _shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
+    return {name: modality.shape for name, modality in spec.modalities.items()}
 
 
 def _load(
-    spec: Spec, data: Mapping[str, ArrayLike | Tensor] | Batch | Given | None, shapes: Mapping[str, tuple[int, ...]]
+    spec: Spec, data: Mapping[str, ArrayLike | Tensor] | Batch | DataSource | None, shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[Dataset, Callable[[str], RowLabels]]:
     """All rows, and a function that reads a column of labels that is not a modality."""
-    if data is None or isinstance(data, Given):
+    if data is None or isinstance(data, DataSource):
         source = source_of(spec, data)
         return source.load(shapes), partial(source.row_labels, shapes=shapes)
     if isinstance(data, Batch):

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from nbridge.data.numpy.npz import NPZ, read_npz, write_npz
+from nbridge.data.numpy.archive import read_npz, write_npz
+from nbridge.data.numpy.npz import NPZ
 from nbridge.errors import DataError
 
 NAN = float("nan")

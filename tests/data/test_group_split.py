@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import nbridge
 from nbridge.common.warnings import Finding
 from nbridge.data.batch import Batch
-from nbridge.data.numpy.npz import write_npz
+from nbridge.data.numpy.archive import write_npz
 from nbridge.data.omics.container import pulling_nothing
 from nbridge.data.shared_items import telling
 from nbridge.data.split import Splits

@@ -17,7 +17,7 @@ from omics import KINDS, ROWS, adata, contents, copy_of, dense, joined, observat
 from scipy import sparse
 
 import nbridge
-from nbridge.data.numpy.npz import read_npz
+from nbridge.data.numpy.archive import read_npz
 from nbridge.data.omics import rows as omics_rows
 from nbridge.draft.draft import look
 from nbridge.errors import DataError

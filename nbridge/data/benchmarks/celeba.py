@@ -19,7 +19,8 @@ from nbridge.data.benchmarks.download import locate_folder
 from nbridge.data.endings import files_ending, has_ending
 from nbridge.data.images.decode import DAMAGED, read_colours
 from nbridge.data.schema_match import Offer, check_offers
-from nbridge.data.split import Dataset, Source
+from nbridge.data.source import DataSource
+from nbridge.data.split import Dataset
 from nbridge.errors import DataError
 from nbridge.spec.option_types import PositiveInt, Share
 
@@ -39,7 +40,7 @@ _GET = (
 )
 
 
-class CelebA(Source):
+class CelebA(DataSource):
     """Aligned and cropped CelebA faces, as ``image`` in [0, 1] and ``attributes`` of 0 and 1.
 
     The folder holds ``img_align_celeba/NNNNNN.jpg`` or ``img_align_celeba*.zip``, and ``list_attr_celeba.txt``. The licence permits neither

@@ -9,12 +9,13 @@ import torch
 
 from nbridge.data.batch import Batch
 from nbridge.data.schema_match import Offer, arrange, check_offers
-from nbridge.data.split import Dataset, Source
+from nbridge.data.source import DataSource
+from nbridge.data.split import Dataset
 
 _OFFERS = {"image": Offer((1, 8, 8)), "top": Offer((1, 4, 8)), "bottom": Offer((1, 4, 8)), "label": Offer((10,), classes=True)}
 
 
-class Digits(Source):
+class Digits(DataSource):
     """1,797 digits of 8 x 8 pixels with 17 grey levels: ``image``, its halves ``top`` and ``bottom``, and ``label``.
 
     Pixels are in [0, 1], labels are class indices. There is no official test part.

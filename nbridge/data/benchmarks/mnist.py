@@ -16,7 +16,8 @@ from torch import Tensor
 from nbridge.data.batch import Batch
 from nbridge.data.benchmarks.download import Collection, locate
 from nbridge.data.schema_match import Offer, arrange, check_offers
-from nbridge.data.split import PARTS, Dataset, Source
+from nbridge.data.source import DataSource
+from nbridge.data.split import PARTS, Dataset
 from nbridge.errors import DataError
 from nbridge.spec.option_types import PositiveInt
 
@@ -53,7 +54,7 @@ _BYTES = b"\x00\x00\x08"
 """The first bytes of an idx file of unsigned bytes; the number of axes follows."""
 
 
-class _Images(Source):
+class _Images(DataSource):
     """Images of 28 x 28 grey levels in ten classes, with an official test part; subclasses document the options."""
 
     files: ClassVar[Collection]

@@ -10,7 +10,8 @@ import torch
 from nbridge.data.batch import Batch
 from nbridge.data.benchmarks.mnist import FASHION_FILES, IMAGE, LABEL, MNIST_FILES, part_names, pixels, read_parts
 from nbridge.data.schema_match import arrange, check_offers
-from nbridge.data.split import PARTS, Dataset, Source
+from nbridge.data.source import DataSource
+from nbridge.data.split import PARTS, Dataset
 from nbridge.errors import DataError
 from nbridge.spec.option_types import PositiveInt
 
@@ -18,7 +19,7 @@ _OFFERS = {"fashion": IMAGE, "mnist": IMAGE, "label": LABEL}
 _KINDS = ("image", "label")
 
 
-class MNISTFashion(Source):
+class MNISTFashion(DataSource):
     """Fashion-MNIST and MNIST paired by label, as ``fashion``, ``mnist`` and ``label``: the trimodal set of the paper's table 4.
 
     Each clothing image is paired with a random digit of its class, so that the label is all that the two images share. Training rows and

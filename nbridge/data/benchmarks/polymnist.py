@@ -19,9 +19,10 @@ from nbridge.data.benchmarks.mnist import LABEL, MNIST_FILES, read_parts
 from nbridge.data.benchmarks.paired import pair
 from nbridge.data.endings import files_ending
 from nbridge.data.images.decode import read_colours
-from nbridge.data.numpy.npz import read_npz, write_npz
+from nbridge.data.numpy.archive import read_npz, write_npz
 from nbridge.data.schema_match import Offer, arrange, check_offers
-from nbridge.data.split import PARTS, Dataset, Source
+from nbridge.data.source import DataSource
+from nbridge.data.split import PARTS, Dataset
 from nbridge.errors import DataError
 from nbridge.spec.option_types import PositiveInt, Probability, Seed
 
@@ -39,7 +40,7 @@ _WAY = 1
 """Version of the generation; to be increased with every change that alters the rows."""
 
 
-class PolyMNIST(Source):
+class PolyMNIST(DataSource):
     """PolyMNIST: digits of one class on crops of photographs, one photograph per view, as ``view0``, ``view1``, ... and ``label``.
 
     A view is a random crop of its photograph, 28 x 28 pixels, with inverted colours where an MNIST digit is: above level 128. Each

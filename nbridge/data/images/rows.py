@@ -18,15 +18,15 @@ import numpy as np
 
 from nbridge.common.atomic_files import replace_folder, scratch_beside
 from nbridge.common.messages import clip, quoted
-from nbridge.data.images.files import write_png
+from nbridge.data.blocks import Block, Output, RowWriter
+from nbridge.data.images.files import is_image, write_png
 from nbridge.data.images.tables import ImageFolder, ImagePaths
 from nbridge.data.images.write import NewImages, Place, name_images
-from nbridge.data.streaming.blocks import Block, Filled, Output, RowsOut
+from nbridge.data.imputed import Imputed, select
 from nbridge.data.tables.cell_format import CellStyle
 from nbridge.data.tables.columns import TableFile
 from nbridge.data.tables.join import AllRows, JoinedRows, Part, check_names, write_part
 from nbridge.data.tables.layout import TableLayout
-from nbridge.data.tables.output_columns import IMPUTED
 from nbridge.errors import DataError
 
 
@@ -37,17 +37,15 @@ class ImageRows(JoinedRows):
         tables: The tables, one or more.
         folders: The folder of each modality that has one.
         layout: The columns of each modality.
+        names: The modalities of the model.
         places: Where the images of each modality are written.
-        samples: The number K of draws; None for one image per row.
-        levels: The levels of intervals, used in column names; images have none.
+        whole: Whether the images of one folder are the only input, so that the output is a folder of images as well.
 
     Attributes:
         places: As given.
-        samples: As given.
-        new: The files of imputed images, by modality.
 
     Raises:
-        DataError: when rows can't be read or joined, or an image can't be written.
+        DataError: when rows can't be read or joined.
     """
 
     def __init__(
@@ -55,55 +53,69 @@ class ImageRows(JoinedRows):
         tables: Sequence[TableFile],
         folders: Mapping[str, ImageFolder],
         layout: TableLayout,
+        names: Sequence[str],
         places: Mapping[str, Place],
         *,
-        samples: int | None = None,
-        levels: Sequence[float] = (),
+        whole: bool = False,
     ) -> None:
         check_names(tables)
-        super().__init__([*tables, *folders.values()], layout, levels)
-        self.places, self.samples = places, samples
-        self._there = {name: _files(place, tables, folders.get(name)) for name, place in places.items()}
-        taken: dict[str, set[str]] = {}
-        for name, place in places.items():
-            taken.setdefault(place.folder, set()).update(self._there[name])
-        self.new = {name: self._named(name, taken[place.folder]) for name, place in places.items()}
-        self.parts = [self._as_written(part, first=number == 0) for number, part in enumerate(self.parts[: len(tables)])]
-        self.lacking = {str(part.file.path): len(part.more) for part in self.parts if part.more}
+        super().__init__([*tables, *folders.values()], layout, names)
+        self.places, self._whole = places, whole
+        self._existing = {name: _files(place, tables, folders.get(name)) for name, place in places.items()}
+        self.parts = self.parts[: len(tables)]
+        self.files = tuple(Path(part.file.path).name for part in self.parts)
+        self.appended = {str(part.file.path): len(part.more) for part in self.parts if part.more}
 
     def shape(self, modality: str) -> tuple[int, ...]:
         """The shape of an image."""
         return self._layout.shapes[modality]
 
-    @property
-    def names(self) -> set[str]:
-        """The output paths, by file or folder name."""
-        files = {
-            Path(place.folder, own).parts[0] for name, place in self.places.items() for own in (*self._there[name], *self.new[name].names)
-        }
-        return files | {Path(part.file.path).name for part in self.parts}
-
     @contextmanager
-    def writing(self, target: Path, output: Output) -> Iterator[RowsOut]:  # noqa: ARG002 (all rows are written)
+    def writing(self, target: Path | None, output: Output) -> Iterator[RowWriter]:
+        assert target is not None, "images are files"
+        if output.statistics and set(self.names) <= set(self.places):
+            raise DataError("intervals apply to table columns, and this model has only images; use --samples K instead")
+        new = self._new_files(output.draws)
+        self._check_older(target, new)
         with scratch_beside(target) as scratch:
             folder = scratch / "images"
             folder.mkdir()
-            out = _ImagesOut(self, folder)
+            out = _ImageWriter(self, folder, new)
             yield out
             for name, place in self.places.items():
-                _copy(self._there[name], folder / place.folder)
-            done = out.done()
-            for part in self.parts:
-                write_part(part, folder / Path(part.file.path).name, done)
+                _copy(self._existing[name], folder / place.folder)
+            imputed = out.imputed()
+            for number, part in enumerate(self.parts):
+                write_part(self._as_written(part, new, first=number == 0), folder / Path(part.file.path).name, imputed)
             replace_folder(target, folder)
 
-    def _named(self, name: str, taken: set[str]) -> NewImages:
+    def _new_files(self, draws: int | None) -> dict[str, NewImages]:
+        """The files of imputed images, by modality."""
+        taken: dict[str, set[str]] = {}
+        for name, place in self.places.items():
+            taken.setdefault(place.folder, set()).update(self._existing[name])
+        return {name: self._named(name, taken[place.folder], draws) for name, place in self.places.items()}
+
+    def _check_older(self, target: Path, new: Mapping[str, NewImages]) -> None:
+        """Checks that an existing folder contains only files of an earlier imputation."""
+        if not target.exists():
+            return
+        if not target.is_dir():
+            raise DataError(f"{target}: a file, expected a folder")
+        written = {
+            Path(place.folder, own).parts[0] for name, place in self.places.items() for own in (*self._existing[name], *new[name].names)
+        }
+        others = {file.name for file in target.iterdir()} - written - set(self.files)
+        if other := sorted(name for name in others if not (self._whole and is_image(name))):
+            raise DataError(f"{target}: the folder contains other files ({clip(other[0])}); choose another")
+
+    def _named(self, name: str, taken: set[str], draws: int | None) -> NewImages:
         absent = np.isnan(self._arrays[name][:, 0]) if name in self._arrays else np.ones(self.rows, dtype=bool)
         rows = np.flatnonzero(absent).tolist()
         said = self._said(self.places[name].column)
         stems = [Path(said.get(row, "")).stem or str(row if self._read.ids is None else self._read.ids[row]) for row in rows]
-        beside = str(Path(next(iter(self._there[name]), f"{name}/_")).parent) if self.places[name].column else None
-        return name_images(name, rows, stems, self.rows, taken, samples=self.samples, beside=beside)
+        beside = str(Path(next(iter(self._existing[name]), f"{name}/_")).parent) if self.places[name].column else None
+        return name_images(name, rows, stems, self.rows, taken, draws=draws, beside=beside)
 
     def _said(self, column: str) -> dict[int, str]:
         """The paths in a column, by row, whether the files exist or not."""
@@ -114,11 +126,11 @@ class ImageRows(JoinedRows):
         places = np.arange(self.rows) if self._read.rows is None else self._read.rows[str(table.path)]
         return {row: texts[place] for row, place in enumerate(places.tolist()) if place >= 0}
 
-    def _as_written(self, part: Part, *, first: bool) -> Part:
+    def _as_written(self, part: Part, new: Mapping[str, NewImages], *, first: bool) -> Part:
         """A table as written: a column of paths has a class for each new file; other images only have a mask column."""
         columns = {name: place.column for name, place in self.places.items() if place.column}
         elsewhere = [name for name in self.places if name not in columns]
-        texts = {column: self.new[name].names for name, column in columns.items()}
+        texts = {column: new[name].names for name, column in columns.items()}
         layout = replace(
             part.plan.layout,
             shapes={**part.plan.layout.shapes, **{name: (max(2, len(texts[column])),) for name, column in columns.items()}},
@@ -136,39 +148,37 @@ class ImageRows(JoinedRows):
         return replace(part, plan=plan, file=part.file.file if isinstance(part.file, ImagePaths) else part.file)
 
 
-class _ImagesOut(RowsOut):
+class _ImageWriter(RowWriter):
     """Writes images into a folder as they come; everything else is written with the tables.
 
     Arguments:
         rows: The rows read.
         folder: The folder.
+        new: The files of imputed images, by modality.
     """
 
-    def __init__(self, rows: ImageRows, folder: Path) -> None:
-        self._rows, self._folder = rows, folder
+    def __init__(self, rows: ImageRows, folder: Path, new: Mapping[str, NewImages]) -> None:
+        self._rows, self._folder, self._new = rows, folder, new
         self._others = AllRows()
 
-    def write(self, block: Block, done: Mapping[str, Filled]) -> None:
-        images = [name for name in self._rows.places if name in done]
+    def write(self, block: Block, imputed: Imputed[np.ndarray]) -> None:
+        images = [name for name in self._rows.places if name in imputed.values]
         for name in images:
-            self._write(name, block.start, done[name], done[name + IMPUTED].array)
-        others = {key: filled for key, filled in done.items() if key.endswith(IMPUTED) or key.partition("__")[0] not in images}
-        self._others.write(block, others)
+            self._write(name, block.start, imputed)
+        others = [name for name in imputed.values if name not in images]
+        self._others.write(block, replace(select(imputed, others), mask=imputed.mask))
 
-    def done(self) -> dict[str, Filled]:
-        """All rows of the tables."""
-        done = self._others.done()
-        for name, place in self._rows.places.items():
-            if place.column and name + IMPUTED in done:
-                numbers = self._rows.new[name].numbers()
-                done[name] = Filled(numbers[0]) if self._rows.samples is None else Filled(numbers, 1)
-        return done
+    def imputed(self) -> Imputed[np.ndarray]:
+        """All rows of the tables, with the numbers of the files of images."""
+        imputed = self._others.imputed()
+        numbers = {name: self._new[name].numbers() for name, place in self._rows.places.items() if place.column and name in imputed.mask}
+        own = {name: number if imputed.draws is not None else number[0] for name, number in numbers.items()}
+        return replace(imputed, values={**imputed.values, **own})
 
-    def _write(self, name: str, first: int, filled: Filled, mask: np.ndarray) -> None:
+    def _write(self, name: str, first: int, imputed: Imputed[np.ndarray]) -> None:
         folder = self._folder / self._rows.places[name].folder
-        drawn = filled.array if filled.axis else filled.array[None]
-        for row in np.flatnonzero(mask).tolist():
-            for file, images in zip(self._rows.new[name].of(first + row), drawn, strict=True):
+        for row in np.flatnonzero(imputed.mask[name]).tolist():
+            for file, images in zip(self._new[name].of(first + row), imputed.each_draw(name), strict=True):
                 path = folder / file
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_png(path, images[row].reshape(self._rows.shape(name)))

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 from nbridge.common.messages import listing
 from nbridge.data.arrays import keys_of
-from nbridge.data.folders import find_file, find_folder
+from nbridge.data.blocks import RowReader
+from nbridge.data.endings import parquet_files
+from nbridge.data.folders import find_file, find_folder, holds_arrays, is_folder
 from nbridge.data.images.files import Frame
+from nbridge.data.images.inputs import ROWS, check_apart, inputs_of, places_of, table_of_rows
+from nbridge.data.images.rows import ImageRows
 from nbridge.data.images.tables import ImageFolder, ImagePaths
+from nbridge.data.source import Binding, DataSource, are_paths, check_whole, is_path, paths_of
 from nbridge.data.tables.columns import TableFile, open_table
 from nbridge.data.tables.numbers import check_joinable
 from nbridge.data.tables.source import Table
@@ -59,6 +66,38 @@ class Images(Table):
         self.root, self.missing_files = root, missing_files
         self.resize: Resize | None = resize
         self._asked = dict(columns or {})
+        self.into_folder, self._rows = True, tuple[str, ...]()
+
+    @classmethod
+    def reads(cls, rows: object, own: DataSource | None) -> bool:
+        if not are_paths(rows):
+            return False
+        if own is None:
+            folders = [Path(path) for path in paths_of(rows) if is_folder(path)]
+            return any(not parquet_files(find_folder(folder)) for folder in folders)
+        return isinstance(own, Images) and not (is_path(rows) and holds_arrays(str(rows)))
+
+    @classmethod
+    def over(cls, rows: Any, own: DataSource | None) -> Images:
+        found = cls() if own is None else copy(own)
+        assert isinstance(found, Images), "images are bound by the source that they were trained from"
+        found._rows = paths_of(rows)
+        return found
+
+    @contextmanager
+    def blocks(self, binding: Binding, scratch: Path) -> Iterator[RowReader]:
+        shapes = binding.shapes
+        layout, given = self.layout_of(shapes), inputs_of(self, self._rows)
+        folders = {name: self.folder(name, path, shapes) for name, path in given.folders.items()}
+        tables = self.with_images([open_table(path) for path in given.tables], shapes, given.root)
+        tables = tables or [table_of_rows(folders.values(), scratch / ROWS, self.id)]
+        rows = ImageRows(tables, folders, layout, tuple(binding.taken), places_of(self, given), whole=given.whole)
+        rows.appended = rows.appended if given.tables else {}
+        yield rows
+
+    def check_output(self, target: Path, *, sharded: bool) -> None:
+        check_whole(sharded=sharded)
+        check_apart(target, inputs_of(self, self._rows))
 
     def files(self, shapes: Mapping[str, tuple[int, ...]]) -> list[TableFile]:
         """Opens the tables and folders; nothing is decoded yet.
@@ -108,8 +147,8 @@ class Images(Table):
             for table in tables
         ]
 
-    def settled(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-        options = super().settled(shapes)
+    def bind(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+        options = super().bind(shapes)
         columns = {name: names for name, names in options["columns"].items() if name not in {*self.folders, *self.path_columns}}
         return {**options, "columns": columns}
 

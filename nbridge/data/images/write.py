@@ -59,7 +59,7 @@ def name_images(
     of: int,
     taken: set[str],
     *,
-    samples: int | None = None,
+    draws: int | None = None,
     beside: str | None = None,
 ) -> NewImages:
     """Chooses a file name for each imputed image.
@@ -70,7 +70,7 @@ def name_images(
         stems: The file stem of each of these rows.
         of: The total number of rows.
         taken: Existing files; chosen names are added.
-        samples: The number K of draws; None for one image per row.
+        draws: The number K of draws; None for one image per row.
         beside: The folder of the files, if a column holds their paths and names are free.
 
     Raises:
@@ -81,7 +81,7 @@ def name_images(
         >>> name_images("scan", [1, 3], ["2", "4"], 5, taken, beside="imgs").names
         ('imgs/2.png', 'imgs/4_scan.png')
     """
-    endings = [".png"] if samples is None else [f".{draw + 1}.png" for draw in range(samples)]
+    endings = [".png"] if draws is None else [f".{draw + 1}.png" for draw in range(draws)]
     starts = np.zeros(of, dtype=np.int64)
     starts[list(rows)] = np.arange(len(rows)) * len(endings)
     found: list[list[str]] = []

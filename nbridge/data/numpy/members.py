@@ -14,7 +14,7 @@ from zipfile import ZipFile
 
 import numpy as np
 
-from nbridge.data.numpy.npz import UNREADABLE
+from nbridge.data.numpy.archive import UNREADABLE
 from nbridge.errors import DataError
 
 _PIECE = 2**20
@@ -58,11 +58,11 @@ class Member(ABC):
         Raises:
             DataError: when it is damaged.
         """
-        with _told(self.key):
+        with _reporting_damage(self.key):
             file = self.open()
         with file:
             while True:
-                with _told(self.key):
+                with _reporting_damage(self.key):
                     piece = file.read(_PIECE)
                 if not piece:
                     return
@@ -79,12 +79,12 @@ class FileMember(Member):
 
     def __init__(self, key: str, path: Path) -> None:
         self.path = path
-        with _told(key):
+        with _reporting_damage(key):
             mapped = _mapped(path)
         super().__init__(key, mapped.dtype, mapped.shape)
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        with _told(self.key):
+        with _reporting_damage(self.key):
             # Mapped anew each time: pages once read count as process memory while they are mapped.
             return np.array(_mapped(self.path)[start:stop])
 
@@ -106,7 +106,7 @@ class ArchiveMember(Member):
         shape = (max(0, stop - start), *self.shape[1:])
         width = self.dtype.itemsize * prod(self.shape[1:])
         stream = self._at(start)
-        with _told(self.key):
+        with _reporting_damage(self.key):
             content = stream.read(shape[0] * width)
         if len(content) < shape[0] * width:
             raise DataError(f"array {self.key!r} is damaged (it ends within row {start + len(content) // width})")
@@ -122,17 +122,17 @@ class ArchiveMember(Member):
         if stream is None or row < self._row:
             if stream is not None:
                 stream.close()
-            with _told(self.key):
+            with _reporting_damage(self.key):
                 stream, self._row = self.open(), 0
                 read_header(stream)
         distance = (row - self._row) * self.dtype.itemsize * prod(self.shape[1:])
-        with _told(self.key):
+        with _reporting_damage(self.key):
             stream.seek(distance, 1)
         self._stream, self._row = stream, row
         return stream
 
 
-class Filling:
+class NpyWriter:
     """An npy file written sequentially.
 
     Arguments:
@@ -167,6 +167,20 @@ class Filling:
         self._path.unlink()
 
 
+class ArrayMember(Member):
+    """An array in memory."""
+
+    def __init__(self, key: str, array: np.ndarray) -> None:
+        super().__init__(key, array.dtype, array.shape)
+        self._array = array
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        return self._array[start:stop] if self.shape else self._array
+
+    def open(self) -> IO[bytes]:
+        raise NotImplementedError("an array in memory has no file")
+
+
 def archive_member(archive: ZipFile, name: str, scratch: Path) -> Member:
     """Opens an array of an archive.
 
@@ -179,7 +193,7 @@ def archive_member(archive: ZipFile, name: str, scratch: Path) -> Member:
         DataError: when it is damaged, not an array, or holds pickled objects.
     """
     key = name.removesuffix(".npy")
-    with _told(key), archive.open(name) as stream:
+    with _reporting_damage(key), archive.open(name) as stream:
         header = read_header(stream)
     if header is None:
         raise DataError(f"{key!r} is not an array; np.savez writes them")
@@ -198,7 +212,7 @@ def file_member(path: Path) -> Member:
     Raises:
         DataError: when it is damaged or holds pickled objects.
     """
-    with _told(path.stem), path.open("rb") as file:
+    with _reporting_damage(path.stem), path.open("rb") as file:
         header = read_header(file)
     if header is None:
         raise DataError(f"{path.name} is not an npy file; np.save writes one")
@@ -225,7 +239,7 @@ def _mapped(path: Path) -> np.memmap:
 
 
 @contextmanager
-def _told(key: str) -> Iterator[None]:
+def _reporting_damage(key: str) -> Iterator[None]:
     """Reports the exceptions of a damaged file as one-line errors."""
     try:
         yield

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nbridge.common.messages import clip, did_you_mean, listing
 from nbridge.data.arrays import check_same_rows, keys_of
+from nbridge.data.blocks import RowReader
 from nbridge.data.column import PRESENT, check_layout
 from nbridge.data.endings import ARRAY, files_ending
-from nbridge.data.folders import find_folder
+from nbridge.data.folders import find_folder, is_folder
 from nbridge.data.ids import check_ids
-from nbridge.data.split import Dataset, Source
+from nbridge.data.numpy.rows import ArrayRows, folder_members
+from nbridge.data.source import Binding, DataSource, check_not_input, is_path
+from nbridge.data.split import Dataset
 from nbridge.data.split_labels import NoColumnError, RowLabels, array_labels
 from nbridge.data.streaming.store import Store, even_blocks
 from nbridge.data.streaming.stored_rows import open_rows
@@ -24,7 +29,7 @@ from nbridge.errors import DataError, naming
 _UNREADABLE = (OSError, EOFError, ValueError, OverflowError, MemoryError)
 
 
-class NPYFolder(Source):
+class NPYFolder(DataSource):
     """Rows of npy files (``np.save``) in a folder, one file per modality, which may be larger than memory.
 
     NaN marks absent values, as does an optional boolean file ``KEY__present.npy``. Two passes over the files determine presence and check
@@ -40,6 +45,35 @@ class NPYFolder(Source):
         self.path = path
         self.keys = keys or {}
         self.id = id
+        self.ending = ""
+        self.classes: Mapping[str, Sequence[str]] = {}
+
+    @classmethod
+    def reads(cls, rows: object, own: DataSource | None) -> bool:
+        return own is not None and is_path(rows) and is_folder(str(rows))
+
+    @classmethod
+    def over(cls, rows: Any, own: DataSource | None) -> NPYFolder:
+        found = cls(path=str(rows))
+        found.origin = str(rows)
+        if own is not None:
+            found.keys, found.id, found.classes = dict(own.array_keys), own.id, own.text_classes
+        return found
+
+    @property
+    def array_keys(self) -> Mapping[str, str]:
+        return self.keys
+
+    @contextmanager
+    def blocks(self, binding: Binding, scratch: Path) -> Iterator[RowReader]:  # noqa: ARG002 (files are read where they are)
+        path = find_folder(self.path)
+        with naming(self.origin, path):
+            yield ArrayRows(folder_members(path), self.array_names(binding.taken), id_key=self.id, classes=self.classes)
+
+    def check_output(self, target: Path, *, sharded: bool) -> None:  # noqa: ARG002 (rows can be cut anywhere)
+        check_not_input(target, find_folder(self.path))
+        if target.is_dir() and (other := [file.name for file in target.iterdir() if file.suffix != ARRAY]):
+            raise DataError(f"{target}: the folder contains other files ({sorted(other)[0]}); choose another")
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
         """Opens the files of the requested modalities and ignores others.

@@ -1,37 +1,33 @@
-"""Reads and writes npz archives; pickled objects are never read."""
+"""The data source of npz archives."""
 
 from __future__ import annotations
 
 import math
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
-from numpy.typing import ArrayLike
 
-from nbridge.common.atomic_files import write_atomically, writing
-from nbridge.common.messages import did_you_mean, listing
 from nbridge.data.arrays import keys_of, to_batch
+from nbridge.data.blocks import RowReader
 from nbridge.data.column import PRESENT
+from nbridge.data.endings import ARCHIVE, has_ending
 from nbridge.data.folders import find_file
 from nbridge.data.ids import check_ids
+from nbridge.data.numpy.archive import no_array, opened_npz, read_member
 from nbridge.data.numpy.class_texts import are_texts, class_numbers, texts_in
-from nbridge.data.split import PARTS, Dataset, Source
+from nbridge.data.numpy.rows import ArrayRows, archive_members
+from nbridge.data.source import Binding, DataSource, check_not_input, is_path
+from nbridge.data.split import PARTS, Dataset
 from nbridge.data.split_labels import NoColumnError, RowLabels, array_labels
 from nbridge.errors import DataError, naming
 
-UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
-"""Exceptions raised by reading a damaged archive."""
 
-
-class NPZ(Source):
+class NPZ(DataSource):
     """Rows of a NumPy archive (``np.savez``), one array per modality.
 
     NaN marks absent values, as does an optional boolean array ``KEY__present``. ``parts`` reads an archive with its own test part:
@@ -59,7 +55,40 @@ class NPZ(Source):
         self.keys = keys or {}
         self.id = id
         self.parts = parts
-        self.classes = classes or {}
+        self.classes: dict[str, Sequence[str]] = dict(classes or {})
+
+    @classmethod
+    def reads(cls, rows: object, own: DataSource | None) -> bool:
+        return is_path(rows) and (own is not None or has_ending(str(rows), ARCHIVE))
+
+    @classmethod
+    def over(cls, rows: Any, own: DataSource | None) -> NPZ:
+        found = cls(path=str(rows))
+        found.origin = str(rows)
+        if own is not None:
+            found.keys, found.id = dict(own.array_keys), own.id
+            found.classes = dict(own.text_classes)
+        return found
+
+    @property
+    def text_classes(self) -> Mapping[str, Sequence[str]]:
+        return self.classes
+
+    @property
+    def array_keys(self) -> Mapping[str, str]:
+        return self.keys
+
+    def class_names(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Sequence[str]]:  # noqa: ARG002 (as listed, or none)
+        return {name: tuple(map(str, texts)) for name, texts in self.classes.items()}
+
+    @contextmanager
+    def blocks(self, binding: Binding, scratch: Path) -> Iterator[RowReader]:
+        path = find_file(self.path)
+        with naming(self.origin, path), archive_members(path, scratch) as members:
+            yield ArrayRows(members, self.array_names(binding.taken), packed=True, id_key=self.id, classes=self.classes)
+
+    def check_output(self, target: Path, *, sharded: bool) -> None:  # noqa: ARG002 (rows can be cut anywhere)
+        check_not_input(target, find_file(self.path))
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
         """Reads the arrays of the requested modalities and ignores others.
@@ -87,8 +116,8 @@ class NPZ(Source):
             names = [f"{part}_{column}" for part in PARTS] if self.parts else [column]
             for name in names:
                 if name not in archive.files:
-                    raise NoColumnError(f"{path}: {_no_array(name, archive)}")
-            arrays = [_member(path, archive, name) for name in names]
+                    raise NoColumnError(f"{path}: {no_array(name, archive)}")
+            arrays = [read_member(path, archive, name) for name in names]
         found = [array_labels(what, array, str(path)) for array in arrays]
         return replace(found[0], texts=[text for labels in found for text in labels.texts])
 
@@ -98,11 +127,11 @@ class NPZ(Source):
         arrays: dict[str, np.ndarray] = {}
         for name, key in keys.items():
             if prefix + key in archive.files or not any(other + key in archive.files for other in others):
-                arrays[name] = self._numbered(path, name, _member(path, archive, prefix + key, name))
+                arrays[name] = self._numbered(path, name, read_member(path, archive, prefix + key, name))
             if prefix + key + PRESENT in archive.files:
-                arrays[name + PRESENT] = _member(path, archive, prefix + key + PRESENT)
+                arrays[name + PRESENT] = read_member(path, archive, prefix + key + PRESENT)
         if (self.id != "id" or prefix + self.id in archive.files) and self.id not in keys.values():
-            arrays[""] = _member(path, archive, prefix + self.id)
+            arrays[""] = read_member(path, archive, prefix + self.id)
         return arrays
 
     def _numbered(self, path: Path, name: str, array: np.ndarray) -> np.ndarray:
@@ -129,99 +158,3 @@ def _one_after_the_other(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str,
         missing = [np.full((_rows_of(arrays), *like.shape[1:]), filler) for arrays, filler in zip(parts, fillers, strict=True)]
         whole[name] = np.concatenate([arrays.get(name, absent) for arrays, absent in zip(parts, missing, strict=True)])
     return whole
-
-
-def read_npz(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads all arrays of an archive, by name.
-
-    Arguments:
-        path: The file: absolute, or relative to the current folder, or else to $NBRIDGE_DATA.
-
-    Raises:
-        DataError: when it is missing, damaged, not an archive, or holds pickled objects.
-    """
-    found = find_file(path)
-    with opened_npz(found) as archive:
-        return {key: _member(found, archive, key) for key in archive.files}
-
-
-def write_npz(path: str | Path, arrays: Mapping[str, ArrayLike]) -> None:
-    """Writes an archive atomically: a failure leaves an existing file unchanged.
-
-    Equal arrays give equal bytes.
-
-    Raises:
-        DataError: when an array holds objects, or the file can't be written.
-    """
-    target = Path(path)
-    plain = {key: np.asarray(array) for key, array in arrays.items()}
-    for key, array in plain.items():
-        if array.dtype.hasobject:
-            raise DataError(f"{target}: array {key!r} is of dtype {array.dtype}, expected numbers or text")
-    with writing(target, DataError):
-        write_atomically(target, lambda temporary: _write(temporary, plain))
-
-
-def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    pack_npz(path, {key: partial(np.lib.format.write_array, array=array, allow_pickle=False) for key, array in arrays.items()})
-
-
-def pack_npz(path: Path, members: Mapping[str, Callable[[IO[bytes]], None]]) -> None:
-    """Writes an archive, member by member.
-
-    Arguments:
-        path: The file, which is overwritten.
-        members: Writers of each array's npy file, by name.
-    """
-    # Not np.savez: its own parameter names can't be array names, and it writes timestamps.
-    with zipfile.ZipFile(path, "w") as archive:
-        for key, write in members.items():
-            with archive.open(zipfile.ZipInfo(f"{key}.npy"), "w", force_zip64=True) as member:
-                write(member)
-
-
-@contextmanager
-def opened_npz(path: Path) -> Iterator[NpzFile]:
-    """Opens an archive as a context manager.
-
-    Raises:
-        DataError: when it can't be read, is damaged or not an archive.
-    """
-    try:
-        # np.load would leave the file open on failure.
-        file = path.open("rb")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    with file, _archive(path, file) as archive:
-        yield archive
-
-
-def _archive(path: Path, file: IO[bytes]) -> NpzFile:
-    if file.read(2) != b"PK":
-        raise DataError(f"{path}: not an npz file; np.savez writes one")
-    if not zipfile.is_zipfile(file):
-        raise DataError(f"{path}: truncated or damaged npz file")
-    file.seek(0)
-    try:
-        return np.load(file, allow_pickle=False)
-    except UNREADABLE as error:
-        raise DataError(f"{path}: truncated or damaged npz file ({error})") from error
-
-
-def _no_array(key: str, archive: NpzFile, modality: str | None = None) -> str:
-    of = f" for modality {modality!r}" if modality is not None and modality != key else ""
-    return f"no array {key!r}{of}.{did_you_mean(key, archive.files)} Found: {listing(archive.files)}"
-
-
-def _member(path: Path, archive: NpzFile, key: str, modality: str | None = None) -> np.ndarray:
-    if key not in archive.files:
-        raise DataError(f"{path}: {_no_array(key, archive, modality)}")
-    try:
-        array = archive[key]
-    except UNREADABLE as error:
-        if "allow_pickle" in str(error):
-            raise DataError(f"{path}: array {key!r} holds pickled Python objects, expected numbers or text") from error
-        raise DataError(f"{path}: array {key!r} is damaged ({error})") from error
-    if not isinstance(array, np.ndarray):
-        raise DataError(f"{path}: {key!r} is not an array; np.savez writes them")
-    return array

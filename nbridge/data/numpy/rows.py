@@ -1,7 +1,8 @@
-"""Rows in a folder of npy files or an npz archive, read and written block by block."""
+"""Rows of named arrays, in a folder of npy files, an npz archive or memory, read and written block by block."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,33 +13,44 @@ from typing import IO, ClassVar
 import numpy as np
 
 from nbridge.common.atomic_files import replace_folder, replacing, scratch_beside
+from nbridge.data.blocks import Block, Layout, Output, RowReader, RowWriter
 from nbridge.data.endings import ARRAY, files_ending, parquet_files
 from nbridge.data.ids import check_ids_layout
+from nbridge.data.imputed import Imputed
 from nbridge.data.numpy.class_texts import are_texts, class_numbers, filled_texts, text_type, texts_in
-from nbridge.data.numpy.members import Filling, Member, archive_member, file_member
-from nbridge.data.numpy.npz import opened_npz, pack_npz
-from nbridge.data.streaming.blocks import Block, Filled, Layout, Output, RowsIn, RowsOut
-from nbridge.data.tables.output_columns import IMPUTED
+from nbridge.data.numpy.members import Member, NpyWriter, archive_member, file_member
+from nbridge.data.numpy.archive import opened_npz, pack_npz
+from nbridge.data.output_names import named_arrays
 from nbridge.errors import DataError
 
 _NUMBER = np.dtype(np.float64)
 
 
-class ArrayRows(RowsIn):
+class ArrayRows(RowReader):
     """Named arrays; text classes are read as indices and written back as text.
 
     Arguments:
         members: The arrays.
+        names: The array of each modality.
         packed: Whether they are in an archive, not a folder.
-        classes: The ordered classes of text arrays, by array.
+        id_key: The array of identifiers; None if there is none.
+        classes: The ordered classes of text arrays, by modality.
     """
 
     noun: ClassVar[str] = "array"
 
-    def __init__(self, members: Mapping[str, Member], *, packed: bool, classes: Mapping[str, Sequence[str]] | None = None) -> None:
-        self.members, self.packed = members, packed
+    def __init__(
+        self,
+        members: Mapping[str, Member],
+        names: Mapping[str, str],
+        *,
+        packed: bool = False,
+        id_key: str | None = None,
+        classes: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self.members, self.names, self.packed, self.id_key = members, names, packed, id_key
         self.keys = tuple(members)
-        listed = classes or {}
+        listed = {names[name]: texts for name, texts in (classes or {}).items() if name in names}
         # Numeric arrays stay numeric.
         self._classes = {
             key: texts for key, texts in listed.items() if key not in members or are_texts(members[key].dtype, members[key].shape)
@@ -72,9 +84,12 @@ class ArrayRows(RowsIn):
             pass
 
     @contextmanager
-    def writing(self, target: Path, output: Output) -> Iterator[RowsOut]:
+    def writing(self, target: Path | None, output: Output) -> Iterator[RowWriter]:
+        if target is None:
+            yield ArrayWriter(self, output, self._classes)
+            return
         with scratch_beside(target) as folder:
-            files = _Files(folder, self.members, output, self._classes)
+            files = _Files(folder, self, output, self._classes)
             try:
                 yield files
             finally:
@@ -97,50 +112,78 @@ class _Texts:
         return _Texts({key: array[start : start + count] for key, array in self.arrays.items()})
 
 
-class _Files(RowsOut):
-    """Writes npy files for arrays filled in block by block, and for unchanged ones only if some of their rows are left out."""
+class ArrayWriter(RowWriter):
+    """Completes arrays in memory.
 
-    def __init__(self, folder: Path, members: Mapping[str, Member], output: Output, classes: Mapping[str, Sequence[str]]) -> None:
-        self._folder, self._output, self._members, self._classes = folder, output, members, classes
-        self._fillings: dict[str, Filling] = {}
-        self.needs = tuple(key for key in output.passed if output.partial and members[key].shape[:1] == (output.total,))
+    Arguments:
+        rows: The input.
+        output: What to write besides imputed arrays.
+        classes: The ordered classes of text arrays.
+    """
 
-    def write(self, block: Block, done: Mapping[str, Filled]) -> None:
-        texts = {key: self._texts(block, done, key) for key in self._classes if key in done}
-        for key, filled in {**{key: Filled(block.arrays[key]) for key in self.needs}, **done, **texts}.items():
-            if key not in self._fillings:
-                shape = list(filled.array.shape)
-                shape[filled.axis] = self._output.stop - self._output.start
-                path = self._folder / f"{len(self._fillings)}.filling"
-                self._fillings[key] = Filling(path, filled.array.dtype, tuple(shape), filled.axis)
-            self._fillings[key].write(filled.array)
+    def __init__(self, rows: ArrayRows, output: Output, classes: Mapping[str, Sequence[str]]) -> None:
+        self.members, self.output, self._names, self._classes = rows.members, output, rows.names, classes
+        self._parts: dict[str, list[tuple[np.ndarray, int]]] = {}
 
-    def _texts(self, block: Block, done: Mapping[str, Filled], key: str) -> Filled:
-        """Imputed classes as texts, with the same width in all blocks."""
-        classes, given = self._classes[key], block.table.arrays.get(key)
-        dtype = text_type(self._members[key].dtype if key in self._members else None, classes)
-        array = filled_texts(given, done[key].array, done[key + IMPUTED].array, classes, dtype)
-        return Filled(array, done[key].axis)
+    def write(self, block: Block, imputed: Imputed[np.ndarray]) -> None:
+        for key, array, axis in self._arrays(block, imputed):
+            self.put(key, array, axis)
+
+    def put(self, key: str, array: np.ndarray, axis: int) -> None:
+        """Adds the next rows of an array, which are on one of its axes."""
+        self._parts.setdefault(key, []).append((array, axis))
+
+    @property
+    def result(self) -> dict[str, np.ndarray]:  # pyright: ignore[reportIncompatibleVariableOverride] (computed when it is asked for)
+        passed = {key: self.members[key].rows(0, sys.maxsize) for key in self.output.passed}
+        return {**passed, **{key: np.concatenate([array for array, _ in parts], parts[0][1]) for key, parts in self._parts.items()}}
+
+    def _arrays(self, block: Block, imputed: Imputed[np.ndarray]) -> Iterator[tuple[str, np.ndarray, int]]:
+        """The arrays to write, with the axis of their rows; imputed classes as texts, with the same width in all blocks."""
+        yield from ((key, block.arrays[key], 0) for key in self.needs)
+        of = {key: name for name, key in self._names.items()}
+        for key, array, axis in named_arrays(imputed, self._names):
+            if key in self._classes:
+                classes, given = self._classes[key], block.table.arrays.get(key)
+                dtype = text_type(self.members[key].dtype if key in self.members else None, classes)
+                yield key, filled_texts(given, array, imputed.mask[of[key]], classes, dtype), axis
+            else:
+                yield key, array, axis
+
+
+class _Files(ArrayWriter):
+    """Writes npy files for arrays imputed block by block, and for unchanged ones only if some of their rows are left out."""
+
+    def __init__(self, folder: Path, rows: ArrayRows, output: Output, classes: Mapping[str, Sequence[str]]) -> None:
+        super().__init__(rows, output, classes)
+        self._folder, self._files = folder, dict[str, NpyWriter]()
+        self.needs = tuple(key for key in output.passed if output.partial and rows.members[key].shape[:1] == (output.total,))
+
+    def put(self, key: str, array: np.ndarray, axis: int) -> None:
+        if key not in self._files:
+            shape = list(array.shape)
+            shape[axis] = self.output.stop - self.output.start
+            self._files[key] = NpyWriter(self._folder / f"{len(self._files)}.npy", array.dtype, tuple(shape), axis)
+        self._files[key].write(array)
 
     def close(self) -> None:
         """Closes all files."""
-        for filling in self._fillings.values():
-            filling.close()
+        for file in self._files.values():
+            file.close()
 
     def writers(self) -> dict[str, Callable[[IO[bytes]], None]]:
         """The writers of each array's npy file, for one use: unchanged arrays come first."""
-        passed = {key: self._members[key].copy_to for key in self._output.passed}
-        return {**passed, **{key: filling.move_to for key, filling in self._fillings.items()}}
+        passed = {key: self.members[key].copy_to for key in self.output.passed}
+        return {**passed, **{key: file.move_to for key, file in self._files.items()}}
 
 
 @contextmanager
-def archive_rows(path: Path, scratch: Path, classes: Mapping[str, Sequence[str]] | None = None) -> Iterator[ArrayRows]:
-    """Opens the arrays of an npz archive.
+def archive_members(path: Path, scratch: Path) -> Iterator[dict[str, Member]]:
+    """Opens the arrays of an npz archive, by name.
 
     Arguments:
         path: The file.
         scratch: A folder for arrays that must be extracted.
-        classes: The ordered classes of text arrays, by array.
 
     Raises:
         DataError: when it is damaged, not an archive, or holds anything but arrays.
@@ -149,16 +192,14 @@ def archive_rows(path: Path, scratch: Path, classes: Mapping[str, Sequence[str]]
         assert archive.zip is not None, "the archive is open"
         names = enumerate(archive.zip.namelist())
         members = [archive_member(archive.zip, name, scratch / f"{number}.npy") for number, name in names]
-        yield ArrayRows({member.key: member for member in members}, packed=True, classes=classes)
+        yield {member.key: member for member in members}
 
 
-@contextmanager
-def folder_rows(path: Path, classes: Mapping[str, Sequence[str]] | None = None) -> Iterator[ArrayRows]:
-    """Opens the arrays of a folder of npy files.
+def folder_members(path: Path) -> dict[str, Member]:
+    """Opens the arrays of a folder of npy files, by name.
 
     Arguments:
         path: The folder.
-        classes: As for `archive_rows`.
 
     Raises:
         DataError: when it has none, or one is damaged.
@@ -171,7 +212,7 @@ def folder_rows(path: Path, classes: Mapping[str, Sequence[str]] | None = None) 
         raise DataError(f"a folder of {len(parts)} Parquet files; impute them one at a time, such as {parts[0].name}")
     if not files:
         raise DataError("no npy file in this folder, expected one NAME.npy a modality")
-    yield ArrayRows({file.stem: file_member(file) for file in files}, packed=False, classes=classes)
+    return {file.stem: file_member(file) for file in files}
 
 
 def _unpacked(folder: Path, writers: Mapping[str, Callable[[IO[bytes]], None]]) -> Path:

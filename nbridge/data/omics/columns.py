@@ -13,7 +13,7 @@ from nbridge.data.omics.container import pandas_of
 from nbridge.data.omics.layout import Address
 from nbridge.data.omics.values import Values
 from nbridge.data.tables.cells import exact_number_of, number_of
-from nbridge.data.tables.output_columns import IMPUTED
+from nbridge.data.output_names import IMPUTED
 from nbridge.data.texts import normal_text
 
 
@@ -35,23 +35,24 @@ class FilledColumns:
     classes: tuple[str, ...]
     rows: np.ndarray
 
-    def fill(self, ending: str, values: np.ndarray, cells: np.ndarray) -> None:
+    def fill(self, what: str, suffix: str, values: np.ndarray, cells: np.ndarray) -> None:
         """Writes values into the columns, or into new ones.
 
         Arguments:
-            ending: The suffix of new columns; empty for the columns themselves.
+            what: ``draw``, a statistic, or empty for the columns themselves.
+            suffix: The suffix of new columns; empty for the columns themselves.
             values: The values, (r, C), or (r,) of classes.
             cells: Which of them were imputed, (r, C) or (r, classes).
         """
         values = values.reshape(len(values), -1)
         for place, column in enumerate(self.columns):
             own = cells[:, min(place, cells.shape[1] - 1)]
-            figure = bool(ending) and not ending.startswith("__draw_")
-            if self.classes and not figure:
+            statistic = what not in ("", "draw")
+            if self.classes and not statistic:
                 done = self._classes(column, values[own, place], self.rows[own])
             else:
-                done = self._numbers(column, values[own, place], self.rows[own], zeros=ending == "__sd", figure=figure)
-            self.frame[column + ending] = done
+                done = self._numbers(column, values[own, place], self.rows[own], zeros=what == "sd", statistic=statistic)
+            self.frame[column + suffix] = done
 
     def mark(self, cells: np.ndarray) -> None:
         """Adds a mask column for each, true in the rows where it was imputed."""
@@ -100,13 +101,13 @@ class FilledColumns:
         codes[rows] = numbers.round()
         return codes
 
-    def _numbers(self, column: str, values: np.ndarray, rows: np.ndarray, *, zeros: bool, figure: bool) -> Any:
+    def _numbers(self, column: str, values: np.ndarray, rows: np.ndarray, *, zeros: bool, statistic: bool) -> Any:
         if not self.there or zeros:
             series = pandas_of().Series(np.full(len(self.frame), 0.0 if zeros else np.nan), index=self.frame.index)
         elif self.classes:
             series = pandas_of().Series(self._numbers_of_classes().astype(float), index=self.frame.index)
         else:
-            series = self.frame[column].astype("float64") if figure else self.frame[column]
+            series = self.frame[column].astype("float64") if statistic else self.frame[column]
         return _in_type(series.copy(), rows, values)
 
     def _numbers_of_classes(self) -> np.ndarray:

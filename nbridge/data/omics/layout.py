@@ -7,7 +7,6 @@ a single modality, to ``X`` or ``layers/counts``.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -18,9 +17,6 @@ SLOTS = ("X", "layers", "obsm", "obs")
 """The slots that can hold modalities."""
 FLAG = "var/"
 """The prefix of a boolean column of ``var`` that selects variables."""
-
-
-_BESIDE = re.compile(r"(.*)__(?:imputed|draw_\d+|mean|sd|lower|upper|probability)(?:_[\d.]+)?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -67,17 +63,6 @@ class OmicsLayout:
     def of(self, names: Iterable[str]) -> OmicsLayout:
         """The layout of these modalities only."""
         return replace(self, shapes={name: self.shapes[name] for name in names})
-
-
-def told_of(key: str) -> str | None:
-    """The modality or column that an element written by an earlier imputation describes; None for any other element.
-
-    Example:
-        >>> told_of("prot__lower_0.9"), told_of("stage__draw_12"), told_of("prot")
-        ('prot', 'stage', None)
-    """
-    found = _BESIDE.fullmatch(key)
-    return None if found is None else found[1]
 
 
 def parse_address(text: str) -> Address:

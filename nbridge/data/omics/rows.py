@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -13,23 +13,23 @@ import numpy as np
 from nbridge.common.atomic_files import replacing
 from nbridge.common.messages import clip, did_you_mean, listing
 from nbridge.common.warnings import Finding
-from nbridge.data.omics.container import Omics, omics_of, opened
+from nbridge.data.blocks import Block, Layout, Output, RowReader, RowWriter
+from nbridge.data.imputed import Imputed, concatenated, select, take
+from nbridge.data.omics.container import Omics
 from nbridge.data.omics.layout import Address, OmicsLayout
-from nbridge.data.omics.update import Changes, Filling, Target, changes_of
+from nbridge.data.omics.update import Changes, ImputedRows, Target, changes_of
 from nbridge.data.omics.values import Values, addresses_of, missing_places, no_element, no_part, values_of
-from nbridge.data.omics.write import renewed, write_file
-from nbridge.data.streaming.blocks import Block, Filled, Layout, Output, RowsIn, RowsOut
-from nbridge.data.tables.output_columns import IMPUTED
+from nbridge.data.omics.write import completed, write_file
 from nbridge.errors import DataError, naming
 
 
-class OmicsRows(RowsIn):
+class OmicsRows(RowReader):
     """The observations of an object as rows.
 
     Arguments:
         omics: The object.
         layout: The addresses of modalities.
-        levels: The levels of intervals, used in layer names.
+        data: The MuData or AnnData object itself, if it is in memory.
 
     Raises:
         DataError: when a modality is invalid or has a misspelt name, or none exists.
@@ -37,9 +37,9 @@ class OmicsRows(RowsIn):
 
     noun: ClassVar[str] = "modality"
 
-    def __init__(self, omics: Omics, layout: OmicsLayout, levels: Sequence[float] = ()) -> None:
-        self.origin = omics.origin
-        self._omics, self._layout, self._levels = omics, layout, tuple(levels)
+    def __init__(self, omics: Omics, layout: OmicsLayout, data: Any = None) -> None:
+        self._omics, self._layout, self._data = omics, layout, data
+        self.names = {name: name for name in layout.shapes}
         with naming(omics.origin):
             self._addresses = {name: addresses_of(omics, name, layout) for name in layout.shapes}
             there = [name for name in layout.shapes if is_there(omics, name, self._addresses)]
@@ -48,9 +48,9 @@ class OmicsRows(RowsIn):
                 asked = ", ".join(f"{name} ({places[0]})" for name, places in self._addresses.items())
                 found = listing(omics.parts) if omics.parts else listing(omics.whole.elements)
                 raise DataError(f"none of the model's modalities found: {asked}. Found: {found}")
-            self._names = omics.whole.names
+            self._observations = omics.whole.names
         self.keys = tuple(there)
-        self.place = lambda name, row, element: self._values[name].place(str(self._names[row]), element)
+        self.place = lambda name, row, element: self._values[name].place(str(self._observations[row]), element)
         self.findings: tuple[Finding, ...] = ()
 
     def layout(self, key: str) -> Layout:
@@ -65,35 +65,26 @@ class OmicsRows(RowsIn):
             both = {key: self._values[key].block(first, min(first + size, stop)) for key in keys}
             yield Block(first, {key: array for key, (array, _) in both.items()}, {key: missing for key, (_, missing) in both.items()})
 
-    def identifiers(self, key: str, rows: int, size: int) -> Iterator[np.ndarray]:  # noqa: ARG002 (observations have names)
-        yield from (self._names[start : start + size] for start in range(0, rows, size))
-
-    def check_passed(self, key: str) -> None:
-        """Does nothing: all other elements are copied unchanged."""
+    @property
+    def ids(self) -> np.ndarray:
+        return self._observations
 
     @contextmanager
-    def writing(self, target: Path, output: Output) -> Iterator[RowsOut]:
-        assert not output.partial, "these files are written whole"
-        out = OmicsOut()
+    def writing(self, target: Path | None, output: Output) -> Iterator[RowWriter]:
+        assert not output.partial, "these data are written whole"
+        out = OmicsWriter()
         yield out
+        changes = self._changes(out)
+        if target is None:
+            out.result = completed(self._data, changes)
+            return
         with replacing(target) as temporary:
-            write_file(Path(self._omics.origin), temporary, self._changes(out))
+            write_file(Path(self._omics.origin), temporary, changes)
 
-    @contextmanager
-    def collecting(self, output: Output) -> Iterator[RowsOut]:  # noqa: ARG002 (all rows are written)
-        """Collects imputed values for `completed`."""
-        self._out = OmicsOut()
-        yield self._out
-
-    def completed(self, data: Any) -> Any:
-        """A copy of an in-memory object with imputed values."""
-        return renewed(data, self._changes(self._out))
-
-    def _changes(self, out: OmicsOut) -> Changes:
-        fillings = out.fillings(self._layout.shapes, len(self._names))
+    def _changes(self, out: OmicsWriter) -> Changes:
         targets = [
-            Target(name, self._addresses[name], self._values.get(name), self._layout, filling, self._levels)
-            for name, filling in fillings.items()
+            Target(name, self._addresses[name], self._values.get(name), self._layout, out.imputed(name, len(self._observations)))
+            for name in self._layout.shapes
         ]
         changes = changes_of(self._omics, targets)
         self.findings = changes.findings
@@ -126,62 +117,25 @@ def is_there(omics: Omics, name: str, addresses: Mapping[str, tuple[Address, ...
     return False
 
 
-class OmicsOut(RowsOut):
-    """Imputed values, stored only for observations that have any."""
+class OmicsWriter(RowWriter):
+    """Collects imputed values of the observations that have any."""
 
     def __init__(self) -> None:
-        self._parts: dict[str, list[Filled]] = {}
-        self._rows: dict[str, list[np.ndarray]] = {}
+        self._parts: dict[str, list[tuple[np.ndarray, Imputed[np.ndarray]]]] = {}
 
-    def write(self, block: Block, done: Mapping[str, Filled]) -> None:
-        names = [key.removesuffix(IMPUTED) for key in done if key.endswith(IMPUTED)]
-        for name in names:
-            mask = done[name + IMPUTED].array
+    def write(self, block: Block, imputed: Imputed[np.ndarray]) -> None:
+        for name, mask in imputed.mask.items():
             rows = np.flatnonzero(mask.reshape(len(mask), -1).any(axis=1))
-            self._rows.setdefault(name, []).append(block.start + rows)
-            for key, filled in done.items():
-                if key == name or key.startswith(f"{name}__"):
-                    self._parts.setdefault(key, []).append(Filled(filled.array.take(rows, filled.axis), filled.axis))
+            self._parts.setdefault(name, []).append((block.start + rows, take(select(imputed, [name]), rows)))
 
-    def fillings(self, shapes: Mapping[str, tuple[int, ...]], total: int) -> dict[str, Filling]:
-        """The imputed values, by modality.
+    def imputed(self, name: str, total: int) -> ImputedRows:
+        """The imputed observations of a modality.
 
         Arguments:
-            shapes: The shape of a row of each modality, by name.
+            name: The modality.
             total: The total number of observations.
         """
-        whole = {key: np.concatenate([one.array for one in parts], axis=parts[0].axis) for key, parts in self._parts.items()}
-        axes = {key: parts[0].axis for key, parts in self._parts.items()}
-        found: dict[str, Filling] = {}
-        for name in shapes:
-            flags = np.zeros(total, dtype=bool)
-            rows = np.concatenate(self._rows[name])
-            flags[rows] = True
-            figures = {
-                key.removeprefix(f"{name}__"): array if axes[key] else array[None]
-                for key, array in whole.items()
-                if key.startswith(f"{name}__") and key != name + IMPUTED
-            }
-            draws = whole[name] if axes[name] else whole[name][None]
-            found[name] = Filling(rows, flags, whole[name + IMPUTED], draws, figures, drawn=bool(axes[name]))
-        return found
-
-
-@contextmanager
-def omics_rows(path: Path, layout: OmicsLayout, levels: Sequence[float]) -> Iterator[OmicsRows]:
-    """Opens an .h5mu or .h5ad file as rows, as a context manager.
-
-    Raises:
-        DataError: when it can't be read or doesn't match the layout.
-    """
-    with opened(path) as omics:
-        yield OmicsRows(omics, layout, levels)
-
-
-def object_rows(data: Any, layout: OmicsLayout, levels: Sequence[float]) -> OmicsRows:
-    """Wraps a MuData or AnnData object as rows.
-
-    Raises:
-        DataError: when it doesn't match the layout.
-    """
-    return OmicsRows(omics_of(data), layout, levels)
+        parts = self._parts[name]
+        rows, flags = np.concatenate([rows for rows, _ in parts]), np.zeros(total, dtype=bool)
+        flags[rows] = True
+        return ImputedRows(name, rows, flags, concatenated([part for _, part in parts]))

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 from math import prod
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from numpy.typing import ArrayLike
 
 from nbridge.common.memory import free_bytes
 from nbridge.common.messages import listing
 from nbridge.data.arrays import keys_of, to_batch
+from nbridge.data.blocks import RowReader
 from nbridge.data.column import PRESENT
+from nbridge.data.endings import ending_among
 from nbridge.data.folders import find_file
-from nbridge.data.omics.container import ENDINGS, Omics, is_omics_file, omics_of, opened
+from nbridge.data.omics.container import ENDINGS, Omics, copied, is_omics, is_omics_file, omics_of, opened
 from nbridge.data.omics.layout import OmicsLayout
+from nbridge.data.omics.rows import OmicsRows
 from nbridge.data.omics.split_columns import obs_labels
 from nbridge.data.omics.values import Values, values_of
-from nbridge.data.split import Dataset, Source
+from nbridge.data.source import Binding, DataSource, check_not_input, is_path
+from nbridge.data.split import Dataset
 from nbridge.data.split_labels import RowLabels
 from nbridge.errors import CellError, DataError, naming
 
 COPIES = 3
 """Copies of the values held in memory while reading: as stored, as selected, and in float32."""
 
+T = TypeVar("T", bound="H5MU")
 
-class H5MU(Source):
+
+class H5MU(DataSource):
     """Observations of an .h5mu file (MuData) or an .h5ad file (AnnData): matrices, layers, embeddings, and columns of obs.
 
     A modality defaults to the X of the file's modality of the same name, or else the obs column of that name; see `keys`. An observation
@@ -54,7 +62,38 @@ class H5MU(Source):
         self.keys = {name: _tuple(words) for name, words in (keys or {}).items()}
         self.variables = {name: _tuple(words) for name, words in (variables or {}).items()}
         self.classes = {name: tuple(map(str, texts)) for name, texts in (classes or {}).items()}
-        self._given: Any = None
+        self._given: Omics | None = None
+        self._data: Any = None
+        self.ending = ending_among(path, ENDINGS)
+
+    @classmethod
+    def reads(cls, rows: object, own: DataSource | None) -> bool:  # noqa: ARG003 (its files have endings of their own)
+        return is_path(rows) and is_omics_file(str(rows))
+
+    @classmethod
+    def over(cls, rows: Any, own: DataSource | None) -> H5MU:
+        path = find_file(rows)
+        if own is not None and not isinstance(own, H5MU):
+            what = "no modality addresses: this model was not trained from such a file (data: {source: h5mu})"
+            raise DataError(f"{rows}: {what}")
+        found = H5MU(path=str(rows)) if own is None else own.bound(H5MU(path=str(rows)))
+        found.origin, found.ending = str(rows), ending_among(path, ENDINGS)
+        return found
+
+    def bound(self, other: T) -> T:
+        """Another source of such data, with the addresses, variables and classes of this one."""
+        other.keys, other.variables, other.classes, other.reserved = self.keys, self.variables, self.classes, self.reserved
+        return other
+
+    @contextmanager
+    def blocks(self, binding: Binding, scratch: Path) -> Iterator[RowReader]:  # noqa: ARG002 (values are read on demand)
+        with naming(self.origin or "rows", self.path or None), self.opened() as omics:
+            yield OmicsRows(omics, self.layout_of(binding.shapes).of(binding.taken), self._data)
+
+    def check_output(self, target: Path, *, sharded: bool) -> None:
+        if sharded:
+            raise DataError(f"{self.origin}: {self.ending} files are written whole; leave the shard out")
+        check_not_input(target, find_file(self.path))
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
         """Reads the requested modalities and nothing else of the file.
@@ -83,7 +122,7 @@ class H5MU(Source):
                 raise error.at(place) from error
         return Dataset(batch, ids, origin=origin, place=place)
 
-    def settled(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    def bind(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         """Resolves all addresses, variables and classes to the names that the file has now."""
         layout = self.layout_of(shapes)
         with self.opened() as omics, naming(omics.origin):
@@ -118,15 +157,16 @@ class H5MU(Source):
         with opened(found) as omics:
             yield omics
 
-    def over(self, data: Any) -> H5MU:
-        """The same modalities of an object in memory, instead of the file.
-
-        Raises:
-            DataError: when it is not an AnnData or MuData object.
-        """
-        other = type(self).__new__(type(self))
-        vars(other).update(vars(self), _given=data if isinstance(data, Omics) else omics_of(data))
+    def with_rows(self, given: DataSource) -> DataSource:
+        """The same modalities of an object in memory, instead of the file."""
+        if not isinstance(given, H5MU):
+            return given
+        other = copy(self)
+        other._given, other._data = given._given, given._data
         return other
+
+    def class_names(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Sequence[str]]:  # noqa: ARG002 (as listed, or none)
+        return dict(self.classes)
 
     def layout_of(self, shapes: Mapping[str, tuple[int, ...]]) -> OmicsLayout:
         """The addresses of modalities according to the spec.
@@ -139,12 +179,7 @@ class H5MU(Source):
         reserved = frozenset(column.rpartition("/")[2] for column in self.reserved)
         return OmicsLayout(shapes, self.keys, self.variables, self.classes, reserved)
 
-    def labels(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
-        """The element names of each modality.
-
-        Raises:
-            DataError: as for `load`.
-        """
+    def element_names(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
         layout = self.layout_of(shapes)
         with self.opened() as omics, naming(omics.origin):
             values = {name: values_of(omics, name, layout) for name in shapes}
@@ -183,6 +218,10 @@ class MuDataSource(H5MU):
         classes: The ordered classes of modalities in columns of obs; by default those of the data, which are stored with the model.
     """
 
+    name = "mudata"
+    in_memory = True
+    mask_names = "obs of the copy has NAME__imputed"
+
     def __init__(
         self,
         *,
@@ -191,6 +230,20 @@ class MuDataSource(H5MU):
         classes: dict[str, tuple[str | int | float, ...]] | None = None,
     ) -> None:
         super().__init__(path="", keys=keys, variables=variables, classes=classes)
+
+    @classmethod
+    def reads(cls, rows: object, own: DataSource | None) -> bool:  # noqa: ARG003 (such objects are of classes of their own)
+        return is_omics(rows)
+
+    @classmethod
+    def over(cls, rows: Any, own: DataSource | None) -> MuDataSource:
+        if own is not None and not isinstance(own, H5MU):
+            raise DataError("this model was not trained from MuData or AnnData, in memory or in files (data: {source: h5mu})")
+        found = cls() if own is None else own.bound(cls())
+        data = copied(rows) if rows.is_view else rows
+        found._given, found._data = omics_of(data), data
+        found.origin = found._given.origin
+        return found
 
     @contextmanager
     def opened(self) -> Iterator[Omics]:

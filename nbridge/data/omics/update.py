@@ -19,46 +19,51 @@ import numpy as np
 
 from nbridge.common.messages import clip, listing
 from nbridge.common.warnings import Finding
+from nbridge.data.imputed import Imputed
 from nbridge.data.omics.columns import filled_columns
 from nbridge.data.omics.container import Omics, Part, pandas_of
-from nbridge.data.omics.layout import Address, OmicsLayout, told_of
+from nbridge.data.omics.layout import Address, OmicsLayout
 from nbridge.data.omics.pad import Cells, grown, grown_frame, mask_of, paired, placed, with_own_types, with_type
 from nbridge.data.omics.values import Matrix, Values
-from nbridge.data.tables.output_columns import IMPUTED
+from nbridge.data.output_names import IMPUTED, draw_suffix, owner_of, statistics_by_level
 from nbridge.errors import DataError
 
 
 @dataclass(frozen=True)
-class Filling:
-    """Imputed values of a modality.
+class ImputedRows:
+    """Imputed observations of a modality.
 
     Arguments:
+        name: The modality.
         rows: The observations with imputed values, (r,).
         flags: Which observations have imputed values, (N,).
-        mask: Which of those rows, (r,), or of their cells, (r, ...), were imputed.
-        values: The values, draws first, (K, r, ...).
-        figures: Interval statistics, levels first, by name.
-        drawn: Whether the values are draws rather than a point estimate.
+        imputed: Their values.
     """
 
+    name: str
     rows: np.ndarray
     flags: np.ndarray
-    mask: np.ndarray
-    values: np.ndarray
-    figures: Mapping[str, np.ndarray]
-    drawn: bool
+    imputed: Imputed[np.ndarray]
+
+    @property
+    def mask(self) -> np.ndarray:
+        """Which of the rows, (r,), or of their cells, (r, ...), were imputed."""
+        return self.imputed.mask[self.name]
+
+    @property
+    def values(self) -> np.ndarray:
+        """The values, draws first, (K, r, ...)."""
+        return self.imputed.each_draw(self.name)
 
     def cells(self, width: int) -> np.ndarray:
         """Which cells were imputed, (r, width)."""
         flat = _flat(self.mask)
         return np.broadcast_to(flat, (len(flat), width))
 
-    def every(self, levels: Sequence[float]) -> Iterator[tuple[str, np.ndarray]]:
-        """Draws and statistics, (r, ...), each with its name suffix."""
-        yield from ((f"__draw_{place}", draw) for place, draw in enumerate(self.values if self.drawn else ()))
-        for what, figure in self.figures.items():
-            several = len(figure) > 1
-            yield from ((f"__{what}_{levels[place]:g}" if several else f"__{what}", one) for place, one in enumerate(figure))
+    def beside(self) -> Iterator[tuple[str, str, np.ndarray]]:
+        """Draws and statistics, (r, ...): ``draw`` or the statistic, the suffix of its name, and the array."""
+        yield from (("draw", draw_suffix(number), draw) for number, draw in enumerate(() if self.imputed.draws is None else self.values))
+        yield from statistics_by_level(self.imputed, self.name)
 
 
 @dataclass(frozen=True)
@@ -70,16 +75,14 @@ class Target:
         addresses: Its addresses.
         values: The object's values; None if it has none.
         layout: The addresses of modalities.
-        filling: The imputed values.
-        levels: The levels of intervals.
+        done: The imputed values.
     """
 
     name: str
     addresses: tuple[Address, ...]
     values: Values | None
     layout: OmicsLayout
-    filling: Filling
-    levels: tuple[float, ...]
+    done: ImputedRows
 
     @property
     def width(self) -> int:
@@ -181,11 +184,11 @@ def changes_of(omics: Omics, targets: Sequence[Target]) -> Changes:
             rows = np.full(len(omics.whole.names), -1) if part is None else omics.rows_of(part)
             same = [other for other in targets if other.addresses[0].part == name]
             growing[name] = _Growing(name, part, omics.whole.names, rows, _new_variables(same) if part is None else ())
-        if len(target.filling.rows):
+        if len(target.done.rows):
             _change(growing[name], target)
     whole = growing.setdefault("", _Growing("", omics.whole, omics.whole.names, np.arange(len(omics.whole.names)), ()))
     for target in targets:
-        whole.obs[target.name + IMPUTED] = target.filling.flags
+        whole.obs[target.name + IMPUTED] = target.done.flags
     for one in growing.values():
         _forget(one, targets)
     findings = tuple(finding for one in growing.values() if (finding := _grow_others(one)) is not None)
@@ -211,40 +214,39 @@ def _new_variables(targets: Sequence[Target]) -> tuple[str, ...]:
 
 def _change(growing: _Growing, target: Target) -> None:
     """Writes the imputed values of a modality into the elements of its part."""
-    filling, address = target.filling, target.addresses[0]
-    rows = growing.positions[filling.rows]
+    done, address = target.done, target.addresses[0]
+    rows = growing.positions[done.rows]
     if address.slot == "obs":
-        cells, figures = filling.cells(target.width), list(filling.every(target.levels))
+        cells = done.cells(target.width)
         frames = filled_columns(growing.obs, target.addresses, target.values, target.layout.classes.get(target.name, ()), rows)
-        frames.fill("", filling.values[0], cells)
-        for ending, values in figures:
-            if ending == "__probability":
-                growing.elements[f"obsm/{target.name}{ending}"] = frames.probabilities(values)
+        frames.fill("", "", done.values[0], cells)
+        for what, suffix, values in done.beside():
+            if what == "probability":
+                growing.elements[f"obsm/{target.name}{suffix}"] = frames.probabilities(values)
             else:
-                frames.fill(ending, values, cells)
-                growing.columns |= {one.name + ending for one in target.addresses}
-        if filling.mask.ndim > 1 and target.width > 1:
+                frames.fill(what, suffix, values, cells)
+                growing.columns |= {one.name + suffix for one in target.addresses}
+        if done.mask.ndim > 1 and target.width > 1:
             frames.mark(cells)
             growing.columns |= {one.name + IMPUTED for one in target.addresses}
         return
-    _change_matrix(growing, target, Cells(rows, _columns(growing, target), filling.cells(target.width)))
+    _change_matrix(growing, target, Cells(rows, _columns(growing, target), done.cells(target.width)))
 
 
 def _change_matrix(growing: _Growing, target: Target, cells: Cells) -> None:
-    filling, address, gained = target.filling, target.addresses[0], len(growing.gained)
+    done, address, gained = target.done, target.addresses[0], len(growing.gained)
     value = target.values.value if isinstance(target.values, Matrix) else _nothing(growing, target)
     beside = f"{'obsm' if address.slot == 'obsm' else 'layers'}/{target.name}"
     if len(cells.columns) < value.shape[1]:
         growing.partly.append(f"other variables of {address.path}")
-    growing.elements[address.path] = _as_before(growing, address.path, placed(value, gained, cells, _flat(filling.values[0])))
-    if filling.mask.ndim > 1:
+    growing.elements[address.path] = _as_before(growing, address.path, placed(value, gained, cells, _flat(done.values[0])))
+    if done.mask.ndim > 1:
         mask = mask_of((growing.size + gained, value.shape[1]), cells)
         growing.elements[beside + IMPUTED] = mask.toarray() if address.slot == "obsm" else mask
-    for ending, values in filling.every(target.levels):
-        drawn = ending.startswith("__draw_")
-        dtype = value.dtype if drawn else np.result_type(value.dtype, np.float32)
-        base = with_type(value, dtype, zeros=ending == "__sd")
-        growing.elements[beside + ending] = placed(base, gained, cells, _flat(values))
+    for what, suffix, values in done.beside():
+        dtype = value.dtype if what == "draw" else np.result_type(value.dtype, np.float32)
+        base = with_type(value, dtype, zeros=what == "sd")
+        growing.elements[beside + suffix] = placed(base, gained, cells, _flat(values))
 
 
 def _as_before(growing: _Growing, path: str, matrix: Any) -> Any:
@@ -289,10 +291,10 @@ def _forget(growing: _Growing, targets: Sequence[Target]) -> None:
     """Removes elements from an earlier imputation that are not rewritten."""
     names = {target.name for target in targets} | {address.name for target in targets for address in target.addresses}
     for path in growing.part.elements if growing.part is not None else ():
-        if told_of(path.partition("/")[2]) in names:
+        if owner_of(path.partition("/")[2]) in names:
             growing.elements.setdefault(path, None)
     written = {target.name + IMPUTED for target in targets} | growing.columns
-    growing.obs.drop(columns=[one for one in growing.obs if told_of(one) in names and one not in written], inplace=True)
+    growing.obs.drop(columns=[one for one in growing.obs if owner_of(one) in names and one not in written], inplace=True)
 
 
 def _grow_others(growing: _Growing) -> Finding | None:
@@ -310,6 +312,6 @@ def _grow_others(growing: _Growing) -> Finding | None:
         else:
             growing.elements[path] = paired(value, gained) if path.startswith("obsp/") else grown(value, gained)
         (unknown if growing.elements[path] is not None else lost).append(path)
-    told = f"{part.where}: gets {gained:,} observations, unknown in {listing([*unknown, 'obs'])} (NaN; obsp has no edges)"
+    text = f"{part.where}: gets {gained:,} observations, unknown in {listing([*unknown, 'obs'])} (NaN; obsp has no edges)"
     left = f"; left out, because no rows can be added: {listing(lost)}" if lost else ""
-    return Finding("slot", growing.name, told + left, {"gained": gained, "unknown": unknown, "lost": lost})
+    return Finding("slot", growing.name, text + left, {"gained": gained, "unknown": unknown, "lost": lost})

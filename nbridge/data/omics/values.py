@@ -19,7 +19,7 @@ from nbridge.data.name_patterns import matching
 from nbridge.data.omics.classes import check_classes, class_codes, found_classes, is_numeric
 from nbridge.data.omics.container import Omics, Part
 from nbridge.data.omics.layout import FLAG, Address, OmicsLayout, address_of, parse_address
-from nbridge.data.streaming.blocks import Layout
+from nbridge.data.blocks import Layout
 from nbridge.data.tables.layout import expand
 from nbridge.errors import DataError, naming
 

@@ -76,7 +76,7 @@ def _has_old(element: Any) -> bool:
     return hasattr(element, "values") and any(_is_old(child) or _has_old(child) for child in element.values())
 
 
-def renewed(data: Any, changes: Changes) -> Any:
+def completed(data: Any, changes: Changes) -> Any:
     """A copy of an object with the changes; the object is not modified.
 
     Arguments:

@@ -15,7 +15,7 @@ import numpy as np
 from nbridge.common.messages import clip, did_you_mean, listing
 from nbridge.data.endings import PARQUET, TABLES, TEXT, ending_among, parquet_files
 from nbridge.data.folders import find_file, find_file_or_folder
-from nbridge.data.ids import Told
+from nbridge.data.ids import IdWording
 from nbridge.data.tables import arrow as arrow_cells
 from nbridge.data.tables.arrow import pyarrow_of
 from nbridge.data.tables.csv import CsvFile
@@ -97,9 +97,9 @@ class TableFile(ABC):
         """The same columns as stored, without decoding the images that paths refer to."""
         return self
 
-    def told_ids(self, column: str) -> Told:
+    def id_wording(self, column: str) -> IdWording:
         """How errors in a column of identifiers are worded."""
-        return Told(f"column {clip(column)!r}", self.where)
+        return IdWording(f"column {clip(column)!r}", self.where)
 
     def where(self, row: int) -> str:
         """The location of a row, for messages."""
@@ -192,7 +192,7 @@ def _schema_of(path: Path) -> Any:
     """
     import pyarrow.parquet
 
-    with _told(path):
+    with _reporting_damage(path):
         schema = pyarrow.parquet.read_schema(path)
     if twice := [name for name in schema.names if schema.names.count(name) > 1]:
         raise DataError(f"{path}: duplicate column {twice[0]!r}")
@@ -218,7 +218,7 @@ def _unified(known: Any, own: Any, path: Path, first: Path) -> Any:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _reporting_damage(path: Path) -> Iterator[None]:
     """Reports the exceptions of a damaged file as one-line errors."""
     try:
         yield
@@ -257,7 +257,7 @@ class ParquetTable(ArrowTable):
         import pyarrow.parquet
 
         for file in self._files:
-            with _told(file):
+            with _reporting_damage(file):
                 rows = pyarrow.parquet.read_metadata(file).num_rows
             if row < rows:
                 return f"row {row} of {file.name}"
@@ -269,7 +269,7 @@ class ParquetTable(ArrowTable):
         from pyarrow.parquet import ParquetFile
 
         for path in self._files:
-            with _told(path), ParquetFile(path) as file:
+            with _reporting_damage(path), ParquetFile(path) as file:
                 for batch in file.iter_batches(size, columns=list(columns), use_threads=False):
                     alike = len(self._files) == 1 or not columns
                     arrays = [] if alike else [batch.column(column).cast(self.kind(column)) for column in columns]
@@ -281,7 +281,7 @@ class ParquetTable(ArrowTable):
 
         parts, first = [], 0
         for path in self._files:
-            with _told(path), ParquetFile(path) as file:
+            with _reporting_damage(path), ParquetFile(path) as file:
                 for number in range(file.num_row_groups):
                     last = first + file.metadata.row_group(number).num_rows
                     if last > start and first < stop:

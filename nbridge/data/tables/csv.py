@@ -54,9 +54,9 @@ class CsvFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._told(), self._opened() as file:
+        with self._reporting_damage(), self._opened() as file:
             self.bom = file.read(3) == _BOM
-        with self._told(), self._text() as text:
+        with self._reporting_damage(), self._text() as text:
             lines = _sample(text)
         if not any(map(str.strip, lines)):
             raise DataError(f"{path}: empty, expected a header with the names of columns, and rows")
@@ -82,7 +82,7 @@ class CsvFile:
             yield record
 
     def _records(self) -> Iterator[Record]:
-        with self._told(), self._text() as text:
+        with self._reporting_damage(), self._text() as text:
             pulled: list[str] = []
 
             def lines() -> Iterator[str]:
@@ -123,7 +123,7 @@ class CsvFile:
             yield text
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _reporting_damage(self) -> Iterator[None]:
         try:
             yield
         except DataError:

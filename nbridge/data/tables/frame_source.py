@@ -1,57 +1,21 @@
-"""The data source of specs whose rows are a data frame, and the adapter from frames to tables."""
+"""The data source of specs whose rows are a data frame."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from nbridge.data.tables.arrow import pyarrow_of
-from nbridge.data.tables.columns import ArrowTable, TableFile
-from nbridge.data.tables.frame_adapter import Frame
+from nbridge.data.blocks import RowReader
+from nbridge.data.source import Binding, DataSource, are_paths
+from nbridge.data.tables.columns import TableFile
+from nbridge.data.tables.frame_table import FrameTable
+from nbridge.data.tables.frames import is_frame, is_split, open_frame
+from nbridge.data.tables.rows import CellRows
 from nbridge.data.tables.source import Table
 from nbridge.errors import DataError, naming
-
-
-class FrameTable(ArrowTable):
-    """A data frame as a table; its columns are converted on demand.
-
-    Arguments:
-        frame: The frame.
-    """
-
-    def __init__(self, frame: Frame) -> None:
-        self.frame, self.path, self.columns = frame, frame.noun, frame.names
-        self._arrays: dict[str, Any] = {}
-
-    def kind(self, column: str) -> Any:
-        return self._array(column).type
-
-    def classes(self, column: str) -> tuple[str, ...]:
-        return self.frame.classes(column)
-
-    def batches(self, columns: Sequence[str], size: int) -> Iterator[Any]:
-        for start in range(0, self.frame.rows, size):
-            yield _Rows({column: self._array(column).slice(start, size) for column in columns}, min(size, self.frame.rows - start))
-
-    def read(self, columns: Sequence[str], start: int, stop: int) -> Any:
-        return pyarrow_of().table({column: self._array(column).slice(start, stop - start) for column in columns})
-
-    def _array(self, column: str) -> Any:
-        if column not in self._arrays:
-            with naming(self.path):
-                self._arrays[column] = self.frame.arrow(column)
-        return self._arrays[column]
-
-
-class _Rows:
-    """Some rows of some columns, possibly none; a record batch without columns would lose its number of rows."""
-
-    def __init__(self, columns: dict[str, Any], num_rows: int) -> None:
-        self._columns, self.num_rows = columns, num_rows
-
-    def column(self, name: str) -> Any:
-        """A column."""
-        return self._columns[name]
 
 
 class FrameSource(Table):
@@ -67,6 +31,10 @@ class FrameSource(Table):
         missing: Additional placeholders for absent cells, such as -999 or unknown.
     """
 
+    name = "frame"
+    in_memory = True
+    mask_names = ""
+
     def __init__(
         self,
         *,
@@ -75,6 +43,31 @@ class FrameSource(Table):
         missing: tuple[str | int | float, ...] = (),
     ) -> None:
         super().__init__(path=(), columns=columns, classes=classes, id="", missing=missing)
+        self.into_folder, self._known_id = False, ""
+
+    @classmethod
+    def reads(cls, rows: object, own: DataSource | None) -> bool:
+        by_modality = isinstance(rows, Mapping) and not is_frame(rows) and not is_split(rows) and own is not None
+        return not are_paths(rows) and (not by_modality or isinstance(own, Table))
+
+    @classmethod
+    def over(cls, rows: Any, own: DataSource | None) -> FrameSource:
+        if own is not None and not isinstance(own, Table):
+            raise DataError("this model was trained from arrays; pass a dict of arrays by modality, or train a model from a data frame")
+        found = cls() if own is None else own.bound(cls())
+        # Rows are identified by position, but a column of identifiers is no mistyped modality.
+        found._given, found._known_id, found.id = FrameTable(open_frame(rows)), found.id, ""
+        return found
+
+    def takes_arrays(self, data: Mapping[str, object], names: Iterable[str]) -> bool:  # noqa: ARG002 (a dict holds columns)
+        return False
+
+    @contextmanager
+    def blocks(self, binding: Binding, scratch: Path) -> Iterator[RowReader]:  # noqa: ARG002 (rows are in memory)
+        assert self._given is not None
+        with naming(self._given.path):
+            layout = replace(self.layout_of(binding.shapes), id=self._known_id)
+            yield CellRows(self._given, layout, tuple(binding.taken))
 
     def files(self, shapes: Mapping[str, tuple[int, ...]]) -> list[TableFile]:
         """Returns the frame passed from Python.

@@ -17,15 +17,16 @@ import numpy as np
 
 from nbridge.common.atomic_files import replace_folder, scratch_beside
 from nbridge.common.messages import listing
+from nbridge.data.blocks import Block, Layout, Output, RowReader, RowWriter
 from nbridge.data.endings import GZIP, has_ending
-from nbridge.data.streaming.blocks import Block, Filled, Layout, Output, RowsIn, RowsOut
+from nbridge.data.imputed import Imputed, concatenated, take
 from nbridge.data.tables.cell_format import CellStyle
 from nbridge.data.tables.columns import CHUNK, ArrowTable, Chunk, CsvTable, TableFile
 from nbridge.data.tables.layout import TableLayout
 from nbridge.data.tables.numbers import check_joinable, join_files, place_of
 from nbridge.data.tables.output_columns import CellPlan
 from nbridge.data.tables.rows import has_modality, kept_columns, no_slip
-from nbridge.data.tables.write import CsvOut, ParquetOut
+from nbridge.data.tables.write import CsvRowWriter, ParquetRowWriter
 from nbridge.errors import DataError, naming
 
 
@@ -48,18 +49,17 @@ class Part:
     more: Sequence[Mapping[str, str]]
 
 
-class JoinedRows(RowsIn):
+class JoinedRows(RowReader):
     """Joined tables, in memory.
 
     Arguments:
         files: The tables; if there are several, each has a column of identifiers.
         layout: The columns of each modality.
-        levels: The levels of intervals, used in column names.
+        names: The modalities of the model.
 
     Attributes:
         rows: The number of joined rows.
         parts: The tables to write.
-        lacking: The number of rows that each table lacks.
 
     Raises:
         DataError: for the first invalid cell, or when tables can't be joined.
@@ -68,7 +68,7 @@ class JoinedRows(RowsIn):
     noun: ClassVar[str] = "column"
     by_name: ClassVar[bool] = False
 
-    def __init__(self, files: Sequence[TableFile], layout: TableLayout, levels: Sequence[float] = ()) -> None:
+    def __init__(self, files: Sequence[TableFile], layout: TableLayout, names: Sequence[str]) -> None:
         if len(files) > 1:
             check_joinable(files, layout.id)
         for file in files:
@@ -79,19 +79,19 @@ class JoinedRows(RowsIn):
         with naming(listing(str(file.path) for file in files)):
             self.there = self.keys = tuple(name for name in layout.columns if has_modality(columns, layout, name))
             no_slip([column for file in files for column in kept_columns(file, layout) if column not in known], layout, self.there)
-        self._layout, self._levels, self._files = layout, levels, files
+        self._layout, self._files, self.names = layout, files, {name: name for name in names}
         self._styles = {column: CellStyle(layout.classes.get(column, ())) for column in known - layout.lists}
         self._shapes: dict[str, tuple[int, ...]] = {}
-        self._read = join_files(files, layout, self._hear)
+        self._read = join_files(files, layout, self._learn_formats)
         self._arrays = {name: layout.array(name, self._read.numbers) for name in self.there}
         self.rows = len(next(iter(self._arrays.values())))
         self.place = partial(place_of, layout, files, self._read)
         self.parts = [self._part(number, file) for number, file in enumerate(files)]
-        self.lacking = {str(part.file.path): len(part.more) for part in self.parts if part.more}
+        self.files = tuple(Path(file.path).name for file in files)
+        self.appended = {str(part.file.path): len(part.more) for part in self.parts if part.more}
 
     @property
     def ids(self) -> np.ndarray | None:
-        """The row identifiers, (N,); None if there are none."""
         return self._read.ids
 
     def layout(self, key: str) -> Layout:
@@ -105,28 +105,23 @@ class JoinedRows(RowsIn):
         for first in range(start, stop, size):
             yield Block(first, {name: self._arrays[name][first : min(first + size, stop)] for name in names})
 
-    def identifiers(self, key: str, rows: int, size: int) -> Iterator[np.ndarray]:
-        raise NotImplementedError("identifiers are checked where tables are joined")
-
-    def check_passed(self, key: str) -> None:
-        """Does nothing: any column can be copied as it was read."""
-
-    def one_hot(self, key: str) -> tuple[tuple[int, int], ...]:
-        return self._layout.one_hot(key)
+    def one_hot(self, name: str) -> tuple[tuple[int, int], ...]:
+        return self._layout.one_hot(name)
 
     @contextmanager
-    def writing(self, target: Path, output: Output) -> Iterator[RowsOut]:  # noqa: ARG002 (all rows are written)
+    def writing(self, target: Path | None, output: Output) -> Iterator[RowWriter]:  # noqa: ARG002 (all rows are written)
+        assert target is not None, "joined tables are files"
         out = AllRows()
         yield out
-        done = out.done()
+        imputed = out.imputed()
         with scratch_beside(target) as scratch:
             folder = scratch / "tables"
             folder.mkdir()
             for part in self.parts:
-                write_part(part, folder / Path(part.file.path).name, done)
+                write_part(part, folder / Path(part.file.path).name, imputed)
             replace_folder(target, folder)
 
-    def _hear(self, chunk: Chunk, numbers: Mapping[str, np.ndarray]) -> None:
+    def _learn_formats(self, chunk: Chunk, numbers: Mapping[str, np.ndarray]) -> None:
         """Records the format of cells."""
         for column, values in numbers.items():
             if column in self._styles:
@@ -140,7 +135,7 @@ class JoinedRows(RowsIn):
         own = {column for names in self._layout.columns.values() for column in names if column in file.columns}
         written = frozenset(own | (spare if number == 0 else set()))
         passed = tuple(column for column in kept if column not in own)
-        plan = CellPlan(self._layout, self._styles, self._shapes, tuple(self._levels), kept, passed, written)
+        plan = CellPlan(self._layout, self._styles, self._shapes, kept, passed, written)
         places = np.arange(self.rows) if self._read.rows is None else self._read.rows[str(file.path)]
         there, lacking = np.flatnonzero(places >= 0), np.flatnonzero(places < 0)
         order = np.concatenate([there[np.argsort(places[there])], lacking])
@@ -148,42 +143,36 @@ class JoinedRows(RowsIn):
         return Part(file, plan, order, len(there), [{self._layout.id: text} for text in ids])
 
 
-class AllRows(RowsOut):
+class AllRows(RowWriter):
     """Collects all rows before writing, since each table has its own row order."""
 
     def __init__(self) -> None:
-        self._parts: list[Mapping[str, Filled]] = []
+        self._parts: list[Imputed[np.ndarray]] = []
 
-    def write(self, block: Block, done: Mapping[str, Filled]) -> None:  # noqa: ARG002 (rows are read again)
-        self._parts.append(done)
+    def write(self, block: Block, imputed: Imputed[np.ndarray]) -> None:  # noqa: ARG002 (rows are read again)
+        self._parts.append(imputed)
 
-    def done(self) -> dict[str, Filled]:
+    def imputed(self) -> Imputed[np.ndarray]:
         """All rows."""
-        first = self._parts[0]
-        return {
-            key: Filled(np.concatenate([part[key].array for part in self._parts], filled.axis), filled.axis)
-            for key, filled in first.items()
-        }  # fmt: skip
+        return concatenated(self._parts)
 
 
-def write_part(part: Part, path: Path, done: Mapping[str, Filled]) -> None:
+def write_part(part: Part, path: Path, imputed: Imputed[np.ndarray]) -> None:
     """Writes one of the joined tables.
 
     Arguments:
         part: The table.
         path: The file to write.
-        done: The imputed columns, all rows.
+        imputed: All joined rows.
     """
     if isinstance(part.file, CsvTable):
-        out: CsvOut | ParquetOut = CsvOut(path, part.plan, part.file, 0, packed=has_ending(path, GZIP), more=part.more)
+        out: CsvRowWriter | ParquetRowWriter = CsvRowWriter(path, part.plan, part.file, 0, packed=has_ending(path, GZIP), more=part.more)
     else:
         assert isinstance(part.file, ArrowTable)
-        out = ParquetOut(path, part.plan, part.file, 0, rows=part.rows, more=part.more)
+        out = ParquetRowWriter(path, part.plan, part.file, 0, rows=part.rows, more=part.more)
     try:
         for start in range(0, len(part.order), CHUNK):
-            rows = part.order[start : start + CHUNK]
-            own = {key: Filled(filled.array.take(rows, filled.axis), filled.axis) for key, filled in done.items()}
-            out.write(Block(start, {}), own)
+            out.write(Block(start, {}), take(imputed, part.order[start : start + CHUNK]))
     finally:
         out.close()
 

@@ -14,32 +14,13 @@ from math import prod
 import numpy as np
 
 from nbridge.common.messages import clip, listing
-from nbridge.data.column import PRESENT
 from nbridge.data.name_patterns import matching
+from nbridge.data.output_names import ADDED
+from nbridge.data.source import Field
 from nbridge.data.tables.cells import LARGEST, MISSING, read_cells
 from nbridge.data.tables.columns import Chunk, TableFile, no_column
 from nbridge.data.texts import same_text_twice
 from nbridge.errors import DataError
-
-ADDED = (PRESENT, "__imputed", "__mean", "__sd", "__lower", "__upper", "__probability")
-"""Suffixes of derived columns, which patterns ignore."""
-
-
-@dataclass(frozen=True)
-class Field:
-    """A column of a modality.
-
-    Arguments:
-        column: Its name.
-        classes: Its classes; empty for numbers.
-        start: Its first element.
-        stop: The element after its last.
-    """
-
-    column: str
-    classes: tuple[str, ...]
-    start: int
-    stop: int
 
 
 @dataclass(frozen=True)
@@ -107,6 +88,16 @@ class TableLayout:
             width = prod(self.shapes[name]) if column in self.lists else width
             yield Field(column, classes, start, start + width)
             start += width
+
+    def element_names(self, name: str) -> list[str]:
+        """The names of the elements of a modality: columns, classes in columns, or elements of lists."""
+        if self.is_index(name):
+            return list(self.columns[name])
+        names: list[str] = []
+        for one in self.fields(name):
+            several = one.classes and [f"{one.column}={text}" for text in one.classes]
+            names += [one.column] if one.stop - one.start == 1 else several or [f"{one.column}[{i}]" for i in range(one.stop - one.start)]
+        return names
 
     def numbers(self, chunk: Chunk, columns: Sequence[str]) -> dict[str, np.ndarray]:
         """Converts columns of a chunk to numbers, NaN where absent.

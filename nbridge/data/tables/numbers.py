@@ -16,6 +16,7 @@ from nbridge.data.tables.layout import TableLayout
 from nbridge.data.tables.presence import check_joined, check_presence, check_said
 from nbridge.errors import DataError, naming
 
+OnChunk = Callable[[Chunk, Mapping[str, np.ndarray]], None]
 UNNAMED = "a column without a name", "give them names, or leave them out where they count the rows"
 
 
@@ -45,14 +46,14 @@ def place_of(layout: TableLayout, files: Sequence[TableFile], read: Numbers, nam
 
 
 def read_numbers(
-    file: TableFile, layout: TableLayout, hear: Callable[[Chunk, Mapping[str, np.ndarray]], None] = lambda *_: None
+    file: TableFile, layout: TableLayout, on_chunk: OnChunk = lambda *_: None
 ) -> Numbers:
     """Reads the modality columns of a file, and its identifiers.
 
     Arguments:
         file: The file.
         layout: The columns of each modality.
-        hear: Called with each chunk, and its columns as numbers.
+        on_chunk: Called with each chunk, and its columns as numbers.
 
     Raises:
         DataError: for the first invalid cell, or when there are no rows, or duplicate identifiers.
@@ -71,7 +72,7 @@ def read_numbers(
         rows += chunk.rows
         with naming(file.path):
             numbers = layout.numbers(chunk, taken)
-            hear(chunk, numbers)
+            on_chunk(chunk, numbers)
             said = {name: read_cells(mask, chunk.single(mask), (), layout.missing, chunk.where) for name, mask in masks.items()}
             for name, mask in said.items():
                 if name in here:
@@ -85,26 +86,26 @@ def read_numbers(
     if not rows:
         raise DataError(f"{file.path}: no rows")
     with naming(file.path):
-        found = check_ids(ids, told=file.told_ids(layout.id)) if names else None
+        found = check_ids(ids, wording=file.id_wording(layout.id)) if names else None
     return Numbers(str(file.path), {column: np.concatenate(values) for column, values in parts.items()}, found)
 
 
 def join_files(
     files: Sequence[TableFile],
     layout: TableLayout,
-    hear: Callable[[Chunk, Mapping[str, np.ndarray]], None] = lambda *_: None,
+    on_chunk: OnChunk = lambda *_: None,
 ) -> Numbers:
     """Reads the modality columns of all files, joins their rows, and checks presence columns against values in any file.
 
     Arguments:
         files: The files; several have identifiers.
         layout: The columns of each modality.
-        hear: As for `read_numbers`.
+        on_chunk: As for `read_numbers`.
 
     Raises:
         DataError: as for `read_numbers` and `join`.
     """
-    read = join([read_numbers(file, layout, hear) for file in files])
+    read = join([read_numbers(file, layout, on_chunk) for file in files])
     if read.rows is not None:
         check_joined(layout, files, read.numbers, read.rows)
     return read

@@ -9,15 +9,12 @@ from math import prod
 import numpy as np
 
 from nbridge.common.messages import clip
-from nbridge.data.streaming.blocks import Filled
+from nbridge.data.imputed import Imputed
+from nbridge.data.output_names import DRAW, IMPUTED, statistic_suffix, statistics_by_level
 from nbridge.data.tables.cell_format import CellStyle
-from nbridge.data.tables.layout import Field, TableLayout
+from nbridge.data.source import Field
+from nbridge.data.tables.layout import TableLayout
 from nbridge.errors import DataError
-
-DRAW = "draw"
-"""The column that numbers the draws of a row, from 1."""
-IMPUTED = "__imputed"
-
 
 @dataclass(frozen=True)
 class CellPlan:
@@ -27,7 +24,6 @@ class CellPlan:
         layout: The columns of each modality.
         styles: The cell format of each scalar column.
         shapes: The vector shape of each list column, if known.
-        levels: The levels of intervals, used in column names.
         kept: The columns of the table to write again, in order.
         passed: Those of them that belong to no modality.
         written: The modality columns to write; None for all.
@@ -37,7 +33,6 @@ class CellPlan:
     layout: TableLayout
     styles: Mapping[str, CellStyle]
     shapes: Mapping[str, tuple[int, ...]]
-    levels: Sequence[float]
     kept: tuple[str, ...]
     passed: tuple[str, ...]
     written: frozenset[str] | None = None
@@ -79,40 +74,28 @@ class CellColumn:
         return f"{number:.7g}" if self.style is None else self.style.text(number)
 
 
-def columns_of(plan: CellPlan, done: Mapping[str, Filled]) -> list[CellColumn]:
+def output_columns(plan: CellPlan, imputed: Imputed[np.ndarray]) -> list[CellColumn]:
     """All output columns: imputed ones, then masks, then statistics.
 
     Raises:
         DataError: when two would have the same name.
     """
-    names = [name for name in plan.layout.columns if name in done and plan.fields(name)]
-    values = [column for name in names for column in _filled(plan, name, done)]
-    told = [*names, *(name for name in plan.elsewhere if name + IMPUTED in done)]
-    masks = [column for name in told for column in _masks(plan, name, done[name + IMPUTED].array)]
-    figures = [column for name in names for column in _figures(plan, name, done)]
-    columns = [*values, *masks, *figures]
-    named = [*plan.passed, *(column.name for column in columns), *([DRAW] if draws_of(plan, done) else [])]
+    names = [name for name in plan.layout.columns if name in imputed.values and plan.fields(name)]
+    values = [column for name in names for column in _imputed(plan, name, imputed)]
+    masked = [*names, *(name for name in plan.elsewhere if name in imputed.mask)]
+    masks = [column for name in masked for column in _masks(plan, name, imputed.mask[name])]
+    statistics = [column for name in names for column in _statistics(plan, name, imputed)]
+    columns = [*values, *masks, *statistics]
+    named = [*plan.passed, *(column.name for column in columns), *([] if imputed.draws is None else [DRAW])]
     if twice := next((name for name in named if named.count(name) > 1), None):
         raise DataError(f"column {clip(twice)!r} would be written twice; rename the one in the file")
     return columns
 
 
-def draws_of(plan: CellPlan, done: Mapping[str, Filled]) -> int:
-    """The number of draws; 0 for a point estimate."""
-    return next((len(filled.array) for name, filled in done.items() if filled.axis and name in plan.layout.columns), 0)
-
-
-def rows_of(done: Mapping[str, Filled]) -> int:
-    """The number of rows of imputed columns."""
-    filled = next(iter(done.values()))
-    return filled.array.shape[filled.axis]
-
-
-def _filled(plan: CellPlan, name: str, done: Mapping[str, Filled]) -> Iterator[CellColumn]:
-    filled, mask = done[name], done[name + IMPUTED].array
+def _imputed(plan: CellPlan, name: str, imputed: Imputed[np.ndarray]) -> Iterator[CellColumn]:
     for field in plan.fields(name):
-        numbers = _guess(plan, name, field, filled.array if filled.axis else filled.array[None])
-        yield CellColumn(field.column, numbers, _cells(mask, field), style=plan.styles.get(field.column))
+        numbers = _guess(plan, name, field, imputed.each_draw(name))
+        yield CellColumn(field.column, numbers, _cells(imputed.mask[name], field), style=plan.styles.get(field.column))
 
 
 def _guess(plan: CellPlan, name: str, field: Field, array: np.ndarray) -> np.ndarray:
@@ -144,47 +127,32 @@ def _masks(plan: CellPlan, name: str, mask: np.ndarray) -> Iterator[CellColumn]:
         yield CellColumn(column + IMPUTED, cells[None].astype(int), everywhere, mask=True)
 
 
-def _figures(plan: CellPlan, name: str, done: Mapping[str, Filled]) -> Iterator[CellColumn]:
+def _statistics(plan: CellPlan, name: str, imputed: Imputed[np.ndarray]) -> Iterator[CellColumn]:
     """Mean, standard deviation and interval bounds of numeric columns; for classes the probability of the class written."""
-    mask = done[name + IMPUTED].array
+    if imputed.statistics is None or not imputed.statistics.of(name):
+        # Images in files have none.
+        return
     for field in plan.fields(name):
-        cells, column = _cells(mask, field), field.column
+        cells, column = _cells(imputed.mask[name], field), field.column
         if field.classes or plan.layout.is_index(name):
-            if (probability := _probability(plan, name, field, done)) is not None:
-                yield CellColumn(f"{column}__probability", probability[None], cells, observed="1")
+            probability = _probability(plan, name, field, imputed)
+            yield CellColumn(column + statistic_suffix("probability"), probability[None], cells, observed="1")
             continue
         listed = column in plan.layout.lists
-        for ending, numbers in _moments(plan, name, field, done):
-            own = None if listed or ending == "sd" else column
-            yield CellColumn(f"{column}__{ending}", numbers[None], cells | listed, "0" if ending == "sd" else "", own)
+        for what, suffix, array in statistics_by_level(imputed, name):
+            found = _flat(array, 1)[:, field.start : field.stop]
+            own = None if listed or what == "sd" else column
+            numbers = found if listed else found[:, 0]
+            yield CellColumn(column + suffix, numbers[None], cells | listed, "0" if what == "sd" else "", own)
 
 
-def _moments(plan: CellPlan, name: str, field: Field, done: Mapping[str, Filled]) -> Iterator[tuple[str, np.ndarray]]:
-    """Statistics of a column by suffix, (N,) or (N, n)."""
-
-    def part(array: np.ndarray) -> np.ndarray:
-        found = _flat(array, 1)[:, field.start : field.stop]
-        return found if field.column in plan.layout.lists else found[:, 0]
-
-    for what in ("mean", "sd"):
-        if (key := f"{name}__{what}") in done:
-            yield what, part(done[key].array)
-    for what in ("lower", "upper"):
-        if (key := f"{name}__{what}") in done:
-            ends = done[key].array if done[key].axis else done[key].array[None]
-            for level, end in zip(plan.levels, ends, strict=True):
-                yield what + (f"_{level:g}" if len(ends) > 1 else ""), part(end)
-
-
-def _probability(plan: CellPlan, name: str, field: Field, done: Mapping[str, Filled]) -> np.ndarray | None:
+def _probability(plan: CellPlan, name: str, field: Field, imputed: Imputed[np.ndarray]) -> np.ndarray:
     """The probability of the class written, (N,)."""
-    if (key := f"{name}__probability") in done:
-        classes = done[name].array.astype(int)[:, None]
-        return np.take_along_axis(done[key].array, classes, 1)[:, 0]
-    if (key := f"{name}__mean") not in done:
-        return None
-    mean = _flat(done[key].array, 1)[:, field.start : field.stop].clip(0, 1)
-    written = _guess(plan, name, field, done[name].array[None])[0]
+    assert imputed.statistics is not None
+    if name in imputed.statistics.probability:
+        return np.take_along_axis(imputed.statistics.probability[name], imputed.values[name].astype(int)[:, None], 1)[:, 0]
+    mean = _flat(imputed.statistics.mean[name], 1)[:, field.start : field.stop].clip(0, 1)
+    written = _guess(plan, name, field, imputed.values[name][None])[0]
     if field.stop - field.start == 1:
         return np.where(written >= 0.5, mean[:, 0], 1 - mean[:, 0])
     return np.take_along_axis(mean, written.astype(int)[:, None], 1)[:, 0] / mean.sum(-1).clip(min=1e-30)

@@ -14,19 +14,22 @@ import numpy as np
 
 from nbridge.common.messages import clip, did_you_mean, listing
 from nbridge.data.arrays import keys_of
-from nbridge.data.endings import parquet_files
-from nbridge.data.folders import find_file_or_folder
+from nbridge.data.blocks import RowReader
+from nbridge.data.endings import PARQUET, has_ending, parquet_files
+from nbridge.data.folders import find_file, find_file_or_folder
 from nbridge.data.ids import check_ids
 from nbridge.data.name_patterns import matching
-from nbridge.data.split import Dataset, Source
+from nbridge.data.source import Binding, DataSource, check_not_input, is_path
+from nbridge.data.split import Dataset
 from nbridge.data.split_labels import NoColumnError, RowLabels, label_texts
 from nbridge.data.streaming.store import Store, bytes_of
 from nbridge.data.streaming.stored_rows import LIMIT, open_rows
 from nbridge.data.tables.columns import no_column
+from nbridge.data.tables.parquet_rows import list_rows
 from nbridge.errors import DataError, naming
 
 
-class Parquet(Source):
+class Parquet(DataSource):
     """Rows of a parquet file, or of the files of a folder sorted by name, which may be larger than memory.
 
     A modality is a column of numbers, several columns side by side, or a column of lists of one length; a single column of integers
@@ -46,6 +49,33 @@ class Parquet(Source):
         self.path = path
         self.columns = columns or {}
         self.id = id
+        self.ending = PARQUET
+
+    @classmethod
+    def reads(cls, rows: object, own: DataSource | None) -> bool:
+        return own is not None and is_path(rows) and has_ending(str(rows), PARQUET)
+
+    @classmethod
+    def over(cls, rows: Any, own: DataSource | None) -> Parquet:
+        found = cls(path=str(rows))
+        found.origin = str(rows)
+        if own is not None:
+            found.columns, found.id = dict(own.array_keys), own.id
+        return found
+
+    @property
+    def array_keys(self) -> Mapping[str, str]:
+        return {name: column for name, column in self.columns.items() if isinstance(column, str)}
+
+    @contextmanager
+    def blocks(self, binding: Binding, scratch: Path) -> Iterator[RowReader]:  # noqa: ARG002 (columns are read where they are)
+        path, names = find_file(self.path), self.array_names(binding.taken)
+        sizes = {names[name]: prod(shape) for name, shape in binding.taken.items()}
+        with naming(self.origin, path), list_rows(path, names, sizes, self.id) as rows:
+            yield rows
+
+    def check_output(self, target: Path, *, sharded: bool) -> None:  # noqa: ARG002 (rows can be cut anywhere)
+        check_not_input(target, find_file(self.path))
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
         """Opens the files and finds the columns of the requested modalities; others are ignored.

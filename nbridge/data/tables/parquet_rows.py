@@ -11,27 +11,31 @@ import numpy as np
 
 from nbridge.common.atomic_files import replacing
 from nbridge.common.messages import clip
+from nbridge.data.blocks import Block, Layout, Output, RowReader, RowWriter
 from nbridge.data.column import PRESENT
 from nbridge.data.ids import check_ids_layout
-from nbridge.data.streaming.blocks import Block, Filled, Layout, Output, RowsIn, RowsOut
+from nbridge.data.imputed import Imputed
+from nbridge.data.output_names import named_arrays
 from nbridge.errors import DataError
 
 _READ, _GROUP = 2**20, 2**25
 """Bytes of a column read at a time, and of a row group written."""
 
 
-class TableRows(RowsIn):
+class ListRows(RowReader):
     """Columns of a Parquet file.
 
     Arguments:
         file: A `pyarrow.parquet.ParquetFile`.
-        sizes: The number of values per row of each modality, by key.
+        names: The column of each modality.
+        sizes: The number of values per row of each modality, by column.
+        id_key: The column of identifiers.
     """
 
     noun: ClassVar[str] = "column"
 
-    def __init__(self, file: Any, sizes: Mapping[str, int]) -> None:
-        self._file, self._sizes = file, sizes
+    def __init__(self, file: Any, names: Mapping[str, str], sizes: Mapping[str, int], id_key: str) -> None:
+        self._file, self.names, self._sizes, self.id_key = file, names, sizes, id_key
         self.schema = file.schema_arrow
         self.keys = tuple(self.schema.names)
         if twice := [key for key in self.keys if self.keys.count(key) > 1]:
@@ -68,13 +72,11 @@ class TableRows(RowsIn):
         check_ids_layout((self._file.metadata.num_rows,), np.dtype(object), rows)
         return (table.column(key).to_numpy() for _, table in self._tables([key], 0, rows, size))
 
-    def check_passed(self, key: str) -> None:
-        """Does nothing: any column can be copied as it was read."""
-
     @contextmanager
-    def writing(self, target: Path, output: Output) -> Iterator[RowsOut]:
+    def writing(self, target: Path | None, output: Output) -> Iterator[RowWriter]:
+        assert target is not None
         with replacing(target) as temporary:
-            table = _Table(temporary, self.schema, output)
+            table = _Table(temporary, self.schema, self.names, output)
             try:
                 yield table
                 table.flush()
@@ -87,7 +89,7 @@ class TableRows(RowsIn):
 
         groups, first = self._groups(start, stop)
         rest, wanted = None, stop - start
-        for batch in _damage_told(self._file.iter_batches(size, row_groups=groups, columns=list(keys), use_threads=False)):
+        for batch in _reporting_damage(self._file.iter_batches(size, row_groups=groups, columns=list(keys), use_threads=False)):
             table = pa.Table.from_batches([batch])
             table, first = table.slice(max(0, start - first)), first + batch.num_rows
             rest = table if rest is None else pa.concat_tables([rest, table])
@@ -104,22 +106,23 @@ class TableRows(RowsIn):
         return found, int(ends[found[0]]) if found else start
 
 
-class _Table(RowsOut):
+class _Table(RowWriter):
     """A Parquet file written by row groups."""
 
-    def __init__(self, path: Path, schema: Any, output: Output) -> None:
-        self._path, self._schema, self._writer = path, schema, None
+    def __init__(self, path: Path, schema: Any, names: Mapping[str, str], output: Output) -> None:
+        self._path, self._schema, self._names, self._writer = path, schema, names, None
         self._pending: list[Any] = []
         self.needs = output.passed
 
-    def write(self, block: Block, done: Mapping[str, Filled]) -> None:
+    def write(self, block: Block, imputed: Imputed[np.ndarray]) -> None:
         """Writes the next rows: columns stay in order, each followed by its mask; new ones come last."""
         import pyarrow as pa
 
+        done = {key: (array, axis) for key, array, axis in named_arrays(imputed, self._names)}
         columns: dict[str, Any] = {}
         for key in dict.fromkeys([*_in_order(self._schema.names, done), *done]):
             if key in done:
-                columns[key] = _arrow(done[key], self._schema.field(key).type if key in self._schema.names else None)
+                columns[key] = _arrow(*done[key], self._schema.field(key).type if key in self._schema.names else None)
             elif key in self.needs:
                 columns[key] = block.table.column(key)
         table = pa.table(columns)
@@ -146,12 +149,14 @@ class _Table(RowsOut):
 
 
 @contextmanager
-def table_rows(path: Path, sizes: Mapping[str, int]) -> Iterator[TableRows]:
+def list_rows(path: Path, names: Mapping[str, str], sizes: Mapping[str, int], id_key: str) -> Iterator[ListRows]:
     """Opens the columns of a Parquet file.
 
     Arguments:
         path: The file.
-        sizes: The number of values per row of each modality, by key.
+        names: The column of each modality.
+        sizes: The number of values per row of each modality, by column.
+        id_key: The column of identifiers.
 
     Raises:
         DataError: when it is damaged or not a Parquet file.
@@ -164,10 +169,10 @@ def table_rows(path: Path, sizes: Mapping[str, int]) -> Iterator[TableRows]:
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"not a Parquet file, or damaged ({_line(error)})") from error
     with file:
-        yield TableRows(file, sizes)
+        yield ListRows(file, names, sizes, id_key)
 
 
-def _in_order(names: list[str], done: Mapping[str, Filled]) -> Iterator[str]:
+def _in_order(names: list[str], done: Mapping[str, Any]) -> Iterator[str]:
     """The original columns, each followed by the new ones that follow it in the imputed block."""
     filled = list(done)
     for name in names:
@@ -179,7 +184,7 @@ def _in_order(names: list[str], done: Mapping[str, Filled]) -> Iterator[str]:
                 yield later
 
 
-def _damage_told(batches: Iterator[Any]) -> Iterator[Any]:
+def _reporting_damage(batches: Iterator[Any]) -> Iterator[Any]:
     import pyarrow as pa
 
     try:
@@ -230,13 +235,13 @@ def _read_numbers(array: Any) -> tuple[np.ndarray, np.ndarray | None]:
     return array.fill_null(dtype.type(0)).to_numpy(zero_copy_only=False), array.is_null().to_numpy(zero_copy_only=False)
 
 
-def _arrow(filled: Filled, kind: Any) -> Any:
-    """Converts an array to a column of the original type, in lists of K if there are draws."""
+def _arrow(array: np.ndarray, axis: int, kind: Any) -> Any:
+    """Converts an array to a column of the original type, in lists of K if there are draws before the axis of rows."""
     import pyarrow as pa
 
-    draws = filled.array.shape[0] if filled.axis else 1
-    array = np.moveaxis(filled.array, filled.axis, 0)
-    rows, row = draws * len(array), array.shape[1 + filled.axis :]
+    draws = array.shape[0] if axis else 1
+    array = np.moveaxis(array, axis, 0)
+    rows, row = draws * len(array), array.shape[1 + axis :]
     size = int(np.prod(row))
     flat = array.reshape(-1)
     if kind is None:
@@ -249,7 +254,7 @@ def _arrow(filled: Filled, kind: Any) -> Any:
         column = lists.from_arrays(*offsets, numbers, type=kind)
     else:
         column = pa.array(flat, kind)
-    return pa.FixedSizeListArray.from_arrays(column, draws) if filled.axis else column
+    return pa.FixedSizeListArray.from_arrays(column, draws) if axis else column
 
 
 def _offset_type(kind: Any) -> Any:

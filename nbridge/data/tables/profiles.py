@@ -171,16 +171,16 @@ def _read(file: TableFile, id_column: str | None, missing: Collection[str], text
     if not rows:
         raise DataError(f"{file.path}: no rows")
     with naming(file.path):
-        found = check_ids(ids, told=file.told_ids(id_column)) if id_column is not None else None
+        found = check_ids(ids, wording=file.id_wording(id_column)) if id_column is not None else None
     for column in columns:
         texts[column] = [text for text in places[column] if text not in missing]
     vectors = {column: _vectors(file, column) for column in file.columns if column not in unfit and file.is_list(column)}
-    told = {column: array for column, array in vectors.items() if isinstance(array, str)}
+    reasons = {column: array for column, array in vectors.items() if isinstance(array, str)}
     kept = {column: array for column, array in vectors.items() if not isinstance(array, str)}
     shapes = {column: (array.shape[1:], file.whole_bytes(column)) for column, array in kept.items()}
     numbers = {column: np.concatenate(part) for column, part in parts.items()}
     numbers |= {column: array.reshape(len(array), -1) for column, array in kept.items()}
-    return Numbers(str(file.path), numbers, found), shapes, {**unfit, **told}, rows
+    return Numbers(str(file.path), numbers, found), shapes, {**unfit, **reasons}, rows
 
 
 def _vectors(file: TableFile, column: str) -> np.ndarray | str:

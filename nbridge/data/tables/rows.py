@@ -16,30 +16,33 @@ import numpy as np
 
 from nbridge.common.atomic_files import replacing
 from nbridge.common.messages import clip, did_you_mean, listing
+from nbridge.data.blocks import Block, Layout, Output, RowReader, RowWriter
 from nbridge.data.column import PRESENT
 from nbridge.data.endings import GZIP, has_ending
-from nbridge.data.ids import Told, identifier_of
-from nbridge.data.streaming.blocks import Block, Layout, Output, RowsIn, RowsOut
+from nbridge.data.ids import IdWording, identifier_of
+from nbridge.data.output_names import ADDED
 from nbridge.data.tables.cell_format import CellStyle
 from nbridge.data.tables.cells import read_cells
-from nbridge.data.tables.columns import ArrowTable, CsvTable, TableFile, open_table
-from nbridge.data.tables.layout import ADDED, TableLayout
+from nbridge.data.tables.columns import ArrowTable, CsvTable, TableFile
+from nbridge.data.tables.frame_table import FrameTable
+from nbridge.data.tables.frame_writer import FrameRowWriter
+from nbridge.data.tables.layout import TableLayout
 from nbridge.data.tables.output_columns import CellPlan
 from nbridge.data.tables.presence import check_presence
-from nbridge.data.tables.write import CsvOut, MemoryOut, ParquetOut
+from nbridge.data.tables.write import CsvRowWriter, ParquetRowWriter
 from nbridge.errors import DataError
 
 _NUMBER = np.dtype(np.float64)
 
 
-class CellRows(RowsIn):
+class CellRows(RowReader):
     """The columns of a table as modalities.
 
     Arguments:
         file: The table.
         layout: The columns of each modality.
+        names: The modalities of the model.
         scratch: A folder for numbers; by default they stay in memory.
-        levels: The levels of intervals, used in column names.
 
     Attributes:
         plan: What to write of the table.
@@ -52,8 +55,11 @@ class CellRows(RowsIn):
     noun: ClassVar[str] = "column"
     by_name: ClassVar[bool] = False
 
-    def __init__(self, file: TableFile, layout: TableLayout, scratch: Path | None = None, levels: Sequence[float] = ()) -> None:
+    def __init__(self, file: TableFile, layout: TableLayout, names: Sequence[str], scratch: Path | None = None) -> None:
         self.file, self._layout = file, layout.among(file)
+        self.names = {name: name for name in names}
+        # Rows in memory are identified by position, so identifiers may repeat.
+        self.id_key = None if scratch is None else layout.id
         self._layout.check()
         self.there = tuple(name for name in layout.columns if has_modality(file.columns, layout, name))
         taken = [column for name in self.there for column in layout.columns[name]]
@@ -63,7 +69,7 @@ class CellRows(RowsIn):
         self.keys = (*self.there, *(column for column in self.passed if column not in reserved))
         no_slip(self.passed, layout, self.there)
         styles = {column: CellStyle(layout.classes.get(column, ())) for column in _columns(layout) - self._layout.lists}
-        self.plan = CellPlan(self._layout, styles, {}, tuple(levels), kept, self.passed)
+        self.plan = CellPlan(self._layout, styles, {}, kept, self.passed)
         self._widths = {name: 0 if self._layout.is_index(name) else list(self._layout.fields(name))[-1].stop for name in self.there}
         self._numbers = {
             name: _InMemory() if scratch is None else _OnDisk(scratch / f"{number}.numbers", self._widths[name])
@@ -89,31 +95,29 @@ class CellRows(RowsIn):
         for chunk in self.file.chunks([key], size):
             yield np.array([identifier_of(text) for text in chunk.single(key)], dtype=object)
 
-    def told_ids(self, key: str) -> Told:
-        return self.file.told_ids(key)
+    def id_wording(self, key: str) -> IdWording:
+        return self.file.id_wording(key)
 
-    def check_passed(self, key: str) -> None:
-        """Does nothing: any column can be copied as it was read."""
-
-    def one_hot(self, key: str) -> tuple[tuple[int, int], ...]:
-        return self._layout.one_hot(key)
+    def one_hot(self, name: str) -> tuple[tuple[int, int], ...]:
+        return self._layout.one_hot(name)
 
     def place(self, name: str, row: int, element: int) -> str:  # pyright: ignore[reportIncompatibleVariableOverride] (kinds may have none)
         return f"modality {name!r}, column {clip(self._layout.element(name, element))!r}, {self.file.where(row)}"
 
-    def in_memory(self) -> MemoryOut:
-        """Opens the output of a table in memory."""
-        assert isinstance(self.file, ArrowTable)
-        return MemoryOut(self.plan, self.file)
-
     @contextmanager
-    def writing(self, target: Path, output: Output) -> Iterator[RowsOut]:
+    def writing(self, target: Path | None, output: Output) -> Iterator[RowWriter]:
+        if target is None:
+            assert isinstance(self.file, FrameTable)
+            yield FrameRowWriter(self.plan, self.file)
+            return
         with replacing(target) as temporary:
             if isinstance(self.file, CsvTable):
-                out: CsvOut | ParquetOut = CsvOut(temporary, self.plan, self.file, output.start, packed=has_ending(target, GZIP))
+                out: CsvRowWriter | ParquetRowWriter = CsvRowWriter(
+                    temporary, self.plan, self.file, output.start, packed=has_ending(target, GZIP)
+                )
             else:
                 assert isinstance(self.file, ArrowTable)
-                out = ParquetOut(temporary, self.plan, self.file, output.start)
+                out = ParquetRowWriter(temporary, self.plan, self.file, output.start)
             try:
                 yield out
             finally:
@@ -180,22 +184,6 @@ class _InMemory:
         if len(self._parts) > 1:
             self._parts = [np.concatenate(self._parts)]
         return self._parts[0][start:stop]
-
-
-@contextmanager
-def cell_rows(path: Path, layout: TableLayout, scratch: Path, levels: Sequence[float] = ()) -> Iterator[CellRows]:
-    """Opens the modalities of a table.
-
-    Arguments:
-        path: The file.
-        layout: The columns of each modality.
-        scratch: A folder for temporary files.
-        levels: The levels of intervals, used in column names.
-
-    Raises:
-        DataError: when it can't be read, or holds invalid values.
-    """
-    yield CellRows(open_table(path), layout, scratch, levels)
 
 
 def kept_columns(file: TableFile, layout: TableLayout) -> tuple[str, ...]:

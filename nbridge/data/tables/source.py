@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from functools import partial
 from math import prod
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from nbridge.common.messages import clip, listing
 from nbridge.data.arrays import keys_of, to_batch
+from nbridge.data.blocks import RowReader
+from nbridge.data.endings import PARQUET, TEXT, has_ending, parquet_files
+from nbridge.data.folders import find_file
 from nbridge.data.ids import identifier_of
-from nbridge.data.split import Dataset, Source
+from nbridge.data.source import Binding, DataSource, Field, are_paths, check_not_input, check_whole, is_path, paths_of
+from nbridge.data.split import Dataset
 from nbridge.data.split_labels import NoColumnError, RowLabels
 from nbridge.data.tables.cells import MISSING, number_of, ordered_classes
 from nbridge.data.tables.columns import TableFile, find_table, no_column, open_table
+from nbridge.data.tables.join import JoinedRows, check_names
 from nbridge.data.tables.layout import TableLayout, expand
 from nbridge.data.tables.numbers import check_joinable, join, join_files, place_of, read_numbers
+from nbridge.data.tables.rows import CellRows
 from nbridge.data.texts import normal_text
 from nbridge.errors import DataError, naming
 
+T = TypeVar("T", bound="Table")
 
-class Table(Source):
+
+class Table(DataSource):
     """Rows of a csv or parquet file, or of several joined on a column of identifiers; text columns are categorical.
 
     A modality is one or more columns, or a column of lists of numbers in a parquet file. An empty cell, NA, NaN
@@ -48,17 +58,80 @@ class Table(Source):
         missing: tuple[str | int | float, ...] = (),
     ) -> None:
         self.paths = (path,) if isinstance(path, str) else path
+        self.into_folder = not isinstance(path, str)
+        self.ending = PARQUET if isinstance(path, str) and has_ending(path, PARQUET) else ".csv"
         self.columns = columns or {}
         self.classes = {column: tuple(map(str, texts)) for column, texts in (classes or {}).items()}
         self.id = id
         self.missing = frozenset((*MISSING, *(normal_text(str(text)) for text in missing)))
         self._given: TableFile | None = None
 
-    def over(self, table: TableFile) -> Table:
+    @classmethod
+    def reads(cls, rows: object, own: DataSource | None) -> bool:
+        if not are_paths(rows) or not is_path(rows):
+            return are_paths(rows)
+        (path,) = paths_of(rows)
+        ends = (*TEXT, *((PARQUET,) if own is None or isinstance(own, Table) else ()))
+        return has_ending(path, *ends) or (own is None and Path(path).is_dir() and bool(parquet_files(Path(path))))
+
+    @classmethod
+    def over(cls, rows: Any, own: DataSource | None) -> Table:
+        paths = paths_of(rows)
+        if own is None:
+            return cls(path=paths[0] if is_path(rows) else paths)
+        if not isinstance(own, Table):
+            where = "this model was not trained from tables" if not is_path(rows) else ""
+            raise DataError(f"{where or f'{paths[0]}: a csv file, but this model was not trained from one'} (data: {{source: table}})")
+        if not (paths or own.paths):
+            raise DataError("this model was not trained from tables; name the files to impute")
+        found = own.bound(Table(path=paths[0] if is_path(rows) else paths or own.paths))
+        found.origin = str(rows) if is_path(rows) else ""
+        return found
+
+    def with_rows(self, given: DataSource) -> DataSource:
         """The same columns of a table in memory, instead of the files; its rows are identified by position only."""
+        if not isinstance(given, Table):
+            return given
         other = copy(self)
-        other._given, other.id = table, ""
+        other._given, other.id = given._given, ""
         return other
+
+    def takes_arrays(self, data: Mapping[str, object], names: Iterable[str]) -> bool:
+        return set(names) <= set(data)
+
+    def bound(self, other: T) -> T:
+        """Another source of tables, with the columns, classes and placeholders of this one."""
+        other.columns, other.classes, other.id, other.missing = self.columns, self.classes, self.id, self.missing
+        other.reserved = self.reserved
+        return other
+
+    @contextmanager
+    def blocks(self, binding: Binding, scratch: Path) -> Iterator[RowReader]:
+        layout, names = self.layout_of(binding.shapes), tuple(binding.taken)
+        found = [find_file(path) for path in self.paths]
+        if not self.into_folder:
+            with naming(self.origin, found[0]):
+                yield CellRows(open_table(found[0]), layout, names, scratch)
+            return
+        files = [open_table(path) for path in found]
+        check_names(files)
+        yield JoinedRows(files, layout, names)
+
+    def check_output(self, target: Path, *, sharded: bool) -> None:
+        paths = [find_file(path) for path in self.paths]
+        if not self.into_folder:
+            check_not_input(target, paths[0])
+            return
+        check_whole(sharded=sharded)
+        if not target.exists():
+            return
+        if not target.is_dir():
+            raise DataError(f"{target}: a file, expected a folder")
+        if read := next((path for path in paths if path.parent.samefile(target)), None):
+            raise DataError(f"{target}: contains the input {read}; choose another folder")
+        names = {path.name for path in paths}
+        if other := sorted(file.name for file in target.iterdir() if file.name not in names):
+            raise DataError(f"{target}: the folder contains other files ({other[0]}); choose another")
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
         """Reads the columns of the requested modalities; others are ignored.
@@ -73,7 +146,7 @@ class Table(Source):
             batch = to_batch({name: layout.array(name, read.numbers) for name in shapes}, shapes)
         return Dataset(batch, read.ids, origin=read.origin, place=partial(place_of, layout, files, read))
 
-    def settled(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    def bind(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         """Resolves all columns and classes to the names that the files have now."""
         layout = self.layout(shapes, self.files(shapes))
         return {"columns": dict(layout.columns), "classes": dict(layout.classes)}
@@ -188,6 +261,22 @@ class Table(Source):
             return owner.where(rows[row]) if rows[row] >= 0 else f"id {clip(ids[row])!r}, which only other files have,"
 
         return replace(labels, texts=texts, where=where)
+
+    def fields(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[Field]]:
+        try:
+            layout = self.layout_of(shapes)
+        except DataError:
+            # Reported when rows are read.
+            return {}
+        return {name: list(layout.fields(name)) for name in shapes}
+
+    def element_names(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
+        layout = self.layout(shapes, self.files(shapes))
+        return {name: layout.element_names(name) for name in shapes}
+
+    def class_names(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Sequence[str]]:
+        layout = self.layout(shapes, self.files(shapes))
+        return {name: layout.classes.get(layout.columns[name][0], ()) for name in shapes if layout.is_index(name)}
 
     def layout_of(self, shapes: Mapping[str, tuple[int, ...]]) -> TableLayout:
         """The layout according to the spec alone, which is complete once it is resolved."""

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from nbridge.data.streaming.blocks import Block, Filled, RowsOut
+from nbridge.data.blocks import Block, RowWriter
+from nbridge.data.imputed import Imputed
+from nbridge.data.output_names import DRAW
 from nbridge.data.tables import arrow as arrow_cells
 from nbridge.data.tables.columns import ArrowTable, CsvTable
 from nbridge.data.tables.csv import CsvWriter, Record, as_cell, split_text
-from nbridge.data.tables.output_columns import DRAW, CellColumn, CellPlan, columns_of, draws_of, rows_of
+from nbridge.data.tables.output_columns import CellColumn, CellPlan, output_columns
 
 
-class CsvOut(RowsOut):
+class CsvRowWriter(RowWriter):
     """Writes a csv file in the format of another; modalities of lists, which csv cannot hold, are left out.
 
     Arguments:
@@ -32,17 +34,16 @@ class CsvOut(RowsOut):
     def __init__(
         self, path: Path, plan: CellPlan, file: CsvTable, start: int, *, packed: bool, more: Sequence[Mapping[str, str]] = ()
     ) -> None:
-        self._plan, self._file = plan, file.file
+        own = {field.column for name in plan.layout.columns for field in plan.fields(name)}
+        self._plan, self._file = replace(plan, written=frozenset(own - plan.layout.lists)), file.file
         self._writer = CsvWriter(path, file.file, packed=packed)
         self._records = islice(chain(file.file.records(), self._more(more)), start, None)
         self._places = [file.columns.index(column) for column in plan.kept]
         self._begun = False
 
-    def write(self, block: Block, done: Mapping[str, Filled]) -> None:  # noqa: ARG002 (rows are read again)
-        rows = rows_of(done)
-        listed = {name for name, columns in self._plan.layout.columns.items() if columns[0] in self._plan.layout.lists}
-        done = {key: filled for key, filled in done.items() if key.partition("__")[0] not in listed}
-        columns, draws = columns_of(self._plan, done), draws_of(self._plan, done)
+    def write(self, block: Block, imputed: Imputed[np.ndarray]) -> None:  # noqa: ARG002 (rows are read again)
+        rows, draws = len(imputed), imputed.draws or 0
+        columns = output_columns(self._plan, imputed)
         if not self._begun:
             self._writer.write([self._header(columns, draws)])
             self._begun = True
@@ -107,7 +108,7 @@ class Renewed:
         return found.cast(kind) if pa.types.is_dictionary(kind) else found
 
 
-class ArrowOut(RowsOut):
+class ArrowRowWriter(RowWriter):
     """Writes columns of an Arrow table.
 
     Arguments:
@@ -122,9 +123,8 @@ class ArrowOut(RowsOut):
     def __init__(self, plan: CellPlan, table: ArrowTable, start: int) -> None:
         self.plan, self.table, self._row = plan, table, start
 
-    def write(self, block: Block, done: Mapping[str, Filled]) -> None:  # noqa: ARG002 (rows are read again)
-        columns, draws = columns_of(self.plan, done), draws_of(self.plan, done)
-        count = rows_of(done)
+    def write(self, block: Block, imputed: Imputed[np.ndarray]) -> None:  # noqa: ARG002 (rows are read again)
+        columns, draws, count = output_columns(self.plan, imputed), imputed.draws or 0, len(imputed)
         rows = np.repeat(np.arange(count), max(1, draws))
         given = self.given(self._row, self._row + count, columns)
         self._row += count
@@ -191,7 +191,7 @@ class ArrowOut(RowsOut):
         )
 
 
-class ParquetOut(ArrowOut):
+class ParquetRowWriter(ArrowRowWriter):
     """Writes a Parquet file whose columns keep their types.
 
     Arguments:
@@ -241,48 +241,3 @@ class ParquetOut(ArrowOut):
         """Closes the file."""
         if self._writer is not None:
             self._writer.close()
-
-
-class MemoryOut(ArrowOut):
-    """Collects the changes to a table in memory: imputed cells and new columns.
-
-    Arguments:
-        plan: What to write of the table.
-        table: The table.
-    """
-
-    masks: ClassVar[bool] = False
-
-    def __init__(self, plan: CellPlan, table: ArrowTable) -> None:
-        super().__init__(plan, table, 0)
-        self._parts: list[tuple[np.ndarray, Mapping[str, Renewed], Mapping[str, Any]]] = []
-        self._written = 0
-
-    def given(self, start: int, stop: int, columns: Sequence[CellColumn]) -> Any:
-        return self.table.read([column.same_as for column in columns if column.same_as in self.plan.kept], start, stop)
-
-    def put(self, given: Any, rows: np.ndarray, renewed: Mapping[str, Renewed], added: Mapping[str, Any]) -> None:  # noqa: ARG002
-        self._parts.append((rows + self._written, renewed, added))
-        self._written += int(rows[-1]) + 1
-
-    @property
-    def rows(self) -> np.ndarray:
-        """The table row of each output row."""
-        return np.concatenate([part[0] for part in self._parts])
-
-    @property
-    def renewed(self) -> dict[str, Renewed]:
-        """The imputed cells, by column."""
-        pa, rows, parts = arrow_cells.pyarrow_of(), self.rows, [part[1] for part in self._parts]
-        return {
-            name: Renewed(
-                rows, np.concatenate([part[name].fill for part in parts]), pa.concat_arrays([part[name].values for part in parts])
-            )
-            for name in parts[0]
-        }
-
-    @property
-    def added(self) -> dict[str, Any]:
-        """New columns."""
-        pa, parts = arrow_cells.pyarrow_of(), [part[2] for part in self._parts]
-        return {name: pa.concat_arrays([part[name] for part in parts]) for name in parts[0]}

@@ -1,4 +1,4 @@
-"""Matches the columns of a file to modalities, and checks all rows before imputation."""
+"""Matches columns to modalities, and checks all rows before imputation."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from nbridge.common.messages import did_you_mean, listing
 from nbridge.data.arrays import check_same_rows, to_batch
 from nbridge.data.batch import Batch
+from nbridge.data.blocks import Block, RowReader
 from nbridge.data.column import PRESENT, check_layout, check_mask_layout
 from nbridge.data.ids import check_many_ids
-from nbridge.data.streaming.blocks import Block, RowsIn
 from nbridge.errors import CellError, DataError
 from nbridge.models.support import SupportError, check_support
 from nbridge.nn.likelihoods import Likelihood
@@ -36,45 +36,43 @@ class Plan:
     in_part: frozenset[str] = frozenset()
 
 
-def make_plan(rows: RowsIn, likelihoods: Mapping[str, Likelihood], keys: Mapping[str, str], id_key: str | None) -> Plan:
+def make_plan(rows: RowReader, likelihoods: Mapping[str, Likelihood]) -> Plan:
     """Matches columns to modalities by name, dtype and shape, before any row is read.
 
     Arguments:
-        rows: The file.
+        rows: The rows.
         likelihoods: The likelihood of each modality of a model.
-        keys: The key of each modality.
-        id_key: The key of identifiers; None if rows are identified by position.
 
     Raises:
         DataError: if a column does not match its modality, or its name looks like a typo of a modality's.
     """
+    keys = rows.names
     taken, others = match_keys(rows.keys, keys, rows.noun)
     for key in others:
         # As for arrays in memory: otherwise a typo would silently impute the whole modality.
         absent = [known for name, known in keys.items() if name not in taken]
-        if rows.by_name and key != id_key and (near := did_you_mean(key, absent, cutoff=0.8)):
+        if rows.by_name and key != rows.id_key and (near := did_you_mean(key, absent, cutoff=0.8)):
             raise DataError(f"{rows.noun} {key!r}: no such modality.{near} Modalities: {listing(keys.values())}")
     counts = {name: _rows_of(rows, taken, name, likelihood) for name, likelihood in likelihoods.items() if _is_there(taken, name)}
     check_same_rows(counts)
     return Plan(taken, others, next(iter(counts.values())))
 
 
-def check_rows(rows: RowsIn, likelihoods: Mapping[str, Likelihood], plan: Plan, id_key: str | None, size: int, report: Progress) -> Plan:
+def check_rows(rows: RowReader, likelihoods: Mapping[str, Likelihood], plan: Plan, size: int, report: Progress) -> Plan:
     """Checks every row, and finds the modalities that are partially observed in some row.
 
     Arguments:
-        rows: The file.
+        rows: The rows.
         likelihoods: The likelihood of each modality of a model.
-        plan: The columns of the file.
-        id_key: The key of identifiers; None if rows are identified by position.
+        plan: Their columns.
         size: The number of rows to read at a time.
         report: Progress callback: (stage, done, total).
 
     Raises:
         DataError: for the first invalid value, with its row number in the file.
     """
-    if id_key is not None and id_key in plan.others:
-        check_many_ids(lambda: rows.identifiers(id_key, plan.rows, size), rows.told_ids(id_key))
+    if (key := rows.id_key) is not None and key in plan.others:
+        check_many_ids(lambda: rows.identifiers(key, plan.rows, size), rows.id_wording(key))
     for key in plan.others:
         rows.check_passed(key)
     there = {name: likelihood for name, likelihood in likelihoods.items() if name in plan.taken}
@@ -123,7 +121,7 @@ def _is_there(taken: Mapping[str, str], name: str) -> bool:
     return name in taken or name + PRESENT in taken
 
 
-def _rows_of(rows: RowsIn, taken: Mapping[str, str], name: str, likelihood: Likelihood) -> int:
+def _rows_of(rows: RowReader, taken: Mapping[str, str], name: str, likelihood: Likelihood) -> int:
     if name not in taken:
         raise DataError(f"modality {name!r}: {taken[name + PRESENT]} is given without {_a(rows.noun)} {name!r}")
     layout = rows.layout(taken[name])
@@ -134,7 +132,7 @@ def _rows_of(rows: RowsIn, taken: Mapping[str, str], name: str, likelihood: Like
     return layout.shape[0]
 
 
-def _is_in_part(rows: RowsIn, plan: Plan, name: str, likelihood: Likelihood, size: int, report: Progress) -> bool:
+def _is_in_part(rows: RowReader, plan: Plan, name: str, likelihood: Likelihood, size: int, report: Progress) -> bool:
     """Checks all rows of a modality, and returns whether some are partially observed."""
     in_part, outside = False, None
     taken = {known: plan.taken[known] for known in (name, name + PRESENT) if known in plan.taken}

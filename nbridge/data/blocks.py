@@ -1,4 +1,4 @@
-"""Files of any size as named columns of equal length, read and written in blocks of rows."""
+"""Rows in any format as named columns of equal length, read and written in blocks of rows."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from nbridge.common.warnings import Finding
-from nbridge.data.ids import IDS, Told
+from nbridge.data.ids import IDS, IdWording, check_ids
+from nbridge.data.imputed import Imputed
 
 
 @dataclass(frozen=True)
@@ -57,19 +59,6 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Filled:
-    """Some rows of a column to write.
-
-    Arguments:
-        array: Rows first, or after K draws.
-        axis: The axis of rows: 0, or 1 after an axis of draws.
-    """
-
-    array: np.ndarray
-    axis: int = 0
-
-
-@dataclass(frozen=True)
 class Output:
     """What to write besides the imputed columns.
 
@@ -77,13 +66,17 @@ class Output:
         passed: Columns copied unchanged.
         start: The index of the first row to write.
         stop: The index after the last row.
-        total: The number of rows of the input file.
+        total: The number of rows of the input.
+        draws: The number K of draws, or None for a point estimate.
+        statistics: Whether statistics are written with the point estimate.
     """
 
     passed: tuple[str, ...]
     start: int
     stop: int
     total: int
+    draws: int | None = None
+    statistics: bool = False
 
     @property
     def partial(self) -> bool:
@@ -91,44 +84,69 @@ class Output:
         return (self.start, self.stop) != (0, self.total)
 
 
-class RowsOut(ABC):
-    """An output file, written block by block.
+class RowWriter(ABC):
+    """Writes imputed rows block by block, into a file or into an object in memory.
 
     Attributes:
         needs: The keys of other columns that each block must hold.
+        result: The completed object, for rows in memory, once all rows are written.
+        flags: The masks of a completed data frame, as a frame of booleans.
     """
 
     needs: tuple[str, ...] = ()
+    result: Any = None
+    flags: Any = None
 
     @abstractmethod
-    def write(self, block: Block, done: Mapping[str, Filled]) -> None:
+    def write(self, block: Block, imputed: Imputed[np.ndarray]) -> None:
         """Writes the next rows.
 
         Arguments:
             block: The input rows.
-            done: The imputed columns and their masks, by key.
+            imputed: The same rows, imputed, in the dtype and the layout of the input.
         """
 
 
-class RowsIn(ABC):
-    """A file of named columns.
+class RowReader(ABC):
+    """Opened rows: named columns, of which some are modalities.
 
     Attributes:
         noun: What its columns are called in messages.
         keys: Their names, in order.
+        names: The column of each modality of the model, whether it exists or not.
+        id_key: The column of identifiers; None if rows are identified by position, or were checked before.
         by_name: Whether a column named similarly to a modality is reported as a typo.
         place: Formats the location of a cell by modality, row and element; None if modalities are not made of columns.
         findings: Warnings about what could not be preserved, complete after writing.
+        files: The files that are written, if several.
+        appended: The number of rows that each file lacked and that are appended to it.
     """
 
     noun: ClassVar[str]
     by_name: ClassVar[bool] = True
     keys: tuple[str, ...]
+    names: Mapping[str, str]
+    id_key: str | None = None
     place: Callable[[str, int, int], str] | None = None
     findings: tuple[Finding, ...] = ()
+    files: tuple[str, ...] = ()
+    appended: Mapping[str, int] = MappingProxyType({})
 
-    def one_hot(self, key: str) -> tuple[tuple[int, int], ...]:  # noqa: ARG002 (for formats with classes)
-        """The start and stop of each group of elements that one-hot encodes a class."""
+    @property
+    def ids(self) -> np.ndarray | None:
+        """The identifiers of all rows; None if there are none.
+
+        Raises:
+            DataError: when one is missing or duplicate.
+        """
+        if self.id_key is None or self.id_key not in self.keys:
+            return None
+        rows = self.layout(next(key for key in self.names.values() if key in self.keys)).shape[0]
+        blocks = [*self.identifiers(self.id_key, rows, max(1, rows))]
+        return check_ids(np.concatenate(blocks), rows, self.id_wording(self.id_key))
+
+    def one_hot(self, name: str) -> tuple[tuple[int, int], ...]:  # noqa: ARG002 (for formats with classes)
+        """The start and stop of each group of elements of a modality that one-hot encodes a class."""
         return ()
 
     @abstractmethod
@@ -148,23 +166,22 @@ class RowsIn(ABC):
         """Iterates over rows ``start`` to ``stop`` (exclusive) in blocks; keys may include unchanged columns.
 
         Raises:
-            DataError: when the file is damaged.
+            DataError: when the data are damaged.
         """
 
-    @abstractmethod
     def identifiers(self, key: str, rows: int, size: int) -> Iterator[np.ndarray]:
         """Iterates over the row identifiers in blocks.
 
         Raises:
             DataError: when the column holds none.
         """
+        raise NotImplementedError("these rows are identified by position, or their identifiers are checked when they are opened")
 
-    def told_ids(self, key: str) -> Told:  # noqa: ARG002 (for formats with named columns)
+    def id_wording(self, key: str) -> IdWording:  # noqa: ARG002 (for formats with named columns)
         """How errors in identifiers are worded."""
         return IDS
 
-    @abstractmethod
-    def check_passed(self, key: str) -> None:
+    def check_passed(self, key: str) -> None:  # noqa: B027 (most formats can copy any column as it was read)
         """Checks a column that will be copied unchanged, so that errors are reported before any work.
 
         Raises:
@@ -172,8 +189,14 @@ class RowsIn(ABC):
         """
 
     @abstractmethod
-    def writing(self, target: Path, output: Output) -> AbstractContextManager[RowsOut]:
-        """Context manager that writes a file in the same format atomically: complete on exit, absent on failure.
+    def writing(self, target: Path | None, output: Output) -> AbstractContextManager[RowWriter]:
+        """Context manager that writes the completed rows in the same format.
+
+        Files are written atomically: complete on exit, absent on failure.
+
+        Arguments:
+            target: The file or folder; None for rows in memory.
+            output: What to write besides imputed columns.
 
         Raises:
             OSError: when it can't be written.

@@ -1,0 +1,217 @@
+"""Imputes rows of any format in bounded memory, block by block, as a whole or in shards.
+
+Rows are read twice. The first pass checks all of them, so that an error in the last row is reported before any work, and decides whether
+masks are per row, or per cell if some row is partially observed. The second pass imputes and writes each block of rows. The result does not
+depend on the size of blocks, bit for bit, and the concatenated shards are identical to the whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from nbridge.common.atomic_files import scratch_beside, writing
+from nbridge.common.warnings import Finding
+from nbridge.data.batch import Batch
+from nbridge.data.blocks import Block, Output, RowReader, RowWriter
+from nbridge.data.imputed import Imputed, take
+from nbridge.data.output_names import written_names
+from nbridge.data.patterns import count
+from nbridge.data.source import DataSource, open_data
+from nbridge.errors import DataError
+from nbridge.inference.impute import impute, rows_at_a_time
+from nbridge.inference.intervals import summarise
+from nbridge.inference.layout import in_layout
+from nbridge.inference.options import ImputationOptions, Shard
+from nbridge.inference.plan import Plan, Progress, check_rows, make_plan, read_block
+from nbridge.inference.served import Served
+from nbridge.models.base import MultimodalVAE
+
+BLOCK, BYTES = 8192, 2**24
+"""Limits on the rows in memory at a time, and on their bytes as read and written; the tighter one applies."""
+
+
+@dataclass(frozen=True)
+class Completed:
+    """The result of `impute_rows`.
+
+    Arguments:
+        start: The number of the first row written.
+        stop: The number of the row after the last one written.
+        total: The number of rows of the input.
+        imputed: The number of rows with imputed values, by modality.
+        passed: The arrays or columns that were passed through.
+        warnings: Warnings of missingness patterns that no training row had, and of contents that could not be preserved.
+        files: The files written.
+        appended: The number of rows that were appended to each input table that lacked some.
+        result: The completed object, for rows in memory.
+        flags: The masks of a completed data frame, if asked for.
+    """
+
+    start: int
+    stop: int
+    total: int
+    imputed: Mapping[str, int]
+    passed: tuple[str, ...]
+    warnings: tuple[Finding, ...] = ()
+    files: tuple[Path, ...] = ()
+    appended: Mapping[str, int] = field(default_factory=dict)
+    result: Any = field(default=None, compare=False, repr=False)
+    flags: Any = field(default=None, compare=False, repr=False)
+
+
+def impute_rows(
+    model: Served,
+    rows: Any,
+    out: str | Path | None = None,
+    options: ImputationOptions | None = None,
+    *,
+    shard: Shard | None = None,
+    mask: bool = False,
+    progress: Progress | None = None,
+) -> Completed:
+    """Imputes missing values in rows of any format; the completed rows are of the same format.
+
+    A modality is missing in a row if all its values are NaN or null, if ``NAME__present`` is false, or if the rows lack it altogether.
+    Observed values are bit-identical in the output, in their dtype, layout and order, and everything else is unchanged. Files are written
+    atomically.
+
+    Arguments:
+        model: A trained model.
+        rows: A path, a list of paths to join, an object that `nbridge.data.source.open_data` takes, or a source.
+        out: The file or folder to write, for rows in files; an existing one is replaced.
+        options: Imputation options; a point estimate by default.
+        shard: The rows to impute and write; all by default. Shards are multiples of `nbridge.inference.impute.rows_at_a_time`, and some are
+            empty if there are more of them than such units. Arrays that pass through are cut as well if they have the same number of rows.
+            All rows are checked, so that all shards have the same columns.
+        mask: Whether to return a frame of masks with a completed data frame.
+        progress: Progress callback: (stage, done, total).
+
+    Raises:
+        DataError: if the rows do not match the model, files cannot be read or written, or options contradict each other.
+
+    Example:
+        >>> import nbridge, numpy as np
+        >>> network = nbridge.build_model(nbridge.Spec.model_validate({"modalities": {
+        ...     "x": {"shape": 2, "encoder": "mlp", "likelihood": "normal"},
+        ...     "y": {"shape": 3, "encoder": "mlp", "likelihood": "categorical"}}}))
+        >>> done = impute_rows(Served(network), {"x": [[0.5, 1.0], [np.nan, np.nan]], "y": [2.0, 1.0]})
+        >>> done.imputed, done.result["x"][0], done.result["x__imputed"]
+        ({'x': 1, 'y': 0}, array([0.5, 1. ]), array([False,  True]))
+    """
+    options, shard = options or ImputationOptions(), shard or Shard()
+    options.check()
+    source = open_data(rows, model.binding.own)
+    if mask and source.mask_names:
+        raise DataError(f"mask is for data frames; {source.mask_names}")
+    with _opened(model, source, out, shard) as (reader, target):
+        done, writer = _complete(model, reader, target, options, shard, progress or (lambda *_: None))
+        return replace(done, result=writer.result, flags=writer.flags if mask else None)
+
+
+@contextmanager
+def _opened(model: Served, source: DataSource, out: str | Path | None, shard: Shard) -> Iterator[tuple[RowReader, Path | None]]:
+    """Checks the output and opens the rows."""
+    if source.in_memory:
+        if out is not None or shard.of > 1:
+            raise DataError(f"{'shard' if out is None else 'out'} is for rows in files; rows in memory are returned")
+        with source.blocks(model.binding, Path()) as reader:
+            yield reader, None
+        return
+    if out is None:
+        raise DataError(f"{source.origin or 'rows'}: rows in files need out, the {'folder' if source.into_folder else 'file'} to write")
+    target = Path(out)
+    source.check_output(target, sharded=shard.of > 1)
+    with writing(target, DataError), scratch_beside(target) as scratch, source.blocks(model.binding, scratch) as reader:
+        yield reader, target
+
+
+def _complete(
+    model: Served, rows: RowReader, target: Path | None, options: ImputationOptions, shard: Shard, report: Progress
+) -> tuple[Completed, RowWriter]:
+    plan = make_plan(rows, model.likelihoods)
+    size = _rows_in_memory(rows, model.network, plan, options.samples, options.intervals)
+    plan = check_rows(rows, model.likelihoods, plan, size, report)
+    start, stop = shard.rows(plan.rows, rows_at_a_time(model.network, options.samples))
+    made = written_names([*rows.names.values()], statistics=bool(options.intervals))
+    output = Output(
+        tuple(key for key in plan.others if key not in made), start, stop, plan.rows, options.samples, statistics=bool(options.intervals)
+    )
+    imputer = _Imputer(model.network, plan, options, {name: rows.one_hot(name) for name in model.names})
+    with rows.writing(target, output) as writer:
+        counts, patterns = _write(rows, imputer, writer, output, size, report)
+    files = () if target is None else tuple(target / name for name in rows.files) or (target,)
+    warnings = (*model.unseen(patterns), *rows.findings)
+    return Completed(start, stop, plan.rows, counts, output.passed, warnings, files, rows.appended), writer
+
+
+@dataclass(frozen=True)
+class _Imputer:
+    """Imputes blocks of rows."""
+
+    model: MultimodalVAE
+    plan: Plan
+    options: ImputationOptions
+    one_hot: Mapping[str, Sequence[tuple[int, int]]]
+
+    def read(self, block: Block) -> Batch:
+        """Converts a block to a batch."""
+        return read_block(block, self.plan.taken, {name: likelihood.shape for name, likelihood in self.model.likelihoods.items()})
+
+    def impute(self, block: Block, batch: Batch) -> Imputed[np.ndarray]:
+        """The completed rows, in the dtype and the layout of the block."""
+        # A modality has cell masks in all blocks or in none.
+        cells = {name: batch.cells.get(name, _whole_rows(batch, name)) for name in self.plan.in_part}
+        rows, options = Batch(batch.values, batch.present, cells), self.options
+        imputed = impute(
+            self.model, rows, samples=options.samples, noise=options.noise, seed=options.seed, first=block.start, one_hot=self.one_hot
+        )  # fmt: skip
+        if options.intervals:
+            summary = summarise(self.model, rows, levels=options.intervals, draws=options.draws, seed=options.seed, first=block.start)
+            imputed = replace(imputed, statistics=summary)
+        given = {name: block.arrays[key] for name, key in self.plan.taken.items() if name in self.model.names}
+        return in_layout(imputed, given)
+
+
+def _rows_in_memory(rows: RowReader, model: MultimodalVAE, plan: Plan, samples: int | None, intervals: Sequence[float]) -> int:
+    """The number of rows in memory at a time: a multiple of `rows_at_a_time`."""
+    read = rows.row_bytes([*plan.taken.values(), *plan.others], plan.rows)
+    numbers = (samples or 1) + (2 + 2 * len(intervals) if intervals else 0)
+    made = 4 * numbers * sum(math.prod(likelihood.shape) for likelihood in model.likelihoods.values())
+    unit = rows_at_a_time(model, samples)
+    return unit * max(1, min(BLOCK, BYTES // (read + made)) // unit)
+
+
+def _write(
+    rows: RowReader, imputer: _Imputer, writer: RowWriter, output: Output, size: int, report: Progress
+) -> tuple[dict[str, int], Counter[str]]:
+    """Imputes and writes the rows of a shard; returns the number of rows imputed by modality, and the counts of their patterns."""
+    counts, patterns = dict.fromkeys(rows.names, 0), Counter[str]()
+    columns = [*imputer.plan.taken.values(), *writer.needs]
+    if output.start == output.stop:
+        # An empty shard takes its schema from a row that is imputed but not written.
+        (block,) = rows.blocks(columns, 0, 1, 1)
+        writer.write(block.none(), take(imputer.impute(block, imputer.read(block)), np.zeros(0, dtype=np.int64)))
+        return counts, patterns
+    for block in rows.blocks(columns, output.start, output.stop, size):
+        batch = imputer.read(block)
+        patterns += count(imputer.model.names, batch.present)
+        imputed = imputer.impute(block, batch)
+        writer.write(block, imputed)
+        for name, mask in imputed.mask.items():
+            counts[name] += int(mask.reshape(len(mask), -1).any(1).sum())
+        report("imputing", min(block.start + size, output.stop) - output.start, output.stop - output.start)
+    return counts, patterns
+
+
+def _whole_rows(batch: Batch, name: str) -> Tensor:
+    present = batch.present[name]
+    return present.reshape(-1, *(1 for _ in batch.values[name].shape[1:])).expand(batch.values[name].shape)

@@ -1,0 +1,94 @@
+"""Imputation options."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nbridge.errors import DataError, require_positive
+from nbridge.inference.intervals import DRAWS, check_levels
+
+
+@dataclass(frozen=True)
+class ImputationOptions:
+    """Imputation options.
+
+    Arguments:
+        samples: The number K of samples, or None for the point estimate.
+        noise: Whether samples include the spread of the likelihood.
+        seed: Random seed.
+        intervals: Probabilities of central intervals.
+        draws: The number of samples that intervals are computed from.
+    """
+
+    samples: int | None = None
+    noise: bool = True
+    seed: int = 0
+    intervals: Sequence[float] = ()
+    draws: int = DRAWS
+
+    def check(self) -> None:
+        """Checks that the options are valid and compatible.
+
+        Raises:
+            DataError: if a level is invalid or needs more samples, or intervals are combined with samples.
+        """
+        if self.samples is not None:
+            require_positive(samples=self.samples)
+        if self.intervals:
+            check_levels(self.intervals, self.draws)
+            if self.samples is not None:
+                raise DataError("intervals and samples cannot be combined; leave out one of them")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A part of all rows.
+
+    Arguments:
+        number: Its number, from 1.
+        of: The number of shards.
+
+    Raises:
+        DataError: if there is no such shard.
+    """
+
+    number: int = 1
+    of: int = 1
+
+    def __post_init__(self) -> None:
+        if self.of < 1:
+            raise DataError(f"shard {self.number}/{self.of}: expected I/N, such as 1/4 for the first of four")
+        if not 1 <= self.number <= self.of:
+            raise DataError(f"shard {self.number}/{self.of}: expected one from 1/{self.of} to {self.of}/{self.of}")
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Parses ``I/N``: the number of a shard, and the number of shards.
+
+        Raises:
+            DataError: if there is no such shard.
+
+        Example:
+            >>> Shard.parse("2/4")
+            Shard(number=2, of=4)
+        """
+        if not (found := re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)):
+            raise DataError(f"shard {text}: expected I/N, such as 1/4 for the first of four")
+        return cls(*(int(part) for part in found.groups()))
+
+    def rows(self, total: int, unit: int) -> tuple[int, int]:
+        """The first row of the shard and the row after its last.
+
+        Arguments:
+            total: The total number of rows.
+            unit: Shards are multiples of this number of rows.
+
+        Example:
+            >>> [Shard(i, 3).rows(1000, 300) for i in (1, 2, 3)]
+            [(0, 300), (300, 600), (600, 1000)]
+        """
+        units = -(-total // unit)
+        start, stop = (units * part // self.of * unit for part in (self.number - 1, self.number))
+        return start, min(total, stop)
