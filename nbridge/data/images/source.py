@@ -9,7 +9,7 @@ from typing import Any
 from nbridge.common.messages import listing
 from nbridge.data.arrays import keys_of
 from nbridge.data.folders import find_file, find_folder
-from nbridge.data.images.files import Frame
+from nbridge.data.images.files import ImageTarget
 from nbridge.data.images.tables import ImageFolder, ImagePaths
 from nbridge.data.tables.columns import TableFile, open_table
 from nbridge.data.tables.numbers import check_joinable
@@ -86,7 +86,7 @@ class Images(Table):
         Raises:
             DataError: as for `files`.
         """
-        return ImageFolder(path, self.id, Frame(name, shapes[name], self.resize))
+        return ImageFolder(path, self.id, ImageTarget(name, shapes[name], self.resize))
 
     def with_images(self, tables: list[TableFile], shapes: Mapping[str, tuple[int, ...]], root: Path | None = None) -> list[TableFile]:
         """Opens tables with columns of image paths.
@@ -99,7 +99,7 @@ class Images(Table):
         Raises:
             DataError: as for `files`.
         """
-        frames = {column: Frame(name, shapes[name], self.resize) for name, column in self.path_columns.items()}
+        frames = {column: ImageTarget(name, shapes[name], self.resize) for name, column in self.path_columns.items()}
         known = find_folder(self.root) if root is None and self.root is not None else root
         return [
             ImagePaths(table, own, known or Path(table.path).parent, self.missing, strict=self.missing_files == "refuse")
