@@ -40,7 +40,7 @@ ManyRows = Annotated[
 OutAlike = Annotated[
     str | None, typer.Option(metavar="PATH", help="The file or folder to write, of the same kind as ROWS.", show_default=False)
 ]
-Shard = Annotated[str, typer.Option(metavar="I/N", help="Write only this part of the rows, such as 1/4.")]
+ShardText = Annotated[str, typer.Option(metavar="I/N", help="Write only this part of the rows, such as 1/4.")]
 Out = Annotated[str, typer.Option(metavar="FILE", help="The npz file to write.", show_default=False)]
 
 
@@ -68,7 +68,7 @@ def impute(
         ),
     ] = None,
     draws: Annotated[int, typer.Option(metavar="K", min=1, help="Draws for the intervals.")] = 399,
-    shard: Shard = "1/1",
+    shard: ShardText = "1/1",
     overwrite: Overwrite = False,
 ) -> None:
     """Impute missing values. These are NaN, null, empty cells, rows where NAME__present is false, and modalities not in the file.

@@ -10,7 +10,7 @@ import numpy as np
 
 from nbridge.common.messages import clip, listing
 from nbridge.data.ids import identifier_of
-from nbridge.data.images.files import ENDINGS, Found, Frame, Size, by, file_at, images_in, is_image, size_of
+from nbridge.data.images.files import ENDINGS, Found, ImageTarget, Size, by, file_at, images_in, is_image, size_of
 from nbridge.data.images.tables import ImageFolder
 from nbridge.data.tables.columns import TableFile
 from nbridge.data.tables.profiles import Profile, Profiles
@@ -224,7 +224,7 @@ def _part(name: str, paths: Sequence[Path], what: str) -> tuple[Part, bool]:
     sizes = [size_of(path) for path in paths]
     height, width, resized, why = _shape(sizes)
     some = [paths[place] for place in np.unique(np.linspace(0, len(paths) - 1, LOOKED_AT).astype(int))]
-    colour = Frame(name, (3, height, width), "crop")
+    colour = ImageTarget(name, (3, height, width), "crop")
     pixels = np.stack([colour.decode(path) for path in some])
     grey = all(size.channels == 1 for size in sizes) or bool((pixels == pixels[:, :1]).all())
     likelihood, reason = _likelihood(pixels / 255, grey=grey)

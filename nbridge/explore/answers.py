@@ -27,7 +27,7 @@ from nbridge.explore.latent import plane_of
 from nbridge.explore.requests import Decode, Impute, Prior
 from nbridge.explore.session import Session
 from nbridge.inference.impute import mixture_for, part_seed, serving, which_observed
-from nbridge.inference.intervals import figures_of
+from nbridge.inference.intervals import statistics_of
 from nbridge.models.base import MultimodalVAE
 from nbridge.visual.modality_kinds import kind_of
 from nbridge.visual.png import address, scaled, shrunk
@@ -149,5 +149,5 @@ def _elements(name: str, draws: Tensor, wanted: list[int] | None) -> dict[str, A
     if beyond := [place for place in places if place >= flat.shape[1]]:
         raise DataError(f"show.{name}: no element {beyond[0]}, expected 0 to {flat.shape[1] - 1}")
     some = flat[:, places]
-    found = {what: figure[0] if what in ("lower", "upper") else figure for what, figure in figures_of(some, [LEVEL]).items()}
+    found = {what: figure[0] if what in ("lower", "upper") else figure for what, figure in statistics_of(some, [LEVEL]).items()}
     return {"elements": places, **{what: figures(figure) for what, figure in found.items()}, "draws": figures(some[:SHOWN].T)}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nbridge.data.images.decode import UnreadableImageError, decoded
+from nbridge.data.images.decode import UnreadableImageError, converted, decoded, to_array
 from nbridge.errors import DataError
 from nbridge.evaluation.rows import check_names
 from nbridge.explore.session import Session
@@ -39,18 +39,16 @@ def upload(session: Session, name: str, content: bytes) -> dict[str, str]:
     check_names(session.model, [name])
     if not is_image(session.model, name):
         raise DataError(f"{name}: not an image modality")
-    shape = session.model.likelihoods[name].shape
-    image = _opened(name, content, FORMATS)
-    channels, height, width = shape
+    channels, height, width = session.model.likelihoods[name].shape
+    image = _decoded(name, content, FORMATS, channels)
     if image.size == (width, height):
-        return {"picture": address(_pixels(image, channels)), "note": ""}
+        return {"picture": _picture(image), "note": ""}
     if not _proportional(image.size, (width, height)):
         raise DataError(f"{name}: got an image of {_size(image)} pixels, expected {width} × {height}, or larger with the same aspect ratio")
     from PIL import Image
 
-    large = _pixels(image, channels)
-    small = Image.fromarray(large if channels == 3 else large[:, :, 0]).resize((width, height), Image.Resampling.BOX)
-    return {"picture": address(_pixels(small, channels)), "note": f"scaled down from {_size(image)} to {width} × {height} pixels"}
+    small = image.resize((width, height), Image.Resampling.BOX)
+    return {"picture": _picture(small), "note": f"scaled down from {_size(image)} to {width} × {height} pixels"}
 
 
 def read_pixels(name: str, text: str, shape: Sequence[int]) -> np.ndarray:
@@ -71,34 +69,22 @@ def read_pixels(name: str, text: str, shape: Sequence[int]) -> np.ndarray:
         content = base64.b64decode(text.removeprefix(ADDRESS), validate=True)
     except (binascii.Error, ValueError) as error:
         raise DataError(f"{name}: the image cannot be read (invalid base64)") from error
-    image = _opened(name, content, ("PNG",))
+    image = _decoded(name, content, ("PNG",), channels)
     if image.size != (width, height):
         raise DataError(f"{name}: got an image of {_size(image)} pixels, expected {width} × {height}")
-    return _pixels(image, channels).transpose(2, 0, 1)
+    return to_array(image)
 
 
-def _opened(name: str, content: bytes, formats: tuple[str, ...]) -> Image.Image:
-    """Decodes an image, applies its EXIF orientation and removes transparency."""
+def _decoded(name: str, content: bytes, formats: tuple[str, ...], channels: int) -> Image.Image:
+    """Decodes an image to grey or RGB."""
     try:
-        image = decoded(content, formats, PIXELS)
+        return converted(decoded(content, formats, PIXELS), channels)
     except UnreadableImageError as error:
         raise DataError(f"{name}: the image cannot be read ({error})") from error
-    return _on_white(image) if image.has_transparency_data else image
 
 
-def _on_white(image: Image.Image) -> Image.Image:
-    from PIL import Image
-
-    colours = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours).convert("RGB")
-
-
-def _pixels(image: Image.Image, channels: int) -> np.ndarray:
-    """Bytes of shape (H, W, C)."""
-    if image.mode.startswith("I;16"):
-        # Pillow would clip values above 255.
-        return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[:, :, None], channels, axis=2)
-    return np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(image.height, image.width, channels)
+def _picture(image: Image.Image) -> str:
+    return address(to_array(image).transpose(1, 2, 0))
 
 
 def _proportional(size: tuple[int, int], wanted: tuple[int, int]) -> bool:

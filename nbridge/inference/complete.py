@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ class Completed:
 def impute_rows(
     model: Served,
     rows: Any,
-    out: str | Path | None = None,
+    out: str | PathLike[str] | None = None,
     options: ImputationOptions | None = None,
     *,
     shard: Shard | None = None,
@@ -118,7 +119,7 @@ def impute_rows(
 
 
 @contextmanager
-def _opened(model: Served, source: DataSource, out: str | Path | None, shard: Shard) -> Iterator[tuple[RowReader, Path | None]]:
+def _opened(model: Served, source: DataSource, out: str | PathLike[str] | None, shard: Shard) -> Iterator[tuple[RowReader, Path | None]]:
     """Checks the output and opens the rows."""
     if source.in_memory:
         if out is not None or shard.of > 1:

@@ -71,8 +71,8 @@ def check_rows(rows: RowReader, likelihoods: Mapping[str, Likelihood], plan: Pla
     Raises:
         DataError: for the first invalid value, with its row number in the file.
     """
-    if (key := rows.id_key) is not None and key in plan.others:
-        check_many_ids(lambda: rows.identifiers(key, plan.rows, size), rows.id_wording(key))
+    if (ids := rows.id_key) is not None and ids in plan.others:
+        check_many_ids(lambda: rows.identifiers(ids, plan.rows, size), rows.id_wording(ids))
     for key in plan.others:
         rows.check_passed(key)
     there = {name: likelihood for name, likelihood in likelihoods.items() if name in plan.taken}

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from nbridge.data.images.files import Frame, write_png
+from nbridge.data.images.files import ImageTarget, write_png
 from nbridge.data.images.source import Images
 from nbridge.data.split import Dataset
 from nbridge.draft.checks import check_data
@@ -73,7 +73,7 @@ def seen(path: Path, shape: tuple[int, ...] = COLOUR, **options: Any) -> np.ndar
 def test_an_image_that_is_written_is_read_as_it_was(tmp_path_factory: pytest.TempPathFactory, levels: np.ndarray):
     path = tmp_path_factory.mktemp("png") / "one.png"
     write_png(path, levels / 255)
-    assert np.array_equal(Frame("face", levels.shape).decode(path), levels)
+    assert np.array_equal(ImageTarget("face", levels.shape).decode(path), levels)
     values = loaded({"face": levels.shape}, folders={"face": str(path.parent)}).batch.values["face"]
     assert torch.equal(values, torch.from_numpy(levels)[None] / 255)
 

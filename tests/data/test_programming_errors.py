@@ -84,14 +84,14 @@ def test_rows_of_an_archive_are_cut_without_a_net(here: Path, monkeypatch: pytes
             member.rows(0, 1)
 
 
-@pytest.mark.parametrize("name", ["_opaque", "_sized"])
+@pytest.mark.parametrize("name", ["converted", "_sized", "to_array"])
 def test_pixels_are_converted_without_a_net(name: str, monkeypatch: pytest.MonkeyPatch):
-    frame = image_files.Frame("image", (1, 4, 4))
+    target = image_files.ImageTarget("image", (1, 4, 4))
     path = image()
-    assert frame.decode(path).shape == (1, 4, 4)
-    monkeypatch.setattr(image_files if name == "_opaque" else image_files.Frame, name, broken)
+    assert target.decode(path).shape == (1, 4, 4)
+    monkeypatch.setattr(image_files.ImageTarget if name == "_sized" else image_files, name, broken)
     with pytest.raises(SlipError):
-        frame.decode(path)
+        target.decode(path)
 
 
 def test_photographs_are_fetched_without_a_net():

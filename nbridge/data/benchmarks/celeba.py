@@ -17,7 +17,7 @@ from nbridge.data.batch import Batch
 from nbridge.data.benchmarks.celeba_tables import Attributes, read_attributes, read_identities, read_partition
 from nbridge.data.benchmarks.download import locate_folder
 from nbridge.data.endings import files_ending, has_ending
-from nbridge.data.images.decode import DAMAGED, read_colours
+from nbridge.data.images.decode import DAMAGED, read_colours, to_array
 from nbridge.data.schema_match import Offer, check_offers
 from nbridge.data.source import DataSource
 from nbridge.data.split import Dataset
@@ -140,7 +140,7 @@ def read_images(folder: Path, table: Attributes, images: Sequence[str], size: in
             )
         pixels = np.empty((len(images), 3, size, size), np.float32)
         for row, image in enumerate(images):
-            pixels[row] = read_square(store, image, size, crop).transpose(2, 0, 1)
+            pixels[row] = read_square(store, image, size, crop)
     # In place: the array may be gigabytes.
     pixels /= 255
     return pixels
@@ -187,7 +187,7 @@ def _photographs(paths: Iterator[str] | Sequence[str]) -> dict[str, str]:
 
 
 def read_square(store: Store, image: str, size: int, crop: float) -> np.ndarray:
-    """The centre square of a photograph as bytes, :math:`(S, S, 3)`.
+    """The centre square of a photograph as bytes, :math:`(3, S, S)`.
 
     Arguments:
         store: The container.
@@ -203,7 +203,7 @@ def read_square(store: Store, image: str, size: int, crop: float) -> np.ndarray:
     colours = read_colours(lambda: store.read(store.members[image]), f"{store.path}: {image}")
     side = max(1, round(crop * min(colours.size)))
     left, top = ((edge - side) / 2 for edge in colours.size)
-    return np.asarray(colours.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + side, top + side)))
+    return to_array(colours.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + side, top + side)))
 
 
 def _side(shape: tuple[int, ...]) -> int:

@@ -12,24 +12,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nbridge.common.messages import clip, listing
-from nbridge.common.process_state import ignored_warnings
+from nbridge.common.messages import listing
 from nbridge.data.endings import IMAGES as ENDINGS
 from nbridge.data.endings import has_ending
 from nbridge.data.ids import identifier_of
-from nbridge.data.images.decode import DAMAGED
+from nbridge.data.images.decode import UnknownFormatError, UnreadableImageError, converted, opened, to_array
 from nbridge.errors import DataError
 from nbridge.spec.option_types import Resize
 
 if TYPE_CHECKING:
     from PIL import Image
 
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""Formats that Pillow may open; some of its other ones run external programs."""
 _OF_SYSTEMS = frozenset({"thumbs.db", "desktop.ini"})
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
-_EXIF = ("JPEG", "TIFF", "WEBP", "MPO")
-"""Formats whose orientation is known without decoding."""
 _GREY, _COLOUR = ("1", "L", "LA", "La"), ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 """Pillow's modes with eight bits per channel."""
 
@@ -50,7 +45,7 @@ class Size(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Frame:
+class ImageTarget:
     """The target that images are decoded to.
 
     Arguments:
@@ -81,15 +76,11 @@ class Frame:
         Raises:
             DataError: when it can't be read, or has another size.
         """
-        from PIL import Image, ImageOps
+        from PIL import ImageOps
 
-        with _told(path), Image.open(path, formats=_FORMATS) as image:
-            _check(path, image)
-            # Already a copy, rotated or not.
+        with _checked(path) as image:
             upright = ImageOps.exif_transpose(image)
-        plain = _opaque(upright).convert("L" if self.shape[0] == 1 else "RGB")
-        pixels = np.asarray(self._sized(path, plain))
-        return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+        return to_array(self._sized(path, converted(upright, self.shape[0])))
 
     def _sized(self, path: Path, image: Image.Image) -> Image.Image:
         from PIL import Image, ImageOps
@@ -151,13 +142,13 @@ def size_of(path: Path) -> Size:
     """Reads an image's header; hardly more than its first bytes are read.
 
     Raises:
-        DataError: when it is not an image, or of a kind that `Frame.decode` rejects.
+        DataError: when it is not an image, or of a kind that `ImageTarget.decode` rejects.
     """
     from PIL import Image
 
-    with _told(path), Image.open(path, formats=_FORMATS) as image:
-        _check(path, image)
-        turned = image.format in _EXIF and image.getexif().get(_ORIENTATION) in _TURNED
+    with _checked(path) as image:
+        # Pillow itself turns the size of TIFF images, and its method for PNG decodes the pixels, because EXIF data may follow them.
+        turned = image.format != "TIFF" and Image.Image.getexif(image).get(_ORIENTATION) in _TURNED
         width, height = image.size[::-1] if turned else image.size
         return Size(width, height, 1 if image.mode in _GREY else 3)
 
@@ -181,39 +172,17 @@ def by(width: int, height: int) -> str:
     return f"{width} x {height}"
 
 
-def _check(path: Path, image: Image.Image) -> None:
-    """Rejects images that would silently lose information."""
-    if (frames := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":
-        raise DataError(f"{path}: holds {frames} images, expected one; save each to its own file")
-    if image.mode not in (*_GREY, *_COLOUR):
-        raise DataError(f"{path}: more than 8 bits per channel (mode {image.mode}), expected 8; scale it and save it again")
-
-
-def _opaque(image: Image.Image) -> Image.Image:
-    """Composites an image on white, if it has transparency."""
-    from PIL import Image
-
-    if not image.has_transparency_data:
-        return image
-    colours = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours)
-
-
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Reports Pillow's exceptions as one-line errors."""
-    from PIL import Image
-
+def _checked(path: Path) -> Iterator[Image.Image]:
+    """Opens an image file, and rejects images that would silently lose information."""
     try:
-        # Pillow warns about oddities in readable files, and rejects images twice as large as its warning threshold.
-        with ignored_warnings():
-            yield
-    except DataError:
-        raise
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    # Pillow also raises SyntaxError and ValueError for invalid images.
-    except (*DAMAGED, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        with opened(path) as image:
+            if (frames := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":
+                raise DataError(f"{path}: holds {frames} images, expected one; save each to its own file")
+            if image.mode not in (*_GREY, *_COLOUR):
+                raise DataError(f"{path}: more than 8 bits per channel (mode {image.mode}), expected 8; scale it and save it again")
+            yield image
+    except UnreadableImageError as error:
         unknown = f"not a supported image format: {listing(ending.removeprefix('.') for ending in ENDINGS)}"
-        reason = unknown if isinstance(error, Image.UnidentifiedImageError) else clip(str(error).splitlines()[0] if str(error) else "", 100)
+        reason = unknown if isinstance(error, UnknownFormatError) else error.detail
         raise DataError(f"{path}: cannot be read ({reason})") from error

@@ -23,10 +23,18 @@ ROWS = "rows.csv"
 class Folders(Protocol):
     """Where the images of a data source are; see `nbridge.data.images.source.Images`."""
 
-    folders: Mapping[str, str]
-    path_columns: Mapping[str, str]
     paths: tuple[str, ...]
     root: str | None
+
+    @property
+    def folders(self) -> Mapping[str, str]:
+        """The image folder of modalities."""
+        ...
+
+    @property
+    def path_columns(self) -> Mapping[str, str]:
+        """The table column of the paths of modalities."""
+        ...
 
 
 @dataclass

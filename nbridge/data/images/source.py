@@ -13,7 +13,7 @@ from nbridge.data.arrays import keys_of
 from nbridge.data.blocks import RowReader
 from nbridge.data.endings import parquet_files
 from nbridge.data.folders import find_file, find_folder, holds_arrays, is_folder
-from nbridge.data.images.files import Frame
+from nbridge.data.images.files import ImageTarget
 from nbridge.data.images.inputs import ROWS, check_apart, inputs_of, places_of, table_of_rows
 from nbridge.data.images.rows import ImageRows
 from nbridge.data.images.tables import ImageFolder, ImagePaths
@@ -125,7 +125,7 @@ class Images(Table):
         Raises:
             DataError: as for `files`.
         """
-        return ImageFolder(path, self.id, Frame(name, shapes[name], self.resize))
+        return ImageFolder(path, self.id, ImageTarget(name, shapes[name], self.resize))
 
     def with_images(self, tables: list[TableFile], shapes: Mapping[str, tuple[int, ...]], root: Path | None = None) -> list[TableFile]:
         """Opens tables with columns of image paths.
@@ -138,7 +138,7 @@ class Images(Table):
         Raises:
             DataError: as for `files`.
         """
-        frames = {column: Frame(name, shapes[name], self.resize) for name, column in self.path_columns.items()}
+        frames = {column: ImageTarget(name, shapes[name], self.resize) for name, column in self.path_columns.items()}
         known = find_folder(self.root) if root is None and self.root is not None else root
         return [
             ImagePaths(table, own, known or Path(table.path).parent, self.missing, strict=self.missing_files == "refuse")

@@ -9,7 +9,7 @@ import numpy as np
 
 from nbridge.common.messages import clip, listing, quoted
 from nbridge.data.ids import identifier_of
-from nbridge.data.images.files import ENDINGS, Frame, file_at, images_in
+from nbridge.data.images.files import ENDINGS, ImageTarget, file_at, images_in
 from nbridge.data.tables.columns import CHUNK, Chunk, TableFile
 from nbridge.errors import DataError
 
@@ -32,7 +32,7 @@ class ImageFolder(TableFile):
         DataError: when it can't be read, holds no image, or has two with the same stem.
     """
 
-    def __init__(self, folder: Path, id_column: str, frame: Frame | None = None) -> None:
+    def __init__(self, folder: Path, id_column: str, frame: ImageTarget | None = None) -> None:
         self.path = folder
         self.images, self.others = images_in(folder)
         if not self.images:
@@ -82,7 +82,9 @@ class ImagePaths(TableFile):
         strict: Whether a missing file is an error; otherwise its image is absent.
     """
 
-    def __init__(self, file: TableFile, frames: Mapping[str, Frame], root: Path, missing: Collection[str], *, strict: bool = True) -> None:
+    def __init__(
+        self, file: TableFile, frames: Mapping[str, ImageTarget], root: Path, missing: Collection[str], *, strict: bool = True
+    ) -> None:
         self.file, self.root = file, root
         self.path, self.columns = file.path, file.columns
         self._frames, self._missing, self._strict = frames, missing, strict
@@ -134,7 +136,7 @@ class ImagePaths(TableFile):
         return decoded(self._frames[column], paths)
 
 
-def decoded(frame: Frame, paths: Sequence[Path | None]) -> np.ndarray:
+def decoded(frame: ImageTarget, paths: Sequence[Path | None]) -> np.ndarray:
     """Decodes images to values from 0 to 1, multiples of 1/255, shape (N, C, H, W); NaN where there is none.
 
     Arguments:

@@ -39,14 +39,14 @@ class FrameRowWriter(ArrowRowWriter):
 
     @property
     def result(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride] (computed when it is asked for)
-        return self._frame.completed(self._rows, self._renewed, self._added)
+        return self._frame.completed(self._rows, self._renewed, self._new_columns)
 
     @property
     def flags(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride] (computed when it is asked for)
         renewed = self._renewed
         values = {column for columns in self.plan.layout.columns.values() for column in columns}
         flags = {name: renewed[name].fill if name in renewed else np.zeros(len(self._rows), dtype=bool) for name in self._frame.names}
-        return self._frame.flags(self._rows, flags | {name: np.full(len(self._rows), name in values) for name in self._added})
+        return self._frame.flags(self._rows, flags | {name: np.full(len(self._rows), name in values) for name in self._new_columns})
 
     @cached_property
     def _rows(self) -> np.ndarray:
@@ -65,7 +65,7 @@ class FrameRowWriter(ArrowRowWriter):
         }
 
     @cached_property
-    def _added(self) -> dict[str, Any]:
+    def _new_columns(self) -> dict[str, Any]:
         """New columns."""
         pa, parts = arrow_cells.pyarrow_of(), [part[2] for part in self._parts]
         return {name: pa.concat_arrays([part[name] for part in parts]) for name in parts[0]}

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nbridge.common.messages import clip, quoted
-from nbridge.data.images.decode import UnreadableImageError, decoded
+from nbridge.data.images.decode import UnreadableImageError, converted, decoded, to_array
 from nbridge.data.tables import arrow as arrow_cells
 from nbridge.data.tables.arrow import pyarrow_of
 from nbridge.data.tables.frame_adapter import Frame
@@ -22,10 +22,8 @@ from nbridge.data.tables.write import Renewed
 from nbridge.data.texts import normal_text
 from nbridge.errors import DataError
 
-_MODES = {"L": 1, "RGB": 3, "RGBA": 4}
-"""Image modes that are read unchanged, with their number of channels."""
-_PLAIN = {"1": "L", "P": "RGB"}
-"""Image modes that are converted, and their targets."""
+_CHANNELS = {"1": 1, "L": 1, "P": 3, "RGB": 3}
+"""Image modes that are read as grey or RGB, with the number of channels; RGBA keeps all four."""
 
 
 class HubFrame(Frame):
@@ -134,11 +132,9 @@ def _pixels(name: str, row: int, value: Mapping[str, Any]) -> np.ndarray:
         image = decoded(Path(value["path"]) if value.get("bytes") is None else value["bytes"])
     except UnreadableImageError as error:
         raise DataError(f"{what} can't be read ({error})") from error
-    plain = image.convert(_PLAIN[image.mode]) if image.mode in _PLAIN else image
-    mode, array = plain.mode, np.asarray(plain)
-    if mode not in _MODES:
-        raise DataError(f"column {clip(name)!r}: the image in row {row} is of mode {mode}, expected one of {', '.join(_MODES)}; convert it")
-    return array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
+    if image.mode not in (*_CHANNELS, "RGBA"):
+        raise DataError(f"{what} is of mode {image.mode}, expected one of L, RGB, RGBA; convert it")
+    return to_array(converted(image, _CHANNELS[image.mode]) if image.mode in _CHANNELS else image)
 
 
 def _png(pixels: np.ndarray) -> bytes:
