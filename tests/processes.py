@@ -28,7 +28,7 @@ IMPORTED = [
     "nbridge.cli.main",
     "nbridge.data.benchmarks.digits",
     "nbridge.evaluation.versus_baseline",
-    "nbridge.inference.file_completion",
+    "nbridge.inference.complete",
     "nbridge.report.page",
     "nbridge.runs.run",
     "scipy.optimize",

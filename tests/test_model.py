@@ -121,6 +121,18 @@ def test_a_run_keeps_what_it_was_warned_of():
     assert [one.kind for one in run.warnings] == ["apart"]
 
 
+def test_a_batch_gets_the_statistics_of_its_missing_values(run: nbridge.Run):
+    batch = run.splits.train.sample().hide("x")
+    done, summary = run.model.impute(batch, intervals=(0.5, 0.9)), run.model.summarise(batch, (0.5, 0.9))
+    assert done.draws is None
+    assert done.statistics.levels == summary.levels
+    for what in ("mean", "sd", "lower", "upper", "probability"):
+        one, other = getattr(done.statistics, what), getattr(summary, what)
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    assert run.model.impute(batch, samples=3).draws == 3
+
+
 def test_mistakes_are_one_line(run: nbridge.Run, tmp_path: Path):
     model, bare, batch = run.model, nbridge.Model(run.model.network), run.splits.train.sample()
     cases = [
@@ -128,7 +140,7 @@ def test_mistakes_are_one_line(run: nbridge.Run, tmp_path: Path):
         (lambda: model.impute(["a.csv", "b.csv"]), "a.csv: rows in files need out, the folder to write"),
         (lambda: model.impute(arrays(), out="done.npz"), "out is for rows in files; rows in memory are returned"),
         (lambda: model.impute(arrays(), shard=(1, 2)), "shard is for rows in files; rows in memory are returned"),
-        (lambda: model.impute(batch, mask=True), "intervals and mask are not for batches; "),
+        (lambda: model.impute(batch, mask=True), "mask is for data frames; an imputed batch has masks"),
         (lambda: model.impute("rows.npz", out="done.npz", mask=True), "mask is for data frames; "),
         (lambda: model.impute(pd.DataFrame({"x": [1.0]})), "this model was trained from arrays; "),
         (lambda: bare.save(tmp_path / "bare"), "a model without a spec cannot be saved"),

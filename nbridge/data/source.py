@@ -120,7 +120,7 @@ class DataSource(ABC):
         """
         return {}
 
-    def blocks(self, binding: Binding, scratch: Path) -> AbstractContextManager[RowReader]:
+    def blocks(self, binding: Binding, scratch: Path) -> AbstractContextManager[RowReader]:  # noqa: ARG002 (for formats that can be imputed)
         """Opens the rows for a model, as a context manager.
 
         Arguments:
@@ -132,7 +132,7 @@ class DataSource(ABC):
         """
         raise DataError(f"rows of {type(self).__name__} can be trained from, but not imputed; save them as npz")
 
-    def check_output(self, target: Path, *, sharded: bool) -> None:
+    def check_output(self, target: Path, *, sharded: bool) -> None:  # noqa: B027 (most formats have nothing to check)
         """Checks where completed rows are to be written, before they are read.
 
         Arguments:

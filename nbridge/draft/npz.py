@@ -12,8 +12,8 @@ import numpy as np
 from nbridge.common.messages import listing, some_of
 from nbridge.data.column import PRESENT
 from nbridge.data.ids import check_ids
-from nbridge.data.numpy.class_texts import are_texts, texts_in
 from nbridge.data.numpy.archive import read_npz
+from nbridge.data.numpy.class_texts import are_texts, texts_in
 from nbridge.data.split_labels import label_texts
 from nbridge.data.tables.cells import MISSING
 from nbridge.data.texts import normal_text

@@ -26,7 +26,7 @@ from nbridge.data.blocks import Block, Output, RowReader, RowWriter
 from nbridge.data.imputed import Imputed, take
 from nbridge.data.output_names import written_names
 from nbridge.data.patterns import count
-from nbridge.data.source import DataSource, open_data
+from nbridge.data.source import DataSource, are_paths, is_path, open_data, paths_of
 from nbridge.errors import DataError
 from nbridge.inference.impute import impute, rows_at_a_time
 from nbridge.inference.intervals import summarise
@@ -63,7 +63,7 @@ class Completed:
     imputed: Mapping[str, int]
     passed: tuple[str, ...]
     warnings: tuple[Finding, ...] = ()
-    files: tuple[Path, ...] = ()
+    files: tuple[Path, ...] = field(default=(), compare=False)
     appended: Mapping[str, int] = field(default_factory=dict)
     result: Any = field(default=None, compare=False, repr=False)
     flags: Any = field(default=None, compare=False, repr=False)
@@ -110,12 +110,15 @@ def impute_rows(
     """
     options, shard = options or ImputationOptions(), shard or Shard()
     options.check()
+    if out is None and are_paths(rows):
+        first = next(iter(paths_of(rows)), "rows")
+        raise DataError(f"{first}: rows in files need out, the {'file' if is_path(rows) else 'folder'} to write")
     source = open_data(rows, model.binding.own)
     if mask and source.mask_names:
         raise DataError(f"mask is for data frames; {source.mask_names}")
     with _opened(model, source, out, shard) as (reader, target):
         done, writer = _complete(model, reader, target, options, shard, progress or (lambda *_: None))
-        return replace(done, result=writer.result, flags=writer.flags if mask else None)
+        return replace(done, result=writer.result if target is None else None, flags=writer.flags if mask else None)
 
 
 @contextmanager
@@ -127,8 +130,7 @@ def _opened(model: Served, source: DataSource, out: str | PathLike[str] | None, 
         with source.blocks(model.binding, Path()) as reader:
             yield reader, None
         return
-    if out is None:
-        raise DataError(f"{source.origin or 'rows'}: rows in files need out, the {'folder' if source.into_folder else 'file'} to write")
+    assert out is not None
     target = Path(out)
     source.check_output(target, sharded=shard.of > 1)
     with writing(target, DataError), scratch_beside(target) as scratch, source.blocks(model.binding, scratch) as reader:

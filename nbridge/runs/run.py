@@ -23,6 +23,7 @@ from nbridge.common.process_state import torch_threads
 from nbridge.common.warnings import Finding
 from nbridge.data.batch import Batch
 from nbridge.data.patterns import Patterns
+from nbridge.data.source import DataSource
 from nbridge.data.split import Splits
 from nbridge.data.tables.frames import FrameLike
 from nbridge.errors import DataError, NBridgeError, NBridgeWarning, RunError
@@ -33,7 +34,6 @@ from nbridge.models.base import MultimodalVAE
 from nbridge.spec.reader import read_spec, spec_from_dict, write_spec
 from nbridge.spec.registry import FROM_PYTHON
 from nbridge.spec.spec import Spec
-from nbridge.data.source import DataSource
 from nbridge.training.build import automatic_weights, build_data, build_model, rows_given, settle
 from nbridge.training.checkpoint import CONFIG, save_model
 from nbridge.training.progress import Reporter

@@ -13,17 +13,18 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import torch
+from completing import impute_rows
 from pyarrow import parquet
 
 import nbridge
 from nbridge.data.numpy.npz import NPZ
 from nbridge.data.omics.source import MuDataSource
+from nbridge.data.source import open_data
 from nbridge.data.tables.cells import MISSING, ordered_classes, read_cells
 from nbridge.data.tables.source import Table
 from nbridge.draft.checks import check_data
 from nbridge.draft.draft import init, look
 from nbridge.errors import DataError
-from nbridge.inference.file_completion import impute_file
 
 ROWS = 60
 CLASSES = ("na\u00efve", "treated", "\u00e9tude")
@@ -82,7 +83,7 @@ def test_a_file_is_drafted_trained_on_checked_and_imputed_as_of_three_classes(na
     run = nbridge.train({**found.spec.as_dict(), "training": FEW})
     assert run.splits.test is not None
     done = f"done{Path(name).suffix}"
-    impute_file(run.model, name, done)
+    impute_rows(run.model, name, done)
     assert read(done)[2:] == spelt()[2:]
     assert {unicodedata.normalize("NFC", text) for text in read(done)[:2]} <= set(CLASSES)
 
@@ -163,7 +164,7 @@ def test_columns_of_obs_are_of_three_classes(categories: bool):
     adata = anndata.AnnData(x, obs=pd.DataFrame({"kind": values}, index=[f"c{row}" for row in range(ROWS)]))
     assert init(adata).spec.modalities["kind"].shape == (3,)
     for classes in (None, {"kind": CLASSES}, {"kind": tuple(map(apart, CLASSES))}):
-        batch = MuDataSource(keys={"kind": "obs/kind"}, classes=classes).over(adata).load({"kind": (3,)}).batch.sample()
+        batch = MuDataSource(keys={"kind": "obs/kind"}, classes=classes).with_rows(open_data(adata)).load({"kind": (3,)}).batch.sample()
         assert batch.present["kind"].sum() == ROWS - 2
         groups = [set(KINDS[: ROWS - 2][batch.values["kind"][2:].numpy() == number].tolist()) for number in range(3)]
         assert sorted(map(len, groups)) == [1, 1, 1]

@@ -9,13 +9,13 @@ import commands
 import numpy as np
 import pytest
 from commands import Call
+from completing import impute_rows
 
 import nbridge
 from nbridge.data.numpy.class_texts import class_numbers
 from nbridge.draft.checks import check_data
 from nbridge.draft.draft import look
 from nbridge.errors import DataError
-from nbridge.inference.file_completion import impute_file
 
 ROWS = 60
 CLASSES = ["high", "low", "mid"]
@@ -76,7 +76,7 @@ def test_a_draft_lists_the_classes_and_counts_what_is_missing(kind: str):
 @pytest.mark.parametrize("kind", SPELLINGS)
 def test_what_is_imputed_is_text_and_what_was_observed_stays_to_the_letter(kind: str, samples: int | None):
     given = saved(kind)
-    done = impute_file(trained(), "rows.npz", "done.npz", samples=samples)
+    done = impute_rows(trained(), "rows.npz", "done.npz", samples=samples)
     with np.load("done.npz", allow_pickle=False) as out:
         found, mask = out["kind"], out["kind__imputed"]
     assert done.imputed["kind"] == 5
@@ -91,10 +91,10 @@ def test_shards_and_blocks_put_together_are_the_whole(monkeypatch: pytest.Monkey
     saved("text")
     model = trained()
     monkeypatch.setattr("nbridge.inference.impute.ROWS", 16)
-    monkeypatch.setattr("nbridge.inference.file_completion.BLOCK", 16)
-    impute_file(model, "rows.npz", "whole.npz", samples=2)
+    monkeypatch.setattr("nbridge.inference.complete.BLOCK", 16)
+    impute_rows(model, "rows.npz", "whole.npz", samples=2)
     for part in (1, 2, 3):
-        impute_file(model, "rows.npz", f"{part}.npz", samples=2, shard=(part, 3))
+        impute_rows(model, "rows.npz", f"{part}.npz", samples=2, shard=(part, 3))
     parts = [np.load(f"{part}.npz")["kind"] for part in (1, 2, 3)]
     assert np.array_equal(np.concatenate(parts, axis=1), np.load("whole.npz")["kind"])
 
@@ -103,7 +103,7 @@ def test_a_longer_class_than_any_that_was_observed_is_not_cut_off():
     np.savez("rows.npz", x=np.random.default_rng(0).normal(size=(ROWS, 2)), kind=np.array(["a", "a very long class"])[np.arange(ROWS) % 2])
     model = trained()
     np.savez("few.npz", x=np.zeros((3, 2)), kind=["a", "", ""])
-    impute_file(model, "few.npz", "done.npz", samples=20)
+    impute_rows(model, "few.npz", "done.npz", samples=20)
     found = np.load("done.npz")["kind"]
     assert found.dtype == "<U17"
     assert set(found.ravel().tolist()) == {"a", "a very long class"}
@@ -113,10 +113,10 @@ def test_a_file_without_the_array_gets_text_and_one_with_numbers_keeps_numbers()
     saved("text")
     model = trained()
     np.savez("none.npz", x=np.zeros((3, 2)))
-    impute_file(model, "none.npz", "done.npz")
+    impute_rows(model, "none.npz", "done.npz")
     assert set(np.load("done.npz")["kind"].tolist()) <= set(CLASSES)
     np.savez("numbers.npz", x=np.zeros((3, 2)), kind=[0, np.nan, 2])
-    impute_file(model, "numbers.npz", "done.npz")
+    impute_rows(model, "numbers.npz", "done.npz")
     found = np.load("done.npz")["kind"]
     assert (found.dtype.kind, found[0], found[2]) == ("f", 0, 2)
 
@@ -125,7 +125,7 @@ def test_arrays_of_a_folder_are_text_as_well(here: Path):
     given = saved("text")
     (here / "arrays").mkdir()
     np.save(here / "arrays" / "kind.npy", given)
-    impute_file(trained(), "arrays", "done")
+    impute_rows(trained(), "arrays", "done")
     found = np.load(here / "done" / "kind.npy")
     assert (found[5:] == given[5:]).all()
     assert set(found[:5].tolist()) <= set(CLASSES)
@@ -136,7 +136,7 @@ def test_a_text_that_is_no_class_is_told_with_its_row():
     model = trained()
     np.savez("rows.npz", x=np.zeros((3, 2)), kind=["mid", "", "tall"])
     with pytest.raises(DataError, match=r"^rows\.npz: array 'kind': row 2 holds 'tall', expected one of high, low, mid, or an empty text$"):
-        impute_file(model, "rows.npz", "done.npz")
+        impute_rows(model, "rows.npz", "done.npz")
     assert not Path("done.npz").exists()
 
 
@@ -150,7 +150,7 @@ def test_objects_are_never_unpickled_whatever_reads_them():
     with pytest.raises(DataError, match=message):
         nbridge.train({**spec.as_dict(), "training": FEW})
     with pytest.raises(DataError, match=message):
-        impute_file(model, "rows.npz", "done.npz")
+        impute_rows(model, "rows.npz", "done.npz")
 
 
 def test_bytes_that_are_no_text_are_told():

@@ -20,6 +20,7 @@ from scipy import sparse
 import nbridge
 from nbridge.data.omics import source as h5mu
 from nbridge.data.omics.source import H5MU, MuDataSource
+from nbridge.data.source import open_data
 from nbridge.draft.checks import check_data
 from nbridge.errors import DataError
 from nbridge.training.build import settle
@@ -47,7 +48,7 @@ def test_presence_is_that_of_the_masks_of_mudata(has: list[tuple[bool, bool]]):
     # What is observed is zero throughout, stored or not.
     parts = {name: adata(sparse.csr_matrix((mask.sum(), 2)), names[mask][::-1], [f"{name}1", f"{name}2"]) for name, mask in masks.items()}
     data = joined(parts)
-    batch = MuDataSource().over(data).load({"a": (2,), "b": (2,)}).batch
+    batch = MuDataSource().with_rows(open_data(data)).load({"a": (2,), "b": (2,)}).batch
     for name in parts:
         np.testing.assert_array_equal(batch.present[name].numpy(), np.asarray(data.obsm[name]).reshape(-1))
         assert batch.present[name].sum() == masks[name].sum()
@@ -91,7 +92,7 @@ def test_every_place_can_be_a_modality(tmp_path: Path):
     there = batch.present["table"].numpy()
     assert set(same["table"][there].ravel().tolist()) == {2.0}
     np.testing.assert_array_equal(same["prot"][there & batch.present["prot"].numpy()].ravel(), _in_order(data, prot.X[:, 2]))
-    assert source.settled(shapes)["variables"]["table"] == ("y",)
+    assert source.bind(shapes)["variables"]["table"] == ("y",)
 
 
 def _in_order(data: Any, values: np.ndarray) -> np.ndarray:
@@ -115,7 +116,7 @@ def test_a_later_file_with_other_orders_and_more_is_read_alike(tmp_path: Path):
     later = joined({"prot": more, "rna": rna}, data.obs.assign(stage=data.obs["stage"].astype(object)))
     order = [list(later.obs_names).index(name) for name in data.obs_names]
     named = {key: value for key, value in settled.items() if key != "path"}
-    whole, mine = MuDataSource(**named).over(later).load(_shapes()), H5MU(**settled).load(_shapes())
+    whole, mine = MuDataSource(**named).with_rows(open_data(later)).load(_shapes()), H5MU(**settled).load(_shapes())
     for name in SHAPES:
         np.testing.assert_array_equal(whole.batch.values[name][order], mine.batch.values[name])
         np.testing.assert_array_equal(whole.batch.present[name][order], mine.batch.present[name])
@@ -126,14 +127,14 @@ def test_names_decide_where_modalities_lie_when_nothing_else_does(tmp_path: Path
     shapes = {"X": (5,), "batch": (2,)}
     dataset = H5MU(path=str(write(tmp_path / "a.h5ad", one))).load(shapes)
     np.testing.assert_array_equal(dataset.batch.values["X"].numpy(), one.X.toarray())
-    assert H5MU(path=str(tmp_path / "a.h5ad")).settled(shapes)["keys"] == {"X": "X", "batch": "obs/batch"}
+    assert H5MU(path=str(tmp_path / "a.h5ad")).bind(shapes)["keys"] == {"X": "X", "batch": "obs/batch"}
 
 
 def test_rows_of_an_object_are_those_of_its_file_and_a_spec_without_a_source_takes_them(tmp_path: Path):
     data = study()
     data.mod["rna"] = data.mod["rna"][:, data.mod["rna"].var["highly_variable"]].copy()
     path = str(write(tmp_path / "a.h5mu", data))
-    one, other = H5MU(path=path).load(_shapes()), MuDataSource().over(data).load(_shapes())
+    one, other = H5MU(path=path).load(_shapes()), MuDataSource().with_rows(open_data(data)).load(_shapes())
     for name in SHAPES:
         np.testing.assert_array_equal(one.batch.values[name], other.batch.values[name])
         np.testing.assert_array_equal(one.batch.present[name], other.batch.present[name])
@@ -324,7 +325,7 @@ def test_an_object_that_is_backed_by_a_file_is_refused(tmp_path: Path):
     path = write(tmp_path / "a.h5ad", study().mod["rna"])
     backed = anndata.io.read_h5ad(path, backed="r")
     with refused("AnnData object is backed by a file; call to_memory(), or pass the path"):
-        MuDataSource().over(backed)
+        open_data(backed)
     backed.file.close()
     assert read(path).n_obs == ROWS
 

@@ -15,7 +15,8 @@ from nbridge.data.benchmarks.mnist import MNIST, FashionMNIST
 from nbridge.data.benchmarks.paired import MNISTFashion, pair
 from nbridge.data.memory import Memory
 from nbridge.data.numpy.npz import NPZ
-from nbridge.data.split import Source, split
+from nbridge.data.source import DataSource
+from nbridge.data.split import split
 from nbridge.errors import DataError
 
 
@@ -76,7 +77,7 @@ def test_a_source_loads_what_is_asked_for_in_its_order_and_shape() -> None:
         ),
     ],
 )
-def test_a_modality_that_a_source_lacks_is_named(source: Source, shapes: dict[str, tuple[int, ...]], message: str) -> None:
+def test_a_modality_that_a_source_lacks_is_named(source: DataSource, shapes: dict[str, tuple[int, ...]], message: str) -> None:
     with refused(message):
         source.load(shapes)
 

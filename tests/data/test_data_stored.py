@@ -25,7 +25,8 @@ from nbridge.cli import main as command_line
 from nbridge.data.arrays import to_batch
 from nbridge.data.batch import Batch
 from nbridge.data.numpy.npy import NPYFolder, NPYStore
-from nbridge.data.split import Dataset, Source, split
+from nbridge.data.source import DataSource
+from nbridge.data.split import Dataset, split
 from nbridge.data.streaming import store
 from nbridge.data.streaming import stored_rows as stored
 from nbridge.data.streaming.stored_rows import StoredRows
@@ -79,11 +80,11 @@ def write_parquet(path: Path, given: dict[str, np.ndarray], group: int = 23) -> 
     return path
 
 
-def npy_source(folder: Path) -> Source:
+def npy_source(folder: Path) -> DataSource:
     return NPYFolder(path=str(write_npy(folder / "rows", arrays())))
 
 
-def parquet_source(folder: Path) -> Source:
+def parquet_source(folder: Path) -> DataSource:
     """Two files, so that blocks cross none."""
     given = arrays()
     (folder / "table").mkdir(exist_ok=True)
@@ -105,7 +106,7 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "PIECE", 7 * size)
 
 
-def opened(source: Source) -> StoredRows:
+def opened(source: DataSource) -> StoredRows:
     rows = source.load(SHAPES).batch
     assert isinstance(rows, StoredRows)
     return rows

@@ -7,7 +7,6 @@ import gzip
 import io
 import math
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from completing import impute_rows
 from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
 import nbridge
-from nbridge.data.binding import Binding
+from nbridge.data.source import Binding
 from nbridge.data.tables.csv import CsvFile, split_text
 from nbridge.data.tables.source import Table
 from nbridge.errors import DataError
-from nbridge.inference.file_completion import FileCompleted, impute_file
+from nbridge.inference.complete import Completed
 from nbridge.inference.served import Served
 from nbridge.training.build import settle
 
@@ -140,7 +140,7 @@ def test_numbers_are_classes_however_they_are_spelt_and_na_may_be_one(path: Path
 def test_huge_numbers_are_classes_as_well(path: Path):
     write(path, "key,x\n99999999999999999999999,1\n-5,2\n99999999999999999999999,3\n,4\n")
     source = Table(path="rows.csv")
-    assert source.settled({"key": (2,)})["classes"] == {"key": ("-5", "99999999999999999999999")}
+    assert source.bind({"key": (2,)})["classes"] == {"key": ("-5", "99999999999999999999999")}
     assert source.load({"key": (2,)}).batch.sample().values["key"].tolist() == [1, 0, 1, 0]
 
 
@@ -360,7 +360,7 @@ def model(path: Path) -> tuple[nbridge.MultimodalVAE, Any]:
     torch.manual_seed(0)
     spec = settle(spec_of(COLUMNS, CLASSES))
     shapes = {name: modality.shape for name, modality in spec.modalities.items()}
-    return nbridge.train(spec).model.network, Table(**spec.data.source.kwargs).layout_of(shapes)
+    return nbridge.train(spec).model.network, Binding("table", spec.data.source.kwargs, shapes)
 
 
 def lines(path: Path) -> list[str]:
@@ -369,8 +369,8 @@ def lines(path: Path) -> list[str]:
 
 def test_what_was_observed_is_written_to_the_letter(path: Path, model: Any):
     network, layout = model
-    told = impute_file(Served(network, Binding(table=layout)), "rows.csv", "out.csv")
-    assert told == FileCompleted(0, 4, 4, {"clinical": 2, "stage": 1, "lab": 2}, ("id", "note"), told.warnings)
+    told = impute_rows(Served(network, layout), "rows.csv", "out.csv")
+    assert told == Completed(0, 4, 4, {"clinical": 2, "stage": 1, "lab": 2}, ("id", "note"), told.warnings)
     written = list(csv.reader(Path("out.csv").read_text().splitlines()))
     assert written[0][:7] == TEXT.splitlines()[0].split(",")
     masks = ["age__imputed", "sex__imputed", "stage__imputed", "lab_1__imputed", "lab_2__imputed"]
@@ -395,26 +395,26 @@ def test_what_was_observed_is_written_to_the_letter(path: Path, model: Any):
 def test_a_file_is_written_as_it_was_spelt(path: Path, model: Any, name: str):
     network, layout = model
     source, target = write(path.parent / name, SPELLINGS[name]), path.parent / f"out {name}"
-    impute_file(Served(network, Binding(table=layout)), source, target)
+    impute_rows(Served(network, layout), source, target)
     one, other = CsvFile(source), CsvFile(target)
     assert (other.bom, other.newline, other.delimiter) == (one.bom, one.newline, one.delimiter)
     assert other.columns[:7] == one.columns
     assert [record.values[0] for record in other.records()] == ["a", "b", "c", "d"]
     again = path.parent / f"again {name}"
-    assert impute_file(Served(network, Binding(table=layout)), target, again).imputed == {"clinical": 0, "stage": 0, "lab": 0}
+    assert impute_rows(Served(network, layout), target, again).imputed == {"clinical": 0, "stage": 0, "lab": 0}
     assert [record.values[:7] for record in CsvFile(again).records()] == [record.values[:7] for record in other.records()]
 
 
 def test_columns_count_by_name_and_a_modality_may_be_missing(path: Path, model: Any):
     network, layout = model
-    impute_file(Served(network, Binding(table=layout)), "rows.csv", "whole.csv")
+    impute_rows(Served(network, layout), "rows.csv", "whole.csv")
     moved = [[row[place] for place in (6, 4, 3, 5, 2, 1, 0)] for row in csv.reader(io.StringIO(TEXT))]
     write(path.parent / "moved.csv", "\n".join(",".join(row[1:]) for row in moved))
-    impute_file(Served(network, Binding(table=layout)), "moved.csv", "moved out.csv")
+    impute_rows(Served(network, layout), "moved.csv", "moved out.csv")
     one, other = (list(csv.DictReader(Path(name).read_text().splitlines())) for name in ("whole.csv", "moved out.csv"))
     assert [{**row, "note": ""} for row in one] == [{**row, "note": ""} for row in other]
     write(path.parent / "few.csv", "age,sex\n71,f\n,m\n")
-    impute_file(Served(network, Binding(table=layout)), "few.csv", "few out.csv")
+    impute_rows(Served(network, layout), "few.csv", "few out.csv")
     header, *rows = csv.reader(Path("few out.csv").read_text().splitlines())
     assert header == ["age", "sex", "stage", "lab_1", "lab_2", "age__imputed", "sex__imputed", "stage__imputed", "lab__imputed"]
     assert [row[5:] for row in rows] == [["0", "0", "1", "1"], ["1", "0", "1", "1"]]
@@ -438,17 +438,20 @@ def test_a_file_to_fill_in_that_does_not_fit_is_told_and_nothing_is_written(path
     network, layout = model
     source = write(path.parent / "new rows.csv", text)
     with refused(f"{source}: {message}"):
-        impute_file(Served(network, Binding(table=layout)), source, "out.csv")
+        impute_rows(Served(network, layout), source, "out.csv")
     assert sorted(file.name for file in path.parent.iterdir()) == ["new rows.csv", "rows.csv"]
 
 
 def test_a_further_text_of_absence_is_filled_in_as_well(path: Path, model: Any):
     network, _ = model
     source = write(path.parent / "marked.csv", "stage,clinic\nI,-999\n-999,-999\n")
-    layout = Table(
-        path="rows.csv", columns=COLUMNS | {"lab": ("lab_1", "lab_2")}, classes={**CLASSES, "stage": ("I", "II")}, missing=(-999,)
-    )
-    impute_file(Served(network, Binding(table=layout.layout_of(SHAPES))), source, "out.csv")
+    options = {
+        "path": "rows.csv",
+        "columns": COLUMNS | {"lab": ("lab_1", "lab_2")},
+        "classes": {**CLASSES, "stage": ("I", "II")},
+        "missing": (-999,),
+    }
+    impute_rows(Served(network, Binding("table", options, SHAPES)), source, "out.csv")
     rows = list(csv.DictReader(Path("out.csv").read_text().splitlines()))
     assert [(row["stage"] in ("I", "II"), row["stage__imputed"], row["clinic"]) for row in rows] == [
         (True, "0", "-999"),
@@ -463,8 +466,8 @@ def test_rows_of_one_of_several_files_are_filled_in(path: Path):
     document = spec.as_dict()
     document["data"] |= {"path": ["one.csv", "other.csv"], "id": "sample"}
     network = nbridge.train(document).model.network
-    layout = Table(path=("one.csv", "other.csv"), id="sample").layout_of({"x": (1,), "y": (1,)})
-    impute_file(Served(network, Binding(table=replace(layout, id="sample"))), "one.csv", "out.csv")
+    binding = Binding("table", {"path": ("one.csv", "other.csv"), "id": "sample"}, {"x": (1,), "y": (1,)})
+    impute_rows(Served(network, binding), "one.csv", "out.csv")
     header, *rows = csv.reader(Path("out.csv").read_text().splitlines())
     assert header == ["sample", "x", "y", "x__imputed", "y__imputed"]
     assert [row[:2] for row in rows[:2]] == [["s1", "1"], ["s2", "2"]]
@@ -476,13 +479,13 @@ def test_one_hot_columns_are_filled_in_and_drawn_as_one_of_their_classes(path: P
     classes = {"colour": ("blue", "green", "red"), "size": ("L", "M", "S")}
     shapes, kinds = {"look": (6,)}, {"look": "bernoulli"}
     spec = spec_of({"look": ("colour", "size")}, classes, shapes, kinds)
-    network, layout = nbridge.train(spec).model.network, Table(**spec.data.source.kwargs).layout_of(shapes)
-    impute_file(Served(network, Binding(table=layout)), "rows.csv", "out.csv", intervals=(0.9,))
+    network, layout = nbridge.train(spec).model.network, Binding("table", spec.data.source.kwargs, shapes)
+    impute_rows(Served(network, layout), "rows.csv", "out.csv", intervals=(0.9,))
     for row in csv.DictReader(Path("out.csv").read_text().splitlines()):
         assert row["colour"] in classes["colour"]
         assert row["size"] in classes["size"]
         assert (row["colour__probability"] == "1") == (row["colour__imputed"] == "0")
-    impute_file(Served(network, Binding(table=layout)), "rows.csv", "out.csv", samples=40)
+    impute_rows(Served(network, layout), "rows.csv", "out.csv", samples=40)
     rows = list(csv.DictReader(Path("out.csv").read_text().splitlines()))
     assert {row["colour"] for row in rows if row["colour__imputed"] == "1"} == set(classes["colour"])
     assert {row["colour"] for row in rows[:40]} == {"red"}
@@ -500,13 +503,13 @@ def test_values_outside_a_support_are_told_with_their_file_their_column_and_thei
     network = nbridge.train({**spec, "data": {**spec["data"], "path": [str(one), str(write(other, other.read_text().replace("-3", "3")))]}})
     write(path.parent / "new.csv", "n_1,n_2\n1,2\n-1,2\n")
     with refused(f"new.csv: modality 'n', column 'n_1', row 1 (line 3): value -1 is {end}"):
-        impute_file(network.model, "new.csv", "out.csv")
+        impute_rows(network.model, "new.csv", "out.csv")
 
 
 def test_a_model_knows_the_columns_that_it_learned_from(path: Path, model: Any):
     network, layout = model
-    told = impute_file(Served(network, Binding(table=layout)), "rows.csv", "out.csv")
-    assert impute_file(Served(network, Binding(table=layout)), "rows.csv", "again.csv") == told
+    told = impute_rows(Served(network, layout), "rows.csv", "out.csv")
+    assert impute_rows(Served(network, layout), "rows.csv", "again.csv") == told
     assert Path("again.csv").read_text() == Path("out.csv").read_text()
 
 
@@ -514,32 +517,32 @@ def test_a_model_that_never_saw_a_table_refuses_one(path: Path, model: Any):
     network = nbridge.build_model(spec_of(COLUMNS, CLASSES).model_copy(update={"data": nbridge.Spec.model_validate(
         {"modalities": {"x": {"shape": 1, "encoder": "mlp", "likelihood": "normal"}}}).data}))  # fmt: skip
     with refused("rows.csv: a csv file, but this model was not trained from one (data: {source: table})"):
-        impute_file(Served(network), "rows.csv", "out.csv")
+        impute_rows(Served(network), "rows.csv", "out.csv")
 
 
 def test_a_column_is_never_written_twice(path: Path, model: Any):
     network, layout = model
     source = write(path.parent / "drawn.csv", "stage,draw\nI,1\n,2\n")
     with refused(f"{source}: column 'draw' would be written twice; rename the one in the file"):
-        impute_file(Served(network, Binding(table=layout)), source, "out.csv", samples=2)
+        impute_rows(Served(network, layout), source, "out.csv", samples=2)
 
 
 def test_draws_are_rows_and_shards_are_the_whole(path: Path, model: Any, monkeypatch: pytest.MonkeyPatch):
     network, layout = model
     monkeypatch.setattr("nbridge.inference.impute.ROWS", 2)
-    impute_file(Served(network, Binding(table=layout)), "rows.csv", "out.csv", samples=3, seed=1)
+    impute_rows(Served(network, layout), "rows.csv", "out.csv", samples=3, seed=1)
     rows = list(csv.DictReader(Path("out.csv").read_text().splitlines()))
     assert [(row["id"], row["draw"]) for row in rows] == [(name, str(draw)) for name in "abcd" for draw in (1, 2, 3)]
     assert len({row["lab_1"] for row in rows if row["id"] == "b"}) == 3
     assert {row["lab_1"] for row in rows if row["id"] == "a"} == {"1.50"}
     for part in (1, 2):
-        impute_file(Served(network, Binding(table=layout)), "rows.csv", f"{part}.csv", samples=3, seed=1, shard=(part, 2))
+        impute_rows(Served(network, layout), "rows.csv", f"{part}.csv", samples=3, seed=1, shard=(part, 2))
     assert lines(Path("1.csv"))[:-1] + lines(Path("2.csv"))[1:] == lines(Path("out.csv"))
 
 
 def test_intervals_hold_what_is_filled_in_and_observed_cells_have_their_own(path: Path, model: Any):
     network, layout = model
-    impute_file(Served(network, Binding(table=layout)), "rows.csv", "out.csv", intervals=(0.5, 0.9))
+    impute_rows(Served(network, layout), "rows.csv", "out.csv", intervals=(0.5, 0.9))
     rows = list(csv.DictReader(Path("out.csv").read_text().splitlines()))
     assert (rows[0]["lab_1__mean"], rows[0]["lab_1__sd"], rows[0]["lab_1__lower_0.9"]) == ("1.50", "0", "1.50")
     ends = [float(rows[1][f"lab_1__{end}"]) for end in ("lower_0.9", "lower_0.5", "mean", "upper_0.5", "upper_0.9")]
@@ -556,7 +559,7 @@ def test_a_parquet_file_keeps_its_types_and_what_was_observed(path: Path, model:
         "note": [[1], None, [2, 3]],
     })  # fmt: skip
     parquet.write_table(given, "rows.parquet", row_group_size=2)
-    impute_file(Served(network, Binding(table=layout)), "rows.parquet", "out.parquet")
+    impute_rows(Served(network, layout), "rows.parquet", "out.parquet")
     done = parquet.read_table("out.parquet")
     assert done.schema.names[:7] == given.schema.names
     for name in given.schema.names:
@@ -565,9 +568,9 @@ def test_a_parquet_file_keeps_its_types_and_what_was_observed(path: Path, model:
         assert all(one is None or one != one or one == other for one, other in zip(before, after, strict=True))  # noqa: PLR0124
         assert name == "note" or not any(other is None or other != other for other in after)  # noqa: PLR0124
     assert done["lab_1__imputed"].to_pylist() == [False, True, False]
-    impute_file(Served(network, Binding(table=layout)), "rows.parquet", "drawn.parquet", samples=2, intervals=())
+    impute_rows(Served(network, layout), "rows.parquet", "drawn.parquet", samples=2, intervals=())
     drawn = parquet.read_table("drawn.parquet")
     assert drawn["draw"].to_pylist() == [1, 2] * 3
     assert drawn["note"].to_pylist() == [[1], [1], None, None, [2, 3], [2, 3]]
-    impute_file(Served(network, Binding(table=layout)), "rows.parquet", "figures.parquet", intervals=(0.9,))
+    impute_rows(Served(network, layout), "rows.parquet", "figures.parquet", intervals=(0.9,))
     assert parquet.read_table("figures.parquet")["age__sd"].to_pylist()[0] == 0

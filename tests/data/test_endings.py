@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from completing import impute_rows
 from omics import study
 from omics import write as write_omics
 from pyarrow import parquet
@@ -18,7 +19,6 @@ from nbridge.data.numpy.npy import NPYFolder
 from nbridge.data.tables.parquet import Parquet
 from nbridge.data.tables.source import Table
 from nbridge.draft.draft import look
-from nbridge.inference.file_completion import impute_file
 
 SHAPES = {"x": (2,), "y": (1,)}
 COLUMNS: dict[str, Any] = {"x": ("a", "b")}
@@ -80,7 +80,7 @@ def model() -> nbridge.MultimodalVAE:
 
 def test_what_is_written_is_packed_where_its_name_says_so_in_upper_case(here: Path):
     given = write(here / "GIVEN.CSV.GZ", cells())
-    impute_file(model(), given, here / "DONE.CSV.GZ")
+    impute_rows(model(), given, here / "DONE.CSV.GZ")
     header, *lines = gzip.decompress((here / "DONE.CSV.GZ").read_bytes()).decode().splitlines()
     assert header == "a,b,y,x__imputed,y__imputed"
     assert [line.rsplit(",", 2)[0] for line in lines] == as_text(",", cells()).decode().splitlines()[1:]
@@ -93,7 +93,7 @@ def test_arrays_of_a_folder_and_parts_of_a_table_are_found_by_upper_case_endings
         with (here / "arrays" / f"{key}.NPY").open("wb") as file:
             np.save(file, array)
     assert NPYFolder(path="arrays").load(SHAPES).batch.sample().values["x"].tolist() == arrays["x"].tolist()
-    impute_file(model(), here / "arrays", here / "done")
+    impute_rows(model(), here / "arrays", here / "done")
     assert (np.load(here / "done" / "x.npy") == arrays["x"]).all()
 
     (here / "parts").mkdir()

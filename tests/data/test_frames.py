@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 import nbridge
+from nbridge.data.tables.source import Table
 from nbridge.draft.draft import look
 from nbridge.errors import DataError
 from nbridge.inference.impute import decode, serving
@@ -74,9 +75,8 @@ def model() -> nbridge.Model:
 def told_by_place(model: nbridge.Model) -> nbridge.Model:
     """The same, whose rows have no identifiers."""
     assert model.spec is not None
-    assert model.binding.table is not None
     found = nbridge.Model(model.network, model.spec)
-    found.binding = replace(model.binding, table=replace(model.binding.table, id="no such column"))
+    found.binding = replace(model.binding, source="table", options={**model.binding.options, "path": "", "id": "no such column"})
     return found
 
 
@@ -478,7 +478,7 @@ def test_a_model_of_arrays_knows_no_columns_and_takes_arrays_by_modality() -> No
     with refused("this model was trained from arrays; pass a dict of arrays by modality, or train a model from a data frame"):
         model.impute(pd.DataFrame({"x": [1.0]}))
     assert not np.isnan(model.impute({"x": [[1.0, NAN]]})["x"]).any()
-    with refused("intervals and mask are not for batches; use Model.summarise"):
+    with refused("mask is for data frames; an imputed batch has masks"):
         model.impute(nbridge.Batch.complete({"x": torch.zeros(1, 2)}), mask=True)
 
 
@@ -501,9 +501,9 @@ def test_training_from_a_frame_is_training_from_a_file_of_its_rows(tmp_path: Pat
             )
             assert run.spec.data.source.kwargs["columns"]["lab"] == ("lab_1", "lab_2")
             assert run.spec.data.source.kwargs["classes"]["stage"] == ("I", "II", "III")
-            assert run.model.binding.table is not None
-            assert expected.model.binding.table is not None
-            assert run.model.binding.table.lists == expected.model.binding.table.lists == {"v"}
+            for binding in (run.model.binding, expected.model.binding):
+                assert isinstance(binding.own, Table)
+                assert binding.own.layout_of(binding.shapes).lists == {"v"}
 
 
 def test_a_run_from_a_frame_is_kept_and_goes_on(tmp_path: Path) -> None:

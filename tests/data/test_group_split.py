@@ -32,7 +32,7 @@ from nbridge.draft.splits import keys_among
 from nbridge.errors import DataError, RunError
 from nbridge.runs.run import open_run
 from nbridge.spec.reader import spec_from_dict, write_spec
-from nbridge.training.build import build_data, build_model, read_frame
+from nbridge.training.build import build_data, build_model, rows_given
 
 ROWS, PATIENTS = 60, 15
 EXPECTED = "expected train (or training), validation (or valid, val, dev) or test in each row"
@@ -76,7 +76,7 @@ def split(document: Mapping[str, Any], data: Any = None, heard: list[Finding] | 
     if parsed.data.source.type == "memory" and isinstance(data, dict) and named <= {*data, None}:
         # Arrays that nothing names are mistakes.
         data = {name: array for name, array in data.items() if name in named}
-    frame = read_frame(parsed, data)
+    frame = rows_given(parsed, data)
     return build_data(parsed, build_model(parsed), data if frame is None else frame, warn=[].append if heard is None else heard.append)
 
 

@@ -17,6 +17,7 @@ from pyarrow import parquet
 import nbridge
 from nbridge.data.name_patterns import matching
 from nbridge.data.omics.source import MuDataSource
+from nbridge.data.source import open_data
 from nbridge.data.tables.layout import expand
 from nbridge.data.tables.parquet import Parquet
 from nbridge.data.tables.source import Table
@@ -68,7 +69,7 @@ def test_a_draft_of_such_columns_trains_and_imputes(here: Path, name: str, monke
 def test_a_frame_with_such_columns_trains():
     frame = pd.DataFrame(columns())
     spec = {**init(frame).spec.as_dict(), "training": {"stages": {"joint": {"epochs": 1}, "bridges": {"epochs": 1}}}}
-    assert nbridge.train(spec, data=frame).model.binding.table is not None
+    assert nbridge.train(spec, data=frame).model.binding.source == "frame"
 
 
 @pytest.mark.parametrize("source", [Table, Parquet])
@@ -99,12 +100,12 @@ def test_variables_and_columns_of_obs_are_meant_themselves():
     shapes = {"gene": (1,), "lab": (2,), "one": (1,)}
     source = MuDataSource(
         keys={"gene": "X", "lab": ("obs/x*", "obs/x1"), "one": "obs/*"}, variables={"gene": "HLA-*"}
-    ).over(adata)  # fmt: skip
+    ).with_rows(open_data(adata))  # fmt: skip
     batch = source.load(shapes).batch.sample()
     assert np.array_equal(batch.values["gene"][:, 0].numpy(), np.asarray(adata.X)[:, 0])
     assert batch.values["lab"].T.tolist() == [np.float32(columns()[name]).tolist() for name in ("x*", "x1")]
     assert batch.values["one"][:, 0].tolist() == np.float32(columns()["*"]).tolist()
-    every = MuDataSource(keys={"gene": "X"}, variables={"gene": "HL*"}).over(adata).load({"gene": (3,)}).batch.sample()
+    every = MuDataSource(keys={"gene": "X"}, variables={"gene": "HL*"}).with_rows(open_data(adata)).load({"gene": (3,)}).batch.sample()
     assert np.array_equal(every.values["gene"].numpy(), np.asarray(adata.X))
 
 

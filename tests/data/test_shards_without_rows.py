@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from completing import impute_rows
 from pyarrow import parquet
 
 import nbridge
-from nbridge.inference.file_completion import impute_file
 
 ROWS = 7
 SHARDS = 5
@@ -62,11 +62,11 @@ def write(path: Path, cells: dict[str, list[Any]]) -> None:
 def shards(model: nbridge.MultimodalVAE, source: Path, ending: str, options: dict[str, Any]) -> tuple[Path, list[Path]]:
     """The whole, and all shards, of which only the last has rows."""
     whole = source.with_name("whole" + ending)
-    impute_file(model, source, whole, **options)
+    impute_rows(model, source, whole, **options)
     made: list[Path] = []
     for number in range(1, SHARDS + 1):
         made.append(source.with_name(f"part_{number}{ending}"))
-        done = impute_file(model, source, made[-1], shard=(number, SHARDS), **options)
+        done = impute_rows(model, source, made[-1], shard=(number, SHARDS), **options)
         assert (done.start < done.stop) == (number == SHARDS)
     return whole, made
 
@@ -98,11 +98,11 @@ def test_shards_with_rows_have_the_schema_of_those_without(of_tables: Any, tmp_p
     parquet.write_table(pa.table(with_holes()), tmp_path / "rows.parquet")
     parts = [tmp_path / f"part_{number}.parquet" for number in range(1, SHARDS + 1)]
     done = [
-        impute_file(of_tables, tmp_path / "rows.parquet", part, shard=(number, SHARDS), **OPTIONS[options])
+        impute_rows(of_tables, tmp_path / "rows.parquet", part, shard=(number, SHARDS), **OPTIONS[options])
         for number, part in enumerate(parts, start=1)
     ]
     assert 0 < sum(one.start == one.stop for one in done) < SHARDS - 1
-    impute_file(of_tables, tmp_path / "rows.parquet", tmp_path / "whole.parquet", **OPTIONS[options])
+    impute_rows(of_tables, tmp_path / "rows.parquet", tmp_path / "whole.parquet", **OPTIONS[options])
     same_tables(tmp_path / "whole.parquet", parts)
 
 

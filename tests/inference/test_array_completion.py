@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from completing import impute_rows
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import nbridge
-from nbridge.inference.array_completion import IMPUTED, impute_arrays
+from nbridge.data.output_names import IMPUTED
+from nbridge.inference.served import Served
 
 SHAPES = {"x": (3,), "count": (2,), "image": (1, 2, 2), "label": (3,)}
 LIKELIHOODS = {"x": "normal", "count": "poisson", "image": "bernoulli", "label": "categorical"}
@@ -94,7 +96,7 @@ def test_holes_are_filled_and_nothing_else_is_touched(
     model: nbridge.MultimodalVAE, arrays: dict[str, np.ndarray], samples: int | None, noise: bool
 ):
     before = {name: array.copy() for name, array in arrays.items()}
-    done = impute_arrays(model, arrays, samples=samples, noise=noise)
+    done = impute_rows(Served(model), arrays, samples=samples, noise=noise).result
     assert set(done) == {"id", "note", *SHAPES, *(name + IMPUTED for name in SHAPES)}
     assert np.array_equal(done["id"], arrays["id"])
     assert done["note"] == "kept"
@@ -129,14 +131,14 @@ def test_what_an_absent_row_holds_does_not_matter(model: nbridge.MultimodalVAE, 
         if name in arrays and f"{name}__present" in arrays:
             away = ~arrays[f"{name}__present"].reshape(-1, *(1 for _ in arrays[name].shape[1:])) & np.ones(arrays[name].shape, bool)
             other[name] = np.where(away, np.ones((), arrays[name].dtype), arrays[name])
-    first, second = impute_arrays(model, arrays), impute_arrays(model, other)
+    first, second = impute_rows(Served(model), arrays).result, impute_rows(Served(model), other).result
     for name in SHAPES:
         assert np.array_equal(first[name], second[name])
 
 
 def test_draws_follow_the_seed(model: nbridge.MultimodalVAE):
     rows = {"x": [[0.1, 0.2, 0.3], [np.nan] * 3]}
-    first, again, other = (impute_arrays(model, rows, samples=5, seed=seed)["x"] for seed in (1, 1, 2))
+    first, again, other = (impute_rows(Served(model), rows, samples=5, seed=seed).result["x"] for seed in (1, 1, 2))
     assert np.array_equal(first, again)
     assert not np.array_equal(first[:, 1], other[:, 1])
     assert len(np.unique(first[:, 1, 0])) == 5
@@ -151,7 +153,7 @@ def test_guesses_past_the_bounds_of_a_type_stop_there(dtype: str, shift: float):
     likelihood: Any = model.likelihoods["a"]
     likelihood.shift.fill_(shift * (1e15 if dtype in ("u8", "i8") else 1))
     rows = {"a": np.array([[1, 2], [3, 4]], dtype), "a__present": [True, False], "b": [[0.0, 1.0], [1.0, 0.0]]}
-    done = impute_arrays(model, rows)["a"]
+    done = impute_rows(Served(model), rows).result["a"]
     assert done[0].tolist() == [1, 2]
     limits = np.finfo(dtype) if dtype == "f2" else np.iinfo(dtype)
     bound = limits.min if shift < 0 else limits.max
@@ -161,7 +163,7 @@ def test_guesses_past_the_bounds_of_a_type_stop_there(dtype: str, shift: float):
 
 @pytest.mark.parametrize("tensor", [torch.ones(2, 3), torch.ones(2, 3, requires_grad=True), torch.ones(2, 3, dtype=torch.bfloat16)])
 def test_tensors_serve_as_arrays(model: nbridge.MultimodalVAE, tensor: torch.Tensor):
-    done = impute_arrays(model, {"x": tensor, "extra": tensor})
+    done = impute_rows(Served(model), {"x": tensor, "extra": tensor}).result
     assert done["x"].dtype == np.float32
     assert np.array_equal(done["x"], np.ones((2, 3)))
     assert np.array_equal(done["extra"], np.ones((2, 3)))
@@ -169,7 +171,7 @@ def test_tensors_serve_as_arrays(model: nbridge.MultimodalVAE, tensor: torch.Ten
 
 def test_masked_arrays_are_filled_under_their_mask(model: nbridge.MultimodalVAE):
     rows = np.ma.masked_array([[1.0, 2.0, 99.0], [1.0, 2.0, 3.0]], [[False, False, True], [False] * 3])
-    done = impute_arrays(model, {"x": rows})
+    done = impute_rows(Served(model), {"x": rows}).result
     assert done["x__imputed"].tolist() == [[False, False, True], [False] * 3]
     assert done["x"][0, 2] != 99.0
     assert done["x"][1].tolist() == [1.0, 2.0, 3.0]
@@ -195,5 +197,5 @@ def test_masked_arrays_are_filled_under_their_mask(model: nbridge.MultimodalVAE)
 )
 def test_what_does_not_fit_is_told_in_one_line(model: nbridge.MultimodalVAE, rows: dict[str, Any], message: str):
     with pytest.raises(nbridge.DataError) as caught:
-        impute_arrays(model, rows)
+        impute_rows(Served(model), rows)
     assert str(caught.value) == message

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from completing import impute_arrays
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import Script, Started
@@ -23,10 +24,11 @@ from test_array_completion import LIKELIHOODS, SHAPES, arrays
 
 import nbridge
 from nbridge.cli import main as command_line
+from nbridge.data.output_names import IMPUTED
 from nbridge.errors import DataError
-from nbridge.inference.array_completion import IMPUTED, impute_arrays
-from nbridge.inference.file_completion import FileCompleted, shard_rows
+from nbridge.inference.complete import Completed
 from nbridge.inference.impute import impute, rows_at_a_time
+from nbridge.inference.options import Shard
 from nbridge.training.checkpoint import save_model
 
 Arrays = dict[str, np.ndarray]
@@ -51,7 +53,7 @@ def model() -> nbridge.MultimodalVAE:
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two rows are served at a time, and four are held in memory: files of a few rows have several blocks."""
     monkeypatch.setattr("nbridge.inference.impute.ROWS", 2)
-    monkeypatch.setattr("nbridge.inference.file_completion.BLOCK", 5)
+    monkeypatch.setattr("nbridge.inference.complete.BLOCK", 5)
 
 
 def tabular(array: np.ndarray) -> pa.Array:
@@ -126,7 +128,7 @@ def test_a_file_in_blocks_equals_its_arrays_at_once(
     length = len(rows["id"])
     counts = {name: int(expected[name + IMPUTED].reshape(length, -1).any(1).sum()) for name in SHAPES}
     passed = ("id",) if kind == "table.parquet" else ("id", "note")
-    assert told == FileCompleted(0, length, length, counts, passed)
+    assert told == Completed(0, length, length, counts, passed)
     assert leftovers(folder) == []
 
 
@@ -181,7 +183,7 @@ def test_no_two_parts_share_their_noise(model: nbridge.MultimodalVAE) -> None:
 
 @given(rows=st.integers(0, 10**6), unit=st.integers(1, 2000), number=st.integers(1, 50))
 def test_shards_are_cut_between_units_and_are_nearly_alike(rows: int, unit: int, number: int) -> None:
-    cuts = [shard_rows(rows, unit, (part, number)) for part in range(1, number + 1)]
+    cuts = [Shard(part, number).rows(rows, unit) for part in range(1, number + 1)]
     assert [cuts[0][0], cuts[-1][1]] == [0, rows]
     assert all(one[1] == other[0] for one, other in pairwise(cuts))
     assert all(start % unit == 0 or start == rows for start, _ in cuts)
@@ -220,7 +222,7 @@ def test_an_archive_has_the_bytes_that_write_npz_gives(model: nbridge.Multimodal
     rows["x"][4, 1] = NAN
     np.savez(tmp_path / "rows.npz", **rows)
     nbridge.Model(model).impute(tmp_path / "rows.npz", out=tmp_path / "out.npz", samples=2)
-    nbridge.data.numpy.npz.write_npz(tmp_path / "expected.npz", impute_arrays(model, rows, samples=2))
+    nbridge.data.numpy.archive.write_npz(tmp_path / "expected.npz", impute_arrays(model, rows, samples=2))
     assert (tmp_path / "out.npz").read_bytes() == (tmp_path / "expected.npz").read_bytes()
 
 

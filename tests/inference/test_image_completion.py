@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from completing import impute_arrays, impute_rows
 from PIL import Image
 from pyarrow import parquet
 
@@ -21,9 +22,6 @@ import nbridge
 from nbridge.cli import main as command_line
 from nbridge.data.images.source import Images
 from nbridge.errors import DataError
-from nbridge.inference.array_completion import impute_arrays
-from nbridge.inference.file_completion import ImputationOptions
-from nbridge.inference.image_completion import impute_images
 from nbridge.inference.impute import embed
 from nbridge.training.checkpoint import save_model
 
@@ -122,10 +120,10 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_folders_and_a_table_get_what_their_arrays_get(here: Path, samples: int | None):
     model, _spec = made(**FOLDERS)
     before = files(here)
-    done = impute_images(model, "done", options=ImputationOptions(samples=samples, seed=3))
+    done = impute_rows(model, [], "done", samples=samples, seed=3)
     assert {name: content for name, content in files(here).items() if not name.startswith("done")} == before
     expected = impute_arrays(model.network, arrays(ORDER), samples=samples, seed=3)
-    assert (done.rows.imputed, done.lacking) == ({"front": 2, "back": 2, "person": 2}, {str(here / "people.csv"): 2})
+    assert (done.imputed, done.appended) == ({"front": 2, "back": 2, "person": 2}, {str(here / "people.csv"): 2})
     written = files(here / "done")
     for name in ("front", "back"):
         own = {path.name for path in (here / "shots" / name).iterdir()}
@@ -169,7 +167,7 @@ def path_table(folder: Path) -> Path:
 def test_a_table_of_paths_names_the_files_of_what_was_imputed(here: Path, samples: int | None):
     given = parquet.read_table(path_table(here))
     model, spec = made(**PATHS)
-    impute_images(model, "done", ["rows.parquet"], ImputationOptions(samples=samples))
+    impute_rows(model, ["rows.parquet"], "done", samples=samples)
     expected = impute_arrays(model.network, arrays(ORDER), samples=samples)
     done = parquet.read_table(here / "done" / "rows.parquet")
     draws = samples or 1
@@ -197,17 +195,17 @@ def test_files_that_a_table_names_and_that_are_not_there_are_imputed_under_their
     (here / "imgs" / "c front.png").rename(here / "gone.png")
     model, spec = made(**PATHS)
     with pytest.raises(DataError, match=r'row 3 names "imgs/c front\.png", no such file'):
-        impute_images(model, "done")
+        impute_rows(model, [], "done")
     assert not (here / "done").exists()
-    model.binding = replace(model.binding, images={**spec.data.source.kwargs, "missing_files": "absent"})
-    assert impute_images(model, "done").rows.imputed["front"] == 3
+    model.binding = replace(model.binding, options={**spec.data.source.kwargs, "missing_files": "absent"})
+    assert impute_rows(model, [], "done").imputed["front"] == 3
     assert parquet.read_table("done/rows.parquet")["photo"][3].as_py() == "imgs/c front.png"
 
 
 def test_a_folder_alone_is_completed_with_a_table_of_its_rows(here: Path):
     model, _spec = made(**FOLDERS)
-    done = impute_images(model, "done", ["shots/front"])
-    assert (done.rows.imputed, done.lacking) == ({"front": 0, "back": 3, "person": 3}, {})
+    done = impute_rows(model, ["shots/front"], "done")
+    assert (done.imputed, done.appended) == ({"front": 0, "back": 3, "person": 3}, {})
     names = sorted(HAVE["front"])
     assert sorted(path.name for path in (here / "done").iterdir()) == ["a b.png", "back", "c.bmp", "e.png", "rows.csv"]
     assert sorted(path.name for path in (here / "done" / "back").iterdir()) == [f"{who}.png" for who in names]
@@ -216,7 +214,7 @@ def test_a_folder_alone_is_completed_with_a_table_of_its_rows(here: Path):
     assert list(rows[0]) == ["who", "age", "sex", "person__imputed", "front__imputed", "back__imputed"]
     assert {row["sex"] for row in rows} <= {"f", "m"}
     # A folder that holds one for each modality is written as such.
-    impute_images(model, "both", ["shots"])
+    impute_rows(model, ["shots"], "both")
     assert sorted(path.name for path in (here / "both").iterdir()) == ["back", "front", "rows.csv"]
 
 
@@ -225,8 +223,8 @@ def test_a_model_of_fewer_modalities_leaves_the_others_as_they_are(here: Path):
     model = nbridge.Model.from_spec(spec)
     assert model.names == ("front",)
     before = files(here)
-    done = impute_images(model, "done")
-    assert done.rows.imputed == {"front": 2}
+    done = impute_rows(model, [], "done")
+    assert done.imputed == {"front": 2}
     written = files(here / "done")
     assert {name for name in written if f"shots/{name}" not in before} == {"people.csv", "front/d.png", "front/ü.png"}
     assert [row["age"] for row in lines(here / "done" / "people.csv")] == [person(who)[0] for who in ORDER]
@@ -234,9 +232,9 @@ def test_a_model_of_fewer_modalities_leaves_the_others_as_they_are(here: Path):
 
 def test_what_was_completed_can_be_completed_again(here: Path):
     model, _spec = made(**FOLDERS)
-    impute_images(model, "done")
-    again = impute_images(model, "again", ["done/front", "done/back", "done/people.csv"])
-    assert again.rows.imputed == dict.fromkeys(SHAPES, 0)
+    impute_rows(model, [], "done")
+    again = impute_rows(model, ["done/front", "done/back", "done/people.csv"], "again")
+    assert again.imputed == dict.fromkeys(SHAPES, 0)
     one, other = files(here / "done"), files(here / "again")
     assert {name for name in one if one[name] != other[name]} == {"people.csv"}
     assert one.keys() == other.keys()
@@ -244,7 +242,7 @@ def test_what_was_completed_can_be_completed_again(here: Path):
 
 def test_what_fails_leaves_nothing_behind(here: Path, monkeypatch: pytest.MonkeyPatch):
     model, _spec = made(**FOLDERS)
-    impute_images(model, "done")
+    impute_rows(model, [], "done")
     before = files(here)
 
     def full(path: Path, pixels: np.ndarray) -> None:
@@ -252,7 +250,7 @@ def test_what_fails_leaves_nothing_behind(here: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("nbridge.data.images.rows.write_png", full)
     with refused("done: cannot be written (No space left on device)"):
-        impute_images(model, "done")
+        impute_rows(model, [], "done")
     assert files(here) == before
     assert not [path for path in here.iterdir() if path.name.startswith(".")]
 
@@ -265,11 +263,11 @@ def test_images_that_have_no_place_are_told_before_any_work(here: Path):
     model, _ = made(**FOLDERS)
     changed(here, ",d,", ",d/e,")
     with refused("row \"d/e\": not a valid file name for an image of 'front'; rename the row"):
-        impute_images(model, "done")
+        impute_rows(model, [], "done")
     changed(here, "d/e", "d")
     save(here / "shots" / "front" / "d.2.png", levels("front", "d"))
     with refused("modality 'front': d.2.png already exists, but row \"d\" needs its name; rename it"):
-        impute_images(model, "done", options=ImputationOptions(samples=2))
+        impute_rows(model, [], "done", samples=2)
     (here / "sub").mkdir()
     path_table(here).rename(here / "sub" / "rows.parquet")
     (here / "sub" / "imgs").symlink_to(here / "imgs")
@@ -282,7 +280,7 @@ def test_images_that_have_no_place_are_told_before_any_work(here: Path):
         f"{here / 'sub' / 'rows.parquet'}: column 'photo': row 0 names \"../imgs/e front.png\", outside of {here / 'sub'}, so that it "
         "can't be copied with the table; name a folder above both, data.root, or write absolute paths"
     ):
-        impute_images(model, "done", ["sub/rows.parquet"])
+        impute_rows(model, ["sub/rows.parquet"], "done")
     assert not (here / "done").exists()
 
 
@@ -306,21 +304,21 @@ def test_rows_and_places_that_cannot_be_are_told(here: Path, target: str, rows: 
     model, _spec = made(**FOLDERS)
     before = files(here)
     with refused(message.format(here=here, target=target)):
-        impute_images(model, target, rows)
+        impute_rows(model, rows, target)
     assert files(here) == before
 
 
 def test_one_table_of_image_paths_is_completed_in_a_folder_by_the_one_verb_too(here: Path):
     path_table(here)
     model, _ = made(**PATHS)
-    impute_images(model, "expected", ["rows.parquet"])
+    impute_rows(model, ["rows.parquet"], "expected")
     model.impute("rows.parquet", out="done")
     assert files(here / "done") == files(here / "expected")
 
 
 def test_intervals_are_of_columns(here: Path):
     model, _spec = made(**FOLDERS)
-    impute_images(model, "done", options=ImputationOptions(intervals=(0.5,), draws=19))
+    impute_rows(model, [], "done", intervals=(0.5,), draws=19)
     names = list(lines(here / "done" / "people.csv")[0])
     assert [name for name in names if name.endswith(("__lower", "__sd"))] == ["age__sd", "age__lower"]
     assert {name.partition("__")[0] for name in names if "__" in name} == {"age", "sex", "front", "back", "person"}

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from completing import impute_arrays
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -19,9 +20,9 @@ from torch import Tensor
 
 import nbridge
 from nbridge.data.batch import Batch
+from nbridge.data.output_names import IMPUTED
 from nbridge.errors import DataError
 from nbridge.inference import impute as imputation
-from nbridge.inference.array_completion import IMPUTED, impute_arrays
 from nbridge.inference.impute import embed, generate, impute
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.bridged import BridgedVAE

@@ -8,17 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from completing import impute_arrays, impute_rows
 from oracles import LinearGaussian, exact_model
 from scipy import stats
 from test_file_completion import KINDS, leftovers, read, write
 
 import nbridge
 from nbridge.data.batch import Batch
+from nbridge.data.imputed import BY_LEVEL, STATISTICS
 from nbridge.errors import DataError
 from nbridge.inference import impute as imputation
-from nbridge.inference.array_completion import impute_arrays
 from nbridge.inference.impute import rows_at_a_time
-from nbridge.inference.intervals import BY_LEVEL, DRAWS, FIGURES, check_levels, parse_levels, summarise
+from nbridge.inference.intervals import DRAWS, check_levels, parse_levels, summarise
+from nbridge.inference.served import Served
 
 LEVELS = (0.5, 0.9, 0.95)
 NAN = float("nan")
@@ -138,7 +140,7 @@ def test_rows_in_parts_equal_all_rows_at_once(model: nbridge.MultimodalVAE, monk
     whole = summarise(model, batch, draws=150, seed=4)
     for start, stop in ((0, 5), (5, 13), (10, 13)):
         part = summarise(model, batch.slice(start, stop), draws=150, seed=4, first=start)
-        for what in FIGURES:
+        for what in STATISTICS:
             for name, figure in getattr(part, what).items():
                 expected = getattr(whole, what)[name]
                 assert torch.equal(figure, expected[:, start:stop] if what in BY_LEVEL else expected[start:stop]), (what, name)
@@ -219,7 +221,7 @@ def test_a_file_in_blocks_and_in_shards_has_the_figures_of_its_arrays(
     kind: str, intervals: tuple[float, ...], model: nbridge.MultimodalVAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("nbridge.inference.impute.ROWS", 2)
-    monkeypatch.setattr("nbridge.inference.file_completion.BLOCK", 5)
+    monkeypatch.setattr("nbridge.inference.complete.BLOCK", 5)
     given, table = rows(), kind == "table.parquet"
     source = write(tmp_path / kind, given)
     nbridge.Model(model).impute(source, out=tmp_path / f"out.{kind}", intervals=intervals, draws=39, seed=3)
@@ -282,7 +284,7 @@ def test_as_many_draws_as_a_level_needs_suffice():
 def test_intervals_beside_draws_are_refused(model: nbridge.MultimodalVAE):
     message = "intervals and samples cannot be combined; leave out one of them"
     with pytest.raises(DataError) as error:
-        impute_arrays(model, rows(), samples=3, intervals=(0.9,))
+        impute_rows(Served(model), rows(), samples=3, intervals=(0.9,))
     assert str(error.value) == message
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
+from completing import impute_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
@@ -22,8 +23,7 @@ from pyarrow import parquet
 import nbridge
 from nbridge.cli import main as command_line
 from nbridge.errors import DataError
-from nbridge.inference.file_completion import ImputationOptions, impute_file
-from nbridge.inference.joined_completion import impute_tables
+from nbridge.inference.options import ImputationOptions
 from nbridge.spec.reader import write_spec
 from nbridge.training.checkpoint import save_model
 
@@ -59,9 +59,8 @@ def spec_of(**data: Any) -> nbridge.Spec:
 
 def by_who(model: nbridge.Model) -> nbridge.Model:
     """The same, for tables whose rows are identified by another column."""
-    assert model.binding.table is not None
     found = nbridge.Model(model.network, model.spec)
-    found.binding = replace(model.binding, table=replace(model.binding.table, id="who"))
+    found.binding = replace(model.binding, options={**model.binding.options, "id": "who"})
     return found
 
 
@@ -137,9 +136,9 @@ def test_tables_that_are_joined_get_what_the_one_table_of_them_gets(
     columns = ["who", *(column for names in FILES.values() for column in names if column != "who")]
     write(folder / "joined.csv", columns, joined)
     options = {"samples": imputation.samples, "seed": imputation.seed, "intervals": imputation.intervals}
-    whole = impute_file(by_who(model), folder / "joined.csv", folder / "whole.csv", **options)
-    told = impute_tables(model, sources, folder / "out", imputation)
-    assert (told.rows.total, told.rows.imputed) == (len(every), whole.imputed)
+    whole = impute_rows(by_who(model), folder / "joined.csv", folder / "whole.csv", **options)
+    told = impute_rows(model, sources, folder / "out", **options)
+    assert (told.total, told.imputed) == (len(every), whole.imputed)
     assert sorted(path.name for path in (folder / "out").iterdir()) == sorted(FILES)
     expected: dict[str, list[dict[str, str]]] = {}
     for row in read(folder / "whole.csv"):
@@ -165,7 +164,7 @@ def test_tables_that_are_joined_get_what_the_one_table_of_them_gets(
             if given_row is None:
                 assert set(masks) <= {"1"}
     lacking = {str(folder / file): len(every) - len(rows[file]) for file in FILES if len(rows[file]) < len(every)}
-    assert told.lacking == lacking
+    assert told.appended == lacking
 
 
 def some() -> dict[str, Rows]:
@@ -253,14 +252,14 @@ def test_a_run_of_several_tables_says_how_to_complete_them_and_does(
 def test_a_mistake_in_one_of_the_tables_is_told_and_nothing_is_written(here: Path, model: Any) -> None:
     write(here / "one.csv", FILES["one.csv"], {"a": {"age": "50"}, "a ": {"age": "50"}})
     with refused(f"{here}/one.csv: column 'who': duplicate 'a' in row 0 (line 2) and row 1 (line 3)"):
-        impute_tables(model, list(FILES), "new")
+        impute_rows(model, list(FILES), "new")
     write(here / "one.csv", ("age", "who", "sex"), {"x": {"age": "50"}})
     message = re.escape(f'{here}/one.csv: no identifier in common with the other files ("x" here')
     with pytest.raises(DataError, match=f"^{message}"):
-        impute_tables(model, list(FILES), "new")
+        impute_rows(model, list(FILES), "new")
     write(here / "one.csv", ("age", "who"), {"a": {"age": "50"}})
     with pytest.raises(DataError, match=r"three.parquet: column 'sex' of modality 'clinical' is missing"):
-        impute_tables(model, list(FILES), "new")
+        impute_rows(model, list(FILES), "new")
     assert not (here / "new").exists()
 
 
@@ -271,21 +270,21 @@ def test_a_column_of_presence_in_another_table_says_what_the_cells_say_or_is_tol
     first = (here / "one.csv").read_text().splitlines()
     # The third table, with the modality, lacks a row that the first has.
     write(here / "three.parquet", FILES["three.parquet"], {name: cells for name, cells in rows.items() if name != "p2"})
-    name = next(name for name, columns in model.binding.table.columns.items() if set(columns) <= set(FILES["three.parquet"]))
+    name = next(name for name, columns in model.binding.options["columns"].items() if set(columns) <= set(FILES["three.parquet"]))
     for said, told in (("1111", "row 2 (line 4) says that {} is present, but all its cells are empty"), ("1101", ""),
                        ("1?01", "row 1 (line 3) holds"), ("0101", "row 0 (line 2) says that {} is absent, but it has values")):  # fmt: skip
         (here / "one.csv").write_text("\n".join(f"{line},{end}" for line, end in zip(first, [f"{name}__present", *said], strict=True)))
         if told:
             message = re.escape(f"{here}/one.csv: column '{name}__present': {told.format(name)}")
             with pytest.raises(DataError, match=f"^{message}"):
-                impute_tables(model, list(FILES), "new")
+                impute_rows(model, list(FILES), "new")
         else:
-            impute_tables(model, list(FILES), "new")
+            impute_rows(model, list(FILES), "new")
             assert (here / "new" / "one.csv").exists()
             shutil.rmtree(here / "new")
 
 
 def test_one_table_is_written_to_a_folder_as_well(here: Path, model: Any) -> None:
-    impute_file(by_who(model), "three.parquet", "alone.parquet")
-    impute_tables(model, ["three.parquet"], "new")
+    impute_rows(by_who(model), "three.parquet", "alone.parquet")
+    impute_rows(model, ["three.parquet"], "new")
     assert parquet.read_table("alone.parquet").equals(parquet.read_table("new/three.parquet"))

@@ -101,11 +101,17 @@ def _archive(path: Path, file: IO[bytes]) -> NpzFile:
 
 
 def no_array(key: str, archive: NpzFile, modality: str | None = None) -> str:
+    """The message for a missing array."""
     of = f" for modality {modality!r}" if modality is not None and modality != key else ""
     return f"no array {key!r}{of}.{did_you_mean(key, archive.files)} Found: {listing(archive.files)}"
 
 
 def read_member(path: Path, archive: NpzFile, key: str, modality: str | None = None) -> np.ndarray:
+    """Reads an array of an archive.
+
+    Raises:
+        DataError: when it is missing, damaged, holds pickled objects, or is no array.
+    """
     if key not in archive.files:
         raise DataError(f"{path}: {no_array(key, archive, modality)}")
     try:

@@ -17,9 +17,9 @@ from nbridge.data.blocks import Block, Layout, Output, RowReader, RowWriter
 from nbridge.data.endings import ARRAY, files_ending, parquet_files
 from nbridge.data.ids import check_ids_layout
 from nbridge.data.imputed import Imputed
+from nbridge.data.numpy.archive import opened_npz, pack_npz
 from nbridge.data.numpy.class_texts import are_texts, class_numbers, filled_texts, text_type, texts_in
 from nbridge.data.numpy.members import Member, NpyWriter, archive_member, file_member
-from nbridge.data.numpy.archive import opened_npz, pack_npz
 from nbridge.data.output_names import named_arrays
 from nbridge.errors import DataError
 
@@ -136,7 +136,7 @@ class ArrayWriter(RowWriter):
     @property
     def result(self) -> dict[str, np.ndarray]:  # pyright: ignore[reportIncompatibleVariableOverride] (computed when it is asked for)
         passed = {key: self.members[key].rows(0, sys.maxsize) for key in self.output.passed}
-        return {**passed, **{key: np.concatenate([array for array, _ in parts], parts[0][1]) for key, parts in self._parts.items()}}
+        return {**passed, **{key: _joined(parts) for key, parts in self._parts.items()}}
 
     def _arrays(self, block: Block, imputed: Imputed[np.ndarray]) -> Iterator[tuple[str, np.ndarray, int]]:
         """The arrays to write, with the axis of their rows; imputed classes as texts, with the same width in all blocks."""
@@ -221,3 +221,9 @@ def _unpacked(folder: Path, writers: Mapping[str, Callable[[IO[bytes]], None]]) 
         with (folder / f"{key}.npy").open("xb") as file:
             write(file)
     return folder
+
+
+def _joined(parts: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:
+    """Joins the blocks of an array, in their dtype and byte order, on the axis of rows."""
+    first, axis = parts[0]
+    return np.concatenate([array for array, _ in parts], axis, dtype=first.dtype)

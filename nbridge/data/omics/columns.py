@@ -12,8 +12,8 @@ from nbridge.data.omics.classes import texts_of
 from nbridge.data.omics.container import pandas_of
 from nbridge.data.omics.layout import Address
 from nbridge.data.omics.values import Values
-from nbridge.data.tables.cells import exact_number_of, number_of
 from nbridge.data.output_names import IMPUTED
+from nbridge.data.tables.cells import exact_number_of, number_of
 from nbridge.data.texts import normal_text
 
 

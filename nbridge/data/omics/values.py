@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from nbridge.common.messages import clip, did_you_mean, listing
+from nbridge.data.blocks import Layout
 from nbridge.data.name_patterns import matching
 from nbridge.data.omics.classes import check_classes, class_codes, found_classes, is_numeric
 from nbridge.data.omics.container import Omics, Part
 from nbridge.data.omics.layout import FLAG, Address, OmicsLayout, address_of, parse_address
-from nbridge.data.blocks import Layout
 from nbridge.data.tables.layout import expand
 from nbridge.errors import DataError, naming
 

@@ -45,9 +45,7 @@ def place_of(layout: TableLayout, files: Sequence[TableFile], read: Numbers, nam
     return f"{file.path}: modality {name!r}, column {clip(column)!r}, {file.where(own)}"
 
 
-def read_numbers(
-    file: TableFile, layout: TableLayout, on_chunk: OnChunk = lambda *_: None
-) -> Numbers:
+def read_numbers(file: TableFile, layout: TableLayout, on_chunk: OnChunk = lambda *_: None) -> Numbers:
     """Reads the modality columns of a file, and its identifiers.
 
     Arguments:

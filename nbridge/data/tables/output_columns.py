@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -11,10 +11,11 @@ import numpy as np
 from nbridge.common.messages import clip
 from nbridge.data.imputed import Imputed
 from nbridge.data.output_names import DRAW, IMPUTED, statistic_suffix, statistics_by_level
-from nbridge.data.tables.cell_format import CellStyle
 from nbridge.data.source import Field
+from nbridge.data.tables.cell_format import CellStyle
 from nbridge.data.tables.layout import TableLayout
 from nbridge.errors import DataError
+
 
 @dataclass(frozen=True)
 class CellPlan:
