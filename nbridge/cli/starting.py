@@ -13,7 +13,7 @@ from nbridge.common.messages import clip
 from nbridge.errors import RunError
 
 if TYPE_CHECKING:
-    from nbridge.draft.draft import FirstLook
+    from nbridge.draft.draft import Draft
 
 NAMED = 12
 """Maximum number of columns named in the line on empty cells."""
@@ -40,9 +40,9 @@ def init(
         if target.exists() and Path(path).exists() and target.samefile(path):
             raise RunError(f"--out {target}: this is the input file; choose another path")
     from nbridge.common.atomic_files import write_text, writing
-    from nbridge.draft.draft import look
+    from nbridge.draft.draft import init as draft
 
-    found = look(data, id_)
+    found = draft(data, id=id_)
     with writing(target):
         write_text(target, found.text)
     _show(found)
@@ -51,7 +51,7 @@ def init(
     typer.echo(f"next:  nbridge validate {spec} --data\n       nbridge train {spec}")
 
 
-def _show(found: FirstLook) -> None:
+def _show(found: Draft) -> None:
     """Prints the patterns of presence, the counts of empty cells, and remarks."""
     from nbridge.cli.tables import print_patterns
 
@@ -61,7 +61,7 @@ def _show(found: FirstLook) -> None:
         typer.echo(remark)
 
 
-def _empty_cells(found: FirstLook) -> str:
+def _empty_cells(found: Draft) -> str:
     """The number of rows with an empty cell, by column in descending order."""
     if not found.empty:
         return "empty: none"

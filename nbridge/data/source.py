@@ -3,7 +3,7 @@
 ================= ======================================================== =====================================
 use               method of `DataSource`                                   what comes back
 ================= ======================================================== =====================================
-init              `schema`                                                 the columns, arrays and images
+init              `schema`                                                 the columns, arrays or matrices
 train             `bind`, then `load`                                      options to keep; all rows
 impute, embed     `blocks`                                                 a `RowReader`, block by block
 impute            `RowReader.writing`                                      a `RowWriter` of the same format
@@ -24,11 +24,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from nbridge.data.blocks import RowReader
+from nbridge.data.folders import find_file_or_folder
+from nbridge.data.schema import DataSchema
 from nbridge.data.split import Dataset
 from nbridge.data.split_labels import NoColumnError, RowLabels
 from nbridge.errors import DataError
 from nbridge.spec.registry import BUILT_IN, resolve
 
+EXPECTED = "expected tables (.csv, .tsv, .csv.gz, .tsv.gz, .parquet), folders of images, or one .npz, .h5mu or .h5ad file"
+"""The files that a spec is drafted from."""
 Shapes = Mapping[str, tuple[int, ...]]
 """The shape of a row of each modality, by name."""
 
@@ -80,6 +84,14 @@ class DataSource(ABC):
             DataError: when the options do not apply to this format, or a file does not exist.
         """
         raise NotImplementedError(f"{cls.__name__} reads no other rows")
+
+    def schema(self) -> AbstractContextManager[DataSchema]:
+        """What the data hold, for a first spec; open while the context lasts.
+
+        Raises:
+            DataError: when they can't be read.
+        """
+        raise DataError(f"no spec can be drafted from the data source {type(self).__name__}; write one by hand")
 
     def with_rows(self, given: DataSource) -> DataSource:
         """The source of rows passed from Python, with the options of this one if they apply to such rows.
@@ -292,6 +304,8 @@ def open_data(rows: Any, own: DataSource | None = None) -> DataSource:
     for kind in _formats(own):
         if kind.reads(rows, own):
             return kind.over(rows, own)
+    if are_paths(rows):
+        raise DataError(f"{find_file_or_folder(next(iter(paths_of(rows)), ''))}: {EXPECTED}")
     raise DataError(f"rows of type {type(rows).__name__}, expected a path, a data frame, a dict of arrays, or a MuData or AnnData object")
 
 

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from os import PathLike, fspath
+from functools import partial, singledispatch
+from os import fspath
 from pathlib import Path
 
 import numpy as np
 
-from nbridge.common.messages import clip, listing, some_of
-from nbridge.data.endings import ARCHIVE, OMICS, ending_among, has_ending, parquet_files
-from nbridge.data.folders import find_file_or_folder
-from nbridge.data.omics.container import Omics, is_omics, is_omics_file, omics_of, opened
+from nbridge.common.messages import clip, some_of
+from nbridge.data.images.sets import ImageSet
+from nbridge.data.schema import ArraysSchema, ColumnsSchema, DataSchema, OmicsSchema
+from nbridge.data.source import is_path, open_data
 from nbridge.data.split_labels import RowLabels
 from nbridge.data.tables.cells import MISSING
-from nbridge.data.tables.columns import TableFile, ending_of, open_table
-from nbridge.data.tables.frame_source import FrameTable
-from nbridge.data.tables.frames import FrameLike, open_frame
+from nbridge.data.tables.columns import TableFile
+from nbridge.data.tables.frames import FrameLike
 from nbridge.data.tables.profiles import Profiles, Vectors, read_profiles
 from nbridge.draft.arrays import part_of_array
 from nbridge.draft.columns import Guesses, guess_modalities
-from nbridge.draft.identifiers import common_id, found_id, spoilt_ids
-from nbridge.draft.images import ImagesOf, all_paths, id_of, images_of, look_at_images, lost_images, paths_of, presence_of
-from nbridge.draft.npz import look_at_npz
+from nbridge.draft.identifiers import common_id, damaged_ids, found_id
+from nbridge.draft.images import all_paths, id_of, look_at_images, lost_images, paths_of, presence_of
+from nbridge.draft.named_arrays import modalities_of_arrays
 from nbridge.draft.omics import look_at
 from nbridge.draft.splits import column_texts, file_labels, keys_among, keys_of_items, keys_of_labels
 from nbridge.draft.writer import Outline, Part, parts_of, spec_text, wrapped
-from nbridge.errors import DataError
+from nbridge.errors import DataError, naming
 from nbridge.spec.names import free_name
 from nbridge.spec.reader import parse_spec
 from nbridge.spec.spec import Spec
@@ -42,7 +41,7 @@ SENTINELS = frozenset(sign * number for sign in (-1, 1) for number in (99, 999, 
 
 
 @dataclass(frozen=True)
-class FirstLook:
+class Draft:
     """A draft spec, with statistics of the data.
 
     Arguments:
@@ -65,7 +64,7 @@ class FirstLook:
         return parse_spec(self.text)
 
 
-def init(data: FrameLike, *, id: str | None = None) -> FirstLook:  # noqa: A002 (as the command has it)
+def init(data: FrameLike, *, id: str | None = None) -> Draft:  # noqa: A002 (as the command has it)
     """Infers a draft spec from raw data, like ``nbridge init``: modalities and likelihoods, each with the reason for the guess.
 
     Arguments:
@@ -84,77 +83,54 @@ def init(data: FrameLike, *, id: str | None = None) -> FirstLook:  # noqa: A002 
         >>> list(found.spec.modalities)
         ['arm', 'dose']
     """
-    if is_omics(data):
-        if id is not None:
-            raise DataError("id: observations have obs_names; leave it out")
-        return _look_at_omics("data", {"source": "mudata"}, omics_of(data))
-    if isinstance(data, str | PathLike):
-        return look([fspath(data)], id)
-    if isinstance(data, list | tuple):
-        return look([fspath(path) for path in data], id)
-    if id is not None:
-        raise DataError("id: rows of a data frame are identified by position; leave it out")
-    return _look_at_tables("data", {"source": "frame"}, [FrameTable(open_frame(data))], None)
+    paths = [fspath(path) for path in data] if isinstance(data, list | tuple) else [fspath(data)] if is_path(data) else []
+    source = open_data(data if not paths else paths[0] if len(paths) == 1 else paths)
+    with source.schema() as schema:
+        return draft_spec(schema, id)
 
 
-def look(paths: Sequence[str], id_column: str | None = None) -> FirstLook:
-    """Infers a draft spec from tables (csv, parquet) and image folders, to be joined if there are several, or one npz, h5mu or h5ad file.
+@singledispatch
+def draft_spec(schema: DataSchema, id_column: str | None) -> Draft:
+    """Infers a draft spec from columns, arrays or matrices.
 
     Arguments:
-        paths: The files and folders.
+        schema: What the data hold.
         id_column: The column or array of identifiers; inferred by default.
 
     Raises:
-        DataError: if a file cannot be read, rows cannot be joined, or there is no possible modality.
+        DataError: if rows cannot be read or joined, or there is no possible modality.
     """
-    found = [find_file_or_folder(path) for path in paths]
-    if len(paths) == 1 and has_ending(found[0], ARCHIVE) and found[0].is_file():
-        return _look_at_arrays(paths[0], found[0], id_column)
-    if len(paths) == 1 and is_omics_file(found[0]):
-        if id_column is not None:
-            raise DataError(f"{paths[0]}: observations have obs_names; leave --id out")
-        with opened(found[0]) as omics:
-            return _look_at_omics(found[0].stem, {"source": ending_among(found[0], OMICS)[1:], "path": str(paths[0])}, omics)
-    parts = {path for path in found if path.is_dir() and parquet_files(path)}
-    tables = {typed: path for typed, path in zip(paths, found, strict=True) if path in parts or not path.is_dir()}
-    images = [one for typed, path in zip(paths, found, strict=True) if typed not in tables for one in images_of(typed, path)]
-    for path in tables.values():
-        if path not in parts and not ending_of(path):
-            raise DataError(
-                f"{path}: expected tables (.csv, .tsv, .csv.gz, .tsv.gz, .parquet), folders of images, or one .npz, .h5mu or .h5ad file"
-            )
-    source = {"source": "table", "path": next(iter(tables)) if len(tables) == 1 else list(tables)}
-    name = found[0].resolve().name.partition(".")[0] or "table"
-    return _look_at_tables(name, source, [open_table(path) for path in tables.values()], id_column, images)
+    raise TypeError(f"no draft for {type(schema).__name__}, {id_column}")
 
 
-def _look_at_tables(
-    name: str, source: Mapping[str, object], files: Sequence[TableFile], id_column: str | None, folders: Sequence[ImagesOf] = ()
-) -> FirstLook:
+@draft_spec.register
+def _draft_from_columns(schema: ColumnsSchema, id_column: str | None) -> Draft:
+    """The draft of tables, data frames and images."""
+    if schema.from_python and id_column is not None:
+        raise DataError("id: rows of a data frame are identified by position; leave it out")
+    files, folders, source = schema.tables, schema.images, schema.source
     id_column, root = _keys(files, id_column, folders)
     kept = folders if root is None else ()
     found = read_profiles([*files, *(one.table(id_column or "id") for one in kept)], id_column, MISSING)
-    framed = source["source"] == "frame"
+    framed = schema.from_python
     named = {} if framed else all_paths(found.columns, files, root)
     profiles = [profile for profile in found.columns if profile.name not in named]
-    spoilt: dict[str, str] = {}
+    damaged: dict[str, str] = {}
     if found.ids is None and not framed:
         id_column = found_id(profiles)
-        spoilt = {} if id_column is not None else spoilt_ids(profiles, files[0])
-        profiles = [profile for profile in profiles if profile.name not in (id_column, *spoilt)]
+        damaged = {} if id_column is not None else damaged_ids(profiles, files[0])
+        profiles = [profile for profile in profiles if profile.name not in (id_column, *damaged)]
     keys = keys_among({profile.name: partial(column_texts, profile) for profile in profiles})
     profiles = [profile for profile in profiles if profile.name not in keys.taken]
     guesses = guess_modalities(profiles)
-    guesses = replace(guesses, left_out={**spoilt, **guesses.left_out, **found.left_out})
+    guesses = replace(guesses, left_out={**damaged, **guesses.left_out, **found.left_out})
     parts, lists = parts_of(guesses), _parts_of_vectors(found.vectors, [guess.name for guess in guesses.modalities])
     every = [*parts, *(part for part, _ in lists)]
     taken = {*(column for file in files for column in file.columns), *(part.name for part in every)}
     images = look_at_images([*kept, *named.values()], source, taken, None if root is None else root.where)
     if not every and not images.parts:
-        paths = source.get("path", files[0].path)
-        where = listing(map(str, paths)) if isinstance(paths, list) else paths
         alone = f"column {clip(id_column)!r}, the identifier, is the only one" if id_column and not guesses.left_out else ""
-        raise DataError(f"{where}: no column that a modality can be made of ({alone or _left_out(guesses)})")
+        raise DataError(f"{schema.where}: no column that a modality can be made of ({alone or _left_out(guesses)})")
     folders_of = {part.name: one.images for part, one in zip(images.parts, kept, strict=False)}
     keys = keys_of_items(keys_of_labels(keys, _shots(found, named, folders_of)), _items_of(guesses, lists))
     lone = any("id" in file.columns for file in files)
@@ -172,7 +148,7 @@ def _look_at_tables(
         + len(named)
         + len(found.vectors)
         + len(found.left_out)
-        + len(spoilt)
+        + len(damaged)
         + len(keys.taken & {one.name for one in found.columns})
     )
     folders_of_images = f"{len(kept)} folder{'s' if len(kept) > 1 else ''} of images" if kept else ""
@@ -189,16 +165,16 @@ def _look_at_tables(
         **keys.reasons,
     }
     options = {**_source(images.source, guesses, columns, id_option), **keys.options}
-    text = spec_text(Outline(name, options, found.rows, [*images.parts, *every], wrapped(head), reasons))
+    text = spec_text(Outline(schema.name, options, found.rows, [*images.parts, *every], wrapped(head), reasons))
     present = {guess.name: np.any([column.present for column in guess.columns], axis=0) for guess in guesses.modalities}
     present |= {part.name: ~np.isnan(vectors.array).all(1) for part, vectors in lists}
     seen = dict(zip((part.name for part in images.parts), presence_of(kept, named, found), strict=True))
     lists_present = {part.name: present[part.name] for part, _ in lists}
     by_column = {**{one.name: one.present for one in found.columns}, **seen, **lists_present}
-    return FirstLook(text, found.rows, {**seen, **present}, tuple(remarks), _empty(by_column))
+    return Draft(text, found.rows, {**seen, **present}, tuple(remarks), _empty(by_column))
 
 
-def _keys(files: Sequence[TableFile], id_column: str | None, folders: Sequence[ImagesOf]) -> tuple[str | None, ImagesOf | None]:
+def _keys(files: Sequence[TableFile], id_column: str | None, folders: Sequence[ImageSet]) -> tuple[str | None, ImageSet | None]:
     """The column of identifiers, and the folder of the images that a column refers to by file name, if any."""
     if id_column is not None:
         for file in files:
@@ -290,25 +266,34 @@ def _empty(present: Mapping[str, np.ndarray]) -> dict[str, int]:
 # MuData and AnnData
 
 
-def _look_at_omics(name: str, source: Mapping[str, object], omics: Omics) -> FirstLook:
-    found = look_at(omics)
-    head = [f"{found.rows:,} observations; every guess is yours to change.{_AFTER[source['source'] == 'mudata']}", *found.remarks]
+@draft_spec.register
+def _draft_from_omics(schema: OmicsSchema, id_column: str | None) -> Draft:
+    """The draft of MuData and AnnData."""
+    if id_column is not None:
+        where, option = ("id", "it") if schema.from_python else (schema.source["path"], "--id")
+        raise DataError(f"{where}: observations have obs_names; leave {option} out")
+    assert schema.omics is not None
+    found = look_at(schema.omics)
+    head = [f"{found.rows:,} observations; every guess is yours to change.{_AFTER[schema.from_python]}", *found.remarks]
     reasons = {
         "keys": "locations that differ from the modality names",
         "variables": "which variables of a modality",
         "classes": "the classes of a column in the order of their numbers",
     }
-    options = {**source, **found.options, **found.splits.options}
-    text = spec_text(Outline(name, options, found.rows, found.parts, wrapped(head), {**reasons, **found.splits.reasons}))
-    return FirstLook(text, found.rows, found.present, tuple(found.remarks), _empty(found.present))
+    options = {**schema.source, **found.options, **found.splits.options}
+    text = spec_text(Outline(schema.name, options, found.rows, found.parts, wrapped(head), {**reasons, **found.splits.reasons}))
+    return Draft(text, found.rows, found.present, tuple(found.remarks), _empty(found.present))
 
 
 # Arrays
 
 
-def _look_at_arrays(path: str, file: Path, id_key: str | None) -> FirstLook:
-    found = look_at_npz(file, id_key)
-    counted = f"{found.rows:,} rows, {len(found.parts)} arrays; every guess is yours to change.{_AFTER[False]}"
-    source = {"source": "npz", "path": str(path), **found.options}
-    outline = Outline(file.stem, source, found.rows, found.parts, wrapped([counted, *found.remarks]), found.reasons)
-    return FirstLook(spec_text(outline), found.rows, found.present, tuple(found.remarks), _empty(found.present))
+@draft_spec.register
+def _draft_from_arrays(schema: ArraysSchema, id_column: str | None) -> Draft:
+    """The draft of named arrays."""
+    with naming(schema.where):
+        found = modalities_of_arrays(schema.arrays, id_column)
+    counted = f"{found.rows:,} rows, {len(found.parts)} arrays; every guess is yours to change.{_AFTER[schema.from_python]}"
+    source = {**schema.source, **found.options}
+    outline = Outline(schema.name, source, found.rows, found.parts, wrapped([counted, *found.remarks]), found.reasons)
+    return Draft(spec_text(outline), found.rows, found.present, tuple(found.remarks), _empty(found.present))

@@ -51,7 +51,7 @@ def found_id(profiles: Sequence[Profile]) -> str | None:
     return profiles[0].name if profiles and profiles[0] in telling and is_identifier(profiles[0]) else None
 
 
-def spoilt_ids(profiles: Sequence[Profile], file: TableFile) -> dict[str, str]:
+def damaged_ids(profiles: Sequence[Profile], file: TableFile) -> dict[str, str]:
     """Finds columns that are named like identifiers and nearly unique, with the error in each of them.
 
     Arguments:

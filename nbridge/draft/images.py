@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from nbridge.common.messages import clip, listing
+from nbridge.common.messages import clip
 from nbridge.data.ids import identifier_of
-from nbridge.data.images.files import ENDINGS, Found, ImageTarget, Size, by, file_at, images_in, is_image, size_of
-from nbridge.data.images.tables import ImageFolder
+from nbridge.data.images.files import ImageTarget, Size, by, file_at, is_image, size_of
+from nbridge.data.images.sets import ImageSet
 from nbridge.data.tables.columns import TableFile
 from nbridge.data.tables.profiles import Profile, Profiles
 from nbridge.draft.writer import Part, conv_encoder
-from nbridge.errors import DataError
 from nbridge.spec.names import free_name
 
 SIDE = 64
@@ -26,36 +25,6 @@ MOSTLY = 0.8
 """Minimum share of image names in a column of paths, and of nearly black or white pixels in binary images."""
 NEAR = 0.1
 """Tolerance of nearly black or white, of 1."""
-
-
-@dataclass(frozen=True)
-class ImagesOf:
-    """Images that form a modality.
-
-    Arguments:
-        option: The option of the source `images` for their location, ``folders`` or ``files``.
-        where: The folder as written in the spec, or the column of paths.
-        called: The name of the folder or the column.
-        images: The files.
-        remarks: Remarks for the user to review.
-        incomplete: Whether a column refers to files that do not exist.
-    """
-
-    option: str
-    where: str
-    called: str
-    images: Sequence[Path]
-    remarks: tuple[str, ...] = ()
-    incomplete: bool = False
-
-    @property
-    def stems(self) -> set[str]:
-        """The identifiers of images in a folder."""
-        return {identifier_of(path.stem) for path in self.images}
-
-    def table(self, id_column: str) -> ImageFolder:
-        """A folder as a table of identifiers."""
-        return ImageFolder(self.images[0].parent, id_column)
 
 
 @dataclass(frozen=True)
@@ -75,7 +44,7 @@ class ImagesLook:
     remarks: list[str]
 
 
-def look_at_images(found: Sequence[ImagesOf], source: Mapping[str, object], taken: Collection[str], root: str | None = None) -> ImagesLook:
+def look_at_images(found: Sequence[ImageSet], source: Mapping[str, object], taken: Collection[str], root: str | None = None) -> ImagesLook:
     """Infers the image modalities, and the data source for them and the tables.
 
     Arguments:
@@ -107,35 +76,7 @@ def look_at_images(found: Sequence[ImagesOf], source: Mapping[str, object], take
     return ImagesLook(parts, options, reasons, [remark for one in found for remark in one.remarks])
 
 
-def images_of(typed: str, folder: Path) -> list[ImagesOf]:
-    """Finds the images of a folder: of one modality, or of one per subfolder.
-
-    Arguments:
-        typed: The folder as given by the user, for the spec.
-        folder: The folder.
-
-    Raises:
-        DataError: if it contains no images, or its subfolders have no rows in common.
-    """
-    found = images_in(folder)
-    if found.images:
-        return [_of_folder(typed, folder.resolve().name, found)]
-    inside = [_of_folder(str(Path(typed, path.name)), path.name, images_in(path)) for path in found.others if path.is_dir()]
-    inside = [one for one in inside if one.images]
-    if not inside:
-        raise DataError(f"{folder}: no image in this folder ({listing(ENDINGS)}), nor in folders in it")
-    if len(inside) > 1 and len(set().union(*(one.stems for one in inside))) == sum(len(one.images) for one in inside):
-        names = clip(listing(one.called for one in inside), 100)
-        raise DataError(
-            f"{folder}: no name of an image is in two of its folders ({names}), so that no row has two modalities; if they are classes, "
-            "write a table with a column of paths and one of classes"
-        )
-    loose = [path.name for path in found.others if not path.is_dir()]
-    remarks = (f"{typed}: passed over, not in a folder of images: {clip(listing(loose), 100)}",) if loose else ()
-    return [replace(inside[0], remarks=(*remarks, *inside[0].remarks)), *inside[1:]]
-
-
-def paths_of(profile: Profile, root: Path) -> ImagesOf | None:
+def paths_of(profile: Profile, root: Path) -> ImageSet | None:
     """Finds the images that a column refers to; None if it does not contain paths, or none of the files exists.
 
     Arguments:
@@ -150,7 +91,7 @@ def paths_of(profile: Profile, root: Path) -> ImagesOf | None:
         f"{clip(profile.name)}: {missing:,} of the {len(profile.texts):,} files that it names are not in {root}; taken for absent, "
         "data.missing_files"
     )
-    return ImagesOf("files", profile.name, profile.name, there, (remark,) if missing else (), bool(missing)) if there else None
+    return ImageSet("files", profile.name, profile.name, there, (remark,) if missing else (), bool(missing)) if there else None
 
 
 def names_images(profile: Profile) -> bool:
@@ -158,7 +99,7 @@ def names_images(profile: Profile) -> bool:
     return bool(profile.texts) and not profile.numeric and sum(map(is_image, profile.texts)) >= MOSTLY * len(profile.texts)
 
 
-def all_paths(profiles: Sequence[Profile], files: Sequence[TableFile], root: ImagesOf | None) -> dict[str, ImagesOf]:
+def all_paths(profiles: Sequence[Profile], files: Sequence[TableFile], root: ImageSet | None) -> dict[str, ImageSet]:
     """The images of each column that names files.
 
     Arguments:
@@ -166,7 +107,7 @@ def all_paths(profiles: Sequence[Profile], files: Sequence[TableFile], root: Ima
         files: The tables that they are of.
         root: The image folder that paths are relative to; that of their table if None.
     """
-    found: dict[str, ImagesOf] = {}
+    found: dict[str, ImageSet] = {}
     for profile in profiles:
         file = next(file for file in files if profile.name in file.columns)
         if images := paths_of(profile, Path(file.path).parent if root is None else root.images[0].parent):
@@ -183,7 +124,7 @@ def lost_images(profiles: Sequence[Profile]) -> list[str]:
     ]
 
 
-def presence_of(folders: Sequence[ImagesOf], named: Mapping[str, ImagesOf], found: Profiles) -> list[np.ndarray]:
+def presence_of(folders: Sequence[ImageSet], named: Mapping[str, ImageSet], found: Profiles) -> list[np.ndarray]:
     """The observed mask of each image modality, (N,).
 
     Arguments:
@@ -211,12 +152,6 @@ def id_of(profiles: Sequence[Profile], stems: Collection[str]) -> str | None:
     if meant and not shared.get(best):
         return meant[0].name
     return best if shared.get(best) else None
-
-
-def _of_folder(typed: str, called: str, found: Found) -> ImagesOf:
-    others = clip(listing(path.name for path in found.others), 100)
-    remark = f"{typed}: passed over, no images by their names: {others}"
-    return ImagesOf("folders", typed, called, found.images, (remark,) if found.others else ())
 
 
 def _part(name: str, paths: Sequence[Path], what: str) -> tuple[Part, bool]:

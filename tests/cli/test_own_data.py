@@ -21,7 +21,7 @@ from pyarrow import parquet
 
 import nbridge
 from nbridge.cli import main as command_line
-from nbridge.draft.draft import look
+from nbridge.draft.draft import init
 
 ROWS = 60
 SHORT = ("--no-report", *(word for stage in ("joint", "bridges") for word in ("--set", f"training.stages.{stage}.epochs=1")))
@@ -61,7 +61,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run that was trained from a good table, and the spec that it was trained by."""
     home = tmp_path_factory.mktemp("home")
     write(home / "good.csv", good())
-    found = look([str(home / "good.csv")])
+    found = init([str(home / "good.csv")])
     (home / "good.yaml").write_text(found.text)
     short = {"stages": {"joint": {"epochs": 1}, "bridges": {"epochs": 1}}}
     nbridge.train({**found.spec.as_dict(), "training": short}, out=home / "run")

@@ -23,7 +23,7 @@ from nbridge.data.source import open_data
 from nbridge.data.tables.cells import MISSING, ordered_classes, read_cells
 from nbridge.data.tables.source import Table
 from nbridge.draft.checks import check_data
-from nbridge.draft.draft import init, look
+from nbridge.draft.draft import init
 from nbridge.errors import DataError
 
 ROWS = 60
@@ -76,7 +76,7 @@ def read(name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.parquet", "dictionary.parquet", "rows.npz"])
 def test_a_file_is_drafted_trained_on_checked_and_imputed_as_of_three_classes(name: str):
-    found = look([written(name)])
+    found = init([written(name)])
     assert list(found.spec.data.source.kwargs["classes"]["kind"]) == list(CLASSES)
     assert found.spec.modalities["kind"].shape == (3,)
     assert check_data(found.spec).errors == ()

@@ -14,7 +14,7 @@ from completing import impute_rows
 import nbridge
 from nbridge.data.numpy.class_texts import class_numbers
 from nbridge.draft.checks import check_data
-from nbridge.draft.draft import look
+from nbridge.draft.draft import init
 from nbridge.errors import DataError
 
 ROWS = 60
@@ -56,7 +56,7 @@ def saved(kind: str, path: str = "rows.npz") -> np.ndarray:
 
 
 def trained(path: str = "rows.npz") -> nbridge.MultimodalVAE:
-    return nbridge.train({**look([path]).spec.as_dict(), "training": FEW}).model
+    return nbridge.train({**init([path]).spec.as_dict(), "training": FEW}).model
 
 
 def plain(array: np.ndarray) -> np.ndarray:
@@ -66,7 +66,7 @@ def plain(array: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("kind", SPELLINGS)
 def test_a_draft_lists_the_classes_and_counts_what_is_missing(kind: str):
     saved(kind)
-    found = look(["rows.npz"])
+    found = init(["rows.npz"])
     assert found.spec.data.source.kwargs["classes"] == {"kind": CLASSES}
     assert (found.spec.modalities["kind"].shape, int((~found.present["kind"]).sum())) == ((3,), 5)
     assert check_data(found.spec).errors == ()
@@ -142,11 +142,11 @@ def test_a_text_that_is_no_class_is_told_with_its_row():
 
 def test_objects_are_never_unpickled_whatever_reads_them():
     saved("text")
-    spec, model = look(["rows.npz"]).spec, trained()
+    spec, model = init(["rows.npz"]).spec, trained()
     np.savez("rows.npz", x=np.zeros((ROWS, 2)), kind=texts().astype(object))
     message = r"array 'kind' holds pickled Python objects, expected numbers or text$"
     with pytest.raises(DataError, match=message):
-        look(["rows.npz"])
+        init(["rows.npz"])
     with pytest.raises(DataError, match=message):
         nbridge.train({**spec.as_dict(), "training": FEW})
     with pytest.raises(DataError, match=message):
@@ -156,12 +156,12 @@ def test_objects_are_never_unpickled_whatever_reads_them():
 def test_bytes_that_are_no_text_are_told():
     np.savez("rows.npz", x=np.zeros((ROWS, 2)), kind=np.array([b"\xff", b"b"] * (ROWS // 2)))
     with pytest.raises(DataError, match=r"rows\.npz: array 'kind': holds bytes that are not text in UTF-8; save it as text$"):
-        look(["rows.npz"])
+        init(["rows.npz"])
 
 
 def test_text_without_classes_in_the_spec_is_told_what_to_add():
     saved("text")
-    document = look(["rows.npz"]).spec.as_dict()
+    document = init(["rows.npz"]).spec.as_dict()
     del document["data"]["classes"]
     with pytest.raises(DataError, match=r"modality 'kind': array of dtype <U4, .* list text classes in data\.classes$"):
         nbridge.train({**document, "training": FEW})

@@ -18,7 +18,7 @@ import nbridge
 from nbridge.data.numpy.npy import NPYFolder
 from nbridge.data.tables.parquet import Parquet
 from nbridge.data.tables.source import Table
-from nbridge.draft.draft import look
+from nbridge.draft.draft import init
 
 SHAPES = {"x": (2,), "y": (1,)}
 COLUMNS: dict[str, Any] = {"x": ("a", "b")}
@@ -58,7 +58,7 @@ def test_a_table_is_the_same_whatever_the_case_of_its_ending(here: Path, name: s
     assert isinstance(plain, nbridge.Batch)
     assert isinstance(found, nbridge.Batch)
     assert all(found.values[key].equal(plain.values[key]) for key in SHAPES)
-    assert look([str(upper)]).text.partition("data:")[2].replace(name, lower.name) == look([str(lower)]).text.partition("data:")[2]
+    assert init([str(upper)]).text.partition("data:")[2].replace(name, lower.name) == init([str(lower)]).text.partition("data:")[2]
 
 
 def test_a_table_of_one_column_is_split_by_the_delimiter_of_its_ending(here: Path):
@@ -104,8 +104,8 @@ def test_arrays_of_a_folder_and_parts_of_a_table_are_found_by_upper_case_endings
 def test_archives_and_multi_omics_are_known_by_upper_case_endings(here: Path):
     with (here / "ROWS.NPZ").open("wb") as file:
         np.savez(file, x=np.random.default_rng(0).normal(size=(40, 2)))
-    assert list(look(["ROWS.NPZ"]).spec.modalities) == ["x"]
+    assert list(init(["ROWS.NPZ"]).spec.modalities) == ["x"]
     write_omics(here / "cells.h5mu", study(rows=40))
     (here / "cells.h5mu").rename(here / "CELLS.H5MU")
-    found = look(["CELLS.H5MU"]).spec
+    found = init(["CELLS.H5MU"]).spec
     assert (found.data.source.type, found.data.source.kwargs["path"]) == ("h5mu", "CELLS.H5MU")

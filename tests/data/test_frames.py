@@ -25,7 +25,7 @@ from pyarrow import parquet
 
 import nbridge
 from nbridge.data.tables.source import Table
-from nbridge.draft.draft import look
+from nbridge.draft.draft import init
 from nbridge.errors import DataError
 from nbridge.inference.impute import decode, serving
 from nbridge.inference.impute import impute as impute_batch
@@ -550,7 +550,7 @@ def test_a_first_look_at_a_frame_guesses_what_it_guesses_of_a_file(tmp_path: Pat
     })  # fmt: skip
     frame.loc[:9, "kind"] = None
     frame.to_csv(tmp_path / "rows.csv", index=False)
-    of_file, of_frame = look([str(tmp_path / "rows.csv")]), nbridge.init(frame)
+    of_file, of_frame = init([str(tmp_path / "rows.csv")]), nbridge.init(frame)
     one, other = of_file.spec.as_dict(), of_frame.spec.as_dict()
     assert one.pop("data") | {"source": "", "path": "", "id": ""} == {**other.pop("data"), "source": "", "path": "", "id": ""}
     assert {**one, "name": ""} == {**other, "name": ""}

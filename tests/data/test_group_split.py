@@ -27,7 +27,7 @@ from nbridge.data.shared_items import telling
 from nbridge.data.split import Splits
 from nbridge.data.split_labels import RowLabels, groups_of, label_texts, parts_of
 from nbridge.draft.checks import check_data
-from nbridge.draft.draft import look
+from nbridge.draft.draft import init
 from nbridge.draft.splits import keys_among
 from nbridge.errors import DataError, RunError
 from nbridge.runs.run import open_run
@@ -617,7 +617,7 @@ def test_columns_of_groups_and_parts_are_known_by_their_names_and_their_values(n
 def test_init_writes_groups_and_parts_with_their_reasons_and_the_spec_trains():
     found = {**columns_of(rows()), "fold": np.where(np.arange(ROWS) % PATIENTS < 12, "train", "test")}
     write_csv("rows.csv", found)
-    made = look(["rows.csv"])
+    made = init(["rows.csv"])
     assert (made.spec.data.group, made.spec.data.split) == ("patient", "fold")
     assert {"patient", "fold"}.isdisjoint(made.spec.modalities)
     assert "  # 60 rows of 15 patients; they stay in one part: else validation praises what was memorised\n  group: patient\n" in made.text
@@ -627,7 +627,7 @@ def test_init_writes_groups_and_parts_with_their_reasons_and_the_spec_trains():
     assert len(test) == 12
     arrays = {name: array for name, array in rows().items() if name != "fold"}
     write_npz("rows.npz", arrays)
-    made = look(["rows.npz"])
+    made = init(["rows.npz"])
     assert (made.spec.data.group, list(made.spec.modalities)) == ("patient", ["x", "y"])
     assert nbridge.init(arrays).spec.data.group == "patient"
     pytest.importorskip("anndata")
@@ -638,7 +638,7 @@ def test_init_writes_groups_and_parts_with_their_reasons_and_the_spec_trains():
 def test_init_proposes_a_modality_whose_items_repeat(here: Path):
     rng = np.random.default_rng(0)
     write_npz("rows.npz", {"speech": shared(rng, 20), "image": rng.normal(size=(ROWS, 8))})
-    made = look(["rows.npz"])
+    made = init(["rows.npz"])
     assert made.spec.data.group == "speech"
     assert made.remarks == (
         "data.group: speech: 60 of 60 rows share their speech with others (20 different), so that rows of one are kept in one part",
@@ -647,9 +647,9 @@ def test_init_proposes_a_modality_whose_items_repeat(here: Path):
     told = [{tuple(row) for row in part.slice(0, len(part)).values["speech"].tolist()} for part in (parts.train, parts.test) if part]
     assert told[0].isdisjoint(told[1])
     write_csv("rows.csv", {"y": rng.normal(size=ROWS), **{f"v_{i}": column for i, column in enumerate(shared(rng, 20).T)}})
-    assert look(["rows.csv"]).spec.data.group == "v"
+    assert init(["rows.csv"]).spec.data.group == "v"
     write_npz("few.npz", {"speech": shared(rng, 5), "image": rng.normal(size=(ROWS, 8))})
-    assert look(["few.npz"]).spec.data.group is None
+    assert init(["few.npz"]).spec.data.group is None
 
 
 def test_init_proposes_a_photograph_that_several_rows_have(here: Path):
@@ -659,12 +659,12 @@ def test_init_proposes_a_photograph_that_several_rows_have(here: Path):
     for number in range(20):
         Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(here / f"{number}.png")
     write_csv("rows.csv", {"y": rng.normal(size=ROWS), "photo": [f"{row % 20}.png" for row in range(ROWS)]})
-    assert look(["rows.csv"]).spec.data.group == "photo"
+    assert init(["rows.csv"]).spec.data.group == "photo"
     (here / "shots").mkdir()
     for row in range(ROWS):
         (here / "shots" / f"{row}.png").write_bytes((here / f"{row % 20}.png").read_bytes())
     write_csv("table.csv", {"id": np.arange(ROWS), "y": rng.normal(size=ROWS)})
-    made = look(["table.csv", "shots"])
+    made = init(["table.csv", "shots"])
     assert made.spec.data.group == "shots"
     parts = build_data(made.spec, build_model(made.spec))
     assert parts.test_ids is not None

@@ -20,7 +20,7 @@ from pyarrow import parquet
 import nbridge
 from nbridge.data.folders import find_file, find_file_or_folder, find_folder
 from nbridge.data.tables.source import Table
-from nbridge.draft.draft import init, look
+from nbridge.draft.draft import init
 from nbridge.errors import DataError
 
 ROWS = 60
@@ -66,7 +66,7 @@ def test_a_folder_of_parts_is_one_table(here: Path):
     whole = table()
     parquet.write_table(whole, "whole.parquet")
     in_parts(here / "parts", whole)
-    assert body(look(["parts"]).text) == body(look(["whole.parquet"]).text)
+    assert body(init(["parts"]).text) == body(init(["whole.parquet"]).text)
     shapes = {"x": (1,), "n": (1,), "kind": (3,), "face": (3,)}
     one, other = (Table(path=path).load(shapes).batch.sample() for path in ("whole.parquet", "parts"))
     for name in shapes:
@@ -114,7 +114,7 @@ def test_parts_of_different_tables_are_told(here: Path, other: dict[str, Any], m
     parquet.write_table(pa.table({"x": [1.0], "k": ["u"]}), "parts/a.parquet")
     parquet.write_table(pa.table(other), "parts/b.parquet")
     with pytest.raises(DataError) as found:
-        look(["parts"])
+        init(["parts"])
     assert str(found.value) == f"{here / 'parts' / 'b.parquet'}: {message}"
 
 
@@ -157,7 +157,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     rng = np.random.default_rng(0)
     (folder / "rows.csv").write_text("\n".join(["x,y", *(f"{x:.2f},{y:.2f}" for x, y in rng.normal(size=(ROWS, 2))), ""]))
-    spec = look([str(folder / "rows.csv")]).spec.as_dict()
+    spec = init([str(folder / "rows.csv")]).spec.as_dict()
     nbridge.train({**spec, "training": FEW}, out=folder / "run")
     return folder / "run"
 

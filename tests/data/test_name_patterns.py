@@ -21,7 +21,7 @@ from nbridge.data.source import open_data
 from nbridge.data.tables.layout import expand
 from nbridge.data.tables.parquet import Parquet
 from nbridge.data.tables.source import Table
-from nbridge.draft.draft import init, look
+from nbridge.draft.draft import init
 from nbridge.errors import DataError
 
 ROWS = 40
@@ -62,7 +62,7 @@ def test_a_draft_of_such_columns_trains_and_imputes(here: Path, name: str, monke
     ):
         code, _, err = call(*words)
         assert not code, err
-    drafted = look([name]).spec.data.source.kwargs["columns"]
+    drafted = init([name]).spec.data.source.kwargs["columns"]
     assert sorted(column for named in drafted.values() for column in ([named] if isinstance(named, str) else named)) == sorted(NAMES)
 
 

@@ -18,7 +18,7 @@ from pyarrow import parquet
 from nbridge.data.tables.columns import open_table
 from nbridge.draft import columns as guesses
 from nbridge.draft.columns import MOST_MODALITIES
-from nbridge.draft.draft import look
+from nbridge.draft.draft import init
 from nbridge.errors import DataError
 from nbridge.spec.reader import parse_spec
 
@@ -73,7 +73,7 @@ def clinic(rows: int = ROWS, share: float = 0.3) -> tuple[dict[str, list[str]], 
 
 
 def test_blocks_of_a_table_are_found_and_described(here: Path):
-    found = look([str(write(here / "my clinic.csv", clinic()[0]))])
+    found = init([str(write(here / "my clinic.csv", clinic()[0]))])
     spec = parse_spec(found.text)
     assert {name: (one.shape, one.likelihood.type) for name, one in spec.modalities.items()} == {
         "clin": ((4,), "normal"), "lab": ((8,), "normal"), "rna": ((6,), "negative_binomial"), "stage": ((3,), "categorical"),
@@ -123,7 +123,7 @@ def column_of(kind: str, rows: int = 60) -> list[object]:
 )
 def test_the_values_of_a_column_tell_its_likelihood(here: Path, kind: str, shape: int, likelihood: str, classes: tuple[str, ...]):
     write(here / "rows.csv", {"größe": column_of("normal"), "value": column_of(kind)})
-    spec = parse_spec(look(["rows.csv"]).text)
+    spec = parse_spec(init(["rows.csv"]).text)
     name = next(name for name, columns in spec.data.source.kwargs["columns"].items() if "value" in columns)
     modality = spec.modalities[name]
     expected = 2 if likelihood == "normal" else shape
@@ -135,7 +135,7 @@ def test_the_values_of_a_column_tell_its_likelihood(here: Path, kind: str, shape
 def test_columns_that_hold_nothing_to_learn_are_left_out_and_told(here: Path):
     kinds = ("constant", "empty", "prose", "identifiers")
     write(here / "rows.csv", {"x": column_of("normal"), **{kind: column_of(kind) for kind in kinds}})
-    found = look(["rows.csv"])
+    found = init(["rows.csv"])
     # A column in front of which others stand is taken for identifiers only by its name.
     assert found.remarks == (
         "left out: constant: holds '3' alone",
@@ -151,7 +151,7 @@ def test_sixty_single_columns_are_few_modalities(here: Path):
     columns |= {f"w{'y' * place}": column_of("categorical") for place in range(20)}
     columns |= {f"v{'y' * place}": column_of("words of two") for place in range(5)}
     write(here / "rows.csv", columns)
-    spec = parse_spec(look(["rows.csv"]).text)
+    spec = parse_spec(init(["rows.csv"]).text)
     assert len(spec.modalities) <= MOST_MODALITIES
     taken = [column for columns in spec.data.source.kwargs["columns"].values() for column in columns]
     assert sorted(taken) == sorted(columns)
@@ -164,7 +164,7 @@ def test_columns_that_are_absent_together_are_a_modality_whatever_they_are_calle
     hidden = rng.random((2, 60)) < 0.4
     blocks = {"pressure": 0, "pulse": 0, "weight": 0, "iron": 1, "zinc": 1, "lead": 1}
     write(here / "rows.csv", {name: np.where(hidden[place], "", column_of("normal")).tolist() for name, place in blocks.items()})
-    columns = parse_spec(look(["rows.csv"]).text).data.source.kwargs["columns"]
+    columns = parse_spec(init(["rows.csv"]).text).data.source.kwargs["columns"]
     assert sorted(columns.values()) == [("iron", "zinc", "lead"), ("pressure", "pulse", "weight")]
 
 
@@ -181,14 +181,14 @@ def test_columns_of_a_wide_table_that_lack_nothing_are_not_compared_with_each_ot
     cells: dict[str, Any] = {f"gene_{place}": rng.normal(size=60).round(3).tolist() for place in range(100)}
     cells |= {f"gene_{place}": [*[""] * 20, *cells[f"gene_{place}"][20:]] for place in range(4)}
     write(here / "rows.csv", cells)
-    assert [len(columns) for columns in look(["rows.csv"]).spec.data.source.kwargs["columns"].values()] == [4, 96]
+    assert [len(columns) for columns in init(["rows.csv"]).spec.data.source.kwargs["columns"].values()] == [4, 96]
     assert compared == [pytest.approx(1 / 3)] * 3
 
 
 def test_a_number_that_may_mark_absence_is_told(here: Path):
     values = column_of("normal")
     write(here / "rows.csv", {"x": [*values[:-3], -999, -999, -999], "y": values})
-    assert look(["rows.csv"]).remarks == ("x: -999 in 3 rows, far from all else; if it marks absent cells, data.missing: [-999]",)
+    assert init(["rows.csv"]).remarks == ("x: -999 in 3 rows, far from all else; if it marks absent cells, data.missing: [-999]",)
 
 
 def test_several_files_are_joined_on_the_column_that_they_share(here: Path):
@@ -196,23 +196,23 @@ def test_several_files_are_joined_on_the_column_that_they_share(here: Path):
     blocks = {block: [column for column in given if column.startswith((block, "sample"))] for block in ("clin", "lab", "rna")}
     for block, columns in blocks.items():
         write(here / f"{block}.csv", {column: given[column][:80] for column in columns})
-    found = look([f"{block}.csv" for block in blocks])
+    found = init([f"{block}.csv" for block in blocks])
     spec = parse_spec(found.text)
     assert (spec.data.source.kwargs["path"], spec.data.source.kwargs["id"]) == (("clin.csv", "lab.csv", "rna.csv"), "sample")
     assert (found.rows, list(spec.modalities)) == (80, ["clin", "lab", "rna"])
     write(here / "other.csv", {"y": [1, 2]})
     with refused("several files are joined on a column of identifiers, and they share no column; name one with --id"):
-        look(["clin.csv", "other.csv"])
+        init(["clin.csv", "other.csv"])
     with refused(f"{here / 'clin.csv'}: no column 'key'. Found: {', '.join(blocks['clin'])}"):
-        look(["clin.csv"], "key")
+        init(["clin.csv"], id="key")
 
 
 def test_identifiers_that_repeat_are_none(here: Path):
     write(here / "rows.csv", {"id": [1, 1, 2] * 20, "x": column_of("normal")})
-    spec = parse_spec(look(["rows.csv"]).text)
+    spec = parse_spec(init(["rows.csv"]).text)
     assert spec.data.source.kwargs["id"] == ""
     with refused(f"{here / 'rows.csv'}: column 'id': duplicate '1' in row 0 (line 2) and row 1 (line 3)"):
-        look(["rows.csv"], "id")
+        init(["rows.csv"], id="id")
 
 
 @pytest.mark.parametrize(
@@ -226,12 +226,12 @@ def test_identifiers_that_repeat_are_none(here: Path):
 @pytest.mark.parametrize("ids", [[f"p{row}" for row in range(60)], list(range(1, 61))], ids=["text", "numbers"])
 def test_what_spoils_a_column_of_identifiers_is_told(here: Path, ids: list[Any], spoil: Callable[[list[Any]], list[Any]], what: str):
     write(here / "rows.csv", {"patient": spoil(ids), "x": column_of("normal")[:60]})
-    found = look(["rows.csv"])
+    found = init(["rows.csv"])
     assert list(found.spec.modalities) == ["x"]
     assert found.remarks == (f"left out: patient: no identifiers, as {what.format(ids[0])}",)
     # Visits of patients repeat them on purpose.
     write(here / "rows.csv", {"patient": [f"p{row // 2}" for row in range(60)], "x": column_of("normal")[:60]})
-    found = look(["rows.csv"])
+    found = init(["rows.csv"])
     assert found.remarks == ("data.group: patient: 60 rows of 30 patients; rows of one are kept in one part",)
     assert (found.spec.data.group, list(found.spec.modalities)) == ("patient", ["x"])
 
@@ -239,7 +239,7 @@ def test_what_spoils_a_column_of_identifiers_is_told(here: Path, ids: list[Any],
 @pytest.mark.parametrize(("cell", "what"), [("{},5", "commas"), ("1,{:03}", "commas"), ("{} %", "percent signs")])
 def test_numbers_that_are_spelt_otherwise_are_told_and_are_no_identifiers(here: Path, cell: str, what: str):
     write(here / "rows.csv", {"dose": [cell.format(row) for row in range(60)], "x": column_of("normal")[:60]})
-    found = look(["rows.csv"])
+    found = init(["rows.csv"])
     assert list(found.spec.modalities) == ["x"]
     assert found.spec.data.source.kwargs["id"] == "id"
     first = cell.format(0)
@@ -250,7 +250,7 @@ def test_numbers_that_are_spelt_otherwise_are_told_and_are_no_identifiers(here: 
 
 def test_a_column_without_a_name_is_no_column_of_identifiers(here: Path):
     write(here / "rows.csv", {"": list(range(60)), "x": column_of("normal")[:60]})
-    assert look(["rows.csv"]).remarks == (
+    assert init(["rows.csv"]).remarks == (
         "left out: a column without a name: looks like identifiers: whole numbers in a row, or text, that differ in all rows",
     )  # fmt: skip
     write(here / "one.csv", {"": list(range(60)), "id": list(range(60)), "x": column_of("normal")[:60]})
@@ -259,7 +259,7 @@ def test_a_column_without_a_name_is_no_column_of_identifiers(here: Path):
         f"{here / 'other.csv'}: a column without a name is in {here / 'one.csv'} as well; give them names, or leave them out where they "
         "count the rows"
     ):
-        look(["one.csv", "other.csv"])
+        init(["one.csv", "other.csv"])
 
 
 def test_arrays_of_an_archive_are_described(here: Path):
@@ -272,7 +272,7 @@ def test_arrays_of_an_archive_are_described(here: Path):
         "x__present": np.arange(rows) % 2, "id": np.arange(rows), "note": np.array("text"),
     }  # fmt: skip
     np.savez(here / "rows.npz", **arrays)
-    found = look(["rows.npz"])
+    found = init(["rows.npz"])
     spec = parse_spec(found.text)
     assert {name: (one.shape, one.likelihood.type) for name, one in spec.modalities.items()} == {
         "x": ((3,), "normal"), "grey": ((1, 4, 4), "bernoulli"), "photo": ((3, 4, 4), "discretized_logistic"),
@@ -287,13 +287,13 @@ def test_arrays_of_an_archive_are_described(here: Path):
 def test_arrays_that_do_not_fit_together_are_told(here: Path):
     x, path = np.random.default_rng(0).normal(size=(30, 2)), here / "rows.npz"
     np.savez(path, x=x, note=np.array([f"note {row}" for row in range(30)]))
-    assert look(["rows.npz"]).remarks == ("left out: note: text of 30 different values in 30 rows, too few rows a value for classes",)
+    assert init(["rows.npz"]).remarks == ("left out: note: text of 30 different values in 30 rows, too few rows a value for classes",)
     np.savez(path, x=x, id=np.arange(29))
     with refused(f"{path}: ids: 29 for 30 rows, expected one per row"):
-        look(["rows.npz"])
+        init(["rows.npz"])
     np.savez(path, x=x[:0])
     with refused(f"{path}: no rows"):
-        look(["rows.npz"])
+        init(["rows.npz"])
 
 
 @pytest.mark.parametrize(
@@ -307,13 +307,13 @@ def test_arrays_that_do_not_fit_together_are_told(here: Path):
 def test_a_file_without_rows_is_told(here: Path, text: str, message: str):
     (here / "rows.csv").write_text(text)
     with refused(f"{here / 'rows.csv'}: {message}"):
-        look(["rows.csv"])
+        init(["rows.csv"])
 
 
 def test_a_file_of_nothing_to_learn_is_told(here: Path, call: Call):
     write(here / "rows.csv", {"x": [3] * 20})
     with refused("rows.csv: no column that a modality can be made of (x holds '3' alone)"):
-        look(["rows.csv"])
+        init(["rows.csv"])
     (here / "rows.txt").write_text("x\n1\n")
     assert call("init", "rows.txt") == (
         2, "", f"{here / 'rows.txt'}: expected tables (.csv, .tsv, .csv.gz, .tsv.gz, .parquet), folders of images, or one .npz, .h5mu or "

@@ -24,7 +24,7 @@ from nbridge.data.tables.source import Table
 from nbridge.draft.checks import check_data
 from nbridge.draft.column_kinds import ColumnKind, Tally, kind_of_numbers, kind_of_text, repeats
 from nbridge.draft.columns import MOST_MODALITIES, kind_of
-from nbridge.draft.draft import FirstLook, look
+from nbridge.draft.draft import Draft, init
 from nbridge.draft.name_groups import group_by_prefix
 from nbridge.spec.reader import parse_spec
 from nbridge.training.build import build_data, build_model
@@ -56,7 +56,7 @@ def reals(rows: int = ROWS) -> list[str]:
     return [f"{x:.4f}" for x in np.random.default_rng(9).normal(size=rows)]
 
 
-def comments(found: FirstLook) -> str:
+def comments(found: Draft) -> str:
     """All comments as one line of text."""
     return " ".join(line.strip().removeprefix("# ") for line in found.text.splitlines() if line.strip().startswith("#"))
 
@@ -71,7 +71,7 @@ def found_in(name: str, values: Sequence[object]) -> ColumnKind:
 
 def guessed(name: str, values: Sequence[object]) -> tuple[str, int, str]:
     """The likelihood and the size of a column that stands beside one of reals of another name, and all comments."""
-    found = look([table(Path("rows.csv"), {"zz": reals(len(values)), name: values})])
+    found = init([table(Path("rows.csv"), {"zz": reals(len(values)), name: values})])
     columns = found.spec.data.source.kwargs["columns"]
     own = next((modality for modality, members in columns.items() if name in members), None)
     if own is None:
@@ -128,7 +128,7 @@ def test_whole_numbers_are_classes_where_they_repeat_unless_name_or_shape_says_o
 def test_columns_that_are_together_name_those_in_doubt(here: Path, doubtful: bool):
     rng = np.random.default_rng(0)
     ages = (rng.integers(18, 60, ROWS) if doubtful else rng.integers(0, 10**6, ROWS)).tolist()
-    found = look([table(here / "rows.csv", {"m_x": reals(), "m_y": reals()[::-1], "m_age": ages})])
+    found = init([table(here / "rows.csv", {"m_x": reals(), "m_y": reals()[::-1], "m_age": ages})])
     words = "names begin with m; 3 columns of numbers, standardised" + ("; m_age could also be classes" if doubtful else "")
     assert words in comments(found)
     assert ("could also" in found.text) == doubtful
@@ -137,9 +137,9 @@ def test_columns_that_are_together_name_those_in_doubt(here: Path, doubtful: boo
 def test_a_hundred_species_are_classes_from_a_csv_and_from_an_archive(here: Path):
     rng = np.random.default_rng(0)
     species, leaf = np.arange(1600) % 100, rng.normal(size=(1600, 4))
-    of_csv = look([table(here / "leaves.csv", {"species": species.tolist(), **{f"leaf_{i}": leaf[:, i].tolist() for i in range(4)}})])
+    of_csv = init([table(here / "leaves.csv", {"species": species.tolist(), **{f"leaf_{i}": leaf[:, i].tolist() for i in range(4)}})])
     np.savez(here / "leaves.npz", species=species, leaf=leaf)
-    for found in (of_csv, look(["leaves.npz"])):
+    for found in (of_csv, init(["leaves.npz"])):
         kinds = {name: (one.shape, one.likelihood.type) for name, one in found.spec.modalities.items()}
         assert kinds == {"species": ((100,), "categorical"), "leaf": ((4,), "normal")}
 
@@ -151,7 +151,7 @@ def test_a_hundred_species_are_classes_from_a_csv_and_from_an_archive(here: Path
 def test_few_numbers_are_classes_even_if_they_are_not_whole(here: Path, values: list[float], likelihood: str, classes: tuple[str, ...]):
     cells = (values * ROWS)[:ROWS]
     assert guessed("edema", cells)[0] == likelihood
-    assert (look(["rows.csv"]).spec.data.source.kwargs["classes"] or {}).get("edema", ()) == classes
+    assert (init(["rows.csv"]).spec.data.source.kwargs["classes"] or {}).get("edema", ()) == classes
     # A dose has an order and distances, whatever its values are.
     assert guessed("dose", cells)[0] == "normal"
 
@@ -164,7 +164,7 @@ def test_a_stray_value_among_whole_numbers_makes_no_class_of_its_own():
 def test_numbers_that_are_spelt_in_two_ways_are_one_class(here: Path):
     likelihood, size, _ = guessed("stage", ["1", "1.0", "2", "3"] * 100)
     assert (likelihood, size) == ("categorical", 3)
-    assert check_data(look(["rows.csv"]).spec).errors == ()
+    assert check_data(init(["rows.csv"]).spec).errors == ()
 
 
 @pytest.mark.parametrize("kinds", [11, 51, 200, MOST_CLASSES])
@@ -178,7 +178,7 @@ def test_text_that_repeats_is_classes_up_to_a_thousand_of_them(kinds: int, rows_
 def test_a_thousand_classes_of_text_hold_with_their_data(here: Path):
     texts = [f"town {place}" for place in range(MOST_CLASSES)] * 2
     assert guessed("town", texts)[:2] == ("categorical", MOST_CLASSES)
-    source = look(["rows.csv"]).spec.data.source
+    source = init(["rows.csv"]).spec.data.source
     towns = Table(**source.kwargs).load({"town": (MOST_CLASSES,), "zz": (1,)}).batch.representative().values["town"]
     assert [source.kwargs["classes"]["town"][code] for code in towns.int().tolist()] == texts
 
@@ -220,7 +220,7 @@ def test_the_guess_depends_on_the_tally_alone(kinds: int, seed: int, name: str, 
 def test_codes_with_leading_zeros_are_classes_and_come_back_to_the_letter(here: Path, codes: tuple[str, ...]):
     likelihood, size, _ = guessed("x", list(codes) * 20)
     assert (likelihood, size) == (("bernoulli", 1) if len(codes) == 2 else ("categorical", len(codes)))
-    found = look(["rows.csv"])
+    found = init(["rows.csv"])
     assert found.spec.data.source.kwargs["classes"] == {"x": codes}
     assert check_data(found.spec).errors == ()
 
@@ -244,7 +244,7 @@ def test_dates_are_neither_classes_nor_identifiers_nor_numbers(here: Path, form:
     first = np.datetime64("2019-03-27T08:15:00")
     spelt = [(first + np.timedelta64(37 * (row % days), "D")).astype(object).strftime(form) for row in range(300)]
     # The first column, which would be identifiers if its texts differ.
-    found = look([table(here / "rows.csv", {"when": spelt, "x": reals(300)})])
+    found = init([table(here / "rows.csv", {"when": spelt, "x": reals(300)})])
     assert list(found.spec.modalities) == ["x"]
     assert found.spec.data.source.kwargs["id"] == "id"
     assert len(found.remarks) == 1
@@ -305,10 +305,10 @@ def test_prefixes_make_modalities_and_questionnaires_stay_apart(here: Path):
         "bill length": reals(300),
         "bill depth": reals(300),
     }
-    found = look([table(here / "rows.csv", cells)])
+    found = init([table(here / "rows.csv", cells)])
     assert found.spec.data.source.kwargs["columns"] == {"gene": ("gene_a.b", "gene_c"), "bill": ("bill length", "bill depth")}
     answers = {f"{scale}{item}": rng.integers(1, 7, 300).tolist() for scale in "ACENO" for item in range(1, 6)}
-    found = look([table(here / "bfi.csv", {**answers, "age": rng.integers(18, 80, 300).tolist()})])
+    found = init([table(here / "bfi.csv", {**answers, "age": rng.integers(18, 80, 300).tolist()})])
     columns = found.spec.data.source.kwargs["columns"]
     assert columns == {"age": ("age",), **{scale: tuple(f"{scale}{item}" for item in range(1, 6)) for scale in "ACENO"}}
     assert found.spec.modalities["A"].shape == (30,)
@@ -317,7 +317,7 @@ def test_prefixes_make_modalities_and_questionnaires_stay_apart(here: Path):
 def test_counts_of_different_ranges_under_one_name_are_counts(here: Path):
     rng = np.random.default_rng(0)
     rows = {f"rna_{place}": rng.poisson(0.4 + place / 2, 300).tolist() for place in range(4)}
-    found = look([table(here / "rows.csv", {**rows, "x": reals(300)})])
+    found = init([table(here / "rows.csv", {**rows, "x": reals(300)})])
     assert found.spec.modalities["rna"].likelihood.type == "negative_binomial"
     assert found.spec.data.source.kwargs["columns"]["rna"] == tuple(rows)
 
@@ -326,7 +326,7 @@ def test_empty_cells_are_counted(here: Path, call: Call):
     x = reals(200)
     cells = {"lab_a": [*[""] * 3, *x[3:]], "lab_b": x, "sex": [*["NA"] * 7, *["f", "m"] * 100][:200], "note": ["a", ""] * 100, "whole": x}
     table(here / "rows.csv", cells)
-    found = look(["rows.csv"])
+    found = init(["rows.csv"])
     assert found.empty == {"lab_a": 3, "sex": 7, "note": 100}
     assert "names begin with lab; 2 columns of numbers, standardised; empty cells of 200 rows: lab_a 3" in comments(found)
     assert "two values, f, m; empty in 7 of 200 rows" in comments(found)
@@ -341,7 +341,7 @@ def test_empty_cells_are_counted(here: Path, call: Call):
         b=np.array(x, float),
         b__present=np.arange(200) > 4,
     )
-    found = look(["rows.npz"])
+    found = init(["rows.npz"])
     assert found.empty == {"a": 9, "b": 5}
     assert "numbers, standardised; empty in 9 of 200 rows" in comments(found)
 
@@ -372,7 +372,7 @@ def test_arrays_of_images_have_conv_encoders(
         "normal": lambda size: rng.normal(size=size).astype(np.float32),
     }
     np.savez(here / "rows.npz", scan=draw[kind]((40, *sides)), label=np.arange(40) % 4)
-    found = look(["rows.npz"])
+    found = init(["rows.npz"])
     scan = found.spec.modalities["scan"]
     assert (scan.shape, scan.encoder.type, scan.likelihood.type) == (shape, encoder, likelihood)
     assert found.spec.modalities["label"].encoder.type == "mlp"
@@ -391,7 +391,7 @@ def test_single_numbers_of_an_archive_are_taken_for_what_those_of_a_table_are(he
         row=np.arange(rows), flag=np.arange(rows) % 2 == 0, two=np.arange(rows) % 2 + 1, site=np.array(["b", "a", "", "c"] * 250),
         day=np.array([f"2020-01-{day % 28 + 1:02}" for day in range(rows)]), code=rng.choice([900, 950, 990], rows),
     )  # fmt: skip
-    found = look(["rows.npz"])
+    found = init(["rows.npz"])
     assert {name: (one.shape[0], one.likelihood.type) for name, one in found.spec.modalities.items()} == {
         "grade": (6, "categorical"), "age": (1, "normal"), "n_visits": (1, "negative_binomial"), "flag": (1, "bernoulli"),
         "two": (3, "categorical"), "site": (3, "categorical"), "code": (1, "normal"),
@@ -467,7 +467,7 @@ REAL = {
 
 @pytest.mark.parametrize("name", REAL)
 def test_real_tables_are_described_as_their_sources_describe_them(real_data: Path, name: str):
-    found = look([str(real_data / "tables" / f"{name}.csv")])
+    found = init([str(real_data / "tables" / f"{name}.csv")])
     sizes = {modality: one.shape[0] for modality, one in found.spec.modalities.items()}
     assert sizes | REAL[name] == sizes
     assert len(sizes) <= MOST_MODALITIES
@@ -510,7 +510,7 @@ def saved(here: Path, columns: Mapping[str, np.ndarray], ending: str) -> str:
 def test_an_owner_that_repeats_groups_rows_and_is_neither_a_modality_nor_left_out(here: Path, owner: str, who: str, ending: str):
     columns = visits()
     columns = {owner: columns["patient"], **{name: columns[name] for name in ("arm", "dose", "pulse")}}
-    found = look([saved(here, columns, ending)])
+    found = init([saved(here, columns, ending)])
     assert (found.spec.data.group, found.spec.data.split) == (owner, None)
     assert set(found.spec.data.source.kwargs["classes"]) == {"arm"}
     assert found.empty == {"arm": 1}
@@ -528,7 +528,7 @@ def test_an_owner_that_repeats_groups_rows_and_is_neither_a_modality_nor_left_ou
 def test_a_column_of_parts_splits_rows_and_is_no_class(here: Path, name: str, ending: str):
     columns = visits()
     columns = {"subject": columns["patient"], name: columns["split"], "arm": columns["arm"], "dose": columns["dose"]}
-    found = look([saved(here, columns, ending)])
+    found = init([saved(here, columns, ending)])
     assert (found.spec.data.group, found.spec.data.split) == ("subject", name)
     assert set(found.spec.modalities) == {"arm", "dose"}
     assert set(found.spec.data.source.kwargs["classes"]) == {"arm"}
@@ -542,7 +542,7 @@ def test_owners_and_parts_that_are_not_proposed_are_no_modality_either(here: Pat
     columns = visits(10, 12)
     # The rows of each of ten patients, few enough for classes, are in several parts.
     parts = np.array(["train", "train", "test"] * 40)
-    found = look([saved(here, {**columns, "split": parts, "fold": parts}, ending)])
+    found = init([saved(here, {**columns, "split": parts, "fold": parts}, ending)])
     assert (found.spec.data.group, found.spec.data.split) == (None, "split")
     assert {"patient", "split", "fold"}.isdisjoint(found.spec.modalities)
     assert set(found.spec.data.source.kwargs["classes"]) == {"arm"}
@@ -551,7 +551,7 @@ def test_owners_and_parts_that_are_not_proposed_are_no_modality_either(here: Pat
     alone = {name: array for name, array in columns.items() if name != "split"}
     # An empty cell is no group.
     alone["patient"] = np.array(["", *visits()["patient"][1:]])
-    found = look([saved(here, alone, ending)])
+    found = init([saved(here, alone, ending)])
     assert found.spec.data.group is None
     assert "patient" not in found.spec.modalities
     assert found.remarks == ("left out: patient: identifiers that repeat: 40 different values in 119 rows",)

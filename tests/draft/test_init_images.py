@@ -15,7 +15,7 @@ import pytest
 from commands import Call
 from PIL import Image
 
-from nbridge.draft.draft import FirstLook, look
+from nbridge.draft.draft import Draft, init
 from nbridge.errors import DataError
 from nbridge.explore.session import open_session
 from nbridge.runs.run import open_run
@@ -60,11 +60,11 @@ def pixels(path: Path) -> np.ndarray:
         return np.asarray(image) / 255
 
 
-def described(found: FirstLook) -> dict[str, tuple[tuple[int, ...], str, str]]:
+def described(found: Draft) -> dict[str, tuple[tuple[int, ...], str, str]]:
     return {name: (one.shape, one.encoder.type, one.likelihood.type) for name, one in found.spec.modalities.items()}
 
 
-def comments(found: FirstLook) -> str:
+def comments(found: Draft) -> str:
     """All comments as one line of text."""
     return " ".join(line.strip().removeprefix("# ") for line in found.text.splitlines() if line.strip().startswith("#"))
 
@@ -73,7 +73,7 @@ def test_a_folder_is_a_modality_of_the_size_of_its_images(here: Path):
     for row in range(50):
         picture(here / "my faces" / f"p{row}.png", (20, 24), seed=row)
     (here / "my faces" / "notes.txt").write_text("x")
-    found = look(["my faces"])
+    found = init(["my faces"])
     assert described(found) == {"my_faces": ((3, 24, 20), "conv", "discretized_logistic")}
     assert found.spec.data.source.kwargs["folders"] == {"my_faces": "my faces"}
     assert found.spec.data.source.kwargs["resize"] is None
@@ -97,7 +97,7 @@ def test_large_images_and_several_sizes_are_resized_and_it_is_said_why(
 ):
     for row in range(6):
         picture(here / "x" / f"{row}.png", sizes[row % len(sizes)], seed=row)
-    found = look(["x"])
+    found = init(["x"])
     assert described(found)["x"][0] == (3, *shape)
     assert found.spec.data.source.kwargs["resize"] == "crop"
     assert why in comments(found)
@@ -114,7 +114,7 @@ def test_large_images_and_several_sizes_are_resized_and_it_is_said_why(
 def test_colours_and_ink_are_told_apart(here: Path, options: dict[str, Any], channels: int, likelihood: str, why: str):
     for row in range(6):
         picture(here / "x" / f"{row}.png", (9, 8), seed=row, **options)
-    found = look(["x"])
+    found = init(["x"])
     assert described(found) == {"x": ((channels, 8, 9), "conv", likelihood)}
     assert why in comments(found)
 
@@ -124,7 +124,7 @@ def test_folders_in_a_folder_are_modalities_if_they_share_rows(here: Path):
         for row in rows:
             picture(here / "shots" / name / f"{row}.png", (8, 8), seed=row)
     (here / "shots" / "people.csv").write_text("x\n")
-    found = look(["shots"])
+    found = init(["shots"])
     assert list(found.spec.modalities) == ["back", "front"]
     assert found.rows == 20
     assert {name: int(mask.sum()) for name, mask in found.present.items()} == {"front": 12, "back": 14}
@@ -135,12 +135,12 @@ def test_folders_in_a_folder_are_modalities_if_they_share_rows(here: Path):
         f"{here / 'shots'}: no name of an image is in two of its folders (back, front), so that no row has two modalities; if they are "
         "classes, write a table with a column of paths and one of classes"
     ):
-        look(["shots"])
+        init(["shots"])
     (here / "empty" / "inside").mkdir(parents=True)
     with refused(
         f"{here / 'empty'}: no image in this folder (.png, .jpg, .jpeg, .webp, .bmp, .gif, .tif, .tiff, .pgm, .ppm), nor in folders in it"
     ):
-        look(["empty"])
+        init(["empty"])
 
 
 def people(rows: int, who: Callable[[int], object]) -> dict[str, list[object]]:
@@ -155,19 +155,19 @@ def test_a_table_is_joined_to_a_folder_by_the_names_of_its_images(here: Path):
     for row in range(0, 30, 2):
         picture(here / "face" / f"P{row}.png", (8, 8), seed=row)
     table(here / "people.csv", people(30, lambda row: f"P{row}"))
-    found = look(["face", "people.csv"])
+    found = init(["face", "people.csv"])
     # A column bears the name of the folder.
     assert described(found)["face_2"] == ((3, 8, 8), "conv", "discretized_logistic")
     options = found.spec.data.source.kwargs
     assert (options["id"], options["table"], options["folders"]) == ("who", "people.csv", {"face_2": "face"})
     assert {name: int(mask.sum()) for name, mask in found.present.items()} == {"face_2": 15, "face": 30, "sex": 30}
-    assert look(["face", "people.csv"], "who").text == found.text
+    assert init(["face", "people.csv"], id="who").text == found.text
     table(here / "others.csv", people(30, lambda row: f"Q{row}"))
     with refused(f"{here / 'others.csv'}: no column matches the image names, such as 'P0' in face; name it with --id"):
-        look(["face", "others.csv"])
+        init(["face", "others.csv"])
     table(here / "twice.csv", people(30, lambda row: f"P{max(row, 1)}"))
     with refused(f"{here / 'twice.csv'}: column 'who': duplicate 'P1' in row 0 (line 2) and row 1 (line 3)"):
-        look(["face", "twice.csv"])
+        init(["face", "twice.csv"])
 
 
 def test_a_column_of_paths_is_found_beside_its_table_or_in_a_folder_that_is_named(here: Path):
@@ -175,18 +175,18 @@ def test_a_column_of_paths_is_found_beside_its_table_or_in_a_folder_that_is_name
         picture(here / "my imgs" / f"{row}.png", (8, 8), seed=row)
     cells = [f"my imgs/{row}.png" if row % 3 else "" for row in range(30)]
     table(here / "people.csv", {"photo": cells, **people(30, lambda row: f"P{row}")})
-    found = look(["people.csv"])
+    found = init(["people.csv"])
     options = found.spec.data.source.kwargs
     assert (options["files"], options["root"], options["id"]) == ({"photo": "photo"}, None, "who")
     assert int(found.present["photo"].sum()) == 20
     table(here / "people.csv", {"photo": [f"{row}.png" for row in range(31)], **people(31, lambda row: f"P{row}")})
-    found = look(["my imgs", "people.csv"])
+    found = init(["my imgs", "people.csv"])
     options = found.spec.data.source.kwargs
     assert (options["files"], options["root"], options["missing_files"]) == ({"photo": "photo"}, "my imgs", "absent")
     assert found.remarks == (
         f"photo: 1 of the 31 files that it names are not in {here / 'my imgs'}; taken for absent, data.missing_files",
     )  # fmt: skip
-    found = look(["people.csv"])
+    found = init(["people.csv"])
     assert "photo: names images, none of which is beside the table (0.png); name their folder as well" in found.remarks
 
 

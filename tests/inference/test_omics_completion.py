@@ -19,7 +19,7 @@ from scipy import sparse
 import nbridge
 from nbridge.data.numpy.archive import read_npz
 from nbridge.data.omics import rows as omics_rows
-from nbridge.draft.draft import look
+from nbridge.draft.draft import init
 from nbridge.errors import DataError
 from nbridge.explore.session import open_session
 from nbridge.visual.modality_kinds import class_names, element_names
@@ -211,7 +211,7 @@ def test_what_an_earlier_imputation_wrote_beside_modalities_does_not_stay(tmp_pa
         assert not done.obs[[f"{name}__imputed" for name in KINDS]].any(axis=None)
         assert list(done.mod["prot"].layers) == ["raw"]
         np.testing.assert_array_equal(done.mod["prot"].X, first.mod["prot"].X)
-    assert list(look([str(once)]).spec.modalities) == list(look([str(path)]).spec.modalities)
+    assert list(init([str(once)]).spec.modalities) == list(init([str(path)]).spec.modalities)
 
 
 def test_what_a_file_lacks_altogether_is_made(tmp_path: Path, model: nbridge.Model):
@@ -401,7 +401,7 @@ def test_what_is_guessed_of_an_object_and_why(tmp_path: Path):
     atac = adata(sparse.csr_matrix(rng.random((40, 9)) < 0.3), names[:40], [f"peak{place}" for place in range(9)])
     many = adata(rng.normal(size=(60, 2001)), names, [f"m{place}" for place in range(2001)])
     data = joined({"rna": rna, "atac": atac, "methyl-450k": many})
-    found = look([str(write(tmp_path / "a.h5mu", data))])
+    found = init([str(write(tmp_path / "a.h5mu", data))])
     assert {name: (one.shape, one.likelihood.type) for name, one in found.spec.modalities.items()} == {
         "rna": ((700,), "negative_binomial"), "atac": ((9,), "bernoulli"), "methyl_450k": ((2001,), "normal"),
         "protein": ((1,), "negative_binomial"), "kind": ((3,), "categorical"), "doublet": ((2,), "categorical"),

@@ -12,15 +12,17 @@ from nbridge.common.messages import listing
 from nbridge.data.arrays import keys_of
 from nbridge.data.blocks import RowReader
 from nbridge.data.endings import parquet_files
-from nbridge.data.folders import find_file, find_folder, holds_arrays, is_folder
+from nbridge.data.folders import find_file, find_file_or_folder, find_folder, holds_arrays, is_folder
 from nbridge.data.images.files import ImageTarget
 from nbridge.data.images.inputs import ROWS, check_apart, inputs_of, places_of, table_of_rows
 from nbridge.data.images.rows import ImageRows
+from nbridge.data.images.sets import images_of
 from nbridge.data.images.tables import ImageFolder, ImagePaths
+from nbridge.data.schema import ColumnsSchema
 from nbridge.data.source import Binding, DataSource, are_paths, check_whole, is_path, paths_of
 from nbridge.data.tables.columns import TableFile, open_table
 from nbridge.data.tables.numbers import check_joinable
-from nbridge.data.tables.source import Table
+from nbridge.data.tables.source import Table, name_of, open_listed
 from nbridge.errors import DataError
 from nbridge.spec.option_types import MissingFiles, Resize
 
@@ -83,6 +85,16 @@ class Images(Table):
         assert isinstance(found, Images), "images are bound by the source that they were trained from"
         found._rows = paths_of(rows)
         return found
+
+    @contextmanager
+    def schema(self) -> Iterator[ColumnsSchema]:
+        found = {path: find_file_or_folder(path) for path in self._rows}
+        folders = [path for path, place in found.items() if place.is_dir() and not parquet_files(place)]
+        tables = [path for path in found if path not in folders]
+        source: dict[str, object] = {"source": "table", "path": tables[0] if len(tables) == 1 else tables}
+        images = [one for path in folders for one in images_of(path, found[path])]
+        opened = [open_listed(found[path]) for path in tables]
+        yield ColumnsSchema(name_of([*found.values()]), source, listing(self._rows), tables=opened, images=images)
 
     @contextmanager
     def blocks(self, binding: Binding, scratch: Path) -> Iterator[RowReader]:

@@ -18,9 +18,10 @@ from nbridge.data.column import PRESENT
 from nbridge.data.endings import ARCHIVE, has_ending
 from nbridge.data.folders import find_file
 from nbridge.data.ids import check_ids
-from nbridge.data.numpy.archive import no_array, opened_npz, read_member
+from nbridge.data.numpy.archive import no_array, opened_npz, read_member, read_npz
 from nbridge.data.numpy.class_texts import are_texts, class_numbers, texts_in
 from nbridge.data.numpy.rows import ArrayRows, archive_members
+from nbridge.data.schema import ArraysSchema
 from nbridge.data.source import Binding, DataSource, check_not_input, is_path
 from nbridge.data.split import PARTS, Dataset
 from nbridge.data.split_labels import NoColumnError, RowLabels, array_labels
@@ -69,6 +70,11 @@ class NPZ(DataSource):
             found.keys, found.id = dict(own.array_keys), own.id
             found.classes = dict(own.text_classes)
         return found
+
+    @contextmanager
+    def schema(self) -> Iterator[ArraysSchema]:
+        path = find_file(self.path)
+        yield ArraysSchema(path.stem, {"source": "npz", "path": self.path}, str(path), arrays=read_npz(path))
 
     @property
     def text_classes(self) -> Mapping[str, Sequence[str]]:

@@ -24,6 +24,7 @@ from nbridge.data.omics.layout import OmicsLayout
 from nbridge.data.omics.rows import OmicsRows
 from nbridge.data.omics.split_columns import obs_labels
 from nbridge.data.omics.values import Values, values_of
+from nbridge.data.schema import OmicsSchema
 from nbridge.data.source import Binding, DataSource, check_not_input, is_path
 from nbridge.data.split import Dataset
 from nbridge.data.split_labels import RowLabels
@@ -84,6 +85,13 @@ class H5MU(DataSource):
         """Another source of such data, with the addresses, variables and classes of this one."""
         other.keys, other.variables, other.classes, other.reserved = self.keys, self.variables, self.classes, self.reserved
         return other
+
+    @contextmanager
+    def schema(self) -> Iterator[OmicsSchema]:
+        with self.opened() as omics:
+            path = Path(self.path)
+            source = {"source": self.name or self.ending[1:], **({} if self.in_memory else {"path": self.path})}
+            yield OmicsSchema(path.stem or "data", source, omics.origin, from_python=self.in_memory, omics=omics)
 
     @contextmanager
     def blocks(self, binding: Binding, scratch: Path) -> Iterator[RowReader]:  # noqa: ARG002 (values are read on demand)

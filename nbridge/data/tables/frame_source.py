@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nbridge.data.blocks import RowReader
+from nbridge.data.schema import ColumnsSchema
 from nbridge.data.source import Binding, DataSource, are_paths
 from nbridge.data.tables.columns import TableFile
 from nbridge.data.tables.frame_table import FrameTable
@@ -58,6 +59,11 @@ class FrameSource(Table):
         # Rows are identified by position, but a column of identifiers is no mistyped modality.
         found._given, found._known_id, found.id = FrameTable(open_frame(rows)), found.id, ""
         return found
+
+    @contextmanager
+    def schema(self) -> Iterator[ColumnsSchema]:
+        assert self._given is not None
+        yield ColumnsSchema("data", {"source": self.name}, str(self._given.path), from_python=True, tables=[self._given])
 
     def takes_arrays(self, data: Mapping[str, object], names: Iterable[str]) -> bool:  # noqa: ARG002 (a dict holds columns)
         return False

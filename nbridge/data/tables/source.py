@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 from nbridge.common.messages import clip, listing
 from nbridge.data.arrays import keys_of, to_batch
 from nbridge.data.blocks import RowReader
-from nbridge.data.endings import PARQUET, TEXT, has_ending, parquet_files
-from nbridge.data.folders import find_file
+from nbridge.data.endings import PARQUET, TABLES, TEXT, has_ending, parquet_files
+from nbridge.data.folders import find_file, find_file_or_folder
 from nbridge.data.ids import identifier_of
-from nbridge.data.source import Binding, DataSource, Field, are_paths, check_not_input, check_whole, is_path, paths_of
+from nbridge.data.schema import ColumnsSchema
+from nbridge.data.source import EXPECTED, Binding, DataSource, Field, are_paths, check_not_input, check_whole, is_path, paths_of
 from nbridge.data.split import Dataset
 from nbridge.data.split_labels import NoColumnError, RowLabels
 from nbridge.data.tables.cells import MISSING, number_of, ordered_classes
@@ -104,6 +105,13 @@ class Table(DataSource):
         other.columns, other.classes, other.id, other.missing = self.columns, self.classes, self.id, self.missing
         other.reserved = self.reserved
         return other
+
+    @contextmanager
+    def schema(self) -> Iterator[ColumnsSchema]:
+        found = [find_file_or_folder(path) for path in self.paths]
+        tables = [open_listed(path) for path in found]
+        source = {"source": "table", "path": self.paths[0] if len(self.paths) == 1 else list(self.paths)}
+        yield ColumnsSchema(name_of(found), source, listing(self.paths), tables=tables)
 
     @contextmanager
     def blocks(self, binding: Binding, scratch: Path) -> Iterator[RowReader]:
@@ -285,6 +293,22 @@ class Table(DataSource):
         alone = {name: names[0] for name, names in columns.items() if len(names) == 1 and prod(shapes[name]) > 1}
         lists = frozenset(column for column in alone.values() if column not in self.classes)
         return TableLayout(shapes, columns, self.classes, self.id, self.missing, lists)
+
+
+def open_listed(path: Path) -> TableFile:
+    """Opens a table among other raw data.
+
+    Raises:
+        DataError: when it is no table, or can't be read.
+    """
+    if not path.is_dir() and not has_ending(path, *TABLES):
+        raise DataError(f"{path}: {EXPECTED}")
+    return open_table(path)
+
+
+def name_of(found: Sequence[Path]) -> str:
+    """A name for the spec of some files, from the first of them."""
+    return found[0].resolve().name.partition(".")[0] or "table"
 
 
 def _words(words: str | Sequence[str]) -> Sequence[str]:

@@ -1,18 +1,16 @@
-"""Infers modalities, classes, groups and splits from the arrays of an npz file."""
+"""Infers modalities, classes, groups and splits from named arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from nbridge.common.messages import listing, some_of
 from nbridge.data.column import PRESENT
 from nbridge.data.ids import check_ids
-from nbridge.data.numpy.archive import read_npz
 from nbridge.data.numpy.class_texts import are_texts, texts_in
 from nbridge.data.split_labels import label_texts
 from nbridge.data.tables.cells import MISSING
@@ -20,7 +18,7 @@ from nbridge.data.texts import normal_text
 from nbridge.draft.arrays import part_of_array, part_of_texts
 from nbridge.draft.splits import SplitKeys, keys_among, keys_of_items
 from nbridge.draft.writer import Part
-from nbridge.errors import DataError, naming
+from nbridge.errors import DataError
 from nbridge.spec.names import free_name
 
 NAMED = 12
@@ -28,7 +26,7 @@ NAMED = 12
 
 
 @dataclass
-class ArraysLook:
+class ArrayModalities:
     """Inferred modalities and split.
 
     Arguments:
@@ -69,42 +67,39 @@ class ArraysLook:
         return (*(f"left out: {some_of(names, NAMED)}: {reason}" for reason, names in self.left.items()), *self.splits.remarks)
 
 
-def look_at_npz(file: Path, id_key: str | None) -> ArraysLook:
-    """Infers modalities from an npz file.
+def modalities_of_arrays(arrays: Mapping[str, np.ndarray], id_key: str | None) -> ArrayModalities:
+    """Infers modalities from named arrays.
 
     Arguments:
-        file: The file.
+        arrays: The arrays.
         id_key: The array of identifiers; by default ``id``, if it exists.
 
     Raises:
-        DataError: if the file cannot be read, or contains no possible modality.
+        DataError: if they contain no possible modality, or identifiers are missing or duplicate.
     """
-    arrays = read_npz(file)
     key = id_key or ("id" if "id" in arrays else None)
     if key is not None and key not in arrays:
-        raise DataError(f"{file}: no array {key!r}. Found: {listing(arrays)}")
+        raise DataError(f"no array {key!r}. Found: {listing(arrays)}")
     rows = _rows_of(arrays, key)
     if key is not None:
-        with naming(file):
-            check_ids(arrays[key], rows)
+        check_ids(arrays[key], rows)
     if not rows:
-        raise DataError(f"{file}: no rows")
-    found = ArraysLook(rows, key)
+        raise DataError("no rows")
+    found = ArrayModalities(rows, key)
     own = {name: array for name, array in arrays.items() if name != key and not name.endswith(PRESENT)}
     single = {name: array.reshape(rows) for name, array in own.items() if array.shape in ((rows,), (rows, 1))}
     found.splits = keys_among({name: partial(label_texts, array) for name, array in single.items()})
-    with naming(file):
-        for name, array in own.items():
-            if name not in found.splits.taken:
-                _look_at_array(found, name, array, arrays.get(name + PRESENT))
+    for name, array in own.items():
+        if name not in found.splits.taken:
+            _add_array(found, name, array, arrays.get(name + PRESENT))
     if not found.parts:
-        raise DataError(f"{file}: no array that a modality can be made of. Found: {listing(arrays)}")
+        raise DataError(f"no array that a modality can be made of. Found: {listing(arrays)}")
     numeric = {part.name: arrays[found.keys.get(part.name, part.name)] for part in found.parts if part.name not in found.classes}
     found.splits = keys_of_items(found.splits, ((name, array, found.present[name]) for name, array in numeric.items()))
     return found
 
 
-def _look_at_array(found: ArraysLook, name: str, array: np.ndarray, mask: np.ndarray | None) -> None:
+def _add_array(found: ArrayModalities, name: str, array: np.ndarray, mask: np.ndarray | None) -> None:
     """Adds a modality, or the reason why an array is not one."""
     called = free_name(name, found.present)
     part, classes = _part_of(called, array, found.rows)
