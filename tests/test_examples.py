@@ -38,6 +38,8 @@ def test_every_example_is_known_here():
         "image_attributes",
         "omics",
         "sensors",
+        "webdataset",
+        "webdataset_source",
     }
 
 
@@ -148,3 +150,13 @@ def test_the_examples_of_data_complete_a_frame_and_a_table():
     assert (names["completed"][400:, 3] == label[400:]).mean() > 0.85
     assert names["twenty"].shape == (20, 600, 4)
     assert (names["lower"] <= names["upper"])[:150, :3].all()
+
+
+def test_a_format_of_its_own_is_drafted_trained_and_imputed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    load_example("webdataset").main(updates=60)
+    counts = r"imputed {'top': 0, 'bottom': 300, 'label': 597}"
+    found = re.search(rf"{counts}; (\d+)% of the imputed labels are right\n$", capsys.readouterr().out)
+    assert found is not None
+    # By chance it would be one in ten.
+    assert int(found[1]) > 50

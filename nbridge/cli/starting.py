@@ -32,6 +32,10 @@ def init(
     id_: Annotated[
         str | None, typer.Option("--id", metavar="COLUMN", help="The identifier column; guessed by default.", show_default=False)
     ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A data source of your own, such as package.module:Class; found by the file by default."),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a draft spec for your data. Infers modalities and likelihoods, and explains its choices in comments."""
@@ -42,7 +46,7 @@ def init(
     from nbridge.common.atomic_files import write_text, writing
     from nbridge.draft.draft import init as draft
 
-    found = draft(data, id=id_)
+    found = draft(data, id=id_, source=source)
     with writing(target):
         write_text(target, found.text)
     _show(found)

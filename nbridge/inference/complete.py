@@ -151,7 +151,7 @@ def _complete(
     imputer = _Imputer(model.network, plan, options, {name: rows.one_hot(name) for name in model.names})
     with rows.writing(target, output) as writer:
         counts, patterns = _write(rows, imputer, writer, output, size, report)
-    files = () if target is None else tuple(target / name for name in rows.files) or (target,)
+    files = () if target is None else tuple(target / name for name in rows.file_names) or (target,)
     warnings = (*model.unseen(patterns), *rows.findings)
     return Completed(start, stop, plan.rows, counts, output.passed, warnings, files, rows.appended), writer
 

@@ -104,7 +104,7 @@ _TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 def known(kind: str) -> list[str]:
     """The built-in and installed names of a kind, sorted."""
-    return sorted({*BUILT_IN[kind], *_entry_points(kind)})
+    return sorted({*BUILT_IN[kind], *installed(kind)})
 
 
 def locate(kind: str, name: str, words: tuple[str, ...] = ()) -> str:
@@ -124,9 +124,8 @@ def locate(kind: str, name: str, words: tuple[str, ...] = ()) -> str:
         if _TARGET.fullmatch(name):
             return name
         raise SpecError([f"invalid {NOUNS[kind]} '{clip(name)}', expected the form 'package.module:Class'"])
-    installed = _entry_points(kind)
-    if name in installed:
-        return installed[name]
+    if name in installed(kind):
+        return installed(kind)[name]
     names = sorted({*known(kind), *words})
     raise SpecError([
         f"unknown {NOUNS[kind]} '{clip(name)}'.{did_you_mean(name, names)} Known: {', '.join(names)}. "
@@ -179,8 +178,8 @@ def resolve(kind: str, name: str, base: type) -> type:
 
 
 @functools.cache
-def _entry_points(kind: str) -> dict[str, str]:
-    """Names declared by installed packages; if two packages declare the same name, the first one found wins."""
+def installed(kind: str) -> dict[str, str]:
+    """The classes that installed packages declare, by name; if two packages declare the same name, the first one found wins."""
     if kind not in _EXTENSIBLE:
         return {}
     return {
