@@ -155,7 +155,7 @@ def test_the_examples_of_data_complete_a_frame_and_a_table():
 def test_a_format_of_its_own_is_drafted_trained_and_imputed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(ROOT / "examples")
     load_example("webdataset").main(updates=60)
-    counts = r"imputed {'top': 0, 'bottom': 300, 'label': 597}"
+    counts = r"imputed {'top': 0, 'label': 597, 'bottom': 300}"
     found = re.search(rf"{counts}; (\d+)% of the imputed labels are right\n$", capsys.readouterr().out)
     assert found is not None
     # By chance it would be one in ten.

@@ -76,7 +76,7 @@ def test_by_the_command_line(plugin: Any, here: Path, call: Call):
     status, out, _ = call("train", "rows.yaml", "--out", "run", "--set", "training.updates=2", "--no-report")
     assert (status, "ROWS.tar --out COMPLETED.tar" in out) == (0, True)
     status, out, _ = call("impute", "run", "rows.tar", "--out", "done.tar")
-    assert (status, out) == (0, "done.tar: 60 rows; imputed x 20, y 10\n")
+    assert (status, out) == (0, "done.tar: 60 rows; imputed y 10, x 20\n")
     assert set(read(plugin, "done.tar")) == {"x", "y", "x__imputed", "y__imputed"}
 
 
