@@ -214,7 +214,7 @@ def _parse_value(name: str, likelihood: Likelihood, text: str) -> Tensor:
 
     try:
         value = yaml_tree.parse(text).value
-    except yaml_tree.Unreadable as error:
+    except yaml_tree.ParseError as error:
         raise DataError(error.flaw.text) from error
     batch = to_batch({name: [value]}, {name: likelihood.shape}, allow_missing=True)
     if name in batch.cells or not batch.present[name].all():

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Concern = Literal["chance", "inactive", "edge", "pattern", "apart", "empty", "prior", "slot", "split", "untested"]
+WarningKind = Literal["chance", "inactive", "edge", "pattern", "apart", "empty", "prior", "slot", "split", "untested"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Finding:
         figures: The numbers behind it, as JSON values.
     """
 
-    kind: Concern
+    kind: WarningKind
     where: str
     text: str
     figures: Mapping[str, Any] = field(default_factory=dict)

@@ -10,8 +10,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from nbridge.common.messages import clip
 from nbridge.errors import NBridgeError
-from nbridge.spec import validation_messages as wording
-from nbridge.spec.strict import StrictModel, mistake
+from nbridge.spec.strict import StrictModel, invalid
+from nbridge.spec.validation_messages import problems
 
 SHOWN_AT_ONCE = 64
 """Maximum number of vector elements per request."""
@@ -35,7 +35,7 @@ class Given(StrictModel):
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
         if len(kinds := self.kinds) != 1:
-            raise mistake(f"expected exactly one of {', '.join(type(self).model_fields)}, got {len(kinds)}")
+            raise invalid(f"expected exactly one of {', '.join(type(self).model_fields)}, got {len(kinds)}")
         return self
 
     @property
@@ -88,6 +88,6 @@ def read(kind: type[Request], body: bytes) -> Request:
     try:
         return kind.model_validate(document)
     except ValidationError as error:
-        first = wording.problems(error, document)[0]
+        first = problems(error, document)[0]
         where = ".".join(clip(step) for step in first.path)
         raise NBridgeError(f"{where}: {first.text}" if where else first.text) from error
