@@ -54,7 +54,7 @@ def measure(seed: int) -> dict[str, dict[str, float]]:
         model.network.mixture = None
         if components:
             model.network.mixture = Mixture(model.network.latent_dim, components=components)
-            model.network.mixture.learn(model.network.posterior, train, seed)
+            model.network.mixture.fit_rows(model.network.posterior, train, seed)
         drawn = described(model.network, model.generate(SETS * len(test), seed=seed), judges)
         name = f"mixture of {components}" if components else "N(0, I)"
         figures[name] = scores(drawn, real) | {"log_likelihood": log_likelihood(model.network, test)}

@@ -20,7 +20,7 @@ from nbridge.errors import NBridgeError
 from nbridge.models.base import Features, MultimodalVAE, Stage
 from nbridge.nn.decoders import Decoder, MLPDecoder
 from nbridge.nn.encoders import Encoder
-from nbridge.nn.likelihoods import Edge, Likelihood
+from nbridge.nn.likelihoods import BoundWarning, Likelihood
 from nbridge.spec.registry import locate
 from nbridge.training.trainer import only_trainable
 
@@ -77,7 +77,7 @@ def check_likelihood(likelihood: Likelihood, x: Tensor | None = None) -> None:
     - Draws, blank rows and point estimates are inside the support.
     - Log-probabilities and gradients are finite, even for extreme raw parameters.
     - An overridden `Likelihood.log_prob` agrees with the distribution.
-    - `Likelihood.edges` accepts the library's arguments and yields edges with one line of text.
+    - `Likelihood.bound_warnings` accepts the library's arguments and yields warnings with one line of text.
     - `Likelihood.canonical` is idempotent, and `Likelihood.restore` inverts it.
     - The standard form is floating point and of the modality's shape.
 
@@ -111,9 +111,11 @@ def check_likelihood(likelihood: Likelihood, x: Tensor | None = None) -> None:
     _check_log_prob(likelihood, likelihood.canonical(given))
     expectation = likelihood.expectation(likelihood(raw.detach()))
     assert likelihood.support.check(likelihood.point(expectation.mean(0))).all(), "a point estimate is outside the support"
-    for edge in likelihood.edges(raw[0].detach(), draws[0], torch.ones_like(draws[0], dtype=torch.bool)):
-        assert isinstance(edge, Edge), f"edges() gives a {type(edge).__name__}, expected nbridge.nn.likelihoods.Edge"
-        assert "\n" not in edge.text, "edges() gives a text of several lines"
+    for warning in likelihood.bound_warnings(raw[0].detach(), draws[0], torch.ones_like(draws[0], dtype=torch.bool)):
+        assert isinstance(warning, BoundWarning), (
+            f"bound_warnings() gives a {type(warning).__name__}, expected nbridge.nn.likelihoods.BoundWarning"
+        )
+        assert "\n" not in warning.text, "bound_warnings() gives a text of several lines"
 
 
 def check_model(model: MultimodalVAE, batch: Batch | None = None) -> None:

@@ -76,10 +76,10 @@ def rows(number: int, *, complete: bool) -> Batch:
 
 
 def without_noise() -> None:
-    for kind in (Normal, distributions._OwnNormal):
+    for kind in (Normal, distributions._SeededNormal):
         kind.rsample = lambda self, sample_shape=torch.Size(): self.loc.expand(self._extended_shape(sample_shape))
     # The first modality that a row has, in the place of a random part of it.
-    joint.random_part = lambda present: present & (present.cumsum(0) == 1)
+    joint.random_subset = lambda present: present & (present.cumsum(0) == 1)
 
 
 def build(system: str) -> MultimodalVAE:

@@ -90,7 +90,7 @@ class Classifier(nn.Module):
         """
         standard = self.likelihood.standardize(x)
         if cells is not None:
-            standard = torch.where(cells, standard, self.likelihood.hole)
+            standard = torch.where(cells, standard, self.likelihood.fill_value)
         return self.activation(self.encoder(standard))
 
     def forward(self, x: Tensor, cells: Tensor | None = None) -> Tensor:

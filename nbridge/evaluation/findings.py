@@ -2,8 +2,8 @@ r"""Warnings about a trained model that tables of scores do not show: one line e
 
 **At chance.** Stage ``joint`` can encode a small modality in directions of z that the other modalities do not predict; imputations are then
 draws from its marginal distribution, whatever is observed (see `condition_test`). **Inactive units** of z carry no information (see
-`inactive_units`). **Edges**: a likelihood's parameters have hit their bounds (`nbridge.Likelihood.edges`). There are also warnings about
-patterns of presence and pairs of modalities that never occur in training (`nbridge.data.patterns`).
+`inactive_units`). **Edges**: a likelihood's parameters have hit their bounds (`nbridge.Likelihood.bound_warnings`). There are also
+warnings about patterns of presence and pairs of modalities that never occur in training (`nbridge.data.patterns`).
 
 Axes: K samples, B rows, P pairs of rows, D latent dimensions.
 """
@@ -273,7 +273,7 @@ def _edges(model: MultimodalVAE, batch: Batch, seed: int) -> Iterator[Finding]:
             raw = model.decoder(name).network(model.moments(prepared).mean)
             x = prepared.values[name]
             cells = prepared.cells.get(name, torch.ones_like(x, dtype=torch.bool))
-            found = list(likelihood.edges(raw, x, cells))
+            found = list(likelihood.bound_warnings(raw, x, cells))
         for edge in found:
             yield Finding("edge", name, f"modality {name!r}: {edge.text}", dict(edge.figures))
 

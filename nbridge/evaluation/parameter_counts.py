@@ -28,7 +28,7 @@ from torch import nn
 from nbridge.models.flow_bridged import FlowBridgedVAE
 from nbridge.models.jmvae import JMVAE
 from nbridge.models.mvae import MVAE
-from nbridge.nn.flow_bridge import WAVES, default_width
+from nbridge.nn.flow_bridge import FREQUENCIES, default_width
 from nbridge.spec.spec import Spec
 from nbridge.training.build import SpecParts, bridged_class
 
@@ -131,7 +131,7 @@ def fusion_parameters(spec: Spec, features: int) -> int:
 def flow_parameters(features: int, latent_dim: int, modalities: int, width: int, blocks: int) -> int:
     """Parameters of a flow's network: an input and an output layer, residual blocks with a context layer, and the spread of its start."""
     first, last = (features + 3 * latent_dim + 1) * width, (width + 1) * latent_dim
-    block = 2 * (width + 1) * width + (modalities + 2 * WAVES + 1) * 2 * width
+    block = 2 * (width + 1) * width + (modalities + 2 * FREQUENCIES + 1) * 2 * width
     return first + blocks * block + last + modalities * latent_dim
 
 

@@ -45,22 +45,30 @@ from nbridge.common import randomness
 from nbridge.data.batch import Batch
 from nbridge.data.patterns import Patterns
 from nbridge.models.base import Features, MultimodalVAE, Stage
-from nbridge.models.joint import JointVAE, teacher, with_teacher
+from nbridge.models.joint import JointVAE, teacher
 from nbridge.models.mixture_prior import DiagonalMixture
 from nbridge.models.parts import Parts
 from nbridge.models.reductions import masked_mean
-from nbridge.models.subsets import proper_subsets, random_part
+from nbridge.models.subsets import proper_subsets, random_subset
 from nbridge.nn.bridges import BridgeBank, mean_of_sources
 from nbridge.nn.decoders import Decoder
-from nbridge.nn.distributions import diagonal_kl, diagonal_normal, diagonal_where, product_of_posteriors, product_with_mixture
+from nbridge.nn.distributions import (
+    diagonal_kl,
+    diagonal_normal,
+    diagonal_where,
+    log_variance_normal,
+    normal_or_prior,
+    product_of_posteriors,
+    product_with_mixture,
+)
 from nbridge.nn.encoders import Encoder
 from nbridge.nn.fusion import Fusion
 from nbridge.spec.objectives import DEFAULT_OBJECTIVE, DEFAULT_SUBSETS, PAPER_OBJECTIVE, Term, joint_options
 from nbridge.spec.option_types import Combine, Coupling, Exponents, ProductPrior, Subsets
 
-COMPONENTS = 200
+MAX_COMPONENTS = 200
 """Largest number of Gaussians in the mixture that replaces the prior in a product of posteriors."""
-PIECE = 2**22
+MAX_CHUNK_VALUES = 2**22
 """Largest number of values per chunk of rows, over all components."""
 
 
@@ -130,7 +138,7 @@ class BridgedVAE(JointVAE):
         if exponents == "fitted" and combine == "poe" and len(self.names) > 1:
             self.exponents = torch.ones(len(self.names) + 1, len(self.names))
         if prior != "normal" and combine == "poe" and len(self.names) > 1:
-            self.codes = DiagonalMixture(self.latent_dim, components=COMPONENTS)
+            self.codes = DiagonalMixture(self.latent_dim, components=MAX_COMPONENTS)
             self.codes.always = prior == "mixture"
 
     @classmethod
@@ -165,7 +173,7 @@ class BridgedVAE(JointVAE):
 
     # Serving
 
-    def learned(self, pattern: str, seen: Patterns) -> bool:
+    def supports_pattern(self, pattern: str, seen: Patterns) -> bool:
         """Incomplete rows are served by bridges, each trained on rows with its pair of modalities; complete rows by the joint model."""
         return pattern in seen.rows or ("0" in pattern and "1" in pattern and seen.pairwise(pattern))
 
@@ -281,7 +289,7 @@ class BridgedVAE(JointVAE):
 
     def _chunks(self, batch: Batch) -> Iterable[Batch]:
         """Splits rows into chunks whose components fit in memory."""
-        rows = max(1, PIECE // (COMPONENTS * self.latent_dim))
+        rows = max(1, MAX_CHUNK_VALUES // (MAX_COMPONENTS * self.latent_dim))
         return (batch.slice(start, start + rows) for start in range(0, max(1, len(batch)), rows))
 
     def _components(self, batch: Batch, noise: Tensor) -> Independent:
@@ -310,11 +318,10 @@ class BridgedVAE(JointVAE):
     def _joint_and_product(self, batch: Batch, mixture: DiagonalMixture) -> tuple[Independent, tuple[Tensor, Tensor, Tensor], Tensor]:
         """The joint posterior (N(0, I) for empty rows), the product with the mixture, and the rows that use the product."""
         features, present = self.encode(batch), self.presence(batch)
-        some, complete = present.any(0)[:, None], present.all(0)
-        joint = self.fusion(features)
-        joint_or_prior = diagonal_normal(torch.where(some, joint.mean, 0.0), torch.where(some, joint.stddev, 1.0))
+        some, complete = present.any(0), present.all(0)
+        joint_or_prior = normal_or_prior(some, self.fusion(features))
         loc, log_variance = self._unimodal_where(features, self.inputs(batch) if self.sources else {}, present & ~complete)
-        return joint_or_prior, self._with_mixture(loc, log_variance, present, mixture), present.any(0) & ~complete
+        return joint_or_prior, self._with_mixture(loc, log_variance, present, mixture), some & ~complete
 
     def _with_mixture(self, loc: Tensor, log_variance: Tensor, present: Tensor, mixture: DiagonalMixture) -> tuple[Tensor, Tensor, Tensor]:
         """`product_with_mixture` in the dtype of the mixture."""
@@ -353,10 +360,7 @@ class BridgedVAE(JointVAE):
         return self.names if "elbo" in self.objective else tuple(self.cross_targets()) if "cross" in self.objective else ()
 
     def _bridges_features(self, batch: Batch) -> dict[str, Tensor]:
-        features = self.encode(batch)
-        if "distill" not in self.objective:
-            return features
-        return with_teacher(features, self.observed_posterior(features, batch))
+        return self.features_with_teacher(batch) if "distill" in self.objective else self.encode(batch)
 
     def _bridges_loss(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:
         present = self.presence(batch)
@@ -385,7 +389,7 @@ class BridgedVAE(JointVAE):
         if self.subsets == "singletons" or len(self.names) < 3:
             return []
         if self.subsets == "random":
-            return [random_part(present, 2) & (present.sum(0) >= 3)]
+            return [random_subset(present, 2) & (present.sum(0) >= 3)]
         return [part & (present | ~part).all(0) & (present & ~part).any(0) for part in self.sets[..., None]]
 
     def _set_losses(
@@ -418,8 +422,7 @@ class BridgedVAE(JointVAE):
         """The posterior given a set of sources per row, boolean, shape (M, B), from their unimodal posteriors."""
         if self.combine == "mean":
             return self.fusion(mean_of_sources({name: features[name] for name in self.names}, hallucinated, given))
-        loc, log_variance = product_of_posteriors(unimodal.mean, 2 * unimodal.stddev.log(), given, self._exponents_of(given))
-        return diagonal_normal(loc, (log_variance / 2).exp())
+        return log_variance_normal(*product_of_posteriors(unimodal.mean, 2 * unimodal.stddev.log(), given, self._exponents_of(given)))
 
     def _exponents_of(self, given: Tensor) -> Tensor | None:
         """The exponents for the number of modalities in ``given``, boolean, shape (M, B): shape (M, B, 1), or None for ones."""

@@ -138,7 +138,7 @@ def _fit_mixture(model: MultimodalVAE, train: Rows, seed: int, reporter: Reporte
     """Fits the mixture for generation, if the model has one; last, because it depends on the fully trained model."""
     if model.mixture is None:
         return
-    found, asked = model.mixture.learn(model.posterior, train, _seed(seed, "mixture", 0)), model.mixture.components
+    found, asked = model.mixture.fit_rows(model.posterior, train, _seed(seed, "mixture", 0)), model.mixture.components
     if found < asked:
         text = f"prior: {len(train):,} training rows are too few for a mixture of {asked} components; {found} are used"
         reporter.warn(Finding("prior", "", text, {"rows": len(train), "components": found, "asked": asked}))

@@ -129,9 +129,9 @@ def still(patch: pytest.MonkeyPatch) -> None:
 
     from nbridge.nn import distributions
 
-    for kind in (Normal, distributions._OwnNormal):
+    for kind in (Normal, distributions._SeededNormal):
         patch.setattr(kind, "rsample", kind.rsample)
-    patch.setattr(joint, "random_part", joint.random_part)
+    patch.setattr(joint, "random_part", joint.random_subset)
     patch.setattr("nbridge.training.stage_rows.CHUNK", 16)
     ranks.without_noise()
 

@@ -186,7 +186,7 @@ def test_a_model_knows_which_patterns_it_has_learned_to_serve(kind: str, options
     assert Served(network).unseen(dict.fromkeys(patterns, 2)) == (), "nothing is known of its training"
     seen = Patterns.of(NAMES, present(list(training)))
     expected = LEARNED[kind, options, bridges, training]
-    assert {pattern for pattern in patterns if network.learned(pattern, seen)} == expected
+    assert {pattern for pattern in patterns if network.supports_pattern(pattern, seen)} == expected
     found = Served(network, patterns=seen).unseen(dict.fromkeys(patterns, 2))
     assert {one["pattern"] for one in found[0].figures["patterns"]} == set(patterns) - expected
     assert Served(network, patterns=seen).unseen(dict.fromkeys(expected, 1)) == ()

@@ -165,7 +165,7 @@ def test_a_unit_is_inactive_by_the_variance_of_its_posterior_mean():
 
 
 def edges(likelihood: Likelihood, raw: torch.Tensor, x: torch.Tensor) -> list[str]:
-    return [edge.text for edge in likelihood.edges(raw, x, torch.ones_like(x, dtype=torch.bool))]
+    return [edge.text for edge in likelihood.bound_warnings(raw, x, torch.ones_like(x, dtype=torch.bool))]
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -248,8 +248,8 @@ def test_cells_that_are_not_observed_do_not_count():
     x, observed = drawn(50, 4), torch.zeros(50, 4, dtype=torch.bool)
     observed[:, 0] = True
     x[:, 0] = (x[:, 0] > 0).float()
-    assert len(list(Normal((4,)).edges(drawn(50, 4), x, observed))) == 1
-    assert list(Normal((4,)).edges(drawn(50, 4), x, torch.zeros_like(observed))) == []
+    assert len(list(Normal((4,)).bound_warnings(drawn(50, 4), x, observed))) == 1
+    assert list(Normal((4,)).bound_warnings(drawn(50, 4), x, torch.zeros_like(observed))) == []
 
 
 # All of them
@@ -302,11 +302,11 @@ def test_looking_for_them_leaves_no_trace():
 class Proud(Normal):
     """A likelihood of somebody else, with something to say."""
 
-    def edges(self, raw: torch.Tensor, x: torch.Tensor, observed: torch.Tensor) -> Any:
-        from nbridge.nn.likelihoods import Edge
+    def bound_warnings(self, raw: torch.Tensor, x: torch.Tensor, observed: torch.Tensor) -> Any:
+        from nbridge.nn.likelihoods import BoundWarning
 
-        yield from super().edges(raw, x, observed)
-        yield Edge("it is proud of itself", {"pride": 1.0})
+        yield from super().bound_warnings(raw, x, observed)
+        yield BoundWarning("it is proud of itself", {"pride": 1.0})
 
 
 @pytest.mark.usefixtures("double")
