@@ -13,11 +13,11 @@ from torch import Tensor
 from nbridge.common.memory import free_bytes
 from nbridge.errors import NBridgeError
 
-SHARE = 0.25
+MEMORY_SHARE = 0.25
 """The share of free memory that features may use; larger ones go to a file."""
 
 
-def cached(parts: Iterable[Mapping[str, Tensor]], rows: int, limit: float | None = None) -> dict[str, Tensor]:
+def cache_features(parts: Iterable[Mapping[str, Tensor]], rows: int, limit: float | None = None) -> dict[str, Tensor]:
     """Concatenates chunks of features without a second copy.
 
     Arguments:
@@ -36,7 +36,7 @@ def cached(parts: Iterable[Mapping[str, Tensor]], rows: int, limit: float | None
     start = 0
     for part in parts:
         if not whole:
-            room = free_memory(next(iter(part.values())).device) * SHARE if limit is None else limit
+            room = free_memory(next(iter(part.values())).device) * MEMORY_SHARE if limit is None else limit
             spilled = sum(tensor[0].numel() * tensor.element_size() for tensor in part.values()) * rows > room
             whole = {
                 name: _on_disk(tensor, rows) if spilled else tensor.new_empty(rows, *tensor.shape[1:]) for name, tensor in part.items()

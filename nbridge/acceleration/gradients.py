@@ -30,7 +30,7 @@ def shared_loss(loss: Loss, modules: Sequence[nn.Module], world: World, *, compl
         world: The processes; a single one gets ``loss`` unchanged.
         complete: Whether every modality is present in every row, so that all processes count equally many rows.
     """
-    if world.alone:
+    if world.is_single:
         return loss
     shared = DistributedDataParallel(_SharedLoss(loss, modules, world, complete), gradient_as_bucket_view=True, static_graph=True)
     if world.memory and all(parameter.device.type == "cpu" for parameter in shared.parameters()):

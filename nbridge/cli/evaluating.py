@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from nbridge.cli.options import AsJson, Device, Overrides, Seed, SpecPath, blaming, console_of, default_folder, reporting, warning
+from nbridge.cli.options import AsJson, Device, Overrides, Seed, SpecPath, console_of, default_folder, prefixed_errors, reporting, warning
 from nbridge.errors import DataError, NBridgeError, SpecError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def evaluate(
     trained = run.open_run(directory, device=device)
     bar = MeasuringBar(console_of(stderr=True))
     try:
-        with blaming(directory, DataError), _naming_options():
+        with prefixed_errors(directory, DataError), _naming_options():
             parts = (trained.model.network, trained.spec, trained.splits, settings)
             evaluation = suite.evaluate(*parts, classifiers=cache, announce=bar, records=read_records(Path(directory)))
     finally:
@@ -130,7 +130,7 @@ def compare(
         console.print(line, soft_wrap=True)
 
     try:
-        with reporting(console) as reporter, blaming(spec, SpecError), _naming_options():
+        with reporting(console) as reporter, prefixed_errors(spec, SpecError), _naming_options():
             done = comparison.compare(
                 spec,
                 _names(models),

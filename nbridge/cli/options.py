@@ -51,7 +51,7 @@ def check_output(path: str, overwrite: bool, endings: tuple[str, ...], rows: str
         raise RunError(f"--out {path}: expected a file that ends in {' or '.join(endings)}")
     if target.is_dir():
         raise RunError(f"--out {path}: a folder, expected a file")
-    _check_place(target, path, overwrite, rows)
+    _check_target(target, path, overwrite, rows)
     return target
 
 
@@ -69,11 +69,11 @@ def check_output_folder(path: str, overwrite: bool, rows: str) -> Path:
     target = Path(path)
     if has_ending(target, ARCHIVE, ARRAY, *TABLES, GZIP) or target.is_file():
         raise RunError(f"--out {path}: a file, expected a folder like {rows}")
-    _check_place(target, path, overwrite, rows)
+    _check_target(target, path, overwrite, rows)
     return target
 
 
-def _check_place(target: Path, path: str, overwrite: bool, rows: str | None) -> None:
+def _check_target(target: Path, path: str, overwrite: bool, rows: str | None) -> None:
     if not target.parent.is_dir():
         raise RunError(f"--out {path}: folder {target.parent} does not exist")
     if rows is not None and target.exists() and _is_file_read(target, rows):
@@ -84,7 +84,7 @@ def _check_place(target: Path, path: str, overwrite: bool, rows: str | None) -> 
 
 
 @contextmanager
-def blaming(where: str, kind: type[NBridgeError]) -> Iterator[None]:
+def prefixed_errors(where: str, kind: type[NBridgeError]) -> Iterator[None]:
     """Prefixes each line of errors of one kind with the file or option that they concern."""
     try:
         yield

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from nbridge.cli.joining import are_images, impute_folders, impute_joined
-from nbridge.cli.options import Overwrite, RunPath, Seed, blaming, check_output, check_output_folder, console_of, warning
+from nbridge.cli.options import Overwrite, RunPath, Seed, check_output, check_output_folder, console_of, prefixed_errors, warning
 from nbridge.data.endings import has_ending
 from nbridge.errors import DataError, RunError
 
@@ -157,11 +157,11 @@ def generate(
 
     model = load(directory)
     fixed = _parse_given(model.likelihoods, given or [])
-    with blaming(f"--prior {prior}", DataError):
+    with prefixed_errors(f"--prior {prior}", DataError):
         mixture_for(model.network, prior, fixed)
     values = model.generate(num, fixed, noise=noise, seed=seed, prior=cast("Prior | None", prior))
     if has_ending(target, ".png"):
-        from nbridge.cli.pictures import write_grid
+        from nbridge.cli.image_grid import write_grid
 
         write_grid(target, model.network, values)
     else:
@@ -181,7 +181,7 @@ def embed(directory: RunPath, rows: Rows, out: Out, overwrite: Overwrite = False
 
     model = load(directory)
     batch, ids = read_batch(model, rows)
-    with blaming(rows, DataError):
+    with prefixed_errors(rows, DataError):
         q = model.embed(batch)
     table = model.binding.table
     named = {} if ids is None else {model.binding.id if table is None else table.id: ids}
@@ -193,7 +193,7 @@ def _parse_given(likelihoods: Mapping[str, Likelihood], given: list[str]) -> dic
     values: dict[str, Tensor] = {}
     for item in given:
         name, _, text = item.partition("=")
-        with blaming(f"--given {item}", DataError):
+        with prefixed_errors(f"--given {item}", DataError):
             if not text:
                 raise DataError("expected NAME=VALUE, such as label=3 or x=[0.1,0.2]")
             if name not in likelihoods:
@@ -215,7 +215,7 @@ def _parse_value(name: str, likelihood: Likelihood, text: str) -> Tensor:
     try:
         value = yaml_tree.parse(text).value
     except yaml_tree.ParseError as error:
-        raise DataError(error.flaw.text) from error
+        raise DataError(error.diagnostic.text) from error
     batch = to_batch({name: [value]}, {name: likelihood.shape}, allow_missing=True)
     if name in batch.cells or not batch.present[name].all():
         raise DataError("contains NaN; give a complete value, or leave the modality out")

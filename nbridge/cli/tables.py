@@ -43,18 +43,18 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Prints the scores with one column per model, split into several tables if they do not fit."""
     rows = list(_rows(comparison))
-    models = len(comparison.contestants)
-    widest = max(len(text) for text in [one.name for one in comparison.contestants] + [cell for _, _, cells in rows for cell in cells])
+    models = len(comparison.results)
+    widest = max(len(text) for text in [one.name for one in comparison.results] + [cell for _, _, cells in rows for cell in cells])
     if HEADING + models * (widest + 3) > console.width:
         rows = [(metric, heading, [cell.replace(" ± ", "\n± ") for cell in cells]) for metric, heading, cells in rows]
         lines = [line for _, _, cells in rows for cell in cells for line in cell.split("\n")]
-        widest = max(len(text) for text in [one.name for one in comparison.contestants] + lines)
+        widest = max(len(text) for text in [one.name for one in comparison.results] + lines)
     fitting = max(1, (console.width - HEADING) // (widest + 3))
     for start in range(0, models, fitting):
         here = slice(start, start + fitting)
         table = Table("")
-        for contestant in comparison.contestants[here]:
-            table.add_column(contestant.name, justify="right", no_wrap=True)
+        for model in comparison.results[here]:
+            table.add_column(model.name, justify="right", no_wrap=True)
         for _, metric in groupby(rows, key=lambda row: row[0]):
             table.add_section()
             for _, heading, cells in metric:
@@ -98,7 +98,7 @@ def _rows(comparison: Comparison) -> Iterator[tuple[str, str, list[str]]]:
         if len(figures) == 1:
             yield metric, title, figures[0][1]
         else:
-            yield metric, title, [""] * len(comparison.contestants)
+            yield metric, title, [""] * len(comparison.results)
             yield from ((metric, f"  {name}", cells) for name, cells in figures)
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nbridge.cli.options import AsJson, Device, Overrides, Overwrite, SpecPath, blaming, console_of, default_folder, reporting
+from nbridge.cli.options import AsJson, Device, Overrides, Overwrite, SpecPath, console_of, default_folder, prefixed_errors, reporting
 from nbridge.cli.reporting import WithoutReport, report_on, verdict_on
-from nbridge.cli.sharing import sharing
+from nbridge.cli.torchrun import main_process
 from nbridge.cli.tracking import Log, check_logger, tracking
 from nbridge.data.endings import OMICS, PARQUET, ending_among, has_ending
 from nbridge.errors import SpecError
@@ -41,7 +41,7 @@ def train(
 ) -> None:
     """Train a model from a spec. Runs all training stages; after Ctrl-C, continue with `nbridge resume`."""
     with ExitStack() as stack:
-        with sharing() as is_main:
+        with main_process() as is_main:
             check_logger(log)
             from nbridge.spec.reader import read_spec
 
@@ -52,7 +52,7 @@ def train(
 
             console = console_of(stderr=as_json, quiet=not is_main)
             tracker = stack.enter_context(tracking(log, folder))
-            with reporting(console, folder) as reporter, blaming(spec, SpecError):
+            with reporting(console, folder) as reporter, prefixed_errors(spec, SpecError):
                 reporters = Reporters(reporter, tracker)
                 done = run.train(spec, out=folder, overwrite=overwrite, overrides=set_ or (), device=device, reporter=reporters)
         if is_main:
@@ -68,7 +68,7 @@ def resume(
 ) -> None:
     """Resume an interrupted run. The result is exactly the same as without the interruption."""
     with ExitStack() as stack:
-        with sharing() as is_main:
+        with main_process() as is_main:
             check_logger(log)
             from nbridge.runs import run
             from nbridge.training.checkpoint import CONFIG

@@ -14,7 +14,7 @@ from nbridge.errors import DataError
 from nbridge.evaluation.rows import check_names
 from nbridge.explore.session import Session
 from nbridge.visual.modality_kinds import is_image
-from nbridge.visual.png import ADDRESS, address
+from nbridge.visual.png import DATA_URI_PREFIX, data_uri
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -43,14 +43,14 @@ def upload(session: Session, name: str, content: bytes) -> dict[str, str]:
     image = _opened(name, content, FORMATS)
     channels, height, width = shape
     if image.size == (width, height):
-        return {"picture": address(_pixels(image, channels)), "note": ""}
+        return {"picture": data_uri(_pixels(image, channels)), "note": ""}
     if not _proportional(image.size, (width, height)):
         raise DataError(f"{name}: got an image of {_size(image)} pixels, expected {width} × {height}, or larger with the same aspect ratio")
     from PIL import Image
 
     large = _pixels(image, channels)
     small = Image.fromarray(large if channels == 3 else large[:, :, 0]).resize((width, height), Image.Resampling.BOX)
-    return {"picture": address(_pixels(small, channels)), "note": f"scaled down from {_size(image)} to {width} × {height} pixels"}
+    return {"picture": data_uri(_pixels(small, channels)), "note": f"scaled down from {_size(image)} to {width} × {height} pixels"}
 
 
 def read_pixels(name: str, text: str, shape: Sequence[int]) -> np.ndarray:
@@ -65,10 +65,10 @@ def read_pixels(name: str, text: str, shape: Sequence[int]) -> np.ndarray:
         DataError: when it is not a PNG image, or has another size.
     """
     channels, height, width = shape
-    if not text.startswith(ADDRESS):
-        raise DataError(f"{name}: expected a data URI that begins with {ADDRESS}")
+    if not text.startswith(DATA_URI_PREFIX):
+        raise DataError(f"{name}: expected a data URI that begins with {DATA_URI_PREFIX}")
     try:
-        content = base64.b64decode(text.removeprefix(ADDRESS), validate=True)
+        content = base64.b64decode(text.removeprefix(DATA_URI_PREFIX), validate=True)
     except (binascii.Error, ValueError) as error:
         raise DataError(f"{name}: the image cannot be read (invalid base64)") from error
     image = _opened(name, content, ("PNG",))

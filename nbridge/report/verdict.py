@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element
 
 from nbridge.common.messages import clip
 from nbridge.evaluation.verdict import FIGURES, WORDS, Comparison, Verdict, digits
-from nbridge.report.subject import Subject
+from nbridge.report.run_data import RunData
 from nbridge.report.tree import Content, element, paragraph, table
 
 FIGURE_HEADINGS = ("rows", "model", "baseline's", "ahead by")
@@ -17,9 +17,9 @@ CLASSES = {"worse": "worse", "better": "better"}
 """CSS classes by outcome."""
 
 
-def section(subject: Subject) -> Iterator[Element]:
+def section(data: RunData) -> Iterator[Element]:
     """The headline, one line per modality, advice, and the worst and best columns."""
-    verdict = subject.verdict
+    verdict = data.verdict
     headline = verdict.headline[:1].upper() + verdict.headline[1:] + "."
     yield element("p", headline, class_="headline worse" if verdict.of("worse") else "headline")
     if not verdict.modalities:

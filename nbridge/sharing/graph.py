@@ -68,16 +68,16 @@ class ImputationGraph(nn.Module):
         """The encoder's input: zeros for an absent row, as in `MultimodalVAE.inputs`."""
         likelihood = self.model.likelihoods[name]
         blank = likelihood.blank(present.shape[0])
-        x = torch.where(_beside(present, blank), inputs[name], blank) if name in self.given else blank
+        x = torch.where(_broadcast(present, blank), inputs[name], blank) if name in self.given else blank
         form = likelihood.standardize(x)
-        return torch.where(_beside(present, form), form, 0.0)
+        return torch.where(_broadcast(present, form), form, 0.0)
 
     def _completed(self, name: str, z: Tensor, number: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
         """Present values, with estimates for absent ones; ``number`` counts each row's present modalities, for calibration."""
         guess = decode(self.model, name, z, number, point=True)
-        return torch.where(_beside(inputs[name + PRESENT], guess), inputs[name], guess) if name in self.given else guess
+        return torch.where(_broadcast(inputs[name + PRESENT], guess), inputs[name], guess) if name in self.given else guess
 
 
-def _beside(present: Tensor, x: Tensor) -> Tensor:
+def _broadcast(present: Tensor, x: Tensor) -> Tensor:
     """Presence, shape (B,), reshaped to broadcast against values."""
     return present.reshape(-1, *(1 for _ in x.shape[1:]))

@@ -34,7 +34,7 @@ from nbridge.version import __version__
 ENDINGS = (".onnx", ".pt2")
 KEY = "nbridge"
 """Key of the description: in the metadata of an ONNX file, or ``nbridge.json`` among the extra files of a pt2."""
-LARGEST = 2**31 - 2**20
+MAX_BYTES = 2**31 - 2**20
 """Maximum size in bytes of the weights in one ONNX file."""
 ROWS = 32
 """Number of rows on which a graph is compared with its model before it is written."""
@@ -96,7 +96,7 @@ def export_model(
     table = model.binding.table
     known = {**(classes or {}), **({} if table is None else table.classes)}
     description = _description(graph, rows, known, {} if table is None else table.columns)
-    with _quietly():
+    with _silenced():
         program = _traced(graph, rows)
         with writing(path), replacing(path) as temporary:
             (_write_onnx if as_onnx else _write_pt2)(program, rows, description, temporary)
@@ -123,7 +123,7 @@ def _check_extra() -> None:
 
 def _check_size(model: MultimodalVAE, path: Path) -> None:
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    if size > LARGEST:
+    if size > MAX_BYTES:
         raise RunError(f"{path}: the model's weights are {size / 2**30:.1f} GiB, and an ONNX file holds 2 GiB; export to .pt2")
 
 
@@ -155,7 +155,7 @@ def _compare(graph: ImputationGraph, model: MultimodalVAE, rows: Mapping[str, Te
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def _silenced() -> Iterator[None]:
     """Silences torch's log messages and warnings about its own packages during export."""
     with log_level("torch.onnx", logging.ERROR), ignored_warnings():
         yield

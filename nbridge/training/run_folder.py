@@ -29,8 +29,8 @@ from typing import Any, get_args
 import torch
 
 from nbridge.acceleration.devices import pick_device
-from nbridge.acceleration.measuring import Chosen
 from nbridge.acceleration.precision import Products
+from nbridge.acceleration.precision_choice import PrecisionChoice
 from nbridge.common.atomic_files import write_json, write_text, writing
 from nbridge.common.hashing import hash_tensor
 from nbridge.data.batch import Batch
@@ -51,7 +51,7 @@ def evaluation_path(folder: Path, split: str) -> Path:
     return folder / ("evaluation.json" if split == "test" else f"evaluation-{split}.json")
 
 
-def check_vacant(folder: Path, overwrite: bool) -> None:
+def check_target(folder: Path, overwrite: bool) -> None:
     """Raises a `RunError` if a folder must not be used for a new run; only run folders can be overwritten."""
     if not folder.exists() and not folder.is_symlink():
         return
@@ -68,12 +68,12 @@ def check_vacant(folder: Path, overwrite: bool) -> None:
         )
 
 
-def create(folder: Path, spec: Spec, text: str, splits: Splits, device: str, precision: Chosen, processes: int = 1) -> None:
+def create(folder: Path, spec: Spec, text: str, splits: Splits, device: str, precision: PrecisionChoice, processes: int = 1) -> None:
     """Creates a run folder atomically, so that it always contains everything that `resume` needs."""
     _create(folder, spec, text, {**_environment(splits, device, processes), "precision": precision.as_dict()})
 
 
-def create_like(folder: Path, spec: Spec, text: str, other: Path) -> None:
+def create_copy(folder: Path, spec: Spec, text: str, other: Path) -> None:
     """Creates the folder of a run with the rows and environment of another run."""
     _create(folder, spec, text, read_environment(other))
 

@@ -234,7 +234,7 @@ class StageRun:
         if not self.world.is_main:
             # From here on, processes have different rows and need different noise.
             reseed(seed_of(self.seed, stream, number, self.world.rank))
-        return chain.from_iterable(rows.batches([self.world.share(part) for part in segment]) for segment in segments)
+        return chain.from_iterable(rows.batches([self.world.shard(part) for part in segment]) for segment in segments)
 
     def _kl_weight(self, update: int) -> Any:
         weight = min(1.0, (update // self.budget.steps + 1) / (self.settings.kl_annealing + 1))

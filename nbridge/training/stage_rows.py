@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from nbridge.acceleration.features import cached
+from nbridge.acceleration.features import cache_features
 from nbridge.data.batch import Batch
 from nbridge.data.rows import Rows
 from nbridge.models.base import Features, Stage
@@ -65,7 +65,7 @@ class StageRows:
         given = cls(stage, batch, {})
         if stage.features is None or not cache or not len(batch):
             return given
-        features = cached((stage.features(given.chunk(number).batch) for number in range(given.chunks)), len(batch))
+        features = cache_features((stage.features(given.chunk(number).batch) for number in range(given.chunks)), len(batch))
         unread = [] if stage.values is None else [name for name in batch.names if name not in stage.values]
         return cls(stage, batch.without_values(*unread), features)
 

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from nbridge.acceleration.distributed import ALONE, World
-from nbridge.acceleration.measuring import choose_precision
 from nbridge.acceleration.normalisation import synchronised
 from nbridge.acceleration.precision import Products, matmul_precision
+from nbridge.acceleration.precision_choice import choose_precision
 from nbridge.common.autograd import gradients
 from nbridge.common.randomness import compiled_draws, draws_itself, own_draws, reseed
 from nbridge.common.warnings import Finding

@@ -222,7 +222,7 @@ def test_a_run_cut_off_before_the_fit_or_in_the_middle_ends_as_one_that_was_not(
     def cut(*_: object) -> None:
         raise KeyboardInterrupt
 
-    for owner, method, folder in ((Mixture, "learn", "late"), (Listener, "end_epoch", "early")):
+    for owner, method, folder in ((Mixture, "fit_rows", "late"), (Listener, "end_epoch", "early")):
         with monkeypatch.context() as patched:
             patched.setattr(owner, method, cut)
             with pytest.raises(KeyboardInterrupt):
