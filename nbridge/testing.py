@@ -150,16 +150,16 @@ def check_model(model: MultimodalVAE, batch: Batch | None = None) -> None:
         torch.manual_seed(0)
         _check_parts(model.eval())
         before = _copied(model.state_dict())
-        for given in [batch.to(model.device)] if batch is not None else _trials(model):
+        for given in [batch.to(model.device)] if batch is not None else _test_batches(model):
             model.check(given)
             model.fit_statistics(given)
             rows = _with_every_pattern(model, given)
-            untouched = _copied_batch(rows)
+            expected_rows = _copied_batch(rows)
             _check_posterior(model, rows)
             for stage in _checked_stages(model):
                 with only_trainable(model, stage.modules):
                     _check_stage(model, stage, rows)
-            assert _equal_batches(rows, untouched), "the model changes its input rows in place"
+            assert _equal_batches(rows, expected_rows), "the model changes its input rows in place"
             model.load_state_dict(before)
 
 
@@ -211,7 +211,7 @@ def _check_gradients(module: torch.nn.Module, output: Tensor) -> None:
 # Rows to test a model with
 
 
-def _trials(model: MultimodalVAE) -> Iterator[Batch]:
+def _test_batches(model: MultimodalVAE) -> Iterator[Batch]:
     """Complete rows, and partly observed rows if a likelihood allows them."""
     yield Batch.complete(_draws(model, ROWS))
     whole = Batch.complete(_draws(model, ROWS))
@@ -249,7 +249,7 @@ def _observed(batch: Batch, name: str) -> Tensor:
     return present & batch.cells[name] if name in batch.cells else present
 
 
-def _spoilt(batch: Batch) -> Batch:
+def _with_nan_in_absent(batch: Batch) -> Batch:
     """The rows with NaN in all unobserved cells."""
     values = {name: torch.where(_observed(batch, name), x.double(), math.nan) for name, x in batch.values.items()}
     return Batch(values, batch.present, batch.cells)
@@ -264,12 +264,12 @@ def _swapped(model: MultimodalVAE, prepared: Batch) -> Batch:
 
 def _equal_batches(one: Batch, other: Batch) -> bool:
     pairs = [
-        (tensor, twin)
-        for part, twins in ((one.values, other.values), (one.present, other.present), (one.cells, other.cells))
-        for tensor, twin in zip(part.values(), twins.values(), strict=True)
+        (tensor, counterpart)
+        for part, others in ((one.values, other.values), (one.present, other.present), (one.cells, other.cells))
+        for tensor, counterpart in zip(part.values(), others.values(), strict=True)
     ]
     # NaN can mark absent values, and differs from itself.
-    return all(bool(((tensor == twin) | (tensor.isnan() & twin.isnan())).all()) for tensor, twin in pairs)
+    return all(bool(((tensor == counterpart) | (tensor.isnan() & counterpart.isnan())).all()) for tensor, counterpart in pairs)
 
 
 def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -332,9 +332,9 @@ def _check_posterior(model: MultimodalVAE, rows: Batch) -> None:
     nothing = ~model.presence(model.prepare(rows)).any(0)
     prior = bool((q.mean[:, nothing] == 0).all() and (q.stddev[:, nothing] == 1).all())
     assert prior, "with nothing present, the posterior is not the prior"
-    _check_rows_stand_alone(model, rows)
+    _check_rows_independent(model, rows)
     prepared = model.prepare(rows)
-    assert _equal(_moments(model, rows), _moments(model, _spoilt(rows))), "NaN in absent values changes the posterior"
+    assert _equal(_moments(model, rows), _moments(model, _with_nan_in_absent(rows))), "NaN in absent values changes the posterior"
     assert _equal(_inferred(model, prepared), _inferred(model, _swapped(model, prepared))), (
         "infer() reads absent values: use self.inputs() or self.encode(), or mask by batch.present"
     )
@@ -342,12 +342,12 @@ def _check_posterior(model: MultimodalVAE, rows: Batch) -> None:
     _check_state_dict(model, rows)
 
 
-def _check_rows_stand_alone(model: MultimodalVAE, rows: Batch) -> None:
+def _check_rows_independent(model: MultimodalVAE, rows: Batch) -> None:
     whole = _moments(model, rows)
     if not _equal(whole, _moments(model, rows, seed=1)):
         return
-    back = torch.arange(len(rows), device=rows.device).flip(0)
-    flipped = [moment[:, back] for moment in _moments(model, rows.index(back))]
+    reverse = torch.arange(len(rows), device=rows.device).flip(0)
+    flipped = [moment[:, reverse] for moment in _moments(model, rows.index(reverse))]
     single = [torch.cat(moment, 1) for moment in zip(*(_moments(model, rows.slice(i, i + 1)) for i in range(len(rows))), strict=True)]
     torch.testing.assert_close(flipped, list(whole), rtol=1e-4, atol=1e-5, msg="in eval mode the order of rows changes the posterior")
     torch.testing.assert_close(
@@ -358,7 +358,7 @@ def _check_rows_stand_alone(model: MultimodalVAE, rows: Batch) -> None:
 def _check_log_joint(model: MultimodalVAE, rows: Batch, nothing: Tensor) -> None:
     z = model.prior(3, len(rows)).sample()
     with torch.no_grad():
-        log_joint, again = model.log_joint(rows, z), model.log_joint(_spoilt(rows), z)
+        log_joint, again = model.log_joint(rows, z), model.log_joint(_with_nan_in_absent(rows), z)
     assert log_joint.shape == z.shape[:2], f"log_joint has shape {tuple(log_joint.shape)}, expected (K, B) = {tuple(z.shape[:2])}"
     wrong = ~log_joint.isfinite().all(0)
     assert not wrong.any(), f"log_joint is not finite where {_pattern(model, rows, wrong)} is present"
@@ -444,7 +444,7 @@ def _check_stage(model: MultimodalVAE, stage: Stage, rows: Batch) -> None:
     _check_gradients_of_stage(model, stage, part, state, step)
     _check_validation(model, stage, part, set(step.terms))
     for message, other in (
-        ("NaN in absent values changes", model.prepare(_spoilt(rows)).index(picked)),
+        ("NaN in absent values changes", model.prepare(_with_nan_in_absent(rows)).index(picked)),
         ("absent values affect", _swapped(model, part)),
     ):
         again = _step(model, stage, other, state)
@@ -495,13 +495,13 @@ def _check_features(model: MultimodalVAE, stage: Stage, part: Batch) -> None:
         return
     model.eval()
     live, whole = stage.features(part), _features(stage, part)
-    back = torch.arange(len(part), device=part.device).flip(0)
-    flipped = _features(stage, part.index(back))
+    reverse = torch.arange(len(part), device=part.device).flip(0)
+    flipped = _features(stage, part.index(reverse))
     for name, feature in whole.items():
         which = f"stage {stage.name}: feature {name!r}"
         assert len(feature) == len(part), f"{which} has {len(feature)} rows for {len(part)}"
         assert not live[name].requires_grad, f"{which} depends on parameters that the stage trains, but it is computed only once"
-        torch.testing.assert_close(flipped[name][back], feature, rtol=1e-4, atol=1e-5, msg=f"{which} of a row depends on the other rows")
+        torch.testing.assert_close(flipped[name][reverse], feature, rtol=1e-4, atol=1e-5, msg=f"{which} of a row depends on the other rows")
 
 
 def _checked_step(model: MultimodalVAE, stage: Stage, part: Batch, state: Mapping[str, Tensor]) -> _Step:

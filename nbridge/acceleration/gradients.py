@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -54,11 +54,8 @@ class _SharedLoss(nn.Module):
         self.trained = nn.ParameterList(p for module in modules for p in module.parameters() if p.requires_grad)
 
     def forward(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:
-        with self._divisors():
+        with nullcontext() if self.complete else divided_by(self._share_of_rows):
             return self.loss(batch, features, kl_weight)
-
-    def _divisors(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.complete else divided_by(self._share_of_rows)
 
     @torch.no_grad()
     def _share_of_rows(self, number: Tensor) -> Tensor:

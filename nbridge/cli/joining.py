@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from nbridge.cli.options import console_of, warning
+from nbridge.cli.options import console_of, print_findings
 from nbridge.data.endings import ARRAY, files_ending
 from nbridge.errors import RunError
 
@@ -60,14 +60,14 @@ def impute_folders(model: Model, rows: Sequence[str], to: str, options: Imputati
 
 def _tell(to: str, work: Callable[[Progress], TablesCompleted]) -> None:
     """Runs an imputation with a progress bar and prints a summary."""
-    from nbridge.cli.tables import MeasuringBar
+    from nbridge.cli.tables import EvaluationProgress
 
-    bar = MeasuringBar(console_of(stderr=True))
+    bar = EvaluationProgress(console_of(stderr=True))
     try:
         done = work(bar)
     finally:
         bar.close()
-    warning(done.rows.warnings)
+    print_findings(done.rows.warnings)
     counts = ", ".join(f"{name} {count:,}" for name, count in done.rows.imputed.items())
     typer.echo(f"{to}: {', '.join(path.name for path in done.files)}: {done.rows.total:,} rows; imputed {counts}")
     for file, count in done.lacking.items():

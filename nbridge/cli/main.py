@@ -73,7 +73,7 @@ def _interruptible(verb: Callable[..., None]) -> Callable[..., None]:
         try:
             verb(*args, **kwargs)
         except KeyboardInterrupt as stop:
-            _leave(str(stop) or "interrupted", 130)
+            _exit(str(stop) or "interrupted", 130)
 
     return run
 
@@ -91,12 +91,12 @@ def main() -> None:
     try:
         app(prog_name="nbridge")
     except NBridgeError as error:
-        _leave(str(error), exit_code(error))
+        _exit(str(error), exit_code(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        _leave(f"{where}{error.strerror or error}", 2)
+        _exit(f"{where}{error.strerror or error}", 2)
 
 
-def _leave(text: str, code: int) -> NoReturn:
+def _exit(text: str, code: int) -> NoReturn:
     sys.stderr.write(text + "\n")
     sys.exit(code)

@@ -92,6 +92,11 @@ def prefixed_errors(where: str, kind: type[NBridgeError]) -> Iterator[None]:
         raise NBridgeError("\n".join(f"{where}: {line}" for line in str(error).splitlines())) from error
 
 
+def split_names(text: str) -> tuple[str, ...]:
+    """The names in a list separated by commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def default_folder(spec: str, name: str | None, prefix: str = "") -> str:
     """The default output folder in ``runs``, from the spec's name or file name."""
     tidy = re.sub(r"[^\w.-]+", "_", name or "").strip("._")
@@ -105,7 +110,7 @@ def console_of(*, stderr: bool = False, quiet: bool = False) -> Console:
     return Console(stderr=stderr, quiet=quiet, markup=False, emoji=False, highlight=False)
 
 
-def warning(findings: Iterable[Finding]) -> None:
+def print_findings(findings: Iterable[Finding]) -> None:
     """Prints findings to standard error, one line each."""
     for finding in findings:
         typer.echo(finding.line, err=True)

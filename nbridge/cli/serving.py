@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from nbridge.cli.joining import are_images, impute_folders, impute_joined
-from nbridge.cli.options import Overwrite, RunPath, Seed, check_output, check_output_folder, console_of, prefixed_errors, warning
+from nbridge.cli.options import Overwrite, RunPath, Seed, check_output, check_output_folder, console_of, prefixed_errors, print_findings
 from nbridge.data.endings import has_ending
 from nbridge.errors import DataError, RunError
 
@@ -81,7 +81,7 @@ def impute(
     one of them lacks are appended. Existing images are copied, and imputed ones are written as PNG files.
     """
     target = None if to is not None else _target(rows or [], out, overwrite)
-    from nbridge.cli.tables import MeasuringBar
+    from nbridge.cli.tables import EvaluationProgress
     from nbridge.inference.file_completion import ImputationOptions, impute_file, parse_shard
     from nbridge.inference.intervals import parse_levels
 
@@ -108,12 +108,12 @@ def impute(
         impute_folders(model, rows, str(target), imputation)
         return
     options = {"samples": samples, "noise": noise, "seed": seed}
-    bar = MeasuringBar(console_of(stderr=True))
+    bar = EvaluationProgress(console_of(stderr=True))
     try:
         done = impute_file(model, path, target, **options, intervals=levels, draws=draws, shard=part, progress=bar)
     finally:
         bar.close()
-    warning(done.warnings)
+    print_findings(done.warnings)
     counts = ", ".join(f"{name} {count:,}" for name, count in done.imputed.items())
     passed = f"; passed through {', '.join(name or 'a column without a name' for name in done.passed)}" if done.passed else ""
     of_all = "" if part[1] == 1 else f" of {done.total:,}, starting at row {done.start:,}"

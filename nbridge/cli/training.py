@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nbridge.cli.options import AsJson, Device, Overrides, Overwrite, SpecPath, console_of, default_folder, prefixed_errors, reporting
-from nbridge.cli.reporting import WithoutReport, report_on, verdict_on
+from nbridge.cli.reporting import WithoutReport, verdict_or_warn, write_report_or_warn
 from nbridge.cli.torchrun import main_process
 from nbridge.cli.tracking import Log, check_logger, tracking
 from nbridge.data.endings import OMICS, PARQUET, ending_among, has_ending
@@ -90,18 +90,18 @@ def _summarise(run: Run, console: Console, as_json: bool, tracker: Reporter, *, 
     """Prints imputation scores on held-out rows, warnings, the verdict and the next commands, or all scores as JSON."""
     from nbridge.cli.verdicts import print_verdict
     from nbridge.evaluation.crossmodal import predict_each
-    from nbridge.evaluation.findings import of_model
+    from nbridge.evaluation.findings import model_findings
     from nbridge.training.run_folder import REPORT
 
     rows = run.splits.test if run.splits.test is not None else run.splits.validation
     few = None if rows is None else rows.sample(SUMMARY_ROWS)
     predictions = predict_each(run.model.network, few, samples=SUMMARY_SAMPLES) if few is not None and len(run.model.names) > 1 else []
     tracker.final(_figures(predictions))
-    findings = () if few is None else of_model(run.model.network, few)
+    findings = () if few is None else model_findings(run.model.network, few)
     for finding in findings:
         console.print(finding.line, soft_wrap=True)
-    verdict = verdict_on(run, console)
-    reported = with_report and report_on(run, findings, console)
+    verdict = verdict_or_warn(run, console)
+    reported = with_report and write_report_or_warn(run, findings, console)
     if as_json:
         content = {"predictions": [asdict(one) for one in predictions], "warnings": [one.as_dict() for one in findings]}
         content |= {"verdict": None if verdict is None else verdict.as_dict()}

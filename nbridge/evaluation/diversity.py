@@ -35,7 +35,7 @@ from torch import Tensor
 from nbridge.data.batch import Batch
 from nbridge.errors import DataError, require_positive
 from nbridge.evaluation.classifiers import Classifier, check_label, labels_of
-from nbridge.evaluation.rows import together
+from nbridge.evaluation.rows import rows_with_all
 from nbridge.inference.impute import chunks, decode, serving
 from nbridge.models.base import MultimodalVAE
 
@@ -102,7 +102,7 @@ def diversity(
     check_label(model, label)
     require_positive(samples=samples)
     model.check(batch)
-    batch = _whole(together(model, batch, (*given, target, label)), target, label)
+    batch = _whole(rows_with_all(model, batch, (*given, target, label)), target, label)
     if len(batch) < 4:
         raise DataError(f"diversity needs 4 or more complete rows of {', '.join(dict.fromkeys((*given, target, label)))}, got {len(batch)}")
     with serving(model, seed):

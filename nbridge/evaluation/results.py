@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 from nbridge.common.messages import did_you_mean, listing
 from nbridge.common.warnings import Finding
 from nbridge.errors import DataError
-from nbridge.evaluation.calibration import FEWEST_DRAWS
+from nbridge.evaluation.calibration import MIN_DRAWS
 from nbridge.evaluation.verdict import Verdict
 from nbridge.version import __version__
 
@@ -41,7 +41,7 @@ NOTES: Mapping[str, str] = {
     "imputation": "imputation: RMSE and CRPS in the units of the data; coverage of central intervals equals their level when calibrated.",
 }
 """Notes to show together with a metric's figures."""
-TOLD = 4
+MAX_LISTED = 4
 """Number of items shown of a longer list."""
 ERRORS = ("standard error", "error over rows", "effective sample size")
 """Figures that qualify another figure."""
@@ -111,8 +111,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise OptionError(f"{name} {value}: expected {least} or more")
-        if self.draws < FEWEST_DRAWS and "imputation" in (self.metrics or ()):
-            raise OptionError(f"draws {self.draws}: metric imputation needs {FEWEST_DRAWS} or more")
+        if self.draws < MIN_DRAWS and "imputation" in (self.metrics or ()):
+            raise OptionError(f"draws {self.draws}: metric imputation needs {MIN_DRAWS} or more")
 
     def _check_words(self) -> None:
         if self.metrics == ():
@@ -240,7 +240,7 @@ def title(metric: str, target: Names, given: Names) -> str:
     return f"log p({of}) by q(z|{by})" if metric == "likelihood" else f"{metric} of {of} given {by}"
 
 
-def taken(settings: Settings, rows: int, of_rows: int) -> str:
+def describe_settings(settings: Settings, rows: int, of_rows: int) -> str:
     """A one-line description of the rows and the numbers of draws."""
     which = f"all {rows:,}" if rows == of_rows else f"the first {rows:,} of {of_rows:,}"
     few = settings.density_rows
@@ -249,13 +249,13 @@ def taken(settings: Settings, rows: int, of_rows: int) -> str:
     return f"{which} {settings.split} rows{densities}; {draws}; seed {settings.seed}"
 
 
-def left_out(skipped: Mapping[str, str]) -> list[str]:
+def describe_skipped(skipped: Mapping[str, str]) -> list[str]:
     """What was left out, one line per reason."""
     lines = []
     for why in dict.fromkeys(skipped.values()):
         what = [name for name, reason in skipped.items() if reason == why]
-        more = [f"{len(what) - TOLD} more"] if len(what) > TOLD else []
-        lines.append(f"left out: {', '.join(what[:TOLD] + more)}; {why}")
+        more = [f"{len(what) - MAX_LISTED} more"] if len(what) > MAX_LISTED else []
+        lines.append(f"left out: {', '.join(what[:MAX_LISTED] + more)}; {why}")
     return lines
 
 

@@ -17,7 +17,6 @@ and rows, 413 for too large bodies, 422 for invalid requests.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -60,17 +59,17 @@ def make_app(session: Session) -> ASGIApp:
     """The application that serves a session."""
 
     async def spec(_: Request) -> Response:
-        return _json(await run_in_threadpool(session.locked, controls.describe, session))
+        return JSONResponse(await run_in_threadpool(session.locked, controls.describe, session))
 
     async def row(request: Request) -> Response:
-        return _json(await run_in_threadpool(session.locked, _row, session, request.path_params["number"]))
+        return JSONResponse(await run_in_threadpool(session.locked, _row, session, request.path_params["number"]))
 
     async def latent(_: Request) -> Response:
-        return _json(await run_in_threadpool(session.locked, latent_map, session))
+        return JSONResponse(await run_in_threadpool(session.locked, latent_map, session))
 
     async def uploaded(request: Request) -> Response:
         content = await _body(request, controls.UPLOAD)
-        return _json(await run_in_threadpool(session.locked, upload, session, request.query_params.get("modality", ""), content))
+        return JSONResponse(await run_in_threadpool(session.locked, upload, session, request.query_params.get("modality", ""), content))
 
     app = Starlette(
         routes=[
@@ -108,7 +107,7 @@ def _answering(session: Session, kind: type[requests.Request], answer: Callable[
 
     async def endpoint(request: Request) -> Response:
         question = requests.read(kind, await _body(request, BODY))
-        return _json(await run_in_threadpool(session.locked, answer, session, question))
+        return JSONResponse(await run_in_threadpool(session.locked, answer, session, question))
 
     return endpoint
 
@@ -147,21 +146,16 @@ async def _palette(_: Request) -> Response:
     return Response(PALETTE, media_type="text/css")
 
 
-def _json(content: object, status: int = 200) -> Response:
-    # NaN and infinities are errors here, because browsers cannot parse them.
-    return Response(json.dumps(content, allow_nan=False, separators=(",", ":")), status, media_type="application/json")
-
-
 async def _client_error(_: Request, error: Exception) -> Response:
     kinds = {_TooLargeError: 413, _NotFoundError: 404, requests.UnreadableError: 400}
-    return _json({"error": " ".join(str(error).splitlines())}, kinds.get(type(error), 422))
+    return JSONResponse({"error": " ".join(str(error).splitlines())}, kinds.get(type(error), 422))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _json({"error": f"{request.method} {clip(request.url.path)}: {error.detail.lower()}"}, error.status_code)
+    return JSONResponse({"error": f"{request.method} {clip(request.url.path)}: {error.detail.lower()}"}, error.status_code)
 
 
 async def _failure(_: Request, error: Exception) -> Response:
     # The server writes the traceback to the terminal.
-    return _json({"error": f"nbridge failed ({type(error).__name__}); see the terminal for details"}, 500)
+    return JSONResponse({"error": f"nbridge failed ({type(error).__name__}); see the terminal for details"}, 500)

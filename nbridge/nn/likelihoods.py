@@ -43,11 +43,11 @@ class BoundWarning:
 
     Arguments:
         text: The problem and the remedy, to follow the name of the modality.
-        figures: The numbers behind it.
+        details: The numbers behind it.
     """
 
     text: str
-    figures: Mapping[str, float] = field(default_factory=dict)
+    details: Mapping[str, float] = field(default_factory=dict)
 
 
 class Likelihood(nn.Module, ABC):

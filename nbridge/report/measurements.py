@@ -8,8 +8,8 @@ from xml.etree.ElementTree import Element
 
 from nbridge.common.messages import number
 from nbridge.data.patterns import Patterns, count, never_together
-from nbridge.evaluation.findings import of_model
-from nbridge.evaluation.results import NOTES, Evaluation, Measurement, abbreviated, left_out, taken
+from nbridge.evaluation.findings import model_findings
+from nbridge.evaluation.results import NOTES, Evaluation, Measurement, abbreviated, describe_settings, describe_skipped
 from nbridge.inference.served import unseen_patterns
 from nbridge.report.run_data import RunData, SectionSkipped
 from nbridge.report.tree import element, paragraph, table
@@ -30,7 +30,7 @@ def warnings(data: RunData) -> Iterator[Element]:
         *never_together(names, loaded.train.present),
         *unseen_patterns(loaded.model, Patterns.of(names, loaded.train.present), count(names, rows.present)),
     )
-    found = (*of_rows, *(of_model(loaded.model, rows, seed=loaded.seed) if loaded.findings is None else loaded.findings))
+    found = (*of_rows, *(model_findings(loaded.model, rows, seed=loaded.seed) if loaded.findings is None else loaded.findings))
     if not found:
         yield paragraph(
             "None. All tests passed: no modality is at chance given the others, no likelihood is at its bounds, and most of z is in use."
@@ -44,10 +44,10 @@ def evaluation(data: RunData) -> Iterator[Element]:
     if not data.evaluations:
         raise SectionSkipped(f"not evaluated yet; run nbridge evaluate {data.folder.name}")
     for done in data.evaluations:
-        yield paragraph(f"Measured on {taken(done.settings, done.rows, done.of_rows)}.", quiet=True)
+        yield paragraph(f"Measured on {describe_settings(done.settings, done.rows, done.of_rows)}.", quiet=True)
         for metric, group in groupby(done.measurements, key=lambda one: one.metric):
             yield from _metric(done, metric, list(group))
-        for line in left_out(done.skipped):
+        for line in describe_skipped(done.skipped):
             yield paragraph(line, quiet=True)
 
 

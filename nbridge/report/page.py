@@ -67,7 +67,7 @@ def write_report(run: Run | str | Path, *, rows: int = ROWS, seed: int = 0, find
         run: The run, or its folder. If its training is not finished or its rows cannot be read, only the contents of the folder are shown.
         rows: Number of rows for charts that take many draws per row.
         seed: Seed of all draws.
-        findings: The result of `nbridge.evaluation.findings.of_model`, if already computed.
+        findings: The result of `nbridge.evaluation.findings.model_findings`, if already computed.
 
     Raises:
         RunError: when there is no run folder, or it cannot be written.

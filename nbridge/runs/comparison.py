@@ -26,17 +26,16 @@ from nbridge.common.messages import clip, listing
 from nbridge.common.warnings import Finding
 from nbridge.errors import DataError, NBridgeError, RunError, SpecError
 from nbridge.evaluation.classifier_cache import ClassifierCache
-from nbridge.evaluation.suite import Evaluation, OptionError, Settings, check_served, evaluate, read_evaluation
-from nbridge.runs.comparison_table import Comparison, ModelResults, aggregate, skipped_by_all
+from nbridge.evaluation.suite import Evaluation, OptionError, Settings, check_supported, evaluate, read_evaluation
+from nbridge.runs.comparison_table import Comparison, aggregate, skipped_by_all
 from nbridge.runs.run import Run, open_run, resume, train
 from nbridge.runs.shared_stage import begin_after_joint
 from nbridge.spec.reader import read_spec
 from nbridge.spec.registry import known, locate
 from nbridge.spec.spec import Spec
-from nbridge.training.budgets import Budget
 from nbridge.training.build import build_model
 from nbridge.training.checkpoint import CONFIG
-from nbridge.training.progress import EpochRecord, Reporter
+from nbridge.training.progress import EpochRecord, Reporter, Reporters
 from nbridge.training.run_folder import CLASSIFIERS, METRICS, MODEL, RESOLVED, check_target, evaluation_path
 from nbridge.version import __version__
 
@@ -48,11 +47,11 @@ class TimeLimitReached(KeyboardInterrupt):
     """The time limit of a comparison is reached; the same call resumes it."""
 
 
-class _TimeLimit(Reporter):
+class _TimeLimit(Reporters):
     """Forwards callbacks, and stops training between two rounds when the time limit is reached."""
 
     def __init__(self, reporter: Reporter, minutes: float | None) -> None:
-        self.reporter = reporter
+        super().__init__(reporter)
         self.minutes = minutes
         self.end = math.inf if minutes is None else time.monotonic() + 60 * minutes
         self.begun = False
@@ -73,17 +72,11 @@ class _TimeLimit(Reporter):
         # All models have the same rows, so each warning about them is reported once.
         if finding.text not in self.reported:
             self.reported.add(finding.text)
-            self.reporter.warn(finding)
-
-    def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, budget: Budget, done: int) -> None:
-        self.reporter.begin_stage(stage, rows, total_rows, validation_rows, budget, done)
+            super().warn(finding)
 
     def end_epoch(self, record: EpochRecord) -> None:
-        self.reporter.end_epoch(record)
+        super().end_epoch(record)
         self.check()
-
-    def end_stage(self, stage: str, best: int, done: int) -> None:
-        self.reporter.end_stage(stage, best, done)
 
 
 def compare(
@@ -156,7 +149,11 @@ def compare(
     done = _measure(entries, measured)
     _, first = done[0]
     comparison = Comparison(
-        tuple(_model_results(name, list(runs)) for name, runs in groupby(done, key=lambda pair: pair[0].name)),
+        tuple(
+            aggregate(name, [evaluation for _, evaluation in runs], [_seconds(entry.folder) for entry, _ in runs])
+            for name, group in groupby(done, key=lambda pair: pair[0].name)
+            for runs in [list(group)]
+        ),
         seeds,
         settings,
         first.rows,
@@ -248,7 +245,7 @@ def _check(entries: Sequence[_Entry], settings: Settings) -> None:
         if entry.seed == 0:
             with _prefixed(f"models {entry.name}"), torch.device("meta"):
                 built.append(build_model(entry.spec))
-    check_served(built, settings)
+    check_supported(built, settings)
     for entry in entries:
         _check_same(entry)
 
@@ -347,10 +344,6 @@ def _prefixed(where: str) -> Iterator[None]:
             raise
         kind = DataError if isinstance(error, DataError) else NBridgeError
         raise kind(f"{where}: {error}") from error
-
-
-def _model_results(name: str, runs: Sequence[tuple[_Entry, Evaluation]]) -> ModelResults:
-    return aggregate(name, [evaluation for _, evaluation in runs], [_seconds(entry.folder) for entry, _ in runs])
 
 
 def _seconds(folder: Path) -> float:

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from nbridge.evaluation.results import NOTES, Evaluation, Settings, finite, left_out, taken
+from nbridge.evaluation.results import NOTES, Evaluation, Settings, describe_settings, describe_skipped, finite
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Comparison:
         notes = [note for metric, note in NOTES.items() if any(_is_of(title, metric) for title in titles)]
         some = [one for one in self.results if any(0 < len(figure.known) < self.seeds for figure in one.figures.values())]
         notes += [f"(n of {self.seeds}): over the n seeds with a finite value"] if some else []
-        return [f"Figures: {spread}; {taken(self.settings, self.rows, self.of_rows)}", *notes, *left_out(self.skipped)]
+        return [f"Figures: {spread}; {describe_settings(self.settings, self.rows, self.of_rows)}", *notes, *describe_skipped(self.skipped)]
 
     def markdown(self) -> str:
         """The table in Markdown."""

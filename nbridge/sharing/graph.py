@@ -18,7 +18,7 @@ from torch.distributions import Independent
 from nbridge.data.column import PRESENT
 from nbridge.inference.impute import decode, fixed_points, point_draws
 from nbridge.models.base import MultimodalVAE
-from nbridge.nn.distributions import diagonal_normal
+from nbridge.nn.distributions import normal_or_prior
 
 COMPLETED = "__completed"
 """Suffix of the outputs, because inputs and outputs of a graph must have different names."""
@@ -56,8 +56,7 @@ class ImputationGraph(nn.Module):
         """q(z | present modalities), batch shape (B,) or (K, B) over D; the prior for rows with nothing present."""
         present = self._presence(inputs)
         forms = {name: self._standard_form(name, inputs, shown) for name, shown in zip(self.model.names, present, strict=True)}
-        q, some = self.model.masked_posterior(forms, present, self.noise), present.any(0)[:, None]
-        return diagonal_normal(torch.where(some, q.mean, 0.0), torch.where(some, q.stddev, 1.0))
+        return normal_or_prior(present.any(0), self.model.masked_posterior(forms, present, self.noise))
 
     def _presence(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Presence in the order of the model's modalities, shape (M, B)."""

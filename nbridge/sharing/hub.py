@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nbridge.common.atomic_files import replace_folder, scratch_beside, writing
-from nbridge.common.messages import clip, listing
+from nbridge.common.messages import clip, some_of
 from nbridge.data.patterns import Patterns
 from nbridge.errors import NBridgeError, RunError
 from nbridge.models.base import MultimodalVAE
@@ -187,14 +187,15 @@ def _check_push(repo: str, info: ModelInfo, api: HfApi, *, private: bool) -> Non
     others = [name for name in names if name not in (*FILES, ".gitattributes")]
     ours = CONFIG in names and _is_nbridge_config(Path(api.hf_hub_download(repo, CONFIG)))
     if not ours and (others or CONFIG in names):
-        raise RunError(f"{repo}: holds other files ({_few(others or [CONFIG])}) and no nbridge model; choose another name")
+        held = some_of([clip(name) for name in others or [CONFIG]], MAX_NAMES)
+        raise RunError(f"{repo}: holds other files ({held}) and no nbridge model; choose another name")
 
 
 def _download(api: HfApi, repo: str, revision: str | None, place: Path | None = None) -> Path:
     """Downloads only the files of a model, to a folder or to the hub's cache."""
     names = _names(info := api.model_info(repo, revision=revision))
     if not {CONFIG, TENSORS} <= set(names):
-        holds = f"it holds {_few(names)}" if names else "it is empty"
+        holds = f"it holds {some_of([clip(name) for name in names], MAX_NAMES)}" if names else "it is empty"
         raise RunError(f"{repo}: not an nbridge model, expected {CONFIG} and {TENSORS}; {holds}")
     # The cache records the branch for offline use; a folder gets exactly the commit that was checked.
     exactly = revision if place is None else info.sha
@@ -230,11 +231,6 @@ def _card(folder: Path, license_: str | None) -> bytes:
     data.tags = list(dict.fromkeys((*(data.tags or ()), *TAGS)))
     data.license = license_ or data.license
     return str(card).encode()
-
-
-def _few(names: Sequence[str]) -> str:
-    more = len(names) - MAX_NAMES
-    return listing(clip(name) for name in names[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 @contextmanager

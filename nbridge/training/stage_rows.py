@@ -20,7 +20,7 @@ CHUNK = 2048
 
 
 @dataclass(frozen=True)
-class Part:
+class FeatureBatch:
     """Some rows in memory with their frozen features.
 
     Arguments:
@@ -72,25 +72,25 @@ class StageRows:
     def __len__(self) -> int:
         return len(self.batch)
 
-    def batches(self, parts: Sequence[Tensor]) -> Iterator[Part]:
+    def batches(self, parts: Sequence[Tensor]) -> Iterator[FeatureBatch]:
         """The rows of each tensor of indices, in order."""
         for part, batch in zip(parts, self.batch.batches(parts), strict=True):
             # Features may be cached on another device than the batch.
             features = {name: x.index_select(0, part.to(x.device)).to(batch.device) for name, x in self.features.items()}
-            yield Part(batch, features)
+            yield FeatureBatch(batch, features)
 
     @property
     def chunks(self) -> int:
         """The number of chunks."""
         return math.ceil(len(self) / CHUNK)
 
-    def chunk(self, number: int) -> Part:
+    def chunk(self, number: int) -> FeatureBatch:
         """A chunk of consecutive rows."""
         start, stop = number * CHUNK, (number + 1) * CHUNK
         batch = self.batch.slice(start, stop)
-        return Part(batch, {name: x[start:stop].to(batch.device) for name, x in self.features.items()})
+        return FeatureBatch(batch, {name: x[start:stop].to(batch.device) for name, x in self.features.items()})
 
-    def features_of(self, part: Part) -> Features:
+    def features_of(self, part: FeatureBatch) -> Features:
         """The features of some rows, cached or computed now."""
         if self.stage.features is None or part.features:
             return part.features

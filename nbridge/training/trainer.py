@@ -31,9 +31,9 @@ from nbridge.inference.weights import weigh_contrast
 from nbridge.models.base import MultimodalVAE
 from nbridge.spec.training import TrainingSpec
 from nbridge.training.progress import EpochRecord, Reporter
-from nbridge.training.seeds import seed_of as _seed
-from nbridge.training.stage import Listeners, StageRun, TrainingState, only_trainable
-from nbridge.training.validation import baseline_of
+from nbridge.training.seeds import derive_seed as _seed
+from nbridge.training.stage import Callbacks, StageRun, TrainingState, only_trainable
+from nbridge.training.validation import fit_baseline
 
 __all__ = ["TrainingState", "check_stages", "fit", "only_trainable"]
 
@@ -85,14 +85,14 @@ def fit(
     if state is None:
         state = TrainingState()
         model.fit_statistics(train.representative())
-    stages, listeners = model.stages(), Listeners(reporter or Reporter(), save, log)
-    free = functools.cache(lambda: baseline_of(model, train))
+    stages, callbacks = model.stages(), Callbacks(reporter or Reporter(), save, log)
+    free = functools.cache(lambda: fit_baseline(model, train))
     products = products or choose_precision(settings.precision, model, settings.batch_size, world=world).chosen
     with _draws(model, settings), matmul_precision(products, model), synchronised(model, world):
         while state.stage < len(stages):
             stage = stages[state.stage]
             with only_trainable(model, stage.modules):
-                StageRun(model, stage, settings, state, listeners, free, world)(train, validation)
+                StageRun(model, stage, settings, state, callbacks, free, world)(train, validation)
             state = TrainingState(stage=state.stage + 1)
             if save:
                 save(state)

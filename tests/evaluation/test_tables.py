@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from nbridge.cli.tables import MeasuringBar, print_comparison, print_evaluation
+from nbridge.cli.tables import EvaluationProgress, print_comparison, print_evaluation
 from nbridge.evaluation.results import Evaluation, Measurement, Settings
 from nbridge.runs.comparison_table import Comparison, ModelResults, SeedValues
 
@@ -106,7 +106,7 @@ def test_a_comparison_shows_every_model_whole(models: int, width: int):
 
 def test_a_bar_shows_where_an_evaluation_stands_in_a_terminal_only():
     console = Console(file=io.StringIO(), width=80, force_terminal=True)
-    bar = MeasuringBar(console)
+    bar = EvaluationProgress(console)
     for done in range(3):
         bar("predictive of fac given fou", done, 3)
     bar.close()
@@ -114,6 +114,6 @@ def test_a_bar_shows_where_an_evaluation_stands_in_a_terminal_only():
     assert isinstance(console.file, io.StringIO)
     assert "predictive of fac given fou" in console.file.getvalue()
     quiet = Console(file=io.StringIO())
-    MeasuringBar(quiet)("predictive", 0, 3)
+    EvaluationProgress(quiet)("predictive", 0, 3)
     assert isinstance(quiet.file, io.StringIO)
     assert quiet.file.getvalue() == ""

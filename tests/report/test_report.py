@@ -33,7 +33,7 @@ from nbridge.data.batch import Batch
 from nbridge.data.split import Splits
 from nbridge.evaluation.calibration import reliability
 from nbridge.evaluation.results import Settings
-from nbridge.evaluation.verdict import Comparison, Verdict, digits
+from nbridge.evaluation.verdict import BaselineComparison, Verdict, digits
 from nbridge.report import about, images, labels, page, values
 from nbridge.report.axes import Axis
 from nbridge.report.page import SECTIONS, write_report
@@ -599,7 +599,7 @@ def test_the_verdict_comes_first_and_is_red_where_the_model_is_worse(document: N
     headline = next(node for node in section.all("p") if "headline" in node.attributes.get("class", ""))
     assert headline.text.lower() == f"{verdict.headline.lower()}."
     rows = tables(section)["Each modality imputed from all others"]
-    assert [row[:2] for row in rows] == [[one.target, one.words] for one in verdict.modalities]
+    assert [row[:2] for row in rows] == [[one.target, one.description] for one in verdict.modalities]
     assert [row[5] for row in rows] == [digits(one.model) for one in verdict.modalities]
     assert section.all("p")[-1].text == verdict.note
 
@@ -608,10 +608,10 @@ def test_a_verdict_that_a_run_keeps_is_shown_without_its_rows(folder: Path):
     kept = Verdict(
         "test",
         (
-            Comparison("x", "", "rmse", 60, 0.9, 0.4, 1.0, 0.1, "worse", "ridge", 210, (2, 2)),
-            Comparison(HOSTILE, "", "accuracy", 3, reason="3 test rows, 20 needed"),
+            BaselineComparison("x", "", "rmse", 60, 0.9, 0.4, 1.0, 0.1, "worse", "ridge", 210, (2, 2)),
+            BaselineComparison(HOSTILE, "", "accuracy", 3, reason="3 test rows, 20 needed"),
         ),
-        (Comparison("x", "age", "rmse", 60, 0.9, 0.4, 1.0, 0.1, "worse", "ridge", 210),),
+        (BaselineComparison("x", "age", "rmse", 60, 0.9, 0.4, 1.0, 0.1, "worse", "ridge", 210),),
         (f"x: {HOSTILE}",),
     )
     write_json(folder / VERDICT, kept.as_dict())
