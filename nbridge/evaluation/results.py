@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from pydantic_core import to_jsonable_python
+
 from nbridge.common.messages import did_you_mean, listing
 from nbridge.common.warnings import Finding
 from nbridge.errors import DataError
@@ -85,16 +87,13 @@ class Settings:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Settings:
         """Inverse of `as_dict`."""
-        lists = {name: content[name] for name in ("metrics", "given", "densities") if content[name] is not None}
+        lists = {name: value for name, value in content.items() if isinstance(value, list)}
         tuples = {name: tuple(tuple(item) if isinstance(item, list) else item for item in value) for name, value in lists.items()}
         return cls(**{**content, **tuples})
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-compatible dict."""
-        return {
-            name: [list(item) if isinstance(item, tuple) else item for item in value] if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
-        }
+        return to_jsonable_python(asdict(self))
 
     def check(self, modalities: Iterable[str]) -> None:
         """Validates the settings against the names of the modalities.

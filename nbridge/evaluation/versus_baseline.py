@@ -21,7 +21,7 @@ from nbridge.common.process_state import one_thread
 from nbridge.data.batch import Batch
 from nbridge.data.rows import Rows
 from nbridge.data.split import Splits
-from nbridge.evaluation.advice import TrainingSummary, advise, format_advice, summarise_training
+from nbridge.evaluation.advice import advise, format_advice, summarise_training
 from nbridge.evaluation.baseline_inputs import ModalityInputs, blocks_of, inputs_of
 from nbridge.evaluation.baselines import Examples, constant_prediction, select_baseline
 from nbridge.evaluation.paired import paired
@@ -135,7 +135,7 @@ class _BaselineComparer:
                 modalities.append(whole)
                 columns += parts
                 if whole.outcome == "worse":
-                    advice.append((name, self._advice(whole, trained)))
+                    advice.append((name, advise(whole, self.model.likelihoods[name], self.train.values[name], trained)))
         return Verdict(self.split, tuple(modalities), tuple(columns), format_advice(advice))
 
     @cached_property
@@ -220,10 +220,6 @@ class _BaselineComparer:
     def _examples(self, part: _Sample, name: str, target: Target, rows: np.ndarray) -> Examples:
         inputs, factors = inputs_of(self.blocks, {other: values[rows] for other, values in part.values.items()}, name)
         return Examples(inputs, factors, target.scaled(part.values[name][rows]))
-
-    def _advice(self, comparison: BaselineComparison, trained: TrainingSummary) -> str:
-        name = comparison.target
-        return advise(comparison, self.model.likelihoods[name], self.train.values[name], trained)
 
 
 def predicted_values(model: MultimodalVAE, batch: Batch, target: str, *, seed: int = 0) -> Values:

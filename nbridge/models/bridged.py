@@ -126,18 +126,17 @@ class BridgedVAE(JointVAE):
             raise ValueError(f"encoders of bridges for {sorted(sources)}, expected one for each of {', '.join(self.names)}")
         self.sources = nn.ModuleDict({name: sources[name] for name in self.names} if sources else {})
         self.objective = self._checked(objective)
-        if combine not in get_args(Combine):
-            raise ValueError(f"combine is {combine!r}, expected one of {', '.join(get_args(Combine))}")
-        self.combine = combine
-        if subsets not in get_args(Subsets):
-            raise ValueError(f"subsets is {subsets!r}, expected one of {', '.join(get_args(Subsets))}")
-        self.subsets = subsets
+        for option, value, known in (("combine", combine, get_args(Combine)), ("subsets", subsets, get_args(Subsets))):
+            if value not in known:
+                raise ValueError(f"{option} is {value!r}, expected one of {', '.join(known)}")
+        self.combine, self.subsets = combine, subsets
         sets = [subset for subset in proper_subsets(self.names, "separate terms") if len(subset) > 1] if subsets == "all" else []
         members = torch.tensor([[name in subset for name in self.names] for subset in sets], dtype=torch.bool)
         self.register_buffer("sets", members.view(-1, len(self.names)), persistent=False)
-        if exponents == "fitted" and combine == "poe" and len(self.names) > 1:
+        multiplies = combine == "poe" and len(self.names) > 1
+        if exponents == "fitted" and multiplies:
             self.exponents = torch.ones(len(self.names) + 1, len(self.names))
-        if prior != "normal" and combine == "poe" and len(self.names) > 1:
+        if prior != "normal" and multiplies:
             self.codes = DiagonalMixture(self.latent_dim, components=MAX_COMPONENTS)
             self.codes.always = prior == "mixture"
 

@@ -402,7 +402,7 @@ class DiscretizedLogistic(Likelihood):
         return distribution.base_dist.loc.clamp(self.low, self.high)
 
     def point(self, expectation: Tensor) -> Tensor:
-        step = (self.high - self.low) / (self.levels - 1)
+        step = self.resolution
         return (self.low + ((expectation - self.low) / step).round() * step).clamp(self.low, self.high)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from xml.etree.ElementTree import Element
 
 from nbridge.report.about import duration
@@ -64,14 +65,13 @@ def _charts(stage: str, epochs: Sequence[EpochRecord], terms: Sequence[str]) -> 
         title = "hidden modalities, nats over their marginals"
         yield _chart(stage, title, "nats", epochs, lambda _: None, lambda one: one.hidden, kept)
     for term in terms[: CHARTS - 1] if len(terms) > 1 else ():
+        unit = "squared error" if term in SQUARES else "nats"
+        training, validation = (partial(_term, part, term) for part in ("terms", "validation_terms"))
+        yield _chart(stage, term, unit, epochs, training, validation, kept)
 
-        def training(one: EpochRecord, term: str = term) -> float | None:
-            return one.terms.get(term)
 
-        def validation(one: EpochRecord, term: str = term) -> float | None:
-            return one.validation_terms.get(term)
-
-        yield _chart(stage, term, "squared error" if term in SQUARES else "nats", epochs, training, validation, kept)
+def _term(part: str, term: str, record: EpochRecord) -> float | None:
+    return getattr(record, part).get(term)
 
 
 Figure = Callable[[EpochRecord], float | None]

@@ -94,10 +94,13 @@ def page(data: RunData) -> str:
             missing.setdefault(str(reason), []).append(section)
     name = data.spec.name or data.folder.name
     links = [*((section.id, section.heading) for section, _ in shown), *([("left-out", "Left out")] if missing else [])]
+    names = list(data.spec.modalities)
+    subtitle = f"A {data.spec.model.type} model of {len(names)} modalities: {', '.join(names)}"
+    sections = (element("section", element("h2", section.heading), *content, id=section.id) for section, content in shown)
     body = element(
         "body",
-        element("header", element("h1", name), _subtitle(data), _contents(links)),
-        element("main", *(_shown(section, content) for section, content in shown), _left_out(missing)),
+        element("header", element("h1", name), element("p", subtitle, class_="quiet"), _contents(links)),
+        element("main", *sections, _left_out(missing)),
         element("footer", f"Made by nbridge {__version__} from the run folder {data.folder.name}."),
     )
     return "<!doctype html>\n" + to_html(element("html", _head(name), body, lang="en")) + "\n"
@@ -115,18 +118,9 @@ def _head(name: str) -> Element:
     )
 
 
-def _subtitle(data: RunData) -> Element:
-    names = list(data.spec.modalities)
-    return element("p", f"A {data.spec.model.type} model of {len(names)} modalities: {', '.join(names)}", class_="quiet")
-
-
 def _contents(links: list[tuple[str, str]]) -> Element:
     items = (element("li", element("a", heading, href=f"#{name}")) for name, heading in links)
     return element("nav", element("ul", *items), aria_label="Contents")
-
-
-def _shown(section: Section, content: list[Element]) -> Element:
-    return element("section", element("h2", section.heading), *content, id=section.id)
 
 
 def _left_out(missing: dict[str, list[Section]]) -> Element | None:

@@ -36,7 +36,17 @@ from nbridge.spec.spec import Spec
 from nbridge.training.build import Given, automatic_weights, build_data, build_model, read_frame, settle
 from nbridge.training.checkpoint import CONFIG, save_model
 from nbridge.training.progress import Reporter
-from nbridge.training.run_folder import MODEL, RESOLVED, VERDICT, check_target, create, fingerprint, model_card, read_environment
+from nbridge.training.run_folder import (
+    MODEL,
+    RESOLVED,
+    VERDICT,
+    check_target,
+    create,
+    fingerprint,
+    model_card,
+    new_environment,
+    read_environment,
+)  # fmt: skip
 from nbridge.training.state import append_record, read_records, restore_state, save_state
 from nbridge.training.trainer import TrainingState, check_stages, fit
 
@@ -128,7 +138,7 @@ def train(
         precision = choose_precision(spec.training.precision, model, spec.training.batch_size, world=world)
         if folder is not None:
             if world.is_main:
-                create(folder, spec, text, splits, device, precision, world.size)
+                create(folder, spec, text, new_environment(splits, device, precision, world.size))
             _advise(world, folder)
         return _train(model, spec, splits, folder, collector, None, world, precision.chosen)
 

@@ -24,7 +24,7 @@ from nbridge.spec.spec import Spec
 from nbridge.spec.training import StageSettings, StageSpec, TrainingSpec
 from nbridge.training.build import automatic_weights, build_model
 from nbridge.training.checkpoint import CONFIG, TENSORS, load_into, load_tensors
-from nbridge.training.run_folder import METRICS, MODEL, RESOLVED, create_copy, machine, read_environment
+from nbridge.training.run_folder import METRICS, MODEL, RESOLVED, create, machine, read_environment
 from nbridge.training.state import save_state
 from nbridge.training.trainer import TrainingState
 
@@ -56,7 +56,7 @@ def begin_after_joint(folder: Path, spec: Spec, others: Iterable[Path], device: 
     model = build_model(spec)
     for other in others:
         if _copy_stage(other, wanted, model, device):
-            create_copy(folder, spec, write_spec(spec), other)
+            create(folder, spec, write_spec(spec), read_environment(other))
             with writing(folder / METRICS):
                 write_text(folder / METRICS, "".join(_lines(other)))
             save_state(folder, model, TrainingState(stage=1))

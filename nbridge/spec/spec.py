@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from annotated_types import Ge, Len
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationInfo, field_validator, model_validator
+from pydantic_core import to_jsonable_python
 
 from nbridge.common.messages import clip
 from nbridge.spec.components import Component, Kind, check_shape
@@ -118,9 +119,8 @@ class DataSpec:
 
     def as_dict(self) -> dict[str, Any]:
         """The full spelling in a spec, as plain YAML values."""
-        shares = {"validation": self.validation, "test": self.test, "seed": self.seed, "empty_rows": self.empty_rows}
-        columns = {key: column for key, column in (("group", self.group), ("split", self.split)) if column is not None}
-        return {**self.source.as_dict("source"), **shares, **columns}
+        keys = {key: value for key in DataKeys.model_fields if (value := getattr(self, key)) is not None}
+        return {**self.source.as_dict("source"), **keys}
 
 
 class Objective(StrictModel):
@@ -219,12 +219,8 @@ class BridgesSpec:
 
     def as_dict(self) -> dict[str, Any]:
         """The full spelling in a spec, as plain YAML values."""
-        if self.bank.type in STOCHASTIC:
-            return {**self.bank.as_dict(), "encoders": self.encoders}
-        objective = self.objective if self.objective == "paper" else dict(self.objective)
-        keys = {"objective": objective, "combine": self.combine, "subsets": self.subsets, "encoders": self.encoders}
-        keys |= {"exponents": self.exponents, "prior": self.prior}
-        return {**self.bank.as_dict(), **keys}
+        keys = ("encoders",) if self.bank.type in STOCHASTIC else tuple(BridgesKeys.model_fields)
+        return {**self.bank.as_dict(), **{key: to_jsonable_python(getattr(self, key)) for key in keys}}
 
 
 ENCODER = Kind("encoders")
