@@ -31,7 +31,8 @@ def write_grid(path: Path, model: MultimodalVAE, values: Mapping[str, Tensor]) -
     tiles = [_stack([_pixels(model, name, values[name][row]) for name in images]) for row in range(len(values[images[0]]))]
     columns, zoom = math.ceil(math.sqrt(len(tiles))), max(1, round(TILE / max(tiles[0].shape[:2])))
     tiles += [np.ones_like(tiles[0])] * (-len(tiles) % columns)
-    lines = [np.concatenate([_framed(tile) for tile in tiles[start : start + columns]], axis=1) for start in range(0, len(tiles), columns)]
+    framed = [np.pad(tile, ((1, 1), (1, 1), (0, 0)), constant_values=1.0) for tile in tiles]
+    lines = [np.concatenate(framed[start : start + columns], axis=1) for start in range(0, len(framed), columns)]
     picture = np.concatenate(lines).repeat(zoom, axis=0).repeat(zoom, axis=1)
 
     from matplotlib.image import imsave
@@ -49,7 +50,3 @@ def _pixels(model: MultimodalVAE, name: str, image: Tensor) -> np.ndarray:
 def _stack(images: list[np.ndarray]) -> np.ndarray:
     width = max(image.shape[1] for image in images)
     return np.concatenate([np.pad(image, ((0, 0), (0, width - image.shape[1]), (0, 0)), constant_values=1.0) for image in images])
-
-
-def _framed(tile: np.ndarray) -> np.ndarray:
-    return np.pad(tile, ((1, 1), (1, 1), (0, 0)), constant_values=1.0)

@@ -42,14 +42,15 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Prints the scores with one column per model, split into several tables if they do not fit."""
-    rows = list(_rows(comparison))
-    models = len(comparison.results)
-    widest = max(len(text) for text in [one.name for one in comparison.results] + [cell for _, _, cells in rows for cell in cells])
-    if MIN_FIRST_COLUMN + models * (widest + 3) > console.width:
-        rows = [(metric, heading, [cell.replace(" ± ", "\n± ") for cell in cells]) for metric, heading, cells in rows]
+    rows, models = list(_rows(comparison)), len(comparison.results)
+
+    def widest() -> int:
         lines = [line for _, _, cells in rows for cell in cells for line in cell.split("\n")]
-        widest = max(len(text) for text in [one.name for one in comparison.results] + lines)
-    fitting = max(1, (console.width - MIN_FIRST_COLUMN) // (widest + 3))
+        return max(len(text) for text in [one.name for one in comparison.results] + lines)
+
+    if MIN_FIRST_COLUMN + models * (widest() + 3) > console.width:
+        rows = [(metric, heading, [cell.replace(" ± ", "\n± ") for cell in cells]) for metric, heading, cells in rows]
+    fitting = max(1, (console.width - MIN_FIRST_COLUMN) // (widest() + 3))
     for start in range(0, models, fitting):
         here = slice(start, start + fitting)
         table = Table("")

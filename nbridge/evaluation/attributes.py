@@ -125,9 +125,13 @@ def attribute_errors(
     _check_answers(batch, target)
     labels = _answers(rows, target)
     require_cells(labels.observed, target)
-    majority = _more_frequent(labels if reference is None else _reference_answers(model, reference, target))
+    counted = labels if reference is None else _reference_answers(model, reference, target)
+    majority = 2 * counted.yes.sum(0) >= counted.observed.sum(0)
     with serving(model, seed):
-        parts = [_probabilities(model, part, given, target, samples) for part in row_chunks(model, rows, target, samples)]
+        parts = [
+            predictive(model, part, given, target, samples).mean.double().mean(0).flatten(1).cpu()
+            for part in row_chunks(model, rows, target, samples)
+        ]
     return _summary(given, target, names, torch.cat(parts), labels, majority, bins)
 
 
@@ -166,16 +170,6 @@ def _named(names: Sequence[str] | None, target: str, number: int) -> tuple[str, 
     if len(names) != number:
         raise DataError(f"names: got {len(names)} for the {number} attributes of {target!r}, expected one each")
     return tuple(names)
-
-
-def _more_frequent(labels: _Labels) -> Tensor:
-    """Whether at least half of the observed rows are yes, shape (A,)."""
-    return 2 * labels.yes.sum(0) >= labels.observed.sum(0)
-
-
-def _probabilities(model: MultimodalVAE, batch: Batch, given: tuple[str, ...], target: str, samples: int) -> Tensor:
-    """The probability of yes, float64, shape (B, A)."""
-    return predictive(model, batch, given, target, samples).mean.double().mean(0).flatten(1).cpu()
 
 
 def _attribute(name: str, p: Tensor, yes: Tensor, majority: Tensor) -> Attribute:

@@ -295,7 +295,10 @@ def label_posterior(model: MultimodalVAE, batch: Batch, label: str, given: Names
         DataError: as for `log_likelihood`, and when the label is among ``given`` or is not categorical.
     """
     given = _names(given)
-    classes = _number_of_classes(model, label)
+    check_names(model, [label])
+    if not isinstance(likelihood := model.likelihoods[label], Categorical):
+        raise DataError(f"modality {label!r} is {type(likelihood).__name__}, not categorical: its values cannot be enumerated")
+    classes = likelihood.shape[0]
     if label in given:
         raise DataError(f"modality {label!r} is both label and given")
     rows = _checked(model, batch, given, samples)
@@ -360,13 +363,6 @@ def _log_classes(model: MultimodalVAE, label: str, z: Tensor) -> Tensor:
 def _numbers(model: MultimodalVAE, names: Sequence[str]) -> int:
     """The number of decoder outputs per z."""
     return sum(math.prod(model.likelihoods[name].raw_shape) for name in names)
-
-
-def _number_of_classes(model: MultimodalVAE, label: str) -> int:
-    check_names(model, [label])
-    if not isinstance(likelihood := model.likelihoods[label], Categorical):
-        raise DataError(f"modality {label!r} is {type(likelihood).__name__}, not categorical: its values cannot be enumerated")
-    return likelihood.shape[0]
 
 
 def _label_scores(model: MultimodalVAE, batch: Batch, label: str, log_probability: Tensor) -> tuple[float | None, float | None]:

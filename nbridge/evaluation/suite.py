@@ -111,12 +111,10 @@ def evaluate(
     parameters = sum(parameter.numel() for parameter in model.parameters())
     fingerprints = {name: fingerprint(rows, name) for name in model.names if name in rows.names}
     warnings = evaluation_findings(model, rows, splits.train, seed=settings.seed)
-    # A comparison measures models against each other instead.
-    verdict = (
-        None
-        if lenient
-        else compare_with_baselines(model, spec, splits, rows=rows, split=settings.split, records=records, seed=settings.seed)
-    )
+    verdict = None
+    if not lenient:
+        # A comparison measures models against each other instead.
+        verdict = compare_with_baselines(model, spec, splits, rows=rows, split=settings.split, records=records, seed=settings.seed)
     return Evaluation(
         settings=settings,
         modalities=model.names,

@@ -54,7 +54,8 @@ def impute(session: Session, request: Impute) -> dict[str, Any]:
     open_ = [name for name in model.names if not which_observed(batch, name).all()]
     with serving(model, part_seed(request.seed, 0)):
         z = model.posterior(batch, draws_of(model)).sample()
-        return _answer(session, z, open_, request.show, batch, skipped=_images(model, batch.names))
+        images = {name for name in batch.names if kind_of(model.likelihoods[name]) == "image"}
+        return _answer(session, z, open_, request.show, batch, skipped=images)
 
 
 def prior(session: Session, request: Prior) -> dict[str, Any]:
@@ -86,10 +87,6 @@ def draws_of(model: MultimodalVAE) -> int:
     """The number K of draws for statistics."""
     size = sum(math.prod(likelihood.shape) for likelihood in model.likelihoods.values())
     return next((number for number in DRAWS if number * size <= NUMBERS), DRAWS[-1])
-
-
-def _images(model: MultimodalVAE, names: Iterable[str]) -> set[str]:
-    return {name for name in names if kind_of(model.likelihoods[name]) == "image"}
 
 
 def _answer(

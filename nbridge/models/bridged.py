@@ -181,7 +181,9 @@ class BridgedVAE(JointVAE):
         if bool(present.all()) or len(self.names) == 1:
             return self.fusion(features)
         inputs = self.inputs(batch) if self.sources else {}
-        return self._mean_of_features(features, inputs, present) if self.combine == "mean" else self._product(features, inputs, present)
+        if self.combine == "mean":
+            return self.fusion(mean_of_sources(features, self.bridges.hallucinate(self.read(features, inputs)), present))
+        return self._product(features, inputs, present)
 
     @property
     def noise_width(self) -> int:
@@ -256,9 +258,6 @@ class BridgedVAE(JointVAE):
         }
         return self.fusion(filled), hallucinated
 
-    def _mean_of_features(self, features: Features, inputs: Mapping[str, Tensor], present: Tensor) -> Independent:
-        return self.fusion(mean_of_sources(features, self.bridges.hallucinate(self.read(features, inputs)), present))
-
     def _product(self, features: Features, inputs: Mapping[str, Tensor], present: Tensor) -> Independent:
         """The joint posterior for complete rows, and the product of unimodal posteriors for the others.
 
@@ -297,13 +296,10 @@ class BridgedVAE(JointVAE):
         assert mixture is not None
         for part in self._chunks(batch):
             own = noise if noise.shape[1] == 1 else noise[:, start : start + len(part)]
-            parts.append(self._components_of_chunk(part, own, mixture))
+            q, product, incomplete = self._joint_and_product(part, mixture)
+            parts.append(diagonal_where(incomplete, draw_component(*product, mixture, own), q))
             start += len(part)
         return diagonal_normal(torch.cat([q.mean for q in parts], 1), torch.cat([q.stddev for q in parts], 1))
-
-    def _components_of_chunk(self, batch: Batch, noise: Tensor, mixture: DiagonalMixture) -> Independent:
-        q, product, incomplete = self._joint_and_product(batch, mixture)
-        return diagonal_where(incomplete, draw_component(*product, mixture, noise), q)
 
     def _mixture_moments(self, batch: Batch, mixture: DiagonalMixture) -> Independent:
         q, (log_weights, precision, natural), incomplete = self._joint_and_product(batch, mixture)
