@@ -76,10 +76,14 @@ def check_output_folder(path: str, overwrite: bool, rows: str) -> Path:
 def _check_target(target: Path, path: str, overwrite: bool, rows: str | None) -> None:
     if not target.parent.is_dir():
         raise RunError(f"--out {path}: folder {target.parent} does not exist")
-    if rows is not None and target.exists() and _is_file_read(target, rows):
+    if not target.exists():
+        return
+    from nbridge.data.streaming.files import find_rows
+
+    if rows is not None and find_rows(rows)[0].samefile(target):
         noun = "folder" if target.is_dir() else "file"
         raise RunError(f"--out {path}: this is the input {noun}; choose another path")
-    if target.exists() and not overwrite:
+    if not overwrite:
         raise RunError(f"--out {path}: exists already. Use --overwrite to replace it.")
 
 
@@ -132,9 +136,3 @@ def reporting(console: Console, folder: str | None = None) -> Iterator[ConsoleRe
         raise KeyboardInterrupt(f"interrupted; continue with: nbridge resume {shlex.quote(folder)}" if goes_on else "interrupted") from stop
     finally:
         reporter.close()
-
-
-def _is_file_read(target: Path, rows: str) -> bool:
-    from nbridge.data.streaming.files import find_rows
-
-    return find_rows(rows)[0].samefile(target)

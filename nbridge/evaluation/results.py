@@ -202,20 +202,14 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-compatible dict."""
-        return {
-            "version": self.version,
+        nested = {
             "settings": self.settings.as_dict(),
             "modalities": list(self.modalities),
-            "label": self.label,
-            "parameters": self.parameters,
-            "rows": self.rows,
-            "of_rows": self.of_rows,
-            "fingerprints": dict(self.fingerprints),
             "measurements": [measurement.as_dict() for measurement in self.measurements],
-            "skipped": dict(self.skipped),
             "warnings": [finding.as_dict() for finding in self.warnings],
             "verdict": None if self.verdict is None else self.verdict.as_dict(),
         }
+        return {"version": self.version, **vars(self), **nested}
 
 
 def read_evaluation(path: Path) -> Evaluation | None:

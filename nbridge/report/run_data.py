@@ -48,7 +48,7 @@ class ModelAndRows:
         few: The first of them, for charts that take many draws per row.
         split: The split of the held-out rows, ``test`` or ``validation``.
         seed: Seed of all draws.
-        findings: The result of `of_model` on these rows; None if not computed yet.
+        findings: The result of `model_findings` on these rows; None if not computed yet.
     """
 
     model: MultimodalVAE

@@ -9,8 +9,7 @@ import inspect
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -96,10 +95,15 @@ def export_model(
     table = model.binding.table
     known = {**(classes or {}), **({} if table is None else table.classes)}
     description = _description(graph, rows, known, {} if table is None else table.columns)
-    with _silenced():
+    # Torch logs and warns about its own packages during export.
+    with log_level("torch.onnx", logging.ERROR), ignored_warnings():
         program = _traced(graph, rows)
         with writing(path), replacing(path) as temporary:
-            (_write_onnx if as_onnx else _write_pt2)(program, rows, description, temporary)
+            if as_onnx:
+                _write_onnx(program, rows, description, temporary)
+            else:
+                with temporary.open("wb") as file:
+                    torch.export.save(program, file, extra_files={f"{KEY}.json": json.dumps(description)})
     return description
 
 
@@ -154,13 +158,6 @@ def _compare(graph: ImputationGraph, model: MultimodalVAE, rows: Mapping[str, Te
                 raise RunError(f"cannot be exported: masked_posterior of {kind} differs from its posterior, by up to {far:.2g}")
 
 
-@contextmanager
-def _silenced() -> Iterator[None]:
-    """Silences torch's log messages and warnings about its own packages during export."""
-    with log_level("torch.onnx", logging.ERROR), ignored_warnings():
-        yield
-
-
 class _Keywords(nn.Module):
     """Wraps a graph to take named inputs in any order; a traced program with a mapping as input would depend on its order."""
 
@@ -194,11 +191,6 @@ def _traced(graph: ImputationGraph, rows: Mapping[str, Tensor]) -> ExportedProgr
 
 def _first_line(error: Exception) -> str:
     return clip(next(iter(str(error).strip().splitlines()), type(error).__name__), 200)
-
-
-def _write_pt2(program: ExportedProgram, rows: Mapping[str, Tensor], description: Mapping[str, Any], path: Path) -> None:  # noqa: ARG001
-    with path.open("wb") as file:
-        torch.export.save(program, file, extra_files={f"{KEY}.json": json.dumps(description)})
 
 
 def _write_onnx(program: ExportedProgram, rows: Mapping[str, Tensor], description: Mapping[str, Any], path: Path) -> None:
