@@ -145,7 +145,7 @@ def _evaluated(folder: Path) -> dict[str, float]:
 def _compared(folder: Path) -> dict[str, Any]:
     from nbridge.evaluation.versus_baseline import compare_with_baselines
 
-    return {one.target: (one.model, one.baseline, one.ahead) for one in compare_with_baselines(*_subject()).modalities}
+    return {one.target: (one.model, one.baseline, one.lead) for one in compare_with_baselines(*_subject()).modalities}
 
 
 def _subject() -> tuple[Any, ...]:

@@ -35,7 +35,7 @@ def synchronised(model: nn.Module, world: World) -> Iterator[None]:
         model: The model.
         world: The processes; a single one changes nothing.
     """
-    layers = [] if world.alone else [module for module in model.modules() if isinstance(module, (*_PLAIN, StackedBatchNorm))]
+    layers = [] if world.is_single else [module for module in model.modules() if isinstance(module, (*_PLAIN, StackedBatchNorm))]
     for layer in layers:
         layer.forward = partial(_stacked if isinstance(layer, StackedBatchNorm) else _plain, layer, world)
     try:

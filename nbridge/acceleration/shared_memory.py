@@ -21,19 +21,19 @@ import torch
 from torch import Tensor
 from torch.distributed.distributed_c10d import Store
 
-PLACE = Path("/dev/shm")  # noqa: S108 (a random name, unlinked as soon as all processes have opened it)
+DIRECTORY = Path("/dev/shm")  # noqa: S108 (a random name, unlinked as soon as all processes have opened it)
 """The in-memory file system of a machine."""
 CHUNK = 2**20
 """Bytes that a process exchanges at once: small enough that all slots stay in the CPU cache."""
-LINE = 64
+CACHE_LINE = 64
 """Bytes of a cache line; each counter has its own."""
-LOOKS = 2**10
+POLLS = 2**10
 """Number of polls after which a waiting process sleeps between polls; after each further such number it checks that the others run."""
-NAP = 1e-4
+SLEEP_SECONDS = 1e-4
 """Seconds of such a sleep."""
 
 
-class LostMemberError(RuntimeError):
+class LostPeerError(RuntimeError):
     """Another process that shares the memory has ended or timed out."""
 
 
@@ -47,7 +47,9 @@ def share_memory(store: Store, rank: int, size: int, timeout: timedelta) -> Shar
         timeout: How long to wait for another process in an exchange.
     """
     if rank == 0:
-        store.set("path", str(_new_file(size)) if _is_supported() else "")
+        # Cores must see each other's writes in program order (x86).
+        supported = DIRECTORY.is_dir() and platform.machine() in {"x86_64", "AMD64"}
+        store.set("path", str(_new_file(size)) if supported else "")
     path = Path(store.get("path").decode())
     memory = None
     with suppress(OSError):
@@ -64,17 +66,12 @@ def share_memory(store: Store, rank: int, size: int, timeout: timedelta) -> Shar
     return memory if everywhere else None
 
 
-def _is_supported() -> bool:
-    """Whether there is an in-memory file system, and cores see each other's writes in program order (x86)."""
-    return PLACE.is_dir() and platform.machine() in {"x86_64", "AMD64"}
-
-
 def _new_file(size: int) -> Path | str:
-    path = PLACE / f"nbridge-{secrets.token_hex(8)}"
+    path = DIRECTORY / f"nbridge-{secrets.token_hex(8)}"
     try:
         with path.open("xb") as file:
             # Allocated now, because writing to a sparse file without free memory would kill the process.
-            os.posix_fallocate(file.fileno(), 0, size * (LINE + 2 * CHUNK))
+            os.posix_fallocate(file.fileno(), 0, size * (CACHE_LINE + 2 * CHUNK))
     except OSError:
         with suppress(OSError):
             path.unlink()
@@ -102,8 +99,8 @@ class SharedMemory:
         os.lockf(self._file.fileno(), os.F_TLOCK, 1)
         # A plain array, because reading a counter through a memmap takes twice as long.
         memory = np.asarray(np.memmap(self._file, np.uint8, "r+"))
-        self._counters = memory[: size * LINE].view(np.int64)[:: LINE // 8]
-        self._parts = torch.from_numpy(memory[size * LINE :]).view(2, size, CHUNK)
+        self._counters = memory[: size * CACHE_LINE].view(np.int64)[:: CACHE_LINE // 8]
+        self._parts = torch.from_numpy(memory[size * CACHE_LINE :]).view(2, size, CHUNK)
         self._turn = 0
 
     def gather(self, tensor: Tensor) -> Tensor:
@@ -141,23 +138,23 @@ class SharedMemory:
         return parts
 
     def _wait(self) -> None:
-        looks, began = 0, time.monotonic()
+        polls, began = 0, time.monotonic()
         while (self._counters < self._turn).any():
-            looks += 1
-            if looks < LOOKS:
+            polls += 1
+            if polls < POLLS:
                 os.sched_yield()
                 continue
-            time.sleep(NAP)
-            if looks % LOOKS == 0:
+            time.sleep(SLEEP_SECONDS)
+            if polls % POLLS == 0:
                 self._check_others(began)
 
     def _check_others(self, began: float) -> None:
         for rank in range(self.size):
             # In this order, because a process may write its last message and end between the two checks.
             if rank != self.rank and self._has_ended(rank) and self._counters[rank] < self._turn:
-                raise LostMemberError(f"process {rank}, which shares memory, has ended")
+                raise LostPeerError(f"process {rank}, which shares memory, has ended")
         if time.monotonic() - began > self.timeout:
-            raise LostMemberError(f"no message from a process that shares memory for {self.timeout:.0f} s")
+            raise LostPeerError(f"no message from a process that shares memory for {self.timeout:.0f} s")
 
     def _has_ended(self, rank: int) -> bool:
         self._file.seek(rank)

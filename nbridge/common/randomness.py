@@ -163,17 +163,14 @@ def draws_itself(module: nn.Module) -> bool:
     No module of this library does, nor do torch's own layers other than those with dropout or noise of their own. Of any other module it
     is not known, so the answer is True.
     """
-    return any(not (_is_ours(one) or _is_quiet(one)) for one in module.modules())
+    return not all(_is_redirected_or_deterministic(type(one)) for one in module.modules())
 
 
-def _is_ours(module: nn.Module) -> bool:
-    return type(module).__module__.startswith("nbridge.")
-
-
-def _is_quiet(module: nn.Module) -> bool:
-    kind = type(module)
-    noisy = ("dropout", "rnn", "transformer"), (nn.RReLU, nn.MultiheadAttention, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
-    return kind.__module__.startswith("torch.nn.modules.") and kind.__module__.split(".")[-1] not in noisy[0] and kind not in noisy[1]
+def _is_redirected_or_deterministic(kind: type[nn.Module]) -> bool:
+    if not kind.__module__.startswith("torch.nn.modules."):
+        return kind.__module__.startswith("nbridge.")
+    random = (nn.RReLU, nn.MultiheadAttention, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
+    return kind.__module__.split(".")[-1] not in ("dropout", "rnn", "transformer") and kind not in random
 
 
 # What is redirected

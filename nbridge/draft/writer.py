@@ -150,7 +150,7 @@ def scalar(value: object) -> str:
         try:
             if yaml_tree.parse(f"[{value}]").value == [value]:
                 return value
-        except yaml_tree.Unreadable:
+        except yaml_tree.ParseError:
             pass
     return json.dumps(value, ensure_ascii=not value.isprintable())
 

@@ -27,11 +27,12 @@ from nbridge.errors import DataError, require_positive
 from nbridge.evaluation.rows import rows_to_score
 from nbridge.inference.impute import chunks, serving
 from nbridge.models.base import MultimodalVAE
-from nbridge.nn.likelihoods import Bernoulli, Categorical, Likelihood
+from nbridge.models.conformal import has_intervals
+from nbridge.nn.likelihoods import Categorical, Likelihood
 
 LEVELS = (0.5, 0.9, 0.95)
 """Probabilities of the central intervals."""
-FEWEST_DRAWS = 39
+MIN_DRAWS = 39
 """Fewest draws with which a value beyond all draws is outside the 95 % interval: each of its tails, 1/40, is then a whole rank."""
 
 WIDTH = 128
@@ -133,10 +134,10 @@ def interval_scores(
     given = tuple(given)
     rows = rows_to_score(model, batch, given, target)
     likelihood = model.likelihoods[target]
-    if not likelihood.elementwise or isinstance(likelihood, Bernoulli):
+    if not has_intervals(likelihood):
         raise unsupported("interval_scores", target, likelihood, "one of real values or counts")
-    if samples < FEWEST_DRAWS:
-        raise DataError(f"samples is {samples}, expected {FEWEST_DRAWS} or more, which {LEVELS[-1]:.0%} intervals need")
+    if samples < MIN_DRAWS:
+        raise DataError(f"samples is {samples}, expected {MIN_DRAWS} or more, which {LEVELS[-1]:.0%} intervals need")
     require_cells(observed_cells(rows, target), target)
     with serving(model, seed):
         sums = [_interval_sums(model, part, given, target, samples) for part in row_chunks(model, rows, target, samples)]
@@ -281,8 +282,12 @@ def predictive(model: MultimodalVAE, batch: Batch, given: Iterable[str], target:
 
 def row_chunks(model: MultimodalVAE, batch: Batch, target: str, samples: int) -> Iterable[Batch]:
     """Yields prepared rows on the model's device, in chunks small enough that the draws of a target fit in memory."""
-    widest = max(WIDTH, model.latent_dim, math.prod(model.likelihoods[target].shape))
-    return (model.prepare(part.to(model.device)) for part in chunks(batch, samples * widest))
+    return (model.prepare(part.to(model.device)) for part in chunks(batch, samples * draw_width(model, target)))
+
+
+def draw_width(model: MultimodalVAE, target: str) -> int:
+    """The assumed number of values that a draw of a target takes in memory, at least `WIDTH`."""
+    return max(WIDTH, model.latent_dim, math.prod(model.likelihoods[target].shape))
 
 
 def unsupported(metric: str, name: str, likelihood: Likelihood, expected: str) -> DataError:

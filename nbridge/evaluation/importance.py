@@ -28,8 +28,8 @@ from torch import Tensor, distributions
 
 from nbridge.data.batch import Batch
 from nbridge.errors import DataError, require_positive
-from nbridge.evaluation.rows import check_names, rows_with, together
-from nbridge.evaluation.weights import weigh
+from nbridge.evaluation.rows import check_names, rows_with, rows_with_all
+from nbridge.evaluation.weights import importance_estimates
 from nbridge.models.base import MultimodalVAE
 from nbridge.nn.likelihoods import Categorical
 
@@ -211,7 +211,7 @@ def log_likelihood_rows(
     def terms(z: Tensor, part: Batch) -> Tensor:
         return _log_density(model, target, z, part)
 
-    found = weigh(model, rows, proposal, terms, samples=samples, seed=seed, numbers=_numbers(model, target))
+    found = importance_estimates(model, rows, proposal, terms, samples=samples, seed=seed, numbers=_numbers(model, target))
     mask = rows_with(batch, needed).cpu()
     return RowLogLikelihoods(target, proposal, samples, mask, found.log_mean, found.error, found.effective_sample_size, found.curve)
 
@@ -251,7 +251,7 @@ def conditional_log_likelihood(
     everything = (*target, *given)
     proposals = [everything if joint_proposal is None else _names(joint_proposal)]
     proposals.append(given if marginal_proposal is None else _names(marginal_proposal))
-    batch = together(model, batch, (*everything, *proposals[0], *proposals[1]))
+    batch = rows_with_all(model, batch, (*everything, *proposals[0], *proposals[1]))
     joint = log_likelihood_rows(model, batch, everything, proposals[0], samples=samples, seed=seed)
     marginal = log_likelihood_rows(model, batch, given, proposals[1], samples=samples, seed=seed + 1)
     return conditional_of(joint, marginal)
@@ -295,7 +295,10 @@ def label_posterior(model: MultimodalVAE, batch: Batch, label: str, given: Names
         DataError: as for `log_likelihood`, and when the label is among ``given`` or is not categorical.
     """
     given = _names(given)
-    classes = _number_of_classes(model, label)
+    check_names(model, [label])
+    if not isinstance(likelihood := model.likelihoods[label], Categorical):
+        raise DataError(f"modality {label!r} is {type(likelihood).__name__}, not categorical: its values cannot be enumerated")
+    classes = likelihood.shape[0]
     if label in given:
         raise DataError(f"modality {label!r} is both label and given")
     rows = _checked(model, batch, given, samples)
@@ -306,7 +309,7 @@ def label_posterior(model: MultimodalVAE, batch: Batch, label: str, given: Names
 
     # Each class needs a logit, its log-probability and its weight, in float64.
     numbers = _numbers(model, given) + 6 * classes
-    found = weigh(model, rows, given, terms, samples=samples, seed=seed, numbers=numbers, functions=1 + classes)
+    found = importance_estimates(model, rows, given, terms, samples=samples, seed=seed, numbers=numbers, functions=1 + classes)
     log_joint = found.log_mean[:, 1:]
     log_probability = log_joint.log_softmax(-1)
     return LabelPosterior(
@@ -336,7 +339,7 @@ def _named(role: str, names: Names) -> tuple[str, ...]:
 def _checked(model: MultimodalVAE, batch: Batch, names: Sequence[str], samples: int) -> Batch:
     """The rows that have all of these modalities, restricted to the model's modalities."""
     require_positive(samples=samples)
-    rows = together(model, batch, names)
+    rows = rows_with_all(model, batch, names)
     rows = rows.select(*(name for name in batch.names if name in model.names))
     model.check(rows)
     return rows
@@ -360,13 +363,6 @@ def _log_classes(model: MultimodalVAE, label: str, z: Tensor) -> Tensor:
 def _numbers(model: MultimodalVAE, names: Sequence[str]) -> int:
     """The number of decoder outputs per z."""
     return sum(math.prod(model.likelihoods[name].raw_shape) for name in names)
-
-
-def _number_of_classes(model: MultimodalVAE, label: str) -> int:
-    check_names(model, [label])
-    if not isinstance(likelihood := model.likelihoods[label], Categorical):
-        raise DataError(f"modality {label!r} is {type(likelihood).__name__}, not categorical: its values cannot be enumerated")
-    return likelihood.shape[0]
 
 
 def _label_scores(model: MultimodalVAE, batch: Batch, label: str, log_probability: Tensor) -> tuple[float | None, float | None]:

@@ -20,7 +20,7 @@ from nbridge.common import randomness
 from nbridge.data.batch import Batch
 from nbridge.inference.free import Marginal, fit_marginal
 from nbridge.models.base import MultimodalVAE
-from nbridge.models.subsets import random_part
+from nbridge.models.subsets import random_subset
 
 NUMBERS = 2**22
 """Maximum number of values decoded at a time."""
@@ -40,7 +40,7 @@ def random_parts(model: MultimodalVAE, batch: Batch, generator: torch.Generator)
     """
     present = model.presence(batch)
     with seeded(model, generator):
-        return random_part(present) & (present.sum(0) >= 2)
+        return random_subset(present) & (present.sum(0) >= 2)
 
 
 def hidden_log_likelihood(model: MultimodalVAE, batch: Batch, parts: Tensor, draws: int, generator: torch.Generator) -> dict[str, Tensor]:

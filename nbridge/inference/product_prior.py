@@ -63,7 +63,7 @@ def choose_prior(model: MultimodalVAE, train: Rows, validation: Rows | None, see
     if trial is None and not codes.always:
         return False
     normal = None if trial is None else trial.scores()
-    codes.learn(model.posterior, train, seed)
+    codes.fit_rows(model.posterior, train, seed)
     if trial is None or normal is None:
         return codes.fitted
     fitted = None if model.exponents is None else model.exponents.clone()

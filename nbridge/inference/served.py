@@ -57,4 +57,4 @@ def unseen_patterns(network: MultimodalVAE, patterns: Patterns | None, counts: M
         patterns: The missingness patterns of the training rows.
         counts: The number of rows of each pattern to impute.
     """
-    return () if patterns is None else unseen(patterns, counts, partial(network.learned, seen=patterns))
+    return () if patterns is None else unseen(patterns, counts, partial(network.supports_pattern, seen=patterns))

@@ -102,7 +102,7 @@ class BridgeBank(Bridges):
                 stack = self.stacks[shape]
                 assert isinstance(stack, StackedMLP)
                 # The bridges of a source are consecutive.
-                hallucinated = stack.some(slice(indices[0], indices[-1] + 1), h)
+                hallucinated = stack.apply_slice(slice(indices[0], indices[-1] + 1), h)
                 outputs |= zip((pairs[index][1] for index in indices), hallucinated.unbind(), strict=True)
         return outputs
 

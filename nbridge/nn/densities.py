@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-_GROUP = 8
+_FACTORS_PER_LOG = 8
 """Number of factors, each in [1/2, 1], whose product shares one logarithm."""
 
 
@@ -39,9 +39,9 @@ def bernoulli_log_prob(logits: Tensor, x: Tensor) -> Tensor:
 def _bernoulli_log_prob(logits: Tensor, x: Tensor) -> Tensor:
     excess = logits.clamp(min=0).addcmul_(logits, x, value=-1).sum(-1)
     factors = logits.abs().sigmoid_()
-    whole = factors.shape[-1] // _GROUP * _GROUP
+    whole = factors.shape[-1] // _FACTORS_PER_LOG * _FACTORS_PER_LOG
     # A group takes one element from each eighth of the axis, because products of neighbours in memory would be slow.
-    grouped = factors[..., :whole].unflatten(-1, (_GROUP, whole // _GROUP)).prod(-2)
+    grouped = factors[..., :whole].unflatten(-1, (_FACTORS_PER_LOG, whole // _FACTORS_PER_LOG)).prod(-2)
     log_prob = grouped.log_().sum(-1) - excess
     return log_prob if whole == factors.shape[-1] else log_prob + factors[..., whole:].log().sum(-1)
 

@@ -160,14 +160,11 @@ class StackedLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(stack, 1, outputs).uniform_(-bound, bound))
 
     def forward(self, x_SBI: Tensor) -> Tensor:
-        return self._mapped(self.weight, self.bias, x_SBI)
+        return self.apply_slice(slice(None), x_SBI)
 
-    def some(self, maps: slice, x_SBI: Tensor) -> Tensor:
+    def apply_slice(self, maps: slice, x_SBI: Tensor) -> Tensor:
         """Applies a slice of the maps."""
-        return self._mapped(self.weight[maps], self.bias[maps], x_SBI)
-
-    @staticmethod
-    def _mapped(weight: Tensor, bias: Tensor, x_SBI: Tensor) -> Tensor:
+        weight, bias = self.weight[maps], self.bias[maps]
         (stack, outputs, inputs), shared = weight.shape, len(x_SBI)
         y = torch.baddbmm(bias.view(shared, -1, 1), weight.view(shared, -1, inputs), x_SBI.mT)
         return y.view(stack, outputs, -1).mT
@@ -203,13 +200,10 @@ class StackedBatchNorm(nn.Module):
     def forward(self, x_PBC: Tensor, counts_PB: Tensor | None = None) -> Tensor:
         if self.training and counts_PB is not None:
             return self.normalised(x_PBC, *self._moments(x_PBC, counts_PB))
-        return self._channels(slice(None), x_PBC)
+        return self.apply_slice(slice(None), x_PBC)
 
-    def some(self, maps: slice, x_PBC: Tensor) -> Tensor:
-        """Normalises the rows of a slice of the maps by running statistics; only in eval mode."""
-        return self._channels(maps, x_PBC)
-
-    def _channels(self, maps: slice, x_PBC: Tensor) -> Tensor:
+    def apply_slice(self, maps: slice, x_PBC: Tensor) -> Tensor:
+        """Normalises the rows of a slice of the maps; of fewer than all only in eval mode."""
         # With rows last, the channels of all maps are the channels of one call, and the output of a `StackedLinear` is not copied.
         flat = F.batch_norm(
             rearrange(x_PBC, "p b c -> 1 (p c) b"),
@@ -288,7 +282,7 @@ class StackedMLP(nn.Module):
         self.norms = nn.ModuleList(StackedBatchNorm(stack, width) for width in hidden if batch_norm)
         self.activation = activation_module(activation)
 
-    def some(self, maps: slice, x_BI: Tensor) -> Tensor:
+    def apply_slice(self, maps: slice, x_BI: Tensor) -> Tensor:
         """Applies a slice of p networks to the same rows, output shape (p, B, outputs); only in eval mode.
 
         Arguments:
@@ -298,12 +292,12 @@ class StackedMLP(nn.Module):
         h = x_BI[None]
         for depth, linear in enumerate(self.linears):
             assert isinstance(linear, StackedLinear)
-            h = linear.some(maps, h)
+            h = linear.apply_slice(maps, h)
             if depth < len(self.linears) - 1:
                 if len(self.norms):
                     norm = self.norms[depth]
                     assert isinstance(norm, StackedBatchNorm)
-                    h = norm.some(maps, h)
+                    h = norm.apply_slice(maps, h)
                 h = self.activation(h)
         return h
 

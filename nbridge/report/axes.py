@@ -30,7 +30,7 @@ class Axis:
     label: str
 
     @classmethod
-    def over(cls, values: Sequence[float], label: str, margin: float = 0.04) -> Axis:
+    def fit(cls, values: Sequence[float], label: str, margin: float = 0.04) -> Axis:
         """An axis over finite values, with a margin around them."""
         low, high = min(values), max(values)
         room = (high - low) * margin or max(abs(low), 1.0) * margin
@@ -52,7 +52,7 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Frame:
+class Chart:
     """An SVG picture with two axes.
 
     Arguments:
@@ -69,16 +69,16 @@ class Frame:
     width: int
     height: int
 
-    def across(self, value: float) -> float:
+    def x_coordinate(self, value: float) -> float:
         """The horizontal SVG coordinate of a value."""
         return LEFT + (self.width - LEFT - RIGHT) * (value - self.x.low) / (self.x.high - self.x.low)
 
-    def down(self, value: float) -> float:
+    def y_coordinate(self, value: float) -> float:
         """The vertical SVG coordinate of a value, from the top."""
         return self.height - BOTTOM - (self.height - TOP - BOTTOM) * (value - self.y.low) / (self.y.high - self.y.low)
 
 
-def framed(title: str, x: Axis, y: Axis, *, width: int = WIDTH, height: int = HEIGHT, numbers: bool = True) -> Frame:
+def empty_chart(title: str, x: Axis, y: Axis, *, width: int = WIDTH, height: int = HEIGHT, numbers: bool = True) -> Chart:
     """An empty chart: axes, ticks and grid lines.
 
     Arguments:
@@ -89,21 +89,21 @@ def framed(title: str, x: Axis, y: Axis, *, width: int = WIDTH, height: int = HE
         height: The height in SVG units.
         numbers: Whether to draw ticks and grid lines.
     """
-    frame = Frame(element("svg", element("title", title), viewBox=f"0 0 {width} {height}", role="img"), x, y, width, height)
+    chart = Chart(element("svg", element("title", title), viewBox=f"0 0 {width} {height}", role="img"), x, y, width, height)
     right, bottom = width - RIGHT, height - BOTTOM
     for value in y.ticks() if numbers else ():
-        at = _short(frame.down(value))
-        frame.svg.append(element("path", d=f"M{LEFT} {at}H{right}", class_="grid"))
-        frame.svg.append(element("text", _named(value, y), x=LEFT - 6, y=at, class_="left"))
+        at = _short(chart.y_coordinate(value))
+        chart.svg.append(element("path", d=f"M{LEFT} {at}H{right}", class_="grid"))
+        chart.svg.append(element("text", _named(value, y), x=LEFT - 6, y=at, class_="left"))
     for value in x.ticks(5) if numbers else ():
-        at = _short(frame.across(value))
-        frame.svg.append(element("path", d=f"M{at} {bottom}v4", class_="axis"))
-        frame.svg.append(element("text", _named(value, x), x=at, y=bottom + 15, class_="below"))
-    frame.svg.append(element("path", d=f"M{LEFT} {TOP}V{bottom}H{right}", class_="axis"))
-    frame.svg.append(element("text", x.label, x=_short((LEFT + right) / 2), y=bottom + (33 if numbers else 17), class_="below"))
+        at = _short(chart.x_coordinate(value))
+        chart.svg.append(element("path", d=f"M{at} {bottom}v4", class_="axis"))
+        chart.svg.append(element("text", _named(value, x), x=at, y=bottom + 15, class_="below"))
+    chart.svg.append(element("path", d=f"M{LEFT} {TOP}V{bottom}H{right}", class_="axis"))
+    chart.svg.append(element("text", x.label, x=_short((LEFT + right) / 2), y=bottom + (33 if numbers else 17), class_="below"))
     middle = _short((TOP + bottom) / 2)
-    frame.svg.append(element("text", y.label, transform=f"translate({10 if numbers else LEFT - 9} {middle}) rotate(-90)", class_="below"))
-    return frame
+    chart.svg.append(element("text", y.label, transform=f"translate({10 if numbers else LEFT - 9} {middle}) rotate(-90)", class_="below"))
+    return chart
 
 
 def _short(number: float) -> str:

@@ -17,7 +17,7 @@ def element(tag: str, *content: Content, **attributes: object) -> Element:
         attributes: Attributes by name, with underscores for hyphens; a trailing underscore is dropped (``class_``). None is skipped.
 
     Example:
-        >>> written(element("p", "a < ", element("b", "b"), class_="sum", aria_label=None))
+        >>> to_html(element("p", "a < ", element("b", "b"), class_="sum", aria_label=None))
         '<p class="sum">a &lt; <b>b</b></p>'
     """
     given = {name.rstrip("_").replace("_", "-"): str(value) for name, value in attributes.items() if value is not None}
@@ -32,7 +32,7 @@ def element(tag: str, *content: Content, **attributes: object) -> Element:
     return node
 
 
-def written(node: Element) -> str:
+def to_html(node: Element) -> str:
     """Serialises an element as HTML."""
     return tostring(node, encoding="unicode", method="html")
 

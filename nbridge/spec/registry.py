@@ -107,13 +107,13 @@ def known(kind: str) -> list[str]:
     return sorted({*BUILT_IN[kind], *installed(kind)})
 
 
-def locate(kind: str, name: str, words: tuple[str, ...] = ()) -> str:
+def locate(kind: str, name: str, keywords: tuple[str, ...] = ()) -> str:
     """The class of a type, as ``package.module:Class``.
 
     Arguments:
         kind: A kind of `BUILT_IN`.
         name: The type, as given in a spec.
-        words: Other types that the error message should list.
+        keywords: Other types that the error message should list.
 
     Raises:
         SpecError: if the name is unknown.
@@ -126,14 +126,14 @@ def locate(kind: str, name: str, words: tuple[str, ...] = ()) -> str:
         raise SpecError([f"invalid {NOUNS[kind]} '{clip(name)}', expected the form 'package.module:Class'"])
     if name in installed(kind):
         return installed(kind)[name]
-    names = sorted({*known(kind), *words})
+    names = sorted({*known(kind), *keywords})
     raise SpecError([
         f"unknown {NOUNS[kind]} '{clip(name)}'.{did_you_mean(name, names)} Known: {', '.join(names)}. "
         "For your own class write 'package.module:Class'."
     ])  # fmt: skip
 
 
-def is_house(target: str) -> bool:
+def is_built_in(target: str) -> bool:
     """Whether ``package.module:Class`` belongs to this package."""
     return target.startswith("nbridge.")
 

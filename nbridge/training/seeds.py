@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 
-def seed_of(seed: int, stage: str, number: int, *part: int) -> int:
+def derive_seed(seed: int, stage: str, number: int, *part: int) -> int:
     """A seed for a stage and an epoch, round or other number; different arguments give unrelated seeds.
 
     Arguments:

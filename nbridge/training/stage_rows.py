@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from nbridge.acceleration.features import cached
+from nbridge.acceleration.features import cache_features
 from nbridge.data.batch import Batch
 from nbridge.data.rows import Rows
 from nbridge.models.base import Features, Stage
@@ -20,7 +20,7 @@ CHUNK = 2048
 
 
 @dataclass(frozen=True)
-class Part:
+class FeatureBatch:
     """Some rows in memory with their frozen features.
 
     Arguments:
@@ -65,32 +65,32 @@ class StageRows:
         given = cls(stage, batch, {})
         if stage.features is None or not cache or not len(batch):
             return given
-        features = cached((stage.features(given.chunk(number).batch) for number in range(given.chunks)), len(batch))
+        features = cache_features((stage.features(given.chunk(number).batch) for number in range(given.chunks)), len(batch))
         unread = [] if stage.values is None else [name for name in batch.names if name not in stage.values]
         return cls(stage, batch.without_values(*unread), features)
 
     def __len__(self) -> int:
         return len(self.batch)
 
-    def batches(self, parts: Sequence[Tensor]) -> Iterator[Part]:
+    def batches(self, parts: Sequence[Tensor]) -> Iterator[FeatureBatch]:
         """The rows of each tensor of indices, in order."""
         for part, batch in zip(parts, self.batch.batches(parts), strict=True):
             # Features may be cached on another device than the batch.
             features = {name: x.index_select(0, part.to(x.device)).to(batch.device) for name, x in self.features.items()}
-            yield Part(batch, features)
+            yield FeatureBatch(batch, features)
 
     @property
     def chunks(self) -> int:
         """The number of chunks."""
         return math.ceil(len(self) / CHUNK)
 
-    def chunk(self, number: int) -> Part:
+    def chunk(self, number: int) -> FeatureBatch:
         """A chunk of consecutive rows."""
         start, stop = number * CHUNK, (number + 1) * CHUNK
         batch = self.batch.slice(start, stop)
-        return Part(batch, {name: x[start:stop].to(batch.device) for name, x in self.features.items()})
+        return FeatureBatch(batch, {name: x[start:stop].to(batch.device) for name, x in self.features.items()})
 
-    def features_of(self, part: Part) -> Features:
+    def features_of(self, part: FeatureBatch) -> Features:
         """The features of some rows, cached or computed now."""
         if self.stage.features is None or part.features:
             return part.features

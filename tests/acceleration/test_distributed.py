@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 import nbridge
 import nbridge.cli.main as command_line
-from nbridge.acceleration.distributed import ALONE, World, joined
+from nbridge.acceleration.distributed import ALONE, World, join_processes
 from nbridge.acceleration.normalisation import synchronised
 from nbridge.models import joint
 from nbridge.models.reductions import divided_by, divisor, masked_mean
@@ -129,9 +129,9 @@ def still(patch: pytest.MonkeyPatch) -> None:
 
     from nbridge.nn import distributions
 
-    for kind in (Normal, distributions._OwnNormal):
+    for kind in (Normal, distributions._SeededNormal):
         patch.setattr(kind, "rsample", kind.rsample)
-    patch.setattr(joint, "random_part", joint.random_part)
+    patch.setattr(joint, "random_subset", joint.random_subset)
     patch.setattr("nbridge.training.stage_rows.CHUNK", 16)
     ranks.without_noise()
 
@@ -144,13 +144,13 @@ def told(folder: Path, rank: int) -> dict:
 
 
 def test_one_process_is_a_world_of_its_own_whose_every_word_is_its_own():
-    with joined() as world:
+    with join_processes() as world:
         assert world is ALONE
     tensor = torch.arange(6.0)
     assert ALONE.total(tensor) is tensor
-    assert torch.equal(ALONE.share(tensor), tensor)
+    assert torch.equal(ALONE.shard(tensor), tensor)
     assert torch.equal(ALONE.gather(tensor), tensor[None])
-    assert ALONE.agrees("anything")
+    assert ALONE.is_same_everywhere("anything")
     assert ALONE.is_main
     model = ranks.build("bridged")
     with synchronised(model, ALONE):
@@ -159,7 +159,7 @@ def test_one_process_is_a_world_of_its_own_whose_every_word_is_its_own():
 
 def test_shares_of_rows_are_disjoint_and_put_together_all():
     rows = torch.randperm(24)
-    parts = [World(rank, 4).share(rows) for rank in range(4)]
+    parts = [World(rank, 4).shard(rows) for rank in range(4)]
     assert torch.equal(torch.cat(parts), rows)
     assert {len(part) for part in parts} == {6}
 
@@ -332,6 +332,6 @@ def test_processes_that_cannot_meet_are_told_in_one_line(
     monkeypatch.setattr("nbridge.acceleration.distributed.TIMEOUT", timedelta(seconds=1))
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", **variables}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(nbridge.NBridgeError, match=re.escape(message)) as caught, joined():
+    with pytest.raises(nbridge.NBridgeError, match=re.escape(message)) as caught, join_processes():
         pass
     assert "\n" not in str(caught.value)
