@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
 from collections.abc import Iterator
 
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+import typer.main
 from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
@@ -22,18 +25,30 @@ settings.register_profile(
 settings.load_profile("ci")
 
 
+# A command of a typer application is built from its functions once, in place of at each call in this process.
+typer.main.get_command = functools.cache(typer.main.get_command)
+
+
 class Doctests:
     """What an example in a docstring finds: torch, and its random numbers from one seed."""
 
     @pytest.fixture(autouse=True)
     def doctest_names(self, doctest_namespace: dict[str, Any]) -> None:
         doctest_namespace["torch"] = torch
-        torch.manual_seed(0)
+        # Before every test, so not `torch.manual_seed`: that formats a traceback for accelerators, of which there are none.
+        torch.default_generator.manual_seed(0)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # A fixture of this file reaches the tests beside it only; as a plugin it reaches the docstrings of the package too.
     config.pluginmanager.register(Doctests())
+
+
+def pytest_collection_finish() -> None:
+    # What libraries and collected tests hold stays to the end: the garbage collector need not look at it again and again, nor so often.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 @pytest.fixture(autouse=True, scope="module")
