@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
+from collections import Counter
 from collections.abc import Iterator
 
 # Before torch is imported: it looks for devices once.
@@ -44,6 +45,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Doctests())
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Files with slow tests come first, then those with most tests: the processes that share the files end at about the same time.
+    number = Counter(item.path for item in items)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path not in slow, -number[item.path], item.path))
+
+
 def pytest_collection_finish() -> None:
     # What libraries and collected tests hold stays to the end: the garbage collector need not look at it again and again, nor so often.
     gc.collect()
@@ -53,17 +61,20 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def little_after_training(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What is fitted once training is over looks at few draws of few rows, but where it is what is tested.
+    """What is fitted once training is over looks at few draws of few rows and tries few values, but where it is what is tested.
 
     It costs the same however small a model and its rows are, and is most of what a tiny training takes.
     """
-    from nbridge.inference import exponents, product_prior
+    from nbridge.inference import calibration, exponents, product_prior
     from nbridge.models import mixture_prior
 
     with pytest.MonkeyPatch.context() as patch:
         if request.path.parent.name != "inference" and request.path.stem != "test_mixture":
             patch.setattr(exponents, "ITEMS", 64)
+            patch.setattr(exponents, "ITERATIONS", 4)
             patch.setattr(product_prior, "ITEMS", 64)
+            patch.setattr(product_prior, "TEMPERS", product_prior.TEMPERS[::2])
+            patch.setattr(calibration, "FACTORS", calibration.FACTORS[::2])
             patch.setattr(mixture_prior, "DRAWS", 2)
         yield
 
