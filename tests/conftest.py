@@ -75,6 +75,7 @@ def little_after_training(request: pytest.FixtureRequest) -> Iterator[None]:
             patch.setattr(product_prior, "ITEMS", 64)
             patch.setattr(product_prior, "TEMPERS", product_prior.TEMPERS[::2])
             patch.setattr(calibration, "FACTORS", calibration.FACTORS[::2])
+            patch.setattr(calibration, "NUMBERS", 2**20)
             patch.setattr(mixture_prior, "DRAWS", 2)
         yield
 

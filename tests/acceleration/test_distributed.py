@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import ranks
 import torch
-from processes import Program, Started
+from processes import Program, Started, fork_server
 from safetensors.torch import load_file
 
 import nbridge
@@ -86,7 +86,8 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(spec: Path) -> tuple[Path, str]:
     """A run of two processes, and what they printed."""
     folder = spec.parent / "whole"
-    launched = Started(ranks.launched, "torchrun", "train", spec, "--out", folder, "--logger", "tensorboard", environment=ENVIRONMENT)
+    arguments = ("train", spec, "--out", folder, "--logger", "tensorboard")
+    launched = Started(ranks.launched, fork_server(), *arguments, environment=ENVIRONMENT)
     code, output, errors = launched.ended()
     assert code == 0, errors
     assert errors == ""
