@@ -19,6 +19,7 @@ import torch
 import typer.main
 from hypothesis import HealthCheck, settings
 
+gc.disable()  # While tests are collected, whose modules import much that stays.
 torch.set_num_threads(1)
 settings.register_profile(
     "ci", deadline=None, derandomize=True, max_examples=25, database=None, suppress_health_check=[HealthCheck.too_slow]
@@ -54,6 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     # What libraries and collected tests hold stays to the end: the garbage collector need not look at it again and again, nor so often.
+    gc.enable()
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
