@@ -14,6 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+from processes import share_fork_server
+from processes import work as run_program
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributions import Normal
@@ -222,22 +224,24 @@ def failing_command() -> None:
     main()
 
 
-def command(*arguments: str) -> None:
+def command(environment: dict[str, str], folder: str, streams: list[str], *arguments: str) -> None:
     from nbridge.cli.main import main
 
-    sys.argv = ["nbridge", *arguments]
-    main()
+    launcher = {name: value for name, value in os.environ.items() if name not in environment}
+    run_program(main, ["nbridge", *arguments], {**environment, **launcher}, folder, *streams)
 
 
 def launched() -> None:
-    """What torchrun does, but that its processes are forked in place of started anew."""
+    """What torchrun does, but that its processes are forked by the fork server in place of started anew."""
     from torch.distributed.launcher.api import elastic_launch
     from torch.distributed.run import config_from_args, parse_args
 
+    share_fork_server(sys.argv[0])
     here = ("--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "--nproc-per-node", "2", "-m", "nbridge")
     config, _, _ = config_from_args(parse_args([*here, *sys.argv[1:]]))
     config.start_method = "forkserver"
-    elastic_launch(config, command)(*sys.argv[1:])
+    streams = [str(Path(f"/proc/self/fd/{number}").readlink()) for number in (1, 2)]
+    elastic_launch(config, command)(dict(os.environ), str(Path.cwd()), streams, *sys.argv[1:])
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ SPEC: dict[str, Any] = {
         "label": {"shape": 3, "likelihood": "categorical", **PART},
     },
     "prior": "mixture",
-    "training": {"stages": {"joint": {"updates": 10, "batch_size": 32}, "bridges": {"updates": 10, "batch_size": 32}}},
+    "training": {"stages": {"joint": {"updates": 5, "batch_size": 32}, "bridges": {"updates": 5, "batch_size": 32}}},
 }
 NOISY = {"features": 4, "encoder": "own_draws_parts:NoisyEncoder"}
 OWN: dict[str, Any] = {
