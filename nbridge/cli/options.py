@@ -80,7 +80,7 @@ def _check_target(target: Path, path: str, overwrite: bool, rows: str | None) ->
         return
     from nbridge.data.folders import find_file_or_folder
 
-    if rows is not None and target.exists() and find_file_or_folder(rows).samefile(target):
+    if rows is not None and find_file_or_folder(rows).samefile(target):
         noun = "folder" if target.is_dir() else "file"
         raise RunError(f"--out {path}: this is the input {noun}; choose another path")
     if not overwrite:
