@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -149,6 +150,7 @@ def trained_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
         return train({**spec, "training": {"updates": 150, "learning_rate": 3e-3}}, rows)
 
     monkeypatch.setattr(nbridge, "train", train_briefly)
+    monkeypatch.setattr(nbridge, "NBridgeImputer", partial(nbridge.NBridgeImputer, epochs=40))
 
 
 @pytest.mark.usefixtures("trained_briefly")
