@@ -69,7 +69,7 @@ def choose_precision(asked: Precision, model: nn.Module, rows: int, *, clock: Cl
 
     Example:
         >>> choose_precision("auto", nn.Linear(8, 8), 128)
-        Chosen(asked='auto', chosen='float32', float32_ms=None, bf16_ms=None)
+        PrecisionChoice(asked='auto', chosen='float32', float32_ms=None, bf16_ms=None)
     """
     if asked != "auto":
         return PrecisionChoice(asked, asked)

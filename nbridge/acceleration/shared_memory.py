@@ -47,9 +47,7 @@ def share_memory(store: Store, rank: int, size: int, timeout: timedelta) -> Shar
         timeout: How long to wait for another process in an exchange.
     """
     if rank == 0:
-        # Cores must see each other's writes in program order (x86).
-        supported = DIRECTORY.is_dir() and platform.machine() in {"x86_64", "AMD64"}
-        store.set("path", str(_new_file(size)) if supported else "")
+        store.set("path", str(_new_file(size)) if _is_supported() else "")
     path = Path(store.get("path").decode())
     memory = None
     with suppress(OSError):
@@ -64,6 +62,11 @@ def share_memory(store: Store, rank: int, size: int, timeout: timedelta) -> Shar
     if memory and not everywhere:
         memory.close()
     return memory if everywhere else None
+
+
+def _is_supported() -> bool:
+    """Whether there is an in-memory file system, and cores see each other's writes in program order (x86)."""
+    return DIRECTORY.is_dir() and platform.machine() in {"x86_64", "AMD64"}
 
 
 def _new_file(size: int) -> Path | str:
