@@ -20,10 +20,8 @@ MEMORY_SHARE = 0.25
 def cache_features(parts: Iterable[Mapping[str, Tensor]], rows: int, limit: float | None = None) -> dict[str, Tensor]:
     """Concatenates chunks of features without a second copy.
 
-    Arguments:
-        parts: Features by name, of consecutive rows, shape (b, F).
-        rows: The total number of rows.
-        limit: Bytes that features may use in memory; by default a quarter of the free memory of their device.
+    Chunks are of consecutive rows, shape (b, F). Features take up to ``limit`` bytes, by default a quarter of the free memory of their
+    device.
 
     Returns:
         Features by name, shape (rows, F). Beyond the limit they are in a temporary file in the folder TMPDIR, which is removed with the

@@ -22,13 +22,8 @@ def shared_loss(loss: Loss, modules: Sequence[nn.Module], world: World, *, compl
     """The loss of a stage with gradients averaged over all processes.
 
     In a mean over some rows (`nbridge.models.reductions.masked_mean`), the divisor is their total number in all processes divided by the
-    number of processes, so that the mean over processes is the mean over the rows of the whole batch.
-
-    Arguments:
-        loss: The loss of a stage.
-        modules: The modules that the stage trains.
-        world: The processes; a single one gets ``loss`` unchanged.
-        complete: Whether every modality is present in every row, so that all processes count equally many rows.
+    number of processes, so that the mean over processes is the mean over the rows of the whole batch. A single process gets ``loss``
+    unchanged. The loss is ``complete`` if every modality is present in every row, so that all processes count equally many rows.
     """
     if world.is_single:
         return loss

@@ -38,10 +38,7 @@ class PrecisionChoice:
     """The precision of a run's matrix products and the timings behind it.
 
     Arguments:
-        asked: The precision in the spec.
-        chosen: The precision of the products.
         float32_ms: Milliseconds of the timed products in float32; None if nothing was timed.
-        bf16_ms: Milliseconds of the same products in bfloat16.
     """
 
     asked: Precision
@@ -58,14 +55,8 @@ def choose_precision(asked: Precision, model: nn.Module, rows: int, *, clock: Cl
     """The precision requested by a spec; for ``auto`` the faster one, or float32 if the difference is small.
 
     Float32 is chosen without timing if the device has no bfloat16 instructions or the largest weight has fewer than `MIN_WEIGHT_SIZE`
-    elements. With several processes, the first one measures for all.
-
-    Arguments:
-        asked: The precision in the spec.
-        model: The model, on the device that it is trained on.
-        rows: Rows per batch.
-        clock: Returns the time in seconds; by default the system clock, synchronised with the device.
-        world: The processes that train together.
+    elements. With several processes, the first one measures for all. The clock returns seconds; by default it is the system clock,
+    synchronised with the device.
 
     Example:
         >>> choose_precision("auto", nn.Linear(8, 8), 128)
@@ -90,12 +81,8 @@ def wide_weights(model: nn.Module) -> list[Tensor]:
 def measure(weights: list[Tensor], rows: int, clock: Clock | None = None) -> tuple[float, float]:
     """Seconds of the products with these weights in float32 and in bfloat16, each the best of a few interleaved repeats.
 
-    A convolution is timed as the product of its weight with the patches of its input.
-
-    Arguments:
-        weights: Weights of any shape, outputs first, or stacks of matrices.
-        rows: Rows per batch.
-        clock: Returns the time in seconds.
+    A convolution is timed as the product of its weight with the patches of its input. Weights are of any shape, outputs first, or stacks of
+    matrices.
     """
     clock = clock or _clock(weights[0].device)
     until = clock() + BUDGET

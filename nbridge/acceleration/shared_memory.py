@@ -40,11 +40,7 @@ class LostPeerError(RuntimeError):
 def share_memory(store: Store, rank: int, size: int, timeout: timedelta) -> SharedMemory | None:
     """Memory shared by all processes of a store; None if they are on several machines or the system does not support it.
 
-    Arguments:
-        store: The rendezvous store.
-        rank: The index of this process, from 0.
-        size: The number of processes.
-        timeout: How long to wait for another process in an exchange.
+    An exchange waits for another process as long as ``timeout``.
     """
     if rank == 0:
         store.set("path", str(_new_file(size)) if _is_supported() else "")
@@ -87,8 +83,6 @@ class SharedMemory:
 
     Arguments:
         path: The underlying file, the same in all processes.
-        rank: The index of this process, from 0.
-        size: The number of processes.
         timeout: How long to wait for another process in an exchange.
 
     Raises:

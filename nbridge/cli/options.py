@@ -34,13 +34,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing o
 
 
 def check_output(path: str, overwrite: bool, endings: tuple[str, ...], rows: str | None = None) -> Path:
-    """Checks the path of a file to write.
-
-    Arguments:
-        path: The path from the command line.
-        overwrite: Whether an existing file may be replaced.
-        endings: The accepted file endings.
-        rows: The input file, which is never replaced.
+    """Checks the path of a file to write. The input file ``rows`` is never replaced.
 
     Raises:
         RunError: when the ending is unknown, the parent folder does not exist, or the file exists and may not be replaced.
@@ -56,12 +50,7 @@ def check_output(path: str, overwrite: bool, endings: tuple[str, ...], rows: str
 
 
 def check_output_folder(path: str, overwrite: bool, rows: str) -> Path:
-    """Checks the path of a folder to write arrays to.
-
-    Arguments:
-        path: The path from the command line.
-        overwrite: Whether an existing folder may be replaced.
-        rows: The input folder, which is never replaced.
+    """Checks the path of a folder to write arrays to. The input folder ``rows`` is never replaced.
 
     Raises:
         RunError: when the path is a file or named like one, its parent folder does not exist, or it exists and may not be replaced.

@@ -66,13 +66,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 
 def print_patterns(present: Mapping[str, np.ndarray], console: Console, most: int) -> None:
-    """Prints the patterns of presence, most frequent first.
-
-    Arguments:
-        present: The presence of each modality, shape (N,).
-        console: The console to print to.
-        most: Maximum number of patterns shown; the others are only counted.
-    """
+    """Prints the patterns of presence, most frequent first. Patterns after the first ``most`` are only counted."""
     masks = np.stack(list(present.values()), axis=1)
     patterns, counts = np.unique(masks, axis=0, return_counts=True)
     order = sorted(range(len(counts)), key=lambda place: (-counts[place], -patterns[place].sum(), tuple(~patterns[place])))

@@ -34,7 +34,6 @@ class Source:
     """A seed, and a generator for each device that numbers are drawn on.
 
     Arguments:
-        seed: The seed.
         shared: Whether torch's global generator is seeded and drawn from instead.
     """
 
@@ -70,10 +69,8 @@ _CURRENT = _Current()
 def own_draws(seed: int, *, redirect: bool = True) -> Iterator[None]:
     """Lets this thread draw from generators with a seed of their own.
 
-    Arguments:
-        seed: The seed.
-        redirect: Whether torch's own functions are redirected too, which costs about two microseconds for each call of one. Without it only
-            the functions of this file draw from the source.
+    With ``redirect``, torch's own functions are redirected too, which costs about two microseconds for each call of one; without it only
+    the functions of this file draw from the source.
     """
     with _using(Source(seed)), _Redirected() if redirect and not _CURRENT.redirected else nullcontext():
         yield
@@ -83,11 +80,7 @@ def own_draws(seed: int, *, redirect: bool = True) -> Iterator[None]:
 def compiled_draws(seed: int, devices: Iterable[torch.device]) -> Iterator[None]:
     """The same for code that `torch.compile` made, which knows the global generator alone: that is seeded too, and put back.
 
-    Threads that do this wait for each other.
-
-    Arguments:
-        seed: The seed.
-        devices: Accelerators whose generators are put back.
+    Threads that do this wait for each other. The generators of ``devices`` are put back too.
     """
     with GENERATOR, torch.random.fork_rng(list(devices)), _using(Source(seed, shared=True)):
         yield

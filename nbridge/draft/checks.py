@@ -63,11 +63,7 @@ class _Element:
 
 
 def check_data(spec: Spec) -> Checked:
-    """Checks shapes, supports, identifiers and splits of the data of a spec, and looks for likely mistakes.
-
-    Arguments:
-        spec: A valid spec.
-    """
+    """Checks shapes, supports, identifiers and splits of the data of a spec, and looks for likely mistakes."""
     shapes = {name: modality.shape for name, modality in spec.modalities.items()}
     try:
         source = source_of(spec)

@@ -93,11 +93,7 @@ def init(data: FrameLike, *, id: str | None = None, source: str | type[DataSourc
 
 @singledispatch
 def draft_spec(schema: DataSchema, id_column: str | None) -> Draft:
-    """Infers a draft spec from columns, arrays or matrices.
-
-    Arguments:
-        schema: What the data hold.
-        id_column: The column or array of identifiers; inferred by default.
+    """Infers a draft spec from columns, arrays or matrices. The column or array of identifiers is inferred by default.
 
     Raises:
         DataError: if rows cannot be read or joined, or there is no possible modality.

@@ -26,8 +26,6 @@ class TrainingSummary:
     """How a model was trained.
 
     Arguments:
-        spec: Its spec.
-        rows: The number of training rows.
         best: For each stage with validation rows, the update of its best weights and its number of updates.
     """
 
@@ -48,11 +46,7 @@ def summarise_training(spec: Spec, rows: int, records: Iterable[EpochRecord]) ->
 def advise(comparison: BaselineComparison, likelihood: Likelihood, values: Values, trained: TrainingSummary) -> str:
     """Advice for a modality that is imputed worse than the baseline: one line, without the modality's name.
 
-    Arguments:
-        comparison: The comparison.
-        likelihood: The modality's likelihood.
-        values: Its values in the training rows, shape (N, E), NaN where missing.
-        trained: How the model was trained.
+    Values are those of the training rows, shape (N, E), NaN where missing.
     """
     causes: Sequence[Callable[[], str]] = (
         lambda: _mismatched(likelihood, values),

@@ -63,13 +63,7 @@ class ModalityInputs:
 
 
 def blocks_of(model: MultimodalVAE, train: Mapping[str, Values], seed: int = 0) -> dict[str, ModalityInputs]:
-    """Fits a block for each modality on the training rows.
-
-    Arguments:
-        model: The model, for its likelihoods.
-        train: Values of each modality in the training rows, shape (N, E).
-        seed: Seed of the PCA solver.
-    """
+    """Fits a block for each modality on the training rows. Values are of shape (N, E)."""
     wide = sum(values.shape[1] > WIDE for values in train.values())
     share = max(FEWEST, COMPONENTS // max(1, wide))
     return {name: _fitted(model.likelihoods[name], values, share, seed) for name, values in train.items()}

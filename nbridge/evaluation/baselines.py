@@ -97,12 +97,8 @@ def candidates(target: Target) -> Iterator[Candidate]:
 def select_baseline(target: Target, train: Examples, choosing: Examples | None, seed: int = 0) -> tuple[str, Predictor]:
     """The best baseline for a target: its name and the fitted predictor.
 
-    Arguments:
-        target: The target to predict.
-        train: The rows to fit on, each with a true value.
-        choosing: The rows used to choose the best, distinct from those used for the comparison; cross-validation on the training rows when
-            omitted.
-        seed: Seed of the folds.
+    The best is chosen on the rows ``choosing``, distinct from those used for the comparison, or else by cross-validation on the training
+    rows.
 
     Without inputs, or with fewer than ten rows, it is the constant.
     """

@@ -118,15 +118,8 @@ def interval_scores(
     r"""Scores draws of real values or counts over the rows in which the target and all given modalities are present.
 
     Draws are made as in `nbridge.Model.impute`: one :math:`z_k \sim q(z \mid x_S)` each, then x from :math:`p(x_j \mid z_k)`. Values of a
-    `DiscretizedLogistic` are first rounded to its levels. Coverage is computed from ranks, see `coverage`.
-
-    Arguments:
-        model: A trained model.
-        batch: Rows not used in training.
-        given: The modalities to observe; empty for the prior.
-        target: The modality to predict.
-        samples: The number m of draws, 39 or more.
-        seed: Seed of the draws.
+    `DiscretizedLogistic` are first rounded to its levels. Coverage is computed from ranks, see `coverage`. Rows must not be used in
+    training, and m, the number of draws, is 39 or more. With nothing given, z comes from the prior.
 
     Raises:
         DataError: when there are too few draws, no row has all of these modalities, or the target is neither real nor counts.
@@ -153,14 +146,8 @@ def label_calibration(
 ) -> LabelCalibration:
     """Scores predicted class probabilities over the rows in which the target and all given modalities are present.
 
-    Arguments:
-        model: A trained model.
-        batch: Rows not used in training.
-        given: The modalities to observe; empty for the prior.
-        target: The modality to predict, with a categorical likelihood.
-        samples: The number K of draws of z; with few draws, their noise adds to the calibration error.
-        bins: The number of equal-width bins of confidence.
-        seed: Seed of the draws.
+    Rows must not be used in training, and the target has a categorical likelihood. With nothing given, z comes from the prior. With few
+    draws K of z, their noise adds to the calibration error.
 
     Raises:
         DataError: when no row has all of these modalities, or the target is not categorical.
@@ -223,12 +210,8 @@ def coverage(draws: Tensor, x: Tensor, level: float) -> Tensor:
     therefore represents the probabilities from :math:`r / (m + 1)` to :math:`(r + 1) / (m + 1)`; draws equal to x extend this range by one
     rank each. The expected coverage of calibrated draws is then exactly ``level`` for any number of draws, for counts too (the probability
     integral transform of Czado et al., 2009). The interval ends at the quantiles of the draws at position p (m + 1). With fewer than
-    :math:`2 / (1 - \mathrm{level}) - 1` draws, an x beyond all of them still counts as a fraction.
-
-    Arguments:
-        draws: Draws of each element, shape (m, \*).
-        x: Observed values, shape (\*).
-        level: The probability of the interval.
+    :math:`2 / (1 - \mathrm{level}) - 1` draws, an x beyond all of them still counts as a fraction. Draws have the shape (m, \*), observed
+    values (\*).
 
     Returns:
         Fractions, float64, shape (\*); their mean is the coverage.
@@ -247,13 +230,7 @@ def brier(probabilities: Tensor, labels: Tensor) -> float:
 
 
 def reliability(confidence: Tensor, right: Tensor, bins: int = 15) -> tuple[Bin, ...]:
-    """Groups predictions by confidence into equal-width bins over [0, 1]; empty bins are left out.
-
-    Arguments:
-        confidence: The probability of each prediction, shape (N,).
-        right: Whether it was correct, shape (N,).
-        bins: The number of bins.
-    """
+    """Groups predictions by confidence into equal-width bins over [0, 1], both of shape (N,); empty bins are left out."""
     edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
     confidence, right = confidence.double().cpu(), right.double().cpu()
     place = torch.bucketize(confidence, edges[1:-1])

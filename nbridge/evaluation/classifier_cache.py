@@ -36,10 +36,7 @@ class ClassifierCache:
     def restore(self, name: str, key: str, network: nn.Module) -> bool:
         """Loads cached tensors into a network and returns True; returns False, leaving the network unchanged, when there are none that fit.
 
-        Arguments:
-            name: Prefix of the file name.
-            key: Hash of everything that determines the network.
-            network: The network.
+        The key is a hash of everything that determines it.
         """
         tensors = self._tensors.get(key) or self._read(name, key)
         if tensors is None:
@@ -52,13 +49,7 @@ class ClassifierCache:
         return True
 
     def store(self, name: str, key: str, network: nn.Module) -> None:
-        """Stores the tensors of a network. A folder that cannot be written to is no error: the network is trained again next time.
-
-        Arguments:
-            name: Prefix of the file name.
-            key: Hash of everything that determines the network.
-            network: The trained network.
-        """
+        """Stores the tensors of a network. A folder that cannot be written to is no error: the network is trained again next time."""
         tensors = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
         self._tensors[key] = tensors
         if path := self._path(name, key):

@@ -82,12 +82,7 @@ class Classifier(nn.Module):
         return nn.ModuleDict({"encoder": self.encoder, "head": self.head.network})
 
     def features(self, x: Tensor, cells: Tensor | None = None) -> Tensor:
-        r"""The penultimate layer, shape (B, F).
-
-        Arguments:
-            x: Canonical values, shape (B, \*shape).
-            cells: Observed mask of ``x``, boolean, of its shape; all observed when omitted.
-        """
+        r"""The penultimate layer, shape (B, F). The observed mask of ``x``, ``cells``, is all true by default."""
         standard = self.likelihood.standardize(x)
         if cells is not None:
             standard = torch.where(cells, standard, self.likelihood.fill_value)
@@ -106,10 +101,7 @@ class Classifier(nn.Module):
     def accuracy(self, batch: Batch, name: str, label: str) -> float:
         """Share of rows whose label is predicted correctly; for attributes, the share of observed attributes.
 
-        Arguments:
-            batch: Rows; only those with both modalities are used.
-            name: The modality that the classifier reads.
-            label: The modality that it predicts.
+        Other rows than those with both modalities are ignored.
 
         Raises:
             DataError: when no row has both modalities.
@@ -129,14 +121,7 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True)
 class ScoredClassifier:
-    """A classifier and its held-out accuracy.
-
-    Arguments:
-        classifier: The classifier of one modality.
-        accuracy: Its accuracy on held-out rows, between 0 and 1.
-        rows: The number of held-out rows.
-        train_rows: The number of rows that it was trained on.
-    """
+    """A classifier and its held-out accuracy."""
 
     classifier: Classifier
     accuracy: float
@@ -160,17 +145,8 @@ def train_classifier(
 ) -> Classifier:
     r"""Trains a classifier by maximising :math:`\log p(y \mid x_i)` with Adam; the same seed and the same encoder give the same classifier.
 
-    Arguments:
-        encoder: A freshly initialised encoder, trained in place on its device.
-        likelihood: The likelihood of the modality.
-        label_likelihood: The likelihood of the label.
-        train: Training rows; only those with both modalities are used.
-        name: The modality that the classifier reads.
-        label: The modality that it predicts.
-        epochs: Passes over the rows.
-        batch_size: Rows per step.
-        learning_rate: Adam's learning rate.
-        seed: Seed of the head's weights and of the order of rows.
+    The encoder is freshly initialised and trained in place on its device, on the rows that have both modalities. The seed determines the
+    head's weights and the order of rows.
 
     Returns:
         The classifier in eval mode, its parameters frozen.
@@ -208,20 +184,9 @@ def train_classifiers(
 ) -> dict[str, ScoredClassifier]:
     """Trains a classifier for every modality except the label, and scores each on held-out rows.
 
-    A modality gets a classifier only if it is present together with the label in at least two training rows and one held-out row.
-
-    Arguments:
-        spec: The spec, from which fresh encoders are built.
-        model: The trained model, for its fitted likelihoods.
-        train: The rows that the model was trained on.
-        test: Rows that neither the model nor the classifiers are trained on.
-        label: The modality that the classifiers predict.
-        rows: Maximum number of training rows of a classifier, drawn at random.
-        epochs: Passes over these rows.
-        batch_size: Rows per step.
-        learning_rate: Adam's learning rate.
-        seed: Seed of the weights, of the order of rows and of the sample of rows.
-        cache: Classifiers of earlier calls, reused when retraining would give the same result; new ones are added.
+    A modality gets a classifier only if it is present together with the label in at least two training rows and one held-out row. Held-out
+    rows are those that neither the model nor the classifiers are trained on. A classifier is trained on at most ``rows`` rows, drawn at
+    random, or taken from ``cache`` when retraining would give the same result; new ones are added to it.
 
     Raises:
         DataError: when the model lacks the label, the label is neither categorical nor of attributes, or a value is outside its

@@ -45,13 +45,7 @@ class Prediction:
 def predict(model: MultimodalVAE, batch: Batch, given: Iterable[str], target: str, *, samples: int = 200, seed: int = 0) -> Prediction:
     """Predicts one modality from others and scores it, over the rows in which all of them are present.
 
-    Arguments:
-        model: A trained model.
-        batch: Rows not used in training.
-        given: The modalities to observe; empty for the prior.
-        target: The modality to predict.
-        samples: The number K of draws of z.
-        seed: Seed of the draws.
+    Rows must not be used in training. With nothing given, z comes from the prior.
 
     Raises:
         DataError: when the model lacks one of these modalities, or no row has all of them.

@@ -115,9 +115,7 @@ def diversity(
 def class_variances(x: Tensor, classes: Tensor) -> Tensor:
     """The variance within each class, summed over elements, float64, shape (C,); NaN for a class with fewer than 2 rows.
 
-    Arguments:
-        x: Values, shape (N, D).
-        classes: The class of each row, integers from 0 to C - 1, shape (N,).
+    Values have the shape (N, D), and classes, integers from 0 to C - 1, the shape (N,).
     """
     spread = _Spread(int(classes.max()) + 1)
     spread.add(x, classes)
@@ -127,9 +125,7 @@ def class_variances(x: Tensor, classes: Tensor) -> Tensor:
 def variance_ratio(generated: Tensor, real: Tensor) -> float:
     """The mean over classes of the variance of generated values over that of real ones.
 
-    Arguments:
-        generated: The variance of generated values within each class, shape (C,).
-        real: That of real values, shape (C,). Classes whose real values do not vary, or with fewer than two rows, are left out.
+    Both have the shape (C,). Classes whose real values do not vary, or with fewer than two rows, are left out.
 
     Raises:
         DataError: when all classes are left out.
@@ -151,10 +147,6 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
     With :math:`A` the centred rows divided by :math:`\sqrt{n_a - 1}`, so that :math:`\Sigma_a = A^\top A`, the last trace is the sum of the
     singular values of :math:`A B^\top`. This forms no covariance and no matrix square root, so it works for any rank.
-
-    Arguments:
-        a: Features, shape (N_a, F).
-        b: Features, shape (N_b, F).
 
     Raises:
         DataError: when one side has fewer than 2 rows.

@@ -44,7 +44,6 @@ class ConditionTest:
     """Whether a modality is predicted better from its own row than from another row.
 
     Arguments:
-        target: The modality.
         pairs: The number P of pairs of rows.
         gain: Mean gain in predictive log-likelihood per row, in nats.
         standard_error: Standard error of that mean, over pairs.
@@ -84,13 +83,7 @@ def condition_test(
     extreme rows can mask the mean, so there are two criteria: the mean against its standard error, and the share of pairs with a positive
     gain against one half.
 
-    Arguments:
-        model: A trained model.
-        batch: Rows not used in training; only those with the target and another modality are used.
-        target: The modality.
-        samples: The number K of draws of z.
-        rows: Maximum number of rows to draw.
-        seed: Seed of the draws of rows and of z.
+    Only rows with the target and another modality are used, at most ``rows`` of them; none may be used in training.
 
     Returns:
         The test; None when fewer than 30 rows can be used, or the target is the same in both rows of every pair.
@@ -125,11 +118,6 @@ def condition_test(
 def inactive_units(model: MultimodalVAE, batch: Batch, *, seed: int = 0) -> list[int]:
     r"""The units d of z that carry no information about rows: :math:`\mathrm{Var}_x \big( \mathbb{E}_{q(z \mid x)} [z_d] \big) < 0.01`.
 
-    Arguments:
-        model: A trained model.
-        batch: Two or more rows, with any pattern of presence.
-        seed: Seed of a stochastic posterior.
-
     References:
         Importance Weighted Autoencoders (Burda, Grosse & Salakhutdinov, 2016), https://arxiv.org/abs/1509.00519
     """
@@ -141,23 +129,15 @@ def inactive_units(model: MultimodalVAE, batch: Batch, *, seed: int = 0) -> list
 def model_findings(model: MultimodalVAE, batch: Batch, *, seed: int = 0) -> tuple[Finding, ...]:
     """Findings about a model: modalities at chance, inactive units of z, and likelihoods at an edge.
 
-    Arguments:
-        model: A trained model.
-        batch: Rows not used in training; each test draws 512 of them. Tests with fewer than 30 rows are listed in a separate finding
-            (`untested`).
-        seed: Seed of the draws.
+    Rows must not be used in training; each test draws 512 of them. Tests with fewer than 30 rows are listed in a separate finding
+    (`untested`).
     """
     found = (*_at_chance(model, batch, seed), *_inactive(model, batch, seed), *_edges(model, batch, seed))
     return (*found, *untested(model, batch))
 
 
 def untested(model: MultimodalVAE, batch: Batch) -> tuple[Finding, ...]:
-    """One finding that lists the tests of `model_findings` that have too few rows, so that the absence of a warning is not read as a pass.
-
-    Arguments:
-        model: The model.
-        batch: The rows to test it on.
-    """
+    """One finding that lists the tests of `model_findings` with too few rows; otherwise, no warning could be read as a pass."""
     having = {name: int(batch.present[name].sum()) if name in batch.names else 0 for name in model.names}
     several = {}
     if len(model.names) > 1:
@@ -190,14 +170,7 @@ def _counted(counts: Mapping[str, int]) -> str:
 
 
 def evaluation_findings(model: MultimodalVAE, batch: Batch, train: Rows, *, seed: int = 0) -> tuple[Finding, ...]:
-    """All findings: those of the model, and the patterns of presence and pairs of modalities that never occur in training.
-
-    Arguments:
-        model: A trained model.
-        batch: The rows that it is evaluated on.
-        train: The rows that it was trained on.
-        seed: Seed of the draws.
-    """
+    """All findings: those of the model, and the patterns of presence and pairs of modalities that never occur in training."""
     patterns = unseen_patterns(model, Patterns.of(model.names, train.present), count(model.names, batch.present))
     return (*never_together(model.names, train.present), *patterns, *model_findings(model, batch, seed=seed))
 

@@ -171,16 +171,8 @@ def log_likelihood(
 ) -> LogLikelihood:
     r"""The log-likelihood of modalities, :math:`\log p(x_T)`, averaged over the rows in which all of T and P are present.
 
-    For a partly observed modality it is the density of the observed cells.
-
-    Arguments:
-        model: A trained model.
-        batch: Rows with any pattern of presence.
-        target: The modalities T.
-        proposal: The modalities P that the proposal :math:`q(z \mid x_P)` observes, which need not overlap T: T when omitted, empty for the
-            prior.
-        samples: The number K of draws per row.
-        seed: Seed of the draws.
+    For a partly observed modality it is the density of the observed cells. P, the modalities that the proposal :math:`q(z \mid x_P)`
+    observes, need not overlap T; it is T when omitted, and empty for the prior.
 
     Raises:
         DataError: when a name is unknown, no row has all of these modalities, an observed value is outside its likelihood's support, or
@@ -230,17 +222,9 @@ def conditional_log_likelihood(
     r"""The log-likelihood of modalities given others, :math:`\log p(x_A \mid x_S) = \log p(x_A, x_S) - \log p(x_S)`.
 
     Both terms are lower bounds, so the difference is neither a lower nor an upper bound: check the curves of both. Their draws are
-    independent. For a categorical label, use `label_posterior`, which is more accurate.
-
-    Arguments:
-        model: A trained model.
-        batch: Rows with any pattern of presence; both terms use the rows with all of A, S and the proposals' modalities.
-        target: The modalities A.
-        given: The modalities S, disjoint from A.
-        joint_proposal: The modalities that the proposal of the first term observes; A and S when omitted.
-        marginal_proposal: The modalities that the proposal of the second term observes; S when omitted.
-        samples: The number K of draws per row and term.
-        seed: Seed of the first term's draws; the second term uses ``seed + 1``.
+    independent. For a categorical label, use `label_posterior`, which is more accurate. Both terms use the rows with all of A, S and the
+    proposals' modalities. The proposal of the first term observes A and S when omitted, that of the second term S. The second term uses
+    ``seed + 1``.
 
     Raises:
         DataError: as for `log_likelihood`, and when a modality is both target and given.
@@ -283,13 +267,7 @@ def label_posterior(model: MultimodalVAE, batch: Batch, label: str, given: Names
     Normalised over c, this is self-normalised importance sampling of :math:`p(y \mid x_S)`: unlike a difference of two bounds, it is a
     probability distribution. As a check, the sum over c equals the direct estimate of :math:`p(x_S)`, which is also returned.
 
-    Arguments:
-        model: A trained model.
-        batch: Rows with any pattern of presence; those with all of S are used. Labels are used only for scoring.
-        label: A categorical modality.
-        given: The modalities S, without the label; empty for the prior.
-        samples: The number K of draws per row.
-        seed: Seed of the draws.
+    Rows with all of S are used; their labels are used only for scoring. S is without the label, and empty for the prior.
 
     Raises:
         DataError: as for `log_likelihood`, and when the label is among ``given`` or is not categorical.

@@ -41,7 +41,6 @@ class ModelCount:
     """The size of one model.
 
     Arguments:
-        name: The model.
         networks: The number of its inference networks: fusions, heads and bridges.
         formula: Its number of parameters by the closed formula.
         counted: Its number of parameters counted on the built networks; None when they were not built.
@@ -84,9 +83,7 @@ def mlp_parameters(inputs: int, outputs: int, hidden: Sequence[int], *, batch_no
 def count_parameters(spec: Spec, *, build: bool = True) -> ParameterTable:
     """Counts the parameters of all three models for a spec, by formula and by building them on torch's ``meta`` device.
 
-    Arguments:
-        spec: The spec.
-        build: Whether to build the models, which is slow for many modalities; otherwise only the formulas are evaluated.
+    Building is slow for many modalities; without it only the formulas are evaluated.
     """
     parts = SpecParts(spec)
     with torch.device("meta"):

@@ -98,9 +98,6 @@ class Settings:
     def check(self, modalities: Iterable[str]) -> None:
         """Validates the settings against the names of the modalities.
 
-        Arguments:
-            modalities: The known modalities.
-
         Raises:
             OptionError: naming the first invalid option.
         """

@@ -46,11 +46,6 @@ def check_names(model: MultimodalVAE, names: Iterable[str]) -> None:
 def rows_with_all(model: MultimodalVAE, batch: Batch, names: Iterable[str]) -> Batch:
     """The rows in which all of these modalities are present.
 
-    Arguments:
-        model: The model, for its modalities.
-        batch: Rows with any pattern of presence.
-        names: Modalities of the model.
-
     Raises:
         DataError: when a name is unknown, the batch has no row, or no row has all of these modalities.
     """

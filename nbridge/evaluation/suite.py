@@ -133,9 +133,7 @@ def evaluate(
 def check_supported(models: Sequence[MultimodalVAE], settings: Settings) -> None:
     """Checks that models support the requested label and metrics, before any rows are read.
 
-    Arguments:
-        models: The models, of one spec; it is enough if one of them supports a metric.
-        settings: What to evaluate.
+    It is enough if one of the models, all of one spec, supports a metric.
 
     Raises:
         OptionError: when the label is neither categorical nor of attributes, or no model supports a metric.

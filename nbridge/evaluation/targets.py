@@ -40,12 +40,8 @@ class RegressionTarget:
     """Columns of real values or counts.
 
     Arguments:
-        names: The names of the C columns.
         elements: The scored elements, as indices into the flattened modality.
-        columns: The column of each element.
         centre: The elements' means over the training rows, of log(1 + x) if ``logged``.
-        unit: The elements' standard deviations.
-        logged: Whether values are counts.
         of_columns: The number of columns before sampling.
     """
 
@@ -59,12 +55,7 @@ class RegressionTarget:
     figure: ClassVar[Figure] = "rmse"
 
     def scaled(self, values: Values, *, logged: bool = False) -> Values:
-        """Standardised values, shape (N, elements); NaN stays NaN.
-
-        Arguments:
-            values: Values of the flattened modality, shape (N, E).
-            logged: Whether they are already log(1 + x).
-        """
+        """Standardised values, shape (N, elements); NaN stays NaN. With ``logged``, values are already log(1 + x)."""
         return (_log1p(values[:, self.elements], self.logged and not logged) - self.centre) / self.unit
 
     def scores(self, truth: Values, predicted: Values) -> Scores:
@@ -86,7 +77,6 @@ class ClassificationTarget:
     """Questions with one right answer each: classes and binary columns.
 
     Arguments:
-        names: The names of the C questions.
         spans: Start and stop index of each question's elements.
         classes: The number of possible answers of each.
         of_columns: The number of questions before sampling.
@@ -127,12 +117,7 @@ def values_of(model: MultimodalVAE, batch: Batch, name: str) -> Values:
 def targets_of(model: MultimodalVAE, spec: Spec, name: str, train: Values, seed: int = 0) -> tuple[Target, ...]:
     """The prediction targets of a modality: numeric columns, questions, or both; empty when no column varies.
 
-    Arguments:
-        model: The model.
-        spec: Its spec, for the names of columns.
-        name: The modality.
-        train: Its values in the training rows, shape (N, E).
-        seed: Seed of the sample of columns, when there are many.
+    ``train`` has the shape (N, E).
     """
     likelihood = model.likelihoods[name]
     if isinstance(likelihood, Categorical):

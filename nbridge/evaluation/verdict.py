@@ -160,11 +160,7 @@ class Verdict:
         return text + (early if self.split == "validation" else "")
 
     def extremes(self, most: int = SHOWN) -> tuple[tuple[BaselineComparison, ...], tuple[BaselineComparison, ...]]:
-        """The columns on which the model is worse, and those on which it is better, by decreasing difference.
-
-        Arguments:
-            most: Maximum number of each.
-        """
+        """The columns on which the model is worse, and those on which it is better, by decreasing difference. At most ``most`` of each."""
         worse = sorted((one for one in self.columns if one.outcome == "worse"), key=lambda one: one.lead)
         better = sorted((one for one in self.columns if one.outcome == "better"), key=lambda one: -one.lead)
         return tuple(worse[:most]), tuple(better[:most])

@@ -56,14 +56,8 @@ def compare_with_baselines(
 ) -> Verdict:
     """Compares a trained model with baselines, per modality and per column.
 
-    Arguments:
-        model: A trained model.
-        spec: Its spec, for the names of columns and for advice.
-        splits: Its rows. Baselines are fitted on the training rows; if the comparison uses test rows, they are chosen on validation rows.
-        rows: The rows to compare on; a sample of ``split`` when omitted.
-        split: The split that the rows come from; when omitted, test, or validation if there are no test rows.
-        records: The records of the model's training, for advice.
-        seed: Seed of samples, folds and draws.
+    Baselines are fitted on the training rows; if the comparison uses test rows, they are chosen on validation rows. By default a sample of
+    ``split`` is compared on, and ``split`` is test, or validation if there are no test rows.
 
     Example:
         >>> import nbridge
@@ -225,11 +219,7 @@ class _BaselineComparer:
 def predicted_values(model: MultimodalVAE, batch: Batch, target: str, *, seed: int = 0) -> Values:
     """Imputes a modality from the others, shape (B, E): the point estimate, or for counts the mean of log(1 + x) over draws.
 
-    Arguments:
-        model: A trained model.
-        batch: Rows; their values of the target are hidden.
-        target: The modality.
-        seed: Seed of the draws of counts.
+    Values of the target in the batch are hidden.
     """
     counts = model.likelihoods[target].support is constraints.nonnegative_integer
     points, noise = fixed_points(model)

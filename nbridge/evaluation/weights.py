@@ -76,17 +76,9 @@ def importance_estimates(
 ) -> Estimates:
     """Estimates for every row of a batch.
 
-    On a CPU, the draws of a row depend only on the seed and on its index in the batch, not on the sizes of blocks and pieces.
-
-    Arguments:
-        model: A trained model.
-        batch: Rows that have all modalities that ``proposal`` and ``terms`` need.
-        proposal: The modalities that the proposal observes.
-        terms: The functions f.
-        samples: The number K of draws per row.
-        seed: Seed of the draws.
-        numbers: The number of decoder outputs per z, which determines the size of a piece.
-        functions: The number of functions f, which determines the size of a block.
+    On a CPU, the draws of a row depend only on the seed and on its index in the batch, not on the sizes of blocks and pieces. Rows have all
+    modalities that ``proposal`` and ``terms`` need. The number of decoder outputs per z, ``numbers``, determines the size of a piece, and
+    the number of functions f, ``functions``, that of a block.
     """
     elements = ELEMENTS if model.device.type == "cpu" else ACCELERATED
     sizes = _Sizes.fit(samples, elements // max(numbers, MIN_OUTPUTS), DRAWS // functions)

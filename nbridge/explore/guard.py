@@ -34,11 +34,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 class Guard:
-    """Wraps an ASGI application in the checks of this module.
-
-    Arguments:
-        app: The application.
-    """
+    """Wraps an ASGI application in the checks of this module."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

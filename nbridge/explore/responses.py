@@ -94,13 +94,8 @@ def _answer(
 ) -> dict[str, Any]:
     """Decodes draws of z, shape (K, 1, D), to the answer for some modalities.
 
-    Arguments:
-        session: The session.
-        z: The draws.
-        names: The modalities, in the model's order.
-        show: The elements of vectors to return, by modality.
-        given: The row that z was inferred from; None for the prior.
-        skipped: Modalities that are sampled but not returned, so that later modalities get the same noise as in `nbridge.Model.impute`.
+    Modalities that are ``skipped`` are sampled but not returned, so that later ones get the same noise as in `nbridge.Model.impute`;
+    ``show`` are the elements of vectors to return, and ``given`` is the row that z was inferred from, None for the prior.
     """
     if unknown := [name for name in show if name not in session.model.names]:
         known = session.model.names

@@ -45,14 +45,7 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Ranges:
-    r"""Ranges of a modality's elements in canonical form, each of shape \*shape; NaN for elements that are never observed.
-
-    Arguments:
-        low: The smallest values.
-        high: The largest values.
-        mean: The means.
-        sd: The standard deviations.
-    """
+    r"""Ranges of a modality's elements in canonical form, each of shape \*shape; NaN for elements that are never observed."""
 
     low: Tensor
     high: Tensor
@@ -65,14 +58,9 @@ class Session:
     """A model with the rows to explore it on.
 
     Arguments:
-        model: The model, on the CPU.
-        spec: Its spec.
-        title: The title of the page.
         rows: Rows to choose from; None if not available.
-        split: The split of these rows.
         reason: Why there are no rows, in one line.
         train: Training rows, for ranges.
-        ids: Identifiers of the rows, if there are any.
     """
 
     model: MultimodalVAE

@@ -28,11 +28,6 @@ PIXELS = 40_000_000
 def upload(session: Session, name: str, content: bytes) -> dict[str, str]:
     """Converts an image file to a data URI of a modality's image size. Larger images are scaled down if the aspect ratio matches.
 
-    Arguments:
-        session: The session.
-        name: An image modality.
-        content: The contents of the file.
-
     Raises:
         DataError: when the modality has no images, or the file is not an image, too large, too small or of another aspect ratio.
     """
@@ -53,11 +48,6 @@ def upload(session: Session, name: str, content: bytes) -> dict[str, str]:
 
 def read_pixels(name: str, text: str, shape: Sequence[int]) -> np.ndarray:
     """Decodes a PNG data URI to bytes of shape (C, H, W).
-
-    Arguments:
-        name: The modality, for messages.
-        text: The data URI.
-        shape: The required shape (C, H, W).
 
     Raises:
         DataError: when it is not a PNG image, or has another size.

@@ -26,8 +26,6 @@ class Plan:
     Arguments:
         taken: The key of each modality in the file, by its name, and of its presence mask, by ``NAME__present``.
         others: The keys of all other columns.
-        rows: The number of rows.
-        in_part: The modalities that are partially observed in some row.
     """
 
     taken: Mapping[str, str]
@@ -38,10 +36,6 @@ class Plan:
 
 def make_plan(rows: RowReader, likelihoods: Mapping[str, Likelihood]) -> Plan:
     """Matches columns to modalities by name, dtype and shape, before any row is read.
-
-    Arguments:
-        rows: The rows.
-        likelihoods: The likelihood of each modality of a model.
 
     Raises:
         DataError: if a column does not match its modality, or its name looks like a typo of a modality's.
@@ -60,13 +54,6 @@ def make_plan(rows: RowReader, likelihoods: Mapping[str, Likelihood]) -> Plan:
 
 def check_rows(rows: RowReader, likelihoods: Mapping[str, Likelihood], plan: Plan, size: int, report: Progress) -> Plan:
     """Checks every row, and finds the modalities that are partially observed in some row.
-
-    Arguments:
-        rows: The rows.
-        likelihoods: The likelihood of each modality of a model.
-        plan: Their columns.
-        size: The number of rows to read at a time.
-        report: Progress callback: (stage, done, total).
 
     Raises:
         DataError: for the first invalid value, with its row number in the file.
@@ -94,11 +81,6 @@ def read_block(block: Block, taken: Mapping[str, str], likelihoods: Mapping[str,
 
 def match_keys(found: Collection[str], keys: Mapping[str, str], noun: str) -> tuple[dict[str, str], tuple[str, ...]]:
     """Matches the columns of a file to modalities by name.
-
-    Arguments:
-        found: The keys of all columns.
-        keys: The key of each modality.
-        noun: What columns are called in this file format.
 
     Returns:
         The key of each modality in the file, by its name, and of its mask, by ``NAME__present``; and the keys of all other columns.

@@ -17,10 +17,6 @@ from nbridge.inference.served import Served
 def read_batch(model: Served, rows: Any) -> tuple[Batch, np.ndarray | None]:
     """Reads rows into a batch; also returns their identifiers, if any.
 
-    Arguments:
-        model: A trained model, whose binding maps columns to modalities.
-        rows: A batch, or rows that `nbridge.data.source.open_data` takes.
-
     Raises:
         DataError: if the rows cannot be read or do not match the model.
     """

@@ -198,10 +198,6 @@ class BridgedVAE(JointVAE):
         """K components of q(z | x_S), batch shape (K, B) over D, to sample once each; the prior for rows with nothing observed.
 
         With N(0, I) in the product all components are the same Gaussian. With a mixture each is drawn by its weight.
-
-        Arguments:
-            batch: Rows with any missingness patterns.
-            samples: The number K.
         """
         if self._mixture is None:
             return super().posterior(batch, samples)
@@ -242,10 +238,7 @@ class BridgedVAE(JointVAE):
     ) -> tuple[Independent, Mapping[tuple[str, str], Tensor]]:
         r"""All :math:`q(z \mid x_i)`, batch shape (M, B) over D, and the hallucinated features by pair.
 
-        Arguments:
-            features: Features of every modality.
-            read: The inputs of bridges, as returned by `read`.
-            counts: The rows used for the bridges' batch statistics in training.
+        In training, the bridges' batch statistics are those of the rows ``counts``.
         """
         hallucinated = self.bridges.hallucinate(read, counts)
         if not hallucinated:

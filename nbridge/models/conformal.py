@@ -74,11 +74,7 @@ class Conformal(nn.Module):
     def fit(self, name: str, number: int, scores: Tensor, cells: Tensor) -> None:
         """Fits the scales of one modality for one number of other modalities given.
 
-        Arguments:
-            name: The modality.
-            number: Number of other modalities that it was imputed from.
-            scores: Scores of the cells of held-out rows, shape (B, C).
-            cells: The observed cells, boolean, shape (B, C).
+        Scores of the cells of held-out rows, and the mask of observed cells, both have the shape (B, C).
         """
         table = self.get_buffer(_buffer_name(name))
         weights = torch.where(cells, 1.0, 0.0).double()
@@ -94,10 +90,7 @@ class Conformal(nn.Module):
     def scale(self, name: str, levels: Sequence[float], given: Tensor) -> Tensor:
         """The scale of each row for each level, shape (L, B).
 
-        Arguments:
-            name: The modality.
-            levels: Probabilities of the intervals.
-            given: Number of other modalities that each row is imputed from, shape (B,).
+        ``given`` is the number of other modalities that each row is imputed from, shape (B,).
         """
         table = self.get_buffer(_buffer_name(name))
         scales = torch.cat([table, table.new_full((len(table), 1), math.inf)], 1)[given.to(table.device).clamp(max=len(table) - 1)]
@@ -106,12 +99,7 @@ class Conformal(nn.Module):
     def ends(self, name: str, likelihood: Likelihood, draws: Tensor, levels: Sequence[float], given: Tensor) -> tuple[Tensor, Tensor]:
         r"""The lower and upper ends of intervals, each of shape (L, B, \*shape), clipped to the support.
 
-        Arguments:
-            name: The modality.
-            likelihood: Its likelihood.
-            draws: At least `DRAWS` samples in canonical form, shape (K, B, \*shape).
-            levels: Probabilities of the intervals.
-            given: Number of other modalities that each row is imputed from, shape (B,).
+        At least `DRAWS` samples are in canonical form, shape (K, B, \*shape).
         """
         centre, below, above = _median_and_half_widths(likelihood, draws)
         scale = self.scale(name, levels, given).to(centre).reshape(len(levels), -1, *(1 for _ in centre.shape[1:]))
@@ -138,10 +126,7 @@ def check_draws(draws: int) -> None:
 def scores(likelihood: Likelihood, draws: Tensor, x: Tensor) -> Tensor:
     r"""Conformity scores: distances from the median in half-widths of the central 68 % interval, shape (B, \*shape).
 
-    Arguments:
-        likelihood: The likelihood.
-        draws: Samples in canonical form, shape (K, B, \*shape).
-        x: Values in canonical form, shape (B, \*shape).
+    Samples, shape (K, B, \*shape), and values, shape (B, \*shape), are in canonical form.
     """
     centre, below, above = _median_and_half_widths(likelihood, draws)
     return torch.where(x >= centre, (x - centre) / above, (centre - x) / below)

@@ -120,12 +120,7 @@ class FlowBridgedVAE(JointVAE):
         return diagonal_normal(q.mean[0], q.stddev[0])
 
     def posterior(self, batch: Batch, samples: int = 1) -> Independent:
-        """K components of q(z | x_S), batch shape (K, B) over D, each around its own sample; the prior for rows with nothing observed.
-
-        Arguments:
-            batch: Rows with any missingness patterns.
-            samples: The number K.
-        """
+        """K components of q(z | x_S), batch shape (K, B) over D, each around its own sample; the prior for rows with nothing observed."""
         return self._parts(self.prepare(batch), self._noise(samples, batch))
 
     def fixed_posterior(self, batch: Batch, noise: Tensor) -> Independent:
@@ -162,9 +157,7 @@ class FlowBridgedVAE(JointVAE):
     def _unimodal(self, read: Mapping[str, Tensor], rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Means and log-variances of the guides, shape (M, B, D).
 
-        Arguments:
-            read: The inputs of the guides.
-            rows: The rows to compute for each modality, boolean, shape (M, B), with N(0, I) elsewhere; all by default.
+        Where ``rows``, boolean, shape (M, B), is false they are those of N(0, I); all are computed by default.
         """
         if rows is None:
             each = [guide(read) for guide in self.guides.values()]

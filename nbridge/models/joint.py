@@ -251,10 +251,7 @@ class JointVAE(MultimodalVAE):
 def contrast(one: Tensor, other: Tensor, rows: Tensor) -> Tensor:
     """Symmetric InfoNCE between two vectors of each row, with those of the other rows as negatives; a scalar.
 
-    Arguments:
-        one: The first vector of each row, shape (B, D).
-        other: The second vector of each row, shape (B, D).
-        rows: The rows that have both, boolean, shape (B,).
+    Vectors have the shape (B, D); ``rows``, boolean, shape (B,), are those that have both.
     """
     return masked_mean(contrast_by_row(one, other, rows), rows)
 

@@ -89,10 +89,8 @@ class Mixture(nn.Module):
     def fit_rows(self, posterior: Callable[[Batch, int], Independent], rows: Rows, seed: int = 0) -> int:
         """Fits the mixture to samples of the posteriors of rows, without rows with nothing observed, whose posterior is the prior.
 
-        Arguments:
-            posterior: Returns :math:`q(z | x_S)` for a batch, batch shape (K, B) over D, like `nbridge.MultimodalVAE.posterior`.
-            rows: The training rows, in memory or on disk; at most `ROWS` are chosen at random.
-            seed: Seed of the chosen rows, the samples and the fit.
+        ``posterior`` returns :math:`q(z | x_S)` for a batch, batch shape (K, B) over D, like `nbridge.MultimodalVAE.posterior`. At most
+        `ROWS` training rows, in memory or on disk, are chosen at random.
 
         Returns:
             The number of components: C unless there are too few rows.
@@ -107,10 +105,7 @@ class Mixture(nn.Module):
     def fit(self, z: Tensor, components: int | None = None, seed: int = 0) -> None:
         """Fits the mixture to codes by expectation maximisation in float64; bit-identical for the same codes and seed.
 
-        Arguments:
-            z: Codes, shape (N, D).
-            components: The number of components to use, at most C; all by default.
-            seed: Seed of the initialisation.
+        Codes have the shape (N, D); at most C components are used, all by default.
         """
         number = self.components if components is None else components
         full = self.scales.ndim == 3 and self._can_be_full(len(z), number)

@@ -26,12 +26,7 @@ from nbridge.nn.fusion import Fusion
 
 
 class InferenceNetwork(nn.Module):
-    """A posterior q(z | x_S) given one subset of modalities, with its own encoders and fusion.
-
-    Arguments:
-        encoders: An encoder for each modality of the subset.
-        fusion: Maps their features to the posterior.
-    """
+    """A posterior q(z | x_S) given one subset of modalities, with its own encoders and fusion."""
 
     def __init__(self, encoders: Mapping[str, Encoder], fusion: Fusion) -> None:
         super().__init__()

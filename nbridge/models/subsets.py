@@ -32,9 +32,7 @@ def random_subset(present: Tensor, least: int = 1) -> Tensor:
 def random_subset_of_size(present: Tensor, size: Tensor) -> Tensor:
     """A random subset of given size of the observed modalities of each row, boolean, shape (M, B); all if there are no more.
 
-    Arguments:
-        present: Presence, boolean, shape (M, B).
-        size: The sizes, integers, shape (B,).
+    Sizes have shape (B,).
     """
     return present & (_random_order(present) < size)
 
@@ -46,10 +44,6 @@ def _random_order(present: Tensor) -> Tensor:
 
 def proper_subsets(names: Iterable[str], what: str = "an inference network") -> tuple[Subset, ...]:
     """The nonempty proper subsets, ordered by size.
-
-    Arguments:
-        names: The modalities.
-        what: What each subset needs, for the error message.
 
     Raises:
         ValueError: if there are too many subsets.

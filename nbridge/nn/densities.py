@@ -20,10 +20,6 @@ def bernoulli_log_prob(logits: Tensor, x: Tensor) -> Tensor:
     On a CPU a sigmoid costs half as much as a logarithm, so logarithms are taken of products of several factors. An element predicted
     correctly and with certainty adds exactly 0: large terms cancel within the element instead of between two separate sums.
 
-    Arguments:
-        logits: Any shape :math:`(*, N)`.
-        x: Broadcastable with it.
-
     Returns:
         Shape :math:`(*)`.
 

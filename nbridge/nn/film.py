@@ -20,9 +20,6 @@ class ModulatedMLP(nn.Module):
     Arguments:
         inputs: Width of the input.
         context: Width of the context c.
-        outputs: Width of the output.
-        width: Width of the hidden state.
-        blocks: Number of residual blocks.
 
     Example:
         >>> network = ModulatedMLP(3, 4, 2, width=8, blocks=2)

@@ -45,11 +45,6 @@ class MLP(nn.Module):
     Accepts any number of leading axes, which are flattened to rows.
 
     Arguments:
-        inputs: Width of the input.
-        outputs: Width of the output.
-        hidden: Widths of the hidden layers.
-        batch_norm: Whether to use batch normalisation.
-        activation: The nonlinearity.
         dropout: Dropout rate after each nonlinearity.
         activate_last: Whether the last layer is normalised and activated like the others.
     """
@@ -94,9 +89,6 @@ class ConvDown(nn.Module):
 
     Arguments:
         shape: Channels, then one to three spatial axes.
-        channels: Channels of each layer.
-        batch_norm: Whether to use batch normalisation.
-        activation: The nonlinearity.
     """
 
     def __init__(self, shape: Sequence[int], channels: Sequence[int], *, batch_norm: bool, activation: Activation) -> None:
@@ -120,8 +112,6 @@ class ConvUp(nn.Module):
     Arguments:
         shape: The output shape: channels, then one to three spatial axes.
         channels: Channels of the input and of each layer except the last, which has ``shape[0]``.
-        batch_norm: Whether to use batch normalisation.
-        activation: The nonlinearity.
     """
 
     def __init__(self, shape: Sequence[int], channels: Sequence[int], *, batch_norm: bool, activation: Activation) -> None:
@@ -182,8 +172,6 @@ class StackedBatchNorm(nn.Module):
     Arguments:
         stack: The number P of maps.
         width: Channels of each map.
-        momentum: Weight of a new batch in the running statistics.
-        eps: Added to the variance.
     """
 
     running_mean: Tensor
@@ -220,11 +208,8 @@ class StackedBatchNorm(nn.Module):
     def normalised(self, x_PBC: Tensor, mean: Tensor, variance: Tensor, number: Tensor) -> Tensor:
         """Normalises rows by the statistics of a batch and updates the running statistics.
 
-        Arguments:
-            x_PBC: The rows.
-            mean: Means over the counted rows, shape (P, C).
-            variance: Their variances, without Bessel's correction.
-            number: Number of counted rows, broadcastable with ``mean``; below two, the running statistics are used instead.
+        Means and variances (without Bessel's correction) over the counted rows have the shape (P, C). Where ``number``, that of counted
+        rows, is below two, the running statistics are used instead.
         """
         mean, variance = self._usable(mean, variance, number)
         normal = (x_PBC - mean[:, None]) * (variance[:, None] + self.eps).rsqrt()
@@ -259,11 +244,6 @@ class StackedMLP(nn.Module):
 
     Arguments:
         stack: The number P of networks.
-        inputs: Width of the inputs.
-        outputs: Width of the outputs.
-        hidden: Widths of the hidden layers.
-        batch_norm: Whether to use batch normalisation.
-        activation: The nonlinearity.
     """
 
     def __init__(
@@ -283,12 +263,7 @@ class StackedMLP(nn.Module):
         self.activation = activation_module(activation)
 
     def apply_slice(self, maps: slice, x_BI: Tensor) -> Tensor:
-        """Applies a slice of p networks to the same rows, output shape (p, B, outputs); only in eval mode.
-
-        Arguments:
-            maps: The slice of networks.
-            x_BI: The rows, shape (B, inputs).
-        """
+        """Applies a slice of p networks to the same rows, output shape (p, B, outputs); only in eval mode."""
         h = x_BI[None]
         for depth, linear in enumerate(self.linears):
             assert isinstance(linear, StackedLinear)

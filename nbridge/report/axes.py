@@ -17,13 +17,7 @@ LEFT, RIGHT, TOP, BOTTOM = 60, 10, 10, 38
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis.
-
-    Arguments:
-        low: The lower limit.
-        high: The upper limit, above ``low``.
-        label: The label, with its unit.
-    """
+    """One axis."""
 
     low: float
     high: float
@@ -53,15 +47,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Chart:
-    """An SVG picture with two axes.
-
-    Arguments:
-        svg: The SVG element.
-        x: The horizontal axis.
-        y: The vertical axis.
-        width: The width in SVG units.
-        height: The height in SVG units.
-    """
+    """An SVG picture with two axes. Its size is in SVG units."""
 
     svg: Element
     x: Axis
@@ -81,13 +67,7 @@ class Chart:
 def empty_chart(title: str, x: Axis, y: Axis, *, width: int = WIDTH, height: int = HEIGHT, numbers: bool = True) -> Chart:
     """An empty chart: axes, ticks and grid lines.
 
-    Arguments:
-        title: Text alternative for screen readers.
-        x: The horizontal axis.
-        y: The vertical axis.
-        width: The width in SVG units.
-        height: The height in SVG units.
-        numbers: Whether to draw ticks and grid lines.
+    The title is the text alternative for screen readers; ``numbers`` draws ticks and grid lines.
     """
     chart = Chart(element("svg", element("title", title), viewBox=f"0 0 {width} {height}", role="img"), x, y, width, height)
     right, bottom = width - RIGHT, height - BOTTOM

@@ -16,27 +16,14 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Line:
-    """A series of points, drawn as a line or as a cloud.
-
-    Arguments:
-        points: The points; for a line, from left to right.
-        style: Its CSS class.
-    """
+    """A series of points, drawn as a line or as a cloud."""
 
     points: Points
     style: str
 
 
 def lines(title: str, x: Axis, y: Axis, drawn: Iterable[Line], *, mark: tuple[float, float] | None = None) -> Element:
-    """A line chart.
-
-    Arguments:
-        title: Text alternative for screen readers.
-        x: The horizontal axis.
-        y: The vertical axis.
-        drawn: The lines, the last one on top.
-        mark: A point to mark.
-    """
+    """A line chart. The title is its text alternative for screen readers; the last line is on top."""
     chart = empty_chart(title, x, y)
     for line in drawn:
         chart.svg.append(element("path", d=_through(chart, thin(line.points)), class_=f"line {line.style}"))
@@ -49,15 +36,7 @@ def lines(title: str, x: Axis, y: Axis, drawn: Iterable[Line], *, mark: tuple[fl
 
 
 def scatter(title: str, x: Axis, y: Axis, clouds: Iterable[Line], *, diagonal: bool = False) -> Element:
-    """A scatter plot.
-
-    Arguments:
-        title: Text alternative for screen readers.
-        x: The horizontal axis.
-        y: The vertical axis.
-        clouds: The clouds of points.
-        diagonal: Whether to draw the line x = y.
-    """
+    """A scatter plot. The title is its text alternative for screen readers; ``diagonal`` draws the line x = y."""
     chart = empty_chart(title, x, y)
     if diagonal:
         chart.svg.append(_diagonal(chart))

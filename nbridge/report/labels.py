@@ -39,10 +39,7 @@ class ClassPredictions:
     """Classes of one modality, predicted from others.
 
     Arguments:
-        name: The modality.
-        given: The observed modalities, as text.
         counts: Numbers of rows by true and predicted class, shape (C, C).
-        bins: Predictions binned by confidence.
     """
 
     name: str

@@ -32,8 +32,6 @@ class Section:
     """A section of the page.
 
     Arguments:
-        id: Its HTML id, for links.
-        heading: Its heading.
         content: Yields its content for a run; raises `SectionSkipped` if there is nothing to show.
     """
 
@@ -63,11 +61,7 @@ SECTIONS = (
 def write_report(run: Run | str | Path, *, rows: int = ROWS, seed: int = 0, findings: tuple[Finding, ...] | None = None) -> Path:
     """Writes ``report.html`` into a run folder, atomically, and returns its path.
 
-    Arguments:
-        run: The run, or its folder. If its training is not finished or its rows cannot be read, only the contents of the folder are shown.
-        rows: Number of rows for charts that take many draws per row.
-        seed: Seed of all draws.
-        findings: The result of `nbridge.evaluation.findings.model_findings`, if already computed.
+    If the training of the run is not finished or its rows cannot be read, only the contents of the folder are shown.
 
     Raises:
         RunError: when there is no run folder, or it cannot be written.

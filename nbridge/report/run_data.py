@@ -42,12 +42,9 @@ class ModelAndRows:
     """A trained model with held-out rows.
 
     Arguments:
-        model: The model.
-        train: Its training rows.
         many: Held-out rows, for charts that are cheap to compute.
         few: The first of them, for charts that take many draws per row.
         split: The split of the held-out rows, ``test`` or ``validation``.
-        seed: Seed of all draws.
         findings: The result of `model_findings` on these rows; None if not computed yet.
     """
 
@@ -65,8 +62,6 @@ class RunData:
     """A run.
 
     Arguments:
-        folder: Its folder.
-        spec: Its spec.
         loaded: Its model and rows, or the reason why they are not available.
         run: The opened run; None if its training is not finished or its rows cannot be read.
     """
@@ -135,12 +130,7 @@ class RunData:
 
 
 def read_run_data(folder: Path, rows: int, seed: int) -> RunData:
-    """Reads a run from its folder.
-
-    Arguments:
-        folder: The run folder.
-        rows: Number of rows for charts that take many draws per row.
-        seed: Seed of all draws.
+    """Reads a run from its folder. ``rows`` limits those of charts that take many draws per row.
 
     Raises:
         RunError: when there is no run folder.
@@ -159,15 +149,7 @@ def read_run_data(folder: Path, rows: int, seed: int) -> RunData:
 
 
 def run_data_of(run: Run, folder: Path, rows: int, seed: int, findings: tuple[Finding, ...] | None = None) -> RunData:
-    """The data of a run whose model and rows are in memory.
-
-    Arguments:
-        run: The run.
-        folder: Its folder.
-        rows: Number of rows for charts that take many draws per row.
-        seed: Seed of all draws.
-        findings: Findings on these rows, if already computed.
-    """
+    """The data of a run whose model and rows are in memory."""
     split, held = ("test", run.splits.test) if run.splits.test is not None else ("validation", run.splits.validation)
     if held is None:
         return RunData(folder, run.spec, "no test rows and no validation rows, and training rows would flatter the model", run)

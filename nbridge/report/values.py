@@ -54,9 +54,6 @@ class Imputed:
     r"""Values of one modality, imputed from all others.
 
     Arguments:
-        name: The modality.
-        rows: The number of rows.
-        cells: The number of observed cells.
         true: True values of a sample of N cells, shape (N,), in standard deviations or in the units of the data.
         guess: The means of their predictive distributions, shape (N,).
         own_units: Whether both are in the units of the data.
@@ -78,13 +75,7 @@ class Imputed:
 class Binary:
     """Binary elements of one modality, predicted from all others.
 
-    Arguments:
-        name: The modality.
-        rows: The number of rows.
-        cells: The number of observed cells.
-        accuracy: The share of cells predicted correctly.
-        common: The mean share of each element's more frequent value.
-        bins: Predictions binned by probability.
+    The share ``common`` is the mean over elements of that of the more frequent value.
     """
 
     name: str

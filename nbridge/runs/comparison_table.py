@@ -46,14 +46,7 @@ class SeedValues:
 
 @dataclass(frozen=True)
 class ModelResults:
-    """A model in a comparison.
-
-    Arguments:
-        name: Its name.
-        parameters: Its number of parameters.
-        seconds: Training time over seeds.
-        figures: Values over seeds, by measurement and metric.
-    """
+    """A model in a comparison."""
 
     name: str
     parameters: int
@@ -66,11 +59,7 @@ class Comparison:
     """The results of several models.
 
     Arguments:
-        contestants: The models.
         seeds: The number of training runs per model.
-        settings: The evaluation settings.
-        rows: The number of rows evaluated.
-        of_rows: The number of rows of the split.
         skipped: Measurements that no model has, with the reason.
     """
 
@@ -143,13 +132,7 @@ class Comparison:
 
 
 def aggregate(name: str, evaluations: Sequence[Evaluation], seconds: Sequence[float]) -> ModelResults:
-    """Collects the results of a model over its seeds; a missing value is NaN.
-
-    Arguments:
-        name: The name of the model.
-        evaluations: One per seed.
-        seconds: The training time of each seed.
-    """
+    """Collects the results of a model over its seeds; a missing value is NaN. There is one evaluation and one training time per seed."""
     measured = [
         {(measurement.title, figure): value for measurement in one.measurements for figure, value in measurement.figures.items()}
         for one in evaluations

@@ -181,12 +181,7 @@ def resume(
 
 
 def open_run(directory: str | os.PathLike[str], data: Data | None = None, *, device: str = "auto") -> Run:
-    """Loads a finished run: its model and its rows.
-
-    Arguments:
-        directory: The run folder.
-        data: The same rows as before, if they came from Python.
-        device: The device of the model.
+    """Loads a finished run: its model and its rows. Rows that came from Python must be passed again as ``data``.
 
     Raises:
         RunError: if there is no run, it is not finished, its rows came from Python and are not given, or the rows have changed.
@@ -207,11 +202,7 @@ def open_run(directory: str | os.PathLike[str], data: Data | None = None, *, dev
 
 
 class _WarningCollector:
-    """Collects warnings; a reporter shows them, and where there is none they are issued as `NBridgeWarning`.
-
-    Arguments:
-        reporter: The reporter of the training, if there is one.
-    """
+    """Collects warnings; a reporter shows them, and where there is none they are issued as `NBridgeWarning`."""
 
     def __init__(self, reporter: Reporter | None) -> None:
         self.reporter, self.findings = reporter, list[Finding]()

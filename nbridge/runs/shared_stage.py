@@ -38,11 +38,7 @@ _OTHERS = ("name", "model", "bridges", "prior", "training")
 def begin_after_joint(folder: Path, spec: Spec, others: Iterable[Path], device: str) -> Path | None:
     """Creates a run folder in the state after stage ``joint``, copied from another run, for `nbridge.resume` to continue.
 
-    Arguments:
-        folder: The folder to create.
-        spec: The spec of the run.
-        others: Candidate run folders, which may be missing, unfinished, damaged or unrelated.
-        device: The device of the run.
+    The other run folders may be missing, unfinished, damaged or unrelated.
 
     Returns:
         The first candidate with the stage that this run would train on this machine; None, and nothing is created, if there is none.

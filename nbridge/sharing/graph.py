@@ -34,7 +34,6 @@ class ImputationGraph(nn.Module):
     Arguments:
         model: A trained model; the graph holds a copy, on the CPU and without gradients.
         given: The modalities that rows may have; the others are always absent.
-        wanted: The modalities to complete.
     """
 
     points: Tensor

@@ -47,7 +47,6 @@ class Kind:
         name: A kind of `registry.BUILT_IN`.
         tag: The key of the type.
         default: The type if the key is omitted.
-        excluded: Keyword-only arguments that are not options, because nbridge passes them itself.
         keywords: Types without a class and without options.
         base_model: Keys that nbridge adds to the constructor options of every type.
         build: Called with the component, and the values of the keys of ``base_model`` as keyword arguments.

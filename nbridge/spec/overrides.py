@@ -18,7 +18,6 @@ class Override:
     """An applied assignment.
 
     Arguments:
-        label: Its name in error messages.
         paths: The values that it set in the document.
         diagnostics: Errors in the assignment itself.
     """

@@ -39,11 +39,6 @@ def read_spec(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Sp
 def parse_spec(text: str, name: str = "<spec>", overrides: Sequence[str] = ()) -> Spec:
     """Reads a spec from a string; see `read_spec`.
 
-    Arguments:
-        text: The YAML text.
-        name: The name of the text in error messages.
-        overrides: Assignments such as ``training.seed=1``.
-
     Raises:
         SpecError: with one line per error.
     """

@@ -108,12 +108,7 @@ def known(kind: str) -> list[str]:
 
 
 def locate(kind: str, name: str, keywords: tuple[str, ...] = ()) -> str:
-    """The class of a type, as ``package.module:Class``.
-
-    Arguments:
-        kind: A kind of `BUILT_IN`.
-        name: The type, as given in a spec.
-        keywords: Other types that the error message should list.
+    """The class of a type, as ``package.module:Class``. ``kind`` is one of `BUILT_IN`; the error message also lists ``keywords``.
 
     Raises:
         SpecError: if the name is unknown.
@@ -158,12 +153,7 @@ def load(target: str) -> Any:
 
 
 def resolve(kind: str, name: str, base: type) -> type:
-    """Imports the class of a type.
-
-    Arguments:
-        kind: A kind of `BUILT_IN`.
-        name: The type, as given in a spec.
-        base: The required base class.
+    """Imports the class of a type. ``kind`` is one of `BUILT_IN`; the class must extend ``base``.
 
     Raises:
         SpecError: if the name is unknown, its module cannot be imported, or it is not a subclass of ``base``.

@@ -47,8 +47,6 @@ class Signature:
 
     Arguments:
         shape: The annotation of the argument ``shape``, which states the supported shapes; None if there is none.
-        options: The keyword-only arguments by name.
-        summary: The first line of the docstring.
     """
 
     shape: Any = None
@@ -60,9 +58,7 @@ class Signature:
 def read_signature(target: str, excluded: tuple[str, ...] = ()) -> Signature:
     """The signature of ``package.module:Class``, without importing a built-in class.
 
-    Arguments:
-        target: The class.
-        excluded: Keyword-only arguments that are not options, because nbridge passes them itself.
+    Keyword-only arguments that nbridge passes itself are ``excluded``: they are not options.
 
     Raises:
         SpecError: if the class cannot be imported or an annotation cannot be resolved.

@@ -56,14 +56,7 @@ class StrictModel(BaseModel):
 
 
 def error_at(loc: Iterable[str | int], text: str, kind: ErrorKind = "mistake", value: object = None) -> InitErrorDetails:
-    """An error at a path below the value that is being validated.
-
-    Arguments:
-        loc: The path.
-        text: The message; for the kind ``expected``, the noun after "expected".
-        kind: One of ``mistake``, ``expected`` and ``unknown_key``.
-        value: The value at that path.
-    """
+    """An error at a path below the value that is being validated. For the kind ``expected``, the text is the noun after "expected"."""
     return InitErrorDetails(type=_error(kind, text), loc=tuple(loc), input=value)
 
 

@@ -98,13 +98,7 @@ class Budget:
 
 
 def budget_of(stage: str, settings: StageSpec, steps: int) -> Budget:
-    """The budget of a stage.
-
-    Arguments:
-        stage: The name of the stage.
-        settings: Its settings.
-        steps: Updates per epoch.
-    """
+    """The budget of a stage. Its steps are updates per epoch."""
     if settings.epochs is not None:
         return Budget(settings.epochs * steps, steps, settings.epochs)
     if settings.updates is not None:

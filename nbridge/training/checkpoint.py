@@ -125,13 +125,6 @@ def save_model(
 
     ``config.json`` holds the resolved spec and the missingness patterns of the training rows.
 
-    Arguments:
-        directory: The folder, created if necessary.
-        model: The network.
-        spec: Its resolved spec.
-        patterns: The missingness patterns of the training rows.
-        card: The text of ``README.md``.
-
     Raises:
         RunError: if it cannot be written.
     """

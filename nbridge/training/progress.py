@@ -63,28 +63,13 @@ class Reporter:
         """Called for a warning about the rows or the model."""
 
     def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, budget: Budget, done: int) -> None:
-        """Called when a stage begins or resumes.
-
-        Arguments:
-            stage: Its name.
-            rows: The number of training rows that it learns from.
-            total_rows: The number of all training rows.
-            validation_rows: The number of validation rows.
-            budget: Its budget.
-            done: Updates already done.
-        """
+        """Called when a stage begins or resumes."""
 
     def end_epoch(self, record: EpochRecord) -> None:
         """Called after each round."""
 
     def end_stage(self, stage: str, best: int, done: int) -> None:
-        """Called after a stage, when its best weights are in the model.
-
-        Arguments:
-            stage: Its name.
-            best: The update of the best weights.
-            done: Updates done.
-        """
+        """Called after a stage, when its best weights are in the model."""
 
     def final(self, figures: Mapping[str, float]) -> None:
         """Called with the final metrics of the trained model on held-out rows, by name."""

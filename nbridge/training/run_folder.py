@@ -68,11 +68,8 @@ def check_target(folder: Path, overwrite: bool) -> None:
 def create(folder: Path, spec: Spec, text: str, environment: Mapping[str, Any]) -> None:
     """Creates a run folder atomically, so that it always contains everything that `resume` needs.
 
-    Arguments:
-        folder: The folder; an existing one is replaced.
-        spec: The spec of the run.
-        text: The spec as written.
-        environment: The contents of ``env.json`` (`new_environment`, or `read_environment` of a run with the same rows).
+    The text is the spec as written, and the environment the contents of ``env.json`` (`new_environment`, or `read_environment` of a run
+    with the same rows).
     """
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -56,13 +56,7 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class Callbacks:
-    """The callbacks of a stage.
-
-    Arguments:
-        reporter: Reports progress.
-        save: Called with the state at each checkpoint.
-        log: Called with the record of each round.
-    """
+    """The callbacks of a stage."""
 
     reporter: Reporter
     save: Callable[[TrainingState], None] | None = None
@@ -74,11 +68,7 @@ class StageRun:
 
     Arguments:
         model: The model, with everything frozen that the stage does not train (`only_trainable`).
-        stage: The stage.
-        settings: The training settings.
         state: The state of training, updated in place.
-        listeners: The callbacks.
-        free: Returns the free baseline; called if needed.
         world: The processes that share each batch.
     """
 
@@ -105,12 +95,7 @@ class StageRun:
         self._restore()
 
     def __call__(self, train: Rows, validation: Rows | None) -> None:
-        """Trains the stage.
-
-        Arguments:
-            train: Prepared training rows.
-            validation: Prepared validation rows, or None.
-        """
+        """Trains the stage. All rows are prepared."""
         rows = StageRows.of(self.stage, train, cache=self.cache)
         self._plan(rows)
         options = {"cache": self.cache, "seed": self.seed, "world": self.world}

@@ -24,7 +24,6 @@ class FeatureBatch:
     """Some rows in memory with their frozen features.
 
     Arguments:
-        batch: The rows.
         features: Their cached features; empty if they are computed on the fly.
     """
 
@@ -40,8 +39,6 @@ class StageRows:
     """All rows that a stage learns from, with their frozen features.
 
     Arguments:
-        stage: The stage.
-        batch: The rows.
         features: Cached features, one row per row of the batch; empty if they are computed on the fly.
     """
 
@@ -52,13 +49,7 @@ class StageRows:
     @classmethod
     @torch.no_grad()
     def of(cls, stage: Stage, rows: Rows, *, cache: bool) -> Self:
-        """Selects the rows that a stage can learn from.
-
-        Arguments:
-            stage: The stage.
-            rows: Prepared rows.
-            cache: Whether to compute and cache their frozen features.
-        """
+        """Selects the rows that a stage can learn from. If asked, it computes and caches their frozen features."""
         batch = rows.subset(stage.rows(rows.presence()))
         # Evaluated once here; subsets of these rows inherit it.
         _ = batch.whole

@@ -40,10 +40,7 @@ def save_state(folder: Path, model: MultimodalVAE, state: TrainingState) -> None
 def restore_state(folder: Path, model: MultimodalVAE, *, metrics: bool = True) -> TrainingState | None:
     """Restores the model and the metrics from the last checkpoint; returns None, to start afresh, if there is none.
 
-    Arguments:
-        folder: The run folder.
-        model: The model.
-        metrics: Whether to restore the metrics; with several processes, only one does.
+    With several processes, only one restores the metrics.
 
     Raises:
         RunError: if the checkpoint is damaged or of another model, or the metrics cannot be written.

@@ -58,12 +58,9 @@ class Validator:
     """Validates a stage on the same rows with the same noise each time, so that results differ by the weights alone.
 
     Arguments:
-        stage: The stage.
         rows: Validation rows of the stage, or None.
         hidden: The score of hidden modalities, if it is used.
-        seed: Seed of the training.
         world: The processes that share the rows; each gets bit-identical results.
-        device: The device of the losses.
     """
 
     def __init__(
@@ -85,19 +82,7 @@ class Validator:
         seed: int,
         world: World,
     ) -> Self:
-        """The validator for a budget: the loss on all rows for epochs; the loss and hidden modalities on some rows for updates.
-
-        Arguments:
-            model: The model.
-            stage: The stage.
-            validation: Prepared validation rows, or None.
-            free: Returns the free baseline; called if needed.
-            budget: The budget of the stage.
-            batch_size: Rows per update.
-            cache: Whether to cache frozen features.
-            seed: Seed of the training.
-            world: The processes.
-        """
+        """The validator for a budget: the loss on all rows for epochs; the loss and hidden modalities on some rows for updates."""
         if validation is None:
             return cls(stage, None, None, seed, world, model.device)
         if budget.epochs is not None:
@@ -113,11 +98,7 @@ class Validator:
 
     @torch.no_grad()
     def __call__(self, names: tuple[str, ...]) -> ValidationResult:
-        """Validates the current weights.
-
-        Arguments:
-            names: The terms of the stage's loss.
-        """
+        """Validates the current weights."""
         for module in self.stage.modules:
             module.eval()
         terms = self._terms(self.rows, names) if self.rows else {}
