@@ -66,14 +66,14 @@ def _options(version: bool = typer.Option(False, "--version", help="Show the ver
 
 
 def _interruptible(verb: Callable[..., None]) -> Callable[..., None]:
-    """Wraps a subcommand to print its message and exit with code 130 on Ctrl-C, which typer handles differently."""
+    """Wraps a subcommand to print its message on Ctrl-C, SIGTERM and SIGHUP, which typer handles differently."""
 
     @functools.wraps(verb)
     def run(*args: object, **kwargs: object) -> None:
         try:
             verb(*args, **kwargs)
         except KeyboardInterrupt as stop:
-            _exit(str(stop) or "interrupted", 130)
+            _exit(str(stop) or "interrupted", exit_code(stop))
 
     return run
 
@@ -83,7 +83,7 @@ for _verb, _example in EXAMPLES.items():
 
 
 def main() -> None:
-    """Runs a command. Exits with 0 on success, 2 on a user error, 1 on a failure of nbridge, 130 when interrupted."""
+    """Runs a command. Exits with 0 on success, 2 on a user error, 1 on a failure of nbridge, 128 and its number when a signal stops it."""
     # Appended last, so that a spec can name a class in the current folder without shadowing installed modules.
     sys.path.append("")
     if sys.argv[1:2] and sys.argv[1] in {verb.__name__ for verb in COMPUTING} and "--help" not in sys.argv:

@@ -13,7 +13,7 @@ import typer
 
 from nbridge.common.warnings import Finding
 from nbridge.data.endings import ARCHIVE, ARRAY, GZIP, TABLES, has_ending
-from nbridge.errors import NBridgeError, RunError
+from nbridge.errors import NBridgeError, RunError, StoppedError, exit_code
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -120,8 +120,9 @@ def reporting(console: Console, folder: str | None = None) -> Iterator[ConsoleRe
         yield reporter
     except KeyboardInterrupt as stop:
         if folder is None:
-            raise KeyboardInterrupt(str(stop) or "interrupted; run the same command to continue") from stop
+            raise StoppedError(str(stop) or "interrupted; run the same command to continue", exit_code(stop)) from stop
         goes_on = Path(folder, RESOLVED).is_file()
-        raise KeyboardInterrupt(f"interrupted; continue with: nbridge resume {shlex.quote(folder)}" if goes_on else "interrupted") from stop
+        what = f"interrupted; continue with: nbridge resume {shlex.quote(folder)}" if goes_on else "interrupted"
+        raise StoppedError(what, exit_code(stop)) from stop
     finally:
         reporter.close()

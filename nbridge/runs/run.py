@@ -6,6 +6,7 @@ import os
 import shlex
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -48,6 +49,7 @@ from nbridge.training.run_folder import (
     new_environment,
     read_environment,
 )  # fmt: skip
+from nbridge.training.run_lock import run_lock
 from nbridge.training.state import append_record, read_records, restore_state, save_state
 from nbridge.training.trainer import TrainingState, check_stages, fit
 
@@ -125,10 +127,13 @@ def train(
         ('x', 'y')
     """
     collector = _WarningCollector(reporter)
-    with join_processes() as world:
+    with join_processes() as world, ExitStack() as stack:
         spec, text = _read(spec, overrides)
         folder = None if out is None else Path(out)
         if folder is not None and world.is_main:
+            check_target(folder, overwrite)
+            stack.enter_context(run_lock(folder))
+            # It may have been created meanwhile.
             check_target(folder, overwrite)
         frame = rows_given(spec, data)
         spec, data = (settle(spec, frame), frame) if data is None or frame is not None else (spec, data)
@@ -160,7 +165,7 @@ def resume(
         RunError: if there is no run, its checkpoint is damaged, or the rows have changed.
     """
     folder, collector = Path(directory), _WarningCollector(reporter)
-    with join_processes() as world:
+    with join_processes() as world, ExitStack() as stack:
         if not (folder / RESOLVED).is_file():
             raise RunError(f"{folder}: no run folder here ({RESOLVED} is missing); start one with: nbridge train SPEC --out {folder}")
         spec = read_spec(folder / RESOLVED)
@@ -175,6 +180,11 @@ def resume(
             if (folder / MODEL / CONFIG).is_file():
                 return Run(load(folder), spec, splits, folder, tuple(collector.findings))
             _advise(world, folder)
+            if world.is_main:
+                stack.enter_context(run_lock(folder))
+            if (folder / MODEL / CONFIG).is_file():
+                # Finished by the process that held the folder.
+                return Run(load(folder), spec, splits, folder, tuple(collector.findings))
             # The stored precision, because measuring again could choose another one.
             products = environment["precision"]["chosen"]
             return _train(model, spec, splits, folder, collector, _restore(folder, model, world), world, products)
