@@ -10,7 +10,7 @@ from typing import NoReturn
 import typer
 
 from nbridge.acceleration.threads import set_thread_count
-from nbridge.cli import evaluating, exploring, exporting, hub, init, inspecting, reporting, serving, training
+from nbridge.cli import doctor, evaluating, exploring, exporting, hub, init, inspecting, reporting, serving, training
 from nbridge.errors import NBridgeError, exit_code
 
 EXAMPLES: dict[Callable[..., None], str] = {
@@ -29,6 +29,7 @@ EXAMPLES: dict[Callable[..., None], str] = {
     evaluating.compare: "nbridge compare modality_specs/digits.yaml --models bridged,mvae",
     inspecting.validate: "nbridge validate rows.yaml --data",
     inspecting.params: "nbridge params modality_specs/digits.yaml",
+    doctor.doctor: "nbridge doctor runs/digits",
     inspecting.schema: "nbridge schema --out nbridge.schema.json",
 }
 """The subcommands in the order of the help text, each with an example."""

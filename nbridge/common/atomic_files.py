@@ -107,10 +107,16 @@ def remove_leftovers(folder: Path, name: str = "") -> None:
         folder: The folder that contains them.
         name: The file or folder that they were to replace; all by default.
     """
+    for path in leftovers(folder, name):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def leftovers(folder: Path, name: str = "") -> Iterator[Path]:
+    """The temporary files and folders that `remove_leftovers` removes."""
     for path in folder.glob(f".{glob.escape(name) or '*'}.*.tmp"):
         found = _TEMPORARY.fullmatch(path.name)
         if found is not None and found["host"] == _host() and (not name or found["name"] == name) and not _is_running(int(found["pid"])):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            yield path
 
 
 def _temporary_name(path: Path) -> str:
