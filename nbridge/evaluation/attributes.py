@@ -100,16 +100,8 @@ def attribute_errors(
 ) -> AttributeErrors:
     """Scores predicted attributes over the rows in which the target and all given modalities are present.
 
-    Arguments:
-        model: A trained model.
-        batch: Rows not used in training.
-        given: The modalities to observe; empty for the prior.
-        target: The modality to predict, with a Bernoulli likelihood and ``attributes: true``.
-        reference: Training rows, which determine each attribute's more frequent value; the scored rows when omitted.
-        names: The attributes' names, in the order of the elements.
-        samples: The number K of draws of z.
-        bins: The number of equal-width bins of probability.
-        seed: Seed of the draws.
+    Rows must not be used in training, and the target has a Bernoulli likelihood and ``attributes: true``. With nothing given, z comes from
+    the prior. Each attribute's more frequent value is that of ``reference``, the training rows, or by default that of the scored rows.
 
     Raises:
         DataError: when no row has all of these modalities, the target has no attributes, an observed cell is neither 0 nor 1, or the number

@@ -99,16 +99,8 @@ def coherence(
 ) -> Coherence:
     """Coherence of one modality generated from others, over the rows that have the given modalities and the label.
 
-    Arguments:
-        model: A trained model.
-        batch: Rows not used to train the model or the classifier.
-        given: The modalities to observe, with or without the label; empty for the model's own prior, N(0, I).
-        target: The modality to generate.
-        label: The modality that the classifier predicts.
-        classifier: The classifier of the target.
-        samples: The number K of draws of z per row.
-        noise: Whether draws include the spread of the likelihood; otherwise they are expectations, as images are shown.
-        seed: Seed of the draws.
+    Rows must not be used to train the model or the classifier. The modalities to observe may include the label; with none, z comes from the
+    model's own prior, N(0, I). Draws are expectations, as images are shown, or with ``noise`` include the spread of the likelihood.
 
     Raises:
         DataError: when the model lacks a modality, the label is the target or is neither categorical nor of attributes, ``samples`` is
@@ -144,17 +136,9 @@ def joint_agreement(
 ) -> Agreement:
     """Joint agreement of all modalities that are not given, over the rows that have the given ones and the label.
 
-    When the label itself is not given, its most probable decoded value counts as one more prediction.
-
-    Arguments:
-        model: A trained model.
-        batch: Rows not used to train the model or the classifiers.
-        given: The modalities to observe; empty for the model's own prior, N(0, I).
-        classifiers: A scored classifier for each of the other modalities except the label.
-        label: The modality that the classifiers predict.
-        samples: The number K of draws of z per row.
-        noise: Whether draws include the spread of the likelihood; those of the label never do.
-        seed: Seed of the draws.
+    When the label itself is not given, its most probable decoded value counts as one more prediction. Rows must not be used to train the
+    model or the classifiers. With nothing given, z comes from the model's own prior, N(0, I). With ``noise``, draws include the spread of
+    the likelihood; those of the label never do.
 
     Raises:
         DataError: when the model lacks a modality, the label is neither categorical nor of attributes, fewer than two modalities are left

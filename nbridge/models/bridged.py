@@ -44,14 +44,13 @@ from torch.distributions import Independent
 from nbridge.common import randomness
 from nbridge.data.batch import Batch
 from nbridge.data.patterns import Patterns
-from nbridge.models.base import Features, MultimodalVAE, Stage
+from nbridge.models.base import Decoders, Encoders, Features, MultimodalVAE, Stage, Weights
 from nbridge.models.joint import JointVAE, teacher
 from nbridge.models.mixture_prior import DiagonalMixture
 from nbridge.models.parts import Parts
 from nbridge.models.reductions import masked_mean
 from nbridge.models.subsets import proper_subsets, random_subset
 from nbridge.nn.bridges import BridgeBank, mean_of_sources
-from nbridge.nn.decoders import Decoder
 from nbridge.nn.distributions import (
     diagonal_kl,
     diagonal_normal,
@@ -61,7 +60,6 @@ from nbridge.nn.distributions import (
     product_of_posteriors,
     product_with_mixture,
 )
-from nbridge.nn.encoders import Encoder
 from nbridge.nn.fusion import Fusion
 from nbridge.spec.objectives import DEFAULT_OBJECTIVE, DEFAULT_SUBSETS, PAPER_OBJECTIVE, Term, joint_options
 from nbridge.spec.option_types import Combine, Coupling, Exponents, ProductPrior, Subsets
@@ -103,12 +101,12 @@ class BridgedVAE(JointVAE):
 
     def __init__(
         self,
-        encoders: Mapping[str, Encoder],
-        decoders: Mapping[str, Decoder],
+        encoders: Encoders,
+        decoders: Decoders,
         fusion: Fusion,
         bridges: BridgeBank,
-        weights: Mapping[str, float] | None = None,
-        sources: Mapping[str, Encoder] | None = None,
+        weights: Weights = None,
+        sources: Encoders | None = None,
         *,
         objective: Mapping[Term, float] = DEFAULT_OBJECTIVE,
         combine: Combine = "poe",

@@ -35,15 +35,13 @@ from torch.distributions import Independent
 from nbridge.common import randomness
 from nbridge.data.batch import Batch
 from nbridge.data.patterns import Patterns
-from nbridge.models.base import Features, MultimodalVAE, Stage
+from nbridge.models.base import Decoders, Encoders, Features, MultimodalVAE, Stage, Weights
 from nbridge.models.joint import JointVAE, teacher
 from nbridge.models.parts import Parts
 from nbridge.models.reductions import masked_mean
 from nbridge.models.retrofit import InferenceNetwork
 from nbridge.models.subsets import random_subset
-from nbridge.nn.decoders import Decoder
 from nbridge.nn.distributions import diagonal_kl, diagonal_normal, diagonal_where, log_variance_normal, product_of_posteriors
-from nbridge.nn.encoders import Encoder
 from nbridge.nn.flow_bridge import FlowBridge
 from nbridge.nn.fusion import Fusion
 from nbridge.spec.objectives import joint_options
@@ -75,12 +73,12 @@ class FlowBridgedVAE(JointVAE):
 
     def __init__(
         self,
-        encoders: Mapping[str, Encoder],
-        decoders: Mapping[str, Decoder],
+        encoders: Encoders,
+        decoders: Decoders,
         fusion: Fusion,
         bridges: FlowBridge,
         guides: Mapping[str, InferenceNetwork] | Mapping[str, Fusion],
-        weights: Mapping[str, float] | None = None,
+        weights: Weights = None,
         *,
         coupling: Coupling = "auto",
         leave_one_out: Coupling = "auto",

@@ -60,7 +60,7 @@ from torch.nn import functional as F
 
 from nbridge.data.batch import Batch
 from nbridge.data.patterns import Patterns
-from nbridge.models.base import Features, MultimodalVAE, Stage
+from nbridge.models.base import Decoders, Encoders, Features, MultimodalVAE, Stage, Weights
 from nbridge.models.parts import Parts
 from nbridge.models.reductions import masked_mean
 from nbridge.models.subsets import random_subset
@@ -97,10 +97,10 @@ class JointVAE(MultimodalVAE):
 
     def __init__(
         self,
-        encoders: Mapping[str, Encoder],
-        decoders: Mapping[str, Decoder],
+        encoders: Encoders,
+        decoders: Decoders,
         fusion: Fusion,
-        weights: Mapping[str, float] | None = None,
+        weights: Weights = None,
         *,
         coupling: NonNegativeFloat = 0.0,
         leave_one_out: NonNegativeFloat = 0.0,

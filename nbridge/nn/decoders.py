@@ -22,8 +22,7 @@ class Decoder(nn.Module):
 
     def __init__(self, network: nn.Module, likelihood: Likelihood) -> None:
         super().__init__()
-        self.network = network
-        self.likelihood = likelihood
+        self.network, self.likelihood = network, likelihood
 
     def forward(self, z: Tensor) -> Distribution:
         return self.likelihood(self.network(z))

@@ -134,13 +134,7 @@ def load(
 ) -> tuple[MultimodalVAE, Spec, Patterns | None]:
     """Loads the network of a repository, its spec and the missingness patterns of its training rows; files stay in the hub's cache.
 
-    If ``HF_HUB_OFFLINE`` is set, only cached models can be loaded.
-
-    Arguments:
-        repo: ``user/name``.
-        revision: A branch, a tag or a commit; ``main`` when omitted.
-        token: A token, for a private repository; when omitted, the one logged in with, or ``HF_TOKEN``.
-        endpoint: The hub's URL; when omitted, ``HF_ENDPOINT`` or huggingface.co.
+    If ``HF_HUB_OFFLINE`` is set, only cached models can be loaded. The other arguments are those of `nbridge.load`.
 
     Raises:
         RunError: as for `pull`.

@@ -73,10 +73,7 @@ class CelebA(DataSource):
         rows: PositiveInt | None = None,
         crop: Share = 0.8315,
     ) -> None:
-        self.path = path
-        self.attributes = attributes
-        self.rows = rows
-        self.crop = crop
+        self.path, self.attributes, self.rows, self.crop = path, attributes, rows, crop
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
         """Reads the requested modalities; photographs are read only for ``image``.

@@ -80,13 +80,8 @@ class PolyMNIST(DataSource):
         pairing_seed: Seed = 0,
         download: bool = True,
     ) -> None:
-        self.path = path
-        self.views = views
-        self.rows = rows
-        self.test_rows = test_rows
-        self.missing = missing
-        self.pairing_seed = pairing_seed
-        self.download = download
+        self.path, self.views, self.rows, self.test_rows = path, views, rows, test_rows
+        self.missing, self.pairing_seed, self.download = missing, pairing_seed, download
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
         """Loads the requested modalities, training rows first, generating them unless cached.
@@ -185,12 +180,8 @@ def read_crops(path: Path) -> np.ndarray:
 def draw_view(crops: np.ndarray, images: np.ndarray, labels: np.ndarray, rows: int, generator: torch.Generator) -> np.ndarray:
     """One view of the first rows as bytes, :math:`(N, 3, 28, 28)`; rows do not depend on how many are generated.
 
-    Arguments:
-        crops: All crops of the view's photograph, :math:`(H - 27, W - 27, 3, 28, 28)`.
-        images: Digits as bytes, :math:`(M, 28, 28)`.
-        labels: Their classes, which are also those of the rows, :math:`(M,)`.
-        rows: Number of rows to generate, N of M.
-        generator: Source of randomness.
+    All crops of the view's photograph are :math:`(H - 27, W - 27, 3, 28, 28)`, digits, as bytes, :math:`(M, 28, 28)`, and their classes,
+    which are also those of the rows, :math:`(M,)`.
     """
     chosen = pair(labels[:rows], labels, generator)
     # Drawn for all rows, so that rows don't depend on how many are generated.
