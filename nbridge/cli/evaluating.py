@@ -144,18 +144,9 @@ def compare(
     try:
         with reporting(console) as reporter, prefixed_errors(spec, SpecError), _options_as_typed():
             done = comparison.compare(
-                spec,
-                split_names(models),
-                folder,
-                seeds=seeds,
-                settings=settings,
-                overrides=set_ or (),
-                device=device,
-                minutes=minutes,
-                announce=announce,
-                reporter=reporter,
-                measuring=bar,
-            )
+                spec, split_names(models), folder, seeds=seeds, settings=settings, overrides=set_ or (), device=device, minutes=minutes,
+                announce=announce, reporter=reporter, measuring=bar,
+            )  # fmt: skip
     finally:
         bar.close()
     if as_json:
@@ -178,17 +169,9 @@ def _options_as_typed() -> Iterator[None]:
 
 
 def _settings(
-    split: str,
-    metrics: str | None,
-    given: list[str] | None,
-    rows: int,
-    density_rows: int | None,
-    samples: int,
-    draws: int,
-    generated: int,
-    label: str | None,
-    seed: int,
-) -> Settings:
+    split: str, metrics: str | None, given: list[str] | None, rows: int, density_rows: int | None, samples: int, draws: int, generated: int,
+    label: str | None, seed: int,
+) -> Settings:  # fmt: skip
     from nbridge.evaluation.results import Settings
 
     return Settings(

@@ -33,17 +33,9 @@ EXAMPLES: dict[Callable[..., None], str] = {
 }
 """The subcommands in the order of the help text, each with an example."""
 COMPUTING = (
-    training.train,
-    training.resume,
-    serving.impute,
-    serving.generate,
-    serving.embed,
-    evaluating.evaluate,
-    reporting.report,
-    exploring.explore,
-    exporting.export,
-    evaluating.compare,
-)
+    training.train, training.resume, serving.impute, serving.generate, serving.embed, evaluating.evaluate, reporting.report,
+    exploring.explore, exporting.export, evaluating.compare,
+)  # fmt: skip
 
 app = typer.Typer(
     name="nbridge",

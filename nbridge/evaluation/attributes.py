@@ -87,17 +87,9 @@ class AttributeErrors:
 
 
 def attribute_errors(
-    model: MultimodalVAE,
-    batch: Batch,
-    given: Iterable[str],
-    target: str,
-    *,
-    reference: Batch | None = None,
-    names: Sequence[str] | None = None,
-    samples: int = 200,
-    bins: int = 15,
-    seed: int = 0,
-) -> AttributeErrors:
+    model: MultimodalVAE, batch: Batch, given: Iterable[str], target: str,
+    *, reference: Batch | None = None, names: Sequence[str] | None = None, samples: int = 200, bins: int = 15, seed: int = 0,
+) -> AttributeErrors:  # fmt: skip
     """Scores predicted attributes over the rows in which the target and all given modalities are present.
 
     Rows must not be used in training, and the target has a Bernoulli likelihood and ``attributes: true``. With nothing given, z comes from
@@ -181,17 +173,10 @@ def _summary(
     p, yes = p[observed], yes[observed]
     table = reliability(p, yes, bins)
     return AttributeErrors(
-        given=given,
-        target=target,
-        rows=len(observed),
-        accuracy=_average(line.accuracy for line in attributes),
-        majority_rate=_average(line.majority_rate for line in attributes),
-        balanced_accuracy=_average(balanced) if balanced else None,
-        brier=(p - yes.double()).square().mean().item(),
-        ece=calibration_error(table),
-        reliability=table,
-        attributes=attributes,
-    )
+        given=given, target=target, rows=len(observed), accuracy=_average(line.accuracy for line in attributes),
+        majority_rate=_average(line.majority_rate for line in attributes), balanced_accuracy=_average(balanced) if balanced else None,
+        brier=(p - yes.double()).square().mean().item(), ece=calibration_error(table), reliability=table, attributes=attributes,
+    )  # fmt: skip
 
 
 def _share(true: Tensor) -> float | None:

@@ -165,16 +165,10 @@ def label_calibration(
     confidence, guess = probabilities.max(1)
     table = reliability(confidence, guess == labels, bins)
     return LabelCalibration(
-        given=given,
-        target=target,
-        rows=len(rows),
-        accuracy=(guess == labels).double().mean().item(),
-        majority_rate=labels.bincount().max().item() / len(labels),
-        brier=brier(probabilities, labels),
-        ece=calibration_error(table),
-        negative_log_likelihood=F.nll_loss(log_probs, labels).item(),
-        reliability=table,
-    )
+        given=given, target=target, rows=len(rows), accuracy=(guess == labels).double().mean().item(),
+        majority_rate=labels.bincount().max().item() / len(labels), brier=brier(probabilities, labels), ece=calibration_error(table),
+        negative_log_likelihood=F.nll_loss(log_probs, labels).item(), reliability=table,
+    )  # fmt: skip
 
 
 def crps(draws: Tensor, x: Tensor, *, fair: bool = True) -> Tensor:

@@ -86,17 +86,9 @@ class Agreement:
 
 
 def coherence(
-    model: MultimodalVAE,
-    batch: Batch,
-    given: Iterable[str],
-    target: str,
-    label: str,
-    classifier: Classifier,
-    *,
-    samples: int = 10,
-    noise: bool = False,
-    seed: int = 0,
-) -> Coherence:
+    model: MultimodalVAE, batch: Batch, given: Iterable[str], target: str, label: str, classifier: Classifier,
+    *, samples: int = 10, noise: bool = False, seed: int = 0,
+) -> Coherence:  # fmt: skip
     """Coherence of one modality generated from others, over the rows that have the given modalities and the label.
 
     Rows must not be used to train the model or the classifier. The modalities to observe may include the label; with none, z comes from the
@@ -124,16 +116,9 @@ def coherence(
 
 
 def joint_agreement(
-    model: MultimodalVAE,
-    batch: Batch,
-    given: Iterable[str],
-    classifiers: Mapping[str, ScoredClassifier],
-    label: str,
-    *,
-    samples: int = 10,
-    noise: bool = False,
-    seed: int = 0,
-) -> Agreement:
+    model: MultimodalVAE, batch: Batch, given: Iterable[str], classifiers: Mapping[str, ScoredClassifier], label: str,
+    *, samples: int = 10, noise: bool = False, seed: int = 0,
+) -> Agreement:  # fmt: skip
     """Joint agreement of all modalities that are not given, over the rows that have the given ones and the label.
 
     When the label itself is not given, its most probable decoded value counts as one more prediction. Rows must not be used to train the
@@ -179,14 +164,9 @@ def _coherent(
 
 
 def _agreeing(
-    model: MultimodalVAE,
-    batch: Batch,
-    given: tuple[str, ...],
-    label: str,
-    panel: Mapping[str, Classifier | None],
-    samples: int,
+    model: MultimodalVAE, batch: Batch, given: tuple[str, ...], label: str, panel: Mapping[str, Classifier | None], samples: int,
     noise: bool,
-) -> tuple[tuple[Tensor, Tensor], ...]:
+) -> tuple[tuple[Tensor, Tensor], ...]:  # fmt: skip
     """Pairs of masks (right, counts): agreement under a shared draw, agreement under separate draws, coherence under the shared draw."""
     truth, observed = labels_of(model.likelihoods[label], batch, label)
     rows = batch.only(*given)

@@ -66,17 +66,9 @@ class Diversity:
 
 
 def diversity(
-    model: MultimodalVAE,
-    batch: Batch,
-    given: Iterable[str],
-    target: str,
-    label: str,
-    classifier: Classifier,
-    *,
-    samples: int = 10,
-    noise: bool = False,
-    seed: int = 0,
-) -> Diversity:
+    model: MultimodalVAE, batch: Batch, given: Iterable[str], target: str, label: str, classifier: Classifier,
+    *, samples: int = 10, noise: bool = False, seed: int = 0,
+) -> Diversity:  # fmt: skip
     """Variance ratio and Fréchet distance of one modality generated from others.
 
     Uses the rows in which the given modalities are present and the target and the label are completely observed. Each of the K draws

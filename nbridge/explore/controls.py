@@ -27,16 +27,9 @@ def describe(session: Session) -> dict[str, Any]:
     priors = ["normal"] if model.mixture is None else ["mixture", "normal"]
     rows = None if session.rows is None else {"split": session.split, "count": len(session.rows)}
     return {
-        "title": session.title,
-        "model": spec.model.type,
-        "latent_dim": model.latent_dim,
-        "rows": rows,
-        "without_rows": session.reason,
-        "priors": priors,
-        "upload": UPLOAD,
-        "page": PAGE,
-        "modalities": [control(session, name) for name in model.names],
-    }
+        "title": session.title, "model": spec.model.type, "latent_dim": model.latent_dim, "rows": rows, "without_rows": session.reason,
+        "priors": priors, "upload": UPLOAD, "page": PAGE, "modalities": [control(session, name) for name in model.names],
+    }  # fmt: skip
 
 
 def control(session: Session, name: str) -> dict[str, Any]:

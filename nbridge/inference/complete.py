@@ -70,15 +70,9 @@ class Completed:
 
 
 def impute_rows(
-    model: Served,
-    rows: Any,
-    out: str | PathLike[str] | None = None,
-    options: ImputationOptions | None = None,
-    *,
-    shard: Shard | None = None,
-    mask: bool = False,
-    progress: Progress | None = None,
-) -> Completed:
+    model: Served, rows: Any, out: str | PathLike[str] | None = None, options: ImputationOptions | None = None,
+    *, shard: Shard | None = None, mask: bool = False, progress: Progress | None = None,
+) -> Completed:  # fmt: skip
     """Imputes missing values in rows of any format; the completed rows are of the same format.
 
     A modality is missing in a row if all its values are NaN or null, if ``NAME__present`` is false, or if the rows lack it altogether.

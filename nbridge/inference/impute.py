@@ -42,15 +42,9 @@ _STRIDE = 0x9E3779B9
 
 
 def impute(
-    model: MultimodalVAE,
-    batch: Batch,
-    *,
-    samples: int | None = None,
-    noise: bool = True,
-    seed: int = 0,
-    first: int = 0,
+    model: MultimodalVAE, batch: Batch, *, samples: int | None = None, noise: bool = True, seed: int = 0, first: int = 0,
     one_hot: Mapping[str, Sequence[tuple[int, int]]] | None = None,
-) -> Imputed[Tensor]:
+) -> Imputed[Tensor]:  # fmt: skip
     r"""Imputes every missing modality and every missing cell.
 
     Without ``samples``, the result is a point estimate: the mean (or the most probable class, or a rounded count) of
@@ -112,14 +106,9 @@ def part_seed(seed: int, number: int) -> int:
 
 
 def generate(
-    model: MultimodalVAE,
-    num: int,
-    given: Mapping[str, ArrayLike | Tensor] | None = None,
-    *,
-    noise: bool = False,
-    seed: int = 0,
-    prior: Prior | None = None,
-) -> dict[str, Tensor]:
+    model: MultimodalVAE, num: int, given: Mapping[str, ArrayLike | Tensor] | None = None,
+    *, noise: bool = False, seed: int = 0, prior: Prior | None = None,
+) -> dict[str, Tensor]:  # fmt: skip
     r"""Generates rows: :math:`z \sim p(z)` or :math:`z \sim q(z \mid \mathrm{given})`, then the expectation of :math:`p(x_j \mid z)`.
 
     If nothing is given, a model trained with ``prior: mixture`` samples z from its mixture (see `nbridge.models.mixture_prior`). Options

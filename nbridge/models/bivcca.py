@@ -45,14 +45,9 @@ class BiVCCA(Experts):
     """
 
     def __init__(
-        self,
-        encoders: Encoders,
-        decoders: Decoders,
-        heads: Heads,
-        weights: Weights = None,
-        *,
-        mixing: Mapping[str, NonNegativeFloat] | None = None,
-    ) -> None:
+        self, encoders: Encoders, decoders: Decoders, heads: Heads, weights: Weights = None,
+        *, mixing: Mapping[str, NonNegativeFloat] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(encoders, decoders, heads, weights)
         self.mixing = self._checked(mixing or dict.fromkeys(self.names, 1 / len(self.names)))
 

@@ -42,12 +42,9 @@ class Experts(MultimodalVAE):
     @classmethod
     def from_parts(cls, parts: Parts, **options: Any) -> Self:
         return cls(
-            {name: parts.encoder(name) for name in parts.names},
-            {name: parts.decoder(name) for name in parts.names},
-            {name: parts.fusion((name,)) for name in parts.names},
-            parts.weights,
-            **options,
-        )
+            {name: parts.encoder(name) for name in parts.names}, {name: parts.decoder(name) for name in parts.names},
+            {name: parts.fusion((name,)) for name in parts.names}, parts.weights, **options,
+        )  # fmt: skip
 
     def supports_pattern(self, pattern: str, seen: Patterns) -> bool:
         """A product of experts serves any set of modalities if every pair of them was observed together."""

@@ -72,18 +72,10 @@ class FlowBridgedVAE(JointVAE):
     """
 
     def __init__(
-        self,
-        encoders: Encoders,
-        decoders: Decoders,
-        fusion: Fusion,
-        bridges: FlowBridge,
-        guides: Mapping[str, InferenceNetwork] | Mapping[str, Fusion],
-        weights: Weights = None,
-        *,
-        coupling: Coupling = "auto",
-        leave_one_out: Coupling = "auto",
-        contrast: Coupling = "auto",
-    ) -> None:
+        self, encoders: Encoders, decoders: Decoders, fusion: Fusion, bridges: FlowBridge,
+        guides: Mapping[str, InferenceNetwork] | Mapping[str, Fusion], weights: Weights = None,
+        *, coupling: Coupling = "auto", leave_one_out: Coupling = "auto", contrast: Coupling = "auto",
+    ) -> None:  # fmt: skip
         super().__init__(encoders, decoders, fusion, weights, **joint_options(coupling, leave_one_out, contrast))
         self.bridges = bridges
         if set(guides) != set(self.names):
@@ -179,14 +171,9 @@ class FlowBridgedVAE(JointVAE):
         if len(self.names) == 1:
             return (self.joint_stage(),)
         bridges = Stage(
-            "bridges",
-            (self.bridges, self.guides),
-            self._flow_loss,
-            lambda batch: self.presence(batch).sum(0) >= 2,
-            self.features_with_teacher,
-            values=None if self.own_encoders else (),
-            begin=self._begin,
-        )
+            "bridges", (self.bridges, self.guides), self._flow_loss, lambda batch: self.presence(batch).sum(0) >= 2,
+            self.features_with_teacher, values=None if self.own_encoders else (), begin=self._begin,
+        )  # fmt: skip
         return self.joint_stage(serves=False), bridges
 
     def _begin(self, parts: Iterable[tuple[Batch, Features]]) -> None:

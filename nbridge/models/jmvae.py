@@ -43,15 +43,9 @@ class JMVAE(Retrofit):
     """
 
     def __init__(
-        self,
-        encoders: Encoders,
-        decoders: Decoders,
-        fusion: Fusion,
-        networks: Networks,
-        weights: Weights = None,
-        *,
-        alpha: NonNegativeFloat = 0.1,
-    ) -> None:
+        self, encoders: Encoders, decoders: Decoders, fusion: Fusion, networks: Networks, weights: Weights = None,
+        *, alpha: NonNegativeFloat = 0.1,
+    ) -> None:  # fmt: skip
         super().__init__(encoders, decoders, fusion, networks, weights)
         self.alpha = alpha
 

@@ -96,16 +96,9 @@ class JointVAE(MultimodalVAE):
     contrast_nats: float = 0.0
 
     def __init__(
-        self,
-        encoders: Encoders,
-        decoders: Decoders,
-        fusion: Fusion,
-        weights: Weights = None,
-        *,
-        coupling: NonNegativeFloat = 0.0,
-        leave_one_out: NonNegativeFloat = 0.0,
-        contrast: NonNegativeFloat = 0.0,
-    ) -> None:
+        self, encoders: Encoders, decoders: Decoders, fusion: Fusion, weights: Weights = None,
+        *, coupling: NonNegativeFloat = 0.0, leave_one_out: NonNegativeFloat = 0.0, contrast: NonNegativeFloat = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__(encoders, decoders, fusion.latent_dim, weights)
         self.fusion, self.coupling, self.leave_one_out, self.contrast = fusion, coupling, leave_one_out, contrast
 

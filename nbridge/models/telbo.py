@@ -43,15 +43,9 @@ class TELBO(Retrofit):
     """
 
     def __init__(
-        self,
-        encoders: Encoders,
-        decoders: Decoders,
-        fusion: Fusion,
-        networks: Networks,
-        weights: Weights = None,
-        *,
-        one_stage: bool = False,
-    ) -> None:
+        self, encoders: Encoders, decoders: Decoders, fusion: Fusion, networks: Networks, weights: Weights = None,
+        *, one_stage: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(encoders, decoders, fusion, networks, weights)
         self.one_stage = one_stage
 

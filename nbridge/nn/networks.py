@@ -15,13 +15,8 @@ from nbridge.common import randomness
 from nbridge.spec.option_types import Activation
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "leaky_relu": nn.LeakyReLU,
-    "relu": nn.ReLU,
-    "elu": nn.ELU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "tanh": nn.Tanh,
-}
+    "leaky_relu": nn.LeakyReLU, "relu": nn.ReLU, "elu": nn.ELU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh,
+}  # fmt: skip
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -50,16 +45,9 @@ class MLP(nn.Module):
     """
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        *,
-        hidden: Sequence[int] = (),
-        batch_norm: bool = True,
-        activation: Activation = "leaky_relu",
-        dropout: float = 0.0,
-        activate_last: bool = False,
-    ) -> None:
+        self, inputs: int, outputs: int, *, hidden: Sequence[int] = (), batch_norm: bool = True, activation: Activation = "leaky_relu",
+        dropout: float = 0.0, activate_last: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         widths = [inputs, *hidden, outputs]
         layers: list[nn.Module] = []
@@ -194,15 +182,9 @@ class StackedBatchNorm(nn.Module):
         """Normalises the rows of a slice of the maps; of fewer than all only in eval mode."""
         # With rows last, the channels of all maps are the channels of one call, and the output of a `StackedLinear` is not copied.
         flat = F.batch_norm(
-            rearrange(x_PBC, "p b c -> 1 (p c) b"),
-            self.running_mean[maps].view(-1),
-            self.running_var[maps].view(-1),
-            self.weight[maps].view(-1),
-            self.bias[maps].view(-1),
-            self.training,
-            self.momentum,
-            self.eps,
-        )
+            rearrange(x_PBC, "p b c -> 1 (p c) b"), self.running_mean[maps].view(-1), self.running_var[maps].view(-1),
+            self.weight[maps].view(-1), self.bias[maps].view(-1), self.training, self.momentum, self.eps,
+        )  # fmt: skip
         return rearrange(flat, "1 (p c) b -> p b c", p=len(x_PBC))
 
     def normalised(self, x_PBC: Tensor, mean: Tensor, variance: Tensor, number: Tensor) -> Tensor:
@@ -247,15 +229,9 @@ class StackedMLP(nn.Module):
     """
 
     def __init__(
-        self,
-        stack: int,
-        inputs: int,
-        outputs: int,
-        *,
-        hidden: Sequence[int] = (),
-        batch_norm: bool = True,
-        activation: Activation = "leaky_relu",
-    ) -> None:
+        self, stack: int, inputs: int, outputs: int,
+        *, hidden: Sequence[int] = (), batch_norm: bool = True, activation: Activation = "leaky_relu",
+    ) -> None:  # fmt: skip
         super().__init__()
         widths = [inputs, *hidden, outputs]
         self.linears = nn.ModuleList(StackedLinear(stack, a, b) for a, b in pairwise(widths))

@@ -86,14 +86,9 @@ def push(
 
 
 def pull(
-    repo: str,
-    out: str | os.PathLike[str],
-    *,
-    revision: str | None = None,
-    overwrite: bool = False,
-    token: str | None = None,
-    endpoint: str | None = None,
-) -> Path:
+    repo: str, out: str | os.PathLike[str],
+    *, revision: str | None = None, overwrite: bool = False, token: str | None = None, endpoint: str | None = None,
+) -> Path:  # fmt: skip
     """Downloads a model into a folder that `nbridge.load` and all commands accept.
 
     The folder is created only after the model has been validated. Validation imports the classes named in the model's spec.

@@ -41,13 +41,9 @@ TOLERANCE = 1e-4
 
 
 def export_model(
-    model: Served,
-    path: str | os.PathLike[str],
-    *,
-    given: Iterable[str] | None = None,
-    targets: Iterable[str] | None = None,
-    classes: Mapping[str, Sequence[str]] | None = None,
-) -> dict[str, Any]:
+    model: Served, path: str | os.PathLike[str],
+    *, given: Iterable[str] | None = None, targets: Iterable[str] | None = None, classes: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     r"""Exports the point estimate of `nbridge.Model.impute` as a graph that runs without nbridge, in the units of the data.
 
     Inputs are ``NAME``, float32 of shape (B, \*shape) or, for classes, int64 of shape (B,), and ``NAME__present``, boolean of shape (B,);

@@ -73,15 +73,9 @@ class StageRun:
     """
 
     def __init__(
-        self,
-        model: MultimodalVAE,
-        stage: Stage,
-        settings: TrainingSpec,
-        state: TrainingState,
-        callbacks: Callbacks,
-        free: Callable[[], Mapping[str, Marginal]],
-        world: World,
-    ) -> None:
+        self, model: MultimodalVAE, stage: Stage, settings: TrainingSpec, state: TrainingState, callbacks: Callbacks,
+        free: Callable[[], Mapping[str, Marginal]], world: World,
+    ) -> None:  # fmt: skip
         self.model, self.stage, self.state, self.world, self.free = model, stage, state, world, free
         self.reporter, self.save, self.log = callbacks.reporter, callbacks.save, callbacks.log
         self.seed, self.cache, self.checkpoint_seconds = settings.seed, settings.cache_features, settings.checkpoint_seconds
@@ -158,20 +152,12 @@ class StageRun:
         found = validator(tuple(terms))
         best = self._keep_best(found.score)
         record = EpochRecord(
-            stage=self.stage.name,
+            stage=self.stage.name, update=state.update,
             epoch=state.epoch if self.budget.epochs is not None else round(state.update / self.budget.steps, 3),
-            update=state.update,
-            loss=sum(terms.values()),
-            terms=terms,
-            validation_loss=found.loss,
-            validation_terms=found.terms,
-            hidden=found.hidden,
-            hidden_terms=found.hidden_terms,
-            learning_rate=self.optimizer.param_groups[0]["lr"],
-            best=best,
-            seconds=round(time.monotonic() - started, 4),
-            compile_seconds=compiled,
-        )
+            loss=sum(terms.values()), terms=terms, validation_loss=found.loss, validation_terms=found.terms,
+            hidden=found.hidden, hidden_terms=found.hidden_terms, learning_rate=self.optimizer.param_groups[0]["lr"],
+            best=best, seconds=round(time.monotonic() - started, 4), compile_seconds=compiled,
+        )  # fmt: skip
         _check_finite(record, self.budget)
         if self.log:
             self.log(record)

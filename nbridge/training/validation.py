@@ -70,18 +70,9 @@ class Validator:
 
     @classmethod
     def of(
-        cls,
-        model: MultimodalVAE,
-        stage: Stage,
-        validation: Rows | None,
-        free: Callable[[], Mapping[str, Marginal]],
-        budget: Budget,
-        batch_size: int,
-        *,
-        cache: bool,
-        seed: int,
-        world: World,
-    ) -> Self:
+        cls, model: MultimodalVAE, stage: Stage, validation: Rows | None, free: Callable[[], Mapping[str, Marginal]], budget: Budget,
+        batch_size: int, *, cache: bool, seed: int, world: World,
+    ) -> Self:  # fmt: skip
         """The validator for a budget: the loss on all rows for epochs; the loss and hidden modalities on some rows for updates."""
         if validation is None:
             return cls(stage, None, None, seed, world, model.device)

@@ -70,16 +70,9 @@ class PolyMNIST(DataSource):
     """
 
     def __init__(
-        self,
-        *,
-        path: str | None = None,
-        views: PositiveInt = 5,
-        rows: PositiveInt | None = None,
-        test_rows: PositiveInt | None = None,
-        missing: Probability = 0.0,
-        pairing_seed: Seed = 0,
-        download: bool = True,
-    ) -> None:
+        self, *, path: str | None = None, views: PositiveInt = 5, rows: PositiveInt | None = None, test_rows: PositiveInt | None = None,
+        missing: Probability = 0.0, pairing_seed: Seed = 0, download: bool = True,
+    ) -> None:  # fmt: skip
         self.path, self.views, self.rows, self.test_rows = path, views, rows, test_rows
         self.missing, self.pairing_seed, self.download = missing, pairing_seed, download
 
@@ -113,12 +106,9 @@ class PolyMNIST(DataSource):
         photographs = find_photographs(locate_folder("polymnist", self.path, FOLDER, _GET), len(views))
         files = locate(MNIST_FILES, MNIST_FILES.md5, download=self.download)
         made_of = {
-            "way": _WAY,
-            "rows": [self.rows, self.test_rows],
-            "pairing_seed": self.pairing_seed,
-            "photographs": [_checksum(path) for path in photographs],
-            "mnist": [_checksum(files[name]) for name in sorted(files)],
-        }
+            "way": _WAY, "rows": [self.rows, self.test_rows], "pairing_seed": self.pairing_seed,
+            "photographs": [_checksum(path) for path in photographs], "mnist": [_checksum(files[name]) for name in sorted(files)],
+        }  # fmt: skip
         key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
         path = cache_folder() / "polymnist" / f"{key[:32]}.npz"
         if (kept := _read(path, {*views, "label", "part"})) is not None:
