@@ -62,16 +62,12 @@ class AttributeErrors:
     r"""Scores of predicted attributes.
 
     Arguments:
-        given: The modalities observed.
-        target: The modality predicted.
-        rows: The number of rows.
         accuracy: Mean accuracy over the attributes that are observed in some row.
         majority_rate: Mean accuracy of always predicting each attribute's more frequent value, for comparison.
         balanced_accuracy: Mean balanced accuracy over the attributes that have one; None when none has.
         brier: Mean :math:`(p - a)^2` over all observed cells, from 0 to 1.
         ece: Expected calibration error of the probability of yes, over all observed cells.
         reliability: The non-empty bins of that probability, in ascending order.
-        attributes: The scores of each attribute.
     """
 
     given: tuple[str, ...]

@@ -51,7 +51,6 @@ class Classifier(nn.Module):
         encoder: Maps the standardised modality to features; it becomes a part of the classifier.
         likelihood: The modality's likelihood, with the statistics for standardising; copied, and not trained.
         label_likelihood: The label's likelihood; copied.
-        activation: The nonlinearity.
 
     Example:
         >>> from nbridge.nn.encoders import MLPEncoder

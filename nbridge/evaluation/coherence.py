@@ -40,11 +40,7 @@ class Coherence:
     """How often a generated target has the label of its row.
 
     Arguments:
-        given: The modalities observed.
-        target: The modality generated.
         label: The modality that the classifier predicts.
-        rows: The number of rows.
-        samples: The number of draws per row.
         coherence: The share of draws with the true label; for attributes, the mean share that agrees.
         accuracy: The same share for the real values of these rows; None when no row has the target.
     """
@@ -63,11 +59,8 @@ class Agreement:
     """How often all absent modalities, generated together, have the same label.
 
     Arguments:
-        given: The modalities observed.
         absent: The modalities generated.
         label: The modality that the classifiers predict.
-        rows: The number of rows.
-        samples: The number of draws per row.
         agreement: The share of draws in which all have the same label; for attributes, the mean share that is the same in all.
         control: The same share with each modality decoded from a separate draw.
         coherence: The share of draws in which all have the true label.

@@ -45,8 +45,6 @@ class Diversity:
     """Diversity of the generated values of a target.
 
     Arguments:
-        given: The modalities observed.
-        target: The modality generated.
         label: The modality that defines the class of a row.
         rows: The number of rows; each side of a Fréchet distance uses half of them.
         classes: The number of classes that the variance ratio averages over: those with two or more rows whose real values vary.

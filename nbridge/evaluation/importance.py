@@ -45,7 +45,6 @@ class LogLikelihood:
         target: The modalities T.
         proposal: The modalities P that the proposal observes; empty for the prior.
         rows: The number of rows, those in which all of T and P are present.
-        samples: The number K of draws per row.
         log_likelihood: Mean over rows, in nats.
         standard_error: The Monte-Carlo error of that mean, by the delta method; NaN for a single draw. It is too small when the effective
             sample size is near 1.
@@ -72,9 +71,6 @@ class RowLogLikelihoods:
     """Estimates of log p(x_T) for each of N rows, in nats; float64.
 
     Arguments:
-        target: The modalities T.
-        proposal: The modalities P.
-        samples: The number K of draws per row.
         rows: Mask of the batch's rows that were used, boolean, of the batch's length.
         log_likelihood: Estimates, shape (N,).
         standard_error: Their Monte-Carlo errors, shape (N,).
@@ -132,8 +128,6 @@ class LabelPosterior:
 
     Arguments:
         label: The categorical modality y.
-        given: The modalities S.
-        samples: The number K of draws per row.
         rows: Mask of the batch's rows that were used, boolean, of the batch's length.
         log_joint: :math:`\log p(y = c, x_S)`, shape (N, C), in nats.
         probabilities: :math:`p(y = c \mid x_S)`, shape (N, C): `log_joint`, normalised.

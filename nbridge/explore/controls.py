@@ -65,15 +65,10 @@ def _elements(session: Session, name: str, likelihood: Likelihood, kind: Kind) -
     low, high = (low - room).clamp(min=getattr(likelihood.support, "lower_bound", -math.inf)), high + room
     start = likelihood.point(torch.where(mean.isnan(), blank, mean).reshape(shape).to(likelihood.dtype)).double().flatten()
     return {
-        "size": len(low),
-        "names": element_names(session.spec, name, shape),
-        "low": figures(low),
-        "high": figures(high),
-        "start": figures(start.round() if binary else start),
-        "varied": sd.nan_to_num(0.0).argsort(descending=True, stable=True).tolist(),
-        "whole": whole or binary,
-        "binary": binary,
-    }
+        "size": len(low), "names": element_names(session.spec, name, shape), "low": figures(low), "high": figures(high),
+        "start": figures(start.round() if binary else start), "varied": sd.nan_to_num(0.0).argsort(descending=True, stable=True).tolist(),
+        "whole": whole or binary, "binary": binary,
+    }  # fmt: skip
 
 
 def figures(x: torch.Tensor) -> list[Any]:

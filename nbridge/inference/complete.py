@@ -47,11 +47,9 @@ class Completed:
     Arguments:
         start: The number of the first row written.
         stop: The number of the row after the last one written.
-        total: The number of rows of the input.
         imputed: The number of rows with imputed values, by modality.
         passed: The arrays or columns that were passed through.
         warnings: Warnings of missingness patterns that no training row had, and of contents that could not be preserved.
-        files: The files written.
         appended: The number of rows that were appended to each input table that lacked some.
         result: The completed object, for rows in memory.
         flags: The masks of a completed data frame, if asked for.

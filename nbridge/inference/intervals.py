@@ -69,10 +69,7 @@ def summarise(
         for start, part in _parts(batch, unit, rows_at_a_time(model, draws)):
             reseed(part_seed(seed, first + start))
             parts.append(_summarise_rows(model, part, levels, draws))
-    return Summary(
-        levels,
-        **{what: _joined([getattr(part, what) for part in parts], int(what in BY_LEVEL)) for what in STATISTICS},
-    )
+    return Summary(levels, **{what: _joined([getattr(part, what) for part in parts], int(what in BY_LEVEL)) for what in STATISTICS})
 
 
 def check_levels(levels: Sequence[float], draws: int) -> tuple[float, ...]:

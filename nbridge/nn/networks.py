@@ -37,11 +37,7 @@ class _Dropout(nn.Dropout):
 class MLP(nn.Module):
     """Linear layers, each but the last followed by batch normalisation, a nonlinearity and dropout.
 
-    Accepts any number of leading axes, which are flattened to rows.
-
-    Arguments:
-        dropout: Dropout rate after each nonlinearity.
-        activate_last: Whether the last layer is normalised and activated like the others.
+    Accepts any number of leading axes, which are flattened to rows. With ``activate_last``, the last layer is like the others.
     """
 
     def __init__(
@@ -73,11 +69,7 @@ def halved_sizes(size: Sequence[int], times: int) -> list[tuple[int, ...]]:
 
 
 class ConvDown(nn.Module):
-    """Convolutions that each halve every spatial axis, rounding up, for any size.
-
-    Arguments:
-        shape: Channels, then one to three spatial axes.
-    """
+    """Convolutions that each halve every one of one to three spatial axes, rounding up, for any size."""
 
     def __init__(self, shape: Sequence[int], channels: Sequence[int], *, batch_norm: bool, activation: Activation) -> None:
         super().__init__()
@@ -97,9 +89,7 @@ class ConvDown(nn.Module):
 class ConvUp(nn.Module):
     """The mirror of `ConvDown`: transposed convolutions that end exactly at a given shape.
 
-    Arguments:
-        shape: The output shape: channels, then one to three spatial axes.
-        channels: Channels of the input and of each layer except the last, which has ``shape[0]``.
+    Channels are those of the input and of each layer except the last, which has ``shape[0]``.
     """
 
     def __init__(self, shape: Sequence[int], channels: Sequence[int], *, batch_norm: bool, activation: Activation) -> None:
@@ -156,10 +146,6 @@ class StackedBatchNorm(nn.Module):
 
     Without ``counts``, the result equals P calls of `torch.nn.BatchNorm1d`. Otherwise statistics are taken over the marked rows; a map
     with fewer than two of them uses its running statistics and does not update them.
-
-    Arguments:
-        stack: The number P of maps.
-        width: Channels of each map.
     """
 
     running_mean: Tensor
@@ -223,9 +209,6 @@ class StackedMLP(nn.Module):
     """P independent MLPs of equal shape in one call; see `MLP`.
 
     Consecutive networks may share their input, like the maps of `StackedLinear`.
-
-    Arguments:
-        stack: The number P of networks.
     """
 
     def __init__(

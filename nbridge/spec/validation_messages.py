@@ -42,13 +42,7 @@ _TYPE_ERRORS = _LENGTH_ERRORS | {"literal_error", "none_required", *(kind for ki
 
 
 class Problem(NamedTuple):
-    """An error in a document.
-
-    Arguments:
-        path: The path of the value; for a missing key, of the mapping that lacks it.
-        text: The message.
-        of_key: Whether it concerns the key instead of the value.
-    """
+    """An error at a path in a document, of the key or of the value; the path of a missing key is that of the mapping that lacks it."""
 
     path: Path
     text: str

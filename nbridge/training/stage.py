@@ -36,7 +36,6 @@ class TrainingState:
     Arguments:
         stage: Index of the current stage.
         epoch: Its completed epochs.
-        update: Its completed updates.
         best_score: Lowest validation score of this stage: its loss, or the negative log-likelihood of hidden modalities.
         best_update: The update that reached it.
         decay_from: The update at which an early decay of the learning rate began because patience ran out; else None.
@@ -64,13 +63,7 @@ class Callbacks:
 
 
 class StageRun:
-    """Trains one stage, from the current state to its best weights.
-
-    Arguments:
-        model: The model, with everything frozen that the stage does not train (`only_trainable`).
-        state: The state of training, updated in place.
-        world: The processes that share each batch.
-    """
+    """Trains one stage, from the current state to its best weights; everything else in the model is frozen (`only_trainable`)."""
 
     def __init__(
         self, model: MultimodalVAE, stage: Stage, settings: TrainingSpec, state: TrainingState, callbacks: Callbacks,

@@ -19,12 +19,7 @@ from nbridge.data.texts import normal_text
 
 @dataclass(frozen=True)
 class FilledColumns:
-    """Columns of a data frame, modified in place.
-
-    Arguments:
-        classes: The classes of the one column of a categorical modality; empty for numbers.
-        rows: The rows with imputed values, (r,).
-    """
+    """Columns of a data frame, modified in place in the rows with imputed values, (r,); ``classes`` are those of a categorical column."""
 
     frame: Any
     columns: tuple[str, ...]

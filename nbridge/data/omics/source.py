@@ -29,13 +29,12 @@ from nbridge.data.source import Binding, DataSource, check_not_input, is_path
 from nbridge.data.split import Dataset
 from nbridge.data.split_labels import RowLabels
 from nbridge.errors import CellError, DataError, naming
+from nbridge.spec.option_types import Classes, Words
 
 COPIES = 3
 """Copies of the values held in memory while reading: as stored, as selected, and in float32."""
 
 T = TypeVar("T", bound="H5MU")
-Words = dict[str, str | tuple[str, ...]]
-Classes = dict[str, tuple[str | int | float, ...]]
 
 
 class H5MU(DataSource):
