@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 
 def validate(
-    spec: SpecPath,
-    set_: Overrides = None,
-    data: Annotated[bool, typer.Option("--data", help="Also check the data.")] = False,
+    spec: SpecPath, set_: Overrides = None, data: Annotated[bool, typer.Option("--data", help="Also check the data.")] = False
 ) -> None:
     """Check a spec. Shows all errors at once, with line numbers. Data are read only with --data.
 

@@ -34,27 +34,15 @@ EXAMPLES: dict[Callable[..., None], str] = {
 }
 """The subcommands in the order of the help text, each with an example."""
 COMPUTING = (
-    training.train,
-    training.resume,
-    serving.impute,
-    serving.generate,
-    serving.embed,
-    evaluating.evaluate,
-    reporting.report,
-    exploring.explore,
-    exporting.export,
-    evaluating.compare,
-)
+    training.train, training.resume, serving.impute, serving.generate, serving.embed, evaluating.evaluate, reporting.report,
+    exploring.explore, exporting.export, evaluating.compare,
+)  # fmt: skip
 
 app = typer.Typer(
-    name="nbridge",
-    help="Multimodal VAEs that impute missing modalities, from a declarative spec.",
-    epilog=f"Start with:  {EXAMPLES[training.train]}\n\nor with your own data:  nbridge init rows.csv",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+    name="nbridge", help="Multimodal VAEs that impute missing modalities, from a declarative spec.",
+    epilog=f"Start with:  {EXAMPLES[training.train]}\n\nor with your own data:  nbridge init rows.csv", no_args_is_help=True,
+    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+)  # fmt: skip
 
 
 @app.callback(invoke_without_command=True)

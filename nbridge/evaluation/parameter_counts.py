@@ -38,12 +38,9 @@ COUNTED_UP_TO = 8
 
 @dataclass(frozen=True)
 class ModelCount:
-    """The size of one model.
+    """The size of one model: its inference networks (fusions, heads and bridges), and its parameters by the closed formula.
 
-    Arguments:
-        networks: The number of its inference networks: fusions, heads and bridges.
-        formula: Its number of parameters by the closed formula.
-        counted: Its number of parameters counted on the built networks; None when they were not built.
+    The parameters ``counted`` on the built networks are None when they were not built.
     """
 
     name: str

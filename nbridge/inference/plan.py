@@ -21,12 +21,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """The columns of a file, matched to modalities.
-
-    Arguments:
-        taken: The key of each modality in the file, by its name, and of its presence mask, by ``NAME__present``.
-        others: The keys of all other columns.
-    """
+    """The columns of a file: the key of each modality and presence mask (``NAME__present``) by name, and the keys of all other columns."""
 
     taken: Mapping[str, str]
     others: tuple[str, ...]

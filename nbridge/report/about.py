@@ -24,12 +24,9 @@ def trained(data: RunData) -> Iterator[Element]:
     """Summary of the spec, and its modalities."""
     spec = data.spec
     facts = {
-        "name": spec.name or data.folder.name,
-        "model": f"{spec.model.type}, {spec.latent_dim} latent dimensions",
-        "data": spec.data.source.type,
-        "rows": _rows(data),
-        "training": _training(data),
-    }
+        "name": spec.name or data.folder.name, "model": f"{spec.model.type}, {spec.latent_dim} latent dimensions",
+        "data": spec.data.source.type, "rows": _rows(data), "training": _training(data),
+    }  # fmt: skip
     yield element("dl", *(part for name, fact in facts.items() if fact for part in (element("dt", name), element("dd", fact))))
     headings = ("modality", "encoder", "likelihood", "shape", "weight")
     weights = data.loaded.model.weights if isinstance(data.loaded, ModelAndRows) else {}

@@ -44,13 +44,8 @@ def _line(stage: str, epochs: Sequence[EpochRecord]) -> tuple[str, ...]:
     kept = _kept(epochs)
     validation = "–" if kept.validation_loss is None else f"{kept.validation_loss:,.2f}"
     return (
-        stage,
-        f"{epochs[-1].update:,}",
-        f"{kept.update:,}",
-        f"{kept.loss:,.2f}",
-        validation,
-        duration(sum(one.seconds for one in epochs)),
-    )
+        stage, f"{epochs[-1].update:,}", f"{kept.update:,}", f"{kept.loss:,.2f}", validation, duration(sum(one.seconds for one in epochs)),
+    )  # fmt: skip
 
 
 def _kept(epochs: Sequence[EpochRecord]) -> EpochRecord:

@@ -12,11 +12,7 @@ from nbridge.evaluation.results import NOTES, Evaluation, Settings, describe_set
 
 @dataclass(frozen=True)
 class SeedValues:
-    """A metric over seeds.
-
-    Arguments:
-        values: One value per seed; NaN if a seed has none.
-    """
+    """A metric over seeds; NaN where a seed has no value."""
 
     values: tuple[float, ...]
 
@@ -56,12 +52,7 @@ class ModelResults:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The results of several models.
-
-    Arguments:
-        seeds: The number of training runs per model.
-        skipped: Measurements that no model has, with the reason.
-    """
+    """The results of several models over a number of seeds, and the measurements that no model has, with the reason."""
 
     results: tuple[ModelResults, ...]
     seeds: int

@@ -269,29 +269,17 @@ def _restore(folder: Path, model: MultimodalVAE, world: World) -> TrainingState 
 
 
 def _train(
-    model: MultimodalVAE,
-    spec: Spec,
-    splits: Splits,
-    folder: Path | None,
-    collector: _WarningCollector,
-    state: TrainingState | None,
-    world: World,
-    products: Products,
-) -> Run:
+    model: MultimodalVAE, spec: Spec, splits: Splits, folder: Path | None, collector: _WarningCollector, state: TrainingState | None,
+    world: World, products: Products,
+) -> Run:  # fmt: skip
     _weigh(model, spec, splits)
     own = folder if world.is_main else None
     fit(
-        model,
-        splits.train,
-        splits.validation,
-        spec.training,
+        model, splits.train, splits.validation, spec.training, state=state, world=world, products=products,
         reporter=collector.reporter if world.is_main else None,
-        state=state,
         save=None if own is None else partial(save_state, own, model),
         log=None if own is None else partial(append_record, own),
-        world=world,
-        products=products,
-    )
+    )  # fmt: skip
     model.cpu()
     patterns = Patterns.of(model.names, splits.train.present)
     if own is not None:

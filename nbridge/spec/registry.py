@@ -88,14 +88,8 @@ BASES: Mapping[str, str] = {
 """The required base class of each kind."""
 
 STAGES: Mapping[str, tuple[str, ...]] = {
-    "bridged": ("joint", "bridges"),
-    "joint": ("joint",),
-    "vae": ("joint",),
-    "jmvae": ("joint",),
-    "telbo": ("joint", "subsets"),
-    "mvae": ("joint",),
-    "bivcca": ("joint",),
-}
+    **dict.fromkeys(BUILT_IN["models"], ("joint",)), "bridged": ("joint", "bridges"), "telbo": ("joint", "subsets"),
+}  # fmt: skip
 """The training stages of each model, in order."""
 
 _EXTENSIBLE = frozenset({"encoders", "decoders", "likelihoods", "datasets"})

@@ -141,12 +141,9 @@ class SpecParts(Parts):
 
 
 def build_data(
-    spec: Spec,
-    model: MultimodalVAE,
-    data: Mapping[str, ArrayLike | Tensor] | Batch | DataSource | None = None,
-    *,
-    warn: Callable[[Finding], None] = lambda _: None,
-) -> Splits:
+    spec: Spec, model: MultimodalVAE, data: Mapping[str, ArrayLike | Tensor] | Batch | DataSource | None = None,
+    *, warn: Callable[[Finding], None] = lambda _: None,
+) -> Splits:  # fmt: skip
     """Loads the rows of a spec, or takes rows in memory, checks them against the model's likelihoods and splits them.
 
     Modalities of the spec that the model does not have are dropped, without effect on the split, so all models of a spec share one split.

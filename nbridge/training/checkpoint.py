@@ -39,11 +39,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, 
     # Clones, because the format refuses tensors that share memory.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     metadata = {
-        "format": "nbridge",
-        "format_version": str(FORMAT_VERSION),
-        "state": json.dumps(state),
-        "layout": json.dumps(_layout(plain)),
-    }
+        "format": "nbridge", "format_version": str(FORMAT_VERSION), "state": json.dumps(state), "layout": json.dumps(_layout(plain)),
+    }  # fmt: skip
     try:
         write_atomically(path, lambda temporary: save_file(plain, temporary, metadata))
     except (OSError, SafetensorError) as error:
