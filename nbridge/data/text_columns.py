@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from nbridge.common.messages import clip, listing, quoted
-from nbridge.data.tables.cells import MISSING, TRUTHS, number_of, ordered_classes
-from nbridge.data.texts import normal_text
+from nbridge.data.tables.cells import ordered_classes
+from nbridge.data.texts import MISSING, TRUTHS, normal_text, number_of
 from nbridge.errors import DataError
 
 Classes = Mapping[int, tuple[Any, ...]]

@@ -1,20 +1,17 @@
-"""Converts Apache Arrow columns: scalars to texts, lists to vectors, and imputed values back to the types of their columns.
+"""Converts Apache Arrow columns: distinct values to texts, lists to vectors and back.
 
 A vector is a list of numbers, or nested lists of them; all vectors of a column have one shape. Null and NaN mark absent values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from decimal import Decimal
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from nbridge.common.messages import clip
-from nbridge.data.tables.cell_format import CellStyle
-from nbridge.data.tables.cells import NumberCells
 from nbridge.errors import DataError
 
 Where = Callable[[int], str]
@@ -36,7 +33,7 @@ def is_list(kind: Any) -> bool:
 
 def is_vector(kind: Any) -> bool:
     """Whether a column holds lists of numbers, possibly nested."""
-    return is_list(kind) and _is_number(value_type(kind))
+    return is_list(kind) and is_number(value_type(kind))
 
 
 def value_type(kind: Any) -> Any:
@@ -59,7 +56,7 @@ def unfit(kind: Any) -> str:
         return f"holds dates or times ({clip(kind)}), not numbers; convert them to days or seconds since one of them"
     if is_list(kind) and not is_vector(kind):
         return f"holds lists that are not of numbers ({clip(kind)})"
-    single = _is_number(kind) or types.is_decimal(kind) or types.is_null(kind) or is_text(kind)
+    single = is_number(kind) or types.is_decimal(kind) or types.is_null(kind) or is_text(kind)
     if not single and not is_vector(kind) and not types.is_dictionary(kind):
         return f"is of type {clip(kind)}, expected numbers, text, truth values, or lists of numbers"
     return unfit(kind.value_type) if types.is_dictionary(kind) else ""
@@ -71,21 +68,34 @@ def is_text(kind: Any) -> bool:
     return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
 
 
-def _is_number(kind: Any) -> bool:
+def is_number(kind: Any) -> bool:
+    """Whether a column holds numbers or booleans."""
     types = pyarrow_of().types
     return types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
 
 
-def cells(array: Any) -> Sequence[str]:
-    """Scalars as texts; null becomes an empty text."""
-    types = pyarrow_of().types
+def distinct(array: Any) -> tuple[np.ndarray, list[str]]:
+    """The distinct values of a column as text, in order of first occurrence, then an empty text; and the index of each row's among them.
 
-    def texts() -> list[str]:
-        return ["" if value is None else str(value) for value in array.to_pylist()]
+    Example:
+        >>> distinct(pyarrow_of().array([2.5, None, 1, 2.5]))
+        (array([0, 2, 1, 0], dtype=int32), ['2.5', '1.0', ''])
+    """
+    plain = array.dictionary_decode() if pyarrow_of().types.is_dictionary(array.type) else array
+    encoded = plain.dictionary_encode()
+    texts = ["" if value is None else str(value) for value in encoded.dictionary.to_pylist()]
+    return encoded.indices.fill_null(len(texts)).to_numpy(zero_copy_only=False), [*texts, ""]
 
-    if types.is_integer(array.type) or types.is_floating(array.type):
-        return NumberCells(array.to_numpy(zero_copy_only=False).astype(np.float64), texts)
-    return texts()
+
+def row_texts(array: Any, change: Callable[[str], str]) -> np.ndarray:
+    """The text of each row, (N,), empty for null.
+
+    Arguments:
+        array: A column.
+        change: Called with each distinct text.
+    """
+    codes, texts = distinct(array)
+    return np.array([*map(change, texts)], dtype=object)[codes]
 
 
 def stored(array: Any) -> Any:
@@ -196,44 +206,12 @@ def _as_kind(values: np.ndarray, kind: Any) -> np.ndarray:
     if types.is_boolean(kind):
         return values >= 0.5
     if types.is_integer(kind):
-        low, high = _bounds(kind)
+        low, high = bounds(kind)
         return np.array([min(max(round(number), low), high) for number in values.tolist()], np.dtype(kind.to_pandas_dtype()))
     return values.astype(kind.to_pandas_dtype())
 
 
-def _bounds(kind: Any) -> tuple[int, int]:
+def bounds(kind: Any) -> tuple[int, int]:
+    """The smallest and the largest value of an integer type."""
     bits = kind.bit_width
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if str(kind)[0] == "i" else (0, 2**bits - 1)
-
-
-# Scalars
-
-
-def value_of(number: float, kind: Any, style: CellStyle) -> object:
-    """Converts a number to a type, formatted as in its column.
-
-    Arguments:
-        number: A number or a class index.
-        kind: The type of the column.
-        style: The cell format.
-    """
-    types = pyarrow_of().types
-    if types.is_boolean(kind):
-        return number >= 0.5
-    if types.is_integer(kind):
-        low, high = _bounds(kind)
-        # A float would lose the last digits of large codes.
-        return min(max(round(Decimal(style.text(number))), low), high)
-    if types.is_decimal(kind):
-        return Decimal(style.text(number)).quantize(Decimal(1).scaleb(-kind.scale))
-    if types.is_floating(kind):
-        return float(style.text(number)) if style.has_classes else style.number(number)
-    return style.text(number)
-
-
-def single_type(kind: Any, style: CellStyle) -> Any:
-    """The type of an imputed column: its own, unless it was all null."""
-    pa = pyarrow_of()
-    if not pa.types.is_null(kind):
-        return kind
-    return pa.string() if style.has_classes else pa.float64()

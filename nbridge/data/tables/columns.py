@@ -1,4 +1,4 @@
-"""Csv and Parquet tables as columns of text, and lists as vectors, for table sources and the imputation of files."""
+"""Csv and Parquet tables as Arrow columns, read in chunks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nbridge.data.tables.csv import CsvFile
 from nbridge.errors import DataError
 
 CHUNK = 8192
-"""Number of rows held as text at a time."""
+"""Number of rows read at a time."""
 
 
 @dataclass(frozen=True)
@@ -32,26 +32,26 @@ class Chunk:
     Arguments:
         start: The index of the first row.
         rows: The number of rows.
-        cells: The texts of each scalar column; null is an empty text.
+        columns: The Arrow array of each scalar column; cells of csv files are text.
         lines: The line in which each row ends, in files that have lines.
         vectors: The vectors of each list column, :math:`(N, *shape)`, from `nbridge.data.tables.arrow.vectors`.
     """
 
     start: int
     rows: int
-    cells: Mapping[str, Sequence[str]]
+    columns: Mapping[str, Any]
     lines: Sequence[int] = ()
     vectors: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-    def single(self, column: str) -> Sequence[str]:
-        """The texts of a column.
+    def column(self, name: str) -> Any:
+        """The Arrow array of a scalar column.
 
         Raises:
             DataError: when it holds lists.
         """
-        if column in self.vectors:
-            raise DataError(f"column {clip(column)!r} holds lists, expected single values; lists are a modality of their own")
-        return self.cells[column]
+        if name in self.vectors:
+            raise DataError(f"column {clip(name)!r} holds lists, expected single values; lists are a modality of their own")
+        return self.columns[name]
 
     def where(self, row: int) -> str:
         """The location of a row, by its index in the chunk."""
@@ -131,9 +131,9 @@ class CsvTable(TableFile):
 
     def chunks(self, columns: Iterable[str], size: int = CHUNK) -> Iterator[Chunk]:
         places = {column: self.columns.index(column) for column in columns}
-        records, start = self.file.records(), 0
+        pa, records, start = pyarrow_of(), self.file.records(), 0
         while part := list(islice(records, size)):
-            cells = {column: [record.values[place] for record in part] for column, place in places.items()}
+            cells = {column: pa.array([record.values[place] for record in part], pa.large_string()) for column, place in places.items()}
             yield Chunk(start, len(part), cells, [record.line for record in part])
             start += len(part)
 
@@ -173,7 +173,7 @@ class ArrowTable(TableFile):
         single, listed = [c for c in columns if not self.is_list(c)], [c for c in columns if self.is_list(c)]
         start = 0
         for batch in self.batches(columns, size):
-            cells = {column: arrow_cells.cells(batch.column(column)) for column in single}
+            cells = {column: batch.column(column) for column in single}
             yield Chunk(start, batch.num_rows, cells, vectors={column: self._vectors(column, batch, start) for column in listed})
             start += batch.num_rows
 

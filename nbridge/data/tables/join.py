@@ -125,7 +125,7 @@ class JoinedRows(RowReader):
         """Records the format of cells."""
         for column, values in numbers.items():
             if column in self._styles:
-                self._styles[column].learn(chunk.single(column), values)
+                self._styles[column].learn(chunk.column(column), values)
         self._shapes |= {column: array.shape[1:] for column, array in chunk.vectors.items() if array.size}
 
     def _part(self, number: int, file: TableFile) -> Part:

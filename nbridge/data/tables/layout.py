@@ -17,9 +17,10 @@ from nbridge.common.messages import clip, listing
 from nbridge.data.name_patterns import matching
 from nbridge.data.output_names import ADDED
 from nbridge.data.source import Field
-from nbridge.data.tables.cells import LARGEST, MISSING, read_cells
+from nbridge.data.tables.arrow import distinct
+from nbridge.data.tables.cells import LARGEST, read_cells
 from nbridge.data.tables.columns import Chunk, TableFile, no_column
-from nbridge.data.texts import same_text_twice
+from nbridge.data.texts import MISSING, same_text_twice
 from nbridge.errors import DataError
 
 
@@ -109,9 +110,9 @@ class TableLayout:
 
     def _read(self, chunk: Chunk, column: str) -> np.ndarray:
         if column not in self.lists:
-            return read_cells(column, chunk.single(column), self.classes.get(column, ()), self.missing, chunk.where)
+            return read_cells(column, chunk.column(column), self.classes.get(column, ()), self.missing, chunk.where)
         if column not in chunk.vectors:
-            if all(text.strip() in self.missing for text in chunk.single(column)):
+            if all(text.strip() in self.missing for text in distinct(chunk.column(column))[1]):
                 # An all-null column has no list type.
                 return np.full((chunk.rows, self._width(column)), np.nan, np.float32)
             raise DataError(f"column {clip(column)!r} holds single values, expected lists of {self._width(column)} numbers")

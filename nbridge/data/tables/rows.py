@@ -1,6 +1,6 @@
 """Tables, csv or Parquet or in memory, read and written block by block: a modality is one or more columns, or a column of lists.
 
-A file is read once as text; its numbers go to a temporary file, from which a model reads them as often as needed. The file is read again
+A file is read once; its numbers go to a temporary file, from which a model reads them as often as needed. The file is read again
 when rows are written, so that observed cells are written verbatim. Numbers of a table in memory stay in memory.
 """
 
@@ -21,6 +21,7 @@ from nbridge.data.column import PRESENT
 from nbridge.data.endings import GZIP, has_ending
 from nbridge.data.ids import IdWording, identifier_of
 from nbridge.data.output_names import ADDED
+from nbridge.data.tables.arrow import row_texts
 from nbridge.data.tables.cell_format import CellStyle
 from nbridge.data.tables.cells import read_cells
 from nbridge.data.tables.columns import ArrowTable, CsvTable, TableFile
@@ -93,7 +94,7 @@ class CellRows(RowReader):
 
     def identifiers(self, key: str, rows: int, size: int) -> Iterator[np.ndarray]:  # noqa: ARG002
         for chunk in self.file.chunks([key], size):
-            yield np.array([identifier_of(text) for text in chunk.single(key)], dtype=object)
+            yield row_texts(chunk.column(key), identifier_of)
 
     def id_wording(self, key: str) -> IdWording:
         return self.file.id_wording(key)
@@ -131,12 +132,12 @@ class CellRows(RowReader):
             numbers = self._layout.numbers(chunk, taken)
             for column, values in numbers.items():
                 if column in self.plan.styles:
-                    self.plan.styles[column].learn(chunk.single(column), values)
+                    self.plan.styles[column].learn(chunk.column(column), values)
             shapes |= {column: array.shape[1:] for column, array in chunk.vectors.items() if array.size}
             for name, store in self._numbers.items():
                 array = self._layout.array(name, numbers)
                 if name in masks:
-                    mask = read_cells(masks[name], chunk.single(masks[name]), (), self._layout.missing, chunk.where)
+                    mask = read_cells(masks[name], chunk.column(masks[name]), (), self._layout.missing, chunk.where)
                     check_presence(name, mask, array, chunk.where)
                 store.append(array)
             rows += chunk.rows

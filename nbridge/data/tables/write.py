@@ -164,9 +164,9 @@ class ArrowRowWriter(RowWriter):
             vectors = column.numbers[places % draws if len(column.numbers) > 1 else 0, places // draws]
             return arrow_cells.lists(arrow_cells.shaped(vectors, kind, self.plan.shapes.get(column.name, ())), kind)
         assert column.style is not None
-        plain = arrow_cells.single_type(kind.value_type if pa.types.is_dictionary(kind) else kind, column.style)
+        plain = column.style.type_of(arrow_cells.flat_type(kind))
         numbers = [column.number(place % draws, place // draws) for place in places.tolist()]
-        return pa.array([arrow_cells.value_of(number, plain, column.style) for number in numbers], plain)
+        return pa.array([column.style.value(number, plain) for number in numbers], plain)
 
     def _added(self, given: Any, column: CellColumn, rows: np.ndarray, draws: int) -> Any:
         """A column that the table lacks."""
