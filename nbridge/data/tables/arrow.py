@@ -62,6 +62,11 @@ def unfit(kind: Any) -> str:
     return unfit(kind.value_type) if types.is_dictionary(kind) else ""
 
 
+def is_float(kind: Any) -> bool:
+    """Whether a column holds floats."""
+    return pyarrow_of().types.is_floating(kind)
+
+
 def is_text(kind: Any) -> bool:
     """Whether a column holds text."""
     types = pyarrow_of().types
@@ -116,8 +121,49 @@ def take(array: Any, rows: np.ndarray) -> Any:
 # Vectors
 
 
+Message = Callable[[int, int, int, int], str]
+"""The error for a list of another length than expected: of its row, its length, the first row that is not null, and the length expected."""
+
+
+def dense(array: Any, message: Message, size: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Numbers, or lists of one length, as an array, :math:`(N, *shape)`, and where they are null; None if nowhere.
+
+    Arguments:
+        array: An Arrow array of numbers, or of lists of them.
+        message: The error for a list of another length.
+        size: The length of the lists; by default that of the first one.
+
+    Raises:
+        DataError: for the first row with a list of another length.
+    """
+    if not is_list(array.type):
+        plain = array if not array.null_count or is_float(array.type) else array.fill_null(np.dtype(array.type.to_pandas_dtype()).type(0))
+        null = array.is_null().to_numpy(zero_copy_only=False) if array.null_count else None
+        return plain.to_numpy(zero_copy_only=False), null
+    valid = array.is_valid().to_numpy(zero_copy_only=False)
+    rows = np.flatnonzero(valid)
+    lengths = pyarrow_of().compute.list_value_length(array).to_numpy(zero_copy_only=False)
+    width = int(lengths[rows[0]] if rows.size else getattr(array.type, "list_size", 0)) if size is None else size
+    if (wrong := rows[lengths[rows] != width]).size:
+        raise DataError(message(int(wrong[0]), int(lengths[wrong[0]]), int(rows[0]), width))
+    at = rows.repeat(max(1, width))
+    flat, null = dense(array.flatten(), lambda row, length, first, expected: message(int(at[row]), length, int(at[first]), expected))
+    shape = (width, *flat.shape[1:])
+    flat, null = flat.reshape(len(rows), *shape), None if null is None else null.reshape(len(rows), *shape)
+    if valid.all():
+        return flat, null
+    numbers, missing = np.zeros((len(array), *shape), flat.dtype), np.ones((len(array), *shape), dtype=bool)
+    numbers[rows], missing[rows] = flat, False if null is None else null
+    return numbers, missing
+
+
+def with_nan(numbers: np.ndarray, null: np.ndarray | None) -> np.ndarray:
+    """Numbers with NaN for null: float32 if exact, or unchanged if none is null."""
+    return numbers if null is None else np.where(null, np.float32(np.nan), numbers)
+
+
 def vectors(column: str, array: Any, where: Where) -> np.ndarray:
-    """Vectors as an array, :math:`(N, *shape)`, NaN where absent; :math:`(N, 0)` if all are absent and the shape is unknown.
+    """Vectors as an array of floats, :math:`(N, *shape)`, NaN where absent; :math:`(N, 0)` if all are absent and the shape is unknown.
 
     Arguments:
         column: The name of the column, for messages.
@@ -127,37 +173,15 @@ def vectors(column: str, array: Any, where: Where) -> np.ndarray:
     Raises:
         DataError: for the first row whose vector has another shape than the first one.
     """
-    if not is_list(array.type):
-        return _numbers(array)
-    valid = array.is_valid().to_numpy(zero_copy_only=False)
-    rows = np.flatnonzero(valid)
-    if not rows.size:
-        size = getattr(array.type, "list_size", 0)
-        return np.full((len(array), size), np.nan, np.float32)
-    lengths = pyarrow_of().compute.list_value_length(array).to_numpy(zero_copy_only=False)
-    size = int(lengths[rows[0]])
-    if (wrong := rows[lengths[rows] != size]).size:
-        row = int(wrong[0])
-        raise DataError(
-            f"column {clip(column)!r}: {where(row)} holds {int(lengths[row])} values, but {where(int(rows[0]))} {size}; "
+
+    def message(row: int, length: int, first: int, expected: int) -> str:
+        return (
+            f"column {clip(column)!r}: {where(row)} holds {length} values, but {where(first)} {expected}; "
             "lists of one length are vectors of a modality"
         )
-    inner = vectors(column, array.flatten(), lambda place: where(int(rows[place // max(1, size)])))
-    inner = inner.reshape(len(rows), size, *inner.shape[1:])
-    if valid.all():
-        return inner
-    out = np.full((len(array), *inner.shape[1:]), np.nan, inner.dtype)
-    out[rows] = inner
-    return out
 
-
-def _numbers(array: Any) -> np.ndarray:
-    """Numbers with NaN for null: float32 if exact."""
-    types, kind = pyarrow_of().types, array.type
-    small = types.is_boolean(kind) or types.is_float16(kind) or types.is_float32(kind) or (types.is_integer(kind) and kind.bit_width <= 16)
-    if types.is_boolean(kind):
-        array = array.cast(pyarrow_of().uint8())
-    return array.to_numpy(zero_copy_only=False).astype(np.float32 if small else np.float64)
+    numbers = with_nan(*dense(array, message))
+    return numbers.astype(np.result_type(numbers, np.float32), copy=False)
 
 
 def lists(values: np.ndarray, kind: Any) -> Any:
@@ -205,7 +229,7 @@ def _as_kind(values: np.ndarray, kind: Any) -> np.ndarray:
     types = pyarrow_of().types
     if types.is_boolean(kind):
         return values >= 0.5
-    if types.is_integer(kind):
+    if types.is_integer(kind) and values.dtype.kind == "f":
         low, high = bounds(kind)
         return np.array([min(max(round(number), low), high) for number in values.tolist()], np.dtype(kind.to_pandas_dtype()))
     return values.astype(kind.to_pandas_dtype())

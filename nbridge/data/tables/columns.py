@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -19,6 +18,7 @@ from nbridge.data.ids import IdWording
 from nbridge.data.tables import arrow as arrow_cells
 from nbridge.data.tables.arrow import pyarrow_of
 from nbridge.data.tables.csv import CsvFile
+from nbridge.data.tables.parquet_file import parquet_parts
 from nbridge.errors import DataError
 
 CHUNK = 8192
@@ -184,21 +184,6 @@ class ArrowTable(TableFile):
             raise DataError(f"{self.path}: {error}") from error
 
 
-def _schema_of(path: Path) -> Any:
-    """The columns of a Parquet file and their types.
-
-    Raises:
-        DataError: when it is damaged, or a column is duplicate.
-    """
-    import pyarrow.parquet
-
-    with _reporting_damage(path):
-        schema = pyarrow.parquet.read_schema(path)
-    if twice := [name for name in schema.names if schema.names.count(name) > 1]:
-        raise DataError(f"{path}: duplicate column {twice[0]!r}")
-    return schema
-
-
 def _unified(known: Any, own: Any, path: Path, first: Path) -> Any:
     """The columns of all parts of a table, with types that can hold those of every part.
 
@@ -217,16 +202,6 @@ def _unified(known: Any, own: Any, path: Path, first: Path) -> Any:
         raise DataError(f"{path}: column {clip(unlike)!r} of type {types}; expected parts of one table, of the same types") from error
 
 
-@contextmanager
-def _reporting_damage(path: Path) -> Iterator[None]:
-    """Reports the exceptions of a damaged file as one-line errors."""
-    try:
-        yield
-    except (OSError, EOFError, pyarrow_of().ArrowException) as error:
-        reason = clip((str(error).splitlines() or [type(error).__name__])[0], 100)
-        raise DataError(f"{path}: not a parquet file, or truncated or damaged ({reason})") from error
-
-
 class ParquetTable(ArrowTable):
     """A Parquet file, or the sorted files of a folder, which are the parts of one table.
 
@@ -238,14 +213,10 @@ class ParquetTable(ArrowTable):
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._files = parquet_files(path) if path.is_dir() else [path]
-        if not self._files:
-            raise DataError(f"{path}: no file *{PARQUET} in this folder, expected the parts of one table")
-        self.schema = pyarrow_of().schema([])
+        self.path, self._files = path, parquet_parts(path)
         for number, file in enumerate(self._files):
-            own = _schema_of(file)
-            self.schema = own if not number else _unified(self.schema, own, file, self._files[0])
+            file.check_names()
+            self.schema = _unified(self.schema, file.schema, file.path, self._files[0].path) if number else file.schema
         self.columns = tuple(self.schema.names)
 
     def kind(self, column: str) -> Any:
@@ -254,46 +225,30 @@ class ParquetTable(ArrowTable):
     def where(self, row: int) -> str:
         if len(self._files) == 1:
             return super().where(row)
-        import pyarrow.parquet
-
         for file in self._files:
-            with _reporting_damage(file):
-                rows = pyarrow.parquet.read_metadata(file).num_rows
-            if row < rows:
-                return f"row {row} of {file.name}"
-            row -= rows
+            if row < file.rows:
+                return f"row {row} of {file.path.name}"
+            row -= file.rows
         return f"row {row}"
 
     def batches(self, columns: Sequence[str], size: int) -> Iterator[Any]:
-        import pyarrow as pa
-        from pyarrow.parquet import ParquetFile
-
-        for path in self._files:
-            with _reporting_damage(path), ParquetFile(path) as file:
-                for batch in file.iter_batches(size, columns=list(columns), use_threads=False):
-                    alike = len(self._files) == 1 or not columns
-                    arrays = [] if alike else [batch.column(column).cast(self.kind(column)) for column in columns]
-                    yield batch if alike else pa.RecordBatch.from_arrays(arrays, list(columns))
+        for file in self._files:
+            for batch in file.batches(columns, size):
+                yield batch if len(self._files) == 1 or not columns else self._like(batch, columns, pyarrow_of().RecordBatch)
 
     def read(self, columns: Sequence[str], start: int, stop: int) -> Any:
-        import pyarrow as pa
-        from pyarrow.parquet import ParquetFile
+        parts, first = list[Any](), 0
+        for file in self._files:
+            if first < stop and first + file.rows > start:
+                parts.append(self._like(file.read(columns, max(0, start - first), stop - first), columns, pyarrow_of().Table))
+            first += file.rows
+        return pyarrow_of().concat_tables(parts) if parts else self.schema.empty_table().select(list(columns))
 
-        parts, first = [], 0
-        for path in self._files:
-            with _reporting_damage(path), ParquetFile(path) as file:
-                for number in range(file.num_row_groups):
-                    last = first + file.metadata.row_group(number).num_rows
-                    if last > start and first < stop:
-                        group = file.read_row_group(number, columns=list(columns), use_threads=False)
-                        part = group.slice(max(0, start - first), min(last, stop) - max(first, start))
-                        parts.append(part if len(self._files) == 1 else self._like(part, columns))
-                    first = last
-        return pa.concat_tables(parts) if parts else self.schema.empty_table().select(list(columns))
-
-    def _like(self, table: Any, columns: Sequence[str]) -> Any:
+    def _like(self, part: Any, columns: Sequence[str], kind: Any) -> Any:
         """Rows of one part, in the common types of all parts."""
-        return pyarrow_of().table({column: table.column(column).cast(self.kind(column)) for column in columns})
+        if len(self._files) == 1:
+            return part
+        return kind.from_arrays([part.column(name).cast(self.kind(name)) for name in columns], list(columns))
 
 
 def ending_of(path: str | Path) -> str:

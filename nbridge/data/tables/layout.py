@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from pathlib import Path
 
 import numpy as np
 
@@ -160,7 +161,14 @@ class TableLayout:
             raise DataError(f"modality {name!r}: {count} ({named}){elements}, but its shape is {shape}; write shape: {fields[-1].stop}")
 
 
-def expand(name: str, asked: str | Sequence[str], columns: Sequence[str], reserved: Collection[str] = ()) -> tuple[str, ...]:
+def of_modality(name: str, column: str) -> str:
+    """Names the modality of a missing column, for messages, unless it has the same name."""
+    return f" for modality {name!r}" if column != name else ""
+
+
+def expand(
+    name: str, asked: str | Sequence[str], columns: Sequence[str], reserved: Collection[str] = (), path: Path | None = None
+) -> tuple[str, ...]:
     """The columns of a modality, with patterns expanded in the order of the file.
 
     Arguments:
@@ -168,6 +176,7 @@ def expand(name: str, asked: str | Sequence[str], columns: Sequence[str], reserv
         asked: Names of columns, or patterns such as ``lab_*``; an exact column name takes precedence.
         columns: All available columns.
         reserved: Columns that patterns do not match.
+        path: The file, to be named if a column is missing.
 
     Raises:
         DataError: when one is missing or duplicate.
@@ -180,7 +189,7 @@ def expand(name: str, asked: str | Sequence[str], columns: Sequence[str], reserv
     for word in [asked] if isinstance(asked, str) else asked:
         named = [column for column in matching(word, columns) if column == word or not (column.endswith(ADDED) or column in reserved)]
         if not named:
-            raise DataError(no_column(word, f" for modality {name!r}" if word != name else "", columns))
+            raise DataError(("" if path is None else f"{path}: ") + no_column(word, of_modality(name, word), columns))
         found += named
     if twice := next((column for column in found if found.count(column) > 1), None):
         raise DataError(f"columns: modality {name!r}: duplicate column {clip(twice)!r}")
