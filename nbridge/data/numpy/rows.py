@@ -19,7 +19,7 @@ from nbridge.data.ids import check_ids_layout
 from nbridge.data.imputed import Imputed
 from nbridge.data.numpy.archive import opened_npz, pack_npz
 from nbridge.data.numpy.class_texts import are_texts, class_numbers, filled_texts, text_type, texts_in
-from nbridge.data.numpy.members import Member, NpyWriter, archive_member, file_member
+from nbridge.data.numpy.members import FileMember, Member, NpyWriter, archive_member
 from nbridge.data.output_names import named_arrays
 from nbridge.errors import DataError
 
@@ -212,7 +212,7 @@ def folder_members(path: Path) -> dict[str, Member]:
         raise DataError(f"a folder of {len(parts)} Parquet files; impute them one at a time, such as {parts[0].name}")
     if not files:
         raise DataError("no npy file in this folder, expected one NAME.npy a modality")
-    return {file.stem: file_member(file) for file in files}
+    return {file.stem: FileMember(file.stem, file) for file in files}
 
 
 def _unpacked(folder: Path, writers: Mapping[str, Callable[[IO[bytes]], None]]) -> Path:
