@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 
+from nbridge.common.messages import clip, listing, quoted
 from nbridge.data.texts import MISSING, exact_number_of, normal_text
 from nbridge.errors import DataError
 
@@ -47,3 +48,24 @@ def class_indices(
     if (wrong := np.flatnonzero(found < 0)).size:
         raise DataError(message(int(wrong[0])))
     return found
+
+
+def unlisted(column: str, where: str, text: str, classes: Sequence[str]) -> str:
+    """The message for a cell of a table that holds none of the classes."""
+    return (
+        f"column {clip(column)!r}: {where} holds {quoted(normal_text(text))}, a class that data.classes does not list; "
+        f"it lists {clip(some_classes(classes), 200)}. Leave absent cells empty."
+    )
+
+
+def wrong_count(what: str, classes: Sequence[str], name: str, shape: tuple[int, ...]) -> DataError:
+    """The error for a column with another number of classes than the shape of its modality."""
+    return DataError(
+        f"{what} has {len(classes)} classes ({clip(some_classes(classes), 100)}), but modality {name!r} is of shape {shape}; "
+        f"write shape: {len(classes)}, or list the classes in data.classes"
+    )
+
+
+def some_classes(classes: Sequence[str]) -> str:
+    """The first classes, for messages."""
+    return listing(classes[:10]) + (", ..." if len(classes) > 10 else "")

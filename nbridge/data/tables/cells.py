@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from nbridge.common.messages import clip, listing, quoted
-from nbridge.data.classes import class_indices
+from nbridge.common.messages import clip, quoted
+from nbridge.data.classes import class_indices, unlisted
 from nbridge.data.tables.arrow import distinct, is_number, is_text, pyarrow_of
 from nbridge.data.texts import MISSING, exact_number_of, normal_text, number_of
 from nbridge.errors import DataError
@@ -49,7 +49,7 @@ def read_cells(
         return numbers
     codes, texts = distinct(array)
     if classes:
-        return class_indices(codes, texts, classes, lambda row: _no_class(column, where(row), texts[codes[row]], classes), missing)
+        return class_indices(codes, texts, classes, lambda row: unlisted(column, where(row), texts[codes[row]], classes), missing)
     texts = list(map(normal_text, texts))
     found = np.array([_number(text, missing) for text in texts])[codes]
     if (wrong := np.flatnonzero(np.abs(found) > LARGEST)).size:
@@ -136,11 +136,3 @@ def _no_number(text: str) -> str:
     elif re.fullmatch(r"[-+]?\d+,\d+", text):
         hint = " with a decimal point"
     return f"{quoted(text)}, expected a finite number{hint}; leave absent cells empty"
-
-
-def _no_class(column: str, where: str, text: str, classes: Sequence[str]) -> str:
-    listed = listing(classes[:10]) + (", ..." if len(classes) > 10 else "")
-    return (
-        f"column {clip(column)!r}: {where} holds {quoted(normal_text(text))}, a class that data.classes does not list; "
-        f"it lists {clip(listed, 200)}. Leave absent cells empty."
-    )

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from nbridge.common.messages import clip, listing
 from nbridge.data.arrays import keys_of, to_batch
 from nbridge.data.blocks import RowReader
+from nbridge.data.classes import wrong_count
 from nbridge.data.endings import PARQUET, TABLES, TEXT, has_ending, parquet_files
 from nbridge.data.folders import find_file, find_file_or_folder
 from nbridge.data.ids import identifier_of
@@ -367,9 +368,5 @@ def _found_classes(files: Sequence[TableFile], column: str, name: str, count: in
         return tuple(map(str, range(count)))
     classes = ordered_classes(texts)
     if len(classes) != count:
-        listed = clip(listing(classes[:10]), 100) + (", ..." if len(classes) > 10 else "")
-        raise DataError(
-            f"{file.path}: column {clip(column)!r} has {len(classes)} classes ({listed}), but modality {name!r} is of shape ({count},); "
-            f"write shape: {len(classes)}, or list the classes in data.classes"
-        )
+        raise wrong_count(f"{file.path}: column {clip(column)!r}", classes, name, (count,))
     return classes
