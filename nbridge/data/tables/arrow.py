@@ -86,10 +86,16 @@ def distinct(array: Any) -> tuple[np.ndarray, list[str]]:
         >>> distinct(pyarrow_of().array([2.5, None, 1, 2.5]))
         (array([0, 2, 1, 0], dtype=int32), ['2.5', '1.0', ''])
     """
+    codes, values = distinct_values(array)
+    return codes, ["" if value is None else str(value) for value in values]
+
+
+def distinct_values(array: Any) -> tuple[np.ndarray, list[Any]]:
+    """The distinct values of a column, in order of first occurrence, then None; and the index of each row's among them."""
     plain = array.dictionary_decode() if pyarrow_of().types.is_dictionary(array.type) else array
     encoded = plain.dictionary_encode()
-    texts = ["" if value is None else str(value) for value in encoded.dictionary.to_pylist()]
-    return encoded.indices.fill_null(len(texts)).to_numpy(zero_copy_only=False), [*texts, ""]
+    values = encoded.dictionary.to_pylist()
+    return encoded.indices.fill_null(len(values)).to_numpy(zero_copy_only=False), [*values, None]
 
 
 def row_texts(array: Any, change: Callable[[str], str]) -> np.ndarray:

@@ -146,8 +146,8 @@ class ArrowTable(TableFile):
         """The type of a column."""
 
     @abstractmethod
-    def batches(self, columns: Sequence[str], size: int) -> Iterator[Any]:
-        """Iterates over all rows of these columns in chunks of limited size."""
+    def batches(self, columns: Sequence[str], size: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Iterates over all rows of these columns in chunks of limited size: the number of rows, and their arrays."""
 
     @abstractmethod
     def read(self, columns: Sequence[str], start: int, stop: int) -> Any:
@@ -172,14 +172,14 @@ class ArrowTable(TableFile):
                 raise DataError(f"{self.path}: column {clip(column)!r} {reason}")
         single, listed = [c for c in columns if not self.is_list(c)], [c for c in columns if self.is_list(c)]
         start = 0
-        for batch in self.batches(columns, size):
-            cells = {column: batch.column(column) for column in single}
-            yield Chunk(start, batch.num_rows, cells, vectors={column: self._vectors(column, batch, start) for column in listed})
-            start += batch.num_rows
+        for rows, arrays in self.batches(columns, size):
+            vectors = {column: self._vectors(column, arrays[column], start) for column in listed}
+            yield Chunk(start, rows, {column: arrays[column] for column in single}, vectors=vectors)
+            start += rows
 
-    def _vectors(self, column: str, batch: Any, start: int) -> np.ndarray:
+    def _vectors(self, column: str, array: Any, start: int) -> np.ndarray:
         try:
-            return arrow_cells.vectors(column, batch.column(column), lambda row: f"row {start + row}")
+            return arrow_cells.vectors(column, array, lambda row: f"row {start + row}")
         except DataError as error:
             raise DataError(f"{self.path}: {error}") from error
 
@@ -231,24 +231,24 @@ class ParquetTable(ArrowTable):
             row -= file.rows
         return f"row {row}"
 
-    def batches(self, columns: Sequence[str], size: int) -> Iterator[Any]:
+    def batches(self, columns: Sequence[str], size: int) -> Iterator[tuple[int, dict[str, Any]]]:
         for file in self._files:
             for batch in file.batches(columns, size):
-                yield batch if len(self._files) == 1 or not columns else self._like(batch, columns, pyarrow_of().RecordBatch)
+                yield batch.num_rows, self._like(batch, columns)
 
     def read(self, columns: Sequence[str], start: int, stop: int) -> Any:
         parts, first = list[Any](), 0
         for file in self._files:
             if first < stop and first + file.rows > start:
-                parts.append(self._like(file.read(columns, max(0, start - first), stop - first), columns, pyarrow_of().Table))
+                parts.append(pyarrow_of().table(self._like(file.read(columns, max(0, start - first), stop - first), columns)))
             first += file.rows
         return pyarrow_of().concat_tables(parts) if parts else self.schema.empty_table().select(list(columns))
 
-    def _like(self, part: Any, columns: Sequence[str], kind: Any) -> Any:
-        """Rows of one part, in the common types of all parts."""
+    def _like(self, part: Any, columns: Sequence[str]) -> dict[str, Any]:
+        """The columns of one part, in the common types of all parts."""
         if len(self._files) == 1:
-            return part
-        return kind.from_arrays([part.column(name).cast(self.kind(name)) for name in columns], list(columns))
+            return {name: part.column(name) for name in columns}
+        return {name: part.column(name).cast(self.kind(name)) for name in columns}
 
 
 def ending_of(path: str | Path) -> str:

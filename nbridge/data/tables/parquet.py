@@ -22,7 +22,7 @@ from nbridge.data.split import Dataset
 from nbridge.data.split_labels import NoColumnError, RowLabels, label_texts
 from nbridge.data.streaming.store import Store, bytes_of
 from nbridge.data.streaming.stored_rows import LIMIT, open_rows
-from nbridge.data.tables.arrow import dense, is_list, is_number, pyarrow_of, with_nan
+from nbridge.data.tables.arrow import dense, distinct_values, is_list, is_number, pyarrow_of, with_nan
 from nbridge.data.tables.columns import no_column
 from nbridge.data.tables.layout import expand, of_modality
 from nbridge.data.tables.parquet_file import ParquetFile, parquet_parts
@@ -107,15 +107,18 @@ class Parquet(DataSource):
                 raise NoColumnError(
                     f"{file.path}: column {clip(column)!r} holds {clip(file.types[column])}, expected one value for each row"
                 )
-        texts = [label_texts(file.read([column]).column(column).to_pylist()) for file in files]
-        ends = np.cumsum([len(part) for part in texts])
+        labels: list[str] = []
+        for file in files:
+            codes, values = distinct_values(file.read([column]).column(column).combine_chunks())
+            labels += np.array(label_texts(values), dtype=object)[codes].tolist()
+        starts = np.cumsum([0, *(file.rows for file in files)])
 
         def where(row: int) -> str:
-            number = int(np.searchsorted(ends, row, side="right"))
+            number = int(np.searchsorted(starts, row, side="right")) - 1
             of = f" of {files[number].path.name}" if len(files) > 1 else ""
-            return f"row {row - int(ends[number]) + len(texts[number])}{of}"
+            return f"row {row - int(starts[number])}{of}"
 
-        return RowLabels(f"column {clip(column)!r}", [text for part in texts for text in part], where, str(path))
+        return RowLabels(f"column {clip(column)!r}", labels, where, str(path))
 
     def _ids(self, path: Path, files: Sequence[ParquetFile], rows: int) -> np.ndarray | None:
         if self.id == "id" and not all("id" in file.types for file in files):

@@ -25,7 +25,7 @@ from nbridge.data.tables.arrow import row_texts
 from nbridge.data.tables.cell_format import CellStyle
 from nbridge.data.tables.cells import read_cells
 from nbridge.data.tables.columns import ArrowTable, CsvTable, TableFile
-from nbridge.data.tables.frame_table import FrameTable
+from nbridge.data.tables.frame_adapter import Frame
 from nbridge.data.tables.frame_writer import FrameRowWriter
 from nbridge.data.tables.layout import TableLayout
 from nbridge.data.tables.output_columns import CellPlan
@@ -108,7 +108,7 @@ class CellRows(RowReader):
     @contextmanager
     def writing(self, target: Path | None, output: Output) -> Iterator[RowWriter]:
         if target is None:
-            assert isinstance(self.file, FrameTable)
+            assert isinstance(self.file, Frame)
             yield FrameRowWriter(self.plan, self.file)
             return
         with replacing(target) as temporary:
