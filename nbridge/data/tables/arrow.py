@@ -62,11 +62,6 @@ def unfit(kind: Any) -> str:
     return unfit(kind.value_type) if types.is_dictionary(kind) else ""
 
 
-def is_float(kind: Any) -> bool:
-    """Whether a column holds floats."""
-    return pyarrow_of().types.is_floating(kind)
-
-
 def is_text(kind: Any) -> bool:
     """Whether a column holds text."""
     types = pyarrow_of().types
@@ -143,9 +138,10 @@ def dense(array: Any, message: Message, size: int | None = None) -> tuple[np.nda
         DataError: for the first row with a list of another length.
     """
     if not is_list(array.type):
-        plain = array if not array.null_count or is_float(array.type) else array.fill_null(np.dtype(array.type.to_pandas_dtype()).type(0))
-        null = array.is_null().to_numpy(zero_copy_only=False) if array.null_count else None
-        return plain.to_numpy(zero_copy_only=False), null
+        if not array.null_count:
+            return array.to_numpy(zero_copy_only=False), None
+        zero = np.dtype(array.type.to_pandas_dtype()).type(0)
+        return array.fill_null(zero).to_numpy(zero_copy_only=False), array.is_null().to_numpy(zero_copy_only=False)
     valid = array.is_valid().to_numpy(zero_copy_only=False)
     rows = np.flatnonzero(valid)
     lengths = pyarrow_of().compute.list_value_length(array).to_numpy(zero_copy_only=False)

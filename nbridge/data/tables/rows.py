@@ -18,19 +18,18 @@ from nbridge.common.atomic_files import replacing
 from nbridge.common.messages import clip, did_you_mean, listing
 from nbridge.data.blocks import Block, Layout, Output, RowReader, RowWriter
 from nbridge.data.column import PRESENT
-from nbridge.data.endings import GZIP, has_ending
 from nbridge.data.ids import IdWording, identifier_of
 from nbridge.data.output_names import ADDED
 from nbridge.data.tables.arrow import row_texts
 from nbridge.data.tables.cell_format import CellStyle
 from nbridge.data.tables.cells import read_cells
-from nbridge.data.tables.columns import ArrowTable, CsvTable, TableFile
+from nbridge.data.tables.columns import TableFile
 from nbridge.data.tables.frame_adapter import Frame
 from nbridge.data.tables.frame_writer import FrameRowWriter
 from nbridge.data.tables.layout import TableLayout
-from nbridge.data.tables.output_columns import CellPlan
+from nbridge.data.tables.output_columns import CellPlan, learn_formats
 from nbridge.data.tables.presence import check_presence
-from nbridge.data.tables.write import CsvRowWriter, ParquetRowWriter
+from nbridge.data.tables.write import table_writer
 from nbridge.errors import DataError
 
 _NUMBER = np.dtype(np.float64)
@@ -111,18 +110,8 @@ class CellRows(RowReader):
             assert isinstance(self.file, Frame)
             yield FrameRowWriter(self.plan, self.file)
             return
-        with replacing(target) as temporary:
-            if isinstance(self.file, CsvTable):
-                out: CsvRowWriter | ParquetRowWriter = CsvRowWriter(
-                    temporary, self.plan, self.file, output.start, packed=has_ending(target, GZIP)
-                )
-            else:
-                assert isinstance(self.file, ArrowTable)
-                out = ParquetRowWriter(temporary, self.plan, self.file, output.start)
-            try:
-                yield out
-            finally:
-                out.close()
+        with replacing(target) as temporary, table_writer(temporary, target, self.plan, self.file, output.start) as out:
+            yield out
 
     def _scan(self, taken: Sequence[str]) -> tuple[int, dict[str, tuple[int, ...]]]:
         """Reads all rows: stores their numbers, infers the format of each column; returns the number of rows, and the vector shapes."""
@@ -130,10 +119,7 @@ class CellRows(RowReader):
         rows, shapes = 0, dict[str, tuple[int, ...]]()
         for chunk in self.file.chunks(dict.fromkeys([*taken, *masks.values()])):
             numbers = self._layout.numbers(chunk, taken)
-            for column, values in numbers.items():
-                if column in self.plan.styles:
-                    self.plan.styles[column].learn(chunk.column(column), values)
-            shapes |= {column: array.shape[1:] for column, array in chunk.vectors.items() if array.size}
+            learn_formats(self.plan.styles, shapes, chunk, numbers)
             for name, store in self._numbers.items():
                 array = self._layout.array(name, numbers)
                 if name in masks:

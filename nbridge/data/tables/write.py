@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nbridge.data.blocks import Block, RowWriter
+from nbridge.data.endings import GZIP, has_ending
 from nbridge.data.imputed import Imputed
 from nbridge.data.output_names import DRAW
 from nbridge.data.tables import arrow as arrow_cells
-from nbridge.data.tables.columns import ArrowTable, CsvTable
+from nbridge.data.tables.columns import ArrowTable, CsvTable, TableFile
 from nbridge.data.tables.csv import CsvWriter, Record, as_cell, split_text
 from nbridge.data.tables.output_columns import CellColumn, CellPlan, output_columns
 
@@ -241,3 +243,19 @@ class ParquetRowWriter(ArrowRowWriter):
         """Closes the file."""
         if self._writer is not None:
             self._writer.close()
+
+
+@contextmanager
+def table_writer(
+    path: Path, target: Path, plan: CellPlan, file: TableFile, start: int = 0, *, rows: int = 0, more: Sequence[Mapping[str, str]] = ()
+) -> Iterator[RowWriter]:
+    """Context manager that writes a table, finally named `target`, in the format of another; arguments as of the writers."""
+    if isinstance(file, CsvTable):
+        out: CsvRowWriter | ParquetRowWriter = CsvRowWriter(path, plan, file, start, packed=has_ending(target, GZIP), more=more)
+    else:
+        assert isinstance(file, ArrowTable)
+        out = ParquetRowWriter(path, plan, file, start, rows=rows, more=more)
+    try:
+        yield out
+    finally:
+        out.close()
