@@ -22,7 +22,7 @@ from torch import Tensor
 import nbridge
 from nbridge.evaluation.calibration import coverage, expected_calibration_error
 from nbridge.models.base import MultimodalVAE
-from nbridge.models.subsets import part_of_size
+from nbridge.models.subsets import random_subset_of_size
 from nbridge.nn.likelihoods import Categorical
 
 HERE = Path(__file__).parent
@@ -48,7 +48,7 @@ def measured(model: MultimodalVAE, rows: nbridge.Batch) -> dict[tuple[str, int],
                 continue
             others = model.presence(here)
             others[model.names.index(name)] = False
-            part = part_of_size(others, torch.full((len(here),), number))
+            part = random_subset_of_size(others, torch.full((len(here),), number))
             z = model.posterior(nbridge.Batch(here.values, dict(zip(model.names, part, strict=True)), here.cells), DRAWS).sample()
             raw, x = model.decoder(name).network(z), here.values[name]
             for kind in KINDS:

@@ -27,7 +27,7 @@ import uvicorn
 import nbridge
 from benchmarks.readme import replace_section
 from nbridge.explore.app import make_app, warm_up
-from nbridge.explore.given import row_of
+from nbridge.explore.inputs import row_of
 from nbridge.explore.server import HOST, bind
 from nbridge.explore.session import Session, session_of
 

@@ -19,7 +19,7 @@ import torch
 import nbridge
 from benchmarks.floor import Seconds
 from benchmarks.readme import replace_section
-from nbridge.acceleration.measuring import choose_precision
+from nbridge.acceleration.precision_choice import choose_precision
 from nbridge.evaluation.importance import log_likelihood
 from nbridge.training.build import build_data, build_model
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 import nbridge
 from benchmarks.readme import replace_section
-from nbridge.evaluation.classifiers import Judge, train_classifiers
+from nbridge.evaluation.classifiers import ScoredClassifier, train_classifiers
 from nbridge.evaluation.diversity import frechet_distance
 from nbridge.inference.impute import serving
 from nbridge.models.base import MultimodalVAE
@@ -54,7 +54,7 @@ def measure(seed: int) -> dict[str, dict[str, float]]:
         model.network.mixture = None
         if components:
             model.network.mixture = Mixture(model.network.latent_dim, components=components)
-            model.network.mixture.learn(model.network.posterior, train, seed)
+            model.network.mixture.fit_rows(model.network.posterior, train, seed)
         drawn = described(model.network, model.generate(SETS * len(test), seed=seed), judges)
         name = f"mixture of {components}" if components else "N(0, I)"
         figures[name] = scores(drawn, real) | {"log_likelihood": log_likelihood(model.network, test)}
@@ -66,10 +66,10 @@ def measure(seed: int) -> dict[str, dict[str, float]]:
 
 
 @torch.no_grad()
-def described(model: MultimodalVAE, values: Mapping[str, Tensor], judges: Mapping[str, Judge]) -> tuple[Tensor, Tensor]:
+def described(model: MultimodalVAE, values: Mapping[str, Tensor], judges: Mapping[str, ScoredClassifier]) -> tuple[Tensor, Tensor]:
     """The digits of each half and of the label, shape (3, N), and the features of both halves, shape (N, F)."""
     halves = {name: judge.classifier for name, judge in judges.items()}
-    said = [classifier.verdict(values[name])[:, 0] for name, classifier in halves.items()]
+    said = [classifier.predict(values[name])[:, 0] for name, classifier in halves.items()]
     features = [classifier.features(values[name]) for name, classifier in halves.items()]
     return torch.stack([*said, model.likelihoods[LABEL].canonical(values[LABEL])]), torch.cat(features, 1)
 

@@ -20,7 +20,7 @@ from nbridge.errors import NBridgeError
 from nbridge.models.base import Features, MultimodalVAE, Stage
 from nbridge.nn.decoders import Decoder, MLPDecoder
 from nbridge.nn.encoders import Encoder
-from nbridge.nn.likelihoods import Edge, Likelihood
+from nbridge.nn.likelihoods import BoundWarning, Likelihood
 from nbridge.spec.registry import locate
 from nbridge.training.trainer import only_trainable
 
@@ -77,7 +77,7 @@ def check_likelihood(likelihood: Likelihood, x: Tensor | None = None) -> None:
     - Draws, blank rows and point estimates are inside the support.
     - Log-probabilities and gradients are finite, even for extreme raw parameters.
     - An overridden `Likelihood.log_prob` agrees with the distribution.
-    - `Likelihood.edges` accepts the library's arguments and yields edges with one line of text.
+    - `Likelihood.bound_warnings` accepts the library's arguments and yields warnings with one line of text.
     - `Likelihood.canonical` is idempotent, and `Likelihood.restore` inverts it.
     - The standard form is floating point and of the modality's shape.
 
@@ -111,9 +111,11 @@ def check_likelihood(likelihood: Likelihood, x: Tensor | None = None) -> None:
     _check_log_prob(likelihood, likelihood.canonical(given))
     expectation = likelihood.expectation(likelihood(raw.detach()))
     assert likelihood.support.check(likelihood.point(expectation.mean(0))).all(), "a point estimate is outside the support"
-    for edge in likelihood.edges(raw[0].detach(), draws[0], torch.ones_like(draws[0], dtype=torch.bool)):
-        assert isinstance(edge, Edge), f"edges() gives a {type(edge).__name__}, expected nbridge.nn.likelihoods.Edge"
-        assert "\n" not in edge.text, "edges() gives a text of several lines"
+    for warning in likelihood.bound_warnings(raw[0].detach(), draws[0], torch.ones_like(draws[0], dtype=torch.bool)):
+        assert isinstance(warning, BoundWarning), (
+            f"bound_warnings() gives a {type(warning).__name__}, expected nbridge.nn.likelihoods.BoundWarning"
+        )
+        assert "\n" not in warning.text, "bound_warnings() gives a text of several lines"
 
 
 def check_model(model: MultimodalVAE, batch: Batch | None = None) -> None:
@@ -148,16 +150,16 @@ def check_model(model: MultimodalVAE, batch: Batch | None = None) -> None:
         torch.manual_seed(0)
         _check_parts(model.eval())
         before = _copied(model.state_dict())
-        for given in [batch.to(model.device)] if batch is not None else _trials(model):
+        for given in [batch.to(model.device)] if batch is not None else _test_batches(model):
             model.check(given)
             model.fit_statistics(given)
             rows = _with_every_pattern(model, given)
-            untouched = _copied_batch(rows)
+            expected_rows = _copied_batch(rows)
             _check_posterior(model, rows)
             for stage in _checked_stages(model):
                 with only_trainable(model, stage.modules):
                     _check_stage(model, stage, rows)
-            assert _equal_batches(rows, untouched), "the model changes its input rows in place"
+            assert _equal_batches(rows, expected_rows), "the model changes its input rows in place"
             model.load_state_dict(before)
 
 
@@ -209,7 +211,7 @@ def _check_gradients(module: torch.nn.Module, output: Tensor) -> None:
 # Rows to test a model with
 
 
-def _trials(model: MultimodalVAE) -> Iterator[Batch]:
+def _test_batches(model: MultimodalVAE) -> Iterator[Batch]:
     """Complete rows, and partly observed rows if a likelihood allows them."""
     yield Batch.complete(_draws(model, ROWS))
     whole = Batch.complete(_draws(model, ROWS))
@@ -247,7 +249,7 @@ def _observed(batch: Batch, name: str) -> Tensor:
     return present & batch.cells[name] if name in batch.cells else present
 
 
-def _spoilt(batch: Batch) -> Batch:
+def _with_nan_in_absent(batch: Batch) -> Batch:
     """The rows with NaN in all unobserved cells."""
     values = {name: torch.where(_observed(batch, name), x.double(), math.nan) for name, x in batch.values.items()}
     return Batch(values, batch.present, batch.cells)
@@ -261,13 +263,9 @@ def _swapped(model: MultimodalVAE, prepared: Batch) -> Batch:
 
 
 def _equal_batches(one: Batch, other: Batch) -> bool:
-    pairs = [
-        (tensor, twin)
-        for part, twins in ((one.values, other.values), (one.present, other.present), (one.cells, other.cells))
-        for tensor, twin in zip(part.values(), twins.values(), strict=True)
-    ]
+    first, second = ([*batch.values.values(), *batch.present.values(), *batch.cells.values()] for batch in (one, other))
     # NaN can mark absent values, and differs from itself.
-    return all(bool(((tensor == twin) | (tensor.isnan() & twin.isnan())).all()) for tensor, twin in pairs)
+    return all(torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in zip(first, second, strict=True))
 
 
 def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -330,22 +328,21 @@ def _check_posterior(model: MultimodalVAE, rows: Batch) -> None:
     nothing = ~model.presence(model.prepare(rows)).any(0)
     prior = bool((q.mean[:, nothing] == 0).all() and (q.stddev[:, nothing] == 1).all())
     assert prior, "with nothing present, the posterior is not the prior"
-    _check_rows_stand_alone(model, rows)
+    _check_rows_independent(model, rows)
     prepared = model.prepare(rows)
-    assert _equal(_moments(model, rows), _moments(model, _spoilt(rows))), "NaN in absent values changes the posterior"
-    assert _equal(_inferred(model, prepared), _inferred(model, _swapped(model, prepared))), (
-        "infer() reads absent values: use self.inputs() or self.encode(), or mask by batch.present"
-    )
+    assert _equal(_moments(model, rows), _moments(model, _with_nan_in_absent(rows))), "NaN in absent values changes the posterior"
+    inferred, again = (_moments(model, one, prepared=True) for one in (prepared, _swapped(model, prepared)))
+    assert _equal(inferred, again), "infer() reads absent values: use self.inputs() or self.encode(), or mask by batch.present"
     _check_log_joint(model, rows, nothing)
     _check_state_dict(model, rows)
 
 
-def _check_rows_stand_alone(model: MultimodalVAE, rows: Batch) -> None:
+def _check_rows_independent(model: MultimodalVAE, rows: Batch) -> None:
     whole = _moments(model, rows)
     if not _equal(whole, _moments(model, rows, seed=1)):
         return
-    back = torch.arange(len(rows), device=rows.device).flip(0)
-    flipped = [moment[:, back] for moment in _moments(model, rows.index(back))]
+    reverse = torch.arange(len(rows), device=rows.device).flip(0)
+    flipped = [moment[:, reverse] for moment in _moments(model, rows.index(reverse))]
     single = [torch.cat(moment, 1) for moment in zip(*(_moments(model, rows.slice(i, i + 1)) for i in range(len(rows))), strict=True)]
     torch.testing.assert_close(flipped, list(whole), rtol=1e-4, atol=1e-5, msg="in eval mode the order of rows changes the posterior")
     torch.testing.assert_close(
@@ -356,7 +353,7 @@ def _check_rows_stand_alone(model: MultimodalVAE, rows: Batch) -> None:
 def _check_log_joint(model: MultimodalVAE, rows: Batch, nothing: Tensor) -> None:
     z = model.prior(3, len(rows)).sample()
     with torch.no_grad():
-        log_joint, again = model.log_joint(rows, z), model.log_joint(_spoilt(rows), z)
+        log_joint, again = model.log_joint(rows, z), model.log_joint(_with_nan_in_absent(rows), z)
     assert log_joint.shape == z.shape[:2], f"log_joint has shape {tuple(log_joint.shape)}, expected (K, B) = {tuple(z.shape[:2])}"
     wrong = ~log_joint.isfinite().all(0)
     assert not wrong.any(), f"log_joint is not finite where {_pattern(model, rows, wrong)} is present"
@@ -377,17 +374,10 @@ def _check_state_dict(model: MultimodalVAE, rows: Batch) -> None:
 
 
 @torch.no_grad()
-def _moments(model: MultimodalVAE, rows: Batch, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Mean and scale of the posterior, each of shape (K, B, D), for one seed."""
+def _moments(model: MultimodalVAE, rows: Batch, seed: int = 0, *, prepared: bool = False) -> tuple[Tensor, Tensor]:
+    """Mean and scale of the posterior, each of shape (K, B, D), or of `MultimodalVAE.infer` for prepared rows, for one seed."""
     torch.manual_seed(seed)
-    q = model.posterior(rows, 2)
-    return q.mean, q.stddev
-
-
-@torch.no_grad()
-def _inferred(model: MultimodalVAE, prepared: Batch) -> tuple[Tensor, Tensor]:
-    torch.manual_seed(0)
-    q = model.infer(prepared)
+    q = model.infer(rows) if prepared else model.posterior(rows, 2)
     return q.mean, q.stddev
 
 
@@ -442,7 +432,7 @@ def _check_stage(model: MultimodalVAE, stage: Stage, rows: Batch) -> None:
     _check_gradients_of_stage(model, stage, part, state, step)
     _check_validation(model, stage, part, set(step.terms))
     for message, other in (
-        ("NaN in absent values changes", model.prepare(_spoilt(rows)).index(picked)),
+        ("NaN in absent values changes", model.prepare(_with_nan_in_absent(rows)).index(picked)),
         ("absent values affect", _swapped(model, part)),
     ):
         again = _step(model, stage, other, state)
@@ -493,13 +483,13 @@ def _check_features(model: MultimodalVAE, stage: Stage, part: Batch) -> None:
         return
     model.eval()
     live, whole = stage.features(part), _features(stage, part)
-    back = torch.arange(len(part), device=part.device).flip(0)
-    flipped = _features(stage, part.index(back))
+    reverse = torch.arange(len(part), device=part.device).flip(0)
+    flipped = _features(stage, part.index(reverse))
     for name, feature in whole.items():
         which = f"stage {stage.name}: feature {name!r}"
         assert len(feature) == len(part), f"{which} has {len(feature)} rows for {len(part)}"
         assert not live[name].requires_grad, f"{which} depends on parameters that the stage trains, but it is computed only once"
-        torch.testing.assert_close(flipped[name][back], feature, rtol=1e-4, atol=1e-5, msg=f"{which} of a row depends on the other rows")
+        torch.testing.assert_close(flipped[name][reverse], feature, rtol=1e-4, atol=1e-5, msg=f"{which} of a row depends on the other rows")
 
 
 def _checked_step(model: MultimodalVAE, stage: Stage, part: Batch, state: Mapping[str, Tensor]) -> _Step:

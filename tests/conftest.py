@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
+from collections import Counter
 from collections.abc import Iterator
 
 # Before torch is imported: it looks for devices once.
@@ -13,13 +16,19 @@ from typing import Any
 
 import pytest
 import torch
+import typer.main
 from hypothesis import HealthCheck, settings
 
+gc.disable()  # While tests are collected, whose modules import much that stays.
 torch.set_num_threads(1)
 settings.register_profile(
     "ci", deadline=None, derandomize=True, max_examples=25, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("ci")
+
+
+# A command of a typer application is built from its functions once, in place of at each call in this process.
+typer.main.get_command = functools.cache(typer.main.get_command)
 
 
 class Doctests:
@@ -28,7 +37,8 @@ class Doctests:
     @pytest.fixture(autouse=True)
     def doctest_names(self, doctest_namespace: dict[str, Any]) -> None:
         doctest_namespace["torch"] = torch
-        torch.manual_seed(0)
+        # Before every test, so not `torch.manual_seed`: that formats a traceback for accelerators, of which there are none.
+        torch.default_generator.manual_seed(0)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -36,19 +46,38 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Doctests())
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Files with slow tests come first, then those with most tests: the processes that share the files end at about the same time.
+    number = Counter(item.path for item in items)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path not in slow, -number[item.path], item.path))
+
+
+def pytest_collection_finish() -> None:
+    # What libraries and collected tests hold stays to the end: the garbage collector need not look at it again and again, nor so often.
+    gc.enable()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def little_after_training(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What is fitted once training is over looks at few draws of few rows, but where it is what is tested.
+    """What is fitted once training is over looks at few draws of few rows and tries few values, but where it is what is tested.
 
     It costs the same however small a model and its rows are, and is most of what a tiny training takes.
     """
-    from nbridge.inference import exponents, product_prior
+    from nbridge.inference import calibration, exponents, product_prior
     from nbridge.models import mixture_prior
 
     with pytest.MonkeyPatch.context() as patch:
         if request.path.parent.name != "inference" and request.path.stem != "test_mixture":
             patch.setattr(exponents, "ITEMS", 64)
+            patch.setattr(exponents, "ITERATIONS", 4)
             patch.setattr(product_prior, "ITEMS", 64)
+            patch.setattr(product_prior, "TEMPERS", product_prior.TEMPERS[::2])
+            patch.setattr(calibration, "FACTORS", calibration.FACTORS[::2])
+            patch.setattr(calibration, "NUMBERS", 2**20)
             patch.setattr(mixture_prior, "DRAWS", 2)
         yield
 

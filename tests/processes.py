@@ -61,8 +61,8 @@ class Started:
         self._streams = [self._folder / name for name in ("output", "errors")]
         for stream in self._streams:
             stream.touch()
-        work = (program, [*map(str, arguments)], variables, str(folder or Path.cwd()), *map(str, self._streams))
-        self._process = _context().Process(target=_work, args=work)
+        given = (program, [*map(str, arguments)], variables, str(folder or Path.cwd()), *map(str, self._streams))
+        self._process = _context().Process(target=work, args=given)
         self._process.start()
 
     @property
@@ -137,6 +137,18 @@ def interruptible() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def fork_server() -> str:
+    """The address of the fork server, running."""
+    _context()
+    return str(forkserver._forkserver._forkserver_address)
+
+
+def share_fork_server(address: str) -> None:
+    """Lets this process, which the fork server of another one forked, have its own processes forked there too."""
+    forkserver._forkserver._forkserver_address = address
+    forkserver._forkserver.ensure_running = lambda: None
+
+
 def _context() -> multiprocessing.context.ForkServerContext:
     """The fork server, started where it is not: with one thread, for a process that has several must not be forked."""
     context = multiprocessing.get_context("forkserver")
@@ -147,7 +159,7 @@ def _context() -> multiprocessing.context.ForkServerContext:
     return context
 
 
-def _work(program: Program, arguments: list[str], environment: dict[str, str], folder: str, output: str, errors: str) -> None:
+def work(program: Program, arguments: list[str], environment: dict[str, str], folder: str, output: str, errors: str) -> None:
     """Runs a program as an interpreter would: with its words, variables and folder; its streams, and its exit code."""
     for number, path in ((1, output), (2, errors)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)

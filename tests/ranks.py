@@ -14,13 +14,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+from processes import share_fork_server
+from processes import work as run_program
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributions import Normal
 
 import nbridge
 from nbridge.acceleration import shared_memory
-from nbridge.acceleration.distributed import World, joined
+from nbridge.acceleration.distributed import World, join_processes
 from nbridge.acceleration.gradients import shared_loss
 from nbridge.acceleration.normalisation import synchronised
 from nbridge.data.batch import Batch
@@ -76,10 +78,10 @@ def rows(number: int, *, complete: bool) -> Batch:
 
 
 def without_noise() -> None:
-    for kind in (Normal, distributions._OwnNormal):
+    for kind in (Normal, distributions._SeededNormal):
         kind.rsample = lambda self, sample_shape=torch.Size(): self.loc.expand(self._extended_shape(sample_shape))
     # The first modality that a row has, in the place of a random part of it.
-    joint.random_part = lambda present: present & (present.cumsum(0) == 1)
+    joint.random_subset = lambda present: present & (present.cumsum(0) == 1)
 
 
 def build(system: str) -> MultimodalVAE:
@@ -94,7 +96,7 @@ def gradients(world: World) -> dict[str, Tensor]:
         for stage in model.stages():
             batch = model.prepare(rows(4 * ROWS, complete=False))
             batch = batch.index(stage.rows(batch))
-            own = batch.index(world.share(torch.arange(len(batch) - len(batch) % 2)))
+            own = batch.index(world.shard(torch.arange(len(batch) - len(batch) % 2)))
             with only_trainable(model, stage.modules), synchronised(model, world):
                 for module in stage.modules:
                     module.train()
@@ -123,7 +125,7 @@ def normalised(world: World) -> dict[str, Tensor]:
     marks[1] = False  # too few rows: running statistics take over
     marks[0, :6] = True  # the first process counts all of its rows of map 0
     factor = torch.randn(3, 12, 5, generator=generator, dtype=torch.float64)
-    part = world.share(torch.arange(12))
+    part = world.shard(torch.arange(12))
     cases = {"all": None, "some": marks, "images": None, "average": None}
     for case, counts in cases.items():
         layer: nn.Module = StackedBatchNorm(3, 5).double()
@@ -190,14 +192,14 @@ def curve(world: World, *, complete: bool, updates: int | None = None) -> list[d
 
 
 def without_shared_memory() -> None:
-    shared_memory.PLACE = Path("/no/such/place")
+    shared_memory.DIRECTORY = Path("/no/such/place")
 
 
 def work(folder: Path, way: str) -> None:
     without_noise()
     if way == "network":
         without_shared_memory()
-    with joined() as world:
+    with join_processes() as world:
         assert (world.memory is None) == (way == "network")
         save_file(gradients(world), folder / f"gradients{world.rank}.safetensors")
         save_file(normalised(world), folder / f"normalised{world.rank}.safetensors")
@@ -222,22 +224,24 @@ def failing_command() -> None:
     main()
 
 
-def command(*arguments: str) -> None:
+def command(environment: dict[str, str], folder: str, streams: list[str], *arguments: str) -> None:
     from nbridge.cli.main import main
 
-    sys.argv = ["nbridge", *arguments]
-    main()
+    launcher = {name: value for name, value in os.environ.items() if name not in environment}
+    run_program(main, ["nbridge", *arguments], {**environment, **launcher}, folder, *streams)
 
 
 def launched() -> None:
-    """What torchrun does, but that its processes are forked in place of started anew."""
+    """What torchrun does, but that its processes are forked by the fork server in place of started anew."""
     from torch.distributed.launcher.api import elastic_launch
     from torch.distributed.run import config_from_args, parse_args
 
+    share_fork_server(sys.argv[0])
     here = ("--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "--nproc-per-node", "2", "-m", "nbridge")
     config, _, _ = config_from_args(parse_args([*here, *sys.argv[1:]]))
     config.start_method = "forkserver"
-    elastic_launch(config, command)(*sys.argv[1:])
+    streams = [str(Path(f"/proc/self/fd/{number}").readlink()) for number in (1, 2)]
+    elastic_launch(config, command)(dict(os.environ), str(Path.cwd()), streams, *sys.argv[1:])
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -38,6 +39,8 @@ def test_every_example_is_known_here():
         "image_attributes",
         "omics",
         "sensors",
+        "webdataset",
+        "webdataset_source",
     }
 
 
@@ -104,8 +107,18 @@ def test_omics_imputes_protein_better_than_the_mean_patient(capsys: pytest.Captu
     assert re.search(r"protein never measured: 70 patients, 20 draws each; most certain: \S+, \S+, \S+\n", out)
 
 
-def test_sensors_tell_activities_from_the_watch_alone(capsys: pytest.CaptureFixture[str], real_data: Path):
-    load_example("sensors").main(epochs=5, people=12)
+def test_sensors_tell_activities_from_the_watch_alone(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, real_data: Path):
+    example = load_example("sensors")
+    read = example.read_npz
+
+    def read_few(path: str) -> dict[str, np.ndarray]:
+        """All windows of six people to learn from, and every fifth of the six others, of whom nothing but shares is printed."""
+        recorded = read(path)
+        kept = (recorded["subject"] <= 6) | (np.arange(len(recorded["subject"])) % 5 == 0)
+        return {name: recorded[name][kept] for name in ("subject", "label", *example.WATCH, *example.PHONE)}
+
+    monkeypatch.setattr(example, "read_npz", read_few)
+    example.main(epochs=5, people=12)
     out = capsys.readouterr().out
     commonest, both, watch, phone = (int(share) for share in re.findall(r"(\d+)%", out)[:4])
     assert min(both, watch, phone) > commonest
@@ -114,7 +127,7 @@ def test_sensors_tell_activities_from_the_watch_alone(capsys: pytest.CaptureFixt
 
 def test_images_with_attributes_draw_faces_of_each_description(capsys: pytest.CaptureFixture[str], real_data: Path, tmp_path: Path):
     example = load_example("image_attributes")
-    example.main(str(tmp_path / "faces.png"), rows=300, epochs=1)
+    example.main(str(tmp_path / "faces.png"), rows=160, epochs=1)
     with Image.open(tmp_path / "faces.png") as faces:
         assert faces.size == (8 * 64, len(example.DESCRIPTIONS) * 64)
     assert re.findall(r"(\w+) predicted from the face", capsys.readouterr().out) == list(example.NAMES)
@@ -128,7 +141,19 @@ def run_blocks(path: Path) -> dict[str, Any]:
     return names
 
 
-@pytest.mark.slow
+@pytest.fixture
+def trained_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Documents train with fewer updates than they say: enough for what they show, and what default budgets give is tested elsewhere."""
+    train = nbridge.train
+
+    def train_briefly(spec: dict[str, Any], rows: Any) -> nbridge.Run:
+        return train({**spec, "training": {"updates": 150, "learning_rate": 3e-3}}, rows)
+
+    monkeypatch.setattr(nbridge, "train", train_briefly)
+    monkeypatch.setattr(nbridge, "NBridgeImputer", partial(nbridge.NBridgeImputer, epochs=40))
+
+
+@pytest.mark.usefixtures("trained_briefly")
 def test_the_example_of_readme_runs_and_imputes_most_labels(capsys: pytest.CaptureFixture[str]):
     names = run_blocks(ROOT / "README.md")
     share = float(re.search(r"labels imputed correctly: ([\d.]+)", capsys.readouterr().out)[1])
@@ -137,7 +162,7 @@ def test_the_example_of_readme_runs_and_imputes_most_labels(capsys: pytest.Captu
     assert names["draws"]["signal"].shape == (20, 600, 8)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("trained_briefly")
 def test_the_examples_of_data_complete_a_frame_and_a_table():
     names = run_blocks(ROOT / "docs" / "data.md")
     label, frame, whole, filled = names["label"], names["frame"], names["whole"], names["filled"]
@@ -148,3 +173,13 @@ def test_the_examples_of_data_complete_a_frame_and_a_table():
     assert (names["completed"][400:, 3] == label[400:]).mean() > 0.85
     assert names["twenty"].shape == (20, 600, 4)
     assert (names["lower"] <= names["upper"])[:150, :3].all()
+
+
+def test_a_format_of_its_own_is_drafted_trained_and_imputed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    load_example("webdataset").main(updates=60)
+    counts = r"imputed {'top': 0, 'label': 597, 'bottom': 300}"
+    found = re.search(rf"{counts}; (\d+)% of the imputed labels are right\n$", capsys.readouterr().out)
+    assert found is not None
+    # By chance it would be one in ten.
+    assert int(found[1]) > 50

@@ -44,7 +44,7 @@ SPEC: dict[str, Any] = {
         "label": {"shape": 3, "likelihood": "categorical", **PART},
     },
     "prior": "mixture",
-    "training": {"stages": {"joint": {"updates": 10, "batch_size": 32}, "bridges": {"updates": 10, "batch_size": 32}}},
+    "training": {"stages": {"joint": {"updates": 5, "batch_size": 32}, "bridges": {"updates": 5, "batch_size": 32}}},
 }
 NOISY = {"features": 4, "encoder": "own_draws_parts:NoisyEncoder"}
 OWN: dict[str, Any] = {
@@ -145,7 +145,7 @@ def _evaluated(folder: Path) -> dict[str, float]:
 def _compared(folder: Path) -> dict[str, Any]:
     from nbridge.evaluation.versus_baseline import compare_with_baselines
 
-    return {one.target: (one.model, one.baseline, one.ahead) for one in compare_with_baselines(*_subject()).modalities}
+    return {one.target: (one.model, one.baseline, one.lead) for one in compare_with_baselines(*_subject()).modalities}
 
 
 def _subject() -> tuple[Any, ...]:

@@ -18,7 +18,7 @@ from rich.console import Console
 from benchmarks.readme import replace_section
 from nbridge.evaluation.results import Settings
 from nbridge.runs.comparison import compare
-from nbridge.runs.comparison_table import Comparison, Spread
+from nbridge.runs.comparison_table import Comparison, SeedValues
 from nbridge.spec.reader import read_spec
 from nbridge.training.progress import ConsoleReporter
 
@@ -133,25 +133,25 @@ def _network(modality: Any) -> str:
     return f"{modality.encoder.type} {encoder}" + (f", decoder {decoder}" if decoder else "")
 
 
-def figure(comparison: Comparison, model: str, measurement: str, name: str) -> Spread | None:
+def figure(comparison: Comparison, model: str, measurement: str, name: str) -> SeedValues | None:
     """A model's score over seeds; None if it has none."""
-    contestant = next(one for one in comparison.contestants if one.name == model)
+    contestant = next(one for one in comparison.results if one.name == model)
     return contestant.figures.get((measurement, name))
 
 
-def difference(one: Spread | None, other: Spread | None) -> Spread | None:
+def difference(one: SeedValues | None, other: SeedValues | None) -> SeedValues | None:
     """The difference of two scores, per seed."""
     if one is None or other is None:
         return None
-    return Spread(tuple(a - b for a, b in zip(one.values, other.values, strict=True)))
+    return SeedValues(tuple(a - b for a, b in zip(one.values, other.values, strict=True)))
 
 
-def cell(spread: Spread | None) -> str:
+def cell(spread: SeedValues | None) -> str:
     """A score as table cell."""
     return "-" if spread is None else str(spread)
 
 
-def percent(spread: Spread | None) -> str:
+def percent(spread: SeedValues | None) -> str:
     """A share as table cell."""
     return (
         "-"
@@ -167,10 +167,10 @@ def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def parameters(comparison: Comparison, model: str) -> str:
     """The size of a model."""
-    return f"{next(one.parameters for one in comparison.contestants if one.name == model):,}"
+    return f"{next(one.parameters for one in comparison.results if one.name == model):,}"
 
 
 def reduction(comparison: Comparison) -> str:
     """The share of the retrofits' parameters that bridges save."""
-    sizes = {one.name: one.parameters for one in comparison.contestants}
+    sizes = {one.name: one.parameters for one in comparison.results}
     return f"Bridged has {1 - sizes['bridged'] / sizes['jmvae']:.1%} fewer parameters than JMVAE and TELBO."

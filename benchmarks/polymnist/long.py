@@ -50,7 +50,7 @@ from nbridge.data.split import Dataset
 from nbridge.inference.impute import serving
 from nbridge.spec.spec import Spec
 from nbridge.training.build import build_data, build_model
-from nbridge.training.progress import EpochRecord, Reporter, describe
+from nbridge.training.progress import EpochRecord, Reporter, format_record
 from nbridge.training.run_folder import RESOLVED
 from nbridge.training.state import read_records
 
@@ -106,7 +106,7 @@ class Clock(Reporter):
         self.deadline, self.longest = deadline, 0.0
 
     def end_epoch(self, record: EpochRecord) -> None:
-        print(f"  {record.stage} {record.update:,}: {describe(record)}", flush=True)
+        print(f"  {record.stage} {record.update:,}: {format_record(record)}", flush=True)
         self.longest = max(self.longest, record.seconds)
         if time.time() + self.longest > self.deadline:
             raise Enough

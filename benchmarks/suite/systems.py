@@ -129,7 +129,7 @@ def spec_of(task: Task, system: System, seed: int, budget: int) -> Spec:
         "training": {"seed": seed},
     }
     for assignment in system.overrides:
-        if flaws := apply(assignment, document).flaws:
+        if flaws := apply(assignment, document).diagnostics:
             raise NBridgeError(f"--systems {system.name}: {assignment}: {flaws[0].text}")
     give_budget(document, budget)
     return spec_from_dict(document)

@@ -20,8 +20,6 @@ class CompiledLoss:
 
     Arguments:
         loss: Any function of tensors, batches and mappings of tensors.
-        name: Its name in error messages.
-        device: The device of the tensors.
 
     Attributes:
         seconds: Duration of the first call, nearly all of it compilation; None before that.

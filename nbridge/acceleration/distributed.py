@@ -26,13 +26,13 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from nbridge.acceleration.devices import pick_device
-from nbridge.acceleration.launched import address, place, several_processes
-from nbridge.acceleration.shared_memory import CHUNK, LostMemberError, SharedMemory, share_memory
+from nbridge.acceleration.shared_memory import CHUNK, LostPeerError, SharedMemory, share_memory
+from nbridge.acceleration.torchrun import address, is_distributed, rank_and_size
 from nbridge.errors import LostProcessError, NBridgeError, exit_code
 
 TIMEOUT = timedelta(minutes=5)
 """How long a process waits for others: longer than a step or a checkpoint, short enough to notice a machine that hangs."""
-GRACE = 2.0
+GRACE_SECONDS = 2.0
 """Seconds in which other processes may store why they end; one that stores nothing was killed."""
 
 
@@ -41,7 +41,7 @@ class _TerminatedError(BaseException):
 
 
 class World:
-    """The processes that train one model; without arguments, a single process. See `joined`.
+    """The processes that train one model; without arguments, a single process. See `join_processes`.
 
     Arguments:
         rank: The index of this process, from 0.
@@ -57,9 +57,9 @@ class World:
 
     def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, store: Store | None = None) -> None:
         self.rank, self.size, self.local_rank, self.store = rank, size, local_rank, store
-        self.small: dist.ProcessGroup | None = None
+        self.small_group: dist.ProcessGroup | None = None
         self.memory: SharedMemory | None = None
-        self.speaks, self.advice = True, ""
+        self.reports_error, self.advice = True, ""
         self._turns = 0
 
     @property
@@ -68,7 +68,7 @@ class World:
         return self.rank == 0
 
     @property
-    def alone(self) -> bool:
+    def is_single(self) -> bool:
         """Whether there is no other process."""
         return self.size == 1
 
@@ -79,7 +79,7 @@ class World:
             NBridgeError: if the device is not available.
         """
         device = pick_device(name)
-        if self.alone or device.type != "cuda":
+        if self.is_single or device.type != "cuda":
             return device
         if self.local_rank >= (number := torch.cuda.device_count()):
             raise NBridgeError(
@@ -88,14 +88,14 @@ class World:
         torch.cuda.set_device(self.local_rank)
         return torch.device("cuda", self.local_rank)
 
-    def share(self, rows: Tensor) -> Tensor:
+    def shard(self, rows: Tensor) -> Tensor:
         """The contiguous part of the rows for this process, by rank; their number must be a multiple of ``size``."""
         own = len(rows) // self.size
         return rows[self.rank * own : (self.rank + 1) * own]
 
     def total(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, bit-identical in each; for small tensors, which do not queue behind gradients here."""
-        if self.alone:
+        if self.is_single:
             return tensor
         tensor = tensor.clone(memory_format=torch.contiguous_format)
         if self.memory and tensor.device.type == "cpu":
@@ -105,7 +105,7 @@ class World:
 
     def gather(self, tensor: Tensor) -> Tensor:
         r"""Gathers the tensors of all processes, shape (size, \*shape); for small tensors."""
-        if self.alone:
+        if self.is_single:
             return tensor[None]
         if self.memory and tensor.device.type == "cpu" and tensor.nbytes <= CHUNK:
             return self.memory.gather(tensor)
@@ -115,9 +115,9 @@ class World:
 
     def _group(self) -> dist.ProcessGroup:
         """The group, whose methods are called directly: the functions of torch.distributed double the time, and a step has twenty calls."""
-        return cast("dist.ProcessGroup", self.small or dist.group.WORLD)
+        return cast("dist.ProcessGroup", self.small_group or dist.group.WORLD)
 
-    def agrees(self, text: str) -> bool:
+    def is_same_everywhere(self, text: str) -> bool:
         """Whether the text is the same in every process."""
         digest = torch.tensor(list(hashlib.sha256(text.encode()).digest()), dtype=torch.uint8)
         return bool((self.gather(digest) == digest).all())
@@ -151,7 +151,7 @@ class World:
 
     # How processes end
 
-    def ends(self, error: BaseException) -> BaseException:
+    def announce_error(self, error: BaseException) -> BaseException:
         """Announces an error that ends this process, sets ``speaks``, and returns the exception to raise."""
         if isinstance(error, LostProcessError):
             return error
@@ -159,9 +159,9 @@ class World:
             return self.lost()
         with suppress(RuntimeError):  # the store may have ended with its process
             self._store().set(_reason(self.rank), _short_reason(error))
-            self.speaks = self._store().add("ended", 1) == 1
+            self.reports_error = self._store().add("ended", 1) == 1
             self._disconnect()
-            self._part(self._others())
+            self._leave(self._others())
         return error
 
     def lost(self) -> LostProcessError:
@@ -169,21 +169,21 @@ class World:
         self._disconnect()
         store = self._store()
         try:
-            who, why, living = self._who_ended(store)
-            self.speaks = not why.isdecimal() and store.add("lost", 1) == 1
-            self._part(living)
+            who, why, living = self._ended_process(store)
+            self.reports_error = not why.isdecimal() and store.add("lost", 1) == 1
+            self._leave(living)
         except RuntimeError:
             # The store has ended with the main process, which holds it if torchrun does not.
-            self.speaks, who, why = True, "process 0", ""
+            self.reports_error, who, why = True, "process 0", ""
         if why.isdecimal():
             return LostProcessError(f"{who} of this training ended and reported its error", int(why))
         how = f"with a failure ({why})" if why else "without a message (killed, perhaps out of memory)"
         return LostProcessError("; ".join(filter(None, (f"{who} of this training ended {how}", self.advice))))
 
-    def _who_ended(self, store: Store) -> tuple[str, str, list[int]]:
+    def _ended_process(self, store: Store) -> tuple[str, str, list[int]]:
         """The process that ended, its reason (empty if it was killed), and the ranks of the others that still run."""
         store.set(f"waits/{self.rank}", "")
-        deadline = time.monotonic() + GRACE
+        deadline = time.monotonic() + GRACE_SECONDS
         while True:
             reported = [rank for rank in self._others() if store.check([_reason(rank)])]
             missing = [rank for rank in self._others() if not store.check([f"waits/{rank}"])]
@@ -194,11 +194,11 @@ class World:
                 return who, "", [rank for rank in self._others() if rank not in missing]
             time.sleep(0.05)
 
-    def _part(self, living: list[int]) -> None:
+    def _leave(self, living: list[int]) -> None:
         """Announces that this process no longer needs the store; the main process waits for the others if it holds the store."""
         store, parted = self._store(), [f"parted/{rank}" for rank in living]
         store.set(f"parted/{self.rank}", "")
-        deadline = time.monotonic() + 5 * GRACE
+        deadline = time.monotonic() + 5 * GRACE_SECONDS
         while self.is_main and not dist.is_torchelastic_launched() and not store.check(parted) and time.monotonic() < deadline:
             time.sleep(0.02)
 
@@ -209,7 +209,7 @@ class World:
         """Closes all connections, so that waiting processes notice at once; errors are ignored because the connection may be broken."""
         if self.memory:
             self.memory.close()
-        for group in (self.small, dist.group.WORLD):
+        for group in (self.small_group, dist.group.WORLD):
             with suppress(Exception):
                 cast("Any", group).abort()
 
@@ -219,7 +219,7 @@ _current = ALONE
 
 
 @contextmanager
-def joined() -> Iterator[World]:
+def join_processes() -> Iterator[World]:
     """Joins the processes of this training, unless already joined; a single process otherwise.
 
     Raises:
@@ -227,10 +227,10 @@ def joined() -> Iterator[World]:
         LostProcessError: if another process ends within the block.
     """
     global _current  # noqa: PLW0603 (a process is in one world at a time, as in torch.distributed)
-    if not several_processes() or not _current.alone:
+    if not is_distributed() or not _current.is_single:
         yield _current
         return
-    _current = world = _join()
+    _current = world = _connect()
     try:
         with _terminable() as ending:
             try:
@@ -238,7 +238,7 @@ def joined() -> Iterator[World]:
                 world.barrier()
             except BaseException as error:
                 ending.set()
-                reason = world.ends(error)
+                reason = world.announce_error(error)
                 if reason is error:
                     raise
                 raise reason from error
@@ -250,8 +250,8 @@ def joined() -> Iterator[World]:
             dist.destroy_process_group()
 
 
-def _join() -> World:
-    rank, size, local_rank = place()
+def _connect() -> World:
+    rank, size, local_rank = rank_and_size()
     try:
         store = next(rendezvous("env://", timeout=TIMEOUT))[0]
         nccl = torch.cuda.is_available() and dist.is_nccl_available()
@@ -259,7 +259,7 @@ def _join() -> World:
         world = World(rank, size, local_rank, PrefixStore("nbridge", store))
         world.memory = share_memory(PrefixStore("memory", store), rank, size, TIMEOUT)
         # Two NCCL communicators can deadlock; gloo connections are independent.
-        world.small = None if nccl else cast("dist.ProcessGroup", dist.new_group())
+        world.small_group = None if nccl else cast("dist.ProcessGroup", dist.new_group())
     except (RuntimeError, ValueError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise NBridgeError(f"process {rank} of {size} cannot reach the others at {address()} ({first})") from error
@@ -277,7 +277,7 @@ def _short_reason(error: BaseException) -> str:
 
 def _is_broken_connection(error: BaseException) -> bool:
     """Whether an error is a lost connection; gloo raises plain RuntimeErrors, recognised by the source file in their message."""
-    return isinstance(error, (dist.DistError, LostMemberError)) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
+    return isinstance(error, (dist.DistError, LostPeerError)) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
 
 
 @contextmanager

@@ -13,17 +13,15 @@ from torch import Tensor
 from nbridge.common.memory import free_bytes
 from nbridge.errors import NBridgeError
 
-SHARE = 0.25
+MEMORY_SHARE = 0.25
 """The share of free memory that features may use; larger ones go to a file."""
 
 
-def cached(parts: Iterable[Mapping[str, Tensor]], rows: int, limit: float | None = None) -> dict[str, Tensor]:
+def cache_features(parts: Iterable[Mapping[str, Tensor]], rows: int, limit: float | None = None) -> dict[str, Tensor]:
     """Concatenates chunks of features without a second copy.
 
-    Arguments:
-        parts: Features by name, of consecutive rows, shape (b, F).
-        rows: The total number of rows.
-        limit: Bytes that features may use in memory; by default a quarter of the free memory of their device.
+    Chunks are of consecutive rows, shape (b, F). Features take up to ``limit`` bytes, by default a quarter of the free memory of their
+    device.
 
     Returns:
         Features by name, shape (rows, F). Beyond the limit they are in a temporary file in the folder TMPDIR, which is removed with the
@@ -36,8 +34,8 @@ def cached(parts: Iterable[Mapping[str, Tensor]], rows: int, limit: float | None
     start = 0
     for part in parts:
         if not whole:
-            room = free_memory(next(iter(part.values())).device) * SHARE if limit is None else limit
-            spilled = sum(tensor[0].numel() * tensor.element_size() for tensor in part.values()) * rows > room
+            allowed = free_memory(next(iter(part.values())).device) * MEMORY_SHARE if limit is None else limit
+            spilled = sum(tensor[0].numel() * tensor.element_size() for tensor in part.values()) * rows > allowed
             whole = {
                 name: _on_disk(tensor, rows) if spilled else tensor.new_empty(rows, *tensor.shape[1:]) for name, tensor in part.items()
             }
@@ -48,19 +46,15 @@ def cached(parts: Iterable[Mapping[str, Tensor]], rows: int, limit: float | None
     return whole
 
 
-def _size(like: Tensor, rows: int) -> int:
-    """The number of bytes of ``rows`` rows."""
-    return rows * math.prod(like.shape[1:]) * like.element_size()
-
-
 def _on_disk(like: Tensor, rows: int) -> Tensor:
     """An empty tensor backed by an unlinked file, which the system reclaims however the process ends."""
     shape = (rows, *like.shape[1:])
     try:
         with tempfile.NamedTemporaryFile(prefix="nbridge-features-") as file:
             # Allocated now, so that a full disk is an error here instead of a SIGBUS while writing.
-            os.posix_fallocate(file.fileno(), 0, _size(like, rows))
-            return torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=like.dtype).view(shape)
+            size = math.prod(shape)
+            os.posix_fallocate(file.fileno(), 0, size * like.element_size())
+            return torch.from_file(file.name, shared=True, size=size, dtype=like.dtype).view(shape)
     except (OSError, RuntimeError, AttributeError) as error:
         raise NBridgeError(
             f"{tempfile.gettempdir()}: features of {rows:,} rows cannot be written ({error}). "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -22,15 +22,10 @@ def shared_loss(loss: Loss, modules: Sequence[nn.Module], world: World, *, compl
     """The loss of a stage with gradients averaged over all processes.
 
     In a mean over some rows (`nbridge.models.reductions.masked_mean`), the divisor is their total number in all processes divided by the
-    number of processes, so that the mean over processes is the mean over the rows of the whole batch.
-
-    Arguments:
-        loss: The loss of a stage.
-        modules: The modules that the stage trains.
-        world: The processes; a single one gets ``loss`` unchanged.
-        complete: Whether every modality is present in every row, so that all processes count equally many rows.
+    number of processes, so that the mean over processes is the mean over the rows of the whole batch. A single process gets ``loss``
+    unchanged. The loss is ``complete`` if every modality is present in every row, so that all processes count equally many rows.
     """
-    if world.alone:
+    if world.is_single:
         return loss
     shared = DistributedDataParallel(_SharedLoss(loss, modules, world, complete), gradient_as_bucket_view=True, static_graph=True)
     if world.memory and all(parameter.device.type == "cpu" for parameter in shared.parameters()):
@@ -54,11 +49,8 @@ class _SharedLoss(nn.Module):
         self.trained = nn.ParameterList(p for module in modules for p in module.parameters() if p.requires_grad)
 
     def forward(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:
-        with self._divisors():
+        with nullcontext() if self.complete else divided_by(self._share_of_rows):
             return self.loss(batch, features, kl_weight)
-
-    def _divisors(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.complete else divided_by(self._share_of_rows)
 
     @torch.no_grad()
     def _share_of_rows(self, number: Tensor) -> Tensor:

@@ -29,13 +29,8 @@ _SERVING: Callable[[nn.Module, Tensor], Tensor] = nn.BatchNorm1d.forward  # pyri
 
 @contextmanager
 def synchronised(model: nn.Module, world: World) -> Iterator[None]:
-    """Makes every batch normalisation of a model use statistics over all processes in training mode.
-
-    Arguments:
-        model: The model.
-        world: The processes; a single one changes nothing.
-    """
-    layers = [] if world.alone else [module for module in model.modules() if isinstance(module, (*_PLAIN, StackedBatchNorm))]
+    """Makes every batch normalisation of a model use statistics over all processes in training mode. A single process changes nothing."""
+    layers = [] if world.is_single else [module for module in model.modules() if isinstance(module, (*_PLAIN, StackedBatchNorm))]
     for layer in layers:
         layer.forward = partial(_stacked if isinstance(layer, StackedBatchNorm) else _plain, layer, world)
     try:

@@ -21,30 +21,26 @@ import torch
 from torch import Tensor
 from torch.distributed.distributed_c10d import Store
 
-PLACE = Path("/dev/shm")  # noqa: S108 (a random name, unlinked as soon as all processes have opened it)
+DIRECTORY = Path("/dev/shm")  # noqa: S108 (a random name, unlinked as soon as all processes have opened it)
 """The in-memory file system of a machine."""
 CHUNK = 2**20
 """Bytes that a process exchanges at once: small enough that all slots stay in the CPU cache."""
-LINE = 64
+CACHE_LINE = 64
 """Bytes of a cache line; each counter has its own."""
-LOOKS = 2**10
+POLLS = 2**10
 """Number of polls after which a waiting process sleeps between polls; after each further such number it checks that the others run."""
-NAP = 1e-4
+SLEEP_SECONDS = 1e-4
 """Seconds of such a sleep."""
 
 
-class LostMemberError(RuntimeError):
+class LostPeerError(RuntimeError):
     """Another process that shares the memory has ended or timed out."""
 
 
 def share_memory(store: Store, rank: int, size: int, timeout: timedelta) -> SharedMemory | None:
     """Memory shared by all processes of a store; None if they are on several machines or the system does not support it.
 
-    Arguments:
-        store: The rendezvous store.
-        rank: The index of this process, from 0.
-        size: The number of processes.
-        timeout: How long to wait for another process in an exchange.
+    An exchange waits for another process as long as ``timeout``.
     """
     if rank == 0:
         store.set("path", str(_new_file(size)) if _is_supported() else "")
@@ -66,15 +62,15 @@ def share_memory(store: Store, rank: int, size: int, timeout: timedelta) -> Shar
 
 def _is_supported() -> bool:
     """Whether there is an in-memory file system, and cores see each other's writes in program order (x86)."""
-    return PLACE.is_dir() and platform.machine() in {"x86_64", "AMD64"}
+    return DIRECTORY.is_dir() and platform.machine() in {"x86_64", "AMD64"}
 
 
 def _new_file(size: int) -> Path | str:
-    path = PLACE / f"nbridge-{secrets.token_hex(8)}"
+    path = DIRECTORY / f"nbridge-{secrets.token_hex(8)}"
     try:
         with path.open("xb") as file:
             # Allocated now, because writing to a sparse file without free memory would kill the process.
-            os.posix_fallocate(file.fileno(), 0, size * (LINE + 2 * CHUNK))
+            os.posix_fallocate(file.fileno(), 0, size * (CACHE_LINE + 2 * CHUNK))
     except OSError:
         with suppress(OSError):
             path.unlink()
@@ -87,8 +83,6 @@ class SharedMemory:
 
     Arguments:
         path: The underlying file, the same in all processes.
-        rank: The index of this process, from 0.
-        size: The number of processes.
         timeout: How long to wait for another process in an exchange.
 
     Raises:
@@ -102,8 +96,8 @@ class SharedMemory:
         os.lockf(self._file.fileno(), os.F_TLOCK, 1)
         # A plain array, because reading a counter through a memmap takes twice as long.
         memory = np.asarray(np.memmap(self._file, np.uint8, "r+"))
-        self._counters = memory[: size * LINE].view(np.int64)[:: LINE // 8]
-        self._parts = torch.from_numpy(memory[size * LINE :]).view(2, size, CHUNK)
+        self._counters = memory[: size * CACHE_LINE].view(np.int64)[:: CACHE_LINE // 8]
+        self._parts = torch.from_numpy(memory[size * CACHE_LINE :]).view(2, size, CHUNK)
         self._turn = 0
 
     def gather(self, tensor: Tensor) -> Tensor:
@@ -141,23 +135,23 @@ class SharedMemory:
         return parts
 
     def _wait(self) -> None:
-        looks, began = 0, time.monotonic()
+        polls, began = 0, time.monotonic()
         while (self._counters < self._turn).any():
-            looks += 1
-            if looks < LOOKS:
+            polls += 1
+            if polls < POLLS:
                 os.sched_yield()
                 continue
-            time.sleep(NAP)
-            if looks % LOOKS == 0:
+            time.sleep(SLEEP_SECONDS)
+            if polls % POLLS == 0:
                 self._check_others(began)
 
     def _check_others(self, began: float) -> None:
         for rank in range(self.size):
             # In this order, because a process may write its last message and end between the two checks.
             if rank != self.rank and self._has_ended(rank) and self._counters[rank] < self._turn:
-                raise LostMemberError(f"process {rank}, which shares memory, has ended")
+                raise LostPeerError(f"process {rank}, which shares memory, has ended")
         if time.monotonic() - began > self.timeout:
-            raise LostMemberError(f"no message from a process that shares memory for {self.timeout:.0f} s")
+            raise LostPeerError(f"no message from a process that shares memory for {self.timeout:.0f} s")
 
     def _has_ended(self, rank: int) -> bool:
         self._file.seek(rank)

@@ -14,12 +14,12 @@ import time
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
-WATCHED = 0.1
+SAMPLE_SECONDS = 0.1
 """Seconds over which the load of the machine is measured."""
 _STATISTICS = Path("/proc/stat")
 
 
-def settle_threads(environment: MutableMapping[str, str] = os.environ) -> None:
+def set_thread_count(environment: MutableMapping[str, str] = os.environ) -> None:
     """Sets the number of threads in the environment, unless it is set or torch, which reads it at import, is already loaded."""
     if "torch" not in sys.modules and not environment.get("OMP_NUM_THREADS"):
         environment["OMP_NUM_THREADS"] = str(free_cores())
@@ -36,9 +36,9 @@ def free_cores() -> int:
 def busy_cores() -> float:
     """The number of cores in this process's affinity that were busy over a tenth of a second; 0 if the system does not report it."""
     before = _busy_seconds()
-    time.sleep(WATCHED)
+    time.sleep(SAMPLE_SECONDS)
     after = _busy_seconds()
-    return sum(max(0.0, after[core] - seconds) for core, seconds in before.items() if core in after) / WATCHED
+    return sum(max(0.0, after[core] - seconds) for core, seconds in before.items() if core in after) / SAMPLE_SECONDS
 
 
 def _busy_seconds() -> Mapping[int, float]:

@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from nbridge.cli.options import AsJson, Device, Overrides, Seed, SpecPath, blaming, console_of, default_folder, reporting, warning
+from nbridge.cli.options import (
+    AsJson,
+    Device,
+    Overrides,
+    Seed,
+    SpecPath,
+    console_of,
+    default_folder,
+    prefixed_errors,
+    print_findings,
+    reporting,
+    split_names,
+)  # fmt: skip
 from nbridge.errors import DataError, NBridgeError, SpecError
 
 if TYPE_CHECKING:
@@ -58,7 +70,7 @@ def evaluate(
 
     Results are printed and saved as JSON in the run folder.
     """
-    from nbridge.cli.tables import MeasuringBar, print_evaluation
+    from nbridge.cli.tables import EvaluationProgress, print_evaluation
     from nbridge.cli.verdicts import print_verdict
     from nbridge.common.atomic_files import write_json, writing
     from nbridge.evaluation import suite
@@ -70,16 +82,16 @@ def evaluate(
     settings = _settings(split, metrics, given, rows, density_rows, samples, draws, generated, label, seed)
     cache = ClassifierCache(Path(directory) / CLASSIFIERS)
     trained = run.open_run(directory, device=device)
-    bar = MeasuringBar(console_of(stderr=True))
+    bar = EvaluationProgress(console_of(stderr=True))
     try:
-        with blaming(directory, DataError), _naming_options():
+        with prefixed_errors(directory, DataError), _options_as_typed():
             parts = (trained.model.network, trained.spec, trained.splits, settings)
             evaluation = suite.evaluate(*parts, classifiers=cache, announce=bar, records=read_records(Path(directory)))
     finally:
         bar.close()
     with writing(target := evaluation_path(Path(directory), split)):
         write_json(target, evaluation.as_dict())
-    warning(evaluation.warnings)
+    print_findings(evaluation.warnings)
     if as_json:
         typer.echo(json.dumps(evaluation.as_dict(), indent=2))
     else:
@@ -118,22 +130,22 @@ def compare(
     folder = default_folder(spec, read_spec(spec, set_ or ()).name, "compare-") if out is None else out
     if minutes is not None and not minutes > 0:
         raise NBridgeError(f"--minutes {minutes:g}: expected more than 0")
-    from nbridge.cli.tables import MeasuringBar, print_comparison
+    from nbridge.cli.tables import EvaluationProgress, print_comparison
     from nbridge.runs import comparison
 
     settings = _settings(split, metrics, given, rows, density_rows, samples, draws, generated, label, 0)
     console = console_of(stderr=True)
-    bar = MeasuringBar(console)
+    bar = EvaluationProgress(console)
 
     def announce(line: str) -> None:
         bar.close()
         console.print(line, soft_wrap=True)
 
     try:
-        with reporting(console) as reporter, blaming(spec, SpecError), _naming_options():
+        with reporting(console) as reporter, prefixed_errors(spec, SpecError), _options_as_typed():
             done = comparison.compare(
                 spec,
-                _names(models),
+                split_names(models),
                 folder,
                 seeds=seeds,
                 settings=settings,
@@ -155,7 +167,7 @@ def compare(
 
 
 @contextmanager
-def _naming_options() -> Iterator[None]:
+def _options_as_typed() -> Iterator[None]:
     """Spells options in error messages as on the command line."""
     from nbridge.evaluation.results import OptionError
 
@@ -181,8 +193,8 @@ def _settings(
 
     return Settings(
         # Settings.check rejects unknown metrics and splits.
-        metrics=None if metrics is None else cast("tuple[Metric, ...]", _names(metrics)),
-        given=None if given is None else tuple(_names(names) for names in given),
+        metrics=None if metrics is None else cast("tuple[Metric, ...]", split_names(metrics)),
+        given=None if given is None else tuple(split_names(names) for names in given),
         split=cast("Split", split),
         rows=rows or None,
         density_rows=density_rows,
@@ -192,7 +204,3 @@ def _settings(
         label=label,
         seed=seed,
     )
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())

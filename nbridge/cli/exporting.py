@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nbridge.cli.options import Overwrite, RunPath, check_output
+from nbridge.cli.options import Overwrite, RunPath, check_output, split_names
 from nbridge.errors import RunError
 
 
@@ -26,12 +26,9 @@ def export(
     from nbridge.model import load
 
     try:
-        described = load(directory).export(target, given=_listed(given), targets=_listed(targets))
+        chosen = {name: None if value is None else split_names(value) for name, value in (("given", given), ("targets", targets))}
+        described = load(directory).export(target, **chosen)
     except RunError as error:
         text = str(error)
         raise RunError(f"--{text}" if text.startswith(("given", "targets")) else text) from error
     typer.echo(f"{target}: {', '.join(described['inputs'])} -> {', '.join(described['outputs'])}")
-
-
-def _listed(names: str | None) -> list[str] | None:
-    return None if names is None else [name.strip() for name in names.split(",") if name.strip()]

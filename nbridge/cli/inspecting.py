@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nbridge.cli.options import PATTERNS, AsJson, Overrides, Overwrite, SpecPath, blaming, check_output, console_of
+from nbridge.cli.options import PATTERNS, AsJson, Overrides, Overwrite, SpecPath, check_output, console_of, prefixed_errors
 from nbridge.errors import DataError, SpecError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def validate(
     from nbridge.models.flow_bridged import FlowBridgedVAE
     from nbridge.training.build import build_model
 
-    with blaming(spec, SpecError), torch.device("meta"):
+    with prefixed_errors(spec, SpecError), torch.device("meta"):
         model = build_model(parsed)
     n = len(model.names)
     parts = [f"{n} modalit{'y' if n == 1 else 'ies'}"]
@@ -70,7 +70,7 @@ def params(spec: SpecPath, set_: Overrides = None, as_json: AsJson = False) -> N
     parsed = read_spec(spec, set_ or ())
     from nbridge.evaluation.parameter_counts import count_parameters
 
-    with blaming(spec, SpecError):
+    with prefixed_errors(spec, SpecError):
         table = count_parameters(parsed)
     if as_json:
         typer.echo(json.dumps({**asdict(table), "reduction": table.reduction}, indent=2))

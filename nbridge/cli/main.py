@@ -9,12 +9,12 @@ from typing import NoReturn
 
 import typer
 
-from nbridge.acceleration.threads import settle_threads
-from nbridge.cli import evaluating, exploring, exporting, hub, inspecting, reporting, serving, starting, training
+from nbridge.acceleration.threads import set_thread_count
+from nbridge.cli import evaluating, exploring, exporting, hub, init, inspecting, reporting, serving, training
 from nbridge.errors import NBridgeError, exit_code
 
 EXAMPLES: dict[Callable[..., None], str] = {
-    starting.init: "nbridge init rows.csv --out rows.yaml",
+    init.init: "nbridge init rows.csv --out rows.yaml",
     training.train: "nbridge train modality_specs/digits.yaml --out runs/digits",
     training.resume: "nbridge resume runs/digits",
     serving.impute: "nbridge impute runs/digits rows.npz --out completed.npz",
@@ -73,7 +73,7 @@ def _interruptible(verb: Callable[..., None]) -> Callable[..., None]:
         try:
             verb(*args, **kwargs)
         except KeyboardInterrupt as stop:
-            _leave(str(stop) or "interrupted", 130)
+            _exit(str(stop) or "interrupted", 130)
 
     return run
 
@@ -87,16 +87,16 @@ def main() -> None:
     # Appended last, so that a spec can name a class in the current folder without shadowing installed modules.
     sys.path.append("")
     if sys.argv[1:2] and sys.argv[1] in {verb.__name__ for verb in COMPUTING} and "--help" not in sys.argv:
-        settle_threads()
+        set_thread_count()
     try:
         app(prog_name="nbridge")
     except NBridgeError as error:
-        _leave(str(error), exit_code(error))
+        _exit(str(error), exit_code(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        _leave(f"{where}{error.strerror or error}", 2)
+        _exit(f"{where}{error.strerror or error}", 2)
 
 
-def _leave(text: str, code: int) -> NoReturn:
+def _exit(text: str, code: int) -> NoReturn:
     sys.stderr.write(text + "\n")
     sys.exit(code)

@@ -34,13 +34,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing o
 
 
 def check_output(path: str, overwrite: bool, endings: tuple[str, ...], rows: str | None = None) -> Path:
-    """Checks the path of a file to write.
-
-    Arguments:
-        path: The path from the command line.
-        overwrite: Whether an existing file may be replaced.
-        endings: The accepted file endings.
-        rows: The input file, which is never replaced.
+    """Checks the path of a file to write. The input file ``rows`` is never replaced.
 
     Raises:
         RunError: when the ending is unknown, the parent folder does not exist, or the file exists and may not be replaced.
@@ -51,17 +45,12 @@ def check_output(path: str, overwrite: bool, endings: tuple[str, ...], rows: str
         raise RunError(f"--out {path}: expected a file that ends in {' or '.join(endings)}")
     if target.is_dir():
         raise RunError(f"--out {path}: a folder, expected a file")
-    _check_place(target, path, overwrite, rows)
+    _check_target(target, path, overwrite, rows)
     return target
 
 
 def check_output_folder(path: str, overwrite: bool, rows: str) -> Path:
-    """Checks the path of a folder to write arrays to.
-
-    Arguments:
-        path: The path from the command line.
-        overwrite: Whether an existing folder may be replaced.
-        rows: The input folder, which is never replaced.
+    """Checks the path of a folder to write arrays to. The input folder ``rows`` is never replaced.
 
     Raises:
         RunError: when the path is a file or named like one, its parent folder does not exist, or it exists and may not be replaced.
@@ -69,27 +58,36 @@ def check_output_folder(path: str, overwrite: bool, rows: str) -> Path:
     target = Path(path)
     if has_ending(target, ARCHIVE, ARRAY, *TABLES, GZIP) or target.is_file():
         raise RunError(f"--out {path}: a file, expected a folder like {rows}")
-    _check_place(target, path, overwrite, rows)
+    _check_target(target, path, overwrite, rows)
     return target
 
 
-def _check_place(target: Path, path: str, overwrite: bool, rows: str | None) -> None:
+def _check_target(target: Path, path: str, overwrite: bool, rows: str | None) -> None:
     if not target.parent.is_dir():
         raise RunError(f"--out {path}: folder {target.parent} does not exist")
-    if rows is not None and target.exists() and _is_file_read(target, rows):
+    if not target.exists():
+        return
+    from nbridge.data.folders import find_file_or_folder
+
+    if rows is not None and find_file_or_folder(rows).samefile(target):
         noun = "folder" if target.is_dir() else "file"
         raise RunError(f"--out {path}: this is the input {noun}; choose another path")
-    if target.exists() and not overwrite:
+    if not overwrite:
         raise RunError(f"--out {path}: exists already. Use --overwrite to replace it.")
 
 
 @contextmanager
-def blaming(where: str, kind: type[NBridgeError]) -> Iterator[None]:
+def prefixed_errors(where: str, kind: type[NBridgeError]) -> Iterator[None]:
     """Prefixes each line of errors of one kind with the file or option that they concern."""
     try:
         yield
     except kind as error:
         raise NBridgeError("\n".join(f"{where}: {line}" for line in str(error).splitlines())) from error
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """The names in a list separated by commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def default_folder(spec: str, name: str | None, prefix: str = "") -> str:
@@ -105,7 +103,7 @@ def console_of(*, stderr: bool = False, quiet: bool = False) -> Console:
     return Console(stderr=stderr, quiet=quiet, markup=False, emoji=False, highlight=False)
 
 
-def warning(findings: Iterable[Finding]) -> None:
+def print_findings(findings: Iterable[Finding]) -> None:
     """Prints findings to standard error, one line each."""
     for finding in findings:
         typer.echo(finding.line, err=True)
@@ -127,9 +125,3 @@ def reporting(console: Console, folder: str | None = None) -> Iterator[ConsoleRe
         raise KeyboardInterrupt(f"interrupted; continue with: nbridge resume {shlex.quote(folder)}" if goes_on else "interrupted") from stop
     finally:
         reporter.close()
-
-
-def _is_file_read(target: Path, rows: str) -> bool:
-    from nbridge.data.folders import find_file_or_folder
-
-    return find_file_or_folder(rows).samefile(target)

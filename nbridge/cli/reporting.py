@@ -34,7 +34,7 @@ def report(
     typer.echo(f"{write_report(directory, rows=rows, seed=seed)}: written")
 
 
-def verdict_on(run: Run, console: Console) -> Verdict | None:
+def verdict_or_warn(run: Run, console: Console) -> Verdict | None:
     """Computes and saves the verdict after training. Errors become a warning and None, so that training does not fail."""
     from nbridge.common.atomic_files import write_json, writing
     from nbridge.training.run_folder import VERDICT
@@ -50,7 +50,7 @@ def verdict_on(run: Run, console: Console) -> Verdict | None:
     return verdict
 
 
-def report_on(run: Run, findings: tuple[Finding, ...] | None, console: Console) -> bool:
+def write_report_or_warn(run: Run, findings: tuple[Finding, ...] | None, console: Console) -> bool:
     """Writes the report after training; returns whether it was written. Errors become a warning, so that training does not fail."""
     from nbridge.report.page import write_report
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from nbridge.cli.options import Overwrite, RunPath, Seed, blaming, check_output, check_output_folder, console_of, warning
+from nbridge.cli.options import Overwrite, RunPath, Seed, check_output, check_output_folder, console_of, prefixed_errors, print_findings
 from nbridge.data.endings import has_ending
 from nbridge.data.folders import is_folder, kind_of
 from nbridge.errors import DataError, RunError
@@ -104,7 +104,7 @@ def impute(
 
 def _impute(directory: str, rows: str | list[str], target: Path, options: ImputationOptions, shard: Shard) -> None:
     """Imputes rows with a progress bar, and prints a summary."""
-    from nbridge.cli.tables import MeasuringBar
+    from nbridge.cli.tables import EvaluationProgress
     from nbridge.data.source import open_data
     from nbridge.inference.complete import impute_rows
     from nbridge.model import load
@@ -116,12 +116,12 @@ def _impute(directory: str, rows: str | list[str], target: Path, options: Imputa
             raise RunError(f"--out {target}: this model has images, which are written as files; write to a folder, --to FOLDER")
         if shard.of > 1:
             raise RunError(f"--shard {shard.number}/{shard.of}: not supported for images; leave it out")
-    bar = MeasuringBar(console_of(stderr=True))
+    bar = EvaluationProgress(console_of(stderr=True))
     try:
         done = impute_rows(model, source, target, options, shard=shard, progress=bar)
     finally:
         bar.close()
-    warning(done.warnings)
+    print_findings(done.warnings)
     counts = ", ".join(f"{name} {count:,}" for name, count in done.imputed.items())
     if source.into_folder:
         typer.echo(f"{target}: {', '.join(path.name for path in done.files)}: {done.total:,} rows; imputed {counts}")
@@ -177,11 +177,11 @@ def generate(
 
     model = load(directory)
     fixed = _parse_given(model.likelihoods, given or [])
-    with blaming(f"--prior {prior}", DataError):
+    with prefixed_errors(f"--prior {prior}", DataError):
         mixture_for(model.network, prior, fixed)
     values = model.generate(num, fixed, noise=noise, seed=seed, prior=cast("Prior | None", prior))
     if has_ending(target, ".png"):
-        from nbridge.cli.pictures import write_grid
+        from nbridge.cli.image_grid import write_grid
 
         write_grid(target, model.network, values)
     else:
@@ -201,7 +201,7 @@ def embed(directory: RunPath, rows: Rows, out: Out, overwrite: Overwrite = False
 
     model = load(directory)
     batch, ids = read_batch(model, rows)
-    with blaming(rows, DataError):
+    with prefixed_errors(rows, DataError):
         q = model.embed(batch)
     named = {} if ids is None else {model.binding.own.id: ids}
     write_npz(target, {**named, "mean": q.mean.numpy(), "stddev": q.stddev.numpy()})
@@ -212,7 +212,7 @@ def _parse_given(likelihoods: Mapping[str, Likelihood], given: list[str]) -> dic
     values: dict[str, Tensor] = {}
     for item in given:
         name, _, text = item.partition("=")
-        with blaming(f"--given {item}", DataError):
+        with prefixed_errors(f"--given {item}", DataError):
             if not text:
                 raise DataError("expected NAME=VALUE, such as label=3 or x=[0.1,0.2]")
             if name not in likelihoods:
@@ -233,8 +233,8 @@ def _parse_value(name: str, likelihood: Likelihood, text: str) -> Tensor:
 
     try:
         value = yaml_tree.parse(text).value
-    except yaml_tree.Unreadable as error:
-        raise DataError(error.flaw.text) from error
+    except yaml_tree.ParseError as error:
+        raise DataError(error.diagnostic.text) from error
     batch = to_batch({name: [value]}, {name: likelihood.shape}, allow_missing=True)
     if name in batch.cells or not batch.present[name].all():
         raise DataError("contains NaN; give a complete value, or leave the modality out")

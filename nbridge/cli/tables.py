@@ -12,14 +12,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from nbridge.common.messages import number
-from nbridge.evaluation.results import ERRORS, NOTES, Evaluation, Measurement, Names, abbreviated, left_out, taken
+from nbridge.evaluation.results import ERRORS, NOTES, Evaluation, Measurement, Names, abbreviated, describe_settings, describe_skipped
 from nbridge.runs.comparison_table import Comparison
 
-HEADING = 30
+MIN_FIRST_COLUMN = 30
 """Minimum width of the first column of a comparison, in characters."""
-MANY = 8
+MAX_COLUMNS = 8
 """A series with more entries than this is printed vertically."""
-NARROW = 12
+MAX_HEADING = 12
 """Maximum width of a heading, in characters."""
 
 
@@ -27,7 +27,7 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     """Prints a table for each metric with a note on how to read it, and what was left out."""
     judged = any(one.metric in ("coherence", "diversity", "agreement") for one in evaluation.measurements)
     label = f"; classifiers predict {evaluation.label}" if judged else ""
-    console.print(taken(evaluation.settings, evaluation.rows, evaluation.of_rows) + label)
+    console.print(describe_settings(evaluation.settings, evaluation.rows, evaluation.of_rows) + label)
     for metric, group in groupby(evaluation.measurements, key=lambda one: one.metric):
         measurements = list(group)
         console.print()
@@ -36,25 +36,26 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
             console.print(table)
         if metric in NOTES:
             console.print(NOTES[metric])
-    for line in ["", *left_out(evaluation.skipped)] if evaluation.skipped else []:
+    for line in ["", *describe_skipped(evaluation.skipped)] if evaluation.skipped else []:
         console.print(line)
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Prints the scores with one column per model, split into several tables if they do not fit."""
-    rows = list(_rows(comparison))
-    models = len(comparison.contestants)
-    widest = max(len(text) for text in [one.name for one in comparison.contestants] + [cell for _, _, cells in rows for cell in cells])
-    if HEADING + models * (widest + 3) > console.width:
-        rows = [(metric, heading, [cell.replace(" ± ", "\n± ") for cell in cells]) for metric, heading, cells in rows]
+    rows, models = list(_rows(comparison)), len(comparison.results)
+
+    def widest() -> int:
         lines = [line for _, _, cells in rows for cell in cells for line in cell.split("\n")]
-        widest = max(len(text) for text in [one.name for one in comparison.contestants] + lines)
-    fitting = max(1, (console.width - HEADING) // (widest + 3))
+        return max(len(text) for text in [one.name for one in comparison.results] + lines)
+
+    if MIN_FIRST_COLUMN + models * (widest() + 3) > console.width:
+        rows = [(metric, heading, [cell.replace(" ± ", "\n± ") for cell in cells]) for metric, heading, cells in rows]
+    fitting = max(1, (console.width - MIN_FIRST_COLUMN) // (widest() + 3))
     for start in range(0, models, fitting):
         here = slice(start, start + fitting)
         table = Table("")
-        for contestant in comparison.contestants[here]:
-            table.add_column(contestant.name, justify="right", no_wrap=True)
+        for model in comparison.results[here]:
+            table.add_column(model.name, justify="right", no_wrap=True)
         for _, metric in groupby(rows, key=lambda row: row[0]):
             table.add_section()
             for _, heading, cells in metric:
@@ -65,13 +66,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 
 def print_patterns(present: Mapping[str, np.ndarray], console: Console, most: int) -> None:
-    """Prints the patterns of presence, most frequent first.
-
-    Arguments:
-        present: The presence of each modality, shape (N,).
-        console: The console to print to.
-        most: Maximum number of patterns shown; the others are only counted.
-    """
+    """Prints the patterns of presence, most frequent first. Patterns after the first ``most`` are only counted."""
     masks = np.stack(list(present.values()), axis=1)
     patterns, counts = np.unique(masks, axis=0, return_counts=True)
     order = sorted(range(len(counts)), key=lambda place: (-counts[place], -patterns[place].sum(), tuple(~patterns[place])))
@@ -98,11 +93,11 @@ def _rows(comparison: Comparison) -> Iterator[tuple[str, str, list[str]]]:
         if len(figures) == 1:
             yield metric, title, figures[0][1]
         else:
-            yield metric, title, [""] * len(comparison.contestants)
+            yield metric, title, [""] * len(comparison.results)
             yield from ((metric, f"  {name}", cells) for name, cells in figures)
 
 
-class MeasuringBar:
+class EvaluationProgress:
     """Progress bar over the measurements of an evaluation; shown only in a terminal."""
 
     def __init__(self, console: Console) -> None:
@@ -134,7 +129,7 @@ def _figures(metric: str, measurements: Sequence[Measurement], modalities: Names
     table = Table("target", _source(metric), title=f"{metric}{same}", title_justify="left")
     names = list(dict.fromkeys(name for one in measurements for name in one.figures))
     for heading in [*(["rows"] if not same else []), *names]:
-        table.add_column(fill(heading, NARROW), justify="right", no_wrap=True)
+        table.add_column(fill(heading, MAX_HEADING), justify="right", no_wrap=True)
     for one in measurements:
         cells = [number(one.figures[name]) if name in one.figures else "" for name in names]
         table.add_row(*_pair(one, modalities), *([f"{one.rows:,}"] if not same else []), *cells)
@@ -147,7 +142,7 @@ def _series(metric: str, measurements: Sequence[Measurement], modalities: Names)
         having = [one for one in measurements if name in one.series]
         keys = list(dict.fromkeys(key for one in having for key in one.series[name]))
         title = f"{metric} by K" if name == "K" else f"{metric}: {name}"
-        if len(keys) <= MANY:
+        if len(keys) <= MAX_COLUMNS:
             table = Table("target", _source(metric), title=title, title_justify="left")
             for key in keys:
                 table.add_column(f"{int(key):,}" if key.isdecimal() else key, justify="right", no_wrap=True)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nbridge.cli.options import AsJson, Device, Overrides, Overwrite, SpecPath, blaming, console_of, default_folder, reporting
-from nbridge.cli.reporting import WithoutReport, report_on, verdict_on
-from nbridge.cli.sharing import sharing
+from nbridge.cli.options import AsJson, Device, Overrides, Overwrite, SpecPath, console_of, default_folder, prefixed_errors, reporting
+from nbridge.cli.reporting import WithoutReport, verdict_or_warn, write_report_or_warn
+from nbridge.cli.torchrun import main_process
 from nbridge.cli.tracking import Log, check_logger, tracking
 from nbridge.errors import SpecError
 
@@ -40,7 +40,7 @@ def train(
 ) -> None:
     """Train a model from a spec. Runs all training stages; after Ctrl-C, continue with `nbridge resume`."""
     with ExitStack() as stack:
-        with sharing() as is_main:
+        with main_process() as is_main:
             check_logger(log)
             from nbridge.spec.reader import read_spec
 
@@ -51,7 +51,7 @@ def train(
 
             console = console_of(stderr=as_json, quiet=not is_main)
             tracker = stack.enter_context(tracking(log, folder))
-            with reporting(console, folder) as reporter, blaming(spec, SpecError):
+            with reporting(console, folder) as reporter, prefixed_errors(spec, SpecError):
                 reporters = Reporters(reporter, tracker)
                 done = run.train(spec, out=folder, overwrite=overwrite, overrides=set_ or (), device=device, reporter=reporters)
         if is_main:
@@ -67,7 +67,7 @@ def resume(
 ) -> None:
     """Resume an interrupted run. The result is exactly the same as without the interruption."""
     with ExitStack() as stack:
-        with sharing() as is_main:
+        with main_process() as is_main:
             check_logger(log)
             from nbridge.runs import run
             from nbridge.training.checkpoint import CONFIG
@@ -89,18 +89,18 @@ def _summarise(run: Run, console: Console, as_json: bool, tracker: Reporter, *, 
     """Prints imputation scores on held-out rows, warnings, the verdict and the next commands, or all scores as JSON."""
     from nbridge.cli.verdicts import print_verdict
     from nbridge.evaluation.crossmodal import predict_each
-    from nbridge.evaluation.findings import of_model
+    from nbridge.evaluation.findings import model_findings
     from nbridge.training.run_folder import REPORT
 
     rows = run.splits.test if run.splits.test is not None else run.splits.validation
     few = None if rows is None else rows.sample(SUMMARY_ROWS)
     predictions = predict_each(run.model.network, few, samples=SUMMARY_SAMPLES) if few is not None and len(run.model.names) > 1 else []
     tracker.final(_figures(predictions))
-    findings = () if few is None else of_model(run.model.network, few)
+    findings = () if few is None else model_findings(run.model.network, few)
     for finding in findings:
         console.print(finding.line, soft_wrap=True)
-    verdict = verdict_on(run, console)
-    reported = with_report and report_on(run, findings, console)
+    verdict = verdict_or_warn(run, console)
+    reported = with_report and write_report_or_warn(run, findings, console)
     if as_json:
         content = {"predictions": [asdict(one) for one in predictions], "warnings": [one.as_dict() for one in findings]}
         content |= {"verdict": None if verdict is None else verdict.as_dict()}

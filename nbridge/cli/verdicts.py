@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nbridge.evaluation.verdict import FIGURES, Comparison, Outcome, Verdict, digits
+from nbridge.evaluation.verdict import FIGURES, BaselineComparison, Outcome, Verdict, digits
 
 STYLES: dict[Outcome, str] = {"worse": "bold red", "better": "green"}
 """Text styles of outcomes."""
@@ -23,15 +23,15 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
     for heading in ("imputed", "rows", "figure", "model", "baseline", "ahead by", "verdict"):
         table.add_column(heading, justify="right" if heading in ("rows", "model", "ahead by") else "left")
     for one in verdict.modalities:
-        table.add_row(*_cells(one), Text(one.words if one.reason else one.outcome, STYLES.get(one.outcome, "")))
+        table.add_row(*_cells(one), Text(one.description if one.reason else one.outcome, STYLES.get(one.outcome, "")))
     console.print(table)
     for line in (*verdict.column_lines(), *(f"advice: {line}" for line in verdict.advice)):
         console.print(line)
     console.print(verdict.note)
 
 
-def _cells(one: Comparison) -> tuple[str, ...]:
+def _cells(one: BaselineComparison) -> tuple[str, ...]:
     if one.outcome == "not tested":
         return one.target, f"{one.rows:,}", *[""] * 4
-    ahead = f"{one.ahead:.2f} ± {one.standard_error:.2f}" if one.standard_error >= 0.005 else f"{one.ahead:.2f} ± <0.01"
+    ahead = f"{one.lead:.2f} ± {one.standard_error:.2f}" if one.standard_error >= 0.005 else f"{one.lead:.2f} ± <0.01"
     return one.target, f"{one.rows:,}", FIGURES[one.figure], digits(one.model), f"{digits(one.baseline)} {one.predictor}", ahead

@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nbridge.errors import NBridgeError, RunError
@@ -22,7 +22,7 @@ def writing(path: Path, kind: type[NBridgeError] = RunError) -> Iterator[None]:
         raise kind(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Calls ``write`` on a temporary file beside ``path``, flushes it to disk and renames it to ``path``.
 
     On any failure, a full disk included, the temporary file is removed and the old file at ``path`` is kept.
@@ -41,13 +41,21 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: if the file cannot be written; it names ``path``, not the temporary file.
     """
+    temporary = path.parent / _temporary_name(path)
     try:
-        with _renamed(path) as temporary:
-            yield temporary
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        temporary.open("xb").close()
+        # The default permissions of a new file: tempfile and safetensors create files readable by their owner only.
+        permissions = temporary.stat().st_mode
+        yield temporary
+        _flush(temporary)
+        temporary.chmod(permissions)
+        temporary.replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 @contextmanager
@@ -80,28 +88,12 @@ def replace_folder(path: Path, folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file atomically."""
-    write_atomically(path, lambda temporary: _write(temporary, text))
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
 
 
 def write_json(path: Path, content: object) -> None:
     """Writes an indented JSON file atomically."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-@contextmanager
-def _renamed(path: Path) -> Iterator[Path]:
-    temporary = path.parent / _temporary_name(path)
-    temporary.open("xb").close()
-    # The default permissions of a new file: tempfile and safetensors create files readable by their owner only.
-    permissions = temporary.stat().st_mode
-    try:
-        yield temporary
-        _flush(temporary)
-        temporary.chmod(permissions)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _temporary_name(path: Path) -> str:
@@ -111,7 +103,3 @@ def _temporary_name(path: Path) -> str:
 def _flush(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="\n")

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 _MEMORY = Path("/proc/meminfo")
-_GROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current"))
+_CGROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current"))
 
 
 def free_bytes() -> float:
@@ -18,7 +18,7 @@ def free_bytes() -> float:
     except (OSError, ValueError, KeyError):
         pass
     try:
-        limit, used = (path.read_text(encoding="ascii").strip() for path in _GROUPS)
+        limit, used = (path.read_text(encoding="ascii").strip() for path in _CGROUP)
         found.append(float(limit) - float(used))
     except (OSError, ValueError):
         pass

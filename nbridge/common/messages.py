@@ -7,11 +7,11 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-_LONGEST = 40
+_MAX_LENGTH = 40
 """Maximum number of quoted characters."""
 
 
-def clip(text: object, longest: int = _LONGEST) -> str:
+def clip(text: object, longest: int = _MAX_LENGTH) -> str:
     r"""Replaces unprintable characters by ``?`` and truncates to ``longest`` characters.
 
     Example:
@@ -24,7 +24,7 @@ def clip(text: object, longest: int = _LONGEST) -> str:
 
 def quoted(text: str) -> str:
     """A string in double quotes, escaped and truncated."""
-    return json.dumps(text[:_LONGEST], ensure_ascii=not text.isprintable()) + ("..." if len(text) > _LONGEST else "")
+    return json.dumps(text[:_MAX_LENGTH], ensure_ascii=not text.isprintable()) + ("..." if len(text) > _MAX_LENGTH else "")
 
 
 def shown(value: object) -> str:

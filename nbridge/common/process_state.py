@@ -37,11 +37,7 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def torch_threads(number: int) -> Iterator[None]:
-    """Gives torch a number of threads; where it has another, threads that ask for this wait for each other.
-
-    Arguments:
-        number: The number of threads.
-    """
+    """Gives torch a number of threads; where it has another, threads that ask for this wait for each other."""
     import torch  # Not above: code that starts without torch imports this file.
 
     if torch.get_num_threads() == number:
@@ -58,12 +54,7 @@ def torch_threads(number: int) -> Iterator[None]:
 
 @contextmanager
 def log_level(name: str, level: int) -> Iterator[None]:
-    """Gives a logger another level.
-
-    Arguments:
-        name: The logger.
-        level: The level.
-    """
+    """Gives a logger another level."""
     logger = logging.getLogger(name)
     with _LOGGING:
         before = logger.level

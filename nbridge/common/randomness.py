@@ -34,7 +34,6 @@ class Source:
     """A seed, and a generator for each device that numbers are drawn on.
 
     Arguments:
-        seed: The seed.
         shared: Whether torch's global generator is seeded and drawn from instead.
     """
 
@@ -70,10 +69,8 @@ _CURRENT = _Current()
 def own_draws(seed: int, *, redirect: bool = True) -> Iterator[None]:
     """Lets this thread draw from generators with a seed of their own.
 
-    Arguments:
-        seed: The seed.
-        redirect: Whether torch's own functions are redirected too, which costs about two microseconds for each call of one. Without it only
-            the functions of this file draw from the source.
+    With ``redirect``, torch's own functions are redirected too, which costs about two microseconds for each call of one; without it only
+    the functions of this file draw from the source.
     """
     with _using(Source(seed)), _Redirected() if redirect and not _CURRENT.redirected else nullcontext():
         yield
@@ -83,11 +80,7 @@ def own_draws(seed: int, *, redirect: bool = True) -> Iterator[None]:
 def compiled_draws(seed: int, devices: Iterable[torch.device]) -> Iterator[None]:
     """The same for code that `torch.compile` made, which knows the global generator alone: that is seeded too, and put back.
 
-    Threads that do this wait for each other.
-
-    Arguments:
-        seed: The seed.
-        devices: Accelerators whose generators are put back.
+    Threads that do this wait for each other. The generators of ``devices`` are put back too.
     """
     with GENERATOR, torch.random.fork_rng(list(devices)), _using(Source(seed, shared=True)):
         yield
@@ -163,17 +156,14 @@ def draws_itself(module: nn.Module) -> bool:
     No module of this library does, nor do torch's own layers other than those with dropout or noise of their own. Of any other module it
     is not known, so the answer is True.
     """
-    return any(not (_is_ours(one) or _is_quiet(one)) for one in module.modules())
+    return not all(_is_redirected_or_deterministic(type(one)) for one in module.modules())
 
 
-def _is_ours(module: nn.Module) -> bool:
-    return type(module).__module__.startswith("nbridge.")
-
-
-def _is_quiet(module: nn.Module) -> bool:
-    kind = type(module)
-    noisy = ("dropout", "rnn", "transformer"), (nn.RReLU, nn.MultiheadAttention, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
-    return kind.__module__.startswith("torch.nn.modules.") and kind.__module__.split(".")[-1] not in noisy[0] and kind not in noisy[1]
+def _is_redirected_or_deterministic(kind: type[nn.Module]) -> bool:
+    if not kind.__module__.startswith("torch.nn.modules."):
+        return kind.__module__.startswith("nbridge.")
+    random = (nn.RReLU, nn.MultiheadAttention, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
+    return kind.__module__.split(".")[-1] not in ("dropout", "rnn", "transformer") and kind not in random
 
 
 # What is redirected

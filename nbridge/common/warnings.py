@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Concern = Literal["chance", "inactive", "edge", "pattern", "apart", "empty", "prior", "slot", "split", "untested"]
+WarningKind = Literal["chance", "inactive", "edge", "pattern", "apart", "empty", "prior", "slot", "split", "untested"]
 
 
 @dataclass(frozen=True)
@@ -21,18 +21,19 @@ class Finding:
             split that are ill-formed or share items) or ``untested`` (too few rows to check).
         where: The modality, or several separated by commas; empty if it concerns all.
         text: One line: what, where, and what to do.
-        figures: The numbers behind it, as JSON values.
+        details: The numbers behind it, as JSON values.
     """
 
-    kind: Concern
+    kind: WarningKind
     where: str
     text: str
-    figures: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Finding:
         """The inverse of `as_dict`."""
-        return cls(**content)
+        details = {"details" if name == "figures" else name: value for name, value in content.items()}
+        return cls(**details)
 
     @property
     def line(self) -> str:
@@ -41,4 +42,4 @@ class Finding:
 
     def as_dict(self) -> dict[str, Any]:
         """The finding as JSON values."""
-        return {"kind": self.kind, "where": self.where, "text": self.text, "figures": dict(self.figures)}
+        return {"kind": self.kind, "where": self.where, "text": self.text, "figures": dict(self.details)}

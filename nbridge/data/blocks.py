@@ -118,7 +118,7 @@ class RowReader(ABC):
         by_name: Whether a column named similarly to a modality is reported as a typo.
         place: Formats the location of a cell by modality, row and element; None if modalities are not made of columns.
         findings: Warnings about what could not be preserved, complete after writing.
-        files: The files that are written, if several.
+        file_names: The names of the files that are written, if several.
         appended: The number of rows that each file lacked and that are appended to it.
     """
 
@@ -129,7 +129,7 @@ class RowReader(ABC):
     id_key: str | None = None
     place: Callable[[str, int, int], str] | None = None
     findings: tuple[Finding, ...] = ()
-    files: tuple[str, ...] = ()
+    file_names: tuple[str, ...] = ()
     appended: Mapping[str, int] = MappingProxyType({})
 
     @property

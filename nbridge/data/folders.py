@@ -99,7 +99,8 @@ def kind_of(path: str | Path) -> str:
     if is_folder(path):
         return ""
     exists = any(Path(folder, _home(path)).is_file() for folder in filter(None, (Path.cwd(), data_folder())))
-    return known or (ARCHIVE if exists or Path(path).suffix else "")
+    # Other formats are those of data sources outside this package.
+    return known or Path(path).suffix.lower() or (ARCHIVE if exists else "")
 
 
 def _find(path: str | Path, sought: Callable[[Path], bool], other: Callable[[Path], bool], noun: str, other_noun: str) -> Path:

@@ -29,7 +29,7 @@ from nbridge.data.schema import DataSchema
 from nbridge.data.split import Dataset
 from nbridge.data.split_labels import NoColumnError, RowLabels
 from nbridge.errors import DataError
-from nbridge.spec.registry import BUILT_IN, resolve
+from nbridge.spec.registry import BUILT_IN, installed, resolve
 
 EXPECTED = "expected tables (.csv, .tsv, .csv.gz, .tsv.gz, .parquet), folders of images, or one .npz, .h5mu or .h5ad file"
 """The files that a spec is drafted from."""
@@ -310,10 +310,10 @@ def open_data(rows: Any, own: DataSource | None = None) -> DataSource:
 
 
 def _formats(own: DataSource | None) -> Iterator[type[DataSource]]:
-    """The class of a model's own source, then all built-in formats."""
+    """The class of a model's own source, those of installed packages, then all built-in formats."""
     if own is not None and not type(own).__module__.startswith("nbridge."):
         yield type(own)
-    yield from (source_class(name) for name in BUILT_IN["datasets"])
+    yield from (source_class(name) for name in (*installed("datasets"), *BUILT_IN["datasets"]))
 
 
 def are_paths(rows: object) -> bool:

@@ -21,11 +21,7 @@ COLOURS = 4
 def part_of_array(name: str, array: np.ndarray, rows: int, *, whole_bytes: bool = False) -> Part | str:
     """Infers the modality of a numeric array; returns a reason if it cannot be one.
 
-    Arguments:
-        name: Its name.
-        array: Its rows.
-        rows: The expected number of rows.
-        whole_bytes: Whether its values are stored as bytes, as in images.
+    With ``whole_bytes``, values are stored as bytes, as in images.
     """
     if array.dtype.kind not in "buif" or array.ndim < 1 or len(array) != rows or not array.size:
         return f"no array of numbers with {rows:,} rows"
@@ -58,9 +54,7 @@ def is_image(shape: tuple[int, ...]) -> bool:
 def part_of_texts(name: str, array: np.ndarray) -> tuple[Part, tuple[str, ...]] | str:
     """Infers the modality of a text array, with its classes; returns a reason if it cannot be one.
 
-    Arguments:
-        name: Its name.
-        array: Its rows, (N,), with empty texts, NA and similar markers for missing values.
+    The array, (N,), has empty texts, NA and similar markers for missing values.
     """
     normal = [text for text in map(normal_text, array.tolist()) if text not in MISSING]
     texts, rows = np.unique(np.array(normal, dtype=np.str_), return_counts=True)

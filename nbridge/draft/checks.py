@@ -63,11 +63,7 @@ class _Element:
 
 
 def check_data(spec: Spec) -> Checked:
-    """Checks shapes, supports, identifiers and splits of the data of a spec, and looks for likely mistakes.
-
-    Arguments:
-        spec: A valid spec.
-    """
+    """Checks shapes, supports, identifiers and splits of the data of a spec, and looks for likely mistakes."""
     shapes = {name: modality.shape for name, modality in spec.modalities.items()}
     try:
         source = source_of(spec)
@@ -78,6 +74,7 @@ def check_data(spec: Spec) -> Checked:
     except (DataError, SpecError) as error:
         return Checked(tuple(str(error).splitlines()))
     model = build_model(spec)
+    model.choose_widths(dataset.batch.representative())
     errors = tuple(_unsupported(model, dataset))
     findings: list[Finding] = []
     if not errors:

@@ -34,8 +34,6 @@ class ColumnKind:
     """The kind of a column.
 
     Arguments:
-        kind: The kind of its values.
-        why: The reason.
         doubt: An alternative kind; empty if there is none.
         certain: Whether the kind follows from the column name, so that other columns do not change it.
     """
@@ -118,10 +116,6 @@ class Tally:
 def kind_of_numbers(name: str, tally: Tally) -> ColumnKind:
     """Infers the kind of a column with at least three distinct numbers.
 
-    Arguments:
-        name: The name of the column.
-        tally: Its numbers.
-
     Example:
         >>> kind_of_numbers("x", Tally.of(np.arange(1600.0) % 100)).kind
         'classes'
@@ -137,10 +131,7 @@ def kind_of_numbers(name: str, tally: Tally) -> ColumnKind:
 def kind_of_text(name: str, rows: np.ndarray, what: str = "text") -> ColumnKind:
     """Infers the kind of a text column with at least three distinct values: classes if its values repeat.
 
-    Arguments:
-        name: The name of the column.
-        rows: The number of rows with each distinct value, (k,).
-        what: The word for the values.
+    ``rows`` is the number of rows with each distinct value, (k,).
     """
     different, total = len(rows), int(rows.sum())
     if owner := _owner(hint_of(name), rows):
@@ -156,9 +147,6 @@ def kind_of_text(name: str, rows: np.ndarray, what: str = "text") -> ColumnKind:
 
 def repeats(rows: np.ndarray) -> bool:
     """Whether the values of a column repeat: at least two rows per value on average, and at least half of the values in several rows.
-
-    Arguments:
-        rows: The number of rows with each distinct value, (k,).
 
     Example:
         >>> repeats(np.array([3, 2, 1])), repeats(np.array([1, 1, 9])), repeats(np.array([2, 1, 1]))

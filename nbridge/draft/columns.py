@@ -44,15 +44,7 @@ NAMED = 6
 
 @dataclass(frozen=True)
 class Guess:
-    """An inferred modality.
-
-    Arguments:
-        name: Its name.
-        kind: The kind of its columns.
-        columns: Its columns.
-        why: The reasons for the grouping and the kind.
-        group: The common prefix of the column names.
-    """
+    """An inferred modality."""
 
     name: str
     kind: Kind
@@ -83,23 +75,14 @@ class Guess:
 
 @dataclass(frozen=True)
 class Guesses:
-    """Inferred modalities of a table.
-
-    Arguments:
-        modalities: The modalities.
-        left_out: Columns in no modality, with the reasons.
-    """
+    """Inferred modalities of a table."""
 
     modalities: tuple[Guess, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def guess_modalities(profiles: Sequence[Profile]) -> Guesses:
-    """Infers the modalities of columns.
-
-    Arguments:
-        profiles: The columns, except identifiers.
-    """
+    """Infers the modalities of columns. Identifiers are not among them."""
     kinds = {profile.name: kind_of(profile) for profile in profiles}
     used = [profile for profile in profiles if kinds[profile.name].kind != "left out"]
     groups = [part for name, group in _by_name(used).items() for part in _by_absence(name, group)]

@@ -13,7 +13,7 @@ import numpy as np
 from nbridge.common.messages import clip, some_of
 from nbridge.data.images.sets import ImageSet
 from nbridge.data.schema import ArraysSchema, ColumnsSchema, DataSchema, OmicsSchema
-from nbridge.data.source import is_path, open_data
+from nbridge.data.source import DataSource, is_path, open_data, source_class
 from nbridge.data.split_labels import RowLabels
 from nbridge.data.tables.cells import MISSING
 from nbridge.data.tables.columns import TableFile
@@ -64,13 +64,14 @@ class Draft:
         return parse_spec(self.text)
 
 
-def init(data: FrameLike, *, id: str | None = None) -> Draft:  # noqa: A002 (as the command has it)
+def init(data: FrameLike, *, id: str | None = None, source: str | type[DataSource] | None = None) -> Draft:  # noqa: A002
     """Infers a draft spec from raw data, like ``nbridge init``: modalities and likelihoods, each with the reason for the guess.
 
     Arguments:
         data: A data frame of pandas, polars or pyarrow, a ``datasets.Dataset``, a dict of arrays, a MuData or AnnData object; or the path
             of a file (csv, parquet, npz, h5mu, h5ad) or of a folder of images, or a list of tables and folders to join.
         id: The column of identifiers, in files; inferred by default. Rows of a frame are identified by position.
+        source: The data source of the rows, a class of your own or its name in a spec; found by the file or the type by default.
 
     Returns:
         The draft: ``spec``, for `nbridge.train`, and ``text``, the same as YAML with the reasons as comments.
@@ -84,18 +85,15 @@ def init(data: FrameLike, *, id: str | None = None) -> Draft:  # noqa: A002 (as 
         ['arm', 'dose']
     """
     paths = [fspath(path) for path in data] if isinstance(data, list | tuple) else [fspath(data)] if is_path(data) else []
-    source = open_data(data if not paths else paths[0] if len(paths) == 1 else paths)
-    with source.schema() as schema:
+    rows = data if not paths else paths[0] if len(paths) == 1 else paths
+    kind = source_class(source) if isinstance(source, str) else source
+    with (open_data(rows) if kind is None else kind.over(rows, None)).schema() as schema:
         return draft_spec(schema, id)
 
 
 @singledispatch
 def draft_spec(schema: DataSchema, id_column: str | None) -> Draft:
-    """Infers a draft spec from columns, arrays or matrices.
-
-    Arguments:
-        schema: What the data hold.
-        id_column: The column or array of identifiers; inferred by default.
+    """Infers a draft spec from columns, arrays or matrices. The column or array of identifiers is inferred by default.
 
     Raises:
         DataError: if rows cannot be read or joined, or there is no possible modality.

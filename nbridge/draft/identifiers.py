@@ -23,9 +23,6 @@ MOSTLY = 0.9
 def common_id(files: Sequence[TableFile]) -> str:
     """Finds the column to join files on: one that all of them have.
 
-    Arguments:
-        files: The files.
-
     Raises:
         DataError: if there is no such column, or several.
     """
@@ -38,11 +35,7 @@ def common_id(files: Sequence[TableFile]) -> str:
 
 
 def found_id(profiles: Sequence[Profile]) -> str | None:
-    """Finds the column of identifiers, by name or as the first column; None if no column is unique.
-
-    Arguments:
-        profiles: The columns.
-    """
+    """Finds the column of identifiers, by name or as the first column; None if no column is unique."""
     # A column without a name can't be named.
     telling = [profile for profile in profiles if profile.name and profile.present.all() and len(profile.texts) == len(profile.codes)]
     named = [profile.name for profile in telling if profile.name == "id" or (ID_WORDS.search(profile.name) and is_identifier(profile))]
@@ -52,12 +45,7 @@ def found_id(profiles: Sequence[Profile]) -> str | None:
 
 
 def damaged_ids(profiles: Sequence[Profile], file: TableFile) -> dict[str, str]:
-    """Finds columns that are named like identifiers and nearly unique, with the error in each of them.
-
-    Arguments:
-        profiles: The columns.
-        file: Their file.
-    """
+    """Finds columns that are named like identifiers and nearly unique, with the error in each of them."""
     return {profile.name: _mistake(profile, file) for profile in profiles if _is_nearly_id(profile)}
 
 

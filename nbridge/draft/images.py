@@ -29,14 +29,7 @@ NEAR = 0.1
 
 @dataclass(frozen=True)
 class ImagesLook:
-    """Inferred image modalities and data source.
-
-    Arguments:
-        parts: The modalities.
-        source: The data source and its options.
-        reasons: Comments by option.
-        remarks: Remarks for the user to review.
-    """
+    """Inferred image modalities and data source."""
 
     parts: list[Part]
     source: Mapping[str, object]
@@ -47,11 +40,7 @@ class ImagesLook:
 def look_at_images(found: Sequence[ImageSet], source: Mapping[str, object], taken: Collection[str], root: str | None = None) -> ImagesLook:
     """Infers the image modalities, and the data source for them and the tables.
 
-    Arguments:
-        found: The images of each modality; the source is unchanged if there are none.
-        source: The source of the tables.
-        taken: Names used by modalities and columns.
-        root: The folder that paths in columns are relative to, if not that of their table.
+    Without images, the source is unchanged. Paths in columns are relative to ``root``, or else to the folder of their table.
 
     Raises:
         DataError: if an image cannot be read.
@@ -77,12 +66,7 @@ def look_at_images(found: Sequence[ImageSet], source: Mapping[str, object], take
 
 
 def paths_of(profile: Profile, root: Path) -> ImageSet | None:
-    """Finds the images that a column refers to; None if it does not contain paths, or none of the files exists.
-
-    Arguments:
-        profile: The column.
-        root: The folder that paths are relative to.
-    """
+    """Finds the images that a column refers to; None if it does not contain paths, or none of the files exists."""
     if not names_images(profile):
         return None
     there = [path for text in profile.texts if (path := file_at(root, text)) is not None]
@@ -100,13 +84,7 @@ def names_images(profile: Profile) -> bool:
 
 
 def all_paths(profiles: Sequence[Profile], files: Sequence[TableFile], root: ImageSet | None) -> dict[str, ImageSet]:
-    """The images of each column that names files.
-
-    Arguments:
-        profiles: The columns.
-        files: The tables that they are of.
-        root: The image folder that paths are relative to; that of their table if None.
-    """
+    """The images of each column that names files. Paths are relative to ``root``, an image folder, or else to the folder of their table."""
     found: dict[str, ImageSet] = {}
     for profile in profiles:
         file = next(file for file in files if profile.name in file.columns)
@@ -125,25 +103,14 @@ def lost_images(profiles: Sequence[Profile]) -> list[str]:
 
 
 def presence_of(folders: Sequence[ImageSet], named: Mapping[str, ImageSet], found: Profiles) -> list[np.ndarray]:
-    """The observed mask of each image modality, (N,).
-
-    Arguments:
-        folders: Folders of images.
-        named: Columns of paths.
-        found: All columns, joined with the folders.
-    """
+    """The observed mask of each image modality, (N,)."""
     ids = np.array([]) if found.ids is None else found.ids
     columns = {profile.name: profile.present for profile in found.columns}
     return [*(np.isin(ids, list(one.stems)) for one in folders), *(columns[name] for name in named)]
 
 
 def id_of(profiles: Sequence[Profile], stems: Collection[str]) -> str | None:
-    """Finds the column that contains most of the images' identifiers; None if there is none.
-
-    Arguments:
-        profiles: The columns.
-        stems: The identifiers.
-    """
+    """Finds the column that contains most of the images' identifiers; None if there is none."""
     shared = {profile.name: len(set(stems).intersection(map(identifier_of, profile.texts))) for profile in profiles}
     telling = [profile for profile in profiles if profile.present.all() and len(profile.texts) == len(profile.codes)]
     # A column with half of the identifiers that is not unique has an error, which is reported when it is read.

@@ -13,9 +13,7 @@ _SEPARATOR = re.compile(r"[\W_]+")
 def prefix_of(name: str, depth: int = 1) -> str:
     """The first pieces of a name, before a separator or trailing digits; empty if nothing follows them.
 
-    Arguments:
-        name: The name of a column. Its pieces are separated by any characters other than letters and digits.
-        depth: The number of pieces.
+    Pieces are separated by any characters other than letters and digits.
 
     Example:
         >>> [prefix_of(name) for name in ("lab_12", "gene.TP53", "gene_a.b", "sepal length (cm)", "x7", "age", "2")]
@@ -36,10 +34,6 @@ def group_by_prefix(names: Sequence[str], most: int) -> dict[str, list[str]]:
 
     If all names share one prefix, longer ones are tried. If there are `most` groups or more, prefixes without trailing digits are tried
     (``q1_a`` and ``q2_a``); if there are still too many, all names are one group.
-
-    Arguments:
-        names: Distinct names of columns.
-        most: The number of groups from which prefixes are not used.
 
     Example:
         >>> group_by_prefix(["gene_a.b", "gene_c", "age", "bill-length", "bill-depth"], 8)

@@ -30,14 +30,10 @@ class ArrayModalities:
     """Inferred modalities and split.
 
     Arguments:
-        rows: The number of rows.
-        id_key: The array of identifiers, if any.
-        parts: The modalities.
         keys: The array of each modality with another name.
         classes: The classes of text, by modality.
         present: The observed mask of each modality, (N,).
         left: Arrays that are not modalities, by reason.
-        splits: The proposed split.
     """
 
     rows: int
@@ -68,11 +64,7 @@ class ArrayModalities:
 
 
 def modalities_of_arrays(arrays: Mapping[str, np.ndarray], id_key: str | None) -> ArrayModalities:
-    """Infers modalities from named arrays.
-
-    Arguments:
-        arrays: The arrays.
-        id_key: The array of identifiers; by default ``id``, if it exists.
+    """Infers modalities from named arrays. The default array of identifiers is ``id``, if it exists.
 
     Raises:
         DataError: if they contain no possible modality, or identifiers are missing or duplicate.

@@ -49,14 +49,11 @@ class OmicsLook:
     """Inferred modalities and split.
 
     Arguments:
-        rows: The number of observations.
-        parts: The modalities.
         keys: Locations of modalities that do not follow from their names.
         variables: The selection of variables, by modality.
         classes: The classes of columns, by modality.
         present: The observed mask of each modality, (N,).
         remarks: Remarks for the user to review, one line each.
-        splits: The proposed split.
     """
 
     rows: int

@@ -73,9 +73,6 @@ class SplitKeys:
 def keys_among(columns: Mapping[str, Texts]) -> SplitKeys:
     """Finds the columns of groups and splits.
 
-    Arguments:
-        columns: All columns by name.
-
     Example:
         >>> found = keys_among({"patient_id": lambda: [f"p{row // 3}" for row in range(60)], "age": lambda: ["30"] * 60})
         >>> found.options
@@ -95,21 +92,14 @@ def keys_among(columns: Mapping[str, Texts]) -> SplitKeys:
 def keys_of_items(keys: SplitKeys, items: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> SplitKeys:
     """Adds a modality with repeated items as the group, unless columns define groups or splits.
 
-    Arguments:
-        keys: The options found in columns.
-        items: The name of each modality, its values :math:`(N, ...)`, NaN in missing cells, and its observed mask, :math:`(N,)`.
+    Items are the name of each modality, its values :math:`(N, ...)`, NaN in missing cells, and its observed mask, :math:`(N,)`.
     """
     labels = [RowLabels(name, _digests(values, there), alone=True) for name, values, there in items if there.any()]
     return keys_of_labels(keys, labels)
 
 
 def keys_of_labels(keys: SplitKeys, items: Iterable[RowLabels]) -> SplitKeys:
-    """Like `keys_of_items`, for items with labels, such as the paths of photographs.
-
-    Arguments:
-        keys: The options found in columns.
-        items: The label of each row's item.
-    """
+    """Like `keys_of_items`, for items with labels, such as the paths of photographs."""
     if keys.options:
         return keys
     shared = {one.what: one for one in items if _repeat(one.texts)}
@@ -128,13 +118,7 @@ def keys_of_labels(keys: SplitKeys, items: Iterable[RowLabels]) -> SplitKeys:
 
 
 def file_labels(name: str, files: Sequence[Path], ids: Sequence[str]) -> RowLabels:
-    """Labels the images of a folder by content; only files of equal size are read.
-
-    Arguments:
-        name: The modality.
-        files: The files, whose names are identifiers.
-        ids: The identifiers of all rows.
-    """
+    """Labels the images of a folder by content; only files of equal size are read. Files are named by identifiers."""
     sizes = {path: path.stat().st_size for path in files}
     counts = Counter(sizes.values())
     known = {identifier_of(path.stem): _content(path) if counts[size] > 1 else path.name for path, size in sizes.items()}

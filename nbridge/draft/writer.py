@@ -29,10 +29,7 @@ class Part:
     """A modality of a draft spec.
 
     Arguments:
-        name: Its name.
-        shape: The shape of a row.
         likelihood: The likelihood, as YAML.
-        why: The reason.
         encoder: The encoder of images, as YAML; empty for an mlp.
     """
 
@@ -48,10 +45,6 @@ class Outline:
     """The contents of a draft spec.
 
     Arguments:
-        name: The name of the spec.
-        source: The data source and its options.
-        rows: The number of rows.
-        parts: The modalities.
         remarks: Comment lines on the data.
         reasons: Comments by option of the source.
     """
@@ -82,13 +75,7 @@ def conv_encoder(sides: Sequence[int]) -> str:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Network sizes of a draft spec.
-
-    Arguments:
-        latent_dim: Dimension of z.
-        hidden: Width of hidden layers.
-        features: Width of the encoders' features.
-    """
+    """Network sizes of a draft spec."""
 
     latent_dim: int
     hidden: int
@@ -96,10 +83,7 @@ class Sizes:
 
 
 def sizes_of(numbers: int) -> Sizes:
-    """Chooses network sizes by the number of values per row.
-
-    Arguments:
-        numbers: The number of values per row in all modalities; the number of classes for a categorical one.
+    """Chooses network sizes by the number of values per row. A categorical modality counts its classes.
 
     Example:
         >>> sizes_of(12)
@@ -150,7 +134,7 @@ def scalar(value: object) -> str:
         try:
             if yaml_tree.parse(f"[{value}]").value == [value]:
                 return value
-        except yaml_tree.Unreadable:
+        except yaml_tree.ParseError:
             pass
     return json.dumps(value, ensure_ascii=not value.isprintable())
 

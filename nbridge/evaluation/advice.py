@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from nbridge.evaluation.targets import Values
-from nbridge.evaluation.verdict import Comparison, outcome_of
+from nbridge.evaluation.verdict import BaselineComparison, outcome_of
 from nbridge.nn.likelihoods import Bernoulli, Categorical, Likelihood
 from nbridge.spec.spec import Spec
 from nbridge.training.progress import EpochRecord
 
-FEW = 50
+MIN_ROWS_PER_DIMENSION = 50
 """Training rows per latent dimension below which the data count as small."""
 EARLY, LONG = 0.25, 100
 """Overfitting: the best weights come within the first `EARLY` share of a stage's updates, in a stage of at least `LONG` updates."""
@@ -22,12 +22,10 @@ CLASSES, REPEATED = 200, 5
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingSummary:
     """How a model was trained.
 
     Arguments:
-        spec: Its spec.
-        rows: The number of training rows.
         best: For each stage with validation rows, the update of its best weights and its number of updates.
     """
 
@@ -36,23 +34,19 @@ class Trained:
     best: Mapping[str, tuple[int, int]]
 
 
-def trained_as(spec: Spec, rows: int, records: Iterable[EpochRecord]) -> Trained:
+def summarise_training(spec: Spec, rows: int, records: Iterable[EpochRecord]) -> TrainingSummary:
     """Summarises training records; stages without validation rows are left out."""
     best: dict[str, tuple[int, int]] = {}
     for record in records:
         if record.validation_loss is not None:
             best[record.stage] = (record.update if record.best else best.get(record.stage, (0, 0))[0], record.update)
-    return Trained(spec, rows, best)
+    return TrainingSummary(spec, rows, best)
 
 
-def advise(comparison: Comparison, likelihood: Likelihood, values: Values, trained: Trained) -> str:
+def advise(comparison: BaselineComparison, likelihood: Likelihood, values: Values, trained: TrainingSummary) -> str:
     """Advice for a modality that is imputed worse than the baseline: one line, without the modality's name.
 
-    Arguments:
-        comparison: The comparison.
-        likelihood: The modality's likelihood.
-        values: Its values in the training rows, shape (N, E), NaN where missing.
-        trained: How the model was trained.
+    Values are those of the training rows, shape (N, E), NaN where missing.
     """
     causes: Sequence[Callable[[], str]] = (
         lambda: _mismatched(likelihood, values),
@@ -64,11 +58,11 @@ def advise(comparison: Comparison, likelihood: Likelihood, values: Values, train
     return next((text for cause in causes if (text := cause())), None) or _another_model(comparison, trained)
 
 
-def lines_of(advice: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+def format_advice(advice: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     """Formats (modality, advice) pairs as lines; modalities with the same advice share a line.
 
     Example:
-        >>> lines_of([("x", "train longer"), ("y", "train longer"), ("z", "use more rows")])
+        >>> format_advice([("x", "train longer"), ("y", "train longer"), ("z", "use more rows")])
         ('x, y: train longer', 'z: use more rows')
     """
     names: dict[str, list[str]] = {}
@@ -94,7 +88,7 @@ def _mismatched(likelihood: Likelihood, values: Values) -> str:
     return ""
 
 
-def _unfinished(trained: Trained) -> str:
+def _unfinished(trained: TrainingSummary) -> str:
     """A stage ended with its best weights."""
     for stage, (best, updates) in trained.best.items():
         if best == updates:
@@ -102,7 +96,7 @@ def _unfinished(trained: Trained) -> str:
     return ""
 
 
-def _overfitted(trained: Trained) -> str:
+def _overfitted(trained: TrainingSummary) -> str:
     """Few rows, and the best weights come early in a stage."""
     for stage, (best, updates) in trained.best.items():
         if _is_small(trained) and updates >= LONG and best <= EARLY * updates:
@@ -113,7 +107,7 @@ def _overfitted(trained: Trained) -> str:
     return ""
 
 
-def _ignored(comparison: Comparison, trained: Trained) -> str:
+def _ignored(comparison: BaselineComparison, trained: TrainingSummary) -> str:
     """The score is no better than a constant's: the model does not use the other modalities."""
     ahead = comparison.constant - comparison.model if comparison.figure == "rmse" else comparison.model - comparison.constant
     if outcome_of(ahead, comparison.standard_error) == "better":
@@ -123,11 +117,11 @@ def _ignored(comparison: Comparison, trained: Trained) -> str:
     return f"{found}: raise its weight in the spec, or {_other_model(trained)}"
 
 
-def _is_small(trained: Trained) -> bool:
-    return trained.rows < FEW * trained.spec.latent_dim
+def _is_small(trained: TrainingSummary) -> bool:
+    return trained.rows < MIN_ROWS_PER_DIMENSION * trained.spec.latent_dim
 
 
-def _few_rows(trained: Trained) -> str:
+def _few_rows(trained: TrainingSummary) -> str:
     if not _is_small(trained):
         return ""
     return (
@@ -136,19 +130,19 @@ def _few_rows(trained: Trained) -> str:
     )
 
 
-def _another_model(comparison: Comparison, trained: Trained) -> str:
+def _another_model(comparison: BaselineComparison, trained: TrainingSummary) -> str:
     local = comparison.predictor == "neighbours"
     why = "nearest neighbours predict it better" if local else "a linear predictor does better"
     capacity = "a larger encoder (hidden), " if local else ""
     return f"{why}: try {capacity}a higher weight in the spec, or {_other_model(trained)}"
 
 
-def _other_model(trained: Trained) -> str:
+def _other_model(trained: TrainingSummary) -> str:
     """Another model to try."""
     if trained.spec.model.type != "bridged":
         return "model: bridged"
     return "model: jmvae (nbridge compare SPEC --models bridged,jmvae measures both)"
 
 
-def _smaller(trained: Trained) -> int:
+def _smaller(trained: TrainingSummary) -> int:
     return max(2, trained.spec.latent_dim // 2)

@@ -30,7 +30,7 @@ from nbridge.evaluation.calibration import (
     row_chunks,
     unsupported,
 )
-from nbridge.evaluation.rows import rows_to_score, together
+from nbridge.evaluation.rows import rows_to_score, rows_with_all
 from nbridge.inference.impute import serving
 from nbridge.models.base import MultimodalVAE
 from nbridge.nn.likelihoods import Bernoulli
@@ -123,29 +123,33 @@ def attribute_errors(
     require_positive(samples=samples, bins=bins)
     names = _named(names, target, math.prod(likelihood.shape))
     _check_answers(batch, target)
-    answers = _answers(rows, target)
-    require_cells(answers.observed, target)
-    usual = _more_frequent(answers if reference is None else _reference_answers(model, reference, target))
+    labels = _answers(rows, target)
+    require_cells(labels.observed, target)
+    counted = labels if reference is None else _reference_answers(model, reference, target)
+    majority = 2 * counted.yes.sum(0) >= counted.observed.sum(0)
     with serving(model, seed):
-        parts = [_probabilities(model, part, given, target, samples) for part in row_chunks(model, rows, target, samples)]
-    return _summary(given, target, names, torch.cat(parts), answers, usual, bins)
+        parts = [
+            predictive(model, part, given, target, samples).mean.double().mean(0).flatten(1).cpu()
+            for part in row_chunks(model, rows, target, samples)
+        ]
+    return _summary(given, target, names, torch.cat(parts), labels, majority, bins)
 
 
 @dataclass(frozen=True)
-class _Answers:
+class _Labels:
     """Attribute values and their observed mask, both boolean, shape (B, A)."""
 
     yes: Tensor
     observed: Tensor
 
 
-def _answers(batch: Batch, target: str) -> _Answers:
+def _answers(batch: Batch, target: str) -> _Labels:
     observed = observed_cells(batch, target).flatten(1).cpu()
-    return _Answers((batch.values[target].flatten(1).cpu() == 1) & observed, observed)
+    return _Labels((batch.values[target].flatten(1).cpu() == 1) & observed, observed)
 
 
-def _reference_answers(model: MultimodalVAE, reference: Batch, target: str) -> _Answers:
-    rows = together(model, reference, [target])
+def _reference_answers(model: MultimodalVAE, reference: Batch, target: str) -> _Labels:
+    rows = rows_with_all(model, reference, [target])
     model.check(reference)
     _check_answers(reference, target)
     return _answers(rows, target)
@@ -168,29 +172,19 @@ def _named(names: Sequence[str] | None, target: str, number: int) -> tuple[str, 
     return tuple(names)
 
 
-def _more_frequent(answers: _Answers) -> Tensor:
-    """Whether at least half of the observed rows are yes, shape (A,)."""
-    return 2 * answers.yes.sum(0) >= answers.observed.sum(0)
-
-
-def _probabilities(model: MultimodalVAE, batch: Batch, given: tuple[str, ...], target: str, samples: int) -> Tensor:
-    """The probability of yes, float64, shape (B, A)."""
-    return predictive(model, batch, given, target, samples).mean.double().mean(0).flatten(1).cpu()
-
-
-def _attribute(name: str, p: Tensor, yes: Tensor, usual: Tensor) -> Attribute:
+def _attribute(name: str, p: Tensor, yes: Tensor, majority: Tensor) -> Attribute:
     """Scores one attribute over the rows in which it is observed."""
     right = (p >= 0.5) == yes
     balanced = _average([_share(right[yes]), _share(right[~yes])]) if yes.any() and not yes.all() else None
-    return Attribute(name, len(p), _share(yes), _share(right), _share(yes == usual), balanced)
+    return Attribute(name, len(p), _share(yes), _share(right), _share(yes == majority), balanced)
 
 
 def _summary(
-    given: tuple[str, ...], target: str, names: tuple[str, ...], p: Tensor, answers: _Answers, usual: Tensor, bins: int
+    given: tuple[str, ...], target: str, names: tuple[str, ...], p: Tensor, labels: _Labels, majority: Tensor, bins: int
 ) -> AttributeErrors:
-    yes, observed = answers.yes, answers.observed
+    yes, observed = labels.yes, labels.observed
     columns = enumerate(zip(names, observed.T, strict=True))
-    attributes = tuple(_attribute(name, p[rows, i], yes[rows, i], usual[i]) for i, (name, rows) in columns)
+    attributes = tuple(_attribute(name, p[rows, i], yes[rows, i], majority[i]) for i, (name, rows) in columns)
     balanced = [line.balanced_accuracy for line in attributes if line.balanced_accuracy is not None]
     p, yes = p[observed], yes[observed]
     table = reliability(p, yes, bins)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from torch.distributions import constraints
 
-from nbridge.evaluation.targets import Values
+from nbridge.evaluation.targets import Values, column_moments
 from nbridge.models.base import MultimodalVAE
 from nbridge.nn.likelihoods import Categorical, Likelihood
 from nbridge.visual.modality_kinds import kind_of
@@ -33,7 +33,7 @@ Inputs = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Block:
+class ModalityInputs:
     """Maps one modality to input columns.
 
     Arguments:
@@ -62,20 +62,14 @@ class Block:
         return np.column_stack([kept, np.where(present, 1.0, 0.0) - self.indicated])
 
 
-def blocks_of(model: MultimodalVAE, train: Mapping[str, Values], seed: int = 0) -> dict[str, Block]:
-    """Fits a block for each modality on the training rows.
-
-    Arguments:
-        model: The model, for its likelihoods.
-        train: Values of each modality in the training rows, shape (N, E).
-        seed: Seed of the PCA solver.
-    """
+def blocks_of(model: MultimodalVAE, train: Mapping[str, Values], seed: int = 0) -> dict[str, ModalityInputs]:
+    """Fits a block for each modality on the training rows. Values are of shape (N, E)."""
     wide = sum(values.shape[1] > WIDE for values in train.values())
     share = max(FEWEST, COMPONENTS // max(1, wide))
     return {name: _fitted(model.likelihoods[name], values, share, seed) for name, values in train.items()}
 
 
-def inputs_of(blocks: Mapping[str, Block], values: Mapping[str, Values], target: str) -> tuple[Inputs, Inputs]:
+def inputs_of(blocks: Mapping[str, ModalityInputs], values: Mapping[str, Values], target: str) -> tuple[Inputs, Inputs]:
     """Inputs for predicting a target, shape (N, F), and the weight of each column in distances, shape (F,).
 
     The weights give every modality the same share of a distance, regardless of its number of columns.
@@ -85,25 +79,22 @@ def inputs_of(blocks: Mapping[str, Block], values: Mapping[str, Values], target:
     return np.concatenate(parts, 1), np.concatenate(factors)
 
 
-def _fitted(likelihood: Likelihood, values: Values, share: int, seed: int) -> Block:
+def _fitted(likelihood: Likelihood, values: Values, share: int, seed: int) -> ModalityInputs:
     classes = likelihood.shape[0] if isinstance(likelihood, Categorical) else 0
     logged = likelihood.support is constraints.nonnegative_integer
     plain, present = _plain(values, classes, logged), ~np.isnan(values).all(1)
-    seen = ~np.isnan(plain)
-    number = np.maximum(seen.sum(0), 1)
-    centre = np.where(seen, plain, 0.0).sum(0) / number
-    spread = np.sqrt(np.where(seen, (plain - centre) ** 2, 0.0).sum(0) / number)
+    centre, spread = column_moments(plain)
     if classes or kind_of(likelihood) == "image":
         spread = np.full_like(spread, np.sqrt((spread**2).mean()))
     unit = np.where(spread > 1e-6 * np.abs(centre), spread, np.inf)
     indicated = None if present.all() or not present.any() else float(present.mean())
-    bare = Block(classes, logged, centre, unit, None, None)
+    bare = ModalityInputs(classes, logged, centre, unit, None, None)
     if plain.shape[1] <= WIDE:
-        return Block(classes, logged, centre, unit, None, indicated)
+        return ModalityInputs(classes, logged, centre, unit, None, indicated)
     rows = bare.of(values[np.flatnonzero(present)[:FITTED]])
     kept = min(share, len(rows) - 1, plain.shape[1] - 1)
     components = None if kept < 1 else PCA(kept, svd_solver="randomized", random_state=seed).fit(rows)
-    return Block(classes, logged, centre, unit, components, indicated)
+    return ModalityInputs(classes, logged, centre, unit, components, indicated)
 
 
 def _plain(values: Values, classes: int, logged: bool) -> Values:

@@ -8,7 +8,8 @@ r"""Baselines: scikit-learn predicts a modality from the others, fitted in secon
 ``neighbours``    the mean, or the majority vote, of the ten nearest neighbours
 ================= ================================================================================================================
 
-The best baseline is chosen on separate rows, never on those used for the comparison (`chosen`). A *question* is a class or a binary column.
+The best baseline is chosen on separate rows, never on those used for the comparison (`select_baseline`). A *question* is a class or a
+binary column.
 
 Axes: N rows, F inputs, C columns or questions, E elements.
 """
@@ -28,7 +29,7 @@ from sklearn.neighbors import NearestNeighbors
 from nbridge.common.process_state import ignored_warnings
 from nbridge.evaluation.baseline_inputs import Inputs
 from nbridge.evaluation.paired import paired
-from nbridge.evaluation.targets import Numbers, Questions, Target, Values
+from nbridge.evaluation.targets import ClassificationTarget, RegressionTarget, Target, Values
 
 NEIGHBOURS = 10
 PENALTIES = tuple(10.0**power for power in range(-1, 5))
@@ -37,11 +38,11 @@ STRENGTHS = (0.01, 1.0)
 """Candidate inverse penalties of logistic regression."""
 FEW_QUESTIONS = 8
 """Maximum number of questions for which a logistic regression is fitted to each."""
-APART = 100
+MAX_SEPARATE_FITS = 100
 """Maximum number of columns with missing cells that are each fitted on their observed rows; in the rest, missing cells become the mean."""
-WORK, FEWEST_STEPS, MOST_STEPS = 2e10, 30, 300
+MAX_MULTIPLICATIONS, FEWEST_STEPS, MOST_STEPS = 2e10, 30, 300
 """Budget of multiplications for one logistic regression, and the bounds on its number of iterations."""
-FOLDS, FOLDED = 3, 2000
+FOLDS, MAX_FOLD_ROWS = 3, 2000
 """Number of cross-validation folds, and the maximum number of rows used."""
 
 Predictor = Callable[[Inputs], Values]
@@ -49,7 +50,7 @@ Predictor = Callable[[Inputs], Values]
 
 
 @dataclass(frozen=True)
-class Known:
+class Examples:
     """Rows with their inputs and true target values.
 
     Arguments:
@@ -62,9 +63,9 @@ class Known:
     factors: Inputs
     truth: Values
 
-    def index(self, rows: Sequence[int] | np.ndarray) -> Known:
+    def index(self, rows: Sequence[int] | np.ndarray) -> Examples:
         """A subset of the rows."""
-        return Known(self.inputs[rows], self.factors, self.truth[rows])
+        return Examples(self.inputs[rows], self.factors, self.truth[rows])
 
 
 @dataclass(frozen=True)
@@ -72,20 +73,20 @@ class Candidate:
     """A kind of baseline: its name and its fitting function."""
 
     name: str
-    fit: Callable[[Known], Predictor]
+    fit: Callable[[Examples], Predictor]
 
 
-def constant(target: Target, train: Known) -> Values:
+def constant_prediction(target: Target, train: Examples) -> Values:
     """The constant prediction, shape (1, E) or (1, C): the mean, which is 0 in standard form, or the most frequent answer."""
-    if isinstance(target, Numbers):
+    if isinstance(target, RegressionTarget):
         return np.zeros((1, len(target.elements)))
     return np.array([[_most_frequent(train.truth[:, place]) for place in range(len(target.names))]])
 
 
 def candidates(target: Target) -> Iterator[Candidate]:
     """The candidate baselines for a target, simplest first."""
-    yield Candidate("most frequent" if isinstance(target, Questions) else "mean", lambda train: _constant(target, train))
-    if isinstance(target, Questions) and len(target.names) <= FEW_QUESTIONS:
+    yield Candidate("most frequent" if isinstance(target, ClassificationTarget) else "mean", lambda train: _constant(target, train))
+    if isinstance(target, ClassificationTarget) and len(target.names) <= FEW_QUESTIONS:
         for strength in STRENGTHS:
             yield Candidate("logistic", lambda train, strength=strength: _logistic(train, strength))
     else:
@@ -93,15 +94,11 @@ def candidates(target: Target) -> Iterator[Candidate]:
     yield Candidate("neighbours", lambda train: _neighbours(target, train))
 
 
-def chosen(target: Target, train: Known, choosing: Known | None, seed: int = 0) -> tuple[str, Predictor]:
+def select_baseline(target: Target, train: Examples, choosing: Examples | None, seed: int = 0) -> tuple[str, Predictor]:
     """The best baseline for a target: its name and the fitted predictor.
 
-    Arguments:
-        target: The target to predict.
-        train: The rows to fit on, each with a true value.
-        choosing: The rows used to choose the best, distinct from those used for the comparison; cross-validation on the training rows when
-            omitted.
-        seed: Seed of the folds.
+    The best is chosen on the rows ``choosing``, distinct from those used for the comparison, or else by cross-validation on the training
+    rows.
 
     Without inputs, or with fewer than ten rows, it is the constant.
     """
@@ -118,8 +115,8 @@ def chosen(target: Target, train: Known, choosing: Known | None, seed: int = 0) 
         return best.name, best.fit(train)
 
 
-def _cross_validated(target: Target, candidate: Candidate, train: Known, seed: int) -> float:
-    order = torch.randperm(len(train.truth), generator=torch.Generator().manual_seed(seed)).numpy()[:FOLDED]
+def _cross_validated(target: Target, candidate: Candidate, train: Examples, seed: int) -> float:
+    order = torch.randperm(len(train.truth), generator=torch.Generator().manual_seed(seed)).numpy()[:MAX_FOLD_ROWS]
     predicted = np.empty((len(order), train.truth.shape[1]))
     places = np.arange(len(order)) % FOLDS
     for fold in range(FOLDS):
@@ -134,8 +131,8 @@ def _loss(target: Target, truth: Values, predicted: Values) -> float:
     return figure if target.figure == "rmse" else -figure
 
 
-def _constant(target: Target, train: Known) -> Predictor:
-    row = constant(target, train)
+def _constant(target: Target, train: Examples) -> Predictor:
+    row = constant_prediction(target, train)
     return lambda inputs: row.repeat(len(inputs), 0)
 
 
@@ -147,8 +144,8 @@ def _most_frequent(answers: Values) -> float:
 # Ridge regression
 
 
-def _ridge(target: Target, train: Known) -> Predictor:
-    if isinstance(target, Numbers):
+def _ridge(target: Target, train: Examples) -> Predictor:
+    if isinstance(target, RegressionTarget):
         return _linear(train.inputs, train.truth)
     spans = np.cumsum([0, *target.classes])
     places = [np.arange(classes) for classes in target.classes]
@@ -166,7 +163,7 @@ def _linear(inputs: Inputs, truth: Values) -> Predictor:
     """Fits ridge regression to each column, on the rows in which it is observed."""
     missing = np.isnan(truth)
     partly = np.flatnonzero(missing.any(0) & ~missing.all(0))
-    apart, filled = partly[:APART], np.where(missing, np.nanmean(np.where(missing.all(0), 0.0, truth), 0), truth)
+    apart, filled = partly[:MAX_SEPARATE_FITS], np.where(missing, np.nanmean(np.where(missing.all(0), 0.0, truth), 0), truth)
     fits = [(np.setdiff1d(np.arange(truth.shape[1]), apart), slice(None)), *(([column], ~missing[:, column]) for column in apart)]
     models = [(columns, _solved(inputs[rows], filled[rows][:, columns])) for columns, rows in fits if len(columns)]
 
@@ -190,7 +187,7 @@ def _solved(inputs: Inputs, truth: Values) -> Predictor:
 # Logistic regression
 
 
-def _logistic(train: Known, strength: float) -> Predictor:
+def _logistic(train: Examples, strength: float) -> Predictor:
     models = [_classifier(train.inputs, train.truth[:, place], strength) for place in range(train.truth.shape[1])]
     return lambda inputs: np.stack([model(inputs) for model in models], 1)
 
@@ -202,7 +199,7 @@ def _classifier(inputs: Inputs, answers: Values, strength: float) -> Predictor:
         only = float(classes[0]) if len(classes) else 0.0
         return lambda new: np.full(len(new), only)
     work = known.sum() * inputs.shape[1] * (1 if len(classes) == 2 else len(classes)) * 4.0
-    steps = int(np.clip(WORK / work, FEWEST_STEPS, MOST_STEPS))
+    steps = int(np.clip(MAX_MULTIPLICATIONS / work, FEWEST_STEPS, MOST_STEPS))
     model = LogisticRegression(C=strength, max_iter=steps).fit(inputs[known], answers[known].astype(np.int64))
     return lambda new: model.predict(new).astype(float)
 
@@ -210,12 +207,12 @@ def _classifier(inputs: Inputs, answers: Values, strength: float) -> Predictor:
 # Nearest neighbours
 
 
-def _neighbours(target: Target, train: Known) -> Predictor:
+def _neighbours(target: Target, train: Examples) -> Predictor:
     found = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(train.inputs)), algorithm="brute").fit(train.inputs * train.factors)
 
     def predict(inputs: Inputs) -> Values:
         near = found.kneighbors(inputs * train.factors, return_distance=False)
-        return _means(train.truth, near) if isinstance(target, Numbers) else _votes(target, train.truth, near)
+        return _means(train.truth, near) if isinstance(target, RegressionTarget) else _votes(target, train.truth, near)
 
     return predict
 
@@ -231,7 +228,7 @@ def _means(truth: Values, near: np.ndarray) -> Values:
     return total / np.maximum(number, 1.0)
 
 
-def _votes(target: Questions, truth: Values, near: np.ndarray) -> Values:
+def _votes(target: ClassificationTarget, truth: Values, near: np.ndarray) -> Values:
     """Majority vote of the neighbours; the first answer wins a tie."""
     answers = np.empty((len(near), truth.shape[1]))
     for column, classes in enumerate(target.classes):

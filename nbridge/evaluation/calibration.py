@@ -27,11 +27,12 @@ from nbridge.errors import DataError, require_positive
 from nbridge.evaluation.rows import rows_to_score
 from nbridge.inference.impute import chunks, serving
 from nbridge.models.base import MultimodalVAE
-from nbridge.nn.likelihoods import Bernoulli, Categorical, Likelihood
+from nbridge.models.conformal import has_intervals
+from nbridge.nn.likelihoods import Categorical, Likelihood
 
 LEVELS = (0.5, 0.9, 0.95)
 """Probabilities of the central intervals."""
-FEWEST_DRAWS = 39
+MIN_DRAWS = 39
 """Fewest draws with which a value beyond all draws is outside the 95 % interval: each of its tails, 1/40, is then a whole rank."""
 
 WIDTH = 128
@@ -117,15 +118,8 @@ def interval_scores(
     r"""Scores draws of real values or counts over the rows in which the target and all given modalities are present.
 
     Draws are made as in `nbridge.Model.impute`: one :math:`z_k \sim q(z \mid x_S)` each, then x from :math:`p(x_j \mid z_k)`. Values of a
-    `DiscretizedLogistic` are first rounded to its levels. Coverage is computed from ranks, see `coverage`.
-
-    Arguments:
-        model: A trained model.
-        batch: Rows not used in training.
-        given: The modalities to observe; empty for the prior.
-        target: The modality to predict.
-        samples: The number m of draws, 39 or more.
-        seed: Seed of the draws.
+    `DiscretizedLogistic` are first rounded to its levels. Coverage is computed from ranks, see `coverage`. Rows must not be used in
+    training, and m, the number of draws, is 39 or more. With nothing given, z comes from the prior.
 
     Raises:
         DataError: when there are too few draws, no row has all of these modalities, or the target is neither real nor counts.
@@ -133,10 +127,10 @@ def interval_scores(
     given = tuple(given)
     rows = rows_to_score(model, batch, given, target)
     likelihood = model.likelihoods[target]
-    if not likelihood.elementwise or isinstance(likelihood, Bernoulli):
+    if not has_intervals(likelihood):
         raise unsupported("interval_scores", target, likelihood, "one of real values or counts")
-    if samples < FEWEST_DRAWS:
-        raise DataError(f"samples is {samples}, expected {FEWEST_DRAWS} or more, which {LEVELS[-1]:.0%} intervals need")
+    if samples < MIN_DRAWS:
+        raise DataError(f"samples is {samples}, expected {MIN_DRAWS} or more, which {LEVELS[-1]:.0%} intervals need")
     require_cells(observed_cells(rows, target), target)
     with serving(model, seed):
         sums = [_interval_sums(model, part, given, target, samples) for part in row_chunks(model, rows, target, samples)]
@@ -152,14 +146,8 @@ def label_calibration(
 ) -> LabelCalibration:
     """Scores predicted class probabilities over the rows in which the target and all given modalities are present.
 
-    Arguments:
-        model: A trained model.
-        batch: Rows not used in training.
-        given: The modalities to observe; empty for the prior.
-        target: The modality to predict, with a categorical likelihood.
-        samples: The number K of draws of z; with few draws, their noise adds to the calibration error.
-        bins: The number of equal-width bins of confidence.
-        seed: Seed of the draws.
+    Rows must not be used in training, and the target has a categorical likelihood. With nothing given, z comes from the prior. With few
+    draws K of z, their noise adds to the calibration error.
 
     Raises:
         DataError: when no row has all of these modalities, or the target is not categorical.
@@ -222,12 +210,8 @@ def coverage(draws: Tensor, x: Tensor, level: float) -> Tensor:
     therefore represents the probabilities from :math:`r / (m + 1)` to :math:`(r + 1) / (m + 1)`; draws equal to x extend this range by one
     rank each. The expected coverage of calibrated draws is then exactly ``level`` for any number of draws, for counts too (the probability
     integral transform of Czado et al., 2009). The interval ends at the quantiles of the draws at position p (m + 1). With fewer than
-    :math:`2 / (1 - \mathrm{level}) - 1` draws, an x beyond all of them still counts as a fraction.
-
-    Arguments:
-        draws: Draws of each element, shape (m, \*).
-        x: Observed values, shape (\*).
-        level: The probability of the interval.
+    :math:`2 / (1 - \mathrm{level}) - 1` draws, an x beyond all of them still counts as a fraction. Draws have the shape (m, \*), observed
+    values (\*).
 
     Returns:
         Fractions, float64, shape (\*); their mean is the coverage.
@@ -246,13 +230,7 @@ def brier(probabilities: Tensor, labels: Tensor) -> float:
 
 
 def reliability(confidence: Tensor, right: Tensor, bins: int = 15) -> tuple[Bin, ...]:
-    """Groups predictions by confidence into equal-width bins over [0, 1]; empty bins are left out.
-
-    Arguments:
-        confidence: The probability of each prediction, shape (N,).
-        right: Whether it was correct, shape (N,).
-        bins: The number of bins.
-    """
+    """Groups predictions by confidence into equal-width bins over [0, 1], both of shape (N,); empty bins are left out."""
     edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
     confidence, right = confidence.double().cpu(), right.double().cpu()
     place = torch.bucketize(confidence, edges[1:-1])
@@ -281,8 +259,12 @@ def predictive(model: MultimodalVAE, batch: Batch, given: Iterable[str], target:
 
 def row_chunks(model: MultimodalVAE, batch: Batch, target: str, samples: int) -> Iterable[Batch]:
     """Yields prepared rows on the model's device, in chunks small enough that the draws of a target fit in memory."""
-    widest = max(WIDTH, model.latent_dim, math.prod(model.likelihoods[target].shape))
-    return (model.prepare(part.to(model.device)) for part in chunks(batch, samples * widest))
+    return (model.prepare(part.to(model.device)) for part in chunks(batch, samples * draw_width(model, target)))
+
+
+def draw_width(model: MultimodalVAE, target: str) -> int:
+    """The assumed number of values that a draw of a target takes in memory, at least `WIDTH`."""
+    return max(WIDTH, model.latent_dim, math.prod(model.likelihoods[target].shape))
 
 
 def unsupported(metric: str, name: str, likelihood: Likelihood, expected: str) -> DataError:

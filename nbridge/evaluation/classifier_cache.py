@@ -27,44 +27,35 @@ class ClassifierCache:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
-        self._known: dict[str, dict[str, Tensor]] = {}
+        self._tensors: dict[str, dict[str, Tensor]] = {}
 
     def __len__(self) -> int:
         """The number of networks that this object has stored or found."""
-        return len(self._known)
+        return len(self._tensors)
 
     def restore(self, name: str, key: str, network: nn.Module) -> bool:
         """Loads cached tensors into a network and returns True; returns False, leaving the network unchanged, when there are none that fit.
 
-        Arguments:
-            name: Prefix of the file name.
-            key: Hash of everything that determines the network.
-            network: The network.
+        The key is a hash of everything that determines it.
         """
-        tensors = self._known.get(key) or self._read(name, key)
+        tensors = self._tensors.get(key) or self._read(name, key)
         if tensors is None:
             return False
         try:
             load_into(network, tensors, self._path(name, key) or Path(name))
         except RunError:
             return False
-        self._known[key] = tensors
+        self._tensors[key] = tensors
         return True
 
-    def keep(self, name: str, key: str, network: nn.Module) -> None:
-        """Stores the tensors of a network. A folder that cannot be written to is no error: the network is trained again next time.
-
-        Arguments:
-            name: Prefix of the file name.
-            key: Hash of everything that determines the network.
-            network: The trained network.
-        """
+    def store(self, name: str, key: str, network: nn.Module) -> None:
+        """Stores the tensors of a network. A folder that cannot be written to is no error: the network is trained again next time."""
         tensors = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
-        self._known[key] = tensors
+        self._tensors[key] = tensors
         if path := self._path(name, key):
             with suppress(OSError, RunError):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                save_tensors(path, tensors, _seal(key, tensors))
+                save_tensors(path, tensors, _metadata(key, tensors))
 
     def _path(self, name: str, key: str) -> Path | None:
         return None if self.folder is None else self.folder / f"{name}-{key[:16]}.safetensors"
@@ -74,13 +65,13 @@ class ClassifierCache:
         if (path := self._path(name, key)) is None:
             return None
         try:
-            tensors, seal = load_tensors(path)
+            tensors, metadata = load_tensors(path)
         except RunError:
             return None
-        return tensors if seal == _seal(key, tensors) else None
+        return tensors if metadata == _metadata(key, tensors) else None
 
 
-def _seal(key: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+def _metadata(key: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """A file's metadata: its key and a hash of its tensors, since safetensors has no checksum."""
     digest = hashlib.sha256()
     for name in sorted(tensors):

@@ -4,7 +4,7 @@ r"""Classifiers that score generated values: one per modality, which predicts th
 
 The encoder has the architecture of the model's encoder for this modality, with weights of its own. The label is itself a modality, either
 categorical or of attributes (Bernoulli), which are predicted element by element. A classifier is trained on training rows only. Its scores
-mean nothing without its own accuracy on held-out rows, so a `Judge` holds both.
+mean nothing without its own accuracy on held-out rows, so a `ScoredClassifier` holds both.
 
 Labels are represented as integers, shape (B, L): a class index with L = 1, or the 0/1 values of L attributes.
 """
@@ -77,20 +77,15 @@ class Classifier(nn.Module):
         return next(self.head.parameters()).device
 
     @property
-    def learnt(self) -> nn.Module:
+    def trained(self) -> nn.Module:
         """The trained modules: the encoder and the head, without the likelihoods."""
         return nn.ModuleDict({"encoder": self.encoder, "head": self.head.network})
 
     def features(self, x: Tensor, cells: Tensor | None = None) -> Tensor:
-        r"""The penultimate layer, shape (B, F).
-
-        Arguments:
-            x: Canonical values, shape (B, \*shape).
-            cells: Observed mask of ``x``, boolean, of its shape; all observed when omitted.
-        """
+        r"""The penultimate layer, shape (B, F). The observed mask of ``x``, ``cells``, is all true by default."""
         standard = self.likelihood.standardize(x)
         if cells is not None:
-            standard = torch.where(cells, standard, self.likelihood.hole)
+            standard = torch.where(cells, standard, self.likelihood.fill_value)
         return self.activation(self.encoder(standard))
 
     def forward(self, x: Tensor, cells: Tensor | None = None) -> Tensor:
@@ -98,7 +93,7 @@ class Classifier(nn.Module):
         return self.head.network(self.features(x, cells))
 
     @torch.no_grad()
-    def verdict(self, x: Tensor, cells: Tensor | None = None) -> Tensor:
+    def predict(self, x: Tensor, cells: Tensor | None = None) -> Tensor:
         """The most probable label, integers of shape (B, L), from canonical values."""
         label = self.head.likelihood
         return label_numbers(label, label.point(label.expectation(label(self(x, cells)))))
@@ -106,10 +101,7 @@ class Classifier(nn.Module):
     def accuracy(self, batch: Batch, name: str, label: str) -> float:
         """Share of rows whose label is predicted correctly; for attributes, the share of observed attributes.
 
-        Arguments:
-            batch: Rows; only those with both modalities are used.
-            name: The modality that the classifier reads.
-            label: The modality that it predicts.
+        Other rows than those with both modalities are ignored.
 
         Raises:
             DataError: when no row has both modalities.
@@ -118,25 +110,18 @@ class Classifier(nn.Module):
         if not len(batch):
             raise DataError(f"accuracy of a classifier: no row has both {name} and {label}")
         elements = math.prod(self.likelihood.shape)
-        parts = [self._right(part.to(self.device), name, label) for part in chunks(batch, elements)]
+        parts = [self._correct(part.to(self.device), name, label) for part in chunks(batch, elements)]
         return share(parts)
 
-    def _right(self, batch: Batch, name: str, label: str) -> tuple[Tensor, Tensor]:
+    def _correct(self, batch: Batch, name: str, label: str) -> tuple[Tensor, Tensor]:
         """Which labels are predicted correctly, and which are observed, each of shape (B, L)."""
         truth, observed = labels_of(self.head.likelihood, batch, label)
-        return self.verdict(canonical(self.likelihood, batch, name), batch.cells.get(name)) == truth, observed
+        return self.predict(canonical(self.likelihood, batch, name), batch.cells.get(name)) == truth, observed
 
 
 @dataclass(frozen=True)
-class Judge:
-    """A classifier and its held-out accuracy.
-
-    Arguments:
-        classifier: The classifier of one modality.
-        accuracy: Its accuracy on held-out rows, between 0 and 1.
-        rows: The number of held-out rows.
-        train_rows: The number of rows that it was trained on.
-    """
+class ScoredClassifier:
+    """A classifier and its held-out accuracy."""
 
     classifier: Classifier
     accuracy: float
@@ -160,17 +145,8 @@ def train_classifier(
 ) -> Classifier:
     r"""Trains a classifier by maximising :math:`\log p(y \mid x_i)` with Adam; the same seed and the same encoder give the same classifier.
 
-    Arguments:
-        encoder: A freshly initialised encoder, trained in place on its device.
-        likelihood: The likelihood of the modality.
-        label_likelihood: The likelihood of the label.
-        train: Training rows; only those with both modalities are used.
-        name: The modality that the classifier reads.
-        label: The modality that it predicts.
-        epochs: Passes over the rows.
-        batch_size: Rows per step.
-        learning_rate: Adam's learning rate.
-        seed: Seed of the head's weights and of the order of rows.
+    The encoder is freshly initialised and trained in place on its device, on the rows that have both modalities. The seed determines the
+    head's weights and the order of rows.
 
     Returns:
         The classifier in eval mode, its parameters frozen.
@@ -205,23 +181,12 @@ def train_classifiers(
     learning_rate: float = 1e-3,
     seed: int = 0,
     cache: ClassifierCache | None = None,
-) -> dict[str, Judge]:
+) -> dict[str, ScoredClassifier]:
     """Trains a classifier for every modality except the label, and scores each on held-out rows.
 
-    A modality gets a judge only if it is present together with the label in at least two training rows and one held-out row.
-
-    Arguments:
-        spec: The spec, from which fresh encoders are built.
-        model: The trained model, for its fitted likelihoods.
-        train: The rows that the model was trained on.
-        test: Rows that neither the model nor the classifiers are trained on.
-        label: The modality that the classifiers predict.
-        rows: Maximum number of training rows of a classifier, drawn at random.
-        epochs: Passes over these rows.
-        batch_size: Rows per step.
-        learning_rate: Adam's learning rate.
-        seed: Seed of the weights, of the order of rows and of the sample of rows.
-        cache: Classifiers of earlier calls, reused when retraining would give the same result; new ones are added.
+    A modality gets a classifier only if it is present together with the label in at least two training rows and one held-out row. Held-out
+    rows are those that neither the model nor the classifiers are trained on. A classifier is trained on at most ``rows`` rows, drawn at
+    random, or taken from ``cache`` when retraining would give the same result; new ones are added to it.
 
     Raises:
         DataError: when the model lacks the label, the label is neither categorical nor of attributes, or a value is outside its
@@ -230,38 +195,38 @@ def train_classifiers(
     check_label(model, label)
     for batch in (train, test):
         model.check(batch)
-    judges = {}
+    scored = {}
     cache = ClassifierCache() if cache is None else cache
     for name in model.names:
         if name == label or rows_with(train, (name, label)).sum() < 2 or not rows_with(test, (name, label)).any():
             continue
-        learnt, held_out = _picked(train, name, label, rows, seed), _picked(test, name, label, len(test), seed)
+        sample, held_out = _subsample(train, name, label, rows, seed), _subsample(test, name, label, len(test), seed)
         with own_draws(seed):
             encoder = SpecParts(spec).encoder(name).to(model.device)
             classifier = Classifier(encoder, model.likelihoods[name], model.likelihoods[label]).to(model.device)
         options = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
-        key = _key(spec, classifier, learnt, name, label, options)
-        if cache.restore(name, key, classifier.learnt):
+        key = _key(spec, classifier, sample, name, label, options)
+        if cache.restore(name, key, classifier.trained):
             classifier.eval().requires_grad_(False)
         else:
-            classifier = train_classifier(encoder, model.likelihoods[name], model.likelihoods[label], learnt, name, label, **options)
-            cache.keep(name, key, classifier.learnt)
-        judges[name] = Judge(classifier, classifier.accuracy(held_out, name, label), len(held_out), len(learnt))
-    return judges
+            classifier = train_classifier(encoder, model.likelihoods[name], model.likelihoods[label], sample, name, label, **options)
+            cache.store(name, key, classifier.trained)
+        scored[name] = ScoredClassifier(classifier, classifier.accuracy(held_out, name, label), len(held_out), len(sample))
+    return scored
 
 
-def judge_of(judges: Mapping[str, Judge], name: str) -> Judge:
-    """The judge of a modality.
+def classifier_for(classifiers: Mapping[str, ScoredClassifier], name: str) -> ScoredClassifier:
+    """The classifier of a modality.
 
     Raises:
         DataError: when there is none.
     """
-    if name not in judges:
+    if name not in classifiers:
         raise DataError(
-            f"no classifier for modality {name!r}, only for {listing(judges)}: "
+            f"no classifier for modality {name!r}, only for {listing(classifiers)}: "
             "it needs training and held-out rows with both the modality and the label"
         )
-    return judges[name]
+    return classifiers[name]
 
 
 def check_label(model: MultimodalVAE, label: str) -> None:
@@ -299,13 +264,13 @@ def share(parts: Iterable[tuple[Tensor, Tensor]]) -> float:
     return float(right / counted)
 
 
-def _key(spec: Spec, classifier: Classifier, learnt: Batch, name: str, label: str, options: Mapping[str, float]) -> str:
+def _key(spec: Spec, classifier: Classifier, sample: Batch, name: str, label: str, options: Mapping[str, float]) -> str:
     """Hash of everything that determines a classifier: rows, architecture, likelihood statistics, training options and device."""
     parts = {
         one: spec.modalities[one].model_dump(mode="json", include={"shape", "features", "encoder", "likelihood"}) for one in (name, label)
     }
     del parts[label]["encoder"], parts[label]["features"]
-    rows = [fingerprint(learnt, one) for one in (name, label)]
+    rows = [fingerprint(sample, one) for one in (name, label)]
     digest = hashlib.sha256(json.dumps([VERSION, __version__, name, label, parts, rows, options, str(classifier.device)]).encode())
     for buffer, tensor in classifier.likelihood.named_buffers():
         hash_tensor(digest, tensor, buffer)
@@ -336,7 +301,7 @@ def _epoch(classifier: Classifier, optimizer: torch.optim.Optimizer, rows: Batch
         optimizer.step()
 
 
-def _picked(batch: Batch, name: str, label: str, most: int, seed: int) -> Batch:
+def _subsample(batch: Batch, name: str, label: str, most: int, seed: int) -> Batch:
     """At most ``most`` rows in which both modalities are present, with only these two modalities."""
     rows = rows_with(batch, (name, label)).nonzero()[:, 0]
     if len(rows) > most:

@@ -29,8 +29,8 @@ from torch import Tensor
 from nbridge.common.messages import listing
 from nbridge.data.batch import Batch
 from nbridge.errors import DataError, require_positive
-from nbridge.evaluation.classifiers import Classifier, Judge, check_label, judge_of, label_numbers, labels_of, share
-from nbridge.evaluation.rows import check_names, rows_with, together
+from nbridge.evaluation.classifiers import Classifier, ScoredClassifier, check_label, classifier_for, label_numbers, labels_of, share
+from nbridge.evaluation.rows import check_names, rows_with, rows_with_all
 from nbridge.inference.impute import chunks, decode, serving
 from nbridge.models.base import MultimodalVAE
 
@@ -121,7 +121,7 @@ def coherence(
     if target == label:
         raise DataError(f"target {target!r} is the label, which needs no classifier; use nbridge.evaluation.crossmodal.predict")
     model.check(batch)
-    batch = together(model, batch, (*given, label))
+    batch = rows_with_all(model, batch, (*given, label))
     with serving(model, seed):
         parts = [
             _coherent(model, part.to(model.device), given, target, label, classifier, samples, noise)
@@ -135,7 +135,7 @@ def joint_agreement(
     model: MultimodalVAE,
     batch: Batch,
     given: Iterable[str],
-    judges: Mapping[str, Judge],
+    classifiers: Mapping[str, ScoredClassifier],
     label: str,
     *,
     samples: int = 10,
@@ -144,13 +144,13 @@ def joint_agreement(
 ) -> Agreement:
     """Joint agreement of all modalities that are not given, over the rows that have the given ones and the label.
 
-    When the label itself is not given, its most probable decoded value counts as one more verdict.
+    When the label itself is not given, its most probable decoded value counts as one more prediction.
 
     Arguments:
         model: A trained model.
         batch: Rows not used to train the model or the classifiers.
         given: The modalities to observe; empty for the model's own prior, N(0, I).
-        judges: A judge for each of the other modalities except the label.
+        classifiers: A scored classifier for each of the other modalities except the label.
         label: The modality that the classifiers predict.
         samples: The number K of draws of z per row.
         noise: Whether draws include the spread of the likelihood; those of the label never do.
@@ -158,30 +158,30 @@ def joint_agreement(
 
     Raises:
         DataError: when the model lacks a modality, the label is neither categorical nor of attributes, fewer than two modalities are left
-            to generate, one of them has no judge, ``samples`` is below 1, a value is outside its likelihood's support, or no row has the
-            given modalities and the label.
+            to generate, one of them has no classifier, ``samples`` is below 1, a value is outside its likelihood's support, or no row has
+            the given modalities and the label.
     """
     given = tuple(given)
     check_label(model, label)
     require_positive(samples=samples)
     model.check(batch)
-    batch = together(model, batch, (*given, label))
+    batch = rows_with_all(model, batch, (*given, label))
     absent = tuple(name for name in model.names if name not in given)
     if len(absent) < 2:
         raise DataError(f"agreement needs 2 or more absent modalities, got {len(absent)}: {listing(given)} given of {listing(model.names)}")
-    found = {name: judge_of(judges, name) for name in absent if name != label}
+    found = {name: classifier_for(classifiers, name) for name in absent if name != label}
     panel = {name: found[name].classifier if name in found else None for name in absent}
     elements = samples * sum(math.prod(model.likelihoods[name].shape) for name in absent)
     with serving(model, seed):
         parts = [_agreeing(model, part.to(model.device), given, label, panel, samples, noise) for part in chunks(batch, elements)]
     agreement, control, true = (share(part[score] for part in parts) for score in range(3))
-    accuracies = {name: judge.accuracy for name, judge in found.items()}
+    accuracies = {name: scored.accuracy for name, scored in found.items()}
     return Agreement(given, absent, label, len(batch), samples, agreement, control, true, accuracies)
 
 
-def verdicts(classifier: Classifier, x: Tensor) -> Tensor:
+def predict_labels(classifier: Classifier, x: Tensor) -> Tensor:
     r"""The labels that a classifier assigns to draws, shape (K, B, L), from canonical values of shape (K, B, \*shape)."""
-    return classifier.verdict(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    return classifier.predict(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
 def _coherent(
@@ -191,7 +191,7 @@ def _coherent(
     truth, observed = labels_of(model.likelihoods[label], batch, label)
     rows = batch.only(*given)
     z = model.posterior(rows, samples).sample()
-    return verdicts(classifier, decode(model, target, z, model.given(target, rows), noise=noise)) == truth, observed
+    return predict_labels(classifier, decode(model, target, z, model.given(target, rows), noise=noise)) == truth, observed
 
 
 def _agreeing(
@@ -210,20 +210,20 @@ def _agreeing(
     def draw() -> Tensor:
         return model.posterior(rows, samples).sample()
 
-    def verdict(name: str, z: Tensor) -> Tensor:
+    def predicted(name: str, z: Tensor) -> Tensor:
         classifier, number = panel[name], model.given(name, rows)
         if classifier is None:
             return label_numbers(model.likelihoods[name], decode(model, name, z, number))
-        return verdicts(classifier, decode(model, name, z, number, noise=noise))
+        return predict_labels(classifier, decode(model, name, z, number, noise=noise))
 
     z = draw()
-    shared = torch.stack([verdict(name, z) for name in panel])
+    shared = torch.stack([predicted(name, z) for name in panel])
     # A new posterior each time: a stochastic bridge already samples when it computes the posterior.
-    own = torch.stack([verdict(name, draw()) for name in panel])
+    own = torch.stack([predicted(name, draw()) for name in panel])
     everything = torch.ones_like(observed)
     return (_same(shared), everything), (_same(own), everything), ((shared == truth).all(0), observed)
 
 
-def _same(verdicts: Tensor) -> Tensor:
+def _same(predict_labels: Tensor) -> Tensor:
     """Where all modalities have the same verdict, shape (K, B, L), from verdicts of shape (M, K, B, L)."""
-    return (verdicts == verdicts[0]).all(0)
+    return (predict_labels == predict_labels[0]).all(0)

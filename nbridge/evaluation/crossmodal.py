@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from nbridge.data.batch import Batch
-from nbridge.evaluation.rows import rows_with, together
+from nbridge.evaluation.calibration import observed_cells
+from nbridge.evaluation.rows import rows_with, rows_with_all
 from nbridge.inference.impute import chunks, serving
 from nbridge.models.base import MultimodalVAE
 
@@ -44,19 +45,13 @@ class Prediction:
 def predict(model: MultimodalVAE, batch: Batch, given: Iterable[str], target: str, *, samples: int = 200, seed: int = 0) -> Prediction:
     """Predicts one modality from others and scores it, over the rows in which all of them are present.
 
-    Arguments:
-        model: A trained model.
-        batch: Rows not used in training.
-        given: The modalities to observe; empty for the prior.
-        target: The modality to predict.
-        samples: The number K of draws of z.
-        seed: Seed of the draws.
+    Rows must not be used in training. With nothing given, z comes from the prior.
 
     Raises:
         DataError: when the model lacks one of these modalities, or no row has all of them.
     """
     given = tuple(given)
-    batch = together(model, batch, (*given, target))
+    batch = rows_with_all(model, batch, (*given, target))
     with serving(model, seed):
         parts = [
             _scores(model, part, given, target, samples) for part in chunks(batch, samples * math.prod(model.likelihoods[target].shape))
@@ -86,6 +81,6 @@ def _scores(model: MultimodalVAE, batch: Batch, given: tuple[str, ...], target: 
     predictive = torch.logsumexp(likelihood.served_log_prob(raw, x, batch.cells.get(target), number), 0) - math.log(samples)
     point = likelihood.point(mean)
     right = (point == x).reshape(len(x), -1).all(1)
-    cells = batch.cells.get(target, torch.ones_like(x, dtype=torch.bool)).reshape(len(x), -1)
+    cells = observed_cells(batch, target).reshape(len(x), -1)
     square = torch.where(cells, (point - x).double().square().reshape(len(x), -1), 0.0).sum(1) / cells.sum(1)
     return predictive.cpu(), right.float().cpu(), square.cpu()

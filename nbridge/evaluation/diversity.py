@@ -35,7 +35,7 @@ from torch import Tensor
 from nbridge.data.batch import Batch
 from nbridge.errors import DataError, require_positive
 from nbridge.evaluation.classifiers import Classifier, check_label, labels_of
-from nbridge.evaluation.rows import together
+from nbridge.evaluation.rows import rows_with_all
 from nbridge.inference.impute import chunks, decode, serving
 from nbridge.models.base import MultimodalVAE
 
@@ -102,7 +102,7 @@ def diversity(
     check_label(model, label)
     require_positive(samples=samples)
     model.check(batch)
-    batch = _whole(together(model, batch, (*given, target, label)), target, label)
+    batch = _whole(rows_with_all(model, batch, (*given, target, label)), target, label)
     if len(batch) < 4:
         raise DataError(f"diversity needs 4 or more complete rows of {', '.join(dict.fromkeys((*given, target, label)))}, got {len(batch)}")
     with serving(model, seed):
@@ -115,9 +115,7 @@ def diversity(
 def class_variances(x: Tensor, classes: Tensor) -> Tensor:
     """The variance within each class, summed over elements, float64, shape (C,); NaN for a class with fewer than 2 rows.
 
-    Arguments:
-        x: Values, shape (N, D).
-        classes: The class of each row, integers from 0 to C - 1, shape (N,).
+    Values have the shape (N, D), and classes, integers from 0 to C - 1, the shape (N,).
     """
     spread = _Spread(int(classes.max()) + 1)
     spread.add(x, classes)
@@ -127,9 +125,7 @@ def class_variances(x: Tensor, classes: Tensor) -> Tensor:
 def variance_ratio(generated: Tensor, real: Tensor) -> float:
     """The mean over classes of the variance of generated values over that of real ones.
 
-    Arguments:
-        generated: The variance of generated values within each class, shape (C,).
-        real: That of real values, shape (C,). Classes whose real values do not vary, or with fewer than two rows, are left out.
+    Both have the shape (C,). Classes whose real values do not vary, or with fewer than two rows, are left out.
 
     Raises:
         DataError: when all classes are left out.
@@ -151,10 +147,6 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
     With :math:`A` the centred rows divided by :math:`\sqrt{n_a - 1}`, so that :math:`\Sigma_a = A^\top A`, the last trace is the sum of the
     singular values of :math:`A B^\top`. This forms no covariance and no matrix square root, so it works for any rank.
-
-    Arguments:
-        a: Features, shape (N_a, F).
-        b: Features, shape (N_b, F).
 
     Raises:
         DataError: when one side has fewer than 2 rows.
@@ -215,7 +207,9 @@ def _described(
     model: MultimodalVAE, batch: Batch, target: str, label: str, classifier: Classifier, given: tuple[str, ...] | None, noise: bool
 ) -> _Described:
     """Summarises the real values of rows (``given`` None), or one draw per row from the given modalities."""
-    likelihood, classes = model.likelihoods[target], _classes(model, batch, label)
+    likelihood = model.likelihoods[target]
+    # Each distinct label is a class.
+    classes = torch.unique(labels_of(model.likelihoods[label], batch, label)[0], dim=0, return_inverse=True)[1]
     spread, features, start = _Spread(int(classes.max()) + 1), [], 0
     for part in chunks(batch, math.prod(likelihood.shape)):
         here = part.to(model.device)
@@ -237,12 +231,6 @@ def _scores(real: _Described, generated: _Described) -> tuple[float, float, floa
     a, b = real.features[one], real.features[other]
     distances = frechet_distance(generated.features[one], b), frechet_distance(generated.features[other], a)
     return variance_ratio(generated.variances, real.variances), sum(distances) / 2, frechet_distance(a, b)
-
-
-def _classes(model: MultimodalVAE, batch: Batch, label: str) -> Tensor:
-    """The class of each row, from 0 to C - 1, shape (B,); each distinct label is a class."""
-    truth, _ = labels_of(model.likelihoods[label], batch, label)
-    return torch.unique(truth, dim=0, return_inverse=True)[1]
 
 
 def _whole(batch: Batch, *names: str) -> Batch:

@@ -2,8 +2,8 @@ r"""Warnings about a trained model that tables of scores do not show: one line e
 
 **At chance.** Stage ``joint`` can encode a small modality in directions of z that the other modalities do not predict; imputations are then
 draws from its marginal distribution, whatever is observed (see `condition_test`). **Inactive units** of z carry no information (see
-`inactive_units`). **Edges**: a likelihood's parameters have hit their bounds (`nbridge.Likelihood.edges`). There are also warnings about
-patterns of presence and pairs of modalities that never occur in training (`nbridge.data.patterns`).
+`inactive_units`). **Edges**: a likelihood's parameters have hit their bounds (`nbridge.Likelihood.bound_warnings`). There are also
+warnings about patterns of presence and pairs of modalities that never occur in training (`nbridge.data.patterns`).
 
 Axes: K samples, B rows, P pairs of rows, D latent dimensions.
 """
@@ -21,6 +21,7 @@ from nbridge.common.warnings import Finding
 from nbridge.data.batch import Batch
 from nbridge.data.patterns import Patterns, count, never_together
 from nbridge.data.rows import Rows
+from nbridge.evaluation.calibration import WIDTH, draw_width, observed_cells
 from nbridge.evaluation.rows import check_names
 from nbridge.inference.impute import ELEMENTS, serving
 from nbridge.inference.served import unseen_patterns
@@ -28,16 +29,14 @@ from nbridge.models.base import MultimodalVAE
 
 DRAWS, ROWS = 16, 512
 """Draws of z per row, and maximum number of rows, used by the tests: a small part of the cost of an evaluation."""
-FEWEST = 30
+MIN_ROWS = 30
 """Minimum number of rows for a test."""
 ERRORS = 2.0
 """A gain counts when it exceeds zero by this many standard errors."""
 ACTIVE = 0.01
 """A unit of z is active when the variance of its posterior mean is at least this (Burda et al., 2016)."""
-NOTEWORTHY = 0.5
+MIN_INACTIVE_SHARE = 0.5
 """Share of inactive units from which on there is a warning."""
-WIDTH = 128
-"""Assumed minimum size of a draw when splitting rows into chunks: a decoder's layers are wider than a label."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,6 @@ class ConditionTest:
     """Whether a modality is predicted better from its own row than from another row.
 
     Arguments:
-        target: The modality.
         pairs: The number P of pairs of rows.
         gain: Mean gain in predictive log-likelihood per row, in nats.
         standard_error: Standard error of that mean, over pairs.
@@ -85,13 +83,7 @@ def condition_test(
     extreme rows can mask the mean, so there are two criteria: the mean against its standard error, and the share of pairs with a positive
     gain against one half.
 
-    Arguments:
-        model: A trained model.
-        batch: Rows not used in training; only those with the target and another modality are used.
-        target: The modality.
-        samples: The number K of draws of z.
-        rows: Maximum number of rows to draw.
-        seed: Seed of the draws of rows and of z.
+    Only rows with the target and another modality are used, at most ``rows`` of them; none may be used in training.
 
     Returns:
         The test; None when fewer than 30 rows can be used, or the target is the same in both rows of every pair.
@@ -109,10 +101,9 @@ def condition_test(
     serving_rows = (batch.present[target] & others.any(0)).nonzero()[:, 0]
     picked = serving_rows[torch.randperm(len(serving_rows), generator=Generator().manual_seed(seed)).to(serving_rows.device)]
     picked = picked[: min(rows, len(picked)) // 2 * 2]
-    if len(picked) < FEWEST:
+    if len(picked) < MIN_ROWS:
         return None
-    widest = max(WIDTH, model.latent_dim, math.prod(model.likelihoods[target].shape))
-    size = max(2, ELEMENTS // (samples * widest) // 2 * 2)
+    size = max(2, ELEMENTS // (samples * draw_width(model, target)) // 2 * 2)
     with serving(model, seed):
         parts = [_gains(model, batch.index(part), target, samples) for part in picked.split(size)]
     gains, unlike = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -127,11 +118,6 @@ def condition_test(
 def inactive_units(model: MultimodalVAE, batch: Batch, *, seed: int = 0) -> list[int]:
     r"""The units d of z that carry no information about rows: :math:`\mathrm{Var}_x \big( \mathbb{E}_{q(z \mid x)} [z_d] \big) < 0.01`.
 
-    Arguments:
-        model: A trained model.
-        batch: Two or more rows, with any pattern of presence.
-        seed: Seed of a stochastic posterior.
-
     References:
         Importance Weighted Autoencoders (Burda, Grosse & Salakhutdinov, 2016), https://arxiv.org/abs/1509.00519
     """
@@ -140,26 +126,18 @@ def inactive_units(model: MultimodalVAE, batch: Batch, *, seed: int = 0) -> list
     return (torch.cat(means).double().var(0) < ACTIVE).nonzero()[:, 0].tolist()
 
 
-def of_model(model: MultimodalVAE, batch: Batch, *, seed: int = 0) -> tuple[Finding, ...]:
+def model_findings(model: MultimodalVAE, batch: Batch, *, seed: int = 0) -> tuple[Finding, ...]:
     """Findings about a model: modalities at chance, inactive units of z, and likelihoods at an edge.
 
-    Arguments:
-        model: A trained model.
-        batch: Rows not used in training; each test draws 512 of them. Tests with fewer than 30 rows are listed in a separate finding
-            (`untested`).
-        seed: Seed of the draws.
+    Rows must not be used in training; each test draws 512 of them. Tests with fewer than 30 rows are listed in a separate finding
+    (`untested`).
     """
     found = (*_at_chance(model, batch, seed), *_inactive(model, batch, seed), *_edges(model, batch, seed))
     return (*found, *untested(model, batch))
 
 
 def untested(model: MultimodalVAE, batch: Batch) -> tuple[Finding, ...]:
-    """One finding that lists the tests of `of_model` that have too few rows, so that the absence of a warning is not read as a pass.
-
-    Arguments:
-        model: The model.
-        batch: The rows to test it on.
-    """
+    """One finding that lists the tests of `model_findings` with too few rows; otherwise, no warning could be read as a pass."""
     having = {name: int(batch.present[name].sum()) if name in batch.names else 0 for name in model.names}
     several = {}
     if len(model.names) > 1:
@@ -171,11 +149,11 @@ def untested(model: MultimodalVAE, batch: Batch) -> tuple[Finding, ...]:
         "inactive latent units": {"": len(batch)},
         "values at the edge of a likelihood": having,
     }
-    few = {test: {name: rows for name, rows in counts.items() if rows < FEWEST} for test, counts in tests.items()}
+    few = {test: {name: rows for name, rows in counts.items() if rows < MIN_ROWS} for test, counts in tests.items()}
     lines = [f"{test} ({_counted(counts)})" for test, counts in few.items() if counts]
     if not lines:
         return ()
-    text = f"not tested, fewer than {FEWEST} rows: {'; '.join(lines)}"
+    text = f"not tested, fewer than {MIN_ROWS} rows: {'; '.join(lines)}"
     return (Finding("untested", "", text, {test: counts for test, counts in few.items() if counts}),)
 
 
@@ -191,17 +169,10 @@ def _counted(counts: Mapping[str, int]) -> str:
     return "; ".join(parts)
 
 
-def of_evaluation(model: MultimodalVAE, batch: Batch, train: Rows, *, seed: int = 0) -> tuple[Finding, ...]:
-    """All findings: those of the model, and the patterns of presence and pairs of modalities that never occur in training.
-
-    Arguments:
-        model: A trained model.
-        batch: The rows that it is evaluated on.
-        train: The rows that it was trained on.
-        seed: Seed of the draws.
-    """
+def evaluation_findings(model: MultimodalVAE, batch: Batch, train: Rows, *, seed: int = 0) -> tuple[Finding, ...]:
+    """All findings: those of the model, and the patterns of presence and pairs of modalities that never occur in training."""
     patterns = unseen_patterns(model, Patterns.of(model.names, train.present), count(model.names, batch.present))
-    return (*never_together(model.names, train.present), *patterns, *of_model(model, batch, seed=seed))
+    return (*never_together(model.names, train.present), *patterns, *model_findings(model, batch, seed=seed))
 
 
 def _gains(model: MultimodalVAE, batch: Batch, target: str, samples: int) -> tuple[Tensor, Tensor]:
@@ -242,17 +213,14 @@ def _at_chance(model: MultimodalVAE, batch: Batch, seed: int) -> Iterator[Findin
 
 def _inactive(model: MultimodalVAE, batch: Batch, seed: int) -> Iterator[Finding]:
     few = _few(batch, seed)
-    if len(few) < FEWEST:
+    if len(few) < MIN_ROWS:
         return
     units = inactive_units(model, few, seed=seed)
-    if len(units) < NOTEWORTHY * model.latent_dim:
+    if len(units) < MIN_INACTIVE_SHARE * model.latent_dim:
         return
-    all_of_them = len(units) == model.latent_dim
-    advice = (
-        "the posterior has collapsed to the prior: set training.kl_annealing, or train longer"
-        if all_of_them
-        else (f"latent_dim: {model.latent_dim - len(units)} would be enough")
-    )
+    active = model.latent_dim - len(units)
+    collapsed = "the posterior has collapsed to the prior: set training.kl_annealing, or train longer"
+    advice = f"latent_dim: {active} would be enough" if active else collapsed
     text = (
         f"{len(units)} of {model.latent_dim} latent units are inactive (their posterior mean varies by less than {ACTIVE:g} over "
         f"{len(few):,} rows); {advice}"
@@ -264,18 +232,16 @@ def _edges(model: MultimodalVAE, batch: Batch, seed: int) -> Iterator[Finding]:
     for name, likelihood in model.likelihoods.items():
         if name not in batch.names:
             continue
-        most = max(FEWEST, min(ROWS, ELEMENTS // max(WIDTH, math.prod(likelihood.raw_shape))))
+        most = max(MIN_ROWS, min(ROWS, ELEMENTS // max(WIDTH, math.prod(likelihood.raw_shape))))
         rows = _few(batch.index(batch.present[name]), seed, most)
-        if len(rows) < FEWEST:
+        if len(rows) < MIN_ROWS:
             continue
         with serving(model, seed):
             prepared = model.prepare(rows.to(model.device))
             raw = model.decoder(name).network(model.moments(prepared).mean)
-            x = prepared.values[name]
-            cells = prepared.cells.get(name, torch.ones_like(x, dtype=torch.bool))
-            found = list(likelihood.edges(raw, x, cells))
+            found = list(likelihood.bound_warnings(raw, prepared.values[name], observed_cells(prepared, name)))
         for edge in found:
-            yield Finding("edge", name, f"modality {name!r}: {edge.text}", dict(edge.figures))
+            yield Finding("edge", name, f"modality {name!r}: {edge.text}", dict(edge.details))
 
 
 def _short(number: float) -> str:

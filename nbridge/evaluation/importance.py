@@ -28,8 +28,8 @@ from torch import Tensor, distributions
 
 from nbridge.data.batch import Batch
 from nbridge.errors import DataError, require_positive
-from nbridge.evaluation.rows import check_names, rows_with, together
-from nbridge.evaluation.weights import weigh
+from nbridge.evaluation.rows import check_names, rows_with, rows_with_all
+from nbridge.evaluation.weights import importance_estimates
 from nbridge.models.base import MultimodalVAE
 from nbridge.nn.likelihoods import Categorical
 
@@ -171,16 +171,8 @@ def log_likelihood(
 ) -> LogLikelihood:
     r"""The log-likelihood of modalities, :math:`\log p(x_T)`, averaged over the rows in which all of T and P are present.
 
-    For a partly observed modality it is the density of the observed cells.
-
-    Arguments:
-        model: A trained model.
-        batch: Rows with any pattern of presence.
-        target: The modalities T.
-        proposal: The modalities P that the proposal :math:`q(z \mid x_P)` observes, which need not overlap T: T when omitted, empty for the
-            prior.
-        samples: The number K of draws per row.
-        seed: Seed of the draws.
+    For a partly observed modality it is the density of the observed cells. P, the modalities that the proposal :math:`q(z \mid x_P)`
+    observes, need not overlap T; it is T when omitted, and empty for the prior.
 
     Raises:
         DataError: when a name is unknown, no row has all of these modalities, an observed value is outside its likelihood's support, or
@@ -211,7 +203,7 @@ def log_likelihood_rows(
     def terms(z: Tensor, part: Batch) -> Tensor:
         return _log_density(model, target, z, part)
 
-    found = weigh(model, rows, proposal, terms, samples=samples, seed=seed, numbers=_numbers(model, target))
+    found = importance_estimates(model, rows, proposal, terms, samples=samples, seed=seed, numbers=_numbers(model, target))
     mask = rows_with(batch, needed).cpu()
     return RowLogLikelihoods(target, proposal, samples, mask, found.log_mean, found.error, found.effective_sample_size, found.curve)
 
@@ -230,17 +222,9 @@ def conditional_log_likelihood(
     r"""The log-likelihood of modalities given others, :math:`\log p(x_A \mid x_S) = \log p(x_A, x_S) - \log p(x_S)`.
 
     Both terms are lower bounds, so the difference is neither a lower nor an upper bound: check the curves of both. Their draws are
-    independent. For a categorical label, use `label_posterior`, which is more accurate.
-
-    Arguments:
-        model: A trained model.
-        batch: Rows with any pattern of presence; both terms use the rows with all of A, S and the proposals' modalities.
-        target: The modalities A.
-        given: The modalities S, disjoint from A.
-        joint_proposal: The modalities that the proposal of the first term observes; A and S when omitted.
-        marginal_proposal: The modalities that the proposal of the second term observes; S when omitted.
-        samples: The number K of draws per row and term.
-        seed: Seed of the first term's draws; the second term uses ``seed + 1``.
+    independent. For a categorical label, use `label_posterior`, which is more accurate. Both terms use the rows with all of A, S and the
+    proposals' modalities. The proposal of the first term observes A and S when omitted, that of the second term S. The second term uses
+    ``seed + 1``.
 
     Raises:
         DataError: as for `log_likelihood`, and when a modality is both target and given.
@@ -251,7 +235,7 @@ def conditional_log_likelihood(
     everything = (*target, *given)
     proposals = [everything if joint_proposal is None else _names(joint_proposal)]
     proposals.append(given if marginal_proposal is None else _names(marginal_proposal))
-    batch = together(model, batch, (*everything, *proposals[0], *proposals[1]))
+    batch = rows_with_all(model, batch, (*everything, *proposals[0], *proposals[1]))
     joint = log_likelihood_rows(model, batch, everything, proposals[0], samples=samples, seed=seed)
     marginal = log_likelihood_rows(model, batch, given, proposals[1], samples=samples, seed=seed + 1)
     return conditional_of(joint, marginal)
@@ -283,19 +267,16 @@ def label_posterior(model: MultimodalVAE, batch: Batch, label: str, given: Names
     Normalised over c, this is self-normalised importance sampling of :math:`p(y \mid x_S)`: unlike a difference of two bounds, it is a
     probability distribution. As a check, the sum over c equals the direct estimate of :math:`p(x_S)`, which is also returned.
 
-    Arguments:
-        model: A trained model.
-        batch: Rows with any pattern of presence; those with all of S are used. Labels are used only for scoring.
-        label: A categorical modality.
-        given: The modalities S, without the label; empty for the prior.
-        samples: The number K of draws per row.
-        seed: Seed of the draws.
+    Rows with all of S are used; their labels are used only for scoring. S is without the label, and empty for the prior.
 
     Raises:
         DataError: as for `log_likelihood`, and when the label is among ``given`` or is not categorical.
     """
     given = _names(given)
-    classes = _number_of_classes(model, label)
+    check_names(model, [label])
+    if not isinstance(likelihood := model.likelihoods[label], Categorical):
+        raise DataError(f"modality {label!r} is {type(likelihood).__name__}, not categorical: its values cannot be enumerated")
+    classes = likelihood.shape[0]
     if label in given:
         raise DataError(f"modality {label!r} is both label and given")
     rows = _checked(model, batch, given, samples)
@@ -306,7 +287,7 @@ def label_posterior(model: MultimodalVAE, batch: Batch, label: str, given: Names
 
     # Each class needs a logit, its log-probability and its weight, in float64.
     numbers = _numbers(model, given) + 6 * classes
-    found = weigh(model, rows, given, terms, samples=samples, seed=seed, numbers=numbers, functions=1 + classes)
+    found = importance_estimates(model, rows, given, terms, samples=samples, seed=seed, numbers=numbers, functions=1 + classes)
     log_joint = found.log_mean[:, 1:]
     log_probability = log_joint.log_softmax(-1)
     return LabelPosterior(
@@ -336,7 +317,7 @@ def _named(role: str, names: Names) -> tuple[str, ...]:
 def _checked(model: MultimodalVAE, batch: Batch, names: Sequence[str], samples: int) -> Batch:
     """The rows that have all of these modalities, restricted to the model's modalities."""
     require_positive(samples=samples)
-    rows = together(model, batch, names)
+    rows = rows_with_all(model, batch, names)
     rows = rows.select(*(name for name in batch.names if name in model.names))
     model.check(rows)
     return rows
@@ -360,13 +341,6 @@ def _log_classes(model: MultimodalVAE, label: str, z: Tensor) -> Tensor:
 def _numbers(model: MultimodalVAE, names: Sequence[str]) -> int:
     """The number of decoder outputs per z."""
     return sum(math.prod(model.likelihoods[name].raw_shape) for name in names)
-
-
-def _number_of_classes(model: MultimodalVAE, label: str) -> int:
-    check_names(model, [label])
-    if not isinstance(likelihood := model.likelihoods[label], Categorical):
-        raise DataError(f"modality {label!r} is {type(likelihood).__name__}, not categorical: its values cannot be enumerated")
-    return likelihood.shape[0]
 
 
 def _label_scores(model: MultimodalVAE, batch: Batch, label: str, log_probability: Tensor) -> tuple[float | None, float | None]:

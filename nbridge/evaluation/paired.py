@@ -28,8 +28,6 @@ class Paired:
 
     Arguments:
         rows: The number n of rows with a score.
-        model: The model's figure.
-        baseline: The baseline's figure.
         standard_error: The standard error of the difference; 0 when the difference is the same in every row.
     """
 

@@ -28,7 +28,7 @@ from torch import nn
 from nbridge.models.flow_bridged import FlowBridgedVAE
 from nbridge.models.jmvae import JMVAE
 from nbridge.models.mvae import MVAE
-from nbridge.nn.flow_bridge import WAVES, default_width
+from nbridge.nn.flow_bridge import FREQUENCIES, default_width
 from nbridge.spec.spec import Spec
 from nbridge.training.build import SpecParts, bridged_class
 
@@ -41,7 +41,6 @@ class ModelCount:
     """The size of one model.
 
     Arguments:
-        name: The model.
         networks: The number of its inference networks: fusions, heads and bridges.
         formula: Its number of parameters by the closed formula.
         counted: Its number of parameters counted on the built networks; None when they were not built.
@@ -84,9 +83,7 @@ def mlp_parameters(inputs: int, outputs: int, hidden: Sequence[int], *, batch_no
 def count_parameters(spec: Spec, *, build: bool = True) -> ParameterTable:
     """Counts the parameters of all three models for a spec, by formula and by building them on torch's ``meta`` device.
 
-    Arguments:
-        spec: The spec.
-        build: Whether to build the models, which is slow for many modalities; otherwise only the formulas are evaluated.
+    Building is slow for many modalities; without it only the formulas are evaluated.
     """
     parts = SpecParts(spec)
     with torch.device("meta"):
@@ -96,15 +93,15 @@ def count_parameters(spec: Spec, *, build: bool = True) -> ParameterTable:
         counted_retrofit = _count(JMVAE.from_parts(parts)) if build and len(spec.modalities) <= COUNTED_UP_TO else None
         counted_mvae = _count(MVAE.from_parts(parts)) if build else None
     sizes = _sizes(spec, encoders, decoders)
-    n = len(parts.names)
+    n, is_flow = len(parts.names), issubclass(bridged_class(spec), FlowBridgedVAE)
     return ParameterTable(
         sizes,
         (
-            ModelCount("bridged", 1 + _networks(spec), sum(sizes.values()), counted_bridged),
+            ModelCount("bridged", 2 + n if is_flow else 1 + n * (n - 1), sum(sizes.values()), counted_bridged),
             ModelCount("retrofit", 2**n - 1, retrofit_parameters(spec, encoders, decoders), counted_retrofit),
             ModelCount("mvae", n, mvae_parameters(spec, encoders, decoders), counted_mvae),
         ),
-        None if issubclass(bridged_class(spec), FlowBridgedVAE) else sum(sizes.values()) - _own(spec) * sum(encoders.values()),
+        None if is_flow else sum(sizes.values()) - _own(spec) * sum(encoders.values()),
     )
 
 
@@ -131,7 +128,7 @@ def fusion_parameters(spec: Spec, features: int) -> int:
 def flow_parameters(features: int, latent_dim: int, modalities: int, width: int, blocks: int) -> int:
     """Parameters of a flow's network: an input and an output layer, residual blocks with a context layer, and the spread of its start."""
     first, last = (features + 3 * latent_dim + 1) * width, (width + 1) * latent_dim
-    block = 2 * (width + 1) * width + (modalities + 2 * WAVES + 1) * 2 * width
+    block = 2 * (width + 1) * width + (modalities + 2 * FREQUENCIES + 1) * 2 * width
     return first + blocks * block + last + modalities * latent_dim
 
 
@@ -142,12 +139,6 @@ def _sizes(spec: Spec, encoders: Mapping[str, int], decoders: Mapping[str, int])
         **_bridges(spec, encoders),
         **{f"decoder {name}": count for name, count in decoders.items()},
     }
-
-
-def _networks(spec: Spec) -> int:
-    """The number of bridges, or the flow plus a guide for each modality."""
-    n = len(spec.modalities)
-    return 1 + n if issubclass(bridged_class(spec), FlowBridgedVAE) else n * (n - 1)
 
 
 def _own(spec: Spec) -> bool:

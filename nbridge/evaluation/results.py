@@ -12,10 +12,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from pydantic_core import to_jsonable_python
+
 from nbridge.common.messages import did_you_mean, listing
 from nbridge.common.warnings import Finding
 from nbridge.errors import DataError
-from nbridge.evaluation.calibration import FEWEST_DRAWS
+from nbridge.evaluation.calibration import MIN_DRAWS
 from nbridge.evaluation.verdict import Verdict
 from nbridge.version import __version__
 
@@ -41,7 +43,7 @@ NOTES: Mapping[str, str] = {
     "imputation": "imputation: RMSE and CRPS in the units of the data; coverage of central intervals equals their level when calibrated.",
 }
 """Notes to show together with a metric's figures."""
-TOLD = 4
+MAX_LISTED = 4
 """Number of items shown of a longer list."""
 ERRORS = ("standard error", "error over rows", "effective sample size")
 """Figures that qualify another figure."""
@@ -85,22 +87,16 @@ class Settings:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Settings:
         """Inverse of `as_dict`."""
-        lists = {name: content[name] for name in ("metrics", "given", "densities") if content[name] is not None}
+        lists = {name: value for name, value in content.items() if isinstance(value, list)}
         tuples = {name: tuple(tuple(item) if isinstance(item, list) else item for item in value) for name, value in lists.items()}
         return cls(**{**content, **tuples})
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-compatible dict."""
-        return {
-            name: [list(item) if isinstance(item, tuple) else item for item in value] if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
-        }
+        return to_jsonable_python(asdict(self))
 
     def check(self, modalities: Iterable[str]) -> None:
         """Validates the settings against the names of the modalities.
-
-        Arguments:
-            modalities: The known modalities.
 
         Raises:
             OptionError: naming the first invalid option.
@@ -111,8 +107,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise OptionError(f"{name} {value}: expected {least} or more")
-        if self.draws < FEWEST_DRAWS and "imputation" in (self.metrics or ()):
-            raise OptionError(f"draws {self.draws}: metric imputation needs {FEWEST_DRAWS} or more")
+        if self.draws < MIN_DRAWS and "imputation" in (self.metrics or ()):
+            raise OptionError(f"draws {self.draws}: metric imputation needs {MIN_DRAWS} or more")
 
     def _check_words(self) -> None:
         if self.metrics == ():
@@ -203,20 +199,14 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-compatible dict."""
-        return {
-            "version": self.version,
+        nested = {
             "settings": self.settings.as_dict(),
             "modalities": list(self.modalities),
-            "label": self.label,
-            "parameters": self.parameters,
-            "rows": self.rows,
-            "of_rows": self.of_rows,
-            "fingerprints": dict(self.fingerprints),
             "measurements": [measurement.as_dict() for measurement in self.measurements],
-            "skipped": dict(self.skipped),
             "warnings": [finding.as_dict() for finding in self.warnings],
             "verdict": None if self.verdict is None else self.verdict.as_dict(),
         }
+        return {"version": self.version, **vars(self), **nested}
 
 
 def read_evaluation(path: Path) -> Evaluation | None:
@@ -240,7 +230,7 @@ def title(metric: str, target: Names, given: Names) -> str:
     return f"log p({of}) by q(z|{by})" if metric == "likelihood" else f"{metric} of {of} given {by}"
 
 
-def taken(settings: Settings, rows: int, of_rows: int) -> str:
+def describe_settings(settings: Settings, rows: int, of_rows: int) -> str:
     """A one-line description of the rows and the numbers of draws."""
     which = f"all {rows:,}" if rows == of_rows else f"the first {rows:,} of {of_rows:,}"
     few = settings.density_rows
@@ -249,13 +239,13 @@ def taken(settings: Settings, rows: int, of_rows: int) -> str:
     return f"{which} {settings.split} rows{densities}; {draws}; seed {settings.seed}"
 
 
-def left_out(skipped: Mapping[str, str]) -> list[str]:
+def describe_skipped(skipped: Mapping[str, str]) -> list[str]:
     """What was left out, one line per reason."""
     lines = []
     for why in dict.fromkeys(skipped.values()):
         what = [name for name, reason in skipped.items() if reason == why]
-        more = [f"{len(what) - TOLD} more"] if len(what) > TOLD else []
-        lines.append(f"left out: {', '.join(what[:TOLD] + more)}; {why}")
+        more = [f"{len(what) - MAX_LISTED} more"] if len(what) > MAX_LISTED else []
+        lines.append(f"left out: {', '.join(what[:MAX_LISTED] + more)}; {why}")
     return lines
 
 

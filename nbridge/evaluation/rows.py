@@ -43,13 +43,8 @@ def check_names(model: MultimodalVAE, names: Iterable[str]) -> None:
             raise DataError(f"no modality {name!r} in this model.{did_you_mean(name, model.names)} Modalities: {listing(model.names)}")
 
 
-def together(model: MultimodalVAE, batch: Batch, names: Iterable[str]) -> Batch:
+def rows_with_all(model: MultimodalVAE, batch: Batch, names: Iterable[str]) -> Batch:
     """The rows in which all of these modalities are present.
-
-    Arguments:
-        model: The model, for its modalities.
-        batch: Rows with any pattern of presence.
-        names: Modalities of the model.
 
     Raises:
         DataError: when a name is unknown, the batch has no row, or no row has all of these modalities.
@@ -76,6 +71,6 @@ def rows_to_score(model: MultimodalVAE, batch: Batch, given: Iterable[str], targ
     given = tuple(given)
     if target in given:
         raise DataError(f"modality {target!r} is both target and given")
-    rows = together(model, batch, (*given, target))
+    rows = rows_with_all(model, batch, (*given, target))
     model.check(batch)
     return rows

@@ -34,23 +34,24 @@ from nbridge.data.batch import Batch
 from nbridge.data.split import Splits
 from nbridge.errors import DataError
 from nbridge.evaluation.attributes import attribute_errors
-from nbridge.evaluation.calibration import FEWEST_DRAWS, interval_scores, label_calibration
+from nbridge.evaluation.calibration import MIN_DRAWS, interval_scores, label_calibration
 from nbridge.evaluation.classifier_cache import ClassifierCache
-from nbridge.evaluation.classifiers import Judge, check_label, train_classifiers
+from nbridge.evaluation.classifiers import ScoredClassifier, check_label, train_classifiers
 from nbridge.evaluation.coherence import coherence, joint_agreement
 from nbridge.evaluation.crossmodal import predict
 from nbridge.evaluation.diversity import diversity
-from nbridge.evaluation.findings import of_evaluation
+from nbridge.evaluation.findings import evaluation_findings
 from nbridge.evaluation.importance import RowLogLikelihoods, conditional_of, label_posterior, log_likelihood_rows
 from nbridge.evaluation.results import METRICS, Evaluation, Measurement, Names, OptionError, Settings, Split, read_evaluation, title
-from nbridge.evaluation.rows import fingerprint, rows_with, together
+from nbridge.evaluation.rows import fingerprint, rows_with, rows_with_all
 from nbridge.evaluation.versus_baseline import compare_with_baselines
 from nbridge.models.base import MultimodalVAE
+from nbridge.models.conformal import has_intervals
 from nbridge.nn.likelihoods import Bernoulli, Categorical
 from nbridge.spec.spec import Spec
 from nbridge.training.progress import EpochRecord
 
-__all__ = ["Evaluation", "Measurement", "OptionError", "Settings", "Split", "check_served", "evaluate", "read_evaluation"]
+__all__ = ["Evaluation", "Measurement", "OptionError", "Settings", "Split", "check_supported", "evaluate", "read_evaluation"]
 
 Figures = tuple[int, Mapping[str, float | None], Mapping[str, Mapping[str, float]]]
 """The number of rows, the scores, and series of scores by K, by attribute or by level."""
@@ -100,26 +101,24 @@ def evaluate(
     settings = settings or Settings()
     settings.check(spec.modalities if lenient else model.names)
     rows, of_rows = _rows(splits, settings)
-    judges = ClassifierCache() if classifiers is None else classifiers
-    subject = _Subject(model, settings, spec, rows, splits.train.representative(), judges)
+    cache = ClassifierCache() if classifiers is None else classifiers
+    context = _Context(model, settings, spec, rows, splits.train.representative(), cache)
     if not lenient:
-        check_served([model], settings)
-    _check_present(subject)
+        check_supported([model], settings)
+    _check_present(context)
     strict = settings.metrics is not None and not lenient
-    measurements, skipped = _measured(subject, strict, announce)
+    measurements, skipped = _measured(context, strict, announce)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     fingerprints = {name: fingerprint(rows, name) for name in model.names if name in rows.names}
-    warnings = of_evaluation(model, rows, splits.train, seed=settings.seed)
-    # A comparison measures models against each other instead.
-    verdict = (
-        None
-        if lenient
-        else compare_with_baselines(model, spec, splits, rows=rows, split=settings.split, records=records, seed=settings.seed)
-    )
+    warnings = evaluation_findings(model, rows, splits.train, seed=settings.seed)
+    verdict = None
+    if not lenient:
+        # A comparison measures models against each other instead.
+        verdict = compare_with_baselines(model, spec, splits, rows=rows, split=settings.split, records=records, seed=settings.seed)
     return Evaluation(
         settings=settings,
         modalities=model.names,
-        label=subject.label,
+        label=context.label,
         parameters=parameters,
         rows=len(rows),
         of_rows=of_rows,
@@ -131,12 +130,10 @@ def evaluate(
     )
 
 
-def check_served(models: Sequence[MultimodalVAE], settings: Settings) -> None:
+def check_supported(models: Sequence[MultimodalVAE], settings: Settings) -> None:
     """Checks that models support the requested label and metrics, before any rows are read.
 
-    Arguments:
-        models: The models, of one spec; it is enough if one of them supports a metric.
-        settings: What to evaluate.
+    It is enough if one of the models, all of one spec, supports a metric.
 
     Raises:
         OptionError: when the label is neither categorical nor of attributes, or no model supports a metric.
@@ -190,13 +187,13 @@ class _Plan:
 
 
 @dataclass(frozen=True)
-class _Subject(_Plan):
+class _Context(_Plan):
     """A model with its evaluation rows and the training rows of the classifiers."""
 
     spec: Spec
     rows: Batch
     train: Batch
-    classifiers: ClassifierCache
+    cache: ClassifierCache
 
     @cached_property
     def density_rows(self) -> Batch:
@@ -214,13 +211,13 @@ class _Subject(_Plan):
         return self.density(self.density_rows, self.names, self.names, self.settings.seed)
 
     @cached_property
-    def judged(self) -> dict[str, Judge]:
+    def classifiers(self) -> dict[str, ScoredClassifier]:
         """A classifier for each modality that is present together with the label."""
         assert self.label is not None
-        seed, cache = self.settings.seed, self.classifiers
+        seed, cache = self.settings.seed, self.cache
         return train_classifiers(self.spec, self.model, self.train, self.rows, self.label, seed=seed, cache=cache)
 
-    def judgeable(self, name: str) -> bool:
+    def has_classifier(self, name: str) -> bool:
         """Whether a classifier of a modality can be trained and scored."""
         pair = (name, str(self.label))
         return int(rows_with(self.train, pair).sum()) > 1 and bool(rows_with(self.rows, pair).any())
@@ -235,24 +232,24 @@ def _rows(splits: Splits, settings: Settings) -> tuple[Batch, int]:
     return rows.sample(settings.rows), len(rows)
 
 
-def _check_present(subject: _Subject) -> None:
+def _check_present(context: _Context) -> None:
     """Checks that some row has each requested set; sets with modalities of other models are ignored."""
-    for option, sets in (("given", subject.settings.given), ("densities", subject.settings.densities)):
+    for option, sets in (("given", context.settings.given), ("densities", context.settings.densities)):
         for names in sets or ():
-            if set(names) <= set(subject.names) and (why := _nowhere(subject, subject.rows, names)):
+            if set(names) <= set(context.names) and (why := _nowhere(context, context.rows, names)):
                 raise OptionError(f"{option} {','.join(names)}: {why}; use other modalities, or more rows")
 
 
-def _measured(subject: _Subject, strict: bool, announce: Callable[[str, int, int], None]) -> tuple[tuple[Measurement, ...], dict[str, str]]:
+def _measured(context: _Context, strict: bool, announce: Callable[[str, int, int], None]) -> tuple[tuple[Measurement, ...], dict[str, str]]:
     """The measurements, and the reasons for those left out; if strict, leaving one out is an error."""
     measurements: list[Measurement] = []
     skipped: dict[str, str] = {}
-    asked = METRICS if subject.settings.metrics is None else dict.fromkeys(subject.settings.metrics)
-    questions = [question for metric in asked for question in _questions(metric, subject, strict, skipped)]
+    asked = METRICS if context.settings.metrics is None else dict.fromkeys(context.settings.metrics)
+    questions = [question for metric in asked for question in _questions(metric, context, strict, skipped)]
     for done, (metric, target, given) in enumerate(questions):
         announce(title(metric, target, given), done, len(questions))
         try:
-            rows, figures, series = _METRICS[metric].measure(subject, target, given)
+            rows, figures, series = _METRICS[metric].measure(context, target, given)
         except DataError as error:
             if strict:
                 raise
@@ -263,10 +260,10 @@ def _measured(subject: _Subject, strict: bool, announce: Callable[[str, int, int
     return tuple(measurements), skipped
 
 
-def _questions(metric: str, subject: _Subject, strict: bool, skipped: dict[str, str]) -> Iterator[tuple[str, Names, Names]]:
+def _questions(metric: str, context: _Context, strict: bool, skipped: dict[str, str]) -> Iterator[tuple[str, Names, Names]]:
     """The questions of a metric for this model and these rows; those that cannot be answered go to ``skipped`` with the reason."""
-    asked = dict.fromkeys(_METRICS[metric].questions(subject))
-    missing = {question: why for question in asked if (why := _METRICS[metric].missing(subject, *question))}
+    asked = dict.fromkeys(_METRICS[metric].questions(context))
+    missing = {question: why for question in asked if (why := _METRICS[metric].missing(context, *question))}
     if len(missing) < len(asked):
         skipped |= {title(metric, *question): why for question, why in missing.items()}
         yield from ((metric, *question) for question in asked if question not in missing)
@@ -276,11 +273,11 @@ def _questions(metric: str, subject: _Subject, strict: bool, skipped: dict[str, 
         raise OptionError(f"metrics {metric}: {skipped[metric]}")
 
 
-def _nowhere(subject: _Subject, rows: Batch, names: Iterable[str]) -> str:
+def _nowhere(context: _Context, rows: Batch, names: Iterable[str]) -> str:
     """A message if no row has all of these modalities; otherwise empty."""
     if rows_with(rows, names := tuple(dict.fromkeys(names))).any():
         return ""
-    return f"none of the {len(rows):,} {subject.settings.split} rows has {listing(names)}{' together' if len(names) > 1 else ''}"
+    return f"none of the {len(rows):,} {context.settings.split} rows has {listing(names)}{' together' if len(names) > 1 else ''}"
 
 
 def _has_classes(likelihood: object) -> bool:
@@ -289,10 +286,6 @@ def _has_classes(likelihood: object) -> bool:
 
 def _has_attributes(likelihood: object) -> bool:
     return isinstance(likelihood, Bernoulli) and likelihood.discrete
-
-
-def _has_values(likelihood: Any) -> bool:
-    return likelihood.elementwise and not isinstance(likelihood, Bernoulli)
 
 
 # The questions of each metric: pairs of a target and a conditioning set
@@ -325,7 +318,7 @@ def _each(serves: Callable[[Any], bool] = lambda _: True) -> Callable[[_Plan], I
     return questions
 
 
-def _judged(plan: _Plan) -> Iterator[tuple[Names, Names]]:
+def _labelled_targets(plan: _Plan) -> Iterator[tuple[Names, Names]]:
     if plan.label is not None:
         yield from ((target, given) for target, given in _each()(plan) if target != (plan.label,))
 
@@ -346,34 +339,34 @@ def _several_absent(plan: _Plan) -> Iterator[tuple[Names, Names]]:
 # Why a question cannot be answered: a reason, or empty
 
 
-def _lacks_rows(subject: _Subject, target: Names, given: Names) -> str:
-    return _nowhere(subject, subject.rows, (*given, *target))
+def _lacks_rows(context: _Context, target: Names, given: Names) -> str:
+    return _nowhere(context, context.rows, (*given, *target))
 
 
-def _lacks_density_rows(subject: _Subject, target: Names, given: Names) -> str:
-    return _nowhere(subject, subject.density_rows, (*given, *target))
+def _lacks_density_rows(context: _Context, target: Names, given: Names) -> str:
+    return _nowhere(context, context.density_rows, (*given, *target))
 
 
-def _lacks_draws(subject: _Subject, target: Names, given: Names) -> str:
-    return f"it needs {FEWEST_DRAWS} draws or more" if subject.settings.draws < FEWEST_DRAWS else _lacks_rows(subject, target, given)
+def _lacks_draws(context: _Context, target: Names, given: Names) -> str:
+    return f"it needs {MIN_DRAWS} draws or more" if context.settings.draws < MIN_DRAWS else _lacks_rows(context, target, given)
 
 
-def _lacks_a_judge(subject: _Subject, target: Names, given: Names) -> str:
-    label = str(subject.label)
+def _lacks_classifier(context: _Context, target: Names, given: Names) -> str:
+    label = str(context.label)
     for name in target:
-        if name != label and not subject.judgeable(name):
+        if name != label and not context.has_classifier(name):
             return f"a classifier needs rows with both {name} and {label}: 2 or more training rows and 1 or more evaluated rows"
-    return _lacks_rows(subject, (label,), given)
+    return _lacks_rows(context, (label,), given)
 
 
 # The measurements
 
 
-def _importance(subject: _Subject, target: Names, given: Names) -> Figures:
-    if target == given == subject.names:
-        done = subject.joint_density.mean()
+def _importance(context: _Context, target: Names, given: Names) -> Figures:
+    if target == given == context.names:
+        done = context.joint_density.mean()
     else:
-        done = subject.density(subject.density_rows, target, given, subject.settings.seed).mean()
+        done = context.density(context.density_rows, target, given, context.settings.seed).mean()
     figures = {
         "log-likelihood": done.log_likelihood,
         "standard error": done.standard_error,
@@ -383,66 +376,68 @@ def _importance(subject: _Subject, target: Names, given: Names) -> Figures:
     return done.rows, figures, {"K": {str(k): value for k, value in done.curve.items()}}
 
 
-def _conditional(subject: _Subject, target: Names, given: Names) -> Figures:  # noqa: ARG001 (the target is everything not given)
-    complete = together(subject.model, subject.density_rows, subject.names)
+def _conditional(context: _Context, target: Names, given: Names) -> Figures:  # noqa: ARG001 (the target is everything not given)
+    complete = rows_with_all(context.model, context.density_rows, context.names)
     # A different seed: the standard error of the difference assumes independent draws of its terms.
-    done = conditional_of(subject.joint_density, subject.density(complete, given, given, subject.settings.seed + 1))
+    done = conditional_of(context.joint_density, context.density(complete, given, given, context.settings.seed + 1))
     figures = {"log-likelihood": done.log_likelihood, "standard error": done.standard_error, "error over rows": done.row_error}
     return done.rows, figures, {"K": {str(k): first - done.marginal.curve[k] for k, first in done.joint.curve.items()}}
 
 
-def _labels(subject: _Subject, target: Names, given: Names) -> Figures:
-    settings = subject.settings
-    done = label_posterior(subject.model, subject.density_rows, target[0], given, samples=settings.samples, seed=settings.seed)
+def _labels(context: _Context, target: Names, given: Names) -> Figures:
+    settings = context.settings
+    done = label_posterior(context.model, context.density_rows, target[0], given, samples=settings.samples, seed=settings.seed)
     size = done.effective_sample_size.median().item()
     figures = {"accuracy": done.accuracy, "log-probability": done.log_probability, "effective sample size": size}
     return len(done.probabilities), figures, {}
 
 
-def _predictive(subject: _Subject, target: Names, given: Names) -> Figures:
-    settings = subject.settings
-    done = predict(subject.model, subject.rows, given, target[0], samples=settings.draws, seed=settings.seed)
+def _predictive(context: _Context, target: Names, given: Names) -> Figures:
+    settings = context.settings
+    done = predict(context.model, context.rows, given, target[0], samples=settings.draws, seed=settings.seed)
     return done.rows, {"log-likelihood": done.log_likelihood, "accuracy": done.accuracy, "RMSE": done.rmse}, {}
 
 
-def _coherence(subject: _Subject, target: Names, given: Names) -> Figures:
-    settings, judge, label = subject.settings, subject.judged[target[0]], str(subject.label)
-    done = coherence(subject.model, subject.rows, given, target[0], label, judge.classifier, samples=settings.generated, seed=settings.seed)
-    return done.rows, {"coherence": done.coherence, "classifier's accuracy": judge.accuracy}, {}
+def _coherence(context: _Context, target: Names, given: Names) -> Figures:
+    settings, label, scored = context.settings, str(context.label), context.classifiers[target[0]]
+    arguments = (context.model, context.rows, given, target[0], label, scored.classifier)
+    done = coherence(*arguments, samples=settings.generated, seed=settings.seed)
+    return done.rows, {"coherence": done.coherence, "classifier's accuracy": scored.accuracy}, {}
 
 
-def _diversity(subject: _Subject, target: Names, given: Names) -> Figures:
-    settings, judge, label = subject.settings, subject.judged[target[0]], str(subject.label)
-    done = diversity(subject.model, subject.rows, given, target[0], label, judge.classifier, samples=settings.generated, seed=settings.seed)
+def _diversity(context: _Context, target: Names, given: Names) -> Figures:
+    settings, label, scored = context.settings, str(context.label), context.classifiers[target[0]]
+    arguments = (context.model, context.rows, given, target[0], label, scored.classifier)
+    done = diversity(*arguments, samples=settings.generated, seed=settings.seed)
     return done.rows, {"variance ratio": done.variance_ratio, "Fréchet distance": done.frechet, "its floor": done.floor}, {}
 
 
-def _agreement(subject: _Subject, target: Names, given: Names) -> Figures:  # noqa: ARG001 (the target is everything not given)
-    settings, label = subject.settings, str(subject.label)
-    done = joint_agreement(subject.model, subject.rows, given, subject.judged, label, samples=settings.generated, seed=settings.seed)
+def _agreement(context: _Context, target: Names, given: Names) -> Figures:  # noqa: ARG001 (the target is everything not given)
+    settings, label = context.settings, str(context.label)
+    done = joint_agreement(context.model, context.rows, given, context.classifiers, label, samples=settings.generated, seed=settings.seed)
     return done.rows, {"agreement": done.agreement, "independent draws": done.control, "coherence": done.coherence}, {}
 
 
-def _attributes(subject: _Subject, target: Names, given: Names) -> Figures:
-    settings = subject.settings
+def _attributes(context: _Context, target: Names, given: Names) -> Figures:
+    settings = context.settings
     done = attribute_errors(
-        subject.model, subject.rows, given, target[0], reference=subject.train, samples=settings.draws, seed=settings.seed
+        context.model, context.rows, given, target[0], reference=context.train, samples=settings.draws, seed=settings.seed
     )
     figures = {"accuracy": done.accuracy, "majority rate": done.majority_rate, "Brier": done.brier, "ECE": done.ece}
     errors = {one.name: 1 - one.accuracy for one in done.attributes if one.accuracy is not None}
     return done.rows, figures, {"error": errors}
 
 
-def _imputation(subject: _Subject, target: Names, given: Names) -> Figures:
-    settings = subject.settings
-    done = interval_scores(subject.model, subject.rows, given, target[0], samples=settings.draws, seed=settings.seed)
+def _imputation(context: _Context, target: Names, given: Names) -> Figures:
+    settings = context.settings
+    done = interval_scores(context.model, context.rows, given, target[0], samples=settings.draws, seed=settings.seed)
     figures = {"RMSE": done.rmse, "CRPS": done.crps, "RMSE of the column mean": done.marginal_rmse}
     return done.rows, figures, {"coverage": {f"{level:.0%}": share for level, share in done.coverage.items()}}
 
 
-def _calibration(subject: _Subject, target: Names, given: Names) -> Figures:
-    settings = subject.settings
-    done = label_calibration(subject.model, subject.rows, given, target[0], samples=settings.draws, seed=settings.seed)
+def _calibration(context: _Context, target: Names, given: Names) -> Figures:
+    settings = context.settings
+    done = label_calibration(context.model, context.rows, given, target[0], samples=settings.draws, seed=settings.seed)
     return done.rows, {"ECE": done.ece, "Brier": done.brier, "accuracy": done.accuracy, "majority rate": done.majority_rate}, {}
 
 
@@ -452,8 +447,8 @@ class _Metric:
 
     questions: Callable[[_Plan], Iterable[tuple[Names, Names]]]
     needs: str
-    missing: Callable[[_Subject, Names, Names], str]
-    measure: Callable[[_Subject, Names, Names], Figures]
+    missing: Callable[[_Context, Names, Names], str]
+    measure: Callable[[_Context, Names, Names], Figures]
 
 
 _CLASSES = "a categorical modality and at least one other"
@@ -462,14 +457,14 @@ _METRICS: Mapping[str, _Metric] = {
     "conditional": _Metric(_complements, "two or more modalities", _lacks_density_rows, _conditional),
     "labels": _Metric(_each(_has_classes), _CLASSES, _lacks_density_rows, _labels),
     "predictive": _Metric(_each(), "two or more modalities", _lacks_rows, _predictive),
-    "coherence": _Metric(_judged, "a modality of classes or attributes, and another one", _lacks_a_judge, _coherence),
-    "diversity": _Metric(_from_the_label, "a label of classes, and another modality", _lacks_a_judge, _diversity),
-    "agreement": _Metric(_several_absent, "three or more modalities, one of them of classes or attributes", _lacks_a_judge, _agreement),
+    "coherence": _Metric(_labelled_targets, "a modality of classes or attributes, and another one", _lacks_classifier, _coherence),
+    "diversity": _Metric(_from_the_label, "a label of classes, and another modality", _lacks_classifier, _diversity),
+    "agreement": _Metric(_several_absent, "three or more modalities, one of them of classes or attributes", _lacks_classifier, _agreement),
     "attributes": _Metric(
         _each(_has_attributes), "a bernoulli modality with attributes: true and at least one other", _lacks_rows, _attributes
     ),
     "imputation": _Metric(
-        _each(_has_values), "a modality of real values, levels or counts and at least one other", _lacks_draws, _imputation
+        _each(has_intervals), "a modality of real values, levels or counts and at least one other", _lacks_draws, _imputation
     ),
     "calibration": _Metric(_each(_has_classes), _CLASSES, _lacks_rows, _calibration),
 }

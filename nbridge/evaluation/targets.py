@@ -31,21 +31,17 @@ from nbridge.training.build import source_of
 from nbridge.visual.modality_kinds import element_names, kind_of
 
 Values = NDArray[np.float64]
-COLUMNS, QUESTIONS = 1000, 200
+MAX_COLUMNS, MAX_QUESTIONS = 1000, 200
 """Maximum numbers of numeric columns and of questions scored per modality; if there are more, a random sample is scored."""
 
 
 @dataclass(frozen=True)
-class Numbers:
+class RegressionTarget:
     """Columns of real values or counts.
 
     Arguments:
-        names: The names of the C columns.
         elements: The scored elements, as indices into the flattened modality.
-        columns: The column of each element.
         centre: The elements' means over the training rows, of log(1 + x) if ``logged``.
-        unit: The elements' standard deviations.
-        logged: Whether values are counts.
         of_columns: The number of columns before sampling.
     """
 
@@ -59,12 +55,7 @@ class Numbers:
     figure: ClassVar[Figure] = "rmse"
 
     def scaled(self, values: Values, *, logged: bool = False) -> Values:
-        """Standardised values, shape (N, elements); NaN stays NaN.
-
-        Arguments:
-            values: Values of the flattened modality, shape (N, E).
-            logged: Whether they are already log(1 + x).
-        """
+        """Standardised values, shape (N, elements); NaN stays NaN. With ``logged``, values are already log(1 + x)."""
         return (_log1p(values[:, self.elements], self.logged and not logged) - self.centre) / self.unit
 
     def scores(self, truth: Values, predicted: Values) -> Scores:
@@ -82,11 +73,10 @@ class Numbers:
 
 
 @dataclass(frozen=True)
-class Questions:
+class ClassificationTarget:
     """Questions with one right answer each: classes and binary columns.
 
     Arguments:
-        names: The names of the C questions.
         spans: Start and stop index of each question's elements.
         classes: The number of possible answers of each.
         of_columns: The number of questions before sampling.
@@ -113,7 +103,7 @@ class Questions:
         return np.where(np.isnan(truth), np.nan, (truth == predicted).astype(float))
 
 
-Target = Numbers | Questions
+Target = RegressionTarget | ClassificationTarget
 
 
 def values_of(model: MultimodalVAE, batch: Batch, name: str) -> Values:
@@ -127,12 +117,7 @@ def values_of(model: MultimodalVAE, batch: Batch, name: str) -> Values:
 def targets_of(model: MultimodalVAE, spec: Spec, name: str, train: Values, seed: int = 0) -> tuple[Target, ...]:
     """The prediction targets of a modality: numeric columns, questions, or both; empty when no column varies.
 
-    Arguments:
-        model: The model.
-        spec: Its spec, for the names of columns.
-        name: The modality.
-        train: Its values in the training rows, shape (N, E).
-        seed: Seed of the sample of columns, when there are many.
+    ``train`` has the shape (N, E).
     """
     likelihood = model.likelihoods[name]
     if isinstance(likelihood, Categorical):
@@ -172,17 +157,17 @@ def _is_binary(likelihood: Likelihood, values: Values) -> bool:
     return likelihood.discrete or bool(np.isin(seen, (0.0, 1.0)).all())
 
 
-def _pixels(train: Values, logged: bool, seed: int) -> tuple[Numbers, ...]:
+def _pixels(train: Values, logged: bool, seed: int) -> tuple[RegressionTarget, ...]:
     """An image as one column: its pixels, or a sample of them, with a pooled standard deviation."""
-    elements = _sampled(train.shape[1], COLUMNS, seed)
+    elements = _sampled(train.shape[1], MAX_COLUMNS, seed)
     centre, unit, _ = _statistics(_log1p(train[:, elements], logged))
     pooled = math.sqrt(float((unit**2).mean()))
     if not pooled:
         return ()
-    return (Numbers(("",), elements, np.zeros(len(elements), np.int64), centre, np.full(len(elements), pooled), logged, 1),)
+    return (RegressionTarget(("",), elements, np.zeros(len(elements), np.int64), centre, np.full(len(elements), pooled), logged, 1),)
 
 
-def _numbers(fields: Sequence[tuple[str, int]], train: Values, logged: bool, seed: int) -> tuple[Numbers, ...]:
+def _numbers(fields: Sequence[tuple[str, int]], train: Values, logged: bool, seed: int) -> tuple[RegressionTarget, ...]:
     if not fields:
         return ()
     places = np.array([place for _, place in fields])
@@ -190,30 +175,38 @@ def _numbers(fields: Sequence[tuple[str, int]], train: Values, logged: bool, see
     kept = np.flatnonzero(varies)
     if not len(kept):
         return ()
-    kept, of_columns = kept[_sampled(len(kept), COLUMNS, seed)], len(kept)
+    kept, of_columns = kept[_sampled(len(kept), MAX_COLUMNS, seed)], len(kept)
     names = tuple(fields[place][0] for place in kept)
-    return (Numbers(names, places[kept], np.arange(len(kept)), centre[kept], unit[kept], logged, of_columns),)
+    return (RegressionTarget(names, places[kept], np.arange(len(kept)), centre[kept], unit[kept], logged, of_columns),)
 
 
-def _questions(fields: Sequence[tuple[str, int, int, int]], train: Values, seed: int) -> tuple[Questions, ...]:
+def _questions(fields: Sequence[tuple[str, int, int, int]], train: Values, seed: int) -> tuple[ClassificationTarget, ...]:
     if not fields:
         return ()
-    every = Questions(tuple(one[0] for one in fields), tuple(one[1:3] for one in fields), tuple(one[3] for one in fields), len(fields))
-    answers = every.scaled(train)
+    answers = _classification(fields, len(fields)).scaled(train)
     varies = [column for column in range(len(fields)) if len(np.unique(answers[~np.isnan(answers[:, column]), column])) > 1]
     if not varies:
         return ()
-    kept = [fields[varies[place]] for place in _sampled(len(varies), QUESTIONS, seed)]
-    names, spans, classes = tuple(one[0] for one in kept), tuple(one[1:3] for one in kept), tuple(one[3] for one in kept)
-    return (Questions(names, spans, classes, len(varies)),)
+    kept = [fields[varies[place]] for place in _sampled(len(varies), MAX_QUESTIONS, seed)]
+    return (_classification(kept, len(varies)),)
+
+
+def _classification(fields: Sequence[tuple[str, int, int, int]], of_columns: int) -> ClassificationTarget:
+    names, spans, classes = zip(*((name, (start, stop), number) for name, start, stop, number in fields), strict=True)
+    return ClassificationTarget(names, spans, classes, of_columns)
+
+
+def column_moments(values: Values) -> tuple[Values, Values]:
+    """Mean and standard deviation of each column over the rows in which it is not NaN; 0 where there are none."""
+    seen = ~np.isnan(values)
+    number = np.maximum(seen.sum(0), 1)
+    mean = np.where(seen, values, 0.0).sum(0) / number
+    return mean, np.sqrt(np.where(seen, (values - mean) ** 2, 0.0).sum(0) / number)
 
 
 def _statistics(values: Values) -> tuple[Values, Values, NDArray[np.bool_]]:
-    """Mean and standard deviation of each column over its observed rows, and whether it varies."""
-    seen = ~np.isnan(values)
-    number = np.maximum(seen.sum(0), 1)
-    centre = np.where(seen, values, 0.0).sum(0) / number
-    unit = np.sqrt(np.where(seen, (values - centre) ** 2, 0.0).sum(0) / number)
+    """Mean and standard deviation of each column, and whether it varies."""
+    centre, unit = column_moments(values)
     # Rounding can leave a small nonzero deviation for a constant column.
     varies = unit > 1e-6 * np.abs(centre)
     return centre, np.where(varies, unit, 0.0), varies

@@ -16,7 +16,7 @@ from nbridge.version import __version__
 
 Outcome = Literal["better", "as good", "worse", "not tested"]
 Figure = Literal["rmse", "accuracy"]
-FEWEST = 20
+MIN_ROWS = 20
 """Minimum number of rows for a comparison."""
 CHOOSING = 50
 """Minimum number of validation rows for choosing the baseline on them; with fewer, it is chosen by cross-validation."""
@@ -38,7 +38,7 @@ _EXACT = 1e-9
 
 
 @dataclass(frozen=True)
-class Comparison:
+class BaselineComparison:
     """Comparison of a model with a baseline on one modality, or on one of its columns.
 
     Arguments:
@@ -73,17 +73,17 @@ class Comparison:
     reason: str = ""
 
     @property
-    def ahead(self) -> float:
+    def lead(self) -> float:
         """The model's lead over the baseline, in the unit of the figure; negative when the model is worse."""
         return self.baseline - self.model if self.figure == "rmse" else self.model - self.baseline
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """The outcome in words, with the reason if it was not tested."""
         return f"{WORDS[self.outcome]} ({self.reason})" if self.reason else WORDS[self.outcome]
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Comparison:
+    def from_dict(cls, content: Mapping[str, Any]) -> BaselineComparison:
         """Inverse of `as_dict`."""
         numbers = {name: math.nan if content[name] is None else float(content[name]) for name in _NUMBERS}
         if content["outcome"] not in WORDS or content["figure"] not in FIGURES:
@@ -114,13 +114,13 @@ class Verdict:
     """
 
     split: str
-    modalities: tuple[Comparison, ...] = ()
-    columns: tuple[Comparison, ...] = ()
+    modalities: tuple[BaselineComparison, ...] = ()
+    columns: tuple[BaselineComparison, ...] = ()
     advice: tuple[str, ...] = ()
     reason: str = ""
     version: str = __version__
 
-    def of(self, outcome: Outcome) -> tuple[Comparison, ...]:
+    def of(self, outcome: Outcome) -> tuple[BaselineComparison, ...]:
         """The modalities with this outcome."""
         return tuple(one for one in self.modalities if one.outcome == outcome)
 
@@ -129,7 +129,7 @@ class Verdict:
         """The verdict in one line.
 
         Example:
-            >>> sex = Comparison("sex", "", "accuracy", 60, 0.4, 0.9, 0.5, 0.05, "worse", "logistic", 240)
+            >>> sex = BaselineComparison("sex", "", "accuracy", 60, 0.4, 0.9, 0.5, 0.05, "worse", "logistic", 240)
             >>> Verdict("test", (sex,)).headline
             'worse than a baseline: sex'
         """
@@ -137,7 +137,7 @@ class Verdict:
             return f"not tested: {self.reason}"
         groups: dict[str, list[str]] = {"worse than a baseline": [], "as good": [], "better": []}
         for one in self.modalities:
-            words = one.words if one.reason else "worse than a baseline" if one.outcome == "worse" else one.outcome
+            words = one.description if one.reason else "worse than a baseline" if one.outcome == "worse" else one.outcome
             groups.setdefault(words, []).append(one.target)
         text = "; ".join(f"{words}: {', '.join(dict.fromkeys(names))}" for words, names in groups.items() if names)
         return text if text.startswith(("worse", "not tested")) else f"compared with a baseline, {text}"
@@ -159,14 +159,10 @@ class Verdict:
         early = " There are no test rows: validation rows also chose the best epoch, so the model may look better than it is."
         return text + (early if self.split == "validation" else "")
 
-    def extremes(self, most: int = SHOWN) -> tuple[tuple[Comparison, ...], tuple[Comparison, ...]]:
-        """The columns on which the model is worse, and those on which it is better, by decreasing difference.
-
-        Arguments:
-            most: Maximum number of each.
-        """
-        worse = sorted((one for one in self.columns if one.outcome == "worse"), key=lambda one: one.ahead)
-        better = sorted((one for one in self.columns if one.outcome == "better"), key=lambda one: -one.ahead)
+    def extremes(self, most: int = SHOWN) -> tuple[tuple[BaselineComparison, ...], tuple[BaselineComparison, ...]]:
+        """The columns on which the model is worse, and those on which it is better, by decreasing difference. At most ``most`` of each."""
+        worse = sorted((one for one in self.columns if one.outcome == "worse"), key=lambda one: one.lead)
+        better = sorted((one for one in self.columns if one.outcome == "better"), key=lambda one: -one.lead)
         return tuple(worse[:most]), tuple(better[:most])
 
     def column_lines(self) -> list[str]:
@@ -187,7 +183,7 @@ class Verdict:
         Raises:
             ValueError: when the content is not a verdict; or KeyError or TypeError.
         """
-        parts = {name: tuple(Comparison.from_dict(entry) for entry in content[name]) for name in ("modalities", "columns")}
+        parts = {name: tuple(BaselineComparison.from_dict(entry) for entry in content[name]) for name in ("modalities", "columns")}
         return cls(**{**content, **parts, "advice": tuple(map(str, content["advice"]))})
 
     def as_dict(self) -> dict[str, Any]:

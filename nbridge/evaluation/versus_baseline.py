@@ -1,13 +1,13 @@
 """Measures the verdict: hides each modality in turn and imputes it from the row's other modalities, with the model and with a baseline.
 
 Both are scored on the same held-out rows. Everything is seeded. Large data are sampled so that this takes seconds; each
-`nbridge.evaluation.verdict.Comparison` gives the sample sizes.
+`nbridge.evaluation.verdict.BaselineComparison` gives the sample sizes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -21,12 +21,12 @@ from nbridge.common.process_state import one_thread
 from nbridge.data.batch import Batch
 from nbridge.data.rows import Rows
 from nbridge.data.split import Splits
-from nbridge.evaluation.advice import Trained, advise, lines_of, trained_as
-from nbridge.evaluation.baseline_inputs import Block, blocks_of, inputs_of
-from nbridge.evaluation.baselines import Known, chosen, constant
-from nbridge.evaluation.paired import Scores, paired
-from nbridge.evaluation.targets import Numbers, Target, Values, targets_of, values_of
-from nbridge.evaluation.verdict import CHOOSING, FEWEST, Comparison, Verdict, outcome_of
+from nbridge.evaluation.advice import advise, format_advice, summarise_training
+from nbridge.evaluation.baseline_inputs import ModalityInputs, blocks_of, inputs_of
+from nbridge.evaluation.baselines import Examples, constant_prediction, select_baseline
+from nbridge.evaluation.paired import paired
+from nbridge.evaluation.targets import RegressionTarget, Target, Values, targets_of, values_of
+from nbridge.evaluation.verdict import CHOOSING, MIN_ROWS, BaselineComparison, Verdict, outcome_of
 from nbridge.inference.impute import POINT_DRAWS, chunks, decode, fixed_points, point_draws, serving
 from nbridge.models.base import MultimodalVAE
 from nbridge.nn.likelihoods import Categorical
@@ -56,14 +56,8 @@ def compare_with_baselines(
 ) -> Verdict:
     """Compares a trained model with baselines, per modality and per column.
 
-    Arguments:
-        model: A trained model.
-        spec: Its spec, for the names of columns and for advice.
-        splits: Its rows. Baselines are fitted on the training rows; if the comparison uses test rows, they are chosen on validation rows.
-        rows: The rows to compare on; a sample of ``split`` when omitted.
-        split: The split that the rows come from; when omitted, test, or validation if there are no test rows.
-        records: The records of the model's training, for advice.
-        seed: Seed of samples, folds and draws.
+    Baselines are fitted on the training rows; if the comparison uses test rows, they are chosen on validation rows. By default a sample of
+    ``split`` is compared on, and ``split`` is test, or validation if there are no test rows.
 
     Example:
         >>> import nbridge
@@ -72,7 +66,7 @@ def compare_with_baselines(
         ...                    "y": {"shape": 2, "encoder": "mlp", "likelihood": "categorical"}},
         ...     "training": {"stages": {"joint": {"epochs": 1}, "bridges": {"epochs": 1}}}}
         >>> run = nbridge.train(spec, {"x": np.random.default_rng(0).normal(size=(40, 3)), "y": np.arange(40) % 2})
-        >>> compare_with_baselines(run.model.network, run.spec, run.splits).modalities[1].words
+        >>> compare_with_baselines(run.model.network, run.spec, run.splits).modalities[1].description
         'not tested (8 test rows, 20 needed)'
     """
     if split is None:
@@ -86,20 +80,23 @@ def compare_with_baselines(
     if len(model.names) < 2:
         return Verdict(split, reason="the model has only one modality, so there are no others to impute it from")
     serving_rows = {name: _usable(held, name) for name in model.names}
-    if max(int(mask.sum()) for mask in serving_rows.values()) < FEWEST:
-        most = {name: _too_few(name, int(mask.sum()), split, model) for name, mask in serving_rows.items()}
-        return Verdict(split, tuple(most.values()))
+    if max(int(mask.sum()) for mask in serving_rows.values()) < MIN_ROWS:
+        return Verdict(split, tuple(_not_tested(name, int(mask.sum()), split, model) for name, mask in serving_rows.items()))
     with one_thread():
-        return _Judge(model, spec, splits, held, split, seed).verdict(records)
+        return _BaselineComparer(model, spec, splits, held, split, seed).verdict(records)
 
 
-def _too_few(name: str, rows: int, split: str, model: MultimodalVAE) -> Comparison:
+def _not_tested(name: str, rows: int, split: str, model: MultimodalVAE) -> BaselineComparison:
     figure = "accuracy" if isinstance(model.likelihoods[name], Categorical) else "rmse"
-    return Comparison(name, "", figure, rows, reason=f"{rows} {split} row{'s' if rows != 1 else ''}, {FEWEST} needed")
+    return BaselineComparison(name, "", figure, rows, reason=_too_few(rows, split))
+
+
+def _too_few(rows: int, split: str) -> str:
+    return f"{rows} {split} row{'s' if rows != 1 else ''}, {MIN_ROWS} needed"
 
 
 @dataclass(frozen=True)
-class _Part:
+class _Sample:
     """A sample of rows, their values, and the indices of the rows that can be used for each target."""
 
     batch: Batch
@@ -112,7 +109,7 @@ class _Part:
 
 
 @dataclass(frozen=True)
-class _Judge:
+class _BaselineComparer:
     """A model and the rows to compare it on."""
 
     model: MultimodalVAE
@@ -123,37 +120,37 @@ class _Judge:
     seed: int
 
     def verdict(self, records: Iterable[EpochRecord]) -> Verdict:
-        trained = trained_as(self.spec, len(self.splits.train), records)
-        modalities: list[Comparison] = []
-        columns: list[Comparison] = []
+        trained = summarise_training(self.spec, len(self.splits.train), records)
+        modalities: list[BaselineComparison] = []
+        columns: list[BaselineComparison] = []
         advice: list[tuple[str, str]] = []
         for name in self.model.names:
             for whole, parts in self._of_modality(name):
                 modalities.append(whole)
                 columns += parts
                 if whole.outcome == "worse":
-                    advice.append((name, self._advice(whole, trained)))
-        return Verdict(self.split, tuple(modalities), tuple(columns), lines_of(advice))
+                    advice.append((name, advise(whole, self.model.likelihoods[name], self.train.values[name], trained)))
+        return Verdict(self.split, tuple(modalities), tuple(columns), format_advice(advice))
 
     @cached_property
-    def train(self) -> _Part:
+    def train(self) -> _Sample:
         return self._sampled(self.splits.train, TRAIN_ROWS)
 
     @cached_property
-    def test(self) -> _Part:
+    def test(self) -> _Sample:
         return self._sampled(self.held, TEST_ROWS)
 
     @cached_property
-    def choosing(self) -> _Part | None:
+    def choosing(self) -> _Sample | None:
         """Rows that choose the baseline: validation rows, unless they are compared on."""
         validation = self.splits.validation
         return None if self.split == "validation" or validation is None else self._sampled(validation, TEST_ROWS)
 
     @cached_property
-    def blocks(self) -> dict[str, Block]:
+    def blocks(self) -> dict[str, ModalityInputs]:
         return blocks_of(self.model, self.train.values, self.seed)
 
-    def _sampled(self, rows: Rows, most: int) -> _Part:
+    def _sampled(self, rows: Rows, most: int) -> _Sample:
         """Rows at random, and more of those that have a modality which few have."""
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.seed))
         wide = sum(likelihood.blank(1).numel() for likelihood in self.model.likelihoods.values())
@@ -166,19 +163,19 @@ class _Judge:
         picked = order[taken[order]]
         batch = rows.index(picked)
         values = {name: values_of(self.model, batch, name) for name in self.model.names}
-        return _Part(batch, values, {name: _usable(batch, name).nonzero()[:, 0] for name in self.model.names})
+        return _Sample(batch, values, {name: _usable(batch, name).nonzero()[:, 0] for name in self.model.names})
 
-    def _of_modality(self, name: str) -> Iterator[tuple[Comparison, list[Comparison]]]:
+    def _of_modality(self, name: str) -> Iterator[tuple[BaselineComparison, list[BaselineComparison]]]:
         """The comparisons of a modality, one per figure, each with those of its columns."""
         fitted_on, rows = self.train.of(name, TRAIN_ROWS), self.test.of(name, TEST_ROWS)
         rows = rows[: max(LEAST_TEST, DECODED // (POINT_DRAWS * self.train.values[name].shape[1]))]
-        if len(rows) < FEWEST:
-            yield _too_few(name, len(rows), self.split, self.model), []
+        if len(rows) < MIN_ROWS:
+            yield _not_tested(name, len(rows), self.split, self.model), []
             return
         targets = targets_of(self.model, self.spec, name, self.train.values[name][fitted_on], self.seed) if len(fitted_on) else ()
         if not targets:
             why = "all its columns are constant in the training rows" if len(fitted_on) else "no training row has it and another modality"
-            yield Comparison(name, "", "rmse", len(rows), reason=why), []
+            yield BaselineComparison(name, "", "rmse", len(rows), reason=why), []
             return
         chunk = self.test.batch.index(torch.from_numpy(rows))
         predicted = predicted_values(self.model, chunk, name, seed=self.seed)
@@ -187,44 +184,42 @@ class _Judge:
 
     def _compared(
         self, name: str, target: Target, fitted_on: np.ndarray, rows: np.ndarray, predicted: Values
-    ) -> tuple[Comparison, list[Comparison]]:
-        train, test = self._known(self.train, name, target, fitted_on), self._known(self.test, name, target, rows)
-        predictor, baseline = chosen(target, train, self._choosing_rows(name, target), self.seed)
+    ) -> tuple[BaselineComparison, list[BaselineComparison]]:
+        train, test = self._examples(self.train, name, target, fitted_on), self._examples(self.test, name, target, rows)
+        predictor, baseline = select_baseline(target, train, self._choosing_rows(name, target), self.seed)
         ours = target.scores(test.truth, target.scaled(predicted, logged=True))
         theirs = target.scores(test.truth, baseline(test.inputs))
-        plain = target.scores(test.truth, constant(target, train))
+        plain = target.scores(test.truth, constant_prediction(target, train))
+        root = isinstance(target, RegressionTarget)
 
-        def compared(column: str, places: slice, columns: tuple[int, int]) -> Comparison:
-            scores = (ours[:, places], theirs[:, places], plain[:, places])
-            return _comparison(name, column, target, scores, self.split, predictor, len(train.truth), columns)
+        def compared(column: str, places: slice, columns: tuple[int, int]) -> BaselineComparison:
+            done = paired(ours[:, places], theirs[:, places], root=root)
+            result = BaselineComparison(name, column, target.figure, done.rows, train_rows=len(train.truth), columns=columns)
+            if done.rows < MIN_ROWS:
+                return replace(result, reason=_too_few(done.rows, self.split))
+            constant = paired(plain[:, places], plain[:, places], root=root).model
+            result = replace(result, model=done.model, baseline=done.baseline, constant=constant, predictor=predictor)
+            return replace(result, standard_error=done.standard_error, outcome=outcome_of(result.lead, done.standard_error))
 
         whole = compared("", slice(None), (len(target.names), target.of_columns))
         single = len(target.names) == 1 and target.names[0] in ("", name)
         each = [] if single else [compared(label, slice(place, place + 1), (1, 1)) for place, label in enumerate(target.names)]
         return whole, each
 
-    def _choosing_rows(self, name: str, target: Target) -> Known | None:
+    def _choosing_rows(self, name: str, target: Target) -> Examples | None:
         if self.choosing is None or len(rows := self.choosing.of(name, TEST_ROWS)) < CHOOSING:
             return None
-        return self._known(self.choosing, name, target, rows)
+        return self._examples(self.choosing, name, target, rows)
 
-    def _known(self, part: _Part, name: str, target: Target, rows: np.ndarray) -> Known:
+    def _examples(self, part: _Sample, name: str, target: Target, rows: np.ndarray) -> Examples:
         inputs, factors = inputs_of(self.blocks, {other: values[rows] for other, values in part.values.items()}, name)
-        return Known(inputs, factors, target.scaled(part.values[name][rows]))
-
-    def _advice(self, comparison: Comparison, trained: Trained) -> str:
-        name = comparison.target
-        return advise(comparison, self.model.likelihoods[name], self.train.values[name], trained)
+        return Examples(inputs, factors, target.scaled(part.values[name][rows]))
 
 
 def predicted_values(model: MultimodalVAE, batch: Batch, target: str, *, seed: int = 0) -> Values:
     """Imputes a modality from the others, shape (B, E): the point estimate, or for counts the mean of log(1 + x) over draws.
 
-    Arguments:
-        model: A trained model.
-        batch: Rows; their values of the target are hidden.
-        target: The modality.
-        seed: Seed of the draws of counts.
+    Values of the target in the batch are hidden.
     """
     counts = model.likelihoods[target].support is constraints.nonnegative_integer
     points, noise = fixed_points(model)
@@ -239,31 +234,6 @@ def predicted_values(model: MultimodalVAE, batch: Batch, target: str, *, seed: i
                 parts.append(decode(model, target, z, point=True).cpu())
     values = torch.cat(parts)
     return values.reshape(len(values), -1).double().numpy()
-
-
-def _comparison(
-    name: str,
-    column: str,
-    target: Target,
-    scores: tuple[Scores, Scores, Scores],
-    split: str,
-    predictor: str,
-    train_rows: int,
-    columns: tuple[int, int],
-) -> Comparison:
-    ours, theirs, plain = scores
-    root = isinstance(target, Numbers)
-    done = paired(ours, theirs, root=root)
-    if done.rows < FEWEST:
-        reason = f"{done.rows} {split} row{'s' if done.rows != 1 else ''}, {FEWEST} needed"
-        return Comparison(name, column, target.figure, done.rows, train_rows=train_rows, columns=columns, reason=reason)
-    without = paired(plain, plain, root=root).model
-    ahead = done.baseline - done.model if root else done.model - done.baseline
-    outcome = outcome_of(ahead, done.standard_error)
-    return Comparison(
-        name, column, target.figure, done.rows, done.model, done.baseline, without, done.standard_error, outcome, predictor, train_rows,
-        columns,
-    )  # fmt: skip
 
 
 def _usable(rows: Rows, target: str) -> Tensor:

@@ -28,7 +28,7 @@ ROWS, DRAWS = 1024, 2**15
 """Maximum numbers of rows and of draws in a block."""
 ELEMENTS, ACCELERATED = 2**19, 2**25
 """Maximum number of decoder outputs for a piece: on a CPU, where they should stay in the cache, and on an accelerator."""
-LEAST = 256
+MIN_OUTPUTS = 256
 """Assumed minimum number of outputs per draw, to account for hidden layers."""
 
 LogTerms = Callable[[Tensor, Batch], Tensor]
@@ -53,7 +53,7 @@ class Estimates:
     curve: dict[int, Tensor]
 
     @classmethod
-    def joined(cls, parts: Sequence[Estimates]) -> Estimates:
+    def concatenated(cls, parts: Sequence[Estimates]) -> Estimates:
         """Concatenates estimates over rows."""
         return cls(
             torch.cat([part.log_mean for part in parts]),
@@ -63,7 +63,7 @@ class Estimates:
         )
 
 
-def weigh(
+def importance_estimates(
     model: MultimodalVAE,
     batch: Batch,
     proposal: Iterable[str],
@@ -76,25 +76,18 @@ def weigh(
 ) -> Estimates:
     """Estimates for every row of a batch.
 
-    On a CPU, the draws of a row depend only on the seed and on its index in the batch, not on the sizes of blocks and pieces.
-
-    Arguments:
-        model: A trained model.
-        batch: Rows that have all modalities that ``proposal`` and ``terms`` need.
-        proposal: The modalities that the proposal observes.
-        terms: The functions f.
-        samples: The number K of draws per row.
-        seed: Seed of the draws.
-        numbers: The number of decoder outputs per z, which determines the size of a piece.
-        functions: The number of functions f, which determines the size of a block.
+    On a CPU, the draws of a row depend only on the seed and on its index in the batch, not on the sizes of blocks and pieces. Rows have all
+    modalities that ``proposal`` and ``terms`` need. The number of decoder outputs per z, ``numbers``, determines the size of a piece, and
+    the number of functions f, ``functions``, that of a block.
     """
     elements = ELEMENTS if model.device.type == "cpu" else ACCELERATED
-    sizes = _Sizes.fit(samples, elements // max(numbers, LEAST), DRAWS // functions)
+    sizes = _Sizes.fit(samples, elements // max(numbers, MIN_OUTPUTS), DRAWS // functions)
     with serving(model, seed):
         # Separate from the generator that a stochastic posterior draws from.
         generator = Generator(model.device).manual_seed(int(torch.randint(2**62, ())))
         parts = (batch.slice(start, start + sizes.rows) for start in range(0, len(batch), sizes.rows))
-        return Estimates.joined([_estimates(model, part.to(model.device), tuple(proposal), terms, sizes, generator) for part in parts])
+        names = tuple(proposal)
+        return Estimates.concatenated([_estimates(model, part.to(model.device), names, terms, sizes, generator) for part in parts])
 
 
 def _estimates(

@@ -17,7 +17,6 @@ and rows, 413 for too large bodies, 422 for invalid requests.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -26,15 +25,15 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from nbridge.common.messages import clip
 from nbridge.errors import DataError, NBridgeError
-from nbridge.explore import answers, controls, requests
-from nbridge.explore.given import row_of
+from nbridge.explore import controls, requests, responses
 from nbridge.explore.guard import Guard
+from nbridge.explore.inputs import row_of
 from nbridge.explore.latent import latent_map
 from nbridge.explore.session import Session
 from nbridge.explore.uploads import upload
@@ -52,7 +51,7 @@ class _TooLargeError(NBridgeError):
     """A request body that is too large."""
 
 
-class _NotThereError(NBridgeError):
+class _NotFoundError(NBridgeError):
     """A row that does not exist."""
 
 
@@ -60,17 +59,17 @@ def make_app(session: Session) -> ASGIApp:
     """The application that serves a session."""
 
     async def spec(_: Request) -> Response:
-        return _json(await run_in_threadpool(session.alone, controls.describe, session))
+        return JSONResponse(await run_in_threadpool(session.locked, controls.describe, session))
 
     async def row(request: Request) -> Response:
-        return _json(await run_in_threadpool(session.alone, _row, session, request.path_params["number"]))
+        return JSONResponse(await run_in_threadpool(session.locked, _row, session, request.path_params["number"]))
 
     async def latent(_: Request) -> Response:
-        return _json(await run_in_threadpool(session.alone, latent_map, session))
+        return JSONResponse(await run_in_threadpool(session.locked, latent_map, session))
 
     async def uploaded(request: Request) -> Response:
         content = await _body(request, controls.UPLOAD)
-        return _json(await run_in_threadpool(session.alone, upload, session, request.query_params.get("modality", ""), content))
+        return JSONResponse(await run_in_threadpool(session.locked, upload, session, request.query_params.get("modality", ""), content))
 
     app = Starlette(
         routes=[
@@ -81,12 +80,12 @@ def make_app(session: Session) -> ASGIApp:
             Route("/api/spec", spec, methods=["GET"]),
             Route("/api/row/{number}", row, methods=["GET"]),
             Route("/api/latent", latent, methods=["GET"]),
-            Route("/api/impute", _answering(session, requests.Impute, answers.impute), methods=["POST"]),
-            Route("/api/prior", _answering(session, requests.Prior, answers.prior), methods=["POST"]),
-            Route("/api/decode", _answering(session, requests.Decode, answers.decode), methods=["POST"]),
+            Route("/api/impute", _answering(session, requests.Impute, responses.impute), methods=["POST"]),
+            Route("/api/prior", _answering(session, requests.Prior, responses.prior), methods=["POST"]),
+            Route("/api/decode", _answering(session, requests.Decode, responses.decode), methods=["POST"]),
             Route("/api/upload", uploaded, methods=["POST"]),
         ],
-        exception_handlers={NBridgeError: _mistake, HTTPException: _refused, Exception: _failure},
+        exception_handlers={NBridgeError: _client_error, HTTPException: _http_error, Exception: _failure},
     )
     # Outermost, so that error responses are guarded too.
     return Guard(app)
@@ -94,13 +93,13 @@ def make_app(session: Session) -> ASGIApp:
 
 def warm_up(session: Session) -> None:
     """Computes the page's first answers once, so that later the first one is as fast as the others."""
-    session.alone(controls.describe, session)
-    session.alone(answers.prior, session, requests.Prior())
+    session.locked(controls.describe, session)
+    session.locked(responses.prior, session, requests.Prior())
     for name, there in ({} if session.rows is None else session.rows.present).items():
         if there[0]:
-            session.alone(answers.impute, session, requests.Impute(given={name: requests.Given(row=0)}))
-    if not session.no_map:
-        session.alone(latent_map, session)
+            session.locked(responses.impute, session, requests.Impute(given={name: requests.Given(row=0)}))
+    if not session.map_unavailable:
+        session.locked(latent_map, session)
 
 
 def _answering(session: Session, kind: type[requests.Request], answer: Callable[[Session, requests.Request], Any]) -> Endpoint:
@@ -108,7 +107,7 @@ def _answering(session: Session, kind: type[requests.Request], answer: Callable[
 
     async def endpoint(request: Request) -> Response:
         question = requests.read(kind, await _body(request, BODY))
-        return _json(await run_in_threadpool(session.alone, answer, session, question))
+        return JSONResponse(await run_in_threadpool(session.locked, answer, session, question))
 
     return endpoint
 
@@ -129,11 +128,11 @@ async def _body(request: Request, most: int) -> bytes:
 
 def _row(session: Session, number: str) -> dict[str, Any]:
     if not (number.isascii() and number.isdigit() and len(number) < 16):
-        raise _NotThereError(f"row {clip(number)}: expected a number")
+        raise _NotFoundError(f"row {clip(number)}: expected a number")
     try:
         return row_of(session, int(number))
     except DataError as error:
-        raise _NotThereError(str(error)) from error
+        raise _NotFoundError(str(error)) from error
 
 
 def _file(name: str) -> Endpoint:
@@ -147,21 +146,16 @@ async def _palette(_: Request) -> Response:
     return Response(PALETTE, media_type="text/css")
 
 
-def _json(content: object, status: int = 200) -> Response:
-    # NaN and infinities are errors here, because browsers cannot parse them.
-    return Response(json.dumps(content, allow_nan=False, separators=(",", ":")), status, media_type="application/json")
+async def _client_error(_: Request, error: Exception) -> Response:
+    kinds = {_TooLargeError: 413, _NotFoundError: 404, requests.UnreadableError: 400}
+    return JSONResponse({"error": " ".join(str(error).splitlines())}, kinds.get(type(error), 422))
 
 
-async def _mistake(_: Request, error: Exception) -> Response:
-    kinds = {_TooLargeError: 413, _NotThereError: 404, requests.UnreadableError: 400}
-    return _json({"error": " ".join(str(error).splitlines())}, kinds.get(type(error), 422))
-
-
-async def _refused(request: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _json({"error": f"{request.method} {clip(request.url.path)}: {error.detail.lower()}"}, error.status_code)
+    return JSONResponse({"error": f"{request.method} {clip(request.url.path)}: {error.detail.lower()}"}, error.status_code)
 
 
 async def _failure(_: Request, error: Exception) -> Response:
     # The server writes the traceback to the terminal.
-    return _json({"error": f"nbridge failed ({type(error).__name__}); see the terminal for details"}, 500)
+    return JSONResponse({"error": f"nbridge failed ({type(error).__name__}); see the terminal for details"}, 500)

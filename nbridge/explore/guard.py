@@ -7,9 +7,9 @@ lets a browser load and run only the page's own files.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HOSTS = ("127.0.0.1", "localhost")
@@ -34,11 +34,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 class Guard:
-    """Wraps an ASGI application in the checks of this module.
-
-    Arguments:
-        app: The application.
-    """
+    """Wraps an ASGI application in the checks of this module."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -50,7 +46,7 @@ class Guard:
         elif (reason := refusal(scope["headers"])) is None:
             await self._app(scope, receive, _with_headers(send))
         else:
-            await _refuse(reason, _with_headers(send))
+            await JSONResponse({"error": reason}, 403)(scope, receive, _with_headers(send))
 
 
 def refusal(headers: Headers) -> str | None:
@@ -78,10 +74,3 @@ def _with_headers(send: Send) -> Send:
         await send(message)
 
     return sending
-
-
-async def _refuse(reason: str, send: Send) -> None:
-    body = json.dumps({"error": reason}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 403, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

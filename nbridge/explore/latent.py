@@ -7,9 +7,9 @@ from typing import Any
 from nbridge.errors import DataError
 from nbridge.explore.controls import figures
 from nbridge.explore.session import Session
-from nbridge.visual.modality_kinds import class_names, labelled
+from nbridge.visual.modality_kinds import class_names, first_categorical
 from nbridge.visual.palette import COLOURS, SHAPES
-from nbridge.visual.pca import Plane
+from nbridge.visual.pca import LatentPCA
 
 
 def latent_map(session: Session) -> dict[str, Any]:
@@ -18,11 +18,11 @@ def latent_map(session: Session) -> dict[str, Any]:
     Raises:
         DataError: when there is no map.
     """
-    plane = plane_of(session)
+    pca = pca_of(session)
     rows = session.many
     assert rows is not None, "a plane is fitted to rows"
-    found: dict[str, Any] = {"points": figures(plane.points(session.codes)), "shares": list(plane.shares), "split": session.split}
-    if (label := labelled(session.model)) is None:
+    found: dict[str, Any] = {"points": figures(pca.transform(session.codes)), "shares": list(pca.shares), "split": session.split}
+    if (label := first_categorical(session.model)) is None:
         return found
     names = class_names(session.spec, label)
     if len(names) > COLOURS * SHAPES or label not in rows.names:
@@ -31,12 +31,12 @@ def latent_map(session: Session) -> dict[str, Any]:
     return {**found, "label": label, "names": names, "classes": classes.tolist(), "colours": COLOURS}
 
 
-def plane_of(session: Session) -> Plane:
+def pca_of(session: Session) -> LatentPCA:
     """The plane of the map.
 
     Raises:
         DataError: when there is no map.
     """
-    if session.plane is None:
-        raise DataError(session.no_map)
-    return session.plane
+    if session.pca is None:
+        raise DataError(session.map_unavailable)
+    return session.pca

@@ -10,14 +10,14 @@ from pydantic import Field, ValidationError, model_validator
 
 from nbridge.common.messages import clip
 from nbridge.errors import NBridgeError
-from nbridge.spec import validation_messages as wording
-from nbridge.spec.strict import StrictModel, mistake
+from nbridge.spec.strict import StrictModel, invalid
+from nbridge.spec.validation_messages import problems
 
-SHOWN_AT_ONCE = 64
+MAX_SHOWN = 64
 """Maximum number of vector elements per request."""
 
 Seed = Annotated[int, Ge(0), Le(2**53)]
-Show = dict[str, Annotated[list[Annotated[int, Ge(0)]], Len(0, SHOWN_AT_ONCE)]]
+Show = dict[str, Annotated[list[Annotated[int, Ge(0)]], Len(0, MAX_SHOWN)]]
 
 
 class UnreadableError(NBridgeError):
@@ -33,9 +33,9 @@ class Given(StrictModel):
     label: int | None = Field(default=None, description="A class number.")
 
     @model_validator(mode="after")
-    def _one_of_them(self) -> Self:
+    def _check_one_field(self) -> Self:
         if len(kinds := self.kinds) != 1:
-            raise mistake(f"expected exactly one of {', '.join(type(self).model_fields)}, got {len(kinds)}")
+            raise invalid(f"expected exactly one of {', '.join(type(self).model_fields)}, got {len(kinds)}")
         return self
 
     @property
@@ -44,24 +44,24 @@ class Given(StrictModel):
         return tuple(name for name in type(self).model_fields if getattr(self, name) is not None)
 
 
-class _Showing(StrictModel):
+class _ShowRequest(StrictModel):
     show: Show = Field(default={}, description="The vector elements to return, by modality.")
     seed: Seed = Field(default=0, description="Seed of the draws.")
 
 
-class Impute(_Showing):
+class Impute(_ShowRequest):
     """Imputes the rest from the given modalities."""
 
     given: dict[str, Given]
 
 
-class Prior(_Showing):
+class Prior(_ShowRequest):
     """Draws rows from the prior."""
 
     prior: str | None = Field(default=None, description="The prior, as for `nbridge.Model.generate`.")
 
 
-class Decode(_Showing):
+class Decode(_ShowRequest):
     """Decodes a point of the latent map."""
 
     point: Annotated[list[float], Len(2, 2)]
@@ -88,6 +88,6 @@ def read(kind: type[Request], body: bytes) -> Request:
     try:
         return kind.model_validate(document)
     except ValidationError as error:
-        first = wording.problems(error, document)[0]
+        first = problems(error, document)[0]
         where = ".".join(clip(step) for step in first.path)
         raise NBridgeError(f"{where}: {first.text}" if where else first.text) from error

@@ -19,13 +19,7 @@ SECONDS = 2
 
 
 def serve(session: Session, port: int, *, browser: bool, announce: Callable[[str], None]) -> None:
-    """Serves a session until SIGINT.
-
-    Arguments:
-        session: The session.
-        port: The port; 0 for any free one.
-        browser: Whether to open the page in a browser.
-        announce: Callback that receives the page's URL once the server listens.
+    """Serves a session until SIGINT. Port 0 is any free one. Once the server listens, ``announce`` is called with the page's URL.
 
     Raises:
         RunError: when the port is in use or not permitted.

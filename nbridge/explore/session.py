@@ -27,8 +27,8 @@ from nbridge.runs.run import Run, open_run
 from nbridge.spec.registry import FROM_PYTHON
 from nbridge.spec.spec import Spec
 from nbridge.training.checkpoint import load_model
-from nbridge.visual.modality_kinds import brightness
-from nbridge.visual.pca import Plane
+from nbridge.visual.modality_kinds import value_range
+from nbridge.visual.pca import LatentPCA
 
 MANY = 2000
 """Maximum number of rows for ranges and the map."""
@@ -45,14 +45,7 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Ranges:
-    r"""Ranges of a modality's elements in canonical form, each of shape \*shape; NaN for elements that are never observed.
-
-    Arguments:
-        low: The smallest values.
-        high: The largest values.
-        mean: The means.
-        sd: The standard deviations.
-    """
+    r"""Ranges of a modality's elements in canonical form, each of shape \*shape; NaN for elements that are never observed."""
 
     low: Tensor
     high: Tensor
@@ -65,14 +58,9 @@ class Session:
     """A model with the rows to explore it on.
 
     Arguments:
-        model: The model, on the CPU.
-        spec: Its spec.
-        title: The title of the page.
         rows: Rows to choose from; None if not available.
-        split: The split of these rows.
         reason: Why there are no rows, in one line.
         train: Training rows, for ranges.
-        ids: Identifiers of the rows, if there are any.
     """
 
     model: MultimodalVAE
@@ -85,7 +73,7 @@ class Session:
     ids: np.ndarray | None = None
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
-    def alone(self, work: Callable[Given, Answer], *arguments: Given.args, **options: Given.kwargs) -> Answer:
+    def locked(self, work: Callable[Given, Answer], *arguments: Given.args, **options: Given.kwargs) -> Answer:
         """Calls a function under a lock, because random seeds and a model's mode are shared between threads."""
         with self._lock:
             return work(*arguments, **options)
@@ -108,7 +96,7 @@ class Session:
         return None if self.rows is None else self.rows.slice(0, self._most)
 
     @property
-    def no_map(self) -> str:
+    def map_unavailable(self) -> str:
         """Why there is no map; empty if there is one."""
         if self.many is None:
             return f"no map: there are no rows ({self.reason})"
@@ -123,9 +111,9 @@ class Session:
         return embed(self.model, self.many).mean
 
     @cached_property
-    def plane(self) -> Plane | None:
+    def pca(self) -> LatentPCA | None:
         """The plane of the first two principal components of `codes`; None without a map."""
-        return None if self.no_map else Plane.through(self.codes)
+        return None if self.map_unavailable else LatentPCA.fit(self.codes)
 
     @cached_property
     def reference(self) -> tuple[Batch, ...]:
@@ -142,11 +130,11 @@ class Session:
             self._ranges[name] = _ranges_of(self.reference, name)
         return self._ranges[name]
 
-    def brightness(self, name: str) -> tuple[float, float]:
+    def value_range(self, name: str) -> tuple[float, float]:
         """The values shown as black and as white in the images of a modality."""
         ranges = self.ranges(name)
         ends = torch.stack([ranges.low.nan_to_num(0.0), ranges.high.nan_to_num(1.0)])
-        return brightness(self.model.likelihoods[name], ends)
+        return value_range(self.model.likelihoods[name], ends)
 
     @cached_property
     def _ranges(self) -> dict[str, Ranges]:

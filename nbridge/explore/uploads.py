@@ -14,7 +14,7 @@ from nbridge.errors import DataError
 from nbridge.evaluation.rows import check_names
 from nbridge.explore.session import Session
 from nbridge.visual.modality_kinds import is_image
-from nbridge.visual.png import ADDRESS, address
+from nbridge.visual.png import DATA_URI_PREFIX, data_uri
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,11 +27,6 @@ PIXELS = 40_000_000
 
 def upload(session: Session, name: str, content: bytes) -> dict[str, str]:
     """Converts an image file to a data URI of a modality's image size. Larger images are scaled down if the aspect ratio matches.
-
-    Arguments:
-        session: The session.
-        name: An image modality.
-        content: The contents of the file.
 
     Raises:
         DataError: when the modality has no images, or the file is not an image, too large, too small or of another aspect ratio.
@@ -54,19 +49,14 @@ def upload(session: Session, name: str, content: bytes) -> dict[str, str]:
 def read_pixels(name: str, text: str, shape: Sequence[int]) -> np.ndarray:
     """Decodes a PNG data URI to bytes of shape (C, H, W).
 
-    Arguments:
-        name: The modality, for messages.
-        text: The data URI.
-        shape: The required shape (C, H, W).
-
     Raises:
         DataError: when it is not a PNG image, or has another size.
     """
     channels, height, width = shape
-    if not text.startswith(ADDRESS):
-        raise DataError(f"{name}: expected a data URI that begins with {ADDRESS}")
+    if not text.startswith(DATA_URI_PREFIX):
+        raise DataError(f"{name}: expected a data URI that begins with {DATA_URI_PREFIX}")
     try:
-        content = base64.b64decode(text.removeprefix(ADDRESS), validate=True)
+        content = base64.b64decode(text.removeprefix(DATA_URI_PREFIX), validate=True)
     except (binascii.Error, ValueError) as error:
         raise DataError(f"{name}: the image cannot be read (invalid base64)") from error
     image = _decoded(name, content, ("PNG",), channels)
@@ -84,7 +74,7 @@ def _decoded(name: str, content: bytes, formats: tuple[str, ...], channels: int)
 
 
 def _picture(image: Image.Image) -> str:
-    return address(to_array(image).transpose(1, 2, 0))
+    return data_uri(to_array(image).transpose(1, 2, 0))
 
 
 def _proportional(size: tuple[int, int], wanted: tuple[int, int]) -> bool:

@@ -42,7 +42,7 @@ from nbridge.errors import DataError
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.conformal import DRAWS as CONFORMAL_DRAWS
 from nbridge.models.conformal import Conformal, scores
-from nbridge.models.subsets import part_of_size
+from nbridge.models.subsets import random_subset_of_size
 from nbridge.nn.likelihoods import Likelihood
 
 DRAWS, ROUNDS = 64, 8
@@ -149,7 +149,7 @@ def _served_from(model: MultimodalVAE, rows: Batch, name: str, numbers: Tensor) 
     """The rows with only a given number of their other modalities, chosen at random."""
     others = model.presence(rows)
     others[model.names.index(name)] = False
-    return Batch(rows.values, dict(zip(model.names, part_of_size(others, numbers), strict=True)), rows.cells)
+    return Batch(rows.values, dict(zip(model.names, random_subset_of_size(others, numbers), strict=True)), rows.cells)
 
 
 def _scores(likelihood: Likelihood, raw: Tensor, x: Tensor, cells: Tensor | None) -> Tensor:

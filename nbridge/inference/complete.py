@@ -151,7 +151,7 @@ def _complete(
     imputer = _Imputer(model.network, plan, options, {name: rows.one_hot(name) for name in model.names})
     with rows.writing(target, output) as writer:
         counts, patterns = _write(rows, imputer, writer, output, size, report)
-    files = () if target is None else tuple(target / name for name in rows.files) or (target,)
+    files = () if target is None else tuple(target / name for name in rows.file_names) or (target,)
     warnings = (*model.unseen(patterns), *rows.findings)
     return Completed(start, stop, plan.rows, counts, output.passed, warnings, files, rows.appended), writer
 
@@ -167,7 +167,7 @@ class _Imputer:
 
     def read(self, block: Block) -> Batch:
         """Converts a block to a batch."""
-        return read_block(block, self.plan.taken, {name: likelihood.shape for name, likelihood in self.model.likelihoods.items()})
+        return read_block(block, self.plan.taken, self.model.likelihoods)
 
     def impute(self, block: Block, batch: Batch) -> Imputed[np.ndarray]:
         """The completed rows, in the dtype and the layout of the block."""

@@ -32,7 +32,7 @@ from nbridge.data.batch import Batch
 from nbridge.data.rows import Rows
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.joint import JointVAE, contrast_by_row
-from nbridge.models.subsets import random_part
+from nbridge.models.subsets import random_subset
 from nbridge.nn.distributions import product_of_posteriors
 
 DRAWS, ITEMS = 8, 1024
@@ -108,7 +108,7 @@ class _Objective:
         assert experts is not None, "a model with exponents multiplies experts"
         self.model, self.experts = model, experts
         present = model.presence(batch)
-        self.given = random_part(present)
+        self.given = random_subset(present)
         hidden = {name: mask.nonzero()[:, 0] for name, mask in zip(model.names, present & ~self.given, strict=True)}
         # Picked once: the objective is asked for many times.
         self.targets = {name: (picked, batch.index(picked)) for name, picked in hidden.items() if model.weights[name] and len(picked)}

@@ -66,9 +66,7 @@ class Marginal:
     def log_prob(self, x: Tensor, cells: Tensor | None = None) -> Tensor:
         r""":math:`\log p(x_j)` in nats, shape (B,).
 
-        Arguments:
-            x: Values in canonical form, shape (B, \*shape).
-            cells: Observed cells, of the shape of ``x``; other cells are ignored.
+        Values are in canonical form, shape (B, \*shape); cells that are not observed are ignored.
         """
         if not len(x):
             # Torch's sum over the axes of an element is ambiguous without rows.
@@ -80,10 +78,7 @@ class Marginal:
 def fit_marginal(likelihood: Likelihood, x: Tensor, cells: Tensor | None = None) -> Marginal:
     r"""Fits the distribution :math:`p(x_j)` of one modality to its rows.
 
-    Arguments:
-        likelihood: Likelihood of the modality, which says what the values mean; it is not changed.
-        x: Values in canonical form of the rows with the modality, shape (N, \*shape).
-        cells: Observed cells, of the shape of ``x``; all by default.
+    Values are in canonical form, shape (N, \*shape); all their ``cells`` are observed by default.
 
     Raises:
         ValueError: if there are no rows.
@@ -113,12 +108,8 @@ def marginal_nats(likelihood: Likelihood, x: Tensor, cells: Tensor | None = None
     r"""Nats of a modality under the free baseline, :math:`-\frac{1}{N} \sum_n \log p(x_{nj})`.
 
     Real values are measured in units of their standard deviation, so that the figure does not depend on the unit of a column: a normal
-    column has :math:`\frac{1}{2} \log(2 \pi e)` nats, and a constant one none.
-
-    Arguments:
-        likelihood: Likelihood of the modality.
-        x: Values in canonical form of the rows with the modality, shape (N, \*shape).
-        cells: Observed cells, of the shape of ``x``; all by default.
+    column has :math:`\frac{1}{2} \log(2 \pi e)` nats, and a constant one none. Values are in canonical form, shape (N, \*shape); all their
+    ``cells`` are observed by default.
 
     Example:
         >>> from nbridge.nn.likelihoods import Normal

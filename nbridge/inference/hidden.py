@@ -20,7 +20,7 @@ from nbridge.common import randomness
 from nbridge.data.batch import Batch
 from nbridge.inference.free import Marginal, fit_marginal
 from nbridge.models.base import MultimodalVAE
-from nbridge.models.subsets import random_part
+from nbridge.models.subsets import random_subset
 
 NUMBERS = 2**22
 """Maximum number of values decoded at a time."""
@@ -29,32 +29,21 @@ WORST = -1e6
 
 
 def random_parts(model: MultimodalVAE, batch: Batch, generator: torch.Generator) -> Tensor:
-    """Samples a random nonempty proper subset of the observed modalities of each row, boolean, shape (M, B).
+    """Samples a random nonempty proper subset of the observed modalities of each row, boolean, shape (M, B). The batch is prepared.
 
     Rows with fewer than two modalities get the empty set.
-
-    Arguments:
-        model: The model, for the order of modalities.
-        batch: A prepared batch (`MultimodalVAE.prepare`).
-        generator: Random generator.
     """
     present = model.presence(batch)
     with seeded(model, generator):
-        return random_part(present) & (present.sum(0) >= 2)
+        return random_subset(present) & (present.sum(0) >= 2)
 
 
 def hidden_log_likelihood(model: MultimodalVAE, batch: Batch, parts: Tensor, draws: int, generator: torch.Generator) -> dict[str, Tensor]:
     r"""Computes the predictive log-likelihood, in nats, of every hidden modality of every row.
 
-    If gradients are enabled, they flow to the posterior (samples are reparameterised), so that its parameters can be fitted; otherwise
-    wrap the call in ``torch.no_grad()``. The mode of the model is not changed.
-
-    Arguments:
-        model: A model, in eval mode.
-        batch: Rows with any missingness pattern.
-        parts: The modalities S of each row that are given to the model, boolean, shape (M, B); its others are hidden.
-        draws: The number K of samples of z for each row.
-        generator: Random generator; the same state gives the same samples.
+    If gradients are enabled, they flow to the posterior (samples are reparameterised), so that its parameters can be fitted; otherwise wrap
+    the call in ``torch.no_grad()``. The mode of the model is not changed. The modalities S of each row that are given to the model are
+    ``parts``, boolean, shape (M, B); ``draws`` is K. The same state of the generator gives the same samples.
 
     Returns:
         By modality, the scores of the rows in which it is hidden (present, but not in S), in order; an empty tensor if there are none.
@@ -150,11 +139,7 @@ class HiddenModalities:
         return sums
 
     def figures(self, sums: Tensor | None = None) -> dict[str, float]:
-        """The mean score of each modality that is hidden in some row.
-
-        Arguments:
-            sums: Sums over all chunks, shape (M,), if computed by several processes; computed here by default.
-        """
+        """The mean score of each modality that is hidden in some row. Sums over all chunks, shape (M,), may come from several processes."""
         if sums is None:
             sums = torch.stack([self.sums(number) for number in range(self.chunks)]).sum(0)
         counts = self.hidden.sum(1).tolist()
@@ -170,12 +155,7 @@ class HiddenModalities:
 
 
 def free_baseline(model: MultimodalVAE, rows: Batch) -> dict[str, Marginal]:
-    """Fits the free baseline of every modality with observed rows.
-
-    Arguments:
-        model: The model, for its likelihoods.
-        rows: Prepared training rows in memory, with any missingness pattern.
-    """
+    """Fits the free baseline of every modality with observed rows. Rows are prepared training rows in memory."""
     found = {}
     for name, likelihood in model.likelihoods.items():
         if rows.present[name].any():

@@ -164,11 +164,6 @@ def generate(
 def mixture_for(model: MultimodalVAE, prior: str | None, given: Iterable[str] = ()) -> Mixture | None:
     """The mixture that z is sampled from; None for N(0, I), or if something is given.
 
-    Arguments:
-        model: A trained model.
-        prior: ``normal``, ``mixture``, or None for the prior used in training.
-        given: The given modalities.
-
     Raises:
         DataError: if there is no such prior, the model has no mixture, or something is given as well.
     """
@@ -351,9 +346,7 @@ def fixed_points(model: MultimodalVAE) -> tuple[Tensor, Tensor]:
 def point_draws(q: Independent, points: Tensor) -> Tensor:
     """The values of z that a point estimate averages over, shape (K, B, D), for a posterior of batch shape (K, B) or (B,) over D.
 
-    Arguments:
-        q: The posterior.
-        points: Standard normal points, shape (K, D).
+    Points are standard normal, shape (K, D).
     """
     return q.mean + q.stddev * points.to(q.mean)[:, None]
 

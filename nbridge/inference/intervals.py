@@ -161,9 +161,7 @@ def _summarise_rows(model: MultimodalVAE, batch: Batch, levels: tuple[float, ...
 def statistics_of(draws: Tensor, levels: Sequence[float]) -> dict[str, Tensor]:
     """``mean``, ``sd``, ``lower`` and ``upper`` of samples, shape (K, B, ...); interval ends have a leading axis of L levels.
 
-    Arguments:
-        draws: The samples.
-        levels: The probabilities of the intervals, for which K must be sufficient (see `check_levels`).
+    K must be sufficient for the levels (see `check_levels`).
     """
     mean = draws.mean(0)
     # Not torch.var, which warns if there are no rows.

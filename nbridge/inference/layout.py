@@ -13,9 +13,7 @@ from nbridge.data.imputed import BY_LEVEL, STATISTICS, Imputed, Summary
 def in_layout(imputed: Imputed[Tensor], given: Mapping[str, np.ndarray]) -> Imputed[np.ndarray]:
     """Imputed rows in the dtype and the layout of arrays, with their observed values; statistics in a floating dtype that holds them.
 
-    Arguments:
-        imputed: The imputed rows.
-        given: The arrays by modality, which may lack some; their values in missing places are ignored.
+    The ``given`` arrays may lack modalities; their values in missing places are ignored.
     """
     mask = {name: _mask(imputed, given, name) for name in imputed.values}
     draws = () if imputed.draws is None else (imputed.draws,)

@@ -46,10 +46,6 @@ class ImputationOptions:
 class Shard:
     """A part of all rows.
 
-    Arguments:
-        number: Its number, from 1.
-        of: The number of shards.
-
     Raises:
         DataError: if there is no such shard.
     """
@@ -79,11 +75,7 @@ class Shard:
         return cls(*(int(part) for part in found.groups()))
 
     def rows(self, total: int, unit: int) -> tuple[int, int]:
-        """The first row of the shard and the row after its last.
-
-        Arguments:
-            total: The total number of rows.
-            unit: Shards are multiples of this number of rows.
+        """The first row of the shard and the row after its last. Shards are multiples of ``unit`` rows.
 
         Example:
             >>> [Shard(i, 3).rows(1000, 300) for i in (1, 2, 3)]

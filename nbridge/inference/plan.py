@@ -26,8 +26,6 @@ class Plan:
     Arguments:
         taken: The key of each modality in the file, by its name, and of its presence mask, by ``NAME__present``.
         others: The keys of all other columns.
-        rows: The number of rows.
-        in_part: The modalities that are partially observed in some row.
     """
 
     taken: Mapping[str, str]
@@ -38,10 +36,6 @@ class Plan:
 
 def make_plan(rows: RowReader, likelihoods: Mapping[str, Likelihood]) -> Plan:
     """Matches columns to modalities by name, dtype and shape, before any row is read.
-
-    Arguments:
-        rows: The rows.
-        likelihoods: The likelihood of each modality of a model.
 
     Raises:
         DataError: if a column does not match its modality, or its name looks like a typo of a modality's.
@@ -61,13 +55,6 @@ def make_plan(rows: RowReader, likelihoods: Mapping[str, Likelihood]) -> Plan:
 def check_rows(rows: RowReader, likelihoods: Mapping[str, Likelihood], plan: Plan, size: int, report: Progress) -> Plan:
     """Checks every row, and finds the modalities that are partially observed in some row.
 
-    Arguments:
-        rows: The rows.
-        likelihoods: The likelihood of each modality of a model.
-        plan: Their columns.
-        size: The number of rows to read at a time.
-        report: Progress callback: (stage, done, total).
-
     Raises:
         DataError: for the first invalid value, with its row number in the file.
     """
@@ -80,22 +67,20 @@ def check_rows(rows: RowReader, likelihoods: Mapping[str, Likelihood], plan: Pla
     return replace(plan, in_part=frozenset(in_part))
 
 
-def read_block(block: Block, taken: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> Batch:
-    """Converts a block of rows to a batch.
+def read_block(block: Block, taken: Mapping[str, str], likelihoods: Mapping[str, Likelihood]) -> Batch:
+    """Converts a block of rows to a batch, in the floating types of a model.
 
     Raises:
         DataError: if the rows do not match the model.
     """
-    return to_batch({name: block.with_nan(key) for name, key in taken.items()}, shapes, allow_missing=True, first=block.start)
+    shapes = {name: likelihood.shape for name, likelihood in likelihoods.items()}
+    wide = {name for name, likelihood in likelihoods.items() if likelihood.wide}
+    arrays = {name: block.with_nan(key) for name, key in taken.items()}
+    return to_batch(arrays, shapes, allow_missing=True, first=block.start, wide=wide)
 
 
 def match_keys(found: Collection[str], keys: Mapping[str, str], noun: str) -> tuple[dict[str, str], tuple[str, ...]]:
     """Matches the columns of a file to modalities by name.
-
-    Arguments:
-        found: The keys of all columns.
-        keys: The key of each modality.
-        noun: What columns are called in this file format.
 
     Returns:
         The key of each modality in the file, by its name, and of its mask, by ``NAME__present``; and the keys of all other columns.
@@ -138,7 +123,7 @@ def _is_in_part(rows: RowReader, plan: Plan, name: str, likelihood: Likelihood, 
     taken = {known: plan.taken[known] for known in (name, name + PRESENT) if known in plan.taken}
     for block in rows.blocks(taken.values(), 0, plan.rows, size):
         try:
-            batch = read_block(block, taken, {name: likelihood.shape})
+            batch = read_block(block, taken, {name: likelihood})
         except CellError as error:
             raise error.at(rows.place) from error
         in_part = in_part or name in batch.cells

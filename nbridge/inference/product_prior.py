@@ -46,11 +46,7 @@ def reset_prior(model: MultimodalVAE) -> None:
 def choose_prior(model: MultimodalVAE, train: Rows, validation: Rows | None, seed: int) -> bool:
     """Fits a mixture to the codes of training rows, and keeps it where it predicts hidden modalities of validation rows better.
 
-    Arguments:
-        model: A trained model, in eval mode, with its exponents.
-        train: Prepared training rows.
-        validation: Prepared rows that training has not seen, or None.
-        seed: Seed of rows, parts and draws.
+    The model is trained, in eval mode and has its exponents; validation rows are prepared and were not seen by training.
 
     Returns:
         Whether the mixture serves.
@@ -63,7 +59,7 @@ def choose_prior(model: MultimodalVAE, train: Rows, validation: Rows | None, see
     if trial is None and not codes.always:
         return False
     normal = None if trial is None else trial.scores()
-    codes.learn(model.posterior, train, seed)
+    codes.fit_rows(model.posterior, train, seed)
     if trial is None or normal is None:
         return codes.fitted
     fitted = None if model.exponents is None else model.exponents.clone()

@@ -17,7 +17,6 @@ class Served:
     """A trained model, as imputation uses it.
 
     Arguments:
-        network: The network.
         binding: Maps names in files and frames to modalities; by default arrays are matched by name.
         patterns: The missingness patterns of the training rows; None if unknown.
     """
@@ -41,20 +40,10 @@ class Served:
         return self.network.likelihoods
 
     def unseen(self, counts: Mapping[str, int]) -> tuple[Finding, ...]:
-        """Warns of missingness patterns that training neither contained nor covers.
-
-        Arguments:
-            counts: The number of rows of each pattern (`nbridge.data.patterns.count`).
-        """
+        """Warns of missingness patterns that training neither contained nor covers."""
         return unseen_patterns(self.network, self.patterns, counts)
 
 
 def unseen_patterns(network: MultimodalVAE, patterns: Patterns | None, counts: Mapping[str, int]) -> tuple[Finding, ...]:
-    """Warns of missingness patterns that training neither contained nor covers; empty if the training patterns are unknown.
-
-    Arguments:
-        network: The network.
-        patterns: The missingness patterns of the training rows.
-        counts: The number of rows of each pattern to impute.
-    """
-    return () if patterns is None else unseen(patterns, counts, partial(network.learned, seen=patterns))
+    """Warns of missingness patterns that training neither contained nor covers; empty if the training patterns are unknown."""
+    return () if patterns is None else unseen(patterns, counts, partial(network.supports_pattern, seen=patterns))

@@ -36,9 +36,6 @@ LEAST_CONTRAST = 2.0
 def weights_of(nats: Mapping[str, float]) -> dict[str, float]:
     """Computes the weight of each modality from its nats.
 
-    Arguments:
-        nats: Nats of each modality under its free baseline.
-
     Example:
         >>> weights_of({"image": 400.0, "label": 1.0})
         {'image': 0.9548, 'label': 19.1}
@@ -50,12 +47,7 @@ def weights_of(nats: Mapping[str, float]) -> dict[str, float]:
 
 
 def fit_weights(model: MultimodalVAE, rows: Rows) -> dict[str, float]:
-    """Computes the weights of all modalities from training rows; 1 for a modality that no row has.
-
-    Arguments:
-        model: The model, for its likelihoods.
-        rows: Training rows, prepared or not, with any missingness pattern.
-    """
+    """Computes the weights of all modalities from training rows; 1 for a modality that no row has."""
     nats = nats_of(model, rows)
     return dict.fromkeys(model.names, 1.0) | (weights_of(nats) if nats else {})
 
@@ -67,10 +59,6 @@ def weigh_contrast(model: MultimodalVAE, rows: Rows) -> None:
 
     The mean is geometric because modalities share at most the nats of the smallest: with the sum, a model would memorise the attributes
     of photographs of 17,000 nats.
-
-    Arguments:
-        model: The model, for its likelihoods.
-        rows: Training rows, prepared or not, with any missingness pattern.
     """
     if isinstance(model, JointVAE) and model.contrast:
         several = int((torch.stack(list(rows.present.values())).sum(0) >= 2).sum())
@@ -82,12 +70,7 @@ def weigh_contrast(model: MultimodalVAE, rows: Rows) -> None:
 
 
 def nats_of(model: MultimodalVAE, rows: Rows) -> dict[str, float]:
-    """Computes the nats of each modality with observed rows, under the free baseline.
-
-    Arguments:
-        model: The model, for its likelihoods.
-        rows: Rows, prepared or not, with any missingness pattern.
-    """
+    """Computes the nats of each modality with observed rows, under the free baseline."""
     batch = model.prepare(rows.representative())
     nats: dict[str, float] = {}
     for name, likelihood in model.likelihoods.items():

@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
 
 from nbridge.data.batch import Batch
+from nbridge.data.column import loses_spread
 from nbridge.data.patterns import Patterns
 from nbridge.errors import DataError, NBridgeError
 from nbridge.models.conformal import Conformal
@@ -25,7 +27,7 @@ from nbridge.models.parts import Parts
 from nbridge.models.reductions import masked_mean
 from nbridge.models.support import check_support
 from nbridge.nn.decoders import Decoder
-from nbridge.nn.distributions import diagonal_kl, diagonal_normal
+from nbridge.nn.distributions import diagonal_kl, diagonal_normal, normal_or_prior
 from nbridge.nn.encoders import Encoder
 from nbridge.nn.likelihoods import Likelihood
 
@@ -161,10 +163,7 @@ class MultimodalVAE(nn.Module, ABC):
             samples: The number K. A deterministic model repeats one distribution; a stochastic one draws a component for each sample.
         """
         batch = self.prepare(batch)
-        q = self.infer(batch)
-        some = self.presence(batch).any(0)[:, None]
-        loc, scale = torch.where(some, q.mean, 0.0), torch.where(some, q.stddev, 1.0)
-        return diagonal_normal(loc, scale).expand((samples, len(batch)))
+        return normal_or_prior(self._observed(batch), self.infer(batch)).expand((samples, len(batch)))
 
     def proposal(self, batch: Batch, samples: int = 1) -> Independent:
         """The proposal of importance sampling, batch shape (K, B) over D; the `posterior`, unless a model has one with wider tails."""
@@ -214,7 +213,7 @@ class MultimodalVAE(nn.Module, ABC):
         """
         return None
 
-    def learned(self, pattern: str, seen: Patterns) -> bool:
+    def supports_pattern(self, pattern: str, seen: Patterns) -> bool:
         """Whether the model was trained to serve rows with exactly the modalities of a pattern.
 
         By default, this is the case if some training row had at least these modalities; models that learn more or less from a row override
@@ -235,13 +234,14 @@ class MultimodalVAE(nn.Module, ABC):
         """Presence in the order of the modalities, shape (M, B)."""
         return torch.stack([batch.present[name] for name in self.names])
 
+    def _observed(self, batch: Batch) -> Tensor:
+        """The rows with at least one modality, boolean, shape (B,)."""
+        return self.presence(batch).any(0)
+
     def given(self, name: str, batch: Batch) -> Tensor:
         """The number of other modalities present in each row, integers, shape (B,), which selects calibration factors."""
-        number = torch.zeros(len(batch), dtype=torch.long, device=batch.device)
-        for other, present in batch.present.items():
-            if other != name:
-                number += present
-        return number
+        others = (present for other, present in batch.present.items() if other != name)
+        return sum(others, torch.zeros(len(batch), dtype=torch.long, device=batch.device))
 
     def prepare(self, batch: Batch) -> Batch:
         """Converts a batch to canonical form with every modality, and replaces absent rows and cells by placeholders.
@@ -250,12 +250,9 @@ class MultimodalVAE(nn.Module, ABC):
             DataError: if the batch has an unknown modality.
         """
         self._check_names(batch)
-        values, present = {}, {}
-        for name, likelihood in self.likelihoods.items():
-            blank = likelihood.blank(len(batch)).to(batch.device)
-            present[name] = batch.present.get(name, torch.zeros(len(batch), dtype=torch.bool, device=batch.device))
-            values[name] = self._blanked(batch, name, likelihood, blank)
-        return Batch(values, present, batch.cells)
+        absent = torch.zeros(len(batch), dtype=torch.bool, device=batch.device)
+        values = {name: self._blanked(batch, name, likelihood) for name, likelihood in self.likelihoods.items()}
+        return Batch(values, {name: batch.present.get(name, absent) for name in self.names}, batch.cells)
 
     def check(self, batch: Batch, first: int | None = None) -> None:
         """Checks that rows match the model.
@@ -274,7 +271,8 @@ class MultimodalVAE(nn.Module, ABC):
         if unknown := [name for name in batch.names if name not in self.names]:
             raise DataError(f"no modality {unknown[0]!r} in this model; it has {', '.join(self.names)}")
 
-    def _blanked(self, batch: Batch, name: str, likelihood: Likelihood, blank: Tensor) -> Tensor:
+    def _blanked(self, batch: Batch, name: str, likelihood: Likelihood) -> Tensor:
+        blank = likelihood.blank(len(batch)).to(batch.device)
         if name not in batch.values:
             return blank
         x = likelihood.canonical(batch.values[name])
@@ -284,7 +282,7 @@ class MultimodalVAE(nn.Module, ABC):
         return torch.where(observed, x, blank.to(x.dtype))
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
-        r"""The encoder inputs of a prepared batch in standard form, shape (B, \*shape): 0 for absent rows, the hole for absent cells."""
+        r"""Encoder inputs of a prepared batch in standard form, shape (B, \*shape): 0 for absent rows, the fill value for absent cells."""
         return {name: self._standard_form(likelihood, name, batch) for name, likelihood in self.likelihoods.items()}
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
@@ -304,7 +302,7 @@ class MultimodalVAE(nn.Module, ABC):
         if batch.whole:
             return x
         if name in batch.cells:
-            x = torch.where(batch.cells[name], x, likelihood.hole)
+            x = torch.where(batch.cells[name], x, likelihood.fill_value)
         return torch.where(batch.present[name].reshape(-1, *(1 for _ in x.shape[1:])), x, 0.0)
 
     def log_prob(self, name: str, z: Tensor, batch: Batch) -> Tensor:
@@ -341,6 +339,17 @@ class MultimodalVAE(nn.Module, ABC):
         likelihoods = torch.stack([self.log_prob(name, z, batch) for name in self.names]).sum(0)
         return self.prior(*z.shape[:-1]).log_prob(z) + likelihoods
 
+    def choose_widths(self, batch: Batch) -> None:
+        """Makes float64 what float32 would round off a part of the spread of (`nbridge.nn.likelihoods.Likelihood.wide`).
+
+        Arguments:
+            batch: Training rows as they were read: those of such modalities are float64 (`nbridge.data.column.read_column`).
+        """
+        for name, likelihood in self.likelihoods.items():
+            x = batch.values.get(name)
+            if x is not None and x.dtype == torch.float64 and self.dtype != x.dtype and loses_spread(*_rounded(batch, name)):
+                likelihood.widen()
+
     @torch.no_grad()
     def fit_statistics(self, batch: Batch) -> None:
         """Fits the statistics of every likelihood to the rows in which its modality is present."""
@@ -351,6 +360,14 @@ class MultimodalVAE(nn.Module, ABC):
             cells = batch.cells[name][rows] if name in batch.cells else torch.ones_like(x, dtype=torch.bool)
             if len(x):
                 likelihood.fit(x, cells)
+
+
+def _rounded(batch: Batch, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The values of a modality, the same in float32, and which of them are observed."""
+    x, present = batch.values[name].cpu(), batch.present[name].cpu()
+    observed = present.reshape(-1, *(1 for _ in x.shape[1:])).expand(x.shape)
+    observed = observed & batch.cells[name].cpu() if name in batch.cells else observed
+    return x.numpy(), x.float().numpy(), observed.numpy()
 
 
 def _encode_some(encoder: nn.Module, x: Tensor, rows: Tensor) -> Tensor:

@@ -23,11 +23,11 @@ from torch import Tensor
 from torch.distributions import Independent
 
 from nbridge.data.batch import Batch
-from nbridge.models.base import Features, Stage
+from nbridge.models.base import Features
 from nbridge.models.experts import Experts
 from nbridge.models.reductions import divisor
 from nbridge.nn.decoders import Decoder
-from nbridge.nn.distributions import diagonal_normal, product_of_posteriors
+from nbridge.nn.distributions import log_variance_normal, product_of_posteriors
 from nbridge.nn.encoders import Encoder
 from nbridge.nn.fusion import Fusion
 from nbridge.spec.option_types import NonNegativeFloat
@@ -67,12 +67,7 @@ class BiVCCA(Experts):
         return {name: float(mixing[name]) for name in self.names}
 
     def combined(self, q: Independent, present: Tensor) -> Independent:
-        loc, log_variance = product_of_posteriors(q.mean, 2 * q.stddev.log(), present)
-        return diagonal_normal(loc, (log_variance / 2).exp())
-
-    def stages(self) -> tuple[Stage, ...]:
-        modules = (self.encoders, self.heads, self.decoders)
-        return (Stage("joint", modules, self._loss, lambda batch: self.presence(batch).any(0)),)
+        return log_variance_normal(*product_of_posteriors(q.mean, 2 * q.stddev.log(), present))
 
     def _loss(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:  # noqa: ARG002
         present = self.presence(batch)

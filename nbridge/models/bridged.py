@@ -45,22 +45,30 @@ from nbridge.common import randomness
 from nbridge.data.batch import Batch
 from nbridge.data.patterns import Patterns
 from nbridge.models.base import Features, MultimodalVAE, Stage
-from nbridge.models.joint import JointVAE, teacher, with_teacher
+from nbridge.models.joint import JointVAE, teacher
 from nbridge.models.mixture_prior import DiagonalMixture
 from nbridge.models.parts import Parts
 from nbridge.models.reductions import masked_mean
-from nbridge.models.subsets import proper_subsets, random_part
+from nbridge.models.subsets import proper_subsets, random_subset
 from nbridge.nn.bridges import BridgeBank, mean_of_sources
 from nbridge.nn.decoders import Decoder
-from nbridge.nn.distributions import diagonal_kl, diagonal_normal, diagonal_where, product_of_posteriors, product_with_mixture
+from nbridge.nn.distributions import (
+    diagonal_kl,
+    diagonal_normal,
+    diagonal_where,
+    log_variance_normal,
+    normal_or_prior,
+    product_of_posteriors,
+    product_with_mixture,
+)
 from nbridge.nn.encoders import Encoder
 from nbridge.nn.fusion import Fusion
 from nbridge.spec.objectives import DEFAULT_OBJECTIVE, DEFAULT_SUBSETS, PAPER_OBJECTIVE, Term, joint_options
 from nbridge.spec.option_types import Combine, Coupling, Exponents, ProductPrior, Subsets
 
-COMPONENTS = 200
+MAX_COMPONENTS = 200
 """Largest number of Gaussians in the mixture that replaces the prior in a product of posteriors."""
-PIECE = 2**22
+MAX_CHUNK_VALUES = 2**22
 """Largest number of values per chunk of rows, over all components."""
 
 
@@ -118,19 +126,18 @@ class BridgedVAE(JointVAE):
             raise ValueError(f"encoders of bridges for {sorted(sources)}, expected one for each of {', '.join(self.names)}")
         self.sources = nn.ModuleDict({name: sources[name] for name in self.names} if sources else {})
         self.objective = self._checked(objective)
-        if combine not in get_args(Combine):
-            raise ValueError(f"combine is {combine!r}, expected one of {', '.join(get_args(Combine))}")
-        self.combine = combine
-        if subsets not in get_args(Subsets):
-            raise ValueError(f"subsets is {subsets!r}, expected one of {', '.join(get_args(Subsets))}")
-        self.subsets = subsets
+        for option, value, known in (("combine", combine, get_args(Combine)), ("subsets", subsets, get_args(Subsets))):
+            if value not in known:
+                raise ValueError(f"{option} is {value!r}, expected one of {', '.join(known)}")
+        self.combine, self.subsets = combine, subsets
         sets = [subset for subset in proper_subsets(self.names, "separate terms") if len(subset) > 1] if subsets == "all" else []
         members = torch.tensor([[name in subset for name in self.names] for subset in sets], dtype=torch.bool)
         self.register_buffer("sets", members.view(-1, len(self.names)), persistent=False)
-        if exponents == "fitted" and combine == "poe" and len(self.names) > 1:
+        multiplies = combine == "poe" and len(self.names) > 1
+        if exponents == "fitted" and multiplies:
             self.exponents = torch.ones(len(self.names) + 1, len(self.names))
-        if prior != "normal" and combine == "poe" and len(self.names) > 1:
-            self.codes = DiagonalMixture(self.latent_dim, components=COMPONENTS)
+        if prior != "normal" and multiplies:
+            self.codes = DiagonalMixture(self.latent_dim, components=MAX_COMPONENTS)
             self.codes.always = prior == "mixture"
 
     @classmethod
@@ -165,7 +172,7 @@ class BridgedVAE(JointVAE):
 
     # Serving
 
-    def learned(self, pattern: str, seen: Patterns) -> bool:
+    def supports_pattern(self, pattern: str, seen: Patterns) -> bool:
         """Incomplete rows are served by bridges, each trained on rows with its pair of modalities; complete rows by the joint model."""
         return pattern in seen.rows or ("0" in pattern and "1" in pattern and seen.pairwise(pattern))
 
@@ -174,7 +181,9 @@ class BridgedVAE(JointVAE):
         if bool(present.all()) or len(self.names) == 1:
             return self.fusion(features)
         inputs = self.inputs(batch) if self.sources else {}
-        return self._mean_of_features(features, inputs, present) if self.combine == "mean" else self._product(features, inputs, present)
+        if self.combine == "mean":
+            return self.fusion(mean_of_sources(features, self.bridges.hallucinate(self.read(features, inputs)), present))
+        return self._product(features, inputs, present)
 
     @property
     def noise_width(self) -> int:
@@ -189,10 +198,6 @@ class BridgedVAE(JointVAE):
         """K components of q(z | x_S), batch shape (K, B) over D, to sample once each; the prior for rows with nothing observed.
 
         With N(0, I) in the product all components are the same Gaussian. With a mixture each is drawn by its weight.
-
-        Arguments:
-            batch: Rows with any missingness patterns.
-            samples: The number K.
         """
         if self._mixture is None:
             return super().posterior(batch, samples)
@@ -233,10 +238,7 @@ class BridgedVAE(JointVAE):
     ) -> tuple[Independent, Mapping[tuple[str, str], Tensor]]:
         r"""All :math:`q(z \mid x_i)`, batch shape (M, B) over D, and the hallucinated features by pair.
 
-        Arguments:
-            features: Features of every modality.
-            read: The inputs of bridges, as returned by `read`.
-            counts: The rows used for the bridges' batch statistics in training.
+        In training, the bridges' batch statistics are those of the rows ``counts``.
         """
         hallucinated = self.bridges.hallucinate(read, counts)
         if not hallucinated:
@@ -248,9 +250,6 @@ class BridgedVAE(JointVAE):
             for target in self.names
         }
         return self.fusion(filled), hallucinated
-
-    def _mean_of_features(self, features: Features, inputs: Mapping[str, Tensor], present: Tensor) -> Independent:
-        return self.fusion(mean_of_sources(features, self.bridges.hallucinate(self.read(features, inputs)), present))
 
     def _product(self, features: Features, inputs: Mapping[str, Tensor], present: Tensor) -> Independent:
         """The joint posterior for complete rows, and the product of unimodal posteriors for the others.
@@ -281,7 +280,7 @@ class BridgedVAE(JointVAE):
 
     def _chunks(self, batch: Batch) -> Iterable[Batch]:
         """Splits rows into chunks whose components fit in memory."""
-        rows = max(1, PIECE // (COMPONENTS * self.latent_dim))
+        rows = max(1, MAX_CHUNK_VALUES // (MAX_COMPONENTS * self.latent_dim))
         return (batch.slice(start, start + rows) for start in range(0, max(1, len(batch)), rows))
 
     def _components(self, batch: Batch, noise: Tensor) -> Independent:
@@ -290,13 +289,10 @@ class BridgedVAE(JointVAE):
         assert mixture is not None
         for part in self._chunks(batch):
             own = noise if noise.shape[1] == 1 else noise[:, start : start + len(part)]
-            parts.append(self._components_of_chunk(part, own, mixture))
+            q, product, incomplete = self._joint_and_product(part, mixture)
+            parts.append(diagonal_where(incomplete, draw_component(*product, mixture, own), q))
             start += len(part)
         return diagonal_normal(torch.cat([q.mean for q in parts], 1), torch.cat([q.stddev for q in parts], 1))
-
-    def _components_of_chunk(self, batch: Batch, noise: Tensor, mixture: DiagonalMixture) -> Independent:
-        q, product, incomplete = self._joint_and_product(batch, mixture)
-        return diagonal_where(incomplete, draw_component(*product, mixture, noise), q)
 
     def _mixture_moments(self, batch: Batch, mixture: DiagonalMixture) -> Independent:
         q, (log_weights, precision, natural), incomplete = self._joint_and_product(batch, mixture)
@@ -310,11 +306,10 @@ class BridgedVAE(JointVAE):
     def _joint_and_product(self, batch: Batch, mixture: DiagonalMixture) -> tuple[Independent, tuple[Tensor, Tensor, Tensor], Tensor]:
         """The joint posterior (N(0, I) for empty rows), the product with the mixture, and the rows that use the product."""
         features, present = self.encode(batch), self.presence(batch)
-        some, complete = present.any(0)[:, None], present.all(0)
-        joint = self.fusion(features)
-        joint_or_prior = diagonal_normal(torch.where(some, joint.mean, 0.0), torch.where(some, joint.stddev, 1.0))
+        some, complete = present.any(0), present.all(0)
+        joint_or_prior = normal_or_prior(some, self.fusion(features))
         loc, log_variance = self._unimodal_where(features, self.inputs(batch) if self.sources else {}, present & ~complete)
-        return joint_or_prior, self._with_mixture(loc, log_variance, present, mixture), present.any(0) & ~complete
+        return joint_or_prior, self._with_mixture(loc, log_variance, present, mixture), some & ~complete
 
     def _with_mixture(self, loc: Tensor, log_variance: Tensor, present: Tensor, mixture: DiagonalMixture) -> tuple[Tensor, Tensor, Tensor]:
         """`product_with_mixture` in the dtype of the mixture."""
@@ -353,10 +348,7 @@ class BridgedVAE(JointVAE):
         return self.names if "elbo" in self.objective else tuple(self.cross_targets()) if "cross" in self.objective else ()
 
     def _bridges_features(self, batch: Batch) -> dict[str, Tensor]:
-        features = self.encode(batch)
-        if "distill" not in self.objective:
-            return features
-        return with_teacher(features, self.observed_posterior(features, batch))
+        return self.features_with_teacher(batch) if "distill" in self.objective else self.encode(batch)
 
     def _bridges_loss(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:
         present = self.presence(batch)
@@ -385,7 +377,7 @@ class BridgedVAE(JointVAE):
         if self.subsets == "singletons" or len(self.names) < 3:
             return []
         if self.subsets == "random":
-            return [random_part(present, 2) & (present.sum(0) >= 3)]
+            return [random_subset(present, 2) & (present.sum(0) >= 3)]
         return [part & (present | ~part).all(0) & (present & ~part).any(0) for part in self.sets[..., None]]
 
     def _set_losses(
@@ -418,8 +410,7 @@ class BridgedVAE(JointVAE):
         """The posterior given a set of sources per row, boolean, shape (M, B), from their unimodal posteriors."""
         if self.combine == "mean":
             return self.fusion(mean_of_sources({name: features[name] for name in self.names}, hallucinated, given))
-        loc, log_variance = product_of_posteriors(unimodal.mean, 2 * unimodal.stddev.log(), given, self._exponents_of(given))
-        return diagonal_normal(loc, (log_variance / 2).exp())
+        return log_variance_normal(*product_of_posteriors(unimodal.mean, 2 * unimodal.stddev.log(), given, self._exponents_of(given)))
 
     def _exponents_of(self, given: Tensor) -> Tensor | None:
         """The exponents for the number of modalities in ``given``, boolean, shape (M, B): shape (M, B, 1), or None for ones."""

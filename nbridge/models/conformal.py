@@ -37,9 +37,9 @@ DRAWS = 99
 """Number of samples per cell for the median and half-widths, both in fitting and in serving."""
 RANKS = (16, 50, 84)
 """Ranks of the lower end, the median and the upper end among these samples."""
-LEVELS = 1000
+LEVEL_STEPS = 1000
 """Scales are stored for multiples of 1 / LEVELS; levels in between are rounded up."""
-_LEAST = 1e-30
+_EPSILON = 1e-30
 """Added to half-widths so that none is 0."""
 _ROUNDING = 1e-9
 
@@ -64,29 +64,25 @@ class Conformal(nn.Module):
         super().__init__()
         self.names = tuple(names)
         for name in self.names:
-            self.register_buffer(_key(name), torch.full((numbers, LEVELS - 1), math.inf))
+            self.register_buffer(_buffer_name(name), torch.full((numbers, LEVEL_STEPS - 1), math.inf))
 
     def reset(self) -> None:
         """Resets all scales to infinity."""
         for name in self.names:
-            self.get_buffer(_key(name)).fill_(math.inf)
+            self.get_buffer(_buffer_name(name)).fill_(math.inf)
 
     def fit(self, name: str, number: int, scores: Tensor, cells: Tensor) -> None:
         """Fits the scales of one modality for one number of other modalities given.
 
-        Arguments:
-            name: The modality.
-            number: Number of other modalities that it was imputed from.
-            scores: Scores of the cells of held-out rows, shape (B, C).
-            cells: The observed cells, boolean, shape (B, C).
+        Scores of the cells of held-out rows, and the mask of observed cells, both have the shape (B, C).
         """
-        table = self.get_buffer(_key(name))
+        table = self.get_buffer(_buffer_name(name))
         weights = torch.where(cells, 1.0, 0.0).double()
         weights /= weights.sum(1, keepdim=True).clamp(min=1)
         ordered, order = scores[cells].sort()
         shares = weights[cells][order].cumsum(0)
         rows = int(cells.any(1).sum())
-        levels = torch.arange(1, LEVELS, device=shares.device, dtype=torch.float64) / LEVELS
+        levels = torch.arange(1, LEVEL_STEPS, device=shares.device, dtype=torch.float64) / LEVEL_STEPS
         # The appended infinity is for levels that no cumulative share reaches.
         first = torch.searchsorted(shares, (rows + 1) * levels - _ROUNDING)
         table[number] = torch.cat([ordered, ordered.new_full((1,), math.inf)])[first].to(table)
@@ -94,26 +90,18 @@ class Conformal(nn.Module):
     def scale(self, name: str, levels: Sequence[float], given: Tensor) -> Tensor:
         """The scale of each row for each level, shape (L, B).
 
-        Arguments:
-            name: The modality.
-            levels: Probabilities of the intervals.
-            given: Number of other modalities that each row is imputed from, shape (B,).
+        ``given`` is the number of other modalities that each row is imputed from, shape (B,).
         """
-        table = self.get_buffer(_key(name))
+        table = self.get_buffer(_buffer_name(name))
         scales = torch.cat([table, table.new_full((len(table), 1), math.inf)], 1)[given.to(table.device).clamp(max=len(table) - 1)]
-        return scales[:, [min(math.ceil(level * LEVELS - _ROUNDING), LEVELS) - 1 for level in levels]].T
+        return scales[:, [min(math.ceil(level * LEVEL_STEPS - _ROUNDING), LEVEL_STEPS) - 1 for level in levels]].T
 
     def ends(self, name: str, likelihood: Likelihood, draws: Tensor, levels: Sequence[float], given: Tensor) -> tuple[Tensor, Tensor]:
         r"""The lower and upper ends of intervals, each of shape (L, B, \*shape), clipped to the support.
 
-        Arguments:
-            name: The modality.
-            likelihood: Its likelihood.
-            draws: At least `DRAWS` samples in canonical form, shape (K, B, \*shape).
-            levels: Probabilities of the intervals.
-            given: Number of other modalities that each row is imputed from, shape (B,).
+        At least `DRAWS` samples are in canonical form, shape (K, B, \*shape).
         """
-        centre, below, above = _centre(likelihood, draws)
+        centre, below, above = _median_and_half_widths(likelihood, draws)
         scale = self.scale(name, levels, given).to(centre).reshape(len(levels), -1, *(1 for _ in centre.shape[1:]))
         low, high = (getattr(likelihood.support, end, None) for end in ("lower_bound", "upper_bound"))
         lower, upper = centre - scale * below, centre + scale * above
@@ -138,22 +126,19 @@ def check_draws(draws: int) -> None:
 def scores(likelihood: Likelihood, draws: Tensor, x: Tensor) -> Tensor:
     r"""Conformity scores: distances from the median in half-widths of the central 68 % interval, shape (B, \*shape).
 
-    Arguments:
-        likelihood: The likelihood.
-        draws: Samples in canonical form, shape (K, B, \*shape).
-        x: Values in canonical form, shape (B, \*shape).
+    Samples, shape (K, B, \*shape), and values, shape (B, \*shape), are in canonical form.
     """
-    centre, below, above = _centre(likelihood, draws)
+    centre, below, above = _median_and_half_widths(likelihood, draws)
     return torch.where(x >= centre, (x - centre) / above, (centre - x) / below)
 
 
-def _centre(likelihood: Likelihood, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _median_and_half_widths(likelihood: Likelihood, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The median and both half-widths, which are at least one step for discrete values so that they are positive."""
     ordered = torch.from_numpy(np.sort(draws[:DRAWS].cpu().numpy(), axis=0)).to(draws.device)
     lower, centre, upper = (ordered[rank - 1] for rank in RANKS)
-    least = likelihood.resolution + _LEAST
+    least = likelihood.resolution + _EPSILON
     return centre, centre - lower + least, upper - centre + least
 
 
-def _key(name: str) -> str:
+def _buffer_name(name: str) -> str:
     return f"of_{name}"

@@ -12,7 +12,7 @@ from torch.distributions import Independent
 
 from nbridge.data.batch import Batch
 from nbridge.data.patterns import Patterns
-from nbridge.models.base import Features, MultimodalVAE
+from nbridge.models.base import Features, MultimodalVAE, Stage
 from nbridge.models.parts import Parts
 from nbridge.nn.decoders import Decoder
 from nbridge.nn.distributions import diagonal_normal
@@ -55,13 +55,20 @@ class Experts(MultimodalVAE):
             **options,
         )
 
-    def learned(self, pattern: str, seen: Patterns) -> bool:
+    def supports_pattern(self, pattern: str, seen: Patterns) -> bool:
         """A product of experts serves any set of modalities if every pair of them was observed together."""
         return pattern in seen.rows or ("1" in pattern and seen.pairwise(pattern))
 
     @abstractmethod
     def combined(self, q: Independent, present: Tensor) -> Independent:
         r"""The posterior given the modalities present, shape (\*, M, B), from all :math:`q_i(z \mid x_i)`, batch shape (M, B) over D."""
+
+    @abstractmethod
+    def _loss(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:
+        """The loss of stage ``joint``."""
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage("joint", (self.encoders, self.heads, self.decoders), self._loss, self._observed),)
 
     def infer(self, batch: Batch) -> Independent:
         return self.combined(self.unimodal(self.encode(batch)), self.presence(batch))

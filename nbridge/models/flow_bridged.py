@@ -36,22 +36,22 @@ from nbridge.common import randomness
 from nbridge.data.batch import Batch
 from nbridge.data.patterns import Patterns
 from nbridge.models.base import Features, MultimodalVAE, Stage
-from nbridge.models.joint import JointVAE, teacher, with_teacher
+from nbridge.models.joint import JointVAE, teacher
 from nbridge.models.parts import Parts
 from nbridge.models.reductions import masked_mean
 from nbridge.models.retrofit import InferenceNetwork
-from nbridge.models.subsets import random_part
+from nbridge.models.subsets import random_subset
 from nbridge.nn.decoders import Decoder
-from nbridge.nn.distributions import diagonal_kl, diagonal_normal, diagonal_where, product_of_posteriors
+from nbridge.nn.distributions import diagonal_kl, diagonal_normal, diagonal_where, log_variance_normal, product_of_posteriors
 from nbridge.nn.encoders import Encoder
 from nbridge.nn.flow_bridge import FlowBridge
 from nbridge.nn.fusion import Fusion
 from nbridge.spec.objectives import joint_options
 from nbridge.spec.option_types import Coupling
 
-PIECE = 4096
+CHUNK_SAMPLES = 4096
 """Number of samples that pass through the flow together, so that they fit in the CPU cache."""
-PARTS = 4
+SUBSETS_PER_STEP = 4
 """Random subsets of each row per training step of the flow, which is cheap compared with the encoders and benefits from many."""
 
 
@@ -110,9 +110,9 @@ class FlowBridgedVAE(JointVAE):
     def noise_width(self) -> int:
         return self.latent_dim
 
-    def learned(self, pattern: str, seen: Patterns) -> bool:
-        """See `MultimodalVAE.learned`: the flow learns from random subsets of all rows."""
-        return MultimodalVAE.learned(self, pattern, seen)
+    def supports_pattern(self, pattern: str, seen: Patterns) -> bool:
+        """See `MultimodalVAE.supports_pattern`: the flow learns from random subsets of all rows."""
+        return MultimodalVAE.supports_pattern(self, pattern, seen)
 
     def infer(self, batch: Batch) -> Independent:
         """One component of the mixture, drawn anew at every call."""
@@ -120,12 +120,7 @@ class FlowBridgedVAE(JointVAE):
         return diagonal_normal(q.mean[0], q.stddev[0])
 
     def posterior(self, batch: Batch, samples: int = 1) -> Independent:
-        """K components of q(z | x_S), batch shape (K, B) over D, each around its own sample; the prior for rows with nothing observed.
-
-        Arguments:
-            batch: Rows with any missingness patterns.
-            samples: The number K.
-        """
+        """K components of q(z | x_S), batch shape (K, B) over D, each around its own sample; the prior for rows with nothing observed."""
         return self._parts(self.prepare(batch), self._noise(samples, batch))
 
     def fixed_posterior(self, batch: Batch, noise: Tensor) -> Independent:
@@ -147,7 +142,7 @@ class FlowBridgedVAE(JointVAE):
         loc = torch.where(complete, joint.mean, 0.0).expand(samples, -1, -1).clone()
         scale = torch.where(complete, joint.stddev, 1.0).expand(samples, -1, -1).clone()
         inputs, incomplete = self.inputs(batch), (present.any(0) & ~present.all(0)).nonzero()[:, 0]
-        for rows in incomplete.split(max(1, PIECE // samples)) if len(incomplete) else ():
+        for rows in incomplete.split(max(1, CHUNK_SAMPLES // samples)) if len(incomplete) else ():
             given, some = present[:, rows], {name: h.index_select(0, rows) for name, h in features.items()}
             read = self._read(some, {name: x.index_select(0, rows) for name, x in inputs.items()})
             own_noise = noise if noise.shape[1] == 1 else noise.index_select(1, rows)
@@ -162,9 +157,7 @@ class FlowBridgedVAE(JointVAE):
     def _unimodal(self, read: Mapping[str, Tensor], rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Means and log-variances of the guides, shape (M, B, D).
 
-        Arguments:
-            read: The inputs of the guides.
-            rows: The rows to compute for each modality, boolean, shape (M, B), with N(0, I) elsewhere; all by default.
+        Where ``rows``, boolean, shape (M, B), is false they are those of N(0, I); all are computed by default.
         """
         if rows is None:
             each = [guide(read) for guide in self.guides.values()]
@@ -180,8 +173,7 @@ class FlowBridgedVAE(JointVAE):
     @staticmethod
     def _product(loc: Tensor, log_variance: Tensor, given: Tensor) -> Independent:
         """The product of the guides of the given modalities, batch shape (B,) over D; the prior where nothing is given."""
-        mean, log_variance = product_of_posteriors(loc, log_variance, given)
-        return diagonal_normal(mean, (log_variance / 2).exp())
+        return log_variance_normal(*product_of_posteriors(loc, log_variance, given))
 
     # Training
 
@@ -192,16 +184,12 @@ class FlowBridgedVAE(JointVAE):
             "bridges",
             (self.bridges, self.guides),
             self._flow_loss,
-            self._rows_with_several,
-            self._flow_features,
+            lambda batch: self.presence(batch).sum(0) >= 2,
+            self.features_with_teacher,
             values=None if self.own_encoders else (),
             begin=self._begin,
         )
         return self.joint_stage(serves=False), bridges
-
-    def _rows_with_several(self, batch: Batch) -> Tensor:
-        """The rows with at least two modalities."""
-        return self.presence(batch).sum(0) >= 2
 
     def _begin(self, parts: Iterable[tuple[Batch, Features]]) -> None:
         self.bridges.standardise((features, self.presence(batch), teacher(features)) for batch, features in parts)
@@ -209,20 +197,16 @@ class FlowBridgedVAE(JointVAE):
             if isinstance(guide, InferenceNetwork):
                 guide.encoders[name].load_state_dict(self.encoders[name].state_dict())
 
-    def _flow_features(self, batch: Batch) -> dict[str, Tensor]:
-        features = self.encode(batch)
-        return with_teacher(features, self.observed_posterior(features, batch))
-
     def _flow_loss(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:  # noqa: ARG002
         present, posterior = self.presence(batch), teacher(features)
         several = present.sum(0) >= 2
         loc, log_variance = self._unimodal(self._read(features, self.inputs(batch) if self.own_encoders else {}))
-        divergence = diagonal_kl(posterior, diagonal_normal(loc, (log_variance / 2).exp()))
+        divergence = diagonal_kl(posterior, log_variance_normal(loc, log_variance))
         if self.bridges.training:
-            self.bridges.follow()
+            self.bridges.update_average()
         errors = []
-        for _ in range(PARTS):
-            given = random_part(present)
+        for _ in range(SUBSETS_PER_STEP):
+            given = random_subset(present)
             # Detached, because the guides learn from the divergence alone.
             product = self._product(loc.detach(), log_variance.detach(), given)
             errors.append(self.bridges.loss(features, given, product, posterior))

@@ -59,9 +59,9 @@ class JMVAE(Retrofit):
         super().__init__(encoders, decoders, fusion, networks, weights)
         self.alpha = alpha
 
-    def learned(self, pattern: str, seen: Patterns) -> bool:
-        """See `Retrofit.learned`; with alpha 0, the network of a subset learns only from rows with exactly this subset."""
-        return super().learned(pattern, seen) if self.alpha else pattern in seen.rows
+    def supports_pattern(self, pattern: str, seen: Patterns) -> bool:
+        """See `Retrofit.supports_pattern`; with alpha 0, the network of a subset learns only from rows with exactly this subset."""
+        return super().supports_pattern(pattern, seen) if self.alpha else pattern in seen.rows
 
     def stages(self) -> tuple[Stage, ...]:
         modules = (self.encoders, self.fusion, self.decoders, *((self.networks,) if self.subsets else ()))
@@ -71,19 +71,19 @@ class JMVAE(Retrofit):
         inputs = self.inputs(batch)
         q = self.fusion(self.encode_inputs(inputs))
         subsets = {subset: self.subset_posterior(subset, inputs) for subset in self.subsets} if self.alpha or not batch.whole else {}
-        exactly = {} if batch.whole else {subset: self._exactly(subset, self.presence(batch)) for subset in subsets}
-        for subset, rows in exactly.items():
+        matching = {} if batch.whole else {subset: self._matches(subset, self.presence(batch)) for subset in subsets}
+        for subset, rows in matching.items():
             q = diagonal_where(rows, subsets[subset], q)
         terms = self.negative_elbo(q, batch, kl_weight)
         if self.alpha and self.subsets:
-            divergences = [self._divergence(q, subset, posterior, batch, exactly.get(subset)) for subset, posterior in subsets.items()]
+            divergences = [self._divergence(q, subset, posterior, batch, matching.get(subset)) for subset, posterior in subsets.items()]
             terms["subsets.divergence"] = self.alpha * torch.stack(divergences).sum()
         return terms
 
-    def _divergence(self, q: Independent, subset: Subset, posterior: Independent, batch: Batch, exactly: Tensor | None) -> Tensor:
+    def _divergence(self, q: Independent, subset: Subset, posterior: Independent, batch: Batch, matching: Tensor | None) -> Tensor:
         """The mean over all rows; rows without a proper superset of ``subset`` contribute 0."""
         divergence = diagonal_kl(q, posterior)
-        if exactly is None:
+        if matching is None:
             return divergence.mean()
         has_all = torch.stack([batch.present[name] for name in subset]).all(0)
-        return torch.where(has_all & ~exactly, divergence, 0.0).mean()
+        return torch.where(has_all & ~matching, divergence, 0.0).mean()

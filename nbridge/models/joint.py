@@ -63,7 +63,7 @@ from nbridge.data.patterns import Patterns
 from nbridge.models.base import Features, MultimodalVAE, Stage
 from nbridge.models.parts import Parts
 from nbridge.models.reductions import masked_mean
-from nbridge.models.subsets import random_part
+from nbridge.models.subsets import random_subset
 from nbridge.nn.decoders import Decoder
 from nbridge.nn.distributions import diagonal_kl, diagonal_normal
 from nbridge.nn.encoders import Encoder
@@ -125,11 +125,11 @@ class JointVAE(MultimodalVAE):
         decoders = {name: parts.decoder(name) for name in parts.names}
         return encoders, decoders, parts.fusion(parts.names)
 
-    def learned(self, pattern: str, seen: Patterns) -> bool:
-        """See `MultimodalVAE.learned`, but complete rows train subsets only with a coupling or alongside incomplete rows."""
+    def supports_pattern(self, pattern: str, seen: Patterns) -> bool:
+        """See `MultimodalVAE.supports_pattern`, but complete rows train subsets only with a coupling or alongside incomplete rows."""
         if pattern in seen.rows:
             return True
-        return (self.coupling > 0 or any("0" in other for other in seen.rows)) and super().learned(pattern, seen)
+        return (self.coupling > 0 or any("0" in other for other in seen.rows)) and super().supports_pattern(pattern, seen)
 
     def infer(self, batch: Batch) -> Independent:
         return self.observed_posterior(self.encode(batch), batch)
@@ -145,6 +145,12 @@ class JointVAE(MultimodalVAE):
         """Replaces the features of absent modalities, shape (B, F_i), by zeros, given presence of shape (B,)."""
         return {name: torch.where(present[name][:, None], h, 0.0) for name, h in features.items()}
 
+    def features_with_teacher(self, batch: Batch) -> dict[str, Tensor]:
+        """The features of a prepared batch, and its posterior given all observed modalities, for later stages to learn from (`teacher`)."""
+        features = self.encode(batch)
+        q = self.observed_posterior(features, batch)
+        return {**features, "teacher.loc": q.mean, "teacher.scale": q.stddev}
+
     def stages(self) -> tuple[Stage, ...]:
         return (self.joint_stage(),)
 
@@ -156,33 +162,29 @@ class JointVAE(MultimodalVAE):
         """
         return Stage("joint", (self.encoders, self.fusion, self.decoders), self._joint_loss, self._observed, serves=serves)
 
-    def _observed(self, batch: Batch) -> Tensor:
-        """The rows with at least one modality."""
-        return self.presence(batch).any(0)
-
     def _joint_loss(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:
         features = self.encode(batch)
         if (self.coupling or self.leave_one_out or self.contrast_weight) and len(self.names) > 1:
-            return self._loss_with_parts(features, batch, kl_weight)
+            return self._loss_with_subsets(features, batch, kl_weight)
         q = self.observed_posterior(features, batch)
         terms = self.negative_elbo(q, batch, kl_weight)
         if batch.whole:
             return terms
         fixed = diagonal_normal(q.mean.detach(), q.stddev.detach())
-        return terms | {"distill": self._divergence_of_parts(fixed, self.fusion(self._part_of_each(features, batch)), batch)}
+        return terms | {"distill": self._subset_divergence(fixed, self.fusion(self._random_subset_features(features, batch)), batch)}
 
-    def _part_of_each(self, features: Features, batch: Batch) -> Features:
+    def _random_subset_features(self, features: Features, batch: Batch) -> Features:
         """The features of a random subset of the modalities of each row, with zeros for the others."""
-        return self.filled(features, dict(zip(self.names, random_part(self.presence(batch)), strict=True)))
+        return self.filled(features, dict(zip(self.names, random_subset(self.presence(batch)), strict=True)))
 
-    def _loss_with_parts(self, features: Features, batch: Batch, kl_weight: float) -> dict[str, Tensor]:
+    def _loss_with_subsets(self, features: Features, batch: Batch, kl_weight: float) -> dict[str, Tensor]:
         """The terms of the ELBO, the coupling to a random subset, the prediction of the left-out modality and the contrast."""
         present = self.presence(batch)
         parts = {"whole": present}
         if self.coupling or self.contrast_weight:
-            parts["part"] = random_part(present)
+            parts["part"] = random_subset(present)
         if self.contrast_weight:
-            parts["apart"] = random_part(present & ~parts["part"])
+            parts["apart"] = random_subset(present & ~parts["part"])
         if self.leave_one_out:
             parts["others"] = present & ~self._left_out(present)
         q = self._posteriors_of(parts, features)
@@ -192,7 +194,7 @@ class JointVAE(MultimodalVAE):
         else:
             terms = self.negative_elbo(whole, batch, kl_weight)
         if self.coupling:
-            terms["coupling"] = self.coupling * self._divergence_of_parts(whole, q["part"], batch)
+            terms["coupling"] = self.coupling * self._subset_divergence(whole, q["part"], batch)
         if self.contrast_weight:
             both = parts["part"].any(0) & parts["apart"].any(0)
             terms["contrast"] = self.contrast_weight * contrast(q["part"].mean, q["apart"].mean, both)
@@ -241,7 +243,7 @@ class JointVAE(MultimodalVAE):
         terms["leave_one_out"] = self.leave_one_out * torch.stack(losses).sum()
         return terms
 
-    def _divergence_of_parts(self, whole: Independent, part: Independent, batch: Batch) -> Tensor:
+    def _subset_divergence(self, whole: Independent, part: Independent, batch: Batch) -> Tensor:
         """The mean over rows of KL(whole || part); rows with fewer than two modalities contribute 0."""
         return torch.where(self.presence(batch).sum(0) >= 2, diagonal_kl(whole, part), 0.0).mean()
 
@@ -249,10 +251,7 @@ class JointVAE(MultimodalVAE):
 def contrast(one: Tensor, other: Tensor, rows: Tensor) -> Tensor:
     """Symmetric InfoNCE between two vectors of each row, with those of the other rows as negatives; a scalar.
 
-    Arguments:
-        one: The first vector of each row, shape (B, D).
-        other: The second vector of each row, shape (B, D).
-        rows: The rows that have both, boolean, shape (B,).
+    Vectors have the shape (B, D); ``rows``, boolean, shape (B,), are those that have both.
     """
     return masked_mean(contrast_by_row(one, other, rows), rows)
 
@@ -272,11 +271,6 @@ def contrast_by_row(one: Tensor, other: Tensor, rows: Tensor | None = None) -> T
     return (pairs.logsumexp(-2) + pairs.logsumexp(-1) - 2 * pairs.diagonal(dim1=-2, dim2=-1)) / 2
 
 
-def with_teacher(features: Features, q: Independent) -> dict[str, Tensor]:
-    """Adds the posterior that later stages learn from to frozen features."""
-    return {**features, "teacher.loc": q.mean, "teacher.scale": q.stddev}
-
-
 def teacher(features: Features) -> Independent:
-    """The posterior stored by `with_teacher`, batch shape (B,) over D."""
+    """The posterior stored by `JointVAE.features_with_teacher`, batch shape (B,) over D."""
     return diagonal_normal(features["teacher.loc"], features["teacher.scale"])

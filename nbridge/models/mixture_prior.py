@@ -37,9 +37,9 @@ DRAWS = 16
 """Largest number of samples per row."""
 CHUNK = 2048
 """Number of rows whose posteriors are computed at a time."""
-ROWS_EACH = 5
+ROWS_PER_COMPONENT = 5
 """Smallest number of rows per component; with fewer rows there are fewer components."""
-FULL = 32
+SAMPLES_FOR_FULL = 32
 """Samples per component and latent dimension needed for full covariances. On held-out codes of digits (8, 16 and 64 dimensions, 1 to 50
 components) full and diagonal covariances are equal at about this number; at less than half of it, full ones are worse than N(0, I)."""
 
@@ -64,13 +64,13 @@ class Mixture(nn.Module):
     weights: Tensor
     means: Tensor
     scales: Tensor
-    rows_each: int = ROWS_EACH
+    rows_per_component: int = ROWS_PER_COMPONENT
 
     def __init__(self, latent_dim: int, *, components: Components = 10) -> None:
         super().__init__()
         self.latent_dim, self.components = latent_dim, components
         # Full covariances that could never be fitted are not stored.
-        unit = torch.eye(latent_dim) if self._suffice(ROWS, components) else torch.ones(latent_dim)
+        unit = torch.eye(latent_dim) if self._can_be_full(ROWS, components) else torch.ones(latent_dim)
         self.register_buffer("weights", (torch.arange(components) == 0).to(unit))
         self.register_buffer("means", torch.zeros(components, latent_dim))
         self.register_buffer("scales", unit.repeat(components, *(1 for _ in unit.shape)))
@@ -86,20 +86,18 @@ class Mixture(nn.Module):
         r"""Samples of z, shape (\*shape, D)."""
         return self.distribution().sample(Size(shape))
 
-    def learn(self, posterior: Callable[[Batch, int], Independent], rows: Rows, seed: int = 0) -> int:
+    def fit_rows(self, posterior: Callable[[Batch, int], Independent], rows: Rows, seed: int = 0) -> int:
         """Fits the mixture to samples of the posteriors of rows, without rows with nothing observed, whose posterior is the prior.
 
-        Arguments:
-            posterior: Returns :math:`q(z | x_S)` for a batch, batch shape (K, B) over D, like `nbridge.MultimodalVAE.posterior`.
-            rows: The training rows, in memory or on disk; at most `ROWS` are chosen at random.
-            seed: Seed of the chosen rows, the samples and the fit.
+        ``posterior`` returns :math:`q(z | x_S)` for a batch, batch shape (K, B) over D, like `nbridge.MultimodalVAE.posterior`. At most
+        `ROWS` training rows, in memory or on disk, are chosen at random.
 
         Returns:
             The number of components: C unless there are too few rows.
         """
         chosen = _choose_rows(rows, seed)
         z = _draws(posterior, chosen, max(1, min(DRAWS, ROWS // len(chosen))), seed)
-        number = min(self.components, max(1, len(chosen) // self.rows_each))
+        number = min(self.components, max(1, len(chosen) // self.rows_per_component))
         self.fit(z, number, seed)
         return number
 
@@ -107,22 +105,19 @@ class Mixture(nn.Module):
     def fit(self, z: Tensor, components: int | None = None, seed: int = 0) -> None:
         """Fits the mixture to codes by expectation maximisation in float64; bit-identical for the same codes and seed.
 
-        Arguments:
-            z: Codes, shape (N, D).
-            components: The number of components to use, at most C; all by default.
-            seed: Seed of the initialisation.
+        Codes have the shape (N, D); at most C components are used, all by default.
         """
         number = self.components if components is None else components
-        full = self.scales.ndim == 3 and self._suffice(len(z), number)
+        full = self.scales.ndim == 3 and self._can_be_full(len(z), number)
         weights, means, covariances = _expectation_maximisation(z, number, full, seed)
         scales = torch.linalg.cholesky(covariances) if full else covariances.sqrt()
         self.weights.zero_()[:number] = weights.to(self.weights)
         self.means.zero_()[:number] = means.to(self.means)
         self.scales[:number] = (scales if full or self.scales.ndim == 2 else scales.diag_embed()).to(self.scales)
 
-    def _suffice(self, draws: int, components: int) -> bool:
+    def _can_be_full(self, draws: int, components: int) -> bool:
         """Whether there are enough samples for full covariances."""
-        return draws >= FULL * components * self.latent_dim
+        return draws >= SAMPLES_FOR_FULL * components * self.latent_dim
 
 
 class DiagonalMixture(Mixture):
@@ -133,7 +128,7 @@ class DiagonalMixture(Mixture):
         fitted: Whether it is fitted, with at least two components; an attribute, so that tracing does not depend on tensor values.
     """
 
-    rows_each = 20
+    rows_per_component = 20
     always: bool = False
     fitted: bool = False
 
@@ -154,7 +149,7 @@ class DiagonalMixture(Mixture):
         self.scales.fill_(1.0)
         self.fitted = False
 
-    def _suffice(self, draws: int, components: int) -> bool:  # noqa: ARG002
+    def _can_be_full(self, draws: int, components: int) -> bool:  # noqa: ARG002
         return False
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
@@ -191,5 +186,4 @@ def _expectation_maximisation(z: Tensor, components: int, full: bool, seed: int)
     # One thread, because the number of threads changes rounding; stopping short of full convergence is harmless.
     with one_thread(), ignored_warnings(ConvergenceWarning):
         model.fit(z.double().numpy())
-    weights, means, covariances = (torch.from_numpy(x) for x in (model.weights_, model.means_, model.covariances_))
-    return weights, means, covariances
+    return torch.from_numpy(model.weights_), torch.from_numpy(model.means_), torch.from_numpy(model.covariances_)

@@ -30,11 +30,11 @@ from torch.distributions import Independent
 
 from nbridge.common import randomness
 from nbridge.data.batch import Batch
-from nbridge.models.base import Features, Stage
+from nbridge.models.base import Features
 from nbridge.models.experts import Experts
 from nbridge.models.reductions import divisor, masked_mean
 from nbridge.nn.decoders import Decoder
-from nbridge.nn.distributions import diagonal_normal, product_of_experts
+from nbridge.nn.distributions import log_variance_normal, product_of_experts
 from nbridge.nn.encoders import Encoder
 from nbridge.nn.fusion import Fusion
 from nbridge.spec.option_types import Count
@@ -64,12 +64,7 @@ class MVAE(Experts):
         self.random_subsets = random_subsets
 
     def combined(self, q: Independent, present: Tensor) -> Independent:
-        loc, log_variance = product_of_experts(q.mean, 2 * q.stddev.log(), present)
-        return diagonal_normal(loc, (log_variance / 2).exp())
-
-    def stages(self) -> tuple[Stage, ...]:
-        modules = (self.encoders, self.heads, self.decoders)
-        return (Stage("joint", modules, self._loss, lambda batch: self.presence(batch).any(0)),)
+        return log_variance_normal(*product_of_experts(q.mean, 2 * q.stddev.log(), present))
 
     def _loss(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:  # noqa: ARG002
         subsets = self._subsets().to(batch.device)

@@ -39,9 +39,6 @@ def divided_by(divisor: Callable[[Tensor], Tensor]) -> Iterator[None]:
 def masked_mean(loss: Tensor, rows: Tensor, number: Tensor | None = None) -> Tensor:
     r"""The mean over the given rows, summed over leading axes; 0 where there are none.
 
-    Arguments:
-        loss: A loss for each row, shape (\*, B).
-        rows: The rows to average over, boolean, of the same shape.
-        number: Their `divisor`, shape (\*), if already known.
+    Loss and mask have the shape (\*, B); ``number`` is the `divisor`, shape (\*), if already known.
     """
     return (torch.where(rows, loss, 0.0).sum(-1) / (divisor(rows) if number is None else number)).sum()

@@ -26,12 +26,7 @@ from nbridge.nn.fusion import Fusion
 
 
 class InferenceNetwork(nn.Module):
-    """A posterior q(z | x_S) given one subset of modalities, with its own encoders and fusion.
-
-    Arguments:
-        encoders: An encoder for each modality of the subset.
-        fusion: Maps their features to the posterior.
-    """
+    """A posterior q(z | x_S) given one subset of modalities, with its own encoders and fusion."""
 
     def __init__(self, encoders: Mapping[str, Encoder], fusion: Fusion) -> None:
         super().__init__()
@@ -80,9 +75,9 @@ class Retrofit(JointVAE):
         }
         return cls(*joint, networks, parts.weights, **options)
 
-    def learned(self, pattern: str, seen: Patterns) -> bool:
-        """See `MultimodalVAE.learned`: the network of a subset learns from all rows that have it."""
-        return MultimodalVAE.learned(self, pattern, seen)
+    def supports_pattern(self, pattern: str, seen: Patterns) -> bool:
+        """See `MultimodalVAE.supports_pattern`: the network of a subset learns from all rows that have it."""
+        return MultimodalVAE.supports_pattern(self, pattern, seen)
 
     def subset_posterior(self, subset: Subset, inputs: Mapping[str, Tensor]) -> Independent:
         """q(z | x_S) given one proper subset, from inputs in standard form."""
@@ -95,7 +90,7 @@ class Retrofit(JointVAE):
             return joint
         loc, scale = joint.mean.clone(), joint.stddev.clone()
         for subset in self.subsets:
-            rows = self._exactly(subset, present)
+            rows = self._matches(subset, present)
             if bool(rows.any()):
                 q = self.subset_posterior(subset, {name: inputs[name][rows] for name in subset})
                 loc[rows], scale[rows] = q.mean, q.stddev
@@ -104,10 +99,10 @@ class Retrofit(JointVAE):
     def masked_posterior(self, inputs: Mapping[str, Tensor], present: Tensor, noise: Tensor) -> Independent:  # noqa: ARG002 (of flows)
         q = self.fusion(self.encode_inputs(inputs))
         for subset in self.subsets:
-            q = diagonal_where(self._exactly(subset, present), self.subset_posterior(subset, inputs), q)
+            q = diagonal_where(self._matches(subset, present), self.subset_posterior(subset, inputs), q)
         return q
 
-    def _exactly(self, subset: Subset, present: Tensor) -> Tensor:
+    def _matches(self, subset: Subset, present: Tensor) -> Tensor:
         """The rows with exactly these modalities, boolean, shape (B,), given presence of shape (M, B)."""
         members = torch.tensor([name in subset for name in self.names], device=present.device)
         return (present == members[:, None]).all(0)

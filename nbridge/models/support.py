@@ -37,13 +37,7 @@ class SupportError(DataError):
 
 
 def check_support(likelihoods: Mapping[str, Likelihood], batch: Batch, first: int = 0, *, counted: bool = True) -> None:
-    """Checks every observed value.
-
-    Arguments:
-        likelihoods: The likelihood of each modality.
-        batch: The rows.
-        first: The number of the first row, for messages.
-        counted: Whether these are all rows, so that the message can state how many are invalid.
+    """Checks every observed value. If these are all rows (``counted``), the message states how many are invalid.
 
     Raises:
         DataError: naming the modality, the first offending row, its value and the support.

@@ -68,7 +68,7 @@ class TELBO(Retrofit):
 
     def _both_losses(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:
         joint = self._joint_loss(batch, features, kl_weight)
-        with _stopped(self.decoders):
+        with _frozen(self.decoders):
             return joint | self._subsets_loss(batch, features, kl_weight)
 
     def _subsets_loss(self, batch: Batch, features: Features, kl_weight: float) -> dict[str, Tensor]:  # noqa: ARG002
@@ -83,7 +83,7 @@ class TELBO(Retrofit):
 
 
 @contextmanager
-def _stopped(module: nn.Module) -> Iterator[None]:
+def _frozen(module: nn.Module) -> Iterator[None]:
     """Puts the module in eval mode and freezes its parameters; gradients still pass through it."""
     modes = {part: part.training for part in module.modules()}
     learning = [parameter for parameter in module.parameters() if parameter.requires_grad]

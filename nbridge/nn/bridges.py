@@ -91,9 +91,7 @@ class BridgeBank(Bridges):
     def hallucinate_from(self, source: str, h: Tensor) -> dict[str, Tensor]:
         r"""Computes :math:`B_{ij}(h_i)` for one source i, shape :math:`(B, F_j)`, by target j; only in eval mode.
 
-        Arguments:
-            source: The source.
-            h: Its features in the rows that have it, shape :math:`(B, F_i)`.
+        ``h`` are its features in the rows that have it, :math:`(B, F_i)`.
         """
         outputs: dict[str, Tensor] = {}
         for shape, pairs in self.groups.items():
@@ -102,7 +100,7 @@ class BridgeBank(Bridges):
                 stack = self.stacks[shape]
                 assert isinstance(stack, StackedMLP)
                 # The bridges of a source are consecutive.
-                hallucinated = stack.some(slice(indices[0], indices[-1] + 1), h)
+                hallucinated = stack.apply_slice(slice(indices[0], indices[-1] + 1), h)
                 outputs |= zip((pairs[index][1] for index in indices), hallucinated.unbind(), strict=True)
         return outputs
 
@@ -119,10 +117,7 @@ class BridgeBank(Bridges):
 def mean_of_sources(features: Mapping[str, Tensor], hallucinated: Mapping[Pair, Tensor], given: Tensor) -> dict[str, Tensor]:
     r"""Replaces the features of modalities that are not given by the mean of those hallucinated from the given ones.
 
-    Arguments:
-        features: Features of every modality, shape (B, F_i), in order.
-        hallucinated: The output of every bridge, by pair.
-        given: Which modalities count as observed, boolean, shape (M, B).
+    Features have the shape (B, F_i), in order; ``given``, boolean, shape (M, B), are the modalities that count as observed.
     """
     present = dict(zip(features, given, strict=True))
     count = given.sum(0).clamp(min=1)[:, None]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-_GROUP = 8
+_FACTORS_PER_LOG = 8
 """Number of factors, each in [1/2, 1], whose product shares one logarithm."""
 
 
@@ -19,10 +19,6 @@ def bernoulli_log_prob(logits: Tensor, x: Tensor) -> Tensor:
 
     On a CPU a sigmoid costs half as much as a logarithm, so logarithms are taken of products of several factors. An element predicted
     correctly and with certainty adds exactly 0: large terms cancel within the element instead of between two separate sums.
-
-    Arguments:
-        logits: Any shape :math:`(*, N)`.
-        x: Broadcastable with it.
 
     Returns:
         Shape :math:`(*)`.
@@ -39,9 +35,9 @@ def bernoulli_log_prob(logits: Tensor, x: Tensor) -> Tensor:
 def _bernoulli_log_prob(logits: Tensor, x: Tensor) -> Tensor:
     excess = logits.clamp(min=0).addcmul_(logits, x, value=-1).sum(-1)
     factors = logits.abs().sigmoid_()
-    whole = factors.shape[-1] // _GROUP * _GROUP
+    whole = factors.shape[-1] // _FACTORS_PER_LOG * _FACTORS_PER_LOG
     # A group takes one element from each eighth of the axis, because products of neighbours in memory would be slow.
-    grouped = factors[..., :whole].unflatten(-1, (_GROUP, whole // _GROUP)).prod(-2)
+    grouped = factors[..., :whole].unflatten(-1, (_FACTORS_PER_LOG, whole // _FACTORS_PER_LOG)).prod(-2)
     log_prob = grouped.log_().sum(-1) - excess
     return log_prob if whole == factors.shape[-1] else log_prob + factors[..., whole:].log().sum(-1)
 

@@ -25,7 +25,7 @@ class StableNormal(Normal):
         return -((value - self.loc) / self.scale).square() / 2 - self.scale.log() - math.log(2 * math.pi) / 2
 
 
-class _OwnNormal(Normal):
+class _SeededNormal(Normal):
     """A normal distribution that draws by `nbridge.common.randomness`."""
 
     def sample(self, sample_shape: Size | list[int] | tuple[int, ...] = ()) -> Tensor:
@@ -45,7 +45,18 @@ def diagonal_normal(loc: Tensor, scale: Tensor) -> Independent:
         loc: The mean :math:`\mu`, shape :math:`(*, D)`.
         scale: The standard deviation :math:`\sigma`, shape :math:`(*, D)`.
     """
-    return Independent(_OwnNormal(loc, scale, validate_args=False), 1, validate_args=False)
+    return Independent(_SeededNormal(loc, scale, validate_args=False), 1, validate_args=False)
+
+
+def log_variance_normal(loc: Tensor, log_variance: Tensor) -> Independent:
+    r"""`diagonal_normal` from the mean and :math:`\log \sigma^2`, each of shape :math:`(*, D)`."""
+    return diagonal_normal(loc, (log_variance / 2).exp())
+
+
+def normal_or_prior(rows: Tensor, q: Independent) -> Independent:
+    """Takes ``q``, batch shape (B,) over D, where ``rows``, boolean, shape (B,), is true and N(0, I) elsewhere."""
+    rows = rows[:, None]
+    return diagonal_normal(torch.where(rows, q.mean, 0.0), torch.where(rows, q.stddev, 1.0))
 
 
 def diagonal_where(rows: Tensor, q: Independent, p: Independent) -> Independent:

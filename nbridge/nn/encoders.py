@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
@@ -24,6 +25,7 @@ class Encoder(nn.Module, ABC):
     """
 
     features: int
+    _mirror: Mapping[str, object] = {"type": "mlp"}
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -31,7 +33,7 @@ class Encoder(nn.Module, ABC):
 
     def mirror(self) -> dict[str, object]:
         """The decoder that mirrors this encoder: its ``type`` and options, as in a spec."""
-        return {"type": "mlp"}
+        return dict(self._mirror)
 
 
 class MLPEncoder(Encoder):
@@ -76,9 +78,6 @@ class MLPEncoder(Encoder):
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x.flatten(1))
 
-    def mirror(self) -> dict[str, object]:
-        return self._mirror
-
 
 class ConvEncoder(Encoder):
     """Convolutions that halve each spatial axis (rounding up), then a linear layer.
@@ -112,9 +111,6 @@ class ConvEncoder(Encoder):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.down(x).flatten(1))
-
-    def mirror(self) -> dict[str, object]:
-        return self._mirror
 
 
 class EmbeddingEncoder(Encoder):
@@ -152,6 +148,3 @@ class EmbeddingEncoder(Encoder):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(self.embedding(x))
-
-    def mirror(self) -> dict[str, object]:
-        return self._mirror

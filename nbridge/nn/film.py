@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-FIRST = 0.01
+INITIAL_SCALE = 0.01
 """Factor of initial weights where the output should start near zero; not 0, which would block the gradients of earlier layers."""
 
 
@@ -20,9 +20,6 @@ class ModulatedMLP(nn.Module):
     Arguments:
         inputs: Width of the input.
         context: Width of the context c.
-        outputs: Width of the output.
-        width: Width of the hidden state.
-        blocks: Number of residual blocks.
 
     Example:
         >>> network = ModulatedMLP(3, 4, 2, width=8, blocks=2)
@@ -32,7 +29,7 @@ class ModulatedMLP(nn.Module):
 
     def __init__(self, inputs: int, context: int, outputs: int, *, width: int, blocks: int) -> None:
         super().__init__()
-        self.first, self.last = nn.Linear(inputs, width), _near_zero(nn.Linear(width, outputs))
+        self.first, self.last = nn.Linear(inputs, width), _scale_down(nn.Linear(width, outputs))
         self.blocks = nn.ModuleList(_Block(width, context) for _ in range(blocks))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
@@ -46,8 +43,8 @@ class _Block(nn.Module):
     def __init__(self, width: int, context: int) -> None:
         super().__init__()
         self.modulation, self.first, self.second = (nn.Linear(context, 2 * width), nn.Linear(width, width), nn.Linear(width, width))
-        _near_zero(self.modulation)
-        _near_zero(self.second)
+        _scale_down(self.modulation)
+        _scale_down(self.second)
 
     def forward(self, h: Tensor, context: Tensor) -> Tensor:
         scale, shift = self.modulation(context).chunk(2, -1)
@@ -55,7 +52,7 @@ class _Block(nn.Module):
 
 
 @torch.no_grad()
-def _near_zero(linear: nn.Linear) -> nn.Linear:
+def _scale_down(linear: nn.Linear) -> nn.Linear:
     for parameter in linear.parameters():
-        parameter.mul_(FIRST)
+        parameter.mul_(INITIAL_SCALE)
     return linear

@@ -49,13 +49,13 @@ from nbridge.nn.distributions import diagonal_normal
 from nbridge.nn.film import ModulatedMLP
 from nbridge.spec.option_types import Count, PositiveFloat, PositiveInt, Probability
 
-WAVES = 4
+FREQUENCIES = 4
 """Number of frequencies in the Fourier features of time."""
-NARROWEST = 0.5
+MIN_SPREAD = 0.5
 r"""The smallest spread that the flow starts from, in units of :math:`\hat\sigma`."""
-LAST = 0.5
+NOISE_SCALE = 0.5
 r"""The scale of the noise added when serving, in units of :math:`\hat\sigma`."""
-SMALLEST = 1e-4
+MIN_DEVIATION = 1e-4
 """The smallest standard deviation that an input is divided by; nearly constant inputs are not scaled."""
 
 
@@ -101,7 +101,7 @@ class FlowBridge(Bridges):
         self.widths, self.latent_dim = dict(features), latent_dim
         self.steps, self.decay, self.temperature = steps, decay, temperature
         total = sum(features.values()) + latent_dim
-        inputs, context = total + 2 * latent_dim, len(features) + 2 * WAVES
+        inputs, context = total + 2 * latent_dim, len(features) + 2 * FREQUENCIES
         self.network = ModulatedMLP(inputs, context, latent_dim, width=width or default_width(latent_dim), blocks=blocks)
         self.widening = nn.Parameter(torch.zeros(len(features), latent_dim))
         self.average = _as_buffers(copy.deepcopy(self.network))
@@ -109,7 +109,7 @@ class FlowBridge(Bridges):
         self.register_buffer("scale", torch.ones(total))
         self.register_buffer("end", torch.full((latent_dim,), 0.5))
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
-        self.register_buffer("frequencies", 2.0 ** torch.arange(WAVES, dtype=torch.float32), persistent=False)
+        self.register_buffer("frequencies", 2.0 ** torch.arange(FREQUENCIES, dtype=torch.float32), persistent=False)
 
     @torch.no_grad()
     def standardise(self, parts: Iterable[tuple[Mapping[str, Tensor], Tensor, Independent]]) -> None:
@@ -123,7 +123,7 @@ class FlowBridge(Bridges):
         precision = torch.zeros(self.latent_dim, dtype=torch.float64, device=self.loc.device)
         for features, present, posterior in parts:
             x = torch.cat([self._flat(features), posterior.mean], -1).double()
-            counts = torch.cat([self._cells(present), torch.ones_like(posterior.mean, dtype=torch.bool)], -1).double()
+            counts = torch.cat([self._expand_presence(present), torch.ones_like(posterior.mean, dtype=torch.bool)], -1).double()
             number += counts.sum(0)
             total += (counts * x).sum(0)
             squares += (counts * x.square()).sum(0)
@@ -133,7 +133,7 @@ class FlowBridge(Bridges):
         mean = total / number
         variance = (squares / number - mean.square()).clamp(min=0)
         self.loc.copy_(mean)
-        self.scale.copy_(torch.where(variance > SMALLEST**2, variance.sqrt(), 1.0))
+        self.scale.copy_(torch.where(variance > MIN_DEVIATION**2, variance.sqrt(), 1.0))
         self.end.copy_((precision / number[-self.latent_dim :]).rsqrt())
 
     def loss(self, features: Mapping[str, Tensor], given: Tensor, product: Independent, posterior: Independent) -> Tensor:
@@ -148,7 +148,7 @@ class FlowBridge(Bridges):
         rest = (posterior.variance - self.end.square()).clamp(min=0).sqrt()
         target = posterior.mean + rest * randomness.randn_like(rest)
         widening = self._widening(given)
-        y = (target - product.mean) / self._narrow(product)
+        y = (target - product.mean) / self._base_scale(product)
         likelihood = (y * (-widening).exp()).square() / 2 + widening
         y = y * (-widening.detach()).exp()
         noise, rows = randomness.randn_like(y), len(y)
@@ -177,12 +177,12 @@ class FlowBridge(Bridges):
             angle = state.new_full((state.shape[0], 1), number * step)
             middle = state + self._velocity(state, angle, condition, flags) * step / 2
             state = state + self._velocity(middle, angle + step / 2, condition, flags) * step
-        start = self._narrow(product) * self._widening(given).exp()
+        start = self._base_scale(product) * self._widening(given).exp()
         u = product.mean + start * state.view(samples, rows, self.latent_dim)
-        return diagonal_normal(u, (self.temperature * LAST * self.end).expand_as(u))
+        return diagonal_normal(u, (self.temperature * NOISE_SCALE * self.end).expand_as(u))
 
     @torch.no_grad()
-    def follow(self) -> None:
+    def update_average(self) -> None:
         """Updates the moving average of the weights, faster in the first updates; call it once per update."""
         self.updates += 1
         weight = 1 - torch.clamp((self.updates + 1).float() / (self.updates + 10), max=self.decay)
@@ -193,15 +193,15 @@ class FlowBridge(Bridges):
         """The log-factor a of the initial spread, shape (B, D)."""
         return self.widening[(given.sum(0) - 1).clamp(min=0)]
 
-    def _narrow(self, product: Independent) -> Tensor:
+    def _base_scale(self, product: Independent) -> Tensor:
         """The initial spread before widening, shape (B, D)."""
         last = self.end.square()
-        return torch.maximum(product.variance - last, NARROWEST**2 * last).sqrt()
+        return torch.maximum(product.variance - last, MIN_SPREAD**2 * last).sqrt()
 
     def _condition(self, features: Mapping[str, Tensor], given: Tensor, product: Independent) -> Tensor:
         """The standardised inputs of the network, shape (B, F + 2 D): given features, and mean and log-spread of the product."""
         seen = (torch.cat([self._flat(features), product.mean], -1) - self.loc) / self.scale
-        known = torch.cat([self._cells(given), torch.ones_like(product.mean, dtype=torch.bool)], -1)
+        known = torch.cat([self._expand_presence(given), torch.ones_like(product.mean, dtype=torch.bool)], -1)
         return torch.cat([torch.where(known, seen, 0.0), product.stddev.log()], -1)
 
     def _velocity(self, state: Tensor, angle: Tensor, condition: Tensor, flags: Tensor) -> Tensor:
@@ -212,7 +212,7 @@ class FlowBridge(Bridges):
     def _flat(self, features: Mapping[str, Tensor]) -> Tensor:
         return torch.cat([features[name] for name in self.widths], -1)
 
-    def _cells(self, present: Tensor) -> Tensor:
+    def _expand_presence(self, present: Tensor) -> Tensor:
         """Expands the presence of modalities, shape (M, B), to features, shape (B, F)."""
         return torch.cat([mask[:, None].expand(-1, width) for mask, width in zip(present, self.widths.values(), strict=True)], -1)
 

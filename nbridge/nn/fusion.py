@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
 
-from nbridge.nn.distributions import LOG_VARIANCE, diagonal_normal
+from nbridge.nn.distributions import LOG_VARIANCE, log_variance_normal
 from nbridge.nn.networks import MLP
 from nbridge.spec.option_types import Activation, Widths
 
@@ -49,4 +49,4 @@ class Fusion(nn.Module):
         r"""The posterior, batch shape (\*) over D, for features of shape (\*, F_i), one entry per modality."""
         raw = self.network(torch.cat([features[name] for name in self.names], dim=-1))
         loc, log_variance = raw.chunk(2, dim=-1)
-        return diagonal_normal(loc, (log_variance.clamp(*LOG_VARIANCE) / 2).exp())
+        return log_variance_normal(loc, log_variance.clamp(*LOG_VARIANCE))

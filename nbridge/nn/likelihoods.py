@@ -29,25 +29,25 @@ LOG_SCALE = (-7.0, 7.0)
 """Bounds of a log-scale, in standardised units, so that a constant column does not send the density to infinity."""
 LOG_RATE = (-15.0, 15.0)
 """Bounds of a log-rate relative to its mean over the training rows."""
-MOSTLY = 0.9
+MIN_SHARE_AT_END = 0.9
 """Smallest share of values at the ends of a support, or equal to 0 or 1, that is reported: another likelihood would fit better."""
-BOUND, NEAR = 0.05, 0.01
+MIN_SHARE_AT_BOUND, BOUND_TOLERANCE = 0.05, 0.01
 """Smallest share of predicted parameters at a bound that is reported, and the distance that counts as at the bound."""
-CERTAIN, WRONG = 15.0, 1e-3
+CERTAIN_LOG_ODDS, MIN_SHARE_WRONG = 15.0, 1e-3
 """Log-odds that count as certain, and the smallest share of values predicted with certainty but wrongly that is reported."""
 
 
 @dataclass(frozen=True)
-class Edge:
+class BoundWarning:
     """A warning that values or predictions are at a limit of their likelihood.
 
     Arguments:
         text: The problem and the remedy, to follow the name of the modality.
-        figures: The numbers behind it.
+        details: The numbers behind it.
     """
 
     text: str
-    figures: Mapping[str, float] = field(default_factory=dict)
+    details: Mapping[str, float] = field(default_factory=dict)
 
 
 class Likelihood(nn.Module, ABC):
@@ -60,20 +60,22 @@ class Likelihood(nn.Module, ABC):
         parameters_per_element: Raw parameters per element.
         support: The values with a density, as a torch constraint on single elements.
         discrete: Whether the values are discrete enough for the ``cross`` objective, which would reduce the diversity of continuous ones.
-        hole: The placeholder that encoders see for missing cells, in standard form: the middle of the data.
+        fill_value: The value that encoders get for missing cells, in standard form: the middle of the data.
         elementwise: Whether the distribution is an `Independent` over elements, so that a row may be partly observed.
         spread: Calibration factors of the distribution's scale (temperatures, for classes), shape (n,): entry k applies if k other
             modalities are given. `nbridge.inference.calibration` sets them after training; `log_prob` does not use them. None if the
             family has none; otherwise `forward` takes a factor as its second argument.
         resolution: The distance between neighbouring values; 0 for continuous values.
+        wide: Whether values are float64, because float32 would round off a part of their spread; parameters of networks stay float32.
     """
 
     parameters_per_element: int = 1
     support: constraints.Constraint = constraints.real
     discrete: bool = False
     elementwise: bool = True
-    hole: float = 0.0
+    fill_value: float = 0.0
     resolution: float = 0.0
+    wide: bool = False
     spread: Tensor | None
     _typed: Tensor
 
@@ -134,6 +136,9 @@ class Likelihood(nn.Module, ABC):
         """Whether `forward` takes a factor of the scale; a subclass may override it without one."""
         return "factor" in inspect.signature(type(self).forward).parameters
 
+    def widen(self) -> None:
+        """Makes values float64 from now on, for likelihoods that measure them from their mean; others ignore it."""
+
     def fit(self, x: Tensor, observed: Tensor) -> None:
         """Estimates statistics such as mean and standard deviation on training rows.
 
@@ -166,11 +171,11 @@ class Likelihood(nn.Module, ABC):
         """Converts an averaged expectation to a value in the support, in canonical form."""
         return expectation
 
-    def edges(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[Edge]:  # noqa: ARG002 (for likelihoods with bounds of their own)
+    def bound_warnings(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[BoundWarning]:  # noqa: ARG002 (for likelihoods with bounds of their own)
         r"""Yields warnings if values or predictions are at limits of this likelihood; `nbridge.Model.evaluate` reports each in one line.
 
         By default, if 90 % of real values are exactly at an end of the support. Your own likelihood may add more after
-        ``yield from super().edges(raw, x, observed)``.
+        ``yield from super().bound_warnings(raw, x, observed)``.
 
         Arguments:
             raw: Raw parameters for rows in which the modality is present, one z each, shape :math:`(B, *raw_shape)`.
@@ -181,10 +186,10 @@ class Likelihood(nn.Module, ABC):
         if not ends or self.support.is_discrete or not observed.any():
             return
         at_end = torch.stack([x == end for end in ends]).any(0)
-        if (share := _share(at_end, observed)) >= MOSTLY:
+        if (share := _share(at_end, observed)) >= MIN_SHARE_AT_END:
             named = " or ".join(f"{end:g}" for end in ends)
             text = f"{share:.0%} of its values are exactly {named}, at an end of the support; if they are binary, use bernoulli"
-            yield Edge(text, {"share of values at an end": share})
+            yield BoundWarning(text, {"share of values at an end": share})
 
     def extra_repr(self) -> str:
         return f"shape={self.shape}"
@@ -208,7 +213,7 @@ class Bernoulli(Likelihood):
     """
 
     support = constraints.unit_interval
-    hole = 0.5
+    fill_value = 0.5
 
     def __init__(self, shape: Shape, *, attributes: bool = False) -> None:
         super().__init__(shape)
@@ -224,18 +229,18 @@ class Bernoulli(Likelihood):
         axis = -len(self.shape)
         return bernoulli_log_prob(raw.flatten(axis), x.to(raw.dtype).flatten(axis))
 
-    def edges(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[Edge]:
+    def bound_warnings(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[BoundWarning]:
         """Reports values predicted with certainty but wrongly; binary values are expected at the ends of the support."""
         if type(self).forward is not Bernoulli.forward:
             # A subclass may interpret raw parameters differently.
             return
-        wrong = (raw.abs() >= CERTAIN) & ((raw > 0) != (x > 0.5))
-        if observed.any() and (share := _share(wrong, observed)) >= WRONG:
+        wrong = (raw.abs() >= CERTAIN_LOG_ODDS) & ((raw > 0) != (x > 0.5))
+        if observed.any() and (share := _share(wrong, observed)) >= MIN_SHARE_WRONG:
             text = (
-                f"{share:.1%} of its values are predicted wrongly with a probability within {math.exp(-CERTAIN):.0e} of 0 or 1, "
-                f"costing {CERTAIN:.0f} nats or more each; lower training.learning_rate, or set training.gradient_clip"
+                f"{share:.1%} of its values are predicted wrongly with a probability within {math.exp(-CERTAIN_LOG_ODDS):.0e} of 0 or 1, "
+                f"costing {CERTAIN_LOG_ODDS:.0f} nats or more each; lower training.learning_rate, or set training.gradient_clip"
             )
-            yield Edge(text, {"share of values certain and wrong": share})
+            yield BoundWarning(text, {"share of values certain and wrong": share})
 
 
 class Categorical(Likelihood):
@@ -296,6 +301,19 @@ class _LocationScale(Likelihood):
             self.family(self.shift + self.unit * loc, scale if factor is None else scale * factor, validate_args=False)
         )
 
+    @property
+    def wide(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride] (the dtype of the shift says it)
+        return self.shift.dtype != self.dtype
+
+    def widen(self) -> None:
+        self.shift = self.shift.double()
+
+    def canonical(self, x: Tensor) -> Tensor:
+        return x.to(self.shift.dtype)
+
+    def log_prob(self, raw: Tensor, x: Tensor, cells: Tensor | None = None) -> Tensor:
+        return super().log_prob(raw, x, cells).to(raw.dtype)
+
     def _scale(self, predicted: Tensor | None = None) -> Tensor:
         return (self.log_scale if predicted is None else predicted).clamp(*LOG_SCALE).exp()
 
@@ -305,21 +323,23 @@ class _LocationScale(Likelihood):
             mean = _mean(x, observed)
             deviation = _mean((x.double() - mean).square(), observed).sqrt().to(self.unit)
             self.shift.copy_(mean)
-            self.unit.copy_(torch.where(deviation > 1e-6 * self.shift.abs().clamp(min=1e-30), deviation, 1.0))
+            # What rounding leaves of a constant.
+            least = (1e-14 if self.wide else 1e-6) * self.shift.abs().clamp(min=1e-30)
+            self.unit.copy_(torch.where(deviation > least, deviation, 1.0))
 
     def standardize(self, x: Tensor) -> Tensor:
-        return (x - self.shift) / self.unit
+        return ((x - self.shift) / self.unit).to(self.dtype)
 
     def blank(self, rows: int) -> Tensor:
         return self.shift.expand(rows, *self.shape)
 
-    def edges(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[Edge]:
+    def bound_warnings(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[BoundWarning]:
         """Reports values that are nearly all 0 or 1, and scales at a bound."""
-        yield from super().edges(raw, x, observed)
+        yield from super().bound_warnings(raw, x, observed)
         zeros, ones = ((_share(x == value, observed) if observed.any() else 0.0) for value in (0, 1))
-        if zeros and ones and zeros + ones >= MOSTLY:
+        if zeros and ones and zeros + ones >= MIN_SHARE_AT_END:
             text = f"{zeros + ones:.0%} of its values are exactly 0 or 1, where a narrowing density grows without bound; use bernoulli"
-            yield Edge(text, {"share of values 0": zeros, "share of values 1": ones})
+            yield BoundWarning(text, {"share of values 0": zeros, "share of values 1": ones})
         if self.scale == "learned":
             yield from _bounded("learned scale", self.log_scale, "remove constant elements, or set scale to a number")
         elif self.scale == "predicted":
@@ -391,9 +411,9 @@ class DiscretizedLogistic(Likelihood):
     def blank(self, rows: int) -> Tensor:
         return torch.full((rows, *self.shape), self.low, dtype=self.dtype)
 
-    def edges(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[Edge]:
+    def bound_warnings(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[BoundWarning]:
         """Reports values at the first and last level, and scales at a bound."""
-        yield from super().edges(raw, x, observed)
+        yield from super().bound_warnings(raw, x, observed)
         yield from _bounded("learned scale", self.log_scale, "remove constant channels", unit="channel")
 
     def expectation(self, distribution: Distribution) -> Tensor:
@@ -402,7 +422,7 @@ class DiscretizedLogistic(Likelihood):
         return distribution.base_dist.loc.clamp(self.low, self.high)
 
     def point(self, expectation: Tensor) -> Tensor:
-        step = (self.high - self.low) / (self.levels - 1)
+        step = self.resolution
         return (self.low + ((expectation - self.low) / step).round() * step).clamp(self.low, self.high)
 
 
@@ -427,9 +447,9 @@ class _Count(Likelihood):
     def point(self, expectation: Tensor) -> Tensor:
         return expectation.round()
 
-    def edges(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[Edge]:
+    def bound_warnings(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[BoundWarning]:
         """Reports rates at a bound."""
-        yield from super().edges(raw, x, observed)
+        yield from super().bound_warnings(raw, x, observed)
         yield from _bounded_share("predicted rates", raw, observed, LOG_RATE, "check for extreme counts and for elements that are always 0")
 
     def _log_rate(self, raw: Tensor) -> Tensor:
@@ -458,9 +478,9 @@ class NegativeBinomial(_Count):
         logits = self._log_rate(raw) - log_dispersion
         return self._independent(distributions.NegativeBinomial(log_dispersion.exp().expand_as(logits), logits=logits, validate_args=False))
 
-    def edges(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[Edge]:
+    def bound_warnings(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[BoundWarning]:
         """Reports rates and dispersions at a bound."""
-        yield from super().edges(raw, x, observed)
+        yield from super().bound_warnings(raw, x, observed)
         yield from _bounded("dispersion", self.log_dispersion, "if it is the upper bound, use poisson", bounds=LOG_RATE)
 
 
@@ -483,18 +503,20 @@ def _share(cells: Tensor, observed: Tensor) -> float:
     return (cells & observed).sum().item() / observed.sum().item()
 
 
-def _bounded(what: str, log: Tensor, advice: str, *, bounds: tuple[float, float] = LOG_SCALE, unit: str = "element") -> Iterator[Edge]:
+def _bounded(
+    what: str, log: Tensor, advice: str, *, bounds: tuple[float, float] = LOG_SCALE, unit: str = "element"
+) -> Iterator[BoundWarning]:
     """Reports elements whose learned parameter is at a bound, where its gradient is zero and training cannot move it."""
-    low, high = int((log <= bounds[0] + NEAR).sum()), int((log >= bounds[1] - NEAR).sum())
+    low, high = int((log <= bounds[0] + BOUND_TOLERANCE).sum()), int((log >= bounds[1] - BOUND_TOLERANCE).sum())
     for number, side, bound in ((low, "lower", bounds[0]), (high, "upper", bounds[1])):
         if number:
             text = f"the {what} of {number:,} of {log.numel():,} {unit}s is at its {side} bound, {math.exp(bound):.2g}; {advice}"
-            yield Edge(text, {f"{unit}s at the {side} bound": number, f"{unit}s": log.numel()})
+            yield BoundWarning(text, {f"{unit}s at the {side} bound": number, f"{unit}s": log.numel()})
 
 
-def _bounded_share(what: str, log: Tensor, observed: Tensor, bounds: tuple[float, float], advice: str) -> Iterator[Edge]:
+def _bounded_share(what: str, log: Tensor, observed: Tensor, bounds: tuple[float, float], advice: str) -> Iterator[BoundWarning]:
     """Reports a predicted parameter that is at a bound in many cells."""
-    at = (log <= bounds[0] + NEAR) | (log >= bounds[1] - NEAR)
-    if observed.any() and (share := _share(at, observed)) >= BOUND:
+    at = (log <= bounds[0] + BOUND_TOLERANCE) | (log >= bounds[1] - BOUND_TOLERANCE)
+    if observed.any() and (share := _share(at, observed)) >= MIN_SHARE_AT_BOUND:
         text = f"{share:.0%} of its {what} are at their bounds, {math.exp(bounds[0]):.2g} and {math.exp(bounds[1]):.2g} units; {advice}"
-        yield Edge(text, {"share at a bound": share})
+        yield BoundWarning(text, {"share at a bound": share})

@@ -45,11 +45,6 @@ class MLP(nn.Module):
     Accepts any number of leading axes, which are flattened to rows.
 
     Arguments:
-        inputs: Width of the input.
-        outputs: Width of the output.
-        hidden: Widths of the hidden layers.
-        batch_norm: Whether to use batch normalisation.
-        activation: The nonlinearity.
         dropout: Dropout rate after each nonlinearity.
         activate_last: Whether the last layer is normalised and activated like the others.
     """
@@ -94,9 +89,6 @@ class ConvDown(nn.Module):
 
     Arguments:
         shape: Channels, then one to three spatial axes.
-        channels: Channels of each layer.
-        batch_norm: Whether to use batch normalisation.
-        activation: The nonlinearity.
     """
 
     def __init__(self, shape: Sequence[int], channels: Sequence[int], *, batch_norm: bool, activation: Activation) -> None:
@@ -120,8 +112,6 @@ class ConvUp(nn.Module):
     Arguments:
         shape: The output shape: channels, then one to three spatial axes.
         channels: Channels of the input and of each layer except the last, which has ``shape[0]``.
-        batch_norm: Whether to use batch normalisation.
-        activation: The nonlinearity.
     """
 
     def __init__(self, shape: Sequence[int], channels: Sequence[int], *, batch_norm: bool, activation: Activation) -> None:
@@ -160,14 +150,11 @@ class StackedLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(stack, 1, outputs).uniform_(-bound, bound))
 
     def forward(self, x_SBI: Tensor) -> Tensor:
-        return self._mapped(self.weight, self.bias, x_SBI)
+        return self.apply_slice(slice(None), x_SBI)
 
-    def some(self, maps: slice, x_SBI: Tensor) -> Tensor:
+    def apply_slice(self, maps: slice, x_SBI: Tensor) -> Tensor:
         """Applies a slice of the maps."""
-        return self._mapped(self.weight[maps], self.bias[maps], x_SBI)
-
-    @staticmethod
-    def _mapped(weight: Tensor, bias: Tensor, x_SBI: Tensor) -> Tensor:
+        weight, bias = self.weight[maps], self.bias[maps]
         (stack, outputs, inputs), shared = weight.shape, len(x_SBI)
         y = torch.baddbmm(bias.view(shared, -1, 1), weight.view(shared, -1, inputs), x_SBI.mT)
         return y.view(stack, outputs, -1).mT
@@ -185,8 +172,6 @@ class StackedBatchNorm(nn.Module):
     Arguments:
         stack: The number P of maps.
         width: Channels of each map.
-        momentum: Weight of a new batch in the running statistics.
-        eps: Added to the variance.
     """
 
     running_mean: Tensor
@@ -203,13 +188,10 @@ class StackedBatchNorm(nn.Module):
     def forward(self, x_PBC: Tensor, counts_PB: Tensor | None = None) -> Tensor:
         if self.training and counts_PB is not None:
             return self.normalised(x_PBC, *self._moments(x_PBC, counts_PB))
-        return self._channels(slice(None), x_PBC)
+        return self.apply_slice(slice(None), x_PBC)
 
-    def some(self, maps: slice, x_PBC: Tensor) -> Tensor:
-        """Normalises the rows of a slice of the maps by running statistics; only in eval mode."""
-        return self._channels(maps, x_PBC)
-
-    def _channels(self, maps: slice, x_PBC: Tensor) -> Tensor:
+    def apply_slice(self, maps: slice, x_PBC: Tensor) -> Tensor:
+        """Normalises the rows of a slice of the maps; of fewer than all only in eval mode."""
         # With rows last, the channels of all maps are the channels of one call, and the output of a `StackedLinear` is not copied.
         flat = F.batch_norm(
             rearrange(x_PBC, "p b c -> 1 (p c) b"),
@@ -226,11 +208,8 @@ class StackedBatchNorm(nn.Module):
     def normalised(self, x_PBC: Tensor, mean: Tensor, variance: Tensor, number: Tensor) -> Tensor:
         """Normalises rows by the statistics of a batch and updates the running statistics.
 
-        Arguments:
-            x_PBC: The rows.
-            mean: Means over the counted rows, shape (P, C).
-            variance: Their variances, without Bessel's correction.
-            number: Number of counted rows, broadcastable with ``mean``; below two, the running statistics are used instead.
+        Means and variances (without Bessel's correction) over the counted rows have the shape (P, C). Where ``number``, that of counted
+        rows, is below two, the running statistics are used instead.
         """
         mean, variance = self._usable(mean, variance, number)
         normal = (x_PBC - mean[:, None]) * (variance[:, None] + self.eps).rsqrt()
@@ -265,11 +244,6 @@ class StackedMLP(nn.Module):
 
     Arguments:
         stack: The number P of networks.
-        inputs: Width of the inputs.
-        outputs: Width of the outputs.
-        hidden: Widths of the hidden layers.
-        batch_norm: Whether to use batch normalisation.
-        activation: The nonlinearity.
     """
 
     def __init__(
@@ -288,22 +262,17 @@ class StackedMLP(nn.Module):
         self.norms = nn.ModuleList(StackedBatchNorm(stack, width) for width in hidden if batch_norm)
         self.activation = activation_module(activation)
 
-    def some(self, maps: slice, x_BI: Tensor) -> Tensor:
-        """Applies a slice of p networks to the same rows, output shape (p, B, outputs); only in eval mode.
-
-        Arguments:
-            maps: The slice of networks.
-            x_BI: The rows, shape (B, inputs).
-        """
+    def apply_slice(self, maps: slice, x_BI: Tensor) -> Tensor:
+        """Applies a slice of p networks to the same rows, output shape (p, B, outputs); only in eval mode."""
         h = x_BI[None]
         for depth, linear in enumerate(self.linears):
             assert isinstance(linear, StackedLinear)
-            h = linear.some(maps, h)
+            h = linear.apply_slice(maps, h)
             if depth < len(self.linears) - 1:
                 if len(self.norms):
                     norm = self.norms[depth]
                     assert isinstance(norm, StackedBatchNorm)
-                    h = norm.some(maps, h)
+                    h = norm.apply_slice(maps, h)
                 h = self.activation(h)
         return h
 

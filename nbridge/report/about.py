@@ -9,30 +9,30 @@ from xml.etree.ElementTree import Element
 from nbridge.common.messages import clip
 from nbridge.errors import NBridgeError
 from nbridge.evaluation.parameter_counts import ParameterTable, count_parameters
-from nbridge.report.subject import LeftOut, Served, Subject
+from nbridge.report.run_data import ModelAndRows, RunData, SectionSkipped
 from nbridge.report.tree import element, paragraph, table
 
 PATTERNS = 12
 """Maximum number of patterns of presence shown."""
-LONGEST = 100_000
+MAX_CHARACTERS = 100_000
 """Maximum number of characters of a spec shown."""
 LABELS = {"bridged": "bridged", "retrofit": "retrofit (JMVAE, TELBO)", "mvae": "MVAE"}
 """Display names of models."""
 
 
-def trained(subject: Subject) -> Iterator[Element]:
+def trained(data: RunData) -> Iterator[Element]:
     """Summary of the spec, and its modalities."""
-    spec = subject.spec
+    spec = data.spec
     facts = {
-        "name": spec.name or subject.folder.name,
+        "name": spec.name or data.folder.name,
         "model": f"{spec.model.type}, {spec.latent_dim} latent dimensions",
         "data": spec.data.source.type,
-        "rows": _rows(subject),
-        "training": _training(subject),
+        "rows": _rows(data),
+        "training": _training(data),
     }
     yield element("dl", *(part for name, fact in facts.items() if fact for part in (element("dt", name), element("dd", fact))))
     headings = ("modality", "encoder", "likelihood", "shape", "weight")
-    weights = subject.served.model.weights if isinstance(subject.served, Served) else {}
+    weights = data.loaded.model.weights if isinstance(data.loaded, ModelAndRows) else {}
     rows = [
         (name, one.encoder.type, one.likelihood.type, " × ".join(map(str, one.shape)), _weight(one.weight, weights.get(name)))
         for name, one in spec.modalities.items()
@@ -47,27 +47,27 @@ def _weight(asked: float | str, used: float | None) -> str:
     return asked if used is None else f"{used:.3g} ({asked})"
 
 
-def parameters(subject: Subject) -> Iterator[Element]:
+def parameters(data: RunData) -> Iterator[Element]:
     """Parameter counts of the bridged model, the retrofit and MVAE."""
     try:
-        counts = count_parameters(subject.spec, build=False)
+        counts = count_parameters(data.spec, build=False)
     except NBridgeError as error:
-        raise LeftOut(str(error)) from error
+        raise SectionSkipped(str(error)) from error
     rows = [(LABELS[one.name], f"{one.networks:,}", f"{one.formula:,}") for one in counts.models]
     yield table("Models built from the same parts", ("model", "inference networks", "parameters"), rows)
     yield table("Parts of the bridged model", ("part", "number", "parameters"), _parts(counts))
     saved = f"{abs(counts.reduction):.1%} {'fewer' if counts.reduction >= 0 else 'more'}"
-    of_this = "" if subject.spec.model.type == "bridged" else f" This run trained {subject.spec.model.type}."
+    of_this = "" if data.spec.model.type == "bridged" else f" This run trained {data.spec.model.type}."
     yield paragraph(
         f"The bridged model has {saved} parameters than the retrofit. Bridges grow as n(n − 1), retrofits as 2ⁿ.{of_this}", quiet=True
     )
 
 
-def patterns(subject: Subject) -> Iterator[Element]:
+def patterns(data: RunData) -> Iterator[Element]:
     """Patterns of presence in the training rows."""
-    seen = subject.patterns
+    seen = data.patterns
     if seen is None:
-        raise LeftOut("they are saved when training ends" if not subject.over else "the model was saved by an older nbridge")
+        raise SectionSkipped("they are saved when training ends" if not data.finished else "the model was saved by an older nbridge")
     total = sum(seen.rows.values()) + seen.other_rows
     rows = [
         (f"{number:,}", f"{number / total:.1%}", *(_mark(bit) for bit in pattern))
@@ -79,11 +79,11 @@ def patterns(subject: Subject) -> Iterator[Element]:
         yield paragraph(f"and {more:,} rarer patterns with {others:,} rows in all", quiet=True)
 
 
-def environment(subject: Subject) -> Iterator[Element]:
+def environment(data: RunData) -> Iterator[Element]:
     """The software and hardware that results can depend on."""
-    if not subject.environment:
-        raise LeftOut("env.json is missing or damaged")
-    facts = [(name, _plain(value)) for name, value in subject.environment.items() if name != "rows"]
+    if not data.environment:
+        raise SectionSkipped("env.json is missing or damaged")
+    facts = [(name, _plain(value)) for name, value in data.environment.items() if name != "rows"]
     yield element("dl", *(part for name, value in facts for part in (element("dt", clip(name)), element("dd", clip(value, 200)))))
 
 
@@ -92,27 +92,27 @@ def _plain(value: object) -> object:
     return ", ".join(f"{name} {one}" for name, one in value.items()) if isinstance(value, dict) else value
 
 
-def written_spec(subject: Subject) -> Iterator[Element]:
+def spec_file(data: RunData) -> Iterator[Element]:
     """The spec file."""
-    if not subject.text:
-        raise LeftOut("spec.yaml is missing")
-    yield element("pre", element("code", subject.text[:LONGEST]), tabindex=0)
-    if len(subject.text) > LONGEST:
+    if not data.text:
+        raise SectionSkipped("spec.yaml is missing")
+    yield element("pre", element("code", data.text[:MAX_CHARACTERS]), tabindex=0)
+    if len(data.text) > MAX_CHARACTERS:
         yield paragraph("truncated; see spec.yaml for the rest", quiet=True)
 
 
-def _rows(subject: Subject) -> str:
-    counts = subject.environment.get("rows")
+def _rows(data: RunData) -> str:
+    counts = data.environment.get("rows")
     if not isinstance(counts, dict):
         return ""
     return ", ".join(f"{number:,} {part}" for part, number in counts.items() if isinstance(number, int) and number)
 
 
-def _training(subject: Subject) -> str:
-    done = sum(epochs[-1].update for epochs in subject.epochs.values())
-    seconds = sum(record.seconds for epochs in subject.epochs.values() for record in epochs)
-    device = subject.environment.get("device", "an unknown device")
-    unfinished = "" if subject.over else "; not finished"
+def _training(data: RunData) -> str:
+    done = sum(epochs[-1].update for epochs in data.epochs.values())
+    seconds = sum(record.seconds for epochs in data.epochs.values() for record in epochs)
+    device = data.environment.get("device", "an unknown device")
+    unfinished = "" if data.finished else "; not finished"
     return f"{done:,} updates in {duration(seconds)} on {clip(device)}{unfinished}"
 
 

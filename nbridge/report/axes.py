@@ -17,20 +17,14 @@ LEFT, RIGHT, TOP, BOTTOM = 60, 10, 10, 38
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis.
-
-    Arguments:
-        low: The lower limit.
-        high: The upper limit, above ``low``.
-        label: The label, with its unit.
-    """
+    """One axis."""
 
     low: float
     high: float
     label: str
 
     @classmethod
-    def over(cls, values: Sequence[float], label: str, margin: float = 0.04) -> Axis:
+    def fit(cls, values: Sequence[float], label: str, margin: float = 0.04) -> Axis:
         """An axis over finite values, with a margin around them."""
         low, high = min(values), max(values)
         room = (high - low) * margin or max(abs(low), 1.0) * margin
@@ -52,16 +46,8 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Frame:
-    """An SVG picture with two axes.
-
-    Arguments:
-        svg: The SVG element.
-        x: The horizontal axis.
-        y: The vertical axis.
-        width: The width in SVG units.
-        height: The height in SVG units.
-    """
+class Chart:
+    """An SVG picture with two axes. Its size is in SVG units."""
 
     svg: Element
     x: Axis
@@ -69,41 +55,35 @@ class Frame:
     width: int
     height: int
 
-    def across(self, value: float) -> float:
+    def x_coordinate(self, value: float) -> float:
         """The horizontal SVG coordinate of a value."""
         return LEFT + (self.width - LEFT - RIGHT) * (value - self.x.low) / (self.x.high - self.x.low)
 
-    def down(self, value: float) -> float:
+    def y_coordinate(self, value: float) -> float:
         """The vertical SVG coordinate of a value, from the top."""
         return self.height - BOTTOM - (self.height - TOP - BOTTOM) * (value - self.y.low) / (self.y.high - self.y.low)
 
 
-def framed(title: str, x: Axis, y: Axis, *, width: int = WIDTH, height: int = HEIGHT, numbers: bool = True) -> Frame:
+def empty_chart(title: str, x: Axis, y: Axis, *, width: int = WIDTH, height: int = HEIGHT, numbers: bool = True) -> Chart:
     """An empty chart: axes, ticks and grid lines.
 
-    Arguments:
-        title: Text alternative for screen readers.
-        x: The horizontal axis.
-        y: The vertical axis.
-        width: The width in SVG units.
-        height: The height in SVG units.
-        numbers: Whether to draw ticks and grid lines.
+    The title is the text alternative for screen readers; ``numbers`` draws ticks and grid lines.
     """
-    frame = Frame(element("svg", element("title", title), viewBox=f"0 0 {width} {height}", role="img"), x, y, width, height)
+    chart = Chart(element("svg", element("title", title), viewBox=f"0 0 {width} {height}", role="img"), x, y, width, height)
     right, bottom = width - RIGHT, height - BOTTOM
     for value in y.ticks() if numbers else ():
-        at = _short(frame.down(value))
-        frame.svg.append(element("path", d=f"M{LEFT} {at}H{right}", class_="grid"))
-        frame.svg.append(element("text", _named(value, y), x=LEFT - 6, y=at, class_="left"))
+        at = _short(chart.y_coordinate(value))
+        chart.svg.append(element("path", d=f"M{LEFT} {at}H{right}", class_="grid"))
+        chart.svg.append(element("text", _named(value, y), x=LEFT - 6, y=at, class_="left"))
     for value in x.ticks(5) if numbers else ():
-        at = _short(frame.across(value))
-        frame.svg.append(element("path", d=f"M{at} {bottom}v4", class_="axis"))
-        frame.svg.append(element("text", _named(value, x), x=at, y=bottom + 15, class_="below"))
-    frame.svg.append(element("path", d=f"M{LEFT} {TOP}V{bottom}H{right}", class_="axis"))
-    frame.svg.append(element("text", x.label, x=_short((LEFT + right) / 2), y=bottom + (33 if numbers else 17), class_="below"))
+        at = _short(chart.x_coordinate(value))
+        chart.svg.append(element("path", d=f"M{at} {bottom}v4", class_="axis"))
+        chart.svg.append(element("text", _named(value, x), x=at, y=bottom + 15, class_="below"))
+    chart.svg.append(element("path", d=f"M{LEFT} {TOP}V{bottom}H{right}", class_="axis"))
+    chart.svg.append(element("text", x.label, x=_short((LEFT + right) / 2), y=bottom + (33 if numbers else 17), class_="below"))
     middle = _short((TOP + bottom) / 2)
-    frame.svg.append(element("text", y.label, transform=f"translate({10 if numbers else LEFT - 9} {middle}) rotate(-90)", class_="below"))
-    return frame
+    chart.svg.append(element("text", y.label, transform=f"translate({10 if numbers else LEFT - 9} {middle}) rotate(-90)", class_="below"))
+    return chart
 
 
 def _short(number: float) -> str:

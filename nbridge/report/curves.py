@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from xml.etree.ElementTree import Element
 
 from nbridge.report.about import duration
 from nbridge.report.axes import Axis
 from nbridge.report.charts import Line, Points, lines
-from nbridge.report.subject import LeftOut, Subject
+from nbridge.report.run_data import RunData, SectionSkipped
 from nbridge.report.tree import element, paragraph, table
 from nbridge.training.progress import EpochRecord
 
-STEEP = 0.05
+INITIAL_SHARE = 0.05
 """Share of a stage's records, the first ones, that do not set the axis limits, because losses fall steeply at first."""
 FEWEST = 4
 """Minimum length of the horizontal axis, in updates."""
@@ -22,11 +23,11 @@ SQUARES = frozenset({"match"})
 """Terms that are squared errors of features, without a unit; all others are in nats."""
 
 
-def section(subject: Subject) -> Iterator[Element]:
+def section(data: RunData) -> Iterator[Element]:
     """Final losses and curves of each stage."""
-    stages = subject.epochs
+    stages = data.epochs
     if not stages:
-        raise LeftOut("no metrics are recorded yet")
+        raise SectionSkipped("no metrics are recorded yet")
     headings = ("stage", "updates", "weights of update", "loss, training", "loss, validation", "time")
     yield table("Stages; losses at the update whose weights were kept", headings, [_line(stage, each) for stage, each in stages.items()])
     yield element("p", _key("first"), " training ", _key("second"), " validation; ", "the circle marks the update whose weights were kept.")
@@ -36,7 +37,7 @@ def section(subject: Subject) -> Iterator[Element]:
         yield element("div", *_charts(stage, epochs, terms), class_="charts")
         if len(terms) >= CHARTS:
             yield paragraph(f"and {len(terms) - CHARTS + 1} more terms, in metrics.jsonl", quiet=True)
-    yield paragraph(f"Terms include their weights. Points of the first {STEEP:.0%} of a stage may be off the chart.", quiet=True)
+    yield paragraph(f"Terms include their weights. Points of the first {INITIAL_SHARE:.0%} of a stage may be off the chart.", quiet=True)
 
 
 def _line(stage: str, epochs: Sequence[EpochRecord]) -> tuple[str, ...]:
@@ -64,14 +65,13 @@ def _charts(stage: str, epochs: Sequence[EpochRecord], terms: Sequence[str]) -> 
         title = "hidden modalities, nats over their marginals"
         yield _chart(stage, title, "nats", epochs, lambda _: None, lambda one: one.hidden, kept)
     for term in terms[: CHARTS - 1] if len(terms) > 1 else ():
+        unit = "squared error" if term in SQUARES else "nats"
+        training, validation = (partial(_term, part, term) for part in ("terms", "validation_terms"))
+        yield _chart(stage, term, unit, epochs, training, validation, kept)
 
-        def training(one: EpochRecord, term: str = term) -> float | None:
-            return one.terms.get(term)
 
-        def validation(one: EpochRecord, term: str = term) -> float | None:
-            return one.validation_terms.get(term)
-
-        yield _chart(stage, term, "squared error" if term in SQUARES else "nats", epochs, training, validation, kept)
+def _term(part: str, term: str, record: EpochRecord) -> float | None:
+    return getattr(record, part).get(term)
 
 
 Figure = Callable[[EpochRecord], float | None]
@@ -79,8 +79,8 @@ Figure = Callable[[EpochRecord], float | None]
 
 def _chart(stage: str, name: str, unit: str, epochs: Sequence[EpochRecord], training: Figure, validation: Figure, kept: int) -> Element:
     curves = [[(record.update, value) for record in epochs if (value := figure(record)) is not None] for figure in (training, validation)]
-    inside = [value for curve in curves for _, value in curve[int(STEEP * len(epochs)) :]]
-    y = Axis.over(inside, unit or "loss")
+    inside = [value for curve in curves for _, value in curve[int(INITIAL_SHARE * len(epochs)) :]]
+    y = Axis.fit(inside, unit or "loss")
     drawn = [_from_inside(curve, y) for curve in curves]
     x = Axis(0, max(FEWEST, epochs[-1].update), "updates")
     mark = next((point for point in drawn[1] or drawn[0] if point[0] == kept), None)

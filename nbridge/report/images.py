@@ -13,10 +13,10 @@ from torch import Tensor
 from nbridge.data.batch import Batch
 from nbridge.inference.impute import POINT_DRAWS, decode, serving
 from nbridge.models.base import MultimodalVAE
-from nbridge.report.subject import LeftOut, Served, Subject
+from nbridge.report.run_data import ModelAndRows, RunData, SectionSkipped
 from nbridge.report.tree import element, paragraph, scrolling
-from nbridge.visual.modality_kinds import brightness, class_names, is_image, labelled
-from nbridge.visual.png import scaled, strip
+from nbridge.visual.modality_kinds import class_names, first_categorical, is_image, value_range
+from nbridge.visual.png import image_strip, to_uint8
 
 COLUMNS, FEWEST = 10, 4
 """Number of rows shown, and the minimum for large images."""
@@ -30,22 +30,22 @@ BYTES = 1_500_000
 Tiles = list[np.ndarray | None]
 
 
-def section(subject: Subject) -> Iterator[Element]:
+def section(data: RunData) -> Iterator[Element]:
     """Image strips for each image modality."""
-    served = subject.model_and_rows
-    model = served.model
+    loaded = data.model_and_rows
+    model = loaded.model
     targets = [name for name in model.names if is_image(model, name)]
     if not targets:
-        raise LeftOut("no modality is an image of shape [1 or 3, height, width]")
+        raise SectionSkipped("no modality is an image of shape [1 or 3, height, width]")
     shown = targets[:TARGETS]
     yield paragraph(
-        f"Rows of the {served.split} split, reconstructed from all their modalities, and imputed from others. Imputed images are the mean "
+        f"Rows of the {loaded.split} split, reconstructed from all their modalities, and imputed from others. Imputed images are the mean "
         f"over {POINT_DRAWS} draws of z, as from nbridge impute, and smoother than real images. The last line is a single draw from all "
         "others.",
         quiet=True,
     )
     for target in shown:
-        yield from _picture(subject, served, target, _columns(model, shown))
+        yield from _picture(data, loaded, target, _columns(model, shown))
     if more := targets[TARGETS:]:
         yield paragraph(f"and {len(more)} more: {', '.join(more)}", quiet=True)
 
@@ -55,26 +55,26 @@ def chosen(model: MultimodalVAE, batch: Batch, target: str, most: int) -> Batch:
     number = torch.stack([batch.present[name] for name in batch.names]).sum(0)
     having = batch.present[target].nonzero()[:, 0]
     having = having[(-number[having]).argsort(stable=True)]
-    if (label := labelled(model)) is not None:
+    if (label := first_categorical(model)) is not None:
         classes = torch.where(batch.present[label], model.prepare(batch).values[label], -1)
-        turns = _turns(classes[having].tolist())
+        turns = _ranks_within_class(classes[having].tolist())
         first = torch.tensor(sorted(range(len(turns)), key=turns.__getitem__)[:most], dtype=torch.long)
         having = having[first]
         having = having[classes[having].argsort(stable=True)]
     return batch.index(having[:most])
 
 
-def _caption(subject: Subject, served: Served, batch: Batch) -> str:
+def _caption(data: RunData, loaded: ModelAndRows, batch: Batch) -> str:
     """The number of rows, and their classes if there are any."""
     text = f"{len(batch)} row{'s' if len(batch) != 1 else ''}"
-    if (label := labelled(served.model)) is None:
+    if (label := first_categorical(loaded.model)) is None:
         return text
-    names, of = class_names(subject.spec, label), served.model.prepare(batch).values[label].tolist()
+    names, of = class_names(data.spec, label), loaded.model.prepare(batch).values[label].tolist()
     classes = (names[one] if there else "–" for one, there in zip(of, batch.present[label].tolist(), strict=True))
     return f"{text}; {label}: {', '.join(classes)}"
 
 
-def _turns(classes: Sequence[int]) -> list[int]:
+def _ranks_within_class(classes: Sequence[int]) -> list[int]:
     """The number of earlier rows of the same class, for each row; rows without a class sort last."""
     before: dict[int, int] = {}
     turns = []
@@ -95,49 +95,49 @@ def _zoom(shape: Sequence[int]) -> float:
     return min(1.0, SIDE / max(shape[1:]))
 
 
-def _picture(subject: Subject, served: Served, target: str, columns: int) -> Iterator[Element]:
+def _picture(data: RunData, loaded: ModelAndRows, target: str, columns: int) -> Iterator[Element]:
     """The heading and image strips of one modality, or a note if no row has it."""
-    model, batch = served.model, chosen(served.model, served.many, target, columns)
+    model, batch = loaded.model, chosen(loaded.model, loaded.many, target, columns)
     yield element("h3", target)
     if not len(batch):
         yield paragraph("absent from all held-out rows", quiet=True)
         return
-    low, high = brightness(model.likelihoods[target], model.prepare(batch).values[target])
-    lines = list(_lines(served, batch, target))
+    low, high = value_range(model.likelihoods[target], model.prepare(batch).values[target])
+    lines = list(_lines(loaded, batch, target))
     rows = []
     for heading, images, rows_with in lines:
-        tiles: Tiles = [scaled(image, low, high) if there else None for image, there in zip(images, rows_with.tolist(), strict=True)]
+        tiles: Tiles = [to_uint8(image, low, high) if there else None for image, there in zip(images, rows_with.tolist(), strict=True)]
         picture: Element | str = "absent"
         if rows_with.any():
             text = f"{int(rows_with.sum())} images of {target}, {heading}"
-            picture = element("img", src=strip(tiles, SIDE), alt=text)
+            picture = element("img", src=image_strip(tiles, SIDE), alt=text)
         rows.append(element("tr", element("th", heading, scope="row"), element("td", picture)))
-    whole = element("table", element("caption", _caption(subject, served, batch)), element("tbody", *rows), class_="strips")
+    whole = element("table", element("caption", _caption(data, loaded, batch)), element("tbody", *rows), class_="strips")
     yield scrolling(whole, target)
     others = len(model.names) - 1
     if others > SOURCES:
         yield paragraph(f"and {others - SOURCES} more single modalities to impute from", quiet=True)
 
 
-def _lines(served: Served, batch: Batch, target: str) -> Iterator[tuple[str, Tensor, Tensor]]:
+def _lines(loaded: ModelAndRows, batch: Batch, target: str) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Yields headings, images (B, C, H, W), and masks of the rows that have the required inputs."""
-    model, everything = served.model, torch.ones(len(batch), dtype=torch.bool)
+    model, everything = loaded.model, torch.ones(len(batch), dtype=torch.bool)
     others = [name for name in model.names if name != target]
     yield "real", model.prepare(batch).values[target], everything
-    yield "reconstructed", _estimate(served, batch, target), everything
+    yield "reconstructed", _estimate(loaded, batch, target), everything
     if not others:
         return
     some = torch.stack([batch.present[name] for name in others]).any(0)
     if len(others) > 1:
-        yield "from all others", _estimate(served, batch.only(*others), target), some
+        yield "from all others", _estimate(loaded, batch.only(*others), target), some
     for name in others[:SOURCES]:
-        yield f"from {name}", _estimate(served, batch.only(name), target), batch.present[name]
-    yield "a draw", _estimate(served, batch.only(*others), target, draws=1), some
+        yield f"from {name}", _estimate(loaded, batch.only(name), target), batch.present[name]
+    yield "a draw", _estimate(loaded, batch.only(*others), target, draws=1), some
 
 
-def _estimate(served: Served, batch: Batch, target: str, draws: int = POINT_DRAWS) -> Tensor:
+def _estimate(loaded: ModelAndRows, batch: Batch, target: str, draws: int = POINT_DRAWS) -> Tensor:
     """The mean image over draws of z given the observed modalities."""
-    model = served.model
-    with serving(model, served.seed):
+    model = loaded.model
+    with serving(model, loaded.seed):
         z = model.posterior(batch.to(model.device), draws).sample()
         return decode(model, target, z, model.given(target, batch).to(z.device), point=True)

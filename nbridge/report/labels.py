@@ -19,9 +19,9 @@ from nbridge.evaluation.calibration import Bin, reliability, row_chunks
 from nbridge.evaluation.rows import rows_with
 from nbridge.inference.impute import serving
 from nbridge.nn.likelihoods import Categorical
-from nbridge.report.subject import LeftOut, Served, Subject
+from nbridge.report.run_data import ModelAndRows, RunData, SectionSkipped
 from nbridge.report.tree import element, paragraph, scrolling, table
-from nbridge.report.values import HONEST, probabilities
+from nbridge.report.values import CALIBRATION_NOTE, probabilities
 from nbridge.visual.modality_kinds import class_names
 
 DRAWS = 64
@@ -30,19 +30,16 @@ MATRICES, CLASSES = 12, 25
 """Maximum number of matrices shown, and of classes in a matrix."""
 BINS = 10
 """Number of bins of predicted probabilities."""
-MIXED = 10
+MAX_CONFUSED = 10
 """Number of most confused pairs of classes listed when there are too many classes for a matrix."""
 
 
 @dataclass(frozen=True)
-class Predicted:
+class ClassPredictions:
     """Classes of one modality, predicted from others.
 
     Arguments:
-        name: The modality.
-        given: The observed modalities, as text.
         counts: Numbers of rows by true and predicted class, shape (C, C).
-        bins: Predictions binned by confidence.
     """
 
     name: str
@@ -66,30 +63,30 @@ class Predicted:
         return self.counts.sum(1).max().item() / self.rows
 
 
-def section(subject: Subject) -> Iterator[Element]:
+def section(data: RunData) -> Iterator[Element]:
     """Accuracies, confusion matrices and calibration of each categorical modality."""
-    served = subject.model_and_rows
-    found = [one for name in served.model.names for one in predicted(served, name)]
+    loaded = data.model_and_rows
+    found = [one for name in loaded.model.names for one in predicted(loaded, name)]
     if not found:
-        raise LeftOut("no categorical modality with other modalities to predict it from")
+        raise SectionSkipped("no categorical modality with other modalities to predict it from")
     headings = ("predicted", "from", "rows", "accuracy", "most frequent class")
     rows = [(one.name, one.given, f"{one.rows:,}", f"{one.accuracy:.3f}", f"{one.common:.3f}") for one in found]
-    yield table(f"Classes predicted on rows of the {served.split} split", headings, rows, words=2)
+    yield table(f"Classes predicted on rows of the {loaded.split} split", headings, rows, words=2)
     yield element("h3", "Confusion")
     yield paragraph("Rows are true classes, columns predicted ones, in percent of the row.", quiet=True)
-    yield element("div", *(_matrix(one, class_names(subject.spec, one.name)) for one in found[:MATRICES]), class_="matrices")
+    yield element("div", *(_matrix(one, class_names(data.spec, one.name)) for one in found[:MATRICES]), class_="matrices")
     if more := found[MATRICES:]:
         yield paragraph(f"and {len(more)} more, with accuracies in the table above", quiet=True)
     yield element("h3", "Calibration")
-    yield paragraph(HONEST, quiet=True)
-    honest = [one for place, one in enumerate(found) if place == 0 or found[place - 1].name != one.name]
-    charts = (probabilities(f"{one.name} from {one.given}", one.bins, "right, %", "confidence, %") for one in honest)
+    yield paragraph(CALIBRATION_NOTE, quiet=True)
+    first_each = [one for place, one in enumerate(found) if place == 0 or found[place - 1].name != one.name]
+    charts = (probabilities(f"{one.name} from {one.given}", one.bins, "right, %", "confidence, %") for one in first_each)
     yield element("div", *charts, class_="charts")
 
 
-def predicted(served: Served, name: str) -> Iterator[Predicted]:
+def predicted(loaded: ModelAndRows, name: str) -> Iterator[ClassPredictions]:
     """Predictions of one modality from all others, then from each single one; empty if it is not categorical or no row can be used."""
-    model, batch = served.model, served.few
+    model, batch = loaded.model, loaded.few
     if not isinstance(model.likelihoods[name], Categorical):
         return
     others = [other for other in model.names if other != name]
@@ -98,32 +95,32 @@ def predicted(served: Served, name: str) -> Iterator[Predicted]:
         some = torch.stack([rows_with(batch, [other]) for other in given]).any(0)
         rows = rows_with(batch, [name]) & some
         if rows.any():
-            yield _predicted(served, rows, name, words, given)
+            yield _predicted(loaded, rows, name, words, given)
 
 
-def _predicted(served: Served, rows: Tensor, name: str, words: str, given: Sequence[str]) -> Predicted:
-    model, batch = served.model, served.few.index(rows)
+def _predicted(loaded: ModelAndRows, rows: Tensor, name: str, words: str, given: Sequence[str]) -> ClassPredictions:
+    model, batch = loaded.model, loaded.few.index(rows)
     likelihood = model.likelihoods[name]
-    with serving(model, served.seed):
-        parts = [_probabilities(served, name, part.only(*given)) for part in row_chunks(model, batch, name, DRAWS)]
+    with serving(model, loaded.seed):
+        parts = [_probabilities(loaded, name, part.only(*given)) for part in row_chunks(model, batch, name, DRAWS)]
     confidence, guess = torch.cat(parts).max(1)
     true, classes = likelihood.canonical(batch.values[name]).long().cpu(), likelihood.shape[0]
     counts = torch.bincount(true * classes + guess, minlength=classes * classes).reshape(classes, classes)
-    return Predicted(name, words, counts, reliability(confidence, guess == true, BINS))
+    return ClassPredictions(name, words, counts, reliability(confidence, guess == true, BINS))
 
 
-def _probabilities(served: Served, name: str, part: Batch) -> Tensor:
+def _probabilities(loaded: ModelAndRows, name: str, part: Batch) -> Tensor:
     """Class probabilities, shape (b, C)."""
-    model = served.model
+    model = loaded.model
     likelihood, z = model.likelihoods[name], model.posterior(part, DRAWS).sample()
     return likelihood.expectation(model.decoder(name).served(z, model.given(name, part))).double().mean(0).cpu()
 
 
-def _matrix(one: Predicted, classes: Sequence[str]) -> Element:
+def _matrix(one: ClassPredictions, classes: Sequence[str]) -> Element:
     """A confusion matrix in percent of the true class, with coloured cells."""
     caption = f"{one.name} from {one.given}: accuracy {one.accuracy:.3f}"
     if len(classes) > CLASSES:
-        return _mixed(one, classes, caption)
+        return _confused_pairs(one, classes, caption)
     shares = (one.counts.double() / one.counts.sum(1, keepdim=True).clamp(min=1)).tolist()
     head = element("tr", element("td"), *(element("th", name, scope="col") for name in classes))
     rows = (element("tr", element("th", name, scope="row"), *map(_cell, line)) for name, line in zip(classes, shares, strict=True))
@@ -136,10 +133,10 @@ def _cell(share: float) -> Element:
     return element("td", f"{percent}", style=f"--share:{share:.2f}".removesuffix(".00"), class_=None if percent else "zero")
 
 
-def _mixed(one: Predicted, classes: Sequence[str], caption: str) -> Element:
+def _confused_pairs(one: ClassPredictions, classes: Sequence[str], caption: str) -> Element:
     """The most frequently confused pairs of classes, when there are too many classes for a matrix."""
     wrong = one.counts - torch.diag(one.counts.diagonal())
     numbers, places = wrong.flatten().sort(descending=True, stable=True)
     pairs = [(number, divmod(place, len(classes))) for number, place in zip(numbers.tolist(), places.tolist(), strict=True) if number]
-    rows = [[classes[true], classes[guess], f"{number:,}"] for number, (true, guess) in pairs[:MIXED]]
+    rows = [[classes[true], classes[guess], f"{number:,}"] for number, (true, guess) in pairs[:MAX_CONFUSED]]
     return table(f"{caption}; most frequent mistakes", ("true", "predicted", "rows"), rows, words=2)

@@ -13,10 +13,10 @@ from xml.etree.ElementTree import Element
 from nbridge.common.atomic_files import write_text, writing
 from nbridge.common.warnings import Finding
 from nbridge.errors import RunError, require_positive
-from nbridge.report import about, curves, images, labels, latent, measured, values, verdict
+from nbridge.report import about, curves, images, labels, latent, measurements, values, verdict
+from nbridge.report.run_data import RunData, SectionSkipped, read_run_data, run_data_of
 from nbridge.report.style import STYLE
-from nbridge.report.subject import LeftOut, Subject, read_subject, subject_of
-from nbridge.report.tree import element, written
+from nbridge.report.tree import element, to_html
 from nbridge.runs.run import Run
 from nbridge.training.run_folder import REPORT
 from nbridge.version import __version__
@@ -32,30 +32,28 @@ class Section:
     """A section of the page.
 
     Arguments:
-        id: Its HTML id, for links.
-        heading: Its heading.
-        content: Yields its content for a run; raises `LeftOut` if there is nothing to show.
+        content: Yields its content for a run; raises `SectionSkipped` if there is nothing to show.
     """
 
     id: str
     heading: str
-    content: Callable[[Subject], Iterator[Element]]
+    content: Callable[[RunData], Iterator[Element]]
 
 
 SECTIONS = (
     Section("verdict", "Verdict", verdict.section),
     Section("trained", "What was trained", about.trained),
-    Section("warnings", "Warnings", measured.warnings),
+    Section("warnings", "Warnings", measurements.warnings),
     Section("curves", "Loss curves", curves.section),
     Section("images", "Images", images.section),
     Section("values", "Values", values.section),
     Section("labels", "Classes", labels.section),
     Section("latent", "Latent map", latent.section),
-    Section("evaluation", "Evaluation", measured.evaluation),
+    Section("evaluation", "Evaluation", measurements.evaluation),
     Section("patterns", "Patterns of presence", about.patterns),
     Section("parameters", "Parameters", about.parameters),
     Section("environment", "Environment", about.environment),
-    Section("spec", "Spec", about.written_spec),
+    Section("spec", "Spec", about.spec_file),
 )
 """The sections in order."""
 
@@ -63,11 +61,7 @@ SECTIONS = (
 def write_report(run: Run | str | Path, *, rows: int = ROWS, seed: int = 0, findings: tuple[Finding, ...] | None = None) -> Path:
     """Writes ``report.html`` into a run folder, atomically, and returns its path.
 
-    Arguments:
-        run: The run, or its folder. If its training is not finished or its rows cannot be read, only the contents of the folder are shown.
-        rows: Number of rows for charts that take many draws per row.
-        seed: Seed of all draws.
-        findings: The result of `nbridge.evaluation.findings.of_model`, if already computed.
+    If the training of the run is not finished or its rows cannot be read, only the contents of the folder are shown.
 
     Raises:
         RunError: when there is no run folder, or it cannot be written.
@@ -77,30 +71,33 @@ def write_report(run: Run | str | Path, *, rows: int = ROWS, seed: int = 0, find
     folder = run.folder if isinstance(run, Run) else Path(run)
     if folder is None:
         raise RunError("this run has no folder to write its report to; train with out=FOLDER")
-    subject = subject_of(run, folder, rows, seed, findings) if isinstance(run, Run) else read_subject(folder, rows, seed)
+    data = run_data_of(run, folder, rows, seed, findings) if isinstance(run, Run) else read_run_data(folder, rows, seed)
     with writing(target := folder / REPORT):
-        write_text(target, page(subject))
+        write_text(target, page(data))
     return target
 
 
-def page(subject: Subject) -> str:
+def page(data: RunData) -> str:
     """The HTML page of a run."""
     shown, missing = [], {}
     for section in SECTIONS:
         try:
             # Consumed at once, so that a section is either complete or left out.
-            shown.append((section, list(section.content(subject))))
-        except LeftOut as reason:
+            shown.append((section, list(section.content(data))))
+        except SectionSkipped as reason:
             missing.setdefault(str(reason), []).append(section)
-    name = subject.spec.name or subject.folder.name
+    name = data.spec.name or data.folder.name
     links = [*((section.id, section.heading) for section, _ in shown), *([("left-out", "Left out")] if missing else [])]
+    names = list(data.spec.modalities)
+    subtitle = f"A {data.spec.model.type} model of {len(names)} modalities: {', '.join(names)}"
+    sections = (element("section", element("h2", section.heading), *content, id=section.id) for section, content in shown)
     body = element(
         "body",
-        element("header", element("h1", name), _subtitle(subject), _contents(links)),
-        element("main", *(_shown(section, content) for section, content in shown), _left_out(missing)),
-        element("footer", f"Made by nbridge {__version__} from the run folder {subject.folder.name}."),
+        element("header", element("h1", name), element("p", subtitle, class_="quiet"), _contents(links)),
+        element("main", *sections, _left_out(missing)),
+        element("footer", f"Made by nbridge {__version__} from the run folder {data.folder.name}."),
     )
-    return "<!doctype html>\n" + written(element("html", _head(name), body, lang="en")) + "\n"
+    return "<!doctype html>\n" + to_html(element("html", _head(name), body, lang="en")) + "\n"
 
 
 def _head(name: str) -> Element:
@@ -115,18 +112,9 @@ def _head(name: str) -> Element:
     )
 
 
-def _subtitle(subject: Subject) -> Element:
-    names = list(subject.spec.modalities)
-    return element("p", f"A {subject.spec.model.type} model of {len(names)} modalities: {', '.join(names)}", class_="quiet")
-
-
 def _contents(links: list[tuple[str, str]]) -> Element:
     items = (element("li", element("a", heading, href=f"#{name}")) for name, heading in links)
     return element("nav", element("ul", *items), aria_label="Contents")
-
-
-def _shown(section: Section, content: list[Element]) -> Element:
-    return element("section", element("h2", section.heading), *content, id=section.id)
 
 
 def _left_out(missing: dict[str, list[Section]]) -> Element | None:

@@ -11,13 +11,11 @@ Content = Element | str | None
 def element(tag: str, *content: Content, **attributes: object) -> Element:
     """Creates an HTML or SVG element.
 
-    Arguments:
-        tag: Its name.
-        content: Child elements and text, in order; None is skipped.
-        attributes: Attributes by name, with underscores for hyphens; a trailing underscore is dropped (``class_``). None is skipped.
+    None is skipped in content and attributes. Names of attributes have underscores for hyphens; a trailing underscore is dropped
+    (``class_``).
 
     Example:
-        >>> written(element("p", "a < ", element("b", "b"), class_="sum", aria_label=None))
+        >>> to_html(element("p", "a < ", element("b", "b"), class_="sum", aria_label=None))
         '<p class="sum">a &lt; <b>b</b></p>'
     """
     given = {name.rstrip("_").replace("_", "-"): str(value) for name, value in attributes.items() if value is not None}
@@ -32,7 +30,7 @@ def element(tag: str, *content: Content, **attributes: object) -> Element:
     return node
 
 
-def written(node: Element) -> str:
+def to_html(node: Element) -> str:
     """Serialises an element as HTML."""
     return tostring(node, encoding="unicode", method="html")
 
@@ -40,11 +38,7 @@ def written(node: Element) -> str:
 def table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[Content]], *, words: int = 1) -> Element:
     """A table in a horizontally scrolling frame, for narrow screens.
 
-    Arguments:
-        caption: The caption.
-        headings: The column headings.
-        rows: The cells of each row; the first one is the row's heading.
-        words: The number of leading text columns; the others are numeric and right-aligned.
+    The first cell of a row is its heading. The leading ``words`` columns are text; the others are numeric and right-aligned.
     """
 
     def cell(tag: str, place: int, content: Content, **more: str) -> Element:

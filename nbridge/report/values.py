@@ -26,8 +26,8 @@ from nbridge.evaluation.calibration import Bin, coverage, observed_cells, reliab
 from nbridge.inference.impute import serving
 from nbridge.nn.likelihoods import Bernoulli
 from nbridge.report.axes import Axis
-from nbridge.report.charts import Line, agreement, scatter
-from nbridge.report.subject import LeftOut, Served, Subject
+from nbridge.report.charts import Line, calibration_curve, scatter
+from nbridge.report.run_data import ModelAndRows, RunData, SectionSkipped
 from nbridge.report.tree import element, paragraph, table
 from nbridge.visual.modality_kinds import is_image
 
@@ -35,17 +35,17 @@ DRAWS = 49
 """Draws per cell; with this number, the intervals of all levels below end at whole ranks."""
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.96)
 """Probabilities of the central intervals."""
-TOLD = 0.9
+TABLE_LEVEL = 0.9
 """The level shown in the table."""
 CELLS, POINTS = 20_000, 500
 """Maximum numbers of cells for statistics and in a chart, drawn at random."""
 NUMBERS, FEWEST = 100_000_000, 30
 """Approximate maximum number of values drawn for a modality, which limits the rows of wide ones, and the minimum number of rows."""
-BINS, POOLED = 10, 20
+BINS, MIN_PREDICTIONS = 10, 20
 """Number of bins of predicted probabilities, and minimum number of predictions per point of a chart."""
 
 
-HONEST = "Perfect calibration is the dashed line. Below it the model is overconfident, above it underconfident."
+CALIBRATION_NOTE = "Perfect calibration is the dashed line. Below it the model is overconfident, above it underconfident."
 """How to read a calibration curve."""
 
 
@@ -54,9 +54,6 @@ class Imputed:
     r"""Values of one modality, imputed from all others.
 
     Arguments:
-        name: The modality.
-        rows: The number of rows.
-        cells: The number of observed cells.
         true: True values of a sample of N cells, shape (N,), in standard deviations or in the units of the data.
         guess: The means of their predictive distributions, shape (N,).
         own_units: Whether both are in the units of the data.
@@ -78,13 +75,7 @@ class Imputed:
 class Binary:
     """Binary elements of one modality, predicted from all others.
 
-    Arguments:
-        name: The modality.
-        rows: The number of rows.
-        cells: The number of observed cells.
-        accuracy: The share of cells predicted correctly.
-        common: The mean share of each element's more frequent value.
-        bins: Predictions binned by probability.
+    The share ``common`` is the mean over elements of that of the more frequent value.
     """
 
     name: str
@@ -95,17 +86,17 @@ class Binary:
     bins: tuple[Bin, ...]
 
 
-def section(subject: Subject) -> Iterator[Element]:
+def section(data: RunData) -> Iterator[Element]:
     """A scatter plot and a calibration curve for each modality of values, a calibration curve for each binary one."""
-    served = subject.model_and_rows
-    found = [one for name in served.model.names if (one := measured(served, name)) is not None]
+    loaded = data.model_and_rows
+    found = [one for name in loaded.model.names if (one := measured(loaded, name)) is not None]
     values, binary = [one for one in found if isinstance(one, Imputed)], [one for one in found if isinstance(one, Binary)]
     if not found:
-        raise LeftOut("no non-image modality of real values, counts or binary values with other modalities to impute it from")
-    yield paragraph(f"Each modality from all others, with {DRAWS} draws per cell, on rows of the {served.split} split.", quiet=True)
+        raise SectionSkipped("no non-image modality of real values, counts or binary values with other modalities to impute it from")
+    yield paragraph(f"Each modality from all others, with {DRAWS} draws per cell, on rows of the {loaded.split} split.", quiet=True)
     if values:
-        headings = ("modality", "rows", "cells", "variance explained", f"in {TOLD:.0%} intervals")
-        lines = [(one.name, f"{one.rows:,}", f"{one.cells:,}", f"{one.explained:.3f}", f"{one.covered[TOLD]:.1%}") for one in values]
+        headings = ("modality", "rows", "cells", "variance explained", f"in {TABLE_LEVEL:.0%} intervals")
+        lines = [(one.name, f"{one.rows:,}", f"{one.cells:,}", f"{one.explained:.3f}", f"{one.covered[TABLE_LEVEL]:.1%}") for one in values]
         yield table("Imputed values", headings, lines)
     if binary:
         headings = ("modality", "rows", "cells", "accuracy", "more frequent value")
@@ -115,13 +106,13 @@ def section(subject: Subject) -> Iterator[Element]:
         yield element("h3", "Imputed against true values")
         yield element("div", *map(_scatter, values), class_="charts")
     yield element("h3", "Calibration")
-    yield paragraph(HONEST, quiet=True)
+    yield paragraph(CALIBRATION_NOTE, quiet=True)
     yield element("div", *map(_intervals, values), *map(_probabilities, binary), class_="charts")
 
 
-def measured(served: Served, name: str) -> Imputed | Binary | None:
+def measured(loaded: ModelAndRows, name: str) -> Imputed | Binary | None:
     """Imputes one modality from all others; None if it is an image or categorical, or no row can be used."""
-    model, batch = served.model, served.few
+    model, batch = loaded.model, loaded.few
     likelihood = model.likelihoods[name]
     if not likelihood.elementwise or is_image(model, name):
         return None
@@ -131,18 +122,18 @@ def measured(served: Served, name: str) -> Imputed | Binary | None:
     cells = observed_cells(rows, name)
     if not cells.any():
         return None
-    return _binary(served, rows, name, cells) if isinstance(likelihood, Bernoulli) else _imputed(served, rows, name, cells)
+    return _binary(loaded, rows, name, cells) if isinstance(likelihood, Bernoulli) else _imputed(loaded, rows, name, cells)
 
 
-def _imputed(served: Served, rows: Batch, name: str, cells: Tensor) -> Imputed | None:
-    likelihood = served.model.likelihoods[name]
+def _imputed(loaded: ModelAndRows, rows: Batch, name: str, cells: Tensor) -> Imputed | None:
+    likelihood = loaded.model.likelihoods[name]
     true = likelihood.point(likelihood.canonical(rows.values[name])).double()
     mean, sd = _moments(true, cells)
     # A constant element has no standard deviation to scale by and no variance to explain.
-    picked = _some(cells & (sd > 0), served.seed)
+    picked = _some(cells & (sd > 0), loaded.seed)
     if not picked.any():
         return None
-    draws = torch.cat([draws[:, part] for draws, part in _draws(served, rows, name, picked)], 1).cpu()
+    draws = torch.cat([draws[:, part] for draws, part in _draws(loaded, rows, name, picked)], 1).cpu()
     x, mean, sd = (part.expand_as(true)[picked].cpu() for part in (true, mean, sd))
     guess = draws.double().mean(0)
     explained = 1 - ((guess - x) / sd).square().sum().item() / ((x - mean) / sd).square().sum().item()
@@ -152,13 +143,13 @@ def _imputed(served: Served, rows: Batch, name: str, cells: Tensor) -> Imputed |
     return Imputed(name, len(rows), int(cells.sum()), (x - mean) / sd, (guess - mean) / sd, own, explained, covered)
 
 
-def _binary(served: Served, rows: Batch, name: str, cells: Tensor) -> Binary | None:
+def _binary(loaded: ModelAndRows, rows: Batch, name: str, cells: Tensor) -> Binary | None:
     true = rows.values[name]
     if not ((true == 0) | (true == 1))[cells].all():
         # Values between 0 and 1 are soft targets, which have no accuracy.
         return None
-    picked = _some(cells, served.seed)
-    parts = [(draws.double().mean(0)[part]) for draws, part in _draws(served, rows, name, picked, noise=False)]
+    picked = _some(cells, loaded.seed)
+    parts = [(draws.double().mean(0)[part]) for draws, part in _draws(loaded, rows, name, picked, noise=False)]
     probability, right = torch.cat(parts).cpu(), true[picked].cpu() == 1
     accuracy = ((probability > 0.5) == right).double().mean().item()
     share = _moments(true.double(), cells)[0].expand_as(true)[cells]
@@ -166,10 +157,10 @@ def _binary(served: Served, rows: Batch, name: str, cells: Tensor) -> Binary | N
     return Binary(name, len(rows), int(cells.sum()), accuracy, common, reliability(probability, right, BINS))
 
 
-def _draws(served: Served, rows: Batch, name: str, cells: Tensor, *, noise: bool = True) -> Iterator[tuple[Tensor, Tensor]]:
+def _draws(loaded: ModelAndRows, rows: Batch, name: str, cells: Tensor, *, noise: bool = True) -> Iterator[tuple[Tensor, Tensor]]:
     r"""Yields draws of :math:`p(x_j \mid x_S)` or their expectations, shape (K, b, \*shape), in chunks of rows, with the cells to use."""
-    model, done = served.model, 0
-    with serving(model, served.seed):
+    model, done = loaded.model, 0
+    with serving(model, loaded.seed):
         for part in row_chunks(model, rows, name, DRAWS):
             z = model.posterior(part.hide(name), DRAWS).sample()
             distribution = model.decoder(name).served(z, model.given(name, part))
@@ -202,7 +193,7 @@ def _scatter(one: Imputed) -> Element:
     points = list(zip(one.true[::step].tolist(), one.guess[::step].tolist(), strict=True))
     unit = "" if one.own_units else ", standard deviations"
     both = [value for point in points for value in point]
-    x, y = Axis.over(both, f"true{unit}"), Axis.over(both, f"imputed{unit}")
+    x, y = Axis.fit(both, f"true{unit}"), Axis.fit(both, f"imputed{unit}")
     title = f"{one.name}: imputed against true values of {len(points)} cells; {one.explained:.0%} of the variance is explained"
     caption = element("figcaption", element("b", one.name), f" R² {one.explained:.2f}")
     return element("figure", caption, scatter(title, x, y, [Line(points, "cloud")], diagonal=True))
@@ -211,7 +202,9 @@ def _scatter(one: Imputed) -> Element:
 def _intervals(one: Imputed) -> Element:
     points = [(100 * level, 100 * share) for level, share in one.covered.items()]
     text = "; ".join(f"{share:.0f} % in {level:.0f} % intervals" for level, share in points)
-    chart = agreement(f"{one.name}: {text}", Axis(0, 100, "probability of the interval, %"), Axis(0, 100, "values inside, %"), points)
+    chart = calibration_curve(
+        f"{one.name}: {text}", Axis(0, 100, "probability of the interval, %"), Axis(0, 100, "values inside, %"), points
+    )
     return element("figure", element("figcaption", element("b", one.name), " intervals"), chart)
 
 
@@ -219,15 +212,15 @@ def _probabilities(one: Binary) -> Element:
     return probabilities(one.name, one.bins, "share of ones, %", "predicted probability, %")
 
 
-def probabilities(name: str, bins: Sequence[Bin], came_true: str, promised: str) -> Element:
+def probabilities(name: str, bins: Sequence[Bin], observed_label: str, predicted_label: str) -> Element:
     """A calibration curve of predicted probabilities, with small bins pooled."""
     points = [(100 * one.confidence, 100 * one.accuracy) for one in pooled(bins)]
     text = "; ".join(f"{true:.0f} % at {sure:.0f} %" for sure, true in points)
-    chart = agreement(f"{name}: {text}", Axis(0, 100, promised), Axis(0, 100, came_true), points)
+    chart = calibration_curve(f"{name}: {text}", Axis(0, 100, predicted_label), Axis(0, 100, observed_label), points)
     return element("figure", element("figcaption", element("b", name), " probabilities"), chart)
 
 
-def pooled(bins: Sequence[Bin], least: int = POOLED) -> list[Bin]:
+def pooled(bins: Sequence[Bin], least: int = MIN_PREDICTIONS) -> list[Bin]:
     """Merges neighbouring bins until each holds at least ``least`` predictions.
 
     Example:

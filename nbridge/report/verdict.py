@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from xml.etree.ElementTree import Element
 
 from nbridge.common.messages import clip
-from nbridge.evaluation.verdict import FIGURES, WORDS, Comparison, Verdict, digits
-from nbridge.report.subject import Subject
+from nbridge.evaluation.verdict import FIGURES, WORDS, BaselineComparison, Verdict, digits
+from nbridge.report.run_data import RunData
 from nbridge.report.tree import Content, element, paragraph, table
 
 FIGURE_HEADINGS = ("rows", "model", "baseline's", "ahead by")
@@ -17,9 +17,9 @@ CLASSES = {"worse": "worse", "better": "better"}
 """CSS classes by outcome."""
 
 
-def section(subject: Subject) -> Iterator[Element]:
+def section(data: RunData) -> Iterator[Element]:
     """The headline, one line per modality, advice, and the worst and best columns."""
-    verdict = subject.verdict
+    verdict = data.verdict
     headline = verdict.headline[:1].upper() + verdict.headline[1:] + "."
     yield element("p", headline, class_="headline worse" if verdict.of("worse") else "headline")
     if not verdict.modalities:
@@ -43,13 +43,13 @@ def _columns(verdict: Verdict) -> Iterator[Element]:
             yield table(caption, ("column", "modality", "figure", "baseline", *FIGURE_HEADINGS), _cells(named), words=4)
 
 
-def _cells(named: Sequence[Comparison]) -> Iterator[Sequence[Content]]:
+def _cells(named: Sequence[BaselineComparison]) -> Iterator[Sequence[Content]]:
     for one in named:
         yield clip(one.column, 60), one.target, FIGURES[one.figure], one.predictor, *_figures(one)
 
 
-def _row(one: Comparison) -> Sequence[Content]:
-    words = element("span", one.words, class_=CLASSES.get(one.outcome))
+def _row(one: BaselineComparison) -> Sequence[Content]:
+    words = element("span", one.description, class_=CLASSES.get(one.outcome))
     if one.outcome == "not tested":
         return one.target, words, "", "", f"{one.rows:,}", "", "", "", ""
     scored, possible = one.columns
@@ -57,6 +57,6 @@ def _row(one: Comparison) -> Sequence[Content]:
     return one.target, words, FIGURES[one.figure] + of_columns, one.predictor, *_figures(one), f"{one.train_rows:,}"
 
 
-def _figures(one: Comparison) -> tuple[Content, ...]:
+def _figures(one: BaselineComparison) -> tuple[Content, ...]:
     ours = element("span", digits(one.model), class_=CLASSES.get(one.outcome))
-    return f"{one.rows:,}", ours, digits(one.baseline), f"{digits(one.ahead)} ± {digits(one.standard_error)}"
+    return f"{one.rows:,}", ours, digits(one.baseline), f"{digits(one.lead)} ± {digits(one.standard_error)}"

@@ -26,64 +26,57 @@ from nbridge.common.messages import clip, listing
 from nbridge.common.warnings import Finding
 from nbridge.errors import DataError, NBridgeError, RunError, SpecError
 from nbridge.evaluation.classifier_cache import ClassifierCache
-from nbridge.evaluation.suite import Evaluation, OptionError, Settings, check_served, evaluate, read_evaluation
-from nbridge.runs.comparison_table import Comparison, Contestant, gathered, measured_of_none
+from nbridge.evaluation.suite import Evaluation, OptionError, Settings, check_supported, evaluate, read_evaluation
+from nbridge.runs.comparison_table import Comparison, aggregate, skipped_by_all
 from nbridge.runs.run import Run, open_run, resume, train
 from nbridge.runs.shared_stage import begin_after_joint
 from nbridge.spec.reader import read_spec
 from nbridge.spec.registry import known, locate
 from nbridge.spec.spec import Spec
-from nbridge.training.budgets import Budget
 from nbridge.training.build import build_model
 from nbridge.training.checkpoint import CONFIG
-from nbridge.training.progress import EpochRecord, Reporter
-from nbridge.training.run_folder import CLASSIFIERS, METRICS, MODEL, RESOLVED, check_vacant, evaluation_path
+from nbridge.training.progress import EpochRecord, Reporter, Reporters
+from nbridge.training.run_folder import CLASSIFIERS, METRICS, MODEL, RESOLVED, check_target, evaluation_path
 from nbridge.version import __version__
 
 Models = Sequence[str] | Mapping[str, Sequence[str]]
 """Names of models, or a mapping from your own names to overrides of the spec."""
 
 
-class OutOfTime(KeyboardInterrupt):
+class TimeLimitReached(KeyboardInterrupt):
     """The time limit of a comparison is reached; the same call resumes it."""
 
 
-class _Clock(Reporter):
+class _TimeLimit(Reporters):
     """Forwards callbacks, and stops training between two rounds when the time limit is reached."""
 
     def __init__(self, reporter: Reporter, minutes: float | None) -> None:
-        self.reporter = reporter
+        super().__init__(reporter)
         self.minutes = minutes
         self.end = math.inf if minutes is None else time.monotonic() + 60 * minutes
         self.begun = False
         self.reported: set[str] = set()
 
     def begin(self) -> None:
-        """Called before training or evaluation; raises `OutOfTime` after the limit, but not at first, so that each call makes progress."""
+        """Called before training or evaluation; like `check`, but never raises at first, so that each call makes progress."""
         if self.begun:
             self.check()
         self.begun = True
 
     def check(self) -> None:
-        """Raises `OutOfTime` after the time limit."""
+        """Raises `TimeLimitReached` after the time limit."""
         if time.monotonic() > self.end:
-            raise OutOfTime(f"stopped after {self.minutes:g} minutes; run the same command to continue")
+            raise TimeLimitReached(f"stopped after {self.minutes:g} minutes; run the same command to continue")
 
     def warn(self, finding: Finding) -> None:
         # All models have the same rows, so each warning about them is reported once.
         if finding.text not in self.reported:
             self.reported.add(finding.text)
-            self.reporter.warn(finding)
-
-    def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, budget: Budget, done: int) -> None:
-        self.reporter.begin_stage(stage, rows, total_rows, validation_rows, budget, done)
+            super().warn(finding)
 
     def end_epoch(self, record: EpochRecord) -> None:
-        self.reporter.end_epoch(record)
+        super().end_epoch(record)
         self.check()
-
-    def end_stage(self, stage: str, best: int, done: int) -> None:
-        self.reporter.end_stage(stage, best, done)
 
 
 def compare(
@@ -138,30 +131,34 @@ def compare(
     base, entries = _entries(spec, models, Path(out), seeds, overrides)
     _check(entries, settings)
     pick_device(device)
-    clock = _Clock(reporter or Reporter(), minutes)
+    limit = _TimeLimit(reporter or Reporter(), minutes)
     classifiers = ClassifierCache(Path(out) / CLASSIFIERS)
 
     def measured(entry: _Entry) -> Evaluation:
         if found := _stored_evaluation(entry.folder, settings):
             return found
-        run = _train_or_open(entry, [other.folder for other in entries], device, announce, clock)
-        clock.begin()
+        run = _train_or_open(entry, [other.folder for other in entries], device, announce, limit)
+        limit.begin()
         announce(f"{entry.folder}: evaluating")
         evaluation = _evaluate(run, base, settings, classifiers, measuring)
         for finding in (one for one in evaluation.warnings if one.kind != "untested"):
-            if finding.text not in clock.reported:
+            if finding.text not in limit.reported:
                 announce(f"{entry.folder}: {finding.line}")
         return evaluation
 
     done = _measure(entries, measured)
     _, first = done[0]
     comparison = Comparison(
-        tuple(_contestant(name, list(runs)) for name, runs in groupby(done, key=lambda pair: pair[0].name)),
+        tuple(
+            aggregate(name, [evaluation for _, evaluation in runs], [_seconds(entry.folder) for entry, _ in runs])
+            for name, group in groupby(done, key=lambda pair: pair[0].name)
+            for runs in [list(group)]
+        ),
         seeds,
         settings,
         first.rows,
         first.of_rows,
-        measured_of_none([evaluation for _, evaluation in done]),
+        skipped_by_all([evaluation for _, evaluation in done]),
     )
     table, figures = comparison_paths(Path(out), settings.split)
     with writing(figures):
@@ -248,7 +245,7 @@ def _check(entries: Sequence[_Entry], settings: Settings) -> None:
         if entry.seed == 0:
             with _prefixed(f"models {entry.name}"), torch.device("meta"):
                 built.append(build_model(entry.spec))
-    check_served(built, settings)
+    check_supported(built, settings)
     for entry in entries:
         _check_same(entry)
 
@@ -293,20 +290,20 @@ def _measure(entries: Sequence[_Entry], measured: Callable[[_Entry], Evaluation]
     return done
 
 
-def _train_or_open(entry: _Entry, others: Sequence[Path], device: str, announce: Callable[[str], None], clock: _Clock) -> Run:
+def _train_or_open(entry: _Entry, others: Sequence[Path], device: str, announce: Callable[[str], None], limit: _TimeLimit) -> Run:
     """Opens a run on the device, after training or resuming it if needed; an identical stage ``joint`` of another run is reused."""
     if (entry.folder / MODEL / CONFIG).is_file():
         return open_run(entry.folder, device=device)
-    clock.begin()
+    limit.begin()
     begun = (entry.folder / RESOLVED).is_file()
     if not begun:
-        check_vacant(entry.folder, overwrite=False)
+        check_target(entry.folder, overwrite=False)
     other = None if begun else begin_after_joint(entry.folder, entry.spec, others, device)
     announce(f"{entry.folder}: training" + (f", stage joint as in {other}" if other else ""))
     if begun or other:
-        run = resume(entry.folder, device=device, reporter=clock)
+        run = resume(entry.folder, device=device, reporter=limit)
     else:
-        run = train(entry.spec, out=entry.folder, device=device, reporter=clock)
+        run = train(entry.spec, out=entry.folder, device=device, reporter=limit)
     run.model.to(pick_device(device))
     return run
 
@@ -347,10 +344,6 @@ def _prefixed(where: str) -> Iterator[None]:
             raise
         kind = DataError if isinstance(error, DataError) else NBridgeError
         raise kind(f"{where}: {error}") from error
-
-
-def _contestant(name: str, runs: Sequence[tuple[_Entry, Evaluation]]) -> Contestant:
-    return gathered(name, [evaluation for _, evaluation in runs], [_seconds(entry.folder) for entry, _ in runs])
 
 
 def _seconds(folder: Path) -> float:

@@ -7,11 +7,11 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from nbridge.evaluation.results import NOTES, Evaluation, Settings, finite, left_out, taken
+from nbridge.evaluation.results import NOTES, Evaluation, Settings, describe_settings, describe_skipped, finite
 
 
 @dataclass(frozen=True)
-class Spread:
+class SeedValues:
     """A metric over seeds.
 
     Arguments:
@@ -45,20 +45,13 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """A model in a comparison.
-
-    Arguments:
-        name: Its name.
-        parameters: Its number of parameters.
-        seconds: Training time over seeds.
-        figures: Values over seeds, by measurement and metric.
-    """
+class ModelResults:
+    """A model in a comparison."""
 
     name: str
     parameters: int
-    seconds: Spread
-    figures: Mapping[tuple[str, str], Spread]
+    seconds: SeedValues
+    figures: Mapping[tuple[str, str], SeedValues]
 
 
 @dataclass(frozen=True)
@@ -66,15 +59,11 @@ class Comparison:
     """The results of several models.
 
     Arguments:
-        contestants: The models.
         seeds: The number of training runs per model.
-        settings: The evaluation settings.
-        rows: The number of rows evaluated.
-        of_rows: The number of rows of the split.
         skipped: Measurements that no model has, with the reason.
     """
 
-    contestants: tuple[Contestant, ...]
+    results: tuple[ModelResults, ...]
     seeds: int
     settings: Settings
     rows: int
@@ -86,29 +75,29 @@ class Comparison:
         yield (
             "training",
             [
-                ("parameters", [f"{one.parameters:,}" for one in self.contestants]),
-                ("seconds", [f"{one.seconds.mean:,.1f}" if one.seconds.known else "-" for one in self.contestants]),
+                ("parameters", [f"{one.parameters:,}" for one in self.results]),
+                ("seconds", [f"{one.seconds.mean:,.1f}" if one.seconds.known else "-" for one in self.results]),
             ],
         )
         # In the order of the model with the most metrics, so that related ones are adjacent.
-        fullest = sorted(self.contestants, key=lambda one: -len(one.figures))
+        fullest = sorted(self.results, key=lambda one: -len(one.figures))
         keys = dict.fromkeys(key for one in fullest for key in one.figures)
         for measurement in dict.fromkeys(measurement for measurement, _ in keys):
             figures = [figure for title, figure in keys if title == measurement]
-            yield measurement, [(figure, [self._cell(one, measurement, figure) for one in self.contestants]) for figure in figures]
+            yield measurement, [(figure, [self._cell(one, measurement, figure) for one in self.results]) for figure in figures]
 
     def notes(self) -> list[str]:
         """Notes on how the values were measured and how to read them, one line each."""
         spread = "one training run each" if self.seeds == 1 else f"mean ± standard deviation over {self.seeds} seeds"
-        titles = {measurement for one in self.contestants for measurement, _ in one.figures}
+        titles = {measurement for one in self.results for measurement, _ in one.figures}
         notes = [note for metric, note in NOTES.items() if any(_is_of(title, metric) for title in titles)]
-        some = [one for one in self.contestants if any(0 < len(figure.known) < self.seeds for figure in one.figures.values())]
+        some = [one for one in self.results if any(0 < len(figure.known) < self.seeds for figure in one.figures.values())]
         notes += [f"(n of {self.seeds}): over the n seeds with a finite value"] if some else []
-        return [f"Figures: {spread}; {taken(self.settings, self.rows, self.of_rows)}", *notes, *left_out(self.skipped)]
+        return [f"Figures: {spread}; {describe_settings(self.settings, self.rows, self.of_rows)}", *notes, *describe_skipped(self.skipped)]
 
     def markdown(self) -> str:
         """The table in Markdown."""
-        heads = [_escaped(one.name) for one in self.contestants]
+        heads = [_escaped(one.name) for one in self.results]
         lines = [f"| | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
         for measurement, figures in self.sections():
             lines += [f"| {_escaped(measurement)}: {_escaped(figure)} | {' | '.join(cells)} |" for figure, cells in figures]
@@ -132,34 +121,28 @@ class Comparison:
                         for (measurement, figure), spread in one.figures.items()
                     ],
                 }
-                for one in self.contestants
+                for one in self.results
             ],
         }
 
     @staticmethod
-    def _cell(contestant: Contestant, measurement: str, figure: str) -> str:
-        spread = contestant.figures.get((measurement, figure))
+    def _cell(model: ModelResults, measurement: str, figure: str) -> str:
+        spread = model.figures.get((measurement, figure))
         return "-" if spread is None else str(spread)
 
 
-def gathered(name: str, evaluations: Sequence[Evaluation], seconds: Sequence[float]) -> Contestant:
-    """Collects the results of a model over its seeds; a missing value is NaN.
-
-    Arguments:
-        name: The name of the model.
-        evaluations: One per seed.
-        seconds: The training time of each seed.
-    """
+def aggregate(name: str, evaluations: Sequence[Evaluation], seconds: Sequence[float]) -> ModelResults:
+    """Collects the results of a model over its seeds; a missing value is NaN. There is one evaluation and one training time per seed."""
     measured = [
         {(measurement.title, figure): value for measurement in one.measurements for figure, value in measurement.figures.items()}
         for one in evaluations
     ]
     keys = dict.fromkeys(key for one in measured for key in one)
-    figures = {key: Spread(tuple(one.get(key, math.nan) for one in measured)) for key in keys}
-    return Contestant(name, evaluations[0].parameters, Spread(tuple(seconds)), figures)
+    figures = {key: SeedValues(tuple(one.get(key, math.nan) for one in measured)) for key in keys}
+    return ModelResults(name, evaluations[0].parameters, SeedValues(tuple(seconds)), figures)
 
 
-def measured_of_none(evaluations: Sequence[Evaluation]) -> dict[str, str]:
+def skipped_by_all(evaluations: Sequence[Evaluation]) -> dict[str, str]:
     """The measurements that no model has, with the reason given for the model that has the most."""
     fullest = max(evaluations, key=lambda one: len(one.measurements))
     measured = {name for one in evaluations for measurement in one.measurements for name in (measurement.metric, measurement.title)}

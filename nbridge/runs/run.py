@@ -15,9 +15,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from nbridge.acceleration.devices import pick_device
-from nbridge.acceleration.distributed import World, joined
-from nbridge.acceleration.measuring import choose_precision
+from nbridge.acceleration.distributed import World, join_processes
 from nbridge.acceleration.precision import Products
+from nbridge.acceleration.precision_choice import choose_precision
 from nbridge.common.autograd import gradients
 from nbridge.common.process_state import torch_threads
 from nbridge.common.warnings import Finding
@@ -37,7 +37,17 @@ from nbridge.spec.spec import Spec
 from nbridge.training.build import automatic_weights, build_data, build_model, rows_given, settle
 from nbridge.training.checkpoint import CONFIG, save_model
 from nbridge.training.progress import Reporter
-from nbridge.training.run_folder import MODEL, RESOLVED, VERDICT, check_vacant, create, fingerprint, model_card, read_environment
+from nbridge.training.run_folder import (
+    MODEL,
+    RESOLVED,
+    VERDICT,
+    check_target,
+    create,
+    fingerprint,
+    model_card,
+    new_environment,
+    read_environment,
+)  # fmt: skip
 from nbridge.training.state import append_record, read_records, restore_state, save_state
 from nbridge.training.trainer import TrainingState, check_stages, fit
 
@@ -114,24 +124,24 @@ def train(
         >>> run.model.names
         ('x', 'y')
     """
-    noted = _Noted(reporter)
-    with joined() as world:
+    collector = _WarningCollector(reporter)
+    with join_processes() as world:
         spec, text = _read(spec, overrides)
         folder = None if out is None else Path(out)
         if folder is not None and world.is_main:
-            check_vacant(folder, overwrite)
+            check_target(folder, overwrite)
         frame = rows_given(spec, data)
         spec, data = (settle(spec, frame), frame) if data is None or frame is not None else (spec, data)
-        model, splits = _prepare(spec, data, device, world, noted)
+        model, splits = _prepare(spec, data, device, world, collector)
         # Before the folder is touched: invalid rows must not cost an existing run.
         check_stages(model, splits.train.through(model.prepare), spec.training, world)
         _check_same_everywhere(write_spec(spec), splits, world)
         precision = choose_precision(spec.training.precision, model, spec.training.batch_size, world=world)
         if folder is not None:
             if world.is_main:
-                create(folder, spec, text, splits, device, precision, world.size)
+                create(folder, spec, text, new_environment(splits, device, precision, world.size))
             _advise(world, folder)
-        return _train(model, spec, splits, folder, noted, None, world, precision.chosen)
+        return _train(model, spec, splits, folder, collector, None, world, precision.chosen)
 
 
 @gradients()
@@ -149,8 +159,8 @@ def resume(
     Raises:
         RunError: if there is no run, its checkpoint is damaged, or the rows have changed.
     """
-    folder, noted = Path(directory), _Noted(reporter)
-    with joined() as world:
+    folder, collector = Path(directory), _WarningCollector(reporter)
+    with join_processes() as world:
         if not (folder / RESOLVED).is_file():
             raise RunError(f"{folder}: no run folder here ({RESOLVED} is missing); start one with: nbridge train SPEC --out {folder}")
         spec = read_spec(folder / RESOLVED)
@@ -159,24 +169,19 @@ def resume(
         threads = environment["threads"] if environment.get("processes", 1) == world.size else torch.get_num_threads()
         # Sums over another number of threads are not bit-identical.
         with torch_threads(threads):
-            model, splits = _prepare(spec, data, device or environment["device"], world, noted)
+            model, splits = _prepare(spec, data, device or environment["device"], world, collector)
             if environment["fingerprint"] != fingerprint(splits):
                 raise RunError(f"{folder}: the rows have changed since this run began; train a new run in another folder")
             if (folder / MODEL / CONFIG).is_file():
-                return Run(load(folder), spec, splits, folder, tuple(noted.findings))
+                return Run(load(folder), spec, splits, folder, tuple(collector.findings))
             _advise(world, folder)
             # The stored precision, because measuring again could choose another one.
             products = environment["precision"]["chosen"]
-            return _train(model, spec, splits, folder, noted, _restore(folder, model, world), world, products)
+            return _train(model, spec, splits, folder, collector, _restore(folder, model, world), world, products)
 
 
 def open_run(directory: str | os.PathLike[str], data: Data | None = None, *, device: str = "auto") -> Run:
-    """Loads a finished run: its model and its rows.
-
-    Arguments:
-        directory: The run folder.
-        data: The same rows as before, if they came from Python.
-        device: The device of the model.
+    """Loads a finished run: its model and its rows. Rows that came from Python must be passed again as ``data``.
 
     Raises:
         RunError: if there is no run, it is not finished, its rows came from Python and are not given, or the rows have changed.
@@ -196,12 +201,8 @@ def open_run(directory: str | os.PathLike[str], data: Data | None = None, *, dev
     return run
 
 
-class _Noted:
-    """Collects warnings; a reporter shows them, and where there is none they are issued as `NBridgeWarning`.
-
-    Arguments:
-        reporter: The reporter of the training, if there is one.
-    """
+class _WarningCollector:
+    """Collects warnings; a reporter shows them, and where there is none they are issued as `NBridgeWarning`."""
 
     def __init__(self, reporter: Reporter | None) -> None:
         self.reporter, self.findings = reporter, list[Finding]()
@@ -225,11 +226,11 @@ def _read(spec: Spec | Mapping[str, object] | str | os.PathLike[str], overrides:
     return spec, write_spec(spec)
 
 
-def _prepare(spec: Spec, data: Data | None, device: str, world: World, noted: _Noted) -> tuple[MultimodalVAE, Splits]:
+def _prepare(spec: Spec, data: Data | None, device: str, world: World, collector: _WarningCollector) -> tuple[MultimodalVAE, Splits]:
     model = build_model(spec)
     with world.main_first():
         frame = data if isinstance(data, DataSource) else rows_given(spec, data)
-        splits = build_data(spec, model, data if frame is None else frame, warn=noted.warn if world.is_main else lambda _: None)
+        splits = build_data(spec, model, data if frame is None else frame, warn=collector.warn if world.is_main else lambda _: None)
     return model.to(world.device(device)), splits
 
 
@@ -242,7 +243,7 @@ def _weigh(model: MultimodalVAE, spec: Spec, splits: Splits) -> None:
 
 def _check_same_everywhere(spec: str, splits: Splits, world: World) -> None:
     """Checks that all processes have the same spec and rows; otherwise they would silently corrupt the model."""
-    if not world.alone and not world.agrees(spec + fingerprint(splits)):
+    if not world.is_single and not world.is_same_everywhere(spec + fingerprint(splits)):
         raise DataError("the processes of this training have different specs or rows; give all of them the same files")
 
 
@@ -252,7 +253,7 @@ def _advise(world: World, folder: Path) -> None:
 
 def _restore(folder: Path, model: MultimodalVAE, world: World) -> TrainingState | None:
     state = restore_state(folder, model, metrics=world.is_main)
-    if not world.agrees("none" if state is None else f"{state.stage} {state.update}"):
+    if not world.is_same_everywhere("none" if state is None else f"{state.stage} {state.update}"):
         raise RunError(f"{folder}: the processes read different checkpoints; resume needs a folder shared by all machines")
     return state
 
@@ -262,7 +263,7 @@ def _train(
     spec: Spec,
     splits: Splits,
     folder: Path | None,
-    noted: _Noted,
+    collector: _WarningCollector,
     state: TrainingState | None,
     world: World,
     products: Products,
@@ -274,7 +275,7 @@ def _train(
         splits.train,
         splits.validation,
         spec.training,
-        reporter=noted.reporter if world.is_main else None,
+        reporter=collector.reporter if world.is_main else None,
         state=state,
         save=None if own is None else partial(save_state, own, model),
         log=None if own is None else partial(append_record, own),
@@ -286,4 +287,4 @@ def _train(
     if own is not None:
         save_model(own / MODEL, model, with_weights(spec, model.weights), patterns, model_card(spec))
     world.barrier()
-    return Run(Model(model, spec, patterns), spec, splits, folder, tuple(noted.findings))
+    return Run(Model(model, spec, patterns), spec, splits, folder, tuple(collector.findings))

@@ -24,7 +24,7 @@ from nbridge.spec.spec import Spec
 from nbridge.spec.training import StageSettings, StageSpec, TrainingSpec
 from nbridge.training.build import automatic_weights, build_model
 from nbridge.training.checkpoint import CONFIG, TENSORS, load_into, load_tensors
-from nbridge.training.run_folder import METRICS, MODEL, RESOLVED, create_like, machine, read_environment
+from nbridge.training.run_folder import METRICS, MODEL, RESOLVED, create, machine, read_environment
 from nbridge.training.state import save_state
 from nbridge.training.trainer import TrainingState
 
@@ -38,11 +38,7 @@ _OTHERS = ("name", "model", "bridges", "prior", "training")
 def begin_after_joint(folder: Path, spec: Spec, others: Iterable[Path], device: str) -> Path | None:
     """Creates a run folder in the state after stage ``joint``, copied from another run, for `nbridge.resume` to continue.
 
-    Arguments:
-        folder: The folder to create.
-        spec: The spec of the run.
-        others: Candidate run folders, which may be missing, unfinished, damaged or unrelated.
-        device: The device of the run.
+    The other run folders may be missing, unfinished, damaged or unrelated.
 
     Returns:
         The first candidate with the stage that this run would train on this machine; None, and nothing is created, if there is none.
@@ -55,8 +51,8 @@ def begin_after_joint(folder: Path, spec: Spec, others: Iterable[Path], device: 
         return None
     model = build_model(spec)
     for other in others:
-        if _take(other, wanted, model, device):
-            create_like(folder, spec, write_spec(spec), other)
+        if _copy_stage(other, wanted, model, device):
+            create(folder, spec, write_spec(spec), read_environment(other))
             with writing(folder / METRICS):
                 write_text(folder / METRICS, "".join(_lines(other)))
             save_state(folder, model, TrainingState(stage=1))
@@ -64,7 +60,7 @@ def begin_after_joint(folder: Path, spec: Spec, others: Iterable[Path], device: 
     return None
 
 
-def _take(other: Path, wanted: Mapping[str, Any], model: MultimodalVAE, device: str) -> bool:
+def _copy_stage(other: Path, wanted: Mapping[str, Any], model: MultimodalVAE, device: str) -> bool:
     """Copies the tensors of another run's stage ``joint`` into a model if that stage is the one wanted; returns whether it is."""
     path = other / MODEL / TENSORS
     try:

@@ -28,9 +28,6 @@ class TensorBoard(Reporter):
     model. When training begins or resumes, events are rewritten from the metrics of the run folder, so that no step is duplicated or
     missing.
 
-    Arguments:
-        folder: The run folder.
-
     Example:
         >>> import nbridge
         >>> def train(spec, rows):

@@ -18,7 +18,7 @@ from torch.distributions import Independent
 from nbridge.data.column import PRESENT
 from nbridge.inference.impute import decode, fixed_points, point_draws
 from nbridge.models.base import MultimodalVAE
-from nbridge.nn.distributions import diagonal_normal
+from nbridge.nn.distributions import normal_or_prior
 
 COMPLETED = "__completed"
 """Suffix of the outputs, because inputs and outputs of a graph must have different names."""
@@ -34,7 +34,6 @@ class ImputationGraph(nn.Module):
     Arguments:
         model: A trained model; the graph holds a copy, on the CPU and without gradients.
         given: The modalities that rows may have; the others are always absent.
-        wanted: The modalities to complete.
     """
 
     points: Tensor
@@ -56,8 +55,7 @@ class ImputationGraph(nn.Module):
         """q(z | present modalities), batch shape (B,) or (K, B) over D; the prior for rows with nothing present."""
         present = self._presence(inputs)
         forms = {name: self._standard_form(name, inputs, shown) for name, shown in zip(self.model.names, present, strict=True)}
-        q, some = self.model.masked_posterior(forms, present, self.noise), present.any(0)[:, None]
-        return diagonal_normal(torch.where(some, q.mean, 0.0), torch.where(some, q.stddev, 1.0))
+        return normal_or_prior(present.any(0), self.model.masked_posterior(forms, present, self.noise))
 
     def _presence(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Presence in the order of the model's modalities, shape (M, B)."""
@@ -68,16 +66,16 @@ class ImputationGraph(nn.Module):
         """The encoder's input: zeros for an absent row, as in `MultimodalVAE.inputs`."""
         likelihood = self.model.likelihoods[name]
         blank = likelihood.blank(present.shape[0])
-        x = torch.where(_beside(present, blank), inputs[name], blank) if name in self.given else blank
+        x = torch.where(_broadcast(present, blank), inputs[name], blank) if name in self.given else blank
         form = likelihood.standardize(x)
-        return torch.where(_beside(present, form), form, 0.0)
+        return torch.where(_broadcast(present, form), form, 0.0)
 
     def _completed(self, name: str, z: Tensor, number: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
         """Present values, with estimates for absent ones; ``number`` counts each row's present modalities, for calibration."""
         guess = decode(self.model, name, z, number, point=True)
-        return torch.where(_beside(inputs[name + PRESENT], guess), inputs[name], guess) if name in self.given else guess
+        return torch.where(_broadcast(inputs[name + PRESENT], guess), inputs[name], guess) if name in self.given else guess
 
 
-def _beside(present: Tensor, x: Tensor) -> Tensor:
+def _broadcast(present: Tensor, x: Tensor) -> Tensor:
     """Presence, shape (B,), reshaped to broadcast against values."""
     return present.reshape(-1, *(1 for _ in x.shape[1:]))

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nbridge.common.atomic_files import replace_folder, scratch_beside, writing
-from nbridge.common.messages import clip, listing
+from nbridge.common.messages import clip, some_of
 from nbridge.data.patterns import Patterns
 from nbridge.errors import NBridgeError, RunError
 from nbridge.models.base import MultimodalVAE
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FILES = (CARD, TENSORS, CONFIG)
 HEADER = "---\nlibrary_name: nbridge\n---\n\n"
 TAGS = ("multimodal", "vae", "missing-data", "imputation")
-NAMED = 4
+MAX_NAMES = 4
 """Number of foreign files named in a message."""
 
 
@@ -68,7 +68,7 @@ def push(
     from huggingface_hub import CommitOperationAdd, get_token
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    with _telling(repo, revision, api):
+    with _translated_errors(repo, revision, api):
         if not (token or get_token()):
             raise RunError(f"{repo}: pushing needs a token; log in with: hf auth login, or set HF_TOKEN")
         try:
@@ -114,10 +114,10 @@ def pull(
             cannot be reached.
     """
     target = Path(out)
-    _check_place(target, overwrite)
+    _check_target(target, overwrite)
     api = _api(token, endpoint)
     with writing(target), scratch_beside(target.absolute()) as scratch:
-        with _telling(repo, revision, api):
+        with _translated_errors(repo, revision, api):
             found = _download(api, repo, revision, scratch / "downloaded")
         place = scratch / "model"
         place.mkdir()
@@ -148,7 +148,7 @@ def load(
     api = _api(token, endpoint)
     from huggingface_hub import constants
 
-    with _telling(repo, revision, api):
+    with _translated_errors(repo, revision, api):
         if constants.HF_HUB_OFFLINE:
             found = Path(api.snapshot_download(repo, revision=revision, allow_patterns=list(FILES)))
         else:
@@ -164,7 +164,7 @@ def _api(token: str | None, endpoint: str | None) -> HfApi:
     return HfApi(endpoint=endpoint, token=token, library_name="nbridge", library_version=__version__)
 
 
-def _check_place(target: Path, overwrite: bool) -> None:
+def _check_target(target: Path, overwrite: bool) -> None:
     if not target.absolute().parent.is_dir():
         raise RunError(f"{target}: folder {target.parent} does not exist")
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
@@ -185,16 +185,17 @@ def _check_push(repo: str, info: ModelInfo, api: HfApi, *, private: bool) -> Non
         raise RunError(f"{repo}: exists already and is public; make it private on its page, or choose another name")
     names = _names(info)
     others = [name for name in names if name not in (*FILES, ".gitattributes")]
-    ours = CONFIG in names and _is_ours(Path(api.hf_hub_download(repo, CONFIG)))
+    ours = CONFIG in names and _is_nbridge_config(Path(api.hf_hub_download(repo, CONFIG)))
     if not ours and (others or CONFIG in names):
-        raise RunError(f"{repo}: holds other files ({_few(others or [CONFIG])}) and no nbridge model; choose another name")
+        held = some_of([clip(name) for name in others or [CONFIG]], MAX_NAMES)
+        raise RunError(f"{repo}: holds other files ({held}) and no nbridge model; choose another name")
 
 
 def _download(api: HfApi, repo: str, revision: str | None, place: Path | None = None) -> Path:
     """Downloads only the files of a model, to a folder or to the hub's cache."""
     names = _names(info := api.model_info(repo, revision=revision))
     if not {CONFIG, TENSORS} <= set(names):
-        holds = f"it holds {_few(names)}" if names else "it is empty"
+        holds = f"it holds {some_of([clip(name) for name in names], MAX_NAMES)}" if names else "it is empty"
         raise RunError(f"{repo}: not an nbridge model, expected {CONFIG} and {TENSORS}; {holds}")
     # The cache records the branch for offline use; a folder gets exactly the commit that was checked.
     exactly = revision if place is None else info.sha
@@ -203,7 +204,7 @@ def _download(api: HfApi, repo: str, revision: str | None, place: Path | None = 
 
 def _read(place: Path, repo: str) -> tuple[MultimodalVAE, Spec, Patterns | None]:
     """Loads a downloaded model; error messages name the repository instead of the folder."""
-    if not _is_ours(place / CONFIG):
+    if not _is_nbridge_config(place / CONFIG):
         raise RunError(f"{repo}: not an nbridge model; {CONFIG} is from another library")
     try:
         return load_model(place)
@@ -211,7 +212,7 @@ def _read(place: Path, repo: str) -> tuple[MultimodalVAE, Spec, Patterns | None]
         raise RunError(str(error).replace(str(place), repo)) from error
 
 
-def _is_ours(config: Path) -> bool:
+def _is_nbridge_config(config: Path) -> bool:
     try:
         return {"nbridge", "format_version", "spec"} <= set(json.loads(config.read_text(encoding="utf-8")))
     except (ValueError, TypeError):
@@ -232,13 +233,8 @@ def _card(folder: Path, license_: str | None) -> bytes:
     return str(card).encode()
 
 
-def _few(names: Sequence[str]) -> str:
-    more = len(names) - NAMED
-    return listing(clip(name) for name in names[:NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
 @contextmanager
-def _telling(repo: str, revision: str | None, api: HfApi) -> Iterator[None]:
+def _translated_errors(repo: str, revision: str | None, api: HfApi) -> Iterator[None]:
     """Turns errors of the hub or the connection into one-line messages."""
     try:
         yield

@@ -9,8 +9,7 @@ import inspect
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from nbridge.version import __version__
 ENDINGS = (".onnx", ".pt2")
 KEY = "nbridge"
 """Key of the description: in the metadata of an ONNX file, or ``nbridge.json`` among the extra files of a pt2."""
-LARGEST = 2**31 - 2**20
+MAX_BYTES = 2**31 - 2**20
 """Maximum size in bytes of the weights in one ONNX file."""
 ROWS = 32
 """Number of rows on which a graph is compared with its model before it is written."""
@@ -96,10 +95,15 @@ def export_model(
     fields = model.binding.own.fields(model.binding.shapes)
     columns = {name: tuple(field.column for field in own) for name, own in fields.items()}
     description = _description(graph, rows, classes or {}, columns)
-    with _quietly():
+    # Torch logs and warns about its own packages during export.
+    with log_level("torch.onnx", logging.ERROR), ignored_warnings():
         program = _traced(graph, rows)
         with writing(path), replacing(path) as temporary:
-            (_write_onnx if as_onnx else _write_pt2)(program, rows, description, temporary)
+            if as_onnx:
+                _write_onnx(program, rows, description, temporary)
+            else:
+                with temporary.open("wb") as file:
+                    torch.export.save(program, file, extra_files={f"{KEY}.json": json.dumps(description)})
     return description
 
 
@@ -123,7 +127,7 @@ def _check_extra() -> None:
 
 def _check_size(model: MultimodalVAE, path: Path) -> None:
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    if size > LARGEST:
+    if size > MAX_BYTES:
         raise RunError(f"{path}: the model's weights are {size / 2**30:.1f} GiB, and an ONNX file holds 2 GiB; export to .pt2")
 
 
@@ -152,13 +156,6 @@ def _compare(graph: ImputationGraph, model: MultimodalVAE, rows: Mapping[str, Te
                 kind = type(model).__name__
                 far = (one - other).abs().max()
                 raise RunError(f"cannot be exported: masked_posterior of {kind} differs from its posterior, by up to {far:.2g}")
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Silences torch's log messages and warnings about its own packages during export."""
-    with log_level("torch.onnx", logging.ERROR), ignored_warnings():
-        yield
 
 
 class _Keywords(nn.Module):
@@ -194,11 +191,6 @@ def _traced(graph: ImputationGraph, rows: Mapping[str, Tensor]) -> ExportedProgr
 
 def _first_line(error: Exception) -> str:
     return clip(next(iter(str(error).strip().splitlines()), type(error).__name__), 200)
-
-
-def _write_pt2(program: ExportedProgram, rows: Mapping[str, Tensor], description: Mapping[str, Any], path: Path) -> None:  # noqa: ARG001
-    with path.open("wb") as file:
-        torch.export.save(program, file, extra_files={f"{KEY}.json": json.dumps(description)})
 
 
 def _write_onnx(program: ExportedProgram, rows: Mapping[str, Tensor], description: Mapping[str, Any], path: Path) -> None:

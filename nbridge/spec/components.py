@@ -19,7 +19,7 @@ from pydantic_core import CoreSchema, InitErrorDetails, core_schema, to_jsonable
 from nbridge.errors import SpecError
 from nbridge.spec import registry
 from nbridge.spec.signature import REQUIRED, Option, Signature, read_signature
-from nbridge.spec.strict import StrictModel, expected, mistake, mistake_at, mistakes, with_lists
+from nbridge.spec.strict import StrictModel, error_at, expected, invalid, validation_error, with_lists
 
 
 @dataclass(frozen=True)
@@ -47,18 +47,17 @@ class Kind:
         name: A kind of `registry.BUILT_IN`.
         tag: The key of the type.
         default: The type if the key is omitted.
-        given: Keyword-only arguments that nbridge passes itself, so they are not options.
-        words: Types without a class and without options.
-        house: Keys that nbridge adds to the constructor options of every type.
-        build: Called with the component, and the values of the keys of ``house`` as keyword arguments.
+        keywords: Types without a class and without options.
+        base_model: Keys that nbridge adds to the constructor options of every type.
+        build: Called with the component, and the values of the keys of ``base_model`` as keyword arguments.
     """
 
     name: str
     tag: str = "type"
     default: str | None = None
-    given: tuple[str, ...] = ()
-    words: tuple[str, ...] = ()
-    house: type[StrictModel] = StrictModel
+    excluded: tuple[str, ...] = ()
+    keywords: tuple[str, ...] = ()
+    base_model: type[StrictModel] = StrictModel
     build: type[Any] = Component
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -80,29 +79,29 @@ class Kind:
             raise expected(f"a type or a mapping with the key '{self.tag}'")
         type_name = value.get(self.tag, self.default)
         if type_name is None and self.tag not in value:
-            raise mistakes(InitErrorDetails(type="missing", loc=(self.tag,), input=value))
+            raise validation_error(InitErrorDetails(type="missing", loc=(self.tag,), input=value))
         if not isinstance(type_name, str):
-            raise mistakes(mistake_at(where, "a type", "expected", type_name))
+            raise validation_error(error_at(where, "a type", "expected", type_name))
         try:
             model = self.model(type_name)
         except SpecError as error:
-            raise mistakes(mistake_at(where, str(error))) from error
+            raise validation_error(error_at(where, str(error))) from error
         options = model.model_validate({key: option for key, option in value.items() if key != self.tag})
-        common = {name: getattr(options, name) for name in self.house.model_fields}
+        common = {name: getattr(options, name) for name in self.base_model.model_fields}
         component = Component(type_name, {f.alias: getattr(options, name) for name, f in model.model_fields.items() if f.alias})
-        return self.build(component, **common) if self.house.model_fields else component
+        return self.build(component, **common) if self.base_model.model_fields else component
 
     def signature(self, type_name: str) -> Signature:
         """The constructor signature of a type."""
-        if type_name in self.words:
+        if type_name in self.keywords:
             return Signature()
-        target = registry.locate(self.name, type_name, self.words)
-        if not registry.is_house(target):
+        target = registry.locate(self.name, type_name, self.keywords)
+        if not registry.is_built_in(target):
             registry.resolve(self.name, type_name, registry.load(registry.BASES[self.name]))
-        return read_signature(target, self.given)
+        return read_signature(target, self.excluded)
 
     def model(self, type_name: str) -> type[StrictModel]:
-        """The options of a type and the keys of ``house`` as a pydantic model."""
+        """The options of a type and the keys of ``base_model`` as a pydantic model."""
         return _model(self, type_name)
 
 
@@ -113,7 +112,7 @@ def _model(kind: Kind, type_name: str) -> type[StrictModel]:
         f"option_{name}": (with_lists(option.annotation), _field(name, option)) for name, option in signature.options.items()
     }
     try:
-        model = create_model(type_name, __base__=kind.house, __doc__=signature.summary, **fields)
+        model = create_model(type_name, __base__=kind.base_model, __doc__=signature.summary, **fields)
     except (PydanticSchemaGenerationError, NameError, TypeError) as error:
         text = f"an option of '{type_name}' has a type that YAML cannot express; use the types of nbridge.spec.option_types"
         raise SpecError([text]) from error
@@ -137,7 +136,6 @@ def check_shape(kind: Kind, type_name: str, shape: tuple[int, ...]) -> None:
     except PydanticSchemaGenerationError:
         return  # an annotation such as torch.Size does not constrain the shape
     except ValidationError:
-        wording = [item.documentation for item in getattr(annotation, "__metadata__", ()) if isinstance(item, DocInfo)]
-        if not wording:
-            raise mistake(f"{type_name} does not support shape {list(shape)}") from None
-        raise mistake(f"{type_name} supports {wording[0]}; got {list(shape)}") from None
+        described = next((item.documentation for item in getattr(annotation, "__metadata__", ()) if isinstance(item, DocInfo)), None)
+        text = f"supports {described}; got {list(shape)}" if described else f"does not support shape {list(shape)}"
+        raise invalid(f"{type_name} {text}") from None

@@ -49,11 +49,11 @@ def schema_text() -> str:
 
 def _component(kind: Kind, definitions: dict[str, Any]) -> dict[str, Any]:
     """The spellings of a component: a name or a custom class, alone or with options."""
-    names = sorted({*registry.BUILT_IN[kind.name], *kind.words})
+    names = sorted({*registry.BUILT_IN[kind.name], *kind.keywords})
     full = [_full_spelling(kind, name, definitions) for name in names]
     own = {
         "type": "object",
-        "properties": {**_properties(kind.house, definitions), kind.tag: _OWN_CLASS},
+        "properties": {**_properties(kind.base_model, definitions), kind.tag: _OWN_CLASS},
         "required": [kind.tag],
         "description": "Your own class; its keyword-only arguments are the options.",
     }

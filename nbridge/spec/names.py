@@ -13,7 +13,7 @@ from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
 from nbridge.common.messages import clip
-from nbridge.spec.strict import mistake
+from nbridge.spec.strict import invalid
 
 RESERVED = frozenset({
     "T_destination", "add_module", "apply", "bfloat16", "buffers", "call_super_init", "children", "clear", "compile", "cpu", "cuda",
@@ -27,7 +27,7 @@ RESERVED = frozenset({
 })  # fmt: skip
 """Attributes of ``torch.nn.ModuleDict``, which rejects them as keys; a literal because parsing a spec must not import torch."""
 
-_OWNERS = {"id": "the row ids", "kl": "a term of the loss"}
+_RESERVED_BY = {"id": "the row ids", "kl": "a term of the loss"}
 
 
 def check_name(name: str) -> str:
@@ -37,14 +37,14 @@ def check_name(name: str) -> str:
         PydanticCustomError: with the rule that it violates.
     """
     if not name.isidentifier():
-        raise mistake(f"'{clip(name)}' is not a valid modality name: use letters, digits and single underscores, and start with a letter")
+        raise invalid(f"'{clip(name)}' is not a valid modality name: use letters, digits and single underscores, and start with a letter")
     if name.startswith("_") or "__" in name:
-        raise mistake(
+        raise invalid(
             f"'{clip(name)}' is not a valid modality name: leading and double underscores are reserved (NAME__present marks presence)"
         )
-    if name in RESERVED or name in _OWNERS:
-        owner = _OWNERS.get(name, "torch.nn.ModuleDict")
-        raise mistake(f"'{name}' is not a valid modality name: it is reserved for {owner}; use another, such as '{name}_1'")
+    if name in RESERVED or name in _RESERVED_BY:
+        owner = _RESERVED_BY.get(name, "torch.nn.ModuleDict")
+        raise invalid(f"'{name}' is not a valid modality name: it is reserved for {owner}; use another, such as '{name}_1'")
     return name
 
 

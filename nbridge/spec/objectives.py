@@ -20,14 +20,7 @@ DEFAULT_COUPLING, DEFAULT_LEAVE_ONE_OUT, DEFAULT_CONTRAST = 1.0, 0.3, 0.07
 
 
 def joint_options(coupling: Coupling, leave_one_out: Coupling, contrast: Coupling, *, paper: bool = False) -> dict[str, float]:
-    """The weights of the terms that stage ``joint`` adds to equation 7.
-
-    Arguments:
-        coupling: A weight, or ``auto``.
-        leave_one_out: A weight, or ``auto``.
-        contrast: A weight, or ``auto``.
-        paper: Whether bridges have the paper's objective; ``auto`` is then 0.
-    """
+    """The weights of the terms that stage ``joint`` adds to equation 7. With the paper's objective, ``auto`` is 0."""
 
     def resolved(value: Coupling, default: float) -> float:
         return value if not isinstance(value, str) else 0.0 if paper else default

@@ -10,12 +10,6 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Len, Lt, Predicate, doc
 
-__all__ = [
-    "Activation", "Channels", "ClassShape", "Combine", "Components", "Count", "Coupling", "EmptyRows", "Exponents", "ImageShape",
-    "Levels", "MissingFiles", "NonNegativeFloat", "PositiveFloat", "PositiveInt", "Precision", "Prior", "Probability", "ProductPrior",
-    "Resize", "Scale", "Seed", "Shape", "Share", "SourceEncoders", "Subsets", "Widths",
-]  # fmt: skip
-
 PositiveInt = Annotated[int, Gt(0)]
 Count = Annotated[int, Ge(0)]
 """Zero or more."""

@@ -7,18 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nbridge.common.messages import clip, noun
-from nbridge.spec import yaml_positions as yaml_tree
-from nbridge.spec.yaml_positions import Flaw, Path, Unreadable
+from nbridge.spec.yaml_positions import Diagnostic, ParseError, Path, parse
 
-_TAGS: Mapping[str, str] = {
-    "encoder": "type",
-    "decoder": "type",
-    "likelihood": "type",
-    "model": "type",
-    "fusion": "type",
-    "bridges": "type",
-    "data": "source",
-}
+_TAGS: Mapping[str, str] = dict.fromkeys(("encoder", "decoder", "likelihood", "model", "fusion", "bridges"), "type") | {"data": "source"}
 """Keys of components that can be given by type alone, and the key of the type in their full spelling."""
 
 
@@ -27,14 +18,13 @@ class Override:
     """An applied assignment.
 
     Arguments:
-        label: Its name in error messages.
         paths: The values that it set in the document.
-        flaws: Errors in the assignment itself.
+        diagnostics: Errors in the assignment itself.
     """
 
     label: str
     paths: frozenset[Path] = frozenset()
-    flaws: list[Flaw] = field(default_factory=list)
+    diagnostics: list[Diagnostic] = field(default_factory=list)
 
 
 def apply(assignment: str, document: dict[str, Any]) -> Override:
@@ -46,13 +36,13 @@ def apply(assignment: str, document: dict[str, Any]) -> Override:
     label = f"--set {clip(assignment, 100)}"
     path = tuple(target.strip().split("."))
     if not equals or not all(path):
-        return Override(label, flaws=[Flaw((0, 0), (), "expected path.to.key=value, such as training.seed=1")])
+        return Override(label, diagnostics=[Diagnostic((0, 0), (), "expected path.to.key=value, such as training.seed=1")])
     try:
-        tree = yaml_tree.parse(text)
+        tree = parse(text)
         made = _assign(document, path, tree.value)
-    except Unreadable as error:
-        return Override(label, flaws=[Flaw((0, 0), error.flaw.path, error.flaw.text)])
-    return Override(label, frozenset(made), [Flaw((0, 0), (*path, *flaw.path), flaw.text) for flaw in tree.flaws])
+    except ParseError as error:
+        return Override(label, diagnostics=[error.diagnostic._replace(position=(0, 0))])
+    return Override(label, frozenset(made), [Diagnostic((0, 0), (*path, *found.path), found.text) for found in tree.diagnostics])
 
 
 def _assign(document: dict[str, Any], path: tuple[str, ...], value: Any) -> list[Path]:
@@ -79,7 +69,7 @@ def _step(here: Any, key: str, done: Path) -> str | int:
     if isinstance(here, dict):
         return key
     if not isinstance(here, list):
-        raise Unreadable((0, 0), f"this is {noun(here)}; it has no key '{clip(key)}'", done)
+        raise ParseError((0, 0), f"this is {noun(here)}; it has no key '{clip(key)}'", done)
     if key.isdecimal() and int(key) < len(here):
         return int(key)
-    raise Unreadable((0, 0), f"'{clip(key)}' is not an index of this list of {len(here)} entries (the first is 0)", done)
+    raise ParseError((0, 0), f"'{clip(key)}' is not an index of this list of {len(here)} entries (the first is 0)", done)

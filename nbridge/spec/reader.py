@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from itertools import chain
+from pathlib import Path as FilePath
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,11 +14,10 @@ from ruamel.yaml import YAML
 
 from nbridge.common.messages import clip, noun
 from nbridge.errors import SpecError
-from nbridge.spec import validation_messages as wording
-from nbridge.spec import yaml_positions as yaml_tree
 from nbridge.spec.overrides import Override, apply
 from nbridge.spec.spec import Spec
-from nbridge.spec.yaml_positions import Position, Tree, Unreadable
+from nbridge.spec.validation_messages import Problem, problems
+from nbridge.spec.yaml_positions import Diagnostic, ParseError, Path, Position, Tree, parse
 
 _EMPTY = "empty spec; at least the key 'modalities' is required"
 
@@ -33,24 +33,19 @@ def read_spec(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Sp
         SpecError: with one line per error, ``FILE:LINE:COLUMN: path.to.key: message``, in the order of the file.
     """
     name = os.fspath(path)
-    return parse_spec(_text(Path(name), name), name, overrides)
+    return parse_spec(_text(FilePath(name), name), name, overrides)
 
 
 def parse_spec(text: str, name: str = "<spec>", overrides: Sequence[str] = ()) -> Spec:
     """Reads a spec from a string; see `read_spec`.
 
-    Arguments:
-        text: The YAML text.
-        name: The name of the text in error messages.
-        overrides: Assignments such as ``training.seed=1``.
-
     Raises:
         SpecError: with one line per error.
     """
     try:
-        tree = yaml_tree.parse(text)
-    except Unreadable as error:
-        raise SpecError([_located(name, error.flaw.position, error.flaw.path, error.flaw.text)]) from error
+        tree = parse(text)
+    except ParseError as error:
+        raise SpecError([_located(name, *error.diagnostic)]) from error
     if not isinstance(tree.value, Mapping):
         text = _EMPTY if tree.value is None else f"a spec must be a mapping, this is {noun(tree.value)}"
         raise SpecError([_located(name, tree.values.get((), (1, 1)), (), text)])
@@ -66,7 +61,7 @@ def spec_from_dict(document: Mapping[str, Any]) -> Spec:
     try:
         return Spec.model_validate(document)
     except ValidationError as error:
-        raise SpecError([_line("", problem.path, problem.text) for problem in wording.problems(error, document)]) from error
+        raise SpecError([_line("", problem.path, problem.text) for problem in problems(error, document)]) from error
 
 
 def write_spec(spec: Spec) -> str:
@@ -81,33 +76,33 @@ def write_spec(spec: Spec) -> str:
 
 
 def _checked(tree: Tree, name: str, assignments: Sequence[str]) -> Spec:
-    in_file = [(flaw.position, flaw.path, flaw.text) for flaw in tree.flaws]
     changes = [apply(assignment, tree.value) for assignment in assignments]
-    in_changes = [_line(change.label, flaw.path, flaw.text) for change in changes for flaw in change.flaws]
-    unread = {flaw.path for flaw in (*tree.flaws, *(flaw for change in changes for flaw in change.flaws))}
+    in_file = list(tree.diagnostics)
+    in_changes = [_line(change.label, found.path, found.text) for change in changes for found in change.diagnostics]
+    unread = {found.path for found in chain(tree.diagnostics, *(change.diagnostics for change in changes))}
     spec = None
     try:
         spec = Spec.model_validate(tree.value)
     except ValidationError as error:
-        for problem in wording.problems(error, tree.value):
+        for problem in problems(error, tree.value):
             if problem.path in unread and not problem.of_key:
                 continue  # a placeholder for a value that could not be read
             if change := _origin(problem.path, changes):
                 in_changes.append(_line(change.label, problem.path, problem.text))
             else:
-                in_file.append((_position(tree, problem), problem.path, problem.text))
-    lines = [_located(name, *found) for found in sorted(in_file, key=lambda found: found[0])] + in_changes
+                in_file.append(Diagnostic(_position(tree, problem), problem.path, problem.text))
+    lines = [_located(name, *found) for found in sorted(in_file, key=lambda found: found.position)] + in_changes
     if spec is None or lines:
         raise SpecError(lines)
     return spec
 
 
-def _origin(path: wording.Path, changes: Sequence[Override]) -> Override | None:
+def _origin(path: Path, changes: Sequence[Override]) -> Override | None:
     """The last assignment that set the value at ``path``."""
     return next((change for change in reversed(changes) if change.paths & {path[:length] for length in range(1, len(path) + 1)}), None)
 
 
-def _position(tree: Tree, problem: wording.Problem) -> Position:
+def _position(tree: Tree, problem: Problem) -> Position:
     if problem.of_key and problem.path in tree.keys:
         return tree.keys[problem.path]
     if problem.path in tree.values:
@@ -116,15 +111,15 @@ def _position(tree: Tree, problem: wording.Problem) -> Position:
     return next((tree.keys[problem.path[:length]] for length in lengths if problem.path[:length] in tree.keys), (1, 1))
 
 
-def _located(name: str, position: Position, path: wording.Path, text: str) -> str:
+def _located(name: str, position: Position, path: Path, text: str) -> str:
     return _line(f"{name}:{position[0]}:{position[1]}", path, text)
 
 
-def _line(label: str, path: wording.Path, text: str) -> str:
+def _line(label: str, path: Path, text: str) -> str:
     return ": ".join(part for part in (label, ".".join(clip(step) for step in path), text) if part)
 
 
-def _text(path: Path, name: str) -> str:
+def _text(path: FilePath, name: str) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:

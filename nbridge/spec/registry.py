@@ -104,16 +104,11 @@ _TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 def known(kind: str) -> list[str]:
     """The built-in and installed names of a kind, sorted."""
-    return sorted({*BUILT_IN[kind], *_entry_points(kind)})
+    return sorted({*BUILT_IN[kind], *installed(kind)})
 
 
-def locate(kind: str, name: str, words: tuple[str, ...] = ()) -> str:
-    """The class of a type, as ``package.module:Class``.
-
-    Arguments:
-        kind: A kind of `BUILT_IN`.
-        name: The type, as given in a spec.
-        words: Other types that the error message should list.
+def locate(kind: str, name: str, keywords: tuple[str, ...] = ()) -> str:
+    """The class of a type, as ``package.module:Class``. ``kind`` is one of `BUILT_IN`; the error message also lists ``keywords``.
 
     Raises:
         SpecError: if the name is unknown.
@@ -124,17 +119,16 @@ def locate(kind: str, name: str, words: tuple[str, ...] = ()) -> str:
         if _TARGET.fullmatch(name):
             return name
         raise SpecError([f"invalid {NOUNS[kind]} '{clip(name)}', expected the form 'package.module:Class'"])
-    installed = _entry_points(kind)
-    if name in installed:
-        return installed[name]
-    names = sorted({*known(kind), *words})
+    if name in installed(kind):
+        return installed(kind)[name]
+    names = sorted({*known(kind), *keywords})
     raise SpecError([
         f"unknown {NOUNS[kind]} '{clip(name)}'.{did_you_mean(name, names)} Known: {', '.join(names)}. "
         "For your own class write 'package.module:Class'."
     ])  # fmt: skip
 
 
-def is_house(target: str) -> bool:
+def is_built_in(target: str) -> bool:
     """Whether ``package.module:Class`` belongs to this package."""
     return target.startswith("nbridge.")
 
@@ -159,12 +153,7 @@ def load(target: str) -> Any:
 
 
 def resolve(kind: str, name: str, base: type) -> type:
-    """Imports the class of a type.
-
-    Arguments:
-        kind: A kind of `BUILT_IN`.
-        name: The type, as given in a spec.
-        base: The required base class.
+    """Imports the class of a type. ``kind`` is one of `BUILT_IN`; the class must extend ``base``.
 
     Raises:
         SpecError: if the name is unknown, its module cannot be imported, or it is not a subclass of ``base``.
@@ -179,8 +168,8 @@ def resolve(kind: str, name: str, base: type) -> type:
 
 
 @functools.cache
-def _entry_points(kind: str) -> dict[str, str]:
-    """Names declared by installed packages; if two packages declare the same name, the first one found wins."""
+def installed(kind: str) -> dict[str, str]:
+    """The classes that installed packages declare, by name; if two packages declare the same name, the first one found wins."""
     if kind not in _EXTENSIBLE:
         return {}
     return {

@@ -47,8 +47,6 @@ class Signature:
 
     Arguments:
         shape: The annotation of the argument ``shape``, which states the supported shapes; None if there is none.
-        options: The keyword-only arguments by name.
-        summary: The first line of the docstring.
     """
 
     shape: Any = None
@@ -57,27 +55,25 @@ class Signature:
 
 
 @functools.cache
-def read_signature(target: str, given: tuple[str, ...] = ()) -> Signature:
+def read_signature(target: str, excluded: tuple[str, ...] = ()) -> Signature:
     """The signature of ``package.module:Class``, without importing a built-in class.
 
-    Arguments:
-        target: The class.
-        given: Keyword-only arguments that are not options, because nbridge passes them itself.
+    Keyword-only arguments that nbridge passes itself are ``excluded``: they are not options.
 
     Raises:
         SpecError: if the class cannot be imported or an annotation cannot be resolved.
     """
-    return (signature_of_source(target, given) if registry.is_house(target) else None) or signature_of_class(target, given)
+    return (signature_of_source(target, excluded) if registry.is_built_in(target) else None) or signature_of_class(target, excluded)
 
 
-def signature_of_class(target: str, given: tuple[str, ...] = ()) -> Signature:
+def signature_of_class(target: str, excluded: tuple[str, ...] = ()) -> Signature:
     """The signature of ``package.module:Class``, which is imported."""
     cls = registry.load(target)
     if not isinstance(cls, type):
         raise SpecError([f"'{target}' is of type {type(cls).__name__}, expected a class"])
     try:
         parameters = [] if cls.__init__ is object.__init__ else list(inspect.signature(cls.__init__).parameters.values())
-        wanted = {p.name: p for p in parameters if p.name not in given and (p.kind is p.KEYWORD_ONLY or p.name == "shape")}
+        wanted = {p.name: p for p in parameters if p.name not in excluded and (p.kind is p.KEYWORD_ONLY or p.name == "shape")}
         hints = _hints({p.name: p.annotation for p in wanted.values()}, vars(sys.modules[cls.__init__.__module__]) if wanted else {})
     except Exception as error:
         raise SpecError(
@@ -86,7 +82,7 @@ def signature_of_class(target: str, given: tuple[str, ...] = ()) -> Signature:
     return _signature(hints, {p.name: p.default for p in wanted.values() if p.kind is p.KEYWORD_ONLY}, inspect.cleandoc(cls.__doc__ or ""))
 
 
-def signature_of_source(target: str, given: tuple[str, ...] = ()) -> Signature | None:
+def signature_of_source(target: str, excluded: tuple[str, ...] = ()) -> Signature | None:
     """The signature of ``package.module:Class``, parsed from its source; None if the source alone does not suffice."""
     module_name, _, name = target.partition(":")
     tree = _source(module_name)
@@ -97,7 +93,7 @@ def signature_of_source(target: str, given: tuple[str, ...] = ()) -> Signature |
     if constructor is None:
         return None
     arguments = constructor.args
-    options = {a.arg: d for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if a.arg not in given}
+    options = {a.arg: d for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if a.arg not in excluded}
     wanted = [a for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs) if a.arg in options or a.arg == "shape"]
     try:
         hints = _hints({a.arg: ast.unparse(a.annotation) if a.annotation else REQUIRED for a in wanted}, _NAMESPACE)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from annotated_types import Ge, Len
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationInfo, field_validator, model_validator
+from pydantic_core import to_jsonable_python
 
 from nbridge.common.messages import clip
 from nbridge.spec.components import Component, Kind, check_shape
@@ -31,7 +32,7 @@ from nbridge.spec.option_types import (
     Subsets,
 )
 from nbridge.spec.registry import STAGES
-from nbridge.spec.strict import StrictModel, expected, mistake, mistake_at, mistakes
+from nbridge.spec.strict import StrictModel, error_at, expected, invalid, validation_error
 from nbridge.spec.training import TrainingSpec
 
 SPEC_VERSION = 1
@@ -41,6 +42,11 @@ SPEC_VERSION = 1
 def _field(default: Any, description: str, **more: Any) -> Any:
     """A field whose default is given as in a spec, and validated like one."""
     return Field(default=default, description=description, **more)
+
+
+def _by_objective(description: str) -> Any:
+    """A field whose default depends on the objective, and so is not in the JSON schema."""
+    return _field(None, description, json_schema_extra=lambda schema: schema.pop("default"))
 
 
 def _one_line(text: str) -> str:
@@ -78,14 +84,14 @@ class DataKeys(StrictModel):
     def _check_shares(cls, test: float, info: ValidationInfo) -> float:
         validation = info.data.get("validation", 0.0)
         if validation + test >= 1:
-            raise mistake(f"validation ({validation:g}) and test ({test:g}) leave no rows for training; their sum must be below 1")
+            raise invalid(f"validation ({validation:g}) and test ({test:g}) leave no rows for training; their sum must be below 1")
         return test
 
     @field_validator("split")
     @classmethod
     def _check_split(cls, split: str | None, info: ValidationInfo) -> str | None:
         if split is not None and split == info.data.get("group"):
-            raise mistake(f"column '{clip(split)}' is also data.group; expected a column of train, validation or test")
+            raise invalid(f"column '{clip(split)}' is also data.group; expected a column of train, validation or test")
         return split
 
 
@@ -113,9 +119,8 @@ class DataSpec:
 
     def as_dict(self) -> dict[str, Any]:
         """The full spelling in a spec, as plain YAML values."""
-        shares = {"validation": self.validation, "test": self.test, "seed": self.seed, "empty_rows": self.empty_rows}
-        columns = {key: column for key, column in (("group", self.group), ("split", self.split)) if column is not None}
-        return {**self.source.as_dict("source"), **shares, **columns}
+        keys = {key: value for key in DataKeys.model_fields if (value := getattr(self, key)) is not None}
+        return {**self.source.as_dict("source"), **keys}
 
 
 class Objective(StrictModel):
@@ -129,7 +134,7 @@ class Objective(StrictModel):
     cross: NonNegativeFloat = Field(default=0.0, description="The log-likelihood of the other modalities, discrete ones only.")
 
 
-_BY_OBJECTIVE = {
+_DEFAULTS_BY_OBJECTIVE = {
     "combine": ("mean", "poe"),
     "subsets": ("singletons", "random"),
     "encoders": ("shared", "own"),
@@ -145,57 +150,44 @@ class BridgesKeys(StrictModel):
     objective: Literal["paper"] | Objective = _field(
         dict(DEFAULT_OBJECTIVE), "The loss of stage `bridges`: `paper`, or weights of the terms elbo, distill, match and cross."
     )
-    combine: Combine = _field(
-        None,
-        "How several observed modalities are combined: mean of features, or product of posteriors (poe); default poe, with `paper` mean.",
-        json_schema_extra=lambda schema: schema.pop("default"),
+    combine: Combine = _by_objective(
+        "How several observed modalities are combined: mean of features, or product of posteriors (poe); default poe, with `paper` mean."
     )
-    subsets: Subsets = _field(
-        None,
+    subsets: Subsets = _by_objective(
         "The sets of sources that bridges are trained for: singletons; random, singletons and one larger random set per row; or all. "
-        "Default random, with `paper` singletons.",
-        json_schema_extra=lambda schema: schema.pop("default"),
+        "Default random, with `paper` singletons."
     )
-
-    encoders: SourceEncoders = _field(
-        None,
+    encoders: SourceEncoders = _by_objective(
         "The encoders that bridges read: shared, the frozen joint encoders; or own, encoders trained with the bridges. Default own, with "
-        "`paper` shared.",
-        json_schema_extra=lambda schema: schema.pop("default"),
+        "`paper` shared."
     )
-    exponents: Exponents = _field(
-        None,
-        "The exponent of each posterior in the product (poe): fitted on validation rows, or ones. Default fitted, with `paper` ones.",
-        json_schema_extra=lambda schema: schema.pop("default"),
+    exponents: Exponents = _by_objective(
+        "The exponent of each posterior in the product (poe): fitted on validation rows, or ones. Default fitted, with `paper` ones."
     )
-
-    prior: ProductPrior = _field(
-        None,
+    prior: ProductPrior = _by_objective(
         "The prior in the product of posteriors (poe): normal, N(0, I); mixture, Gaussians fitted to the codes of the training rows; or "
-        "auto, the one that better predicts hidden modalities of validation rows. Default auto, with `paper` normal.",
-        json_schema_extra=lambda schema: schema.pop("default"),
+        "auto, the one that better predicts hidden modalities of validation rows. Default auto, with `paper` normal."
     )
 
     @field_validator("objective", mode="wrap")
     @classmethod
     def _check_objective(cls, value: Any, _: Callable[[Any], Any]) -> Any:
         terms = get_args(Term)
-        if isinstance(value, Mapping):
-            weights = Objective.model_validate(value)
-            positive = {term: weight for term in terms if (weight := getattr(weights, term))}
-            if not positive:
-                raise mistake(f"at least one of {', '.join(terms)} must have a positive weight")
-            return positive
         if value == "paper":
             return value
-        raise expected(f"'paper' or a mapping of weights over {', '.join(terms)}")
+        if not isinstance(value, Mapping):
+            raise expected(f"'paper' or a mapping of weights over {', '.join(terms)}")
+        positive = {term: weight for term, weight in Objective.model_validate(value) if weight}
+        if not positive:
+            raise invalid(f"at least one of {', '.join(terms)} must have a positive weight")
+        return positive
 
     @field_validator("combine", "subsets", "encoders", "exponents", "prior", mode="before")
     @classmethod
     def _fill_default(cls, value: Any, info: ValidationInfo) -> Any:
         if value is not None:
             return value
-        paper, default = _BY_OBJECTIVE[str(info.field_name)]
+        paper, default = _DEFAULTS_BY_OBJECTIVE[str(info.field_name)]
         return paper if info.data.get("objective") == "paper" else default
 
 
@@ -227,22 +219,18 @@ class BridgesSpec:
 
     def as_dict(self) -> dict[str, Any]:
         """The full spelling in a spec, as plain YAML values."""
-        if self.bank.type in STOCHASTIC:
-            return {**self.bank.as_dict(), "encoders": self.encoders}
-        objective = self.objective if self.objective == "paper" else dict(self.objective)
-        keys = {"objective": objective, "combine": self.combine, "subsets": self.subsets, "encoders": self.encoders}
-        keys |= {"exponents": self.exponents, "prior": self.prior}
-        return {**self.bank.as_dict(), **keys}
+        keys = ("encoders",) if self.bank.type in STOCHASTIC else tuple(BridgesKeys.model_fields)
+        return {**self.bank.as_dict(), **{key: to_jsonable_python(getattr(self, key)) for key in keys}}
 
 
 ENCODER = Kind("encoders")
-DECODER = Kind("decoders", words=("mirror",))
+DECODER = Kind("decoders", keywords=("mirror",))
 LIKELIHOOD = Kind("likelihoods")
 FUSION = Kind("fusions", default="mlp")
-BRIDGES = Kind("bridges", default="mlp", house=BridgesKeys, build=BridgesSpec)
-PRIOR = Kind("priors", default="normal", words=("normal",))
-MODEL = Kind("models", default="bridged", given=("objective", "combine", "subsets", "exponents", "prior"))
-DATA = Kind("datasets", tag="source", default="memory", house=DataKeys, build=DataSpec)
+BRIDGES = Kind("bridges", default="mlp", base_model=BridgesKeys, build=BridgesSpec)
+PRIOR = Kind("priors", default="normal", keywords=("normal",))
+MODEL = Kind("models", default="bridged", excluded=("objective", "combine", "subsets", "exponents", "prior"))
+DATA = Kind("datasets", tag="source", default="memory", base_model=DataKeys, build=DataSpec)
 
 
 def _to_sizes(value: Any) -> Any:
@@ -302,7 +290,7 @@ class Spec(StrictModel):
         version = value.get("spec_version") if isinstance(value, Mapping) else None
         if isinstance(version, int) and version > SPEC_VERSION:
             text = f"spec_version {version} is newer than the newest supported ({SPEC_VERSION}); upgrade nbridge"
-            raise mistakes(mistake_at(("spec_version",), text))
+            raise validation_error(error_at(("spec_version",), text))
         return value
 
     @field_validator("bridges", mode="before")
@@ -312,7 +300,7 @@ class Spec(StrictModel):
             for key in BridgesKeys.model_fields:
                 if key in value and key != "encoders":
                     text = f"'{key}' does not apply to bridges of type {kind}; remove it"
-                    raise mistakes(mistake_at((key,), text))
+                    raise validation_error(error_at((key,), text))
         return value
 
     @field_validator("training", mode="wrap")
@@ -331,9 +319,9 @@ class Spec(StrictModel):
     def _check_validation_rows(self) -> Self:
         patient = [name for name, stage in self.training.stages.items() if isinstance(stage.patience, int)]
         if patient and not self.data.validation and self.data.split is None:
-            raise mistake(f"training: patience of stage '{patient[0]}' needs validation rows, and data.validation is 0")
+            raise invalid(f"training: patience of stage '{patient[0]}' needs validation rows, and data.validation is 0")
         if self.training.conformal and not self.data.validation and self.data.split is None:
-            raise mistake("training: conformal needs validation rows, and data.validation is 0")
+            raise invalid("training: conformal needs validation rows, and data.validation is 0")
         return self
 
     def as_dict(self) -> dict[str, Any]:

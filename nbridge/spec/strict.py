@@ -16,7 +16,7 @@ from pydantic_core.core_schema import ErrorType
 
 from nbridge.common.messages import clip, did_you_mean
 
-Sort = Literal["mistake", "expected", "unknown_key"]
+ErrorKind = Literal["mistake", "expected", "unknown_key"]
 """The type of an error raised by nbridge: a message, the noun after "expected", or a message about a key."""
 
 _KNOWN = frozenset(typing.get_args(ErrorType))
@@ -47,32 +47,25 @@ class StrictModel(BaseModel):
         if kind == "extra_forbidden" and len(loc) == 1:
             names = [*cls.other_keys, *(item.alias or name for name, item in cls.model_fields.items())]
             offer = f"{did_you_mean(loc[0], names)} Known: {', '.join(names) or 'none'}"
-            return mistake_at(loc, f"unknown {cls.noun} '{clip(loc[0])}'.{offer}", "unknown_key")
+            return error_at(loc, f"unknown {cls.noun} '{clip(loc[0])}'.{offer}", "unknown_key")
         if kind in ("mistake", "expected", "unknown_key"):
-            return mistake_at(loc, context["text"], kind, line["input"])
+            return error_at(loc, context["text"], kind, line["input"])
         if kind not in _KNOWN:  # a custom check in the annotation of a plug-in's option
-            return mistake_at(loc, line["msg"], "mistake", line["input"])
+            return error_at(loc, line["msg"], "mistake", line["input"])
         return InitErrorDetails(type=kind, loc=loc, input=line["input"], ctx=dict(context))
 
 
-def mistake_at(loc: Iterable[str | int], text: str, kind: Sort = "mistake", value: object = None) -> InitErrorDetails:
-    """An error at a path below the value that is being validated.
-
-    Arguments:
-        loc: The path.
-        text: The message; for the kind ``expected``, the noun after "expected".
-        kind: One of ``mistake``, ``expected`` and ``unknown_key``.
-        value: The value at that path.
-    """
+def error_at(loc: Iterable[str | int], text: str, kind: ErrorKind = "mistake", value: object = None) -> InitErrorDetails:
+    """An error at a path below the value that is being validated. For the kind ``expected``, the text is the noun after "expected"."""
     return InitErrorDetails(type=_error(kind, text), loc=tuple(loc), input=value)
 
 
-def mistakes(*lines: InitErrorDetails) -> ValidationError:
+def validation_error(*lines: InitErrorDetails) -> ValidationError:
     """The exception for errors below the value that is being validated."""
     return ValidationError.from_exception_data("spec", list(lines))
 
 
-def mistake(text: str) -> PydanticCustomError:
+def invalid(text: str) -> PydanticCustomError:
     """The exception for an error in the value that is being validated."""
     return _error("mistake", text)
 
@@ -82,7 +75,7 @@ def expected(noun: str) -> PydanticCustomError:
     return _error("expected", noun)
 
 
-def _error(kind: Sort, text: str) -> PydanticCustomError:
+def _error(kind: ErrorKind, text: str) -> PydanticCustomError:
     return PydanticCustomError(kind, "expected {text}" if kind == "expected" else "{text}", {"text": text})
 
 

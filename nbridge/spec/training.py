@@ -10,7 +10,7 @@ from annotated_types import Ge
 from pydantic import Field, ValidationInfo, create_model, field_validator, model_serializer, model_validator
 
 from nbridge.spec.option_types import Count, NonNegativeFloat, PositiveFloat, PositiveInt, Precision, Seed
-from nbridge.spec.strict import StrictModel, mistake
+from nbridge.spec.strict import StrictModel, invalid
 
 
 class StageSettings(StrictModel):
@@ -45,7 +45,7 @@ class StageSpec(StageSettings):
     @model_validator(mode="after")
     def _check_budget(self) -> Self:
         if self.epochs is not None and self.updates is not None:
-            raise mistake(f"both epochs ({self.epochs}) and updates ({self.updates}) are given; set one of them to null")
+            raise invalid(f"both epochs ({self.epochs}) and updates ({self.updates}) are given; set one of them to null")
         return self
 
     @model_serializer(mode="wrap")

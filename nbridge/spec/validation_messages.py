@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from nbridge.common.messages import clip, did_you_mean, shown
-
-Path = tuple[str | int, ...]
+from nbridge.spec.yaml_positions import Path
 
 _EXPECTED: Mapping[str, str] = {
     "int_type": "an integer",

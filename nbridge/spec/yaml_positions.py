@@ -23,15 +23,15 @@ Path = tuple[str | int, ...]
 Position = tuple[int, int]
 """Line and column, starting at 1."""
 
-_DEEPEST = 50
-_MOST = 100_000
-_LARGEST = 2**63
+_MAX_DEPTH = 50
+_MAX_VALUES = 100_000
+_INTEGER_LIMIT = 2**63
 _TAG = "tag:yaml.org,2002:"
 _DIRECTIVE = re.compile(r"^%YAML[ \t]+(?!1\.2\s)(\S+)", re.MULTILINE)
 _TAB = re.compile(r"[ ]*\t")
 
 
-class Flaw(NamedTuple):
+class Diagnostic(NamedTuple):
     """An error that is found before validation."""
 
     position: Position
@@ -39,11 +39,11 @@ class Flaw(NamedTuple):
     text: str
 
 
-class Unreadable(Exception):  # noqa: N818 (internal control flow, never shown to a user)
-    """Raised for a text that cannot be parsed."""
+class ParseError(Exception):
+    """A text that cannot be parsed; never shown to a user."""
 
     def __init__(self, position: Position, text: str, path: Path = ()) -> None:
-        self.flaw = Flaw(position, path, text)
+        self.diagnostic = Diagnostic(position, path, text)
         super().__init__(text)
 
 
@@ -55,23 +55,23 @@ class Tree:
         value: Mappings, lists, strings, numbers, booleans and None.
         keys: The position of each key, by the path of its value.
         values: The position of each value, by its path.
-        flaws: Errors that do not prevent reading the rest.
+        diagnostics: Errors that do not prevent reading the rest.
     """
 
     value: Any = None
     keys: dict[Path, Position] = field(default_factory=dict)
     values: dict[Path, Position] = field(default_factory=dict)
-    flaws: list[Flaw] = field(default_factory=list)
+    diagnostics: list[Diagnostic] = field(default_factory=list)
 
 
 def parse(text: str) -> Tree:
     """Parses a document; the value of an empty one is None.
 
     Raises:
-        Unreadable: if the text is not a single YAML 1.2 document within the size limits.
+        ParseError: if the text is not a single YAML 1.2 document within the size limits.
     """
     if directive := _DIRECTIVE.search(text):
-        raise Unreadable(_at(text, directive.start()), f"YAML {clip(directive[1])} is requested, but a spec is YAML 1.2; remove this line")
+        raise ParseError(_at(text, directive.start()), f"YAML {clip(directive[1])} is requested, but a spec is YAML 1.2; remove this line")
     root = _compose(text)
     tree = Tree()
     if root is not None:
@@ -84,29 +84,29 @@ def _compose(text: str) -> Node | None:
         with ignored_warnings(ReusedAnchorWarning):
             return YAML(typ="safe", pure=True).compose(text)
     except ReaderError as error:
-        raise Unreadable(_at(text, error.position), f"the character U+{ord(text[error.position]):04X} is not allowed in YAML") from error
+        raise ParseError(_at(text, error.position), f"the character U+{ord(text[error.position]):04X} is not allowed in YAML") from error
     except MarkedYAMLError as error:
         raise _syntax(error, text) from error
     except RecursionError as error:
-        raise Unreadable((1, 1), f"nested more than {_DEEPEST} levels deep") from error
+        raise ParseError((1, 1), f"nested more than {_MAX_DEPTH} levels deep") from error
     except Exception as error:  # on some invalid texts ruamel.yaml raises IndexError and other unrelated exceptions
-        raise Unreadable((1, 1), f"not valid YAML ({type(error).__name__})") from error
+        raise ParseError((1, 1), f"not valid YAML ({type(error).__name__})") from error
 
 
-def _syntax(error: MarkedYAMLError, text: str) -> Unreadable:
+def _syntax(error: MarkedYAMLError, text: str) -> ParseError:
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line, mark.column) if mark else (0, 0)
     lines = text.splitlines()
     for number in range(min(line + 1, len(lines))):
         if tab := _TAB.match(lines[number]):
-            return Unreadable((number + 1, tab.end()), "tab in the indentation; use spaces")
+            return ParseError((number + 1, tab.end()), "tab in the indentation; use spaces")
     problem = str(error.problem)
     if "another document" in problem:
-        return Unreadable((line + 1, column + 1), "a second document starts here; a spec is a single document")
+        return ParseError((line + 1, column + 1), "a second document starts here; a spec is a single document")
     if "'\\t'" in problem:
-        return Unreadable((line + 1, column + 1), "tab; use spaces")
+        return ParseError((line + 1, column + 1), "tab; use spaces")
     reason = ", ".join(" ".join(part.split()) for part in (error.context, problem) if part)
-    return Unreadable((line + 1, column + 1), f"not valid YAML: {clip(reason, 200)}")
+    return ParseError((line + 1, column + 1), f"not valid YAML: {clip(reason, 200)}")
 
 
 def _at(text: str, offset: int) -> Position:
@@ -134,15 +134,15 @@ class _Reader:
 
     def read(self, node: Node, path: Path) -> Any:
         self.count += 1
-        if len(path) > _DEEPEST:
-            raise Unreadable(_mark(node), f"nested more than {_DEEPEST} levels deep")
-        if self.count > _MOST:
-            raise Unreadable(_mark(node), f"more than {_MOST} values; aliases of aliases grow fast")
+        if len(path) > _MAX_DEPTH:
+            raise ParseError(_mark(node), f"nested more than {_MAX_DEPTH} levels deep")
+        if self.count > _MAX_VALUES:
+            raise ParseError(_mark(node), f"more than {_MAX_VALUES} values; aliases of aliases grow fast")
         self.tree.values[path] = _mark(node)
         return self.kinds[type(node)](node, path)
 
-    def _flaw(self, node: Node, path: Path, text: str) -> None:
-        self.tree.flaws.append(Flaw(_mark(node), path, text))
+    def _report(self, node: Node, path: Path, text: str) -> None:
+        self.tree.diagnostics.append(Diagnostic(_mark(node), path, text))
 
     def _mapping(self, node: MappingNode, path: Path) -> dict[str, Any]:
         self._tagged(node, path, "map")
@@ -153,7 +153,7 @@ class _Reader:
                 continue
             here = (*path, name)
             if name in result:
-                self._flaw(key, here, f"duplicate key '{clip(name)}'; the first is in line {self.tree.keys[here][0]}")
+                self._report(key, here, f"duplicate key '{clip(name)}'; the first is in line {self.tree.keys[here][0]}")
                 continue
             self.tree.keys[here] = _mark(key)
             result[name] = self.read(value, here)
@@ -163,12 +163,12 @@ class _Reader:
 
     def _key(self, node: Node, path: Path) -> str | None:
         if node.tag == f"{_TAG}merge":
-            self._flaw(node, path, "merge keys (<<) are not part of YAML 1.2; write the keys out")
+            self._report(node, path, "merge keys (<<) are not part of YAML 1.2; write the keys out")
             return None
         value = _Reader(Tree()).read(node, path)
         if isinstance(value, str):
             return value
-        self._flaw(
+        self._report(
             node, path, f"a key must be text, this is {noun(value)}" + ("; put it in quotes" if isinstance(node, ScalarNode) else "")
         )
         return None
@@ -183,13 +183,13 @@ class _Reader:
         try:
             return self.scalars[str(node.tag).removeprefix(_TAG)](node.value)
         except ValueError as error:
-            self._flaw(node, path, str(error))
+            self._report(node, path, str(error))
             return None
 
     def _tagged(self, node: Node, path: Path, *tags: str) -> bool:
         if plain := str(node.tag).removeprefix(_TAG) in tags:
             return plain
-        self._flaw(node, path, f"tags such as {clip(node.tag)} are not supported; write the plain value")
+        self._report(node, path, f"tags such as {clip(node.tag)} are not supported; write the plain value")
         return plain
 
 
@@ -205,7 +205,7 @@ def _integer(text: str) -> int:
         number = int(digits, 10) if re.fullmatch(r"[-+]?\d+", digits) else int(digits, 0)
     except ValueError:
         raise ValueError(f"'{clip(text)}' is not an integer, or too large") from None
-    if not -_LARGEST <= number < _LARGEST:
+    if not -_INTEGER_LIMIT <= number < _INTEGER_LIMIT:
         raise ValueError("the number is outside the range of 64-bit integers")
     return number
 

@@ -18,7 +18,7 @@ DECAY = 0.1
 
 
 @dataclass(frozen=True)
-class Automatic:
+class AutomaticBudget:
     """An automatic budget: a number of epochs, bounded in updates.
 
     Arguments:
@@ -36,9 +36,9 @@ class Automatic:
         return min(self.most, max(self.least, self.epochs * steps))
 
 
-AUTOMATIC: Mapping[str, Automatic] = {"joint": Automatic(60, 1500, 10_000)}
+AUTOMATIC_BUDGETS: Mapping[str, AutomaticBudget] = {"joint": AutomaticBudget(60, 1500, 10_000)}
 """Automatic budgets of stages by name."""
-OTHERS = Automatic(40, 1500, 6000)
+DEFAULT_BUDGET = AutomaticBudget(40, 1500, 6000)
 """The automatic budget of every other stage; bridges and inference networks learn from a frozen joint model."""
 
 
@@ -98,18 +98,12 @@ class Budget:
 
 
 def budget_of(stage: str, settings: StageSpec, steps: int) -> Budget:
-    """The budget of a stage.
-
-    Arguments:
-        stage: The name of the stage.
-        settings: Its settings.
-        steps: Updates per epoch.
-    """
+    """The budget of a stage. Its steps are updates per epoch."""
     if settings.epochs is not None:
         return Budget(settings.epochs * steps, steps, settings.epochs)
     if settings.updates is not None:
         return Budget(settings.updates, steps)
-    return Budget(AUTOMATIC.get(stage, OTHERS).updates(steps), steps, automatic=True)
+    return Budget(AUTOMATIC_BUDGETS.get(stage, DEFAULT_BUDGET).updates(steps), steps, automatic=True)
 
 
 def patience_of(settings: StageSpec, budget: Budget) -> int | None:

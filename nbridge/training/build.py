@@ -95,11 +95,7 @@ def bridged_class(spec: Spec) -> type[BridgedVAE | FlowBridgedVAE]:
 
 
 class SpecParts(Parts):
-    """The factory of the parts in a spec.
-
-    Arguments:
-        spec: The spec.
-    """
+    """The factory of the parts in a spec."""
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
@@ -188,9 +184,7 @@ def build_data(
 def settle(spec: Spec, given: DataSource | None = None) -> Spec:
     """Resolves the options of the data source that depend on the data, so that a model reads other files like its training files.
 
-    Arguments:
-        spec: The spec.
-        given: Rows passed from Python, to use instead of the files.
+    Rows passed from Python replace the files.
 
     Raises:
         DataError: if the files do not match the spec or cannot be read.
@@ -208,9 +202,7 @@ def settle(spec: Spec, given: DataSource | None = None) -> Spec:
 def rows_given(spec: Spec, data: Mapping[str, ArrayLike | Tensor] | Batch | FrameLike | None) -> DataSource | None:
     """The source of a data frame, or a MuData or AnnData object, passed from Python; None for arrays by modality or a batch.
 
-    Arguments:
-        spec: The spec, whose source determines whether a dict holds columns or modalities.
-        data: The rows.
+    The spec's source determines whether a dict holds columns or modalities.
 
     Raises:
         DataError: if a data frame or object cannot be read.
@@ -224,10 +216,6 @@ def rows_given(spec: Spec, data: Mapping[str, ArrayLike | Tensor] | Batch | Fram
 
 def source_of(spec: Spec, given: DataSource | None = None) -> DataSource:
     """Constructs the data source of a spec, over rows passed from Python if there are any.
-
-    Arguments:
-        spec: The spec.
-        given: Rows passed from Python, to use instead of the files.
 
     Raises:
         SpecError: if the constructor rejects its options.

@@ -63,28 +63,13 @@ class Reporter:
         """Called for a warning about the rows or the model."""
 
     def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, budget: Budget, done: int) -> None:
-        """Called when a stage begins or resumes.
-
-        Arguments:
-            stage: Its name.
-            rows: The number of training rows that it learns from.
-            total_rows: The number of all training rows.
-            validation_rows: The number of validation rows.
-            budget: Its budget.
-            done: Updates already done.
-        """
+        """Called when a stage begins or resumes."""
 
     def end_epoch(self, record: EpochRecord) -> None:
         """Called after each round."""
 
     def end_stage(self, stage: str, best: int, done: int) -> None:
-        """Called after a stage, when its best weights are in the model.
-
-        Arguments:
-            stage: Its name.
-            best: The update of the best weights.
-            done: Updates done.
-        """
+        """Called after a stage, when its best weights are in the model."""
 
     def final(self, figures: Mapping[str, float]) -> None:
         """Called with the final metrics of the trained model on held-out rows, by name."""
@@ -166,21 +151,19 @@ class ConsoleReporter(Reporter):
         self._rounds += 1
         place, eta = self._place(record.update), self._eta(record.update)
         if self._bar is not None:
-            self._bar.update(self._task, completed=record.update, terms=describe(record), place=place, eta=eta)
+            self._bar.update(self._task, completed=record.update, terms=format_record(record), place=place, eta=eta)
         elif self._is_printed(record.update):
-            line = "  ".join(filter(None, (f"  {record.stage} {place}", describe(record), eta)))
+            line = "  ".join(filter(None, (f"  {record.stage} {place}", format_record(record), eta)))
             self.console.print(line, highlight=False, soft_wrap=True)
 
     def end_stage(self, stage: str, best: int, done: int) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        self.close()
         unit, counted = self._budget.unit, self._budget.counted
         early = "" if done == self._budget.updates else f", stopped early after {unit} {counted(done):,}"
         self.console.print(f"stage {stage}: done, weights of {unit} {counted(best):,} kept{early}", highlight=False)
 
     def close(self) -> None:
-        """Restores the terminal if training ends in the middle of a stage."""
+        """Removes the bar, also if training ends in the middle of a stage."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -203,7 +186,7 @@ class ConsoleReporter(Reporter):
         return f"ETA {hours}:{minutes:02}:{round(seconds) % 60:02}" if hours else f"ETA {minutes}:{round(seconds) % 60:02}"
 
 
-def describe(record: EpochRecord) -> str:
+def format_record(record: EpochRecord) -> str:
     """Formats the loss, the validation loss, the log-likelihood of hidden modalities and the terms as one line."""
     validation = "" if record.validation_loss is None else f" (validation {record.validation_loss:.2f})"
     hidden = "" if record.hidden is None else f"  hidden {record.hidden:+.2f} nats over marginals"

@@ -20,8 +20,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -29,9 +27,9 @@ from typing import Any, get_args
 import torch
 
 from nbridge.acceleration.devices import pick_device
-from nbridge.acceleration.measuring import Chosen
 from nbridge.acceleration.precision import Products
-from nbridge.common.atomic_files import write_json, write_text, writing
+from nbridge.acceleration.precision_choice import PrecisionChoice
+from nbridge.common.atomic_files import replace_folder, scratch_beside, write_json, write_text, writing
 from nbridge.common.hashing import hash_tensor
 from nbridge.data.batch import Batch
 from nbridge.data.split import Splits
@@ -51,16 +49,15 @@ def evaluation_path(folder: Path, split: str) -> Path:
     return folder / ("evaluation.json" if split == "test" else f"evaluation-{split}.json")
 
 
-def check_vacant(folder: Path, overwrite: bool) -> None:
+def check_target(folder: Path, overwrite: bool) -> None:
     """Raises a `RunError` if a folder must not be used for a new run; only run folders can be overwritten."""
     if not folder.exists() and not folder.is_symlink():
         return
     if not folder.is_dir():
         raise RunError(f"{folder}: exists and is not a folder; choose another with --out")
-    is_run = (folder / RESOLVED).is_file()
     if not any(folder.iterdir()):
         return
-    if not is_run:
+    if not (folder / RESOLVED).is_file():
         raise RunError(f"{folder}: exists and is not a run folder of nbridge; choose another with --out")
     if not overwrite:
         raise RunError(
@@ -68,38 +65,21 @@ def check_vacant(folder: Path, overwrite: bool) -> None:
         )
 
 
-def create(folder: Path, spec: Spec, text: str, splits: Splits, device: str, precision: Chosen, processes: int = 1) -> None:
-    """Creates a run folder atomically, so that it always contains everything that `resume` needs."""
-    _create(folder, spec, text, {**_environment(splits, device, processes), "precision": precision.as_dict()})
+def create(folder: Path, spec: Spec, text: str, environment: Mapping[str, Any]) -> None:
+    """Creates a run folder atomically, so that it always contains everything that `resume` needs.
 
-
-def create_like(folder: Path, spec: Spec, text: str, other: Path) -> None:
-    """Creates the folder of a run with the rows and environment of another run."""
-    _create(folder, spec, text, read_environment(other))
-
-
-def _create(folder: Path, spec: Spec, text: str, environment: Mapping[str, Any]) -> None:
-    try:
+    The text is the spec as written, and the environment the contents of ``env.json`` (`new_environment`, or `read_environment` of a run
+    with the same rows).
+    """
+    with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be created ({error.strerror or error})") from error
-    try:
-        with writing(folder):
-            fresh.chmod(0o755)
-            (fresh / CHECKPOINT).parent.mkdir()
+        with scratch_beside(folder) as scratch:
+            fresh = scratch / "run"
+            (fresh / CHECKPOINT).parent.mkdir(parents=True)
             write_text(fresh / SPEC, text)
             write_text(fresh / RESOLVED, write_spec(spec))
             write_json(fresh / ENVIRONMENT, environment)
-            if folder.exists():
-                old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
-                folder.replace(old)
-                fresh.replace(folder)
-                shutil.rmtree(old)
-            else:
-                fresh.replace(folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+            replace_folder(folder, fresh)
 
 
 def machine(device: str) -> dict[str, Any]:
@@ -114,16 +94,15 @@ def machine(device: str) -> dict[str, Any]:
     }
 
 
-def _environment(splits: Splits, device: str, processes: int) -> dict[str, Any]:
+def new_environment(splits: Splits, device: str, precision: PrecisionChoice, processes: int) -> dict[str, Any]:
+    """The contents of ``env.json`` of a new run."""
+    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     return {
         **machine(device),
         "processes": processes,
-        "rows": {
-            "train": len(splits.train),
-            "validation": len(splits.validation) if splits.validation is not None else 0,
-            "test": len(splits.test) if splits.test is not None else 0,
-        },
+        "rows": {name: 0 if rows is None else len(rows) for name, rows in parts.items()},
         "fingerprint": fingerprint(splits),
+        "precision": precision.as_dict(),
     }
 
 

@@ -24,8 +24,8 @@ from nbridge.models.base import MultimodalVAE, Stage
 from nbridge.spec.training import StageSpec, TrainingSpec
 from nbridge.training.budgets import Budget, budget_of, patience_of, schedule_of
 from nbridge.training.progress import EpochRecord, Reporter
-from nbridge.training.seeds import seed_of
-from nbridge.training.stage_rows import Part, StageRows
+from nbridge.training.seeds import derive_seed
+from nbridge.training.stage_rows import FeatureBatch, StageRows
 from nbridge.training.validation import Validator
 
 
@@ -55,14 +55,8 @@ class TrainingState:
 
 
 @dataclass(frozen=True)
-class Listeners:
-    """The callbacks of a stage.
-
-    Arguments:
-        reporter: Reports progress.
-        save: Called with the state at each checkpoint.
-        log: Called with the record of each round.
-    """
+class Callbacks:
+    """The callbacks of a stage."""
 
     reporter: Reporter
     save: Callable[[TrainingState], None] | None = None
@@ -74,11 +68,7 @@ class StageRun:
 
     Arguments:
         model: The model, with everything frozen that the stage does not train (`only_trainable`).
-        stage: The stage.
-        settings: The training settings.
         state: The state of training, updated in place.
-        listeners: The callbacks.
-        free: Returns the free baseline; called if needed.
         world: The processes that share each batch.
     """
 
@@ -88,12 +78,12 @@ class StageRun:
         stage: Stage,
         settings: TrainingSpec,
         state: TrainingState,
-        listeners: Listeners,
+        callbacks: Callbacks,
         free: Callable[[], Mapping[str, Marginal]],
         world: World,
     ) -> None:
         self.model, self.stage, self.state, self.world, self.free = model, stage, state, world, free
-        self.reporter, self.save, self.log = listeners.reporter, listeners.save, listeners.log
+        self.reporter, self.save, self.log = callbacks.reporter, callbacks.save, callbacks.log
         self.seed, self.cache, self.checkpoint_seconds = settings.seed, settings.cache_features, settings.checkpoint_seconds
         self.settings: StageSpec = settings.stage(stage.name)
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -105,12 +95,7 @@ class StageRun:
         self._restore()
 
     def __call__(self, train: Rows, validation: Rows | None) -> None:
-        """Trains the stage.
-
-        Arguments:
-            train: Prepared training rows.
-            validation: Prepared validation rows, or None.
-        """
+        """Trains the stage. All rows are prepared."""
         rows = StageRows.of(self.stage, train, cache=self.cache)
         self._plan(rows)
         options = {"cache": self.cache, "seed": self.seed, "world": self.world}
@@ -131,7 +116,7 @@ class StageRun:
             if time.monotonic() - saved >= self.checkpoint_seconds:
                 self._checkpoint()
                 saved = time.monotonic()
-        self._take_best()
+        self._restore_best()
         self.reporter.end_stage(self.stage.name, self.state.best_update, self.state.update)
 
     # Length
@@ -147,19 +132,19 @@ class StageRun:
         """The update at which the stage ends, as far as it is known now."""
         if self.state.decay_from is not None:
             return self.state.decay_from + self.budget.decay
-        return self.state.update if self._out_of_patience() and self.schedule != "decay" else self.budget.updates
+        return self.state.update if self._patience_exhausted() and self.schedule != "decay" else self.budget.updates
 
-    def _out_of_patience(self) -> bool:
+    def _patience_exhausted(self) -> bool:
         return self.patience is not None and self.state.update - self.state.best_update >= self.patience
 
     def _decay_early(self) -> None:
         """If patience has run out, starts the decay of the learning rate from the best weights."""
         begun = self.state.decay_from is not None or self.state.update >= self.budget.updates - self.budget.decay
-        if self.schedule == "decay" and not begun and self._out_of_patience():
+        if self.schedule == "decay" and not begun and self._patience_exhausted():
             self.state.decay_from = self.state.update
-            self._take_best()
+            self._restore_best()
 
-    def _take_best(self) -> None:
+    def _restore_best(self) -> None:
         for name, tensor in self.state.best.items():
             self.tensors[name].copy_(tensor)
 
@@ -217,24 +202,24 @@ class StageRun:
         self.state.update, self.state.epoch = stop, stop // self.budget.steps
         return dict(zip(names, (self.world.total(sums) / ((stop - start) * self.world.size)).tolist(), strict=True))
 
-    def _batches(self, rows: StageRows, start: int, stop: int) -> Iterator[Part]:
+    def _batches(self, rows: StageRows, start: int, stop: int) -> Iterator[FeatureBatch]:
         """Seeds the draws of a round and returns its batches; their order depends on seed and epoch, noise on seed and round."""
         steps, name = self.budget.steps, self.stage.name
         in_epochs = self.budget.epochs is not None
         stream, number = (name, start // steps) if in_epochs else (f"{name}/round", start // self.budget.round)
-        reseed(seed_of(self.seed, stream, number))
+        reseed(derive_seed(self.seed, stream, number))
         segments = []
         while start < stop:
             epoch, first = divmod(start, steps)
             last = min(steps, first + stop - start)
             # With rounds of whole epochs, order and noise come from the same generator.
-            order = generator() if in_epochs else torch.Generator().manual_seed(seed_of(self.seed, f"{name}/order", epoch))
+            order = generator() if in_epochs else torch.Generator().manual_seed(derive_seed(self.seed, f"{name}/order", epoch))
             segments.append(rows.batch.order(self.batch_size, order).split(self.batch_size)[first:last])
             start += last - first
         if not self.world.is_main:
             # From here on, processes have different rows and need different noise.
-            reseed(seed_of(self.seed, stream, number, self.world.rank))
-        return chain.from_iterable(rows.batches([self.world.share(part) for part in segment]) for segment in segments)
+            reseed(derive_seed(self.seed, stream, number, self.world.rank))
+        return chain.from_iterable(rows.batches([self.world.shard(part) for part in segment]) for segment in segments)
 
     def _kl_weight(self, update: int) -> Any:
         weight = min(1.0, (update // self.budget.steps + 1) / (self.settings.kl_annealing + 1))

@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from nbridge.acceleration.features import cached
+from nbridge.acceleration.features import cache_features
 from nbridge.data.batch import Batch
 from nbridge.data.rows import Rows
 from nbridge.models.base import Features, Stage
@@ -20,11 +20,10 @@ CHUNK = 2048
 
 
 @dataclass(frozen=True)
-class Part:
+class FeatureBatch:
     """Some rows in memory with their frozen features.
 
     Arguments:
-        batch: The rows.
         features: Their cached features; empty if they are computed on the fly.
     """
 
@@ -40,8 +39,6 @@ class StageRows:
     """All rows that a stage learns from, with their frozen features.
 
     Arguments:
-        stage: The stage.
-        batch: The rows.
         features: Cached features, one row per row of the batch; empty if they are computed on the fly.
     """
 
@@ -52,45 +49,39 @@ class StageRows:
     @classmethod
     @torch.no_grad()
     def of(cls, stage: Stage, rows: Rows, *, cache: bool) -> Self:
-        """Selects the rows that a stage can learn from.
-
-        Arguments:
-            stage: The stage.
-            rows: Prepared rows.
-            cache: Whether to compute and cache their frozen features.
-        """
+        """Selects the rows that a stage can learn from. If asked, it computes and caches their frozen features."""
         batch = rows.subset(stage.rows(rows.presence()))
         # Evaluated once here; subsets of these rows inherit it.
         _ = batch.whole
         given = cls(stage, batch, {})
         if stage.features is None or not cache or not len(batch):
             return given
-        features = cached((stage.features(given.chunk(number).batch) for number in range(given.chunks)), len(batch))
+        features = cache_features((stage.features(given.chunk(number).batch) for number in range(given.chunks)), len(batch))
         unread = [] if stage.values is None else [name for name in batch.names if name not in stage.values]
         return cls(stage, batch.without_values(*unread), features)
 
     def __len__(self) -> int:
         return len(self.batch)
 
-    def batches(self, parts: Sequence[Tensor]) -> Iterator[Part]:
+    def batches(self, parts: Sequence[Tensor]) -> Iterator[FeatureBatch]:
         """The rows of each tensor of indices, in order."""
         for part, batch in zip(parts, self.batch.batches(parts), strict=True):
             # Features may be cached on another device than the batch.
             features = {name: x.index_select(0, part.to(x.device)).to(batch.device) for name, x in self.features.items()}
-            yield Part(batch, features)
+            yield FeatureBatch(batch, features)
 
     @property
     def chunks(self) -> int:
         """The number of chunks."""
         return math.ceil(len(self) / CHUNK)
 
-    def chunk(self, number: int) -> Part:
+    def chunk(self, number: int) -> FeatureBatch:
         """A chunk of consecutive rows."""
         start, stop = number * CHUNK, (number + 1) * CHUNK
         batch = self.batch.slice(start, stop)
-        return Part(batch, {name: x[start:stop].to(batch.device) for name, x in self.features.items()})
+        return FeatureBatch(batch, {name: x[start:stop].to(batch.device) for name, x in self.features.items()})
 
-    def features_of(self, part: Part) -> Features:
+    def features_of(self, part: FeatureBatch) -> Features:
         """The features of some rows, cached or computed now."""
         if self.stage.features is None or part.features:
             return part.features

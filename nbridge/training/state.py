@@ -20,6 +20,9 @@ from nbridge.training.progress import EpochRecord
 from nbridge.training.run_folder import CHECKPOINT, METRICS
 from nbridge.training.trainer import TrainingState
 
+_NUMBERS = ("stage", "epoch", "update", "best_score", "best_update", "decay_from")
+"""The fields of a state that are not tensors."""
+
 
 def save_state(folder: Path, model: MultimodalVAE, state: TrainingState) -> None:
     """Writes the checkpoint of a run, atomically.
@@ -30,25 +33,14 @@ def save_state(folder: Path, model: MultimodalVAE, state: TrainingState) -> None
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"best/{name}": tensor for name, tensor in state.best.items()}
     tensors |= {f"optimizer/{name}": tensor for name, tensor in state.optimizer.items()}
-    numbers = {
-        "stage": state.stage,
-        "epoch": state.epoch,
-        "update": state.update,
-        "best_score": state.best_score if math.isfinite(state.best_score) else None,
-        "best_update": state.best_update,
-        "decay_from": state.decay_from,
-        "lines": len(_lines(folder / METRICS)),
-    }
-    save_tensors(folder / CHECKPOINT, tensors, numbers)
+    numbers = {name: None if (number := getattr(state, name)) == math.inf else number for name in _NUMBERS}
+    save_tensors(folder / CHECKPOINT, tensors, {**numbers, "lines": len(_lines(folder / METRICS))})
 
 
 def restore_state(folder: Path, model: MultimodalVAE, *, metrics: bool = True) -> TrainingState | None:
     """Restores the model and the metrics from the last checkpoint; returns None, to start afresh, if there is none.
 
-    Arguments:
-        folder: The run folder.
-        model: The model.
-        metrics: Whether to restore the metrics; with several processes, only one does.
+    With several processes, only one restores the metrics.
 
     Raises:
         RunError: if the checkpoint is damaged or of another model, or the metrics cannot be written.
@@ -65,14 +57,13 @@ def restore_state(folder: Path, model: MultimodalVAE, *, metrics: bool = True) -
         if part not in parts:
             raise RunError(f"{path}: unexpected tensor {name}; this is not a checkpoint of a run")
         parts[part][rest] = tensor
-    if missing := sorted({"stage", "epoch", "update", "best_score", "best_update", "decay_from", "lines"} - numbers.keys()):
+    if missing := sorted({*_NUMBERS, "lines"} - numbers.keys()):
         raise RunError(f"{path}: {missing[0]} is missing; written by another version of nbridge, so train a new run in another folder")
     load_into(model, parts["model"], path)
     if metrics:
         _write_lines(folder / METRICS, _lines(folder / METRICS)[: numbers["lines"]])
-    score = math.inf if numbers["best_score"] is None else numbers["best_score"]
-    counts = {name: numbers[name] for name in ("stage", "epoch", "update", "best_update", "decay_from")}
-    return TrainingState(**counts, best_score=score, best=parts["best"], optimizer=parts["optimizer"])
+    known = {name: numbers[name] for name in _NUMBERS if name != "best_score" or numbers[name] is not None}
+    return TrainingState(**known, best=parts["best"], optimizer=parts["optimizer"])
 
 
 def append_record(folder: Path, record: EpochRecord) -> None:

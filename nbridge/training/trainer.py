@@ -15,9 +15,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from nbridge.acceleration.distributed import ALONE, World
-from nbridge.acceleration.measuring import choose_precision
 from nbridge.acceleration.normalisation import synchronised
 from nbridge.acceleration.precision import Products, matmul_precision
+from nbridge.acceleration.precision_choice import choose_precision
 from nbridge.common.autograd import gradients
 from nbridge.common.randomness import compiled_draws, draws_itself, own_draws, reseed
 from nbridge.common.warnings import Finding
@@ -31,9 +31,9 @@ from nbridge.inference.weights import weigh_contrast
 from nbridge.models.base import MultimodalVAE
 from nbridge.spec.training import TrainingSpec
 from nbridge.training.progress import EpochRecord, Reporter
-from nbridge.training.seeds import seed_of as _seed
-from nbridge.training.stage import Listeners, StageRun, TrainingState, only_trainable
-from nbridge.training.validation import baseline_of
+from nbridge.training.seeds import derive_seed as _seed
+from nbridge.training.stage import Callbacks, StageRun, TrainingState, only_trainable
+from nbridge.training.validation import fit_baseline
 
 __all__ = ["TrainingState", "check_stages", "fit", "only_trainable"]
 
@@ -75,6 +75,8 @@ def fit(
         DataError: if rows do not match the model, or a stage has too few rows to learn from.
         NBridgeError: if the loss is not finite, or a batch cannot be split evenly.
     """
+    if state is None:
+        model.choose_widths(train.representative())
     train, validation = _prepared(model, train), None if validation is None else _prepared(model, validation)
     validation, held = _held_for_intervals(model, validation, settings)
     check_stages(model, train, settings, world)
@@ -85,14 +87,14 @@ def fit(
     if state is None:
         state = TrainingState()
         model.fit_statistics(train.representative())
-    stages, listeners = model.stages(), Listeners(reporter or Reporter(), save, log)
-    free = functools.cache(lambda: baseline_of(model, train))
+    stages, callbacks = model.stages(), Callbacks(reporter or Reporter(), save, log)
+    free = functools.cache(lambda: fit_baseline(model, train))
     products = products or choose_precision(settings.precision, model, settings.batch_size, world=world).chosen
     with _draws(model, settings), matmul_precision(products, model), synchronised(model, world):
         while state.stage < len(stages):
             stage = stages[state.stage]
             with only_trainable(model, stage.modules):
-                StageRun(model, stage, settings, state, listeners, free, world)(train, validation)
+                StageRun(model, stage, settings, state, callbacks, free, world)(train, validation)
             state = TrainingState(stage=state.stage + 1)
             if save:
                 save(state)
@@ -138,7 +140,7 @@ def _fit_mixture(model: MultimodalVAE, train: Rows, seed: int, reporter: Reporte
     """Fits the mixture for generation, if the model has one; last, because it depends on the fully trained model."""
     if model.mixture is None:
         return
-    found, asked = model.mixture.learn(model.posterior, train, _seed(seed, "mixture", 0)), model.mixture.components
+    found, asked = model.mixture.fit_rows(model.posterior, train, _seed(seed, "mixture", 0)), model.mixture.components
     if found < asked:
         text = f"prior: {len(train):,} training rows are too few for a mixture of {asked} components; {found} are used"
         reporter.warn(Finding("prior", "", text, {"rows": len(train), "components": found, "asked": asked}))

@@ -18,19 +18,19 @@ from nbridge.inference.free import MOST_NUMBERS, MOST_ROWS, Marginal
 from nbridge.inference.hidden import HiddenModalities, free_baseline
 from nbridge.models.base import MultimodalVAE, Stage
 from nbridge.training.budgets import Budget
-from nbridge.training.seeds import seed_of
+from nbridge.training.seeds import derive_seed
 from nbridge.training.stage_rows import StageRows
 
-ROWS = 1000
+MAX_ROWS = 1000
 """Largest number of validation rows per round."""
-DRAWS, FEWEST_DRAWS = 16, 4
+MAX_DRAWS, MIN_DRAWS = 16, 4
 """Largest and smallest number of samples of z per row; below the smallest, fewer rows are used instead."""
-NUMBERS = 2**22
+MIN_VALUES = 2**22
 """Number of values that validation may decode per round, even if the round is short."""
 
 
 @dataclass(frozen=True)
-class Validated:
+class ValidationResult:
     """The results of validation.
 
     Arguments:
@@ -58,12 +58,9 @@ class Validator:
     """Validates a stage on the same rows with the same noise each time, so that results differ by the weights alone.
 
     Arguments:
-        stage: The stage.
         rows: Validation rows of the stage, or None.
         hidden: The score of hidden modalities, if it is used.
-        seed: Seed of the training.
         world: The processes that share the rows; each gets bit-identical results.
-        device: The device of the losses.
     """
 
     def __init__(
@@ -85,52 +82,35 @@ class Validator:
         seed: int,
         world: World,
     ) -> Self:
-        """The validator for a budget: the loss on all rows for epochs; the loss and hidden modalities on some rows for updates.
-
-        Arguments:
-            model: The model.
-            stage: The stage.
-            validation: Prepared validation rows, or None.
-            free: Returns the free baseline; called if needed.
-            budget: The budget of the stage.
-            batch_size: Rows per update.
-            cache: Whether to cache frozen features.
-            seed: Seed of the training.
-            world: The processes.
-        """
+        """The validator for a budget: the loss on all rows for epochs; the loss and hidden modalities on some rows for updates."""
         if validation is None:
             return cls(stage, None, None, seed, world, model.device)
         if budget.epochs is not None:
             return cls(stage, StageRows.of(stage, validation, cache=cache) or None, None, seed, world, model.device)
-        some = some_of(validation, stage.rows(validation.presence()), ROWS)
+        some = evenly_spaced(validation, stage.rows(validation.presence()), MAX_ROWS)
         rows = StageRows.of(stage, some, cache=cache) if some is not None else None
-        hidden = (
-            _hidden(model, validation, free, budget.round * batch_size, seed_of(seed, f"{stage.name}/hidden", 0)) if stage.serves else None
-        )
+        hidden_seed = derive_seed(seed, f"{stage.name}/hidden", 0)
+        hidden = _hidden(model, validation, free, budget.round * batch_size, hidden_seed) if stage.serves else None
         return cls(stage, rows, hidden, seed, world, model.device)
 
     def __len__(self) -> int:
         return len(self.rows or ())
 
     @torch.no_grad()
-    def __call__(self, names: tuple[str, ...]) -> Validated:
-        """Validates the current weights.
-
-        Arguments:
-            names: The terms of the stage's loss.
-        """
+    def __call__(self, names: tuple[str, ...]) -> ValidationResult:
+        """Validates the current weights."""
         for module in self.stage.modules:
             module.eval()
         terms = self._terms(self.rows, names) if self.rows else {}
         figures = self._hidden(self.hidden) if self.hidden else {}
-        return Validated(terms, self.hidden.overall(figures) if self.hidden and figures else None, figures)
+        return ValidationResult(terms, self.hidden.overall(figures) if self.hidden and figures else None, figures)
 
     def _terms(self, rows: StageRows, names: tuple[str, ...]) -> dict[str, float]:
         """The mean of every term; bit-identical for any number of processes, because each chunk has its own noise and entry."""
         losses = torch.zeros(rows.chunks, len(names), dtype=torch.float64, device=self.device)
         for number in range(self.world.rank, rows.chunks, self.world.size):
             # The same noise each time.
-            reseed(seed_of(self.seed, self.stage.name, -1, number))
+            reseed(derive_seed(self.seed, self.stage.name, -1, number))
             part = rows.chunk(number)
             terms = self.stage.loss(part.batch, rows.features_of(part), 1.0)
             # For complete rows a loss may have fewer terms.
@@ -144,10 +124,10 @@ class Validator:
         return hidden.figures(self.world.total(sums).sum(0))
 
 
-def baseline_of(model: MultimodalVAE, train: Rows) -> dict[str, Marginal]:
+def fit_baseline(model: MultimodalVAE, train: Rows) -> dict[str, Marginal]:
     """The free baseline, fitted to as many training rows as its precision needs and memory allows."""
     width = sum(math.prod(likelihood.shape) for likelihood in model.likelihoods.values())
-    rows = some_of(train, _number_present(train) >= 1, min(MOST_ROWS, MOST_NUMBERS // width))
+    rows = evenly_spaced(train, _number_present(train) >= 1, min(MOST_ROWS, MOST_NUMBERS // width))
     return {} if rows is None else free_baseline(model, rows)
 
 
@@ -156,7 +136,7 @@ def _number_present(rows: Rows) -> Tensor:
     return torch.stack(list(rows.presence().present.values())).sum(0)
 
 
-def some_of(rows: Rows, mask: Tensor, most: int) -> Batch | None:
+def evenly_spaced(rows: Rows, mask: Tensor, most: int) -> Batch | None:
     """At most ``most`` evenly spaced rows of a mask, in memory; None if the mask is empty."""
     picked = mask.nonzero()[:, 0]
     number = min(max(1, most), len(picked))
@@ -172,9 +152,9 @@ def _hidden(
         return None
     width = sum(math.prod(likelihood.raw_shape) for likelihood in model.likelihoods.values())
     # A flow solves a differential equation per sample, which costs several times as much as a training step.
-    decoded = max(learned // 16, 512) if model.noise_width else max(learned // 4, NUMBERS // width)
-    number = min(ROWS, int(several.sum()), decoded // FEWEST_DRAWS)
-    rows = some_of(validation, several, number)
+    decoded = max(learned // 16, 512) if model.noise_width else max(learned // 4, MIN_VALUES // width)
+    number = min(MAX_ROWS, int(several.sum()), decoded // MIN_DRAWS)
+    rows = evenly_spaced(validation, several, number)
     assert rows is not None
-    draws = min(DRAWS, max(FEWEST_DRAWS, decoded // number))
+    draws = min(MAX_DRAWS, max(MIN_DRAWS, decoded // number))
     return HiddenModalities(model, rows, free(), draws=draws, seed=seed)

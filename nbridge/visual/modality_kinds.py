@@ -32,12 +32,12 @@ def is_image(model: MultimodalVAE, name: str) -> bool:
     return kind_of(model.likelihoods[name]) == "image"
 
 
-def labelled(model: MultimodalVAE) -> str | None:
+def first_categorical(model: MultimodalVAE) -> str | None:
     """The first categorical modality, if there is one."""
     return next((name for name, likelihood in model.likelihoods.items() if isinstance(likelihood, Categorical)), None)
 
 
-def brightness(likelihood: Likelihood, real: Tensor) -> tuple[float, float]:
+def value_range(likelihood: Likelihood, real: Tensor) -> tuple[float, float]:
     """The values shown as black and white: the bounds of the support, or the range of real images if it has none."""
     low, high = getattr(likelihood.support, "lower_bound", None), getattr(likelihood.support, "upper_bound", None)
     return float(real.min() if low is None else low), float(real.max() if high is None else high)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Plane:
+class LatentPCA:
     """The plane of the first two principal components, in double precision.
 
     Arguments:
@@ -29,7 +29,7 @@ class Plane:
     shares: tuple[float, float]
 
     @classmethod
-    def through(cls, means: Tensor) -> Self:
+    def fit(cls, means: Tensor) -> Self:
         """Fits the plane to points, shape (B, D) with D at least 2.
 
         The largest weight of each direction is positive, so that equal points give equal planes.
@@ -42,10 +42,10 @@ class Plane:
         shares = (spread.square() / spread.square().sum().clamp(min=1e-300)).tolist()
         return cls(centre, directions[:2], (shares[0], shares[1]))
 
-    def points(self, z: Tensor) -> Tensor:
+    def transform(self, z: Tensor) -> Tensor:
         r"""Projects z, shape (\*, D), to the plane, shape (\*, 2)."""
         return (z.double().cpu() - self.centre) @ self.directions.T
 
-    def z(self, points: Tensor) -> Tensor:
+    def inverse_transform(self, points: Tensor) -> Tensor:
         r"""Maps points on the plane, shape (\*, 2), to z, shape (\*, D)."""
         return self.centre + points.double().cpu() @ self.directions

@@ -9,35 +9,35 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-GAP = 1
+TILE_GAP = 1
 """Transparent pixels between tiles."""
-ADDRESS = "data:image/png;base64,"
+DATA_URI_PREFIX = "data:image/png;base64,"
 """The prefix of a PNG data URI."""
 
 
-def scaled(image: Tensor, low: float, high: float) -> np.ndarray:
+def to_uint8(image: Tensor, low: float, high: float) -> np.ndarray:
     """Converts an image of shape (C, H, W) to uint8, shape (H, W, C), with ``low`` mapped to 0 and ``high`` to 255."""
     share = ((image.double().cpu() - low) / max(high - low, 1e-12)).clamp(0, 1)
     return (share * 255).round().byte().permute(1, 2, 0).numpy()
 
 
-def strip(tiles: Sequence[np.ndarray | None], side: int) -> str:
+def image_strip(tiles: Sequence[np.ndarray | None], side: int) -> str:
     """Tiles side by side, as a data URI.
 
     Arguments:
         tiles: uint8 arrays of shape (H, W, C), all of one shape; None leaves a transparent gap.
         side: Largest number of pixels of a tile's longer side; larger tiles are shrunk.
     """
-    images = [None if tile is None else _with_alpha(shrunk(tile, side)) for tile in tiles]
+    images = [None if tile is None else _with_alpha(downscale(tile, side)) for tile in tiles]
     height, width, channels = next(image.shape for image in images if image is not None)
-    whole = np.zeros((height, len(images) * (width + GAP) - GAP, channels), np.uint8)
+    whole = np.zeros((height, len(images) * (width + TILE_GAP) - TILE_GAP, channels), np.uint8)
     for index, image in enumerate(images):
         if image is not None:
-            whole[:, index * (width + GAP) :][:, :width] = image
-    return address(whole, small=True)
+            whole[:, index * (width + TILE_GAP) :][:, :width] = image
+    return data_uri(whole, small=True)
 
 
-def address(pixels: np.ndarray, *, small: bool = False) -> str:
+def data_uri(pixels: np.ndarray, *, small: bool = False) -> str:
     """Encodes an image as a PNG data URI.
 
     Arguments:
@@ -49,10 +49,10 @@ def address(pixels: np.ndarray, *, small: bool = False) -> str:
     buffer = io.BytesIO()
     picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     picture.save(buffer, format="PNG", **({"optimize": True} if small else {"compress_level": 1}))
-    return ADDRESS + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return DATA_URI_PREFIX + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def shrunk(tile: np.ndarray, side: int) -> np.ndarray:
+def downscale(tile: np.ndarray, side: int) -> np.ndarray:
     """Shrinks a tile, uint8 of shape (H, W, 1 or 3), to at most ``side`` pixels on its longer side."""
     from PIL import Image
 

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 import ranks
 import torch
-from processes import Program, Started
+from processes import Program, Started, fork_server
 from safetensors.torch import load_file
 
 import nbridge
 import nbridge.cli.main as command_line
-from nbridge.acceleration.distributed import ALONE, World, joined
+from nbridge.acceleration.distributed import ALONE, World, join_processes
 from nbridge.acceleration.normalisation import synchronised
 from nbridge.models import joint
 from nbridge.models.reductions import divided_by, divisor, masked_mean
@@ -37,7 +37,7 @@ modalities:
   label: {shape: 10, features: 16, encoder: {type: embedding}, likelihood: categorical, weight: 10}
 fusion: {hidden: [16]}
 bridges: {hidden: [16]}
-training: {batch_size: 256, checkpoint_seconds: 0, stages: {joint: {epochs: 12}, bridges: {epochs: 6}}}
+training: {batch_size: 256, checkpoint_seconds: 0, stages: {joint: {epochs: 6}, bridges: {epochs: 3}}}
 """
 TORCHRUN = ("torchrun", "--standalone", "--nproc-per-node", "2", "-m", "nbridge")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
@@ -86,7 +86,8 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(spec: Path) -> tuple[Path, str]:
     """A run of two processes, and what they printed."""
     folder = spec.parent / "whole"
-    launched = Started(ranks.launched, "torchrun", "train", spec, "--out", folder, "--logger", "tensorboard", environment=ENVIRONMENT)
+    arguments = ("train", spec, "--out", folder, "--logger", "tensorboard")
+    launched = Started(ranks.launched, fork_server(), *arguments, environment=ENVIRONMENT)
     code, output, errors = launched.ended()
     assert code == 0, errors
     assert errors == ""
@@ -129,9 +130,9 @@ def still(patch: pytest.MonkeyPatch) -> None:
 
     from nbridge.nn import distributions
 
-    for kind in (Normal, distributions._OwnNormal):
+    for kind in (Normal, distributions._SeededNormal):
         patch.setattr(kind, "rsample", kind.rsample)
-    patch.setattr(joint, "random_part", joint.random_part)
+    patch.setattr(joint, "random_subset", joint.random_subset)
     patch.setattr("nbridge.training.stage_rows.CHUNK", 16)
     ranks.without_noise()
 
@@ -144,13 +145,13 @@ def told(folder: Path, rank: int) -> dict:
 
 
 def test_one_process_is_a_world_of_its_own_whose_every_word_is_its_own():
-    with joined() as world:
+    with join_processes() as world:
         assert world is ALONE
     tensor = torch.arange(6.0)
     assert ALONE.total(tensor) is tensor
-    assert torch.equal(ALONE.share(tensor), tensor)
+    assert torch.equal(ALONE.shard(tensor), tensor)
     assert torch.equal(ALONE.gather(tensor), tensor[None])
-    assert ALONE.agrees("anything")
+    assert ALONE.is_same_everywhere("anything")
     assert ALONE.is_main
     model = ranks.build("bridged")
     with synchronised(model, ALONE):
@@ -159,7 +160,7 @@ def test_one_process_is_a_world_of_its_own_whose_every_word_is_its_own():
 
 def test_shares_of_rows_are_disjoint_and_put_together_all():
     rows = torch.randperm(24)
-    parts = [World(rank, 4).share(rows) for rank in range(4)]
+    parts = [World(rank, 4).shard(rows) for rank in range(4)]
     assert torch.equal(torch.cat(parts), rows)
     assert {len(part) for part in parts} == {6}
 
@@ -246,8 +247,8 @@ def test_two_processes_have_about_the_loss_curve_of_one_where_noise_is_drawn(who
 def test_one_of_two_processes_writes_and_speaks(whole: tuple[Path, str]):
     folder, output = whole
     assert [(line["stage"], line["epoch"]) for line in epochs(folder)] == [
-        *(("joint", epoch) for epoch in range(1, 13)),
-        *(("bridges", epoch) for epoch in range(1, 7)),
+        *(("joint", epoch) for epoch in range(1, 7)),
+        *(("bridges", epoch) for epoch in range(1, 4)),
     ]
     assert output.count("stage joint: done") == output.count("next:") == 1
     assert json.loads((folder / "env.json").read_text())["processes"] == 2
@@ -273,7 +274,7 @@ def test_a_killed_process_ends_the_others_with_one_line_and_training_goes_on_bit
     assert code == 1
     assert errors.count(f"process 1 of this training ended without a message (killed, perhaps out of memory); {advice}\n") == 1
     assert errors.count("Traceback") == 1  # torchrun's own
-    assert len(epochs(folder)) < 18
+    assert len(epochs(folder)) < 9
     alone = Path(shutil.copytree(folder, folder.parent / "alone"))
     for code, _, errors in ended(by_hand(command_line.main, "resume", folder)):
         assert (code, errors) == (0, "")
@@ -332,6 +333,6 @@ def test_processes_that_cannot_meet_are_told_in_one_line(
     monkeypatch.setattr("nbridge.acceleration.distributed.TIMEOUT", timedelta(seconds=1))
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", **variables}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(nbridge.NBridgeError, match=re.escape(message)) as caught, joined():
+    with pytest.raises(nbridge.NBridgeError, match=re.escape(message)) as caught, join_processes():
         pass
     assert "\n" not in str(caught.value)

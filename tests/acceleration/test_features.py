@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from nbridge.acceleration import features
-from nbridge.acceleration.features import cached, free_memory
+from nbridge.acceleration.features import cache_features, free_memory
 from nbridge.common import memory as machine_memory
 from nbridge.errors import NBridgeError
 
@@ -31,7 +31,7 @@ def test_what_is_put_together_equals_the_parts_wherever_it_lies(limit, tmp_path,
     made = []
     monkeypatch.setattr(features, "_on_disk", lambda like, rows, real=features._on_disk: made.append(rows) or real(like, rows))
     whole, given = parts()
-    together = cached(given, 25, limit)
+    together = cache_features(given, 25, limit)
     assert made == ([] if limit in (None, 25 * (3 * 4 + 4 * 8)) else [25, 25]), "only what is above the limit goes to a file"
     assert together.keys() == whole.keys()
     for name, x in whole.items():
@@ -51,14 +51,14 @@ def test_a_full_disk_is_an_error_before_anything_is_written(monkeypatch, tmp_pat
         "Set TMPDIR to a folder with more space, or training.cache_features to false."
     )
     with pytest.raises(NBridgeError, match=f"^{re.escape(message)}$"):
-        cached(parts()[1], 25, 0.0)
+        cache_features(parts()[1], 25, 0.0)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_free_memory_is_the_smaller_of_what_the_machine_and_the_container_have(monkeypatch, tmp_path):
     machine, limit, used = (tmp_path / name for name in ("meminfo", "max", "current"))
     monkeypatch.setattr(machine_memory, "_MEMORY", machine)
-    monkeypatch.setattr(machine_memory, "_GROUPS", (limit, used))
+    monkeypatch.setattr(machine_memory, "_CGROUP", (limit, used))
     assert free_memory(CPU) == float("inf")
     machine.write_text("MemTotal:       8000 kB\nMemAvailable:   4000 kB\n")
     assert free_memory(CPU) == 4000 * 1024

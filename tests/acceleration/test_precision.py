@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 import nbridge
-from nbridge.acceleration import measuring
+from nbridge.acceleration import precision_choice
 from nbridge.acceleration.distributed import World
-from nbridge.acceleration.measuring import BUDGET, REPEATS, Chosen, choose_precision, measure, wide_weights
+from nbridge.acceleration.precision_choice import BUDGET, REPEATS, PrecisionChoice, choose_precision, measure, wide_weights
 from nbridge.nn.networks import StackedLinear
 from nbridge.runs import run as run_module
 from nbridge.training import trainer as training
@@ -65,14 +65,14 @@ def test_what_is_asked_for_is_chosen_and_small_models_are_float32_without_a_meas
         raise AssertionError("timed")
 
     for asked in ("float32", "bf16"):
-        assert choose_precision(asked, WIDE, 16, clock=no_clock) == Chosen(asked, asked)
-    assert choose_precision("auto", nn.Linear(256, 255), 16, clock=no_clock) == Chosen("auto", "float32")
-    assert choose_precision("auto", nn.ReLU(), 16, clock=no_clock) == Chosen("auto", "float32")
+        assert choose_precision(asked, WIDE, 16, clock=no_clock) == PrecisionChoice(asked, asked)
+    assert choose_precision("auto", nn.Linear(256, 255), 16, clock=no_clock) == PrecisionChoice("auto", "float32")
+    assert choose_precision("auto", nn.ReLU(), 16, clock=no_clock) == PrecisionChoice("auto", "float32")
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    assert choose_precision("auto", WIDE, 16, clock=no_clock) == Chosen("auto", "float32")
+    assert choose_precision("auto", WIDE, 16, clock=no_clock) == PrecisionChoice("auto", "float32")
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
     monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
-    assert choose_precision("auto", WIDE, 16, clock=no_clock) == Chosen("auto", "float32")
+    assert choose_precision("auto", WIDE, 16, clock=no_clock) == PrecisionChoice("auto", "float32")
 
 
 def test_slow_products_are_timed_twice_and_fast_ones_a_few_times():
@@ -112,8 +112,8 @@ def test_processes_follow_the_first(monkeypatch: pytest.MonkeyPatch):
         def gather(self, tensor: torch.Tensor) -> torch.Tensor:
             return torch.stack([torch.tensor([0.004, 0.001], dtype=torch.float64), tensor])
 
-    monkeypatch.setattr(measuring, "measure", lambda *_: pytest.fail("measured in the second process"))
-    assert choose_precision("auto", WIDE, 16, world=Second(1, 2)) == Chosen("auto", "bf16", 4.0, 1.0)
+    monkeypatch.setattr(precision_choice, "measure", lambda *_: pytest.fail("measured in the second process"))
+    assert choose_precision("auto", WIDE, 16, world=Second(1, 2)) == PrecisionChoice("auto", "bf16", 4.0, 1.0)
 
 
 # A run and its choice
@@ -136,7 +136,7 @@ class _Stop(Reporter):
 
 def measured(monkeypatch: pytest.MonkeyPatch, *times: tuple[float, float]) -> list[tuple[float, float]]:
     left = list(times)
-    monkeypatch.setattr(measuring, "measure", lambda *_: left.pop(0))
+    monkeypatch.setattr(precision_choice, "measure", lambda *_: left.pop(0))
     return left
 
 

@@ -22,7 +22,7 @@ from hypothesis.extra import numpy as npst
 from torch import Tensor
 
 from nbridge.acceleration import shared_memory
-from nbridge.acceleration.shared_memory import LostMemberError, SharedMemory, share_memory
+from nbridge.acceleration.shared_memory import LostPeerError, SharedMemory, share_memory
 
 pytestmark = pytest.mark.skipif(not shared_memory._is_supported(), reason="this system shares no memory")
 SECOND = timedelta(seconds=1)
@@ -98,21 +98,21 @@ def test_every_member_finds_what_each_holds_and_keeps_it(rows: np.ndarray):
 
 
 def test_no_file_is_left_while_memory_is_shared():
-    before = set(shared_memory.PLACE.iterdir())
+    before = set(shared_memory.DIRECTORY.iterdir())
     with shared(2) as members:
-        assert set(shared_memory.PLACE.iterdir()) == before
+        assert set(shared_memory.DIRECTORY.iterdir()) == before
         assert len(members) == 2
 
 
 def test_where_no_file_can_lie_in_memory_nothing_is_shared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     for place in (tmp_path / "missing", Path("/proc")):
-        monkeypatch.setattr(shared_memory, "PLACE", place)
+        monkeypatch.setattr(shared_memory, "DIRECTORY", place)
         with shared(2) as members:
             assert members == []
 
 
 def test_all_do_without_where_one_is_on_another_machine(monkeypatch: pytest.MonkeyPatch):
-    before = set(shared_memory.PLACE.iterdir())
+    before = set(shared_memory.DIRECTORY.iterdir())
     make = SharedMemory.__init__
 
     def elsewhere(self: SharedMemory, path: Path, rank: int, size: int, timeout: timedelta) -> None:
@@ -121,7 +121,7 @@ def test_all_do_without_where_one_is_on_another_machine(monkeypatch: pytest.Monk
     monkeypatch.setattr(SharedMemory, "__init__", elsewhere)
     with shared(3) as members:
         assert members == []
-    assert set(shared_memory.PLACE.iterdir()) == before
+    assert set(shared_memory.DIRECTORY.iterdir()) == before
 
 
 # Members that end
@@ -149,7 +149,7 @@ time.sleep(60)
     ],
 )
 def test_a_member_that_ends_or_is_silent_is_told(other: str, message: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(shared_memory, "LOOKS", 16)
+    monkeypatch.setattr(shared_memory, "POLLS", 16)
     path = Path(shared_memory._new_file(2))
     process = subprocess.Popen([sys.executable, "-c", OTHER, str(path), other], stdout=subprocess.PIPE, text=True)
     try:
@@ -159,7 +159,7 @@ def test_a_member_that_ends_or_is_silent_is_told(other: str, message: str, monke
         if other == "is killed":
             process.kill()
             process.wait()
-        with pytest.raises(LostMemberError) as refused:
+        with pytest.raises(LostPeerError) as refused:
             memory.gather(torch.zeros(1))
         memory.close()
         assert str(refused.value) == message
@@ -171,7 +171,7 @@ def test_a_member_that_ends_or_is_silent_is_told(other: str, message: str, monke
 
 def test_the_last_word_of_a_member_that_ends_at_once_is_heard(monkeypatch: pytest.MonkeyPatch):
     """It says it and ends between a look at its counter and the question whether it lives."""
-    monkeypatch.setattr(shared_memory, "LOOKS", 1)
+    monkeypatch.setattr(shared_memory, "POLLS", 1)
     with shared(2) as (one, other):
 
         def ends(memory: SharedMemory, rank: int) -> bool:

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from nbridge.acceleration import threads
-from nbridge.acceleration.threads import busy_cores, free_cores, settle_threads
+from nbridge.acceleration.threads import busy_cores, free_cores, set_thread_count
 
 
 @pytest.fixture(autouse=True)
 def no_torch(monkeypatch):
     monkeypatch.delitem(sys.modules, "torch")
-    monkeypatch.setattr(threads, "WATCHED", 0.001)
+    monkeypatch.setattr(threads, "SAMPLE_SECONDS", 0.001)
 
 
 @pytest.mark.parametrize(("cores", "busy", "expected"), [(8, 0.0, 8), (8, 0.4, 8), (8, 2.6, 5), (2, 1.0, 1), (2, 5.0, 1), (1, 1.0, 1)])
@@ -25,7 +25,7 @@ def test_there_are_as_many_threads_as_cores_are_free_and_at_least_one(monkeypatc
     monkeypatch.setattr(threads, "busy_cores", lambda: busy)
     assert free_cores() == expected
     environment: dict[str, str] = {}
-    settle_threads(environment)
+    set_thread_count(environment)
     assert environment == {"OMP_NUM_THREADS": str(expected)}
 
 
@@ -33,14 +33,14 @@ def test_what_the_user_set_is_kept(monkeypatch):
     monkeypatch.setattr(threads, "free_cores", lambda: 3)
     for given, expected in (("7", "7"), ("", "3")):
         environment = {"OMP_NUM_THREADS": given, "OMP_WAIT_POLICY": "ACTIVE"}
-        settle_threads(environment)
+        set_thread_count(environment)
         assert environment == {"OMP_NUM_THREADS": expected, "OMP_WAIT_POLICY": "ACTIVE"}
 
 
 def test_nothing_is_set_once_torch_is_loaded(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", object())
     environment: dict[str, str] = {}
-    settle_threads(environment)
+    set_thread_count(environment)
     assert environment == {}
 
 
@@ -53,7 +53,7 @@ def test_busy_cores_are_counted_from_the_account_of_the_system(monkeypatch, tmp_
     file = tmp_path / "stat"
     file.write_text(accounts[0])
     monkeypatch.setattr(threads, "_STATISTICS", file)
-    monkeypatch.setattr(threads, "WATCHED", 1.0)
+    monkeypatch.setattr(threads, "SAMPLE_SECONDS", 1.0)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     monkeypatch.setattr(os, "sysconf", lambda name: 100)
     monkeypatch.setattr(threads.time, "sleep", lambda seconds: file.write_text(accounts[1]))
@@ -72,7 +72,7 @@ def test_a_system_that_does_not_say_counts_as_idle(monkeypatch, tmp_path, conten
 def test_the_account_is_zero_where_nothing_runs_and_one_core_where_something_does(monkeypatch):
     if not Path("/proc/stat").is_file():
         pytest.skip("this system keeps no such account")
-    monkeypatch.setattr(threads, "WATCHED", 0.4)
+    monkeypatch.setattr(threads, "SAMPLE_SECONDS", 0.4)
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
         try:
             loaded = busy_cores()

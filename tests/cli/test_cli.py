@@ -28,7 +28,7 @@ from nbridge.cli.tables import number
 from nbridge.common import atomic_files as files
 from nbridge.evaluation.results import METRICS, Settings, read_evaluation
 from nbridge.runs import run
-from nbridge.runs.comparison import OutOfTime
+from nbridge.runs.comparison import TimeLimitReached
 from nbridge.training.checkpoint import save_model
 
 PART = "features: 4, encoder: {type: mlp, hidden: [4]}"
@@ -977,7 +977,7 @@ def test_models_are_compared_in_a_table_and_in_files(call: Call, here: Path):
     ("stop", "message"),
     [
         (KeyboardInterrupt, "interrupted; run the same command to continue"),
-        (partial(OutOfTime, "stopped after 1 minutes"), "stopped after 1 minutes"),
+        (partial(TimeLimitReached, "stopped after 1 minutes"), "stopped after 1 minutes"),
     ],
 )
 def test_an_interrupted_comparison_tells_that_the_same_command_goes_on(

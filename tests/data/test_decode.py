@@ -28,7 +28,7 @@ from nbridge.errors import DataError
 from nbridge.explore.session import Session
 from nbridge.explore.uploads import read_pixels, upload
 from nbridge.spec.reader import spec_from_dict
-from nbridge.visual.png import ADDRESS
+from nbridge.visual.png import DATA_URI_PREFIX
 
 QUARTER = 6
 """EXIF: turn by a quarter, clockwise."""
@@ -93,11 +93,11 @@ def from_upload(content: bytes, _: Path) -> np.ndarray:
     model = nbridge.build_model(spec_from_dict({"modalities": {"image": part}}))
     # Of its session an upload needs only the model.
     picture = upload(cast("Session", SimpleNamespace(model=model)), "image", content)["picture"]
-    return from_page(base64.b64decode(picture.removeprefix(ADDRESS)), Path())
+    return from_page(base64.b64decode(picture.removeprefix(DATA_URI_PREFIX)), Path())
 
 
 def from_page(content: bytes, _: Path) -> np.ndarray:
-    return read_pixels("image", ADDRESS + base64.b64encode(content).decode(), (3, SIDE, SIDE))
+    return read_pixels("image", DATA_URI_PREFIX + base64.b64encode(content).decode(), (3, SIDE, SIDE))
 
 
 Read = Callable[[bytes, Path], np.ndarray]

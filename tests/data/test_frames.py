@@ -162,9 +162,9 @@ def test_a_frame_comes_back_as_it_was_with_its_holes_filled(kind: str, model: An
     for name, cells in before.items():
         for row, cell in enumerate(cells):
             for place in range(row * copies, (row + 1) * copies):
-                hole = name in HELD and (cell is None or (name == "v" and None in cell))
-                assert filled[name][place] == hole, (name, row)
-                assert after[name][place] == cell if not hole else after[name][place] is not None
+                fill_value = name in HELD and (cell is None or (name == "v" and None in cell))
+                assert filled[name][place] == fill_value, (name, row)
+                assert after[name][place] == cell if not fill_value else after[name][place] is not None
     for name, classes in CLASSES.items():
         assert set(after[name]) <= set(classes)
     if not samples:

@@ -84,8 +84,8 @@ def test_rows_unlike_those_of_training_are_told_in_one_line(training: tuple[str,
     serving, text = LINES[training]
     (finding,) = told(list(training), serving)
     assert (finding.kind, finding.text, finding.line) == ("pattern", text, f"warning: {text}")
-    assert finding.figures["rows"] == len(serving)
-    assert {one["pattern"]: one["rows"] for one in finding.figures["patterns"]} == {row: serving.count(row) for row in serving}
+    assert finding.details["rows"] == len(serving)
+    assert {one["pattern"]: one["rows"] for one in finding.details["patterns"]} == {row: serving.count(row) for row in serving}
     json.dumps(finding.as_dict(), allow_nan=False)
 
 
@@ -119,7 +119,7 @@ def test_modalities_that_are_never_together_are_told_with_what_links_them():
         "label, observed with each of them, serves instead"
     )
     assert (finding.kind, finding.where) == ("apart", "image,text")
-    assert finding.figures == {"pairs": [["image", "text"]], "instead": ["label"]}
+    assert finding.details == {"pairs": [["image", "text"]], "instead": ["label"]}
     first, *_ = never_together(NAMES, present(["100", "011"]))
     assert first.text == (
         "no training row has both image and label, so image -> label and label -> image have no pairs to learn from; "
@@ -135,7 +135,7 @@ def test_modalities_that_are_never_together_are_told_with_what_links_them():
 def test_pairs_that_are_never_together_are_all_told(rows: list[list[bool]]):
     names, masks = ("a", "b", "c", "d"), np.array(rows)
     found = never_together(names, {name: torch.from_numpy(masks[:, i]) for i, name in enumerate(names)})
-    pairs = {tuple(pair) for one in found for pair in one.figures["pairs"]}
+    pairs = {tuple(pair) for one in found for pair in one.details["pairs"]}
     some = masks.any(0)
     expected = {
         (names[i], names[j]) for i in range(4) for j in range(i + 1, 4) if some[i] and some[j] and not (masks[:, i] & masks[:, j]).any()
@@ -186,7 +186,7 @@ def test_a_model_knows_which_patterns_it_has_learned_to_serve(kind: str, options
     assert Served(network).unseen(dict.fromkeys(patterns, 2)) == (), "nothing is known of its training"
     seen = Patterns.of(NAMES, present(list(training)))
     expected = LEARNED[kind, options, bridges, training]
-    assert {pattern for pattern in patterns if network.learned(pattern, seen)} == expected
+    assert {pattern for pattern in patterns if network.supports_pattern(pattern, seen)} == expected
     found = Served(network, patterns=seen).unseen(dict.fromkeys(patterns, 2))
-    assert {one["pattern"] for one in found[0].figures["patterns"]} == set(patterns) - expected
+    assert {one["pattern"] for one in found[0].details["patterns"]} == set(patterns) - expected
     assert Served(network, patterns=seen).unseen(dict.fromkeys(expected, 1)) == ()

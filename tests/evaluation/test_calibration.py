@@ -134,7 +134,7 @@ def test_values_from_one_distribution_cover_each_other_nominally(values: np.ndar
 @pytest.mark.parametrize("level", calibration.LEVELS)
 def test_intervals_end_at_quantiles_of_the_draws(level: float):
     rng = np.random.default_rng(0)
-    draws, x = rng.normal(size=(calibration.FEWEST_DRAWS, 500)), 1.5 * rng.normal(size=500)
+    draws, x = rng.normal(size=(calibration.MIN_DRAWS, 500)), 1.5 * rng.normal(size=500)
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0, method="weibull")
     np.testing.assert_allclose(coverage(torch.as_tensor(draws), torch.as_tensor(x), level), (low < x) & (x < high), atol=1e-12)
 

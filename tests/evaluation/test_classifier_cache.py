@@ -146,7 +146,7 @@ def test_tensors_of_another_shape_are_not_taken_and_leave_the_network_as_it_was(
     kept, other = nn.Linear(2, 3), nn.Linear(2, 4)
     before = [parameter.clone() for parameter in other.parameters()]
     cache = ClassifierCache(tmp_path)
-    cache.keep("x", "0" * 64, kept)
+    cache.store("x", "0" * 64, kept)
     for found in (cache, ClassifierCache(tmp_path)):
         assert not found.restore("x", "0" * 64, other)
         assert not found.restore("x", "1" + "0" * 63, nn.Linear(2, 3))
@@ -157,7 +157,7 @@ def test_tensors_of_another_shape_are_not_taken_and_leave_the_network_as_it_was(
 
 def test_keys_that_begin_alike_are_told_apart(tmp_path: Path):
     one, other = "0" * 64, "0" * 63 + "1"
-    ClassifierCache(tmp_path).keep("x", one, nn.Linear(2, 3))
+    ClassifierCache(tmp_path).store("x", one, nn.Linear(2, 3))
     assert not ClassifierCache(tmp_path).restore("x", other, nn.Linear(2, 3))
     assert ClassifierCache(tmp_path).restore("x", one, nn.Linear(2, 3))
 

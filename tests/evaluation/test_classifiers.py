@@ -12,7 +12,7 @@ from torch.nn import functional as F
 import nbridge
 from nbridge.data.batch import Batch
 from nbridge.errors import DataError
-from nbridge.evaluation.classifiers import Classifier, judge_of, train_classifier, train_classifiers
+from nbridge.evaluation.classifiers import Classifier, classifier_for, train_classifier, train_classifiers
 from nbridge.nn.encoders import MLPEncoder
 from nbridge.nn.likelihoods import Bernoulli, Categorical, Normal
 from nbridge.training.build import build_data
@@ -125,9 +125,9 @@ def test_rows_are_capped_and_a_modality_never_beside_the_label_has_no_judge(spec
     judges = train_classifiers(spec, model, splits.train.hide("top"), splits.test, "label", rows=70, epochs=1)
     assert {name: judge.train_rows for name, judge in judges.items()} == {"image": 70}
     assert train_classifiers(spec, model, splits.train, splits.test.hide("label"), "label", epochs=1) == {}
-    assert judge_of(judges, "image") is judges["image"]
+    assert classifier_for(judges, "image") is judges["image"]
     with pytest.raises(DataError, match="no classifier for modality 'top', only for image"):
-        judge_of(judges, "top")
+        classifier_for(judges, "top")
 
 
 def test_what_comes_out_is_the_head_over_the_activated_features():
@@ -138,7 +138,7 @@ def test_what_comes_out_is_the_head_over_the_activated_features():
     linear = next(module for module in classifier.head.modules() if isinstance(module, nn.Linear))
     assert torch.equal(classifier.features(x), features)
     assert torch.allclose(classifier(x), features @ linear.weight.T + linear.bias)
-    assert torch.equal(classifier.verdict(x)[:, 0], classifier(x).argmax(-1))
+    assert torch.equal(classifier.predict(x)[:, 0], classifier(x).argmax(-1))
 
 
 def test_training_leaves_the_models_likelihoods_alone_and_the_classifier_frozen():
@@ -174,7 +174,7 @@ def test_cells_that_are_not_observed_neither_teach_nor_count():
         found.append((classifier.accuracy(rows, "x", "signs"), classifier(train.values["x"])))
     assert found[0][0] == found[1][0]
     assert torch.equal(found[0][1], found[1][1])
-    right = classifier.verdict(values["x"], cells["x"]) == train.values["signs"]
+    right = classifier.predict(values["x"], cells["x"]) == train.values["signs"]
     assert found[0][0] == pytest.approx(right[cells["signs"]].double().mean().item())
     assert right[cells["x"]].double().mean() > 0.9
 

@@ -8,10 +8,10 @@ from toys import CLASSES, Toy, attributes, labelled_rows, of_nothing, of_the_lab
 
 from nbridge.data.batch import Batch
 from nbridge.errors import DataError
-from nbridge.evaluation.classifiers import Judge
+from nbridge.evaluation.classifiers import ScoredClassifier
 from nbridge.evaluation.coherence import coherence, joint_agreement
 
-JUDGES = {name: Judge(reader(), 0.99, 40, 200) for name in ("a", "b")}
+JUDGES = {name: ScoredClassifier(reader(), 0.99, 40, 200) for name in ("a", "b")}
 
 
 def test_a_model_that_knows_the_label_is_coherent_and_one_that_knows_nothing_is_at_chance():
@@ -80,7 +80,7 @@ def test_modalities_of_a_model_that_knows_the_label_agree_under_every_draw():
 
 def test_attributes_agree_one_by_one():
     model = Toy(lambda batch, samples: 2.0 * torch.randint(2, (samples, len(batch), CLASSES)) - 1, label=attributes())
-    judges = {name: Judge(reader(attributes()), 1.0, 1, 1) for name in ("a", "b")}
+    judges = {name: ScoredClassifier(reader(attributes()), 1.0, 1, 1) for name in ("a", "b")}
     rows = Batch.complete({"label": torch.ones(400, CLASSES)})
     found = joint_agreement(model, rows, [], judges, "label")
     assert found.agreement == 1

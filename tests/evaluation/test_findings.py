@@ -17,7 +17,7 @@ import nbridge
 from nbridge.common.warnings import Finding
 from nbridge.data.batch import Batch
 from nbridge.data.patterns import Patterns
-from nbridge.evaluation.findings import FEWEST, condition_test, inactive_units, of_evaluation, of_model, untested
+from nbridge.evaluation.findings import MIN_ROWS, condition_test, evaluation_findings, inactive_units, model_findings, untested
 from nbridge.evaluation.results import Settings
 from nbridge.inference.impute import ELEMENTS
 from nbridge.models.base import MultimodalVAE
@@ -118,7 +118,7 @@ def test_whatever_else_a_row_has_is_the_condition_and_rows_that_have_nothing_els
     assert condition_test(model, Batch(rows.values, masks), "a").pairs == 70
     junk = {name: torch.where(masks[name][:, None], x, torch.nan) for name, x in rows.values.items()}
     assert condition_test(model, Batch(junk, masks), "a") == condition_test(model, Batch(rows.values, masks), "a")
-    few = rows.slice(0, FEWEST - 2)
+    few = rows.slice(0, MIN_ROWS - 2)
     assert condition_test(model, few, "a") is None
     same = Batch.complete({**rows.values, "a": torch.ones_like(rows.values["a"])})
     assert condition_test(model, same, "a") is None
@@ -142,15 +142,15 @@ def test_units_that_no_modality_depends_on_are_inactive():
     oracle = linear({"a": [0], "b": [0, 3]}, 5)
     model, rows = exact_model(oracle, "mvae"), batch_of(oracle, 100, 1)
     assert inactive_units(model, rows) == [1, 2, 4]
-    (finding,) = [one for one in of_model(model, rows) if one.kind == "inactive"]
+    (finding,) = [one for one in model_findings(model, rows) if one.kind == "inactive"]
     assert finding.text == (
         "3 of 5 latent units are inactive (their posterior mean varies by less than 0.01 over 100 rows); latent_dim: 2 would be enough"
     )
-    assert finding.figures == {"inactive": [1, 2, 4], "of": 5, "rows": 100}
-    assert not [one for one in of_model(model, rows.slice(0, FEWEST - 1)) if one.kind == "inactive"]
+    assert finding.details == {"inactive": [1, 2, 4], "of": 5, "rows": 100}
+    assert not [one for one in model_findings(model, rows.slice(0, MIN_ROWS - 1)) if one.kind == "inactive"]
     few = linear({"a": [0], "b": [0, 1]}, 3)
     assert inactive_units(exact_model(few, "mvae"), batch_of(few, 100, 1)) == [2]
-    assert not [one for one in of_model(exact_model(few, "mvae"), batch_of(few, 100, 1)) if one.kind == "inactive"]
+    assert not [one for one in model_findings(exact_model(few, "mvae"), batch_of(few, 100, 1)) if one.kind == "inactive"]
 
 
 @pytest.mark.usefixtures("double")
@@ -165,7 +165,7 @@ def test_a_unit_is_inactive_by_the_variance_of_its_posterior_mean():
 
 
 def edges(likelihood: Likelihood, raw: torch.Tensor, x: torch.Tensor) -> list[str]:
-    return [edge.text for edge in likelihood.edges(raw, x, torch.ones_like(x, dtype=torch.bool))]
+    return [edge.text for edge in likelihood.bound_warnings(raw, x, torch.ones_like(x, dtype=torch.bool))]
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -248,8 +248,8 @@ def test_cells_that_are_not_observed_do_not_count():
     x, observed = drawn(50, 4), torch.zeros(50, 4, dtype=torch.bool)
     observed[:, 0] = True
     x[:, 0] = (x[:, 0] > 0).float()
-    assert len(list(Normal((4,)).edges(drawn(50, 4), x, observed))) == 1
-    assert list(Normal((4,)).edges(drawn(50, 4), x, torch.zeros_like(observed))) == []
+    assert len(list(Normal((4,)).bound_warnings(drawn(50, 4), x, observed))) == 1
+    assert list(Normal((4,)).bound_warnings(drawn(50, 4), x, torch.zeros_like(observed))) == []
 
 
 # All of them
@@ -269,14 +269,14 @@ def test_findings_are_lines_with_the_figures_behind_them():
     model, rows = trap()
     present = {**rows.present, "a": torch.arange(200) >= 12}
     train = Batch(rows.values, {**rows.present, "a": torch.arange(200) < 10, "b": torch.arange(200) >= 10})
-    found = of_evaluation(model, Batch(rows.values, present), train)
+    found = evaluation_findings(model, Batch(rows.values, present), train)
     assert [(one.kind, one.where) for one in found] == [("apart", "a,b"), ("pattern", ""), ("chance", "c"), ("edge", "c")]
     apart, pattern, chance, edge = found
     assert apart.text.endswith("c, observed with each of them, serves instead")
     assert pattern.text == (
         "rows with everything observed: 188 rows; no training row had this pattern (nor these modalities together with others)"
     )
-    figures = chance.figures
+    figures = chance.details
     assert chance.text == (
         f"modality 'c': imputation from the others is at chance, {figures['gain']:.2g} ± {figures['standard error']:.2g} nats better than "
         "from the others of another row (100 pairs of rows); raise its weight in the spec, unless they carry no information about it"
@@ -284,7 +284,7 @@ def test_findings_are_lines_with_the_figures_behind_them():
     assert edge.text.startswith("modality 'c': 100% of its values are exactly 0 or 1, ")
     assert all("\n" not in one.text for one in found)
     assert [Finding.from_dict(one.as_dict()) for one in found] == list(found)
-    assert of_evaluation(model, Batch(rows.values, present), train) == found
+    assert evaluation_findings(model, Batch(rows.values, present), train) == found
 
 
 @pytest.mark.usefixtures("double")
@@ -293,7 +293,7 @@ def test_looking_for_them_leaves_no_trace():
     state = torch.get_rng_state()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.train()
-    of_model(model, rows)
+    model_findings(model, rows)
     assert model.training
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -302,19 +302,19 @@ def test_looking_for_them_leaves_no_trace():
 class Proud(Normal):
     """A likelihood of somebody else, with something to say."""
 
-    def edges(self, raw: torch.Tensor, x: torch.Tensor, observed: torch.Tensor) -> Any:
-        from nbridge.nn.likelihoods import Edge
+    def bound_warnings(self, raw: torch.Tensor, x: torch.Tensor, observed: torch.Tensor) -> Any:
+        from nbridge.nn.likelihoods import BoundWarning
 
-        yield from super().edges(raw, x, observed)
-        yield Edge("it is proud of itself", {"pride": 1.0})
+        yield from super().bound_warnings(raw, x, observed)
+        yield BoundWarning("it is proud of itself", {"pride": 1.0})
 
 
 @pytest.mark.usefixtures("double")
 def test_a_likelihood_of_ones_own_takes_part():
     model, rows = trap()
     model.decoders["a"] = Decoder(model.decoder("a").network, Proud((3,), scale=0.7, standardize=False))
-    (finding,) = [one for one in of_model(model, rows) if one.where == "a"]
-    assert (finding.kind, finding.text, finding.figures) == ("edge", "modality 'a': it is proud of itself", {"pride": 1.0})
+    (finding,) = [one for one in model_findings(model, rows) if one.where == "a"]
+    assert (finding.kind, finding.text, finding.details) == ("edge", "modality 'a': it is proud of itself", {"pride": 1.0})
 
 
 def test_a_trained_model_tells_which_of_its_modalities_is_apart():
@@ -350,22 +350,22 @@ def test_a_trained_model_tells_which_of_its_modalities_is_apart():
 def test_what_too_few_rows_leave_open_is_said_and_nothing_else_is():
     model, rows = exact_model(ONE_APART, "mvae"), batch_of(ONE_APART, 200, 0)
     assert untested(model, rows) == ()
-    assert untested(model, rows.slice(0, FEWEST)) == ()
-    few = rows.slice(0, FEWEST - 1)
+    assert untested(model, rows.slice(0, MIN_ROWS)) == ()
+    few = rows.slice(0, MIN_ROWS - 1)
     (finding,) = untested(model, few)
     assert finding.line == (
         "note: not tested, fewer than 30 rows: whether it is at chance given the others (a, b, c: 29 rows); inactive latent units "
         "(29 rows); values at the edge of a likelihood (a, b, c: 29 rows)"
     )
-    assert of_model(model, few) == (finding,)
+    assert model_findings(model, few) == (finding,)
     masks = {**rows.present, "a": torch.arange(200) < 12, "b": torch.arange(200) >= 199}
-    (finding,) = [one for one in of_evaluation(model, Batch(rows.values, masks), rows) if one.kind == "untested"]
+    (finding,) = [one for one in evaluation_findings(model, Batch(rows.values, masks), rows) if one.kind == "untested"]
     assert finding.text == (
         "not tested, fewer than 30 rows: whether it is at chance given the others (a: 12 rows; b: 1 row; c: 13 rows); "
         "values at the edge of a likelihood (a: 12 rows; b: 1 row)"
     )
-    assert finding.figures["values at the edge of a likelihood"] == {"a": 12, "b": 1}
+    assert finding.details["values at the edge of a likelihood"] == {"a": 12, "b": 1}
     unnamed = rows.select("a", "b")
-    assert untested(model, unnamed)[0].figures == {
+    assert untested(model, unnamed)[0].details == {
         "whether it is at chance given the others": {"c": 0}, "values at the edge of a likelihood": {"c": 0}
     }  # fmt: skip

@@ -144,7 +144,7 @@ def test_the_estimate_is_the_mean_weight_of_its_draws_for_any_model(
 
     with in_float64(), torch.no_grad():
         model.double()
-        found = weights.weigh(model, batch, proposal, terms, numbers=1, samples=16, seed=seed)
+        found = weights.importance_estimates(model, batch, proposal, terms, numbers=1, samples=16, seed=seed)
         z = torch.cat(pieces)
         q = model.posterior(batch.only(*proposal), 16)
         log_weights = (model.log_joint(batch.only(*target), z) - q.log_prob(z)).numpy()
@@ -269,7 +269,7 @@ def test_what_decoders_and_posteriors_are_asked_for_at_once_does_not_grow_with_d
     model.posterior = lambda batch, samples: asked.append(samples * len(batch)) or posterior(batch, samples)
     model.log_prob = lambda name, z, batch: decoded.append(z.shape[0] * z.shape[1]) or log_prob(name, z, batch)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(weights, "ELEMENTS", 1000 * weights.LEAST)
+        patch.setattr(weights, "ELEMENTS", 1000 * weights.MIN_OUTPUTS)
         log_likelihood(model, batch, "a", samples=samples)
         assert max(decoded) <= 1000
         assert max(asked) <= weights.DRAWS

@@ -31,7 +31,7 @@ from nbridge.evaluation.coherence import coherence, joint_agreement
 from nbridge.evaluation.crossmodal import predict
 from nbridge.evaluation.diversity import diversity
 from nbridge.evaluation.importance import conditional_log_likelihood, label_posterior, log_likelihood
-from nbridge.evaluation.results import METRICS, Evaluation, Measurement, OptionError, Settings, read_evaluation, taken
+from nbridge.evaluation.results import METRICS, Evaluation, Measurement, OptionError, Settings, describe_settings, read_evaluation
 from nbridge.evaluation.rows import fingerprint
 from nbridge.evaluation.suite import evaluate
 from nbridge.models.base import MultimodalVAE
@@ -579,10 +579,10 @@ def test_what_is_no_evaluation_is_none(content: str, tmp_path: Path):
 
 
 def test_how_figures_were_taken_is_told_in_a_line():
-    assert taken(Settings(), 1000, 10000) == (
+    assert describe_settings(Settings(), 1000, 10000) == (
         "the first 1,000 of 10,000 test rows; K = 5,000 importance samples, 200 draws, 10 generated; seed 0"
     )
-    assert taken(replace(QUICK, split="train", density_rows=5, seed=3), 12, 12) == (
+    assert describe_settings(replace(QUICK, split="train", density_rows=5, seed=3), 12, 12) == (
         "all 12 train rows (5 of them for log-likelihoods); K = 3 importance samples, 39 draws, 2 generated; seed 3"
     )
 

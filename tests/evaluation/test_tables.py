@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from nbridge.cli.tables import MeasuringBar, print_comparison, print_evaluation
+from nbridge.cli.tables import EvaluationProgress, print_comparison, print_evaluation
 from nbridge.evaluation.results import Evaluation, Measurement, Settings
-from nbridge.runs.comparison_table import Comparison, Contestant, Spread
+from nbridge.runs.comparison_table import Comparison, ModelResults, SeedValues
 
 NAMES = ("fac", "fou", "kar", "mor", "pix", "zer", "label")
 SETTINGS = Settings(samples=5000)
@@ -81,12 +81,14 @@ def test_what_was_left_out_is_told_once_for_each_reason():
 def test_a_comparison_shows_every_model_whole(models: int, width: int):
     keys = [("log p(fac) by q(z|fac)", "log-likelihood"), ("log p(fac) by q(z|fac)", "standard error")]
     keys += [("predictive of fac given fou", "log-likelihood"), ("predictive of fac given fou", "RMSE")]
-    contestants = tuple(
-        Contestant(f"model {index}", 1000 * index, Spread((2.0,)), {key: Spread((-100.0 - index, -102.0 - index)) for key in keys})
+    results = tuple(
+        ModelResults(
+            f"model {index}", 1000 * index, SeedValues((2.0,)), {key: SeedValues((-100.0 - index, -102.0 - index)) for key in keys}
+        )
         for index in range(models)
     )
     console = Console(file=io.StringIO(), width=width, markup=False, emoji=False, highlight=False)
-    print_comparison(Comparison(contestants, 2, SETTINGS, 5, 9, {"labels": "no classes"}), console)
+    print_comparison(Comparison(results, 2, SETTINGS, 5, 9, {"labels": "no classes"}), console)
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     assert max(map(len, text.splitlines())) <= width
@@ -104,7 +106,7 @@ def test_a_comparison_shows_every_model_whole(models: int, width: int):
 
 def test_a_bar_shows_where_an_evaluation_stands_in_a_terminal_only():
     console = Console(file=io.StringIO(), width=80, force_terminal=True)
-    bar = MeasuringBar(console)
+    bar = EvaluationProgress(console)
     for done in range(3):
         bar("predictive of fac given fou", done, 3)
     bar.close()
@@ -112,6 +114,6 @@ def test_a_bar_shows_where_an_evaluation_stands_in_a_terminal_only():
     assert isinstance(console.file, io.StringIO)
     assert "predictive of fac given fou" in console.file.getvalue()
     quiet = Console(file=io.StringIO())
-    MeasuringBar(quiet)("predictive", 0, 3)
+    EvaluationProgress(quiet)("predictive", 0, 3)
     assert isinstance(quiet.file, io.StringIO)
     assert quiet.file.getvalue() == ""

@@ -27,13 +27,13 @@ from nbridge.data.numpy.npy import NPYFolder
 from nbridge.data.split import Splits
 from nbridge.data.streaming.stored_rows import StoredRows
 from nbridge.evaluation import versus_baseline
-from nbridge.evaluation.advice import advise, lines_of, trained_as
+from nbridge.evaluation.advice import advise, format_advice, summarise_training
 from nbridge.evaluation.baseline_inputs import COMPONENTS, WIDE, blocks_of, inputs_of
-from nbridge.evaluation.baselines import Known, candidates, chosen
+from nbridge.evaluation.baselines import Examples, candidates, select_baseline
 from nbridge.evaluation.paired import paired
 from nbridge.evaluation.results import Settings
-from nbridge.evaluation.targets import Numbers, Questions, targets_of, values_of
-from nbridge.evaluation.verdict import FEWEST, Comparison, Verdict, read_verdict
+from nbridge.evaluation.targets import ClassificationTarget, RegressionTarget, targets_of, values_of
+from nbridge.evaluation.verdict import MIN_ROWS, BaselineComparison, Verdict, read_verdict
 from nbridge.evaluation.versus_baseline import compare_with_baselines, predicted_values
 from nbridge.inference.impute import impute
 from nbridge.models.base import MultimodalVAE
@@ -81,7 +81,7 @@ def subject(rows: Mapping[str, np.ndarray], model: str = "bridged", **keys: Any)
     return built, spec, splits
 
 
-def by_target(verdict: Verdict) -> dict[str, Comparison]:
+def by_target(verdict: Verdict) -> dict[str, BaselineComparison]:
     return {one.target: one for one in verdict.modalities}
 
 
@@ -128,7 +128,7 @@ def test_the_exact_model_is_as_good_as_ridge_on_its_own_rows():
         torch.set_default_dtype(torch.float32)
     assert [(one.outcome, one.predictor) for one in verdict.modalities] == [("as good", "ridge")] * 2
     # The conditional mean of a Gaussian is linear: ridge on many rows finds nearly the same.
-    assert all(abs(one.ahead) < 0.02 for one in verdict.modalities)
+    assert all(abs(one.lead) < 0.02 for one in verdict.modalities)
     assert all(0 < one.standard_error < 0.02 for one in verdict.modalities)
 
 
@@ -158,10 +158,10 @@ def test_too_few_rows_are_not_tested(part: str, rows: float):
     model, spec, splits = subject(linear_rows(100), data={"test": rows, "validation": 0.05})
     verdict = compare_with_baselines(model, spec, splits)
     number = {"test": 4, "validation": 5}[part]
-    assert {one.words for one in verdict.modalities} == {f"not tested ({number} {part} rows, {FEWEST} needed)"}
+    assert {one.description for one in verdict.modalities} == {f"not tested ({number} {part} rows, {MIN_ROWS} needed)"}
     assert {one.rows for one in verdict.modalities} == {number}
     assert math.isnan(verdict.modalities[0].model)
-    assert verdict.headline == f"not tested ({number} {part} rows, {FEWEST} needed): {', '.join(LIKELIHOODS)}"
+    assert verdict.headline == f"not tested ({number} {part} rows, {MIN_ROWS} needed): {', '.join(LIKELIHOODS)}"
 
 
 def test_without_rows_nothing_is_tested():
@@ -201,7 +201,7 @@ def test_a_modality_is_compared_on_rows_that_have_it_and_another():
     present = {name: mask.numpy() for name, mask in splits.test.present.items()}
     assert verdict["x"].rows == int((present["x"] & (present["y"] | present["label"])).sum())
     assert verdict["label"].rows == int((present["label"] & (present["x"] | present["y"])).sum())
-    assert verdict["y"].words == f"not tested ({int(present['y'].sum())} test rows, 20 needed)"
+    assert verdict["y"].description == f"not tested ({int(present['y'].sum())} test rows, 20 needed)"
 
 
 def test_the_same_rows_and_seed_give_the_same_verdict_and_leave_no_trace():
@@ -256,7 +256,7 @@ def test_the_unit_of_a_column_changes_nothing(scale: float, shift: float, column
         (target,) = targets_of(model, spec, "x", truth)
         scores = target.scores(target.scaled(truth), target.scaled(guess))
         figures.append(paired(scores, scores * 0.5, root=True))
-        name, predict = chosen(target, Known(others, np.ones(3), target.scaled(truth)), None)
+        name, predict = select_baseline(target, Examples(others, np.ones(3), target.scaled(truth)), None)
         figures.append(paired(target.scores(target.scaled(truth), predict(others)), scores, root=True))
         assert name == "ridge"
     assert figures[0].model == pytest.approx(figures[2].model, rel=1e-6)
@@ -271,7 +271,8 @@ def test_the_column_mean_is_about_one_standard_deviation_off_and_constant_column
     assert verdict["x"].columns == (3, 3)
     assert verdict["x"].constant == pytest.approx(1, abs=0.15)
     rows["y"][:] = 3.0
-    assert by_target(compare_with_baselines(*subject(rows)))["y"].words == "not tested (all its columns are constant in the training rows)"
+    verdict = compare_with_baselines(*subject(rows))
+    assert by_target(verdict)["y"].description == "not tested (all its columns are constant in the training rows)"
 
 
 def test_each_kind_of_modality_has_its_own_figure():
@@ -282,11 +283,11 @@ def test_each_kind_of_modality_has_its_own_figure():
     }  # fmt: skip
     assert (len(kinds["x"].names), len(kinds["flags"].names), len(kinds["image"].names), len(kinds["label"].names)) == (4, 3, 1, 1)
     counts, image, label = kinds["counts"], kinds["image"], kinds["label"]
-    assert isinstance(counts, Numbers)
+    assert isinstance(counts, RegressionTarget)
     assert np.allclose(counts.centre, np.log1p(splits.train.values["counts"].double().numpy()).mean(0))
-    assert isinstance(image, Numbers)
+    assert isinstance(image, RegressionTarget)
     assert len(set(image.unit.tolist())) == 1
-    assert isinstance(label, Questions)
+    assert isinstance(label, ClassificationTarget)
     assert label.classes == (3,)
 
 
@@ -362,12 +363,12 @@ def test_ridge_and_logistic_regression_are_scikit_learns():
     rows = linear_rows(300)
     model, spec, _ = subject(rows)
     (numbers,) = targets_of(model, spec, "y", rows["y"])
-    known = Known(rows["x"], np.ones(4), numbers.scaled(rows["y"]))
+    known = Examples(rows["x"], np.ones(4), numbers.scaled(rows["y"]))
     ridge = next(one for one in candidates(numbers) if one.name == "ridge").fit(known)
     oracle = RidgeCV(alphas=[10.0**power for power in range(-1, 5)], alpha_per_target=True).fit(rows["x"], known.truth)
     assert np.allclose(ridge(rows["x"]), oracle.predict(rows["x"]))
     (question,) = targets_of(model, spec, "label", rows["label"][:, None])
-    known = Known(rows["x"], np.ones(4), rows["label"][:, None])
+    known = Examples(rows["x"], np.ones(4), rows["label"][:, None])
     logistic = [one for one in candidates(question) if one.name == "logistic"][1].fit(known)
     assert np.array_equal(logistic(rows["x"])[:, 0], LogisticRegression(max_iter=300).fit(rows["x"], rows["label"]).predict(rows["x"]))
 
@@ -380,7 +381,7 @@ def test_missing_cells_are_left_out_of_a_fit():
     y[:, 2] = rows["y"][:, 2]
     (target,) = targets_of(model, spec, "y", y)
     truth = target.scaled(y)
-    ridge = next(one for one in candidates(target) if one.name == "ridge").fit(Known(rows["x"], np.ones(4), truth))
+    ridge = next(one for one in candidates(target) if one.name == "ridge").fit(Examples(rows["x"], np.ones(4), truth))
     own = ~rng_mask[:, 0]
     oracle = RidgeCV(alphas=[10.0**power for power in range(-1, 5)]).fit(rows["x"][own], truth[own, 0])
     assert np.allclose(ridge(rows["x"])[:, 0], oracle.predict(rows["x"]))
@@ -390,14 +391,14 @@ def test_the_best_baseline_is_chosen_on_other_rows():
     rng = np.random.default_rng(0)
     angle = rng.uniform(0, 2 * np.pi, 400)
     x, ring = np.stack([np.cos(angle), np.sin(angle)], 1), (np.sin(3 * angle) > 0).astype(float)[:, None]
-    question = Questions(("ring",), ((0, 1),), (2,), 1)
-    train, other = Known(x[:300], np.ones(2), ring[:300]), Known(x[300:], np.ones(2), ring[300:])
+    question = ClassificationTarget(("ring",), ((0, 1),), (2,), 1)
+    train, other = Examples(x[:300], np.ones(2), ring[:300]), Examples(x[300:], np.ones(2), ring[300:])
     for choosing in (None, other):
-        name, predict = chosen(question, train, choosing)
+        name, predict = select_baseline(question, train, choosing)
         assert name == "neighbours"
         assert (predict(x[300:]) == ring[300:]).mean() > 0.9
     noise = rng.permutation(300)
-    assert chosen(question, Known(x[noise], np.ones(2), np.ones((300, 1))), None)[0] == "most frequent"
+    assert select_baseline(question, Examples(x[noise], np.ones(2), np.ones((300, 1))), None)[0] == "most frequent"
 
 
 def test_missing_inputs_are_means_with_an_indicator_and_wide_modalities_are_reduced():
@@ -427,13 +428,13 @@ def test_few_rows_and_hard_classes_warn_of_nothing():
     label = rng.integers(0, 3, 60).astype(float)
     label[:59] = label[:59] % 2
     for size in (1, 2, 3, 60):
-        known = Known(1e3 * rng.normal(size=(size, 30)), np.ones(30), label[-size:, None])
+        known = Examples(1e3 * rng.normal(size=(size, 30)), np.ones(30), label[-size:, None])
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            _, predict = chosen(Questions(("",), ((0, 1),), (3,), 1), known, None)
+            _, predict = select_baseline(ClassificationTarget(("",), ((0, 1),), (3,), 1), known, None)
             assert np.isfinite(predict(known.inputs)).all()
-            numbers = Numbers(("a",), np.array([0]), np.array([0]), np.zeros(1), np.ones(1), False, 1)
-            _, predict = chosen(numbers, known, None)
+            numbers = RegressionTarget(("a",), np.array([0]), np.array([0]), np.zeros(1), np.ones(1), False, 1)
+            _, predict = select_baseline(numbers, known, None)
             assert np.isfinite(predict(known.inputs)).all()
 
 
@@ -449,11 +450,13 @@ def records(stage: str, epochs: int, best: int, *, validation: bool = True) -> l
 
 def test_advice_follows_from_what_was_found():
     model, spec, _ = subject(linear_rows(50))
-    ridge = Comparison("x", "", "rmse", 60, 0.6, 0.4, 1.0, 0.05, "worse", "ridge", 5000)
+    ridge = BaselineComparison("x", "", "rmse", 60, 0.6, 0.4, 1.0, 0.05, "worse", "ridge", 5000)
     likelihood, values = model.likelihoods["x"], np.random.default_rng(0).normal(size=(300, 4))
 
-    def told(comparison: Comparison = ridge, x: np.ndarray = values, rows: int = 5000, epochs: list[EpochRecord] | None = None) -> str:
-        return advise(comparison, likelihood, x, trained_as(spec, rows, epochs or []))
+    def told(
+        comparison: BaselineComparison = ridge, x: np.ndarray = values, rows: int = 5000, epochs: list[EpochRecord] | None = None
+    ) -> str:
+        return advise(comparison, likelihood, x, summarise_training(spec, rows, epochs or []))
 
     assert told() == (
         "a linear predictor does better: try a higher weight in the spec, or model: jmvae (nbridge compare SPEC --models bridged,jmvae "
@@ -467,14 +470,14 @@ def test_advice_follows_from_what_was_found():
         "stage bridges overfitted its 80 training rows (best weights at update 30 of 400)"
     )
     assert told(rows=80) == "only 80 training rows for 2 latent dimensions: try latent_dim: 2, training.weight_decay: 0.01, or more rows"
-    ignored = Comparison("x", "", "rmse", 60, 1.0, 0.4, 1.0, 0.05, "worse", "ridge", 5000)
+    ignored = BaselineComparison("x", "", "rmse", 60, 1.0, 0.4, 1.0, 0.05, "worse", "ridge", 5000)
     assert told(ignored).startswith(
         "imputed no better than by the column mean, so the model does not use the other modalities for it: raise"
     )
     assert "its values are 0 and 1 but its likelihood is Normal: use likelihood: {type: bernoulli" in told(x=(values > 0).astype(float))
     whole = np.arange(300)[:, None] % 7 + 1.0
     assert told(x=whole).endswith("if they are classes, use likelihood: categorical with shape: 8")
-    assert lines_of([("a", "do"), ("b", "do"), ("a", "do")]) == ("a, b: do",)
+    assert format_advice([("a", "do"), ("b", "do"), ("a", "do")]) == ("a, b: do",)
 
 
 # Shown and kept

@@ -36,7 +36,7 @@ from nbridge.cli import main as command_line
 from nbridge.data.batch import Batch
 from nbridge.data.numpy.npy import NPYFolder
 from nbridge.data.streaming.stored_rows import StoredRows
-from nbridge.explore import answers, controls, requests, uploads
+from nbridge.explore import controls, requests, responses, uploads
 from nbridge.explore.app import STATIC, make_app
 from nbridge.explore.guard import HEADERS, refusal
 from nbridge.explore.server import bind
@@ -48,7 +48,7 @@ from nbridge.training.run_folder import MODEL
 from nbridge.visual import png as pictures
 from nbridge.visual.modality_kinds import element_names, kind_of
 from nbridge.visual.palette import PALETTE
-from nbridge.visual.pca import Plane
+from nbridge.visual.pca import LatentPCA
 
 PART = "features: 4, encoder: {type: mlp, hidden: [4]}"
 SPEC = f"""
@@ -148,7 +148,7 @@ def refused(client: TestClient, question: dict[str, Any] | bytes, path: str = "i
 
 
 def pixels(address: str) -> np.ndarray:
-    image = Image.open(io.BytesIO(base64.b64decode(address.removeprefix(pictures.ADDRESS))))
+    image = Image.open(io.BytesIO(base64.b64decode(address.removeprefix(pictures.DATA_URI_PREFIX))))
     return np.asarray(image).reshape(image.height, image.width, -1)
 
 
@@ -159,7 +159,7 @@ def file_of(array: np.ndarray, kind: str = "PNG") -> bytes:
 
 
 def address_of(array: np.ndarray) -> str:
-    return pictures.ADDRESS + base64.b64encode(file_of(array)).decode()
+    return pictures.DATA_URI_PREFIX + base64.b64encode(file_of(array)).decode()
 
 
 def near(found: Any, expected: Any) -> bool:
@@ -236,15 +236,15 @@ def test_what_is_imputed_is_what_the_library_imputes_with_the_same_seed(client: 
     with serving(session.model, 5):
         z = session.model.posterior(row, K).sample()
         chances = session.model.decoder("label").served(z, session.model.given("label", row)).probs.mean(0)[0]
-    plane = Plane.through(nbridge.Model(session.model).embed(run.splits.test).mean)
-    assert near(answer["map"], plane.points(z[:8, 0]))
+    pca = LatentPCA.fit(nbridge.Model(session.model).embed(run.splits.test).mean)
+    assert near(answer["map"], pca.transform(z[:8, 0]))
     for name, told in answer["modalities"].items():
         kind = kind_of(session.model.likelihoods[name])
         draws = (plain if kind != "values" else noisy).values[name][:, 0]
         if kind == "image":
             top = 255.0 if name == "colour" else 1.0
             for address, draw in zip([*told["draws"], told["mean"]], [*draws[:8], draws.mean(0)], strict=True):
-                assert np.array_equal(pixels(address), pictures.scaled(draw, 0, top))
+                assert np.array_equal(pixels(address), pictures.to_uint8(draw, 0, top))
             deviation = draws.double().std(0, correction=0).mean(0)
             assert near(told["most"], deviation.max().item())
             assert np.array_equal(pixels(told["sd"])[:, :, 0], (255 * deviation / deviation.max()).round().numpy())
@@ -308,27 +308,27 @@ def test_draws_from_nothing_are_those_that_the_library_generates(client: TestCli
     drawn = nbridge.Model(session.model).generate(K, seed=3, prior=prior)
     assert list(answer) == list(NAMES)
     for address, image in zip(answer["image"]["draws"], drawn["image"], strict=False):
-        assert np.array_equal(pixels(address), pictures.scaled(image, 0, 1))
+        assert np.array_equal(pixels(address), pictures.to_uint8(image, 0, 1))
     assert answer["label"]["draws"] == drawn["label"][:8].tolist()
     assert near(answer["flags"]["mean"], drawn["flags"].double().mean(0))
 
 
 def test_the_map_has_the_posterior_means_of_the_rows_and_decodes_a_point_of_it(client: TestClient, session: Session, run: Run):
     test = run.splits.test
-    plane = Plane.through(means := nbridge.Model(session.model).embed(test).mean)
+    pca = LatentPCA.fit(means := nbridge.Model(session.model).embed(test).mean)
     found = client.get("/api/latent").json()
-    assert near(found["points"], plane.points(means))
+    assert near(found["points"], pca.transform(means))
     assert found["classes"] == [
         int(label) if there else -1 for label, there in zip(test.values["label"], test.present["label"], strict=True)
     ]
     assert (found["label"], found["names"], found["split"]) == ("label", ["0", "1", "2"], "test")
-    assert found["shares"] == pytest.approx(plane.shares)
+    assert found["shares"] == pytest.approx(pca.shares)
     point = [0.3, -0.2]
-    z = (plane.centre + 0.3 * plane.directions[0] - 0.2 * plane.directions[1]).float()
+    z = (pca.centre + 0.3 * pca.directions[0] - 0.2 * pca.directions[1]).float()
     answer = ask(client, "decode", point=point)["modalities"]
     with torch.no_grad():
         assert near(answer["label"]["probabilities"], session.model.decoder("label").served(z).probs)
-        assert np.array_equal(pixels(answer["image"]["mean"]), pictures.scaled(session.model.decoder("image")(z).mean, 0, 1))
+        assert np.array_equal(pixels(answer["image"]["mean"]), pictures.to_uint8(session.model.decoder("image")(z).mean, 0, 1))
 
 
 def test_questions_at_the_same_time_are_answered_as_one_after_the_other(client: TestClient):
@@ -344,8 +344,8 @@ def test_questions_at_the_same_time_are_answered_as_one_after_the_other(client: 
 def test_a_question_leaves_the_random_numbers_of_the_process_alone(session: Session):
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    answers.impute(session, requests.read(requests.Impute, b'{"given": {"x": {"row": 1}}}'))
-    answers.prior(session, requests.Prior())
+    responses.impute(session, requests.read(requests.Impute, b'{"given": {"x": {"row": 1}}}'))
+    responses.prior(session, requests.Prior())
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -355,7 +355,7 @@ def test_large_rows_are_told_from_fewer_draws():
         spec = {"latent_dim": 1, "model": "vae", "modalities": {"x": {"shape": size, "features": 1, **part}}}
         return nbridge.build_model(nbridge.Spec.model_validate(spec))
 
-    assert [answers.draws_of(model(size)) for size in (10, 5_000, 50_000)] == [99, 39, 19]
+    assert [responses.draws_of(model(size)) for size in (10, 5_000, 50_000)] == [99, 39, 19]
 
 
 # Uploads
@@ -504,7 +504,7 @@ MISTAKES: dict[str, tuple[dict[str, Any] | bytes, int, str]] = {
     ),
     "no base64": ({"given": {"image": {"picture": PICTURE + "!"}}}, 422, "image: the image cannot be read (invalid base64)"),
     "no PNG": (
-        {"given": {"image": {"picture": pictures.ADDRESS + "aGVsbG8="}}}, 422, "image: the image cannot be read (not a PNG file)",
+        {"given": {"image": {"picture": pictures.DATA_URI_PREFIX + "aGVsbG8="}}}, 422, "image: the image cannot be read (not a PNG file)",
     ),
     "negative seed": ({"given": {"x": {"row": 1}}, "seed": -1}, 422, "seed: expected 0 or more, got -1"),
     "no such element": ({"given": {"label": {"label": 1}}, "show": {"x": [3]}}, 422, "show.x: no element 3, expected 0 to 2"),
@@ -644,7 +644,7 @@ def test_rows_that_came_from_python_are_explored_where_they_are_and_missed_elsew
     rng = np.random.default_rng(0)
     run = nbridge.train(spec, {"x": rng.normal(size=(40, 2)), "y": np.arange(40) % 2}, out=tmp_path / "run")
     here, there = session_of(run), open_session(tmp_path / "run")
-    assert (here.split, len(here.rows), here.no_map) == ("train", 40, "no map: it needs at least two latent dimensions and 3 rows")
+    assert (here.split, len(here.rows), here.map_unavailable) == ("train", 40, "no map: it needs at least two latent dimensions and 3 rows")
     assert (there.rows, there.reason) == (None, "the rows of this run came from Python")
     assert there.title == "run"
 

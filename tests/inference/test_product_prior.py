@@ -228,7 +228,7 @@ def test_a_mixture_that_predicts_worse_is_not_kept(always: nbridge.Run, monkeypa
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     exponents = model.exponents.clone()
     validation = model.prepare(Batch.complete({name: torch.as_tensor(x) for name, x in rows(300, 2).items()}))
-    monkeypatch.setattr(DiagonalMixture, "learn", lambda self, *_: self.fit(50 + torch.randn(400, 4), 3) or 3)
+    monkeypatch.setattr(DiagonalMixture, "fit_rows", lambda self, *_: self.fit(50 + torch.randn(400, 4), 3) or 3)
     model.codes.always = False
     try:
         assert not choose_prior(model, validation, validation, 0)

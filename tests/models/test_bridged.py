@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from nbridge.data.batch import Batch
 from nbridge.models.base import MultimodalVAE, Stage
 from nbridge.models.bridged import BridgedVAE
-from nbridge.models.subsets import random_part
+from nbridge.models.subsets import random_subset
 from nbridge.nn.distributions import diagonal_kl, diagonal_normal
 from nbridge.spec.objectives import DEFAULT_OBJECTIVE, PAPER_OBJECTIVE
 from nbridge.spec.spec import Spec
@@ -193,7 +193,7 @@ def test_larger_sets_of_sources_are_asked_the_same_with_the_posterior_that_serve
     if subsets == "all":
         sets = [[{*pair}] * ROWS for pair in (names[:2], (names[0], names[2]), names[1:])]
     else:
-        part = random_part(model.presence(batch), 2)
+        part = random_subset(model.presence(batch), 2)
         sets = [[{name for name, member in zip(names, part[:, row].tolist(), strict=True) if member} for row in range(ROWS)]]
     expected = {term: loss.clone() for term, loss in alone.items()}
     for members in sets:

@@ -25,10 +25,10 @@ from nbridge.evaluation.importance import log_likelihood_rows
 from nbridge.evaluation.parameter_counts import count_parameters
 from nbridge.models import flow_bridged
 from nbridge.models.flow_bridged import FlowBridgedVAE
-from nbridge.models.subsets import random_part
+from nbridge.models.subsets import random_subset
 from nbridge.nn.decoders import Decoder
 from nbridge.nn.distributions import diagonal_kl, diagonal_normal
-from nbridge.nn.flow_bridge import LAST, NARROWEST, FlowBridge
+from nbridge.nn.flow_bridge import MIN_SPREAD, NOISE_SCALE, FlowBridge
 from nbridge.nn.likelihoods import Normal
 from nbridge.testing import check_model
 
@@ -81,7 +81,7 @@ def test_draws_depend_on_nothing_that_stands_where_a_modality_is_absent(present:
     assert drawn.batch_shape == (samples, rows)
     assert drawn.mean.isfinite().all()
     assert torch.equal(drawn.mean, flow.draw(swapped, masks, gaussians(rows), noise).mean)
-    assert torch.equal(drawn.stddev, (LAST * flow.end).expand(samples, rows, D))
+    assert torch.equal(drawn.stddev, (NOISE_SCALE * flow.end).expand(samples, rows, D))
     # Each draw is its own: the last one by itself.
     torch.testing.assert_close(flow.draw(given_, masks, gaussians(rows), noise[-1:]).mean[0], drawn.mean[-1], rtol=1e-4, atol=1e-5)
 
@@ -94,8 +94,8 @@ def test_with_no_velocity_it_is_the_product_of_gaussians_times_the_temperature(r
     drawn = flow.draw(features(rows), everything, product, noise)
     start = (drawn.mean - product.mean) / (temperature * noise)
     torch.testing.assert_close(start, start[:1].expand_as(start), rtol=1e-2, atol=1e-3)
-    found = start[0].square() + (drawn.stddev[0] / (temperature * LAST)).square()
-    expected = torch.maximum(product.variance, (1 + NARROWEST**2) * flow.end.square())
+    found = start[0].square() + (drawn.stddev[0] / (temperature * NOISE_SCALE)).square()
+    expected = torch.maximum(product.variance, (1 + MIN_SPREAD**2) * flow.end.square())
     torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-3)
 
 
@@ -111,7 +111,7 @@ def test_a_fresh_flow_starts_near_the_product():
 def test_a_random_part_is_some_of_what_is_present_and_never_all(present: np.ndarray, seed: int):
     torch.manual_seed(seed)
     masks = torch.as_tensor(present)
-    part = random_part(masks)
+    part = random_subset(masks)
     assert not (part & ~masks).any()
     for number, size in zip(masks.sum(0).tolist(), part.sum(0).tolist(), strict=True):
         assert 1 <= size < number if number >= 2 else size == number
@@ -119,7 +119,7 @@ def test_a_random_part_is_some_of_what_is_present_and_never_all(present: np.ndar
 
 def test_sizes_of_random_parts_are_uniform_and_so_are_their_members():
     torch.manual_seed(0)
-    part = random_part(torch.ones(5, 40_000, dtype=torch.bool))
+    part = random_subset(torch.ones(5, 40_000, dtype=torch.bool))
     sizes = torch.bincount(part.sum(0), minlength=5)[1:] / 40_000
     torch.testing.assert_close(sizes, torch.full((4,), 0.25), rtol=0, atol=0.01)
     torch.testing.assert_close(part.float().mean(1), torch.full((5,), 0.5), rtol=0, atol=0.01)
@@ -155,13 +155,13 @@ def test_the_average_that_serves_is_the_exponential_one_of_the_weights():
     mean = [parameter.detach().clone() for parameter in flow.network.parameters()]
     present = torch.ones(3, 20, dtype=torch.bool)
     for number in range(1, 6):
-        given_ = random_part(present)
+        given_ = random_subset(present)
         mean = [
             torch.lerp(m, p.detach(), 1 - min((number + 1) / (number + 10), 0.5))
             for m, p in zip(mean, flow.network.parameters(), strict=True)
         ]
         optimizer.zero_grad()
-        flow.follow()
+        flow.update_average()
         flow.loss(features(20), given_, gaussians(20), gaussians(20, 1)).mean().backward()
         optimizer.step()
     for found, expected in zip(flow.average.buffers(), mean, strict=True):
@@ -183,7 +183,7 @@ def test_it_learns_modes_that_a_product_of_gaussians_cannot_have():
     for _ in range(400):
         shown = torch.rand(rows) < 0.5
         optimizer.zero_grad()
-        flow.follow()
+        flow.update_average()
         flow.loss(h, torch.stack([shown, ~shown]), prior, posterior).mean().backward()
         optimizer.step()
     noise, shown = torch.randn(1, rows, 2), torch.ones(rows, dtype=torch.bool)
@@ -195,7 +195,7 @@ def test_it_learns_modes_that_a_product_of_gaussians_cannot_have():
     assert (told.sign() == sign).float().mean() > 0.97
     for drawn in (free, told):
         assert drawn.abs().mean().item() == pytest.approx(1, abs=0.1)
-        assert (drawn - drawn.sign()).std().item() == pytest.approx(LAST * 0.2, abs=0.06)
+        assert (drawn - drawn.sign()).std().item() == pytest.approx(NOISE_SCALE * 0.2, abs=0.06)
 
 
 def test_the_start_widens_where_the_product_is_too_narrow_by_the_number_given():
@@ -227,7 +227,7 @@ def test_importance_weights_are_unbiased_whatever_the_flow_draws():
     flow = FlowBridge({name: encoder.features for name, encoder in encoders.items()}, oracle.latent_dim, width=16, steps=3)
     flow.average.last.load_state_dict({name: 30 * x for name, x in flow.average.last.state_dict().items()})
     # Wider than any posterior, as a proposal has to be.
-    flow.end.fill_(1 / LAST)
+    flow.end.fill_(1 / NOISE_SCALE)
     nn.init.constant_(flow.widening, math.log(0.5))
     fusion = SumOfEvidence(oracle.latent_dim)
     model = FlowBridgedVAE(encoders, decoders, fusion, flow, dict.fromkeys(encoders, fusion)).double().eval()
@@ -304,7 +304,7 @@ def test_rows_are_served_around_the_product_of_what_is_observed(changes: Mapping
         elif each:
             parts = torch.stack([1 / q.variance[0] for q in each])
             precision = torch.maximum(parts.sum(0) - (len(each) - 1), parts.amax(0))
-            mean, scale = (parts * torch.stack([q.mean[0] for q in each])).sum(0) / precision, LAST * model.bridges.end
+            mean, scale = (parts * torch.stack([q.mean[0] for q in each])).sum(0) / precision, NOISE_SCALE * model.bridges.end
         torch.testing.assert_close(found.mean[0, row], mean, rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(found.stddev[0, row], scale, rtol=1e-4, atol=1e-5)
 
@@ -313,7 +313,7 @@ def test_many_draws_go_through_the_flow_in_pieces_and_come_out_the_same(monkeypa
     model, batch = model_and_rows(OWN)
     torch.manual_seed(0)
     whole = model.posterior(batch, 5)
-    monkeypatch.setattr(flow_bridged, "PIECE", 10)
+    monkeypatch.setattr(flow_bridged, "CHUNK_SAMPLES", 10)
     torch.manual_seed(0)
     pieces = model.posterior(batch, 5)
     torch.testing.assert_close(pieces.mean, whole.mean, rtol=1e-4, atol=1e-5)

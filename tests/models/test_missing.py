@@ -20,7 +20,7 @@ from nbridge.data.batch import Batch
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.jmvae import JMVAE
 from nbridge.models.joint import JointVAE
-from nbridge.models.subsets import random_part
+from nbridge.models.subsets import random_subset
 from nbridge.nn.distributions import diagonal_kl
 from nbridge.spec.registry import STAGES
 
@@ -127,7 +127,7 @@ def test_in_stage_joint_a_random_part_of_each_row_learns_from_all_of_it(present:
     terms = model.stages()[0].loss(batch, {}, 1.0)
     torch.manual_seed(seed)
     torch.randn(present.shape[1], model.latent_dim)  # the draw of z
-    part, expected = random_part(torch.as_tensor(present)), 0.0
+    part, expected = random_subset(torch.as_tensor(present)), 0.0
     for row in range(present.shape[1]):
         one = batch.slice(row, row + 1)
         poorer = Batch(one.values, {name: part[i, row : row + 1] for i, name in enumerate(model.names)})
@@ -152,7 +152,7 @@ def test_coupling_draws_parts_and_wholes_of_all_rows_together(system: str, compl
     torch.manual_seed(0)
     coupled = model.stages()[0].loss(batch, {}, 1.0)
     torch.manual_seed(0)
-    part = dict(zip(model.names, random_part(model.presence(batch)), strict=True))
+    part = dict(zip(model.names, random_subset(model.presence(batch)), strict=True))
     posterior, poorer = (JointVAE.infer(model, one) for one in (batch, model.prepare(Batch(batch.values, part))))
     evidence = model.negative_elbo(posterior, batch, 1.0)
     torch.testing.assert_close({name: term for name, term in coupled.items() if name != "coupling"}, evidence)

@@ -76,7 +76,7 @@ def test_draws_have_the_moments_of_the_aggregate_posterior_whatever_the_model_an
     covariance = np.cov(means.T, bias=True) + np.mean([spread for _, spread in known], 0)
 
     mixture = Mixture(3, components=4).double()
-    assert mixture.learn(exact_model(oracle, kind).posterior, rows) == 4
+    assert mixture.fit_rows(exact_model(oracle, kind).posterior, rows) == 4
     torch.manual_seed(0)
     drawn = mixture.sample(40_000).numpy()
     assert drawn.mean(0) == pytest.approx(means.mean(0), abs=0.03)
@@ -91,7 +91,7 @@ def test_a_mixture_has_the_density_of_the_codes_where_it_is_known() -> None:
     values = {name: x + 4 * side * oracle.loadings[name].sum(1) for name, x in values.items()}
     model, rows = exact_model(oracle, "joint"), nbridge.Batch.complete({name: torch.as_tensor(x) for name, x in values.items()})
     mixture = Mixture(2, components=2).double()
-    mixture.learn(model.posterior, rows)
+    mixture.fit_rows(model.posterior, rows)
     q = model.posterior(rows)
     z = q.sample()[0]
     aggregate = Independent(q.base_dist, 1).log_prob(z[:, None]).logsumexp(1) - math.log(400)  # (1/N) sum_n q(z | x_n)
@@ -144,7 +144,7 @@ def test_rows_with_nothing_observed_do_not_count_and_random_numbers_stay_as_they
     rows = nbridge.Batch({"x": torch.cat([x, torch.full((50, 2), torch.nan)])}, {"x": torch.arange(350) < 300})
     before = torch.get_rng_state(), torch.get_num_threads()
     learnt, alone = Mixture(2, components=2), Mixture(2, components=2)
-    assert (learnt.learn(of_x, rows), alone.learn(of_x, nbridge.Batch.complete({"x": x}))) == (2, 2)
+    assert (learnt.fit_rows(of_x, rows), alone.fit_rows(of_x, nbridge.Batch.complete({"x": x}))) == (2, 2)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert torch.get_num_threads() == before[1]
     assert all(torch.equal(mine, other) for mine, other in zip(learnt.buffers(), alone.buffers(), strict=True))
@@ -167,11 +167,11 @@ def test_of_many_rows_some_are_picked_at_random_and_streamed_ones_teach_as_those
         return of_x(batch, samples)
 
     memory, disk = Mixture(2, components=2), Mixture(2, components=2)
-    memory.learn(counted, nbridge.Batch.complete({"x": x}), seed=1)
+    memory.fit_rows(counted, nbridge.Batch.complete({"x": x}), seed=1)
     assert (sum(seen), max(seen)) == (200, 64)
     assert memory.weights.min() > 0.4
     assert memory.means[:, 0].sort().values.tolist() == pytest.approx([-3, 3], abs=0.5)
-    disk.learn(of_x, stored, seed=1)
+    disk.fit_rows(of_x, stored, seed=1)
     assert all(torch.equal(mine, other) for mine, other in zip(memory.buffers(), disk.buffers(), strict=True))
 
 
@@ -222,7 +222,7 @@ def test_a_run_cut_off_before_the_fit_or_in_the_middle_ends_as_one_that_was_not(
     def cut(*_: object) -> None:
         raise KeyboardInterrupt
 
-    for owner, method, folder in ((Mixture, "learn", "late"), (Listener, "end_epoch", "early")):
+    for owner, method, folder in ((Mixture, "fit_rows", "late"), (Listener, "end_epoch", "early")):
         with monkeypatch.context() as patched:
             patched.setattr(owner, method, cut)
             with pytest.raises(KeyboardInterrupt):

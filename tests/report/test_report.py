@@ -33,16 +33,16 @@ from nbridge.data.batch import Batch
 from nbridge.data.split import Splits
 from nbridge.evaluation.calibration import reliability
 from nbridge.evaluation.results import Settings
-from nbridge.evaluation.verdict import Comparison, Verdict, digits
+from nbridge.evaluation.verdict import BaselineComparison, Verdict, digits
 from nbridge.report import about, images, labels, page, values
 from nbridge.report.axes import Axis
 from nbridge.report.page import SECTIONS, write_report
-from nbridge.report.subject import Served
-from nbridge.report.tree import element, written
+from nbridge.report.run_data import ModelAndRows
+from nbridge.report.tree import element, to_html
 from nbridge.runs.run import Run
 from nbridge.training.run_folder import METRICS, MODEL, REPORT, VERDICT
 from nbridge.visual import png as pictures
-from nbridge.visual.pca import Plane
+from nbridge.visual.pca import LatentPCA
 
 HOSTILE = "<script>alert(1)</script> & \"x' </style>"
 PART = "features: 4, encoder: {type: mlp, hidden: [4]}"
@@ -215,7 +215,7 @@ TEXT = st.text("ab<>&\"'=/;#!-] \n\té☃")
 
 @given(content=TEXT, attribute=TEXT)
 def test_what_is_put_into_a_page_is_what_a_reader_gets(content: str, attribute: str):
-    found = read(written(element("p", content, element("b", content), content, title=attribute))).one("p")
+    found = read(to_html(element("p", content, element("b", content), content, title=attribute))).one("p")
     assert found.attributes == {"title": attribute}
     assert found.text == 3 * content
 
@@ -309,7 +309,7 @@ def test_rows_to_show_take_turns_between_classes(run: Run):
 
 def test_a_place_without_a_tile_stays_clear_and_large_tiles_shrink():
     tile = np.full((20, 40, 3), 200, np.uint8)
-    address = pictures.strip([tile, None, tile], side=10)
+    address = pictures.image_strip([tile, None, tile], side=10)
     whole = np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition("base64,")[2]))))
     assert whole.shape == (5, 32, 4)
     assert whole[0, :, 3].tolist() == [*[255] * 10, *[0] * 12, *[255] * 10]
@@ -322,12 +322,12 @@ def test_pictures_leave_room_on_the_page_whatever_they_show():
     columns, lines = images._columns(many, range(images.TARGETS)), images.TARGETS * (4 + images.SOURCES)
     noise = np.random.default_rng(0).integers(0, 256, (218, 178, 3), np.uint8)
     assert columns >= images.FEWEST
-    assert lines * len(pictures.strip([noise] * columns, images.SIDE)) < 2_600_000
+    assert lines * len(pictures.image_strip([noise] * columns, images.SIDE)) < 2_600_000
 
 
-def known(rows: Batch) -> Served:
+def known(rows: Batch) -> ModelAndRows:
     """Rows whose z is what they have in ``a``."""
-    return Served(Toy(lambda batch, samples: batch.values["a"].expand(samples, -1, -1)), rows, rows, rows, "test", 0)
+    return ModelAndRows(Toy(lambda batch, samples: batch.values["a"].expand(samples, -1, -1)), rows, rows, rows, "test", 0)
 
 
 def test_a_confusion_matrix_is_that_of_the_rows():
@@ -339,7 +339,7 @@ def test_a_confusion_matrix_is_that_of_the_rows():
     assert (everything.given, from_a.given, from_b.given) == ("all others", "a", "b")
     assert from_a.counts.tolist() == [[30, 0, 0, 0], [0, 0, 10, 0], [0, 0, 10, 0], [0, 0, 0, 10]]
     assert (from_a.accuracy, from_a.common) == (50 / 60, 30 / 60)
-    shown = read(written(labels._matrix(from_a, ["<b>", "1", "2", "3"])))
+    shown = read(to_html(labels._matrix(from_a, ["<b>", "1", "2", "3"])))
     assert cells(shown)[1:] == [
         ["<b>", "100", "0", "0", "0"],
         ["1", "0", "0", "100", "0"],
@@ -351,8 +351,8 @@ def test_a_confusion_matrix_is_that_of_the_rows():
 def test_many_classes_are_told_by_their_most_frequent_mistakes():
     counts = torch.diag(torch.full((30,), 5))
     counts[3, 4], counts[7, 1] = 2, 9
-    one = labels.Predicted("label", "x", counts, ())
-    shown = tables(read(written(labels._matrix(one, [f"c{number}" for number in range(30)]))))
+    one = labels.ClassPredictions("label", "x", counts, ())
+    shown = tables(read(to_html(labels._matrix(one, [f"c{number}" for number in range(30)]))))
     assert list(shown.values()) == [[["c7", "c1", "9"], ["c3", "c4", "2"]]]
 
 
@@ -400,15 +400,17 @@ def test_joined_bins_hold_enough_and_the_same_predictions(confidence: list[float
 
 def test_the_map_is_that_of_principal_components_and_the_same_for_rows_in_another_order():
     means = torch.randn(60, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([3.0, 1, 2, 0.1, 0.5])
-    plane = Plane.through(means)
-    points = plane.points(means)
+    pca = LatentPCA.fit(means)
+    points = pca.transform(means)
     oracle = PCA(2).fit(means.double().numpy())
     assert np.allclose(np.abs(oracle.transform(means.double().numpy())), points.abs().numpy(), atol=1e-5)
-    assert plane.shares == pytest.approx(oracle.explained_variance_ratio_, abs=1e-6)
+    assert pca.shares == pytest.approx(oracle.explained_variance_ratio_, abs=1e-6)
     order = torch.randperm(60, generator=torch.Generator().manual_seed(1))
-    assert torch.allclose(Plane.through(means[order]).points(means[order]), points[order])
-    assert torch.allclose(plane.points(plane.z(points)), points)
-    assert torch.allclose(plane.z(points), torch.from_numpy(oracle.inverse_transform(oracle.transform(means.double().numpy()))))
+    assert torch.allclose(LatentPCA.fit(means[order]).transform(means[order]), points[order])
+    assert torch.allclose(pca.transform(pca.inverse_transform(points)), points)
+    assert torch.allclose(
+        pca.inverse_transform(points), torch.from_numpy(oracle.inverse_transform(oracle.transform(means.double().numpy())))
+    )
 
 
 @given(low=st.floats(-1e6, 1e6), size=st.floats(1e-3, 1e6))
@@ -597,7 +599,7 @@ def test_the_verdict_comes_first_and_is_red_where_the_model_is_worse(document: N
     headline = next(node for node in section.all("p") if "headline" in node.attributes.get("class", ""))
     assert headline.text.lower() == f"{verdict.headline.lower()}."
     rows = tables(section)["Each modality imputed from all others"]
-    assert [row[:2] for row in rows] == [[one.target, one.words] for one in verdict.modalities]
+    assert [row[:2] for row in rows] == [[one.target, one.description] for one in verdict.modalities]
     assert [row[5] for row in rows] == [digits(one.model) for one in verdict.modalities]
     assert section.all("p")[-1].text == verdict.note
 
@@ -606,10 +608,10 @@ def test_a_verdict_that_a_run_keeps_is_shown_without_its_rows(folder: Path):
     kept = Verdict(
         "test",
         (
-            Comparison("x", "", "rmse", 60, 0.9, 0.4, 1.0, 0.1, "worse", "ridge", 210, (2, 2)),
-            Comparison(HOSTILE, "", "accuracy", 3, reason="3 test rows, 20 needed"),
+            BaselineComparison("x", "", "rmse", 60, 0.9, 0.4, 1.0, 0.1, "worse", "ridge", 210, (2, 2)),
+            BaselineComparison(HOSTILE, "", "accuracy", 3, reason="3 test rows, 20 needed"),
         ),
-        (Comparison("x", "age", "rmse", 60, 0.9, 0.4, 1.0, 0.1, "worse", "ridge", 210),),
+        (BaselineComparison("x", "age", "rmse", 60, 0.9, 0.4, 1.0, 0.1, "worse", "ridge", 210),),
         (f"x: {HOSTILE}",),
     )
     write_json(folder / VERDICT, kept.as_dict())

@@ -20,8 +20,8 @@ from nbridge.common.atomic_files import write_json
 from nbridge.errors import DataError, RunError, SpecError
 from nbridge.evaluation.results import OptionError, Settings, read_evaluation
 from nbridge.runs import comparison
-from nbridge.runs.comparison import OutOfTime, compare
-from nbridge.runs.comparison_table import Comparison, Contestant, Spread
+from nbridge.runs.comparison import TimeLimitReached, compare
+from nbridge.runs.comparison_table import Comparison, ModelResults, SeedValues
 from nbridge.training.progress import EpochRecord, Reporter
 
 PART = "features: 4, encoder: {type: mlp, hidden: [4]}"
@@ -164,11 +164,11 @@ def test_the_table_is_whole_and_shows_what_a_model_lacks(whole: tuple[Comparison
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {5}
     cells = {row[1]: row[2:5] for row in ([cell.strip() for cell in re.split(r"(?<!\\)\|", line)] for line in table[2:])}
     own = cells[r"log p(x) by q(z\|x): log-likelihood"]
-    assert own == [str(one.figures["log p(x) by q(z|x)", "log-likelihood"]) for one in done.contestants]
+    assert own == [str(one.figures["log p(x) by q(z|x)", "log-likelihood"]) for one in done.results]
     assert re.fullmatch(r"-\d+\.\d{2,3} ± \d+\.\d{2,3}", own[0])
     assert cells[r"log p(image) by q(z\|image): log-likelihood"][0] == "-"
     assert "-" not in cells[r"log p(image) by q(z\|image): log-likelihood"][1:]
-    assert cells["training: parameters"] == [f"{one.parameters:,}" for one in done.contestants]
+    assert cells["training: parameters"] == [f"{one.parameters:,}" for one in done.results]
     notes = [line for line in lines if line.startswith("- ")]
     assert notes[0] == (
         "- Figures: mean ± standard deviation over 2 seeds; the first 10 of 12 test rows; "
@@ -229,7 +229,7 @@ def test_every_call_gets_on_however_little_time_it_has(spec: Path, whole: tuple[
     heard = []
     for _ in range(EPOCHS["bridged"] + 1):
         listener = Listener()
-        with pytest.raises(OutOfTime, match=r"^stopped after 0 minutes; run the same command to continue$"):
+        with pytest.raises(TimeLimitReached, match=r"^stopped after 0 minutes; run the same command to continue$"):
             run(spec, tmp_path, ["bridged"], seeds=1, minutes=0, reporter=listener)
         heard.append(listener.epochs)
         assert not (tmp_path / "comparison.json").exists()
@@ -318,7 +318,7 @@ def test_one_jury_judges_all_models_whatever_their_encoders(spec: Path, tmp_path
     settings = replace(QUICK, metrics=("coherence",))
     done = run(spec, tmp_path, models, settings, seeds=1)
     assert trainings == ["x", "image"]
-    accuracies = [one.figures["coherence of x given label", "classifier's accuracy"].values for one in done.contestants]
+    accuracies = [one.figures["coherence of x given label", "classifier's accuracy"].values for one in done.results]
     assert len(set(accuracies)) == 1
     again = run(spec, tmp_path, models, replace(settings, generated=3), seeds=1)
     assert trainings == ["x", "image"]
@@ -326,7 +326,7 @@ def test_one_jury_judges_all_models_whatever_their_encoders(spec: Path, tmp_path
         path.unlink()
     for path in (tmp_path / "classifiers").iterdir():
         path.unlink()
-    assert run(spec, tmp_path, models, replace(settings, generated=3), seeds=1).contestants == again.contestants
+    assert run(spec, tmp_path, models, replace(settings, generated=3), seeds=1).results == again.results
     assert trainings == ["x", "image"] * 2
 
 
@@ -336,7 +336,7 @@ def test_one_jury_judges_all_models_whatever_their_encoders(spec: Path, tmp_path
 def test_models_of_ones_own_lie_in_folders_with_tame_names(spec: Path, tmp_path: Path):
     models = {"bridged (paper) | eq. 8": ["model=bridged", "bridges.objective=paper"], "../VAE": ["model=vae"]}
     done = run(spec, tmp_path, models, replace(QUICK, metrics=("likelihood",)), seeds=1)
-    assert [one.name for one in done.contestants] == list(models)
+    assert [one.name for one in done.results] == list(models)
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"bridged_paper_eq._8", "VAE"}
     resolved = nbridge.read_spec(tmp_path / "bridged_paper_eq._8" / "seed-0" / "spec.resolved.yaml")
     assert resolved.bridges.objective == "paper"
@@ -435,7 +435,7 @@ def test_a_failure_names_the_run(spec: Path, tmp_path: Path, monkeypatch: pytest
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=5))
 def test_a_spread_is_mean_and_standard_deviation(values: list[float]):
-    spread = Spread(tuple(values))
+    spread = SeedValues(tuple(values))
     assert spread.mean == pytest.approx(np.mean(values))
     if len(values) == 1:
         assert spread.deviation is None
@@ -455,7 +455,7 @@ def test_a_spread_is_mean_and_standard_deviation(values: list[float]):
     ],
 )
 def test_a_spread_as_a_cell(values: tuple[float, ...], text: str):
-    assert str(Spread(values)) == text
+    assert str(SeedValues(values)) == text
 
 
 def test_seeds_may_differ_in_what_could_be_measured(spec: Path, tmp_path: Path):
@@ -467,7 +467,7 @@ def test_seeds_may_differ_in_what_could_be_measured(spec: Path, tmp_path: Path):
     content["measurements"][0]["figures"]["log-likelihood"] = None
     write_json(path, content)
     done = run(spec, tmp_path, ["mvae"], settings)
-    (mvae,) = done.contestants
+    (mvae,) = done.results
     lost = mvae.figures["predictive of x given image", "log-likelihood"]
     assert (missing["target"], missing["given"]) == (["x"], ["image"])
     assert math.isnan(lost.values[0])
@@ -482,8 +482,8 @@ def test_seeds_may_differ_in_what_could_be_measured(spec: Path, tmp_path: Path):
 
 @given(st.lists(st.text(st.sampled_from("ab|\\"), min_size=1, max_size=4), min_size=1, max_size=3, unique=True))
 def test_names_keep_the_table_whole(names: list[str]):
-    figure = {("log p(x) by q(z|x)", "log-likelihood"): Spread((1.0,))}
-    contestants = tuple(Contestant(name, 1, Spread((0.1,)), figure) for name in names)
-    table = [line for line in Comparison(contestants, 1, Settings(), 1, 1, {}).markdown().splitlines() if line.startswith("|")]
+    figure = {("log p(x) by q(z|x)", "log-likelihood"): SeedValues((1.0,))}
+    results = tuple(ModelResults(name, 1, SeedValues((0.1,)), figure) for name in names)
+    table = [line for line in Comparison(results, 1, Settings(), 1, 1, {}).markdown().splitlines() if line.startswith("|")]
     unescaped: Callable[[str], str] = lambda line: re.sub(r"\\.", "", line)  # noqa: E731
     assert {unescaped(line).count("|") for line in table} == {len(names) + 2}

@@ -115,7 +115,7 @@ def test_a_comparison_trains_one_joint_stage_and_equals_separate_trainings(spec:
     ]
     same_as_trained_alone(spec, tmp_path / "all", tmp_path / "alone")
     # What a training takes counts for each of them.
-    seconds = {one.name: one.seconds.mean for one in done.contestants}
+    seconds = {one.name: one.seconds.mean for one in done.results}
     assert min(seconds["bridged"], seconds["telbo"]) > seconds["joint"] > 0
 
 

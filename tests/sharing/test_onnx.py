@@ -270,7 +270,7 @@ def test_a_missing_extra_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_model_too_large_for_onnx_is_told_before_any_work(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(export, "LARGEST", 1000)
+    monkeypatch.setattr(export, "MAX_BYTES", 1000)
     with pytest.raises(RunError) as error:
         export_model(Served(model_of("bridged", MIXED)), "model.onnx")
     assert told(error) == "model.onnx: the model's weights are 0.0 GiB, and an ONNX file holds 2 GiB; export to .pt2"

@@ -81,9 +81,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: plug-in\nVersion: 1.0\n")
     (information / "entry_points.txt").write_text("[nbridge.encoders]\nspectral = plug_in.parts:Spectral\nmlp = plug_in.parts:Other\n")
     monkeypatch.syspath_prepend(tmp_path)
-    registry._entry_points.cache_clear()
+    registry.installed.cache_clear()
     yield
-    registry._entry_points.cache_clear()
+    registry.installed.cache_clear()
 
 
 @pytest.mark.usefixtures("installed")
@@ -96,7 +96,7 @@ def test_an_installed_package_adds_names_and_replaces_none() -> None:
 
 
 def test_a_built_in_name_asks_no_installed_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    registry._entry_points.cache_clear()
+    registry.installed.cache_clear()
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: pytest.fail("looked up"))
     assert registry.locate("likelihoods", "normal") == "nbridge.nn.likelihoods:Normal"
 

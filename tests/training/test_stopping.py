@@ -163,20 +163,19 @@ def test_the_figure_of_the_kept_weights_is_that_of_the_model_in_the_end():
 
 
 def test_patience_ends_the_constant_schedule_and_begins_the_decay_of_the_default_one(monkeypatch: pytest.MonkeyPatch):
-    peak = {"model": "mvae"}
-    scored(monkeypatch, lambda number: -abs(number - 4))
-    _, constant = train(spec_with(500, **peak, training={"schedule": "constant"}), validation=rows(40))
-    assert constant.ends == {"joint": (50, 150)}
-    scored(monkeypatch, lambda number: -abs(number - 4))
-    _, decay = train(spec_with(500, **peak), validation=rows(40))
-    assert decay.ends == {"joint": (50, 200)}
+    def trained(**keys: Any) -> Records:
+        # Rounds are of two updates, and the fifth is the best.
+        scored(monkeypatch, lambda number: -abs(number - 4))
+        return train(spec_with(100, model="mvae", training=keys), validation=rows(40))[1]
+
+    assert trained(schedule="constant").ends == {"joint": (10, 30)}
+    decay = trained()
+    assert decay.ends == {"joint": (10, 40)}
     rates = {record.update: record.learning_rate for record in decay.rounds}
-    assert rates[150] == 1e-3
-    assert [rates[update] for update in (160, 180, 200)] == pytest.approx([1e-3 * (1 - 9 / 50), 1e-3 * (1 - 29 / 50), 1e-3 / 50])
-    scored(monkeypatch, lambda number: -abs(number - 4))
-    assert train(spec_with(500, **peak, training={"patience": 2}), validation=rows(40))[1].ends == {"joint": (50, 120)}
-    scored(monkeypatch, lambda number: -abs(number - 4))
-    assert train(spec_with(500, **peak, training={"patience": None}), validation=rows(40))[1].ends == {"joint": (50, 500)}
+    assert rates[30] == 1e-3
+    assert [rates[update] for update in (32, 36, 40)] == pytest.approx([1e-3 * (1 - 1 / 10), 1e-3 * (1 - 5 / 10), 1e-3 / 10])
+    assert trained(patience=2).ends == {"joint": (10, 24)}
+    assert trained(patience=None).ends == {"joint": (10, 100)}
 
 
 def test_the_decay_begins_from_the_best_weights_and_at_the_end_of_the_budget_by_itself(monkeypatch: pytest.MonkeyPatch):

@@ -290,7 +290,7 @@ def test_the_gradients_of_bf16_products_are_close_to_those_of_float32(counts):
 
 def test_features_in_a_file_train_the_same_bridges(monkeypatch):
     _, inside = train(spec_with(), validation=rows(24))
-    monkeypatch.setattr(features, "SHARE", 0.0)
+    monkeypatch.setattr(features, "MEMORY_SHARE", 0.0)
     _, outside = train(spec_with(), validation=rows(24))
     assert [e.terms for e in inside.epochs] == [e.terms for e in outside.epochs]
 

@@ -118,12 +118,8 @@ class CelebA(DataSource):
 def read_images(folder: Path, table: Attributes, images: Sequence[str], size: int, crop: float) -> np.ndarray:
     """Photographs cropped to squares of this size, :math:`(N, 3, S, S)`, in [0, 1].
 
-    Arguments:
-        folder: The parent of the photograph folder or zip file.
-        table: The table that lists every photograph.
-        images: The file names of the photographs to read.
-        size: The side S of the output square.
-        crop: The side of the centre square, as a fraction of the shorter side.
+    The folder is the parent of the photograph folder or zip file; ``crop`` is the side of the centre square, as a fraction of the shorter
+    side.
 
     Raises:
         DataError: when photographs are missing, not in the table, or damaged.
@@ -148,13 +144,7 @@ def read_images(folder: Path, table: Attributes, images: Sequence[str], size: in
 
 @dataclass(frozen=True)
 class Store:
-    """A container of photographs.
-
-    Arguments:
-        path: The folder or the zip file.
-        members: The member of each photograph, by file name.
-        read: Reads the bytes of a member.
-    """
+    """A container of photographs."""
 
     path: Path
     members: Mapping[str, str]
@@ -187,13 +177,7 @@ def _photographs(paths: Iterator[str] | Sequence[str]) -> dict[str, str]:
 
 
 def read_square(store: Store, image: str, size: int, crop: float) -> np.ndarray:
-    """The centre square of a photograph as bytes, :math:`(3, S, S)`.
-
-    Arguments:
-        store: The container.
-        image: Its file name.
-        size: The side S of the output square.
-        crop: The side of the square, as a fraction of the shorter side.
+    """The centre square of a photograph as bytes, :math:`(3, S, S)`. Its side is ``crop`` times the shorter side.
 
     Raises:
         DataError: when it is damaged, or not a JPEG image.

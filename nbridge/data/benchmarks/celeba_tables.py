@@ -18,9 +18,6 @@ class Attributes:
     """Attributes of images.
 
     Arguments:
-        path: The file.
-        images: File names of the N images.
-        names: Names of the A attributes.
         values: Whether image n has attribute a, :math:`(N, A)`.
     """
 

@@ -38,11 +38,6 @@ class Collection:
 def locate(collection: Collection, names: Iterable[str], *, download: bool) -> dict[str, Path]:
     """The paths of these files: in $NBRIDGE_DATA, else in the cache, else downloaded to the cache.
 
-    Arguments:
-        collection: The collection of the files.
-        names: The files.
-        download: Whether to download missing files.
-
     Raises:
         DataError: when files are missing and can't be downloaded, with all their names and where to put them.
     """
@@ -61,11 +56,7 @@ def locate(collection: Collection, names: Iterable[str], *, download: bool) -> d
 def locate_folder(source: str, path: str | None, name: str, hint: str) -> Path:
     """A folder that cannot be downloaded: the one that the spec names, else the default one in $NBRIDGE_DATA or in the cache.
 
-    Arguments:
-        source: The name of the source, for messages.
-        path: The folder in the spec: absolute, or relative to the current folder, or else to $NBRIDGE_DATA; None if unset.
-        name: The default name of the folder.
-        hint: How to obtain it.
+    The path in the spec is absolute, or relative to the current folder, or else to $NBRIDGE_DATA.
 
     Raises:
         DataError: when there is none, with the places searched and the hint.

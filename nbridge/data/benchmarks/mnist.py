@@ -144,11 +144,7 @@ def read_idx(path: Path) -> np.ndarray:
 def read_parts(files: Collection, kinds: Sequence[str], *, download: bool, rows: int | None = None) -> dict[str, dict[str, np.ndarray]]:
     """Pixels, :math:`(N, 28, 28)`, and labels, :math:`(N,)`, as bytes, by part (train, test) and kind (image, label).
 
-    Arguments:
-        files: MNIST's files, or others with the same layout.
-        kinds: Which of image and label to read.
-        download: Whether to download missing files.
-        rows: Number of training rows to keep, from the first; all if None.
+    Files are MNIST's, or others with the same layout; the first ``rows`` training rows are kept.
 
     Raises:
         DataError: when files are missing, damaged, malformed, or have fewer training rows.

@@ -58,12 +58,7 @@ class MNISTFashion(DataSource):
 def pair(tags: np.ndarray, pool: np.ndarray, generator: torch.Generator) -> np.ndarray:
     """Draws for each label a random pool row of the same label, each once before any is repeated.
 
-    The result for the first labels does not depend on how many follow.
-
-    Arguments:
-        tags: Class indices of the rows to pair, :math:`(N,)`.
-        pool: Class indices of the rows to choose from.
-        generator: Source of randomness.
+    The result for the first labels does not depend on how many follow. Both ``tags``, :math:`(N,)`, and ``pool`` are class indices.
 
     Raises:
         DataError: when the pool lacks a label.

@@ -218,12 +218,6 @@ def draw_presence(rows: int, views: int, missing: float, generator: torch.Genera
     Each view is thus absent with probability s. Rows do not depend on how many are drawn, and a larger s
     only adds absences.
 
-    Arguments:
-        rows: The number of rows N.
-        views: The number of views V.
-        missing: The fraction s of absent views, at most :math:`1 - 1 / V`.
-        generator: Source of randomness.
-
     Example:
         >>> draw_presence(10_000, 5, 0.8, torch.Generator().manual_seed(0)).sum(dim=1).unique()
         tensor([1])

@@ -63,7 +63,7 @@ class ImageRows(JoinedRows):
         self.places, self._whole = places, whole
         self._existing = {name: _files(place, tables, folders.get(name)) for name, place in places.items()}
         self.parts = self.parts[: len(tables)]
-        self.files = tuple(Path(part.file.path).name for part in self.parts)
+        self.file_names = tuple(Path(part.file.path).name for part in self.parts)
         self.appended = {str(part.file.path): len(part.more) for part in self.parts if part.more}
 
     def shape(self, modality: str) -> tuple[int, ...]:
@@ -105,7 +105,7 @@ class ImageRows(JoinedRows):
         written = {
             Path(place.folder, own).parts[0] for name, place in self.places.items() for own in (*self._existing[name], *new[name].names)
         }
-        others = {file.name for file in target.iterdir()} - written - set(self.files)
+        others = {file.name for file in target.iterdir()} - written - set(self.file_names)
         if other := sorted(name for name in others if not (self._whole and is_image(name))):
             raise DataError(f"{target}: the folder contains other files ({clip(other[0])}); choose another")
 

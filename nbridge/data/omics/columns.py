@@ -22,9 +22,6 @@ class FilledColumns:
     """Columns of a data frame, modified in place.
 
     Arguments:
-        frame: The data frame.
-        columns: The columns of a modality.
-        there: Whether they already exist.
         classes: The classes of the one column of a categorical modality; empty for numbers.
         rows: The rows with imputed values, (r,).
     """
@@ -120,15 +117,7 @@ class FilledColumns:
 def filled_columns(
     frame: Any, addresses: Sequence[Address], values: Values | None, classes: tuple[str, ...], rows: np.ndarray
 ) -> FilledColumns:
-    """Creates the columns of a modality in a data frame.
-
-    Arguments:
-        frame: The data frame.
-        addresses: Their addresses.
-        values: The object's values; None if it has no such columns.
-        classes: The model's classes.
-        rows: The rows with imputed values.
-    """
+    """Creates the columns of a modality in a data frame. The object's values are None if it has no such columns."""
     known = values.classes if values is not None else classes
     return FilledColumns(frame, tuple(one.name for one in addresses), values is not None, known, rows)
 

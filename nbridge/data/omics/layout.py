@@ -47,7 +47,6 @@ class OmicsLayout:
     """The addresses of modalities.
 
     Arguments:
-        shapes: The shape of a row of each modality, by name.
         keys: Addresses as the spec writes them, for modalities not at their default address.
         variables: The variables of a matrix by name or pattern, or ``var/COLUMN``; all by default.
         classes: The ordered classes of categorical columns, by modality.
@@ -86,11 +85,6 @@ def parse_address(text: str) -> Address:
 
 def address_of(name: str, parts: Collection[str], columns: Collection[str]) -> Address:
     """The default address of a modality: the X of the part of the same name, or else the column of obs.
-
-    Arguments:
-        name: The modality.
-        parts: The modalities of the object; empty for AnnData.
-        columns: The columns of its obs.
 
     Raises:
         DataError: when neither exists.

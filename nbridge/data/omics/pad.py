@@ -16,13 +16,7 @@ from nbridge.data.omics.container import anndata_of, pandas_of
 
 @dataclass(frozen=True)
 class Cells:
-    """Imputed values of a matrix.
-
-    Arguments:
-        rows: The rows, (r,).
-        columns: The columns, (C,).
-        mask: Which of their cells were imputed, (r, C).
-    """
+    """Imputed values of a matrix. Rows are of shape (r,), columns (C,), and the mask of imputed cells (r, C)."""
 
     rows: np.ndarray
     columns: np.ndarray
@@ -99,11 +93,7 @@ def with_own_types(frame: Any, before: Any) -> Any:
 def placed(value: Any, gained: int, cells: Cells, values: np.ndarray) -> Any:
     """Appends rows to a matrix and writes values into its cells.
 
-    Arguments:
-        value: The matrix, dense or sparse, (n, w).
-        gained: The number of added rows, all of which must be covered by cells.
-        cells: Where values go.
-        values: The values, (r, C).
+    The matrix is dense or sparse, (n, w), and values are (r, C); all ``gained`` rows must be covered by cells.
     """
     n, known = value.shape[0], cells.rows < value.shape[0]
     unknown = np.ones(value.shape[1], dtype=bool)

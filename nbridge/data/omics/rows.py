@@ -26,11 +26,6 @@ from nbridge.errors import DataError, naming
 class OmicsRows(RowReader):
     """The observations of an object as rows.
 
-    Arguments:
-        omics: The object.
-        layout: The addresses of modalities.
-        data: The MuData or AnnData object itself, if it is in memory.
-
     Raises:
         DataError: when a modality is invalid or has a misspelt name, or none exists.
     """
@@ -129,12 +124,7 @@ class OmicsWriter(RowWriter):
             self._parts.setdefault(name, []).append((block.start + rows, take(select(imputed, [name]), rows)))
 
     def imputed(self, name: str, total: int) -> ImputedRows:
-        """The imputed observations of a modality.
-
-        Arguments:
-            name: The modality.
-            total: The total number of observations.
-        """
+        """The imputed observations of a modality."""
         parts = self._parts[name]
         rows, flags = np.concatenate([rows for rows, _ in parts]), np.zeros(total, dtype=bool)
         flags[rows] = True

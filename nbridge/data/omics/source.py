@@ -194,11 +194,7 @@ class H5MU(DataSource):
         return {name: list(one.labels) or [f"{name}[{place}]" for place in range(prod(shapes[name]))] for name, one in values.items()}
 
     def mistakes(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
-        """The errors that prevent loading: the first of each modality, one per line.
-
-        Arguments:
-            shapes: The shape of a row of each modality, by name.
-        """
+        """The errors that prevent loading: the first of each modality, one per line."""
         lines: list[str] = []
         try:
             layout = self.layout_of(shapes)

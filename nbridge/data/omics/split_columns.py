@@ -16,11 +16,8 @@ from nbridge.errors import DataError
 def obs_labels(omics: Omics, column: str) -> RowLabels:
     """The values of a column of obs, one per observation.
 
-    A bare name refers to a top-level column, or else to that column in all modalities that have it, whose values must agree.
-
-    Arguments:
-        omics: The object.
-        column: ``COLUMN``, ``obs/COLUMN``, or ``MODALITY/obs/COLUMN``.
+    A bare name refers to a top-level column, or else to that column in all modalities that have it, whose values must agree. The column is
+    ``COLUMN``, ``obs/COLUMN``, or ``MODALITY/obs/COLUMN``.
 
     Raises:
         NoColumnError: when there is no such column.

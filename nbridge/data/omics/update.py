@@ -34,10 +34,8 @@ class ImputedRows:
     """Imputed observations of a modality.
 
     Arguments:
-        name: The modality.
         rows: The observations with imputed values, (r,).
         flags: Which observations have imputed values, (N,).
-        imputed: Their values.
     """
 
     name: str
@@ -68,15 +66,7 @@ class ImputedRows:
 
 @dataclass(frozen=True)
 class Target:
-    """A modality to write.
-
-    Arguments:
-        name: Its name.
-        addresses: Its addresses.
-        values: The object's values; None if it has none.
-        layout: The addresses of modalities.
-        done: The imputed values.
-    """
+    """A modality to write. Its values are those of the object, None if it has none."""
 
     name: str
     addresses: tuple[Address, ...]
@@ -98,7 +88,6 @@ class Changes:
         elements: By part and path, the elements to replace or add; None for those that cannot be kept.
         gained: By part, the names of added observations.
         made: New parts.
-        names: The names of all observations.
         findings: Warnings about what could not be preserved, one line per part.
     """
 
@@ -114,14 +103,10 @@ class _Growing:
     """The state of a part during an update.
 
     Arguments:
-        name: Its name.
         part: The part; None if new.
-        names: The names of all observations.
         rows: The row of each observation in the part, -1 where the part lacks it.
         variables: The variable names of a new part.
-        elements: Changed elements.
         partly: Descriptions of matrices that have variables unknown to the model.
-        columns: Added columns of obs.
     """
 
     name: str
@@ -168,10 +153,6 @@ class _Growing:
 
 def changes_of(omics: Omics, targets: Sequence[Target]) -> Changes:
     """Computes the changes to an object.
-
-    Arguments:
-        omics: The object.
-        targets: The modalities.
 
     Raises:
         DataError: when a modality can't be stored.

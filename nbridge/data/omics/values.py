@@ -26,13 +26,7 @@ from nbridge.errors import DataError, naming
 
 @dataclass(frozen=True)
 class Place:
-    """Formats the location of a cell of a modality.
-
-    Arguments:
-        name: The modality.
-        address: Its address.
-        labels: The names of its elements.
-    """
+    """Formats the location of a cell of a modality."""
 
     name: str
     address: Address
@@ -48,7 +42,6 @@ class Values(ABC):
     """A modality.
 
     Arguments:
-        name: Its name.
         addresses: Its addresses: one, or several columns of obs.
         part: The part that holds it.
         rows: The row of each observation in the part, (N,), -1 where the part lacks it.
@@ -94,7 +87,6 @@ class Matrix(Values):
     """Variables of X or of a layer, or an array of obsm.
 
     Arguments:
-        value: The matrix as stored, dense or sparse.
         by_rows: The same, in a format with fast row access.
         columns: The positions of the variables in it.
     """
@@ -173,11 +165,6 @@ def addresses_of(omics: Omics, name: str, layout: OmicsLayout) -> tuple[Address,
 
 def values_of(omics: Omics, name: str, layout: OmicsLayout) -> Values:
     """Opens a modality of an object.
-
-    Arguments:
-        omics: The object.
-        name: The modality.
-        layout: The addresses of modalities.
 
     Raises:
         DataError: when it does not exist, or holds invalid values.

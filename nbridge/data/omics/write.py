@@ -17,13 +17,7 @@ _EMPTY: dict[str, Any] = {}
 
 
 def write_file(source: Path, target: Path, changes: Changes) -> None:
-    """Rewrites a file: changed elements are written by anndata with their original compression, all others are copied unchanged.
-
-    Arguments:
-        source: The file.
-        target: The new file, which is overwritten.
-        changes: The changes.
-    """
+    """Rewrites a file: changed elements are written by anndata with their original compression, all others are copied unchanged."""
     import h5py
 
     with opened_file(source) as file, opened(source) as omics:
@@ -77,12 +71,7 @@ def _has_old(element: Any) -> bool:
 
 
 def completed(data: Any, changes: Changes) -> Any:
-    """A copy of an object with the changes; the object is not modified.
-
-    Arguments:
-        data: A MuData or AnnData object.
-        changes: The changes.
-    """
+    """A copy of an object with the changes; the object is not modified."""
     done = copied(data)
     if not hasattr(done, "mod"):
         return _anndata(done, changes.elements[""])

@@ -86,7 +86,7 @@ class JoinedRows(RowReader):
         self.rows = len(next(iter(self._arrays.values())))
         self.place = partial(place_of, layout, files, self._read)
         self.parts = [self._part(number, file) for number, file in enumerate(files)]
-        self.files = tuple(Path(file.path).name for file in files)
+        self.file_names = tuple(Path(file.path).name for file in files)
         self.appended = {str(part.file.path): len(part.more) for part in self.parts if part.more}
 
     @property

@@ -1,6 +1,6 @@
-"""The subject of a report: the contents of a run folder and, if training is finished and the rows can be read, model and held-out rows.
+"""The data of a report: the contents of a run folder and, if training is finished and the rows can be read, model and held-out rows.
 
-A section with nothing to show raises `LeftOut` with the reason.
+A section with nothing to show raises `SectionSkipped` with the reason.
 """
 
 from __future__ import annotations
@@ -33,22 +33,19 @@ MANY = 2000
 """Maximum number of rows for charts that are cheap to compute."""
 
 
-class LeftOut(Exception):  # noqa: N818 (not an error)
+class SectionSkipped(Exception):  # noqa: N818 (not an error)
     """Raised by a section with nothing to show; the message is a one-line reason."""
 
 
 @dataclass(frozen=True)
-class Served:
+class ModelAndRows:
     """A trained model with held-out rows.
 
     Arguments:
-        model: The model.
-        train: Its training rows.
         many: Held-out rows, for charts that are cheap to compute.
         few: The first of them, for charts that take many draws per row.
         split: The split of the held-out rows, ``test`` or ``validation``.
-        seed: Seed of all draws.
-        findings: The result of `of_model` on these rows; None if not computed yet.
+        findings: The result of `model_findings` on these rows; None if not computed yet.
     """
 
     model: MultimodalVAE
@@ -61,19 +58,17 @@ class Served:
 
 
 @dataclass(frozen=True)
-class Subject:
+class RunData:
     """A run.
 
     Arguments:
-        folder: Its folder.
-        spec: Its spec.
-        served: Its model and rows, or the reason why they are not available.
+        loaded: Its model and rows, or the reason why they are not available.
         run: The opened run; None if its training is not finished or its rows cannot be read.
     """
 
     folder: Path
     spec: Spec
-    served: Served | str
+    loaded: ModelAndRows | str
     run: Run | None = None
 
     @property
@@ -81,19 +76,19 @@ class Subject:
         """The verdict on the model, from the run folder or computed."""
         if self.run is not None:
             return self.run.verdict
-        if self.over and (kept := read_verdict(self.folder / VERDICT)) is not None:
+        if self.finished and (kept := read_verdict(self.folder / VERDICT)) is not None:
             return kept
-        raise LeftOut(self.served if isinstance(self.served, str) else "its rows are not available")
+        raise SectionSkipped(self.loaded if isinstance(self.loaded, str) else "its rows are not available")
 
     @property
-    def model_and_rows(self) -> Served:
-        """The model and rows; raises `LeftOut` if they are not available."""
-        if isinstance(self.served, str):
-            raise LeftOut(self.served)
-        return self.served
+    def model_and_rows(self) -> ModelAndRows:
+        """The model and rows; raises `SectionSkipped` if they are not available."""
+        if isinstance(self.loaded, str):
+            raise SectionSkipped(self.loaded)
+        return self.loaded
 
     @property
-    def over(self) -> bool:
+    def finished(self) -> bool:
         """Whether training is finished."""
         return (self.folder / MODEL / CONFIG).is_file()
 
@@ -134,13 +129,8 @@ class Subject:
         return [evaluation for evaluation in found if evaluation is not None]
 
 
-def read_subject(folder: Path, rows: int, seed: int) -> Subject:
-    """Reads a run from its folder.
-
-    Arguments:
-        folder: The run folder.
-        rows: Number of rows for charts that take many draws per row.
-        seed: Seed of all draws.
+def read_run_data(folder: Path, rows: int, seed: int) -> RunData:
+    """Reads a run from its folder. ``rows`` limits those of charts that take many draws per row.
 
     Raises:
         RunError: when there is no run folder.
@@ -150,29 +140,23 @@ def read_subject(folder: Path, rows: int, seed: int) -> Subject:
         raise RunError(f"{folder}: no run folder here ({RESOLVED} is missing); start one with: nbridge train SPEC --out {folder}")
     spec = read_spec(folder / RESOLVED)
     if spec.data.source.type in FROM_PYTHON:
-        return Subject(folder, spec, "the rows of this run came from Python; use nbridge.report.page.write_report(run) there")
+        return RunData(folder, spec, "the rows of this run came from Python; use nbridge.report.page.write_report(run) there")
     try:
         run = open_run(folder, device="cpu")
     except (DataError, RunError) as error:
-        return Subject(folder, spec, str(error))
-    return subject_of(run, folder, rows, seed)
+        return RunData(folder, spec, str(error))
+    return run_data_of(run, folder, rows, seed)
 
 
-def subject_of(run: Run, folder: Path, rows: int, seed: int, findings: tuple[Finding, ...] | None = None) -> Subject:
-    """The subject of a run whose model and rows are in memory.
-
-    Arguments:
-        run: The run.
-        folder: Its folder.
-        rows: Number of rows for charts that take many draws per row.
-        seed: Seed of all draws.
-        findings: Findings on these rows, if already computed.
-    """
+def run_data_of(run: Run, folder: Path, rows: int, seed: int, findings: tuple[Finding, ...] | None = None) -> RunData:
+    """The data of a run whose model and rows are in memory."""
     split, held = ("test", run.splits.test) if run.splits.test is not None else ("validation", run.splits.validation)
     if held is None:
-        return Subject(folder, run.spec, "no test rows and no validation rows, and training rows would flatter the model", run)
+        return RunData(folder, run.spec, "no test rows and no validation rows, and training rows would flatter the model", run)
     many = held.sample(max(MANY, rows))
-    return Subject(folder, run.spec, Served(run.model.network, run.splits.train, many, many.slice(0, rows), split, seed, findings), run)
+    return RunData(
+        folder, run.spec, ModelAndRows(run.model.network, run.splits.train, many, many.slice(0, rows), split, seed, findings), run
+    )
 
 
 def _text(path: Path) -> str:

@@ -19,29 +19,26 @@ from nbridge.acceleration.distributed import ALONE, World
 from nbridge.acceleration.precision import Products, has_bf16_products
 from nbridge.spec.option_types import Precision
 
-WIDE = 2**16
+MIN_WEIGHT_SIZE = 2**16
 """Smallest size of a weight for which bfloat16 can outweigh its conversions (measured: 256 x 256); smaller ones are not timed."""
-LAYERS = 3
+MAX_WEIGHTS = 3
 """Number of weights of different shapes that are timed, largest first."""
-MULTIPLICATIONS = 2**25
+MAX_MULTIPLICATIONS = 2**25
 """Largest number of multiplications in a timed product; a larger layer is represented by a part of its outputs."""
 BUDGET, REPEATS = 0.05, 7
 """Approximate seconds of timing, and the largest number of repeats per product, at least two."""
-GAIN = 1.15
+MIN_SPEEDUP = 1.15
 """Required speed-up of bfloat16: rounding costs accuracy, and the timed products are only a part of a step."""
 
 Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
-class Chosen:
+class PrecisionChoice:
     """The precision of a run's matrix products and the timings behind it.
 
     Arguments:
-        asked: The precision in the spec.
-        chosen: The precision of the products.
         float32_ms: Milliseconds of the timed products in float32; None if nothing was timed.
-        bf16_ms: Milliseconds of the same products in bfloat16.
     """
 
     asked: Precision
@@ -54,48 +51,38 @@ class Chosen:
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
-def choose_precision(asked: Precision, model: nn.Module, rows: int, *, clock: Clock | None = None, world: World = ALONE) -> Chosen:
+def choose_precision(asked: Precision, model: nn.Module, rows: int, *, clock: Clock | None = None, world: World = ALONE) -> PrecisionChoice:
     """The precision requested by a spec; for ``auto`` the faster one, or float32 if the difference is small.
 
-    Float32 is chosen without timing if the device has no bfloat16 instructions or the largest weight has fewer than `WIDE` elements. With
-    several processes, the first one measures for all.
-
-    Arguments:
-        asked: The precision in the spec.
-        model: The model, on the device that it is trained on.
-        rows: Rows per batch.
-        clock: Returns the time in seconds; by default the system clock, synchronised with the device.
-        world: The processes that train together.
+    Float32 is chosen without timing if the device has no bfloat16 instructions or the largest weight has fewer than `MIN_WEIGHT_SIZE`
+    elements. With several processes, the first one measures for all. The clock returns seconds; by default it is the system clock,
+    synchronised with the device.
 
     Example:
         >>> choose_precision("auto", nn.Linear(8, 8), 128)
-        Chosen(asked='auto', chosen='float32', float32_ms=None, bf16_ms=None)
+        PrecisionChoice(asked='auto', chosen='float32', float32_ms=None, bf16_ms=None)
     """
     if asked != "auto":
-        return Chosen(asked, asked)
+        return PrecisionChoice(asked, asked)
     weights = wide_weights(model)
     if not weights or not has_bf16_products(weights[0].device):
-        return Chosen(asked, "float32")
+        return PrecisionChoice(asked, "float32")
     measured = measure(weights, rows, clock) if world.is_main else (0.0, 0.0)
     float32, bf16 = world.gather(torch.tensor(measured, dtype=torch.float64))[0].tolist()
-    return Chosen(asked, "bf16" if float32 >= GAIN * bf16 else "float32", round(1000 * float32, 3), round(1000 * bf16, 3))
+    return PrecisionChoice(asked, "bf16" if float32 >= MIN_SPEEDUP * bf16 else "float32", round(1000 * float32, 3), round(1000 * bf16, 3))
 
 
 def wide_weights(model: nn.Module) -> list[Tensor]:
-    """The largest weights of different shapes with at least `WIDE` elements, largest first: matrices, stacks of them, convolutions."""
-    by_shape = {tuple(weight.shape): weight for weight in model.parameters() if weight.ndim > 1 and weight.numel() >= WIDE}
-    return list[Tensor](sorted(by_shape.values(), key=lambda weight: weight.numel(), reverse=True)[:LAYERS])
+    """The largest weights of different shapes with `MIN_WEIGHT_SIZE` elements or more, largest first: matrices, stacks, convolutions."""
+    by_shape = {tuple(weight.shape): weight for weight in model.parameters() if weight.ndim > 1 and weight.numel() >= MIN_WEIGHT_SIZE}
+    return list[Tensor](sorted(by_shape.values(), key=lambda weight: weight.numel(), reverse=True)[:MAX_WEIGHTS])
 
 
 def measure(weights: list[Tensor], rows: int, clock: Clock | None = None) -> tuple[float, float]:
     """Seconds of the products with these weights in float32 and in bfloat16, each the best of a few interleaved repeats.
 
-    A convolution is timed as the product of its weight with the patches of its input.
-
-    Arguments:
-        weights: Weights of any shape, outputs first, or stacks of matrices.
-        rows: Rows per batch.
-        clock: Returns the time in seconds.
+    A convolution is timed as the product of its weight with the patches of its input. Weights are of any shape, outputs first, or stacks of
+    matrices.
     """
     clock = clock or _clock(weights[0].device)
     until = clock() + BUDGET
@@ -117,8 +104,8 @@ def _product(weight: Tensor, rows: int, kind: torch.dtype) -> Callable[[], objec
     """The product of a layer and the two of its gradients, including conversions of weights and gradients."""
     matrices = weight.detach() if weight.ndim == 3 else weight.detach().flatten(1)[None]
     each = rows * matrices.shape[1] * matrices.shape[2]
-    some = max(1, MULTIPLICATIONS // each)
-    matrices = matrices[:some, : max(1, MULTIPLICATIONS // (rows * matrices.shape[2]))].contiguous()
+    some = max(1, MAX_MULTIPLICATIONS // each)
+    matrices = matrices[:some, : max(1, MAX_MULTIPLICATIONS // (rows * matrices.shape[2]))].contiguous()
     matrices = (matrices if weight.ndim == 3 else matrices[0]).requires_grad_()
     x = matrices.new_ones(*matrices.shape[:-2], rows, matrices.shape[-1], dtype=kind).requires_grad_()
     slope = matrices.new_ones(*matrices.shape[:-2], rows, matrices.shape[-2], dtype=kind)

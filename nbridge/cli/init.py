@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nbridge.cli.options import PATTERNS, Overwrite, check_output, console_of
-from nbridge.common.messages import clip
+from nbridge.common.messages import clip, some_of
 from nbridge.errors import RunError
 
 if TYPE_CHECKING:
     from nbridge.draft.draft import Draft
 
-NAMED = 12
+MAX_NAMES = 12
 """Maximum number of columns named in the line on empty cells."""
 
 
@@ -32,6 +32,10 @@ def init(
     id_: Annotated[
         str | None, typer.Option("--id", metavar="COLUMN", help="The identifier column; guessed by default.", show_default=False)
     ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A data source of your own, such as package.module:Class; found by the file by default."),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a draft spec for your data. Infers modalities and likelihoods, and explains its choices in comments."""
@@ -42,7 +46,7 @@ def init(
     from nbridge.common.atomic_files import write_text, writing
     from nbridge.draft.draft import init as draft
 
-    found = draft(data, id=id_)
+    found = draft(data, id=id_, source=source)
     with writing(target):
         write_text(target, found.text)
     _show(found)
@@ -65,6 +69,5 @@ def _empty_cells(found: Draft) -> str:
     """The number of rows with an empty cell, by column in descending order."""
     if not found.empty:
         return "empty: none"
-    most = sorted(found.empty.items(), key=lambda item: -item[1])
-    more = f" and {len(most) - NAMED:,} more" if len(most) > NAMED else ""
-    return f"empty, of {found.rows:,} rows: {', '.join(f'{clip(name)} {rows:,}' for name, rows in most[:NAMED])}{more}"
+    counts = [f"{clip(name)} {rows:,}" for name, rows in sorted(found.empty.items(), key=lambda item: -item[1])]
+    return f"empty, of {found.rows:,} rows: {some_of(counts, MAX_NAMES)}"

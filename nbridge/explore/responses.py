@@ -22,15 +22,15 @@ from nbridge.common.messages import did_you_mean
 from nbridge.data.batch import Batch
 from nbridge.errors import DataError
 from nbridge.explore.controls import PAGE, figures
-from nbridge.explore.given import SIDE, batch_of, picture
-from nbridge.explore.latent import plane_of
+from nbridge.explore.inputs import SIDE, batch_of, image_uri
+from nbridge.explore.latent import pca_of
 from nbridge.explore.requests import Decode, Impute, Prior
 from nbridge.explore.session import Session
 from nbridge.inference.impute import mixture_for, part_seed, serving, which_observed
 from nbridge.inference.intervals import statistics_of
 from nbridge.models.base import MultimodalVAE
 from nbridge.visual.modality_kinds import kind_of
-from nbridge.visual.png import address, scaled, shrunk
+from nbridge.visual.png import data_uri, downscale, to_uint8
 
 SHOWN = 8
 """Number of draws shown."""
@@ -54,7 +54,8 @@ def impute(session: Session, request: Impute) -> dict[str, Any]:
     open_ = [name for name in model.names if not which_observed(batch, name).all()]
     with serving(model, part_seed(request.seed, 0)):
         z = model.posterior(batch, draws_of(model)).sample()
-        return _answer(session, z, open_, request.show, batch, skipped=_images(model, batch.names))
+        images = {name for name in batch.names if kind_of(model.likelihoods[name]) == "image"}
+        return _answer(session, z, open_, request.show, batch, skipped=images)
 
 
 def prior(session: Session, request: Prior) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def decode(session: Session, request: Decode) -> dict[str, Any]:
         DataError: when there is no map.
     """
     model = session.model
-    z = plane_of(session).z(torch.tensor(request.point, dtype=torch.float64)).to(session.model.dtype)
+    z = pca_of(session).inverse_transform(torch.tensor(request.point, dtype=torch.float64)).to(session.model.dtype)
     with serving(model, part_seed(request.seed, 0)):
         return _answer(session, z.expand(draws_of(model), 1, -1), model.names, request.show)
 
@@ -88,22 +89,13 @@ def draws_of(model: MultimodalVAE) -> int:
     return next((number for number in DRAWS if number * size <= NUMBERS), DRAWS[-1])
 
 
-def _images(model: MultimodalVAE, names: Iterable[str]) -> set[str]:
-    return {name for name in names if kind_of(model.likelihoods[name]) == "image"}
-
-
 def _answer(
     session: Session, z: Tensor, names: Iterable[str], show: Show, given: Batch | None = None, skipped: Iterable[str] = ()
 ) -> dict[str, Any]:
     """Decodes draws of z, shape (K, 1, D), to the answer for some modalities.
 
-    Arguments:
-        session: The session.
-        z: The draws.
-        names: The modalities, in the model's order.
-        show: The elements of vectors to return, by modality.
-        given: The row that z was inferred from; None for the prior.
-        skipped: Modalities that are sampled but not returned, so that later modalities get the same noise as in `nbridge.Model.impute`.
+    Modalities that are ``skipped`` are sampled but not returned, so that later ones get the same noise as in `nbridge.Model.impute`;
+    ``show`` are the elements of vectors to return, and ``given`` is the row that z was inferred from, None for the prior.
     """
     if unknown := [name for name in show if name not in session.model.names]:
         known = session.model.names
@@ -126,7 +118,7 @@ def _answer(
         else:
             # For binary values, probabilities are more informative than draws.
             answer[name] = _elements(name, (expected if kind == "flags" else noisy)[:, 0], show.get(name))
-    points = {} if session.plane is None else {"map": figures(session.plane.points(z[:SHOWN, 0]))}
+    points = {} if session.pca is None else {"map": figures(session.pca.transform(z[:SHOWN, 0]))}
     return {"modalities": answer, "draws": len(z), "level": LEVEL, **points}
 
 
@@ -135,9 +127,9 @@ def _image(session: Session, name: str, draws: Tensor) -> dict[str, Any]:
     deviation = draws.double().std(0, correction=0).mean(0, keepdim=True)
     most = deviation.max().item()
     return {
-        "draws": [picture(session, name, image) for image in draws[:SHOWN]],
-        "mean": picture(session, name, draws.mean(0)),
-        "sd": address(shrunk(scaled(deviation, 0, most), SIDE)),
+        "draws": [image_uri(session, name, image) for image in draws[:SHOWN]],
+        "mean": image_uri(session, name, draws.mean(0)),
+        "sd": data_uri(downscale(to_uint8(deviation, 0, most), SIDE)),
         "most": figures(torch.tensor([most]))[0],
     }
 

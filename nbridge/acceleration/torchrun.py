@@ -9,12 +9,12 @@ from nbridge.errors import NBridgeError
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
-def several_processes() -> bool:
+def is_distributed() -> bool:
     """Whether torchrun started this process as one of several."""
     return all(os.environ.get(name) for name in _VARIABLES) and os.environ["WORLD_SIZE"] != "1"
 
 
-def place() -> tuple[int, int, int]:
+def rank_and_size() -> tuple[int, int, int]:
     """The rank of this process, the number of processes, and its rank on its machine.
 
     Raises:

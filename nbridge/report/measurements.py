@@ -8,10 +8,10 @@ from xml.etree.ElementTree import Element
 
 from nbridge.common.messages import number
 from nbridge.data.patterns import Patterns, count, never_together
-from nbridge.evaluation.findings import of_model
-from nbridge.evaluation.results import NOTES, Evaluation, Measurement, abbreviated, left_out, taken
+from nbridge.evaluation.findings import model_findings
+from nbridge.evaluation.results import NOTES, Evaluation, Measurement, abbreviated, describe_settings, describe_skipped
 from nbridge.inference.served import unseen_patterns
-from nbridge.report.subject import LeftOut, Subject
+from nbridge.report.run_data import RunData, SectionSkipped
 from nbridge.report.tree import element, paragraph, table
 
 ROWS = 1000
@@ -22,15 +22,15 @@ LEVELS = 4
 """Maximum length of a series shown in a table."""
 
 
-def warnings(subject: Subject) -> Iterator[Element]:
+def warnings(data: RunData) -> Iterator[Element]:
     """The list of warnings."""
-    served = subject.model_and_rows
-    rows, names = served.many.slice(0, ROWS), served.model.names
+    loaded = data.model_and_rows
+    rows, names = loaded.many.slice(0, ROWS), loaded.model.names
     of_rows = (
-        *never_together(names, served.train.present),
-        *unseen_patterns(served.model, Patterns.of(names, served.train.present), count(names, rows.present)),
+        *never_together(names, loaded.train.present),
+        *unseen_patterns(loaded.model, Patterns.of(names, loaded.train.present), count(names, rows.present)),
     )
-    found = (*of_rows, *(of_model(served.model, rows, seed=served.seed) if served.findings is None else served.findings))
+    found = (*of_rows, *(model_findings(loaded.model, rows, seed=loaded.seed) if loaded.findings is None else loaded.findings))
     if not found:
         yield paragraph(
             "None. All tests passed: no modality is at chance given the others, no likelihood is at its bounds, and most of z is in use."
@@ -39,15 +39,15 @@ def warnings(subject: Subject) -> Iterator[Element]:
     yield element("ul", *(element("li", one.text) for one in found), class_="warnings")
 
 
-def evaluation(subject: Subject) -> Iterator[Element]:
+def evaluation(data: RunData) -> Iterator[Element]:
     """The scores of each evaluated split, one table per metric."""
-    if not subject.evaluations:
-        raise LeftOut(f"not evaluated yet; run nbridge evaluate {subject.folder.name}")
-    for done in subject.evaluations:
-        yield paragraph(f"Measured on {taken(done.settings, done.rows, done.of_rows)}.", quiet=True)
+    if not data.evaluations:
+        raise SectionSkipped(f"not evaluated yet; run nbridge evaluate {data.folder.name}")
+    for done in data.evaluations:
+        yield paragraph(f"Measured on {describe_settings(done.settings, done.rows, done.of_rows)}.", quiet=True)
         for metric, group in groupby(done.measurements, key=lambda one: one.metric):
             yield from _metric(done, metric, list(group))
-        for line in left_out(done.skipped):
+        for line in describe_skipped(done.skipped):
             yield paragraph(line, quiet=True)
 
 

@@ -22,7 +22,7 @@ from nbridge.inference.impute import which_observed
 from nbridge.models.support import describe_support
 from nbridge.nn.likelihoods import Likelihood
 from nbridge.visual.modality_kinds import kind_of
-from nbridge.visual.png import address, scaled, shrunk
+from nbridge.visual.png import data_uri, downscale, to_uint8
 
 SIDE = 256
 """Maximum longer side of an image on the page, in pixels."""
@@ -52,40 +52,40 @@ def row_of(session: Session, number: int) -> dict[str, Any]:
     return found if session.ids is None else {**found, "id": clip(session.ids[number], 60)}
 
 
-def picture(session: Session, name: str, image: Tensor) -> str:
+def image_uri(session: Session, name: str, image: Tensor) -> str:
     """An image of a modality, shape (C, H, W), as a data URI."""
-    return address(shrunk(scaled(image, *session.brightness(name)), SIDE))
+    return data_uri(downscale(to_uint8(image, *session.value_range(name)), SIDE))
 
 
 def _one(session: Session, name: str, given: Given) -> Batch:
     likelihood = session.model.likelihoods[name]
     if given.row is not None:
-        return _of_row(session, name, given.row)
+        return _from_row(session, name, given.row)
     wanted = {"image": "picture", "classes": "label"}.get(kind_of(likelihood), "values")
     if given.kinds != (wanted,):
         raise DataError(f"{name}: expected {wanted} or row, got {', '.join(given.kinds)}")
     if given.picture is not None:
-        return _checked(name, likelihood, _of_picture(session, name, likelihood, given.picture))
+        return _checked(name, likelihood, _from_image_uri(session, name, likelihood, given.picture))
     if given.values is not None:
-        return _of_values(name, likelihood, given.values)
-    return _checked(name, likelihood, torch.tensor([_small(name, given.label)]))
+        return _from_values(name, likelihood, given.values)
+    return _checked(name, likelihood, torch.tensor([_class_number(name, given.label)]))
 
 
-def _of_row(session: Session, name: str, number: int) -> Batch:
+def _from_row(session: Session, name: str, number: int) -> Batch:
     row = session.row(number)
     if name not in row.names or not row.present[name]:
         raise DataError(f"{name}: absent from row {number}")
     return row.select(name)
 
 
-def _of_picture(session: Session, name: str, likelihood: Likelihood, address: str) -> Tensor:
+def _from_image_uri(session: Session, name: str, likelihood: Likelihood, data_uri: str) -> Tensor:
     """Decodes an image in canonical form, shape (1, C, H, W); black and white are the ends of the modality's range."""
-    low, high = session.brightness(name)
-    x = low + (high - low) * torch.from_numpy(read_pixels(name, address, likelihood.shape).copy()).double() / 255
+    low, high = session.value_range(name)
+    x = low + (high - low) * torch.from_numpy(read_pixels(name, data_uri, likelihood.shape).copy()).double() / 255
     return likelihood.canonical(likelihood.point(x) if likelihood.support.is_discrete else x)[None]
 
 
-def _of_values(name: str, likelihood: Likelihood, values: list[float | None]) -> Batch:
+def _from_values(name: str, likelihood: Likelihood, values: list[float | None]) -> Batch:
     shape = canonical_shape(likelihood)
     if len(values) != math.prod(shape):
         raise DataError(f"{name}: got {len(values)} values, expected {math.prod(shape)}")
@@ -112,7 +112,7 @@ def _checked(name: str, likelihood: Likelihood, x: Tensor, cells: Tensor | None 
     return Batch({name: canonical}, {name: torch.tensor([True])}, {} if cells is None else {name: cells})
 
 
-def _small(name: str, label: int | None) -> int:
+def _class_number(name: str, label: int | None) -> int:
     """Checks that a class number fits a torch integer."""
     if label is None or abs(label) >= 2**53:
         raise DataError(f"{name}: no such class")
@@ -122,7 +122,7 @@ def _small(name: str, label: int | None) -> int:
 def _shown(session: Session, name: str, row: Batch) -> dict[str, Any]:
     x, kind = row.values[name][0], kind_of(session.model.likelihoods[name])
     if kind == "image":
-        return {"picture": picture(session, name, x)}
+        return {"picture": image_uri(session, name, x)}
     if kind == "classes":
         return {"label": int(x)}
     observed = which_observed(row, name).expand_as(x[None])[0].flatten().tolist() if name in row.cells else [True] * x.numel()
