@@ -31,13 +31,7 @@ class Header(NamedTuple):
 
 
 class Member(ABC):
-    """An array in a file.
-
-    Arguments:
-        key: Its name, for messages.
-        dtype: Its dtype.
-        shape: Its shape.
-    """
+    """An array in a file."""
 
     def __init__(self, key: str, dtype: np.dtype, shape: tuple[int, ...]) -> None:
         self.key, self.dtype, self.shape = key, dtype, shape
@@ -89,11 +83,6 @@ class FileMember(Member):
     """An array in an npy file, whose header is checked against the size of the file.
 
     Rows are read by seeking, not memory-mapping: mapped pages count as process memory, and a truncated file would crash the process.
-
-    Arguments:
-        key: The name of the array, for messages.
-        path: The file.
-        wording: How errors are worded.
 
     Attributes:
         path: As given.
@@ -194,9 +183,6 @@ class NpyWriter:
     """An npy file written sequentially.
 
     Arguments:
-        path: The file to create.
-        dtype: The dtype of the array.
-        shape: Its shape.
         axis: The axis of rows: 0, or 1 after an axis of draws.
     """
 

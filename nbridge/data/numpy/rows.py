@@ -30,8 +30,6 @@ class ArrayRows(RowReader):
     """Named arrays; text classes are read as indices and written back as text.
 
     Arguments:
-        members: The arrays.
-        names: The array of each modality.
         packed: Whether they are in an archive, not a folder.
         id_key: The array of identifiers; None if there is none.
         classes: The ordered classes of text arrays, by modality.
@@ -113,13 +111,7 @@ class _Texts:
 
 
 class ArrayWriter(RowWriter):
-    """Completes arrays in memory.
-
-    Arguments:
-        rows: The input.
-        output: What to write besides imputed arrays.
-        classes: The ordered classes of text arrays.
-    """
+    """Completes arrays in memory."""
 
     def __init__(self, rows: ArrayRows, output: Output, classes: Mapping[str, Sequence[str]]) -> None:
         self.members, self.output, self._names, self._classes = rows.members, output, rows.names, classes
@@ -197,9 +189,6 @@ def archive_members(path: Path, scratch: Path) -> Iterator[dict[str, Member]]:
 
 def folder_members(path: Path) -> dict[str, Member]:
     """Opens the arrays of a folder of npy files, by name.
-
-    Arguments:
-        path: The folder.
 
     Raises:
         DataError: when it has none, or one is damaged.

@@ -167,11 +167,6 @@ def with_nan(numbers: np.ndarray, null: np.ndarray | None) -> np.ndarray:
 def vectors(column: str, array: Any, where: Where) -> np.ndarray:
     """Vectors as an array of floats, :math:`(N, *shape)`, NaN where absent; :math:`(N, 0)` if all are absent and the shape is unknown.
 
-    Arguments:
-        column: The name of the column, for messages.
-        array: Lists of numbers.
-        where: Formats the location of a row, for messages.
-
     Raises:
         DataError: for the first row whose vector has another shape than the first one.
     """

@@ -31,7 +31,6 @@ class Chunk:
 
     Arguments:
         start: The index of the first row.
-        rows: The number of rows.
         columns: The Arrow array of each scalar column; cells of csv files are text.
         lines: The line in which each row ends, in files that have lines.
         vectors: The vectors of each list column, :math:`(N, *shape)`, from `nbridge.data.tables.arrow.vectors`.
@@ -119,11 +118,7 @@ class TableFile(ABC):
 
 
 class CsvTable(TableFile):
-    """A csv file.
-
-    Arguments:
-        path: The file.
-    """
+    """A csv file."""
 
     def __init__(self, path: Path) -> None:
         self.file = CsvFile(path)
@@ -204,9 +199,6 @@ def _unified(known: Any, own: Any, path: Path, first: Path) -> Any:
 
 class ParquetTable(ArrowTable):
     """A Parquet file, or the sorted files of a folder, which are the parts of one table.
-
-    Arguments:
-        path: The file or the folder.
 
     Raises:
         DataError: when a file is damaged or there is none, a column is duplicate, or parts differ in columns.

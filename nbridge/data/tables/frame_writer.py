@@ -15,12 +15,7 @@ from nbridge.data.tables.write import ArrowRowWriter, Renewed
 
 
 class FrameRowWriter(ArrowRowWriter):
-    """Completes a data frame in memory.
-
-    Arguments:
-        plan: What to write of the frame.
-        table: The frame as a table.
-    """
+    """Completes a data frame in memory."""
 
     masks: ClassVar[bool] = False
 

@@ -34,8 +34,6 @@ class Part:
     """One of several joined tables.
 
     Arguments:
-        file: The table.
-        plan: What to write of it.
         order: The joined-row indices to write: its own in their order, then those that it lacks.
         rows: The number of its own rows.
         more: The identifiers of rows that it lacks.
@@ -53,8 +51,6 @@ class JoinedRows(RowReader):
 
     Arguments:
         files: The tables; if there are several, each has a column of identifiers.
-        layout: The columns of each modality.
-        names: The modalities of the model.
 
     Attributes:
         rows: The number of joined rows.
@@ -150,13 +146,7 @@ class AllRows(RowWriter):
 
 
 def write_part(part: Part, path: Path, imputed: Imputed[np.ndarray]) -> None:
-    """Writes one of the joined tables.
-
-    Arguments:
-        part: The table.
-        path: The file to write.
-        imputed: All joined rows.
-    """
+    """Writes one of the joined tables."""
     with table_writer(path, path, part.plan, part.file, rows=part.rows, more=part.more) as out:
         for start in range(0, len(part.order), CHUNK):
             out.write(Block(start, {}), take(imputed, part.order[start : start + CHUNK]))

@@ -32,10 +32,6 @@ class TableLayout:
     Arguments:
         shapes: The shape of a row of each modality, by name.
         columns: Its columns, in order.
-        classes: The ordered classes of categorical columns.
-        id: The column of identifiers.
-        missing: Placeholders of absent cells.
-        lists: The list columns.
     """
 
     shapes: Mapping[str, tuple[int, ...]]

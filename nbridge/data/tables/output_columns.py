@@ -23,7 +23,6 @@ class CellPlan:
     """What to write of a table.
 
     Arguments:
-        layout: The columns of each modality.
         styles: The cell format of each scalar column.
         shapes: The vector shape of each list column, if known.
         kept: The columns of the table to write again, in order.
@@ -60,7 +59,6 @@ class CellColumn:
     """Some rows of an output column.
 
     Arguments:
-        name: Its name.
         numbers: Its values, draws first, (K, N), or vectors, (K, N, n).
         fill: Which cells to rewrite, (N,); others keep their text.
         observed: The content of other cells in a column that the file lacks: a text, or the column whose text is copied.

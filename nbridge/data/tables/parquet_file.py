@@ -23,7 +23,6 @@ class ParquetFile:
     """A Parquet file, whose metadata are read once.
 
     Arguments:
-        path: The file.
         opening: The error for metadata that can't be read.
         reading: The error for rows that can't be read.
 

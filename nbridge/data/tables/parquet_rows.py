@@ -29,10 +29,7 @@ class ListRows(RowReader):
     """Columns of a Parquet file.
 
     Arguments:
-        file: The file.
-        names: The column of each modality.
         sizes: The number of values per row of each modality, by column.
-        id_key: The column of identifiers.
     """
 
     noun: ClassVar[str] = "column"

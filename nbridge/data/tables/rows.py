@@ -39,9 +39,6 @@ class CellRows(RowReader):
     """The columns of a table as modalities.
 
     Arguments:
-        file: The table.
-        layout: The columns of each modality.
-        names: The modalities of the model.
         scratch: A folder for numbers; by default they stay in memory.
 
     Attributes:
@@ -182,11 +179,6 @@ def kept_columns(file: TableFile, layout: TableLayout) -> tuple[str, ...]:
 def has_modality(found: Sequence[str], layout: TableLayout, name: str) -> bool:
     """Whether columns hold a modality: all of its columns, or none.
 
-    Arguments:
-        found: The columns of the table.
-        layout: The columns of each modality.
-        name: The modality.
-
     Raises:
         DataError: when only some of its columns exist.
     """
@@ -206,11 +198,6 @@ def has_modality(found: Sequence[str], layout: TableLayout, name: str) -> bool:
 
 def no_slip(passed: Sequence[str], layout: TableLayout, there: Sequence[str]) -> None:
     """Rejects a column named similarly to one of a missing modality, which would otherwise be imputed silently.
-
-    Arguments:
-        passed: The columns of no modality.
-        layout: The columns of each modality.
-        there: The modalities of the table.
 
     Raises:
         DataError: for the first such column, or when there is no modality.

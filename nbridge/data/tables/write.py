@@ -25,11 +25,6 @@ class CsvRowWriter(RowWriter):
     """Writes a csv file in the format of another; modalities of lists, which csv cannot hold, are left out.
 
     Arguments:
-        path: The file to write.
-        plan: What to write of the input.
-        file: The input.
-        start: The index of the first row to write.
-        packed: Whether to compress it with gzip.
         more: Rows appended to those of the input: the values of some of its columns.
     """
 
@@ -111,13 +106,7 @@ class Renewed:
 
 
 class ArrowRowWriter(RowWriter):
-    """Writes columns of an Arrow table.
-
-    Arguments:
-        plan: What to write of the table.
-        table: The table.
-        start: The index of the first row to write.
-    """
+    """Writes columns of an Arrow table."""
 
     masks: ClassVar[bool] = True
     """Whether mask columns are written."""
@@ -197,10 +186,6 @@ class ParquetRowWriter(ArrowRowWriter):
     """Writes a Parquet file whose columns keep their types.
 
     Arguments:
-        path: The file to write.
-        plan: What to write of the table.
-        table: The table.
-        start: The index of the first row to write.
         rows: The number of rows of the table, if more are appended.
         more: Rows appended to those of the table: the values of some of its columns, as text.
     """
