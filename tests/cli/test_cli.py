@@ -64,6 +64,7 @@ COMMANDS = (
     "compare",
     "validate",
     "params",
+    "doctor",
     "schema",
 )
 
