@@ -41,8 +41,8 @@ class SectionSkipped(Exception):  # noqa: N818 (not an error)
 class ModelAndRows:
     """A trained model with held-out rows of the ``test`` or ``validation`` split.
 
-    There are ``many`` for charts that are cheap to compute, and the first ``few`` of them for charts that take many draws per row. Findings,
-    the result of `model_findings` on these rows, are None if not computed yet.
+    There are ``many`` for charts that are cheap to compute, and the first ``few`` of them for charts that take many draws per row. The
+    result of `model_findings` on these rows is None if not computed yet.
     """
 
     model: MultimodalVAE
