@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
 
 import torch
@@ -24,6 +24,7 @@ def to_batch(
     allow_missing: bool = False,
     ignore_extra: bool = False,
     first: int = 0,
+    wide: Collection[str] | None = None,
 ) -> Batch:
     """Builds a batch from arrays, tensors or lists, by modality name.
 
@@ -38,6 +39,7 @@ def to_batch(
         allow_missing: Whether a modality may have no array (the batch then omits it) or be absent from every row.
         ignore_extra: Whether arrays with other names are ignored.
         first: The index of the first row, for messages.
+        wide: The modalities to keep in float64; found by their values by default (`nbridge.data.column.read_column`).
 
     Raises:
         DataError: on the first mismatch, with the modality, the row, the value and what was expected.
@@ -53,7 +55,7 @@ def to_batch(
     if not allow_missing:
         _none_missing(arrays, shapes)
     columns = {
-        name: read_column(name, arrays[name], shape, arrays.get(name + PRESENT), first=first)
+        name: read_column(name, arrays[name], shape, arrays.get(name + PRESENT), first=first, wide=None if wide is None else name in wide)
         for name, shape in shapes.items()
         if name in arrays
     }

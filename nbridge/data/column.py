@@ -18,6 +18,9 @@ from nbridge.errors import CellError, DataError
 PRESENT = "__present"
 """The suffix that names a modality's presence mask."""
 
+ROUNDING = 1e-4
+"""The share of a standard deviation that rounding to float32 may cost."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -29,7 +32,13 @@ class Column:
 
 
 def read_column(
-    name: str, array: ArrayLike | Tensor, shape: tuple[int, ...], present: ArrayLike | Tensor | None = None, *, first: int = 0
+    name: str,
+    array: ArrayLike | Tensor,
+    shape: tuple[int, ...],
+    present: ArrayLike | Tensor | None = None,
+    *,
+    first: int = 0,
+    wide: bool | None = None,
 ) -> Column:
     """Reads one modality into new tensors; the array is not modified.
 
@@ -39,6 +48,8 @@ def read_column(
         shape: The shape of a row.
         present: One boolean per row, :math:`(N,)`.
         first: The index of the first row, for messages, if the array is part of a longer one.
+        wide: Whether to keep float64; by default where float32 would round off more than `ROUNDING` of an element's standard deviation, as
+            of times in seconds since 1970.
 
     Raises:
         DataError: when the array is not numeric, has another shape, or holds infinities or invalid class indices; when it has no
@@ -58,7 +69,29 @@ def read_column(
     if indices:
         return Column(torch.from_numpy(_class_indices(name, values, counted, shape[0], first)), torch.from_numpy(mask))
     cells = torch.from_numpy(counted) if (counted != row_mask).any() else None
-    return Column(torch.from_numpy(_float32(name, values, first)), torch.from_numpy(mask), cells)
+    single = _float32(name, values, first)
+    wide = loses_spread(values, single, counted) if wide is None else wide
+    return Column(torch.from_numpy(values.astype(np.float64, order="C") if wide else single), torch.from_numpy(mask), cells)
+
+
+def loses_spread(values: np.ndarray, single: np.ndarray, counted: np.ndarray) -> bool:
+    """Whether float32 rounds off more than `ROUNDING` of the standard deviation of an element.
+
+    Arguments:
+        values: The values, shape (N, *shape).
+        single: The same in float32.
+        counted: Which of them are observed.
+    """
+    if np.can_cast(values.dtype, single.dtype) or not len(values):
+        return False
+    rounded = np.abs(values - single.astype(np.float64)).reshape(len(values), -1).max(0)
+    suspects = np.flatnonzero(rounded)
+    if not suspects.size:
+        return False
+    flat, some = values.reshape(len(values), -1)[:, suspects].astype(np.float64), counted.reshape(len(values), -1)[:, suspects]
+    deviation = flat.std(0, where=some)
+    # A constant element has nothing to lose.
+    return bool(((deviation > 0) & (rounded[suspects] > ROUNDING * deviation)).any())
 
 
 def _numbers(what: str, array: ArrayLike | Tensor) -> np.ndarray:

@@ -70,6 +70,7 @@ def check_data(spec: Spec) -> Checked:
     except (DataError, SpecError) as error:
         return Checked(tuple(str(error).splitlines()))
     model = build_model(spec)
+    model.choose_widths(dataset.batch.representative())
     errors = tuple(_unsupported(model, dataset))
     findings: list[Finding] = []
     if not errors:

@@ -151,7 +151,7 @@ class _Imputer:
 
     def read(self, block: Block) -> Batch:
         """Converts a block to a batch."""
-        return read_block(block, self.plan.taken, {name: likelihood.shape for name, likelihood in self.model.likelihoods.items()})
+        return read_block(block, self.plan.taken, self.model.likelihoods)
 
     def impute(self, block: Block, batch: Batch) -> Imputed[np.ndarray]:
         """The completed rows, in the dtype and the layout of the block."""

@@ -63,13 +63,16 @@ def check_rows(rows: RowReader, likelihoods: Mapping[str, Likelihood], plan: Pla
     return replace(plan, in_part=frozenset(in_part))
 
 
-def read_block(block: Block, taken: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> Batch:
-    """Converts a block of rows to a batch.
+def read_block(block: Block, taken: Mapping[str, str], likelihoods: Mapping[str, Likelihood]) -> Batch:
+    """Converts a block of rows to a batch, in the floating types of a model.
 
     Raises:
         DataError: if the rows do not match the model.
     """
-    return to_batch({name: block.with_nan(key) for name, key in taken.items()}, shapes, allow_missing=True, first=block.start)
+    shapes = {name: likelihood.shape for name, likelihood in likelihoods.items()}
+    wide = {name for name, likelihood in likelihoods.items() if likelihood.wide}
+    arrays = {name: block.with_nan(key) for name, key in taken.items()}
+    return to_batch(arrays, shapes, allow_missing=True, first=block.start, wide=wide)
 
 
 def match_keys(found: Collection[str], keys: Mapping[str, str], noun: str) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -109,7 +112,7 @@ def _is_in_part(rows: RowReader, plan: Plan, name: str, likelihood: Likelihood, 
     taken = {known: plan.taken[known] for known in (name, name + PRESENT) if known in plan.taken}
     for block in rows.blocks(taken.values(), 0, plan.rows, size):
         try:
-            batch = read_block(block, taken, {name: likelihood.shape})
+            batch = read_block(block, taken, {name: likelihood})
         except CellError as error:
             raise error.at(rows.place) from error
         in_part = in_part or name in batch.cells

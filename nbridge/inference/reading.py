@@ -22,10 +22,9 @@ def read_batch(model: Served, rows: Any) -> tuple[Batch, np.ndarray | None]:
     """
     if isinstance(rows, Batch):
         return rows, None
-    shapes = {name: likelihood.shape for name, likelihood in model.likelihoods.items()}
     source = open_data(rows, model.binding.own)
     with TemporaryDirectory() as scratch, source.blocks(model.binding, Path(scratch)) as reader:
         taken, _ = match_keys(reader.keys, reader.names, reader.noun)
         total = max(reader.layout(key).shape[0] for key in taken.values())
         (block,) = reader.blocks(taken.values(), 0, total, max(1, total))
-        return read_block(block, taken, shapes), reader.ids
+        return read_block(block, taken, model.likelihoods), reader.ids

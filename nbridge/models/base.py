@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
 
 from nbridge.data.batch import Batch
+from nbridge.data.column import loses_spread
 from nbridge.data.patterns import Patterns
 from nbridge.errors import DataError, NBridgeError
 from nbridge.models.conformal import Conformal
@@ -330,6 +332,17 @@ class MultimodalVAE(nn.Module, ABC):
         likelihoods = torch.stack([self.log_prob(name, z, batch) for name in self.names]).sum(0)
         return self.prior(*z.shape[:-1]).log_prob(z) + likelihoods
 
+    def choose_widths(self, batch: Batch) -> None:
+        """Makes float64 what float32 would round off a part of the spread of (`nbridge.nn.likelihoods.Likelihood.wide`).
+
+        Arguments:
+            batch: Training rows as they were read: those of such modalities are float64 (`nbridge.data.column.read_column`).
+        """
+        for name, likelihood in self.likelihoods.items():
+            x = batch.values.get(name)
+            if x is not None and x.dtype == torch.float64 and self.dtype != x.dtype and loses_spread(*_rounded(batch, name)):
+                likelihood.widen()
+
     @torch.no_grad()
     def fit_statistics(self, batch: Batch) -> None:
         """Fits the statistics of every likelihood to the rows in which its modality is present."""
@@ -340,6 +353,14 @@ class MultimodalVAE(nn.Module, ABC):
             cells = batch.cells[name][rows] if name in batch.cells else torch.ones_like(x, dtype=torch.bool)
             if len(x):
                 likelihood.fit(x, cells)
+
+
+def _rounded(batch: Batch, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The values of a modality, the same in float32, and which of them are observed."""
+    x, present = batch.values[name].cpu(), batch.present[name].cpu()
+    observed = present.reshape(-1, *(1 for _ in x.shape[1:])).expand(x.shape)
+    observed = observed & batch.cells[name].cpu() if name in batch.cells else observed
+    return x.numpy(), x.float().numpy(), observed.numpy()
 
 
 def _encode_some(encoder: nn.Module, x: Tensor, rows: Tensor) -> Tensor:

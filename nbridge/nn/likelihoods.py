@@ -64,6 +64,7 @@ class Likelihood(nn.Module, ABC):
             modalities are given. `nbridge.inference.calibration` sets them after training; `log_prob` does not use them. None if the
             family has none; otherwise `forward` takes a factor as its second argument.
         resolution: The distance between neighbouring values; 0 for continuous values.
+        wide: Whether values are float64, because float32 would round off a part of their spread; parameters of networks stay float32.
     """
 
     parameters_per_element: int = 1
@@ -72,6 +73,7 @@ class Likelihood(nn.Module, ABC):
     elementwise: bool = True
     fill_value: float = 0.0
     resolution: float = 0.0
+    wide: bool = False
     spread: Tensor | None
     _typed: Tensor
 
@@ -131,6 +133,9 @@ class Likelihood(nn.Module, ABC):
     def takes_factor(self) -> bool:
         """Whether `forward` takes a factor of the scale; a subclass may override it without one."""
         return "factor" in inspect.signature(type(self).forward).parameters
+
+    def widen(self) -> None:
+        """Makes values float64 from now on, for likelihoods that measure them from their mean; others ignore it."""
 
     def fit(self, x: Tensor, observed: Tensor) -> None:
         """Estimates statistics such as mean and standard deviation on training rows.
@@ -294,6 +299,19 @@ class _LocationScale(Likelihood):
             self.family(self.shift + self.unit * loc, scale if factor is None else scale * factor, validate_args=False)
         )
 
+    @property
+    def wide(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride] (the dtype of the shift says it)
+        return self.shift.dtype != self.dtype
+
+    def widen(self) -> None:
+        self.shift = self.shift.double()
+
+    def canonical(self, x: Tensor) -> Tensor:
+        return x.to(self.shift.dtype)
+
+    def log_prob(self, raw: Tensor, x: Tensor, cells: Tensor | None = None) -> Tensor:
+        return super().log_prob(raw, x, cells).to(raw.dtype)
+
     def _scale(self, predicted: Tensor | None = None) -> Tensor:
         return (self.log_scale if predicted is None else predicted).clamp(*LOG_SCALE).exp()
 
@@ -303,10 +321,12 @@ class _LocationScale(Likelihood):
             mean = _mean(x, observed)
             deviation = _mean((x.double() - mean).square(), observed).sqrt().to(self.unit)
             self.shift.copy_(mean)
-            self.unit.copy_(torch.where(deviation > 1e-6 * self.shift.abs().clamp(min=1e-30), deviation, 1.0))
+            # What rounding leaves of a constant.
+            least = (1e-14 if self.wide else 1e-6) * self.shift.abs().clamp(min=1e-30)
+            self.unit.copy_(torch.where(deviation > least, deviation, 1.0))
 
     def standardize(self, x: Tensor) -> Tensor:
-        return (x - self.shift) / self.unit
+        return ((x - self.shift) / self.unit).to(self.dtype)
 
     def blank(self, rows: int) -> Tensor:
         return self.shift.expand(rows, *self.shape)

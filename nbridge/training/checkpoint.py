@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from nbridge.common.autograd import gradients
 from nbridge.data.patterns import Patterns
 from nbridge.errors import NBridgeError, RunError
 from nbridge.models.base import MultimodalVAE
+from nbridge.nn.likelihoods import Likelihood
 from nbridge.spec.spec import Spec
 from nbridge.training.build import build_model
 from nbridge.version import __version__
@@ -91,7 +93,9 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: Path) -> 
     Raises:
         RunError: naming the first tensor that does not match; the module is then unchanged.
     """
-    own, found = _layout(module.state_dict()), _layout(tensors)
+    wide = _wide_likelihoods(module, tensors)
+    shifts = {f"{name}.shift": likelihood.shift.double() for name, likelihood in wide.items()}
+    own, found = _layout({**module.state_dict(), **shifts}), _layout(tensors)
     for name, kind in own.items():
         if name not in found:
             raise RunError(f"{where}: tensor {name} is missing, so this is not a checkpoint of this model")
@@ -99,7 +103,16 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: Path) -> 
             raise RunError(f"{where}: tensor {name} is {found[name]}, expected {kind}")
     if extra := [name for name in found if name not in own]:
         raise RunError(f"{where}: tensor {extra[0]} is not in the model ({len(extra)} extra in all)")
+    for likelihood in wide.values():
+        likelihood.widen()
     module.load_state_dict(dict(tensors))
+
+
+def _wide_likelihoods(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The likelihoods of a module whose values are float64 in the tensors and not yet in the module."""
+    named = {name: part for name, part in module.named_modules() if isinstance(part, Likelihood) and not part.wide}
+    shifts = {name: tensors[f"{name}.shift"] for name in named if f"{name}.shift" in tensors}
+    return {name: named[name] for name, shift in shifts.items() if shift.dtype == torch.float64}
 
 
 def save_model(

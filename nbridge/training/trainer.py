@@ -67,6 +67,8 @@ def fit(
         DataError: if rows do not match the model, or a stage has too few rows to learn from.
         NBridgeError: if the loss is not finite, or a batch cannot be split evenly.
     """
+    if state is None:
+        model.choose_widths(train.representative())
     train, validation = _prepared(model, train), None if validation is None else _prepared(model, validation)
     validation, held = _held_for_intervals(model, validation, settings)
     check_stages(model, train, settings, world)

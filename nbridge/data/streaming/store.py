@@ -31,11 +31,15 @@ class Store(ABC):
         origin: The file or the folder, as named in messages.
         shapes: The shape of a row of each modality, by name.
         blocks: The number of rows of each block; a block never spans two files.
+
+    Attributes:
+        wide: Whether values of a modality are float64, by its name; until it is known, each piece decides (`read_column`).
     """
 
     def __init__(self, origin: str | Path, shapes: Mapping[str, tuple[int, ...]], blocks: Sequence[int]) -> None:
         self.origin = str(origin)
         self.shapes = dict(shapes)
+        self.wide: dict[str, bool] = {}
         ends = np.cumsum(blocks, dtype=np.int64)
         self.rows = int(ends[-1]) if len(ends) else 0
         self.starts = ends - np.asarray(blocks, dtype=np.int64)
@@ -79,7 +83,8 @@ class Store(ABC):
             raw = raw[rows - start]
         origin, first = self.place(start)
         with naming(origin):
-            return read_column(name, raw, self.shapes[name], None if mask is None else mask[rows], first=start - first)
+            present = None if mask is None else mask[rows]
+            return read_column(name, raw, self.shapes[name], present, first=start - first, wide=self.wide.get(name))
 
 
 def bytes_of(shapes: Mapping[str, tuple[int, ...]], names: Iterable[str] | None = None) -> int:

@@ -284,9 +284,14 @@ def _scan(store: Store, name: str) -> _Scanned:
     values, partial = torch.empty(0), False
     for start, stop in store.pieces():
         column = store.column(name, np.arange(start, stop))
+        if column.values.dtype == torch.float64 and name not in store.wide:
+            # All pieces have one dtype.
+            store.wide[name] = True
+            return _scan(store, name)
         present[start:stop] = column.present
         values, partial = column.values, partial or column.cells is not None
         digest.update(_spelt(column).view(torch.uint8).numpy().data)
+    store.wide.setdefault(name, False)
     digest.update(f"{tuple(values.shape[1:])} {values.dtype}".encode() + present.numpy().tobytes())
     return _Scanned(values[:0].clone(), torch.empty(values[:0].shape, dtype=torch.bool) if partial else None, present, digest.hexdigest())
 
