@@ -160,7 +160,7 @@ class MultimodalVAE(nn.Module, ABC):
             samples: The number K. A deterministic model repeats one distribution; a stochastic one draws a component for each sample.
         """
         batch = self.prepare(batch)
-        return normal_or_prior(self.presence(batch).any(0), self.infer(batch)).expand((samples, len(batch)))
+        return normal_or_prior(self._observed(batch), self.infer(batch)).expand((samples, len(batch)))
 
     def proposal(self, batch: Batch, samples: int = 1) -> Independent:
         """The proposal of importance sampling, batch shape (K, B) over D; the `posterior`, unless a model has one with wider tails."""
@@ -230,6 +230,10 @@ class MultimodalVAE(nn.Module, ABC):
     def presence(self, batch: Batch) -> Tensor:
         """Presence in the order of the modalities, shape (M, B)."""
         return torch.stack([batch.present[name] for name in self.names])
+
+    def _observed(self, batch: Batch) -> Tensor:
+        """The rows with at least one modality, boolean, shape (B,)."""
+        return self.presence(batch).any(0)
 
     def given(self, name: str, batch: Batch) -> Tensor:
         """The number of other modalities present in each row, integers, shape (B,), which selects calibration factors."""
