@@ -164,11 +164,8 @@ class JointVAE(MultimodalVAE):
         if batch.whole:
             return terms
         fixed = diagonal_normal(q.mean.detach(), q.stddev.detach())
-        return terms | {"distill": self._subset_divergence(fixed, self.fusion(self._random_subset_features(features, batch)), batch)}
-
-    def _random_subset_features(self, features: Features, batch: Batch) -> Features:
-        """The features of a random subset of the modalities of each row, with zeros for the others."""
-        return self.filled(features, dict(zip(self.names, random_subset(self.presence(batch)), strict=True)))
+        subset = dict(zip(self.names, random_subset(self.presence(batch)), strict=True))
+        return terms | {"distill": self._subset_divergence(fixed, self.fusion(self.filled(features, subset)), batch)}
 
     def _loss_with_subsets(self, features: Features, batch: Batch, kl_weight: float) -> dict[str, Tensor]:
         """The terms of the ELBO, the coupling to a random subset, the prediction of the left-out modality and the contrast."""

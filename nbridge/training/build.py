@@ -165,7 +165,7 @@ def build_data(
         raise DataError(f"modality {missing[0]!r} is not in these rows, which have {found}")
     held_out = spec.data.validation + spec.data.test > 0
     dataset, groups = assigned(dataset, labels, group=spec.data.group, split=spec.data.split, held_out=held_out)
-    empty = _empty_rows(dataset)
+    empty = (~torch.stack(list(dataset.batch.present.values())).any(0)).nonzero()[:, 0]
     if any(name in shapes for name in set(dataset.batch.names) - set(model.names)):
         dataset = replace(dataset, batch=dataset.batch.select(*(name for name in dataset.batch.names if name in model.names)))
     _check(model, dataset)
@@ -241,11 +241,6 @@ def _load(
     check_named(data, named, shapes)
     beside = set(named.values()) - set(shapes)
     return Dataset(to_batch({name: array for name, array in data.items() if name not in beside}, shapes)), partial(labels_of, data)
-
-
-def _empty_rows(dataset: Dataset) -> Tensor:
-    """The numbers of the rows with nothing observed."""
-    return (~torch.stack(list(dataset.batch.present.values())).any(0)).nonzero()[:, 0]
 
 
 def _treat_empty(dataset: Dataset, empty: Tensor, what: EmptyRows, warn: Callable[[Finding], None]) -> Dataset:
