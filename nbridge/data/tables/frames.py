@@ -6,7 +6,7 @@ nothing was imputed are copied unchanged. None of these libraries is imported he
 ==================== ==============================================================================================
 pandas               a ``DataFrame``; its index is kept but not used, and may repeat
 polars               a ``DataFrame``
-pyarrow              a ``Table``, and, through ``__arrow_c_stream__``, frames of any other library, returned as a ``Table``
+pyarrow              a ``Table``; frames of any other library (modin, cuDF, or through ``__arrow_c_stream__``) return as one
 NumPy                a dict of arrays, rows first: one number, text or vector per row
 Hugging Face         a ``datasets.Dataset``: see `nbridge.data.tables.hub_frames`
 ==================== ==============================================================================================
@@ -18,7 +18,9 @@ import sys
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
+import narwhals
 import numpy as np
+from narwhals import dependencies
 from numpy.typing import ArrayLike
 
 from nbridge.common.messages import clip, listing
@@ -36,12 +38,12 @@ FrameLike = Any
 
 def is_frame(data: object) -> bool:
     """Whether something is a data frame, excluding mappings of arrays."""
-    return _is_pandas(data) or _is_hub(data) or hasattr(data, "__arrow_c_stream__") or _is_lazy(data)
+    return _is_pandas_like(data) or _is_hub(data) or hasattr(data, "__arrow_c_stream__") or _is_lazy(data)
 
 
 def is_split(data: Mapping[str, object]) -> bool:
     """Whether a mapping holds data frames, such as the splits of a dataset."""
-    return any(_is_pandas(value) or _is_polars(value) or _is_hub(value) or _is_lazy(value) for value in data.values())
+    return any(dependencies.is_into_dataframe(value) or _is_hub(value) or _is_lazy(value) for value in data.values())
 
 
 def open_frame(data: FrameLike) -> Frame:
@@ -56,10 +58,12 @@ def open_frame(data: FrameLike) -> Frame:
         from nbridge.data.tables.hub_frames import HubFrame
 
         frame: Frame = HubFrame(data)
-    elif _is_pandas(data):
+    elif dependencies.is_pandas_dataframe(data):
         frame = PandasFrame(data)
-    elif _is_polars(data):
+    elif dependencies.is_polars_dataframe(data):
         frame = PolarsFrame(data)
+    elif _is_pandas_like(data):
+        frame = ArrowFrame(narwhals.from_native(data, eager_only=True).to_arrow())
     elif hasattr(data, "__arrow_c_stream__"):
         frame = ArrowFrame(data)
     elif isinstance(data, Mapping):
@@ -73,23 +77,15 @@ def open_frame(data: FrameLike) -> Frame:
     return frame
 
 
-def _loaded(module: str, name: str) -> tuple[type, ...]:
-    """A class of a library, if the library has been imported."""
-    found = getattr(sys.modules.get(module), name, None)
-    return (found,) if isinstance(found, type) else ()
-
-
-def _is_pandas(data: object) -> bool:
-    return isinstance(data, _loaded("pandas", "DataFrame"))
-
-
-def _is_polars(data: object) -> bool:
-    return isinstance(data, _loaded("polars", "DataFrame"))
+def _is_pandas_like(data: object) -> bool:
+    return dependencies.is_pandas_like_dataframe(data)
 
 
 def _is_lazy(data: object) -> bool:
-    # From Hugging Face: streaming datasets, whose number of rows is unknown, and dicts of several splits.
-    return isinstance(data, (*_loaded("polars", "LazyFrame"), *_loaded("datasets", "IterableDataset")))
+    # Queries that can export their result as Arrow are read. From Hugging Face: streaming datasets and dicts of several splits.
+    query = dependencies.is_into_lazyframe(data) and not hasattr(data, "__arrow_c_stream__")
+    streamed = getattr(sys.modules.get("datasets"), "IterableDataset", None)
+    return query or dependencies.is_polars_lazyframe(data) or (isinstance(streamed, type) and isinstance(data, streamed))
 
 
 def _is_hub(data: object) -> bool:
