@@ -236,3 +236,13 @@ def bounds(kind: Any) -> tuple[int, int]:
     """The smallest and the largest value of an integer type."""
     bits = kind.bit_width
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if str(kind)[0] == "i" else (0, 2**bits - 1)
+
+
+def encoded(array: Any, like: Any) -> Any:
+    """An array in the dictionary of another, in its order; values that it lacks come last."""
+    pa = pyarrow_of()
+    known = like.dictionary
+    values = array.cast(known.type)
+    new = values.filter(pa.compute.invert(pa.compute.is_in(values, known))).drop_null().unique()
+    every = pa.concat_arrays([known, new])
+    return pa.DictionaryArray.from_arrays(pa.compute.index_in(values, every).cast(like.type.index_type), every, ordered=like.type.ordered)

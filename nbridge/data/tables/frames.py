@@ -28,6 +28,7 @@ from nbridge.data.column import plain_array
 from nbridge.data.tables import arrow as arrow_cells
 from nbridge.data.tables.arrow import pyarrow_of
 from nbridge.data.tables.frame_adapter import Frame, converted
+from nbridge.data.tables.schema_metadata import with_metadata_of
 from nbridge.data.tables.write import Renewed
 from nbridge.data.texts import normal_text
 from nbridge.errors import DataError
@@ -245,7 +246,7 @@ class ArrowFrame(Frame):
                 out = out.set_column(place, field.with_type(array.type), array)
         for name, array in added.items():
             out = out.set_column(self.columns.index(name), name, array) if name in self.columns else out.append_column(name, array)
-        return self._as_given(out)
+        return self._as_given(with_metadata_of(out, self._table.schema))
 
     def flags(self, rows: np.ndarray, columns: Mapping[str, np.ndarray]) -> Any:  # noqa: ARG002 (a table has no index)
         return self._as_given(pyarrow_of().table(dict(columns)))

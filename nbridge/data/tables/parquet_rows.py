@@ -19,6 +19,7 @@ from nbridge.data.imputed import Imputed
 from nbridge.data.output_names import named_arrays
 from nbridge.data.tables.arrow import dense, is_list, is_number, is_text, list_type, lists
 from nbridge.data.tables.parquet_file import ParquetFile
+from nbridge.data.tables.schema_metadata import with_metadata_of
 from nbridge.errors import DataError
 
 _GROUP = 2**25
@@ -109,7 +110,7 @@ class _Table(RowWriter):
     def __init__(self, path: Path, schema: Any, names: Mapping[str, str], output: Output) -> None:
         self._path, self._schema, self._names, self._writer = path, schema, names, None
         self._pending: list[Any] = []
-        self.needs = output.passed
+        self.needs, self._part = output.passed, (output.start, output.stop) if output.partial else None
 
     def write(self, block: Block, imputed: Imputed[np.ndarray]) -> None:
         """Writes the next rows: columns stay in order, each followed by its mask; new ones come last."""
@@ -122,8 +123,8 @@ class _Table(RowWriter):
                 columns[key] = _column(*done[key], self._schema.field(key).type if key in self._schema.names else None)
             elif key in self.needs:
                 columns[key] = block.table.column(key)
-        table = pa.table(columns)
-        self._pending.append(table.replace_schema_metadata(self._schema.metadata))
+        part = self._part if imputed.draws is None else None
+        self._pending.append(with_metadata_of(pa.table(columns), self._schema, part=part))
         if sum(table.nbytes for table in self._pending) >= _GROUP:
             self.flush()
 

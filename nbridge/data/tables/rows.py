@@ -107,7 +107,8 @@ class CellRows(RowReader):
             assert isinstance(self.file, Frame)
             yield FrameRowWriter(self.plan, self.file)
             return
-        with replacing(target) as temporary, table_writer(temporary, target, self.plan, self.file, output.start) as out:
+        part = (output.start, output.stop) if output.partial else None
+        with replacing(target) as temporary, table_writer(temporary, target, self.plan, self.file, part) as out:
             yield out
 
     def _scan(self, taken: Sequence[str]) -> tuple[int, dict[str, tuple[int, ...]]]:

@@ -16,9 +16,10 @@ from nbridge.data.endings import GZIP, has_ending
 from nbridge.data.imputed import Imputed
 from nbridge.data.output_names import DRAW
 from nbridge.data.tables import arrow as arrow_cells
-from nbridge.data.tables.columns import ArrowTable, CsvTable, TableFile
+from nbridge.data.tables.columns import ArrowTable, CsvTable, ParquetTable, TableFile
 from nbridge.data.tables.csv import CsvWriter, Record, as_cell, split_text
 from nbridge.data.tables.output_columns import CellColumn, CellPlan, output_columns
+from nbridge.data.tables.schema_metadata import with_metadata_of
 
 
 class CsvRowWriter(RowWriter):
@@ -102,7 +103,7 @@ class Renewed:
         plain = given.dictionary_decode() if pa.types.is_dictionary(kind) else given
         both = pa.concat_arrays([plain, self.values])
         found = arrow_cells.take(both, places)
-        return found.cast(kind) if pa.types.is_dictionary(kind) else found
+        return arrow_cells.encoded(found, given) if pa.types.is_dictionary(kind) else found
 
 
 class ArrowRowWriter(RowWriter):
@@ -183,18 +184,26 @@ class ArrowRowWriter(RowWriter):
 
 
 class ParquetRowWriter(ArrowRowWriter):
-    """Writes a Parquet file whose columns keep their types.
+    """Writes a Parquet file whose columns keep their types, and the file its metadata.
 
     Arguments:
+        part: The first row to write and the one after the last, if not all rows are written.
         rows: The number of rows of the table, if more are appended.
         more: Rows appended to those of the table: the values of some of its columns, as text.
     """
 
     def __init__(
-        self, path: Path, plan: CellPlan, table: ArrowTable, start: int, *, rows: int = 0, more: Sequence[Mapping[str, str]] = ()
+        self,
+        path: Path,
+        plan: CellPlan,
+        table: ParquetTable,
+        part: tuple[int, int] | None = None,
+        *,
+        rows: int = 0,
+        more: Sequence[Mapping[str, str]] = (),
     ) -> None:
-        super().__init__(plan, table, start)
-        self._path, self._rows, self._more = path, rows, more
+        super().__init__(plan, table, part[0] if part else 0)
+        self._path, self._rows, self._more, self._part, self._schema = path, rows, more, part, table.schema
         self._writer: Any = None
 
     def put(self, given: Any, rows: np.ndarray, renewed: Mapping[str, Renewed], added: Mapping[str, Any]) -> None:
@@ -203,7 +212,8 @@ class ParquetRowWriter(ArrowRowWriter):
 
         every = Renewed(rows, np.zeros(len(rows), dtype=bool), None)
         columns = {name: renewed.get(name, every).put(given.column(name).combine_chunks()) for name in self.plan.kept}
-        out = pa.table({**columns, **added})
+        part = None if DRAW in added else self._part
+        out = with_metadata_of(pa.table({**columns, **added}), self._schema, part=part, nullable=bool(self._more))
         if self._writer is None:
             self._writer = ParquetWriter(self._path, out.schema)
         if out.num_rows:
@@ -232,14 +242,23 @@ class ParquetRowWriter(ArrowRowWriter):
 
 @contextmanager
 def table_writer(
-    path: Path, target: Path, plan: CellPlan, file: TableFile, start: int = 0, *, rows: int = 0, more: Sequence[Mapping[str, str]] = ()
+    path: Path,
+    target: Path,
+    plan: CellPlan,
+    file: TableFile,
+    part: tuple[int, int] | None = None,
+    *,
+    rows: int = 0,
+    more: Sequence[Mapping[str, str]] = (),
 ) -> Iterator[RowWriter]:
     """Context manager that writes a table, finally named `target`, in the format of another; arguments as of the writers."""
     if isinstance(file, CsvTable):
-        out: CsvRowWriter | ParquetRowWriter = CsvRowWriter(path, plan, file, start, packed=has_ending(target, GZIP), more=more)
+        out: CsvRowWriter | ParquetRowWriter = CsvRowWriter(
+            path, plan, file, part[0] if part else 0, packed=has_ending(target, GZIP), more=more
+        )
     else:
-        assert isinstance(file, ArrowTable)
-        out = ParquetRowWriter(path, plan, file, start, rows=rows, more=more)
+        assert isinstance(file, ParquetTable)
+        out = ParquetRowWriter(path, plan, file, part, rows=rows, more=more)
     try:
         yield out
     finally:
