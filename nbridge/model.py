@@ -19,6 +19,7 @@ from torch.distributions import Independent
 from nbridge.common.warnings import Finding
 from nbridge.data.batch import Batch
 from nbridge.data.imputed import Imputed, Summary
+from nbridge.data.marks import imputed_before
 from nbridge.data.patterns import Patterns, count
 from nbridge.data.split import Splits
 from nbridge.errors import DataError, NBridgeError, NBridgeWarning, RunError
@@ -153,7 +154,7 @@ class Model(Served):
         Raises:
             DataError: if rows do not match the model, or a level is not a probability or needs more samples.
         """
-        return summarise(self.network, read_batch(self, rows)[0], levels=tuple(intervals), draws=draws, seed=seed)
+        return summarise(self.network, read_batch(self, rows).batch, levels=tuple(intervals), draws=draws, seed=seed)
 
     def generate(
         self,
@@ -192,7 +193,7 @@ class Model(Served):
         Raises:
             DataError: if rows do not match the model or cannot be read.
         """
-        return embed(self.network, read_batch(self, rows)[0], samples=samples, seed=seed)
+        return embed(self.network, read_batch(self, rows).batch, samples=samples, seed=seed)
 
     def evaluate(self, rows: Any, settings: Settings | None = None, **options: Any) -> Evaluation:
         """Evaluates imputation of rows that were not used in training (`nbridge.evaluation.suite`).
@@ -212,8 +213,9 @@ class Model(Served):
         settings = settings or Settings()
         if isinstance(rows, Splits):
             return evaluate(self.network, self.spec, rows, settings, **options)
-        batch, _ = read_batch(self, rows)
-        _warn(self.unseen(count(self.names, batch.present)))
+        batch, _, before = read_batch(self, rows)
+        said = "they are evaluated as if they were observed; evaluate the rows before imputation"
+        _warn((*imputed_before(before, said), *self.unseen(count(self.names, batch.present))))
         possible: tuple[Any, ...] = tuple(metric for metric in METRICS if metric not in NEEDS_TRAINING_ROWS)
         if refused := [metric for metric in settings.metrics or () if metric not in possible]:
             raise DataError(f"metric {refused[0]!r} needs training rows; pass the splits of a run, model.evaluate(run.splits)")

@@ -167,7 +167,7 @@ def embed(directory: RunPath, rows: Rows, out: Out, overwrite: Overwrite = False
     from nbridge.model import load
 
     model = load(directory)
-    batch, ids = read_batch(model, rows)
+    batch, ids, _ = read_batch(model, rows)
     with prefixed_errors(rows, DataError):
         q = model.embed(batch)
     named = {} if ids is None else {model.binding.own.id: ids}

@@ -15,6 +15,7 @@ import numpy as np
 from nbridge.common.warnings import Finding
 from nbridge.data.ids import IDS, IdWording, check_ids
 from nbridge.data.imputed import Imputed
+from nbridge.data.output_names import IMPUTED
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,11 @@ class RowReader(ABC):
     def one_hot(self, name: str) -> tuple[tuple[int, int], ...]:  # noqa: ARG002 (for formats with classes)
         """The start and stop of each group of elements of a modality that one-hot encodes a class."""
         return ()
+
+    @property
+    def marks(self) -> Mapping[str, str]:
+        """By modality, the column that marks its rows or cells that an earlier imputation filled, for `blocks`."""
+        return {name: key + IMPUTED for name, key in self.names.items() if key + IMPUTED in self.keys}
 
     @abstractmethod
     def layout(self, key: str) -> Layout:

@@ -12,6 +12,8 @@ from typing import Generic, TypeVar
 import numpy as np
 from torch import Tensor
 
+from nbridge.data.marks import either
+
 Array = TypeVar("Array", Tensor, np.ndarray)
 STATISTICS = ("mean", "sd", "lower", "upper", "probability")
 """The statistics of a predictive distribution; each modality has some of them."""
@@ -54,12 +56,14 @@ class Imputed(Generic[Array]):
         mask: By modality, the mask of imputed rows, shape (B,), or cells, shape (B, \*shape).
         draws: The number K of draws, or None for the point estimate.
         statistics: Statistics of the predictive distribution, if intervals were asked for.
+        earlier: By modality, the rows or cells that an earlier imputation filled; they are observed in this one. Empty where none was.
     """
 
     values: dict[str, Array]
     mask: dict[str, Array]
     draws: int | None = None
     statistics: Summary[Array] | None = None
+    earlier: dict[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.mask.values())))
@@ -83,7 +87,13 @@ def select(imputed: Imputed[np.ndarray], names: Collection[str]) -> Imputed[np.n
     statistics = imputed.statistics
     if statistics is not None:
         statistics = Summary(statistics.levels, **{what: some(getattr(statistics, what)) for what in STATISTICS})
-    return Imputed(some(imputed.values), some(imputed.mask), imputed.draws, statistics)
+    return Imputed(some(imputed.values), some(imputed.mask), imputed.draws, statistics, some(imputed.earlier))
+
+
+def marks_of(imputed: Imputed[np.ndarray], name: str) -> np.ndarray:
+    r"""Which rows of a modality, (B,), or which cells, (B, \*shape), were imputed, now or before."""
+    mask = imputed.mask[name]
+    return either(mask, imputed.earlier[name]) if name in imputed.earlier else mask
 
 
 def concatenated(parts: Sequence[Imputed[np.ndarray]]) -> Imputed[np.ndarray]:
@@ -97,13 +107,13 @@ _Key = tuple[str, str]
 
 def _arrays(imputed: Imputed[np.ndarray]) -> list[tuple[_Key, np.ndarray]]:
     statistics = [] if imputed.statistics is None else [(what, getattr(imputed.statistics, what)) for what in STATISTICS]
-    named = [("values", imputed.values), ("mask", imputed.mask), *statistics]
+    named = [("values", imputed.values), ("mask", imputed.mask), ("earlier", imputed.earlier), *statistics]
     return [((what, name), array) for what, arrays in named for name, array in arrays.items()]
 
 
 def _changed(imputed: Imputed[np.ndarray], change: Callable[[_Key, int, np.ndarray], np.ndarray]) -> Imputed[np.ndarray]:
     """The same after a change of each array, given its key and the axis of its rows."""
-    found: dict[str, dict[str, np.ndarray]] = {what: {} for what in ("values", "mask", *STATISTICS)}
+    found: dict[str, dict[str, np.ndarray]] = {what: {} for what in ("values", "mask", "earlier", *STATISTICS)}
     for key, array in _arrays(imputed):
         what, name = key
         axis = int(what in BY_LEVEL or (what == "values" and imputed.draws is not None))
@@ -111,4 +121,4 @@ def _changed(imputed: Imputed[np.ndarray], change: Callable[[_Key, int, np.ndarr
     statistics = None
     if imputed.statistics is not None:
         statistics = Summary(imputed.statistics.levels, **{one.name: found[one.name] for one in fields(Summary) if one.name != "levels"})
-    return Imputed(found["values"], found["mask"], imputed.draws, statistics)
+    return Imputed(found["values"], found["mask"], imputed.draws, statistics, found["earlier"])

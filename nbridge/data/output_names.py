@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from nbridge.data.column import PRESENT
-from nbridge.data.imputed import BY_LEVEL, STATISTICS, Imputed
+from nbridge.data.imputed import BY_LEVEL, STATISTICS, Imputed, marks_of
+from nbridge.data.marks import IMPUTED
 
-IMPUTED = "__imputed"
-"""The suffix of masks of imputed rows or cells."""
 DRAW = "draw"
 """The column that numbers the draws of a row, from 1, in tables of single values."""
 ADDED = (PRESENT, IMPUTED, *(f"__{what}" for what in STATISTICS))
@@ -82,7 +81,7 @@ def named_arrays(imputed: Imputed[np.ndarray], keys: Mapping[str, str]) -> Itera
     """
     for name, key in keys.items():
         yield key, imputed.values[name], 0 if imputed.draws is None else 1
-        yield key + IMPUTED, imputed.mask[name], 0
+        yield key + IMPUTED, marks_of(imputed, name), 0
         for what, array in {} if imputed.statistics is None else imputed.statistics.of(name).items():
             by_level = what in BY_LEVEL
             several = by_level and len(array) > 1

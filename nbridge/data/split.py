@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ class Dataset:
         origin: The file of the rows, for messages; empty if there is none.
         groups: The group of each row (a person, a patient), :math:`(N,)`: rows of one group are never split across parts. None if rows
             are independent.
+        imputed: The number of rows, by modality, with values that an earlier imputation filled.
 
     Raises:
         DataError: when lengths disagree or a part has another name.
@@ -40,6 +41,7 @@ class Dataset:
     origin: str = ""
     groups: np.ndarray | None = None
     place: Callable[[str, int, int], str] | None = None
+    imputed: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for what, array in (("ids", self.ids), ("part", self.part), ("groups", self.groups)):

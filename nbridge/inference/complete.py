@@ -24,6 +24,7 @@ from nbridge.common.warnings import Finding
 from nbridge.data.batch import Batch
 from nbridge.data.blocks import Block, Output, RowReader, RowWriter
 from nbridge.data.imputed import Imputed, take
+from nbridge.data.marks import as_marks, imputed_before, in_shape, rows_marked
 from nbridge.data.output_names import written_names
 from nbridge.data.patterns import count
 from nbridge.data.source import DataSource, are_paths, is_path, open_data, paths_of
@@ -50,6 +51,7 @@ class Completed:
         imputed: The number of rows with imputed values, by modality.
         passed: The arrays or columns that were passed through.
         warnings: Warnings of missingness patterns that no training row had, and of contents that could not be preserved.
+        earlier: The number of rows with values that an earlier imputation filled, by modality, where there are any; they stay marked.
         appended: The number of rows that were appended to each input table that lacked some.
         result: The completed object, for rows in memory.
         flags: The masks of a completed data frame, if asked for.
@@ -63,6 +65,7 @@ class Completed:
     warnings: tuple[Finding, ...] = ()
     files: tuple[Path, ...] = field(default=(), compare=False)
     appended: Mapping[str, int] = field(default_factory=dict)
+    earlier: Mapping[str, int] = field(default_factory=dict)
     result: Any = field(default=None, compare=False, repr=False)
     flags: Any = field(default=None, compare=False, repr=False)
 
@@ -134,10 +137,12 @@ def _complete(
     )
     imputer = _Imputer(model.network, plan, options, {name: rows.one_hot(name) for name in model.names})
     with rows.writing(target, output) as writer:
-        counts, patterns = _write(rows, imputer, writer, output, size, report)
+        counts, earlier, patterns = _write(rows, imputer, writer, output, size, report)
     files = () if target is None else tuple(target / name for name in rows.file_names) or (target,)
-    warnings = (*model.unseen(patterns), *rows.findings)
-    return Completed(start, stop, plan.rows, counts, output.passed, warnings, files, rows.appended), writer
+    before = imputed_before(earlier, "they count as observed in this imputation, and stay marked")
+    warnings = (*before, *model.unseen(patterns), *rows.findings)
+    done = Completed(start, stop, plan.rows, counts, output.passed, warnings, files, rows.appended, dict(+earlier))
+    return done, writer
 
 
 @dataclass(frozen=True)
@@ -165,7 +170,8 @@ class _Imputer:
             summary = summarise(self.model, rows, levels=options.intervals, draws=options.draws, seed=options.seed, first=block.start)
             imputed = replace(imputed, statistics=summary)
         given = {name: block.arrays[key] for name, key in self.plan.taken.items() if name in self.model.names}
-        return in_layout(imputed, given)
+        earlier = {name: in_shape(as_marks(key, block.with_nan(key)), given[name].shape) for name, key in self.plan.marks.items()}
+        return replace(in_layout(imputed, given), earlier=earlier)
 
 
 def _rows_in_memory(rows: RowReader, model: MultimodalVAE, plan: Plan, samples: int | None, intervals: Sequence[float]) -> int:
@@ -179,24 +185,25 @@ def _rows_in_memory(rows: RowReader, model: MultimodalVAE, plan: Plan, samples: 
 
 def _write(
     rows: RowReader, imputer: _Imputer, writer: RowWriter, output: Output, size: int, report: Progress
-) -> tuple[dict[str, int], Counter[str]]:
-    """Imputes and writes the rows of a shard; returns the number of rows imputed by modality, and the counts of their patterns."""
-    counts, patterns = dict.fromkeys(rows.names, 0), Counter[str]()
-    columns = [*imputer.plan.taken.values(), *writer.needs]
+) -> tuple[dict[str, int], Counter[str], Counter[str]]:
+    """Imputes and writes the rows of a shard; returns the number of rows imputed by modality, now and before, and those of each pattern."""
+    counts, earlier, patterns = dict.fromkeys(rows.names, 0), Counter[str](), Counter[str]()
+    columns = [*imputer.plan.taken.values(), *imputer.plan.marks.values(), *writer.needs]
     if output.start == output.stop:
         # An empty shard takes its schema from a row that is imputed but not written.
         (block,) = rows.blocks(columns, 0, 1, 1)
         writer.write(block.none(), take(imputer.impute(block, imputer.read(block)), np.zeros(0, dtype=np.int64)))
-        return counts, patterns
+        return counts, earlier, patterns
     for block in rows.blocks(columns, output.start, output.stop, size):
         batch = imputer.read(block)
         patterns += count(imputer.model.names, batch.present)
         imputed = imputer.impute(block, batch)
         writer.write(block, imputed)
         for name, mask in imputed.mask.items():
-            counts[name] += int(mask.reshape(len(mask), -1).any(1).sum())
+            counts[name] += rows_marked(mask)
+        earlier.update({name: rows_marked(marks) for name, marks in imputed.earlier.items()})
         report("imputing", min(block.start + size, output.stop) - output.start, output.stop - output.start)
-    return counts, patterns
+    return counts, earlier, patterns
 
 
 def _whole_rows(batch: Batch, name: str) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from math import prod
 
 from nbridge.common.messages import did_you_mean, listing
 from nbridge.data.arrays import check_same_rows, to_batch
@@ -11,6 +12,7 @@ from nbridge.data.batch import Batch
 from nbridge.data.blocks import Block, RowReader
 from nbridge.data.column import PRESENT, check_layout, check_mask_layout
 from nbridge.data.ids import check_many_ids
+from nbridge.data.marks import as_marks, check_marks
 from nbridge.errors import CellError, DataError
 from nbridge.models.support import SupportError, check_support
 from nbridge.nn.likelihoods import Likelihood
@@ -21,12 +23,16 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """The columns of a file: the key of each modality and presence mask (``NAME__present``) by name, and the keys of all other columns."""
+    """The columns of a file: the key of each modality and presence mask (``NAME__present``) by name, and the keys of all other columns.
+
+    The keys of marks of an earlier imputation are ``marks``, by modality.
+    """
 
     taken: Mapping[str, str]
     others: tuple[str, ...]
     rows: int
     in_part: frozenset[str] = frozenset()
+    marks: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_plan(rows: RowReader, likelihoods: Mapping[str, Likelihood]) -> Plan:
@@ -45,7 +51,11 @@ def make_plan(rows: RowReader, likelihoods: Mapping[str, Likelihood]) -> Plan:
     there = {name: likelihood for name, likelihood in likelihoods.items() if name in taken or name + PRESENT in taken}
     counts = {name: _rows_of(rows, taken, name, likelihood) for name, likelihood in there.items()}
     check_same_rows(counts)
-    return Plan(taken, others, next(iter(counts.values())))
+    total = next(iter(counts.values()))
+    marks = {name: key for name, key in rows.marks.items() if name in there}
+    for name, key in marks.items():
+        check_marks(key, rows.layout(key).shape, total, prod(likelihoods[name].shape))
+    return Plan(taken, others, total, marks=marks)
 
 
 def check_rows(rows: RowReader, likelihoods: Mapping[str, Likelihood], plan: Plan, size: int, report: Progress) -> Plan:
@@ -59,6 +69,9 @@ def check_rows(rows: RowReader, likelihoods: Mapping[str, Likelihood], plan: Pla
     for key in plan.others:
         rows.check_passed(key)
     there = {name: likelihood for name, likelihood in likelihoods.items() if name in plan.taken}
+    for block in rows.blocks(plan.marks.values(), 0, plan.rows, size) if plan.marks else ():
+        for key in plan.marks.values():
+            as_marks(key, block.with_nan(key))
     in_part = {name for name, likelihood in there.items() if _is_in_part(rows, plan, name, likelihood, size, report)}
     return replace(plan, in_part=frozenset(in_part))
 

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nbridge.data.batch import Batch
+from nbridge.data.marks import as_marks, rows_marked
 from nbridge.data.source import open_data
 from nbridge.inference.plan import match_keys, read_block
 from nbridge.inference.served import Served
 
 
-def read_batch(model: Served, rows: Any) -> tuple[Batch, np.ndarray | None]:
-    """Reads rows into a batch; also returns their identifiers, if any.
+class Read(NamedTuple):
+    """Rows, their identifiers if they have any, and the number of rows, by modality, with values that were imputed before."""
+
+    batch: Batch
+    ids: np.ndarray | None = None
+    imputed: Mapping[str, int] = {}
+
+
+def read_batch(model: Served, rows: Any) -> Read:
+    """Reads rows into a batch.
 
     Raises:
         DataError: if the rows cannot be read or do not match the model.
     """
     if isinstance(rows, Batch):
-        return rows, None
+        return Read(rows)
     source = open_data(rows, model.binding.own)
     with TemporaryDirectory() as scratch, source.blocks(model.binding, Path(scratch)) as reader:
         taken, _ = match_keys(reader.keys, reader.names, reader.noun)
         total = max(reader.layout(key).shape[0] for key in taken.values())
-        (block,) = reader.blocks(taken.values(), 0, total, max(1, total))
-        return read_block(block, taken, model.likelihoods), reader.ids
+        marks = {name: key for name, key in reader.marks.items() if name in taken}
+        (block,) = reader.blocks([*taken.values(), *marks.values()], 0, total, max(1, total))
+        imputed = {name: rows_marked(as_marks(key, block.with_nan(key))) for name, key in marks.items()}
+        return Read(read_block(block, taken, model.likelihoods), reader.ids, imputed)

@@ -17,7 +17,9 @@ from nbridge.common.randomness import own_draws
 from nbridge.common.warnings import Finding
 from nbridge.data.arrays import to_batch
 from nbridge.data.batch import Batch
+from nbridge.data.column import as_array
 from nbridge.data.group_split import assigned, check_named, labels_of, of_groups
+from nbridge.data.marks import IMPUTED, imputed_before, rows_marked_by
 from nbridge.data.patterns import never_together, nothing_observed, numbered
 from nbridge.data.source import Binding, DataSource, open_data, source_class
 from nbridge.data.split import Dataset, Splits, split
@@ -153,7 +155,7 @@ def build_data(
         model: The model that will see the rows.
         data: Rows to use instead of the spec's source: arrays by modality as in `nbridge.data.arrays.to_batch`, with those named by
             `data.group` and `data.split`; a batch; or the result of `rows_given`.
-        warn: Callback for warnings: empty rows, modalities never observed together in training, doubtful groups.
+        warn: Callback for warnings: values imputed before, empty rows, modalities never observed together in training, doubtful groups.
 
     Raises:
         DataError: if rows do not match the spec or a modality is missing altogether.
@@ -163,6 +165,11 @@ def build_data(
     if missing := [name for name in model.names if name not in dataset.batch.names]:
         found = listing(dataset.batch.names)
         raise DataError(f"modality {missing[0]!r} is not in these rows, which have {found}")
+    for finding in imputed_before(
+        {name: dataset.imputed.get(name, 0) for name in model.names},
+        "they are trained on as if they were observed; train on the rows before imputation, or empty these cells",
+    ):
+        warn(finding)
     held_out = spec.data.validation + spec.data.test > 0
     dataset, groups = assigned(dataset, labels, group=spec.data.group, split=spec.data.split, held_out=held_out)
     empty = (~torch.stack(list(dataset.batch.present.values())).any(0)).nonzero()[:, 0]
@@ -239,8 +246,10 @@ def _load(
         return Dataset(data), partial(labels_of, {})
     named = {key: column for key, column in (("group", spec.data.group), ("split", spec.data.split)) if column is not None}
     check_named(data, named, shapes)
-    beside = set(named.values()) - set(shapes)
-    return Dataset(to_batch({name: array for name, array in data.items() if name not in beside}, shapes)), partial(labels_of, data)
+    beside = (set(named.values()) | {name + IMPUTED for name in shapes}) - set(shapes)
+    batch = to_batch({name: array for name, array in data.items() if name not in beside}, shapes)
+    imputed = rows_marked_by({name: name for name in shapes}, lambda key: as_array(key, data[key]) if key in data else None)
+    return Dataset(batch, imputed=imputed), partial(labels_of, data)
 
 
 def _treat_empty(dataset: Dataset, empty: Tensor, what: EmptyRows, warn: Callable[[Finding], None]) -> Dataset:

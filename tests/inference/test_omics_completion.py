@@ -201,15 +201,16 @@ def test_draws_and_figures_lie_beside_the_matrix(model: nbridge.Model):
     assert figures.obsm["stage__probability"].columns.tolist() == ["I", "II", "III"]
 
 
-def test_what_an_earlier_imputation_wrote_beside_modalities_does_not_stay(tmp_path: Path, model: nbridge.Model):
+def test_marks_of_an_earlier_imputation_stay_and_its_draws_and_statistics_do_not(tmp_path: Path, model: nbridge.Model):
     path, once, twice = (tmp_path / f"{name}.h5mu" for name in ("in", "once", "twice"))
     model.impute(write(path, study()), out=once, samples=2)
     assert model.impute(once, out=twice, intervals=(0.9,)).imputed == dict.fromkeys(KINDS, 0)
     first, second = read(once), read(twice)
     for done in (second, model.impute(first, samples=3)):
         assert done.obs.columns.tolist() == ["stage", "age", *(f"{name}__imputed" for name in KINDS)]
-        assert not done.obs[[f"{name}__imputed" for name in KINDS]].any(axis=None)
-        assert list(done.mod["prot"].layers) == ["raw"]
+        assert done.obs[[f"{name}__imputed" for name in KINDS]].equals(first.obs[[f"{name}__imputed" for name in KINDS]])
+        assert set(done.mod["prot"].layers) == {"raw", "prot__imputed"}
+        assert (done.mod["prot"].layers["prot__imputed"] != first.mod["prot"].layers["prot__imputed"]).nnz == 0
         np.testing.assert_array_equal(done.mod["prot"].X, first.mod["prot"].X)
     assert list(init([str(once)]).spec.modalities) == list(init([str(path)]).spec.modalities)
 

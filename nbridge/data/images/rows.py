@@ -166,7 +166,7 @@ class _ImageWriter(RowWriter):
         for name in images:
             self._write(name, block.start, imputed)
         others = [name for name in imputed.values if name not in images]
-        self._others.write(block, replace(select(imputed, others), mask=imputed.mask))
+        self._others.write(block, replace(select(imputed, others), mask=imputed.mask, earlier=imputed.earlier))
 
     def imputed(self) -> Imputed[np.ndarray]:
         """All rows of the tables, with the numbers of the files of images."""

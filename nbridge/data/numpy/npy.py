@@ -16,6 +16,7 @@ from nbridge.data.column import PRESENT, check_layout
 from nbridge.data.endings import ARRAY, files_ending
 from nbridge.data.folders import find_folder, is_folder
 from nbridge.data.ids import check_ids
+from nbridge.data.marks import rows_marked_by
 from nbridge.data.numpy.members import FileMember, Member, NpyWording
 from nbridge.data.numpy.rows import ArrayRows, folder_members
 from nbridge.data.source import Binding, DataSource, check_not_input, is_path
@@ -88,7 +89,9 @@ class NPYFolder(DataSource):
             check_same_rows({name: array.shape[0] for name, array in arrays.items()})
         masks = {name: _mask(folder, key, arrays[name].shape[0]) for name, key in keys.items() if _file(folder, key + PRESENT).is_file()}
         rows = open_rows(NPYStore(folder, shapes, arrays, masks))
-        return Dataset(rows, self._ids(folder, len(rows)) if self.id not in keys.values() else None)
+        with naming(folder):
+            marked = rows_marked_by(keys, lambda key: _open(folder, key).whole() if _file(folder, key).is_file() else None)
+        return Dataset(rows, self._ids(folder, len(rows)) if self.id not in keys.values() else None, imputed=marked)
 
     def row_labels(self, column: str, shapes: Mapping[str, tuple[int, ...]]) -> RowLabels:  # noqa: ARG002
         """The values of a file ``COLUMN.npy``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +19,7 @@ from nbridge.data.column import PRESENT
 from nbridge.data.endings import ARCHIVE, has_ending
 from nbridge.data.folders import find_file
 from nbridge.data.ids import check_ids
+from nbridge.data.marks import rows_marked_by
 from nbridge.data.numpy.archive import no_array, opened_npz, read_member, read_npz
 from nbridge.data.numpy.class_texts import are_texts, class_numbers, texts_in
 from nbridge.data.numpy.rows import ArrayRows, archive_members
@@ -105,14 +107,16 @@ class NPZ(DataSource):
         keys = keys_of(shapes, self.keys)
         keys_of(shapes, self.classes, "classes")
         path = find_file(self.path)
-        with opened_npz(path) as archive:
-            found = [self._read(path, archive, keys, f"{part}_") for part in PARTS] if self.parts else [self._read(path, archive, keys, "")]
+        prefixes = [f"{part}_" for part in PARTS] if self.parts else [""]
+        with opened_npz(path) as archive, naming(path):
+            found = [self._read(path, archive, keys, prefix) for prefix in prefixes]
+            marked = [_marked(path, archive, {name: prefix + key for name, key in keys.items()}) for prefix in prefixes]
         ids = [arrays.pop("") for arrays in found if "" in arrays]
         with naming(path):
             batch = to_batch(_one_after_the_other(found) if self.parts else found[0], shapes)
             named = check_ids(np.concatenate(ids), len(batch)) if len(ids) == len(found) else None
             part = np.repeat(PARTS, [_rows_of(arrays) for arrays in found]) if self.parts else None
-            return Dataset(batch, named, part, origin=str(path))
+            return Dataset(batch, named, part, origin=str(path), imputed=sum(marked, Counter()))
 
     def row_labels(self, column: str, shapes: Mapping[str, tuple[int, ...]]) -> RowLabels:  # noqa: ARG002
         """The values of an array; with `parts`, of its two arrays concatenated."""
@@ -148,6 +152,11 @@ class NPZ(DataSource):
         if name not in self.classes:
             raise DataError(f"{what}: array of dtype {array.dtype}, expected real numbers; list text classes in data.classes")
         return class_numbers(texts_in(array, what), self.classes[name], what)
+
+
+def _marked(path: Path, archive: NpzFile, keys: Mapping[str, str]) -> Counter[str]:
+    """The number of rows, by modality, with values that were imputed before."""
+    return Counter(rows_marked_by(keys, lambda key: read_member(path, archive, key) if key in archive.files else None))
 
 
 def _rows_of(arrays: Mapping[str, np.ndarray]) -> int:

@@ -14,9 +14,11 @@ from nbridge.common.atomic_files import replacing
 from nbridge.common.messages import clip, did_you_mean, listing
 from nbridge.common.warnings import Finding
 from nbridge.data.blocks import Block, Layout, Output, RowReader, RowWriter
-from nbridge.data.imputed import Imputed, concatenated, select, take
+from nbridge.data.imputed import Imputed, concatenated, marks_of, select, take
+from nbridge.data.marks import IMPUTED
 from nbridge.data.omics.container import Omics
 from nbridge.data.omics.layout import Address, OmicsLayout
+from nbridge.data.omics.marks import marks_in
 from nbridge.data.omics.update import Changes, ImputedRows, Target, changes_of
 from nbridge.data.omics.values import Values, addresses_of, missing_places, no_element, no_part, values_of
 from nbridge.data.omics.write import completed, write_file
@@ -44,12 +46,18 @@ class OmicsRows(RowReader):
                 found = listing(omics.parts) if omics.parts else listing(omics.whole.elements)
                 raise DataError(f"none of the model's modalities found: {asked}. Found: {found}")
             self._observations = omics.whole.names
+            found = {name: marks_in(omics, self._values[name]) for name in there}
+            self._marks = {name + IMPUTED: marks for name, marks in found.items() if marks is not None}
         self.keys = tuple(there)
         self.place = lambda name, row, element: self._values[name].place(str(self._observations[row]), element)
         self.findings: tuple[Finding, ...] = ()
 
+    @property
+    def marks(self) -> dict[str, str]:
+        return {name: name + IMPUTED for name in self.keys if name + IMPUTED in self._marks}
+
     def layout(self, key: str) -> Layout:
-        return self._values[key].layout
+        return (self._marks if key in self._marks else self._values)[key].layout
 
     def row_bytes(self, keys: Iterable[str], rows: int) -> int:  # noqa: ARG002 (all have as many)
         return sum(self.layout(key).dtype.itemsize * prod(self.layout(key).shape[1:]) for key in keys)
@@ -57,8 +65,11 @@ class OmicsRows(RowReader):
     def blocks(self, keys: Iterable[str], start: int, stop: int, size: int) -> Iterator[Block]:
         keys = tuple(keys)
         for first in range(start, stop, size):
-            both = {key: self._values[key].block(first, min(first + size, stop)) for key in keys}
-            yield Block(first, {key: array for key, (array, _) in both.items()}, {key: missing for key, (_, missing) in both.items()})
+            last = min(first + size, stop)
+            both = {key: self._values[key].block(first, last) for key in keys if key not in self._marks}
+            marks = {key: self._marks[key].block(first, last) for key in keys if key in self._marks}
+            arrays = {key: array for key, (array, _) in both.items()}
+            yield Block(first, arrays | marks, {key: missing for key, (_, missing) in both.items()})
 
     @property
     def ids(self) -> np.ndarray:
@@ -113,14 +124,15 @@ def is_there(omics: Omics, name: str, addresses: Mapping[str, tuple[Address, ...
 
 
 class OmicsWriter(RowWriter):
-    """Collects imputed values of the observations that have any."""
+    """Collects imputed values of the observations that have any, now or from before."""
 
     def __init__(self) -> None:
         self._parts: dict[str, list[tuple[np.ndarray, Imputed[np.ndarray]]]] = {}
 
     def write(self, block: Block, imputed: Imputed[np.ndarray]) -> None:
-        for name, mask in imputed.mask.items():
-            rows = np.flatnonzero(mask.reshape(len(mask), -1).any(axis=1))
+        for name in imputed.mask:
+            marks = marks_of(imputed, name)
+            rows = np.flatnonzero(marks.reshape(len(marks), -1).any(axis=1))
             self._parts.setdefault(name, []).append((block.start + rows, take(select(imputed, [name]), rows)))
 
     def imputed(self, name: str, total: int) -> ImputedRows:

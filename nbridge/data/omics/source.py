@@ -19,8 +19,10 @@ from nbridge.data.blocks import RowReader
 from nbridge.data.column import PRESENT
 from nbridge.data.endings import ending_among
 from nbridge.data.folders import find_file
+from nbridge.data.marks import rows_marked
 from nbridge.data.omics.container import ENDINGS, Omics, copied, is_omics, is_omics_file, omics_of, opened
 from nbridge.data.omics.layout import OmicsLayout
+from nbridge.data.omics.marks import marks_in
 from nbridge.data.omics.rows import OmicsRows
 from nbridge.data.omics.split_columns import obs_labels
 from nbridge.data.omics.values import Values, values_of
@@ -113,6 +115,8 @@ class H5MU(DataSource):
             for name, one in values.items():
                 arrays[name], missing = one.block(0, len(ids))
                 arrays[name + PRESENT] = ~missing.reshape(len(ids), -1).all(axis=1)
+            marks = {name: marks_in(omics, one) for name, one in values.items()}
+            imputed = {name: rows_marked(one.block(0, len(ids))) for name, one in marks.items() if one is not None}
             places, origin = {name: one.place for name, one in values.items()}, omics.origin
 
             def place(name: str, row: int, element: int) -> str:
@@ -122,7 +126,7 @@ class H5MU(DataSource):
                 batch = to_batch(arrays, shapes)
             except CellError as error:
                 raise error.at(place) from error
-        return Dataset(batch, ids, origin=origin, place=place)
+        return Dataset(batch, ids, origin=origin, place=place, imputed=imputed)
 
     def bind(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         """Resolves all addresses, variables and classes to the names that the file has now."""

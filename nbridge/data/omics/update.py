@@ -10,7 +10,7 @@ columns named after it for a column of obs. A modality without imputed values ge
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -19,8 +19,8 @@ import numpy as np
 
 from nbridge.common.messages import clip, listing
 from nbridge.common.warnings import Finding
-from nbridge.data.imputed import Imputed
-from nbridge.data.omics.columns import filled_columns
+from nbridge.data.imputed import Imputed, marks_of
+from nbridge.data.omics.columns import FilledColumns, filled_columns
 from nbridge.data.omics.container import Omics, Part, pandas_of
 from nbridge.data.omics.layout import Address, OmicsLayout
 from nbridge.data.omics.pad import Cells, grown, grown_frame, mask_of, paired, placed, with_own_types, with_type
@@ -31,7 +31,7 @@ from nbridge.errors import DataError
 
 @dataclass(frozen=True)
 class ImputedRows:
-    """The observations of a modality with imputed values, (r,); ``flags`` marks them among all observations, (N,)."""
+    """The observations of a modality with values imputed now or before, (r,); ``flags`` marks them among all observations, (N,)."""
 
     name: str
     rows: np.ndarray
@@ -40,17 +40,22 @@ class ImputedRows:
 
     @property
     def mask(self) -> np.ndarray:
-        """Which of the rows, (r,), or of their cells, (r, ...), were imputed."""
+        """Which of the rows, (r,), or of their cells, (r, ...), were imputed now."""
         return self.imputed.mask[self.name]
+
+    @property
+    def marks(self) -> np.ndarray:
+        """The same, with those that were imputed before."""
+        return marks_of(self.imputed, self.name)
 
     @property
     def values(self) -> np.ndarray:
         """The values, draws first, (K, r, ...)."""
         return self.imputed.each_draw(self.name)
 
-    def cells(self, width: int) -> np.ndarray:
-        """Which cells were imputed, (r, width)."""
-        flat = _flat(self.mask)
+    def cells(self, width: int, *, before: bool = False) -> np.ndarray:
+        """Which cells were imputed now, or now and before, (r, width)."""
+        flat = _flat(self.marks if before else self.mask)
         return np.broadcast_to(flat, (len(flat), width))
 
     def beside(self) -> Iterator[tuple[str, str, np.ndarray]]:
@@ -184,37 +189,49 @@ def _change(growing: _Growing, target: Target) -> None:
     """Writes the imputed values of a modality into the elements of its part."""
     done, address = target.done, target.addresses[0]
     rows = growing.positions[done.rows]
+    marks = done.cells(target.width, before=True) if done.marks.ndim > 1 else None
     if address.slot == "obs":
-        cells = done.cells(target.width)
         frames = filled_columns(growing.obs, target.addresses, target.values, target.layout.classes.get(target.name, ()), rows)
-        frames.fill("", "", done.values[0], cells)
-        for what, suffix, values in done.beside():
-            if what == "probability":
-                growing.elements[f"obsm/{target.name}{suffix}"] = frames.probabilities(values)
-            else:
-                frames.fill(what, suffix, values, cells)
-                growing.columns |= {one.name + suffix for one in target.addresses}
-        if done.mask.ndim > 1 and target.width > 1:
-            frames.mark(cells)
+        if done.mask.any():
+            _change_columns(growing, target, frames)
+        if marks is not None and target.width > 1:
+            frames.mark(marks)
             growing.columns |= {one.name + IMPUTED for one in target.addresses}
         return
-    _change_matrix(growing, target, Cells(rows, _columns(growing, target), done.cells(target.width)))
-
-
-def _change_matrix(growing: _Growing, target: Target, cells: Cells) -> None:
-    done, address, gained = target.done, target.addresses[0], len(growing.gained)
     value = target.values.value if isinstance(target.values, Matrix) else _nothing(growing, target)
-    beside = f"{'obsm' if address.slot == 'obsm' else 'layers'}/{target.name}"
+    cells = Cells(rows, _columns(growing, target), done.cells(target.width))
+    if done.mask.any():
+        _change_matrix(growing, target, cells, value)
+    if marks is not None:
+        mask = mask_of((growing.size + len(growing.gained), value.shape[1]), replace(cells, mask=marks))
+        growing.elements[_beside(target) + IMPUTED] = mask.toarray() if address.slot == "obsm" else mask
+
+
+def _change_columns(growing: _Growing, target: Target, frames: FilledColumns) -> None:
+    done, cells = target.done, target.done.cells(target.width)
+    frames.fill("", "", done.values[0], cells)
+    for what, suffix, values in done.beside():
+        if what == "probability":
+            growing.elements[f"obsm/{target.name}{suffix}"] = frames.probabilities(values)
+        else:
+            frames.fill(what, suffix, values, cells)
+            growing.columns |= {one.name + suffix for one in target.addresses}
+
+
+def _beside(target: Target) -> str:
+    """Where draws, statistics and masks of a matrix are stored, without their suffix."""
+    return f"{'obsm' if target.addresses[0].slot == 'obsm' else 'layers'}/{target.name}"
+
+
+def _change_matrix(growing: _Growing, target: Target, cells: Cells, value: Any) -> None:
+    done, address, gained = target.done, target.addresses[0], len(growing.gained)
     if len(cells.columns) < value.shape[1]:
         growing.partly.append(f"other variables of {address.path}")
     growing.elements[address.path] = _as_before(growing, address.path, placed(value, gained, cells, _flat(done.values[0])))
-    if done.mask.ndim > 1:
-        mask = mask_of((growing.size + gained, value.shape[1]), cells)
-        growing.elements[beside + IMPUTED] = mask.toarray() if address.slot == "obsm" else mask
     for what, suffix, values in done.beside():
         dtype = value.dtype if what == "draw" else np.result_type(value.dtype, np.float32)
         base = with_type(value, dtype, zeros=what == "sd")
-        growing.elements[beside + suffix] = placed(base, gained, cells, _flat(values))
+        growing.elements[_beside(target) + suffix] = placed(base, gained, cells, _flat(values))
 
 
 def _as_before(growing: _Growing, path: str, matrix: Any) -> Any:

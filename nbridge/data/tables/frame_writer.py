@@ -40,7 +40,7 @@ class FrameRowWriter(ArrowRowWriter):
     def flags(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride] (computed when it is asked for)
         renewed = self._renewed
         values = {column for columns in self.plan.layout.columns.values() for column in columns}
-        flags = {name: renewed[name].fill if name in renewed else np.zeros(len(self._rows), dtype=bool) for name in self._frame.columns}
+        flags = {name: renewed[name].marks if name in renewed else np.zeros(len(self._rows), dtype=bool) for name in self._frame.columns}
         return self._frame.flags(self._rows, flags | {name: np.full(len(self._rows), name in values) for name in self._new_columns})
 
     @cached_property
@@ -54,7 +54,10 @@ class FrameRowWriter(ArrowRowWriter):
         pa, rows, parts = arrow_cells.pyarrow_of(), self._rows, [part[1] for part in self._parts]
         return {
             name: Renewed(
-                rows, np.concatenate([part[name].fill for part in parts]), pa.concat_arrays([part[name].values for part in parts])
+                rows,
+                np.concatenate([part[name].fill for part in parts]),
+                pa.concat_arrays([part[name].values for part in parts]),
+                np.concatenate([part[name].marks for part in parts]),
             )
             for name in parts[0]
         }

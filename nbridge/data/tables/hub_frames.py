@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ class HubFrame(Frame):
         elif _is(feature, "Image"):
             pixels = arrow_cells.vectors(name, values, str)
             values = pa.array([{"bytes": _png(image), "path": None} for image in pixels], given.type)
-        return Renewed(cells.rows, cells.fill, values).put(given)
+        return replace(cells, values=values).put(given)
 
     def _made(self, columns: Mapping[str, Any]) -> Any:
         """Builds a dataset from storage columns, with the features of the input."""

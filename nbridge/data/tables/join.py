@@ -19,10 +19,11 @@ from nbridge.common.atomic_files import replace_folder, scratch_beside
 from nbridge.common.messages import listing
 from nbridge.data.blocks import Block, Layout, Output, RowReader, RowWriter
 from nbridge.data.imputed import Imputed, concatenated, take
+from nbridge.data.output_names import IMPUTED
 from nbridge.data.tables.cell_format import CellStyle
 from nbridge.data.tables.columns import CHUNK, TableFile
 from nbridge.data.tables.layout import TableLayout
-from nbridge.data.tables.numbers import check_joinable, join_files, place_of
+from nbridge.data.tables.numbers import check_joinable, join_files, joined_marks, place_of
 from nbridge.data.tables.output_columns import CellPlan, learn_formats
 from nbridge.data.tables.rows import has_modality, kept_columns, no_slip
 from nbridge.data.tables.write import table_writer
@@ -73,13 +74,15 @@ class JoinedRows(RowReader):
         known = {column for names in layout.columns.values() for column in names}
         with naming(listing(str(file.path) for file in files)):
             self.there = self.keys = tuple(name for name in layout.columns if has_modality(columns, layout, name))
-            no_slip([column for file in files for column in kept_columns(file, layout) if column not in known], layout, self.there)
+            no_slip([column for file in files for column in kept_columns(file, layout, names) if column not in known], layout, self.there)
         self._layout, self._files, self.names = layout, files, {name: name for name in names}
         self._styles = {column: CellStyle(layout.classes.get(column, ())) for column in known - layout.lists}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._read = join_files(files, layout, partial(learn_formats, self._styles, self._shapes))
         self._arrays = {name: layout.array(name, self._read.numbers) for name in self.there}
         self.rows = len(next(iter(self._arrays.values())))
+        found = {name: marks for name in names if (marks := joined_marks(layout, name, self._read.numbers)) is not None}
+        self._arrays |= {name + IMPUTED: marks for name, marks in found.items()}
         self.place = partial(place_of, layout, files, self._read)
         self.parts = [self._part(number, file) for number, file in enumerate(files)]
         self.file_names = tuple(Path(file.path).name for file in files)
@@ -88,6 +91,10 @@ class JoinedRows(RowReader):
     @property
     def ids(self) -> np.ndarray | None:
         return self._read.ids
+
+    @property
+    def marks(self) -> dict[str, str]:
+        return {name: name + IMPUTED for name in self.names if name + IMPUTED in self._arrays}
 
     def layout(self, key: str) -> Layout:
         return Layout(self._arrays[key].dtype, self._arrays[key].shape)
@@ -117,7 +124,7 @@ class JoinedRows(RowReader):
             replace_folder(target, folder)
 
     def _part(self, number: int, file: TableFile) -> Part:
-        kept = kept_columns(file, self._layout)
+        kept = kept_columns(file, self._layout, self.names)
         # Columns that no table has go into the first one.
         spare = {column for name in self._layout.columns if name not in self.there for column in self._layout.columns[name]}
         own = {column for names in self._layout.columns.values() for column in names if column in file.columns}

@@ -10,10 +10,12 @@ import numpy as np
 from nbridge.common.messages import clip, listing, quoted
 from nbridge.data.column import PRESENT
 from nbridge.data.ids import check_ids, identifier_of
+from nbridge.data.marks import IMPUTED
 from nbridge.data.tables.arrow import row_texts
 from nbridge.data.tables.cells import read_cells
 from nbridge.data.tables.columns import Chunk, TableFile
 from nbridge.data.tables.layout import TableLayout
+from nbridge.data.tables.marks import mark_columns, marks_of, read_column_marks
 from nbridge.data.tables.presence import check_joined, check_presence, check_said
 from nbridge.errors import DataError, naming
 
@@ -27,7 +29,7 @@ class Numbers:
 
     Arguments:
         origin: The file, for messages.
-        numbers: By column, shape (N,), or (N, n) for lists, NaN where absent.
+        numbers: By column, shape (N,), or (N, n) for lists, NaN where absent; also of presence and of cells imputed before.
         ids: The row identifiers as text, shape (N,); None if the file has none.
         rows: By file, the index of each row there, (N,), -1 where the file lacks it; None if there is one file.
     """
@@ -60,6 +62,7 @@ def read_numbers(file: TableFile, layout: TableLayout, on_chunk: OnChunk = lambd
     layout = layout.among(file)
     taken = [column for columns in layout.columns.values() for column in columns if column in file.columns]
     masks = {name: name + PRESENT for name in layout.columns if name + PRESENT in file.columns}
+    marks = mark_columns(layout, file.columns)
     here = [name for name in masks if layout.columns[name][0] in taken]
     if layout.id not in ("id", ""):
         file.require(layout.id)
@@ -67,11 +70,13 @@ def read_numbers(file: TableFile, layout: TableLayout, on_chunk: OnChunk = lambd
     parts: dict[str, list[np.ndarray]] = {column: [] for column in taken}
     ids: list[str] = []
     rows = 0
-    for chunk in file.chunks(dict.fromkeys([*taken, *masks.values(), *names])):
+    for chunk in file.chunks(dict.fromkeys([*taken, *masks.values(), *marks, *names])):
         rows += chunk.rows
         with naming(file.path):
             numbers = layout.numbers(chunk, taken)
             on_chunk(chunk, numbers)
+            for column in marks:
+                parts.setdefault(column, []).append(read_column_marks(column, chunk, layout))
             said = {name: read_cells(mask, chunk.column(mask), (), layout.missing, chunk.where) for name, mask in masks.items()}
             for name, mask in said.items():
                 if name in here:
@@ -87,6 +92,11 @@ def read_numbers(file: TableFile, layout: TableLayout, on_chunk: OnChunk = lambd
     with naming(file.path):
         found = check_ids(ids, wording=file.id_wording(layout.id)) if names else None
     return Numbers(str(file.path), {column: np.concatenate(values) for column, values in parts.items()}, found)
+
+
+def joined_marks(layout: TableLayout, name: str, numbers: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """The marks of a modality's cells that were imputed before, as of `nbridge.data.tables.marks.marks_of`, in joined rows."""
+    return marks_of(layout, name, {column: numbers[column] == 1 for column in mark_columns(layout, tuple(numbers), [name])})
 
 
 def join_files(
@@ -132,12 +142,14 @@ def join(parts: Sequence[Numbers]) -> Numbers:
     for part in parts:
         there = places[part.origin] >= 0
         for column, values in part.numbers.items():
-            numbers[column] = np.where(there.reshape(-1, *(1 for _ in values.shape[1:])), values[places[part.origin]], np.nan)
+            own = np.where(there.reshape(-1, *(1 for _ in values.shape[1:])), values[places[part.origin]], np.nan)
+            # Only marks can be in several files.
+            numbers[column] = np.fmax(numbers[column], own) if column in numbers else own
     return Numbers(listing(part.origin for part in parts), numbers, np.array(every), places)
 
 
 def check_joinable(files: Sequence[TableFile], id_column: str) -> None:
-    """Checks that all files have identifiers, and no other column in common.
+    """Checks that all files have identifiers, and no other column in common but marks of a modality that is in several.
 
     Raises:
         DataError: for the first that doesn't.
@@ -146,6 +158,6 @@ def check_joinable(files: Sequence[TableFile], id_column: str) -> None:
     for file in files:
         file.require(id_column, " of identifiers, on which files are joined (data.id)")
         for column in file.columns:
-            if column != id_column and (other := owners.setdefault(column, file)) is not file:
+            if column != id_column and not column.endswith(IMPUTED) and (other := owners.setdefault(column, file)) is not file:
                 what, how = (f"column {clip(column)!r}", "rename one of them") if column else UNNAMED
                 raise DataError(f"{file.path}: {what} is in {other.path} as well; {how}")

@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 
 from nbridge.common.messages import clip
-from nbridge.data.imputed import Imputed
+from nbridge.data.imputed import Imputed, marks_of
 from nbridge.data.output_names import DRAW, IMPUTED, statistic_suffix, statistics_by_level
 from nbridge.data.source import Field
 from nbridge.data.tables.cell_format import CellStyle
@@ -64,6 +64,7 @@ class CellColumn:
         observed: The content of other cells in a column that the file lacks: a text, or the column whose text is copied.
         style: The number format; seven digits by default.
         mask: Whether values are booleans.
+        marks: Which cells of a modality's column were imputed, now or before, (N,).
     """
 
     name: str
@@ -73,6 +74,7 @@ class CellColumn:
     same_as: str | None = None
     style: CellStyle | None = None
     mask: bool = False
+    marks: np.ndarray | None = None
 
     def number(self, draw: int, row: int) -> float:
         """The value of a row in a draw; a column may have one value for all draws."""
@@ -93,7 +95,7 @@ def output_columns(plan: CellPlan, imputed: Imputed[np.ndarray]) -> list[CellCol
     names = [name for name in plan.layout.columns if name in imputed.values and plan.fields(name)]
     values = [column for name in names for column in _imputed(plan, name, imputed)]
     masked = [*names, *(name for name in plan.elsewhere if name in imputed.mask)]
-    masks = [column for name in masked for column in _masks(plan, name, imputed.mask[name])]
+    masks = [column for name in masked for column in _masks(plan, name, marks_of(imputed, name))]
     statistics = [column for name in names for column in _statistics(plan, name, imputed)]
     columns = [*values, *masks, *statistics]
     named = [*plan.passed, *(column.name for column in columns), *([] if imputed.draws is None else [DRAW])]
@@ -105,7 +107,8 @@ def output_columns(plan: CellPlan, imputed: Imputed[np.ndarray]) -> list[CellCol
 def _imputed(plan: CellPlan, name: str, imputed: Imputed[np.ndarray]) -> Iterator[CellColumn]:
     for field in plan.fields(name):
         numbers = _guess(plan, name, field, imputed.each_draw(name))
-        yield CellColumn(field.column, numbers, _cells(imputed.mask[name], field), style=plan.styles.get(field.column))
+        fill, marks = (_cells(mask, field) for mask in (imputed.mask[name], marks_of(imputed, name)))
+        yield CellColumn(field.column, numbers, fill, style=plan.styles.get(field.column), marks=marks)
 
 
 def _guess(plan: CellPlan, name: str, field: Field, array: np.ndarray) -> np.ndarray:

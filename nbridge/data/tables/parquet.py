@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -17,6 +17,7 @@ from nbridge.data.blocks import RowReader
 from nbridge.data.endings import PARQUET, has_ending
 from nbridge.data.folders import find_file, find_file_or_folder
 from nbridge.data.ids import check_ids
+from nbridge.data.marks import IMPUTED, as_marks
 from nbridge.data.source import Binding, DataSource, check_not_input, is_path
 from nbridge.data.split import Dataset
 from nbridge.data.split_labels import NoColumnError, RowLabels, label_texts
@@ -94,7 +95,8 @@ class Parquet(DataSource):
                 _check_alike(files[0], file, columns[name])
         taken = {column for names in columns.values() for column in names}
         rows = open_rows(_ParquetStore(path, shapes, files, columns))
-        return Dataset(rows, self._ids(path, files, len(rows)) if self.id not in taken else None)
+        marked = {name: sum(_marked(file, (name, *own), taken) for file in files) for name, own in columns.items()}
+        return Dataset(rows, self._ids(path, files, len(rows)) if self.id not in taken else None, imputed=marked)
 
     def row_labels(self, column: str, shapes: Mapping[str, tuple[int, ...]]) -> RowLabels:  # noqa: ARG002
         """The values of a column in all files; no other column is read."""
@@ -167,6 +169,18 @@ class _ParquetStore(Store):
             if len(columns) == 1:
                 return _numbers(table.column(columns[0]), name, width, first)
             return np.concatenate([_numbers(table.column(column), name, 1, first) for column in columns], axis=1)
+
+
+def _marked(file: ParquetFile, stems: Iterable[str], taken: Collection[str]) -> int:
+    """The number of rows of a file with cells of a modality that were imputed before."""
+    keys = [key for stem in dict.fromkeys(stems) if (key := stem + IMPUTED) in file.types and key not in taken]
+    found = np.zeros(file.rows, dtype=bool)
+    for key in keys:
+        column = file.read([key]).column(key).combine_chunks()
+        with naming(file.path):
+            marks = with_nan(*dense(column, lambda *_, key=key: f"{key}: lists of different lengths"))
+            found |= as_marks(key, marks).reshape(file.rows, -1).any(1)
+    return int(found.sum())
 
 
 def _check_columns(file: ParquetFile, name: str, columns: Sequence[str], shape: tuple[int, ...]) -> None:

@@ -16,7 +16,7 @@ from nbridge.data.blocks import Block, Layout, Output, RowReader, RowWriter
 from nbridge.data.column import PRESENT
 from nbridge.data.ids import check_ids_layout
 from nbridge.data.imputed import Imputed
-from nbridge.data.output_names import named_arrays
+from nbridge.data.output_names import IMPUTED, named_arrays
 from nbridge.data.tables.arrow import dense, is_list, is_number, is_text, list_type, lists
 from nbridge.data.tables.parquet_file import ParquetFile
 from nbridge.data.tables.schema_metadata import with_metadata_of
@@ -45,7 +45,10 @@ class ListRows(RowReader):
         if is_number(kind):
             return Layout(np.dtype(kind.to_pandas_dtype()), (rows,))
         if is_list(kind) and is_number(kind.value_type):
-            return Layout(np.dtype(kind.value_type.to_pandas_dtype()), (rows, getattr(kind, "list_size", self._sizes.get(key, 1))))
+            return Layout(
+                np.dtype(kind.value_type.to_pandas_dtype()),
+                (rows, getattr(kind, "list_size", self._sizes.get(key.removesuffix(IMPUTED), 1))),
+            )
         hint = "; leave out a column that holds nothing" if str(kind) == "null" else ""
         raise DataError(f"column {key!r} is of type {clip(kind)}, expected numbers, or lists of numbers{hint}")
 
@@ -55,7 +58,7 @@ class ListRows(RowReader):
 
     def blocks(self, keys: Iterable[str], start: int, stop: int, size: int) -> Iterator[Block]:
         keys = tuple(keys)
-        numbers = [key for key in keys if key.removesuffix(PRESENT) in self._sizes]
+        numbers = [key for key in keys if key.removesuffix(PRESENT).removesuffix(IMPUTED) in self._sizes]
         for first, table in self._tables(keys, start, stop, size):
             read = {key: self._read(key, table.column(key).combine_chunks(), first) for key in numbers}
             missing = {key: mask for key, (_, mask) in read.items() if mask is not None}
@@ -120,7 +123,8 @@ class _Table(RowWriter):
         columns: dict[str, Any] = {}
         for key in dict.fromkeys([*_in_order(self._schema.names, done), *done]):
             if key in done:
-                columns[key] = _column(*done[key], self._schema.field(key).type if key in self._schema.names else None)
+                own = key in self._schema.names and key in self._names.values()
+                columns[key] = _column(*done[key], self._schema.field(key).type if own else None)
             elif key in self.needs:
                 columns[key] = block.table.column(key)
         part = self._part if imputed.draws is None else None

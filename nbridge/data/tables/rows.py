@@ -19,14 +19,15 @@ from nbridge.common.messages import clip, did_you_mean, listing
 from nbridge.data.blocks import Block, Layout, Output, RowReader, RowWriter
 from nbridge.data.column import PRESENT
 from nbridge.data.ids import IdWording, identifier_of
-from nbridge.data.output_names import ADDED
+from nbridge.data.output_names import ADDED, IMPUTED
 from nbridge.data.tables.arrow import row_texts
 from nbridge.data.tables.cell_format import CellStyle
 from nbridge.data.tables.cells import read_cells
-from nbridge.data.tables.columns import TableFile
+from nbridge.data.tables.columns import Chunk, TableFile
 from nbridge.data.tables.frame_adapter import Frame
 from nbridge.data.tables.frame_writer import FrameRowWriter
 from nbridge.data.tables.layout import TableLayout
+from nbridge.data.tables.marks import mark_columns, marks_of, read_column_marks
 from nbridge.data.tables.output_columns import CellPlan, learn_formats
 from nbridge.data.tables.presence import check_presence
 from nbridge.data.tables.write import table_writer
@@ -60,20 +61,24 @@ class CellRows(RowReader):
         self._layout.check()
         self.there = tuple(name for name in layout.columns if has_modality(file.columns, layout, name))
         taken = [column for name in self.there for column in layout.columns[name]]
-        kept = kept_columns(file, layout)
+        kept = kept_columns(file, layout, names)
         reserved = {*layout.columns, *(name + PRESENT for name in layout.columns)}
         self.passed = tuple(column for column in kept if column not in taken)
         self.keys = (*self.there, *(column for column in self.passed if column not in reserved))
         no_slip(self.passed, layout, self.there)
         styles = {column: CellStyle(layout.classes.get(column, ())) for column in _columns(layout) - self._layout.lists}
         self.plan = CellPlan(self._layout, styles, {}, kept, self.passed)
+        self._marked = mark_columns(self._layout, file.columns, names)
         self._widths = {name: 0 if self._layout.is_index(name) else list(self._layout.fields(name))[-1].stop for name in self.there}
-        self._numbers = {
-            name: _InMemory() if scratch is None else _OnDisk(scratch / f"{number}.numbers", self._widths[name])
-            for number, name in enumerate(self.there)
-        }
+        self._scratch, self._numbers = scratch, dict[str, _InMemory | _OnDisk]()
+        for name in self.there:
+            self._store(name)
         self.rows, shapes = self._scan(taken)
         self.plan = replace(self.plan, shapes=shapes)
+
+    @property
+    def marks(self) -> dict[str, str]:
+        return {name: name + IMPUTED for name in self.names if name + IMPUTED in self._numbers}
 
     def layout(self, key: str) -> Layout:
         return Layout(self._numbers[key].dtype, (self.rows, self._widths[key]) if self._widths[key] else (self.rows,))
@@ -115,19 +120,35 @@ class CellRows(RowReader):
         """Reads all rows: stores their numbers, infers the format of each column; returns the number of rows, and the vector shapes."""
         masks = {name: name + PRESENT for name in self.there if name + PRESENT in self.file.columns}
         rows, shapes = 0, dict[str, tuple[int, ...]]()
-        for chunk in self.file.chunks(dict.fromkeys([*taken, *masks.values()])):
+        for chunk in self.file.chunks(dict.fromkeys([*taken, *masks.values(), *self._marked])):
             numbers = self._layout.numbers(chunk, taken)
             learn_formats(self.plan.styles, shapes, chunk, numbers)
-            for name, store in self._numbers.items():
+            for name in self.there:
                 array = self._layout.array(name, numbers)
                 if name in masks:
                     mask = read_cells(masks[name], chunk.column(masks[name]), (), self._layout.missing, chunk.where)
                     check_presence(name, mask, array, chunk.where)
-                store.append(array)
+                self._numbers[name].append(array)
+            self._keep_marks(chunk)
             rows += chunk.rows
         if not rows:
             raise DataError("no rows")
         return rows, shapes
+
+    def _keep_marks(self, chunk: Chunk) -> None:
+        """Stores the marks of cells that were imputed before."""
+        found = {column: read_column_marks(column, chunk, self._layout) for column in self._marked}
+        for name in self.names:
+            if (marks := marks_of(self._layout, name, found)) is not None:
+                key = name + IMPUTED
+                self._widths.setdefault(key, marks.shape[1] if marks.ndim > 1 else 0)
+                self._store(key).append(marks)
+
+    def _store(self, key: str) -> _InMemory | _OnDisk:
+        if key not in self._numbers:
+            path = None if self._scratch is None else self._scratch / f"{len(self._numbers)}.numbers"
+            self._numbers[key] = _InMemory() if path is None else _OnDisk(path, self._widths[key])
+        return self._numbers[key]
 
 
 class _OnDisk:
@@ -171,9 +192,9 @@ class _InMemory:
         return self._parts[0][start:stop]
 
 
-def kept_columns(file: TableFile, layout: TableLayout) -> tuple[str, ...]:
-    """The columns of a table to write again: all except those from an earlier imputation."""
-    made = {stem + ending for stem in (*layout.columns, *_columns(layout)) for ending in ADDED}
+def kept_columns(file: TableFile, layout: TableLayout, names: Iterable[str]) -> tuple[str, ...]:
+    """The columns of a table to write again: all except those from an earlier imputation of some modalities."""
+    made = {stem + ending for name in names for stem in (name, *layout.columns[name]) for ending in ADDED}
     return tuple(column for column in file.columns if column in _columns(layout) or column not in made)
 
 

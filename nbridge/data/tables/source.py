@@ -18,6 +18,7 @@ from nbridge.data.classes import wrong_count
 from nbridge.data.endings import PARQUET, TABLES, TEXT, has_ending, parquet_files
 from nbridge.data.folders import find_file, find_file_or_folder
 from nbridge.data.ids import identifier_of
+from nbridge.data.marks import rows_marked
 from nbridge.data.schema import ColumnsSchema
 from nbridge.data.source import EXPECTED, Binding, DataSource, Field, are_paths, check_not_input, check_whole, is_path, paths_of
 from nbridge.data.split import Dataset
@@ -27,7 +28,7 @@ from nbridge.data.tables.cells import ordered_classes
 from nbridge.data.tables.columns import TableFile, find_table, no_column, open_table
 from nbridge.data.tables.join import JoinedRows, check_names
 from nbridge.data.tables.layout import TableLayout, expand
-from nbridge.data.tables.numbers import check_joinable, join, join_files, place_of, read_numbers
+from nbridge.data.tables.numbers import check_joinable, join, join_files, joined_marks, place_of, read_numbers
 from nbridge.data.tables.rows import CellRows
 from nbridge.data.texts import MISSING, normal_text, number_of
 from nbridge.errors import DataError, naming
@@ -154,7 +155,9 @@ class Table(DataSource):
         read = join_files(files, layout)
         with naming(read.origin):
             batch = to_batch({name: layout.array(name, read.numbers) for name in shapes}, shapes)
-        return Dataset(batch, read.ids, origin=read.origin, place=partial(place_of, layout, files, read))
+        marks = {name: joined_marks(layout, name, read.numbers) for name in shapes}
+        imputed = {name: rows_marked(array) for name, array in marks.items() if array is not None}
+        return Dataset(batch, read.ids, origin=read.origin, place=partial(place_of, layout, files, read), imputed=imputed)
 
     def bind(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         """Resolves all columns and classes to the names that the files have now."""

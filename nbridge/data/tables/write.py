@@ -84,11 +84,13 @@ class Renewed:
         rows: The table row of each output row; repeated for draws.
         fill: Which output rows to rewrite, (len(rows),).
         values: Their values: an Arrow array of the column's type, one per rewritten row.
+        marks: Which output rows were imputed, now or before, (len(rows),).
     """
 
     rows: np.ndarray
     fill: np.ndarray
     values: Any
+    marks: np.ndarray
 
     def put(self, given: Any) -> Any:
         """Returns the column with these values in it."""
@@ -126,8 +128,12 @@ class ArrowRowWriter(RowWriter):
             if column.name in self.plan.kept:
                 fill = column.fill[rows]
                 kind = self.table.kind(column.name)
-                renewed[column.name] = Renewed(rows, fill, self._values(column, np.flatnonzero(fill), max(1, draws), kind))
-            elif self.masks or not column.mask:
+                values, marks = (
+                    self._values(column, np.flatnonzero(fill), max(1, draws), kind),
+                    fill if column.marks is None else column.marks[rows],
+                )
+                renewed[column.name] = Renewed(rows, fill, values, marks)
+            elif self.masks or not column.mask or column.name in self.table.columns:
                 added[column.name] = self._added(given, column, rows, max(1, draws))
         if draws:
             added[DRAW] = arrow_cells.pyarrow_of().array(np.tile(np.arange(1, draws + 1), count))
@@ -210,7 +216,8 @@ class ParquetRowWriter(ArrowRowWriter):
         import pyarrow as pa
         from pyarrow.parquet import ParquetWriter
 
-        every = Renewed(rows, np.zeros(len(rows), dtype=bool), None)
+        none = np.zeros(len(rows), dtype=bool)
+        every = Renewed(rows, none, None, none)
         columns = {name: renewed.get(name, every).put(given.column(name).combine_chunks()) for name in self.plan.kept}
         part = None if DRAW in added else self._part
         out = with_metadata_of(pa.table({**columns, **added}), self._schema, part=part, nullable=bool(self._more))
