@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from nbridge.common.messages import clip, listing
+from nbridge.common.messages import clip, listing, quoted
 from nbridge.data.dates import holds_dates, is_date, is_time_of_day
 from nbridge.data.tables.cells import exact_number_of, is_padded, number_of, spelt_otherwise
 from nbridge.data.tables.layout import ADDED
@@ -137,7 +137,8 @@ def _nothing_to_learn(profile: Profile, different: int) -> str:
     if profile.name.endswith(ADDED):
         return "describes other columns"
     if different < 2:
-        return f"holds {clip(profile.texts[0])!r} alone" if profile.texts else "is empty"
+        words = f", beside {listing(map(quoted, profile.absent))}, taken for absent cells" if profile.absent else ""
+        return (f"holds {clip(profile.texts[0])!r} alone" if profile.texts else "is empty") + words
     if profile.declared:
         return ""
     if reason := why_dates(profile):
