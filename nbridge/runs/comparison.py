@@ -154,12 +154,8 @@ def compare(
             for name, group in groupby(done, key=lambda pair: pair[0].name)
             for runs in [list(group)]
         ),
-        seeds,
-        settings,
-        first.rows,
-        first.of_rows,
-        skipped_by_all([evaluation for _, evaluation in done]),
-    )
+        seeds, settings, first.rows, first.of_rows, skipped_by_all([evaluation for _, evaluation in done]),
+    )  # fmt: skip
     table, figures = comparison_paths(Path(out), settings.split)
     with writing(figures):
         write_json(figures, comparison.as_dict())
