@@ -126,6 +126,7 @@ def _draft_from_columns(schema: ColumnsSchema, id_column: str | None) -> Draft:
     images = look_at_images([*kept, *named.values()], source, taken, None if root is None else root.where)
     if not every and not images.parts:
         alone = f"column {clip(id_column)!r}, the identifier, is the only one" if id_column and not guesses.left_out else ""
+        alone += "; expected commas, semicolons, tabs or | between columns" if alone and not str(id_column).isidentifier() else ""
         raise DataError(f"{schema.where}: no column that a modality can be made of ({alone or _left_out(guesses)})")
     folders_of = {part.name: one.images for part, one in zip(images.parts, kept, strict=False)}
     keys = keys_of_items(keys_of_labels(keys, _shots(found, named, folders_of)), _items_of(guesses, lists))
