@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import nbridge
+from nbridge.data.batch import Batch
 from nbridge.data.omics.source import H5MU
 from nbridge.data.tables.frame_source import FrameSource
 from nbridge.data.tables.source import Table
@@ -52,6 +53,7 @@ def test_a_text_of_typed_data_is_a_value(here: Path, frame):
     pq.write_table(pa.Table.from_pandas(columns()), here / "rows.parquet")
     for source in (Table(path="rows.parquet"), FrameSource.over(rows, None)):
         batch = source.load(SHAPES).batch
+        assert isinstance(batch, Batch)
         assert batch.values["region"][:4].tolist()[:3] == [0, 1, 2]
         assert (~batch.present["region"]).nonzero().flatten().tolist() == list(range(3, 60, 4))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,11 +25,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def drafts(cell: Cells, name: str = "dose", delimiter: str = ";") -> list[Draft]:
     """Drafts of a csv file and of a data frame with a column of these cells beside a column of numbers."""
-    cells: dict[str, Sequence[object]] = {
-        "x": np.random.default_rng(0).normal(size=ROWS).round(3).tolist(),
-        name: list(map(cell, range(ROWS))),
-    }
-    rows = pd.DataFrame(cells)
+    x = np.random.default_rng(0).normal(size=ROWS).round(3)
+    rows = pd.DataFrame({"x": x, name: list(map(cell, range(ROWS)))})
     rows.to_csv("rows.csv", index=False, sep=delimiter)
     return [init("rows.csv"), init(rows)]
 
@@ -93,8 +91,8 @@ def test_codes_with_leading_zeros_are_classes_or_identifiers_and_never_numbers()
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("form", ["%Y-%m-%d", "%d.%m.%Y", "%m/%d/%Y", "%d %b %Y", "%Y%m%d", "%Y-%m-%dT%H:%M:%SZ"])
 def test_dates_that_differ_in_all_rows_are_called_dates_and_not_identifiers(form: str):
-    day = pd.Timestamp("2020-01-01")
-    found, _ = drafts(lambda row: (day + pd.Timedelta(days=row)).strftime(form), "when")
+    day = datetime.datetime(2020, 1, 1)
+    found, _ = drafts(lambda row: (day + datetime.timedelta(days=row)).strftime(form), "when")
     (remark,) = found.remarks
     assert remark.startswith("left out: when: holds dates")
     assert found.spec.data.source.kwargs["id"] == "id"
