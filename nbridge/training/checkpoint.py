@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,20 @@ from torch import Tensor, nn
 
 from nbridge.common.atomic_files import write_atomically, write_json, write_text, writing
 from nbridge.common.autograd import gradients
+from nbridge.common.messages import clip
 from nbridge.data.patterns import Patterns
-from nbridge.errors import NBridgeError, RunError
+from nbridge.errors import NBridgeError, RunError, SpecError
 from nbridge.models.base import MultimodalVAE
 from nbridge.nn.likelihoods import Likelihood
+from nbridge.spec import registry
+from nbridge.spec.reader import spec_from_dict
 from nbridge.spec.spec import Spec
 from nbridge.training.build import build_model
 from nbridge.version import __version__
 
 FORMAT_VERSION = 1
 TENSORS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+_PACKAGE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -134,18 +139,29 @@ def save_model(
         save_tensors(folder / TENSORS, model.state_dict(), {})
         write_text(folder / CARD, card)
         seen = {} if patterns is None else {"patterns": patterns.as_dict()}
-        write_json(folder / CONFIG, {"format_version": FORMAT_VERSION, "nbridge": __version__, "spec": spec.as_dict(), **seen})
+        packages = {"packages": found} if (found := _packages(spec)) else {}
+        config = {"format_version": FORMAT_VERSION, "nbridge": __version__, **packages, "spec": spec.as_dict(), **seen}
+        write_json(folder / CONFIG, config)
 
 
 @gradients()
 def load_model(directory: str | os.PathLike[str]) -> tuple[MultimodalVAE, Spec, Patterns | None]:
     """Reads the network, its spec and the missingness patterns of its training rows from a model folder, or the one inside a run folder.
 
+    Only built-in classes, entry points of installed packages, classes already imported and packages allowed by the caller
+    (`nbridge.spec.registry.allowing`) are used.
+
     Raises:
-        RunError: if it is incomplete, damaged, of a newer format, or its tensors do not match its spec.
+        RunError: if it is incomplete, damaged, of a newer format, names a class that is not installed or not allowed, or its tensors do not
+            match its spec.
     """
     spec, patterns = read_config(folder := model_folder(directory))
-    model = build_model(spec)
+    path = folder / CONFIG
+    try:
+        with registry.reading(path):
+            model = build_model(spec)
+    except SpecError as error:
+        raise RunError(f"{path}: {error.problems[0]}") from error
     load_into(model, load_tensors(folder / TENSORS)[0], folder / TENSORS)
     return model.eval(), spec, patterns
 
@@ -172,9 +188,36 @@ def read_config(folder: Path) -> tuple[Spec, Patterns | None]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         check_version(path, config["format_version"])
+        _check_packages(path, config.get("packages", {}))
         seen = config.get("patterns")
-        return Spec.model_validate(config["spec"]), None if seen is None else Patterns.from_dict(seen)
+        with registry.reading(path):
+            spec = spec_from_dict(config["spec"])
+        return spec, None if seen is None else Patterns.from_dict(seen)
     except RunError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except SpecError as error:
+        more = f" (and {len(error.problems) - 1} more)" if len(error.problems) > 1 else ""
+        raise RunError(f"{path}: {error.problems[0]}{more}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise RunError(f"{path}: truncated or damaged ({type(error).__name__})") from error
+
+
+def _packages(spec: Spec) -> dict[str, dict[str, str]]:
+    """The installed package of each name in a spec that is an entry point, by kind."""
+    named = [("datasets", spec.data.source.type)]
+    for modality in spec.modalities.values():
+        named += [("encoders", modality.encoder.type), ("decoders", modality.decoder.type), ("likelihoods", modality.likelihood.type)]
+    found: dict[str, dict[str, str]] = {}
+    for kind, name in named:
+        if (package := registry.package_of(kind, name)) is not None:
+            found.setdefault(kind, {})[name] = package
+    return found
+
+
+def _check_packages(path: Path, packages: Mapping[str, Mapping[str, str]]) -> None:
+    """Raises a `RunError` that names the package of an entry point that is not installed here."""
+    for kind in sorted(registry.EXTENSIBLE & packages.keys()):
+        for name, package in packages[kind].items():
+            if name not in registry.known(kind) and _PACKAGE.fullmatch(package):
+                noun = registry.NOUNS[kind]
+                raise RunError(f"{path}: {noun} {clip(name)!r} is in the package {package}, which is not installed: pip install {package}")
