@@ -38,6 +38,7 @@ from nbridge.training.build import automatic_weights, build_data, build_model, r
 from nbridge.training.checkpoint import CONFIG, save_model
 from nbridge.training.progress import Reporter
 from nbridge.training.run_folder import (
+    CHECKPOINT,
     MODEL,
     RESOLVED,
     VERDICT,
@@ -49,6 +50,7 @@ from nbridge.training.run_folder import (
     read_environment,
     read_resolved,
 )  # fmt: skip
+from nbridge.training.stage import StateError
 from nbridge.training.state import append_record, read_records, restore_state, save_state
 from nbridge.training.trainer import TrainingState, check_stages, fit
 
@@ -186,7 +188,11 @@ def resume(
             _advise(world, folder)
             # The stored precision, because measuring again could choose another one.
             products = environment["precision"]["chosen"]
-            return _train(model, spec, splits, folder, collector, _restore(folder, model, world), world, products)
+            state = _restore(folder, model, world)
+            try:
+                return _train(model, spec, splits, folder, collector, state, world, products)
+            except StateError as error:
+                raise RunError(f"{folder / CHECKPOINT}: {error}") from error
 
 
 def open_run(directory: str | os.PathLike[str], data: Data | None = None, *, device: str = "auto", allow: Iterable[str] = ()) -> Run:
