@@ -45,6 +45,19 @@ class RunError(NBridgeError):
     """A run folder or checkpoint that cannot be used."""
 
 
+class StoppedError(KeyboardInterrupt):
+    """The process was asked to end, by Ctrl-C or a signal.
+
+    Arguments:
+        text: What to do next.
+        code: The exit code: 128 and the number of the signal.
+    """
+
+    def __init__(self, text: str = "interrupted", code: int = 130) -> None:
+        self.code = code
+        super().__init__(text)
+
+
 class NBridgeWarning(UserWarning):
     """Something about rows or a model that a user should know and that is no mistake."""
 
@@ -63,11 +76,11 @@ class LostProcessError(NBridgeError):
 
 
 def exit_code(error: BaseException) -> int:
-    """The exit code of the command line: 2 for a user's error, 130 if interrupted, 1 for a failure of nbridge."""
+    """The exit code of the command line: 2 for a user's error, 130, 143 or 129 by Ctrl-C, SIGTERM or SIGHUP, 1 for a failure of nbridge."""
     if isinstance(error, LostProcessError):
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        return 130
+        return getattr(error, "code", 130)
     return 2 if isinstance(error, NBridgeError | OSError) else 1
 
 

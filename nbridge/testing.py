@@ -185,12 +185,9 @@ def _check_log_prob(likelihood: Likelihood, x: Tensor) -> None:
     raw = torch.randn(3, len(x), *likelihood.raw_shape)
     for cells in [None, torch.rand_like(x) < 0.5] if likelihood.elementwise else [None]:
         torch.testing.assert_close(
-            likelihood.log_prob(raw, x, cells),
-            Likelihood.log_prob(likelihood, raw, x, cells),
-            rtol=1e-4,
-            atol=1e-4,
+            likelihood.log_prob(raw, x, cells), Likelihood.log_prob(likelihood, raw, x, cells), rtol=1e-4, atol=1e-4,
             msg="log_prob() differs from the distribution's" + (" where cells are not observed" if cells is not None else ""),
-        )
+        )  # fmt: skip
     for size in (0.0, 30.0, -30.0, 1e4, -1e4):
         raw = torch.full((len(x), *likelihood.raw_shape), size, requires_grad=True)
         log_prob = likelihood.log_prob(raw, x)

@@ -91,7 +91,7 @@ def test_the_wheel_names_its_version_its_licence_and_its_command(wheel: Path):
         texts = {name.split("/")[-1]: file.read(name).decode() for name in file.namelist() if ".dist-info/" in name}
     assert f"\nVersion: {nbridge.__version__}\n" in texts["METADATA"]
     assert "\nLicense-Expression: Apache-2.0\n" in texts["METADATA"]
-    assert "nbridge = nbridge.cli.main:main" in texts["entry_points.txt"]
+    assert "nbridge = nbridge.__main__:main" in texts["entry_points.txt"]
     assert "Apache License" in texts["LICENSE"]
 
 

@@ -15,11 +15,8 @@ from nbridge.errors import NBridgeError
 class CompiledLoss:
     """A loss that torch compiles at the first call; on CUDA it runs as a CUDA graph.
 
-    Results equal those of the loss up to rounding. The order of random draws may differ, so a compiled run is a different sample of the
-    same training.
-
-    Arguments:
-        loss: Any function of tensors, batches and mappings of tensors.
+    Results equal those of the loss, any function of tensors, batches and mappings of tensors, up to rounding. The order of random draws may
+    differ, so a compiled run is a different sample of the same training.
 
     Attributes:
         seconds: Duration of the first call, nearly all of it compilation; None before that.

@@ -45,13 +45,11 @@ class World:
 
     Arguments:
         rank: The index of this process, from 0.
-        size: The number of processes.
         local_rank: The index of this process on its machine.
-        store: The rendezvous store.
 
     Attributes:
         memory: The shared memory of processes on the CPUs of one machine.
-        speaks: Whether this process should report the error that ends it.
+        reports_error: Whether this process should report the error that ends it.
         advice: What to do when a process is lost, for the error message.
     """
 
@@ -152,7 +150,7 @@ class World:
     # How processes end
 
     def announce_error(self, error: BaseException) -> BaseException:
-        """Announces an error that ends this process, sets ``speaks``, and returns the exception to raise."""
+        """Announces an error that ends this process, sets ``reports_error``, and returns the exception to raise."""
         if isinstance(error, LostProcessError):
             return error
         if isinstance(error, _TerminatedError) or _is_broken_connection(error):

@@ -35,11 +35,7 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True)
 class PrecisionChoice:
-    """The precision of a run's matrix products and the timings behind it.
-
-    Arguments:
-        float32_ms: Milliseconds of the timed products in float32; None if nothing was timed.
-    """
+    """The precision of a run's matrix products, and the timings behind it in milliseconds, None if nothing was timed."""
 
     asked: Precision
     chosen: Products

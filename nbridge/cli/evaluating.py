@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -20,39 +20,31 @@ from nbridge.cli.options import (
     console_of,
     default_folder,
     prefixed_errors,
-    print_findings,
     reporting,
     split_names,
-)  # fmt: skip
+)
+from nbridge.cli.parameters import argument, option
 from nbridge.errors import DataError, NBridgeError, SpecError
 
 if TYPE_CHECKING:
     from nbridge.evaluation.results import Metric, Settings, Split
 
 SplitName = Annotated[str, typer.Option(metavar="NAME", help="test, validation or train.")]
-MetricNames = Annotated[
-    str | None, typer.Option(metavar="A,B", help="The metrics; by default all that the models support.", show_default=False)
-]
+MetricNames = Annotated[str | None, option("A,B", "The metrics; by default all that the models support.")]
 Given = Annotated[
     list[str] | None,
-    typer.Option(
-        metavar="A,B",
-        help="A conditioning set, '' for the prior; may be repeated. By default, each single modality and each set of all but one.",
-        show_default=False,
-    ),
+    option("A,B", "A conditioning set, '' for the prior; may be repeated. By default, each single modality and each set of all but one."),
 ]
 NumRows = Annotated[int, typer.Option(metavar="N", help="Maximum number of rows; 0 for all.")]
-DensityRows = Annotated[
-    int | None, typer.Option(metavar="N", help="Maximum number of rows for metrics with K samples.", show_default="all of them")
-]
+DensityRows = Annotated[int | None, option("N", "Maximum number of rows for metrics with K samples.", shown="all of them")]
 Samples = Annotated[int, typer.Option(metavar="K", help="Importance samples of z per row.")]
 Draws = Annotated[int, typer.Option(metavar="N", help="Draws per row for the other metrics.")]
 Generated = Annotated[int, typer.Option(metavar="N", help="Draws per row for metrics with classifiers.")]
-Label = Annotated[str | None, typer.Option(metavar="NAME", help="The modality that classifiers predict.", show_default="the first")]
+Label = Annotated[str | None, option("NAME", "The modality that classifiers predict.", shown="the first")]
 
 
 def evaluate(
-    directory: Annotated[str, typer.Argument(metavar="DIR", help="A run folder.", show_default=False)],
+    directory: Annotated[str, argument("DIR", "A run folder.")],
     split: SplitName = "test",
     metrics: MetricNames = None,
     given: Given = None,
@@ -70,7 +62,7 @@ def evaluate(
 
     Results are printed and saved as JSON in the run folder.
     """
-    from nbridge.cli.tables import EvaluationProgress, print_evaluation
+    from nbridge.cli.tables import EvaluationProgress, print_evaluation, print_findings
     from nbridge.cli.verdicts import print_verdict
     from nbridge.common.atomic_files import write_json, writing
     from nbridge.evaluation import suite
@@ -82,13 +74,9 @@ def evaluate(
     settings = _settings(split, metrics, given, rows, density_rows, samples, draws, generated, label, seed)
     cache = ClassifierCache(Path(directory) / CLASSIFIERS)
     trained = run.open_run(directory, device=device)
-    bar = EvaluationProgress(console_of(stderr=True))
-    try:
-        with prefixed_errors(directory, DataError), _options_as_typed():
-            parts = (trained.model.network, trained.spec, trained.splits, settings)
-            evaluation = suite.evaluate(*parts, classifiers=cache, announce=bar, records=read_records(Path(directory)))
-    finally:
-        bar.close()
+    with closing(EvaluationProgress(console_of(stderr=True))) as bar, prefixed_errors(directory, DataError), _options_as_typed():
+        parts = (trained.model.network, trained.spec, trained.splits, settings)
+        evaluation = suite.evaluate(*parts, classifiers=cache, announce=bar, records=read_records(Path(directory)))
     with writing(target := evaluation_path(Path(directory), split)):
         write_json(target, evaluation.as_dict())
     print_findings(evaluation.warnings)
@@ -105,7 +93,7 @@ def evaluate(
 def compare(
     spec: SpecPath,
     models: Annotated[str, typer.Option(metavar="A,B", help="The models to train and compare.")] = "bridged,jmvae,telbo,mvae",
-    out: Annotated[str | None, typer.Option(metavar="DIR", help="The output folder.", show_default="runs/compare-NAME-OF-THE-SPEC")] = None,
+    out: Annotated[str | None, option("DIR", "The output folder.", shown="runs/compare-NAME-OF-THE-SPEC")] = None,
     seeds: Annotated[int, typer.Option(metavar="N", help="Number of seeds per model.")] = 3,
     set_: Overrides = None,
     split: SplitName = "test",
@@ -118,9 +106,7 @@ def compare(
     generated: Generated = 10,
     label: Label = None,
     device: Device = "auto",
-    minutes: Annotated[
-        float | None, typer.Option(metavar="M", help="Stop after M minutes; run the same command to continue.", show_default=False)
-    ] = None,
+    minutes: Annotated[float | None, option("M", "Stop after M minutes; run the same command to continue.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train and evaluate several models on one spec. Run the same command again to continue after an interruption."""
@@ -141,23 +127,11 @@ def compare(
         bar.close()
         console.print(line, soft_wrap=True)
 
-    try:
-        with reporting(console) as reporter, prefixed_errors(spec, SpecError), _options_as_typed():
-            done = comparison.compare(
-                spec,
-                split_names(models),
-                folder,
-                seeds=seeds,
-                settings=settings,
-                overrides=set_ or (),
-                device=device,
-                minutes=minutes,
-                announce=announce,
-                reporter=reporter,
-                measuring=bar,
-            )
-    finally:
-        bar.close()
+    with closing(bar), reporting(console) as reporter, prefixed_errors(spec, SpecError), _options_as_typed():
+        done = comparison.compare(
+            spec, split_names(models), folder, seeds=seeds, settings=settings, overrides=set_ or (), device=device, minutes=minutes,
+            announce=announce, reporter=reporter, measuring=bar,
+        )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(done.as_dict(), indent=2))
     else:
@@ -178,29 +152,15 @@ def _options_as_typed() -> Iterator[None]:
 
 
 def _settings(
-    split: str,
-    metrics: str | None,
-    given: list[str] | None,
-    rows: int,
-    density_rows: int | None,
-    samples: int,
-    draws: int,
-    generated: int,
-    label: str | None,
-    seed: int,
-) -> Settings:
+    split: str, metrics: str | None, given: list[str] | None, rows: int, density_rows: int | None, samples: int, draws: int, generated: int,
+    label: str | None, seed: int,
+) -> Settings:  # fmt: skip
     from nbridge.evaluation.results import Settings
 
     return Settings(
         # Settings.check rejects unknown metrics and splits.
         metrics=None if metrics is None else cast("tuple[Metric, ...]", split_names(metrics)),
         given=None if given is None else tuple(split_names(names) for names in given),
-        split=cast("Split", split),
-        rows=rows or None,
-        density_rows=density_rows,
-        samples=samples,
-        draws=draws,
-        generated=generated,
-        label=label,
-        seed=seed,
-    )
+        split=cast("Split", split), rows=rows or None, density_rows=density_rows, samples=samples, draws=draws, generated=generated,
+        label=label, seed=seed,
+    )  # fmt: skip

@@ -7,14 +7,15 @@ from typing import Annotated
 import typer
 
 from nbridge.cli.options import Overwrite, RunPath, check_output, split_names
+from nbridge.cli.parameters import option
 from nbridge.errors import RunError
 
 
 def export(
     directory: RunPath,
-    out: Annotated[str, typer.Option(metavar="FILE", help="The file to write, .onnx or .pt2 (torch.export).", show_default=False)],
-    given: Annotated[str | None, typer.Option(metavar="A,B", help="The input modalities.", show_default="all")] = None,
-    targets: Annotated[str | None, typer.Option(metavar="A,B", help="The output modalities.", show_default="all")] = None,
+    out: Annotated[str, option("FILE", "The file to write, .onnx or .pt2 (torch.export).")],
+    given: Annotated[str | None, option("A,B", "The input modalities.", shown="all")] = None,
+    targets: Annotated[str | None, option("A,B", "The output modalities.", shown="all")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Export a model as a graph that imputes without nbridge. It maps NAME and NAME__present to NAME__completed.

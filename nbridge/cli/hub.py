@@ -7,18 +7,17 @@ from typing import Annotated
 import typer
 
 from nbridge.cli.options import Overwrite, RunPath
+from nbridge.cli.parameters import argument, option
 
-Repo = Annotated[str, typer.Argument(metavar="USER/NAME", help="A repository on the Hugging Face Hub.", show_default=False)]
+Repo = Annotated[str, argument("USER/NAME", "A repository on the Hugging Face Hub.")]
 
 
 def push(
     directory: RunPath,
     repo: Repo,
     private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
-    revision: Annotated[str | None, typer.Option(metavar="BRANCH", help="The branch to push to.", show_default="main")] = None,
-    license_: Annotated[
-        str | None, typer.Option("--license", metavar="ID", help="The licence in the model card, such as apache-2.0.", show_default=False)
-    ] = None,
+    revision: Annotated[str | None, option("BRANCH", "The branch to push to.", shown="main")] = None,
+    license_: Annotated[str | None, option("ID", "The licence in the model card, such as apache-2.0.", "--license")] = None,
 ) -> None:
     """Push a model to the Hugging Face Hub. Uploads the files of its model folder, including spec and model card, but no data.
 
@@ -31,8 +30,8 @@ def push(
 
 def pull(
     repo: Repo,
-    out: Annotated[str, typer.Option(metavar="DIR", help="The model folder to create.", show_default=False)],
-    revision: Annotated[str | None, typer.Option(metavar="REVISION", help="A branch, a tag or a commit.", show_default="main")] = None,
+    out: Annotated[str, option("DIR", "The model folder to create.")],
+    revision: Annotated[str | None, option("REVISION", "A branch, a tag or a commit.", shown="main")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Pull a model from the Hugging Face Hub. The folder is created only if the model is valid; commands accept it like a run folder."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nbridge.cli.options import PATTERNS, Overwrite, check_output, console_of
+from nbridge.cli.parameters import argument, option
 from nbridge.common.messages import clip, some_of
 from nbridge.errors import RunError
 
@@ -21,17 +22,10 @@ MAX_NAMES = 12
 
 def init(
     data: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="DATA...",
-            help="A csv or parquet file, a folder of images, several to join, or an npz, h5mu or h5ad file.",
-            show_default=False,
-        ),
+        list[str], argument("DATA...", "A csv or parquet file, a folder of images, several to join, or an npz, h5mu or h5ad file.")
     ],
-    out: Annotated[str | None, typer.Option(metavar="FILE", help="The spec to write.", show_default="NAME-OF-THE-DATA.yaml")] = None,
-    id_: Annotated[
-        str | None, typer.Option("--id", metavar="COLUMN", help="The identifier column; guessed by default.", show_default=False)
-    ] = None,
+    out: Annotated[str | None, option("FILE", "The spec to write.", shown="NAME-OF-THE-DATA.yaml")] = None,
+    id_: Annotated[str | None, option("COLUMN", "The identifier column; guessed by default.", "--id")] = None,
     source: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="A data source of your own, such as package.module:Class; found by the file by default."),

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 
 def validate(
-    spec: SpecPath,
-    set_: Overrides = None,
-    data: Annotated[bool, typer.Option("--data", help="Also check the data.")] = False,
+    spec: SpecPath, set_: Overrides = None, data: Annotated[bool, typer.Option("--data", help="Also check the data.")] = False
 ) -> None:
     """Check a spec. Shows all errors at once, with line numbers. Data are read only with --data.
 
@@ -99,6 +97,8 @@ def _print_counts(table: ParameterTable) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from nbridge.evaluation.parameter_counts import LABELS
+
     console = Console()
     parts = Table("part", title="The bridged model", title_justify="left")
     parts.add_column("parameters", justify="right")
@@ -108,11 +108,9 @@ def _print_counts(table: ParameterTable) -> None:
     models = Table("model", title="Models built from the same parts", title_justify="left")
     for heading in ("inference networks", "parameters", "counted"):
         models.add_column(heading, justify="right")
-    labels = {"bridged": "bridged", "retrofit": "retrofit (JMVAE, TELBO)", "mvae": "MVAE"}
     for line in table.models:
-        models.add_row(labels[line.name], f"{line.networks:,}", f"{line.formula:,}", "-" if line.counted is None else f"{line.counted:,}")
+        models.add_row(LABELS[line.name], f"{line.networks:,}", f"{line.formula:,}", "-" if line.counted is None else f"{line.counted:,}")
     console.print(models)
-    saved = f"{abs(table.reduction):.1%} {'fewer' if table.reduction >= 0 else 'more'}"
-    typer.echo(f"The bridged model has {saved} parameters than the retrofit. Bridges grow as n(n-1), retrofits as 2^n.")
+    typer.echo(f"{table.comparison} Bridges grow as n(n-1), retrofits as 2^n.")
     if table.paper not in (None, table.models[0].formula):
         typer.echo(f"With bridges: {{objective: paper}}, without separate encoders for bridges, it has {table.paper:,}.")

@@ -11,7 +11,7 @@ from typing import NoReturn
 import typer
 
 from nbridge.acceleration.threads import set_thread_count
-from nbridge.cli import evaluating, exploring, exporting, hub, init, inspecting, reporting, serving, training
+from nbridge.cli import doctor, evaluating, exploring, exporting, hub, init, inspecting, reporting, serving, training
 from nbridge.cli.options import AllowCode
 from nbridge.errors import NBridgeError, RunError, exit_code
 from nbridge.spec.registry import allowing
@@ -32,46 +32,27 @@ EXAMPLES: dict[Callable[..., None], str] = {
     evaluating.compare: "nbridge compare modality_specs/digits.yaml --models bridged,mvae",
     inspecting.validate: "nbridge validate rows.yaml --data",
     inspecting.params: "nbridge params modality_specs/digits.yaml",
+    doctor.doctor: "nbridge doctor runs/digits",
     inspecting.schema: "nbridge schema --out nbridge.schema.json",
 }
 """The subcommands in the order of the help text, each with an example."""
 COMPUTING = (
-    training.train,
-    training.resume,
-    serving.impute,
-    serving.generate,
-    serving.embed,
-    evaluating.evaluate,
-    reporting.report,
-    exploring.explore,
-    exporting.export,
-    evaluating.compare,
-)
+    training.train, training.resume, serving.impute, serving.generate, serving.embed, evaluating.evaluate, reporting.report,
+    exploring.explore, exporting.export, evaluating.compare,
+)  # fmt: skip
 OWN_SPEC = (init.init, training.train, evaluating.compare, inspecting.validate, inspecting.params)
 """The subcommands that read a spec or a class of the user's own, and therefore may import modules in the current folder."""
 LOADING = (
-    training.resume,
-    serving.impute,
-    serving.generate,
-    serving.embed,
-    evaluating.evaluate,
-    reporting.report,
-    exploring.explore,
-    exporting.export,
-    hub.push,
-    hub.pull,
-)
+    training.resume, serving.impute, serving.generate, serving.embed, evaluating.evaluate, reporting.report, exploring.explore,
+    exporting.export, hub.push, hub.pull, doctor.doctor,
+)  # fmt: skip
 """The subcommands that load a model or a run, which may come from elsewhere; they have the option `--allow-code`."""
 
 app = typer.Typer(
-    name="nbridge",
-    help="Multimodal VAEs that impute missing modalities, from a declarative spec.",
-    epilog=f"Start with:  {EXAMPLES[training.train]}\n\nor with your own data:  nbridge init rows.csv",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+    name="nbridge", help="Multimodal VAEs that impute missing modalities, from a declarative spec.",
+    epilog=f"Start with:  {EXAMPLES[training.train]}\n\nor with your own data:  nbridge init rows.csv", no_args_is_help=True,
+    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+)  # fmt: skip
 
 
 @app.callback(invoke_without_command=True)
@@ -84,14 +65,14 @@ def _options(version: bool = typer.Option(False, "--version", help="Show the ver
 
 
 def _with_exit_codes(verb: Callable[..., None]) -> Callable[..., None]:
-    """Wraps a subcommand to exit with code 130 on Ctrl-C, which typer handles differently, and never silently with 0."""
+    """Wraps a subcommand to print its message on Ctrl-C, SIGTERM and SIGHUP, which typer handles differently; none ends early with 0."""
 
     @functools.wraps(verb)
     def run(*args: object, **kwargs: object) -> None:
         try:
             verb(*args, **kwargs)
         except KeyboardInterrupt as stop:
-            _exit(str(stop) or "interrupted", 130)
+            _exit(str(stop) or "interrupted", exit_code(stop))
         except SystemExit as stop:
             if stop.code in (None, 0):
                 raise RunError("the code of a class outside nbridge ended the program before the command was done (SystemExit)") from stop
@@ -121,7 +102,7 @@ for _verb, _example in EXAMPLES.items():
 
 
 def main() -> None:
-    """Runs a command. Exits with 0 on success, 2 on a user error, 1 on a failure of nbridge, 130 when interrupted."""
+    """Runs a command. Exits with 0 on success, 2 on a user error, 1 on a failure of nbridge, 128 and its number when a signal stops it."""
     if sys.argv[1:2] and sys.argv[1] in {verb.__name__ for verb in OWN_SPEC}:
         # Appended last, so that a spec can name a class in the current folder without shadowing installed modules.
         sys.path.append("")

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nbridge.common.warnings import Finding
+from nbridge.cli.parameters import argument, option
 from nbridge.data.endings import ARCHIVE, ARRAY, GZIP, TABLES, has_ending
-from nbridge.errors import NBridgeError, RunError
+from nbridge.errors import NBridgeError, RunError, StoppedError, exit_code
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from nbridge.training.progress import ConsoleReporter
 
-SpecPath = Annotated[str, typer.Argument(metavar="SPEC", help="A spec, a YAML file.", show_default=False)]
-RunPath = Annotated[str, typer.Argument(metavar="DIR", help="A run folder, or the model folder inside it.", show_default=False)]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one value of the spec; may be repeated.", show_default=False)
-]
+SpecPath = Annotated[str, argument("SPEC", "A spec, a YAML file.")]
+RunPath = Annotated[str, argument("DIR", "A run folder, or the model folder inside it.")]
+Overrides = Annotated[list[str] | None, option("A.B=C", "Change one value of the spec; may be repeated.", "--set")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON to standard output.")]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")]
 Seed = Annotated[int, typer.Option(metavar="N", min=0, max=2**63 - 1, help="Seed of the draws.")]
@@ -49,7 +47,7 @@ def check_output(path: str, overwrite: bool, endings: tuple[str, ...], rows: str
         raise RunError(f"--out {path}: expected a file that ends in {' or '.join(endings)}")
     if target.is_dir():
         raise RunError(f"--out {path}: a folder, expected a file")
-    _check_target(target, path, overwrite, rows)
+    check_target(target, f"--out {path}", overwrite, rows)
     return target
 
 
@@ -62,22 +60,27 @@ def check_output_folder(path: str, overwrite: bool, rows: str) -> Path:
     target = Path(path)
     if has_ending(target, ARCHIVE, ARRAY, *TABLES, GZIP) or target.is_file():
         raise RunError(f"--out {path}: a file, expected a folder like {rows}")
-    _check_target(target, path, overwrite, rows)
+    check_target(target, f"--out {path}", overwrite, rows)
     return target
 
 
-def _check_target(target: Path, path: str, overwrite: bool, rows: str | None) -> None:
+def check_target(target: Path, option_: str, overwrite: bool, rows: str | None = None) -> None:
+    """Checks that a path can be written, for an option as typed. The input ``rows`` is never replaced.
+
+    Raises:
+        RunError: when its parent folder does not exist, or it exists and may not be replaced.
+    """
     if not target.parent.is_dir():
-        raise RunError(f"--out {path}: folder {target.parent} does not exist")
+        raise RunError(f"{option_}: folder {target.parent} does not exist")
     if not target.exists():
         return
     from nbridge.data.folders import find_file_or_folder
 
     if rows is not None and find_file_or_folder(rows).samefile(target):
         noun = "folder" if target.is_dir() else "file"
-        raise RunError(f"--out {path}: this is the input {noun}; choose another path")
+        raise RunError(f"{option_}: this is the input {noun}; choose another path")
     if not overwrite:
-        raise RunError(f"--out {path}: exists already. Use --overwrite to replace it.")
+        raise RunError(f"{option_}: exists already. Use --overwrite to replace it.")
 
 
 @contextmanager
@@ -107,12 +110,6 @@ def console_of(*, stderr: bool = False, quiet: bool = False) -> Console:
     return Console(stderr=stderr, quiet=quiet, markup=False, emoji=False, highlight=False)
 
 
-def print_findings(findings: Iterable[Finding]) -> None:
-    """Prints findings to standard error, one line each."""
-    for finding in findings:
-        typer.echo(finding.line, err=True)
-
-
 @contextmanager
 def reporting(console: Console, folder: str | None = None) -> Iterator[ConsoleReporter]:
     """Yields a progress reporter, closes it at the end, and on Ctrl-C adds a message on how to continue."""
@@ -124,8 +121,9 @@ def reporting(console: Console, folder: str | None = None) -> Iterator[ConsoleRe
         yield reporter
     except KeyboardInterrupt as stop:
         if folder is None:
-            raise KeyboardInterrupt(str(stop) or "interrupted; run the same command to continue") from stop
+            raise StoppedError(str(stop) or "interrupted; run the same command to continue", exit_code(stop)) from stop
         goes_on = Path(folder, RESOLVED).is_file()
-        raise KeyboardInterrupt(f"interrupted; continue with: nbridge resume {shlex.quote(folder)}" if goes_on else "interrupted") from stop
+        what = f"interrupted; continue with: nbridge resume {shlex.quote(folder)}" if goes_on else "interrupted"
+        raise StoppedError(what, exit_code(stop)) from stop
     finally:
         reporter.close()

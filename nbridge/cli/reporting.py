@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nbridge.cli.options import Seed
+from nbridge.cli.parameters import argument
 from nbridge.common.messages import clip
 from nbridge.common.warnings import Finding
 
@@ -21,7 +22,7 @@ WithoutReport = Annotated[bool, typer.Option("--no-report", help="Do not write r
 
 
 def report(
-    directory: Annotated[str, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)],
+    directory: Annotated[str, argument("RUN", "A run folder.")],
     rows: Annotated[int, typer.Option(metavar="N", min=1, help="Number of held-out rows for the charts.")] = 200,
     seed: Seed = 0,
 ) -> None:

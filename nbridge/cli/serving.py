@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from nbridge.cli.options import Overwrite, RunPath, Seed, check_output, check_output_folder, console_of, prefixed_errors, print_findings
+from nbridge.cli.options import Overwrite, RunPath, Seed, check_output, check_output_folder, check_target, console_of, prefixed_errors
+from nbridge.cli.parameters import argument, option
 from nbridge.data.endings import has_ending
 from nbridge.data.folders import is_folder, kind_of
 from nbridge.errors import DataError, RunError
@@ -21,27 +23,19 @@ if TYPE_CHECKING:
     from nbridge.spec.option_types import Prior
 
 Rows = Annotated[
-    str,
-    typer.Argument(
-        metavar="ROWS",
-        help="An npz file with one array per modality, a csv or parquet table, an h5mu or h5ad file, or a folder of images.",
-        show_default=False,
-    ),
+    str, argument("ROWS", "An npz file with one array per modality, a csv or parquet table, an h5mu or h5ad file, or a folder of images.")
 ]
 ManyRows = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="ROWS",
-        help="An npz, parquet or csv file or a folder of npy files, of any size; an h5mu or h5ad file; or a folder of images. Several with "
+    argument(
+        "ROWS",
+        "An npz, parquet or csv file or a folder of npy files, of any size; an h5mu or h5ad file; or a folder of images. Several with "
         "--to.",
-        show_default=False,
     ),
 ]
-OutAlike = Annotated[
-    str | None, typer.Option(metavar="PATH", help="The file or folder to write, of the same kind as ROWS.", show_default=False)
-]
+OutAlike = Annotated[str | None, option("PATH", "The file or folder to write, of the same kind as ROWS.")]
 ShardText = Annotated[str, typer.Option(metavar="I/N", help="Write only this part of the rows, such as 1/4.")]
-Out = Annotated[str, typer.Option(metavar="FILE", help="The npz file to write.", show_default=False)]
+Out = Annotated[str, option("FILE", "The npz file to write.")]
 
 
 def impute(
@@ -49,23 +43,13 @@ def impute(
     rows: ManyRows = None,
     out: OutAlike = None,
     to: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Write several tables or folders of images that are joined on identifiers, under their names.",
-            show_default=False,
-        ),
+        str | None, option("FOLDER", "Write several tables or folders of images that are joined on identifiers, under their names.")
     ] = None,
     samples: Annotated[int | None, typer.Option(metavar="K", min=1, help="Draws per row; by default one point estimate.")] = None,
     noise: Annotated[bool, typer.Option(help="Whether draws include the spread of the likelihood.")] = True,
     seed: Seed = 0,
     intervals: Annotated[
-        str | None,
-        typer.Option(
-            metavar="P,P",
-            help="Also write NAME__mean, __sd, __lower and __upper for these central intervals, such as 0.9.",
-            show_default=False,
-        ),
+        str | None, option("P,P", "Also write NAME__mean, __sd, __lower and __upper for these central intervals, such as 0.9.")
     ] = None,
     draws: Annotated[int, typer.Option(metavar="K", min=1, help="Draws for the intervals.")] = 399,
     shard: ShardText = "1/1",
@@ -99,12 +83,13 @@ def impute(
     if out is not None or part.of > 1:
         other = "--out" if out is not None else "--shard"
         raise RunError(f"--to {to}: cannot be combined with {other}; all tables are written whole, under their names")
-    _impute(directory, rows or [], _folder(str(to), overwrite), options, part)
+    check_target(Path(str(to)), f"--to {to}", overwrite)
+    _impute(directory, rows or [], Path(str(to)), options, part)
 
 
 def _impute(directory: str, rows: str | list[str], target: Path, options: ImputationOptions, shard: Shard) -> None:
     """Imputes rows with a progress bar, and prints a summary."""
-    from nbridge.cli.tables import EvaluationProgress
+    from nbridge.cli.tables import EvaluationProgress, print_findings
     from nbridge.data.source import open_data
     from nbridge.inference.complete import impute_rows
     from nbridge.model import load
@@ -116,11 +101,8 @@ def _impute(directory: str, rows: str | list[str], target: Path, options: Imputa
             raise RunError(f"--out {target}: this model has images, which are written as files; write to a folder, --to FOLDER")
         if shard.of > 1:
             raise RunError(f"--shard {shard.number}/{shard.of}: not supported for images; leave it out")
-    bar = EvaluationProgress(console_of(stderr=True))
-    try:
+    with closing(EvaluationProgress(console_of(stderr=True))) as bar:
         done = impute_rows(model, source, target, options, shard=shard, progress=bar)
-    finally:
-        bar.close()
     print_findings(done.warnings)
     counts = ", ".join(f"{name} {count:,}" for name, count in done.imputed.items())
     if source.into_folder:
@@ -131,15 +113,6 @@ def _impute(directory: str, rows: str | list[str], target: Path, options: Imputa
     passed = f"; passed through {', '.join(name or 'a column without a name' for name in done.passed)}" if done.passed else ""
     of_all = "" if shard.of == 1 else f" of {done.total:,}, starting at row {done.start:,}"
     typer.echo(f"{target}: {done.stop - done.start:,} rows{of_all}; imputed {counts}{passed}")
-
-
-def _folder(to: str, overwrite: bool) -> Path:
-    """The checked output folder for joined tables and folders of images."""
-    if not Path(to).absolute().parent.is_dir():
-        raise RunError(f"--to {to}: folder {Path(to).parent} does not exist")
-    if Path(to).exists() and not overwrite:
-        raise RunError(f"--to {to}: exists already. Use --overwrite to replace it.")
-    return Path(to)
 
 
 def _target(rows: Sequence[str], out: str | None, overwrite: bool) -> Path:
@@ -156,17 +129,11 @@ def _target(rows: Sequence[str], out: str | None, overwrite: bool) -> Path:
 
 def generate(
     directory: RunPath,
-    out: Annotated[str, typer.Option(metavar="FILE", help="An npz file, or a png file for a grid of images.", show_default=False)],
-    given: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Condition on a modality: label=3, x=[0.1,0.2]; may be repeated.", show_default=False),
-    ] = None,
+    out: Annotated[str, option("FILE", "An npz file, or a png file for a grid of images.")],
+    given: Annotated[list[str] | None, option("NAME=VALUE", "Condition on a modality: label=3, x=[0.1,0.2]; may be repeated.")] = None,
     num: Annotated[int, typer.Option(metavar="N", min=1, help="Number of rows.")] = 16,
     noise: Annotated[bool, typer.Option(help="Whether to sample from the likelihood instead of taking its mean.")] = False,
-    prior: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="The prior if nothing is given: normal, N(0, I), or mixture.", show_default="the model's"),
-    ] = None,
+    prior: Annotated[str | None, option("NAME", "The prior if nothing is given: normal, N(0, I), or mixture.", shown="the model's")] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from textwrap import fill
 
 import numpy as np
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from nbridge.common.messages import number
+from nbridge.common.warnings import Finding
 from nbridge.evaluation.results import ERRORS, NOTES, Evaluation, Measurement, Names, abbreviated, describe_settings, describe_skipped
 from nbridge.runs.comparison_table import Comparison
 
@@ -63,6 +65,12 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         console.print(table)
     for note in comparison.notes():
         console.print(note)
+
+
+def print_findings(findings: Iterable[Finding]) -> None:
+    """Prints findings to standard error, one line each."""
+    for finding in findings:
+        typer.echo(finding.line, err=True)
 
 
 def print_patterns(present: Mapping[str, np.ndarray], console: Console, most: int) -> None:

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from nbridge.cli.parameters import option
 from nbridge.common.messages import clip, did_you_mean, listing
 from nbridge.errors import RunError
 
@@ -20,7 +19,7 @@ LOGGERS = ("tensorboard",)
 Log = Annotated[
     str | None,
     # torchrun mistakes --log for an abbreviation of one of its own options; --logger works there.
-    typer.Option("--log", "--logger", metavar="NAME", help="Also write metrics to DIR/tensorboard: tensorboard.", show_default=False),
+    option("NAME", "Also write metrics to DIR/tensorboard: tensorboard.", "--log", "--logger"),
 ]
 
 

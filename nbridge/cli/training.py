@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nbridge.cli.options import AsJson, Device, Overrides, Overwrite, SpecPath, console_of, default_folder, prefixed_errors, reporting
+from nbridge.cli.parameters import argument, option
 from nbridge.cli.reporting import WithoutReport, verdict_or_warn, write_report_or_warn
 from nbridge.cli.torchrun import main_process
 from nbridge.cli.tracking import Log, check_logger, tracking
@@ -30,7 +31,7 @@ SUMMARY_ROWS, SUMMARY_SAMPLES = 1000, 50
 
 def train(
     spec: SpecPath,
-    out: Annotated[str | None, typer.Option(metavar="DIR", help="The run folder to create.", show_default="runs/NAME-OF-THE-SPEC")] = None,
+    out: Annotated[str | None, option("DIR", "The run folder to create.", shown="runs/NAME-OF-THE-SPEC")] = None,
     set_: Overrides = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -59,8 +60,8 @@ def train(
 
 
 def resume(
-    directory: Annotated[str, typer.Argument(metavar="DIR", help="A run folder.", show_default=False)],
-    device: Annotated[str | None, typer.Option(metavar="NAME", help="Use another device than before.", show_default=False)] = None,
+    directory: Annotated[str, argument("DIR", "A run folder.")],
+    device: Annotated[str | None, option("NAME", "Use another device than before.")] = None,
     log: Log = None,
     no_report: WithoutReport = False,
     as_json: AsJson = False,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import platform
+import re
 import secrets
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -96,8 +100,49 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Removes temporary files and folders that processes of this machine left behind when they were killed.
+
+    Arguments:
+        folder: The folder that contains them.
+        name: The file or folder that they were to replace; all by default.
+    """
+    for path in leftovers(folder, name):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def leftovers(folder: Path, name: str = "") -> Iterator[Path]:
+    """The temporary files and folders that `remove_leftovers` removes."""
+    for path in folder.glob(f".{glob.escape(name) or '*'}.*.tmp"):
+        found = _TEMPORARY.fullmatch(path.name)
+        if found is not None and found["host"] == _host() and (not name or found["name"] == name) and not _is_running(int(found["pid"])):
+            yield path
+
+
 def _temporary_name(path: Path) -> str:
-    return f".{path.name}.{secrets.token_hex(4)}.tmp"
+    """A new name beside a path; it tells the process that writes it, so that the next one can remove what a killed one left."""
+    remove_leftovers(path.parent, path.name)
+    return f".{path.name}.{_host()}-{os.getpid()}.{secrets.token_hex(4)}.tmp"
+
+
+_TEMPORARY = re.compile(r"\.(?P<name>.*)\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)\.[0-9a-f]{8}\.tmp", re.DOTALL)
+
+
+def _host() -> str:
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+def _is_running(pid: int) -> bool:
+    if os.name == "nt":
+        # There, signal 0 would interrupt the process.
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _flush(path: Path) -> None:

@@ -31,11 +31,7 @@ Device = torch.device | str | None
 
 
 class Source:
-    """A seed, and a generator for each device that numbers are drawn on.
-
-    Arguments:
-        shared: Whether torch's global generator is seeded and drawn from instead.
-    """
+    """A seed with a generator for each device that numbers are drawn on; if ``shared``, torch's global generator is used instead."""
 
     def __init__(self, seed: int, *, shared: bool = False) -> None:
         self.shared = shared

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from nbridge.common.messages import clip, listing, quoted
-from nbridge.data.tables.cells import MISSING, TRUTHS, number_of, ordered_classes
-from nbridge.data.texts import normal_text
+from nbridge.common.messages import clip, quoted
+from nbridge.data.classes import class_indices, some_classes
+from nbridge.data.tables.cells import ordered_classes
+from nbridge.data.texts import MISSING, TRUTHS, normal_text, number_of
 from nbridge.errors import DataError
 
 Classes = Mapping[int, tuple[Any, ...]]
@@ -129,19 +130,14 @@ def _classes(values: np.ndarray) -> tuple[Any, ...]:
 
 
 def _places(values: np.ndarray, classes: tuple[Any, ...], what: str) -> np.ndarray:
-    places = {_text(value): float(place) for place, value in enumerate(classes)}
-    out = np.full(len(values), np.nan)
-    for row, value in enumerate(values):
-        if _is_missing(value):
-            continue
-        if (place := places.get(_text(value))) is None:
-            known = listing(clip(one) for one in classes[:10]) + (", ..." if len(classes) > 10 else "")
-            raise DataError(
-                f"{what}: row {row} holds {quoted(_text(value))}, a category that fit has not seen; it saw {known}. NaN in its place is "
-                "filled in."
-            )
-        out[row] = place
-    return out
+    texts = ["" if _is_missing(value) else _text(value) for value in values]
+
+    def message(row: int) -> str:
+        known = some_classes([clip(one) for one in classes])
+        what_fit_saw = f"a category that fit has not seen; it saw {known}. NaN in its place is filled in."
+        return f"{what}: row {row} holds {quoted(texts[row])}, {what_fit_saw}"
+
+    return class_indices(np.arange(len(texts)), texts, map(_text, classes), message)
 
 
 def _plain(values: np.ndarray, what: str) -> np.ndarray:

@@ -1,9 +1,16 @@
-"""Normalises texts for comparison: composed accents, no surrounding whitespace."""
+"""Texts as values: normalised for comparison, as numbers, and the placeholders of absent values."""
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Iterable
+from decimal import Decimal
+
+MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL")
+"""Texts that always mark an absent value; a spec can add others."""
+TRUTHS = {"true": "1", "false": "0"}
+"""The values of booleans where numbers are expected."""
 
 
 def normal_text(text: str) -> str:
@@ -29,3 +36,27 @@ def same_text_twice(texts: Iterable[str]) -> str | None:
             return text
         seen.add(normal)
     return None
+
+
+def number_of(text: str) -> float | None:
+    """Parses a text as a number; None if it is not a finite number.
+
+    Example:
+        >>> number_of("2.5e3"), number_of("TRUE"), number_of("1_000"), number_of("inf")
+        (2500.0, 1.0, None, None)
+    """
+    try:
+        number = float(TRUTHS.get(text.lower(), text))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and "_" not in text else None
+
+
+def exact_number_of(text: str) -> Decimal | None:
+    """Parses a text as an exact number; None if `number_of` returns None.
+
+    Example:
+        >>> exact_number_of("1000000000000000001") == exact_number_of("1000000000000000002"), exact_number_of("1.0") == 1
+        (False, True)
+    """
+    return None if number_of(text) is None else Decimal(TRUTHS.get(text.lower(), text))

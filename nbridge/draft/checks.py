@@ -34,13 +34,9 @@ NAMED = 8
 
 @dataclass(frozen=True)
 class Checked:
-    """The result of the checks.
+    """The result of the checks: errors that prevent training and likely mistakes, one line each.
 
-    Arguments:
-        errors: Errors that prevent training, one line each.
-        warnings: Likely mistakes, one line each.
-        rows: The number of rows.
-        present: The observed mask of each modality, (N,); empty if rows could not be read.
+    Observed masks, (N,), are by modality; there are none if rows could not be read.
     """
 
     errors: tuple[str, ...]

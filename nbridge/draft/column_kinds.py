@@ -31,12 +31,7 @@ STRAY = 0.01
 
 @dataclass(frozen=True)
 class ColumnKind:
-    """The kind of a column.
-
-    Arguments:
-        doubt: An alternative kind; empty if there is none.
-        certain: Whether the kind follows from the column name, so that other columns do not change it.
-    """
+    """The kind of a column, an alternative (``doubt``), and whether its name makes the kind ``certain``, whatever the other columns are."""
 
     kind: Kind
     why: str
@@ -51,12 +46,7 @@ class ColumnKind:
 
 @dataclass(frozen=True)
 class Tally:
-    """The distinct numbers of a column and their frequencies.
-
-    Arguments:
-        values: The distinct numbers in ascending order, (k,).
-        rows: The number of rows with each, (k,).
-    """
+    """The distinct numbers of a column in ascending order, and the number of rows with each, both (k,)."""
 
     values: np.ndarray
     rows: np.ndarray

@@ -135,24 +135,14 @@ def _draft_from_columns(schema: ColumnsSchema, id_column: str | None) -> Draft:
     id_option = None if framed or not files else id_column if id_column is not None else "" if lone else None
     columns = {part.name: vectors.name for part, vectors in lists}
     remarks = [
-        *_remarks(guesses),
-        *_sentinels(guesses),
-        *lost_images([one for one in found.columns if one.name not in named]),
-        *images.remarks,
+        *_remarks(guesses), *_sentinels(guesses), *lost_images([one for one in found.columns if one.name not in named]), *images.remarks,
         *keys.remarks,
-    ]
-    many = (
-        len(profiles)
-        + len(named)
-        + len(found.vectors)
-        + len(found.left_out)
-        + len(damaged)
-        + len(keys.taken & {one.name for one in found.columns})
-    )
+    ]  # fmt: skip
+    split_columns = keys.taken & {one.name for one in found.columns}
+    many = sum(map(len, (profiles, named, found.vectors, found.left_out, damaged, split_columns)))
+    columns_of_tables = f"{many:,} column{'s' if many != 1 else ''}" if files else ""
     folders_of_images = f"{len(kept)} folder{'s' if len(kept) > 1 else ''} of images" if kept else ""
-    counted = ", ".join(
-        filter(None, [f"{found.rows:,} rows", f"{many:,} column{'s' if many != 1 else ''}" if files else "", folders_of_images])
-    )
+    counted = ", ".join(filter(None, (f"{found.rows:,} rows", columns_of_tables, folders_of_images)))
     head = [f"{counted}; every guess is yours to change.{_AFTER[framed]}", *remarks]
     reasons = {
         "id": "identifies rows" if id_column is not None else "no column identifies all rows",

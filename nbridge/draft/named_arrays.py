@@ -27,13 +27,9 @@ NAMED = 12
 
 @dataclass
 class ArrayModalities:
-    """Inferred modalities and split.
+    """Inferred modalities and split: arrays of modalities with another name, classes of text, and observed masks, (N,), by modality.
 
-    Arguments:
-        keys: The array of each modality with another name.
-        classes: The classes of text, by modality.
-        present: The observed mask of each modality, (N,).
-        left: Arrays that are not modalities, by reason.
+    The arrays that are not modalities, ``left``, are by reason.
     """
 
     rows: int

@@ -46,14 +46,9 @@ _EMBEDDING = "X_"
 
 @dataclass
 class OmicsLook:
-    """Inferred modalities and split.
+    """Inferred modalities and split, with remarks for the user to review.
 
-    Arguments:
-        keys: Locations of modalities that do not follow from their names.
-        variables: The selection of variables, by modality.
-        classes: The classes of columns, by modality.
-        present: The observed mask of each modality, (N,).
-        remarks: Remarks for the user to review, one line each.
+    By modality, there are locations that do not follow from the name, selections of variables, classes, and observed masks, (N,).
     """
 
     rows: int

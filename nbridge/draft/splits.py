@@ -50,13 +50,9 @@ Texts = Callable[[], Sequence[str]]
 
 @dataclass(frozen=True)
 class SplitKeys:
-    """The split options of a draft spec.
+    """The split options of a draft spec: the column or modality for ``group`` and ``split``, with comments by option and remarks.
 
-    Arguments:
-        options: The column or modality proposed for ``group`` and ``split``, if any.
-        reasons: Comments by option.
-        remarks: Remarks for the user to review, one line each.
-        left_out: Further columns of groups or splits that are not proposed; remarks give the reasons.
+    Further columns of groups or splits are left out; remarks give the reasons.
     """
 
     options: Mapping[str, str] = field(default_factory=dict)

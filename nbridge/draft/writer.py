@@ -26,12 +26,7 @@ WORDS = frozenset({"yes", "no", "on", "off", "y", "n"})
 
 @dataclass(frozen=True)
 class Part:
-    """A modality of a draft spec.
-
-    Arguments:
-        likelihood: The likelihood, as YAML.
-        encoder: The encoder of images, as YAML; empty for an mlp.
-    """
+    """A modality of a draft spec, with likelihood and encoder as YAML; an empty encoder is an mlp."""
 
     name: str
     shape: tuple[int, ...]
@@ -42,12 +37,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Outline:
-    """The contents of a draft spec.
-
-    Arguments:
-        remarks: Comment lines on the data.
-        reasons: Comments by option of the source.
-    """
+    """The contents of a draft spec; ``remarks`` are comments on the data, ``reasons`` comments by option of the source."""
 
     name: str
     source: Mapping[str, Any]

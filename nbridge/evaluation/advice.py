@@ -23,11 +23,7 @@ CLASSES, REPEATED = 200, 5
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """How a model was trained.
-
-    Arguments:
-        best: For each stage with validation rows, the update of its best weights and its number of updates.
-    """
+    """How a model was trained; ``best`` has the update of the best weights and the number of updates of each stage with validation rows."""
 
     spec: Spec
     rows: int

@@ -62,16 +62,12 @@ class AttributeErrors:
     r"""Scores of predicted attributes.
 
     Arguments:
-        given: The modalities observed.
-        target: The modality predicted.
-        rows: The number of rows.
         accuracy: Mean accuracy over the attributes that are observed in some row.
         majority_rate: Mean accuracy of always predicting each attribute's more frequent value, for comparison.
         balanced_accuracy: Mean balanced accuracy over the attributes that have one; None when none has.
         brier: Mean :math:`(p - a)^2` over all observed cells, from 0 to 1.
         ece: Expected calibration error of the probability of yes, over all observed cells.
         reliability: The non-empty bins of that probability, in ascending order.
-        attributes: The scores of each attribute.
     """
 
     given: tuple[str, ...]
@@ -87,29 +83,13 @@ class AttributeErrors:
 
 
 def attribute_errors(
-    model: MultimodalVAE,
-    batch: Batch,
-    given: Iterable[str],
-    target: str,
-    *,
-    reference: Batch | None = None,
-    names: Sequence[str] | None = None,
-    samples: int = 200,
-    bins: int = 15,
-    seed: int = 0,
-) -> AttributeErrors:
+    model: MultimodalVAE, batch: Batch, given: Iterable[str], target: str,
+    *, reference: Batch | None = None, names: Sequence[str] | None = None, samples: int = 200, bins: int = 15, seed: int = 0,
+) -> AttributeErrors:  # fmt: skip
     """Scores predicted attributes over the rows in which the target and all given modalities are present.
 
-    Arguments:
-        model: A trained model.
-        batch: Rows not used in training.
-        given: The modalities to observe; empty for the prior.
-        target: The modality to predict, with a Bernoulli likelihood and ``attributes: true``.
-        reference: Training rows, which determine each attribute's more frequent value; the scored rows when omitted.
-        names: The attributes' names, in the order of the elements.
-        samples: The number K of draws of z.
-        bins: The number of equal-width bins of probability.
-        seed: Seed of the draws.
+    Rows must not be used in training, and the target has a Bernoulli likelihood and ``attributes: true``. With nothing given, z comes from
+    the prior. Each attribute's more frequent value is that of ``reference``, the training rows, or by default that of the scored rows.
 
     Raises:
         DataError: when no row has all of these modalities, the target has no attributes, an observed cell is neither 0 nor 1, or the number
@@ -189,17 +169,10 @@ def _summary(
     p, yes = p[observed], yes[observed]
     table = reliability(p, yes, bins)
     return AttributeErrors(
-        given=given,
-        target=target,
-        rows=len(observed),
-        accuracy=_average(line.accuracy for line in attributes),
-        majority_rate=_average(line.majority_rate for line in attributes),
-        balanced_accuracy=_average(balanced) if balanced else None,
-        brier=(p - yes.double()).square().mean().item(),
-        ece=calibration_error(table),
-        reliability=table,
-        attributes=attributes,
-    )
+        given=given, target=target, rows=len(observed), accuracy=_average(line.accuracy for line in attributes),
+        majority_rate=_average(line.majority_rate for line in attributes), balanced_accuracy=_average(balanced) if balanced else None,
+        brier=(p - yes.double()).square().mean().item(), ece=calibration_error(table), reliability=table, attributes=attributes,
+    )  # fmt: skip
 
 
 def _share(true: Tensor) -> float | None:

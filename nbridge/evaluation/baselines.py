@@ -51,13 +51,7 @@ Predictor = Callable[[Inputs], Values]
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows with their inputs and true target values.
-
-    Arguments:
-        inputs: Shape (N, F).
-        factors: The weight of each input in a distance, shape (F,).
-        truth: True values in the target's standard form, NaN where missing.
-    """
+    """Rows with inputs, (N, F), the weight of each input in a distance, (F,), and true values in the target's standard form, or NaN."""
 
     inputs: Inputs
     factors: Inputs

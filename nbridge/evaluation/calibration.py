@@ -44,9 +44,6 @@ class IntervalScores:
     r"""Scores of draws of real values or counts, in the units of the data, averaged over all observed cells.
 
     Arguments:
-        given: The modalities observed.
-        target: The modality predicted.
-        rows: The number of rows.
         cells: The number of observed cells that the scores average over.
         rmse: Root-mean-square error of the mean of the draws; m draws of variance v add v / m to its square.
         crps: Continuous ranked probability score, a proper score; for a point prediction it is the absolute error.
@@ -73,9 +70,7 @@ class Bin:
     Arguments:
         low: Lower edge, excluded except in the first bin.
         high: Upper edge, included.
-        confidence: Mean confidence.
         accuracy: Share of correct predictions.
-        count: The number of predictions, 1 or more.
     """
 
     low: float
@@ -90,9 +85,6 @@ class LabelCalibration:
     r"""Scores of predicted class probabilities.
 
     Arguments:
-        given: The modalities observed.
-        target: The modality predicted.
-        rows: The number of rows.
         accuracy: Share of rows whose most probable class is the true one.
         majority_rate: Share of rows of the most frequent class, for comparison.
         brier: Brier score :math:`\sum_c (p_c - [y = c])^2`, from 0 to 2.
@@ -165,16 +157,10 @@ def label_calibration(
     confidence, guess = probabilities.max(1)
     table = reliability(confidence, guess == labels, bins)
     return LabelCalibration(
-        given=given,
-        target=target,
-        rows=len(rows),
-        accuracy=(guess == labels).double().mean().item(),
-        majority_rate=labels.bincount().max().item() / len(labels),
-        brier=brier(probabilities, labels),
-        ece=calibration_error(table),
-        negative_log_likelihood=F.nll_loss(log_probs, labels).item(),
-        reliability=table,
-    )
+        given=given, target=target, rows=len(rows), accuracy=(guess == labels).double().mean().item(),
+        majority_rate=labels.bincount().max().item() / len(labels), brier=brier(probabilities, labels), ece=calibration_error(table),
+        negative_log_likelihood=F.nll_loss(log_probs, labels).item(), reliability=table,
+    )  # fmt: skip
 
 
 def crps(draws: Tensor, x: Tensor, *, fair: bool = True) -> Tensor:

@@ -19,11 +19,7 @@ from nbridge.training.checkpoint import load_into, load_tensors, save_tensors
 
 
 class ClassifierCache:
-    """Tensors of trained networks by key.
-
-    Arguments:
-        folder: Where files are stored, created when needed; in memory only when omitted.
-    """
+    """Tensors of trained networks by key, in files of a folder that is created when needed, or only in memory."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder

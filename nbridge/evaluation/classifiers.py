@@ -51,7 +51,6 @@ class Classifier(nn.Module):
         encoder: Maps the standardised modality to features; it becomes a part of the classifier.
         likelihood: The modality's likelihood, with the statistics for standardising; copied, and not trained.
         label_likelihood: The label's likelihood; copied.
-        activation: The nonlinearity.
 
     Example:
         >>> from nbridge.nn.encoders import MLPEncoder
@@ -131,18 +130,9 @@ class ScoredClassifier:
 
 @gradients()
 def train_classifier(
-    encoder: Encoder,
-    likelihood: Likelihood,
-    label_likelihood: Likelihood,
-    train: Batch,
-    name: str,
-    label: str,
-    *,
-    epochs: int = 10,
-    batch_size: int = 128,
-    learning_rate: float = 1e-3,
-    seed: int = 0,
-) -> Classifier:
+    encoder: Encoder, likelihood: Likelihood, label_likelihood: Likelihood, train: Batch, name: str, label: str,
+    *, epochs: int = 10, batch_size: int = 128, learning_rate: float = 1e-3, seed: int = 0,
+) -> Classifier:  # fmt: skip
     r"""Trains a classifier by maximising :math:`\log p(y \mid x_i)` with Adam; the same seed and the same encoder give the same classifier.
 
     The encoder is freshly initialised and trained in place on its device, on the rows that have both modalities. The seed determines the
@@ -169,19 +159,9 @@ def train_classifier(
 
 @gradients()
 def train_classifiers(
-    spec: Spec,
-    model: MultimodalVAE,
-    train: Batch,
-    test: Batch,
-    label: str,
-    *,
-    rows: int = 20_000,
-    epochs: int = 10,
-    batch_size: int = 128,
-    learning_rate: float = 1e-3,
-    seed: int = 0,
-    cache: ClassifierCache | None = None,
-) -> dict[str, ScoredClassifier]:
+    spec: Spec, model: MultimodalVAE, train: Batch, test: Batch, label: str, *, rows: int = 20_000, epochs: int = 10, batch_size: int = 128,
+    learning_rate: float = 1e-3, seed: int = 0, cache: ClassifierCache | None = None,
+) -> dict[str, ScoredClassifier]:  # fmt: skip
     """Trains a classifier for every modality except the label, and scores each on held-out rows.
 
     A modality gets a classifier only if it is present together with the label in at least two training rows and one held-out row. Held-out

@@ -40,11 +40,7 @@ class Coherence:
     """How often a generated target has the label of its row.
 
     Arguments:
-        given: The modalities observed.
-        target: The modality generated.
         label: The modality that the classifier predicts.
-        rows: The number of rows.
-        samples: The number of draws per row.
         coherence: The share of draws with the true label; for attributes, the mean share that agrees.
         accuracy: The same share for the real values of these rows; None when no row has the target.
     """
@@ -63,11 +59,8 @@ class Agreement:
     """How often all absent modalities, generated together, have the same label.
 
     Arguments:
-        given: The modalities observed.
         absent: The modalities generated.
         label: The modality that the classifiers predict.
-        rows: The number of rows.
-        samples: The number of draws per row.
         agreement: The share of draws in which all have the same label; for attributes, the mean share that is the same in all.
         control: The same share with each modality decoded from a separate draw.
         coherence: The share of draws in which all have the true label.
@@ -86,29 +79,13 @@ class Agreement:
 
 
 def coherence(
-    model: MultimodalVAE,
-    batch: Batch,
-    given: Iterable[str],
-    target: str,
-    label: str,
-    classifier: Classifier,
-    *,
-    samples: int = 10,
-    noise: bool = False,
-    seed: int = 0,
-) -> Coherence:
+    model: MultimodalVAE, batch: Batch, given: Iterable[str], target: str, label: str, classifier: Classifier,
+    *, samples: int = 10, noise: bool = False, seed: int = 0,
+) -> Coherence:  # fmt: skip
     """Coherence of one modality generated from others, over the rows that have the given modalities and the label.
 
-    Arguments:
-        model: A trained model.
-        batch: Rows not used to train the model or the classifier.
-        given: The modalities to observe, with or without the label; empty for the model's own prior, N(0, I).
-        target: The modality to generate.
-        label: The modality that the classifier predicts.
-        classifier: The classifier of the target.
-        samples: The number K of draws of z per row.
-        noise: Whether draws include the spread of the likelihood; otherwise they are expectations, as images are shown.
-        seed: Seed of the draws.
+    Rows must not be used to train the model or the classifier. The modalities to observe may include the label; with none, z comes from the
+    model's own prior, N(0, I). Draws are expectations, as images are shown, or with ``noise`` include the spread of the likelihood.
 
     Raises:
         DataError: when the model lacks a modality, the label is the target or is neither categorical nor of attributes, ``samples`` is
@@ -132,29 +109,14 @@ def coherence(
 
 
 def joint_agreement(
-    model: MultimodalVAE,
-    batch: Batch,
-    given: Iterable[str],
-    classifiers: Mapping[str, ScoredClassifier],
-    label: str,
-    *,
-    samples: int = 10,
-    noise: bool = False,
-    seed: int = 0,
-) -> Agreement:
+    model: MultimodalVAE, batch: Batch, given: Iterable[str], classifiers: Mapping[str, ScoredClassifier], label: str,
+    *, samples: int = 10, noise: bool = False, seed: int = 0,
+) -> Agreement:  # fmt: skip
     """Joint agreement of all modalities that are not given, over the rows that have the given ones and the label.
 
-    When the label itself is not given, its most probable decoded value counts as one more prediction.
-
-    Arguments:
-        model: A trained model.
-        batch: Rows not used to train the model or the classifiers.
-        given: The modalities to observe; empty for the model's own prior, N(0, I).
-        classifiers: A scored classifier for each of the other modalities except the label.
-        label: The modality that the classifiers predict.
-        samples: The number K of draws of z per row.
-        noise: Whether draws include the spread of the likelihood; those of the label never do.
-        seed: Seed of the draws.
+    When the label itself is not given, its most probable decoded value counts as one more prediction. Rows must not be used to train the
+    model or the classifiers. With nothing given, z comes from the model's own prior, N(0, I). With ``noise``, draws include the spread of
+    the likelihood; those of the label never do.
 
     Raises:
         DataError: when the model lacks a modality, the label is neither categorical nor of attributes, fewer than two modalities are left
@@ -195,14 +157,9 @@ def _coherent(
 
 
 def _agreeing(
-    model: MultimodalVAE,
-    batch: Batch,
-    given: tuple[str, ...],
-    label: str,
-    panel: Mapping[str, Classifier | None],
-    samples: int,
+    model: MultimodalVAE, batch: Batch, given: tuple[str, ...], label: str, panel: Mapping[str, Classifier | None], samples: int,
     noise: bool,
-) -> tuple[tuple[Tensor, Tensor], ...]:
+) -> tuple[tuple[Tensor, Tensor], ...]:  # fmt: skip
     """Pairs of masks (right, counts): agreement under a shared draw, agreement under separate draws, coherence under the shared draw."""
     truth, observed = labels_of(model.likelihoods[label], batch, label)
     rows = batch.only(*given)

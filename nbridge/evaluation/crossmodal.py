@@ -26,9 +26,6 @@ class Prediction:
     """One modality predicted from others.
 
     Arguments:
-        given: The modalities observed.
-        target: The modality predicted.
-        rows: The number of rows.
         log_likelihood: Mean predictive log-likelihood of a row, in nats.
         accuracy: Share of rows whose most probable class is the true one; None unless the target is categorical.
         rmse: Root-mean-square error of the point estimate, per observed element; None if the target is categorical.

@@ -45,8 +45,6 @@ class Diversity:
     """Diversity of the generated values of a target.
 
     Arguments:
-        given: The modalities observed.
-        target: The modality generated.
         label: The modality that defines the class of a row.
         rows: The number of rows; each side of a Fréchet distance uses half of them.
         classes: The number of classes that the variance ratio averages over: those with two or more rows whose real values vary.
@@ -66,33 +64,16 @@ class Diversity:
 
 
 def diversity(
-    model: MultimodalVAE,
-    batch: Batch,
-    given: Iterable[str],
-    target: str,
-    label: str,
-    classifier: Classifier,
-    *,
-    samples: int = 10,
-    noise: bool = False,
-    seed: int = 0,
-) -> Diversity:
+    model: MultimodalVAE, batch: Batch, given: Iterable[str], target: str, label: str, classifier: Classifier,
+    *, samples: int = 10, noise: bool = False, seed: int = 0,
+) -> Diversity:  # fmt: skip
     """Variance ratio and Fréchet distance of one modality generated from others.
 
     Uses the rows in which the given modalities are present and the target and the label are completely observed. Each of the K draws
     generates one value per row and splits the rows into two random halves. The values generated from one half are compared with the real
-    values of the other half, never with those of their own rows; so are the real values. Scores are means over draws.
-
-    Arguments:
-        model: A trained model.
-        batch: Rows not used to train the model or the classifier.
-        given: The modalities to observe; give only the label to generate from a class.
-        target: The modality to generate.
-        label: The modality that defines the class; for attributes, each combination is a class.
-        classifier: The classifier of the target, whose penultimate layer gives the features.
-        samples: The number K of draws.
-        noise: Whether draws include the spread of the likelihood, which then counts as diversity.
-        seed: Seed of the draws and of the halves.
+    values of the other half, never with those of their own rows; so are the real values. Scores are means over draws. Rows must not be used
+    to train the model or the classifier, whose penultimate layer gives the features. Give only the label to generate from a class; for
+    attributes, each combination is a class. With ``noise``, draws include the spread of the likelihood, which then counts as diversity.
 
     Raises:
         DataError: when the model lacks a modality, the label is neither categorical nor of attributes, ``samples`` is below 1, a value is

@@ -202,12 +202,7 @@ def _at_chance(model: MultimodalVAE, batch: Batch, seed: int) -> Iterator[Findin
             f"modality {target!r}: imputation from the others is at chance, {gain} better than from the others of another row "
             f"({done.pairs} pairs of rows); raise its weight in the spec, unless they carry no information about it"
         )
-        figures = {
-            "gain": done.gain,
-            "standard error": done.standard_error,
-            "pairs": done.pairs,
-            "share of pairs with a gain": done.wins,
-        }
+        figures = {"gain": done.gain, "standard error": done.standard_error, "pairs": done.pairs, "share of pairs with a gain": done.wins}
         yield Finding("chance", target, text, figures)
 
 

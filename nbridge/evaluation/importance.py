@@ -45,7 +45,6 @@ class LogLikelihood:
         target: The modalities T.
         proposal: The modalities P that the proposal observes; empty for the prior.
         rows: The number of rows, those in which all of T and P are present.
-        samples: The number K of draws per row.
         log_likelihood: Mean over rows, in nats.
         standard_error: The Monte-Carlo error of that mean, by the delta method; NaN for a single draw. It is too small when the effective
             sample size is near 1.
@@ -72,9 +71,6 @@ class RowLogLikelihoods:
     """Estimates of log p(x_T) for each of N rows, in nats; float64.
 
     Arguments:
-        target: The modalities T.
-        proposal: The modalities P.
-        samples: The number K of draws per row.
         rows: Mask of the batch's rows that were used, boolean, of the batch's length.
         log_likelihood: Estimates, shape (N,).
         standard_error: Their Monte-Carlo errors, shape (N,).
@@ -94,16 +90,10 @@ class RowLogLikelihoods:
     def mean(self) -> LogLikelihood:
         """The mean estimate over all rows."""
         return LogLikelihood(
-            self.target,
-            self.proposal,
-            len(self.log_likelihood),
-            self.samples,
-            self.log_likelihood.mean().item(),
-            _error_of_mean(self.standard_error),
-            _row_error(self.log_likelihood),
-            self.effective_sample_size.quantile(0.5).item(),
+            self.target, self.proposal, len(self.log_likelihood), self.samples, self.log_likelihood.mean().item(),
+            _error_of_mean(self.standard_error), _row_error(self.log_likelihood), self.effective_sample_size.quantile(0.5).item(),
             {number: estimate.mean().item() for number, estimate in self.curve.items()},
-        )
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -138,8 +128,6 @@ class LabelPosterior:
 
     Arguments:
         label: The categorical modality y.
-        given: The modalities S.
-        samples: The number K of draws per row.
         rows: Mask of the batch's rows that were used, boolean, of the batch's length.
         log_joint: :math:`\log p(y = c, x_S)`, shape (N, C), in nats.
         probabilities: :math:`p(y = c \mid x_S)`, shape (N, C): `log_joint`, normalised.
@@ -209,16 +197,9 @@ def log_likelihood_rows(
 
 
 def conditional_log_likelihood(
-    model: MultimodalVAE,
-    batch: Batch,
-    target: Names,
-    given: Names,
-    *,
-    joint_proposal: Names | None = None,
-    marginal_proposal: Names | None = None,
-    samples: int = 5000,
-    seed: int = 0,
-) -> ConditionalLogLikelihood:
+    model: MultimodalVAE, batch: Batch, target: Names, given: Names,
+    *, joint_proposal: Names | None = None, marginal_proposal: Names | None = None, samples: int = 5000, seed: int = 0,
+) -> ConditionalLogLikelihood:  # fmt: skip
     r"""The log-likelihood of modalities given others, :math:`\log p(x_A \mid x_S) = \log p(x_A, x_S) - \log p(x_S)`.
 
     Both terms are lower bounds, so the difference is neither a lower nor an upper bound: check the curves of both. Their draws are
@@ -246,15 +227,9 @@ def conditional_of(joint: RowLogLikelihoods, marginal: RowLogLikelihoods) -> Con
     difference = joint.log_likelihood - marginal.log_likelihood
     error = (joint.standard_error.square() + marginal.standard_error.square()).sqrt()
     return ConditionalLogLikelihood(
-        tuple(name for name in joint.target if name not in marginal.target),
-        marginal.target,
-        len(difference),
-        difference.mean().item(),
-        _error_of_mean(error),
-        _row_error(difference),
-        joint.mean(),
-        marginal.mean(),
-    )
+        tuple(name for name in joint.target if name not in marginal.target), marginal.target, len(difference), difference.mean().item(),
+        _error_of_mean(error), _row_error(difference), joint.mean(), marginal.mean(),
+    )  # fmt: skip
 
 
 def label_posterior(model: MultimodalVAE, batch: Batch, label: str, given: Names, *, samples: int = 5000, seed: int = 0) -> LabelPosterior:
@@ -291,16 +266,9 @@ def label_posterior(model: MultimodalVAE, batch: Batch, label: str, given: Names
     log_joint = found.log_mean[:, 1:]
     log_probability = log_joint.log_softmax(-1)
     return LabelPosterior(
-        label,
-        given,
-        samples,
-        rows_with(batch, given).cpu(),
-        log_joint,
-        log_probability.exp(),
-        found.log_mean[:, 0],
-        found.effective_sample_size[:, 0],
-        *_label_scores(model, rows, label, log_probability),
-    )
+        label, given, samples, rows_with(batch, given).cpu(), log_joint, log_probability.exp(), found.log_mean[:, 0],
+        found.effective_sample_size[:, 0], *_label_scores(model, rows, label, log_probability),
+    )  # fmt: skip
 
 
 def _names(names: Names) -> tuple[str, ...]:

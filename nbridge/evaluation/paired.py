@@ -24,12 +24,7 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Paired:
-    """Figures of a model and a baseline on the same rows.
-
-    Arguments:
-        rows: The number n of rows with a score.
-        standard_error: The standard error of the difference; 0 when the difference is the same in every row.
-    """
+    """Figures of a model and a baseline on the n rows with a score, and the standard error of their difference."""
 
     rows: int
     model: float

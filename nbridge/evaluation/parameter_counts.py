@@ -34,16 +34,15 @@ from nbridge.training.build import SpecParts, bridged_class
 
 COUNTED_UP_TO = 8
 """Maximum number of modalities for which the retrofits' :math:`2^n - 1` networks are built to be counted."""
+LABELS = {"bridged": "bridged", "retrofit": "retrofit (JMVAE, TELBO)", "mvae": "MVAE"}
+"""Display names of models."""
 
 
 @dataclass(frozen=True)
 class ModelCount:
-    """The size of one model.
+    """The size of one model: its inference networks (fusions, heads and bridges), and its parameters by the closed formula.
 
-    Arguments:
-        networks: The number of its inference networks: fusions, heads and bridges.
-        formula: Its number of parameters by the closed formula.
-        counted: Its number of parameters counted on the built networks; None when they were not built.
+    The parameters ``counted`` on the built networks are None when they were not built.
     """
 
     name: str
@@ -71,6 +70,11 @@ class ParameterTable:
         """The share of the retrofit's parameters that bridges save; negative when bridges need more."""
         bridged, retrofit, _ = self.models
         return 1 - bridged.formula / retrofit.formula
+
+    @property
+    def comparison(self) -> str:
+        """The bridged model against the retrofit, as a sentence."""
+        return f"The bridged model has {abs(self.reduction):.1%} {'fewer' if self.reduction >= 0 else 'more'} parameters than the retrofit."
 
 
 def mlp_parameters(inputs: int, outputs: int, hidden: Sequence[int], *, batch_norm: bool) -> int:

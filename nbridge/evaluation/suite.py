@@ -59,16 +59,9 @@ Figures = tuple[int, Mapping[str, float | None], Mapping[str, Mapping[str, float
 
 @gradients()
 def evaluate(
-    model: MultimodalVAE,
-    spec: Spec,
-    splits: Splits,
-    settings: Settings | None = None,
-    *,
-    classifiers: ClassifierCache | None = None,
-    lenient: bool = False,
-    records: Iterable[EpochRecord] = (),
-    announce: Callable[[str, int, int], None] = lambda _title, _done, _of: None,
-) -> Evaluation:
+    model: MultimodalVAE, spec: Spec, splits: Splits, settings: Settings | None = None, *, classifiers: ClassifierCache | None = None,
+    lenient: bool = False, records: Iterable[EpochRecord] = (), announce: Callable[[str, int, int], None] = lambda _title, _done, _of: None,
+) -> Evaluation:  # fmt: skip
     """Evaluates a model with all requested metrics.
 
     Arguments:
@@ -116,18 +109,9 @@ def evaluate(
         # A comparison measures models against each other instead.
         verdict = compare_with_baselines(model, spec, splits, rows=rows, split=settings.split, records=records, seed=settings.seed)
     return Evaluation(
-        settings=settings,
-        modalities=model.names,
-        label=context.label,
-        parameters=parameters,
-        rows=len(rows),
-        of_rows=of_rows,
-        fingerprints=fingerprints,
-        measurements=measurements,
-        skipped=skipped,
-        warnings=warnings,
-        verdict=verdict,
-    )
+        settings=settings, modalities=model.names, label=context.label, parameters=parameters, rows=len(rows), of_rows=of_rows,
+        fingerprints=fingerprints, measurements=measurements, skipped=skipped, warnings=warnings, verdict=verdict,
+    )  # fmt: skip
 
 
 def check_supported(models: Sequence[MultimodalVAE], settings: Settings) -> None:

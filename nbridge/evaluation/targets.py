@@ -37,12 +37,9 @@ MAX_COLUMNS, MAX_QUESTIONS = 1000, 200
 
 @dataclass(frozen=True)
 class RegressionTarget:
-    """Columns of real values or counts.
+    """Columns of real values or counts: the scored elements as indices into the flattened modality, and their means over the training rows.
 
-    Arguments:
-        elements: The scored elements, as indices into the flattened modality.
-        centre: The elements' means over the training rows, of log(1 + x) if ``logged``.
-        of_columns: The number of columns before sampling.
+    Means are of log(1 + x) if ``logged``; ``of_columns`` is the number of columns before sampling.
     """
 
     names: tuple[str, ...]
@@ -76,10 +73,7 @@ class RegressionTarget:
 class ClassificationTarget:
     """Questions with one right answer each: classes and binary columns.
 
-    Arguments:
-        spans: Start and stop index of each question's elements.
-        classes: The number of possible answers of each.
-        of_columns: The number of questions before sampling.
+    Each has the start and stop index of its elements, and a number of possible answers; ``of_columns`` is their number before sampling.
     """
 
     names: tuple[str, ...]

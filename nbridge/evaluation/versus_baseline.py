@@ -45,15 +45,9 @@ LEAST_TRAIN, LEAST_TEST = 500, 250
 
 @gradients()
 def compare_with_baselines(
-    model: MultimodalVAE,
-    spec: Spec,
-    splits: Splits,
-    *,
-    rows: Batch | None = None,
-    split: Literal["test", "validation", "train"] | None = None,
-    records: Iterable[EpochRecord] = (),
-    seed: int = 0,
-) -> Verdict:
+    model: MultimodalVAE, spec: Spec, splits: Splits, *, rows: Batch | None = None,
+    split: Literal["test", "validation", "train"] | None = None, records: Iterable[EpochRecord] = (), seed: int = 0,
+) -> Verdict:  # fmt: skip
     """Compares a trained model with baselines, per modality and per column.
 
     Baselines are fitted on the training rows; if the comparison uses test rows, they are chosen on validation rows. By default a sample of

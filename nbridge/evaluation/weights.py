@@ -64,16 +64,9 @@ class Estimates:
 
 
 def importance_estimates(
-    model: MultimodalVAE,
-    batch: Batch,
-    proposal: Iterable[str],
-    terms: LogTerms,
-    *,
-    samples: int,
-    seed: int,
-    numbers: int,
-    functions: int = 1,
-) -> Estimates:
+    model: MultimodalVAE, batch: Batch, proposal: Iterable[str], terms: LogTerms,
+    *, samples: int, seed: int, numbers: int, functions: int = 1,
+) -> Estimates:  # fmt: skip
     """Estimates for every row of a batch.
 
     On a CPU, the draws of a row depend only on the seed and on its index in the batch, not on the sizes of blocks and pieces. Rows have all

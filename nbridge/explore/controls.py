@@ -27,16 +27,9 @@ def describe(session: Session) -> dict[str, Any]:
     priors = ["normal"] if model.mixture is None else ["mixture", "normal"]
     rows = None if session.rows is None else {"split": session.split, "count": len(session.rows)}
     return {
-        "title": session.title,
-        "model": spec.model.type,
-        "latent_dim": model.latent_dim,
-        "rows": rows,
-        "without_rows": session.reason,
-        "priors": priors,
-        "upload": UPLOAD,
-        "page": PAGE,
-        "modalities": [control(session, name) for name in model.names],
-    }
+        "title": session.title, "model": spec.model.type, "latent_dim": model.latent_dim, "rows": rows, "without_rows": session.reason,
+        "priors": priors, "upload": UPLOAD, "page": PAGE, "modalities": [control(session, name) for name in model.names],
+    }  # fmt: skip
 
 
 def control(session: Session, name: str) -> dict[str, Any]:
@@ -72,15 +65,10 @@ def _elements(session: Session, name: str, likelihood: Likelihood, kind: Kind) -
     low, high = (low - room).clamp(min=getattr(likelihood.support, "lower_bound", -math.inf)), high + room
     start = likelihood.point(torch.where(mean.isnan(), blank, mean).reshape(shape).to(likelihood.dtype)).double().flatten()
     return {
-        "size": len(low),
-        "names": element_names(session.spec, name, shape),
-        "low": figures(low),
-        "high": figures(high),
-        "start": figures(start.round() if binary else start),
-        "varied": sd.nan_to_num(0.0).argsort(descending=True, stable=True).tolist(),
-        "whole": whole or binary,
-        "binary": binary,
-    }
+        "size": len(low), "names": element_names(session.spec, name, shape), "low": figures(low), "high": figures(high),
+        "start": figures(start.round() if binary else start), "varied": sd.nan_to_num(0.0).argsort(descending=True, stable=True).tolist(),
+        "whole": whole or binary, "binary": binary,
+    }  # fmt: skip
 
 
 def figures(x: torch.Tensor) -> list[Any]:

@@ -127,11 +127,9 @@ def _image(session: Session, name: str, draws: Tensor) -> dict[str, Any]:
     deviation = draws.double().std(0, correction=0).mean(0, keepdim=True)
     most = deviation.max().item()
     return {
-        "draws": [image_uri(session, name, image) for image in draws[:SHOWN]],
-        "mean": image_uri(session, name, draws.mean(0)),
-        "sd": data_uri(downscale(to_uint8(deviation, 0, most), SIDE)),
-        "most": figures(torch.tensor([most]))[0],
-    }
+        "draws": [image_uri(session, name, image) for image in draws[:SHOWN]], "mean": image_uri(session, name, draws.mean(0)),
+        "sd": data_uri(downscale(to_uint8(deviation, 0, most), SIDE)), "most": figures(torch.tensor([most]))[0],
+    }  # fmt: skip
 
 
 def _elements(name: str, draws: Tensor, wanted: list[int] | None) -> dict[str, Any]:

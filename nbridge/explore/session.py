@@ -55,13 +55,7 @@ class Ranges:
 
 @dataclass(frozen=True)
 class Session:
-    """A model with the rows to explore it on.
-
-    Arguments:
-        rows: Rows to choose from; None if not available.
-        reason: Why there are no rows, in one line.
-        train: Training rows, for ranges.
-    """
+    """A model with the rows to explore it on, or the reason why there are none, in one line, and training rows for ranges."""
 
     model: MultimodalVAE
     spec: Spec

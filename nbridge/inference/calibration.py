@@ -104,7 +104,8 @@ def _fitted(model: MultimodalVAE, name: str, rows: Batch, sources: Tensor) -> Te
     likelihood, numbers = model.likelihoods[name], _numbers(model, rows, name)
     raw = model.decoder(name).network(model.posterior(_served_from(model, rows, name, numbers), DRAWS).sample())
     score = _scores(likelihood, raw, rows.values[name], rows.cells.get(name)).cpu()
-    cells = rows.cells[name].flatten(1).sum(1).clamp(min=1).cpu() if name in rows.cells else _size(likelihood)
+    size = math.prod(likelihood.shape) if likelihood.elementwise else 1
+    cells = rows.cells[name].flatten(1).sum(1).clamp(min=1).cpu() if name in rows.cells else size
     numbers, sources = numbers.cpu(), sources.cpu()
     overall = _best(score.sum(1) * _once(sources) - (FACTORS / PRIOR).square() / 2)
     found = torch.full((len(model.names),), overall, dtype=torch.float64)
@@ -114,10 +115,6 @@ def _fitted(model: MultimodalVAE, name: str, rows: Batch, sources: Tensor) -> Te
             objective = (score / cells)[:, some].sum(1) * _once(sources[some])
             found[number] = _best(objective - ((FACTORS - overall) / NUMBER_PRIOR).square() / 2)
     return found.exp()
-
-
-def _size(likelihood: Likelihood) -> int:
-    return math.prod(likelihood.shape) if likelihood.elementwise else 1
 
 
 def _once(sources: Tensor) -> float:

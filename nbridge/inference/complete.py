@@ -47,11 +47,9 @@ class Completed:
     Arguments:
         start: The number of the first row written.
         stop: The number of the row after the last one written.
-        total: The number of rows of the input.
         imputed: The number of rows with imputed values, by modality.
         passed: The arrays or columns that were passed through.
         warnings: Warnings of missingness patterns that no training row had, and of contents that could not be preserved.
-        files: The files written.
         appended: The number of rows that were appended to each input table that lacked some.
         result: The completed object, for rows in memory.
         flags: The masks of a completed data frame, if asked for.
@@ -70,31 +68,17 @@ class Completed:
 
 
 def impute_rows(
-    model: Served,
-    rows: Any,
-    out: str | PathLike[str] | None = None,
-    options: ImputationOptions | None = None,
-    *,
-    shard: Shard | None = None,
-    mask: bool = False,
-    progress: Progress | None = None,
-) -> Completed:
+    model: Served, rows: Any, out: str | PathLike[str] | None = None, options: ImputationOptions | None = None,
+    *, shard: Shard | None = None, mask: bool = False, progress: Progress | None = None,
+) -> Completed:  # fmt: skip
     """Imputes missing values in rows of any format; the completed rows are of the same format.
 
     A modality is missing in a row if all its values are NaN or null, if ``NAME__present`` is false, or if the rows lack it altogether.
     Observed values are bit-identical in the output, in their dtype, layout and order, and everything else is unchanged. Files are written
-    atomically.
-
-    Arguments:
-        model: A trained model.
-        rows: A path, a list of paths to join, an object that `nbridge.data.source.open_data` takes, or a source.
-        out: The file or folder to write, for rows in files; an existing one is replaced.
-        options: Imputation options; a point estimate by default.
-        shard: The rows to impute and write; all by default. Shards are multiples of `nbridge.inference.impute.rows_at_a_time`, and some are
-            empty if there are more of them than such units. Arrays that pass through are cut as well if they have the same number of rows.
-            All rows are checked, so that all shards have the same columns.
-        mask: Whether to return a frame of masks with a completed data frame.
-        progress: Progress callback: (stage, done, total).
+    atomically. Rows are a path, a list of paths to join, an object that `nbridge.data.source.open_data` takes, or a source; options are
+    those of `nbridge.Model.impute`. Shards are multiples of `nbridge.inference.impute.rows_at_a_time`, and some are empty if there are more
+    of them than such units. Arrays that pass through are cut as well if they have the same number of rows. All rows are checked, so that
+    all shards have the same columns.
 
     Raises:
         DataError: if the rows do not match the model, files cannot be read or written, or options contradict each other.

@@ -187,13 +187,9 @@ def _discretized_logistic(likelihood: Likelihood, x: Tensor, observed: Tensor) -
 
 
 _CLOSED: Mapping[type[Likelihood], Callable[[Likelihood, Tensor, Tensor], Distribution]] = {
-    Normal: _normal,
-    Laplace: _laplace,
-    Bernoulli: _bernoulli,
-    Poisson: _count,
-    NegativeBinomial: _count,
+    Normal: _normal, Laplace: _laplace, Bernoulli: _bernoulli, Poisson: _count, NegativeBinomial: _count,
     DiscretizedLogistic: _discretized_logistic,
-}
+}  # fmt: skip
 
 
 @torch.enable_grad()

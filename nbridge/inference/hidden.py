@@ -99,7 +99,6 @@ class HiddenModalities:
         rows: Prepared validation rows in memory; those with fewer than two modalities are ignored.
         free: The free baseline by modality (`free_baseline`).
         draws: The number K of samples of z for each row.
-        seed: Seed of subsets and samples.
         chunk: Rows per chunk; each chunk has its own seed, so that chunks can be distributed over processes.
     """
 

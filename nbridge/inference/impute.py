@@ -42,15 +42,9 @@ _STRIDE = 0x9E3779B9
 
 
 def impute(
-    model: MultimodalVAE,
-    batch: Batch,
-    *,
-    samples: int | None = None,
-    noise: bool = True,
-    seed: int = 0,
-    first: int = 0,
+    model: MultimodalVAE, batch: Batch, *, samples: int | None = None, noise: bool = True, seed: int = 0, first: int = 0,
     one_hot: Mapping[str, Sequence[tuple[int, int]]] | None = None,
-) -> Imputed[Tensor]:
+) -> Imputed[Tensor]:  # fmt: skip
     r"""Imputes every missing modality and every missing cell.
 
     Without ``samples``, the result is a point estimate: the mean (or the most probable class, or a rounded count) of
@@ -58,18 +52,10 @@ def impute(
     depends only on that row. With ``samples=K`` there are K samples, each of which decodes all missing modalities of a row from one z.
 
     Rows are processed in chunks of `rows_at_a_time`, each with its own seed, so that batches cut between chunks give results that are
-    bit-identical to those of all rows at once.
-
-    Arguments:
-        model: A trained model.
-        batch: Rows with any missingness pattern; rows with nothing observed are imputed from the prior N(0, I), even if `generate` would
-            sample from a mixture.
-        samples: The number K of samples, or None for the point estimate.
-        noise: Whether samples include the spread of the likelihood; otherwise they are the expectations of :math:`p(x_j \mid z_k)`.
-        seed: Random seed.
-        first: The number of the batch's first row among all rows, a multiple of `rows_at_a_time`.
-        one_hot: By modality, the start and stop of each group of elements that one-hot encodes a class: a sample of a group is one class
-            c, with probability :math:`\mathbb{E}[x_c \mid z_k] / \sum_d \mathbb{E}[x_d \mid z_k]`.
+    bit-identical to those of all rows at once. Options are those of `nbridge.Model.impute`. Rows with nothing observed are imputed from the
+    prior N(0, I), even if `generate` would sample from a mixture. By modality, ``one_hot`` has the start and stop of each group of elements
+    that one-hot encodes a class: a sample of a group is one class c, with probability
+    :math:`\mathbb{E}[x_c \mid z_k] / \sum_d \mathbb{E}[x_d \mid z_k]`.
 
     Raises:
         DataError: if observed values are outside the support of their likelihood, or the model lacks a modality of the batch.
@@ -120,25 +106,14 @@ def part_seed(seed: int, number: int) -> int:
 
 
 def generate(
-    model: MultimodalVAE,
-    num: int,
-    given: Mapping[str, ArrayLike | Tensor] | None = None,
-    *,
-    noise: bool = False,
-    seed: int = 0,
-    prior: Prior | None = None,
-) -> dict[str, Tensor]:
+    model: MultimodalVAE, num: int, given: Mapping[str, ArrayLike | Tensor] | None = None,
+    *, noise: bool = False, seed: int = 0, prior: Prior | None = None,
+) -> dict[str, Tensor]:  # fmt: skip
     r"""Generates rows: :math:`z \sim p(z)` or :math:`z \sim q(z \mid \mathrm{given})`, then the expectation of :math:`p(x_j \mid z)`.
 
-    If nothing is given, a model trained with ``prior: mixture`` samples z from its mixture (see `nbridge.models.mixture_prior`).
-
-    Arguments:
-        model: A trained model.
-        num: The number B of rows.
-        given: Values of some modalities: one for all rows, shape ``shape`` (for classes a scalar index), or one for each row.
-        noise: Whether to sample from :math:`p(x_j \mid z)` instead, including the spread of the likelihood.
-        seed: Random seed.
-        prior: The distribution of z if nothing is given: ``normal``, N(0, I), or ``mixture``; by default the prior used in training.
+    If nothing is given, a model trained with ``prior: mixture`` samples z from its mixture (see `nbridge.models.mixture_prior`). Options
+    are those of `nbridge.Model.generate`. A given value is one for all rows, shape ``shape`` (for classes a scalar index), or one for each
+    row.
 
     Returns:
         Values of all modalities, including the given ones, shape (B, \*shape).
@@ -285,13 +260,9 @@ def _estimate(model: MultimodalVAE, name: str, z: Tensor, observed: Tensor, othe
 def decode(model: MultimodalVAE, name: str, z: Tensor, given: Tensor | None = None, *, point: bool = False, noise: bool = False) -> Tensor:
     r"""Decodes samples of z, shape (K, B, D), to canonical values of a modality, shape (K, B, \*shape).
 
-    Arguments:
-        model: The model.
-        name: The modality.
-        z: Samples of z.
-        given: The number of other modalities that z was inferred from, shape (B,) (`nbridge.MultimodalVAE.given`); None by default.
-        point: Whether to return the point estimate over K, shape (B, \*shape).
-        noise: Whether to sample from :math:`p(x_j \mid z_k)` instead of taking its expectation.
+    The number of other modalities that z was inferred from is ``given``, shape (B,) (`nbridge.MultimodalVAE.given`). With ``point``, the
+    result is the point estimate over K, shape (B, \*shape); with ``noise``, values are sampled from :math:`p(x_j \mid z_k)` instead of its
+    expectation.
     """
     likelihood, distribution = model.likelihoods[name], model.decoder(name).served(z, given)
     if noise and not point:

@@ -44,13 +44,7 @@ def summarise(
     Samples are drawn and summarised a few rows and one modality at a time, so that memory is bounded as in imputation, or by the samples of
     one row if these are more. Chunks of rows have their own seeds, by position, as in `nbridge.Model.impute`.
 
-    Arguments:
-        model: A trained model.
-        batch: Rows with any missingness pattern.
-        levels: The probabilities of the central intervals, each between 0 and 1.
-        draws: The number K of samples per cell: at least 19 for 90 %, 39 for 95 %.
-        seed: Random seed.
-        first: The number of the batch's first row among all rows, a multiple of `nbridge.inference.impute.rows_at_a_time`.
+    Options are those of `nbridge.Model.impute`. A level of 90 % needs at least 19 samples per cell, 95 % needs 39.
 
     Raises:
         DataError: if a level is not a probability or needs more samples, or the rows do not match the model.
@@ -75,10 +69,7 @@ def summarise(
         for start, part in _parts(batch, unit, rows_at_a_time(model, draws)):
             reseed(part_seed(seed, first + start))
             parts.append(_summarise_rows(model, part, levels, draws))
-    return Summary(
-        levels,
-        **{what: _joined([getattr(part, what) for part in parts], int(what in BY_LEVEL)) for what in STATISTICS},
-    )
+    return Summary(levels, **{what: _joined([getattr(part, what) for part in parts], int(what in BY_LEVEL)) for what in STATISTICS})
 
 
 def check_levels(levels: Sequence[float], draws: int) -> tuple[float, ...]:

@@ -12,14 +12,9 @@ from nbridge.inference.intervals import DRAWS, check_levels
 
 @dataclass(frozen=True)
 class ImputationOptions:
-    """Imputation options.
+    """Options of imputation: samples, None for the point estimate, with the spread of the likelihood if there is ``noise``, and a seed.
 
-    Arguments:
-        samples: The number K of samples, or None for the point estimate.
-        noise: Whether samples include the spread of the likelihood.
-        seed: Random seed.
-        intervals: Probabilities of central intervals.
-        draws: The number of samples that intervals are computed from.
+    Central intervals have these probabilities, and are computed from ``draws`` samples.
     """
 
     samples: int | None = None

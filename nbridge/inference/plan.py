@@ -21,12 +21,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """The columns of a file, matched to modalities.
-
-    Arguments:
-        taken: The key of each modality in the file, by its name, and of its presence mask, by ``NAME__present``.
-        others: The keys of all other columns.
-    """
+    """The columns of a file: the key of each modality and presence mask (``NAME__present``) by name, and the keys of all other columns."""
 
     taken: Mapping[str, str]
     others: tuple[str, ...]
@@ -47,7 +42,8 @@ def make_plan(rows: RowReader, likelihoods: Mapping[str, Likelihood]) -> Plan:
         absent = [known for name, known in keys.items() if name not in taken]
         if rows.by_name and key != rows.id_key and (near := did_you_mean(key, absent, cutoff=0.8)):
             raise DataError(f"{rows.noun} {key!r}: no such modality.{near} Modalities: {listing(keys.values())}")
-    counts = {name: _rows_of(rows, taken, name, likelihood) for name, likelihood in likelihoods.items() if _is_there(taken, name)}
+    there = {name: likelihood for name, likelihood in likelihoods.items() if name in taken or name + PRESENT in taken}
+    counts = {name: _rows_of(rows, taken, name, likelihood) for name, likelihood in there.items()}
     check_same_rows(counts)
     return Plan(taken, others, next(iter(counts.values())))
 
@@ -98,17 +94,10 @@ def match_keys(found: Collection[str], keys: Mapping[str, str], noun: str) -> tu
     return taken, others
 
 
-def _a(noun: str) -> str:
-    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
-
-
-def _is_there(taken: Mapping[str, str], name: str) -> bool:
-    return name in taken or name + PRESENT in taken
-
-
 def _rows_of(rows: RowReader, taken: Mapping[str, str], name: str, likelihood: Likelihood) -> int:
     if name not in taken:
-        raise DataError(f"modality {name!r}: {taken[name + PRESENT]} is given without {_a(rows.noun)} {name!r}")
+        article = "an" if rows.noun[0] in "aeiou" else "a"
+        raise DataError(f"modality {name!r}: {taken[name + PRESENT]} is given without {article} {rows.noun} {name!r}")
     layout = rows.layout(taken[name])
     check_layout(name, layout.shape, layout.dtype, likelihood.shape)
     if name + PRESENT in taken:

@@ -14,11 +14,9 @@ from nbridge.nn.likelihoods import Likelihood
 
 
 class Served:
-    """A trained model, as imputation uses it.
+    """A trained model, as imputation uses it, with the missingness patterns of its training rows if known.
 
-    Arguments:
-        binding: Maps names in files and frames to modalities; by default arrays are matched by name.
-        patterns: The missingness patterns of the training rows; None if unknown.
+    The ``binding`` maps names in files and frames to modalities; by default arrays are matched by name.
     """
 
     def __init__(self, network: MultimodalVAE, binding: Binding | None = None, patterns: Patterns | None = None) -> None:

@@ -32,6 +32,9 @@ from nbridge.nn.encoders import Encoder
 from nbridge.nn.likelihoods import Likelihood
 
 Features = Mapping[str, Tensor]
+Encoders = Mapping[str, Encoder]
+Decoders = Mapping[str, Decoder]
+Weights = Mapping[str, float] | None
 
 
 @dataclass(frozen=True)
@@ -82,13 +85,7 @@ class MultimodalVAE(nn.Module, ABC):
 
     exponents: Tensor | None
 
-    def __init__(
-        self,
-        encoders: Mapping[str, Encoder],
-        decoders: Mapping[str, Decoder],
-        latent_dim: int,
-        weights: Mapping[str, float] | None = None,
-    ) -> None:
+    def __init__(self, encoders: Encoders, decoders: Decoders, latent_dim: int, weights: Weights = None) -> None:
         super().__init__()
         if set(encoders) != set(decoders):
             raise ValueError(f"encoders of {sorted(encoders)} but decoders of {sorted(decoders)}; their modalities must be the same")

@@ -23,13 +23,10 @@ from torch import Tensor
 from torch.distributions import Independent
 
 from nbridge.data.batch import Batch
-from nbridge.models.base import Features
-from nbridge.models.experts import Experts
+from nbridge.models.base import Decoders, Encoders, Features, Weights
+from nbridge.models.experts import Experts, Heads
 from nbridge.models.reductions import divisor
-from nbridge.nn.decoders import Decoder
 from nbridge.nn.distributions import log_variance_normal, product_of_posteriors
-from nbridge.nn.encoders import Encoder
-from nbridge.nn.fusion import Fusion
 from nbridge.spec.option_types import NonNegativeFloat
 
 
@@ -48,14 +45,9 @@ class BiVCCA(Experts):
     """
 
     def __init__(
-        self,
-        encoders: Mapping[str, Encoder],
-        decoders: Mapping[str, Decoder],
-        heads: Mapping[str, Fusion],
-        weights: Mapping[str, float] | None = None,
-        *,
-        mixing: Mapping[str, NonNegativeFloat] | None = None,
-    ) -> None:
+        self, encoders: Encoders, decoders: Decoders, heads: Heads, weights: Weights = None,
+        *, mixing: Mapping[str, NonNegativeFloat] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(encoders, decoders, heads, weights)
         self.mixing = self._checked(mixing or dict.fromkeys(self.names, 1 / len(self.names)))
 

@@ -44,14 +44,13 @@ from torch.distributions import Independent
 from nbridge.common import randomness
 from nbridge.data.batch import Batch
 from nbridge.data.patterns import Patterns
-from nbridge.models.base import Features, MultimodalVAE, Stage
+from nbridge.models.base import Decoders, Encoders, Features, MultimodalVAE, Stage, Weights
 from nbridge.models.joint import JointVAE, teacher
 from nbridge.models.mixture_prior import DiagonalMixture
 from nbridge.models.parts import Parts
 from nbridge.models.reductions import masked_mean
 from nbridge.models.subsets import proper_subsets, random_subset
 from nbridge.nn.bridges import BridgeBank, mean_of_sources
-from nbridge.nn.decoders import Decoder
 from nbridge.nn.distributions import (
     diagonal_kl,
     diagonal_normal,
@@ -61,7 +60,6 @@ from nbridge.nn.distributions import (
     product_of_posteriors,
     product_with_mixture,
 )
-from nbridge.nn.encoders import Encoder
 from nbridge.nn.fusion import Fusion
 from nbridge.spec.objectives import DEFAULT_OBJECTIVE, DEFAULT_SUBSETS, PAPER_OBJECTIVE, Term, joint_options
 from nbridge.spec.option_types import Combine, Coupling, Exponents, ProductPrior, Subsets
@@ -102,23 +100,11 @@ class BridgedVAE(JointVAE):
     sets: Tensor
 
     def __init__(
-        self,
-        encoders: Mapping[str, Encoder],
-        decoders: Mapping[str, Decoder],
-        fusion: Fusion,
-        bridges: BridgeBank,
-        weights: Mapping[str, float] | None = None,
-        sources: Mapping[str, Encoder] | None = None,
-        *,
-        objective: Mapping[Term, float] = DEFAULT_OBJECTIVE,
-        combine: Combine = "poe",
-        subsets: Subsets = DEFAULT_SUBSETS,
-        exponents: Exponents = "fitted",
-        prior: ProductPrior = "normal",
-        coupling: Coupling = "auto",
-        leave_one_out: Coupling = "auto",
-        contrast: Coupling = "auto",
-    ) -> None:
+        self, encoders: Encoders, decoders: Decoders, fusion: Fusion, bridges: BridgeBank, weights: Weights = None,
+        sources: Encoders | None = None, *, objective: Mapping[Term, float] = DEFAULT_OBJECTIVE, combine: Combine = "poe",
+        subsets: Subsets = DEFAULT_SUBSETS, exponents: Exponents = "fitted", prior: ProductPrior = "normal", coupling: Coupling = "auto",
+        leave_one_out: Coupling = "auto", contrast: Coupling = "auto",
+    ) -> None:  # fmt: skip
         joint = joint_options(coupling, leave_one_out, contrast, paper=dict(objective) == dict(PAPER_OBJECTIVE))
         super().__init__(encoders, decoders, fusion, weights, **joint)
         self.bridges = bridges
@@ -147,17 +133,10 @@ class BridgedVAE(JointVAE):
             raise TypeError(f"bridges are of type {type(bridges).__name__}, expected BridgeBank")
         own = parts.source_encoders == "own" and len(parts.names) > 1
         return cls(
-            *joint,
-            bridges,
-            parts.weights,
-            {name: parts.encoder(name) for name in parts.names} if own else None,
-            objective=parts.objective,
-            combine=parts.combine,
-            subsets=parts.subsets,
-            exponents=parts.exponents,
-            prior=parts.prior,
-            **options,
-        )
+            *joint, bridges, parts.weights, {name: parts.encoder(name) for name in parts.names} if own else None,
+            objective=parts.objective, combine=parts.combine, subsets=parts.subsets, exponents=parts.exponents,
+            prior=parts.prior, **options,
+        )  # fmt: skip
 
     def _checked(self, objective: Mapping[Term, float]) -> dict[Term, float]:
         """The terms that have a weight and can be computed."""
@@ -322,14 +301,10 @@ class BridgedVAE(JointVAE):
         if len(self.names) == 1:
             return (self.joint_stage(),)
         bridges = Stage(
-            "bridges",
-            (self.bridges, self.sources) if self.sources else (self.bridges,),
-            self._bridges_loss,
-            self._bridges_rows,
-            self._bridges_features,
-            values=None if self.sources else self._bridges_values(),
-            begin=self._begin_as_joint if self.sources else None,
-        )
+            "bridges", (self.bridges, self.sources) if self.sources else (self.bridges,),
+            self._bridges_loss, self._bridges_rows, self._bridges_features,
+            values=None if self.sources else self._bridges_values(), begin=self._begin_as_joint if self.sources else None,
+        )  # fmt: skip
         return self.joint_stage(serves=False), bridges
 
     def _begin_as_joint(self, parts: Iterable[tuple[Batch, Features]]) -> None:  # noqa: ARG002 (other stages look at their rows)
@@ -381,14 +356,9 @@ class BridgedVAE(JointVAE):
         return [part & (present | ~part).all(0) & (present & ~part).any(0) for part in self.sets[..., None]]
 
     def _set_losses(
-        self,
-        unimodal: Independent,
-        hallucinated: Mapping[tuple[str, str], Tensor],
-        given: Tensor,
-        batch: Batch,
-        features: Features,
+        self, unimodal: Independent, hallucinated: Mapping[tuple[str, str], Tensor], given: Tensor, batch: Batch, features: Features,
         kl_weight: float,
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Tensor]:  # fmt: skip
         """The terms for a set of sources per row, boolean, shape (M, B), with the posterior that serves it; empty sets are ignored."""
         q, rows, terms = self._combined(unimodal, hallucinated, given, features), given.any(0), {}
         z = q.rsample()

@@ -12,12 +12,12 @@ from torch.distributions import Independent
 
 from nbridge.data.batch import Batch
 from nbridge.data.patterns import Patterns
-from nbridge.models.base import Features, MultimodalVAE, Stage
+from nbridge.models.base import Decoders, Encoders, Features, MultimodalVAE, Stage, Weights
 from nbridge.models.parts import Parts
-from nbridge.nn.decoders import Decoder
 from nbridge.nn.distributions import diagonal_normal
-from nbridge.nn.encoders import Encoder
 from nbridge.nn.fusion import Fusion
+
+Heads = Mapping[str, Fusion]
 
 
 class Experts(MultimodalVAE):
@@ -33,13 +33,7 @@ class Experts(MultimodalVAE):
         ValueError: if the heads do not match the modalities.
     """
 
-    def __init__(
-        self,
-        encoders: Mapping[str, Encoder],
-        decoders: Mapping[str, Decoder],
-        heads: Mapping[str, Fusion],
-        weights: Mapping[str, float] | None = None,
-    ) -> None:
+    def __init__(self, encoders: Encoders, decoders: Decoders, heads: Heads, weights: Weights = None) -> None:
         super().__init__(encoders, decoders, next(iter(heads.values())).latent_dim, weights)
         if set(heads) != set(self.names):
             raise ValueError(f"heads of {sorted(heads)}, expected one for each of {', '.join(self.names)}")
@@ -48,12 +42,9 @@ class Experts(MultimodalVAE):
     @classmethod
     def from_parts(cls, parts: Parts, **options: Any) -> Self:
         return cls(
-            {name: parts.encoder(name) for name in parts.names},
-            {name: parts.decoder(name) for name in parts.names},
-            {name: parts.fusion((name,)) for name in parts.names},
-            parts.weights,
-            **options,
-        )
+            {name: parts.encoder(name) for name in parts.names}, {name: parts.decoder(name) for name in parts.names},
+            {name: parts.fusion((name,)) for name in parts.names}, parts.weights, **options,
+        )  # fmt: skip
 
     def supports_pattern(self, pattern: str, seen: Patterns) -> bool:
         """A product of experts serves any set of modalities if every pair of them was observed together."""

@@ -35,15 +35,13 @@ from torch.distributions import Independent
 from nbridge.common import randomness
 from nbridge.data.batch import Batch
 from nbridge.data.patterns import Patterns
-from nbridge.models.base import Features, MultimodalVAE, Stage
+from nbridge.models.base import Decoders, Encoders, Features, MultimodalVAE, Stage, Weights
 from nbridge.models.joint import JointVAE, teacher
 from nbridge.models.parts import Parts
 from nbridge.models.reductions import masked_mean
 from nbridge.models.retrofit import InferenceNetwork
 from nbridge.models.subsets import random_subset
-from nbridge.nn.decoders import Decoder
 from nbridge.nn.distributions import diagonal_kl, diagonal_normal, diagonal_where, log_variance_normal, product_of_posteriors
-from nbridge.nn.encoders import Encoder
 from nbridge.nn.flow_bridge import FlowBridge
 from nbridge.nn.fusion import Fusion
 from nbridge.spec.objectives import joint_options
@@ -74,18 +72,10 @@ class FlowBridgedVAE(JointVAE):
     """
 
     def __init__(
-        self,
-        encoders: Mapping[str, Encoder],
-        decoders: Mapping[str, Decoder],
-        fusion: Fusion,
-        bridges: FlowBridge,
-        guides: Mapping[str, InferenceNetwork] | Mapping[str, Fusion],
-        weights: Mapping[str, float] | None = None,
-        *,
-        coupling: Coupling = "auto",
-        leave_one_out: Coupling = "auto",
-        contrast: Coupling = "auto",
-    ) -> None:
+        self, encoders: Encoders, decoders: Decoders, fusion: Fusion, bridges: FlowBridge,
+        guides: Mapping[str, InferenceNetwork] | Mapping[str, Fusion], weights: Weights = None,
+        *, coupling: Coupling = "auto", leave_one_out: Coupling = "auto", contrast: Coupling = "auto",
+    ) -> None:  # fmt: skip
         super().__init__(encoders, decoders, fusion, weights, **joint_options(coupling, leave_one_out, contrast))
         self.bridges = bridges
         if set(guides) != set(self.names):
@@ -181,14 +171,9 @@ class FlowBridgedVAE(JointVAE):
         if len(self.names) == 1:
             return (self.joint_stage(),)
         bridges = Stage(
-            "bridges",
-            (self.bridges, self.guides),
-            self._flow_loss,
-            lambda batch: self.presence(batch).sum(0) >= 2,
-            self.features_with_teacher,
-            values=None if self.own_encoders else (),
-            begin=self._begin,
-        )
+            "bridges", (self.bridges, self.guides), self._flow_loss, lambda batch: self.presence(batch).sum(0) >= 2,
+            self.features_with_teacher, values=None if self.own_encoders else (), begin=self._begin,
+        )  # fmt: skip
         return self.joint_stage(serves=False), bridges
 
     def _begin(self, parts: Iterable[tuple[Batch, Features]]) -> None:

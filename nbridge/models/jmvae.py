@@ -16,20 +16,16 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 from torch.distributions import Independent
 
 from nbridge.data.batch import Batch
 from nbridge.data.patterns import Patterns
-from nbridge.models.base import Features, Stage
-from nbridge.models.retrofit import InferenceNetwork, Retrofit
+from nbridge.models.base import Decoders, Encoders, Features, Stage, Weights
+from nbridge.models.retrofit import Networks, Retrofit
 from nbridge.models.subsets import Subset
-from nbridge.nn.decoders import Decoder
 from nbridge.nn.distributions import diagonal_kl, diagonal_where
-from nbridge.nn.encoders import Encoder
 from nbridge.nn.fusion import Fusion
 from nbridge.spec.option_types import NonNegativeFloat
 
@@ -47,15 +43,9 @@ class JMVAE(Retrofit):
     """
 
     def __init__(
-        self,
-        encoders: Mapping[str, Encoder],
-        decoders: Mapping[str, Decoder],
-        fusion: Fusion,
-        networks: Mapping[Subset, InferenceNetwork],
-        weights: Mapping[str, float] | None = None,
-        *,
-        alpha: NonNegativeFloat = 0.1,
-    ) -> None:
+        self, encoders: Encoders, decoders: Decoders, fusion: Fusion, networks: Networks, weights: Weights = None,
+        *, alpha: NonNegativeFloat = 0.1,
+    ) -> None:  # fmt: skip
         super().__init__(encoders, decoders, fusion, networks, weights)
         self.alpha = alpha
 

@@ -60,7 +60,7 @@ from torch.nn import functional as F
 
 from nbridge.data.batch import Batch
 from nbridge.data.patterns import Patterns
-from nbridge.models.base import Features, MultimodalVAE, Stage
+from nbridge.models.base import Decoders, Encoders, Features, MultimodalVAE, Stage, Weights
 from nbridge.models.parts import Parts
 from nbridge.models.reductions import masked_mean
 from nbridge.models.subsets import random_subset
@@ -96,16 +96,9 @@ class JointVAE(MultimodalVAE):
     contrast_nats: float = 0.0
 
     def __init__(
-        self,
-        encoders: Mapping[str, Encoder],
-        decoders: Mapping[str, Decoder],
-        fusion: Fusion,
-        weights: Mapping[str, float] | None = None,
-        *,
-        coupling: NonNegativeFloat = 0.0,
-        leave_one_out: NonNegativeFloat = 0.0,
-        contrast: NonNegativeFloat = 0.0,
-    ) -> None:
+        self, encoders: Encoders, decoders: Decoders, fusion: Fusion, weights: Weights = None,
+        *, coupling: NonNegativeFloat = 0.0, leave_one_out: NonNegativeFloat = 0.0, contrast: NonNegativeFloat = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__(encoders, decoders, fusion.latent_dim, weights)
         self.fusion, self.coupling, self.leave_one_out, self.contrast = fusion, coupling, leave_one_out, contrast
 
@@ -171,11 +164,8 @@ class JointVAE(MultimodalVAE):
         if batch.whole:
             return terms
         fixed = diagonal_normal(q.mean.detach(), q.stddev.detach())
-        return terms | {"distill": self._subset_divergence(fixed, self.fusion(self._random_subset_features(features, batch)), batch)}
-
-    def _random_subset_features(self, features: Features, batch: Batch) -> Features:
-        """The features of a random subset of the modalities of each row, with zeros for the others."""
-        return self.filled(features, dict(zip(self.names, random_subset(self.presence(batch)), strict=True)))
+        subset = dict(zip(self.names, random_subset(self.presence(batch)), strict=True))
+        return terms | {"distill": self._subset_divergence(fixed, self.fusion(self.filled(features, subset)), batch)}
 
     def _loss_with_subsets(self, features: Features, batch: Batch, kl_weight: float) -> dict[str, Tensor]:
         """The terms of the ELBO, the coupling to a random subset, the prediction of the left-out modality and the contrast."""

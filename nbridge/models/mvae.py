@@ -22,21 +22,16 @@ Axes: S subsets, M modalities, B rows, D latent dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 from torch.distributions import Independent
 
 from nbridge.common import randomness
 from nbridge.data.batch import Batch
-from nbridge.models.base import Features
-from nbridge.models.experts import Experts
+from nbridge.models.base import Decoders, Encoders, Features, Weights
+from nbridge.models.experts import Experts, Heads
 from nbridge.models.reductions import divisor, masked_mean
-from nbridge.nn.decoders import Decoder
 from nbridge.nn.distributions import log_variance_normal, product_of_experts
-from nbridge.nn.encoders import Encoder
-from nbridge.nn.fusion import Fusion
 from nbridge.spec.option_types import Count
 
 
@@ -51,15 +46,7 @@ class MVAE(Experts):
         random_subsets: The number k of random subsets per step, each of at least two modalities but not all.
     """
 
-    def __init__(
-        self,
-        encoders: Mapping[str, Encoder],
-        decoders: Mapping[str, Decoder],
-        heads: Mapping[str, Fusion],
-        weights: Mapping[str, float] | None = None,
-        *,
-        random_subsets: Count = 1,
-    ) -> None:
+    def __init__(self, encoders: Encoders, decoders: Decoders, heads: Heads, weights: Weights = None, *, random_subsets: Count = 1) -> None:
         super().__init__(encoders, decoders, heads, weights)
         self.random_subsets = random_subsets
 

@@ -9,12 +9,7 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-
-def _as_counted(number: Tensor) -> Tensor:
-    return number.clamp(min=1)
-
-
-_DIVISOR: ContextVar[Callable[[Tensor], Tensor]] = ContextVar("_DIVISOR", default=_as_counted)
+_DIVISOR: ContextVar[Callable[[Tensor], Tensor]] = ContextVar("_DIVISOR", default=lambda number: number.clamp(min=1))
 
 
 def divisor(rows: Tensor) -> Tensor:
@@ -24,11 +19,7 @@ def divisor(rows: Tensor) -> Tensor:
 
 @contextmanager
 def divided_by(divisor: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Replaces the function that computes divisors within the block.
-
-    Arguments:
-        divisor: Maps the number of rows, of any shape, to the divisor.
-    """
+    """Replaces the function that maps numbers of rows, of any shape, to divisors within the block."""
     token = _DIVISOR.set(divisor)
     try:
         yield

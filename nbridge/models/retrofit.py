@@ -15,20 +15,18 @@ from torch.distributions import Independent
 
 from nbridge.data.batch import Batch
 from nbridge.data.patterns import Patterns
-from nbridge.models.base import MultimodalVAE
+from nbridge.models.base import Decoders, Encoders, MultimodalVAE, Weights
 from nbridge.models.joint import JointVAE
 from nbridge.models.parts import Parts
 from nbridge.models.subsets import Subset, proper_subsets
-from nbridge.nn.decoders import Decoder
 from nbridge.nn.distributions import diagonal_normal, diagonal_where
-from nbridge.nn.encoders import Encoder
 from nbridge.nn.fusion import Fusion
 
 
 class InferenceNetwork(nn.Module):
     """A posterior q(z | x_S) given one subset of modalities, with its own encoders and fusion."""
 
-    def __init__(self, encoders: Mapping[str, Encoder], fusion: Fusion) -> None:
+    def __init__(self, encoders: Encoders, fusion: Fusion) -> None:
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
         self.fusion = fusion
@@ -36,6 +34,9 @@ class InferenceNetwork(nn.Module):
     def forward(self, inputs: Mapping[str, Tensor]) -> Independent:
         r"""The posterior, batch shape (B,) over D, from values in standard form, shape (B, \*shape); other modalities are ignored."""
         return self.fusion({name: encoder(inputs[name]) for name, encoder in self.encoders.items()})
+
+
+Networks = Mapping[Subset, InferenceNetwork]
 
 
 class Retrofit(JointVAE):
@@ -52,14 +53,7 @@ class Retrofit(JointVAE):
         ValueError: if the networks do not match the subsets.
     """
 
-    def __init__(
-        self,
-        encoders: Mapping[str, Encoder],
-        decoders: Mapping[str, Decoder],
-        fusion: Fusion,
-        networks: Mapping[Subset, InferenceNetwork],
-        weights: Mapping[str, float] | None = None,
-    ) -> None:
+    def __init__(self, encoders: Encoders, decoders: Decoders, fusion: Fusion, networks: Networks, weights: Weights = None) -> None:
         super().__init__(encoders, decoders, fusion, weights)
         self.subsets = proper_subsets(self.names)
         if set(networks) != set(self.subsets):

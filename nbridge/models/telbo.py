@@ -18,18 +18,15 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from nbridge.data.batch import Batch
-from nbridge.models.base import Features, Stage
-from nbridge.models.retrofit import InferenceNetwork, Retrofit
-from nbridge.models.subsets import Subset
-from nbridge.nn.decoders import Decoder
-from nbridge.nn.encoders import Encoder
+from nbridge.models.base import Decoders, Encoders, Features, Stage, Weights
+from nbridge.models.retrofit import Networks, Retrofit
 from nbridge.nn.fusion import Fusion
 
 
@@ -46,15 +43,9 @@ class TELBO(Retrofit):
     """
 
     def __init__(
-        self,
-        encoders: Mapping[str, Encoder],
-        decoders: Mapping[str, Decoder],
-        fusion: Fusion,
-        networks: Mapping[Subset, InferenceNetwork],
-        weights: Mapping[str, float] | None = None,
-        *,
-        one_stage: bool = False,
-    ) -> None:
+        self, encoders: Encoders, decoders: Decoders, fusion: Fusion, networks: Networks, weights: Weights = None,
+        *, one_stage: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(encoders, decoders, fusion, networks, weights)
         self.one_stage = one_stage
 

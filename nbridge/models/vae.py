@@ -8,13 +8,11 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Self
 
+from nbridge.models.base import Decoders, Encoders, Weights
 from nbridge.models.joint import JointVAE
 from nbridge.models.parts import Parts
-from nbridge.nn.decoders import Decoder
-from nbridge.nn.encoders import Encoder
 from nbridge.nn.fusion import Fusion
 
 
@@ -33,13 +31,7 @@ class VAE(JointVAE):
     """
 
     def __init__(
-        self,
-        encoders: Mapping[str, Encoder],
-        decoders: Mapping[str, Decoder],
-        fusion: Fusion,
-        weights: Mapping[str, float] | None = None,
-        *,
-        modality: str | None = None,
+        self, encoders: Encoders, decoders: Decoders, fusion: Fusion, weights: Weights = None, *, modality: str | None = None
     ) -> None:
         super().__init__(encoders, decoders, fusion, weights)
         if len(self.names) != 1 or modality not in (None, *self.names):

@@ -45,12 +45,7 @@ class BridgeBank(Bridges):
     """
 
     def __init__(
-        self,
-        features: Mapping[str, int],
-        *,
-        hidden: Widths = (128,),
-        batch_norm: bool = True,
-        activation: Activation = "leaky_relu",
+        self, features: Mapping[str, int], *, hidden: Widths = (128,), batch_norm: bool = True, activation: Activation = "leaky_relu"
     ) -> None:
         super().__init__()
         self.pairs: tuple[Pair, ...] = tuple(permutations(features, 2))
@@ -61,12 +56,7 @@ class BridgeBank(Bridges):
         self.stacks = nn.ModuleDict(
             {
                 shape: StackedMLP(
-                    len(pairs),
-                    features[pairs[0][0]],
-                    features[pairs[0][1]],
-                    hidden=hidden,
-                    batch_norm=batch_norm,
-                    activation=activation,
+                    len(pairs), features[pairs[0][0]], features[pairs[0][1]], hidden=hidden, batch_norm=batch_norm, activation=activation
                 )
                 for shape, pairs in self.groups.items()
             }

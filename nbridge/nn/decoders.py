@@ -22,8 +22,7 @@ class Decoder(nn.Module):
 
     def __init__(self, network: nn.Module, likelihood: Likelihood) -> None:
         super().__init__()
-        self.network = network
-        self.likelihood = likelihood
+        self.network, self.likelihood = network, likelihood
 
     def forward(self, z: Tensor) -> Distribution:
         return self.likelihood(self.network(z))
@@ -56,15 +55,9 @@ class MLPDecoder(nn.Module):
     """
 
     def __init__(
-        self,
-        latent_dim: int,
-        shape: Shape,
-        *,
-        hidden: Widths = (128, 128),
-        batch_norm: bool = True,
-        activation: Activation = "leaky_relu",
-        dropout: Probability = 0.0,
-    ) -> None:
+        self, latent_dim: int, shape: Shape,
+        *, hidden: Widths = (128, 128), batch_norm: bool = True, activation: Activation = "leaky_relu", dropout: Probability = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.shape = tuple(shape)
         self.network = MLP(latent_dim, math.prod(shape), hidden=hidden, batch_norm=batch_norm, activation=activation, dropout=dropout)
@@ -85,14 +78,9 @@ class ConvDecoder(nn.Module):
     """
 
     def __init__(
-        self,
-        latent_dim: int,
-        shape: ImageShape,
-        *,
-        channels: Channels = (64, 32),
-        batch_norm: bool = True,
-        activation: Activation = "leaky_relu",
-    ) -> None:
+        self, latent_dim: int, shape: ImageShape,
+        *, channels: Channels = (64, 32), batch_norm: bool = True, activation: Activation = "leaky_relu",
+    ) -> None:  # fmt: skip
         super().__init__()
         self.shape = tuple(shape)
         self.up = ConvUp(shape, channels, batch_norm=batch_norm, activation=activation)

@@ -199,9 +199,6 @@ class DiscretizedLogistic(Distribution):
     Arguments:
         loc: The location :math:`\mu`, any shape.
         log_scale: :math:`\log s`, broadcastable with ``loc``.
-        levels: The number of levels.
-        low: The first level.
-        high: The last level.
     """
 
     def __init__(self, loc: Tensor, log_scale: Tensor, levels: int = 256, low: float = 0.0, high: float = 1.0) -> None:

@@ -53,24 +53,14 @@ class MLPEncoder(Encoder):
     """
 
     def __init__(
-        self,
-        shape: Shape,
-        features: int,
-        *,
-        hidden: Widths = (128,),
-        batch_norm: bool = True,
-        activation: Activation = "leaky_relu",
-        dropout: Probability = 0.0,
-    ) -> None:
+        self, shape: Shape, features: int,
+        *, hidden: Widths = (128,), batch_norm: bool = True, activation: Activation = "leaky_relu", dropout: Probability = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.features = features
         self._mirror = {
-            "type": "mlp",
-            "hidden": (features, *reversed(hidden)),
-            "batch_norm": batch_norm,
-            "activation": activation,
-            "dropout": dropout,
-        }
+            "type": "mlp", "hidden": (features, *reversed(hidden)), "batch_norm": batch_norm, "activation": activation, "dropout": dropout,
+        }  # fmt: skip
         self.network = MLP(
             math.prod(shape), features, hidden=hidden, batch_norm=batch_norm, activation=activation, dropout=dropout, activate_last=True
         )
@@ -95,14 +85,9 @@ class ConvEncoder(Encoder):
     """
 
     def __init__(
-        self,
-        shape: ImageShape,
-        features: int,
-        *,
-        channels: Channels = (32, 64),
-        batch_norm: bool = True,
-        activation: Activation = "leaky_relu",
-    ) -> None:
+        self, shape: ImageShape, features: int,
+        *, channels: Channels = (32, 64), batch_norm: bool = True, activation: Activation = "leaky_relu",
+    ) -> None:  # fmt: skip
         super().__init__()
         self.features = features
         self._mirror = {"type": "conv", "channels": tuple(reversed(channels)), "batch_norm": batch_norm, "activation": activation}
@@ -131,15 +116,9 @@ class EmbeddingEncoder(Encoder):
     """
 
     def __init__(
-        self,
-        shape: ClassShape,
-        features: int,
-        *,
-        embedding_dim: PositiveInt = 32,
-        hidden: Widths = (),
-        batch_norm: bool = True,
-        activation: Activation = "leaky_relu",
-    ) -> None:
+        self, shape: ClassShape, features: int,
+        *, embedding_dim: PositiveInt = 32, hidden: Widths = (), batch_norm: bool = True, activation: Activation = "leaky_relu",
+    ) -> None:  # fmt: skip
         super().__init__()
         self.features = features
         self._mirror = {"type": "mlp", "hidden": (features, *reversed(hidden)), "batch_norm": batch_norm, "activation": activation}

@@ -18,7 +18,6 @@ class ModulatedMLP(nn.Module):
         | Scalable Diffusion Models with Transformers (Peebles & Xie, 2023), https://arxiv.org/abs/2212.09748 (residuals that begin at zero)
 
     Arguments:
-        inputs: Width of the input.
         context: Width of the context c.
 
     Example:

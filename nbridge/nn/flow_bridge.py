@@ -87,16 +87,9 @@ class FlowBridge(Bridges):
     frequencies: Tensor
 
     def __init__(
-        self,
-        features: Mapping[str, int],
-        latent_dim: int,
-        *,
-        width: Count = 0,
-        blocks: PositiveInt = 2,
-        steps: PositiveInt = 8,
-        decay: Probability = 0.999,
-        temperature: PositiveFloat = 1.0,
-    ) -> None:
+        self, features: Mapping[str, int], latent_dim: int,
+        *, width: Count = 0, blocks: PositiveInt = 2, steps: PositiveInt = 8, decay: Probability = 0.999, temperature: PositiveFloat = 1.0,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.widths, self.latent_dim = dict(features), latent_dim
         self.steps, self.decay, self.temperature = steps, decay, temperature

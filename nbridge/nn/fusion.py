@@ -32,14 +32,9 @@ class Fusion(nn.Module):
     """
 
     def __init__(
-        self,
-        features: Mapping[str, int],
-        latent_dim: int,
-        *,
-        hidden: Widths = (128,),
-        batch_norm: bool = True,
-        activation: Activation = "leaky_relu",
-    ) -> None:
+        self, features: Mapping[str, int], latent_dim: int,
+        *, hidden: Widths = (128,), batch_norm: bool = True, activation: Activation = "leaky_relu",
+    ) -> None:  # fmt: skip
         super().__init__()
         self.names = tuple(features)
         self.latent_dim = latent_dim

@@ -41,9 +41,7 @@ CERTAIN_LOG_ODDS, MIN_SHARE_WRONG = 15.0, 1e-3
 class BoundWarning:
     """A warning that values or predictions are at a limit of their likelihood.
 
-    Arguments:
-        text: The problem and the remedy, to follow the name of the modality.
-        details: The numbers behind it.
+    The text is the problem and the remedy, to follow the name of the modality; ``details`` are the numbers behind it.
     """
 
     text: str

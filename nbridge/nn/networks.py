@@ -15,13 +15,8 @@ from nbridge.common import randomness
 from nbridge.spec.option_types import Activation
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "leaky_relu": nn.LeakyReLU,
-    "relu": nn.ReLU,
-    "elu": nn.ELU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "tanh": nn.Tanh,
-}
+    "leaky_relu": nn.LeakyReLU, "relu": nn.ReLU, "elu": nn.ELU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh,
+}  # fmt: skip
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -42,24 +37,13 @@ class _Dropout(nn.Dropout):
 class MLP(nn.Module):
     """Linear layers, each but the last followed by batch normalisation, a nonlinearity and dropout.
 
-    Accepts any number of leading axes, which are flattened to rows.
-
-    Arguments:
-        dropout: Dropout rate after each nonlinearity.
-        activate_last: Whether the last layer is normalised and activated like the others.
+    Accepts any number of leading axes, which are flattened to rows. With ``activate_last``, the last layer is like the others.
     """
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        *,
-        hidden: Sequence[int] = (),
-        batch_norm: bool = True,
-        activation: Activation = "leaky_relu",
-        dropout: float = 0.0,
-        activate_last: bool = False,
-    ) -> None:
+        self, inputs: int, outputs: int, *, hidden: Sequence[int] = (), batch_norm: bool = True, activation: Activation = "leaky_relu",
+        dropout: float = 0.0, activate_last: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         widths = [inputs, *hidden, outputs]
         layers: list[nn.Module] = []
@@ -85,11 +69,7 @@ def halved_sizes(size: Sequence[int], times: int) -> list[tuple[int, ...]]:
 
 
 class ConvDown(nn.Module):
-    """Convolutions that each halve every spatial axis, rounding up, for any size.
-
-    Arguments:
-        shape: Channels, then one to three spatial axes.
-    """
+    """Convolutions that each halve every one of one to three spatial axes, rounding up, for any size."""
 
     def __init__(self, shape: Sequence[int], channels: Sequence[int], *, batch_norm: bool, activation: Activation) -> None:
         super().__init__()
@@ -109,9 +89,7 @@ class ConvDown(nn.Module):
 class ConvUp(nn.Module):
     """The mirror of `ConvDown`: transposed convolutions that end exactly at a given shape.
 
-    Arguments:
-        shape: The output shape: channels, then one to three spatial axes.
-        channels: Channels of the input and of each layer except the last, which has ``shape[0]``.
+    Channels are those of the input and of each layer except the last, which has ``shape[0]``.
     """
 
     def __init__(self, shape: Sequence[int], channels: Sequence[int], *, batch_norm: bool, activation: Activation) -> None:
@@ -168,10 +146,6 @@ class StackedBatchNorm(nn.Module):
 
     Without ``counts``, the result equals P calls of `torch.nn.BatchNorm1d`. Otherwise statistics are taken over the marked rows; a map
     with fewer than two of them uses its running statistics and does not update them.
-
-    Arguments:
-        stack: The number P of maps.
-        width: Channels of each map.
     """
 
     running_mean: Tensor
@@ -194,15 +168,9 @@ class StackedBatchNorm(nn.Module):
         """Normalises the rows of a slice of the maps; of fewer than all only in eval mode."""
         # With rows last, the channels of all maps are the channels of one call, and the output of a `StackedLinear` is not copied.
         flat = F.batch_norm(
-            rearrange(x_PBC, "p b c -> 1 (p c) b"),
-            self.running_mean[maps].view(-1),
-            self.running_var[maps].view(-1),
-            self.weight[maps].view(-1),
-            self.bias[maps].view(-1),
-            self.training,
-            self.momentum,
-            self.eps,
-        )
+            rearrange(x_PBC, "p b c -> 1 (p c) b"), self.running_mean[maps].view(-1), self.running_var[maps].view(-1),
+            self.weight[maps].view(-1), self.bias[maps].view(-1), self.training, self.momentum, self.eps,
+        )  # fmt: skip
         return rearrange(flat, "1 (p c) b -> p b c", p=len(x_PBC))
 
     def normalised(self, x_PBC: Tensor, mean: Tensor, variance: Tensor, number: Tensor) -> Tensor:
@@ -241,21 +209,12 @@ class StackedMLP(nn.Module):
     """P independent MLPs of equal shape in one call; see `MLP`.
 
     Consecutive networks may share their input, like the maps of `StackedLinear`.
-
-    Arguments:
-        stack: The number P of networks.
     """
 
     def __init__(
-        self,
-        stack: int,
-        inputs: int,
-        outputs: int,
-        *,
-        hidden: Sequence[int] = (),
-        batch_norm: bool = True,
-        activation: Activation = "leaky_relu",
-    ) -> None:
+        self, stack: int, inputs: int, outputs: int,
+        *, hidden: Sequence[int] = (), batch_norm: bool = True, activation: Activation = "leaky_relu",
+    ) -> None:  # fmt: skip
         super().__init__()
         widths = [inputs, *hidden, outputs]
         self.linears = nn.ModuleList(StackedLinear(stack, a, b) for a, b in pairwise(widths))

@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 
 from nbridge.common.messages import clip
 from nbridge.errors import NBridgeError
-from nbridge.evaluation.parameter_counts import ParameterTable, count_parameters
+from nbridge.evaluation.parameter_counts import LABELS, ParameterTable, count_parameters
 from nbridge.report.run_data import ModelAndRows, RunData, SectionSkipped
 from nbridge.report.tree import element, paragraph, table
 
@@ -16,20 +16,15 @@ PATTERNS = 12
 """Maximum number of patterns of presence shown."""
 MAX_CHARACTERS = 100_000
 """Maximum number of characters of a spec shown."""
-LABELS = {"bridged": "bridged", "retrofit": "retrofit (JMVAE, TELBO)", "mvae": "MVAE"}
-"""Display names of models."""
 
 
 def trained(data: RunData) -> Iterator[Element]:
     """Summary of the spec, and its modalities."""
     spec = data.spec
     facts = {
-        "name": spec.name or data.folder.name,
-        "model": f"{spec.model.type}, {spec.latent_dim} latent dimensions",
-        "data": spec.data.source.type,
-        "rows": _rows(data),
-        "training": _training(data),
-    }
+        "name": spec.name or data.folder.name, "model": f"{spec.model.type}, {spec.latent_dim} latent dimensions",
+        "data": spec.data.source.type, "rows": _rows(data), "training": _training(data),
+    }  # fmt: skip
     yield element("dl", *(part for name, fact in facts.items() if fact for part in (element("dt", name), element("dd", fact))))
     headings = ("modality", "encoder", "likelihood", "shape", "weight")
     weights = data.loaded.model.weights if isinstance(data.loaded, ModelAndRows) else {}
@@ -56,11 +51,8 @@ def parameters(data: RunData) -> Iterator[Element]:
     rows = [(LABELS[one.name], f"{one.networks:,}", f"{one.formula:,}") for one in counts.models]
     yield table("Models built from the same parts", ("model", "inference networks", "parameters"), rows)
     yield table("Parts of the bridged model", ("part", "number", "parameters"), _parts(counts))
-    saved = f"{abs(counts.reduction):.1%} {'fewer' if counts.reduction >= 0 else 'more'}"
     of_this = "" if data.spec.model.type == "bridged" else f" This run trained {data.spec.model.type}."
-    yield paragraph(
-        f"The bridged model has {saved} parameters than the retrofit. Bridges grow as n(n − 1), retrofits as 2ⁿ.{of_this}", quiet=True
-    )
+    yield paragraph(f"{counts.comparison} Bridges grow as n(n − 1), retrofits as 2ⁿ.{of_this}", quiet=True)
 
 
 def patterns(data: RunData) -> Iterator[Element]:
@@ -83,13 +75,12 @@ def environment(data: RunData) -> Iterator[Element]:
     """The software and hardware that results can depend on."""
     if not data.environment:
         raise SectionSkipped("env.json is missing or damaged")
-    facts = [(name, _plain(value)) for name, value in data.environment.items() if name != "rows"]
+    facts = [
+        (name, ", ".join(f"{key} {one}" for key, one in value.items()) if isinstance(value, dict) else value)
+        for name, value in data.environment.items()
+        if name != "rows"
+    ]
     yield element("dl", *(part for name, value in facts for part in (element("dt", clip(name)), element("dd", clip(value, 200)))))
-
-
-def _plain(value: object) -> object:
-    """A mapping as text; other values unchanged."""
-    return ", ".join(f"{name} {one}" for name, one in value.items()) if isinstance(value, dict) else value
 
 
 def spec_file(data: RunData) -> Iterator[Element]:

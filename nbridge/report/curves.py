@@ -44,13 +44,8 @@ def _line(stage: str, epochs: Sequence[EpochRecord]) -> tuple[str, ...]:
     kept = _kept(epochs)
     validation = "–" if kept.validation_loss is None else f"{kept.validation_loss:,.2f}"
     return (
-        stage,
-        f"{epochs[-1].update:,}",
-        f"{kept.update:,}",
-        f"{kept.loss:,.2f}",
-        validation,
-        duration(sum(one.seconds for one in epochs)),
-    )
+        stage, f"{epochs[-1].update:,}", f"{kept.update:,}", f"{kept.loss:,.2f}", validation, duration(sum(one.seconds for one in epochs)),
+    )  # fmt: skip
 
 
 def _kept(epochs: Sequence[EpochRecord]) -> EpochRecord:
@@ -84,14 +79,11 @@ def _chart(stage: str, name: str, unit: str, epochs: Sequence[EpochRecord], trai
     drawn = [_from_inside(curve, y) for curve in curves]
     x = Axis(0, max(FEWEST, epochs[-1].update), "updates")
     mark = next((point for point in drawn[1] or drawn[0] if point[0] == kept), None)
-    ends = "; ".join(f"{which} from {curve[0][1]:.3g} to {curve[-1][1]:.3g}" for which, curve in _named(curves))
+    named = zip(("training", "validation"), curves, strict=True)
+    ends = "; ".join(f"{which} from {curve[0][1]:.3g} to {curve[-1][1]:.3g}" for which, curve in named if curve)
     title = f"{name} of stage {stage} over {epochs[-1].update:,} updates: {ends}"
     found = [Line(curve, style) for curve, style in zip(drawn, ("first", "second"), strict=True) if curve]
     return element("figure", element("figcaption", element("b", name)), lines(title, x, y, found, mark=mark))
-
-
-def _named(curves: Sequence[Points]) -> list[tuple[str, Points]]:
-    return [(which, curve) for which, curve in zip(("training", "validation"), curves, strict=True) if curve]
 
 
 def _from_inside(curve: Points, y: Axis) -> Points:

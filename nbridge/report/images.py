@@ -87,12 +87,9 @@ def _ranks_within_class(classes: Sequence[int]) -> list[int]:
 def _columns(model: MultimodalVAE, targets: Sequence[str]) -> int:
     """The number of rows that fit the size limit."""
     lines = 4 + min(SOURCES, len(model.names) - 1)
-    each = sum(math.prod(model.likelihoods[name].shape) * _zoom(model.likelihoods[name].shape) ** 2 for name in targets)
+    shapes = [model.likelihoods[name].shape for name in targets]
+    each = sum(math.prod(shape) * min(1.0, SIDE / max(shape[1:])) ** 2 for shape in shapes)
     return max(FEWEST, min(COLUMNS, int(BYTES / (lines * each))))
-
-
-def _zoom(shape: Sequence[int]) -> float:
-    return min(1.0, SIDE / max(shape[1:]))
 
 
 def _picture(data: RunData, loaded: ModelAndRows, target: str, columns: int) -> Iterator[Element]:

@@ -36,11 +36,7 @@ MAX_CONFUSED = 10
 
 @dataclass(frozen=True)
 class ClassPredictions:
-    """Classes of one modality, predicted from others.
-
-    Arguments:
-        counts: Numbers of rows by true and predicted class, shape (C, C).
-    """
+    """Classes of one modality, predicted from others: numbers of rows by true and predicted class, shape (C, C)."""
 
     name: str
     given: str

@@ -29,11 +29,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page.
-
-    Arguments:
-        content: Yields its content for a run; raises `SectionSkipped` if there is nothing to show.
-    """
+    """A section of the page; ``content`` yields its content for a run, or raises `SectionSkipped` if there is nothing to show."""
 
     id: str
     heading: str
@@ -102,14 +98,10 @@ def page(data: RunData) -> str:
 
 def _head(name: str) -> Element:
     return element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", f"{name}: report of a run"),
-        element("link", rel="icon", href="data:,"),
-        element("style", STYLE),
-    )
+        "head", element("meta", charset="utf-8"), element("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"), element("title", f"{name}: report of a run"),
+        element("link", rel="icon", href="data:,"), element("style", STYLE),
+    )  # fmt: skip
 
 
 def _contents(links: list[tuple[str, str]]) -> Element:

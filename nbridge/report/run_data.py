@@ -38,13 +38,10 @@ class SectionSkipped(Exception):  # noqa: N818 (not an error)
 
 @dataclass(frozen=True)
 class ModelAndRows:
-    """A trained model with held-out rows.
+    """A trained model with held-out rows of the ``test`` or ``validation`` split.
 
-    Arguments:
-        many: Held-out rows, for charts that are cheap to compute.
-        few: The first of them, for charts that take many draws per row.
-        split: The split of the held-out rows, ``test`` or ``validation``.
-        findings: The result of `model_findings` on these rows; None if not computed yet.
+    There are ``many`` for charts that are cheap to compute, and the first ``few`` of them for charts that take many draws per row.
+    Findings, the result of `model_findings` on these rows, are None if not computed yet.
     """
 
     model: MultimodalVAE
@@ -58,12 +55,7 @@ class ModelAndRows:
 
 @dataclass(frozen=True)
 class RunData:
-    """A run.
-
-    Arguments:
-        loaded: Its model and rows, or the reason why they are not available.
-        run: The opened run; None if its training is not finished or its rows cannot be read.
-    """
+    """A run: its model and rows, or the reason why they are not available; ``run`` is None if it is unfinished or without rows."""
 
     folder: Path
     spec: Spec

@@ -107,7 +107,8 @@ def section(data: RunData) -> Iterator[Element]:
         yield element("div", *map(_scatter, values), class_="charts")
     yield element("h3", "Calibration")
     yield paragraph(CALIBRATION_NOTE, quiet=True)
-    yield element("div", *map(_intervals, values), *map(_probabilities, binary), class_="charts")
+    curves = (probabilities(one.name, one.bins, "share of ones, %", "predicted probability, %") for one in binary)
+    yield element("div", *map(_intervals, values), *curves, class_="charts")
 
 
 def measured(loaded: ModelAndRows, name: str) -> Imputed | Binary | None:
@@ -164,10 +165,8 @@ def _draws(loaded: ModelAndRows, rows: Batch, name: str, cells: Tensor, *, noise
         for part in row_chunks(model, rows, name, DRAWS):
             z = model.posterior(part.hide(name), DRAWS).sample()
             distribution = model.decoder(name).served(z, model.given(name, part))
-            yield (
-                distribution.sample() if noise else model.likelihoods[name].expectation(distribution),
-                cells[done : done + len(part)].to(z.device),
-            )
+            values = distribution.sample() if noise else model.likelihoods[name].expectation(distribution)
+            yield values, cells[done : done + len(part)].to(z.device)
             done += len(part)
 
 
@@ -206,10 +205,6 @@ def _intervals(one: Imputed) -> Element:
         f"{one.name}: {text}", Axis(0, 100, "probability of the interval, %"), Axis(0, 100, "values inside, %"), points
     )
     return element("figure", element("figcaption", element("b", one.name), " intervals"), chart)
-
-
-def _probabilities(one: Binary) -> Element:
-    return probabilities(one.name, one.bins, "share of ones, %", "predicted probability, %")
 
 
 def probabilities(name: str, bins: Sequence[Bin], observed_label: str, predicted_label: str) -> Element:

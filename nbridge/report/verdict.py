@@ -40,12 +40,8 @@ def _columns(verdict: Verdict) -> Iterator[Element]:
             total = sum(one.outcome == outcome for one in verdict.columns)
             which = f"the {len(named)} furthest {'behind' if outcome == 'worse' else 'ahead'} of " if total > len(named) else ""
             caption = f"Columns {WORDS[outcome]}: {which}{total:,} of {len(verdict.columns):,}"
-            yield table(caption, ("column", "modality", "figure", "baseline", *FIGURE_HEADINGS), _cells(named), words=4)
-
-
-def _cells(named: Sequence[BaselineComparison]) -> Iterator[Sequence[Content]]:
-    for one in named:
-        yield clip(one.column, 60), one.target, FIGURES[one.figure], one.predictor, *_figures(one)
+            rows = ((clip(one.column, 60), one.target, FIGURES[one.figure], one.predictor, *_figures(one)) for one in named)
+            yield table(caption, ("column", "modality", "figure", "baseline", *FIGURE_HEADINGS), rows, words=4)
 
 
 def _row(one: BaselineComparison) -> Sequence[Content]:

@@ -12,11 +12,7 @@ from nbridge.evaluation.results import NOTES, Evaluation, Settings, describe_set
 
 @dataclass(frozen=True)
 class SeedValues:
-    """A metric over seeds.
-
-    Arguments:
-        values: One value per seed; NaN if a seed has none.
-    """
+    """A metric over seeds; NaN where a seed has no value."""
 
     values: tuple[float, ...]
 
@@ -56,12 +52,7 @@ class ModelResults:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The results of several models.
-
-    Arguments:
-        seeds: The number of training runs per model.
-        skipped: Measurements that no model has, with the reason.
-    """
+    """The results of several models over a number of seeds, and the measurements that no model has, with the reason."""
 
     results: tuple[ModelResults, ...]
     seeds: int
@@ -90,7 +81,8 @@ class Comparison:
         """Notes on how the values were measured and how to read them, one line each."""
         spread = "one training run each" if self.seeds == 1 else f"mean ± standard deviation over {self.seeds} seeds"
         titles = {measurement for one in self.results for measurement, _ in one.figures}
-        notes = [note for metric, note in NOTES.items() if any(_is_of(title, metric) for title in titles)]
+        starts = {metric: "log p(" if metric == "likelihood" else f"{metric} " for metric in NOTES}
+        notes = [note for metric, note in NOTES.items() if any(title.startswith(starts[metric]) for title in titles)]
         some = [one for one in self.results if any(0 < len(figure.known) < self.seeds for figure in one.figures.values())]
         notes += [f"(n of {self.seeds}): over the n seeds with a finite value"] if some else []
         return [f"Figures: {spread}; {describe_settings(self.settings, self.rows, self.of_rows)}", *notes, *describe_skipped(self.skipped)]
@@ -147,10 +139,6 @@ def skipped_by_all(evaluations: Sequence[Evaluation]) -> dict[str, str]:
     fullest = max(evaluations, key=lambda one: len(one.measurements))
     measured = {name for one in evaluations for measurement in one.measurements for name in (measurement.metric, measurement.title)}
     return {what: why for what, why in fullest.skipped.items() if what not in measured}
-
-
-def _is_of(title: str, metric: str) -> bool:
-    return title.startswith("log p(" if metric == "likelihood" else f"{metric} ")
 
 
 def _escaped(text: str) -> str:

@@ -6,6 +6,7 @@ import os
 import shlex
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -50,6 +51,7 @@ from nbridge.training.run_folder import (
     read_environment,
     read_resolved,
 )  # fmt: skip
+from nbridge.training.run_lock import run_lock
 from nbridge.training.stage import StateError
 from nbridge.training.state import append_record, read_records, restore_state, save_state
 from nbridge.training.trainer import TrainingState, check_stages, fit
@@ -128,10 +130,13 @@ def train(
         ('x', 'y')
     """
     collector = _WarningCollector(reporter)
-    with join_processes() as world:
+    with join_processes() as world, ExitStack() as stack:
         spec, text = _read(spec, overrides)
         folder = None if out is None else Path(out)
         if folder is not None and world.is_main:
+            check_target(folder, overwrite)
+            stack.enter_context(run_lock(folder))
+            # It may have been created meanwhile.
             check_target(folder, overwrite)
         frame = rows_given(spec, data)
         spec, data = (settle(spec, frame), frame) if data is None or frame is not None else (spec, data)
@@ -170,7 +175,7 @@ def resume(
         RunError: if there is no run, its checkpoint is damaged, or the rows have changed.
     """
     folder, collector = Path(directory), _WarningCollector(reporter)
-    with join_processes() as world, allowing(allow):
+    with join_processes() as world, allowing(allow), ExitStack() as stack:
         if not (folder / RESOLVED).is_file():
             raise RunError(f"{folder}: no run folder here ({RESOLVED} is missing); start one with: nbridge train SPEC --out {folder}")
         spec = read_resolved(folder)
@@ -186,6 +191,11 @@ def resume(
             if (folder / MODEL / CONFIG).is_file():
                 return Run(load(folder), spec, splits, folder, tuple(collector.findings))
             _advise(world, folder)
+            if world.is_main:
+                stack.enter_context(run_lock(folder))
+            if (folder / MODEL / CONFIG).is_file():
+                # Finished by the process that held the folder.
+                return Run(load(folder), spec, splits, folder, tuple(collector.findings))
             # The stored precision, because measuring again could choose another one.
             products = environment["precision"]["chosen"]
             state = _restore(folder, model, world)
@@ -278,29 +288,17 @@ def _restore(folder: Path, model: MultimodalVAE, world: World) -> TrainingState 
 
 
 def _train(
-    model: MultimodalVAE,
-    spec: Spec,
-    splits: Splits,
-    folder: Path | None,
-    collector: _WarningCollector,
-    state: TrainingState | None,
-    world: World,
-    products: Products,
-) -> Run:
+    model: MultimodalVAE, spec: Spec, splits: Splits, folder: Path | None, collector: _WarningCollector, state: TrainingState | None,
+    world: World, products: Products,
+) -> Run:  # fmt: skip
     _weigh(model, spec, splits)
     own = folder if world.is_main else None
     fit(
-        model,
-        splits.train,
-        splits.validation,
-        spec.training,
+        model, splits.train, splits.validation, spec.training, state=state, world=world, products=products,
         reporter=collector.reporter if world.is_main else None,
-        state=state,
         save=None if own is None else partial(save_state, own, model),
         log=None if own is None else partial(append_record, own),
-        world=world,
-        products=products,
-    )
+    )  # fmt: skip
     model.cpu()
     patterns = Patterns.of(model.names, splits.train.present)
     if own is not None:

@@ -91,15 +91,10 @@ def push(
 
 
 def pull(
-    repo: str,
-    out: str | os.PathLike[str],
-    *,
-    revision: str | None = None,
-    overwrite: bool = False,
-    allow: Iterable[str] = (),
-    token: str | None = None,
-    endpoint: str | None = None,
-) -> Path:
+    repo: str, out: str | os.PathLike[str],
+    *, revision: str | None = None, overwrite: bool = False, allow: Iterable[str] = (),
+    token: str | None = None, endpoint: str | None = None,
+) -> Path:  # fmt: skip
     """Downloads a model into a folder that `nbridge.load` and all commands accept.
 
     The folder is created only after the model has been loaded, which imports only what `nbridge.load` would.
@@ -142,13 +137,7 @@ def load(
 ) -> tuple[MultimodalVAE, Spec, Patterns | None]:
     """Loads the network of a repository, its spec and the missingness patterns of its training rows; files stay in the hub's cache.
 
-    If ``HF_HUB_OFFLINE`` is set, only cached models can be loaded.
-
-    Arguments:
-        repo: ``user/name``.
-        revision: A branch, a tag or a commit; ``main`` when omitted.
-        token: A token, for a private repository; when omitted, the one logged in with, or ``HF_TOKEN``.
-        endpoint: The hub's URL; when omitted, ``HF_ENDPOINT`` or huggingface.co.
+    If ``HF_HUB_OFFLINE`` is set, only cached models can be loaded. The other arguments are those of `nbridge.load`.
 
     Raises:
         RunError: as for `pull`.

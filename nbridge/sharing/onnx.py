@@ -41,25 +41,16 @@ TOLERANCE = 1e-4
 
 
 def export_model(
-    model: Served,
-    path: str | os.PathLike[str],
-    *,
-    given: Iterable[str] | None = None,
-    targets: Iterable[str] | None = None,
-    classes: Mapping[str, Sequence[str]] | None = None,
-) -> dict[str, Any]:
+    model: Served, path: str | os.PathLike[str],
+    *, given: Iterable[str] | None = None, targets: Iterable[str] | None = None, classes: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     r"""Exports the point estimate of `nbridge.Model.impute` as a graph that runs without nbridge, in the units of the data.
 
     Inputs are ``NAME``, float32 of shape (B, \*shape) or, for classes, int64 of shape (B,), and ``NAME__present``, boolean of shape (B,);
     outputs are ``NAME__completed``. One graph handles any number of rows with any pattern of presence. It does not check that values are in
-    the support of their likelihood, and a modality of a row is either completely present or absent.
-
-    Arguments:
-        model: A trained model.
-        path: The file to write, atomically: ``.onnx`` (``pip install "nbridge[onnx]"``), or ``.pt2``, which `torch.export.load` reads.
-        given: The modalities that are inputs; all when omitted. The others are always absent.
-        targets: The modalities that are outputs; all when omitted.
-        classes: Class names by modality or column, for the description, if the model does not have them.
+    the support of their likelihood, and a modality of a row is either completely present or absent. The file is written atomically:
+    ``.onnx`` (``pip install "nbridge[onnx]"``), or ``.pt2``, which `torch.export.load` reads. By default all modalities are inputs and
+    outputs; those not given are always absent. Class names by modality or column are for the description, if the model does not have them.
 
     Returns:
         The description stored in the file.

@@ -24,12 +24,7 @@ from nbridge.spec.strict import StrictModel, error_at, expected, invalid, valida
 
 @dataclass(frozen=True)
 class Component:
-    """A validated component, with a value for every option.
-
-    Arguments:
-        type: A short name or ``package.module:Class``.
-        kwargs: The keyword-only arguments of its constructor.
-    """
+    """A validated component: a short name or ``package.module:Class``, and a value for every keyword-only argument of its constructor."""
 
     type: str
     kwargs: Mapping[str, Any] = field(default_factory=dict)

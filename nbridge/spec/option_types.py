@@ -40,6 +40,10 @@ SourceEncoders = Literal["shared", "own"]
 Subsets = Literal["singletons", "random", "all"]
 Exponents = Literal["fitted", "ones"]
 """Exponents of the posteriors in a product: fitted on validation rows, or all 1."""
+Words = dict[str, str | tuple[str, ...]]
+"""A name or several, by modality."""
+Classes = dict[str, tuple[str | int | float, ...]]
+"""The ordered classes, by modality."""
 EmptyRows = Literal["keep", "drop", "refuse"]
 MissingFiles = Literal["absent", "refuse"]
 Resize = Literal["crop", "pad", "stretch"]

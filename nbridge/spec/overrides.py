@@ -15,12 +15,7 @@ _TAGS: Mapping[str, str] = dict.fromkeys(("encoder", "decoder", "likelihood", "m
 
 @dataclass(frozen=True)
 class Override:
-    """An applied assignment.
-
-    Arguments:
-        paths: The values that it set in the document.
-        diagnostics: Errors in the assignment itself.
-    """
+    """An applied assignment: the paths of the values that it set in the document, and the errors in the assignment itself."""
 
     label: str
     paths: frozenset[Path] = frozenset()

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nbridge.common.messages import clip, did_you_mean
-from nbridge.errors import SpecError
+from nbridge.errors import SpecError, StoppedError
 
 BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "encoders": {
@@ -98,14 +98,8 @@ BASES: Mapping[str, str] = {
 """The required base class of each kind."""
 
 STAGES: Mapping[str, tuple[str, ...]] = {
-    "bridged": ("joint", "bridges"),
-    "joint": ("joint",),
-    "vae": ("joint",),
-    "jmvae": ("joint",),
-    "telbo": ("joint", "subsets"),
-    "mvae": ("joint",),
-    "bivcca": ("joint",),
-}
+    **dict.fromkeys(BUILT_IN["models"], ("joint",)), "bridged": ("joint", "bridges"), "telbo": ("joint", "subsets"),
+}  # fmt: skip
 """The training stages of each model, in order."""
 
 EXTENSIBLE = frozenset({"encoders", "decoders", "likelihoods", "datasets"})
@@ -204,7 +198,7 @@ def load(target: str) -> Any:
         raise
     except BaseException as error:
         # Everything else, because SystemExit of a module would end the program without a message and with exit code 0.
-        if type(error) is KeyboardInterrupt:
+        if type(error) in (KeyboardInterrupt, StoppedError):
             raise
         raise SpecError([f"'{target}': {_reason(error, module_name, package)}"]) from error
     return value

@@ -43,11 +43,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Signature:
-    """The relevant arguments of a constructor.
-
-    Arguments:
-        shape: The annotation of the argument ``shape``, which states the supported shapes; None if there is none.
-    """
+    """The relevant arguments of a constructor; ``shape`` is the annotation of the argument that states the supported shapes, if any."""
 
     shape: Any = None
     options: Mapping[str, Option] = field(default_factory=dict)

@@ -135,12 +135,9 @@ class Objective(StrictModel):
 
 
 _DEFAULTS_BY_OBJECTIVE = {
-    "combine": ("mean", "poe"),
-    "subsets": ("singletons", "random"),
-    "encoders": ("shared", "own"),
-    "exponents": ("ones", "fitted"),
+    "combine": ("mean", "poe"), "subsets": ("singletons", "random"), "encoders": ("shared", "own"), "exponents": ("ones", "fitted"),
     "prior": ("normal", "auto"),
-}
+}  # fmt: skip
 """Defaults of the options of bridges: with the paper's objective, and with any other."""
 
 

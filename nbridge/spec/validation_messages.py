@@ -16,18 +16,12 @@ from nbridge.common.messages import clip, did_you_mean, shown
 from nbridge.spec.yaml_positions import Path
 
 _EXPECTED: Mapping[str, str] = {
-    "int_type": "an integer",
-    "int_from_float": "an integer",
+    **dict.fromkeys(("int_type", "int_from_float"), "an integer"),
     "float_type": "a number",
     "bool_type": "true or false",
     "string_type": "text",
-    "tuple_type": "a list",
-    "list_type": "a list",
-    "set_type": "a list",
-    "frozen_set_type": "a list",
-    "dict_type": "a mapping",
-    "mapping_type": "a mapping",
-    "model_type": "a mapping",
+    **dict.fromkeys(("tuple_type", "list_type", "set_type", "frozen_set_type"), "a list"),
+    **dict.fromkeys(("dict_type", "mapping_type", "model_type"), "a mapping"),
     "none_required": "null",
     "finite_number": "a finite number",
     "greater_than": "a number above {gt:g}",
@@ -48,13 +42,7 @@ _TYPE_ERRORS = _LENGTH_ERRORS | {"literal_error", "none_required", *(kind for ki
 
 
 class Problem(NamedTuple):
-    """An error in a document.
-
-    Arguments:
-        path: The path of the value; for a missing key, of the mapping that lacks it.
-        text: The message.
-        of_key: Whether it concerns the key instead of the value.
-    """
+    """An error at a path in a document, of the key or of the value; the path of a missing key is that of the mapping that lacks it."""
 
     path: Path
     text: str

@@ -49,14 +49,7 @@ class ParseError(Exception):
 
 @dataclass
 class Tree:
-    """A parsed document.
-
-    Arguments:
-        value: Mappings, lists, strings, numbers, booleans and None.
-        keys: The position of each key, by the path of its value.
-        values: The position of each value, by its path.
-        diagnostics: Errors that do not prevent reading the rest.
-    """
+    """A parsed document, with the positions of keys and values by path, and errors that do not prevent reading the rest."""
 
     value: Any = None
     keys: dict[Path, Position] = field(default_factory=dict)

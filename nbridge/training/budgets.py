@@ -19,13 +19,7 @@ DECAY = 0.1
 
 @dataclass(frozen=True)
 class AutomaticBudget:
-    """An automatic budget: a number of epochs, bounded in updates.
-
-    Arguments:
-        epochs: Passes over the rows.
-        least: Smallest number of updates.
-        most: Largest number of updates.
-    """
+    """An automatic budget: a number of epochs, bounded in updates."""
 
     epochs: int
     least: int

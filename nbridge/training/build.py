@@ -147,12 +147,9 @@ class SpecParts(Parts):
 
 
 def build_data(
-    spec: Spec,
-    model: MultimodalVAE,
-    data: Mapping[str, ArrayLike | Tensor] | Batch | DataSource | None = None,
-    *,
-    warn: Callable[[Finding], None] = lambda _: None,
-) -> Splits:
+    spec: Spec, model: MultimodalVAE, data: Mapping[str, ArrayLike | Tensor] | Batch | DataSource | None = None,
+    *, warn: Callable[[Finding], None] = lambda _: None,
+) -> Splits:  # fmt: skip
     """Loads the rows of a spec, or takes rows in memory, checks them against the model's likelihoods and splits them.
 
     Modalities of the spec that the model does not have are dropped, without effect on the split, so all models of a spec share one split.
@@ -174,7 +171,7 @@ def build_data(
         raise DataError(f"modality {missing[0]!r} is not in these rows, which have {found}")
     held_out = spec.data.validation + spec.data.test > 0
     dataset, groups = assigned(dataset, labels, group=spec.data.group, split=spec.data.split, held_out=held_out)
-    empty = _empty_rows(dataset)
+    empty = (~torch.stack(list(dataset.batch.present.values())).any(0)).nonzero()[:, 0]
     if any(name in shapes for name in set(dataset.batch.names) - set(model.names)):
         dataset = replace(dataset, batch=dataset.batch.select(*(name for name in dataset.batch.names if name in model.names)))
     _check(model, dataset)
@@ -250,11 +247,6 @@ def _load(
     check_named(data, named, shapes)
     beside = set(named.values()) - set(shapes)
     return Dataset(to_batch({name: array for name, array in data.items() if name not in beside}, shapes)), partial(labels_of, data)
-
-
-def _empty_rows(dataset: Dataset) -> Tensor:
-    """The numbers of the rows with nothing observed."""
-    return (~torch.stack(list(dataset.batch.present.values())).any(0)).nonzero()[:, 0]
 
 
 def _treat_empty(dataset: Dataset, empty: Tensor, what: EmptyRows, warn: Callable[[Finding], None]) -> Dataset:

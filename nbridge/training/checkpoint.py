@@ -49,11 +49,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, 
     # Clones, because the format refuses tensors that share memory.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     metadata = {
-        "format": "nbridge",
-        "format_version": str(FORMAT_VERSION),
-        "state": json.dumps(state),
-        "layout": json.dumps(layout(plain)),
-    }
+        "format": "nbridge", "format_version": str(FORMAT_VERSION), "state": json.dumps(state), "layout": json.dumps(layout(plain)),
+    }  # fmt: skip
     metadata["digest"] = _digest(metadata, plain)
 
     def write(temporary: Path) -> None:

@@ -100,25 +100,18 @@ def create(folder: Path, spec: Spec, text: str, environment: Mapping[str, Any]) 
 def machine(device: str) -> dict[str, Any]:
     """Versions, device and threads: with the spec and the rows, they determine a training run bit for bit."""
     return {
-        "nbridge": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": str(pick_device(device)),
-        "threads": torch.get_num_threads(),
-    }
+        "nbridge": __version__, "torch": torch.__version__, "python": platform.python_version(), "platform": platform.platform(),
+        "device": str(pick_device(device)), "threads": torch.get_num_threads(),
+    }  # fmt: skip
 
 
 def new_environment(splits: Splits, device: str, precision: PrecisionChoice, processes: int) -> dict[str, Any]:
     """The contents of ``env.json`` of a new run."""
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     return {
-        **machine(device),
-        "processes": processes,
-        "rows": {name: 0 if rows is None else len(rows) for name, rows in parts.items()},
-        "fingerprint": fingerprint(splits),
-        "precision": precision.as_dict(),
-    }
+        **machine(device), "processes": processes, "rows": {name: 0 if rows is None else len(rows) for name, rows in parts.items()},
+        "fingerprint": fingerprint(splits), "precision": precision.as_dict(),
+    }  # fmt: skip
 
 
 def read_environment(folder: Path) -> dict[str, Any]:

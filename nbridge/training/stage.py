@@ -36,7 +36,6 @@ class TrainingState:
     Arguments:
         stage: Index of the current stage.
         epoch: Its completed epochs.
-        update: Its completed updates.
         best_score: Lowest validation score of this stage: its loss, or the negative log-likelihood of hidden modalities.
         best_update: The update that reached it.
         decay_from: The update at which an early decay of the learning rate began because patience ran out; else None.
@@ -68,24 +67,12 @@ class Callbacks:
 
 
 class StageRun:
-    """Trains one stage, from the current state to its best weights.
-
-    Arguments:
-        model: The model, with everything frozen that the stage does not train (`only_trainable`).
-        state: The state of training, updated in place.
-        world: The processes that share each batch.
-    """
+    """Trains one stage, from the current state to its best weights; everything else in the model is frozen (`only_trainable`)."""
 
     def __init__(
-        self,
-        model: MultimodalVAE,
-        stage: Stage,
-        settings: TrainingSpec,
-        state: TrainingState,
-        callbacks: Callbacks,
-        free: Callable[[], Mapping[str, Marginal]],
-        world: World,
-    ) -> None:
+        self, model: MultimodalVAE, stage: Stage, settings: TrainingSpec, state: TrainingState, callbacks: Callbacks,
+        free: Callable[[], Mapping[str, Marginal]], world: World,
+    ) -> None:  # fmt: skip
         self.model, self.stage, self.state, self.world, self.free = model, stage, state, world, free
         self.reporter, self.save, self.log = callbacks.reporter, callbacks.save, callbacks.log
         self.seed, self.cache, self.checkpoint_seconds = settings.seed, settings.cache_features, settings.checkpoint_seconds
@@ -176,20 +163,12 @@ class StageRun:
         found = validator(tuple(terms))
         best = self._keep_best(found.score)
         record = EpochRecord(
-            stage=self.stage.name,
+            stage=self.stage.name, update=state.update,
             epoch=state.epoch if self.budget.epochs is not None else round(state.update / self.budget.steps, 3),
-            update=state.update,
-            loss=sum(terms.values()),
-            terms=terms,
-            validation_loss=found.loss,
-            validation_terms=found.terms,
-            hidden=found.hidden,
-            hidden_terms=found.hidden_terms,
-            learning_rate=self.optimizer.param_groups[0]["lr"],
-            best=best,
-            seconds=round(time.monotonic() - started, 4),
-            compile_seconds=compiled,
-        )
+            loss=sum(terms.values()), terms=terms, validation_loss=found.loss, validation_terms=found.terms,
+            hidden=found.hidden, hidden_terms=found.hidden_terms, learning_rate=self.optimizer.param_groups[0]["lr"],
+            best=best, seconds=round(time.monotonic() - started, 4), compile_seconds=compiled,
+        )  # fmt: skip
         _check_finite(record, self.budget)
         if self.log:
             self.log(record)

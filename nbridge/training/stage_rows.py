@@ -21,11 +21,7 @@ CHUNK = 2048
 
 @dataclass(frozen=True)
 class FeatureBatch:
-    """Some rows in memory with their frozen features.
-
-    Arguments:
-        features: Their cached features; empty if they are computed on the fly.
-    """
+    """Some rows in memory with their frozen features; empty features are computed on the fly."""
 
     batch: Batch
     features: dict[str, Tensor]
@@ -36,11 +32,7 @@ class FeatureBatch:
 
 @dataclass(frozen=True)
 class StageRows:
-    """All rows that a stage learns from, with their frozen features.
-
-    Arguments:
-        features: Cached features, one row per row of the batch; empty if they are computed on the fly.
-    """
+    """All rows that a stage learns from, with their frozen features; empty features are computed on the fly."""
 
     stage: Stage
     batch: Rows

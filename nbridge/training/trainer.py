@@ -40,18 +40,10 @@ __all__ = ["TrainingState", "check_stages", "fit", "only_trainable"]
 
 @gradients()
 def fit(
-    model: MultimodalVAE,
-    train: Rows,
-    validation: Rows | None,
-    settings: TrainingSpec,
-    *,
-    reporter: Reporter | None = None,
-    state: TrainingState | None = None,
-    save: Callable[[TrainingState], None] | None = None,
-    log: Callable[[EpochRecord], None] | None = None,
-    world: World = ALONE,
-    products: Products | None = None,
-) -> TrainingState:
+    model: MultimodalVAE, train: Rows, validation: Rows | None, settings: TrainingSpec,
+    *, reporter: Reporter | None = None, state: TrainingState | None = None, save: Callable[[TrainingState], None] | None = None,
+    log: Callable[[EpochRecord], None] | None = None, world: World = ALONE, products: Products | None = None,
+) -> TrainingState:  # fmt: skip
     """Trains all stages of a model in place, and leaves it in eval mode with the best weights of each stage.
 
     Then it fits everything that only serving uses: exponents, product prior, calibration, intervals and the model's mixture, if any.

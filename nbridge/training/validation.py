@@ -31,12 +31,9 @@ MIN_VALUES = 2**22
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """The results of validation.
+    """Means of the terms of the stage's loss, none without validation rows, and the score of hidden modalities, if computed.
 
-    Arguments:
-        terms: Mean of every term of the stage's loss; empty without validation rows.
-        hidden: Predictive log-likelihood of hidden modalities relative to the free baseline, over all modalities; None if not computed.
-        hidden_terms: The same by modality.
+    That score is their predictive log-likelihood relative to the free baseline, over all modalities and by modality.
     """
 
     terms: dict[str, float]
@@ -57,10 +54,7 @@ class ValidationResult:
 class Validator:
     """Validates a stage on the same rows with the same noise each time, so that results differ by the weights alone.
 
-    Arguments:
-        rows: Validation rows of the stage, or None.
-        hidden: The score of hidden modalities, if it is used.
-        world: The processes that share the rows; each gets bit-identical results.
+    Rows are shared by the processes of the world; each gets bit-identical results.
     """
 
     def __init__(
@@ -70,18 +64,9 @@ class Validator:
 
     @classmethod
     def of(
-        cls,
-        model: MultimodalVAE,
-        stage: Stage,
-        validation: Rows | None,
-        free: Callable[[], Mapping[str, Marginal]],
-        budget: Budget,
-        batch_size: int,
-        *,
-        cache: bool,
-        seed: int,
-        world: World,
-    ) -> Self:
+        cls, model: MultimodalVAE, stage: Stage, validation: Rows | None, free: Callable[[], Mapping[str, Marginal]], budget: Budget,
+        batch_size: int, *, cache: bool, seed: int, world: World,
+    ) -> Self:  # fmt: skip
         """The validator for a budget: the loss on all rows for epochs; the loss and hidden modalities on some rows for updates."""
         if validation is None:
             return cls(stage, None, None, seed, world, model.device)

@@ -64,6 +64,7 @@ COMMANDS = (
     "compare",
     "validate",
     "params",
+    "doctor",
     "schema",
 )
 
@@ -176,7 +177,7 @@ USAGE = {
     "no rows": (["generate", "run", "--out", "o.npz", "--num", "0"], "--num"),
     "negative seed": (["generate", "run", "--out", "o.npz", "--seed", "-1"], "--seed"),
     "huge seed": (["impute", "run", "data.npz", "--out", "o.npz", "--seed", "9" * 30], "--seed"),
-    "one argument too many": (["schema", "more"], "more"),
+    "one argument too many": (["doctor", "schema", "more"], "more"),
 }
 
 

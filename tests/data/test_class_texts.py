@@ -182,7 +182,8 @@ def test_every_command_takes_such_an_archive(call: Call):
     with np.load("done.npz", allow_pickle=False) as out:
         assert (out["kind"][5:] == given[5:]).all()
         assert np.allclose(out["kind__probability"].sum(1), 1)
-    assert np.load("codes.npz")["mean"].shape[0] == ROWS
+    with np.load("codes.npz") as codes:
+        assert codes["mean"].shape[0] == ROWS
 
 
 def test_numbers_of_classes_are_their_places_and_nan_where_there_is_none():

@@ -355,7 +355,8 @@ def test_the_command_writes_folders(here: Path, monkeypatch: pytest.MonkeyPatch,
         assert said(*arguments) == (2, "", f"{message}\n")
     assert not (here / "new").exists()
     assert call(monkeypatch, capsys, "embed", "run", "shots/front", "--out", "codes.npz") == (0, "codes.npz: 3 rows, 2 dimensions\n", "")
-    codes = np.load("codes.npz")
+    with np.load("codes.npz") as archive:
+        codes = dict(archive)
     names = sorted(HAVE["front"])
     alone = nbridge.Batch.complete({"front": torch.from_numpy(arrays(names)["front"])})
     assert codes["who"].tolist() == names

@@ -164,6 +164,14 @@ def test_every_command_that_loads_refuses_and_takes_the_option(folder: Path, ver
     assert not (folder / "executed").exists()
 
 
+def test_doctor_names_the_class_and_imports_nothing(folder: Path, call: Call):
+    (folder / "my_parts.py").write_text(PARTS)
+    code, out, err = call("doctor", "run")
+    assert (code, err) == (0, "")
+    assert out.count("asks for the class 'my_parts:Mine'") == 2
+    assert not (folder / "executed").exists()
+
+
 def test_the_option_lets_an_installed_package_in(folder: Path, call: Call, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(install(folder, "my_parts", PARTS))
     assert call(*COMMANDS["impute"], "--allow-code", "other", "--allow-code", "my_parts") == (
@@ -177,7 +185,7 @@ def test_commands_either_read_the_users_own_spec_or_take_the_option():
     """Each command is one of the two, or reads neither a spec nor a model."""
     assert not set(OWN_SPEC) & set(LOADING)
     assert {verb.__name__ for verb in set(EXAMPLES) - set(OWN_SPEC) - set(LOADING)} == {"schema"}
-    assert {verb.__name__ for verb in LOADING} == {*COMMANDS, "pull"}
+    assert {verb.__name__ for verb in LOADING} == {*COMMANDS, "pull", "doctor"}
 
 
 def test_training_from_a_spec_of_ones_own_imports_from_the_current_folder(folder: Path, call: Call):

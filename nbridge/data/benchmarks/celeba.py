@@ -66,17 +66,10 @@ class CelebA(DataSource):
     """
 
     def __init__(
-        self,
-        *,
-        path: str | None = None,
-        attributes: Literal["paper", "all"] | tuple[str, ...] = "paper",
-        rows: PositiveInt | None = None,
+        self, *, path: str | None = None, attributes: Literal["paper", "all"] | tuple[str, ...] = "paper", rows: PositiveInt | None = None,
         crop: Share = 0.8315,
-    ) -> None:
-        self.path = path
-        self.attributes = attributes
-        self.rows = rows
-        self.crop = crop
+    ) -> None:  # fmt: skip
+        self.path, self.attributes, self.rows, self.crop = path, attributes, rows, crop
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
         """Reads the requested modalities; photographs are read only for ``image``.
@@ -95,7 +88,8 @@ class CelebA(DataSource):
         if "attributes" in shapes:
             chosen = self._chosen(table, shapes["attributes"])[: len(images)]
             values["attributes"] = torch.from_numpy(chosen).float().reshape(-1, *shapes["attributes"])
-        part, groups = _parts(folder, images), _persons(folder, images)
+        identities = folder / _IDENTITIES
+        part, groups = _parts(folder, images), read_identities(identities, images) if identities.is_file() else None
         # Last, because it is the slowest.
         if "image" in shapes:
             values["image"] = torch.from_numpy(read_images(folder, table, images, size, self.crop))
@@ -208,7 +202,3 @@ def _parts(folder: Path, images: Sequence[str]) -> np.ndarray | None:
         return None
     numbers = read_partition(folder / _PARTITION, images)
     return _PARTS[numbers] if len(set(numbers.tolist())) > 1 else None
-
-
-def _persons(folder: Path, images: Sequence[str]) -> np.ndarray | None:
-    return read_identities(folder / _IDENTITIES, images) if (folder / _IDENTITIES).is_file() else None

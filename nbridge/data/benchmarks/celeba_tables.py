@@ -15,11 +15,7 @@ from nbridge.errors import DataError
 
 @dataclass(frozen=True)
 class Attributes:
-    """Attributes of images.
-
-    Arguments:
-        values: Whether image n has attribute a, :math:`(N, A)`.
-    """
+    """Attributes of images; ``values`` are whether image n has attribute a, :math:`(N, A)`."""
 
     path: Path
     images: list[str]

@@ -60,9 +60,7 @@ class _Images(DataSource):
     files: ClassVar[Collection]
 
     def __init__(self, *, download: bool = True, binarize: bool = False, rows: PositiveInt | None = None) -> None:
-        self.download = download
-        self.binarize = binarize
-        self.rows = rows
+        self.download, self.binarize, self.rows = download, binarize, rows
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
         """Loads the requested modalities, training rows first.

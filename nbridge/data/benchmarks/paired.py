@@ -32,9 +32,7 @@ class MNISTFashion(DataSource):
     """
 
     def __init__(self, *, download: bool = True, pairing_seed: int = 0, rows: PositiveInt | None = None) -> None:
-        self.download = download
-        self.pairing_seed = pairing_seed
-        self.rows = rows
+        self.download, self.pairing_seed, self.rows = download, pairing_seed, rows
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
         """Loads the requested modalities, training rows first.

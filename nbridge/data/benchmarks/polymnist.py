@@ -70,23 +70,11 @@ class PolyMNIST(DataSource):
     """
 
     def __init__(
-        self,
-        *,
-        path: str | None = None,
-        views: PositiveInt = 5,
-        rows: PositiveInt | None = None,
-        test_rows: PositiveInt | None = None,
-        missing: Probability = 0.0,
-        pairing_seed: Seed = 0,
-        download: bool = True,
-    ) -> None:
-        self.path = path
-        self.views = views
-        self.rows = rows
-        self.test_rows = test_rows
-        self.missing = missing
-        self.pairing_seed = pairing_seed
-        self.download = download
+        self, *, path: str | None = None, views: PositiveInt = 5, rows: PositiveInt | None = None, test_rows: PositiveInt | None = None,
+        missing: Probability = 0.0, pairing_seed: Seed = 0, download: bool = True,
+    ) -> None:  # fmt: skip
+        self.path, self.views, self.rows, self.test_rows = path, views, rows, test_rows
+        self.missing, self.pairing_seed, self.download = missing, pairing_seed, download
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
         """Loads the requested modalities, training rows first, generating them unless cached.
@@ -118,12 +106,9 @@ class PolyMNIST(DataSource):
         photographs = find_photographs(locate_folder("polymnist", self.path, FOLDER, _GET), len(views))
         files = locate(MNIST_FILES, MNIST_FILES.md5, download=self.download)
         made_of = {
-            "way": _WAY,
-            "rows": [self.rows, self.test_rows],
-            "pairing_seed": self.pairing_seed,
-            "photographs": [_checksum(path) for path in photographs],
-            "mnist": [_checksum(files[name]) for name in sorted(files)],
-        }
+            "way": _WAY, "rows": [self.rows, self.test_rows], "pairing_seed": self.pairing_seed,
+            "photographs": [_checksum(path) for path in photographs], "mnist": [_checksum(files[name]) for name in sorted(files)],
+        }  # fmt: skip
         key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
         path = cache_folder() / "polymnist" / f"{key[:32]}.npz"
         if (kept := _read(path, {*views, "label", "part"})) is not None:
@@ -185,12 +170,8 @@ def read_crops(path: Path) -> np.ndarray:
 def draw_view(crops: np.ndarray, images: np.ndarray, labels: np.ndarray, rows: int, generator: torch.Generator) -> np.ndarray:
     """One view of the first rows as bytes, :math:`(N, 3, 28, 28)`; rows do not depend on how many are generated.
 
-    Arguments:
-        crops: All crops of the view's photograph, :math:`(H - 27, W - 27, 3, 28, 28)`.
-        images: Digits as bytes, :math:`(M, 28, 28)`.
-        labels: Their classes, which are also those of the rows, :math:`(M,)`.
-        rows: Number of rows to generate, N of M.
-        generator: Source of randomness.
+    All crops of the view's photograph are :math:`(H - 27, W - 27, 3, 28, 28)`, digits, as bytes, :math:`(M, 28, 28)`, and their classes,
+    which are also those of the rows, :math:`(M,)`.
     """
     chosen = pair(labels[:rows], labels, generator)
     # Drawn for all rows, so that rows don't depend on how many are generated.

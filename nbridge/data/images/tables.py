@@ -10,6 +10,7 @@ import numpy as np
 from nbridge.common.messages import clip, listing, quoted
 from nbridge.data.ids import identifier_of
 from nbridge.data.images.files import ENDINGS, ImageTarget, file_at, images_in
+from nbridge.data.tables.arrow import pyarrow_of, row_texts
 from nbridge.data.tables.columns import CHUNK, Chunk, TableFile
 from nbridge.errors import DataError
 
@@ -64,7 +65,7 @@ class ImageFolder(TableFile):
         size = min(size, AT_ONCE) if self.columns[-1] in columns else size
         for start in range(0, len(self.images), size):
             part = self.images[start : start + size]
-            cells = {self._id: [identifier_of(path.stem) for path in part]} if self._id in columns else {}
+            cells = {self._id: pyarrow_of().array([identifier_of(path.stem) for path in part])} if self._id in columns else {}
             vectors = {}
             if self._frame is not None and self._frame.name in columns:
                 vectors[self._frame.name] = decoded(self._frame, part)
@@ -109,7 +110,7 @@ class ImagePaths(TableFile):
         taken = [column for column in columns if column in self._frames]
         for chunk in self.file.chunks(columns, min(size, AT_ONCE) if taken else size):
             images = {column: self._decoded(chunk, column) for column in taken}
-            cells = {column: texts for column, texts in chunk.cells.items() if column not in taken}
+            cells = {column: array for column, array in chunk.columns.items() if column not in taken}
             yield Chunk(chunk.start, chunk.rows, cells, chunk.lines, {**chunk.vectors, **images})
 
     def as_text(self) -> TableFile:
@@ -117,7 +118,7 @@ class ImagePaths(TableFile):
 
     def texts(self, column: str) -> list[str]:
         """The paths of all rows in a column; empty where absent."""
-        texts = (text.strip() for chunk in self.file.chunks([column]) for text in chunk.single(column))
+        texts = (text for chunk in self.file.chunks([column]) for text in row_texts(chunk.column(column), str.strip))
         return ["" if text in self._missing else text for text in texts]
 
     def file_of(self, text: str) -> Path | None:
@@ -125,7 +126,7 @@ class ImagePaths(TableFile):
         return None if text in self._missing else file_at(self.root, text)
 
     def _decoded(self, chunk: Chunk, column: str) -> np.ndarray:
-        texts = [text.strip() for text in chunk.single(column)]
+        texts = row_texts(chunk.column(column), str.strip).tolist()
         paths = [self.file_of(text) for text in texts]
         for row, (text, path) in enumerate(zip(texts, paths, strict=True)):
             if self._strict and path is None and text not in self._missing:

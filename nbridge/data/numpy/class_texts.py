@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from nbridge.common.messages import clip, listing
-from nbridge.data.tables.cells import MISSING
-from nbridge.data.texts import normal_text
+from nbridge.data.classes import class_indices
 from nbridge.errors import DataError
 
 
@@ -58,15 +56,13 @@ def class_numbers(texts: np.ndarray, classes: Sequence[str], what: str, first: i
         >>> class_numbers(np.array(["b", "", "a", "NA"]), ["a", "b"], "y")
         array([ 1., nan,  0., nan])
     """
-    numbers = dict.fromkeys(MISSING, math.nan) | {normal_text(text): float(number) for number, text in enumerate(classes)}
-    different, places = np.unique(texts, return_inverse=True)
-    found = [numbers.get(normal_text(text), -1.0) for text in different.tolist()]
-    codes = np.array(found, dtype=np.float64)[places.reshape(-1)]
-    if (wrong := np.flatnonzero(codes == -1)).size:
-        row = int(wrong[0])
+    different, codes = np.unique(texts, return_inverse=True)
+
+    def message(row: int) -> str:
         known = clip(listing(classes), 200)
-        raise DataError(f"{what}: row {first + row} holds {clip(str(texts[row]))!r}, expected one of {known}, or an empty text")
-    return codes
+        return f"{what}: row {first + row} holds {clip(str(texts[row]))!r}, expected one of {known}, or an empty text"
+
+    return class_indices(codes.reshape(-1), different.tolist(), classes, message)
 
 
 def text_type(given: np.dtype | None, classes: Sequence[str]) -> np.dtype:

@@ -14,10 +14,12 @@ from zipfile import ZipFile
 
 import numpy as np
 
+from nbridge.common.messages import clip
 from nbridge.data.numpy.archive import UNREADABLE
 from nbridge.errors import DataError
 
 _PIECE = 2**20
+_UNREADABLE = (*UNREADABLE, OverflowError)
 
 
 class Header(NamedTuple):
@@ -29,13 +31,7 @@ class Header(NamedTuple):
 
 
 class Member(ABC):
-    """An array in a file.
-
-    Arguments:
-        key: Its name, for messages.
-        dtype: Its dtype.
-        shape: Its shape.
-    """
+    """An array in a file."""
 
     def __init__(self, key: str, dtype: np.dtype, shape: tuple[int, ...]) -> None:
         self.key, self.dtype, self.shape = key, dtype, shape
@@ -74,22 +70,73 @@ class Member(ABC):
             file.write(piece)
 
 
-class FileMember(Member):
-    """An array in an npy file, memory-mapped while rows are copied."""
+class NpyWording(NamedTuple):
+    """The errors of an npy file: what is named, and what is said of it if it is damaged, holds objects, or is another kind of file."""
 
-    def __init__(self, key: str, path: Path) -> None:
+    what: str
+    damaged: str
+    objects: str
+    foreign: str
+
+
+class FileMember(Member):
+    """An array in an npy file, whose header is checked against the size of the file.
+
+    Rows are read by seeking, not memory-mapping: mapped pages count as process memory, and a truncated file would crash the process.
+
+    Attributes:
+        path: As given.
+        by_columns: Whether the array is in Fortran order.
+
+    Raises:
+        DataError: when it is damaged, no npy file, or holds pickled objects.
+    """
+
+    def __init__(self, key: str, path: Path, wording: NpyWording | None = None) -> None:
         self.path = path
-        with _reporting_damage(key):
-            mapped = _mapped(path)
+        self._wording = wording or NpyWording(f"array {key!r}", "is damaged", "holds", f"{path.name} is")
+        try:
+            mapped = np.lib.format.open_memmap(path, mode="r")
+        except _UNREADABLE as error:
+            raise DataError(self._damage(error)) from error
         super().__init__(key, mapped.dtype, mapped.shape)
+        self.by_columns = mapped.ndim > 1 and not mapped.flags.c_contiguous
+        self._offset, self._size = mapped.offset, path.stat().st_size
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        with _reporting_damage(self.key):
-            # Mapped anew each time: pages once read count as process memory while they are mapped.
-            return np.array(_mapped(self.path)[start:stop])
+        start, stop, _ = slice(start, stop).indices(self.shape[0] if self.shape else 1)
+        rows, width = max(0, stop - start), prod(self.shape[1:])
+        # In Fortran order each element of a row is a span of the file.
+        firsts = [start + element * self.shape[0] for element in range(width)] if self.by_columns else [start * width]
+        count, size = rows if self.by_columns else rows * width, self.dtype.itemsize
+        try:
+            same = self.path.stat().st_size == self._size
+            spans = [np.fromfile(self.path, self.dtype, count, offset=self._offset + first * size) for first in firsts if count * size]
+        except _UNREADABLE as error:
+            raise DataError(f"{self._wording.what} cannot be read ({_reason(error)})") from error
+        if not same or any(len(span) < count for span in spans):
+            raise DataError(f"{self._wording.what} has changed since it was opened")
+        found = np.concatenate(spans, dtype=self.dtype) if len(spans) > 1 else spans[0] if spans else np.empty(rows * width, self.dtype)
+        return found.reshape((rows, *self.shape[1:]) if self.shape else (), order="F" if self.by_columns else "C")
+
+    def whole(self) -> np.ndarray:
+        """Reads all rows."""
+        return self.rows(0, self.shape[0] if self.shape else 1)
 
     def open(self) -> IO[bytes]:
         return self.path.open("rb")
+
+    def _damage(self, error: BaseException) -> str:
+        """Describes why the file can't be opened."""
+        what = self._wording
+        if "Python objects" in str(error):
+            return f"{what.what} {what.objects} pickled Python objects, expected numbers or text"
+        try:
+            with self.path.open("rb") as file:
+                magic = file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX
+        except OSError as unreadable:
+            return f"{what.what} cannot be read ({unreadable.strerror})"
+        return f"{what.what} {what.damaged} ({_reason(error)})" if magic else f"{what.foreign} not an npy file; np.save writes one"
 
 
 class ArchiveMember(Member):
@@ -136,9 +183,6 @@ class NpyWriter:
     """An npy file written sequentially.
 
     Arguments:
-        path: The file to create.
-        dtype: The dtype of the array.
-        shape: Its shape.
         axis: The axis of rows: 0, or 1 after an axis of draws.
     """
 
@@ -206,20 +250,6 @@ def archive_member(archive: ZipFile, name: str, scratch: Path) -> Member:
     return FileMember(key, scratch)
 
 
-def file_member(path: Path) -> Member:
-    """Opens the array of an npy file.
-
-    Raises:
-        DataError: when it is damaged or holds pickled objects.
-    """
-    with _reporting_damage(path.stem), path.open("rb") as file:
-        header = read_header(file)
-    if header is None:
-        raise DataError(f"{path.name} is not an npy file; np.save writes one")
-    _check_plain(path.stem, header.dtype)
-    return FileMember(path.stem, path)
-
-
 def read_header(file: IO[bytes]) -> Header | None:
     """Reads the header of an npy file, leaving it at the first value; None if it is not an npy file."""
     if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
@@ -234,10 +264,6 @@ def _check_plain(key: str, dtype: np.dtype) -> None:
         raise DataError(f"array {key!r} holds pickled Python objects, expected numbers or text")
 
 
-def _mapped(path: Path) -> np.memmap:
-    return np.lib.format.open_memmap(path, mode="r")
-
-
 @contextmanager
 def _reporting_damage(key: str) -> Iterator[None]:
     """Reports the exceptions of a damaged file as one-line errors."""
@@ -247,3 +273,7 @@ def _reporting_damage(key: str) -> Iterator[None]:
         raise
     except UNREADABLE as error:
         raise DataError(f"array {key!r} is damaged ({error})") from error
+
+
+def _reason(error: BaseException) -> str:
+    return clip((str(error).splitlines() or [type(error).__name__])[0], 100)

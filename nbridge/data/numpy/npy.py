@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nbridge.common.messages import clip, did_you_mean, listing
+from nbridge.common.messages import did_you_mean, listing
 from nbridge.data.arrays import check_same_rows, keys_of
 from nbridge.data.blocks import RowReader
 from nbridge.data.column import PRESENT, check_layout
 from nbridge.data.endings import ARRAY, files_ending
 from nbridge.data.folders import find_folder, is_folder
 from nbridge.data.ids import check_ids
+from nbridge.data.numpy.members import FileMember, Member, NpyWording
 from nbridge.data.numpy.rows import ArrayRows, folder_members
 from nbridge.data.source import Binding, DataSource, check_not_input, is_path
 from nbridge.data.split import Dataset
@@ -25,8 +24,6 @@ from nbridge.data.split_labels import NoColumnError, RowLabels, array_labels
 from nbridge.data.streaming.store import Store, even_blocks
 from nbridge.data.streaming.stored_rows import open_rows
 from nbridge.errors import DataError, naming
-
-_UNREADABLE = (OSError, EOFError, ValueError, OverflowError, MemoryError)
 
 
 class NPYFolder(DataSource):
@@ -111,41 +108,11 @@ class NPYFolder(DataSource):
             return check_ids(array.whole(), rows)
 
 
-@dataclass(frozen=True)
-class _Array:
-    """An array in a file: its header, and random access to its rows.
-
-    Rows are read by seeking, not memory-mapping: mapped pages count as process memory, and a truncated file would crash the process.
-    """
-
-    path: Path
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    offset: int
-    size: int
-
-    def rows(self, start: int, stop: int) -> np.ndarray:
-        """Reads rows ``start`` to ``stop`` (exclusive)."""
-        each = prod(self.shape[1:])
-        try:
-            same = self.path.stat().st_size == self.size
-            flat = np.fromfile(self.path, self.dtype, (stop - start) * each, offset=self.offset + start * each * self.dtype.itemsize)
-        except _UNREADABLE as error:
-            raise DataError(f"{self.path}: cannot be read ({_reason(error)})") from error
-        if not same or len(flat) < (stop - start) * each:
-            raise DataError(f"{self.path}: has changed since it was opened")
-        return flat.reshape(stop - start, *self.shape[1:])
-
-    def whole(self) -> np.ndarray:
-        """Reads all rows."""
-        return self.rows(0, self.shape[0]) if self.shape else np.empty(())
-
-
 class NPYStore(Store):
     """The arrays of a folder, of equal length."""
 
     def __init__(
-        self, folder: Path, shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, _Array], masks: Mapping[str, np.ndarray]
+        self, folder: Path, shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, Member], masks: Mapping[str, np.ndarray]
     ) -> None:
         rows = next(iter(arrays.values())).shape[0]
         super().__init__(folder, shapes, even_blocks(rows, shapes))
@@ -170,18 +137,15 @@ def _no_file(folder: Path, key: str, modality: str | None = None) -> str:
     return f"no file '{key}.npy'{of}.{did_you_mean(key, found)} Found: {listing(found)}"
 
 
-def _open(folder: Path, key: str, modality: str | None = None) -> _Array:
+def _open(folder: Path, key: str, modality: str | None = None) -> FileMember:
     """Opens an array after checking its header and file size; its rows are not read."""
     path = _file(folder, key)
     if not path.is_file():
         raise DataError(f"{folder}: {_no_file(folder, key, modality)}")
-    try:
-        array = np.lib.format.open_memmap(path, mode="r")
-    except _UNREADABLE as error:
-        raise DataError(f"{path}: {_damage(path, error)}") from error
-    if array.ndim > 1 and not array.flags.c_contiguous:
+    array = FileMember(key, path, NpyWording(f"{path}:", "truncated or damaged npy file", "array holds", f"{path}:"))
+    if array.by_columns:
         raise DataError(f"{path}: Fortran order, expected C order: save np.ascontiguousarray of it")
-    return _Array(path, array.shape, array.dtype, array.offset, path.stat().st_size)
+    return array
 
 
 def _mask(folder: Path, key: str, rows: int) -> np.ndarray:
@@ -189,19 +153,3 @@ def _mask(folder: Path, key: str, rows: int) -> np.ndarray:
     if array.shape != (rows,):
         raise DataError(f"{array.path}: array of shape {array.shape}, expected ({rows},), one boolean per row of {key!r}")
     return array.whole()
-
-
-def _damage(path: Path, error: BaseException) -> str:
-    """Describes why a file can't be opened."""
-    if "Python objects" in str(error):
-        return "array holds pickled Python objects, expected numbers or text"
-    try:
-        with path.open("rb") as file:
-            magic = file.read(6) == b"\x93NUMPY"
-    except OSError as unreadable:
-        return f"cannot be read ({unreadable.strerror})"
-    return f"truncated or damaged npy file ({_reason(error)})" if magic else "not an npy file; np.save writes one"
-
-
-def _reason(error: BaseException) -> str:
-    return clip((str(error).splitlines() or [type(error).__name__])[0], 100)

@@ -19,7 +19,7 @@ from nbridge.data.ids import check_ids_layout
 from nbridge.data.imputed import Imputed
 from nbridge.data.numpy.archive import opened_npz, pack_npz
 from nbridge.data.numpy.class_texts import are_texts, class_numbers, filled_texts, text_type, texts_in
-from nbridge.data.numpy.members import Member, NpyWriter, archive_member, file_member
+from nbridge.data.numpy.members import FileMember, Member, NpyWriter, archive_member
 from nbridge.data.output_names import named_arrays
 from nbridge.errors import DataError
 
@@ -30,8 +30,6 @@ class ArrayRows(RowReader):
     """Named arrays; text classes are read as indices and written back as text.
 
     Arguments:
-        members: The arrays.
-        names: The array of each modality.
         packed: Whether they are in an archive, not a folder.
         id_key: The array of identifiers; None if there is none.
         classes: The ordered classes of text arrays, by modality.
@@ -113,13 +111,7 @@ class _Texts:
 
 
 class ArrayWriter(RowWriter):
-    """Completes arrays in memory.
-
-    Arguments:
-        rows: The input.
-        output: What to write besides imputed arrays.
-        classes: The ordered classes of text arrays.
-    """
+    """Completes arrays in memory."""
 
     def __init__(self, rows: ArrayRows, output: Output, classes: Mapping[str, Sequence[str]]) -> None:
         self.members, self.output, self._names, self._classes = rows.members, output, rows.names, classes
@@ -198,9 +190,6 @@ def archive_members(path: Path, scratch: Path) -> Iterator[dict[str, Member]]:
 def folder_members(path: Path) -> dict[str, Member]:
     """Opens the arrays of a folder of npy files, by name.
 
-    Arguments:
-        path: The folder.
-
     Raises:
         DataError: when it has none, or one is damaged.
     """
@@ -212,7 +201,7 @@ def folder_members(path: Path) -> dict[str, Member]:
         raise DataError(f"a folder of {len(parts)} Parquet files; impute them one at a time, such as {parts[0].name}")
     if not files:
         raise DataError("no npy file in this folder, expected one NAME.npy a modality")
-    return {file.stem: file_member(file) for file in files}
+    return {file.stem: FileMember(file.stem, file) for file in files}
 
 
 def _unpacked(folder: Path, writers: Mapping[str, Callable[[IO[bytes]], None]]) -> Path:

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from nbridge.common.messages import clip, listing
+from nbridge.common.messages import clip
+from nbridge.data.classes import class_indices, unlisted, wrong_count
 from nbridge.data.omics.container import Part
-from nbridge.data.tables.cells import MISSING, number_of, ordered_classes, read_cells
-from nbridge.data.texts import normal_text, same_text_twice
+from nbridge.data.tables.cells import ordered_classes
+from nbridge.data.texts import MISSING, normal_text, number_of, same_text_twice
 from nbridge.errors import DataError
 
 
@@ -48,11 +49,7 @@ def found_classes(part: Part, name: str, column: str, shape: tuple[int, ...]) ->
     if is_numeric(values) and all(number_of(text) in range(count) for text in classes):
         return tuple(map(str, range(count)))
     if len(classes) != count:
-        listed = clip(listing(classes[:10]), 100) + (", ..." if len(classes) > 10 else "")
-        raise DataError(
-            f"{part.where}: obs/{column} has {len(classes)} classes ({listed}), but modality {name!r} is of shape {shape}; "
-            f"write shape: {len(classes)}, or list the classes in data.classes"
-        )
+        raise wrong_count(f"{part.where}: obs/{column}", classes, name, shape)
     return classes
 
 
@@ -75,10 +72,8 @@ def class_codes(part: Part, column: str, classes: tuple[str, ...]) -> np.ndarray
         DataError: for the first text that is not a class.
     """
     codes, texts = texts_of(part.obs[column])
-    first = {code: row for row, code in reversed(list(enumerate(codes.tolist())))}
 
-    def where(place: int) -> str:
-        return f"observation {clip(part.names[first[place]])!r}"
+    def message(row: int) -> str:
+        return unlisted(f"obs/{column}", f"observation {clip(part.names[row])!r}", texts[codes[row]], classes)
 
-    numbers = read_cells(f"obs/{column}", texts, classes, MISSING, where)
-    return np.append(numbers, np.nan)[codes]
+    return class_indices(codes, texts, classes, message)

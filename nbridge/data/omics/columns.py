@@ -19,12 +19,7 @@ from nbridge.data.texts import normal_text
 
 @dataclass(frozen=True)
 class FilledColumns:
-    """Columns of a data frame, modified in place.
-
-    Arguments:
-        classes: The classes of the one column of a categorical modality; empty for numbers.
-        rows: The rows with imputed values, (r,).
-    """
+    """Columns of a data frame, modified in place in the rows with imputed values, (r,); ``classes`` are those of a categorical column."""
 
     frame: Any
     columns: tuple[str, ...]
@@ -35,11 +30,8 @@ class FilledColumns:
     def fill(self, what: str, suffix: str, values: np.ndarray, cells: np.ndarray) -> None:
         """Writes values into the columns, or into new ones.
 
-        Arguments:
-            what: ``draw``, a statistic, or empty for the columns themselves.
-            suffix: The suffix of new columns; empty for the columns themselves.
-            values: The values, (r, C), or (r,) of classes.
-            cells: Which of them were imputed, (r, C) or (r, classes).
+        The array is a ``draw``, a statistic or, with empty names, the columns themselves. Values are (r, C), or (r,) of classes; the mask
+        of imputed cells is (r, C) or (r, classes).
         """
         values = values.reshape(len(values), -1)
         for place, column in enumerate(self.columns):

@@ -133,12 +133,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Omics:
-    """An AnnData or a MuData object.
+    """An AnnData object, or a MuData object with its modalities by name.
 
-    Arguments:
-        origin: The file; a description for objects in memory.
-        whole: The top level; of AnnData everything.
-        parts: The modalities of a MuData object by name; empty for AnnData.
+    The ``origin`` is the file, or a description of an object in memory; ``whole`` is the top level of MuData, and all of AnnData.
     """
 
     origin: str

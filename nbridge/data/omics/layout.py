@@ -21,12 +21,9 @@ FLAG = "var/"
 
 @dataclass(frozen=True)
 class Address:
-    """An address in an object.
+    """An address in an object: a slot (X, layers, obsm, obs), and a name within it, empty for X.
 
-    Arguments:
-        part: The modality of a MuData object; empty for the top level, and in AnnData.
-        slot: ``X``, ``layers``, ``obsm`` or ``obs``.
-        name: The name within the slot; empty for ``X``.
+    The ``part`` is the modality of a MuData object; it is empty for the top level, and in AnnData.
     """
 
     part: str

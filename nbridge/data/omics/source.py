@@ -29,6 +29,7 @@ from nbridge.data.source import Binding, DataSource, check_not_input, is_path
 from nbridge.data.split import Dataset
 from nbridge.data.split_labels import RowLabels
 from nbridge.errors import CellError, DataError, naming
+from nbridge.spec.option_types import Classes, Words
 
 COPIES = 3
 """Copies of the values held in memory while reading: as stored, as selected, and in float32."""
@@ -51,14 +52,7 @@ class H5MU(DataSource):
         classes: The ordered classes of modalities in columns of obs; by default those of the data, which are stored with the model.
     """
 
-    def __init__(
-        self,
-        *,
-        path: str,
-        keys: dict[str, str | tuple[str, ...]] | None = None,
-        variables: dict[str, str | tuple[str, ...]] | None = None,
-        classes: dict[str, tuple[str | int | float, ...]] | None = None,
-    ) -> None:
+    def __init__(self, *, path: str, keys: Words | None = None, variables: Words | None = None, classes: Classes | None = None) -> None:
         self.path = path
         self.keys = {name: _tuple(words) for name, words in (keys or {}).items()}
         self.variables = {name: _tuple(words) for name, words in (variables or {}).items()}
@@ -226,13 +220,7 @@ class MuDataSource(H5MU):
     in_memory = True
     mask_names = "obs of the copy has NAME__imputed"
 
-    def __init__(
-        self,
-        *,
-        keys: dict[str, str | tuple[str, ...]] | None = None,
-        variables: dict[str, str | tuple[str, ...]] | None = None,
-        classes: dict[str, tuple[str | int | float, ...]] | None = None,
-    ) -> None:
+    def __init__(self, *, keys: Words | None = None, variables: Words | None = None, classes: Classes | None = None) -> None:
         super().__init__(path="", keys=keys, variables=variables, classes=classes)
 
     @classmethod

@@ -31,12 +31,7 @@ from nbridge.errors import DataError
 
 @dataclass(frozen=True)
 class ImputedRows:
-    """Imputed observations of a modality.
-
-    Arguments:
-        rows: The observations with imputed values, (r,).
-        flags: Which observations have imputed values, (N,).
-    """
+    """The observations of a modality with imputed values, (r,); ``flags`` marks them among all observations, (N,)."""
 
     name: str
     rows: np.ndarray
@@ -82,13 +77,9 @@ class Target:
 
 @dataclass(frozen=True)
 class Changes:
-    """Changes to an object.
+    """Changes to an object: elements to replace or add by part and path, None for those that cannot be kept, and new parts.
 
-    Arguments:
-        elements: By part and path, the elements to replace or add; None for those that cannot be kept.
-        gained: By part, the names of added observations.
-        made: New parts.
-        findings: Warnings about what could not be preserved, one line per part.
+    The names of added observations, ``gained``, are by part, and ``findings`` warn about what could not be preserved.
     """
 
     elements: Mapping[str, Mapping[str, Any]]
@@ -100,13 +91,9 @@ class Changes:
 
 @dataclass
 class _Growing:
-    """The state of a part during an update.
+    """The state of a part, None if new, during an update.
 
-    Arguments:
-        part: The part; None if new.
-        rows: The row of each observation in the part, -1 where the part lacks it.
-        variables: The variable names of a new part.
-        partly: Descriptions of matrices that have variables unknown to the model.
+    The row of each observation in the part is -1 where the part lacks it; ``partly`` are matrices with variables unknown to the model.
     """
 
     name: str

@@ -39,14 +39,9 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class Values(ABC):
-    """A modality.
+    """A modality at one address, or at several columns of obs, with the names of its elements and its classes, if it has any.
 
-    Arguments:
-        addresses: Its addresses: one, or several columns of obs.
-        part: The part that holds it.
-        rows: The row of each observation in the part, (N,), -1 where the part lacks it.
-        labels: The names of its elements, if they have names.
-        classes: Its ordered classes; empty for numbers.
+    The row of each observation in the part, (N,), is -1 where the part lacks it.
     """
 
     name: str
@@ -84,12 +79,7 @@ class Values(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Matrix(Values):
-    """Variables of X or of a layer, or an array of obsm.
-
-    Arguments:
-        by_rows: The same, in a format with fast row access.
-        columns: The positions of the variables in it.
-    """
+    """The variables at ``columns`` of X or of a layer, or an array of obsm; ``by_rows`` is the same in a format with fast row access."""
 
     value: Any
     by_rows: Any
@@ -117,12 +107,7 @@ class Matrix(Values):
 
 @dataclass(frozen=True, eq=False)
 class Columns(Values):
-    """Columns of obs: numbers side by side, or one column of classes.
-
-    Arguments:
-        numbers: Numbers or class indices in the part, (n, C), or (n,) for class indices.
-        missing: Which of them are missing.
-    """
+    """Columns of obs: numbers side by side, (n, C), or the class indices of one column, (n,); ``missing`` marks those without a value."""
 
     numbers: np.ndarray
     missing: np.ndarray

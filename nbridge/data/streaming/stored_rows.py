@@ -36,7 +36,6 @@ class StoredRows:
     Created by `open_rows`.
 
     Arguments:
-        store: The store.
         positions: Row indices in the store, :math:`(N,)`.
         present: Boolean masks by modality, :math:`(N,)`.
         template: A batch of no rows, with the dtypes and shapes of values; it has cells for modalities with partially observed rows in the

@@ -1,20 +1,17 @@
-"""Converts Apache Arrow columns: scalars to texts, lists to vectors, and imputed values back to the types of their columns.
+"""Converts Apache Arrow columns: distinct values to texts, lists to vectors and back.
 
 A vector is a list of numbers, or nested lists of them; all vectors of a column have one shape. Null and NaN mark absent values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from decimal import Decimal
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from nbridge.common.messages import clip
-from nbridge.data.tables.cell_format import CellStyle
-from nbridge.data.tables.cells import NumberCells
 from nbridge.errors import DataError
 
 Where = Callable[[int], str]
@@ -36,7 +33,7 @@ def is_list(kind: Any) -> bool:
 
 def is_vector(kind: Any) -> bool:
     """Whether a column holds lists of numbers, possibly nested."""
-    return is_list(kind) and _is_number(value_type(kind))
+    return is_list(kind) and is_number(value_type(kind))
 
 
 def value_type(kind: Any) -> Any:
@@ -59,7 +56,7 @@ def unfit(kind: Any) -> str:
         return f"holds dates or times ({clip(kind)}), not numbers; convert them to days or seconds since one of them"
     if is_list(kind) and not is_vector(kind):
         return f"holds lists that are not of numbers ({clip(kind)})"
-    single = _is_number(kind) or types.is_decimal(kind) or types.is_null(kind) or is_text(kind)
+    single = is_number(kind) or types.is_decimal(kind) or types.is_null(kind) or is_text(kind)
     if not single and not is_vector(kind) and not types.is_dictionary(kind):
         return f"is of type {clip(kind)}, expected numbers, text, truth values, or lists of numbers"
     return unfit(kind.value_type) if types.is_dictionary(kind) else ""
@@ -71,21 +68,40 @@ def is_text(kind: Any) -> bool:
     return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
 
 
-def _is_number(kind: Any) -> bool:
+def is_number(kind: Any) -> bool:
+    """Whether a column holds numbers or booleans."""
     types = pyarrow_of().types
     return types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
 
 
-def cells(array: Any) -> Sequence[str]:
-    """Scalars as texts; null becomes an empty text."""
-    types = pyarrow_of().types
+def distinct(array: Any) -> tuple[np.ndarray, list[str]]:
+    """The distinct values of a column as text, in order of first occurrence, then an empty text; and the index of each row's among them.
 
-    def texts() -> list[str]:
-        return ["" if value is None else str(value) for value in array.to_pylist()]
+    Example:
+        >>> distinct(pyarrow_of().array([2.5, None, 1, 2.5]))
+        (array([0, 2, 1, 0], dtype=int32), ['2.5', '1.0', ''])
+    """
+    codes, values = distinct_values(array)
+    return codes, ["" if value is None else str(value) for value in values]
 
-    if types.is_integer(array.type) or types.is_floating(array.type):
-        return NumberCells(array.to_numpy(zero_copy_only=False).astype(np.float64), texts)
-    return texts()
+
+def distinct_values(array: Any) -> tuple[np.ndarray, list[Any]]:
+    """The distinct values of a column, in order of first occurrence, then None; and the index of each row's among them."""
+    plain = array.dictionary_decode() if pyarrow_of().types.is_dictionary(array.type) else array
+    encoded = plain.dictionary_encode()
+    values = encoded.dictionary.to_pylist()
+    return encoded.indices.fill_null(len(values)).to_numpy(zero_copy_only=False), [*values, None]
+
+
+def row_texts(array: Any, change: Callable[[str], str]) -> np.ndarray:
+    """The text of each row, (N,), empty for null.
+
+    Arguments:
+        array: A column.
+        change: Called with each distinct text.
+    """
+    codes, texts = distinct(array)
+    return np.array([*map(change, texts)], dtype=object)[codes]
 
 
 def stored(array: Any) -> Any:
@@ -106,48 +122,63 @@ def take(array: Any, rows: np.ndarray) -> Any:
 # Vectors
 
 
-def vectors(column: str, array: Any, where: Where) -> np.ndarray:
-    """Vectors as an array, :math:`(N, *shape)`, NaN where absent; :math:`(N, 0)` if all are absent and the shape is unknown.
+Message = Callable[[int, int, int, int], str]
+"""The error for a list of another length than expected: of its row, its length, the first row that is not null, and the length expected."""
+
+
+def dense(array: Any, message: Message, size: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Numbers, or lists of one length, as an array, :math:`(N, *shape)`, and where they are null; None if nowhere.
 
     Arguments:
-        column: The name of the column, for messages.
-        array: Lists of numbers.
-        where: Formats the location of a row, for messages.
+        array: An Arrow array of numbers, or of lists of them.
+        message: The error for a list of another length.
+        size: The length of the lists; by default that of the first one.
+
+    Raises:
+        DataError: for the first row with a list of another length.
+    """
+    if not is_list(array.type):
+        if not array.null_count:
+            return array.to_numpy(zero_copy_only=False), None
+        zero = np.dtype(array.type.to_pandas_dtype()).type(0)
+        return array.fill_null(zero).to_numpy(zero_copy_only=False), array.is_null().to_numpy(zero_copy_only=False)
+    valid = array.is_valid().to_numpy(zero_copy_only=False)
+    rows = np.flatnonzero(valid)
+    lengths = pyarrow_of().compute.list_value_length(array).to_numpy(zero_copy_only=False)
+    width = int(lengths[rows[0]] if rows.size else getattr(array.type, "list_size", 0)) if size is None else size
+    if (wrong := rows[lengths[rows] != width]).size:
+        raise DataError(message(int(wrong[0]), int(lengths[wrong[0]]), int(rows[0]), width))
+    at = rows.repeat(max(1, width))
+    flat, null = dense(array.flatten(), lambda row, length, first, expected: message(int(at[row]), length, int(at[first]), expected))
+    shape = (width, *flat.shape[1:])
+    flat, null = flat.reshape(len(rows), *shape), None if null is None else null.reshape(len(rows), *shape)
+    if valid.all():
+        return flat, null
+    numbers, missing = np.zeros((len(array), *shape), flat.dtype), np.ones((len(array), *shape), dtype=bool)
+    numbers[rows], missing[rows] = flat, False if null is None else null
+    return numbers, missing
+
+
+def with_nan(numbers: np.ndarray, null: np.ndarray | None) -> np.ndarray:
+    """Numbers with NaN for null: float32 if exact, or unchanged if none is null."""
+    return numbers if null is None else np.where(null, np.float32(np.nan), numbers)
+
+
+def vectors(column: str, array: Any, where: Where) -> np.ndarray:
+    """Vectors as an array of floats, :math:`(N, *shape)`, NaN where absent; :math:`(N, 0)` if all are absent and the shape is unknown.
 
     Raises:
         DataError: for the first row whose vector has another shape than the first one.
     """
-    if not is_list(array.type):
-        return _numbers(array)
-    valid = array.is_valid().to_numpy(zero_copy_only=False)
-    rows = np.flatnonzero(valid)
-    if not rows.size:
-        size = getattr(array.type, "list_size", 0)
-        return np.full((len(array), size), np.nan, np.float32)
-    lengths = pyarrow_of().compute.list_value_length(array).to_numpy(zero_copy_only=False)
-    size = int(lengths[rows[0]])
-    if (wrong := rows[lengths[rows] != size]).size:
-        row = int(wrong[0])
-        raise DataError(
-            f"column {clip(column)!r}: {where(row)} holds {int(lengths[row])} values, but {where(int(rows[0]))} {size}; "
+
+    def message(row: int, length: int, first: int, expected: int) -> str:
+        return (
+            f"column {clip(column)!r}: {where(row)} holds {length} values, but {where(first)} {expected}; "
             "lists of one length are vectors of a modality"
         )
-    inner = vectors(column, array.flatten(), lambda place: where(int(rows[place // max(1, size)])))
-    inner = inner.reshape(len(rows), size, *inner.shape[1:])
-    if valid.all():
-        return inner
-    out = np.full((len(array), *inner.shape[1:]), np.nan, inner.dtype)
-    out[rows] = inner
-    return out
 
-
-def _numbers(array: Any) -> np.ndarray:
-    """Numbers with NaN for null: float32 if exact."""
-    types, kind = pyarrow_of().types, array.type
-    small = types.is_boolean(kind) or types.is_float16(kind) or types.is_float32(kind) or (types.is_integer(kind) and kind.bit_width <= 16)
-    if types.is_boolean(kind):
-        array = array.cast(pyarrow_of().uint8())
-    return array.to_numpy(zero_copy_only=False).astype(np.float32 if small else np.float64)
+    numbers = with_nan(*dense(array, message))
+    return numbers.astype(np.result_type(numbers, np.float32), copy=False)
 
 
 def lists(values: np.ndarray, kind: Any) -> Any:
@@ -195,45 +226,13 @@ def _as_kind(values: np.ndarray, kind: Any) -> np.ndarray:
     types = pyarrow_of().types
     if types.is_boolean(kind):
         return values >= 0.5
-    if types.is_integer(kind):
-        low, high = _bounds(kind)
+    if types.is_integer(kind) and values.dtype.kind == "f":
+        low, high = bounds(kind)
         return np.array([min(max(round(number), low), high) for number in values.tolist()], np.dtype(kind.to_pandas_dtype()))
     return values.astype(kind.to_pandas_dtype())
 
 
-def _bounds(kind: Any) -> tuple[int, int]:
+def bounds(kind: Any) -> tuple[int, int]:
+    """The smallest and the largest value of an integer type."""
     bits = kind.bit_width
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if str(kind)[0] == "i" else (0, 2**bits - 1)
-
-
-# Scalars
-
-
-def value_of(number: float, kind: Any, style: CellStyle) -> object:
-    """Converts a number to a type, formatted as in its column.
-
-    Arguments:
-        number: A number or a class index.
-        kind: The type of the column.
-        style: The cell format.
-    """
-    types = pyarrow_of().types
-    if types.is_boolean(kind):
-        return number >= 0.5
-    if types.is_integer(kind):
-        low, high = _bounds(kind)
-        # A float would lose the last digits of large codes.
-        return min(max(round(Decimal(style.text(number))), low), high)
-    if types.is_decimal(kind):
-        return Decimal(style.text(number)).quantize(Decimal(1).scaleb(-kind.scale))
-    if types.is_floating(kind):
-        return float(style.text(number)) if style.has_classes else style.number(number)
-    return style.text(number)
-
-
-def single_type(kind: Any, style: CellStyle) -> Any:
-    """The type of an imputed column: its own, unless it was all null."""
-    pa = pyarrow_of()
-    if not pa.types.is_null(kind):
-        return kind
-    return pa.string() if style.has_classes else pa.float64()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
 
 import numpy as np
 
-from nbridge.data.tables.cells import TRUTHS, NumberCells
+from nbridge.data.tables.arrow import bounds, distinct, is_number, pyarrow_of
+from nbridge.data.texts import TRUTHS
 
 _DECIMALS = 6
 """Maximum number of decimals; more are floating-point noise."""
@@ -23,7 +26,7 @@ class CellStyle:
 
     Example:
         >>> style = CellStyle(())
-        >>> style.learn(["1.50", "12", ""], np.array([1.5, 12, np.nan]))
+        >>> style.learn(pyarrow_of().array(["1.50", "12", ""]), np.array([1.5, 12, np.nan]))
         >>> style.text(3.14159)
         '3.14'
     """
@@ -34,28 +37,30 @@ class CellStyle:
         self.has_classes = bool(classes)
         self._seen, self._whole, self._decimals = False, True, 0
 
-    def learn(self, cells: Sequence[str], numbers: np.ndarray) -> None:
+    def learn(self, cells: Any, numbers: np.ndarray) -> None:
         """Updates the format from some cells.
 
         Arguments:
-            cells: Their texts.
-            numbers: Their values, NaN where absent.
+            cells: An Arrow array.
+            numbers: Its values, NaN where absent.
         """
-        there = [int(row) for row in np.flatnonzero(~np.isnan(numbers))]
-        if not there:
+        there = np.flatnonzero(~np.isnan(numbers))
+        if not there.size:
             return
         self._seen = True
-        if isinstance(cells, NumberCells) and not self._classes:
-            # For outputs where they become numbers again.
-            self._whole = self._whole and bool((numbers[there] == np.floor(numbers[there])).all())
-            self._decimals = max(self._decimals, 0 if self._whole else _DECIMALS + 1)
+        whole = self._whole and bool((numbers[there] == np.floor(numbers[there])).all())
+        if is_number(cells.type) and not pyarrow_of().types.is_boolean(cells.type) and not self.has_classes:
+            # Imputed cells become numbers again, so their texts do not matter.
+            self._whole, self._decimals = whole, max(self._decimals, 0 if whole else _DECIMALS + 1)
             return
-        if self._classes or (len(self._spelt) < 2 and cells[there[0]].strip().lower() in TRUTHS):
-            firsts: list[int] = [there[first] for first in np.unique(numbers[there], return_index=True)[1]]
-            self._spelt = {int(numbers[row]): cells[row].strip() for row in firsts} | self._spelt
+        codes, texts = distinct(cells)
+        first = there[np.sort(np.unique(codes[there], return_index=True)[1])]
+        known = [texts[code].strip() for code in codes[first]]
+        if self.has_classes or (len(self._spelt) < 2 and known[0].lower() in TRUTHS):
+            for number, text in zip(numbers[first].tolist(), known, strict=True):
+                self._spelt.setdefault(int(number), text)
         elif not self._spelt:
-            self._whole = self._whole and bool((numbers[there] == np.floor(numbers[there])).all())
-            self._decimals = max(self._decimals, *(_decimals(cells[row]) for row in there))
+            self._whole, self._decimals = whole, max(self._decimals, *map(_decimals, known))
 
     def number(self, value: float) -> float:
         """A value as the column could hold it: rounded if all of its values are integers."""
@@ -75,9 +80,28 @@ class CellStyle:
         # Avoids negative zero.
         return f"{round(value, self._decimals) + 0.0:.{self._decimals}f}"
 
+    def value(self, number: float, kind: Any) -> object:
+        """A number, or a class index, as a value of an Arrow type."""
+        types = pyarrow_of().types
+        if types.is_boolean(kind):
+            return number >= 0.5
+        if types.is_integer(kind):
+            low, high = bounds(kind)
+            # A float would lose the last digits of large codes.
+            return min(max(round(Decimal(self.text(number))), low), high)
+        if types.is_decimal(kind):
+            return Decimal(self.text(number)).quantize(Decimal(1).scaleb(-kind.scale))
+        if types.is_floating(kind):
+            return float(self.text(number)) if self.has_classes else self.number(number)
+        return self.text(number)
 
-def _decimals(cell: str) -> int:
-    text = cell.strip()
-    if "e" in text or "E" in text:
-        return _DECIMALS + 1
-    return len(text.partition(".")[2])
+    def type_of(self, kind: Any) -> Any:
+        """The Arrow type of imputed values: that of the column, unless it is all null."""
+        pa = pyarrow_of()
+        if not pa.types.is_null(kind):
+            return kind
+        return pa.string() if self.has_classes else pa.float64()
+
+
+def _decimals(text: str) -> int:
+    return _DECIMALS + 1 if "e" in text or "E" in text else len(text.partition(".")[2])

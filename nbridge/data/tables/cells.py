@@ -1,23 +1,20 @@
-"""Converts text cells to numbers: reals, 0 and 1, or class indices; NaN where absent."""
+"""Reads columns as numbers: reals, 0 and 1, or class indices; NaN where absent."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
-from decimal import Decimal
-from typing import overload
+from typing import Any
 
 import numpy as np
 
-from nbridge.common.messages import clip, listing, quoted
-from nbridge.data.texts import normal_text
+from nbridge.common.messages import clip, quoted
+from nbridge.data.classes import class_indices, unlisted
+from nbridge.data.tables.arrow import distinct, is_number, is_text, pyarrow_of
+from nbridge.data.texts import MISSING, exact_number_of, normal_text, number_of
 from nbridge.errors import DataError
 
-MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL")
-"""Texts that always mark an absent cell; a spec can add others."""
-TRUTHS = {"true": "1", "false": "0"}
-"""The values of booleans where numbers are expected."""
 MOST_CLASSES = 1000
 """Maximum number of classes in a column."""
 LARGEST = float(np.finfo(np.float32).max)
@@ -28,37 +25,14 @@ Where = Callable[[int], str]
 """Formats the location of a cell by its index among those given: the row, and the line in files that have lines."""
 
 
-class NumberCells(Sequence[str]):
-    """Numeric cells, whose texts are created on demand, as this is by far the slowest step.
-
-    Arguments:
-        numbers: The numbers, (N,), NaN where absent.
-        texts: Returns the texts, empty where absent.
-    """
-
-    def __init__(self, numbers: np.ndarray, texts: Callable[[], Sequence[str]]) -> None:
-        self.numbers, self._make = numbers, texts
-        self._texts: Sequence[str] | None = None
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    @overload
-    def __getitem__(self, place: int) -> str: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[str]: ...
-    def __getitem__(self, place: int | slice) -> str | Sequence[str]:
-        if self._texts is None:
-            self._texts = self._make()
-        return self._texts[place]
-
-
-def read_cells(column: str, cells: Sequence[str], classes: Sequence[str], missing: Collection[str], where: Where) -> np.ndarray:
-    """Converts a column to numbers, shape (N,), NaN where absent.
+def read_cells(
+    column: str, cells: Any, classes: Sequence[str] = (), missing: Collection[str] = MISSING, where: Where = "row {}".format
+) -> np.ndarray:
+    """Reads a column as numbers, shape (N,), NaN where absent.
 
     Arguments:
         column: Its name, for messages.
-        cells: Its texts; surrounding whitespace and the composition of accents are ignored.
+        cells: An Arrow array, or texts; surrounding whitespace and the composition of accents are ignored.
         classes: Its classes, which become their indices; empty for numbers.
         missing: Placeholders of absent cells; one that is also a class counts as the class.
         where: Formats the location of a cell, for messages.
@@ -67,41 +41,39 @@ def read_cells(column: str, cells: Sequence[str], classes: Sequence[str], missin
         DataError: for the first cell that is neither absent nor a finite number or one of the classes.
 
     Example:
-        >>> read_cells("age", ["71", " 8.5", "NA"], (), MISSING, str), read_cells("sex", ["m", "", "f"], ("f", "m"), MISSING, str)
+        >>> read_cells("age", ["71", " 8.5", "NA"]), read_cells("sex", ["m", "", "f"], ("f", "m"))
         (array([71. ,  8.5,  nan]), array([ 1., nan,  0.]))
     """
-    if isinstance(cells, NumberCells) and _is_plain(cells, classes, missing):
-        return cells.numbers
-    texts = [normal_text(cell) for cell in cells]
+    array = pyarrow_of().array(cells) if isinstance(cells, list) else cells
+    if not classes and (numbers := _as_numbers(array, missing)) is not None:
+        return numbers
+    codes, texts = distinct(array)
     if classes:
-        return _classes(column, texts, classes, missing, where)
-    try:
-        numbers = np.array([math.nan if text in missing else float(text) for text in texts])
-        # float() accepts Python's digit separators; tables don't use them.
-        if (np.abs(numbers) > LARGEST).any() or "_" in "".join(texts):
-            raise ValueError
-    except ValueError:
-        return np.array([_number(column, text, missing, lambda row=row: where(row)) for row, text in enumerate(texts)])
-    return numbers
+        return class_indices(codes, texts, classes, lambda row: unlisted(column, where(row), texts[codes[row]], classes), missing)
+    texts = list(map(normal_text, texts))
+    found = np.array([_number(text, missing) for text in texts])[codes]
+    if (wrong := np.flatnonzero(np.abs(found) > LARGEST)).size:
+        raise DataError(f"column {clip(column)!r}: {where(int(wrong[0]))} holds {_no_number(texts[codes[wrong[0]]])}")
+    return found
 
 
-def _is_plain(cells: NumberCells, classes: Sequence[str], missing: Collection[str]) -> bool:
-    """Whether the texts of numbers would be parsed as these numbers."""
-    return not classes and not (np.abs(cells.numbers) > LARGEST).any() and all(number_of(text) is None for text in missing)
-
-
-def number_of(text: str) -> float | None:
-    """Parses a text as a number; None if it is not a finite number.
-
-    Example:
-        >>> number_of("2.5e3"), number_of("TRUE"), number_of("1_000"), number_of("inf")
-        (2500.0, 1.0, None, None)
-    """
-    try:
-        number = float(TRUTHS.get(text.lower(), text))
-    except ValueError:
+def _as_numbers(array: Any, missing: Collection[str]) -> np.ndarray | None:
+    """A column as numbers without looking at its distinct values; None if one may be no number, or a placeholder."""
+    pa = pyarrow_of()
+    if is_text(array.type) and not pa.types.is_string_view(array.type):
+        texts = pa.compute.utf8_trim_whitespace(array)
+        texts = pa.compute.if_else(pa.compute.is_in(texts, pa.array(sorted(missing), texts.type)), None, texts)
+        try:
+            numbers = texts.cast(pa.float64())
+        except pa.ArrowInvalid:
+            return None
+    elif is_number(array.type) and not pa.types.is_boolean(array.type) and all(number_of(text) is None for text in missing):
+        texts, numbers = None, array
+    else:
         return None
-    return number if math.isfinite(number) and "_" not in text else None
+    found = numbers.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
+    # Texts such as NAN are looked at one by one.
+    return None if (np.abs(found) > LARGEST).any() or (texts is not None and np.isnan(found).sum() != texts.null_count) else found
 
 
 def is_padded(text: str) -> bool:
@@ -112,16 +84,6 @@ def is_padded(text: str) -> bool:
         [True, True, False, False, False, False]
     """
     return len(text) > 1 and text[0] == "0" and text.isdigit()
-
-
-def exact_number_of(text: str) -> Decimal | None:
-    """Parses a text as an exact number; None if `number_of` returns None.
-
-    Example:
-        >>> exact_number_of("1000000000000000001") == exact_number_of("1000000000000000002"), exact_number_of("1.0") == 1
-        (False, True)
-    """
-    return None if number_of(text) is None else Decimal(TRUTHS.get(text.lower(), text))
 
 
 def spelt_otherwise(texts: Sequence[str]) -> str:
@@ -157,39 +119,20 @@ def ordered_classes(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(text for _, text in sorted(zip(numbers, different, strict=True)))
 
 
-def _number(column: str, text: str, missing: Collection[str], where: Callable[[], str]) -> float:
-    if text in missing or text.lower() == "nan":
+def _number(text: str, missing: Collection[str]) -> float:
+    """A text as a number: NaN where absent, infinity if it is none."""
+    if text in missing or text.lower().lstrip("+-") == "nan":
         return math.nan
-    if (number := number_of(text)) is None:
-        hint = ", or data.classes to list the classes of this column"
-        if text.lower().strip("+-") in ("inf", "infinity"):
-            hint = ""
-        elif re.fullmatch(r"[-+]?\d+,\d+", text):
-            hint = " with a decimal point"
-        raise DataError(
-            f"column {clip(column)!r}: {where()} holds {quoted(text)}, expected a finite number{hint}; leave absent cells empty"
-        )
-    if abs(number) > LARGEST:
-        raise DataError(f"column {clip(column)!r}: {where()} holds {quoted(text)}, expected a number from {-LARGEST:.2g} to {LARGEST:.2g}")
-    return number
+    return math.inf if (number := number_of(text)) is None else number
 
 
-def _classes(column: str, texts: Sequence[str], classes: Sequence[str], missing: Collection[str], where: Where) -> np.ndarray:
-    known = {normal_text(text): float(place) for place, text in enumerate(classes)}
-    found: dict[str, float] = {}
-    # Equal numbers may be formatted differently, such as 1.0 for 1.
-    numbers = {exact_number_of(text): place for text, place in known.items()}
-    for text in dict.fromkeys(texts):
-        if text in known:
-            found[text] = known[text]
-        elif text in missing:
-            found[text] = math.nan
-        elif None not in numbers and (place := numbers.get(exact_number_of(text))) is not None:
-            found[text] = place
-        else:
-            listed = listing(classes[:10]) + (", ..." if len(classes) > 10 else "")
-            raise DataError(
-                f"column {clip(column)!r}: {where(texts.index(text))} holds {quoted(text)}, a class that data.classes does not list; "
-                f"it lists {clip(listed, 200)}. Leave absent cells empty."
-            )
-    return np.array([found[text] for text in texts], dtype=np.float64)
+def _no_number(text: str) -> str:
+    """Describes a text that is no number, or too large a one."""
+    if number_of(text) is not None:
+        return f"{quoted(text)}, expected a number from {-LARGEST:.2g} to {LARGEST:.2g}"
+    hint = ", or data.classes to list the classes of this column"
+    if text.lower().strip("+-") in ("inf", "infinity"):
+        hint = ""
+    elif re.fullmatch(r"[-+]?\d+,\d+", text):
+        hint = " with a decimal point"
+    return f"{quoted(text)}, expected a finite number{hint}; leave absent cells empty"

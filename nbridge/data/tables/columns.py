@@ -1,10 +1,9 @@
-"""Csv and Parquet tables as columns of text, and lists as vectors, for table sources and the imputation of files."""
+"""Csv and Parquet tables as Arrow columns, read in chunks."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -19,10 +18,11 @@ from nbridge.data.ids import IdWording
 from nbridge.data.tables import arrow as arrow_cells
 from nbridge.data.tables.arrow import pyarrow_of
 from nbridge.data.tables.csv import CsvFile
+from nbridge.data.tables.parquet_file import parquet_parts
 from nbridge.errors import DataError
 
 CHUNK = 8192
-"""Number of rows held as text at a time."""
+"""Number of rows read at a time."""
 
 
 @dataclass(frozen=True)
@@ -31,27 +31,26 @@ class Chunk:
 
     Arguments:
         start: The index of the first row.
-        rows: The number of rows.
-        cells: The texts of each scalar column; null is an empty text.
+        columns: The Arrow array of each scalar column; cells of csv files are text.
         lines: The line in which each row ends, in files that have lines.
         vectors: The vectors of each list column, :math:`(N, *shape)`, from `nbridge.data.tables.arrow.vectors`.
     """
 
     start: int
     rows: int
-    cells: Mapping[str, Sequence[str]]
+    columns: Mapping[str, Any]
     lines: Sequence[int] = ()
     vectors: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-    def single(self, column: str) -> Sequence[str]:
-        """The texts of a column.
+    def column(self, name: str) -> Any:
+        """The Arrow array of a scalar column.
 
         Raises:
             DataError: when it holds lists.
         """
-        if column in self.vectors:
-            raise DataError(f"column {clip(column)!r} holds lists, expected single values; lists are a modality of their own")
-        return self.cells[column]
+        if name in self.vectors:
+            raise DataError(f"column {clip(name)!r} holds lists, expected single values; lists are a modality of their own")
+        return self.columns[name]
 
     def where(self, row: int) -> str:
         """The location of a row, by its index in the chunk."""
@@ -119,11 +118,7 @@ class TableFile(ABC):
 
 
 class CsvTable(TableFile):
-    """A csv file.
-
-    Arguments:
-        path: The file.
-    """
+    """A csv file."""
 
     def __init__(self, path: Path) -> None:
         self.file = CsvFile(path)
@@ -131,9 +126,9 @@ class CsvTable(TableFile):
 
     def chunks(self, columns: Iterable[str], size: int = CHUNK) -> Iterator[Chunk]:
         places = {column: self.columns.index(column) for column in columns}
-        records, start = self.file.records(), 0
+        pa, records, start = pyarrow_of(), self.file.records(), 0
         while part := list(islice(records, size)):
-            cells = {column: [record.values[place] for record in part] for column, place in places.items()}
+            cells = {column: pa.array([record.values[place] for record in part], pa.large_string()) for column, place in places.items()}
             yield Chunk(start, len(part), cells, [record.line for record in part])
             start += len(part)
 
@@ -146,8 +141,8 @@ class ArrowTable(TableFile):
         """The type of a column."""
 
     @abstractmethod
-    def batches(self, columns: Sequence[str], size: int) -> Iterator[Any]:
-        """Iterates over all rows of these columns in chunks of limited size."""
+    def batches(self, columns: Sequence[str], size: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Iterates over all rows of these columns in chunks of limited size: the number of rows, and their arrays."""
 
     @abstractmethod
     def read(self, columns: Sequence[str], start: int, stop: int) -> Any:
@@ -172,31 +167,16 @@ class ArrowTable(TableFile):
                 raise DataError(f"{self.path}: column {clip(column)!r} {reason}")
         single, listed = [c for c in columns if not self.is_list(c)], [c for c in columns if self.is_list(c)]
         start = 0
-        for batch in self.batches(columns, size):
-            cells = {column: arrow_cells.cells(batch.column(column)) for column in single}
-            yield Chunk(start, batch.num_rows, cells, vectors={column: self._vectors(column, batch, start) for column in listed})
-            start += batch.num_rows
+        for rows, arrays in self.batches(columns, size):
+            vectors = {column: self._vectors(column, arrays[column], start) for column in listed}
+            yield Chunk(start, rows, {column: arrays[column] for column in single}, vectors=vectors)
+            start += rows
 
-    def _vectors(self, column: str, batch: Any, start: int) -> np.ndarray:
+    def _vectors(self, column: str, array: Any, start: int) -> np.ndarray:
         try:
-            return arrow_cells.vectors(column, batch.column(column), lambda row: f"row {start + row}")
+            return arrow_cells.vectors(column, array, lambda row: f"row {start + row}")
         except DataError as error:
             raise DataError(f"{self.path}: {error}") from error
-
-
-def _schema_of(path: Path) -> Any:
-    """The columns of a Parquet file and their types.
-
-    Raises:
-        DataError: when it is damaged, or a column is duplicate.
-    """
-    import pyarrow.parquet
-
-    with _reporting_damage(path):
-        schema = pyarrow.parquet.read_schema(path)
-    if twice := [name for name in schema.names if schema.names.count(name) > 1]:
-        raise DataError(f"{path}: duplicate column {twice[0]!r}")
-    return schema
 
 
 def _unified(known: Any, own: Any, path: Path, first: Path) -> Any:
@@ -217,35 +197,18 @@ def _unified(known: Any, own: Any, path: Path, first: Path) -> Any:
         raise DataError(f"{path}: column {clip(unlike)!r} of type {types}; expected parts of one table, of the same types") from error
 
 
-@contextmanager
-def _reporting_damage(path: Path) -> Iterator[None]:
-    """Reports the exceptions of a damaged file as one-line errors."""
-    try:
-        yield
-    except (OSError, EOFError, pyarrow_of().ArrowException) as error:
-        reason = clip((str(error).splitlines() or [type(error).__name__])[0], 100)
-        raise DataError(f"{path}: not a parquet file, or truncated or damaged ({reason})") from error
-
-
 class ParquetTable(ArrowTable):
     """A Parquet file, or the sorted files of a folder, which are the parts of one table.
-
-    Arguments:
-        path: The file or the folder.
 
     Raises:
         DataError: when a file is damaged or there is none, a column is duplicate, or parts differ in columns.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._files = parquet_files(path) if path.is_dir() else [path]
-        if not self._files:
-            raise DataError(f"{path}: no file *{PARQUET} in this folder, expected the parts of one table")
-        self.schema = pyarrow_of().schema([])
+        self.path, self._files = path, parquet_parts(path)
         for number, file in enumerate(self._files):
-            own = _schema_of(file)
-            self.schema = own if not number else _unified(self.schema, own, file, self._files[0])
+            file.check_names()
+            self.schema = _unified(self.schema, file.schema, file.path, self._files[0].path) if number else file.schema
         self.columns = tuple(self.schema.names)
 
     def kind(self, column: str) -> Any:
@@ -254,46 +217,30 @@ class ParquetTable(ArrowTable):
     def where(self, row: int) -> str:
         if len(self._files) == 1:
             return super().where(row)
-        import pyarrow.parquet
-
         for file in self._files:
-            with _reporting_damage(file):
-                rows = pyarrow.parquet.read_metadata(file).num_rows
-            if row < rows:
-                return f"row {row} of {file.name}"
-            row -= rows
+            if row < file.rows:
+                return f"row {row} of {file.path.name}"
+            row -= file.rows
         return f"row {row}"
 
-    def batches(self, columns: Sequence[str], size: int) -> Iterator[Any]:
-        import pyarrow as pa
-        from pyarrow.parquet import ParquetFile
-
-        for path in self._files:
-            with _reporting_damage(path), ParquetFile(path) as file:
-                for batch in file.iter_batches(size, columns=list(columns), use_threads=False):
-                    alike = len(self._files) == 1 or not columns
-                    arrays = [] if alike else [batch.column(column).cast(self.kind(column)) for column in columns]
-                    yield batch if alike else pa.RecordBatch.from_arrays(arrays, list(columns))
+    def batches(self, columns: Sequence[str], size: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        for file in self._files:
+            for batch in file.batches(columns, size):
+                yield batch.num_rows, self._like(batch, columns)
 
     def read(self, columns: Sequence[str], start: int, stop: int) -> Any:
-        import pyarrow as pa
-        from pyarrow.parquet import ParquetFile
+        parts, first = list[Any](), 0
+        for file in self._files:
+            if first < stop and first + file.rows > start:
+                parts.append(pyarrow_of().table(self._like(file.read(columns, max(0, start - first), stop - first), columns)))
+            first += file.rows
+        return pyarrow_of().concat_tables(parts) if parts else self.schema.empty_table().select(list(columns))
 
-        parts, first = [], 0
-        for path in self._files:
-            with _reporting_damage(path), ParquetFile(path) as file:
-                for number in range(file.num_row_groups):
-                    last = first + file.metadata.row_group(number).num_rows
-                    if last > start and first < stop:
-                        group = file.read_row_group(number, columns=list(columns), use_threads=False)
-                        part = group.slice(max(0, start - first), min(last, stop) - max(first, start))
-                        parts.append(part if len(self._files) == 1 else self._like(part, columns))
-                    first = last
-        return pa.concat_tables(parts) if parts else self.schema.empty_table().select(list(columns))
-
-    def _like(self, table: Any, columns: Sequence[str]) -> Any:
-        """Rows of one part, in the common types of all parts."""
-        return pyarrow_of().table({column: table.column(column).cast(self.kind(column)) for column in columns})
+    def _like(self, part: Any, columns: Sequence[str]) -> dict[str, Any]:
+        """The columns of one part, in the common types of all parts."""
+        if len(self._files) == 1:
+            return {name: part.column(name) for name in columns}
+        return {name: part.column(name).cast(self.kind(name)) for name in columns}
 
 
 def ending_of(path: str | Path) -> str:

@@ -38,9 +38,6 @@ class Record(NamedTuple):
 class CsvFile:
     """A csv file, with its header parsed.
 
-    Arguments:
-        path: The file.
-
     Attributes:
         columns: The names of its columns.
         header: Its raw header line.
@@ -196,11 +193,6 @@ def _is_utf8(line: bytes) -> bool:
 def split_text(text: str, values: Sequence[str], delimiter: str) -> list[str]:
     """Splits a record into its raw cells, including quotes.
 
-    Arguments:
-        text: The text of the record.
-        values: Its values.
-        delimiter: The column separator.
-
     Example:
         >>> split_text('1,"a, b",', ["1", "a, b", ""], ",")
         ['1', '"a, b"', '']
@@ -230,13 +222,7 @@ def as_cell(value: str, delimiter: str) -> str:
 
 
 class CsvWriter:
-    """Writes a csv file with the line ends and the byte-order mark of another one, compressed on request.
-
-    Arguments:
-        path: The file, which is overwritten.
-        like: The other file.
-        packed: Whether to compress it with gzip.
-    """
+    """Writes a csv file with the line ends and the byte-order mark of another one, compressed on request."""
 
     def __init__(self, path: Path, like: CsvFile, *, packed: bool) -> None:
         self._newline = like.newline

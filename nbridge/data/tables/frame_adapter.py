@@ -1,30 +1,31 @@
-"""The interface of data frame adapters: export columns to Apache Arrow, and rebuild the frame with imputed cells."""
+"""Data frames as tables of Arrow columns, rebuilt with imputed cells."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nbridge.common.messages import clip
 from nbridge.data.tables.arrow import pyarrow_of, stored
+from nbridge.data.tables.columns import ArrowTable
 from nbridge.data.tables.write import Renewed
-from nbridge.errors import DataError
+from nbridge.errors import DataError, naming
 
 
-class Frame(ABC):
-    """A data frame.
+class Frame(ArrowTable):
+    """A data frame, whose columns are converted when they are first used.
 
     Attributes:
-        noun: What it is called in messages.
-        names: The names of its columns, as text.
+        path: What it is called in messages.
         rows: The number of its rows.
     """
 
-    noun: ClassVar[str] = "data frame"
-    names: tuple[str, ...]
+    path: Path | str = "data frame"
     rows: int
 
     @abstractmethod
@@ -35,9 +36,25 @@ class Frame(ABC):
             DataError: when it can't be converted.
         """
 
-    def classes(self, name: str) -> tuple[str, ...]:  # noqa: ARG002 (for frames that declare classes)
-        """The classes that a column declares, in order; empty if none."""
-        return ()
+    def kind(self, column: str) -> Any:
+        return self._array(column).type
+
+    def batches(self, columns: Sequence[str], size: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        for start in range(0, self.rows, size):
+            yield min(size, self.rows - start), {column: self._array(column).slice(start, size) for column in columns}
+
+    def read(self, columns: Sequence[str], start: int, stop: int) -> Any:
+        return pyarrow_of().table({column: self._array(column).slice(start, stop - start) for column in columns})
+
+    @cached_property
+    def _known(self) -> dict[str, Any]:
+        return {}
+
+    def _array(self, column: str) -> Any:
+        if column not in self._known:
+            with naming(self.path):
+                self._known[column] = self.arrow(column)
+        return self._known[column]
 
     @abstractmethod
     def completed(self, rows: np.ndarray, renewed: Mapping[str, Renewed], added: Mapping[str, Any]) -> Any:

@@ -12,7 +12,6 @@ from nbridge.data.blocks import RowReader
 from nbridge.data.schema import ColumnsSchema
 from nbridge.data.source import Binding, DataSource, are_paths
 from nbridge.data.tables.columns import TableFile
-from nbridge.data.tables.frame_table import FrameTable
 from nbridge.data.tables.frames import is_frame, is_split, open_frame
 from nbridge.data.tables.rows import CellRows
 from nbridge.data.tables.source import Table
@@ -57,7 +56,7 @@ class FrameSource(Table):
             raise DataError("this model was trained from arrays; pass a dict of arrays by modality, or train a model from a data frame")
         found = cls() if own is None else own.bound(cls())
         # Rows are identified by position, but a column of identifiers is no mistyped modality.
-        found._given, found._known_id, found.id = FrameTable(open_frame(rows)), found.id, ""
+        found._given, found._known_id, found.id = open_frame(rows), found.id, ""
         return found
 
     @contextmanager

@@ -9,24 +9,19 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nbridge.data.tables import arrow as arrow_cells
-from nbridge.data.tables.frame_table import FrameTable
+from nbridge.data.tables.frame_adapter import Frame
 from nbridge.data.tables.output_columns import CellColumn, CellPlan
 from nbridge.data.tables.write import ArrowRowWriter, Renewed
 
 
 class FrameRowWriter(ArrowRowWriter):
-    """Completes a data frame in memory.
-
-    Arguments:
-        plan: What to write of the frame.
-        table: The frame as a table.
-    """
+    """Completes a data frame in memory."""
 
     masks: ClassVar[bool] = False
 
-    def __init__(self, plan: CellPlan, table: FrameTable) -> None:
+    def __init__(self, plan: CellPlan, table: Frame) -> None:
         super().__init__(plan, table, 0)
-        self._frame = table.frame
+        self._frame = table
         self._parts: list[tuple[np.ndarray, Mapping[str, Renewed], Mapping[str, Any]]] = []
         self._written = 0
 
@@ -45,7 +40,7 @@ class FrameRowWriter(ArrowRowWriter):
     def flags(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride] (computed when it is asked for)
         renewed = self._renewed
         values = {column for columns in self.plan.layout.columns.values() for column in columns}
-        flags = {name: renewed[name].fill if name in renewed else np.zeros(len(self._rows), dtype=bool) for name in self._frame.names}
+        flags = {name: renewed[name].fill if name in renewed else np.zeros(len(self._rows), dtype=bool) for name in self._frame.columns}
         return self._frame.flags(self._rows, flags | {name: np.full(len(self._rows), name in values) for name in self._new_columns})
 
     @cached_property

@@ -6,7 +6,7 @@ nothing was imputed are copied unchanged. None of these libraries is imported he
 ==================== ==============================================================================================
 pandas               a ``DataFrame``; its index is kept but not used, and may repeat
 polars               a ``DataFrame``
-pyarrow              a ``Table``, and, through ``__arrow_c_stream__``, frames of any other library, returned as a ``Table``
+pyarrow              a ``Table``; frames of any other library (modin, cuDF, or through ``__arrow_c_stream__``) return as one
 NumPy                a dict of arrays, rows first: one number, text or vector per row
 Hugging Face         a ``datasets.Dataset``: see `nbridge.data.tables.hub_frames`
 ==================== ==============================================================================================
@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
+import narwhals
 import numpy as np
+from narwhals import dependencies
 from numpy.typing import ArrayLike
 
 from nbridge.common.messages import clip, listing
@@ -36,12 +38,12 @@ FrameLike = Any
 
 def is_frame(data: object) -> bool:
     """Whether something is a data frame, excluding mappings of arrays."""
-    return _is_pandas(data) or _is_hub(data) or hasattr(data, "__arrow_c_stream__") or _is_lazy(data)
+    return _is_pandas_like(data) or _is_hub(data) or hasattr(data, "__arrow_c_stream__") or _is_lazy(data)
 
 
 def is_split(data: Mapping[str, object]) -> bool:
     """Whether a mapping holds data frames, such as the splits of a dataset."""
-    return any(_is_pandas(value) or _is_polars(value) or _is_hub(value) or _is_lazy(value) for value in data.values())
+    return any(dependencies.is_into_dataframe(value) or _is_hub(value) or _is_lazy(value) for value in data.values())
 
 
 def open_frame(data: FrameLike) -> Frame:
@@ -56,10 +58,12 @@ def open_frame(data: FrameLike) -> Frame:
         from nbridge.data.tables.hub_frames import HubFrame
 
         frame: Frame = HubFrame(data)
-    elif _is_pandas(data):
+    elif dependencies.is_pandas_dataframe(data):
         frame = PandasFrame(data)
-    elif _is_polars(data):
+    elif dependencies.is_polars_dataframe(data):
         frame = PolarsFrame(data)
+    elif _is_pandas_like(data):
+        frame = ArrowFrame(narwhals.from_native(data, eager_only=True).to_arrow())
     elif hasattr(data, "__arrow_c_stream__"):
         frame = ArrowFrame(data)
     elif isinstance(data, Mapping):
@@ -68,28 +72,20 @@ def open_frame(data: FrameLike) -> Frame:
         raise DataError(
             f"rows of type {type(data).__name__}, expected a data frame (pandas, polars, pyarrow, datasets) or a dict of arrays"
         )
-    if twice := next((name for name in frame.names if frame.names.count(name) > 1), None):
-        raise DataError(f"{frame.noun}: duplicate column {clip(twice)!r}")
+    if twice := next((name for name in frame.columns if frame.columns.count(name) > 1), None):
+        raise DataError(f"{frame.path}: duplicate column {clip(twice)!r}")
     return frame
 
 
-def _loaded(module: str, name: str) -> tuple[type, ...]:
-    """A class of a library, if the library has been imported."""
-    found = getattr(sys.modules.get(module), name, None)
-    return (found,) if isinstance(found, type) else ()
-
-
-def _is_pandas(data: object) -> bool:
-    return isinstance(data, _loaded("pandas", "DataFrame"))
-
-
-def _is_polars(data: object) -> bool:
-    return isinstance(data, _loaded("polars", "DataFrame"))
+def _is_pandas_like(data: object) -> bool:
+    return dependencies.is_pandas_like_dataframe(data)
 
 
 def _is_lazy(data: object) -> bool:
-    # From Hugging Face: streaming datasets, whose number of rows is unknown, and dicts of several splits.
-    return isinstance(data, (*_loaded("polars", "LazyFrame"), *_loaded("datasets", "IterableDataset")))
+    # Queries that can export their result as Arrow are read. From Hugging Face: streaming datasets and dicts of several splits.
+    query = dependencies.is_into_lazyframe(data) and not hasattr(data, "__arrow_c_stream__")
+    streamed = getattr(sys.modules.get("datasets"), "IterableDataset", None)
+    return query or dependencies.is_polars_lazyframe(data) or (isinstance(streamed, type) and isinstance(data, streamed))
 
 
 def _is_hub(data: object) -> bool:
@@ -106,17 +102,17 @@ class PandasFrame(Frame):
             what = "columns" if getattr(frame.columns, "nlevels", 1) > 1 else "rows"
             raise DataError(f"data frame: a MultiIndex of {what}, expected one level; flatten it, or frame.reset_index() for rows")
         self._frame, self.rows = frame, len(frame)
-        self.names = tuple(map(str, frame.columns))
+        self.columns = tuple(map(str, frame.columns))
 
     def arrow(self, name: str) -> Any:
-        series = self._frame.iloc[:, self.names.index(name)]
+        series = self._frame.iloc[:, self.columns.index(name)]
         series = series.sparse.to_dense() if hasattr(series, "sparse") else series
         if series.dtype == object and any(isinstance(value, np.ndarray) and value.ndim > 1 for value in series):
             series = series.map(lambda value: value.tolist() if isinstance(value, np.ndarray) else value)
         return converted(name, lambda pa: pa.array(series, from_pandas=True), series)
 
-    def classes(self, name: str) -> tuple[str, ...]:
-        kind = self._frame.dtypes.iloc[self.names.index(name)]
+    def classes(self, column: str) -> tuple[str, ...]:
+        kind = self._frame.dtypes.iloc[self.columns.index(column)]
         return tuple(map(str, kind.categories)) if hasattr(kind, "categories") and hasattr(kind, "ordered") else ()
 
     def completed(self, rows: np.ndarray, renewed: Mapping[str, Renewed], added: Mapping[str, Any]) -> Any:
@@ -125,11 +121,11 @@ class PandasFrame(Frame):
         out = self._frame.copy() if self.every(rows) else self._frame.iloc[rows].copy()
         for name, cells in renewed.items():
             if cells.fill.any():
-                place = self.names.index(name)
+                place = self.columns.index(name)
                 out.isetitem(place, self._filled(name, out.iloc[:, place], cells))
-        for name in [name for name in added if name in self.names]:
-            out.isetitem(self.names.index(name), pd.Series(added[name].to_pylist(), index=out.index))
-        new = {name: array.to_pylist() for name, array in added.items() if name not in self.names}
+        for name in [name for name in added if name in self.columns]:
+            out.isetitem(self.columns.index(name), pd.Series(added[name].to_pylist(), index=out.index))
+        new = {name: array.to_pylist() for name, array in added.items() if name not in self.columns}
         out = pd.concat([out, pd.DataFrame(new, index=out.index)], axis=1) if new else out
         out.attrs = dict(self._frame.attrs)
         return out
@@ -162,11 +158,11 @@ class PandasFrame(Frame):
         index = self._frame.index if self.every(rows) else self._frame.index[rows]
         labels: list[Hashable] = [self._label(name) for name in columns]
         out = pd.DataFrame(dict(enumerate(columns.values())), index=index)
-        out.columns = pd.Index(labels, dtype=object) if len(labels) != len(self.names) else self._frame.columns
+        out.columns = pd.Index(labels, dtype=object) if len(labels) != len(self.columns) else self._frame.columns
         return out
 
     def _label(self, name: str) -> Hashable:
-        return self._frame.columns[self.names.index(name)] if name in self.names else name
+        return self._frame.columns[self.columns.index(name)] if name in self.columns else name
 
 
 def _objects(values: Sequence[Any], like: Iterable[object]) -> np.ndarray:
@@ -182,14 +178,14 @@ class PolarsFrame(Frame):
     """A polars data frame."""
 
     def __init__(self, frame: Any) -> None:
-        self._frame, self.rows, self.names = frame, frame.height, tuple(frame.columns)
+        self._frame, self.rows, self.columns = frame, frame.height, tuple(frame.columns)
 
     def arrow(self, name: str) -> Any:
         series = self._frame.get_column(name)
         return converted(name, lambda _: series.to_arrow(), series)
 
-    def classes(self, name: str) -> tuple[str, ...]:
-        kind = self._frame.schema[name]
+    def classes(self, column: str) -> tuple[str, ...]:
+        kind = self._frame.schema[column]
         return tuple(kind.categories) if type(kind).__name__ == "Enum" else ()
 
     def completed(self, rows: np.ndarray, renewed: Mapping[str, Renewed], added: Mapping[str, Any]) -> Any:
@@ -223,13 +219,13 @@ class PolarsFrame(Frame):
 class ArrowFrame(Frame):
     """A pyarrow table, or one from a library that supports Arrow's C stream interface."""
 
-    noun: ClassVar[str] = "table"
+    path = "table"
 
     def __init__(self, table: Any) -> None:
         pa = pyarrow_of()
         self._batch = isinstance(table, pa.RecordBatch)
         self._table = table if isinstance(table, pa.Table) else pa.table(table)
-        self.rows, self.names = self._table.num_rows, tuple(self._table.column_names)
+        self.rows, self.columns = self._table.num_rows, tuple(self._table.column_names)
 
     def arrow(self, name: str) -> Any:
         return arrow_cells.stored(self._table.column(name))
@@ -242,13 +238,13 @@ class ArrowFrame(Frame):
             out = pa.Table.from_arrays(columns, schema=out.schema)
         for name, cells in renewed.items():
             if cells.fill.any():
-                place, field = self.names.index(name), self._table.schema.field(name)
+                place, field = self.columns.index(name), self._table.schema.field(name)
                 array = cells.put(self.arrow(name))
                 if isinstance(field.type, pa.BaseExtensionType):
                     array = pa.ExtensionArray.from_storage(field.type, array)
                 out = out.set_column(place, field.with_type(array.type), array)
         for name, array in added.items():
-            out = out.set_column(self.names.index(name), name, array) if name in self.names else out.append_column(name, array)
+            out = out.set_column(self.columns.index(name), name, array) if name in self.columns else out.append_column(name, array)
         return self._as_given(out)
 
     def flags(self, rows: np.ndarray, columns: Mapping[str, np.ndarray]) -> Any:  # noqa: ARG002 (a table has no index)
@@ -261,17 +257,17 @@ class ArrowFrame(Frame):
 class ArraysFrame(Frame):
     """A dict of arrays."""
 
-    noun: ClassVar[str] = "arrays"
+    path = "arrays"
 
     def __init__(self, arrays: Mapping[str, ArrayLike]) -> None:
         if is_split(arrays):
             raise DataError(f"a dict of data frames ({clip(listing(map(str, arrays)), 100)}), expected one of them, or a dict of arrays")
         self._arrays = {str(name): _plain(str(name), array) for name, array in arrays.items()}
-        self.names = tuple(self._arrays)
+        self.columns = tuple(self._arrays)
         self.rows = len(next(iter(self._arrays.values()))) if self._arrays and next(iter(self._arrays.values())).ndim else 0
         for name, array in self._arrays.items():
             if array.shape[:1] != (self.rows,):
-                raise DataError(f"array {clip(name)!r} of shape {array.shape}, expected {self.rows} rows, as {self.names[0]!r} has")
+                raise DataError(f"array {clip(name)!r} of shape {array.shape}, expected {self.rows} rows, as {self.columns[0]!r} has")
 
     def arrow(self, name: str) -> Any:
         array = self._arrays[name]

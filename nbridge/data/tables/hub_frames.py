@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -33,32 +33,32 @@ class HubFrame(Frame):
         dataset: A ``datasets.Dataset``.
     """
 
-    noun: ClassVar[str] = "dataset"
+    path = "dataset"
 
     def __init__(self, dataset: Any) -> None:
-        self._dataset, self.rows, self.names = dataset, len(dataset), tuple(dataset.column_names)
+        self._dataset, self.rows, self.columns = dataset, len(dataset), tuple(dataset.column_names)
 
     def arrow(self, name: str) -> Any:
         pa, feature = pyarrow_of(), self._dataset.features[name]
         array = self._stored(name)
         if names := self.classes(name):
-            return pa.array([None if code is None or code < 0 else names[code] for code in array.to_pylist()], pa.string())
+            return pa.DictionaryArray.from_arrays(pa.compute.if_else(pa.compute.less(array, 0), None, array), pa.array(names))
         return _images(name, array) if _is(feature, "Image") else array
 
-    def classes(self, name: str) -> tuple[str, ...]:
-        feature = self._dataset.features[name]
+    def classes(self, column: str) -> tuple[str, ...]:
+        feature = self._dataset.features[column]
         return tuple(feature.names) if _is(feature, "ClassLabel") else ()
 
     def completed(self, rows: np.ndarray, renewed: Mapping[str, Renewed], added: Mapping[str, Any]) -> Any:
         pa = pyarrow_of()
         columns: dict[str, Any] = {}
-        for name in self.names:
+        for name in self.columns:
             given = self._stored(name)
             cells = renewed.get(name)
             columns[name] = given.take(pa.array(rows)) if cells is None or not cells.fill.any() else self._filled(name, given, cells)
         out = self._made(columns)
         for name, array in added.items():
-            out = out.remove_columns([name]) if name in self.names else out
+            out = out.remove_columns([name]) if name in self.columns else out
             out = out.add_column(name, array.to_pylist())
         return out
 

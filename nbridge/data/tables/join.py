@@ -18,15 +18,14 @@ import numpy as np
 from nbridge.common.atomic_files import replace_folder, scratch_beside
 from nbridge.common.messages import listing
 from nbridge.data.blocks import Block, Layout, Output, RowReader, RowWriter
-from nbridge.data.endings import GZIP, has_ending
 from nbridge.data.imputed import Imputed, concatenated, take
 from nbridge.data.tables.cell_format import CellStyle
-from nbridge.data.tables.columns import CHUNK, ArrowTable, Chunk, CsvTable, TableFile
+from nbridge.data.tables.columns import CHUNK, TableFile
 from nbridge.data.tables.layout import TableLayout
 from nbridge.data.tables.numbers import check_joinable, join_files, place_of
-from nbridge.data.tables.output_columns import CellPlan
+from nbridge.data.tables.output_columns import CellPlan, learn_formats
 from nbridge.data.tables.rows import has_modality, kept_columns, no_slip
-from nbridge.data.tables.write import CsvRowWriter, ParquetRowWriter
+from nbridge.data.tables.write import table_writer
 from nbridge.errors import DataError, naming
 
 
@@ -35,8 +34,6 @@ class Part:
     """One of several joined tables.
 
     Arguments:
-        file: The table.
-        plan: What to write of it.
         order: The joined-row indices to write: its own in their order, then those that it lacks.
         rows: The number of its own rows.
         more: The identifiers of rows that it lacks.
@@ -54,8 +51,6 @@ class JoinedRows(RowReader):
 
     Arguments:
         files: The tables; if there are several, each has a column of identifiers.
-        layout: The columns of each modality.
-        names: The modalities of the model.
 
     Attributes:
         rows: The number of joined rows.
@@ -82,7 +77,7 @@ class JoinedRows(RowReader):
         self._layout, self._files, self.names = layout, files, {name: name for name in names}
         self._styles = {column: CellStyle(layout.classes.get(column, ())) for column in known - layout.lists}
         self._shapes: dict[str, tuple[int, ...]] = {}
-        self._read = join_files(files, layout, self._learn_formats)
+        self._read = join_files(files, layout, partial(learn_formats, self._styles, self._shapes))
         self._arrays = {name: layout.array(name, self._read.numbers) for name in self.there}
         self.rows = len(next(iter(self._arrays.values())))
         self.place = partial(place_of, layout, files, self._read)
@@ -121,13 +116,6 @@ class JoinedRows(RowReader):
                 write_part(part, folder / Path(part.file.path).name, imputed)
             replace_folder(target, folder)
 
-    def _learn_formats(self, chunk: Chunk, numbers: Mapping[str, np.ndarray]) -> None:
-        """Records the format of cells."""
-        for column, values in numbers.items():
-            if column in self._styles:
-                self._styles[column].learn(chunk.single(column), values)
-        self._shapes |= {column: array.shape[1:] for column, array in chunk.vectors.items() if array.size}
-
     def _part(self, number: int, file: TableFile) -> Part:
         kept = kept_columns(file, self._layout)
         # Columns that no table has go into the first one.
@@ -158,23 +146,10 @@ class AllRows(RowWriter):
 
 
 def write_part(part: Part, path: Path, imputed: Imputed[np.ndarray]) -> None:
-    """Writes one of the joined tables.
-
-    Arguments:
-        part: The table.
-        path: The file to write.
-        imputed: All joined rows.
-    """
-    if isinstance(part.file, CsvTable):
-        out: CsvRowWriter | ParquetRowWriter = CsvRowWriter(path, part.plan, part.file, 0, packed=has_ending(path, GZIP), more=part.more)
-    else:
-        assert isinstance(part.file, ArrowTable)
-        out = ParquetRowWriter(path, part.plan, part.file, 0, rows=part.rows, more=part.more)
-    try:
+    """Writes one of the joined tables."""
+    with table_writer(path, path, part.plan, part.file, rows=part.rows, more=part.more) as out:
         for start in range(0, len(part.order), CHUNK):
             out.write(Block(start, {}), take(imputed, part.order[start : start + CHUNK]))
-    finally:
-        out.close()
 
 
 def check_names(files: Sequence[TableFile]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from pathlib import Path
 
 import numpy as np
 
@@ -17,9 +18,10 @@ from nbridge.common.messages import clip, listing
 from nbridge.data.name_patterns import matching
 from nbridge.data.output_names import ADDED
 from nbridge.data.source import Field
-from nbridge.data.tables.cells import LARGEST, MISSING, read_cells
+from nbridge.data.tables.arrow import distinct
+from nbridge.data.tables.cells import LARGEST, read_cells
 from nbridge.data.tables.columns import Chunk, TableFile, no_column
-from nbridge.data.texts import same_text_twice
+from nbridge.data.texts import MISSING, same_text_twice
 from nbridge.errors import DataError
 
 
@@ -30,10 +32,6 @@ class TableLayout:
     Arguments:
         shapes: The shape of a row of each modality, by name.
         columns: Its columns, in order.
-        classes: The ordered classes of categorical columns.
-        id: The column of identifiers.
-        missing: Placeholders of absent cells.
-        lists: The list columns.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -109,9 +107,9 @@ class TableLayout:
 
     def _read(self, chunk: Chunk, column: str) -> np.ndarray:
         if column not in self.lists:
-            return read_cells(column, chunk.single(column), self.classes.get(column, ()), self.missing, chunk.where)
+            return read_cells(column, chunk.column(column), self.classes.get(column, ()), self.missing, chunk.where)
         if column not in chunk.vectors:
-            if all(text.strip() in self.missing for text in chunk.single(column)):
+            if all(text.strip() in self.missing for text in distinct(chunk.column(column))[1]):
                 # An all-null column has no list type.
                 return np.full((chunk.rows, self._width(column)), np.nan, np.float32)
             raise DataError(f"column {clip(column)!r} holds single values, expected lists of {self._width(column)} numbers")
@@ -159,7 +157,14 @@ class TableLayout:
             raise DataError(f"modality {name!r}: {count} ({named}){elements}, but its shape is {shape}; write shape: {fields[-1].stop}")
 
 
-def expand(name: str, asked: str | Sequence[str], columns: Sequence[str], reserved: Collection[str] = ()) -> tuple[str, ...]:
+def of_modality(name: str, column: str) -> str:
+    """Names the modality of a missing column, for messages, unless it has the same name."""
+    return f" for modality {name!r}" if column != name else ""
+
+
+def expand(
+    name: str, asked: str | Sequence[str], columns: Sequence[str], reserved: Collection[str] = (), path: Path | None = None
+) -> tuple[str, ...]:
     """The columns of a modality, with patterns expanded in the order of the file.
 
     Arguments:
@@ -167,6 +172,7 @@ def expand(name: str, asked: str | Sequence[str], columns: Sequence[str], reserv
         asked: Names of columns, or patterns such as ``lab_*``; an exact column name takes precedence.
         columns: All available columns.
         reserved: Columns that patterns do not match.
+        path: The file, to be named if a column is missing.
 
     Raises:
         DataError: when one is missing or duplicate.
@@ -179,7 +185,7 @@ def expand(name: str, asked: str | Sequence[str], columns: Sequence[str], reserv
     for word in [asked] if isinstance(asked, str) else asked:
         named = [column for column in matching(word, columns) if column == word or not (column.endswith(ADDED) or column in reserved)]
         if not named:
-            raise DataError(no_column(word, f" for modality {name!r}" if word != name else "", columns))
+            raise DataError(("" if path is None else f"{path}: ") + no_column(word, of_modality(name, word), columns))
         found += named
     if twice := next((column for column in found if found.count(column) > 1), None):
         raise DataError(f"columns: modality {name!r}: duplicate column {clip(twice)!r}")

@@ -10,6 +10,7 @@ import numpy as np
 from nbridge.common.messages import clip, listing, quoted
 from nbridge.data.column import PRESENT
 from nbridge.data.ids import check_ids, identifier_of
+from nbridge.data.tables.arrow import row_texts
 from nbridge.data.tables.cells import read_cells
 from nbridge.data.tables.columns import Chunk, TableFile
 from nbridge.data.tables.layout import TableLayout
@@ -71,7 +72,7 @@ def read_numbers(file: TableFile, layout: TableLayout, on_chunk: OnChunk = lambd
         with naming(file.path):
             numbers = layout.numbers(chunk, taken)
             on_chunk(chunk, numbers)
-            said = {name: read_cells(mask, chunk.single(mask), (), layout.missing, chunk.where) for name, mask in masks.items()}
+            said = {name: read_cells(mask, chunk.column(mask), (), layout.missing, chunk.where) for name, mask in masks.items()}
             for name, mask in said.items():
                 if name in here:
                     check_presence(name, mask, layout.array(name, numbers), chunk.where)
@@ -80,7 +81,7 @@ def read_numbers(file: TableFile, layout: TableLayout, on_chunk: OnChunk = lambd
                     parts.setdefault(masks[name], []).append(mask)
         for column, values in numbers.items():
             parts[column].append(values)
-        ids += [identifier_of(text) for name in names for text in chunk.single(name)]
+        ids += [text for name in names for text in row_texts(chunk.column(name), identifier_of)]
     if not rows:
         raise DataError(f"{file.path}: no rows")
     with naming(file.path):

@@ -13,6 +13,7 @@ from nbridge.data.imputed import Imputed
 from nbridge.data.output_names import DRAW, IMPUTED, statistic_suffix, statistics_by_level
 from nbridge.data.source import Field
 from nbridge.data.tables.cell_format import CellStyle
+from nbridge.data.tables.columns import Chunk
 from nbridge.data.tables.layout import TableLayout
 from nbridge.errors import DataError
 
@@ -22,7 +23,6 @@ class CellPlan:
     """What to write of a table.
 
     Arguments:
-        layout: The columns of each modality.
         styles: The cell format of each scalar column.
         shapes: The vector shape of each list column, if known.
         kept: The columns of the table to write again, in order.
@@ -44,12 +44,21 @@ class CellPlan:
         return [field for field in self.layout.fields(name) if self.written is None or field.column in self.written]
 
 
+def learn_formats(
+    styles: Mapping[str, CellStyle], shapes: dict[str, tuple[int, ...]], chunk: Chunk, numbers: Mapping[str, np.ndarray]
+) -> None:
+    """Updates the cell format of scalar columns, and the vector shapes of list columns, from a chunk and its columns as numbers."""
+    for column, values in numbers.items():
+        if column in styles:
+            styles[column].learn(chunk.column(column), values)
+    shapes |= {column: array.shape[1:] for column, array in chunk.vectors.items() if array.size}
+
+
 @dataclass(frozen=True)
 class CellColumn:
     """Some rows of an output column.
 
     Arguments:
-        name: Its name.
         numbers: Its values, draws first, (K, N), or vectors, (K, N, n).
         fill: Which cells to rewrite, (N,); others keep their text.
         observed: The content of other cells in a column that the file lacks: a text, or the column whose text is copied.

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nbridge.common.messages import clip, did_you_mean, listing
+from nbridge.common.messages import clip
 from nbridge.data.arrays import keys_of
 from nbridge.data.blocks import RowReader
-from nbridge.data.endings import PARQUET, has_ending, parquet_files
+from nbridge.data.endings import PARQUET, has_ending
 from nbridge.data.folders import find_file, find_file_or_folder
 from nbridge.data.ids import check_ids
-from nbridge.data.name_patterns import matching
 from nbridge.data.source import Binding, DataSource, check_not_input, is_path
 from nbridge.data.split import Dataset
 from nbridge.data.split_labels import NoColumnError, RowLabels, label_texts
 from nbridge.data.streaming.store import Store, bytes_of
 from nbridge.data.streaming.stored_rows import LIMIT, open_rows
+from nbridge.data.tables.arrow import dense, distinct_values, is_list, is_number, pyarrow_of, with_nan
 from nbridge.data.tables.columns import no_column
-from nbridge.data.tables.parquet_rows import list_rows
+from nbridge.data.tables.layout import expand, of_modality
+from nbridge.data.tables.parquet_file import ParquetFile, parquet_parts
+from nbridge.data.tables.parquet_rows import ListRows
 from nbridge.errors import DataError, naming
 
 
@@ -71,8 +72,8 @@ class Parquet(DataSource):
     def blocks(self, binding: Binding, scratch: Path) -> Iterator[RowReader]:  # noqa: ARG002 (columns are read where they are)
         path, names = find_file(self.path), self.array_names(binding.taken)
         sizes = {names[name]: prod(shape) for name, shape in binding.taken.items()}
-        with naming(self.origin, path), list_rows(path, names, sizes, self.id) as rows:
-            yield rows
+        with naming(self.origin, path):
+            yield ListRows(ParquetFile(path, "not a Parquet file, or damaged", "damaged Parquet file"), names, sizes, self.id)
 
     def check_output(self, target: Path, *, sharded: bool) -> None:  # noqa: ARG002 (rows can be cut anywhere)
         check_not_input(target, find_file(self.path))
@@ -85,8 +86,8 @@ class Parquet(DataSource):
         """
         asked = keys_of(shapes, self.columns, "columns")
         path = find_file_or_folder(self.path)
-        files = [_open(file) for file in _files(path)]
-        columns = {name: _chosen(files[0], name, words, self.reserved) for name, words in asked.items()}
+        files = parquet_parts(path)
+        columns = {name: expand(name, words, files[0].schema.names, self.reserved, files[0].path) for name, words in asked.items()}
         for file in files:
             for name, shape in shapes.items():
                 _check_columns(file, name, columns[name], shape)
@@ -98,50 +99,46 @@ class Parquet(DataSource):
     def row_labels(self, column: str, shapes: Mapping[str, tuple[int, ...]]) -> RowLabels:  # noqa: ARG002
         """The values of a column in all files; no other column is read."""
         path = find_file_or_folder(self.path)
-        files = [_open(file) for file in _files(path)]
+        files = parquet_parts(path)
         for file in files:
             if column not in file.types:
-                raise NoColumnError(f"{file.path}: {no_column(column, '', list(file.types))}")
-            if _pyarrow().types.is_nested(file.types[column]):
+                raise NoColumnError(f"{file.path}: {no_column(column, '', file.schema.names)}")
+            if pyarrow_of().types.is_nested(file.types[column]):
                 raise NoColumnError(
                     f"{file.path}: column {clip(column)!r} holds {clip(file.types[column])}, expected one value for each row"
                 )
-        texts = [label_texts(_read(file, [column]).column(column).to_pylist()) for file in files]
-        ends = np.cumsum([len(part) for part in texts])
+        labels: list[str] = []
+        for file in files:
+            codes, values = distinct_values(file.read([column]).column(column).combine_chunks())
+            labels += np.array(label_texts(values), dtype=object)[codes].tolist()
+        starts = np.cumsum([0, *(file.rows for file in files)])
 
         def where(row: int) -> str:
-            number = int(np.searchsorted(ends, row, side="right"))
+            number = int(np.searchsorted(starts, row, side="right")) - 1
             of = f" of {files[number].path.name}" if len(files) > 1 else ""
-            return f"row {row - int(ends[number]) + len(texts[number])}{of}"
+            return f"row {row - int(starts[number])}{of}"
 
-        return RowLabels(f"column {clip(column)!r}", [text for part in texts for text in part], where, str(path))
+        return RowLabels(f"column {clip(column)!r}", labels, where, str(path))
 
-    def _ids(self, path: Path, files: Sequence[_File], rows: int) -> np.ndarray | None:
+    def _ids(self, path: Path, files: Sequence[ParquetFile], rows: int) -> np.ndarray | None:
         if self.id == "id" and not all("id" in file.types for file in files):
             return None
-        parts = [_numpy_ids(file, self.id) for file in files]
+        for file in files:
+            if self.id not in file.types:
+                raise DataError(f"{file.path}: {no_column(self.id, '', file.schema.names)}")
+        parts = [file.read([self.id]).column(self.id).combine_chunks().to_numpy(zero_copy_only=False) for file in files]
         with naming(path):
             return check_ids(np.concatenate(parts), rows)
-
-
-@dataclass(frozen=True)
-class _File:
-    """A file, the types of its columns, and the rows of each row group."""
-
-    path: Path
-    metadata: Any
-    types: Mapping[str, Any]
-    groups: tuple[int, ...]
 
 
 class _ParquetStore(Store):
     """Row groups of one or more files, each a block."""
 
     def __init__(
-        self, path: Path, shapes: Mapping[str, tuple[int, ...]], files: Sequence[_File], columns: Mapping[str, tuple[str, ...]]
+        self, path: Path, shapes: Mapping[str, tuple[int, ...]], files: Sequence[ParquetFile], columns: Mapping[str, tuple[str, ...]]
     ) -> None:
-        groups = [(file, group) for file in files for group, rows in enumerate(file.groups) if rows]
-        super().__init__(path, shapes, [file.groups[group] for file, group in groups])
+        groups = [(file, group) for file in files for group, rows in enumerate(np.diff(file.ends)) if rows]
+        super().__init__(path, shapes, [int(np.diff(file.ends)[group]) for file, group in groups])
         self._groups, self._columns, self._firsts = groups, columns, dict[Path, int]()
         for start, (file, group) in zip(self.starts.tolist(), groups, strict=True):
             self._firsts.setdefault(file.path, start)
@@ -164,99 +161,35 @@ class _ParquetStore(Store):
     def _decode(self, block: int, name: str) -> np.ndarray:
         file, group = self._groups[block]
         columns, width = self._columns[name], prod(self.shapes[name])
-        table = _read(file, columns, group)
+        first, stop = file.ends[group : group + 2].tolist()
+        table = file.read(columns, first, stop)
         with naming(file.path):
-            first = int(self.starts[block]) - self._firsts[file.path]
             if len(columns) == 1:
                 return _numbers(table.column(columns[0]), name, width, first)
             return np.concatenate([_numbers(table.column(column), name, 1, first) for column in columns], axis=1)
 
 
-def _pyarrow() -> Any:
-    import pyarrow
-    import pyarrow.compute
-    import pyarrow.parquet
-
-    return pyarrow
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (_pyarrow().ArrowException, OSError, EOFError) as error:
-        reason = clip((str(error).splitlines() or [type(error).__name__])[0], 100)
-        raise DataError(f"{path}: not a parquet file, or truncated or damaged ({reason})") from error
-
-
-def _read(file: _File, columns: Sequence[str], group: int | None = None) -> Any:
-    """Reads some columns, of one row group or of all."""
-    groups = range(len(file.groups)) if group is None else [group]
-    with _reading(file.path), _pyarrow().parquet.ParquetFile(file.path, metadata=file.metadata) as reader:
-        return reader.read_row_groups(list(groups), columns=list(columns), use_threads=False)
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    files = parquet_files(path)
-    if not files:
-        raise DataError(f"{path}: no file *.parquet in this folder")
-    return files
-
-
-def _open(path: Path) -> _File:
-    pyarrow = _pyarrow()
-    with _reading(path):
-        metadata = pyarrow.parquet.read_metadata(path)
-        schema = metadata.schema.to_arrow_schema()
-        groups = tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
-    return _File(path, metadata, {field.name: field.type for field in schema}, groups)
-
-
-def _chosen(file: _File, name: str, asked: str | Sequence[str], reserved: Collection[str] = ()) -> tuple[str, ...]:
-    """The columns of a modality, with patterns expanded in the order of the file; patterns do not match reserved columns."""
-    columns: list[str] = []
-    for word in [asked] if isinstance(asked, str) else asked:
-        found = [column for column in matching(word, list(file.types)) if column == word or column not in reserved]
-        if not found:
-            raise _missing(file, name, word)
-        columns += found
-    if twice := next((column for column in columns if columns.count(column) > 1), None):
-        raise DataError(f"columns: modality {name!r}: duplicate column {twice!r}")
-    return tuple(columns)
-
-
-def _missing(file: _File, name: str, word: str) -> DataError:
-    of = f" for modality {name!r}" if word != name else ""
-    names = list(file.types)
-    shown = listing(names[:20]) + (f", and {len(names) - 20} more" if len(names) > 20 else "")
-    return DataError(f"{file.path}: no column {word!r}{of}.{did_you_mean(word, names)} Found: {shown}")
-
-
-def _check_columns(file: _File, name: str, columns: Sequence[str], shape: tuple[int, ...]) -> None:
-    types = _pyarrow().types
+def _check_columns(file: ParquetFile, name: str, columns: Sequence[str], shape: tuple[int, ...]) -> None:
     for column in columns:
         if column not in file.types:
-            raise _missing(file, name, column)
+            raise DataError(f"{file.path}: {no_column(column, of_modality(name, column), file.schema.names)}")
         kind = file.types[column]
-        inner = kind.value_type if _is_list(kind) else kind
-        if not (types.is_integer(inner) or types.is_floating(inner) or types.is_boolean(inner)):
+        if not is_number(kind.value_type if is_list(kind) else kind):
             raise DataError(
                 f"{file.path}: modality {name!r}: column {column!r} of type {clip(kind)}, expected numbers, or lists of numbers"
             )
-        if _is_list(kind) and len(columns) > 1:
+        if is_list(kind) and len(columns) > 1:
             raise DataError(
                 f"{file.path}: modality {name!r}: column {column!r} holds lists, expected one column of lists, or several of numbers"
             )
-    if not _is_list(file.types[columns[0]]):
+    if not is_list(file.types[columns[0]]):
         with naming(file.path):
             _check_width(name, len(columns), shape)
 
 
-def _check_alike(first: _File, file: _File, columns: Sequence[str]) -> None:
+def _check_alike(first: ParquetFile, file: ParquetFile, columns: Sequence[str]) -> None:
     for column in columns:
-        if _is_list(first.types[column]) != _is_list(file.types[column]):
+        if is_list(first.types[column]) != is_list(file.types[column]):
             raise DataError(
                 f"{file.path}: column {column!r} of type {clip(file.types[column])}, but {clip(first.types[column])} in {first.path.name}"
             )
@@ -273,51 +206,21 @@ def _check_width(name: str, columns: int, shape: tuple[int, ...]) -> None:
         raise DataError(f"modality {name!r}: {columns} columns, expected {size}, one for each element of the shape {shape}")
 
 
-def _is_list(kind: Any) -> bool:
-    types = _pyarrow().types
-    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-
-
-def _check_size(file: _File, group: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    most = LIMIT // (2 * bytes_of(shapes))
-    if file.groups[group] > most:
+def _check_size(file: ParquetFile, group: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    most, rows = LIMIT // (2 * bytes_of(shapes)), int(np.diff(file.ends)[group])
+    if rows > most:
         raise DataError(
-            f"{file.path}: row group {group} holds {file.groups[group]:,} rows, too many to read at once; "
+            f"{file.path}: row group {group} holds {rows:,} rows, too many to read at once; "
             f"write the file again with row groups of {min(most, 10_000):,} rows or so"
         )
 
 
 def _numbers(column: Any, name: str, width: int, first: int) -> np.ndarray:
     """A column as numbers, NaN for null: :math:`(N, width)`, or class indices, :math:`(N,)`, for scalars with a larger width."""
-    pyarrow = _pyarrow()
-    array = column.combine_chunks()
-    if not _is_list(array.type):
-        return _plain(array).reshape(-1, 1) if width == 1 else _plain(array)
-    valid = array.is_valid().to_numpy(zero_copy_only=False)
-    lengths = pyarrow.compute.list_value_length(array).to_numpy(zero_copy_only=False)
-    if (wrong := np.flatnonzero(valid & (lengths != width))).size:
-        row = wrong[0]
-        raise DataError(
-            f"modality {name!r}: row {first + row} holds {int(lengths[row])} values, expected {width}, or null where it is absent"
-        )
-    flat = _plain(array.flatten()).reshape(-1, width)
-    if valid.all():
-        return flat
-    rows = np.full((len(array), width), np.nan, np.result_type(flat.dtype, np.float32))
-    rows[valid] = flat
-    return rows
 
+    def message(row: int, length: int, _: int, expected: int) -> str:
+        return f"modality {name!r}: row {first + row} holds {length} values, expected {expected}, or null where it is absent"
 
-def _plain(array: Any) -> np.ndarray:
-    """Numbers of an Arrow array without lists, NaN for null."""
-    pyarrow = _pyarrow()
-    if pyarrow.types.is_boolean(array.type):
-        array = array.cast(pyarrow.uint8())
-    return array.to_numpy(zero_copy_only=False)
-
-
-def _numpy_ids(file: _File, column: str) -> np.ndarray:
-    if column not in file.types:
-        names = list(file.types)
-        raise DataError(f"{file.path}: no column {column!r}.{did_you_mean(column, names)} Found: {listing(names[:20])}")
-    return _read(file, [column]).column(column).combine_chunks().to_numpy(zero_copy_only=False)
+    numbers = with_nan(*dense(column.combine_chunks(), message, width))
+    numbers = numbers.view(np.uint8) if numbers.dtype == bool else numbers
+    return numbers[:, None] if numbers.ndim == width == 1 else numbers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,60 +17,54 @@ from nbridge.data.column import PRESENT
 from nbridge.data.ids import check_ids_layout
 from nbridge.data.imputed import Imputed
 from nbridge.data.output_names import named_arrays
+from nbridge.data.tables.arrow import dense, is_list, is_number, is_text, list_type, lists
+from nbridge.data.tables.parquet_file import ParquetFile
 from nbridge.errors import DataError
 
-_READ, _GROUP = 2**20, 2**25
-"""Bytes of a column read at a time, and of a row group written."""
+_GROUP = 2**25
+"""Bytes of a row group written."""
 
 
 class ListRows(RowReader):
     """Columns of a Parquet file.
 
     Arguments:
-        file: A `pyarrow.parquet.ParquetFile`.
-        names: The column of each modality.
         sizes: The number of values per row of each modality, by column.
-        id_key: The column of identifiers.
     """
 
     noun: ClassVar[str] = "column"
 
-    def __init__(self, file: Any, names: Mapping[str, str], sizes: Mapping[str, int], id_key: str) -> None:
+    def __init__(self, file: ParquetFile, names: Mapping[str, str], sizes: Mapping[str, int], id_key: str) -> None:
+        file.check_names()
         self._file, self.names, self._sizes, self.id_key = file, names, sizes, id_key
-        self.schema = file.schema_arrow
-        self.keys = tuple(self.schema.names)
-        if twice := [key for key in self.keys if self.keys.count(key) > 1]:
-            raise DataError(f"duplicate column {twice[0]!r}")
+        self.schema, self.keys = file.schema, tuple(file.schema.names)
 
     def layout(self, key: str) -> Layout:
-        kind, rows = self.schema.field(key).type, self._file.metadata.num_rows
-        if _is_number(kind):
+        kind, rows = self.schema.field(key).type, self._file.rows
+        if is_number(kind):
             return Layout(np.dtype(kind.to_pandas_dtype()), (rows,))
-        if _is_list(kind) and _is_number(kind.value_type):
+        if is_list(kind) and is_number(kind.value_type):
             return Layout(np.dtype(kind.value_type.to_pandas_dtype()), (rows, getattr(kind, "list_size", self._sizes.get(key, 1))))
         hint = "; leave out a column that holds nothing" if str(kind) == "null" else ""
         raise DataError(f"column {key!r} is of type {clip(kind)}, expected numbers, or lists of numbers{hint}")
 
     def row_bytes(self, keys: Iterable[str], rows: int) -> int:  # noqa: ARG002
-        groups = (self._file.metadata.row_group(number).total_byte_size for number in range(self._file.num_row_groups))
         # Encoded columns take more memory once decoded.
-        return 2 * sum(groups) // max(1, rows)
+        return 2 * self._file.bytes // max(1, rows)
 
     def blocks(self, keys: Iterable[str], start: int, stop: int, size: int) -> Iterator[Block]:
         keys = tuple(keys)
         numbers = [key for key in keys if key.removesuffix(PRESENT) in self._sizes]
         for first, table in self._tables(keys, start, stop, size):
-            read = {key: _read_column(key, table.column(key), self.layout(key).shape[1:], first) for key in numbers}
+            read = {key: self._read(key, table.column(key).combine_chunks(), first) for key in numbers}
             missing = {key: mask for key, (_, mask) in read.items() if mask is not None}
             yield Block(first, {key: array for key, (array, _) in read.items()}, missing, table)
 
     def identifiers(self, key: str, rows: int, size: int) -> Iterator[np.ndarray]:
-        import pyarrow as pa
-
         kind = self.schema.field(key).type
-        if not (_is_number(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        if not (is_number(kind) or is_text(kind)):
             raise DataError(f"ids: column of type {clip(kind)}, expected integers or text")
-        check_ids_layout((self._file.metadata.num_rows,), np.dtype(object), rows)
+        check_ids_layout((self._file.rows,), np.dtype(object), rows)
         return (table.column(key).to_numpy() for _, table in self._tables([key], 0, rows, size))
 
     @contextmanager
@@ -87,9 +82,9 @@ class ListRows(RowReader):
         """Tables of a fixed number of rows, except the last, each with the index of its first row."""
         import pyarrow as pa
 
-        groups, first = self._groups(start, stop)
+        groups, first = self._file.groups(start, stop)
         rest, wanted = None, stop - start
-        for batch in _reporting_damage(self._file.iter_batches(size, row_groups=groups, columns=list(keys), use_threads=False)):
+        for batch in self._file.batches(list(keys), size, groups):
             table = pa.Table.from_batches([batch])
             table, first = table.slice(max(0, start - first)), first + batch.num_rows
             rest = table if rest is None else pa.concat_tables([rest, table])
@@ -99,11 +94,13 @@ class ListRows(RowReader):
                 wanted -= min(size, rest.num_rows)
                 rest = rest.slice(size)
 
-    def _groups(self, start: int, stop: int) -> tuple[list[int], int]:
-        """The row groups that contain these rows, and the index of the first row of the first group."""
-        ends = np.cumsum([0, *(self._file.metadata.row_group(number).num_rows for number in range(self._file.num_row_groups))])
-        found = [number for number in range(len(ends) - 1) if ends[number] < stop and ends[number + 1] > start]
-        return found, int(ends[found[0]]) if found else start
+    def _read(self, key: str, array: Any, first: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """A column as an array, and its mask of missing cells; None if none is missing."""
+
+        def message(row: int, length: int, _: int, expected: int) -> str:
+            return f"column {key!r}: row {first + row} holds {length} values, expected {expected}"
+
+        return dense(array, message, *self.layout(key).shape[1:])
 
 
 class _Table(RowWriter):
@@ -122,7 +119,7 @@ class _Table(RowWriter):
         columns: dict[str, Any] = {}
         for key in dict.fromkeys([*_in_order(self._schema.names, done), *done]):
             if key in done:
-                columns[key] = _arrow(*done[key], self._schema.field(key).type if key in self._schema.names else None)
+                columns[key] = _column(*done[key], self._schema.field(key).type if key in self._schema.names else None)
             elif key in self.needs:
                 columns[key] = block.table.column(key)
         table = pa.table(columns)
@@ -148,30 +145,6 @@ class _Table(RowWriter):
             self._writer.close()
 
 
-@contextmanager
-def list_rows(path: Path, names: Mapping[str, str], sizes: Mapping[str, int], id_key: str) -> Iterator[ListRows]:
-    """Opens the columns of a Parquet file.
-
-    Arguments:
-        path: The file.
-        names: The column of each modality.
-        sizes: The number of values per row of each modality, by column.
-        id_key: The column of identifiers.
-
-    Raises:
-        DataError: when it is damaged or not a Parquet file.
-    """
-    import pyarrow as pa
-    from pyarrow.parquet import ParquetFile
-
-    try:
-        file = ParquetFile(path, buffer_size=_READ, pre_buffer=False)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"not a Parquet file, or damaged ({_line(error)})") from error
-    with file:
-        yield ListRows(file, names, sizes, id_key)
-
-
 def _in_order(names: list[str], done: Mapping[str, Any]) -> Iterator[str]:
     """The original columns, each followed by the new ones that follow it in the imputed block."""
     filled = list(done)
@@ -184,80 +157,12 @@ def _in_order(names: list[str], done: Mapping[str, Any]) -> Iterator[str]:
                 yield later
 
 
-def _reporting_damage(batches: Iterator[Any]) -> Iterator[Any]:
-    import pyarrow as pa
-
-    try:
-        yield from batches
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"damaged Parquet file ({_line(error)})") from error
-
-
-def _line(error: Exception) -> str:
-    return clip((str(error).splitlines() or [type(error).__name__])[0], 100)
-
-
-def _is_number(kind: Any) -> bool:
-    import pyarrow as pa
-
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
-
-
-def _is_list(kind: Any) -> bool:
-    import pyarrow as pa
-
-    return pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
-
-
-def _read_column(key: str, column: Any, row: tuple[int, ...], first: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """A column's array, and its mask of missing cells; None if none is missing."""
-    from pyarrow import compute
-
-    array = column.combine_chunks()
-    if not row:
-        return _read_numbers(array)
-    valid = array.is_valid().to_numpy(zero_copy_only=False)
-    lengths = compute.call_function("list_value_length", [array]).fill_null(row[0]).to_numpy()
-    if (wrong := np.flatnonzero(lengths != row[0])).size:
-        raise DataError(f"column {key!r}: row {first + wrong[0]} holds {lengths[wrong[0]]} values, expected {row[0]}")
-    flat, holes = _read_numbers(array.flatten())
-    if valid.all():
-        return flat.reshape(-1, *row), None if holes is None else holes.reshape(-1, *row)
-    numbers, missing = np.zeros((len(valid), *row), flat.dtype), np.ones((len(valid), *row), bool)
-    numbers[valid], missing[valid] = flat.reshape(-1, *row), False if holes is None else holes.reshape(-1, *row)
-    return numbers, missing
-
-
-def _read_numbers(array: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    if not array.null_count:
-        return array.to_numpy(zero_copy_only=False), None
-    dtype = np.dtype(array.type.to_pandas_dtype())
-    return array.fill_null(dtype.type(0)).to_numpy(zero_copy_only=False), array.is_null().to_numpy(zero_copy_only=False)
-
-
-def _arrow(array: np.ndarray, axis: int, kind: Any) -> Any:
+def _column(array: np.ndarray, axis: int, kind: Any) -> Any:
     """Converts an array to a column of the original type, in lists of K if there are draws before the axis of rows."""
     import pyarrow as pa
 
     draws = array.shape[0] if axis else 1
-    array = np.moveaxis(array, axis, 0)
-    rows, row = draws * len(array), array.shape[1 + axis :]
-    size = int(np.prod(row))
-    flat = array.reshape(-1)
-    if kind is None:
-        numbers = pa.array(flat)
-        column = pa.FixedSizeListArray.from_arrays(numbers, size) if row else numbers
-    elif _is_list(kind):
-        numbers = pa.array(flat, kind.value_type)
-        offsets = () if pa.types.is_fixed_size_list(kind) else (pa.array(np.arange(rows + 1) * size, _offset_type(kind)),)
-        lists = {True: pa.FixedSizeListArray, False: pa.LargeListArray if pa.types.is_large_list(kind) else pa.ListArray}[not offsets]
-        column = lists.from_arrays(*offsets, numbers, type=kind)
-    else:
-        column = pa.array(flat, kind)
+    row = (prod(array.shape[1 + axis :]),) if array.ndim > 1 + axis else ()
+    flat = np.moveaxis(array, axis, 0).reshape(-1, *row)
+    column = lists(flat, list_type(row, pa.from_numpy_dtype(array.dtype)) if kind is None else kind)
     return pa.FixedSizeListArray.from_arrays(column, draws) if axis else column
-
-
-def _offset_type(kind: Any) -> Any:
-    import pyarrow as pa
-
-    return pa.int64() if pa.types.is_large_list(kind) else pa.int32()

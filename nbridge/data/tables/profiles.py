@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nbridge.data.ids import check_ids, identifier_of
-from nbridge.data.tables.cells import exact_number_of, is_padded, number_of, ordered_classes
+from nbridge.data.tables.arrow import distinct, row_texts
+from nbridge.data.tables.cells import is_padded, ordered_classes
 from nbridge.data.tables.columns import TableFile
 from nbridge.data.tables.numbers import Numbers, check_joinable, join
-from nbridge.data.texts import normal_text
+from nbridge.data.texts import exact_number_of, normal_text, number_of
 from nbridge.errors import DataError, naming
 
 EXACT = 2**53
@@ -163,11 +164,10 @@ def _read(file: TableFile, id_column: str | None, missing: Collection[str], text
         rows += chunk.rows
         for column in columns:
             known = places[column]
-            stripped = [normal_text(text) for text in chunk.single(column)]
-            for text in dict.fromkeys(stripped):
-                known.setdefault(text, float(len(known) - len(missing)))
-            parts[column].append(np.array([known[text] for text in stripped]))
-        ids += [identifier_of(text) for text in chunk.single(id_column)] if id_column is not None else []
+            codes, different = distinct(chunk.column(column))
+            numbers = [known.setdefault(normal_text(text), float(len(known) - len(missing))) for text in different]
+            parts[column].append(np.array(numbers)[codes])
+        ids += [] if id_column is None else row_texts(chunk.column(id_column), identifier_of).tolist()
     if not rows:
         raise DataError(f"{file.path}: no rows")
     with naming(file.path):

@@ -1,6 +1,6 @@
 """Tables, csv or Parquet or in memory, read and written block by block: a modality is one or more columns, or a column of lists.
 
-A file is read once as text; its numbers go to a temporary file, from which a model reads them as often as needed. The file is read again
+A file is read once; its numbers go to a temporary file, from which a model reads them as often as needed. The file is read again
 when rows are written, so that observed cells are written verbatim. Numbers of a table in memory stay in memory.
 """
 
@@ -18,18 +18,18 @@ from nbridge.common.atomic_files import replacing
 from nbridge.common.messages import clip, did_you_mean, listing
 from nbridge.data.blocks import Block, Layout, Output, RowReader, RowWriter
 from nbridge.data.column import PRESENT
-from nbridge.data.endings import GZIP, has_ending
 from nbridge.data.ids import IdWording, identifier_of
 from nbridge.data.output_names import ADDED
+from nbridge.data.tables.arrow import row_texts
 from nbridge.data.tables.cell_format import CellStyle
 from nbridge.data.tables.cells import read_cells
-from nbridge.data.tables.columns import ArrowTable, CsvTable, TableFile
-from nbridge.data.tables.frame_table import FrameTable
+from nbridge.data.tables.columns import TableFile
+from nbridge.data.tables.frame_adapter import Frame
 from nbridge.data.tables.frame_writer import FrameRowWriter
 from nbridge.data.tables.layout import TableLayout
-from nbridge.data.tables.output_columns import CellPlan
+from nbridge.data.tables.output_columns import CellPlan, learn_formats
 from nbridge.data.tables.presence import check_presence
-from nbridge.data.tables.write import CsvRowWriter, ParquetRowWriter
+from nbridge.data.tables.write import table_writer
 from nbridge.errors import DataError
 
 _NUMBER = np.dtype(np.float64)
@@ -39,9 +39,6 @@ class CellRows(RowReader):
     """The columns of a table as modalities.
 
     Arguments:
-        file: The table.
-        layout: The columns of each modality.
-        names: The modalities of the model.
         scratch: A folder for numbers; by default they stay in memory.
 
     Attributes:
@@ -93,7 +90,7 @@ class CellRows(RowReader):
 
     def identifiers(self, key: str, rows: int, size: int) -> Iterator[np.ndarray]:  # noqa: ARG002
         for chunk in self.file.chunks([key], size):
-            yield np.array([identifier_of(text) for text in chunk.single(key)], dtype=object)
+            yield row_texts(chunk.column(key), identifier_of)
 
     def id_wording(self, key: str) -> IdWording:
         return self.file.id_wording(key)
@@ -107,21 +104,11 @@ class CellRows(RowReader):
     @contextmanager
     def writing(self, target: Path | None, output: Output) -> Iterator[RowWriter]:
         if target is None:
-            assert isinstance(self.file, FrameTable)
+            assert isinstance(self.file, Frame)
             yield FrameRowWriter(self.plan, self.file)
             return
-        with replacing(target) as temporary:
-            if isinstance(self.file, CsvTable):
-                out: CsvRowWriter | ParquetRowWriter = CsvRowWriter(
-                    temporary, self.plan, self.file, output.start, packed=has_ending(target, GZIP)
-                )
-            else:
-                assert isinstance(self.file, ArrowTable)
-                out = ParquetRowWriter(temporary, self.plan, self.file, output.start)
-            try:
-                yield out
-            finally:
-                out.close()
+        with replacing(target) as temporary, table_writer(temporary, target, self.plan, self.file, output.start) as out:
+            yield out
 
     def _scan(self, taken: Sequence[str]) -> tuple[int, dict[str, tuple[int, ...]]]:
         """Reads all rows: stores their numbers, infers the format of each column; returns the number of rows, and the vector shapes."""
@@ -129,14 +116,11 @@ class CellRows(RowReader):
         rows, shapes = 0, dict[str, tuple[int, ...]]()
         for chunk in self.file.chunks(dict.fromkeys([*taken, *masks.values()])):
             numbers = self._layout.numbers(chunk, taken)
-            for column, values in numbers.items():
-                if column in self.plan.styles:
-                    self.plan.styles[column].learn(chunk.single(column), values)
-            shapes |= {column: array.shape[1:] for column, array in chunk.vectors.items() if array.size}
+            learn_formats(self.plan.styles, shapes, chunk, numbers)
             for name, store in self._numbers.items():
                 array = self._layout.array(name, numbers)
                 if name in masks:
-                    mask = read_cells(masks[name], chunk.single(masks[name]), (), self._layout.missing, chunk.where)
+                    mask = read_cells(masks[name], chunk.column(masks[name]), (), self._layout.missing, chunk.where)
                     check_presence(name, mask, array, chunk.where)
                 store.append(array)
             rows += chunk.rows
@@ -195,11 +179,6 @@ def kept_columns(file: TableFile, layout: TableLayout) -> tuple[str, ...]:
 def has_modality(found: Sequence[str], layout: TableLayout, name: str) -> bool:
     """Whether columns hold a modality: all of its columns, or none.
 
-    Arguments:
-        found: The columns of the table.
-        layout: The columns of each modality.
-        name: The modality.
-
     Raises:
         DataError: when only some of its columns exist.
     """
@@ -219,11 +198,6 @@ def has_modality(found: Sequence[str], layout: TableLayout, name: str) -> bool:
 
 def no_slip(passed: Sequence[str], layout: TableLayout, there: Sequence[str]) -> None:
     """Rejects a column named similarly to one of a missing modality, which would otherwise be imputed silently.
-
-    Arguments:
-        passed: The columns of no modality.
-        layout: The columns of each modality.
-        there: The modalities of the table.
 
     Raises:
         DataError: for the first such column, or when there is no modality.

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from nbridge.common.messages import clip, listing
 from nbridge.data.arrays import keys_of, to_batch
 from nbridge.data.blocks import RowReader
+from nbridge.data.classes import wrong_count
 from nbridge.data.endings import PARQUET, TABLES, TEXT, has_ending, parquet_files
 from nbridge.data.folders import find_file, find_file_or_folder
 from nbridge.data.ids import identifier_of
@@ -21,13 +22,14 @@ from nbridge.data.schema import ColumnsSchema
 from nbridge.data.source import EXPECTED, Binding, DataSource, Field, are_paths, check_not_input, check_whole, is_path, paths_of
 from nbridge.data.split import Dataset
 from nbridge.data.split_labels import NoColumnError, RowLabels
-from nbridge.data.tables.cells import MISSING, number_of, ordered_classes
+from nbridge.data.tables.arrow import distinct, row_texts
+from nbridge.data.tables.cells import ordered_classes
 from nbridge.data.tables.columns import TableFile, find_table, no_column, open_table
 from nbridge.data.tables.join import JoinedRows, check_names
 from nbridge.data.tables.layout import TableLayout, expand
 from nbridge.data.tables.numbers import check_joinable, join, join_files, place_of, read_numbers
 from nbridge.data.tables.rows import CellRows
-from nbridge.data.texts import normal_text
+from nbridge.data.texts import MISSING, normal_text, number_of
 from nbridge.errors import DataError, naming
 
 T = TypeVar("T", bound="Table")
@@ -252,7 +254,7 @@ class Table(DataSource):
         if stored.is_list(column):
             raise NoColumnError(f"{file.path}: {what} holds lists, expected one value for each row")
         with naming(file.path):
-            texts = [identifier_of(text) for chunk in stored.chunks([column]) for text in chunk.single(column)]
+            texts = [text for chunk in stored.chunks([column]) for text in row_texts(chunk.column(column), identifier_of)]
         texts = ["" if text in self.missing else text for text in texts]
         labels = RowLabels(what, texts, file.where, str(file.path), owner, alone=file.is_list(column))
         return labels if len(files) == 1 else self._joined(labels, files, file)
@@ -360,15 +362,11 @@ def _found_classes(files: Sequence[TableFile], column: str, name: str, count: in
     file = next(file for file in files if column in file.columns)
     texts: set[str] = set()
     for chunk in file.chunks([column]):
-        texts |= {normal_text(text) for text in chunk.single(column)} - missing
+        texts |= {*map(normal_text, distinct(chunk.column(column))[1])} - missing
     numbers = [number_of(text) for text in texts]
     if all(number in range(count) for number in numbers if number is not None) and None not in numbers:
         return tuple(map(str, range(count)))
     classes = ordered_classes(texts)
     if len(classes) != count:
-        listed = clip(listing(classes[:10]), 100) + (", ..." if len(classes) > 10 else "")
-        raise DataError(
-            f"{file.path}: column {clip(column)!r} has {len(classes)} classes ({listed}), but modality {name!r} is of shape ({count},); "
-            f"write shape: {len(classes)}, or list the classes in data.classes"
-        )
+        raise wrong_count(f"{file.path}: column {clip(column)!r}", classes, name, (count,))
     return classes

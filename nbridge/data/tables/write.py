@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nbridge.data.blocks import Block, RowWriter
+from nbridge.data.endings import GZIP, has_ending
 from nbridge.data.imputed import Imputed
 from nbridge.data.output_names import DRAW
 from nbridge.data.tables import arrow as arrow_cells
-from nbridge.data.tables.columns import ArrowTable, CsvTable
+from nbridge.data.tables.columns import ArrowTable, CsvTable, TableFile
 from nbridge.data.tables.csv import CsvWriter, Record, as_cell, split_text
 from nbridge.data.tables.output_columns import CellColumn, CellPlan, output_columns
 
@@ -23,11 +25,6 @@ class CsvRowWriter(RowWriter):
     """Writes a csv file in the format of another; modalities of lists, which csv cannot hold, are left out.
 
     Arguments:
-        path: The file to write.
-        plan: What to write of the input.
-        file: The input.
-        start: The index of the first row to write.
-        packed: Whether to compress it with gzip.
         more: Rows appended to those of the input: the values of some of its columns.
     """
 
@@ -109,13 +106,7 @@ class Renewed:
 
 
 class ArrowRowWriter(RowWriter):
-    """Writes columns of an Arrow table.
-
-    Arguments:
-        plan: What to write of the table.
-        table: The table.
-        start: The index of the first row to write.
-    """
+    """Writes columns of an Arrow table."""
 
     masks: ClassVar[bool] = True
     """Whether mask columns are written."""
@@ -164,9 +155,9 @@ class ArrowRowWriter(RowWriter):
             vectors = column.numbers[places % draws if len(column.numbers) > 1 else 0, places // draws]
             return arrow_cells.lists(arrow_cells.shaped(vectors, kind, self.plan.shapes.get(column.name, ())), kind)
         assert column.style is not None
-        plain = arrow_cells.single_type(kind.value_type if pa.types.is_dictionary(kind) else kind, column.style)
+        plain = column.style.type_of(arrow_cells.flat_type(kind))
         numbers = [column.number(place % draws, place // draws) for place in places.tolist()]
-        return pa.array([arrow_cells.value_of(number, plain, column.style) for number in numbers], plain)
+        return pa.array([column.style.value(number, plain) for number in numbers], plain)
 
     def _added(self, given: Any, column: CellColumn, rows: np.ndarray, draws: int) -> Any:
         """A column that the table lacks."""
@@ -195,10 +186,6 @@ class ParquetRowWriter(ArrowRowWriter):
     """Writes a Parquet file whose columns keep their types.
 
     Arguments:
-        path: The file to write.
-        plan: What to write of the table.
-        table: The table.
-        start: The index of the first row to write.
         rows: The number of rows of the table, if more are appended.
         more: Rows appended to those of the table: the values of some of its columns, as text.
     """
@@ -241,3 +228,19 @@ class ParquetRowWriter(ArrowRowWriter):
         """Closes the file."""
         if self._writer is not None:
             self._writer.close()
+
+
+@contextmanager
+def table_writer(
+    path: Path, target: Path, plan: CellPlan, file: TableFile, start: int = 0, *, rows: int = 0, more: Sequence[Mapping[str, str]] = ()
+) -> Iterator[RowWriter]:
+    """Context manager that writes a table, finally named `target`, in the format of another; arguments as of the writers."""
+    if isinstance(file, CsvTable):
+        out: CsvRowWriter | ParquetRowWriter = CsvRowWriter(path, plan, file, start, packed=has_ending(target, GZIP), more=more)
+    else:
+        assert isinstance(file, ArrowTable)
+        out = ParquetRowWriter(path, plan, file, start, rows=rows, more=more)
+    try:
+        yield out
+    finally:
+        out.close()
