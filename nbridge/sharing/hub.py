@@ -212,7 +212,7 @@ def _read(place: Path, repo: str) -> tuple[MultimodalVAE, Spec, Patterns | None]
 def _is_nbridge_config(config: Path) -> bool:
     try:
         return {"nbridge", "format_version", "spec"} <= set(json.loads(config.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return False
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -103,6 +105,29 @@ def test_a_built_in_name_asks_no_installed_package(monkeypatch: pytest.MonkeyPat
     registry.entry_points.cache_clear()
     monkeypatch.setattr(importlib.metadata, "distributions", lambda **_: pytest.fail("looked up"))
     assert registry.locate("likelihoods", "normal") == "nbridge.nn.likelihoods:Normal"
+
+
+@pytest.mark.parametrize(
+    ("program", "path", "expected"),
+    [
+        ({"__spec__": object()}, ["{here}", "", "/a", "."], ["/a"]),
+        ({"__spec__": object()}, ["{here}", "/a", "{here}"], ["/a", "{here}"]),
+        ({"__spec__": object()}, ["/a", "/b"], ["/a", "/b"]),
+        ({"__spec__": None, "__file__": "{here}/script.py"}, ["{here}", "/a"], ["/a"]),
+        ({"__spec__": None, "__file__": "/elsewhere/bin/nbridge"}, ["/elsewhere/bin", "{here}"], ["/elsewhere/bin", "{here}"]),
+        ({"__spec__": None}, ["", "/a"], ["/a"]),
+    ],
+    ids=["python -m", "python -m, with the folder in PYTHONPATH too", "python -m, elsewhere", "a script", "a command", "a prompt"],
+)
+def test_the_current_folder_is_no_place_of_installed_packages_unless_it_was_added_explicitly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: dict[str, Any], path: list[str], expected: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    here = str(Path.cwd())
+    told = {key: value.format(here=here) if isinstance(value, str) else value for key, value in program.items()}
+    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(**told))
+    monkeypatch.setattr(sys, "path", [entry.format(here=here) for entry in path])
+    assert registry.installed_path() == [entry.format(here=here) for entry in expected]
 
 
 @pytest.mark.parametrize("name", registry.BUILT_IN["models"])
