@@ -7,7 +7,7 @@ import shlex
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -259,7 +259,7 @@ def _prepare(spec: Spec, data: Data | None, device: str, world: World, collector
     model = build_model(spec)
     with world.main_first():
         frame = data if isinstance(data, DataSource) else rows_given(spec, data)
-        splits = build_data(spec, model, data if frame is None else frame, warn=collector.warn if world.is_main else lambda _: None)
+        splits = build_data(spec, model, data if frame is None else frame, warn=collector.warn if world.is_main else None)
     return model.to(world.device(device)), splits
 
 
@@ -300,7 +300,10 @@ def _train(
         log=None if own is None else partial(append_record, own),
     )  # fmt: skip
     model.cpu()
-    patterns = Patterns.of(model.names, splits.train.present)
+    never: dict[str, list[str]] = {}
+    for finding in (finding for finding in collector.findings if finding.kind == "unlearned"):
+        never.setdefault(finding.where, []).extend(finding.details["elements"])
+    patterns = replace(Patterns.of(model.names, splits.train.present), never=never)
     if own is not None:
         save_model(own / MODEL, model, with_weights(spec, model.weights), patterns, model_card(spec))
     world.barrier()
