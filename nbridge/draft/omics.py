@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from nbridge.common.messages import clip
+from nbridge.common.messages import clip, quoted
 from nbridge.data.dates import holds_dates
 from nbridge.data.omics.classes import declared_classes, is_numeric, texts_of
 from nbridge.data.omics.container import Omics, Part
@@ -28,6 +28,7 @@ from nbridge.data.output_names import owner_of
 from nbridge.data.tables.cells import MOST_CLASSES
 from nbridge.draft.column_kinds import kind_of_text
 from nbridge.draft.columns import MOST_MODALITIES
+from nbridge.draft.doubts import is_placeholder
 from nbridge.draft.splits import SplitKeys, keys_among
 from nbridge.draft.writer import Part as SpecPart
 from nbridge.errors import DataError
@@ -190,6 +191,8 @@ def _look_at_columns(found: OmicsLook, omics: Omics, columns: Iterable[tuple[Par
         if name != column or part.name or column in omics.parts or (name == "X" and not omics.parts):
             found.keys[name] = str(address)
         found.classes[name] = classes
+        doubtful = filter(is_placeholder, classes)
+        found.remarks += [f"{address}: {quoted(word)} is a class; if it marks absent cells, make them NaN" for word in doubtful]
         _add(found, omics, SpecPart(name, (len(classes),), "categorical", f"{address}: {len(classes)} classes"))
     found.remarks += [f"left out: {clip(', '.join(names), 200)}: {reason}" for reason, names in left.items()]
 

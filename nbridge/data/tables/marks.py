@@ -33,7 +33,8 @@ def read_column_marks(column: str, chunk: Chunk, layout: TableLayout) -> np.ndar
     if column in chunk.vectors:
         return as_marks(f"column {clip(column)!r}", chunk.vectors[column].reshape(chunk.rows, -1))
     codes, texts = distinct(chunk.column(column))
-    marks = [False if text.strip() in layout.missing else _MARKS.get(text.strip().lower()) for text in texts]
+    absent = {"", *chunk.absent, *layout.missing}
+    marks = [False if text.strip() in absent else _MARKS.get(text.strip().lower()) for text in texts]
     if None in marks:
         row = int(np.flatnonzero(codes == marks.index(None))[0])
         raise DataError(

@@ -12,7 +12,6 @@ from nbridge.data.column import PRESENT
 from nbridge.data.ids import check_ids, identifier_of
 from nbridge.data.marks import IMPUTED
 from nbridge.data.tables.arrow import row_texts
-from nbridge.data.tables.cells import read_cells
 from nbridge.data.tables.columns import Chunk, TableFile
 from nbridge.data.tables.layout import TableLayout
 from nbridge.data.tables.marks import mark_columns, marks_of, read_column_marks
@@ -77,7 +76,7 @@ def read_numbers(file: TableFile, layout: TableLayout, on_chunk: OnChunk = lambd
             on_chunk(chunk, numbers)
             for column in marks:
                 parts.setdefault(column, []).append(read_column_marks(column, chunk, layout))
-            said = {name: read_cells(mask, chunk.column(mask), (), layout.missing, chunk.where) for name, mask in masks.items()}
+            said = {name: layout.mask(chunk, mask) for name, mask in masks.items()}
             for name, mask in said.items():
                 if name in here:
                     check_presence(name, mask, layout.array(name, numbers), chunk.where)

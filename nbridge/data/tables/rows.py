@@ -22,7 +22,6 @@ from nbridge.data.ids import IdWording, identifier_of
 from nbridge.data.output_names import ADDED, IMPUTED
 from nbridge.data.tables.arrow import row_texts
 from nbridge.data.tables.cell_format import CellStyle
-from nbridge.data.tables.cells import read_cells
 from nbridge.data.tables.columns import Chunk, TableFile
 from nbridge.data.tables.frame_adapter import Frame
 from nbridge.data.tables.frame_writer import FrameRowWriter
@@ -126,7 +125,7 @@ class CellRows(RowReader):
             for name in self.there:
                 array = self._layout.array(name, numbers)
                 if name in masks:
-                    mask = read_cells(masks[name], chunk.column(masks[name]), (), self._layout.missing, chunk.where)
+                    mask = self._layout.mask(chunk, masks[name])
                     check_presence(name, mask, array, chunk.where)
                 self._numbers[name].append(array)
             self._keep_marks(chunk)
