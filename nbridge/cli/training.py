@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nbridge.cli.options import AsJson, Device, Overrides, Overwrite, SpecPath, console_of, default_folder, prefixed_errors, reporting
+from nbridge.cli.options import AsJson, Device, Overrides, Overwrite, console_of, default_folder, prefixed_errors, reporting
 from nbridge.cli.parameters import argument, option
 from nbridge.cli.reporting import WithoutReport, verdict_or_warn, write_report_or_warn
 from nbridge.cli.torchrun import main_process
@@ -30,16 +30,24 @@ SUMMARY_ROWS, SUMMARY_SAMPLES = 1000, 50
 
 
 def train(
-    spec: SpecPath,
+    spec: Annotated[str | None, argument("SPEC", "A spec, a YAML file.")] = None,
     out: Annotated[str | None, option("DIR", "The run folder to create.", shown="runs/NAME-OF-THE-SPEC")] = None,
     set_: Overrides = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
+    continue_: Annotated[str | None, option("DIR", "Train this run longer, with --set training.updates=N or so.", "--continue")] = None,
     log: Log = None,
     no_report: WithoutReport = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a model from a spec. Runs all training stages; after Ctrl-C, continue with `nbridge resume`."""
+    if continue_ is not None:
+        if spec or out or overwrite or not set_:
+            raise typer.BadParameter("--continue DIR trains that run longer: it needs --set, and takes no SPEC, --out or --overwrite.")
+        _go_on(continue_, None if device == "auto" else device, log, no_report, as_json, tuple(set_))
+        return
+    if spec is None:
+        raise typer.BadParameter("Missing argument 'SPEC'.")
     with ExitStack() as stack:
         with main_process() as is_main:
             check_logger(log)
@@ -67,6 +75,13 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Resume an interrupted run. The result is exactly the same as without the interruption."""
+    _go_on(directory, device, log, no_report, as_json)
+
+
+def _go_on(
+    directory: str, device: str | None, log: str | None, no_report: bool, as_json: bool, overrides: tuple[str, ...] = ()
+) -> None:  # fmt: skip
+    """Resumes a run, or trains it longer."""
     with ExitStack() as stack:
         with main_process() as is_main:
             check_logger(log)
@@ -75,11 +90,11 @@ def resume(
             from nbridge.training.progress import Reporters
             from nbridge.training.run_folder import MODEL
 
-            over = Path(directory, MODEL, CONFIG).is_file()
+            over = not overrides and Path(directory, MODEL, CONFIG).is_file()
             console = console_of(stderr=as_json, quiet=not is_main)
             tracker = stack.enter_context(tracking(log, directory))
             with reporting(console, directory) as reporter:
-                done = run.resume(directory, device=device, reporter=Reporters(reporter, tracker))
+                done = run.resume(directory, device=device, overrides=overrides, reporter=Reporters(reporter, tracker))
         if over:
             console.print(f"{directory}: training is already finished", soft_wrap=True)
         if is_main:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 WarningKind = Literal[
-    "chance", "inactive", "edge", "pattern", "apart", "empty", "prior", "slot", "split", "imputed", "untested", "doubt", "unlearned"
+    "chance", "inactive", "edge", "pattern", "apart", "empty", "prior", "slot", "split", "imputed", "untested", "doubt", "unlearned",
+    "edited",
 ]  # fmt: skip
 
 
@@ -21,7 +22,8 @@ class Finding:
             (modalities never observed together in training), ``empty`` (rows with nothing observed), ``prior`` (a mixture with fewer
             components than requested), ``slot`` (a part of an .h5mu file that could not be kept unchanged), ``split`` (parts of the
             split that are ill-formed or share items), ``imputed`` (values that an earlier imputation filled), ``untested`` (too few
-            rows to check), ``doubt`` (a likely mistake in the data) or ``unlearned`` (a column without a value in any training row).
+            rows to check), ``doubt`` (a likely mistake in the data), ``unlearned`` (a column without a value in any training row)
+            or ``edited`` (a spec in a run folder that was edited).
         where: The modality, or several separated by commas; empty if it concerns all.
         text: One line: what, where, and what to do.
         details: The numbers behind it, as JSON values.

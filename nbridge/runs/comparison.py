@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -30,6 +29,7 @@ from nbridge.evaluation.suite import Evaluation, OptionError, Settings, check_su
 from nbridge.runs.comparison_table import Comparison, aggregate, skipped_by_all
 from nbridge.runs.run import Run, open_run, resume, train
 from nbridge.runs.shared_stage import begin_after_joint
+from nbridge.spec.differences import differences
 from nbridge.spec.reader import read_spec
 from nbridge.spec.registry import known, locate
 from nbridge.spec.spec import Spec
@@ -250,19 +250,11 @@ def _check_same(entry: _Entry) -> None:
     """Raises a `RunError` if the folder contains a run of another spec."""
     if (entry.folder / RESOLVED).is_file():
         there, now = read_resolved(entry.folder).as_dict(), entry.spec.as_dict()
-        if key := _difference(there, now):
+        if found := next(differences(there, now), None):
             raise RunError(
-                f"{entry.folder}: contains a run of another spec ({key} differs); choose another folder with --out, or remove this one"
+                f"{entry.folder}: contains a run of another spec ({found.key} differs); choose another folder with --out, or remove "
+                "this one"
             )
-
-
-def _difference(one: Any, other: Any, path: str = "") -> str:
-    """The first key whose value differs; empty if there is none."""
-    if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
-        return "" if one == other else path
-    missing = object()
-    keys = dict.fromkeys((*one, *other))
-    return next(filter(None, (_difference(one.get(key, missing), other.get(key, missing), f"{path}.{key}".strip(".")) for key in keys)), "")
 
 
 # Training and evaluation

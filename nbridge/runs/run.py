@@ -32,6 +32,7 @@ from nbridge.evaluation.verdict import Verdict, read_verdict
 from nbridge.inference.weights import fit_weights, with_weights
 from nbridge.model import Model, load
 from nbridge.models.base import MultimodalVAE
+from nbridge.runs.continuing import longer_spec, reopen, spec_of_run
 from nbridge.spec.reader import read_spec, spec_from_dict, write_spec
 from nbridge.spec.registry import FROM_PYTHON, allowing, reading
 from nbridge.spec.spec import Spec
@@ -53,7 +54,7 @@ from nbridge.training.run_folder import (
 )  # fmt: skip
 from nbridge.training.run_lock import run_lock
 from nbridge.training.stage import StateError
-from nbridge.training.state import append_record, read_records, restore_state, save_state
+from nbridge.training.state import append_record, read_records, restore_state, save_stage_end, save_state
 from nbridge.training.trainer import TrainingState, check_stages, fit
 
 Data = Mapping[str, ArrayLike | Tensor] | Batch | FrameLike
@@ -158,28 +159,37 @@ def resume(
     data: Data | None = None,
     *,
     device: str | None = None,
+    overrides: Sequence[str] = (),
     reporter: Reporter | None = None,
     allow: Iterable[str] = (),
 ) -> Run:
-    """Resumes an interrupted run, bit-identically on the same machine; a finished run is loaded with its rows.
+    """Resumes an interrupted run, bit-identically on the same machine; a finished run is loaded with its rows, or trained longer.
 
     Arguments:
         directory: The run folder.
         data: The same rows as before, if they came from Python.
         device: Another device than before; results are then close, not identical.
+        overrides: A greater length of training, such as ``training.updates=5000``, for this run, finished or not. Stages after the first
+            one that gets longer are trained again. With a length in epochs and the schedule ``constant``, the result is that of a run of
+            this length from the start, bit for bit.
         reporter: Reports progress and warnings.
         allow: Packages whose classes the spec of the run may import, as in `nbridge.load`.
 
     Raises:
         SpecError: if the spec of the run is damaged, or names a class that is not installed or not allowed.
-        RunError: if there is no run, its checkpoint is damaged, or the rows have changed.
+        RunError: if there is no run, its checkpoint is damaged, the rows have changed, or the spec in its folder was edited before training
+            has finished; or if an override is not about the length of training, or makes nothing longer.
     """
     folder, collector = Path(directory), _WarningCollector(reporter)
     with join_processes() as world, allowing(allow), ExitStack() as stack:
         if not (folder / RESOLVED).is_file():
             raise RunError(f"{folder}: no run folder here ({RESOLVED} is missing); start one with: nbridge train SPEC --out {folder}")
-        spec = read_resolved(folder)
         environment = read_environment(folder)
+        finished = (folder / MODEL / CONFIG).is_file()
+        before, edited = spec_of_run(folder, read_resolved(folder), environment, finished=finished)
+        for finding in edited:
+            collector.warn(finding)
+        spec = longer_spec(folder, before, write_spec(before), overrides) if overrides else before
         # With another number of processes nothing is bit-identical anyway, and the threads of one process are too many for each of several.
         threads = environment["threads"] if environment.get("processes", 1) == world.size else torch.get_num_threads()
         # Sums over another number of threads are not bit-identical.
@@ -188,11 +198,15 @@ def resume(
                 model, splits = _prepare(spec, data, device or environment["device"], world, collector)
             if environment["fingerprint"] != fingerprint(splits):
                 raise RunError(f"{folder}: the rows have changed since this run began; train a new run in another folder")
-            if (folder / MODEL / CONFIG).is_file():
+            if finished and not overrides:
                 return Run(load(folder), spec, splits, folder, tuple(collector.findings))
             _advise(world, folder)
             if world.is_main:
                 stack.enter_context(run_lock(folder))
+            if overrides:
+                with world.main_first():
+                    if world.is_main:
+                        reopen(folder, model, before, spec, environment)
             if (folder / MODEL / CONFIG).is_file():
                 # Finished by the process that held the folder.
                 return Run(load(folder), spec, splits, folder, tuple(collector.findings))
@@ -298,6 +312,7 @@ def _train(
         reporter=collector.reporter if world.is_main else None,
         save=None if own is None else partial(save_state, own, model),
         log=None if own is None else partial(append_record, own),
+        keep=None if own is None else partial(save_stage_end, own, model),
     )  # fmt: skip
     model.cpu()
     never: dict[str, list[str]] = {}

@@ -3,9 +3,9 @@
 ======================= ===============================================================================================
 ``spec.yaml``           the spec as written
 ``spec.resolved.yaml``  the spec with all defaults filled in; read by `nbridge.resume`
-``env.json``            versions, threads, processes, device, the chosen precision, and a fingerprint of the rows
+``env.json``            versions, threads, processes, device, the chosen precision, a fingerprint of the rows, and both specs as written
 ``metrics.jsonl``       a line per round: an epoch, or 2 % of a budget in updates
-``checkpoints/``        ``last.safetensors``: the last checkpoint of training
+``checkpoints/``        ``last.safetensors``: the last checkpoint; ``end-STAGE.safetensors``: the end of a stage, to train it longer
 ``model/``              the trained model and the missingness patterns of its training rows, written after training
 ``classifiers/``        classifiers trained by `nbridge evaluate`, cached
 ``evaluation.json``     the last results of `nbridge evaluate` on test rows; ``evaluation-train.json`` on training rows, and so on
@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -43,6 +43,11 @@ from nbridge.version import __version__
 SPEC, RESOLVED, ENVIRONMENT, METRICS, MODEL = "spec.yaml", "spec.resolved.yaml", "env.json", "metrics.jsonl", "model"
 CLASSIFIERS, REPORT, TENSORBOARD, VERDICT = "classifiers", "report.html", "tensorboard", "verdict.json"
 CHECKPOINT = Path("checkpoints", "last.safetensors")
+
+
+def stage_end(stage: str) -> Path:
+    """The checkpoint of the end of a stage, in a run folder."""
+    return CHECKPOINT.parent / f"end-{stage}.safetensors"
 
 
 def evaluation_path(folder: Path, split: str) -> Path:
@@ -80,20 +85,24 @@ def check_target(folder: Path, overwrite: bool) -> None:
         )
 
 
-def create(folder: Path, spec: Spec, text: str, environment: Mapping[str, Any]) -> None:
+def create(
+    folder: Path, spec: Spec, text: str, environment: Mapping[str, Any], fill: Callable[[Path], object] = lambda _: None
+) -> None:  # fmt: skip
     """Creates a run folder atomically, so that it always contains everything that `resume` needs.
 
     The text is the spec as written, and the environment the contents of ``env.json`` (`new_environment`, or `read_environment` of a run
-    with the same rows).
+    with the same rows); ``fill`` adds other files before the folder appears.
     """
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with scratch_beside(folder) as scratch:
             fresh = scratch / "run"
             (fresh / CHECKPOINT).parent.mkdir(parents=True)
-            write_text(fresh / SPEC, text)
-            write_text(fresh / RESOLVED, write_spec(spec))
-            write_json(fresh / ENVIRONMENT, environment)
+            texts = {SPEC: text, RESOLVED: write_spec(spec)}
+            for name, content in texts.items():
+                write_text(fresh / name, content)
+            write_json(fresh / ENVIRONMENT, {**environment, "specs": texts})
+            fill(fresh)
             replace_folder(folder, fresh)
 
 

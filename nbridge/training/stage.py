@@ -64,6 +64,7 @@ class Callbacks:
     reporter: Reporter
     save: Callable[[TrainingState], None] | None = None
     log: Callable[[EpochRecord], None] | None = None
+    keep: Callable[[TrainingState], None] | None = None
 
 
 class StageRun:
@@ -74,7 +75,7 @@ class StageRun:
         free: Callable[[], Mapping[str, Marginal]], world: World,
     ) -> None:  # fmt: skip
         self.model, self.stage, self.state, self.world, self.free = model, stage, state, world, free
-        self.reporter, self.save, self.log = callbacks.reporter, callbacks.save, callbacks.log
+        self.reporter, self.save, self.log, self.keep = callbacks.reporter, callbacks.save, callbacks.log, callbacks.keep
         self.seed, self.cache, self.checkpoint_seconds = settings.seed, settings.cache_features, settings.checkpoint_seconds
         self.settings: StageSpec = settings.stage(stage.name)
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -102,11 +103,12 @@ class StageRun:
                 self.reporter.end_epoch(record)
             except KeyboardInterrupt:
                 # An interrupt between rounds must not lose the finished round.
-                self._checkpoint()
+                self._checkpoint(self.save)
                 raise
             if time.monotonic() - saved >= self.checkpoint_seconds:
-                self._checkpoint()
+                self._checkpoint(self.save)
                 saved = time.monotonic()
+        self._checkpoint(self.keep)
         self._restore_best()
         self.reporter.end_stage(self.stage.name, self.state.best_update, self.state.update)
 
@@ -248,12 +250,12 @@ class StageRun:
 
     # The optimiser's state, as named tensors
 
-    def _checkpoint(self) -> None:
-        if self.save:
+    def _checkpoint(self, save: Callable[[TrainingState], None] | None) -> None:
+        if save:
             self.state.optimizer = {
                 f"{name}/{key}": tensor for name, p in self.parameters.items() for key, tensor in self._moments(p).items()
             }
-            self.save(self.state)
+            save(self.state)
 
     def _moments(self, parameter: nn.Parameter) -> Mapping[str, Tensor]:
         """The optimiser's state of a parameter; that of one without a gradient so far is the initial one, so that none is missing."""

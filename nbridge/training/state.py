@@ -20,7 +20,7 @@ from nbridge.errors import RunError
 from nbridge.models.base import MultimodalVAE
 from nbridge.training.checkpoint import check_finite, check_layout, layout, load_into, load_tensors, save_tensors
 from nbridge.training.progress import EpochRecord
-from nbridge.training.run_folder import CHECKPOINT, METRICS
+from nbridge.training.run_folder import CHECKPOINT, METRICS, stage_end
 from nbridge.training.stage import tensors_of
 from nbridge.training.trainer import TrainingState
 
@@ -30,8 +30,8 @@ _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """The optimiser's tensors of each parameter."""
 
 
-def save_state(folder: Path, model: MultimodalVAE, state: TrainingState) -> None:
-    """Writes the checkpoint of a run, atomically.
+def save_state(folder: Path, model: MultimodalVAE, state: TrainingState, path: Path = CHECKPOINT) -> None:
+    """Writes a checkpoint of a run, the last one by default, atomically.
 
     Raises:
         RunError: if it cannot be written; the previous checkpoint is kept.
@@ -42,7 +42,7 @@ def save_state(folder: Path, model: MultimodalVAE, state: TrainingState) -> None
     numbers = {name: None if (number := getattr(state, name)) == math.inf else number for name in _NUMBERS}
     names = [stage.name for stage in model.stages()]
     named = {"stages": names, "name": _name(names, state.stage)}
-    save_tensors(folder / CHECKPOINT, tensors, {**numbers, **named, "lines": len(_lines(folder / METRICS))})
+    save_tensors(folder / path, tensors, {**numbers, **named, "lines": len(_lines(folder / METRICS))})
 
 
 def restore_state(folder: Path, model: MultimodalVAE, *, metrics: bool = True) -> TrainingState | None:
@@ -58,6 +58,32 @@ def restore_state(folder: Path, model: MultimodalVAE, *, metrics: bool = True) -
         if metrics:
             _write_lines(folder / METRICS, [])
         return None
+    state, lines = read_state(path, model)
+    if metrics:
+        cut_metrics(folder, lines)
+    return state
+
+
+def save_stage_end(folder: Path, model: MultimodalVAE, state: TrainingState) -> None:
+    """Writes the checkpoint of the end of the current stage, with its last weights and the optimiser's state.
+
+    Raises:
+        RunError: if it cannot be written.
+    """
+    save_state(folder, model, state, stage_end(model.stages()[state.stage].name))
+
+
+def cut_metrics(folder: Path, lines: int, target: Path | None = None) -> None:
+    """Writes the first lines of the metrics of a run, to another run folder if there is a target."""
+    _write_lines((target or folder) / METRICS, _lines(folder / METRICS)[:lines])
+
+
+def read_state(path: Path, model: MultimodalVAE) -> tuple[TrainingState, int]:
+    """Restores a model from a checkpoint; returns its state and the number of lines of metrics.
+
+    Raises:
+        RunError: if it is damaged, incomplete or of another model or stage.
+    """
     tensors, numbers = load_tensors(path)
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
     for name, tensor in tensors.items():
@@ -72,9 +98,7 @@ def restore_state(folder: Path, model: MultimodalVAE, *, metrics: bool = True) -
     state = TrainingState(**known, best=parts["best"], optimizer=parts["optimizer"])
     load_into(model, parts["model"], path)
     _check_tensors(path, model, state)
-    if metrics:
-        _write_lines(folder / METRICS, _lines(folder / METRICS)[: numbers["lines"]])
-    return state
+    return state, numbers["lines"]
 
 
 def _name(stages: Sequence[str], number: int) -> str | None:

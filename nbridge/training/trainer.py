@@ -42,7 +42,8 @@ __all__ = ["TrainingState", "check_stages", "fit", "only_trainable"]
 def fit(
     model: MultimodalVAE, train: Rows, validation: Rows | None, settings: TrainingSpec,
     *, reporter: Reporter | None = None, state: TrainingState | None = None, save: Callable[[TrainingState], None] | None = None,
-    log: Callable[[EpochRecord], None] | None = None, world: World = ALONE, products: Products | None = None,
+    log: Callable[[EpochRecord], None] | None = None, keep: Callable[[TrainingState], None] | None = None,
+    world: World = ALONE, products: Products | None = None,
 ) -> TrainingState:  # fmt: skip
     """Trains all stages of a model in place, and leaves it in eval mode with the best weights of each stage.
 
@@ -60,6 +61,7 @@ def fit(
         state: The state to resume from; the model must have the tensors of that state.
         save: Called with the state at the end of a round if ``settings.checkpoint_seconds`` have passed, and after each stage.
         log: Called with the record of each round: an epoch, or 2 % of a budget in updates.
+        keep: Called with the state at the end of each stage, before its best weights are restored; from it, it can be trained longer.
         world: The processes that share each batch; all must have the same model, rows and settings.
         products: The precision of matrix products, if already chosen; by default ``settings.precision`` determines it.
 
@@ -79,7 +81,7 @@ def fit(
     if state is None:
         state = TrainingState()
         model.fit_statistics(train.representative())
-    stages, callbacks = model.stages(), Callbacks(reporter or Reporter(), save, log)
+    stages, callbacks = model.stages(), Callbacks(reporter or Reporter(), save, log, keep)
     free = functools.cache(lambda: fit_baseline(model, train))
     products = products or choose_precision(settings.precision, model, settings.batch_size, world=world).chosen
     with _draws(model, settings), matmul_precision(products, model), synchronised(model, world):

@@ -105,6 +105,7 @@ def test_a_run_folder_holds_what_it_promises(finished: Path):
     files = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
     assert files == {
         "spec.yaml", "spec.resolved.yaml", "env.json", "metrics.jsonl", "checkpoints/last.safetensors",
+        "checkpoints/end-joint.safetensors", "checkpoints/end-bridges.safetensors",
         "model/model.safetensors", "model/config.json", "model/README.md",
     }  # fmt: skip
     assert (finished / "spec.yaml").read_text() == SPEC
