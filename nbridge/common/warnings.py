@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
+
+from nbridge.errors import NBridgeWarning
+
+_INSIDE = (str(Path(__file__).parent.parent), contextlib.__file__)
 
 WarningKind = Literal[
     "chance", "inactive", "edge", "pattern", "apart", "empty", "prior", "slot", "split", "imputed", "untested", "doubt", "unlearned",
@@ -48,3 +56,11 @@ class Finding:
     def as_dict(self) -> dict[str, Any]:
         """The finding as JSON values."""
         return {"kind": self.kind, "where": self.where, "text": self.text, "figures": dict(self.details)}
+
+
+def issue(finding: Finding) -> None:
+    """Issues a warning as `NBridgeWarning`, at the line outside of this package from which it was called."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_INSIDE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(finding.text, NBridgeWarning, stacklevel=level)

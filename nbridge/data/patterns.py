@@ -138,8 +138,8 @@ def unseen(patterns: Patterns | None, counts: Mapping[str, int], learned: Callab
         groups.append(f"{len(more)} more pattern{'s' if len(more) > 1 else ''}: {_rows(sum(number for _, number in more))}")
     these = "this pattern" if len(new) == 1 else "these patterns"
     none = f"none of training's {len(patterns.rows):,} most frequent patterns is {'this' if len(new) == 1 else 'among them'}"
-    told = none if patterns.others else f"no training row had {these}"
-    text = f"rows {'; '.join(groups)}; {told} ({_nearness(have)})"
+    none_had = none if patterns.others else f"no training row had {these}"
+    text = f"rows {'; '.join(groups)}; {none_had} ({_nearness(have)})"
     listed = [{"pattern": pattern, "rows": number, "training_rows_with_these": have[pattern]} for pattern, number in ordered[:KEPT]]
     return (Finding("pattern", "", text, {"modalities": list(patterns.names), "patterns": listed, "rows": sum(new.values())}),)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -21,13 +20,13 @@ from nbridge.acceleration.precision import Products
 from nbridge.acceleration.precision_choice import choose_precision
 from nbridge.common.autograd import gradients
 from nbridge.common.process_state import torch_threads
-from nbridge.common.warnings import Finding
+from nbridge.common.warnings import Finding, issue
 from nbridge.data.batch import Batch
 from nbridge.data.patterns import Patterns
 from nbridge.data.source import DataSource
 from nbridge.data.split import Splits
 from nbridge.data.tables.frames import FrameLike
-from nbridge.errors import DataError, NBridgeError, NBridgeWarning, RunError
+from nbridge.errors import DataError, NBridgeError, RunError
 from nbridge.evaluation.verdict import Verdict, read_verdict
 from nbridge.inference.weights import fit_weights, with_weights
 from nbridge.model import Model, load
@@ -180,7 +179,8 @@ def resume(
         RunError: if there is no run, its checkpoint is damaged, the rows have changed, or the spec in its folder was edited before training
             has finished; or if an override is not about the length of training, or makes nothing longer.
     """
-    folder, collector = Path(directory), _WarningCollector(reporter)
+    folder = Path(directory)
+    collector = _WarningCollector(reporter, finished=(folder / MODEL / CONFIG).is_file())
     with join_processes() as world, allowing(allow), ExitStack() as stack:
         if not (folder / RESOLVED).is_file():
             raise RunError(f"{folder}: no run folder here ({RESOLVED} is missing); start one with: nbridge train SPEC --out {folder}")
@@ -245,18 +245,23 @@ def open_run(directory: str | os.PathLike[str], data: Data | None = None, *, dev
 
 
 class _WarningCollector:
-    """Collects warnings; a reporter shows them, and where there is none they are issued as `NBridgeWarning`."""
+    """Collects warnings; a reporter shows them, and where there is none they are issued as `NBridgeWarning`.
 
-    def __init__(self, reporter: Reporter | None) -> None:
-        self.reporter, self.findings = reporter, list[Finding]()
+    Doubts about the rows of a ``finished`` run were said when it was trained; they are collected alone.
+    """
+
+    def __init__(self, reporter: Reporter | None, *, finished: bool = False) -> None:
+        self.reporter, self.finished, self.findings = reporter, finished, list[Finding]()
 
     def warn(self, finding: Finding) -> None:
         """Takes in one warning."""
         self.findings.append(finding)
+        if self.finished and finding.kind in ("doubt", "unlearned"):
+            return
         if self.reporter is not None:
             self.reporter.warn(finding)
         else:
-            warnings.warn(finding.text, NBridgeWarning, stacklevel=4)
+            issue(finding)
 
 
 def _read(spec: Spec | Mapping[str, object] | str | os.PathLike[str], overrides: Sequence[str]) -> tuple[Spec, str]:

@@ -23,6 +23,8 @@ ROWS_A_CLASS = 5
 """Minimum number of rows per class without a warning."""
 FAR = 20
 """Distance from the median, in interquartile ranges, of outliers."""
+MERGED = 0.9
+"""Minimum share of distinct values that stay distinct in float32 without a warning."""
 NAMED = 8
 """Maximum number of columns listed in a line."""
 
@@ -71,15 +73,20 @@ def _of_numbers(name: str, likelihood: Likelihood, elements: Iterable[_Element])
     skewed = likelihood.support.is_discrete
     bounded = skewed or hasattr(likelihood.support, "upper_bound")
     kinds: dict[str, list[str]] = {"empty": [], "same": [], "binary": [], "other": []}
-    identifiers, far = list[str](), list[str]()
+    identifiers, far, merged = list[str](), list[str](), list[str]()
+    standardised = hasattr(likelihood, "shift")
     for element in elements:
         known = np.unique(element.known)
         kind = "empty" if not len(known) else "same" if len(known) == 1 else "binary" if known.tolist() == [0, 1] else "other"
         kinds[kind].append(element.label)
+        if standardised and kind == "other" and _merges(element.known):
+            merged.append(element.label)
         identifiers += _identifiers(element)
         far += _outside(element, skewed=skewed)
     if kinds["same"]:
         yield f"modality {name!r}: {_some(kinds['same'])}: the same value in all rows; leave it out unless it varies in other data"
+    if merged:
+        yield f"modality {name!r}: {_some(merged)}: many values are equal in float32 once standardised; center or transform it, or split it"
     yield from (*identifiers, *far)
     if kinds["binary"] and not bounded and not any(kinds[kind] for kind in ("empty", "same", "other")):
         yield f"modality {name!r}: {_some(kinds['binary'])}: only 0 and 1; use likelihood: bernoulli"
@@ -113,8 +120,10 @@ def _lacking(batch: Batch, name: str) -> set[int]:
 
 
 def _elements(batch: Batch, name: str, labels: Sequence[str], likelihood: Likelihood) -> Iterator[_Element]:
-    x = likelihood.canonical(batch.values[name])
-    # Canonical form has class indices instead of one-hot classes.
+    given = batch.values[name]
+    # Canonical form has class indices instead of one-hot classes; other values are looked at in the precision of the data.
+    x = likelihood.canonical(given)
+    x = given if given.is_floating_point() and x.is_floating_point() and x.shape == given.shape else x
     x = x.reshape(len(x), prod(x.shape[1:]))
     observed = batch.present[name][:, None].expand(x.shape)
     if name in batch.cells:
@@ -123,6 +132,12 @@ def _elements(batch: Batch, name: str, labels: Sequence[str], likelihood: Likeli
     columns = zip(labels, x.unbind(1), observed.unbind(1), strict=True) if len(labels) == x.shape[1] else [(name, x[:, 0], observed[:, 0])]
     for label, values, seen in columns:
         yield _Element(name, label, np.where(seen.numpy(), values.double().numpy(), np.nan))
+
+
+def _merges(values: np.ndarray) -> bool:
+    """Whether float32 can't tell many distinct values apart after standardisation, as where one value is far from all others."""
+    standard = ((values - values.mean()) / values.std()).astype(np.float32)
+    return bool(len(np.unique(standard)) < MERGED * len(np.unique(values)))
 
 
 def _identifiers(element: _Element) -> Iterator[str]:

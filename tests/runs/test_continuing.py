@@ -98,7 +98,6 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 LONGER = {
     "both stages": {"joint": {"epochs": 4}, "bridges": {"epochs": 3}},
-    "the first": {"joint": {"epochs": 5}, "bridges": {"epochs": 2}},
     "the last": {"joint": {"epochs": 2}, "bridges": {"epochs": 4}},
 }
 

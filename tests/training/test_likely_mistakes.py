@@ -103,3 +103,15 @@ def test_the_imputer_warns_of_outliers_too():
     table[20:30, 1] = np.nan
     imputer = NBridgeImputer(groups={"x": [0, 1], "y": [2]}, epochs=1)
     assert "9999 in row 7, far outside the interquartile range" in heard(lambda: imputer.fit(table))[1]
+
+
+def test_warnings_point_at_the_line_of_the_caller_and_are_not_repeated_for_a_finished_run(here: Path):
+    table = rows()
+    with pytest.warns(NBridgeWarning) as caught:
+        run = nbridge.train(of_table(source="frame"), data=table, out=here / "run")
+    with pytest.warns(NBridgeWarning) as later:
+        run.model.impute(table)
+    assert {one.filename for one in (*caught, *later)} == {__file__}
+    again, text = heard(lambda: nbridge.resume(here / "run", table))
+    assert FAR not in text
+    assert any(finding.text.startswith(FAR) for finding in again.warnings)
