@@ -133,7 +133,7 @@ def join(parts: Sequence[Numbers]) -> Numbers:
         there = places[part.origin] >= 0
         for column, values in part.numbers.items():
             numbers[column] = np.where(there.reshape(-1, *(1 for _ in values.shape[1:])), values[places[part.origin]], np.nan)
-    return Numbers(listing(part.origin for part in parts), numbers, np.array(every), places)
+    return Numbers(listing(part.origin for part in parts), numbers, np.array(every, dtype=object), places)
 
 
 def check_joinable(files: Sequence[TableFile], id_column: str) -> None:

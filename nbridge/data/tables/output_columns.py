@@ -10,6 +10,7 @@ import numpy as np
 
 from nbridge.common.messages import clip
 from nbridge.data.imputed import Imputed
+from nbridge.data.names import repeated
 from nbridge.data.output_names import DRAW, IMPUTED, statistic_suffix, statistics_by_level
 from nbridge.data.source import Field
 from nbridge.data.tables.cell_format import CellStyle
@@ -97,7 +98,7 @@ def output_columns(plan: CellPlan, imputed: Imputed[np.ndarray]) -> list[CellCol
     statistics = [column for name in names for column in _statistics(plan, name, imputed)]
     columns = [*values, *masks, *statistics]
     named = [*plan.passed, *(column.name for column in columns), *([] if imputed.draws is None else [DRAW])]
-    if twice := next((name for name in named if named.count(name) > 1), None):
+    if (twice := repeated(named)) is not None:
         raise DataError(f"column {clip(twice)!r} would be written twice; rename the one in the file")
     return columns
 
