@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from decimal import Decimal
 
 MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL")
-"""Texts that always mark an absent value; a spec can add others."""
+"""Texts that mark an absent value where data have no types, as in csv files; a spec can add others."""
+EMPTY = frozenset({""})
+"""The texts that mark an absent value where data have types: null and NaN mark it there, and other texts are values."""
 TRUTHS = {"true": "1", "false": "0"}
 """The values of booleans where numbers are expected."""
 

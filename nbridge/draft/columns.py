@@ -21,13 +21,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from nbridge.common.messages import clip, listing
+from nbridge.common.messages import clip, listing, quoted
 from nbridge.data.dates import holds_dates, is_date, is_time_of_day
-from nbridge.data.tables.cells import exact_number_of, is_padded, number_of, spelt_otherwise
+from nbridge.data.ids import counts_rows
+from nbridge.data.tables.cells import exact_number_of, is_padded, number_of
 from nbridge.data.tables.layout import ADDED
 from nbridge.data.tables.profiles import Profile
 from nbridge.draft.column_kinds import FEW, OR_COUNTS, ROWS_A_CLASS, ColumnKind, Kind, Tally, kind_of_numbers, kind_of_text
 from nbridge.draft.name_groups import SMALLEST, group_by_prefix
+from nbridge.draft.spelling import maybe_codes, same_but_for_case, spelt_otherwise
 from nbridge.spec.names import free_name
 
 MOST_MODALITIES = 8
@@ -115,6 +117,22 @@ def kind_of(profile: Profile) -> ColumnKind:
     different = len(profile.distinct if profile.numeric else profile.texts)
     if reason := _nothing_to_learn(profile, different):
         return ColumnKind("left out", reason)
+    if doubt := _doubt_of_spelling(profile):
+        found = _kind_of_values(profile, different)
+        return replace(found, doubt="; ".join(filter(None, (found.doubt, doubt))))
+    return _kind_of_values(profile, different)
+
+
+def _doubt_of_spelling(profile: Profile) -> str:
+    if profile.numeric:
+        return maybe_codes(profile.texts)
+    if profile.declared:
+        return ""
+    spelt = spelt_otherwise(profile.texts)
+    return f"could also be numbers: {spelt}" if spelt else same_but_for_case(profile.texts)
+
+
+def _kind_of_values(profile: Profile, different: int) -> ColumnKind:
     if profile.declared:
         return ColumnKind("binary" if different == 2 else "classes", f"{different} classes, which the data declare", certain=True)
     if different == 2:
@@ -137,7 +155,8 @@ def _nothing_to_learn(profile: Profile, different: int) -> str:
     if profile.name.endswith(ADDED):
         return "describes other columns"
     if different < 2:
-        return f"holds {clip(profile.texts[0])!r} alone" if profile.texts else "is empty"
+        words = f", beside {listing(map(quoted, profile.absent))}, taken for absent cells" if profile.absent else ""
+        return (f"holds {clip(profile.texts[0])!r} alone" if profile.texts else "is empty") + words
     if profile.declared:
         return ""
     if reason := why_dates(profile):
@@ -168,17 +187,6 @@ def is_identifier(profile: Profile) -> bool:
     if rows < 2 * ROWS_A_CLASS or not profile.present.all() or len(profile.texts) < rows or spelt_otherwise(profile.texts):
         return False
     return not why_dates(profile) and (not profile.numeric or (profile.whole and counts_rows(profile.values)))
-
-
-def counts_rows(values: np.ndarray) -> bool:
-    """Whether distinct whole numbers enumerate the rows: they are consecutive, or increasing with few gaps.
-
-    Example:
-        >>> counts_rows(np.array([7, 8, 10])), counts_rows(np.array([2, 0, 1])), counts_rows(np.array([30, 18, 25]))
-        (True, True, False)
-    """
-    span = np.ptp(values)
-    return bool(span == len(values) - 1 or (span <= 2 * len(values) and (np.diff(values) > 0).all()))
 
 
 def _by_name(profiles: Sequence[Profile]) -> dict[str, list[Profile]]:

@@ -15,16 +15,16 @@ from nbridge.data.images.sets import ImageSet
 from nbridge.data.schema import ArraysSchema, ColumnsSchema, DataSchema, OmicsSchema
 from nbridge.data.source import DataSource, is_path, open_data, source_class
 from nbridge.data.split_labels import RowLabels
-from nbridge.data.tables.cells import MISSING
 from nbridge.data.tables.columns import TableFile
 from nbridge.data.tables.frames import FrameLike
 from nbridge.data.tables.profiles import Profiles, Vectors, read_profiles
 from nbridge.draft.arrays import part_of_array
 from nbridge.draft.columns import Guesses, guess_modalities
+from nbridge.draft.doubts import absent_words, columns_of, doubts_of
 from nbridge.draft.identifiers import common_id, damaged_ids, found_id
-from nbridge.draft.images import all_paths, id_of, look_at_images, lost_images, paths_of, presence_of
+from nbridge.draft.images import all_paths, guess_images, id_of, lost_images, paths_of, presence_of
 from nbridge.draft.named_arrays import modalities_of_arrays
-from nbridge.draft.omics import look_at
+from nbridge.draft.omics import guess_omics
 from nbridge.draft.splits import column_texts, file_labels, keys_among, keys_of_items, keys_of_labels
 from nbridge.draft.writer import Outline, Part, parts_of, spec_text, wrapped
 from nbridge.errors import DataError, naming
@@ -36,8 +36,6 @@ _AFTER = {False: " After a change: nbridge validate SPEC --data", True: ""}
 UNNAMED = "a column without a name"
 NAMED = 12
 """Maximum number of columns listed in a remark."""
-SENTINELS = frozenset(sign * number for sign in (-1, 1) for number in (99, 999, 9999, 99999))
-"""Numbers that often encode a missing cell."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ def _draft_from_columns(schema: ColumnsSchema, id_column: str | None) -> Draft:
     files, folders, source = schema.tables, schema.images, schema.source
     id_column, root = _keys(files, id_column, folders)
     kept = folders if root is None else ()
-    found = read_profiles([*files, *(one.table(id_column or "id") for one in kept)], id_column, MISSING)
+    found = read_profiles([*files, *(one.table(id_column or "id") for one in kept)], id_column)
     framed = schema.from_python
     named = {} if framed else all_paths(found.columns, files, root)
     profiles = [profile for profile in found.columns if profile.name not in named]
@@ -125,9 +123,10 @@ def _draft_from_columns(schema: ColumnsSchema, id_column: str | None) -> Draft:
     parts, lists = parts_of(guesses), _parts_of_vectors(found.vectors, [guess.name for guess in guesses.modalities])
     every = [*parts, *(part for part, _ in lists)]
     taken = {*(column for file in files for column in file.columns), *(part.name for part in every)}
-    images = look_at_images([*kept, *named.values()], source, taken, None if root is None else root.where)
+    images = guess_images([*kept, *named.values()], source, taken, None if root is None else root.where)
     if not every and not images.parts:
         alone = f"column {clip(id_column)!r}, the identifier, is the only one" if id_column and not guesses.left_out else ""
+        alone += "; expected commas, semicolons, tabs or | between columns" if alone and not str(id_column).isidentifier() else ""
         raise DataError(f"{schema.where}: no column that a modality can be made of ({alone or _left_out(guesses)})")
     folders_of = {part.name: one.images for part, one in zip(images.parts, kept, strict=False)}
     keys = keys_of_items(keys_of_labels(keys, _shots(found, named, folders_of)), _items_of(guesses, lists))
@@ -135,8 +134,8 @@ def _draft_from_columns(schema: ColumnsSchema, id_column: str | None) -> Draft:
     id_option = None if framed or not files else id_column if id_column is not None else "" if lone else None
     columns = {part.name: vectors.name for part, vectors in lists}
     remarks = [
-        *_remarks(guesses), *_sentinels(guesses), *lost_images([one for one in found.columns if one.name not in named]), *images.remarks,
-        *keys.remarks,
+        *_remarks(guesses), *doubts_of(columns_of(guesses)), *lost_images([one for one in found.columns if one.name not in named]),
+        *images.remarks, *keys.remarks,
     ]  # fmt: skip
     split_columns = keys.taken & {one.name for one in found.columns}
     many = sum(map(len, (profiles, named, found.vectors, found.left_out, damaged, split_columns)))
@@ -148,7 +147,7 @@ def _draft_from_columns(schema: ColumnsSchema, id_column: str | None) -> Draft:
         "id": "identifies rows" if id_column is not None else "no column identifies all rows",
         "columns": "the columns of each modality",
         "classes": "the classes of a column in the order of their numbers",
-        "missing": "words among numbers, taken for absent cells",
+        "missing": absent_words(columns_of(guesses)),
         **images.reasons,
         **keys.reasons,
     }
@@ -172,7 +171,7 @@ def _keys(files: Sequence[TableFile], id_column: str | None, folders: Sequence[I
         return (common_id(files) if len(files) > 1 else None), None
     if not files:
         return "id", None
-    profiles = [one for one in read_profiles(files[:1], None, MISSING).columns if all(one.name in file.columns for file in files)]
+    profiles = [one for one in read_profiles(files[:1], None).columns if all(one.name in file.columns for file in files)]
     if (column := id_of(profiles, set[str]().union(*(one.stems for one in folders)))) is not None:
         return column, None
     if len(folders) == 1 and any(paths_of(profile, folders[0].images[0].parent) for profile in profiles):
@@ -214,7 +213,7 @@ def _items_of(guesses: Guesses, lists: Sequence[tuple[Part, Vectors]]) -> Iterat
 def _source(source: Mapping[str, object], guesses: Guesses, lists: Mapping[str, str], id_column: str | None) -> dict[str, object]:
     columns = {guess.name: tuple(column.name for column in guess.columns) for guess in guesses.modalities}
     classes = {column: texts for guess in guesses.modalities for column, texts in guess.classes.items()}
-    missing = sorted({marker for guess in guesses.modalities for column in guess.columns for marker in column.markers})
+    missing = sorted({word for column in columns_of(guesses) for word in column.absent})
     options = dict(source) | ({} if id_column is None else {"id": id_column})
     options |= {"missing": missing} if missing else {}
     options |= {"columns": {**columns, **lists}} if columns or lists else {}
@@ -230,19 +229,6 @@ def _remarks(guesses: Guesses) -> list[str]:
 
 def _left_out(guesses: Guesses) -> str:
     return clip("; ".join(f"{clip(column) or UNNAMED} {reason}" for column, reason in guesses.left_out.items()), 200) or "no columns"
-
-
-def _sentinels(guesses: Guesses) -> list[str]:
-    """Remarks on numbers that may encode missing cells."""
-    found = []
-    for column in (column for guess in guesses.modalities for column in guess.columns if column.numeric):
-        for end, inner in ((column.distinct[0], column.distinct[1:]), (column.distinct[-1], column.distinct[:-1])):
-            if end in SENTINELS and len(inner) > 2 and abs(end) > 3 * max(abs(inner[0]), abs(inner[-1])):
-                rows = f"{int((column.values == end).sum()):,} rows"
-                found.append(
-                    f"{clip(column.name)}: {end:g} in {rows}, far from all else; if it marks absent cells, data.missing: [{end:g}]"
-                )
-    return found[:NAMED]
 
 
 def _empty(present: Mapping[str, np.ndarray]) -> dict[str, int]:
@@ -261,7 +247,7 @@ def _draft_from_omics(schema: OmicsSchema, id_column: str | None) -> Draft:
         where, option = ("id", "it") if schema.from_python else (schema.source["path"], "--id")
         raise DataError(f"{where}: observations have obs_names; leave {option} out")
     assert schema.omics is not None
-    found = look_at(schema.omics)
+    found = guess_omics(schema.omics)
     head = [f"{found.rows:,} observations; every guess is yours to change.{_AFTER[schema.from_python]}", *found.remarks]
     reasons = {
         "keys": "locations that differ from the modality names",

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nbridge.draft.columns import Guess, Guesses
+from nbridge.draft.columns import Guesses
 from nbridge.draft.splits import SHARES, SMALL
 from nbridge.spec import yaml_positions as yaml_tree
 from nbridge.spec.reader import parse_spec
@@ -49,7 +49,8 @@ class Outline:
 
 def parts_of(guesses: Guesses) -> list[Part]:
     """The modalities of a table."""
-    return [Part(guess.name, (guess.size,), _likelihood(guess), guess.why) for guess in guesses.modalities]
+    options = {"bernoulli": "{type: bernoulli, attributes: true}"}
+    return [Part(guess.name, (guess.size,), options.get(guess.likelihood, guess.likelihood), guess.why) for guess in guesses.modalities]
 
 
 def conv_encoder(sides: Sequence[int]) -> str:
@@ -127,10 +128,6 @@ def scalar(value: object) -> str:
         except yaml_tree.ParseError:
             pass
     return json.dumps(value, ensure_ascii=not value.isprintable())
-
-
-def _likelihood(guess: Guess) -> str:
-    return "{type: bernoulli, attributes: true}" if guess.likelihood == "bernoulli" else guess.likelihood
 
 
 def _source(outline: Outline) -> list[str]:

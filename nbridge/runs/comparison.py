@@ -36,7 +36,7 @@ from nbridge.spec.spec import Spec
 from nbridge.training.build import build_model
 from nbridge.training.checkpoint import CONFIG
 from nbridge.training.progress import EpochRecord, Reporter, Reporters
-from nbridge.training.run_folder import CLASSIFIERS, METRICS, MODEL, RESOLVED, check_target, evaluation_path
+from nbridge.training.run_folder import CLASSIFIERS, METRICS, MODEL, RESOLVED, check_target, evaluation_path, read_resolved
 from nbridge.version import __version__
 
 Models = Sequence[str] | Mapping[str, Sequence[str]]
@@ -154,12 +154,8 @@ def compare(
             for name, group in groupby(done, key=lambda pair: pair[0].name)
             for runs in [list(group)]
         ),
-        seeds,
-        settings,
-        first.rows,
-        first.of_rows,
-        skipped_by_all([evaluation for _, evaluation in done]),
-    )
+        seeds, settings, first.rows, first.of_rows, skipped_by_all([evaluation for _, evaluation in done]),
+    )  # fmt: skip
     table, figures = comparison_paths(Path(out), settings.split)
     with writing(figures):
         write_json(figures, comparison.as_dict())
@@ -253,7 +249,7 @@ def _check(entries: Sequence[_Entry], settings: Settings) -> None:
 def _check_same(entry: _Entry) -> None:
     """Raises a `RunError` if the folder contains a run of another spec."""
     if (entry.folder / RESOLVED).is_file():
-        there, now = read_spec(entry.folder / RESOLVED).as_dict(), entry.spec.as_dict()
+        there, now = read_resolved(entry.folder).as_dict(), entry.spec.as_dict()
         if key := _difference(there, now):
             raise RunError(
                 f"{entry.folder}: contains a run of another spec ({key} differs); choose another folder with --out, or remove this one"

@@ -79,7 +79,7 @@ class ImagePaths(TableFile):
         file: The table.
         frames: The decoding target of each image column.
         root: The folder that paths are relative to.
-        missing: Placeholders of absent cells.
+        missing: Further placeholders of absent cells.
         strict: Whether a missing file is an error; otherwise its image is absent.
     """
 
@@ -87,8 +87,8 @@ class ImagePaths(TableFile):
         self, file: TableFile, frames: Mapping[str, ImageTarget], root: Path, missing: Collection[str], *, strict: bool = True
     ) -> None:
         self.file, self.root = file, root
-        self.path, self.columns = file.path, file.columns
-        self._frames, self._missing, self._strict = frames, missing, strict
+        self.path, self.columns, self.absent = file.path, file.columns, file.absent
+        self._frames, self._missing, self._strict = frames, file.absent.union(missing), strict
 
     def is_list(self, column: str) -> bool:
         return column in self._frames or self.file.is_list(column)
@@ -111,7 +111,7 @@ class ImagePaths(TableFile):
         for chunk in self.file.chunks(columns, min(size, AT_ONCE) if taken else size):
             images = {column: self._decoded(chunk, column) for column in taken}
             cells = {column: array for column, array in chunk.columns.items() if column not in taken}
-            yield Chunk(chunk.start, chunk.rows, cells, chunk.lines, {**chunk.vectors, **images})
+            yield Chunk(chunk.start, chunk.rows, cells, chunk.lines, {**chunk.vectors, **images}, self.absent)
 
     def as_text(self) -> TableFile:
         return self.file

@@ -10,7 +10,7 @@ from nbridge.common.messages import clip
 from nbridge.data.classes import class_indices, unlisted, wrong_count
 from nbridge.data.omics.container import Part
 from nbridge.data.tables.cells import ordered_classes
-from nbridge.data.texts import MISSING, normal_text, number_of, same_text_twice
+from nbridge.data.texts import EMPTY, normal_text, number_of, same_text_twice
 from nbridge.errors import DataError
 
 
@@ -34,8 +34,8 @@ def _text(value: object) -> str:
 def declared_classes(column: Any) -> tuple[str, ...]:
     """The classes of a column: its categories in order, or else its distinct texts."""
     if hasattr(column.dtype, "categories"):
-        return tuple(text for text in dict.fromkeys(map(_text, column.dtype.categories)) if text not in MISSING)
-    return ordered_classes(text for text in texts_of(column)[1] if text not in MISSING)
+        return tuple(filter(None, dict.fromkeys(map(_text, column.dtype.categories))))
+    return ordered_classes(filter(None, texts_of(column)[1]))
 
 
 def found_classes(part: Part, name: str, column: str, shape: tuple[int, ...]) -> tuple[str, ...]:
@@ -76,4 +76,4 @@ def class_codes(part: Part, column: str, classes: tuple[str, ...]) -> np.ndarray
     def message(row: int) -> str:
         return unlisted(f"obs/{column}", f"observation {clip(part.names[row])!r}", texts[codes[row]], classes)
 
-    return class_indices(codes, texts, classes, message)
+    return class_indices(codes, texts, classes, message, EMPTY)

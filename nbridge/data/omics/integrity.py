@@ -93,9 +93,9 @@ def open_hdf5(path: Path) -> Any:
     try:
         return h5py.File(path, "r")
     except DAMAGE as error:
-        told = f"not an HDF5 file, as {path.suffix} files are, or damaged"
+        usual = f"not an HDF5 file, as {path.suffix} files are, or damaged"
         known = {"truncated": "truncated HDF5 file", "lock": "another program has it open for writing; close it there"}
-        raise DataError(f"{path}: {next((text for word, text in known.items() if word in str(error)), told)}") from error
+        raise DataError(f"{path}: {next((text for word, text in known.items() if word in str(error)), usual)}") from error
 
 
 def check_element(what: str, element: Any) -> None:

@@ -130,8 +130,9 @@ class H5MU(DataSource):
         with self.opened() as omics, naming(omics.origin):
             values = {name: values_of(omics, name, layout) for name in shapes}
         matrices = {name: one.labels for name, one in values.items() if one.addresses[0].slot != "obs" and one.labels}
+        addresses = {name: tuple(map(str, one.addresses)) for name, one in values.items()}
         return {
-            "keys": {name: _word(tuple(map(str, one.addresses))) for name, one in values.items()},
+            "keys": {name: words[0] if len(words) == 1 else words for name, words in addresses.items()},
             "variables": matrices,
             "classes": {name: one.classes for name, one in values.items() if one.classes},
         }
@@ -251,10 +252,6 @@ class MuDataSource(H5MU):
 
 def _tuple(words: str | tuple[str, ...]) -> tuple[str, ...]:
     return (words,) if isinstance(words, str) else tuple(words)
-
-
-def _word(words: tuple[str, ...]) -> str | tuple[str, ...]:
-    return words[0] if len(words) == 1 else words
 
 
 def _check_memory(values: Mapping[str, Values]) -> None:

@@ -82,7 +82,7 @@ def distinct(array: Any) -> tuple[np.ndarray, list[str]]:
         (array([0, 2, 1, 0], dtype=int32), ['2.5', '1.0', ''])
     """
     codes, values = distinct_values(array)
-    return codes, ["" if value is None else str(value) for value in values]
+    return codes, ["" if value is None or value != value else str(value) for value in values]  # noqa: PLR0124 (NaN differs from itself)
 
 
 def distinct_values(array: Any) -> tuple[np.ndarray, list[Any]]:

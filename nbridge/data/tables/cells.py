@@ -19,7 +19,6 @@ MOST_CLASSES = 1000
 """Maximum number of classes in a column."""
 LARGEST = float(np.finfo(np.float32).max)
 """The largest magnitude that a model accepts."""
-_SPELT = {r"[-+]?\d+(,\d+)+(\.\d+)?": "numbers with commas", r"[-+]?\d+([.,]\d+)? ?%": "numbers with percent signs"}
 
 Where = Callable[[int], str]
 """Formats the location of a cell by its index among those given: the row, and the line in files that have lines."""
@@ -84,25 +83,6 @@ def is_padded(text: str) -> bool:
         [True, True, False, False, False, False]
     """
     return len(text) > 1 and text[0] == "0" and text.isdigit()
-
-
-def spelt_otherwise(texts: Sequence[str]) -> str:
-    """Describes numbers in an unsupported format; empty if the texts are something else.
-
-    Arguments:
-        texts: Distinct texts of a column.
-
-    Example:
-        >>> spelt_otherwise([f"{place},5" for place in range(20)])
-        "text such as '0,5', numbers with commas; write them with a decimal point and nothing else"
-        >>> spelt_otherwise(["63.5", "12"]), spelt_otherwise(["a,5", "b,6"])
-        ('', '')
-    """
-    others = [text for text in texts if number_of(text) is None]
-    for pattern, what in _SPELT.items():
-        if others and all(re.fullmatch(pattern, text) for text in others):
-            return f"text such as {clip(others[0])!r}, {what}; write them with a decimal point and nothing else"
-    return ""
 
 
 def ordered_classes(texts: Iterable[str]) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from nbridge.data.tables import arrow as arrow_cells
 from nbridge.data.tables.arrow import pyarrow_of
 from nbridge.data.tables.csv import CsvFile
 from nbridge.data.tables.parquet_file import parquet_parts
+from nbridge.data.texts import EMPTY, MISSING
 from nbridge.errors import DataError
 
 CHUNK = 8192
@@ -35,6 +36,7 @@ class Chunk:
         columns: The Arrow array of each scalar column; cells of csv files are text.
         lines: The line in which each row ends, in files that have lines.
         vectors: The vectors of each list column, :math:`(N, *shape)`, from `nbridge.data.tables.arrow.vectors`.
+        absent: The texts that mark an absent cell.
     """
 
     start: int
@@ -42,6 +44,7 @@ class Chunk:
     columns: Mapping[str, Any]
     lines: Sequence[int] = ()
     vectors: Mapping[str, np.ndarray] = field(default_factory=dict)
+    absent: frozenset[str] = EMPTY
 
     def column(self, name: str) -> Any:
         """The Arrow array of a scalar column.
@@ -64,10 +67,12 @@ class TableFile(ABC):
     Attributes:
         path: The file; a description for data in memory.
         columns: The names of the columns.
+        absent: The texts that mark an absent cell.
     """
 
     path: Path | str
     columns: tuple[str, ...]
+    absent: frozenset[str] = EMPTY
 
     @abstractmethod
     def chunks(self, columns: Iterable[str], size: int = CHUNK) -> Iterator[Chunk]:
@@ -121,6 +126,8 @@ class TableFile(ABC):
 class CsvTable(TableFile):
     """A csv file."""
 
+    absent = frozenset(MISSING)
+
     def __init__(self, path: Path) -> None:
         self.file = CsvFile(path)
         self.path, self.columns = path, self.file.columns
@@ -130,7 +137,7 @@ class CsvTable(TableFile):
         pa, records, start = pyarrow_of(), self.file.records(), 0
         while part := list(islice(records, size)):
             cells = {column: pa.array([record.values[place] for record in part], pa.large_string()) for column, place in places.items()}
-            yield Chunk(start, len(part), cells, [record.line for record in part])
+            yield Chunk(start, len(part), cells, [record.line for record in part], absent=self.absent)
             start += len(part)
 
 
@@ -170,7 +177,7 @@ class ArrowTable(TableFile):
         start = 0
         for rows, arrays in self.batches(columns, size):
             vectors = {column: self._vectors(column, arrays[column], start) for column in listed}
-            yield Chunk(start, rows, {column: arrays[column] for column in single}, vectors=vectors)
+            yield Chunk(start, rows, {column: arrays[column] for column in single}, vectors=vectors, absent=self.absent)
             start += rows
 
     def _vectors(self, column: str, array: Any, start: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Csv files as records of values with their raw text, so that unchanged cells can be written back verbatim.
 
 Values are parsed by Python's ``csv``, which drops quotes; the raw text of each record is therefore kept as well. Files have one header
-line, in UTF-8 with or without a byte-order mark, any line ends, plain or gzip; columns are separated by commas, semicolons or tabs.
+line, in UTF-8 with or without a byte-order mark, any line ends, plain or gzip; commas, semicolons, tabs or | separate columns.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ SAMPLE, SAMPLE_LENGTH = 200, 2**20
 """Number of lines, and approximate number of their characters, from which the delimiter is inferred."""
 LONGEST = 2**26
 """Maximum number of characters of a line."""
+DELIMITERS = (",", ";", "\t", "|")
 _BOM = b"\xef\xbb\xbf"
 _UNREADABLE = (OSError, EOFError, zlib.error)
 
@@ -158,7 +159,7 @@ def _delimiter_of(lines: Sequence[str], usual: str) -> str:
         usual: The delimiter that the file name suggests, which wins ties.
     """
     text = list(filter(str.strip, lines))
-    return max(dict.fromkeys((usual, ",", ";", "\t")), key=lambda delimiter: _fit(text, delimiter))
+    return max(dict.fromkeys((usual, *DELIMITERS)), key=lambda delimiter: _fit(text, delimiter))
 
 
 def _fit(lines: Iterable[str], delimiter: str) -> tuple[bool, int]:

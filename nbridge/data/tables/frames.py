@@ -30,7 +30,7 @@ from nbridge.data.tables import arrow as arrow_cells
 from nbridge.data.tables.arrow import pyarrow_of
 from nbridge.data.tables.frame_adapter import Frame, converted
 from nbridge.data.tables.write import Renewed
-from nbridge.data.texts import normal_text
+from nbridge.data.texts import MISSING, normal_text
 from nbridge.errors import DataError
 
 FrameLike = Any
@@ -259,6 +259,8 @@ class ArraysFrame(Frame):
     """A dict of arrays."""
 
     path = "arrays"
+    # Arrays of text have no null.
+    absent = frozenset(MISSING)
 
     def __init__(self, arrays: Mapping[str, ArrayLike]) -> None:
         if is_split(arrays):

@@ -22,7 +22,7 @@ from nbridge.data.source import Field
 from nbridge.data.tables.arrow import distinct
 from nbridge.data.tables.cells import LARGEST, read_cells
 from nbridge.data.tables.columns import Chunk, TableFile, no_column
-from nbridge.data.texts import MISSING, same_text_twice
+from nbridge.data.texts import same_text_twice
 from nbridge.errors import DataError
 
 
@@ -39,7 +39,7 @@ class TableLayout:
     columns: Mapping[str, tuple[str, ...]]
     classes: Mapping[str, tuple[str, ...]]
     id: str = "id"
-    missing: frozenset[str] = frozenset(MISSING)
+    missing: frozenset[str] = frozenset()
     lists: frozenset[str] = frozenset()
 
     def check(self) -> None:
@@ -106,11 +106,20 @@ class TableLayout:
         """
         return {column: self._read(chunk, column) for column in columns}
 
+    def mask(self, chunk: Chunk, column: str) -> np.ndarray:
+        """Converts a presence column of a chunk to numbers, NaN where absent.
+
+        Raises:
+            DataError: for the first cell that can't be converted.
+        """
+        return read_cells(column, chunk.column(column), (), chunk.absent | self.missing, chunk.where)
+
     def _read(self, chunk: Chunk, column: str) -> np.ndarray:
+        absent = chunk.absent | self.missing
         if column not in self.lists:
-            return read_cells(column, chunk.column(column), self.classes.get(column, ()), self.missing, chunk.where)
+            return read_cells(column, chunk.column(column), self.classes.get(column, ()), absent, chunk.where)
         if column not in chunk.vectors:
-            if all(text.strip() in self.missing for text in distinct(chunk.column(column))[1]):
+            if all(text.strip() in absent for text in distinct(chunk.column(column))[1]):
                 # An all-null column has no list type.
                 return np.full((chunk.rows, self._width(column)), np.nan, np.float32)
             raise DataError(f"column {clip(column)!r} holds single values, expected lists of {self._width(column)} numbers")

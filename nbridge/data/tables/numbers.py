@@ -11,7 +11,6 @@ from nbridge.common.messages import clip, listing, quoted
 from nbridge.data.column import PRESENT
 from nbridge.data.ids import check_ids, identifier_of
 from nbridge.data.tables.arrow import row_texts
-from nbridge.data.tables.cells import read_cells
 from nbridge.data.tables.columns import Chunk, TableFile
 from nbridge.data.tables.layout import TableLayout
 from nbridge.data.tables.presence import check_joined, check_presence, check_said
@@ -72,7 +71,7 @@ def read_numbers(file: TableFile, layout: TableLayout, on_chunk: OnChunk = lambd
         with naming(file.path):
             numbers = layout.numbers(chunk, taken)
             on_chunk(chunk, numbers)
-            said = {name: read_cells(mask, chunk.column(mask), (), layout.missing, chunk.where) for name, mask in masks.items()}
+            said = {name: layout.mask(chunk, mask) for name, mask in masks.items()}
             for name, mask in said.items():
                 if name in here:
                     check_presence(name, mask, layout.array(name, numbers), chunk.where)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,7 +30,7 @@ class Profile:
         name: Its name.
         texts: Its distinct texts in order, without placeholders.
         codes: The index of each row's text among them, (N,); -1 where absent.
-        markers: Placeholder words among numbers; they count as absent.
+        absent: The number of rows of each word that counts as absent: placeholders of the file, and words among numbers.
         declared: Whether the texts are classes declared by the data, in order.
 
     Attributes:
@@ -40,7 +40,7 @@ class Profile:
     name: str
     texts: tuple[str, ...]
     codes: np.ndarray
-    markers: tuple[str, ...] = ()
+    absent: Mapping[str, int] = field(default_factory=dict)
     declared: bool = False
     _numbers: tuple[float | None, ...] = field(init=False, repr=False, compare=False)
     numeric: bool = field(init=False, repr=False, compare=False)
@@ -119,13 +119,12 @@ class Profiles:
     rows: int
 
 
-def read_profiles(files: Sequence[TableFile], id_column: str | None, missing: Collection[str]) -> Profiles:
+def read_profiles(files: Sequence[TableFile], id_column: str | None) -> Profiles:
     """Profiles all columns of one file, or of several joined ones, and reads the row identifiers.
 
     Arguments:
         files: The files.
         id_column: The column of identifiers, if any; several files need it.
-        missing: Placeholders of absent cells.
 
     Raises:
         DataError: when a file can't be read or has no rows, or rows can't be joined.
@@ -133,7 +132,8 @@ def read_profiles(files: Sequence[TableFile], id_column: str | None, missing: Co
     if id_column is not None and len(files) > 1:
         check_joinable(files, id_column)
     texts: dict[str, list[str]] = {}
-    found = [_read(file, id_column, missing, texts) for file in files]
+    absent: dict[str, Counter[str]] = {}
+    found = [_read(file, id_column, texts, absent) for file in files]
     read = join([numbers for numbers, *_ in found])
     shapes = {column: shape for _, vectors, _, _ in found for column, shape in vectors.items()}
     columns: list[Profile] = []
@@ -143,7 +143,7 @@ def read_profiles(files: Sequence[TableFile], id_column: str | None, missing: Co
         if column in shapes:
             vectors.append(Vectors(column, values, *shapes[column]))
         else:
-            profile = _profile(column, texts[column], np.nan_to_num(values, nan=-1).astype(np.int64))
+            profile = _profile(column, texts[column], np.nan_to_num(values, nan=-1).astype(np.int64), absent[column])
             columns.append(_declared(profile, file.classes(column)))
     left_out = {column: reason for _, _, unfit, _ in found for column, reason in unfit.items()}
     return Profiles(columns, vectors, left_out, read.ids, found[0][3] if read.ids is None else len(read.ids))
@@ -152,8 +152,13 @@ def read_profiles(files: Sequence[TableFile], id_column: str | None, missing: Co
 _Found = tuple[Numbers, dict[str, tuple[tuple[int, ...], bool]], dict[str, str], int]
 
 
-def _read(file: TableFile, id_column: str | None, missing: Collection[str], texts: dict[str, list[str]]) -> _Found:
-    """Reads the columns of a file: scalars as indices into their distinct texts, vectors, the reasons why others are unusable, and rows."""
+def _read(file: TableFile, id_column: str | None, texts: dict[str, list[str]], absent: dict[str, Counter[str]]) -> _Found:
+    """Reads the columns of a file: scalars as indices into their distinct texts, vectors, the reasons why others are unusable, and rows.
+
+    ``texts`` and ``absent`` receive the distinct texts of scalar columns, and the number of rows of the words that mark absent cells.
+    """
+    missing = file.absent
+    absent |= {column: Counter() for column in file.columns}
     unfit = {column: reason for column in file.columns if column != id_column and (reason := file.unfit(column))}
     columns = [column for column in file.columns if column != id_column and column not in unfit and not file.is_list(column)]
     places: dict[str, dict[str, float]] = {column: dict.fromkeys(missing, np.nan) for column in columns}
@@ -165,7 +170,10 @@ def _read(file: TableFile, id_column: str | None, missing: Collection[str], text
         for column in columns:
             known = places[column]
             codes, different = distinct(chunk.column(column))
-            numbers = [known.setdefault(normal_text(text), float(len(known) - len(missing))) for text in different]
+            words = list(map(normal_text, different))
+            numbers = [known.setdefault(text, float(len(known) - len(missing))) for text in words]
+            marks = {place: text for place, text in enumerate(words) if text in missing and text}
+            absent[column].update(marks[code] for code in codes[np.isin(codes, list(marks))].tolist())
             parts[column].append(np.array(numbers)[codes])
         ids += [] if id_column is None else row_texts(chunk.column(id_column), identifier_of).tolist()
     if not rows:
@@ -212,10 +220,10 @@ def _declared(profile: Profile, classes: tuple[str, ...]) -> Profile:
     if not classes or not set(profile.texts) <= set(classes):
         return profile
     moved = np.array([*(classes.index(text) for text in profile.texts), -1], dtype=np.int64)
-    return Profile(profile.name, classes, moved[profile.codes], declared=True)
+    return Profile(profile.name, classes, moved[profile.codes], profile.absent, declared=True)
 
 
-def _profile(name: str, texts: Sequence[str], codes: np.ndarray) -> Profile:
+def _profile(name: str, texts: Sequence[str], codes: np.ndarray, absent: Mapping[str, int]) -> Profile:
     """A column with sorted texts, from which placeholder words among numbers are removed."""
     rows = Counter(codes[codes >= 0].tolist())
     words = [place for place, text in enumerate(texts) if number_of(text) is None]
@@ -225,4 +233,4 @@ def _profile(name: str, texts: Sequence[str], codes: np.ndarray) -> Profile:
     ordered = ordered_classes(kept)
     place_of = {text: place for place, text in enumerate(ordered)}
     moved = np.array([place_of.get(text, -1) for text in texts] + [-1], dtype=np.int64)
-    return Profile(name, ordered, moved[codes], tuple(texts[place] for place in words) if marked else ())
+    return Profile(name, ordered, moved[codes], {**absent, **({texts[place]: rows[place] for place in words} if marked else {})})

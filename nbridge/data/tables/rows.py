@@ -22,7 +22,6 @@ from nbridge.data.ids import IdWording, identifier_of
 from nbridge.data.output_names import ADDED
 from nbridge.data.tables.arrow import row_texts
 from nbridge.data.tables.cell_format import CellStyle
-from nbridge.data.tables.cells import read_cells
 from nbridge.data.tables.columns import TableFile
 from nbridge.data.tables.frame_adapter import Frame
 from nbridge.data.tables.frame_writer import FrameRowWriter
@@ -120,7 +119,7 @@ class CellRows(RowReader):
             for name, store in self._numbers.items():
                 array = self._layout.array(name, numbers)
                 if name in masks:
-                    mask = read_cells(masks[name], chunk.column(masks[name]), (), self._layout.missing, chunk.where)
+                    mask = self._layout.mask(chunk, masks[name])
                     check_presence(name, mask, array, chunk.where)
                 store.append(array)
             rows += chunk.rows

@@ -29,7 +29,7 @@ from nbridge.data.tables.join import JoinedRows, check_names
 from nbridge.data.tables.layout import TableLayout, expand
 from nbridge.data.tables.numbers import check_joinable, join, join_files, place_of, read_numbers
 from nbridge.data.tables.rows import CellRows
-from nbridge.data.texts import MISSING, normal_text, number_of
+from nbridge.data.texts import normal_text, number_of
 from nbridge.errors import DataError, naming
 
 T = TypeVar("T", bound="Table")
@@ -38,8 +38,8 @@ T = TypeVar("T", bound="Table")
 class Table(DataSource):
     """Rows of a csv or parquet file, or of several joined on a column of identifiers; text columns are categorical.
 
-    A modality is one or more columns, or a column of lists of numbers in a parquet file. An empty cell, NA, NaN
-    or null marks an absent value. Files are read into memory; for data larger than memory use `parquet`.
+    A modality is one or more columns, or a column of lists of numbers in a parquet file. In csv files an empty cell, NA, NaN or null marks
+    an absent value; in typed files only null and NaN do. Files are read into memory; for data larger than memory use `parquet`.
 
     Arguments:
         path: The file (.csv, .tsv, either with .gz, or .parquet; or a folder of parquet files, the parts of one table), or several to
@@ -66,7 +66,7 @@ class Table(DataSource):
         self.columns = columns or {}
         self.classes = {column: tuple(map(str, texts)) for column, texts in (classes or {}).items()}
         self.id = id
-        self.missing = frozenset((*MISSING, *(normal_text(str(text)) for text in missing)))
+        self.missing = frozenset(normal_text(str(text)) for text in missing)
         self._given: TableFile | None = None
 
     @classmethod
@@ -255,7 +255,7 @@ class Table(DataSource):
             raise NoColumnError(f"{file.path}: {what} holds lists, expected one value for each row")
         with naming(file.path):
             texts = [text for chunk in stored.chunks([column]) for text in row_texts(chunk.column(column), identifier_of)]
-        texts = ["" if text in self.missing else text for text in texts]
+        texts = ["" if text in file.absent | self.missing else text for text in texts]
         labels = RowLabels(what, texts, file.where, str(file.path), owner, alone=file.is_list(column))
         return labels if len(files) == 1 else self._joined(labels, files, file)
 
@@ -362,7 +362,7 @@ def _found_classes(files: Sequence[TableFile], column: str, name: str, count: in
     file = next(file for file in files if column in file.columns)
     texts: set[str] = set()
     for chunk in file.chunks([column]):
-        texts |= {*map(normal_text, distinct(chunk.column(column))[1])} - missing
+        texts |= {*map(normal_text, distinct(chunk.column(column))[1])} - missing - chunk.absent
     numbers = [number_of(text) for text in texts]
     if all(number in range(count) for number in numbers if number is not None) and None not in numbers:
         return tuple(map(str, range(count)))
