@@ -31,10 +31,10 @@ def validate(
 
     from nbridge.models.bridged import BridgedVAE
     from nbridge.models.flow_bridged import FlowBridgedVAE
-    from nbridge.training.build import build_model
+    from nbridge.training.build import build_model, check_size
 
     with prefixed_errors(spec, SpecError), torch.device("meta"):
-        model = build_model(parsed)
+        check_size(model := build_model(parsed))
     n = len(model.names)
     parts = [f"{n} modalit{'y' if n == 1 else 'ies'}"]
     if isinstance(model, (BridgedVAE, FlowBridgedVAE)):

@@ -162,6 +162,7 @@ def generate(
 def embed(directory: RunPath, rows: Rows, out: Out, overwrite: Overwrite = False) -> None:
     """Embed each row in the latent space. Writes the mean and standard deviation of q(z|x) for any pattern of missing modalities."""
     target = check_output(out, overwrite, (".npz",), rows)
+    from nbridge.data.ids import fixed_width
     from nbridge.data.numpy.archive import write_npz
     from nbridge.inference.reading import read_batch
     from nbridge.model import load
@@ -170,7 +171,7 @@ def embed(directory: RunPath, rows: Rows, out: Out, overwrite: Overwrite = False
     batch, ids, _ = read_batch(model, rows)
     with prefixed_errors(rows, DataError):
         q = model.embed(batch)
-    named = {} if ids is None else {model.binding.own.id: ids}
+    named = {} if ids is None else {model.binding.own.id: fixed_width(ids)}
     write_npz(target, {**named, "mean": q.mean.numpy(), "stddev": q.stddev.numpy()})
     typer.echo(f"{target}: {len(q.mean):,} rows, {model.network.latent_dim} dimensions")
 

@@ -9,6 +9,8 @@ from itertools import chain
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nbridge.common.memory import check_fits
+from nbridge.common.messages import clip
 from nbridge.data.texts import normal_text
 from nbridge.errors import DataError
 
@@ -41,7 +43,7 @@ def identifier_of(text: str) -> str:
 
 
 def check_ids(ids: ArrayLike, rows: int | None = None, wording: IdWording = IDS) -> np.ndarray:
-    """Returns identifiers as a new array of integers or text, after checking that each row has a unique one.
+    """Returns identifiers as a new array of integers or Python strings, after checking that each row has a unique one.
 
     Arguments:
         ids: One identifier per row: integers, whole numbers or text.
@@ -51,7 +53,8 @@ def check_ids(ids: ArrayLike, rows: int | None = None, wording: IdWording = IDS)
     Raises:
         DataError: when they are not one-dimensional, too few or too many, missing (None, NaN, an empty text), or duplicate.
     """
-    found = np.asarray(ids)
+    # Arrays of text have a fixed width: one long identifier would make all of them as long.
+    found = np.asarray(ids, dtype=object if isinstance(ids, list) and ids and isinstance(ids[0], str) else None)
     check_ids_layout(found.shape, found.dtype, rows)
     plain = _plain(found, 0, wording)
     _none_twice([plain], wording)
@@ -70,6 +73,18 @@ def check_ids_layout(shape: tuple[int, ...], dtype: np.dtype, rows: int | None =
         raise DataError(f"ids: {shape[0]} for {rows} rows, expected one per row")
     if dtype.kind not in "iuUfO":
         raise DataError(f"ids: dtype {dtype}, expected integers or text")
+
+
+def fixed_width(ids: np.ndarray) -> np.ndarray:
+    """Identifiers for a NumPy file, where all texts have the width of the longest.
+
+    Raises:
+        DataError: when they would not fit into memory.
+    """
+    if ids.dtype.kind != "O":
+        return ids
+    check_fits("identifiers, all as wide as the longest,", 4 * len(ids) * max(map(len, ids.tolist()), default=0))
+    return ids.astype(np.str_)
 
 
 def check_many_ids(blocks: Callable[[], Iterable[np.ndarray]], wording: IdWording = IDS) -> None:
@@ -94,7 +109,9 @@ def check_many_ids(blocks: Callable[[], Iterable[np.ndarray]], wording: IdWordin
 def _plain(ids: np.ndarray, first: int, wording: IdWording) -> np.ndarray:
     _none_missing(ids, first, wording)
     _whole(ids, first, wording)
-    return ids.astype(np.str_ if ids.dtype.kind in "OU" else np.int64 if ids.dtype.kind == "f" else ids.dtype)
+    if ids.dtype.kind in "OU":
+        return np.array([*map(str, ids.tolist()), None], dtype=object)[:-1]
+    return ids.astype(np.int64 if ids.dtype.kind == "f" else ids.dtype)
 
 
 def _none_missing(ids: np.ndarray, first: int, wording: IdWording) -> None:
@@ -115,7 +132,8 @@ def _none_twice(blocks: Iterable[np.ndarray], wording: IdWording, suspects: Cont
     for row, value in enumerate(chain.from_iterable(block.tolist() for block in blocks)):
         if (suspects is None or hash(value) in suspects) and seen.setdefault(value, row) != row:
             first, again = wording.where(seen[value]), wording.where(row)
-            raise DataError(f"{wording.what}: duplicate {value!r} in {first} and {again}")
+            shown = clip(value) if isinstance(value, str) else value
+            raise DataError(f"{wording.what}: duplicate {shown!r} in {first} and {again}")
 
 
 def counts_rows(values: np.ndarray) -> bool:

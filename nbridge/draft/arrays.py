@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
 from nbridge.data.dates import holds_dates
@@ -57,15 +59,16 @@ def part_of_texts(name: str, array: np.ndarray) -> tuple[Part, tuple[str, ...]] 
     The array, (N,), has empty texts, NA and similar markers for missing values.
     """
     normal = [text for text in map(normal_text, array.tolist()) if text not in MISSING]
-    texts, rows = np.unique(np.array(normal, dtype=np.str_), return_counts=True)
+    counts = sorted(Counter(normal).items())
+    texts, rows = [text for text, _ in counts], np.array([count for _, count in counts], dtype=np.int64)
     if len(texts) < 2:
         return "text that does not vary"
-    if holds_dates(texts.tolist()):
+    if holds_dates(texts):
         return "dates, which are no numbers; count days since one of them"
     found = kind_of_text(name, rows) if len(texts) > 2 else ColumnKind("classes", "text of 2 different values")
     if found.kind == "left out":
         return found.why
-    return Part(name, (len(texts),), "categorical", found.reason), ordered_classes(texts.tolist())
+    return Part(name, (len(texts),), "categorical", found.reason), ordered_classes(texts)
 
 
 def _column(name: str, known: np.ndarray, rows: int) -> Part | str:

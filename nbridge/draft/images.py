@@ -104,9 +104,10 @@ def lost_images(profiles: Sequence[Profile]) -> list[str]:
 
 def presence_of(folders: Sequence[ImageSet], named: Mapping[str, ImageSet], found: Profiles) -> list[np.ndarray]:
     """The observed mask of each image modality, (N,)."""
-    ids = np.array([]) if found.ids is None else found.ids
+    ids = [] if found.ids is None else found.ids.tolist()
     columns = {profile.name: profile.present for profile in found.columns}
-    return [*(np.isin(ids, list(one.stems)) for one in folders), *(columns[name] for name in named)]
+    stems = [one.stems for one in folders]
+    return [*(np.array([text in known for text in ids], dtype=bool) for known in stems), *(columns[name] for name in named)]
 
 
 def id_of(profiles: Sequence[Profile], stems: Collection[str]) -> str | None:

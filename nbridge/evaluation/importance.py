@@ -30,6 +30,7 @@ from nbridge.data.batch import Batch
 from nbridge.errors import DataError, require_positive
 from nbridge.evaluation.rows import check_names, rows_with, rows_with_all
 from nbridge.evaluation.weights import importance_estimates
+from nbridge.inference.impute import check_size
 from nbridge.models.base import MultimodalVAE
 from nbridge.nn.likelihoods import Categorical
 
@@ -285,6 +286,7 @@ def _named(role: str, names: Names) -> tuple[str, ...]:
 def _checked(model: MultimodalVAE, batch: Batch, names: Sequence[str], samples: int) -> Batch:
     """The rows that have all of these modalities, restricted to the model's modalities."""
     require_positive(samples=samples)
+    check_size(model, "samples", samples)
     rows = rows_with_all(model, batch, names)
     rows = rows.select(*(name for name in batch.names if name in model.names))
     model.check(rows)

@@ -45,6 +45,7 @@ from nbridge.evaluation.importance import RowLogLikelihoods, conditional_of, lab
 from nbridge.evaluation.results import METRICS, Evaluation, Measurement, Names, OptionError, Settings, Split, read_evaluation, title
 from nbridge.evaluation.rows import fingerprint, rows_with, rows_with_all
 from nbridge.evaluation.versus_baseline import compare_with_baselines
+from nbridge.inference.impute import check_size
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.conformal import has_intervals
 from nbridge.nn.likelihoods import Bernoulli, Categorical
@@ -93,6 +94,8 @@ def evaluate(
     """
     settings = settings or Settings()
     settings.check(spec.modalities if lenient else model.names)
+    for option in ("samples", "draws", "generated"):
+        check_size(model, option, getattr(settings, option), kind=OptionError)
     rows, of_rows = _rows(splits, settings)
     cache = ClassifierCache() if classifiers is None else classifiers
     context = _Context(model, settings, spec, rows, splits.train.representative(), cache)

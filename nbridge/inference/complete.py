@@ -29,7 +29,7 @@ from nbridge.data.output_names import written_names
 from nbridge.data.patterns import count
 from nbridge.data.source import DataSource, are_paths, is_path, open_data, paths_of
 from nbridge.errors import DataError
-from nbridge.inference.impute import impute, rows_at_a_time
+from nbridge.inference.impute import check_size, impute, rows_at_a_time
 from nbridge.inference.intervals import summarise
 from nbridge.inference.layout import in_layout
 from nbridge.inference.options import ImputationOptions, Shard
@@ -128,6 +128,7 @@ def _complete(
     model: Served, rows: RowReader, target: Path | None, options: ImputationOptions, shard: Shard, report: Progress
 ) -> tuple[Completed, RowWriter]:
     plan = make_plan(rows, model.likelihoods)
+    check_size(model.network, *(("draws", options.draws) if options.intervals else ("samples", options.samples or 1)))
     size = _rows_in_memory(rows, model.network, plan, options.samples, options.intervals)
     plan = check_rows(rows, model.likelihoods, plan, size, report)
     start, stop = shard.rows(plan.rows, rows_at_a_time(model.network, options.samples))

@@ -23,6 +23,7 @@ from torch.distributions import Independent
 from torch.nn import Module
 from torch.quasirandom import SobolEngine
 
+from nbridge.common.memory import check_fits
 from nbridge.common.messages import clip, did_you_mean, listing
 from nbridge.common.randomness import own_draws, reseed
 from nbridge.data.batch import Batch
@@ -70,6 +71,7 @@ def impute(
         torch.Size([7, 5])
     """
     _check(model, batch, samples)
+    check_size(model, "samples", samples or 1, rows=len(batch))
     size = rows_at_a_time(model, samples)
     check_first(first, size)
     parts = []
@@ -83,6 +85,17 @@ def impute(
         {name: torch.cat([part.mask[name] for part in parts]) for name in model.names},
         samples,
     )
+
+
+def check_size(model: MultimodalVAE, option: str, number: int, *, rows: int = 1, kind: type[DataError] = DataError) -> None:
+    """Checks that draws of rows, of z and of all modalities, fit into memory.
+
+    Raises:
+        DataError: if they don't.
+    """
+    width = model.latent_dim + sum(math.prod(one.shape) for one in model.likelihoods.values())
+    of = f"{rows:,} rows of " if rows > 1 else ""
+    check_fits(f"{option} {number}: {of}{number:,} draws of {width:,} numbers", 4 * number * rows * width, kind)
 
 
 def rows_at_a_time(model: MultimodalVAE, samples: int | None = None) -> int:
@@ -122,6 +135,7 @@ def generate(
         DataError: if given values do not match the model, or it does not have the prior.
     """
     require_positive(num=num)
+    check_size(model, "num", num)
     if (mixture := mixture_for(model, prior, given or ())) is not None:
         return _drawn_from(mixture, model, num, noise, seed)
     likelihoods = model.likelihoods
@@ -169,6 +183,7 @@ def embed(model: MultimodalVAE, batch: Batch, *, samples: int = 1, seed: int = 0
     For a stochastic model, it has the mean and the variance of the mixture of ``samples`` posteriors.
     """
     _check(model, batch, samples)
+    check_size(model, "samples", samples)
     with serving(model, seed):
         parts = [model.moments(part.to(model.device), samples) for part in chunks(batch, samples)]
         return diagonal_normal(torch.cat([q.mean for q in parts]), torch.cat([q.stddev for q in parts]))

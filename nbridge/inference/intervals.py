@@ -23,7 +23,7 @@ from nbridge.common.randomness import reseed
 from nbridge.data.batch import Batch
 from nbridge.data.imputed import BY_LEVEL, STATISTICS, Summary
 from nbridge.errors import DataError, require_positive
-from nbridge.inference.impute import check_first, decode, part_seed, rows_at_a_time, serving, which_observed
+from nbridge.inference.impute import check_first, check_size, decode, part_seed, rows_at_a_time, serving, which_observed
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.conformal import check_draws
 from nbridge.nn.likelihoods import Categorical, Likelihood
@@ -63,6 +63,7 @@ def summarise(
     if model.conformal is not None:
         check_draws(draws)
     model.check(batch)
+    check_size(model, "draws", draws)
     check_first(first, unit := rows_at_a_time(model))
     parts = []
     with serving(model, seed):

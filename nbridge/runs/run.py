@@ -35,7 +35,7 @@ from nbridge.runs.continuing import longer_spec, reopen, spec_of_run
 from nbridge.spec.reader import read_spec, spec_from_dict, write_spec
 from nbridge.spec.registry import FROM_PYTHON, allowing, reading
 from nbridge.spec.spec import Spec
-from nbridge.training.build import automatic_weights, build_data, build_model, rows_given, settle
+from nbridge.training.build import automatic_weights, build_data, build_model, check_size, rows_given, settle
 from nbridge.training.checkpoint import CONFIG, save_model
 from nbridge.training.progress import Reporter
 from nbridge.training.run_folder import (
@@ -275,7 +275,7 @@ def _read(spec: Spec | Mapping[str, object] | str | os.PathLike[str], overrides:
 
 
 def _prepare(spec: Spec, data: Data | None, device: str, world: World, collector: _WarningCollector) -> tuple[MultimodalVAE, Splits]:
-    model = build_model(spec)
+    check_size(model := build_model(spec))
     with world.main_first():
         frame = data if isinstance(data, DataSource) else rows_given(spec, data)
         splits = build_data(spec, model, data if frame is None else frame, warn=collector.warn if world.is_main else None)

@@ -60,9 +60,10 @@ class _Line(NamedTuple):
 def problems(error: ValidationError, document: object) -> list[Problem]:
     """The errors in a document, in pydantic's order."""
     lines = [_line(line, document) for line in error.errors(include_url=False)]
+    above = {line.path[:length] for line in lines for length in range(len(line.path))}
     by_place: dict[tuple[Path, bool], list[_Line]] = {}
     for line in lines:
-        if not (line.kind in _TYPE_ERRORS and any(_is_below(other.path, line.path) for other in lines)):
+        if line.kind not in _TYPE_ERRORS or line.path not in above:
             by_place.setdefault((line.path, line.of_key), []).append(line)
     return [problem for (path, of_key), here in by_place.items() for problem in _merged(path, of_key, here, document)]
 
@@ -89,10 +90,6 @@ def _contains(value: object, step: str | int) -> bool:
     if isinstance(value, Mapping):
         return step in value
     return isinstance(value, list | tuple) and isinstance(step, int) and step < len(value)
-
-
-def _is_below(path: Path, whole: Path) -> bool:
-    return len(path) > len(whole) and path[: len(whole)] == whole
 
 
 def _merged(path: Path, of_key: bool, lines: list[_Line], document: object) -> list[Problem]:

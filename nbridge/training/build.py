@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from nbridge.common.autograd import gradients
+from nbridge.common.memory import free_bytes
 from nbridge.common.messages import listing
 from nbridge.common.randomness import own_draws
 from nbridge.common.warnings import Finding
@@ -51,6 +52,9 @@ from nbridge.spec.spec import Spec
 from nbridge.training.likely_mistakes import Names, likely_mistakes, never_observed
 
 T = TypeVar("T")
+TRAINED = 4
+"""Numbers that training with Adam keeps for each parameter: its value, its gradient and two moments."""
+_LARGE = 10**8
 Shapes = Mapping[str, tuple[int, ...]]
 _TRAINED = "they are trained on as if they were observed; train on the rows before imputation, or empty these cells"
 _BY_ROW = ("ids", "part", "groups")
@@ -66,14 +70,47 @@ def build_model(spec: Spec, *, seed: int | None = None) -> MultimodalVAE:
         seed: Seed of the weights; ``training.seed`` of the spec when left out.
 
     Raises:
-        SpecError: if a constructor rejects its arguments.
+        SpecError: if a constructor rejects its arguments, or the model would not fit into memory.
     """
+    if _is_large(spec):
+        # On this device weights take no memory.
+        with torch.device("meta"):
+            check_size(_built(spec), copies=1)
     with own_draws(spec.training.seed if seed is None else seed):
-        model = _construct("model", model_class(spec).from_parts, SpecParts(spec), **spec.model.kwargs)
-        if spec.prior.type != "normal":
-            model.mixture = _construct("prior", resolve("priors", spec.prior.type, Mixture), spec.latent_dim, **spec.prior.kwargs)
-        if spec.training.conformal:
-            model.conformal = Conformal([name for name, one in model.likelihoods.items() if has_intervals(one)], len(model.names))
+        return _built(spec)
+
+
+def check_size(model: MultimodalVAE, copies: int | None = None) -> None:
+    """Checks that a model fits into the memory of the machine: copies of its weights, by default those that training keeps.
+
+    Raises:
+        SpecError: if it doesn't.
+    """
+    count = sum(parameter.numel() for parameter in model.parameters())
+    # On a GPU only the weights are in the memory of the machine.
+    copies = copies or (1 if torch.cuda.is_available() else TRAINED)
+    training = " in training" if copies > 1 else ""
+    if (needed := 4 * count * copies) > (most := free_bytes(in_use=True)):
+        found = f"{count:,} parameters would take {needed / 1e9:,.1f} GB{training}, and this machine has {most / 1e9:,.1f} GB"
+        raise SpecError([f"{found}; make the largest of latent_dim, hidden, features and shape smaller"])
+
+
+def _is_large(spec: Spec) -> bool:
+    """Whether a layer may have more than `_LARGE` weights, by the two largest sizes in the spec."""
+    found, left = [1, 1], [value for key, value in spec.as_dict().items() if key not in ("data", "training")]
+    while left:
+        one = left.pop()
+        left += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+        found += [prod(one["shape"])] if isinstance(one, dict) and "shape" in one else [one] if isinstance(one, int) else []
+    return prod(sorted(found)[-2:]) > _LARGE
+
+
+def _built(spec: Spec) -> MultimodalVAE:
+    model = _construct("model", model_class(spec).from_parts, SpecParts(spec), **spec.model.kwargs)
+    if spec.prior.type != "normal":
+        model.mixture = _construct("prior", resolve("priors", spec.prior.type, Mixture), spec.latent_dim, **spec.prior.kwargs)
+    if spec.training.conformal:
+        model.conformal = Conformal([name for name, one in model.likelihoods.items() if has_intervals(one)], len(model.names))
     return model
 
 
@@ -318,7 +355,10 @@ def _construct(where: str, build: Callable[..., T], *geometry: object, **options
         return build(*geometry, **options)
     except NBridgeError:
         raise
-    except (TypeError, ValueError) as error:
-        raise SpecError([f"{where}: {error}"]) from error
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        # A size that torch can't count, or allocate.
+        if isinstance(error, RuntimeError) and not any(word in str(error) for word in ("overflow", "allocate")):
+            raise
+        raise SpecError([f"{where}: {str(error).partition(chr(10))[0]}"]) from error
     except SystemExit as error:
         raise SpecError([f"{where}: its constructor ends the program (SystemExit: {error})"]) from error

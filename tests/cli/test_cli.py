@@ -29,6 +29,7 @@ from nbridge.common import atomic_files as files
 from nbridge.evaluation.results import METRICS, Settings, read_evaluation
 from nbridge.runs import run
 from nbridge.runs.comparison import TimeLimitReached
+from nbridge.training import build
 from nbridge.training.checkpoint import save_model
 
 PART = "features: 4, encoder: {type: mlp, hidden: [4]}"
@@ -286,6 +287,52 @@ def test_a_mistake_in_a_change_is_told_with_the_change(change: str, call: Call, 
 def test_a_valid_spec_is_told_with_its_size(call: Call, here: Path):
     count = sum(parameter.numel() for parameter in nbridge.load("run").network.parameters())
     assert call("validate", "tiny.yaml") == (0, f"tiny.yaml: valid. bridged, 5 modalities, 20 bridges, {count:,} parameters\n", "")
+
+
+@pytest.mark.parametrize("command", ["validate", "train"])
+@pytest.mark.parametrize(
+    "change",
+    ["latent_dim=1000000000000", "fusion.hidden=[1000000000000]", "modalities.x.shape=1000000000000", "bridges.hidden=[3000000, 3000000]"],
+)
+def test_a_model_that_no_memory_holds_is_refused_from_its_numbers(change: str, command: str, call: Call, here: Path):
+    before = contents(here)
+    result = call(command, "tiny.yaml", "--set", change)
+    assert (result.code, result.out) == (2, "")
+    wide = r"tiny\.yaml: [\d,]{14,} parameters would take [\d,.]+ GB, and this machine has [\d,.]+ GB; make the largest of .* smaller\n"
+    assert re.fullmatch(wide, result.err)
+    assert contents(here) == before
+
+
+def test_training_needs_more_memory_than_weights(call: Call, here: Path, monkeypatch: pytest.MonkeyPatch):
+    count = sum(parameter.numel() for parameter in nbridge.load("run").network.parameters())
+    copies = 1 if torch.cuda.is_available() else 4
+    monkeypatch.setattr(build, "free_bytes", lambda **_: 4 * count * copies)
+    assert call("validate", "tiny.yaml").code == 0
+    monkeypatch.setattr(build, "free_bytes", lambda **_: 4 * count * copies - 1)
+    assert call("validate", "tiny.yaml").err.startswith(f"tiny.yaml: {count:,} parameters would take 0.0 GB")
+
+
+MANY = 10**12
+NUMBERS = {
+    "generated rows": (["generate", "run", "--num", MANY, "--out", "out.npz"], "num"),
+    "generated rows of a class": (["generate", "run", "--given", "label=1", "--num", MANY, "--out", "out.npz"], "num"),
+    "imputed draws": (["impute", "run", "data.npz", "--samples", MANY, "--out", "out.npz"], "data.npz: samples"),
+    "interval draws": (["impute", "run", "data.npz", "--intervals", "0.9", "--draws", MANY, "--out", "out.npz"], "data.npz: draws"),
+    "importance samples": (["evaluate", "run", "--samples", MANY], "--samples"),
+    "evaluated draws": (["evaluate", "run", "--draws", MANY], "--draws"),
+    "judged draws": (["evaluate", "run", "--generated", MANY], "--generated"),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_that_no_memory_holds_is_refused(name: str, call: Call, here: Path):
+    (command, *arguments), option = NUMBERS[name]
+    before = contents(here)
+    result = call(command, *map(str, arguments))
+    assert (result.code, result.out) == (2, "")
+    size = r"1,000,000,000,000 draws of 30 numbers would take [\d,.]+ GB, and [\d,.]+ GB are free"
+    assert re.fullmatch(rf"{option} {MANY}: {size}\n", result.err)
+    assert contents(here) == before
 
 
 def test_figures_are_the_same_in_the_table_and_in_json(call: Call, here: Path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -325,3 +326,37 @@ except SpecError as error:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=REPOSITORY, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def _work(count: int, text: Callable[[int], str]) -> int:
+    """The number of calls that it takes to name so many mistakes."""
+    calls = 0
+
+    def called(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    sys.setprofile(called)
+    try:
+        with pytest.raises(SpecError) as error:
+            parse_spec(text(count))
+    finally:
+        sys.setprofile(None)
+    assert len(error.value.problems) >= count
+    return calls
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        lambda count: LABEL + "".join(f"wrong{place}: {place}\n" for place in range(count)),
+        lambda count: LABEL + "latent_dim: 2\n" * (count + 1),
+        lambda count: LABEL.replace("mlp", f"{{type: mlp, hidden: [{', '.join(['a'] * count)}]}}"),
+        lambda count: LABEL + f"data: {{source: table, path: x.csv, classes: {{{', '.join(f'c{place}: 3' for place in range(count))}}}}}",
+        lambda count: "modalities:\n" + "".join(f"  m{place}: {{shap: 4, encoder: mlpp, likelihood: 3}}\n" for place in range(count)),
+    ],
+    ids=["keys", "duplicates", "list", "mapping", "modalities"],
+)
+def test_work_grows_with_the_number_of_mistakes_and_not_with_its_square(text: Callable[[int], str]):
+    _work(10, text)
+    assert _work(240, text) < 2.5 * _work(120, text)

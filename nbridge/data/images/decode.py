@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 import zipfile
 import zlib
@@ -50,7 +51,7 @@ def opened(source: Path | bytes, formats: tuple[str, ...] = FORMATS, most: int |
     Arguments:
         source: A file, or its content.
         formats: The accepted formats.
-        most: The largest number of pixels; Pillow's own limit when left out.
+        most: The largest number of pixels; that from which Pillow warns of decompression bombs when left out.
 
     Raises:
         UnreadableImageError: here or in the caller's block, when the image is damaged, too large or of another format.
@@ -60,8 +61,8 @@ def opened(source: Path | bytes, formats: tuple[str, ...] = FORMATS, most: int |
     try:
         # Pillow warns of large images below its limit, and of oddities in readable ones.
         with ignored_warnings(), Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as image:
-            if most is not None and image.width * image.height > most:
-                raise UnreadableImageError(f"{image.width:,} × {image.height:,} pixels, at most {most:,} are allowed")
+            if image.width * image.height > (limit := most or Image.MAX_IMAGE_PIXELS or math.inf):
+                raise UnreadableImageError(f"{image.width:,} × {image.height:,} pixels, at most {limit:,} are allowed")
             yield image
     # Raised by the caller's own checks.
     except DataError:

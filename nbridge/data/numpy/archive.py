@@ -15,11 +15,12 @@ from numpy.lib.npyio import NpzFile
 from numpy.typing import ArrayLike
 
 from nbridge.common.atomic_files import write_atomically, writing
+from nbridge.common.memory import check_fits
 from nbridge.common.messages import did_you_mean, listing
 from nbridge.data.folders import find_file
 from nbridge.errors import DataError
 
-UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, MemoryError, OverflowError, zipfile.BadZipFile, zlib.error)
 """Exceptions raised by reading a damaged archive."""
 
 
@@ -114,6 +115,9 @@ def read_member(path: Path, archive: NpzFile, key: str, modality: str | None = N
     """
     if key not in archive.files:
         raise DataError(f"{path}: {no_array(key, archive, modality)}")
+    assert archive.zip is not None, "the archive is open"
+    member = f"{key}.npy" if f"{key}.npy" in archive.zip.NameToInfo else key
+    check_fits(f"{path}: array {key!r}", archive.zip.getinfo(member).file_size)
     try:
         array = archive[key]
     except UNREADABLE as error:

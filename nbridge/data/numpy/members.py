@@ -19,7 +19,6 @@ from nbridge.data.numpy.archive import UNREADABLE
 from nbridge.errors import DataError
 
 _PIECE = 2**20
-_UNREADABLE = (*UNREADABLE, OverflowError)
 
 
 class Header(NamedTuple):
@@ -97,7 +96,7 @@ class FileMember(Member):
         self._wording = wording or NpyWording(f"array {key!r}", "is damaged", "holds", f"{path.name} is")
         try:
             mapped = np.lib.format.open_memmap(path, mode="r")
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise DataError(self._damage(error)) from error
         super().__init__(key, mapped.dtype, mapped.shape)
         self.by_columns = mapped.ndim > 1 and not mapped.flags.c_contiguous
@@ -112,7 +111,7 @@ class FileMember(Member):
         try:
             same = self.path.stat().st_size == self._size
             spans = [np.fromfile(self.path, self.dtype, count, offset=self._offset + first * size) for first in firsts if count * size]
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise DataError(f"{self._wording.what} cannot be read ({_reason(error)})") from error
         if not same or any(len(span) < count for span in spans):
             raise DataError(f"{self._wording.what} has changed since it was opened")
@@ -242,6 +241,8 @@ def archive_member(archive: ZipFile, name: str, scratch: Path) -> Member:
     if header is None:
         raise DataError(f"{key!r} is not an array; np.savez writes them")
     _check_plain(key, header.dtype)
+    if min(header.shape, default=0) < 0 or header.dtype.itemsize * prod(header.shape) > archive.getinfo(name).file_size:
+        raise DataError(f"array {key!r} is damaged (its header says {clip(header.shape)}, but the archive holds fewer bytes)")
     member = ArchiveMember(key, archive, name, header)
     if not header.by_columns or len(header.shape) < 2:
         return member

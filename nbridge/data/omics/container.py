@@ -15,6 +15,7 @@ import numpy as np
 from nbridge.common.messages import clip
 from nbridge.data.endings import OMICS as ENDINGS
 from nbridge.data.endings import has_ending
+from nbridge.data.omics.integrity import check_element, check_file, check_sparse, open_hdf5, reading, reason_of
 from nbridge.data.omics.layout import SLOTS
 from nbridge.errors import DataError
 
@@ -92,9 +93,16 @@ class Part:
         """Reads an element: an array, a sparse matrix or a data frame.
 
         Raises:
-            DataError: when it can't be read.
+            DataError: when it can't be read, is damaged, or has not one row per observation.
         """
-        return self.get(path)
+        value, what = self.get(path), f"{self.where}: {path}"
+        if hasattr(value, "tocsr"):
+            check_sparse(what, value)
+        if path.startswith(BY_OBSERVATION) and (shape := getattr(value, "shape", None)) is not None:
+            count = len(self.obs)
+            if shape[:1] != (count,) or (path.startswith("obsp/") and shape[1:] != (count,)):
+                raise DataError(f"{what} is of shape {shape} for {count} observations")
+        return value
 
     @cached_property
     def obs(self) -> Any:
@@ -177,7 +185,9 @@ def opened(path: Path) -> Iterator[Omics]:
         DataError: when it can't be read, is damaged, or is neither AnnData nor MuData.
     """
     with opened_file(path) as file:
-        yield _of_file(path, file)
+        with reading(path):
+            omics = _of_file(path, file)
+        yield omics
 
 
 @contextmanager
@@ -188,20 +198,13 @@ def opened_file(path: Path) -> Iterator[Any]:
         DataError: when it can't be read or is damaged.
     """
     anndata_of()
-    import h5py
-
     try:
         with path.open("rb"):
             pass
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        usual = f"not an HDF5 file, as {path.suffix} files are, or damaged"
-        known = {"truncated": "truncated HDF5 file", "lock": "another program has it open for writing; close it there"}
-        raise DataError(f"{path}: {next((text for word, text in known.items() if word in str(error)), usual)}") from error
-    with file:
+    check_file(path)
+    with open_hdf5(path) as file:
         yield file
 
 
@@ -259,11 +262,15 @@ def _stored(where: str, group: Any, path: str) -> Any:
         DataError: when it can't be read.
     """
     read = anndata_of().io.read_elem
+    with reading(f"{where}: {path}"):
+        element = group[path]
+        check_element(f"{where}: {path}", element)
     try:
-        return read(group[path])
+        return read(element)
     except Exception as error:
         # A damaged file can make anndata, h5py, pandas or scipy raise anything; none of our code runs in here.
-        raise DataError(f"{where}: {path} can't be read ({_reason(error)})") from error
+        reason = "a newer encoding than this anndata reads; upgrade anndata" if "No read method" in str(error) else reason_of(error)
+        raise DataError(f"{where}: {path} can't be read ({reason})") from error
 
 
 def _of_object(name: str, where: str, data: Any, parts: Mapping[str, Part] | None = None) -> Part:
@@ -288,16 +295,9 @@ def _element(data: Any, path: str) -> Any:
 
 
 def _names(frame: Any, what: str, mend: str) -> np.ndarray:
-    names = frame.index.to_numpy().astype(str)
+    names = np.array([*map(str, frame.index), None], dtype=object)[:-1]
     seen: dict[str, int] = {}
     for row, name in enumerate(names.tolist()):
         if (first := seen.setdefault(name, row)) != row:
             raise DataError(f"{what} {clip(name)!r} is duplicated in rows {first} and {row}; {mend} fixes it")
     return names
-
-
-def _reason(error: Exception) -> str:
-    text = str(error.args[0] if error.args else "").splitlines()
-    reason = clip(text[0] if text and text[0] else type(error).__name__, 160)
-    newer = "No read method registered" in reason
-    return "a newer encoding than this anndata reads; upgrade anndata" if newer else reason

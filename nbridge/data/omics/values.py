@@ -17,6 +17,7 @@ import numpy as np
 from nbridge.common.messages import clip, did_you_mean, listing
 from nbridge.data.blocks import Layout
 from nbridge.data.name_patterns import matching
+from nbridge.data.names import repeated
 from nbridge.data.omics.classes import check_classes, class_codes, found_classes, is_numeric
 from nbridge.data.omics.container import Omics, Part
 from nbridge.data.omics.layout import FLAG, Address, OmicsLayout, address_of, parse_address
@@ -253,8 +254,7 @@ def _chosen(part: Part, name: str, asked: Sequence[str], known: Sequence[str], a
         many = f" ({len(lacking):,} of {len(asked):,} are missing)" if len(asked) > 1 else ""
         shown = clip(listing(known[:10]), 200) + (f", and {len(known) - 10:,} more" if len(known) > 10 else "")
         raise DataError(f"no variable {clip(lacking[0])!r} for modality {name!r}{many}.{did_you_mean(lacking[0], known)} Found: {shown}")
-    if len(set(found)) < len(found):
-        twice = next(place for place in found if found.count(place) > 1)
+    if (twice := repeated(found)) is not None:
         raise DataError(f"variables: modality {name!r}: duplicate variable {clip(known[twice])!r}")
     return np.array(found, dtype=np.int64)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nbridge.data.omics.container import Omics, anndata_of, copied, opened, opened_file, pulling_nothing
+from nbridge.data.omics.integrity import reading
 from nbridge.data.omics.pad import grown_frame, paired, widened
 from nbridge.data.omics.update import Changes
 
@@ -20,7 +21,7 @@ def write_file(source: Path, target: Path, changes: Changes) -> None:
     """Rewrites a file: changed elements are written by anndata with their original compression, all others are copied unchanged."""
     import h5py
 
-    with opened_file(source) as file, opened(source) as omics:
+    with opened_file(source) as file, opened(source) as omics, reading(source):
         written, columns = _by_path(omics, file, changes)
         with h5py.File(target, "w", userblock_size=file.userblock_size) as out:
             _copy(file, out, "", written)

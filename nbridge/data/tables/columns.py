@@ -15,6 +15,7 @@ from nbridge.common.messages import clip, did_you_mean, listing
 from nbridge.data.endings import PARQUET, TABLES, TEXT, ending_among, parquet_files
 from nbridge.data.folders import find_file, find_file_or_folder
 from nbridge.data.ids import IdWording
+from nbridge.data.names import Names
 from nbridge.data.tables import arrow as arrow_cells
 from nbridge.data.tables.arrow import pyarrow_of
 from nbridge.data.tables.csv import CsvFile
@@ -216,7 +217,7 @@ class ParquetTable(ArrowTable):
         for number, file in enumerate(self._files):
             file.check_names()
             self.schema = _unified(self.schema, file.schema, file.path, self._files[0].path) if number else file.schema
-        self.columns = tuple(self.schema.names)
+        self.columns = Names(self.schema.names)
 
     def kind(self, column: str) -> Any:
         return self.schema.field(column).type

@@ -13,16 +13,20 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from nbridge.common.messages import clip, listing
 from nbridge.data.endings import GZIP, has_ending
+from nbridge.data.names import Names, repeated
 from nbridge.errors import DataError
 
 SAMPLE, SAMPLE_LENGTH = 200, 2**20
 """Number of lines, and approximate number of their characters, from which the delimiter is inferred."""
+LONGEST = 2**26
+"""Maximum number of characters of a line."""
 DELIMITERS = (",", ";", "\t", "|")
 _BOM = b"\xef\xbb\xbf"
 _UNREADABLE = (OSError, EOFError, zlib.error)
@@ -55,14 +59,14 @@ class CsvFile:
         with self._reporting_damage(), self._opened() as file:
             self.bom = file.read(3) == _BOM
         with self._reporting_damage(), self._text() as text:
-            lines = _sample(text)
+            lines = _sample(self._lines(text))
         if not any(map(str.strip, lines)):
             raise DataError(f"{path}: empty, expected a header with the names of columns, and rows")
         self.delimiter = _delimiter_of(lines, "\t" if has_ending(path, ".tsv", ".tsv.gz") else ",")
         header = next(self._records())
         last = lines[min(header.line, len(lines)) - 1]
         self.newline = last[len(last.rstrip("\r\n")) :] or "\n"
-        self.header, self.columns = header.text, tuple(value.strip() for value in header.values)
+        self.header, self.columns = header.text, Names(value.strip() for value in header.values)
         self._check_header()
 
     def records(self) -> Iterator[Record]:
@@ -84,7 +88,7 @@ class CsvFile:
             pulled: list[str] = []
 
             def lines() -> Iterator[str]:
-                for line in text:
+                for line in self._lines(text):
                     pulled.append(line)
                     yield line
 
@@ -98,10 +102,15 @@ class CsvFile:
             except csv.Error as error:
                 raise DataError(f"{self.path}: line {reader.line_num}: not a row of a csv file ({error})") from error
 
+    def _lines(self, text: IO[str]) -> Iterator[str]:
+        for number, line in enumerate(iter(partial(text.readline, LONGEST + 1), ""), start=1):
+            if len(line) > LONGEST:
+                raise DataError(f"{self.path}: line {number} has more than {LONGEST:,} characters, expected a row")
+            yield line
+
     def _check_header(self) -> None:
-        for place, name in enumerate(self.columns):
-            if name in self.columns[:place]:
-                raise DataError(f"{self.path}: duplicate column {name!r} in the header")
+        if (twice := repeated(self.columns)) is not None:
+            raise DataError(f"{self.path}: duplicate column {clip(twice)!r} in the header")
         if all(re.fullmatch(r"[-+]?[\d.]+([eE][-+]?\d+)?", name) for name in self.columns):
             shown = listing(self.columns[:3])
             raise DataError(f"{self.path}: the first line holds numbers ({clip(shown)}), expected a header with the names of columns")

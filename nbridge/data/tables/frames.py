@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike
 
 from nbridge.common.messages import clip, listing
 from nbridge.data.column import plain_array
+from nbridge.data.names import Names, repeated
 from nbridge.data.tables import arrow as arrow_cells
 from nbridge.data.tables.arrow import pyarrow_of
 from nbridge.data.tables.frame_adapter import Frame, converted
@@ -73,7 +74,7 @@ def open_frame(data: FrameLike) -> Frame:
         raise DataError(
             f"rows of type {type(data).__name__}, expected a data frame (pandas, polars, pyarrow, datasets) or a dict of arrays"
         )
-    if twice := next((name for name in frame.columns if frame.columns.count(name) > 1), None):
+    if (twice := repeated(frame.columns)) is not None:
         raise DataError(f"{frame.path}: duplicate column {clip(twice)!r}")
     return frame
 
@@ -103,7 +104,7 @@ class PandasFrame(Frame):
             what = "columns" if getattr(frame.columns, "nlevels", 1) > 1 else "rows"
             raise DataError(f"data frame: a MultiIndex of {what}, expected one level; flatten it, or frame.reset_index() for rows")
         self._frame, self.rows = frame, len(frame)
-        self.columns = tuple(map(str, frame.columns))
+        self.columns = Names(map(str, frame.columns))
 
     def arrow(self, name: str) -> Any:
         series = self._frame.iloc[:, self.columns.index(name)]
@@ -179,7 +180,7 @@ class PolarsFrame(Frame):
     """A polars data frame."""
 
     def __init__(self, frame: Any) -> None:
-        self._frame, self.rows, self.columns = frame, frame.height, tuple(frame.columns)
+        self._frame, self.rows, self.columns = frame, frame.height, Names(frame.columns)
 
     def arrow(self, name: str) -> Any:
         series = self._frame.get_column(name)
@@ -226,7 +227,7 @@ class ArrowFrame(Frame):
         pa = pyarrow_of()
         self._batch = isinstance(table, pa.RecordBatch)
         self._table = table if isinstance(table, pa.Table) else pa.table(table)
-        self.rows, self.columns = self._table.num_rows, tuple(self._table.column_names)
+        self.rows, self.columns = self._table.num_rows, Names(self._table.column_names)
 
     def arrow(self, name: str) -> Any:
         return arrow_cells.stored(self._table.column(name))
@@ -266,7 +267,7 @@ class ArraysFrame(Frame):
         if is_split(arrays):
             raise DataError(f"a dict of data frames ({clip(listing(map(str, arrays)), 100)}), expected one of them, or a dict of arrays")
         self._arrays = {str(name): _plain(str(name), array) for name, array in arrays.items()}
-        self.columns = tuple(self._arrays)
+        self.columns = Names(self._arrays)
         self.rows = len(next(iter(self._arrays.values()))) if self._arrays and next(iter(self._arrays.values())).ndim else 0
         for name, array in self._arrays.items():
             if array.shape[:1] != (self.rows,):

@@ -16,6 +16,7 @@ import numpy as np
 
 from nbridge.common.messages import clip, listing
 from nbridge.data.name_patterns import matching
+from nbridge.data.names import repeated
 from nbridge.data.output_names import ADDED
 from nbridge.data.source import Field
 from nbridge.data.tables.arrow import distinct
@@ -196,7 +197,7 @@ def expand(
         if not named:
             raise DataError(("" if path is None else f"{path}: ") + no_column(word, of_modality(name, word), columns))
         found += named
-    if twice := next((column for column in found if found.count(column) > 1), None):
+    if (twice := repeated(found)) is not None:
         raise DataError(f"columns: modality {name!r}: duplicate column {clip(twice)!r}")
     return tuple(found)
 

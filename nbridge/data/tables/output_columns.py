@@ -9,7 +9,12 @@ from math import prod
 import numpy as np
 
 from nbridge.common.messages import clip
+<<<<<<< HEAD
 from nbridge.data.imputed import Imputed, marks_of
+=======
+from nbridge.data.imputed import Imputed
+from nbridge.data.names import repeated
+>>>>>>> ff91019a6f3f424a4d0463afdd8f0d9354887b67
 from nbridge.data.output_names import DRAW, IMPUTED, statistic_suffix, statistics_by_level
 from nbridge.data.source import Field
 from nbridge.data.tables.cell_format import CellStyle, general
@@ -99,7 +104,7 @@ def output_columns(plan: CellPlan, imputed: Imputed[np.ndarray]) -> list[CellCol
     statistics = [column for name in names for column in _statistics(plan, name, imputed)]
     columns = [*values, *masks, *statistics]
     named = [*plan.passed, *(column.name for column in columns), *([] if imputed.draws is None else [DRAW])]
-    if twice := next((name for name in named if named.count(name) > 1), None):
+    if (twice := repeated(named)) is not None:
         raise DataError(f"column {clip(twice)!r} would be written twice; rename the one in the file")
     return columns
 

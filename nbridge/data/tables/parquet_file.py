@@ -11,6 +11,7 @@ import numpy as np
 
 from nbridge.common.messages import clip
 from nbridge.data.endings import PARQUET, parquet_files
+from nbridge.data.names import repeated
 from nbridge.data.tables.arrow import pyarrow_of
 from nbridge.errors import DataError
 
@@ -60,8 +61,8 @@ class ParquetFile:
         Raises:
             DataError: when two have the same name.
         """
-        if twice := [name for name in self.schema.names if self.schema.names.count(name) > 1]:
-            raise DataError(f"{self.path}: duplicate column {twice[0]!r}")
+        if (twice := repeated(self.schema.names)) is not None:
+            raise DataError(f"{self.path}: duplicate column {clip(twice)!r}")
 
     def groups(self, start: int, stop: int) -> tuple[list[int], int]:
         """The row groups that contain some rows, and the index of the first row of the first group."""
