@@ -141,15 +141,10 @@ def join(parts: Sequence[Numbers]) -> Numbers:
     for part in parts:
         there = places[part.origin] >= 0
         for column, values in part.numbers.items():
-<<<<<<< HEAD
             own = np.where(there.reshape(-1, *(1 for _ in values.shape[1:])), values[places[part.origin]], np.nan)
             # Only marks can be in several files.
             numbers[column] = np.fmax(numbers[column], own) if column in numbers else own
-    return Numbers(listing(part.origin for part in parts), numbers, np.array(every), places)
-=======
-            numbers[column] = np.where(there.reshape(-1, *(1 for _ in values.shape[1:])), values[places[part.origin]], np.nan)
     return Numbers(listing(part.origin for part in parts), numbers, np.array(every, dtype=object), places)
->>>>>>> ff91019a6f3f424a4d0463afdd8f0d9354887b67
 
 
 def check_joinable(files: Sequence[TableFile], id_column: str) -> None:

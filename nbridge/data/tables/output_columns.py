@@ -9,12 +9,8 @@ from math import prod
 import numpy as np
 
 from nbridge.common.messages import clip
-<<<<<<< HEAD
 from nbridge.data.imputed import Imputed, marks_of
-=======
-from nbridge.data.imputed import Imputed
 from nbridge.data.names import repeated
->>>>>>> ff91019a6f3f424a4d0463afdd8f0d9354887b67
 from nbridge.data.output_names import DRAW, IMPUTED, statistic_suffix, statistics_by_level
 from nbridge.data.source import Field
 from nbridge.data.tables.cell_format import CellStyle, general
