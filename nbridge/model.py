@@ -35,6 +35,7 @@ from nbridge.models.base import MultimodalVAE
 from nbridge.sharing import hub
 from nbridge.sharing.onnx import export_model
 from nbridge.spec.option_types import Prior
+from nbridge.spec.registry import allowing
 from nbridge.spec.spec import Spec
 from nbridge.training.build import binding_of, build_model
 from nbridge.training.checkpoint import load_model, save_model
@@ -292,26 +293,38 @@ class Model(Served):
         return done
 
 
-def load(source: str | os.PathLike[str], *, revision: str | None = None, token: str | None = None, endpoint: str | None = None) -> Model:
+def load(
+    source: str | os.PathLike[str],
+    *,
+    allow: Iterable[str] = (),
+    revision: str | None = None,
+    token: str | None = None,
+    endpoint: str | None = None,
+) -> Model:
     """Loads a trained model, in eval mode, on the CPU.
+
+    A model may come from elsewhere, so loading imports nothing that its spec alone asks for: only built-in classes, classes that installed
+    packages declare as entry points, classes of modules that are already imported, and the packages in ``allow``.
 
     Arguments:
         source: A run folder, the model folder in it, or a repository of the Hugging Face hub, ``user/name``, if there is no folder of that
             name.
+        allow: Packages or modules, such as ``my_package``, that may also be imported; never from the current folder.
         revision: A branch, tag or commit of the repository; ``main`` by default.
         token: A token, for a private repository.
         endpoint: The address of another hub; by default that of ``HF_ENDPOINT``, or huggingface.co.
 
     Raises:
-        RunError: if there is no finished model, it is damaged, written by a newer version, or does not match its spec, or the hub cannot be
-            reached.
+        RunError: if there is no finished model, it is damaged, written by a newer version, does not match its spec, or names a class that
+            is not installed or not allowed, or the hub cannot be reached.
     """
-    if Path(source).exists() or not REPOSITORY.fullmatch(str(source)):
-        return Model(*load_model(source))
-    try:
-        return Model(*hub.load(str(source), revision=revision, token=token, endpoint=endpoint))
-    except RunError as error:
-        raise RunError(f"{error} (no folder {source} here either)") from error
+    with allowing(allow):
+        if Path(source).exists() or not REPOSITORY.fullmatch(str(source)):
+            return Model(*load_model(source))
+        try:
+            return Model(*hub.load(str(source), revision=revision, token=token, endpoint=endpoint))
+        except RunError as error:
+            raise RunError(f"{error} (no folder {source} here either)") from error
 
 
 def _warn(findings: Iterable[Finding]) -> None:

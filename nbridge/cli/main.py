@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -11,7 +12,9 @@ import typer
 
 from nbridge.acceleration.threads import set_thread_count
 from nbridge.cli import doctor, evaluating, exploring, exporting, hub, init, inspecting, reporting, serving, training
-from nbridge.errors import NBridgeError, exit_code
+from nbridge.cli.options import AllowCode
+from nbridge.errors import NBridgeError, RunError, exit_code
+from nbridge.spec.registry import allowing
 
 EXAMPLES: dict[Callable[..., None], str] = {
     init.init: "nbridge init rows.csv --out rows.yaml",
@@ -37,6 +40,13 @@ COMPUTING = (
     training.train, training.resume, serving.impute, serving.generate, serving.embed, evaluating.evaluate, reporting.report,
     exploring.explore, exporting.export, evaluating.compare,
 )  # fmt: skip
+OWN_SPEC = (init.init, training.train, evaluating.compare, inspecting.validate, inspecting.params)
+"""The subcommands that read a spec or a class of the user's own, and therefore may import modules in the current folder."""
+LOADING = (
+    training.resume, serving.impute, serving.generate, serving.embed, evaluating.evaluate, reporting.report, exploring.explore,
+    exporting.export, hub.push, hub.pull, doctor.doctor,
+)  # fmt: skip
+"""The subcommands that load a model or a run, which may come from elsewhere; they have the option `--allow-code`."""
 
 app = typer.Typer(
     name="nbridge", help="Multimodal VAEs that impute missing modalities, from a declarative spec.",
@@ -54,8 +64,8 @@ def _options(version: bool = typer.Option(False, "--version", help="Show the ver
         raise typer.Exit
 
 
-def _interruptible(verb: Callable[..., None]) -> Callable[..., None]:
-    """Wraps a subcommand to print its message on Ctrl-C, SIGTERM and SIGHUP, which typer handles differently."""
+def _with_exit_codes(verb: Callable[..., None]) -> Callable[..., None]:
+    """Wraps a subcommand to print its message on Ctrl-C, SIGTERM and SIGHUP, which typer handles differently; none ends early with 0."""
 
     @functools.wraps(verb)
     def run(*args: object, **kwargs: object) -> None:
@@ -63,18 +73,39 @@ def _interruptible(verb: Callable[..., None]) -> Callable[..., None]:
             verb(*args, **kwargs)
         except KeyboardInterrupt as stop:
             _exit(str(stop) or "interrupted", exit_code(stop))
+        except SystemExit as stop:
+            if stop.code in (None, 0):
+                raise RunError("the code of a class outside nbridge ended the program before the command was done (SystemExit)") from stop
+            raise
 
     return run
 
 
+def _with_allow_code(verb: Callable[..., None]) -> Callable[..., None]:
+    """Adds the option `--allow-code` to a subcommand."""
+
+    @functools.wraps(verb)
+    def run(*args: object, allow_code: list[str] | None = None, **kwargs: object) -> None:
+        with allowing(allow_code or ()):
+            verb(*args, **kwargs)
+
+    option = inspect.Parameter("allow_code", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=AllowCode)
+    signature = inspect.signature(verb, eval_str=True)
+    run.__annotations__ = {**verb.__annotations__, "allow_code": AllowCode}
+    vars(run)["__signature__"] = signature.replace(parameters=[*signature.parameters.values(), option])
+    return run
+
+
 for _verb, _example in EXAMPLES.items():
-    app.command(epilog=f"Example:  {_example}")(_interruptible(_verb))
+    _command = _with_allow_code(_verb) if _verb in LOADING else _verb
+    app.command(epilog=f"Example:  {_example}")(_with_exit_codes(_command))
 
 
 def main() -> None:
     """Runs a command. Exits with 0 on success, 2 on a user error, 1 on a failure of nbridge, 128 and its number when a signal stops it."""
-    # Appended last, so that a spec can name a class in the current folder without shadowing installed modules.
-    sys.path.append("")
+    if sys.argv[1:2] and sys.argv[1] in {verb.__name__ for verb in OWN_SPEC}:
+        # Appended last, so that a spec can name a class in the current folder without shadowing installed modules.
+        sys.path.append("")
     if sys.argv[1:2] and sys.argv[1] in {verb.__name__ for verb in COMPUTING} and "--help" not in sys.argv:
         set_thread_count()
     try:

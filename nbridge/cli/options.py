@@ -26,6 +26,10 @@ Overrides = Annotated[list[str] | None, option("A.B=C", "Change one value of the
 AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON to standard output.")]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")]
 Seed = Annotated[int, typer.Option(metavar="N", min=0, max=2**63 - 1, help="Seed of the draws.")]
+AllowCode = Annotated[
+    list[str] | None,
+    typer.Option("--allow-code", metavar="PACKAGE", help="Let the model import this package; may be repeated.", show_default=False),
+]
 PATTERNS = 12
 """Maximum number of patterns of presence in a table."""
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")]

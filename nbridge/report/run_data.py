@@ -21,12 +21,11 @@ from nbridge.evaluation.results import SPLITS, Evaluation, read_evaluation
 from nbridge.evaluation.verdict import Verdict, read_verdict
 from nbridge.models.base import MultimodalVAE
 from nbridge.runs.run import Run, open_run
-from nbridge.spec.reader import read_spec
 from nbridge.spec.registry import FROM_PYTHON
 from nbridge.spec.spec import Spec
 from nbridge.training.checkpoint import CONFIG, read_config
 from nbridge.training.progress import EpochRecord
-from nbridge.training.run_folder import ENVIRONMENT, MODEL, RESOLVED, SPEC, VERDICT, evaluation_path
+from nbridge.training.run_folder import ENVIRONMENT, MODEL, RESOLVED, SPEC, VERDICT, evaluation_path, read_resolved
 from nbridge.training.state import read_records
 
 MANY = 2000
@@ -130,7 +129,7 @@ def read_run_data(folder: Path, rows: int, seed: int) -> RunData:
     """
     if not (folder / RESOLVED).is_file():
         raise RunError(f"{folder}: no run folder here ({RESOLVED} is missing); start one with: nbridge train SPEC --out {folder}")
-    spec = read_spec(folder / RESOLVED)
+    spec = read_resolved(folder)
     if spec.data.source.type in FROM_PYTHON:
         return RunData(folder, spec, "the rows of this run came from Python; use nbridge.report.page.write_report(run) there")
     try:

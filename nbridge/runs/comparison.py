@@ -36,7 +36,7 @@ from nbridge.spec.spec import Spec
 from nbridge.training.build import build_model
 from nbridge.training.checkpoint import CONFIG
 from nbridge.training.progress import EpochRecord, Reporter, Reporters
-from nbridge.training.run_folder import CLASSIFIERS, METRICS, MODEL, RESOLVED, check_target, evaluation_path
+from nbridge.training.run_folder import CLASSIFIERS, METRICS, MODEL, RESOLVED, check_target, evaluation_path, read_resolved
 from nbridge.version import __version__
 
 Models = Sequence[str] | Mapping[str, Sequence[str]]
@@ -249,7 +249,7 @@ def _check(entries: Sequence[_Entry], settings: Settings) -> None:
 def _check_same(entry: _Entry) -> None:
     """Raises a `RunError` if the folder contains a run of another spec."""
     if (entry.folder / RESOLVED).is_file():
-        there, now = read_spec(entry.folder / RESOLVED).as_dict(), entry.spec.as_dict()
+        there, now = read_resolved(entry.folder).as_dict(), entry.spec.as_dict()
         if key := _difference(there, now):
             raise RunError(
                 f"{entry.folder}: contains a run of another spec ({key} differs); choose another folder with --out, or remove this one"

@@ -20,9 +20,8 @@ from nbridge.common.atomic_files import leftovers
 from nbridge.common.memory import free_bytes
 from nbridge.data.folders import data_folder
 from nbridge.errors import NBridgeError, RunError
-from nbridge.spec.reader import read_spec
 from nbridge.training.checkpoint import CONFIG, TENSORS, load_tensors, read_config
-from nbridge.training.run_folder import CHECKPOINT, ENVIRONMENT, METRICS, MODEL, RESOLVED, VERDICT, read_environment
+from nbridge.training.run_folder import CHECKPOINT, ENVIRONMENT, METRICS, MODEL, RESOLVED, VERDICT, read_environment, read_resolved
 from nbridge.training.run_lock import holder, lock_path
 from nbridge.version import __version__
 
@@ -108,7 +107,7 @@ def diagnose_run(folder: Path) -> RunState:
         raise RunError(f"{folder}: no run folder here ({RESOLVED} is missing)")
     finished = (folder / MODEL / CONFIG).is_file()
     checks: dict[Path, Callable[[], object]] = {
-        Path(RESOLVED): lambda: read_spec(folder / RESOLVED),
+        Path(RESOLVED): lambda: read_resolved(folder),
         Path(ENVIRONMENT): lambda: read_environment(folder),
         Path(METRICS): lambda: _parse_lines(folder / METRICS),
         CHECKPOINT: lambda: load_tensors(folder / CHECKPOINT),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -33,12 +33,13 @@ from nbridge.inference.weights import fit_weights, with_weights
 from nbridge.model import Model, load
 from nbridge.models.base import MultimodalVAE
 from nbridge.spec.reader import read_spec, spec_from_dict, write_spec
-from nbridge.spec.registry import FROM_PYTHON
+from nbridge.spec.registry import FROM_PYTHON, allowing, reading
 from nbridge.spec.spec import Spec
 from nbridge.training.build import automatic_weights, build_data, build_model, rows_given, settle
 from nbridge.training.checkpoint import CONFIG, save_model
 from nbridge.training.progress import Reporter
 from nbridge.training.run_folder import (
+    CHECKPOINT,
     MODEL,
     RESOLVED,
     VERDICT,
@@ -48,8 +49,10 @@ from nbridge.training.run_folder import (
     model_card,
     new_environment,
     read_environment,
+    read_resolved,
 )  # fmt: skip
 from nbridge.training.run_lock import run_lock
+from nbridge.training.stage import StateError
 from nbridge.training.state import append_record, read_records, restore_state, save_state
 from nbridge.training.trainer import TrainingState, check_stages, fit
 
@@ -151,7 +154,12 @@ def train(
 
 @gradients()
 def resume(
-    directory: str | os.PathLike[str], data: Data | None = None, *, device: str | None = None, reporter: Reporter | None = None
+    directory: str | os.PathLike[str],
+    data: Data | None = None,
+    *,
+    device: str | None = None,
+    reporter: Reporter | None = None,
+    allow: Iterable[str] = (),
 ) -> Run:
     """Resumes an interrupted run, bit-identically on the same machine; a finished run is loaded with its rows.
 
@@ -160,21 +168,24 @@ def resume(
         data: The same rows as before, if they came from Python.
         device: Another device than before; results are then close, not identical.
         reporter: Reports progress and warnings.
+        allow: Packages whose classes the spec of the run may import, as in `nbridge.load`.
 
     Raises:
+        SpecError: if the spec of the run is damaged, or names a class that is not installed or not allowed.
         RunError: if there is no run, its checkpoint is damaged, or the rows have changed.
     """
     folder, collector = Path(directory), _WarningCollector(reporter)
-    with join_processes() as world, ExitStack() as stack:
+    with join_processes() as world, allowing(allow), ExitStack() as stack:
         if not (folder / RESOLVED).is_file():
             raise RunError(f"{folder}: no run folder here ({RESOLVED} is missing); start one with: nbridge train SPEC --out {folder}")
-        spec = read_spec(folder / RESOLVED)
+        spec = read_resolved(folder)
         environment = read_environment(folder)
         # With another number of processes nothing is bit-identical anyway, and the threads of one process are too many for each of several.
         threads = environment["threads"] if environment.get("processes", 1) == world.size else torch.get_num_threads()
         # Sums over another number of threads are not bit-identical.
         with torch_threads(threads):
-            model, splits = _prepare(spec, data, device or environment["device"], world, collector)
+            with reading(folder / RESOLVED):
+                model, splits = _prepare(spec, data, device or environment["device"], world, collector)
             if environment["fingerprint"] != fingerprint(splits):
                 raise RunError(f"{folder}: the rows have changed since this run began; train a new run in another folder")
             if (folder / MODEL / CONFIG).is_file():
@@ -187,13 +198,20 @@ def resume(
                 return Run(load(folder), spec, splits, folder, tuple(collector.findings))
             # The stored precision, because measuring again could choose another one.
             products = environment["precision"]["chosen"]
-            return _train(model, spec, splits, folder, collector, _restore(folder, model, world), world, products)
+            state = _restore(folder, model, world)
+            try:
+                return _train(model, spec, splits, folder, collector, state, world, products)
+            except StateError as error:
+                raise RunError(f"{folder / CHECKPOINT}: {error}") from error
 
 
-def open_run(directory: str | os.PathLike[str], data: Data | None = None, *, device: str = "auto") -> Run:
+def open_run(directory: str | os.PathLike[str], data: Data | None = None, *, device: str = "auto", allow: Iterable[str] = ()) -> Run:
     """Loads a finished run: its model and its rows. Rows that came from Python must be passed again as ``data``.
 
+    The spec of the run may import the packages in ``allow``, as in `nbridge.load`.
+
     Raises:
+        SpecError: if the spec of the run is damaged, or names a class that is not installed or not allowed.
         RunError: if there is no run, it is not finished, its rows came from Python and are not given, or the rows have changed.
     """
     folder = Path(directory)
@@ -202,11 +220,12 @@ def open_run(directory: str | os.PathLike[str], data: Data | None = None, *, dev
         raise RunError(f"{folder}: no run folder here ({RESOLVED} is missing){inside}")
     if not (folder / MODEL / CONFIG).is_file():
         raise RunError(f"{folder}: training has not finished; continue with: nbridge resume {folder}")
-    if data is None and read_spec(folder / RESOLVED).data.source.type in FROM_PYTHON:
-        raise RunError(
-            f"{folder}: the rows of this run came from Python; pass them again, nbridge.runs.run.open_run({str(folder)!r}, data)"
-        )
-    run = resume(folder, data, device=device)
+    with allowing(allow):
+        if data is None and read_resolved(folder).data.source.type in FROM_PYTHON:
+            raise RunError(
+                f"{folder}: the rows of this run came from Python; pass them again, nbridge.runs.run.open_run({str(folder)!r}, data)"
+            )
+        run = resume(folder, data, device=device)
     run.model.to(pick_device(device))
     return run
 

@@ -18,13 +18,13 @@ from nbridge.common.atomic_files import write_text, writing
 from nbridge.errors import NBridgeError
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.joint import JointVAE
-from nbridge.spec.reader import read_spec, write_spec
+from nbridge.spec.reader import write_spec
 from nbridge.spec.registry import BUILT_IN
 from nbridge.spec.spec import Spec
 from nbridge.spec.training import StageSettings, StageSpec, TrainingSpec
 from nbridge.training.build import automatic_weights, build_model
 from nbridge.training.checkpoint import CONFIG, TENSORS, load_into, load_tensors
-from nbridge.training.run_folder import METRICS, MODEL, RESOLVED, create, machine, read_environment
+from nbridge.training.run_folder import METRICS, MODEL, create, machine, read_environment, read_resolved
 from nbridge.training.state import save_state
 from nbridge.training.trainer import TrainingState
 
@@ -66,7 +66,7 @@ def _copy_stage(other: Path, wanted: Mapping[str, Any], model: MultimodalVAE, de
     try:
         there, here = read_environment(other), machine(device)
         alike = all(there.get(key) == value for key, value in here.items()) and (other / MODEL / CONFIG).is_file()
-        if not (alike and _lines(other) and _key(read_spec(other / RESOLVED)) == wanted):
+        if not (alike and _lines(other) and _key(read_resolved(other)) == wanted):
             return False
         trained = {name: tensor for name, tensor in load_tensors(path)[0].items() if name.startswith(PARTS)}
         load_into(model, {**model.state_dict(), **trained}, path)

@@ -1,14 +1,15 @@
 """Pushes, pulls and loads models on the Hugging Face Hub, or a server with the same API.
 
 A repository gets only the files of a model folder: ``config.json``, ``model.safetensors``, and ``README.md`` with the hub's metadata
-header. Downloads are validated like any model folder; no downloaded code is executed.
+header. Downloads are validated like any model folder; no downloaded code is executed, and only what
+`nbridge.load` may import is imported.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,7 @@ from nbridge.common.messages import clip, some_of
 from nbridge.data.patterns import Patterns
 from nbridge.errors import NBridgeError, RunError
 from nbridge.models.base import MultimodalVAE
+from nbridge.spec.registry import allowing
 from nbridge.spec.spec import Spec
 from nbridge.training.checkpoint import CARD, CONFIG, TENSORS, load_model, model_folder
 from nbridge.version import __version__
@@ -42,6 +44,7 @@ def push(
     private: bool = False,
     revision: str | None = None,
     license: str | None = None,  # noqa: A002 (the field's name)
+    allow: Iterable[str] = (),
     token: str | None = None,
     endpoint: str | None = None,
 ) -> str:
@@ -53,6 +56,7 @@ def push(
         private: Whether a newly created repository is private.
         revision: The branch, created if needed; ``main`` when omitted.
         license: The licence in the model card, such as ``apache-2.0``; the card's own when omitted.
+        allow: Packages whose classes the model's spec may import, as in `nbridge.load`.
         token: A token with write access; when omitted, the one logged in with, or ``HF_TOKEN``.
         endpoint: The hub's URL; when omitted, ``HF_ENDPOINT`` or huggingface.co.
 
@@ -63,7 +67,8 @@ def push(
         RunError: when the model is incomplete, the repository holds something else or is not writable, or the hub cannot be reached.
     """
     folder = model_folder(directory)
-    load_model(folder)
+    with allowing(allow):
+        load_model(folder)
     api = _api(token, endpoint)
     from huggingface_hub import CommitOperationAdd, get_token
     from huggingface_hub.errors import RepositoryNotFoundError
@@ -87,17 +92,19 @@ def push(
 
 def pull(
     repo: str, out: str | os.PathLike[str],
-    *, revision: str | None = None, overwrite: bool = False, token: str | None = None, endpoint: str | None = None,
+    *, revision: str | None = None, overwrite: bool = False, allow: Iterable[str] = (),
+    token: str | None = None, endpoint: str | None = None,
 ) -> Path:  # fmt: skip
     """Downloads a model into a folder that `nbridge.load` and all commands accept.
 
-    The folder is created only after the model has been validated. Validation imports the classes named in the model's spec.
+    The folder is created only after the model has been loaded, which imports only what `nbridge.load` would.
 
     Arguments:
         repo: ``user/name``.
         out: The folder to create.
         revision: A branch, a tag or a commit; ``main`` when omitted.
         overwrite: Whether an existing model folder may be replaced; nothing else ever is.
+        allow: Packages whose classes the model's spec may import, as in `nbridge.load`.
         token: A token, for a private repository; when omitted, the one logged in with, or ``HF_TOKEN``.
         endpoint: The hub's URL; when omitted, ``HF_ENDPOINT`` or huggingface.co.
 
@@ -119,7 +126,8 @@ def pull(
         for name in FILES:
             if (found / name).is_file():
                 (found / name).replace(place / name)
-        _read(place, repo)
+        with allowing(allow):
+            _read(place, repo)
         replace_folder(target.absolute(), place)
     return target
 
@@ -204,7 +212,7 @@ def _read(place: Path, repo: str) -> tuple[MultimodalVAE, Spec, Patterns | None]
 def _is_nbridge_config(config: Path) -> bool:
     try:
         return {"nbridge", "format_version", "spec"} <= set(json.loads(config.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return False
 
 

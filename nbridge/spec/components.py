@@ -78,6 +78,8 @@ class Kind:
         if not isinstance(type_name, str):
             raise validation_error(error_at(where, "a type", "expected", type_name))
         try:
+            # Not only by way of the model, which is cached: whether a class may be imported depends on the file that is being read.
+            self.signature(type_name)
             model = self.model(type_name)
         except SpecError as error:
             raise validation_error(error_at(where, str(error))) from error

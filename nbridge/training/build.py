@@ -42,7 +42,7 @@ from nbridge.nn.likelihoods import Likelihood
 from nbridge.spec.components import Component
 from nbridge.spec.objectives import PAPER_OBJECTIVE
 from nbridge.spec.option_types import EmptyRows
-from nbridge.spec.registry import resolve
+from nbridge.spec.registry import reading, resolve
 from nbridge.spec.spec import Spec
 
 T = TypeVar("T")
@@ -117,8 +117,14 @@ class SpecParts(Parts):
         modality = self.spec.modalities[name]
         likelihood_class = resolve("likelihoods", modality.likelihood.type, Likelihood)
         likelihood = _construct(f"modalities.{name}.likelihood", likelihood_class, modality.shape, **modality.likelihood.kwargs)
-        component = modality.decoder if modality.decoder.type != "mirror" else self._mirror(name)
-        network_class = resolve("decoders", component.type, nn.Module)
+        if modality.decoder.type == "mirror":
+            component = self._mirror(name)
+            # Named by the encoder's class, not by the file that is being read.
+            with reading(None):
+                network_class = resolve("decoders", component.type, nn.Module)
+        else:
+            component = modality.decoder
+            network_class = resolve("decoders", component.type, nn.Module)
         network = _construct(f"modalities.{name}.decoder", network_class, self.latent_dim, likelihood.raw_shape, **component.kwargs)
         return Decoder(network, likelihood)
 
@@ -284,3 +290,5 @@ def _construct(where: str, build: Callable[..., T], *geometry: object, **options
         raise
     except (TypeError, ValueError) as error:
         raise SpecError([f"{where}: {error}"]) from error
+    except SystemExit as error:
+        raise SpecError([f"{where}: its constructor ends the program (SystemExit: {error})"]) from error

@@ -34,8 +34,9 @@ from nbridge.common.hashing import hash_tensor
 from nbridge.data.batch import Batch
 from nbridge.data.split import Splits
 from nbridge.data.streaming.stored_rows import StoredRows
-from nbridge.errors import RunError
-from nbridge.spec.reader import write_spec
+from nbridge.errors import RunError, SpecError
+from nbridge.spec import registry
+from nbridge.spec.reader import read_spec, write_spec
 from nbridge.spec.spec import Spec
 from nbridge.version import __version__
 
@@ -47,6 +48,20 @@ CHECKPOINT = Path("checkpoints", "last.safetensors")
 def evaluation_path(folder: Path, split: str) -> Path:
     """The path of the evaluation results of a split."""
     return folder / ("evaluation.json" if split == "test" else f"evaluation-{split}.json")
+
+
+def read_resolved(folder: Path) -> Spec:
+    """The spec that a run was trained from. The folder may come from elsewhere, so its classes are restricted as those of models are.
+
+    Raises:
+        SpecError: one line, if it is damaged, or names a class that is not installed or not allowed.
+    """
+    with registry.reading(path := folder / RESOLVED):
+        try:
+            return read_spec(path)
+        except SpecError as error:
+            more = f" (and {len(error.problems) - 1} more)" if len(error.problems) > 1 else ""
+            raise SpecError([f"{error.problems[0]}{more}"]) from error
 
 
 def check_target(folder: Path, overwrite: bool) -> None:

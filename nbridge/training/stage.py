@@ -53,6 +53,10 @@ class TrainingState:
     optimizer: dict[str, Tensor] = field(default_factory=dict)
 
 
+class StateError(NBridgeError):
+    """A state to resume from that does not match the spec or the rows."""
+
+
 @dataclass(frozen=True)
 class Callbacks:
     """The callbacks of a stage."""
@@ -77,7 +81,7 @@ class StageRun:
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay, fused=True
         )
-        self.tensors, self.device = _tensors_of(model, stage.modules), model.device
+        self.tensors, self.device = tensors_of(model, stage.modules), model.device
         self.loss = CompiledLoss(stage.loss, f"stage {stage.name}", model.device) if settings.compile else stage.loss
         self._restore()
 
@@ -114,6 +118,20 @@ class StageRun:
         # An incomplete last batch is dropped; the next epoch's permutation puts its rows elsewhere.
         self.budget: Budget = budget_of(self.stage.name, self.settings, len(rows) // self.batch_size)
         self.patience, self.schedule = patience_of(self.settings, self.budget), schedule_of(self.settings, self.budget)
+        self._check_position()
+
+    def _check_position(self) -> None:
+        """Raises a `StateError` if the state that training resumes from is no state of this stage on these rows."""
+        state, budget, where = self.state, self.budget, f"stage {self.stage.name}"
+        if state.update > budget.updates:
+            raise StateError(f"{where} is at update {state.update}, expected at most the {budget.updates} of the spec")
+        if state.epoch != (epoch := state.update // budget.steps):
+            raise StateError(
+                f"{where} is at epoch {state.epoch}, expected {epoch} after {state.update} updates of {budget.steps} per epoch"
+            )
+        begun = state.decay_from
+        if begun is not None and (self.schedule != "decay" or not begun <= state.update <= begun + budget.decay):
+            raise StateError(f"{where} has decay_from {begun}, which does not match update {state.update} and schedule {self.schedule}")
 
     def _end(self) -> int:
         """The update at which the stage ends, as far as it is known now."""
@@ -233,9 +251,14 @@ class StageRun:
     def _checkpoint(self) -> None:
         if self.save:
             self.state.optimizer = {
-                f"{name}/{key}": tensor for name, p in self.parameters.items() for key, tensor in self.optimizer.state[p].items()
+                f"{name}/{key}": tensor for name, p in self.parameters.items() for key, tensor in self._moments(p).items()
             }
             self.save(self.state)
+
+    def _moments(self, parameter: nn.Parameter) -> Mapping[str, Tensor]:
+        """The optimiser's state of a parameter; that of one without a gradient so far is the initial one, so that none is missing."""
+        zeros = torch.zeros_like(parameter)
+        return self.optimizer.state[parameter] or {"step": torch.zeros(()), "exp_avg": zeros, "exp_avg_sq": zeros}
 
     def _restore(self) -> None:
         for key, tensor in self.state.optimizer.items():
@@ -254,7 +277,7 @@ def _check_finite(record: EpochRecord, budget: Budget) -> None:
             )
 
 
-def _tensors_of(model: nn.Module, modules: tuple[nn.Module, ...]) -> dict[str, Tensor]:
+def tensors_of(model: nn.Module, modules: tuple[nn.Module, ...]) -> dict[str, Tensor]:
     """The parameters and buffers of these submodules, by their name in the model."""
     inside = {id(tensor) for module in modules for tensor in module.state_dict(keep_vars=True).values()}
     return {name: tensor.data for name, tensor in model.state_dict(keep_vars=True).items() if id(tensor) in inside}

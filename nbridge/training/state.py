@@ -7,21 +7,27 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from nbridge.common.atomic_files import write_text, writing
+from nbridge.common.messages import clip
 from nbridge.errors import RunError
 from nbridge.models.base import MultimodalVAE
-from nbridge.training.checkpoint import load_into, load_tensors, save_tensors
+from nbridge.training.checkpoint import check_finite, check_layout, layout, load_into, load_tensors, save_tensors
 from nbridge.training.progress import EpochRecord
 from nbridge.training.run_folder import CHECKPOINT, METRICS
+from nbridge.training.stage import tensors_of
 from nbridge.training.trainer import TrainingState
 
 _NUMBERS = ("stage", "epoch", "update", "best_score", "best_update", "decay_from")
 """The fields of a state that are not tensors."""
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""The optimiser's tensors of each parameter."""
 
 
 def save_state(folder: Path, model: MultimodalVAE, state: TrainingState) -> None:
@@ -34,7 +40,9 @@ def save_state(folder: Path, model: MultimodalVAE, state: TrainingState) -> None
     tensors |= {f"best/{name}": tensor for name, tensor in state.best.items()}
     tensors |= {f"optimizer/{name}": tensor for name, tensor in state.optimizer.items()}
     numbers = {name: None if (number := getattr(state, name)) == math.inf else number for name in _NUMBERS}
-    save_tensors(folder / CHECKPOINT, tensors, {**numbers, "lines": len(_lines(folder / METRICS))})
+    names = [stage.name for stage in model.stages()]
+    named = {"stages": names, "name": _name(names, state.stage)}
+    save_tensors(folder / CHECKPOINT, tensors, {**numbers, **named, "lines": len(_lines(folder / METRICS))})
 
 
 def restore_state(folder: Path, model: MultimodalVAE, *, metrics: bool = True) -> TrainingState | None:
@@ -43,7 +51,7 @@ def restore_state(folder: Path, model: MultimodalVAE, *, metrics: bool = True) -
     With several processes, only one restores the metrics.
 
     Raises:
-        RunError: if the checkpoint is damaged or of another model, or the metrics cannot be written.
+        RunError: if the checkpoint is damaged, incomplete or of another model or stage, or the metrics cannot be written.
     """
     path = folder / CHECKPOINT
     if not path.is_file():
@@ -57,13 +65,85 @@ def restore_state(folder: Path, model: MultimodalVAE, *, metrics: bool = True) -
         if part not in parts:
             raise RunError(f"{path}: unexpected tensor {name}; this is not a checkpoint of a run")
         parts[part][rest] = tensor
-    if missing := sorted({*_NUMBERS, "lines"} - numbers.keys()):
+    if missing := sorted({*_NUMBERS, "lines", "stages", "name"} - numbers.keys()):
         raise RunError(f"{path}: {missing[0]} is missing; written by another version of nbridge, so train a new run in another folder")
+    _check_numbers(path, model, numbers)
+    known = {name: numbers[name] for name in _NUMBERS if name != "best_score" or numbers[name] is not None}
+    state = TrainingState(**known, best=parts["best"], optimizer=parts["optimizer"])
     load_into(model, parts["model"], path)
+    _check_tensors(path, model, state)
     if metrics:
         _write_lines(folder / METRICS, _lines(folder / METRICS)[: numbers["lines"]])
-    known = {name: numbers[name] for name in _NUMBERS if name != "best_score" or numbers[name] is not None}
-    return TrainingState(**known, best=parts["best"], optimizer=parts["optimizer"])
+    return state
+
+
+def _name(stages: Sequence[str], number: int) -> str | None:
+    """The name of the current stage; None if all are done."""
+    return stages[number] if number < len(stages) else None
+
+
+def _check_numbers(path: Path, model: MultimodalVAE, numbers: Mapping[str, Any]) -> None:
+    """Raises a `RunError` for a number of a state that the others contradict, or that no training of this model has."""
+    stages = [stage.name for stage in model.stages()]
+    if numbers["stages"] != stages:
+        raise RunError(f"{path}: stages {clip(numbers['stages'], 100)}, expected {stages}; this is a checkpoint of another model")
+    for name in ("stage", "epoch", "update", "best_update", "lines", "decay_from"):
+        number = numbers[name]
+        if not (type(number) is int and number >= 0) and not (name == "decay_from" and number is None):
+            raise RunError(f"{path}: {name} is {clip(number, 100)}, expected a number of 0 or more")
+    _check_stage(path, stages, numbers)
+    _check_best(path, numbers)
+    for name in ("epoch", "decay_from"):
+        if (numbers[name] or 0) > numbers["update"]:
+            raise RunError(f"{path}: {name} is {numbers[name]}, expected at most the {numbers['update']} of update")
+
+
+def _check_stage(path: Path, stages: Sequence[str], numbers: Mapping[str, Any]) -> None:
+    stage, update = numbers["stage"], numbers["update"]
+    if stage > len(stages):
+        raise RunError(f"{path}: stage is {stage}, expected at most {len(stages)}")
+    if numbers["name"] != (expected := _name(stages, stage)):
+        raise RunError(f"{path}: stage {stage} is named {clip(numbers['name'])}, expected {expected or 'none, as all stages are done'}")
+    if stage == len(stages) and update > 0:
+        raise RunError(f"{path}: update is {update}, expected 0 after the last stage")
+
+
+def _check_best(path: Path, numbers: Mapping[str, Any]) -> None:
+    update, score = numbers["update"], numbers["best_score"]
+    if score is not None and not (isinstance(score, float) and math.isfinite(score)):
+        raise RunError(f"{path}: best_score is {clip(score, 100)}, expected a finite number or null")
+    # Without validation rows there is no score, and the last weights are the best.
+    best = {0, update} if score is None else range(1, update + 1)
+    if numbers["best_update"] not in best:
+        raise RunError(f"{path}: best_update is {numbers['best_update']}, which does not match update {update}")
+
+
+def _check_tensors(path: Path, model: MultimodalVAE, state: TrainingState) -> None:
+    """Raises a `RunError` for a tensor of the optimiser or the best weights that is missing, extra or not one of the current stage."""
+    expected: dict[str, Tensor] = {}
+    if state.update > 0:
+        modules = model.stages()[state.stage].modules
+        inside = {parameter for module in modules for parameter in module.parameters()}
+        for name, parameter in model.named_parameters():
+            if parameter in inside and parameter.requires_grad:
+                expected |= {f"optimizer/{name}/{part}": torch.zeros(()) if part == "step" else parameter for part in _MOMENTS}
+        if state.best_score != math.inf:
+            expected |= {f"best/{name}": tensor for name, tensor in tensors_of(model, modules).items()}
+    found = {f"best/{name}": tensor for name, tensor in state.best.items()}
+    found |= {f"optimizer/{name}": tensor for name, tensor in state.optimizer.items()}
+    check_layout(path, layout(found), layout(expected))
+    own = model.state_dict()
+    for name, tensor in found.items():
+        # A square may overflow; its parameter is then not updated.
+        initial = tensor if name.endswith("/exp_avg_sq") else own.get(name.removeprefix("best/"))
+        check_finite(f"{path}: tensor {name}", tensor, initial)
+        if name.endswith("/exp_avg_sq") and bool((tensor < 0).any()):
+            raise RunError(f"{path}: tensor {name} has a negative value, expected squares")
+    steps = {name: float(tensor) for name, tensor in state.optimizer.items() if name.endswith("/step")}
+    if wrong := [name for name, step in steps.items() if step not in range(state.update + 1)]:
+        raise RunError(f"{path}: optimizer/{wrong[0]} is {steps[wrong[0]]:g}, expected at most the {state.update} of update")
+    if steps and max(steps.values()) != state.update:
+        raise RunError(f"{path}: the optimiser made {max(steps.values()):g} updates in this stage, expected the {state.update} of update")
 
 
 def append_record(folder: Path, record: EpochRecord) -> None:

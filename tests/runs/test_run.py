@@ -308,7 +308,7 @@ BROKEN = {
         lambda run: _edit_config(run, format_version=2),
         "config.json: format version 2 is newer than the newest supported (1); upgrade nbridge",
     ),
-    "spec damaged": (lambda run: _edit_config(run, spec={"modalities": {}}), "config.json: truncated or damaged"),
+    "spec damaged": (lambda run: _edit_config(run, spec={"modalities": {}}), "config.json: modalities: expected 1 or more entries, got 0"),
     "tensors missing": (lambda run: (run / "model" / TENSORS).unlink(), "model.safetensors: no such file"),
     "tensors truncated": (lambda run: _half(run / "model" / TENSORS), "model.safetensors: truncated or damaged"),
     "tensors empty": (lambda run: (run / "model" / TENSORS).write_bytes(b""), "model.safetensors: truncated or damaged"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -173,6 +174,25 @@ def changed(run: Path, **values: object) -> bytes:
     return json.dumps({**json.loads((run / "model" / CONFIG).read_text()), **values}).encode()
 
 
+def with_encoder(run: Path, name: str) -> bytes:
+    spec = json.loads(changed(run))["spec"]
+    spec["modalities"]["x"]["encoder"]["type"] = name
+    return changed(run, spec=spec)
+
+
+def test_a_class_outside_nbridge_is_imported_if_it_is_allowed(run: Path, server: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "my_parts.py").write_text("from nbridge.nn.encoders import MLPEncoder\nclass Mine(MLPEncoder): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    server.put("user/weather", whole(run, **{CONFIG: with_encoder(run, "my_parts:Mine")}))
+    try:
+        folder = pull(server, tmp_path / "pulled", allow=["my_parts"])
+        assert type(nbridge.load(folder).network.encoders["x"]).__name__ == "Mine"
+    finally:
+        sys.modules.pop("my_parts", None)
+    with pytest.raises(RunError, match="asks for the class 'my_parts:Mine'"):
+        nbridge.load("user/weather", endpoint=server.endpoint)
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
@@ -199,8 +219,16 @@ def changed(run: Path, **values: object) -> bytes:
             "user/weather/model.safetensors: tensor decoders.x.network.network.layers.0.weight is torch.float32 of shape (128, 32), "
             "expected torch.float32 of shape (128, 5)",
         ),
+        (
+            lambda run: whole(run, **{CONFIG: b"[" * 100_000}),
+            "user/weather: not an nbridge model; config.json is from another library",
+        ),
+        (
+            lambda run: whole(run, **{CONFIG: with_encoder(run, "my_parts:Mine")}),
+            "user/weather/config.json: modalities.x.encoder.type: asks for the class 'my_parts:Mine', which is not imported, because ",
+        ),
     ],
-    ids=["empty", "other files", "another library", "newer", "damaged", "misshapen"],
+    ids=["empty", "other files", "another library", "newer", "damaged", "misshapen", "deep", "another's class"],
 )
 def test_what_is_no_whole_model_is_not_pulled_and_leaves_nothing(run, server, tmp_path, files, message):
     server.put("user/weather", files(run))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -50,10 +52,11 @@ def test_a_class_of_ones_own_is_named_by_its_path() -> None:
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        (
-            "nowhere_mod:Mine",
-            "'nowhere_mod:Mine': module 'nowhere_mod' cannot be imported (ModuleNotFoundError: No module named 'nowhere_mod')",
-        ),
+        ("nowhere_mod:Mine", "'nowhere_mod:Mine': module 'nowhere_mod' is not installed"),
+        ("nowhere_mod.parts:Mine", "'nowhere_mod.parts:Mine': module 'nowhere_mod' is not installed"),
+        ("needy_mod:Mine", "'needy_mod:Mine': module 'needy_mod' needs 'nowhere_mod', which is not installed"),
+        ("leaving_mod:Mine", "'leaving_mod:Mine': module 'leaving_mod' cannot be imported (SystemExit: 0)"),
+        ("stopping_mod:Mine", "'stopping_mod:Mine': module 'stopping_mod' cannot be imported (Stop)"),
         ("broken_mod:Mine", "'broken_mod:Mine': module 'broken_mod' cannot be imported (ZeroDivisionError: division by zero)"),
         ("unparsable_mod:Mine", "'unparsable_mod:Mine': module 'unparsable_mod' cannot be imported (SyntaxError: invalid syntax"),
         ("own_mod:Mien", "'own_mod:Mien': module 'own_mod' has no 'Mien'. Did you mean 'Mine'?"),
@@ -65,6 +68,9 @@ def test_a_class_that_cannot_serve_is_a_clear_error(tmp_path: Path, monkeypatch:
     (tmp_path / "own_mod.py").write_text("class Mine: ...\ndef helper(): ...\n")
     (tmp_path / "broken_mod.py").write_text("1 / 0\n")
     (tmp_path / "unparsable_mod.py").write_text("def (:\n")
+    (tmp_path / "needy_mod.py").write_text("import nowhere_mod.parts\n")
+    (tmp_path / "leaving_mod.py").write_text("raise SystemExit(0)\n")
+    (tmp_path / "stopping_mod.py").write_text("class Stop(KeyboardInterrupt): ...\nraise Stop\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(SpecError) as caught:
         registry.resolve("encoders", target, Encoder)
@@ -81,9 +87,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: plug-in\nVersion: 1.0\n")
     (information / "entry_points.txt").write_text("[nbridge.encoders]\nspectral = plug_in.parts:Spectral\nmlp = plug_in.parts:Other\n")
     monkeypatch.syspath_prepend(tmp_path)
-    registry.installed.cache_clear()
+    registry.entry_points.cache_clear()
     yield
-    registry.installed.cache_clear()
+    registry.entry_points.cache_clear()
 
 
 @pytest.mark.usefixtures("installed")
@@ -96,9 +102,32 @@ def test_an_installed_package_adds_names_and_replaces_none() -> None:
 
 
 def test_a_built_in_name_asks_no_installed_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    registry.installed.cache_clear()
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: pytest.fail("looked up"))
+    registry.entry_points.cache_clear()
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda **_: pytest.fail("looked up"))
     assert registry.locate("likelihoods", "normal") == "nbridge.nn.likelihoods:Normal"
+
+
+@pytest.mark.parametrize(
+    ("program", "path", "expected"),
+    [
+        ({"__spec__": object()}, ["{here}", "", "/a", "."], ["/a"]),
+        ({"__spec__": object()}, ["{here}", "/a", "{here}"], ["/a", "{here}"]),
+        ({"__spec__": object()}, ["/a", "/b"], ["/a", "/b"]),
+        ({"__spec__": None, "__file__": "{here}/script.py"}, ["{here}", "/a"], ["/a"]),
+        ({"__spec__": None, "__file__": "/elsewhere/bin/nbridge"}, ["/elsewhere/bin", "{here}"], ["/elsewhere/bin", "{here}"]),
+        ({"__spec__": None}, ["", "/a"], ["/a"]),
+    ],
+    ids=["python -m", "python -m, with the folder in PYTHONPATH too", "python -m, elsewhere", "a script", "a command", "a prompt"],
+)
+def test_the_current_folder_is_no_place_of_installed_packages_unless_it_was_added_explicitly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: dict[str, Any], path: list[str], expected: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    here = str(Path.cwd())
+    told = {key: value.format(here=here) if isinstance(value, str) else value for key, value in program.items()}
+    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(**told))
+    monkeypatch.setattr(sys, "path", [entry.format(here=here) for entry in path])
+    assert registry.installed_path() == [entry.format(here=here) for entry in expected]
 
 
 @pytest.mark.parametrize("name", registry.BUILT_IN["models"])

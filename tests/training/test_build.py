@@ -171,8 +171,8 @@ def test_entry_points_give_short_names(monkeypatch: pytest.MonkeyPatch, tmp_path
     information.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin-of-a-friend\nVersion: 1.0\n")
     (information / "entry_points.txt").write_text("[nbridge.encoders]\nring = plugin_of_a_friend:Ring\n")
-    registry.installed.cache_clear()
-    request.addfinalizer(registry.installed.cache_clear)
+    registry.entry_points.cache_clear()
+    request.addfinalizer(registry.entry_points.cache_clear)
     chosen = {**MODALITIES, "x": {**MODALITIES["x"], "encoder": {"type": "ring", "turns": 3}}}
     model = nbridge.build_model(nbridge.Spec.model_validate({"modalities": chosen}))
     assert type(model.encoders["x"]).__name__ == "Ring"
