@@ -19,6 +19,7 @@ requests use up the memory (see `nbridge.explore.limits`).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from mimetypes import guess_type
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -28,7 +29,7 @@ from anyio.to_thread import run_sync
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -147,8 +148,11 @@ def _row(session: Session, number: str) -> dict[str, Any]:
 
 
 def _file(name: str) -> Endpoint:
+    # Not a FileResponse, which answers any number of byte ranges, and invalid ones in plain text.
+    content, kind = (STATIC / name).read_bytes(), guess_type(name)[0]
+
     async def endpoint(_: Request) -> Response:
-        return FileResponse(STATIC / name)
+        return Response(content, media_type=kind)
 
     return endpoint
 
