@@ -7,7 +7,11 @@ response, would keep its connection for ever.
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import h11
@@ -22,7 +26,7 @@ BACKLOG = 64
 
 
 class Server(uvicorn.Server):
-    """Serves an application within limits until SIGINT or SIGTERM."""
+    """Serves an application within limits until SIGINT, SIGTERM or SIGHUP."""
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         protocol = type("LimitedConnection", (_Connection,), {"limits": limits})
@@ -56,6 +60,21 @@ class Server(uvicorn.Server):
         for task in list(self.server_state.tasks):
             task.cancel()
         await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Ends on SIGHUP as well, which a closed terminal sends, unless it is ignored (nohup)."""
+        number = getattr(signal, "SIGHUP", None)
+        if number is None or threading.current_thread() is not threading.main_thread() or signal.getsignal(number) is signal.SIG_IGN:
+            with super().capture_signals():
+                yield
+            return
+        before = signal.signal(number, self.handle_exit)
+        try:
+            with super().capture_signals():
+                yield
+        finally:
+            signal.signal(number, before)
 
     def _connections(self) -> list[_Connection]:
         return [connection for connection in self.server_state.connections if isinstance(connection, _Connection)]

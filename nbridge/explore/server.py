@@ -17,7 +17,7 @@ HOST = "127.0.0.1"
 
 
 def serve(session: Session, port: int, *, browser: bool, announce: Callable[[str], None]) -> None:
-    """Serves a session until SIGINT or SIGTERM. Port 0 is any free one. ``announce`` is called with the page's URL once it listens.
+    """Serves a session until a signal ends it. Port 0 is any free one. ``announce`` is called with the page's URL once it listens.
 
     Raises:
         RunError: when the port is in use or not permitted.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import select
 import signal
@@ -468,6 +469,35 @@ def test_the_server_ends_at_once_while_requests_hang():
         # Eight answers of 0.4 s each are waited for.
         code, _, said = process.ended(timeout=3)
         assert (code, said) == (0, "")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_closed_terminal_ends_the_server_unless_it_is_to_be_ignored(
+    session: Session, ignored: bool, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else _stop)
+    with bind(0) as listening, ThreadPoolExecutor(1) as threads:
+        listening.listen()
+        server = Server(make_app(session), Limits())
+        served = Serving(server, listening.getsockname()[1])
+
+        def hang_up() -> Any:
+            with served.connect() as stuck:
+                stuck.sendall(served.head(UPLOAD, content_length=100) + b"a")
+                until(lambda: server.server_state.tasks)
+                os.kill(os.getpid(), signal.SIGHUP)
+                time.sleep(0.3)
+                ended = server.should_exit
+                server.should_exit = True
+                return ended
+
+        ended = threads.submit(hang_up)
+        server.run(sockets=[listening])
+        assert ended.result() is not ignored
+    assert signal.signal(signal.SIGHUP, before) is (signal.SIG_IGN if ignored else _stop)
+    assert capfd.readouterr() == ("", "")
+    assert caplog.record_tuples == []
 
 
 # Pages of other origins

@@ -27,7 +27,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first case of each kind")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="time for all cases")
-    parser.add_argument("--out", type=Path, default=Path("fuzz"), help="folder for work and for the inputs that failed")
+    parser.add_argument("--out", type=Path, default=Path("build/fuzz"), help="folder for work and for the inputs that failed")
     return parser.parse_args()
 
 
