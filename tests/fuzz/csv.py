@@ -97,7 +97,9 @@ def changed(rng: Random, rows: list[list[str]]) -> list[list[str]]:
 
 def unchanged(before: Path, after: Path) -> None:
     """Cells that were filled are those that were empty or a word for absence."""
-    old, new = (list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""))) for path in (before, after))
+    texts = [path.read_bytes().decode("utf-8-sig") for path in (before, after)]
+    delimiter = max(",;\t|", key=texts[0].partition("\n")[0].count)
+    old, new = (list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)) for text in texts)
     assert len(old) == len(new), "another number of rows"
     absent = {"", "na", "nan", "null", "none", "n/a", "<na>", "-nan", "#n/a", "?"}
     for one, other in zip(old, new, strict=True):

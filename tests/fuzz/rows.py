@@ -13,7 +13,7 @@ import nbridge
 from nbridge.data.batch import Batch
 from nbridge.draft.checks import check_data
 from nbridge.spec.spec import Spec
-from nbridge.training.build import build_data, build_model
+from nbridge.training.build import build_data, build_model, settle
 
 ROWS = 24
 SMALL = {"fusion": {"hidden": [4]}, "bridges": {"hidden": [4]}, "latent_dim": 2}
@@ -22,6 +22,7 @@ ENCODER = {"features": 4, "encoder": {"type": "mlp", "hidden": [4]}}
 
 def model_of(spec: Spec) -> nbridge.Model:
     """A model that has seen the rows of its spec, untrained."""
+    spec = settle(spec)
     network = build_model(spec, seed=0)
     splits = build_data(spec, network)
     train = splits.train

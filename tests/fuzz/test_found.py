@@ -10,6 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from starlette.testclient import TestClient
@@ -18,8 +21,8 @@ import nbridge
 from nbridge.draft.checks import check_data
 from nbridge.training.run_folder import METRICS
 
-from . import checkpoint, model, npz, request
-from .rows import SMALL, check
+from . import checkpoint, model, npz, parquet, request
+from .rows import SMALL, check, model_of, small
 
 
 def member(header: str, values: bytes = b"") -> bytes:
@@ -109,6 +112,52 @@ def test_a_column_without_a_name_is_not_taken_for_identifiers_where_there_are_no
     assert draft.spec.data.source.kwargs["id"] == ""
     found = check_data(draft.spec.model_validate({**draft.spec.as_dict(), **SMALL}))
     assert (found.errors, found.rows) == ((), 30)
+
+
+EMPTY = (
+    pa.float64(), pa.float32(), pa.int64(), pa.bool_(), pa.decimal128(9, 2), pa.null(), pa.string(), pa.dictionary(pa.int8(), pa.int64()),
+    pa.dictionary(pa.int8(), pa.string()),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", EMPTY, ids=str)
+@pytest.mark.parametrize("draws", [None, 2])
+def test_an_empty_column_of_any_type_is_filled_with_its_classes(kind: pa.DataType, draws: int | None, tmp_path: Path):
+    rows, base = parquet.table(), parquet.model(tmp_path)
+    rows = rows.set_column(rows.column_names.index("sex"), "sex", pa.nulls(rows.num_rows, kind))
+    path, out = tmp_path / "rows.parquet", tmp_path / "out.parquet"
+    path.write_bytes(parquet.written(rows, row_group_size=5))
+    base.impute(path, out, samples=draws)
+    expected = pq.read_table(out).column("sex").to_pylist()
+    assert set(expected) <= {"male", "female"}
+    found = [base.impute(frame, samples=draws)["sex"] for frame in (rows, rows.to_pandas(), pl.from_arrow(rows))]
+    assert [list(map(str, one.to_pylist() if isinstance(one, pa.ChunkedArray) else one)) for one in found] == [expected] * 3
+    base.impute(path, out, samples=draws, shard=(2, 2))
+    assert pq.read_schema(out).field("sex").type in (pa.string(), pa.dictionary(pa.int8(), pa.string()))
+
+
+def test_an_empty_column_of_numbers_is_filled_with_classes_that_are_numbers(tmp_path: Path):
+    rows = pa.table({"x": [0.5, 1.5] * 10, "code": [10, 20] * 10})
+    path = tmp_path / "rows.parquet"
+    pq.write_table(rows, path)
+    modalities = {"x": {"shape": 1, "likelihood": "normal"}, "code": {"shape": 2, "likelihood": "categorical"}}
+    base = model_of(small(modalities, {"source": "table", "path": str(path), "columns": {"x": ["x"], "code": ["code"]}}))
+    for kind in (pa.float64(), pa.int32(), pa.string()):
+        done = base.impute(rows.set_column(1, "code", pa.nulls(20, kind))).column("code")
+        assert done.type == kind
+        assert set(done.to_pylist()) <= ({"10", "20"} if kind == pa.string() else {10, 20})
+
+
+def test_texts_of_parquet_that_are_not_utf8_are_damage(tmp_path: Path):
+    path = tmp_path / "rows.parquet"
+    rows = parquet.table()
+    broken = pa.StringArray.from_buffers(1, pa.py_buffer(np.array([0, 3], np.int32)), pa.py_buffer(b"a\xff\xfe"))
+    texts = pa.chunked_array([broken, pa.array(["male"] * (rows.num_rows - 1))])
+    path.write_bytes(parquet.written(rows.set_column(rows.column_names.index("sex"), "sex", texts)))
+    base = parquet.model(tmp_path)
+    for use in (lambda: nbridge.init(path), lambda: check(parquet.spec(path)), lambda: base.impute(path, tmp_path / "out.parquet")):
+        with pytest.raises(nbridge.DataError, match=r"damaged.* \(.*UTF8"):
+            use()
 
 
 @pytest.mark.parametrize("wanted", ["a", "bytes=0-,0-,0-,0-", "bytes=9-1", "bytes=0-3"])
