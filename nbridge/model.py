@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +15,12 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.distributions import Independent
 
-from nbridge.common.warnings import Finding
+from nbridge.common.warnings import Finding, issue
 from nbridge.data.batch import Batch
 from nbridge.data.imputed import Imputed, Summary
 from nbridge.data.patterns import Patterns, count
 from nbridge.data.split import Splits
-from nbridge.errors import DataError, NBridgeError, NBridgeWarning, RunError
+from nbridge.errors import DataError, NBridgeError, RunError
 from nbridge.evaluation.results import METRICS, Evaluation, Metric, Settings
 from nbridge.evaluation.suite import evaluate
 from nbridge.inference.complete import impute_rows
@@ -329,4 +328,4 @@ def load(
 
 def _warn(findings: Iterable[Finding]) -> None:
     for finding in findings:
-        warnings.warn(finding.text, NBridgeWarning, stacklevel=3)
+        issue(finding)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
-WarningKind = Literal["chance", "inactive", "edge", "pattern", "apart", "empty", "prior", "slot", "split", "untested"]
+from nbridge.errors import NBridgeWarning
+
+_INSIDE = (str(Path(__file__).parent.parent), contextlib.__file__)
+
+WarningKind = Literal["chance", "inactive", "edge", "pattern", "apart", "empty", "prior", "slot", "split", "untested", "doubt", "unlearned"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +26,8 @@ class Finding:
             ``edge`` (a likelihood parameter at its bound), ``pattern`` (missingness patterns not seen in training), ``apart``
             (modalities never observed together in training), ``empty`` (rows with nothing observed), ``prior`` (a mixture with fewer
             components than requested), ``slot`` (a part of an .h5mu file that could not be kept unchanged), ``split`` (parts of the
-            split that are ill-formed or share items) or ``untested`` (too few rows to check).
+            split that are ill-formed or share items), ``untested`` (too few rows to check), ``doubt`` (a likely mistake in the data) or
+            ``unlearned`` (a column without a value in any training row).
         where: The modality, or several separated by commas; empty if it concerns all.
         text: One line: what, where, and what to do.
         details: The numbers behind it, as JSON values.
@@ -43,3 +52,11 @@ class Finding:
     def as_dict(self) -> dict[str, Any]:
         """The finding as JSON values."""
         return {"kind": self.kind, "where": self.where, "text": self.text, "figures": dict(self.details)}
+
+
+def issue(finding: Finding) -> None:
+    """Issues a warning as `NBridgeWarning`, at the line outside of this package from which it was called."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_INSIDE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(finding.text, NBridgeWarning, stacklevel=level)

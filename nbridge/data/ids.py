@@ -116,3 +116,14 @@ def _none_twice(blocks: Iterable[np.ndarray], wording: IdWording, suspects: Cont
         if (suspects is None or hash(value) in suspects) and seen.setdefault(value, row) != row:
             first, again = wording.where(seen[value]), wording.where(row)
             raise DataError(f"{wording.what}: duplicate {value!r} in {first} and {again}")
+
+
+def counts_rows(values: np.ndarray) -> bool:
+    """Whether distinct whole numbers enumerate the rows: they are consecutive, or increasing with few gaps.
+
+    Example:
+        >>> counts_rows(np.array([7, 8, 10])), counts_rows(np.array([2, 0, 1])), counts_rows(np.array([30, 18, 25]))
+        (True, True, False)
+    """
+    span = np.ptp(values)
+    return bool(span == len(values) - 1 or (span <= 2 * len(values) and (np.diff(values) > 0).all()))

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nbridge.common.messages import listing
+from nbridge.common.messages import listing, some_of
 from nbridge.common.warnings import Finding
 
 KEPT = 1000
@@ -34,12 +34,14 @@ class Patterns:
         rows: The number of rows of each pattern, the most frequent first.
         others: The number of rarer patterns that are not kept.
         other_rows: The number of their rows.
+        never: The elements without a value in any training row, by modality.
     """
 
     names: tuple[str, ...]
     rows: Mapping[str, int]
     others: int = 0
     other_rows: int = 0
+    never: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, names: Sequence[str], present: Mapping[str, Tensor], kept: int = KEPT) -> Patterns:
@@ -66,8 +68,10 @@ class Patterns:
         Raises:
             ValueError: when the dictionary is malformed.
         """
-        found = cls(tuple(content["names"]), dict(content["rows"]), content["others"], content["other_rows"])
+        found = cls(tuple(content["names"]), dict(content["rows"]), content["others"], content["other_rows"], content.get("never", {}))
         numbers = [*found.rows.values(), found.others, found.other_rows]
+        if not all(isinstance(text, str) for elements in dict(found.never).values() for text in elements):
+            raise ValueError("names of elements are not text")
         if any(set(pattern) - {"0", "1"} or len(pattern) != len(found.names) for pattern in found.rows):
             raise ValueError("patterns of other modalities")
         if not all(isinstance(number, int) and number >= 0 for number in numbers):
@@ -76,7 +80,8 @@ class Patterns:
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON-compatible dictionary."""
-        return {"names": list(self.names), "rows": dict(self.rows), "others": self.others, "other_rows": self.other_rows}
+        never = {"never": {name: list(elements) for name, elements in self.never.items()}} if self.never else {}
+        return {"names": list(self.names), "rows": dict(self.rows), "others": self.others, "other_rows": self.other_rows, **never}
 
     def with_these(self, pattern: str) -> int:
         """The number of rows with at least the modalities of a pattern, among the patterns kept."""
@@ -133,8 +138,8 @@ def unseen(patterns: Patterns | None, counts: Mapping[str, int], learned: Callab
         groups.append(f"{len(more)} more pattern{'s' if len(more) > 1 else ''}: {_rows(sum(number for _, number in more))}")
     these = "this pattern" if len(new) == 1 else "these patterns"
     none = f"none of training's {len(patterns.rows):,} most frequent patterns is {'this' if len(new) == 1 else 'among them'}"
-    told = none if patterns.others else f"no training row had {these}"
-    text = f"rows {'; '.join(groups)}; {told} ({_nearness(have)})"
+    none_had = none if patterns.others else f"no training row had {these}"
+    text = f"rows {'; '.join(groups)}; {none_had} ({_nearness(have)})"
     listed = [{"pattern": pattern, "rows": number, "training_rows_with_these": have[pattern]} for pattern, number in ordered[:KEPT]]
     return (Finding("pattern", "", text, {"modalities": list(patterns.names), "patterns": listed, "rows": sum(new.values())}),)
 
@@ -190,6 +195,16 @@ def numbered(rows: Sequence[int]) -> str:
     if len(rows) > NAMED:
         return f"rows {first} and {len(rows) - NAMED:,} more ({len(rows):,} in all)"
     return f"row{'s' if len(rows) > 1 else ''} {first}"
+
+
+def unlearned(patterns: Patterns | None) -> tuple[Finding, ...]:
+    """Warns of elements without a value in any training row, whose imputed values are not learnt; empty if the patterns are unknown."""
+    found = {} if patterns is None else patterns.never
+    what = "no training row had a value; what is imputed is not learnt"
+    return tuple(
+        Finding("unlearned", name, f"modality {name!r}: {some_of(elements, NAMED)}: {what}", {"elements": list(elements)})
+        for name, elements in found.items()
+    )
 
 
 def _observed(names: Sequence[str], pattern: str) -> str:

@@ -13,7 +13,7 @@ from nbridge.errors import DataError
 
 
 @dataclass(frozen=True)
-class Offer:
+class Available:
     """One modality of a source.
 
     Arguments:
@@ -29,21 +29,21 @@ class Offer:
         return shape == self.shape if self.classes else prod(shape) == prod(self.shape)
 
 
-def check_offers(source: str, offers: Mapping[str, Offer], shapes: Mapping[str, tuple[int, ...]]) -> None:
+def check_fields(source: str, available: Mapping[str, Available], shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Checks, before anything is read, that a source offers these modalities in these shapes.
 
     Raises:
         DataError: for the first modality that it lacks or that can't take its shape.
     """
     for name, shape in shapes.items():
-        if name not in offers:
-            raise DataError(f"modality {name!r}: {source} offers {listing(offers)}.{did_you_mean(name, offers)}")
-        offer = offers[name]
-        if not offer.serves(shape):
-            what = f"{offer.shape[0]} classes" if offer.classes else f"{prod(offer.shape)} values a row"
-            raise DataError(f"modality {name!r}: {source} offers {what}, shape {offer.shape}, which can't take the shape {shape}")
+        if name not in available:
+            raise DataError(f"modality {name!r}: {source} offers {listing(available)}.{did_you_mean(name, available)}")
+        field = available[name]
+        if not field.serves(shape):
+            what = f"{field.shape[0]} classes" if field.classes else f"{prod(field.shape)} values a row"
+            raise DataError(f"modality {name!r}: {source} offers {what}, shape {field.shape}, which can't take the shape {shape}")
 
 
-def arrange(values: Mapping[str, Tensor], offers: Mapping[str, Offer], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+def arrange(values: Mapping[str, Tensor], available: Mapping[str, Available], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """The requested modalities in the requested shapes; class indices are unchanged."""
-    return {name: values[name] if offers[name].classes else values[name].reshape(-1, *shape) for name, shape in shapes.items()}
+    return {name: values[name] if available[name].classes else values[name].reshape(-1, *shape) for name, shape in shapes.items()}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from nbridge.data.dates import holds_dates
+from nbridge.data.ids import counts_rows
 from nbridge.data.tables.cells import MISSING, MOST_CLASSES, ordered_classes
 from nbridge.data.texts import normal_text
 from nbridge.draft.column_kinds import ROWS_A_CLASS, ColumnKind, Tally, kind_of_numbers, kind_of_text
-from nbridge.draft.columns import counts_rows
 from nbridge.draft.writer import Part, conv_encoder
 
 SMALLEST_SIDE, LONGEST = 8, 4

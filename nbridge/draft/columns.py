@@ -23,6 +23,7 @@ import numpy as np
 
 from nbridge.common.messages import clip, listing, quoted
 from nbridge.data.dates import holds_dates, is_date, is_time_of_day
+from nbridge.data.ids import counts_rows
 from nbridge.data.tables.cells import exact_number_of, is_padded, number_of
 from nbridge.data.tables.layout import ADDED
 from nbridge.data.tables.profiles import Profile
@@ -186,17 +187,6 @@ def is_identifier(profile: Profile) -> bool:
     if rows < 2 * ROWS_A_CLASS or not profile.present.all() or len(profile.texts) < rows or spelt_otherwise(profile.texts):
         return False
     return not why_dates(profile) and (not profile.numeric or (profile.whole and counts_rows(profile.values)))
-
-
-def counts_rows(values: np.ndarray) -> bool:
-    """Whether distinct whole numbers enumerate the rows: they are consecutive, or increasing with few gaps.
-
-    Example:
-        >>> counts_rows(np.array([7, 8, 10])), counts_rows(np.array([2, 0, 1])), counts_rows(np.array([30, 18, 25]))
-        (True, True, False)
-    """
-    span = np.ptp(values)
-    return bool(span == len(values) - 1 or (span <= 2 * len(values) and (np.diff(values) > 0).all()))
 
 
 def _by_name(profiles: Sequence[Profile]) -> dict[str, list[Profile]]:

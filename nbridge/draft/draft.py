@@ -22,9 +22,9 @@ from nbridge.draft.arrays import part_of_array
 from nbridge.draft.columns import Guesses, guess_modalities
 from nbridge.draft.doubts import absent_words, columns_of, doubts_of
 from nbridge.draft.identifiers import common_id, damaged_ids, found_id
-from nbridge.draft.images import all_paths, id_of, look_at_images, lost_images, paths_of, presence_of
+from nbridge.draft.images import all_paths, guess_images, id_of, lost_images, paths_of, presence_of
 from nbridge.draft.named_arrays import modalities_of_arrays
-from nbridge.draft.omics import look_at
+from nbridge.draft.omics import guess_omics
 from nbridge.draft.splits import column_texts, file_labels, keys_among, keys_of_items, keys_of_labels
 from nbridge.draft.writer import Outline, Part, parts_of, spec_text, wrapped
 from nbridge.errors import DataError, naming
@@ -123,7 +123,7 @@ def _draft_from_columns(schema: ColumnsSchema, id_column: str | None) -> Draft:
     parts, lists = parts_of(guesses), _parts_of_vectors(found.vectors, [guess.name for guess in guesses.modalities])
     every = [*parts, *(part for part, _ in lists)]
     taken = {*(column for file in files for column in file.columns), *(part.name for part in every)}
-    images = look_at_images([*kept, *named.values()], source, taken, None if root is None else root.where)
+    images = guess_images([*kept, *named.values()], source, taken, None if root is None else root.where)
     if not every and not images.parts:
         alone = f"column {clip(id_column)!r}, the identifier, is the only one" if id_column and not guesses.left_out else ""
         alone += "; expected commas, semicolons, tabs or | between columns" if alone and not str(id_column).isidentifier() else ""
@@ -247,7 +247,7 @@ def _draft_from_omics(schema: OmicsSchema, id_column: str | None) -> Draft:
         where, option = ("id", "it") if schema.from_python else (schema.source["path"], "--id")
         raise DataError(f"{where}: observations have obs_names; leave {option} out")
     assert schema.omics is not None
-    found = look_at(schema.omics)
+    found = guess_omics(schema.omics)
     head = [f"{found.rows:,} observations; every guess is yours to change.{_AFTER[schema.from_python]}", *found.remarks]
     reasons = {
         "keys": "locations that differ from the modality names",

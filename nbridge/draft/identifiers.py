@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from nbridge.common.messages import listing
-from nbridge.data.ids import check_ids
+from nbridge.data.ids import check_ids, counts_rows
 from nbridge.data.tables.columns import TableFile
 from nbridge.data.tables.profiles import Profile
-from nbridge.draft.columns import counts_rows, is_identifier
+from nbridge.draft.columns import is_identifier
 from nbridge.errors import DataError
 
 ID_WORDS = re.compile(r"(^|[_.\- ])(ids?|key|uuid|barcode|sample|subject|patient|participant|index)$|[a-z]Id$|[a-zA-Z]ID$")

@@ -28,7 +28,7 @@ NEAR = 0.1
 
 
 @dataclass(frozen=True)
-class ImagesLook:
+class ImageGuesses:
     """Inferred image modalities and data source."""
 
     parts: list[Part]
@@ -37,7 +37,7 @@ class ImagesLook:
     remarks: list[str]
 
 
-def look_at_images(found: Sequence[ImageSet], source: Mapping[str, object], taken: Collection[str], root: str | None = None) -> ImagesLook:
+def guess_images(found: Sequence[ImageSet], source: Mapping[str, object], taken: Collection[str], root: str | None = None) -> ImageGuesses:
     """Infers the image modalities, and the data source for them and the tables.
 
     Without images, the source is unchanged. Paths in columns are relative to ``root``, or else to the folder of their table.
@@ -46,7 +46,7 @@ def look_at_images(found: Sequence[ImageSet], source: Mapping[str, object], take
         DataError: if an image cannot be read.
     """
     if not found:
-        return ImagesLook([], source, {}, [])
+        return ImageGuesses([], source, {}, [])
     parts: list[Part] = []
     resized = False
     places: dict[str, dict[str, str]] = {}
@@ -62,7 +62,7 @@ def look_at_images(found: Sequence[ImageSet], source: Mapping[str, object], take
     options |= {"missing_files": "absent"} if any(one.incomplete for one in found) else {}
     options |= {"resize": "crop"} if resized else {}
     reasons = {"folders": "the folder of each modality, with files named by row identifier", "files": "columns of paths"}
-    return ImagesLook(parts, options, reasons, [remark for one in found for remark in one.remarks])
+    return ImageGuesses(parts, options, reasons, [remark for one in found for remark in one.remarks])
 
 
 def paths_of(profile: Profile, root: Path) -> ImageSet | None:

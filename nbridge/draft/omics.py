@@ -46,7 +46,7 @@ _EMBEDDING = "X_"
 
 
 @dataclass
-class OmicsLook:
+class OmicsGuesses:
     """Inferred modalities and split, with remarks for the user to review.
 
     By modality, there are locations that do not follow from the name, selections of variables, classes, and observed masks, (N,).
@@ -69,7 +69,7 @@ class OmicsLook:
 
 
 @dataclass(frozen=True)
-class _Held:
+class _MatrixStatistics:
     """Statistics of the values of a matrix."""
 
     low: float
@@ -91,24 +91,24 @@ class _Held:
         return "normal", f"numbers from {self.low:.4g} to {self.high:.4g}{logs}; standardised"
 
 
-def look_at(omics: Omics) -> OmicsLook:
+def guess_omics(omics: Omics) -> OmicsGuesses:
     """Infers modalities from an object.
 
     Raises:
         DataError: if it cannot be read, or contains no possible modality.
     """
-    found = OmicsLook(len(omics.whole.names))
+    found = OmicsGuesses(len(omics.whole.names))
     for part in omics.parts.values() or [omics.whole]:
-        _look_at_matrix(found, omics, part)
+        _guess_matrix(found, omics, part)
     for part in (omics.whole, *omics.parts.values()):
-        _look_at_arrays(found, omics, part)
+        _guess_arrays(found, omics, part)
     columns = [(part, str(column)) for part in (omics.whole, *omics.parts.values()) for column in part.obs.columns]
     own = {f"{part.name}:{column}" for part, column in columns if part.name}
     found.splits = keys_among({column: partial(_labels, omics, column) for _, column in columns})
     found.remarks += found.splits.remarks
     columns = [(part, column) for part, column in columns if column not in found.splits.taken]
     # MuData copies columns of its modalities into the global obs; these belong to the modalities.
-    _look_at_columns(found, omics, [(part, column) for part, column in columns if part.name or column not in own])
+    _guess_columns(found, omics, [(part, column) for part, column in columns if part.name or column not in own])
     if not found.parts:
         raise DataError(f"{omics.origin}: nothing that a modality can be made of")
     return found
@@ -122,18 +122,19 @@ def _labels(omics: Omics, column: str) -> Sequence[str]:
         return [""]
 
 
-def _look_at_matrix(found: OmicsLook, omics: Omics, part: Part) -> None:
+def _guess_matrix(found: OmicsGuesses, omics: Omics, part: Part) -> None:
     layers = [path for path in part.elements if path.startswith("layers/") and owner_of(path) is None]
     counts = [path for path in layers if _COUNTS.search(path.removeprefix("layers/"))]
-    held = {path: held for path in ("X", *counts) if path in part.elements and (held := _held(part.read(path))) is not None}
+    known = {path: _statistics_of(part.read(path)) for path in ("X", *counts) if path in part.elements}
+    statistics = {path: one for path, one in known.items() if one is not None}
     named = part.name or "X"
-    if not held:
+    if not statistics:
         found.remarks.append(f"left out: {clip(named)}: no X, and no layer of counts, that holds numbers")
         return
-    path = next((path for path, one in held.items() if one.counts), next(iter(held)))
-    if path != "X" and not held[path].counts and "X" in held:
+    path = next((path for path, one in statistics.items() if one.counts), next(iter(statistics)))
+    if path != "X" and not statistics[path].counts and "X" in statistics:
         path = "X"
-    likelihood, why = held[path].likelihood
+    likelihood, why = statistics[path].likelihood
     name = free_name(named, found.present)
     address = Address(part.name, *path.split("/", 1)) if path != "X" else Address(part.name, "X")
     if str(address) not in (name, f"{name}/X"):
@@ -145,7 +146,7 @@ def _look_at_matrix(found: OmicsLook, omics: Omics, part: Part) -> None:
     _add(found, omics, SpecPart(name, (count,), likelihood, f"{address}: {why}{chosen}"))
 
 
-def _fewer(found: OmicsLook, part: Part, name: str, count: int) -> int:
+def _fewer(found: OmicsGuesses, part: Part, name: str, count: int) -> int:
     """Selects highly variable variables, or adds a remark on how to select them; returns their number."""
     flags = part.var[FLAG] if FLAG in part.var.columns else None
     if flags is not None and flags.isin([True, False]).all() and 0 < int(flags.sum()) < count:
@@ -158,26 +159,26 @@ def _fewer(found: OmicsLook, part: Part, name: str, count: int) -> int:
     return count
 
 
-def _look_at_arrays(found: OmicsLook, omics: Omics, part: Part) -> None:
+def _guess_arrays(found: OmicsGuesses, omics: Omics, part: Part) -> None:
     left: list[str] = []
     for path in part.elements:
         key = path.removeprefix("obsm/")
         if key == path or owner_of(key) is not None:
             continue
-        held = None if key.startswith(_EMBEDDING) else _held(part.read(path))
-        if held is None:
+        statistics = None if key.startswith(_EMBEDDING) else _statistics_of(part.read(path))
+        if statistics is None:
             left.append(str(Address(part.name, "obsm", key)))
             continue
         name = free_name(key, found.present)
         address = Address(part.name, "obsm", key)
         found.keys[name] = str(address)
-        likelihood, why = held.likelihood
+        likelihood, why = statistics.likelihood
         _add(found, omics, SpecPart(name, (part.read(path).shape[1],), likelihood, f"{address}: {why}"))
     if left:
         found.remarks.append(f"left out: {clip(', '.join(left), 200)}: embeddings, or no matrix of numbers")
 
 
-def _look_at_columns(found: OmicsLook, omics: Omics, columns: Iterable[tuple[Part, str]]) -> None:
+def _guess_columns(found: OmicsGuesses, omics: Omics, columns: Iterable[tuple[Part, str]]) -> None:
     left: dict[str, list[str]] = {}
     for part, column in columns:
         address = Address(part.name, "obs", column)
@@ -227,7 +228,7 @@ def _why_none(column: str, codes: np.ndarray, used: Sequence[str]) -> str:
     return found.why if found is not None and found.kind == "left out" else ""
 
 
-def _add(found: OmicsLook, omics: Omics, part: SpecPart) -> None:
+def _add(found: OmicsGuesses, omics: Omics, part: SpecPart) -> None:
     """Adds a modality and its observed mask."""
     found.parts.append(part)
     options = {name: (words,) for name, words in found.variables.items()}
@@ -238,7 +239,7 @@ def _add(found: OmicsLook, omics: Omics, part: SpecPart) -> None:
     found.present[part.name] = np.concatenate([~missing.reshape(len(missing), -1).all(axis=1) for missing in blocks])
 
 
-def _held(value: Any) -> _Held | None:
+def _statistics_of(value: Any) -> _MatrixStatistics | None:
     """Computes the statistics of a matrix; None if it is not numeric."""
     value = value.to_numpy() if hasattr(value, "columns") else value
     if getattr(value, "ndim", 0) != 2 or getattr(getattr(value, "dtype", None), "kind", "O") not in "buif" or not min(value.shape):
@@ -249,7 +250,7 @@ def _held(value: Any) -> _Held | None:
         if known.size:
             low, high = min(low, float(known.min())), max(high, float(known.max()))
             whole = whole and bool((known == np.floor(known)).all())
-    return _Held(low, high, whole) if high >= low else None
+    return _MatrixStatistics(low, high, whole) if high >= low else None
 
 
 def _numbers(value: Any) -> Iterator[np.ndarray]:

@@ -114,7 +114,7 @@ class _Trial:
     def scores(self) -> Tensor:
         """The log-likelihood of what is hidden of each row, with the model's weights, shape (M, B), 0 where nothing is hidden.
 
-        Beside a contrast, the row after the last says how well each is told from other rows by its draws, weighed as in training.
+        Beside a contrast, the row after the last says how well its draws distinguish each row from other rows, weighted as in training.
         """
         found = hidden_log_likelihood(self.model, self.batch, self.parts, DRAWS, torch.Generator().manual_seed(self.seed))
         scores = torch.zeros(self.hidden.shape, dtype=torch.float64, device=self.batch.device)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from nbridge.common.warnings import Finding
-from nbridge.data.patterns import Patterns, unseen
+from nbridge.data.patterns import Patterns, unlearned, unseen
 from nbridge.data.source import Binding
 from nbridge.models.base import MultimodalVAE
 from nbridge.nn.likelihoods import Likelihood
@@ -38,8 +38,8 @@ class Served:
         return self.network.likelihoods
 
     def unseen(self, counts: Mapping[str, int]) -> tuple[Finding, ...]:
-        """Warns of missingness patterns that training neither contained nor covers."""
-        return unseen_patterns(self.network, self.patterns, counts)
+        """Warns of missingness patterns that training neither contained nor covers, and of elements without a value in training."""
+        return (*unseen_patterns(self.network, self.patterns, counts), *unlearned(self.patterns))
 
 
 def unseen_patterns(network: MultimodalVAE, patterns: Patterns | None, counts: Mapping[str, int]) -> tuple[Finding, ...]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -21,13 +20,13 @@ from nbridge.acceleration.precision import Products
 from nbridge.acceleration.precision_choice import choose_precision
 from nbridge.common.autograd import gradients
 from nbridge.common.process_state import torch_threads
-from nbridge.common.warnings import Finding
+from nbridge.common.warnings import Finding, issue
 from nbridge.data.batch import Batch
 from nbridge.data.patterns import Patterns
 from nbridge.data.source import DataSource
 from nbridge.data.split import Splits
 from nbridge.data.tables.frames import FrameLike
-from nbridge.errors import DataError, NBridgeError, NBridgeWarning, RunError
+from nbridge.errors import DataError, NBridgeError, RunError
 from nbridge.evaluation.verdict import Verdict, read_verdict
 from nbridge.inference.weights import fit_weights, with_weights
 from nbridge.model import Model, load
@@ -174,7 +173,8 @@ def resume(
         SpecError: if the spec of the run is damaged, or names a class that is not installed or not allowed.
         RunError: if there is no run, its checkpoint is damaged, or the rows have changed.
     """
-    folder, collector = Path(directory), _WarningCollector(reporter)
+    folder = Path(directory)
+    collector = _WarningCollector(reporter, finished=(folder / MODEL / CONFIG).is_file())
     with join_processes() as world, allowing(allow), ExitStack() as stack:
         if not (folder / RESOLVED).is_file():
             raise RunError(f"{folder}: no run folder here ({RESOLVED} is missing); start one with: nbridge train SPEC --out {folder}")
@@ -231,18 +231,23 @@ def open_run(directory: str | os.PathLike[str], data: Data | None = None, *, dev
 
 
 class _WarningCollector:
-    """Collects warnings; a reporter shows them, and where there is none they are issued as `NBridgeWarning`."""
+    """Collects warnings; a reporter shows them, and where there is none they are issued as `NBridgeWarning`.
 
-    def __init__(self, reporter: Reporter | None) -> None:
-        self.reporter, self.findings = reporter, list[Finding]()
+    Doubts about the rows of a ``finished`` run were said when it was trained; they are collected alone.
+    """
+
+    def __init__(self, reporter: Reporter | None, *, finished: bool = False) -> None:
+        self.reporter, self.finished, self.findings = reporter, finished, list[Finding]()
 
     def warn(self, finding: Finding) -> None:
         """Takes in one warning."""
         self.findings.append(finding)
+        if self.finished and finding.kind in ("doubt", "unlearned"):
+            return
         if self.reporter is not None:
             self.reporter.warn(finding)
         else:
-            warnings.warn(finding.text, NBridgeWarning, stacklevel=4)
+            issue(finding)
 
 
 def _read(spec: Spec | Mapping[str, object] | str | os.PathLike[str], overrides: Sequence[str]) -> tuple[Spec, str]:
@@ -259,7 +264,7 @@ def _prepare(spec: Spec, data: Data | None, device: str, world: World, collector
     model = build_model(spec)
     with world.main_first():
         frame = data if isinstance(data, DataSource) else rows_given(spec, data)
-        splits = build_data(spec, model, data if frame is None else frame, warn=collector.warn if world.is_main else lambda _: None)
+        splits = build_data(spec, model, data if frame is None else frame, warn=collector.warn if world.is_main else None)
     return model.to(world.device(device)), splits
 
 
@@ -300,7 +305,10 @@ def _train(
         log=None if own is None else partial(append_record, own),
     )  # fmt: skip
     model.cpu()
-    patterns = Patterns.of(model.names, splits.train.present)
+    never: dict[str, list[str]] = {}
+    for finding in (finding for finding in collector.findings if finding.kind == "unlearned"):
+        never.setdefault(finding.where, []).extend(finding.details["elements"])
+    patterns = replace(Patterns.of(model.names, splits.train.present), never=never)
     if own is not None:
         save_model(own / MODEL, model, with_weights(spec, model.weights), patterns, model_card(spec))
     world.barrier()

@@ -46,8 +46,8 @@ class StrictModel(BaseModel):
         loc, kind, context = line["loc"], line["type"], line.get("ctx", {})
         if kind == "extra_forbidden" and len(loc) == 1:
             names = [*cls.other_keys, *(item.alias or name for name, item in cls.model_fields.items())]
-            offer = f"{did_you_mean(loc[0], names)} Known: {', '.join(names) or 'none'}"
-            return error_at(loc, f"unknown {cls.noun} '{clip(loc[0])}'.{offer}", "unknown_key")
+            hint = f"{did_you_mean(loc[0], names)} Known: {', '.join(names) or 'none'}"
+            return error_at(loc, f"unknown {cls.noun} '{clip(loc[0])}'.{hint}", "unknown_key")
         if kind in ("mistake", "expected", "unknown_key"):
             return error_at(loc, context["text"], kind, line["input"])
         if kind not in _KNOWN:  # a custom check in the annotation of a plug-in's option

@@ -106,8 +106,8 @@ def _merged(path: Path, of_key: bool, lines: list[_Line], document: object) -> l
 def _expected_but_got(nouns: list[str], lines: list[_Line], value: Any) -> str:
     got = str(len(value)) if lines[0].kind in _LENGTH_ERRORS else shown(value)
     words = re.findall(r"'([^']*)'", " ".join(nouns))
-    offer = did_you_mean(value, words) if isinstance(value, str) else ""
-    return f"expected {_joined(nouns)}, got {got}" + (f".{offer}" if offer else "")
+    hint = did_you_mean(value, words) if isinstance(value, str) else ""
+    return f"expected {_joined(nouns)}, got {got}" + (f".{hint}" if hint else "")
 
 
 def _joined(nouns: list[str]) -> str:

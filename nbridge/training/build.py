@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from math import prod
 from typing import TypeVar
 
 import torch
@@ -19,6 +20,7 @@ from nbridge.data.arrays import to_batch
 from nbridge.data.batch import Batch
 from nbridge.data.group_split import assigned, check_named, labels_of, of_groups
 from nbridge.data.patterns import never_together, nothing_observed, numbered
+from nbridge.data.rows import Rows
 from nbridge.data.source import Binding, DataSource, open_data, source_class
 from nbridge.data.split import Dataset, Splits, split
 from nbridge.data.split_labels import RowLabels
@@ -44,8 +46,10 @@ from nbridge.spec.objectives import PAPER_OBJECTIVE
 from nbridge.spec.option_types import EmptyRows
 from nbridge.spec.registry import reading, resolve
 from nbridge.spec.spec import Spec
+from nbridge.training.likely_mistakes import Names, likely_mistakes, never_observed
 
 T = TypeVar("T")
+Shapes = Mapping[str, tuple[int, ...]]
 _BY_ROW = ("ids", "part", "groups")
 """The arrays of a dataset with an entry per row, besides its values."""
 
@@ -148,7 +152,7 @@ class SpecParts(Parts):
 
 def build_data(
     spec: Spec, model: MultimodalVAE, data: Mapping[str, ArrayLike | Tensor] | Batch | DataSource | None = None,
-    *, warn: Callable[[Finding], None] = lambda _: None,
+    *, warn: Callable[[Finding], None] | None = None,
 ) -> Splits:  # fmt: skip
     """Loads the rows of a spec, or takes rows in memory, checks them against the model's likelihoods and splits them.
 
@@ -159,13 +163,13 @@ def build_data(
         model: The model that will see the rows.
         data: Rows to use instead of the spec's source: arrays by modality as in `nbridge.data.arrays.to_batch`, with those named by
             `data.group` and `data.split`; a batch; or the result of `rows_given`.
-        warn: Callback for warnings: empty rows, modalities never observed together in training, doubtful groups.
+        warn: Callback for warnings: empty rows, modalities never observed together in training, doubtful groups, likely mistakes.
 
     Raises:
         DataError: if rows do not match the spec or a modality is missing altogether.
     """
     shapes = _shapes(spec)
-    dataset, labels = _load(spec, data, shapes)
+    dataset, labels, source = _load(spec, data, shapes)
     if missing := [name for name in model.names if name not in dataset.batch.names]:
         found = listing(dataset.batch.names)
         raise DataError(f"modality {missing[0]!r} is not in these rows, which have {found}")
@@ -175,13 +179,32 @@ def build_data(
     if any(name in shapes for name in set(dataset.batch.names) - set(model.names)):
         dataset = replace(dataset, batch=dataset.batch.select(*(name for name in dataset.batch.names if name in model.names)))
     _check(model, dataset)
+    findings, every = list[Finding](), dataset.batch
     if len(empty):
-        dataset = _treat_empty(dataset, empty, spec.data.empty_rows, warn)
+        dataset = _treat_empty(dataset, empty, spec.data.empty_rows, findings)
     splits = split(dataset, validation=spec.data.validation, test=spec.data.test, seed=spec.data.seed)
-    found = of_groups(groups, dataset, splits, validation=spec.data.validation, test=spec.data.test)
-    for finding in (*found, *never_together(model.names, splits.train.present)):
-        warn(finding)
+    findings += of_groups(groups, dataset, splits, validation=spec.data.validation, test=spec.data.test)
+    findings += never_together(model.names, splits.train.present)
+    if warn is not None:
+        for finding in (*findings, *_doubts(model, every, splits.train, source, shapes)):
+            warn(finding)
     return splits
+
+
+def _doubts(model: MultimodalVAE, rows: Rows, train: Rows, source: DataSource | None, shapes: Shapes) -> Iterator[Finding]:
+    """Remarks of the source, elements that are never observed, and likely mistakes; elements are numbered where there is no source."""
+    names: Names = {name: list(map(str, range(prod(shape)))) for name, shape in shapes.items()}
+    classes: Names = {}
+    if source is not None:
+        names, classes = source.element_names(shapes), source.class_names(shapes)
+        yield from (Finding("doubt", "", line) for line in source.remarks(shapes))
+    try:
+        batch, trained = rows.representative(), train.representative()
+    except DataError:
+        # Rows on disk that do not fit into memory are refused by training, which says how many would.
+        return
+    yield from never_observed(model, batch, trained, names)
+    yield from (Finding("doubt", "", line) for line in likely_mistakes(model, batch, names, classes))
 
 
 def settle(spec: Spec, given: DataSource | None = None) -> Spec:
@@ -235,21 +258,21 @@ def _shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
 
 
 def _load(
-    spec: Spec, data: Mapping[str, ArrayLike | Tensor] | Batch | DataSource | None, shapes: Mapping[str, tuple[int, ...]]
-) -> tuple[Dataset, Callable[[str], RowLabels]]:
-    """All rows, and a function that reads a column of labels that is not a modality."""
+    spec: Spec, data: Mapping[str, ArrayLike | Tensor] | Batch | DataSource | None, shapes: Shapes
+) -> tuple[Dataset, Callable[[str], RowLabels], DataSource | None]:
+    """All rows, a function that reads a column of labels that is not a modality, and the source, if any."""
     if data is None or isinstance(data, DataSource):
         source = source_of(spec, data)
-        return source.load(shapes), partial(source.row_labels, shapes=shapes)
+        return source.load(shapes), partial(source.row_labels, shapes=shapes), source
     if isinstance(data, Batch):
-        return Dataset(data), partial(labels_of, {})
+        return Dataset(data), partial(labels_of, {}), None
     named = {key: column for key, column in (("group", spec.data.group), ("split", spec.data.split)) if column is not None}
     check_named(data, named, shapes)
     beside = set(named.values()) - set(shapes)
-    return Dataset(to_batch({name: array for name, array in data.items() if name not in beside}, shapes)), partial(labels_of, data)
+    return Dataset(to_batch({name: array for name, array in data.items() if name not in beside}, shapes)), partial(labels_of, data), None
 
 
-def _treat_empty(dataset: Dataset, empty: Tensor, what: EmptyRows, warn: Callable[[Finding], None]) -> Dataset:
+def _treat_empty(dataset: Dataset, empty: Tensor, what: EmptyRows, findings: list[Finding]) -> Dataset:
     """Keeps, drops or refuses rows with nothing observed, as the spec requests."""
     rows = empty.tolist()
     if what == "refuse":
@@ -258,9 +281,9 @@ def _treat_empty(dataset: Dataset, empty: Tensor, what: EmptyRows, warn: Callabl
         advice = "remove them, or set data.empty_rows to drop"
         raise DataError(f"{origin}nothing is observed in {numbered(rows)}, and data.empty_rows is refuse; {advice}")
     if what == "keep":
-        warn(nothing_observed(rows, "such rows are kept, but not trained on; data.empty_rows: drop removes them"))
+        findings.append(nothing_observed(rows, "such rows are kept, but not trained on; data.empty_rows: drop removes them"))
         return dataset
-    warn(nothing_observed(rows, "such rows are dropped (data.empty_rows: drop)"))
+    findings.append(nothing_observed(rows, "such rows are dropped (data.empty_rows: drop)"))
     kept = torch.ones(len(dataset.batch), dtype=torch.bool)
     kept[empty.cpu()] = False
     picked = kept.nonzero()[:, 0]

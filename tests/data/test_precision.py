@@ -150,3 +150,30 @@ def test_float64_is_kept_where_float32_would_round_off_the_spread(shift: float, 
     assert np.array_equal(column.values.numpy(), exact if wide else exact.astype(np.float32))
     assert read_column("x", array, (3,), wide=False).values.dtype == torch.float32
     assert read_column("x", array, (3,), wide=True).values.dtype == torch.float64
+
+
+def test_values_that_float32_merges_after_standardisation_are_named():
+    values = rows(0.0)
+    values["x"][0, 1] = 1e12
+    with pytest.warns(nbridge.NBridgeWarning, match=r"modality 'x': 1: many values are equal in float32 once standardised"):
+        nbridge.train(spec_of(), values)
+
+
+def test_times_with_many_decimals_and_their_intervals_keep_their_digits(tmp_path: Path):
+    generator = np.random.default_rng(0)
+    times = 1.6e9 + generator.normal(size=60)
+    cells = [[f"{times[row]:.7f}" if row > 9 else "", *(f"{value:.3f}" for value in generator.normal(size=3))] for row in range(60)]
+    with (tmp_path / "rows.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["t", "a", "b", "c"], *cells])
+    source = {"source": "table", "path": str(tmp_path / "rows.csv"), "columns": {"x": ["t"], "y": ["a", "b", "c"]}}
+    document = spec_of(data=source)
+    document["modalities"]["x"]["shape"] = 1
+    model = nbridge.train(document).model
+    model.impute(tmp_path / "rows.csv", out=tmp_path / "done.csv", intervals=(0.9,))
+    with (tmp_path / "done.csv").open(newline="") as file:
+        done = list(csv.DictReader(file))[:10]
+    for row in done:
+        assert abs(float(row["t"]) - 1.6e9) < 5
+        assert float(row["t__lower"]) < float(row["t"]) < float(row["t__upper"])
+        assert len(row["t__sd"]) >= 3
+    assert len({row["t"] for row in done}) > 5

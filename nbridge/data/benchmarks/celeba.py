@@ -18,7 +18,7 @@ from nbridge.data.benchmarks.celeba_tables import Attributes, read_attributes, r
 from nbridge.data.benchmarks.download import locate_folder
 from nbridge.data.endings import files_ending, has_ending
 from nbridge.data.images.decode import DAMAGED, read_colours, to_array
-from nbridge.data.schema_match import Offer, check_offers
+from nbridge.data.schema_match import Available, check_fields
 from nbridge.data.source import DataSource
 from nbridge.data.split import Dataset
 from nbridge.errors import DataError
@@ -77,7 +77,7 @@ class CelebA(DataSource):
         Raises:
             DataError: when a modality is neither of the two or can't take its shape, or files are missing or damaged.
         """
-        check_offers("celeba", {name: Offer(shapes.get(name, ())) for name in ("image", "attributes")}, shapes)
+        check_fields("celeba", {name: Available(shapes.get(name, ())) for name in ("image", "attributes")}, shapes)
         size = _side(shapes["image"]) if "image" in shapes else 0
         folder = locate_folder("celeba", self.path, FOLDER, _GET)
         table = _table(folder)

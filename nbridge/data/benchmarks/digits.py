@@ -8,11 +8,16 @@ import numpy as np
 import torch
 
 from nbridge.data.batch import Batch
-from nbridge.data.schema_match import Offer, arrange, check_offers
+from nbridge.data.schema_match import Available, arrange, check_fields
 from nbridge.data.source import DataSource
 from nbridge.data.split import Dataset
 
-_OFFERS = {"image": Offer((1, 8, 8)), "top": Offer((1, 4, 8)), "bottom": Offer((1, 4, 8)), "label": Offer((10,), classes=True)}
+_AVAILABLE = {
+    "image": Available((1, 8, 8)),
+    "top": Available((1, 4, 8)),
+    "bottom": Available((1, 4, 8)),
+    "label": Available((10,), classes=True),
+}
 
 
 class Digits(DataSource):
@@ -37,7 +42,7 @@ class Digits(DataSource):
         Raises:
             DataError: when a modality is not one of the four, or can't take its shape.
         """
-        check_offers("digits", _OFFERS, shapes)
+        check_fields("digits", _AVAILABLE, shapes)
         from sklearn.datasets import load_digits
 
         rows, classes = map(np.asarray, load_digits(return_X_y=True))
@@ -45,4 +50,4 @@ class Digits(DataSource):
         image = (levels > 7).float() if self.binarize else (levels / 16).float()
         label = torch.from_numpy(classes.astype(np.int64))
         values = {"image": image, "top": image[:, :, :4], "bottom": image[:, :, 4:], "label": label}
-        return Dataset(Batch.complete(arrange(values, _OFFERS, shapes)))
+        return Dataset(Batch.complete(arrange(values, _AVAILABLE, shapes)))

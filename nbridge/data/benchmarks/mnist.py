@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nbridge.data.batch import Batch
 from nbridge.data.benchmarks.download import Collection, locate
-from nbridge.data.schema_match import Offer, arrange, check_offers
+from nbridge.data.schema_match import Available, arrange, check_fields
 from nbridge.data.source import DataSource
 from nbridge.data.split import PARTS, Dataset
 from nbridge.errors import DataError
@@ -42,8 +42,8 @@ FASHION_FILES = Collection(
     },
 )
 
-IMAGE, LABEL = Offer((1, 28, 28)), Offer((10,), classes=True)
-_OFFERS = {"image": IMAGE, "label": LABEL}
+IMAGE, LABEL = Available((1, 28, 28)), Available((10,), classes=True)
+_AVAILABLE = {"image": IMAGE, "label": LABEL}
 _FILES = {
     ("train", "image"): "train-images-idx3-ubyte.gz",
     ("train", "label"): "train-labels-idx1-ubyte.gz",
@@ -68,14 +68,14 @@ class _Images(DataSource):
         Raises:
             DataError: when a modality is neither of the two, or files are missing or damaged.
         """
-        check_offers(self.files.name, _OFFERS, shapes)
+        check_fields(self.files.name, _AVAILABLE, shapes)
         parts = read_parts(self.files, tuple(shapes), download=self.download, rows=self.rows)
         joined = {kind: np.concatenate([parts[part][kind] for part in PARTS]) for kind in shapes}
         values = {
             kind: pixels(array, binarize=self.binarize) if kind == "image" else torch.from_numpy(array).long()
             for kind, array in joined.items()
         }
-        return Dataset(Batch.complete(arrange(values, _OFFERS, shapes)), part=part_names(parts))
+        return Dataset(Batch.complete(arrange(values, _AVAILABLE, shapes)), part=part_names(parts))
 
 
 class MNIST(_Images):

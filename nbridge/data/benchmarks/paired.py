@@ -9,13 +9,13 @@ import torch
 
 from nbridge.data.batch import Batch
 from nbridge.data.benchmarks.mnist import FASHION_FILES, IMAGE, LABEL, MNIST_FILES, part_names, pixels, read_parts
-from nbridge.data.schema_match import arrange, check_offers
+from nbridge.data.schema_match import arrange, check_fields
 from nbridge.data.source import DataSource
 from nbridge.data.split import PARTS, Dataset
 from nbridge.errors import DataError
 from nbridge.spec.option_types import PositiveInt
 
-_OFFERS = {"fashion": IMAGE, "mnist": IMAGE, "label": LABEL}
+_AVAILABLE = {"fashion": IMAGE, "mnist": IMAGE, "label": LABEL}
 _KINDS = ("image", "label")
 
 
@@ -40,7 +40,7 @@ class MNISTFashion(DataSource):
         Raises:
             DataError: when a modality is not one of the three, or files are missing or damaged.
         """
-        check_offers("mnist_fashion", _OFFERS, shapes)
+        check_fields("mnist_fashion", _AVAILABLE, shapes)
         fashion = read_parts(FASHION_FILES, _KINDS, download=self.download, rows=self.rows)
         mnist = read_parts(MNIST_FILES, _KINDS, download=self.download)
         generator = torch.Generator().manual_seed(self.pairing_seed)
@@ -50,7 +50,7 @@ class MNISTFashion(DataSource):
             "mnist": pixels(np.concatenate([mnist[part]["image"][chosen[part]] for part in PARTS])),
             "label": torch.from_numpy(np.concatenate([fashion[part]["label"] for part in PARTS])).long(),
         }
-        return Dataset(Batch.complete(arrange(values, _OFFERS, shapes)), part=part_names(fashion))
+        return Dataset(Batch.complete(arrange(values, _AVAILABLE, shapes)), part=part_names(fashion))
 
 
 def pair(tags: np.ndarray, pool: np.ndarray, generator: torch.Generator) -> np.ndarray:

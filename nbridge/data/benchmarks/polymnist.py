@@ -20,7 +20,7 @@ from nbridge.data.benchmarks.paired import pair
 from nbridge.data.endings import files_ending
 from nbridge.data.images.decode import read_colours
 from nbridge.data.numpy.archive import read_npz, write_npz
-from nbridge.data.schema_match import Offer, arrange, check_offers
+from nbridge.data.schema_match import Available, arrange, check_fields
 from nbridge.data.source import DataSource
 from nbridge.data.split import PARTS, Dataset
 from nbridge.errors import DataError
@@ -33,7 +33,7 @@ SIDE = 28
 BRIGHT = 128
 """The grey level above which a pixel belongs to the digit."""
 
-_VIEW = Offer((3, SIDE, SIDE))
+_VIEW = Available((3, SIDE, SIDE))
 _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 _GET = "put a photograph of each view there (.jpg or .png)"
 _WAY = 2
@@ -86,8 +86,8 @@ class PolyMNIST(DataSource):
                 or damaged, or MNIST's files are missing or damaged or have fewer rows.
         """
         views = [f"view{number}" for number in range(self.views)]
-        offers = {**dict.fromkeys(views, _VIEW), "label": LABEL}
-        check_offers("polymnist", offers, shapes)
+        available = {**dict.fromkeys(views, _VIEW), "label": LABEL}
+        check_fields("polymnist", available, shapes)
         asked = [name for name in views if name in shapes]
         check_missing(self.missing, len(asked))
         arrays = self._arrays(views)
@@ -99,7 +99,7 @@ class PolyMNIST(DataSource):
         values = {name: _colours(arrays[name], mask) for name, mask in masks.items()}
         values["label"] = torch.from_numpy(arrays["label"]).long()
         masks["label"] = torch.ones(len(part), dtype=torch.bool)
-        return Dataset(Batch(arrange(values, offers, shapes), {name: masks[name] for name in shapes}), part=part)
+        return Dataset(Batch(arrange(values, available, shapes), {name: masks[name] for name in shapes}), part=part)
 
     def _arrays(self, views: Sequence[str]) -> dict[str, np.ndarray]:
         """The views as bytes, :math:`(N, 3, 28, 28)`, with the label and the part index of each row, :math:`(N,)`."""

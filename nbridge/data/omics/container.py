@@ -198,9 +198,9 @@ def opened_file(path: Path) -> Iterator[Any]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        told = f"not an HDF5 file, as {path.suffix} files are, or damaged"
+        usual = f"not an HDF5 file, as {path.suffix} files are, or damaged"
         known = {"truncated": "truncated HDF5 file", "lock": "another program has it open for writing; close it there"}
-        raise DataError(f"{path}: {next((text for word, text in known.items() if word in str(error)), told)}") from error
+        raise DataError(f"{path}: {next((text for word, text in known.items() if word in str(error)), usual)}") from error
     with file:
         yield file
 

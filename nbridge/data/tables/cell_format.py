@@ -16,6 +16,17 @@ _DECIMALS = 6
 """Maximum number of decimals; more are floating-point noise."""
 
 
+def general(value: float) -> str:
+    """Formats a number with seven significant digits, or with three decimals if it has more digits before the point.
+
+    Example:
+        >>> general(3.14159265), general(1600000000.12345), general(1e300)
+        ('3.141593', '1600000000.123', '1e+300')
+    """
+    digits = len(f"{abs(value):.0f}") if 1e7 <= abs(value) < 1e14 else 4
+    return f"{value:.{digits + 3}g}"
+
+
 class CellStyle:
     """The cell format of a column: decimals, integers, words for booleans, spellings of classes.
 
@@ -77,7 +88,7 @@ class CellStyle:
             return (words | self._spelt)[int(value >= 0.5)]
         value = self.number(value)
         if not self._seen or self._decimals > _DECIMALS:
-            return f"{value:.7g}"
+            return general(value)
         # Avoids negative zero.
         return f"{round(value, self._decimals) + 0.0:.{self._decimals}f}"
 

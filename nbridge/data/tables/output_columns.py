@@ -12,7 +12,7 @@ from nbridge.common.messages import clip
 from nbridge.data.imputed import Imputed
 from nbridge.data.output_names import DRAW, IMPUTED, statistic_suffix, statistics_by_level
 from nbridge.data.source import Field
-from nbridge.data.tables.cell_format import CellStyle
+from nbridge.data.tables.cell_format import CellStyle, general
 from nbridge.data.tables.columns import Chunk
 from nbridge.data.tables.layout import TableLayout
 from nbridge.errors import DataError
@@ -81,7 +81,7 @@ class CellColumn:
     def text(self, draw: int, row: int) -> str:
         """The same, formatted as a cell."""
         number = self.number(draw, row)
-        return f"{number:.7g}" if self.style is None else self.style.text(number)
+        return general(number) if self.style is None else self.style.text(number)
 
 
 def output_columns(plan: CellPlan, imputed: Imputed[np.ndarray]) -> list[CellColumn]:

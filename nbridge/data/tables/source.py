@@ -38,8 +38,8 @@ T = TypeVar("T", bound="Table")
 class Table(DataSource):
     """Rows of a csv or parquet file, or of several joined on a column of identifiers; text columns are categorical.
 
-    A modality is one or more columns, or a column of lists of numbers in a parquet file. An empty cell, NA, NaN
-    or null marks an absent value. Files are read into memory; for data larger than memory use `parquet`.
+    A modality is one or more columns, or a column of lists of numbers in a parquet file. In csv files an empty cell, NA, NaN or null marks
+    an absent value; in typed files only null and NaN do. Files are read into memory; for data larger than memory use `parquet`.
 
     Arguments:
         path: The file (.csv, .tsv, either with .gz, or .parquet; or a folder of parquet files, the parts of one table), or several to

@@ -1,0 +1,210 @@
+"""Likely mistakes in data: columns without values, codes of missing cells, identifiers, twins; the same for each way to hand in rows."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from math import prod
+
+import numpy as np
+
+from nbridge.common.messages import clip, listing
+from nbridge.common.warnings import Finding
+from nbridge.data.batch import Batch
+from nbridge.data.ids import counts_rows
+from nbridge.data.patterns import numbered
+from nbridge.models.base import MultimodalVAE
+from nbridge.nn.likelihoods import Categorical, Likelihood
+from nbridge.visual.modality_kinds import kind_of
+
+ROWS_A_CLASS = 5
+"""Minimum number of rows per class without a warning."""
+FAR = 20
+"""Distance from the median, in interquartile ranges, of outliers."""
+MERGED = 0.9
+"""Minimum share of distinct values that stay distinct in float32 without a warning."""
+NAMED = 8
+"""Maximum number of columns listed in a line."""
+
+Names = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class _Element:
+    """One element of a modality in all rows, NaN if missing."""
+
+    modality: str
+    label: str
+    values: np.ndarray
+
+    @property
+    def known(self) -> np.ndarray:
+        return self.values[~np.isnan(self.values)]
+
+
+def likely_mistakes(model: MultimodalVAE, batch: Batch, labels: Names, classes: Names) -> Iterator[str]:
+    """Likely mistakes in rows, one line each.
+
+    Arguments:
+        model: A model of their modalities.
+        batch: The rows.
+        labels: The names of the elements of each modality.
+        classes: The names of the classes of categorical modalities, as far as they are known.
+    """
+    for name in model.names:
+        yield from _dark(name, model.likelihoods[name], batch)
+    twins = _Twins()
+    # Single pixels are not checked: one in a corner is often the same in all images.
+    for name, likelihood in model.likelihoods.items():
+        if kind_of(likelihood) != "image":
+            elements = map(twins.seen, _elements(batch, name, labels.get(name, ()), likelihood))
+            if isinstance(likelihood, Categorical):
+                deque(elements, maxlen=0)
+                yield from _classes(name, likelihood, batch, classes.get(name, ()))
+            else:
+                yield from _of_numbers(name, likelihood, elements)
+    yield from twins.lines
+
+
+def _of_numbers(name: str, likelihood: Likelihood, elements: Iterable[_Element]) -> Iterator[str]:
+    """Likely mistakes in the columns of a modality, which are read once, so that few are in memory."""
+    skewed = likelihood.support.is_discrete
+    bounded = skewed or hasattr(likelihood.support, "upper_bound")
+    kinds: dict[str, list[str]] = {"empty": [], "same": [], "binary": [], "other": []}
+    identifiers, far, merged = list[str](), list[str](), list[str]()
+    standardised = hasattr(likelihood, "shift")
+    for element in elements:
+        known = np.unique(element.known)
+        kind = "empty" if not len(known) else "same" if len(known) == 1 else "binary" if known.tolist() == [0, 1] else "other"
+        kinds[kind].append(element.label)
+        if standardised and kind == "other" and _merges(element.known):
+            merged.append(element.label)
+        identifiers += _identifiers(element)
+        far += _outside(element, skewed=skewed)
+    if kinds["same"]:
+        yield f"modality {name!r}: {_some(kinds['same'])}: the same value in all rows; leave it out unless it varies in other data"
+    if merged:
+        yield f"modality {name!r}: {_some(merged)}: many values are equal in float32 once standardised; center or transform it, or split it"
+    yield from (*identifiers, *far)
+    if kinds["binary"] and not bounded and not any(kinds[kind] for kind in ("empty", "same", "other")):
+        yield f"modality {name!r}: {_some(kinds['binary'])}: only 0 and 1; use likelihood: bernoulli"
+
+
+def never_observed(model: MultimodalVAE, rows: Batch, train: Batch, labels: Names) -> Iterator[Finding]:
+    """Warns of elements without a value in any training row, of which nothing can be learnt.
+
+    Arguments:
+        model: A model of the modalities.
+        rows: All rows.
+        train: The training rows.
+        labels: The names of the elements of each modality.
+    """
+    for name in model.names:
+        lacking, everywhere = _lacking(train, name), _lacking(rows, name)
+        named = dict(enumerate(labels.get(name, ())))
+        if never := [named.get(place, str(place)) for place in everywhere]:
+            yield Finding("unlearned", name, f"modality {name!r}: {_some(never)}: no value in any row; leave it out", {"elements": never})
+        if some := [named.get(place, str(place)) for place in sorted(lacking - everywhere)]:
+            text = f"modality {name!r}: {_some(some)}: no value in any training row, so that nothing is learnt about it; leave it out"
+            yield Finding("unlearned", name, text, {"elements": some})
+
+
+def _lacking(batch: Batch, name: str) -> set[int]:
+    """The elements of a modality without a value, by index."""
+    if name not in batch.cells:
+        return set()
+    seen = (batch.cells[name] & batch.present[name].view(-1, *[1] * (batch.cells[name].ndim - 1))).any(0)
+    return set((~seen.flatten()).nonzero().flatten().tolist())
+
+
+def _elements(batch: Batch, name: str, labels: Sequence[str], likelihood: Likelihood) -> Iterator[_Element]:
+    given = batch.values[name]
+    # Canonical form has class indices instead of one-hot classes; other values are looked at in the precision of the data.
+    x = likelihood.canonical(given)
+    x = given if given.is_floating_point() and x.is_floating_point() and x.shape == given.shape else x
+    x = x.reshape(len(x), prod(x.shape[1:]))
+    observed = batch.present[name][:, None].expand(x.shape)
+    if name in batch.cells:
+        cells = batch.cells[name].flatten(1)
+        observed = observed & (cells if cells.shape == x.shape else cells.all(1, keepdim=True))
+    columns = zip(labels, x.unbind(1), observed.unbind(1), strict=True) if len(labels) == x.shape[1] else [(name, x[:, 0], observed[:, 0])]
+    for label, values, seen in columns:
+        yield _Element(name, label, np.where(seen.numpy(), values.double().numpy(), np.nan))
+
+
+def _merges(values: np.ndarray) -> bool:
+    """Whether float32 can't tell many distinct values apart after standardisation, as where one value is far from all others."""
+    standard = ((values - values.mean()) / values.std()).astype(np.float32)
+    return bool(len(np.unique(standard)) < MERGED * len(np.unique(values)))
+
+
+def _identifiers(element: _Element) -> Iterator[str]:
+    known = element.known
+    if len(known) < len(element.values) or len(known) < 2 * ROWS_A_CLASS or (known != np.floor(known)).any():
+        return
+    if len(np.unique(known)) == len(known) and counts_rows(known):
+        yield f"modality {element.modality!r}: {clip(element.label)}: consecutive whole numbers; are they identifiers?"
+
+
+def _outside(element: _Element, *, skewed: bool) -> Iterator[str]:
+    """A few outliers, often codes of missing cells or values in other units; counts are compared on a log scale."""
+    known = element.known
+    if len(known) < 2 * ROWS_A_CLASS:
+        return
+    low, middle, high = np.quantile(known, [0.25, 0.5, 0.75])
+    scale = (lambda x: np.log1p(np.maximum(x, 0))) if skewed else np.asarray
+    far = np.abs(scale(element.values) - scale(middle)) > FAR * (scale(high) - scale(low))
+    if high > low and 0 < far.sum() <= 0.1 * len(known):
+        rows = np.flatnonzero(far).tolist()
+        yield (
+            f"modality {element.modality!r}: {clip(element.label)}: {element.values[rows[0]]:g} in {numbered(rows)}, far outside the "
+            f"interquartile range {low:g} to {high:g}; is it an error, another unit, or a code for missing?"
+        )
+
+
+def _dark(name: str, likelihood: Likelihood, batch: Batch) -> Iterator[str]:
+    """Images with values from 0 to 1 whose likelihood expects bytes."""
+    high = getattr(likelihood.support, "upper_bound", None)
+    if kind_of(likelihood) != "image" or high is None or not batch.present[name].any():
+        return
+    if (most := float(batch.values[name][batch.present[name]].nan_to_num().max())) <= high / 100:
+        yield f"modality {name!r}: no value above {most:g}, but its likelihood has high: {high:g}; set its high"
+
+
+def _classes(name: str, likelihood: Categorical, batch: Batch, names: Sequence[str]) -> Iterator[str]:
+    known = likelihood.canonical(batch.values[name])[batch.present[name]].numpy()
+    counts = np.bincount(known, minlength=likelihood.shape[0])
+    if likelihood.shape[0] * ROWS_A_CLASS > len(known):
+        yield f"modality {name!r}: {likelihood.shape[0]:,} classes in {len(known):,} rows; is it a category at all?"
+        return
+    for number, what in ((0, "no row"), (1, "one row")):
+        if few := np.flatnonzero(counts == number).tolist():
+            called = _some([names[one] for one in few]) if names else f"{_some([str(one) for one in few])} (counted from 0)"
+            yield f"modality {name!r}: {what} of class{'es' if len(few) > 1 else ''} {called}"
+
+
+class _Twins:
+    """Identical columns in different modalities, from which each other is imputed too easily in evaluation."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._first: dict[bytes, tuple[str, str]] = {}
+
+    def seen(self, element: _Element) -> _Element:
+        """Compares an element with those before it, and returns it."""
+        if len(np.unique(element.known)) > 1:
+            own = element.modality, element.label
+            other = self._first.setdefault(blake2b(element.values.tobytes()).digest(), own)
+            if other[0] != own[0]:
+                self.lines.append(
+                    f"modalities {other[0]!r} and {own[0]!r}: {clip(other[1])} and {clip(own[1])} are the same in all rows, which makes "
+                    "imputation look better than it is; leave one out"
+                )
+        return element
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return listing(clip(name) for name in names[:NAMED]) + more
