@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nbridge.common.hashing import hash_tensor
-from nbridge.common.messages import did_you_mean, listing
+from nbridge.common.messages import clip, did_you_mean, listing
 from nbridge.data.batch import Batch
 from nbridge.errors import DataError
 from nbridge.models.base import MultimodalVAE
@@ -40,7 +40,9 @@ def check_names(model: MultimodalVAE, names: Iterable[str]) -> None:
     """
     for name in names:
         if name not in model.names:
-            raise DataError(f"no modality {name!r} in this model.{did_you_mean(name, model.names)} Modalities: {listing(model.names)}")
+            raise DataError(
+                f"no modality {clip(name)!r} in this model.{did_you_mean(name, model.names)} Modalities: {listing(model.names)}"
+            )
 
 
 def rows_with_all(model: MultimodalVAE, batch: Batch, names: Iterable[str]) -> Batch:

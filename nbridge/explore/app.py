@@ -12,20 +12,24 @@
 =========================  =======================================================================
 
 Errors are returned as ``{"error": LINE}``: 400 for invalid JSON, 403 for foreign pages (see `nbridge.explore.guard`), 404 for unknown paths
-and rows, 413 for too large bodies, 422 for invalid requests.
+and rows, 408 for bodies that do not arrive in time, 413 for too large bodies, 422 for invalid requests, 503 when the bodies of other
+requests use up the memory (see `nbridge.explore.limits`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from mimetypes import guess_type
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
+from anyio import CapacityLimiter
+from anyio.lowlevel import RunVar
+from anyio.to_thread import run_sync
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -35,6 +39,7 @@ from nbridge.explore import controls, requests, responses
 from nbridge.explore.guard import Guard
 from nbridge.explore.inputs import row_of
 from nbridge.explore.latent import latent_map
+from nbridge.explore.limits import Bodies, BusyError, Limits, TooLargeError, TooSlowError
 from nbridge.explore.session import Session
 from nbridge.explore.uploads import upload
 from nbridge.visual.palette import PALETTE
@@ -45,31 +50,33 @@ BODY = 8 * 2**20
 """Maximum size of a request body in bytes."""
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+Given = ParamSpec("Given")
+Answer = TypeVar("Answer")
 
-
-class _TooLargeError(NBridgeError):
-    """A request body that is too large."""
+_TURN: RunVar[CapacityLimiter] = RunVar("turn")
+"""Lets one request use the model at a time; those that wait hold no thread, and can be cancelled."""
 
 
 class _NotFoundError(NBridgeError):
     """A row that does not exist."""
 
 
-def make_app(session: Session) -> ASGIApp:
+def make_app(session: Session, limits: Limits | None = None) -> ASGIApp:
     """The application that serves a session."""
+    bodies = Bodies(limits or Limits())
 
     async def spec(_: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(session.locked, controls.describe, session))
+        return JSONResponse(await _in_turn(session, controls.describe, session))
 
     async def row(request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(session.locked, _row, session, request.path_params["number"]))
+        return JSONResponse(await _in_turn(session, _row, session, request.path_params["number"]))
 
     async def latent(_: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(session.locked, latent_map, session))
+        return JSONResponse(await _in_turn(session, latent_map, session))
 
     async def uploaded(request: Request) -> Response:
-        content = await _body(request, controls.UPLOAD)
-        return JSONResponse(await run_in_threadpool(session.locked, upload, session, request.query_params.get("modality", ""), content))
+        async with bodies.read(request, controls.UPLOAD) as content:
+            return JSONResponse(await _in_turn(session, upload, session, request.query_params.get("modality", ""), content))
 
     app = Starlette(
         routes=[
@@ -80,12 +87,17 @@ def make_app(session: Session) -> ASGIApp:
             Route("/api/spec", spec, methods=["GET"]),
             Route("/api/row/{number}", row, methods=["GET"]),
             Route("/api/latent", latent, methods=["GET"]),
-            Route("/api/impute", _answering(session, requests.Impute, responses.impute), methods=["POST"]),
-            Route("/api/prior", _answering(session, requests.Prior, responses.prior), methods=["POST"]),
-            Route("/api/decode", _answering(session, requests.Decode, responses.decode), methods=["POST"]),
+            Route("/api/impute", _answering(session, bodies, requests.Impute, responses.impute), methods=["POST"]),
+            Route("/api/prior", _answering(session, bodies, requests.Prior, responses.prior), methods=["POST"]),
+            Route("/api/decode", _answering(session, bodies, requests.Decode, responses.decode), methods=["POST"]),
             Route("/api/upload", uploaded, methods=["POST"]),
         ],
-        exception_handlers={NBridgeError: _client_error, HTTPException: _http_error, Exception: _failure},
+        exception_handlers={
+            NBridgeError: _client_error,
+            HTTPException: _http_error,
+            ClientDisconnect: _disconnected,
+            Exception: _failure,
+        },
     )
     # Outermost, so that error responses are guarded too.
     return Guard(app)
@@ -102,28 +114,28 @@ def warm_up(session: Session) -> None:
         session.locked(latent_map, session)
 
 
-def _answering(session: Session, kind: type[requests.Request], answer: Callable[[Session, requests.Request], Any]) -> Endpoint:
+def _answering(
+    session: Session, bodies: Bodies, kind: type[requests.Request], answer: Callable[[Session, requests.Request], Any]
+) -> Endpoint:
     """An endpoint that reads a request and answers it in a worker thread, with exclusive access to the model."""
 
+    def answered(body: bytes) -> Any:
+        return answer(session, requests.read(kind, body, session.model))
+
     async def endpoint(request: Request) -> Response:
-        question = requests.read(kind, await _body(request, BODY))
-        return JSONResponse(await run_in_threadpool(session.locked, answer, session, question))
+        async with bodies.read(request, BODY) as body:
+            return JSONResponse(await _in_turn(session, answered, body))
 
     return endpoint
 
 
-async def _body(request: Request, most: int) -> bytes:
-    """Reads a request body of at most ``most`` bytes, without trusting its Content-Length."""
-    length = request.headers.get("content-length", "0")
-    content = bytearray()
-    if not length.isdigit() or int(length) <= most:
-        async for chunk in request.stream():
-            content += chunk
-            if len(content) > most:
-                break
-        else:
-            return bytes(content)
-    raise _TooLargeError(f"too large: at most {most // 2**20} MiB are allowed")
+async def _in_turn(session: Session, work: Callable[Given, Answer], *arguments: Given.args, **options: Given.kwargs) -> Answer:
+    """Calls a function in a worker thread, with exclusive access to the model."""
+    try:
+        turn = _TURN.get()
+    except LookupError:
+        _TURN.set(turn := CapacityLimiter(1))
+    return await run_sync(lambda: session.locked(work, *arguments, **options), limiter=turn)
 
 
 def _row(session: Session, number: str) -> dict[str, Any]:
@@ -136,8 +148,11 @@ def _row(session: Session, number: str) -> dict[str, Any]:
 
 
 def _file(name: str) -> Endpoint:
+    # Not a FileResponse, which answers any number of byte ranges, and invalid ones in plain text.
+    content, kind = (STATIC / name).read_bytes(), guess_type(name)[0]
+
     async def endpoint(_: Request) -> Response:
-        return FileResponse(STATIC / name)
+        return Response(content, media_type=kind)
 
     return endpoint
 
@@ -147,13 +162,18 @@ async def _palette(_: Request) -> Response:
 
 
 async def _client_error(_: Request, error: Exception) -> Response:
-    kinds = {_TooLargeError: 413, _NotFoundError: 404, requests.UnreadableError: 400}
+    kinds = {TooSlowError: 408, TooLargeError: 413, BusyError: 503, _NotFoundError: 404, requests.UnreadableError: 400}
     return JSONResponse({"error": " ".join(str(error).splitlines())}, kinds.get(type(error), 422))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": f"{request.method} {clip(request.url.path)}: {error.detail.lower()}"}, error.status_code)
+
+
+async def _disconnected(_: Request, error: Exception) -> Response:  # noqa: ARG001 (the interface of handlers)
+    # Nobody reads this response.
+    return Response(status_code=400)
 
 
 async def _failure(_: Request, error: Exception) -> Response:

@@ -1,8 +1,9 @@
 """Request guard: accepts requests only from this server's own page and from local programs.
 
-Any web page can make a browser send requests to 127.0.0.1. A foreign page is recognised by its ``Origin`` header, and a foreign domain that
-resolves to 127.0.0.1 (DNS rebinding) by its ``Host`` header. Both are refused for every path. The Content-Security-Policy of all responses
-lets a browser load and run only the page's own files.
+Any web page can make a browser send requests to 127.0.0.1. A foreign page is recognised by its ``Origin`` header, or by ``Sec-Fetch-Site``
+in requests without ``Origin``, such as those for images and scripts. A foreign domain that resolves to 127.0.0.1 (DNS rebinding) is
+recognised by its ``Host`` header. All are refused for every path, except for a link that opens the page itself. The Content-Security-Policy
+of all responses lets a browser load and run only the page's own files.
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HOSTS = ("127.0.0.1", "localhost")
 """Accepted host names, with any port, because the port can differ at the local end of a tunnel."""
+FETCH = (b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest")
+"""Headers by which a browser says where a request comes from, and what for."""
+OWN = ("same-origin", "none")
+"""Values of ``Sec-Fetch-Site`` for requests of the page itself, and for addresses that the user enters."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -38,28 +43,35 @@ class Guard:
         """Passes a request on, or refuses it with status 403."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-        elif (reason := refusal(scope["headers"])) is None:
+        elif (reason := refusal(scope["headers"], page=scope["path"] == "/" and scope["method"] == "GET")) is None:
             await self._app(scope, receive, _with_headers(send))
         else:
             await JSONResponse({"error": reason}, 403)(scope, receive, _with_headers(send))
 
 
-def refusal(headers: Headers) -> str | None:
-    """Why a request with these headers is refused; None if it is accepted.
+def refusal(headers: Headers, *, page: bool = False) -> str | None:
+    """Why a request with these headers, for the page itself or for another path, is refused; None if it is accepted.
 
     Example:
         >>> refusal([(b"host", b"127.0.0.1:8642"), (b"origin", b"http://127.0.0.1:8642")])
         >>> refusal([(b"host", b"example.com")])
         "Host 'example.com': expected 127.0.0.1 or localhost"
     """
-    hosts, origins = ([value.decode("latin-1") for key, value in headers if key == wanted] for wanted in (b"host", b"origin"))
+    hosts, origins, sites, modes, targets = (_values(headers, name) for name in (b"host", b"origin", *FETCH))
     host = hosts[0] if len(hosts) == 1 else ""
     name, _, port = host.partition(":")
     if name.lower() not in HOSTS or not ((port.isascii() and port.isdigit()) or host == name):
         return f"Host {host[:80]!r}: expected {' or '.join(HOSTS)}"
     if foreign := [origin for origin in origins if origin.lower() != f"http://{host.lower()}"]:
         return f"Origin {foreign[0][:80]!r}: requests from other pages are refused"
+    # Local programs and old browsers do not send it.
+    if (foreign := [site for site in sites if site not in OWN]) and not (page and (modes, targets) == (["navigate"], ["document"])):
+        return f"Sec-Fetch-Site {foreign[0][:80]!r}: requests from other pages are refused"
     return None
+
+
+def _values(headers: Headers, name: bytes) -> list[str]:
+    return [value.decode("latin-1") for key, value in headers if key == name]
 
 
 def _with_headers(send: Send) -> Send:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Annotated, Any, Self, TypeVar
 
 from annotated_types import Ge, Le, Len
-from pydantic import Field, ValidationError, model_validator
+from pydantic import FailFast, Field, ValidationError, model_validator
 
 from nbridge.common.messages import clip
 from nbridge.errors import NBridgeError
+from nbridge.models.base import MultimodalVAE
 from nbridge.spec.strict import StrictModel, invalid
 from nbridge.spec.validation_messages import problems
 
 MAX_SHOWN = 64
-"""Maximum number of vector elements per request."""
+"""Maximum number of vector elements per modality."""
+KEYS, VALUES = 1000, 10_000
+"""Maximum numbers of keys and of values in a request, in addition to those of the model."""
 
 Seed = Annotated[int, Ge(0), Le(2**53)]
-Show = dict[str, Annotated[list[Annotated[int, Ge(0)]], Len(0, MAX_SHOWN)]]
+Show = dict[str, Annotated[list[Annotated[int, Ge(0)]], Len(0, MAX_SHOWN), FailFast()]]
 
 
 class UnreadableError(NBridgeError):
@@ -29,7 +33,9 @@ class Given(StrictModel):
 
     row: Annotated[int, Ge(0)] | None = Field(default=None, description="The number of a row to take the value from.")
     picture: str | None = Field(default=None, description="A PNG image as a data URI.")
-    values: list[float | None] | None = Field(default=None, description="The flattened elements; null is not observed.")
+    values: Annotated[list[float | None] | None, FailFast()] = Field(
+        default=None, description="The flattened elements; null is not observed."
+    )
     label: int | None = Field(default=None, description="A class number.")
 
     @model_validator(mode="after")
@@ -64,23 +70,23 @@ class Prior(_ShowRequest):
 class Decode(_ShowRequest):
     """Decodes a point of the latent map."""
 
-    point: Annotated[list[float], Len(2, 2)]
+    point: Annotated[list[float], Len(2, 2), FailFast()]
 
 
 Request = TypeVar("Request", Impute, Prior, Decode)
 
 
-def read(kind: type[Request], body: bytes) -> Request:
-    """Parses and validates a request.
+def read(kind: type[Request], body: bytes, model: MultimodalVAE) -> Request:
+    """Parses and validates a request to a model.
 
     Raises:
         UnreadableError: when it is not valid JSON.
-        NBridgeError: when it does not match the schema, naming the first error.
-
-    Example:
-        >>> read(Impute, b'{"given": {"x": {"label": 3}}}').given["x"].label
-        3
+        NBridgeError: when it does not match the schema, naming the first error, or has many more entries than the model has elements.
     """
+    # Millions of entries that cannot be part of a valid request would take gigabytes to parse and to validate.
+    size = sum(math.prod(likelihood.shape) for likelihood in model.likelihoods.values())
+    if body.count(b":") > KEYS + 10 * len(model.names) or body.count(b",") > VALUES + size + MAX_SHOWN * len(model.names):
+        raise NBridgeError(f"the request has too many entries for this model of {size:,} elements in {len(model.names)} modalities")
     try:
         document: Any = json.loads(body)
     except (ValueError, RecursionError) as error:

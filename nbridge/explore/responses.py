@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nbridge.common.messages import did_you_mean
+from nbridge.common.messages import clip, did_you_mean
 from nbridge.data.batch import Batch
 from nbridge.errors import DataError
 from nbridge.explore.controls import PAGE, figures
@@ -99,7 +99,9 @@ def _answer(
     """
     if unknown := [name for name in show if name not in session.model.names]:
         known = session.model.names
-        raise DataError(f"show: no modality {unknown[0]!r} in this model.{did_you_mean(unknown[0], known)} Modalities: {', '.join(known)}")
+        raise DataError(
+            f"show: no modality {clip(unknown[0])!r} in this model.{did_you_mean(unknown[0], known)} Modalities: {', '.join(known)}"
+        )
     answer = {}
     for name in names:
         likelihood = session.model.likelihoods[name]

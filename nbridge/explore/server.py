@@ -14,35 +14,31 @@ from nbridge.explore.session import Session
 
 HOST = "127.0.0.1"
 """Local connections only."""
-SECONDS = 2
-"""Time to finish pending responses on shutdown."""
 
 
 def serve(session: Session, port: int, *, browser: bool, announce: Callable[[str], None]) -> None:
-    """Serves a session until SIGINT. Port 0 is any free one. Once the server listens, ``announce`` is called with the page's URL.
+    """Serves a session until a signal ends it. Port 0 is any free one. ``announce`` is called with the page's URL once it listens.
 
     Raises:
         RunError: when the port is in use or not permitted.
     """
-    import uvicorn
-
     from nbridge.explore.app import make_app, warm_up
+    from nbridge.explore.connections import Server
+    from nbridge.explore.limits import Limits
 
     with bind(port) as listening:
         warm_up(session)
         address = f"http://{HOST}:{listening.getsockname()[1]}/"
         listening.listen()
-        config = uvicorn.Config(
-            make_app(session), http="h11", ws="none", loop="asyncio", lifespan="off", log_level="warning", access_log=False,
-            server_header=False, proxy_headers=False, timeout_graceful_shutdown=SECONDS,
-        )  # fmt: skip
+        limits = Limits()
+        server = Server(make_app(session, limits), limits)
         announce(address)
         if browser:
             # In a separate thread, because a terminal browser would block this one.
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
         # Uvicorn shuts down on the signal and then raises it again.
         with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listening])
+            server.run(sockets=[listening])
 
 
 def bind(port: int) -> socket.socket:

@@ -90,7 +90,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, NBridgeError):
             raise
-        raise RunError(f"{path}: truncated or damaged ({error})") from error
+        raise RunError(f"{path}: truncated or damaged ({clip(error, 200)})") from error
 
 
 def _digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
@@ -124,7 +124,8 @@ def check_layout(path: Path, found: Mapping[str, str], written: Mapping[str, str
     """Raises a `RunError` that names the first tensor that differs between two layouts."""
     for name in {**written, **found}:
         if found.get(name) != written.get(name):
-            raise RunError(f"{path}: tensor {name} is {found.get(name, 'missing')}, expected {written.get(name, 'no tensor of this name')}")
+            here, expected = found.get(name, "missing"), clip(written.get(name, "no tensor of this name"), 100)
+            raise RunError(f"{path}: tensor {clip(name, 200)} is {here}, expected {expected}")
 
 
 def check_version(path: Path, version: object) -> None:

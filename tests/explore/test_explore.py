@@ -38,7 +38,9 @@ from nbridge.data.numpy.npy import NPYFolder
 from nbridge.data.streaming.stored_rows import StoredRows
 from nbridge.explore import controls, requests, responses, uploads
 from nbridge.explore.app import STATIC, make_app
+from nbridge.explore.connections import Server
 from nbridge.explore.guard import HEADERS, refusal
+from nbridge.explore.limits import Limits
 from nbridge.explore.server import bind
 from nbridge.explore.session import Session, open_session, session_of
 from nbridge.inference.impute import serving
@@ -344,7 +346,7 @@ def test_questions_at_the_same_time_are_answered_as_one_after_the_other(client: 
 def test_a_question_leaves_the_random_numbers_of_the_process_alone(session: Session):
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    responses.impute(session, requests.read(requests.Impute, b'{"given": {"x": {"row": 1}}}'))
+    responses.impute(session, requests.read(requests.Impute, b'{"given": {"x": {"row": 1}}}', session.model))
     responses.prior(session, requests.Prior())
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -752,7 +754,7 @@ def served(session: Session) -> Iterator[str]:
     """A server in a thread."""
     with bind(0) as listening:
         listening.listen()
-        server = uvicorn.Server(uvicorn.Config(make_app(session), http="h11", ws="none", lifespan="off", log_level="warning"))
+        server = Server(make_app(session), Limits())
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO
 
 import numpy as np
@@ -16,11 +17,11 @@ from numpy.typing import ArrayLike
 
 from nbridge.common.atomic_files import write_atomically, writing
 from nbridge.common.memory import check_fits
-from nbridge.common.messages import did_you_mean, listing
+from nbridge.common.messages import clip, did_you_mean, listing
 from nbridge.data.folders import find_file
 from nbridge.errors import DataError
 
-UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, MemoryError, OverflowError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, MemoryError, OverflowError, TokenError, zipfile.BadZipFile, zlib.error)
 """Exceptions raised by reading a damaged archive."""
 
 
@@ -98,13 +99,13 @@ def _archive(path: Path, file: IO[bytes]) -> NpzFile:
     try:
         return np.load(file, allow_pickle=False)
     except UNREADABLE as error:
-        raise DataError(f"{path}: truncated or damaged npz file ({error})") from error
+        raise DataError(f"{path}: truncated or damaged npz file ({clip(error, 120)})") from error
 
 
 def no_array(key: str, archive: NpzFile, modality: str | None = None) -> str:
     """The message for a missing array."""
     of = f" for modality {modality!r}" if modality is not None and modality != key else ""
-    return f"no array {key!r}{of}.{did_you_mean(key, archive.files)} Found: {listing(archive.files)}"
+    return f"no array {key!r}{of}.{did_you_mean(key, archive.files)} Found: {listing(map(clip, archive.files))}"
 
 
 def read_member(path: Path, archive: NpzFile, key: str, modality: str | None = None) -> np.ndarray:
@@ -123,7 +124,7 @@ def read_member(path: Path, archive: NpzFile, key: str, modality: str | None = N
     except UNREADABLE as error:
         if "allow_pickle" in str(error):
             raise DataError(f"{path}: array {key!r} holds pickled Python objects, expected numbers or text") from error
-        raise DataError(f"{path}: array {key!r} is damaged ({error})") from error
+        raise DataError(f"{path}: array {key!r} is damaged ({clip(error, 120)})") from error
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path}: {key!r} is not an array; np.savez writes them")
     return array

@@ -273,7 +273,7 @@ def _reporting_damage(key: str) -> Iterator[None]:
     except DataError:
         raise
     except UNREADABLE as error:
-        raise DataError(f"array {key!r} is damaged ({error})") from error
+        raise DataError(f"array {key!r} is damaged ({clip(error, 120)})") from error
 
 
 def _reason(error: BaseException) -> str:

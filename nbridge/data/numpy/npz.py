@@ -18,7 +18,7 @@ from nbridge.data.blocks import RowReader
 from nbridge.data.column import PRESENT
 from nbridge.data.endings import ARCHIVE, has_ending
 from nbridge.data.folders import find_file
-from nbridge.data.ids import check_ids
+from nbridge.data.ids import check_ids, check_ids_layout
 from nbridge.data.marks import rows_marked_by
 from nbridge.data.numpy.archive import no_array, opened_npz, read_member, read_npz
 from nbridge.data.numpy.class_texts import are_texts, class_numbers, texts_in
@@ -114,6 +114,8 @@ class NPZ(DataSource):
         ids = [arrays.pop("") for arrays in found if "" in arrays]
         with naming(path):
             batch = to_batch(_one_after_the_other(found) if self.parts else found[0], shapes)
+            for array in ids:
+                check_ids_layout(array.shape, array.dtype)
             named = check_ids(np.concatenate(ids), len(batch)) if len(ids) == len(found) else None
             part = np.repeat(PARTS, [_rows_of(arrays) for arrays in found]) if self.parts else None
             return Dataset(batch, named, part, origin=str(path), imputed=sum(marked, Counter()))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
 
-from nbridge.data.tables.arrow import bounds, distinct, is_number, pyarrow_of
+from nbridge.data.tables.arrow import bounds, distinct, is_number, is_text, pyarrow_of
 from nbridge.data.texts import TRUTHS
 
 _DECIMALS = 6
@@ -107,11 +108,25 @@ class CellStyle:
         return self.text(number)
 
     def type_of(self, kind: Any) -> Any:
-        """The Arrow type of imputed values: that of the column, unless it is all null."""
+        """The Arrow type of imputed values: that of the column, unless it has no value, and a type that none of its values could have."""
         pa = pyarrow_of()
-        if not pa.types.is_null(kind):
-            return kind
-        return pa.string() if self.has_classes else pa.float64()
+        if pa.types.is_null(kind) and not self.has_classes:
+            return pa.float64()
+        # An empty column of texts is of floats in pandas.
+        return kind if self._seen or not self.has_classes or self._fits(kind) else pa.string()
+
+    def _fits(self, kind: Any) -> bool:
+        """Whether the classes can be written in a type."""
+        if pyarrow_of().types.is_boolean(kind):
+            return all(text.lower() in TRUTHS for text in self._classes)
+        return is_text(kind) or ((is_number(kind) or pyarrow_of().types.is_decimal(kind)) and all(map(_is_number, self._classes)))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _decimals(text: str) -> int:

@@ -27,7 +27,7 @@ from nbridge.common.messages import clip, listing
 from nbridge.data.column import plain_array
 from nbridge.data.names import Names, repeated
 from nbridge.data.tables import arrow as arrow_cells
-from nbridge.data.tables.arrow import pyarrow_of
+from nbridge.data.tables.arrow import is_text, pyarrow_of
 from nbridge.data.tables.frame_adapter import Frame, converted
 from nbridge.data.tables.schema_metadata import with_metadata_of
 from nbridge.data.tables.write import Renewed
@@ -135,6 +135,9 @@ class PandasFrame(Frame):
     def _filled(self, name: str, series: Any, cells: Renewed) -> Any:
         import pandas as pd
 
+        if is_text(cells.values.type) and pd.api.types.is_numeric_dtype(series.dtype):
+            # An empty column, whose classes are texts.
+            series = series.astype(object)
         values, places, kind = cells.values.to_pylist(), np.flatnonzero(cells.fill), series.dtype
         if isinstance(kind, pd.ArrowDtype):
             array = pd.arrays.ArrowExtensionArray(cells.put(self.arrow(name)))
@@ -202,7 +205,7 @@ class PolarsFrame(Frame):
 
         kind, values = series.dtype, np.full(len(cells.fill), None, dtype=object)
         values[cells.fill] = np.fromiter(cells.values.to_pylist(), dtype=object, count=int(cells.fill.sum()))
-        if kind == pl.Null:
+        if kind == pl.Null or (is_text(cells.values.type) and (kind.is_numeric() or kind == pl.Boolean)):
             return pl.Series(series.name, values.tolist())
         if type(kind).__name__ == "Enum":
             known = {normal_text(one): one for one in reversed(kind.categories)}

@@ -65,7 +65,7 @@ def read_numbers(file: TableFile, layout: TableLayout, on_chunk: OnChunk = lambd
     here = [name for name in masks if layout.columns[name][0] in taken]
     if layout.id not in ("id", ""):
         file.require(layout.id)
-    names = [layout.id] if layout.id in file.columns and layout.id not in taken else []
+    names = [layout.id] if layout.id and layout.id in file.columns and layout.id not in taken else []
     parts: dict[str, list[np.ndarray]] = {column: [] for column in taken}
     ids: list[str] = []
     rows = 0

@@ -78,7 +78,10 @@ class ParquetFile:
         stop = self.rows if stop is None else min(stop, self.rows)
         groups, first = self.groups(start, stop)
         with self._opened() as file:
-            return file.read_row_groups(groups, columns=list(columns), use_threads=False).slice(max(0, start - first), max(0, stop - start))
+            found = file.read_row_groups(groups, columns=list(columns), use_threads=False)
+            # Reading checks neither the encoding of texts nor the lengths of nested lists.
+            found.validate(full=True)
+            return found.slice(max(0, start - first), max(0, stop - start))
 
     def batches(self, columns: Sequence[str], size: int, groups: Sequence[int] | None = None) -> Iterator[Any]:
         """Iterates over the rows of some columns in record batches.
@@ -92,7 +95,9 @@ class ParquetFile:
             DataError: when the file is damaged.
         """
         with self._opened(buffer_size=_BUFFER, pre_buffer=False) as file:
-            yield from file.iter_batches(size, row_groups=groups, columns=list(columns), use_threads=False)
+            for batch in file.iter_batches(size, row_groups=groups, columns=list(columns), use_threads=False):
+                batch.validate(full=True)
+                yield batch
 
     @contextmanager
     def _opened(self, **options: Any) -> Iterator[Any]:

@@ -193,7 +193,7 @@ class Table(DataSource):
             DataError: when a column is missing, or columns don't match a shape.
         """
         asked = keys_of(shapes, self.columns, "columns")
-        known = [column for file in files for column in file.columns if column != self.id]
+        known = [column for file in files for column in file.columns if not self.id or column != self.id]
         with naming(listing(map(str, (file.path for file in files)))):
             columns = {name: expand(name, words, known, self.reserved) for name, words in asked.items()}
         plain = _layout(shapes, columns, self, files)
@@ -213,7 +213,7 @@ class Table(DataSource):
             keys_of(shapes, self.columns, "columns")
         except DataError as error:
             return (str(error),)
-        known = [column for file in files for column in file.columns if column != self.id]
+        known = [column for file in files for column in file.columns if not self.id or column != self.id]
         columns: dict[str, tuple[str, ...]] = {}
         lines: list[str] = []
         for name in shapes:

@@ -95,8 +95,8 @@ class Renewed:
     def put(self, given: Any) -> Any:
         """Returns the column with these values in it."""
         pa = arrow_cells.pyarrow_of()
-        if self.values is not None and pa.types.is_null(given.type):
-            # Independent of the rows, so that all parts of a table have one type.
+        if self.values is not None and self.values.type != arrow_cells.flat_type(given.type):
+            # A column without a value; independent of the rows, so that all parts of a table have one type.
             given = pa.nulls(len(given), self.values.type)
         if not self.fill.any():
             return arrow_cells.take(given, self.rows)
