@@ -103,7 +103,8 @@ def _within(node: ast.AST, place: Place, function: str) -> Iterator[Site]:
     if isinstance(node, ast.Raise | ast.Assert | ast.JoinedStr | ast.arguments) or _is_text(node):
         return
     for new in _replacements(node):
-        yield getattr(node, "lineno", 0), function, place, node, new
+        # A comprehension has no line of its own.
+        yield getattr(node.target if isinstance(node, ast.comprehension) else node, "lineno", 0), function, place, node, new
     for name, value in ast.iter_fields(node):
         if name in {"annotation", "returns", "decorator_list", "ctx", "keywords"} and not isinstance(node, ast.Call):
             continue
