@@ -98,7 +98,11 @@ def _go_on(
         if over:
             console.print(f"{directory}: training is already finished", soft_wrap=True)
         if is_main:
-            _summarise(done, console, as_json, tracker, with_report=not (no_report or over))
+            from nbridge.training.run_folder import REPORT
+
+            # A process that is killed once the model is saved leaves a finished run without a report.
+            reported = over and Path(directory, REPORT).is_file()
+            _summarise(done, console, as_json, tracker, with_report=not (no_report or reported))
 
 
 def _summarise(run: Run, console: Console, as_json: bool, tracker: Reporter, *, with_report: bool) -> None:

@@ -587,6 +587,19 @@ def test_json_stands_alone_on_standard_output(call: Call, here: Path):
     assert again.err == f"new: training is already finished\n{UNTESTED.replace('N', '8')}"
 
 
+def test_a_run_that_was_killed_before_its_report_gets_it_by_resume(call: Call, here: Path):
+    assert call("train", "tiny.yaml", "--out", "new").code == 0
+    report = Path("new", "report.html")
+    written, at = report.read_bytes(), report.stat().st_mtime_ns
+    assert "report: " not in call("resume", "new").out
+    assert report.stat().st_mtime_ns == at
+    report.unlink()
+    assert call("resume", "new", "--no-report").code == 0
+    assert not report.exists()
+    assert "report: new/report.html" in call("resume", "new").out
+    assert report.read_bytes() == written
+
+
 @pytest.mark.parametrize(("name", "folder"), [("../a b", "a_b"), ("/tmp/é", "tmp_é"), ("..", "tiny")])
 def test_runs_are_kept_in_one_folder_whatever_the_spec_calls_itself(
     name: str, folder: str, call: Call, here: Path, monkeypatch: pytest.MonkeyPatch

@@ -169,6 +169,33 @@ def test_the_average_that_serves_is_the_exponential_one_of_the_weights():
     assert not any(name.startswith("average") for name, _ in flow.named_parameters())
 
 
+def test_what_is_served_depends_on_the_averaged_weights_alone_and_what_is_learned_on_the_last_ones():
+    flow, rows = FlowBridge(WIDTHS, D, width=8, steps=2), 6
+    everything, noise, product = torch.ones(3, rows, dtype=torch.bool), torch.randn(2, rows, D), gaussians(rows)
+
+    def served() -> Tensor:
+        return flow.eval().draw(features(rows), everything, product, noise).mean
+
+    def loss() -> Tensor:
+        torch.manual_seed(0)
+        return flow.train().loss(features(rows), everything, product, gaussians(rows, 1))
+
+    with torch.no_grad():
+        for mean, last in zip(flow.average.buffers(), flow.network.parameters(), strict=True):
+            mean.normal_()
+            last.normal_()
+        drawn, learned = served(), loss()
+        for last in flow.network.parameters():
+            last.normal_()
+        assert torch.equal(served(), drawn)
+        assert (loss() != learned).all()
+        learned = loss()
+        for mean in flow.average.buffers():
+            mean.normal_()
+        assert torch.equal(loss(), learned)
+        assert (served() != drawn).all()
+
+
 def test_it_learns_modes_that_a_product_of_gaussians_cannot_have():
     """Given nothing of use, z is near (1, 1) or (-1, -1); given the sign, it is there. Of a product both dimensions are independent."""
     torch.manual_seed(0)
@@ -342,6 +369,12 @@ def test_training_goes_on_bit_identically_and_a_saved_model_draws_the_same(own: 
     assert all(torch.equal(one.values[name], two.values[name]) for name in one.values)
     assert (whole.model.network.bridges.average.first.weight != whole.model.network.bridges.network.first.weight).any()
     assert (whole.model.network.bridges.scale != 1).any()
+    # A model that was trained, or loaded, serves the averaged weights.
+    for model in (whole.model, loaded):
+        for parameter in model.network.bridges.network.parameters():
+            torch.nn.init.zeros_(parameter)
+        again = model.impute(rows, samples=3)
+        assert all(torch.equal(one.values[name], again.values[name]) for name in one.values)
 
 
 @pytest.mark.parametrize("key", ["objective", "combine"])

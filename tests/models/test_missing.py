@@ -21,7 +21,7 @@ from nbridge.models.base import MultimodalVAE
 from nbridge.models.jmvae import JMVAE
 from nbridge.models.joint import JointVAE
 from nbridge.models.subsets import random_subset
-from nbridge.nn.distributions import diagonal_kl
+from nbridge.nn.distributions import diagonal_kl, diagonal_normal
 from nbridge.spec.registry import STAGES
 
 SYSTEMS: Mapping[str, Mapping[str, Any]] = {
@@ -136,6 +136,31 @@ def test_in_stage_joint_a_random_part_of_each_row_learns_from_all_of_it(present:
     assert terms["distill"].item() == pytest.approx(expected, rel=1e-3, abs=1e-5)
     terms["distill"].backward()
     assert all(parameter.grad is None for parameter in model.decoders.parameters())
+
+
+@pytest.mark.parametrize("system", ["joint", "bridged", "flow", "telbo"])
+def test_the_teacher_of_incomplete_rows_gets_no_gradient(system: str):
+    """The gradient of the divergence is the one for a teacher that is given as numbers, and another than for one that gives way."""
+    model = build(system).eval()
+    assert isinstance(model, JointVAE)
+    model.coupling = model.leave_one_out = model.contrast = 0.0
+    batch = model.prepare(ranks.rows(30, complete=False))
+    torch.manual_seed(0)
+    terms = model.stages()[0].loss(batch, {}, 1.0)
+    torch.manual_seed(0)
+    torch.randn(30, model.latent_dim)  # the draw of z
+    part = dict(zip(model.names, random_subset(model.presence(batch)), strict=True))
+    whole, poorer = (JointVAE.infer(model, one) for one in (batch, model.prepare(Batch(batch.values, part))))
+    still = diagonal_normal(whole.mean.detach(), whole.stddev.detach())
+    several = model.presence(batch).sum(0) >= 2
+    learning = [*model.encoders.parameters(), *model.fusion.parameters()]
+    found, taught, both = (
+        torch.autograd.grad(term, learning, retain_graph=True, materialize_grads=True)
+        for term in (terms["distill"], *(torch.where(several, diagonal_kl(q, poorer), 0.0).mean() for q in (still, whole)))
+    )
+    for one, expected in zip(found, taught, strict=True):
+        torch.testing.assert_close(one, expected, rtol=1e-3, atol=1e-6)
+    assert any((one - other).abs().max() > 1e-3 for one, other in zip(taught, both, strict=True))
 
 
 @pytest.mark.parametrize("system", ["joint", "bridged", "flow"])
