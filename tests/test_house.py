@@ -115,3 +115,9 @@ def test_readme_shows_exactly_two_commands_that_set_everything_up():
     assert commands[0].endswith("nbridge train modality_specs/digits.yaml")
     assert commands[1].endswith("pytest -n auto --dist loadfile")
     assert "torch==2.13.0" in (ROOT / "constraints.txt").read_text().splitlines()
+
+
+def test_no_two_files_of_tests_share_a_name():
+    """pytest imports them by their names alone."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
