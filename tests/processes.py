@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-import nbridge.cli.main as command_line
+from nbridge.__main__ import main
 
 IMPORTED = [
     "torch._dynamo",
@@ -123,7 +123,7 @@ class Script:
 
 def start(*arguments: str | Path, before: Program | None = None, environment: Mapping[str, str] | None = None) -> Started:
     """A command of nbridge in a process of its own, after a function where one is given."""
-    program = command_line.main if before is None else After(before, command_line.main)
+    program = main if before is None else After(before, main)
     return Started(program, "nbridge", *arguments, environment=environment)
 
 

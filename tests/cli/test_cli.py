@@ -7,10 +7,8 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
-from processes import interruptible, start
 
 import nbridge
 from nbridge.cli import main as command_line
@@ -1082,21 +1079,3 @@ def test_a_reader_that_leaves_early_gets_no_traceback():
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == ""
-
-
-@pytest.mark.slow
-def test_a_run_that_control_c_stops_goes_on(here: Path):
-    words = ("--set", "training.checkpoint_seconds=0", "--set", "training.stages.joint.epochs=100000")
-    process = start("train", "tiny.yaml", "--out", "new", *words, before=interruptible)
-    metrics, deadline = Path("new", "metrics.jsonl"), time.monotonic() + 60
-    while time.monotonic() < deadline and (not metrics.exists() or metrics.read_bytes().count(b"\n") < 3):
-        time.sleep(0.02)
-    process.send(signal.SIGINT)
-    code, _, err = process.ended()
-    assert (code, err) == (130, "interrupted; continue with: nbridge resume new\n")
-    done = metrics.read_text().splitlines()
-    resolved = Path("new", "spec.resolved.yaml")
-    resolved.write_text(resolved.read_text().replace("100000", str(len(done) + 2)))
-    nbridge.resume("new")
-    assert metrics.read_text().splitlines()[:2] == done[:2]
-    assert nbridge.load("new").names == NAMES

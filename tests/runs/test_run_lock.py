@@ -14,13 +14,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from commands import Call, in_this_process
+from processes import interruptible, start
 
 import nbridge
+import nbridge.runs.run as run_module
 from nbridge.common.atomic_files import _temporary_name, remove_leftovers
 from nbridge.spec.reader import write_spec
-from nbridge.training.checkpoint import load_tensors
+from nbridge.training.run_folder import METRICS
 from nbridge.training.run_lock import lock_path, run_lock
+from nbridge.training.state import save_state
 
 PART = {"encoder": {"type": "mlp", "hidden": [4]}, "features": 4}
 SPEC: dict[str, Any] = {
@@ -161,22 +165,36 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(here: Path):
     assert (here / "done.npz").exists()
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def slowly() -> None:
+    """Each checkpoint takes a while, so that a signal falls into training however fast the machine is."""
+    interruptible()
+
+    def save(*arguments: Any) -> None:
+        save_state(*arguments)
+        time.sleep(0.2)
+
+    run_module.save_state = save
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_a_signal_ends_training_in_one_line_and_it_goes_on_as_if_nothing_had_been(here: Path, name: str, code: int):
-    long = ["--set", "training.updates=100000", "--set", "training.checkpoint_seconds=0"]
-    command = [sys.executable, "-m", "nbridge", "train", "spec.yaml", "--out", "run", "--no-report", *long]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    checkpoint, began = here / "run" / "checkpoints" / "last.safetensors", time.monotonic()
-    while not checkpoint.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() - began < 120
-        time.sleep(0.05)
-    process.send_signal(getattr(signal, name))
-    _, error = process.communicate(timeout=60)
-    assert (process.returncode, error) == (code, "interrupted; continue with: nbridge resume run\n")
+    words = ("--no-report", "--set", "training.checkpoint_seconds=0", "--set", "training.stages.joint.epochs=20")
+    process = start("train", "spec.yaml", "--out", "run", *words, before=slowly)
+    metrics, began = here / "run" / METRICS, time.monotonic()
+    while not metrics.exists() or metrics.read_bytes().count(b"\n") < 3:
+        assert process.lives()
+        assert time.monotonic() - began < 60
+        time.sleep(0.02)
+    process.send(getattr(signal, name))
+    assert process.ended()[::2] == (code, "interrupted; continue with: nbridge resume run\n")
     assert not lock_path(here / "run").exists()
-    # The state at hand is whole: it gives, with a shorter budget, what no interruption gives.
-    assert load_tensors(checkpoint)[0]
+    done = metrics.read_text().splitlines()
+    assert len(done) < 20
+    resumed = nbridge.resume("run")
+    assert metrics.read_text().splitlines()[:2] == done[:2]
+    alone = nbridge.train("spec.yaml", out="alone", overrides=list(words[2::2]))
+    for key, tensor in alone.model.network.state_dict().items():
+        assert torch.equal(tensor, resumed.model.network.state_dict()[key]), key
 
 
 @pytest.mark.parametrize(
