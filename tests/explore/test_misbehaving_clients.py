@@ -27,11 +27,11 @@ from starlette.testclient import TestClient
 import nbridge
 from nbridge.__main__ import _stop
 from nbridge.data.batch import Batch
-from nbridge.explore import requests, responses
+from nbridge.explore import app, requests, responses
 from nbridge.explore.app import make_app
 from nbridge.explore.connections import Server
 from nbridge.explore.guard import refusal
-from nbridge.explore.limits import SMALL, Limits
+from nbridge.explore.limits import SMALL, Bodies, Limits
 from nbridge.explore.server import bind, serve
 from nbridge.explore.session import Session
 
@@ -252,10 +252,13 @@ def test_fifty_stuck_uploads_take_the_memory_of_eight():
         assert process.ended(timeout=30)[::2] == (0, "")
 
 
-def test_small_requests_are_answered_while_uploads_use_all_the_memory(session: Session):
+def test_small_requests_are_answered_while_uploads_use_all_the_memory(session: Session, monkeypatch: pytest.MonkeyPatch):
+    made: list[Bodies] = []
+    monkeypatch.setattr(app, "Bodies", lambda limits: made.append(Bodies(limits)) or made[-1])
     with serving(session, Limits(bodies=2**20)) as server, server.connect() as stuck:
         stuck.sendall(server.head(UPLOAD, content_length=2**22) + bytes(SMALL + 2**20))
-        until(lambda: server.server.server_state.tasks)
+        # Else the first large question could take the memory, and the upload be the one that is refused.
+        until(lambda: made[0]._held >= 2**20)
         question = {"given": {"x": {"values": [1, 2, 3]}}}
         alone = json.loads(json.dumps(responses.impute(session, requests.Impute.model_validate(question))))
         big = {**question, "padding": "a" * (SMALL + 100)}
