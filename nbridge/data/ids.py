@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from nbridge.common.memory import check_fits
 from nbridge.common.messages import clip
-from nbridge.data.texts import normal_text
+from nbridge.data.texts import check_unicode, normal_text
 from nbridge.errors import DataError
 
 
@@ -107,6 +107,7 @@ def check_many_ids(blocks: Callable[[], Iterable[np.ndarray]], wording: IdWordin
 
 
 def _plain(ids: np.ndarray, first: int, wording: IdWording) -> np.ndarray:
+    check_unicode(ids, wording.what)
     _none_missing(ids, first, wording)
     _whole(ids, first, wording)
     if ids.dtype.kind in "OU":

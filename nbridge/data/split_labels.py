@@ -11,6 +11,7 @@ import numpy as np
 from nbridge.common.messages import clip, listing, quoted
 from nbridge.data.ids import identifier_of
 from nbridge.data.tables.cells import MISSING
+from nbridge.data.texts import check_unicode
 from nbridge.errors import DataError
 
 PART_OF = {
@@ -158,10 +159,12 @@ def array_labels(what: str, array: np.ndarray, origin: str = "") -> RowLabels:
 
     Raises:
         NoColumnError: when it has another shape.
+        DataError: when it is not text.
     """
     if array.shape[1:] not in ((), (1,)) or not array.ndim:
         prefix = f"{origin}: " if origin else ""
         raise NoColumnError(f"{prefix}{what} is of shape {array.shape}, expected one value for each row, (rows,)")
+    check_unicode(array, f"{origin}: {what}" if origin else what)
     return RowLabels(what, label_texts(array.reshape(-1)), origin=origin)
 
 

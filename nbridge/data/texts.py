@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 import unicodedata
 from collections.abc import Iterable
 from decimal import Decimal
+
+import numpy as np
+
+from nbridge.errors import DataError
 
 MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL")
 """Texts that mark an absent value where data have no types, as in csv files; a spec can add others."""
@@ -38,6 +43,18 @@ def same_text_twice(texts: Iterable[str]) -> str | None:
             return text
         seen.add(normal)
     return None
+
+
+def check_unicode(array: np.ndarray, what: str) -> None:
+    """Checks that an array of dtype U holds Unicode code points only, which Python's strings must.
+
+    Raises:
+        DataError: when it holds others, as in a damaged file.
+    """
+    if array.dtype.kind == "U" and array.size and array.dtype.itemsize:
+        points = array.reshape(-1).astype(array.dtype.newbyteorder("="), copy=False)
+        if np.ascontiguousarray(points).view(np.uint32).max() > sys.maxunicode:
+            raise DataError(f"{what}: holds values that are not text; is the file damaged?")
 
 
 def number_of(text: str) -> float | None:

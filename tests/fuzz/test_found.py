@@ -18,6 +18,8 @@ import torch
 from starlette.testclient import TestClient
 
 import nbridge
+from nbridge.data.numpy.class_texts import texts_in
+from nbridge.data.split_labels import array_labels
 from nbridge.draft.checks import check_data
 from nbridge.training.run_folder import METRICS
 
@@ -52,6 +54,19 @@ def test_a_header_of_an_array_that_cannot_be_read_is_damage(tmp_path: Path, head
         with pytest.raises(nbridge.DataError, match=rf"array 'x' is damaged|'x' has {10**30}; expected one row for each") as caught:
             use()
         assert str(caught.value).isprintable()
+
+
+def test_texts_that_unicode_does_not_have_are_damage(tmp_path: Path):
+    header = "{'descr': '<U1', 'fortran_order': False, 'shape': (24,)}"
+    path = archive(tmp_path, id=member(header, np.arange(0x110000 - 20, 0x110000 + 4, dtype=np.uint32).tobytes()))
+    base = npz.model(tmp_path)
+    for use in (lambda: check(npz.spec(path)), lambda: base.impute(path, tmp_path / "out.npz")):
+        with pytest.raises(nbridge.DataError, match="holds values that are not text; is the file damaged"):
+            use()
+    wrong = np.array([0x110000], np.uint32).view("<U1")
+    for use in (lambda: texts_in(wrong, "y"), lambda: array_labels("group", wrong), lambda: texts_in(wrong.astype(">U1"), "y")):
+        with pytest.raises(nbridge.DataError, match="holds values that are not text"):
+            use()
 
 
 def test_bytes_of_a_file_are_not_part_of_a_message(tmp_path: Path):

@@ -8,6 +8,7 @@ import numpy as np
 
 from nbridge.common.messages import clip, listing
 from nbridge.data.classes import class_indices
+from nbridge.data.texts import check_unicode
 from nbridge.errors import DataError
 
 
@@ -29,10 +30,11 @@ def texts_in(array: np.ndarray, what: str) -> np.ndarray:
         what: Its name, for messages.
 
     Raises:
-        DataError: when its bytes are not UTF-8.
+        DataError: when it is not text: its bytes are not UTF-8, or its values not Unicode.
     """
     flat = array.reshape(-1)
     if flat.dtype.kind == "U":
+        check_unicode(flat, what)
         return flat
     try:
         return np.char.decode(flat, "utf-8")
