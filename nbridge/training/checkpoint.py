@@ -47,8 +47,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, 
     Raises:
         RunError: if the file cannot be written; an existing file is kept.
     """
-    # Clones, because the format refuses tensors that share memory.
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    # Clones, because the format refuses tensors that share memory; sorted, because a restored optimiser has another order.
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(tensors.items())}
     metadata = {
         "format": "nbridge", "format_version": str(FORMAT_VERSION), "state": json.dumps(state), "layout": json.dumps(layout(plain)),
     }  # fmt: skip
