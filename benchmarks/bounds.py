@@ -90,7 +90,9 @@ def long_identifier(folder: Path) -> list[Measured]:
     with (folder / "ids.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("id", "x"), *zip(IDS, X.tolist(), strict=True)])
     parquet.write_table(pa.table({"id": IDS, "x": X}), folder / "ids.parquet")
-    anndata.AnnData(X=X[:, None], obs=pd.DataFrame(index=IDS), var=pd.DataFrame(index=["x"])).write_h5ad(folder / "ids.h5ad")
+    anndata.AnnData(X=X[:, None], obs=pd.DataFrame(index=pd.Index(IDS)), var=pd.DataFrame(index=pd.Index(["x"]))).write_h5ad(
+        folder / "ids.h5ad"
+    )
     sources = {
         "csv": {"source": "table", "id": "id", "columns": {"x": ["x"]}},
         "parquet": {"source": "parquet", "id": "id", "columns": {"x": ["x"]}},

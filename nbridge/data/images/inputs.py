@@ -70,8 +70,8 @@ def inputs_of(source: Folders, rows: Sequence[str]) -> Inputs:
         else:
             raise DataError(f"{path}: expected image folders or tables (.csv, .tsv, .csv.gz, .tsv.gz, .parquet)")
     given.whole = len(rows) == 1 and given.whole
-    if len(rows) == 1 and not given.tables and _is_completed(found, source):
-        given.tables.append(found / ROWS)
+    if len(rows) == 1 and not given.tables and _is_completed(folder := find_folder(rows[0]), source):
+        given.tables.append(folder / ROWS)
     if given.root is not None and not given.tables:
         raise DataError(f"{given.root}: a table column holds the paths of this model's images; pass the table as well")
     return given
