@@ -14,6 +14,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 from pathlib import Path
 from typing import Any
 
+import after_training
 import pytest
 import torch
 import typer.main
@@ -65,20 +66,12 @@ def pytest_collection_finish() -> None:
 def little_after_training(request: pytest.FixtureRequest) -> Iterator[None]:
     """What is fitted once training is over looks at few draws of few rows and tries few values, but where it is what is tested.
 
-    It costs the same however small a model and its rows are, and is most of what a tiny training takes.
+    That is most of what a tiny training takes, in this process and in those that it forks.
     """
-    from nbridge.inference import calibration, exponents, product_prior
-    from nbridge.models import mixture_prior
-
     with pytest.MonkeyPatch.context() as patch:
         if request.path.parent.name != "inference" and request.path.stem != "test_mixture":
-            patch.setattr(exponents, "ITEMS", 64)
-            patch.setattr(exponents, "ITERATIONS", 4)
-            patch.setattr(product_prior, "ITEMS", 64)
-            patch.setattr(product_prior, "TEMPERS", product_prior.TEMPERS[::2])
-            patch.setattr(calibration, "FACTORS", calibration.FACTORS[::2])
-            patch.setattr(calibration, "NUMBERS", 2**20)
-            patch.setattr(mixture_prior, "DRAWS", 2)
+            after_training.make_little(patch.setattr)
+            patch.setenv(after_training.VARIABLE, "1")
         yield
 
 
