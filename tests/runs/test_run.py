@@ -166,8 +166,9 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(run: Path, finish
     shutil.rmtree(run / "model")
     (run / METRICS).write_text('{"stage": "joint", "ep')
     done = nbridge.resume(run)
+    found = done.model.network.state_dict()
     for name, tensor in nbridge.load(finished).network.state_dict().items():
-        assert torch.equal(tensor, done.model.network.state_dict()[name]), name
+        assert torch.equal(tensor, found[name]), name
     assert epochs(run / METRICS) == epochs(finished / METRICS)
 
 
