@@ -28,6 +28,11 @@ settings.register_profile(
 settings.load_profile("ci")
 
 
+# Seeding accelerators that are not there formats a traceback for each of them, at every `torch.manual_seed`.
+torch.cuda.manual_seed_all = torch.xpu.manual_seed_all = lambda seed: None
+# No test cuts off the power, so that files need not be on the disk.
+os.fsync = lambda fd: None
+
 # A command of a typer application is built from its functions once, in place of at each call in this process.
 typer.main.get_command = functools.cache(typer.main.get_command)
 
@@ -38,8 +43,7 @@ class Doctests:
     @pytest.fixture(autouse=True)
     def doctest_names(self, doctest_namespace: dict[str, Any]) -> None:
         doctest_namespace["torch"] = torch
-        # Before every test, so not `torch.manual_seed`: that formats a traceback for accelerators, of which there are none.
-        torch.default_generator.manual_seed(0)
+        torch.manual_seed(0)
 
 
 def pytest_configure(config: pytest.Config) -> None:
