@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 
 VARIABLE = "LITTLE_AFTER_TRAINING"
 _VALUES: dict[str, dict[str, Callable[[object], object]]] = {
-    "nbridge.inference.exponents": {"ITEMS": lambda _: 64, "ITERATIONS": lambda _: 2},
-    "nbridge.inference.product_prior": {"ITEMS": lambda _: 64, "TEMPERS": lambda tempers: tempers[::2]},
+    "nbridge.inference.exponents": {"DRAWS": lambda _: 2, "ITEMS": lambda _: 64, "ITERATIONS": lambda _: 2},
+    "nbridge.inference.product_prior": {"DRAWS": lambda _: 8, "ITEMS": lambda _: 64, "TEMPERS": lambda tempers: tempers[::2]},
     "nbridge.inference.calibration": {"FACTORS": lambda factors: factors[::2], "NUMBERS": lambda _: 2**20},
     "nbridge.models.mixture_prior": {"DRAWS": lambda _: 2},
 }
