@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import pickle
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 # Before torch is imported: it looks for devices once.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -19,6 +20,9 @@ import pytest
 import torch
 import typer.main
 from hypothesis import HealthCheck, settings
+
+from nbridge.spec import reader, yaml_positions
+from nbridge.spec.spec import Spec
 
 gc.disable()  # While tests are collected, whose modules import much that stays.
 torch.set_num_threads(1)
@@ -35,6 +39,23 @@ os.fsync = lambda fd: None
 
 # A command of a typer application is built from its functions once, in place of at each call in this process.
 typer.main.get_command = functools.cache(typer.main.get_command)
+
+
+def _write_once(write: Callable[[Spec], str]) -> Callable[[Spec], str]:
+    written: dict[bytes, str] = {}
+
+    def write_spec(spec: Spec) -> str:
+        key = pickle.dumps(spec.as_dict())
+        if key not in written:
+            written[key] = write(spec)
+        return written[key]
+
+    return write_spec
+
+
+# Tests write and read the same specs again and again, and YAML takes most of what it takes to begin a tiny training.
+reader.write_spec = _write_once(reader.write_spec)
+yaml_positions._compose = functools.lru_cache(1000)(yaml_positions._compose)
 
 
 class Doctests:
