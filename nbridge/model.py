@@ -18,7 +18,7 @@ from torch.distributions import Independent
 from nbridge.common.warnings import Finding, issue
 from nbridge.data.batch import Batch
 from nbridge.data.imputed import Imputed, Summary
-from nbridge.data.marks import imputed_before
+from nbridge.data.marks import COUNTED, imputed_before
 from nbridge.data.patterns import Patterns, count
 from nbridge.data.split import Splits
 from nbridge.errors import DataError, NBridgeError, RunError
@@ -154,7 +154,7 @@ class Model(Served):
         Raises:
             DataError: if rows do not match the model, or a level is not a probability or needs more samples.
         """
-        return summarise(self.network, read_batch(self, rows).batch, levels=tuple(intervals), draws=draws, seed=seed)
+        return summarise(self.network, self._read(rows), levels=tuple(intervals), draws=draws, seed=seed)
 
     def generate(
         self,
@@ -193,7 +193,7 @@ class Model(Served):
         Raises:
             DataError: if rows do not match the model or cannot be read.
         """
-        return embed(self.network, read_batch(self, rows).batch, samples=samples, seed=seed)
+        return embed(self.network, self._read(rows), samples=samples, seed=seed)
 
     def evaluate(self, rows: Any, settings: Settings | None = None, **options: Any) -> Evaluation:
         """Evaluates imputation of rows that were not used in training (`nbridge.evaluation.suite`).
@@ -275,6 +275,11 @@ class Model(Served):
     def __repr__(self) -> str:
         parameters = sum(parameter.numel() for parameter in self.network.parameters())
         return f"Model({type(self.network).__name__}: {', '.join(self.names)}; {parameters:,} parameters)"
+
+    def _read(self, rows: Any) -> Batch:
+        batch, _, before = read_batch(self, rows)
+        _warn(imputed_before(before, COUNTED))
+        return batch
 
     def _impute_batch(
         self, rows: Batch, options: ImputationOptions, first: int, *, out: object, mask: bool, shard: tuple[int, int]

@@ -38,6 +38,7 @@ def test_every_example_is_known_here():
         "custom_modality",
         "image_attributes",
         "omics",
+        "pooling",
         "sensors",
         "webdataset",
         "webdataset_source",
@@ -183,3 +184,10 @@ def test_a_format_of_its_own_is_drafted_trained_and_imputed(capsys: pytest.Captu
     assert found is not None
     # By chance it would be one in ten.
     assert int(found[1]) > 50
+
+
+def test_pooled_coefficients_are_closer_to_those_of_complete_data_than_complete_rows_give(capsys: pytest.CaptureFixture[str]):
+    found = load_example("pooling").main(updates=200)
+    assert "fraction missing" in capsys.readouterr().out
+    apart = {name: abs(coefficients[0] - found["whole"][0]) for name, coefficients in found.items()}
+    assert apart["pooled"] < apart["complete rows"]

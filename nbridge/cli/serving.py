@@ -162,13 +162,16 @@ def generate(
 def embed(directory: RunPath, rows: Rows, out: Out, overwrite: Overwrite = False) -> None:
     """Embed each row in the latent space. Writes the mean and standard deviation of q(z|x) for any pattern of missing modalities."""
     target = check_output(out, overwrite, (".npz",), rows)
+    from nbridge.cli.tables import print_findings
     from nbridge.data.ids import fixed_width
+    from nbridge.data.marks import COUNTED, imputed_before
     from nbridge.data.numpy.archive import write_npz
     from nbridge.inference.reading import read_batch
     from nbridge.model import load
 
     model = load(directory)
-    batch, ids, _ = read_batch(model, rows)
+    batch, ids, before = read_batch(model, rows)
+    print_findings(imputed_before(before, COUNTED))
     with prefixed_errors(rows, DataError):
         q = model.embed(batch)
     named = {} if ids is None else {model.binding.own.id: fixed_width(ids)}

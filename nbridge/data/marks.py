@@ -13,6 +13,8 @@ from nbridge.errors import DataError
 
 IMPUTED = "__imputed"
 """The suffix of masks of imputed rows or cells."""
+COUNTED = "they count as observed"
+"""The consequence of marks where rows are only read."""
 
 
 def either(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -5,7 +5,6 @@ JSON has no NaN or infinities: they are written as null, and null is read as NaN
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from pydantic_core import to_jsonable_python
 
+from nbridge.common.json_text import parse_json
 from nbridge.common.messages import did_you_mean, listing
 from nbridge.common.warnings import Finding
 from nbridge.errors import DataError
@@ -212,7 +212,7 @@ class Evaluation:
 def read_evaluation(path: Path) -> Evaluation | None:
     """Reads an evaluation from a JSON file; None when there is none or it has another format."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         measurements = tuple(Measurement.from_dict(entry) for entry in content["measurements"])
         settings, modalities = Settings.from_dict(content["settings"]), tuple(content["modalities"])
         parts = {"settings": settings, "modalities": modalities, "measurements": measurements}

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from nbridge.common.json_text import parse_json
 from nbridge.version import __version__
 
 Outcome = Literal["better", "as good", "worse", "not tested"]
@@ -195,7 +195,7 @@ class Verdict:
 def read_verdict(path: Path) -> Verdict | None:
     """Reads a verdict from a JSON file; None when there is none or it has another format."""
     try:
-        return Verdict.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return Verdict.from_dict(parse_json(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

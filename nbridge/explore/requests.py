@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Annotated, Any, Self, TypeVar
 
 from annotated_types import Ge, Le, Len
 from pydantic import FailFast, Field, ValidationError, model_validator
 
+from nbridge.common.json_text import parse_json
 from nbridge.common.messages import clip
 from nbridge.errors import NBridgeError
 from nbridge.models.base import MultimodalVAE
@@ -88,8 +88,8 @@ def read(kind: type[Request], body: bytes, model: MultimodalVAE) -> Request:
     if body.count(b":") > KEYS + 10 * len(model.names) or body.count(b",") > VALUES + size + MAX_SHOWN * len(model.names):
         raise NBridgeError(f"the request has too many entries for this model of {size:,} elements in {len(model.names)} modalities")
     try:
-        document: Any = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        document: Any = parse_json(body)
+    except ValueError as error:
         raise UnreadableError("the request is not valid JSON") from error
     try:
         return kind.model_validate(document)

@@ -211,7 +211,12 @@ class FlowBridge(Bridges):
 
 
 def default_width(latent_dim: int) -> int:
-    """The default width of the network."""
+    """The default width of the network.
+
+    Example:
+        >>> default_width(16), default_width(200)
+        (256, 400)
+    """
     return max(256, 2 * latent_dim)
 
 

@@ -5,13 +5,13 @@ A section with nothing to show raises `SectionSkipped` with the reason.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from nbridge.common.json_text import parse_json
 from nbridge.common.warnings import Finding
 from nbridge.data.batch import Batch
 from nbridge.data.patterns import Patterns
@@ -92,7 +92,7 @@ class RunData:
     def environment(self) -> Mapping[str, Any]:
         """The contents of ``env.json``; empty if it is missing or damaged."""
         try:
-            found = json.loads(_text(self.folder / ENVIRONMENT))
+            found = parse_json(_text(self.folder / ENVIRONMENT))
         except ValueError:
             return {}
         return found if isinstance(found, dict) else {}

@@ -6,7 +6,6 @@ so the same call resumes an interrupted comparison, even in the middle of a trai
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -21,6 +20,7 @@ import torch
 
 from nbridge.acceleration.devices import pick_device
 from nbridge.common.atomic_files import write_json, write_text, writing
+from nbridge.common.json_text import parse_json
 from nbridge.common.messages import clip, listing
 from nbridge.common.warnings import Finding
 from nbridge.errors import DataError, NBridgeError, RunError, SpecError
@@ -337,6 +337,6 @@ def _prefixed(where: str) -> Iterator[None]:
 def _seconds(folder: Path) -> float:
     """The total time of all rounds, including those before an interruption; NaN if unknown."""
     try:
-        return sum(json.loads(line)["seconds"] for line in (folder / METRICS).read_text(encoding="utf-8").splitlines())
-    except (OSError, ValueError, KeyError):
+        return sum(parse_json(line)["seconds"] for line in (folder / METRICS).read_text(encoding="utf-8").splitlines())
+    except (OSError, ValueError, KeyError, TypeError):
         return math.nan

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import re
@@ -17,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from nbridge.acceleration.precision import has_bf16_products
 from nbridge.common.atomic_files import leftovers
+from nbridge.common.json_text import parse_json
 from nbridge.common.memory import free_bytes
 from nbridge.data.folders import data_folder
 from nbridge.errors import NBridgeError, RunError
@@ -113,7 +113,7 @@ def diagnose_run(folder: Path) -> RunState:
         CHECKPOINT: lambda: load_tensors(folder / CHECKPOINT),
         Path(MODEL, CONFIG): lambda: read_config(folder / MODEL),
         Path(MODEL, TENSORS): lambda: load_tensors(folder / MODEL / TENSORS),
-        Path(VERDICT): lambda: json.loads((folder / VERDICT).read_text(encoding="utf-8")),
+        Path(VERDICT): lambda: parse_json((folder / VERDICT).read_text(encoding="utf-8")),
     }
     required = {Path(RESOLVED), Path(ENVIRONMENT), *([Path(MODEL, TENSORS)] if finished else [])}
     damaged = {str(file): reason for file, check in checks.items() if (reason := _damage(folder / file, check, required=file in required))}
@@ -154,7 +154,7 @@ def _damage(path: Path, check: Callable[[], object], *, required: bool) -> str:
 def _parse_lines(path: Path) -> None:
     # A killed run may leave its last line unfinished; resume cuts it.
     for line in path.read_text(encoding="utf-8").splitlines()[:-1]:
-        json.loads(line)
+        parse_json(line)
 
 
 def _holder(folder: Path) -> str:

@@ -7,7 +7,6 @@ out: other options, versions, device or number of threads, or a model that is no
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 
 from nbridge.common.atomic_files import write_text, writing
+from nbridge.common.json_text import parse_json
 from nbridge.errors import NBridgeError
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.joint import JointVAE
@@ -102,6 +102,6 @@ def _lines(folder: Path) -> list[str]:
     """The lines of metrics of stage ``joint``; empty if the file is missing or damaged."""
     try:
         lines = (folder / METRICS).read_text(encoding="utf-8").splitlines(keepends=True)
-        return [line for line in lines if json.loads(line)["stage"] == STAGE]
+        return [line for line in lines if parse_json(line)["stage"] == STAGE]
     except (OSError, ValueError, KeyError, TypeError):
         return []

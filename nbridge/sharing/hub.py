@@ -7,7 +7,6 @@ header. Downloads are validated like any model folder; no downloaded code is exe
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nbridge.common.atomic_files import replace_folder, scratch_beside, writing
+from nbridge.common.json_text import parse_json
 from nbridge.common.messages import clip, some_of
 from nbridge.data.patterns import Patterns
 from nbridge.errors import NBridgeError, RunError
@@ -211,8 +211,8 @@ def _read(place: Path, repo: str) -> tuple[MultimodalVAE, Spec, Patterns | None]
 
 def _is_nbridge_config(config: Path) -> bool:
     try:
-        return {"nbridge", "format_version", "spec"} <= set(json.loads(config.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, RecursionError):
+        return {"nbridge", "format_version", "spec"} <= set(parse_json(config.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
         return False
 
 

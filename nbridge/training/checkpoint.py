@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from nbridge.common.atomic_files import write_atomically, write_json, write_text, writing
 from nbridge.common.autograd import gradients
 from nbridge.common.hashing import hash_tensor
+from nbridge.common.json_text import parse_json
 from nbridge.common.messages import clip
 from nbridge.data.patterns import Patterns
 from nbridge.errors import NBridgeError, RunError, SpecError
@@ -46,8 +47,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, 
     Raises:
         RunError: if the file cannot be written; an existing file is kept.
     """
-    # Clones, because the format refuses tensors that share memory.
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    # Clones, because the format refuses tensors that share memory; sorted, because a restored optimiser has another order.
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(tensors.items())}
     metadata = {
         "format": "nbridge", "format_version": str(FORMAT_VERSION), "state": json.dumps(state), "layout": json.dumps(layout(plain)),
     }  # fmt: skip
@@ -76,18 +77,18 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 raise RunError(f"{path}: not written by nbridge")
             check_version(path, int(metadata["format_version"]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            check_layout(path, layout(tensors), json.loads(metadata["layout"]))
+            check_layout(path, layout(tensors), parse_json(metadata["layout"]))
             # Files of nbridge 0.1.0 have no digest.
             digest = metadata.pop("digest", None)
             if metadata.keys() != _METADATA or digest not in (None, _digest(metadata, tensors)):
                 raise RunError(f"{path}: damaged; its contents do not match its digest")
-            state = json.loads(metadata["state"])
+            state = parse_json(metadata["state"])
             if not isinstance(state, dict):
                 raise RunError(f"{path}: damaged; its state is no mapping")
             return tensors, state
     except FileNotFoundError as error:
         raise RunError(f"{path}: no such file") from error
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         if isinstance(error, NBridgeError):
             raise
         raise RunError(f"{path}: truncated or damaged ({clip(error, 200)})") from error
@@ -107,7 +108,7 @@ def _sort_metadata(path: Path) -> None:
     """Sorts the metadata of a safetensors file, whose order is random, so that equal contents give equal bytes."""
     with path.open("rb+") as file:
         length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
+        header = parse_json(file.read(length))
         header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
         assert len(text) <= length, "the same header in another order"
@@ -239,7 +240,7 @@ def read_config(folder: Path) -> tuple[Spec, Patterns | None]:
         hint = f"Training has not finished; continue with: nbridge resume {unfinished[0]}" if unfinished else f"Expected model/{CONFIG}."
         raise RunError(f"{folder}: no finished model here. {hint}")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_text(encoding="utf-8"))
         check_version(path, config["format_version"])
         _check_packages(path, config.get("packages", {}))
         seen = config.get("patterns")
@@ -251,7 +252,7 @@ def read_config(folder: Path) -> tuple[Spec, Patterns | None]:
     except SpecError as error:
         more = f" (and {len(error.problems) - 1} more)" if len(error.problems) > 1 else ""
         raise RunError(f"{path}: {error.problems[0]}{more}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise RunError(f"{path}: truncated or damaged ({type(error).__name__})") from error
 
 

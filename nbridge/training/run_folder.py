@@ -18,7 +18,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -31,6 +30,7 @@ from nbridge.acceleration.precision import Products
 from nbridge.acceleration.precision_choice import PrecisionChoice
 from nbridge.common.atomic_files import replace_folder, scratch_beside, write_json, write_text, writing
 from nbridge.common.hashing import hash_tensor
+from nbridge.common.json_text import parse_json
 from nbridge.data.batch import Batch
 from nbridge.data.split import Splits
 from nbridge.data.streaming.stored_rows import StoredRows
@@ -131,7 +131,7 @@ def read_environment(folder: Path) -> dict[str, Any]:
     """
     expected = {"threads": int, "device": str, "fingerprint": str, "precision": dict}
     try:
-        environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+        environment = parse_json((folder / ENVIRONMENT).read_text(encoding="utf-8"))
         whole = all(isinstance(environment[key], kind) for key, kind in expected.items()) and environment["threads"] > 0
         if whole and environment["precision"]["chosen"] in get_args(Products):
             return environment

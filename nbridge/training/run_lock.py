@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from nbridge.common.atomic_files import remove_leftovers, writing
+from nbridge.common.json_text import parse_json
 from nbridge.errors import RunError
 
 
@@ -58,7 +59,7 @@ def lock_path(folder: Path) -> Path:
 def holder(folder: Path) -> str:
     """Describes the process that holds a run folder, as it has written itself; empty if none has."""
     try:
-        found = json.loads(lock_path(folder).read_text())
+        found = parse_json(lock_path(folder).read_text())
         return f"process {found['process']} on {found['host']}, since {found['since']},"
     except (OSError, ValueError, KeyError, TypeError):
         return ""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from nbridge.common.atomic_files import write_text, writing
+from nbridge.common.json_text import parse_json
 from nbridge.common.messages import clip
 from nbridge.errors import RunError
 from nbridge.models.base import MultimodalVAE
@@ -186,7 +187,7 @@ def read_records(folder: Path) -> Iterator[EpochRecord]:
     path = folder / METRICS
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         try:
-            record = EpochRecord(**json.loads(line))
+            record = EpochRecord(**parse_json(line))
         except (ValueError, TypeError):
             continue
         yield record

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
+from commands import in_this_process
 from omics import SHAPES, study, study_model, write
 from pyarrow import parquet
 
@@ -333,6 +334,22 @@ def test_a_row_stands_for_all_its_cells():
     expected = np.stack([cells[row] | rows[row] for row in range(9)])
     np.testing.assert_array_equal(either(rows, cells), expected)
     np.testing.assert_array_equal(either(cells, rows), expected)
+
+
+def test_embeddings_and_summaries_of_a_completed_file_say_so(
+    tmp_path: Path, model: nbridge.Model, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    frame().to_csv(tmp_path / "rows.csv", index=False)
+    model.impute(tmp_path / "rows.csv", tmp_path / "once.csv")
+    for use in (model.embed, model.summarise):
+        with pytest.warns(NBridgeWarning, match=TEXT + "they count as observed$"):
+            use(tmp_path / "once.csv")
+    model.save(tmp_path / "model")
+    code, _, error = in_this_process(monkeypatch, capsys, 200)(
+        "embed", f"{tmp_path}/model", f"{tmp_path}/once.csv", "--out", f"{tmp_path}/codes.npz"
+    )
+    assert code == 0
+    assert re.search(TEXT + "they count as observed\n", " ".join(error.split()) + "\n")
 
 
 def test_evaluation_of_a_completed_file_says_so(tmp_path: Path, model: nbridge.Model):

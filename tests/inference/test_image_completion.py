@@ -218,6 +218,23 @@ def test_a_folder_alone_is_completed_with_a_table_of_its_rows(here: Path):
     assert sorted(path.name for path in (here / "both").iterdir()) == ["back", "front", "rows.csv"]
 
 
+def test_images_that_were_imputed_stay_marked_when_their_folder_is_completed_again(here: Path):
+    model, _spec = made(**FOLDERS)
+    once = impute_rows(model, ["shots"], "done")
+    twice = impute_rows(model, ["done"], "again")
+    assert not any(twice.imputed.values())
+    assert twice.earlier == {name: number for name, number in once.imputed.items() if number}
+    assert (here / "again" / "rows.csv").read_bytes() == (here / "done" / "rows.csv").read_bytes()
+    # Of one folder alone, too; what is not beside its images is imputed again.
+    impute_rows(model, ["shots/front"], "front")
+    twice = impute_rows(model, ["front"], "once more")
+    assert twice.imputed == {"front": 0, "back": 3, "person": 0}
+    assert (here / "once more" / "rows.csv").read_bytes() == (here / "front" / "rows.csv").read_bytes()
+    # Another table of that name is none of them.
+    (here / "shots" / "rows.csv").write_text("who,age\nd,3\n")
+    assert impute_rows(model, ["shots"], "third").imputed == once.imputed
+
+
 def test_a_model_of_fewer_modalities_leaves_the_others_as_they_are(here: Path):
     spec = nbridge.Spec.model_validate({**made(**FOLDERS)[1].as_dict(), "model": "vae"})
     model = nbridge.Model.from_spec(spec)

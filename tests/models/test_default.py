@@ -67,6 +67,12 @@ def test_a_spec_without_options_has_own_encoders_a_coupling_and_fitted_exponents
     assert not (model.network.exponents == 1).all()
 
 
+def test_one_modality_has_no_product_to_fit():
+    network = nbridge.Model.from_spec(nbridge.Spec.model_validate(spec({"a": part(3)}))).network
+    assert isinstance(network, BridgedVAE)
+    assert (network.exponents, network.codes) == (None, None)
+
+
 def test_the_papers_objective_is_one_word_and_brings_back_all_that_the_paper_has():
     model = nbridge.train(spec(THREE, bridges={"hidden": [8], "objective": "paper"}), values()).model
     assert isinstance(model.network, BridgedVAE)

@@ -12,6 +12,7 @@ import pytest
 from commands import Call, in_this_process
 
 import nbridge
+from nbridge.evaluation.verdict import read_verdict
 from nbridge.runs.doctor import USER_EXTRAS, diagnose_run, diagnose_system
 from nbridge.training.run_lock import run_lock
 
@@ -134,3 +135,15 @@ def test_a_damaged_checkpoint_of_an_unfinished_run_means_training_again(run: Pat
 def test_what_is_no_run_folder_is_one_line(tmp_path: Path, call: Call):
     status, _, error = call("doctor", str(tmp_path))
     assert (status, error) == (2, f"{tmp_path}: no run folder here (spec.resolved.yaml is missing)\n")
+
+
+@pytest.mark.parametrize("name", ["env.json", "metrics.jsonl", "verdict.json", "model/config.json", "../.run.lock"])
+def test_a_file_of_deeply_nested_json_is_a_damaged_one(run: Path, call: Call, name: str):
+    (run / name).write_text("[" * 10**5 + "\n" + "{}\n")
+    assert name.startswith(".") or name in diagnose_run(run).damaged
+    assert read_verdict(run / "verdict.json") is None or name != "verdict.json"
+    for command in (("doctor", run), ("report", run), ("resume", run)):
+        status, _, error = call(*map(str, command))
+        assert status in (0, 1, 2)
+        assert error.count("\n") <= 2
+        assert "recursion" not in error

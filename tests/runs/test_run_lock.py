@@ -195,6 +195,10 @@ def test_a_signal_ends_training_in_one_line_and_it_goes_on_as_if_nothing_had_bee
     alone = nbridge.train("spec.yaml", out="alone", overrides=list(words[2::2]))
     for key, tensor in alone.model.network.state_dict().items():
         assert torch.equal(tensor, resumed.model.network.state_dict()[key]), key
+    files = [path.relative_to("alone") for path in Path("alone").rglob("*.safetensors")]
+    assert len(files) == 4
+    for file in files:
+        assert Path("run", file).read_bytes() == Path("alone", file).read_bytes(), file
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from nbridge.data.folders import find_file, find_file_or_folder, find_folder
 from nbridge.data.images.files import images_in
 from nbridge.data.images.tables import ImageFolder
 from nbridge.data.images.write import Place
+from nbridge.data.marks import IMPUTED
 from nbridge.data.tables.columns import TableFile, ending_of, open_table
 from nbridge.data.tables.csv import as_cell
 from nbridge.errors import DataError
@@ -69,9 +70,18 @@ def inputs_of(source: Folders, rows: Sequence[str]) -> Inputs:
         else:
             raise DataError(f"{path}: expected image folders or tables (.csv, .tsv, .csv.gz, .tsv.gz, .parquet)")
     given.whole = len(rows) == 1 and given.whole
+    if len(rows) == 1 and not given.tables and _is_completed(folder := find_folder(rows[0]), source):
+        given.tables.append(folder / ROWS)
     if given.root is not None and not given.tables:
         raise DataError(f"{given.root}: a table column holds the paths of this model's images; pass the table as well")
     return given
+
+
+def _is_completed(folder: Path, source: Folders) -> bool:
+    """Whether a folder is one that an imputation wrote: its table of rows has marks of modalities."""
+    path = folder / ROWS
+    names = {*source.folders, *source.path_columns}
+    return path.is_file() and any(column.removesuffix(IMPUTED) in names for column in open_table(path).columns if column.endswith(IMPUTED))
 
 
 def _take_folder(given: Inputs, source: Folders, found: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from nbridge.common.json_text import parse_json
 from nbridge.data.tables.arrow import pyarrow_of
 
 _PANDAS = b"pandas"
@@ -32,7 +33,7 @@ def with_metadata_of(table: Any, given: Any, *, part: tuple[int, int] | None = N
     if _PANDAS in metadata:
         # Descriptions of other shapes, which pandas does not read either, are kept as they are.
         with suppress(ValueError, KeyError, TypeError, AttributeError):
-            metadata[_PANDAS] = json.dumps(_described(json.loads(metadata[_PANDAS]), table.schema, given, part)).encode()
+            metadata[_PANDAS] = json.dumps(_described(parse_json(metadata[_PANDAS]), table.schema, given, part)).encode()
     return pa.Table.from_arrays(table.columns, schema=pa.schema(fields, metadata or None))
 
 
