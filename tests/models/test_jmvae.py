@@ -83,8 +83,9 @@ def test_with_alpha_0_it_is_the_joint_vae_bit_for_bit() -> None:
     joint = nbridge.train({**spec, "model": "joint"}, data).model
     jmvae = nbridge.train({**spec, "model": {"type": "jmvae", "alpha": 0}}, data).model
     other = nbridge.train({**spec, "model": {"type": "jmvae", "alpha": 1e-3}}, data).model
+    found = jmvae.network.state_dict()
     for name, tensor in joint.network.state_dict().items():
-        assert torch.equal(jmvae.network.state_dict()[name], tensor), name
+        assert torch.equal(found[name], tensor), name
     assert any(not torch.equal(other.network.state_dict()[name], tensor) for name, tensor in joint.network.state_dict().items())
 
 
