@@ -130,6 +130,18 @@ def test_awkward_data_trains_to_something_finite(
     assert imputes(nbridge.train(spec(modalities, **more), rows))
 
 
+def test_a_row_with_one_modality_is_not_predicted_from_nothing():
+    network = nbridge.Model.from_spec(nbridge.Spec.model_validate(spec(THREE))).network
+    data = values(12)
+    batch = Batch(
+        {name: torch.as_tensor(x, dtype=torch.float32) for name, x in data.items()},
+        {name: torch.arange(12) % 3 == place for place, name in enumerate(data)},
+    )
+    terms = network.stages()[0].loss(network.prepare(batch), {}, 1.0)
+    assert terms["leave_one_out"].item() == 0
+    assert terms["a"].item() != 0
+
+
 def test_rows_none_of_which_is_complete_train():
     rows = values()
     for number, x in enumerate(rows.values()):

@@ -12,6 +12,7 @@ from strategies import SEEDS
 
 import nbridge
 from nbridge.data.batch import Batch
+from nbridge.data.patterns import Patterns
 from nbridge.models.jmvae import JMVAE
 from nbridge.models.retrofit import InferenceNetwork
 
@@ -87,6 +88,13 @@ def test_with_alpha_0_it_is_the_joint_vae_bit_for_bit() -> None:
     for name, tensor in joint.network.state_dict().items():
         assert torch.equal(found[name], tensor), name
     assert any(not torch.equal(other.network.state_dict()[name], tensor) for name, tensor in joint.network.state_dict().items())
+
+
+def test_with_alpha_0_a_network_learns_from_rows_of_its_subset_alone() -> None:
+    seen = Patterns(NAMES, {"110": 3})
+    assert jmvae(0).supports_pattern("110", seen)
+    assert not jmvae(0).supports_pattern("100", seen)
+    assert jmvae(1).supports_pattern("100", seen)
 
 
 def test_a_subset_without_its_network_is_told() -> None:
