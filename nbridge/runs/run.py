@@ -264,9 +264,7 @@ class _WarningCollector:
             issue(finding)
 
 
-def _read(
-    spec: Spec | Mapping[str, object] | str | os.PathLike[str], overrides: Sequence[str], *, written: bool
-) -> tuple[Spec, str]:  # fmt: skip
+def _read(spec: Spec | Mapping[str, object] | str | os.PathLike[str], overrides: Sequence[str], *, written: bool) -> tuple[Spec, str]:
     """The spec, and its text as written; a spec from Python is written as text, which takes a while, only on demand."""
     if isinstance(spec, str | os.PathLike):
         return read_spec(spec, overrides), Path(spec).read_text(encoding="utf-8")
