@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from nbridge.common.atomic_files import write_atomically, write_json, write_text, writing
+from nbridge.common.atomic_files import scratch_beside, write_atomically, write_json, write_text, writing
 from nbridge.common.autograd import gradients
 from nbridge.common.hashing import hash_tensor
 from nbridge.common.json_text import parse_json
@@ -55,7 +55,10 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, 
     metadata["digest"] = _digest(metadata, plain)
 
     def write(temporary: Path) -> None:
-        save_file(plain, temporary, metadata)
+        # In a folder of our own, because safetensors writes to another file first, which a killed process leaves behind.
+        with scratch_beside(path) as folder:
+            save_file(plain, folder / path.name, metadata)
+            (folder / path.name).replace(temporary)
         _sort_metadata(temporary)
 
     try:

@@ -22,6 +22,7 @@ import nbridge
 import nbridge.runs.run as run_module
 from nbridge.common.atomic_files import _temporary_name, remove_leftovers
 from nbridge.spec.reader import write_spec
+from nbridge.training import checkpoint
 from nbridge.training.run_folder import METRICS
 from nbridge.training.run_lock import lock_path, run_lock
 from nbridge.training.state import save_state
@@ -37,7 +38,8 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from nbridge.spec.reader import write_spec
-from nbridge.training.checkpoint import load_tensors
+from nbridge.training import checkpoint
+from nbridge.training import checkpoint
 from nbridge.training.run_lock import run_lock
 with run_lock(Path(sys.argv[1])):
     print("held", flush=True)
@@ -163,6 +165,22 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(here: Path):
     assert not left.exists()
     remove_leftovers(here)
     assert (here / "done.npz").exists()
+
+
+def killed_while_tensors_are_written() -> None:
+    def save_file(tensors: Any, path: Path, metadata: Any) -> None:
+        (path.parent / ".tmpR4Avix").write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    checkpoint.save_file = save_file
+
+
+def test_a_file_that_safetensors_had_begun_is_removed_too(here: Path):
+    process = start("train", "spec.yaml", "--out", "run", "--set", "training.checkpoint_seconds=0", before=killed_while_tensors_are_written)
+    assert process.ended()[0] == -signal.SIGKILL
+    assert list(here.rglob(".tmpR4Avix"))
+    nbridge.resume("run")
+    assert not [path for path in here.rglob("*") if "tmp" in path.name]
 
 
 def slowly() -> None:
