@@ -24,8 +24,8 @@ import numpy as np
 from nbridge.common.messages import clip, listing, quoted
 from nbridge.data.dates import holds_dates, is_date, is_time_of_day
 from nbridge.data.ids import counts_rows
+from nbridge.data.output_names import described_by
 from nbridge.data.tables.cells import exact_number_of, is_padded, number_of
-from nbridge.data.tables.layout import ADDED
 from nbridge.data.tables.profiles import Profile
 from nbridge.draft.column_kinds import FEW, OR_COUNTS, ROWS_A_CLASS, ColumnKind, Kind, Tally, kind_of_numbers, kind_of_text
 from nbridge.draft.name_groups import SMALLEST, group_by_prefix
@@ -152,7 +152,7 @@ def _what_texts_are(texts: Sequence[str]) -> str:
 
 def _nothing_to_learn(profile: Profile, different: int) -> str:
     """The reason why a column is in no modality; empty if it can be."""
-    if profile.name.endswith(ADDED):
+    if described_by(profile.name) is not None:
         return "describes other columns"
     if different < 2:
         words = f", beside {listing(map(quoted, profile.absent))}, taken for absent cells" if profile.absent else ""

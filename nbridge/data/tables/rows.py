@@ -19,7 +19,7 @@ from nbridge.common.messages import clip, did_you_mean, listing
 from nbridge.data.blocks import Block, Layout, Output, RowReader, RowWriter
 from nbridge.data.column import PRESENT
 from nbridge.data.ids import IdWording, identifier_of
-from nbridge.data.output_names import ADDED, IMPUTED
+from nbridge.data.output_names import IMPUTED, described_by
 from nbridge.data.tables.arrow import row_texts
 from nbridge.data.tables.cell_format import CellStyle
 from nbridge.data.tables.columns import Chunk, TableFile
@@ -193,8 +193,8 @@ class _InMemory:
 
 def kept_columns(file: TableFile, layout: TableLayout, names: Iterable[str]) -> tuple[str, ...]:
     """The columns of a table to write again: all except those from an earlier imputation of some modalities."""
-    made = {stem + ending for name in names for stem in (name, *layout.columns[name]) for ending in ADDED}
-    return tuple(column for column in file.columns if column in _columns(layout) or column not in made)
+    described = {stem for name in names for stem in (name, *layout.columns[name])}
+    return tuple(column for column in file.columns if column in _columns(layout) or described_by(column) not in described)
 
 
 def has_modality(found: Sequence[str], layout: TableLayout, name: str) -> bool:
