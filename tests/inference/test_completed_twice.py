@@ -374,6 +374,12 @@ def test_schema_of_marks_is_stable_in_parquet(tmp_path: Path, model: nbridge.Mod
     assert parquet.read_table(tmp_path / "once.parquet").equals(parquet.read_table(tmp_path / "twice.parquet"), check_metadata=True)
 
 
+def test_an_array_named_like_a_modality_of_columns_is_refused(model: nbridge.Model):
+    arrays = {name: array for name, array in arrays_of(frame()).items() if name != "id"}
+    with pytest.raises(DataError, match=re.escape("'x': expected the columns of modality 'x' one by one (x_1, x_2), or rename it")):
+        model.impute(arrays)
+
+
 def test_drafts_take_nothing_that_an_earlier_imputation_wrote_for_data(tmp_path: Path):
     rows, model = frame(), nbridge.Model.from_spec(nbridge.Spec.model_validate(spec({"source": "npz"}, Path("rows.npz"))))
     arrays = {name: array for name, array in arrays_of(rows).items() if name != "id"}

@@ -218,13 +218,16 @@ def has_modality(found: Sequence[str], layout: TableLayout, name: str) -> bool:
 
 
 def no_slip(passed: Sequence[str], layout: TableLayout, there: Sequence[str]) -> None:
-    """Rejects a column named similarly to one of a missing modality, which would otherwise be imputed silently.
+    """Rejects a column with the name of a missing modality, or similar to one of its columns: it would otherwise be imputed silently.
 
     Raises:
         DataError: for the first such column, or when there is no modality.
     """
     absent = [column for name in layout.columns if name not in there for column in layout.columns[name]]
     for column in passed:
+        if column in layout.columns and column not in there:
+            listed = clip(listing(layout.columns[column]), 100)
+            raise DataError(f"{clip(column)!r}: expected the columns of modality {column!r} one by one ({listed}), or rename it")
         if column != layout.id and (near := did_you_mean(column, absent, cutoff=0.8)):
             raise DataError(f"column {clip(column)!r}: no such column in the spec.{near}")
     if not there:
