@@ -16,9 +16,10 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
 from nbridge.common.messages import clip, did_you_mean, listing, noun
+from nbridge.common.warnings import Finding, issue
 from nbridge.data.arrays import to_batch
 from nbridge.data.batch import Batch
-from nbridge.data.text_columns import as_numbers, filled, learn_classes, objects_of
+from nbridge.data.text_columns import absent_words, as_numbers, filled, learn_classes, objects_of, taken_for_absent
 from nbridge.errors import DataError, require_positive
 from nbridge.inference.impute import impute
 from nbridge.inference.intervals import DRAWS, summarise
@@ -49,7 +50,8 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     to float32 for the model.
 
     Columns of a data frame or an object array may contain text: each is a categorical group by itself. The result is then an object array,
-    in which observed text is unchanged.
+    in which observed text is unchanged. NA, null and similar words mark missing values in arrays and lists, with a warning; in text columns
+    of a data frame they are classes.
 
     Arguments:
         groups: The columns of each modality, by its name: indices, names, a slice, or a boolean mask. Every column must be in exactly one
@@ -223,13 +225,15 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         if not reset:
             check_is_fitted(self, "model_")
         options: dict[str, Any] = {"dtype": [np.float64, np.float32], "ensure_all_finite": "allow-nan", "ensure_min_samples": 1 + reset}
-        objects = objects_of(X)
-        texts = self.texts_ if not reset else {} if objects is None else learn_classes(objects)
+        objects, missing = objects_of(X), absent_words(X)
+        texts = self.texts_ if not reset else {} if objects is None else learn_classes(objects, missing)
         self.texts_ = texts
         if objects is None or not texts:
             return np.asarray(validate_data(self, X=cast("Any", X), reset=reset, **options))
         validate_data(self, X=cast("Any", X), reset=reset, skip_check_array=True)
-        return check_array(as_numbers(objects, texts, self._column), **options)
+        for line in taken_for_absent(objects, texts, missing, self._column):
+            issue(Finding("doubt", "", line))
+        return check_array(as_numbers(objects, texts, self._column, missing), **options)
 
     def _as_given(self, X: ArrayLike, table: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Values with class texts in text columns, and the original observed cells."""

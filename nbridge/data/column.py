@@ -90,8 +90,9 @@ def loses_spread(values: np.ndarray, single: np.ndarray, counted: np.ndarray) ->
         return False
     flat, some = values.reshape(len(values), -1)[:, suspects].astype(np.float64), counted.reshape(len(values), -1)[:, suspects]
     deviation = flat.std(0, where=some)
-    # A constant element has nothing to lose.
-    return bool(((deviation > 0) & (rounded[suspects] > ROUNDING * deviation)).any())
+    # A constant element has nothing to lose. The deviation of numbers below 1e-162 is rounded to 0.
+    varies = flat.min(0, where=some, initial=np.inf) < flat.max(0, where=some, initial=-np.inf)
+    return bool((varies & (rounded[suspects] > ROUNDING * deviation)).any())
 
 
 def _numbers(what: str, array: ArrayLike | Tensor) -> np.ndarray:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from datetime import date
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+STARTS = frozenset((*MONTHS, "mon", "tue", "wed", "thu", "fri", "sat", "sun"))
+"""The first letters of dates that begin with a word."""
 YEARS = range(1000, 3000)
 """Accepted four-digit years."""
 COMPACT_YEARS = range(1900, 2101)
@@ -17,10 +19,12 @@ SAMPLE = 16
 """Number of texts tried first, so that columns without dates cost almost nothing."""
 
 _CLOCK = r"\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?\s?(?:[AaPp][Mm])?"
-_TIME = rf"(?:[Tt, ]\s?{_CLOCK}\s?(?:[Zz]|UTC|GMT|[+-]\d{{2}}:?\d{{2}})?)?"
+_ZONE = r"(?:[Zz]|UTC|GMT|CES?T|[ECMP][SD]T|[+-]\d{2}(?::?\d{2})?|[A-Z][a-z]+/[A-Z][A-Za-z_]+|\[[A-Za-z/_]+\])"
+_TIME = rf"(?:[Tt, ]\s?{_CLOCK}(?:\s?{_ZONE}){{0,2}})?"
+_WEEKDAY = r"(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,? )?"
 _MONTH = rf"(?P<word>{'|'.join(MONTHS)})[a-z]*"
 _DAYS = tuple(
-    re.compile(pattern + _TIME, re.IGNORECASE)
+    re.compile(_WEEKDAY + pattern + _TIME, re.IGNORECASE)
     for pattern in (
         r"(?P<y>\d{4})(?P<s>[-/.])(?P<m>\d{1,2})(?P=s)(?P<d>\d{1,2})",
         r"(?P<a>\d{1,2})(?P<s>[-/.])(?P<b>\d{1,2})(?P=s)(?P<y>\d{4})",
@@ -28,6 +32,7 @@ _DAYS = tuple(
         r"(?P<a>\d{2})\.(?P<b>\d{2})\.\d{2}",
         rf"(?P<d>\d{{1,2}})\.?[-/ ]{_MONTH}[-/,. ]+(?:(?P<y>\d{{4}})|\d{{2}})",
         rf"{_MONTH}[-/. ]+(?P<d>\d{{1,2}}),?[-/ ](?P<y>\d{{4}})",
+        rf"{_MONTH} +(?P<d>\d{{1,2}}) {_CLOCK}(?: {_ZONE})? (?P<y>\d{{4}})",
     )
 )
 _MONTHS = tuple(
@@ -41,6 +46,12 @@ _MONTHS = tuple(
     )
 )
 _COMPACT = re.compile(r"(?P<y>\d{4})(?P<m>\d{2})(?P<d>\d{2})(?:[T ]?\d{4}(?:\d{2})?Z?)?")
+_DURATION = re.compile(
+    r"[-+]?P(?=.)(?:\d+[YMWD])*(?:T(?:\d+(?:[.,]\d+)?[HMS])+)?"
+    r"|[-+]?\d+ days?(?:,? [-+]?\d{1,2}:\d{2}:\d{2}(?:\.\d+)?)?"
+    r"|[-+]?\d+:[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?"
+    r"|\d+ ?(?:d|h|hr|m|min|s)(?: ?\d+ ?(?:h|hr|m|min|s))+"
+)
 _OF_DAY = re.compile(r"(?P<h>\d{1,2}):[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?\s?(?:[AaPp][Mm])?")
 
 
@@ -52,10 +63,12 @@ def is_date(text: str) -> bool:
     Example:
         >>> [is_date(text) for text in ("2024-01-31", "31.01.2024 08:15", "1/31/24", "5 Mar 2024", "2024-Q1", "20240131")]
         [True, True, True, True, True, True]
+        >>> [is_date(text) for text in ("Mon, 1 Jan 2024 08:00:00 GMT", "Mon Jan  1 08:00:00 2024", "2024-01-31 08:00 Europe/Berlin")]
+        [True, True, True]
         >>> [is_date(text) for text in ("2024-13-31", "1.2.10", "2024", "12-345", "31/31/2024", "20241331")]
         [False, False, False, False, False, False]
     """
-    if not text[:1].isdigit() and text[:3].lower() not in MONTHS and text[:1] not in "Qq":
+    if not text[:1].isdigit() and text[:3].lower() not in STARTS and text[:1] not in "Qq":
         return False
     if match := _COMPACT.fullmatch(text):
         return int(match["y"]) in COMPACT_YEARS and _is_day(match["y"], match["m"], match["d"])
@@ -74,6 +87,18 @@ def is_time_of_day(text: str) -> bool:
     """
     match = _OF_DAY.fullmatch(text)
     return match is not None and int(match["h"]) < 24
+
+
+def is_duration(text: str) -> bool:
+    """Whether a text is a duration, in ISO 8601, as a clock, or with its units.
+
+    Example:
+        >>> [is_duration(text) for text in ("PT8H30M", "P3D", "2 days 01:00:00", "36:15", "5h 30m", "1 day")]
+        [True, True, True, True, True, True]
+        >>> [is_duration(text) for text in ("P", "PT", "1:2", "36:75", "5h", "P53")]
+        [False, False, False, False, False, False]
+    """
+    return _DURATION.fullmatch(text) is not None
 
 
 def holds_dates(texts: Sequence[str]) -> bool:

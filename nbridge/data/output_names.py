@@ -13,8 +13,6 @@ from nbridge.data.marks import IMPUTED
 
 DRAW = "draw"
 """The column that numbers the draws of a row, from 1, in tables of single values."""
-ADDED = (PRESENT, IMPUTED, *(f"__{what}" for what in STATISTICS))
-"""Suffixes of derived columns, which patterns ignore."""
 _DERIVED = re.compile(rf"(.*)__(?:imputed|draw_\d+|{'|'.join(STATISTICS)})(?:_[\d.]+)?", re.DOTALL)
 
 
@@ -42,6 +40,16 @@ def owner_of(key: str) -> str | None:
     """
     found = _DERIVED.fullmatch(key)
     return None if found is None else found[1]
+
+
+def described_by(key: str) -> str | None:
+    """The modality or column that a mask of presence, or an element of an earlier imputation, describes; None for any other element.
+
+    Example:
+        >>> described_by("lab__present"), described_by("lab__upper_0.5"), described_by("lab_1")
+        ('lab', 'lab', None)
+    """
+    return key.removesuffix(PRESENT) if key.endswith(PRESENT) else owner_of(key)
 
 
 def written_names(keys: Sequence[str], *, statistics: bool) -> set[str]:

@@ -22,10 +22,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from nbridge.common.messages import clip, listing, quoted
-from nbridge.data.dates import holds_dates, is_date, is_time_of_day
+from nbridge.data.dates import holds_dates, is_date, is_duration, is_time_of_day
 from nbridge.data.ids import counts_rows
+from nbridge.data.output_names import described_by
 from nbridge.data.tables.cells import exact_number_of, is_padded, number_of
-from nbridge.data.tables.layout import ADDED
 from nbridge.data.tables.profiles import Profile
 from nbridge.draft.column_kinds import FEW, OR_COUNTS, ROWS_A_CLASS, ColumnKind, Kind, Tally, kind_of_numbers, kind_of_text
 from nbridge.draft.name_groups import SMALLEST, group_by_prefix
@@ -139,7 +139,12 @@ def _kind_of_values(profile: Profile, different: int) -> ColumnKind:
         return ColumnKind("binary", f"two values, {clip(listing(_spellings(profile)))}")
     if profile.numeric:
         return kind_of_numbers(profile.name, Tally(*profile.tally()))
-    return kind_of_text(profile.name, profile.counts(), _what_texts_are(profile.texts))
+    found = kind_of_text(profile.name, profile.counts(), _what_texts_are(profile.texts))
+    words = [text for text in profile.texts if number_of(text) is None]
+    if found.kind == "left out" and 0 < len(words) <= NAMED and len(profile.texts) > 2 * len(words) + FEW:
+        listed = ", ".join(map(quoted, words))
+        return replace(found, why=f"{found.why}; all but {listed} are numbers: if these mark absent cells, data.missing: [{listed}]")
+    return found
 
 
 def _what_texts_are(texts: Sequence[str]) -> str:
@@ -152,7 +157,7 @@ def _what_texts_are(texts: Sequence[str]) -> str:
 
 def _nothing_to_learn(profile: Profile, different: int) -> str:
     """The reason why a column is in no modality; empty if it can be."""
-    if profile.name.endswith(ADDED):
+    if described_by(profile.name) is not None:
         return "describes other columns"
     if different < 2:
         words = f", beside {listing(map(quoted, profile.absent))}, taken for absent cells" if profile.absent else ""
@@ -173,6 +178,8 @@ def why_dates(profile: Profile) -> str:
         return f"holds dates, such as {clip(first)!r}, which are no numbers; count days since one of them"
     if len(profile.texts) > FEW and all(map(is_time_of_day, profile.texts)):
         return f"holds times of day, such as {clip(profile.texts[0])!r}, which are no numbers; count minutes since midnight"
+    if len(profile.texts) > FEW and all(map(is_duration, profile.texts)):
+        return f"holds durations, such as {clip(profile.texts[0])!r}, which are no numbers; write all in one unit, such as minutes"
     return ""
 
 

@@ -32,10 +32,17 @@ def absent_words(columns: Sequence[Profile]) -> str:
     """The comment on the words that count as absent: in which columns, and in how many rows."""
     found: dict[str, list[str]] = {}
     for column in columns:
-        for word, rows in column.absent.items():
+        for word, rows in ((word, rows) for word, rows in column.absent.items() if word):
             found.setdefault(word, []).append(f"{clip(column.name)} ({rows:,})")
     listed = "; ".join(f"{quoted(word)} in {some_of(names, NAMED)}" for word, names in sorted(found.items()))
     return f"words taken for absent cells, with the number of rows: {listed}"
+
+
+def taken(word: str, rows: int) -> str:
+    """The remark on a word that counts as absent."""
+    if not word:
+        return f"an empty text in {rows:,} rows is taken for absent; if it is a class, write a word in its place"
+    return f"{quoted(word)} in {rows:,} rows is taken for absent; if it is a class, add it to data.classes"
 
 
 def placeholder(word: str, rows: int) -> str:
@@ -64,7 +71,7 @@ def _sentinels(columns: Sequence[Profile]) -> Iterator[str]:
 def _taken_words(columns: Sequence[Profile]) -> Iterator[str]:
     for column in (column for column in columns if not column.numeric):
         for word, rows in column.absent.items():
-            yield f"{clip(column.name)}: {quoted(word)} in {rows:,} rows is taken for absent; if it is a class, add it to data.classes"
+            yield f"{clip(column.name)}: {taken(word, rows)}"
 
 
 def _placeholders(columns: Sequence[Profile]) -> Iterator[str]:

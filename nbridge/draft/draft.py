@@ -213,7 +213,7 @@ def _items_of(guesses: Guesses, lists: Sequence[tuple[Part, Vectors]]) -> Iterat
 def _source(source: Mapping[str, object], guesses: Guesses, lists: Mapping[str, str], id_column: str | None) -> dict[str, object]:
     columns = {guess.name: tuple(column.name for column in guess.columns) for guess in guesses.modalities}
     classes = {column: texts for guess in guesses.modalities for column, texts in guess.classes.items()}
-    missing = sorted({word for column in columns_of(guesses) for word in column.absent})
+    missing = sorted({word for column in columns_of(guesses) for word in column.absent if word})
     options = dict(source) | ({} if id_column is None else {"id": id_column})
     options |= {"missing": missing} if missing else {}
     options |= {"columns": {**columns, **lists}} if columns or lists else {}

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 
-from nbridge.common.messages import listing, some_of
+from nbridge.common.messages import clip, listing, some_of
 from nbridge.data.column import PRESENT
 from nbridge.data.ids import check_ids
 from nbridge.data.numpy.class_texts import are_texts, texts_in
+from nbridge.data.output_names import owner_of
 from nbridge.data.split_labels import label_texts
 from nbridge.data.tables.cells import MISSING
 from nbridge.data.texts import normal_text
 from nbridge.draft.arrays import part_of_array, part_of_texts
+from nbridge.draft.doubts import is_placeholder, placeholder, taken
 from nbridge.draft.splits import SplitKeys, keys_among, keys_of_items
 from nbridge.draft.writer import Part
 from nbridge.errors import DataError
 from nbridge.spec.names import free_name
 
 NAMED = 12
-"""Maximum number of arrays listed in a remark."""
+"""Maximum number of arrays listed in a remark, and of remarks on words."""
 
 
 @dataclass
 class ArrayModalities:
     """Inferred modalities and split: arrays of modalities with another name, classes of text, and observed masks, (N,), by modality.
 
-    The arrays that are not modalities, ``left``, are by reason.
+    The arrays that are not modalities, ``left``, are by reason; ``doubts`` are remarks on words that may mark absent values.
     """
 
     rows: int
@@ -39,6 +42,7 @@ class ArrayModalities:
     classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     present: dict[str, np.ndarray] = field(default_factory=dict)
     left: dict[str, list[str]] = field(default_factory=dict)
+    doubts: list[str] = field(default_factory=list)
     splits: SplitKeys = field(default_factory=SplitKeys)
 
     @property
@@ -56,7 +60,9 @@ class ArrayModalities:
     @property
     def remarks(self) -> tuple[str, ...]:
         """Remarks for the user to review, one line each."""
-        return (*(f"left out: {some_of(names, NAMED)}: {reason}" for reason, names in self.left.items()), *self.splits.remarks)
+        left = (f"left out: {some_of(names, NAMED)}: {reason}" for reason, names in self.left.items())
+        more = [f"{len(self.doubts) - NAMED:,} more remarks of this kind"] if len(self.doubts) > NAMED else []
+        return (*left, *self.doubts[:NAMED], *more, *self.splits.remarks)
 
 
 def modalities_of_arrays(arrays: Mapping[str, np.ndarray], id_key: str | None) -> ArrayModalities:
@@ -78,7 +84,10 @@ def modalities_of_arrays(arrays: Mapping[str, np.ndarray], id_key: str | None) -
     single = {name: array.reshape(rows) for name, array in own.items() if array.shape in ((rows,), (rows, 1))}
     found.splits = keys_among({name: partial(label_texts, array) for name, array in single.items()})
     for name, array in own.items():
-        if name not in found.splits.taken:
+        # An array that describes another one was written by an earlier imputation.
+        if owner_of(name) is not None:
+            found.left.setdefault("describes other arrays", []).append(name)
+        elif name not in found.splits.taken:
             _add_array(found, name, array, arrays.get(name + PRESENT))
     if not found.parts:
         raise DataError(f"no array that a modality can be made of. Found: {listing(arrays)}")
@@ -91,6 +100,7 @@ def _add_array(found: ArrayModalities, name: str, array: np.ndarray, mask: np.nd
     """Adds a modality, or the reason why an array is not one."""
     called = free_name(name, found.present)
     part, classes = _part_of(called, array, found.rows)
+    found.doubts += _words(called, array, classes)
     if isinstance(part, str):
         found.left.setdefault(part, []).append(name)
         return
@@ -108,6 +118,16 @@ def _part_of(name: str, array: np.ndarray, rows: int) -> tuple[Part | str, tuple
         return part_of_array(name, array, rows), ()
     found = part_of_texts(name, texts_in(array, f"array {name!r}"))
     return (found, ()) if isinstance(found, str) else found
+
+
+def _words(name: str, array: np.ndarray, classes: tuple[str, ...]) -> Iterator[str]:
+    """Remarks on words among classes that count as absent, and on classes that often mark absent values."""
+    rows = Counter(map(normal_text, texts_in(array, f"array {name!r}").tolist())) if classes else Counter[str]()
+    for word, count in sorted(rows.items()):
+        if word and word in MISSING:
+            yield f"{clip(name)}: {taken(word, count)}"
+        elif is_placeholder(word):
+            yield f"{clip(name)}: {placeholder(word, count)}, write an empty text in its place"
 
 
 def _present_in(array: np.ndarray, rows: int) -> np.ndarray:

@@ -136,7 +136,9 @@ def _elements(batch: Batch, name: str, labels: Sequence[str], likelihood: Likeli
 
 def _merges(values: np.ndarray) -> bool:
     """Whether float32 can't tell many distinct values apart after standardisation, as where one value is far from all others."""
-    standard = ((values - values.mean()) / values.std()).astype(np.float32)
+    # A spread below the smallest normal number may be rounded to 0.
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        standard = ((values - values.mean()) / values.std()).astype(np.float32)
     return bool(len(np.unique(standard)) < MERGED * len(np.unique(values)))
 
 

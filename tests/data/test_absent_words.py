@@ -17,6 +17,7 @@ from nbridge.data.batch import Batch
 from nbridge.data.omics.source import H5MU
 from nbridge.data.tables.frame_source import FrameSource
 from nbridge.data.tables.source import Table
+from nbridge.sklearn import NBridgeImputer
 
 REGIONS = ["EU", "NA", "ZA", None] * 15
 SHAPES = {"region": (3,)}
@@ -106,3 +107,51 @@ def test_categories_named_like_absence_are_classes_of_omics(here: Path):
     assert list(found.spec.data.source.kwargs["classes"]["region"]) == ["EU", "NA", "ZA"]
     batch = H5MU(path="rows.h5ad", keys={"region": "obs/region"}).load(SHAPES).batch
     assert int(batch.present["region"].sum()) == 45
+
+
+def test_words_that_mark_absence_in_arrays_of_text_are_named(here: Path):
+    texts = np.array(["" if text is None else text for text in REGIONS], dtype="U4")
+    texts[2::8] = "None"
+    np.savez("rows.npz", region=texts, x=np.linspace(0, 1, 60) ** 2)
+    found = nbridge.init("rows.npz")
+    taken = 'region: "NA" in 15 rows is taken for absent; if it is a class, add it to data.classes'
+    doubted = 'region: "None" in 8 rows is a class; if it marks absent cells, write an empty text in its place'
+    assert found.remarks == (taken, doubted)
+    assert found.empty == {"region": 30}
+    content = found.spec.as_dict()
+    content["data"]["classes"], content["modalities"]["region"]["shape"] = {"region": ["EU", "NA", "None", "ZA"]}, 4
+    model = nbridge.train({**content, "training": {"updates": 2}}).model
+    done = model.impute(dict(np.load("rows.npz")))["region"]
+    assert (done[texts != ""] == texts[texts != ""]).all()
+
+
+@pytest.mark.parametrize("frame", [lambda table: table, pl.from_pandas, pa.Table.from_pandas], ids=["pandas", "polars", "arrow"])
+def test_empty_texts_of_typed_data_are_absent_and_said_so(here: Path, frame):
+    rows = columns().assign(region=["EU", "", "ZA", None] * 15)
+    expected = "region: an empty text in 15 rows is taken for absent; if it is a class, write a word in its place"
+    assert expected in nbridge.init(frame(rows)).remarks
+    rows.to_parquet("rows.parquet")
+    found = nbridge.init("rows.parquet")
+    assert expected in found.remarks
+    assert not found.spec.data.source.kwargs["missing"]
+    rows.to_csv("rows.csv", index=False)
+    assert not any("empty text" in remark for remark in nbridge.init("rows.csv").remarks)
+
+
+@pytest.mark.parametrize("frame", [lambda table: table, pl.from_pandas], ids=["pandas", "polars"])
+def test_the_imputer_leaves_a_class_of_a_frame_as_it_is(frame):
+    rows = columns()
+    known = rows["region"].notna().to_numpy()
+    done = NBridgeImputer(epochs=1, random_state=0).fit_transform(frame(rows))
+    assert done[known, 0].tolist() == rows["region"][known].tolist()
+
+
+def test_the_imputer_names_the_words_of_arrays_that_it_takes_for_missing():
+    rows = columns().to_numpy(dtype=object)
+    rows[3, 1] = "null"
+    with pytest.warns(nbridge.NBridgeWarning) as caught:
+        done = NBridgeImputer(epochs=1, random_state=0).fit_transform(rows)
+    keep = "if it is a class, pass a data frame, in which only NaN and empty texts are missing"
+    said = {str(one.message) for one in caught}
+    assert {f'column 0: "NA" in 15 rows is taken for missing; {keep}', 'column 1: "null" in 1 row is taken for missing; write NaN'} <= said
+    assert set(done[:, 0]) == {"EU", "ZA"}

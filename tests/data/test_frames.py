@@ -699,3 +699,12 @@ def test_images_that_do_not_fit_are_told(pictures: Any) -> None:
         nbridge.init(pictures.to_iterable_dataset())
     with refused("a dict of data frames (train), expected one of them, or a dict of arrays"):
         nbridge.init(datasets.DatasetDict(train=pictures))
+
+
+def test_string_views_of_a_pandas_frame_are_text():
+    rows = pa.table({"kind": pa.array(["a", "b", None] * 20, pa.string_view()), "x": np.linspace(0, 1, 60) ** 2})
+    frame = rows.to_pandas(types_mapper=pd.ArrowDtype)
+    done = nbridge.train({**nbridge.init(frame).spec.as_dict(), "training": {"updates": 2}}, frame).model.impute(frame)
+    assert done.dtypes.equals(frame.dtypes)
+    assert done["kind"].tolist()[:2] == ["a", "b"]
+    assert set(done["kind"].tolist()) == {"a", "b"}

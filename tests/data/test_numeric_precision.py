@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,17 @@ def test_values_that_float32_merges_after_standardisation_are_named():
     values["x"][0, 1] = 1e12
     with pytest.warns(nbridge.NBridgeWarning, match=r"modality 'x': 1: many values are equal in float32 once standardised"):
         nbridge.train(spec_of(), values)
+
+
+def test_values_whose_spread_rounds_to_zero_are_named_in_one_line():
+    values = rows(0.0)
+    values["x"] = values["x"].astype(np.float64)
+    values["x"][:, 1] *= 1e-310
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        nbridge.train(spec_of(), values)
+    assert [one.category for one in caught] == [nbridge.NBridgeWarning]
+    assert str(caught[0].message).startswith("modality 'x': 1: many values are equal in float32 once standardised")
 
 
 def test_times_with_many_decimals_and_their_intervals_keep_their_digits(tmp_path: Path):

@@ -236,7 +236,24 @@ def test_what_spoils_a_column_of_identifiers_is_told(here: Path, ids: list[Any],
     assert (found.spec.data.group, list(found.spec.modalities)) == ("patient", ["x"])
 
 
-@pytest.mark.parametrize(("cell", "what"), [("{},5", "commas"), ("1,{:03}", "commas"), ("{} %", "percent signs")])
+@pytest.mark.parametrize(
+    ("cell", "what"),
+    [
+        ("{},5", "numbers with commas"),
+        ("1,{:03}", "numbers with commas"),
+        ("{} %", "numbers with percent signs"),
+        ("1.{0:03}.{0:03}", "numbers with separated thousands"),
+        ("1_{:03}", "numbers with separated thousands"),
+        ("({}.5)", "negative numbers as in accounts"),
+        ("{}.5-", "negative numbers as in accounts"),
+        ("\u2212{}", "numbers with a minus sign that is not '-'"),
+        ("R$ {}", "amounts with a currency"),
+        ("{} kr", "amounts with a currency"),
+        ("${}.2M", "amounts with a currency"),
+        ("{}k", "numbers with a suffix of thousands or millions"),
+        ("0x{:x}", "hexadecimal numbers"),
+    ],
+)
 def test_numbers_that_are_spelt_otherwise_are_told_and_are_no_identifiers(here: Path, cell: str, what: str):
     write(here / "rows.csv", {"dose": [cell.format(row) for row in range(60)], "x": column_of("normal")[:60]})
     found = init(["rows.csv"])
@@ -244,7 +261,7 @@ def test_numbers_that_are_spelt_otherwise_are_told_and_are_no_identifiers(here: 
     assert found.spec.data.source.kwargs["id"] == "id"
     first = cell.format(0)
     assert found.remarks == (
-        f"left out: dose: text such as {first!r}, numbers with {what}; write them with a decimal point and nothing else",
+        f"left out: dose: text such as {first!r}, {what}; write them with a decimal point and nothing else",
     )  # fmt: skip
 
 

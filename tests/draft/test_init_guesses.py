@@ -252,11 +252,34 @@ def test_dates_are_neither_classes_nor_identifiers_nor_numbers(here: Path, form:
     assert found.remarks[0].endswith("', which are no numbers; count days since one of them")
 
 
+def test_words_among_numbers_that_are_too_frequent_to_be_placeholders_are_named():
+    found = found_in("dose", [f"{row / 7:.2f}" if row % 3 else ("-", "?")[row % 2] for row in range(300)])
+    assert found.kind == "left out"
+    assert found.why.endswith('; all but "-", "?" are numbers: if these mark absent cells, data.missing: ["-", "?"]')
+
+
+def test_numbers_with_several_spellings_could_be_codes():
+    assert found_in("release", [f"1.{row % 12}" for row in range(300)]).doubt.endswith("'1.1' and '1.10' are the same number")
+    assert "codes" not in found_in("x", ["1", "1.0", "0", "-0.0", "0.0", "2.5", "1.5e1", "15"] * 40).doubt
+
+
 def test_placeholders_among_dates_and_times_of_day_are_recognised():
     days = [f"2021-{row % 12 + 1:02}-{row % 28 + 1:02}" for row in range(290)]
     assert "holds dates, such as '2021-01-01'" in found_in("seen", [*["unknown"] * 10, *days]).why
     assert "holds times of day" in found_in("slot", [f"{row % 24:02}:{row % 60:02}" for row in range(300)]).why
     assert found_in("slot", ["08:00", "12:30", "20:15"] * 100).kind == "classes"
+    for spelt in (
+        "Mon, {} Jan 2024 08:00:00 GMT",
+        "Mon Jan {} 08:00:00 2024",
+        "2024-01-{:02} 08:00:00 Europe/Berlin",
+        "2024-01-{:02} 08:00 CET",
+    ):
+        days = [spelt.format(row % 28 + 1) for row in range(300)]
+        assert found_in("seen", days).why.startswith(f"holds dates, such as '{min(days)}'")
+    for spelt in ("PT{}H30M", "{} days 01:00:00", "{}:15:00", "{}h 30m"):
+        lengths = [spelt.format(30 + row % 60) for row in range(300)]
+        why = f"holds durations, such as '{min(lengths)}', which are no numbers; write all in one unit, such as minutes"
+        assert found_in("stay", lengths).why == why
     assert found_in("version", ["1.2.10", "1.3.1", "2.0.4"] * 100).kind == "classes"
     assert found_in("serial", list(range(20201300, 20201600)) * 2).kind == "numbers"
 

@@ -372,3 +372,23 @@ def test_schema_of_marks_is_stable_in_parquet(tmp_path: Path, model: nbridge.Mod
     with pytest.warns(NBridgeWarning):
         model.impute(tmp_path / "once.parquet", tmp_path / "twice.parquet")
     assert parquet.read_table(tmp_path / "once.parquet").equals(parquet.read_table(tmp_path / "twice.parquet"), check_metadata=True)
+
+
+def test_an_array_named_like_a_modality_of_columns_is_refused(model: nbridge.Model):
+    arrays = {name: array for name, array in arrays_of(frame()).items() if name != "id"}
+    with pytest.raises(DataError, match=re.escape("'x': expected the columns of modality 'x' one by one (x_1, x_2), or rename it")):
+        model.impute(arrays)
+
+
+def test_drafts_take_nothing_that_an_earlier_imputation_wrote_for_data(tmp_path: Path):
+    rows, model = frame(), nbridge.Model.from_spec(nbridge.Spec.model_validate(spec({"source": "npz"}, Path("rows.npz"))))
+    arrays = {name: array for name, array in arrays_of(rows).items() if name != "id"}
+    np.savez(tmp_path / "rows.npz", **model.impute(arrays, intervals=(0.5, 0.9)))
+    found = nbridge.init(tmp_path / "rows.npz")
+    assert list(found.spec.modalities) == ["x", "y"]
+    added = "x__imputed, x__mean, x__sd, x__lower, x__upper, y__imputed, y__probability"
+    assert found.remarks == (f"left out: {added}: describes other arrays",)
+    table = rows[["x_1", "x_2"]].assign(**{"x_1__lower_0.9": rows["x_2"] - 1, "x_1__imputed": 0, "x_1__low": rows["x_2"]})
+    table.to_csv(tmp_path / "rows.csv", index=False)
+    columns = nbridge.init(tmp_path / "rows.csv").spec.data.source.kwargs["columns"]
+    assert sorted(column for listed in columns.values() for column in listed) == ["x_1", "x_1__low", "x_2"]

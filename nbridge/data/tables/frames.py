@@ -27,7 +27,7 @@ from nbridge.common.messages import clip, listing
 from nbridge.data.column import plain_array
 from nbridge.data.names import Names, repeated
 from nbridge.data.tables import arrow as arrow_cells
-from nbridge.data.tables.arrow import is_text, pyarrow_of
+from nbridge.data.tables.arrow import is_number, is_text, pyarrow_of
 from nbridge.data.tables.frame_adapter import Frame, converted
 from nbridge.data.tables.schema_metadata import with_metadata_of
 from nbridge.data.tables.write import Renewed
@@ -135,7 +135,10 @@ class PandasFrame(Frame):
     def _filled(self, name: str, series: Any, cells: Renewed) -> Any:
         import pandas as pd
 
-        if is_text(cells.values.type) and pd.api.types.is_numeric_dtype(series.dtype):
+        # pandas knows no scalar type of some Arrow types, such as string views.
+        arrow = isinstance(series.dtype, pd.ArrowDtype)
+        numeric = is_number(series.dtype.pyarrow_dtype) if arrow else pd.api.types.is_numeric_dtype(series.dtype)
+        if is_text(cells.values.type) and numeric:
             # An empty column, whose classes are texts.
             series = series.astype(object)
         values, places, kind = cells.values.to_pylist(), np.flatnonzero(cells.fill), series.dtype

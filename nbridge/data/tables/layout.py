@@ -17,7 +17,7 @@ import numpy as np
 from nbridge.common.messages import clip, listing
 from nbridge.data.name_patterns import matching
 from nbridge.data.names import repeated
-from nbridge.data.output_names import ADDED
+from nbridge.data.output_names import described_by
 from nbridge.data.source import Field
 from nbridge.data.tables.arrow import distinct
 from nbridge.data.tables.cells import LARGEST, read_cells
@@ -196,7 +196,8 @@ def expand(
     """
     found: list[str] = []
     for word in [asked] if isinstance(asked, str) else asked:
-        named = [column for column in matching(word, columns) if column == word or not (column.endswith(ADDED) or column in reserved)]
+        spare = {column for column in columns if described_by(column) is None and column not in reserved}
+        named = [column for column in matching(word, columns) if column == word or column in spare]
         if not named:
             raise DataError(("" if path is None else f"{path}: ") + no_column(word, of_modality(name, word), columns))
         found += named

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nbridge.data.ids import check_ids, identifier_of
-from nbridge.data.tables.arrow import distinct, row_texts
+from nbridge.data.tables.arrow import distinct, is_text, row_texts, value_type
 from nbridge.data.tables.cells import is_padded, ordered_classes
 from nbridge.data.tables.columns import TableFile
 from nbridge.data.tables.numbers import Numbers, check_joinable, join
-from nbridge.data.texts import exact_number_of, normal_text, number_of
+from nbridge.data.texts import EMPTY, exact_number_of, normal_text, number_of
 from nbridge.errors import DataError, naming
 
 EXACT = 2**53
@@ -30,7 +30,8 @@ class Profile:
         name: Its name.
         texts: Its distinct texts in order, without placeholders.
         codes: The index of each row's text among them, (N,); -1 where absent.
-        absent: The number of rows of each word that counts as absent: placeholders of the file, and words among numbers.
+        absent: The number of rows of each word that counts as absent: placeholders of the file, words among numbers, and empty texts
+            in data that have null.
         declared: Whether the texts are classes declared by the data, in order.
 
     Attributes:
@@ -169,10 +170,14 @@ def _read(file: TableFile, id_column: str | None, texts: dict[str, list[str]], a
         rows += chunk.rows
         for column in columns:
             known = places[column]
-            codes, different = distinct(chunk.column(column))
+            array = chunk.column(column)
+            codes, different = distinct(array)
             words = list(map(normal_text, different))
             numbers = [known.setdefault(text, float(len(known) - len(missing))) for text in words]
             marks = {place: text for place, text in enumerate(words) if text in missing and text}
+            if missing == EMPTY and is_text(value_type(array.type)):
+                # Null comes last; an empty text is a value of the data that counts as absent.
+                marks |= {place: text for place, text in enumerate(words[:-1]) if not text}
             absent[column].update(marks[code] for code in codes[np.isin(codes, list(marks))].tolist())
             parts[column].append(np.array(numbers)[codes])
         ids += [] if id_column is None else row_texts(chunk.column(id_column), identifier_of).tolist()

@@ -19,7 +19,7 @@ from nbridge.common.messages import clip, did_you_mean, listing
 from nbridge.data.blocks import Block, Layout, Output, RowReader, RowWriter
 from nbridge.data.column import PRESENT
 from nbridge.data.ids import IdWording, identifier_of
-from nbridge.data.output_names import ADDED, IMPUTED
+from nbridge.data.output_names import IMPUTED, described_by
 from nbridge.data.tables.arrow import row_texts
 from nbridge.data.tables.cell_format import CellStyle
 from nbridge.data.tables.columns import Chunk, TableFile
@@ -193,8 +193,8 @@ class _InMemory:
 
 def kept_columns(file: TableFile, layout: TableLayout, names: Iterable[str]) -> tuple[str, ...]:
     """The columns of a table to write again: all except those from an earlier imputation of some modalities."""
-    made = {stem + ending for name in names for stem in (name, *layout.columns[name]) for ending in ADDED}
-    return tuple(column for column in file.columns if column in _columns(layout) or column not in made)
+    described = {stem for name in names for stem in (name, *layout.columns[name])}
+    return tuple(column for column in file.columns if column in _columns(layout) or described_by(column) not in described)
 
 
 def has_modality(found: Sequence[str], layout: TableLayout, name: str) -> bool:
@@ -218,13 +218,16 @@ def has_modality(found: Sequence[str], layout: TableLayout, name: str) -> bool:
 
 
 def no_slip(passed: Sequence[str], layout: TableLayout, there: Sequence[str]) -> None:
-    """Rejects a column named similarly to one of a missing modality, which would otherwise be imputed silently.
+    """Rejects a column with the name of a missing modality, or similar to one of its columns: it would otherwise be imputed silently.
 
     Raises:
         DataError: for the first such column, or when there is no modality.
     """
     absent = [column for name in layout.columns if name not in there for column in layout.columns[name]]
     for column in passed:
+        if column in layout.columns and column not in there:
+            listed = clip(listing(layout.columns[column]), 100)
+            raise DataError(f"{clip(column)!r}: expected the columns of modality {column!r} one by one ({listed}), or rename it")
         if column != layout.id and (near := did_you_mean(column, absent, cutoff=0.8)):
             raise DataError(f"column {clip(column)!r}: no such column in the spec.{near}")
     if not there:
