@@ -24,7 +24,7 @@ from nbridge.data.folders import data_folder
 from nbridge.errors import NBridgeError, RunError
 from nbridge.spec.registry import STAGES, reading
 from nbridge.training.build import build_model
-from nbridge.training.checkpoint import CONFIG, TENSORS, load_model, load_tensors, read_config
+from nbridge.training.checkpoint import CONFIG, TENSORS, UNREADABLE, load_model, load_tensors, read_config
 from nbridge.training.run_folder import (
     CHECKPOINT,
     ENVIRONMENT,
@@ -119,7 +119,8 @@ def diagnose_run(folder: Path) -> RunState:
         RunError: if there is no run folder.
     """
     if not (folder / RESOLVED).is_file():
-        raise RunError(f"{folder}: no run folder here ({RESOLVED} is missing)")
+        inside = f"; this is a model folder, give the run folder {folder.parent}" if (folder / CONFIG).is_file() else ""
+        raise RunError(f"{folder}: no run folder here ({RESOLVED} is missing){inside}")
     finished = (folder / MODEL / CONFIG).is_file()
     checks: dict[Path, Callable[[], object]] = {
         Path(RESOLVED): lambda: read_resolved(folder),
@@ -148,6 +149,8 @@ def _advice(folder: Path, state: str, damaged: Mapping[str, str], *, finished: b
     checkpoint, environment = str(CHECKPOINT) in damaged, ENVIRONMENT in damaged
     cases = [
         (state == "being written", f"wait until the process ends, or stop it; then: {resume}"),
+        # Files that may not be read are whole, for all that is known.
+        (any(UNREADABLE in reason for reason in damaged.values()), f"make its files readable: chmod -R u+rwX {named}"),
         (state == "finished", f"use it: nbridge impute {named} ROWS --out COMPLETED"),
         (RESOLVED in damaged, "the spec is lost; train again from the spec that you wrote"),
         (finished and not model, f"the model is whole and can be used; other files need a new training: {again}"),
@@ -163,6 +166,8 @@ def _damage(path: Path, check: Callable[[], object], *, required: bool) -> str:
         return "missing" if required else ""
     try:
         check()
+    except PermissionError:
+        return UNREADABLE
     except (NBridgeError, OSError, ValueError) as error:
         return (str(error).splitlines() or [type(error).__name__])[0].removeprefix(f"{path}: ")
     return ""
