@@ -5,18 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from os import PathLike
+from typing import Self
 
 
 class NBridgeError(ValueError):
-    """Base class of errors caused by the user's input. The message says what was found, where, what was expected and what to do."""
+    """Base class of errors caused by the user's input. The message says what was found, where, what was expected and what to do.
+
+    Arguments:
+        text: The message; characters that are not printable, which files may contain, become ``?``.
+    """
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(_printable(text))
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
 
 
 class SpecError(NBridgeError):
     """An invalid spec: all its errors, one per line."""
 
     def __init__(self, problems: list[str]) -> None:
-        self.problems = problems
+        self.problems = [*map(_printable, problems)]
         super().__init__("\n".join(problems))
+
+    def __reduce__(self) -> tuple[type[Self], tuple[list[str]]]:
+        return type(self), (self.problems,)
 
 
 class DataError(NBridgeError):
@@ -35,6 +50,9 @@ class CellError(DataError):
     def __init__(self, text: str, cell: tuple[str, int, int], problem: str) -> None:
         self.cell, self.problem = cell, problem
         super().__init__(text)
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, tuple[str, int, int], str]]:
+        return type(self), (str(self), self.cell, self.problem)
 
     def at(self, place: Callable[[str, int, int], str] | None) -> DataError:
         """The same error with its position in a file, as ``place(modality, row, element)`` gives it."""
@@ -73,6 +91,9 @@ class LostProcessError(NBridgeError):
     def __init__(self, text: str, exit_code: int = 1) -> None:
         self.exit_code = exit_code
         super().__init__(text)
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, int]]:
+        return type(self), (str(self), self.exit_code)
 
 
 def exit_code(error: BaseException) -> int:

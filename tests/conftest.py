@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import pickle
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 # Before torch is imported: it looks for devices once.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -14,10 +15,14 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 from pathlib import Path
 from typing import Any
 
+import after_training
 import pytest
 import torch
 import typer.main
 from hypothesis import HealthCheck, settings
+
+from nbridge.spec import reader, yaml_positions
+from nbridge.spec.spec import Spec
 
 gc.disable()  # While tests are collected, whose modules import much that stays.
 torch.set_num_threads(1)
@@ -27,8 +32,30 @@ settings.register_profile(
 settings.load_profile("ci")
 
 
+# Seeding accelerators that are not there formats a traceback for each of them, at every `torch.manual_seed`.
+torch.cuda.manual_seed_all = torch.xpu.manual_seed_all = lambda seed: None
+# No test cuts off the power, so that files need not be on the disk.
+os.fsync = lambda fd: None
+
 # A command of a typer application is built from its functions once, in place of at each call in this process.
 typer.main.get_command = functools.cache(typer.main.get_command)
+
+
+def _write_once(write: Callable[[Spec], str]) -> Callable[[Spec], str]:
+    written: dict[bytes, str] = {}
+
+    def write_spec(spec: Spec) -> str:
+        key = pickle.dumps(spec.as_dict())
+        if key not in written:
+            written[key] = write(spec)
+        return written[key]
+
+    return write_spec
+
+
+# Tests write and read the same specs again and again, and YAML takes most of what it takes to begin a tiny training.
+reader.write_spec = _write_once(reader.write_spec)
+yaml_positions._compose = functools.lru_cache(1000)(yaml_positions._compose)
 
 
 class Doctests:
@@ -37,8 +64,7 @@ class Doctests:
     @pytest.fixture(autouse=True)
     def doctest_names(self, doctest_namespace: dict[str, Any]) -> None:
         doctest_namespace["torch"] = torch
-        # Before every test, so not `torch.manual_seed`: that formats a traceback for accelerators, of which there are none.
-        torch.default_generator.manual_seed(0)
+        torch.manual_seed(0)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -65,20 +91,12 @@ def pytest_collection_finish() -> None:
 def little_after_training(request: pytest.FixtureRequest) -> Iterator[None]:
     """What is fitted once training is over looks at few draws of few rows and tries few values, but where it is what is tested.
 
-    It costs the same however small a model and its rows are, and is most of what a tiny training takes.
+    That is most of what a tiny training takes, in this process and in those that it forks.
     """
-    from nbridge.inference import calibration, exponents, product_prior
-    from nbridge.models import mixture_prior
-
     with pytest.MonkeyPatch.context() as patch:
         if request.path.parent.name != "inference" and request.path.stem != "test_mixture":
-            patch.setattr(exponents, "ITEMS", 64)
-            patch.setattr(exponents, "ITERATIONS", 4)
-            patch.setattr(product_prior, "ITEMS", 64)
-            patch.setattr(product_prior, "TEMPERS", product_prior.TEMPERS[::2])
-            patch.setattr(calibration, "FACTORS", calibration.FACTORS[::2])
-            patch.setattr(calibration, "NUMBERS", 2**20)
-            patch.setattr(mixture_prior, "DRAWS", 2)
+            after_training.make_little(patch.setattr)
+            patch.setenv(after_training.VARIABLE, "1")
         yield
 
 

@@ -19,16 +19,19 @@ from contextlib import suppress
 from multiprocessing import forkserver
 from pathlib import Path
 
+import after_training
 import pytest
 
 from nbridge.__main__ import main
 
 IMPORTED = [
+    "pytest",
     "torch._dynamo",
     "nbridge.cli.main",
     "nbridge.data.benchmarks.digits",
     "nbridge.evaluation.versus_baseline",
     "nbridge.inference.complete",
+    "nbridge.inference.product_prior",
     "nbridge.report.page",
     "nbridge.runs.run",
     "scipy.optimize",
@@ -167,6 +170,8 @@ def work(program: Program, arguments: list[str], environment: dict[str, str], fo
     os.environ.update(environment)
     os.chdir(folder)
     sys.argv = arguments
+    if after_training.is_little(environment):
+        after_training.make_little(setattr)
     try:
         program()
     except Exception:

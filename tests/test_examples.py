@@ -51,7 +51,7 @@ def test_the_custom_modality_is_short_conforms_and_imputes_angles(capsys: pytest
     example = load_example("custom_modality")
     check_encoder(example.CircleEncoder((2,), 5), (2,))
     check_likelihood(example.Direction((2,)))
-    example.main(epochs=8)
+    example.main(epochs=4)
     found = re.fullmatch(r"error of the imputed angle: median ([\d.]+), 90th percentile ([\d.]+) degrees\n", capsys.readouterr().out)
     assert found is not None
     # A guess that knows nothing is off by 90 degrees in the median, and by 162 in nine of ten.
@@ -100,7 +100,7 @@ def test_the_custom_likelihood_conforms_and_stands_jerks_better_than_a_normal(
 
 
 def test_omics_imputes_protein_better_than_the_mean_patient(capsys: pytest.CaptureFixture[str], real_data: Path):
-    load_example("omics").main(epochs=(30, 15))
+    load_example("omics").main(epochs=(15, 8))
     out = capsys.readouterr().out
     found = re.search(r"protein of (\d+) held-out patients: RMSE ([\d.]+), of the mean ([\d.]+)\n", out)
     assert found is not None
@@ -119,7 +119,7 @@ def test_sensors_tell_activities_from_the_watch_alone(capsys: pytest.CaptureFixt
         return {name: recorded[name][kept] for name in ("subject", "label", *example.WATCH, *example.PHONE)}
 
     monkeypatch.setattr(example, "read_npz", read_few)
-    example.main(epochs=5, people=12)
+    example.main(epochs=4, people=12)
     out = capsys.readouterr().out
     commonest, both, watch, phone = (int(share) for share in re.findall(r"(\d+)%", out)[:4])
     assert min(both, watch, phone) > commonest
@@ -148,10 +148,10 @@ def trained_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     train = nbridge.train
 
     def train_briefly(spec: dict[str, Any], rows: Any) -> nbridge.Run:
-        return train({**spec, "training": {"updates": 150, "learning_rate": 3e-3}}, rows)
+        return train({**spec, "training": {"updates": 60, "learning_rate": 5e-3}}, rows)
 
     monkeypatch.setattr(nbridge, "train", train_briefly)
-    monkeypatch.setattr(nbridge, "NBridgeImputer", partial(nbridge.NBridgeImputer, epochs=40))
+    monkeypatch.setattr(nbridge, "NBridgeImputer", partial(nbridge.NBridgeImputer, epochs=20))
 
 
 @pytest.mark.usefixtures("trained_briefly")
@@ -178,7 +178,7 @@ def test_the_examples_of_data_complete_a_frame_and_a_table():
 
 def test_a_format_of_its_own_is_drafted_trained_and_imputed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(ROOT / "examples")
-    load_example("webdataset").main(updates=60)
+    load_example("webdataset").main(updates=40)
     counts = r"imputed {'top': 0, 'label': 597, 'bottom': 300}"
     found = re.search(rf"{counts}; (\d+)% of the imputed labels are right\n$", capsys.readouterr().out)
     assert found is not None

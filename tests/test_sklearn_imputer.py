@@ -54,7 +54,7 @@ def small(**options: Any) -> NBridgeImputer:
 
 @pytest.fixture(scope="module")
 def fitted() -> NBridgeImputer:
-    return small(weights={"label": 10}, epochs=100).fit(table())
+    return small(weights={"label": 10}, epochs=60).fit(table())
 
 
 def test_holes_are_filled_and_observed_cells_are_bit_identical(fitted: NBridgeImputer):

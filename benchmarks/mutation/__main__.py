@@ -50,9 +50,10 @@ MODULES = (
     "nbridge/inference/calibration.py",
 )  # fmt: skip
 TESTS = (
-    "tests/nn", "tests/models", "tests/evaluation/test_importance.py", "tests/inference/test_calibration_of_serving.py",
-    "tests/inference/test_conformal.py", "tests/data/test_numeric_precision.py", "tests/inference/test_exponents.py", "tests/inference/test_product_prior.py",
-    "tests/test_testing.py", "nbridge/nn", "nbridge/models", "nbridge/evaluation/importance.py", "nbridge/inference/calibration.py",
+    "tests/nn", "tests/models", "tests/data/test_numeric_precision.py", "tests/evaluation/test_importance.py",
+    "tests/inference/test_calibration_of_serving.py", "tests/inference/test_conformal.py", "tests/inference/test_exponents.py",
+    "tests/inference/test_impute.py", "tests/inference/test_product_prior.py", "tests/test_testing.py",
+    "nbridge/nn", "nbridge/models", "nbridge/evaluation/importance.py", "nbridge/inference/calibration.py",
 )  # fmt: skip
 
 Run = Callable[[Sequence[Task]], Iterator[tuple[int, Outcome]]]

@@ -62,7 +62,7 @@ def did_you_mean(word: object, known: Iterable[str], cutoff: float = 0.6) -> str
     """
     spelled = {candidate.lower(): candidate for candidate in known if candidate != word}
     close = difflib.get_close_matches(clip(word).lower(), spelled, n=1, cutoff=cutoff)
-    return f" Did you mean '{spelled[close[0]]}'?" if close else ""
+    return f" Did you mean '{clip(spelled[close[0]])}'?" if close else ""
 
 
 def listing(names: Iterable[str]) -> str:

@@ -188,6 +188,7 @@ _DRAW_GLOBALLY = (
 )
 _MAKE = _named(torch, "empty eye linspace logspace ones rand randn zeros")
 _MAKE_OF_VALUES = _named(torch, "arange as_tensor full scalar_tensor tensor")
+_CHANGED = _DRAW | _DROPOUT | _DRAW_GLOBALLY | _MAKE | _MAKE_OF_VALUES
 
 
 class _Redirected(TorchFunctionMode):
@@ -204,6 +205,8 @@ class _Redirected(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if func not in _CHANGED:
+            return func(*args, **(kwargs or {}))
         options = dict(kwargs or {})
         if func in _MAKE and options.get("dtype") is None and options.get("out") is None:
             options["dtype"] = torch.float32

@@ -131,7 +131,7 @@ def train(
     """
     collector = _WarningCollector(reporter)
     with join_processes() as world, ExitStack() as stack:
-        spec, text = _read(spec, overrides)
+        spec, text = _read(spec, overrides, written=out is not None)
         folder = None if out is None else Path(out)
         if folder is not None and world.is_main:
             check_target(folder, overwrite)
@@ -143,7 +143,7 @@ def train(
         model, splits = _prepare(spec, data, device, world, collector)
         # Before the folder is touched: invalid rows must not cost an existing run.
         check_stages(model, splits.train.through(model.prepare), spec.training, world)
-        _check_same_everywhere(write_spec(spec), splits, world)
+        _check_same_everywhere(spec, splits, world)
         precision = choose_precision(spec.training.precision, model, spec.training.batch_size, world=world)
         if folder is not None:
             if world.is_main:
@@ -264,14 +264,14 @@ class _WarningCollector:
             issue(finding)
 
 
-def _read(spec: Spec | Mapping[str, object] | str | os.PathLike[str], overrides: Sequence[str]) -> tuple[Spec, str]:
-    """The spec, and its text as written."""
+def _read(spec: Spec | Mapping[str, object] | str | os.PathLike[str], overrides: Sequence[str], *, written: bool) -> tuple[Spec, str]:
+    """The spec, and its text as written; a spec from Python is written as text, which takes a while, only on demand."""
     if isinstance(spec, str | os.PathLike):
         return read_spec(spec, overrides), Path(spec).read_text(encoding="utf-8")
     if overrides:
         raise NBridgeError("overrides apply only to a spec given by its path; change the mapping or the Spec instead")
     spec = spec if isinstance(spec, Spec) else spec_from_dict(spec)
-    return spec, write_spec(spec)
+    return spec, write_spec(spec) if written else ""
 
 
 def _prepare(spec: Spec, data: Data | None, device: str, world: World, collector: _WarningCollector) -> tuple[MultimodalVAE, Splits]:
@@ -289,9 +289,9 @@ def _weigh(model: MultimodalVAE, spec: Spec, splits: Splits) -> None:
         model.weights.update({name: weights[name] for name in wanted})
 
 
-def _check_same_everywhere(spec: str, splits: Splits, world: World) -> None:
+def _check_same_everywhere(spec: Spec, splits: Splits, world: World) -> None:
     """Checks that all processes have the same spec and rows; otherwise they would silently corrupt the model."""
-    if not world.is_single and not world.is_same_everywhere(spec + fingerprint(splits)):
+    if not world.is_single and not world.is_same_everywhere(write_spec(spec) + fingerprint(splits)):
         raise DataError("the processes of this training have different specs or rows; give all of them the same files")
 
 

@@ -134,7 +134,9 @@ def check_layout(path: Path, found: Mapping[str, str], written: Mapping[str, str
 
 def check_version(path: Path, version: object) -> None:
     """Raises a `RunError` for a newer format."""
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if not isinstance(version, int):
+        raise RunError(f"{path}: format version {clip(version)!r}, expected a whole number; is the file damaged?")
+    if version > FORMAT_VERSION:
         raise RunError(f"{path}: format version {version} is newer than the newest supported ({FORMAT_VERSION}); upgrade nbridge")
 
 

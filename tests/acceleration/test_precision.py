@@ -158,8 +158,9 @@ def test_a_run_keeps_its_choice_and_resume_does_not_measure_again(tmp_path: Path
     assert environment["precision"] == {"asked": "auto", "chosen": "bf16", "float32_ms": 4.0, "bf16_ms": 1.0}
     again = nbridge.resume(tmp_path / "cut", ROWS)
     assert found == ["bf16"] * 3
+    found = again.model.network.state_dict()
     for name, tensor in whole.model.network.state_dict().items():
-        assert torch.equal(tensor, again.model.network.state_dict()[name]), name
+        assert torch.equal(tensor, found[name]), name
 
 
 @pytest.mark.parametrize("kept", ["auto", {"asked": "auto"}, {"asked": "auto", "chosen": "int8"}])

@@ -212,6 +212,20 @@ def test_the_curve_is_the_estimate_from_the_first_draws(samples: int, marks: lis
         assert curve[number] == pytest.approx(log_likelihood(model, batch, NAMES, samples=number).log_likelihood, rel=1e-12)
 
 
+@given(seed=st.integers(0, 2**32), cuts=st.lists(st.integers(1, 119), max_size=6))
+def test_the_curve_does_not_depend_on_the_blocks_of_draws(seed: int, cuts: list[int]):
+    drawn = torch.randn(120, 3, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    whole, cut = weights._Sums(120), weights._Sums(120)
+    whole.add(drawn)
+    for block in drawn.tensor_split(sorted(cuts)):
+        if len(block):
+            cut.add(block)
+    assert [*whole.curve] == [*cut.curve] == [1, 10, 100, 120]
+    for number, estimate in whole.curve.items():
+        torch.testing.assert_close(estimate, drawn[:number].exp().mean(0).log())
+        torch.testing.assert_close(cut.curve[number], estimate)
+
+
 @pytest.mark.parametrize("estimate", [log_likelihood, partial(conditional_log_likelihood, given="b")])
 def test_the_standard_error_is_the_spread_of_estimates_of_one_number(estimate: Callable[..., Any]):
     batch = rows(1)

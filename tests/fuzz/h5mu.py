@@ -125,6 +125,8 @@ def changed_values(rng: Random, node: Any) -> None:
 def unchanged(before: Path, after: Path) -> None:
     """Proteins that are there are those of the file."""
     with h5py.File(before, "r") as old, h5py.File(after, "r") as new:
+        if "X" not in old["mod/prot"]:
+            return
         values, completed = old["mod/prot/X"][()], new["mod/prot/X"][()]
         kept = {name: place for place, name in enumerate(new["mod/prot/obs/_index"][()])}
         places = [kept[name] for name in old["mod/prot/obs/_index"][()]]

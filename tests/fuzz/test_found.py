@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,9 +23,10 @@ import nbridge
 from nbridge.data.numpy.class_texts import texts_in
 from nbridge.data.split_labels import array_labels
 from nbridge.draft.checks import check_data
+from nbridge.errors import CellError, LostProcessError
 from nbridge.training.run_folder import METRICS
 
-from . import checkpoint, model, npz, parquet, request
+from . import checkpoint, csv, model, npz, parquet, request
 from .rows import SMALL, check, model_of, small
 
 
@@ -88,6 +91,43 @@ def test_an_unprintable_name_of_an_array_is_listed_in_a_line(tmp_path: Path):
     (tmp_path / "rows.npz").write_bytes(buffer.getvalue())
     with pytest.raises(nbridge.DataError, match=r"no array 'x'. Found: \?\?$"):
         check(npz.spec(tmp_path / "rows.npz"))
+
+
+def test_an_unprintable_name_that_is_close_is_suggested_in_a_line(tmp_path: Path):
+    path = tmp_path / "rows.csv"
+    path.write_text(csv.text_of(csv.cells()).replace("stage", "st\x7fge"))
+    with pytest.raises(nbridge.DataError, match=r"no column 'stage'\. Did you mean 'st\?ge'\? Found: .*st\?ge, note$"):
+        check(csv.spec(path))
+
+
+def test_a_message_is_printable_whatever_it_quotes():
+    assert str(nbridge.DataError("a\x7f: \u2028\nb\t")) == "a?: ?\nb?"
+    error = nbridge.SpecError(["a\x00", "b"])
+    assert (error.problems, str(error)) == (["a?", "b"], "a?\nb")
+    # Processes send errors to each other.
+    for sent in (error, CellError("x: wrong", ("x", 1, 2), "wrong"), LostProcessError("lost", 129)):
+        back = pickle.loads(pickle.dumps(sent))
+        assert (type(back), str(back), vars(back)) == (type(sent), str(sent), vars(sent))
+
+
+def test_a_version_that_is_no_number_is_damage(tmp_path: Path):
+    target = Path(shutil.copytree(model.whole(tmp_path), tmp_path / "copy"))
+    config = json.loads((target / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps({**config, "format_version": "\x00"}))
+    with pytest.raises(nbridge.RunError, match=r"format version '\?', expected a whole number; is the file damaged\?$"):
+        nbridge.load(target)
+
+
+@pytest.mark.parametrize("values", [[None] * 3, [[0.0, 1.0], None, [1.0, 0.0]]])
+def test_a_column_of_lists_is_no_column_of_classes(tmp_path: Path, values: list[Any]):
+    rows = parquet.table().slice(0, 3)
+    rows = rows.set_column(rows.column_names.index("sex"), "sex", pa.array(values, pa.list_(pa.float32())))
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(parquet.written(rows))
+    message = r"modality 'sex': column 'sex' holds lists, expected one of its classes in each row: female, male$"
+    for options in ({}, {"samples": 2}, {"intervals": [0.9]}):
+        with pytest.raises(nbridge.DataError, match=message):
+            parquet.model(tmp_path).impute(path, tmp_path / "out.parquet", **options)
 
 
 def test_one_identifier_for_all_rows_is_an_error_of_identifiers(tmp_path: Path):

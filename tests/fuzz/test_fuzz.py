@@ -94,7 +94,7 @@ def test_a_case_without_end_is_one_that_is_too_slow(fates: None, tmp_path: Path,
 def test_a_message_is_one_line_and_short():
     assert problem_of(nbridge.DataError("rows.csv: row 3 is wrong")) == ""
     assert problem_of(SpecError(["one", "two"])) == ""
-    for text in ("", "a\nb", "\x00", "a" * 5000):
+    for text in ("", "a\nb", "a" * 5000):
         assert problem_of(nbridge.DataError(text)) != ""
     assert problem_of(SpecError(["one", "a\nb"])) != ""
 

@@ -16,7 +16,7 @@ from nbridge.data.rows import Rows
 from nbridge.inference.calibration import conform, uncalibrate
 from nbridge.inference.intervals import summarise
 from nbridge.models.base import MultimodalVAE
-from nbridge.models.conformal import DRAWS, Conformal, scores
+from nbridge.models.conformal import DRAWS, LEVEL_STEPS, Conformal, scores
 from nbridge.nn.likelihoods import Normal, Poisson
 from nbridge.spec.reader import spec_from_dict
 from nbridge.training import trainer as training
@@ -87,6 +87,27 @@ def test_of_one_cell_the_scale_is_the_score_of_rank_n_plus_1_times_the_level():
     # 31 times .97 is more than 30 rows have; nothing is known of other numbers given.
     assert conformal.scale("x", [0.97, 0.9999], torch.tensor([2])).isinf().all()
     assert conformal.scale("x", [0.1], torch.tensor([0, 1])).isinf().all()
+
+
+def test_a_level_that_is_stored_is_not_rounded_up_and_one_between_two_is():
+    conformal = Conformal(["x"], 1)
+    conformal.fit("x", 0, torch.arange(1.0, 5000)[:, None], torch.ones(4999, 1, dtype=torch.bool))
+    levels = [step / LEVEL_STEPS for step in range(1, LEVEL_STEPS)]
+    assert conformal.scale("x", levels, torch.tensor([0]))[:, 0].tolist() == [5.0 * step for step in range(1, LEVEL_STEPS)]
+    assert conformal.scale("x", [0.0701], torch.tensor([0])).item() == 5 * 71
+
+
+def test_ends_are_the_scale_times_the_half_width_of_each_side_from_the_median():
+    generator = torch.Generator().manual_seed(3)
+    draws = torch.randn(DRAWS, 4, 2, generator=generator).exp()
+    conformal = Conformal(["x"], 1)
+    conformal.fit("x", 0, torch.rand(30, 1, generator=generator) * 3, torch.ones(30, 1, dtype=torch.bool))
+    lower, upper = conformal.ends("x", Normal((2,)), draws, [0.5, 0.9], torch.zeros(4, dtype=torch.long))
+    ordered = draws.sort(0).values
+    low, median, high = (ordered[round(share * (DRAWS + 1)) - 1] for share in (0.16, 0.5, 0.84))
+    scales = conformal.scale("x", [0.5, 0.9], torch.zeros(1, dtype=torch.long))[:, :, None]
+    torch.testing.assert_close(lower, median - scales * (median - low))
+    torch.testing.assert_close(upper, median + scales * (high - median))
 
 
 def test_each_row_counts_once_whatever_the_number_of_its_observed_cells():

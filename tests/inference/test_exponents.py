@@ -214,7 +214,7 @@ def test_what_modalities_share_by_contrast_is_not_given_up_for_likelihood():
         assert isinstance(model, JointVAE)
         model.contrast, model.contrast_nats = 0.1, nats
         model.fusion = Scaled(model.fusion, 5.0)
-        found[nats] = fitted(model, oracle_rows(1000))["a"]
+        found[nats] = fitted(model, oracle_rows(300))["a"]
     assert found[0.0] < found[2.0] < found[200.0], found
 
 

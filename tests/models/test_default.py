@@ -67,6 +67,12 @@ def test_a_spec_without_options_has_own_encoders_a_coupling_and_fitted_exponents
     assert not (model.network.exponents == 1).all()
 
 
+def test_one_modality_has_no_product_to_fit():
+    network = nbridge.Model.from_spec(nbridge.Spec.model_validate(spec({"a": part(3)}))).network
+    assert isinstance(network, BridgedVAE)
+    assert (network.exponents, network.codes) == (None, None)
+
+
 def test_the_papers_objective_is_one_word_and_brings_back_all_that_the_paper_has():
     model = nbridge.train(spec(THREE, bridges={"hidden": [8], "objective": "paper"}), values()).model
     assert isinstance(model.network, BridgedVAE)
@@ -122,6 +128,18 @@ def test_awkward_data_trains_to_something_finite(
 ):
     rows = {name: x for name, x in (values() | changes).items() if name in modalities}
     assert imputes(nbridge.train(spec(modalities, **more), rows))
+
+
+def test_a_row_with_one_modality_is_not_predicted_from_nothing():
+    network = nbridge.Model.from_spec(nbridge.Spec.model_validate(spec(THREE))).network
+    data = values(12)
+    batch = Batch(
+        {name: torch.as_tensor(x, dtype=torch.float32) for name, x in data.items()},
+        {name: torch.arange(12) % 3 == place for place, name in enumerate(data)},
+    )
+    terms = network.stages()[0].loss(network.prepare(batch), {}, 1.0)
+    assert terms["leave_one_out"].item() == 0
+    assert terms["a"].item() != 0
 
 
 def test_rows_none_of_which_is_complete_train():

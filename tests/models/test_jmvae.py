@@ -12,6 +12,7 @@ from strategies import SEEDS
 
 import nbridge
 from nbridge.data.batch import Batch
+from nbridge.data.patterns import Patterns
 from nbridge.models.jmvae import JMVAE
 from nbridge.models.retrofit import InferenceNetwork
 
@@ -83,9 +84,17 @@ def test_with_alpha_0_it_is_the_joint_vae_bit_for_bit() -> None:
     joint = nbridge.train({**spec, "model": "joint"}, data).model
     jmvae = nbridge.train({**spec, "model": {"type": "jmvae", "alpha": 0}}, data).model
     other = nbridge.train({**spec, "model": {"type": "jmvae", "alpha": 1e-3}}, data).model
+    found = jmvae.network.state_dict()
     for name, tensor in joint.network.state_dict().items():
-        assert torch.equal(jmvae.network.state_dict()[name], tensor), name
+        assert torch.equal(found[name], tensor), name
     assert any(not torch.equal(other.network.state_dict()[name], tensor) for name, tensor in joint.network.state_dict().items())
+
+
+def test_with_alpha_0_a_network_learns_from_rows_of_its_subset_alone() -> None:
+    seen = Patterns(NAMES, {"110": 3})
+    assert jmvae(0).supports_pattern("110", seen)
+    assert not jmvae(0).supports_pattern("100", seen)
+    assert jmvae(1).supports_pattern("100", seen)
 
 
 def test_a_subset_without_its_network_is_told() -> None:

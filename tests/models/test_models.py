@@ -155,8 +155,9 @@ def test_a_run_of_every_model_is_saved_loaded_and_read_again(variant: str, tmp_p
     expected = run.model.impute(batch, samples=2).values
     for model in (nbridge.load(tmp_path / "run").network, nbridge.resume(tmp_path / "run", data()).model.network):
         assert type(model) is type(run.model.network)
+        found = model.state_dict()
         for name, tensor in run.model.network.state_dict().items():
-            assert torch.equal(model.state_dict()[name], tensor), name
+            assert torch.equal(found[name], tensor), name
         for name, values in nbridge.Model(model).impute(batch, samples=2).values.items():
             assert values.isfinite().all()
             assert torch.equal(values, expected[name])
@@ -187,8 +188,9 @@ def test_a_run_that_was_stopped_ends_bit_identically_to_one_that_was_not(variant
     with pytest.raises(_StopError):
         nbridge.train(spec, data(), out=tmp_path / "run", reporter=_Stop())
     resumed = nbridge.resume(tmp_path / "run", data()).model.network
+    found = resumed.state_dict()
     for name, tensor in whole.network.state_dict().items():
-        assert torch.equal(resumed.state_dict()[name], tensor), name
+        assert torch.equal(found[name], tensor), name
 
 
 # What models share

@@ -50,6 +50,11 @@ def test_it_takes_the_first_modality_or_the_one_it_is_told_and_only_that(model: 
         assert torch.equal(run.model.network.state_dict()[path], tensor), path
 
 
+def test_without_a_weight_the_likelihood_counts_once() -> None:
+    plain = {"x": {"shape": 3, "likelihood": "normal", "encoder": "mlp"}}
+    assert nbridge.build_model(spec("vae", plain)).weights == {"x": 1.0}
+
+
 @pytest.mark.parametrize("name", ["x", "y"])
 def test_all_models_of_a_spec_see_the_same_split(name: str) -> None:
     both, one = spec("bridged"), spec({"type": "vae", "modality": name})

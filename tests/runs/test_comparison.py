@@ -139,8 +139,9 @@ def test_a_comparison_holds_a_run_for_each_model_and_seed_and_every_figure_of_ea
 def test_seeds_and_models_differ_and_their_runs_are_those_of_train(whole: tuple[Comparison, Path], spec: Path):
     _, folder = whole
     alone = nbridge.train(spec, overrides=["model=mvae", "training.seed=1"])
+    found = alone.model.network.state_dict()
     for name, tensor in nbridge.load(folder / "mvae" / "seed-1").network.state_dict().items():
-        assert tensor.equal(alone.model.network.state_dict()[name])
+        assert tensor.equal(found[name])
     for one in figures(folder)["models"]:
         assert any(line["values"][0] != line["values"][1] for line in one["figures"])
 

@@ -18,12 +18,12 @@ TWO_STEPS = {
     "celeba_paper": (8, ("data.rows=26", "data.path=celeba10k")),
     "digits": (600, ()),
     "mfeat": (700, ()),
-    "mnist_label": (128, ("data.rows=280",)),
-    "mnist_paper": (128, ("data.rows=280",)),
-    "mnist_paper_cpu": (128, ("data.rows=280",)),
-    "mnist_fashion_paper": (128, ("data.rows=280",)),
-    "mnist_fashion_paper_cpu": (128, ("data.rows=280",)),
-    "polymnist": (128, ("data.rows=280", "data.test_rows=20")),
+    "mnist_label": (11, ("data.rows=26",)),
+    "mnist_paper": (11, ("data.rows=26",)),
+    "mnist_paper_cpu": (11, ("data.rows=26",)),
+    "mnist_fashion_paper": (11, ("data.rows=26",)),
+    "mnist_fashion_paper_cpu": (11, ("data.rows=26",)),
+    "polymnist": (11, ("data.rows=26", "data.test_rows=4")),
     "tcga": (60, ()),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch import Tensor
 
 import nbridge
 from nbridge.errors import RunError
-from nbridge.training.checkpoint import TENSORS, load_tensors, save_tensors
+from nbridge.training.checkpoint import TENSORS, load_into, load_tensors, save_tensors
 from nbridge.training.progress import EpochRecord, Reporter
 from nbridge.training.run_folder import CHECKPOINT, METRICS
 
@@ -36,6 +37,7 @@ SPEC = {
     "training": {"batch_size": 8, "checkpoint_seconds": 0, "stages": {"joint": {"epochs": 4}, "bridges": {"epochs": 4}}},
 }
 ROWS = {"x": np.random.default_rng(0).normal(size=(40, 3)), "kind": np.arange(40) % 2}
+Undamaged = tuple[bytes, tuple[dict[str, Tensor], dict[str, Any]]]
 Edit = Callable[[dict[str, Tensor], dict[str, Any]], object]
 
 
@@ -274,18 +276,23 @@ def test_tensors_swapped_in_a_model_are_refused(whole: Path, tmp_path: Path):
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_every_tensor_of_a_model_that_is_not_finite_is_refused_by_its_name(whole: Path, tmp_path: Path, value: float):
     shutil.copytree(whole / "model", tmp_path / "model")
-    path = tmp_path / "model" / TENSORS
+    path, what = tmp_path / "model" / TENSORS, "NaN" if math.isnan(value) else "an infinite value"
     tensors, state = load_tensors(path)
+    model = nbridge.build_model(nbridge.load(whole).spec)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     floating = [name for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.numel()]
     assert len(floating) > 10
     for name in floating:
         changed = tensors[name].clone()
         changed.view(-1)[-1] = value
-        save_tensors(path, {**tensors, name: changed}, state)
-        with pytest.raises(RunError) as caught:
-            nbridge.load(tmp_path / "model")
-        what = "NaN" if math.isnan(value) else "an infinite value"
-        assert str(caught.value) == f"{path}: tensor {name} has {what}; the file is damaged, or its training diverged"
+        message = f"{path}: tensor {name} has {what}; the file is damaged, or its training diverged"
+        with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
+            load_into(model, {**tensors, name: changed}, path)
+        if name in (floating[0], floating[-1]):
+            save_tensors(path, {**tensors, name: changed}, state)
+            with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
+                nbridge.load(tmp_path / "model")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_infinite_values_that_a_new_model_has_are_accepted(tmp_path: Path):
@@ -329,11 +336,17 @@ def _damaged(data: bytes, draw: st.DataObject) -> bytes:
     return data[:place] + data[place + length :] if kind == "drop" else data[: place + length] + data[place:]
 
 
+@pytest.fixture(scope="module")
+def undamaged(halted: Path) -> Undamaged:
+    """The bytes of a checkpoint, and what is in it."""
+    path = halted / "joint" / CHECKPOINT
+    return path.read_bytes(), load_tensors(path)
+
+
 @FUZZ
 @given(draw=st.data())
-def test_damaged_bytes_of_a_tensor_file_are_refused_or_change_no_value(halted: Path, tmp_path: Path, draw: st.DataObject):
-    whole = (halted / "joint" / CHECKPOINT).read_bytes()
-    tensors, state = load_tensors(halted / "joint" / CHECKPOINT)
+def test_damaged_bytes_of_a_tensor_file_are_refused_or_change_no_value(undamaged: Undamaged, tmp_path: Path, draw: st.DataObject):
+    whole, (tensors, state) = undamaged
     (path := tmp_path / "damaged.safetensors").write_bytes(_damaged(whole, draw))
     try:
         found, kept = load_tensors(path)

@@ -152,8 +152,9 @@ def test_training_goes_on_bit_identically_from_any_saved_state():
         model = fresh(spec, seed=99)
         model.load_state_dict(tensors)
         fit(model, rows(), rows(20), spec.training, state=state)
+        found = model.state_dict()
         for name, tensor in whole.state_dict().items():
-            assert torch.equal(tensor, model.state_dict()[name]), (state.stage, state.epoch, name)
+            assert torch.equal(tensor, found[name]), (state.stage, state.epoch, name)
 
 
 def test_the_best_weights_are_those_of_each_stage():
@@ -173,9 +174,10 @@ def test_the_best_weights_are_those_of_each_stage():
         losses = {record.epoch: record.validation_loss for record in records.epochs if record.stage == stage}
         assert best_epoch == min(losses, key=losses.__getitem__)
         assert len(set(losses.values())) == 6
+        found = model.state_dict()
         for name, tensor in snapshots[index, best_epoch].items():
             if name.startswith(("bridges.", "sources.")) == (stage == "bridges") and name != "exponents":
-                assert torch.equal(model.state_dict()[name], tensor), (stage, name)
+                assert torch.equal(found[name], tensor), (stage, name)
 
 
 def test_without_validation_rows_the_last_weights_are_kept():
@@ -368,9 +370,10 @@ def test_what_an_absent_modality_holds_changes_no_trained_tensor(filler: float):
     model, other = fresh(spec), fresh(spec)
     fit(model, Batch(batch.values, present), None, spec.training)
     fit(other, Batch({**batch.values, "a": hidden}, present), None, spec.training)
+    found = other.state_dict()
     for name, tensor in model.state_dict().items():
         assert torch.isfinite(tensor).all(), name
-        assert torch.equal(tensor, other.state_dict()[name]), name
+        assert torch.equal(tensor, found[name]), name
 
 
 def test_a_modality_that_no_row_has_is_a_clear_error():

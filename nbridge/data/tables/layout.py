@@ -155,6 +155,9 @@ class TableLayout:
             raise DataError(
                 f"modality {name!r}: column {clip(listed[0])!r} holds lists, expected one column of lists, or several of single values"
             )
+        if listed and fields[0].classes:
+            known = clip(listing(fields[0].classes), 100)
+            raise DataError(f"modality {name!r}: column {clip(listed[0])!r} holds lists, expected one of its classes in each row: {known}")
         if self.is_index(name):
             classes = fields[0].classes
             if classes and len(classes) != shape[0]:
