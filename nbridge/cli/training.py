@@ -54,7 +54,8 @@ def train(
             from nbridge.spec.reader import read_spec
 
             # Read before importing torch, so that errors in the spec show immediately.
-            folder = out or default_folder(spec, read_spec(spec, set_ or ()).name)
+            name = read_spec(spec, set_ or ()).name
+            folder = out or default_folder(spec, name)
             from nbridge.runs import run
             from nbridge.training.progress import Reporters
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import os
@@ -64,7 +65,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch_beside(path: Path) -> Iterator[Path]:
-    """Yields a hidden folder on the same file system as ``path``, so that its contents can be renamed into place; always removed."""
+    """Yields a hidden folder on the same file system as ``path``, so that its contents can be renamed into place; always removed.
+
+    Raises:
+        OSError: if it cannot be created, or ``path`` is a folder that cannot be replaced (`check_replaceable`).
+    """
+    check_replaceable(path)
+    path = real_folder(path)
     folder = path.parent / _temporary_name(path)
     folder.mkdir()
     try:
@@ -73,8 +80,33 @@ def scratch_beside(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
+def real_folder(path: Path) -> Path:
+    """The folder that a path leads to through links; any other path unchanged."""
+    return Path(os.path.realpath(path)) if path.is_dir() else path
+
+
+def check_replaceable(path: Path) -> None:
+    """Checks that a folder which is to be replaced as a whole does not contain the current folder, which would then no longer exist.
+
+    Raises:
+        OSError: if it does.
+    """
+    try:
+        here = Path(os.path.realpath(Path.cwd()))
+    except OSError:  # the current folder was removed
+        return
+    if path.is_dir() and real_folder(path) in (here, *here.parents):
+        raise OSError(
+            errno.EBUSY, "it is or contains the current folder, and is replaced as a whole; run this from another folder", str(path)
+        )
+
+
 def replace_folder(path: Path, folder: Path) -> None:
-    """Flushes all files in ``folder`` to disk and renames it to ``path``; an existing folder at ``path`` is replaced only then."""
+    """Flushes all files in ``folder`` to disk and renames it to ``path``; an existing folder at ``path`` is replaced only then.
+
+    Where ``path`` is a link to a folder, that folder is replaced and the link is kept.
+    """
+    path = real_folder(path)
     for file in folder.rglob("*"):
         if file.is_file():
             _flush(file)

@@ -16,7 +16,7 @@ _INSIDE = (str(Path(__file__).parent.parent), contextlib.__file__)
 
 WarningKind = Literal[
     "chance", "inactive", "edge", "pattern", "apart", "empty", "prior", "slot", "split", "imputed", "untested", "doubt", "unlearned",
-    "edited",
+    "edited", "damaged",
 ]  # fmt: skip
 
 
@@ -31,7 +31,7 @@ class Finding:
             components than requested), ``slot`` (a part of an .h5mu file that could not be kept unchanged), ``split`` (parts of the
             split that are ill-formed or share items), ``imputed`` (values that an earlier imputation filled), ``untested`` (too few
             rows to check), ``doubt`` (a likely mistake in the data), ``unlearned`` (a column without a value in any training row)
-            or ``edited`` (a spec in a run folder that was edited).
+            ``edited`` (a spec in a run folder that was edited) or ``damaged`` (a file of a run folder that training goes on without).
         where: The modality, or several separated by commas; empty if it concerns all.
         text: One line: what, where, and what to do.
         details: The numbers behind it, as JSON values.

@@ -47,7 +47,7 @@ from nbridge.common import randomness
 from nbridge.nn.bridges import Bridges
 from nbridge.nn.distributions import diagonal_normal
 from nbridge.nn.film import ModulatedMLP
-from nbridge.spec.option_types import Count, PositiveFloat, PositiveInt, Probability
+from nbridge.spec.option_types import Blocks, Count, PositiveFloat, PositiveInt, Probability
 
 FREQUENCIES = 4
 """Number of frequencies in the Fourier features of time."""
@@ -88,7 +88,7 @@ class FlowBridge(Bridges):
 
     def __init__(
         self, features: Mapping[str, int], latent_dim: int,
-        *, width: Count = 0, blocks: PositiveInt = 2, steps: PositiveInt = 8, decay: Probability = 0.999, temperature: PositiveFloat = 1.0,
+        *, width: Count = 0, blocks: Blocks = 2, steps: PositiveInt = 8, decay: Probability = 0.999, temperature: PositiveFloat = 1.0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.widths, self.latent_dim = dict(features), latent_dim

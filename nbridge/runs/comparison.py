@@ -42,6 +42,9 @@ from nbridge.version import __version__
 Models = Sequence[str] | Mapping[str, Sequence[str]]
 """Names of models, or a mapping from your own names to overrides of the spec."""
 
+MAX_SEEDS = 10_000
+"""The greatest number of runs of one model; all are planned before the first one is trained."""
+
 
 class TimeLimitReached(KeyboardInterrupt):
     """The time limit of a comparison is reached; the same call resumes it."""
@@ -187,6 +190,8 @@ def _entries(path: str | os.PathLike[str], models: Models, out: Path, seeds: int
     variants = _variants(models)
     if seeds < 1:
         raise OptionError(f"seeds {seeds}: expected 1 or more")
+    if seeds > MAX_SEEDS:
+        raise OptionError(f"seeds {seeds}: expected {MAX_SEEDS} or fewer")
     base = read_spec(path, overrides)
     folders = _folders(variants)
     entries = []

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nbridge.common.messages import clip, listing
-from nbridge.common.warnings import Finding
+from nbridge.common.warnings import Finding, issue
 from nbridge.errors import RunError
 from nbridge.models.base import MultimodalVAE
 from nbridge.spec.differences import ABSENT, Difference, differences
@@ -84,7 +84,14 @@ def longer_spec(folder: Path, spec: Spec, text: str, overrides: Sequence[str]) -
     return longer
 
 
-def reopen(folder: Path, model: MultimodalVAE, before: Spec, after: Spec, environment: Mapping[str, Any]) -> None:
+def reopen(
+    folder: Path,
+    model: MultimodalVAE,
+    before: Spec,
+    after: Spec,
+    environment: Mapping[str, Any],
+    warn: Callable[[Finding], object] = issue,
+) -> None:
     """Takes a run back to the end of the first stage that is to be trained longer, or to its last checkpoint if that is earlier.
 
     The run folder is replaced at once; `nbridge.resume` continues it. Its model and all results are removed.
@@ -95,6 +102,7 @@ def reopen(folder: Path, model: MultimodalVAE, before: Spec, after: Spec, enviro
         before: The spec of the run.
         after: The same with other lengths of stages.
         environment: The contents of ``env.json``.
+        warn: Takes a warning of lost metrics.
 
     Raises:
         RunError: if nothing would be trained, or a checkpoint is missing or damaged.
@@ -118,7 +126,7 @@ def reopen(folder: Path, model: MultimodalVAE, before: Spec, after: Spec, enviro
 
     def fill(fresh: Path) -> None:
         # First, because the checkpoint counts its lines.
-        cut_metrics(folder, lines, fresh)
+        cut_metrics(folder, lines, fresh, warn=warn)
         save_state(fresh, model, state)
         for name in names[: state.stage]:
             if (folder / stage_end(name)).is_file():

@@ -6,23 +6,38 @@ import importlib.metadata
 import os
 import platform
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
 
 from nbridge.acceleration.precision import has_bf16_products
-from nbridge.common.atomic_files import leftovers
+from nbridge.common.atomic_files import leftovers, real_folder
 from nbridge.common.json_text import parse_json
 from nbridge.common.memory import free_bytes
 from nbridge.data.folders import data_folder
 from nbridge.errors import NBridgeError, RunError
-from nbridge.training.checkpoint import CONFIG, TENSORS, load_tensors, read_config
-from nbridge.training.run_folder import CHECKPOINT, ENVIRONMENT, METRICS, MODEL, RESOLVED, VERDICT, read_environment, read_resolved
+from nbridge.spec.registry import STAGES, reading
+from nbridge.training.build import build_model
+from nbridge.training.checkpoint import CONFIG, TENSORS, UNREADABLE, load_model, load_tensors, read_config
+from nbridge.training.run_folder import (
+    CHECKPOINT,
+    ENVIRONMENT,
+    METRICS,
+    MODEL,
+    RESOLVED,
+    VERDICT,
+    read_environment,
+    read_resolved,
+    stage_end,
+)
 from nbridge.training.run_lock import holder, lock_path
+from nbridge.training.state import read_state
 from nbridge.version import __version__
 
 USER_EXTRAS = ("explore", "hub", "omics", "onnx", "tracking")
@@ -104,34 +119,39 @@ def diagnose_run(folder: Path) -> RunState:
         RunError: if there is no run folder.
     """
     if not (folder / RESOLVED).is_file():
-        raise RunError(f"{folder}: no run folder here ({RESOLVED} is missing)")
+        inside = f"; this is a model folder, give the run folder {folder.parent}" if (folder / CONFIG).is_file() else ""
+        raise RunError(f"{folder}: no run folder here ({RESOLVED} is missing){inside}")
     finished = (folder / MODEL / CONFIG).is_file()
     checks: dict[Path, Callable[[], object]] = {
         Path(RESOLVED): lambda: read_resolved(folder),
         Path(ENVIRONMENT): lambda: read_environment(folder),
         Path(METRICS): lambda: _parse_lines(folder / METRICS),
-        CHECKPOINT: lambda: load_tensors(folder / CHECKPOINT),
+        CHECKPOINT: lambda: _check_state(folder, CHECKPOINT),
+        **{path: partial(_check_state, folder, path) for path in map(stage_end, _stages(folder))},
         Path(MODEL, CONFIG): lambda: read_config(folder / MODEL),
-        Path(MODEL, TENSORS): lambda: load_tensors(folder / MODEL / TENSORS),
+        Path(MODEL, TENSORS): lambda: _check_model(folder / MODEL),
         Path(VERDICT): lambda: parse_json((folder / VERDICT).read_text(encoding="utf-8")),
     }
     required = {Path(RESOLVED), Path(ENVIRONMENT), *([Path(MODEL, TENSORS)] if finished else [])}
     damaged = {str(file): reason for file, check in checks.items() if (reason := _damage(folder / file, check, required=file in required))}
-    held = _holder(folder)
+    held, whole = _holder(folder), real_folder(folder)
     inside = (folder, *(path for path in (folder / "checkpoints", folder / "model") if path.is_dir()))
-    left = tuple(str(path) for place in inside for path in leftovers(place)) + tuple(map(str, leftovers(folder.parent, folder.name)))
+    left = tuple(str(path) for place in inside for path in leftovers(place)) + tuple(map(str, leftovers(whole.parent, whole.name)))
     state = "being written" if held else "damaged" if damaged else "finished" if finished else "resumable"
     return RunState(str(folder), state, damaged, held, left, _advice(folder, state, damaged, finished=finished))
 
 
 def _advice(folder: Path, state: str, damaged: Mapping[str, str], *, finished: bool) -> str:
-    again = f"nbridge train {folder / RESOLVED} --out ANOTHER"
-    resume = f"nbridge resume {folder}"
+    named = shlex.quote(str(folder))
+    again = f"nbridge train {shlex.quote(str(folder / RESOLVED))} --out ANOTHER"
+    resume = f"nbridge resume {named}"
     model = bool({str(Path(MODEL, CONFIG)), str(Path(MODEL, TENSORS))} & damaged.keys())
     checkpoint, environment = str(CHECKPOINT) in damaged, ENVIRONMENT in damaged
     cases = [
         (state == "being written", f"wait until the process ends, or stop it; then: {resume}"),
-        (state == "finished", f"use it: nbridge impute {folder} ROWS --out COMPLETED"),
+        # Files that may not be read are whole, for all that is known.
+        (any(UNREADABLE in reason for reason in damaged.values()), f"make its files readable: chmod -R u+rwX {named}"),
+        (state == "finished", f"use it: nbridge impute {named} ROWS --out COMPLETED"),
         (RESOLVED in damaged, "the spec is lost; train again from the spec that you wrote"),
         (finished and not model, f"the model is whole and can be used; other files need a new training: {again}"),
         (environment or checkpoint, f"this run cannot be resumed; train again: {again}"),
@@ -146,9 +166,40 @@ def _damage(path: Path, check: Callable[[], object], *, required: bool) -> str:
         return "missing" if required else ""
     try:
         check()
+    except PermissionError:
+        return UNREADABLE
     except (NBridgeError, OSError, ValueError) as error:
         return (str(error).splitlines() or [type(error).__name__])[0].removeprefix(f"{path}: ")
     return ""
+
+
+def _check_model(folder: Path) -> None:
+    """Checks tensors, and that they are those of the model in ``config.json`` unless that is damaged."""
+    try:
+        read_config(folder)
+    except NBridgeError:
+        load_tensors(folder / TENSORS)
+    else:
+        load_model(folder)
+
+
+def _check_state(folder: Path, path: Path) -> None:
+    """Checks a checkpoint, and that it is one of the model in the spec unless that is damaged."""
+    try:
+        with reading(folder / RESOLVED):
+            model = build_model(read_resolved(folder))
+    except NBridgeError:
+        load_tensors(folder / path)
+    else:
+        read_state(folder / path, model)
+
+
+def _stages(folder: Path) -> tuple[str, ...]:
+    """The stages of a run; none if its spec is damaged."""
+    try:
+        return STAGES.get(read_resolved(folder).model.type, ())
+    except NBridgeError:
+        return ()
 
 
 def _parse_lines(path: Path) -> None:

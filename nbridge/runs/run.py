@@ -206,13 +206,13 @@ def resume(
             if overrides:
                 with world.main_first():
                     if world.is_main:
-                        reopen(folder, model, before, spec, environment)
+                        reopen(folder, model, before, spec, environment, collector.warn)
             if (folder / MODEL / CONFIG).is_file():
                 # Finished by the process that held the folder.
                 return Run(load(folder), spec, splits, folder, tuple(collector.findings))
             # The stored precision, because measuring again could choose another one.
             products = environment["precision"]["chosen"]
-            state = _restore(folder, model, world)
+            state = _restore(folder, model, world, collector)
             try:
                 return _train(model, spec, splits, folder, collector, state, world, products)
             except StateError as error:
@@ -299,8 +299,8 @@ def _advise(world: World, folder: Path) -> None:
     world.advice = f"continue from the last checkpoint with: nbridge resume {shlex.quote(str(folder))}"
 
 
-def _restore(folder: Path, model: MultimodalVAE, world: World) -> TrainingState | None:
-    state = restore_state(folder, model, metrics=world.is_main)
+def _restore(folder: Path, model: MultimodalVAE, world: World, collector: _WarningCollector) -> TrainingState | None:
+    state = restore_state(folder, model, metrics=world.is_main, warn=collector.warn)
     if not world.is_same_everywhere("none" if state is None else f"{state.stage} {state.update}"):
         raise RunError(f"{folder}: the processes read different checkpoints; resume needs a folder shared by all machines")
     return state

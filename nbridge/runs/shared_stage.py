@@ -24,7 +24,8 @@ from nbridge.spec.spec import Spec
 from nbridge.spec.training import StageSettings, StageSpec, TrainingSpec
 from nbridge.training.build import automatic_weights, build_model
 from nbridge.training.checkpoint import CONFIG, TENSORS, load_into, load_tensors
-from nbridge.training.run_folder import METRICS, MODEL, create, machine, read_environment, read_resolved
+from nbridge.training.run_folder import METRICS, MODEL, check_target, create, machine, read_environment, read_resolved
+from nbridge.training.run_lock import run_lock
 from nbridge.training.state import save_state
 from nbridge.training.trainer import TrainingState
 
@@ -44,7 +45,7 @@ def begin_after_joint(folder: Path, spec: Spec, others: Iterable[Path], device: 
         The first candidate with the stage that this run would train on this machine; None, and nothing is created, if there is none.
 
     Raises:
-        RunError: if the folder cannot be written.
+        RunError: if the folder cannot be written, or another process writes it or has meanwhile created it.
     """
     wanted = _key(spec)
     if wanted is None:
@@ -52,10 +53,13 @@ def begin_after_joint(folder: Path, spec: Spec, others: Iterable[Path], device: 
     model = build_model(spec)
     for other in others:
         if _copy_stage(other, wanted, model, device):
-            create(folder, spec, write_spec(spec), read_environment(other))
-            with writing(folder / METRICS):
-                write_text(folder / METRICS, "".join(_lines(other)))
-            save_state(folder, model, TrainingState(stage=1))
+            with run_lock(folder):
+                # It may have been created meanwhile.
+                check_target(folder, overwrite=False)
+                create(folder, spec, write_spec(spec), read_environment(other))
+                with writing(folder / METRICS):
+                    write_text(folder / METRICS, "".join(_lines(other)))
+                save_state(folder, model, TrainingState(stage=1))
             return other
     return None
 

@@ -21,11 +21,14 @@ Probability = Annotated[float, Ge(0), Lt(1)]
 Share = Annotated[float, Gt(0), Le(1)]
 """A fraction in (0, 1]."""
 
-Widths = tuple[PositiveInt, ...]
-"""Widths of hidden layers or channels of convolutions, starting at the input."""
+Widths = Annotated[tuple[PositiveInt, ...], Len(0, 200)]
+"""Widths of hidden layers, starting at the input. Layers have a limit because each takes time to build, however small it is."""
 
-Channels = Annotated[tuple[PositiveInt, ...], Len(1)]
+Channels = Annotated[tuple[PositiveInt, ...], Len(1, 200)]
 """Channels of at least one convolution, starting at the input."""
+
+Blocks = Annotated[int, Ge(1), Le(200)]
+"""Number of residual blocks."""
 
 Activation = Literal["leaky_relu", "relu", "elu", "gelu", "silu", "tanh"]
 Combine = Literal["mean", "poe"]

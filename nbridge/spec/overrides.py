@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nbridge.common.messages import clip, noun
-from nbridge.spec.yaml_positions import Diagnostic, ParseError, Path, parse
+from nbridge.spec.yaml_positions import MAX_DEPTH, Diagnostic, ParseError, Path, parse
 
 _TAGS: Mapping[str, str] = dict.fromkeys(("encoder", "decoder", "likelihood", "model", "fusion", "bridges"), "type") | {"data": "source"}
 """Keys of components that can be given by type alone, and the key of the type in their full spelling."""
@@ -32,6 +32,8 @@ def apply(assignment: str, document: dict[str, Any]) -> Override:
     path = tuple(target.strip().split("."))
     if not equals or not all(path):
         return Override(label, diagnostics=[Diagnostic((0, 0), (), "expected path.to.key=value, such as training.seed=1")])
+    if len(path) > MAX_DEPTH:
+        return Override(label, diagnostics=[Diagnostic((0, 0), (), f"nested more than {MAX_DEPTH} levels deep")])
     try:
         tree = parse(text)
         made = _assign(document, path, tree.value)

@@ -23,7 +23,7 @@ Path = tuple[str | int, ...]
 Position = tuple[int, int]
 """Line and column, starting at 1."""
 
-_MAX_DEPTH = 50
+MAX_DEPTH = 50
 _MAX_VALUES = 100_000
 _INTEGER_LIMIT = 2**63
 _TAG = "tag:yaml.org,2002:"
@@ -81,7 +81,7 @@ def _compose(text: str) -> Node | None:
     except MarkedYAMLError as error:
         raise _syntax(error, text) from error
     except RecursionError as error:
-        raise ParseError((1, 1), f"nested more than {_MAX_DEPTH} levels deep") from error
+        raise ParseError((1, 1), f"nested more than {MAX_DEPTH} levels deep") from error
     except Exception as error:  # on some invalid texts ruamel.yaml raises IndexError and other unrelated exceptions
         raise ParseError((1, 1), f"not valid YAML ({type(error).__name__})") from error
 
@@ -114,9 +114,9 @@ def _mark(node: Node) -> Position:
 class _Reader:
     """Converts nodes to values. An alias is a copy of its anchor; errors in the copy have the position of the anchor."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, count: int = 0) -> None:
         self.tree = tree
-        self.count = 0
+        self.count = count
         self.kinds: Mapping[type[Node], Callable[[Any, Path], Any]] = {
             MappingNode: self._mapping, SequenceNode: self._sequence, ScalarNode: self._scalar,
         }  # fmt: skip
@@ -127,8 +127,8 @@ class _Reader:
 
     def read(self, node: Node, path: Path) -> Any:
         self.count += 1
-        if len(path) > _MAX_DEPTH:
-            raise ParseError(_mark(node), f"nested more than {_MAX_DEPTH} levels deep")
+        if len(path) > MAX_DEPTH:
+            raise ParseError(_mark(node), f"nested more than {MAX_DEPTH} levels deep")
         if self.count > _MAX_VALUES:
             raise ParseError(_mark(node), f"more than {_MAX_VALUES} values; aliases of aliases grow fast")
         self.tree.values[path] = _mark(node)
@@ -158,7 +158,10 @@ class _Reader:
         if node.tag == f"{_TAG}merge":
             self._report(node, path, "merge keys (<<) are not part of YAML 1.2; write the keys out")
             return None
-        value = _Reader(Tree()).read(node, path)
+        reader = _Reader(Tree(), self.count)
+        value = reader.read(node, path)
+        # An alias to a long list may be the key of every entry.
+        self.count = reader.count
         if isinstance(value, str):
             return value
         self._report(

@@ -96,13 +96,28 @@ def check_size(model: MultimodalVAE, copies: int | None = None) -> None:
 
 
 def _is_large(spec: Spec) -> bool:
-    """Whether a layer may have more than `_LARGE` weights, by the two largest sizes in the spec."""
-    found, left = [1, 1], [value for key, value in spec.as_dict().items() if key not in ("data", "training")]
-    while left:
-        one = left.pop()
-        left += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
-        found += [prod(one["shape"])] if isinstance(one, dict) and "shape" in one else [one] if isinstance(one, int) else []
-    return prod(sorted(found)[-2:]) > _LARGE
+    """Whether the model may have more than `_LARGE` weights, by an upper bound.
+
+    It has no more layers than there are numbers in the spec, those of bridges once for each pair of modalities, and none is larger than the
+    two largest numbers allow.
+    """
+    found = {key: _sizes(value) for key, value in spec.as_dict().items() if key not in ("data", "training")}
+    largest = sorted([1, 1, *(size for sizes in found.values() for size in sizes)])[-2:]
+    layers = sum(map(len, found.values())) + len(spec.modalities) ** 2 * (1 + len(found["bridges"]))
+    # A flow has as many residual blocks, of two layers and a modulation each, beside their averages.
+    layers += 6 * spec.bridges.bank.kwargs.get("blocks", 0)
+    axes = max(len(modality.shape) for modality in spec.modalities.values()) - 1
+    # The kernels of convolutions have three elements along each spatial axis.
+    return prod(largest) * 3 ** min(axes, 3) * layers > _LARGE
+
+
+def _sizes(value: object) -> list[int]:
+    """The integers in a part of a spec; those of a shape are multiplied."""
+    if isinstance(value, dict):
+        return [size for key, one in value.items() for size in ([prod(one)] if key == "shape" else _sizes(one))]
+    if isinstance(value, list):
+        return [size for one in value for size in _sizes(one)]
+    return [value] if isinstance(value, int) else []
 
 
 def _built(spec: Spec) -> MultimodalVAE:

@@ -35,6 +35,7 @@ from nbridge.training.build import build_model
 from nbridge.version import __version__
 
 FORMAT_VERSION = 1
+UNREADABLE = "cannot be read; check its permissions"
 TENSORS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 _METADATA = {"format", "format_version", "state", "layout"}
 """The keys of a file's metadata, besides its digest."""
@@ -90,7 +91,9 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 raise RunError(f"{path}: damaged; its state is no mapping")
             return tensors, state
     except FileNotFoundError as error:
-        raise RunError(f"{path}: no such file") from error
+        # safetensors raises it for a file that may not be read, too.
+        reason = UNREADABLE if path.exists() else "no such file"
+        raise RunError(f"{path}: {reason}") from error
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         if isinstance(error, NBridgeError):
             raise

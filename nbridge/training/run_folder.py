@@ -28,7 +28,7 @@ import torch
 from nbridge.acceleration.devices import pick_device
 from nbridge.acceleration.precision import Products
 from nbridge.acceleration.precision_choice import PrecisionChoice
-from nbridge.common.atomic_files import replace_folder, scratch_beside, write_json, write_text, writing
+from nbridge.common.atomic_files import check_replaceable, replace_folder, scratch_beside, write_json, write_text, writing
 from nbridge.common.hashing import hash_tensor
 from nbridge.common.json_text import parse_json
 from nbridge.data.batch import Batch
@@ -75,6 +75,8 @@ def check_target(folder: Path, overwrite: bool) -> None:
         return
     if not folder.is_dir():
         raise RunError(f"{folder}: exists and is not a folder; choose another with --out")
+    with writing(folder):
+        check_replaceable(folder)
     if not any(folder.iterdir()):
         return
     if not (folder / RESOLVED).is_file():

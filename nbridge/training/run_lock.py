@@ -40,7 +40,8 @@ def run_lock(folder: Path) -> Iterator[None]:
         # Read by those who find the lock held.
         path.write_text(json.dumps({"process": os.getpid(), "host": platform.node(), "since": f"{datetime.now():%Y-%m-%d %H:%M}"}))
     try:
-        remove_leftovers(folder.parent, folder.name)
+        whole = Path(os.path.realpath(folder))
+        remove_leftovers(whole.parent, whole.name)
         for inside in (folder, folder / "checkpoints", folder / "model"):
             remove_leftovers(inside)
         yield
@@ -51,8 +52,8 @@ def run_lock(folder: Path) -> Iterator[None]:
 
 
 def lock_path(folder: Path) -> Path:
-    """The lock of a run folder."""
-    whole = folder.absolute()
+    """The lock of a run folder, the same one through every link to it."""
+    whole = Path(os.path.realpath(folder))
     return whole.parent / f".{whole.name}.lock"
 
 

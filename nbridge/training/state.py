@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from nbridge.common.atomic_files import write_text, writing
 from nbridge.common.json_text import parse_json
 from nbridge.common.messages import clip
+from nbridge.common.warnings import Finding, issue
 from nbridge.errors import RunError
 from nbridge.models.base import MultimodalVAE
 from nbridge.training.checkpoint import check_finite, check_layout, layout, load_into, load_tensors, save_tensors
@@ -46,10 +48,12 @@ def save_state(folder: Path, model: MultimodalVAE, state: TrainingState, path: P
     save_tensors(folder / path, tensors, {**numbers, **named, "lines": len(_lines(folder / METRICS))})
 
 
-def restore_state(folder: Path, model: MultimodalVAE, *, metrics: bool = True) -> TrainingState | None:
+def restore_state(
+    folder: Path, model: MultimodalVAE, *, metrics: bool = True, warn: Callable[[Finding], object] = issue
+) -> TrainingState | None:  # fmt: skip
     """Restores the model and the metrics from the last checkpoint; returns None, to start afresh, if there is none.
 
-    With several processes, only one restores the metrics.
+    With several processes, only one restores the metrics. Metrics that are lost or damaged are a warning: training doesn't read them.
 
     Raises:
         RunError: if the checkpoint is damaged, incomplete or of another model or stage, or the metrics cannot be written.
@@ -61,7 +65,7 @@ def restore_state(folder: Path, model: MultimodalVAE, *, metrics: bool = True) -
         return None
     state, lines = read_state(path, model)
     if metrics:
-        cut_metrics(folder, lines)
+        cut_metrics(folder, lines, warn=warn)
     return state
 
 
@@ -74,9 +78,21 @@ def save_stage_end(folder: Path, model: MultimodalVAE, state: TrainingState) -> 
     save_state(folder, model, state, stage_end(model.stages()[state.stage].name))
 
 
-def cut_metrics(folder: Path, lines: int, target: Path | None = None) -> None:
-    """Writes the first lines of the metrics of a run, to another run folder if there is a target."""
-    _write_lines((target or folder) / METRICS, _lines(folder / METRICS)[:lines])
+def cut_metrics(folder: Path, lines: int, target: Path | None = None, *, warn: Callable[[Finding], object] = issue) -> None:
+    """Writes the first lines of the metrics of a run, to another run folder if there is a target; warns if some are lost or damaged."""
+    kept = list(takewhile(_is_record, _lines(folder / METRICS)[:lines]))
+    if len(kept) < lines:
+        lost = f"{len(kept):,} of the {lines:,} lines before the checkpoint can be read; the report shows only these"
+        warn(Finding("damaged", "", f"{folder / METRICS}: {lost}", {"kept": len(kept), "lines": lines}))
+    # The next line must not be appended to a line that lost its end.
+    _write_lines((target or folder) / METRICS, [f"{line.rstrip()}\n" for line in kept])
+
+
+def _is_record(line: str) -> bool:
+    try:
+        return isinstance(parse_json(line), dict)
+    except ValueError:
+        return False
 
 
 def read_state(path: Path, model: MultimodalVAE) -> tuple[TrainingState, int]:

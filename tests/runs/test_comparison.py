@@ -360,6 +360,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
         "models 'Classifiers': the folder 'classifiers' is reserved for classifiers; choose another name",
     ),
     "no seeds": (["vae"], {"seeds": 0}, "seeds 0: expected 1 or more"),
+    "too many seeds": (["vae"], {"seeds": 10**12}, "seeds 1000000000000: expected 10000 or fewer"),
     "one folder for two": (
         {"a b": ["model=vae"], "A/b": ["model=vae"]},
         {},

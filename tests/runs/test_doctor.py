@@ -132,6 +132,47 @@ def test_a_damaged_checkpoint_of_an_unfinished_run_means_training_again(run: Pat
     nbridge.train(run / "spec.resolved.yaml", out="ANOTHER")
 
 
+@pytest.mark.parametrize(
+    ("source", "target", "reason"),
+    [
+        ("checkpoints/last", "model/model", "is missing, so this is not a checkpoint of this model"),
+        ("model/model", "checkpoints/last", "this is not a checkpoint of a run"),
+        ("model/model", "checkpoints/end-joint", "this is not a checkpoint of a run"),
+    ],
+)
+def test_a_whole_file_of_something_else_is_a_damaged_one(run: Path, source: str, target: str, reason: str):
+    shutil.copy(run / f"{source}.safetensors", run / f"{target}.safetensors")
+    found = diagnose_run(run)
+    assert (found.state, list(found.damaged)) == ("damaged", [f"{target}.safetensors"])
+    assert reason in found.damaged[f"{target}.safetensors"]
+
+
+def test_files_that_may_not_be_read_are_not_to_be_removed(run: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object, **__: object) -> None:
+        # As safetensors does, whatever the reason.
+        raise FileNotFoundError
+
+    monkeypatch.setattr("nbridge.training.checkpoint.safe_open", refuse)
+    found = diagnose_run(run)
+    assert found.damaged["model/model.safetensors"] == "cannot be read; check its permissions"
+    assert found.advice == "make its files readable: chmod -R u+rwX run"
+    with pytest.raises(nbridge.RunError, match=r"model\.safetensors: cannot be read; check its permissions$"):
+        nbridge.load(run)
+
+
+def test_a_model_folder_is_said_to_be_one(run: Path, call: Call):
+    told = "run/model: no run folder here (spec.resolved.yaml is missing); this is a model folder, give the run folder run\n"
+    assert call("doctor", "run/model")[::2] == (2, told)
+
+
+def test_a_run_is_the_same_one_through_a_link_and_its_advice_can_be_pasted(run: Path):
+    run.rename("a run")
+    Path("a link").symlink_to("a run")
+    with run_lock(Path("a run")):
+        assert diagnose_run(Path("a link")).state == "being written"
+    assert diagnose_run(Path("a link")).advice == "use it: nbridge impute 'a link' ROWS --out COMPLETED"
+
+
 def test_what_is_no_run_folder_is_one_line(tmp_path: Path, call: Call):
     status, _, error = call("doctor", str(tmp_path))
     assert (status, error) == (2, f"{tmp_path}: no run folder here (spec.resolved.yaml is missing)\n")

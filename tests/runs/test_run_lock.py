@@ -109,6 +109,46 @@ def test_the_second_writer_of_a_run_gets_one_line_and_changes_nothing(here: Path
     assert not [path for path in here.iterdir() if path.name.startswith(".")]
 
 
+def test_a_run_has_one_lock_through_every_link_to_it(here: Path, call: Call, holding: subprocess.Popen[str]):
+    nbridge.train("spec.yaml", out="other")
+    (here / "other").rename(here / "run")
+    (here / "run" / "model" / "config.json").unlink()
+    (here / "link").symlink_to("run")
+    (here / "runs").symlink_to(here)
+    before = files(here / "run")
+    for name in ("link", "runs/run", "runs/link", str(here / "link"), "link/../run"):
+        for command in (("train", "spec.yaml", "--overwrite", "--no-report", "--out", name), ("resume", "--no-report", name)):
+            status, _, error = call(*command)
+            assert (status, error.count("\n")) == (2, 1)
+            assert error.startswith(f"{name}: process {holding.pid} on ")
+    assert files(here / "run") == before
+
+
+def test_a_link_to_a_run_is_kept_when_the_run_is_replaced(here: Path):
+    (here / "disk").mkdir()
+    (here / "link").symlink_to("disk/run")
+    nbridge.train("spec.yaml", out="disk/run")
+    nbridge.train("spec.yaml", out="link", overwrite=True, overrides=["training.seed=3"])
+    assert (here / "link").is_symlink()
+    assert "seed: 3" in (here / "disk" / "run" / "spec.resolved.yaml").read_text()
+    nbridge.resume("link", overrides=["training.updates=12"])
+    assert (here / "link").is_symlink()
+    assert "updates: 12" in (here / "disk" / "run" / "spec.resolved.yaml").read_text()
+    assert not [path for folder in (here, here / "disk") for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_a_folder_that_contains_the_current_one_is_not_replaced(here: Path, call: Call, monkeypatch: pytest.MonkeyPatch):
+    nbridge.train("spec.yaml", out="run")
+    before = files(here / "run")
+    (here / "empty").mkdir()
+    for name, inside in (("run", "run"), ("run", "run/model"), ("empty", "empty")):
+        monkeypatch.chdir(here / inside)
+        told = call("train", str(here / "spec.yaml"), "--set", f"data.path={here}/rows.npz", "--overwrite", "--out", str(here / name))
+        why = "it is or contains the current folder, and is replaced as a whole; run this from another folder"
+        assert told[::2] == (2, f"{here / name}: cannot be written ({why})\n")
+    assert files(here / "run") == before
+
+
 def test_a_new_folder_is_held_before_it_exists(here: Path, holding: subprocess.Popen[str]):
     with pytest.raises(nbridge.RunError, match="is writing this run"):
         nbridge.train("spec.yaml", out="run")

@@ -21,6 +21,7 @@ from nbridge.spec.reader import read_spec
 from nbridge.training import run_folder
 from nbridge.training.progress import EpochRecord, Reporter
 from nbridge.training.run_folder import machine
+from nbridge.training.run_lock import run_lock
 
 PART = "features: 4, encoder: {type: mlp, hidden: [4], dropout: 0.1}"
 SPEC = f"""
@@ -211,3 +212,15 @@ def test_nothing_is_taken_from_what_is_unfinished_or_damaged(damage: Callable[[P
     assert taken(spec, tmp_path / "run", [tmp_path / "damaged", other])
     assert nbridge.resume(tmp_path / "run").folder == tmp_path / "run"
     assert metrics(tmp_path / "run") == metrics(other)
+
+
+def test_a_folder_that_another_process_holds_or_has_created_meanwhile_is_left_alone(spec: Path, other: Path, tmp_path: Path):
+    folder, wanted = tmp_path / "run", read_spec(spec, MODELS["bridged"])
+    with run_lock(folder), pytest.raises(nbridge.RunError, match="is writing this run"):
+        begin_after_joint(folder, wanted, [other], "cpu")
+    assert not folder.exists()
+    assert begin_after_joint(folder, wanted, [other], "cpu") == other
+    before = (folder / "checkpoints" / "last.safetensors").stat().st_ino
+    with pytest.raises(nbridge.RunError, match="already contains a run"):
+        begin_after_joint(folder, wanted, [other], "cpu")
+    assert (folder / "checkpoints" / "last.safetensors").stat().st_ino == before

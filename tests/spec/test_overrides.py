@@ -70,6 +70,11 @@ def test_a_mistake_of_an_assignment_names_it(assignment: str, messages: list[str
     assert problems(f"name: x\n{LABEL}", assignment) == [f"--set {assignment}: {message}" for message in messages]
 
 
+def test_a_deep_path_is_one_line_and_builds_nothing() -> None:
+    (told,) = problems(f"name: x\n{LABEL}", "a." * 10**5 + "b=1")
+    assert told == f"--set {'a.' * 50}...: nested more than 50 levels deep"
+
+
 def test_an_index_outside_a_list_is_told() -> None:
     text = "modalities: {image: {shape: [1, 8, 8], encoder: mlp, likelihood: normal}}\n"
     assert parse_spec(text, overrides=["modalities.image.shape.2=4"]).modalities["image"].shape == (1, 8, 4)

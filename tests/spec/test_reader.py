@@ -173,6 +173,11 @@ def test_aliases_of_aliases_do_not_fill_the_memory() -> None:
     assert told.endswith(": more than 100000 values; aliases of aliases grow fast")
 
 
+def test_an_alias_to_a_long_list_as_the_key_of_every_entry_is_counted_each_time() -> None:
+    lines = [f"a: &a [{', '.join(['x'] * 1000)}]"] + ["? *a\n: 1"] * 1000
+    assert problems("\n".join(lines))[-1].endswith(": more than 100000 values; aliases of aliases grow fast")
+
+
 FLAWS = [
     ("1: x", ["2:1: a key must be text, this is a number; put it in quotes"]),
     ("null: x", ["2:1: a key must be text, this is nothing; put it in quotes"]),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from nbridge.data.split import Splits
 from nbridge.nn.encoders import ConvEncoder, MLPEncoder
 from nbridge.spec import registry
 from nbridge.spec.reader import spec_from_dict
+from nbridge.training import build
 from nbridge.training.build import build_data
 
 MODALITIES = {
@@ -209,6 +212,41 @@ def test_what_cannot_work_is_refused_when_the_spec_is_read_or_built(changes: dic
     with pytest.raises(nbridge.SpecError) as caught:
         nbridge.build_model(spec_from_dict({"modalities": MODALITIES, **changes}))
     assert message in str(caught.value)
+
+
+WIDE = {"encoder": {"type": "mlp", "hidden": [4]}, "features": 4}
+MANY: dict[str, dict[str, Any]] = {
+    # No single layer is large.
+    "encoder": {"modalities": {"x": {**WIDE, "encoder": {"type": "mlp", "hidden": [9000] * 200}, "shape": 2, "likelihood": "normal"}}},
+    "fusion": {"fusion": {"hidden": [9000] * 200}},
+    "bridges": {"bridges": {"hidden": [9000] * 200}},
+    "blocks": {"bridges": {"type": "flow", "width": 5000, "blocks": 200}},
+    "channels": {
+        "modalities": {"x": {"encoder": {"type": "conv", "channels": [5000] * 200}, "shape": [1, 4, 4, 4], "likelihood": "normal"}},
+    },
+}
+
+
+@pytest.mark.parametrize("where", MANY)
+def test_many_layers_that_no_memory_holds_are_refused_before_any_is_allocated(where: str, monkeypatch: pytest.MonkeyPatch):
+    plain = {name: {**WIDE, "shape": 2, "likelihood": "normal"} for name in "xy"}
+    changes = MANY[where]
+    wanted = nbridge.Spec.model_validate({**changes, "latent_dim": 2, "modalities": {**plain, **changes.get("modalities", {})}})
+    monkeypatch.setattr(build, "own_draws", lambda _: pytest.fail("weights were allocated"))
+    with pytest.raises(nbridge.SpecError, match=r"^[\d,]{14,} parameters would take [\d,.]+ GB, and this machine has [\d,.]+ GB; "):
+        nbridge.build_model(wanted)
+
+
+@pytest.mark.parametrize(
+    ("part", "limit"),
+    [
+        ({"fusion": {"hidden": [4] * 201}}, "fusion.hidden: expected 200 entries or fewer, got 201"),
+        ({"bridges": {"type": "flow", "blocks": 10**9}}, "bridges.blocks: expected 200 or less, got 1000000000"),
+    ],
+)
+def test_layers_that_take_forever_to_build_are_refused_by_their_number(part: dict[str, object], limit: str):
+    with pytest.raises(nbridge.SpecError, match=re.escape(limit)):
+        spec_from_dict({**part, "modalities": {name: {**WIDE, "shape": 2, "likelihood": "normal"} for name in "xy"}})
 
 
 def test_live_modules_are_checked_where_they_are_put_together():

@@ -255,6 +255,35 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path: Any):
         restore_state(tmp_path, fresh(spec_with()))
 
 
+class StopAt(Reporter):
+    def __init__(self, update: int) -> None:
+        self.update = update
+
+    def end_epoch(self, record: EpochRecord) -> None:
+        if record.update == self.update:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("share", [1, 0.999, 0.5, 0])
+def test_metrics_that_lost_lines_are_a_warning_and_no_line_is_glued_to_another(tmp_path: Any, share: float):
+    from nbridge.training.run_folder import METRICS
+
+    spec, values = spec_with(20, training={"checkpoint_seconds": 0}), {name: x.numpy() for name, x in rows(60).values.items()}
+    with pytest.raises(KeyboardInterrupt):
+        nbridge.train(spec, values, out=tmp_path / "run", device="cpu", reporter=StopAt(10))
+    path = tmp_path / "run" / METRICS
+    before = path.read_text().splitlines()
+    # The last line lost its end at least.
+    text = "\n".join(before)
+    path.write_text(text[: int(share * len(text))])
+    kept = [line for line in path.read_text().splitlines() if line in before]
+    done = resume(tmp_path / "run", values, reporter=Reporter())
+    lost = f"{path}: {len(kept)} of the {len(before)} lines before the checkpoint can be read; the report shows only these"
+    assert [finding.text for finding in done.warnings if finding.kind == "damaged"] == ([lost] if len(kept) < len(before) else [])
+    assert path.read_text().splitlines()[: len(kept)] == kept
+    assert [record.update for record in map_records(tmp_path / "run")][len(kept)] > 10
+
+
 def map_records(folder: Any) -> list[EpochRecord]:
     from nbridge.training.state import read_records
 
