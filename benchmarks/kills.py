@@ -274,8 +274,10 @@ class Kills:
     def _continued(self, case: Case, folder: Path, whole: Whole) -> list[str]:
         """Runs what continues a killed command; the differences to the undisturbed one."""
         again = RESUME if case.words == TRAIN and (folder / "run" / RESOLVED).is_file() else case.words
-        process = Process(folder, again, torchrun=case.torchrun)
-        if code := process.wait():
+        # A command that was killed after its file was whole is done: called again, it would refuse to replace the file.
+        finished = again[0] == "impute" and (folder / again[-1]).is_file()
+        process = None if finished else Process(folder, again, torchrun=case.torchrun)
+        if process is not None and (code := process.wait()):
             return [f"{case.what}: {' '.join(again[:1])} ended with {code}: {process.output.read_text()[-300:]}"]
         return [f"{case.what}: {difference}" for difference in differences(folder, whole.folder)]
 
