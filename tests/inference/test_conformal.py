@@ -95,6 +95,8 @@ def test_a_level_that_is_stored_is_not_rounded_up_and_one_between_two_is():
     levels = [step / LEVEL_STEPS for step in range(1, LEVEL_STEPS)]
     assert conformal.scale("x", levels, torch.tensor([0]))[:, 0].tolist() == [5.0 * step for step in range(1, LEVEL_STEPS)]
     assert conformal.scale("x", [0.0701], torch.tensor([0])).item() == 5 * 71
+    # A sum that is .3 but for its last digit is that level.
+    assert conformal.scale("x", [0.1 + 0.2], torch.tensor([0])).item() == 5 * 300
 
 
 def test_ends_are_the_scale_times_the_half_width_of_each_side_from_the_median():
