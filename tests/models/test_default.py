@@ -12,7 +12,9 @@ import nbridge
 from nbridge.data.batch import Batch
 from nbridge.errors import DataError
 from nbridge.inference.weights import fit_weights, weights_of
+from nbridge.models import joint
 from nbridge.models.bridged import BridgedVAE
+from nbridge.models.joint import JointVAE, contrast
 
 ROWS = 150
 
@@ -128,6 +130,23 @@ def test_awkward_data_trains_to_something_finite(
 ):
     rows = {name: x for name, x in (values() | changes).items() if name in modalities}
     assert imputes(nbridge.train(spec(modalities, **more), rows))
+
+
+def test_the_contrast_is_of_what_two_parts_of_a_row_say(monkeypatch: pytest.MonkeyPatch):
+    network = nbridge.Model.from_spec(nbridge.Spec.model_validate(spec(THREE))).network.eval()
+    assert isinstance(network, JointVAE)
+    network.contrast, network.contrast_nats = 1.0, 0.5
+    batch = network.prepare(Batch.complete({name: torch.as_tensor(x, dtype=torch.float32) for name, x in values(12).items()}))
+    first = torch.tensor([[True] * 12, [False] * 12, [False] * 6 + [True] * 6])
+    parts = iter([first, ~first])
+    monkeypatch.setattr(joint, "random_subset", lambda _: next(parts))
+    terms = network.stages()[0].loss(batch, {}, 1.0)
+    one, other = (
+        JointVAE.infer(network, network.prepare(Batch(batch.values, dict(zip(network.names, mask, strict=True))))).mean
+        for mask in (first, ~first)
+    )
+    expected = 0.5 * contrast(one, other, torch.ones(12, dtype=torch.bool))
+    torch.testing.assert_close(terms["contrast"], expected)
 
 
 def test_a_row_with_one_modality_is_not_predicted_from_nothing():
