@@ -275,7 +275,7 @@ class Kills:
         """Runs what continues a killed command; the differences to the undisturbed one."""
         again = RESUME if case.words == TRAIN and (folder / "run" / RESOLVED).is_file() else case.words
         # A command that was killed after its file was whole is done: called again, it would refuse to replace the file.
-        finished = again[0] == "impute" and (folder / again[-1]).is_file()
+        finished = again[0] == "impute" and (folder / again[again.index("--out") + 1]).is_file()
         process = None if finished else Process(folder, again, torchrun=case.torchrun)
         if process is not None and (code := process.wait()):
             return [f"{case.what}: {' '.join(again[:1])} ended with {code}: {process.output.read_text()[-300:]}"]
