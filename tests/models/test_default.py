@@ -159,6 +159,10 @@ def test_a_row_with_one_modality_is_not_predicted_from_nothing():
     terms = network.stages()[0].loss(network.prepare(batch), {}, 1.0)
     assert terms["leave_one_out"].item() == 0
     assert terms["a"].item() != 0
+    # Nor does a modality that no row has cost anything.
+    terms = network.stages()[0].loss(network.prepare(batch.slice(1, 2)), {}, 1.0)
+    assert (terms["a"].item(), terms["label"].item()) == (0, 0)
+    assert terms["b"].item() != 0
 
 
 def test_rows_none_of_which_is_complete_train():
