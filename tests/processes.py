@@ -136,8 +136,9 @@ def with_small_files() -> None:
 
 
 def interruptible() -> None:
-    """Control-C interrupts this process, which it does not in the background jobs of a shell, nor in what they start."""
+    """Control-C and SIGHUP reach this process, which they do not in background jobs of a shell or under nohup."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def fork_server() -> str:

@@ -49,6 +49,8 @@ with run_lock(Path(sys.argv[1])):
 AT_IMPORT = """
 import os, signal, sys
 module, name = sys.argv[1:3]
+# Under nohup it is ignored.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 class Hook:
     def find_spec(self, imported, path=None, target=None):
         if imported == module:
