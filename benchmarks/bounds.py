@@ -82,7 +82,10 @@ def _run(case: str, status: int, arguments: Sequence[str]) -> Measured:
     code, kilobytes = json.loads(done.stdout)
     lines = done.stderr.splitlines()
     assert code == status, (case, code, lines[-3:])
-    return Measured(case, kilobytes / 1000, seconds, status, lines[-1] if lines else "")
+    line = lines[-1] if lines else ""
+    for argument in arguments:
+        line = line.replace(f"{Path(argument).parent}/", "") if Path(argument).is_absolute() else line
+    return Measured(case, kilobytes / 1000, seconds, status, line)
 
 
 def long_identifier(folder: Path) -> list[Measured]:

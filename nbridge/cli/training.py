@@ -89,7 +89,7 @@ def _go_on(
             from nbridge.runs import run
             from nbridge.training.checkpoint import CONFIG
             from nbridge.training.progress import Reporters
-            from nbridge.training.run_folder import MODEL
+            from nbridge.training.run_folder import MODEL, REPORT
 
             over = not overrides and Path(directory, MODEL, CONFIG).is_file()
             console = console_of(stderr=as_json, quiet=not is_main)
@@ -99,8 +99,6 @@ def _go_on(
         if over:
             console.print(f"{directory}: training is already finished", soft_wrap=True)
         if is_main:
-            from nbridge.training.run_folder import REPORT
-
             # A process that is killed once the model is saved leaves a finished run without a report.
             reported = over and Path(directory, REPORT).is_file()
             _summarise(done, console, as_json, tracker, with_report=not (no_report or reported))

@@ -30,7 +30,7 @@ class Finding:
             (modalities never observed together in training), ``empty`` (rows with nothing observed), ``prior`` (a mixture with fewer
             components than requested), ``slot`` (a part of an .h5mu file that could not be kept unchanged), ``split`` (parts of the
             split that are ill-formed or share items), ``imputed`` (values that an earlier imputation filled), ``untested`` (too few
-            rows to check), ``doubt`` (a likely mistake in the data), ``unlearned`` (a column without a value in any training row)
+            rows to check), ``doubt`` (a likely mistake in the data), ``unlearned`` (a column without a value in any training row),
             ``edited`` (a spec in a run folder that was edited) or ``damaged`` (a file of a run folder that training goes on without).
         where: The modality, or several separated by commas; empty if it concerns all.
         text: One line: what, where, and what to do.

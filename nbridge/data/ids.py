@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from nbridge.common.memory import check_fits
 from nbridge.common.messages import clip
-from nbridge.data.texts import check_unicode, normal_text
+from nbridge.data.texts import check_unicode, normal_text, text_array
 from nbridge.errors import DataError
 
 
@@ -111,7 +111,7 @@ def _plain(ids: np.ndarray, first: int, wording: IdWording) -> np.ndarray:
     _none_missing(ids, first, wording)
     _whole(ids, first, wording)
     if ids.dtype.kind in "OU":
-        return np.array([*map(str, ids.tolist()), None], dtype=object)[:-1]
+        return text_array(ids.tolist())
     return ids.astype(np.int64 if ids.dtype.kind == "f" else ids.dtype)
 
 

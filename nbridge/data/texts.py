@@ -45,6 +45,16 @@ def same_text_twice(texts: Iterable[str]) -> str | None:
     return None
 
 
+def text_array(values: Iterable[object]) -> np.ndarray:
+    """Values as texts, dtype object, :math:`(N,)`: with a fixed width, one long text would make all of them as long.
+
+    Example:
+        >>> text_array([1, "b"])
+        array(['1', 'b'], dtype=object)
+    """
+    return np.array([*map(str, values), None], dtype=object)[:-1]
+
+
 def check_unicode(array: np.ndarray, what: str) -> None:
     """Checks that an array of dtype U holds Unicode code points only, which Python's strings must.
 

@@ -12,11 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import nbridge
-from nbridge.spec.spec import Spec
 
-from .csv import SHAPES, TABLE, cells
+from .csv import cells, spec
 from .mutations import WORDS, damaged
-from .rows import model_of, small, use
+from .rows import model_of, use
 
 TYPES = (
     pa.float32(), pa.float64(), pa.float16(), pa.int8(), pa.uint64(), pa.string(), pa.large_string(), pa.bool_(), pa.date32(),
@@ -40,11 +39,6 @@ def written(rows: pa.Table, **options: Any) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(rows, buffer, **options)
     return buffer.getvalue()
-
-
-def spec(path: Path) -> Spec:
-    """A spec of the rows in a file."""
-    return small(SHAPES, {"source": "table", "path": str(path), "id": "id", "columns": TABLE})
 
 
 @functools.cache

@@ -17,6 +17,7 @@ from nbridge.data.endings import OMICS as ENDINGS
 from nbridge.data.endings import has_ending
 from nbridge.data.omics.integrity import check_element, check_file, check_sparse, open_hdf5, reading, reason_of
 from nbridge.data.omics.layout import SLOTS
+from nbridge.data.texts import text_array
 from nbridge.errors import DataError
 
 BY_OBSERVATION = ("X", "layers", "obsm", "obsp", "raw/X")
@@ -295,7 +296,7 @@ def _element(data: Any, path: str) -> Any:
 
 
 def _names(frame: Any, what: str, mend: str) -> np.ndarray:
-    names = np.array([*map(str, frame.index), None], dtype=object)[:-1]
+    names = text_array(frame.index)
     seen: dict[str, int] = {}
     for row, name in enumerate(names.tolist()):
         if (first := seen.setdefault(name, row)) != row:
