@@ -31,6 +31,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "mlp": "nbridge.nn.encoders:MLPEncoder",
         "conv": "nbridge.nn.encoders:ConvEncoder",
         "embedding": "nbridge.nn.encoders:EmbeddingEncoder",
+        "table": "nbridge.nn.encoders:TableEncoder",
     },
     "decoders": {"mlp": "nbridge.nn.decoders:MLPDecoder", "conv": "nbridge.nn.decoders:ConvDecoder"},
     "likelihoods": {
@@ -41,6 +42,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "discretized_logistic": "nbridge.nn.likelihoods:DiscretizedLogistic",
         "poisson": "nbridge.nn.likelihoods:Poisson",
         "negative_binomial": "nbridge.nn.likelihoods:NegativeBinomial",
+        "mixed": "nbridge.nn.mixed:Mixed",
     },
     "fusions": {"mlp": "nbridge.nn.fusion:Fusion"},
     "bridges": {"mlp": "nbridge.nn.bridges:BridgeBank", "flow": "nbridge.nn.flow_bridge:FlowBridge"},

@@ -15,7 +15,7 @@ from nbridge.common.randomness import reseed
 from nbridge.data.batch import Batch
 from nbridge.data.rows import Rows
 from nbridge.inference.free import MOST_NUMBERS, MOST_ROWS, Marginal
-from nbridge.inference.hidden import HiddenModalities, free_baseline
+from nbridge.inference.hidden import HiddenModalities, free_baseline, scored
 from nbridge.models.base import MultimodalVAE, Stage
 from nbridge.training.budgets import Budget
 from nbridge.training.seeds import derive_seed
@@ -132,7 +132,7 @@ def _hidden(
     model: MultimodalVAE, validation: Rows, free: Callable[[], Mapping[str, Marginal]], learned: int, seed: int
 ) -> HiddenModalities | None:
     """The score of hidden modalities, with numbers of rows and samples that are cheap compared with training for a round."""
-    several = _number_present(validation) >= 2
+    several = scored(model, validation)
     if not several.any():
         return None
     width = sum(math.prod(likelihood.raw_shape) for likelihood in model.likelihoods.values())

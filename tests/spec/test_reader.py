@@ -17,11 +17,12 @@ from ruamel.yaml import YAML
 
 from nbridge.errors import SpecError
 from nbridge.spec.reader import parse_spec, read_spec, spec_from_dict, write_spec
+from nbridge.spec.registry import BUILT_IN
 from nbridge.spec.spec import Spec
 
 LABEL = "modalities: {label: {shape: 10, encoder: mlp, likelihood: categorical}}\n"
 KEYS = "spec_version, name, model, latent_dim, data, modalities, fusion, bridges, prior, training"
-ENCODERS = "Known: conv, embedding, mlp. For your own class write 'package.module:Class'."
+ENCODERS = f"Known: {', '.join(sorted(BUILT_IN['encoders']))}. For your own class write 'package.module:Class'."
 REPOSITORY = Path(__file__).parents[2]
 
 BROKEN = """\
