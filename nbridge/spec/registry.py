@@ -33,7 +33,11 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "embedding": "nbridge.nn.encoders:EmbeddingEncoder",
         "table": "nbridge.nn.encoders:TableEncoder",
     },
-    "decoders": {"mlp": "nbridge.nn.decoders:MLPDecoder", "conv": "nbridge.nn.decoders:ConvDecoder"},
+    "decoders": {
+        "mlp": "nbridge.nn.decoders:MLPDecoder",
+        "conv": "nbridge.nn.decoders:ConvDecoder",
+        "table": "nbridge.nn.decoders:TableDecoder",
+    },
     "likelihoods": {
         "bernoulli": "nbridge.nn.likelihoods:Bernoulli",
         "categorical": "nbridge.nn.likelihoods:Categorical",
