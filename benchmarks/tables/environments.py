@@ -54,18 +54,21 @@ class Environments:
             asked, answered = Path(found) / "question.npz", Path(found) / "answer.npz"
             np.savez(
                 asked, train=task.train, rows=task.rows, counts=task.table.counts, ordered=task.table.ordered,
-                seed=seed, draws=FOREIGN[name],
+                groups=task.table.memberships, seed=seed, draws=FOREIGN[name],
             )  # fmt: skip
             command = [str(python), str(RUNNERS / f"{name}_runner.py"), str(asked), str(answered)]
             environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-            try:
-                done = subprocess.run(
-                    command, capture_output=True, text=True, check=False, timeout=self.limit, env=environment | {"OMP_NUM_THREADS": "1"}
-                )
-            except subprocess.TimeoutExpired:
-                raise UnavailableError(f"stopped after {self.limit:.0f} seconds") from None
-            if done.returncode:
-                raise UnavailableError(f"failed: {(done.stderr.strip() or 'no message').splitlines()[-1][:200]}")
+            # A file, not a pipe, which processes started by a rival would keep open after it was stopped.
+            with (Path(found) / "stderr").open("w+") as said:
+                try:
+                    done = subprocess.run(
+                        command, stdout=said, stderr=said, check=False, timeout=self.limit, env=environment | {"OMP_NUM_THREADS": "1"}
+                    )
+                except subprocess.TimeoutExpired:
+                    raise UnavailableError(f"stopped after {self.limit:.0f} seconds") from None
+                if done.returncode:
+                    said.seek(0)
+                    raise UnavailableError(f"failed: {(said.read().strip() or 'no message').splitlines()[-1][:200]}")
             with np.load(answered) as file:
                 return _answer(task, dict(file))
 

@@ -18,6 +18,7 @@ class Question:
     Arguments:
         counts: The number of classes of each column, whose values are their indices; 0 for numbers.
         ordered: Whether each column is of classes in order.
+        groups: The number of each column's group.
         draws: The number of draws asked for.
     """
 
@@ -25,6 +26,7 @@ class Question:
     rows: np.ndarray
     counts: np.ndarray
     ordered: np.ndarray
+    groups: np.ndarray
     seed: int
     draws: int
 
@@ -33,7 +35,7 @@ def serve(answer: Callable[[Question], dict[str, np.ndarray]]) -> None:
     """Answers the question in the first argument, in a file named by the second one: values, and draws if there are any."""
     os.environ.update(OMP_NUM_THREADS="1")
     with np.load(sys.argv[1]) as file:
-        parts = {name: file[name] for name in ("train", "rows", "counts", "ordered")}
+        parts = {name: file[name] for name in ("train", "rows", "counts", "ordered", "groups")}
         question = Question(**parts, seed=int(file["seed"]), draws=int(file["draws"]))
     started = time.perf_counter()
     found = answer(question)

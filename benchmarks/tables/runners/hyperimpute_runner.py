@@ -15,6 +15,7 @@ os.environ.update(OMP_NUM_THREADS="1", TQDM_DISABLE="1")
 warnings.filterwarnings("ignore")
 logging.disable(logging.WARNING)
 
+import joblib  # noqa: E402
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 from exchange import Question, serve  # noqa: E402
@@ -33,7 +34,8 @@ def answer(question: Question) -> dict[str, np.ndarray]:
         n_inner_iter=ROUNDS,
         random_state=question.seed,
     )
-    values = imputer.fit_transform(both).to_numpy()[len(question.train) :]
+    with joblib.parallel_config(backend="sequential"):
+        values = imputer.fit_transform(both).to_numpy()[len(question.train) :]
     for place, count in enumerate(question.counts):
         if count:
             values[:, place] = values[:, place].round().clip(0, count - 1)

@@ -1,9 +1,9 @@
 # pyright: reportMissingImports=false
 """MOFA+ (mofapy2): factor analysis of all rows together, which has no way to fill in rows that it did not learn from.
 
-Standardised numbers are one view and one-hot classes another, both Gaussian, because its Bernoulli views have no intercept. At most 10
-factors; fast convergence. Draws of a number have the mean and the variance of its reconstruction; the class of a row is the largest of its
-columns, and their values, at least 0.01 and divided by their sum, are its probabilities.
+Each group of columns is a Gaussian view of standardised numbers and one-hot classes, because its Bernoulli views have no intercept. At
+most 10 factors; fast convergence. Draws of a number have the mean and the variance of its reconstruction; the class of a row is the
+largest of its columns, and their values, at least 0.01 and divided by their sum, are its probabilities.
 """
 
 from __future__ import annotations
@@ -22,26 +22,30 @@ FACTORS, ROUNDS, LEAST = 10, 500, 0.01
 def answer(question: Question) -> dict[str, np.ndarray]:
     both = np.concatenate([question.train, question.rows])
     mean, spread = standardised(question)
-    numbers, classes = np.flatnonzero(question.counts == 0), np.flatnonzero(question.counts)
-    views = [((both - mean) / spread)[:, numbers]] if len(numbers) else []
-    views += [np.concatenate([one_hot(both[:, place], int(question.counts[place])) for place in classes], 1)] if len(classes) else []
-    means, variances = reconstructed(views, len(question.train), question.seed)
-    values = question.rows.copy()
+    rng = np.random.default_rng(question.seed)
+    order = np.argsort(question.groups, kind="stable")
+    parts = {place: columns((both[:, place] - mean[place]) / spread[place], int(question.counts[place])) for place in order}
+    views = [np.concatenate([parts[p] for p in order if question.groups[p] == group], 1) for group in np.unique(question.groups)]
+    means, variances = (np.concatenate(found, 1) for found in reconstructed(views, len(question.train), question.seed))
+    values, found = question.rows.copy(), {}
     draws = np.repeat(values[None], question.draws, 0)
-    if len(numbers):
-        values[:, numbers] = means[0] * spread[numbers] + mean[numbers]
-        noise = np.random.default_rng(question.seed).normal(size=(question.draws, *means[0].shape))
-        draws[:, :, numbers] = (means[0] + noise * np.sqrt(variances[0])) * spread[numbers] + mean[numbers]
-    found = {}
-    if len(classes):
-        for place, part in zip(classes, np.split(means[-1], np.cumsum(question.counts[classes])[:-1], axis=1), strict=True):
-            values[:, place] = part.argmax(1)
-            share = np.maximum(part, LEAST)
-            found[f"probabilities_{place}"] = share / share.sum(1, keepdims=True)
+    ends = np.cumsum([parts[place].shape[1] for place in order])
+    for place, end in zip(order, ends, strict=True):
+        start = end - parts[place].shape[1]
+        if question.counts[place]:
+            share = np.maximum(means[:, start:end], LEAST)
+            values[:, place], found[f"probabilities_{place}"] = share.argmax(1), share / share.sum(1, keepdims=True)
+        else:
+            values[:, place] = means[:, start] * spread[place] + mean[place]
+            noise = rng.normal(size=(question.draws, len(values))) * np.sqrt(variances[:, start])
+            draws[:, :, place] = values[:, place] + noise * spread[place]
     return {"values": values, "draws": draws, **found}
 
 
-def one_hot(column: np.ndarray, count: int) -> np.ndarray:
+def columns(column: np.ndarray, count: int) -> np.ndarray:
+    """A column of numbers as it is, of classes one-hot, NaN where missing."""
+    if not count:
+        return column[:, None]
     return np.where(np.isnan(column)[:, None], np.nan, column[:, None] == np.arange(count))
 
 
