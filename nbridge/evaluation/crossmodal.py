@@ -51,7 +51,7 @@ def predict(model: MultimodalVAE, batch: Batch, given: Iterable[str], target: st
     batch = rows_with_all(model, batch, (*given, target))
     with serving(model, seed):
         parts = [
-            _scores(model, part, given, target, samples) for part in chunks(batch, samples * math.prod(model.likelihoods[target].shape))
+            _scores(model, part, given, target, samples) for part in chunks(batch, samples * model.likelihoods[target].numbers)
         ]
     log_likelihood, right, square = (torch.cat(scores).double().mean().item() for scores in zip(*parts, strict=True))
     categorical = not model.likelihoods[target].elementwise
@@ -73,11 +73,10 @@ def _scores(model: MultimodalVAE, batch: Batch, given: tuple[str, ...], target: 
     rows = batch.only(*given)
     z, number = model.posterior(rows, samples).sample(), model.given(target, rows)
     x, raw = batch.values[target], model.decoder(target).network(z)
-    mean = likelihood.expectation(likelihood.served(raw, number)).mean(0)
+    point = likelihood.estimate(likelihood.served(raw, number))
     # The target is present in all of these rows.
     predictive = torch.logsumexp(likelihood.served_log_prob(raw, x, batch.cells.get(target), number), 0) - math.log(samples)
-    point = likelihood.point(mean)
-    right = (point == x).reshape(len(x), -1).all(1)
+    right = likelihood.matches(point, x)
     cells = observed_cells(batch, target).reshape(len(x), -1)
     square = torch.where(cells, (point - x).double().square().reshape(len(x), -1), 0.0).sum(1) / cells.sum(1)
     return predictive.cpu(), right.float().cpu(), square.cpu()

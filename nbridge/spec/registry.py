@@ -31,8 +31,11 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "mlp": "nbridge.nn.encoders:MLPEncoder",
         "conv": "nbridge.nn.encoders:ConvEncoder",
         "embedding": "nbridge.nn.encoders:EmbeddingEncoder",
+        "text": "nbridge.nn.text:TextEncoder",
     },
-    "decoders": {"mlp": "nbridge.nn.decoders:MLPDecoder", "conv": "nbridge.nn.decoders:ConvDecoder"},
+    "decoders": {
+        "mlp": "nbridge.nn.decoders:MLPDecoder", "conv": "nbridge.nn.decoders:ConvDecoder", "text": "nbridge.nn.text:TextDecoder",
+    },
     "likelihoods": {
         "bernoulli": "nbridge.nn.likelihoods:Bernoulli",
         "categorical": "nbridge.nn.likelihoods:Categorical",
@@ -41,6 +44,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "discretized_logistic": "nbridge.nn.likelihoods:DiscretizedLogistic",
         "poisson": "nbridge.nn.likelihoods:Poisson",
         "negative_binomial": "nbridge.nn.likelihoods:NegativeBinomial",
+        "text": "nbridge.nn.text_likelihood:Text",
     },
     "fusions": {"mlp": "nbridge.nn.fusion:Fusion"},
     "bridges": {"mlp": "nbridge.nn.bridges:BridgeBank", "flow": "nbridge.nn.flow_bridge:FlowBridge"},
