@@ -11,7 +11,6 @@ Axes: K draws, B = 1 row, D latent dimensions.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -85,7 +84,7 @@ def decode(session: Session, request: Decode) -> dict[str, Any]:
 
 def draws_of(model: MultimodalVAE) -> int:
     """The number K of draws for statistics."""
-    size = sum(math.prod(likelihood.shape) for likelihood in model.likelihoods.values())
+    size = sum(likelihood.numbers for likelihood in model.likelihoods.values())
     return next((number for number in DRAWS if number * size <= NUMBERS), DRAWS[-1])
 
 

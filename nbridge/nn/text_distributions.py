@@ -16,7 +16,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 
 import torch
-from torch import Size, Tensor, distributions, nn
+from torch import Size, Tensor, distributions
 from torch.distributions import Distribution, constraints
 from torch.nn import functional as F
 
@@ -70,7 +70,9 @@ class ParallelText(TextDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         value = value.long()
-        found = self.log_probs.gather(-1, value.expand(*self.batch_shape, self.places)[..., None])[..., 0]
+        shape = torch.broadcast_shapes(self.batch_shape, value.shape[:-1])
+        log_probs = self.log_probs.expand(*shape, self.places, self.tokens)
+        found = log_probs.gather(-1, value.expand(*shape, self.places)[..., None])[..., 0]
         return torch.where(value == PAD, 0.0, found).sum(-1)
 
     def first(self, count: int) -> ParallelText:

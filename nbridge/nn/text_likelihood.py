@@ -53,14 +53,16 @@ class Text(Likelihood):
         self.vocabulary = make_vocabulary(tokens, vocabulary, tokenizer)
         self.tokens, self.order, self.width = len(self.vocabulary), order, width
         self.support = constraints.integer_interval(0, self.tokens - 1)
-        self.spread = torch.ones(1)
         if order == "autoregressive":
-            self.embedding = nn.Embedding(self.tokens, width)
-            self.cell, self.head = nn.GRUCell(width, width), nn.Linear(width, self.tokens)
+            # The gates of a GRU whose input is a token: one vector for each token instead of a product with its embedding.
+            self.gates, self.recurrent = nn.Embedding(self.tokens, 3 * width), nn.Linear(width, 3 * width)
+            self.head = nn.Linear(width, self.tokens)
+        else:
+            self.spread = torch.ones(1)
 
     @property
     def raw_shape(self) -> tuple[int, ...]:
-        return (self.shape[0], self.tokens) if self.order == "parallel" else (2 * self.width,)
+        return (self.shape[0], self.tokens) if self.order == "parallel" else (4 * self.width,)
 
     @property
     def numbers(self) -> int:
@@ -70,10 +72,7 @@ class Text(Likelihood):
         if self.order == "parallel":
             # A factor is one for all, or a column.
             return ParallelText(raw if factor is None else raw / (factor[..., None] if factor.ndim else factor))
-        context, state = raw.chunk(2, -1)
-        if factor is not None:
-            # A column of the context, so that it goes wherever a row goes.
-            context = torch.cat([context, factor.to(raw).expand(*raw.shape[:-1], 1)], -1)
+        context, state = raw.split([3 * self.width, self.width], -1)
         return RecurrentText(self._step, context, state.tanh(), self.shape[0], self.tokens)
 
     def canonical(self, x: Tensor) -> Tensor:
@@ -106,7 +105,15 @@ class Text(Likelihood):
 
     def matches(self, estimate: Tensor, x: Tensor) -> Tensor:
         """Whether texts are the same but for blanks before and after them."""
-        return (self.stripped(estimate) == self.stripped(x)).flatten(-1).all(-1)
+        return (self.stripped(estimate) == self.stripped(x)).all(-1)
+
+    def right_tokens(self, estimate: Tensor, x: Tensor) -> Tensor:
+        """The share of places with the true token, from the first to the later end of the two texts, blanks around them left out."""
+        one, other = self.stripped(estimate), self.stripped(x)
+        # The end counts as well, so a text of another length has a wrong token.
+        length = torch.maximum((one != PAD).sum(-1), (other != PAD).sum(-1)) + 1
+        wrong = (one != other).sum(-1)
+        return 1 - wrong / length
 
     def stripped(self, x: Tensor) -> Tensor:
         r"""Token numbers, shape :math:`(*, L)`, without blanks at the beginning and at the end; padding instead of the end."""
@@ -127,7 +134,8 @@ class Text(Likelihood):
 
     def _step(self, before: Tensor, state: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """One step of the recurrent network (`nbridge.nn.text_distributions.RecurrentText`)."""
-        own = context[:, : self.width]
-        state = self.cell(self.embedding(before) + own, state)
-        logits = self.head(state)
-        return (logits / context[:, self.width :] if context.shape[-1] > self.width else logits), state
+        reset_x, update_x, new_x = (self.gates(before) + context).chunk(3, -1)
+        reset_h, update_h, new_h = self.recurrent(state).chunk(3, -1)
+        new = torch.tanh(new_x + torch.sigmoid(reset_x + reset_h) * new_h)
+        state = torch.lerp(new, state, torch.sigmoid(update_x + update_h))
+        return self.head(state), state

@@ -34,7 +34,9 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "text": "nbridge.nn.text:TextEncoder",
     },
     "decoders": {
-        "mlp": "nbridge.nn.decoders:MLPDecoder", "conv": "nbridge.nn.decoders:ConvDecoder", "text": "nbridge.nn.text:TextDecoder",
+        "mlp": "nbridge.nn.decoders:MLPDecoder",
+        "conv": "nbridge.nn.decoders:ConvDecoder",
+        "text": "nbridge.nn.text:TextDecoder",
     },
     "likelihoods": {
         "bernoulli": "nbridge.nn.likelihoods:Bernoulli",

@@ -49,8 +49,8 @@ from nbridge.spec.objectives import PAPER_OBJECTIVE
 from nbridge.spec.option_types import EmptyRows
 from nbridge.spec.registry import reading, resolve
 from nbridge.spec.spec import Spec
-from nbridge.training.texts import numbered_arrays, text_forms, with_token_count, with_vocabularies
 from nbridge.training.likely_mistakes import Names, likely_mistakes, never_observed
+from nbridge.training.texts import numbered_arrays, text_forms, with_token_count, with_vocabularies
 
 T = TypeVar("T")
 TRAINED = 4

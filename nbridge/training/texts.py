@@ -124,5 +124,3 @@ def _form(name: str, length: int, options: Mapping[str, Any]) -> TextForm:
     except SpecError as error:
         raise SpecError([f"modalities.{name}.{line}" for line in error.problems]) from error
     return TextForm(vocabulary, length, options["longer"] == "cut")
-
-

@@ -21,8 +21,8 @@ from nbridge.data.output_names import described_by
 from nbridge.data.source import Field
 from nbridge.data.tables.arrow import distinct
 from nbridge.data.tables.cells import LARGEST, read_cells
-from nbridge.data.tables.text_cells import read_texts
 from nbridge.data.tables.columns import Chunk, TableFile, no_column
+from nbridge.data.tables.text_cells import read_texts
 from nbridge.data.text_values import TextForm
 from nbridge.data.texts import same_text_twice
 from nbridge.errors import DataError
