@@ -87,8 +87,12 @@ class TextAnswers:
         """The answers, shape (N, 1), for token numbers of shape (N, L); NaN where missing. A text that is new gets a new number."""
         missing = np.isnan(values).any(1)
         tokens = self.likelihood.stripped(torch.from_numpy(np.where(missing[:, None], 0, values)).long()).numpy()
-        found = [math.nan if gone else self._numbers.setdefault(row.tobytes(), len(self._numbers)) for row, gone in zip(tokens, missing)]
-        return np.array(found, dtype=np.float64)[:, None]
+        numbers = [
+            self._numbers.setdefault(row.tobytes(), len(self._numbers)) if there else -1
+            for row, there in zip(tokens, ~missing, strict=True)
+        ]
+        found = np.where(missing, math.nan, numbers)
+        return found.astype(np.float64)[:, None]
 
 
 @dataclass(frozen=True)

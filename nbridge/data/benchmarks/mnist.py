@@ -104,7 +104,7 @@ class MNIST(_Images):
     """
 
     files = MNIST_FILES
-    available = {**_AVAILABLE, "text": Available((TEXT_WIDTH + 1,))}
+    available: ClassVar[Mapping[str, Available]] = {**_AVAILABLE, "text": Available((TEXT_WIDTH + 1,))}
 
     def texts_of(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
         if name != "text":
@@ -113,7 +113,9 @@ class MNIST(_Images):
         return [text for part in PARTS for text in spelt_out(labels[part]["label"], part)]
 
     def _parts(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, np.ndarray]]:
-        parts = super()._parts({**{name: shape for name, shape in shapes.items() if name != "text"}, **({"label": ()} if "text" in shapes else {})})
+        parts = super()._parts(
+            {**{name: shape for name, shape in shapes.items() if name != "text"}, **({"label": ()} if "text" in shapes else {})}
+        )
         if "text" not in shapes:
             return parts
         return {part: {**arrays, "text": np.array(spelt_out(arrays["label"], part))} for part, arrays in parts.items()}
