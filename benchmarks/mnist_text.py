@@ -6,7 +6,7 @@ writes benchmarks/results/mnist_text.json, one run at a time, and a table in ben
 modality_specs/mnist_text.yaml with the first rows of MNIST and the same number of updates for every system, in one stage or divided among
 two. On 1,000 test rows: "word" is the share of texts whose point estimate is the digit's name, at whatever place; "image" the share of ten
 images a row, drawn from the posterior, in which a classifier sees the row's digit; log-likelihoods are predictive, log 1/K sum p(x | z_k)
-with K = 200, in nats of a row. A text has 2.3 nats of the digit and 1.5 of its place, which nothing but the text itself tells.
+with K = 200, in nats of a row. Of a text, 1.6 nats are the place of the word, which neither image nor label tells.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def _named(key: str) -> str:
         return known[key]
     if key.startswith("LL "):
         return f"log p({key[3:].replace(' from ', ' given ')})"
-    what = {"text": "word", "image": "image", "label": "label"}[key.split()[0]]
-    return f"{what} from {key.split()[-1].replace('text', 'word')}"
+    what = {"text": "word", "image": "image", "label": "label"}[key.split(maxsplit=1)[0]]
+    return f"{what} from {key.rsplit(maxsplit=1)[-1].replace('text', 'word')}"
 
 
 def main() -> None:

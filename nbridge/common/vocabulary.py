@@ -12,7 +12,6 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -87,7 +86,8 @@ class TokenList(Vocabulary):
     """
 
     def __init__(self, kind: Literal["characters", "words"], tokens: Iterable[str]) -> None:
-        self.kind, self.unit = kind, kind
+        self.kind: TokenKind = kind
+        self.unit = kind
         self.tokens = tuple(tokens)
         self._number = {token: number for number, token in enumerate(self.tokens, start=SPECIAL)}
         if len(self._number) < len(self.tokens):
@@ -157,7 +157,7 @@ class TokenizerFile(Vocabulary):
 
     def __init__(self, content: str) -> None:
         try:
-            from tokenizers import Tokenizer
+            from tokenizers import Tokenizer  # pyright: ignore[reportMissingImports] (an extra)
         except ImportError as error:
             raise SpecError(["likelihood.tokenizer needs the package tokenizers: pip install 'nbridge[text]'"]) from error
         try:
@@ -177,8 +177,8 @@ class TokenizerFile(Vocabulary):
     def text(self, numbers: Sequence[int]) -> str:
         return self._tokenizer.decode([number - SPECIAL for number in until_end(numbers) if number >= SPECIAL])
 
-    @cached_property
-    def widest(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride] (computed once)
+    @property
+    def widest(self) -> int:
         return max((len(token) for token in self._tokenizer.get_vocab()), default=1) + 1
 
 

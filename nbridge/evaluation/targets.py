@@ -85,7 +85,7 @@ class TextAnswers:
 
     def of(self, values: Values) -> Values:
         """The answers, shape (N, 1), for token numbers of shape (N, L); NaN where missing. A text that is new gets a new number."""
-        missing = np.isnan(values).any(1)
+        missing: NDArray[np.bool_] = np.array(np.isnan(values).any(1))
         tokens = self.likelihood.stripped(torch.from_numpy(np.where(missing[:, None], 0, values)).long()).numpy()
         numbers = [
             self._numbers.setdefault(row.tobytes(), len(self._numbers)) if there else -1

@@ -135,11 +135,12 @@ class TextDecoder(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.shape, self.width = tuple(shape), width
-        inner = shape[0] * width if len(shape) > 1 else shape[0]
+        places, *each = shape
+        inner = places * width if each else places
         self.stem = MLP(latent_dim, inner, hidden=(hidden, hidden), activation=activation)
-        if len(shape) > 1:
+        if each:
             self.blocks = _blocks(kind, width, layers, activation)
-            self.head = nn.Linear(width, shape[1])
+            self.head = nn.Linear(width, each[0])
 
     def forward(self, z: Tensor) -> Tensor:
         raw = self.stem(z.reshape(-1, z.shape[-1]))

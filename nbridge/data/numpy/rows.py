@@ -145,7 +145,7 @@ class ArrayWriter(RowWriter):
 
     def _narrow(self, key: str, array: np.ndarray) -> np.ndarray:
         """Texts in an array as wide as the longest of them; any other array unchanged."""
-        return np.array(array.tolist(), dtype=object if self._kind(key) == "O" else str) if key in self._texts else array
+        return np.array(array.tolist(), dtype=self._kind(key)) if key in self._texts else array
 
     def _kind(self, key: str) -> str:
         return self.members[key].dtype.kind if key in self.members else "U"
