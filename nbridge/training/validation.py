@@ -114,7 +114,7 @@ class Validator:
 
 def fit_baseline(model: MultimodalVAE, train: Rows) -> dict[str, Marginal]:
     """The free baseline, fitted to as many training rows as its precision needs and memory allows."""
-    width = sum(math.prod(likelihood.shape) for likelihood in model.likelihoods.values())
+    width = sum(likelihood.numbers for likelihood in model.likelihoods.values())
     rows = evenly_spaced(train, _number_present(train) >= 1, min(MOST_ROWS, MOST_NUMBERS // width))
     return {} if rows is None else free_baseline(model, rows)
 
