@@ -362,7 +362,6 @@ def _words(words: str | Sequence[str]) -> Sequence[str]:
 
 
 def _layout(
-def _layout(
     shapes: Mapping[str, tuple[int, ...]], columns: Mapping[str, tuple[str, ...]], source: Table, files: Sequence[TableFile],
     classes: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
 ) -> TableLayout:  # fmt: skip
