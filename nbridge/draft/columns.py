@@ -26,7 +26,7 @@ from nbridge.data.ids import counts_rows
 from nbridge.data.output_names import described_by
 from nbridge.data.tables.cells import exact_number_of, is_padded, number_of
 from nbridge.data.tables.profiles import Profile
-from nbridge.draft.column_kinds import FEW, ROWS_A_CLASS, ColumnKind, Tally, kind_of_numbers, kind_of_text
+from nbridge.draft.column_kinds import FEW, OR_NUMBERS, ROWS_A_CLASS, ColumnKind, Tally, kind_of_numbers, kind_of_text
 from nbridge.draft.grouping import Group, group_columns
 from nbridge.draft.mixed_kinds import column_likelihood
 from nbridge.draft.spelling import maybe_codes, same_but_for_case, spelt_otherwise
@@ -36,9 +36,6 @@ from nbridge.spec.names import free_name
 
 NAMED = 6
 """Maximum number of columns listed in a reason."""
-OR_NUMBERS = "could also be numbers"
-"""An alternative that does not concern ordinal columns, which have an order as well."""
-NORMAL = spec_columns.ColumnKind(type="normal")
 
 
 @dataclass(frozen=True)
@@ -123,7 +120,7 @@ def _plain(group: Group, likelihoods: Mapping[str, spec_columns.ColumnKind]) -> 
         return "bernoulli"
     if all(kind.type in spec_columns.COUNTS and not kind.zero_inflated for kind in found):
         return "negative_binomial"
-    return "normal" if all(kind == NORMAL for kind in found) else MIXED
+    return "normal" if all(kind.type == "normal" and not kind.whole for kind in found) else MIXED
 
 
 def empty_cells(columns: Sequence[Profile]) -> str:
@@ -249,15 +246,23 @@ def _what(group: Group, kinds: Mapping[str, ColumnKind], likelihoods: Mapping[st
     }
     numbers = Counter(_WORDS[kind.type] for kind in likelihoods.values())
     parts = [f"{number} {words}" for words, number in numbers.items()] if len(numbers) > 1 else list(numbers)
-    doubts: dict[str, list[str]] = {}
-    for column in group.columns:
-        doubt = kinds[column.name].doubt.partition(":")[0]
-        settled = doubt == f"could also be {group.kinds[column.name]}"
-        if doubt and not settled and (doubt != OR_NUMBERS or likelihoods[column.name].type != "ordinal"):
-            doubts.setdefault(doubt, []).append(clip(column.name))
-    shown = [
-        f"{listing(names[:NAMED])}{f' and {len(names) - NAMED:,} more' if len(names) > NAMED else ''} {doubt}"
-        for doubt, names in doubts.items()
-    ]
+    doubts = _doubts(group, kinds, likelihoods)
     mixed = f"{count} columns" + (": " if len(parts) > 1 else " ") + listing(parts)
-    return "; ".join((plain.get(likelihood, mixed), *shown))
+    return "; ".join((plain.get(likelihood, mixed), *doubts))
+
+
+def _doubts(group: Group, kinds: Mapping[str, ColumnKind], likelihoods: Mapping[str, spec_columns.ColumnKind]) -> list[str]:
+    """Alternatives for columns of a group; those of several columns without details that differ."""
+    found: dict[str, dict[str, str]] = {}
+    for column in group.columns:
+        doubt = kinds[column.name].doubt
+        what = doubt.partition(":")[0]
+        ordered = likelihoods[column.name].type == "ordinal" and doubt in OR_NUMBERS
+        if doubt and what != f"could also be {group.kinds[column.name]}" and not ordered:
+            found.setdefault(what, {})[clip(column.name)] = doubt
+    shown = []
+    for what, doubts in found.items():
+        names, texts = list(doubts), set(doubts.values())
+        more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+        shown.append(f"{listing(names[:NAMED])}{more} {texts.pop() if len(texts) == 1 else what}")
+    return shown

@@ -35,6 +35,8 @@ from nbridge.spec.spec import Spec
 
 _AFTER = {False: " After a change: nbridge validate SPEC --data", True: ""}
 UNNAMED = "a column without a name"
+TABLE = "table"
+"""The name of rows without a file."""
 NAMED = 12
 """Maximum number of columns listed in a remark."""
 
@@ -119,7 +121,7 @@ def _draft_from_columns(schema: ColumnsSchema, id_column: str | None) -> Draft:
         profiles = [profile for profile in profiles if profile.name not in (id_column, *damaged)]
     keys = keys_among({profile.name: partial(column_texts, profile) for profile in profiles})
     profiles = [profile for profile in profiles if profile.name not in keys.taken]
-    guesses = guess_modalities(profiles, _homes(files, schema.name))
+    guesses = guess_modalities(profiles, _homes(files, framed=framed))
     guesses = replace(guesses, left_out={**damaged, **guesses.left_out, **found.left_out})
     parts, lists = parts_of(guesses), _parts_of_vectors(found.vectors, [guess.name for guess in guesses.modalities])
     every = [*parts, *(part for part, _ in lists)]
@@ -181,9 +183,9 @@ def _keys(files: Sequence[TableFile], id_column: str | None, folders: Sequence[I
     raise DataError(f"{files[0].path}: no column matches the image names, such as {example!r} in {folders[0].where}; name it with --id")
 
 
-def _homes(files: Sequence[TableFile], name: str) -> dict[str, str]:
+def _homes(files: Sequence[TableFile], *, framed: bool) -> dict[str, str]:
     """The name of the table of each column, for the names of modalities."""
-    names = {file.path: name if len(files) == 1 else Path(file.path).name.partition(".")[0] for file in files}
+    names = {file.path: TABLE if framed else Path(file.path).resolve().name.partition(".")[0] or TABLE for file in files}
     return {column: names[file.path] for file in reversed(files) for column in file.columns}
 
 
