@@ -362,7 +362,7 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         what, found = self._column(number), values[~np.isnan(values)]
         if number in self.texts_:
             if given is not None and _type(given) != "categorical":
-                raise DataError(f"likelihoods: {number} is {_type(given)}, but {what} contains text; use categorical")
+                raise DataError(f"likelihoods: {what} is {_type(given)}, but contains text; use categorical")
             classes = len(self.texts_[number])
             return MixedColumn(ColumnKind(type="categorical", classes=max(2, classes)), np.arange(float(classes)))
         if given is None:
@@ -456,7 +456,7 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         categories, absent = self.categories_[name], np.isnan(values)
         place = np.searchsorted(categories, values).clip(max=len(categories) - 1)
         if (unseen := np.flatnonzero((categories[place] != values) & ~absent)).size:
-            raise self._unseen(self.groups_[name][0], int(unseen[0]), values[unseen[0]], categories)
+            raise self._unseen(self.groups_[name][0], int(unseen[0]), values[unseen[0]].item(), categories)
         return np.where(absent, np.nan, place)
 
     def _unseen(self, number: int, row: int, value: float, categories: np.ndarray) -> DataError:
