@@ -8,7 +8,7 @@ from nbridge.errors import SpecError
 from nbridge.spec.reader import parse_spec
 
 LABEL = "modalities: {label: {shape: 10, encoder: mlp, likelihood: categorical}}\n"
-ENCODERS = "Known: conv, embedding, mlp. For your own class write 'package.module:Class'."
+ENCODERS = "Known: conv, embedding, mlp, text. For your own class write 'package.module:Class'."
 
 
 def problems(text: str, *overrides: str) -> list[str]:

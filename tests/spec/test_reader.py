@@ -21,7 +21,7 @@ from nbridge.spec.spec import Spec
 
 LABEL = "modalities: {label: {shape: 10, encoder: mlp, likelihood: categorical}}\n"
 KEYS = "spec_version, name, model, latent_dim, data, modalities, fusion, bridges, prior, training"
-ENCODERS = "Known: conv, embedding, mlp. For your own class write 'package.module:Class'."
+ENCODERS = "Known: conv, embedding, mlp, text. For your own class write 'package.module:Class'."
 REPOSITORY = Path(__file__).parents[2]
 
 BROKEN = """\

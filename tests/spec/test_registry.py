@@ -26,9 +26,9 @@ def test_every_built_in_name_is_a_class_of_its_kind(kind: str, name: str) -> Non
 @pytest.mark.parametrize(
     ("kind", "name", "message"),
     [
-        ("encoders", "mpl", f"unknown encoder 'mpl'. Did you mean 'mlp'? Known: conv, embedding, mlp. {OWN}"),
-        ("encoders", "transformer", f"unknown encoder 'transformer'. Known: conv, embedding, mlp. {OWN}"),
-        ("decoders", "cnov", f"unknown decoder 'cnov'. Did you mean 'conv'? Known: conv, mlp. {OWN}"),
+        ("encoders", "mpl", f"unknown encoder 'mpl'. Did you mean 'mlp'? Known: conv, embedding, mlp, text. {OWN}"),
+        ("encoders", "transformer", f"unknown encoder 'transformer'. Known: conv, embedding, mlp, text. {OWN}"),
+        ("decoders", "cnov", f"unknown decoder 'cnov'. Did you mean 'conv'? Known: conv, mlp, text. {OWN}"),
         ("models", "", f"unknown model ''. Known: bivcca, bridged, jmvae, joint, mvae, telbo, vae. {OWN}"),
         ("fusions", "a\nb", f"unknown fusion 'a?b'. Known: mlp. {OWN}"),
         ("fusions", "x" * 99, f"unknown fusion '{'x' * 40}...'. Known: mlp. {OWN}"),
@@ -96,8 +96,10 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_an_installed_package_adds_names_and_replaces_none() -> None:
     assert registry.locate("encoders", "spectral") == "plug_in.parts:Spectral"
     assert registry.locate("encoders", "mlp") == "nbridge.nn.encoders:MLPEncoder"
-    assert registry.known("encoders") == ["conv", "embedding", "mlp", "spectral"]
-    with pytest.raises(SpecError, match=r"^unknown encoder 'spectrum'\. Did you mean 'spectral'\? Known: conv, embedding, mlp, spectral\."):
+    assert registry.known("encoders") == ["conv", "embedding", "mlp", "spectral", "text"]
+    with pytest.raises(
+        SpecError, match=r"^unknown encoder 'spectrum'\. Did you mean 'spectral'\? Known: conv, embedding, mlp, spectral, text\."
+    ):
         registry.locate("encoders", "spectrum")
 
 

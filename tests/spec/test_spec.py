@@ -23,7 +23,7 @@ from nbridge.spec.spec import BridgesKeys, BridgesSpec, DataKeys, Spec, Term
 
 LABEL = {"shape": 10, "encoder": "mlp", "likelihood": "categorical"}
 KEYS = "spec_version, name, model, latent_dim, data, modalities, fusion, bridges, prior, training"
-ENCODERS = "Known: conv, embedding, mlp. For your own class write 'package.module:Class'."
+ENCODERS = "Known: conv, embedding, mlp, text. For your own class write 'package.module:Class'."
 MODELS = "bivcca, bridged, jmvae, joint, mvae, telbo, vae"
 OWN = "For your own class write 'package.module:Class'."
 MODALITY_RULE = "is not a valid modality name: use letters, digits and single underscores, and start with a letter"
