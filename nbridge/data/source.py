@@ -24,6 +24,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+from nbridge.common.messages import clip, listing
 from nbridge.data.blocks import RowReader
 from nbridge.data.folders import find_file_or_folder
 from nbridge.data.schema import DataSchema
@@ -31,6 +32,7 @@ from nbridge.data.split import Dataset
 from nbridge.data.split_labels import NoColumnError, RowLabels
 from nbridge.data.text_values import TextForm
 from nbridge.errors import DataError
+from nbridge.spec.columns import ColumnKind
 from nbridge.spec.registry import BUILT_IN, installed, resolve
 
 EXPECTED = "expected tables (.csv, .tsv, .csv.gz, .tsv.gz, .parquet), folders of images, or one .npz, .h5mu or .h5ad file"
@@ -46,6 +48,7 @@ class DataSource(ABC):
 
     Attributes:
         reserved: Columns that define splits (`data.group`, `data.split`); column patterns do not match them.
+        mixed: The columns of each mixed modality, with their kinds.
         origin: The file or folder as its user named it, for messages; empty for rows in memory.
         name: The registered name of a format whose rows are passed from Python.
         id: The column or array of identifiers.
@@ -57,6 +60,7 @@ class DataSource(ABC):
     """
 
     reserved: frozenset[str] = frozenset()
+    mixed: Mapping[str, Mapping[str, ColumnKind]] = MappingProxyType({})
     origin: str = ""
     name: ClassVar[str] = ""
     id: str = "id"
@@ -104,6 +108,20 @@ class DataSource(ABC):
             given: The source of these rows, without options.
         """
         return given
+
+    def words(self, columns: Mapping[str, str | tuple[str, ...]]) -> dict[str, str | tuple[str, ...]]:
+        """The columns of each modality as the spec names them: those of mixed modalities, and of others by the options of the source.
+
+        Raises:
+            DataError: when both name those of a modality, and not the same.
+        """
+        found: dict[str, str | tuple[str, ...]] = dict(columns)
+        for name, kinds in self.mixed.items():
+            given = found.setdefault(name, tuple(kinds))
+            if ((given,) if isinstance(given, str) else tuple(given)) != tuple(kinds):
+                text = f"modality {name!r}: data.columns lists {clip(listing([given] if isinstance(given, str) else given), 100)}, but its"
+                raise DataError(f"{text} likelihood is of {clip(listing(kinds), 100)}; leave it out of data.columns")
+        return found
 
     def takes_arrays(self, data: Mapping[str, object], names: Iterable[str]) -> bool:  # noqa: ARG002 (for formats with columns)
         """Whether a dict passed from Python holds arrays by modality, rather than columns.

@@ -42,6 +42,7 @@ from nbridge.nn.likelihoods import (
     Normal,
     Poisson,
 )
+from nbridge.nn.mixed import Mixed
 from nbridge.nn.text_distributions import ParallelText
 from nbridge.nn.text_likelihood import Text
 
@@ -222,7 +223,13 @@ def _by_gradient(likelihood: Likelihood, x: Tensor, cells: Tensor | None) -> Mar
         optimizer.step()
     family.requires_grad_(requires_grad=False)
     raw = raw.detach()
+    return Marginal(lambda values, known: score(values, known).double(), _unit_of(family, x, cells))
+
+
+def _unit_of(likelihood: Likelihood, x: Tensor, cells: Tensor | None) -> Tensor | None:
+    """The units of real elements, which no closed form knows; None for discrete ones."""
+    if isinstance(likelihood, Mixed):
+        return likelihood.units.double()
     real = not (likelihood.support.is_discrete or likelihood.discrete) and x.is_floating_point()
     observed = torch.ones_like(x, dtype=torch.bool) if cells is None else cells
-    unit = _moments(x.double(), observed)[1] if real else None
-    return Marginal(lambda values, known: score(values, known).double(), unit)
+    return _moments(x.double(), observed)[1] if real else None

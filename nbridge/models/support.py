@@ -71,9 +71,10 @@ def _check_modality(name: str, likelihood: Likelihood, batch: Batch, first: int,
         row = int(wrong.any(1).nonzero()[0])
         element = int(wrong[row].nonzero()[0])
         value = x[row].reshape(-1)[element].item()
+        family, support = likelihood.support_of(element)
         raise SupportError(
             (name, first + row, element),
-            f"value {value:g} is outside the support of {type(likelihood).__name__}, {describe_support(likelihood.support)}",
+            f"value {value:g} is outside the support of {family}, {describe_support(support)}",
             int(wrong.any(1).sum()) if counted else None,
         )
 

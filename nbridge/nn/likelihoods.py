@@ -60,10 +60,11 @@ class Likelihood(nn.Module, ABC):
         discrete: Whether the values are discrete enough for the ``cross`` objective, which would reduce the diversity of continuous ones.
         fill_value: The value that encoders get for missing cells, in standard form: the middle of the data.
         elementwise: Whether the distribution is an `Independent` over elements, so that a row may be partly observed.
-        spread: Calibration factors of the distribution's scale (temperatures, for classes), shape (n,): entry k applies if k other
-            modalities are given. `nbridge.inference.calibration` sets them after training; `log_prob` does not use them. None if the
-            family has none; otherwise `forward` takes a factor as its second argument.
+        spread: Calibration factors of the distribution's scale (temperatures, for classes), shape (n,) or one for each element,
+            (n, ...): entry k applies if k other modalities are given. `nbridge.inference.calibration` sets them after training;
+            `log_prob` does not use them. None if the family has none; otherwise `forward` takes a factor as its second argument.
         resolution: The distance between neighbouring values; 0 for continuous values.
+        partly: Whether parts of a row are imputed from its other parts, so that calibration counts them as given.
         averaged: Whether the point estimate is the `point` of the averaged `expectation`; otherwise `estimate` finds it in another way.
         wide: Whether values are float64, because float32 would round off a part of their spread; parameters of networks stay float32.
     """
@@ -76,6 +77,7 @@ class Likelihood(nn.Module, ABC):
     resolution: float = 0.0
     averaged: bool = True
     wide: bool = False
+    partly: bool = False
     spread: Tensor | None
     _typed: Tensor
 
@@ -163,6 +165,10 @@ class Likelihood(nn.Module, ABC):
     def standardize(self, x: Tensor) -> Tensor:
         """Converts canonical values to the standard form for encoders: floating point, shape :math:`(B, *shape)`, of moderate size."""
         return x
+
+    def support_of(self, element: int) -> tuple[str, constraints.Constraint]:  # noqa: ARG002 (for likelihoods of several kinds)
+        """The name and the support of an element's distribution, by its index in the flattened shape, for messages."""
+        return type(self).__name__, self.support
 
     def blank(self, rows: int) -> Tensor:
         """Placeholder rows for absent values: in the support and in canonical form."""
@@ -354,7 +360,7 @@ class _LocationScale(Likelihood):
             text = f"{zeros + ones:.0%} of its values are exactly 0 or 1, where a narrowing density grows without bound; use bernoulli"
             yield BoundWarning(text, {"share of values 0": zeros, "share of values 1": ones})
         if self.scale == "learned":
-            yield from _bounded("learned scale", self.log_scale, "remove constant elements, or set scale to a number")
+            yield from learned_bounds("learned scale", self.log_scale, "remove constant elements, or set scale to a number")
         elif self.scale == "predicted":
             yield from _bounded_share("predicted scales", self.split(raw)[1], observed, LOG_SCALE, "use scale: learned, or a number")
 
@@ -427,7 +433,7 @@ class DiscretizedLogistic(Likelihood):
     def bound_warnings(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[BoundWarning]:
         """Reports values at the first and last level, and scales at a bound."""
         yield from super().bound_warnings(raw, x, observed)
-        yield from _bounded("learned scale", self.log_scale, "remove constant channels", unit="channel")
+        yield from learned_bounds("learned scale", self.log_scale, "remove constant channels", unit="channel")
 
     def expectation(self, distribution: Distribution) -> Tensor:
         # The exact mean sums over all levels; the location differs from it only where the tails are clipped.
@@ -494,7 +500,7 @@ class NegativeBinomial(_Count):
     def bound_warnings(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[BoundWarning]:
         """Reports rates and dispersions at a bound."""
         yield from super().bound_warnings(raw, x, observed)
-        yield from _bounded("dispersion", self.log_dispersion, "if it is the upper bound, use poisson", bounds=LOG_RATE)
+        yield from learned_bounds("dispersion", self.log_dispersion, "if it is the upper bound, use poisson", bounds=LOG_RATE)
 
 
 def _log_prob(distribution: Distribution, x: Tensor, cells: Tensor | None) -> Tensor:
@@ -516,10 +522,18 @@ def _share(cells: Tensor, observed: Tensor) -> float:
     return (cells & observed).sum().item() / observed.sum().item()
 
 
-def _bounded(
+def learned_bounds(
     what: str, log: Tensor, advice: str, *, bounds: tuple[float, float] = LOG_SCALE, unit: str = "element"
 ) -> Iterator[BoundWarning]:
-    """Reports elements whose learned parameter is at a bound, where its gradient is zero and training cannot move it."""
+    """Yields a warning if learned parameters are at a bound, where their gradient is zero and training cannot move them.
+
+    Arguments:
+        what: The parameter.
+        log: Its logarithms.
+        advice: What to do about it.
+        bounds: The bounds of the logarithms.
+        unit: What has such a parameter.
+    """
     low, high = int((log <= bounds[0] + BOUND_TOLERANCE).sum()), int((log >= bounds[1] - BOUND_TOLERANCE).sum())
     for number, side, bound in ((low, "lower", bounds[0]), (high, "upper", bounds[1])):
         if number:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Len, Lt, Predicate, doc
 
 from nbridge.common.vocabulary import LONGEST_TEXT, MOST_TOKENS, TokenKind
+from nbridge.spec.columns import Columns  # noqa: F401 (a type of options)
 
 PositiveInt = Annotated[int, Gt(0)]
 Count = Annotated[int, Ge(0)]
@@ -20,6 +21,8 @@ NonNegativeFloat = Annotated[float, Ge(0), Predicate(lambda value: value < float
 Seed = Annotated[int, Ge(-(2**63)), Lt(2**63)]
 Probability = Annotated[float, Ge(0), Lt(1)]
 """A rate in [0, 1)."""
+Hide = Annotated[float, Ge(0), Le(0.5)]
+"""A mean share of columns that is hidden at random; twice as much is the most."""
 Share = Annotated[float, Gt(0), Le(1)]
 """A fraction in (0, 1]."""
 
@@ -62,6 +65,8 @@ Scale = Literal["learned", "predicted"] | PositiveFloat
 
 Shape = Annotated[tuple[PositiveInt, ...], Len(1), doc("shapes of one axis or more")]
 """Any shape of at least one axis."""
+VectorShape = Annotated[tuple[PositiveInt, ...], Len(1, 1), doc("shapes of one axis")]
+"""One axis."""
 ImageShape = Annotated[tuple[PositiveInt, ...], Len(2, 4), doc("shapes of two to four axes, channels first")]
 """Channels first, then one to three spatial axes."""
 ClassShape = Annotated[tuple[Annotated[int, Ge(2)], ...], Len(1, 1), doc("shapes of one axis, the number of classes (2 or more)")]

@@ -31,11 +31,13 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "mlp": "nbridge.nn.encoders:MLPEncoder",
         "conv": "nbridge.nn.encoders:ConvEncoder",
         "embedding": "nbridge.nn.encoders:EmbeddingEncoder",
+        "table": "nbridge.nn.encoders:TableEncoder",
         "text": "nbridge.nn.text:TextEncoder",
     },
     "decoders": {
         "mlp": "nbridge.nn.decoders:MLPDecoder",
         "conv": "nbridge.nn.decoders:ConvDecoder",
+        "table": "nbridge.nn.decoders:TableDecoder",
         "text": "nbridge.nn.text:TextDecoder",
     },
     "likelihoods": {
@@ -46,6 +48,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "discretized_logistic": "nbridge.nn.likelihoods:DiscretizedLogistic",
         "poisson": "nbridge.nn.likelihoods:Poisson",
         "negative_binomial": "nbridge.nn.likelihoods:NegativeBinomial",
+        "mixed": "nbridge.nn.mixed:Mixed",
         "text": "nbridge.nn.text_likelihood:Text",
     },
     "fusions": {"mlp": "nbridge.nn.fusion:Fusion"},

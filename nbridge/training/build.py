@@ -40,11 +40,14 @@ from nbridge.models.parts import Parts
 from nbridge.models.support import SupportError
 from nbridge.nn.bridges import Bridges
 from nbridge.nn.decoders import Decoder
-from nbridge.nn.encoders import Encoder
+from nbridge.nn.encoders import Encoder, TableEncoder
 from nbridge.nn.flow_bridge import FlowBridge
 from nbridge.nn.fusion import Fusion
 from nbridge.nn.likelihoods import Likelihood
+from nbridge.nn.mixed import columns_of_elements
+from nbridge.spec.columns import ColumnKind
 from nbridge.spec.components import Component
+from nbridge.spec.mixed import MIXED
 from nbridge.spec.objectives import PAPER_OBJECTIVE
 from nbridge.spec.option_types import EmptyRows
 from nbridge.spec.registry import reading, resolve
@@ -170,8 +173,10 @@ class SpecParts(Parts):
     def encoder(self, name: str) -> Encoder:
         modality = self.spec.modalities[name]
         encoder_class = resolve("encoders", modality.encoder.type, Encoder)
-        options = with_token_count(modality)
-        return _construct(f"modalities.{name}.encoder", encoder_class, modality.shape, modality.features, **options)
+        geometry: tuple[object, ...] = modality.shape, modality.features
+        if issubclass(encoder_class, TableEncoder) and modality.likelihood.type == MIXED:
+            geometry = *geometry, columns_of_elements(modality.likelihood.kwargs["columns"])
+        return _construct(f"modalities.{name}.encoder", encoder_class, *geometry, **with_token_count(modality))
 
     def decoder(self, name: str) -> Decoder:
         """A decoder; by default the mirror of the modality's encoder."""
@@ -312,7 +317,15 @@ def source_of(spec: Spec, given: DataSource | None = None) -> DataSource:
     source.texts = text_forms(spec, training=True)
     if reserved := frozenset(column for column in (spec.data.group, spec.data.split) if column is not None):
         source.reserved = reserved
+    if mixed := mixed_columns(spec):
+        source.mixed = mixed
     return source
+
+
+def mixed_columns(spec: Spec) -> dict[str, Mapping[str, ColumnKind]]:
+    """The columns of each mixed modality, with their kinds."""
+    parts = {name: modality.likelihood for name, modality in spec.modalities.items()}
+    return {name: likelihood.kwargs["columns"] for name, likelihood in parts.items() if likelihood.type == MIXED}
 
 
 def _shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
