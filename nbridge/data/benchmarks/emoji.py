@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -57,7 +57,7 @@ class Emoji(DataSource):
             return [*super().texts_of(name, shapes)]
         return self._arrays()[name].tolist()
 
-    def class_names(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
+    def class_names(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Sequence[str]]:
         return {"category": self._arrays()["category_names"].tolist()} if "category" in shapes else {}
 
     def _available(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Available]:
