@@ -142,8 +142,8 @@ def test_columns_that_hold_nothing_to_learn_are_left_out_and_told(here: Path):
     assert found.remarks == (
         "left out: constant: holds '3' alone",
         "left out: empty: is empty",
-        "left out: prose: text of 40 different values in 60 rows, too few rows a value for classes; to learn it as text, add a modality with "
-        "encoder: text and likelihood: text",
+        "left out: prose: text of 40 different values in 60 rows, too few rows a value for classes; "
+        "to learn it as text, add a modality with encoder: text and likelihood: text",
         "left out: identifiers: looks like identifiers: whole numbers in a row, or text, that differ in all rows",
     )
     assert list(parse_spec(found.text).data.source.kwargs["columns"].values()) == [("x",)]
