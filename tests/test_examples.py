@@ -34,6 +34,7 @@ def load_example(name: str) -> ModuleType:
 
 def test_every_example_is_known_here():
     assert {path.stem for path in (ROOT / "examples").glob("*.py")} == {
+        "captions",
         "custom_likelihood",
         "custom_modality",
         "image_attributes",
@@ -132,6 +133,18 @@ def test_images_with_attributes_draw_faces_of_each_description(capsys: pytest.Ca
     with Image.open(tmp_path / "faces.png") as faces:
         assert faces.size == (8 * 64, len(example.DESCRIPTIONS) * 64)
     assert re.findall(r"(\w+) predicted from the face", capsys.readouterr().out) == list(example.NAMES)
+
+
+def test_captions_are_written_for_faces_and_faces_drawn_for_captions(tmp_path: Path, real_data: None, capsys: pytest.CaptureFixture[str]):
+    example = load_example("captions")
+    assert example.sentence(np.array([0, 0, 1, 0, 1, 1, 0])) == "A smiling woman with blond hair and eyeglasses."
+    assert example.sentence(np.array([1, 0, 0, 0, 0, 0, 0])) == "A man."
+    example.main(str(tmp_path / "faces.png"), rows=200, updates=30)
+    with Image.open(tmp_path / "faces.png") as faces:
+        assert faces.size == (8 * example.SIDE, len(example.CAPTIONS) * example.SIDE)
+    printed = capsys.readouterr().out
+    assert len(re.findall(r"\(true: A (?:smiling )?(?:man|woman)[^)]*\.\)", printed)) == 5
+    assert "captions exactly right from the face" in printed
 
 
 def run_blocks(path: Path) -> dict[str, Any]:

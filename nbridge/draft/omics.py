@@ -224,7 +224,7 @@ def _why_none(column: str, codes: np.ndarray, used: Sequence[str]) -> str:
     if holds_dates(used):
         return "dates, which are no numbers"
     rows = np.bincount(codes[codes >= 0])
-    found = kind_of_text(column, rows[rows > 0]) if len(used) > 2 else None
+    found = kind_of_text(column, rows[rows > 0], as_text=False) if len(used) > 2 else None
     return found.why if found is not None and found.kind == "left out" else ""
 
 

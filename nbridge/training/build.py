@@ -314,7 +314,7 @@ def source_of(spec: Spec, given: DataSource | None = None) -> DataSource:
     """
     own = _construct("data", source_class(spec.data.source.type), **spec.data.source.kwargs)
     source = own if given is None else own.with_rows(given)
-    source.texts = text_forms(spec)
+    source.texts = text_forms(spec, training=True)
     if reserved := frozenset(column for column in (spec.data.group, spec.data.split) if column is not None):
         source.reserved = reserved
     if mixed := mixed_columns(spec):

@@ -191,8 +191,11 @@ def test_every_section_is_shown_or_left_out_with_a_reason(document: Node):
     shown = sections(document)
     missing = {node.attributes["id"]: node.text for node in shown["left-out"].all("b")}
     assert [one.id for one in SECTIONS if one.id not in missing] == [name for name in shown if name != "left-out"]
-    assert missing == {"evaluation": "Evaluation"}
-    assert [line.text for line in shown["left-out"].all("li")] == ["Evaluation: not evaluated yet; run nbridge evaluate run"]
+    assert missing == {"texts": "Texts", "evaluation": "Evaluation"}
+    assert [line.text for line in shown["left-out"].all("li")] == [
+        "Texts: no modality of texts with other modalities to impute it from",
+        "Evaluation: not evaluated yet; run nbridge evaluate run",
+    ]
     for one in SECTIONS:
         if one.id in shown:
             assert shown[one.id].inside[0].text == one.heading
@@ -471,7 +474,7 @@ def test_an_unfinished_run_is_shown_as_far_as_it_is(folder: Path):
     assert "not finished" in shown["trained"].text
     reasons = [line.text for line in shown["left-out"].all("li")]
     assert reasons == [
-        f"Verdict, Warnings, Images, Values, Classes, Latent map: {folder}: training has not finished; "
+        f"Verdict, Warnings, Images, Values, Classes, Texts, Latent map: {folder}: training has not finished; "
         f"continue with: nbridge resume {folder}",
         "Evaluation: not evaluated yet; run nbridge evaluate run",
         "Patterns of presence: they are saved when training ends",
