@@ -82,7 +82,7 @@ class Classifier(nn.Module):
 
     def features(self, x: Tensor, cells: Tensor | None = None) -> Tensor:
         r"""The penultimate layer, shape (B, F). The observed mask of ``x``, ``cells``, is all true by default."""
-        standard = self.likelihood.standardize(x)
+        standard = self.likelihood.standardize(self.likelihood.typical(x, cells))
         if cells is not None:
             standard = torch.where(cells, standard, self.likelihood.fill_value)
         return self.activation(self.encoder(standard))

@@ -200,7 +200,7 @@ def _described(
             rows = here.only(*given)
             x = decode(model, target, model.posterior(rows).sample(), model.given(target, rows), noise=noise)[0]
         features.append(classifier.features(x).double().cpu())
-        spread.add(likelihood.standardize(x).flatten(1), classes[start : start + len(part)])
+        spread.add(likelihood.standardize(likelihood.typical(x)).flatten(1), classes[start : start + len(part)])
         start += len(part)
     return _Described(torch.cat(features), spread.variances())
 

@@ -71,7 +71,8 @@ def _scores(model: MultimodalVAE, batch: Batch, parts: Tensor, hidden: Tensor, d
     for name, mask in zip(model.names, hidden, strict=True):
         if len(rows := mask.nonzero()[:, 0]):
             cells = batch.cells[name].index_select(0, rows) if name in batch.cells else None
-            each = model.decoder(name).log_prob(z.index_select(1, rows), batch.values[name].index_select(0, rows), cells)
+            decoder = model.decoder_of(name, batch).index(rows)
+            each = decoder.log_prob(z.index_select(1, rows), batch.values[name].index_select(0, rows), cells)
             scores[name] = each.logsumexp(0) - math.log(draws)
     return scores
 

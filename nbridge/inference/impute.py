@@ -31,6 +31,7 @@ from nbridge.data.imputed import Imputed
 from nbridge.errors import DataError, require_positive
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.mixture_prior import Mixture
+from nbridge.nn.decoders import Decoder, RowDecoder
 from nbridge.nn.distributions import diagonal_normal
 from nbridge.spec.option_types import Prior
 
@@ -227,9 +228,13 @@ def _impute_rows(
         if given is not None and observed.all():
             values[name] = given if samples is None else given.expand(samples, *given.shape)
             continue
-        guess = _estimate(model, name, z, observed, others) if samples is None else decode(model, name, z, others, noise=noise)
+        decoder = model.decoder_of(name, rows)
+        if samples is None:
+            guess = _estimate(model, name, z, observed, others, decoder)
+        else:
+            guess = decode(model, name, z, others, decoder=decoder, noise=noise)
         if samples is not None and noise and one_hot.get(name):
-            guess = _drawn_classes(guess, likelihood.expectation(model.decoder(name).served(z, others)), one_hot[name])
+            guess = _drawn_classes(guess, likelihood.expectation(decoder.served(z, others)), one_hot[name])
         guess = guess.to(device)
         if given is not None:
             guess = likelihood.restore(guess, given)
@@ -259,27 +264,30 @@ def which_observed(batch: Batch, name: str) -> Tensor:
     return present
 
 
-def _estimate(model: MultimodalVAE, name: str, z: Tensor, observed: Tensor, others: Tensor) -> Tensor:
+def _estimate(model: MultimodalVAE, name: str, z: Tensor, observed: Tensor, others: Tensor, decoder: Decoder | RowDecoder) -> Tensor:
     r"""The point estimate, shape (B, \*shape); arbitrary for fully observed rows."""
     absent = ~observed.flatten(1).all(1).to(z.device) if observed.ndim > 1 else ~observed.to(z.device)
     if absent.all():
-        return decode(model, name, z, others, point=True)
+        return decode(model, name, z, others, decoder=decoder, point=True)
     likelihood = model.likelihoods[name]
-    some = likelihood.expectation(model.decoder(name).served(z[:, absent], others[absent]))
+    some = likelihood.expectation(decoder.index(absent).served(z[:, absent], others[absent]))
     # Scattered before averaging, since the order of summation, and so the last bit, depends on the position of a row.
     expectation = some.new_zeros(len(z), len(absent), *some.shape[2:])
     expectation[:, absent] = some
     return likelihood.point(expectation.mean(0))
 
 
-def decode(model: MultimodalVAE, name: str, z: Tensor, given: Tensor | None = None, *, point: bool = False, noise: bool = False) -> Tensor:
+def decode(
+    model: MultimodalVAE, name: str, z: Tensor, given: Tensor | None = None,
+    *, decoder: Decoder | RowDecoder | None = None, point: bool = False, noise: bool = False,
+) -> Tensor:  # fmt: skip
     r"""Decodes samples of z, shape (K, B, D), to canonical values of a modality, shape (K, B, \*shape).
 
-    The number of other modalities that z was inferred from is ``given``, shape (B,) (`nbridge.MultimodalVAE.given`). With ``point``, the
-    result is the point estimate over K, shape (B, \*shape); with ``noise``, values are sampled from :math:`p(x_j \mid z_k)` instead of its
-    expectation.
+    The number of other modalities that z was inferred from is ``given``, shape (B,) (`nbridge.MultimodalVAE.given`). The ``decoder`` is
+    that of the rows (`nbridge.MultimodalVAE.decoder_of`), by default for rows of size 1. With ``point``, the result is the point estimate
+    over K, shape (B, \*shape); with ``noise``, values are sampled from :math:`p(x_j \mid z_k)` instead of its expectation.
     """
-    likelihood, distribution = model.likelihoods[name], model.decoder(name).served(z, given)
+    likelihood, distribution = model.likelihoods[name], (decoder or model.decoder(name)).served(z, given)
     if noise and not point:
         return distribution.sample()
     expectation = likelihood.expectation(distribution)

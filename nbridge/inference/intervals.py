@@ -134,10 +134,10 @@ def _summarise_rows(model: MultimodalVAE, batch: Batch, levels: tuple[float, ...
         some = absent.to(z.device)
         z_some, number = z[:, some], model.given(name, rows)[some]
         if isinstance(likelihood, Categorical):
-            probability = likelihood.expectation(model.decoder(name).served(z_some, number)).mean(0).to(batch.device)
+            probability = likelihood.expectation(model.decoder_of(name, rows).index(some).served(z_some, number)).mean(0).to(batch.device)
             summary.probability[name] = _class_probabilities(likelihood, probability, given, absent)
             continue
-        drawn = decode(model, name, z_some, number, noise=True).to(batch.device)
+        drawn = decode(model, name, z_some, number, decoder=model.decoder_of(name, rows).index(some), noise=True).to(batch.device)
         conformal = model.conformal if model.conformal is not None and name in model.conformal.names else None
         ends = () if conformal is None else conformal.ends(name, likelihood, drawn, levels, number.to(batch.device))
         if given is not None:

@@ -26,7 +26,7 @@ from nbridge.models.mixture_prior import DiagonalMixture, Mixture
 from nbridge.models.parts import Parts
 from nbridge.models.reductions import masked_mean
 from nbridge.models.support import check_support
-from nbridge.nn.decoders import Decoder
+from nbridge.nn.decoders import Decoder, RowDecoder
 from nbridge.nn.distributions import diagonal_kl, diagonal_normal, normal_or_prior
 from nbridge.nn.encoders import Encoder
 from nbridge.nn.likelihoods import Likelihood
@@ -143,6 +143,23 @@ class MultimodalVAE(nn.Module, ABC):
         decoder = self.decoders[name]
         assert isinstance(decoder, Decoder)
         return decoder
+
+    def decoder_of(self, name: str, rows: Batch) -> Decoder | RowDecoder:
+        """The decoder of a modality for given rows, prepared or not, at their size factors; z then has as many rows.
+
+        It is the `decoder` itself where rows do not differ. A row without this modality has the size factor 1.
+        """
+        size = self.log_size(name, rows)
+        return self.decoder(name) if size is None else RowDecoder(self.decoder(name), size)
+
+    def log_size(self, name: str, rows: Batch) -> Tensor | None:
+        """Log of the size factor of each row of a modality, shape (B, 1, ...); None if all rows have size 1."""
+        likelihood = self.likelihoods[name]
+        if not likelihood.has_size or name not in rows.values:
+            return None
+        x = likelihood.canonical(rows.values[name])
+        observed = rows.present[name].reshape(-1, *(1 for _ in x.shape[1:])).expand(x.shape)
+        return likelihood.log_size(x, observed & rows.cells[name] if name in rows.cells else observed)
 
     @abstractmethod
     def stages(self) -> tuple[Stage, ...]:
@@ -295,7 +312,8 @@ class MultimodalVAE(nn.Module, ABC):
         return {name: encoder(inputs[name]) for name, encoder in self.encoders.items()}
 
     def _standard_form(self, likelihood: Likelihood, name: str, batch: Batch) -> Tensor:
-        x = likelihood.standardize(batch.values[name])
+        x, size = batch.values[name], self.log_size(name, batch)
+        x = likelihood.standardize(x if size is None else x * (-size).exp())
         if batch.whole:
             return x
         if name in batch.cells:
@@ -304,7 +322,7 @@ class MultimodalVAE(nn.Module, ABC):
 
     def log_prob(self, name: str, z: Tensor, batch: Batch) -> Tensor:
         r""":math:`\log p(x_i \mid z)` for z of shape (\*, B, D) and a prepared batch, shape (\*, B); 0 where i is absent."""
-        log_prob = self.decoder(name).log_prob(z, batch.values[name], None if batch.whole else batch.cells.get(name))
+        log_prob = self.decoder_of(name, batch).log_prob(z, batch.values[name], None if batch.whole else batch.cells.get(name))
         return log_prob if batch.whole else torch.where(batch.present[name], log_prob, 0.0)
 
     def negative_elbo(

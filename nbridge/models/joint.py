@@ -64,7 +64,7 @@ from nbridge.models.base import Decoders, Encoders, Features, MultimodalVAE, Sta
 from nbridge.models.parts import Parts
 from nbridge.models.reductions import masked_mean
 from nbridge.models.subsets import random_subset
-from nbridge.nn.decoders import Decoder
+from nbridge.nn.decoders import Decoder, RowDecoder
 from nbridge.nn.distributions import diagonal_kl, diagonal_normal
 from nbridge.nn.encoders import Encoder
 from nbridge.nn.fusion import Fusion
@@ -219,7 +219,10 @@ class JointVAE(MultimodalVAE):
         terms, losses = {}, []
         for number, (name, (start, stop)) in enumerate(zip(self.names, self._shares(len(batch)), strict=True)):
             x, cells = batch.values[name], None if batch.whole else batch.cells.get(name)
-            log_prob = self.decoder(name).log_prob(
+            decoder = self.decoder_of(name, batch)
+            if isinstance(decoder, RowDecoder):
+                decoder = decoder.index(torch.cat([torch.arange(len(batch)), torch.arange(start, stop)]).to(batch.device))
+            log_prob = decoder.log_prob(
                 torch.cat([z, z_others[start:stop]]),
                 torch.cat([x, x[start:stop]]),
                 None if cells is None else torch.cat([cells, cells[start:stop]]),

@@ -49,7 +49,7 @@ from nbridge.spec.objectives import PAPER_OBJECTIVE
 from nbridge.spec.option_types import EmptyRows
 from nbridge.spec.registry import reading, resolve
 from nbridge.spec.spec import Spec
-from nbridge.training.likely_mistakes import Names, likely_mistakes, never_observed
+from nbridge.training.likely_mistakes import Names, likely_mistakes, never_observed, without_counts
 
 T = TypeVar("T")
 TRAINED = 4
@@ -261,6 +261,7 @@ def _doubts(model: MultimodalVAE, rows: Rows, train: Rows, source: DataSource | 
         # Rows on disk that do not fit into memory are refused by training, which says how many would.
         return
     yield from never_observed(model, batch, trained, names)
+    yield from (Finding("doubt", "", line) for line in without_counts(model, batch, "" if source is None else source.origin))
     yield from (Finding("doubt", "", line) for line in likely_mistakes(model, batch, names, classes))
 
 
