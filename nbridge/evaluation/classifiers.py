@@ -182,7 +182,7 @@ def train_classifiers(
             continue
         sample, held_out = _subsample(train, name, label, rows, seed), _subsample(test, name, label, len(test), seed)
         with own_draws(seed):
-            encoder = SpecParts(spec).encoder(name).to(model.device)
+            encoder = SpecParts(spec).plain_encoder(name).to(model.device)
             classifier = Classifier(encoder, model.likelihoods[name], model.likelihoods[label]).to(model.device)
         options = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
         key = _key(spec, classifier, sample, name, label, options)

@@ -31,6 +31,7 @@ Axes: G candidate factors, K samples, M modalities, B rows.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -146,7 +147,7 @@ def _served_from(model: MultimodalVAE, rows: Batch, name: str, numbers: Tensor) 
     """The rows with only a given number of their other modalities, chosen at random."""
     others = model.presence(rows)
     others[model.names.index(name)] = False
-    return Batch(rows.values, dict(zip(model.names, random_subset_of_size(others, numbers), strict=True)), rows.cells)
+    return replace(rows, present=dict(zip(model.names, random_subset_of_size(others, numbers), strict=True)))
 
 
 def _scores(likelihood: Likelihood, raw: Tensor, x: Tensor, cells: Tensor | None) -> Tensor:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -65,7 +66,7 @@ def hidden_log_likelihood(model: MultimodalVAE, batch: Batch, parts: Tensor, dra
 
 
 def _scores(model: MultimodalVAE, batch: Batch, parts: Tensor, hidden: Tensor, draws: int) -> dict[str, Tensor]:
-    given = Batch(batch.values, dict(zip(model.names, parts, strict=True)), batch.cells)
+    given = replace(batch, present=dict(zip(model.names, parts, strict=True)))
     z = model.posterior(given, draws).rsample()
     scores = {}
     for name, mask in zip(model.names, hidden, strict=True):

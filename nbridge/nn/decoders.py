@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Self
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -50,15 +51,19 @@ class Decoder(nn.Module):
 
 @dataclass(frozen=True)
 class RowDecoder:
-    r"""A `Decoder` of given rows B, in their sizes: :math:`p(x_i \mid z, s)`; same methods, for z of shape :math:`(*, B, D)`.
+    r"""A `Decoder` of given rows B, :math:`p(x_i \mid z, c, s)` with their covariates and sizes.
+
+    It has the same methods, for z of shape :math:`(*, B, D)`.
 
     Arguments:
         decoder: The decoder of all rows.
         log_size: Log of the size factor of each row, which is added to the raw parameters, shape (B, 1, ...); None for sizes of 1.
+        covariates: The vector c of each row, shape (B, W), which the network reads after z; None without covariates.
     """
 
     decoder: Decoder
     log_size: Tensor | None = None
+    covariates: Tensor | None = None
 
     @property
     def likelihood(self) -> Likelihood:
@@ -67,6 +72,8 @@ class RowDecoder:
 
     def network(self, z: Tensor) -> Tensor:
         """Raw parameters of the rows, shape :math:`(*, B, *raw_shape)`."""
+        if self.covariates is not None:
+            z = torch.cat([z, self.covariates.to(z).expand(*z.shape[:-1], -1)], -1)
         raw = self.decoder.network(z)
         return raw if self.log_size is None else raw + self.log_size
 
@@ -83,7 +90,8 @@ class RowDecoder:
 
     def index(self, rows: Tensor) -> RowDecoder:
         """The decoder of the rows selected by an index or a boolean mask."""
-        return RowDecoder(self.decoder, None if self.log_size is None else self.log_size[rows])
+        size, given = (None if x is None else x[rows] for x in (self.log_size, self.covariates))
+        return RowDecoder(self.decoder, size, given)
 
 
 class MLPDecoder(nn.Module):

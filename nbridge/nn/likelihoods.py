@@ -140,6 +140,11 @@ class Likelihood(nn.Module, ABC):
         return False
 
     @property
+    def size_column(self) -> str:
+        """The column that holds the size factor of each row; empty if there is none."""
+        return ""
+
+    @property
     def takes_factor(self) -> bool:
         """Whether `forward` takes a factor of the scale; a subclass may override it without one."""
         return "factor" in inspect.signature(type(self).forward).parameters
@@ -473,6 +478,10 @@ class _Count(Likelihood):
     @property
     def has_size(self) -> bool:
         return self.size_factor != 1
+
+    @property
+    def size_column(self) -> str:
+        return "" if self.size_factor in (1, "auto") else str(self.size_factor)
 
     def log_size(self, x: Tensor, observed: Tensor | None = None) -> Tensor | None:
         if not self.has_size:
