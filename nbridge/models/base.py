@@ -339,6 +339,8 @@ class MultimodalVAE(nn.Module, ABC):
     def _standard_form(self, likelihood: Likelihood, name: str, batch: Batch) -> Tensor:
         x, size = batch.values[name], self.log_size(name, batch)
         x = likelihood.standardize(x if size is None else x * (-size).exp())
+        if self.covariates is not None:
+            x = self.covariates.centred(name, x, batch.covariates)
         if batch.whole:
             return x
         if name in batch.cells:
@@ -404,6 +406,13 @@ class MultimodalVAE(nn.Module, ABC):
             cells = batch.cells[name][rows] if name in batch.cells else torch.ones_like(x, dtype=torch.bool)
             if len(x):
                 likelihood.fit(x, cells)
+        if self.covariates is not None:
+            self._fit_centres(self.covariates, batch)
+
+    def _fit_centres(self, covariates: Covariates, batch: Batch) -> None:
+        for name, likelihood in self.likelihoods.items():
+            rows = batch.index(batch.present[name])
+            covariates.fit_centres(name, self._standard_form(likelihood, name, rows), rows.covariates)
 
 
 def _rounded(batch: Batch, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

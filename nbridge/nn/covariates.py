@@ -30,13 +30,17 @@ class Covariates(nn.Module):
     Arguments:
         classes: The ordered classes of each categorical covariate, empty for numbers.
         sizes: The columns of size factors, which are not in c unless they are covariates too.
+        shapes: The shape of the encoder's input of each modality whose inputs are centred by the covariates (`centred`).
     """
 
     shares: Tensor
     mean: Tensor
     sd: Tensor
+    usual_c: Tensor
 
-    def __init__(self, classes: Mapping[str, Sequence[str]], sizes: Iterable[str] = ()) -> None:
+    def __init__(
+        self, classes: Mapping[str, Sequence[str]], sizes: Iterable[str] = (), shapes: Mapping[str, Sequence[int]] | None = None
+    ) -> None:
         super().__init__()
         self.classes = {name: tuple(one) for name, one in classes.items()}
         self.sizes = tuple(dict.fromkeys(sizes))
@@ -46,6 +50,10 @@ class Covariates(nn.Module):
         self.register_buffer("shares", torch.cat([torch.zeros(0), *(torch.full((len(one),), 1 / len(one)) for one in self._categorical())]))
         self.register_buffer("mean", torch.zeros(len(self._numbers)))
         self.register_buffer("sd", torch.ones(len(self._numbers)))
+        self.register_buffer("usual_c", torch.zeros(self.width))
+        self._centred = tuple(shapes or ()) if self.width else ()
+        for name in self._centred:
+            self.register_buffer(_slopes(name), torch.zeros(self.width, *(shapes or {})[name]))
 
     def forward(self, values: Mapping[str, Tensor]) -> Tensor:
         """The vector c of each row, shape (B, W), from the values of all covariates, each of shape (B,).
@@ -99,6 +107,29 @@ class Covariates(nn.Module):
                 self.mean[place] = known.mean()
                 sd = known.std(correction=0)
                 self.sd[place] = torch.where(sd > 1e-6 * known.mean().abs().clamp(min=1e-30), sd, 1.0)
+        if self.width:
+            self.usual_c.copy_(self(values).mean(0))
+
+    def centred(self, name: str, x: Tensor, values: Mapping[str, Tensor]) -> Tensor:
+        r"""Inputs of a modality's encoder, shape (B, \*shape), less what the covariates alone predict of them.
+
+        Encoders are given c as well, so that nothing is lost; but without training they take a batch and a plain shift of all its values
+        for the same thing.
+        """
+        if name not in self._centred:
+            return x
+        return x - torch.tensordot((self(values) - self.usual_c).to(x), self.get_buffer(_slopes(name)).to(x), 1)
+
+    @torch.no_grad()
+    def fit_centres(self, name: str, x: Tensor, values: Mapping[str, Tensor]) -> None:
+        r"""Fits what covariates predict of inputs by least squares, to training rows that have the modality, shape (N, \*shape)."""
+        if name in self._centred and len(x):
+            c = (self(values) - self.usual_c).double()
+            # A small ridge, for the classes add up to one, and those of few rows are close to the mean.
+            gram = c.T @ c + torch.eye(self.width, dtype=c.dtype, device=c.device)
+            flat = x.flatten(1).double()
+            slopes = torch.linalg.solve(gram, c.T @ (flat - flat.mean(0)))
+            self.get_buffer(_slopes(name)).copy_(slopes.reshape(self.width, *x.shape[1:]))
 
     def draw(self, rows: int) -> dict[str, Tensor]:
         """Values of new rows: classes drawn by their frequencies in the training rows, and the mean of numbers, each of shape (B,)."""
@@ -175,6 +206,10 @@ class Covariates(nn.Module):
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={len(one) or 'number'}" for name, one in self.classes.items())
+
+
+def _slopes(name: str) -> str:
+    return f"slopes_of_{name}"
 
 
 class CovariateEncoder(Encoder):

@@ -124,7 +124,7 @@ def _sizes(value: object) -> list[int]:
 
 def _built(spec: Spec) -> MultimodalVAE:
     model = _construct("model", model_class(spec).from_parts, SpecParts(spec), **spec.model.kwargs)
-    model.covariates = covariates_of(spec)
+    model.covariates = covariates_of(spec, {name: one.shape for name, one in model.likelihoods.items() if one.elementwise})
     if spec.prior.type != "normal":
         model.mixture = _construct("prior", resolve("priors", spec.prior.type, Mixture), spec.latent_dim, **spec.prior.kwargs)
     if spec.training.conformal:
@@ -132,8 +132,8 @@ def _built(spec: Spec) -> MultimodalVAE:
     return model
 
 
-def covariates_of(spec: Spec) -> Covariates | None:
-    """The covariates and size columns of a spec; None if it has none.
+def covariates_of(spec: Spec, centred: Mapping[str, tuple[int, ...]] | None = None) -> Covariates | None:
+    """The covariates and size columns of a spec; None if it has none. Inputs of modalities of these shapes are ``centred``.
 
     Raises:
         SpecError: if the classes of one are not known.
@@ -148,7 +148,8 @@ def covariates_of(spec: Spec) -> Covariates | None:
             )
         if one.type == "categorical" and name in sizes:
             raise SpecError([f"covariates.{name}: a column of size factors holds numbers; write normal"])
-    return Covariates({name: tuple(map(str, one.classes or ())) for name, one in spec.covariates.items()}, sorted(sizes))
+    classes = {name: tuple(map(str, one.classes or ())) for name, one in spec.covariates.items()}
+    return Covariates(classes, sorted(sizes), centred or {})
 
 
 def binding_of(spec: Spec) -> Binding:
