@@ -20,7 +20,7 @@ from nbridge.spec.reader import parse_spec, read_spec, spec_from_dict, write_spe
 from nbridge.spec.spec import Spec
 
 LABEL = "modalities: {label: {shape: 10, encoder: mlp, likelihood: categorical}}\n"
-KEYS = "spec_version, name, model, latent_dim, data, modalities, fusion, bridges, prior, training"
+KEYS = "spec_version, name, model, latent_dim, data, modalities, covariates, fusion, bridges, prior, training"
 ENCODERS = "Known: conv, embedding, mlp. For your own class write 'package.module:Class'."
 REPOSITORY = Path(__file__).parents[2]
 
