@@ -225,7 +225,9 @@ class CovariateEncoder(Encoder):
 
     def __init__(self, encoder: Encoder, shape: Sequence[int], width: int) -> None:
         super().__init__()
-        self.encoder, self.shape, self.width, self.features = encoder, tuple(shape), width, encoder.features
+        self.encoder, self.width, self.features = encoder, width, encoder.features
+        self.reads_mask = encoder.reads_mask
+        self.shape = (*shape[:-1], 2 * shape[-1]) if encoder.reads_mask else tuple(shape)
         self.mixing = MLP(encoder.features + width, encoder.features, activate_last=True)
 
     def forward(self, x: Tensor) -> Tensor:
