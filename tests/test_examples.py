@@ -35,6 +35,7 @@ def load_example(name: str) -> ModuleType:
 def test_every_example_is_known_here():
     assert {path.stem for path in (ROOT / "examples").glob("*.py")} == {
         "captions",
+        "cite_seq",
         "custom_likelihood",
         "custom_modality",
         "image_attributes",
@@ -44,6 +45,16 @@ def test_every_example_is_known_here():
         "webdataset",
         "webdataset_source",
     }
+
+
+def test_proteins_of_simulated_cells_are_imputed_better_than_by_ridge_regression(capsys: pytest.CaptureFixture[str]):
+    example = load_example("cite_seq")
+    depths = example.simulate(0)["rna"].sum(1)
+    assert np.quantile(depths, 0.98) > 10 * np.quantile(depths, 0.02)
+    example.main(seeds=1, epochs=(70, 40))
+    found = re.search(r"mean of 1: RMSE of protein from RNA ([\d.]+), PCA and ridge ([\d.]+)\n", capsys.readouterr().out)
+    assert found is not None
+    assert float(found[1]) < float(found[2]) < 0.7
 
 
 def test_the_custom_modality_is_short_conforms_and_imputes_angles(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):

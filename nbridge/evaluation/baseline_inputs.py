@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
-from torch.distributions import constraints
 
 from nbridge.common.vocabulary import END
 from nbridge.evaluation.targets import Values, column_moments
@@ -87,7 +86,7 @@ def inputs_of(blocks: Mapping[str, ModalityInputs], values: Mapping[str, Values]
 
 def _fitted(likelihood: Likelihood, values: Values, share: int, seed: int) -> ModalityInputs:
     classes = likelihood.shape[0] if isinstance(likelihood, Categorical) else 0
-    logged = likelihood.support is constraints.nonnegative_integer
+    logged = likelihood.counts
     tokens = likelihood.tokens if isinstance(likelihood, Text) else 0
     plain, present = _plain(values, classes, logged, tokens), ~np.isnan(values).all(1)
     centre, spread = column_moments(plain)

@@ -1,8 +1,8 @@
 r"""Prediction targets of a modality, on unit-free scales: numeric columns in standard deviations, and questions that are right or wrong.
 
-A real-valued column is scored in its own standard deviations over the training rows, a count as :math:`\log(1 + x)`, and the pixels of an
-image as one column, since they share a unit. A class, one-hot or by index, is one question, and so is a binary column. Columns that are
-constant in the training rows are left out.
+A real-valued column is scored in its own standard deviations over the training rows, a count as :math:`\log(1 + x / s)` with the size
+factor s of its row, and the pixels of an image as one column, since they share a unit. A class, one-hot or by index, is one question, and
+so is a binary column. Columns that are constant in the training rows are left out.
 
 Axes: N rows, E elements of a modality, C columns.
 """
@@ -17,7 +17,6 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.distributions import constraints
 
 from nbridge.common.messages import clip
 from nbridge.data.batch import Batch
@@ -131,8 +130,12 @@ Target = RegressionTarget | ClassificationTarget
 
 
 def values_of(model: MultimodalVAE, batch: Batch, name: str) -> Values:
-    """The canonical values of a modality, flattened, shape (N, E), float64; NaN where not observed. Classes are indices."""
-    x = model.prepare(batch).values[name]
+    """The canonical values of a modality, flattened, shape (N, E), float64; NaN where not observed.
+
+    Classes are indices, and counts with a size factor are divided by it.
+    """
+    x, size = model.prepare(batch).values[name], model.log_size(name, batch)
+    x = x if size is None else x * (-size).exp()
     values = x.reshape(len(x), -1).double().cpu().numpy()
     observed = which_observed(batch, name).cpu().reshape(len(x), -1).expand(values.shape).numpy()
     return np.where(observed, values, np.nan)
@@ -150,7 +153,7 @@ def targets_of(model: MultimodalVAE, spec: Spec, name: str, train: Values, seed:
         texts = TextAnswers(likelihood, train)
         question = ClassificationTarget(("",), ((0, train.shape[1]),), (texts.count,), 1, texts)
         return (question,) if texts.count > 1 else ()
-    logged = likelihood.support is constraints.nonnegative_integer
+    logged = likelihood.counts
     if kind_of(likelihood) == "image":
         return _pixels(train, logged, seed)
     numbers, questions = [], []

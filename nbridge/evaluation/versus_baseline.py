@@ -14,7 +14,6 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import constraints
 
 from nbridge.common.autograd import gradients
 from nbridge.common.process_state import one_thread
@@ -212,21 +211,24 @@ class _BaselineComparer:
 
 
 def predicted_values(model: MultimodalVAE, batch: Batch, target: str, *, seed: int = 0) -> Values:
-    """Imputes a modality from the others, shape (B, E): the point estimate, or for counts the mean of log(1 + x) over draws.
+    """Imputes a modality from the others, shape (B, E): the point estimate, or for counts the mean of log(1 + x / s) over draws.
 
-    Values of the target in the batch are hidden.
+    Values of the target in the batch are hidden, but for the size factor s of its counts.
     """
-    counts = model.likelihoods[target].support is constraints.nonnegative_integer
+    counts = model.likelihoods[target].counts
     points, noise = fixed_points(model)
     parts = []
     with serving(model, seed):
-        for part in chunks(batch.hide(target), POINT_DRAWS * model.likelihoods[target].numbers):
-            z = point_draws(model.fixed_posterior(part.to(model.device), noise.to(model.device)), points)
+        for part in chunks(batch, POINT_DRAWS * model.likelihoods[target].numbers):
+            rows = part.to(model.device)
+            z = point_draws(model.fixed_posterior(rows.hide(target), noise.to(model.device)), points)
+            decoder, size = model.decoder_of(target, rows), model.log_size(target, rows)
             if counts:
                 # Minimises the squared error of log(1 + x), the scale that the baselines are fitted on.
-                parts.append(torch.log1p(decode(model, target, z, noise=True).double()).mean(0).cpu())
+                drawn = decode(model, target, z, decoder=decoder, noise=True).double()
+                parts.append(torch.log1p(drawn if size is None else drawn * (-size).exp()).mean(0).cpu())
             else:
-                parts.append(decode(model, target, z, point=True).cpu())
+                parts.append(decode(model, target, z, decoder=decoder, point=True).cpu())
     values = torch.cat(parts)
     return values.reshape(len(values), -1).double().numpy()
 

@@ -40,7 +40,22 @@ def batch_of(session: Session, given: Mapping[str, Given]) -> Batch:
     if not given:
         raise DataError("nothing is given: give one or more modalities, or draw from the prior")
     parts = [_one(session, name, value) for name, value in given.items()]
-    return Batch(*({name: x for part in parts for name, x in getattr(part, what).items()} for what in ("values", "present", "cells")))
+    whats = ("values", "present", "cells", "covariates")
+    joined = Batch(*({name: x for part in parts for name, x in getattr(part, what).items()} for what in whats))
+    # Values that are typed in have the usual covariates.
+    return joined.with_covariates({**_usual(session), **joined.covariates})
+
+
+def nothing_given(session: Session) -> Batch:
+    """A row with nothing observed, with the usual covariates."""
+    name = session.model.names[0]
+    nothing = Batch({name: session.model.likelihoods[name].blank(1)}, {name: torch.tensor([False])})
+    return nothing.with_covariates(_usual(session))
+
+
+def _usual(session: Session) -> dict[str, Tensor]:
+    """The most frequent classes of the model's covariates, and the means of numbers; empty if it has none."""
+    return {} if session.model.covariates is None else session.model.covariates.usual(1)
 
 
 def row_of(session: Session, number: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from nbridge.common.messages import clip, did_you_mean
 from nbridge.data.batch import Batch
 from nbridge.errors import DataError
 from nbridge.explore.controls import PAGE, figures
-from nbridge.explore.inputs import SIDE, batch_of, image_uri, texts_of
+from nbridge.explore.inputs import SIDE, batch_of, image_uri, nothing_given, texts_of
 from nbridge.explore.latent import pca_of
 from nbridge.explore.requests import Decode, Impute, Prior
 from nbridge.explore.session import Session
@@ -104,7 +104,8 @@ def _answer(
     answer = {}
     for name in names:
         likelihood = session.model.likelihoods[name]
-        distribution = session.model.decoder(name).served(z, None if given is None else session.model.given(name, given))
+        decoder = session.model.decoder_of(name, nothing_given(session) if given is None else given)
+        distribution = decoder.served(z, None if given is None else session.model.given(name, given))
         expectation = likelihood.expectation(distribution)
         if not (z.isfinite().all() and expectation.isfinite().all()):
             raise DataError(f"{name}: no finite prediction, because a given value is too far from the data; use values nearer to the data")

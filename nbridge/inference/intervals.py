@@ -12,7 +12,7 @@ Axes: K samples, L levels, B rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from nbridge.common.randomness import reseed
 from nbridge.data.batch import Batch
 from nbridge.data.imputed import BY_LEVEL, STATISTICS, Summary
 from nbridge.errors import DataError, require_positive
-from nbridge.inference.impute import check_first, check_size, decode, part_seed, rows_at_a_time, serving, which_observed
+from nbridge.inference.impute import check_first, check_size, decode, own_covariates, part_seed, rows_at_a_time, serving, which_observed
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.conformal import check_draws
 from nbridge.nn.likelihoods import Categorical, Likelihood
@@ -36,8 +36,9 @@ _ROUNDING = 1e-9
 
 
 def summarise(
-    model: MultimodalVAE, batch: Batch, *, levels: Sequence[float] = (0.9,), draws: int = DRAWS, seed: int = 0, first: int = 0
-) -> Summary[Tensor]:
+    model: MultimodalVAE, batch: Batch, *, levels: Sequence[float] = (0.9,), draws: int = DRAWS, seed: int = 0, first: int = 0,
+    covariates: Mapping[str, Tensor] | None = None,
+) -> Summary[Tensor]:  # fmt: skip
     r"""Summarises :math:`p(x_j \mid x_S)` of every missing cell, from samples.
 
     .. math:: p(x_j \mid x_S) = \mathbb{E}_{q(z \mid x_S)} [p(x_j \mid z)]
@@ -63,6 +64,7 @@ def summarise(
     levels = check_levels(levels, draws)
     if model.conformal is not None:
         check_draws(draws)
+    batch = own_covariates(model, batch, covariates)
     model.check(batch)
     check_size(model, "draws", draws)
     check_first(first, unit := rows_at_a_time(model))
@@ -70,7 +72,7 @@ def summarise(
     with serving(model, seed):
         for start, part in _parts(batch, unit, rows_at_a_time(model, draws)):
             reseed(part_seed(seed, first + start))
-            parts.append(_summarise_rows(model, part, levels, draws))
+            parts.append(_summarise_rows(model, part, levels, draws, covariates or {}))
     return Summary(levels, **{what: _joined([getattr(part, what) for part in parts], int(what in BY_LEVEL)) for what in STATISTICS})
 
 
@@ -126,22 +128,25 @@ def _joined(parts: Sequence[dict[str, Tensor]], axis: int) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts], axis) for name in parts[0]}
 
 
-def _summarise_rows(model: MultimodalVAE, batch: Batch, levels: tuple[float, ...], draws: int) -> Summary[Tensor]:
+def _summarise_rows(
+    model: MultimodalVAE, batch: Batch, levels: tuple[float, ...], draws: int, covariates: Mapping[str, Tensor]
+) -> Summary[Tensor]:
     rows = batch.to(model.device)
+    decoded = rows.with_covariates(covariates) if covariates else rows
     z, summary = model.posterior(rows, draws).sample(), Summary[Tensor](levels)
     for name, likelihood in model.likelihoods.items():
         observed, given = which_observed(batch, name), batch.values.get(name)
         absent = ~observed.flatten(1).all(1) if observed.ndim > 1 else ~observed
         some = absent.to(z.device)
-        z_some, number = z[:, some], model.given(name, rows)[some]
+        z_some, number, decoder = z[:, some], model.given(name, rows)[some], model.decoder_of(name, decoded).index(some)
         if isinstance(likelihood, Categorical):
-            probability = likelihood.expectation(model.decoder(name).served(z_some, number)).mean(0).to(batch.device)
+            probability = likelihood.expectation(decoder.served(z_some, number)).mean(0).to(batch.device)
             summary.probability[name] = _class_probabilities(likelihood, probability, given, absent)
             continue
         if isinstance(likelihood, Text):
             # A text has no mean, and no order in which an interval could end.
             continue
-        drawn = decode(model, name, z_some, number, noise=True).to(batch.device)
+        drawn = decode(model, name, z_some, number, decoder=decoder, noise=True).to(batch.device)
         conformal = model.conformal if model.conformal is not None and name in model.conformal.names else None
         ends = () if conformal is None else conformal.ends(name, likelihood, drawn, levels, number.to(batch.device))
         if given is not None:

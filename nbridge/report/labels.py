@@ -109,7 +109,7 @@ def _probabilities(loaded: ModelAndRows, name: str, part: Batch) -> Tensor:
     """Class probabilities, shape (b, C)."""
     model = loaded.model
     likelihood, z = model.likelihoods[name], model.posterior(part, DRAWS).sample()
-    return likelihood.expectation(model.decoder(name).served(z, model.given(name, part))).double().mean(0).cpu()
+    return likelihood.expectation(model.decoder_of(name, part).served(z, model.given(name, part))).double().mean(0).cpu()
 
 
 def _matrix(one: ClassPredictions, classes: Sequence[str]) -> Element:

@@ -164,7 +164,7 @@ def _draws(loaded: ModelAndRows, rows: Batch, name: str, cells: Tensor, *, noise
     with serving(model, loaded.seed):
         for part in row_chunks(model, rows, name, DRAWS):
             z = model.posterior(part.hide(name), DRAWS).sample()
-            distribution = model.decoder(name).served(z, model.given(name, part))
+            distribution = model.decoder_of(name, part).served(z, model.given(name, part))
             values = distribution.sample() if noise else model.likelihoods[name].expectation(distribution)
             yield values, cells[done : done + len(part)].to(z.device)
             done += len(part)

@@ -9,6 +9,7 @@ from hashlib import blake2b
 from math import prod
 
 import numpy as np
+import torch
 
 from nbridge.common.messages import clip, listing
 from nbridge.common.warnings import Finding
@@ -90,6 +91,23 @@ def _of_numbers(name: str, likelihood: Likelihood, elements: Iterable[_Element])
     yield from (*identifiers, *far)
     if kinds["binary"] and not bounded and not any(kinds[kind] for kind in ("empty", "same", "other")):
         yield f"modality {name!r}: {_some(kinds['binary'])}: only 0 and 1; use likelihood: bernoulli"
+
+
+def without_counts(model: MultimodalVAE, batch: Batch, origin: str = "") -> Iterator[str]:
+    """Rows whose observed counts are all 0, in modalities with size factors, one line for each modality.
+
+    Arguments:
+        model: A model of the modalities.
+        batch: The rows.
+        origin: The file of the rows, if any.
+    """
+    for name, likelihood in model.likelihoods.items():
+        if likelihood.has_size and name in batch.values:
+            x = likelihood.canonical(batch.values[name])
+            none = (torch.where(batch.cells[name], x, 0.0) if name in batch.cells else x).flatten(1).sum(1) == 0
+            if rows := (none & batch.present[name]).nonzero()[:, 0].tolist():
+                where = f"{origin}: " if origin else ""
+                yield f"{where}modality {name!r}: depth 0, all counts are 0, in {numbered(rows)}; remove such rows, or mark them as missing"
 
 
 def never_observed(model: MultimodalVAE, rows: Batch, train: Batch, labels: Names) -> Iterator[Finding]:
