@@ -24,7 +24,7 @@ from nbridge.data.batch import Batch
 from nbridge.errors import DataError
 from nbridge.evaluation.calibration import coverage, crps, row_chunks
 from nbridge.evaluation.single_cells import ROWS, RowsWithHoles, hide_cells, mixed, usable_rows
-from nbridge.evaluation.targets import column_moments, counts_of, values_of
+from nbridge.evaluation.targets import Values, column_moments, counts_of, values_of
 from nbridge.inference.impute import serving
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.holes import with_holes
@@ -111,10 +111,15 @@ def cell_scores(
         DataError: when no row has two observed columns.
     """
     rows, found = predict_hidden_cells(model, spec, batch, name, samples=samples, seed=seed)
-    values, counts = values_of(model, train, name), counts_of(mixed(model, name))
-    _, spread = column_moments(np.where(counts, np.log1p(np.maximum(values, 0.0)), values))
-    scored = (scores_of(column, float(spread[column.view.start])) for column in found)
+    units = units_of(model, name, train)
+    scored = (scores_of(column, float(units[column.view.start])) for column in found)
     return rows, tuple(one for one in scored if one is not None)
+
+
+def units_of(model: MultimodalVAE, name: str, train: Batch) -> Values:
+    """The standard deviation of each element over training rows, of log(1 + x) for counts, shape (W,)."""
+    values, counts = values_of(model, train, name), counts_of(mixed(model, name))
+    return column_moments(np.where(counts, np.log1p(np.maximum(values, 0.0)), values))[1]
 
 
 def predict_hidden_cells(
