@@ -15,12 +15,15 @@ from nbridge.data.batch import Batch
 from nbridge.errors import DataError
 from nbridge.evaluation.rows import check_names
 from nbridge.explore.controls import canonical_shape
+from nbridge.explore.mixed import batch_of_columns, values_of_columns
 from nbridge.explore.requests import Given
 from nbridge.explore.session import Session
 from nbridge.explore.uploads import read_pixels
 from nbridge.inference.impute import which_observed
 from nbridge.models.support import describe_support
 from nbridge.nn.likelihoods import Likelihood
+from nbridge.nn.mixed import Mixed
+from nbridge.visual.mixed_columns import column_views
 from nbridge.visual.modality_kinds import kind_of
 from nbridge.visual.png import data_uri, downscale, to_uint8
 
@@ -66,6 +69,8 @@ def _one(session: Session, name: str, given: Given) -> Batch:
         raise DataError(f"{name}: expected {wanted} or row, got {', '.join(given.kinds)}")
     if given.picture is not None:
         return _checked(name, likelihood, _from_image_uri(session, name, likelihood, given.picture))
+    if given.values is not None and isinstance(likelihood, Mixed):
+        return batch_of_columns(name, likelihood, column_views(session.spec, name, likelihood), given.values)
     if given.values is not None:
         return _from_values(name, likelihood, given.values)
     return _checked(name, likelihood, torch.tensor([_class_number(name, given.label)]))
@@ -125,6 +130,8 @@ def _shown(session: Session, name: str, row: Batch) -> dict[str, Any]:
         return {"picture": image_uri(session, name, x)}
     if kind == "classes":
         return {"label": int(x)}
+    if isinstance(likelihood := session.model.likelihoods[name], Mixed):
+        return {"values": values_of_columns(row, name, column_views(session.spec, name, likelihood))}
     observed = which_observed(row, name).expand_as(x[None])[0].flatten().tolist() if name in row.cells else [True] * x.numel()
     # The shortest decimals that round-trip, so that sending the values back gives the same row.
     numbers = (float(str(value)) for value in np.asarray(x.flatten()))
