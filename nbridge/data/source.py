@@ -30,6 +30,7 @@ from nbridge.data.folders import find_file_or_folder
 from nbridge.data.schema import DataSchema
 from nbridge.data.split import Dataset
 from nbridge.data.split_labels import NoColumnError, RowLabels
+from nbridge.data.text_values import TextForm
 from nbridge.errors import DataError
 from nbridge.spec.columns import ColumnKind
 from nbridge.spec.registry import BUILT_IN, installed, resolve
@@ -55,6 +56,7 @@ class DataSource(ABC):
         into_folder: Whether completed files are written into one folder, under their own names.
         ending: The ending of the files that a model of these data imputes.
         mask_names: Where masks of imputed values are; empty for data frames, which come with a frame of masks on request.
+        texts: How the texts of modalities that hold any are read and written.
     """
 
     reserved: frozenset[str] = frozenset()
@@ -66,6 +68,7 @@ class DataSource(ABC):
     into_folder: bool = False
     ending: str = ".npz"
     mask_names: ClassVar[str] = "completed files have columns NAME__imputed"
+    texts: Mapping[str, TextForm] = MappingProxyType({})
 
     @classmethod
     def reads(cls, rows: object, own: DataSource | None) -> bool:  # noqa: ARG003 (for formats that read rows)
@@ -233,6 +236,22 @@ class DataSource(ABC):
         """The ordered classes of modalities whose arrays hold text; none by default."""
         return {}
 
+    def texts_of(self, name: str, shapes: Shapes) -> Iterable[str]:  # noqa: ARG002 (for formats with texts)
+        """The texts of a modality, one per row, empty where absent; its vocabulary is made from them.
+
+        Arguments:
+            name: The modality.
+            shapes: The shape of a row of each modality, by name.
+
+        Raises:
+            DataError: when the format has no texts, or as for `load`.
+        """
+        raise DataError(f"modality {name!r}: the data source {type(self).__name__} has no texts; expected a table, a data frame or npz")
+
+    def text_place(self, name: str, row: int, shapes: Shapes) -> str:  # noqa: ARG002 (for formats with columns)
+        """The position of a text of `texts_of`, for messages."""
+        return f"modality {name!r}: row {row}"
+
     def array_names(self, names: Iterable[str]) -> dict[str, str]:
         """The array of each modality."""
         return {name: self.array_keys.get(name, name) for name in names}
@@ -277,12 +296,14 @@ class Binding:
         options: The options of its class, complete once they are bound (`DataSource.bind`).
         shapes: The shape of a row of each modality of the data, by name.
         names: The modalities of the model; all by default.
+        texts: How the texts of modalities that hold any are read and written.
     """
 
     source: str = "memory"
     options: Mapping[str, Any] = field(default_factory=dict)
     shapes: Shapes = field(default_factory=dict)
     names: tuple[str, ...] = ()
+    texts: Mapping[str, TextForm] = field(default_factory=dict)
 
     @property
     def own(self) -> DataSource:
@@ -291,7 +312,9 @@ class Binding:
         Raises:
             SpecError: when its class cannot be imported.
         """
-        return source_class(self.source)(**self.options)
+        source = source_class(self.source)(**self.options)
+        source.texts = self.texts
+        return source
 
     @property
     def taken(self) -> dict[str, tuple[int, ...]]:
@@ -322,7 +345,10 @@ def open_data(rows: Any, own: DataSource | None = None) -> DataSource:
         return rows
     for kind in _formats(own):
         if kind.reads(rows, own):
-            return kind.over(rows, own)
+            found = kind.over(rows, own)
+            if own is not None:
+                found.texts = own.texts
+            return found
     if are_paths(rows):
         raise DataError(f"{find_file_or_folder(next(iter(paths_of(rows)), ''))}: {EXPECTED}")
     raise DataError(f"rows of type {type(rows).__name__}, expected a path, a data frame, a dict of arrays, or a MuData or AnnData object")

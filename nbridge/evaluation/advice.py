@@ -11,6 +11,7 @@ from nbridge.evaluation.targets import Values
 from nbridge.evaluation.verdict import BY_COLUMN, BaselineComparison, outcome_of
 from nbridge.nn.likelihoods import Bernoulli, Categorical, Likelihood
 from nbridge.nn.mixed import Mixed
+from nbridge.nn.text_likelihood import Text
 from nbridge.spec.spec import Spec
 from nbridge.training.progress import EpochRecord
 
@@ -70,7 +71,7 @@ def format_advice(advice: Iterable[tuple[str, str]]) -> tuple[str, ...]:
 
 def _mismatched(likelihood: Likelihood, values: Values) -> str:
     """The values call for another likelihood."""
-    if isinstance(likelihood, Categorical | Bernoulli | Mixed):
+    if isinstance(likelihood, Categorical | Bernoulli | Mixed | Text):
         return ""
     seen = values[~np.isnan(values)]
     distinct = np.unique(seen)

@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
+from nbridge.common.vocabulary import END
 from nbridge.evaluation.targets import Logged, Values, column_moments, counts_of
 from nbridge.models.base import MultimodalVAE
 from nbridge.nn.likelihoods import Categorical, Likelihood
 from nbridge.nn.mixed import Mixed
+from nbridge.nn.text_likelihood import Text
 from nbridge.visual.modality_kinds import kind_of
 
 WIDE = 100
@@ -40,6 +42,7 @@ class ModalityInputs:
 
     Arguments:
         classes: The number of its classes; 0 when it has none.
+        tokens: The number of tokens of its texts, which are counted; 0 when it has none.
         logged: Which of its values are counts.
         lognormal: Which of its values are lognormal.
         centre: The mean of each column.
@@ -55,10 +58,11 @@ class ModalityInputs:
     unit: Values
     components: PCA | None
     indicated: float | None
+    tokens: int = 0
 
     def of(self, values: Values) -> Inputs:
         """Input columns, shape (N, F), from values of shape (N, E), NaN where missing."""
-        plain = _plain(values, self.classes, self.logged, self.lognormal)
+        plain = _plain(values, self.classes, self.logged, self.lognormal, self.tokens)
         standard: Inputs = np.nan_to_num(np.clip((plain - self.centre) / self.unit, -FAR, FAR))
         kept = standard if self.components is None else np.asarray(self.components.transform(standard), np.float64)
         if self.indicated is None:
@@ -89,7 +93,8 @@ def inputs_of(blocks: Mapping[str, ModalityInputs], values: Mapping[str, Values]
 def _fitted(likelihood: Likelihood, values: Values, share: int, seed: int) -> ModalityInputs:
     classes = likelihood.shape[0] if isinstance(likelihood, Categorical) else 0
     logged, lognormal = counts_of(likelihood), _lognormal(likelihood)
-    plain, present = _plain(values, classes, logged, lognormal), ~np.isnan(values).all(1)
+    tokens = likelihood.tokens if isinstance(likelihood, Text) else 0
+    plain, present = _plain(values, classes, logged, lognormal, tokens), ~np.isnan(values).all(1)
     centre, spread = column_moments(plain)
     if classes or kind_of(likelihood) == "image":
         spread = np.full_like(spread, np.sqrt((spread**2).mean()))
@@ -99,7 +104,7 @@ def _fitted(likelihood: Likelihood, values: Values, share: int, seed: int) -> Mo
             spread[start:stop] = np.sqrt((spread[start:stop] ** 2).mean())
     unit = np.where(spread > 1e-6 * np.abs(centre), spread, np.inf)
     indicated = None if present.all() or not present.any() else float(present.mean())
-    bare = ModalityInputs(classes, logged, lognormal, centre, unit, None, None)
+    bare = ModalityInputs(classes, logged, lognormal, centre, unit, None, None, tokens)
     if plain.shape[1] <= WIDE:
         return replace(bare, indicated=indicated)
     rows = bare.of(values[np.flatnonzero(present)[:FITTED]])
@@ -115,8 +120,11 @@ def _lognormal(likelihood: Likelihood) -> Logged:
     return False
 
 
-def _plain(values: Values, classes: int, logged: Logged, lognormal: Logged) -> Values:
-    """Values as columns: classes one-hot, counts as log(1 + x), lognormal ones as log x; NaN where missing."""
+def _plain(values: Values, classes: int, logged: Logged, lognormal: Logged, tokens: int = 0) -> Values:
+    """Values as columns: classes one-hot, counts as log(1 + x), lognormal ones as log x, texts as counts of tokens; NaN where missing."""
+    if tokens:
+        counts = np.stack([np.bincount(row, minlength=tokens) for row in np.nan_to_num(values).astype(np.int64)])
+        return np.where(np.isnan(values).any(1, keepdims=True), np.nan, counts[:, END + 1 :].astype(np.float64))
     if classes:
         one_hot = (values == np.arange(classes)).astype(float)
         return np.where(np.isnan(values), np.nan, one_hot)

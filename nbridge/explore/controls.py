@@ -12,6 +12,7 @@ from nbridge.explore.mixed import describe_columns
 from nbridge.explore.session import Session
 from nbridge.nn.likelihoods import Likelihood
 from nbridge.nn.mixed import Mixed
+from nbridge.nn.text_likelihood import Text
 from nbridge.visual.mixed_columns import column_views
 from nbridge.visual.modality_kinds import Kind, class_names, element_names, kind_of
 
@@ -42,6 +43,8 @@ def control(session: Session, name: str) -> dict[str, Any]:
     if kind == "image":
         channels, height, width = likelihood.shape
         return {**same, "drawable": channels == 1 and max(height, width) <= DRAWABLE}
+    if isinstance(likelihood, Text):
+        return {**same, "most": likelihood.shape[0] - 1, "unit": likelihood.vocabulary.unit}
     if kind == "classes":
         return {**same, "classes": class_names(session.spec, name)}
     if isinstance(likelihood, Mixed):

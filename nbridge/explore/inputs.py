@@ -23,6 +23,8 @@ from nbridge.inference.impute import which_observed
 from nbridge.models.support import describe_support
 from nbridge.nn.likelihoods import Likelihood
 from nbridge.nn.mixed import Mixed
+from nbridge.nn.text_likelihood import Text
+from nbridge.training.texts import text_forms
 from nbridge.visual.mixed_columns import column_views
 from nbridge.visual.modality_kinds import kind_of
 from nbridge.visual.png import data_uri, downscale, to_uint8
@@ -60,11 +62,17 @@ def image_uri(session: Session, name: str, image: Tensor) -> str:
     return data_uri(downscale(to_uint8(image, *session.value_range(name)), SIDE))
 
 
+def texts_of(likelihood: Likelihood, numbers: Tensor) -> list[str]:
+    """The texts of token numbers, shape (N, L)."""
+    assert isinstance(likelihood, Text)
+    return [likelihood.vocabulary.text(row) for row in numbers.tolist()]
+
+
 def _one(session: Session, name: str, given: Given) -> Batch:
     likelihood = session.model.likelihoods[name]
     if given.row is not None:
         return _from_row(session, name, given.row)
-    wanted = {"image": "picture", "classes": "label"}.get(kind_of(likelihood), "values")
+    wanted = {"image": "picture", "classes": "label", "text": "text"}.get(kind_of(likelihood), "values")
     if given.kinds != (wanted,):
         raise DataError(f"{name}: expected {wanted} or row, got {', '.join(given.kinds)}")
     if given.picture is not None:
@@ -73,6 +81,11 @@ def _one(session: Session, name: str, given: Given) -> Batch:
         return batch_of_columns(name, likelihood, column_views(session.spec, name, likelihood), given.values)
     if given.values is not None:
         return _from_values(name, likelihood, given.values)
+    if given.text is not None:
+        form = text_forms(session.spec)[name]
+        if not given.text.strip():
+            raise DataError(f"{name}: an empty text; leave the modality out")
+        return _checked(name, likelihood, torch.from_numpy(form.numbers([given.text], lambda _: name)).long())
     return _checked(name, likelihood, torch.tensor([_class_number(name, given.label)]))
 
 
@@ -132,6 +145,8 @@ def _shown(session: Session, name: str, row: Batch) -> dict[str, Any]:
         return {"label": int(x)}
     if isinstance(likelihood := session.model.likelihoods[name], Mixed):
         return {"values": values_of_columns(row, name, column_views(session.spec, name, likelihood))}
+    if kind == "text":
+        return {"text": texts_of(session.model.likelihoods[name], x[None])[0]}
     observed = which_observed(row, name).expand_as(x[None])[0].flatten().tolist() if name in row.cells else [True] * x.numel()
     # The shortest decimals that round-trip, so that sending the values back gives the same row.
     numbers = (float(str(value)) for value in np.asarray(x.flatten()))

@@ -38,6 +38,7 @@ class Given(StrictModel):
         description="The flattened elements, or a number or the place of a class for each column of a table; null is not observed.",
     )
     label: int | None = Field(default=None, description="A class number.")
+    text: str | None = Field(default=None, description="A text.")
 
     @model_validator(mode="after")
     def _check_one_field(self) -> Self:

@@ -81,7 +81,7 @@ def calibrate(model: MultimodalVAE, rows: Rows) -> dict[str, tuple[float, ...]]:
     """
     uncalibrate(model)
     batch = rows.representative()
-    several, width = model.presence(batch).sum(0) >= 2, sum(math.prod(likelihood.shape) for likelihood in model.likelihoods.values())
+    several, width = model.presence(batch).sum(0) >= 2, sum(likelihood.numbers for likelihood in model.likelihoods.values())
     factors: dict[str, tuple[float, ...]] = {}
     for name, likelihood in model.likelihoods.items():
         if likelihood.partly and likelihood.spread is not None:

@@ -100,7 +100,7 @@ def check_size(model: MultimodalVAE, option: str, number: int, *, rows: int = 1,
 
 def rows_at_a_time(model: MultimodalVAE, samples: int | None = None) -> int:
     """The number of rows per chunk of `impute`, which depends only on the model and K."""
-    return _size((POINT_DRAWS if samples is None else samples) * sum(math.prod(x.shape) for x in model.likelihoods.values()))
+    return _size((POINT_DRAWS if samples is None else samples) * sum(x.numbers for x in model.likelihoods.values()))
 
 
 def check_first(first: int, size: int) -> None:
@@ -265,7 +265,10 @@ def _estimate(model: MultimodalVAE, name: str, z: Tensor, observed: Tensor, othe
     if absent.all():
         return decode(model, name, z, others, point=True)
     likelihood = model.likelihoods[name]
-    some = likelihood.expectation(model.decoder(name).served(z[:, absent], others[absent]))
+    distribution = model.decoder(name).served(z[:, absent], others[absent])
+    if not likelihood.averaged:
+        return likelihood.blank(len(absent)).to(z.device).index_copy(0, absent.nonzero()[:, 0], likelihood.estimate(distribution))
+    some = likelihood.expectation(distribution)
     # Scattered before averaging, since the order of summation, and so the last bit, depends on the position of a row.
     expectation = some.new_zeros(len(z), len(absent), *some.shape[2:])
     expectation[:, absent] = some
@@ -282,8 +285,7 @@ def decode(model: MultimodalVAE, name: str, z: Tensor, given: Tensor | None = No
     likelihood, distribution = model.likelihoods[name], model.decoder(name).served(z, given)
     if noise and not point:
         return distribution.sample()
-    expectation = likelihood.expectation(distribution)
-    return likelihood.point(expectation.mean(0) if point else expectation)
+    return likelihood.estimate(distribution) if point else likelihood.point(likelihood.expectation(distribution))
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from nbridge.models.base import MultimodalVAE
 from nbridge.models.conformal import check_draws
 from nbridge.nn.likelihoods import Categorical, Likelihood
 from nbridge.nn.mixed import Mixed
+from nbridge.nn.text_likelihood import Text
 
 DRAWS = 399
 """Number of samples per cell: the ends of central intervals of 50, 90, 95 and 99 % are whole ranks of them."""
@@ -140,6 +141,9 @@ def _summarise_rows(model: MultimodalVAE, batch: Batch, levels: tuple[float, ...
         if isinstance(likelihood, Categorical):
             probability = likelihood.expectation(model.decoder(name).served(z_some, number)).mean(0).to(batch.device)
             summary.probability[name] = _class_probabilities(likelihood, probability, given, absent)
+            continue
+        if isinstance(likelihood, Text):
+            # A text has no mean, and no order in which an interval could end.
             continue
         distribution = model.decoder(name).served(z_some, number)
         drawn = distribution.sample().to(batch.device)

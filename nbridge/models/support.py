@@ -47,7 +47,8 @@ def check_support(likelihoods: Mapping[str, Likelihood], batch: Batch, first: in
             _check_shape(name, likelihood, batch.values[name])
             if not likelihood.elementwise:
                 require_whole(batch, [name], first)
-                _check_classes(name, likelihood, batch, first)
+                if likelihood.blank(0).ndim == 1:
+                    _check_classes(name, likelihood, batch, first)
             _check_modality(name, likelihood, batch, first, counted)
 
 

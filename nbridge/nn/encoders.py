@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nbridge.common import randomness
-from nbridge.nn.networks import MLP, ConvDown
+from nbridge.nn.networks import MLP, ConvDown, SkipMLP
 from nbridge.spec.option_types import (
     Activation,
     Channels,
@@ -114,11 +114,12 @@ class ConvEncoder(Encoder):
 
 
 class TableEncoder(Encoder):
-    """A multilayer perceptron over the columns of a table and the mask of observed cells.
+    """A multilayer perceptron beside a linear layer, over the columns of a table and the mask of observed cells.
 
     The first layer is an embedding of each class, since classes are one-hot, a direction for each number, and one for each missing cell.
     In training, a share of the observed columns of each row, drawn from U(0, ``hide``) times two, is hidden from the encoder, whereas the
-    likelihood scores all observed ones: cells are learned to be imputed from any others.
+    likelihood scores all observed ones: cells are learned to be imputed from any others. Rows are read twice, the second time with a guess
+    of the missing cells from the first, as iterative imputation does.
 
     Arguments:
         shape: The number of elements.
@@ -144,23 +145,27 @@ class TableEncoder(Encoder):
 
     def __init__(
         self, shape: VectorShape, features: int, columns: Sequence[int] | None = None,
-        *, hide: Hide = 0.25, hidden: Widths = (128,), batch_norm: bool = True, activation: Activation = "leaky_relu",
-        dropout: Probability = 0.0,
+        *, hide: Hide = 0.25, hidden: Widths = (128,), batch_norm: bool = False, activation: Activation = "gelu",
+        dropout: Probability = 0.1,
     ) -> None:  # fmt: skip
         super().__init__()
         self.features, self.hide = features, hide
         self._mirror = {
-            "type": "mlp", "hidden": (features, *reversed(hidden)), "batch_norm": batch_norm, "activation": activation, "dropout": dropout,
+            "type": "table", "hidden": tuple(reversed(hidden)), "batch_norm": batch_norm, "activation": activation, "dropout": dropout,
         }  # fmt: skip
         columns = range(math.prod(shape)) if columns is None else columns
         self.register_buffer("columns", torch.tensor(list(columns)), persistent=False)
         self.number = max(columns) + 1
-        self.network = MLP(
-            2 * math.prod(shape), features, hidden=hidden, batch_norm=batch_norm, activation=activation, dropout=dropout, activate_last=True
-        )
+        width = math.prod(shape)
+        self.network = SkipMLP(2 * width, features, hidden=hidden, batch_norm=batch_norm, activation=activation, dropout=dropout)
+        self.guess = nn.Linear(features, width)
+        nn.init.zeros_(self.guess.weight)
+        nn.init.zeros_(self.guess.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.network(self._with_holes(x) if self.training and self.hide else x)
+        values, observed = (self._with_holes(x) if self.training and self.hide else x).chunk(2, -1)
+        guess = self.guess(self.network(torch.cat([values, observed], -1)))
+        return self.network(torch.cat([values + (1 - observed) * guess, observed], -1))
 
     def _with_holes(self, x: Tensor) -> Tensor:
         """The inputs with random columns of each row hidden: as missing ones, 0 with the mask 0."""

@@ -65,6 +65,7 @@ class Likelihood(nn.Module, ABC):
             `log_prob` does not use them. None if the family has none; otherwise `forward` takes a factor as its second argument.
         resolution: The distance between neighbouring values; 0 for continuous values.
         partly: Whether parts of a row are imputed from its other parts, so that calibration counts them as given.
+        averaged: Whether the point estimate is the `point` of the averaged `expectation`; otherwise `estimate` finds it in another way.
         wide: Whether values are float64, because float32 would round off a part of their spread; parameters of networks stay float32.
     """
 
@@ -74,6 +75,7 @@ class Likelihood(nn.Module, ABC):
     elementwise: bool = True
     fill_value: float = 0.0
     resolution: float = 0.0
+    averaged: bool = True
     wide: bool = False
     partly: bool = False
     spread: Tensor | None
@@ -95,6 +97,11 @@ class Likelihood(nn.Module, ABC):
     def raw_shape(self) -> tuple[int, ...]:
         """The output shape of a decoder's network for each row: ``shape`` with its first axis repeated for each parameter."""
         return (self.parameters_per_element * self.shape[0], *self.shape[1:])
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers a decoder makes for each sample of z, by which imputation bounds its memory."""
+        return math.prod(self.shape)
 
     @abstractmethod
     def forward(self, raw: Tensor) -> Distribution:
@@ -174,6 +181,14 @@ class Likelihood(nn.Module, ABC):
     def point(self, expectation: Tensor) -> Tensor:
         """Converts an averaged expectation to a value in the support, in canonical form."""
         return expectation
+
+    def estimate(self, distribution: Distribution) -> Tensor:
+        r"""The point estimate, shape :math:`(B, *shape)`, for a distribution of batch shape :math:`(K, B)`, one for each sample of z."""
+        return self.point(self.expectation(distribution).mean(0))
+
+    def matches(self, estimate: Tensor, x: Tensor) -> Tensor:
+        r"""Whether point estimates are exactly the true values, boolean, shape :math:`(B,)`; both have shape :math:`(B, *shape)`."""
+        return (estimate == x).reshape(len(x), -1).all(1)
 
     def bound_warnings(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[BoundWarning]:  # noqa: ARG002 (for likelihoods with bounds of their own)
         r"""Yields warnings if values or predictions are at limits of this likelihood; `nbridge.Model.evaluate` reports each in one line.

@@ -32,8 +32,14 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "conv": "nbridge.nn.encoders:ConvEncoder",
         "embedding": "nbridge.nn.encoders:EmbeddingEncoder",
         "table": "nbridge.nn.encoders:TableEncoder",
+        "text": "nbridge.nn.text:TextEncoder",
     },
-    "decoders": {"mlp": "nbridge.nn.decoders:MLPDecoder", "conv": "nbridge.nn.decoders:ConvDecoder"},
+    "decoders": {
+        "mlp": "nbridge.nn.decoders:MLPDecoder",
+        "conv": "nbridge.nn.decoders:ConvDecoder",
+        "table": "nbridge.nn.decoders:TableDecoder",
+        "text": "nbridge.nn.text:TextDecoder",
+    },
     "likelihoods": {
         "bernoulli": "nbridge.nn.likelihoods:Bernoulli",
         "categorical": "nbridge.nn.likelihoods:Categorical",
@@ -43,6 +49,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "poisson": "nbridge.nn.likelihoods:Poisson",
         "negative_binomial": "nbridge.nn.likelihoods:NegativeBinomial",
         "mixed": "nbridge.nn.mixed:Mixed",
+        "text": "nbridge.nn.text_likelihood:Text",
     },
     "fusions": {"mlp": "nbridge.nn.fusion:Fusion"},
     "bridges": {"mlp": "nbridge.nn.bridges:BridgeBank", "flow": "nbridge.nn.flow_bridge:FlowBridge"},

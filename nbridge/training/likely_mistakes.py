@@ -61,7 +61,7 @@ def likely_mistakes(model: MultimodalVAE, batch: Batch, labels: Names, classes: 
     twins = _Twins()
     # Single pixels are not checked: one in a corner is often the same in all images.
     for name, likelihood in model.likelihoods.items():
-        if kind_of(likelihood) != "image":
+        if kind_of(likelihood) not in ("image", "text"):
             known = labels.get(name, ())
             if isinstance(likelihood, Mixed) and len(known) != likelihood.shape[0]:
                 known = [likelihood.columns[number] for number in likelihood.column_of.tolist()]

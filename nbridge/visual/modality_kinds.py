@@ -1,4 +1,4 @@
-"""How modalities are displayed: as images, classes, columns, flags or values, with names for classes and elements."""
+"""How modalities are displayed: as images, classes, columns, flags, texts or values, with names for classes and elements."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from nbridge.common.messages import clip
 from nbridge.models.base import MultimodalVAE
 from nbridge.nn.likelihoods import Bernoulli, Categorical, Likelihood
 from nbridge.nn.mixed import Mixed
+from nbridge.nn.text_likelihood import Text
 from nbridge.spec.spec import Spec
 
-Kind = Literal["image", "classes", "columns", "flags", "values"]
+Kind = Literal["image", "classes", "columns", "flags", "text", "values"]
 """``columns`` are those of a mixed modality; ``flags`` are binary values or probabilities that are not an image; ``values`` is all else."""
 
 
@@ -25,6 +26,8 @@ def kind_of(likelihood: Likelihood) -> Kind:
         return "classes"
     if isinstance(likelihood, Mixed):
         return "columns"
+    if isinstance(likelihood, Text):
+        return "text"
     if len(likelihood.shape) == 3 and likelihood.shape[0] in (1, 3):
         return "image"
     return "flags" if isinstance(likelihood, Bernoulli) else "values"

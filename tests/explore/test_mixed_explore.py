@@ -208,23 +208,27 @@ def test_in_a_browser_a_column_is_unticked_and_imputed_from_all_others(browser: 
     def one(selector: str) -> Any:
         return browser.find_element("css selector", selector)
 
+    def texts(selector: str) -> list[str]:
+        # At once, since the page replaces them with each answer.
+        return browser.execute_script("return [...document.querySelectorAll(arguments[0])].map((one) => one.textContent)", selector)
+
     def status() -> str:
-        return one("#status").text
+        return texts("#status")[0]
 
     assert until(lambda: one("#subtitle").text).startswith("A bridged model of one modality")
-    until(lambda: "t" in status())
+    until(lambda: "test split" in one("#of").text and status())
     # Whatever this row lacks, everything else is unknown but the age.
     for name in NAMES[1:]:
         box = one(f'[aria-label="t {name} given"]')
         if box.is_selected():
             box.click()
     until(lambda: "the rest of t from t" in status() and "stage: " in status() and "sex: " in status())
-    shares = [int(part.text.rstrip("%")) for part in browser.find_elements("css selector", ".options .share")]
+    shares = [int(text.rstrip("%")) for text in texts(".options .share")]
     assert len(shares) == 7
     assert abs(sum(shares) - 300) <= 4
-    names = [part.text.removesuffix(" ◆") for part in browser.find_elements("css selector", ".options .name")]
+    names = [text.removesuffix(" ◆") for text in texts(".options .name")]
     assert names[:5] == ["f", "m", *STAGES]
-    visits = one('[aria-label="t visits given"]').find_element("xpath", "../following-sibling::span").text
+    (visits,) = texts('.known:has([aria-label="t visits given"]) + .track + .number')
     assert visits.split(" ± ")[0].isdecimal()
     one('[aria-label="t stage given"]').click()
     Select(until(lambda: one('select[aria-label="t stage"]'))).select_by_visible_text("III")

@@ -48,7 +48,7 @@ BROKEN_LINES = [
     "7:3: modalities.label: missing key 'likelihood'",
     '7:57: modalities.label.encoder.hidden.1: expected an integer, got "none"',
     "7:65: modalities.label.likelihoo: unknown key 'likelihoo'. Did you mean 'likelihood'? "
-    "Known: shape, encoder, decoder, likelihood, features, weight",
+    "Known: columns, shape, encoder, decoder, likelihood, features, weight",
     "8:3: modalities.top: duplicate key 'top'; the first is in line 6",
     "9:3: modalities.keys: 'keys' is not a valid modality name: it is reserved for torch.nn.ModuleDict; use another, such as 'keys_1'",
     "10:16: modalities.keys.shape.1: expected a number above 0, got 0",

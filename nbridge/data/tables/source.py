@@ -32,6 +32,8 @@ from nbridge.data.tables.join import JoinedRows, check_names
 from nbridge.data.tables.layout import TableLayout, expand
 from nbridge.data.tables.numbers import check_joinable, join, join_files, joined_marks, place_of, read_numbers
 from nbridge.data.tables.rows import CellRows
+from nbridge.data.tables.text_cells import plain_texts
+from nbridge.data.text_values import TextForm
 from nbridge.data.texts import normal_text, number_of
 from nbridge.errors import DataError, naming
 
@@ -249,7 +251,7 @@ class Table(DataSource):
         """Errors in the columns of a modality as a whole, or in the classes of its only column."""
         classes: dict[str, tuple[str | int | float, ...]] = {column: self.classes[column] for column in columns if column in self.classes}
         own = Table(path=self.paths, columns={name: columns}, classes=classes, id=self.id)
-        own.missing, own._given = self.missing, self._given
+        own.missing, own._given, own.texts = self.missing, self._given, self.texts
         return _tried(lambda: own.layout({name: shape}, files))
 
     def _id_mistakes(self, file: TableFile) -> list[str]:
@@ -309,10 +311,34 @@ class Table(DataSource):
         columns = {
             name: (words,) if isinstance(words, str) else tuple(words) for name, words in keys_of(shapes, self.words(self.columns)).items()
         }
+        texts = self.text_columns(columns)
         # Classes are listed by now, so any other single column of several elements holds lists.
         alone = {name: names[0] for name, names in columns.items() if len(names) == 1 and prod(shapes[name]) > 1}
-        lists = frozenset(column for column in alone.values() if column not in self.classes)
-        return TableLayout(shapes, columns, self.classes, self.id, self.missing, lists)
+        lists = frozenset(column for column in alone.values() if column not in self.classes and column not in texts)
+        return TableLayout(shapes, columns, self.classes, self.id, self.missing, lists, texts)
+
+    def text_columns(self, columns: Mapping[str, tuple[str, ...]]) -> dict[str, TextForm]:
+        """The form of each column that holds the texts of a modality, by the columns of each modality."""
+        return {column: form for name, form in self.texts.items() for column in columns.get(name, ())}
+
+    def text_place(self, name: str, row: int, shapes: Mapping[str, tuple[int, ...]]) -> str:
+        file, column = self._text_column(name, shapes)
+        return f"{file.path}: column {clip(column)!r}: {file.where(row)}"
+
+    def _text_column(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[TableFile, str]:
+        files = self.files(shapes)
+        known = [column for file in files for column in file.columns if not self.id or column != self.id]
+        with naming(listing(map(str, (file.path for file in files)))):
+            (column, *more) = expand(name, keys_of(shapes, self.columns, "columns")[name], known, self.reserved)
+            if more:
+                raise DataError(f"modality {name!r}: {len(more) + 1} columns, but its likelihood is text; expected one column of texts")
+        return next(file for file in files if column in file.columns), column
+
+    def texts_of(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
+        file, column = self._text_column(name, shapes)
+        for chunk in file.chunks([column]):
+            with naming(file.path):
+                yield from plain_texts(column, chunk.column(column), chunk.absent | self.missing, chunk.where)
 
 
 def open_listed(path: Path) -> TableFile:
@@ -340,7 +366,8 @@ def _layout(
     classes: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
 ) -> TableLayout:  # fmt: skip
     """The layout of known columns, with the list columns of the files, and classes besides those that are listed."""
-    layout = TableLayout(shapes, columns, {**source.classes, **classes}, source.id, source.missing)
+    listed = {**source.classes, **classes}
+    layout = TableLayout(shapes, columns, listed, source.id, source.missing, texts=source.text_columns(columns))
     for file in files:
         layout = layout.among(file)
     return layout
