@@ -222,7 +222,7 @@ def test_in_a_browser_a_column_is_unticked_and_imputed_from_all_others(browser: 
         box = one(f'[aria-label="t {name} given"]')
         if box.is_selected():
             box.click()
-    until(lambda: "the rest of t from t" in status() and "stage: " in status() and "sex: " in status())
+    until(lambda: all(f"{name}: " in status() for name in ("sex", "stage", "smoker")) and "the rest of t from t" in status())
     shares = [int(text.rstrip("%")) for text in texts(".options .share")]
     assert len(shares) == 7
     assert abs(sum(shares) - 300) <= 4
