@@ -15,9 +15,11 @@ probability 1/2, at random, one of each row always there.
 Labels are one-hot columns to scikit-learn, and the largest is the class. What each says of how sure it is: KNNImputer (10 neighbours) the
 values of the neighbours, and for labels their shares; IterativeImputer (BayesianRidge on 100 columns, drawn
 by how much a column is correlated with them, 5 rounds, because all columns would take hours) 20 draws of `sample_posterior`, and for labels
-their shares; the column mean the values of the training rows. nbridge is the spec benchmarks/specs/mfeat.yaml or tcga.yaml, with and
-without `calibrate`, and the same with a flow. A label's calibration error is never zero in so few rows: `by chance` is that of labels
-drawn from the same probabilities.
+their shares; MOFA+, in an environment of its own (`benchmarks.tables.environments`) and over all rows together, 20 draws of its normal
+distributions, and for labels its one-hot columns; the column mean the values of the training rows. missForest, miceforest and HyperImpute
+are compared in `benchmarks.tables` alone, because their models of each of 500 columns take hours. nbridge is the spec
+benchmarks/specs/mfeat.yaml or tcga.yaml, with and without `calibrate`, and the same with a flow. A label's calibration error is never zero
+in so few rows: `by chance` is that of labels drawn from the same probabilities.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ from torch.nn import functional as F
 
 import nbridge
 from benchmarks.readme import replace_section, spread
+from benchmarks.tables.environments import Environments, UnavailableError, default_folder
 from nbridge.data.batch import Batch
 from nbridge.data.numpy.archive import read_npz
 from nbridge.evaluation.calibration import coverage, crps, expected_calibration_error
@@ -215,6 +218,23 @@ def iterative(task: Task, seed: int) -> dict[str, Prediction]:
     return {"IterativeImputer": Prediction(point, draws, shares)}
 
 
+def mofa(task: Task, seed: int) -> dict[str, Prediction]:
+    """Factor analysis with a view for each modality."""
+    names, parts = task.train.names, {}
+    for part, batch in (("train", task.train), ("rows", task.hidden)):
+        columns = [x.double() if x.is_floating_point() else x[:, None].double() for x in batch.values.values()]
+        there = batch.present.values()
+        parts[part] = torch.cat([torch.where(p[:, None], x, math.nan) for p, x in zip(there, columns, strict=True)], 1).numpy()
+    widths = [task.train.values[name].shape[1] if name in task.reals else 1 for name in names]
+    groups = np.repeat(np.arange(len(names)), widths)
+    counts = np.where(groups == list(names).index(task.label), task.classes, 0)
+    question = {**parts, "counts": counts, "ordered": np.zeros(len(counts), dtype=bool), "groups": groups}
+    answer = Environments(default_folder(), limit=3600.0).ask("mofa", question, seed, ITERATIVE_DRAWS)
+    place = int(np.flatnonzero(counts)[0])
+    point, draws = (dict(zip(names, torch.from_numpy(answer[part]).split(widths, -1), strict=True)) for part in ("values", "draws"))
+    return {"MOFA+": Prediction(point, draws, torch.from_numpy(answer[f"probabilities_{place}"]))}
+
+
 def served(model: MultimodalVAE, task: Task) -> Prediction:
     point, draws = nbridge.Model(model).impute(task.hidden).values, nbridge.Model(model).impute(task.hidden, samples=DRAWS).values
     return Prediction(point, draws, summarise(model, task.hidden).probability[task.label])
@@ -238,6 +258,7 @@ METHODS: Mapping[str, Callable[[Task, int], dict[str, Prediction]]] = {
     "mean": column_mean,
     "knn": knn,
     "iterative": iterative,
+    "mofa": mofa,
     "nbridge": bridged("nbridge"),
     "flow": bridged("nbridge, flow", "bridges={type: flow}", "training.stages.bridges.epochs=150"),
 }
@@ -314,7 +335,11 @@ def main() -> None:
         for seed in range(options.seeds):
             for method in options.methods.split(","):
                 if (key := f"{data} {method} {seed}") not in results:
-                    results[key] = measure(data, method, seed)
+                    try:
+                        results[key] = measure(data, method, seed)
+                    except UnavailableError as reason:
+                        print(data, seed, method, reason, flush=True)
+                        continue
                     for name, found in results[key].items():
                         print(data, seed, name, {figure: round(value, 3) for figure, value in found.items()}, flush=True)
                     options.result.write_text(json.dumps(results, indent=1) + "\n")

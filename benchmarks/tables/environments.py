@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,30 +48,36 @@ class Environments:
         Raises:
             UnavailableError: if there is no such environment, or the run fails or takes too long.
         """
+        table = task.table
+        kinds = {"counts": table.counts, "ordered": table.ordered, "groups": table.memberships}
+        return _answer(task, self.ask(name, {"train": task.train, "rows": task.rows, **kinds}, seed, FOREIGN[name]))
+
+    def ask(self, name: str, question: Mapping[str, np.ndarray], seed: int, draws: int) -> dict[str, np.ndarray]:
+        """The arrays that a separate process answers to those of a ``runners.exchange.Question``.
+
+        Raises:
+            UnavailableError: as for `run`.
+        """
         python = self.folder / name / "bin" / "python"
         if not python.exists():
             raise UnavailableError(f"no environment {python}; see benchmarks/tables/environments.py")
         with tempfile.TemporaryDirectory() as found:
-            asked, answered = Path(found) / "question.npz", Path(found) / "answer.npz"
-            np.savez(
-                asked, train=task.train, rows=task.rows, counts=task.table.counts, ordered=task.table.ordered,
-                groups=task.table.memberships, seed=seed, draws=FOREIGN[name],
-            )  # fmt: skip
-            command = [str(python), str(RUNNERS / f"{name}_runner.py"), str(asked), str(answered)]
-            environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-            # A file, not a pipe, which processes started by a rival would keep open after it was stopped.
-            with (Path(found) / "stderr").open("w+") as said:
-                try:
-                    done = subprocess.run(
-                        command, stdout=said, stderr=said, check=False, timeout=self.limit, env=environment | {"OMP_NUM_THREADS": "1"}
-                    )
-                except subprocess.TimeoutExpired:
-                    raise UnavailableError(f"stopped after {self.limit:.0f} seconds") from None
-                if done.returncode:
-                    said.seek(0)
-                    raise UnavailableError(f"failed: {(said.read().strip() or 'no message').splitlines()[-1][:200]}")
+            asked, answered, said = (Path(found) / part for part in ("question.npz", "answer.npz", "said.txt"))
+            np.savez(asked, allow_pickle=False, seed=np.array(seed), draws=np.array(draws), **question)
+            self._wait([str(python), str(RUNNERS / f"{name}_runner.py"), str(asked), str(answered)], said)
             with np.load(answered) as file:
-                return _answer(task, dict(file))
+                return dict(file)
+
+    def _wait(self, command: list[str], said: Path) -> None:
+        """Runs a command to its end, with what it prints in a file: a pipe would be kept open by processes that a rival started."""
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+        with said.open("w") as file:
+            try:
+                done = subprocess.run(command, stdout=file, stderr=file, check=False, timeout=self.limit, env=environment)
+            except subprocess.TimeoutExpired:
+                raise UnavailableError(f"stopped after {self.limit:.0f} seconds") from None
+        if done.returncode:
+            raise UnavailableError(f"failed: {(said.read_text().strip() or 'no message').splitlines()[-1][:200]}")
 
 
 def default_folder() -> Path:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from nbridge.data.column_names import hint_of, words_of
-from nbridge.draft.column_kinds import Kind, Tally
+from nbridge.draft.column_kinds import FEW, ROWS_A_CLASS, Kind, Tally
 from nbridge.spec.columns import ColumnKind
 
 MOST_LEVELS = 20
@@ -53,6 +53,21 @@ def column_likelihood(name: str, kind: Kind, tally: Tally | None, classes: int) 
         return ColumnKind(type="ordinal" if tally is not None and _is_ordered(name, classes) else "categorical", classes=classes)
     assert tally is not None
     return _of_counts(tally) if kind == "counts" else real_likelihood(tally)
+
+
+def array_likelihood(tally: Tally) -> ColumnKind:
+    """The likelihood of a column of an array, whose type and name say little: bernoulli for 0 and 1, ordinal for few whole numbers.
+
+    Example:
+        >>> array_likelihood(Tally.of(np.arange(40.0) % 6)), array_likelihood(Tally.of(np.arange(40.0))).type
+        (ColumnKind(type='ordinal', classes=6, whole=False, low=None, high=None, zero_inflated=False), 'normal')
+    """
+    if tally.values.tolist() == [0, 1]:
+        return ColumnKind(type="bernoulli")
+    count = len(tally.values)
+    if tally.whole and 1 < count <= FEW and tally.mean_rows >= ROWS_A_CLASS:
+        return ColumnKind(type="ordinal", classes=count)
+    return real_likelihood(tally)
 
 
 def real_likelihood(tally: Tally) -> ColumnKind:

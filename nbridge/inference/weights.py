@@ -29,7 +29,7 @@ LEAST = 0.05
 """Lower bound on the nats of a modality, so that one that hardly varies does not outweigh all others."""
 ENOUGH = 5_000
 """Number of rows with at least two modalities from which the contrast has its full weight."""
-CELLS = 3.0
+CELLS = 5.0
 """Factor of the weights of tables whose cells are imputed from each other: with few nats in a row, the divergence from the prior would make
 z so noisy that single cells are imputed little better than by their mean (`benchmarks/tables`)."""
 LEAST_CONTRAST = 2.0

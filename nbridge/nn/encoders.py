@@ -145,7 +145,7 @@ class TableEncoder(Encoder):
 
     def __init__(
         self, shape: VectorShape, features: int, columns: Sequence[int] | None = None,
-        *, hide: Hide = 0.25, hidden: Widths = (128,), batch_norm: bool = False, activation: Activation = "gelu",
+        *, hide: Hide = 0.5, hidden: Widths = (128,), batch_norm: bool = False, activation: Activation = "gelu",
         dropout: Probability = 0.1,
     ) -> None:  # fmt: skip
         super().__init__()

@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from scipy.stats import norm
 from sklearn.impute import KNNImputer
 
 import nbridge
+from benchmarks import imputers
 from benchmarks.tables import __main__ as tables
 from benchmarks.tables import ours, report, rivals, scores, speed
 from benchmarks.tables.data import GROUPS, TARGETS, Table, load, table_of
@@ -25,6 +27,7 @@ from benchmarks.tables.environments import RUNNERS, Environments, UnavailableErr
 from benchmarks.tables.masks import MECHANISMS, Task, hide, kept_column, ranks, task_of
 from benchmarks.tables.report import Figures, key_of
 from benchmarks.tables.scores import Answer
+from nbridge.data.batch import Batch
 
 ROWS = 4000
 
@@ -329,7 +332,13 @@ def fake(folder: Path, code: str) -> Environments:
 
 
 def test_a_runner_answers_by_files(task, tmp_path):
-    code = "serve(lambda q: {'values': np.zeros_like(q.rows), 'draws': np.ones((q.draws, *q.rows.shape)), 'probabilities_1': np.ones((9, 2)) * q.groups.max()})"
+    code = """
+def answer(q):
+    draws = np.ones((q.draws, *q.rows.shape))
+    return {"values": np.zeros_like(q.rows), "draws": draws, "probabilities_1": np.full((9, 2), q.groups.max())}
+
+serve(answer)
+"""
     found = fake(tmp_path, code).run("mofa", task, 0)
     known = ~np.isnan(task.rows)
     np.testing.assert_array_equal(found.values, np.where(known, task.rows, 0))
@@ -347,6 +356,25 @@ def test_a_runner_that_fails_says_why(task, tmp_path):
 def test_a_runner_that_takes_too_long_is_stopped(task, tmp_path):
     with pytest.raises(UnavailableError, match="stopped after 1 seconds"):
         replace(fake(tmp_path, "import time; time.sleep(30)"), limit=1.0).run("mofa", task, 0)
+
+
+def test_modalities_are_views_of_a_rival_in_its_environment(tmp_path, monkeypatch):
+    code = """
+def answer(q):
+    assert (q.groups.tolist(), q.counts.tolist()) == ([0, 0, 1], [0, 0, 3])
+    assert np.isnan(q.rows[0]).tolist() == [True, True, False]
+    values = np.tile([1.0, 2.0, 0.0], (len(q.rows), 1))
+    return {"values": values, "draws": np.tile(values, (q.draws, 1, 1)), "probabilities_2": np.full((len(q.rows), 3), 1 / 3)}
+
+serve(answer)
+"""
+    monkeypatch.setattr(imputers, "default_folder", lambda: fake(tmp_path, code).folder)
+    rows = Batch.complete({"x": torch.randn(4, 2), "label": torch.tensor([0, 1, 2, 0])})
+    hidden = Batch(rows.values, {"x": torch.tensor([False, True, True, True]), "label": torch.tensor([True, False, True, True])})
+    found = imputers.mofa(imputers.Task("tcga", rows, rows, hidden), 0)["MOFA+"]
+    assert found.point["x"].tolist() == [[1.0, 2.0]] * 4
+    assert found.draws["x"].shape == (imputers.ITERATIVE_DRAWS, 4, 2)
+    assert found.probability.shape == (4, 3)
 
 
 # Report

@@ -16,6 +16,7 @@ from nbridge.nn.encoders import Encoder, MLPEncoder
 from nbridge.spec import registry
 
 KNOWN = ", ".join(sorted(registry.BUILT_IN["encoders"]))
+DECODERS = ", ".join(sorted(registry.BUILT_IN["decoders"]))
 OWN = "For your own class write 'package.module:Class'."
 
 
@@ -29,7 +30,7 @@ def test_every_built_in_name_is_a_class_of_its_kind(kind: str, name: str) -> Non
     [
         ("encoders", "mpl", f"unknown encoder 'mpl'. Did you mean 'mlp'? Known: {KNOWN}. {OWN}"),
         ("encoders", "transformer", f"unknown encoder 'transformer'. Known: {KNOWN}. {OWN}"),
-        ("decoders", "cnov", f"unknown decoder 'cnov'. Did you mean 'conv'? Known: conv, mlp. {OWN}"),
+        ("decoders", "cnov", f"unknown decoder 'cnov'. Did you mean 'conv'? Known: {DECODERS}. {OWN}"),
         ("models", "", f"unknown model ''. Known: bivcca, bridged, jmvae, joint, mvae, telbo, vae. {OWN}"),
         ("fusions", "a\nb", f"unknown fusion 'a?b'. Known: mlp. {OWN}"),
         ("fusions", "x" * 99, f"unknown fusion '{'x' * 40}...'. Known: mlp. {OWN}"),
