@@ -85,6 +85,9 @@ class Classifier(nn.Module):
         standard = self.likelihood.standardize(self.likelihood.typical(x, cells))
         if cells is not None:
             standard = torch.where(cells, standard, self.likelihood.fill_value)
+        if self.encoder.reads_mask:
+            observed = torch.ones_like(standard) if cells is None else cells.to(standard.dtype)
+            standard = torch.cat([standard, observed], -1)
         return self.activation(self.encoder(standard))
 
     def forward(self, x: Tensor, cells: Tensor | None = None) -> Tensor:

@@ -19,6 +19,7 @@ from nbridge.evaluation.calibration import observed_cells, on_scale
 from nbridge.evaluation.rows import rows_with, rows_with_all
 from nbridge.inference.impute import chunks, serving
 from nbridge.models.base import MultimodalVAE
+from nbridge.nn.mixed import Mixed
 from nbridge.nn.text_likelihood import Text
 
 
@@ -30,7 +31,8 @@ class Prediction:
         log_likelihood: Mean predictive log-likelihood of a row, in nats.
         accuracy: Share of rows whose most probable class, or text but for blanks around it, is the true one; None for other targets.
         token_accuracy: Share of the places of texts, their ends included, with the true token; None unless the target is text.
-        rmse: Root-mean-square error of the point estimate, per observed element, in the units of `on_scale`; None if categorical.
+            rmse: Root-mean-square error of the point estimate, per observed element, in the units of `on_scale`; None if the target is
+            categorical, or mixed, whose columns have no common unit.
     """
 
     given: tuple[str, ...]
@@ -57,6 +59,7 @@ def predict(model: MultimodalVAE, batch: Batch, given: Iterable[str], target: st
     log_likelihood, right, square, tokens = (torch.cat(scores).double().mean().item() for scores in zip(*parts, strict=True))
     likelihood = model.likelihoods[target]
     accuracy, rmse = (None, math.sqrt(square)) if likelihood.elementwise else (right, None)
+    rmse = None if isinstance(likelihood, Mixed) else rmse
     return Prediction(given, target, len(batch), log_likelihood, accuracy, rmse, tokens if isinstance(likelihood, Text) else None)
 
 

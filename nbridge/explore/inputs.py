@@ -15,14 +15,17 @@ from nbridge.data.batch import Batch
 from nbridge.errors import DataError
 from nbridge.evaluation.rows import check_names
 from nbridge.explore.controls import canonical_shape
+from nbridge.explore.mixed import batch_of_columns, values_of_columns
 from nbridge.explore.requests import Given
 from nbridge.explore.session import Session
 from nbridge.explore.uploads import read_pixels
 from nbridge.inference.impute import which_observed
 from nbridge.models.support import describe_support
 from nbridge.nn.likelihoods import Likelihood
+from nbridge.nn.mixed import Mixed
 from nbridge.nn.text_likelihood import Text
 from nbridge.training.texts import text_forms
+from nbridge.visual.mixed_columns import column_views
 from nbridge.visual.modality_kinds import kind_of
 from nbridge.visual.png import data_uri, downscale, to_uint8
 
@@ -89,6 +92,8 @@ def _one(session: Session, name: str, given: Given) -> Batch:
         raise DataError(f"{name}: expected {wanted} or row, got {', '.join(given.kinds)}")
     if given.picture is not None:
         return _checked(name, likelihood, _from_image_uri(session, name, likelihood, given.picture))
+    if given.values is not None and isinstance(likelihood, Mixed):
+        return batch_of_columns(name, likelihood, column_views(session.spec, name, likelihood), given.values)
     if given.values is not None:
         return _from_values(name, likelihood, given.values)
     if given.text is not None:
@@ -153,6 +158,8 @@ def _shown(session: Session, name: str, row: Batch) -> dict[str, Any]:
         return {"picture": image_uri(session, name, x)}
     if kind == "classes":
         return {"label": int(x)}
+    if isinstance(likelihood := session.model.likelihoods[name], Mixed):
+        return {"values": values_of_columns(row, name, column_views(session.spec, name, likelihood))}
     if kind == "text":
         return {"text": texts_of(session.model.likelihoods[name], x[None])[0]}
     observed = which_observed(row, name).expand_as(x[None])[0].flatten().tolist() if name in row.cells else [True] * x.numel()

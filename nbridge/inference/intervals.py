@@ -6,6 +6,9 @@ same distribution, all m + 1 ranks of the true value are equally likely, so the 
 contains it with probability exactly :math:`1 - 2 r / (m + 1)`; r is the largest number for which this is at least the level. A model
 trained with ``conformal: true`` has the intervals of `nbridge.models.conformal` instead, which are valid for any model.
 
+Classes have no order and no intervals. Elements of mixed modalities that are binary or classes, one-hot, have probabilities as their means,
+which sum to 1 for each class column; where they are imputed, the ends of their intervals are NaN.
+
 Axes: K samples, L levels, B rows.
 """
 
@@ -23,10 +26,11 @@ from nbridge.common.randomness import reseed
 from nbridge.data.batch import Batch
 from nbridge.data.imputed import BY_LEVEL, STATISTICS, Summary
 from nbridge.errors import DataError, require_positive
-from nbridge.inference.impute import check_first, check_size, decode, own_covariates, part_seed, rows_at_a_time, serving, which_observed
+from nbridge.inference.impute import check_first, check_size, own_covariates, part_seed, rows_at_a_time, serving, which_observed
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.conformal import check_draws
 from nbridge.nn.likelihoods import Categorical, Likelihood
+from nbridge.nn.mixed import Mixed
 from nbridge.nn.text_likelihood import Text
 
 DRAWS = 399
@@ -146,17 +150,40 @@ def _summarise_rows(
         if isinstance(likelihood, Text):
             # A text has no mean, and no order in which an interval could end.
             continue
-        drawn = decode(model, name, z_some, number, decoder=decoder, noise=True).to(batch.device)
+        distribution = decoder.served(z_some, number)
+        drawn = distribution.sample().to(batch.device)
         conformal = model.conformal if model.conformal is not None and name in model.conformal.names else None
         ends = () if conformal is None else conformal.ends(name, likelihood, drawn, levels, number.to(batch.device))
         if given is not None:
             # In the units and at least the precision of observed values, but not rounded to integers, which would narrow intervals.
             like = given.to(torch.promote_types(given.dtype, drawn.dtype) if given.is_floating_point() else torch.float64)
             drawn, given, ends = likelihood.restore(drawn, like), like, tuple(likelihood.restore(end, like) for end in ends)
-        for what, statistic in {**statistics_of(drawn, levels), **dict(zip(BY_LEVEL, ends, strict=False))}.items():
+        found = {**statistics_of(drawn, levels), **dict(zip(BY_LEVEL, ends, strict=False))}
+        if isinstance(likelihood, Mixed):
+            probability = likelihood.expectation(distribution).mean(0).to(found["mean"])
+            found |= _of_questions(found, probability, questions_of(likelihood).to(batch.device))
+        for what, statistic in found.items():
             own = None if given is None else torch.zeros_like(given) if what == "sd" else given
             getattr(summary, what)[name] = _among_observed(statistic, int(what in BY_LEVEL), own, observed, absent)
+        if name in summary.probability and isinstance(likelihood, Mixed):
+            # Observed numbers as well.
+            summary.probability[name][..., ~questions_of(likelihood)] = math.nan
     return summary
+
+
+def questions_of(likelihood: Mixed) -> Tensor:
+    """The elements of a mixed modality that are binary or one of several classes, one-hot, boolean, shape (W,)."""
+    return torch.tensor([kind.binary or kind.width > 1 for kind in likelihood.kinds.values() for _ in range(kind.width)])
+
+
+def _of_questions(found: Mapping[str, Tensor], probability: Tensor, questions: Tensor) -> dict[str, Tensor]:
+    """Statistics in which those of questions follow from their probabilities, shape (B, W), instead of draws; empty without questions."""
+    if not questions.any():
+        return {}
+    spread = (probability * (1 - probability)).clamp(min=0).sqrt()
+    ends = {what: found[what].masked_fill(questions, math.nan) for what in BY_LEVEL}
+    mean, sd = (torch.where(questions, own, found[what]) for what, own in (("mean", probability), ("sd", spread)))
+    return {"mean": mean, "sd": sd, **ends, "probability": probability}
 
 
 def statistics_of(draws: Tensor, levels: Sequence[float]) -> dict[str, Tensor]:

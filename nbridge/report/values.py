@@ -25,6 +25,7 @@ from nbridge.data.batch import Batch
 from nbridge.evaluation.calibration import Bin, coverage, observed_cells, reliability, row_chunks
 from nbridge.inference.impute import serving
 from nbridge.nn.likelihoods import Bernoulli
+from nbridge.nn.mixed import Mixed
 from nbridge.report.axes import Axis
 from nbridge.report.charts import Line, calibration_curve, scatter
 from nbridge.report.run_data import ModelAndRows, RunData, SectionSkipped
@@ -112,10 +113,10 @@ def section(data: RunData) -> Iterator[Element]:
 
 
 def measured(loaded: ModelAndRows, name: str) -> Imputed | Binary | None:
-    """Imputes one modality from all others; None if it is an image or categorical, or no row can be used."""
+    """Imputes one modality from all others; None if it is an image, categorical or mixed, or no row can be used."""
     model, batch = loaded.model, loaded.few
     likelihood = model.likelihoods[name]
-    if not likelihood.elementwise or is_image(model, name):
+    if not likelihood.elementwise or is_image(model, name) or isinstance(likelihood, Mixed):
         return None
     others = [batch.present[other] for other in batch.names if other != name]
     rows = batch.index(batch.present[name] & torch.stack(others).any(0)) if others else batch.slice(0, 0)
