@@ -10,11 +10,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.distributions import Independent
 
+from nbridge.common.messages import listing
 from nbridge.common.warnings import Finding, issue
 from nbridge.data.batch import Batch
 from nbridge.data.imputed import Imputed, Summary
@@ -181,6 +183,17 @@ class Model(Served):
             DataError: if given values do not match the model, or it does not have the prior.
         """
         return generate(self.network, num, given, noise=noise, seed=seed, prior=prior)
+
+    def texts(self, name: str, numbers: ArrayLike | Tensor) -> list[str]:
+        """The texts of a modality, from token numbers, shape (B, L), such as those that `generate` returns.
+
+        Raises:
+            DataError: if the model lacks the modality, or its values are no texts.
+        """
+        forms = self.binding.texts
+        if name not in forms:
+            raise DataError(f"modality {name!r}: no texts; modalities of texts: {listing(forms)}")
+        return forms[name].texts(np.asarray(torch.as_tensor(numbers).cpu())).tolist()
 
     def embed(self, rows: Any, *, samples: int = 1, seed: int = 0) -> Independent:
         r"""The posterior :math:`q(z \mid x_S)` of each row, batch shape (B,) over D.

@@ -1,14 +1,15 @@
-"""A scikit-learn imputer for tables: columns are grouped into modalities, and NaN is imputed from all observed cells."""
+"""A scikit-learn imputer for tables: NaN is imputed from all observed cells; columns may be grouped into modalities."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self, cast
+from typing import Any, Self, cast, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
+from pydantic import ValidationError
 from rich.console import Console
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import Tags, check_random_state
@@ -19,16 +20,21 @@ from nbridge.common.messages import clip, did_you_mean, listing, noun
 from nbridge.common.warnings import Finding, issue
 from nbridge.data.arrays import to_batch
 from nbridge.data.batch import Batch
+from nbridge.data.mixed_columns import MixedColumn, MixedColumns
 from nbridge.data.text_columns import absent_words, as_numbers, filled, learn_classes, objects_of, taken_for_absent
+from nbridge.draft.column_kinds import Tally
+from nbridge.draft.mixed_kinds import array_likelihood
 from nbridge.errors import DataError, require_positive
 from nbridge.inference.impute import impute
 from nbridge.inference.intervals import DRAWS, summarise
 from nbridge.runs.run import train
+from nbridge.spec.columns import CLASSES, MOST_CLASSES, ColumnKind, ColumnType
+from nbridge.spec.mixed import MIXED
 from nbridge.spec.names import free_name
 from nbridge.training.progress import ConsoleReporter
 
-ALONE = 8
-"""Without groups, a table of more columns than this is one modality: n single columns would need n (n - 1) bridges."""
+TABLE = "table"
+"""The modality of all columns without groups."""
 STEPS, FEWEST, MOST = 1500, 10, 120
 """Target number of steps per stage with ``epochs=None``, and limits of the resulting number of epochs."""
 
@@ -43,23 +49,27 @@ class _Group:
 
 
 class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
-    """Imputes NaN in a table whose columns are grouped into modalities.
+    """Imputes NaN in a table.
 
-    A group of which all cells of a row are NaN is a missing modality, imputed from the others; in a partially observed group, the observed
-    cells are used as well. A row of only NaN gets the mean of the prior. Observed cells are returned bit-identical. Values are converted
-    to float32 for the model.
+    By default, all columns are one mixed modality: each has a likelihood of its own, inferred from its values, and any cell is imputed from
+    all others of its row. With groups, a group of which all cells of a row are NaN is a missing modality, imputed from the others; in a
+    partially observed group, the observed cells are used as well. A row of only NaN gets the mean of the prior. Observed cells are returned
+    bit-identical. Values are converted to float32 for the model.
 
-    Columns of a data frame or an object array may contain text: each is a categorical group by itself. The result is then an object array,
+    Columns of a data frame or an object array may contain text, whose distinct values are classes. The result is then an object array,
     in which observed text is unchanged. NA, null and similar words mark missing values in arrays and lists, with a warning; in text columns
     of a data frame they are classes.
 
     Arguments:
         groups: The columns of each modality, by its name: indices, names, a slice, or a boolean mask. Every column must be in exactly one
-            group. By default, each column is a modality if there are at most 8 numeric columns; otherwise all numeric columns are one
-            modality.
-        likelihoods: Likelihoods as in a spec: one for all groups, or a mapping by group (by column name or index without ``groups``), with
-            ``normal`` for missing keys. ``categorical`` uses the distinct values of a single column in fit as classes, and treats several
-            columns as one-hot. Text is always ``categorical``.
+            group.
+        likelihoods: Without groups, the likelihood of columns, by name or index, or one for all: normal, lognormal, bernoulli, categorical,
+            ordinal, poisson, negative_binomial, or a mapping with options as in a mixed modality. Others are inferred: text is categorical,
+            0 and 1 are bernoulli, up to 10 whole numbers with 5 rows each are ordinal, positive skewed numbers are lognormal, and all other
+            numbers are normal, and whole if they are whole. With groups, likelihoods as in a spec: one for all groups, or a mapping by
+            group, with ``normal`` for missing keys, ``categorical`` for a text column alone, and ``mixed`` for one among others.
+            ``categorical`` uses the distinct values of a single column in fit as classes, and treats several columns as one-hot; ``mixed``
+            infers the likelihood of each column of the group.
         weights: Weights of log-likelihoods in training, by group; computed from the data by default.
         model: A model of a spec, such as ``bridged``, ``mvae`` or ``jmvae``.
         latent_dim: Dimension of z.
@@ -76,7 +86,9 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     Attributes:
         model_: The trained model.
         groups_: The columns of each modality, by its name in the model: the group's name as an identifier.
-        categories_: The values of the classes, in order, of each modality that is a categorical column.
+        categories_: The values of the classes, in order, of each modality that is a categorical column, by its name, and of each column of
+            classes in a mixed modality, by its index.
+        mixed_: The columns of each mixed modality, with their likelihoods.
         constants_: The value of each column that was constant in fit, which is imputed as this value (for text, the class index); NaN for
             other columns.
         texts_: The classes of each text column, by its index, in order of first occurrence in fit.
@@ -100,7 +112,7 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self,
         groups: Mapping[str, Any] | None = None,
         *,
-        likelihoods: str | Mapping[Any, Any] = "normal",
+        likelihoods: str | Mapping[Any, Any] | None = None,
         weights: Mapping[Any, float] | None = None,
         model: str = "bridged",
         latent_dim: int = 8,
@@ -201,15 +213,17 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             seed: Random seed.
 
         Returns:
-            The lower and upper ends, each of shape (rows, columns): the value itself for observed cells, NaN for classes, which have no
-            order.
+            The lower and upper ends, each of shape (rows, columns): the value itself for observed cells, NaN for classes without an order.
 
         Raises:
             ValueError: as in `transform`, or if the level is not a probability or needs more samples.
         """
         table = self._checked(X)
         summary = summarise(self.model_.network, self._batch(table), levels=(level,), draws=draws, seed=seed)
-        lower, upper = (self._filled(table, {name: x[0] for name, x in ends.items()}) for ends in (summary.lower, summary.upper))
+        lower, upper = (
+            self._filled(table, {name: x[0] for name, x in ends.items()}, ends=(share, summary.mean))
+            for ends, share in ((summary.lower, (1 - level) / 2), (summary.upper, (1 + level) / 2))
+        )
         # Text has no order, and its class indices mean nothing to the user.
         lower[:, list(self.texts_)], upper[:, list(self.texts_)] = np.nan, np.nan
         return lower, upper
@@ -248,12 +262,8 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def _grouped(self) -> list[_Group]:
         """The groups, checked to contain each column exactly once."""
         count, names = self.n_features_in_, getattr(self, "feature_names_in_", None)
-        if self.groups is None and count - len(self.texts_) > ALONE:
-            plain = [number for number in range(count) if number not in self.texts_]
-            alone = {(number if names is None else names[number]): [number] for number in self.texts_}
-            wanted: Mapping[Any, Any] = {"table": plain, **alone}
-        elif self.groups is None:
-            wanted = {(number if names is None else names[number]): [number] for number in range(count)}
+        if self.groups is None:
+            wanted: Mapping[Any, Any] = {TABLE: slice(None)}
         elif isinstance(self.groups, Mapping) and self.groups:
             wanted = self.groups
         else:
@@ -264,7 +274,6 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
                 key, free_name(str(key), {group.name for group in groups}), np.array(_numbers(key, columns, names, count), dtype=int)
             )
             groups.append(group)
-            self._check_text(group)
         owners: dict[int, Hashable] = {}
         for group in groups:
             for number in group.columns.tolist():
@@ -275,31 +284,39 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             raise DataError(f"groups: {self._column(left[0])} is in no group; add it to one, or remove it from X")
         return groups
 
-    def _check_text(self, group: _Group) -> None:
-        """Checks that a text column is the only column of its group."""
-        text = [number for number in group.columns.tolist() if number in self.texts_]
-        if text and len(group.columns) > 1:
-            raise DataError(f"groups: {group.key!r} has {self._column(text[0])}, a text column, and others; give it its own group")
-
     def _modalities(self, table: np.ndarray, groups: list[_Group]) -> dict[str, dict[str, Any]]:
-        """Builds the modalities of the spec, and sets `groups_` and `categories_`."""
-        likelihoods = self._by_group(self.likelihoods, "likelihoods", groups, "normal")
-        likelihoods |= {group.name: self._of_text(group, likelihoods[group.name]) for group in groups if group.columns[0] in self.texts_}
-        weights = self._by_group(self.weights, "weights", groups, "auto")
+        """Builds the modalities of the spec, and sets `groups_`, `mixed_` and `categories_`."""
         self.groups_ = {group.name: group.columns for group in groups}
+        likelihoods = self._likelihoods(groups)
+        weights = self._by_group(self.weights, "weights", groups, "auto")
+        self.mixed_ = {
+            group.name: self._mixed(group, likelihoods[group.name], table) for group in groups if _type(likelihoods[group.name]) == MIXED
+        }
+        likelihoods |= {name: self._columns_of(name, likelihoods[name]) for name in self.mixed_}
         self.categories_ = {
             name: np.unique(table[:, columns][~np.isnan(table[:, columns])])
             for name, columns in self.groups_.items()
             if len(columns) == 1 and _type(likelihoods[name]) == "categorical"
         }
         # Categorical likelihoods need two classes; for a constant column, the second one never occurs.
-        classes = {name: max(2, len(categories)) for name, categories in self.categories_.items()}
-        texts = {name: self.texts_[columns[0]] for name, columns in self.groups_.items() if columns[0] in self.texts_}
+        sizes = {name: max(2, len(categories)) for name, categories in self.categories_.items()}
+        sizes |= {name: columns.width for name, columns in self.mixed_.items()}
+        texts = {
+            name: self.texts_[columns[0]]
+            for name, columns in self.groups_.items()
+            if name in self.categories_ and columns[0] in self.texts_
+        }
         self.categories_ |= {name: np.array(known, dtype=object) for name, known in texts.items()}
+        self.categories_ |= {
+            number: np.array(self.texts_[number], dtype=object) if number in self.texts_ else column.levels
+            for name, mixed in self.mixed_.items()
+            for number, column in zip(self.groups_[name].tolist(), mixed.columns, strict=True)
+            if column.levels is not None
+        }
         return {
             name: {
-                "shape": classes.get(name, len(columns)),
-                "encoder": {"type": "mlp", "hidden": list(self.hidden)},
+                "shape": sizes.get(name, len(columns)),
+                "encoder": {"type": "table" if name in self.mixed_ else "mlp", "hidden": list(self.hidden)},
                 "likelihood": likelihoods[name],
                 "features": self.features,
                 "weight": weights[name] if weights[name] == "auto" else float(weights[name]),
@@ -307,14 +324,73 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             for name, columns in self.groups_.items()
         }
 
-    def _of_text(self, group: _Group, likelihood: Any) -> Any:
-        """The likelihood of a text column, categorical; an error if another one was given for it."""
-        if _type(likelihood) == "categorical":
-            return likelihood
-        if isinstance(self.likelihoods, Mapping) and group.key in self.likelihoods:
-            what = self._column(group.columns[0])
-            raise DataError(f"likelihoods: {group.key!r} is {_type(likelihood)}, but {what} contains text; use categorical")
-        return "categorical"
+    def _likelihoods(self, groups: list[_Group]) -> dict[str, Any]:
+        """The likelihood of each group, by its name in the model."""
+        if self.groups is None:
+            return {groups[0].name: {"type": MIXED, "columns": None if self.likelihoods == MIXED else self.likelihoods}}
+        given = self._by_group(self.likelihoods, "likelihoods", groups, "normal")
+        named = self.likelihoods if isinstance(self.likelihoods, Mapping) else {}
+        for group in groups:
+            texts = [number for number in group.columns.tolist() if number in self.texts_]
+            right = "categorical" if len(group.columns) == 1 else MIXED
+            if not texts or _type(given[group.name]) in (right, MIXED):
+                continue
+            if group.key in named:
+                what = f"{self._column(texts[0])} contains text"
+                raise DataError(f"likelihoods: {group.key!r} is {_type(given[group.name])}, but {what}; use {right}")
+            given[group.name] = right
+        return given
+
+    def _mixed(self, group: _Group, likelihood: Any, table: np.ndarray) -> MixedColumns:
+        """The columns of a mixed group, with the likelihoods that are given or inferred."""
+        given = likelihood.get("columns") if isinstance(likelihood, Mapping) else None
+        names = getattr(self, "feature_names_in_", None)
+        keys = [number if names is None else str(names[number]) for number in group.columns.tolist()]
+        if given is not None and not isinstance(given, str | Mapping):
+            raise DataError(f"likelihoods: {noun(given)}, expected a likelihood, or a mapping by column")
+        if isinstance(given, Mapping) and (unknown := [key for key in given if key not in (*keys, *group.columns.tolist())]):
+            text = f"likelihoods: no column {unknown[0]!r}.{did_you_mean(str(unknown[0]), list(map(str, keys)))}"
+            raise DataError(f"{text} Columns: {clip(listing(map(str, keys)), 200)}")
+        columns = []
+        for key, number in zip(keys, group.columns.tolist(), strict=True):
+            own = given.get(key, given.get(number)) if isinstance(given, Mapping) else None if number in self.texts_ else given
+            columns.append(self._mixed_column(number, own, table[:, number]))
+        return MixedColumns(columns)
+
+    def _mixed_column(self, number: int, given: Any, values: np.ndarray) -> MixedColumn:
+        """A column of a mixed group, with a likelihood that is given, or else inferred from its values."""
+        what, found = self._column(number), values[~np.isnan(values)]
+        if number in self.texts_:
+            if given is not None and _type(given) != "categorical":
+                raise DataError(f"likelihoods: {what} is {_type(given)}, but contains text; use categorical")
+            classes = len(self.texts_[number])
+            return MixedColumn(ColumnKind(type="categorical", classes=max(2, classes)), np.arange(float(classes)))
+        if given is None:
+            kind = array_likelihood(Tally.of(found.astype(np.float64)))
+        else:
+            try:
+                kind = ColumnKind.model_validate({"type": given} if isinstance(given, str) else given)
+            except ValidationError as error:
+                kinds = listing(get_args(ColumnType))
+                text = (
+                    f"likelihoods: {what}: {clip(_type(given))} is not a likelihood of a column; expected {kinds}, or a mapping with them"
+                )
+                raise DataError(f"{text}; other likelihoods need groups") from error
+        if kind.type not in CLASSES:
+            return MixedColumn(kind, inferred=given is None)
+        levels = np.unique(found)
+        if len(levels) > MOST_CLASSES:
+            raise DataError(f"likelihoods: {what} is {kind.type}, but has {len(levels):,} values, expected up to {MOST_CLASSES:,}")
+        return MixedColumn(kind.model_copy(update={"classes": max(2, len(levels))}), levels, inferred=given is None)
+
+    def _columns_of(self, name: str, likelihood: Any) -> dict[str, Any]:
+        """The likelihood of a mixed group as in a spec."""
+        names = getattr(self, "feature_names_in_", None)
+        own: dict[str, Any] = {}
+        for number, column in zip(self.groups_[name].tolist(), self.mixed_[name].columns, strict=True):
+            called = f"column {number}" if names is None or names[number] in own else str(names[number])
+            own[called] = column.kind.model_dump()
+        return {**(likelihood if isinstance(likelihood, Mapping) else {}), "type": MIXED, "columns": own}
 
     def _by_group(self, given: Any, what: str, groups: list[_Group], default: Any) -> dict[str, Any]:
         """An option for each group, by its name in the model."""
@@ -349,9 +425,30 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def _arrays(self, table: np.ndarray) -> dict[str, np.ndarray]:
         """The arrays by modality, with classes as indices."""
         return {
-            name: self._classes(name, table[:, columns[0]]) if name in self.categories_ else table[:, columns]
+            name: self._elements(name, table[:, columns])
+            if name in self.mixed_
+            else self._classes(name, table[:, columns[0]])
+            if name in self.categories_
+            else table[:, columns]
             for name, columns in self.groups_.items()
         }
+
+    def _elements(self, name: str, table: np.ndarray) -> np.ndarray:
+        """The elements of a mixed group; values outside the support of a likelihood that was inferred count as missing, with a warning."""
+        table = table.copy()
+        for place, (number, column) in enumerate(zip(self.groups_[name].tolist(), self.mixed_[name].columns, strict=True)):
+            strange = np.flatnonzero(~column.known(table[:, place]))
+            if not strange.size:
+                continue
+            row, what = int(strange[0]), self._column(number)
+            if column.levels is not None and not column.inferred:
+                raise self._unseen(number, row, table[row, place].item(), column.levels)
+            if column.inferred:
+                expected = "which fit has not seen" if column.kind.type != "lognormal" else "but fit has seen positive numbers only"
+                text = f"{what}: row {row} holds {table[row, place]:g}, {expected} ({len(strange):,} such rows)"
+                issue(Finding("doubt", "", f"{text}; other cells are imputed without it"))
+                table[strange, place] = np.nan
+        return self.mixed_[name].encode(table)
 
     def _classes(self, name: str, values: np.ndarray) -> np.ndarray:
         if self.groups_[name][0] in self.texts_:
@@ -359,25 +456,35 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         categories, absent = self.categories_[name], np.isnan(values)
         place = np.searchsorted(categories, values).clip(max=len(categories) - 1)
         if (unseen := np.flatnonzero((categories[place] != values) & ~absent)).size:
-            known = listing(f"{category:g}" for category in categories[:10]) + (", ..." if len(categories) > 10 else "")
-            raise DataError(
-                f"{self._column(self.groups_[name][0])}: row {unseen[0]} holds {values[unseen[0]]:g}, a category that fit has not seen; "
-                f"it saw {known}. NaN in its place is filled in."
-            )
+            raise self._unseen(self.groups_[name][0], int(unseen[0]), values[unseen[0]].item(), categories)
         return np.where(absent, np.nan, place)
+
+    def _unseen(self, number: int, row: int, value: float, categories: np.ndarray) -> DataError:
+        """The error about a class that was not in fit."""
+        known = listing(f"{category:g}" for category in categories[:10]) + (", ..." if len(categories) > 10 else "")
+        text = f"{self._column(number)}: row {row} holds {value:g}, a category that fit has not seen; it saw {known}."
+        return DataError(f"{text} NaN in its place is filled in.")
 
     def _batch(self, table: np.ndarray) -> Batch:
         shapes = {name: likelihood.shape for name, likelihood in self.model_.likelihoods.items()}
         return to_batch(self._arrays(table), shapes, allow_missing=True)
 
-    def _filled(self, table: np.ndarray, values: Mapping[str, Tensor], *draws: int) -> np.ndarray:
-        """The table with NaN replaced by values; samples come first. Modalities without values stay NaN."""
+    def _filled(
+        self, table: np.ndarray, values: Mapping[str, Tensor], *draws: int, ends: tuple[float, Mapping[str, Tensor]] | None = None
+    ) -> np.ndarray:
+        """The table with NaN replaced by values; samples come first. Modalities without values stay NaN.
+
+        Values that are ``ends`` of intervals come with the probability up to them, and the means.
+        """
         out = np.broadcast_to(table, (*draws, *table.shape)).copy()
         bounds = np.finfo(table.dtype)
         for name, columns in self.groups_.items():
             if name in values:
                 guess = values[name].numpy().astype(np.float64)
-                if name in self.categories_ and columns[0] in self.texts_:
+                if name in self.mixed_:
+                    mixed = self.mixed_[name]
+                    guess = mixed.decode(guess) if ends is None else mixed.ends(guess, ends[1][name].numpy(), ends[0])
+                elif name in self.categories_ and columns[0] in self.texts_:
                     guess = guess[..., None]
                 elif name in self.categories_:
                     guess = self.categories_[name][guess.astype(int).clip(max=len(self.categories_[name]) - 1)][..., None]

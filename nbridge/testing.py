@@ -38,7 +38,7 @@ def check_encoder(encoder: Encoder, shape: Sequence[int], x: Tensor | None = Non
     Arguments:
         encoder: A freshly initialised encoder; left in eval mode.
         shape: Shape of its modality.
-        x: Standardised rows to test with; six random ones when omitted.
+        x: Standardised rows to test with, followed by their mask if the encoder reads it; six random ones when omitted.
 
     Example:
         >>> from nbridge.nn.encoders import MLPEncoder
@@ -49,6 +49,7 @@ def check_encoder(encoder: Encoder, shape: Sequence[int], x: Tensor | None = Non
     if x is None:
         # A one-axis shape may be classes, whose standard form is one-hot; other encoders accept any vector.
         x = F.one_hot(torch.arange(ROWS) % shape[0], shape[0]).float() if len(shape) == 1 else torch.randn(ROWS, *shape)
+        x = torch.cat([x, torch.ones_like(x)], -1) if encoder.reads_mask else x
     before = x.clone()
     h = encoder.train()(x)
     assert h.shape == (len(x), encoder.features), (

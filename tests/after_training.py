@@ -14,6 +14,8 @@ _VALUES: dict[str, dict[str, Callable[[object], object]]] = {
     "nbridge.inference.exponents": {"DRAWS": lambda _: 2, "ITEMS": lambda _: 64, "ITERATIONS": lambda _: 2},
     "nbridge.inference.product_prior": {"DRAWS": lambda _: 8, "ITEMS": lambda _: 64, "TEMPERS": lambda tempers: tempers[::2]},
     "nbridge.inference.calibration": {"FACTORS": lambda factors: factors[::2], "NUMBERS": lambda _: 2**20},
+    "nbridge.inference.factors": {"FACTORS": lambda factors: factors[::2]},
+    "nbridge.inference.column_calibration": {"FACTORS": lambda factors: factors[::2], "NUMBERS": lambda _: 2**20},
     "nbridge.models.mixture_prior": {"DRAWS": lambda _: 2},
 }
 """What to make of each constant, by its module."""

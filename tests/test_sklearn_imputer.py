@@ -172,23 +172,19 @@ def test_columns_have_names_where_the_table_has_them():
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_without_groups_each_of_few_columns_is_a_modality(named: bool):
+def test_without_groups_all_columns_are_one_modality_with_a_likelihood_each(named: bool):
     key: Any = "type" if named else 2
     X = frame(table()) if named else table()
-    imputer = NBridgeImputer(likelihoods={key: "categorical"}, epochs=1, random_state=0).fit(X)
-    assert imputer.model_.names == (
-        ("size_cm", "width", "column_type", "column_3rd") if named else ("column_0", "column_1", "column_2", "column_3")
-    )
-    assert [columns.tolist() for columns in imputer.groups_.values()] == [[0], [1], [2], [3]]
-    assert not np.isnan(imputer.transform(X)).any()
-
-
-def test_without_groups_many_columns_are_one_modality():
-    X = np.random.default_rng(0).normal(size=(50, 12))
-    X[::3, 4] = NAN
-    imputer = NBridgeImputer(epochs=1).fit(X)
+    imputer = NBridgeImputer(likelihoods={key: "categorical", 3: "poisson"}, epochs=1, random_state=0).fit(X)
     assert imputer.model_.names == ("table",)
-    assert not np.isnan(imputer.transform(X)).any()
+    assert [columns.tolist() for columns in imputer.groups_.values()] == [[0, 1, 2, 3]]
+    assert [column.kind.type for column in imputer.mixed_["table"].columns] == ["normal", "normal", "categorical", "poisson"]
+    np.testing.assert_array_equal(imputer.categories_[2], [10, 20, 40])
+    for done in (imputer.transform(X), *imputer.sample(X, 2)):
+        assert not np.isnan(done).any()
+        assert set(done[:, 2]) == {10, 20, 40}
+        np.testing.assert_array_equal(done[:, 3], done[:, 3].round())
+        assert (done[:, 3] >= 0).all()
 
 
 def test_one_hot_columns_are_one_class():

@@ -50,7 +50,7 @@ def test_text_is_filled_in_by_its_classes_and_observed_cells_are_what_they_were(
     assert set(done[:4, 0]) <= set(KINDS)
     assert all(isinstance(value, float) for value in done[4:8, 1])
     assert imputer.texts_ == {0: tuple(sorted(KINDS))}
-    assert imputer.categories_[next(iter(imputer.groups_))].tolist() == sorted(KINDS)
+    assert imputer.categories_[0].tolist() == sorted(KINDS)
 
 
 def test_text_is_filled_in_as_the_numbers_of_its_classes_would_be(imputer: NBridgeImputer):
@@ -87,14 +87,16 @@ def test_a_frame_with_text_is_taken_by_the_names_of_its_columns(kind: str):
     assert found.set_output(transform="pandas").transform(frame).columns.tolist() == ["kind", "x", "z"]
 
 
-def test_many_columns_of_numbers_are_one_group_and_text_has_its_own():
+def test_text_and_numbers_are_one_modality_unless_they_are_grouped():
     rng = np.random.default_rng(0)
     X = np.empty((40, 12), dtype=object)
     X[:, 1:], X[:, 0] = rng.normal(size=(40, 11)), np.array(["a", "b"])[np.arange(40) % 2]
     X[0, 0] = ""
-    found = fitted(X, epochs=2)
-    assert sorted(len(columns) for columns in found.groups_.values()) == [1, 11]
-    assert found.transform(X)[0, 0] in ("a", "b")
+    for groups in (None, {"all": slice(None)}, {"text": [0, 1], "numbers": slice(2, 12)}, {"text": [0], "numbers": slice(1, 12)}):
+        found = fitted(X, epochs=2, groups=groups)
+        alone = groups is not None and groups["text" if "text" in groups else "all"] == [0]
+        assert found.model_.likelihoods[next(iter(found.groups_))].__class__.__name__ == ("Categorical" if alone else "Mixed")
+        assert found.transform(X)[0, 0] in ("a", "b")
 
 
 def test_accents_composed_or_not_are_one_class_and_stay_as_they_were():
@@ -123,10 +125,12 @@ def test_what_does_not_fit_is_told(imputer: NBridgeImputer):
     given[9, 1] = "tall"
     with pytest.raises(DataError, match=r'^column 1: row 9 holds "tall", expected a number or NaN$'):
         imputer.transform(given)
-    with pytest.raises(DataError, match=r"^groups: 'all' has column 0, a text column, and others; give it its own group$"):
-        fitted(table(), groups={"all": [0, 1, 2]})
-    with pytest.raises(DataError, match=r"^likelihoods: 0 is normal, but column 0 contains text; use categorical$"):
+    with pytest.raises(DataError, match=r"^likelihoods: 'all' is normal, but column 0 contains text; use mixed$"):
+        fitted(table(), groups={"all": [0, 1, 2]}, likelihoods={"all": "normal"})
+    with pytest.raises(DataError, match=r"^likelihoods: column 0 is normal, but contains text; use categorical$"):
         fitted(table(), likelihoods={0: "normal"})
+    with pytest.raises(DataError, match=r"^likelihoods: 'kind' is normal, but column 0 contains text; use categorical$"):
+        fitted(table(), groups={"kind": [0], "rest": [1, 2]}, likelihoods={"kind": "normal"})
     with pytest.raises(DataError, match=r"^column 0: all NaN"):
         fitted([[None, "a"], ["", "b"], [np.nan, "a"]])
 

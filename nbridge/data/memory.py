@@ -35,14 +35,15 @@ class Memory(DataSource):
     @classmethod
     def over(cls, rows: Any, own: DataSource | None) -> Memory:
         found = cls()
-        found._arrays = {str(name): as_array(f"modality {name!r}", array) for name, array in rows.items()}
+        texts = {} if own is None else own.texts
+        found._arrays = {str(name): _array_of(name, array, name in texts) for name, array in rows.items()}
         found._classes = {} if own is None else own.text_classes
         return found
 
     @contextmanager
     def blocks(self, binding: Binding, scratch: Path) -> Iterator[RowReader]:  # noqa: ARG002 (rows are in memory)
         members = {name: ArrayMember(name, array) for name, array in self._arrays.items()}
-        yield ArrayRows(members, self.array_names(binding.taken), classes=self._classes)
+        yield ArrayRows(members, self.array_names(binding.taken), classes=self._classes, texts=self.texts)
 
     def load(self, shapes: Shapes) -> Dataset:
         """Always raises: there is nothing to load.
@@ -54,3 +55,8 @@ class Memory(DataSource):
             "the spec names no data source: pass arrays from Python, nbridge.train(spec, data={...}) with "
             f"{', '.join(shapes)}, or add one to the spec, such as `data: {{source: npz, path: rows.npz}}`"
         )
+
+
+def _array_of(name: str, array: Any, texts: bool) -> np.ndarray:
+    # NaN among texts in a list would become a text.
+    return np.array(array, dtype=object) if texts and isinstance(array, list | tuple) else as_array(f"modality {name!r}", array)

@@ -21,14 +21,18 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
+from nbridge.common.messages import clip, listing
 from nbridge.data.blocks import RowReader
 from nbridge.data.folders import find_file_or_folder
 from nbridge.data.schema import DataSchema
 from nbridge.data.split import Dataset
 from nbridge.data.split_labels import NoColumnError, RowLabels
+from nbridge.data.text_values import TextForm
 from nbridge.errors import DataError
+from nbridge.spec.columns import ColumnKind
 from nbridge.spec.registry import BUILT_IN, installed, resolve
 
 EXPECTED = "expected tables (.csv, .tsv, .csv.gz, .tsv.gz, .parquet), folders of images, or one .npz, .h5mu or .h5ad file"
@@ -44,6 +48,7 @@ class DataSource(ABC):
 
     Attributes:
         reserved: Columns that define splits (`data.group`, `data.split`); column patterns do not match them.
+        mixed: The columns of each mixed modality, with their kinds.
         origin: The file or folder as its user named it, for messages; empty for rows in memory.
         name: The registered name of a format whose rows are passed from Python.
         id: The column or array of identifiers.
@@ -51,9 +56,11 @@ class DataSource(ABC):
         into_folder: Whether completed files are written into one folder, under their own names.
         ending: The ending of the files that a model of these data imputes.
         mask_names: Where masks of imputed values are; empty for data frames, which come with a frame of masks on request.
+        texts: How the texts of modalities that hold any are read and written.
     """
 
     reserved: frozenset[str] = frozenset()
+    mixed: Mapping[str, Mapping[str, ColumnKind]] = MappingProxyType({})
     origin: str = ""
     name: ClassVar[str] = ""
     id: str = "id"
@@ -61,6 +68,7 @@ class DataSource(ABC):
     into_folder: bool = False
     ending: str = ".npz"
     mask_names: ClassVar[str] = "completed files have columns NAME__imputed"
+    texts: Mapping[str, TextForm] = MappingProxyType({})
 
     @classmethod
     def reads(cls, rows: object, own: DataSource | None) -> bool:  # noqa: ARG003 (for formats that read rows)
@@ -100,6 +108,20 @@ class DataSource(ABC):
             given: The source of these rows, without options.
         """
         return given
+
+    def words(self, columns: Mapping[str, str | tuple[str, ...]]) -> dict[str, str | tuple[str, ...]]:
+        """The columns of each modality as the spec names them: those of mixed modalities, and of others by the options of the source.
+
+        Raises:
+            DataError: when both name those of a modality, and not the same.
+        """
+        found: dict[str, str | tuple[str, ...]] = dict(columns)
+        for name, kinds in self.mixed.items():
+            given = found.setdefault(name, tuple(kinds))
+            if ((given,) if isinstance(given, str) else tuple(given)) != tuple(kinds):
+                text = f"modality {name!r}: data.columns lists {clip(listing([given] if isinstance(given, str) else given), 100)}, but its"
+                raise DataError(f"{text} likelihood is of {clip(listing(kinds), 100)}; leave it out of data.columns")
+        return found
 
     def takes_arrays(self, data: Mapping[str, object], names: Iterable[str]) -> bool:  # noqa: ARG002 (for formats with columns)
         """Whether a dict passed from Python holds arrays by modality, rather than columns.
@@ -214,6 +236,22 @@ class DataSource(ABC):
         """The ordered classes of modalities whose arrays hold text; none by default."""
         return {}
 
+    def texts_of(self, name: str, shapes: Shapes) -> Iterable[str]:  # noqa: ARG002 (for formats with texts)
+        """The texts of a modality, one per row, empty where absent; its vocabulary is made from them.
+
+        Arguments:
+            name: The modality.
+            shapes: The shape of a row of each modality, by name.
+
+        Raises:
+            DataError: when the format has no texts, or as for `load`.
+        """
+        raise DataError(f"modality {name!r}: the data source {type(self).__name__} has no texts; expected a table, a data frame or npz")
+
+    def text_place(self, name: str, row: int, shapes: Shapes) -> str:  # noqa: ARG002 (for formats with columns)
+        """The position of a text of `texts_of`, for messages."""
+        return f"modality {name!r}: row {row}"
+
     def array_names(self, names: Iterable[str]) -> dict[str, str]:
         """The array of each modality."""
         return {name: self.array_keys.get(name, name) for name in names}
@@ -258,12 +296,14 @@ class Binding:
         options: The options of its class, complete once they are bound (`DataSource.bind`).
         shapes: The shape of a row of each modality of the data, by name.
         names: The modalities of the model; all by default.
+        texts: How the texts of modalities that hold any are read and written.
     """
 
     source: str = "memory"
     options: Mapping[str, Any] = field(default_factory=dict)
     shapes: Shapes = field(default_factory=dict)
     names: tuple[str, ...] = ()
+    texts: Mapping[str, TextForm] = field(default_factory=dict)
 
     @property
     def own(self) -> DataSource:
@@ -272,7 +312,9 @@ class Binding:
         Raises:
             SpecError: when its class cannot be imported.
         """
-        return source_class(self.source)(**self.options)
+        source = source_class(self.source)(**self.options)
+        source.texts = self.texts
+        return source
 
     @property
     def taken(self) -> dict[str, tuple[int, ...]]:
@@ -303,7 +345,10 @@ def open_data(rows: Any, own: DataSource | None = None) -> DataSource:
         return rows
     for kind in _formats(own):
         if kind.reads(rows, own):
-            return kind.over(rows, own)
+            found = kind.over(rows, own)
+            if own is not None:
+                found.texts = own.texts
+            return found
     if are_paths(rows):
         raise DataError(f"{find_file_or_folder(next(iter(paths_of(rows)), ''))}: {EXPECTED}")
     raise DataError(f"rows of type {type(rows).__name__}, expected a path, a data frame, a dict of arrays, or a MuData or AnnData object")

@@ -25,6 +25,8 @@ SMOOTH, UNEVEN = 0.5, 3.0
 FULL_SCALE = frozenset({256, 1024, 4096, 65536})
 """Numbers of levels of 8, 10, 12 and 16 bits."""
 OR_COUNTS = "could also be counts: small numbers prevail"
+OR_NUMBERS = ("could also be numbers: ratings, or levels in order", "could also be numbers: levels in order")
+"""Alternatives for classes that have an order."""
 STRAY = 0.01
 """Maximum share of rows with other values in a column that otherwise has few distinct whole numbers."""
 
@@ -179,7 +181,7 @@ def _unnamed(tally: Tally) -> ColumnKind:
     low, high, count = tally.low, tally.high, len(tally.values)
     span, repeated = f"whole numbers from {low:g} to {high:g}", tally.mean_rows >= ROWS_A_CLASS
     held = f"{span}, {count:,} different values, {tally.mean_rows:.0f} rows each on average"
-    numbers = "could also be numbers: ratings, or levels in order"
+    numbers = OR_NUMBERS[0]
     if repeated and count <= FEW:
         counted = low == 0 and tally.falling
         other = OR_COUNTS if counted else numbers if count >= FEW_REALS or not tally.gapless else ""
@@ -197,7 +199,7 @@ def _reals(hint: Hint, tally: Tally) -> ColumnKind:
     """The kind of numbers that are not all whole."""
     count, whole = len(tally.values), tally.values == np.floor(tally.values)
     if count <= FEW_REALS and tally.rows.min() >= ROWS_A_CLASS and tally.mean_rows >= OFTEN and hint != "quantity":
-        return ColumnKind("classes", f"numbers of {count} different values", "could also be numbers: levels in order")
+        return ColumnKind("classes", f"numbers of {count} different values", OR_NUMBERS[1])
     stray = int(tally.rows[~whole].sum())
     if stray <= STRAY * tally.rows.sum() and 2 < whole.sum() <= FEW:
         few = tally.values[whole]

@@ -1,25 +1,24 @@
 r"""Infers modalities from the columns of a table.
 
-Columns are grouped by the first prefix that their names share, with any separator, and by the rows in which they are missing together.
-Within a group, columns are separated by kind:
+Columns are grouped (`nbridge.draft.grouping`), and each column has a kind:
 
 ============== ==================================================================================================
-classes        text and whole numbers that repeat; one modality each
+classes        text and whole numbers that repeat
 binary         two distinct values
 counts         nonnegative whole numbers, mostly small, or counts by name
-numbers        other numbers, standardised
+numbers        other numbers
 left out       identifiers, dates, free text, constant or empty columns
 ============== ==================================================================================================
 
-The number of modalities is limited, because n modalities have n (n - 1) bridges.
+A group is one modality, whatever its columns are: a mixed one, except that a single column of classes, and columns of numbers, of counts or
+of two values that are present in the same rows, or that are many, have a likelihood of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-
-import numpy as np
 
 from nbridge.common.messages import clip, listing, quoted
 from nbridge.data.dates import holds_dates, is_date, is_duration, is_time_of_day
@@ -27,52 +26,39 @@ from nbridge.data.ids import counts_rows
 from nbridge.data.output_names import described_by
 from nbridge.data.tables.cells import exact_number_of, is_padded, number_of
 from nbridge.data.tables.profiles import Profile
-from nbridge.draft.column_kinds import FEW, OR_COUNTS, ROWS_A_CLASS, ColumnKind, Kind, Tally, kind_of_numbers, kind_of_text
-from nbridge.draft.name_groups import SMALLEST, group_by_prefix
+from nbridge.draft.column_kinds import FEW, OR_NUMBERS, ROWS_A_CLASS, ColumnKind, Tally, kind_of_numbers, kind_of_text
+from nbridge.draft.grouping import Group, group_columns
+from nbridge.draft.mixed_kinds import column_likelihood
 from nbridge.draft.spelling import maybe_codes, same_but_for_case, spelt_otherwise
+from nbridge.spec import columns as spec_columns
+from nbridge.spec.mixed import MIXED
 from nbridge.spec.names import free_name
 
-MOST_MODALITIES = 8
-"""Maximum number of modalities; further ones are merged."""
-ALIKE = 0.7
-"""Minimum Jaccard index of the missing rows of two columns that are missing together."""
-OFTEN = 0.02
-"""Minimum share of missing rows for a column to be grouped by them."""
-ALONE = 3
-"""Fewer columns of a kind than this are merged with those of other groups."""
 NAMED = 6
 """Maximum number of columns listed in a reason."""
 
 
 @dataclass(frozen=True)
 class Guess:
-    """An inferred modality."""
+    """An inferred modality, with the reason, and the likelihood of each column."""
 
     name: str
-    kind: Kind
     columns: tuple[Profile, ...]
-    why: str
-    group: str = ""
+    kinds: Mapping[str, spec_columns.ColumnKind]
+    likelihood: str
+    why: str = ""
 
     @property
     def classes(self) -> dict[str, tuple[str, ...]]:
         """The classes of categorical columns, of text or numbers."""
-        coded = {"classes": lambda _: True, "binary": lambda column: column.distinct != (0, 1)}.get(self.kind, lambda _: False)
-        return {column.name: _spellings(column) for column in self.columns if not column.numeric or coded(column)}
+        return {column.name: classes for column in self.columns if (classes := classes_of(column, self.kinds[column.name]))}
 
     @property
     def size(self) -> int:
         """The number of elements, or of classes."""
-        classes = self.classes
-        widths = [len(classes.get(column.name, ())) for column in self.columns]
-        return widths[0] if self.likelihood == "categorical" else sum(width if width > 2 else 1 for width in widths)
-
-    @property
-    def likelihood(self) -> str:
-        """The likelihood of its values."""
-        if self.kind == "classes":
-            return "categorical" if len(self.columns) == 1 else "bernoulli"
-        return {"binary": "bernoulli", "counts": "negative_binomial"}.get(self.kind, "normal")
+        if self.likelihood == "categorical":
+            return len(self.classes[self.columns[0].name])
+        return spec_columns.width_of(self.kinds) if self.likelihood == MIXED else len(self.columns)
 
 
 @dataclass(frozen=True)
@@ -83,18 +69,58 @@ class Guesses:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
 
-def guess_modalities(profiles: Sequence[Profile]) -> Guesses:
-    """Infers the modalities of columns. Identifiers are not among them."""
+def guess_modalities(profiles: Sequence[Profile], homes: Mapping[str, str]) -> Guesses:
+    """Infers the modalities of columns. Identifiers are not among them.
+
+    Arguments:
+        profiles: The columns.
+        homes: The name of the table of each column.
+    """
     kinds = {profile.name: kind_of(profile) for profile in profiles}
     used = [profile for profile in profiles if kinds[profile.name].kind != "left out"]
-    groups = [part for name, group in _by_name(used).items() for part in _by_absence(name, group)]
-    guesses = _fewer(list(_by_kind(groups, kinds)))
     taken: set[str] = set()
-    named = []
-    for guess in guesses:
-        taken.add(name := free_name(guess.name, taken))
-        named.append(replace(guess, name=name, why="; ".join(filter(None, (guess.why, _what(guess, kinds), empty_cells(guess.columns))))))
-    return Guesses(tuple(named), {name: found.why for name, found in kinds.items() if found.kind == "left out"})
+    found = []
+    for group in group_columns(used, kinds, homes):
+        alone = len(group.columns) == 1
+        taken.add(name := free_name(group.columns[0].name if alone else group.name, taken))
+        found.append(_guess(name, group, kinds))
+    return Guesses(tuple(found), {name: found.why for name, found in kinds.items() if found.kind == "left out"})
+
+
+def classes_of(profile: Profile, kind: spec_columns.ColumnKind) -> tuple[str, ...]:
+    """The texts of the classes of a column; none for numbers, also if they are 0 and 1."""
+    if kind.type in spec_columns.CLASSES or not profile.numeric or (kind.binary and profile.distinct != (0, 1)):
+        return _spellings(profile)
+    return ()
+
+
+def _guess(name: str, group: Group, kinds: Mapping[str, ColumnKind]) -> Guess:
+    """The modality of a group."""
+    tallies = {one.name: Tally(*one.tally()) if one.numeric else None for one in group.columns}
+    likelihoods = {
+        one.name: column_likelihood(one.name, group.kinds[one.name], tallies[one.name], len(_spellings(one))) for one in group.columns
+    }
+    likelihood = _plain(group, likelihoods)
+    reason = _alone(group, kinds, likelihoods) if len(group.columns) == 1 else _what(group, kinds, likelihoods, likelihood)
+    return Guess(name, group.columns, likelihoods, likelihood, "; ".join(filter(None, (group.why, reason, empty_cells(group.columns)))))
+
+
+def _plain(group: Group, likelihoods: Mapping[str, spec_columns.ColumnKind]) -> str:
+    """The likelihood of a group: mixed, unless one likelihood is right for all cells."""
+    of_kinds = {"numbers": "normal", "counts": "negative_binomial", "binary": "bernoulli"}
+    if group.wide:
+        return of_kinds[group.wide]
+    found = list(likelihoods.values())
+    if len(found) == 1 and found[0].type in spec_columns.CLASSES:
+        return "categorical"
+    first = group.columns[0].present
+    if any((column.present != first).any() for column in group.columns):
+        return MIXED
+    if all(kind.type == "bernoulli" for kind in found):
+        return "bernoulli"
+    if all(kind.type in spec_columns.COUNTS and not kind.zero_inflated for kind in found):
+        return "negative_binomial"
+    return "normal" if all(kind.type == "normal" and not kind.whole for kind in found) else MIXED
 
 
 def empty_cells(columns: Sequence[Profile]) -> str:
@@ -196,144 +222,47 @@ def is_identifier(profile: Profile) -> bool:
     return not why_dates(profile) and (not profile.numeric or (profile.whole and counts_rows(profile.values)))
 
 
-def _by_name(profiles: Sequence[Profile]) -> dict[str, list[Profile]]:
-    """Groups columns by the first prefix that their names share; the others have an empty prefix."""
-    columns = {profile.name: profile for profile in profiles}
-    return {prefix: [columns[name] for name in names] for prefix, names in group_by_prefix(list(columns), MOST_MODALITIES).items()}
+_WORDS = {
+    "bernoulli": "of two values", "categorical": "of classes", "ordinal": "of ordered levels", "poisson": "of counts",
+    "negative_binomial": "of counts", "normal": "of numbers", "lognormal": "of positive skewed numbers",
+}  # fmt: skip
+"""What columns of a likelihood are."""
 
 
-def _by_absence(name: str, group: Sequence[Profile]) -> list[tuple[str, str, list[Profile]]]:
-    """Divides a group by the rows in which columns are missing together; returns names, reasons and columns."""
-    blocks: list[list[Profile]] = []
-    for profile in group:
-        # Most columns of wide tables have hardly any missing rows, and cannot start a block that is large enough.
-        if (~profile.present).mean() < ALIKE * OFTEN:
-            continue
-        near = next((block for block in blocks if _absent_together(block[0].present, profile.present)), None)
-        if near is None:
-            blocks.append([profile])
-        else:
-            near.append(profile)
-    large = [block for block in blocks if len(block) >= ALONE and (~block[0].present).mean() >= OFTEN]
-    rest = [profile for profile in group if not any(profile in block for block in large)]
-    named = f"names begin with {name}" if name else ""
-    if not large or (len(large) == 1 and len(rest) < ALONE) or len(large) > MOST_MODALITIES // 2:
-        return [(name, named, list(group))]
-    parts = [*large, *([rest] if rest else [])]
-    why = "missing in the same rows"
-    return [(name, "; ".join(filter(None, (named, why if part is not rest else ""))), part) for part in parts]
+def _alone(group: Group, kinds: Mapping[str, ColumnKind], likelihoods: Mapping[str, spec_columns.ColumnKind]) -> str:
+    """Describes a single column."""
+    (name,) = likelihoods
+    skewed = "positive and skewed" if likelihoods[name].type == "lognormal" else ""
+    return "; ".join(filter(None, (kinds[name].reason, skewed))) if group.kinds[name] == kinds[name].kind else ""
 
 
-def _absent_together(one: np.ndarray, other: np.ndarray) -> bool:
-    either = (~one | ~other).sum()
-    return bool(either and (~one & ~other).sum() >= ALIKE * either)
+def _what(group: Group, kinds: Mapping[str, ColumnKind], likelihoods: Mapping[str, spec_columns.ColumnKind], likelihood: str) -> str:
+    """Describes the kinds of columns, with possible alternatives."""
+    count = len(group.columns)
+    plain = {
+        "normal": f"{count} columns of numbers, standardised",
+        "negative_binomial": f"{count} columns of whole numbers from 0 on",
+        "bernoulli": f"{count} columns of two values",
+    }
+    numbers = Counter(_WORDS[kind.type] for kind in likelihoods.values())
+    parts = [f"{number} {words}" for words, number in numbers.items()] if len(numbers) > 1 else list(numbers)
+    doubts = _doubts(group, kinds, likelihoods)
+    mixed = f"{count} columns" + (": " if len(parts) > 1 else " ") + listing(parts)
+    return "; ".join((plain.get(likelihood, mixed), *doubts))
 
 
-def _by_kind(groups: Iterable[tuple[str, str, list[Profile]]], kinds: Mapping[str, ColumnKind]) -> Iterable[Guess]:
-    """Makes modalities of one kind each; kinds with few columns in their group are merged across groups."""
-    loose: dict[Kind, list[tuple[str, list[Profile]]]] = {}
-    for name, why, group in groups:
-        parts: dict[Kind, list[Profile]] = {}
-        for profile, kind in _settled(name, group, kinds):
-            parts.setdefault(kind, []).append(profile)
-        one = len(parts.keys() - {"classes"}) == 1
-        for kind, columns in parts.items():
-            if kind == "classes":
-                yield from (Guess(column.name, kind, (column,), "", name) for column in columns)
-            elif len(columns) >= ALONE or (name and one and len(columns) >= SMALLEST):
-                yield Guess(name if name and one else _called(name, kind), kind, tuple(columns), why, name)
-            else:
-                loose.setdefault(kind, []).append((name, columns))
-    for kind, found in loose.items():
-        columns = [column for _, part in found for column in part]
-        name = _called(found[0][0], kind) if len({name for name, _ in found}) == 1 else kind
-        yield Guess(columns[0].name if len(columns) == 1 else name, kind, tuple(columns), "")
-
-
-def _settled(name: str, group: Sequence[Profile], kinds: Mapping[str, ColumnKind]) -> list[tuple[Profile, Kind]]:
-    """Adjusts kinds to the other columns of the group, unless column names make them certain.
-
-    Whole numbers among counts become counts, a few counts among numbers with a common prefix become numbers, and columns that could be
-    counts and have different ranges all become counts.
-    """
-    found: dict[str, Kind] = {profile.name: kinds[profile.name].kind for profile in group}
-    open_ = [profile for profile in group if not kinds[profile.name].certain]
-    counts = [column for column, kind in found.items() if kind == "counts"]
-    small = [
-        profile for profile in open_ if found[profile.name] == "classes" and profile.numeric and kinds[profile.name].doubt == OR_COUNTS
-    ]
-    if len(counts) >= ALONE:
-        for profile in open_:
-            few = found[profile.name] == "classes" or (found[profile.name] == "numbers" and 2 * len(counts) > len(group))
-            if few and profile.whole and profile.distinct[0] >= 0:
-                found[profile.name] = "counts"
-    elif name and "numbers" in found.values():
-        for column in counts:
-            found[column] = "counts" if kinds[column].certain else "numbers"
-    elif name and len(small) >= ALONE and len({profile.distinct[-1] for profile in small}) > 1:
-        found |= dict.fromkeys((profile.name for profile in small), "counts")
-    return [(profile, found[profile.name]) for profile in group]
-
-
-def _called(name: str, kind: Kind) -> str:
-    return (name if kind == "numbers" else f"{name}_{kind}") if name else kind
-
-
-def _fewer(guesses: list[Guess]) -> list[Guess]:
-    """Reduces the number of modalities to `MOST_MODALITIES`.
-
-    First, single categorical columns with a common prefix are merged into one one-hot modality, then all of them, and then the smallest
-    modalities of a kind.
-    """
-    while len(guesses) > MOST_MODALITIES and (name := _most_common_group(guesses)):
-        guesses = _together(guesses, [guess for guess in guesses if _is_single(guess) and guess.group == name], name)
-    if len(guesses) > MOST_MODALITIES and sum(map(_is_single, guesses)) > 1:
-        guesses = _together(guesses, [guess for guess in guesses if _is_single(guess)], "")
-    while len(guesses) > MOST_MODALITIES:
-        kinds: list[Kind] = [guess.kind for guess in guesses]
-        many = max(kinds, key=kinds.count)
-        one, other = sorted((guess for guess in guesses if guess.kind == many), key=lambda guess: guess.size)[:2]
-        joined = Guess(many, many, (*one.columns, *other.columns), "small groups put together")
-        guesses = [joined if guess is one else guess for guess in guesses if guess is not other]
-    return guesses
-
-
-def _is_single(guess: Guess) -> bool:
-    return guess.kind == "classes" and len(guess.columns) == 1
-
-
-def _most_common_group(guesses: Sequence[Guess]) -> str:
-    """The most common prefix of single categorical columns; empty if there is none."""
-    names = [guess.group for guess in guesses if guess.group and _is_single(guess)]
-    most = max(names, key=names.count, default="")
-    return most if names.count(most) >= SMALLEST else ""
-
-
-def _together(guesses: Sequence[Guess], joined: Sequence[Guess], name: str) -> list[Guess]:
-    """Merges categorical columns into one one-hot modality."""
-    columns = tuple(column for guess in joined for column in guess.columns)
-    why = f"names begin with {name}" if name else "too many columns of classes for a modality each"
-    return [*(guess for guess in guesses if guess not in joined), Guess(name or "classes", "classes", columns, why)]
-
-
-def _what(guess: Guess, kinds: Mapping[str, ColumnKind]) -> str:
-    """Describes the kind of columns, with possible alternatives."""
-    if len(guess.columns) == 1:
-        return kinds[guess.columns[0].name].reason
-    count = len(guess.columns)
-    what = {
-        "numbers": f"{count} columns of numbers, standardised",
-        "counts": f"{count} columns of whole numbers from 0 on",
-        "binary": f"{count} columns of two values",
-        "classes": f"{count} columns of classes, one-hot",
-    }[guess.kind]
-    doubts: dict[str, list[str]] = {}
-    for column in guess.columns:
-        if doubt := kinds[column.name].doubt:
-            doubts.setdefault(doubt.partition(":")[0], []).append(clip(column.name))
-    shown = [
-        f"{listing(names[:NAMED])}{f' and {len(names) - NAMED:,} more' if len(names) > NAMED else ''} {doubt}"
-        for doubt, names in doubts.items()
-        if doubt != f"could also be {guess.kind}"
-    ]
-    return "; ".join((what, *shown))
+def _doubts(group: Group, kinds: Mapping[str, ColumnKind], likelihoods: Mapping[str, spec_columns.ColumnKind]) -> list[str]:
+    """Alternatives for columns of a group; those of several columns without details that differ."""
+    found: dict[str, dict[str, str]] = {}
+    for column in group.columns:
+        doubt = kinds[column.name].doubt
+        what = doubt.partition(":")[0]
+        ordered = likelihoods[column.name].type == "ordinal" and doubt in OR_NUMBERS
+        if doubt and what != f"could also be {group.kinds[column.name]}" and not ordered:
+            found.setdefault(what, {})[clip(column.name)] = doubt
+    shown = []
+    for what, doubts in found.items():
+        names, texts = list(doubts), set(doubts.values())
+        more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+        shown.append(f"{listing(names[:NAMED])}{more} {texts.pop() if len(texts) == 1 else what}")
+    return shown

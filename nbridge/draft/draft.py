@@ -28,12 +28,15 @@ from nbridge.draft.omics import guess_omics
 from nbridge.draft.splits import column_texts, file_labels, keys_among, keys_of_items, keys_of_labels
 from nbridge.draft.writer import Outline, Part, parts_of, spec_text, wrapped
 from nbridge.errors import DataError, naming
+from nbridge.spec.mixed import MIXED
 from nbridge.spec.names import free_name
 from nbridge.spec.reader import parse_spec
 from nbridge.spec.spec import Spec
 
 _AFTER = {False: " After a change: nbridge validate SPEC --data", True: ""}
 UNNAMED = "a column without a name"
+TABLE = "table"
+"""The name of rows without a file."""
 NAMED = 12
 """Maximum number of columns listed in a remark."""
 
@@ -118,7 +121,7 @@ def _draft_from_columns(schema: ColumnsSchema, id_column: str | None) -> Draft:
         profiles = [profile for profile in profiles if profile.name not in (id_column, *damaged)]
     keys = keys_among({profile.name: partial(column_texts, profile) for profile in profiles})
     profiles = [profile for profile in profiles if profile.name not in keys.taken]
-    guesses = guess_modalities(profiles)
+    guesses = guess_modalities(profiles, _homes(files, framed=framed))
     guesses = replace(guesses, left_out={**damaged, **guesses.left_out, **found.left_out})
     parts, lists = parts_of(guesses), _parts_of_vectors(found.vectors, [guess.name for guess in guesses.modalities])
     every = [*parts, *(part for part, _ in lists)]
@@ -180,6 +183,12 @@ def _keys(files: Sequence[TableFile], id_column: str | None, folders: Sequence[I
     raise DataError(f"{files[0].path}: no column matches the image names, such as {example!r} in {folders[0].where}; name it with --id")
 
 
+def _homes(files: Sequence[TableFile], *, framed: bool) -> dict[str, str]:
+    """The name of the table of each column, for the names of modalities."""
+    names = {file.path: TABLE if framed else Path(file.path).resolve().name.partition(".")[0] or TABLE for file in files}
+    return {column: names[file.path] for file in reversed(files) for column in file.columns}
+
+
 def _parts_of_vectors(columns: Sequence[Vectors], taken: Sequence[str]) -> list[tuple[Part, Vectors]]:
     """Makes a modality of each column of lists."""
     found: list[tuple[Part, Vectors]] = []
@@ -211,7 +220,8 @@ def _items_of(guesses: Guesses, lists: Sequence[tuple[Part, Vectors]]) -> Iterat
 
 
 def _source(source: Mapping[str, object], guesses: Guesses, lists: Mapping[str, str], id_column: str | None) -> dict[str, object]:
-    columns = {guess.name: tuple(column.name for column in guess.columns) for guess in guesses.modalities}
+    # The columns of mixed modalities are in their likelihood.
+    columns = {guess.name: tuple(column.name for column in guess.columns) for guess in guesses.modalities if guess.likelihood != MIXED}
     classes = {column: texts for guess in guesses.modalities for column, texts in guess.classes.items()}
     missing = sorted({word for column in columns_of(guesses) for word in column.absent if word})
     options = dict(source) | ({} if id_column is None else {"id": id_column})

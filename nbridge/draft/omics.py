@@ -27,8 +27,8 @@ from nbridge.data.omics.values import values_of
 from nbridge.data.output_names import owner_of
 from nbridge.data.tables.cells import MOST_CLASSES
 from nbridge.draft.column_kinds import kind_of_text
-from nbridge.draft.columns import MOST_MODALITIES
 from nbridge.draft.doubts import is_placeholder
+from nbridge.draft.grouping import MOST_MODALITIES
 from nbridge.draft.splits import SplitKeys, keys_among
 from nbridge.draft.writer import Part as SpecPart
 from nbridge.errors import DataError

@@ -15,6 +15,8 @@ from typing import Any
 from nbridge.draft.columns import Guesses
 from nbridge.draft.splits import SHARES, SMALL
 from nbridge.spec import yaml_positions as yaml_tree
+from nbridge.spec.columns import ColumnKind
+from nbridge.spec.mixed import MIXED
 from nbridge.spec.reader import parse_spec
 
 SCHEMA = "nbridge.schema.json"
@@ -26,13 +28,17 @@ WORDS = frozenset({"yes", "no", "on", "off", "y", "n"})
 
 @dataclass(frozen=True)
 class Part:
-    """A modality of a draft spec, with likelihood and encoder as YAML; an empty encoder is an mlp."""
+    """A modality of a draft spec, with likelihood and encoder as YAML; an empty encoder is an mlp.
+
+    A mixed modality has columns; the numbers of their classes follow from ``data.classes``.
+    """
 
     name: str
     shape: tuple[int, ...]
     likelihood: str
     why: str = ""
     encoder: str = ""
+    columns: Mapping[str, ColumnKind] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,13 @@ class Outline:
 def parts_of(guesses: Guesses) -> list[Part]:
     """The modalities of a table."""
     options = {"bernoulli": "{type: bernoulli, attributes: true}"}
-    return [Part(guess.name, (guess.size,), options.get(guess.likelihood, guess.likelihood), guess.why) for guess in guesses.modalities]
+    return [
+        Part(
+            guess.name, (guess.size,), options.get(guess.likelihood, guess.likelihood), guess.why,
+            columns=guess.kinds if guess.likelihood == MIXED else {},
+        )
+        for guess in guesses.modalities
+    ]  # fmt: skip
 
 
 def conv_encoder(sides: Sequence[int]) -> str:
@@ -73,6 +85,10 @@ class Sizes:
     features: int
 
 
+TABLE = Sizes(latent_dim=16, hidden=128, features=128)
+"""Smallest sizes of a model of one table."""
+
+
 def sizes_of(numbers: int) -> Sizes:
     """Chooses network sizes by the number of values per row. A categorical modality counts its classes.
 
@@ -93,6 +109,10 @@ def spec_text(outline: Outline) -> str:
         SpecError: if it is invalid.
     """
     sizes = sizes_of(sum(math.prod(part.shape) for part in outline.parts))
+    alone = len(outline.parts) == 1 and bool(outline.parts[0].columns)
+    if alone:
+        # Chosen by `benchmarks/tables`. The divergence from the prior switches off what a small table does not need.
+        sizes = Sizes(max(TABLE.latent_dim, sizes.latent_dim), max(TABLE.hidden, sizes.hidden), max(TABLE.features, sizes.features))
     lines = [
         f"# yaml-language-server: $schema={SCHEMA}",
         f"# An editor checks and completes this file once there is the schema: nbridge schema --out {SCHEMA}",
@@ -104,8 +124,8 @@ def spec_text(outline: Outline) -> str:
         *_source(outline),
         "modalities:",
         *(line for part in outline.parts for line in _modality(part, sizes)),
-        f"fusion: {{hidden: [{sizes.hidden}]}}",
-        f"bridges: {{hidden: [{sizes.hidden}]}}",
+        # The encoder of a single table is all that its posterior needs.
+        *(["fusion: {hidden: []}"] if alone else [f"fusion: {{hidden: [{sizes.hidden}]}}", f"bridges: {{hidden: [{sizes.hidden}]}}"]),
     ]
     text = "\n".join(lines) + "\n"
     parse_spec(text)
@@ -161,7 +181,33 @@ def _listed(start: str, items: Any) -> list[str]:
     return [*lines, line]
 
 
+def _mixed(part: Part, sizes: Sizes) -> list[str]:
+    """A mixed modality, with a line for each column."""
+    return [
+        *_comment(part.why, 2),
+        f"  {part.name}:",
+        f"    encoder: {{type: table, hidden: [{sizes.hidden}]}}",
+        f"    features: {sizes.features}",
+        "    columns:",
+        *(f"      {scalar(name)}: {_column(kind)}" for name, kind in part.columns.items()),
+    ]
+
+
+def _column(kind: ColumnKind) -> str:
+    """Formats the likelihood of a column, without the number of classes."""
+    options = kind.model_copy(update={"classes": None}).model_dump()
+    if isinstance(options, str):
+        return options
+    return f"{{{', '.join(f'{key}: {_option(value)}' for key, value in options.items())}}}"
+
+
+def _option(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else scalar(value)
+
+
 def _modality(part: Part, sizes: Sizes) -> list[str]:
+    if part.columns:
+        return _mixed(part, sizes)
     shape = str(part.shape[0]) if len(part.shape) == 1 else json.dumps(list(part.shape))
     encoder = part.encoder or f"{{type: mlp, hidden: [{sizes.hidden}]}}"
     body = f"{{shape: {shape}, encoder: {encoder}, likelihood: {part.likelihood}, features: {sizes.features}}}"

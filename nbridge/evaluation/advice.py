@@ -10,6 +10,7 @@ import numpy as np
 from nbridge.evaluation.targets import Values
 from nbridge.evaluation.verdict import BaselineComparison, outcome_of
 from nbridge.nn.likelihoods import Bernoulli, Categorical, Likelihood
+from nbridge.nn.text_likelihood import Text
 from nbridge.spec.spec import Spec
 from nbridge.training.progress import EpochRecord
 
@@ -69,7 +70,7 @@ def format_advice(advice: Iterable[tuple[str, str]]) -> tuple[str, ...]:
 
 def _mismatched(likelihood: Likelihood, values: Values) -> str:
     """The values call for another likelihood."""
-    if isinstance(likelihood, Categorical | Bernoulli):
+    if isinstance(likelihood, Categorical | Bernoulli | Text):
         return ""
     seen = values[~np.isnan(values)]
     distinct = np.unique(seen)

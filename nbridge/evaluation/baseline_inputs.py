@@ -8,16 +8,18 @@ components.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from torch.distributions import constraints
 
+from nbridge.common.vocabulary import END
 from nbridge.evaluation.targets import Values, column_moments
 from nbridge.models.base import MultimodalVAE
 from nbridge.nn.likelihoods import Categorical, Likelihood
+from nbridge.nn.text_likelihood import Text
 from nbridge.visual.modality_kinds import kind_of
 
 WIDE = 100
@@ -38,6 +40,7 @@ class ModalityInputs:
 
     Arguments:
         classes: The number of its classes; 0 when it has none.
+        tokens: The number of tokens of its texts, which are counted; 0 when it has none.
         logged: Whether its values are counts.
         centre: The mean of each column.
         unit: The standard deviation of each column; infinite for a constant one.
@@ -51,10 +54,13 @@ class ModalityInputs:
     unit: Values
     components: PCA | None
     indicated: float | None
+    tokens: int = 0
 
     def of(self, values: Values) -> Inputs:
         """Input columns, shape (N, F), from values of shape (N, E), NaN where missing."""
-        standard: Inputs = np.nan_to_num(np.clip((_plain(values, self.classes, self.logged) - self.centre) / self.unit, -FAR, FAR))
+        standard: Inputs = np.nan_to_num(
+            np.clip((_plain(values, self.classes, self.logged, self.tokens) - self.centre) / self.unit, -FAR, FAR)
+        )
         kept = standard if self.components is None else np.asarray(self.components.transform(standard), np.float64)
         if self.indicated is None:
             return kept
@@ -82,23 +88,27 @@ def inputs_of(blocks: Mapping[str, ModalityInputs], values: Mapping[str, Values]
 def _fitted(likelihood: Likelihood, values: Values, share: int, seed: int) -> ModalityInputs:
     classes = likelihood.shape[0] if isinstance(likelihood, Categorical) else 0
     logged = likelihood.support is constraints.nonnegative_integer
-    plain, present = _plain(values, classes, logged), ~np.isnan(values).all(1)
+    tokens = likelihood.tokens if isinstance(likelihood, Text) else 0
+    plain, present = _plain(values, classes, logged, tokens), ~np.isnan(values).all(1)
     centre, spread = column_moments(plain)
     if classes or kind_of(likelihood) == "image":
         spread = np.full_like(spread, np.sqrt((spread**2).mean()))
     unit = np.where(spread > 1e-6 * np.abs(centre), spread, np.inf)
     indicated = None if present.all() or not present.any() else float(present.mean())
-    bare = ModalityInputs(classes, logged, centre, unit, None, None)
+    bare = ModalityInputs(classes, logged, centre, unit, None, None, tokens)
     if plain.shape[1] <= WIDE:
-        return ModalityInputs(classes, logged, centre, unit, None, indicated)
+        return replace(bare, indicated=indicated)
     rows = bare.of(values[np.flatnonzero(present)[:FITTED]])
     kept = min(share, len(rows) - 1, plain.shape[1] - 1)
     components = None if kept < 1 else PCA(kept, svd_solver="randomized", random_state=seed).fit(rows)
-    return ModalityInputs(classes, logged, centre, unit, components, indicated)
+    return replace(bare, components=components, indicated=indicated)
 
 
-def _plain(values: Values, classes: int, logged: bool) -> Values:
-    """Values as columns: classes one-hot, counts as log(1 + x); NaN where missing."""
+def _plain(values: Values, classes: int, logged: bool, tokens: int = 0) -> Values:
+    """Values as columns: classes one-hot, counts as log(1 + x), texts as counts of their tokens; NaN where missing."""
+    if tokens:
+        counts = np.stack([np.bincount(row, minlength=tokens) for row in np.nan_to_num(values).astype(np.int64)])
+        return np.where(np.isnan(values).any(1, keepdims=True), np.nan, counts[:, END + 1 :].astype(np.float64))
     if logged:
         return np.log1p(np.maximum(values, 0.0))
     if not classes:

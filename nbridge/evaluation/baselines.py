@@ -80,10 +80,12 @@ def constant_prediction(target: Target, train: Examples) -> Values:
 def candidates(target: Target) -> Iterator[Candidate]:
     """The candidate baselines for a target, simplest first."""
     yield Candidate("most frequent" if isinstance(target, ClassificationTarget) else "mean", lambda train: _constant(target, train))
-    if isinstance(target, ClassificationTarget) and len(target.names) <= FEW_QUESTIONS:
+    # Texts may have as many answers as rows, too many for a classifier.
+    whole_texts = isinstance(target, ClassificationTarget) and target.texts is not None
+    if isinstance(target, ClassificationTarget) and len(target.names) <= FEW_QUESTIONS and not whole_texts:
         for strength in STRENGTHS:
             yield Candidate("logistic", lambda train, strength=strength: _logistic(train, strength))
-    else:
+    elif not whole_texts:
         yield Candidate("ridge", lambda train: _ridge(target, train))
     yield Candidate("neighbours", lambda train: _neighbours(target, train))
 
@@ -225,8 +227,10 @@ def _means(truth: Values, near: np.ndarray) -> Values:
 def _votes(target: ClassificationTarget, truth: Values, near: np.ndarray) -> Values:
     """Majority vote of the neighbours; the first answer wins a tie."""
     answers = np.empty((len(near), truth.shape[1]))
-    for column, classes in enumerate(target.classes):
+    for column in range(len(target.classes)):
         given = truth[:, column][near]
-        votes = (given[..., None] == np.arange(classes)).sum(1)
-        answers[:, column] = votes.argmax(1)
+        # The number of votes for each neighbour's answer; of equal numbers the first answer wins.
+        votes = (given[:, :, None] == given[:, None, :]).sum(1)
+        best = np.where((votes == votes.max(1, keepdims=True)) & (votes > 0), given, np.inf).min(1)
+        answers[:, column] = np.where(np.isinf(best), 0.0, best)
     return answers

@@ -250,7 +250,7 @@ def row_chunks(model: MultimodalVAE, batch: Batch, target: str, samples: int) ->
 
 def draw_width(model: MultimodalVAE, target: str) -> int:
     """The assumed number of values that a draw of a target takes in memory, at least `WIDTH`."""
-    return max(WIDTH, model.latent_dim, math.prod(model.likelihoods[target].shape))
+    return max(WIDTH, model.latent_dim, model.likelihoods[target].numbers)
 
 
 def unsupported(metric: str, name: str, likelihood: Likelihood, expected: str) -> DataError:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -35,6 +34,7 @@ from nbridge.nn.decoders import Decoder, MLPDecoder
 from nbridge.nn.encoders import Encoder
 from nbridge.nn.likelihoods import Likelihood
 from nbridge.nn.networks import activation_module
+from nbridge.nn.text_likelihood import Text
 from nbridge.spec.option_types import Activation
 from nbridge.spec.spec import Spec
 from nbridge.training.build import SpecParts
@@ -108,7 +108,7 @@ class Classifier(nn.Module):
         batch = batch.index(rows_with(batch, (name, label)))
         if not len(batch):
             raise DataError(f"accuracy of a classifier: no row has both {name} and {label}")
-        elements = math.prod(self.likelihood.shape)
+        elements = self.likelihood.numbers
         parts = [self._correct(part.to(self.device), name, label) for part in chunks(batch, elements)]
         return share(parts)
 
@@ -261,7 +261,7 @@ def _key(spec: Spec, classifier: Classifier, sample: Batch, name: str, label: st
 
 
 def _check_kind(label: str, likelihood: Likelihood) -> None:
-    if not likelihood.discrete:
+    if not likelihood.discrete or isinstance(likelihood, Text):
         raise DataError(
             f"label {label!r}: {type(likelihood).__name__} values are neither classes nor attributes; "
             "use a modality with likelihood categorical, or bernoulli with attributes: true"

@@ -19,7 +19,6 @@ Axes: K samples, B rows, D latent dimensions, L labels per row.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -102,7 +101,7 @@ def coherence(
     with serving(model, seed):
         parts = [
             _coherent(model, part.to(model.device), given, target, label, classifier, samples, noise)
-            for part in chunks(batch, samples * math.prod(model.likelihoods[target].shape))
+            for part in chunks(batch, samples * model.likelihoods[target].numbers)
         ]
     real = classifier.accuracy(batch, target, label) if rows_with(batch, (target,)).any() else None
     return Coherence(given, target, label, len(batch), samples, share(parts), real)
@@ -133,7 +132,7 @@ def joint_agreement(
         raise DataError(f"agreement needs 2 or more absent modalities, got {len(absent)}: {listing(given)} given of {listing(model.names)}")
     found = {name: classifier_for(classifiers, name) for name in absent if name != label}
     panel = {name: found[name].classifier if name in found else None for name in absent}
-    elements = samples * sum(math.prod(model.likelihoods[name].shape) for name in absent)
+    elements = samples * sum(model.likelihoods[name].numbers for name in absent)
     with serving(model, seed):
         parts = [_agreeing(model, part.to(model.device), given, label, panel, samples, noise) for part in chunks(batch, elements)]
     agreement, control, true = (share(part[score] for part in parts) for score in range(3))

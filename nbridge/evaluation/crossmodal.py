@@ -19,6 +19,7 @@ from nbridge.evaluation.calibration import observed_cells
 from nbridge.evaluation.rows import rows_with, rows_with_all
 from nbridge.inference.impute import chunks, serving
 from nbridge.models.base import MultimodalVAE
+from nbridge.nn.text_likelihood import Text
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Prediction:
 
     Arguments:
         log_likelihood: Mean predictive log-likelihood of a row, in nats.
-        accuracy: Share of rows whose most probable class is the true one; None unless the target is categorical.
+        accuracy: Share of rows whose most probable class, or text but for blanks around it, is the true one; None for other targets.
+        token_accuracy: Share of the places of texts, their ends included, with the true token; None unless the target is text.
         rmse: Root-mean-square error of the point estimate, per observed element; None if the target is categorical.
     """
 
@@ -37,6 +39,7 @@ class Prediction:
     log_likelihood: float
     accuracy: float | None
     rmse: float | None
+    token_accuracy: float | None = None
 
 
 def predict(model: MultimodalVAE, batch: Batch, given: Iterable[str], target: str, *, samples: int = 200, seed: int = 0) -> Prediction:
@@ -50,12 +53,11 @@ def predict(model: MultimodalVAE, batch: Batch, given: Iterable[str], target: st
     given = tuple(given)
     batch = rows_with_all(model, batch, (*given, target))
     with serving(model, seed):
-        parts = [
-            _scores(model, part, given, target, samples) for part in chunks(batch, samples * math.prod(model.likelihoods[target].shape))
-        ]
-    log_likelihood, right, square = (torch.cat(scores).double().mean().item() for scores in zip(*parts, strict=True))
-    categorical = not model.likelihoods[target].elementwise
-    return Prediction(given, target, len(batch), log_likelihood, right if categorical else None, None if categorical else math.sqrt(square))
+        parts = [_scores(model, part, given, target, samples) for part in chunks(batch, samples * model.likelihoods[target].numbers)]
+    log_likelihood, right, square, tokens = (torch.cat(scores).double().mean().item() for scores in zip(*parts, strict=True))
+    likelihood = model.likelihoods[target]
+    accuracy, rmse = (None, math.sqrt(square)) if likelihood.elementwise else (right, None)
+    return Prediction(given, target, len(batch), log_likelihood, accuracy, rmse, tokens if isinstance(likelihood, Text) else None)
 
 
 def predict_each(model: MultimodalVAE, batch: Batch, *, samples: int = 200, seed: int = 0) -> list[Prediction]:
@@ -66,18 +68,18 @@ def predict_each(model: MultimodalVAE, batch: Batch, *, samples: int = 200, seed
     return [predict(model, batch, given, target, samples=samples, seed=seed) for given, target in pairs]
 
 
-def _scores(model: MultimodalVAE, batch: Batch, given: tuple[str, ...], target: str, samples: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Predictive log-likelihood, whether the point estimate is exact, and mean squared error, for each row."""
+def _scores(model: MultimodalVAE, batch: Batch, given: tuple[str, ...], target: str, samples: int) -> tuple[Tensor, ...]:
+    """Predictive log-likelihood, whether the point estimate is right, its mean squared error, and its share of true tokens, by row."""
     likelihood = model.likelihoods[target]
     batch = model.prepare(batch.to(model.device))
     rows = batch.only(*given)
     z, number = model.posterior(rows, samples).sample(), model.given(target, rows)
     x, raw = batch.values[target], model.decoder(target).network(z)
-    mean = likelihood.expectation(likelihood.served(raw, number)).mean(0)
+    point = likelihood.estimate(likelihood.served(raw, number))
     # The target is present in all of these rows.
     predictive = torch.logsumexp(likelihood.served_log_prob(raw, x, batch.cells.get(target), number), 0) - math.log(samples)
-    point = likelihood.point(mean)
-    right = (point == x).reshape(len(x), -1).all(1)
+    right = likelihood.matches(point, x)
     cells = observed_cells(batch, target).reshape(len(x), -1)
     square = torch.where(cells, (point - x).double().square().reshape(len(x), -1), 0.0).sum(1) / cells.sum(1)
-    return predictive.cpu(), right.float().cpu(), square.cpu()
+    tokens = likelihood.right_tokens(point, x) if isinstance(likelihood, Text) else right
+    return predictive.cpu(), right.float().cpu(), square.cpu(), tokens.float().cpu()

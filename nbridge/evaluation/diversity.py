@@ -192,7 +192,7 @@ def _described(
     # Each distinct label is a class.
     classes = torch.unique(labels_of(model.likelihoods[label], batch, label)[0], dim=0, return_inverse=True)[1]
     spread, features, start = _Spread(int(classes.max()) + 1), [], 0
-    for part in chunks(batch, math.prod(likelihood.shape)):
+    for part in chunks(batch, likelihood.numbers):
         here = part.to(model.device)
         if given is None:
             x = likelihood.canonical(here.values[target])

@@ -382,7 +382,8 @@ def _labels(context: _Context, target: Names, given: Names) -> Figures:
 def _predictive(context: _Context, target: Names, given: Names) -> Figures:
     settings = context.settings
     done = predict(context.model, context.rows, given, target[0], samples=settings.draws, seed=settings.seed)
-    return done.rows, {"log-likelihood": done.log_likelihood, "accuracy": done.accuracy, "RMSE": done.rmse}, {}
+    figures = {"log-likelihood": done.log_likelihood, "accuracy": done.accuracy, "RMSE": done.rmse, "token accuracy": done.token_accuracy}
+    return done.rows, figures, {}
 
 
 def _coherence(context: _Context, target: Names, given: Names) -> Figures:

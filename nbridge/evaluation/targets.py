@@ -26,6 +26,7 @@ from nbridge.evaluation.verdict import Figure
 from nbridge.inference.impute import which_observed
 from nbridge.models.base import MultimodalVAE
 from nbridge.nn.likelihoods import Bernoulli, Categorical, Likelihood
+from nbridge.nn.text_likelihood import Text
 from nbridge.spec.spec import Spec
 from nbridge.training.build import source_of
 from nbridge.visual.modality_kinds import element_names, kind_of
@@ -69,21 +70,50 @@ class RegressionTarget:
         return scores
 
 
+class TextAnswers:
+    """Texts as the numbers of answers: equal numbers for texts that are the same but for blanks around them.
+
+    Arguments:
+        likelihood: Their likelihood.
+        train: The token numbers of the training rows, shape (N, L); NaN where missing.
+    """
+
+    def __init__(self, likelihood: Text, train: Values) -> None:
+        self.likelihood, self._numbers = likelihood, dict[bytes, int]()
+        self.of(train)
+        self.count = len(self._numbers)
+
+    def of(self, values: Values) -> Values:
+        """The answers, shape (N, 1), for token numbers of shape (N, L); NaN where missing. A text that is new gets a new number."""
+        missing: NDArray[np.bool_] = np.array(np.isnan(values).any(1))
+        tokens = self.likelihood.stripped(torch.from_numpy(np.where(missing[:, None], 0, values)).long()).numpy()
+        numbers = [
+            self._numbers.setdefault(row.tobytes(), len(self._numbers)) if there else -1
+            for row, there in zip(tokens, ~missing, strict=True)
+        ]
+        found = np.where(missing, math.nan, numbers)
+        return found.astype(np.float64)[:, None]
+
+
 @dataclass(frozen=True)
 class ClassificationTarget:
-    """Questions with one right answer each: classes and binary columns.
+    """Questions with one right answer each: classes, binary columns, and texts as a whole.
 
     Each has the start and stop index of its elements, and a number of possible answers; ``of_columns`` is their number before sampling.
+    The answers to a question of texts are ``texts``.
     """
 
     names: tuple[str, ...]
     spans: tuple[tuple[int, int], ...]
     classes: tuple[int, ...]
     of_columns: int
+    texts: TextAnswers | None = None
     figure: ClassVar[Figure] = "accuracy"
 
     def scaled(self, values: Values, *, logged: bool = False) -> Values:  # noqa: ARG002 (of counts)
         """The answers, shape (N, C), from values or their expectations, shape (N, E); NaN where an element is missing."""
+        if self.texts is not None:
+            return self.texts.of(values)
         answers = np.empty((len(values), len(self.names)))
         for place, ((start, stop), classes) in enumerate(zip(self.spans, self.classes, strict=True)):
             part = values[:, start:stop]
@@ -116,6 +146,10 @@ def targets_of(model: MultimodalVAE, spec: Spec, name: str, train: Values, seed:
     likelihood = model.likelihoods[name]
     if isinstance(likelihood, Categorical):
         return _questions([("", 0, 1, likelihood.shape[0])], train, seed)
+    if isinstance(likelihood, Text):
+        texts = TextAnswers(likelihood, train)
+        question = ClassificationTarget(("",), ((0, train.shape[1]),), (texts.count,), 1, texts)
+        return (question,) if texts.count > 1 else ()
     logged = likelihood.support is constraints.nonnegative_integer
     if kind_of(likelihood) == "image":
         return _pixels(train, logged, seed)

@@ -30,6 +30,7 @@ from nbridge.evaluation.verdict import CHOOSING, MIN_ROWS, BaselineComparison, V
 from nbridge.inference.impute import POINT_DRAWS, chunks, decode, fixed_points, point_draws, serving
 from nbridge.models.base import MultimodalVAE
 from nbridge.nn.likelihoods import Categorical
+from nbridge.nn.text_likelihood import Text
 from nbridge.spec.spec import Spec
 from nbridge.training.progress import EpochRecord
 
@@ -81,7 +82,7 @@ def compare_with_baselines(
 
 
 def _not_tested(name: str, rows: int, split: str, model: MultimodalVAE) -> BaselineComparison:
-    figure = "accuracy" if isinstance(model.likelihoods[name], Categorical) else "rmse"
+    figure = "accuracy" if isinstance(model.likelihoods[name], Categorical | Text) else "rmse"
     return BaselineComparison(name, "", figure, rows, reason=_too_few(rows, split))
 
 
@@ -219,7 +220,7 @@ def predicted_values(model: MultimodalVAE, batch: Batch, target: str, *, seed: i
     points, noise = fixed_points(model)
     parts = []
     with serving(model, seed):
-        for part in chunks(batch.hide(target), POINT_DRAWS * model.likelihoods[target].blank(1).numel()):
+        for part in chunks(batch.hide(target), POINT_DRAWS * model.likelihoods[target].numbers):
             z = point_draws(model.fixed_posterior(part.to(model.device), noise.to(model.device)), points)
             if counts:
                 # Minimises the squared error of log(1 + x), the scale that the baselines are fitted on.

@@ -9,6 +9,7 @@ import torch
 
 from nbridge.explore.session import Session
 from nbridge.nn.likelihoods import Likelihood
+from nbridge.nn.text_likelihood import Text
 from nbridge.visual.modality_kinds import Kind, class_names, element_names, kind_of
 
 DRAWABLE = 64
@@ -40,6 +41,8 @@ def control(session: Session, name: str) -> dict[str, Any]:
     if kind == "image":
         channels, height, width = likelihood.shape
         return {**same, "drawable": channels == 1 and max(height, width) <= DRAWABLE}
+    if isinstance(likelihood, Text):
+        return {**same, "most": likelihood.shape[0] - 1, "unit": likelihood.vocabulary.unit}
     if kind == "classes":
         return {**same, "classes": class_names(session.spec, name)}
     return {**same, **_elements(session, name, likelihood, kind)}

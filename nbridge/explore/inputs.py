@@ -21,6 +21,8 @@ from nbridge.explore.uploads import read_pixels
 from nbridge.inference.impute import which_observed
 from nbridge.models.support import describe_support
 from nbridge.nn.likelihoods import Likelihood
+from nbridge.nn.text_likelihood import Text
+from nbridge.training.texts import text_forms
 from nbridge.visual.modality_kinds import kind_of
 from nbridge.visual.png import data_uri, downscale, to_uint8
 
@@ -57,17 +59,28 @@ def image_uri(session: Session, name: str, image: Tensor) -> str:
     return data_uri(downscale(to_uint8(image, *session.value_range(name)), SIDE))
 
 
+def texts_of(likelihood: Likelihood, numbers: Tensor) -> list[str]:
+    """The texts of token numbers, shape (N, L)."""
+    assert isinstance(likelihood, Text)
+    return [likelihood.vocabulary.text(row) for row in numbers.tolist()]
+
+
 def _one(session: Session, name: str, given: Given) -> Batch:
     likelihood = session.model.likelihoods[name]
     if given.row is not None:
         return _from_row(session, name, given.row)
-    wanted = {"image": "picture", "classes": "label"}.get(kind_of(likelihood), "values")
+    wanted = {"image": "picture", "classes": "label", "text": "text"}.get(kind_of(likelihood), "values")
     if given.kinds != (wanted,):
         raise DataError(f"{name}: expected {wanted} or row, got {', '.join(given.kinds)}")
     if given.picture is not None:
         return _checked(name, likelihood, _from_image_uri(session, name, likelihood, given.picture))
     if given.values is not None:
         return _from_values(name, likelihood, given.values)
+    if given.text is not None:
+        form = text_forms(session.spec)[name]
+        if not given.text.strip():
+            raise DataError(f"{name}: an empty text; leave the modality out")
+        return _checked(name, likelihood, torch.from_numpy(form.numbers([given.text], lambda _: name)).long())
     return _checked(name, likelihood, torch.tensor([_class_number(name, given.label)]))
 
 
@@ -125,6 +138,8 @@ def _shown(session: Session, name: str, row: Batch) -> dict[str, Any]:
         return {"picture": image_uri(session, name, x)}
     if kind == "classes":
         return {"label": int(x)}
+    if kind == "text":
+        return {"text": texts_of(session.model.likelihoods[name], x[None])[0]}
     observed = which_observed(row, name).expand_as(x[None])[0].flatten().tolist() if name in row.cells else [True] * x.numel()
     # The shortest decimals that round-trip, so that sending the values back gives the same row.
     numbers = (float(str(value)) for value in np.asarray(x.flatten()))

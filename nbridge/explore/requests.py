@@ -37,6 +37,7 @@ class Given(StrictModel):
         default=None, description="The flattened elements; null is not observed."
     )
     label: int | None = Field(default=None, description="A class number.")
+    text: str | None = Field(default=None, description="A text.")
 
     @model_validator(mode="after")
     def _check_one_field(self) -> Self:

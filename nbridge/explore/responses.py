@@ -11,7 +11,6 @@ Axes: K draws, B = 1 row, D latent dimensions.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -22,7 +21,7 @@ from nbridge.common.messages import clip, did_you_mean
 from nbridge.data.batch import Batch
 from nbridge.errors import DataError
 from nbridge.explore.controls import PAGE, figures
-from nbridge.explore.inputs import SIDE, batch_of, image_uri
+from nbridge.explore.inputs import SIDE, batch_of, image_uri, texts_of
 from nbridge.explore.latent import pca_of
 from nbridge.explore.requests import Decode, Impute, Prior
 from nbridge.explore.session import Session
@@ -85,7 +84,7 @@ def decode(session: Session, request: Decode) -> dict[str, Any]:
 
 def draws_of(model: MultimodalVAE) -> int:
     """The number K of draws for statistics."""
-    size = sum(math.prod(likelihood.shape) for likelihood in model.likelihoods.values())
+    size = sum(likelihood.numbers for likelihood in model.likelihoods.values())
     return next((number for number in DRAWS if number * size <= NUMBERS), DRAWS[-1])
 
 
@@ -117,6 +116,11 @@ def _answer(
             answer[name] = _image(session, name, expected[:, 0])
         elif kind == "classes":
             answer[name] = {"probabilities": figures(expectation.double().mean(0)[0]), "draws": expected[:SHOWN, 0].tolist()}
+        elif kind == "text":
+            answer[name] = {
+                "texts": texts_of(likelihood, noisy[:SHOWN, 0]),
+                "best": texts_of(likelihood, likelihood.estimate(distribution))[0],
+            }
         else:
             # For binary values, probabilities are more informative than draws.
             answer[name] = _elements(name, (expected if kind == "flags" else noisy)[:, 0], show.get(name))

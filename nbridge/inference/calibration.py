@@ -34,16 +34,16 @@ import math
 
 import torch
 from torch import Tensor
-from torch.distributions import Independent
 
 from nbridge.data.batch import Batch
 from nbridge.data.rows import Rows
 from nbridge.errors import DataError
+from nbridge.inference.column_calibration import fit_columns
+from nbridge.inference.factors import FACTORS, NUMBER_PRIOR, PRIOR, best_factor, scores_by_factor, summed
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.conformal import DRAWS as CONFORMAL_DRAWS
 from nbridge.models.conformal import Conformal, scores
 from nbridge.models.subsets import random_subset_of_size
-from nbridge.nn.likelihoods import Likelihood
 
 DRAWS, ROUNDS = 64, 8
 """Number of samples of z per row, and minimum number of random subsets per row."""
@@ -53,10 +53,6 @@ FEWEST, MANY = 10, 16
 """Minimum number of rows for a factor, and number of rows that are used regardless of memory."""
 CONFORMAL_ROWS = 4096
 """Maximum number of rows that conformal intervals are fitted to, for each number of given modalities."""
-FACTORS = torch.linspace(-2.0, 2.0, 17, dtype=torch.float64)
-"""Logarithms of the candidate factors, which are refined by a parabola. Factors beyond them would indicate a wrong model."""
-PRIOR, NUMBER_PRIOR = 0.5, 0.25
-"""Prior standard deviations of the log of a modality's overall factor, and of its factors by number around it."""
 
 
 def uncalibrate(model: MultimodalVAE) -> None:
@@ -80,13 +76,19 @@ def calibrate(model: MultimodalVAE, rows: Rows) -> dict[str, tuple[float, ...]]:
 
     Returns:
         The factors by number of other given modalities, the overall one first, for modalities that have a spread and at least `FEWEST` rows
-        in which another modality is observed as well. All others keep 1.
+        in which another modality is observed as well. All others keep 1. Modalities with a factor for each column
+        (`nbridge.inference.column_calibration`) have the mean over columns here.
     """
     uncalibrate(model)
     batch = rows.representative()
-    several, width = model.presence(batch).sum(0) >= 2, sum(math.prod(likelihood.shape) for likelihood in model.likelihoods.values())
+    several, width = model.presence(batch).sum(0) >= 2, sum(likelihood.numbers for likelihood in model.likelihoods.values())
     factors: dict[str, tuple[float, ...]] = {}
     for name, likelihood in model.likelihoods.items():
+        if likelihood.partly and likelihood.spread is not None:
+            if (found := fit_columns(model, name, batch)) is not None:
+                likelihood.spread.copy_(found)
+                factors[name] = tuple(found.mean(1).tolist())
+            continue
         usable = (several & batch.present[name]).nonzero()[:, 0]
         if likelihood.spread is None or not likelihood.takes_factor or len(usable) < FEWEST:
             continue
@@ -103,37 +105,23 @@ def _fitted(model: MultimodalVAE, name: str, rows: Batch, sources: Tensor) -> Te
     """Fits the factors of one modality, shape (n,); repeated rows have the same source index."""
     likelihood, numbers = model.likelihoods[name], _numbers(model, rows, name)
     raw = model.decoder(name).network(model.posterior(_served_from(model, rows, name, numbers), DRAWS).sample())
-    score = _scores(likelihood, raw, rows.values[name], rows.cells.get(name)).cpu()
+    score = summed(scores_by_factor(likelihood, raw, rows.values[name]), rows.cells.get(name)).cpu()
     size = math.prod(likelihood.shape) if likelihood.elementwise else 1
     cells = rows.cells[name].flatten(1).sum(1).clamp(min=1).cpu() if name in rows.cells else size
     numbers, sources = numbers.cpu(), sources.cpu()
-    overall = _best(score.sum(1) * _once(sources) - (FACTORS / PRIOR).square() / 2)
+    overall = best_factor(score.sum(1) * _once(sources) - (FACTORS / PRIOR).square() / 2)
     found = torch.full((len(model.names),), overall, dtype=torch.float64)
     for number in range(1, len(model.names)):
         some = numbers == number
         if some.any():
             objective = (score / cells)[:, some].sum(1) * _once(sources[some])
-            found[number] = _best(objective - ((FACTORS - overall) / NUMBER_PRIOR).square() / 2)
+            found[number] = best_factor(objective - ((FACTORS - overall) / NUMBER_PRIOR).square() / 2)
     return found.exp()
 
 
 def _once(sources: Tensor) -> float:
     """The weight of each repetition of a row, such that rows count once on average."""
     return len(sources.unique()) / len(sources)
-
-
-def _best(objective: Tensor) -> float:
-    """The log of the best factor: the vertex of the parabola through the best candidate and its neighbours; 0 if no score is finite."""
-    objective = objective.nan_to_num(nan=-math.inf, neginf=-math.inf)
-    place = int(objective.argmax())
-    if not objective[place].isfinite():
-        return 0.0
-    if not 0 < place < len(FACTORS) - 1 or not objective[place - 1 : place + 2].isfinite().all():
-        return FACTORS[place].item()
-    left, top, right = objective[place - 1 : place + 2].tolist()
-    curve = left - 2 * top + right
-    step = 0.0 if curve == 0 else (left - right) / (2 * curve)
-    return FACTORS[place].item() + step * (FACTORS[1] - FACTORS[0]).item()
 
 
 def _numbers(model: MultimodalVAE, rows: Batch, name: str) -> Tensor:
@@ -147,17 +135,6 @@ def _served_from(model: MultimodalVAE, rows: Batch, name: str, numbers: Tensor) 
     others = model.presence(rows)
     others[model.names.index(name)] = False
     return Batch(rows.values, dict(zip(model.names, random_subset_of_size(others, numbers), strict=True)), rows.cells)
-
-
-def _scores(likelihood: Likelihood, raw: Tensor, x: Tensor, cells: Tensor | None) -> Tensor:
-    """The predictive log-likelihood of single cells, summed over each row, for all candidate factors, shape (G, B), float64."""
-    tried = []
-    for log_factor in FACTORS.tolist():
-        distribution = likelihood(raw, raw.new_tensor(math.exp(log_factor)))
-        elements = distribution.base_dist if isinstance(distribution, Independent) and likelihood.elementwise else distribution
-        score = (elements.log_prob(x).logsumexp(0) - math.log(len(raw))).double()
-        tried.append((score if cells is None else torch.where(cells, score, 0.0)).flatten(1).sum(1) if score.ndim > 1 else score)
-    return torch.stack(tried)
 
 
 def halves(rows: Rows, seed: int) -> tuple[Rows, Rows]:

@@ -7,7 +7,6 @@ depend on the size of blocks, bit for bit, and the concatenated shards are ident
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -179,7 +178,7 @@ def _rows_in_memory(rows: RowReader, model: MultimodalVAE, plan: Plan, samples: 
     """The number of rows in memory at a time: a multiple of `rows_at_a_time`."""
     read = rows.row_bytes([*plan.taken.values(), *plan.others], plan.rows)
     numbers = (samples or 1) + (2 + 2 * len(intervals) if intervals else 0)
-    made = 4 * numbers * sum(math.prod(likelihood.shape) for likelihood in model.likelihoods.values())
+    made = 4 * numbers * sum(likelihood.numbers for likelihood in model.likelihoods.values())
     unit = rows_at_a_time(model, samples)
     return unit * max(1, min(BLOCK, BYTES // (read + made)) // unit)
 

@@ -10,6 +10,7 @@ independent:
 ``categorical``                      frequencies, smoothed by half a count in total
 ``poisson``, ``negative_binomial``   negative binomial with the mean and the variance (Poisson if not overdispersed)
 ``discretized_logistic``             rounded logistic with the mean and the standard deviation
+``text``                             frequencies of tokens at each place, smoothed by half a count in total
 any other likelihood                 raw parameters and a copy of the likelihood, fitted by gradient descent
 ==================================== ==============================================================================
 
@@ -27,6 +28,7 @@ import torch
 from torch import Tensor, distributions
 from torch.distributions import Distribution
 
+from nbridge.common.vocabulary import PAD
 from nbridge.nn.distributions import DiscretizedLogistic as RoundedLogistic
 from nbridge.nn.distributions import StableNormal
 from nbridge.nn.likelihoods import (
@@ -40,6 +42,9 @@ from nbridge.nn.likelihoods import (
     Normal,
     Poisson,
 )
+from nbridge.nn.mixed import Mixed
+from nbridge.nn.text_distributions import ParallelText
+from nbridge.nn.text_likelihood import Text
 
 MOST_ROWS = 10_000
 """Maximum number of rows that a marginal is fitted to, evenly spaced; more rows would hardly change it."""
@@ -96,6 +101,9 @@ def fit_marginal(likelihood: Likelihood, x: Tensor, cells: Tensor | None = None)
         frequencies = torch.bincount(x, minlength=likelihood.shape[0]).double() + 0.5 / likelihood.shape[0]
         log_probs = (frequencies / frequencies.sum()).log()
         return Marginal(lambda values, _: log_probs[values])
+    if isinstance(likelihood, Text):
+        text = _text(likelihood, x)
+        return Marginal(lambda values, _: text.log_prob(values))
     fit, observed = _CLOSED.get(type(likelihood)), torch.ones_like(x, dtype=torch.bool) if cells is None else cells
     if fit is None:
         return _by_gradient(likelihood, x, cells)
@@ -153,6 +161,13 @@ def _bounded(spread: Tensor) -> Tensor:
     return torch.where(spread > 0, spread, math.exp(LOG_SCALE[0]))
 
 
+def _text(likelihood: Text, x: Tensor) -> ParallelText:
+    """Independent tokens at each place, with their frequencies among the texts that have not ended before."""
+    counts = torch.stack([torch.bincount(place, minlength=likelihood.tokens) for place in x.unbind(1)]).double()
+    counts[:, PAD] = 0
+    return ParallelText((counts + 0.5 / likelihood.tokens).log())
+
+
 def _normal(_: Likelihood, x: Tensor, observed: Tensor) -> Distribution:
     mean, deviation = _moments(x, observed)
     return StableNormal(mean, _bounded(deviation), validate_args=False)
@@ -208,7 +223,13 @@ def _by_gradient(likelihood: Likelihood, x: Tensor, cells: Tensor | None) -> Mar
         optimizer.step()
     family.requires_grad_(requires_grad=False)
     raw = raw.detach()
+    return Marginal(lambda values, known: score(values, known).double(), _unit_of(family, x, cells))
+
+
+def _unit_of(likelihood: Likelihood, x: Tensor, cells: Tensor | None) -> Tensor | None:
+    """The units of real elements, which no closed form knows; None for discrete ones."""
+    if isinstance(likelihood, Mixed):
+        return likelihood.units.double()
     real = not (likelihood.support.is_discrete or likelihood.discrete) and x.is_floating_point()
     observed = torch.ones_like(x, dtype=torch.bool) if cells is None else cells
-    unit = _moments(x.double(), observed)[1] if real else None
-    return Marginal(lambda values, known: score(values, known).double(), unit)
+    return _moments(x.double(), observed)[1] if real else None

@@ -18,8 +18,10 @@ from torch import Tensor
 
 from nbridge.common import randomness
 from nbridge.data.batch import Batch
+from nbridge.data.rows import Rows
 from nbridge.inference.free import Marginal, fit_marginal
 from nbridge.models.base import MultimodalVAE
+from nbridge.models.holes import observed_elements, partly, random_holes, with_holes
 from nbridge.models.subsets import random_subset
 
 NUMBERS = 2**22
@@ -38,39 +40,62 @@ def random_parts(model: MultimodalVAE, batch: Batch, generator: torch.Generator)
         return random_subset(present) & (present.sum(0) >= 2)
 
 
-def hidden_log_likelihood(model: MultimodalVAE, batch: Batch, parts: Tensor, draws: int, generator: torch.Generator) -> dict[str, Tensor]:
-    r"""Computes the predictive log-likelihood, in nats, of every hidden modality of every row.
+def hidden_log_likelihood(
+    model: MultimodalVAE, batch: Batch, parts: Tensor, draws: int, generator: torch.Generator, holes: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    r"""Computes the predictive log-likelihood, in nats, of every hidden modality, and of the hidden cells of others, of every row.
 
     If gradients are enabled, they flow to the posterior (samples are reparameterised), so that its parameters can be fitted; otherwise wrap
     the call in ``torch.no_grad()``. The mode of the model is not changed. The modalities S of each row that are given to the model are
-    ``parts``, boolean, shape (M, B); ``draws`` is K. The same state of the generator gives the same samples.
+    ``parts``, boolean, shape (M, B); ``draws`` is K. By modality, ``holes`` are elements that are hidden where it is given, boolean,
+    shape (B, W). The same state of the generator gives the same samples.
 
     Returns:
-        By modality, the scores of the rows in which it is hidden (present, but not in S), in order; an empty tensor if there are none.
+        By modality, the scores of the rows in which it is hidden (present, but not in S) or has holes, in order; an empty tensor if there
+        are none.
     """
     batch = model.prepare(batch.to(model.device))
-    present = model.presence(batch)
-    hidden = present & ~parts
+    hidden = hidden_rows(model, batch, parts, holes or {})
     widest = max(math.prod(likelihood.raw_shape) for likelihood in model.likelihoods.values())
     rows = max(1, NUMBERS // (draws * widest))
     scores: dict[str, list[Tensor]] = {name: [] for name in model.names}
     with seeded(model, generator):
         for start in range(0, len(batch), rows):
             part = batch.slice(start, start + rows)
-            for name, values in _scores(model, part, parts[:, start : start + rows], hidden[:, start : start + rows], draws).items():
+            own = {name: mask[start : start + rows] for name, mask in (holes or {}).items()}
+            for name, values in _scores(model, part, parts[:, start : start + rows], hidden[:, start : start + rows], draws, own).items():
                 scores[name].append(values)
     return {
         name: torch.cat(values) if values else torch.zeros(0, device=model.device, dtype=model.dtype) for name, values in scores.items()
     }
 
 
-def _scores(model: MultimodalVAE, batch: Batch, parts: Tensor, hidden: Tensor, draws: int) -> dict[str, Tensor]:
-    given = Batch(batch.values, dict(zip(model.names, parts, strict=True)), batch.cells)
+def hidden_rows(model: MultimodalVAE, batch: Batch, parts: Tensor, holes: Mapping[str, Tensor]) -> Tensor:
+    """The rows in which each modality is hidden, or has hidden cells, boolean, shape (M, B)."""
+    hidden = model.presence(batch) & ~parts
+    for name, mask in holes.items():
+        hidden[model.names.index(name)] |= mask.any(1)
+    return hidden
+
+
+def hidden_cells(model: MultimodalVAE, batch: Batch, parts: Tensor, holes: Mapping[str, Tensor], name: str) -> Tensor | None:
+    r"""The cells of a modality to score, boolean, shape (B, ...): all observed ones where it is hidden, else its holes."""
+    if name not in holes:
+        return batch.cells.get(name)
+    given = parts[model.names.index(name)][:, None]
+    return torch.where(given, holes[name], observed_elements(batch, name))
+
+
+def _scores(
+    model: MultimodalVAE, batch: Batch, parts: Tensor, hidden: Tensor, draws: int, holes: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    given = with_holes(Batch(batch.values, dict(zip(model.names, parts, strict=True)), batch.cells), holes)
     z = model.posterior(given, draws).rsample()
     scores = {}
     for name, mask in zip(model.names, hidden, strict=True):
         if len(rows := mask.nonzero()[:, 0]):
-            cells = batch.cells[name].index_select(0, rows) if name in batch.cells else None
+            cells = hidden_cells(model, batch, parts, holes, name)
+            cells = None if cells is None else cells.index_select(0, rows)
             each = model.decoder(name).log_prob(z.index_select(1, rows), batch.values[name].index_select(0, rows), cells)
             scores[name] = each.logsumexp(0) - math.log(draws)
     return scores
@@ -92,11 +117,12 @@ class HiddenModalities:
 
     in nats, over the rows :math:`B_j` in which j is hidden, with the likelihood weights :math:`w_j` (1 if all of them are 0). A score of 0
     is no better than the free baseline. Rows, subsets and random numbers are the same in each call, so scores differ only because the
-    model's parameters differ.
+    model's parameters differ. Of modalities whose cells are imputed from their other cells (`nbridge.Likelihood.partly`), a fifth of the
+    observed columns is hidden too, and scored where the modality is not hidden.
 
     Arguments:
         model: The model, whose parameters may change between calls.
-        rows: Prepared validation rows in memory; those with fewer than two modalities are ignored.
+        rows: Prepared validation rows in memory; those with fewer than two modalities are ignored, unless cells can be hidden in them.
         free: The free baseline by modality (`free_baseline`).
         draws: The number K of samples of z for each row.
         chunk: Rows per chunk; each chunk has its own seed, so that chunks can be distributed over processes.
@@ -105,15 +131,33 @@ class HiddenModalities:
     def __init__(
         self, model: MultimodalVAE, rows: Batch, free: Mapping[str, Marginal], *, draws: int = 16, seed: int = 0, chunk: int = 256
     ) -> None:
-        several = model.presence(rows).sum(0) >= 2
-        self.model, self.rows, self.draws, self.seed, self.chunk = model, rows.index(several), draws, seed, chunk
-        self.parts = random_parts(model, self.rows, torch.Generator().manual_seed(seed))
-        self.hidden = model.presence(self.rows) & ~self.parts
+        self.model, self.rows, self.draws, self.seed, self.chunk = model, rows.index(scored(model, rows)), draws, seed, chunk
+        generator = torch.Generator().manual_seed(seed)
+        self.parts = random_parts(model, self.rows, generator)
+        self.holes = self._holes(generator) if partly(model) else {}
+        self.hidden = hidden_rows(model, self.rows, self.parts, self.holes)
         self.free = {
-            name: free[name].log_prob(*_picked(self.rows, name, mask))
+            name: free[name].log_prob(*self._picked(name, mask))
             for name, mask in zip(model.names, self.hidden, strict=True)
             if name in free
         }
+
+    def _holes(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """Hidden cells of each modality that has some, where it is given; alone in its row, it is given."""
+        present = self.model.presence(self.rows)
+        self.parts |= present & (present.sum(0) == 1)
+        holes = {}
+        with seeded(self.model, generator):
+            for name in partly(self.model):
+                drawn = random_holes(self.model.likelihoods[name], observed_elements(self.rows, name))
+                holes[name] = drawn & self.parts[self.model.names.index(name)][:, None]
+        return holes
+
+    def _picked(self, name: str, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Values and scored cells of one modality in some rows."""
+        picked = mask.nonzero()[:, 0]
+        cells = hidden_cells(self.model, self.rows, self.parts, self.holes, name)
+        return self.rows.values[name].index_select(0, picked), None if cells is None else cells.index_select(0, picked)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -128,7 +172,8 @@ class HiddenModalities:
         """Sums the scores relative to the free baseline over the rows of one chunk, by modality, shape (M,), float64."""
         start, stop = number * self.chunk, (number + 1) * self.chunk
         generator = torch.Generator().manual_seed((self.seed + number + 1) % 2**63)
-        scores = hidden_log_likelihood(self.model, self.rows.slice(start, stop), self.parts[:, start:stop], self.draws, generator)
+        holes = {name: mask[start:stop] for name, mask in self.holes.items()}
+        scores = hidden_log_likelihood(self.model, self.rows.slice(start, stop), self.parts[:, start:stop], self.draws, generator, holes)
         sums = torch.zeros(len(self.model.names), dtype=torch.float64, device=self.model.device)
         for place, (name, mask) in enumerate(zip(self.model.names, self.hidden, strict=True)):
             if name in self.free and len(scores[name]):
@@ -151,6 +196,18 @@ class HiddenModalities:
         if not any(weights.values()):
             weights = dict.fromkeys(figures, 1.0)
         return sum(weights[name] * value for name, value in figures.items()) / sum(weights.values())
+
+
+def scored(model: MultimodalVAE, rows: Rows) -> Tensor:
+    """The rows of which something can be hidden, boolean, shape (N,): two modalities, or one with cells to hide.
+
+    Arguments:
+        model: The model.
+        rows: Rows; of those on disk only the presence is read.
+    """
+    present = rows.presence().present
+    several = torch.stack(list(present.values())).sum(0) >= 2
+    return several | torch.stack([present[name] for name in partly(model) if name in present] or [torch.zeros_like(several)]).any(0)
 
 
 def free_baseline(model: MultimodalVAE, rows: Batch) -> dict[str, Marginal]:

@@ -27,6 +27,7 @@ from nbridge.inference.impute import check_first, check_size, decode, part_seed,
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.conformal import check_draws
 from nbridge.nn.likelihoods import Categorical, Likelihood
+from nbridge.nn.text_likelihood import Text
 
 DRAWS = 399
 """Number of samples per cell: the ends of central intervals of 50, 90, 95 and 99 % are whole ranks of them."""
@@ -136,6 +137,9 @@ def _summarise_rows(model: MultimodalVAE, batch: Batch, levels: tuple[float, ...
         if isinstance(likelihood, Categorical):
             probability = likelihood.expectation(model.decoder(name).served(z_some, number)).mean(0).to(batch.device)
             summary.probability[name] = _class_probabilities(likelihood, probability, given, absent)
+            continue
+        if isinstance(likelihood, Text):
+            # A text has no mean, and no order in which an interval could end.
             continue
         drawn = decode(model, name, z_some, number, noise=True).to(batch.device)
         conformal = model.conformal if model.conformal is not None and name in model.conformal.names else None

@@ -29,6 +29,9 @@ LEAST = 0.05
 """Lower bound on the nats of a modality, so that one that hardly varies does not outweigh all others."""
 ENOUGH = 5_000
 """Number of rows with at least two modalities from which the contrast has its full weight."""
+CELLS = 5.0
+"""Factor of the weights of tables whose cells are imputed from each other: with few nats in a row, the divergence from the prior would make
+z so noisy that single cells are imputed little better than by their mean (`benchmarks/tables`)."""
 LEAST_CONTRAST = 2.0
 """Weights of the contrast below this number of nats are set to 0: its subsets would only affect batch normalisation."""
 
@@ -49,7 +52,8 @@ def weights_of(nats: Mapping[str, float]) -> dict[str, float]:
 def fit_weights(model: MultimodalVAE, rows: Rows) -> dict[str, float]:
     """Computes the weights of all modalities from training rows; 1 for a modality that no row has."""
     nats = nats_of(model, rows)
-    return dict.fromkeys(model.names, 1.0) | (weights_of(nats) if nats else {})
+    weights = dict.fromkeys(model.names, 1.0) | (weights_of(nats) if nats else {})
+    return {name: float(f"{weight * (CELLS if model.likelihoods[name].partly else 1.0):.4g}") for name, weight in weights.items()}
 
 
 def weigh_contrast(model: MultimodalVAE, rows: Rows) -> None:

@@ -96,7 +96,7 @@ class MultimodalVAE(nn.Module, ABC):
         self.latent_dim = latent_dim
         for likelihood in self.likelihoods.values():
             if likelihood.spread is not None:
-                likelihood.spread = likelihood.spread.new_ones(len(self.names))
+                likelihood.spread = likelihood.spread.new_ones(len(self.names) + likelihood.partly, *likelihood.spread.shape[1:])
         self.mixture: Mixture | None = None
         self.register_buffer("exponents", None)
         self.codes: DiagonalMixture | None = None
@@ -236,9 +236,16 @@ class MultimodalVAE(nn.Module, ABC):
         return self.presence(batch).any(0)
 
     def given(self, name: str, batch: Batch) -> Tensor:
-        """The number of other modalities present in each row, integers, shape (B,), which selects calibration factors."""
+        """The number of other modalities present in each row, integers, shape (B,), which selects calibration factors.
+
+        If the modality is imputed from its own cells (`Likelihood.partly`), they count as one more where any of them is observed.
+        """
         others = (present for other, present in batch.present.items() if other != name)
-        return sum(others, torch.zeros(len(batch), dtype=torch.long, device=batch.device))
+        number = sum(others, torch.zeros(len(batch), dtype=torch.long, device=batch.device))
+        if not self.likelihoods[name].partly or name not in batch.present:
+            return number
+        own = batch.present[name]
+        return number + (own & batch.cells[name].flatten(1).any(1) if name in batch.cells else own)
 
     def prepare(self, batch: Batch) -> Batch:
         """Converts a batch to canonical form with every modality, and replaces absent rows and cells by placeholders.
@@ -279,7 +286,10 @@ class MultimodalVAE(nn.Module, ABC):
         return torch.where(observed, x, blank.to(x.dtype))
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
-        r"""Encoder inputs of a prepared batch in standard form, shape (B, \*shape): 0 for absent rows, the fill value for absent cells."""
+        r"""Encoder inputs of a prepared batch in standard form, shape (B, \*shape): 0 for absent rows, the fill value for absent cells.
+
+        For encoders that read the mask of observed cells (`Encoder.reads_mask`), it follows along the last axis.
+        """
         return {name: self._standard_form(likelihood, name, batch) for name, likelihood in self.likelihoods.items()}
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
@@ -296,11 +306,22 @@ class MultimodalVAE(nn.Module, ABC):
 
     def _standard_form(self, likelihood: Likelihood, name: str, batch: Batch) -> Tensor:
         x = likelihood.standardize(batch.values[name])
+        masked = self._reads_mask(name)
         if batch.whole:
-            return x
+            return torch.cat([x, torch.ones_like(x)], -1) if masked else x
+        present = batch.present[name].reshape(-1, *(1 for _ in x.shape[1:]))
         if name in batch.cells:
             x = torch.where(batch.cells[name], x, likelihood.fill_value)
-        return torch.where(batch.present[name].reshape(-1, *(1 for _ in x.shape[1:])), x, 0.0)
+        x = torch.where(present, x, 0.0)
+        if not masked:
+            return x
+        observed = present & batch.cells[name] if name in batch.cells else present.expand(x.shape)
+        return torch.cat([x, observed.to(x.dtype)], -1)
+
+    def _reads_mask(self, name: str) -> bool:
+        """Whether the encoder of a modality reads the mask of observed cells."""
+        encoder = self.encoders[name]
+        return isinstance(encoder, Encoder) and encoder.reads_mask
 
     def log_prob(self, name: str, z: Tensor, batch: Batch) -> Tensor:
         r""":math:`\log p(x_i \mid z)` for z of shape (\*, B, D) and a prepared batch, shape (\*, B); 0 where i is absent."""

@@ -109,8 +109,8 @@ class Conformal(nn.Module):
 
 
 def has_intervals(likelihood: Likelihood) -> bool:
-    """Whether cells of a likelihood have intervals: those of real values and counts do."""
-    return likelihood.elementwise and not isinstance(likelihood, Bernoulli)
+    """Whether cells of a likelihood have intervals: those of real values and counts do, but not columns of several kinds."""
+    return likelihood.elementwise and not isinstance(likelihood, Bernoulli) and not likelihood.partly
 
 
 def check_draws(draws: int) -> None:

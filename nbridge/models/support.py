@@ -47,7 +47,8 @@ def check_support(likelihoods: Mapping[str, Likelihood], batch: Batch, first: in
             _check_shape(name, likelihood, batch.values[name])
             if not likelihood.elementwise:
                 require_whole(batch, [name], first)
-                _check_classes(name, likelihood, batch, first)
+                if likelihood.blank(0).ndim == 1:
+                    _check_classes(name, likelihood, batch, first)
             _check_modality(name, likelihood, batch, first, counted)
 
 
@@ -70,9 +71,10 @@ def _check_modality(name: str, likelihood: Likelihood, batch: Batch, first: int,
         row = int(wrong.any(1).nonzero()[0])
         element = int(wrong[row].nonzero()[0])
         value = x[row].reshape(-1)[element].item()
+        family, support = likelihood.support_of(element)
         raise SupportError(
             (name, first + row, element),
-            f"value {value:g} is outside the support of {type(likelihood).__name__}, {describe_support(likelihood.support)}",
+            f"value {value:g} is outside the support of {family}, {describe_support(support)}",
             int(wrong.any(1).sum()) if counted else None,
         )
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from nbridge.nn.likelihoods import Likelihood
-from nbridge.nn.networks import MLP, ConvUp
+from nbridge.nn.networks import MLP, ConvUp, SkipMLP
 from nbridge.spec.option_types import Activation, Channels, ImageShape, Probability, Shape, Widths
 
 
@@ -61,6 +61,30 @@ class MLPDecoder(nn.Module):
         super().__init__()
         self.shape = tuple(shape)
         self.network = MLP(latent_dim, math.prod(shape), hidden=hidden, batch_norm=batch_norm, activation=activation, dropout=dropout)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.network(z).reshape(*z.shape[:-1], *self.shape)
+
+
+class TableDecoder(nn.Module):
+    """A multilayer perceptron beside a linear layer, from z to raw parameters: the mirror of the encoder `table`.
+
+    Arguments:
+        latent_dim: Dimension of z.
+        shape: Shape of the raw parameters.
+        hidden: Widths of the hidden layers.
+        batch_norm: Whether to use batch normalisation.
+        activation: The nonlinearity.
+        dropout: Dropout rate.
+    """
+
+    def __init__(
+        self, latent_dim: int, shape: Shape,
+        *, hidden: Widths = (128,), batch_norm: bool = False, activation: Activation = "gelu", dropout: Probability = 0.1,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.shape = tuple(shape)
+        self.network = SkipMLP(latent_dim, math.prod(shape), hidden=hidden, batch_norm=batch_norm, activation=activation, dropout=dropout)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.network(z).reshape(*z.shape[:-1], *self.shape)

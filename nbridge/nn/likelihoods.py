@@ -60,10 +60,12 @@ class Likelihood(nn.Module, ABC):
         discrete: Whether the values are discrete enough for the ``cross`` objective, which would reduce the diversity of continuous ones.
         fill_value: The value that encoders get for missing cells, in standard form: the middle of the data.
         elementwise: Whether the distribution is an `Independent` over elements, so that a row may be partly observed.
-        spread: Calibration factors of the distribution's scale (temperatures, for classes), shape (n,): entry k applies if k other
-            modalities are given. `nbridge.inference.calibration` sets them after training; `log_prob` does not use them. None if the
-            family has none; otherwise `forward` takes a factor as its second argument.
+        spread: Calibration factors of the distribution's scale (temperatures, for classes), shape (n,) or one for each element,
+            (n, ...): entry k applies if k other modalities are given. `nbridge.inference.calibration` sets them after training;
+            `log_prob` does not use them. None if the family has none; otherwise `forward` takes a factor as its second argument.
         resolution: The distance between neighbouring values; 0 for continuous values.
+        partly: Whether parts of a row are imputed from its other parts, so that calibration counts them as given.
+        averaged: Whether the point estimate is the `point` of the averaged `expectation`; otherwise `estimate` finds it in another way.
         wide: Whether values are float64, because float32 would round off a part of their spread; parameters of networks stay float32.
     """
 
@@ -73,7 +75,9 @@ class Likelihood(nn.Module, ABC):
     elementwise: bool = True
     fill_value: float = 0.0
     resolution: float = 0.0
+    averaged: bool = True
     wide: bool = False
+    partly: bool = False
     spread: Tensor | None
     _typed: Tensor
 
@@ -93,6 +97,11 @@ class Likelihood(nn.Module, ABC):
     def raw_shape(self) -> tuple[int, ...]:
         """The output shape of a decoder's network for each row: ``shape`` with its first axis repeated for each parameter."""
         return (self.parameters_per_element * self.shape[0], *self.shape[1:])
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers a decoder makes for each sample of z, by which imputation bounds its memory."""
+        return math.prod(self.shape)
 
     @abstractmethod
     def forward(self, raw: Tensor) -> Distribution:
@@ -157,6 +166,10 @@ class Likelihood(nn.Module, ABC):
         """Converts canonical values to the standard form for encoders: floating point, shape :math:`(B, *shape)`, of moderate size."""
         return x
 
+    def support_of(self, element: int) -> tuple[str, constraints.Constraint]:  # noqa: ARG002 (for likelihoods of several kinds)
+        """The name and the support of an element's distribution, by its index in the flattened shape, for messages."""
+        return type(self).__name__, self.support
+
     def blank(self, rows: int) -> Tensor:
         """Placeholder rows for absent values: in the support and in canonical form."""
         return torch.zeros(rows, *self.shape, dtype=self.dtype)
@@ -168,6 +181,14 @@ class Likelihood(nn.Module, ABC):
     def point(self, expectation: Tensor) -> Tensor:
         """Converts an averaged expectation to a value in the support, in canonical form."""
         return expectation
+
+    def estimate(self, distribution: Distribution) -> Tensor:
+        r"""The point estimate, shape :math:`(B, *shape)`, for a distribution of batch shape :math:`(K, B)`, one for each sample of z."""
+        return self.point(self.expectation(distribution).mean(0))
+
+    def matches(self, estimate: Tensor, x: Tensor) -> Tensor:
+        r"""Whether point estimates are exactly the true values, boolean, shape :math:`(B,)`; both have shape :math:`(B, *shape)`."""
+        return (estimate == x).reshape(len(x), -1).all(1)
 
     def bound_warnings(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[BoundWarning]:  # noqa: ARG002 (for likelihoods with bounds of their own)
         r"""Yields warnings if values or predictions are at limits of this likelihood; `nbridge.Model.evaluate` reports each in one line.
@@ -339,7 +360,7 @@ class _LocationScale(Likelihood):
             text = f"{zeros + ones:.0%} of its values are exactly 0 or 1, where a narrowing density grows without bound; use bernoulli"
             yield BoundWarning(text, {"share of values 0": zeros, "share of values 1": ones})
         if self.scale == "learned":
-            yield from _bounded("learned scale", self.log_scale, "remove constant elements, or set scale to a number")
+            yield from learned_bounds("learned scale", self.log_scale, "remove constant elements, or set scale to a number")
         elif self.scale == "predicted":
             yield from _bounded_share("predicted scales", self.split(raw)[1], observed, LOG_SCALE, "use scale: learned, or a number")
 
@@ -412,7 +433,7 @@ class DiscretizedLogistic(Likelihood):
     def bound_warnings(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[BoundWarning]:
         """Reports values at the first and last level, and scales at a bound."""
         yield from super().bound_warnings(raw, x, observed)
-        yield from _bounded("learned scale", self.log_scale, "remove constant channels", unit="channel")
+        yield from learned_bounds("learned scale", self.log_scale, "remove constant channels", unit="channel")
 
     def expectation(self, distribution: Distribution) -> Tensor:
         # The exact mean sums over all levels; the location differs from it only where the tails are clipped.
@@ -479,7 +500,7 @@ class NegativeBinomial(_Count):
     def bound_warnings(self, raw: Tensor, x: Tensor, observed: Tensor) -> Iterator[BoundWarning]:
         """Reports rates and dispersions at a bound."""
         yield from super().bound_warnings(raw, x, observed)
-        yield from _bounded("dispersion", self.log_dispersion, "if it is the upper bound, use poisson", bounds=LOG_RATE)
+        yield from learned_bounds("dispersion", self.log_dispersion, "if it is the upper bound, use poisson", bounds=LOG_RATE)
 
 
 def _log_prob(distribution: Distribution, x: Tensor, cells: Tensor | None) -> Tensor:
@@ -501,10 +522,18 @@ def _share(cells: Tensor, observed: Tensor) -> float:
     return (cells & observed).sum().item() / observed.sum().item()
 
 
-def _bounded(
+def learned_bounds(
     what: str, log: Tensor, advice: str, *, bounds: tuple[float, float] = LOG_SCALE, unit: str = "element"
 ) -> Iterator[BoundWarning]:
-    """Reports elements whose learned parameter is at a bound, where its gradient is zero and training cannot move it."""
+    """Yields a warning if learned parameters are at a bound, where their gradient is zero and training cannot move them.
+
+    Arguments:
+        what: The parameter.
+        log: Its logarithms.
+        advice: What to do about it.
+        bounds: The bounds of the logarithms.
+        unit: What has such a parameter.
+    """
     low, high = int((log <= bounds[0] + BOUND_TOLERANCE).sum()), int((log >= bounds[1] - BOUND_TOLERANCE).sum())
     for number, side, bound in ((low, "lower", bounds[0]), (high, "upper", bounds[1])):
         if number:

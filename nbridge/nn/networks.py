@@ -60,6 +60,21 @@ class MLP(nn.Module):
         return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
+class SkipMLP(nn.Module):
+    """An `MLP` and a linear layer, added, so that what is linear needs no hidden units: factor analysis is a special case of such a VAE."""
+
+    def __init__(
+        self, inputs: int, outputs: int, *, hidden: Sequence[int], batch_norm: bool, activation: Activation, dropout: float
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.mlp = MLP(inputs, outputs, hidden=hidden, batch_norm=batch_norm, activation=activation, dropout=dropout)
+        self.linear = nn.Linear(inputs, outputs, bias=False) if hidden else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.mlp(x)
+        return y if self.linear is None else y + self.linear(x)
+
+
 def halved_sizes(size: Sequence[int], times: int) -> list[tuple[int, ...]]:
     """The sequence of spatial sizes when halving ``times`` times, rounding up; the first is the size itself."""
     sizes = [tuple(size)]

@@ -13,7 +13,7 @@ from xml.etree.ElementTree import Element
 from nbridge.common.atomic_files import write_text, writing
 from nbridge.common.warnings import Finding
 from nbridge.errors import RunError, require_positive
-from nbridge.report import about, curves, images, labels, latent, measurements, values, verdict
+from nbridge.report import about, curves, images, labels, latent, measurements, texts, values, verdict
 from nbridge.report.run_data import RunData, SectionSkipped, read_run_data, run_data_of
 from nbridge.report.style import STYLE
 from nbridge.report.tree import element, to_html
@@ -44,6 +44,7 @@ SECTIONS = (
     Section("images", "Images", images.section),
     Section("values", "Values", values.section),
     Section("labels", "Classes", labels.section),
+    Section("texts", "Texts", texts.section),
     Section("latent", "Latent map", latent.section),
     Section("evaluation", "Evaluation", measurements.evaluation),
     Section("patterns", "Patterns of presence", about.patterns),

@@ -54,6 +54,7 @@ from nbridge.training.run_folder import (
 from nbridge.training.run_lock import run_lock
 from nbridge.training.stage import StateError
 from nbridge.training.state import append_record, read_records, restore_state, save_stage_end, save_state
+from nbridge.training.texts import settle_arrays
 from nbridge.training.trainer import TrainingState, check_stages, fit
 
 Data = Mapping[str, ArrayLike | Tensor] | Batch | FrameLike
@@ -139,7 +140,7 @@ def train(
             # It may have been created meanwhile.
             check_target(folder, overwrite)
         frame = rows_given(spec, data)
-        spec, data = (settle(spec, frame), frame) if data is None or frame is not None else (spec, data)
+        spec, data = (settle(spec, frame), frame) if data is None or frame is not None else (settle_arrays(spec, data), data)
         model, splits = _prepare(spec, data, device, world, collector)
         # Before the folder is touched: invalid rows must not cost an existing run.
         check_stages(model, splits.train.through(model.prepare), spec.training, world)

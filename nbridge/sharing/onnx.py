@@ -76,6 +76,7 @@ def export_model(
         raise RunError(f"{path}: expected a file that ends in {' or '.join(ENDINGS)}")
     network = model.network
     given, targets = _known(network, "given", given), _known(network, "targets", targets)
+    _check_texts(network, targets)
     as_onnx = path.suffix.lower() == ".onnx"
     if as_onnx:
         _check_extra()
@@ -108,6 +109,13 @@ def _known(model: MultimodalVAE, option: str, names: Iterable[str] | None) -> tu
     if not asked:
         raise RunError(f"{option}: expected one or more modalities. Modalities: {listing(model.names)}")
     return tuple(name for name in model.names if name in asked)
+
+
+def _check_texts(model: MultimodalVAE, targets: Iterable[str]) -> None:
+    if texts := [name for name in targets if not model.likelihoods[name].averaged]:
+        others = [name for name in model.names if name not in texts]
+        advice = f"targets={others}" if others else "this model has no other modality"
+        raise RunError(f"targets {texts[0]!r}: texts are written token by token, which a graph cannot do; leave it out: {advice}")
 
 
 def _check_extra() -> None:

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, get_args
 
 from annotated_types import Ge, Len
-from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Strict, ValidationInfo, field_validator, model_validator
 from pydantic_core import to_jsonable_python
 
 from nbridge.common.messages import clip
+from nbridge.spec.columns import Columns
 from nbridge.spec.components import Component, Kind, check_shape
+from nbridge.spec.mixed import MIXED_SCHEMA, with_classes, with_columns
 from nbridge.spec.names import ModalityName
 from nbridge.spec.objectives import DEFAULT_OBJECTIVE, Term
 from nbridge.spec.option_types import (
@@ -246,6 +248,13 @@ SpecShape = Annotated[Sizes, BeforeValidator(_to_sizes, json_schema_input_type=P
 class ModalitySpec(StrictModel):
     """One modality of the model."""
 
+    model_config = ConfigDict(json_schema_extra=MIXED_SCHEMA)
+
+    columns: Columns | None = Field(
+        default=None,
+        exclude=True,
+        description="Short for `likelihood: {type: mixed, columns: ...}`, with the encoder table and their shape.",
+    )
     shape: SpecShape = Field(description="Shape of one row; for classes, their number. A single number means one axis.")
     encoder: Annotated[Component, ENCODER] = Field(description="Maps the modality to features.")
     decoder: Annotated[Component, DECODER] = _field("mirror", "Maps z to the likelihood's parameters; `mirror` reverses the encoder.")
@@ -255,6 +264,11 @@ class ModalitySpec(StrictModel):
         default="auto",
         description="Weight of the modality's log-likelihood in training; auto balances the nats of all modalities in training rows.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, value: Any) -> Any:
+        return with_columns(value)
 
     @field_validator("encoder", "decoder", "likelihood")
     @classmethod
@@ -288,7 +302,7 @@ class Spec(StrictModel):
         if isinstance(version, int) and version > SPEC_VERSION:
             text = f"spec_version {version} is newer than the newest supported ({SPEC_VERSION}); upgrade nbridge"
             raise validation_error(error_at(("spec_version",), text))
-        return value
+        return with_classes(value)
 
     @field_validator("bridges", mode="before")
     @classmethod

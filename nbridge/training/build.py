@@ -40,16 +40,20 @@ from nbridge.models.parts import Parts
 from nbridge.models.support import SupportError
 from nbridge.nn.bridges import Bridges
 from nbridge.nn.decoders import Decoder
-from nbridge.nn.encoders import Encoder
+from nbridge.nn.encoders import Encoder, TableEncoder
 from nbridge.nn.flow_bridge import FlowBridge
 from nbridge.nn.fusion import Fusion
 from nbridge.nn.likelihoods import Likelihood
+from nbridge.nn.mixed import columns_of_elements
+from nbridge.spec.columns import ColumnKind
 from nbridge.spec.components import Component
+from nbridge.spec.mixed import MIXED
 from nbridge.spec.objectives import PAPER_OBJECTIVE
 from nbridge.spec.option_types import EmptyRows
 from nbridge.spec.registry import reading, resolve
 from nbridge.spec.spec import Spec
 from nbridge.training.likely_mistakes import Names, likely_mistakes, never_observed
+from nbridge.training.texts import numbered_arrays, text_forms, with_token_count, with_vocabularies
 
 T = TypeVar("T")
 TRAINED = 4
@@ -131,7 +135,7 @@ def _built(spec: Spec) -> MultimodalVAE:
 
 def binding_of(spec: Spec) -> Binding:
     """What a model keeps of the data of a spec; complete where the spec is settled (`settle`)."""
-    return Binding(spec.data.source.type, spec.data.source.kwargs, _shapes(spec))
+    return Binding(spec.data.source.type, spec.data.source.kwargs, _shapes(spec), texts=text_forms(spec))
 
 
 def automatic_weights(spec: Spec) -> tuple[str, ...]:
@@ -169,7 +173,10 @@ class SpecParts(Parts):
     def encoder(self, name: str) -> Encoder:
         modality = self.spec.modalities[name]
         encoder_class = resolve("encoders", modality.encoder.type, Encoder)
-        return _construct(f"modalities.{name}.encoder", encoder_class, modality.shape, modality.features, **modality.encoder.kwargs)
+        geometry: tuple[object, ...] = modality.shape, modality.features
+        if issubclass(encoder_class, TableEncoder) and modality.likelihood.type == MIXED:
+            geometry = *geometry, columns_of_elements(modality.likelihood.kwargs["columns"])
+        return _construct(f"modalities.{name}.encoder", encoder_class, *geometry, **with_token_count(modality))
 
     def decoder(self, name: str) -> Decoder:
         """A decoder; by default the mirror of the modality's encoder."""
@@ -267,13 +274,15 @@ def _doubts(model: MultimodalVAE, rows: Rows, train: Rows, source: DataSource | 
 def settle(spec: Spec, given: DataSource | None = None) -> Spec:
     """Resolves the options of the data source that depend on the data, so that a model reads other files like its training files.
 
-    Rows passed from Python replace the files.
+    Rows passed from Python replace the files. So do the vocabularies of texts, which are options of likelihoods.
 
     Raises:
         DataError: if the files do not match the spec or cannot be read.
     """
     source = source_of(spec, given)
-    options = source.bind(_shapes(spec))
+    shapes = _shapes(spec)
+    spec = with_vocabularies(spec, lambda name: source.texts_of(name, shapes), lambda name, row: source.text_place(name, row, shapes))
+    options = source.bind(shapes)
     if not options:
         return spec
     # If the source of the spec does not read such data, it is replaced by one that does.
@@ -305,9 +314,18 @@ def source_of(spec: Spec, given: DataSource | None = None) -> DataSource:
     """
     own = _construct("data", source_class(spec.data.source.type), **spec.data.source.kwargs)
     source = own if given is None else own.with_rows(given)
+    source.texts = text_forms(spec)
     if reserved := frozenset(column for column in (spec.data.group, spec.data.split) if column is not None):
         source.reserved = reserved
+    if mixed := mixed_columns(spec):
+        source.mixed = mixed
     return source
+
+
+def mixed_columns(spec: Spec) -> dict[str, Mapping[str, ColumnKind]]:
+    """The columns of each mixed modality, with their kinds."""
+    parts = {name: modality.likelihood for name, modality in spec.modalities.items()}
+    return {name: likelihood.kwargs["columns"] for name, likelihood in parts.items() if likelihood.type == MIXED}
 
 
 def _shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
@@ -326,7 +344,7 @@ def _load(
     named = {key: column for key, column in (("group", spec.data.group), ("split", spec.data.split)) if column is not None}
     check_named(data, named, shapes)
     beside = (set(named.values()) | {name + IMPUTED for name in shapes}) - set(shapes)
-    batch = to_batch({name: array for name, array in data.items() if name not in beside}, shapes)
+    batch = to_batch(numbered_arrays(spec, {name: array for name, array in data.items() if name not in beside}), shapes)
     imputed = rows_marked_by({name: name for name in shapes}, lambda key: as_array(key, data[key]) if key in data else None)
     return Dataset(batch, imputed=imputed), partial(labels_of, data), None
 

@@ -58,7 +58,7 @@ def likely_mistakes(model: MultimodalVAE, batch: Batch, labels: Names, classes: 
     twins = _Twins()
     # Single pixels are not checked: one in a corner is often the same in all images.
     for name, likelihood in model.likelihoods.items():
-        if kind_of(likelihood) != "image":
+        if kind_of(likelihood) not in ("image", "text"):
             elements = map(twins.seen, _elements(batch, name, labels.get(name, ()), likelihood))
             if isinstance(likelihood, Categorical):
                 deque(elements, maxlen=0)

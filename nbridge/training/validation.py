@@ -15,8 +15,9 @@ from nbridge.common.randomness import reseed
 from nbridge.data.batch import Batch
 from nbridge.data.rows import Rows
 from nbridge.inference.free import MOST_NUMBERS, MOST_ROWS, Marginal
-from nbridge.inference.hidden import HiddenModalities, free_baseline
+from nbridge.inference.hidden import HiddenModalities, free_baseline, scored
 from nbridge.models.base import MultimodalVAE, Stage
+from nbridge.models.holes import partly
 from nbridge.training.budgets import Budget
 from nbridge.training.seeds import derive_seed
 from nbridge.training.stage_rows import StageRows
@@ -25,6 +26,8 @@ MAX_ROWS = 1000
 """Largest number of validation rows per round."""
 MAX_DRAWS, MIN_DRAWS = 16, 4
 """Largest and smallest number of samples of z per row; below the smallest, fewer rows are used instead."""
+MAX_ROUNDS = 16
+"""Largest number of times that a validation row is scored with other cells hidden."""
 MIN_VALUES = 2**22
 """Number of values that validation may decode per round, even if the round is short."""
 
@@ -111,7 +114,7 @@ class Validator:
 
 def fit_baseline(model: MultimodalVAE, train: Rows) -> dict[str, Marginal]:
     """The free baseline, fitted to as many training rows as its precision needs and memory allows."""
-    width = sum(math.prod(likelihood.shape) for likelihood in model.likelihoods.values())
+    width = sum(likelihood.numbers for likelihood in model.likelihoods.values())
     rows = evenly_spaced(train, _number_present(train) >= 1, min(MOST_ROWS, MOST_NUMBERS // width))
     return {} if rows is None else free_baseline(model, rows)
 
@@ -132,7 +135,7 @@ def _hidden(
     model: MultimodalVAE, validation: Rows, free: Callable[[], Mapping[str, Marginal]], learned: int, seed: int
 ) -> HiddenModalities | None:
     """The score of hidden modalities, with numbers of rows and samples that are cheap compared with training for a round."""
-    several = _number_present(validation) >= 2
+    several = scored(model, validation)
     if not several.any():
         return None
     width = sum(math.prod(likelihood.raw_shape) for likelihood in model.likelihoods.values())
@@ -141,5 +144,9 @@ def _hidden(
     number = min(MAX_ROWS, int(several.sum()), decoded // MIN_DRAWS)
     rows = evenly_spaced(validation, several, number)
     assert rows is not None
+    if partly(model):
+        # Each time with other cells hidden: a tenth of a small table says little about any one of them.
+        number *= (times := max(1, min(MAX_ROUNDS, min(MAX_ROWS, decoded // MIN_DRAWS) // number)))
+        rows = rows.index(torch.arange(len(rows), device=rows.device).repeat(times))
     draws = min(MAX_DRAWS, max(MIN_DRAWS, decoded // number))
     return HiddenModalities(model, rows, free(), draws=draws, seed=seed)

@@ -1,4 +1,4 @@
-"""How modalities are displayed: as images, classes, flags or values, with names for classes and elements."""
+"""How modalities are displayed: as images, classes, flags, texts or values, with names for classes and elements."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from torch import Tensor
 from nbridge.common.messages import clip
 from nbridge.models.base import MultimodalVAE
 from nbridge.nn.likelihoods import Bernoulli, Categorical, Likelihood
+from nbridge.nn.text_likelihood import Text
 from nbridge.spec.spec import Spec
 
-Kind = Literal["image", "classes", "flags", "values"]
+Kind = Literal["image", "classes", "flags", "text", "values"]
 """``flags`` are binary values or probabilities that are not an image; ``values`` is everything else."""
 
 
@@ -22,6 +23,8 @@ def kind_of(likelihood: Likelihood) -> Kind:
     """The kind of a modality."""
     if isinstance(likelihood, Categorical):
         return "classes"
+    if isinstance(likelihood, Text):
+        return "text"
     if len(likelihood.shape) == 3 and likelihood.shape[0] in (1, 3):
         return "image"
     return "flags" if isinstance(likelihood, Bernoulli) else "values"

@@ -26,6 +26,7 @@ from nbridge.common import atomic_files as files
 from nbridge.evaluation.results import METRICS, Settings, read_evaluation
 from nbridge.runs import run
 from nbridge.runs.comparison import TimeLimitReached
+from nbridge.spec.registry import BUILT_IN
 from nbridge.training import build
 from nbridge.training.checkpoint import save_model
 
@@ -194,7 +195,7 @@ def test_wrong_usage_is_told_with_where_help_is(mistake: str, call: Call, here: 
 
 # Specs
 
-LIKELIHOODS = "bernoulli, categorical, discretized_logistic, laplace, negative_binomial, normal, poisson"
+LIKELIHOODS = ", ".join(sorted(BUILT_IN["likelihoods"]))
 KEYS = "spec_version, name, model, latent_dim, data, modalities, fusion, bridges, prior, training"
 ONE = "modalities: {x: {shape: 3, encoder: mlp, likelihood: normal}}\n"
 OWN_CLASS = "For your own class write 'package.module:Class'."

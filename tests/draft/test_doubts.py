@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from drafts import kinds
 
 from nbridge.draft.draft import Draft, init
 from nbridge.errors import DataError
@@ -56,7 +57,7 @@ def test_numbers_that_are_not_written_plainly_are_named(cell: str, first: str, w
     reason = f"text such as {first!r}, {what}; write them with a decimal point and nothing else"
     # A handful of different values could be classes, and the doubt is stated; many are left out.
     for found in drafts(lambda row: cell.format(row % 5)):
-        assert found.spec.modalities["dose"].likelihood.type == "categorical"
+        assert kinds(found.spec)["dose"] == "categorical"
         assert f"could also be numbers: {reason}" in words(found)
     if "00{}" not in cell:
         for found in drafts(lambda row: cell.format(row % 40)):
@@ -75,14 +76,14 @@ def test_numbers_that_are_not_written_plainly_are_named(cell: str, first: str, w
 )
 def test_doubts_stand_beside_the_guess(cell: Cells, doubt: str):
     for found in drafts(cell, "code"):
-        assert "code" in found.spec.data.source.kwargs["columns"]["code" if "code" in found.spec.modalities else "numbers"]
+        assert "code" in kinds(found.spec)
         assert doubt.partition(":")[0] in words(found)
 
 
 @pytest.mark.usefixtures("here")
 def test_codes_with_leading_zeros_are_classes_or_identifiers_and_never_numbers():
     for found in drafts(lambda row: f"{row % 12:02d}", "ward"):
-        assert found.spec.modalities["ward"].likelihood.type == "categorical"
+        assert kinds(found.spec)["ward"] == "categorical"
         assert list(found.spec.data.source.kwargs["classes"]["ward"][:2]) == ["00", "01"]
     for found in drafts(lambda row: f"{row * 7 % 1000:04d}", "ward"):
         assert list(found.spec.modalities) == ["x"]
@@ -100,7 +101,7 @@ def test_dates_that_differ_in_all_rows_are_called_dates_and_not_identifiers(form
 
 def test_columns_between_pipes_are_read_and_written_so(here: Path):
     found, frame = drafts(lambda row: "ab c"[row % 4 : row % 4 + 1], "k", "|")
-    assert found.spec.modalities == frame.spec.modalities
+    assert found.spec.modalities == {"rows": frame.spec.modalities["table"]}
     rng = np.random.default_rng(0)
     (here / "odd.csv").write_text("x^y\n" + "".join(f"{row}^{other:.3f}\n" for row, other in enumerate(rng.normal(size=50))))
     with pytest.raises(DataError, match=r"column 'x\^y', the identifier, is the only one; expected commas, semicolons, tabs or \| between"):

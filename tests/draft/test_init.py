@@ -13,12 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from commands import Call
+from drafts import kinds, members
 from pyarrow import parquet
 
 from nbridge.data.tables.columns import open_table
-from nbridge.draft import columns as guesses
-from nbridge.draft.columns import MOST_MODALITIES
+from nbridge.draft import grouping as guesses
 from nbridge.draft.draft import init
+from nbridge.draft.grouping import MOST_MODALITIES
 from nbridge.errors import DataError
 from nbridge.spec.reader import parse_spec
 
@@ -76,8 +77,10 @@ def test_blocks_of_a_table_are_found_and_described(here: Path):
     found = init([str(write(here / "my clinic.csv", clinic()[0]))])
     spec = parse_spec(found.text)
     assert {name: (one.shape, one.likelihood.type) for name, one in spec.modalities.items()} == {
-        "clin": ((4,), "normal"), "lab": ((8,), "normal"), "rna": ((6,), "negative_binomial"), "stage": ((3,), "categorical"),
+        "clin": ((4,), "mixed"), "lab": ((8,), "normal"), "rna": ((6,), "negative_binomial"), "stage": ((3,), "categorical"),
     }  # fmt: skip
+    assert kinds(spec)["clin_age"] == {"type": "normal", "whole": True, "low": 0.0}
+    assert kinds(spec)["clin_bmi"] == "normal"
     options = spec.data.source.kwargs
     assert (options["id"], options["classes"]) == ("sample", {"stage": ("I", "II", "III")})
     assert options["columns"]["lab"] == tuple(f"lab_{place}" for place in range(1, 9))
@@ -108,27 +111,26 @@ def column_of(kind: str, rows: int = 60) -> list[object]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "shape", "likelihood", "classes"),
+    ("kind", "found", "classes"),
     [
-        ("normal", 1, "normal", ()),
-        ("ages", 1, "normal", ()),
-        ("negative_binomial", 1, "negative_binomial", ()),
-        ("categorical", 3, "categorical", ("high", "low", "middle")),
-        ("grades", 4, "categorical", ("1", "2", "3", "4")),
-        ("bernoulli", 1, "bernoulli", ()),
-        ("truth values", 1, "bernoulli", ()),
-        ("words of two", 1, "bernoulli", ("no", "yes")),
-        ("marked", 1, "normal", ()),
+        ("normal", "normal", ()),
+        ("ages", {"type": "normal", "whole": True, "low": 0.0}, ()),
+        ("negative_binomial", "poisson", ()),
+        ("categorical", "categorical", ("high", "low", "middle")),
+        ("grades", "ordinal", ("1", "2", "3", "4")),
+        ("bernoulli", "bernoulli", ()),
+        ("truth values", "bernoulli", ()),
+        ("words of two", "bernoulli", ("no", "yes")),
+        ("marked", {"type": "normal", "low": 0.0}, ()),
     ],
 )
-def test_the_values_of_a_column_tell_its_likelihood(here: Path, kind: str, shape: int, likelihood: str, classes: tuple[str, ...]):
-    write(here / "rows.csv", {"größe": column_of("normal"), "value": column_of(kind)})
+def test_the_values_of_a_column_tell_its_likelihood(here: Path, kind: str, found: Any, classes: tuple[str, ...]):
+    write(here / "rows.csv", {"größe": column_of("normal"), "arm": column_of("categorical"), "value": column_of(kind)})
     spec = parse_spec(init(["rows.csv"]).text)
-    name = next(name for name, columns in spec.data.source.kwargs["columns"].items() if "value" in columns)
-    modality = spec.modalities[name]
-    expected = 2 if likelihood == "normal" else shape
-    assert (modality.shape, modality.likelihood.type) == ((expected,), likelihood)
-    assert (spec.data.source.kwargs["classes"] or {}).get("value", ()) == classes
+    # All loose columns of a file are one modality, which is called as the file.
+    assert members(spec) == {"rows": ("größe", "arm", "value")}
+    assert kinds(spec)["value"] == found
+    assert spec.data.source.kwargs["classes"].get("value", ()) == classes
     assert spec.data.source.kwargs["missing"] == (("unknown",) if kind == "marked" else ())
 
 
@@ -153,18 +155,18 @@ def test_sixty_single_columns_are_few_modalities(here: Path):
     write(here / "rows.csv", columns)
     spec = parse_spec(init(["rows.csv"]).text)
     assert len(spec.modalities) <= MOST_MODALITIES
-    taken = [column for columns in spec.data.source.kwargs["columns"].values() for column in columns]
+    taken = [column for columns in members(spec).values() for column in columns]
     assert sorted(taken) == sorted(columns)
-    # Twenty columns of three classes each, one-hot.
-    assert (spec.modalities["classes"].shape, spec.modalities["classes"].likelihood.type) == ((60,), "bernoulli")
+    # Numbers, twenty columns of three classes each, one-hot, and five of two.
+    assert {name: (one.shape, one.likelihood.type) for name, one in spec.modalities.items()} == {"rows": ((58 + 20 * 3 + 5,), "mixed")}
 
 
-def test_columns_that_are_absent_together_are_a_modality_whatever_they_are_called(here: Path):
+def test_columns_that_areabsent_together_are_a_modality_whatever_they_are_called(here: Path):
     rng = np.random.default_rng(0)
     hidden = rng.random((2, 60)) < 0.4
     blocks = {"pressure": 0, "pulse": 0, "weight": 0, "iron": 1, "zinc": 1, "lead": 1}
     write(here / "rows.csv", {name: np.where(hidden[place], "", column_of("normal")).tolist() for name, place in blocks.items()})
-    columns = parse_spec(init(["rows.csv"]).text).data.source.kwargs["columns"]
+    columns = members(init(["rows.csv"]).spec)
     assert sorted(columns.values()) == [("iron", "zinc", "lead"), ("pressure", "pulse", "weight")]
 
 
@@ -175,13 +177,13 @@ def test_columns_of_a_wide_table_that_lack_nothing_are_not_compared_with_each_ot
         compared.append(min((~one).mean(), (~other).mean()))
         return original(one, other)
 
-    original = guesses._absent_together
-    monkeypatch.setattr(guesses, "_absent_together", absent_together)
+    original = guesses.absent_together
+    monkeypatch.setattr(guesses, "absent_together", absent_together)
     rng = np.random.default_rng(0)
     cells: dict[str, Any] = {f"gene_{place}": rng.normal(size=60).round(3).tolist() for place in range(100)}
     cells |= {f"gene_{place}": [*[""] * 20, *cells[f"gene_{place}"][20:]] for place in range(4)}
     write(here / "rows.csv", cells)
-    assert [len(columns) for columns in init(["rows.csv"]).spec.data.source.kwargs["columns"].values()] == [4, 96]
+    assert {name: len(columns) for name, columns in members(init(["rows.csv"]).spec).items()} == {"gene": 96, "gene_incomplete": 4}
     assert compared == [pytest.approx(1 / 3)] * 3
 
 

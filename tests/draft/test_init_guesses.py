@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from commands import Call, in_this_process
+from drafts import kinds, members
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,14 +21,14 @@ import nbridge
 from nbridge.data.dates import holds_dates, is_date
 from nbridge.data.tables.cells import MOST_CLASSES, ordered_classes
 from nbridge.data.tables.profiles import Profile
-from nbridge.data.tables.source import Table
 from nbridge.draft.checks import check_data
 from nbridge.draft.column_kinds import ColumnKind, Tally, kind_of_numbers, kind_of_text, repeats
-from nbridge.draft.columns import MOST_MODALITIES, kind_of
+from nbridge.draft.columns import kind_of
 from nbridge.draft.draft import Draft, init
+from nbridge.draft.grouping import MOST_MODALITIES
 from nbridge.draft.name_groups import group_by_prefix
 from nbridge.spec.reader import parse_spec
-from nbridge.training.build import build_data, build_model
+from nbridge.training.build import build_data, build_model, source_of
 
 ROWS = 2000
 Make = Callable[[np.random.Generator], Any]
@@ -70,14 +71,13 @@ def found_in(name: str, values: Sequence[object]) -> ColumnKind:
 
 
 def guessed(name: str, values: Sequence[object]) -> tuple[str, int, str]:
-    """The likelihood and the size of a column that stands beside one of reals of another name, and all comments."""
+    """The likelihood and the number of classes of a column that stands beside one of reals of another name, and all comments."""
     found = init([table(Path("rows.csv"), {"zz": reals(len(values)), name: values})])
-    columns = found.spec.data.source.kwargs["columns"]
-    own = next((modality for modality, members in columns.items() if name in members), None)
-    if own is None:
+    kind = kinds(found.spec).get(name)
+    if kind is None:
         return "left out", 0, comments(found)
-    modality = found.spec.modalities[own]
-    return modality.likelihood.type, modality.shape[0], comments(found)
+    classes = (found.spec.data.source.kwargs["classes"] or {}).get(name, ())
+    return kind if isinstance(kind, str) else kind["type"], len(classes), comments(found)
 
 
 WHOLE: list[tuple[str, Make, str, str]] = [
@@ -129,7 +129,7 @@ def test_columns_that_are_together_name_those_in_doubt(here: Path, doubtful: boo
     rng = np.random.default_rng(0)
     ages = (rng.integers(18, 60, ROWS) if doubtful else rng.integers(0, 10**6, ROWS)).tolist()
     found = init([table(here / "rows.csv", {"m_x": reals(), "m_y": reals()[::-1], "m_age": ages})])
-    words = "names begin with m; 3 columns of numbers, standardised" + ("; m_age could also be classes" if doubtful else "")
+    words = "names begin with m; 3 columns of numbers" + ("; m_age could also be classes" if doubtful else "")
     assert words in comments(found)
     assert ("could also" in found.text) == doubtful
 
@@ -146,7 +146,7 @@ def test_a_hundred_species_are_classes_from_a_csv_and_from_an_archive(here: Path
 
 @pytest.mark.parametrize(
     ("values", "likelihood", "classes"),
-    [([0, 0.5, 1], "categorical", ("0", "0.5", "1")), ([0, 0.5, 1, 1.5, 2, 2.5, 3], "normal", ())],
+    [([0, 0.5, 1], "ordinal", ("0", "0.5", "1")), ([0, 0.5, 1, 1.5, 2, 2.5, 3], "normal", ())],
 )
 def test_few_numbers_are_classes_even_if_they_are_not_whole(here: Path, values: list[float], likelihood: str, classes: tuple[str, ...]):
     cells = (values * ROWS)[:ROWS]
@@ -163,7 +163,7 @@ def test_a_stray_value_among_whole_numbers_makes_no_class_of_its_own():
 
 def test_numbers_that_are_spelt_in_two_ways_are_one_class(here: Path):
     likelihood, size, _ = guessed("stage", ["1", "1.0", "2", "3"] * 100)
-    assert (likelihood, size) == ("categorical", 3)
+    assert (likelihood, size) == ("ordinal", 3)
     assert check_data(init(["rows.csv"]).spec).errors == ()
 
 
@@ -178,9 +178,9 @@ def test_text_that_repeats_is_classes_up_to_a_thousand_of_them(kinds: int, rows_
 def test_a_thousand_classes_of_text_hold_with_their_data(here: Path):
     texts = [f"town {place}" for place in range(MOST_CLASSES)] * 2
     assert guessed("town", texts)[:2] == ("categorical", MOST_CLASSES)
-    source = init(["rows.csv"]).spec.data.source
-    towns = Table(**source.kwargs).load({"town": (MOST_CLASSES,), "zz": (1,)}).batch.representative().values["town"]
-    assert [source.kwargs["classes"]["town"][code] for code in towns.int().tolist()] == texts
+    spec = init(["rows.csv"]).spec
+    rows = source_of(spec).load({"rows": (1 + MOST_CLASSES,)}).batch.representative().values["rows"]
+    assert [spec.data.source.kwargs["classes"]["town"][code] for code in rows[:, 1:].argmax(1).tolist()] == texts
 
 
 def test_text_that_does_not_repeat_or_has_too_many_values_is_left_out():
@@ -219,7 +219,7 @@ def test_the_guess_depends_on_the_tally_alone(kinds: int, seed: int, name: str, 
 @pytest.mark.parametrize("codes", [("007", "010", "100"), ("01", "02"), tuple(f"{place:04}" for place in range(60))])
 def test_codes_with_leading_zeros_are_classes_and_come_back_to_the_letter(here: Path, codes: tuple[str, ...]):
     likelihood, size, _ = guessed("x", list(codes) * 20)
-    assert (likelihood, size) == (("bernoulli", 1) if len(codes) == 2 else ("categorical", len(codes)))
+    assert (likelihood, size) == ("bernoulli" if len(codes) == 2 else "categorical", len(codes))
     found = init(["rows.csv"])
     assert found.spec.data.source.kwargs["classes"] == {"x": codes}
     assert check_data(found.spec).errors == ()
@@ -329,12 +329,15 @@ def test_prefixes_make_modalities_and_questionnaires_stay_apart(here: Path):
         "bill depth": reals(300),
     }
     found = init([table(here / "rows.csv", cells)])
-    assert found.spec.data.source.kwargs["columns"] == {"gene": ("gene_a.b", "gene_c"), "bill": ("bill length", "bill depth")}
+    assert members(found.spec) == {"gene": ("gene_a.b", "gene_c"), "bill": ("bill length", "bill depth")}
+    # Beside columns without a prefix, two columns that share one are none of their own.
+    found = init([table(here / "rows.csv", {**cells, "age": reals(300)})])
+    assert members(found.spec) == {"rows": (*cells, "age")}
     answers = {f"{scale}{item}": rng.integers(1, 7, 300).tolist() for scale in "ACENO" for item in range(1, 6)}
     found = init([table(here / "bfi.csv", {**answers, "age": rng.integers(18, 80, 300).tolist()})])
-    columns = found.spec.data.source.kwargs["columns"]
-    assert columns == {"age": ("age",), **{scale: tuple(f"{scale}{item}" for item in range(1, 6)) for scale in "ACENO"}}
+    assert members(found.spec) == {"age": ("age",), **{scale: tuple(f"{scale}{item}" for item in range(1, 6)) for scale in "ACENO"}}
     assert found.spec.modalities["A"].shape == (30,)
+    assert {kinds(found.spec)[item] for item in answers} == {"ordinal"}
 
 
 def test_counts_of_different_ranges_under_one_name_are_counts(here: Path):
@@ -351,8 +354,7 @@ def test_empty_cells_are_counted(here: Path, call: Call):
     table(here / "rows.csv", cells)
     found = init(["rows.csv"])
     assert found.empty == {"lab_a": 3, "sex": 7, "note": 100}
-    assert "names begin with lab; 2 columns of numbers, standardised; empty cells of 200 rows: lab_a 3" in comments(found)
-    assert "two values, f, m; empty in 7 of 200 rows" in comments(found)
+    assert "4 columns: 3 of numbers, 1 of two values; empty cells of 200 rows: sex 7, lab_a 3" in comments(found)
     code, out, _ = call("init", "rows.csv")
     assert code == 0
     assert "empty, of 200 rows: note 100, sex 7, lab_a 3" in out.splitlines()
@@ -475,25 +477,45 @@ def test_what_is_written_always_holds_with_its_data(kinds: dict[str, int], rows:
     found = nbridge.init(pa.table(frame))
     assert parse_spec(found.text) == found.spec
     assert found.empty == {name: cells.count(None) for name, cells in frame.items() if None in cells}
-    taken = [column for columns in found.spec.data.source.kwargs["columns"].values() for column in columns]
+    taken = [column for columns in members(found.spec).values() for column in columns]
     assert len(taken) == len(set(taken))
     assert not {name for name, kind in kinds.items() if kind in (5, 8)} & set(taken)
 
 
-REAL = {
-    "pbc": {"status": 3, "stage": 4, "edema": 3, "sex": 1, "binary": 4},
-    "bfi": {"A": 30, "C": 30, "E": 30, "N": 30, "O": 30, "education": 5, "gender": 1, "age": 1},
-    "hdma": {"numbers": 6, "binary": 7},
-    "penguins": {"species": 3, "island": 3, "year": 3, "bill": 2, "numbers": 2, "sex": 1},
+INCOMPLETE = ("trt", "ascites", "hepato", "spiders", "chol", "copper", "alk.phos", "ast", "trig")
+"""What was measured in the trial of pbc alone."""
+REAL: dict[str, tuple[dict[str, int], dict[str, Any]]] = {
+    # Modalities with their numbers of columns, and the kinds of some columns.
+    "pbc": (
+        {"pbc": 10, "pbc_incomplete": 9},
+        {
+            "status": "categorical", "stage": "ordinal", "edema": "ordinal", "sex": "bernoulli", "bili": "lognormal", "age": "normal",
+            "copper": {"type": "lognormal", "whole": True}, "platelet": {"type": "normal", "whole": True, "low": 0.0}, "trt": "bernoulli",
+        },
+    ),
+    "bfi": (
+        {"A": 5, "C": 5, "E": 5, "N": 5, "O": 5, "bfi": 3},
+        {"A1": "ordinal", "O5": "ordinal", "education": "ordinal", "gender": "bernoulli"},
+    ),
+    "hdma": ({"hdma": 13}, {"lvr": "normal", "deny": "bernoulli", "comdominiom": "bernoulli"}),
+    "penguins": (
+        {"penguins": 8},
+        {
+            "species": "categorical", "island": "categorical", "sex": "bernoulli", "bill_depth_mm": "normal", "year": "ordinal",
+            "body_mass_g": {"type": "normal", "whole": True, "low": 0.0},
+        },
+    ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REAL)
 def test_real_tables_are_described_as_their_sources_describe_them(real_data: Path, name: str):
     found = init([str(real_data / "tables" / f"{name}.csv")])
-    sizes = {modality: one.shape[0] for modality, one in found.spec.modalities.items()}
-    assert sizes | REAL[name] == sizes
-    assert len(sizes) <= MOST_MODALITIES
+    columns, some = REAL[name]
+    assert {modality: len(own) for modality, own in members(found.spec).items()} == columns
+    assert kinds(found.spec) | some == kinds(found.spec)
+    if name == "pbc":
+        assert members(found.spec)["pbc_incomplete"] == INCOMPLETE
     assert check_data(found.spec).errors == ()
 
 
@@ -553,7 +575,7 @@ def test_a_column_of_parts_splits_rows_and_is_no_class(here: Path, name: str, en
     columns = {"subject": columns["patient"], name: columns["split"], "arm": columns["arm"], "dose": columns["dose"]}
     found = init([saved(here, columns, ending)])
     assert (found.spec.data.group, found.spec.data.split) == ("subject", name)
-    assert set(found.spec.modalities) == {"arm", "dose"}
+    assert [*itertools.chain(*members(found.spec).values())] == ["arm", "dose"]
     assert set(found.spec.data.source.kwargs["classes"]) == {"arm"}
     assert "# assigns rows to parts: train 96, validation 12, test 12;" in found.text
     parts = build_data(found.spec, build_model(found.spec))

@@ -160,7 +160,7 @@ def test_a_table_is_joined_to_a_folder_by_the_names_of_its_images(here: Path):
     assert described(found)["face_2"] == ((3, 8, 8), "conv", "discretized_logistic")
     options = found.spec.data.source.kwargs
     assert (options["id"], options["table"], options["folders"]) == ("who", "people.csv", {"face_2": "face"})
-    assert {name: int(mask.sum()) for name, mask in found.present.items()} == {"face_2": 15, "face": 30, "sex": 30}
+    assert {name: int(mask.sum()) for name, mask in found.present.items()} == {"face_2": 15, "people": 30}
     assert init(["face", "people.csv"], id="who").text == found.text
     table(here / "others.csv", people(30, lambda row: f"Q{row}"))
     with refused(f"{here / 'others.csv'}: no column matches the image names, such as 'P0' in face; name it with --id"):
@@ -248,9 +248,9 @@ def test_from_real_photographs_and_a_table_to_completed_ones(here: Path, call: C
     assert call("validate", "faces.yaml", "--data")[0] == 0
     fewer = [word for stage in ("joint", "bridges") for word in ("--set", f"training.stages.{stage}.epochs=1")]
     assert call("train", "faces.yaml", "--out", "run", "--no-report", *fewer)[0] == 0
-    assert open_run("run").splits.train.names == ("faces", "binary")
+    assert open_run("run").splits.train.names == ("faces", "attributes")
     code, out, _ = call("impute", "run", "faces", "attributes.csv", "--to", "done", "--samples", "2")
-    assert (code, out.splitlines()[0]) == (0, "done: attributes.csv: 60 rows; imputed faces 10, binary 5")
+    assert (code, out.splitlines()[0]) == (0, "done: attributes.csv: 60 rows; imputed faces 10, attributes 5")
     for name in names[:50]:
         assert (here / "done" / "faces" / Path(name).name).read_bytes() == (here / "faces" / Path(name).name).read_bytes()
     made = {path.name: pixels(path).shape for path in (here / "done" / "faces").glob("*.png")}

@@ -6,9 +6,10 @@ import pytest
 
 from nbridge.errors import SpecError
 from nbridge.spec.reader import parse_spec
+from nbridge.spec.registry import BUILT_IN
 
 LABEL = "modalities: {label: {shape: 10, encoder: mlp, likelihood: categorical}}\n"
-ENCODERS = "Known: conv, embedding, mlp. For your own class write 'package.module:Class'."
+ENCODERS = f"Known: {', '.join(sorted(BUILT_IN['encoders']))}. For your own class write 'package.module:Class'."
 
 
 def problems(text: str, *overrides: str) -> list[str]:

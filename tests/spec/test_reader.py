@@ -17,11 +17,12 @@ from ruamel.yaml import YAML
 
 from nbridge.errors import SpecError
 from nbridge.spec.reader import parse_spec, read_spec, spec_from_dict, write_spec
+from nbridge.spec.registry import BUILT_IN
 from nbridge.spec.spec import Spec
 
 LABEL = "modalities: {label: {shape: 10, encoder: mlp, likelihood: categorical}}\n"
 KEYS = "spec_version, name, model, latent_dim, data, modalities, fusion, bridges, prior, training"
-ENCODERS = "Known: conv, embedding, mlp. For your own class write 'package.module:Class'."
+ENCODERS = f"Known: {', '.join(sorted(BUILT_IN['encoders']))}. For your own class write 'package.module:Class'."
 REPOSITORY = Path(__file__).parents[2]
 
 BROKEN = """\
@@ -47,7 +48,7 @@ BROKEN_LINES = [
     "7:3: modalities.label: missing key 'likelihood'",
     '7:57: modalities.label.encoder.hidden.1: expected an integer, got "none"',
     "7:65: modalities.label.likelihoo: unknown key 'likelihoo'. Did you mean 'likelihood'? "
-    "Known: shape, encoder, decoder, likelihood, features, weight",
+    "Known: columns, shape, encoder, decoder, likelihood, features, weight",
     "8:3: modalities.top: duplicate key 'top'; the first is in line 6",
     "9:3: modalities.keys: 'keys' is not a valid modality name: it is reserved for torch.nn.ModuleDict; use another, such as 'keys_1'",
     "10:16: modalities.keys.shape.1: expected a number above 0, got 0",

@@ -18,12 +18,13 @@ from nbridge.spec import registry
 from nbridge.spec.components import Component
 from nbridge.spec.names import RESERVED
 from nbridge.spec.reader import spec_from_dict
+from nbridge.spec.registry import BUILT_IN
 from nbridge.spec.signature import read_signature
 from nbridge.spec.spec import BridgesKeys, BridgesSpec, DataKeys, Spec, Term
 
 LABEL = {"shape": 10, "encoder": "mlp", "likelihood": "categorical"}
 KEYS = "spec_version, name, model, latent_dim, data, modalities, fusion, bridges, prior, training"
-ENCODERS = "Known: conv, embedding, mlp. For your own class write 'package.module:Class'."
+ENCODERS = f"Known: {', '.join(sorted(BUILT_IN['encoders']))}. For your own class write 'package.module:Class'."
 MODELS = "bivcca, bridged, jmvae, joint, mvae, telbo, vae"
 OWN = "For your own class write 'package.module:Class'."
 MODALITY_RULE = "is not a valid modality name: use letters, digits and single underscores, and start with a letter"

@@ -44,6 +44,10 @@ FASHION_FILES = Collection(
 
 IMAGE, LABEL = Available((1, 28, 28)), Available((10,), classes=True)
 _AVAILABLE = {"image": IMAGE, "label": LABEL}
+TEXT_WIDTH = 8
+"""Characters of a line of text: the longest name has five."""
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+"""The names of the digits."""
 _FILES = {
     ("train", "image"): "train-images-idx3-ubyte.gz",
     ("train", "label"): "train-labels-idx1-ubyte.gz",
@@ -58,6 +62,7 @@ class _Images(DataSource):
     """Images of 28 x 28 grey levels in ten classes, with an official test part; subclasses document the options."""
 
     files: ClassVar[Collection]
+    available: ClassVar[Mapping[str, Available]] = _AVAILABLE
 
     def __init__(self, *, download: bool = True, binarize: bool = False, rows: PositiveInt | None = None) -> None:
         self.download, self.binarize, self.rows = download, binarize, rows
@@ -68,20 +73,27 @@ class _Images(DataSource):
         Raises:
             DataError: when a modality is neither of the two, or files are missing or damaged.
         """
-        check_fields(self.files.name, _AVAILABLE, shapes)
-        parts = read_parts(self.files, tuple(shapes), download=self.download, rows=self.rows)
-        joined = {kind: np.concatenate([parts[part][kind] for part in PARTS]) for kind in shapes}
-        values = {
-            kind: pixels(array, binarize=self.binarize) if kind == "image" else torch.from_numpy(array).long()
-            for kind, array in joined.items()
-        }
-        return Dataset(Batch.complete(arrange(values, _AVAILABLE, shapes)), part=part_names(parts))
+        check_fields(self.files.name, self.available, shapes)
+        parts = self._parts(shapes)
+        joined = {kind: np.concatenate([parts[part][kind] for part in PARTS]) for kind in parts["train"]}
+        values = {kind: self._values(kind, joined, shape) for kind, shape in shapes.items()}
+        return Dataset(Batch.complete(arrange(values, self.available, shapes)), part=part_names(parts))
+
+    def _parts(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, np.ndarray]]:
+        return read_parts(self.files, tuple(shapes), download=self.download, rows=self.rows)
+
+    def _values(self, kind: str, joined: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> Tensor:  # noqa: ARG002 (for texts)
+        return pixels(joined[kind], binarize=self.binarize) if kind == "image" else torch.from_numpy(joined[kind]).long()
 
 
 class MNIST(_Images):
     """70,000 handwritten digits of 28 x 28 grey levels, as ``image`` in [0, 1] and ``label``; the last 10,000 are the official test part.
 
+    A third modality is the ``text`` of MNIST-SVHN-Text: the name of the digit at a random place in a line of eight characters, for a
+    likelihood of type text and a shape of 9 or more.
+
     References:
+        | Generalized Multimodal ELBO (Sutter et al., 2021), https://arxiv.org/abs/2105.02470
         | Gradient-based learning applied to document recognition (LeCun et al., 1998)
         | http://yann.lecun.com/exdb/publis/pdf/lecun-98.pdf
 
@@ -92,6 +104,28 @@ class MNIST(_Images):
     """
 
     files = MNIST_FILES
+    available: ClassVar[Mapping[str, Available]] = {**_AVAILABLE, "text": Available((TEXT_WIDTH + 1,))}
+
+    def texts_of(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+        if name != "text":
+            return [*super().texts_of(name, shapes)]
+        labels = self._parts({"label": LABEL.shape})
+        return [text for part in PARTS for text in spelt_out(labels[part]["label"], part)]
+
+    def _parts(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, np.ndarray]]:
+        parts = super()._parts(
+            {**{name: shape for name, shape in shapes.items() if name != "text"}, **({"label": ()} if "text" in shapes else {})}
+        )
+        if "text" not in shapes:
+            return parts
+        return {part: {**arrays, "text": np.array(spelt_out(arrays["label"], part))} for part, arrays in parts.items()}
+
+    def _values(self, kind: str, joined: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> Tensor:
+        if kind != "text":
+            return super()._values(kind, joined, shape)
+        if kind not in self.texts:
+            raise DataError(f"modality 'text': {self.files.name} offers texts; use likelihood: text")
+        return torch.from_numpy(self.texts[kind].numbers(joined[kind].tolist(), "modality 'text': row {}".format)).long()
 
 
 class FashionMNIST(_Images):
@@ -108,6 +142,19 @@ class FashionMNIST(_Images):
     """
 
     files = FASHION_FILES
+
+
+def spelt_out(labels: np.ndarray, part: str) -> list[str]:
+    """The name of each digit at a random place in a line of blanks, which depends on the row and the part only.
+
+    Example:
+        >>> spelt_out(np.array([4, 1]), "train")
+        ['   four ', ' one    ']
+    """
+    places = np.random.default_rng(PARTS.index(part)).random(len(labels))
+    names = [NAMES[label] for label in labels.tolist()]
+    starts = [int(place * (TEXT_WIDTH + 1 - len(name))) for place, name in zip(places.tolist(), names, strict=True)]
+    return [(" " * start + name).ljust(TEXT_WIDTH) for start, name in zip(starts, names, strict=True)]
 
 
 def read_idx(path: Path) -> np.ndarray:

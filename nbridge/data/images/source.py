@@ -172,7 +172,7 @@ class Images(Table):
         """Checks the options that can be checked without data."""
         keys_of(shapes, self.folders, "folders")
         keys_of(shapes, self.path_columns, "files")
-        keys_of(shapes, self._asked, "columns")
+        keys_of(shapes, self.words(self._asked), "columns")
         if not self.folders and not self.path_columns:
             raise DataError("images: neither folders nor files; name the folder of a modality, folders: {image: faces}, or source: table")
         ways = {"folders": self.folders, "files": self.path_columns, "columns": self._asked}

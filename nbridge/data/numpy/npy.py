@@ -66,7 +66,7 @@ class NPYFolder(DataSource):
     def blocks(self, binding: Binding, scratch: Path) -> Iterator[RowReader]:  # noqa: ARG002 (files are read where they are)
         path = find_folder(self.path)
         with naming(self.origin, path):
-            yield ArrayRows(folder_members(path), self.array_names(binding.taken), id_key=self.id, classes=self.classes)
+            yield ArrayRows(folder_members(path), self.array_names(binding.taken), id_key=self.id, classes=self.classes, texts=self.texts)
 
     def check_output(self, target: Path, *, sharded: bool) -> None:  # noqa: ARG002 (rows can be cut anywhere)
         check_not_input(target, find_folder(self.path))

@@ -27,6 +27,7 @@ from nbridge.data.schema import ArraysSchema
 from nbridge.data.source import Binding, DataSource, check_not_input, is_path
 from nbridge.data.split import PARTS, Dataset
 from nbridge.data.split_labels import NoColumnError, RowLabels, array_labels
+from nbridge.data.text_values import numbered_texts, texts_in_array
 from nbridge.errors import DataError, naming
 
 
@@ -93,7 +94,8 @@ class NPZ(DataSource):
     def blocks(self, binding: Binding, scratch: Path) -> Iterator[RowReader]:
         path = find_file(self.path)
         with naming(self.origin, path), archive_members(path, scratch) as members:
-            yield ArrayRows(members, self.array_names(binding.taken), packed=True, id_key=self.id, classes=self.classes)
+            names = self.array_names(binding.taken)
+            yield ArrayRows(members, names, packed=True, id_key=self.id, classes=self.classes, texts=self.texts)
 
     def check_output(self, target: Path, *, sharded: bool) -> None:  # noqa: ARG002 (rows can be cut anywhere)
         check_not_input(target, find_file(self.path))
@@ -133,6 +135,12 @@ class NPZ(DataSource):
         found = [array_labels(what, array, str(path)) for array in arrays]
         return replace(found[0], texts=[text for labels in found for text in labels.texts])
 
+    def texts_of(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
+        key, path = keys_of(shapes, self.keys)[name], find_file(self.path)
+        with opened_npz(path) as archive:
+            for prefix in [f"{part}_" for part in PARTS] if self.parts else [""]:
+                yield from texts_in_array(read_member(path, archive, prefix + key, name), f"{path}: modality {name!r}")
+
     def _read(self, path: Path, archive: NpzFile, keys: Mapping[str, str], prefix: str) -> dict[str, np.ndarray]:
         """The arrays of a part by modality, its masks, and its identifiers if it has any."""
         others = [part + "_" for part in PARTS if part + "_" != prefix] if prefix else []
@@ -148,9 +156,11 @@ class NPZ(DataSource):
 
     def _numbered(self, path: Path, name: str, array: np.ndarray) -> np.ndarray:
         """Class indices, NaN for an empty text."""
+        what = f"{path}: modality {name!r}"
+        if name in self.texts:
+            return numbered_texts(self.texts[name], array, what)
         if not are_texts(array.dtype, array.shape):
             return array
-        what = f"{path}: modality {name!r}"
         if name not in self.classes:
             raise DataError(f"{what}: array of dtype {array.dtype}, expected real numbers; list text classes in data.classes")
         return class_numbers(texts_in(array, what), self.classes[name], what)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, ClassVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from nbridge.data.numpy.archive import opened_npz, pack_npz
 from nbridge.data.numpy.class_texts import are_texts, class_numbers, filled_texts, text_type, texts_in
 from nbridge.data.numpy.members import FileMember, Member, NpyWriter, archive_member
 from nbridge.data.output_names import named_arrays
+from nbridge.data.text_values import TextForm, numbered_texts, written_texts
 from nbridge.errors import DataError
 
 _NUMBER = np.dtype(np.float64)
@@ -33,6 +35,7 @@ class ArrayRows(RowReader):
         packed: Whether they are in an archive, not a folder.
         id_key: The array of identifiers; None if there is none.
         classes: The ordered classes of text arrays, by modality.
+        texts: How the texts of modalities that hold any are read and written.
     """
 
     noun: ClassVar[str] = "array"
@@ -45,6 +48,7 @@ class ArrayRows(RowReader):
         packed: bool = False,
         id_key: str | None = None,
         classes: Mapping[str, Sequence[str]] | None = None,
+        texts: Mapping[str, TextForm] | None = None,
     ) -> None:
         self.members, self.names, self.packed, self.id_key = members, names, packed, id_key
         self.keys = tuple(members)
@@ -53,9 +57,14 @@ class ArrayRows(RowReader):
         self._classes = {
             key: texts for key, texts in listed.items() if key not in members or are_texts(members[key].dtype, members[key].shape)
         }
+        forms = {names[name]: form for name, form in (texts or {}).items() if name in names}
+        # So do arrays of token numbers.
+        self._texts = {key: form for key, form in forms.items() if key not in members or members[key].dtype.kind in "USO"}
 
     def layout(self, key: str) -> Layout:
         member = self.members[key]
+        if key in self._texts:
+            return Layout(_NUMBER, (*member.shape[:1], self._texts[key].length))
         return Layout(_NUMBER, member.shape[:1]) if key in self._classes else Layout(member.dtype, member.shape)
 
     def row_bytes(self, keys: Iterable[str], rows: int) -> int:  # noqa: ARG002
@@ -65,11 +74,13 @@ class ArrayRows(RowReader):
         keys = tuple(keys)
         for first in range(start, stop, size):
             arrays = {key: self.members[key].rows(first, min(first + size, stop)) for key in keys}
-            texts = {key: array for key, array in arrays.items() if key in self._classes}
+            texts = {key: array for key, array in arrays.items() if key in self._classes or key in self._texts}
             yield Block(first, arrays | {key: self._numbers(key, array, first) for key, array in texts.items()}, table=_Texts(texts))
 
     def _numbers(self, key: str, array: np.ndarray, first: int) -> np.ndarray:
         what = f"array {key!r}"
+        if key in self._texts:
+            return numbered_texts(self._texts[key], array, what, first)
         return class_numbers(texts_in(array, what), self._classes[key], what, first)
 
     def identifiers(self, key: str, rows: int, size: int) -> Iterator[np.ndarray]:
@@ -84,10 +95,10 @@ class ArrayRows(RowReader):
     @contextmanager
     def writing(self, target: Path | None, output: Output) -> Iterator[RowWriter]:
         if target is None:
-            yield ArrayWriter(self, output, self._classes)
+            yield ArrayWriter(self, output, self._classes, self._texts)
             return
         with scratch_beside(target) as folder:
-            files = _Files(folder, self, output, self._classes)
+            files = _Files(folder, self, output, self._classes, self._texts)
             try:
                 yield files
             finally:
@@ -113,8 +124,10 @@ class _Texts:
 class ArrayWriter(RowWriter):
     """Completes arrays in memory."""
 
-    def __init__(self, rows: ArrayRows, output: Output, classes: Mapping[str, Sequence[str]]) -> None:
-        self.members, self.output, self._names, self._classes = rows.members, output, rows.names, classes
+    def __init__(
+        self, rows: ArrayRows, output: Output, classes: Mapping[str, Sequence[str]], texts: Mapping[str, TextForm] = MappingProxyType({})
+    ) -> None:
+        self.members, self.output, self._names, self._classes, self._texts = rows.members, output, rows.names, classes, texts
         self._parts: dict[str, list[tuple[np.ndarray, int]]] = {}
 
     def write(self, block: Block, imputed: Imputed[np.ndarray]) -> None:
@@ -128,7 +141,14 @@ class ArrayWriter(RowWriter):
     @property
     def result(self) -> dict[str, np.ndarray]:  # pyright: ignore[reportIncompatibleVariableOverride] (computed when it is asked for)
         passed = {key: self.members[key].rows(0, sys.maxsize) for key in self.output.passed}
-        return {**passed, **{key: _joined(parts) for key, parts in self._parts.items()}}
+        return {**passed, **{key: self._narrow(key, _joined(parts)) for key, parts in self._parts.items()}}
+
+    def _narrow(self, key: str, array: np.ndarray) -> np.ndarray:
+        """Texts in an array as wide as the longest of them; any other array unchanged."""
+        return np.array(array.tolist(), dtype=self._kind(key)) if key in self._texts else array
+
+    def _kind(self, key: str) -> str:
+        return self.members[key].dtype.kind if key in self.members else "U"
 
     def _arrays(self, block: Block, imputed: Imputed[np.ndarray]) -> Iterator[tuple[str, np.ndarray, int]]:
         """The arrays to write, with the axis of their rows; imputed classes as texts, with the same width in all blocks."""
@@ -139,6 +159,9 @@ class ArrayWriter(RowWriter):
                 classes, given = self._classes[key], block.table.arrays.get(key)
                 dtype = text_type(self.members[key].dtype if key in self.members else None, classes)
                 yield key, filled_texts(given, array, imputed.mask[of[key]], classes, dtype), axis
+            elif key in self._texts:
+                given = block.table.arrays.get(key)
+                yield key, written_texts(self._texts[key], given, array, imputed.mask[of[key]], self._kind(key)), axis
             else:
                 yield key, array, axis
 
@@ -146,8 +169,10 @@ class ArrayWriter(RowWriter):
 class _Files(ArrayWriter):
     """Writes npy files for arrays imputed block by block, and for unchanged ones only if some of their rows are left out."""
 
-    def __init__(self, folder: Path, rows: ArrayRows, output: Output, classes: Mapping[str, Sequence[str]]) -> None:
-        super().__init__(rows, output, classes)
+    def __init__(
+        self, folder: Path, rows: ArrayRows, output: Output, classes: Mapping[str, Sequence[str]], texts: Mapping[str, TextForm]
+    ) -> None:
+        super().__init__(rows, output, classes, texts)
         self._folder, self._files = folder, dict[str, NpyWriter]()
         self.needs = tuple(key for key in output.passed if output.partial and rows.members[key].shape[:1] == (output.total,))
 

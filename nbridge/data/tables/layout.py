@@ -8,7 +8,7 @@ lists is a modality by itself, of any shape with as many elements.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 
@@ -22,6 +22,8 @@ from nbridge.data.source import Field
 from nbridge.data.tables.arrow import distinct
 from nbridge.data.tables.cells import LARGEST, read_cells
 from nbridge.data.tables.columns import Chunk, TableFile, no_column
+from nbridge.data.tables.text_cells import read_texts
+from nbridge.data.text_values import TextForm
 from nbridge.data.texts import same_text_twice
 from nbridge.errors import DataError
 
@@ -33,6 +35,7 @@ class TableLayout:
     Arguments:
         shapes: The shape of a row of each modality, by name.
         columns: Its columns, in order.
+        texts: The form of each column that holds texts.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -41,6 +44,7 @@ class TableLayout:
     id: str = "id"
     missing: frozenset[str] = frozenset()
     lists: frozenset[str] = frozenset()
+    texts: Mapping[str, TextForm] = field(default_factory=dict)
 
     def check(self) -> None:
         """Checks that columns match shapes, and that no column is in two modalities.
@@ -75,8 +79,8 @@ class TableLayout:
 
     def is_index(self, name: str) -> bool:
         """Whether a modality is one column of class indices."""
-        shape = self.shapes[name]
-        return len(self.columns[name]) == 1 and len(shape) == 1 and shape[0] > 1 and self.columns[name][0] not in self.lists
+        shape, column = self.shapes[name], self.columns[name][0]
+        return len(self.columns[name]) == 1 and len(shape) == 1 and shape[0] > 1 and column not in self.lists and column not in self.texts
 
     def fields(self, name: str) -> Iterator[Field]:
         """The columns of a modality, with their elements."""
@@ -84,7 +88,7 @@ class TableLayout:
         for column in self.columns[name]:
             classes = self.classes.get(column, ())
             width = len(classes) if len(classes) > 2 and not self.is_index(name) else 1
-            width = prod(self.shapes[name]) if column in self.lists else width
+            width = prod(self.shapes[name]) if column in self.lists or column in self.texts else width
             yield Field(column, classes, start, start + width)
             start += width
 
@@ -116,6 +120,8 @@ class TableLayout:
 
     def _read(self, chunk: Chunk, column: str) -> np.ndarray:
         absent = chunk.absent | self.missing
+        if column in self.texts:
+            return read_texts(column, chunk.column(column), self.texts[column], absent, chunk.where)
         if column not in self.lists:
             return read_cells(column, chunk.column(column), self.classes.get(column, ()), absent, chunk.where)
         if column not in chunk.vectors:
@@ -151,6 +157,8 @@ class TableLayout:
 
     def _check_width(self, name: str) -> None:
         fields, shape = list(self.fields(name)), self.shapes[name]
+        if len(fields) > 1 and any(field.column in self.texts for field in fields):
+            raise DataError(f"modality {name!r}: {len(fields)} columns, but its likelihood is text; expected one column of texts")
         if (listed := [field.column for field in fields if field.column in self.lists]) and len(fields) > 1:
             raise DataError(
                 f"modality {name!r}: column {clip(listed[0])!r} holds lists, expected one column of lists, or several of single values"

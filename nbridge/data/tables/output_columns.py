@@ -16,6 +16,7 @@ from nbridge.data.source import Field
 from nbridge.data.tables.cell_format import CellStyle, general
 from nbridge.data.tables.columns import Chunk
 from nbridge.data.tables.layout import TableLayout
+from nbridge.data.tables.text_cells import spelt
 from nbridge.errors import DataError
 
 
@@ -107,9 +108,11 @@ def output_columns(plan: CellPlan, imputed: Imputed[np.ndarray]) -> list[CellCol
 
 def _imputed(plan: CellPlan, name: str, imputed: Imputed[np.ndarray]) -> Iterator[CellColumn]:
     for field in plan.fields(name):
-        numbers = _guess(plan, name, field, imputed.each_draw(name))
+        numbers, style = _guess(plan, name, field, imputed.each_draw(name)), plan.styles.get(field.column)
         fill, marks = (_cells(mask, field) for mask in (imputed.mask[name], marks_of(imputed, name)))
-        yield CellColumn(field.column, numbers, fill, style=plan.styles.get(field.column), marks=marks)
+        if field.column in plan.layout.texts:
+            numbers, style = spelt(plan.layout.texts[field.column], numbers)
+        yield CellColumn(field.column, numbers, fill, style=style, marks=marks)
 
 
 def _guess(plan: CellPlan, name: str, field: Field, array: np.ndarray) -> np.ndarray:
@@ -117,7 +120,7 @@ def _guess(plan: CellPlan, name: str, field: Field, array: np.ndarray) -> np.nda
     if plan.layout.is_index(name):
         return array
     elements = _flat(array, 2)[..., field.start : field.stop]
-    if field.column in plan.layout.lists:
+    if field.column in plan.layout.lists or field.column in plan.layout.texts:
         return elements
     return elements.argmax(-1) if field.stop - field.start > 1 else elements[..., 0]
 

@@ -85,7 +85,7 @@ class Parquet(DataSource):
         Raises:
             DataError: when pyarrow is missing, a file is missing or damaged, or a column is missing or has another type or size.
         """
-        asked = keys_of(shapes, self.columns, "columns")
+        asked = keys_of(shapes, self.words(self.columns), "columns")
         path = find_file_or_folder(self.path)
         files = parquet_parts(path)
         columns = {name: expand(name, words, files[0].schema.names, self.reserved, files[0].path) for name, words in asked.items()}

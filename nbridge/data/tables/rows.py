@@ -65,7 +65,8 @@ class CellRows(RowReader):
         self.passed = tuple(column for column in kept if column not in taken)
         self.keys = (*self.there, *(column for column in self.passed if column not in reserved))
         no_slip(self.passed, layout, self.there)
-        styles = {column: CellStyle(layout.classes.get(column, ())) for column in _columns(layout) - self._layout.lists}
+        cells = _columns(layout) - self._layout.lists - set(layout.texts)
+        styles = {column: CellStyle(layout.classes.get(column, ())) for column in cells}
         self.plan = CellPlan(self._layout, styles, {}, kept, self.passed)
         self._marked = mark_columns(self._layout, file.columns, names)
         self._widths = {name: 0 if self._layout.is_index(name) else list(self._layout.fields(name))[-1].stop for name in self.there}

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from math import prod
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from nbridge.common.messages import clip, listing
@@ -25,11 +26,14 @@ from nbridge.data.split import Dataset
 from nbridge.data.split_labels import NoColumnError, RowLabels
 from nbridge.data.tables.arrow import distinct, row_texts
 from nbridge.data.tables.cells import ordered_classes
+from nbridge.data.tables.coded import Coded, check_order, coded_columns
 from nbridge.data.tables.columns import TableFile, find_table, no_column, open_table
 from nbridge.data.tables.join import JoinedRows, check_names
 from nbridge.data.tables.layout import TableLayout, expand
 from nbridge.data.tables.numbers import check_joinable, join, join_files, joined_marks, place_of, read_numbers
 from nbridge.data.tables.rows import CellRows
+from nbridge.data.tables.text_cells import plain_texts
+from nbridge.data.text_values import TextForm
 from nbridge.data.texts import normal_text, number_of
 from nbridge.errors import DataError, naming
 
@@ -106,7 +110,7 @@ class Table(DataSource):
     def bound(self, other: T) -> T:
         """Another source of tables, with the columns, classes and placeholders of this one."""
         other.columns, other.classes, other.id, other.missing = self.columns, self.classes, self.id, self.missing
-        other.reserved = self.reserved
+        other.reserved, other.mixed = self.reserved, self.mixed
         return other
 
     @contextmanager
@@ -192,15 +196,25 @@ class Table(DataSource):
         Raises:
             DataError: when a column is missing, or columns don't match a shape.
         """
-        asked = keys_of(shapes, self.columns, "columns")
+        asked = keys_of(shapes, self.words(self.columns), "columns")
         known = [column for file in files for column in file.columns if not self.id or column != self.id]
         with naming(listing(map(str, (file.path for file in files)))):
             columns = {name: expand(name, words, known, self.reserved) for name, words in asked.items()}
-        plain = _layout(shapes, columns, self, files)
+        coded = coded_columns({name: self.mixed[name] for name in shapes if name in self.mixed})
+        check_order(coded, self.classes)
+        listed = {column: classes for column in coded if (classes := self._mixed_classes(files, column, coded[column]))}
+        plain = _layout(shapes, columns, self, files, listed)
         plain.check()
         bare = {columns[name][0]: name for name in shapes if plain.is_index(name) and columns[name][0] not in self.classes}
         found = {column: _found_classes(files, column, name, shapes[name][0], self.missing) for column, name in bare.items()}
-        return replace(plain, classes={**self.classes, **found})
+        return replace(plain, classes={**plain.classes, **found})
+
+    def _mixed_classes(self, files: Sequence[TableFile], column: str, coded: Coded) -> tuple[str, ...]:
+        """The classes of a column of a mixed modality that are not listed; none if it holds 0 and 1 already."""
+        if column in self.classes or not any(column in file.columns for file in files):
+            return ()
+        classes = _found_classes(files, column, coded.modality, coded.classes, self.missing)
+        return () if coded.classes == 2 and classes == ("0", "1") else classes
 
     def mistakes(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
         """The errors that prevent loading: the first of each column, and those of identifiers, one per line.
@@ -210,7 +224,7 @@ class Table(DataSource):
         """
         try:
             files = self.files(shapes)
-            keys_of(shapes, self.columns, "columns")
+            asked = keys_of(shapes, self.words(self.columns), "columns")
         except DataError as error:
             return (str(error),)
         known = [column for file in files for column in file.columns if not self.id or column != self.id]
@@ -218,11 +232,12 @@ class Table(DataSource):
         lines: list[str] = []
         for name in shapes:
             try:
-                columns[name] = expand(name, self.columns.get(name, name), known, self.reserved)
+                columns[name] = expand(name, asked[name], known, self.reserved)
             except DataError as error:
                 lines.append(f"{listing(str(file.path) for file in files)}: {error}")
         layout = _layout(shapes, columns, self, files)
-        open_classes = {names[0] for name, names in columns.items() if layout.is_index(name)} - set(self.classes)
+        open_classes = {column for kinds in self.mixed.values() for column, kind in kinds.items() if kind.classes or kind.binary}
+        open_classes |= {names[0] for name, names in columns.items() if layout.is_index(name)} - set(self.classes)
         found = [_cell_mistakes(file, layout, open_classes) for file in files]
         cells = {column: line for own, _ in found for column, line in own.items()}
         for name, names in columns.items():
@@ -236,7 +251,7 @@ class Table(DataSource):
         """Errors in the columns of a modality as a whole, or in the classes of its only column."""
         classes: dict[str, tuple[str | int | float, ...]] = {column: self.classes[column] for column in columns if column in self.classes}
         own = Table(path=self.paths, columns={name: columns}, classes=classes, id=self.id)
-        own.missing, own._given = self.missing, self._given
+        own.missing, own._given, own.texts = self.missing, self._given, self.texts
         return _tried(lambda: own.layout({name: shape}, files))
 
     def _id_mistakes(self, file: TableFile) -> list[str]:
@@ -250,7 +265,7 @@ class Table(DataSource):
         if file is None:
             known = list(dict.fromkeys(column for file in files for column in file.columns))
             raise NoColumnError(f"{listing(str(file.path) for file in files)}: {no_column(column, '', known)}")
-        owner = next((name for name in shapes if column in _words(self.columns.get(name, name))), "")
+        owner = next((name for name in shapes if column in _words(self.words(self.columns).get(name, name))), "")
         what, stored = f"column {clip(column)!r}", file.as_text()
         if reason := stored.unfit(column):
             raise NoColumnError(f"{file.path}: {what} {reason}")
@@ -293,11 +308,37 @@ class Table(DataSource):
 
     def layout_of(self, shapes: Mapping[str, tuple[int, ...]]) -> TableLayout:
         """The layout according to the spec alone, which is complete once it is resolved."""
-        columns = {name: (words,) if isinstance(words, str) else tuple(words) for name, words in keys_of(shapes, self.columns).items()}
+        columns = {
+            name: (words,) if isinstance(words, str) else tuple(words) for name, words in keys_of(shapes, self.words(self.columns)).items()
+        }
+        texts = self.text_columns(columns)
         # Classes are listed by now, so any other single column of several elements holds lists.
         alone = {name: names[0] for name, names in columns.items() if len(names) == 1 and prod(shapes[name]) > 1}
-        lists = frozenset(column for column in alone.values() if column not in self.classes)
-        return TableLayout(shapes, columns, self.classes, self.id, self.missing, lists)
+        lists = frozenset(column for column in alone.values() if column not in self.classes and column not in texts)
+        return TableLayout(shapes, columns, self.classes, self.id, self.missing, lists, texts)
+
+    def text_columns(self, columns: Mapping[str, tuple[str, ...]]) -> dict[str, TextForm]:
+        """The form of each column that holds the texts of a modality, by the columns of each modality."""
+        return {column: form for name, form in self.texts.items() for column in columns.get(name, ())}
+
+    def text_place(self, name: str, row: int, shapes: Mapping[str, tuple[int, ...]]) -> str:
+        file, column = self._text_column(name, shapes)
+        return f"{file.path}: column {clip(column)!r}: {file.where(row)}"
+
+    def _text_column(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[TableFile, str]:
+        files = self.files(shapes)
+        known = [column for file in files for column in file.columns if not self.id or column != self.id]
+        with naming(listing(map(str, (file.path for file in files)))):
+            (column, *more) = expand(name, keys_of(shapes, self.columns, "columns")[name], known, self.reserved)
+            if more:
+                raise DataError(f"modality {name!r}: {len(more) + 1} columns, but its likelihood is text; expected one column of texts")
+        return next(file for file in files if column in file.columns), column
+
+    def texts_of(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
+        file, column = self._text_column(name, shapes)
+        for chunk in file.chunks([column]):
+            with naming(file.path):
+                yield from plain_texts(column, chunk.column(column), chunk.absent | self.missing, chunk.where)
 
 
 def open_listed(path: Path) -> TableFile:
@@ -321,10 +362,12 @@ def _words(words: str | Sequence[str]) -> Sequence[str]:
 
 
 def _layout(
-    shapes: Mapping[str, tuple[int, ...]], columns: Mapping[str, tuple[str, ...]], source: Table, files: Sequence[TableFile]
-) -> TableLayout:
-    """The layout of known columns, with the list columns of the files."""
-    layout = TableLayout(shapes, columns, source.classes, source.id, source.missing)
+    shapes: Mapping[str, tuple[int, ...]], columns: Mapping[str, tuple[str, ...]], source: Table, files: Sequence[TableFile],
+    classes: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+) -> TableLayout:  # fmt: skip
+    """The layout of known columns, with the list columns of the files, and classes besides those that are listed."""
+    listed = {**source.classes, **classes}
+    layout = TableLayout(shapes, columns, listed, source.id, source.missing, texts=source.text_columns(columns))
     for file in files:
         layout = layout.among(file)
     return layout

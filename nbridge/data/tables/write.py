@@ -182,7 +182,7 @@ class ArrowRowWriter(RowWriter):
             return pa.array(
                 [float(number) if new else own[row] for number, new, row in zip(numbers, fill, rows, strict=True)], pa.float64()
             )
-        if column.style is not None and self.plan.layout.classes.get(column.name):
+        if column.style is not None and column.style.has_classes:
             return pa.array([column.style.text(float(number)) for number in numbers], pa.string())
         return pa.array(
             [float(number) if new else float(column.observed or "nan") for number, new in zip(numbers, fill, strict=True)], pa.float64()

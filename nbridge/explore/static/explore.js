@@ -242,6 +242,45 @@ class ClassesCard extends Card {
   }
 }
 
+class TextCard extends Card {
+  constructor(modality, number) {
+    super(modality, number);
+    this.text = "";
+  }
+
+  take(value) {
+    this.text = value.text;
+  }
+
+  sent() {
+    return this.text.trim() ? { text: this.text } : null;
+  }
+
+  fill() {
+    const write = (event) => {
+      this.text = event.target.value;
+      changed();
+    };
+    const field = make("input", { type: "text", "aria-label": `${this.name}, at most ${this.modality.most} ${this.modality.unit}`, oninput: write });
+    field.value = this.text;
+    this.body.replaceChildren(this.given ? field : make("div"));
+  }
+
+  show(answer) {
+    if (!this.given) this.body.replaceChildren(this.written(answer, this.compared()?.text));
+  }
+
+  decoded(answer) {
+    return this.written(answer, null);
+  }
+
+  written(answer, real) {
+    const draws = make("ul", {}, ...answer.texts.map((text) => make("li", {}, text)));
+    const note = real === undefined || real === null ? null : make("p", { class: "quiet" }, `◆ the row's own: ${real}`);
+    return make("div", {}, make("p", {}, answer.best), make("p", { class: "quiet" }, "and drawn:"), draws, note);
+  }
+}
+
 class ImageCard extends Card {
   constructor(modality, number) {
     super(modality, number);
@@ -584,7 +623,7 @@ class VectorCard extends Card {
   }
 }
 
-const KINDS = { image: ImageCard, classes: ClassesCard, flags: VectorCard, values: VectorCard };
+const KINDS = { image: ImageCard, classes: ClassesCard, text: TextCard, flags: VectorCard, values: VectorCard };
 
 // The latent map
 
