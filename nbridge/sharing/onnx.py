@@ -77,9 +77,8 @@ def export_model(
         raise RunError(f"{path}: expected a file that ends in {' or '.join(ENDINGS)}")
     network = model.network
     if network.covariates is not None:
-        raise RunError(
-            f"{path}: models with covariates or columns of size factors ({listing(network.covariates.names)}) cannot be exported"
-        )
+        columns = listing(network.covariates.names)
+        raise RunError(f"{path}: a model with covariates or columns of size factors ({columns}) cannot be exported")
     given, targets = _known(network, "given", given), _known(network, "targets", targets)
     _check_texts(network, targets)
     as_onnx = path.suffix.lower() == ".onnx"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
 from annotated_types import Len
-from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, Strict, field_validator, model_serializer, model_validator
 
 from nbridge.spec.strict import StrictModel, expected, invalid
 
@@ -18,7 +18,7 @@ class CovariateSpec(StrictModel):
     """A covariate: its kind, and the ordered classes of a categorical one."""
 
     type: CovariateKind = Field(description="categorical, one-hot for the networks; or normal, a number, standardised.")
-    classes: Annotated[tuple[str | int | float, ...], Len(1, 10_000)] | None = Field(
+    classes: Annotated[tuple[str | int | float, ...], Len(1, 10_000), Strict(False)] | None = Field(
         default=None, description="The ordered classes of a categorical covariate; those of the data by default, stored with the model."
     )
 
