@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import islice
 from math import prod
 
 import numpy as np
@@ -17,6 +18,8 @@ from nbridge.data.ids import counts_rows
 from nbridge.data.patterns import numbered
 from nbridge.models.base import MultimodalVAE
 from nbridge.nn.likelihoods import Categorical, Likelihood
+from nbridge.nn.mixed import Mixed
+from nbridge.spec.columns import REAL
 from nbridge.visual.modality_kinds import kind_of
 
 ROWS_A_CLASS = 5
@@ -63,6 +66,8 @@ def likely_mistakes(model: MultimodalVAE, batch: Batch, labels: Names, classes: 
             if isinstance(likelihood, Categorical):
                 deque(elements, maxlen=0)
                 yield from _classes(name, likelihood, batch, classes.get(name, ()))
+            elif isinstance(likelihood, Mixed):
+                yield from _of_columns(name, likelihood, elements)
             else:
                 yield from _of_numbers(name, likelihood, elements)
     yield from twins.lines
@@ -92,6 +97,34 @@ def _of_numbers(name: str, likelihood: Likelihood, elements: Iterable[_Element])
         yield f"modality {name!r}: {_some(kinds['binary'])}: only 0 and 1; use likelihood: bernoulli"
 
 
+def _of_columns(name: str, likelihood: Mixed, elements: Iterator[_Element]) -> Iterator[str]:
+    """Likely mistakes in the columns of a mixed modality."""
+    same, binary, unused = list[str](), list[str](), list[str]()
+    lines: list[str] = []
+    for column, kind in likelihood.kinds.items():
+        own = list(islice(elements, kind.width))
+        used = [len(element.known) > 0 and element.known.max() > 0 for element in own]
+        if kind.width > 1:
+            same += [column] if sum(used) == 1 else []
+            unused += [
+                element.label for element, is_used in zip(own, used, strict=True) if len(element.known) and sum(used) > 1 and not is_used
+            ]
+            continue
+        for element in own:
+            known = np.unique(element.known)
+            same += [column] if len(known) == 1 else []
+            binary += [column] if known.tolist() == [0, 1] and kind.type in REAL else []
+            lines += _identifiers(element)
+            lines += _outside(element, skewed=kind.type not in ("normal", "bernoulli"))
+    if same:
+        yield f"modality {name!r}: {_some(same)}: the same value in all rows; leave it out unless it varies in other data"
+    if unused:
+        yield f"modality {name!r}: no row of {_some(unused)}"
+    yield from lines
+    if binary:
+        yield f"modality {name!r}: {_some(binary)}: only 0 and 1; make it bernoulli"
+
+
 def never_observed(model: MultimodalVAE, rows: Batch, train: Batch, labels: Names) -> Iterator[Finding]:
     """Warns of elements without a value in any training row, of which nothing can be learnt.
 
@@ -104,9 +137,11 @@ def never_observed(model: MultimodalVAE, rows: Batch, train: Batch, labels: Name
     for name in model.names:
         lacking, everywhere = _lacking(train, name), _lacking(rows, name)
         named = dict(enumerate(labels.get(name, ())))
-        if never := [named.get(place, str(place)) for place in everywhere]:
+        if isinstance(likelihood := model.likelihoods[name], Mixed):
+            named = dict(enumerate(likelihood.columns[number] for number in likelihood.column_of.tolist()))
+        if never := list(dict.fromkeys(named.get(place, str(place)) for place in sorted(everywhere))):
             yield Finding("unlearned", name, f"modality {name!r}: {_some(never)}: no value in any row; leave it out", {"elements": never})
-        if some := [named.get(place, str(place)) for place in sorted(lacking - everywhere)]:
+        if some := list(dict.fromkeys(named.get(place, str(place)) for place in sorted(lacking - everywhere))):
             text = f"modality {name!r}: {_some(some)}: no value in any training row, so that nothing is learnt about it; leave it out"
             yield Finding("unlearned", name, text, {"elements": some})
 
