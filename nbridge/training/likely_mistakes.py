@@ -141,8 +141,7 @@ def _of_columns(name: str, likelihood: Mixed, elements: Iterator[_Element], labe
         elif kind.binary:
             lines += (f"modality {name!r}: {clip(column)}: {value:g} in one row only" for value in distinct if (known == value).sum() == 1)
         else:
-            if kind.type in REAL and _merges(known if kind.type == "normal" else np.log(known)):
-                merged.append(column)
+            merged += [column] if kind.type in REAL and _merges(known if kind.type == "normal" else np.log(known)) else []
             lines += (*_identifiers(element), *_outside(element, skewed=kind.type != "normal"))
             binary += [column] if kind.type in REAL and distinct.tolist() == [0, 1] else []
     if same:
