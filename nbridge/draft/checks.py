@@ -12,7 +12,7 @@ from nbridge.data.group_split import of_items
 from nbridge.data.split import Dataset
 from nbridge.errors import DataError, SpecError
 from nbridge.models.base import MultimodalVAE
-from nbridge.models.support import SupportError, check_support
+from nbridge.models.support import SupportError, check_support, support_errors
 from nbridge.spec.spec import Spec
 from nbridge.training.build import build_data, build_model, source_of
 from nbridge.training.trainer import check_stages
@@ -57,13 +57,14 @@ def check_data(spec: Spec) -> Checked:
 
 
 def _unsupported(model: MultimodalVAE, dataset: Dataset) -> Iterator[str]:
-    """Values outside the support of their likelihood, one line per modality."""
+    """Values outside the support of their likelihood, one line per modality, or per column of a mixed one."""
     origin = f"{dataset.origin}: " if dataset.origin else ""
     batch = dataset.batch.representative()
     for name, likelihood in model.likelihoods.items():
         try:
             check_support({name: likelihood}, batch.select(name))
-        except SupportError as error:
-            yield str(error.at(dataset.place)) if dataset.place is not None else f"{origin}{error}"
+        except SupportError:
+            for error in support_errors(name, likelihood, batch):
+                yield str(error.at(dataset.place)) if dataset.place is not None else f"{origin}{error}"
         except DataError as error:
             yield f"{origin}{error}"

@@ -11,6 +11,7 @@ Axes: G candidate factors, K samples, M modalities, B rows, W elements, C column
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -21,11 +22,11 @@ from nbridge.models.base import MultimodalVAE
 from nbridge.models.holes import columns_of, observed_elements, random_holes, with_holes
 from nbridge.models.subsets import random_subset_of_size
 
-DRAWS, FEWEST = 32, 10
+DRAWS, FEWEST = 16, 10
 """Number of samples of z per row, and minimum number of hidden cells of a column for a factor of its own."""
 ROUNDS = 8
 """Number of times that each row is served, with other cells hidden."""
-NUMBERS = 2**22
+NUMBERS = 2**20
 """Limit on the values of all samples, to bound memory; further rows are not used."""
 
 
@@ -48,7 +49,7 @@ def fit_columns(model: MultimodalVAE, name: str, batch: Batch) -> Tensor | None:
     rows = batch.index(chosen[torch.randperm(len(chosen), device=chosen.device)][:most])
     served, hidden = _served(model, rows, name)
     numbers = model.given(name, served).cpu()
-    raw = model.decoder(name).network(model.posterior(served, DRAWS).sample())
+    raw = model.decoder_of(name, served).network(model.posterior(served, DRAWS).sample())
     scores = torch.where(hidden, scores_by_factor(likelihood, raw, rows.values[name]), 0.0).nan_to_num(nan=-math.inf).cpu()
     columns, hidden = columns_of(likelihood).cpu(), hidden.cpu()
     number = int(columns.max()) + 1
@@ -89,5 +90,5 @@ def _served(model: MultimodalVAE, rows: Batch, name: str) -> tuple[Batch, Tensor
     parts[place] = own
     observed = observed_elements(rows, name)
     holes = random_holes(model.likelihoods[name], observed) & own[:, None]
-    served = Batch(rows.values, dict(zip(model.names, parts, strict=True)), rows.cells)
+    served = replace(rows, present=dict(zip(model.names, parts, strict=True)))
     return with_holes(served, {name: holes}), torch.where(own[:, None], holes, observed)

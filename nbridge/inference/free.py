@@ -8,8 +8,9 @@ independent:
 ``laplace``                          median and mean absolute deviation
 ``bernoulli``                        frequency, smoothed by half a count
 ``categorical``                      frequencies, smoothed by half a count in total
-``poisson``, ``negative_binomial``   negative binomial with the mean and the variance (Poisson if not overdispersed)
+``poisson``, ``negative_binomial``   negative binomial with the mean and the variance (Poisson if not overdispersed), times the row's size
 ``discretized_logistic``             rounded logistic with the mean and the standard deviation
+``mixed``                            the above by column; dispersions of counts by gradient descent
 ``text``                             frequencies of tokens at each place, smoothed by half a count in total
 any other likelihood                 raw parameters and a copy of the likelihood, fitted by gradient descent
 ==================================== ==============================================================================
@@ -45,11 +46,14 @@ from nbridge.nn.likelihoods import (
 from nbridge.nn.mixed import Mixed
 from nbridge.nn.text_distributions import ParallelText
 from nbridge.nn.text_likelihood import Text
+from nbridge.spec.columns import COUNTS
 
 MOST_ROWS = 10_000
 """Maximum number of rows that a marginal is fitted to, evenly spaced; more rows would hardly change it."""
 MOST_NUMBERS = 2**24
 """Maximum number of values in these rows, to bound memory."""
+COUNT_ROWS = 1000
+"""Maximum number of rows that the counts of a mixed table are fitted to."""
 STEPS, RATE = 200, 0.05
 """Steps and learning rate for likelihoods without a closed form."""
 DISPERSION = 1e6
@@ -105,6 +109,10 @@ def fit_marginal(likelihood: Likelihood, x: Tensor, cells: Tensor | None = None)
         text = _text(likelihood, x)
         return Marginal(lambda values, _: text.log_prob(values))
     fit, observed = _CLOSED.get(type(likelihood)), torch.ones_like(x, dtype=torch.bool) if cells is None else cells
+    if likelihood.has_size and isinstance(likelihood, Poisson | NegativeBinomial):
+        return Marginal(_sized_counts(likelihood, x.double(), observed))
+    if isinstance(likelihood, Mixed):
+        return _of_columns(likelihood, x, cells)
     if fit is None:
         return _by_gradient(likelihood, x, cells)
     elements = fit(likelihood, x.double(), observed)
@@ -192,6 +200,32 @@ def _count(_: Likelihood, x: Tensor, observed: Tensor) -> Distribution:
     return distributions.NegativeBinomial(dispersion, logits=mean.log() - dispersion.log(), validate_args=False)
 
 
+def _sized_counts(likelihood: Likelihood, x: Tensor, observed: Tensor) -> Callable[[Tensor, Tensor | None], Tensor]:
+    r"""The score of counts around s times a mean, with the size s that their row shows, and the dispersion of the squared errors.
+
+    .. math:: \mu = \frac{\sum_n x_n}{\sum_n s_n}, \qquad
+        \theta = \frac{\mu^2 \sum_n s_n^2}{\sum_n (x_n - s_n \mu)^2 - s_n \mu}
+    """
+
+    def sizes(values: Tensor, known: Tensor | None) -> Tensor:
+        size = likelihood.log_size(values, known)
+        assert size is not None, "a likelihood with size factors"
+        return size.exp()
+
+    size = torch.where(observed, sizes(x, observed), 0.0)
+    seen = torch.where(observed, x, 0.0)
+    mean = (seen.sum(0) + 0.5) / size.sum(0).clamp(min=1e-30)
+    excess = torch.where(observed, (x - size * mean).square() - size * mean, 0.0).sum(0)
+    dispersion = (mean.square() * size.square().sum(0) / excess.clamp(min=1e-30)).clamp(1e-30, DISPERSION)
+
+    def score(values: Tensor, known: Tensor | None) -> Tensor:
+        rate = sizes(values.double(), known) * mean
+        elements = distributions.NegativeBinomial(dispersion, logits=rate.log() - dispersion.log(), validate_args=False)
+        return _summed(elements, values, known)
+
+    return score
+
+
 def _discretized_logistic(likelihood: Likelihood, x: Tensor, observed: Tensor) -> Distribution:
     assert isinstance(likelihood, DiscretizedLogistic)
     mean, deviation = _moments(x, observed)
@@ -205,6 +239,22 @@ _CLOSED: Mapping[type[Likelihood], Callable[[Likelihood, Tensor, Tensor], Distri
     Normal: _normal, Laplace: _laplace, Bernoulli: _bernoulli, Poisson: _count, NegativeBinomial: _count,
     DiscretizedLogistic: _discretized_logistic,
 }  # fmt: skip
+
+
+def _of_columns(likelihood: Mixed, x: Tensor, cells: Tensor | None) -> Marginal:
+    """The marginal of a mixed table: its columns at the distributions that they start from; dispersions of counts by gradient."""
+    family = copy.deepcopy(likelihood)
+    with torch.no_grad():
+        family.fit(x, torch.ones_like(x, dtype=torch.bool) if cells is None else cells)
+        for parameter in family.parameters():
+            # Scales in units of the spread, in logarithms.
+            parameter.zero_()
+    if any(kind.type in COUNTS for kind in family.kinds.values()):
+        rows = torch.arange(min(COUNT_ROWS, len(x)), device=x.device) * len(x) // min(COUNT_ROWS, len(x))
+        return _by_gradient(family, x.index_select(0, rows), None if cells is None else cells.index_select(0, rows))
+    family.requires_grad_(requires_grad=False)
+    raw = torch.zeros(family.raw_shape, device=x.device, dtype=family.dtype)
+    return Marginal(lambda values, known: family.log_prob(raw.expand(len(values), -1), values, known).double(), family.units.double())
 
 
 @torch.enable_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -60,23 +60,40 @@ def _check_shape(name: str, likelihood: Likelihood, x: Tensor) -> None:
 
 
 def _check_modality(name: str, likelihood: Likelihood, batch: Batch, first: int, counted: bool) -> None:
+    x, wrong = _outside(name, likelihood, batch)
+    if wrong.any():
+        row = int(wrong.any(1).nonzero()[0])
+        raise _error(name, likelihood, x, wrong, int(wrong[row].nonzero()[0]), first, counted=counted)
+
+
+def support_errors(name: str, likelihood: Likelihood, batch: Batch) -> Iterator[SupportError]:
+    """The first value outside the support: of the modality, or of each column of a mixed one."""
+    x, wrong = _outside(name, likelihood, batch)
+    elements = wrong.any(0).nonzero()[:, 0].tolist()
+    if likelihood.partly:
+        yield from (_error(name, likelihood, x, wrong[:, [one]], one, 0, counted=True) for one in elements)
+    elif elements:
+        row = int(wrong.any(1).nonzero()[0])
+        yield _error(name, likelihood, x, wrong, int(wrong[row].nonzero()[0]), 0, counted=True)
+
+
+def _outside(name: str, likelihood: Likelihood, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Values in canonical form, and which elements are outside the support, (B, n)."""
     given, present = batch.values[name], batch.present[name]
     x = likelihood.canonical(torch.where(present.reshape(-1, *(1 for _ in given.shape[1:])), given, 0))
     # Torch's real constraint admits infinities.
     inside = likelihood.support.check(x) & x.isfinite()
     if name in batch.cells:
         inside = inside | ~batch.cells[name]
-    wrong = ~inside.reshape(len(x), math.prod(inside.shape[1:])) & present[:, None]
-    if wrong.any():
-        row = int(wrong.any(1).nonzero()[0])
-        element = int(wrong[row].nonzero()[0])
-        value = x[row].reshape(-1)[element].item()
-        family, support = likelihood.support_of(element)
-        raise SupportError(
-            (name, first + row, element),
-            f"value {value:g} is outside the support of {family}, {describe_support(support)}",
-            int(wrong.any(1).sum()) if counted else None,
-        )
+    return x, ~inside.reshape(len(x), math.prod(inside.shape[1:])) & present[:, None]
+
+
+def _error(name: str, likelihood: Likelihood, x: Tensor, wrong: Tensor, element: int, first: int, *, counted: bool) -> SupportError:
+    """The error about the first row with a wrong value."""
+    row = int(wrong.any(1).nonzero()[0])
+    family, support = likelihood.support_of(element)
+    text = f"value {x[row].reshape(-1)[element].item():g} is outside the support of {family}, {describe_support(support)}"
+    return SupportError((name, first + row, element), text, int(wrong.any(1).sum()) if counted else None)
 
 
 def _check_classes(name: str, likelihood: Likelihood, batch: Batch, first: int) -> None:
@@ -93,6 +110,8 @@ def _check_classes(name: str, likelihood: Likelihood, batch: Batch, first: int) 
 def describe_support(support: constraints.Constraint) -> str:
     """A constraint in words."""
     kind = "whole numbers" if support.is_discrete else "numbers"
+    if support is constraints.positive:
+        return f"{kind} above 0"
     low, high = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
     if low is not None and high is not None:
         return f"{kind} from {low:g} to {high:g}"

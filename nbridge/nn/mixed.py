@@ -401,7 +401,7 @@ class _Counts(_Family):
         self.register_buffer("log_mean", torch.zeros(len(kinds)))
         if self.dispersed:
             self.log_dispersion = nn.Parameter(torch.zeros(len(kinds)))
-        self.parameters_in = len(kinds) + int(inflated.sum())
+        self.parameters_in = len(kinds) + sum(kind.zero_inflated for kind in kinds)
 
     def forward(self, raw: Tensor, factor: Tensor | None = None) -> Distribution:  # noqa: ARG002 (counts have no factor)
         number = len(self.elements)

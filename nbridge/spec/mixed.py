@@ -11,7 +11,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from nbridge.common.messages import clip
 from nbridge.spec.columns import CLASSES, ColumnKind, width_of
+from nbridge.spec.strict import invalid
 
 MIXED = "mixed"
 """The likelihood of columns of several kinds."""
@@ -29,14 +31,17 @@ def with_columns(value: Any) -> Any:
     columns = value.get("columns")
     likelihood = value.get("likelihood", None if columns is None else MIXED)
     likelihood = {"type": likelihood} if isinstance(likelihood, str) else likelihood
+    if columns is not None and isinstance(likelihood, Mapping) and likelihood.get("type") != MIXED:
+        raise invalid(f"'columns' is for likelihood: mixed, not {clip(likelihood.get('type'))}; remove one of them")
     if not isinstance(likelihood, Mapping) or likelihood.get("type") != MIXED:
         return value
     if columns is not None and "columns" not in likelihood:
         value = {key: one for key, one in value.items() if key != "columns"}
         likelihood = {**likelihood, "columns": columns}
     whole = {"encoder": "table", **value, "likelihood": likelihood}
-    if "shape" not in whole and (kinds := kinds_of(likelihood.get("columns"))):
-        whole["shape"] = width_of(kinds)
+    if "shape" not in whole:
+        # Of columns that are invalid, the columns are the mistake.
+        whole["shape"] = width_of(kinds_of(likelihood.get("columns"))) or 1
     return whole
 
 

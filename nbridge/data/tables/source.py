@@ -26,7 +26,7 @@ from nbridge.data.split import Dataset
 from nbridge.data.split_labels import NoColumnError, RowLabels
 from nbridge.data.tables.arrow import distinct, row_texts
 from nbridge.data.tables.cells import ordered_classes
-from nbridge.data.tables.coded import Coded, check_order, coded_columns
+from nbridge.data.tables.coded import Coded, check_order, coded_columns, wrong_number
 from nbridge.data.tables.columns import TableFile, find_table, no_column, open_table
 from nbridge.data.tables.join import JoinedRows, check_names
 from nbridge.data.tables.layout import TableLayout, expand
@@ -200,20 +200,28 @@ class Table(DataSource):
         known = [column for file in files for column in file.columns if not self.id or column != self.id]
         with naming(listing(map(str, (file.path for file in files)))):
             columns = {name: expand(name, words, known, self.reserved) for name, words in asked.items()}
-        coded = coded_columns({name: self.mixed[name] for name in shapes if name in self.mixed})
-        check_order(coded, self.classes)
+        mixed = {name: self.mixed[name] for name in shapes if name in self.mixed}
+        check_order(mixed, self.classes)
+        coded = coded_columns(mixed)
         listed = {column: classes for column in coded if (classes := self._mixed_classes(files, column, coded[column]))}
         plain = _layout(shapes, columns, self, files, listed)
         plain.check()
         bare = {columns[name][0]: name for name in shapes if plain.is_index(name) and columns[name][0] not in self.classes}
-        found = {column: _found_classes(files, column, name, shapes[name][0], self.missing) for column, name in bare.items()}
+        found = {column: _found_classes(files, column, shapes[name][0], self.missing) for column, name in bare.items()}
+        for column, name in bare.items():
+            if len(found[column]) != shapes[name][0]:
+                file = next(file for file in files if column in file.columns)
+                raise wrong_count(f"{file.path}: column {clip(column)!r}", found[column], name, (shapes[name][0],))
         return replace(plain, classes={**plain.classes, **found})
 
     def _mixed_classes(self, files: Sequence[TableFile], column: str, coded: Coded) -> tuple[str, ...]:
         """The classes of a column of a mixed modality that are not listed; none if it holds 0 and 1 already."""
         if column in self.classes or not any(column in file.columns for file in files):
             return ()
-        classes = _found_classes(files, column, coded.modality, coded.classes, self.missing)
+        classes = _found_classes(files, column, coded.classes, self.missing)
+        if len(classes) != coded.classes:
+            file = next(file for file in files if column in file.columns)
+            raise wrong_number(f"{file.path}: column {clip(column)!r}", coded, classes)
         return () if coded.classes == 2 and classes == ("0", "1") else classes
 
     def mistakes(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
@@ -236,8 +244,8 @@ class Table(DataSource):
             except DataError as error:
                 lines.append(f"{listing(str(file.path) for file in files)}: {error}")
         layout = _layout(shapes, columns, self, files)
-        open_classes = {column for kinds in self.mixed.values() for column, kind in kinds.items() if kind.classes or kind.binary}
-        open_classes |= {names[0] for name, names in columns.items() if layout.is_index(name)} - set(self.classes)
+        open_classes = {*coded_columns(self.mixed), *(names[0] for name, names in columns.items() if layout.is_index(name))}
+        open_classes -= set(self.classes)
         found = [_cell_mistakes(file, layout, open_classes) for file in files]
         cells = {column: line for own, _ in found for column, line in own.items()}
         for name, names in columns.items():
@@ -403,8 +411,8 @@ def _cell_mistakes(file: TableFile, layout: TableLayout, passed_over: Collection
     return found, [] if taken else broken
 
 
-def _found_classes(files: Sequence[TableFile], column: str, name: str, count: int, missing: frozenset[str]) -> tuple[str, ...]:
-    """The classes of a column that is the whole modality: its own numbers if they are indices, else its texts in order."""
+def _found_classes(files: Sequence[TableFile], column: str, count: int, missing: frozenset[str]) -> tuple[str, ...]:
+    """The classes of a column without a list of them: its own numbers if they are indices below the count, else its texts in order."""
     file = next(file for file in files if column in file.columns)
     texts: set[str] = set()
     for chunk in file.chunks([column]):
@@ -412,7 +420,4 @@ def _found_classes(files: Sequence[TableFile], column: str, name: str, count: in
     numbers = [number_of(text) for text in texts]
     if all(number in range(count) for number in numbers if number is not None) and None not in numbers:
         return tuple(map(str, range(count)))
-    classes = ordered_classes(texts)
-    if len(classes) != count:
-        raise wrong_count(f"{file.path}: column {clip(column)!r}", classes, name, (count,))
-    return classes
+    return ordered_classes(texts)
