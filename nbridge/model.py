@@ -86,6 +86,7 @@ class Model(Served):
         mask: bool = False,
         first: int = 0,
         shard: tuple[int, int] = (1, 1),
+        covariates: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
     ) -> Any:
         r"""Imputes every missing modality and every missing cell; the result has the type of the input.
@@ -118,6 +119,8 @@ class Model(Served):
             first: The number of the batch's first row among all rows, a multiple of `rows_at_a_time`, so that results do not
                 depend on how rows are batched.
             shard: The shard of a file to impute and write: its number, from 1, and the number of shards.
+            covariates: Fixed values of covariates, ``{"batch": "A"}``: what the rows would have been in batch A. Encoders are given the own
+                value of a row, if it has one, and decoders the fixed one.
             progress: Progress callback: (stage, done, total).
 
         Raises:
@@ -135,7 +138,7 @@ class Model(Served):
             >>> model.impute(rows.hide("label"), samples=7).values["label"].shape
             torch.Size([7, 5])
         """
-        options = ImputationOptions(samples, noise, seed, tuple(intervals), draws)
+        options = ImputationOptions(samples, noise, seed, tuple(intervals), draws, covariates or {})
         if isinstance(rows, Batch):
             return self._impute_batch(rows, options, first, out=out, mask=mask, shard=shard)
         done = impute_rows(self, rows, out, options, shard=Shard(*shard), mask=mask, progress=progress)
@@ -144,7 +147,15 @@ class Model(Served):
             return done
         return (done.result, done.flags) if mask else done.result
 
-    def summarise(self, rows: Any, intervals: Sequence[float] = (0.9,), *, draws: int = DRAWS, seed: int = 0) -> Summary[Tensor]:
+    def summarise(
+        self,
+        rows: Any,
+        intervals: Sequence[float] = (0.9,),
+        *,
+        draws: int = DRAWS,
+        seed: int = 0,
+        covariates: Mapping[str, Any] | None = None,
+    ) -> Summary[Tensor]:
         """Mean, standard deviation, intervals and class probabilities of the predictive distribution of every missing value.
 
         Arguments:
@@ -152,11 +163,13 @@ class Model(Served):
             intervals: Probabilities of central intervals.
             draws: The number of samples that they are computed from.
             seed: Random seed.
+            covariates: Fixed values of covariates, as for `impute`.
 
         Raises:
             DataError: if rows do not match the model, or a level is not a probability or needs more samples.
         """
-        return summarise(self.network, self._read(rows), levels=tuple(intervals), draws=draws, seed=seed)
+        fixed = self.fixed(covariates)
+        return summarise(self.network, self._read(rows, fixed), levels=tuple(intervals), draws=draws, seed=seed, covariates=fixed)
 
     def generate(
         self,
@@ -166,6 +179,7 @@ class Model(Served):
         noise: bool = False,
         seed: int = 0,
         prior: Prior | None = None,
+        covariates: Mapping[str, Any] | None = None,
     ) -> dict[str, Tensor]:
         r"""Generates rows: :math:`z \sim p(z)` or :math:`z \sim q(z \mid \mathrm{given})`, then the expectation of :math:`p(x_j \mid z)`.
 
@@ -175,6 +189,8 @@ class Model(Served):
             noise: Whether to sample from :math:`p(x_j \mid z)` instead.
             seed: Random seed.
             prior: The distribution of z if nothing is given: ``normal`` or ``mixture``; by default the prior used in training.
+            covariates: Values of covariates, ``{"batch": "A"}``. Classes of others are drawn by their frequencies in the training rows, and
+                numbers are their mean.
 
         Returns:
             Values of all modalities, shape (B, \*shape).
@@ -182,7 +198,7 @@ class Model(Served):
         Raises:
             DataError: if given values do not match the model, or it does not have the prior.
         """
-        return generate(self.network, num, given, noise=noise, seed=seed, prior=prior)
+        return generate(self.network, num, given, noise=noise, seed=seed, prior=prior, covariates=self.fixed(covariates))
 
     def texts(self, name: str, numbers: ArrayLike | Tensor) -> list[str]:
         """The texts of a modality, from token numbers, shape (B, L), such as those that `generate` returns.
@@ -195,18 +211,21 @@ class Model(Served):
             raise DataError(f"modality {name!r}: no texts; modalities of texts: {listing(forms)}")
         return forms[name].texts(np.asarray(torch.as_tensor(numbers).cpu())).tolist()
 
-    def embed(self, rows: Any, *, samples: int = 1, seed: int = 0) -> Independent:
+    def embed(self, rows: Any, *, samples: int = 1, seed: int = 0, covariates: Mapping[str, Any] | None = None) -> Independent:
         r"""The posterior :math:`q(z \mid x_S)` of each row, batch shape (B,) over D.
 
         Arguments:
             rows: A batch, the path of a file, a data frame, a MuData or AnnData object, or a dict of arrays by modality.
             samples: The number of posteriors of a stochastic model that mean and variance are computed over.
             seed: Random seed.
+            covariates: Fixed values of covariates, which encoders are given in place of a row's own.
 
         Raises:
             DataError: if rows do not match the model or cannot be read.
         """
-        return embed(self.network, self._read(rows), samples=samples, seed=seed)
+        fixed = self.fixed(covariates)
+        batch = self._read(rows, fixed)
+        return embed(self.network, batch.with_covariates(fixed) if fixed else batch, samples=samples, seed=seed)
 
     def evaluate(self, rows: Any, settings: Settings | None = None, **options: Any) -> Evaluation:
         """Evaluates imputation of rows that were not used in training (`nbridge.evaluation.suite`).
@@ -289,8 +308,8 @@ class Model(Served):
         parameters = sum(parameter.numel() for parameter in self.network.parameters())
         return f"Model({type(self.network).__name__}: {', '.join(self.names)}; {parameters:,} parameters)"
 
-    def _read(self, rows: Any) -> Batch:
-        batch, _, before = read_batch(self, rows)
+    def _read(self, rows: Any, fixed: Mapping[str, Tensor] | None = None) -> Batch:
+        batch, _, before = read_batch(self, rows, fixed)
         _warn(imputed_before(before, COUNTED))
         return batch
 
@@ -303,10 +322,11 @@ class Model(Served):
             raise DataError(f"{'out' if out is not None else 'shard'} is for rows in files; rows in memory are returned")
         if mask:
             raise DataError("mask is for data frames; an imputed batch has masks")
-        done = impute(self.network, rows, samples=options.samples, noise=options.noise, seed=options.seed, first=first)
+        fixed = self.fixed(options.covariates)
+        done = impute(self.network, rows, samples=options.samples, noise=options.noise, seed=options.seed, first=first, covariates=fixed)
         if options.intervals:
             levels = tuple(options.intervals)
-            summary = summarise(self.network, rows, levels=levels, draws=options.draws, seed=options.seed, first=first)
+            summary = summarise(self.network, rows, levels=levels, draws=options.draws, seed=options.seed, first=first, covariates=fixed)
             done = replace(done, statistics=summary)
         _warn(self.unseen(count(self.names, rows.present)))
         return done

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -211,11 +211,12 @@ def _check_gradients(module: torch.nn.Module, output: Tensor) -> None:
 
 def _test_batches(model: MultimodalVAE) -> Iterator[Batch]:
     """Complete rows, and partly observed rows if a likelihood allows them."""
-    yield Batch.complete(_draws(model, ROWS))
-    whole = Batch.complete(_draws(model, ROWS))
+    given = {} if model.covariates is None else model.covariates.draw(ROWS)
+    yield Batch.complete(_draws(model, ROWS)).with_covariates(given)
+    whole = Batch.complete(_draws(model, ROWS)).with_covariates(given)
     cells = {name: torch.rand_like(x) < 0.7 for name, x in whole.values.items() if model.likelihoods[name].elementwise}
     if cells:
-        yield Batch(whole.values, whole.present, cells)
+        yield replace(whole, cells=cells)
 
 
 @torch.no_grad()
@@ -238,7 +239,7 @@ def _with_every_pattern(model: MultimodalVAE, batch: Batch) -> Batch:
     kept = torch.cat([torch.ones(len(batch), n, dtype=torch.bool), patterns]).to(batch.device)
     rows = batch.index(torch.arange(len(kept), device=batch.device) % len(batch))
     masks = {name: rows.present[name] & kept[:, i] for i, name in enumerate(model.names) if name in rows.present}
-    return Batch(rows.values, masks, rows.cells)
+    return replace(rows, present=masks)
 
 
 def _observed(batch: Batch, name: str) -> Tensor:
@@ -250,14 +251,14 @@ def _observed(batch: Batch, name: str) -> Tensor:
 def _with_nan_in_absent(batch: Batch) -> Batch:
     """The rows with NaN in all unobserved cells."""
     values = {name: torch.where(_observed(batch, name), x.double(), math.nan) for name, x in batch.values.items()}
-    return Batch(values, batch.present, batch.cells)
+    return replace(batch, values=values)
 
 
 def _swapped(model: MultimodalVAE, prepared: Batch) -> Batch:
     """Prepared rows with other valid values in all unobserved cells."""
     others = _draws(model, len(prepared))
     values = {name: torch.where(_observed(prepared, name), x, others[name]) for name, x in prepared.values.items()}
-    return Batch(values, prepared.present, prepared.cells)
+    return replace(prepared, values=values)
 
 
 def _equal_batches(one: Batch, other: Batch) -> bool:
@@ -271,7 +272,7 @@ def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _copied_batch(batch: Batch) -> Batch:
-    return Batch(_copied(batch.values), _copied(batch.present), _copied(batch.cells))
+    return Batch(*map(_copied, (batch.values, batch.present, batch.cells, batch.covariates)))
 
 
 # Parts
@@ -304,11 +305,21 @@ def _check_parts(model: MultimodalVAE) -> None:
         f"draws of prior(2, {ROWS}) have shape {tuple(z.shape)}, latent_dim is {model.latent_dim}"
     )
     for name, likelihood in model.likelihoods.items():
-        distribution = model.decoder(name)(z)
+        rows = _test_rows(model, ROWS)
+        distribution = model.decoder_of(name, rows)(z)
         shapes, expected = (distribution.batch_shape, distribution.event_shape), ((2, ROWS), likelihood.blank(ROWS).shape[1:])
         assert shapes == expected, (
             f"p({name} | z) has batch and event shape {tuple(map(tuple, shapes))}, expected {tuple(map(tuple, expected))}"
         )
+
+
+def _test_rows(model: MultimodalVAE, rows: int) -> Batch:
+    """Rows with nothing observed, and drawn covariates where the model has some."""
+    batch = Batch(
+        {name: likelihood.blank(rows).to(model.device) for name, likelihood in model.likelihoods.items()},
+        dict.fromkeys(model.names, torch.zeros(rows, dtype=torch.bool, device=model.device)),
+    )
+    return batch if model.covariates is None else batch.with_covariates(model.covariates.draw(rows))
 
 
 # The posterior

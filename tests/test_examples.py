@@ -34,6 +34,9 @@ def load_example(name: str) -> ModuleType:
 
 def test_every_example_is_known_here():
     assert {path.stem for path in (ROOT / "examples").glob("*.py")} == {
+        "captions",
+        "cite_seq",
+        "covariates",
         "custom_likelihood",
         "custom_modality",
         "image_attributes",
@@ -43,6 +46,26 @@ def test_every_example_is_known_here():
         "webdataset",
         "webdataset_source",
     }
+
+
+def test_proteins_of_simulated_cells_are_imputed_better_than_by_ridge_regression(capsys: pytest.CaptureFixture[str]):
+    example = load_example("cite_seq")
+    depths = example.simulate(0)["rna"].sum(1)
+    assert np.quantile(depths, 0.98) > 10 * np.quantile(depths, 0.02)
+    example.main(seeds=1, epochs=(70, 40))
+    found = re.search(r"mean of 1: RMSE of protein from RNA ([\d.]+), PCA and ridge ([\d.]+)\n", capsys.readouterr().out)
+    assert found is not None
+    assert float(found[1]) < float(found[2]) < 0.7
+
+
+def test_the_batch_of_simulated_cells_is_not_in_their_codes(capsys: pytest.CaptureFixture[str]):
+    load_example("covariates").main(seeds=1, epochs=(25, 15), cells=2000)
+    lines = capsys.readouterr().out.splitlines()
+    found = [re.search(r"the batch of ([\d.]+)% of cells .* error of its mean ([\d.]+), RMSE ([\d.]+)", line) for line in lines]
+    plain, told = ([float(number) for number in one.groups()] for one in found if one is not None)
+    assert told[0] < 45
+    assert plain[0] > 90
+    assert told[2] < 0.5 * plain[2]
 
 
 def test_the_custom_modality_is_short_conforms_and_imputes_angles(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
@@ -132,6 +155,18 @@ def test_images_with_attributes_draw_faces_of_each_description(capsys: pytest.Ca
     with Image.open(tmp_path / "faces.png") as faces:
         assert faces.size == (8 * 64, len(example.DESCRIPTIONS) * 64)
     assert re.findall(r"(\w+) predicted from the face", capsys.readouterr().out) == list(example.NAMES)
+
+
+def test_captions_are_written_for_faces_and_faces_drawn_for_captions(tmp_path: Path, real_data: None, capsys: pytest.CaptureFixture[str]):
+    example = load_example("captions")
+    assert example.sentence(np.array([0, 0, 1, 0, 1, 1, 0])) == "A smiling woman with blond hair and eyeglasses."
+    assert example.sentence(np.array([1, 0, 0, 0, 0, 0, 0])) == "A man."
+    example.main(str(tmp_path / "faces.png"), rows=200, updates=30)
+    with Image.open(tmp_path / "faces.png") as faces:
+        assert faces.size == (8 * example.SIDE, len(example.CAPTIONS) * example.SIDE)
+    printed = capsys.readouterr().out
+    assert len(re.findall(r"\(true: A (?:smiling )?(?:man|woman)[^)]*\.\)", printed)) == 5
+    assert "captions exactly right from the face" in printed
 
 
 def run_blocks(path: Path) -> dict[str, Any]:

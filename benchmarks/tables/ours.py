@@ -1,7 +1,8 @@
 """nbridge's entries, by its public functions alone.
 
 ============== =========================================================================================================================
-nbridge        what ``nbridge init train.csv`` writes, trained by ``nbridge train``; with ``--set``, with these changes to the spec
+nbridge        what ``nbridge init TABLE.csv`` writes, trained by ``nbridge train``, without a test part, as other rows are scored; with
+               ``--set``, with these changes to the spec
 imputer        ``NBridgeImputer()`` without groups: an array of numbers, of objects if some columns are text
 spec           the spec ``benchmarks/tables/specs/TABLE.yaml``, if there is one, on the same file
 ============== =========================================================================================================================
@@ -60,10 +61,12 @@ def imputer(task: Task, seed: int, changes: Sequence[str] = ()) -> Answer:  # no
 def _by_spec(task: Task, seed: int, text: Callable[[Path], str], changes: Sequence[str]) -> Answer:
     with tempfile.TemporaryDirectory() as found, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        file, spec = Path(found) / "train.csv", Path(found) / "spec.yaml"
+        every, file, spec = Path(found) / f"{task.table.name}.csv", Path(found) / "train.csv", Path(found) / "spec.yaml"
+        # Drafted from all rows, with their holes, as from a file that is to be filled in; trained on the training rows alone.
+        csv.write_csv(task.table.arrow(np.concatenate([task.train, task.rows])), every)
         csv.write_csv(task.table.arrow(task.train), file)
-        spec.write_text(text(file))
-        settings = [f"data.path={file}", f"data.seed={seed}", f"training.seed={seed}", *changes]
+        spec.write_text(text(every))
+        settings = [f"data.path={file}", f"data.seed={seed}", f"training.seed={seed}", "data.test=0.0", *changes]
         model = nbridge.train(spec, overrides=settings, device="cpu").model
         rows = task.table.arrow(task.rows)
         values = task.table.read(model.impute(rows))

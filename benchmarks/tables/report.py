@@ -68,7 +68,7 @@ def section(figures: Figures) -> str:
     for mechanism in MECHANISMS:
         if methods := figures.methods(mechanism):
             parts += [f"**{TITLES[mechanism].capitalize()}**", _main(figures, mechanism, methods), _others(figures, mechanism, methods)]
-            parts += ["\n".join(f"- {line}" for line in verdicts(figures, mechanism))]
+            parts += ["\n".join(f"- {line}" for line in [*verdicts(figures, mechanism), *failures(figures, mechanism)])]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -100,14 +100,25 @@ def at_least_as_good(ours: Iterable[float], theirs: Iterable[float], sign: int) 
     return mean(differences) + (stdev(differences) if len(differences) > 1 else 0.0) >= 0
 
 
+def failures(figures: Figures, mechanism: str) -> list[str]:
+    """A line for each method and table with runs that failed, with the first reason."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for key, run in figures.runs.items():
+        table, kind, *method, _ = key.split(" ")
+        if kind == mechanism and "failed" in run:
+            found.setdefault((table, " ".join(method)), []).append(str(run["failed"]))
+    return [f"{_title(method)} on {table}, {len(said)} runs: {said[0]}" for (table, method), said in found.items()]
+
+
 def _tables(figures: Figures, mechanism: str, ours: str, figure: str, rivals: Sequence[str]) -> dict[str, bool]:
-    """Whether a method is at least as good as the rival that is best on average, of each table that has figures of all."""
+    """Whether a method is at least as good as the rival that is best on average, of each table; rivals without figures are left out."""
     found = {}
     for table in TABLES:
-        runs = figures.paired(table, mechanism, (ours, *rivals), figure)
-        if runs:
-            mine, *others = zip(*runs, strict=True)
-            found[table] = at_least_as_good(mine, max(others, key=lambda values: BETTER[figure] * mean(values)), BETTER[figure])
+        mine = len(figures.of(table, mechanism, ours, figure))
+        measured = [rival for rival in rivals if mine and len(figures.paired(table, mechanism, (ours, rival), figure)) == mine]
+        if measured:
+            own, *others = zip(*figures.paired(table, mechanism, (ours, *measured), figure), strict=True)
+            found[table] = at_least_as_good(own, max(others, key=lambda values: BETTER[figure] * mean(values)), BETTER[figure])
     return found
 
 

@@ -30,6 +30,10 @@ AllowCode = Annotated[
     list[str] | None,
     typer.Option("--allow-code", metavar="PACKAGE", help="Let the model import this package; may be repeated.", show_default=False),
 ]
+SetCovariate = Annotated[
+    list[str] | None,
+    option("NAME=VALUE", "A fixed covariate in place of that of each row, such as batch=A; may be repeated.", "--set-covariate"),
+]
 PATTERNS = 12
 """Maximum number of patterns of presence in a table."""
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")]
@@ -90,6 +94,23 @@ def prefixed_errors(where: str, kind: type[NBridgeError]) -> Iterator[None]:
         yield
     except kind as error:
         raise NBridgeError("\n".join(f"{where}: {line}" for line in str(error).splitlines())) from error
+
+
+def covariates_of(given: list[str] | None) -> dict[str, str]:
+    """Fixed covariates, from texts ``NAME=VALUE``.
+
+    Raises:
+        RunError: when one is not of this form, or given twice.
+    """
+    values: dict[str, str] = {}
+    for item in given or []:
+        name, _, text = item.partition("=")
+        if not (name and text):
+            raise RunError(f"--set-covariate {item}: expected NAME=VALUE, such as batch=A")
+        if name in values:
+            raise RunError(f"--set-covariate {item}: covariate {name!r} is given twice")
+        values[name] = text
+    return values
 
 
 def split_names(text: str) -> tuple[str, ...]:

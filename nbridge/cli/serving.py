@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from nbridge.cli.options import Overwrite, RunPath, Seed, check_output, check_output_folder, check_target, console_of, prefixed_errors
+from nbridge.cli.options import (
+    Overwrite,
+    RunPath,
+    Seed,
+    SetCovariate,
+    check_output,
+    check_output_folder,
+    check_target,
+    console_of,
+    covariates_of,
+    prefixed_errors,
+)
 from nbridge.cli.parameters import argument, option
 from nbridge.data.endings import has_ending
 from nbridge.data.folders import is_folder, kind_of
@@ -53,6 +64,7 @@ def impute(
     ] = None,
     draws: Annotated[int, typer.Option(metavar="K", min=1, help="Draws for the intervals.")] = 399,
     shard: ShardText = "1/1",
+    set_covariate: SetCovariate = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Impute missing values. These are NaN, null, empty cells, rows where NAME__present is false, and modalities not in the file.
@@ -72,7 +84,7 @@ def impute(
     try:
         part = Shard.parse(shard)
         levels = () if intervals is None else parse_levels(intervals)
-        options = ImputationOptions(samples, noise, seed, levels, draws)
+        options = ImputationOptions(samples, noise, seed, levels, draws, covariates_of(set_covariate))
         options.check()
     except DataError as error:
         raise RunError(f"--{error}") from error
@@ -135,6 +147,7 @@ def generate(
     noise: Annotated[bool, typer.Option(help="Whether to sample from the likelihood instead of taking its mean.")] = False,
     prior: Annotated[str | None, option("NAME", "The prior if nothing is given: normal, N(0, I), or mixture.", shown="the model's")] = None,
     seed: Seed = 0,
+    set_covariate: SetCovariate = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Generate new rows. Samples from the prior, or conditionally on the given modalities."""
@@ -146,7 +159,7 @@ def generate(
     fixed = _parse_given(model.likelihoods, given or [])
     with prefixed_errors(f"--prior {prior}", DataError):
         mixture_for(model.network, prior, fixed)
-    values = model.generate(num, fixed, noise=noise, seed=seed, prior=cast("Prior | None", prior))
+    values = model.generate(num, fixed, noise=noise, seed=seed, prior=cast("Prior | None", prior), covariates=covariates_of(set_covariate))
     if has_ending(target, ".png"):
         from nbridge.cli.image_grid import write_grid
 
@@ -159,7 +172,7 @@ def generate(
     typer.echo(f"{target}: {num:,} rows")
 
 
-def embed(directory: RunPath, rows: Rows, out: Out, overwrite: Overwrite = False) -> None:
+def embed(directory: RunPath, rows: Rows, out: Out, set_covariate: SetCovariate = None, overwrite: Overwrite = False) -> None:
     """Embed each row in the latent space. Writes the mean and standard deviation of q(z|x) for any pattern of missing modalities."""
     target = check_output(out, overwrite, (".npz",), rows)
     from nbridge.cli.tables import print_findings
@@ -170,10 +183,11 @@ def embed(directory: RunPath, rows: Rows, out: Out, overwrite: Overwrite = False
     from nbridge.model import load
 
     model = load(directory)
-    batch, ids, before = read_batch(model, rows)
+    fixed = covariates_of(set_covariate)
+    batch, ids, before = read_batch(model, rows, model.fixed(fixed))
     print_findings(imputed_before(before, COUNTED))
     with prefixed_errors(rows, DataError):
-        q = model.embed(batch)
+        q = model.embed(batch, covariates=fixed)
     named = {} if ids is None else {model.binding.own.id: fixed_width(ids)}
     write_npz(target, {**named, "mean": q.mean.numpy(), "stddev": q.stddev.numpy()})
     typer.echo(f"{target}: {len(q.mean):,} rows, {model.network.latent_dim} dimensions")

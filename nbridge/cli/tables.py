@@ -14,15 +14,17 @@ from rich.table import Table
 
 from nbridge.common.messages import number
 from nbridge.common.warnings import Finding
-from nbridge.evaluation.results import ERRORS, NOTES, Evaluation, Measurement, Names, abbreviated, describe_settings, describe_skipped
+from nbridge.evaluation.results import CELLS, ERRORS, NOTES, Evaluation, Measurement, Names, describe_settings, describe_skipped
 from nbridge.runs.comparison_table import Comparison
 
 MIN_FIRST_COLUMN = 30
 """Minimum width of the first column of a comparison, in characters."""
 MAX_COLUMNS = 8
 """A series with more entries than this is printed vertically."""
-MAX_HEADING = 12
-"""Maximum width of a heading, in characters."""
+MAX_LINES = 60
+"""Maximum number of columns of a mixed modality listed."""
+MAX_HEADING, NARROW = 12, 8
+"""Maximum width of a heading, and of one in a table of many, in characters."""
 
 
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:
@@ -34,7 +36,8 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
         measurements = list(group)
         console.print()
         console.print(_figures(metric, measurements, evaluation.modalities))
-        for table in _series(metric, measurements, evaluation.modalities):
+        by_column = (table for one in measurements for table in _columns(one))
+        for table in by_column if metric == CELLS else _series(metric, measurements, evaluation.modalities):
             console.print(table)
         if metric in NOTES:
             console.print(NOTES[metric])
@@ -134,13 +137,16 @@ def _figures(metric: str, measurements: Sequence[Measurement], modalities: Names
     """A table with one row per measurement; with a column for the number of rows if it varies."""
     counts = {one.rows for one in measurements}
     same = f", {measurements[0].rows:,} rows" if len(counts) == 1 else ""
-    table = Table("target", _source(metric), title=f"{metric}{same}", title_justify="left")
+    # Single cells are all given the same, which their note says.
+    widest = NARROW if metric == CELLS else MAX_HEADING
+    table = Table("target", *([] if metric == CELLS else [_source(metric)]), title=f"{metric}{same}", title_justify="left")
     names = list(dict.fromkeys(name for one in measurements for name in one.figures))
     for heading in [*(["rows"] if not same else []), *names]:
-        table.add_column(fill(heading, MAX_HEADING), justify="right", no_wrap=True)
+        table.add_column(fill(heading, widest), justify="right", no_wrap=True)
     for one in measurements:
         cells = [number(one.figures[name]) if name in one.figures else "" for name in names]
-        table.add_row(*_pair(one, modalities), *([f"{one.rows:,}"] if not same else []), *cells)
+        target, given = _pair(one, modalities)
+        table.add_row(target, *([] if metric == CELLS else [given]), *([f"{one.rows:,}"] if not same else []), *cells)
     return table
 
 
@@ -165,6 +171,18 @@ def _series(metric: str, measurements: Sequence[Measurement], modalities: Names)
         yield table
 
 
+def _columns(one: Measurement) -> Iterator[Table]:
+    """Tables of scores by column, with the kind of each: of numbers, then of classes."""
+    for headings, lines in one.by_column():
+        more = f", the first {MAX_LINES} of {len(lines):,} columns" if len(lines) > MAX_LINES else ""
+        table = Table("column", "kind", title=f"{CELLS} of {', '.join(one.target)} by column{more}", title_justify="left")
+        for heading in headings:
+            table.add_column(fill(heading, MAX_HEADING), justify="right", no_wrap=True)
+        for name, kind, scores in lines[:MAX_LINES]:
+            table.add_row(name, kind, *map(number, scores))
+        yield table
+
+
 def _cell(measurement: Measurement, series: str, key: str) -> str:
     values = measurement.series[series]
     return number(values[key]) if key in values else ""
@@ -175,4 +193,4 @@ def _source(metric: str) -> str:
 
 
 def _pair(measurement: Measurement, modalities: Names) -> tuple[str, str]:
-    return abbreviated(measurement.target, modalities), abbreviated(measurement.given, modalities)
+    return measurement.pair(modalities)

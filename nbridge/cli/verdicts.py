@@ -32,6 +32,6 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
 
 def _cells(one: BaselineComparison) -> tuple[str, ...]:
     if one.outcome == "not tested":
-        return one.target, f"{one.rows:,}", *[""] * 4
+        return one.title, f"{one.rows:,}", *[""] * 4
     ahead = f"{one.lead:.2f} ± {one.standard_error:.2f}" if one.standard_error >= 0.005 else f"{one.lead:.2f} ± <0.01"
-    return one.target, f"{one.rows:,}", FIGURES[one.figure], digits(one.model), f"{digits(one.baseline)} {one.predictor}", ahead
+    return one.title, f"{one.rows:,}", FIGURES[one.figure], digits(one.model), f"{digits(one.baseline)} {one.predictor}", ahead

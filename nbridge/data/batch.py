@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ class Batch:
         present: Boolean masks by modality, :math:`(B,)`, one for each entry of ``values``.
         cells: Boolean masks of single cells, :math:`(B, *shape_i)`, only for modalities with partially observed rows; a cell is
             observed when its row is present and its mask is true.
+        covariates: Values that every row has beside its modalities, :math:`(B,)`, by name: class indices, or numbers.
 
     Raises:
         ValueError: when names or row counts disagree.
@@ -34,6 +35,7 @@ class Batch:
     values: Mapping[str, Tensor]
     present: Mapping[str, Tensor]
     cells: Mapping[str, Tensor] = field(default_factory=dict)
+    covariates: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.values.keys() != self.present.keys():
@@ -44,6 +46,7 @@ class Batch:
             raise ValueError("a batch needs at least one modality")
         rows = {name: len(value) for name, value in self.values.items()}
         rows |= {f"presence of {name}": len(mask) for name, mask in self.present.items()}
+        rows |= {f"covariate {name}": len(x) for name, x in self.covariates.items()}
         if len(set(rows.values())) > 1:
             raise ValueError(f"modalities differ in their number of rows: {rows}")
         for name, mask in self.present.items():
@@ -131,13 +134,23 @@ class Batch:
     def select(self, *names: str) -> Batch:
         """The same rows with these modalities only."""
         self._known(names)
-        return Batch(*({name: part[name] for name in names if name in part} for part in (self.values, self.present, self.cells)))
+        parts = ({name: part[name] for name in names if name in part} for part in (self.values, self.present, self.cells))
+        return Batch(*parts, covariates=self.covariates)
 
     def without_values(self, *names: str) -> Batch:
         """The same rows and presence masks, with empty values, shape (B, 0), for these modalities."""
         self._known(names)
         values = {name: x.new_empty(len(self), 0) if name in names else x for name, x in self.values.items()}
-        return Batch(values, self.present, {name: mask for name, mask in self.cells.items() if name not in names})
+        cells = {name: mask for name, mask in self.cells.items() if name not in names}
+        return replace(self, values=values, cells=cells)
+
+    def with_covariates(self, values: Mapping[str, Tensor]) -> Batch:
+        """The same rows with these covariates instead of their own, each one value, or one for each row."""
+        given = {name: x.to(self.device).expand(len(self)) for name, x in values.items()}
+        part = replace(self, covariates={**self.covariates, **given})
+        if "_whole" in vars(self):
+            vars(part)["_whole"] = self.whole
+        return part
 
     def only(self, *names: str) -> Batch:
         """The same rows with all other modalities marked absent; their values are kept but ignored."""
@@ -155,10 +168,11 @@ class Batch:
 
     def _absent(self, names: set[str]) -> Batch:
         masks = {name: torch.zeros_like(mask) if name in names else mask for name, mask in self.present.items()}
-        return Batch(self.values, masks, self.cells)
+        return replace(self, present=masks)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        part = Batch(*({name: change(tensor) for name, tensor in part.items()} for part in (self.values, self.present, self.cells)))
+        every = (self.values, self.present, self.cells, self.covariates)
+        part = Batch(*({name: change(tensor) for name, tensor in part.items()} for part in every))
         if "_whole" in vars(self):
             vars(part)["_whole"] = self.whole
         return part

@@ -31,7 +31,9 @@ class Summary(Generic[Array]):
         sd: The standard deviation, shape (B, \*shape).
         lower: The lower end of the interval of each level, shape (L, B, \*shape).
         upper: The upper ends.
-        probability: The probability of each class, shape (B, C), for categorical modalities, which have none of the above.
+        probability: The probability of each class, shape (B, C), for categorical modalities, which have none of the above. For mixed
+            modalities, shape (B, W), the probability that a binary or one-hot element is 1, which is its mean too; NaN for numbers. Where
+            such elements are imputed, the ends of their intervals are NaN.
     """
 
     levels: tuple[float, ...]

@@ -11,10 +11,12 @@ import numpy as np
 
 from nbridge.data.blocks import RowReader
 from nbridge.data.column import as_array
+from nbridge.data.group_split import labels_of
 from nbridge.data.numpy.members import ArrayMember
 from nbridge.data.numpy.rows import ArrayRows
 from nbridge.data.source import Binding, DataSource, Shapes
 from nbridge.data.split import Dataset
+from nbridge.data.split_labels import RowLabels
 from nbridge.errors import DataError
 
 
@@ -44,6 +46,9 @@ class Memory(DataSource):
     def blocks(self, binding: Binding, scratch: Path) -> Iterator[RowReader]:  # noqa: ARG002 (rows are in memory)
         members = {name: ArrayMember(name, array) for name, array in self._arrays.items()}
         yield ArrayRows(members, self.array_names(binding.taken), classes=self._classes, texts=self.texts)
+
+    def row_labels(self, column: str, shapes: Shapes) -> RowLabels:  # noqa: ARG002 (every array is there)
+        return labels_of(self._arrays, column)
 
     def load(self, shapes: Shapes) -> Dataset:
         """Always raises: there is nothing to load.

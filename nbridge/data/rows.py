@@ -66,6 +66,10 @@ class Rows(Protocol):
         """The same rows after a row-wise transformation."""
         ...
 
+    def with_covariates(self, values: Mapping[str, Tensor]) -> Self:
+        """The same rows with these covariates, each one value for each row."""
+        ...
+
     def presence(self) -> Batch:
         """All rows as a batch of presence masks only."""
         ...

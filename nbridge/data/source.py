@@ -47,7 +47,7 @@ class DataSource(ABC):
     Keyword-only arguments of the constructor define its YAML schema. Construction accesses no files.
 
     Attributes:
-        reserved: Columns that define splits (`data.group`, `data.split`); column patterns do not match them.
+        reserved: Columns that define splits (`data.group`, `data.split`) and covariates; column patterns do not match them.
         mixed: The columns of each mixed modality, with their kinds.
         origin: The file or folder as its user named it, for messages; empty for rows in memory.
         name: The registered name of a format whose rows are passed from Python.

@@ -24,6 +24,7 @@ class TextForm:
         vocabulary: The vocabulary.
         length: The most tokens of a text, its end included.
         cut: Whether longer texts are cut; otherwise they are an error.
+        lenient: Whether a text may have no known token, as where only the most frequent tokens of the same texts are known.
 
     Example:
         >>> from nbridge.common.vocabulary import TokenList
@@ -37,6 +38,7 @@ class TextForm:
     vocabulary: Vocabulary
     length: int
     cut: bool = False
+    lenient: bool = False
 
     def numbers(self, texts: Sequence[str], where: Callable[[int], str]) -> np.ndarray:
         """The token numbers of texts, (N, L), NaN for empty ones.
@@ -70,9 +72,9 @@ class TextForm:
         return max(1, (self.length - 1) * self.vocabulary.widest)
 
     def _row(self, text: str, where: Callable[[], str]) -> list[int]:
-        numbers = self.vocabulary.numbers(text)
+        numbers = self.vocabulary.numbers(text) or [UNKNOWN]
         unit = self.vocabulary.unit
-        if not any(number != UNKNOWN for number in numbers):
+        if not self.lenient and not any(number != UNKNOWN for number in numbers):
             raise DataError(
                 f"{where()} holds {quoted(text)}, in which no {unit.removesuffix('s')} is in the vocabulary of the model; leave it "
                 "empty to impute it"

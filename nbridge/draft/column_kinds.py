@@ -27,6 +27,8 @@ FULL_SCALE = frozenset({256, 1024, 4096, 65536})
 OR_COUNTS = "could also be counts: small numbers prevail"
 OR_NUMBERS = ("could also be numbers: ratings, or levels in order", "could also be numbers: levels in order")
 """Alternatives for classes that have an order."""
+AS_TEXT = "; to learn it as text, add a modality with encoder: text and likelihood: text"
+"""What to do with free text, which is left out."""
 STRAY = 0.01
 """Maximum share of rows with other values in a column that otherwise has few distinct whole numbers."""
 
@@ -120,19 +122,20 @@ def kind_of_numbers(name: str, tally: Tally) -> ColumnKind:
     return _named(hint, tally) or _unnamed(tally)
 
 
-def kind_of_text(name: str, rows: np.ndarray, what: str = "text") -> ColumnKind:
+def kind_of_text(name: str, rows: np.ndarray, what: str = "text", *, as_text: bool = True) -> ColumnKind:
     """Infers the kind of a text column with at least three distinct values: classes if its values repeat.
 
-    ``rows`` is the number of rows with each distinct value, (k,).
+    ``rows`` is the number of rows with each distinct value, (k,); ``as_text`` is whether the format can hold a modality of texts.
     """
     different, total = len(rows), int(rows.sum())
     if owner := _owner(hint_of(name), rows):
         return owner
     held = f"{what} of {different:,} different values"
+    advice = AS_TEXT if as_text and what == "text" else ""
     if different > MOST_CLASSES:
-        return ColumnKind("left out", f"{held} in {total:,} rows, too many for classes")
+        return ColumnKind("left out", f"{held} in {total:,} rows, too many for classes{advice}")
     if not repeats(rows):
-        return ColumnKind("left out", f"{held} in {total:,} rows, too few rows a value for classes")
+        return ColumnKind("left out", f"{held} in {total:,} rows, too few rows a value for classes{advice}")
     few = total < ROWS_A_CLASS * different
     return ColumnKind("classes", held, f"could also be free text: few rows a class, {total / different:.1f} on average" if few else "")
 

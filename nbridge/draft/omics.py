@@ -38,6 +38,8 @@ MANY = 2000
 """Number of variables above which a selection is recommended."""
 FLAG = "highly_variable"
 """The boolean column of var that selects variables, by convention."""
+DEEP = 100
+"""Number of variables from which on the total count of a row is its depth; of fewer, such as a panel of antibodies, it is a signal."""
 CHUNK = 1024
 """Rows per chunk."""
 _COUNTS = re.compile(r"counts?|raw", re.IGNORECASE)
@@ -75,6 +77,7 @@ class _MatrixStatistics:
     low: float
     high: float
     whole: bool
+    elements: int
 
     @property
     def counts(self) -> bool:
@@ -86,7 +89,9 @@ class _MatrixStatistics:
         if self.whole and self.low >= 0 and self.high <= 1:
             return "{type: bernoulli, attributes: true}", "0 and 1 alone, as accessibility and mutations are"
         if self.counts:
-            return "negative_binomial", f"whole numbers from 0 on, up to {self.high:g}: counts"
+            deep = self.elements >= DEEP
+            why = f"whole numbers from 0 on, up to {self.high:g}: counts{', each row at its own depth' if deep else ''}"
+            return "{type: negative_binomial, size_factor: auto}" if deep else "negative_binomial", why
         logs = ", as logarithms of counts are" if self.low == 0 and self.high < 20 else ""
         return "normal", f"numbers from {self.low:.4g} to {self.high:.4g}{logs}; standardised"
 
@@ -224,7 +229,7 @@ def _why_none(column: str, codes: np.ndarray, used: Sequence[str]) -> str:
     if holds_dates(used):
         return "dates, which are no numbers"
     rows = np.bincount(codes[codes >= 0])
-    found = kind_of_text(column, rows[rows > 0]) if len(used) > 2 else None
+    found = kind_of_text(column, rows[rows > 0], as_text=False) if len(used) > 2 else None
     return found.why if found is not None and found.kind == "left out" else ""
 
 
@@ -250,7 +255,7 @@ def _statistics_of(value: Any) -> _MatrixStatistics | None:
         if known.size:
             low, high = min(low, float(known.min())), max(high, float(known.max()))
             whole = whole and bool((known == np.floor(known)).all())
-    return _MatrixStatistics(low, high, whole) if high >= low else None
+    return _MatrixStatistics(low, high, whole, value.shape[1]) if high >= low else None
 
 
 def _numbers(value: Any) -> Iterator[np.ndarray]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from nbridge.evaluation.targets import Values
-from nbridge.evaluation.verdict import BaselineComparison, outcome_of
+from nbridge.evaluation.verdict import BY_COLUMN, BaselineComparison, outcome_of
 from nbridge.nn.likelihoods import Bernoulli, Categorical, Likelihood
+from nbridge.nn.mixed import Mixed
 from nbridge.nn.text_likelihood import Text
 from nbridge.spec.spec import Spec
 from nbridge.training.progress import EpochRecord
@@ -41,7 +42,7 @@ def summarise_training(spec: Spec, rows: int, records: Iterable[EpochRecord]) ->
 
 
 def advise(comparison: BaselineComparison, likelihood: Likelihood, values: Values, trained: TrainingSummary) -> str:
-    """Advice for a modality that is imputed worse than the baseline: one line, without the modality's name.
+    """Advice for a modality, or single cells of one, imputed worse than the baseline: one line, without the modality's name.
 
     Values are those of the training rows, shape (N, E), NaN where missing.
     """
@@ -70,7 +71,7 @@ def format_advice(advice: Iterable[tuple[str, str]]) -> tuple[str, ...]:
 
 def _mismatched(likelihood: Likelihood, values: Values) -> str:
     """The values call for another likelihood."""
-    if isinstance(likelihood, Categorical | Bernoulli | Text):
+    if isinstance(likelihood, Categorical | Bernoulli | Mixed | Text):
         return ""
     seen = values[~np.isnan(values)]
     distinct = np.unique(seen)
@@ -110,6 +111,8 @@ def _ignored(comparison: BaselineComparison, trained: TrainingSummary) -> str:
     if outcome_of(ahead, comparison.standard_error) == "better":
         return ""
     what = "the most frequent class" if comparison.figure == "accuracy" else "the column mean"
+    if comparison.cells:
+        return f"imputed no better than by {what}, so the model does not use the rest of the row for them: {_MORE}"
     found = f"imputed no better than by {what}, so the model does not use the other modalities for it"
     return f"{found}: raise its weight in the spec, or {_other_model(trained)}"
 
@@ -130,8 +133,14 @@ def _few_rows(trained: TrainingSummary) -> str:
 def _another_model(comparison: BaselineComparison, trained: TrainingSummary) -> str:
     local = comparison.predictor == "neighbours"
     why = "nearest neighbours predict it better" if local else "a linear predictor does better"
+    if comparison.cells:
+        names = {"neighbours": "nearest neighbours predict", BY_COLUMN: "predictors of each column predict"}
+        return f"{names.get(comparison.predictor, 'linear predictors predict')} them better: {_MORE}"
     capacity = "a larger encoder (hidden), " if local else ""
     return f"{why}: try {capacity}a higher weight in the spec, or {_other_model(trained)}"
+
+
+_MORE = "try a larger latent_dim or encoder (hidden), more updates, or more rows"
 
 
 def _other_model(trained: TrainingSummary) -> str:

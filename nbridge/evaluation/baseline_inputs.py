@@ -1,8 +1,8 @@
 """Inputs of the baselines: all other modalities, concatenated, standardised and without missing values.
 
-Columns are standardised by the training rows: counts as log(1 + x), the pixels of an image by a common spread, classes one-hot. Missing
-values become the column's mean, and each modality gets a column that indicates its presence. Wide modalities are reduced to principal
-components.
+Columns are standardised by the training rows: counts as log(1 + x), lognormal columns as log x, the pixels of an image by a common spread,
+classes one-hot. Missing values become the column's mean, and each modality gets a column that indicates its presence. Wide modalities are
+reduced to principal components.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
-from torch.distributions import constraints
 
 from nbridge.common.vocabulary import END
-from nbridge.evaluation.targets import Values, column_moments
+from nbridge.evaluation.targets import Logged, Values, column_moments, counts_of
 from nbridge.models.base import MultimodalVAE
 from nbridge.nn.likelihoods import Categorical, Likelihood
+from nbridge.nn.mixed import Mixed
 from nbridge.nn.text_likelihood import Text
 from nbridge.visual.modality_kinds import kind_of
 
@@ -28,6 +28,8 @@ COMPONENTS, FEWEST = 400, 20
 """Principal components divided among the wide modalities, and the fewest that each of them gets."""
 FITTED = 2000
 """Maximum number of rows that principal components are fitted on."""
+TINY = 1e-30
+"""Lower bound of lognormal values."""
 FAR = 10.0
 """Standardised values are clipped to this, so that columns that hardly ever vary do not dominate."""
 
@@ -41,7 +43,8 @@ class ModalityInputs:
     Arguments:
         classes: The number of its classes; 0 when it has none.
         tokens: The number of tokens of its texts, which are counted; 0 when it has none.
-        logged: Whether its values are counts.
+        logged: Which of its values are counts.
+        lognormal: Which of its values are lognormal.
         centre: The mean of each column.
         unit: The standard deviation of each column; infinite for a constant one.
         components: The fitted principal components; None when all columns are kept.
@@ -49,7 +52,8 @@ class ModalityInputs:
     """
 
     classes: int
-    logged: bool
+    logged: Logged
+    lognormal: Logged
     centre: Values
     unit: Values
     components: PCA | None
@@ -58,9 +62,8 @@ class ModalityInputs:
 
     def of(self, values: Values) -> Inputs:
         """Input columns, shape (N, F), from values of shape (N, E), NaN where missing."""
-        standard: Inputs = np.nan_to_num(
-            np.clip((_plain(values, self.classes, self.logged, self.tokens) - self.centre) / self.unit, -FAR, FAR)
-        )
+        plain = _plain(values, self.classes, self.logged, self.lognormal, self.tokens)
+        standard: Inputs = np.nan_to_num(np.clip((plain - self.centre) / self.unit, -FAR, FAR))
         kept = standard if self.components is None else np.asarray(self.components.transform(standard), np.float64)
         if self.indicated is None:
             return kept
@@ -81,21 +84,27 @@ def inputs_of(blocks: Mapping[str, ModalityInputs], values: Mapping[str, Values]
     The weights give every modality the same share of a distance, regardless of its number of columns.
     """
     parts = [blocks[name].of(x) for name, x in values.items() if name != target]
+    if not parts:
+        return np.empty((len(values[target]), 0)), np.empty(0)
     factors = [np.full(part.shape[1], 1 / np.sqrt(max(1, part.shape[1]))) for part in parts]
     return np.concatenate(parts, 1), np.concatenate(factors)
 
 
 def _fitted(likelihood: Likelihood, values: Values, share: int, seed: int) -> ModalityInputs:
     classes = likelihood.shape[0] if isinstance(likelihood, Categorical) else 0
-    logged = likelihood.support is constraints.nonnegative_integer
+    logged, lognormal = counts_of(likelihood), _lognormal(likelihood)
     tokens = likelihood.tokens if isinstance(likelihood, Text) else 0
-    plain, present = _plain(values, classes, logged, tokens), ~np.isnan(values).all(1)
+    plain, present = _plain(values, classes, logged, lognormal, tokens), ~np.isnan(values).all(1)
     centre, spread = column_moments(plain)
     if classes or kind_of(likelihood) == "image":
         spread = np.full_like(spread, np.sqrt((spread**2).mean()))
+    if isinstance(likelihood, Mixed):
+        # The elements of a class share a spread, as those of a modality of classes do.
+        for start, stop in likelihood.spans:
+            spread[start:stop] = np.sqrt((spread[start:stop] ** 2).mean())
     unit = np.where(spread > 1e-6 * np.abs(centre), spread, np.inf)
     indicated = None if present.all() or not present.any() else float(present.mean())
-    bare = ModalityInputs(classes, logged, centre, unit, None, None, tokens)
+    bare = ModalityInputs(classes, logged, lognormal, centre, unit, None, None, tokens)
     if plain.shape[1] <= WIDE:
         return replace(bare, indicated=indicated)
     rows = bare.of(values[np.flatnonzero(present)[:FITTED]])
@@ -104,14 +113,21 @@ def _fitted(likelihood: Likelihood, values: Values, share: int, seed: int) -> Mo
     return replace(bare, components=components, indicated=indicated)
 
 
-def _plain(values: Values, classes: int, logged: bool, tokens: int = 0) -> Values:
-    """Values as columns: classes one-hot, counts as log(1 + x), texts as counts of their tokens; NaN where missing."""
+def _lognormal(likelihood: Likelihood) -> Logged:
+    """Which elements of a likelihood are lognormal columns: none, or by element, shape (E,)."""
+    if isinstance(likelihood, Mixed):
+        return np.array([kind.type == "lognormal" for kind in likelihood.kinds.values() for _ in range(kind.width)])
+    return False
+
+
+def _plain(values: Values, classes: int, logged: Logged, lognormal: Logged, tokens: int = 0) -> Values:
+    """Values as columns: classes one-hot, counts as log(1 + x), lognormal ones as log x, texts as counts of tokens; NaN where missing."""
     if tokens:
         counts = np.stack([np.bincount(row, minlength=tokens) for row in np.nan_to_num(values).astype(np.int64)])
         return np.where(np.isnan(values).any(1, keepdims=True), np.nan, counts[:, END + 1 :].astype(np.float64))
-    if logged:
-        return np.log1p(np.maximum(values, 0.0))
-    if not classes:
-        return values
-    one_hot = (values == np.arange(classes)).astype(float)
-    return np.where(np.isnan(values), np.nan, one_hot)
+    if classes:
+        one_hot = (values == np.arange(classes)).astype(float)
+        return np.where(np.isnan(values), np.nan, one_hot)
+    if np.any(logged):
+        values = np.where(logged, np.log1p(np.maximum(values, 0.0)), values)
+    return np.where(lognormal, np.log(np.maximum(values, TINY)), values) if np.any(lognormal) else values

@@ -110,7 +110,8 @@ def interval_scores(
     r"""Scores draws of real values or counts over the rows in which the target and all given modalities are present.
 
     Draws are made as in `nbridge.Model.impute`: one :math:`z_k \sim q(z \mid x_S)` each, then x from :math:`p(x_j \mid z_k)`. Values of a
-    `DiscretizedLogistic` are first rounded to its levels. Coverage is computed from ranks, see `coverage`. Rows must not be used in
+    `DiscretizedLogistic` are first rounded to its levels; counts with size factors are drawn at the size of their row, and the errors are
+    those of log(1 + x). Coverage is computed from ranks, see `coverage`. Rows must not be used in
     training, and m, the number of draws, is 39 or more. With nothing given, z comes from the prior.
 
     Raises:
@@ -238,9 +239,9 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int 
 
 
 def predictive(model: MultimodalVAE, batch: Batch, given: Iterable[str], target: str, samples: int) -> Distribution:
-    r"""The calibrated :math:`p(x_j \mid z_k)`, batch shape (K, B), with :math:`z_k \sim q(z \mid x_S)`, for prepared rows."""
+    r"""The calibrated :math:`p(x_j \mid z_k)`, batch shape (K, B), with :math:`z_k \sim q(z \mid x_S)`, for prepared rows of any size."""
     rows = batch.only(*given)
-    return model.decoder(target).served(model.posterior(rows, samples).sample(), model.given(target, rows))
+    return model.decoder_of(target, batch).served(model.posterior(rows, samples).sample(), model.given(target, rows))
 
 
 def row_chunks(model: MultimodalVAE, batch: Batch, target: str, samples: int) -> Iterable[Batch]:
@@ -268,6 +269,11 @@ def require_cells(cells: Tensor, name: str) -> None:
         raise DataError(f"modality {name!r}: no observed cell in the {len(cells)} rows to evaluate")
 
 
+def on_scale(likelihood: Likelihood, x: Tensor) -> Tensor:
+    """Canonical values on the scale on which errors are measured: log(1 + x) of counts with size factors, all others as they are."""
+    return torch.log1p(x.double()) if likelihood.has_size else x
+
+
 def observed_cells(batch: Batch, name: str) -> Tensor:
     """The observed mask of a modality's cells, boolean, of the shape of its values; only meaningful in rows where it is present."""
     return batch.cells.get(name, torch.ones_like(batch.values[name], dtype=torch.bool))
@@ -276,9 +282,9 @@ def observed_cells(batch: Batch, name: str) -> Tensor:
 def _interval_sums(model: MultimodalVAE, batch: Batch, given: tuple[str, ...], target: str, samples: int) -> Tensor:
     """Sums over observed cells: their number, squared error, CRPS, and coverage of each interval."""
     likelihood, cells = model.likelihoods[target], observed_cells(batch, target)
-    draws = predictive(model, batch, given, target, samples).sample()[:, cells]
+    draws = on_scale(likelihood, predictive(model, batch, given, target, samples).sample()[:, cells])
     # Rounded to the same levels as the draws, so that equal values compare as ties despite floating-point error.
-    x = likelihood.point(batch.values[target].to(draws))[cells]
+    x = on_scale(likelihood, likelihood.point(batch.values[target].to(draws))[cells])
     square = (draws.double().mean(0) - x).square()
     ranks = _ranks(draws, x)
     scores = [torch.ones_like(square), square, crps(draws, x), *(_inside(*ranks, level) for level in LEVELS)]
@@ -288,7 +294,7 @@ def _interval_sums(model: MultimodalVAE, batch: Batch, given: tuple[str, ...], t
 def _marginal_scores(model: MultimodalVAE, batch: Batch, target: str) -> tuple[float, float]:
     """RMSE of predicting each element by its mean, and CRPS of predicting it by its values in the other rows."""
     likelihood, cells = model.likelihoods[target], observed_cells(batch, target)
-    x, count = likelihood.point(likelihood.canonical(batch.values[target])).double(), cells.sum(0)
+    x, count = on_scale(likelihood, likelihood.point(likelihood.canonical(batch.values[target])).double()), cells.sum(0)
     mean = torch.where(cells, x, 0.0).sum(0) / count.clamp(min=1)
     square = torch.where(cells, (x - mean).square(), 0.0).sum() / count.sum()
     # Averaged over rows, both terms of this CRPS are mean pairwise differences, the second one halved.

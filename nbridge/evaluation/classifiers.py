@@ -82,9 +82,12 @@ class Classifier(nn.Module):
 
     def features(self, x: Tensor, cells: Tensor | None = None) -> Tensor:
         r"""The penultimate layer, shape (B, F). The observed mask of ``x``, ``cells``, is all true by default."""
-        standard = self.likelihood.standardize(x)
+        standard = self.likelihood.standardize(self.likelihood.typical(x, cells))
         if cells is not None:
             standard = torch.where(cells, standard, self.likelihood.fill_value)
+        if self.encoder.reads_mask:
+            observed = torch.ones_like(standard) if cells is None else cells.to(standard.dtype)
+            standard = torch.cat([standard, observed], -1)
         return self.activation(self.encoder(standard))
 
     def forward(self, x: Tensor, cells: Tensor | None = None) -> Tensor:
@@ -182,7 +185,7 @@ def train_classifiers(
             continue
         sample, held_out = _subsample(train, name, label, rows, seed), _subsample(test, name, label, len(test), seed)
         with own_draws(seed):
-            encoder = SpecParts(spec).encoder(name).to(model.device)
+            encoder = SpecParts(spec).plain_encoder(name).to(model.device)
             classifier = Classifier(encoder, model.likelihoods[name], model.likelihoods[label]).to(model.device)
         options = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
         key = _key(spec, classifier, sample, name, label, options)

@@ -152,7 +152,8 @@ def _coherent(
     truth, observed = labels_of(model.likelihoods[label], batch, label)
     rows = batch.only(*given)
     z = model.posterior(rows, samples).sample()
-    return predict_labels(classifier, decode(model, target, z, model.given(target, rows), noise=noise)) == truth, observed
+    x = decode(model, target, z, model.given(target, rows), decoder=model.decoder_of(target, rows), noise=noise)
+    return predict_labels(classifier, x) == truth, observed
 
 
 def _agreeing(
@@ -167,10 +168,10 @@ def _agreeing(
         return model.posterior(rows, samples).sample()
 
     def predicted(name: str, z: Tensor) -> Tensor:
-        classifier, number = panel[name], model.given(name, rows)
+        classifier, number, decoder = panel[name], model.given(name, rows), model.decoder_of(name, rows)
         if classifier is None:
-            return label_numbers(model.likelihoods[name], decode(model, name, z, number))
-        return predict_labels(classifier, decode(model, name, z, number, noise=noise))
+            return label_numbers(model.likelihoods[name], decode(model, name, z, number, decoder=decoder))
+        return predict_labels(classifier, decode(model, name, z, number, decoder=decoder, noise=noise))
 
     z = draw()
     shared = torch.stack([predicted(name, z) for name in panel])

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from nbridge.data.batch import Batch
-from nbridge.evaluation.calibration import observed_cells
+from nbridge.evaluation.calibration import observed_cells, on_scale
 from nbridge.evaluation.rows import rows_with, rows_with_all
 from nbridge.inference.impute import chunks, serving
 from nbridge.models.base import MultimodalVAE
+from nbridge.nn.mixed import Mixed
 from nbridge.nn.text_likelihood import Text
 
 
@@ -30,7 +31,8 @@ class Prediction:
         log_likelihood: Mean predictive log-likelihood of a row, in nats.
         accuracy: Share of rows whose most probable class, or text but for blanks around it, is the true one; None for other targets.
         token_accuracy: Share of the places of texts, their ends included, with the true token; None unless the target is text.
-        rmse: Root-mean-square error of the point estimate, per observed element; None if the target is categorical.
+            rmse: Root-mean-square error of the point estimate, per observed element, in the units of `on_scale`; None if the target is
+            categorical, or mixed, whose columns have no common unit.
     """
 
     given: tuple[str, ...]
@@ -57,6 +59,7 @@ def predict(model: MultimodalVAE, batch: Batch, given: Iterable[str], target: st
     log_likelihood, right, square, tokens = (torch.cat(scores).double().mean().item() for scores in zip(*parts, strict=True))
     likelihood = model.likelihoods[target]
     accuracy, rmse = (None, math.sqrt(square)) if likelihood.elementwise else (right, None)
+    rmse = None if isinstance(likelihood, Mixed) else rmse
     return Prediction(given, target, len(batch), log_likelihood, accuracy, rmse, tokens if isinstance(likelihood, Text) else None)
 
 
@@ -74,12 +77,17 @@ def _scores(model: MultimodalVAE, batch: Batch, given: tuple[str, ...], target: 
     batch = model.prepare(batch.to(model.device))
     rows = batch.only(*given)
     z, number = model.posterior(rows, samples).sample(), model.given(target, rows)
-    x, raw = batch.values[target], model.decoder(target).network(z)
-    point = likelihood.estimate(likelihood.served(raw, number))
+    x, raw = batch.values[target], model.decoder_of(target, batch).network(z)
+    distribution = likelihood.served(raw, number)
+    point = likelihood.estimate(distribution)
     # The target is present in all of these rows.
     predictive = torch.logsumexp(likelihood.served_log_prob(raw, x, batch.cells.get(target), number), 0) - math.log(samples)
     right = likelihood.matches(point, x)
     cells = observed_cells(batch, target).reshape(len(x), -1)
-    square = torch.where(cells, (point - x).double().square().reshape(len(x), -1), 0.0).sum(1) / cells.sum(1)
+    error = (point - x).double()
+    if likelihood.has_size:
+        # Counts at the depth of a shallow row would all be rounded to 0.
+        error = on_scale(likelihood, likelihood.expectation(distribution).mean(0)) - on_scale(likelihood, x)
+    square = torch.where(cells, error.square().reshape(len(x), -1), 0.0).sum(1) / cells.sum(1)
     tokens = likelihood.right_tokens(point, x) if isinstance(likelihood, Text) else right
     return predictive.cpu(), right.float().cpu(), square.cpu(), tokens.float().cpu()

@@ -198,9 +198,10 @@ def _described(
             x = likelihood.canonical(here.values[target])
         else:
             rows = here.only(*given)
-            x = decode(model, target, model.posterior(rows).sample(), model.given(target, rows), noise=noise)[0]
+            z, decoder = model.posterior(rows).sample(), model.decoder_of(target, rows)
+            x = decode(model, target, z, model.given(target, rows), decoder=decoder, noise=noise)[0]
         features.append(classifier.features(x).double().cpu())
-        spread.add(likelihood.standardize(x).flatten(1), classes[start : start + len(part)])
+        spread.add(likelihood.standardize(likelihood.typical(x)).flatten(1), classes[start : start + len(part)])
         start += len(part)
     return _Described(torch.cat(features), spread.variances())
 

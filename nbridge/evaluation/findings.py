@@ -26,6 +26,7 @@ from nbridge.evaluation.rows import check_names
 from nbridge.inference.impute import ELEMENTS, serving
 from nbridge.inference.served import unseen_patterns
 from nbridge.models.base import MultimodalVAE
+from nbridge.nn.decoders import Decoder
 
 DRAWS, ROWS = 16, 512
 """Draws of z per row, and maximum number of rows, used by the tests: a small part of the cost of an evaluation."""
@@ -179,15 +180,17 @@ def _gains(model: MultimodalVAE, batch: Batch, target: str, samples: int) -> tup
     """The gain of each pair, float64, and whether its targets differ; the second half of the rows are the partners of the first half."""
     batch, half = model.prepare(batch.to(model.device)), len(batch) // 2
     z, number = model.posterior(batch.hide(target), samples).sample(), model.given(target, batch)
-    raw, likelihood = model.decoder(target).network(z), model.likelihoods[target]
+    decoder, likelihood = model.decoder_of(target, batch), model.likelihoods[target]
+    raw = decoder.network(z)
 
-    def predictive(x: Tensor, cells: Tensor | None) -> Tensor:
+    def predictive(raw: Tensor, x: Tensor, cells: Tensor | None) -> Tensor:
         return torch.logsumexp(likelihood.served_log_prob(raw, x, cells, number).double(), 0)
 
-    # Swapping targets instead of conditions gives the same four terms without decoding twice.
+    # Swapping targets instead of conditions gives the same four terms without decoding twice, unless a target has a size of its own.
     x, cells = batch.values[target], batch.cells.get(target)
     swapped = x.roll(half, 0)
-    gain = predictive(x, cells) - predictive(swapped, None if cells is None else cells.roll(half, 0))
+    other = raw if isinstance(decoder, Decoder) else decoder.index(torch.arange(len(x), device=x.device).roll(half)).network(z)
+    gain = predictive(raw, x, cells) - predictive(other, swapped, None if cells is None else cells.roll(half, 0))
     unlike = (x != swapped).reshape(len(x), -1).any(1)
     return (gain[:half] + gain[half:]).cpu() / 2, unlike[:half].cpu()
 
@@ -233,7 +236,7 @@ def _edges(model: MultimodalVAE, batch: Batch, seed: int) -> Iterator[Finding]:
             continue
         with serving(model, seed):
             prepared = model.prepare(rows.to(model.device))
-            raw = model.decoder(name).network(model.moments(prepared).mean)
+            raw = model.decoder_of(name, prepared).network(model.moments(prepared).mean)
             found = list(likelihood.bound_warnings(raw, prepared.values[name], observed_cells(prepared, name)))
         for edge in found:
             yield Finding("edge", name, f"modality {name!r}: {edge.text}", dict(edge.details))

@@ -259,7 +259,7 @@ def label_posterior(model: MultimodalVAE, batch: Batch, label: str, given: Names
 
     def terms(z: Tensor, part: Batch) -> Tensor:
         evidence = _log_density(model, given, z, part)[..., None]
-        return torch.cat([evidence, evidence + _log_classes(model, label, z)], -1)
+        return torch.cat([evidence, evidence + _log_classes(model, label, z, part)], -1)
 
     # Each class needs a logit, its log-probability and its weight, in float64.
     numbers = _numbers(model, given) + 6 * classes
@@ -301,9 +301,9 @@ def _log_density(model: MultimodalVAE, names: Sequence[str], z: Tensor, batch: B
     return total
 
 
-def _log_classes(model: MultimodalVAE, label: str, z: Tensor) -> Tensor:
+def _log_classes(model: MultimodalVAE, label: str, z: Tensor, batch: Batch) -> Tensor:
     r""":math:`\log p(y = c \mid z)`, shape (K, B, C), normalised in float64 so that the classes sum to one."""
-    distribution = model.decoder(label)(z)
+    distribution = model.decoder_of(label, batch)(z)
     assert isinstance(distribution, distributions.Categorical)
     return distribution.logits.double().log_softmax(-1)
 

@@ -22,9 +22,12 @@ from nbridge.evaluation.verdict import Verdict
 from nbridge.version import __version__
 
 Metric = Literal[
-    "likelihood", "conditional", "labels", "predictive", "coherence", "diversity", "agreement", "attributes", "imputation", "calibration"
-]
+    "likelihood", "conditional", "labels", "predictive", "coherence", "diversity", "agreement", "attributes", "imputation", "calibration",
+    "cells",
+]  # fmt: skip
 METRICS: tuple[str, ...] = get_args(Metric)
+CELLS, REST = "cells", "the rest of the row"
+"""The metric of single cells, and what they are given, in words."""
 Split = Literal["test", "validation", "train"]
 SPLITS: tuple[str, ...] = get_args(Split)
 Names = tuple[str, ...]
@@ -41,6 +44,9 @@ NOTES: Mapping[str, str] = {
     "and real rows; its floor is the distance between real rows and other real rows.",
     "agreement": "agreement: share of draws in which all generated modalities have the same label; coherence: the true one.",
     "imputation": "imputation: RMSE and CRPS in the units of the data; coverage of central intervals equals their level when calibrated.",
+    "cells": "cells: a fifth of the observed columns of each row is hidden at random and imputed from the rest of the row. RMSE and CRPS "
+    "in standard deviations of a column (counts as log(1 + x)); accuracy beside the share of the most frequent class; log score: mean "
+    "log-probability of the true class, in nats. Figures of a modality are means over columns.",
 }
 """Notes to show together with a metric's figures."""
 MAX_LISTED = 4
@@ -66,7 +72,7 @@ class Settings:
         rows: Maximum number of rows: the first ones, or a random sample of rows stored on disk; None for all.
         density_rows: Maximum number of these for the metrics that draw K samples, again the first ones; None for all.
         samples: The number K of importance samples of z, for ``likelihood``, ``conditional`` and ``labels``.
-        draws: Draws of z for ``predictive``, ``attributes``, ``imputation`` and ``calibration``.
+        draws: Draws of z for ``predictive``, ``attributes``, ``imputation``, ``calibration`` and ``cells``.
         generated: Draws per row for ``coherence``, ``diversity`` and ``agreement``.
         label: The modality that classifiers predict; when omitted, the first categorical one, else the first of attributes.
         seed: Seed of all draws and of the classifiers.
@@ -107,8 +113,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise OptionError(f"{name} {value}: expected {least} or more")
-        if self.draws < MIN_DRAWS and "imputation" in (self.metrics or ()):
-            raise OptionError(f"draws {self.draws}: metric imputation needs {MIN_DRAWS} or more")
+        if self.draws < MIN_DRAWS and (short := [name for name in ("imputation", CELLS) if name in (self.metrics or ())]):
+            raise OptionError(f"draws {self.draws}: metric {short[0]} needs {MIN_DRAWS} or more")
 
     def _check_words(self) -> None:
         if self.metrics == ():
@@ -137,7 +143,8 @@ class Measurement:
         given: The modalities that z is inferred from.
         rows: The number of rows.
         figures: The scores by name, the main one first.
-        series: Scores by K, by attribute or by level.
+        series: Scores by K, by attribute, by level or by column.
+        kinds: The kind of each column, by name, of scores by column.
     """
 
     metric: str
@@ -146,6 +153,7 @@ class Measurement:
     rows: int
     figures: Mapping[str, float]
     series: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Measurement:
@@ -162,7 +170,27 @@ class Measurement:
     def as_dict(self) -> dict[str, Any]:
         """JSON-compatible dict."""
         numbers = {"figures": _written(self.figures), "series": {name: _written(values) for name, values in self.series.items()}}
-        return {"metric": self.metric, "target": list(self.target), "given": list(self.given), "rows": self.rows, **numbers}
+        kinds = {"kinds": dict(self.kinds)} if self.kinds else {}
+        return {"metric": self.metric, "target": list(self.target), "given": list(self.given), "rows": self.rows, **numbers, **kinds}
+
+    def pair(self, modalities: Names) -> tuple[str, str]:
+        """Short names of the scored modalities and of what z is inferred from.
+
+        Arguments:
+            modalities: The model's modalities.
+        """
+        given = REST if self.metric == CELLS else abbreviated(self.given, modalities)
+        return abbreviated(self.target, modalities), given
+
+    def by_column(self) -> list[tuple[tuple[str, ...], list[tuple[str, str, tuple[float, ...]]]]]:
+        """Scores by column as tables, one for numbers and one for classes: headings, and name, kind and scores of each column."""
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for heading, values in self.series.items():
+            groups.setdefault(tuple(values), []).append(heading)
+        return [
+            (tuple(headings), [(name, self.kinds.get(name, ""), tuple(self.series[what][name] for what in headings)) for name in names])
+            for names, headings in groups.items()
+        ]
 
 
 @dataclass(frozen=True)
@@ -227,6 +255,8 @@ def read_evaluation(path: Path) -> Evaluation | None:
 def title(metric: str, target: Names, given: Names) -> str:
     """A one-line description of a metric of a target given a conditioning set."""
     of, by = ",".join(target), ",".join(given) or "nothing"
+    if metric == CELLS:
+        return f"{metric} of {of} given {REST}"
     return f"log p({of}) by q(z|{by})" if metric == "likelihood" else f"{metric} of {of} given {by}"
 
 

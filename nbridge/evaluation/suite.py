@@ -11,6 +11,7 @@ r"""Evaluates a trained model on its rows with all metrics that apply.
 ``attributes``   error of each attribute, next to that of the majority class
 ``imputation``   RMSE, CRPS and coverage of intervals
 ``calibration``  ECE and Brier score of classes
+``cells``        single cells of mixed modalities, imputed from the rest of the row, by column: RMSE, CRPS, coverage, accuracy, log score
 ================ ====================================================================================================================
 
 An evaluation always includes warnings (`nbridge.evaluation.findings`), from a small sample of the rows, and a comparison of each modality
@@ -35,6 +36,7 @@ from nbridge.data.split import Splits
 from nbridge.errors import DataError
 from nbridge.evaluation.attributes import attribute_errors
 from nbridge.evaluation.calibration import MIN_DRAWS, interval_scores, label_calibration
+from nbridge.evaluation.cell_scores import cell_scores, figures_by_column, mean_figures
 from nbridge.evaluation.classifier_cache import ClassifierCache
 from nbridge.evaluation.classifiers import ScoredClassifier, check_label, train_classifiers
 from nbridge.evaluation.coherence import coherence, joint_agreement
@@ -42,8 +44,9 @@ from nbridge.evaluation.crossmodal import predict
 from nbridge.evaluation.diversity import diversity
 from nbridge.evaluation.findings import evaluation_findings
 from nbridge.evaluation.importance import RowLogLikelihoods, conditional_of, label_posterior, log_likelihood_rows
-from nbridge.evaluation.results import METRICS, Evaluation, Measurement, Names, OptionError, Settings, Split, read_evaluation, title
+from nbridge.evaluation.results import CELLS, METRICS, Evaluation, Measurement, Names, OptionError, Settings, Split, read_evaluation, title
 from nbridge.evaluation.rows import fingerprint, rows_with, rows_with_all
+from nbridge.evaluation.single_cells import mixed, mixed_modalities, usable_rows
 from nbridge.evaluation.versus_baseline import compare_with_baselines
 from nbridge.inference.impute import check_size
 from nbridge.models.base import MultimodalVAE
@@ -51,11 +54,12 @@ from nbridge.models.conformal import has_intervals
 from nbridge.nn.likelihoods import Bernoulli, Categorical
 from nbridge.spec.spec import Spec
 from nbridge.training.progress import EpochRecord
+from nbridge.visual.mixed_columns import column_views
 
 __all__ = ["Evaluation", "Measurement", "OptionError", "Settings", "Split", "check_supported", "evaluate", "read_evaluation"]
 
 Figures = tuple[int, Mapping[str, float | None], Mapping[str, Mapping[str, float]]]
-"""The number of rows, the scores, and series of scores by K, by attribute or by level."""
+"""The number of rows, the scores, and series of scores by K, by attribute, by level or by column."""
 
 
 @gradients()
@@ -243,7 +247,8 @@ def _measured(context: _Context, strict: bool, announce: Callable[[str, int, int
             skipped[title(metric, target, given)] = str(error)
         else:
             known = {name: figure for name, figure in figures.items() if figure is not None}
-            measurements.append(Measurement(metric, target, given, rows, known, series))
+            kinds = _kinds(context, target[0]) if metric == CELLS else {}
+            measurements.append(Measurement(metric, target, given, rows, known, series, kinds))
     return tuple(measurements), skipped
 
 
@@ -305,6 +310,10 @@ def _each(serves: Callable[[Any], bool] = lambda _: True) -> Callable[[_Plan], I
     return questions
 
 
+def _mixed(plan: _Plan) -> Iterator[tuple[Names, Names]]:
+    yield from (((name,), plan.names) for name in mixed_modalities(plan.model))
+
+
 def _labelled_targets(plan: _Plan) -> Iterator[tuple[Names, Names]]:
     if plan.label is not None:
         yield from ((target, given) for target, given in _each()(plan) if target != (plan.label,))
@@ -336,6 +345,14 @@ def _lacks_density_rows(context: _Context, target: Names, given: Names) -> str:
 
 def _lacks_draws(context: _Context, target: Names, given: Names) -> str:
     return f"it needs {MIN_DRAWS} draws or more" if context.settings.draws < MIN_DRAWS else _lacks_rows(context, target, given)
+
+
+def _lacks_columns(context: _Context, target: Names, given: Names) -> str:  # noqa: ARG001 (the rest of the row)
+    if context.settings.draws < MIN_DRAWS:
+        return f"it needs {MIN_DRAWS} draws or more"
+    if target[0] in context.rows.names and len(usable_rows(context.model, context.rows, target[0])):
+        return ""
+    return f"none of the {len(context.rows):,} {context.settings.split} rows has two observed columns of {target[0]}"
 
 
 def _lacks_classifier(context: _Context, target: Names, given: Names) -> str:
@@ -429,6 +446,19 @@ def _calibration(context: _Context, target: Names, given: Names) -> Figures:
     return done.rows, {"ECE": done.ece, "Brier": done.brier, "accuracy": done.accuracy, "majority rate": done.majority_rate}, {}
 
 
+def _cells(context: _Context, target: Names, given: Names) -> Figures:  # noqa: ARG001 (the rest of the row)
+    settings = context.settings
+    rows, scores = cell_scores(
+        context.model, context.spec, context.rows, target[0], train=context.train, samples=settings.draws, seed=settings.seed
+    )
+    return rows, mean_figures(scores), figures_by_column(scores)
+
+
+def _kinds(context: _Context, name: str) -> dict[str, str]:
+    """The kind of each column of a mixed modality, by name."""
+    return {view.name: view.described for view in column_views(context.spec, name, mixed(context.model, name))}
+
+
 @dataclass(frozen=True)
 class _Metric:
     """A metric: its questions for a model, its requirements, why a question cannot be answered on the rows, and its measurement."""
@@ -455,4 +485,5 @@ _METRICS: Mapping[str, _Metric] = {
         _each(has_intervals), "a modality of real values, levels or counts and at least one other", _lacks_draws, _imputation
     ),
     "calibration": _Metric(_each(_has_classes), _CLASSES, _lacks_rows, _calibration),
+    "cells": _Metric(_mixed, "a mixed modality", _lacks_columns, _cells),
 }

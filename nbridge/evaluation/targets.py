@@ -1,8 +1,9 @@
 r"""Prediction targets of a modality, on unit-free scales: numeric columns in standard deviations, and questions that are right or wrong.
 
-A real-valued column is scored in its own standard deviations over the training rows, a count as :math:`\log(1 + x)`, and the pixels of an
-image as one column, since they share a unit. A class, one-hot or by index, is one question, and so is a binary column. Columns that are
-constant in the training rows are left out.
+A real-valued column is scored in its own standard deviations over the training rows, a count as :math:`\log(1 + x / s)` with the size
+factor s of its row, and the pixels of an image as one column, since they share a unit. A class, one-hot or by index, is one question, and
+so is a binary column. The columns of a mixed modality are scored by their kinds. Columns that are constant in the training rows are left
+out.
 
 Axes: N rows, E elements of a modality, C columns.
 """
@@ -11,13 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.distributions import constraints
 
 from nbridge.common.messages import clip
 from nbridge.data.batch import Batch
@@ -26,12 +26,17 @@ from nbridge.evaluation.verdict import Figure
 from nbridge.inference.impute import which_observed
 from nbridge.models.base import MultimodalVAE
 from nbridge.nn.likelihoods import Bernoulli, Categorical, Likelihood
+from nbridge.nn.mixed import Mixed
 from nbridge.nn.text_likelihood import Text
+from nbridge.spec.columns import COUNTS
 from nbridge.spec.spec import Spec
 from nbridge.training.build import source_of
+from nbridge.visual.mixed_columns import column_views
 from nbridge.visual.modality_kinds import element_names, kind_of
 
 Values = NDArray[np.float64]
+Logged = bool | NDArray[np.bool_]
+"""Whether values are counts, which are scored as log(1 + x): all of them, or by element."""
 MAX_COLUMNS, MAX_QUESTIONS = 1000, 200
 """Maximum numbers of numeric columns and of questions scored per modality; if there are more, a random sample is scored."""
 
@@ -40,7 +45,7 @@ MAX_COLUMNS, MAX_QUESTIONS = 1000, 200
 class RegressionTarget:
     """Columns of real values or counts: the scored elements as indices into the flattened modality, and their means over the training rows.
 
-    Means are of log(1 + x) if ``logged``; ``of_columns`` is the number of columns before sampling.
+    Means are of log(1 + x) where ``logged``, of all elements or by element; ``of_columns`` is the number of columns before sampling.
     """
 
     names: tuple[str, ...]
@@ -48,13 +53,13 @@ class RegressionTarget:
     columns: NDArray[np.int64]
     centre: Values
     unit: Values
-    logged: bool
+    logged: Logged
     of_columns: int
     figure: ClassVar[Figure] = "rmse"
 
     def scaled(self, values: Values, *, logged: bool = False) -> Values:
-        """Standardised values, shape (N, elements); NaN stays NaN. With ``logged``, values are already log(1 + x)."""
-        return (_log1p(values[:, self.elements], self.logged and not logged) - self.centre) / self.unit
+        """Standardised values, shape (N, elements); NaN stays NaN. With ``logged``, counts are already log(1 + x)."""
+        return (_log1p(values[:, self.elements], False if logged else self.logged) - self.centre) / self.unit
 
     def scores(self, truth: Values, predicted: Values) -> Scores:
         """The mean squared error of each column in each row, shape (N, C), from standardised values."""
@@ -68,6 +73,16 @@ class RegressionTarget:
             some = seen.any(1)
             scores[some, column] = np.where(seen, own, 0.0).sum(1)[some] / seen.sum(1)[some]
         return scores
+
+    def only(self, places: Sequence[int]) -> RegressionTarget:
+        """The target of some of the columns, each of one element."""
+        logged = self.logged if isinstance(self.logged, bool) else self.logged[places]
+        some = np.asarray(places)
+        names = tuple(self.names[place] for place in places)
+        return replace(
+            self, names=names, elements=self.elements[some], columns=np.arange(len(some)), centre=self.centre[some], unit=self.unit[some],
+            logged=logged,
+        )  # fmt: skip
 
 
 class TextAnswers:
@@ -126,13 +141,22 @@ class ClassificationTarget:
         """Whether each answer is right, 1 or 0, shape (N, C); NaN where the truth is missing."""
         return np.where(np.isnan(truth), np.nan, (truth == predicted).astype(float))
 
+    def only(self, places: Sequence[int]) -> ClassificationTarget:
+        """The target of some of the questions."""
+        names, spans, classes = (tuple(part[place] for place in places) for part in (self.names, self.spans, self.classes))
+        return replace(self, names=names, spans=spans, classes=classes)
+
 
 Target = RegressionTarget | ClassificationTarget
 
 
 def values_of(model: MultimodalVAE, batch: Batch, name: str) -> Values:
-    """The canonical values of a modality, flattened, shape (N, E), float64; NaN where not observed. Classes are indices."""
-    x = model.prepare(batch).values[name]
+    """The canonical values of a modality, flattened, shape (N, E), float64; NaN where not observed.
+
+    Classes are indices, and counts with a size factor are divided by it.
+    """
+    x, size = model.prepare(batch).values[name], model.log_size(name, batch)
+    x = x if size is None else x * (-size).exp()
     values = x.reshape(len(x), -1).double().cpu().numpy()
     observed = which_observed(batch, name).cpu().reshape(len(x), -1).expand(values.shape).numpy()
     return np.where(observed, values, np.nan)
@@ -150,7 +174,7 @@ def targets_of(model: MultimodalVAE, spec: Spec, name: str, train: Values, seed:
         texts = TextAnswers(likelihood, train)
         question = ClassificationTarget(("",), ((0, train.shape[1]),), (texts.count,), 1, texts)
         return (question,) if texts.count > 1 else ()
-    logged = likelihood.support is constraints.nonnegative_integer
+    logged = counts_of(likelihood)
     if kind_of(likelihood) == "image":
         return _pixels(train, logged, seed)
     numbers, questions = [], []
@@ -164,7 +188,11 @@ def targets_of(model: MultimodalVAE, spec: Spec, name: str, train: Values, seed:
 
 def _fields(model: MultimodalVAE, spec: Spec, name: str) -> Iterator[tuple[str, int, int, int]]:
     """Name, start, stop and number of classes (0 for numbers) of each field of a modality."""
-    shape = model.likelihoods[name].shape
+    likelihood = model.likelihoods[name]
+    if isinstance(likelihood, Mixed):
+        yield from ((view.name, view.start, view.stop, len(view.classes)) for view in column_views(spec, name, likelihood))
+        return
+    shape = likelihood.shape
     fields = source_of(spec).fields({known: modality.shape for known, modality in spec.modalities.items()})
     if name not in fields:
         yield from ((label, place, place + 1, 0) for place, label in enumerate(element_names(spec, name, shape)))
@@ -177,6 +205,13 @@ def _fields(model: MultimodalVAE, spec: Spec, name: str) -> Iterator[tuple[str, 
             yield from ((f"{label}[{place - field.start}]", place, place + 1, 0) for place in range(field.start, field.stop))
 
 
+def counts_of(likelihood: Likelihood) -> Logged:
+    """Which elements of a likelihood are counts: all or none, or by element, shape (E,)."""
+    if isinstance(likelihood, Mixed):
+        return np.array([kind.type in COUNTS for kind in likelihood.kinds.values() for _ in range(kind.width)])
+    return likelihood.counts
+
+
 def _is_binary(likelihood: Likelihood, values: Values) -> bool:
     """Whether an element is a yes-or-no question: an attribute, or an element that is 0 or 1 in all training rows."""
     if not isinstance(likelihood, Bernoulli):
@@ -185,7 +220,7 @@ def _is_binary(likelihood: Likelihood, values: Values) -> bool:
     return likelihood.discrete or bool(np.isin(seen, (0.0, 1.0)).all())
 
 
-def _pixels(train: Values, logged: bool, seed: int) -> tuple[RegressionTarget, ...]:
+def _pixels(train: Values, logged: Logged, seed: int) -> tuple[RegressionTarget, ...]:
     """An image as one column: its pixels, or a sample of them, with a pooled standard deviation."""
     elements = _sampled(train.shape[1], MAX_COLUMNS, seed)
     centre, unit, _ = _statistics(_log1p(train[:, elements], logged))
@@ -195,16 +230,18 @@ def _pixels(train: Values, logged: bool, seed: int) -> tuple[RegressionTarget, .
     return (RegressionTarget(("",), elements, np.zeros(len(elements), np.int64), centre, np.full(len(elements), pooled), logged, 1),)
 
 
-def _numbers(fields: Sequence[tuple[str, int]], train: Values, logged: bool, seed: int) -> tuple[RegressionTarget, ...]:
+def _numbers(fields: Sequence[tuple[str, int]], train: Values, logged: Logged, seed: int) -> tuple[RegressionTarget, ...]:
     if not fields:
         return ()
     places = np.array([place for _, place in fields])
+    logged = logged if isinstance(logged, bool) else logged[places]
     centre, unit, varies = _statistics(_log1p(train[:, places], logged))
     kept = np.flatnonzero(varies)
     if not len(kept):
         return ()
     kept, of_columns = kept[_sampled(len(kept), MAX_COLUMNS, seed)], len(kept)
     names = tuple(fields[place][0] for place in kept)
+    logged = logged if isinstance(logged, bool) else logged[kept]
     return (RegressionTarget(names, places[kept], np.arange(len(kept)), centre[kept], unit[kept], logged, of_columns),)
 
 
@@ -240,8 +277,10 @@ def _statistics(values: Values) -> tuple[Values, Values, NDArray[np.bool_]]:
     return centre, np.where(varies, unit, 0.0), varies
 
 
-def _log1p(values: Values, logged: bool) -> Values:
-    return np.log1p(np.maximum(values, 0.0)) if logged else values
+def _log1p(values: Values, logged: Logged) -> Values:
+    if isinstance(logged, bool):
+        return np.log1p(np.maximum(values, 0.0)) if logged else values
+    return np.where(logged, np.log1p(np.maximum(values, 0.0)), values)
 
 
 def _sampled(number: int, most: int, seed: int) -> NDArray[np.int64]:

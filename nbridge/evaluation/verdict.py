@@ -33,6 +33,8 @@ WORDS: Mapping[Outcome, str] = {
 """Display text of outcomes."""
 FIGURES: Mapping[Figure, str] = {"rmse": "RMSE/sd", "accuracy": "accuracy"}
 """Display text of figures."""
+BY_COLUMN = "best by column"
+"""The predictor of several columns whose baselines are of different kinds."""
 _EXACT = 1e-9
 """Differences up to this are treated as rounding error."""
 
@@ -56,6 +58,7 @@ class BaselineComparison:
         train_rows: The number of training rows that the baseline was fitted on.
         columns: The number of columns scored, and the number before sampling.
         reason: Why it was not tested; empty when it was.
+        cells: Whether single cells were hidden, and predicted from the rest of the row, instead of the whole modality.
     """
 
     target: str
@@ -71,6 +74,27 @@ class BaselineComparison:
     train_rows: int = 0
     columns: tuple[int, int] = (1, 1)
     reason: str = ""
+    cells: bool = False
+
+    @property
+    def title(self) -> str:
+        """What was imputed, in words.
+
+        Example:
+            >>> BaselineComparison("clinical", "", "rmse", 60, cells=True).title
+            'single cells of clinical'
+        """
+        return f"single cells of {self.target}" if self.cells else self.target
+
+    @property
+    def label(self) -> str:
+        """The modality and the column, in words.
+
+        Example:
+            >>> BaselineComparison("clinical", "age", "rmse", 60, cells=True).label
+            'single cells of clinical.age'
+        """
+        return f"{self.title}.{self.column}"
 
     @property
     def lead(self) -> float:
@@ -136,9 +160,14 @@ class Verdict:
         if self.reason:
             return f"not tested: {self.reason}"
         groups: dict[str, list[str]] = {"worse than a baseline": [], "as good": [], "better": []}
+        outcomes: dict[str, set[str]] = {}
+        for one in self.modalities:
+            outcomes.setdefault(one.title, set()).add(one.description)
         for one in self.modalities:
             words = one.description if one.reason else "worse than a baseline" if one.outcome == "worse" else one.outcome
-            groups.setdefault(words, []).append(one.target)
+            # The figure says which columns are meant where numbers and classes of a modality differ.
+            of = f" ({FIGURES[one.figure]})" if len(outcomes[one.title]) > 1 else ""
+            groups.setdefault(words, []).append(one.title + of)
         text = "; ".join(f"{words}: {', '.join(dict.fromkeys(names))}" for words, names in groups.items() if names)
         return text if text.startswith(("worse", "not tested")) else f"compared with a baseline, {text}"
 
@@ -147,17 +176,29 @@ class Verdict:
         """How it was measured, in a short paragraph; empty when nothing was tested."""
         if not (tested := [one for one in self.modalities if one.outcome != "not tested"]):
             return ""
-        rows, fitted = _between([one.rows for one in tested]), _between([one.train_rows for one in tested])
         folds = "by cross-validation of the training rows"
         chosen = f"on validation rows, or {folds} if fewer than {CHOOSING} can be used" if self.split == "test" else folds
+        fitted = _between([one.train_rows for one in tested])
         text = (
-            f"Each modality is hidden in turn and imputed from the row's other modalities, on {rows} {self.split} rows. The baseline "
+            f"{self._hiding(tested)} The baseline "
             f"(linear, 10 nearest neighbours or a constant, chosen {chosen}) was fitted on {fitted} training rows. "
             "Better or worse means by more than two standard errors. RMSE/sd: error in standard deviations of a column "
             "(counts as log(1 + x)); accuracy: share of correct classes or binary values. Both are means over columns."
         )
         early = " There are no test rows: validation rows also chose the best epoch, so the model may look better than it is."
         return text + (early if self.split == "validation" else "")
+
+    def _hiding(self, tested: Sequence[BaselineComparison]) -> str:
+        """What is hidden, in one or two sentences."""
+        whole, cells = ([one.rows for one in tested if one.cells is kind] for kind in (False, True))
+        sentences = []
+        if whole:
+            hidden = "Each modality is hidden in turn and imputed from the row's other modalities"
+            sentences.append(f"{hidden}, on {_between(whole)} {self.split} rows.")
+        if cells:
+            hidden = "a fifth of the observed columns is hidden at random and imputed from the rest of the row"
+            sentences.append(f"Single cells: {hidden}, on {_between(cells)} {self.split} rows, with a baseline for each column.")
+        return " ".join(sentences)
 
     def extremes(self, most: int = SHOWN) -> tuple[tuple[BaselineComparison, ...], tuple[BaselineComparison, ...]]:
         """The columns on which the model is worse, and those on which it is better, by decreasing difference. At most ``most`` of each."""
@@ -171,7 +212,7 @@ class Verdict:
         lines = []
         for outcome, named in zip(("worse", "better"), self.extremes(), strict=True):
             if named:
-                shown = ", ".join(f"{one.target}.{one.column} ({digits(one.model)} against {digits(one.baseline)})" for one in named)
+                shown = ", ".join(f"{one.label} ({digits(one.model)} against {digits(one.baseline)})" for one in named)
                 more = f", and {counts[outcome] - len(named)} more" if counts[outcome] > len(named) else ""
                 lines.append(f"columns {WORDS[outcome]}: {shown}{more}")
         return lines

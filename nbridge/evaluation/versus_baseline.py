@@ -1,20 +1,21 @@
 """Measures the verdict: hides each modality in turn and imputes it from the row's other modalities, with the model and with a baseline.
 
+Of mixed modalities, single cells are hidden and imputed as well (`nbridge.evaluation.single_cells`), which needs no other modality.
 Both are scored on the same held-out rows. Everything is seeded. Large data are sampled so that this takes seconds; each
 `nbridge.evaluation.verdict.BaselineComparison` gives the sample sizes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import constraints
 
 from nbridge.common.autograd import gradients
 from nbridge.common.process_state import one_thread
@@ -24,10 +25,22 @@ from nbridge.data.split import Splits
 from nbridge.evaluation.advice import advise, format_advice, summarise_training
 from nbridge.evaluation.baseline_inputs import ModalityInputs, blocks_of, inputs_of
 from nbridge.evaluation.baselines import Examples, constant_prediction, select_baseline
-from nbridge.evaluation.paired import paired
-from nbridge.evaluation.targets import RegressionTarget, Target, Values, targets_of, values_of
-from nbridge.evaluation.verdict import CHOOSING, MIN_ROWS, BaselineComparison, Verdict, outcome_of
-from nbridge.inference.impute import POINT_DRAWS, chunks, decode, fixed_points, point_draws, serving
+from nbridge.evaluation.cell_baselines import CellComparer
+from nbridge.evaluation.compared_scores import ComparedScores, Sample, too_few
+from nbridge.evaluation.single_cells import (
+    ROWS as CELL_ROWS,
+)
+from nbridge.evaluation.single_cells import (
+    hide_cells,
+    mixed_modalities,
+    predicted_cells,
+    sampled_columns,
+    scored_points,
+    usable_rows,
+)
+from nbridge.evaluation.targets import Target, Values, counts_of, targets_of, values_of
+from nbridge.evaluation.verdict import CHOOSING, MIN_ROWS, BaselineComparison, Verdict
+from nbridge.inference.impute import POINT_DRAWS, chunks, fixed_points, point_draws, serving
 from nbridge.models.base import MultimodalVAE
 from nbridge.nn.likelihoods import Categorical
 from nbridge.nn.text_likelihood import Text
@@ -72,35 +85,22 @@ def compare_with_baselines(
     held = parts[split] if rows is None else rows
     if held is None or not len(held):
         return Verdict("", reason="no test rows and no validation rows; set data.test or data.validation in the spec")
-    if len(model.names) < 2:
+    tabular = mixed_modalities(model)
+    if len(model.names) < 2 and not tabular:
         return Verdict(split, reason="the model has only one modality, so there are no others to impute it from")
-    serving_rows = {name: _usable(held, name) for name in model.names}
-    if max(int(mask.sum()) for mask in serving_rows.values()) < MIN_ROWS:
-        return Verdict(split, tuple(_not_tested(name, int(mask.sum()), split, model) for name, mask in serving_rows.items()))
+    numbers = {name: int(_usable(held, name).sum()) for name in model.names} if len(model.names) > 1 else {}
+    observed = {name: int(held.presence().present[name].sum()) for name in tabular if name in held.names}
+    if max((*numbers.values(), *observed.values())) < MIN_ROWS:
+        whole = (_not_tested(name, rows, split, model) for name, rows in numbers.items())
+        cells = (BaselineComparison(name, "", "rmse", rows, reason=too_few(rows, split), cells=True) for name, rows in observed.items())
+        return Verdict(split, (*whole, *cells))
     with one_thread():
         return _BaselineComparer(model, spec, splits, held, split, seed).verdict(records)
 
 
 def _not_tested(name: str, rows: int, split: str, model: MultimodalVAE) -> BaselineComparison:
     figure = "accuracy" if isinstance(model.likelihoods[name], Categorical | Text) else "rmse"
-    return BaselineComparison(name, "", figure, rows, reason=_too_few(rows, split))
-
-
-def _too_few(rows: int, split: str) -> str:
-    return f"{rows} {split} row{'s' if rows != 1 else ''}, {MIN_ROWS} needed"
-
-
-@dataclass(frozen=True)
-class _Sample:
-    """A sample of rows, their values, and the indices of the rows that can be used for each target."""
-
-    batch: Batch
-    values: Mapping[str, Values]
-    serving: Mapping[str, Tensor]
-
-    def of(self, target: str, most: int) -> np.ndarray:
-        """Indices of at most ``most`` rows that can be used for a target."""
-        return self.serving[target][:most].numpy()
+    return BaselineComparison(name, "", figure, rows, reason=too_few(rows, split))
 
 
 @dataclass(frozen=True)
@@ -119,24 +119,26 @@ class _BaselineComparer:
         modalities: list[BaselineComparison] = []
         columns: list[BaselineComparison] = []
         advice: list[tuple[str, str]] = []
-        for name in self.model.names:
-            for whole, parts in self._of_modality(name):
-                modalities.append(whole)
-                columns += parts
-                if whole.outcome == "worse":
-                    advice.append((name, advise(whole, self.model.likelihoods[name], self.train.values[name], trained)))
+        several = self.model.names if len(self.model.names) > 1 else ()
+        found = (*(self._of_modality(name) for name in several), *(self._of_cells(name) for name in mixed_modalities(self.model)))
+        for whole, parts in chain.from_iterable(found):
+            modalities.append(whole)
+            columns += parts
+            if whole.outcome == "worse":
+                name = whole.target
+                advice.append((whole.title, advise(whole, self.model.likelihoods[name], self.train.values[name], trained)))
         return Verdict(self.split, tuple(modalities), tuple(columns), format_advice(advice))
 
     @cached_property
-    def train(self) -> _Sample:
+    def train(self) -> Sample:
         return self._sampled(self.splits.train, TRAIN_ROWS)
 
     @cached_property
-    def test(self) -> _Sample:
+    def test(self) -> Sample:
         return self._sampled(self.held, TEST_ROWS)
 
     @cached_property
-    def choosing(self) -> _Sample | None:
+    def choosing(self) -> Sample | None:
         """Rows that choose the baseline: validation rows, unless they are compared on."""
         validation = self.splits.validation
         return None if self.split == "validation" or validation is None else self._sampled(validation, TEST_ROWS)
@@ -145,7 +147,7 @@ class _BaselineComparer:
     def blocks(self) -> dict[str, ModalityInputs]:
         return blocks_of(self.model, self.train.values, self.seed)
 
-    def _sampled(self, rows: Rows, most: int) -> _Sample:
+    def _sampled(self, rows: Rows, most: int) -> Sample:
         """Rows at random, and more of those that have a modality which few have."""
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.seed))
         wide = sum(likelihood.blank(1).numel() for likelihood in self.model.likelihoods.values())
@@ -158,7 +160,7 @@ class _BaselineComparer:
         picked = order[taken[order]]
         batch = rows.index(picked)
         values = {name: values_of(self.model, batch, name) for name in self.model.names}
-        return _Sample(batch, values, {name: _usable(batch, name).nonzero()[:, 0] for name in self.model.names})
+        return Sample(batch, values, {name: _usable(batch, name).nonzero()[:, 0] for name in self.model.names})
 
     def _of_modality(self, name: str) -> Iterator[tuple[BaselineComparison, list[BaselineComparison]]]:
         """The comparisons of a modality, one per figure, each with those of its columns."""
@@ -177,6 +179,29 @@ class _BaselineComparer:
         for target in targets:
             yield self._compared(name, target, fitted_on, rows, predicted)
 
+    def _of_cells(self, name: str) -> Iterator[tuple[BaselineComparison, list[BaselineComparison]]]:
+        """The comparisons of the single cells of a mixed modality, one per figure, each with those of its columns."""
+        most = max(LEAST_TEST, DECODED // (POINT_DRAWS * self.train.values[name].shape[1]))
+        chosen = usable_rows(self.model, self.test.batch, name)[:most]
+        if len(chosen) < MIN_ROWS:
+            why = f"{too_few(len(chosen), self.split)} with two observed columns"
+            yield BaselineComparison(name, "", "rmse", len(chosen), reason=why, cells=True), []
+            return
+        fitted_on = usable_rows(self.model, self.train.batch, name)[:CELL_ROWS]
+        own = self.train.values[name][fitted_on]
+        targets = sampled_columns(targets_of(self.model, self.spec, name, own, self.seed) if len(own) else (), self.seed)
+        if not targets:
+            why = "all its columns are constant in the training rows" if len(own) else "no training row has two of its columns"
+            yield BaselineComparison(name, "", "rmse", len(chosen), reason=why, cells=True), []
+            return
+        of_columns = {target.figure: target.of_columns for target in targets}
+        comparer = CellComparer(self.model, name, self.train, self.choosing, self.blocks, fitted_on, self.split, self.seed)
+        held = self.test.batch.index(torch.from_numpy(chosen))
+        rows = hide_cells(self.model, held, name, seed=self.seed, most=min(CELL_ROWS, most))
+        predicted = predicted_cells(self.model, rows, name, seed=self.seed)
+        for target in targets:
+            yield comparer.compared(target, rows, predicted, of_columns[target.figure])
+
     def _compared(
         self, name: str, target: Target, fitted_on: np.ndarray, rows: np.ndarray, predicted: Values
     ) -> tuple[BaselineComparison, list[BaselineComparison]]:
@@ -185,50 +210,37 @@ class _BaselineComparer:
         ours = target.scores(test.truth, target.scaled(predicted, logged=True))
         theirs = target.scores(test.truth, baseline(test.inputs))
         plain = target.scores(test.truth, constant_prediction(target, train))
-        root = isinstance(target, RegressionTarget)
-
-        def compared(column: str, places: slice, columns: tuple[int, int]) -> BaselineComparison:
-            done = paired(ours[:, places], theirs[:, places], root=root)
-            result = BaselineComparison(name, column, target.figure, done.rows, train_rows=len(train.truth), columns=columns)
-            if done.rows < MIN_ROWS:
-                return replace(result, reason=_too_few(done.rows, self.split))
-            constant = paired(plain[:, places], plain[:, places], root=root).model
-            result = replace(result, model=done.model, baseline=done.baseline, constant=constant, predictor=predictor)
-            return replace(result, standard_error=done.standard_error, outcome=outcome_of(result.lead, done.standard_error))
-
-        whole = compared("", slice(None), (len(target.names), target.of_columns))
+        scores = ComparedScores(ours, theirs, plain, target.figure, self.split)
         single = len(target.names) == 1 and target.names[0] in ("", name)
-        each = [] if single else [compared(label, slice(place, place + 1), (1, 1)) for place, label in enumerate(target.names)]
-        return whole, each
+        blank = BaselineComparison(name, "", target.figure, 0, train_rows=len(train.truth), predictor=predictor)
+        whole = scores.compared(replace(blank, columns=(len(target.names), target.of_columns)))
+        each = (scores.compared(replace(blank, column=label), slice(place, place + 1)) for place, label in enumerate(target.names))
+        return whole, [] if single else list(each)
 
     def _choosing_rows(self, name: str, target: Target) -> Examples | None:
         if self.choosing is None or len(rows := self.choosing.of(name, TEST_ROWS)) < CHOOSING:
             return None
         return self._examples(self.choosing, name, target, rows)
 
-    def _examples(self, part: _Sample, name: str, target: Target, rows: np.ndarray) -> Examples:
+    def _examples(self, part: Sample, name: str, target: Target, rows: np.ndarray) -> Examples:
         inputs, factors = inputs_of(self.blocks, {other: values[rows] for other, values in part.values.items()}, name)
         return Examples(inputs, factors, target.scaled(part.values[name][rows]))
 
 
 def predicted_values(model: MultimodalVAE, batch: Batch, target: str, *, seed: int = 0) -> Values:
-    """Imputes a modality from the others, shape (B, E): the point estimate, or for counts the mean of log(1 + x) over draws.
+    """Imputes a modality from the others, shape (B, E): the point estimate, or for counts the mean of log(1 + x / s) over draws.
 
-    Values of the target in the batch are hidden.
+    Values of the target in the batch are hidden, but for the size factor s of its counts.
     """
-    counts = model.likelihoods[target].support is constraints.nonnegative_integer
+    counts = counts_of(model.likelihoods[target])
     points, noise = fixed_points(model)
     parts = []
     with serving(model, seed):
-        for part in chunks(batch.hide(target), POINT_DRAWS * model.likelihoods[target].numbers):
-            z = point_draws(model.fixed_posterior(part.to(model.device), noise.to(model.device)), points)
-            if counts:
-                # Minimises the squared error of log(1 + x), the scale that the baselines are fitted on.
-                parts.append(torch.log1p(decode(model, target, z, noise=True).double()).mean(0).cpu())
-            else:
-                parts.append(decode(model, target, z, point=True).cpu())
-    values = torch.cat(parts)
-    return values.reshape(len(values), -1).double().numpy()
+        for part in chunks(batch, POINT_DRAWS * model.likelihoods[target].numbers):
+            rows = part.to(model.device)
+            z = point_draws(model.fixed_posterior(rows.hide(target), noise.to(model.device)), points)
+            parts.append(scored_points(model, target, z, counts, model.decoder_of(target, rows), model.log_size(target, rows)))
+    return torch.cat(parts).numpy()
 
 
 def _usable(rows: Rows, target: str) -> Tensor:

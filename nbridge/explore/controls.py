@@ -7,9 +7,13 @@ from typing import Any
 
 import torch
 
+from nbridge.explore.figures import figures
+from nbridge.explore.mixed import describe_columns
 from nbridge.explore.session import Session
 from nbridge.nn.likelihoods import Likelihood
+from nbridge.nn.mixed import Mixed
 from nbridge.nn.text_likelihood import Text
+from nbridge.visual.mixed_columns import column_views
 from nbridge.visual.modality_kinds import Kind, class_names, element_names, kind_of
 
 DRAWABLE = 64
@@ -18,8 +22,6 @@ PAGE = 12
 """Number of vector elements shown at a time."""
 UPLOAD = 16 * 2**20
 """Maximum size of an uploaded file in bytes."""
-DIGITS = 6
-"""Significant digits of returned numbers."""
 
 
 def describe(session: Session) -> dict[str, Any]:
@@ -45,6 +47,8 @@ def control(session: Session, name: str) -> dict[str, Any]:
         return {**same, "most": likelihood.shape[0] - 1, "unit": likelihood.vocabulary.unit}
     if kind == "classes":
         return {**same, "classes": class_names(session.spec, name)}
+    if isinstance(likelihood, Mixed):
+        return {**same, **describe_columns(column_views(session.spec, name, likelihood), session.ranges(name))}
     return {**same, **_elements(session, name, likelihood, kind)}
 
 
@@ -72,10 +76,3 @@ def _elements(session: Session, name: str, likelihood: Likelihood, kind: Kind) -
         "start": figures(start.round() if binary else start), "varied": sd.nan_to_num(0.0).argsort(descending=True, stable=True).tolist(),
         "whole": whole or binary, "binary": binary,
     }  # fmt: skip
-
-
-def figures(x: torch.Tensor) -> list[Any]:
-    """A tensor as nested lists of numbers rounded to `DIGITS` significant digits."""
-    if x.ndim > 1:
-        return [figures(part) for part in x]
-    return [float(f"{value:.{DIGITS}g}") for value in x.tolist()]

@@ -15,14 +15,17 @@ from nbridge.data.batch import Batch
 from nbridge.errors import DataError
 from nbridge.evaluation.rows import check_names
 from nbridge.explore.controls import canonical_shape
+from nbridge.explore.mixed import batch_of_columns, values_of_columns
 from nbridge.explore.requests import Given
 from nbridge.explore.session import Session
 from nbridge.explore.uploads import read_pixels
 from nbridge.inference.impute import which_observed
 from nbridge.models.support import describe_support
 from nbridge.nn.likelihoods import Likelihood
+from nbridge.nn.mixed import Mixed
 from nbridge.nn.text_likelihood import Text
 from nbridge.training.texts import text_forms
+from nbridge.visual.mixed_columns import column_views
 from nbridge.visual.modality_kinds import kind_of
 from nbridge.visual.png import data_uri, downscale, to_uint8
 
@@ -40,7 +43,22 @@ def batch_of(session: Session, given: Mapping[str, Given]) -> Batch:
     if not given:
         raise DataError("nothing is given: give one or more modalities, or draw from the prior")
     parts = [_one(session, name, value) for name, value in given.items()]
-    return Batch(*({name: x for part in parts for name, x in getattr(part, what).items()} for what in ("values", "present", "cells")))
+    whats = ("values", "present", "cells", "covariates")
+    joined = Batch(*({name: x for part in parts for name, x in getattr(part, what).items()} for what in whats))
+    # Values that are typed in have the usual covariates.
+    return joined.with_covariates({**_usual(session), **joined.covariates})
+
+
+def nothing_given(session: Session) -> Batch:
+    """A row with nothing observed, with the usual covariates."""
+    name = session.model.names[0]
+    nothing = Batch({name: session.model.likelihoods[name].blank(1)}, {name: torch.tensor([False])})
+    return nothing.with_covariates(_usual(session))
+
+
+def _usual(session: Session) -> dict[str, Tensor]:
+    """The most frequent classes of the model's covariates, and the means of numbers; empty if it has none."""
+    return {} if session.model.covariates is None else session.model.covariates.usual(1)
 
 
 def row_of(session: Session, number: int) -> dict[str, Any]:
@@ -74,6 +92,8 @@ def _one(session: Session, name: str, given: Given) -> Batch:
         raise DataError(f"{name}: expected {wanted} or row, got {', '.join(given.kinds)}")
     if given.picture is not None:
         return _checked(name, likelihood, _from_image_uri(session, name, likelihood, given.picture))
+    if given.values is not None and isinstance(likelihood, Mixed):
+        return batch_of_columns(name, likelihood, column_views(session.spec, name, likelihood), given.values)
     if given.values is not None:
         return _from_values(name, likelihood, given.values)
     if given.text is not None:
@@ -138,6 +158,8 @@ def _shown(session: Session, name: str, row: Batch) -> dict[str, Any]:
         return {"picture": image_uri(session, name, x)}
     if kind == "classes":
         return {"label": int(x)}
+    if isinstance(likelihood := session.model.likelihoods[name], Mixed):
+        return {"values": values_of_columns(row, name, column_views(session.spec, name, likelihood))}
     if kind == "text":
         return {"text": texts_of(session.model.likelihoods[name], x[None])[0]}
     observed = which_observed(row, name).expand_as(x[None])[0].flatten().tolist() if name in row.cells else [True] * x.numel()

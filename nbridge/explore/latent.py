@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nbridge.errors import DataError
-from nbridge.explore.controls import figures
+from nbridge.explore.figures import figures
 from nbridge.explore.session import Session
 from nbridge.visual.modality_kinds import class_names, first_categorical
 from nbridge.visual.palette import COLOURS, SHAPES

@@ -34,7 +34,8 @@ class Given(StrictModel):
     row: Annotated[int, Ge(0)] | None = Field(default=None, description="The number of a row to take the value from.")
     picture: str | None = Field(default=None, description="A PNG image as a data URI.")
     values: Annotated[list[float | None] | None, FailFast()] = Field(
-        default=None, description="The flattened elements; null is not observed."
+        default=None,
+        description="The flattened elements, or a number or the place of a class for each column of a table; null is not observed.",
     )
     label: int | None = Field(default=None, description="A class number.")
     text: str | None = Field(default=None, description="A text.")

@@ -20,14 +20,18 @@ from torch import Tensor
 from nbridge.common.messages import clip, did_you_mean
 from nbridge.data.batch import Batch
 from nbridge.errors import DataError
-from nbridge.explore.controls import PAGE, figures
-from nbridge.explore.inputs import SIDE, batch_of, image_uri, texts_of
+from nbridge.explore.controls import PAGE
+from nbridge.explore.figures import figures
+from nbridge.explore.inputs import SIDE, batch_of, image_uri, nothing_given, texts_of
 from nbridge.explore.latent import pca_of
+from nbridge.explore.mixed import answer_of_columns
 from nbridge.explore.requests import Decode, Impute, Prior
 from nbridge.explore.session import Session
 from nbridge.inference.impute import mixture_for, part_seed, serving, which_observed
 from nbridge.inference.intervals import statistics_of
 from nbridge.models.base import MultimodalVAE
+from nbridge.nn.mixed import Mixed
+from nbridge.visual.mixed_columns import column_views
 from nbridge.visual.modality_kinds import kind_of
 from nbridge.visual.png import data_uri, downscale, to_uint8
 
@@ -104,7 +108,8 @@ def _answer(
     answer = {}
     for name in names:
         likelihood = session.model.likelihoods[name]
-        distribution = session.model.decoder(name).served(z, None if given is None else session.model.given(name, given))
+        decoder = session.model.decoder_of(name, nothing_given(session) if given is None else given)
+        distribution = decoder.served(z, None if given is None else session.model.given(name, given))
         expectation = likelihood.expectation(distribution)
         if not (z.isfinite().all() and expectation.isfinite().all()):
             raise DataError(f"{name}: no finite prediction, because a given value is too far from the data; use values nearer to the data")
@@ -116,6 +121,8 @@ def _answer(
             answer[name] = _image(session, name, expected[:, 0])
         elif kind == "classes":
             answer[name] = {"probabilities": figures(expectation.double().mean(0)[0]), "draws": expected[:SHOWN, 0].tolist()}
+        elif isinstance(likelihood, Mixed):
+            answer[name] = _columns(session, name, likelihood, noisy[:, 0], expectation[:, 0], show.get(name))
         elif kind == "text":
             answer[name] = {
                 "texts": texts_of(likelihood, noisy[:SHOWN, 0]),
@@ -136,6 +143,15 @@ def _image(session: Session, name: str, draws: Tensor) -> dict[str, Any]:
         "draws": [image_uri(session, name, image) for image in draws[:SHOWN]], "mean": image_uri(session, name, draws.mean(0)),
         "sd": data_uri(downscale(to_uint8(deviation, 0, most), SIDE)), "most": figures(torch.tensor([most]))[0],
     }  # fmt: skip
+
+
+def _columns(
+    session: Session, name: str, likelihood: Mixed, draws: Tensor, expectation: Tensor, wanted: list[int] | None
+) -> dict[str, Any]:
+    """Statistics of some columns of a mixed modality, from draws and expectations, shape (K, W)."""
+    views = column_views(session.spec, name, likelihood)
+    places = list(range(min(PAGE, len(views)))) if wanted is None else wanted
+    return answer_of_columns(name, views, draws, expectation, places, level=LEVEL, shown=SHOWN)
 
 
 def _elements(name: str, draws: Tensor, wanted: list[int] | None) -> dict[str, Any]:

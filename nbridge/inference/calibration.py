@@ -31,6 +31,7 @@ Axes: G candidate factors, K samples, M modalities, B rows.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -104,7 +105,7 @@ def calibrate(model: MultimodalVAE, rows: Rows) -> dict[str, tuple[float, ...]]:
 def _fitted(model: MultimodalVAE, name: str, rows: Batch, sources: Tensor) -> Tensor:
     """Fits the factors of one modality, shape (n,); repeated rows have the same source index."""
     likelihood, numbers = model.likelihoods[name], _numbers(model, rows, name)
-    raw = model.decoder(name).network(model.posterior(_served_from(model, rows, name, numbers), DRAWS).sample())
+    raw = model.decoder_of(name, rows).network(model.posterior(_served_from(model, rows, name, numbers), DRAWS).sample())
     score = summed(scores_by_factor(likelihood, raw, rows.values[name]), rows.cells.get(name)).cpu()
     size = math.prod(likelihood.shape) if likelihood.elementwise else 1
     cells = rows.cells[name].flatten(1).sum(1).clamp(min=1).cpu() if name in rows.cells else size
@@ -134,7 +135,7 @@ def _served_from(model: MultimodalVAE, rows: Batch, name: str, numbers: Tensor) 
     """The rows with only a given number of their other modalities, chosen at random."""
     others = model.presence(rows)
     others[model.names.index(name)] = False
-    return Batch(rows.values, dict(zip(model.names, random_subset_of_size(others, numbers), strict=True)), rows.cells)
+    return replace(rows, present=dict(zip(model.names, random_subset_of_size(others, numbers), strict=True)))
 
 
 def halves(rows: Rows, seed: int) -> tuple[Rows, Rows]:
@@ -179,7 +180,8 @@ def _conform_one(model: MultimodalVAE, conformal: Conformal, name: str, number: 
         part = rows.slice(start, start + size)
         numbers = torch.full((len(part),), number, device=part.device)
         z = model.posterior(_served_from(model, part, name, numbers), CONFORMAL_DRAWS).sample()
-        draws = model.decoder(name).served(z, numbers).sample()
+        # At the size at which a row without this modality is served.
+        draws = model.decoder_of(name, part.hide(name)).served(z, numbers).sample()
         found.append(scores(likelihood, draws, part.values[name]).flatten(1))
     cells = rows.cells[name] if name in rows.cells else torch.ones_like(rows.values[name], dtype=torch.bool)
     conformal.fit(name, number, torch.cat(found), cells.flatten(1))

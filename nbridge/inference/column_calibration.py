@@ -11,6 +11,7 @@ Axes: G candidate factors, K samples, M modalities, B rows, W elements, C column
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -48,7 +49,7 @@ def fit_columns(model: MultimodalVAE, name: str, batch: Batch) -> Tensor | None:
     rows = batch.index(chosen[torch.randperm(len(chosen), device=chosen.device)][:most])
     served, hidden = _served(model, rows, name)
     numbers = model.given(name, served).cpu()
-    raw = model.decoder(name).network(model.posterior(served, DRAWS).sample())
+    raw = model.decoder_of(name, served).network(model.posterior(served, DRAWS).sample())
     scores = torch.where(hidden, scores_by_factor(likelihood, raw, rows.values[name]), 0.0).nan_to_num(nan=-math.inf).cpu()
     columns, hidden = columns_of(likelihood).cpu(), hidden.cpu()
     number = int(columns.max()) + 1
@@ -89,5 +90,5 @@ def _served(model: MultimodalVAE, rows: Batch, name: str) -> tuple[Batch, Tensor
     parts[place] = own
     observed = observed_elements(rows, name)
     holes = random_holes(model.likelihoods[name], observed) & own[:, None]
-    served = Batch(rows.values, dict(zip(model.names, parts, strict=True)), rows.cells)
+    served = replace(rows, present=dict(zip(model.names, parts, strict=True)))
     return with_holes(served, {name: holes}), torch.where(own[:, None], holes, observed)

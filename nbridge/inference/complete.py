@@ -22,6 +22,7 @@ from nbridge.common.atomic_files import scratch_beside, writing
 from nbridge.common.warnings import Finding
 from nbridge.data.batch import Batch
 from nbridge.data.blocks import Block, Output, RowReader, RowWriter
+from nbridge.data.covariates import same_rows
 from nbridge.data.imputed import Imputed, take
 from nbridge.data.marks import as_marks, imputed_before, in_shape, rows_marked
 from nbridge.data.output_names import written_names
@@ -32,7 +33,7 @@ from nbridge.inference.impute import check_size, impute, rows_at_a_time
 from nbridge.inference.intervals import summarise
 from nbridge.inference.layout import in_layout
 from nbridge.inference.options import ImputationOptions, Shard
-from nbridge.inference.plan import Plan, Progress, check_rows, make_plan, read_block
+from nbridge.inference.plan import Plan, Progress, check_rows, make_plan, read_block, with_sizes
 from nbridge.inference.served import Served
 from nbridge.models.base import MultimodalVAE
 
@@ -103,7 +104,9 @@ def impute_rows(
     if mask and source.mask_names:
         raise DataError(f"mask is for data frames; {source.mask_names}")
     with _opened(model, source, out, shard) as (reader, target):
-        done, writer = _complete(model, reader, target, options, shard, progress or (lambda *_: None))
+        fixed = model.fixed(options.covariates)
+        given = _Covariates(model.covariates_in(source, fixed), fixed)
+        done, writer = _complete(model, reader, target, options, shard, progress or (lambda *_: None), given)
         return replace(done, result=writer.result if target is None else None, flags=writer.flags if mask else None)
 
 
@@ -124,18 +127,19 @@ def _opened(model: Served, source: DataSource, out: str | PathLike[str] | None, 
 
 
 def _complete(
-    model: Served, rows: RowReader, target: Path | None, options: ImputationOptions, shard: Shard, report: Progress
+    model: Served, rows: RowReader, target: Path | None, options: ImputationOptions, shard: Shard, report: Progress, given: _Covariates
 ) -> tuple[Completed, RowWriter]:
     plan = make_plan(rows, model.likelihoods)
     check_size(model.network, *(("draws", options.draws) if options.intervals else ("samples", options.samples or 1)))
     size = _rows_in_memory(rows, model.network, plan, options.samples, options.intervals)
     plan = check_rows(rows, model.likelihoods, plan, size, report)
+    same_rows(given.own, plan.rows)
     start, stop = shard.rows(plan.rows, rows_at_a_time(model.network, options.samples))
     made = written_names([*rows.names.values()], statistics=bool(options.intervals))
     output = Output(
         tuple(key for key in plan.others if key not in made), start, stop, plan.rows, options.samples, statistics=bool(options.intervals)
     )
-    imputer = _Imputer(model.network, plan, options, {name: rows.one_hot(name) for name in model.names})
+    imputer = _Imputer(model.network, plan, options, {name: rows.one_hot(name) for name in model.names}, given)
     with rows.writing(target, output) as writer:
         counts, earlier, patterns = _write(rows, imputer, writer, output, size, report)
     files = () if target is None else tuple(target / name for name in rows.file_names) or (target,)
@@ -146,6 +150,19 @@ def _complete(
 
 
 @dataclass(frozen=True)
+class _Covariates:
+    """The covariates of all rows, and those that decoders are given instead."""
+
+    own: Mapping[str, Tensor]
+    fixed: Mapping[str, Tensor]
+
+    def of(self, batch: Batch, start: int) -> Batch:
+        """Some rows with their own covariates, and fixed ones where the file has none."""
+        own = {name: x[start : start + len(batch)] for name, x in self.own.items()}
+        return batch.with_covariates({**self.fixed, **own}) if own or self.fixed else batch
+
+
+@dataclass(frozen=True)
 class _Imputer:
     """Imputes blocks of rows."""
 
@@ -153,21 +170,27 @@ class _Imputer:
     plan: Plan
     options: ImputationOptions
     one_hot: Mapping[str, Sequence[tuple[int, int]]]
+    covariates: _Covariates
 
     def read(self, block: Block) -> Batch:
         """Converts a block to a batch."""
-        return read_block(block, self.plan.taken, self.model.likelihoods)
+        batch = self.covariates.of(read_block(block, self.plan.taken, self.model.likelihoods), block.start)
+        return with_sizes(self.model.likelihoods, batch, block.start)
 
     def impute(self, block: Block, batch: Batch) -> Imputed[np.ndarray]:
         """The completed rows, in the dtype and the layout of the block."""
         # A modality has cell masks in all blocks or in none.
         cells = {name: batch.cells.get(name, _whole_rows(batch, name)) for name in self.plan.in_part}
-        rows, options = Batch(batch.values, batch.present, cells), self.options
+        rows, options = replace(batch, cells=cells), self.options
+        fixed = self.covariates.fixed
         imputed = impute(
-            self.model, rows, samples=options.samples, noise=options.noise, seed=options.seed, first=block.start, one_hot=self.one_hot
+            self.model, rows, samples=options.samples, noise=options.noise, seed=options.seed, first=block.start, one_hot=self.one_hot,
+            covariates=fixed,
         )  # fmt: skip
         if options.intervals:
-            summary = summarise(self.model, rows, levels=options.intervals, draws=options.draws, seed=options.seed, first=block.start)
+            summary = summarise(
+                self.model, rows, levels=options.intervals, draws=options.draws, seed=options.seed, first=block.start, covariates=fixed
+            )
             imputed = replace(imputed, statistics=summary)
         given = {name: block.arrays[key] for name, key in self.plan.taken.items() if name in self.model.names}
         earlier = {name: in_shape(as_marks(key, block.with_nan(key)), given[name].shape) for name, key in self.plan.marks.items()}

@@ -118,7 +118,7 @@ class _Objective:
         self.shrinkage = 1 / len(first)
         self.contrast = None
         if weight := contrast_weight(model):
-            self.contrast = weight, first, mean_of_hidden(experts, present & ~self.given)[first]
+            self.contrast = weight, first, mean_of_hidden(experts, present & ~self.given)[first], model.alike(batch.index(first))
 
     def best(self) -> tuple[np.ndarray, float]:
         """Logarithms of the exponents and gamma."""
@@ -151,6 +151,6 @@ class _Objective:
             scores = self.model.log_prob(name, z[:, rows], batch).logsumexp(0)
             score = score + self.model.weights[name] * scores.sum() / self.given.shape[1]
         if self.contrast:
-            weight, first, hidden = self.contrast
-            score = score - weight * contrast_by_row(z[:, first], hidden).mean()
+            weight, first, hidden, alike = self.contrast
+            score = score - weight * contrast_by_row(z[:, first], hidden, alike=alike).mean()
         return self.shrinkage * (parameters / SPREAD).square().sum() / 2 - score

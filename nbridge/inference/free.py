@@ -8,7 +8,7 @@ independent:
 ``laplace``                          median and mean absolute deviation
 ``bernoulli``                        frequency, smoothed by half a count
 ``categorical``                      frequencies, smoothed by half a count in total
-``poisson``, ``negative_binomial``   negative binomial with the mean and the variance (Poisson if not overdispersed)
+``poisson``, ``negative_binomial``   negative binomial with the mean and the variance (Poisson if not overdispersed), times the row's size
 ``discretized_logistic``             rounded logistic with the mean and the standard deviation
 ``text``                             frequencies of tokens at each place, smoothed by half a count in total
 any other likelihood                 raw parameters and a copy of the likelihood, fitted by gradient descent
@@ -105,6 +105,8 @@ def fit_marginal(likelihood: Likelihood, x: Tensor, cells: Tensor | None = None)
         text = _text(likelihood, x)
         return Marginal(lambda values, _: text.log_prob(values))
     fit, observed = _CLOSED.get(type(likelihood)), torch.ones_like(x, dtype=torch.bool) if cells is None else cells
+    if likelihood.has_size and isinstance(likelihood, Poisson | NegativeBinomial):
+        return Marginal(_sized_counts(likelihood, x.double(), observed))
     if fit is None:
         return _by_gradient(likelihood, x, cells)
     elements = fit(likelihood, x.double(), observed)
@@ -190,6 +192,32 @@ def _count(_: Likelihood, x: Tensor, observed: Tensor) -> Distribution:
     variance = torch.where(observed, x - mean, 0.0).square().sum(0) / number
     dispersion = (mean.square() / (variance - mean).clamp(min=1e-30)).clamp(max=DISPERSION)
     return distributions.NegativeBinomial(dispersion, logits=mean.log() - dispersion.log(), validate_args=False)
+
+
+def _sized_counts(likelihood: Likelihood, x: Tensor, observed: Tensor) -> Callable[[Tensor, Tensor | None], Tensor]:
+    r"""The score of counts around s times a mean, with the size s that their row shows, and the dispersion of the squared errors.
+
+    .. math:: \mu = \frac{\sum_n x_n}{\sum_n s_n}, \qquad
+        \theta = \frac{\mu^2 \sum_n s_n^2}{\sum_n (x_n - s_n \mu)^2 - s_n \mu}
+    """
+
+    def sizes(values: Tensor, known: Tensor | None) -> Tensor:
+        size = likelihood.log_size(values, known)
+        assert size is not None, "a likelihood with size factors"
+        return size.exp()
+
+    size = torch.where(observed, sizes(x, observed), 0.0)
+    seen = torch.where(observed, x, 0.0)
+    mean = (seen.sum(0) + 0.5) / size.sum(0).clamp(min=1e-30)
+    excess = torch.where(observed, (x - size * mean).square() - size * mean, 0.0).sum(0)
+    dispersion = (mean.square() * size.square().sum(0) / excess.clamp(min=1e-30)).clamp(1e-30, DISPERSION)
+
+    def score(values: Tensor, known: Tensor | None) -> Tensor:
+        rate = sizes(values.double(), known) * mean
+        elements = distributions.NegativeBinomial(dispersion, logits=rate.log() - dispersion.log(), validate_args=False)
+        return _summed(elements, values, known)
+
+    return score
 
 
 def _discretized_logistic(likelihood: Likelihood, x: Tensor, observed: Tensor) -> Distribution:

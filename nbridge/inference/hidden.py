@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -89,14 +90,15 @@ def hidden_cells(model: MultimodalVAE, batch: Batch, parts: Tensor, holes: Mappi
 def _scores(
     model: MultimodalVAE, batch: Batch, parts: Tensor, hidden: Tensor, draws: int, holes: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    given = with_holes(Batch(batch.values, dict(zip(model.names, parts, strict=True)), batch.cells), holes)
+    given = with_holes(replace(batch, present=dict(zip(model.names, parts, strict=True))), holes)
     z = model.posterior(given, draws).rsample()
     scores = {}
     for name, mask in zip(model.names, hidden, strict=True):
         if len(rows := mask.nonzero()[:, 0]):
             cells = hidden_cells(model, batch, parts, holes, name)
             cells = None if cells is None else cells.index_select(0, rows)
-            each = model.decoder(name).log_prob(z.index_select(1, rows), batch.values[name].index_select(0, rows), cells)
+            decoder = model.decoder_of(name, batch).index(rows)
+            each = decoder.log_prob(z.index_select(1, rows), batch.values[name].index_select(0, rows), cells)
             scores[name] = each.logsumexp(0) - math.log(draws)
     return scores
 

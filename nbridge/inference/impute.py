@@ -27,10 +27,12 @@ from nbridge.common.memory import check_fits
 from nbridge.common.messages import clip, did_you_mean, listing
 from nbridge.common.randomness import own_draws, reseed
 from nbridge.data.batch import Batch
+from nbridge.data.covariates import check_batch
 from nbridge.data.imputed import Imputed
 from nbridge.errors import DataError, require_positive
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.mixture_prior import Mixture
+from nbridge.nn.decoders import Decoder, RowDecoder
 from nbridge.nn.distributions import diagonal_normal
 from nbridge.spec.option_types import Prior
 
@@ -44,7 +46,7 @@ _STRIDE = 0x9E3779B9
 
 def impute(
     model: MultimodalVAE, batch: Batch, *, samples: int | None = None, noise: bool = True, seed: int = 0, first: int = 0,
-    one_hot: Mapping[str, Sequence[tuple[int, int]]] | None = None,
+    one_hot: Mapping[str, Sequence[tuple[int, int]]] | None = None, covariates: Mapping[str, Tensor] | None = None,
 ) -> Imputed[Tensor]:  # fmt: skip
     r"""Imputes every missing modality and every missing cell.
 
@@ -56,7 +58,8 @@ def impute(
     bit-identical to those of all rows at once. Options are those of `nbridge.Model.impute`. Rows with nothing observed are imputed from the
     prior N(0, I), even if `generate` would sample from a mixture. By modality, ``one_hot`` has the start and stop of each group of elements
     that one-hot encodes a class: a sample of a group is one class c, with probability
-    :math:`\mathbb{E}[x_c \mid z_k] / \sum_d \mathbb{E}[x_d \mid z_k]`.
+    :math:`\mathbb{E}[x_c \mid z_k] / \sum_d \mathbb{E}[x_d \mid z_k]`. Decoders are given fixed ``covariates`` instead of a row's own
+    (`nbridge.nn.covariates.Covariates.fixed`), and encoders those of the row.
 
     Raises:
         DataError: if observed values are outside the support of their likelihood, or the model lacks a modality of the batch.
@@ -70,6 +73,7 @@ def impute(
         >>> impute(model, rows.hide("label"), samples=7).values["label"].shape
         torch.Size([7, 5])
     """
+    batch = own_covariates(model, batch, covariates)
     _check(model, batch, samples)
     check_size(model, "samples", samples or 1, rows=len(batch))
     size = rows_at_a_time(model, samples)
@@ -78,13 +82,25 @@ def impute(
     with serving(model, seed):
         for number, part in enumerate(_cut(batch, size), start=first // size):
             reseed(part_seed(seed, number))
-            parts.append(_impute_rows(model, part, samples, noise, one_hot or {}))
+            parts.append(_impute_rows(model, part, samples, noise, one_hot or {}, covariates or {}))
     axis = 0 if samples is None else 1
     return Imputed(
         {name: torch.cat([part.values[name] for part in parts], axis) for name in model.names},
         {name: torch.cat([part.mask[name] for part in parts]) for name in model.names},
         samples,
     )
+
+
+def own_covariates(model: MultimodalVAE, batch: Batch, fixed: Mapping[str, Tensor] | None = None) -> Batch:
+    """A batch with the covariates that encoders are given: its own, and fixed values in place of those that it lacks.
+
+    Raises:
+        DataError: if it lacks one.
+    """
+    if model.covariates is None:
+        return batch
+    lacking = {name: x for name, x in (fixed or {}).items() if name not in batch.covariates}
+    return check_batch(model.covariates, batch.with_covariates(lacking) if lacking else batch)
 
 
 def check_size(model: MultimodalVAE, option: str, number: int, *, rows: int = 1, kind: type[DataError] = DataError) -> None:
@@ -120,13 +136,13 @@ def part_seed(seed: int, number: int) -> int:
 
 def generate(
     model: MultimodalVAE, num: int, given: Mapping[str, ArrayLike | Tensor] | None = None,
-    *, noise: bool = False, seed: int = 0, prior: Prior | None = None,
+    *, noise: bool = False, seed: int = 0, prior: Prior | None = None, covariates: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:  # fmt: skip
     r"""Generates rows: :math:`z \sim p(z)` or :math:`z \sim q(z \mid \mathrm{given})`, then the expectation of :math:`p(x_j \mid z)`.
 
     If nothing is given, a model trained with ``prior: mixture`` samples z from its mixture (see `nbridge.models.mixture_prior`). Options
     are those of `nbridge.Model.generate`. A given value is one for all rows, shape ``shape`` (for classes a scalar index), or one for each
-    row.
+    row. Covariates that are not fixed are drawn from the frequencies of their classes in the training rows, and numbers are their mean.
 
     Returns:
         Values of all modalities, including the given ones, shape (B, \*shape).
@@ -137,17 +153,27 @@ def generate(
     require_positive(num=num)
     check_size(model, "num", num)
     if (mixture := mixture_for(model, prior, given or ())) is not None:
-        return _drawn_from(mixture, model, num, noise, seed)
+        return _drawn_from(mixture, model, _unobserved(model, num, seed, covariates), noise, seed)
     likelihoods = model.likelihoods
     if unknown := [name for name in given or {} if name not in likelihoods]:
         raise DataError(f"given {unknown[0]!r}: no such modality in this model; it has {', '.join(likelihoods)}")
     rows = {name: _repeated(torch.as_tensor(x), num, likelihoods[name].blank(0).ndim - 1) for name, x in (given or {}).items()}
     if wrong := [name for name, x in rows.items() if len(x) != num]:
         raise DataError(f"given {wrong[0]!r}: {len(rows[wrong[0]])} rows, expected one value or {num} of them")
-    anchor = model.names[0]
-    blank = likelihoods[anchor].blank(num).cpu()
-    batch = Batch.complete(rows) if rows else Batch({anchor: blank}, {anchor: torch.zeros(num, dtype=torch.bool)})
+    unobserved = _unobserved(model, num, seed, covariates)
+    batch = Batch.complete(rows).with_covariates(unobserved.covariates) if rows else unobserved
     return {name: x[0] for name, x in impute(model, batch, samples=1, noise=noise, seed=seed).values.items()}
+
+
+def _unobserved(model: MultimodalVAE, num: int, seed: int, fixed: Mapping[str, Tensor] | None) -> Batch:
+    """Rows with nothing observed, with fixed covariates or drawn ones."""
+    anchor = model.names[0]
+    blank = model.likelihoods[anchor].blank(num).cpu()
+    batch = Batch({anchor: blank}, {anchor: torch.zeros(num, dtype=torch.bool)})
+    if model.covariates is None:
+        return batch
+    with own_draws(seed):
+        return batch.with_covariates({**model.covariates.draw(num), **(fixed or {})})
 
 
 def mixture_for(model: MultimodalVAE, prior: str | None, given: Iterable[str] = ()) -> Mixture | None:
@@ -166,14 +192,15 @@ def mixture_for(model: MultimodalVAE, prior: str | None, given: Iterable[str] = 
     return None if given or prior == "normal" else model.mixture
 
 
-def _drawn_from(mixture: Mixture, model: MultimodalVAE, num: int, noise: bool, seed: int) -> dict[str, Tensor]:
+def _drawn_from(mixture: Mixture, model: MultimodalVAE, rows: Batch, noise: bool, seed: int) -> dict[str, Tensor]:
     """Rows decoded from samples of a mixture, in chunks like those of `impute`."""
     size, parts = rows_at_a_time(model, 1), []
     with serving(model, seed):
-        for number, start in enumerate(range(0, num, size)):
+        for number, part in enumerate(_cut(rows.to(model.device), size)):
             reseed(part_seed(seed, number))
-            z = mixture.sample(1, min(size, num - start))
-            parts.append({name: decode(model, name, z, noise=noise)[0].cpu() for name in model.names})
+            z = mixture.sample(1, len(part))
+            decoders = {name: model.decoder_of(name, part) for name in model.names}
+            parts.append({name: decode(model, name, z, decoder=one, noise=noise)[0].cpu() for name, one in decoders.items()})
     return {name: torch.cat([part[name] for part in parts]) for name in model.names}
 
 
@@ -182,6 +209,7 @@ def embed(model: MultimodalVAE, batch: Batch, *, samples: int = 1, seed: int = 0
 
     For a stochastic model, it has the mean and the variance of the mixture of ``samples`` posteriors.
     """
+    batch = own_covariates(model, batch)
     _check(model, batch, samples)
     check_size(model, "samples", samples)
     with serving(model, seed):
@@ -210,10 +238,12 @@ def _check(model: MultimodalVAE, batch: Batch, samples: int | None) -> None:
 
 
 def _impute_rows(
-    model: MultimodalVAE, batch: Batch, samples: int | None, noise: bool, one_hot: Mapping[str, Sequence[tuple[int, int]]]
-) -> Imputed[Tensor]:
+    model: MultimodalVAE, batch: Batch, samples: int | None, noise: bool, one_hot: Mapping[str, Sequence[tuple[int, int]]],
+    covariates: Mapping[str, Tensor],
+) -> Imputed[Tensor]:  # fmt: skip
     device = batch.device
     rows = batch.to(model.device)
+    decoded = rows.with_covariates(covariates) if covariates else rows
     if samples is None:
         points, fixed = fixed_points(model)
         z = point_draws(model.fixed_posterior(rows, fixed.to(model.device)), points)
@@ -227,9 +257,13 @@ def _impute_rows(
         if given is not None and observed.all():
             values[name] = given if samples is None else given.expand(samples, *given.shape)
             continue
-        guess = _estimate(model, name, z, observed, others) if samples is None else decode(model, name, z, others, noise=noise)
+        decoder = model.decoder_of(name, decoded)
+        if samples is None:
+            guess = _estimate(model, name, z, observed, others, decoder)
+        else:
+            guess = decode(model, name, z, others, decoder=decoder, noise=noise)
         if samples is not None and noise and one_hot.get(name):
-            guess = _drawn_classes(guess, likelihood.expectation(model.decoder(name).served(z, others)), one_hot[name])
+            guess = _drawn_classes(guess, likelihood.expectation(decoder.served(z, others)), one_hot[name])
         guess = guess.to(device)
         if given is not None:
             guess = likelihood.restore(guess, given)
@@ -259,13 +293,13 @@ def which_observed(batch: Batch, name: str) -> Tensor:
     return present
 
 
-def _estimate(model: MultimodalVAE, name: str, z: Tensor, observed: Tensor, others: Tensor) -> Tensor:
+def _estimate(model: MultimodalVAE, name: str, z: Tensor, observed: Tensor, others: Tensor, decoder: Decoder | RowDecoder) -> Tensor:
     r"""The point estimate, shape (B, \*shape); arbitrary for fully observed rows."""
     absent = ~observed.flatten(1).all(1).to(z.device) if observed.ndim > 1 else ~observed.to(z.device)
     if absent.all():
-        return decode(model, name, z, others, point=True)
+        return decode(model, name, z, others, decoder=decoder, point=True)
     likelihood = model.likelihoods[name]
-    distribution = model.decoder(name).served(z[:, absent], others[absent])
+    distribution = decoder.index(absent).served(z[:, absent], others[absent])
     if not likelihood.averaged:
         return likelihood.blank(len(absent)).to(z.device).index_copy(0, absent.nonzero()[:, 0], likelihood.estimate(distribution))
     some = likelihood.expectation(distribution)
@@ -275,14 +309,17 @@ def _estimate(model: MultimodalVAE, name: str, z: Tensor, observed: Tensor, othe
     return likelihood.point(expectation.mean(0))
 
 
-def decode(model: MultimodalVAE, name: str, z: Tensor, given: Tensor | None = None, *, point: bool = False, noise: bool = False) -> Tensor:
+def decode(
+    model: MultimodalVAE, name: str, z: Tensor, given: Tensor | None = None,
+    *, decoder: Decoder | RowDecoder | None = None, point: bool = False, noise: bool = False,
+) -> Tensor:  # fmt: skip
     r"""Decodes samples of z, shape (K, B, D), to canonical values of a modality, shape (K, B, \*shape).
 
-    The number of other modalities that z was inferred from is ``given``, shape (B,) (`nbridge.MultimodalVAE.given`). With ``point``, the
-    result is the point estimate over K, shape (B, \*shape); with ``noise``, values are sampled from :math:`p(x_j \mid z_k)` instead of its
-    expectation.
+    The number of other modalities that z was inferred from is ``given``, shape (B,) (`nbridge.MultimodalVAE.given`). The ``decoder`` is
+    that of the rows (`nbridge.MultimodalVAE.decoder_of`), by default for rows of size 1. With ``point``, the result is the point estimate
+    over K, shape (B, \*shape); with ``noise``, values are sampled from :math:`p(x_j \mid z_k)` instead of its expectation.
     """
-    likelihood, distribution = model.likelihoods[name], model.decoder(name).served(z, given)
+    likelihood, distribution = model.likelihoods[name], (decoder or model.decoder(name)).served(z, given)
     if noise and not point:
         return distribution.sample()
     return likelihood.estimate(distribution) if point else likelihood.point(likelihood.expectation(distribution))

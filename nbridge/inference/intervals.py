@@ -6,13 +6,16 @@ same distribution, all m + 1 ranks of the true value are equally likely, so the 
 contains it with probability exactly :math:`1 - 2 r / (m + 1)`; r is the largest number for which this is at least the level. A model
 trained with ``conformal: true`` has the intervals of `nbridge.models.conformal` instead, which are valid for any model.
 
+Classes have no order and no intervals. Elements of mixed modalities that are binary or classes, one-hot, have probabilities as their means,
+which sum to 1 for each class column; where they are imputed, the ends of their intervals are NaN.
+
 Axes: K samples, L levels, B rows.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -23,10 +26,11 @@ from nbridge.common.randomness import reseed
 from nbridge.data.batch import Batch
 from nbridge.data.imputed import BY_LEVEL, STATISTICS, Summary
 from nbridge.errors import DataError, require_positive
-from nbridge.inference.impute import check_first, check_size, decode, part_seed, rows_at_a_time, serving, which_observed
+from nbridge.inference.impute import check_first, check_size, own_covariates, part_seed, rows_at_a_time, serving, which_observed
 from nbridge.models.base import MultimodalVAE
 from nbridge.models.conformal import check_draws
 from nbridge.nn.likelihoods import Categorical, Likelihood
+from nbridge.nn.mixed import Mixed
 from nbridge.nn.text_likelihood import Text
 
 DRAWS = 399
@@ -36,8 +40,9 @@ _ROUNDING = 1e-9
 
 
 def summarise(
-    model: MultimodalVAE, batch: Batch, *, levels: Sequence[float] = (0.9,), draws: int = DRAWS, seed: int = 0, first: int = 0
-) -> Summary[Tensor]:
+    model: MultimodalVAE, batch: Batch, *, levels: Sequence[float] = (0.9,), draws: int = DRAWS, seed: int = 0, first: int = 0,
+    covariates: Mapping[str, Tensor] | None = None,
+) -> Summary[Tensor]:  # fmt: skip
     r"""Summarises :math:`p(x_j \mid x_S)` of every missing cell, from samples.
 
     .. math:: p(x_j \mid x_S) = \mathbb{E}_{q(z \mid x_S)} [p(x_j \mid z)]
@@ -63,6 +68,7 @@ def summarise(
     levels = check_levels(levels, draws)
     if model.conformal is not None:
         check_draws(draws)
+    batch = own_covariates(model, batch, covariates)
     model.check(batch)
     check_size(model, "draws", draws)
     check_first(first, unit := rows_at_a_time(model))
@@ -70,7 +76,7 @@ def summarise(
     with serving(model, seed):
         for start, part in _parts(batch, unit, rows_at_a_time(model, draws)):
             reseed(part_seed(seed, first + start))
-            parts.append(_summarise_rows(model, part, levels, draws))
+            parts.append(_summarise_rows(model, part, levels, draws, covariates or {}))
     return Summary(levels, **{what: _joined([getattr(part, what) for part in parts], int(what in BY_LEVEL)) for what in STATISTICS})
 
 
@@ -126,32 +132,58 @@ def _joined(parts: Sequence[dict[str, Tensor]], axis: int) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts], axis) for name in parts[0]}
 
 
-def _summarise_rows(model: MultimodalVAE, batch: Batch, levels: tuple[float, ...], draws: int) -> Summary[Tensor]:
+def _summarise_rows(
+    model: MultimodalVAE, batch: Batch, levels: tuple[float, ...], draws: int, covariates: Mapping[str, Tensor]
+) -> Summary[Tensor]:
     rows = batch.to(model.device)
+    decoded = rows.with_covariates(covariates) if covariates else rows
     z, summary = model.posterior(rows, draws).sample(), Summary[Tensor](levels)
     for name, likelihood in model.likelihoods.items():
         observed, given = which_observed(batch, name), batch.values.get(name)
         absent = ~observed.flatten(1).all(1) if observed.ndim > 1 else ~observed
         some = absent.to(z.device)
-        z_some, number = z[:, some], model.given(name, rows)[some]
+        z_some, number, decoder = z[:, some], model.given(name, rows)[some], model.decoder_of(name, decoded).index(some)
         if isinstance(likelihood, Categorical):
-            probability = likelihood.expectation(model.decoder(name).served(z_some, number)).mean(0).to(batch.device)
+            probability = likelihood.expectation(decoder.served(z_some, number)).mean(0).to(batch.device)
             summary.probability[name] = _class_probabilities(likelihood, probability, given, absent)
             continue
         if isinstance(likelihood, Text):
             # A text has no mean, and no order in which an interval could end.
             continue
-        drawn = decode(model, name, z_some, number, noise=True).to(batch.device)
+        distribution = decoder.served(z_some, number)
+        drawn = distribution.sample().to(batch.device)
         conformal = model.conformal if model.conformal is not None and name in model.conformal.names else None
         ends = () if conformal is None else conformal.ends(name, likelihood, drawn, levels, number.to(batch.device))
         if given is not None:
             # In the units and at least the precision of observed values, but not rounded to integers, which would narrow intervals.
             like = given.to(torch.promote_types(given.dtype, drawn.dtype) if given.is_floating_point() else torch.float64)
             drawn, given, ends = likelihood.restore(drawn, like), like, tuple(likelihood.restore(end, like) for end in ends)
-        for what, statistic in {**statistics_of(drawn, levels), **dict(zip(BY_LEVEL, ends, strict=False))}.items():
+        found = {**statistics_of(drawn, levels), **dict(zip(BY_LEVEL, ends, strict=False))}
+        if isinstance(likelihood, Mixed):
+            probability = likelihood.expectation(distribution).mean(0).to(found["mean"])
+            found |= _of_questions(found, probability, questions_of(likelihood).to(batch.device))
+        for what, statistic in found.items():
             own = None if given is None else torch.zeros_like(given) if what == "sd" else given
             getattr(summary, what)[name] = _among_observed(statistic, int(what in BY_LEVEL), own, observed, absent)
+        if name in summary.probability and isinstance(likelihood, Mixed):
+            # Observed numbers as well.
+            summary.probability[name][..., ~questions_of(likelihood)] = math.nan
     return summary
+
+
+def questions_of(likelihood: Mixed) -> Tensor:
+    """The elements of a mixed modality that are binary or one of several classes, one-hot, boolean, shape (W,)."""
+    return torch.tensor([kind.binary or kind.width > 1 for kind in likelihood.kinds.values() for _ in range(kind.width)])
+
+
+def _of_questions(found: Mapping[str, Tensor], probability: Tensor, questions: Tensor) -> dict[str, Tensor]:
+    """Statistics in which those of questions follow from their probabilities, shape (B, W), instead of draws; empty without questions."""
+    if not questions.any():
+        return {}
+    spread = (probability * (1 - probability)).clamp(min=0).sqrt()
+    ends = {what: found[what].masked_fill(questions, math.nan) for what in BY_LEVEL}
+    mean, sd = (torch.where(questions, own, found[what]) for what, own in (("mean", probability), ("sd", spread)))
+    return {"mean": mean, "sd": sd, **ends, "probability": probability}
 
 
 def statistics_of(draws: Tensor, levels: Sequence[float]) -> dict[str, Tensor]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from nbridge.errors import DataError, require_positive
 from nbridge.inference.intervals import DRAWS, check_levels
@@ -14,7 +15,8 @@ from nbridge.inference.intervals import DRAWS, check_levels
 class ImputationOptions:
     """Options of imputation: samples, None for the point estimate, with the spread of the likelihood if there is ``noise``, and a seed.
 
-    Central intervals have these probabilities, and are computed from ``draws`` samples.
+    Central intervals have these probabilities, and are computed from ``draws`` samples. Decoders are given fixed ``covariates``
+    in place of a row's own.
     """
 
     samples: int | None = None
@@ -22,6 +24,7 @@ class ImputationOptions:
     seed: int = 0
     intervals: Sequence[float] = ()
     draws: int = DRAWS
+    covariates: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
         """Checks that the options are valid and compatible.

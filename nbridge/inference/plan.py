@@ -11,6 +11,7 @@ from nbridge.data.arrays import check_same_rows, to_batch
 from nbridge.data.batch import Batch
 from nbridge.data.blocks import Block, RowReader
 from nbridge.data.column import PRESENT, check_layout, check_mask_layout
+from nbridge.data.covariates import check_sizes
 from nbridge.data.ids import check_many_ids
 from nbridge.data.marks import as_marks, check_marks
 from nbridge.errors import CellError, DataError
@@ -86,6 +87,17 @@ def read_block(block: Block, taken: Mapping[str, str], likelihoods: Mapping[str,
     wide = {name for name, likelihood in likelihoods.items() if likelihood.wide}
     arrays = {name: block.with_nan(key) for name, key in taken.items()}
     return to_batch(arrays, shapes, allow_missing=True, first=block.start, wide=wide)
+
+
+def with_sizes(likelihoods: Mapping[str, Likelihood], batch: Batch, first: int = 0) -> Batch:
+    """The batch, after checking that rows with counts have the size factor that a column holds; ``first`` is the number of its first row.
+
+    Raises:
+        DataError: for the first row without one.
+    """
+    columns = {name: one.size_column for name, one in likelihoods.items() if one.size_column}
+    check_sizes(columns, batch, lambda row: f"row {first + row}")
+    return batch
 
 
 def match_keys(found: Collection[str], keys: Mapping[str, str], noun: str) -> tuple[dict[str, str], tuple[str, ...]]:

@@ -15,6 +15,7 @@ Axes: M modalities, B rows.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -134,7 +135,9 @@ class _Trial:
 
     def _contrast(self) -> Tensor:
         """InfoNCE of each item's draws and what is hidden of it, shape (B,); the negatives are other rows."""
-        given = Batch(self.batch.values, dict(zip(self.model.names, self.parts, strict=True)), self.batch.cells)
+        given = replace(self.batch, present=dict(zip(self.model.names, self.parts, strict=True)))
         with seeded(self.model, torch.Generator().manual_seed(self.seed)):
             z = self.model.posterior(given, CONTRASTED).rsample()
-        return contrast_by_row(z.view(len(z), *self._hidden_means.shape), self._hidden_means).mean(0).flatten().double()
+        alike = [self.model.alike(self.batch.slice(start, start + self.rows)) for start in range(0, len(self.batch), self.rows)]
+        pairs = None if alike[0] is None else torch.stack([one for one in alike if one is not None])
+        return contrast_by_row(z.view(len(z), *self._hidden_means.shape), self._hidden_means, alike=pairs).mean(0).flatten().double()

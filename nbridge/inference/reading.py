@@ -8,11 +8,13 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from nbridge.data.batch import Batch
+from nbridge.data.covariates import same_rows
 from nbridge.data.marks import as_marks, rows_marked
 from nbridge.data.source import open_data
-from nbridge.inference.plan import match_keys, read_block
+from nbridge.inference.plan import match_keys, read_block, with_sizes
 from nbridge.inference.served import Served
 
 
@@ -24,8 +26,8 @@ class Read(NamedTuple):
     imputed: Mapping[str, int] = {}
 
 
-def read_batch(model: Served, rows: Any) -> Read:
-    """Reads rows into a batch.
+def read_batch(model: Served, rows: Any, fixed: Mapping[str, Tensor] | None = None) -> Read:
+    """Reads rows into a batch, with their covariates, or fixed ones in place of those that rows lack.
 
     Raises:
         DataError: if the rows cannot be read or do not match the model.
@@ -39,4 +41,8 @@ def read_batch(model: Served, rows: Any) -> Read:
         marks = {name: key for name, key in reader.marks.items() if name in taken}
         (block,) = reader.blocks([*taken.values(), *marks.values()], 0, total, max(1, total))
         imputed = {name: rows_marked(as_marks(key, block.with_nan(key))) for name, key in marks.items()}
-        return Read(read_block(block, taken, model.likelihoods), reader.ids, imputed)
+        batch = read_block(block, taken, model.likelihoods)
+        found = model.covariates_in(source, fixed)
+        same_rows(found, len(batch))
+        batch = with_sizes(model.likelihoods, batch.with_covariates({**(fixed or {}), **found}) if found or fixed else batch)
+        return Read(batch, reader.ids, imputed)

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
+
+from torch import Tensor
 
 from nbridge.common.warnings import Finding
+from nbridge.data.covariates import read_covariates
 from nbridge.data.patterns import Patterns, unlearned, unseen
-from nbridge.data.source import Binding
+from nbridge.data.source import Binding, DataSource
+from nbridge.errors import DataError
 from nbridge.models.base import MultimodalVAE
 from nbridge.nn.likelihoods import Likelihood
 
@@ -36,6 +41,32 @@ class Served:
     def likelihoods(self) -> dict[str, Likelihood]:
         """The likelihood of each modality."""
         return self.network.likelihoods
+
+    def fixed(self, covariates: Mapping[str, Any] | None) -> dict[str, Tensor]:
+        """Fixed values of covariates, as class indices or numbers.
+
+        Raises:
+            DataError: if the model has no such covariate or class.
+        """
+        if not covariates:
+            return {}
+        if self.network.covariates is None:
+            raise DataError(f"no covariate {next(iter(covariates))!r}: this model has no covariates, which its spec would name")
+        return self.network.covariates.fixed(covariates)
+
+    def covariates_in(self, source: DataSource, fixed: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """The covariates of all rows of a source, each of shape (N,); empty if the model has none.
+
+        Arguments:
+            source: The rows.
+            fixed: Values for rows and files that have none.
+
+        Raises:
+            DataError: for the first row without a value, or with an unknown one.
+        """
+        if self.network.covariates is None:
+            return {}
+        return read_covariates(self.network.covariates, partial(source.row_labels, shapes=self.binding.shapes), fixed)
 
     def unseen(self, counts: Mapping[str, int]) -> tuple[Finding, ...]:
         """Warns of missingness patterns that training neither contained nor covers, and of elements without a value in training."""

@@ -26,7 +26,8 @@ from nbridge.models.mixture_prior import DiagonalMixture, Mixture
 from nbridge.models.parts import Parts
 from nbridge.models.reductions import masked_mean
 from nbridge.models.support import check_support
-from nbridge.nn.decoders import Decoder
+from nbridge.nn.covariates import Covariates, packed
+from nbridge.nn.decoders import Decoder, RowDecoder
 from nbridge.nn.distributions import diagonal_kl, diagonal_normal, normal_or_prior
 from nbridge.nn.encoders import Encoder
 from nbridge.nn.likelihoods import Likelihood
@@ -77,6 +78,7 @@ class MultimodalVAE(nn.Module, ABC):
         exponents: The exponent of each expert in a product of posteriors, by number of modalities given, shape (M + 1, M); None if the
             model has no such product.
         codes: The mixture that may replace the prior in that product (`nbridge.inference.product_prior`); None for always N(0, I).
+        covariates: The columns that encoders and decoders are given beside the modalities; None, the default, if there are none.
         conformal: The scales of split-conformal intervals; None, the default, for intervals from samples alone.
 
     Raises:
@@ -101,6 +103,7 @@ class MultimodalVAE(nn.Module, ABC):
         self.register_buffer("exponents", None)
         self.codes: DiagonalMixture | None = None
         self.conformal: Conformal | None = None
+        self.covariates: Covariates | None = None
         self.weights = {name: float((weights or {}).get(name, 1.0)) for name in encoders}
 
     @classmethod
@@ -143,6 +146,40 @@ class MultimodalVAE(nn.Module, ABC):
         decoder = self.decoders[name]
         assert isinstance(decoder, Decoder)
         return decoder
+
+    def decoder_of(self, name: str, rows: Batch) -> Decoder | RowDecoder:
+        """The decoder of a modality for given rows, prepared or not, with their covariates and size factors; z then has as many rows.
+
+        It is the `decoder` itself where rows do not differ. A row without this modality has the size factor 1, or that of its column.
+
+        Raises:
+            DataError: if the rows lack a covariate.
+        """
+        size, given = self.log_size(name, rows), self.covariates_of(rows)
+        return self.decoder(name) if size is None and given is None else RowDecoder(self.decoder(name), size, given)
+
+    def covariates_of(self, rows: Batch) -> Tensor | None:
+        """The vector c of the covariates of each row, shape (B, W); None if the model has none.
+
+        Raises:
+            DataError: if the rows lack one.
+        """
+        return None if self.covariates is None or not self.covariates.width else self.covariates(rows.covariates)
+
+    def alike(self, rows: Batch) -> Tensor | None:
+        """The pairs of rows with like covariates, boolean, shape (B, B); None if the model has none."""
+        return None if self.covariates is None else self.covariates.alike(rows.covariates)
+
+    def log_size(self, name: str, rows: Batch) -> Tensor | None:
+        """Log of the size factor of each row of a modality, shape (B, 1, ...); None if all rows have size 1."""
+        likelihood = self.likelihoods[name]
+        if likelihood.size_column and self.covariates is not None:
+            return self.covariates.size(likelihood.size_column, rows.covariates).reshape(-1, *(1 for _ in likelihood.shape))
+        if not likelihood.has_size or name not in rows.values:
+            return None
+        x = likelihood.canonical(rows.values[name])
+        observed = rows.present[name].reshape(-1, *(1 for _ in x.shape[1:])).expand(x.shape)
+        return likelihood.log_size(x, observed & rows.cells[name] if name in rows.cells else observed)
 
     @abstractmethod
     def stages(self) -> tuple[Stage, ...]:
@@ -256,7 +293,7 @@ class MultimodalVAE(nn.Module, ABC):
         self._check_names(batch)
         absent = torch.zeros(len(batch), dtype=torch.bool, device=batch.device)
         values = {name: self._blanked(batch, name, likelihood) for name, likelihood in self.likelihoods.items()}
-        return Batch(values, {name: batch.present.get(name, absent) for name in self.names}, batch.cells)
+        return Batch(values, {name: batch.present.get(name, absent) for name in self.names}, batch.cells, batch.covariates)
 
     def check(self, batch: Batch, first: int | None = None) -> None:
         """Checks that rows match the model.
@@ -288,9 +325,12 @@ class MultimodalVAE(nn.Module, ABC):
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         r"""Encoder inputs of a prepared batch in standard form, shape (B, \*shape): 0 for absent rows, the fill value for absent cells.
 
-        For encoders that read the mask of observed cells (`Encoder.reads_mask`), it follows along the last axis.
+        For encoders that read the mask of observed cells (`Encoder.reads_mask`), it follows along the last axis. With covariates, values
+        are flattened, and followed by c (`nbridge.nn.covariates.packed`).
         """
-        return {name: self._standard_form(likelihood, name, batch) for name, likelihood in self.likelihoods.items()}
+        given = self.covariates_of(batch)
+        forms = {name: self._standard_form(likelihood, name, batch) for name, likelihood in self.likelihoods.items()}
+        return forms if given is None else {name: packed(x, given) for name, x in forms.items()}
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """Features of every modality of a prepared batch, shape (B, F_i); finite but meaningless where a modality is absent."""
@@ -305,7 +345,9 @@ class MultimodalVAE(nn.Module, ABC):
         return {name: encoder(inputs[name]) for name, encoder in self.encoders.items()}
 
     def _standard_form(self, likelihood: Likelihood, name: str, batch: Batch) -> Tensor:
-        x = likelihood.standardize(batch.values[name])
+        x = self._standardised(likelihood, name, batch)
+        if self.covariates is not None:
+            x = self.covariates.centred(name, x, batch.covariates)
         masked = self._reads_mask(name)
         if batch.whole:
             return torch.cat([x, torch.ones_like(x)], -1) if masked else x
@@ -318,6 +360,11 @@ class MultimodalVAE(nn.Module, ABC):
         observed = present & batch.cells[name] if name in batch.cells else present.expand(x.shape)
         return torch.cat([x, observed.to(x.dtype)], -1)
 
+    def _standardised(self, likelihood: Likelihood, name: str, batch: Batch) -> Tensor:
+        """Values of all rows in standard form, counts divided by the size factor of their row."""
+        x, size = batch.values[name], self.log_size(name, batch)
+        return likelihood.standardize(x if size is None else x * (-size).exp())
+
     def _reads_mask(self, name: str) -> bool:
         """Whether the encoder of a modality reads the mask of observed cells."""
         encoder = self.encoders[name]
@@ -325,7 +372,7 @@ class MultimodalVAE(nn.Module, ABC):
 
     def log_prob(self, name: str, z: Tensor, batch: Batch) -> Tensor:
         r""":math:`\log p(x_i \mid z)` for z of shape (\*, B, D) and a prepared batch, shape (\*, B); 0 where i is absent."""
-        log_prob = self.decoder(name).log_prob(z, batch.values[name], None if batch.whole else batch.cells.get(name))
+        log_prob = self.decoder_of(name, batch).log_prob(z, batch.values[name], None if batch.whole else batch.cells.get(name))
         return log_prob if batch.whole else torch.where(batch.present[name], log_prob, 0.0)
 
     def negative_elbo(
@@ -372,12 +419,25 @@ class MultimodalVAE(nn.Module, ABC):
     def fit_statistics(self, batch: Batch) -> None:
         """Fits the statistics of every likelihood to the rows in which its modality is present."""
         batch = self.prepare(batch)
+        if self.covariates is not None:
+            self.covariates.fit(batch.covariates)
         for name, likelihood in self.likelihoods.items():
             rows = batch.present[name]
             x = batch.values[name][rows]
+            if likelihood.size_column and (size := self.log_size(name, batch)) is not None:
+                x = x * (-size[rows]).exp()
             cells = batch.cells[name][rows] if name in batch.cells else torch.ones_like(x, dtype=torch.bool)
             if len(x):
                 likelihood.fit(x, cells)
+        if self.covariates is not None:
+            self._fit_centres(self.covariates, batch)
+
+    def _fit_centres(self, covariates: Covariates, batch: Batch) -> None:
+        for name, likelihood in self.likelihoods.items():
+            rows = batch.index(batch.present[name])
+            x = self._standardised(likelihood, name, rows)
+            x = torch.where(rows.cells[name], x, likelihood.fill_value) if name in rows.cells else x
+            covariates.fit_centres(name, x, rows.covariates)
 
 
 def _rounded(batch: Batch, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ Axes: B rows, W elements, C columns.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -55,7 +56,7 @@ def with_holes(batch: Batch, holes: Mapping[str, Tensor]) -> Batch:
     cells = dict(batch.cells)
     for name, hidden in holes.items():
         cells[name] = observed_elements(batch, name) & ~hidden
-    return Batch(batch.values, batch.present, cells)
+    return replace(batch, cells=cells)
 
 
 def columns_of(likelihood: Likelihood) -> Tensor:

@@ -64,7 +64,7 @@ from nbridge.models.base import Decoders, Encoders, Features, MultimodalVAE, Sta
 from nbridge.models.parts import Parts
 from nbridge.models.reductions import masked_mean
 from nbridge.models.subsets import random_subset
-from nbridge.nn.decoders import Decoder
+from nbridge.nn.decoders import Decoder, RowDecoder
 from nbridge.nn.distributions import diagonal_kl, diagonal_normal
 from nbridge.nn.encoders import Encoder
 from nbridge.nn.fusion import Fusion
@@ -187,7 +187,7 @@ class JointVAE(MultimodalVAE):
             terms["coupling"] = self.coupling * self._subset_divergence(whole, q["part"], batch)
         if self.contrast_weight:
             both = parts["part"].any(0) & parts["apart"].any(0)
-            terms["contrast"] = self.contrast_weight * contrast(q["part"].mean, q["apart"].mean, both)
+            terms["contrast"] = self.contrast_weight * contrast(q["part"].mean, q["apart"].mean, both, self.alike(batch))
         return terms
 
     def _posteriors_of(self, parts: Mapping[str, Tensor], features: Features) -> dict[str, Independent]:
@@ -219,7 +219,10 @@ class JointVAE(MultimodalVAE):
         terms, losses = {}, []
         for number, (name, (start, stop)) in enumerate(zip(self.names, self._shares(len(batch)), strict=True)):
             x, cells = batch.values[name], None if batch.whole else batch.cells.get(name)
-            log_prob = self.decoder(name).log_prob(
+            decoder = self.decoder_of(name, batch)
+            if isinstance(decoder, RowDecoder):
+                decoder = decoder.index(torch.cat([torch.arange(len(batch)), torch.arange(start, stop)]).to(batch.device))
+            log_prob = decoder.log_prob(
                 torch.cat([z, z_others[start:stop]]),
                 torch.cat([x, x[start:stop]]),
                 None if cells is None else torch.cat([cells, cells[start:stop]]),
@@ -238,26 +241,30 @@ class JointVAE(MultimodalVAE):
         return torch.where(self.presence(batch).sum(0) >= 2, diagonal_kl(whole, part), 0.0).mean()
 
 
-def contrast(one: Tensor, other: Tensor, rows: Tensor) -> Tensor:
+def contrast(one: Tensor, other: Tensor, rows: Tensor, alike: Tensor | None = None) -> Tensor:
     """Symmetric InfoNCE between two vectors of each row, with those of the other rows as negatives; a scalar.
 
-    Vectors have the shape (B, D); ``rows``, boolean, shape (B,), are those that have both.
+    Vectors have the shape (B, D); ``rows``, boolean, shape (B,), are those that have both; ``alike`` is that of `contrast_by_row`.
     """
-    return masked_mean(contrast_by_row(one, other, rows), rows)
+    return masked_mean(contrast_by_row(one, other, rows, alike), rows)
 
 
-def contrast_by_row(one: Tensor, other: Tensor, rows: Tensor | None = None) -> Tensor:
+def contrast_by_row(one: Tensor, other: Tensor, rows: Tensor | None = None, alike: Tensor | None = None) -> Tensor:
     """The term of `contrast` for each row, shape (*, B).
 
     Arguments:
         one: The first vector of each row, shape (*, B, D).
         other: The second vector of each row, of a shape that broadcasts with ``one``.
         rows: The rows that have both, boolean, shape (B,); all by default.
+        alike: The rows that are negatives of each row, boolean, shape (B, B), itself among them; all by default. With covariates these are
+            rows with like ones, because a vector that held the covariate would tell other rows apart.
     """
     pairs = F.normalize(one.float(), dim=-1) @ F.normalize(other.float(), dim=-1).mT / TEMPERATURE
     if rows is not None:
         # A mask keeps shapes constant; -1e9, because -inf has a NaN gradient in rows without negatives.
         pairs = torch.where(rows[:, None] & rows, pairs, -1e9)
+    if alike is not None:
+        pairs = torch.where(alike, pairs, -1e9)
     return (pairs.logsumexp(-2) + pairs.logsumexp(-1) - 2 * pairs.diagonal(dim1=-2, dim2=-1)) / 2
 
 

@@ -3,7 +3,10 @@ r"""Decoders :math:`\mathrm{Dec}_i`: a network from z to raw parameters, and the
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Self
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -40,6 +43,55 @@ class Decoder(nn.Module):
             cells: Observed cells, shape :math:`(B, *shape)`; other cells are ignored.
         """
         return self.likelihood.log_prob(self.network(z), x, cells)
+
+    def index(self, rows: Tensor) -> Self:  # noqa: ARG002 (of `RowDecoder`)
+        """The decoder of some of the rows, which is the same for all rows."""
+        return self
+
+
+@dataclass(frozen=True)
+class RowDecoder:
+    r"""A `Decoder` of given rows B, :math:`p(x_i \mid z, c, s)` with their covariates and sizes.
+
+    It has the same methods, for z of shape :math:`(*, B, D)`.
+
+    Arguments:
+        decoder: The decoder of all rows.
+        log_size: Log of the size factor of each row, which is added to the raw parameters, shape (B, 1, ...); None for sizes of 1.
+        covariates: The vector c of each row, shape (B, W), which the network reads after z; None without covariates.
+    """
+
+    decoder: Decoder
+    log_size: Tensor | None = None
+    covariates: Tensor | None = None
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """The likelihood, which knows no rows."""
+        return self.decoder.likelihood
+
+    def network(self, z: Tensor) -> Tensor:
+        """Raw parameters of the rows, shape :math:`(*, B, *raw_shape)`."""
+        if self.covariates is not None:
+            z = torch.cat([z, self.covariates.to(z).expand(*z.shape[:-1], -1)], -1)
+        raw = self.decoder.network(z)
+        return raw if self.log_size is None else raw + self.log_size
+
+    def __call__(self, z: Tensor) -> Distribution:
+        return self.likelihood(self.network(z))
+
+    def served(self, z: Tensor, given: Tensor | None = None) -> Distribution:
+        """See `Decoder.served`."""
+        return self.likelihood.served(self.network(z), given)
+
+    def log_prob(self, z: Tensor, x: Tensor, cells: Tensor | None = None) -> Tensor:
+        """See `Decoder.log_prob`."""
+        return self.likelihood.log_prob(self.network(z), x, cells)
+
+    def index(self, rows: Tensor) -> RowDecoder:
+        """The decoder of the rows selected by an index or a boolean mask."""
+        size, given = (None if x is None else x[rows] for x in (self.log_size, self.covariates))
+        return RowDecoder(self.decoder, size, given)
 
 
 class MLPDecoder(nn.Module):

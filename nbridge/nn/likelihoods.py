@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from nbridge.nn.densities import bernoulli_log_prob
 from nbridge.nn.distributions import DiscretizedLogistic as RoundedLogistic
 from nbridge.nn.distributions import StableNormal
-from nbridge.spec.option_types import ClassShape, Levels, Scale, Shape
+from nbridge.spec.option_types import ClassShape, Levels, Scale, Shape, SizeFactor
 
 LOG_SCALE = (-7.0, 7.0)
 """Bounds of a log-scale, in standardised units, so that a constant column does not send the density to infinity."""
@@ -139,6 +139,21 @@ class Likelihood(nn.Module, ABC):
         return _log_prob(self.served(raw, given), x, cells)
 
     @property
+    def counts(self) -> bool:
+        """Whether values are counts, which are scored on the scale of log(1 + x)."""
+        return self.support is constraints.nonnegative_integer
+
+    @property
+    def has_size(self) -> bool:
+        """Whether rows have a size factor, which `log_size` is then the logarithm of."""
+        return False
+
+    @property
+    def size_column(self) -> str:
+        """The column that holds the size factor of each row; empty if there is none."""
+        return ""
+
+    @property
     def takes_factor(self) -> bool:
         """Whether `forward` takes a factor of the scale; a subclass may override it without one."""
         return "factor" in inspect.signature(type(self).forward).parameters
@@ -165,6 +180,20 @@ class Likelihood(nn.Module, ABC):
     def standardize(self, x: Tensor) -> Tensor:
         """Converts canonical values to the standard form for encoders: floating point, shape :math:`(B, *shape)`, of moderate size."""
         return x
+
+    def log_size(self, x: Tensor, observed: Tensor | None = None) -> Tensor | None:  # noqa: ARG002 (for counts)
+        r"""Log of the size factor of each row, as its own values show it, shape (B, 1, ...); None, the default, if all rows have size 1.
+
+        Arguments:
+            x: Values in canonical form, shape (B, \*shape).
+            observed: Observed cells of the same shape; all by default. Rows with nothing observed have size 1.
+        """
+        return None
+
+    def typical(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
+        """Canonical values divided by the size factor of their row (`log_size`), which are then comparable between rows."""
+        size = self.log_size(x, observed)
+        return x if size is None else x * (-size).exp()
 
     def support_of(self, element: int) -> tuple[str, constraints.Constraint]:  # noqa: ARG002 (for likelihoods of several kinds)
         """The name and the support of an element's distribution, by its index in the flattened shape, for messages."""
@@ -446,15 +475,43 @@ class DiscretizedLogistic(Likelihood):
 
 
 class _Count(Likelihood):
-    """Counts with a log-rate relative to the mean of the training rows."""
+    r"""Counts with a log-rate relative to the mean of the training rows, and to the size factor of the row.
+
+    With a size factor other than 1, a row's own counts x show its size as
+
+    .. math:: s = \frac{1 + \sum_e x_e}{1 + \sum_e \bar{x}_e}
+
+    over its observed elements e, with the means :math:`\bar{x}` of the training rows. The count that is added to both sums keeps s finite
+    in rows without counts, close to 1 where few counts could show it, and exactly 1 where nothing is observed.
+    """
 
     support = constraints.nonnegative_integer
     resolution = 1.0
     log_mean: Tensor
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, *, size_factor: SizeFactor = 1) -> None:
         super().__init__(shape)
+        if size_factor == "auto" and math.prod(self.shape) == 1:
+            raise ValueError("size_factor: auto, but there is one element, whose count would be its own size; use 1")
+        self.size_factor = size_factor
         self.register_buffer("log_mean", torch.zeros(self.shape))
+
+    @property
+    def has_size(self) -> bool:
+        return self.size_factor != 1
+
+    @property
+    def size_column(self) -> str:
+        return "" if self.size_factor in (1, "auto") else str(self.size_factor)
+
+    def log_size(self, x: Tensor, observed: Tensor | None = None) -> Tensor | None:
+        if not self.has_size:
+            return None
+        axes, mean = tuple(range(1, x.ndim)), self.log_mean.exp()
+        if observed is None:
+            return ((1 + x.sum(axes, keepdim=True)) / (1 + mean.sum())).log()
+        seen, expected = torch.where(observed, x, 0.0), torch.where(observed, mean, 0.0)
+        return ((1 + seen.sum(axes, keepdim=True)) / (1 + expected.sum(axes, keepdim=True))).log()
 
     def fit(self, x: Tensor, observed: Tensor) -> None:
         """Estimates the mean count of each element; half a count is added to the sum so that its log is finite."""
@@ -476,20 +533,37 @@ class _Count(Likelihood):
 
 
 class Poisson(_Count):
-    r"""Independent Poisson counts with rate :math:`\bar{x}\, e^{r(z)}`, where :math:`\bar{x}` is the mean count of the training rows."""
+    r"""Independent Poisson counts with rate :math:`s\, \bar{x}\, e^{r(z)}`, where :math:`\bar{x}` is the mean count of the training rows.
+
+    Arguments:
+        shape: Shape of the modality.
+        size_factor: The size s of a row, its sequencing depth, say: 1; auto, from the row's own counts relative to the means of the
+            training rows; or the column that holds it, relative to its mean over the training rows.
+
+    Raises:
+        ValueError: if the size factor is auto and there is one element.
+    """
 
     def forward(self, raw: Tensor) -> Distribution:
         return self._independent(distributions.Poisson(self._log_rate(raw).exp(), validate_args=False))
 
 
 class NegativeBinomial(_Count):
-    r"""Independent overdispersed counts with mean :math:`\mu = \bar{x}\, e^{r(z)}` and variance :math:`\mu + \mu^2 / \theta`.
+    r"""Independent overdispersed counts with mean :math:`\mu = s\, \bar{x}\, e^{r(z)}` and variance :math:`\mu + \mu^2 / \theta`.
 
-    The dispersion :math:`\theta` is one learned number per element, as in scVI (Lopez et al., 2018).
+    The dispersion :math:`\theta` is one learned number per element (gene), as in scVI (Lopez et al., 2018).
+
+    Arguments:
+        shape: Shape of the modality.
+        size_factor: The size s of a row, its sequencing depth, say: 1; auto, from the row's own counts relative to the means of the
+            training rows; or the column that holds it, relative to its mean over the training rows.
+
+    Raises:
+        ValueError: if the size factor is auto and there is one element.
     """
 
-    def __init__(self, shape: Shape) -> None:
-        super().__init__(shape)
+    def __init__(self, shape: Shape, *, size_factor: SizeFactor = 1) -> None:
+        super().__init__(shape, size_factor=size_factor)
         self.log_dispersion = nn.Parameter(torch.zeros(self.shape))
 
     def forward(self, raw: Tensor) -> Distribution:

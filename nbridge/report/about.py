@@ -11,6 +11,7 @@ from nbridge.errors import NBridgeError
 from nbridge.evaluation.parameter_counts import LABELS, ParameterTable, count_parameters
 from nbridge.report.run_data import ModelAndRows, RunData, SectionSkipped
 from nbridge.report.tree import element, paragraph, table
+from nbridge.spec.components import Component
 
 PATTERNS = 12
 """Maximum number of patterns of presence shown."""
@@ -29,7 +30,7 @@ def trained(data: RunData) -> Iterator[Element]:
     headings = ("modality", "encoder", "likelihood", "shape", "weight")
     weights = data.loaded.model.weights if isinstance(data.loaded, ModelAndRows) else {}
     rows = [
-        (name, one.encoder.type, one.likelihood.type, " × ".join(map(str, one.shape)), _weight(one.weight, weights.get(name)))
+        (name, one.encoder.type, _likelihood(one.likelihood), " × ".join(map(str, one.shape)), _weight(one.weight, weights.get(name)))
         for name, one in spec.modalities.items()
     ]
     yield table("Modalities", headings, rows, words=3)
@@ -90,6 +91,12 @@ def spec_file(data: RunData) -> Iterator[Element]:
     yield element("pre", element("code", data.text[:MAX_CHARACTERS]), tabindex=0)
     if len(data.text) > MAX_CHARACTERS:
         yield paragraph("truncated; see spec.yaml for the rest", quiet=True)
+
+
+def _likelihood(likelihood: Component) -> str:
+    """The type of a likelihood, with the number of columns of a mixed one."""
+    columns = likelihood.kwargs.get("columns")
+    return f"{likelihood.type}, {len(columns):,} columns" if columns else likelihood.type
 
 
 def _rows(data: RunData) -> str:

@@ -136,5 +136,6 @@ def _estimate(loaded: ModelAndRows, batch: Batch, target: str, draws: int = POIN
     """The mean image over draws of z given the observed modalities."""
     model = loaded.model
     with serving(model, loaded.seed):
-        z = model.posterior(batch.to(model.device), draws).sample()
-        return decode(model, target, z, model.given(target, batch).to(z.device), point=True)
+        rows = batch.to(model.device)
+        z = model.posterior(rows, draws).sample()
+        return decode(model, target, z, model.given(target, rows), decoder=model.decoder_of(target, rows), point=True)

@@ -70,7 +70,7 @@ def section(data: RunData) -> Iterator[Element]:
     yield table(f"Classes predicted on rows of the {loaded.split} split", headings, rows, words=2)
     yield element("h3", "Confusion")
     yield paragraph("Rows are true classes, columns predicted ones, in percent of the row.", quiet=True)
-    yield element("div", *(_matrix(one, class_names(data.spec, one.name)) for one in found[:MATRICES]), class_="matrices")
+    yield element("div", *(matrix(one, class_names(data.spec, one.name)) for one in found[:MATRICES]), class_="matrices")
     if more := found[MATRICES:]:
         yield paragraph(f"and {len(more)} more, with accuracies in the table above", quiet=True)
     yield element("h3", "Calibration")
@@ -109,10 +109,10 @@ def _probabilities(loaded: ModelAndRows, name: str, part: Batch) -> Tensor:
     """Class probabilities, shape (b, C)."""
     model = loaded.model
     likelihood, z = model.likelihoods[name], model.posterior(part, DRAWS).sample()
-    return likelihood.expectation(model.decoder(name).served(z, model.given(name, part))).double().mean(0).cpu()
+    return likelihood.expectation(model.decoder_of(name, part).served(z, model.given(name, part))).double().mean(0).cpu()
 
 
-def _matrix(one: ClassPredictions, classes: Sequence[str]) -> Element:
+def matrix(one: ClassPredictions, classes: Sequence[str]) -> Element:
     """A confusion matrix in percent of the true class, with coloured cells."""
     caption = f"{one.name} from {one.given}: accuracy {one.accuracy:.3f}"
     if len(classes) > CLASSES:

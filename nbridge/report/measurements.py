@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 from nbridge.common.messages import number
 from nbridge.data.patterns import Patterns, count, never_together
 from nbridge.evaluation.findings import model_findings
-from nbridge.evaluation.results import NOTES, Evaluation, Measurement, abbreviated, describe_settings, describe_skipped
+from nbridge.evaluation.results import CELLS, NOTES, Evaluation, Measurement, describe_settings, describe_skipped
 from nbridge.inference.served import unseen_patterns
 from nbridge.report.run_data import RunData, SectionSkipped
 from nbridge.report.tree import element, paragraph, table
@@ -58,7 +58,7 @@ def _metric(done: Evaluation, metric: str, measurements: Sequence[Measurement]) 
     headings = ("target", "q(z|.)" if metric == "likelihood" else "given", "rows", *figures, *(f"{name} {key}" for name, key in series))
     rows = [
         (
-            *(abbreviated(names, done.modalities) for names in (one.target, one.given)),
+            *one.pair(done.modalities),
             f"{one.rows:,}",
             *(number(one.figures[name]) if name in one.figures else "" for name in figures),
             *(number(one.series[name][key]) if key in one.series.get(name, {}) else "" for name, key in series),
@@ -67,12 +67,23 @@ def _metric(done: Evaluation, metric: str, measurements: Sequence[Measurement]) 
     ]
     more = f", the first {LINES} of {len(measurements):,}" if len(measurements) > LINES else ""
     yield table(f"{len(measurements[:LINES])} measurements{more}", headings, rows, words=2)
+    if metric == CELLS:
+        for one in measurements:
+            yield from _columns(one)
     if metric in NOTES:
         yield paragraph(NOTES[metric].partition(": ")[2], quiet=True)
+
+
+def _columns(one: Measurement) -> Iterator[Element]:
+    """Tables of scores by column, with the kind of each: of numbers, then of classes."""
+    for headings, lines in one.by_column():
+        more = f", the first {LINES} of {len(lines):,}" if len(lines) > LINES else ""
+        rows = ((name, kind, *map(number, scores)) for name, kind, scores in lines[:LINES])
+        yield table(f"Columns of {', '.join(one.target)}{more}", ("column", "kind", *headings), rows, words=2)
 
 
 def _short(measurement: Measurement) -> Iterator[tuple[str, Sequence[str]]]:
     """Series short enough for a table, without curves over K, which show only convergence."""
     for name, values in measurement.series.items():
-        if name != "K" and len(values) <= LEVELS:
+        if name != "K" and len(values) <= LEVELS and not measurement.kinds:
             yield name, tuple(values)

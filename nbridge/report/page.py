@@ -13,7 +13,7 @@ from xml.etree.ElementTree import Element
 from nbridge.common.atomic_files import write_text, writing
 from nbridge.common.warnings import Finding
 from nbridge.errors import RunError, require_positive
-from nbridge.report import about, curves, images, labels, latent, measurements, texts, values, verdict
+from nbridge.report import about, columns, curves, images, labels, latent, measurements, texts, values, verdict
 from nbridge.report.run_data import RunData, SectionSkipped, read_run_data, run_data_of
 from nbridge.report.style import STYLE
 from nbridge.report.tree import element, to_html
@@ -42,6 +42,7 @@ SECTIONS = (
     Section("warnings", "Warnings", measurements.warnings),
     Section("curves", "Loss curves", curves.section),
     Section("images", "Images", images.section),
+    Section("columns", "Columns", columns.section),
     Section("values", "Values", values.section),
     Section("labels", "Classes", labels.section),
     Section("texts", "Texts", texts.section),
@@ -86,7 +87,8 @@ def page(data: RunData) -> str:
     name = data.spec.name or data.folder.name
     links = [*((section.id, section.heading) for section, _ in shown), *([("left-out", "Left out")] if missing else [])]
     names = list(data.spec.modalities)
-    subtitle = f"A {data.spec.model.type} model of {len(names)} modalities: {', '.join(names)}"
+    of = "one modality" if len(names) == 1 else f"{len(names)} modalities"
+    subtitle = f"A {data.spec.model.type} model of {of}: {', '.join(names)}"
     sections = (element("section", element("h2", section.heading), *content, id=section.id) for section, content in shown)
     body = element(
         "body",

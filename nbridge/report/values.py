@@ -25,6 +25,7 @@ from nbridge.data.batch import Batch
 from nbridge.evaluation.calibration import Bin, coverage, observed_cells, reliability, row_chunks
 from nbridge.inference.impute import serving
 from nbridge.nn.likelihoods import Bernoulli
+from nbridge.nn.mixed import Mixed
 from nbridge.report.axes import Axis
 from nbridge.report.charts import Line, calibration_curve, scatter
 from nbridge.report.run_data import ModelAndRows, RunData, SectionSkipped
@@ -112,10 +113,10 @@ def section(data: RunData) -> Iterator[Element]:
 
 
 def measured(loaded: ModelAndRows, name: str) -> Imputed | Binary | None:
-    """Imputes one modality from all others; None if it is an image or categorical, or no row can be used."""
+    """Imputes one modality from all others; None if it is an image, categorical or mixed, or no row can be used."""
     model, batch = loaded.model, loaded.few
     likelihood = model.likelihoods[name]
-    if not likelihood.elementwise or is_image(model, name):
+    if not likelihood.elementwise or is_image(model, name) or isinstance(likelihood, Mixed):
         return None
     others = [batch.present[other] for other in batch.names if other != name]
     rows = batch.index(batch.present[name] & torch.stack(others).any(0)) if others else batch.slice(0, 0)
@@ -164,7 +165,7 @@ def _draws(loaded: ModelAndRows, rows: Batch, name: str, cells: Tensor, *, noise
     with serving(model, loaded.seed):
         for part in row_chunks(model, rows, name, DRAWS):
             z = model.posterior(part.hide(name), DRAWS).sample()
-            distribution = model.decoder(name).served(z, model.given(name, part))
+            distribution = model.decoder_of(name, part).served(z, model.given(name, part))
             values = distribution.sample() if noise else model.likelihoods[name].expectation(distribution)
             yield values, cells[done : done + len(part)].to(z.device)
             done += len(part)

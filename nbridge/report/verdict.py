@@ -25,7 +25,9 @@ def section(data: RunData) -> Iterator[Element]:
     if not verdict.modalities:
         return
     headings = ("modality", "verdict", "figure", "baseline", *FIGURE_HEADINGS, "fitted on")
-    yield table("Each modality imputed from all others", headings, map(_row, verdict.modalities), words=4)
+    cells = all(one.cells for one in verdict.modalities)
+    caption = "Single cells imputed from the rest of the row" if cells else "Each modality imputed from all others"
+    yield table(caption, headings, map(_row, verdict.modalities), words=4)
     if verdict.advice:
         yield element("ul", *(element("li", line) for line in verdict.advice), class_="warnings")
     yield from _columns(verdict)
@@ -40,17 +42,17 @@ def _columns(verdict: Verdict) -> Iterator[Element]:
             total = sum(one.outcome == outcome for one in verdict.columns)
             which = f"the {len(named)} furthest {'behind' if outcome == 'worse' else 'ahead'} of " if total > len(named) else ""
             caption = f"Columns {WORDS[outcome]}: {which}{total:,} of {len(verdict.columns):,}"
-            rows = ((clip(one.column, 60), one.target, FIGURES[one.figure], one.predictor, *_figures(one)) for one in named)
+            rows = ((clip(one.column, 60), one.title, FIGURES[one.figure], one.predictor, *_figures(one)) for one in named)
             yield table(caption, ("column", "modality", "figure", "baseline", *FIGURE_HEADINGS), rows, words=4)
 
 
 def _row(one: BaselineComparison) -> Sequence[Content]:
     words = element("span", one.description, class_=CLASSES.get(one.outcome))
     if one.outcome == "not tested":
-        return one.target, words, "", "", f"{one.rows:,}", "", "", "", ""
+        return one.title, words, "", "", f"{one.rows:,}", "", "", "", ""
     scored, possible = one.columns
     of_columns = f", {scored:,} of {possible:,} columns" if scored < possible else f", {scored:,} columns" if scored > 1 else ""
-    return one.target, words, FIGURES[one.figure] + of_columns, one.predictor, *_figures(one), f"{one.train_rows:,}"
+    return one.title, words, FIGURES[one.figure] + of_columns, one.predictor, *_figures(one), f"{one.train_rows:,}"
 
 
 def _figures(one: BaselineComparison) -> tuple[Content, ...]:

@@ -35,7 +35,7 @@ from nbridge.runs.continuing import longer_spec, reopen, spec_of_run
 from nbridge.spec.reader import read_spec, spec_from_dict, write_spec
 from nbridge.spec.registry import FROM_PYTHON, allowing, reading
 from nbridge.spec.spec import Spec
-from nbridge.training.build import automatic_weights, build_data, build_model, check_size, rows_given, settle
+from nbridge.training.build import automatic_weights, build_data, build_model, check_size, rows_given, settle, settle_covariates
 from nbridge.training.checkpoint import CONFIG, save_model
 from nbridge.training.progress import Reporter
 from nbridge.training.run_folder import (
@@ -141,6 +141,7 @@ def train(
             check_target(folder, overwrite)
         frame = rows_given(spec, data)
         spec, data = (settle(spec, frame), frame) if data is None or frame is not None else (settle_arrays(spec, data), data)
+        spec = settle_covariates(spec, data)
         model, splits = _prepare(spec, data, device, world, collector)
         # Before the folder is touched: invalid rows must not cost an existing run.
         check_stages(model, splits.train.through(model.prepare), spec.training, world)

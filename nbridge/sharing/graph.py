@@ -67,7 +67,7 @@ class ImputationGraph(nn.Module):
         likelihood = self.model.likelihoods[name]
         blank = likelihood.blank(present.shape[0])
         x = torch.where(_broadcast(present, blank), inputs[name], blank) if name in self.given else blank
-        form = likelihood.standardize(x)
+        form = likelihood.standardize(likelihood.typical(x))
         return torch.where(_broadcast(present, form), form, 0.0)
 
     def _completed(self, name: str, z: Tensor, number: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:

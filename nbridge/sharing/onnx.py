@@ -56,7 +56,8 @@ def export_model(
         The description stored in the file.
 
     Raises:
-        RunError: when a name or the path is invalid, an extra is missing, the model cannot be exported, or the file cannot be written.
+        RunError: when a name or the path is invalid, an extra is missing, the model has covariates or cannot be exported, or the file
+            cannot be written.
 
     Example:
         >>> import nbridge, tempfile
@@ -75,6 +76,9 @@ def export_model(
     if path.suffix.lower() not in ENDINGS:
         raise RunError(f"{path}: expected a file that ends in {' or '.join(ENDINGS)}")
     network = model.network
+    if network.covariates is not None:
+        columns = listing(network.covariates.names)
+        raise RunError(f"{path}: a model with covariates or columns of size factors ({columns}) cannot be exported")
     given, targets = _known(network, "given", given), _known(network, "targets", targets)
     _check_texts(network, targets)
     as_onnx = path.suffix.lower() == ".onnx"

@@ -60,6 +60,8 @@ Levels = Annotated[int, Ge(2), Le(65536)]
 Tokens = TokenKind
 """What a token of a text is."""
 Precision = Literal["auto", "float32", "bf16"]
+SizeFactor = Literal[1] | Annotated[str, Len(1)]
+"""Size factor of a row of counts: 1, auto (from its own counts), or the name of the column that holds it."""
 Scale = Literal["learned", "predicted"] | PositiveFloat
 """Scale of a likelihood: one learned parameter per element, predicted from z by the decoder, or fixed (in standardised units)."""
 

@@ -77,6 +77,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "memory": "nbridge.data.memory:Memory",
         "celeba": "nbridge.data.benchmarks.celeba:CelebA",
         "digits": "nbridge.data.benchmarks.digits:Digits",
+        "emoji": "nbridge.data.benchmarks.emoji:Emoji",
         "mnist": "nbridge.data.benchmarks.mnist:MNIST",
         "fashion_mnist": "nbridge.data.benchmarks.mnist:FashionMNIST",
         "mnist_fashion": "nbridge.data.benchmarks.paired:MNISTFashion",

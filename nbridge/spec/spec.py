@@ -18,6 +18,7 @@ from pydantic_core import to_jsonable_python
 from nbridge.common.messages import clip
 from nbridge.spec.columns import Columns
 from nbridge.spec.components import Component, Kind, check_shape
+from nbridge.spec.covariates import Covariate
 from nbridge.spec.mixed import MIXED_SCHEMA, with_classes, with_columns
 from nbridge.spec.names import ModalityName
 from nbridge.spec.objectives import DEFAULT_OBJECTIVE, Term
@@ -288,6 +289,11 @@ class Spec(StrictModel):
     latent_dim: PositiveInt = Field(default=32, description="Number of dimensions of z.")
     data: Annotated[DataSpec, DATA] = _field("memory", "Where rows come from; `memory` if they are passed from Python.")
     modalities: Annotated[dict[ModalityName, ModalitySpec], Len(1, 20)] = Field(description="The modalities by name, 1 to 20.")
+    covariates: dict[OneLine, Covariate] = _field(
+        {},
+        "Columns that every row has and that encoders and decoders are given, such as a batch or an age, so that z need not hold them; by "
+        "column, their kind: categorical or normal.",
+    )
     fusion: Annotated[Component, FUSION] = _field("mlp", "Maps the features of all modalities to q(z|x).")
     bridges: Annotated[BridgesSpec, BRIDGES] = _field("mlp", "Maps the features of one modality to those of another.")
     prior: Annotated[Component, PRIOR] = _field(
@@ -327,6 +333,19 @@ class Spec(StrictModel):
         return TrainingSpec.model_validate(raw, context={"stages": own, "other_stages": others})
 
     @model_validator(mode="after")
+    def _check_covariates(self) -> Self:
+        for name in self.covariates:
+            if name in self.modalities:
+                raise invalid(f"covariates: '{clip(name)}' is a modality too; a column is one of them")
+        return self
+
+    @property
+    def size_columns(self) -> dict[str, str]:
+        """The column of the size factors of each modality that names one."""
+        named = {name: one.likelihood.kwargs.get("size_factor", 1) for name, one in self.modalities.items()}
+        return {name: str(column) for name, column in named.items() if column not in (1, "auto")}
+
+    @model_validator(mode="after")
     def _check_validation_rows(self) -> Self:
         patient = [name for name, stage in self.training.stages.items() if isinstance(stage.patience, int)]
         if patient and not self.data.validation and self.data.split is None:
@@ -337,4 +356,4 @@ class Spec(StrictModel):
 
     def as_dict(self) -> dict[str, Any]:
         """The spec with all defaults written out, as plain YAML values; reading it gives an equal spec."""
-        return {key: value for key, value in self.model_dump(mode="json").items() if value is not None}
+        return {key: value for key, value in self.model_dump(mode="json").items() if value is not None and (value or key != "covariates")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from math import prod
 from typing import TypeVar
 
@@ -20,13 +20,14 @@ from nbridge.common.warnings import Finding
 from nbridge.data.arrays import to_batch
 from nbridge.data.batch import Batch
 from nbridge.data.column import as_array
+from nbridge.data.covariates import check_batch, check_sizes, classes_of, read_covariates, same_rows
 from nbridge.data.group_split import assigned, check_named, labels_of, of_groups
 from nbridge.data.marks import IMPUTED, imputed_before, rows_marked_by
 from nbridge.data.patterns import never_together, nothing_observed, numbered
 from nbridge.data.rows import Rows
 from nbridge.data.source import Binding, DataSource, open_data, source_class
 from nbridge.data.split import Dataset, Splits, split
-from nbridge.data.split_labels import RowLabels
+from nbridge.data.split_labels import NoColumnError, RowLabels
 from nbridge.data.streaming.stored_rows import StoredRows
 from nbridge.data.tables.frames import FrameLike, is_split
 from nbridge.errors import DataError, NBridgeError, SpecError
@@ -39,6 +40,7 @@ from nbridge.models.mixture_prior import Mixture
 from nbridge.models.parts import Parts
 from nbridge.models.support import SupportError
 from nbridge.nn.bridges import Bridges
+from nbridge.nn.covariates import CovariateEncoder, Covariates
 from nbridge.nn.decoders import Decoder
 from nbridge.nn.encoders import Encoder, TableEncoder
 from nbridge.nn.flow_bridge import FlowBridge
@@ -52,7 +54,7 @@ from nbridge.spec.objectives import PAPER_OBJECTIVE
 from nbridge.spec.option_types import EmptyRows
 from nbridge.spec.registry import reading, resolve
 from nbridge.spec.spec import Spec
-from nbridge.training.likely_mistakes import Names, likely_mistakes, never_observed
+from nbridge.training.likely_mistakes import Names, likely_mistakes, never_observed, without_counts
 from nbridge.training.texts import numbered_arrays, text_forms, with_token_count, with_vocabularies
 
 T = TypeVar("T")
@@ -126,11 +128,32 @@ def _sizes(value: object) -> list[int]:
 
 def _built(spec: Spec) -> MultimodalVAE:
     model = _construct("model", model_class(spec).from_parts, SpecParts(spec), **spec.model.kwargs)
+    model.covariates = covariates_of(spec, {name: one.shape for name, one in model.likelihoods.items() if one.elementwise})
     if spec.prior.type != "normal":
         model.mixture = _construct("prior", resolve("priors", spec.prior.type, Mixture), spec.latent_dim, **spec.prior.kwargs)
     if spec.training.conformal:
         model.conformal = Conformal([name for name, one in model.likelihoods.items() if has_intervals(one)], len(model.names))
     return model
+
+
+def covariates_of(spec: Spec, centred: Mapping[str, tuple[int, ...]] | None = None) -> Covariates | None:
+    """The covariates and size columns of a spec; None if it has none. Inputs of modalities of these shapes are ``centred``.
+
+    Raises:
+        SpecError: if the classes of one are not known.
+    """
+    sizes = {column for name, column in spec.size_columns.items() if name in spec.modalities}
+    if not spec.covariates and not sizes:
+        return None
+    for name, one in spec.covariates.items():
+        if one.type == "categorical" and one.classes is None:
+            raise SpecError(
+                [f"covariates.{name}: its classes are not known; write {{type: categorical, classes: [A, B]}}, or train on data"]
+            )
+        if one.type == "categorical" and name in sizes:
+            raise SpecError([f"covariates.{name}: a column of size factors holds numbers; write normal"])
+    classes = {name: tuple(map(str, one.classes or ())) for name, one in spec.covariates.items()}
+    return Covariates(classes, sorted(sizes), centred or {})
 
 
 def binding_of(spec: Spec) -> Binding:
@@ -170,7 +193,19 @@ class SpecParts(Parts):
         self.combine, self.subsets, self.source_encoders = spec.bridges.combine, spec.bridges.subsets, spec.bridges.encoders
         self.exponents, self.prior = spec.bridges.exponents, spec.bridges.prior
 
+    @cached_property
+    def _covariates(self) -> int:
+        """The width of the vector of covariates."""
+        found = covariates_of(self.spec)
+        return 0 if found is None else found.width
+
     def encoder(self, name: str) -> Encoder:
+        """An encoder, which reads the covariates too if there are any."""
+        encoder = self.plain_encoder(name)
+        return CovariateEncoder(encoder, self.spec.modalities[name].shape, self._covariates) if self._covariates else encoder
+
+    def plain_encoder(self, name: str) -> Encoder:
+        """An encoder of the modality alone."""
         modality = self.spec.modalities[name]
         encoder_class = resolve("encoders", modality.encoder.type, Encoder)
         geometry: tuple[object, ...] = modality.shape, modality.features
@@ -191,7 +226,8 @@ class SpecParts(Parts):
         else:
             component = modality.decoder
             network_class = resolve("decoders", component.type, nn.Module)
-        network = _construct(f"modalities.{name}.decoder", network_class, self.latent_dim, likelihood.raw_shape, **component.kwargs)
+        inputs = self.latent_dim + self._covariates
+        network = _construct(f"modalities.{name}.decoder", network_class, inputs, likelihood.raw_shape, **component.kwargs)
         return Decoder(network, likelihood)
 
     def fusion(self, names: Iterable[str]) -> Fusion:
@@ -208,7 +244,7 @@ class SpecParts(Parts):
 
     def _mirror(self, name: str) -> Component:
         with torch.device("meta"):
-            options = dict(self.encoder(name).mirror())
+            options = dict(self.plain_encoder(name).mirror())
         return Component(str(options.pop("type")), options)
 
 
@@ -236,6 +272,8 @@ def build_data(
     if missing := [name for name in model.names if name not in dataset.batch.names]:
         found = listing(dataset.batch.names)
         raise DataError(f"modality {missing[0]!r} is not in these rows, which have {found}")
+    if model.covariates is not None:
+        dataset = _with_covariates(model.covariates, spec, dataset, labels)
     before = {name: dataset.imputed.get(name, 0) for name in model.names}
     held_out = spec.data.validation + spec.data.test > 0
     dataset, groups = assigned(dataset, labels, group=spec.data.group, split=spec.data.split, held_out=held_out)
@@ -255,6 +293,18 @@ def build_data(
     return splits
 
 
+def _with_covariates(covariates: Covariates, spec: Spec, dataset: Dataset, labels: Callable[[str], RowLabels]) -> Dataset:
+    """All rows with their covariates and size factors."""
+    rows = dataset.batch
+    if isinstance(rows, Batch) and rows.covariates:
+        return replace(dataset, batch=check_batch(covariates, rows))
+    found = read_covariates(covariates, labels)
+    same_rows(found, len(rows))
+    given = rows.with_covariates(found)
+    check_sizes(spec.size_columns, given.presence())
+    return replace(dataset, batch=given)
+
+
 def _doubts(model: MultimodalVAE, rows: Rows, train: Rows, source: DataSource | None, shapes: Shapes) -> Iterator[Finding]:
     """Remarks of the source, elements that are never observed, and likely mistakes; elements are numbered where there is no source."""
     names: Names = {name: list(map(str, range(prod(shape)))) for name, shape in shapes.items()}
@@ -268,6 +318,7 @@ def _doubts(model: MultimodalVAE, rows: Rows, train: Rows, source: DataSource | 
         # Rows on disk that do not fit into memory are refused by training, which says how many would.
         return
     yield from never_observed(model, batch, trained, names)
+    yield from (Finding("doubt", "", line) for line in without_counts(model, batch, "" if source is None else source.origin))
     yield from (Finding("doubt", "", line) for line in likely_mistakes(model, batch, names, classes))
 
 
@@ -289,6 +340,33 @@ def settle(spec: Spec, given: DataSource | None = None) -> Spec:
     own = Component(source.name) if source is given else spec.data.source
     named = Component(own.type, {**own.kwargs, **options})
     return spec.model_copy(update={"data": replace(spec.data, source=named)})
+
+
+def settle_covariates(spec: Spec, data: Mapping[str, ArrayLike | Tensor] | Batch | DataSource | None = None) -> Spec:
+    """Writes out the classes of categorical covariates that the spec leaves to the data, so that a model keeps them.
+
+    Raises:
+        DataError: if the data have no such column, or it can't be read.
+    """
+    open_ones = [name for name, one in spec.covariates.items() if one.type == "categorical" and one.classes is None]
+    found = {name: _classes_in(spec, data, name) for name in open_ones}
+    if not found:
+        return spec
+    settled = {name: one.model_copy(update={"classes": found[name]}) if name in found else one for name, one in spec.covariates.items()}
+    return spec.model_copy(update={"covariates": settled})
+
+
+def _classes_in(spec: Spec, data: Mapping[str, ArrayLike | Tensor] | Batch | DataSource | None, name: str) -> tuple[str, ...]:
+    if isinstance(data, Batch):
+        if name not in data.covariates:
+            raise DataError(f"covariate {name!r}: not in this batch; give it, Batch(..., covariates={{{name!r}: ...}})")
+        return tuple(str(code) for code in range(int(data.covariates[name].max()) + 1))
+    try:
+        if data is None or isinstance(data, DataSource):
+            return classes_of(name, source_of(spec, data).row_labels(name, _shapes(spec)))
+        return classes_of(name, labels_of(data, name))
+    except NoColumnError as error:
+        raise DataError(f"covariates: {error}") from error
 
 
 def rows_given(spec: Spec, data: Mapping[str, ArrayLike | Tensor] | Batch | FrameLike | None) -> DataSource | None:
@@ -314,12 +392,17 @@ def source_of(spec: Spec, given: DataSource | None = None) -> DataSource:
     """
     own = _construct("data", source_class(spec.data.source.type), **spec.data.source.kwargs)
     source = own if given is None else own.with_rows(given)
-    source.texts = text_forms(spec)
-    if reserved := frozenset(column for column in (spec.data.group, spec.data.split) if column is not None):
+    source.texts = text_forms(spec, training=True)
+    if reserved := frozenset(column for column in (spec.data.group, spec.data.split, *_beside(spec)) if column is not None):
         source.reserved = reserved
     if mixed := mixed_columns(spec):
         source.mixed = mixed
     return source
+
+
+def _beside(spec: Spec) -> set[str]:
+    """The columns of covariates and size factors."""
+    return {*spec.covariates, *spec.size_columns.values()}
 
 
 def mixed_columns(spec: Spec) -> dict[str, Mapping[str, ColumnKind]]:
@@ -343,7 +426,7 @@ def _load(
         return Dataset(data), partial(labels_of, {}), None
     named = {key: column for key, column in (("group", spec.data.group), ("split", spec.data.split)) if column is not None}
     check_named(data, named, shapes)
-    beside = (set(named.values()) | {name + IMPUTED for name in shapes}) - set(shapes)
+    beside = (set(named.values()) | _beside(spec) | {name + IMPUTED for name in shapes}) - set(shapes)
     batch = to_batch(numbered_arrays(spec, {name: array for name, array in data.items() if name not in beside}), shapes)
     imputed = rows_marked_by({name: name for name in shapes}, lambda key: as_array(key, data[key]) if key in data else None)
     return Dataset(batch, imputed=imputed), partial(labels_of, data), None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import islice
 from math import prod
 
 import numpy as np
+import torch
 
 from nbridge.common.messages import clip, listing
 from nbridge.common.warnings import Finding
@@ -62,12 +63,15 @@ def likely_mistakes(model: MultimodalVAE, batch: Batch, labels: Names, classes: 
     # Single pixels are not checked: one in a corner is often the same in all images.
     for name, likelihood in model.likelihoods.items():
         if kind_of(likelihood) not in ("image", "text"):
-            elements = map(twins.seen, _elements(batch, name, labels.get(name, ()), likelihood))
+            known = labels.get(name, ())
+            if isinstance(likelihood, Mixed) and len(known) != likelihood.shape[0]:
+                known = [likelihood.columns[number] for number in likelihood.column_of.tolist()]
+            elements = map(twins.seen, _elements(batch, name, known, likelihood))
             if isinstance(likelihood, Categorical):
                 deque(elements, maxlen=0)
                 yield from _classes(name, likelihood, batch, classes.get(name, ()))
             elif isinstance(likelihood, Mixed):
-                yield from _of_columns(name, likelihood, elements)
+                yield from _of_columns(name, likelihood, elements, known)
             else:
                 yield from _of_numbers(name, likelihood, elements)
     yield from twins.lines
@@ -97,32 +101,60 @@ def _of_numbers(name: str, likelihood: Likelihood, elements: Iterable[_Element])
         yield f"modality {name!r}: {_some(kinds['binary'])}: only 0 and 1; use likelihood: bernoulli"
 
 
-def _of_columns(name: str, likelihood: Mixed, elements: Iterator[_Element]) -> Iterator[str]:
-    """Likely mistakes in the columns of a mixed modality."""
-    same, binary, unused = list[str](), list[str](), list[str]()
-    lines: list[str] = []
-    for column, kind in likelihood.kinds.items():
-        own = list(islice(elements, kind.width))
-        used = [len(element.known) > 0 and element.known.max() > 0 for element in own]
-        if kind.width > 1:
-            same += [column] if sum(used) == 1 else []
-            unused += [
-                element.label for element, is_used in zip(own, used, strict=True) if len(element.known) and sum(used) > 1 and not is_used
-            ]
+def without_counts(model: MultimodalVAE, batch: Batch, origin: str = "") -> Iterator[str]:
+    """Rows whose observed counts are all 0, in modalities with size factors, one line for each modality.
+
+    Arguments:
+        model: A model of the modalities.
+        batch: The rows.
+        origin: The file of the rows, if any.
+    """
+    for name, likelihood in model.likelihoods.items():
+        if likelihood.has_size and name in batch.values:
+            x = likelihood.canonical(batch.values[name])
+            none = (torch.where(batch.cells[name], x, 0.0) if name in batch.cells else x).flatten(1).sum(1) == 0
+            if rows := (none & batch.present[name]).nonzero()[:, 0].tolist():
+                where = f"{origin}: " if origin else ""
+                yield f"{where}modality {name!r}: depth 0, all counts are 0, in {numbered(rows)}; remove such rows, or mark them as missing"
+
+
+def _of_columns(name: str, likelihood: Mixed, elements: Iterator[_Element], labels: Sequence[str]) -> Iterator[str]:
+    """Likely mistakes in the columns of a mixed modality, by kind: 0 and 1 are no mistake in a binary column, nor counts far from most."""
+    same, merged, lines = list[str](), list[str](), list[str]()
+    for (column, kind), (start, stop) in zip(likelihood.kinds.items(), likelihood.spans, strict=True):
+        # Read once, so that few are in memory.
+        parts = list(islice(elements, stop - start))
+        element = replace(parts[0], label=column)
+        known = element.known
+        if not len(known):
             continue
-        for element in own:
-            known = np.unique(element.known)
-            same += [column] if len(known) == 1 else []
-            binary += [column] if known.tolist() == [0, 1] and kind.type in REAL else []
-            lines += _identifiers(element)
-            lines += _outside(element, skewed=kind.type not in ("normal", "bernoulli"))
+        if kind.width > 1:
+            counts = [int((part.known == 1).sum()) for part in parts]
+            if max(counts) == len(known):
+                same.append(column)
+            else:
+                lines += _of_classes(f"modality {name!r}: {clip(column)}", counts, _class_names(column, labels[start:stop]))
+            continue
+        distinct = np.unique(known)
+        if len(distinct) == 1:
+            same.append(column)
+        elif kind.binary:
+            lines += (f"modality {name!r}: {clip(column)}: {value:g} in one row only" for value in distinct if (known == value).sum() == 1)
+        else:
+            if kind.type in REAL and _merges(known if kind.type == "normal" else np.log(known)):
+                merged.append(column)
+            lines += (*_identifiers(element), *_outside(element, skewed=kind.type != "normal"))
     if same:
         yield f"modality {name!r}: {_some(same)}: the same value in all rows; leave it out unless it varies in other data"
-    if unused:
-        yield f"modality {name!r}: no row of {_some(unused)}"
+    if merged:
+        yield f"modality {name!r}: {_some(merged)}: many values are equal in float32 once standardised; center or transform it, or split it"
     yield from lines
-    if binary:
-        yield f"modality {name!r}: {_some(binary)}: only 0 and 1; make it bernoulli"
+
+
+def _class_names(column: str, labels: Sequence[str]) -> Sequence[str]:
+    """The names of a column's classes, from labels such as ``stage=II``; none if they are not known."""
+    prefix = f"{column}="
+    return [label.removeprefix(prefix) for label in labels] if all(label.startswith(prefix) for label in labels) else ()
 
 
 def never_observed(model: MultimodalVAE, rows: Batch, train: Batch, labels: Names) -> Iterator[Finding]:
@@ -134,16 +166,26 @@ def never_observed(model: MultimodalVAE, rows: Batch, train: Batch, labels: Name
         train: The training rows.
         labels: The names of the elements of each modality.
     """
-    for name in model.names:
+    for name, likelihood in model.likelihoods.items():
         lacking, everywhere = _lacking(train, name), _lacking(rows, name)
-        named = dict(enumerate(labels.get(name, ())))
-        if isinstance(likelihood := model.likelihoods[name], Mixed):
-            named = dict(enumerate(likelihood.columns[number] for number in likelihood.column_of.tolist()))
-        if never := list(dict.fromkeys(named.get(place, str(place)) for place in sorted(everywhere))):
+        named = _names_of(likelihood, labels.get(name, ()))
+        if never := _called(everywhere, named):
             yield Finding("unlearned", name, f"modality {name!r}: {_some(never)}: no value in any row; leave it out", {"elements": never})
-        if some := list(dict.fromkeys(named.get(place, str(place)) for place in sorted(lacking - everywhere))):
+        if some := _called(lacking - everywhere, named):
             text = f"modality {name!r}: {_some(some)}: no value in any training row, so that nothing is learnt about it; leave it out"
             yield Finding("unlearned", name, text, {"elements": some})
+
+
+def _names_of(likelihood: Likelihood, labels: Sequence[str]) -> Mapping[int, str]:
+    """The names of elements, by index; those of one column of a mixed modality have its name."""
+    if isinstance(likelihood, Mixed):
+        return {place: likelihood.columns[number] for place, number in enumerate(likelihood.column_of.tolist())}
+    return dict(enumerate(labels))
+
+
+def _called(places: Iterable[int], named: Mapping[int, str]) -> list[str]:
+    """The names of elements, each once, or else their numbers."""
+    return list(dict.fromkeys(named.get(place, str(place)) for place in sorted(places)))
 
 
 def _lacking(batch: Batch, name: str) -> set[int]:
@@ -212,14 +254,18 @@ def _dark(name: str, likelihood: Likelihood, batch: Batch) -> Iterator[str]:
 
 def _classes(name: str, likelihood: Categorical, batch: Batch, names: Sequence[str]) -> Iterator[str]:
     known = likelihood.canonical(batch.values[name])[batch.present[name]].numpy()
-    counts = np.bincount(known, minlength=likelihood.shape[0])
-    if likelihood.shape[0] * ROWS_A_CLASS > len(known):
-        yield f"modality {name!r}: {likelihood.shape[0]:,} classes in {len(known):,} rows; is it a category at all?"
+    yield from _of_classes(f"modality {name!r}", np.bincount(known, minlength=likelihood.shape[0]).tolist(), names)
+
+
+def _of_classes(where: str, counts: Sequence[int], names: Sequence[str]) -> Iterator[str]:
+    """Classes in no row or in one row, or more classes than rows can tell apart."""
+    if len(counts) * ROWS_A_CLASS > sum(counts):
+        yield f"{where}: {len(counts):,} classes in {sum(counts):,} rows; is it a category at all?"
         return
     for number, what in ((0, "no row"), (1, "one row")):
-        if few := np.flatnonzero(counts == number).tolist():
+        if few := [place for place, count in enumerate(counts) if count == number]:
             called = _some([names[one] for one in few]) if names else f"{_some([str(one) for one in few])} (counted from 0)"
-            yield f"modality {name!r}: {what} of class{'es' if len(few) > 1 else ''} {called}"
+            yield f"{where}: {what} of class{'es' if len(few) > 1 else ''} {called}"
 
 
 class _Twins:

@@ -152,7 +152,7 @@ def fingerprint(splits: Splits) -> str:
         if isinstance(rows, StoredRows):
             digest.update(rows.digest().encode())
         batch = rows if isinstance(rows, Batch) else None
-        for part in (batch.values, batch.present, batch.cells) if batch is not None else ():
+        for part in (batch.values, batch.present, batch.cells, batch.covariates) if batch is not None else ():
             for name in sorted(part):
                 hash_tensor(digest, part[name], name)
         digest.update(b"validation")

@@ -27,10 +27,11 @@ def text_options(modality: ModalitySpec) -> Mapping[str, Any] | None:
     return own.kwargs if issubclass(resolve("likelihoods", own.type, Likelihood), Text) else None
 
 
-def text_forms(spec: Spec) -> dict[str, TextForm]:
-    """How the texts of a spec are read and written, by modality."""
+def text_forms(spec: Spec, *, training: bool = False) -> dict[str, TextForm]:
+    """How the texts of a spec are read and written, by modality; in training, texts without a known token are no mistake."""
     found = {name: text_options(modality) for name, modality in spec.modalities.items()}
-    return {name: _form(name, spec.modalities[name].shape[0], options) for name, options in found.items() if options is not None}
+    forms = {name: _form(name, spec.modalities[name].shape[0], options) for name, options in found.items() if options is not None}
+    return {name: replace(form, lenient=training) for name, form in forms.items()}
 
 
 def with_token_count(modality: ModalitySpec) -> dict[str, Any]:
@@ -79,7 +80,7 @@ def settle_arrays(spec: Spec, data: Mapping[str, ArrayLike | Tensor] | Batch | o
 def numbered_arrays(spec: Spec, data: Mapping[str, ArrayLike | Tensor]) -> dict[str, ArrayLike | Tensor]:
     """Arrays by modality, with texts as token numbers."""
     found = dict(data)
-    for name, form in text_forms(spec).items():
+    for name, form in text_forms(spec, training=True).items():
         if name in found and not isinstance(found[name], Tensor):
             found[name] = numbered_texts(form, _as_texts(name, found[name]), f"modality {name!r}")
     return found

@@ -1,4 +1,4 @@
-"""How modalities are displayed: as images, classes, flags, texts or values, with names for classes and elements."""
+"""How modalities are displayed: as images, classes, columns, flags, texts or values, with names for classes and elements."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from torch import Tensor
 from nbridge.common.messages import clip
 from nbridge.models.base import MultimodalVAE
 from nbridge.nn.likelihoods import Bernoulli, Categorical, Likelihood
+from nbridge.nn.mixed import Mixed
 from nbridge.nn.text_likelihood import Text
 from nbridge.spec.spec import Spec
 
-Kind = Literal["image", "classes", "flags", "text", "values"]
-"""``flags`` are binary values or probabilities that are not an image; ``values`` is everything else."""
+Kind = Literal["image", "classes", "columns", "flags", "text", "values"]
+"""``columns`` are those of a mixed modality; ``flags`` are binary values or probabilities that are not an image; ``values`` is all else."""
 
 
 def kind_of(likelihood: Likelihood) -> Kind:
     """The kind of a modality."""
     if isinstance(likelihood, Categorical):
         return "classes"
+    if isinstance(likelihood, Mixed):
+        return "columns"
     if isinstance(likelihood, Text):
         return "text"
     if len(likelihood.shape) == 3 and likelihood.shape[0] in (1, 3):

@@ -400,6 +400,12 @@ def test_the_verdict_counts_tables_within_the_spread_of_the_best_rival():
     assert line.endswith("worse than the mean or mode: RMSE of pbc")
 
 
+def test_the_best_rival_is_among_those_with_figures_of_every_seed():
+    rivals_of = {"mean": [(1.0, 0.5)] * 2, "knn": [(0.8, 0.6)] * 2, "missforest": [(0.5, 0.9)]}
+    (line,) = report.verdicts(figures(**rivals_of, nbridge=[(0.7, 0.7), (0.7, 0.7)]), "mcar")
+    assert "RMSE on 1 of 1 tables, accuracy on 1 of 1 tables, both on 1 of 1" in line
+
+
 def test_the_section_has_a_column_for_each_method_and_its_changes():
     runs = dict(figures(mean=[(1.0, 0.5)], nbridge=[(0.5, 0.5)]).runs)
     runs[key_of("pbc", "mcar", "nbridge latent_dim=8", 0)] = {"rmse": 0.4, "seconds": 1.0}
@@ -408,6 +414,7 @@ def test_the_section_has_a_column_for_each_method_and_its_changes():
     assert "| | | mean, mode | nbridge (init) | nbridge (init), latent_dim=8 |" in text
     assert "| pbc | RMSE | 1.000 | 0.500 | 0.400 |" in text
     assert "| pbc | accuracy | 0.500 | 0.500 | – |" in text
+    assert "- HyperImpute on pbc, 1 runs: stopped" in text
 
 
 # From end to end

@@ -46,7 +46,8 @@ def columns() -> pd.DataFrame:
 def test_a_text_of_typed_data_is_a_value(here: Path, frame):
     rows = frame(columns())
     found = nbridge.init(rows)
-    assert found.spec.modalities["region"].shape == (3,)
+    (table,) = found.spec.modalities.values()
+    assert table.likelihood.kwargs["columns"]["region"].classes == 3
     assert list(found.spec.data.source.kwargs["classes"]["region"]) == ["EU", "NA", "ZA"]
     assert found.empty == {"region": 15}
     assert not found.spec.data.source.kwargs["missing"]

@@ -62,7 +62,7 @@ def test_a_source_loads_what_is_asked_for_in_its_order_and_shape() -> None:
             "modality 'image': digits offers 64 values a row, shape (1, 8, 8), which can't take the shape (1, 28, 28)",
         ),
         (Digits(), {"label": (12,)}, "modality 'label': digits offers 10 classes, shape (10,), which can't take the shape (12,)"),
-        (MNIST(download=False), {"top": (1, 4, 8)}, "modality 'top': mnist offers image, label."),
+        (MNIST(download=False), {"top": (1, 4, 8)}, "modality 'top': mnist offers image, label, text."),
         (FashionMNIST(download=False), {"top": (1, 4, 8)}, "modality 'top': fashion_mnist offers image, label."),
         (
             MNISTFashion(download=False),

@@ -570,7 +570,7 @@ def test_classes_that_a_frame_declares_are_its_classes_and_dates_are_left_out() 
     })  # fmt: skip
     found = nbridge.init(frame)
     assert found.spec.data.source.kwargs["classes"] == {"grade": ("low", "mid", "high", "extreme")}
-    assert {name: one.shape for name, one in found.spec.modalities.items()} == {"grade": (4,), "x": (1,), "v": (4,)}
+    assert {name: one.shape for name, one in found.spec.modalities.items()} == {"table": (5,), "v": (4,)}
     assert found.remarks == (
         "left out: when: holds dates or times (timestamp[ns, tz=UTC]), not numbers; convert them to days or seconds since one of them",
         "left out: words: holds lists that are not of numbers (list<item: string>)",

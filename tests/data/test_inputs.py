@@ -56,7 +56,8 @@ def in_parts(folder: Path, whole: pa.Table, cuts: tuple[int, ...] = (0, 25, 26, 
 
 
 def body(text: str) -> str:
-    return text.partition("\ndata:")[2].replace("path: whole.parquet", "path: parts")
+    # The modality of a table has the name of its file.
+    return text.partition("\ndata:")[2].replace("path: whole.parquet", "path: parts").replace("\n  whole:", "\n  parts:")
 
 
 # Folders of parts

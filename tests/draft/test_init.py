@@ -142,7 +142,8 @@ def test_columns_that_hold_nothing_to_learn_are_left_out_and_told(here: Path):
     assert found.remarks == (
         "left out: constant: holds '3' alone",
         "left out: empty: is empty",
-        "left out: prose: text of 40 different values in 60 rows, too few rows a value for classes",
+        "left out: prose: text of 40 different values in 60 rows, too few rows a value for classes; "
+        "to learn it as text, add a modality with encoder: text and likelihood: text",
         "left out: identifiers: looks like identifiers: whole numbers in a row, or text, that differ in all rows",
     )
     assert list(parse_spec(found.text).data.source.kwargs["columns"].values()) == [("x",)]
@@ -306,7 +307,10 @@ def test_arrays_of_an_archive_are_described(here: Path):
 def test_arrays_that_do_not_fit_together_are_told(here: Path):
     x, path = np.random.default_rng(0).normal(size=(30, 2)), here / "rows.npz"
     np.savez(path, x=x, note=np.array([f"note {row}" for row in range(30)]))
-    assert init(["rows.npz"]).remarks == ("left out: note: text of 30 different values in 30 rows, too few rows a value for classes",)
+    advice = "to learn it as text, add a modality with encoder: text and likelihood: text"
+    assert init(["rows.npz"]).remarks == (
+        f"left out: note: text of 30 different values in 30 rows, too few rows a value for classes; {advice}",
+    )
     np.savez(path, x=x, id=np.arange(29))
     with refused(f"{path}: ids: 29 for 30 rows, expected one per row"):
         init(["rows.npz"])

@@ -104,8 +104,13 @@ def test_every_metric_is_asked_of_all_that_it_serves():
     assert asked("diversity", evaluation) == [(("x",), ("label",)), (("image",), ("label",))]
     assert asked("agreement", evaluation) == [(complements[given], given) for given in single]
     assert asked("imputation", evaluation) == [(("x",), given) for given in [("image",), ("label",), ("image", "label")]]
-    assert evaluation.skipped == {"attributes": "it needs a bernoulli modality with attributes: true and at least one other"}
-    assert list(dict.fromkeys(one.metric for one in evaluation.measurements)) == [metric for metric in METRICS if metric != "attributes"]
+    assert evaluation.skipped == {
+        "attributes": "it needs a bernoulli modality with attributes: true and at least one other",
+        "cells": "it needs a mixed modality",
+    }
+    assert list(dict.fromkeys(one.metric for one in evaluation.measurements)) == [
+        metric for metric in METRICS if metric not in evaluation.skipped
+    ]
     assert (evaluation.modalities, evaluation.label, evaluation.rows, evaluation.of_rows) == (names, "label", 12, 12)
     assert evaluation.parameters == sum(parameter.numel() for parameter in THREE[0].parameters())
 
@@ -231,7 +236,7 @@ def test_each_figure_is_that_of_its_metric_alone():
     for title, figures in expected.items():
         assert done[title].figures == pytest.approx(dict(figures)), title
         assert done[title].rows == 12
-    assert {done[title].metric for title in expected} == set(METRICS)
+    assert {done[title].metric for title in expected} == set(METRICS) - {"cells"}
 
 
 def test_log_likelihoods_are_those_of_the_closed_form():
@@ -349,7 +354,7 @@ def test_what_one_question_lacks_costs_no_other():
     evaluation = evaluate(*THREE, replace(QUICK, rows=3))
     reason = "diversity needs 4 or more complete rows of label, x, got 3"
     assert evaluation.skipped["diversity of x given label"] == reason
-    assert {one.metric for one in evaluation.measurements} == {*METRICS} - {"diversity", "attributes"}
+    assert {one.metric for one in evaluation.measurements} == {*METRICS} - {"diversity", "attributes", "cells"}
     with pytest.raises(DataError) as caught:
         evaluate(*THREE, replace(QUICK, rows=3, metrics=("diversity",)))
     assert str(caught.value) == reason

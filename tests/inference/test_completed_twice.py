@@ -390,5 +390,5 @@ def test_drafts_take_nothing_that_an_earlier_imputation_wrote_for_data(tmp_path:
     assert found.remarks == (f"left out: {added}: describes other arrays",)
     table = rows[["x_1", "x_2"]].assign(**{"x_1__lower_0.9": rows["x_2"] - 1, "x_1__imputed": 0, "x_1__low": rows["x_2"]})
     table.to_csv(tmp_path / "rows.csv", index=False)
-    columns = nbridge.init(tmp_path / "rows.csv").spec.data.source.kwargs["columns"]
-    assert sorted(column for listed in columns.values() for column in listed) == ["x_1", "x_1__low", "x_2"]
+    modalities = nbridge.init(tmp_path / "rows.csv").spec.modalities.values()
+    assert sorted(column for one in modalities for column in one.likelihood.kwargs["columns"]) == ["x_1", "x_1__low", "x_2"]

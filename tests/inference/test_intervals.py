@@ -17,9 +17,8 @@ import nbridge
 from nbridge.data.batch import Batch
 from nbridge.data.imputed import BY_LEVEL, STATISTICS
 from nbridge.errors import DataError
-from nbridge.inference import impute as imputation
 from nbridge.inference.impute import rows_at_a_time
-from nbridge.inference.intervals import DRAWS, check_levels, parse_levels, summarise
+from nbridge.inference.intervals import DRAWS, check_levels, parse_levels, statistics_of, summarise
 from nbridge.inference.served import Served
 
 LEVELS = (0.5, 0.9, 0.95)
@@ -152,12 +151,11 @@ def test_rows_in_parts_equal_all_rows_at_once(model: nbridge.MultimodalVAE, monk
 def test_memory_holds_a_few_rows_of_one_modality_at_a_time(model: nbridge.MultimodalVAE, monkeypatch: pytest.MonkeyPatch):
     drawn: list[int] = []
 
-    def decode(*arguments: Any, **options: Any) -> torch.Tensor:
-        draws = imputation.decode(*arguments, **options)
+    def statistics(draws: torch.Tensor, levels: Any) -> dict[str, torch.Tensor]:
         drawn.append(draws.numel())
-        return draws
+        return statistics_of(draws, levels)
 
-    monkeypatch.setattr("nbridge.inference.intervals.decode", decode)
+    monkeypatch.setattr("nbridge.inference.intervals.statistics_of", statistics)
     monkeypatch.setattr("nbridge.inference.impute.ELEMENTS", 20_000)
     summarise(model, Batch.complete({"label": torch.zeros(300)}), draws=399)
     assert len(drawn) == 3 * 81  # of 12 numbers a row four rows fit, and an imputation is cut into parts of 26

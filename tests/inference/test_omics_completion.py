@@ -407,6 +407,8 @@ def test_what_is_guessed_of_an_object_and_why(tmp_path: Path):
         "rna": ((700,), "negative_binomial"), "atac": ((9,), "bernoulli"), "methyl_450k": ((2001,), "normal"),
         "protein": ((1,), "negative_binomial"), "kind": ((3,), "categorical"), "doublet": ((2,), "categorical"),
     }  # fmt: skip
+    assert found.spec.modalities["rna"].likelihood.kwargs["size_factor"] == "auto"
+    assert found.spec.modalities["protein"].likelihood.kwargs.get("size_factor", 1) == 1
     options = found.spec.data.source.kwargs
     assert options["keys"] == {
         "rna": "rna/layers/raw_counts", "methyl_450k": "methyl-450k/X", "protein": "rna/obsm/protein", "kind": "rna/obs/kind",

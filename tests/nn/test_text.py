@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -246,3 +247,20 @@ def test_a_shape_that_no_text_fits_is_refused():
 
 def test_bytes_need_no_data_and_have_all_tokens():
     assert len(make_vocabulary("bytes")) == SPECIAL + 256
+
+
+def test_a_tokenizer_file_is_kept_with_the_model(tmp_path: Path):
+    tokenizers = pytest.importorskip("tokenizers")
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0, "a": 1, "cat": 2}, unk_token="[UNK]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.save(str(tmp_path / "tokenizer.json"))
+    text = {"shape": 5, "encoder": "text", "likelihood": {"type": "text", "tokenizer": str(tmp_path / "tokenizer.json")}}
+    number = {"shape": 2, "encoder": "mlp", "likelihood": "normal"}
+    spec = {"modalities": {"t": text, "x": number}, "training": {"stages": {"joint": {"updates": 2}, "bridges": {"updates": 2}}}}
+    data = {"t": ["a cat", "cat", "a", "a cat a"] * 10, "x": torch.randn(40, 2)}
+    nbridge.train(spec, data, out=tmp_path / "run")
+    (tmp_path / "tokenizer.json").unlink()
+    model = nbridge.load(tmp_path / "run" / "model")
+    done = model.impute({"t": ["a cat", None], "x": torch.randn(2, 2)})
+    assert done["t"][0] == "a cat"
+    assert {*done["t"][1].split()} <= {"a", "cat", "[UNK]", ""}

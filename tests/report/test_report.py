@@ -191,8 +191,12 @@ def test_every_section_is_shown_or_left_out_with_a_reason(document: Node):
     shown = sections(document)
     missing = {node.attributes["id"]: node.text for node in shown["left-out"].all("b")}
     assert [one.id for one in SECTIONS if one.id not in missing] == [name for name in shown if name != "left-out"]
-    assert missing == {"evaluation": "Evaluation"}
-    assert [line.text for line in shown["left-out"].all("li")] == ["Evaluation: not evaluated yet; run nbridge evaluate run"]
+    assert missing == {"columns": "Columns", "texts": "Texts", "evaluation": "Evaluation"}
+    assert [line.text for line in shown["left-out"].all("li")] == [
+        "Columns: no mixed modality with two observed columns in a row",
+        "Texts: no modality of texts with other modalities to impute it from",
+        "Evaluation: not evaluated yet; run nbridge evaluate run",
+    ]
     for one in SECTIONS:
         if one.id in shown:
             assert shown[one.id].inside[0].text == one.heading
@@ -339,7 +343,7 @@ def test_a_confusion_matrix_is_that_of_the_rows():
     assert (everything.given, from_a.given, from_b.given) == ("all others", "a", "b")
     assert from_a.counts.tolist() == [[30, 0, 0, 0], [0, 0, 10, 0], [0, 0, 10, 0], [0, 0, 0, 10]]
     assert (from_a.accuracy, from_a.common) == (50 / 60, 30 / 60)
-    shown = read(to_html(labels._matrix(from_a, ["<b>", "1", "2", "3"])))
+    shown = read(to_html(labels.matrix(from_a, ["<b>", "1", "2", "3"])))
     assert cells(shown)[1:] == [
         ["<b>", "100", "0", "0", "0"],
         ["1", "0", "0", "100", "0"],
@@ -352,7 +356,7 @@ def test_many_classes_are_told_by_their_most_frequent_mistakes():
     counts = torch.diag(torch.full((30,), 5))
     counts[3, 4], counts[7, 1] = 2, 9
     one = labels.ClassPredictions("label", "x", counts, ())
-    shown = tables(read(to_html(labels._matrix(one, [f"c{number}" for number in range(30)]))))
+    shown = tables(read(to_html(labels.matrix(one, [f"c{number}" for number in range(30)]))))
     assert list(shown.values()) == [[["c7", "c1", "9"], ["c3", "c4", "2"]]]
 
 
@@ -471,7 +475,7 @@ def test_an_unfinished_run_is_shown_as_far_as_it_is(folder: Path):
     assert "not finished" in shown["trained"].text
     reasons = [line.text for line in shown["left-out"].all("li")]
     assert reasons == [
-        f"Verdict, Warnings, Images, Values, Classes, Latent map: {folder}: training has not finished; "
+        f"Verdict, Warnings, Images, Columns, Values, Classes, Texts, Latent map: {folder}: training has not finished; "
         f"continue with: nbridge resume {folder}",
         "Evaluation: not evaluated yet; run nbridge evaluate run",
         "Patterns of presence: they are saved when training ends",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -43,6 +43,7 @@ class StoredRows:
         contents: A hash of the store's contents.
         change: A transformation of each batch that is read.
         unread: Modalities whose values are not read.
+        covariates: The covariates of all rows, :math:`(N,)`, in memory.
     """
 
     store: Store
@@ -52,6 +53,7 @@ class StoredRows:
     contents: str
     change: Callable[[Batch], Batch] | None = None
     unread: frozenset[str] = frozenset()
+    covariates: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def whole(self) -> bool:
@@ -72,7 +74,8 @@ class StoredRows:
 
     def subset(self, rows: Tensor) -> StoredRows:
         """The rows selected by an index or a boolean mask, still on disk."""
-        return replace(self, positions=self.positions[rows], present={name: mask[rows] for name, mask in self.present.items()})
+        present, given = ({name: x[rows] for name, x in part.items()} for part in (self.present, self.covariates))
+        return replace(self, positions=self.positions[rows], present=present, covariates=given)
 
     def select(self, *names: str) -> StoredRows:
         """The same rows with these modalities only; the others are not read."""
@@ -81,6 +84,10 @@ class StoredRows:
     def without_values(self, *names: str) -> StoredRows:
         """The same rows and presence masks, with empty values for these modalities, which are not read."""
         return replace(self, unread=self.unread | set(names)).through(lambda batch: batch.without_values(*names))
+
+    def with_covariates(self, values: Mapping[str, Tensor]) -> StoredRows:
+        """The same rows with these covariates, each one value for each row."""
+        return replace(self, covariates={**self.covariates, **values})
 
     def through(self, change: Callable[[Batch], Batch]) -> StoredRows:
         """The same rows, with a transformation applied to each batch on reading.
@@ -95,7 +102,7 @@ class StoredRows:
 
     def presence(self) -> Batch:
         """All rows with their presence masks and empty values."""
-        return Batch({name: torch.empty(len(self), 0) for name in self.names}, self.present)
+        return Batch({name: torch.empty(len(self), 0) for name in self.names}, self.present, covariates=self.covariates)
 
     # In memory
 
@@ -199,7 +206,10 @@ class StoredRows:
 
     def digest(self) -> str:
         """A hash of these rows and their contents, computed without reading them again."""
-        return hashlib.sha256(f"{self.contents} {self.names}".encode() + self.positions.numpy().tobytes()).hexdigest()
+        return hashlib.sha256(f"{self.contents} {self.names}".encode() + self.positions.numpy().tobytes() + self._given()).hexdigest()
+
+    def _given(self) -> bytes:
+        return b"".join(name.encode() + self.covariates[name].numpy().tobytes() for name in sorted(self.covariates))
 
     def _fitting(self, size: int) -> int:
         return rows_of(size, self.store.shapes, self.template.names)
@@ -226,6 +236,7 @@ class StoredRows:
             {name: column.values for name, column in read.items()},
             {name: column.present for name, column in read.items()},
             {name: column.cells for name, column in read.items() if column.cells is not None},
+            {name: x[rows] for name, x in self.covariates.items()},
         )
 
     def _column(self, name: str, positions: np.ndarray, places: Tensor, spans: list[tuple[int, int]], present: Tensor) -> Column:

@@ -151,22 +151,31 @@ def _statistics(plan: CellPlan, name: str, imputed: Imputed[np.ndarray]) -> Iter
         return
     for field in plan.fields(name):
         cells, column = _cells(imputed.mask[name], field), field.column
-        if field.classes or plan.layout.is_index(name):
+        if field.classes or plan.layout.is_index(name) or _has_probability(imputed, name, field):
             probability = _probability(plan, name, field, imputed)
             yield CellColumn(column + statistic_suffix("probability"), probability[None], cells, observed="1")
             continue
         listed = column in plan.layout.lists
         for what, suffix, array in statistics_by_level(imputed, name):
+            if what == "probability":
+                continue
             found = _flat(array, 1)[:, field.start : field.stop]
             own = None if listed or what == "sd" else column
             numbers = found if listed else found[:, 0]
             yield CellColumn(column + suffix, numbers[None], cells | listed, "0" if what == "sd" else "", own)
 
 
+def _has_probability(imputed: Imputed[np.ndarray], name: str, field: Field) -> bool:
+    """Whether a column of a mixed modality is binary: numbers have no probability."""
+    assert imputed.statistics is not None
+    found = imputed.statistics.probability.get(name)
+    return found is not None and not bool(np.isnan(found[:, field.start]).all())
+
+
 def _probability(plan: CellPlan, name: str, field: Field, imputed: Imputed[np.ndarray]) -> np.ndarray:
     """The probability of the class written, (N,)."""
     assert imputed.statistics is not None
-    if name in imputed.statistics.probability:
+    if plan.layout.is_index(name):
         return np.take_along_axis(imputed.statistics.probability[name], imputed.values[name].astype(int)[:, None], 1)[:, 0]
     mean = _flat(imputed.statistics.mean[name], 1)[:, field.start : field.stop].clip(0, 1)
     written = _guess(plan, name, field, imputed.values[name][None])[0]

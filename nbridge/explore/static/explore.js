@@ -5,6 +5,7 @@ const WAIT = 30; // milliseconds for collecting changes into one request
 const SHARE = new Intl.NumberFormat("en", { style: "percent", maximumFractionDigits: 0 });
 const COUNT = new Intl.NumberFormat("en");
 const MANY_CLASSES = 20; // with more classes, only the most probable ones are shown
+const GUESSES = 4; // classes of a table named in the status line
 const DECODED = 6; // vector elements shown for a decoded point of the map
 
 const page = { spec: null, row: null, seed: 0, version: 0, cards: new Map(), map: null, points: [], compared: false };
@@ -133,13 +134,21 @@ function showImputed(answer, more) {
 
 function inWords(answer) {
   const names = Object.keys(answer.modalities);
-  if (!names.length) return "All modalities are given. Switch one off to see it imputed.";
-  const guesses = names.filter((name) => answer.modalities[name].probabilities).map((name) => `${name}: ${page.cards.get(name).guess(answer.modalities[name])}`);
+  if (!names.length) return `Everything is given. ${hint()} to see it imputed.`;
+  const guesses = names.flatMap((name) => page.cards.get(name).guesses(answer.modalities[name]));
   const from = answer.known.length ? `from ${answer.known.join(", ")}` : `from the ${byId("prior").value} prior`;
   const open = names.map((name) => (answer.known.includes(name) ? `the rest of ${name}` : name));
   const text = [`${open.join(", ")} ${from}`, ...guesses].join("; ");
   const bars = names.some((name) => answer.modalities[name].elements) ? `; bars are ${SHARE.format(answer.level)} intervals${page.compared ? ", ◆ the row's own values" : ""}` : "";
   return `${text}. Statistics over ${answer.draws} draws${bars}. ${Math.round(answer.milliseconds)} ms`;
+}
+
+// What to do to see something imputed.
+function hint() {
+  const columns = page.spec.modalities.some((modality) => modality.kind === "columns");
+  const ways = [...(columns ? ["untick a column"] : []), ...(page.cards.size > 1 ? ["switch a modality off"] : [])];
+  const text = ways.join(" or ") || "switch it off";
+  return text[0].toUpperCase() + text.slice(1);
 }
 
 // Cards: one per modality
@@ -155,7 +164,7 @@ class Card {
     this.switch = make("input", { type: "checkbox", role: "switch", id: `${id}-given`, "aria-label": `${this.name} given`, onchange: () => this.give(this.switch.checked) });
     this.body = make("div");
     this.error = make("p", { class: "error", role: "alert", hidden: true });
-    const about = `${modality.likelihood}, ${modality.shape.join(" × ")}`;
+    const about = modality.columns ? `${COUNT.format(modality.size)} column${modality.size === 1 ? "" : "s"}` : `${modality.likelihood}, ${modality.shape.join(" × ")}`;
     this.node = make(
       "section",
       { class: "card", "aria-labelledby": id, "data-modality": this.name },
@@ -179,6 +188,11 @@ class Card {
     if (value === null) this.given = false;
     else this.take(value);
     this.render();
+  }
+
+  // Classes to name in the status line.
+  guesses() {
+    return [];
   }
 
   // The true value to compare with the imputed one.
@@ -220,9 +234,8 @@ class ClassesCard extends Card {
     if (!this.given) this.body.replaceChildren(this.bars(answer.probabilities, this.compared()?.label));
   }
 
-  guess(answer) {
-    const best = answer.probabilities.indexOf(Math.max(...answer.probabilities));
-    return `${this.modality.classes[best]} (${SHARE.format(answer.probabilities[best])})`;
+  guesses(answer) {
+    return [`${this.name}: ${likeliest(this.modality.classes, answer.probabilities)}`];
   }
 
   decoded(answer) {
@@ -230,16 +243,27 @@ class ClassesCard extends Card {
   }
 
   bars(shares, real) {
-    let places = shares.map((_, place) => place);
-    if (places.length > MANY_CLASSES) places = places.sort((one, other) => shares[other] - shares[one]).slice(0, MANY_CLASSES);
-    const rows = places.flatMap((place) => [
-      make("span", { class: place === real ? "name isreal" : "name", title: this.modality.classes[place] }, this.modality.classes[place] + (place === real ? " ◆" : "")),
-      make("span", { class: "rail", "aria-hidden": "true" }, make("span", { style: { width: `${100 * shares[place]}%` } })),
-      make("span", { class: "share" }, SHARE.format(shares[place])),
-    ]);
     const note = real === undefined || real === null ? null : make("p", { class: "quiet" }, "◆ the row's own class");
-    return make("div", {}, make("div", { class: "bars" }, ...rows), note);
+    return make("div", {}, barsOf(this.modality.classes, shares, real), note);
   }
+}
+
+// The most probable class with its probability.
+function likeliest(classes, shares) {
+  const best = shares.indexOf(Math.max(...shares));
+  return `${classes[best]} (${SHARE.format(shares[best])})`;
+}
+
+// A bar for each class, as long as its probability; only the most probable of many.
+function barsOf(classes, shares, real) {
+  let places = shares.map((_, place) => place);
+  if (places.length > MANY_CLASSES) places = places.sort((one, other) => shares[other] - shares[one]).slice(0, MANY_CLASSES);
+  const rows = places.flatMap((place) => [
+    make("span", { class: place === real ? "name isreal" : "name", title: classes[place] }, classes[place] + (place === real ? " ◆" : "")),
+    make("span", { class: "rail", "aria-hidden": "true" }, make("span", { style: { width: `${100 * shares[place]}%` } })),
+    make("span", { class: "share" }, SHARE.format(shares[place])),
+  ]);
+  return make("div", { class: "bars" }, ...rows);
 }
 
 class TextCard extends Card {
@@ -472,12 +496,22 @@ class ImageCard extends Card {
 class VectorCard extends Card {
   constructor(modality, number) {
     super(modality, number);
-    this.values = [...modality.start];
+    this.values = this.initial();
     this.first = 0;
     this.varied = false;
     this.find = "";
     this.list = make("div", { class: "elements" });
     this.tools = modality.size > page.spec.page ? this.paging() : null;
+  }
+
+  initial() {
+    return [...this.modality.start];
+  }
+
+  // The range of an element, and whether it is a whole number.
+  bounds(place) {
+    const { low, high, whole } = this.modality;
+    return { low: low[place], high: high[place], whole };
   }
 
   take(value) {
@@ -524,7 +558,7 @@ class VectorCard extends Card {
       this.forth.disabled = this.first + page.spec.page >= number;
     }
     this.rows = new Map(places.map((place) => [place, this.element(place)]));
-    this.list.replaceChildren(...[...this.rows.values()].flatMap((row) => [row.name, row.track, row.side]));
+    this.list.replaceChildren(...[...this.rows.values()].flatMap((row) => [row.name, row.track, row.side].filter((part) => part !== null)));
     // Replaced only if needed, because that would move the focus.
     if (this.list.parentNode !== this.body) this.body.replaceChildren(...(this.tools ? [this.tools] : []), this.list);
   }
@@ -541,14 +575,14 @@ class VectorCard extends Card {
   }
 
   slider(place, row) {
-    const { low, high, whole } = this.modality;
-    const step = whole ? 1 : (high[place] - low[place]) / 200;
+    const { low, high, whole } = this.bounds(place);
+    const step = whole ? 1 : (high - low) / 200;
     const slide = () => {
       this.values[place] = Number(slider.value);
       row.side.value = short(this.values[place]);
       imputeLater();
     };
-    const slider = make("input", { type: "range", min: low[place], max: high[place], step, "aria-label": `${this.name} ${this.modality.names[place]}`, oninput: slide });
+    const slider = make("input", { type: "range", min: low, max: high, step, "aria-label": `${this.name} ${this.modality.names[place]}`, oninput: slide });
     slider.value = this.values[place];
     return slider;
   }
@@ -563,7 +597,7 @@ class VectorCard extends Card {
       imputeLater();
     };
     const label = `${this.name} ${this.modality.names[place]}, a number; empty if not observed`;
-    const field = make("input", { type: "number", step: this.modality.whole ? 1 : "any", inputmode: "decimal", "aria-label": label, oninput: type });
+    const field = make("input", { type: "number", step: this.bounds(place).whole ? 1 : "any", inputmode: "decimal", "aria-label": label, oninput: type });
     if (this.values[place] !== null) field.value = short(this.values[place]);
     return field;
   }
@@ -594,7 +628,7 @@ class VectorCard extends Card {
   }
 
   mark(row, place, number, answer, real) {
-    const low = this.modality.low[place], high = this.modality.high[place];
+    const { low, high } = this.bounds(place);
     const at = (x) => `${Math.min(100, Math.max(0, (100 * (x - low)) / (high - low)))}%`;
     const mark = (kind, x) => make("span", { class: kind, style: { left: at(x) } });
     const from = parseFloat(at(answer.lower[number])), to = parseFloat(at(answer.upper[number]));
@@ -608,8 +642,12 @@ class VectorCard extends Card {
       return;
     }
     const flag = this.modality.kind === "flags";
-    row.side.textContent = flag ? SHARE.format(answer.mean[number]) : around(answer.mean[number], answer.sd[number]);
+    row.side.textContent = flag ? SHARE.format(answer.mean[number]) : this.inNumbers(place, answer.mean[number], answer.sd[number]);
     row.side.title = flag ? "" : `90 % interval from ${short(answer.lower[number])} to ${short(answer.upper[number])}`;
+  }
+
+  inNumbers(place, mean, sd) {
+    return around(mean, sd);
   }
 
   decoded(answer) {
@@ -623,7 +661,119 @@ class VectorCard extends Card {
   }
 }
 
-const KINDS = { image: ImageCard, classes: ClassesCard, text: TextCard, flags: VectorCard, values: VectorCard };
+// A table: a number or a choice of classes for each column, each given or not.
+class ColumnsCard extends VectorCard {
+  constructor(modality, number) {
+    super(modality, number);
+    this.known = this.values.map(() => true);
+  }
+
+  initial() {
+    return this.modality.columns.map((column) => column.start);
+  }
+
+  bounds(place) {
+    return this.modality.columns[place];
+  }
+
+  take(value) {
+    this.known = value.values.map((one) => one !== null);
+    this.values = value.values.map((one, place) => one ?? this.modality.columns[place].start);
+  }
+
+  has(place) {
+    return this.known[place] && this.values[place] !== null;
+  }
+
+  sent() {
+    const values = this.values.map((value, place) => (this.has(place) ? value : null));
+    return values.some((value) => value !== null) ? { values } : null;
+  }
+
+  // A line of the list: a box that says whether the column is given, and its control.
+  element(place) {
+    const row = this.line(place);
+    if (!this.given) return row;
+    const text = this.modality.names[place], column = this.modality.columns[place];
+    const box = make("input", { type: "checkbox", "aria-label": `${this.name} ${text} given`, onchange: () => this.know(place, box.checked) });
+    box.checked = this.known[place];
+    row.name = make("label", { class: "name known", title: `${text}: ${column.kind}` }, box, text);
+    if (!this.known[place]) return row;
+    if (column.classes.length) row.track.replaceChildren(this.choice(place));
+    else {
+      row.side = this.field(place, row);
+      if (this.values[place] !== null) row.track.append(this.slider(place, row));
+    }
+    return row;
+  }
+
+  line(place) {
+    const text = this.modality.names[place], column = this.modality.columns[place];
+    const name = make("span", { class: "name", title: `${text}: ${column.kind}` }, text);
+    if (column.classes.length) return { name, track: make("div", { class: "options" }), side: null };
+    return { name, track: make("div", { class: "track" }), side: make("span", { class: "number" }) };
+  }
+
+  choice(place) {
+    const { classes } = this.modality.columns[place];
+    const options = classes.map((text, number) => make("option", { value: number, selected: number === this.values[place] }, text));
+    const pick = (event) => {
+      this.values[place] = Number(event.target.value);
+      imputeLater();
+    };
+    return make("select", { "aria-label": `${this.name} ${this.modality.names[place]}`, onchange: pick }, ...options);
+  }
+
+  know(place, on) {
+    this.known[place] = on;
+    if (on && this.values[place] === null) this.values[place] = this.modality.columns[place].start;
+    const old = this.rows.get(place), row = this.element(place);
+    this.rows.set(place, row);
+    // Only what changes is replaced, so that the focus stays on the box.
+    old.track.replaceWith(row.track);
+    if (old.side) old.side.replaceWith(row.side);
+    row.name = old.name;
+    changed();
+  }
+
+  show(answer) {
+    answer.elements.forEach((place, number) => {
+      const row = this.rows.get(place);
+      if (row && !(this.given && this.has(place))) this.put(row, place, answer.columns[number], this.compared()?.values[place]);
+    });
+  }
+
+  // Shows what is predicted for a column.
+  put(row, place, found, real) {
+    const { classes } = this.modality.columns[place];
+    if (classes.length) row.track.replaceChildren(barsOf(classes, found.probabilities, real));
+    else {
+      const alone = Object.fromEntries(Object.entries(found).map(([what, figure]) => [what, [figure]]));
+      this.mark(row, place, 0, alone, real);
+    }
+  }
+
+  // Whole numbers stay whole.
+  inNumbers(place, mean, sd) {
+    return this.bounds(place).whole ? `${Math.round(mean)} ± ${short(sd, 2)}` : around(mean, sd);
+  }
+
+  guesses(answer) {
+    const open = answer.elements.map((place, number) => [place, answer.columns[number].probabilities]).filter(([place, shares]) => shares && !(this.given && this.has(place)));
+    return open.slice(0, GUESSES).map(([place, shares]) => `${this.modality.names[place]}: ${likeliest(this.modality.columns[place].classes, shares)}`);
+  }
+
+  decoded(answer) {
+    const rows = answer.elements.slice(0, DECODED).map((place, number) => {
+      const row = this.line(place);
+      this.put(row, place, answer.columns[number], null);
+      return row;
+    });
+    return make("div", { class: "elements" }, ...rows.flatMap((row) => [row.name, row.track, row.side]));
+  }
+}
+
+const KINDS = { image: ImageCard, classes: ClassesCard, columns: ColumnsCard, text: TextCard, flags: VectorCard, values: VectorCard };
 
 // The latent map
 
@@ -785,9 +935,10 @@ async function begin() {
   page.spec = spec;
   document.title = `${spec.title}: nbridge explore`;
   byId("title").textContent = spec.title;
-  byId("subtitle").textContent = `A ${spec.model} model of ${spec.modalities.length} modalities, ${spec.latent_dim} latent dimensions. Switch a modality off to see it imputed from those that are given.`;
+  byId("subtitle").textContent = `A ${spec.model} model of ${spec.modalities.length === 1 ? "one modality" : `${spec.modalities.length} modalities`}, ${spec.latent_dim} latent dimensions.`;
   spec.modalities.forEach((modality, number) => page.cards.set(modality.name, new KINDS[modality.kind](modality, number)));
   byId("modalities").replaceChildren(...[...page.cards.values()].map((card) => card.node));
+  byId("subtitle").append(` ${hint()} to see it imputed from what is given.`);
   for (const card of page.cards.values()) card.render();
   offerPriors(spec.priors);
   byId("again").addEventListener("click", () => {
