@@ -82,8 +82,8 @@ def init(data: FrameLike, *, id: str | None = None, source: str | type[DataSourc
 
     Example:
         >>> found = init({"dose": np.arange(40) / 7 % 1, "arm": np.array(["a", "b", "c", "d"] * 10)})
-        >>> list(found.spec.modalities)
-        ['arm', 'dose']
+        >>> list(found.spec.modalities["table"].likelihood.kwargs["columns"])
+        ['dose', 'arm']
     """
     paths = [fspath(path) for path in data] if isinstance(data, list | tuple) else [fspath(data)] if is_path(data) else []
     rows = data if not paths else paths[0] if len(paths) == 1 else paths
