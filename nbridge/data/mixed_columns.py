@@ -54,10 +54,12 @@ class MixedColumn:
         return self.levels[places.clip(max=len(self.levels) - 1)]
 
     def quantile(self, probabilities: np.ndarray, share: float) -> np.ndarray:
-        """The lowest level up to which the probabilities of the levels, (N, width), sum to a share; an ordinal column has several."""
-        assert self.levels is not None
+        """The lowest class up to which the probabilities of classes, (N, width), sum to a share."""
+        levels = np.array([0.0, 1.0]) if self.levels is None else self.levels
+        if self.kind.binary:
+            probabilities = np.concatenate([1 - probabilities, probabilities], axis=1)
         places = (probabilities.cumsum(-1) < share).sum(-1)
-        return self.levels[places.clip(max=len(self.levels) - 1)]
+        return levels[places.clip(max=len(levels) - 1)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +109,6 @@ class MixedColumns:
         for number, (column, span) in enumerate(zip(self.columns, self.spans, strict=True)):
             if column.kind.type == "categorical":
                 found[:, number] = np.nan
-            elif column.kind.type in CLASSES and column.kind.width > 1:
+            elif column.kind.type in CLASSES or column.kind.binary:
                 found[:, number] = column.quantile(probabilities[:, span], share)
         return found
