@@ -221,7 +221,7 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         table = self._checked(X)
         summary = summarise(self.model_.network, self._batch(table), levels=(level,), draws=draws, seed=seed)
         lower, upper = (
-            self._filled(table, {name: x[0] for name, x in ends.items()}, ends=(share, summary.probability))
+            self._filled(table, {name: x[0] for name, x in ends.items()}, ends=(share, summary.mean))
             for ends, share in ((summary.lower, (1 - level) / 2), (summary.upper, (1 + level) / 2))
         )
         # Text has no order, and its class indices mean nothing to the user.
@@ -474,7 +474,7 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     ) -> np.ndarray:
         """The table with NaN replaced by values; samples come first. Modalities without values stay NaN.
 
-        Values that are ``ends`` of intervals come with the probability up to them, and those of classes.
+        Values that are ``ends`` of intervals come with the probability up to them, and the means.
         """
         out = np.broadcast_to(table, (*draws, *table.shape)).copy()
         bounds = np.finfo(table.dtype)

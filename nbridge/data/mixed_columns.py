@@ -54,11 +54,10 @@ class MixedColumn:
         return self.levels[places.clip(max=len(self.levels) - 1)]
 
     def quantile(self, probabilities: np.ndarray, share: float) -> np.ndarray:
-        """The lowest class up to which the probabilities of classes, (N, width), sum to a share."""
+        """The lowest level up to which the probabilities of the levels sum to a share, from those of elements, (N, width)."""
+        shares = probabilities if self.kind.width > 1 else np.concatenate([1 - probabilities, probabilities], 1)
         levels = np.array([0.0, 1.0]) if self.levels is None else self.levels
-        if self.kind.binary:
-            probabilities = np.concatenate([1 - probabilities, probabilities], axis=1)
-        places = (probabilities.cumsum(-1) < share).sum(-1)
+        places = (shares.cumsum(-1) < share).sum(-1)
         return levels[places.clip(max=len(levels) - 1)]
 
 

@@ -22,11 +22,11 @@ from nbridge.models.base import MultimodalVAE
 from nbridge.models.holes import columns_of, observed_elements, random_holes, with_holes
 from nbridge.models.subsets import random_subset_of_size
 
-DRAWS, FEWEST = 32, 10
+DRAWS, FEWEST = 16, 10
 """Number of samples of z per row, and minimum number of hidden cells of a column for a factor of its own."""
 ROUNDS = 8
 """Number of times that each row is served, with other cells hidden."""
-NUMBERS = 2**22
+NUMBERS = 2**20
 """Limit on the values of all samples, to bound memory; further rows are not used."""
 
 

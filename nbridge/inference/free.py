@@ -10,6 +10,7 @@ independent:
 ``categorical``                      frequencies, smoothed by half a count in total
 ``poisson``, ``negative_binomial``   negative binomial with the mean and the variance (Poisson if not overdispersed), times the row's size
 ``discretized_logistic``             rounded logistic with the mean and the standard deviation
+``mixed``                            the above by column; dispersions of counts by gradient descent
 ``text``                             frequencies of tokens at each place, smoothed by half a count in total
 any other likelihood                 raw parameters and a copy of the likelihood, fitted by gradient descent
 ==================================== ==============================================================================
@@ -45,11 +46,14 @@ from nbridge.nn.likelihoods import (
 from nbridge.nn.mixed import Mixed
 from nbridge.nn.text_distributions import ParallelText
 from nbridge.nn.text_likelihood import Text
+from nbridge.spec.columns import COUNTS
 
 MOST_ROWS = 10_000
 """Maximum number of rows that a marginal is fitted to, evenly spaced; more rows would hardly change it."""
 MOST_NUMBERS = 2**24
 """Maximum number of values in these rows, to bound memory."""
+COUNT_ROWS = 1000
+"""Maximum number of rows that the counts of a mixed table are fitted to."""
 STEPS, RATE = 200, 0.05
 """Steps and learning rate for likelihoods without a closed form."""
 DISPERSION = 1e6
@@ -107,6 +111,8 @@ def fit_marginal(likelihood: Likelihood, x: Tensor, cells: Tensor | None = None)
     fit, observed = _CLOSED.get(type(likelihood)), torch.ones_like(x, dtype=torch.bool) if cells is None else cells
     if likelihood.has_size and isinstance(likelihood, Poisson | NegativeBinomial):
         return Marginal(_sized_counts(likelihood, x.double(), observed))
+    if isinstance(likelihood, Mixed):
+        return _of_columns(likelihood, x, cells)
     if fit is None:
         return _by_gradient(likelihood, x, cells)
     elements = fit(likelihood, x.double(), observed)
@@ -233,6 +239,22 @@ _CLOSED: Mapping[type[Likelihood], Callable[[Likelihood, Tensor, Tensor], Distri
     Normal: _normal, Laplace: _laplace, Bernoulli: _bernoulli, Poisson: _count, NegativeBinomial: _count,
     DiscretizedLogistic: _discretized_logistic,
 }  # fmt: skip
+
+
+def _of_columns(likelihood: Mixed, x: Tensor, cells: Tensor | None) -> Marginal:
+    """The marginal of a mixed table: its columns at the distributions that they start from; dispersions of counts by gradient."""
+    family = copy.deepcopy(likelihood)
+    with torch.no_grad():
+        family.fit(x, torch.ones_like(x, dtype=torch.bool) if cells is None else cells)
+        for parameter in family.parameters():
+            # Scales in units of the spread, in logarithms.
+            parameter.zero_()
+    if any(kind.type in COUNTS for kind in family.kinds.values()):
+        rows = torch.arange(min(COUNT_ROWS, len(x)), device=x.device) * len(x) // min(COUNT_ROWS, len(x))
+        return _by_gradient(family, x.index_select(0, rows), None if cells is None else cells.index_select(0, rows))
+    family.requires_grad_(requires_grad=False)
+    raw = torch.zeros(family.raw_shape, device=x.device, dtype=family.dtype)
+    return Marginal(lambda values, known: family.log_prob(raw.expand(len(values), -1), values, known).double(), family.units.double())
 
 
 @torch.enable_grad()

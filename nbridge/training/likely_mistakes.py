@@ -120,7 +120,7 @@ def without_counts(model: MultimodalVAE, batch: Batch, origin: str = "") -> Iter
 
 def _of_columns(name: str, likelihood: Mixed, elements: Iterator[_Element], labels: Sequence[str]) -> Iterator[str]:
     """Likely mistakes in the columns of a mixed modality, by kind: 0 and 1 are no mistake in a binary column, nor counts far from most."""
-    same, merged, lines = list[str](), list[str](), list[str]()
+    same, merged, binary, lines = list[str](), list[str](), list[str](), list[str]()
     for (column, kind), (start, stop) in zip(likelihood.kinds.items(), likelihood.spans, strict=True):
         # Read once, so that few are in memory.
         parts = list(islice(elements, stop - start))
@@ -141,14 +141,16 @@ def _of_columns(name: str, likelihood: Mixed, elements: Iterator[_Element], labe
         elif kind.binary:
             lines += (f"modality {name!r}: {clip(column)}: {value:g} in one row only" for value in distinct if (known == value).sum() == 1)
         else:
-            if kind.type in REAL and _merges(known if kind.type == "normal" else np.log(known)):
-                merged.append(column)
+            merged += [column] if kind.type in REAL and _merges(known if kind.type == "normal" else np.log(known)) else []
             lines += (*_identifiers(element), *_outside(element, skewed=kind.type != "normal"))
+            binary += [column] if kind.type in REAL and distinct.tolist() == [0, 1] else []
     if same:
         yield f"modality {name!r}: {_some(same)}: the same value in all rows; leave it out unless it varies in other data"
     if merged:
         yield f"modality {name!r}: {_some(merged)}: many values are equal in float32 once standardised; center or transform it, or split it"
     yield from lines
+    if binary:
+        yield f"modality {name!r}: {_some(binary)}: only 0 and 1; make it bernoulli"
 
 
 def _class_names(column: str, labels: Sequence[str]) -> Sequence[str]:

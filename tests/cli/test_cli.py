@@ -817,7 +817,7 @@ def test_a_run_is_measured_in_tables_and_in_a_file_beside_it(call: Call, here: P
     titles = [line.strip() for line in lines if re.fullmatch(r"[a-z]+, 8 rows *", line)]
     metrics = list(dict.fromkeys(one.metric for one in done.measurements))
     assert titles == [f"{metric}, 8 rows" for metric in metrics]
-    assert set(metrics) == {*METRICS} - {"attributes"}
+    assert set(metrics) == {*METRICS} - {"attributes", "cells"}
     assert "left out: attributes; it needs a bernoulli modality with attributes: true and at least one other" in " ".join(
         result.out.split()
     )
@@ -930,7 +930,7 @@ def test_an_evaluation_of_an_older_version_has_no_warnings(call: Call, here: Pat
 
 
 MODALITIES = "Modalities: x, counts, image, colour, label"
-KNOWN = "Known: likelihood, conditional, labels, predictive, coherence, diversity, agreement, attributes, imputation, calibration"
+KNOWN = f"Known: {', '.join(METRICS)}"
 NO_LABEL = (
     "--label 'image': Bernoulli values are neither classes nor attributes; "
     "use a modality with likelihood categorical, or bernoulli with attributes: true"

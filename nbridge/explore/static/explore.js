@@ -134,7 +134,7 @@ function showImputed(answer, more) {
 
 function inWords(answer) {
   const names = Object.keys(answer.modalities);
-  if (!names.length) return `Everything is given. ${hint()} to see it imputed.`;
+  if (!names.length) return `${columned() ? "Everything is" : "All modalities are"} given. ${hint()} to see it imputed.`;
   const guesses = names.flatMap((name) => page.cards.get(name).guesses(answer.modalities[name]));
   const from = answer.known.length ? `from ${answer.known.join(", ")}` : `from the ${byId("prior").value} prior`;
   const open = names.map((name) => (answer.known.includes(name) ? `the rest of ${name}` : name));
@@ -143,10 +143,14 @@ function inWords(answer) {
   return `${text}. Statistics over ${answer.draws} draws${bars}. ${Math.round(answer.milliseconds)} ms`;
 }
 
+// Whether single columns can be given.
+function columned() {
+  return page.spec.modalities.some((modality) => modality.kind === "columns");
+}
+
 // What to do to see something imputed.
 function hint() {
-  const columns = page.spec.modalities.some((modality) => modality.kind === "columns");
-  const ways = [...(columns ? ["untick a column"] : []), ...(page.cards.size > 1 ? ["switch a modality off"] : [])];
+  const ways = [...(columned() ? ["untick a column"] : []), ...(page.cards.size > 1 ? ["switch a modality off"] : [])];
   const text = ways.join(" or ") || "switch it off";
   return text[0].toUpperCase() + text.slice(1);
 }
