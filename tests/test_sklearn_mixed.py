@@ -154,3 +154,11 @@ def test_pixels_that_are_rare_do_not_stop_a_table_of_new_rows():
         done = found.transform(test)
     assert (done[0, :5] == 7.0).all()
     assert np.isfinite(done).all()
+
+
+def test_intervals_of_a_table_without_classes_are_those_of_numbers():
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    X[:9, 0] = NAN
+    lower, upper = NBridgeImputer(epochs=1, random_state=0).fit(X).interval(X)
+    assert (lower[:9, 0] < upper[:9, 0]).all()
+    np.testing.assert_array_equal(lower[9:], X[9:])
