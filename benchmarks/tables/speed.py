@@ -19,6 +19,8 @@ ROWS, NUMBERS, PAIRS, CLASSES, ORDERED, FACTORS, HOLES = 10_000, 30, 10, 10, 10,
 def made(rows: int = ROWS, seed: int = 0, width: int = 1) -> Table:
     """A mixed table that a few factors cause: of 60 columns 30 numbers, 10 of two classes, 10 of four and 10 of five in order, with holes.
 
+    The names of columns say nothing of their kinds, so that a draft makes one modality of them.
+
     A larger ``width`` divides the number of columns.
     """
     rng = np.random.default_rng(seed)
@@ -26,14 +28,14 @@ def made(rows: int = ROWS, seed: int = 0, width: int = 1) -> Table:
     columns: list[Column] = []
     values: list[np.ndarray] = []
     for kind, count in (("number", NUMBERS), ("pair", PAIRS), ("class", CLASSES), ("level", ORDERED)):
-        for number in range(1, count // width + 1):
+        for _ in range(count // width):
             score = z @ rng.normal(size=FACTORS) / np.sqrt(FACTORS) + 0.5 * rng.normal(size=rows)
             if kind == "number":
-                columns.append(Column(f"number{number}"))
+                columns.append(Column(f"x{len(columns) + 1}"))
                 values.append(score)
                 continue
             names = {"pair": ("no", "yes"), "class": ("a", "b", "c", "d"), "level": (1.0, 2.0, 3.0, 4.0, 5.0)}[kind]
-            columns.append(Column(f"{kind}{number}", names, kind == "level", kind == "level"))
+            columns.append(Column(f"x{len(columns) + 1}", names, kind == "level", kind == "level"))
             edges = np.quantile(score, np.linspace(0, 1, len(names) + 1)[1:-1])
             place = np.searchsorted(edges, score).astype(float)
             values.append(place if kind != "class" else np.array([2.0, 0.0, 3.0, 1.0])[place.astype(int)])
