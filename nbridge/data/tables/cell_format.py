@@ -107,6 +107,15 @@ class CellStyle:
             return float(self.text(number)) if self.has_classes else self.number(number)
         return self.text(number)
 
+    def values(self, numbers: np.ndarray, kind: Any) -> list[object]:
+        """`value` of each number, shape (N,); of equal numbers it is computed once."""
+        if pyarrow_of().types.is_floating(kind) and not self.has_classes:
+            # Adding 0 avoids negative zero.
+            return (np.round(numbers) + 0.0 if self._seen and (self._whole or self._spelt) else numbers).tolist()
+        different, places = np.unique(numbers, return_inverse=True)
+        found = [self.value(number, kind) for number in different.tolist()]
+        return [found[place] for place in places.tolist()]
+
     def type_of(self, kind: Any) -> Any:
         """The Arrow type of imputed values: that of the column, unless it has no value, and a type that none of its values could have."""
         pa = pyarrow_of()

@@ -163,8 +163,8 @@ class ArrowRowWriter(RowWriter):
             return arrow_cells.lists(arrow_cells.shaped(vectors, kind, self.plan.shapes.get(column.name, ())), kind)
         assert column.style is not None
         plain = column.style.type_of(arrow_cells.flat_type(kind))
-        numbers = [column.number(place % draws, place // draws) for place in places.tolist()]
-        return pa.array([column.style.value(number, plain) for number in numbers], plain)
+        numbers = column.numbers[places % draws if len(column.numbers) > 1 else 0, places // draws].astype(np.float64)
+        return pa.array(column.style.values(numbers, plain), plain)
 
     def _added(self, given: Any, column: CellColumn, rows: np.ndarray, draws: int) -> Any:
         """A column that the table lacks."""
