@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import after_training
+import pooch  # noqa: F401 (its logger keeps the stream of errors that there is now, and must not keep that of a test)
 import pytest
 import torch
 import typer.main

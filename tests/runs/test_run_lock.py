@@ -49,8 +49,9 @@ with run_lock(Path(sys.argv[1])):
 AT_IMPORT = """
 import os, signal, sys
 module, name = sys.argv[1:3]
-# Under nohup it is ignored.
+# Under nohup, or in the background of a shell, it is ignored.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 class Hook:
     def find_spec(self, imported, path=None, target=None):
         if imported == module:
