@@ -6,6 +6,8 @@ from pathlib import Path, PurePath
 
 TEXT = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 """Text tables."""
+PLAIN = ".txt"
+"""Plain text, one row a file."""
 PARQUET = ".parquet"
 TABLES = (*TEXT, PARQUET)
 """Text tables and Parquet."""

@@ -35,7 +35,7 @@ from nbridge.errors import DataError
 from nbridge.spec.columns import ColumnKind
 from nbridge.spec.registry import BUILT_IN, installed, resolve
 
-EXPECTED = "expected tables (.csv, .tsv, .csv.gz, .tsv.gz, .parquet), folders of images, or one .npz, .h5mu or .h5ad file"
+EXPECTED = "expected tables (.csv, .tsv, .csv.gz, .tsv.gz, .parquet), folders of images or texts, or one .npz, .h5mu or .h5ad file"
 """The files that a spec is drafted from."""
 Shapes = Mapping[str, tuple[int, ...]]
 """The shape of a row of each modality, by name."""
