@@ -16,6 +16,7 @@ from nbridge.data.tables.columns import ending_of
 from nbridge.data.tables.opening import find_table, open_table
 from nbridge.data.tables.row_list import ROWS
 from nbridge.data.tables.text_folder import is_text_folder
+from nbridge.data.text_values import TextForm
 from nbridge.errors import DataError
 
 
@@ -24,6 +25,7 @@ class Folders(Protocol):
 
     paths: tuple[str, ...]
     root: str | None
+    texts: Mapping[str, TextForm]
 
     @property
     def folders(self) -> Mapping[str, str]:
@@ -61,7 +63,7 @@ def inputs_of(source: Folders, rows: Sequence[str]) -> Inputs:
     given = Inputs()
     for path in rows:
         found = find_file_or_folder(path)
-        if ending_of(found) or is_text_folder(found):
+        if ending_of(found) or (source.texts and is_text_folder(found)):
             given.tables.append(found)
         elif found.is_dir():
             _take_folder(given, source, found)
