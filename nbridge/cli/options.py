@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nbridge.cli.parameters import argument, option
+from nbridge.common.messages import clip
 from nbridge.data.endings import ARCHIVE, ARRAY, GZIP, TABLES, has_ending
-from nbridge.errors import NBridgeError, RunError, StoppedError, exit_code
+from nbridge.errors import DataError, NBridgeError, RunError, StoppedError, exit_code
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from nbridge.model import Model
     from nbridge.training.progress import ConsoleReporter
 
 SpecPath = Annotated[str, argument("SPEC", "A spec, a YAML file.")]
@@ -111,6 +113,17 @@ def covariates_of(given: list[str] | None) -> dict[str, str]:
             raise RunError(f"--set-covariate {item}: covariate {name!r} is given twice")
         values[name] = text
     return values
+
+
+def check_covariates(model: Model, given: Mapping[str, str]) -> None:
+    """Checks fixed covariates against a model.
+
+    Raises:
+        NBridgeError: when there is no such covariate or level, or the value is not a number, after the option as typed.
+    """
+    for name, text in given.items():
+        with prefixed_errors(f"--set-covariate {clip(name)}={clip(text)}", DataError):
+            model.fixed({name: text})
 
 
 def split_names(text: str) -> tuple[str, ...]:
