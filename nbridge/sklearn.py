@@ -32,7 +32,7 @@ from nbridge.runs.run import train
 from nbridge.spec.columns import CLASSES, MOST_CLASSES, ColumnKind, ColumnType
 from nbridge.spec.mixed import MIXED
 from nbridge.spec.names import free_name
-from nbridge.training.progress import ConsoleReporter
+from nbridge.training.progress import ConsoleProgress
 
 TABLE = "table"
 """The modality of all columns without groups."""
@@ -175,12 +175,12 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         spec |= {"covariates": covariates} if covariates else {}
         rows = to_batch(self._arrays(table), {name: (modality["shape"],) for name, modality in modalities.items()})
         rows = rows.with_covariates(self._covariate_values(table))
-        reporter = ConsoleReporter(Console(markup=False, emoji=False, highlight=False)) if self.verbose else None
+        shown = [ConsoleProgress(Console(markup=False, emoji=False, highlight=False))] if self.verbose else []
         try:
-            run = train({**spec, **self._schedule(len(table))}, rows, device=self.device, reporter=reporter)
+            run = train({**spec, **self._schedule(len(table))}, rows, device=self.device, callbacks=shown)
         finally:
-            if reporter is not None:
-                reporter.close()
+            for progress in shown:
+                progress.close()
         self.model_ = run.model
         return self
 

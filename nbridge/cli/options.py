@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from nbridge.model import Model
-    from nbridge.training.progress import ConsoleReporter
+    from nbridge.training.progress import ConsoleProgress
 
 SpecPath = Annotated[str, argument("SPEC", "A spec, a YAML file.")]
 RunPath = Annotated[str, argument("DIR", "A run folder, or the model folder inside it.")]
@@ -145,14 +145,14 @@ def console_of(*, stderr: bool = False, quiet: bool = False) -> Console:
 
 
 @contextmanager
-def reporting(console: Console, folder: str | None = None) -> Iterator[ConsoleReporter]:
-    """Yields a progress reporter, closes it at the end, and on Ctrl-C adds a message on how to continue."""
-    from nbridge.training.progress import ConsoleReporter
+def reporting(console: Console, folder: str | None = None) -> Iterator[ConsoleProgress]:
+    """Yields the progress of training, closes it at the end, and on Ctrl-C adds a message on how to continue."""
+    from nbridge.training.progress import ConsoleProgress
     from nbridge.training.run_folder import RESOLVED
 
-    reporter = ConsoleReporter(console)
+    progress = ConsoleProgress(console)
     try:
-        yield reporter
+        yield progress
     except KeyboardInterrupt as stop:
         if folder is None:
             raise StoppedError(str(stop) or "interrupted; run the same command to continue", exit_code(stop)) from stop
@@ -160,4 +160,4 @@ def reporting(console: Console, folder: str | None = None) -> Iterator[ConsoleRe
         what = f"interrupted; continue with: nbridge resume {shlex.quote(folder)}" if goes_on else "interrupted"
         raise StoppedError(what, exit_code(stop)) from stop
     finally:
-        reporter.close()
+        progress.close()

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import nbridge
-from nbridge.training.progress import EpochRecord, Reporter
+from nbridge.training.callbacks import Callback
+from nbridge.training.records import EpochRecord
 
 SHIFT, RATES, WORDS = 3.0, {"A": 2.0, "B": 8.0}, {"A": "red", "B": "blue"}
 HIDDEN = {"dose": np.nan, "visits": np.nan, "ill": np.nan, "words": ""}
@@ -83,15 +84,15 @@ def test_a_saved_model_imputes_bit_identically(model: nbridge.Model, tmp_path: P
 
 
 def test_a_stopped_run_resumes_to_the_same_bytes(tmp_path: Path):
-    class Stop(Reporter):
-        def end_epoch(self, record: EpochRecord) -> None:
+    class Stop(Callback):
+        def on_validation(self, record: EpochRecord) -> None:
             if record.update >= 2:
                 raise KeyboardInterrupt
 
     spec = {**SPEC, "training": {"updates": 4, "batch_size": 24, "checkpoint_seconds": 0}}
     whole = nbridge.train(spec, rows(60), out=tmp_path / "whole", device="cpu")
     with pytest.raises(KeyboardInterrupt):
-        nbridge.train(spec, rows(60), out=tmp_path / "stopped", device="cpu", reporter=Stop())
+        nbridge.train(spec, rows(60), out=tmp_path / "stopped", device="cpu", callbacks=[Stop()])
     resumed = nbridge.resume(tmp_path / "stopped", rows(60), device="cpu")
     one, other = whole.model.network.state_dict(), resumed.model.network.state_dict()
     assert one.keys() == other.keys()
