@@ -246,7 +246,11 @@ class DataSource(ABC):
         Raises:
             DataError: when the format has no texts, or as for `load`.
         """
-        raise DataError(f"modality {name!r}: the data source {type(self).__name__} has no texts; expected a table, a data frame or npz")
+        at = f"{self.path}: " if isinstance(getattr(self, "path", None), str) else ""  # pyright: ignore[reportAttributeAccessIssue]
+        raise DataError(
+            f"{at}modality {name!r}: the data source {type(self).__name__} reads no texts; use source: table (csv and Parquet files, folders of "
+            ".txt), npz, or rows from Python"
+        )
 
     def text_place(self, name: str, row: int, shapes: Shapes) -> str:  # noqa: ARG002 (for formats with columns)
         """The position of a text of `texts_of`, for messages."""
