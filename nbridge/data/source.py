@@ -248,8 +248,8 @@ class DataSource(ABC):
         """
         at = f"{self.path}: " if isinstance(getattr(self, "path", None), str) else ""  # pyright: ignore[reportAttributeAccessIssue]
         raise DataError(
-            f"{at}modality {name!r}: the data source {type(self).__name__} reads no texts; use source: table (csv and Parquet files, folders of "
-            ".txt), npz, or rows from Python"
+            f"{at}modality {name!r}: the data source {type(self).__name__} reads no texts; use source: table (csv, Parquet, folders "
+            "of .txt), npz, or rows from Python"
         )
 
     def text_place(self, name: str, row: int, shapes: Shapes) -> str:  # noqa: ARG002 (for formats with columns)

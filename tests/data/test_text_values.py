@@ -252,7 +252,7 @@ def test_sources_without_texts_say_so():
     ("source", "path", "kind"), [("parquet", "rows.parquet", "Parquet"), ("npy", "rows", "NPYFolder"), ("h5mu", "rows.h5mu", "H5MU")]
 )
 def test_formats_without_texts_say_what_to_use(source: str, path: str, kind: str):
-    expected = f"{path}: modality 'caption': the data source {kind} reads no texts; use source: table (csv and Parquet files"
+    expected = f"{path}: modality 'caption': the data source {kind} reads no texts; use source: table (csv, Parquet, folders of .txt)"
     with pytest.raises(DataError, match=re.escape(expected)):
         nbridge.train(spec({"source": source, "path": path}))
 
