@@ -430,8 +430,11 @@ def draw_component(log_weights: Tensor, precision: Tensor, natural: Tensor, mixt
         noise: Standard normal noise that selects components, shape (K, B, 1), or (K, 1, 1) to share it between rows.
     """
     _, means, variances = mixture.parameters_of_components()
-    quantile = (1 + torch.erf(noise / math.sqrt(2))) / 2
-    # Rounding may leave the last cumulative sum below 1.
-    chosen = (log_weights.exp().cumsum(-1) < quantile).sum(-1).clamp(max=len(means) - 1)
-    total = 1 / variances[chosen] + precision
-    return diagonal_normal((means[chosen] / variances[chosen] + natural) / total, total.rsqrt())
+    quantile = ((1 + torch.erf(noise / math.sqrt(2))) / 2)[..., 0]
+    below = log_weights.exp().cumsum(-1)
+    # The number of cumulative sums below a quantile; rounding may leave the last of them below 1.
+    chosen = torch.searchsorted(below, quantile.expand(-1, len(below)).T.contiguous()).T.clamp(max=len(means) - 1)
+    # Of components first, which are few.
+    precisions = 1 / variances
+    total = precisions[chosen] + precision
+    return diagonal_normal(((means / variances)[chosen] + natural) / total, total.rsqrt())
