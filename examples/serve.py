@@ -44,7 +44,7 @@ def serve(model: nbridge.Model) -> FastAPI:
             done = model.impute(rows, samples=question.samples, intervals=question.intervals)
         except nbridge.NBridgeError as error:
             raise HTTPException(422, str(error)) from error
-        return {name: np.where(np.isfinite(array), array, None).tolist() for name, array in done.items()}
+        return {name: np.where(np.isfinite(array), array.astype(object), np.array(None)).tolist() for name, array in done.items()}
 
     return app
 
