@@ -14,6 +14,7 @@ from nbridge.cli.options import (
     RunPath,
     Seed,
     SetCovariate,
+    check_covariates,
     check_output,
     check_output_folder,
     check_target,
@@ -108,6 +109,7 @@ def _impute(directory: str, rows: str | list[str], target: Path | str, options: 
     from nbridge.model import load
 
     model = load(directory)
+    check_covariates(model, options.covariates)
     source = open_data(rows, model.binding.own)
     if source.into_folder and isinstance(rows, str):
         if not is_folder(rows):
@@ -163,10 +165,12 @@ def generate(
     from nbridge.model import load
 
     model = load(directory)
+    covariates = covariates_of(set_covariate)
+    check_covariates(model, covariates)
     fixed = _parse_given(model.likelihoods, given or [])
     with prefixed_errors(f"--prior {prior}", DataError):
         mixture_for(model.network, prior, fixed)
-    values = model.generate(num, fixed, noise=noise, seed=seed, prior=cast("Prior | None", prior), covariates=covariates_of(set_covariate))
+    values = model.generate(num, fixed, noise=noise, seed=seed, prior=cast("Prior | None", prior), covariates=covariates)
     if has_ending(target, ".png"):
         from nbridge.cli.image_grid import write_grid
 
@@ -191,6 +195,7 @@ def embed(directory: RunPath, rows: Rows, out: Out, set_covariate: SetCovariate 
 
     model = load(directory)
     fixed = covariates_of(set_covariate)
+    check_covariates(model, fixed)
     batch, ids, before = read_batch(model, rows, model.fixed(fixed))
     print_findings(imputed_before(before, COUNTED))
     with prefixed_errors(rows, DataError):

@@ -8,6 +8,8 @@ from nbridge.data.remote import file_name
 
 TEXT = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 """Text tables."""
+PLAIN = ".txt"
+"""Plain text, one row a file."""
 PARQUET = ".parquet"
 TABLES = (*TEXT, PARQUET)
 """Text tables and Parquet."""
