@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -695,10 +695,39 @@ def test_images_that_do_not_fit_are_told(pictures: Any) -> None:
         nbridge.init(broken)
     assert deep.mode == "F"
     assert nbridge.init(of(*[Image.new("RGB", (2, 2), (row, 0, 0)) for row in range(30)])).spec.modalities["image"].shape == (3, 2, 2)
-    with refused("rows of type IterableDataset are lazy, expected a data frame in memory; load them first"):
-        nbridge.init(pictures.to_iterable_dataset())
+    assert nbridge.init(pictures.to_iterable_dataset()).text == nbridge.init(pictures).text
     with refused("a dict of data frames (train), expected one of them, or a dict of arrays"):
         nbridge.init(datasets.DatasetDict(train=pictures))
+
+
+def test_a_stream_of_rows_is_read_once_and_learnt_from_like_a_dataset(monkeypatch: pytest.MonkeyPatch):
+    datasets = pytest.importorskip("datasets")
+    rng = np.random.default_rng(0)
+    kinds = [["a", "b", None][row % 3] for row in range(90)]
+    rows = {"x": rng.normal(size=90).tolist(), "y": rng.normal(size=90).tolist(), "kind": kinds}
+    whole = datasets.Dataset.from_dict(rows)
+    read: list[int] = []
+
+    def generated() -> Iterator[dict[str, object]]:
+        for row in range(90):
+            read.append(row)
+            yield {name: values[row] for name, values in rows.items()}
+
+    stream = datasets.IterableDataset.from_generator(generated)
+    spec = nbridge.init(whole).spec.model_dump(mode="json") | {"training": {"updates": 6}}
+    of_whole, of_stream = nbridge.train(spec, whole), nbridge.train(spec, stream)
+    assert read == [*range(90)]
+    for one, other in zip(of_whole.model.network.parameters(), of_stream.model.network.parameters(), strict=True):
+        assert one.equal(other)
+    done = of_stream.model.impute(stream.take(10))
+    assert isinstance(done, datasets.Dataset)
+    assert done["x"][:] == whole["x"][:10]
+    assert None not in done["kind"][:]
+    with refused("dataset: no rows"):
+        nbridge.init(stream.take(0))
+    monkeypatch.setattr("nbridge.data.tables.hub_frames.free_bytes", lambda: 100.0)
+    with refused("dataset: the first 90 rows of the stream take half of the free memory; read fewer, with take(n)"):
+        nbridge.init(stream)
 
 
 def test_string_views_of_a_pandas_frame_are_text():

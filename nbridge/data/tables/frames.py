@@ -40,12 +40,12 @@ FrameLike = Any
 
 def is_frame(data: object) -> bool:
     """Whether something is a data frame, excluding mappings of arrays."""
-    return _is_pandas_like(data) or _is_hub(data) or hasattr(data, "__arrow_c_stream__") or _is_lazy(data)
+    return _is_pandas_like(data) or _is_hub(data) or _is_streamed(data) or hasattr(data, "__arrow_c_stream__") or _is_lazy(data)
 
 
 def is_split(data: Mapping[str, object]) -> bool:
     """Whether a mapping holds data frames, such as the splits of a dataset."""
-    return any(dependencies.is_into_dataframe(value) or _is_hub(value) or _is_lazy(value) for value in data.values())
+    return any(dependencies.is_into_dataframe(value) or _is_hub(value) or _is_streamed(value) or _is_lazy(value) for value in data.values())
 
 
 def open_frame(data: FrameLike) -> Frame:
@@ -56,10 +56,10 @@ def open_frame(data: FrameLike) -> Frame:
     """
     if _is_lazy(data):
         raise DataError(f"rows of type {type(data).__name__} are lazy, expected a data frame in memory; load them first")
-    if _is_hub(data):
-        from nbridge.data.tables.hub_frames import HubFrame
+    if _is_streamed(data) or _is_hub(data):
+        from nbridge.data.tables.hub_frames import HubFrame, read_stream
 
-        frame: Frame = HubFrame(data)
+        frame: Frame = HubFrame(read_stream(data) if _is_streamed(data) else data)
     elif dependencies.is_pandas_dataframe(data):
         frame = PandasFrame(data)
     elif dependencies.is_polars_dataframe(data):
@@ -84,10 +84,15 @@ def _is_pandas_like(data: object) -> bool:
 
 
 def _is_lazy(data: object) -> bool:
-    # Queries that can export their result as Arrow are read. From Hugging Face: streaming datasets and dicts of several splits.
+    # Queries that can export their result as Arrow are read.
     query = dependencies.is_into_lazyframe(data) and not hasattr(data, "__arrow_c_stream__")
+    return query or dependencies.is_polars_lazyframe(data)
+
+
+def _is_streamed(data: object) -> bool:
+    """Whether something is a streaming dataset of Hugging Face."""
     streamed = getattr(sys.modules.get("datasets"), "IterableDataset", None)
-    return query or dependencies.is_polars_lazyframe(data) or (isinstance(streamed, type) and isinstance(data, streamed))
+    return isinstance(streamed, type) and isinstance(data, streamed)
 
 
 def _is_hub(data: object) -> bool:

@@ -6,6 +6,7 @@ an ``Image`` becomes its pixels as bytes, (channels, height, width), and is writ
 
 from __future__ import annotations
 
+import importlib
 import io
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from nbridge.common.memory import free_bytes
 from nbridge.common.messages import clip, quoted
 from nbridge.data.images.decode import UnreadableImageError, converted, decoded, to_array
 from nbridge.data.tables import arrow as arrow_cells
@@ -23,6 +25,8 @@ from nbridge.data.tables.write import Renewed
 from nbridge.data.texts import normal_text
 from nbridge.errors import DataError
 
+_AT_ONCE = 1000
+"""Number of rows of a stream that are read at a time."""
 _CHANNELS = {"1": 1, "L": 1, "P": 3, "RGB": 3}
 """Image modes that are read as grey or RGB, with the number of channels; RGBA keeps all four."""
 
@@ -90,6 +94,32 @@ class HubFrame(Frame):
         with pa.ipc.new_stream(sink, schema) as stream:
             stream.write_table(table)
         return type(self._dataset).from_buffer(sink.getvalue(), info=self._dataset.info.copy(), split=self._dataset.split)
+
+
+def read_stream(stream: Any) -> Any:
+    """Reads a streaming dataset once, into a dataset in memory.
+
+    Arguments:
+        stream: A ``datasets.IterableDataset``.
+
+    Raises:
+        DataError: when it has no rows, or more than fit into the free memory.
+    """
+    pa, tables, size = pyarrow_of(), [], 0
+    known = stream.features is not None
+    for batch in (stream.with_format("arrow") if known else stream).iter(batch_size=_AT_ONCE):
+        # The library joins rows to Arrow tables one by one, which fails where the type of a column isn't known yet.
+        tables.append(batch if known else pa.table(batch))
+        size += tables[-1].nbytes
+        # What is made of it takes as much again, at least.
+        if size > free_bytes():
+            rows = sum(one.num_rows for one in tables)
+            raise DataError(f"dataset: the first {rows:,} rows of the stream take half of the free memory; read fewer, with take(n)")
+    if not tables:
+        raise DataError("dataset: no rows")
+    whole = pa.concat_tables(tables, promote_options="permissive")
+    made = importlib.import_module("datasets").Dataset(whole)
+    return made if stream.features is None else made.cast(stream.features)
 
 
 def _typed(array: Any, kind: Any) -> Any:
