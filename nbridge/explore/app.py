@@ -1,13 +1,15 @@
 """The page and its API, as an ASGI application.
 
 =========================  =======================================================================
-``GET /``                  the page; it loads ``explore.js``, ``explore.css`` and ``palette.css``
+``GET /``                  the page; it loads `SCRIPTS`, ``explore.css`` and ``palette.css``
 ``GET /api/spec``          the controls, by modality
 ``GET /api/row/{number}``  a row of the run
 ``GET /api/latent``        the latent map
 ``POST /api/impute``       draws of the modalities that are not given
 ``POST /api/prior``        draws of rows from the prior
 ``POST /api/decode``       decodes a point of the latent map
+``POST /api/python``       the Python code of an imputation or of draws from the prior
+``POST /api/rows``         reads the rows of a csv file, the body
 ``POST /api/upload``       scales an image file, the body, to the size of ``?modality=NAME``
 =========================  =======================================================================
 
@@ -35,17 +37,20 @@ from starlette.types import ASGIApp
 
 from nbridge.common.messages import clip
 from nbridge.errors import DataError, NBridgeError
-from nbridge.explore import controls, requests, responses
+from nbridge.explore import controls, requests, responses, tables
 from nbridge.explore.guard import Guard
 from nbridge.explore.inputs import row_of
 from nbridge.explore.latent import latent_map
 from nbridge.explore.limits import Bodies, BusyError, Limits, TooLargeError, TooSlowError
+from nbridge.explore.script import script
 from nbridge.explore.session import Session
 from nbridge.explore.uploads import upload
 from nbridge.visual.palette import PALETTE
 
 STATIC = Path(__file__).parent / "static"
 """Folder of the page's files."""
+SCRIPTS = ("explore.js", "page.js", "cards.js", "map.js", "sharing.js")
+"""The page's scripts: the start, its tools, the modalities, the latent map, and comparing, saving and uploading."""
 BODY = 8 * 2**20
 """Maximum size of a request body in bytes."""
 
@@ -78,10 +83,14 @@ def make_app(session: Session, limits: Limits | None = None) -> ASGIApp:
         async with bodies.read(request, controls.UPLOAD) as content:
             return JSONResponse(await _in_turn(session, upload, session, request.query_params.get("modality", ""), content))
 
+    async def rows(request: Request) -> Response:
+        async with bodies.read(request, controls.ROWS_UPLOAD) as content:
+            return JSONResponse(await _in_turn(session, tables.upload_rows, session, content))
+
     app = Starlette(
         routes=[
             Route("/", _file("index.html"), methods=["GET"]),
-            Route("/explore.js", _file("explore.js"), methods=["GET"]),
+            *(Route(f"/{name}", _file(name), methods=["GET"]) for name in SCRIPTS),
             Route("/explore.css", _file("explore.css"), methods=["GET"]),
             Route("/palette.css", _palette, methods=["GET"]),
             Route("/api/spec", spec, methods=["GET"]),
@@ -90,6 +99,8 @@ def make_app(session: Session, limits: Limits | None = None) -> ASGIApp:
             Route("/api/impute", _answering(session, bodies, requests.Impute, responses.impute), methods=["POST"]),
             Route("/api/prior", _answering(session, bodies, requests.Prior, responses.prior), methods=["POST"]),
             Route("/api/decode", _answering(session, bodies, requests.Decode, responses.decode), methods=["POST"]),
+            Route("/api/python", _answering(session, bodies, requests.Script, script), methods=["POST"]),
+            Route("/api/rows", rows, methods=["POST"]),
             Route("/api/upload", uploaded, methods=["POST"]),
         ],
         exception_handlers={

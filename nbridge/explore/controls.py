@@ -20,6 +20,8 @@ DRAWABLE = 64
 """Maximum longer side, in pixels, of images that can be drawn by hand."""
 PAGE = 12
 """Number of vector elements shown at a time."""
+ROWS_UPLOAD = 2 * 2**20
+"""Maximum size of an uploaded file of rows in bytes."""
 UPLOAD = 16 * 2**20
 """Maximum size of an uploaded file in bytes."""
 
@@ -31,7 +33,9 @@ def describe(session: Session) -> dict[str, Any]:
     rows = None if session.rows is None else {"split": session.split, "count": len(session.rows)}
     return {
         "title": session.title, "model": spec.model.type, "latent_dim": model.latent_dim, "rows": rows, "without_rows": session.reason,
-        "priors": priors, "upload": UPLOAD, "page": PAGE, "modalities": [control(session, name) for name in model.names],
+        "priors": priors, "upload": UPLOAD, "rows_upload": ROWS_UPLOAD, "page": PAGE,
+        "modalities": [control(session, name) for name in model.names],
+        "covariates": _covariates(session),
     }  # fmt: skip
 
 
@@ -50,6 +54,19 @@ def control(session: Session, name: str) -> dict[str, Any]:
     if isinstance(likelihood, Mixed):
         return {**same, **describe_columns(column_views(session.spec, name, likelihood), session.ranges(name))}
     return {**same, **_elements(session, name, likelihood, kind)}
+
+
+def _covariates(session: Session) -> list[dict[str, Any]]:
+    """The covariates of the model: names, classes (empty for numbers), and usual values."""
+    covariates = session.model.covariates
+    if covariates is None:
+        return []
+    usual = covariates.usual(1)
+    found = []
+    for name in covariates.names:
+        classes, value = list(covariates.classes.get(name) or ()), usual[name][0]
+        found.append({"name": name, "classes": classes, "usual": classes[int(value)] if classes else figures(value[None])[0]})
+    return found
 
 
 def canonical_shape(likelihood: Likelihood) -> tuple[int, ...]:
@@ -74,5 +91,5 @@ def _elements(session: Session, name: str, likelihood: Likelihood, kind: Kind) -
     return {
         "size": len(low), "names": element_names(session.spec, name, shape), "low": figures(low), "high": figures(high),
         "start": figures(start.round() if binary else start), "varied": sd.nan_to_num(0.0).argsort(descending=True, stable=True).tolist(),
-        "whole": whole or binary, "binary": binary,
+        "whole": whole or binary, "binary": binary, "count": whole and kind != "flags",
     }  # fmt: skip

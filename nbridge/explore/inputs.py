@@ -33,8 +33,8 @@ SIDE = 256
 """Maximum longer side of an image on the page, in pixels."""
 
 
-def batch_of(session: Session, given: Mapping[str, Given]) -> Batch:
-    """Converts the given values to a batch of one row.
+def batch_of(session: Session, given: Mapping[str, Given], covariates: Mapping[str, str | float] | None = None) -> Batch:
+    """Converts the given values to a batch of one row, with these covariates in place of the row's own or the usual ones.
 
     Raises:
         DataError: when nothing is given, the model lacks a modality, or a value does not match it.
@@ -46,14 +46,36 @@ def batch_of(session: Session, given: Mapping[str, Given]) -> Batch:
     whats = ("values", "present", "cells", "covariates")
     joined = Batch(*({name: x for part in parts for name, x in getattr(part, what).items()} for what in whats))
     # Values that are typed in have the usual covariates.
-    return joined.with_covariates({**_usual(session), **joined.covariates})
+    return joined.with_covariates({**_usual(session), **joined.covariates, **levels_of(session, covariates or {})})
 
 
-def nothing_given(session: Session) -> Batch:
-    """A row with nothing observed, with the usual covariates."""
+def nothing_given(session: Session, covariates: Mapping[str, str | float] | None = None) -> Batch:
+    """A row with nothing observed, with these covariates and the usual values of all others."""
     name = session.model.names[0]
     nothing = Batch({name: session.model.likelihoods[name].blank(1)}, {name: torch.tensor([False])})
-    return nothing.with_covariates(_usual(session))
+    return nothing.with_covariates({**_usual(session), **levels_of(session, covariates or {})})
+
+
+def levels_of(session: Session, covariates: Mapping[str, str | float]) -> dict[str, Tensor]:
+    """Values of covariates as the model takes them.
+
+    Raises:
+        DataError: when the model lacks the covariate, or the value is none of its classes or no number.
+    """
+    if not covariates:
+        return {}
+    if session.model.covariates is None:
+        raise DataError(f"no covariate {clip(next(iter(covariates)))!r}: this model has no covariates")
+    return session.model.covariates.fixed(covariates)
+
+
+def levels_shown(session: Session, values: Mapping[str, Tensor]) -> dict[str, str | float]:
+    """Covariates of one row as the page shows them: the name of a class, or a number."""
+    covariates = session.model.covariates
+    if covariates is None:
+        return {}
+    classes = covariates.classes
+    return {name: classes[name][int(x[0])] if classes.get(name) else float(str(np.asarray(x)[0])) for name, x in values.items()}
 
 
 def _usual(session: Session) -> dict[str, Tensor]:
@@ -68,8 +90,16 @@ def row_of(session: Session, number: int) -> dict[str, Any]:
         DataError: when there is no such row.
     """
     row = session.model.prepare(session.row(number))
-    found = {"row": number, "values": {name: _shown(session, name, row) if row.present[name] else None for name in row.names}}
+    found = {"row": number, **shown(session, row)}
     return found if session.ids is None else {**found, "id": clip(session.ids[number], 60)}
+
+
+def shown(session: Session, row: Batch) -> dict[str, Any]:
+    """A prepared row as the page shows it: its values by modality, None for absent ones, and its covariates, if the model has any."""
+    there = {name for name in row.names if row.present[name]}
+    values = {name: _shown(session, name, row) if name in there else None for name in session.model.names}
+    levels = levels_shown(session, row.covariates)
+    return {"values": values, **({"covariates": levels} if levels else {})}
 
 
 def image_uri(session: Session, name: str, image: Tensor) -> str:

@@ -34,7 +34,7 @@ def describe_columns(views: Sequence[ColumnView], ranges: Ranges) -> dict[str, A
 
 
 def _described(view: ColumnView, ranges: Ranges) -> dict[str, Any]:
-    same = {"kind": view.described, "classes": list(view.classes), "whole": view.whole}
+    same = {"kind": view.described, "classes": list(view.classes), "whole": view.whole, "count": view.count}
     mean = ranges.mean[view.start : view.stop].nan_to_num(0.0)
     if view.classes:
         place = int(mean[0] >= 0.5) if len(mean) == 1 else int(mean.argmax())

@@ -52,9 +52,14 @@ class Given(StrictModel):
         return tuple(name for name in type(self).model_fields if getattr(self, name) is not None)
 
 
+Levels = dict[str, str | float]
+
+
 class _ShowRequest(StrictModel):
     show: Show = Field(default={}, description="The vector elements to return, by modality.")
     seed: Seed = Field(default=0, description="Seed of the draws.")
+    covariates: Levels = Field(default={}, description="Values of covariates; others are the row's own, or else the usual ones.")
+    fixed: Levels = Field(default={}, description="Values of covariates for decoders only, as `nbridge.Model.impute` takes them.")
 
 
 class Impute(_ShowRequest):
@@ -69,13 +74,20 @@ class Prior(_ShowRequest):
     prior: str | None = Field(default=None, description="The prior, as for `nbridge.Model.generate`.")
 
 
+class Script(Impute):
+    """Returns the Python code of `Impute`, or of `Prior` when nothing is given."""
+
+    given: dict[str, Given] = Field(default={}, description="The given modalities; draws from the prior if there are none.")
+    prior: str | None = Field(default=None, description="The prior, if nothing is given.")
+
+
 class Decode(_ShowRequest):
     """Decodes a point of the latent map."""
 
     point: Annotated[list[float], Len(2, 2), FailFast()]
 
 
-Request = TypeVar("Request", Impute, Prior, Decode)
+Request = TypeVar("Request", Impute, Prior, Decode, Script)
 
 
 def read(kind: type[Request], body: bytes, model: MultimodalVAE) -> Request:

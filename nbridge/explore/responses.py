@@ -22,7 +22,7 @@ from nbridge.data.batch import Batch
 from nbridge.errors import DataError
 from nbridge.explore.controls import PAGE
 from nbridge.explore.figures import figures
-from nbridge.explore.inputs import SIDE, batch_of, image_uri, nothing_given, texts_of
+from nbridge.explore.inputs import SIDE, batch_of, image_uri, levels_of, nothing_given, texts_of
 from nbridge.explore.latent import pca_of
 from nbridge.explore.mixed import answer_of_columns
 from nbridge.explore.requests import Decode, Impute, Prior
@@ -53,12 +53,12 @@ def impute(session: Session, request: Impute) -> dict[str, Any]:
     Raises:
         DataError: when a given value does not match the model, or a requested element does not exist.
     """
-    batch, model = batch_of(session, request.given), session.model
+    batch, model = batch_of(session, request.given, request.covariates), session.model
     open_ = [name for name in model.names if not which_observed(batch, name).all()]
     with serving(model, part_seed(request.seed, 0)):
         z = model.posterior(batch, draws_of(model)).sample()
         images = {name for name in batch.names if kind_of(model.likelihoods[name]) == "image"}
-        return _answer(session, z, open_, request.show, batch, skipped=images)
+        return _answer(session, z, open_, request, batch, skipped=images)
 
 
 def prior(session: Session, request: Prior) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def prior(session: Session, request: Prior) -> dict[str, Any]:
     mixture = mixture_for(model, request.prior)
     with serving(model, part_seed(request.seed, 0)):
         drawn = model.prior(1, draws_of(model)).sample() if mixture is None else mixture.sample(1, draws_of(model))
-        return _answer(session, drawn.transpose(0, 1), model.names, request.show)
+        return _answer(session, drawn.transpose(0, 1), model.names, request)
 
 
 def decode(session: Session, request: Decode) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def decode(session: Session, request: Decode) -> dict[str, Any]:
     model = session.model
     z = pca_of(session).inverse_transform(torch.tensor(request.point, dtype=torch.float64)).to(session.model.dtype)
     with serving(model, part_seed(request.seed, 0)):
-        return _answer(session, z.expand(draws_of(model), 1, -1), model.names, request.show)
+        return _answer(session, z.expand(draws_of(model), 1, -1), model.names, request)
 
 
 def draws_of(model: MultimodalVAE) -> int:
@@ -93,13 +93,22 @@ def draws_of(model: MultimodalVAE) -> int:
 
 
 def _answer(
-    session: Session, z: Tensor, names: Iterable[str], show: Show, given: Batch | None = None, skipped: Iterable[str] = ()
+    session: Session,
+    z: Tensor,
+    names: Iterable[str],
+    request: Impute | Prior | Decode,
+    given: Batch | None = None,
+    skipped: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Decodes draws of z, shape (K, 1, D), to the answer for some modalities.
 
     Modalities that are ``skipped`` are sampled but not returned, so that later ones get the same noise as in `nbridge.Model.impute`;
-    ``show`` are the elements of vectors to return, and ``given`` is the row that z was inferred from, None for the prior.
+    ``request.show`` are the elements of vectors to return, and ``given`` is the row that z was inferred from, None for the prior.
     """
+    show: Show = request.show
+    row = nothing_given(session, request.covariates) if given is None else given
+    # Encoders are given the covariates of the row, and decoders the fixed ones.
+    decoded = row.with_covariates(levels_of(session, request.fixed))
     if unknown := [name for name in show if name not in session.model.names]:
         known = session.model.names
         raise DataError(
@@ -108,7 +117,7 @@ def _answer(
     answer = {}
     for name in names:
         likelihood = session.model.likelihoods[name]
-        decoder = session.model.decoder_of(name, nothing_given(session) if given is None else given)
+        decoder = session.model.decoder_of(name, decoded)
         distribution = decoder.served(z, None if given is None else session.model.given(name, given))
         expectation = likelihood.expectation(distribution)
         if not (z.isfinite().all() and expectation.isfinite().all()):

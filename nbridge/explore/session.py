@@ -55,7 +55,7 @@ class Ranges:
 
 @dataclass(frozen=True)
 class Session:
-    """A model with the rows to explore it on, or the reason why there are none, in one line, and training rows for ranges."""
+    """A model with the rows to explore it on, or the reason why there are none, with training rows for ranges, and its folder."""
 
     model: MultimodalVAE
     spec: Spec
@@ -65,6 +65,7 @@ class Session:
     reason: str = ""
     train: Rows | None = None
     ids: np.ndarray | None = None
+    folder: str = ""
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
     def locked(self, work: Callable[Given, Answer], *arguments: Given.args, **options: Given.kwargs) -> Answer:
@@ -147,10 +148,12 @@ def open_session(directory: str | Path) -> Session:
     """
     folder = Path(directory)
     try:
-        return replace(session_of(run := open_run(folder, device="cpu")), title=run.spec.name or folder.resolve().name)
+        return replace(
+            session_of(run := open_run(folder, device="cpu")), title=run.spec.name or folder.resolve().name, folder=str(directory)
+        )
     except (DataError, RunError) as error:
         model, spec, _ = load_model(folder)
-        return Session(model, spec, spec.name or folder.resolve().name, reason=_without_advice(str(error), spec))
+        return Session(model, spec, spec.name or folder.resolve().name, reason=_without_advice(str(error), spec), folder=str(directory))
 
 
 def session_of(run: Run) -> Session:

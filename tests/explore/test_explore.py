@@ -463,7 +463,7 @@ MISTAKES: dict[str, tuple[dict[str, Any] | bytes, int, str]] = {
     "empty": ({}, 422, "missing key 'given'"),
     "nothing present": ({"given": {}}, 422, "nothing is given: give one or more modalities, or draw from the prior"),
     "unknown modality": ({"given": {"lable": {"label": 1}}}, 422, f"no modality 'lable' in this model. Did you mean 'label'? {KNOWN}"),
-    "unknown key": ({"given": {}, "sed": 1}, 422, "sed: unknown key 'sed'. Did you mean 'seed'? Known: show, seed, given"),
+    "unknown key": ({"given": {}, "sed": 1}, 422, "sed: unknown key 'sed'. Did you mean 'seed'? Known: show, seed, covariates, fixed, given"),  # noqa: E501
     "no value": ({"given": {"x": {}}}, 422, "given.x: expected exactly one of row, picture, values, label, text, got 0"),
     "two values": ({"given": {"x": {"row": 1, "label": 1}}}, 422, "given.x: expected exactly one of row, picture, values, label, text, got 2"),  # noqa: E501
     "another kind": ({"given": {"x": {"label": 1}}}, 422, "x: expected values or row, got label"),
