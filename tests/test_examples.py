@@ -43,6 +43,7 @@ def test_every_example_is_known_here():
         "omics",
         "pooling",
         "sensors",
+        "serve",
         "webdataset",
         "webdataset_source",
     }

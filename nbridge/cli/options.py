@@ -15,6 +15,7 @@ import typer
 from nbridge.cli.parameters import argument, option
 from nbridge.common.messages import clip
 from nbridge.data.endings import ARCHIVE, ARRAY, GZIP, TABLES, has_ending
+from nbridge.data.remote import is_url
 from nbridge.errors import DataError, NBridgeError, RunError, StoppedError, exit_code
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ def check_target(target: Path, option_: str, overwrite: bool, rows: str | None =
     Raises:
         RunError: when its parent folder does not exist, or it exists and may not be replaced.
     """
+    if is_url(target):
+        raise RunError(f"{option_}: a URL, expected a local path; write it here, then copy it")
     if not target.parent.is_dir():
         raise RunError(f"{option_}: folder {target.parent} does not exist")
     if not target.exists():

@@ -24,6 +24,7 @@ from nbridge.cli.options import (
 from nbridge.cli.parameters import argument, option
 from nbridge.data.endings import has_ending
 from nbridge.data.folders import is_folder, kind_of
+from nbridge.data.remote import check_writable, checked, is_url
 from nbridge.errors import DataError, RunError
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def impute(
     _impute(directory, rows or [], Path(str(to)), options, part)
 
 
-def _impute(directory: str, rows: str | list[str], target: Path, options: ImputationOptions, shard: Shard) -> None:
+def _impute(directory: str, rows: str | list[str], target: Path | str, options: ImputationOptions, shard: Shard) -> None:
     """Imputes rows with a progress bar, and prints a summary."""
     from nbridge.cli.tables import print_findings
     from nbridge.data.source import open_data
@@ -128,8 +129,8 @@ def _impute(directory: str, rows: str | list[str], target: Path, options: Imputa
     typer.echo(f"{target}: {done.stop - done.start:,} rows{of_all}; imputed {counts}{passed}")
 
 
-def _target(rows: Sequence[str], out: str | None, overwrite: bool) -> Path:
-    """The checked output path for a single input file or folder."""
+def _target(rows: Sequence[str], out: str | None, overwrite: bool) -> Path | str:
+    """The checked output path, or URL, for a single input file or folder."""
     if not rows:
         raise typer.BadParameter("Missing argument 'ROWS', the file to impute. It is optional with --to FOLDER.")
     if len(rows) > 1:
@@ -137,6 +138,12 @@ def _target(rows: Sequence[str], out: str | None, overwrite: bool) -> Path:
     if out is None:
         raise typer.BadParameter("Missing option '--out', the file to write.")
     ending = kind_of(rows[0])
+    if is_url(out):
+        checked(out)
+        if ending and not has_ending(out, ending):
+            raise RunError(f"--out {out}: expected a file that ends in {ending}")
+        check_writable(out, overwrite=overwrite)
+        return out
     return check_output(out, overwrite, (ending,), rows[0]) if ending else check_output_folder(out, overwrite, rows[0])
 
 

@@ -27,6 +27,7 @@ from typing import Any, ClassVar
 from nbridge.common.messages import clip, listing
 from nbridge.data.blocks import RowReader
 from nbridge.data.folders import find_file_or_folder
+from nbridge.data.remote import refresh
 from nbridge.data.schema import DataSchema
 from nbridge.data.split import Dataset
 from nbridge.data.split_labels import NoColumnError, RowLabels
@@ -347,6 +348,9 @@ def open_data(rows: Any, own: DataSource | None = None) -> DataSource:
     """
     if isinstance(rows, DataSource):
         return rows
+    if are_paths(rows):
+        # What a URL names may have changed since an earlier call.
+        refresh()
     for kind in _formats(own):
         if kind.reads(rows, own):
             found = kind.over(rows, own)

@@ -24,6 +24,7 @@ from nbridge.common.progress import no_progress
 from nbridge.common.warnings import Finding, issue
 from nbridge.data.batch import Batch
 from nbridge.data.patterns import Patterns
+from nbridge.data.remote import refresh
 from nbridge.data.source import DataSource
 from nbridge.data.split import Splits
 from nbridge.data.tables.frames import FrameLike
@@ -149,6 +150,7 @@ def train(
     """
     collector = _WarningCollector(callbacks)
     with join_processes() as world, ExitStack() as stack:
+        refresh()
         spec, text = _read(spec, overrides, written=out is not None)
         folder = None if out is None else Path(out)
         if folder is not None and world.is_main:
