@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.distributions import Independent
 
 from nbridge.common.messages import listing
+from nbridge.common.progress import Progress
 from nbridge.common.warnings import Finding, issue
 from nbridge.data.batch import Batch
 from nbridge.data.imputed import Imputed, Summary
@@ -32,7 +33,6 @@ from nbridge.inference.complete import impute_rows
 from nbridge.inference.impute import embed, generate, impute
 from nbridge.inference.intervals import DRAWS, summarise
 from nbridge.inference.options import ImputationOptions, Shard
-from nbridge.inference.plan import Progress
 from nbridge.inference.reading import read_batch
 from nbridge.inference.served import Served
 from nbridge.models.base import MultimodalVAE

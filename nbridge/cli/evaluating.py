@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -20,6 +20,8 @@ from nbridge.cli.options import (
     console_of,
     default_folder,
     prefixed_errors,
+    progress_console,
+    progress_of,
     reporting,
     split_names,
 )
@@ -62,7 +64,7 @@ def evaluate(
 
     Results are printed and saved as JSON in the run folder.
     """
-    from nbridge.cli.tables import EvaluationProgress, print_evaluation, print_findings
+    from nbridge.cli.tables import print_evaluation, print_findings
     from nbridge.cli.verdicts import print_verdict
     from nbridge.common.atomic_files import write_json, writing
     from nbridge.evaluation import suite
@@ -73,8 +75,10 @@ def evaluate(
 
     settings = _settings(split, metrics, given, rows, density_rows, samples, draws, generated, label, seed)
     cache = ClassifierCache(Path(directory) / CLASSIFIERS)
-    trained = run.open_run(directory, device=device)
-    with closing(EvaluationProgress(console_of(stderr=True))) as bar, prefixed_errors(directory, DataError), _options_as_typed():
+    with progress_of() as bar:
+        bar("reading rows", 0, 0)
+        trained = run.open_run(directory, device=device)
+    with progress_of("measurements") as bar, prefixed_errors(directory, DataError), _options_as_typed():
         parts = (trained.model.network, trained.spec, trained.splits, settings)
         evaluation = suite.evaluate(*parts, classifiers=cache, announce=bar, records=read_records(Path(directory)))
     with writing(target := evaluation_path(Path(directory), split)):
@@ -116,18 +120,17 @@ def compare(
     folder = default_folder(spec, read_spec(spec, set_ or ()).name, "compare-") if out is None else out
     if minutes is not None and not minutes > 0:
         raise NBridgeError(f"--minutes {minutes:g}: expected more than 0")
-    from nbridge.cli.tables import EvaluationProgress, print_comparison
+    from nbridge.cli.tables import print_comparison
     from nbridge.runs import comparison
 
     settings = _settings(split, metrics, given, rows, density_rows, samples, draws, generated, label, 0)
-    console = console_of(stderr=True)
-    bar = EvaluationProgress(console)
+    console = progress_console()
+    with progress_of("measurements") as bar, reporting() as progress, prefixed_errors(spec, SpecError), _options_as_typed():
 
-    def announce(line: str) -> None:
-        bar.close()
-        console.print(line, soft_wrap=True)
+        def announce(line: str) -> None:
+            bar.close()
+            console.print(line, soft_wrap=True)
 
-    with closing(bar), reporting(console) as progress, prefixed_errors(spec, SpecError), _options_as_typed():
         done = comparison.compare(
             spec, split_names(models), folder, seeds=seeds, settings=settings, overrides=set_ or (), device=device, minutes=minutes,
             announce=announce, callbacks=[progress], measuring=bar,

@@ -12,7 +12,7 @@ import typer
 
 from nbridge.acceleration.threads import set_thread_count
 from nbridge.cli import doctor, evaluating, exploring, exporting, hub, init, inspecting, reporting, serving, training
-from nbridge.cli.options import AllowCode
+from nbridge.cli.options import QUIET, AllowCode, Quiet
 from nbridge.errors import NBridgeError, RunError, exit_code
 from nbridge.spec.registry import allowing
 
@@ -40,6 +40,8 @@ COMPUTING = (
     training.train, training.resume, serving.impute, serving.generate, serving.embed, evaluating.evaluate, reporting.report,
     exploring.explore, exporting.export, evaluating.compare,
 )  # fmt: skip
+LONG = (*COMPUTING, init.init, inspecting.validate)
+"""The subcommands that may take more than two seconds and show progress; they have the option `--quiet`."""
 OWN_SPEC = (init.init, training.train, evaluating.compare, inspecting.validate, inspecting.params)
 """The subcommands that read a spec or a class of the user's own, and therefore may import modules in the current folder."""
 LOADING = (
@@ -51,7 +53,7 @@ LOADING = (
 app = typer.Typer(
     name="nbridge", help="Multimodal VAEs that impute missing modalities, from a declarative spec.",
     epilog=f"Start with:  {EXAMPLES[training.train]}\n\nor with your own data:  nbridge init rows.csv", no_args_is_help=True,
-    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    pretty_exceptions_enable=False, rich_markup_mode=None,
 )  # fmt: skip
 
 
@@ -89,15 +91,37 @@ def _with_allow_code(verb: Callable[..., None]) -> Callable[..., None]:
         with allowing(allow_code or ()):
             verb(*args, **kwargs)
 
-    option = inspect.Parameter("allow_code", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=AllowCode)
+    return _with_option(run, verb, "allow_code", None, AllowCode)
+
+
+def _with_quiet(verb: Callable[..., None]) -> Callable[..., None]:
+    """Adds the option `--quiet` to a subcommand."""
+
+    @functools.wraps(verb)
+    def run(*args: object, quiet: bool = False, **kwargs: object) -> None:
+        token = QUIET.set(quiet)
+        try:
+            verb(*args, **kwargs)
+        finally:
+            QUIET.reset(token)
+
+    return _with_option(run, verb, "quiet", False, Quiet)
+
+
+def _with_option(
+    run: Callable[..., None], verb: Callable[..., None], name: str, default: object, annotation: object
+) -> Callable[..., None]:
+    """A function with the arguments of a subcommand and one more."""
+    option = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
     signature = inspect.signature(verb, eval_str=True)
-    run.__annotations__ = {**verb.__annotations__, "allow_code": AllowCode}
+    run.__annotations__ = {**verb.__annotations__, name: annotation}
     vars(run)["__signature__"] = signature.replace(parameters=[*signature.parameters.values(), option])
     return run
 
 
 for _verb, _example in EXAMPLES.items():
     _command = _with_allow_code(_verb) if _verb in LOADING else _verb
+    _command = _with_quiet(_command) if _verb in LONG else _command
     app.command(epilog=f"Example:  {_example}")(_with_exit_codes(_command))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,7 @@ from nbridge.errors import DataError, NBridgeError, RunError, StoppedError, exit
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from nbridge.common.progress import ProgressDisplay
     from nbridge.model import Model
     from nbridge.training.progress import ConsoleProgress
 
@@ -37,6 +39,9 @@ SetCovariate = Annotated[
     list[str] | None,
     option("NAME=VALUE", "A fixed covariate in place of that of each row, such as batch=A; may be repeated.", "--set-covariate"),
 ]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress; results, warnings and errors are still printed.")]
+QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)
+"""Whether the command was given `--quiet`."""
 PATTERNS = 12
 """Maximum number of patterns of presence in a table."""
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")]
@@ -147,13 +152,27 @@ def console_of(*, stderr: bool = False, quiet: bool = False) -> Console:
     return Console(stderr=stderr, quiet=quiet, markup=False, emoji=False, highlight=False)
 
 
+def progress_console(*, is_main: bool = True) -> Console:
+    """The console of progress: stderr, or nothing with ``--quiet`` and in all processes but the first."""
+    return console_of(stderr=True, quiet=QUIET.get() or not is_main)
+
+
 @contextmanager
-def reporting(console: Console, folder: str | None = None) -> Iterator[ConsoleProgress]:
-    """Yields the progress of training, closes it at the end, and on Ctrl-C adds a message on how to continue."""
+def progress_of(unit: str = "rows") -> Iterator[ProgressDisplay]:
+    """Yields a display of progress, and removes it at the end."""
+    from nbridge.common.progress import ProgressDisplay
+
+    with closing(ProgressDisplay(progress_console(), unit)) as display:
+        yield display
+
+
+@contextmanager
+def reporting(folder: str | None = None, *, is_main: bool = True) -> Iterator[ConsoleProgress]:
+    """Yields the progress of training on stderr, closes it at the end, and on Ctrl-C adds a message on how to continue."""
     from nbridge.training.progress import ConsoleProgress
     from nbridge.training.run_folder import RESOLVED
 
-    progress = ConsoleProgress(console)
+    progress = ConsoleProgress(progress_console(is_main=is_main), warnings=console_of(stderr=True, quiet=not is_main))
     try:
         yield progress
     except KeyboardInterrupt as stop:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nbridge.cli.options import Seed
+from nbridge.cli.options import Seed, progress_of
 from nbridge.cli.parameters import argument
 from nbridge.common.messages import clip
 from nbridge.common.warnings import Finding
@@ -32,7 +32,10 @@ def report(
     """
     from nbridge.report.page import write_report
 
-    typer.echo(f"{write_report(directory, rows=rows, seed=seed)}: written")
+    with progress_of() as progress:
+        progress("measuring and drawing the report", 0, 0)
+        written = write_report(directory, rows=rows, seed=seed)
+    typer.echo(f"{written}: written")
 
 
 def verdict_or_warn(run: Run, console: Console) -> Verdict | None:
@@ -41,7 +44,9 @@ def verdict_or_warn(run: Run, console: Console) -> Verdict | None:
     from nbridge.training.run_folder import VERDICT
 
     try:
-        verdict = run.verdict
+        with progress_of() as progress:
+            progress("comparing with baselines", 0, 0)
+            verdict = run.verdict
         if run.folder is not None:
             with writing(target := run.folder / VERDICT):
                 write_json(target, verdict.as_dict())
@@ -56,7 +61,9 @@ def write_report_or_warn(run: Run, findings: tuple[Finding, ...] | None, console
     from nbridge.report.page import write_report
 
     try:
-        write_report(run, findings=findings)
+        with progress_of() as progress:
+            progress("measuring and drawing the report", 0, 0)
+            write_report(run, findings=findings)
     except Exception as error:
         again = f"try again with: nbridge report {shlex.quote(str(run.folder))}"
         console.print(f"warning: the report was not written ({clip(error, 200) or type(error).__name__}); {again}", soft_wrap=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -18,9 +17,9 @@ from nbridge.cli.options import (
     check_output,
     check_output_folder,
     check_target,
-    console_of,
     covariates_of,
     prefixed_errors,
+    progress_of,
 )
 from nbridge.cli.parameters import argument, option
 from nbridge.data.endings import has_ending
@@ -103,7 +102,7 @@ def impute(
 
 def _impute(directory: str, rows: str | list[str], target: Path | str, options: ImputationOptions, shard: Shard) -> None:
     """Imputes rows with a progress bar, and prints a summary."""
-    from nbridge.cli.tables import EvaluationProgress, print_findings
+    from nbridge.cli.tables import print_findings
     from nbridge.data.source import open_data
     from nbridge.inference.complete import impute_rows
     from nbridge.model import load
@@ -116,7 +115,7 @@ def _impute(directory: str, rows: str | list[str], target: Path | str, options: 
             raise RunError(f"--out {target}: this model has images, which are written as files; write to a folder, --to FOLDER")
         if shard.of > 1:
             raise RunError(f"--shard {shard.number}/{shard.of}: not supported for images; leave it out")
-    with closing(EvaluationProgress(console_of(stderr=True))) as bar:
+    with progress_of() as bar:
         done = impute_rows(model, source, target, options, shard=shard, progress=bar)
     print_findings(done.warnings)
     counts = ", ".join(f"{name} {count:,}" for name, count in done.imputed.items())

@@ -9,7 +9,6 @@ from textwrap import fill
 import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from nbridge.common.messages import number
@@ -106,31 +105,6 @@ def _rows(comparison: Comparison) -> Iterator[tuple[str, str, list[str]]]:
         else:
             yield metric, title, [""] * len(comparison.results)
             yield from ((metric, f"  {name}", cells) for name, cells in figures)
-
-
-class EvaluationProgress:
-    """Progress bar over the measurements of an evaluation; shown only in a terminal."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self._bar: Progress | None = None
-
-    def __call__(self, title: str, done: int, of: int) -> None:
-        """Progress callback: (title, done, total)."""
-        if not self.console.is_terminal:
-            return
-        if self._bar is None:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, console=self.console, transient=True)
-            self._bar.add_task("")
-            self._bar.start()
-        self._bar.update(self._bar.task_ids[0], description=title, completed=done, total=of)
-
-    def close(self) -> None:
-        """Removes the bar."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
 
 
 def _figures(metric: str, measurements: Sequence[Measurement], modalities: Names) -> Table:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nbridge.cli.options import AsJson, Device, Overrides, Overwrite, console_of, default_folder, prefixed_errors, reporting
+from nbridge.cli.options import AsJson, Device, Overrides, Overwrite, console_of, default_folder, prefixed_errors, progress_of, reporting
 from nbridge.cli.parameters import argument, option
 from nbridge.cli.reporting import WithoutReport, verdict_or_warn, write_report_or_warn
 from nbridge.cli.torchrun import main_process
@@ -56,7 +56,7 @@ def train(
 
             console = console_of(stderr=as_json, quiet=not is_main)
             trackers = stack.enter_context(tracking(loggers, folder))
-            with reporting(console, folder) as progress, prefixed_errors(spec, SpecError):
+            with reporting(folder, is_main=is_main) as progress, prefixed_errors(spec, SpecError):
                 callbacks = [progress, *trackers]
                 done = run.train(spec, out=folder, overwrite=overwrite, overrides=set_ or (), device=device, callbacks=callbacks)
         if is_main:
@@ -88,7 +88,7 @@ def _go_on(
             over = not overrides and Path(directory, MODEL, CONFIG).is_file()
             console = console_of(stderr=as_json, quiet=not is_main)
             trackers = stack.enter_context(tracking(loggers, directory))
-            with reporting(console, directory) as progress:
+            with reporting(directory, is_main=is_main) as progress:
                 done = run.resume(directory, device=device, overrides=overrides, callbacks=[progress, *trackers])
         if over:
             console.print(f"{directory}: training is already finished", soft_wrap=True)
@@ -104,7 +104,9 @@ def _summarise(run: Run, console: Console, as_json: bool, *, with_report: bool) 
     from nbridge.evaluation.findings import model_findings
     from nbridge.training.run_folder import REPORT
 
-    predictions = run.predictions
+    with progress_of() as progress:
+        progress("measuring imputation", 0, 0)
+        predictions = run.predictions
     findings = () if run.held_out is None else model_findings(run.model.network, run.held_out)
     for finding in findings:
         console.print(finding.line, soft_wrap=True)

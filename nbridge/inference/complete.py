@@ -19,6 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from nbridge.common.atomic_files import scratch_beside, writing
+from nbridge.common.progress import Progress
 from nbridge.common.warnings import Finding
 from nbridge.data.batch import Batch
 from nbridge.data.blocks import Block, Output, RowReader, RowWriter
@@ -34,7 +35,7 @@ from nbridge.inference.impute import check_size, impute, rows_at_a_time
 from nbridge.inference.intervals import summarise
 from nbridge.inference.layout import in_layout
 from nbridge.inference.options import ImputationOptions, Shard
-from nbridge.inference.plan import Plan, Progress, check_rows, make_plan, read_block, with_sizes
+from nbridge.inference.plan import Plan, check_rows, make_plan, read_block, with_sizes
 from nbridge.inference.served import Served
 from nbridge.models.base import MultimodalVAE
 

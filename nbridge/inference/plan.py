@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 
 from nbridge.common.messages import did_you_mean, listing
+from nbridge.common.progress import Progress
 from nbridge.data.arrays import check_same_rows, to_batch
 from nbridge.data.batch import Batch
 from nbridge.data.blocks import Block, RowReader
@@ -17,9 +18,6 @@ from nbridge.data.marks import as_marks, check_marks
 from nbridge.errors import CellError, DataError
 from nbridge.models.support import SupportError, check_support
 from nbridge.nn.likelihoods import Likelihood
-
-Progress = Callable[[str, int, int], None]
-"""Progress callback: (stage, done, total), with rows done and in total."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from nbridge.acceleration.precision import Products
 from nbridge.acceleration.precision_choice import choose_precision
 from nbridge.common.autograd import gradients
 from nbridge.common.process_state import torch_threads
+from nbridge.common.progress import no_progress
 from nbridge.common.warnings import Finding, issue
 from nbridge.data.batch import Batch
 from nbridge.data.patterns import Patterns
@@ -297,7 +298,9 @@ def _prepare(spec: Spec, data: Data | None, device: str, world: World, collector
     check_size(model := build_model(spec))
     with world.main_first():
         frame = data if isinstance(data, DataSource) else rows_given(spec, data)
-        splits = build_data(spec, model, data if frame is None else frame, warn=collector.warn if world.is_main else None)
+        given, progress = data if frame is None else frame, collector.callbacks.on_progress if world.is_main else no_progress
+        splits = build_data(spec, model, given, warn=collector.warn if world.is_main else None, progress=progress)
+        progress("", 0, 0)
     return model.to(world.device(device)), splits
 
 

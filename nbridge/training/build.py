@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nbridge.common.autograd import gradients
 from nbridge.common.memory import free_bytes
 from nbridge.common.messages import listing
+from nbridge.common.progress import Progress, no_progress
 from nbridge.common.randomness import own_draws
 from nbridge.common.warnings import Finding
 from nbridge.data.arrays import to_batch
@@ -250,7 +251,7 @@ class SpecParts(Parts):
 
 def build_data(
     spec: Spec, model: MultimodalVAE, data: Mapping[str, ArrayLike | Tensor] | Batch | DataSource | None = None,
-    *, warn: Callable[[Finding], None] | None = None,
+    *, warn: Callable[[Finding], None] | None = None, progress: Progress = no_progress,
 ) -> Splits:  # fmt: skip
     """Loads the rows of a spec, or takes rows in memory, checks them against the model's likelihoods and splits them.
 
@@ -263,11 +264,13 @@ def build_data(
             `data.group` and `data.split`; a batch; or the result of `rows_given`.
         warn: Callback for warnings: values imputed before, empty rows, modalities never observed together in training, doubtful groups,
             likely mistakes.
+        progress: Progress callback: (task, done, total).
 
     Raises:
         DataError: if rows do not match the spec or a modality is missing altogether.
     """
     shapes = _shapes(spec)
+    progress("reading rows", 0, 0)
     dataset, labels, source = _load(spec, data, shapes)
     if missing := [name for name in model.names if name not in dataset.batch.names]:
         found = listing(dataset.batch.names)
@@ -280,7 +283,7 @@ def build_data(
     empty = (~torch.stack(list(dataset.batch.present.values())).any(0)).nonzero()[:, 0]
     if any(name in shapes for name in set(dataset.batch.names) - set(model.names)):
         dataset = replace(dataset, batch=dataset.batch.select(*(name for name in dataset.batch.names if name in model.names)))
-    _check(model, dataset)
+    _check(model, dataset, progress)
     findings, every = [*imputed_before(before, _TRAINED)], dataset.batch
     if len(empty):
         dataset = _treat_empty(dataset, empty, spec.data.empty_rows, findings)
@@ -451,9 +454,10 @@ def _treat_empty(dataset: Dataset, empty: Tensor, what: EmptyRows, findings: lis
     return replace(dataset, batch=dataset.batch.subset(picked), **arrays)
 
 
-def _check(model: MultimodalVAE, dataset: Dataset) -> None:
+def _check(model: MultimodalVAE, dataset: Dataset, progress: Progress) -> None:
+    progress("checking rows", 0, len(dataset.batch))
     if isinstance(dataset.batch, StoredRows):
-        dataset.batch.check(model.check)
+        dataset.batch.check(model.check, progress)
         return
     try:
         model.check(dataset.batch.sample())

@@ -69,6 +69,9 @@ class Callback:
     def on_warning(self, finding: Finding) -> None:
         """Called for a warning about the rows or the model; if no callback overrides it, warnings are issued as `NBridgeWarning`."""
 
+    def on_progress(self, task: str, done: int, total: int) -> None:
+        """Called during work other than updates, such as checking rows; see `nbridge.common.progress.Progress`."""
+
     def on_stage(self, begun: StageBegun) -> None:
         """Called when a stage begins or resumes."""
 
@@ -97,6 +100,10 @@ class Callbacks(Callback):
     def on_warning(self, finding: Finding) -> None:
         for callback in self.callbacks:
             callback.on_warning(finding)
+
+    def on_progress(self, task: str, done: int, total: int) -> None:
+        for callback in self.callbacks:
+            callback.on_progress(task, done, total)
 
     def on_stage(self, begun: StageBegun) -> None:
         for callback in self.callbacks:

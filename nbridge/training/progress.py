@@ -9,6 +9,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
+from nbridge.common.progress import ProgressDisplay
 from nbridge.common.warnings import Finding
 from nbridge.training.budgets import Budget
 from nbridge.training.callbacks import Callback, StageBegun, StageEnded
@@ -25,19 +26,30 @@ class _BarAboveTerms(Progress):
 
 
 class ConsoleProgress(Callback):
-    """A rich progress bar per stage with the loss terms; without a terminal, about ten plain lines per stage."""
+    """A rich progress bar per stage with the loss terms; without a terminal, about ten plain lines per stage.
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    Arguments:
+        console: The console of progress.
+        warnings: That of warnings; by default the same.
+    """
+
+    def __init__(self, console: Console, *, warnings: Console | None = None) -> None:
+        self.console, self.warnings = console, console if warnings is None else warnings
+        self._display = ProgressDisplay(console)
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._budget = Budget(1, 1)
         self._begun, self._done, self._rounds = 0.0, 0, 0
 
     def on_warning(self, finding: Finding) -> None:
-        self.console.print(finding.line, highlight=False, soft_wrap=True)
+        self._display.close()
+        self.warnings.print(finding.line, highlight=False, soft_wrap=True)
+
+    def on_progress(self, task: str, done: int, total: int) -> None:
+        self._display(task, done, total)
 
     def on_stage(self, begun: StageBegun) -> None:
+        self._display.close()
         budget, done = begun.budget, begun.done
         self._budget, self._begun, self._done, self._rounds = budget, time.monotonic(), done, 0
         resumed = f", resuming after {budget.unit} {budget.counted(done):,}" if done else ""
@@ -72,7 +84,8 @@ class ConsoleProgress(Callback):
         self.console.print(f"stage {ended.stage}: done, weights of {unit} {counted(ended.best):,} kept{early}", highlight=False)
 
     def close(self) -> None:
-        """Removes the bar, also if training ends in the middle of a stage."""
+        """Removes the bars, also if training ends in the middle of a stage."""
+        self._display.close()
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

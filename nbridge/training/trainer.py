@@ -19,6 +19,7 @@ from nbridge.acceleration.normalisation import synchronised
 from nbridge.acceleration.precision import Products, matmul_precision
 from nbridge.acceleration.precision_choice import choose_precision
 from nbridge.common.autograd import gradients
+from nbridge.common.progress import Progress
 from nbridge.common.randomness import compiled_draws, draws_itself, own_draws, reseed
 from nbridge.common.warnings import Finding
 from nbridge.data.batch import Batch
@@ -95,7 +96,7 @@ def fit(
             if save:
                 save(state)
         model.eval()
-    _fit_serving(model, train, validation, held, settings)
+    _fit_serving(model, train, validation, held, settings, called.on_progress)
     _fit_mixture(model, train, settings.seed, called)
     return state
 
@@ -118,18 +119,25 @@ def _held_for_intervals(model: MultimodalVAE, validation: Rows | None, settings:
     return halves(validation, _seed(settings.seed, "halves", 0))
 
 
-def _fit_serving(model: MultimodalVAE, train: Rows, validation: Rows | None, held: Rows | None, settings: TrainingSpec) -> None:
+def _fit_serving(
+    model: MultimodalVAE, train: Rows, validation: Rows | None, held: Rows | None, settings: TrainingSpec, progress: Progress
+) -> None:
     """Fits everything that only serving uses, in the precision of serving: exponents, product prior, calibration and intervals."""
     with own_draws(settings.seed):
         if validation is not None:
+            progress("fitting exponents", 0, 0)
             reseed(_seed(settings.seed, "exponents", 0))
             fit_exponents(model, validation)
+        progress("fitting the prior", 0, 0)
         choose_prior(model, train, validation, _seed(settings.seed, "prior", 0))
         reseed(_seed(settings.seed, "calibrate", 0))
         if settings.calibrate and validation is not None:
+            progress("calibrating", 0, 0)
             calibrate(model, validation)
         if held is not None:
+            progress("fitting intervals", 0, 0)
             conform(model, held)
+        progress("", 0, 0)
 
 
 def _fit_mixture(model: MultimodalVAE, train: Rows, seed: int, callbacks: Callbacks) -> None:

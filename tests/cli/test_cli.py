@@ -545,18 +545,18 @@ UNTESTED = (
 
 def test_without_a_terminal_training_prints_plain_lines_once(call: Call, here: Path):
     result = call("train", "tiny.yaml", "--out", "new [bold] run")
-    assert (result.code, result.err) == (0, "")
-    assert "\x1b" not in result.out
-    assert "\r" not in result.out
-    lines = result.out.splitlines()
-    assert [line.split("  loss")[0] for line in lines[:8]] == [
+    assert result.code == 0
+    assert not {"\x1b", "\r"} & set(result.out + result.err)
+    lines = result.err.splitlines()
+    assert [line.split("  loss")[0] for line in lines] == [
         "stage joint: 28 rows, 2 epochs", "  joint 1/2", "  joint 2/2", lines[3],
         "stage bridges: 28 rows, 2 epochs", "  bridges 1/2", "  bridges 2/2", lines[7],
     ]  # fmt: skip
     assert re.fullmatch(r"stage joint: done, weights of epoch [12] kept", lines[3])
     assert re.fullmatch(r"stage bridges: done, weights of epoch [12] kept", lines[7])
-    assert lines[8] == UNTESTED.replace("N", "8").strip()
-    assert lines[10] == "Each modality imputed from all others, 8 rows not used in training"
+    lines = result.out.splitlines()
+    assert lines[0] == UNTESTED.replace("N", "8").strip()
+    assert lines[2] == "Each modality imputed from all others, 8 rows not used in training"
     assert [line for line in lines if line.startswith("Verdict: ")] == [
         "Verdict: not tested (8 test rows, 20 needed): x, counts, image, colour, label"
     ]
@@ -871,8 +871,7 @@ def test_what_training_never_had_is_told_when_it_begins_and_when_it_is_evaluated
         "counts, colour, label, observed with each of them, serve instead"
     )
     trained = call("train", "tiny.yaml", "--out", "apart", "--set", "model=mvae", "--set", "training.stages.joint.epochs=1")
-    assert (trained.code, trained.err) == (0, "")
-    assert trained.out.splitlines()[0] == line
+    assert (trained.code, trained.err.splitlines()[0]) == (0, line)
     result = call("evaluate", "apart", "--metrics", "predictive", "--draws", "3")
     assert (result.code, result.err.splitlines()[0], result.err.count("\n")) == (0, line, 2)
     written, untested = json.loads(Path("apart", "evaluation.json").read_text())["warnings"]
@@ -895,7 +894,7 @@ def test_a_model_at_chance_is_told_after_training_and_after_every_evaluation(cal
     }
     np.savez("data.npz", **arrays)
     begin = "warning: modality 'label': imputation from the others is at chance, "
-    trained = call("train", "tiny.yaml", "--out", "idle")
+    trained = call("train", "tiny.yaml", "--out", "idle", "--quiet")
     lines = trained.out.splitlines()
     assert (trained.code, trained.err) == (0, "")
     assert sum(line.startswith(begin) for line in lines) == 1
@@ -1080,3 +1079,19 @@ def test_a_reader_that_leaves_early_gets_no_traceback():
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == ""
+
+
+def test_quiet_hides_progress_and_no_warning(call: Call, here: Path):
+    rewrite(x__present=np.arange(ROWS) % 2 == 0, image__present=np.arange(ROWS) % 2 == 1)
+    options = ("--set", "model=mvae", "--set", "training.stages.joint.epochs=1", "--no-report")
+    loud, quiet = (call("train", "tiny.yaml", "--out", name, *options, *more) for name, more in (("a", ()), ("b", ("--quiet",))))
+    assert quiet.err.splitlines() == [line for line in loud.err.splitlines() if line.startswith("warning: ")]
+    assert len(quiet.err.splitlines()) == 1
+    assert quiet.out == loud.out.replace("a/model", "b/model").replace("impute a ", "impute b ").replace("generate a ", "generate b ")
+
+
+@pytest.mark.parametrize(("words", "found"), [("nbridge tra", "train"), ("nbridge train --no", "--no-report")])
+def test_bash_completes_subcommands_and_options(words: str, found: str):
+    setting = {**os.environ, "_NBRIDGE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    command = [sys.executable, "-m", "nbridge"]
+    assert subprocess.run(command, env=setting, capture_output=True, text=True, check=True).stdout.split() == [found]

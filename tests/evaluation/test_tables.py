@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from nbridge.cli.tables import EvaluationProgress, print_comparison, print_evaluation
+from nbridge.cli.tables import print_comparison, print_evaluation
 from nbridge.evaluation.results import Evaluation, Measurement, Settings
 from nbridge.runs.comparison_table import Comparison, ModelResults, SeedValues
 
@@ -102,18 +102,3 @@ def test_a_comparison_shows_every_model_whole(models: int, width: int):
     assert "standard error" not in joined
     assert text.rstrip().endswith("left out: labels; no classes")
     assert text.count("Figures: mean ± standard deviation over 2 seeds; the first 5 of 9 test rows;") == 1
-
-
-def test_a_bar_shows_where_an_evaluation_stands_in_a_terminal_only():
-    console = Console(file=io.StringIO(), width=80, force_terminal=True)
-    bar = EvaluationProgress(console)
-    for done in range(3):
-        bar("predictive of fac given fou", done, 3)
-    bar.close()
-    bar.close()
-    assert isinstance(console.file, io.StringIO)
-    assert "predictive of fac given fou" in console.file.getvalue()
-    quiet = Console(file=io.StringIO())
-    EvaluationProgress(quiet)("predictive", 0, 3)
-    assert isinstance(quiet.file, io.StringIO)
-    assert quiet.file.getvalue() == ""

@@ -240,7 +240,7 @@ def slowly() -> None:
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_a_signal_ends_training_in_one_line_and_it_goes_on_as_if_nothing_had_been(here: Path, name: str, code: int):
     words = ("--no-report", "--set", "training.checkpoint_seconds=0", "--set", "training.stages.joint.epochs=20")
-    process = start("train", "spec.yaml", "--out", "run", *words, before=slowly)
+    process = start("train", "spec.yaml", "--out", "run", "--quiet", *words, before=slowly)
     metrics, began = here / "run" / METRICS, time.monotonic()
     while not metrics.exists() or metrics.read_bytes().count(b"\n") < 3:
         assert process.lives()

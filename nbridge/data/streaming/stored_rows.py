@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nbridge.common.progress import Progress, no_progress
 from nbridge.data.arrays import check_some_present
 from nbridge.data.batch import Batch
 from nbridge.data.column import Column
@@ -188,11 +189,12 @@ class StoredRows:
 
     # Reading
 
-    def check(self, check: Callable[[Batch, int], None]) -> None:
+    def check(self, check: Callable[[Batch, int], None], progress: Progress = no_progress) -> None:
         """Checks all rows of a store, a piece at a time; not for a subset of the rows.
 
         Arguments:
             check: Takes a batch and the index of its first row, and raises a DataError.
+            progress: Progress callback: (task, done, total).
 
         Raises:
             DataError: the same, prefixed with the file.
@@ -203,6 +205,7 @@ class StoredRows:
             batch = self.slice(start, stop)
             with naming(origin):
                 check(batch, start - first)
+            progress("checking rows", stop, len(self))
 
     def digest(self) -> str:
         """A hash of these rows and their contents, computed without reading them again."""
