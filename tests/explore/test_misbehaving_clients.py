@@ -292,7 +292,7 @@ def test_a_request_of_a_very_long_name_is_answered_in_a_short_line(session: Sess
     for question, line in (
         ({"given": {name: {"row": 1}}}, f"no modality '{cut}' in this model. {KNOWN}"),
         ({"given": {"y": {"values": [1, 2]}}, "show": {name: [0]}}, f"show: no modality '{cut}' in this model. {KNOWN}"),
-        ({"given": {}, name: 1}, f"{cut}: unknown key '{cut}'. Known: show, seed, given"),
+        ({"given": {}, name: 1}, f"{cut}: unknown key '{cut}'. Known: show, seed, covariates, fixed, given"),
     ):
         answer = client.post(IMPUTE, json=question)
         assert (answer.status_code, answer.json()) == (422, {"error": line})
