@@ -76,18 +76,19 @@ def print_comparison_summary(comparison: Comparison, console: Console) -> None:
     """Prints the main figure of each measurement, up to `SUMMARY_LINES`, the best models, and those worth their parameters."""
     lines, names = comparison.summary(), [one.name for one in comparison.results]
     wins = comparison.wins()
+    compared = sum(bool(comparison.best(measurement, figure)) for measurement, figure, _ in lines)
     for measurement, figure, cells in lines[:SUMMARY_LINES]:
         each = ", ".join(f"{name} {cell}" for name, cell in zip(names, cells, strict=True))
-        console.print(f"{measurement}: {figure}: {each}", soft_wrap=True, markup=False)
+        console.print(f"{measurement}: {figure}: {each}", markup=False)
     if more := len(lines) - SUMMARY_LINES if len(lines) > SUMMARY_LINES else 0:
         console.print(f"and {more:,} more measurements, in the file or with --full")
     if lines:
         console.print("(* is the best)")
     best = ", ".join(f"{name} {number}" for name, number in wins.items())
-    console.print(f"best of {len(lines):,} measurements: {best}", soft_wrap=True, markup=False)
+    console.print(f"best of {compared:,} measurements of two or more models: {best}", markup=False)
     cost = {one.name: one.parameters for one in comparison.results}
     frontier = ", ".join(f"{name} ({cost[name]:,} parameters, best in {wins[name]})" for name in comparison.pareto())
-    console.print(f"no model is both smaller and more often best than: {frontier}", soft_wrap=True, markup=False)
+    console.print(f"no model is both smaller and more often best than: {frontier}", markup=False)
 
 
 def print_findings(findings: Iterable[Finding]) -> None:

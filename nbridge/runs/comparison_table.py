@@ -98,13 +98,13 @@ class Comparison:
         return lines
 
     def best(self, measurement: str, figure: str) -> tuple[str, ...]:
-        """The names of the models with the best mean of a figure; empty if no model has it."""
+        """The names of the models with the best mean of a figure; empty if fewer than two models have it."""
         means = {
             one.name: one.figures[measurement, figure].mean
             for one in self.results
             if (measurement, figure) in one.figures and one.figures[measurement, figure].known
         }
-        if not means:
+        if len(means) < 2:
             return ()
         top = (min if _lower(figure) else max)(means.values())
         return tuple(name for name, mean in means.items() if mean == top)
