@@ -111,6 +111,7 @@ def compare(
     label: Label = None,
     device: Device = "auto",
     minutes: Annotated[float | None, option("M", "Stop after M minutes; run the same command to continue.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Print every figure, as in the file, before the summary.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train and evaluate several models on one spec. Run the same command again to continue after an interruption."""
@@ -120,7 +121,7 @@ def compare(
     folder = default_folder(spec, read_spec(spec, set_ or ()).name, "compare-") if out is None else out
     if minutes is not None and not minutes > 0:
         raise NBridgeError(f"--minutes {minutes:g}: expected more than 0")
-    from nbridge.cli.tables import print_comparison
+    from nbridge.cli.tables import print_comparison, print_comparison_summary
     from nbridge.runs import comparison
 
     settings = _settings(split, metrics, given, rows, density_rows, samples, draws, generated, label, 0)
@@ -138,7 +139,9 @@ def compare(
     if as_json:
         typer.echo(json.dumps(done.as_dict(), indent=2))
     else:
-        print_comparison(done, console_of())
+        if full:
+            print_comparison(done, console_of())
+        print_comparison_summary(done, console_of())
         table, figures = comparison.comparison_paths(Path(folder), split)
         typer.echo(f"{table}, with standard errors, and {figures}: written")
 

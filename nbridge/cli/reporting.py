@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nbridge.cli.options import Seed, progress_of
-from nbridge.cli.parameters import argument
+from nbridge.cli.parameters import argument, option
 from nbridge.common.messages import clip
 from nbridge.common.warnings import Finding
 
@@ -22,19 +22,27 @@ WithoutReport = Annotated[bool, typer.Option("--no-report", help="Do not write r
 
 
 def report(
-    directory: Annotated[str, argument("RUN", "A run folder.")],
+    directories: Annotated[list[str], argument("RUN...", "A run folder; of several, one page shows them side by side.")],
+    out: Annotated[
+        str | None, option("FILE", "The page to write.", shown="report.html in the run; reports.html beside the first run")
+    ] = None,
     rows: Annotated[int, typer.Option(metavar="N", min=1, help="Number of held-out rows for the charts.")] = 200,
     seed: Seed = 0,
 ) -> None:
-    """Write report.html into a run folder. A self-contained page with training curves, imputed images and values, and scores.
+    """Write report.html into a run folder. A self-contained page: the verdict, imputed images and values, scores and training curves.
 
     For an unfinished run it shows what is available so far.
     """
+    if len(directories) > 1:
+        from nbridge.report.side_by_side import write_comparison
+
+        typer.echo(f"{write_comparison(directories, rows=rows, seed=seed, out=out)}: written")
+        return
     from nbridge.report.page import write_report
 
     with progress_of() as progress:
         progress("measuring and drawing the report", 0, 0)
-        written = write_report(directory, rows=rows, seed=seed)
+        written = write_report(directories[0], rows=rows, seed=seed, out=out)
     typer.echo(f"{written}: written")
 
 

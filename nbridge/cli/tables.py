@@ -22,6 +22,8 @@ MAX_COLUMNS = 8
 """A series with more entries than this is printed vertically."""
 MAX_LINES = 60
 """Maximum number of columns of a mixed modality listed."""
+SUMMARY_LINES = 20
+"""Maximum number of measurements in the summary of a comparison."""
 MAX_HEADING, NARROW = 12, 8
 """Maximum width of a heading, and of one in a table of many, in characters."""
 
@@ -67,6 +69,25 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         console.print(table)
     for note in comparison.notes():
         console.print(note)
+
+
+def print_comparison_summary(comparison: Comparison, console: Console) -> None:
+    """Prints the main figure of each measurement, up to `SUMMARY_LINES`, the best models, and those worth their parameters."""
+    lines, names = comparison.summary(), [one.name for one in comparison.results]
+    wins = comparison.wins()
+    compared = sum(bool(comparison.best(measurement, figure)) for measurement, figure, _ in lines)
+    for measurement, figure, cells in lines[:SUMMARY_LINES]:
+        each = ", ".join(f"{name} {cell}" for name, cell in zip(names, cells, strict=True))
+        console.print(f"{measurement}: {figure}: {each}", markup=False)
+    if more := len(lines) - SUMMARY_LINES if len(lines) > SUMMARY_LINES else 0:
+        console.print(f"and {more:,} more measurements, in the file or with --full")
+    if lines:
+        console.print("(* is the best)")
+    best = ", ".join(f"{name} {number}" for name, number in wins.items())
+    console.print(f"best of {compared:,} measurements of two or more models: {best}", markup=False)
+    cost = {one.name: one.parameters for one in comparison.results}
+    frontier = ", ".join(f"{name} ({cost[name]:,} parameters, best in {wins[name]})" for name in comparison.pareto())
+    console.print(f"no model is both smaller and more often best than: {frontier}", markup=False)
 
 
 def print_findings(findings: Iterable[Finding]) -> None:

@@ -9,12 +9,17 @@ from xml.etree.ElementTree import Element
 from nbridge.common.messages import clip
 from nbridge.errors import NBridgeError
 from nbridge.evaluation.parameter_counts import LABELS, ParameterTable, count_parameters
+from nbridge.nn.mixed import Mixed
 from nbridge.report.run_data import ModelAndRows, RunData, SectionSkipped
 from nbridge.report.tree import element, paragraph, table
 from nbridge.spec.components import Component
+from nbridge.spec.covariates import Covariate
+from nbridge.visual.mixed_columns import column_views
 
 PATTERNS = 12
 """Maximum number of patterns of presence shown."""
+MAX_COLUMNS = 200
+"""Maximum number of columns of a modality listed."""
 MAX_CHARACTERS = 100_000
 """Maximum number of characters of a spec shown."""
 
@@ -34,6 +39,28 @@ def trained(data: RunData) -> Iterator[Element]:
         for name, one in spec.modalities.items()
     ]
     yield table("Modalities", headings, rows, words=3)
+    if spec.covariates:
+        yield table(
+            "Covariates", ("covariate", "kind"), [(clip(name, 60), _covariate(one)) for name, one in spec.covariates.items()], words=2
+        )
+    yield from _mixed(data)
+
+
+def _covariate(one: Covariate) -> str:
+    """The kind of a covariate, with its number of classes where the spec lists them."""
+    return f"{one.type}, {len(one.classes):,} classes" if one.classes else one.type
+
+
+def _mixed(data: RunData) -> Iterator[Element]:
+    """The columns of mixed modalities by name and kind."""
+    if isinstance(data.loaded, str):
+        return
+    for name, likelihood in data.loaded.model.likelihoods.items():
+        if isinstance(likelihood, Mixed):
+            views = column_views(data.spec, name, likelihood)
+            more = f", the first {MAX_COLUMNS} of {len(views):,}" if len(views) > MAX_COLUMNS else ""
+            rows = [(view.name, view.described, clip(", ".join(view.classes), 120)) for view in views[:MAX_COLUMNS]]
+            yield table(f"Columns of {name}{more}", ("column", "kind", "classes"), rows, words=3)
 
 
 def _weight(asked: float | str, used: float | None) -> str:

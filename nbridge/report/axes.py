@@ -22,6 +22,8 @@ class Axis:
     low: float
     high: float
     label: str
+    whole: bool = False
+    """Whether ticks are whole numbers only."""
 
     @classmethod
     def fit(cls, values: Sequence[float], label: str, margin: float = 0.04) -> Axis:
@@ -38,6 +40,7 @@ class Axis:
             ([0.0, 20.0, 40.0, 60.0, 80.0], [-0.01, 0.0, 0.01, 0.02, 0.03])
         """
         rough = (self.high - self.low) / about
+        rough = max(1.0, rough) if self.whole else rough
         size = 10.0 ** math.floor(math.log10(rough))
         step = size * min((1, 2, 5, 10), key=lambda multiple: abs(math.log(multiple * size / rough)))
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from xml.etree.ElementTree import Element
 
 from nbridge.report.axes import Axis, Chart, empty_chart
@@ -45,13 +46,47 @@ def scatter(title: str, x: Axis, y: Axis, clouds: Iterable[Line], *, diagonal: b
     return chart.svg
 
 
-def calibration_curve(title: str, x: Axis, y: Axis, points: Points) -> Element:
-    """A calibration curve: observed against predicted shares, with the diagonal."""
+def calibration_curve(title: str, x: Axis, y: Axis, points: Points, band: Sequence[tuple[float, float, float]] = ()) -> Element:
+    """A calibration curve: observed against predicted shares, with the diagonal.
+
+    ``band`` has the ends of the range in which the points of a calibrated model are, (x, low, high), which is filled.
+    """
     chart = empty_chart(title, x, y)
+    if band:
+        around = [(at, high) for at, _, high in band] + [(at, low) for at, low, _ in reversed(band)]
+        chart.svg.append(element("path", d=_through(chart, around) + "Z", class_="band"))
     chart.svg.append(_diagonal(chart))
     chart.svg.append(element("path", d=_through(chart, points), class_="line first"))
     for point in points:
         chart.svg.append(_circle(chart, point, 2.5, "point"))
+    return chart.svg
+
+
+def error_bars(title: str, x: Axis, y: Axis, series: Iterable[Sequence[tuple[float, float, float]]]) -> Element:
+    """Lines through points (x, y, half length of the bar) with error bars, one colour for each series, and a line at y = 0."""
+    chart = empty_chart(title, x, y)
+    zero = f"{chart.y_coordinate(0):.1f}"
+    chart.svg.append(element("path", d=f"M{chart.x_coordinate(x.low):.1f} {zero}H{chart.x_coordinate(x.high):.1f}", class_="equal"))
+    for place, points in enumerate(series):
+        style = f"c{place % 8}"
+        if not points:
+            continue
+        chart.svg.append(element("path", d=_through(chart, [(at, value) for at, value, _ in points]), class_=f"line {style}"))
+        bars = (
+            f"M{chart.x_coordinate(at):.1f} {chart.y_coordinate(value - bar):.1f}V{chart.y_coordinate(value + bar):.1f}"
+            for at, value, bar in points
+        )
+        chart.svg.append(element("path", d="".join(bars), class_=f"bar {style}"))
+        chart.svg.append(element("path", d=_dots(chart, [(at, value) for at, value, _ in points]), class_=f"dots large round {style}"))
+    return chart.svg
+
+
+def histograms(title: str, x: Axis, y: Axis, edges: Sequence[float], filled: Sequence[float], line: Sequence[float]) -> Element:
+    """Two histograms over the same bins: one as a filled area, the other as a line."""
+    chart = empty_chart(title, x, y)
+    for heights, style in ((filled, "area"), (line, "line second solid")):
+        steps = [(edge, height) for height, pair in zip(heights, pairwise(edges), strict=True) for edge in pair]
+        chart.svg.append(element("path", d=_through(chart, [(edges[0], 0.0), *steps, (edges[-1], 0.0)]), class_=style))
     return chart.svg
 
 

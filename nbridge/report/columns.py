@@ -27,10 +27,11 @@ from nbridge.evaluation.cell_scores import (
 from nbridge.evaluation.single_cells import mixed_modalities, usable_rows
 from nbridge.report.axes import Axis
 from nbridge.report.charts import Line, calibration_curve, scatter
+from nbridge.report.distributions import KEY, density, shares
 from nbridge.report.labels import ClassPredictions, matrix
 from nbridge.report.run_data import ModelAndRows, RunData, SectionSkipped
-from nbridge.report.tree import element, paragraph, table
-from nbridge.report.values import BINS, CALIBRATION_NOTE, LEVELS, POINTS, probabilities
+from nbridge.report.tree import element, paragraph, sortable
+from nbridge.report.values import BAND_NOTE, BINS, CALIBRATION_NOTE, LEVELS, POINTS, coverage_band, probabilities
 from nbridge.spec.spec import Spec
 
 DRAWS = 99
@@ -57,7 +58,7 @@ def section(data: RunData) -> Iterator[Element]:
     for name in names:
         yield element("h3", name)
         yield from _modality(loaded, data.spec, name)
-    yield paragraph(CALIBRATION_NOTE, quiet=True)
+    yield paragraph(f"{CALIBRATION_NOTE} {BAND_NOTE}", quiet=True)
 
 
 def _modality(loaded: ModelAndRows, spec: Spec, name: str) -> Iterator[Element]:
@@ -70,9 +71,12 @@ def _modality(loaded: ModelAndRows, spec: Spec, name: str) -> Iterator[Element]:
             yield _scores(f"Imputed {kind} of {name}, {rows:,} rows", what, [scores for _, scores in pairs])
     if numbers:
         yield element("div", *(_scatter(one) for one, _ in numbers[:CHARTS]), class_="charts")
+        yield paragraph(f"Distributions of hidden cells. {KEY}", quiet=True)
+        yield element("div", *(_density(one) for one, _ in numbers[:CHARTS]), class_="charts")
     if classes:
-        yield paragraph("Rows are true classes, columns predicted ones, in percent of the row.", quiet=True)
+        yield paragraph("Rows are true classes, columns predicted ones, in percent of the row; n is its number of cells.", quiet=True)
         yield element("div", *(matrix(_predictions(one), one.view.classes) for one, _ in classes[:CHARTS]), class_="matrices")
+        yield element("div", *(_shares(one) for one, _ in classes[:CHARTS]), class_="matrices")
     if (more := max(len(numbers), len(classes)) - CHARTS) > 0:
         yield paragraph(f"and {more} more columns, with scores in the tables above", quiet=True)
     of_numbers, of_classes = ([one for one, _ in pairs] for pairs in (numbers, classes))
@@ -83,10 +87,11 @@ def _modality(loaded: ModelAndRows, spec: Spec, name: str) -> Iterator[Element]:
 def _scores(caption: str, what: Sequence[str], scores: Sequence[ColumnScores]) -> Element:
     """A table of scores, one line for each column with its kind."""
     more = f", the first {LINES} of {len(scores):,} columns" if len(scores) > LINES else ""
-    lines = (
+    lines = [
         (one.view.name, one.view.described, f"{one.cells:,}", *(number(getattr(one, name)) for name in what)) for one in scores[:LINES]
-    )
-    return table(caption + more, ("column", "kind", "cells", *(FIGURES[name] for name in what)), lines, words=2)
+    ]
+    keys = [(one.view.name, one.view.described, one.cells, *(getattr(one, name) for name in what)) for one in scores[:LINES]]
+    return sortable(caption + more, ("column", "kind", "cells", *(FIGURES[name] for name in what)), lines, keys, words=2)
 
 
 def _scatter(one: HiddenCells) -> Element:
@@ -96,6 +101,15 @@ def _scatter(one: HiddenCells) -> Element:
     title = f"{one.view.name}: imputed against true values of {len(points)} cells"
     chart = scatter(title, Axis.fit(both, "true"), Axis.fit(both, "imputed"), [Line(points, "cloud")], diagonal=True)
     return element("figure", element("figcaption", element("b", one.view.name), f" {one.view.described}"), chart)
+
+
+def _density(one: HiddenCells) -> Element:
+    return density(one.view.name, one.view.described, one.truth, one.draws, whole=one.view.whole)
+
+
+def _shares(one: HiddenCells) -> Element:
+    counts = torch.bincount(one.truth, minlength=len(one.view.classes))
+    return shares(one.view.name, one.view.classes, counts, one.probabilities.mean(0))
 
 
 def _predictions(one: HiddenCells) -> ClassPredictions:
@@ -114,7 +128,8 @@ def _intervals(name: str, columns: Sequence[HiddenCells]) -> Element | None:
     points = [(100 * level, 100 * float(share)) for level, share in shares.items()]
     text = "; ".join(f"{share:.0f} % in {level:.0f} % intervals" for level, share in points)
     axes = Axis(0, 100, "probability of the interval, %"), Axis(0, 100, "values inside, %")
-    return element("figure", element("figcaption", element("b", name), " intervals"), calibration_curve(f"{name}: {text}", *axes, points))
+    chart = calibration_curve(f"{name}: {text}", *axes, points, coverage_band(LEVELS, max(len(one.truth) for one in columns)))
+    return element("figure", element("figcaption", element("b", name), " intervals"), chart)
 
 
 def _reliability(name: str, columns: Sequence[HiddenCells]) -> Element | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from xml.etree.ElementTree import Element
 
@@ -31,13 +31,16 @@ def section(data: RunData) -> Iterator[Element]:
     headings = ("stage", "updates", "weights of update", "loss, training", "loss, validation", "time")
     yield table("Stages; losses at the update whose weights were kept", headings, [_line(stage, each) for stage, each in stages.items()])
     yield element("p", _key("first"), " training ", _key("second"), " validation; ", "the circle marks the update whose weights were kept.")
+    weights = data.weights
     for stage, epochs in stages.items():
         yield element("h3", f"Stage {stage}")
         terms = list(dict.fromkeys(term for record in epochs for term in (*record.terms, *record.validation_terms)))
-        yield element("div", *_charts(stage, epochs, terms), class_="charts")
+        yield element("div", *_charts(stage, epochs, terms, weights), class_="charts")
         if len(terms) >= CHARTS:
             yield paragraph(f"and {len(terms) - CHARTS + 1} more terms, in metrics.jsonl", quiet=True)
-    yield paragraph(f"Terms include their weights. Points of the first {INITIAL_SHARE:.0%} of a stage may be off the chart.", quiet=True)
+    weighted = [name for name, weight in weights.items() if weight not in (0, 1)]
+    unweighted = "Losses are sums with weights; terms named like modalities are in nats, without their weights. " if weighted else ""
+    yield paragraph(f"{unweighted}Points of the first {INITIAL_SHARE:.0%} of a stage may be off the chart.", quiet=True)
 
 
 def _line(stage: str, epochs: Sequence[EpochRecord]) -> tuple[str, ...]:
@@ -52,7 +55,7 @@ def _kept(epochs: Sequence[EpochRecord]) -> EpochRecord:
     return next((record for record in reversed(epochs) if record.best), epochs[-1])
 
 
-def _charts(stage: str, epochs: Sequence[EpochRecord], terms: Sequence[str]) -> Iterator[Element]:
+def _charts(stage: str, epochs: Sequence[EpochRecord], terms: Sequence[str], weights: Mapping[str, float]) -> Iterator[Element]:
     whole = "" if SQUARES & set(terms) else "nats"
     kept = _kept(epochs).update
     yield _chart(stage, "loss", whole, epochs, lambda one: one.loss, lambda one: one.validation_loss, kept)
@@ -61,12 +64,13 @@ def _charts(stage: str, epochs: Sequence[EpochRecord], terms: Sequence[str]) -> 
         yield _chart(stage, title, "nats", epochs, lambda _: None, lambda one: one.hidden, kept)
     for term in terms[: CHARTS - 1] if len(terms) > 1 else ():
         unit = "squared error" if term in SQUARES else "nats"
-        training, validation = (partial(_term, part, term) for part in ("terms", "validation_terms"))
+        training, validation = (partial(_term, part, term, weights.get(term, 1.0) or 1.0) for part in ("terms", "validation_terms"))
         yield _chart(stage, term, unit, epochs, training, validation, kept)
 
 
-def _term(part: str, term: str, record: EpochRecord) -> float | None:
-    return getattr(record, part).get(term)
+def _term(part: str, term: str, weight: float, record: EpochRecord) -> float | None:
+    value = getattr(record, part).get(term)
+    return None if value is None else value / weight
 
 
 Figure = Callable[[EpochRecord], float | None]

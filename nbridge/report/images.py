@@ -44,8 +44,8 @@ def section(data: RunData) -> Iterator[Element]:
         "others.",
         quiet=True,
     )
-    for target in shown:
-        yield from _picture(data, loaded, target, _columns(model, shown))
+    columns = _columns(model, shown)
+    yield element("div", *(element("div", *_picture(data, loaded, target, columns)) for target in shown), class_="pictures")
     if more := targets[TARGETS:]:
         yield paragraph(f"and {len(more)} more: {', '.join(more)}", quiet=True)
 

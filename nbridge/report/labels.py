@@ -19,9 +19,10 @@ from nbridge.evaluation.calibration import Bin, reliability, row_chunks
 from nbridge.evaluation.rows import rows_with
 from nbridge.inference.impute import serving
 from nbridge.nn.likelihoods import Categorical
+from nbridge.report.distributions import shares
 from nbridge.report.run_data import ModelAndRows, RunData, SectionSkipped
 from nbridge.report.tree import element, paragraph, scrolling, table
-from nbridge.report.values import CALIBRATION_NOTE, probabilities
+from nbridge.report.values import BAND_NOTE, CALIBRATION_NOTE, probabilities
 from nbridge.visual.modality_kinds import class_names
 
 DRAWS = 64
@@ -42,6 +43,8 @@ class ClassPredictions:
     given: str
     counts: Tensor
     bins: tuple[Bin, ...]
+    shares: Tensor | None = None
+    """Mean predicted probabilities, shape (C,)."""
 
     @property
     def rows(self) -> int:
@@ -69,13 +72,15 @@ def section(data: RunData) -> Iterator[Element]:
     rows = [(one.name, one.given, f"{one.rows:,}", f"{one.accuracy:.3f}", f"{one.common:.3f}") for one in found]
     yield table(f"Classes predicted on rows of the {loaded.split} split", headings, rows, words=2)
     yield element("h3", "Confusion")
-    yield paragraph("Rows are true classes, columns predicted ones, in percent of the row.", quiet=True)
+    yield paragraph("Rows are true classes, columns predicted ones, in percent of the row; n is its number of rows.", quiet=True)
     yield element("div", *(matrix(one, class_names(data.spec, one.name)) for one in found[:MATRICES]), class_="matrices")
     if more := found[MATRICES:]:
         yield paragraph(f"and {len(more)} more, with accuracies in the table above", quiet=True)
-    yield element("h3", "Calibration")
-    yield paragraph(CALIBRATION_NOTE, quiet=True)
     first_each = [one for place, one in enumerate(found) if place == 0 or found[place - 1].name != one.name]
+    yield element("h3", "Imputed and observed distributions")
+    yield element("div", *(_shares(data, one) for one in first_each), class_="matrices")
+    yield element("h3", "Calibration")
+    yield paragraph(f"{CALIBRATION_NOTE} {BAND_NOTE}", quiet=True)
     charts = (probabilities(f"{one.name} from {one.given}", one.bins, "right, %", "confidence, %") for one in first_each)
     yield element("div", *charts, class_="charts")
 
@@ -99,10 +104,11 @@ def _predicted(loaded: ModelAndRows, rows: Tensor, name: str, words: str, given:
     likelihood = model.likelihoods[name]
     with serving(model, loaded.seed):
         parts = [_probabilities(loaded, name, part.only(*given)) for part in row_chunks(model, batch, name, DRAWS)]
-    confidence, guess = torch.cat(parts).max(1)
+    probability = torch.cat(parts)
+    confidence, guess = probability.max(1)
     true, classes = likelihood.canonical(batch.values[name]).long().cpu(), likelihood.shape[0]
     counts = torch.bincount(true * classes + guess, minlength=classes * classes).reshape(classes, classes)
-    return ClassPredictions(name, words, counts, reliability(confidence, guess == true, BINS))
+    return ClassPredictions(name, words, counts, reliability(confidence, guess == true, BINS), probability.mean(0))
 
 
 def _probabilities(loaded: ModelAndRows, name: str, part: Batch) -> Tensor:
@@ -112,14 +118,23 @@ def _probabilities(loaded: ModelAndRows, name: str, part: Batch) -> Tensor:
     return likelihood.expectation(model.decoder_of(name, part).served(z, model.given(name, part))).double().mean(0).cpu()
 
 
+def _shares(data: RunData, one: ClassPredictions) -> Element:
+    assert one.shares is not None
+    return shares(one.name, class_names(data.spec, one.name), one.counts.sum(1), one.shares)
+
+
 def matrix(one: ClassPredictions, classes: Sequence[str]) -> Element:
     """A confusion matrix in percent of the true class, with coloured cells."""
-    caption = f"{one.name} from {one.given}: accuracy {one.accuracy:.3f}"
+    caption = f"{one.name} from {one.given}: accuracy {one.accuracy:.3f}, n = {one.rows:,}"
     if len(classes) > CLASSES:
         return _confused_pairs(one, classes, caption)
-    shares = (one.counts.double() / one.counts.sum(1, keepdim=True).clamp(min=1)).tolist()
-    head = element("tr", element("td"), *(element("th", name, scope="col") for name in classes))
-    rows = (element("tr", element("th", name, scope="row"), *map(_cell, line)) for name, line in zip(classes, shares, strict=True))
+    shares_of = (one.counts.double() / one.counts.sum(1, keepdim=True).clamp(min=1)).tolist()
+    head = element("tr", element("td"), *(element("th", name, scope="col") for name in classes), element("th", "n", scope="col"))
+    numbers = one.counts.sum(1).tolist()
+    rows = (
+        element("tr", element("th", name, scope="row"), *map(_cell, line), element("td", f"{number:,}", class_="n"))
+        for name, line, number in zip(classes, shares_of, numbers, strict=True)
+    )
     whole = element("table", element("caption", caption), element("thead", head), element("tbody", *rows), class_="matrix")
     return scrolling(whole, caption)
 

@@ -13,7 +13,7 @@ from xml.etree.ElementTree import Element
 from nbridge.common.atomic_files import write_text, writing
 from nbridge.common.warnings import Finding
 from nbridge.errors import RunError, require_positive
-from nbridge.report import about, columns, curves, images, labels, latent, measurements, texts, values, verdict
+from nbridge.report import about, columns, curves, images, labels, latent, measurements, skill, texts, values, verdict
 from nbridge.report.run_data import RunData, SectionSkipped, read_run_data, run_data_of
 from nbridge.report.style import STYLE
 from nbridge.report.tree import element, to_html
@@ -38,17 +38,18 @@ class Section:
 
 SECTIONS = (
     Section("verdict", "Verdict", verdict.section),
-    Section("trained", "What was trained", about.trained),
     Section("warnings", "Warnings", measurements.warnings),
-    Section("curves", "Loss curves", curves.section),
+    Section("skill", "Skill by number given", skill.section),
     Section("images", "Images", images.section),
     Section("columns", "Columns", columns.section),
     Section("values", "Values", values.section),
     Section("labels", "Classes", labels.section),
     Section("texts", "Texts", texts.section),
+    Section("curves", "Loss curves", curves.section),
     Section("latent", "Latent map", latent.section),
     Section("evaluation", "Evaluation", measurements.evaluation),
     Section("patterns", "Patterns of presence", about.patterns),
+    Section("trained", "What was trained", about.trained),
     Section("parameters", "Parameters", about.parameters),
     Section("environment", "Environment", about.environment),
     Section("spec", "Spec", about.spec_file),
@@ -56,8 +57,10 @@ SECTIONS = (
 """The sections in order."""
 
 
-def write_report(run: Run | str | Path, *, rows: int = ROWS, seed: int = 0, findings: tuple[Finding, ...] | None = None) -> Path:
-    """Writes ``report.html`` into a run folder, atomically, and returns its path.
+def write_report(
+    run: Run | str | Path, *, rows: int = ROWS, seed: int = 0, findings: tuple[Finding, ...] | None = None, out: str | Path | None = None
+) -> Path:
+    """Writes ``report.html`` into a run folder, or a page at ``out``, atomically, and returns its path.
 
     If the training of the run is not finished or its rows cannot be read, only the contents of the folder are shown.
 
@@ -70,7 +73,7 @@ def write_report(run: Run | str | Path, *, rows: int = ROWS, seed: int = 0, find
     if folder is None:
         raise RunError("this run has no folder to write its report to; train with out=FOLDER")
     data = run_data_of(run, folder, rows, seed, findings) if isinstance(run, Run) else read_run_data(folder, rows, seed)
-    with writing(target := folder / REPORT):
+    with writing(target := folder / REPORT if out is None else Path(out)):
         write_text(target, page(data))
     return target
 
@@ -90,19 +93,21 @@ def page(data: RunData) -> str:
     of = "one modality" if len(names) == 1 else f"{len(names)} modalities"
     subtitle = f"A {data.spec.model.type} model of {of}: {', '.join(names)}"
     sections = (element("section", element("h2", section.heading), *content, id=section.id) for section, content in shown)
-    body = element(
-        "body",
-        element("header", element("h1", name), element("p", subtitle, class_="quiet"), _contents(links)),
-        element("main", *sections, _left_out(missing)),
-        element("footer", f"Made by nbridge {__version__} from the run folder {data.folder.name}."),
-    )
-    return "<!doctype html>\n" + to_html(element("html", _head(name), body, lang="en")) + "\n"
+    header = element("header", element("h1", name), element("p", subtitle, class_="quiet"), _contents(links))
+    main = element("main", *sections, _left_out(missing))
+    return document(f"{name}: report of a run", header, main, f"Made by nbridge {__version__} from the run folder {data.folder.name}.")
 
 
-def _head(name: str) -> Element:
+def document(title: str, header: Element, main: Element, footer: str) -> str:
+    """A page with the style sheet of reports."""
+    body = element("body", header, main, element("footer", footer))
+    return "<!doctype html>\n" + to_html(element("html", _head(title), body, lang="en")) + "\n"
+
+
+def _head(title: str) -> Element:
     return element(
         "head", element("meta", charset="utf-8"), element("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"), element("title", f"{name}: report of a run"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"), element("title", title),
         element("link", rel="icon", href="data:,"), element("style", STYLE),
     )  # fmt: skip
 

@@ -83,6 +83,13 @@ class RunData:
         """Whether training is finished."""
         return (self.folder / MODEL / CONFIG).is_file()
 
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """The likelihood weights that were used, as far as they are known."""
+        if not isinstance(self.loaded, str):
+            return self.loaded.model.weights
+        return {name: float(one.weight) for name, one in self.spec.modalities.items() if not isinstance(one.weight, str)}
+
     @cached_property
     def text(self) -> str:
         """The text of the spec file."""

@@ -8,7 +8,7 @@ STYLE = (
     PALETTE
     + """* { box-sizing: border-box; }
 body {
-  margin: 0 auto; max-width: 62rem; padding: 2rem 1.25rem 4rem; background: var(--paper); color: var(--ink);
+  margin: 0 auto; max-width: 100rem; padding: 2rem 1.25rem 4rem; background: var(--paper); color: var(--ink);
   font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; overflow-wrap: break-word;
 }
 h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .25rem; font-weight: 650; }
@@ -33,6 +33,40 @@ pre { background: var(--fill); padding: .9rem 1rem; overflow: auto; max-height: 
 .worse { color: var(--bad); font-weight: 650; } .better { color: var(--good); }
 p.headline { font-size: 1.1rem; max-width: none; }
 ul.warnings { padding-left: 1.1rem; } ul.warnings li { margin: .4rem 0; max-width: 46rem; }
+.card { border: 1px solid var(--line); border-radius: 8px; background: var(--fill); padding: .75rem 1.25rem 1rem; margin: 1rem 0; }
+.card dl { grid-template-columns: repeat(auto-fit, minmax(min(15rem, 100%), 1fr)); gap: .75rem 1.5rem; margin: .5rem 0 0; }
+.card dt { font-weight: 650; color: var(--ink); } .card dd { font-size: .9rem; }
+.sortable { border: 0; padding: 0; margin: 1rem 0; min-width: 0; }
+.sortable legend { float: left; color: var(--quiet); font-size: .85rem; padding: .15rem .6rem .15rem 0; }
+.sortable input { position: absolute; opacity: 0; width: 1px; height: 1px; }
+.sortable label {
+  display: inline-block; font-size: .8rem; border: 1px solid var(--line); border-radius: 1rem; padding: .1rem .6rem;
+  margin: 0 .25rem .3rem 0;
+  cursor: pointer;
+}
+.sortable input:checked + label { background: var(--ink); color: var(--paper); }
+.sortable input:focus-visible + label { outline: 2px solid var(--c0); outline-offset: 2px; }
+.sortable .scroll { clear: both; max-height: 32rem; overflow: auto; }
+.sortable table { display: grid; grid-template-columns: repeat(var(--columns), auto); justify-content: start; }
+.sortable caption { display: block; grid-column: 1 / -1; width: 0; min-width: 100%; white-space: normal; }
+.sortable thead, .sortable tbody, .sortable tr { display: grid; grid-column: 1 / -1; grid-template-columns: subgrid; }
+.sortable input:nth-of-type(1):checked ~ .scroll tbody tr { order: var(--o1); }
+.sortable input:nth-of-type(2):checked ~ .scroll tbody tr { order: var(--o2); }
+.sortable input:nth-of-type(3):checked ~ .scroll tbody tr { order: var(--o3); }
+.sortable input:nth-of-type(4):checked ~ .scroll tbody tr { order: var(--o4); }
+.sortable input:nth-of-type(5):checked ~ .scroll tbody tr { order: var(--o5); }
+.sortable input:nth-of-type(6):checked ~ .scroll tbody tr { order: var(--o6); }
+.sortable input:nth-of-type(7):checked ~ .scroll tbody tr { order: var(--o7); }
+.sortable input:nth-of-type(8):checked ~ .scroll tbody tr { order: var(--o8); }
+.sortable input:nth-of-type(9):checked ~ .scroll tbody tr { order: var(--o9); }
+.sortable input:nth-of-type(10):checked ~ .scroll tbody tr { order: var(--o10); }
+.sortable input:nth-of-type(11):checked ~ .scroll tbody tr { order: var(--o11); }
+.sortable input:nth-of-type(12):checked ~ .scroll tbody tr { order: var(--o12); }
+.shares td { min-width: 7rem; text-align: right; font-variant-numeric: tabular-nums; padding-right: .4rem; }
+.shares td {
+  background: linear-gradient(to right, color-mix(in srgb, var(--c0) 30%, transparent) calc(var(--share) * 100%), transparent 0);
+}
+.shares td:last-child { --c0: var(--c1); }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(17.5rem, 100%), 1fr)); gap: 1rem 1.25rem; margin: .75rem 0; }
 figure { margin: 0; min-width: 0; }
 figcaption { margin-bottom: .2rem; }
@@ -60,7 +94,14 @@ svg .name {
   fill: var(--ink); font-size: 14px; font-weight: 650; text-anchor: middle; dominant-baseline: central;
   paint-order: stroke; stroke: var(--paper); stroke-width: 4px; stroke-linejoin: round;
 }
-.map { max-width: 36rem; } .map .dots { stroke-width: 3.6; } .map .square { stroke-width: 3.2; }
+.map { max-width: 44rem; } .map .dots { stroke-width: 3.6; } .map .square { stroke-width: 3.2; }
+.bar { fill: none; stroke-width: 1.5; } .dots.large { stroke-width: 7; stroke-opacity: 1; }
+.f0 { color: var(--c0); } .f1 { color: var(--c1); } .f2 { color: var(--c2); } .f3 { color: var(--c3); }
+.f4 { color: var(--c4); } .f5 { color: var(--c5); } .f6 { color: var(--c6); } .f7 { color: var(--c7); }
+.swatch { font-size: 1.2em; }
+.runs { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); gap: 0 1.5rem; }
+.band { fill: var(--c0); opacity: .16; }
+.area { fill: var(--c0); opacity: .35; } .solid { stroke-dasharray: none; }
 .key { display: inline-block; width: 1.6rem; height: .65em; }
 .strips { border-collapse: collapse; width: 100%; max-width: 46rem; }
 .strips th, .strips td { border: 0; padding: .15rem 0; vertical-align: middle; }
@@ -72,14 +113,22 @@ svg .name {
 .matrix th { color: var(--quiet); }
 .matrix th[scope=row] { padding-right: .4rem; text-align: right; } .matrix caption { white-space: normal; }
 .matrix td { background: color-mix(in srgb, var(--c0) calc(var(--share) * var(--heat)), var(--fill)); }
-.matrix .zero { color: transparent; }
+.matrix td.n { background: none; color: var(--quiet); padding: .15rem .4rem; text-align: right; }
 .hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 @media (max-width: 30rem) {
   body { padding: 1.25rem .9rem 3rem; }
   dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .4rem; }
   .strips tr, .strips th, .strips td { display: block; width: 100%; } caption { white-space: normal; }
 }
+@media (min-width: 70rem) {
+  main { display: grid; grid-template-columns: 1fr 1fr; column-gap: 3rem; }
+  .pictures { display: grid; grid-template-columns: 1fr 1fr; gap: 0 3rem; }
+  section { grid-column: 1 / -1; min-width: 0; }
+  #latent, #patterns, #trained, #parameters, #environment { grid-column: auto; }
+}
 @media print {
+  :root { color-scheme: light; } nav, .sortable legend, .sortable label { display: none; }
+  .sortable .scroll { max-height: none; overflow: visible; } section { break-inside: auto; } h2, h3 { break-after: avoid; }
   body { max-width: none; } figure, table { break-inside: avoid; } .scroll { overflow: visible; } pre { max-height: none; }
 }
 """

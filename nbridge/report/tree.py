@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from xml.etree.ElementTree import Element, tostring
+from zlib import crc32
 
 Content = Element | str | None
 
@@ -51,6 +53,65 @@ def table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[Content
     ]
     whole = element("table", element("caption", caption), element("thead", head), element("tbody", *body))
     return scrolling(whole, caption)
+
+
+def sortable(
+    caption: str, headings: Sequence[str], rows: Sequence[Sequence[Content]], keys: Sequence[Sequence[float | str]], *, words: int = 1
+) -> Element:
+    """A table that radio buttons sort by any column, without a script: each row has its place in every order, which CSS picks.
+
+    Text is sorted from A to Z, numbers from high to low, with NaN last; at first, rows are in the given order.
+
+    Arguments:
+        caption: The caption, unique on the page.
+        headings: The headings of the columns.
+        rows: The cells.
+        keys: What rows are sorted by: a sequence for each row, one entry for each column.
+        words: The number of leading columns that are text.
+    """
+    orders = [list(range(len(rows))), *(_places([key[column] for key in keys]) for column in range(len(headings)))]
+    group = f"sort-{crc32(caption.encode()):x}"
+    buttons = []
+    for place, text in enumerate(("given order", *headings)):
+        name = f"{group}-{place}"
+        buttons += [
+            element("input", type="radio", name=group, id=name, checked="checked" if place == 0 else None),
+            element("label", text, for_=name),
+        ]
+
+    def cell(place: int, text: Content) -> Element:
+        style = None if place < words else "figure"
+        return element("td", text, class_=style, role="cell") if place else element("th", text, scope="row", role="rowheader")
+
+    head = (
+        element("th", text, scope="col", role="columnheader", class_=None if place < words else "figure")
+        for place, text in enumerate(headings)
+    )
+    body = (
+        element(
+            "tr", *(cell(place, text) for place, text in enumerate(row)), role="row",
+            style=";".join(f"--o{which}:{order[number]}" for which, order in enumerate(orders, 1)),
+        )
+        for number, row in enumerate(rows)
+    )  # fmt: skip
+    whole = element(
+        "table", element("caption", caption), element("thead", element("tr", *head, role="row"), role="rowgroup"),
+        element("tbody", *body, role="rowgroup"), role="table", style=f"--columns:{len(headings)}",
+    )  # fmt: skip
+    return element("fieldset", element("legend", "Sort by"), *buttons, scrolling(whole, caption), class_="sortable")
+
+
+def _places(keys: Sequence[float | str]) -> list[int]:
+    """The place of each row in the order of its key."""
+
+    def rank(number: int) -> tuple[bool, float, str]:
+        key = keys[number]
+        return (False, 0.0, key.casefold()) if isinstance(key, str) else (math.isnan(key), 0.0 if math.isnan(key) else -key, "")
+
+    places = [0] * len(keys)
+    for place, number in enumerate(sorted(range(len(keys)), key=rank)):
+        places[number] = place
+    return places
 
 
 def scrolling(content: Element, name: str) -> Element:

@@ -28,6 +28,7 @@ from nbridge.nn.likelihoods import Bernoulli
 from nbridge.nn.mixed import Mixed
 from nbridge.report.axes import Axis
 from nbridge.report.charts import Line, calibration_curve, scatter
+from nbridge.report.distributions import KEY, density
 from nbridge.report.run_data import ModelAndRows, RunData, SectionSkipped
 from nbridge.report.tree import element, paragraph, table
 from nbridge.visual.modality_kinds import is_image
@@ -48,6 +49,15 @@ BINS, MIN_PREDICTIONS = 10, 20
 
 CALIBRATION_NOTE = "Perfect calibration is the dashed line. Below it the model is overconfident, above it underconfident."
 """How to read a calibration curve."""
+BAND_NOTE = (
+    "The band is where 95 % of such figures of a calibrated model are, as if each row, or each cell of a column, were one independent "
+    "prediction."
+)
+"""How to read the band of a calibration curve."""
+KEPT_DRAWS = 4
+"""Draws per cell kept for the distribution of imputed values."""
+NORMAL = 1.96
+"""Half length of a 95 % interval, in standard errors."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,8 @@ class Imputed:
         own_units: Whether both are in the units of the data.
         explained: The share :math:`R^2` of explained variance.
         covered: The share of cells inside the central interval of each level.
+        draws: Some draws of each cell, in the same units, shape (K, N).
+        whole: Whether values are whole numbers in the units of the data.
     """
 
     name: str
@@ -70,6 +82,8 @@ class Imputed:
     own_units: bool
     explained: float
     covered: dict[float, float]
+    draws: Tensor
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,8 +120,11 @@ def section(data: RunData) -> Iterator[Element]:
     if values:
         yield element("h3", "Imputed against true values")
         yield element("div", *map(_scatter, values), class_="charts")
+        yield element("h3", "Imputed and observed distributions")
+        yield paragraph(KEY, quiet=True)
+        yield element("div", *map(_density, values), class_="charts")
     yield element("h3", "Calibration")
-    yield paragraph(CALIBRATION_NOTE, quiet=True)
+    yield paragraph(f"{CALIBRATION_NOTE} {BAND_NOTE}", quiet=True)
     curves = (probabilities(one.name, one.bins, "share of ones, %", "predicted probability, %") for one in binary)
     yield element("div", *map(_intervals, values), *curves, class_="charts")
 
@@ -141,8 +158,10 @@ def _imputed(loaded: ModelAndRows, rows: Batch, name: str, cells: Tensor) -> Imp
     explained = 1 - ((guess - x) / sd).square().sum().item() / ((x - mean) / sd).square().sum().item()
     covered = {level: coverage(draws, x.to(draws), level).mean().item() for level in LEVELS}
     if own := true[0].numel() == 1:
-        return Imputed(name, len(rows), int(cells.sum()), x, guess, own, explained, covered)
-    return Imputed(name, len(rows), int(cells.sum()), (x - mean) / sd, (guess - mean) / sd, own, explained, covered)
+        whole = bool((x == x.round()).all())
+        return Imputed(name, len(rows), int(cells.sum()), x, guess, own, explained, covered, draws[:KEPT_DRAWS].double(), whole)
+    scaled = (draws[:KEPT_DRAWS].double() - mean) / sd
+    return Imputed(name, len(rows), int(cells.sum()), (x - mean) / sd, (guess - mean) / sd, own, explained, covered, scaled)
 
 
 def _binary(loaded: ModelAndRows, rows: Batch, name: str, cells: Tensor) -> Binary | None:
@@ -199,20 +218,39 @@ def _scatter(one: Imputed) -> Element:
     return element("figure", caption, scatter(title, x, y, [Line(points, "cloud")], diagonal=True))
 
 
+def _density(one: Imputed) -> Element:
+    label = "value" if one.own_units else "value, standard deviations"
+    return density(one.name, f"{len(one.true):,} cells", one.true, one.draws, whole=one.whole, label=label)
+
+
+def coverage_band(levels: Sequence[float], number: int) -> list[tuple[float, float, float]]:
+    """The 95 % range of the coverage of a calibrated model by level, (level, low, high) in percent.
+
+    Arguments:
+        levels: Probabilities of the intervals.
+        number: The number of independent predictions.
+    """
+    errors = [(level, NORMAL * math.sqrt(level * (1 - level) / number)) for level in levels]
+    return [(100 * level, 100 * max(0.0, level - error), 100 * min(1.0, level + error)) for level, error in errors]
+
+
 def _intervals(one: Imputed) -> Element:
     points = [(100 * level, 100 * share) for level, share in one.covered.items()]
     text = "; ".join(f"{share:.0f} % in {level:.0f} % intervals" for level, share in points)
     chart = calibration_curve(
-        f"{one.name}: {text}", Axis(0, 100, "probability of the interval, %"), Axis(0, 100, "values inside, %"), points
-    )
+        f"{one.name}: {text}", Axis(0, 100, "probability of the interval, %"), Axis(0, 100, "values inside, %"), points,
+        coverage_band(LEVELS, one.rows),
+    )  # fmt: skip
     return element("figure", element("figcaption", element("b", one.name), " intervals"), chart)
 
 
 def probabilities(name: str, bins: Sequence[Bin], observed_label: str, predicted_label: str) -> Element:
     """A calibration curve of predicted probabilities, with small bins pooled."""
-    points = [(100 * one.confidence, 100 * one.accuracy) for one in pooled(bins)]
+    joined = pooled(bins)
+    points = [(100 * one.confidence, 100 * one.accuracy) for one in joined]
+    band = [(100 * one.confidence, *coverage_band((one.confidence,), one.count)[0][1:]) for one in joined]
     text = "; ".join(f"{true:.0f} % at {sure:.0f} %" for sure, true in points)
-    chart = calibration_curve(f"{name}: {text}", Axis(0, 100, predicted_label), Axis(0, 100, observed_label), points)
+    chart = calibration_curve(f"{name}: {text}", Axis(0, 100, predicted_label), Axis(0, 100, observed_label), points, band)
     return element("figure", element("figcaption", element("b", name), " probabilities"), chart)
 
 

@@ -7,21 +7,21 @@ from xml.etree.ElementTree import Element
 
 from nbridge.common.messages import clip
 from nbridge.evaluation.verdict import FIGURES, WORDS, BaselineComparison, Verdict, digits
+from nbridge.report.card import card
 from nbridge.report.run_data import RunData
-from nbridge.report.tree import Content, element, paragraph, table
+from nbridge.report.tree import Content, element, paragraph, sortable, table
 
 FIGURE_HEADINGS = ("rows", "model", "baseline's", "ahead by")
-COLUMNS = 8
-"""Number of worst and of best columns shown."""
+COLUMNS = 300
+"""Maximum number of columns shown, those furthest behind first."""
 CLASSES = {"worse": "worse", "better": "better"}
 """CSS classes by outcome."""
 
 
 def section(data: RunData) -> Iterator[Element]:
-    """The headline, one line per modality, advice, and the worst and best columns."""
+    """The card, one line per modality, advice, and the columns."""
     verdict = data.verdict
-    headline = verdict.headline[:1].upper() + verdict.headline[1:] + "."
-    yield element("p", headline, class_="headline worse" if verdict.of("worse") else "headline")
+    yield card(data, verdict)
     if not verdict.modalities:
         return
     headings = ("modality", "verdict", "figure", "baseline", *FIGURE_HEADINGS, "fitted on")
@@ -36,14 +36,19 @@ def section(data: RunData) -> Iterator[Element]:
 
 
 def _columns(verdict: Verdict) -> Iterator[Element]:
-    """The worst and the best columns of modalities with several columns."""
-    for outcome, named in zip(("worse", "better"), verdict.extremes(COLUMNS), strict=True):
-        if named:
-            total = sum(one.outcome == outcome for one in verdict.columns)
-            which = f"the {len(named)} furthest {'behind' if outcome == 'worse' else 'ahead'} of " if total > len(named) else ""
-            caption = f"Columns {WORDS[outcome]}: {which}{total:,} of {len(verdict.columns):,}"
-            rows = ((clip(one.column, 60), one.title, FIGURES[one.figure], one.predictor, *_figures(one)) for one in named)
-            yield table(caption, ("column", "modality", "figure", "baseline", *FIGURE_HEADINGS), rows, words=4)
+    """A sortable table of the columns of modalities with several columns."""
+    tested = sorted((one for one in verdict.columns if one.outcome != "not tested"), key=lambda one: one.lead)
+    if not tested:
+        return
+    counts = ", ".join(f"{number:,} {words}" for what, words in WORDS.items() if (number := sum(one.outcome == what for one in tested)))
+    more = f"; the {COLUMNS} furthest behind are shown" if len(tested) > COLUMNS else ""
+    headings = ("column", "modality", "verdict", "figure", "baseline", *FIGURE_HEADINGS)
+    rows = [(clip(one.column, 60), one.title, one.outcome, FIGURES[one.figure], one.predictor, *_figures(one)) for one in tested[:COLUMNS]]
+    keys = [
+        (one.column, one.title, one.outcome, FIGURES[one.figure], one.predictor, one.rows, one.model, one.baseline, one.lead)
+        for one in tested[:COLUMNS]
+    ]
+    yield sortable(f"{len(tested):,} columns, furthest behind first: {counts}{more}", headings, rows, keys, words=5)
 
 
 def _row(one: BaselineComparison) -> Sequence[Content]:

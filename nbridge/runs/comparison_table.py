@@ -9,6 +9,11 @@ from dataclasses import dataclass
 
 from nbridge.evaluation.results import NOTES, Evaluation, Settings, describe_settings, describe_skipped, finite
 
+HIGHER = ("log-likelihood", "accuracy", "log-probability", "coherence", "log score")
+"""Figures of which the higher is better."""
+LOWER = ("RMSE", "RMSE/sd", "CRPS", "CRPS/sd", "Brier", "ECE")
+"""Figures of which the lower is better."""
+
 
 @dataclass(frozen=True)
 class SeedValues:
@@ -77,6 +82,54 @@ class Comparison:
             figures = [figure for title, figure in keys if title == measurement]
             yield measurement, [(figure, [self._cell(one, measurement, figure) for one in self.results]) for figure in figures]
 
+    def summary(self) -> list[tuple[str, str, list[str]]]:
+        """The main figures: a line for each measurement with its first figure, and a cell for each model, marked ``*`` for the best.
+
+        The better of two figures is the higher, but the lower of errors and distances (`LOWER`).
+        """
+        lines = []
+        fullest = max(self.results, key=lambda one: len(one.figures))
+        for measurement in dict.fromkeys(measurement for measurement, _ in fullest.figures):
+            figure = next((name for title, name in fullest.figures if title == measurement and _known(name)), None)
+            if figure is not None:
+                best = self.best(measurement, figure)
+                cells = [self._cell(one, measurement, figure) + (" *" if one.name in best else "") for one in self.results]
+                lines.append((measurement, figure, cells))
+        return lines
+
+    def best(self, measurement: str, figure: str) -> tuple[str, ...]:
+        """The names of the models with the best mean of a figure; empty if fewer than two models have it."""
+        means = {
+            one.name: one.figures[measurement, figure].mean
+            for one in self.results
+            if (measurement, figure) in one.figures and one.figures[measurement, figure].known
+        }
+        if len(means) < 2:
+            return ()
+        top = (min if _lower(figure) else max)(means.values())
+        return tuple(name for name, mean in means.items() if mean == top)
+
+    def wins(self) -> dict[str, int]:
+        """The number of lines of the summary in which each model is best, by name, most first."""
+        counts = {one.name: 0 for one in self.results}
+        for measurement, figure, _ in self.summary():
+            for name in self.best(measurement, figure):
+                counts[name] += 1
+        return dict(sorted(counts.items(), key=lambda pair: -pair[1]))
+
+    def pareto(self) -> tuple[str, ...]:
+        """The models that no other model with at most as many parameters beats in wins, and no other with as many wins in parameters."""
+        wins = self.wins()
+        cost = {one.name: one.parameters for one in self.results}
+
+        def beaten(name: str) -> bool:
+            return any(
+                wins[other] >= wins[name] and cost[other] <= cost[name] and (wins[other], cost[other]) != (wins[name], cost[name])
+                for other in cost
+            )
+
+        return tuple(name for name in sorted(cost, key=cost.__getitem__) if not beaten(name))
+
     def notes(self) -> list[str]:
         """Notes on how the values were measured and how to read them, one line each."""
         spread = "one training run each" if self.seeds == 1 else f"mean ± standard deviation over {self.seeds} seeds"
@@ -121,6 +174,15 @@ class Comparison:
     def _cell(model: ModelResults, measurement: str, figure: str) -> str:
         spread = model.figures.get((measurement, figure))
         return "-" if spread is None else str(spread)
+
+
+def _known(figure: str) -> bool:
+    """Whether it is known which of two values of a figure is better."""
+    return figure in HIGHER or _lower(figure)
+
+
+def _lower(figure: str) -> bool:
+    return figure in LOWER
 
 
 def aggregate(name: str, evaluations: Sequence[Evaluation], seconds: Sequence[float]) -> ModelResults:

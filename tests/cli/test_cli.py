@@ -1020,9 +1020,16 @@ def test_models_are_compared_in_a_table_and_in_files(call: Call, here: Path):
     assert max(map(len, lines)) <= 80
     assert lines[-1] == "both/comparison.md, with standard errors, and both/comparison.json: written"
     content = json.loads(Path("both", "comparison.json").read_text(), parse_constant=_refuse)
+    full = call(*COMPARE, "--full")
     (own,) = (line for line in content["models"][0]["figures"] if line["measurement"] == "log p(x) by q(z|x)" and "log-l" in line["figure"])
-    assert re.search(rf"│ log p\(x\) by q\(z\|x\) +│ +{own['values'][0]:.3f} │", result.out)
-    assert re.search(r"│ log p\(image\) by q\(z\|image\) +│ +- │ +-\d", result.out)
+    assert re.search(rf"│ log p\(x\) by q\(z\|x\) +│ +{own['values'][0]:.3f} │", full.out)
+    assert re.search(r"│ log p\(image\) by q\(z\|image\) +│ +- │ +-\d", full.out)
+    assert max(map(len, full.out.splitlines())) <= 80
+    # A figure that one model alone has makes it the best of nothing.
+    assert f"log p(x) by q(z|x): log-likelihood: vae {own['values'][0]:.3f}" in result.out
+    assert "│" not in result.out
+    assert "*" not in next(line for line in lines if line.startswith("log p(image) by q(z|image)"))
+    assert full.out.endswith(result.out)
     again = call(*COMPARE, "--json")
     assert (again.code, again.err) == (0, "")
     assert json.loads(again.out, parse_constant=_refuse) == content

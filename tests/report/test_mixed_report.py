@@ -58,7 +58,7 @@ def test_a_single_table_has_a_verdict_and_a_section_of_its_columns(tmp_path: Pat
         "stage": "categorical, 3 classes", "edema": "ordinal, 3 classes",
     }  # fmt: skip
     for name, kind in kinds.items():
-        assert re.search(rf'scope="row">{name}</th><td>{kind}</td>', columns)
+        assert re.search(rf'scope="row"[^>]*>{name}</th><td[^>]*>{kind}</td>', columns)
     # Confusion matrices name classes, which stay text.
     for text in ("&lt;I&gt;", "III &amp; more", ">f<", ">m<", ">0.5<"):
         assert columns.count(text) >= 2
@@ -66,7 +66,7 @@ def test_a_single_table_has_a_verdict_and_a_section_of_its_columns(tmp_path: Pat
     assert len(re.findall("imputed against true values", columns)) == 4
     # Percentages of a row of a matrix sum to 100, but for rounding.
     for row in re.findall(r'<tr><th scope="row">[^<]*</th>((?:<td[^>]*>\d+</td>)+)</tr>', columns):
-        shares = [int(share) for share in re.findall(r">(\d+)<", row)]
+        shares = [int(share) for share in re.findall(r">(\d+)<", row)][:-1]
         assert abs(sum(shares) - 100) <= len(shares) or not sum(shares)
 
 

@@ -16,6 +16,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
+import accessibility
 import numpy as np
 import pytest
 import torch
@@ -38,7 +39,7 @@ from nbridge.report import about, images, labels, page, values
 from nbridge.report.axes import Axis
 from nbridge.report.page import SECTIONS, write_report
 from nbridge.report.run_data import ModelAndRows
-from nbridge.report.tree import element, to_html
+from nbridge.report.tree import element, sortable, to_html
 from nbridge.runs.run import Run
 from nbridge.training.run_folder import METRICS, MODEL, REPORT, VERDICT
 from nbridge.visual import png as pictures
@@ -65,7 +66,7 @@ training: {{batch_size: 32, stages: {{joint: {{epochs: 3}}, bridges: {{epochs: 2
 """
 NAMES = ("x", "counts", "one", "flags", "image", "colour", "label")
 ROWS = 300
-VOID = {"meta", "link", "img"}
+VOID = {"meta", "link", "img", "input"}
 
 
 def data() -> dict[str, np.ndarray]:
@@ -345,10 +346,10 @@ def test_a_confusion_matrix_is_that_of_the_rows():
     assert (from_a.accuracy, from_a.common) == (50 / 60, 30 / 60)
     shown = read(to_html(labels.matrix(from_a, ["<b>", "1", "2", "3"])))
     assert cells(shown)[1:] == [
-        ["<b>", "100", "0", "0", "0"],
-        ["1", "0", "0", "100", "0"],
-        ["2", "0", "0", "100", "0"],
-        ["3", "0", "0", "0", "100"],
+        ["<b>", "100", "0", "0", "0", "30"],
+        ["1", "0", "0", "100", "0", "10"],
+        ["2", "0", "0", "100", "0", "10"],
+        ["3", "0", "0", "0", "100", "10"],
     ]
 
 
@@ -470,12 +471,13 @@ def test_an_unfinished_run_is_shown_as_far_as_it_is(folder: Path):
     with (folder / METRICS).open("a") as file:
         file.write('{"stage": "bridges", "epo')
     shown = sections(read(write_report(folder).read_text(encoding="utf-8")))
-    assert list(shown) == ["trained", "curves", "parameters", "environment", "spec", "left-out"]
+    assert list(shown) == ["curves", "trained", "parameters", "environment", "spec", "left-out"]
     assert "30 updates in" in shown["trained"].text
     assert "not finished" in shown["trained"].text
     reasons = [line.text for line in shown["left-out"].all("li")]
     assert reasons == [
-        f"Verdict, Warnings, Images, Columns, Values, Classes, Texts, Latent map: {folder}: training has not finished; "
+        "Verdict, Warnings, Skill by number given, Images, Columns, Values, Classes, Texts, Latent map: "
+        f"{folder}: training has not finished; "
         f"continue with: nbridge resume {folder}",
         "Evaluation: not evaluated yet; run nbridge evaluate run",
         "Patterns of presence: they are saved when training ends",
@@ -632,7 +634,7 @@ def test_a_verdict_that_a_run_keeps_is_shown_without_its_rows(folder: Path):
         "0.900",
     ]
     assert section.one("li").text == f"x: {HOSTILE}"
-    assert tables(section)["Columns worse than the baseline: 1 of 1"][0][:2] == ["age", "x"]
+    assert tables(section)["1 columns, furthest behind first: 1 worse than the baseline"][0][:2] == ["age", "x"]
     assert not read(text).all("script")
     assert re.search(r"\.worse \{ color: var\(--bad\)", text)
 
@@ -642,3 +644,28 @@ def test_without_rows_the_verdict_says_that_nothing_was_tested(folder: Path, run
     shown = sections(read(write_report(bare).read_text(encoding="utf-8")))
     assert next(iter(shown)) == "verdict"
     assert shown["verdict"].one("p").text.startswith("Not tested: no test rows and no validation rows; ")
+
+
+def test_a_sortable_table_has_the_places_of_its_rows_in_every_order():
+    shown = read(
+        to_html(sortable("t", ("name", "score"), [("b", "1"), ("A", "-"), ("c", "3")], [("b", 1.0), ("A", float("nan")), ("c", 3.0)]))
+    )
+    orders = [node.attributes["style"] for node in shown.one("tbody").all("tr")]
+    assert orders == ["--o1:0;--o2:1;--o3:1", "--o1:1;--o2:0;--o3:2", "--o1:2;--o2:2;--o3:0"]
+    assert [node.text for node in shown.all("label")] == ["given order", "name", "score"]
+    assert len({node.attributes["name"] for node in shown.all("input")}) == 1
+
+
+def test_runs_stand_side_by_side_on_one_page_beside_the_first(folder: Path, call: Call):
+    other = shutil.copytree(folder, folder.parent / "other")
+    assert call("report", folder, other) == (0, f"{folder.parent}/reports.html: written\n", "")
+    shown = read((folder.parent / "reports.html").read_text(encoding="utf-8"))
+    assert [node.text for node in shown.all("h3")] == ["run", "other"]
+    assert not shown.all("script")
+    assert call("report", folder, folder) == (2, "", f"{folder}: given twice; name each run once\n")
+
+
+@pytest.mark.slow
+def test_a_report_has_no_serious_violation_of_accessibility(text: str, run: Run, tmp_path: Path):
+    with accessibility.browser(tmp_path / "profile") as opened:
+        assert accessibility.violations(opened, (run.folder / REPORT).as_uri()) == []

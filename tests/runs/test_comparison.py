@@ -490,3 +490,18 @@ def test_names_keep_the_table_whole(names: list[str]):
     table = [line for line in Comparison(results, 1, Settings(), 1, 1, {}).markdown().splitlines() if line.startswith("|")]
     unescaped: Callable[[str], str] = lambda line: re.sub(r"\\.", "", line)  # noqa: E731
     assert {unescaped(line).count("|") for line in table} == {len(names) + 2}
+
+
+def test_the_summary_marks_the_best_and_the_models_worth_their_parameters():
+    def model(name: str, parameters: int, rmse: float, accuracy: float) -> ModelResults:
+        figures = {("imputation of x", "RMSE"): SeedValues((rmse,)), ("prediction of y", "accuracy"): SeedValues((accuracy,))}
+        return ModelResults(name, parameters, SeedValues((1.0,)), figures)
+
+    results = (model("small", 10, 2.0, 0.9), model("large", 20, 1.0, 0.8), model("wasteful", 30, 3.0, 0.1))
+    done = Comparison(results, 1, Settings(), 1, 1, {})
+    assert done.best("imputation of x", "RMSE") == ("large",)
+    assert done.best("prediction of y", "accuracy") == ("small",)
+    assert done.wins() == {"small": 1, "large": 1, "wasteful": 0}
+    # As often best as the small one, with more parameters.
+    assert done.pareto() == ("small",)
+    assert [cells for _, _, cells in done.summary()] == [["2.000", "1.000 *", "3.000"], ["0.900 *", "0.800", "0.100"]]
