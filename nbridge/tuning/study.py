@@ -125,9 +125,9 @@ class Study:
     def _check(self, belongs: Mapping[str, str]) -> None:
         if (found := self._study.user_attrs) != dict(belongs):
             if found or self._study.get_trials(deepcopy=False):
-                names = {"spec": "spec", "space": "search space", "data": "rows"}
+                names = {"spec": "another spec", "space": "another search space", "data": "other rows"}
                 other = " and ".join(names[key] for key in names if found.get(key) != belongs[key])
-                raise RunError(f"{self.folder}: this is a study of another {other}; choose another folder with --out")
+                raise RunError(f"{self.folder}: this is a study of {other}; choose another folder with --out")
             for key, value in belongs.items():
                 self._study.set_user_attr(key, value)
 
