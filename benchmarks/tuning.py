@@ -2,9 +2,9 @@
 
     python -m benchmarks.tuning [--tasks digits,tcga,penguins] [--trials 20] [--budget 1500] [--seeds 3]
 
-A search sees training and validation rows of seed 0. Then both specs are trained with each seed on the split of that seed, and scored by the
-log-likelihood of hidden modalities of its test rows, in nats over the free baseline (`nbridge.tuning.objective`). A task whose search says
-that the default stands has a gain of exactly 0. Results are kept in benchmarks/results/tuning.json, a task at a time.
+A search sees training and validation rows of seed 0. Then both specs are trained with each seed on the split of that seed, and scored by
+the log-likelihood of hidden modalities of its test rows, in nats over the free baseline (`nbridge.tuning.objective`). A task whose search
+says that the default stands has a gain of exactly 0. Results are kept in benchmarks/results/tuning.json, a task at a time.
 """
 
 from __future__ import annotations

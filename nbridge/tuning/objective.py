@@ -27,7 +27,7 @@ from nbridge.spec.reader import spec_from_dict
 from nbridge.spec.search import with_values
 from nbridge.spec.spec import Spec
 from nbridge.training.build import automatic_weights, build_data, build_model, rows_given, settle, settle_covariates
-from nbridge.training.progress import Reporter
+from nbridge.training.callbacks import Callback
 from nbridge.training.run_folder import fingerprint
 from nbridge.training.texts import settle_arrays
 from nbridge.training.validation import evenly_spaced, fit_baseline
@@ -63,14 +63,14 @@ class Objective:
         self.weights = {name: found[name] if name in automatic else value for name, value in model.weights.items()}
         self.fingerprint = fingerprint(splits)
 
-    def __call__(self, changes: Mapping[str, object], reporter: Reporter) -> list[float]:
+    def __call__(self, changes: Mapping[str, object], callback: Callback) -> list[float]:
         """The figure of each validation row after training with these values by path of the spec.
 
         Raises:
             SpecError: if the changed spec is invalid.
             NBridgeError: if training fails.
         """
-        run = train(self.changed(changes), self.data, device=self.device, reporter=reporter)
+        run = train(self.changed(changes), self.data, device=self.device, callbacks=[callback])
         assert run.splits.validation is not None
         return row_figures(run.model.network, run.splits.train, run.splits.validation, self.weights)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from nbridge.training.progress import EpochRecord, Reporter
+from nbridge.training.callbacks import Callback, StageBegun
+from nbridge.training.records import EpochRecord
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -29,7 +30,7 @@ def pruner_of(name: Pruner) -> BasePruner:
     return pruners.MedianPruner(n_startup_trials=UNPRUNED, n_warmup_steps=WARMUP)
 
 
-class PruningReporter(Reporter):
+class PruningCallback(Callback):
     """Passes the log-likelihood of hidden modalities of each round to a trial.
 
     Only stages whose parts serve imputation report it, and only with a budget in updates; a trial without reports is never pruned.
@@ -39,16 +40,16 @@ class PruningReporter(Reporter):
         prunes: Whether it may be stopped; the spec as it stands is not.
 
     Raises:
-        TrialPruned: in `end_epoch`, to stop the training.
+        TrialPruned: in `on_validation`, to stop the training.
     """
 
     def __init__(self, trial: Trial, *, prunes: bool = True) -> None:
         self.trial, self.prunes, self.step, self.best = trial, prunes, 0, -float("inf")
 
-    def end_stage(self, stage: str, best: int, done: int) -> None:  # noqa: ARG002
+    def on_stage(self, begun: StageBegun) -> None:  # noqa: ARG002
         self.best = -float("inf")
 
-    def end_epoch(self, record: EpochRecord) -> None:
+    def on_validation(self, record: EpochRecord) -> None:
         if record.hidden is None:
             return
         from optuna import TrialPruned

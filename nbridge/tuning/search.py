@@ -20,7 +20,7 @@ from nbridge.tuning.best_spec import best_text
 from nbridge.tuning.objective import Objective
 from nbridge.tuning.outcome import Outcome, markdown, shown_changes
 from nbridge.tuning.plot import write_plot
-from nbridge.tuning.pruning import PRUNERS, Pruner, PruningReporter, pruner_of
+from nbridge.tuning.pruning import PRUNERS, Pruner, PruningCallback, pruner_of
 from nbridge.tuning.space import space_of
 from nbridge.tuning.study import Attempt, Study, check_installed, identity
 
@@ -105,9 +105,9 @@ def _run(study: Study, objective: Objective, trial: Trial) -> None:
         study.done(trial, same.rows)
         return
     is_default = study.is_default(trial)
-    reporter = _Silent(trial, prunes=not is_default)
+    callback = _Silent(trial, prunes=not is_default)
     try:
-        study.done(trial, objective(study.space.changes(study.values(trial)), reporter))
+        study.done(trial, objective(study.space.changes(study.values(trial)), callback))
     except TrialPruned:
         study.pruned(trial)
     except NBridgeError as error:
@@ -120,10 +120,10 @@ def _run(study: Study, objective: Objective, trial: Trial) -> None:
         raise
 
 
-class _Silent(PruningReporter):
+class _Silent(PruningCallback):
     """Warnings about rows are the same in each trial; `nbridge train` shows them."""
 
-    def warn(self, finding: Finding) -> None:
+    def on_warning(self, finding: Finding) -> None:
         pass
 
 

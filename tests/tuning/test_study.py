@@ -17,10 +17,10 @@ from processes import start
 import nbridge
 from nbridge.cli import tuning as command
 from nbridge.errors import NBridgeError, RunError
-from nbridge.training.progress import EpochRecord
+from nbridge.training.records import EpochRecord
 from nbridge.tuning import search, study
 from nbridge.tuning.objective import Difference
-from nbridge.tuning.pruning import PruningReporter, pruner_of
+from nbridge.tuning.pruning import PruningCallback, pruner_of
 
 SPEC = """# Sizes of a first look.
 data: {source: npz, path: rows.npz}
@@ -121,20 +121,20 @@ def test_a_trial_that_is_worse_than_the_others_is_stopped_by_its_reports(pruner:
     stopped = []
     for value in (5.0, 6.0, 7.0, 8.0, 9.0, *([0.0] * 6)):
         trial = one.ask()
-        reporter = PruningReporter(trial)
+        reporter = PruningCallback(trial)
         try:
             for _ in range(50):
-                reporter.end_epoch(record(None))
-                reporter.end_epoch(record(value))
+                reporter.on_validation(record(None))
+                reporter.on_validation(record(value))
             one.tell(trial, value)
         except optuna.TrialPruned:
             stopped.append(value)
             one.tell(trial, state=TrialState.PRUNED)
     assert stopped
     assert set(stopped) <= {0.0, 5.0, 6.0}
-    default = PruningReporter(one.ask(), prunes=False)
+    default = PruningCallback(one.ask(), prunes=False)
     for _ in range(50):
-        default.end_epoch(record(-1.0))
+        default.on_validation(record(-1.0))
 
 
 def test_a_study_of_another_spec_or_other_rows_is_refused_and_a_damaged_one_too(spec: Path, figures: list, monkeypatch: pytest.MonkeyPatch):
