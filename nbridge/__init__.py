@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from nbridge.training.build import build_model
     from nbridge.training.callbacks import Callback, StopTraining
     from nbridge.training.trainer import fit
+    from nbridge.tuning.search import tune
 
 _HOME = {
     "Batch": "nbridge.data.batch",
@@ -63,6 +64,7 @@ _HOME = {
     "read_spec": "nbridge.spec.reader",
     "resume": "nbridge.runs.run",
     "train": "nbridge.runs.run",
+    "tune": "nbridge.tuning.search",
 }
 
 __all__ = ["__version__", *_HOME]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -11,7 +11,7 @@ from typing import NoReturn
 import typer
 
 from nbridge.acceleration.threads import set_thread_count
-from nbridge.cli import doctor, evaluating, exploring, exporting, hub, init, inspecting, reporting, serving, training
+from nbridge.cli import doctor, evaluating, exploring, exporting, hub, init, inspecting, reporting, serving, training, tuning
 from nbridge.cli.options import QUIET, AllowCode, Quiet
 from nbridge.errors import NBridgeError, RunError, exit_code
 from nbridge.spec.registry import allowing
@@ -20,6 +20,7 @@ EXAMPLES: dict[Callable[..., None], str] = {
     init.init: "nbridge init rows.csv --out rows.yaml",
     training.train: "nbridge train modality_specs/digits.yaml --out runs/digits",
     training.resume: "nbridge resume runs/digits",
+    tuning.tune: "nbridge tune modality_specs/digits.yaml --trials 20",
     serving.impute: "nbridge impute runs/digits rows.npz --out completed.npz",
     serving.generate: "nbridge generate runs/digits --given label=3 --out threes.png",
     serving.embed: "nbridge embed runs/digits rows.npz --out codes.npz",
@@ -38,11 +39,11 @@ EXAMPLES: dict[Callable[..., None], str] = {
 """The subcommands in the order of the help text, each with an example."""
 COMPUTING = (
     training.train, training.resume, serving.impute, serving.generate, serving.embed, evaluating.evaluate, reporting.report,
-    exploring.explore, exporting.export, evaluating.compare,
+    exploring.explore, exporting.export, evaluating.compare, tuning.tune,
 )  # fmt: skip
 LONG = (*COMPUTING, init.init, inspecting.validate)
 """The subcommands that may take more than two seconds and show progress; they have the option `--quiet`."""
-OWN_SPEC = (init.init, training.train, evaluating.compare, inspecting.validate, inspecting.params)
+OWN_SPEC = (init.init, training.train, tuning.tune, evaluating.compare, inspecting.validate, inspecting.params)
 """The subcommands that read a spec or a class of the user's own, and therefore may import modules in the current folder."""
 LOADING = (
     training.resume, serving.impute, serving.generate, serving.embed, evaluating.evaluate, reporting.report, exploring.explore,

@@ -36,14 +36,18 @@ def apply(assignment: str, document: dict[str, Any]) -> Override:
         return Override(label, diagnostics=[Diagnostic((0, 0), (), f"nested more than {MAX_DEPTH} levels deep")])
     try:
         tree = parse(text)
-        made = _assign(document, path, tree.value)
+        made = assign(document, path, tree.value)
     except ParseError as error:
         return Override(label, diagnostics=[error.diagnostic._replace(position=(0, 0))])
     return Override(label, frozenset(made), [Diagnostic((0, 0), (*path, *found.path), found.text) for found in tree.diagnostics])
 
 
-def _assign(document: dict[str, Any], path: tuple[str, ...], value: Any) -> list[Path]:
-    """Sets the value at a path and returns the paths of all values that are new."""
+def assign(document: dict[str, Any], path: tuple[str, ...], value: Any) -> list[Path]:
+    """Sets the value at a path and returns the paths of all values that are new.
+
+    Raises:
+        ParseError: if something on the path is neither a mapping nor a list.
+    """
     here: Any = document
     done: Path = ()
     made: list[Path] = []

@@ -35,6 +35,7 @@ from nbridge.spec.option_types import (
     Subsets,
 )
 from nbridge.spec.registry import STAGES
+from nbridge.spec.search import read_options
 from nbridge.spec.strict import StrictModel, error_at, expected, invalid, validation_error
 from nbridge.spec.training import TrainingSpec
 
@@ -300,6 +301,20 @@ class Spec(StrictModel):
         "normal", "The prior for unconditional generation: N(0, I), or a mixture fitted to the codes of the training rows."
     )
     training: TrainingSpec = _field({}, "How the model is trained.")
+    tune: dict[OneLine, Annotated[list[Any], Field(json_schema_extra={"minItems": 2})]] = Field(
+        default_factory=dict,
+        exclude=True,
+        description="What `nbridge tune` searches, by path of the option, such as `training.learning_rate: [1e-4, 1e-2]`: two numbers are "
+        "the ends of a range, any other list is a choice; `modalities.*.features` is that of every modality. Not read in training.",
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check_tune(cls, value: Any, handler: Callable[[Any], Any]) -> Any:
+        spec = handler(value)
+        if isinstance(value, Mapping) and spec.tune:
+            read_options(spec.tune, value, cls.model_validate)
+        return spec
 
     @model_validator(mode="before")
     @classmethod
@@ -355,5 +370,5 @@ class Spec(StrictModel):
         return self
 
     def as_dict(self) -> dict[str, Any]:
-        """The spec with all defaults written out, as plain YAML values; reading it gives an equal spec."""
+        """The spec with all defaults written out, as plain YAML values, without `tune`; reading it gives a spec that trains equally."""
         return {key: value for key, value in self.model_dump(mode="json").items() if value is not None and (value or key != "covariates")}

@@ -51,6 +51,7 @@ COMMANDS = (
     "init",
     "train",
     "resume",
+    "tune",
     "impute",
     "generate",
     "embed",

@@ -1,0 +1,1 @@
+"""Search for better options of a spec (`nbridge tune`)."""
