@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nbridge.data.batch import Batch
     from nbridge.draft.draft import init
     from nbridge.errors import DataError, NBridgeError, NBridgeWarning, RunError, SpecError
-    from nbridge.inference.pooling import Pooled, pool
+    from nbridge.inference.pooling import pool
     from nbridge.model import Model, load
     from nbridge.models.base import MultimodalVAE, Stage
     from nbridge.models.bridged import BridgedVAE
@@ -47,7 +47,6 @@ _HOME = {
     "NBridgeError": "nbridge.errors",
     "NBridgeImputer": "nbridge.sklearn",
     "NBridgeWarning": "nbridge.errors",
-    "Pooled": "nbridge.inference.pooling",
     "Run": "nbridge.runs.run",
     "RunError": "nbridge.errors",
     "Spec": "nbridge.spec.spec",

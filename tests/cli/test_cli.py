@@ -197,7 +197,7 @@ def test_wrong_usage_is_told_with_where_help_is(mistake: str, call: Call, here: 
 # Specs
 
 LIKELIHOODS = ", ".join(sorted(BUILT_IN["likelihoods"]))
-KEYS = "spec_version, name, model, latent_dim, data, modalities, covariates, fusion, bridges, prior, training"
+KEYS = "spec_version, name, model, latent_dim, data, modalities, covariates, fusion, bridges, prior, training, tune"
 ONE = "modalities: {x: {shape: 3, encoder: mlp, likelihood: normal}}\n"
 OWN_CLASS = "For your own class write 'package.module:Class'."
 BROKEN: dict[str, tuple[str | bytes, list[str]]] = {

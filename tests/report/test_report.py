@@ -542,9 +542,9 @@ def test_a_report_that_fails_costs_a_training_one_line(folder: Path, call: Call,
     new = folder.parent / "new"
     quick = ("--set", "training.stages.joint.epochs=1", "--set", "training.stages.bridges.epochs=1")
     code, shown, said = call("train", folder / "spec.resolved.yaml", "--out", new, *quick)
-    assert (code, said) == (0, "")
+    assert code == 0
     warning = f"warning: the report was not written (no room?at all); try again with: nbridge report {new}"
-    assert [line for line in shown.splitlines() if line.startswith(("report", "warning: the report"))] == [warning]
+    assert [line for line in (shown + said).splitlines() if line.startswith(("report", "warning: the report"))] == [warning]
     assert nbridge.load(new).names == NAMES
     assert not (new / REPORT).exists()
     code, shown, _ = call("train", folder / "spec.resolved.yaml", "--out", new, "--overwrite", "--no-report", *quick)

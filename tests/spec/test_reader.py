@@ -21,7 +21,7 @@ from nbridge.spec.registry import BUILT_IN
 from nbridge.spec.spec import Spec
 
 LABEL = "modalities: {label: {shape: 10, encoder: mlp, likelihood: categorical}}\n"
-KEYS = "spec_version, name, model, latent_dim, data, modalities, covariates, fusion, bridges, prior, training"
+KEYS = "spec_version, name, model, latent_dim, data, modalities, covariates, fusion, bridges, prior, training, tune"
 ENCODERS = f"Known: {', '.join(sorted(BUILT_IN['encoders']))}. For your own class write 'package.module:Class'."
 REPOSITORY = Path(__file__).parents[2]
 

@@ -23,7 +23,7 @@ from nbridge.spec.signature import read_signature
 from nbridge.spec.spec import BridgesKeys, BridgesSpec, DataKeys, Spec, Term
 
 LABEL = {"shape": 10, "encoder": "mlp", "likelihood": "categorical"}
-KEYS = "spec_version, name, model, latent_dim, data, modalities, covariates, fusion, bridges, prior, training"
+KEYS = "spec_version, name, model, latent_dim, data, modalities, covariates, fusion, bridges, prior, training, tune"
 ENCODERS = f"Known: {', '.join(sorted(BUILT_IN['encoders']))}. For your own class write 'package.module:Class'."
 MODELS = "bivcca, bridged, jmvae, joint, mvae, telbo, vae"
 OWN = "For your own class write 'package.module:Class'."

@@ -106,7 +106,9 @@ export function changed() {
 	imputeLater()
 }
 
-export const imputeLater = asker(imputed, showImputed, (text) => setText(byId("error"), text))
+let failure = ""
+
+export const imputeLater = asker(imputed, showImputed, (text) => setText(byId("error"), failure = text))
 
 function given() {
 	const found = {}
@@ -136,7 +138,8 @@ async function imputed() {
 }
 
 function showImputed(answer, more) {
-	setText(byId("error"), "")
+	// Errors of other actions stay until the next one.
+	if (byId("error").textContent === failure) setText(byId("error"), "")
 	// Predictions from the prior, or from a user's own image, cannot be compared with the chosen row.
 	page.compared = answer.known.some((name) => page.cards.get(name).own)
 	for (const [name, card] of page.cards) if (answer.modalities[name]) card.show(answer.modalities[name])
