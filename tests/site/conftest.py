@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import after_training
 import pytest
 import world
 
-from nbridge.runs import continuing
+from nbridge.evaluation import classifiers
 from nbridge.training import stage
 from nbridge.training.budgets import Budget, budget_of
 
@@ -34,7 +35,7 @@ def short_trainings() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         after_training.make_little(patch.setattr)
         patch.setattr(stage, "budget_of", short_budget)
-        patch.setattr(continuing, "budget_of", short_budget)
+        patch.setattr(classifiers, "train_classifier", partial(classifiers.train_classifier, epochs=1))
         yield
 
 

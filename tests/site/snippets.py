@@ -60,6 +60,8 @@ def run(snippet: Snippet, names: dict[str, Any]) -> None:
     if snippet.title is not None and snippet.language in ("yaml", "csv", "python"):
         Path(snippet.title).write_text(snippet.text)
     if snippet.language == "python":
+        if snippet.title is not None:
+            names["__name__"] = Path(snippet.title).stem
         exec(compile(snippet.text, snippet.title or "snippet", "exec"), names)
     elif snippet.language == "yaml":
         check_yaml(snippet.text)
@@ -83,7 +85,10 @@ def check_yaml(text: str) -> None:
 def run_command(words: list[str]) -> None:
     """Runs a command of nbridge or of Python in this process; of an installation, it checks that what is installed exists."""
     program, *rest = words
-    if program.endswith("nbridge"):
+    if program == "python3":
+        # The commands of README that set everything up, which `.ci/run` runs; `tests/test_house.py` holds them.
+        assert rest[:2] == ["-m", "venv"]
+    elif program.endswith("nbridge"):
         run_nbridge(rest)
     elif program.endswith("python") and rest[0] == "-c":
         exec(compile(rest[1], "-c", "exec"), {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from snippets import ROOT, run, snippets
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 RUN = ("python", "sh", "yaml")
-NOT_RUN = 6
+NOT_RUN = 4
 """Blocks that cannot run, such as those that need an account or a second machine."""
 
 
@@ -22,8 +23,12 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+sys.path.append(str(DOCS))  # docs/generated.py
+
+
 @pytest.mark.parametrize("path", PAGES, ids=name_of)
-def test_the_snippets_of_a_page_run_from_top_to_bottom(path: Path, here: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_snippets_of_a_page_run_from_top_to_bottom(path: Path, here: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(here)
     names: dict[str, Any] = {"__name__": "page"}
     for drafted in re.findall(r"nbridge init (\w+)", path.read_text()):
         # The page makes its own spec and run of these data.

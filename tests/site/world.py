@@ -24,12 +24,12 @@ def write(folder: Path) -> None:
     _cells(folder, rng)
     _arrays(folder, rng)
     _images(folder, rng)
+    _faces(folder, rng)
     before = Path.cwd()
     os.chdir(folder)
     try:
-        for name, data in (("patients", "patients.csv"), ("shots", "shots")):
-            Path(f"{name}.yaml").write_text(nbridge.init(data).text)
-            nbridge.train(f"{name}.yaml", out=f"runs/{name}")
+        Path("patients.yaml").write_text(nbridge.init("patients.csv").text)
+        nbridge.train("patients.yaml", out="runs/patients")
         nbridge.train("modality_specs/digits.yaml", out="runs/digits")
         nbridge.train("cells.yaml", out="runs/cells")
         _omics(folder, rng)
@@ -96,6 +96,15 @@ def _images(folder: Path, rng: np.random.Generator) -> None:
         (folder / "shots" / side).mkdir(parents=True)
         for number in range(kept):
             Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(folder / "shots" / side / f"p{number}.png")
+
+
+def _faces(folder: Path, rng: np.random.Generator) -> None:
+    """faces/ and attributes.csv: images by name, and two columns that are joined on it."""
+    (folder / "faces").mkdir()
+    for number in range(40):
+        Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(folder / "faces" / f"f{number}.png")
+    rows: list[list[object]] = [[f"f{number}", 20 + number, "fm"[number % 2]] for number in range(40)]
+    _table(folder / "attributes.csv", ["name", "age", "sex"], rows)
 
 
 def _omics(folder: Path, rng: np.random.Generator) -> None:
