@@ -26,7 +26,12 @@ LARGEST = 150_000
 
 def executed(path: Path) -> dict[str, Any]:
     """A notebook with the outputs that its code has now."""
-    os.environ |= {"JUPYTER_PLATFORM_DIRS": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    os.environ |= {
+        "JUPYTER_PLATFORM_DIRS": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    }
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(TUTORIALS / "penguins.csv", folder)

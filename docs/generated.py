@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import click
 import typer.main
 
 from nbridge.cli.main import app
@@ -31,8 +30,14 @@ COMPONENTS = {
 """The parts of a spec that have kinds, in the order of the page: their key, and what they are."""
 OBJECTS = {
     "ModalitySpec": ("A modality", "The keys of each entry of `modalities`."),
-    "ColumnKind": ("A column of a mixed modality", "The keys of each entry of `columns`. `age: normal` is short for `age: {type: normal}`."),
-    "CovariateSpec": ("A covariate", "The keys of each entry of `covariates`. `batch: categorical` is short for `batch: {type: categorical}`."),
+    "ColumnKind": (
+        "A column of a mixed modality",
+        "The keys of each entry of `columns`. `age: normal` is short for `age: {type: normal}`.",
+    ),
+    "CovariateSpec": (
+        "A covariate",
+        "The keys of each entry of `covariates`. `batch: categorical` is short for `batch: {type: categorical}`.",
+    ),
     "Objective": ("The objective of bridges", "The keys of `bridges.objective`, if it is not `paper`."),
     "TrainingSpec": ("Training", "The keys of `training`. They are for all stages."),
     "StageOptions": ("A stage", "The keys of each entry of `training.stages`. They replace those of `training` for one stage."),
@@ -67,7 +72,7 @@ def commands_page() -> str:
         "stopped it. Errors are one line on standard error.",
     ]
     for name, command in commands().items():
-        context = click.Context(command, info_name=f"nbridge {name}")
+        context = command.make_context(f"nbridge {name}", [], resilient_parsing=True)
         usage = " ".join(command.get_usage(context).removeprefix("Usage: ").split())
         parts += [f"## nbridge {name} {{#{name}}}", _paragraphs(command.help or ""), f"```text\n{usage}\n```"]
         rows = [(_names(parameter, context), _meaning(parameter, context)) for parameter in command.params]
@@ -77,12 +82,10 @@ def commands_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def commands() -> dict[str, click.Command]:
-    """The commands by name, in the order of `nbridge --help`."""
-    group = typer.main.get_command(app)
-    assert isinstance(group, click.Group)
-    context = click.Context(group)
-    return {name: command for name in group.list_commands(context) if (command := group.get_command(context, name)) is not None}
+def commands() -> dict[str, Any]:
+    """The commands by name, in the order of `nbridge --help`; their class is click's, or typer's own copy of it."""
+    group: Any = typer.main.get_command(app)
+    return dict(group.commands)
 
 
 def without_description() -> list[str]:
@@ -117,7 +120,7 @@ def _component(name: str, definition: Schema) -> Iterator[str]:
             yield f"### `{key}: {title}` {{#{name}-{title}}}"
             yield _paragraphs(kind.get("description", ""))
             yield _table(kind)
-    yield f"A class of your own is named `package.module:Class`; see [Extend](../howto/extend.md). Its keyword-only arguments are keys of `{key}`."
+    yield "A class of your own is named `package.module:Class`; see [Extend](../howto/extend.md). Its keyword-only arguments are keys here."
 
 
 def _kind(kind: Schema) -> str:
@@ -165,19 +168,19 @@ def _plain(entry: Schema) -> str:
     return f"{words.get(kind, kind)} {limits}".strip()
 
 
-def _names(parameter: click.Parameter, context: click.Context) -> str:
-    if isinstance(parameter, click.Argument):
-        return f"`{parameter.make_metavar(context)}`"
-    names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
-    takes_value = isinstance(parameter, click.Option) and not parameter.is_flag
-    return f"{names} `{parameter.make_metavar(context)}`" if takes_value else names
+def _names(parameter: Any, context: Any) -> str:
+    """The names of an argument or an option, with what it takes."""
+    record = parameter.get_help_record(context)
+    text = record[0] if record else parameter.name
+    words = [f"`{word}`" for word in re.split(r",? +", text.replace(" / ", " ")) if not word.startswith("<")]
+    return " ".join(words)
 
 
-def _meaning(parameter: click.Parameter, context: click.Context) -> str:
+def _meaning(parameter: Any, context: Any) -> str:
     text = _inline(getattr(parameter, "help", None) or "")
-    record = getattr(parameter, "get_help_record", lambda _: None)(context)
-    shown = re.search(r"\[default: (.+?)\]$", record[1]) if record else None
-    return f"{text} Default: `{shown[1].strip('()')}`." if shown and not isinstance(parameter, click.Argument) else text
+    record = parameter.get_help_record(context)
+    shown = re.search(r"default: ([^;\]]+)", record[1]) if record else None
+    return f"{text} Default: `{shown[1].strip('()')}`." if shown and parameter.param_type_name == "option" else text
 
 
 def _rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,7 +1,7 @@
 """What the site has besides its pages: generated references, files of the repository, notebooks as pages, and formulas as MathML.
 
-A link in a page names a file of the repository, so that it works where the repository is read as well; here it becomes a link to the page that
-is made of this file. Nothing needs a network, and the pages that come out load nothing from elsewhere.
+A link in a page names a file of the repository, so that it works where the repository is read as well; here it becomes a link to the page
+that is made of this file. Nothing needs a network, and the pages that come out load nothing from elsewhere.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import griffe
 from generated import commands_page, spec_page
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
@@ -43,7 +42,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages that are made of something else."""
     _sources.clear()
     made = {page: (source, (ROOT / source).read_text()) for page, source in INCLUDED.items()}
-    made |= {"reference/spec.md": ("docs/reference/spec.md", spec_page()), "reference/commands.md": ("docs/reference/commands.md", commands_page())}
+    for name, text in (("spec", spec_page()), ("commands", commands_page())):
+        made[f"reference/{name}.md"] = (f"docs/reference/{name}.md", text)
     for path in sorted((ROOT / "examples").glob("*.py")):
         made[f"examples/{path.stem}.md"] = (f"examples/{path.name}", _example(path))
     for path in sorted((ROOT / "docs" / "tutorials").glob("*.ipynb")):
@@ -52,10 +52,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, page, content=text))
         _sources[page] = source
     return files
-
-
-def on_nav(nav: Any, config: MkDocsConfig, files: Files) -> None:  # noqa: ARG001
-    """Examples are reached from the pages that use them."""
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
@@ -98,8 +94,7 @@ def _notebook(notebook: dict[str, Any]) -> str:
     for cell in notebook["cells"]:
         text = "".join(cell["source"])
         parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
-        for output in cell.get("outputs", []):
-            parts.append(_output(output))
+        parts += [_output(output) for output in cell.get("outputs", [])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -114,7 +109,7 @@ def _output(output: dict[str, Any]) -> str:
     if "text/html" in data:
         return "".join(data["text/html"]).replace("<style", "<style hidden")
     shown = output.get("text") or data.get("text/plain", "")
-    return "```text title=\"Output\"\n" + "".join(shown).rstrip() + "\n```"
+    return '```text title="Output"\n' + "".join(shown).rstrip() + "\n```"
 
 
 def _chain(text: str) -> str:

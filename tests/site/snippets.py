@@ -105,11 +105,14 @@ def run_command(words: list[str]) -> None:
 def run_nbridge(words: list[str]) -> str:
     """Runs a command of nbridge, which must succeed, and returns what it has printed. The explorer is opened and not served."""
     out, path = io.StringIO(), [*sys.path]
+    code: object = 0
     try:
-        with mock.patch("nbridge.explore.server.serve"), mock.patch.object(sys, "argv", ["nbridge", *words]), contextlib.redirect_stdout(out):
-            command_line.main()
+        with mock.patch("nbridge.explore.server.serve"), mock.patch.object(sys, "argv", ["nbridge", *words]):
+            with contextlib.redirect_stdout(out):
+                command_line.main()
     except SystemExit as end:
-        assert not end.code, f"nbridge {shlex.join(words)}: exit {end.code}\n{out.getvalue()}"
+        code = end.code
     finally:
         sys.path[:] = path
+    assert not code, f"nbridge {shlex.join(words)}: exit {code}\n{out.getvalue()}"
     return out.getvalue()
