@@ -62,9 +62,14 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
-    """Formulas become MathML, and tables can be scrolled by the keyboard where they are wider than the page."""
+    """Formulas become MathML, and code can be scrolled by the keyboard where it is wider than the page."""
     text = re.sub(r'<(span|div) class="arithmatex">(.*?)</\1>', lambda found: _formula(found[1], found[2]), html, flags=re.DOTALL)
-    return re.sub(r"<pre(?![^>]*tabindex)", '<pre tabindex="0"', text)
+    return re.sub(r"(<pre[^>]*>(?:<span></span>)?)<code", r'\1<code tabindex="0"', text)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:  # noqa: ARG001
+    """Gives the theme's search a name."""
+    return output.replace('data-md-component="search" role="dialog"', 'data-md-component="search" role="dialog" aria-label="Search"')
 
 
 def _target(link: str, source: str, page: str) -> str:

@@ -1,10 +1,11 @@
 """The notebooks of the tutorials run, and their outputs are those of their code: ``pytest tests/site/notebooks.py``.
 
-It needs the extra `docs`, takes about a minute and a half, and therefore is no part of the suite; `.ci/run` runs it after the site is built.
+It needs the extra `docs` and takes a minute and a half, so that it is no part of the suite; `.ci/run` runs it after the site is built.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import sys
@@ -17,13 +18,18 @@ DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 sys.path.append(str(DOCS))
 
 
-def outputs(notebook: dict[str, Any]) -> list[list[str]]:
-    """The kinds of outputs of each cell, and their text without numbers: another machine gives other last digits."""
+NUMBERS = re.compile(r"[\d.,e+-]+|\s+")
+ALIKE = 0.8
+"""How much of the words has to be the same: another machine may give another last digit, and so another verdict."""
+
+
+def outputs(notebook: dict[str, Any]) -> list[str]:
+    """The outputs of each cell: their kinds, and their text without numbers."""
     found = []
     for cell in notebook["cells"]:
-        texts = ["".join(one.get("text") or one["data"].get("text/plain", "")) for one in cell.get("outputs", [])]
-        kinds = [",".join(sorted(one.get("data", ["text"]))) for one in cell.get("outputs", [])]
-        found.append([f"{kind}: {re.sub(r'[\d.,e+-]+|\s+', ' ', text)[:200]}" for kind, text in zip(kinds, texts, strict=True)])
+        for one in cell.get("outputs", []):
+            text = "".join(one.get("text") or one["data"].get("text/plain", ""))
+            found.append(f"{','.join(sorted(one.get('data', ['text'])))}: {NUMBERS.sub(' ', text)}")
     return found
 
 
@@ -32,9 +38,10 @@ def outputs(notebook: dict[str, Any]) -> list[list[str]]:
 def test_a_notebook_runs_and_has_the_outputs_of_its_code(path: Path):
     from build_notebooks import LARGEST, executed
 
-    kept = json.loads(path.read_text())
     assert path.stat().st_size <= LARGEST
-    assert any(cell.get("outputs") for cell in kept["cells"])
-    shapes = [[re.sub(r": .*", "", one) for one in cell] for cell in outputs(kept)]
+    kept = outputs(json.loads(path.read_text()))
     again = outputs(executed(path))
-    assert [[re.sub(r": .*", "", one) for one in cell] for cell in again] == shapes
+    assert kept
+    assert [one.split(":")[0] for one in again] == [one.split(":")[0] for one in kept]
+    for one, other in zip(again, kept, strict=True):
+        assert difflib.SequenceMatcher(None, one.split(), other.split()).ratio() >= ALIKE, f"{one}\n{other}"

@@ -106,10 +106,10 @@ def run_nbridge(words: list[str]) -> str:
     """Runs a command of nbridge, which must succeed, and returns what it has printed. The explorer is opened and not served."""
     out, path = io.StringIO(), [*sys.path]
     code: object = 0
+    served = mock.patch("nbridge.explore.server.serve")
     try:
-        with mock.patch("nbridge.explore.server.serve"), mock.patch.object(sys, "argv", ["nbridge", *words]):
-            with contextlib.redirect_stdout(out):
-                command_line.main()
+        with served, mock.patch.object(sys, "argv", ["nbridge", *words]), contextlib.redirect_stdout(out):
+            command_line.main()
     except SystemExit as end:
         code = end.code
     finally:
