@@ -43,6 +43,8 @@ OBJECTS = {
     "StageOptions": ("A stage", "The keys of each entry of `training.stages`. They replace those of `training` for one stage."),
 }
 """The other parts: their title, and what they are."""
+LARGE = 2**53
+"""A bound from here on is one of numbers in a computer, and is not shown."""
 
 
 def spec_page() -> str:
@@ -164,7 +166,7 @@ def _plain(entry: Schema) -> str:
         return f"names, each with {_values(inner)}" if isinstance(inner, Mapping) and inner else "keys"
     words = {"boolean": "`true` or `false`", "string": "text", "integer": "whole number", "null": "`null`"}
     bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    limits = " and ".join(f"{sign} {entry[bound]:g}" for bound, sign in bounds.items() if bound in entry)
+    limits = " and ".join(f"{sign} {entry[bound]:g}" for bound, sign in bounds.items() if abs(entry.get(bound, LARGE)) < LARGE)
     return f"{words.get(kind, kind)} {limits}".strip()
 
 
