@@ -25,6 +25,7 @@ def rewritten(text: str) -> str:
         'The posterior $q(z)$.'
     """
     text = re.sub(r"^( *)\.\. math:: ?(.*(?:\n\1 +\S.*)*)", _block, text, flags=re.MULTILINE)
+    text = re.sub(r"^( *)Example:$", r"\1Examples:", text, flags=re.MULTILINE)  # the section whose code is shown as code
     return re.sub(r":math:`([^`]+)`", r"$\1$", text)
 
 

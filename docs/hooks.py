@@ -112,7 +112,7 @@ def _output(output: dict[str, Any]) -> str:
         text = html.escape("".join(data.get("text/plain", "a figure"))).replace('"', "&quot;")
         return f'<img class="output" alt="{text}" width="{round(width * SCALE)}" src="data:image/png;base64,{encoded}">'
     if "text/html" in data:
-        return "".join(data["text/html"]).replace("<style", "<style hidden")
+        return "".join(data["text/html"]).replace("<style", "<style hidden").replace("<table", '<table tabindex="0"')
     shown = output.get("text") or data.get("text/plain", "")
     return '```text title="Output"\n' + "".join(shown).rstrip() + "\n```"
 

@@ -30,10 +30,10 @@ sys.path.append(str(DOCS))  # docs/generated.py
 def test_the_snippets_of_a_page_run_from_top_to_bottom(path: Path, here: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(here)
     names: dict[str, Any] = {"__name__": "page"}
-    for drafted in re.findall(r"nbridge init (\w+)", path.read_text()):
+    for drafted in re.findall(r"nbridge init (\w+)|```yaml title=\"(\w+)\.yaml\"", path.read_text()):
         # The page makes its own spec and run of these data.
-        Path(f"{drafted}.yaml").unlink(missing_ok=True)
-        shutil.rmtree(Path("runs") / drafted, ignore_errors=True)
+        Path(f"{''.join(drafted)}.yaml").unlink(missing_ok=True)
+        shutil.rmtree(Path("runs") / "".join(drafted), ignore_errors=True)
     for number, snippet in enumerate(snippets(path.read_text()), 1):
         if snippet.reason is None and snippet.language in RUN:
             try:
