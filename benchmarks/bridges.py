@@ -25,20 +25,21 @@ from designs import plain
 from readme import replace_section
 
 import nbridge
-from nbridge.training.progress import EpochRecord, Reporter
+from nbridge.training.callbacks import Callback
+from nbridge.training.records import EpochRecord
 
 RESULT = Path(__file__).resolve().parent / "results" / "bridges.json"
 BATCH, STEPS, EPOCHS = 128, 8, 3
 OBJECTIVES: Mapping[str, Any] = {"default": {"distill": 1, "cross": 1}, "paper": "paper"}
 
 
-class Clock(Reporter):
+class Clock(Callback):
     """The seconds of each epoch of the bridges."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
 
-    def end_epoch(self, record: EpochRecord) -> None:
+    def on_validation(self, record: EpochRecord) -> None:
         if record.stage == "bridges":
             self.seconds.append(record.seconds)
 
@@ -68,7 +69,7 @@ def rows(n: int) -> dict[str, np.ndarray]:
 def milliseconds(n: int, objective: str) -> float:
     """Seconds of a step."""
     clock = Clock()
-    nbridge.train(spec(n, objective), rows(n), device="cpu", reporter=clock)
+    nbridge.train(spec(n, objective), rows(n), device="cpu", callbacks=[clock])
     return 1000 * fmean(clock.seconds[1:]) / STEPS
 
 

@@ -29,7 +29,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import nbridge
 from benchmarks.readme import replace_section
 from nbridge.acceleration.precision import Products, has_bf16_products
-from nbridge.training.progress import EpochRecord, Reporter
+from nbridge.training.callbacks import Callback
+from nbridge.training.records import EpochRecord
 
 RESULTS = Path(__file__).resolve().parent / "results"
 ROWS, BATCH, LATENT, EPOCHS = 6400, 128, 128, 4
@@ -37,13 +38,13 @@ BYTES = 28
 """Bytes that Adam moves per parameter."""
 
 
-class Seconds(Reporter):
+class Seconds(Callback):
     """Records the time of each epoch."""
 
     def __init__(self) -> None:
         self.epochs: list[EpochRecord] = []
 
-    def end_epoch(self, record: EpochRecord) -> None:
+    def on_validation(self, record: EpochRecord) -> None:
         self.epochs.append(record)
 
 
@@ -80,7 +81,7 @@ def rows() -> nbridge.Batch:
 def step_seconds(of: nbridge.Spec, batch: nbridge.Batch, device: str) -> tuple[float, float]:
     """Seconds per step in the median epoch without the first, and seconds of compilation."""
     seconds = Seconds()
-    nbridge.train(of, batch, device=device, reporter=seconds)
+    nbridge.train(of, batch, device=device, callbacks=[seconds])
     return median(epoch.seconds for epoch in seconds.epochs[1:]) / (len(batch) // BATCH), seconds.epochs[0].compile_seconds or 0.0
 
 

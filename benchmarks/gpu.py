@@ -35,7 +35,7 @@ def system_seconds(path: str, model: str, batch: nbridge.Batch, device: str) -> 
     training = {**keys["training"], "precision": "auto", "stages": stages}
     seconds = floor.Seconds()
     nbridge.train(
-        nbridge.Spec.model_validate({**keys, "model": model, "data": data, "training": training}), batch, device=device, reporter=seconds
+        nbridge.Spec.model_validate({**keys, "model": model, "data": data, "training": training}), batch, device=device, callbacks=[seconds]
     )
     names = dict.fromkeys(epoch.stage for epoch in seconds.epochs)
     return sum(PAPER_EPOCHS * median(e.seconds for e in seconds.epochs if e.stage == name and e.epoch > 1) for name in names)

@@ -56,7 +56,7 @@ def main() -> None:
     for seed in range(options.seeds):
         for way in WAYS if seed % 2 == 0 else WAYS[::-1]:
             clock = Seconds()
-            run = nbridge.train(spec(seed, way, options.epochs), train, reporter=clock)
+            run = nbridge.train(spec(seed, way, options.epochs), train, callbacks=[clock])
             products = choose_precision("auto", run.model.network, 128).chosen
             likelihood = log_likelihood(run.model.network, test, run.model.names, samples=100)
             seconds = median(epoch.seconds for epoch in clock.epochs)

@@ -5,6 +5,8 @@ genes and proteins, and the depth of the RNA varies more than tenfold between ce
 deviations of each protein, on held-out cells.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.linear_model import RidgeCV
@@ -79,12 +81,12 @@ def rmse(error: np.ndarray) -> float:
     return float(np.sqrt(np.square(error).mean()))
 
 
-def main(seeds: int = 3, epochs: tuple[int, int] = (100, 60), cells: int = CELLS) -> None:
-    found = [measure(seed, epochs, cells) for seed in range(seeds)]
-    for seed, (ours, theirs) in enumerate(found):
+def main(seeds: Sequence[int] = (0, 1, 2), epochs: tuple[int, int] = (100, 60), cells: int = CELLS) -> None:
+    found = [measure(seed, epochs, cells) for seed in seeds]
+    for seed, (ours, theirs) in zip(seeds, found, strict=True):
         print(f"seed {seed}: RMSE of protein from RNA {ours:.3f}, PCA and ridge {theirs:.3f}")
     ours, theirs = np.mean(found, 0)
-    print(f"mean of {seeds}: RMSE of protein from RNA {ours:.3f}, PCA and ridge {theirs:.3f}")
+    print(f"mean of {len(seeds)}: RMSE of protein from RNA {ours:.3f}, PCA and ridge {theirs:.3f}")
 
 
 if __name__ == "__main__":

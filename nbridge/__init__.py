@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from nbridge.spec.spec import Spec
     from nbridge.spec.training import TrainingSpec
     from nbridge.training.build import build_model
+    from nbridge.training.callbacks import Callback, StopTraining
     from nbridge.training.trainer import fit
 
 _HOME = {
     "Batch": "nbridge.data.batch",
     "BridgedVAE": "nbridge.models.bridged",
+    "Callback": "nbridge.training.callbacks",
     "DataError": "nbridge.errors",
     "Decoder": "nbridge.nn.decoders",
     "Encoder": "nbridge.nn.encoders",
@@ -50,6 +52,7 @@ _HOME = {
     "Spec": "nbridge.spec.spec",
     "SpecError": "nbridge.errors",
     "Stage": "nbridge.models.base",
+    "StopTraining": "nbridge.training.callbacks",
     "TrainingSpec": "nbridge.spec.training",
     "build_model": "nbridge.training.build",
     "compare": "nbridge.runs.comparison",

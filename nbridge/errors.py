@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from os import PathLike
 from typing import Self
 
+ADDRESSES: dict[str, str] = {}
+"""The URL of each local copy of a remote file, by the path of the copy; messages name the URL."""
+
 
 class NBridgeError(ValueError):
     """Base class of errors caused by the user's input. The message says what was found, where, what was expected and what to do.
@@ -17,6 +20,12 @@ class NBridgeError(ValueError):
 
     def __init__(self, text: str = "") -> None:
         super().__init__(_printable(text))
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        for copy, url in ADDRESSES.items():
+            text = text.replace(copy, url)
+        return text
 
 
 def _printable(text: str) -> str:

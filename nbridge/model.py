@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +23,7 @@ from nbridge.data.batch import Batch
 from nbridge.data.imputed import Imputed, Summary
 from nbridge.data.marks import COUNTED, imputed_before
 from nbridge.data.patterns import Patterns, count
+from nbridge.data.remote import as_url, is_url, local_copy, refresh
 from nbridge.data.split import Splits
 from nbridge.errors import DataError, NBridgeError, RunError
 from nbridge.evaluation.results import METRICS, Evaluation, Metric, Settings
@@ -264,6 +266,10 @@ class Model(Served):
         """
         if self.spec is None:
             raise NBridgeError("a model without a spec cannot be saved; build it with Model.from_spec, or pass its spec to Model")
+        if is_url(directory):
+            raise RunError(
+                f"{as_url(directory)}: a URL, expected a local folder, since three files cannot be replaced at once; copy it afterwards"
+            )
         save_model(directory, self.network, self.spec, self.patterns, model_card(self.spec))
         return Path(directory)
 
@@ -346,8 +352,8 @@ def load(
     packages declare as entry points, classes of modules that are already imported, and the packages in ``allow``.
 
     Arguments:
-        source: A run folder, the model folder in it, or a repository of the Hugging Face hub, ``user/name``, if there is no folder of that
-            name.
+        source: A run folder, the model folder in it, the URL of a model folder, ``s3://bucket/model``, or a repository of the Hugging Face
+            hub, ``user/name``, if there is no folder of that name.
         allow: Packages or modules, such as ``my_package``, that may also be imported; never from the current folder.
         revision: A branch, tag or commit of the repository; ``main`` by default.
         token: A token, for a private repository.
@@ -358,12 +364,24 @@ def load(
             is not installed or not allowed, or the hub cannot be reached.
     """
     with allowing(allow):
+        if is_url(source):
+            with _as_run_error():
+                refresh()
+                return Model(*load_model(local_copy(source)))
         if Path(source).exists() or not REPOSITORY.fullmatch(str(source)):
             return Model(*load_model(source))
         try:
             return Model(*hub.load(str(source), revision=revision, token=token, endpoint=endpoint))
         except RunError as error:
             raise RunError(f"{error} (no folder {source} here either)") from error
+
+
+@contextmanager
+def _as_run_error() -> Iterator[None]:
+    try:
+        yield
+    except DataError as error:
+        raise RunError(str(error)) from error
 
 
 def _warn(findings: Iterable[Finding]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, cast, get_args
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from pydantic import ValidationError
 from rich.console import Console
@@ -31,10 +32,14 @@ from nbridge.runs.run import train
 from nbridge.spec.columns import CLASSES, MOST_CLASSES, ColumnKind, ColumnType
 from nbridge.spec.mixed import MIXED
 from nbridge.spec.names import free_name
-from nbridge.training.progress import ConsoleReporter
+from nbridge.training.progress import ConsoleProgress
 
 TABLE = "table"
 """The modality of all columns without groups."""
+_FILLED = " NaN in its place is filled in."
+"""What to do about a class that was not in fit."""
+_REQUIRED = " A covariate needs one of them."
+"""The same for a covariate."""
 STEPS, FEWEST, MOST = 1500, 10, 120
 """Target number of steps per stage with ``epochs=None``, and limits of the resulting number of epochs."""
 
@@ -63,6 +68,8 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     Arguments:
         groups: The columns of each modality, by its name: indices, names, a slice, or a boolean mask. Every column must be in exactly one
             group.
+        covariates: Columns that are given in every row, by name or index, such as the batch of a measurement: other cells are imputed given
+            them, and they are in no group. Text, 0 and 1, and few whole numbers are classes; other numbers are standardised.
         likelihoods: Without groups, the likelihood of columns, by name or index, or one for all: normal, lognormal, bernoulli, categorical,
             ordinal, poisson, negative_binomial, or a mapping with options as in a mixed modality. Others are inferred: text is categorical,
             0 and 1 are bernoulli, up to 10 whole numbers with 5 rows each are ordinal, positive skewed numbers are lognormal, and all other
@@ -89,6 +96,7 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         categories_: The values of the classes, in order, of each modality that is a categorical column, by its name, and of each column of
             classes in a mixed modality, by its index.
         mixed_: The columns of each mixed modality, with their likelihoods.
+        covariates_: The column of each covariate, by its name in the model.
         constants_: The value of each column that was constant in fit, which is imputed as this value (for text, the class index); NaN for
             other columns.
         texts_: The classes of each text column, by its index, in order of first occurrence in fit.
@@ -112,6 +120,7 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self,
         groups: Mapping[str, Any] | None = None,
         *,
+        covariates: str | int | Sequence[str | int] | None = None,
         likelihoods: str | Mapping[Any, Any] | None = None,
         weights: Mapping[Any, float] | None = None,
         model: str = "bridged",
@@ -127,6 +136,7 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         verbose: bool = False,
     ) -> None:
         self.groups = groups
+        self.covariates = covariates
         self.likelihoods = likelihoods
         self.weights = weights
         self.model = model
@@ -149,23 +159,28 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             y: Ignored.
 
         Raises:
-            ValueError: if X is not a valid table, groups or likelihoods do not match it, a column is all NaN, or a value is outside the
-                support of its likelihood.
+            ValueError: if X is not a valid table, groups, covariates or likelihoods do not match it, a column is all NaN, a covariate has
+                no value in a row, or a value is outside the support of its likelihood.
         """
         table = self._checked(X, reset=True)
         if (empty := np.flatnonzero(np.isnan(table).all(0))).size:
             raise DataError(f"{self._column(empty[0])}: all NaN, so that nothing can be learned about it; leave it out, or fill it in")
         self.constants_ = np.where(np.nanmin(table, 0) == np.nanmax(table, 0), np.nanmin(table, 0), np.nan)
-        modalities = self._modalities(table, self._grouped())
+        given = self._given_columns()
+        groups = self._grouped(given)
+        modalities = self._modalities(table, groups)
+        covariates = self._learn_covariates(table, given, {group.name for group in groups})
         networks = {"hidden": list(self.hidden)}
         spec = {"model": self.model, "latent_dim": self.latent_dim, "modalities": modalities, "fusion": networks, "bridges": networks}
+        spec |= {"covariates": covariates} if covariates else {}
         rows = to_batch(self._arrays(table), {name: (modality["shape"],) for name, modality in modalities.items()})
-        reporter = ConsoleReporter(Console(markup=False, emoji=False, highlight=False)) if self.verbose else None
+        rows = rows.with_covariates(self._covariate_values(table))
+        shown = [ConsoleProgress(Console(markup=False, emoji=False, highlight=False))] if self.verbose else []
         try:
-            run = train({**spec, **self._schedule(len(table))}, rows, device=self.device, reporter=reporter)
+            run = train({**spec, **self._schedule(len(table))}, rows, device=self.device, callbacks=shown)
         finally:
-            if reporter is not None:
-                reporter.close()
+            for progress in shown:
+                progress.close()
         self.model_ = run.model
         return self
 
@@ -179,7 +194,8 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             The table without NaN, shape (rows, columns); an object array if some columns are text.
 
         Raises:
-            ValueError: if X has other columns, a class that was not in fit, or a value outside the support of its likelihood.
+            ValueError: if X has other columns, a class that was not in fit, NaN in a covariate, or a value outside the support of its
+                likelihood.
         """
         table = self._checked(X)
         return self._as_given(X, table, self._filled(table, impute(self.model_.network, self._batch(table)).values))
@@ -247,7 +263,14 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         validate_data(self, X=cast("Any", X), reset=reset, skip_check_array=True)
         for line in taken_for_absent(objects, texts, missing, self._column):
             issue(Finding("doubt", "", line))
-        return check_array(as_numbers(objects, texts, self._column, missing), **options)
+        try:
+            numbers = as_numbers(objects, texts, self._column, missing)
+        except DataError as error:
+            # NaN is not filled in where the column is a covariate.
+            covariates = () if reset else map(self._column, self.covariates_.values())
+            given = any(str(error).startswith(f"{column}:") for column in covariates)
+            raise DataError(str(error).replace(_FILLED, _REQUIRED) if given else str(error)) from error
+        return check_array(numbers, **options)
 
     def _as_given(self, X: ArrayLike, table: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Values with class texts in text columns, and the original observed cells."""
@@ -259,28 +282,75 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         names = getattr(self, "feature_names_in_", None)
         return f"column {number}" if names is None else f"column {clip(names[number])!r}"
 
-    def _grouped(self) -> list[_Group]:
-        """The groups, checked to contain each column exactly once."""
+    def _given_columns(self) -> list[int]:
+        """The columns of covariates."""
+        names, count = getattr(self, "feature_names_in_", None), self.n_features_in_
+        if self.covariates is None or (isinstance(self.covariates, Sequence) and not len(self.covariates)):
+            return []
+        found = _numbers("covariates: the list", self.covariates, names, count)
+        if twice := [number for number in found if found.count(number) > 1]:
+            raise DataError(f"covariates: {self._column(twice[0])} is given twice")
+        if len(found) == count:
+            raise DataError("covariates: all columns, so that there is none to impute; leave some out")
+        return found
+
+    def _learn_covariates(self, table: np.ndarray, given: list[int], taken: set[str]) -> dict[str, dict[str, Any]]:
+        """The covariates of the spec; sets `covariates_`, and the values of those that are classes."""
+        names = getattr(self, "feature_names_in_", None)
+        self.covariates_: dict[str, int] = {}
+        self._levels: dict[str, np.ndarray] = {}
+        found: dict[str, dict[str, Any]] = {}
+        for number in given:
+            name = free_name(f"column_{number}" if names is None else str(names[number]), {*taken, *self.covariates_})
+            self.covariates_[name] = number
+            self._require_covariate(table, number)
+            values = table[:, number]
+            classes = number in self.texts_ or array_likelihood(Tally.of(values.astype(np.float64))).type in (*CLASSES, "bernoulli")
+            if classes:
+                self._levels[name] = np.unique(values)
+            texts = self.texts_.get(number) or [f"{value:.17g}" for value in self._levels.get(name, ())]
+            found[name] = {"type": "categorical", "classes": list(texts)} if classes else {"type": "normal"}
+        return found
+
+    def _covariate_values(self, table: np.ndarray) -> dict[str, Tensor]:
+        """The values of covariates, shape (N,): class indices, or numbers."""
+        found = {}
+        for name, number in self.covariates_.items():
+            self._require_covariate(table, number)
+            values = table[:, number]
+            if name in self._levels:
+                values = self._places(number, values, self._levels[name], _REQUIRED)
+            found[name] = torch.from_numpy(np.ascontiguousarray(values)).to(torch.long if name in self._levels else torch.float32)
+        return found
+
+    def _require_covariate(self, table: np.ndarray, number: int) -> None:
+        if (empty := np.flatnonzero(np.isnan(table[:, number]))).size:
+            more = f" ({len(empty) - 1:,} more such row{'s' if len(empty) > 2 else ''})" if len(empty) > 1 else ""
+            raise DataError(f"covariates: {self._column(number)}: row {empty[0]} has no value{more}; fill it in, or leave such rows out")
+
+    def _grouped(self, given: list[int]) -> list[_Group]:
+        """The groups, checked to contain each column exactly once, but for covariates, which are in none."""
         count, names = self.n_features_in_, getattr(self, "feature_names_in_", None)
         if self.groups is None:
-            wanted: Mapping[Any, Any] = {TABLE: slice(None)}
+            wanted: Mapping[Any, Any] = {TABLE: [number for number in range(count) if number not in given]}
         elif isinstance(self.groups, Mapping) and self.groups:
             wanted = self.groups
         else:
             raise DataError(f"groups: {noun(self.groups)}, expected a mapping of names to columns, such as {{'rna': [0, 1], 'age': [2]}}")
         groups: list[_Group] = []
         for key, columns in wanted.items():
-            group = _Group(
-                key, free_name(str(key), {group.name for group in groups}), np.array(_numbers(key, columns, names, count), dtype=int)
-            )
+            numbers = np.array(_numbers(f"groups: {key!r}", columns, names, count), dtype=int)
+            group = _Group(key, free_name(str(key), {group.name for group in groups}), numbers)
             groups.append(group)
         owners: dict[int, Hashable] = {}
         for group in groups:
             for number in group.columns.tolist():
+                if number in given:
+                    raise DataError(f"groups: {self._column(number)} of {group.key!r} is a covariate as well; remove it from one")
                 if number in owners:
                     raise DataError(f"groups: {self._column(number)} is in both {owners[number]!r} and {group.key!r}; remove it from one")
                 owners[number] = group.key
-        if left := [number for number in range(count) if number not in owners]:
+        if left := [number for number in range(count) if number not in owners and number not in given]:
             raise DataError(f"groups: {self._column(left[0])} is in no group; add it to one, or remove it from X")
         return groups
 
@@ -453,21 +523,25 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def _classes(self, name: str, values: np.ndarray) -> np.ndarray:
         if self.groups_[name][0] in self.texts_:
             return values
-        categories, absent = self.categories_[name], np.isnan(values)
+        return self._places(self.groups_[name][0], values, self.categories_[name])
+
+    def _places(self, number: int, values: np.ndarray, categories: np.ndarray, advice: str = _FILLED) -> np.ndarray:
+        """The indices of values among the categories of their column, NaN where a value is."""
+        absent = np.isnan(values)
         place = np.searchsorted(categories, values).clip(max=len(categories) - 1)
         if (unseen := np.flatnonzero((categories[place] != values) & ~absent)).size:
-            raise self._unseen(self.groups_[name][0], int(unseen[0]), values[unseen[0]].item(), categories)
+            raise self._unseen(number, int(unseen[0]), values[unseen[0]].item(), categories, advice)
         return np.where(absent, np.nan, place)
 
-    def _unseen(self, number: int, row: int, value: float, categories: np.ndarray) -> DataError:
+    def _unseen(self, number: int, row: int, value: float, categories: np.ndarray, advice: str = _FILLED) -> DataError:
         """The error about a class that was not in fit."""
         known = listing(f"{category:g}" for category in categories[:10]) + (", ..." if len(categories) > 10 else "")
         text = f"{self._column(number)}: row {row} holds {value:g}, a category that fit has not seen; it saw {known}."
-        return DataError(f"{text} NaN in its place is filled in.")
+        return DataError(text + advice)
 
     def _batch(self, table: np.ndarray) -> Batch:
         shapes = {name: likelihood.shape for name, likelihood in self.model_.likelihoods.items()}
-        return to_batch(self._arrays(table), shapes, allow_missing=True)
+        return to_batch(self._arrays(table), shapes, allow_missing=True).with_covariates(self._covariate_values(table))
 
     def _filled(
         self, table: np.ndarray, values: Mapping[str, Tensor], *draws: int, ends: tuple[float, Mapping[str, Tensor]] | None = None
@@ -494,8 +568,8 @@ class NBridgeImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return out
 
 
-def _numbers(key: object, columns: Any, names: Any, count: int) -> list[int]:
-    """The indices of the columns of a group."""
+def _numbers(where: str, columns: Any, names: Any, count: int) -> list[int]:
+    """The indices of the columns of a group or of covariates; errors start with ``where``."""
     if isinstance(columns, slice):
         found = list(range(count))[columns]
     else:
@@ -503,28 +577,26 @@ def _numbers(key: object, columns: Any, names: Any, count: int) -> list[int]:
         wanted: list[Any] = [columns] if alone else list(columns)
         if wanted and all(isinstance(one, bool | np.bool_) for one in wanted):
             if len(wanted) != count:
-                raise DataError(f"groups: {key!r} is a mask of length {len(wanted)}, but X has {count} columns")
+                raise DataError(f"{where} is a mask of length {len(wanted)}, but X has {count} columns")
             found = np.flatnonzero(wanted).tolist()
         else:
-            found = [_number(key, one, names, count) for one in wanted]
+            found = [_number(where, one, names, count) for one in wanted]
     if not found:
-        raise DataError(f"groups: {key!r} has no columns")
+        raise DataError(f"{where} has no columns")
     return found
 
 
-def _number(key: object, column: Any, names: Any, count: int) -> int:
+def _number(where: str, column: Any, names: Any, count: int) -> int:
     if isinstance(column, str):
         if names is None:
-            raise DataError(f"groups: {key!r} has {column!r}, but X has no column names; use indices, or fit a data frame")
+            raise DataError(f"{where} has {column!r}, but X has no column names; use indices, or fit a data frame")
         if column not in names:
-            raise DataError(
-                f"groups: {key!r} has {column!r}, no such column.{did_you_mean(column, names)} Columns: {clip(listing(names), 200)}"
-            )
+            raise DataError(f"{where} has {column!r}, no such column.{did_you_mean(column, names)} Columns: {clip(listing(names), 200)}")
         return names.tolist().index(column)
     if not isinstance(column, int | np.integer) or isinstance(column, bool):
-        raise DataError(f"groups: {key!r} has {clip(column)}, expected a column index or name")
+        raise DataError(f"{where} has {clip(column)}, expected a column index or name")
     if not -count <= column < count:
-        raise DataError(f"groups: {key!r} has column {column}, but X has columns 0 to {count - 1}")
+        raise DataError(f"{where} has column {column}, but X has columns 0 to {count - 1}")
     return int(column) % count
 
 

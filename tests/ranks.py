@@ -32,7 +32,7 @@ from nbridge.models.joint import JointVAE
 from nbridge.nn import distributions
 from nbridge.nn.networks import StackedBatchNorm, StackedMLP
 from nbridge.training import stage_rows
-from nbridge.training.progress import EpochRecord
+from nbridge.training.records import EpochRecord
 from nbridge.training.stage import StageRun
 from nbridge.training.trainer import fit, only_trainable
 

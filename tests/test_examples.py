@@ -43,6 +43,7 @@ def test_every_example_is_known_here():
         "omics",
         "pooling",
         "sensors",
+        "serve",
         "webdataset",
         "webdataset_source",
     }
@@ -52,7 +53,7 @@ def test_proteins_of_simulated_cells_are_imputed_better_than_by_ridge_regression
     example = load_example("cite_seq")
     depths = example.simulate(0)["rna"].sum(1)
     assert np.quantile(depths, 0.98) > 10 * np.quantile(depths, 0.02)
-    example.main(seeds=1, epochs=(70, 40))
+    example.main(seeds=(1,), epochs=(70, 30), cells=2000)
     found = re.search(r"mean of 1: RMSE of protein from RNA ([\d.]+), PCA and ridge ([\d.]+)\n", capsys.readouterr().out)
     assert found is not None
     assert float(found[1]) < float(found[2]) < 0.7

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "nbridge"
 # A package, or a file at the root, imports only from those before it, and from itself.
 PACKAGES = [
     "version", "errors", "common", "spec", "nn", "data", "models", "acceleration", "inference", "visual", "training", "evaluation",
-    "sharing", "model", "runs", "draft", "report", "explore", "sklearn", "testing", "cli", "__main__",
+    "sharing", "model", "runs", "draft", "report", "trackers", "explore", "sklearn", "testing", "cli", "__main__",
 ]  # fmt: skip
 PLACE = {name: number for number, name in enumerate(PACKAGES)}
 FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]

@@ -20,7 +20,7 @@ from nbridge.evaluation.results import Settings
 from nbridge.runs.comparison import compare
 from nbridge.runs.comparison_table import Comparison, SeedValues
 from nbridge.spec.reader import read_spec
-from nbridge.training.progress import ConsoleReporter
+from nbridge.training.progress import ConsoleProgress
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -94,7 +94,7 @@ def compared(
 ) -> Comparison:
     """Trains and evaluates the missing runs."""
     console = Console(markup=False, emoji=False, highlight=False)
-    reporter = ConsoleReporter(console)
+    progress = ConsoleProgress(console)
     try:
         return compare(
             SPECS / scale.spec,
@@ -105,10 +105,10 @@ def compared(
             overrides=overrides,
             minutes=minutes,
             announce=console.print,
-            reporter=reporter,
+            callbacks=[progress],
         )
     finally:
-        reporter.close()
+        progress.close()
 
 
 def footnote(scale: Scale, comparisons: Mapping[str, Comparison]) -> str:

@@ -20,7 +20,8 @@ from nbridge import fit, train  # noqa: E402
 from nbridge.data.arrays import to_batch  # noqa: E402
 from nbridge.evaluation.importance import log_likelihood  # noqa: E402
 from nbridge.spec.registry import STAGES  # noqa: E402
-from nbridge.training.progress import EpochRecord, Reporter  # noqa: E402
+from nbridge.training.progress import Callback  # noqa: E402
+from nbridge.training.records import EpochRecord  # noqa: E402
 from nbridge.training.trainer import only_trainable  # noqa: E402
 
 # Equation 7, and bridges on frozen encoders, for the comparison with multivae.
@@ -80,13 +81,13 @@ def rows(job: Job, part: str) -> dict[str, np.ndarray]:
         return {name: arrays[f"{name}_{part}"] for name in job.modalities or ()}
 
 
-class Clock(Reporter):
+class Clock(Callback):
     """The seconds of each epoch, by stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, list[float]] = {}
 
-    def end_epoch(self, record: EpochRecord) -> None:
+    def on_validation(self, record: EpochRecord) -> None:
         self.seconds.setdefault(record.stage, []).append(record.seconds)
 
 
@@ -98,8 +99,8 @@ class Progress(Clock):
         self.model, self.test, self.samples = model, test, samples
         self.found: list[float] = []
 
-    def end_epoch(self, record: EpochRecord) -> None:
-        super().end_epoch(record)
+    def on_validation(self, record: EpochRecord) -> None:
+        super().on_validation(record)
         names = self.model.names
         self.found.append(log_likelihood(self.model.eval(), self.test, names, names, samples=self.samples).log_likelihood)
 
@@ -117,7 +118,7 @@ def speed(job: Job) -> dict[str, dict[str, float]]:
     steps = len(next(iter(values.values()))) // job.batch_size
     for name in job.models:
         clock = Clock()
-        run = train(spec(name, job), values, device="cpu", reporter=clock)
+        run = train(spec(name, job), values, device="cpu", callbacks=[clock])
         parameters = sum(parameter.numel() for parameter in run.model.network.parameters())
         batch = run.model.network.prepare(run.splits.train.slice(0, job.batch_size))
         for stage in run.model.network.stages():
@@ -135,7 +136,7 @@ def likelihood(job: Job) -> dict[str, Any]:
     torch.manual_seed(asked.training.seed)
     model = nbridge.build_model(asked)
     progress = Progress(model, test_rows, job.samples)
-    fit(model, train_rows, None, asked.training, reporter=progress)
+    fit(model, train_rows, None, asked.training, callbacks=[progress])
     return {"seconds": np.cumsum(progress.seconds["joint"]).tolist(), "log_likelihood": progress.found}
 
 

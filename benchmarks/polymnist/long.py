@@ -50,7 +50,9 @@ from nbridge.data.split import Dataset
 from nbridge.inference.impute import serving
 from nbridge.spec.spec import Spec
 from nbridge.training.build import build_data, build_model
-from nbridge.training.progress import EpochRecord, Reporter, format_record
+from nbridge.training.callbacks import Callback
+from nbridge.training.progress import format_record
+from nbridge.training.records import EpochRecord
 from nbridge.training.run_folder import RESOLVED
 from nbridge.training.state import read_records
 
@@ -99,13 +101,13 @@ class Enough(KeyboardInterrupt):
     """Raised when the time is up; training handles it like Ctrl-C between two rounds, so that nothing is lost."""
 
 
-class Clock(Reporter):
+class Clock(Callback):
     """Prints each round, and stops training if the next one might end too late."""
 
     def __init__(self, deadline: float) -> None:
         self.deadline, self.longest = deadline, 0.0
 
-    def end_epoch(self, record: EpochRecord) -> None:
+    def on_validation(self, record: EpochRecord) -> None:
         print(f"  {record.stage} {record.update:,}: {format_record(record)}", flush=True)
         self.longest = max(self.longest, record.seconds)
         if time.time() + self.longest > self.deadline:
@@ -116,7 +118,7 @@ def train_nbridge(options: argparse.Namespace, settings: Settings, deadline: flo
     folder, clock = options.out / "nbridge", Clock(deadline)
     begun = (folder / RESOLVED).is_file()
     try:
-        run = nbridge.resume(folder, reporter=clock) if begun else nbridge.train(settings.spec(), out=folder, reporter=clock)
+        run = nbridge.resume(folder, callbacks=[clock]) if begun else nbridge.train(settings.spec(), out=folder, callbacks=[clock])
     except Enough:
         return
     model = run.model.to("cuda" if torch.cuda.is_available() else "cpu").network

@@ -127,10 +127,10 @@ def compare(
         bar.close()
         console.print(line, soft_wrap=True)
 
-    with closing(bar), reporting(console) as reporter, prefixed_errors(spec, SpecError), _options_as_typed():
+    with closing(bar), reporting(console) as progress, prefixed_errors(spec, SpecError), _options_as_typed():
         done = comparison.compare(
             spec, split_names(models), folder, seeds=seeds, settings=settings, overrides=set_ or (), device=device, minutes=minutes,
-            announce=announce, reporter=reporter, measuring=bar,
+            announce=announce, callbacks=[progress], measuring=bar,
         )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(done.as_dict(), indent=2))

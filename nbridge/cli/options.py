@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nbridge.cli.parameters import argument, option
+from nbridge.common.messages import clip
 from nbridge.data.endings import ARCHIVE, ARRAY, GZIP, TABLES, has_ending
-from nbridge.errors import NBridgeError, RunError, StoppedError, exit_code
+from nbridge.data.remote import is_url
+from nbridge.errors import DataError, NBridgeError, RunError, StoppedError, exit_code
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from nbridge.training.progress import ConsoleReporter
+    from nbridge.model import Model
+    from nbridge.training.progress import ConsoleProgress
 
 SpecPath = Annotated[str, argument("SPEC", "A spec, a YAML file.")]
 RunPath = Annotated[str, argument("DIR", "A run folder, or the model folder inside it.")]
@@ -74,6 +77,8 @@ def check_target(target: Path, option_: str, overwrite: bool, rows: str | None =
     Raises:
         RunError: when its parent folder does not exist, or it exists and may not be replaced.
     """
+    if is_url(target):
+        raise RunError(f"{option_}: a URL, expected a local path; write it here, then copy it")
     if not target.parent.is_dir():
         raise RunError(f"{option_}: folder {target.parent} does not exist")
     if not target.exists():
@@ -113,6 +118,17 @@ def covariates_of(given: list[str] | None) -> dict[str, str]:
     return values
 
 
+def check_covariates(model: Model, given: Mapping[str, str]) -> None:
+    """Checks fixed covariates against a model.
+
+    Raises:
+        NBridgeError: when there is no such covariate or level, or the value is not a number, after the option as typed.
+    """
+    for name, text in given.items():
+        with prefixed_errors(f"--set-covariate {clip(name)}={clip(text)}", DataError):
+            model.fixed({name: text})
+
+
 def split_names(text: str) -> tuple[str, ...]:
     """The names in a list separated by commas."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
@@ -132,14 +148,14 @@ def console_of(*, stderr: bool = False, quiet: bool = False) -> Console:
 
 
 @contextmanager
-def reporting(console: Console, folder: str | None = None) -> Iterator[ConsoleReporter]:
-    """Yields a progress reporter, closes it at the end, and on Ctrl-C adds a message on how to continue."""
-    from nbridge.training.progress import ConsoleReporter
+def reporting(console: Console, folder: str | None = None) -> Iterator[ConsoleProgress]:
+    """Yields the progress of training, closes it at the end, and on Ctrl-C adds a message on how to continue."""
+    from nbridge.training.progress import ConsoleProgress
     from nbridge.training.run_folder import RESOLVED
 
-    reporter = ConsoleReporter(console)
+    progress = ConsoleProgress(console)
     try:
-        yield reporter
+        yield progress
     except KeyboardInterrupt as stop:
         if folder is None:
             raise StoppedError(str(stop) or "interrupted; run the same command to continue", exit_code(stop)) from stop
@@ -147,4 +163,4 @@ def reporting(console: Console, folder: str | None = None) -> Iterator[ConsoleRe
         what = f"interrupted; continue with: nbridge resume {shlex.quote(folder)}" if goes_on else "interrupted"
         raise StoppedError(what, exit_code(stop)) from stop
     finally:
-        reporter.close()
+        progress.close()

@@ -14,6 +14,7 @@ from nbridge.cli.options import (
     RunPath,
     Seed,
     SetCovariate,
+    check_covariates,
     check_output,
     check_output_folder,
     check_target,
@@ -24,6 +25,7 @@ from nbridge.cli.options import (
 from nbridge.cli.parameters import argument, option
 from nbridge.data.endings import has_ending
 from nbridge.data.folders import is_folder, kind_of
+from nbridge.data.remote import check_writable, checked, is_url
 from nbridge.errors import DataError, RunError
 
 if TYPE_CHECKING:
@@ -99,7 +101,7 @@ def impute(
     _impute(directory, rows or [], Path(str(to)), options, part)
 
 
-def _impute(directory: str, rows: str | list[str], target: Path, options: ImputationOptions, shard: Shard) -> None:
+def _impute(directory: str, rows: str | list[str], target: Path | str, options: ImputationOptions, shard: Shard) -> None:
     """Imputes rows with a progress bar, and prints a summary."""
     from nbridge.cli.tables import EvaluationProgress, print_findings
     from nbridge.data.source import open_data
@@ -107,6 +109,7 @@ def _impute(directory: str, rows: str | list[str], target: Path, options: Imputa
     from nbridge.model import load
 
     model = load(directory)
+    check_covariates(model, options.covariates)
     source = open_data(rows, model.binding.own)
     if source.into_folder and isinstance(rows, str):
         if not is_folder(rows):
@@ -127,8 +130,8 @@ def _impute(directory: str, rows: str | list[str], target: Path, options: Imputa
     typer.echo(f"{target}: {done.stop - done.start:,} rows{of_all}; imputed {counts}{passed}")
 
 
-def _target(rows: Sequence[str], out: str | None, overwrite: bool) -> Path:
-    """The checked output path for a single input file or folder."""
+def _target(rows: Sequence[str], out: str | None, overwrite: bool) -> Path | str:
+    """The checked output path, or URL, for a single input file or folder."""
     if not rows:
         raise typer.BadParameter("Missing argument 'ROWS', the file to impute. It is optional with --to FOLDER.")
     if len(rows) > 1:
@@ -136,6 +139,12 @@ def _target(rows: Sequence[str], out: str | None, overwrite: bool) -> Path:
     if out is None:
         raise typer.BadParameter("Missing option '--out', the file to write.")
     ending = kind_of(rows[0])
+    if is_url(out):
+        checked(out)
+        if ending and not has_ending(out, ending):
+            raise RunError(f"--out {out}: expected a file that ends in {ending}")
+        check_writable(out, overwrite=overwrite)
+        return out
     return check_output(out, overwrite, (ending,), rows[0]) if ending else check_output_folder(out, overwrite, rows[0])
 
 
@@ -156,10 +165,12 @@ def generate(
     from nbridge.model import load
 
     model = load(directory)
+    covariates = covariates_of(set_covariate)
+    check_covariates(model, covariates)
     fixed = _parse_given(model.likelihoods, given or [])
     with prefixed_errors(f"--prior {prior}", DataError):
         mixture_for(model.network, prior, fixed)
-    values = model.generate(num, fixed, noise=noise, seed=seed, prior=cast("Prior | None", prior), covariates=covariates_of(set_covariate))
+    values = model.generate(num, fixed, noise=noise, seed=seed, prior=cast("Prior | None", prior), covariates=covariates)
     if has_ending(target, ".png"):
         from nbridge.cli.image_grid import write_grid
 
@@ -184,6 +195,7 @@ def embed(directory: RunPath, rows: Rows, out: Out, set_covariate: SetCovariate 
 
     model = load(directory)
     fixed = covariates_of(set_covariate)
+    check_covariates(model, fixed)
     batch, ids, before = read_batch(model, rows, model.fixed(fixed))
     print_findings(imputed_before(before, COUNTED))
     with prefixed_errors(rows, DataError):

@@ -15,7 +15,7 @@ from nbridge.cli.options import AsJson, Device, Overrides, Overwrite, console_of
 from nbridge.cli.parameters import argument, option
 from nbridge.cli.reporting import WithoutReport, verdict_or_warn, write_report_or_warn
 from nbridge.cli.torchrun import main_process
-from nbridge.cli.tracking import Log, check_logger, tracking
+from nbridge.cli.tracking import Log, check_loggers, tracking
 from nbridge.errors import SpecError
 
 if TYPE_CHECKING:
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
     from nbridge.evaluation.crossmodal import Prediction
     from nbridge.runs.run import Run
-    from nbridge.training.progress import Reporter
-
-SUMMARY_ROWS, SUMMARY_SAMPLES = 1000, 50
-"""Rows and draws for the table after training: enough for a first impression, within seconds even for images."""
 
 
 def train(
@@ -50,22 +46,21 @@ def train(
         raise typer.BadParameter("Missing argument 'SPEC'.")
     with ExitStack() as stack:
         with main_process() as is_main:
-            check_logger(log)
+            loggers = check_loggers(log)
             from nbridge.spec.reader import read_spec
 
             # Read before importing torch, so that errors in the spec show immediately.
             name = read_spec(spec, set_ or ()).name
             folder = out or default_folder(spec, name)
             from nbridge.runs import run
-            from nbridge.training.progress import Reporters
 
             console = console_of(stderr=as_json, quiet=not is_main)
-            tracker = stack.enter_context(tracking(log, folder))
-            with reporting(console, folder) as reporter, prefixed_errors(spec, SpecError):
-                reporters = Reporters(reporter, tracker)
-                done = run.train(spec, out=folder, overwrite=overwrite, overrides=set_ or (), device=device, reporter=reporters)
+            trackers = stack.enter_context(tracking(loggers, folder))
+            with reporting(console, folder) as progress, prefixed_errors(spec, SpecError):
+                callbacks = [progress, *trackers]
+                done = run.train(spec, out=folder, overwrite=overwrite, overrides=set_ or (), device=device, callbacks=callbacks)
         if is_main:
-            _summarise(done, console, as_json, tracker, with_report=not no_report)
+            _summarise(done, console, as_json, with_report=not no_report)
 
 
 def resume(
@@ -80,42 +75,37 @@ def resume(
 
 
 def _go_on(
-    directory: str, device: str | None, log: str | None, no_report: bool, as_json: bool, overrides: tuple[str, ...] = ()
+    directory: str, device: str | None, log: list[str] | None, no_report: bool, as_json: bool, overrides: tuple[str, ...] = ()
 ) -> None:  # fmt: skip
     """Resumes a run, or trains it longer."""
     with ExitStack() as stack:
         with main_process() as is_main:
-            check_logger(log)
+            loggers = check_loggers(log)
             from nbridge.runs import run
             from nbridge.training.checkpoint import CONFIG
-            from nbridge.training.progress import Reporters
             from nbridge.training.run_folder import MODEL, REPORT
 
             over = not overrides and Path(directory, MODEL, CONFIG).is_file()
             console = console_of(stderr=as_json, quiet=not is_main)
-            tracker = stack.enter_context(tracking(log, directory))
-            with reporting(console, directory) as reporter:
-                done = run.resume(directory, device=device, overrides=overrides, reporter=Reporters(reporter, tracker))
+            trackers = stack.enter_context(tracking(loggers, directory))
+            with reporting(console, directory) as progress:
+                done = run.resume(directory, device=device, overrides=overrides, callbacks=[progress, *trackers])
         if over:
             console.print(f"{directory}: training is already finished", soft_wrap=True)
         if is_main:
             # A process that is killed once the model is saved leaves a finished run without a report.
             reported = over and Path(directory, REPORT).is_file()
-            _summarise(done, console, as_json, tracker, with_report=not (no_report or reported))
+            _summarise(done, console, as_json, with_report=not (no_report or reported))
 
 
-def _summarise(run: Run, console: Console, as_json: bool, tracker: Reporter, *, with_report: bool) -> None:
+def _summarise(run: Run, console: Console, as_json: bool, *, with_report: bool) -> None:
     """Prints imputation scores on held-out rows, warnings, the verdict and the next commands, or all scores as JSON."""
     from nbridge.cli.verdicts import print_verdict
-    from nbridge.evaluation.crossmodal import predict_each
     from nbridge.evaluation.findings import model_findings
     from nbridge.training.run_folder import REPORT
 
-    rows = run.splits.test if run.splits.test is not None else run.splits.validation
-    few = None if rows is None else rows.sample(SUMMARY_ROWS)
-    predictions = predict_each(run.model.network, few, samples=SUMMARY_SAMPLES) if few is not None and len(run.model.names) > 1 else []
-    tracker.final(_figures(predictions))
-    findings = () if few is None else model_findings(run.model.network, few)
+    predictions = run.predictions
+    findings = () if run.held_out is None else model_findings(run.model.network, run.held_out)
     for finding in findings:
         console.print(finding.line, soft_wrap=True)
     verdict = verdict_or_warn(run, console)
@@ -139,13 +129,6 @@ def _summarise(run: Run, console: Console, as_json: bool, tracker: Reporter, *, 
     files = "--to COMPLETED" if joined else f"ROWS{ending} --out COMPLETED{ending}"
     console.print(f"next:  nbridge impute {folder} {files}", soft_wrap=True)
     console.print(f"       nbridge generate {folder} --num 16 --out SAMPLES.npz", soft_wrap=True)
-
-
-def _figures(predictions: list[Prediction]) -> dict[str, float]:
-    """The scores of the table, by modality and kind."""
-    kinds = ("log_likelihood", "accuracy", "rmse")
-    found = {f"{one.target}/{kind}": getattr(one, kind) for one in predictions for kind in kinds}
-    return {name: value for name, value in found.items() if value is not None}
 
 
 def _print_table(predictions: list[Prediction], console: Console) -> None:

@@ -16,7 +16,7 @@ _INSIDE = (str(Path(__file__).parent.parent), contextlib.__file__)
 
 WarningKind = Literal[
     "chance", "inactive", "edge", "pattern", "apart", "empty", "prior", "slot", "split", "imputed", "untested", "doubt", "unlearned",
-    "edited", "damaged",
+    "edited", "damaged", "tracker",
 ]  # fmt: skip
 
 

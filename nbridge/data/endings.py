@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path, PurePath
 
+from nbridge.data.remote import file_name
+
 TEXT = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 """Text tables."""
+PLAIN = ".txt"
+"""Plain text, one row a file."""
 PARQUET = ".parquet"
 TABLES = (*TEXT, PARQUET)
 """Text tables and Parquet."""
@@ -30,7 +34,7 @@ def has_ending(path: str | PurePath, *endings: str) -> bool:
         >>> has_ending("scan 1.PNG", ".png"), has_ending("rows.Csv.gz", *TEXT), has_ending("notes.txt", *TABLES)
         (True, True, False)
     """
-    return PurePath(path).name.lower().endswith(endings)
+    return file_name(path).lower().endswith(endings)
 
 
 def ending_among(path: str | PurePath, endings: tuple[str, ...]) -> str:

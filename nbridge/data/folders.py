@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 from nbridge.data.endings import ARCHIVE, ARRAY, OMICS, TABLES, ending_among, files_ending, has_ending
+from nbridge.data.remote import checked, is_url, local_copy
 from nbridge.errors import DataError
 
 VARIABLE = "NBRIDGE_DATA"
@@ -19,18 +19,19 @@ def data_folder() -> Path | None:
 
 
 def check_stored(path: str | Path) -> None:
-    """Rejects paths that can't be read repeatedly as a file: standard input, a pipe or a device, a URL.
+    """Rejects paths that can't be read repeatedly as a file: standard input, a pipe or a device.
 
     Files are read more than once, since all of them are checked before any work starts.
 
     Raises:
-        DataError: for such a path, with what to do.
+        DataError: for such a path, with what to do; for a URL that may not be used.
     """
     text = str(path)
     if text == "-" or text in ("/dev/stdin", "/proc/self/fd/0") or text.startswith("/dev/fd/"):
         raise DataError(f"{text}: standard input or a pipe, which can be read only once, expected a file; save it to a file first")
-    if found := re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
-        raise DataError(f"{text}: a URL ({found[0]}/...), expected a file; download it first")
+    if is_url(text):
+        checked(text)
+        return
     if _is_special(_home(path)):
         raise DataError(f"{text}: a pipe or a device, which can be read only once, expected a file; save it to a file first")
 
@@ -92,7 +93,7 @@ def kind_of(path: str | Path) -> str:
     """The ending of the files that an imputed file or folder of this name may have; empty for a folder.
 
     Raises:
-        DataError: when it is a pipe or a URL.
+        DataError: when it is a pipe.
     """
     check_stored(path)
     known = ending_among(path, (*TABLES, *OMICS))
@@ -105,7 +106,7 @@ def kind_of(path: str | Path) -> str:
 
 def _find(path: str | Path, sought: Callable[[Path], bool], other: Callable[[Path], bool], noun: str, other_noun: str) -> Path:
     check_stored(path)
-    asked = _home(path)
+    asked = local_copy(path) if is_url(path) else _home(path)
     data = data_folder()
     folders = [Path.cwd()] if data is None else [Path.cwd(), data]
     candidates = [asked] if asked.is_absolute() else [folder / asked for folder in folders]

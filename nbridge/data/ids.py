@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nbridge.common.memory import check_fits
-from nbridge.common.messages import clip
+from nbridge.common.messages import clip, quoted
 from nbridge.data.texts import check_unicode, normal_text, text_array
 from nbridge.errors import DataError
 
@@ -28,6 +28,8 @@ class IdWording:
     where: Callable[[int], str] = "row {}".format
 
 
+_LONGEST_STEM = 200
+"""Maximum length of the name of a row's file in bytes; file systems allow 255."""
 IDS = IdWording()
 """Wording for identifiers from an array."""
 
@@ -40,6 +42,21 @@ def identifier_of(text: str) -> str:
         True
     """
     return normal_text(text)
+
+
+def check_stem(stem: str, what: str) -> str:
+    """Checks that an identifier can name a file, and returns it.
+
+    Arguments:
+        stem: The identifier.
+        what: What the file holds, for messages.
+
+    Raises:
+        DataError: when it can't.
+    """
+    if not stem or stem.startswith(".") or any(character in stem for character in "/\\\0") or len(stem.encode()) > _LONGEST_STEM:
+        raise DataError(f"row {quoted(stem)}: not a valid file name for {what}; rename the row")
+    return stem
 
 
 def check_ids(ids: ArrayLike, rows: int | None = None, wording: IdWording = IDS) -> np.ndarray:

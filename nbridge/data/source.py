@@ -27,6 +27,7 @@ from typing import Any, ClassVar
 from nbridge.common.messages import clip, listing
 from nbridge.data.blocks import RowReader
 from nbridge.data.folders import find_file_or_folder
+from nbridge.data.remote import refresh
 from nbridge.data.schema import DataSchema
 from nbridge.data.split import Dataset
 from nbridge.data.split_labels import NoColumnError, RowLabels
@@ -35,7 +36,7 @@ from nbridge.errors import DataError
 from nbridge.spec.columns import ColumnKind
 from nbridge.spec.registry import BUILT_IN, installed, resolve
 
-EXPECTED = "expected tables (.csv, .tsv, .csv.gz, .tsv.gz, .parquet), folders of images, or one .npz, .h5mu or .h5ad file"
+EXPECTED = "expected tables (.csv, .tsv, .csv.gz, .tsv.gz, .parquet), folders of images or texts, or one .npz, .h5mu or .h5ad file"
 """The files that a spec is drafted from."""
 Shapes = Mapping[str, tuple[int, ...]]
 """The shape of a row of each modality, by name."""
@@ -246,7 +247,11 @@ class DataSource(ABC):
         Raises:
             DataError: when the format has no texts, or as for `load`.
         """
-        raise DataError(f"modality {name!r}: the data source {type(self).__name__} has no texts; expected a table, a data frame or npz")
+        at = f"{self.path}: " if isinstance(getattr(self, "path", None), str) else ""  # pyright: ignore[reportAttributeAccessIssue]
+        raise DataError(
+            f"{at}modality {name!r}: the data source {type(self).__name__} reads no texts; use source: table (csv, Parquet, folders "
+            "of .txt), npz, or rows from Python"
+        )
 
     def text_place(self, name: str, row: int, shapes: Shapes) -> str:  # noqa: ARG002 (for formats with columns)
         """The position of a text of `texts_of`, for messages."""
@@ -343,6 +348,9 @@ def open_data(rows: Any, own: DataSource | None = None) -> DataSource:
     """
     if isinstance(rows, DataSource):
         return rows
+    if are_paths(rows):
+        # What a URL names may have changed since an earlier call.
+        refresh()
     for kind in _formats(own):
         if kind.reads(rows, own):
             found = kind.over(rows, own)

@@ -16,6 +16,7 @@ of two values that are present in the same rows, or that are many, have a likeli
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,10 @@ from nbridge.spec.names import free_name
 
 NAMED = 6
 """Maximum number of columns listed in a reason."""
+PROSE = 3
+"""Minimum number of words of a text that is no code or name."""
+_WORD = re.compile(r"(?<!\S)[^\W\d_]{2,}(?=[\s.,;:!?)'’-]|$)")
+"""A word: letters between spaces or before punctuation, so that parts of codes are not words."""
 
 
 @dataclass(frozen=True)
@@ -214,10 +219,23 @@ def _spellings(profile: Profile) -> tuple[str, ...]:
     return tuple({exact_number_of(text): text for text in reversed(profile.texts)}.values())[::-1] if profile.numeric else profile.texts
 
 
+def is_prose(texts: Sequence[str]) -> bool:
+    """Whether texts are sentences or notes: half of them have three or more words, which codes and names of people seldom have.
+
+    Example:
+        >>> is_prose(["mild pain, left knee", "no complaints today"]), is_prose(["AB 12 C", "AB 13 D"]), is_prose(["Ada King"])
+        (True, False, False)
+    """
+    shown = texts[:1000]
+    return 2 * sum(len(_WORD.findall(text)) >= PROSE for text in shown) >= len(shown) > 0
+
+
 def is_identifier(profile: Profile) -> bool:
-    """Whether a column consists of identifiers: text or consecutive whole numbers, different in all rows."""
+    """Whether a column consists of identifiers: codes, names or consecutive whole numbers, different in all rows."""
     rows = len(profile.codes)
     if rows < 2 * ROWS_A_CLASS or not profile.present.all() or len(profile.texts) < rows or spelt_otherwise(profile.texts):
+        return False
+    if not profile.numeric and is_prose(profile.texts):
         return False
     return not why_dates(profile) and (not profile.numeric or (profile.whole and counts_rows(profile.values)))
 

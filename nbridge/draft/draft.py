@@ -18,6 +18,7 @@ from nbridge.data.split_labels import RowLabels
 from nbridge.data.tables.columns import TableFile
 from nbridge.data.tables.frames import FrameLike
 from nbridge.data.tables.profiles import Profiles, Vectors, read_profiles
+from nbridge.data.tables.text_folder import texts_among
 from nbridge.draft.arrays import part_of_array
 from nbridge.draft.columns import Guesses, guess_modalities
 from nbridge.draft.doubts import absent_words, columns_of, doubts_of
@@ -26,6 +27,7 @@ from nbridge.draft.images import all_paths, guess_images, id_of, lost_images, pa
 from nbridge.draft.named_arrays import modalities_of_arrays
 from nbridge.draft.omics import guess_omics
 from nbridge.draft.splits import column_texts, file_labels, keys_among, keys_of_items, keys_of_labels
+from nbridge.draft.texts import parts_of_texts
 from nbridge.draft.writer import Outline, Part, parts_of, spec_text, wrapped
 from nbridge.errors import DataError, naming
 from nbridge.spec.mixed import MIXED
@@ -109,11 +111,13 @@ def _draft_from_columns(schema: ColumnsSchema, id_column: str | None) -> Draft:
         raise DataError("id: rows of a data frame are identified by position; leave it out")
     files, folders, source = schema.tables, schema.images, schema.source
     id_column, root = _keys(files, id_column, folders)
+    files, folders_of_texts = [file.identified_by(id_column or "id") for file in files], [file.name for file in texts_among(files)]
     kept = folders if root is None else ()
     found = read_profiles([*files, *(one.table(id_column or "id") for one in kept)], id_column)
     framed = schema.from_python
     named = {} if framed else all_paths(found.columns, files, root)
-    profiles = [profile for profile in found.columns if profile.name not in named]
+    written = [profile for profile in found.columns if profile.name in folders_of_texts]
+    profiles = [profile for profile in found.columns if profile.name not in {*named, *folders_of_texts}]
     damaged: dict[str, str] = {}
     if found.ids is None and not framed:
         id_column = found_id(profiles)
@@ -124,7 +128,8 @@ def _draft_from_columns(schema: ColumnsSchema, id_column: str | None) -> Draft:
     guesses = guess_modalities(profiles, _homes(files, framed=framed))
     guesses = replace(guesses, left_out={**damaged, **guesses.left_out, **found.left_out})
     parts, lists = parts_of(guesses), _parts_of_vectors(found.vectors, [guess.name for guess in guesses.modalities])
-    every = [*parts, *(part for part, _ in lists)]
+    texts = parts_of_texts(written, [*(guess.name for guess in guesses.modalities), *(part.name for part, _ in lists)])
+    every = [*parts, *(part for part, _ in lists), *(part for part, _ in texts)]
     taken = {*(column for file in files for column in file.columns), *(part.name for part in every)}
     images = guess_images([*kept, *named.values()], source, taken, None if root is None else root.where)
     if not every and not images.parts:
@@ -135,7 +140,7 @@ def _draft_from_columns(schema: ColumnsSchema, id_column: str | None) -> Draft:
     keys = keys_of_items(keys_of_labels(keys, _shots(found, named, folders_of)), _items_of(guesses, lists))
     lone = any("id" in file.columns for file in files)
     id_option = None if framed or not files else id_column if id_column is not None else "" if lone else None
-    columns = {part.name: vectors.name for part, vectors in lists}
+    columns = {**{part.name: vectors.name for part, vectors in lists}, **{part.name: column for part, column in texts}}
     remarks = [
         *_remarks(guesses), *doubts_of(columns_of(guesses)), *lost_images([one for one in found.columns if one.name not in named]),
         *images.remarks, *keys.remarks,
@@ -157,9 +162,9 @@ def _draft_from_columns(schema: ColumnsSchema, id_column: str | None) -> Draft:
     options = {**_source(images.source, guesses, columns, id_option), **keys.options}
     text = spec_text(Outline(schema.name, options, found.rows, [*images.parts, *every], wrapped(head), reasons))
     present = {guess.name: np.any([column.present for column in guess.columns], axis=0) for guess in guesses.modalities}
-    present |= {part.name: ~np.isnan(vectors.array).all(1) for part, vectors in lists}
+    lists_present = {part.name: ~np.isnan(vectors.array).all(1) for part, vectors in lists}
+    present |= {**lists_present, **{part.name: column.present for (part, _), column in zip(texts, written, strict=True)}}
     seen = dict(zip((part.name for part in images.parts), presence_of(kept, named, found), strict=True))
-    lists_present = {part.name: present[part.name] for part, _ in lists}
     by_column = {**{one.name: one.present for one in found.columns}, **seen, **lists_present}
     return Draft(text, found.rows, {**seen, **present}, tuple(remarks), _empty(by_column))
 
@@ -168,19 +173,22 @@ def _keys(files: Sequence[TableFile], id_column: str | None, folders: Sequence[I
     """The column of identifiers, and the folder of the images that a column refers to by file name, if any."""
     if id_column is not None:
         for file in files:
-            file.require(id_column)
+            file.identified_by(id_column).require(id_column)
         return id_column, None
-    if not folders:
+    texts, files = texts_among(files), [file for file in files if not file.named_by_files]
+    if not folders and not texts:
         return (common_id(files) if len(files) > 1 else None), None
     if not files:
         return "id", None
     profiles = [one for one in read_profiles(files[:1], None).columns if all(one.name in file.columns for file in files)]
-    if (column := id_of(profiles, set[str]().union(*(one.stems for one in folders)))) is not None:
+    if (column := id_of(profiles, set[str]().union(*(one.stems for one in (*folders, *texts))))) is not None:
         return column, None
     if len(folders) == 1 and any(paths_of(profile, folders[0].images[0].parent) for profile in profiles):
         return (common_id(files) if len(files) > 1 else None), folders[0]
-    example = folders[0].images[0].stem
-    raise DataError(f"{files[0].path}: no column matches the image names, such as {example!r} in {folders[0].where}; name it with --id")
+    what, example, where = (
+        ("image names", folders[0].images[0].stem, folders[0].where) if folders else ("file names", texts[0].stems[0], texts[0].path)
+    )
+    raise DataError(f"{files[0].path}: no column matches the {what}, such as {example!r} in {where}; name it with --id")
 
 
 def _homes(files: Sequence[TableFile], *, framed: bool) -> dict[str, str]:

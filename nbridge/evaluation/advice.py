@@ -13,7 +13,7 @@ from nbridge.nn.likelihoods import Bernoulli, Categorical, Likelihood
 from nbridge.nn.mixed import Mixed
 from nbridge.nn.text_likelihood import Text
 from nbridge.spec.spec import Spec
-from nbridge.training.progress import EpochRecord
+from nbridge.training.records import EpochRecord
 
 MIN_ROWS_PER_DIMENSION = 50
 """Training rows per latent dimension below which the data count as small."""

@@ -43,6 +43,12 @@ class Prediction:
     rmse: float | None
     token_accuracy: float | None = None
 
+    @property
+    def figures(self) -> dict[str, float]:
+        """The scores that it has, by name."""
+        found = {name: getattr(self, name) for name in ("log_likelihood", "accuracy", "rmse")}
+        return {name: value for name, value in found.items() if value is not None}
+
 
 def predict(model: MultimodalVAE, batch: Batch, given: Iterable[str], target: str, *, samples: int = 200, seed: int = 0) -> Prediction:
     """Predicts one modality from others and scores it, over the rows in which all of them are present.

@@ -53,7 +53,7 @@ from nbridge.models.base import MultimodalVAE
 from nbridge.models.conformal import has_intervals
 from nbridge.nn.likelihoods import Bernoulli, Categorical
 from nbridge.spec.spec import Spec
-from nbridge.training.progress import EpochRecord
+from nbridge.training.records import EpochRecord
 from nbridge.visual.mixed_columns import column_views
 
 __all__ = ["Evaluation", "Measurement", "OptionError", "Settings", "Split", "check_supported", "evaluate", "read_evaluation"]

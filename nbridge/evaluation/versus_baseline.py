@@ -45,7 +45,7 @@ from nbridge.models.base import MultimodalVAE
 from nbridge.nn.likelihoods import Categorical
 from nbridge.nn.text_likelihood import Text
 from nbridge.spec.spec import Spec
-from nbridge.training.progress import EpochRecord
+from nbridge.training.records import EpochRecord
 
 TRAIN_ROWS, TEST_ROWS = 5000, 2000
 """Maximum numbers of rows that a baseline is fitted on and that both predictors are compared on."""

@@ -27,6 +27,7 @@ from nbridge.data.imputed import Imputed, take
 from nbridge.data.marks import as_marks, imputed_before, in_shape, rows_marked
 from nbridge.data.output_names import written_names
 from nbridge.data.patterns import count
+from nbridge.data.remote import delivered
 from nbridge.data.source import DataSource, are_paths, is_path, open_data, paths_of
 from nbridge.errors import DataError
 from nbridge.inference.impute import check_size, impute, rows_at_a_time
@@ -103,7 +104,7 @@ def impute_rows(
     source = open_data(rows, model.binding.own)
     if mask and source.mask_names:
         raise DataError(f"mask is for data frames; {source.mask_names}")
-    with _opened(model, source, out, shard) as (reader, target):
+    with delivered(out) as local, _opened(model, source, local, shard) as (reader, target):
         fixed = model.fixed(options.covariates)
         given = _Covariates(model.covariates_in(source, fixed), fixed)
         done, writer = _complete(model, reader, target, options, shard, progress or (lambda *_: None), given)

@@ -419,6 +419,11 @@ class BridgedVAE(JointVAE):
         return [name for name, likelihood in self.likelihoods.items() if likelihood.discrete]
 
 
+def bisected(sums: Tensor, quantiles: Tensor) -> Tensor:
+    """The number of ascending sums, shape (B, C), below each quantile, shape (K, B) or (K, 1), as shape (K, B)."""
+    return torch.searchsorted(sums, quantiles.expand(-1, len(sums)).T.contiguous()).T
+
+
 def draw_component(log_weights: Tensor, precision: Tensor, natural: Tensor, mixture: DiagonalMixture, noise: Tensor) -> Independent:
     """Draws K components of each row's posterior by their weights, batch shape (K, B) over D.
 
@@ -430,8 +435,12 @@ def draw_component(log_weights: Tensor, precision: Tensor, natural: Tensor, mixt
         noise: Standard normal noise that selects components, shape (K, B, 1), or (K, 1, 1) to share it between rows.
     """
     _, means, variances = mixture.parameters_of_components()
-    quantile = (1 + torch.erf(noise / math.sqrt(2))) / 2
-    # Rounding may leave the last cumulative sum below 1.
-    chosen = (log_weights.exp().cumsum(-1) < quantile).sum(-1).clamp(max=len(means) - 1)
-    total = 1 / variances[chosen] + precision
-    return diagonal_normal((means[chosen] / variances[chosen] + natural) / total, total.rsqrt())
+    quantile = ((1 + torch.erf(noise / math.sqrt(2))) / 2)[..., 0]
+    below = log_weights.exp().cumsum(-1)
+    # The number of cumulative sums below a quantile; rounding may leave the last of them below 1. Graphs have no bisection.
+    counted = (below < quantile[..., None]).sum(-1) if torch.compiler.is_compiling() else bisected(below, quantile)
+    chosen = counted.clamp(max=len(means) - 1)
+    # Of components first, which are few.
+    precisions = 1 / variances
+    total = precisions[chosen] + precision
+    return diagonal_normal(((means / variances)[chosen] + natural) / total, total.rsqrt())

@@ -11,7 +11,7 @@ from nbridge.report.axes import Axis
 from nbridge.report.charts import Line, Points, lines
 from nbridge.report.run_data import RunData, SectionSkipped
 from nbridge.report.tree import element, paragraph, table
-from nbridge.training.progress import EpochRecord
+from nbridge.training.records import EpochRecord
 
 INITIAL_SHARE = 0.05
 """Share of a stage's records, the first ones, that do not set the axis limits, because losses fall steeply at first."""

@@ -16,7 +16,7 @@ from nbridge.models.base import MultimodalVAE
 from nbridge.report.run_data import ModelAndRows, RunData, SectionSkipped
 from nbridge.report.tree import element, paragraph, scrolling
 from nbridge.visual.modality_kinds import class_names, first_categorical, is_image, value_range
-from nbridge.visual.png import image_strip, to_uint8
+from nbridge.visual.png import image_strip, png_of_lines, to_uint8
 
 COLUMNS, FEWEST = 10, 4
 """Number of rows shown, and the minimum for large images."""
@@ -99,11 +99,8 @@ def _picture(data: RunData, loaded: ModelAndRows, target: str, columns: int) -> 
     if not len(batch):
         yield paragraph("absent from all held-out rows", quiet=True)
         return
-    low, high = value_range(model.likelihoods[target], model.prepare(batch).values[target])
-    lines = list(_lines(loaded, batch, target))
     rows = []
-    for heading, images, rows_with in lines:
-        tiles: Tiles = [to_uint8(image, low, high) if there else None for image, there in zip(images, rows_with.tolist(), strict=True)]
+    for heading, tiles, rows_with in _tiles(loaded, batch, target):
         picture: Element | str = "absent"
         if rows_with.any():
             text = f"{int(rows_with.sum())} images of {target}, {heading}"
@@ -114,6 +111,21 @@ def _picture(data: RunData, loaded: ModelAndRows, target: str, columns: int) -> 
     others = len(model.names) - 1
     if others > SOURCES:
         yield paragraph(f"and {others - SOURCES} more single modalities to impute from", quiet=True)
+
+
+def strips(loaded: ModelAndRows, target: str, columns: int) -> bytes | None:
+    """The lines of one modality as one PNG file: real images, reconstructed ones, and imputed ones; None if no row has it."""
+    batch = chosen(loaded.model, loaded.many, target, columns)
+    found = [tiles for _, tiles, rows_with in _tiles(loaded, batch, target) if rows_with.any()] if len(batch) else []
+    return png_of_lines(found, SIDE) if found else None
+
+
+def _tiles(loaded: ModelAndRows, batch: Batch, target: str) -> Iterator[tuple[str, Tiles, Tensor]]:
+    """Yields headings, tiles, and masks of the rows that have the required inputs."""
+    low, high = value_range(loaded.model.likelihoods[target], loaded.model.prepare(batch).values[target])
+    for heading, images, rows_with in _lines(loaded, batch, target):
+        there = zip(images, rows_with.tolist(), strict=True)
+        yield heading, [to_uint8(image, low, high) if here else None for image, here in there], rows_with
 
 
 def _lines(loaded: ModelAndRows, batch: Batch, target: str) -> Iterator[tuple[str, Tensor, Tensor]]:

@@ -24,7 +24,7 @@ from nbridge.runs.run import Run, open_run
 from nbridge.spec.registry import FROM_PYTHON
 from nbridge.spec.spec import Spec
 from nbridge.training.checkpoint import CONFIG, read_config
-from nbridge.training.progress import EpochRecord
+from nbridge.training.records import EpochRecord
 from nbridge.training.run_folder import ENVIRONMENT, MODEL, RESOLVED, SPEC, VERDICT, evaluation_path, read_resolved
 from nbridge.training.state import read_records
 

@@ -10,7 +10,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -22,7 +22,7 @@ from nbridge.acceleration.devices import pick_device
 from nbridge.common.atomic_files import write_json, write_text, writing
 from nbridge.common.json_text import parse_json
 from nbridge.common.messages import clip, listing
-from nbridge.common.warnings import Finding
+from nbridge.common.warnings import Finding, issue
 from nbridge.errors import DataError, NBridgeError, RunError, SpecError
 from nbridge.evaluation.classifier_cache import ClassifierCache
 from nbridge.evaluation.suite import Evaluation, OptionError, Settings, check_supported, evaluate, read_evaluation
@@ -34,8 +34,9 @@ from nbridge.spec.reader import read_spec
 from nbridge.spec.registry import known, locate
 from nbridge.spec.spec import Spec
 from nbridge.training.build import build_model
+from nbridge.training.callbacks import Callback, Callbacks
 from nbridge.training.checkpoint import CONFIG
-from nbridge.training.progress import EpochRecord, Reporter, Reporters
+from nbridge.training.records import EpochRecord
 from nbridge.training.run_folder import CLASSIFIERS, METRICS, MODEL, RESOLVED, check_target, evaluation_path, read_resolved
 from nbridge.version import __version__
 
@@ -50,11 +51,11 @@ class TimeLimitReached(KeyboardInterrupt):
     """The time limit of a comparison is reached; the same call resumes it."""
 
 
-class _TimeLimit(Reporters):
+class _TimeLimit(Callbacks):
     """Forwards callbacks, and stops training between two rounds when the time limit is reached."""
 
-    def __init__(self, reporter: Reporter, minutes: float | None) -> None:
-        super().__init__(reporter)
+    def __init__(self, callbacks: Iterable[Callback], minutes: float | None) -> None:
+        super().__init__(*callbacks)
         self.minutes = minutes
         self.end = math.inf if minutes is None else time.monotonic() + 60 * minutes
         self.begun = False
@@ -71,14 +72,19 @@ class _TimeLimit(Reporters):
         if time.monotonic() > self.end:
             raise TimeLimitReached(f"stopped after {self.minutes:g} minutes; run the same command to continue")
 
-    def warn(self, finding: Finding) -> None:
+    def on_warning(self, finding: Finding) -> None:
         # All models have the same rows, so each warning about them is reported once.
         if finding.text not in self.reported:
             self.reported.add(finding.text)
-            super().warn(finding)
+            super().on_warning(finding)
+            if not super().overrides("on_warning"):
+                issue(finding)
 
-    def end_epoch(self, record: EpochRecord) -> None:
-        super().end_epoch(record)
+    def overrides(self, method: str) -> bool:
+        return method == "on_warning" or super().overrides(method)
+
+    def on_validation(self, record: EpochRecord) -> None:
+        super().on_validation(record)
         self.check()
 
 
@@ -93,7 +99,7 @@ def compare(
     device: str = "auto",
     minutes: float | None = None,
     announce: Callable[[str], None] = lambda _: None,
-    reporter: Reporter | None = None,
+    callbacks: Iterable[Callback] = (),
     measuring: Callable[[str, int, int], None] = lambda _title, _done, _of: None,
 ) -> Comparison:
     """Trains the models that are not trained yet, evaluates all on the same rows, and writes a table as Markdown and JSON.
@@ -110,7 +116,7 @@ def compare(
         device: ``auto``, ``cpu`` or ``cuda``.
         minutes: Time limit; the current round or evaluation is finished first.
         announce: Called with a message before each training and evaluation.
-        reporter: Reports progress of training.
+        callbacks: Called during each training, in order (`nbridge.Callback`).
         measuring: Progress callback of evaluation, see `nbridge.Model.evaluate`.
 
     Raises:
@@ -134,7 +140,7 @@ def compare(
     base, entries = _entries(spec, models, Path(out), seeds, overrides)
     _check(entries, settings)
     pick_device(device)
-    limit = _TimeLimit(reporter or Reporter(), minutes)
+    limit = _TimeLimit(callbacks, minutes)
     classifiers = ClassifierCache(Path(out) / CLASSIFIERS)
 
     def measured(entry: _Entry) -> Evaluation:
@@ -294,9 +300,9 @@ def _train_or_open(entry: _Entry, others: Sequence[Path], device: str, announce:
     other = None if begun else begin_after_joint(entry.folder, entry.spec, others, device)
     announce(f"{entry.folder}: training" + (f", stage joint as in {other}" if other else ""))
     if begun or other:
-        run = resume(entry.folder, device=device, reporter=limit)
+        run = resume(entry.folder, device=device, callbacks=[limit])
     else:
-        run = train(entry.spec, out=entry.folder, device=device, reporter=limit)
+        run = train(entry.spec, out=entry.folder, device=device, callbacks=[limit])
     run.model.to(pick_device(device))
     return run
 

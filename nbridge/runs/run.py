@@ -23,10 +23,12 @@ from nbridge.common.process_state import torch_threads
 from nbridge.common.warnings import Finding, issue
 from nbridge.data.batch import Batch
 from nbridge.data.patterns import Patterns
+from nbridge.data.remote import refresh
 from nbridge.data.source import DataSource
 from nbridge.data.split import Splits
 from nbridge.data.tables.frames import FrameLike
 from nbridge.errors import DataError, NBridgeError, RunError
+from nbridge.evaluation.crossmodal import Prediction, predict_each
 from nbridge.evaluation.verdict import Verdict, read_verdict
 from nbridge.inference.weights import fit_weights, with_weights
 from nbridge.model import Model, load
@@ -36,8 +38,8 @@ from nbridge.spec.reader import read_spec, spec_from_dict, write_spec
 from nbridge.spec.registry import FROM_PYTHON, allowing, reading
 from nbridge.spec.spec import Spec
 from nbridge.training.build import automatic_weights, build_data, build_model, check_size, rows_given, settle, settle_covariates
+from nbridge.training.callbacks import Callback, Callbacks
 from nbridge.training.checkpoint import CONFIG, save_model
-from nbridge.training.progress import Reporter
 from nbridge.training.run_folder import (
     CHECKPOINT,
     MODEL,
@@ -56,6 +58,9 @@ from nbridge.training.stage import StateError
 from nbridge.training.state import append_record, read_records, restore_state, save_stage_end, save_state
 from nbridge.training.texts import settle_arrays
 from nbridge.training.trainer import TrainingState, check_stages, fit
+
+SUMMARY_ROWS, SUMMARY_SAMPLES = 1000, 50
+"""Rows and draws of the scores after training: enough for a first impression, within seconds even for images."""
 
 Data = Mapping[str, ArrayLike | Tensor] | Batch | FrameLike
 
@@ -88,6 +93,18 @@ class Run:
         records = () if self.folder is None else tuple(read_records(self.folder))
         return compare_with_baselines(self.model.network, self.spec, self.splits, records=records)
 
+    @cached_property
+    def held_out(self) -> Batch | None:
+        """Some of the test rows, or validation rows if there are none, on which a trained model is summarised; None without either."""
+        rows = self.splits.test if self.splits.test is not None else self.splits.validation
+        return None if rows is None else rows.sample(SUMMARY_ROWS)
+
+    @cached_property
+    def predictions(self) -> list[Prediction]:
+        """Each modality imputed from all others, scored on held-out rows; none without such rows, or with one modality."""
+        rows = self.held_out
+        return [] if rows is None or len(self.model.names) == 1 else predict_each(self.model.network, rows, samples=SUMMARY_SAMPLES)
+
 
 @gradients()
 def train(
@@ -98,7 +115,7 @@ def train(
     overwrite: bool = False,
     overrides: Sequence[str] = (),
     device: str = "auto",
-    reporter: Reporter | None = None,
+    callbacks: Iterable[Callback] = (),
 ) -> Run:
     """Trains a model from a spec, in all stages that the model declares.
 
@@ -113,7 +130,7 @@ def train(
         overwrite: Whether to replace an existing run folder.
         overrides: Changes to a spec given by its path, ``a.b=c`` each.
         device: ``auto``, ``cpu`` or ``cuda``.
-        reporter: Reports progress and warnings.
+        callbacks: Called during training, in order (`nbridge.Callback`), in the first process.
 
     Raises:
         SpecError: if the spec is invalid.
@@ -130,8 +147,9 @@ def train(
         >>> run.model.names
         ('x', 'y')
     """
-    collector = _WarningCollector(reporter)
+    collector = _WarningCollector(callbacks)
     with join_processes() as world, ExitStack() as stack:
+        refresh()
         spec, text = _read(spec, overrides, written=out is not None)
         folder = None if out is None else Path(out)
         if folder is not None and world.is_main:
@@ -161,7 +179,7 @@ def resume(
     *,
     device: str | None = None,
     overrides: Sequence[str] = (),
-    reporter: Reporter | None = None,
+    callbacks: Iterable[Callback] = (),
     allow: Iterable[str] = (),
 ) -> Run:
     """Resumes an interrupted run, bit-identically on the same machine; a finished run is loaded with its rows, or trained longer.
@@ -173,7 +191,7 @@ def resume(
         overrides: A greater length of training, such as ``training.updates=5000``, for this run, finished or not. Stages after the first
             one that gets longer are trained again. With a length in epochs and the schedule ``constant``, the result is that of a run of
             this length from the start, bit for bit.
-        reporter: Reports progress and warnings.
+        callbacks: Called during training, in order (`nbridge.Callback`), in the first process.
         allow: Packages whose classes the spec of the run may import, as in `nbridge.load`.
 
     Raises:
@@ -182,7 +200,7 @@ def resume(
             has finished; or if an override is not about the length of training, or makes nothing longer.
     """
     folder = Path(directory)
-    collector = _WarningCollector(reporter, finished=(folder / MODEL / CONFIG).is_file())
+    collector = _WarningCollector(callbacks, finished=(folder / MODEL / CONFIG).is_file())
     with join_processes() as world, allowing(allow), ExitStack() as stack:
         if not (folder / RESOLVED).is_file():
             raise RunError(f"{folder}: no run folder here ({RESOLVED} is missing); start one with: nbridge train SPEC --out {folder}")
@@ -201,7 +219,7 @@ def resume(
             if environment["fingerprint"] != fingerprint(splits):
                 raise RunError(f"{folder}: the rows have changed since this run began; train a new run in another folder")
             if finished and not overrides:
-                return Run(load(folder), spec, splits, folder, tuple(collector.findings))
+                return _ended(Run(load(folder), spec, splits, folder, tuple(collector.findings)), collector, world)
             _advise(world, folder)
             if world.is_main:
                 stack.enter_context(run_lock(folder))
@@ -211,7 +229,7 @@ def resume(
                         reopen(folder, model, before, spec, environment, collector.warn)
             if (folder / MODEL / CONFIG).is_file():
                 # Finished by the process that held the folder.
-                return Run(load(folder), spec, splits, folder, tuple(collector.findings))
+                return _ended(Run(load(folder), spec, splits, folder, tuple(collector.findings)), collector, world)
             # The stored precision, because measuring again could choose another one.
             products = environment["precision"]["chosen"]
             state = _restore(folder, model, world, collector)
@@ -247,22 +265,21 @@ def open_run(directory: str | os.PathLike[str], data: Data | None = None, *, dev
 
 
 class _WarningCollector:
-    """Collects warnings; a reporter shows them, and where there is none they are issued as `NBridgeWarning`.
+    """Collects warnings; callbacks are called with them, and where none takes any they are issued as `NBridgeWarning`.
 
     Doubts about the rows of a ``finished`` run were said when it was trained; they are collected alone.
     """
 
-    def __init__(self, reporter: Reporter | None, *, finished: bool = False) -> None:
-        self.reporter, self.finished, self.findings = reporter, finished, list[Finding]()
+    def __init__(self, callbacks: Iterable[Callback], *, finished: bool = False) -> None:
+        self.callbacks, self.finished, self.findings = Callbacks(*callbacks), finished, list[Finding]()
 
     def warn(self, finding: Finding) -> None:
         """Takes in one warning."""
         self.findings.append(finding)
         if self.finished and finding.kind in ("doubt", "unlearned"):
             return
-        if self.reporter is not None:
-            self.reporter.warn(finding)
-        else:
+        self.callbacks.on_warning(finding)
+        if not self.callbacks.overrides("on_warning"):
             issue(finding)
 
 
@@ -316,7 +333,7 @@ def _train(
     own = folder if world.is_main else None
     fit(
         model, splits.train, splits.validation, spec.training, state=state, world=world, products=products,
-        reporter=collector.reporter if world.is_main else None,
+        callbacks=[collector.callbacks] if world.is_main else (),
         save=None if own is None else partial(save_state, own, model),
         log=None if own is None else partial(append_record, own),
         keep=None if own is None else partial(save_stage_end, own, model),
@@ -329,4 +346,10 @@ def _train(
     if own is not None:
         save_model(own / MODEL, model, with_weights(spec, model.weights), patterns, model_card(spec))
     world.barrier()
-    return Run(Model(model, spec, patterns), spec, splits, folder, tuple(collector.findings))
+    return _ended(Run(Model(model, spec, patterns), spec, splits, folder, tuple(collector.findings)), collector, world)
+
+
+def _ended(run: Run, collector: _WarningCollector, world: World) -> Run:
+    if world.is_main:
+        collector.callbacks.on_end(run)
+    return run

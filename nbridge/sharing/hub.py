@@ -20,6 +20,7 @@ from nbridge.common.messages import clip, some_of
 from nbridge.data.patterns import Patterns
 from nbridge.errors import NBridgeError, RunError
 from nbridge.models.base import MultimodalVAE
+from nbridge.sharing.card import hub_card
 from nbridge.spec.registry import allowing
 from nbridge.spec.spec import Spec
 from nbridge.training.checkpoint import CARD, CONFIG, TENSORS, load_model, model_folder
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
 
 FILES = (CARD, TENSORS, CONFIG)
-HEADER = "---\nlibrary_name: nbridge\n---\n\n"
-TAGS = ("multimodal", "vae", "missing-data", "imputation")
 MAX_NAMES = 4
 """Number of foreign files named in a message."""
 
@@ -84,7 +83,7 @@ def push(
             _check_push(repo, info, api, private=private)
         if revision is not None:
             api.create_branch(repo, branch=revision, exist_ok=True)
-        contents = {CARD: _card(folder, license), TENSORS: folder / TENSORS, CONFIG: folder / CONFIG}
+        contents = {CARD: hub_card(folder, license), TENSORS: folder / TENSORS, CONFIG: folder / CONFIG}
         added = [CommitOperationAdd(name, content) for name, content in contents.items()]
         api.create_commit(repo, added, commit_message=f"Upload model (nbridge {__version__})", revision=revision)
     return f"{api.endpoint}/{repo}"
@@ -214,20 +213,6 @@ def _is_nbridge_config(config: Path) -> bool:
         return {"nbridge", "format_version", "spec"} <= set(parse_json(config.read_text(encoding="utf-8")))
     except (ValueError, TypeError):
         return False
-
-
-def _card(folder: Path, license_: str | None) -> bytes:
-    """The model card with the hub's metadata header, keeping existing metadata."""
-    from huggingface_hub import ModelCard, ModelCardData
-
-    text = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else "# nbridge model\n"
-    card = ModelCard(text if text.startswith("---\n") else HEADER + text)
-    data = card.data
-    assert isinstance(data, ModelCardData), "a ModelCard's data"
-    data.library_name = "nbridge"
-    data.tags = list(dict.fromkeys((*(data.tags or ()), *TAGS)))
-    data.license = license_ or data.license
-    return str(card).encode()
 
 
 @contextmanager

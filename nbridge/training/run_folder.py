@@ -32,6 +32,7 @@ from nbridge.common.atomic_files import check_replaceable, replace_folder, scrat
 from nbridge.common.hashing import hash_tensor
 from nbridge.common.json_text import parse_json
 from nbridge.data.batch import Batch
+from nbridge.data.remote import as_url, is_url
 from nbridge.data.split import Splits
 from nbridge.data.streaming.stored_rows import StoredRows
 from nbridge.errors import RunError, SpecError
@@ -71,6 +72,8 @@ def read_resolved(folder: Path) -> Spec:
 
 def check_target(folder: Path, overwrite: bool) -> None:
     """Raises a `RunError` if a folder must not be used for a new run; only run folders can be overwritten."""
+    if is_url(folder):
+        raise RunError(f"{as_url(folder)}: a URL, expected a local folder, since a run writes many files one by one; copy it afterwards")
     if not folder.exists() and not folder.is_symlink():
         return
     if not folder.is_dir():

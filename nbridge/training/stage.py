@@ -23,7 +23,8 @@ from nbridge.inference.free import Marginal
 from nbridge.models.base import MultimodalVAE, Stage
 from nbridge.spec.training import StageSpec, TrainingSpec
 from nbridge.training.budgets import Budget, budget_of, patience_of, schedule_of
-from nbridge.training.progress import EpochRecord, Reporter
+from nbridge.training.callbacks import Callbacks, StageBegun, StageEnded, StopTraining
+from nbridge.training.records import EpochRecord
 from nbridge.training.seeds import derive_seed
 from nbridge.training.stage_rows import FeatureBatch, StageRows
 from nbridge.training.validation import Validator
@@ -58,10 +59,10 @@ class StateError(NBridgeError):
 
 
 @dataclass(frozen=True)
-class Callbacks:
-    """The callbacks of a stage."""
+class Hooks:
+    """What is called during a stage: callbacks of the user, and those that write checkpoints and metrics."""
 
-    reporter: Reporter
+    callbacks: Callbacks
     save: Callable[[TrainingState], None] | None = None
     log: Callable[[EpochRecord], None] | None = None
     keep: Callable[[TrainingState], None] | None = None
@@ -71,11 +72,13 @@ class StageRun:
     """Trains one stage, from the current state to its best weights; everything else in the model is frozen (`only_trainable`)."""
 
     def __init__(
-        self, model: MultimodalVAE, stage: Stage, settings: TrainingSpec, state: TrainingState, callbacks: Callbacks,
+        self, model: MultimodalVAE, stage: Stage, settings: TrainingSpec, state: TrainingState, hooks: Hooks,
         free: Callable[[], Mapping[str, Marginal]], world: World,
     ) -> None:  # fmt: skip
         self.model, self.stage, self.state, self.world, self.free = model, stage, state, world, free
-        self.reporter, self.save, self.log, self.keep = callbacks.reporter, callbacks.save, callbacks.log, callbacks.keep
+        self.callbacks, self.save, self.log, self.keep = hooks.callbacks, hooks.save, hooks.log, hooks.keep
+        self.on_update = self.callbacks.on_update if self.callbacks.overrides("on_update") else None
+        self.stopped = False
         self.seed, self.cache, self.checkpoint_seconds = settings.seed, settings.cache_features, settings.checkpoint_seconds
         self.settings: StageSpec = settings.stage(stage.name)
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -92,17 +95,19 @@ class StageRun:
         self._plan(rows)
         options = {"cache": self.cache, "seed": self.seed, "world": self.world}
         validator = Validator.of(self.model, self.stage, validation, self.free, self.budget, self.batch_size, **options)
-        self.reporter.begin_stage(self.stage.name, len(rows), len(train), len(validator), self.budget, self.state.update)
+        self.callbacks.on_stage(StageBegun(self.stage.name, len(rows), len(train), len(validator), self.budget, self.state.update))
         if self.stage.begin and self.state.update == 0:
             parts = (rows.chunk(number) for number in range(rows.chunks))
             self.stage.begin((part.batch, rows.features_of(part)) for part in parts)
         saved = time.monotonic()
-        while self.state.update < self._end():
+        while self.state.update < self._end() and not self._is_stopped():
             record = self._round(rows, validator)
             try:
-                self.reporter.end_epoch(record)
-            except KeyboardInterrupt:
-                # An interrupt between rounds must not lose the finished round.
+                self.callbacks.on_validation(record)
+            except StopTraining:
+                self.stopped = True
+            except BaseException:
+                # Neither an interrupt between rounds nor a mistake in a callback may lose the finished round.
                 self._checkpoint(self.save)
                 raise
             if time.monotonic() - saved >= self.checkpoint_seconds:
@@ -110,7 +115,7 @@ class StageRun:
                 saved = time.monotonic()
         self._checkpoint(self.keep)
         self._restore_best()
-        self.reporter.end_stage(self.stage.name, self.state.best_update, self.state.update)
+        self.callbacks.on_stage_end(StageEnded(self.stage.name, self.state.best_update, self.state.update))
 
     # Length
 
@@ -140,6 +145,10 @@ class StageRun:
         if self.state.decay_from is not None:
             return self.state.decay_from + self.budget.decay
         return self.state.update if self._patience_exhausted() and self.schedule != "decay" else self.budget.updates
+
+    def _is_stopped(self) -> bool:
+        """Whether a callback, which only the first process has, has stopped the stage."""
+        return bool(self.world.total(torch.tensor(float(self.stopped), device=self.device)))
 
     def _patience_exhausted(self) -> bool:
         return self.patience is not None and self.state.update - self.state.best_update >= self.patience
@@ -198,8 +207,16 @@ class StageRun:
             self.optimizer.step()
             # Accumulated on the device; the host reads them once per round.
             sums = sums + losses.detach()
+            if self.on_update is not None:
+                self._report(self.on_update, update + 1)
         self.state.update, self.state.epoch = stop, stop // self.budget.steps
         return dict(zip(names, (self.world.total(sums) / ((stop - start) * self.world.size)).tolist(), strict=True))
+
+    def _report(self, on_update: Callable[[str, int], None], update: int) -> None:
+        try:
+            on_update(self.stage.name, update)
+        except StopTraining:
+            self.stopped = True
 
     def _batches(self, rows: StageRows, start: int, stop: int) -> Iterator[FeatureBatch]:
         """Seeds the draws of a round and returns its batches; their order depends on seed and epoch, noise on seed and round."""

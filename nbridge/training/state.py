@@ -22,7 +22,7 @@ from nbridge.common.warnings import Finding, issue
 from nbridge.errors import RunError
 from nbridge.models.base import MultimodalVAE
 from nbridge.training.checkpoint import check_finite, check_layout, layout, load_into, load_tensors, save_tensors
-from nbridge.training.progress import EpochRecord
+from nbridge.training.records import EpochRecord
 from nbridge.training.run_folder import CHECKPOINT, METRICS, stage_end
 from nbridge.training.stage import tensors_of
 from nbridge.training.trainer import TrainingState

@@ -11,7 +11,7 @@ all (`nbridge.acceleration.distributed`).
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 
 from nbridge.acceleration.distributed import ALONE, World
@@ -30,9 +30,10 @@ from nbridge.inference.product_prior import choose_prior, reset_prior
 from nbridge.inference.weights import weigh_contrast
 from nbridge.models.base import MultimodalVAE
 from nbridge.spec.training import TrainingSpec
-from nbridge.training.progress import EpochRecord, Reporter
+from nbridge.training.callbacks import Callback, Callbacks
+from nbridge.training.records import EpochRecord
 from nbridge.training.seeds import derive_seed as _seed
-from nbridge.training.stage import Callbacks, StageRun, TrainingState, only_trainable
+from nbridge.training.stage import Hooks, StageRun, TrainingState, only_trainable
 from nbridge.training.validation import fit_baseline
 
 __all__ = ["TrainingState", "check_stages", "fit", "only_trainable"]
@@ -41,7 +42,7 @@ __all__ = ["TrainingState", "check_stages", "fit", "only_trainable"]
 @gradients()
 def fit(
     model: MultimodalVAE, train: Rows, validation: Rows | None, settings: TrainingSpec,
-    *, reporter: Reporter | None = None, state: TrainingState | None = None, save: Callable[[TrainingState], None] | None = None,
+    *, callbacks: Iterable[Callback] = (), state: TrainingState | None = None, save: Callable[[TrainingState], None] | None = None,
     log: Callable[[EpochRecord], None] | None = None, keep: Callable[[TrainingState], None] | None = None,
     world: World = ALONE, products: Products | None = None,
 ) -> TrainingState:  # fmt: skip
@@ -57,7 +58,7 @@ def fit(
         validation: Rows for selecting the best weights and for calibration (`nbridge.inference.calibration`); None to keep the last
             weights without calibration.
         settings: The ``training`` section of a spec.
-        reporter: Reports progress.
+        callbacks: Called during training, in order (`nbridge.Callback`).
         state: The state to resume from; the model must have the tensors of that state.
         save: Called with the state at the end of a round if ``settings.checkpoint_seconds`` have passed, and after each stage.
         log: Called with the record of each round: an epoch, or 2 % of a budget in updates.
@@ -81,20 +82,21 @@ def fit(
     if state is None:
         state = TrainingState()
         model.fit_statistics(train.representative())
-    stages, callbacks = model.stages(), Callbacks(reporter or Reporter(), save, log, keep)
+    called = Callbacks(*callbacks)
+    stages, hooks = model.stages(), Hooks(called, save, log, keep)
     free = functools.cache(lambda: fit_baseline(model, train))
     products = products or choose_precision(settings.precision, model, settings.batch_size, world=world).chosen
     with _draws(model, settings), matmul_precision(products, model), synchronised(model, world):
         while state.stage < len(stages):
             stage = stages[state.stage]
             with only_trainable(model, stage.modules):
-                StageRun(model, stage, settings, state, callbacks, free, world)(train, validation)
+                StageRun(model, stage, settings, state, hooks, free, world)(train, validation)
             state = TrainingState(stage=state.stage + 1)
             if save:
                 save(state)
         model.eval()
     _fit_serving(model, train, validation, held, settings)
-    _fit_mixture(model, train, settings.seed, reporter or Reporter())
+    _fit_mixture(model, train, settings.seed, called)
     return state
 
 
@@ -130,14 +132,14 @@ def _fit_serving(model: MultimodalVAE, train: Rows, validation: Rows | None, hel
             conform(model, held)
 
 
-def _fit_mixture(model: MultimodalVAE, train: Rows, seed: int, reporter: Reporter) -> None:
+def _fit_mixture(model: MultimodalVAE, train: Rows, seed: int, callbacks: Callbacks) -> None:
     """Fits the mixture for generation, if the model has one; last, because it depends on the fully trained model."""
     if model.mixture is None:
         return
     found, asked = model.mixture.fit_rows(model.posterior, train, _seed(seed, "mixture", 0)), model.mixture.components
     if found < asked:
         text = f"prior: {len(train):,} training rows are too few for a mixture of {asked} components; {found} are used"
-        reporter.warn(Finding("prior", "", text, {"rows": len(train), "components": found, "asked": asked}))
+        callbacks.on_warning(Finding("prior", "", text, {"rows": len(train), "components": found, "asked": asked}))
 
 
 def _prepared(model: MultimodalVAE, rows: Rows) -> Rows:

@@ -28,13 +28,27 @@ def image_strip(tiles: Sequence[np.ndarray | None], side: int) -> str:
         tiles: uint8 arrays of shape (H, W, C), all of one shape; None leaves a transparent gap.
         side: Largest number of pixels of a tile's longer side; larger tiles are shrunk.
     """
+    return data_uri(_beside(tiles, side), small=True)
+
+
+def png_of_lines(lines: Sequence[Sequence[np.ndarray | None]], side: int) -> bytes:
+    """Lines of tiles below each other, as a PNG file; arguments as of `image_strip`, one of ``tiles`` for each line."""
+    from PIL import Image
+
+    strips = [np.pad(_beside(tiles, side), ((0, TILE_GAP), (0, 0), (0, 0))) for tiles in lines]
+    buffer = io.BytesIO()
+    Image.fromarray(np.concatenate(strips)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _beside(tiles: Sequence[np.ndarray | None], side: int) -> np.ndarray:
     images = [None if tile is None else _with_alpha(downscale(tile, side)) for tile in tiles]
     height, width, channels = next(image.shape for image in images if image is not None)
     whole = np.zeros((height, len(images) * (width + TILE_GAP) - TILE_GAP, channels), np.uint8)
     for index, image in enumerate(images):
         if image is not None:
             whole[:, index * (width + TILE_GAP) :][:, :width] = image
-    return data_uri(whole, small=True)
+    return whole
 
 
 def data_uri(pixels: np.ndarray, *, small: bool = False) -> str:

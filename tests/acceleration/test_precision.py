@@ -21,7 +21,8 @@ from nbridge.acceleration.precision_choice import BUDGET, REPEATS, PrecisionChoi
 from nbridge.nn.networks import StackedLinear
 from nbridge.runs import run as run_module
 from nbridge.training import trainer as training
-from nbridge.training.progress import EpochRecord, Reporter
+from nbridge.training.callbacks import Callback
+from nbridge.training.records import EpochRecord
 
 WIDE = nn.Linear(256, 256)
 
@@ -129,8 +130,8 @@ SPEC = {
 ROWS = {"x": np.random.default_rng(0).normal(size=(48, 4)), "y": np.arange(48) % 3}
 
 
-class _Stop(Reporter):
-    def end_epoch(self, record: EpochRecord) -> None:
+class _Stop(Callback):
+    def on_validation(self, record: EpochRecord) -> None:
         raise KeyboardInterrupt
 
 
@@ -152,7 +153,7 @@ def test_a_run_keeps_its_choice_and_resume_does_not_measure_again(tmp_path: Path
     left, found = measured(monkeypatch, (0.004, 0.001), (0.004, 0.001)), products_of(monkeypatch)
     whole = nbridge.train(SPEC, ROWS, out=tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        nbridge.train(SPEC, ROWS, out=tmp_path / "cut", reporter=_Stop())
+        nbridge.train(SPEC, ROWS, out=tmp_path / "cut", callbacks=[_Stop()])
     assert not left
     environment = json.loads((tmp_path / "cut" / "env.json").read_text())
     assert environment["precision"] == {"asked": "auto", "chosen": "bf16", "float32_ms": 4.0, "bf16_ms": 1.0}
@@ -167,7 +168,7 @@ def test_a_run_keeps_its_choice_and_resume_does_not_measure_again(tmp_path: Path
 def test_a_choice_that_is_damaged_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: object):
     measured(monkeypatch, (0.001, 0.001))
     with pytest.raises(KeyboardInterrupt):
-        nbridge.train(SPEC, ROWS, out=tmp_path / "run", reporter=_Stop())
+        nbridge.train(SPEC, ROWS, out=tmp_path / "run", callbacks=[_Stop()])
     path = tmp_path / "run" / "env.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "precision": kept}))
     with pytest.raises(nbridge.RunError, match=r"env.json: missing or damaged, so this run cannot be resumed"):

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from nbridge.data.benchmarks.digits import Digits
+from nbridge.data.benchmarks.emoji import Emoji
 from nbridge.data.benchmarks.mnist import MNIST, FashionMNIST
 from nbridge.data.benchmarks.paired import MNISTFashion, pair
 from nbridge.data.memory import Memory
@@ -156,3 +157,12 @@ def test_real_views_load_from_an_archive_under_the_data_folder(real_data: Path) 
     batch = source.load({"pixels": (1, 16, 15), "mor": (6,), "digit": (10,)}).batch
     assert batch.values["pixels"].shape == (2000, 1, 16, 15)
     assert batch.values["digit"].bincount().tolist() == [200] * 10
+
+
+def test_some_emoji_are_taken_from_the_whole_file(real_data: Path):
+    every, some = (Emoji(rows=rows).load({"category": (9,)}) for rows in (None, 300))
+    assert len(some.batch) == 300
+    assert set(some.batch.values["category"].tolist()) == set(every.batch.values["category"].tolist())
+    assert set(some.ids) < set(every.ids)
+    with refused(f"{real_data}/emoji/emoji32.npz: rows: 9999, but there are 3486 emoji"):
+        Emoji(rows=9999).load({"category": (9,)})

@@ -32,7 +32,8 @@ from nbridge.data.streaming import stored_rows as stored
 from nbridge.data.streaming.stored_rows import StoredRows
 from nbridge.data.tables.parquet import Parquet
 from nbridge.errors import DataError
-from nbridge.training.progress import EpochRecord, Reporter
+from nbridge.training.callbacks import Callback
+from nbridge.training.records import EpochRecord
 from nbridge.training.run_folder import METRICS, fingerprint
 from nbridge.training.trainer import fit
 
@@ -321,18 +322,18 @@ def test_any_rows_in_any_order_are_read_whatever_blocks_and_pieces_are(wanted: l
 # Training
 
 
-class Records(Reporter):
+class Records(Callback):
     def __init__(self) -> None:
         self.epochs: list[dict[str, object]] = []
 
-    def end_epoch(self, record: EpochRecord) -> None:
+    def on_validation(self, record: EpochRecord) -> None:
         self.epochs.append({**record.as_dict(), "seconds": 0})
 
 
 def trained(train: Any, validation: Any, spec: nbridge.Spec) -> tuple[list[dict[str, object]], dict[str, Tensor]]:
     torch.manual_seed(0)
     model, records = nbridge.build_model(spec), Records()
-    fit(model, train, validation, spec.training, reporter=records)
+    fit(model, train, validation, spec.training, callbacks=[records])
     return records.epochs, model.state_dict()
 
 
@@ -436,13 +437,13 @@ def epochs(folder: Path) -> list[dict[str, object]]:
     return [{**json.loads(line), "seconds": 0} for line in (folder / METRICS).read_text().splitlines()]
 
 
-class Stop(Reporter):
+class Stop(Callback):
     """Interrupts training after so many epochs."""
 
     def __init__(self, after: int) -> None:
         self.after = after
 
-    def end_epoch(self, record: EpochRecord) -> None:
+    def on_validation(self, record: EpochRecord) -> None:
         self.after -= 1
         if not self.after:
             raise KeyboardInterrupt
@@ -457,7 +458,7 @@ def test_a_folder_trains_goes_on_bit_identically_and_is_evaluated(
     assert (code, "rows not used in training" in shown) == (0, True)
     for after in (2, 2):  # in stage joint, and in stage bridges
         with pytest.raises(KeyboardInterrupt):
-            nbridge.resume(cut, reporter=Stop(after)) if cut.exists() else nbridge.train(spec, out=cut, reporter=Stop(after))
+            nbridge.resume(cut, callbacks=[Stop(after)]) if cut.exists() else nbridge.train(spec, out=cut, callbacks=[Stop(after)])
     assert call(monkeypatch, capsys, "resume", cut)[0] == 0
     assert epochs(cut) == epochs(whole)
     first, second = (nbridge.load(folder).network.state_dict() for folder in (whole, cut))

@@ -18,6 +18,7 @@ from omics import write as write_omics
 from pyarrow import parquet
 
 import nbridge
+from nbridge.data import remote
 from nbridge.data.folders import find_file, find_file_or_folder, find_folder
 from nbridge.data.tables.source import Table
 from nbridge.draft.draft import init
@@ -141,6 +142,13 @@ def pipe(here: Path) -> str:
 ADDRESSES = ["-", "/dev/stdin", "/dev/fd/0", "https://example.org/rows.csv", "s3://bucket/rows.parquet", "file:///rows.npz"]
 
 
+@pytest.fixture
+def no_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation without fsspec, so that no URL is ever opened here."""
+    monkeypatch.setattr(remote, "find_spec", lambda name: None)
+
+
+@pytest.mark.usefixtures("no_extra")
 @pytest.mark.parametrize("find", [find_file, find_folder, find_file_or_folder])
 @pytest.mark.parametrize("path", [*ADDRESSES, "pipe.csv"])
 def test_what_is_no_file_is_told_before_it_is_read(pipe: str, find: Any, path: str):
@@ -163,6 +171,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.usefixtures("no_extra")
 @pytest.mark.parametrize("path", [*ADDRESSES, "pipe.csv"])
 def test_every_command_tells_it_in_one_line(pipe: str, call: Call, run: Path, path: str):
     Path("spec.yaml").write_text(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import nbridge
@@ -53,6 +54,19 @@ def spoilt(path: Path, **changes: tuple[int, object]) -> Path:
     for column, (row, value) in changes.items():
         columns[column][row] = value
     return written(path, columns)
+
+
+def test_classes_are_refused_where_rows_stay_on_disk(tmp_path: Path):
+    pd.DataFrame(cells()).to_parquet(tmp_path / "rows.parquet")
+    spec = spec_of(tmp_path / "rows.parquet").model_dump(mode="json")
+    spec["data"] = {"source": "parquet", "path": str(tmp_path / "rows.parquet"), "id": "id", "validation": 0.0, "test": 0.0}
+    expected = "rows.parquet: modality 'clinical': column 'sex' has classes, and source: parquet reads numbers alone; use source: table"
+    with pytest.raises(DataError, match=expected):
+        nbridge.train(spec)
+    numbers = {"age": "normal", "bili": "lognormal", "visits": "poisson"}
+    spec["modalities"] = {"clinical": {"columns": numbers}}
+    run = nbridge.train(spec)
+    assert run.model.names == ("clinical",)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -243,8 +244,17 @@ def test_sources_without_texts_say_so():
     given = spec({"source": "digits"})
     del given["modalities"]["x"]
     given["modalities"]["label"] = {"shape": 10, "encoder": "embedding", "likelihood": "categorical"}
-    with pytest.raises(DataError, match="modality 'caption': the data source Digits has no texts"):
+    with pytest.raises(DataError, match="modality 'caption': the data source Digits reads no texts; use source: table"):
         nbridge.train(given)
+
+
+@pytest.mark.parametrize(
+    ("source", "path", "kind"), [("parquet", "rows.parquet", "Parquet"), ("npy", "rows", "NPYFolder"), ("h5mu", "rows.h5mu", "H5MU")]
+)
+def test_formats_without_texts_say_what_to_use(source: str, path: str, kind: str):
+    expected = f"{path}: modality 'caption': the data source {kind} reads no texts; use source: table (csv, Parquet, folders of .txt)"
+    with pytest.raises(DataError, match=re.escape(expected)):
+        nbridge.train(spec({"source": source, "path": path}))
 
 
 def test_token_numbers_need_a_listed_vocabulary():

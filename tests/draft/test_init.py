@@ -16,7 +16,7 @@ from commands import Call
 from drafts import kinds, members
 from pyarrow import parquet
 
-from nbridge.data.tables.columns import open_table
+from nbridge.data.tables.opening import open_table
 from nbridge.draft import grouping as guesses
 from nbridge.draft.draft import init
 from nbridge.draft.grouping import MOST_MODALITIES
@@ -339,8 +339,8 @@ def test_a_file_of_nothing_to_learn_is_told(here: Path, call: Call):
         init(["rows.csv"])
     (here / "rows.txt").write_text("x\n1\n")
     assert call("init", "rows.txt") == (
-        2, "", f"{here / 'rows.txt'}: expected tables (.csv, .tsv, .csv.gz, .tsv.gz, .parquet), folders of images, or one .npz, .h5mu or "
-        ".h5ad file\n"
+        2, "", f"{here / 'rows.txt'}: expected tables (.csv, .tsv, .csv.gz, .tsv.gz, .parquet), folders of images or texts, or one .npz, "
+        ".h5mu or .h5ad file\n"
     )  # fmt: skip
     assert not (here / "rows.yaml").exists()
 

@@ -195,6 +195,38 @@ def test_text_that_does_not_repeat_or_has_too_many_values_is_left_out():
         assert why in found.why
 
 
+NOTES = [
+    f"mild pain of the {side} {joint}, day {day} of the stay"
+    for day in range(10)
+    for side in ("left", "right")
+    for joint in ("knee", "hip")
+]
+CODES = {
+    "codes": [f"AB {place} CD-X/F" for place in range(40)],
+    "names": [f"Ada King{'abcdefghij'[place % 10]} {'xyzw'[place // 10]}." for place in range(40)],
+    "hashes": [f"{place * 2654435761 % 2**32:08x}-ab-cd-ef" for place in range(40)],
+    "one word": [f"town{place}" for place in range(40)],
+}
+
+
+@pytest.mark.parametrize("name", ["notes", "sample"])
+@pytest.mark.parametrize("first", [True, False])
+def test_notes_that_all_differ_are_text_and_not_identifiers(here: Path, name: str, first: bool):
+    numbers = {"x": reals(40), "y": reals(40)}
+    found = init([table(here / "rows.csv", {name: NOTES, **numbers} if first else {**numbers, name: NOTES})])
+    assert found.spec.data.source.kwargs["id"] != name
+    assert found.remarks == (
+        f"left out: {name}: text of 40 different values in 40 rows, too few rows a value for classes; "
+        "to learn it as text, add a modality with encoder: text and likelihood: text",
+    )
+
+
+@pytest.mark.parametrize("texts", CODES.values(), ids=CODES)
+def test_codes_and_names_that_all_differ_are_identifiers(here: Path, texts: list[str]):
+    found = init([table(here / "rows.csv", {"who": texts, "x": reals(40)})])
+    assert found.spec.data.source.kwargs["id"] == "who"
+
+
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=50))
 @settings(deadline=None)
 def test_values_repeat_where_half_of_them_do_and_rows_are_twice_as_many(rows: list[int]):

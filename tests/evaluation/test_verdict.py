@@ -41,7 +41,7 @@ from nbridge.runs.run import Run
 from nbridge.spec.reader import spec_from_dict
 from nbridge.spec.spec import Spec
 from nbridge.training.build import build_data, build_model
-from nbridge.training.progress import EpochRecord
+from nbridge.training.records import EpochRecord
 from nbridge.training.run_folder import VERDICT
 
 PART: dict[str, Any] = {"features": 4, "encoder": {"type": "mlp", "hidden": [4]}}

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 import nbridge
-from nbridge.training.progress import EpochRecord, Reporter
+from nbridge.training.callbacks import Callback
+from nbridge.training.records import EpochRecord
 from nbridge.training.run_folder import CHECKPOINT, METRICS
 
 from .model import with_header
@@ -29,13 +30,13 @@ SPEC: dict[str, Any] = {
 }
 
 
-class _Stop(Reporter):
+class _Stop(Callback):
     """Interrupts training after its first epoch."""
 
-    def warn(self, finding: object) -> None:
+    def on_warning(self, finding: object) -> None:
         """Says nothing."""
 
-    def end_epoch(self, record: EpochRecord) -> None:
+    def on_validation(self, record: EpochRecord) -> None:
         """Interrupts."""
         raise KeyboardInterrupt
 
@@ -46,7 +47,7 @@ def halted(folder: Path) -> tuple[Path, dict[str, torch.Tensor]]:
     np.savez(folder / "base.npz", x=np.random.default_rng(0).normal(size=(2 * ROWS, 3)))
     spec = {**SPEC, "data": {"source": "npz", "path": str(folder / "base.npz")}}
     with suppress(KeyboardInterrupt):
-        nbridge.train(spec, out=folder / "run", device="cpu", overwrite=True, reporter=_Stop())
+        nbridge.train(spec, out=folder / "run", device="cpu", overwrite=True, callbacks=[_Stop()])
     shutil.copytree(folder / "run", folder / "whole", dirs_exist_ok=True)
     return folder / "run", nbridge.resume(folder / "whole", device="cpu").model.network.state_dict()
 

@@ -25,8 +25,8 @@ from nbridge.models.mixture_prior import Mixture
 from nbridge.nn.distributions import diagonal_normal
 from nbridge.spec.components import Component
 from nbridge.spec.reader import spec_from_dict
+from nbridge.training.callbacks import Callback
 from nbridge.training.checkpoint import CONFIG, TENSORS
-from nbridge.training.progress import Reporter
 from tests.oracles import EXACT, LinearGaussian, exact_model
 
 PART = {"features": 4, "encoder": {"type": "mlp", "hidden": [4]}}
@@ -175,20 +175,20 @@ def test_of_many_rows_some_are_picked_at_random_and_streamed_ones_teach_as_those
     assert all(torch.equal(mine, other) for mine, other in zip(memory.buffers(), disk.buffers(), strict=True))
 
 
-class Listener(Reporter):
+class Listener(Callback):
     """Keeps what it hears of."""
 
     def __init__(self) -> None:
         self.found: list[Finding] = []
 
-    def warn(self, finding: Finding) -> None:
+    def on_warning(self, finding: Finding) -> None:
         self.found.append(finding)
 
 
 def test_few_rows_have_fewer_components_and_one_line_says_so() -> None:
     listener = Listener()
     few = {name: x[:40] for name, x in DATA.items()}
-    run = nbridge.train({**SPEC, "prior": {"type": "mixture", "components": 50}}, few, reporter=listener)
+    run = nbridge.train({**SPEC, "prior": {"type": "mixture", "components": 50}}, few, callbacks=[listener])
     assert run.model.network.mixture is not None
     assert int((run.model.network.mixture.weights > 0).sum()) == 5
     assert [finding.line for finding in listener.found] == [
@@ -222,11 +222,11 @@ def test_a_run_cut_off_before_the_fit_or_in_the_middle_ends_as_one_that_was_not(
     def cut(*_: object) -> None:
         raise KeyboardInterrupt
 
-    for owner, method, folder in ((Mixture, "fit_rows", "late"), (Listener, "end_epoch", "early")):
+    for owner, method, folder in ((Mixture, "fit_rows", "late"), (Listener, "on_validation", "early")):
         with monkeypatch.context() as patched:
             patched.setattr(owner, method, cut)
             with pytest.raises(KeyboardInterrupt):
-                nbridge.train(MIXED, DATA, out=tmp_path / folder, reporter=Listener())
+                nbridge.train(MIXED, DATA, out=tmp_path / folder, callbacks=[Listener()])
     for folder in ("late", "early"):
         assert not (tmp_path / folder / "model").exists()
         nbridge.resume(tmp_path / folder, DATA)

@@ -21,7 +21,8 @@ from nbridge.errors import SpecError
 from nbridge.spec.reader import parse_spec, spec_from_dict, write_spec
 from nbridge.testing import check_model
 from nbridge.training.build import build_model
-from nbridge.training.progress import EpochRecord, Reporter
+from nbridge.training.callbacks import Callback
+from nbridge.training.records import EpochRecord
 from nbridge.training.trainer import TrainingState, fit
 
 MODALITIES = {
@@ -167,13 +168,13 @@ class _StopError(Exception):
     """What stops training."""
 
 
-class _Stop(Reporter):
+class _Stop(Callback):
     """Stops training at the end of its third epoch, before that is saved."""
 
     def __init__(self) -> None:
         self.left = 3
 
-    def end_epoch(self, record: EpochRecord) -> None:
+    def on_validation(self, record: EpochRecord) -> None:
         self.left -= 1
         if not self.left:
             raise _StopError
@@ -186,7 +187,7 @@ def test_a_run_that_was_stopped_ends_bit_identically_to_one_that_was_not(variant
     spec["training"]["stages"]["joint"]["epochs"] = 2 if variant == "telbo" else 4
     whole = nbridge.train(spec, data()).model
     with pytest.raises(_StopError):
-        nbridge.train(spec, data(), out=tmp_path / "run", reporter=_Stop())
+        nbridge.train(spec, data(), out=tmp_path / "run", callbacks=[_Stop()])
     resumed = nbridge.resume(tmp_path / "run", data()).model.network
     found = resumed.state_dict()
     for name, tensor in whole.network.state_dict().items():

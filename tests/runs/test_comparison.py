@@ -22,7 +22,8 @@ from nbridge.evaluation.results import OptionError, Settings, read_evaluation
 from nbridge.runs import comparison
 from nbridge.runs.comparison import TimeLimitReached, compare
 from nbridge.runs.comparison_table import Comparison, ModelResults, SeedValues
-from nbridge.training.progress import EpochRecord, Reporter
+from nbridge.training.callbacks import Callback
+from nbridge.training.records import EpochRecord
 
 PART = "features: 4, encoder: {type: mlp, hidden: [4]}"
 SPEC = f"""
@@ -43,14 +44,14 @@ QUICK = Settings(metrics=("likelihood", "predictive", "coherence"), samples=3, d
 ROWS = 60
 
 
-class Listener(Reporter):
+class Listener(Callback):
     """Counts epochs, and interrupts after some of them."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.epochs = 0
         self.stop_after = stop_after
 
-    def end_epoch(self, record: EpochRecord) -> None:
+    def on_validation(self, record: EpochRecord) -> None:
         self.epochs += 1
         if self.epochs == self.stop_after:
             raise KeyboardInterrupt
@@ -195,7 +196,7 @@ def test_another_split_has_files_of_its_own(spec: Path, tmp_path: Path):
     run(spec, tmp_path, ["vae"], settings, seeds=1)
     before = contents(tmp_path)
     listener = Listener()
-    done = run(spec, tmp_path, ["vae"], replace(settings, split="train"), seeds=1, reporter=listener)
+    done = run(spec, tmp_path, ["vae"], replace(settings, split="train"), seeds=1, callbacks=[listener])
     assert listener.epochs == 0
     after = contents(tmp_path)
     assert set(after) - set(before) == {"comparison-train.md", "comparison-train.json", "vae/seed-0/evaluation-train.json"}
@@ -215,7 +216,7 @@ def test_a_training_that_was_interrupted_in_any_epoch_goes_on_to_the_same_figure
     while not over:
         listener, over, calls = Listener(stop_after=5), True, calls + 1
         try:
-            run(spec, tmp_path, two, reporter=listener)
+            run(spec, tmp_path, two, callbacks=[listener])
         except KeyboardInterrupt:
             over = False
         heard += listener.epochs
@@ -231,7 +232,7 @@ def test_every_call_gets_on_however_little_time_it_has(spec: Path, whole: tuple[
     for _ in range(EPOCHS["bridged"] + 1):
         listener = Listener()
         with pytest.raises(TimeLimitReached, match=r"^stopped after 0 minutes; run the same command to continue$"):
-            run(spec, tmp_path, ["bridged"], seeds=1, minutes=0, reporter=listener)
+            run(spec, tmp_path, ["bridged"], seeds=1, minutes=0, callbacks=[listener])
         heard.append(listener.epochs)
         assert not (tmp_path / "comparison.json").exists()
     # An epoch each, then the end of the training, then the evaluation.
@@ -257,7 +258,7 @@ def test_what_was_killed_before_it_was_evaluated_is_evaluated_and_not_trained_ag
     assert not (tmp_path / "vae" / "seed-0" / "evaluation.json").exists()
     before = contents(tmp_path / "vae" / "seed-0")
     listener, lines = Listener(), []
-    run(spec, tmp_path, two, seeds=1, reporter=listener, announce=lines.append)
+    run(spec, tmp_path, two, seeds=1, callbacks=[listener], announce=lines.append)
     assert listener.epochs == EPOCHS["mvae"]
     assert [line.removeprefix(f"{tmp_path}/") for line in lines] == [
         "vae/seed-0: evaluating", "mvae/seed-0: training", "mvae/seed-0: evaluating",
@@ -287,7 +288,7 @@ def test_an_evaluation_is_taken_again_where_it_was_made_otherwise(spec: Path, tm
 
     def heard(settings: Settings = settings) -> list[str]:
         lines, listener = [], Listener()
-        run(spec, tmp_path, ["vae"], settings, announce=lines.append, reporter=listener)
+        run(spec, tmp_path, ["vae"], settings, announce=lines.append, callbacks=[listener])
         assert listener.epochs == 0
         return [line.removeprefix(f"{tmp_path}/") for line in lines]
 

@@ -21,7 +21,8 @@ from nbridge.errors import NBridgeWarning
 from nbridge.runs.run import open_run
 from nbridge.spec.differences import differences
 from nbridge.spec.reader import write_spec
-from nbridge.training.progress import EpochRecord, Reporter
+from nbridge.training.callbacks import Callback
+from nbridge.training.records import EpochRecord
 from nbridge.training.run_folder import CHECKPOINT, METRICS, stage_end
 
 PART = {"features": 4, "encoder": {"type": "mlp", "hidden": [4]}, "weight": 1}
@@ -66,13 +67,13 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-class Interrupting(Reporter):
+class Interrupting(Callback):
     """Stops training after some rounds, as Ctrl-C does."""
 
     def __init__(self, rounds: int) -> None:
         self.rounds = rounds
 
-    def end_epoch(self, record: EpochRecord) -> None:
+    def on_validation(self, record: EpochRecord) -> None:
         self.rounds -= 1
         if not self.rounds:
             raise KeyboardInterrupt
@@ -119,9 +120,9 @@ def test_a_run_trained_longer_is_one_trained_so_long_from_the_start(kind: str, r
 def test_an_interrupted_run_is_trained_longer_and_interrupted_again(rounds: int, tmp_path: Path):
     """In either stage; what was interrupted while it was trained longer is resumed like any run."""
     with pytest.raises(KeyboardInterrupt):
-        nbridge.train(SPEC, ROWS, out=tmp_path / "run", reporter=Interrupting(rounds))
+        nbridge.train(SPEC, ROWS, out=tmp_path / "run", callbacks=[Interrupting(rounds)])
     with pytest.raises(KeyboardInterrupt):
-        nbridge.resume(tmp_path / "run", ROWS, overrides=overrides_of(LONGER["both stages"]), reporter=Interrupting(2))
+        nbridge.resume(tmp_path / "run", ROWS, overrides=overrides_of(LONGER["both stages"]), callbacks=[Interrupting(2)])
     nbridge.resume(tmp_path / "run", ROWS)
     nbridge.train(with_training(stages=LONGER["both stages"]), ROWS, out=tmp_path / "whole")
     same(tmp_path / "run", tmp_path / "whole")

@@ -19,7 +19,8 @@ from nbridge.runs.comparison import compare
 from nbridge.runs.shared_stage import begin_after_joint
 from nbridge.spec.reader import read_spec
 from nbridge.training import run_folder
-from nbridge.training.progress import EpochRecord, Reporter
+from nbridge.training.callbacks import Callback
+from nbridge.training.records import EpochRecord
 from nbridge.training.run_folder import machine
 from nbridge.training.run_lock import run_lock
 
@@ -46,14 +47,14 @@ EPOCHS = {"bridged": 5, "joint": 0, "bridged (paper)": 2, "telbo": 2}
 QUICK = Settings(metrics=("likelihood", "predictive"), samples=3, draws=5, generated=2, rows=10)
 
 
-class Listener(Reporter):
+class Listener(Callback):
     """Hears of epochs, and interrupts after some of them."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.heard: list[str] = []
         self.stop_after = stop_after
 
-    def end_epoch(self, record: EpochRecord) -> None:
+    def on_validation(self, record: EpochRecord) -> None:
         self.heard.append(record.stage)
         if len(self.heard) == self.stop_after:
             raise KeyboardInterrupt
@@ -108,7 +109,7 @@ def same_as_trained_alone(spec: Path, out: Path, alone: Path) -> None:
 
 def test_a_comparison_trains_one_joint_stage_and_equals_separate_trainings(spec: Path, tmp_path: Path):
     listener, lines = Listener(), []
-    done = run(spec, tmp_path / "all", reporter=listener, announce=lines.append)
+    done = run(spec, tmp_path / "all", callbacks=[listener], announce=lines.append)
     assert listener.heard == ["joint"] * 3 + ["bridges"] * 4 + ["subsets"] * 2
     where = folders(tmp_path / "all")
     assert [line for line in lines if "training" in line] == [
@@ -125,9 +126,9 @@ def test_what_is_interrupted_after_it_was_taken_goes_on_to_the_same(spec: Path, 
     for _ in range(sum(EPOCHS.values())):
         listener = Listener(stop_after=1)
         with pytest.raises(KeyboardInterrupt):
-            run(spec, tmp_path / "all", reporter=listener)
+            run(spec, tmp_path / "all", callbacks=[listener])
         heard += listener.heard
-    run(spec, tmp_path / "all", reporter=Listener(stop_after=1))
+    run(spec, tmp_path / "all", callbacks=[Listener(stop_after=1)])
     assert heard == ["joint"] * 3 + ["bridges"] * 4 + ["subsets"] * 2
     same_as_trained_alone(spec, tmp_path / "all", tmp_path / "alone")
 

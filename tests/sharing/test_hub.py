@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 import nbridge
 from nbridge.cli.main import app
 from nbridge.errors import RunError
+from nbridge.evaluation.verdict import BaselineComparison, Verdict
 from nbridge.sharing import hub
 from nbridge.training.checkpoint import CARD, CONFIG, TENSORS
 
@@ -122,6 +123,27 @@ def test_the_card_has_the_header_that_the_hub_reads_and_keeps_what_was_added_to_
     assert card().data.tags.count("mine") == card().data.tags.count("vae") == 1
     assert card().text.count("Trained on clouds.") == card().text.count("# weather") == 1
     assert (run / "model" / CARD).read_text().startswith("# weather")
+
+
+def test_the_card_of_a_run_has_its_verdict_its_data_hash_and_valid_metadata(run: Path, server: LocalHub, tmp_path: Path):
+    from huggingface_hub import ModelCard
+
+    whole_run = Path(shutil.copytree(run, tmp_path / "run"))
+    scores = [
+        BaselineComparison("x", "", "rmse", 40, 0.5, 0.7, 1.0, 0.05, "better", "ridge", 90),
+        BaselineComparison("kind", "", "accuracy", 3),
+    ]
+    (whole_run / "verdict.json").write_text(json.dumps(Verdict("test", tuple(scores)).as_dict()))
+    for _ in range(2):
+        push(whole_run, server, license="mit")
+        text = server.repositories["user/weather"].branches["main"][CARD].decode()
+        (whole_run / "model" / CARD).write_text(text)
+    assert text.count("## Verdict") == text.count(json.loads((run / "env.json").read_text())["fingerprint"]) == 1
+    assert "| x | RMSE in standard deviations | 0.5" in text
+    data = ModelCard(text).data
+    assert data.license == "mit"
+    assert [(one.metric_type, one.metric_value) for one in data.eval_results] == [("rmse", 0.5)]
+    assert (data.model_name, data.eval_results[0].task_name) == ("weather", "imputation")
 
 
 def test_a_branch_has_a_model_of_its_own(run: Path, server: LocalHub, tmp_path: Path):

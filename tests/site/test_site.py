@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import nbridge
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCS = ROOT / "docs"
 sys.path.append(str(DOCS))
@@ -43,6 +45,11 @@ def test_the_reference_has_every_key_of_a_spec():
         for kind in (definition, *definition.get("anyOf", ())):
             keys |= {key for key, entry in kind.get("properties", {}).items() if "const" not in entry}
     assert {key for key in keys if f"| `{key}` |" not in page} <= {"type", "source"}
+
+
+def test_the_api_page_has_every_public_name():
+    listed = set(re.findall(r"^::: nbridge\.(\w+)$", (DOCS / "reference" / "api.md").read_text(), re.MULTILINE))
+    assert listed >= {*nbridge.__all__} - {"__version__"}
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -174,6 +174,17 @@ MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
     ({"modalities": [LABEL]}, ["modalities: expected a mapping, got a list"]),
     ({"modalities": {"label": 3}}, ["modalities.label: expected a mapping, got 3"]),
     ({"modalities": {"label": {}}}, [f"modalities.label: missing key '{key}'" for key in ("shape", "encoder", "likelihood")]),
+    (
+        label(likelihood={"type": "mixed", "size_factor": "auto", "columns": {"n": "poisson", "a": "normal", "b": "normal"}}),
+        ["modalities.label.likelihood.size_factor: unknown key 'size_factor'. Known: type, columns, scale"],
+    ),
+    (
+        label(likelihood={"type": "mixed", "columns": {"n": {"type": "poisson", "size_factor": "auto"}, "a": "normal", "b": "normal"}}),
+        [
+            "modalities.label.likelihood.columns.n.size_factor: unknown key 'size_factor'. "
+            "Known: type, classes, whole, low, high, zero_inflated"
+        ],
+    ),
     ({"modle": "bridged"}, [f"modle: unknown key 'modle'. Did you mean 'model'? Known: {KEYS}"]),
     ({"spec_version": 2, "new": 1}, ["spec_version: spec_version 2 is newer than the newest supported (1); upgrade nbridge"]),
     ({"spec_version": 0}, ["spec_version: expected 1 or more, got 0"]),

@@ -17,7 +17,7 @@ TWO_STEPS = {
     "celeba_paper_cpu": (8, ("data.rows=26",)),
     "celeba_paper": (8, ("data.rows=26", "data.path=celeba10k")),
     "digits": (600, ()),
-    "emoji": (1000, ()),
+    "emoji": (90, ("data.rows=300",)),
     "mfeat": (700, ()),
     "mnist_label": (11, ("data.rows=26",)),
     "mnist_text": (11, ("data.rows=26",)),

@@ -15,7 +15,8 @@ from nbridge.inference.column_calibration import fit_columns
 from nbridge.inference.hidden import HiddenModalities, free_baseline
 from nbridge.models.holes import with_holes
 from nbridge.nn.distributions import diagonal_kl
-from nbridge.training.progress import EpochRecord, Reporter
+from nbridge.training.callbacks import Callback
+from nbridge.training.records import EpochRecord
 
 COLUMNS: dict[str, Any] = {"height": "normal", "mass": "normal", "large": "bernoulli", "kind": {"type": "categorical", "classes": 3}}
 SPEC: dict[str, Any] = {
@@ -143,13 +144,13 @@ def test_a_stopped_run_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     data = {"table": with_empty_cells(rows(120), 0.1, 1)}
     whole = nbridge.train(spec, data, out=tmp_path / "whole", device="cpu")
 
-    class Stop(Reporter):
-        def end_epoch(self, record: EpochRecord) -> None:
+    class Stop(Callback):
+        def on_validation(self, record: EpochRecord) -> None:
             if record.update >= 20:
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        nbridge.train(spec, data, out=tmp_path / "stopped", device="cpu", reporter=Stop())
+        nbridge.train(spec, data, out=tmp_path / "stopped", device="cpu", callbacks=[Stop()])
     resumed = nbridge.resume(tmp_path / "stopped", data, device="cpu")
     one, other = whole.model.network.state_dict(), resumed.model.network.state_dict()
     assert all(torch.equal(one[name], other[name]) for name in one)

@@ -20,7 +20,9 @@ from nbridge.inference.hidden import HiddenModalities
 from nbridge.models.base import MultimodalVAE
 from nbridge.runs.run import resume
 from nbridge.training.budgets import Budget
-from nbridge.training.progress import ConsoleReporter, EpochRecord, Reporter, Reporters
+from nbridge.training.callbacks import Callback, StageBegun, StageEnded
+from nbridge.training.progress import ConsoleProgress
+from nbridge.training.records import EpochRecord
 from nbridge.training.trainer import TrainingState, fit
 from nbridge.training.validation import Validator
 
@@ -50,20 +52,20 @@ def rows(number: int, seed: int = 5) -> Batch:
     return Batch.complete({"a": a, "b": b, "c": c})
 
 
-class Records(Reporter):
+class Records(Callback):
     def __init__(self) -> None:
         self.rounds: list[EpochRecord] = []
         self.ends: dict[str, tuple[int, int]] = {}
         self.budgets: dict[str, Budget] = {}
 
-    def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, budget: Budget, done: int) -> None:
-        self.budgets[stage] = budget
+    def on_stage(self, begun: StageBegun) -> None:
+        self.budgets[begun.stage] = begun.budget
 
-    def end_epoch(self, record: EpochRecord) -> None:
+    def on_validation(self, record: EpochRecord) -> None:
         self.rounds.append(record)
 
-    def end_stage(self, stage: str, best: int, done: int) -> None:
-        self.ends[stage] = (best, done)
+    def on_stage_end(self, ended: StageEnded) -> None:
+        self.ends[ended.stage] = (ended.best, ended.done)
 
     def of(self, stage: str) -> list[EpochRecord]:
         return [record for record in self.rounds if record.stage == stage]
@@ -73,7 +75,7 @@ def train(
     spec: nbridge.Spec, training: Batch | None = None, validation: Batch | None = None, **options: Any
 ) -> tuple[MultimodalVAE, Records]:
     model, records = fresh(spec), Records()
-    fit(model, training or rows(90), validation, spec.training, reporter=records, **options)
+    fit(model, training or rows(90), validation, spec.training, callbacks=[records], **options)
     return model, records
 
 
@@ -203,7 +205,7 @@ def test_training_goes_on_bit_identically_in_the_middle_of_an_epoch(keys: dict[s
     saved: list[tuple[TrainingState, dict[str, Tensor]]] = []
     whole, first = fresh(spec), Records()
     fit(
-        whole, batch, held_out, spec.training, reporter=first,
+        whole, batch, held_out, spec.training, callbacks=[first],
         save=lambda state: saved.append((copy.deepcopy(state), copy.deepcopy(whole.state_dict()))),
     )  # fmt: skip
     assert any(state.update % 5 for state, _ in saved)
@@ -211,7 +213,7 @@ def test_training_goes_on_bit_identically_in_the_middle_of_an_epoch(keys: dict[s
         model, again = fresh(spec, seed=99), Records()
         model.load_state_dict(tensors)
         before = [one for one in first.rounds if one.stage != first.rounds[0].stage or state.stage == 0]
-        fit(model, batch, held_out, spec.training, reporter=again, state=copy.deepcopy(state))
+        fit(model, batch, held_out, spec.training, callbacks=[again], state=copy.deepcopy(state))
         found = model.state_dict()
         assert all(torch.equal(tensor, found[name]) for name, tensor in whole.state_dict().items()), state.update
         expected = [(one.stage, one.update, one.loss, one.hidden) for one in before][-len(again.rounds) or len(before) :]
@@ -221,11 +223,11 @@ def test_training_goes_on_bit_identically_in_the_middle_of_an_epoch(keys: dict[s
 def test_a_state_that_is_written_comes_back_with_its_decay(tmp_path: Any):
     spec = spec_with(60, model="mvae", training={"checkpoint_seconds": 0, "patience": 2, "learning_rate": 0.3})
 
-    class Stop(Reporter):
+    class Stop(Callback):
         def __init__(self, update: int) -> None:
             self.update = update
 
-        def end_epoch(self, record: EpochRecord) -> None:
+        def on_validation(self, record: EpochRecord) -> None:
             if record.update == self.update:
                 raise KeyboardInterrupt
 
@@ -235,9 +237,9 @@ def test_a_state_that_is_written_comes_back_with_its_decay(tmp_path: Any):
     assert updates[-1] < 60
     stops = (updates[1], updates[-2])
     with pytest.raises(KeyboardInterrupt):
-        nbridge.train(spec, values, out=tmp_path / "cut", device="cpu", reporter=Stop(stops[0]))
+        nbridge.train(spec, values, out=tmp_path / "cut", device="cpu", callbacks=[Stop(stops[0])])
     with pytest.raises(KeyboardInterrupt):
-        resume(tmp_path / "cut", values, reporter=Stop(stops[1]))
+        resume(tmp_path / "cut", values, callbacks=[Stop(stops[1])])
     cut = resume(tmp_path / "cut", values)
     found = cut.model.network.state_dict()
     assert all(torch.equal(tensor, found[name]) for name, tensor in whole.model.network.state_dict().items())
@@ -255,11 +257,11 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path: Any):
         restore_state(tmp_path, fresh(spec_with()))
 
 
-class StopAt(Reporter):
+class StopAt(Callback):
     def __init__(self, update: int) -> None:
         self.update = update
 
-    def end_epoch(self, record: EpochRecord) -> None:
+    def on_validation(self, record: EpochRecord) -> None:
         if record.update == self.update:
             raise KeyboardInterrupt
 
@@ -270,14 +272,14 @@ def test_metrics_that_lost_lines_are_a_warning_and_no_line_is_glued_to_another(t
 
     spec, values = spec_with(20, training={"checkpoint_seconds": 0}), {name: x.numpy() for name, x in rows(60).values.items()}
     with pytest.raises(KeyboardInterrupt):
-        nbridge.train(spec, values, out=tmp_path / "run", device="cpu", reporter=StopAt(10))
+        nbridge.train(spec, values, out=tmp_path / "run", device="cpu", callbacks=[StopAt(10)])
     path = tmp_path / "run" / METRICS
     before = path.read_text().splitlines()
     # The last line lost its end at least.
     text = "\n".join(before)
     path.write_text(text[: int(share * len(text))])
     kept = [line for line in path.read_text().splitlines() if line in before]
-    done = resume(tmp_path / "run", values, reporter=Reporter())
+    done = resume(tmp_path / "run", values, callbacks=[Callback()])
     lost = f"{path}: {len(kept)} of the {len(before)} lines before the checkpoint can be read; the report shows only these"
     assert [finding.text for finding in done.warnings if finding.kind == "damaged"] == ([lost] if len(kept) < len(before) else [])
     assert path.read_text().splitlines()[: len(kept)] == kept
@@ -344,7 +346,7 @@ def test_an_infinite_loss_names_the_update():
 def test_the_console_shows_budget_place_figure_and_time_left():
     out = io.StringIO()
     spec = spec_with(100, model="mvae", training={"patience": None})
-    fit(fresh(spec), rows(90), rows(40), spec.training, reporter=Reporters(ConsoleReporter(Console(file=out, width=300))))
+    fit(fresh(spec), rows(90), rows(40), spec.training, callbacks=[ConsoleProgress(Console(file=out, width=300))])
     lines = out.getvalue().splitlines()
     assert lines[0] == "stage joint: 90 rows, 100 updates (20 epochs)"
     pattern = r"  joint 2/100 updates  loss [\d.]+ \(validation [\d.]+\)  hidden [+-][\d.]+ nats over marginals  a .*  ETA \d+:\d\d"

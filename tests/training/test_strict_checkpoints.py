@@ -22,8 +22,9 @@ from torch import Tensor
 
 import nbridge
 from nbridge.errors import RunError
+from nbridge.training.callbacks import Callback
 from nbridge.training.checkpoint import TENSORS, load_into, load_tensors, save_tensors
-from nbridge.training.progress import EpochRecord, Reporter
+from nbridge.training.records import EpochRecord
 from nbridge.training.run_folder import CHECKPOINT, METRICS
 
 SPEC = {
@@ -41,13 +42,13 @@ Undamaged = tuple[bytes, tuple[dict[str, Tensor], dict[str, Any]]]
 Edit = Callable[[dict[str, Tensor], dict[str, Any]], object]
 
 
-class StopAt(Reporter):
+class StopAt(Callback):
     """Interrupts training after an epoch of a stage."""
 
     def __init__(self, stage: str, epoch: int) -> None:
         self.stop = (stage, epoch)
 
-    def end_epoch(self, record: EpochRecord) -> None:
+    def on_validation(self, record: EpochRecord) -> None:
         if (record.stage, record.epoch) == self.stop:
             raise KeyboardInterrupt
 
@@ -65,7 +66,7 @@ def halted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("halted")
     for stage in ("joint", "bridges"):
         with pytest.raises(KeyboardInterrupt):
-            nbridge.train(SPEC, ROWS, out=folder / stage, device="cpu", reporter=StopAt(stage, 2))
+            nbridge.train(SPEC, ROWS, out=folder / stage, device="cpu", callbacks=[StopAt(stage, 2)])
     shutil.copytree(folder / "bridges", folder / "between")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nbridge.training.stage.StageRun.__call__", _interrupted_in_the_second_stage())
@@ -219,7 +220,7 @@ def test_moments_of_a_parameter_without_gradients_are_there_and_change_nothing(t
     rows = {"x": ROWS["x"], "kind": np.where(np.arange(40) < 20, np.nan, ROWS["kind"])}
     ended = nbridge.train(SPEC, rows, out=tmp_path / "whole", device="cpu").model.network.state_dict()
     with pytest.raises(KeyboardInterrupt):
-        nbridge.train(SPEC, rows, out=tmp_path / "cut", device="cpu", reporter=StopAt("joint", 1))
+        nbridge.train(SPEC, rows, out=tmp_path / "cut", device="cpu", callbacks=[StopAt("joint", 1)])
     resumed = nbridge.resume(tmp_path / "cut", rows).model.network.state_dict()
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in ended.items())
 

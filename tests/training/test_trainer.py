@@ -17,7 +17,8 @@ from nbridge.errors import NBridgeError
 from nbridge.models.base import MultimodalVAE
 from nbridge.nn.networks import StackedMLP
 from nbridge.training.budgets import Budget
-from nbridge.training.progress import EpochRecord, Reporter
+from nbridge.training.callbacks import Callback, StageBegun, StageEnded
+from nbridge.training.records import EpochRecord
 from nbridge.training.trainer import TrainingState, fit
 
 ROWS = 96
@@ -54,27 +55,27 @@ def rows(number: int = ROWS) -> Batch:
     return Batch.complete({"a": a, "b": b, "c": c})
 
 
-class Records(Reporter):
+class Records(Callback):
     def __init__(self) -> None:
         self.epochs: list[EpochRecord] = []
         self.stages: list[tuple[str, int, int]] = []
         self.budgets: list[Budget] = []
 
-    def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, budget: Budget, done: int) -> None:
-        self.budgets.append(budget)
+    def on_stage(self, begun: StageBegun) -> None:
+        self.budgets.append(begun.budget)
 
-    def end_epoch(self, record: EpochRecord) -> None:
+    def on_validation(self, record: EpochRecord) -> None:
         self.epochs.append(record)
 
-    def end_stage(self, stage: str, best: int, done: int) -> None:
-        self.stages.append((stage, self.budgets[-1].counted(best), self.budgets[-1].counted(done)))
+    def on_stage_end(self, ended: StageEnded) -> None:
+        self.stages.append((ended.stage, self.budgets[-1].counted(ended.best), self.budgets[-1].counted(ended.done)))
 
 
 def train(
     spec: nbridge.Spec, batch: Batch | None = None, validation: Batch | None = None, **options: object
 ) -> tuple[MultimodalVAE, Records]:
     model, records = fresh(spec), Records()
-    fit(model, batch or rows(), validation, spec.training, reporter=records, **options)
+    fit(model, batch or rows(), validation, spec.training, callbacks=[records], **options)
     return model, records
 
 
@@ -167,7 +168,7 @@ def test_the_best_weights_are_those_of_each_stage():
         rows(),
         rows(24),
         spec.training,
-        reporter=records,
+        callbacks=[records],
         save=lambda state: snapshots.setdefault((state.stage, state.epoch), copy.deepcopy(model.state_dict())),
     )
     for index, (stage, best_epoch, _) in enumerate(records.stages):
@@ -306,7 +307,7 @@ def test_a_compiled_stage_learns_what_an_eager_one_does_and_says_what_compiling_
     eager, compiled = Records(), Records()
     for recorder, compiling in ((eager, False), (compiled, True)):
         spec = nbridge.Spec.model_validate({**keys, "training": {**training, "compile": compiling}})
-        fit(fresh(spec), rows().select("a", "c"), None, spec.training, reporter=recorder)
+        fit(fresh(spec), rows().select("a", "c"), None, spec.training, callbacks=[recorder])
     for one, other in zip(eager.epochs, compiled.epochs, strict=True):
         assert other.terms == pytest.approx(one.terms, rel=1e-4)
         assert one.compile_seconds is None
@@ -348,16 +349,16 @@ def test_rows_with_absent_modalities_train_every_stage_that_they_can_teach():
     batch = rows()
     partial = Batch(batch.values, {name: torch.arange(ROWS) < number for name, number in (("a", 40), ("b", ROWS), ("c", 60))})
 
-    class Rows(Reporter):
+    class Rows(Callback):
         def __init__(self) -> None:
             self.seen: dict[str, tuple[int, int]] = {}
 
-        def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, budget: Budget, done: int) -> None:
-            self.seen[stage] = (rows, total_rows)
+        def on_stage(self, begun: StageBegun) -> None:
+            self.seen[begun.stage] = (begun.rows, begun.total_rows)
 
     for objective, taught in (("paper", ROWS), ({"distill": 1}, 60)):
         spec, counted = spec_with(bridges={"hidden": [8], "objective": objective}), Rows()
-        fit(fresh(spec), partial, None, spec.training, reporter=counted)
+        fit(fresh(spec), partial, None, spec.training, callbacks=[counted])
         assert counted.seen == {"joint": (ROWS, ROWS), "bridges": (taught, ROWS)}
 
 
@@ -425,15 +426,15 @@ def test_an_infinite_validation_loss_stops_training_and_names_the_term():
 
 
 def test_validation_rows_that_no_stage_can_use_are_told_of():
-    class Validation(Reporter):
+    class Validation(Callback):
         def __init__(self) -> None:
             self.rows: list[int] = []
 
-        def begin_stage(self, stage: str, rows: int, total_rows: int, validation_rows: int, budget: Budget, done: int) -> None:
-            self.rows.append(validation_rows)
+        def on_stage(self, begun: StageBegun) -> None:
+            self.rows.append(begun.validation_rows)
 
     counted, spec = Validation(), spec_with()
-    fit(fresh(spec), rows(), rows(24).hide(*rows(24).names), spec.training, reporter=counted)
+    fit(fresh(spec), rows(), rows(24).hide(*rows(24).names), spec.training, callbacks=[counted])
     assert counted.rows == [0, 0]
 
 

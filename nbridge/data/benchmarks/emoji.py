@@ -16,6 +16,7 @@ from nbridge.data.schema_match import Available, arrange, check_fields
 from nbridge.data.source import DataSource
 from nbridge.data.split import Dataset
 from nbridge.errors import DataError
+from nbridge.spec.option_types import PositiveInt
 
 _DRAWING = Available((3, 32, 32))
 _ARRAYS = {"google": "image_google", "twitter": "image_twitter", "category": "category", "name": "name", "keywords": "keywords"}
@@ -34,16 +35,17 @@ class Emoji(DataSource):
 
     Arguments:
         path: The file: absolute, or relative to the current folder, or else to $NBRIDGE_DATA.
+        rows: Number of emoji to use, evenly spaced in the file, whose order is that of their codes; all if None.
     """
 
-    def __init__(self, *, path: str = "emoji/emoji32.npz") -> None:
-        self.path = path
+    def __init__(self, *, path: str = "emoji/emoji32.npz", rows: PositiveInt | None = None) -> None:
+        self.path, self.rows = path, rows
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Dataset:
         """Loads the requested modalities.
 
         Raises:
-            DataError: when a modality is not one of the five, or can't take its shape, or the file is missing or damaged.
+            DataError: when a modality is not one of the five, or can't take its shape, or the file is missing, damaged or has fewer rows.
         """
         available = self._available(shapes)
         check_fields("emoji", available, shapes)
@@ -68,7 +70,13 @@ class Emoji(DataSource):
         found = read_npz(path := find_file(self.path))
         if missing := [key for key in (*_ARRAYS.values(), "unified", "category_names") if key not in found]:
             raise DataError(f"{path}: no array {missing[0]!r}, expected the file of emoji")
-        return found
+        available = len(found["unified"])
+        if self.rows is None:
+            return found
+        if self.rows > available:
+            raise DataError(f"{path}: rows: {self.rows}, but there are {available} emoji")
+        kept = np.arange(self.rows) * available // self.rows
+        return found | {key: found[key][kept] for key in (*_ARRAYS.values(), "unified")}
 
     def _values(self, name: str, array: np.ndarray) -> Tensor:
         if name in _TEXTS:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from nbridge.common.messages import listing
-from nbridge.data.folders import find_file, find_file_or_folder, find_folder
+from nbridge.data.folders import find_file_or_folder, find_folder
 from nbridge.data.images.files import images_in
-from nbridge.data.images.tables import ImageFolder
 from nbridge.data.images.write import Place
 from nbridge.data.marks import IMPUTED
-from nbridge.data.tables.columns import TableFile, ending_of, open_table
-from nbridge.data.tables.csv import as_cell
+from nbridge.data.tables.columns import ending_of
+from nbridge.data.tables.opening import find_table, open_table
+from nbridge.data.tables.row_list import ROWS
+from nbridge.data.tables.text_folder import is_text_folder
+from nbridge.data.text_values import TextForm
 from nbridge.errors import DataError
-
-ROWS = "rows.csv"
-"""The table of rows that is written if no table was given."""
 
 
 class Folders(Protocol):
@@ -26,6 +25,7 @@ class Folders(Protocol):
 
     paths: tuple[str, ...]
     root: str | None
+    texts: Mapping[str, TextForm]
 
     @property
     def folders(self) -> Mapping[str, str]:
@@ -59,14 +59,14 @@ def inputs_of(source: Folders, rows: Sequence[str]) -> Inputs:
     """The given tables and folders; those of the source if none are given."""
     if not rows:
         named = {name: find_folder(folder) for name, folder in source.folders.items()}
-        return Inputs([find_file(path) for path in source.paths], named)
+        return Inputs([find_table(path) for path in source.paths], named)
     given = Inputs()
     for path in rows:
         found = find_file_or_folder(path)
-        if found.is_dir():
-            _take_folder(given, source, found)
-        elif ending_of(found):
+        if ending_of(found) or (source.texts and is_text_folder(found)):
             given.tables.append(found)
+        elif found.is_dir():
+            _take_folder(given, source, found)
         else:
             raise DataError(f"{path}: expected image folders or tables (.csv, .tsv, .csv.gz, .tsv.gz, .parquet)")
     given.whole = len(rows) == 1 and given.whole
@@ -121,13 +121,6 @@ def places_of(source: Folders, given: Inputs) -> dict[str, Place]:
 def _path_places(source: Folders, given: Inputs) -> dict[str, Place]:
     root = given.root or (None if source.root is None else Path(source.root))
     return {name: Place("." if root is None else root.resolve().name, column) for name, column in source.path_columns.items()}
-
-
-def table_of_rows(folders: Iterable[ImageFolder], path: Path, id_column: str) -> TableFile:
-    """Writes a table with the identifiers of all images in the folders, and opens it."""
-    stems = dict.fromkeys(stem for folder in folders for stem in folder.stems)
-    path.write_text("\n".join([as_cell(id_column, ","), *(as_cell(stem, ",") for stem in stems), ""]), encoding="utf-8", newline="\n")
-    return open_table(path)
 
 
 def check_apart(target: Path, given: Inputs) -> None:

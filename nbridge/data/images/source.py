@@ -11,18 +11,20 @@ from typing import Any
 from nbridge.common.messages import listing
 from nbridge.data.arrays import keys_of
 from nbridge.data.blocks import RowReader
-from nbridge.data.endings import parquet_files
-from nbridge.data.folders import find_file, find_file_or_folder, find_folder, holds_arrays, is_folder
+from nbridge.data.folders import find_file_or_folder, find_folder, holds_arrays, is_folder
 from nbridge.data.images.files import ImageTarget
-from nbridge.data.images.inputs import ROWS, check_apart, inputs_of, places_of, table_of_rows
+from nbridge.data.images.inputs import check_apart, inputs_of, places_of
 from nbridge.data.images.rows import ImageRows
 from nbridge.data.images.sets import images_of
 from nbridge.data.images.tables import ImageFolder, ImagePaths
 from nbridge.data.schema import ColumnsSchema
 from nbridge.data.source import Binding, DataSource, are_paths, check_whole, is_path, paths_of
-from nbridge.data.tables.columns import TableFile, open_table
+from nbridge.data.tables.columns import TableFile
 from nbridge.data.tables.numbers import check_joinable
+from nbridge.data.tables.opening import find_table, is_table_folder, open_table
+from nbridge.data.tables.row_list import ROWS, table_of_rows
 from nbridge.data.tables.source import Table, name_of, open_listed
+from nbridge.data.tables.text_folder import texts_among
 from nbridge.errors import DataError
 from nbridge.spec.option_types import MissingFiles, Resize
 
@@ -76,7 +78,7 @@ class Images(Table):
             return False
         if own is None:
             folders = [Path(path) for path in paths_of(rows) if is_folder(path)]
-            return any(not parquet_files(find_folder(folder)) for folder in folders)
+            return any(not is_table_folder(find_folder(folder)) for folder in folders)
         return isinstance(own, Images) and not (is_path(rows) and holds_arrays(str(rows)))
 
     @classmethod
@@ -89,7 +91,7 @@ class Images(Table):
     @contextmanager
     def schema(self) -> Iterator[ColumnsSchema]:
         found = {path: find_file_or_folder(path) for path in self._rows}
-        folders = [path for path, place in found.items() if place.is_dir() and not parquet_files(place)]
+        folders = [path for path, place in found.items() if place.is_dir() and not is_table_folder(place)]
         tables = [path for path in found if path not in folders]
         source: dict[str, object] = {"source": "table", "path": tables[0] if len(tables) == 1 else tables}
         images = [one for path in folders for one in images_of(path, found[path])]
@@ -101,10 +103,11 @@ class Images(Table):
         shapes = binding.shapes
         layout, given = self.layout_of(shapes), inputs_of(self, self._rows)
         folders = {name: self.folder(name, path, shapes) for name, path in given.folders.items()}
-        tables = self.with_images([open_table(path) for path in given.tables], shapes, given.root)
-        tables = tables or [table_of_rows(folders.values(), scratch / ROWS, self.id)]
+        tables = self.with_images([open_table(path, self.id) for path in given.tables], shapes, given.root)
+        if all(table.named_by_files for table in tables):
+            tables = [table_of_rows([*folders.values(), *texts_among(tables)], scratch / ROWS, self.id), *tables]
         rows = ImageRows(tables, folders, layout, tuple(binding.taken), places_of(self, given), whole=given.whole)
-        rows.appended = rows.appended if given.tables else {}
+        rows.appended = {path: count for path, count in rows.appended.items() if path != str(scratch / ROWS)}
         yield rows
 
     def check_output(self, target: Path, *, sharded: bool) -> None:
@@ -120,7 +123,7 @@ class Images(Table):
         if self._given is not None:
             return [self._given]
         self._check(shapes)
-        tables = self.with_images([open_table(find_file(path)) for path in self.paths], shapes)
+        tables = self.with_images([open_table(find_table(path), self.id) for path in self.paths], shapes)
         found = [*tables, *(self.folder(name, find_folder(folder), shapes) for name, folder in self.folders.items())]
         if len(found) > 1:
             check_joinable(found, self.id)

@@ -10,10 +10,8 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from nbridge.common.messages import quoted
+from nbridge.data.ids import check_stem
 from nbridge.errors import DataError
-
-_LONGEST = 200
-"""Maximum length of a file name in bytes; file systems allow 255."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ def name_images(
     starts[list(rows)] = np.arange(len(rows)) * len(endings)
     found: list[list[str]] = []
     for stem in stems:
-        _check_stem(stem, modality)
+        check_stem(stem, f"an image of {modality!r}")
         names = _names(stem, beside, endings)
         if clash := sorted(taken.intersection(names)):
             if beside is None:
@@ -106,8 +104,3 @@ def _free(stem: str, beside: str, endings: Sequence[str], taken: Collection[str]
 
 def _names(stem: str, beside: str | None, endings: Sequence[str]) -> list[str]:
     return [str(PurePosixPath(beside or "", stem + ending)) for ending in endings]
-
-
-def _check_stem(stem: str, name: str) -> None:
-    if not stem or stem.startswith(".") or any(character in stem for character in "/\\\0") or len(stem.encode()) > _LONGEST:
-        raise DataError(f"row {quoted(stem)}: not a valid file name for an image of {name!r}; rename the row")

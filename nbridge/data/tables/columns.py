@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from nbridge.common.messages import clip, did_you_mean, listing
-from nbridge.data.endings import PARQUET, TABLES, TEXT, ending_among, parquet_files
-from nbridge.data.folders import find_file, find_file_or_folder
+from nbridge.data.endings import TABLES, ending_among
 from nbridge.data.ids import IdWording
 from nbridge.data.names import Names
 from nbridge.data.tables import arrow as arrow_cells
@@ -37,6 +36,7 @@ class Chunk:
         lines: The line in which each row ends, in files that have lines.
         vectors: The vectors of each list column, :math:`(N, *shape)`, from `nbridge.data.tables.arrow.vectors`.
         absent: The texts that mark an absent cell.
+        files: The file of each row, in folders of one file a row.
     """
 
     start: int
@@ -45,6 +45,7 @@ class Chunk:
     lines: Sequence[int] = ()
     vectors: Mapping[str, np.ndarray] = field(default_factory=dict)
     absent: frozenset[str] = EMPTY
+    files: Sequence[Path] = ()
 
     def column(self, name: str) -> Any:
         """The Arrow array of a scalar column.
@@ -58,6 +59,8 @@ class Chunk:
 
     def where(self, row: int) -> str:
         """The location of a row, by its index in the chunk."""
+        if self.files:
+            return self.files[row].name
         return f"row {self.start + row}" + (f" (line {self.lines[row]})" if self.lines else "")
 
 
@@ -68,11 +71,13 @@ class TableFile(ABC):
         path: The file; a description for data in memory.
         columns: The names of the columns.
         absent: The texts that mark an absent cell.
+        named_by_files: Whether rows are files, whose names are the identifiers.
     """
 
     path: Path | str
     columns: tuple[str, ...]
     absent: frozenset[str] = EMPTY
+    named_by_files: ClassVar[bool] = False
 
     @abstractmethod
     def chunks(self, columns: Iterable[str], size: int = CHUNK) -> Iterator[Chunk]:
@@ -100,6 +105,10 @@ class TableFile(ABC):
 
     def as_text(self) -> TableFile:
         """The same columns as stored, without decoding the images that paths refer to."""
+        return self
+
+    def identified_by(self, column: str) -> TableFile:  # noqa: ARG002 (for folders)
+        """The same table; one whose rows are named by files calls its column of identifiers so."""
         return self
 
     def id_wording(self, column: str) -> IdWording:
@@ -259,32 +268,6 @@ def ending_of(path: str | Path) -> str:
         ('.csv.gz', '')
     """
     return ending_among(path, TABLES)
-
-
-def open_table(path: Path) -> TableFile:
-    """Opens a table file, csv or Parquet by its name, or a folder with the parts of a Parquet table.
-
-    Raises:
-        DataError: when it is neither, or can't be read.
-    """
-    if path.is_dir():
-        return ParquetTable(path)
-    ending = ending_of(path)
-    if ending in TEXT:
-        return CsvTable(path)
-    if ending == PARQUET:
-        return ParquetTable(path)
-    raise DataError(f"{path}: not a table by its name, which ends in {listing(TABLES)}")
-
-
-def find_table(path: str | Path) -> Path:
-    """Finds an existing table: a file, or a folder of its parts; absolute, or relative to the current folder, or else to $NBRIDGE_DATA.
-
-    Raises:
-        DataError: when there is none, with the places searched.
-    """
-    found = find_file_or_folder(path)
-    return found if found.is_dir() and parquet_files(found) else find_file(path)
 
 
 def no_column(column: str, what: str, columns: Sequence[str]) -> str:

@@ -26,6 +26,7 @@ from nbridge.data.tables.layout import TableLayout
 from nbridge.data.tables.numbers import check_joinable, join_files, joined_marks, place_of
 from nbridge.data.tables.output_columns import CellPlan, learn_formats
 from nbridge.data.tables.rows import has_modality, kept_columns, no_slip
+from nbridge.data.tables.text_folder import texts_among
 from nbridge.data.tables.write import table_writer
 from nbridge.errors import DataError, naming
 
@@ -76,7 +77,7 @@ class JoinedRows(RowReader):
             self.there = self.keys = tuple(name for name in layout.columns if has_modality(columns, layout, name))
             no_slip([column for file in files for column in kept_columns(file, layout, names) if column not in known], layout, self.there)
         self._layout, self._files, self.names = layout, files, {name: name for name in names}
-        self._styles = {column: CellStyle(layout.classes.get(column, ())) for column in known - layout.lists}
+        self._styles = {column: CellStyle(layout.classes.get(column, ())) for column in known - layout.lists - set(layout.texts)}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._read = join_files(files, layout, partial(learn_formats, self._styles, self._shapes))
         self._arrays = {name: layout.array(name, self._read.numbers) for name in self.there}
@@ -125,12 +126,16 @@ class JoinedRows(RowReader):
 
     def _part(self, number: int, file: TableFile) -> Part:
         kept = kept_columns(file, self._layout, self.names)
+        first = next((place for place, one in enumerate(self._files) if not one.named_by_files), 0)
         # Columns that no table has go into the first one.
         spare = {column for name in self._layout.columns if name not in self.there for column in self._layout.columns[name]}
         own = {column for names in self._layout.columns.values() for column in names if column in file.columns}
-        written = frozenset(own | (spare if number == 0 else set()))
+        written = frozenset(own | (spare if number == first else set()))
         passed = tuple(column for column in kept if column not in own)
-        plan = CellPlan(self._layout, self._styles, self._shapes, kept, passed, written)
+        # Files of texts hold nothing else; whether they were imputed is a column of the first table.
+        texts = {column for one in texts_among(self._files) for column in one.columns}
+        elsewhere = tuple(name for name, columns in self._layout.columns.items() if columns[0] in texts) if number == first else ()
+        plan = CellPlan(self._layout, self._styles, self._shapes, kept, passed, written, elsewhere)
         places = np.arange(self.rows) if self._read.rows is None else self._read.rows[str(file.path)]
         there, lacking = np.flatnonzero(places >= 0), np.flatnonzero(places < 0)
         order = np.concatenate([there[np.argsort(places[there])], lacking])

@@ -204,8 +204,8 @@ def expand(
     """
     found: list[str] = []
     for word in [asked] if isinstance(asked, str) else asked:
-        spare = {column for column in columns if described_by(column) is None and column not in reserved}
-        named = [column for column in matching(word, columns) if column == word or column in spare]
+        spare = [column for column in matching(word, columns) if column == word or column not in reserved]
+        named = [column for column in spare if column == word or described_by(column) is None]
         if not named:
             raise DataError(("" if path is None else f"{path}: ") + no_column(word, of_modality(name, word), columns))
         found += named

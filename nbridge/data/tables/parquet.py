@@ -24,11 +24,13 @@ from nbridge.data.split_labels import NoColumnError, RowLabels, label_texts
 from nbridge.data.streaming.store import Store, bytes_of
 from nbridge.data.streaming.stored_rows import LIMIT, open_rows
 from nbridge.data.tables.arrow import dense, distinct_values, is_list, is_number, pyarrow_of, with_nan
+from nbridge.data.tables.coded import coded_columns
 from nbridge.data.tables.columns import no_column
 from nbridge.data.tables.layout import expand, of_modality
 from nbridge.data.tables.parquet_file import ParquetFile, parquet_parts
 from nbridge.data.tables.parquet_rows import ListRows
 from nbridge.errors import DataError, naming
+from nbridge.spec.columns import ColumnKind
 
 
 class Parquet(DataSource):
@@ -89,6 +91,7 @@ class Parquet(DataSource):
         path = find_file_or_folder(self.path)
         files = parquet_parts(path)
         columns = {name: expand(name, words, files[0].schema.names, self.reserved, files[0].path) for name, words in asked.items()}
+        _check_no_classes(files[0].path, {name: self.mixed[name] for name in shapes if name in self.mixed})
         for file in files:
             for name, shape in shapes.items():
                 _check_columns(file, name, columns[name], shape)
@@ -181,6 +184,14 @@ def _marked(file: ParquetFile, stems: Iterable[str], taken: Collection[str]) -> 
             marks = with_nan(*dense(column, lambda *_, key=key: f"{key}: lists of different lengths"))
             found |= as_marks(key, marks).reshape(file.rows, -1).any(1)
     return int(found.sum())
+
+
+def _check_no_classes(path: Path, mixed: Mapping[str, Mapping[str, ColumnKind]]) -> None:
+    for column, coded in coded_columns(mixed).items():
+        raise DataError(
+            f"{path}: modality {coded.modality!r}: column {clip(column)!r} has classes, and source: parquet reads numbers alone; "
+            "use source: table, which reads the file into memory"
+        )
 
 
 def _check_columns(file: ParquetFile, name: str, columns: Sequence[str], shape: tuple[int, ...]) -> None:

@@ -16,8 +16,8 @@ from nbridge.common.messages import clip, listing
 from nbridge.data.arrays import keys_of, to_batch
 from nbridge.data.blocks import RowReader
 from nbridge.data.classes import wrong_count
-from nbridge.data.endings import PARQUET, TABLES, TEXT, has_ending, parquet_files
-from nbridge.data.folders import find_file, find_file_or_folder
+from nbridge.data.endings import PARQUET, TABLES, TEXT, has_ending
+from nbridge.data.folders import find_file_or_folder
 from nbridge.data.ids import identifier_of
 from nbridge.data.marks import rows_marked
 from nbridge.data.schema import ColumnsSchema
@@ -27,12 +27,15 @@ from nbridge.data.split_labels import NoColumnError, RowLabels
 from nbridge.data.tables.arrow import distinct, row_texts
 from nbridge.data.tables.cells import ordered_classes
 from nbridge.data.tables.coded import Coded, check_order, coded_columns, wrong_number
-from nbridge.data.tables.columns import TableFile, find_table, no_column, open_table
+from nbridge.data.tables.columns import TableFile, no_column
 from nbridge.data.tables.join import JoinedRows, check_names
 from nbridge.data.tables.layout import TableLayout, expand
 from nbridge.data.tables.numbers import check_joinable, join, join_files, joined_marks, place_of, read_numbers
+from nbridge.data.tables.opening import find_table, is_table_folder, open_table
+from nbridge.data.tables.row_list import ROWS, table_of_rows
 from nbridge.data.tables.rows import CellRows
 from nbridge.data.tables.text_cells import plain_texts
+from nbridge.data.tables.text_folder import is_text_folder, texts_among
 from nbridge.data.text_values import TextForm
 from nbridge.data.texts import normal_text, number_of
 from nbridge.errors import DataError, naming
@@ -80,7 +83,8 @@ class Table(DataSource):
             return are_paths(rows)
         (path,) = paths_of(rows)
         ends = (*TEXT, *((PARQUET,) if own is None or isinstance(own, Table) else ()))
-        return has_ending(path, *ends) or (own is None and Path(path).is_dir() and bool(parquet_files(Path(path))))
+        folder = Path(path)
+        return has_ending(path, *ends) or (folder.is_dir() and (is_table_folder if own is None else is_text_folder)(folder))
 
     @classmethod
     def over(cls, rows: Any, own: DataSource | None) -> Table:
@@ -93,6 +97,7 @@ class Table(DataSource):
         if not (paths or own.paths):
             raise DataError("this model was not trained from tables; name the files to impute")
         found = own.bound(Table(path=paths[0] if is_path(rows) else paths or own.paths))
+        found.into_folder = found.into_folder or is_text_folder(find_file_or_folder(paths[0]))
         found.origin = str(rows) if is_path(rows) else ""
         return found
 
@@ -123,17 +128,20 @@ class Table(DataSource):
     @contextmanager
     def blocks(self, binding: Binding, scratch: Path) -> Iterator[RowReader]:
         layout, names = self.layout_of(binding.shapes), tuple(binding.taken)
-        found = [find_file(path) for path in self.paths]
+        files = [open_table(find_table(path), self.id) for path in self.paths]
         if not self.into_folder:
-            with naming(self.origin, found[0]):
-                yield CellRows(open_table(found[0]), layout, names, scratch)
+            with naming(self.origin, files[0].path):
+                yield CellRows(files[0], layout, names, scratch)
             return
-        files = [open_table(path) for path in found]
+        if alone := all(file.named_by_files for file in files):
+            files = [table_of_rows(texts_among(files), scratch / ROWS, self.id), *files]
         check_names(files)
-        yield JoinedRows(files, layout, names)
+        rows = JoinedRows(files, layout, names)
+        rows.appended = {} if alone else rows.appended
+        yield rows
 
     def check_output(self, target: Path, *, sharded: bool) -> None:
-        paths = [find_file(path) for path in self.paths]
+        paths = [find_table(path) for path in self.paths]
         if not self.into_folder:
             check_not_input(target, paths[0])
             return
@@ -144,7 +152,7 @@ class Table(DataSource):
             raise DataError(f"{target}: a file, expected a folder")
         if read := next((path for path in paths if path.parent.samefile(target)), None):
             raise DataError(f"{target}: contains the input {read}; choose another folder")
-        names = {path.name for path in paths}
+        names = {ROWS, *(path.name for path in paths)}
         if other := sorted(file.name for file in target.iterdir() if file.name not in names):
             raise DataError(f"{target}: the folder contains other files ({other[0]}); choose another")
 
@@ -181,7 +189,7 @@ class Table(DataSource):
             return [self._given]
         if not self.paths:
             raise DataError("path: no file")
-        files = [open_table(find_table(path)) for path in self.paths]
+        files = [open_table(find_table(path), self.id) for path in self.paths]
         if len(files) > 1:
             check_joinable(files, self.id)
         return files

@@ -20,6 +20,7 @@ from nbridge.data.tables.columns import ArrowTable, CsvTable, ParquetTable, Tabl
 from nbridge.data.tables.csv import CsvWriter, Record, as_cell, split_text
 from nbridge.data.tables.output_columns import CellColumn, CellPlan, output_columns
 from nbridge.data.tables.schema_metadata import with_metadata_of
+from nbridge.data.tables.text_folder import TextFolder, TextFolderWriter
 
 
 class CsvRowWriter(RowWriter):
@@ -259,10 +260,10 @@ def table_writer(
     more: Sequence[Mapping[str, str]] = (),
 ) -> Iterator[RowWriter]:
     """Context manager that writes a table, finally named `target`, in the format of another; arguments as of the writers."""
-    if isinstance(file, CsvTable):
-        out: CsvRowWriter | ParquetRowWriter = CsvRowWriter(
-            path, plan, file, part[0] if part else 0, packed=has_ending(target, GZIP), more=more
-        )
+    if isinstance(file, TextFolder):
+        out: CsvRowWriter | ParquetRowWriter | TextFolderWriter = TextFolderWriter(path, plan, file, more)
+    elif isinstance(file, CsvTable):
+        out = CsvRowWriter(path, plan, file, part[0] if part else 0, packed=has_ending(target, GZIP), more=more)
     else:
         assert isinstance(file, ParquetTable)
         out = ParquetRowWriter(path, plan, file, part, rows=rows, more=more)

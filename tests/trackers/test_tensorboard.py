@@ -13,10 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 import nbridge
-from nbridge.cli import tracking
 from nbridge.cli.main import app
-from nbridge.runs.tracking import TensorBoard
-from nbridge.training.progress import EpochRecord, Reporter, Reporters
+from nbridge.trackers import TensorBoard, tracker
+from nbridge.training.callbacks import Callback
+from nbridge.training.records import EpochRecord
 from nbridge.training.run_folder import METRICS
 
 SPEC = """
@@ -40,14 +40,15 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def events(folder: Path) -> Series:
-    """Every scalar that lies in a folder of events, in the order in which it was written; nothing that was written is passed over."""
+    """Every scalar in a folder of events, in the order in which it was written; no file is passed over."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
     found: Series = defaultdict(list)
     for path in sorted((folder / "tensorboard").iterdir()):
         for event in EventFileLoader(str(path)).Load():
             for value in event.summary.value:
-                found[value.tag].append((event.step, value.tensor.float_val[0]))
+                if value.tensor.float_val:
+                    found[value.tag].append((event.step, value.tensor.float_val[0]))
     return dict(found)
 
 
@@ -77,13 +78,13 @@ def call(*arguments: str) -> Any:
     return CliRunner().invoke(app, [*arguments, "--no-report"])
 
 
-class Stopped(Reporter):
+class Stopped(Callback):
     """Stops a training, as Ctrl-C does, at an epoch of a stage."""
 
     def __init__(self, stage: str, epoch: int) -> None:
         self.at = (stage, epoch)
 
-    def end_epoch(self, record: EpochRecord) -> None:
+    def on_validation(self, record: EpochRecord) -> None:
         if (record.stage, record.epoch) == self.at:
             raise KeyboardInterrupt
 
@@ -104,7 +105,7 @@ def test_every_figure_of_the_metrics_is_in_the_events_and_so_are_the_final_ones(
 @pytest.mark.parametrize(("stage", "epoch"), [("joint", 2), ("bridges", 3)])
 def test_a_run_that_goes_on_has_no_step_twice_and_none_missing(spec: Path, stage: str, epoch: int):
     with pytest.raises(KeyboardInterrupt):
-        nbridge.train(spec, out="run", reporter=Reporters(TensorBoard("run"), Stopped(stage, epoch)))
+        nbridge.train(spec, out="run", callbacks=[TensorBoard("run"), Stopped(stage, epoch)])
     # A kill later than the last checkpoint: lines that resume takes back, and their events.
     with Path("run", METRICS).open("a") as file:
         file.write(json.dumps({**json.loads(Path("run", METRICS).read_text().splitlines()[-1]), "epoch": 99, "update": 99}) + "\n")
@@ -132,8 +133,8 @@ def test_without_the_option_nothing_is_written(spec: Path):
 def test_unknown_loggers_and_a_missing_extra_are_told_before_anything_is_written(spec: Path, monkeypatch: pytest.MonkeyPatch):
     for verb in (("train", "tiny.yaml"), ("resume", "runs/tiny")):
         told = call(*verb, "--log", "tensorbord").exception
-        assert str(told) == "--log tensorbord: unknown logger 'tensorbord'. Did you mean 'tensorboard'? Known: tensorboard"
-    monkeypatch.setattr(tracking, "find_spec", lambda name: None if name == "tensorboard" else find_spec(name))
+        assert str(told) == "--log tensorbord: unknown logger 'tensorbord'. Did you mean 'tensorboard'? Known: tensorboard, mlflow, wandb"
+    monkeypatch.setattr(tracker, "find_spec", lambda name: None if name == "tensorboard" else find_spec(name))
     told = call("train", "tiny.yaml", "--log", "tensorboard").exception
     assert str(told) == '--log tensorboard needs tensorboard, which is not installed: pip install "nbridge[tracking]"'
     assert not Path("runs").exists()
