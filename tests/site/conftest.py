@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,14 +11,17 @@ from typing import Any
 
 import after_training
 import pytest
+import sklearn.datasets
 import world
 
 from nbridge.evaluation import classifiers
 from nbridge.training import stage
 from nbridge.training.budgets import Budget, budget_of
 
-MOST_UPDATES = 6
+MOST_UPDATES = 4
 """Updates of a stage of any training on a page."""
+DIGITS = 200
+"""Rows of the digits that pages train on."""
 
 
 def short_budget(name: str, settings: Any, steps: int) -> Budget:
@@ -29,6 +32,13 @@ def short_budget(name: str, settings: Any, steps: int) -> Budget:
     return replace(full, updates=min(full.updates, MOST_UPDATES))
 
 
+def few_digits(return_X_y: bool = False, load: Callable[..., Any] = sklearn.datasets.load_digits) -> Any:
+    """The first digits of scikit-learn."""
+    if return_X_y:
+        return tuple(values[:DIGITS] for values in load(return_X_y=True))
+    return load()
+
+
 @pytest.fixture(scope="session")
 def short_trainings() -> Iterator[None]:
     """Pages show commands as you would type them; what they train is cut to a few updates, and so is what is fitted afterwards."""
@@ -36,6 +46,7 @@ def short_trainings() -> Iterator[None]:
         after_training.make_little(patch.setattr)
         patch.setattr(stage, "budget_of", short_budget)
         patch.setattr(classifiers, "train_classifier", partial(classifiers.train_classifier, epochs=1))
+        patch.setattr(sklearn.datasets, "load_digits", few_digits)
         yield
 
 

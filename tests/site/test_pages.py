@@ -15,7 +15,7 @@ from snippets import ROOT, run, snippets
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 RUN = ("python", "sh", "yaml")
-NOT_RUN = 4
+NOT_RUN = 5
 """Blocks that cannot run, such as those that need an account or a second machine."""
 
 

@@ -63,7 +63,7 @@ def test_links_of_a_page_lead_to_files(path: Path):
 def test_messages_of_the_questions_are_messages_of_nbridge():
     source = "\n".join(path.read_text() for path in (ROOT / "nbridge").rglob("*.py"))
     for line in (DOCS / "faq.md").read_text().splitlines():
-        for message in re.findall(r"^\| `([^`]+)` \|", line):
+        for message in re.findall(r"^\| `([^`]+)`", line):
             # Names and numbers of a message are filled in: its words are compared, up to the first of them.
             words = re.split(r" '|\. Did", message)[0].removeprefix("unknown encoder")
             assert words in source, message
