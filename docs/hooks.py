@@ -11,7 +11,6 @@ import html
 import json
 import posixpath
 import re
-from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +31,6 @@ SCALE = 72 / 110
 
 _sources: dict[str, str] = {}
 """The file in the repository that a page is made of, by the page's place in the site."""
-
-
-def on_config(config: MkDocsConfig) -> None:
-    """Docstrings write formulas as Sphinx does; they become those of Markdown."""
-    config.plugins["mkdocstrings"].config.handlers["python"]["options"]["extensions"] = [str(ROOT / "docs" / "docstrings.py")]
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -65,8 +59,6 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
     """Formulas become MathML, and code can be scrolled by the keyboard where it is wider than the page."""
     text = re.sub(r'<(span|div) class="arithmatex">(.*?)</\1>', lambda found: _formula(found[1], found[2]), html, flags=re.DOTALL)
-    # The first line of some docstrings has been read before the extension of griffe sees it.
-    text = re.sub(r":math:<code>(.*?)</code>", lambda found: convert(unescape(found[1])), text)
     return re.sub(r"(<pre[^>]*>(?:<span></span>)?)<code", r'\1<code tabindex="0"', text)
 
 
