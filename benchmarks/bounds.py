@@ -3,7 +3,7 @@
     python -m benchmarks.bounds
 
 runs each command in a process of its own, asserts its exit code, and writes benchmarks/results/bounds.json and a table in
-docs/reliability.md. Memory is the peak of the process; `import torch` is what each of them needs in any case.
+docs/explanation/reliability.md. Memory is the peak of the process; `import torch` is what each of them needs in any case.
 """
 
 from __future__ import annotations

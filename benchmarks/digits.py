@@ -2,7 +2,7 @@
 
     python benchmarks/digits.py [--seeds 3] [--samples 200]
 
-writes benchmarks/results/digits.json and a table in docs/results.md. Protocol: benchmarks/specs/digits.yaml; the
+writes benchmarks/results/digits.json and a table in docs/benchmarks/results.md. Protocol: benchmarks/specs/digits.yaml; the
 joint stage of a seed is the same for both objectives; figures are over the test split, which no seed changes. References: logistic
 regression on the raw pixels, and for images the mean of the training images of the *true* class (a reference that knows the label).
 """

@@ -2,7 +2,7 @@
 
 python benchmarks/parameters.py
 
-writes the table in docs/results.md.
+writes the table in docs/benchmarks/results.md.
 """
 
 from __future__ import annotations

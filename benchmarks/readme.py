@@ -8,7 +8,7 @@ from statistics import mean, stdev
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
-PAGES = (README, HERE / "README.md", *sorted((HERE.parent / "docs").glob("*.md")))
+PAGES = (README, HERE / "README.md", *sorted((HERE.parent / "docs").rglob("*.md")))
 
 
 def spread(values: Sequence[float], form: str = ".3f") -> str:

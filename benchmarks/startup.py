@@ -2,7 +2,8 @@
 
     python benchmarks/startup.py [--repeats 5]
 
-writes benchmarks/results/startup.json and a line in docs/speed.md. Wall-clock seconds of whole processes, medians, of a quiet machine.
+writes benchmarks/results/startup.json and a line in docs/benchmarks/speed.md. Wall-clock seconds of whole processes, medians, of a quiet
+machine.
 """
 
 from __future__ import annotations

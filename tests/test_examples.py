@@ -201,7 +201,7 @@ def test_the_example_of_readme_runs_and_imputes_most_labels(capsys: pytest.Captu
 
 @pytest.mark.usefixtures("trained_briefly")
 def test_the_examples_of_data_complete_a_frame_and_a_table():
-    names = run_blocks(ROOT / "docs" / "data.md")
+    names = run_blocks(ROOT / "docs" / "howto" / "arrays.md")
     label, frame, whole, filled = names["label"], names["frame"], names["whole"], names["filled"]
     assert whole.dtypes.equals(frame.dtypes)
     assert whole.index.equals(frame.index)

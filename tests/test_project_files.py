@@ -49,12 +49,12 @@ def test_the_changelog_says_of_every_dependency_why_this_one():
 
 
 def test_links_and_files_that_the_guides_name_exist():
-    for guide in ("CONTRIBUTING.md", "docs/architecture.md", "README.md"):
+    for guide in ("CONTRIBUTING.md", "docs/explanation/architecture.md", "README.md"):
         text = (ROOT / guide).read_text()
         links = [link.split("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("http")]
         for link in filter(None, links):
             assert ((ROOT / guide).parent / link).exists(), f"{guide}: {link}"
-    for guide in ("CONTRIBUTING.md", "docs/architecture.md"):
+    for guide in ("CONTRIBUTING.md", "docs/explanation/architecture.md"):
         for path in re.findall(
             r"`((?:nbridge|tests|common|spec|data|training|inference|runs)/[a-z_/0-9]+\.py)", (ROOT / guide).read_text()
         ):
@@ -64,7 +64,7 @@ def test_links_and_files_that_the_guides_name_exist():
 def test_the_diagram_has_every_package_in_the_order_of_imports():
     from test_house import PACKAGES
 
-    text = (ROOT / "docs" / "architecture.md").read_text().split("```")[1]
+    text = (ROOT / "docs" / "explanation" / "architecture.md").read_text().split("```")[1]
     lines = [line for line in text.splitlines() if "-->" in line]
     order = [lines[0].split('"')[1], *(re.split(r'[\["]', line.split("-->")[1])[2] for line in lines)]
     shown = [name for box in order for name in box.split(":")[0].split(", ")]

@@ -1,4 +1,4 @@
-"""Shared code of the commands in this folder: a protocol at two scales, its comparison, and the tables in docs/paper.md.
+"""Shared code of the commands in this folder: a protocol at two scales, its comparison, and the tables in docs/benchmarks/paper.md.
 
 ``--scale cpu`` is a smaller network trained for fewer epochs; ``--scale paper`` has the paper's settings and wants one GPU. Either can be
 split into steps with ``--minutes 9``: run the same command again to continue; it prints the table once it is complete.
@@ -25,6 +25,10 @@ from nbridge.training.progress import ConsoleProgress
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 SPECS = ROOT / "modality_specs"
+DEFAULT = "bridged, default"
+"""The name of the default model among the systems: what a spec gives that names only modalities, on the networks of the paper's specs."""
+AS_DEFAULT = ("model=bridged", "bridges.objective={distill: 1, cross: 1}")
+"""The overrides that make it: without ``objective: paper``, bridges have encoders of their own, and weights and exponents are fitted."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,10 @@ class Protocol:
     """A table of the paper.
 
     Arguments:
-        name: Of the results and of the sections of docs/paper.md.
+        name: Of the results and of the sections of docs/benchmarks/paper.md.
         models: The systems: the overrides of the spec that make each.
         scales: By name, ``cpu`` and ``paper``.
-        tables: The tables in Markdown, by section of docs/paper.md, of the comparisons by split.
+        tables: The tables in Markdown, by section of docs/benchmarks/paper.md, of the comparisons by split.
     """
 
     name: str

@@ -2,24 +2,20 @@
 
     python -m benchmarks.paper.table4 [--scale cpu|paper] [--seeds 3] [--minutes 9]
 
-trains four systems, and bridges by the default objective of this library, measures log p of each image by importance sampling from q(z|all)
-and from its own q(z|image), the tag's accuracy from one image and from both, and whether two absent modalities agree; writes the table of
-docs/paper.md and benchmarks/results/table4_SCALE.json. At the paper's scale on one GPU, in steps: ``--scale paper --minutes 9`` until it is
-done.
+trains four systems and the default model, measures log p of each image by importance sampling from q(z|all) and from its own q(z|image),
+the tag's accuracy from one image and from both, and whether two absent modalities agree; writes the table of docs/benchmarks/paper.md and
+benchmarks/results/table4_SCALE.json. At the paper's scale on one GPU, in steps: ``--scale paper --minutes 9`` until it is done.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from benchmarks.paper.protocol import Protocol, Scale, cell, figure, main, markdown, parameters, percent, reduction
+from benchmarks.paper.protocol import AS_DEFAULT, DEFAULT, Protocol, Scale, cell, figure, main, markdown, parameters, percent, reduction
 from nbridge.evaluation.results import Settings
 from nbridge.runs.comparison_table import Comparison
 
-DEFAULT = "bridged, default objective"
-MODELS = {name: (f"model={name}",) for name in ("jmvae", "telbo", "mvae", "bridged")} | {
-    DEFAULT: ("model=bridged", "bridges.objective={distill: 1, cross: 1}", "bridges.combine=poe")
-}
+MODELS = {name: (f"model={name}",) for name in ("jmvae", "telbo", "mvae", "bridged")} | {DEFAULT: AS_DEFAULT}
 PAPER = {
     "jmvae": ("-253.71 / -249.74", "-107.17 / -105.83", "226,958,346"),
     "telbo": ("-256.23 / -263.48", "-107.17 / -106.26", "226,958,346"),

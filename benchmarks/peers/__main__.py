@@ -3,7 +3,8 @@
     python -m benchmarks.peers --multivae PATH_TO_PYTHON [--repeats 5] [--threads 1] [--widths 512,512 1024,1024] [--epochs 5] [--quick]
 
 PATH_TO_PYTHON belongs to an environment with ``pip install torch==2.13.0 torchvision==0.28.0 multivae==1.0.3`` (for CPUs). It writes
-benchmarks/results/peers.json and a section of docs/speed.md; with ``--quick``, which only shows that all of it runs, it prints them alone.
+benchmarks/results/peers.json and a section of docs/benchmarks/speed.md; with ``--quick``, which only shows that all of it runs, it prints
+them alone.
 
 Protocol: every measurement is a process of its own, at the same number of threads; within a repeat the libraries take turns, and the next
 repeat turns the order round. Rows are MNIST's, as nbridge's own source reads them, handed over in one file; batches of 128, 128 latent

@@ -1,4 +1,4 @@
-"""The section of docs/speed.md on this benchmark, from its results."""
+"""The section of docs/benchmarks/speed.md on this benchmark, from its results."""
 
 from __future__ import annotations
 
